@@ -1,7 +1,7 @@
-//! What does it cost when everybody comes at once?
+//! Measures the cost of many requests at once.
 //!
-//! `cargo bench --bench contention`. A thousand requests with one key, which wait or are refused; and ten thousand with
-//! keys of their own, all under way. In process, in memory, so that no disk decides.
+//! `cargo bench --bench contention`. A thousand requests have one key, and wait or are refused; ten thousand have keys
+//! of their own, all under way. The requests run in process, with a store in memory, so that no disk decides.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::pin::pin;
@@ -23,14 +23,14 @@ use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight};
 
 const DUPLICATES: usize = 1_000;
 const KEYS: usize = 10_000;
-/// Longer than anything here takes.
+/// A time longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An app whose handler waits until it is let through.
+/// An app whose handler waits until the gate opens.
 struct Gated {
     app: Router,
     gate: Gate,
-    /// How many handlers have begun, and how many futures have had to wait.
+    /// The number of handlers that have begun, and of futures that have had to wait.
     begun: Arc<AtomicUsize>,
     waiting: Arc<AtomicUsize>,
     layer: IdempotencyLayer<MemoryStore>,
@@ -51,7 +51,7 @@ impl Gated {
         Self { app, gate, begun, waiting: Arc::default(), layer }
     }
 
-    /// Sends it, and gives its status and how often its task was woken.
+    /// Sends a request, and returns its status and how often its task was woken.
     fn send(&self, key: &str) -> impl Future<Output = (u16, usize)> + Send + use<> {
         let exchange = self.app.clone().oneshot(request(Some(key)));
         let waiting = Arc::clone(&self.waiting);
@@ -70,7 +70,7 @@ impl Gated {
         }
     }
 
-    /// Returns when so many handlers have begun.
+    /// Waits until `handlers` handlers have begun.
     async fn until(&self, handlers: usize) {
         while self.begun.load(Ordering::SeqCst) < handlers {
             tokio::task::yield_now().await;
@@ -94,11 +94,11 @@ impl Wake for Wakes {
     }
 }
 
-/// What a thousand duplicates came to.
+/// The figures of a thousand duplicates.
 struct Crowd {
     millis: f64,
     runs: u64,
-    /// Of the one that was woken most often, and of all together.
+    /// The wake-ups of the task that was woken most often, and of all together.
     most_wakes: usize,
     wakes: usize,
 }
@@ -126,7 +126,7 @@ fn main() {
     report.finish();
 }
 
-/// One runs, the others meet it; waiting or refused.
+/// Sends a thousand duplicates: one runs, and the others wait or are refused.
 async fn crowd(policy: OnInFlight, waits: bool) -> Crowd {
     let gated = Gated::new(policy);
     let first = tokio::spawn(gated.send("the-same"));
@@ -136,7 +136,7 @@ async fn crowd(policy: OnInFlight, waits: bool) -> Crowd {
     let mut millis = 0.0;
     let mut answers = Vec::new();
     if waits {
-        // They have all met it when all of them wait; the first one does too.
+        // All duplicates have met the run once all of them wait; the first one waits too.
         while gated.waiting.load(Ordering::SeqCst) < DUPLICATES {
             tokio::task::yield_now().await;
         }

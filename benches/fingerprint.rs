@@ -1,7 +1,7 @@
-//! What does it cost to compare two requests?
+//! Measures the cost of comparing two requests.
 //!
-//! `cargo bench --bench fingerprint`. The fingerprint of a request by the length of its body, against BLAKE3 over the
-//! body alone; in turns, in one run.
+//! `cargo bench --bench fingerprint`. It compares the fingerprint of a request, by the length of its body, with BLAKE3
+//! over the body alone; both sides take turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::hint::black_box;
@@ -11,7 +11,7 @@ use testkit::bench::estimate::{Pairs, pairs};
 use testkit::bench::report::Report;
 use tower_idempotency::{Fingerprint, RecordId};
 
-/// How long a body is; a round hashes about so much.
+/// The lengths of a body, each with its name. A round hashes about `ROUND` bytes.
 const BODIES: [(&str, usize); 5] =
     [("64 B", 64), ("1 KiB", 1 << 10), ("16 KiB", 16 << 10), ("256 KiB", 256 << 10), ("1 MiB", 1 << 20)];
 const ROUND: usize = 32 << 20;
@@ -39,7 +39,7 @@ fn main() {
     report.finish();
 }
 
-/// As the layer makes it, of what an HTTP/1.1 request without credentials says.
+/// Returns the fingerprint that the layer makes for an HTTP/1.1 request without credentials.
 fn fingerprint(body: &[u8]) -> Fingerprint {
     Fingerprint::builder(&RecordId::from_bytes([7; 32]))
         .field("method", b"POST")
@@ -51,7 +51,7 @@ fn fingerprint(body: &[u8]) -> Fingerprint {
         .finish()
 }
 
-/// In GB/s of the body.
+/// Returns the speed in GB/s of the body.
 fn speed(times: usize, body: &[u8], act: impl Fn(&[u8])) -> f64 {
     let began = Instant::now();
     for _ in 0..times {

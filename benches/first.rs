@@ -1,7 +1,7 @@
-//! What does the first request with a key pay for being run once, and recorded?
+//! Measures the price of running and recording the first request with a key.
 //!
-//! `cargo bench --bench first`. In process: claim, run, record, per policy and store, compared with as many durable
-//! writes by hand (`testkit::bench::minimum`). Both sides in turns, in one run.
+//! `cargo bench --bench first`. It measures claim, run and record in process, per policy and store, and compares them
+//! with as many durable writes by hand (`testkit::bench::minimum`). Both sides take turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::path::Path;
@@ -17,12 +17,12 @@ use testkit::bench::minimum::{Minimum, Writes, durable, volatile};
 use testkit::bench::report::Report;
 use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
 
-/// How many at once, and how many a round has.
+/// The numbers of requests at once, each with the number of requests in a round.
 const LOADS: [(usize, usize); 4] = [(1, 200), (8, 1_600), (64, 6_400), (512, 10_240)];
-/// In which syncs are counted.
+/// The number of requests at once, and of all requests, in the count of syncs.
 const COUNTED: usize = 64;
 const COUNTED_REQUESTS: usize = 64_000;
-/// The argument with which this bench starts itself, to be counted.
+/// The argument with which this bench starts itself to count syncs.
 const CHILD: &str = "--policy";
 
 const LEAST_THROUGHPUT: f64 = 0.9;
@@ -30,7 +30,7 @@ const MOST_P50: f64 = 1.15;
 const MOST_P99: f64 = 1.5;
 const MOST_SYNCS: f64 = 0.1;
 
-/// Ours, and what is as durable by hand.
+/// The layer, and hand-written code that is as durable.
 struct Case {
     name: &'static str,
     ours: Router,
@@ -88,12 +88,12 @@ impl Case {
     }
 }
 
-/// On the disk of the target directory: where temporary files are, there may be none.
+/// Returns a directory on the disk of the target directory: temporary files may not be on a disk.
 fn directory() -> TempDir {
     tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap()
 }
 
-/// Rounds of ours and of theirs, in turns; who begins changes.
+/// Measures rounds of ours and of theirs in turns. The side that begins changes.
 async fn measure(case: &Case, clients: usize, requests: usize) -> Vec<[Round; 2]> {
     let mut serial = u64::try_from(clients).unwrap() << 32;
     let mut rounds = Vec::new();
@@ -105,7 +105,7 @@ async fn measure(case: &Case, clients: usize, requests: usize) -> Vec<[Round; 2]
             let theirs = round(&case.theirs, clients, requests, &mut serial).await;
             [round(&case.ours, clients, requests, &mut serial).await, theirs]
         };
-        // The first one warms up.
+        // The first round warms up.
         if turn > 0 {
             rounds.push(both);
         }
@@ -135,8 +135,8 @@ fn tell(report: &mut Report, case: &Case, clients: usize, rounds: &[[Round; 2]])
     }
 }
 
-/// Those that make something durable, of sled's own flusher too, counted in a process of its own. Being counted takes
-/// time, in which more requests come together.
+/// Counts the calls that make something durable, those of sled's own flusher too, in a process of its own. The count
+/// takes time, in which more requests come together.
 fn count_syncs(report: &mut Report, policy: &str) {
     let this = std::env::current_exe().unwrap();
     let traced = ["-f", "-c", "--seccomp-bpf", "-e", "trace=fdatasync,fsync"];

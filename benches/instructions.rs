@@ -1,8 +1,8 @@
-//! Has any way through the layer become dearer?
+//! Checks that no way through the layer has become more expensive.
 //!
-//! `cargo bench --bench instructions` counts what each takes, by callgrind (Debian's `valgrind`), and fails where that
-//! is 3 % more than `benches/instructions.json` says. `cargo bench --bench instructions -- --save` writes that file
-//! anew. Counts of another compiler or processor are shown, and not compared.
+//! `cargo bench --bench instructions` counts the instructions of each way with callgrind (Debian's `valgrind`), and
+//! fails if a count is 3 % more than in `benches/instructions.json`. `cargo bench --bench instructions -- --save`
+//! writes that file anew. Counts of another compiler or processor are shown, and not compared.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ const MOST: f64 = 1.03;
 const LARGE: usize = 16 << 10;
 const WAYS: [&str; 7] = ["bare", "no-key", "first", "replay", "replay-16-KiB", "reused-key", "fingerprint-16-KiB"];
 
-/// What was counted, and where.
+/// The counts, and the compiler and processor that they are for.
 #[derive(Debug, Serialize, Deserialize)]
 struct Counts {
     compiler: String,
@@ -81,7 +81,7 @@ fn compare(before: &Counts, now: &Counts) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Goes so often.
+/// Goes one way `times` times.
 fn go(way: &str, times: u64) {
     if way == "fingerprint-16-KiB" {
         let body = vec![7; LARGE];
@@ -93,10 +93,10 @@ fn go(way: &str, times: u64) {
     let length = if way == "replay-16-KiB" { LARGE } else { SMALL };
     let app = match way {
         "bare" => bare(length).with_state(()),
-        // It sweeps with every claim: nothing expires here.
+        // The store sweeps with every claim: nothing expires here.
         _ => protected(length, MemoryStore::builder().build(), OnInterrupted::Rerun),
     };
-    // One thread, so that the same is done in the same order each time.
+    // There is one thread, so that the steps come in the same order each time.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         send(&app, Some(&key(0)), 200).await;
@@ -117,7 +117,7 @@ async fn send(app: &Router, key: Option<&str>, status: u16) {
     black_box(response.into_body().collect().await.unwrap());
 }
 
-/// Another charge with the same key.
+/// Sends another charge with the same key.
 async fn send_other(app: &Router, key: &str) {
     let mut request = request(Some(key));
     *request.uri_mut() = "/charges?another".parse().unwrap();

@@ -1,7 +1,7 @@
-//! What does a request that the layer does not cover pay for it?
+//! Counts the price of the layer for a request that it does not cover.
 //!
-//! `cargo bench --bench passthrough`. Counted, not timed: instructions by callgrind (Debian's `valgrind`), allocations
-//! by the allocator. There is no subscriber of tracing.
+//! `cargo bench --bench passthrough`. It counts, and does not time: instructions with callgrind (Debian's `valgrind`),
+//! allocations with the allocator. There is no subscriber of tracing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::convert::Infallible;
@@ -23,10 +23,9 @@ use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
 
 const MOST_INSTRUCTIONS: f64 = 300.0;
-/// What a stack with the layer is compared with. `Router::layer` has a cost of its own, whatever the layer does: two
-/// boxes.
+/// The stacks without and with the layer. `Router::layer` has a cost of its own for any layer: two boxes.
 const STACKS: [(&str, &str); 2] = [("service", "layer"), ("router-and-identity", "router-and-layer")];
-/// What an SDK sends with every request.
+/// The headers that an SDK sends with every request.
 const USUAL: [(HeaderName, &str); 7] = [
     (HOST, "pay.example"),
     (USER_AGENT, "pay-sdk/1.0"),
@@ -37,7 +36,7 @@ const USUAL: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("x-request-id"), "1f3c"),
 ];
 const REQUESTS: [&str; 3] = ["without-key", "without-key-20-headers", "get"];
-/// What a browser and a proxy add.
+/// The number of headers that a browser and a proxy add.
 const MORE: u8 = 13;
 
 fn main() {
@@ -68,7 +67,7 @@ fn main() {
     report.finish();
 }
 
-/// One exchange of this kind, the stack being set up.
+/// Returns one exchange of this kind, with the stack set up before.
 fn exchange(stack: &str, request: &str) -> Box<dyn FnMut()> {
     let bare = || service_fn(|_: Request<Body>| ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
     let router = || Router::new().route("/charges", any(async || ()));
@@ -81,7 +80,8 @@ fn exchange(stack: &str, request: &str) -> Box<dyn FnMut()> {
     match stack {
         "service" => through(bare(), request),
         "layer" => through(layer().layer(bare()), request),
-        // Given its state, as `axum::serve` does for each connection: before that, axum applies layers at each request.
+        // The router has its state already, as `axum::serve` gives it for each connection. Without it, axum applies
+        // layers at each request.
         "router-and-identity" => through(router().layer(Identity::new()).with_state(()), request),
         _ => through(router().layer(layer()).with_state(()), request),
     }

@@ -1,7 +1,8 @@
-//! What does a retry pay for the recorded answer?
+//! Measures the price of the recorded answer for a retry.
 //!
-//! `cargo bench --bench replay`. In process, one client. Hot: recorded by this process, over the bare handler. Cold:
-//! after the store was opened again, over a sled read of the same chunks by hand. Both sides in turns, in one run.
+//! `cargo bench --bench replay`. It runs in process, with one client. Hot: the outcome was recorded by this process;
+//! compared with the bare handler. Cold: the store was opened again; compared with a sled read of the same chunks by
+//! hand. Both sides take turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::hint::black_box;
@@ -17,10 +18,10 @@ use testkit::bench::report::Report;
 use tower_idempotency::store::Store;
 use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
 
-/// How long an answer is, and how many of its retries are a round, hot and cold.
+/// The lengths of an answer, each with the number of retries in a hot and in a cold round.
 const BODIES: [(&str, usize, u32, u32); 3] =
     [("200 B", 200, 5_000, 2_000), ("16 KiB", 16 << 10, 5_000, 500), ("1 MiB", 1 << 20, 1_000, 24)];
-/// Of an outcome on disk, as the store cuts it.
+/// The length of a chunk of an outcome on disk, as in the store.
 const CHUNK: usize = 4_000;
 /// The size of an outcome without the answer's body: its status and headers.
 const HEAD: usize = 100;
@@ -74,7 +75,7 @@ async fn replay_hot(
     }
 }
 
-/// The µs that one exchange takes, over a round.
+/// Returns the µs that one exchange takes, over a round.
 async fn each(app: &Router, key: Option<&str>, requests: u32) -> f64 {
     let began = Instant::now();
     for _ in 0..requests {
@@ -125,12 +126,12 @@ async fn replay_cold(report: &mut Report, body: &str, length: usize, requests: u
     report.at_most(&format!("cold/sled/{body}"), both.ratio(), MOST_COLD);
 }
 
-/// As a UUID spreads them.
+/// Returns a key that is spread like a UUID.
 fn key(number: u32) -> String {
     blake3::hash(&number.to_be_bytes()).to_hex()[..32].to_owned()
 }
 
-/// The key of an outcome's first chunk; the others count up.
+/// Returns the key of an outcome's first chunk; the keys of the others count up.
 fn digest(number: u32) -> [u8; 36] {
     let mut key = [0; 36];
     key[..32].copy_from_slice(blake3::hash(&number.to_be_bytes()).as_bytes());
@@ -144,7 +145,7 @@ fn by_hand<T>(directory: &Path, act: impl FnOnce(&sled::Db) -> T) -> T {
     result
 }
 
-/// The µs of one outcome, put together.
+/// Returns the µs of reading one outcome and putting it together.
 fn read_by_hand(db: &sled::Db, length: usize, outcomes: u32) -> f64 {
     let began = Instant::now();
     for number in 0..outcomes {

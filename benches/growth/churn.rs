@@ -1,4 +1,4 @@
-//! The disk, when a day's records come and go: a clock moved by hand.
+//! The disk while a day's records come and go. The bench sets the clock.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tower_idempotency::{OnInterrupted, SledStore};
 use crate::filled::{directory, send_all};
 use crate::memory::size;
 
-/// How many records come in an hour; each is kept for a day.
+/// The number of records that come in an hour, and the hours for which each is kept.
 const HOURLY: u64 = 8_000;
 const DAY: u64 = 24;
 const DAYS: u64 = 3;
@@ -29,7 +29,7 @@ pub(crate) async fn tell(report: &mut Report) {
         send_all(&app, 64, (next..next + HOURLY).collect()).await;
         next += HOURLY;
         clock.advance(HOUR);
-        // The writer looks once a second, in which some of these hours go by.
+        // The writer looks once a second, and some of these hours pass in that time.
         assert!(store.len() <= DAY * HOURLY * 5 / 4, "sweeping keeps up: {} records", store.len());
         if hour > DAY {
             ratios.push(size(directory.path()) as f64 / live(&store));
@@ -43,7 +43,7 @@ pub(crate) async fn tell(report: &mut Report) {
     report.at_most("churn/disk", most, MOST_DISK);
 }
 
-/// The bytes of all keys and values that are there.
+/// Returns the number of bytes of all keys and values in the store.
 fn live(store: &SledStore) -> f64 {
     let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
     tree.iter().map(Result::unwrap).map(|(key, value)| (key.len() + value.len()) as f64).sum()

@@ -1,4 +1,4 @@
-//! A store with so many records, and requests to it.
+//! A store with a number of records, and requests to it.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,16 +10,16 @@ use testkit::bench::load::key;
 use tokio::task::JoinSet;
 use tower_idempotency::{OnInterrupted, SledStore};
 
-/// How many at once, while a store is filled and while it is measured.
+/// The numbers of requests at once while a store is filled and while it is measured.
 const FILLERS: usize = 512;
 const CLIENTS: usize = 64;
-/// So few that a small store stays one.
+/// The number of new keys in a round: so few that a small store stays small.
 const FIRSTS: usize = 320;
 const REPLAYS: usize = 6_400;
-/// As many as there are in memory for sure.
+/// The number of recent keys, all of them certainly in memory.
 const RECENT: usize = 5_000;
 
-/// What is asked for.
+/// The kind of key that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// New keys: claimed, run, recorded.
@@ -41,7 +41,7 @@ impl Kind {
 }
 
 pub(crate) struct Filled {
-    /// How many there were when it was filled.
+    /// The number of records when the store was filled.
     pub(crate) records: usize,
     directory: TempDir,
     store: SledStore,
@@ -63,13 +63,13 @@ impl Filled {
     pub(crate) async fn new(records: usize) -> Self {
         let directory = directory();
         let (store, app) = open(directory.path());
-        // Written once each, which is quicker.
+        // Each record is written once, which is quicker.
         let fill = protected(SMALL, store.clone(), OnInterrupted::Rerun);
         send_all(&fill, FILLERS, (0..records as u64).collect()).await;
         Self { records, directory, store, app, recorded: records as u64 }
     }
 
-    /// The µs of one exchange of this kind, while many are under way.
+    /// Returns the µs of one exchange of this kind, while many are under way.
     pub(crate) async fn each(&mut self, kind: Kind) -> f64 {
         let recorded = self.recorded;
         let numbers: Vec<u64> = match kind {
@@ -86,7 +86,7 @@ impl Filled {
         began.elapsed().as_secs_f64() * 1e6 / count as f64
     }
 
-    /// The seconds of opening it again.
+    /// Opens the store again, and returns the seconds that this takes.
     pub(crate) async fn reopen(&mut self) -> f64 {
         let Self { directory, store, app, .. } = self;
         *app = Router::new();
@@ -97,7 +97,7 @@ impl Filled {
     }
 }
 
-/// Sends charges with these keys, so many at once, about in this order.
+/// Sends charges with these keys, `clients` at once, about in this order.
 pub(crate) async fn send_all(app: &Router, clients: usize, numbers: Vec<u64>) {
     let mut running = JoinSet::new();
     for client in 0..clients {

@@ -1,8 +1,9 @@
-//! What becomes of all this when the store has grown?
+//! Measures the costs in a store that has grown.
 //!
-//! `cargo bench --bench growth`: 10 k, 100 k and 1 M records; `GROWTH=5000000` adds as many more. Claims, replays of
-//! recent and of old keys, and opening again, by the number of records; memory, in a process for each; then the disk
-//! under the churn of three days, and requests while expired records are swept, with a clock moved by hand.
+//! `cargo bench --bench growth`: 10 k, 100 k and 1 M records; `GROWTH=5000000` adds as many more. It measures claims,
+//! replays of recent and of old keys, and opening again, by the number of records, and memory, in a process for each
+//! number. Then it measures the disk under the churn of three days, and requests while expired records are swept; the
+//! bench sets the clock.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 mod churn;
@@ -17,7 +18,7 @@ use filled::{Filled, Kind};
 
 const FEW: usize = 10_000;
 const SIZES: [usize; 3] = [FEW, 100_000, MANY];
-/// For which the goals are.
+/// The number of records for which the goals are.
 const MANY: usize = 1_000_000;
 
 const MOST_SLOWER: f64 = 1.5;
@@ -48,7 +49,7 @@ fn main() {
     report.finish();
 }
 
-/// A store with few records and one with many, in turns. New keys come last: they make it grow.
+/// Compares a store with few records and one with many, in turns. New keys come last, because they make the store grow.
 async fn compare(report: &mut Report, few: &mut Filled, many: &mut Filled) {
     let group = format!("{} records", many.records);
     for kind in [Kind::Recent, Kind::Old, Kind::First] {
@@ -60,7 +61,7 @@ async fn compare(report: &mut Report, few: &mut Filled, many: &mut Filled) {
                 let other = many.each(kind).await;
                 (few.each(kind).await, other)
             };
-            // The first one warms up.
+            // The first round warms up.
             if turn > 0 {
                 both.theirs.push(one);
                 both.ours.push(other);

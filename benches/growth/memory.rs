@@ -1,4 +1,4 @@
-//! How much memory a record takes, and how much disk, in a process of its own.
+//! The memory and the disk space of a record, measured in a process of its own.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,6 +6,7 @@ use std::process::Command;
 use testkit::bench::estimate::Estimate;
 use testkit::bench::exchange::{SMALL, protected, send};
 use testkit::bench::report::Report;
+use testkit::process::memory;
 use tower_idempotency::{OnInterrupted, SledStore};
 
 use crate::MANY;
@@ -14,20 +15,20 @@ use crate::filled::{directory, send_all};
 /// The argument with which the bench starts itself.
 const CHILD: &str = "--memory";
 const MOST_RESIDENT: f64 = 400.0;
-/// What the store keeps in memory by default: sled's pages, and recent outcomes.
+/// The bytes that the store keeps in memory by default: sled's pages, and recent outcomes.
 const CACHES: f64 = ((64 + 16) << 20) as f64;
 
-/// Returns how many records this process is to hold, if it was started for that.
+/// Returns the number of records that this process is to hold, if it was started for that.
 pub(crate) fn counted() -> Option<usize> {
     std::env::args().skip_while(|argument| argument != CHILD).nth(1)?.parse().ok()
 }
 
-/// Says what it takes to have written so many records.
+/// Prints the memory and the disk space of `records` written records.
 pub(crate) async fn count(records: usize) {
     let directory = directory();
     let store = SledStore::open(directory.path()).unwrap();
     let app = protected(SMALL, store.clone(), OnInterrupted::Rerun);
-    // What all of it needs, however many records there are.
+    // The store needs this memory for any number of records.
     send(&app, Some("one")).await;
     let before = resident();
     send_all(&app, 512, (0..records as u64).collect()).await;
@@ -54,20 +55,18 @@ pub(crate) fn tell(report: &mut Report, records: usize) {
     }
 }
 
-/// The bytes of this process that are in memory.
+/// Returns the bytes of this process that are in memory.
 fn resident() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<i64>().unwrap() * 1024
+    i64::try_from(memory(std::process::id(), "VmRSS:")).unwrap()
 }
 
-/// The bytes that a directory takes on disk.
+/// Returns the bytes that a directory takes on disk.
 pub(crate) fn size(directory: &Path) -> u64 {
     let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
     let size = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => size(&entry.path()),
         Ok(metadata) => blocks(&metadata),
-        // Gone meanwhile.
+        // The file was removed meanwhile.
         Err(_) => 0,
     };
     entries.map(size).sum()

@@ -14,7 +14,7 @@ use crate::filled::{directory, send_all};
 
 const CLIENTS: usize = 64;
 const REQUESTS: usize = 6_400;
-/// How many records expire at once.
+/// The number of records that expire at once.
 const EXPIRE: u64 = 60_000;
 const SOON: Duration = Duration::from_secs(3_600);
 const LATER: Duration = Duration::from_secs(365 * 86_400);
@@ -38,7 +38,7 @@ pub(crate) async fn tell(report: &mut Report) {
         p99.theirs.push(round(&staying, CLIENTS, REQUESTS, &mut serial).await.p99);
         clock.advance(SOON * 2);
         let mut before = store.len();
-        // Until the first of them are gone, which may take a second.
+        // The loop ends once the first of the records are gone, which may take a second.
         while store.len() >= before {
             before = store.len();
             let mut few = serial;

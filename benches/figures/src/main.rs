@@ -1,8 +1,8 @@
-//! Draws what the benches have measured, and writes their tables: `cargo run -p figures`, after `cargo bench` and
-//! `cargo bench -p peers`.
+//! Draws the figures of the benches, and writes their tables: `cargo run -p figures`, after `cargo bench` and `cargo
+//! bench -p peers`.
 //!
-//! Takes the newest figures of each bench from the target directory, keeps them under `benches/figures/`, draws them
-//! there, and puts the tables into `benches/README.md`, between its marks. What was not measured anew stays as it was.
+//! It takes the newest figures of each bench from the target directory, keeps them in `data/`, draws them in `plots/`,
+//! and puts the tables into `benches/README.md`, between its marks. A bench without new figures stays as it was.
 
 mod plot;
 mod report;
@@ -16,7 +16,7 @@ use testkit::bench::report::directory;
 
 use report::Report;
 
-/// In the order of their tables.
+/// The benches, in the order of their tables.
 const BENCHES: [&str; 8] = ["passthrough", "replay", "first", "http", "growth", "contention", "fingerprint", "shared"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -24,16 +24,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let benches = here.parent().ok_or("the package has moved")?;
     let mut reports = Vec::new();
     for bench in BENCHES {
-        let (name, measured) = (format!("{bench}.json"), directory().join(format!("{bench}.json")));
+        let name = format!("{bench}.json");
+        let (measured, kept) = (directory().join(&name), here.join("data").join(&name));
         if measured.exists() {
-            fs::copy(measured, here.join(&name))?;
+            fs::copy(measured, &kept)?;
         }
-        let Ok(kept) = fs::read(here.join(&name)) else {
+        let Ok(kept) = fs::read(kept) else {
             eprintln!("{bench}: never measured");
             continue;
         };
         let report: Report = serde_json::from_slice(&kept)?;
-        plot::draw(&report, here)?;
+        plot::draw(&report, &here.join("plots"))?;
         reports.push(report);
     }
     let readme = benches.join("README.md");

@@ -15,16 +15,16 @@ const LABELS: u32 = 470;
 const OURS: RGBColor = RGBColor(38, 98, 166);
 const OTHERS: RGBColor = RGBColor(150, 150, 150);
 
-/// Which rows of a bench are drawn.
+/// The rows of a bench that are drawn.
 pub(crate) struct Plot {
     bench: &'static str,
     pub(crate) file: &'static str,
     pub(crate) title: &'static str,
     unit: &'static str,
-    /// Only groups that contain this, and names that do.
+    /// The texts that a drawn row's group and name must contain.
     group: &'static str,
     name: &'static str,
-    /// Where one unit may be a thousand times another.
+    /// `true` where one unit may be a thousand times another.
     is_log: bool,
 }
 
@@ -60,7 +60,7 @@ const PLOTS: [Plot; 9] = [
     },
 ];
 
-/// The plots of a bench.
+/// Returns the plots of a bench.
 pub(crate) fn plots(bench: &str) -> impl Iterator<Item = &'static Plot> {
     PLOTS.iter().filter(move |plot| plot.bench == bench)
 }

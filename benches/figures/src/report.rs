@@ -1,4 +1,4 @@
-//! What a bench leaves behind: the JSON of `testkit::bench::report`.
+//! The report that a bench leaves: the JSON of `testkit::bench::report`.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ pub(crate) struct Report {
     pub(crate) bench: String,
     pub(crate) question: String,
     pub(crate) command: String,
-    /// In seconds since 1970.
+    /// The time of the run, in seconds since 1970.
     pub(crate) taken: i64,
     pub(crate) machine: BTreeMap<String, String>,
     pub(crate) rows: Vec<Row>,

@@ -10,7 +10,7 @@ use crate::report::Report;
 const BEGIN: &str = "<!-- figures: written by `cargo run -p figures` -->";
 const END: &str = "<!-- end of the figures -->";
 
-/// The text with the tables of `reports` between its marks.
+/// Returns the text with the tables of `reports` between its marks.
 pub(crate) fn put(text: &str, reports: &[Report]) -> Result<String, String> {
     let (before, rest) = text.split_once(BEGIN).ok_or_else(|| format!("the README has no {BEGIN}"))?;
     let (_, after) = rest.split_once(END).ok_or_else(|| format!("the README has no {END}"))?;
@@ -35,8 +35,8 @@ fn table(report: &Report) -> Result<String, Box<dyn std::error::Error>> {
     }
     writeln!(text)?;
     for plot in plots(bench) {
-        writeln!(text, "![{}](figures/{})", plot.title, plot.file)?;
+        writeln!(text, "![{}](figures/plots/{})", plot.title, plot.file)?;
     }
-    writeln!(text, "\nAll rows are in [`{bench}.json`](figures/{bench}.json).")?;
+    writeln!(text, "\nAll rows are in [`{bench}.json`](figures/data/{bench}.json).")?;
     Ok(text)
 }

@@ -1,1 +1,1 @@
-//! Nothing to use: a package must have something that can be built without its benches. `cargo bench -p peers`.
+//! An empty library: a package must have something that can be built without its benches. `cargo bench -p peers`.

@@ -1,4 +1,4 @@
-//! The servers: the same handler, bare, behind ours, and behind what people would use instead.
+//! The servers: the same handler, bare, behind our layer, and behind the alternatives.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -28,10 +28,10 @@ use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
 use uuid::Uuid;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// More than any run here has.
+/// A number larger than the requests of any run here.
 const MANY: u64 = 100_000_000;
 
-/// Serves until it is killed, and says where.
+/// Serves until the process is killed, and prints the address.
 pub(crate) fn serve(name: &str, directory: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -62,7 +62,8 @@ fn app(name: &str, directory: &Path) -> Router {
     }
 }
 
-/// Keyed by the header alone, which is its fastest: nothing is hashed. It wants a session.
+/// Returns the app behind `axum-idempotent`, keyed by the header alone: this is its fastest setting, because nothing is
+/// hashed. It needs a session.
 fn axum_idempotent() -> Router {
     let options =
         IdempotentOptions::default().use_idempotency_key_header(Some(KEY), false).expire_after(DAY.as_secs() as i64);
@@ -84,7 +85,7 @@ fn cratestack() -> Router {
     bare(SMALL).layer(layer).with_state(())
 }
 
-/// The store that its users would write for one process: a map, claimed atomically.
+/// The store that users of that crate would write for one process: a map with atomic claims.
 #[derive(Debug, Default)]
 struct Records(DashMap<(String, String), Reserved>);
 
@@ -156,7 +157,7 @@ impl IdempotencyStore for Records {
 
 type Cache = moka::sync::Cache<String, (StatusCode, HeaderMap, Bytes)>;
 
-/// What is written in an afternoon: a cache of answers, no claim, no fingerprint.
+/// Returns the app behind a quick hand-written solution: a cache of answers, without a claim or a fingerprint.
 fn moka_by_hand() -> Router {
     let cache = Cache::builder().max_capacity(MANY).time_to_live(DAY).build();
     bare(SMALL).layer(from_fn_with_state(cache, remember)).with_state(())

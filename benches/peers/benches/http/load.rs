@@ -1,4 +1,4 @@
-//! The load: hyper's client on one thread, connections that are kept, on each one request under way.
+//! The load: hyper's client on one thread, with kept connections, and one request under way on each.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -14,11 +14,11 @@ use testkit::bench::load::{Round, key};
 use tokio::task::JoinSet;
 
 const CHARGE: &str = "amount=100&currency=eur&source=tok_visa";
-/// How many sessions a connection spreads its requests over, where the server wants one: its cost grows with what is in
-/// a session.
+/// The number of sessions over which a connection spreads its requests, if the server needs one: the server's cost
+/// grows with the content of a session.
 const SESSIONS: usize = 32;
 
-/// What is to be sent.
+/// The plan of a load.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) address: SocketAddr,
@@ -29,7 +29,7 @@ pub(crate) struct Plan {
     /// The number of the first new key.
     pub(crate) first: u64,
     pub(crate) session: bool,
-    /// Whether the server says which answers are replays.
+    /// `true` if the server marks the answers that are replays.
     pub(crate) marks_replays: bool,
 }
 
@@ -47,7 +47,7 @@ async fn run(plan: &Plan) -> Round {
         for _ in 0..if plan.session { SESSIONS } else { 0 } {
             cookies.push(log_in(&mut connection).await);
         }
-        // The key that is sent again and again, for the first time.
+        // This sends the repeated key for the first time.
         let same = key(u64::MAX / 2 + number as u64);
         if plan.keys == "same" {
             for cookie in cookies.iter().map(Some).chain(cookies.is_empty().then_some(None)) {
@@ -93,7 +93,7 @@ fn request(key: Option<&str>, cookie: Option<&HeaderValue>) -> Request<Full<Byte
     builder.body(Full::new(Bytes::from_static(CHARGE.as_bytes()))).expect("a request")
 }
 
-/// A new session's cookie.
+/// Returns the cookie of a new session.
 async fn log_in(connection: &mut Connection) -> HeaderValue {
     let request = Request::post("/login").header(HOST, "pay.example").body(Full::default()).expect("a request");
     let headers = exchange(connection, request).await;

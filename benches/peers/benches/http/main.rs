@@ -1,8 +1,8 @@
-//! What does an exchange cost over real sockets, against other crates?
+//! Measures the cost of an exchange over real sockets, against other crates.
 //!
 //! `cargo bench -p peers`, or `cargo bench -p peers -- "ours, sled"` for the lines with such a contender. Servers and
-//! load each in a process of their own, HTTP/1.1 with keep-alive over loopback. Both sides of a ratio in turns, in one
-//! run.
+//! load each run in a process of their own, over HTTP/1.1 with keep-alive on loopback. Both sides of a ratio take
+//! turns, in one run.
 
 mod contenders;
 mod load;
@@ -23,12 +23,12 @@ const LEAST_IN_MEMORY: f64 = 0.92;
 const LEAST_DURABLE: f64 = 0.9;
 /// The longest first request on one connection, as a multiple of the minimum.
 const MOST_ALONE: f64 = 1.2;
-/// What the hand-written minimum reaches of the bare server at 64 connections where the goals were set, and how near it
-/// must come for the run to count.
+/// The throughput of the hand-written minimum at 64 connections, as a part of the bare server's, where the goals were
+/// set, and the distance from it within which a run counts.
 const MINIMUM: [(&str, f64); 2] = [("by hand, one write", 0.52), ("by hand, two writes", 0.37)];
 const NEAR: f64 = 0.1;
 
-/// What is sent.
+/// The kind of the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     NoKey,
@@ -54,7 +54,7 @@ impl Kind {
     }
 }
 
-/// One line of a table: a contender, against another.
+/// One line of a table: a contender, compared with another.
 struct Match {
     kind: Kind,
     ours: &'static str,
@@ -103,7 +103,7 @@ fn main() {
     let question = "What does an exchange cost over real sockets, next to what people would use instead?";
     let mut report = Report::new("http", "cargo bench -p peers", question);
     let mut serial = 0;
-    // Cargo's own word among them is none of a contender's.
+    // Cargo's own argument is one of them, and names no contender.
     let wanted = arguments[1..].iter().find(|argument| !argument.starts_with("--"));
     for connections in [64, 1] {
         for line in MATCHES.iter().filter(|line| wanted.is_none_or(|wanted| line.ours.contains(wanted.as_str()))) {
@@ -113,11 +113,11 @@ fn main() {
     report.finish();
 }
 
-/// What came of a round.
+/// The figures of a round.
 struct Measured {
     round: Round,
-    /// What the server had of the processors, in µs for each request; connecting and, in replays, a first request for
-    /// each connection included.
+    /// The CPU time of the server, in µs for each request. It includes the connecting and, in replays, a first request
+    /// for each connection.
     cpu: f64,
 }
 
@@ -149,7 +149,7 @@ fn run(report: &mut Report, line: &Match, connections: usize, serial: &mut u64) 
             let other = measure(&servers[1]);
             [measure(&servers[0]), other]
         };
-        // The first one warms up.
+        // The first round warms up.
         if turn > 0 {
             rounds.push(both);
         }

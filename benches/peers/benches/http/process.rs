@@ -9,7 +9,7 @@ use testkit::bench::load::Round;
 
 use crate::load::Plan;
 
-/// The arguments by which a process knows what it is.
+/// The arguments that give a process its part.
 pub(crate) const SERVE: &str = "--serve";
 pub(crate) const LOAD: &str = "--load";
 
@@ -26,7 +26,7 @@ fn this() -> Command {
 
 impl Server {
     pub(crate) fn start(name: &'static str) -> Self {
-        // On the disk of the target directory: where temporary files are, there may be none.
+        // The directory is on the disk of the target directory: temporary files may not be on a disk.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("it can be written to");
         let mut child =
             this().args([SERVE, name]).arg(directory.path()).stdout(Stdio::piped()).spawn().expect("it starts");
@@ -38,7 +38,7 @@ impl Server {
 }
 
 impl Server {
-    /// The CPU time that it has had so far, in µs, of all its threads, which live as long as it does.
+    /// Returns the CPU time of the process so far, in µs, over all its threads, which live as long as it does.
     pub(crate) fn cpu_time(&self) -> f64 {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs, on Linux");
         let nanos = threads.filter_map(|thread| {
@@ -51,7 +51,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Errors: it has ended meanwhile.
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

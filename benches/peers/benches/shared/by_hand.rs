@@ -1,4 +1,4 @@
-//! What one writes by hand: the least that keeps the promise on good days, and a middleware.
+//! The hand-written alternatives: the least that keeps the promise as long as nothing fails, and a middleware.
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -13,7 +13,7 @@ use sqlx::PgPool;
 use testkit::bench::exchange::KEY;
 use tower_idempotency_postgres::tokio_postgres::{Client, Config, NoTls, connect};
 
-/// The digest of a request, which a claim has.
+/// The digest of a request, which a claim contains.
 const DIGEST: [u8; 32] = [1; 32];
 /// The size of an outcome's record without the answer: its status and headers.
 const HEAD: [u8; 100] = [2; 100];
@@ -22,8 +22,8 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS minimum (key text PRIMARY KEY, r
 const CLAIM: &str = "INSERT INTO minimum (key, request) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const RECORD: &str = "UPDATE minimum SET answer = $2 WHERE key = $1";
 
-/// The handler between its claim and its record: two statements, prepared, each on a connection of the pool. No layer,
-/// no fingerprint, no duplicates, no expiry, no interrupted runs.
+/// Returns the handler between its claim and its record: two prepared statements, each on a connection of the pool. It
+/// has no layer, no fingerprint, no duplicates, no expiry, and no interrupted runs.
 pub(crate) async fn minimum(length: usize, url: &str, connections: usize) -> Router {
     client(url).await.batch_execute(TABLE).await.expect("a table");
     let config: Config = url.parse().expect("a URL");
@@ -51,8 +51,8 @@ pub(crate) async fn minimum(length: usize, url: &str, connections: usize) -> Rou
 const REQUESTS: &str = "CREATE TABLE IF NOT EXISTS requests (key text PRIMARY KEY, digest bytea NOT NULL, status int, \
     headers bytea, body bytea, began timestamptz NOT NULL DEFAULT now())";
 
-/// `app` behind a middleware such as one writes in an afternoon: a claim, the request's digest, the answer in the
-/// claim's row. A process that dies leaves its keys claimed for ever, and a client that goes away does, too.
+/// Returns `app` behind a quick hand-written middleware: a claim, the request's digest, and the answer in the claim's
+/// row. A process that dies leaves its keys claimed for ever, and so does a client that goes away.
 pub(crate) async fn middleware(app: Router, pool: PgPool) -> Router {
     sqlx::query(REQUESTS).execute(&pool).await.expect("a table");
     app.layer(from_fn_with_state(pool, once)).with_state(())
@@ -91,7 +91,7 @@ async fn once(State(pool): State<PgPool>, request: Request, next: Next) -> Respo
 
 type Known = (Vec<u8>, Option<i32>, Option<Vec<u8>>, Option<Vec<u8>>);
 
-/// Claims the key; `Some`, if it is known.
+/// Claims the key. Returns `Some` if the key is known.
 async fn claim(pool: &PgPool, key: &str, digest: &[u8; 32]) -> sqlx::Result<Option<Response>> {
     let claim = "INSERT INTO requests (key, digest) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     let claimed = sqlx::query(claim).bind(key).bind(&digest[..]).execute(pool).await?;
@@ -120,7 +120,7 @@ async fn claim(pool: &PgPool, key: &str, digest: &[u8; 32]) -> sqlx::Result<Opti
     }))
 }
 
-/// A connection of the bench's own.
+/// Returns a connection of the bench's own.
 pub(crate) async fn client(url: &str) -> Client {
     let (client, connection) = connect(url, NoTls).await.expect("the database answers");
     tokio::spawn(connection);

@@ -1,4 +1,4 @@
-//! The same handler, behind ours, and behind what people would use instead, over one server.
+//! The same handler, behind our layer and behind the alternatives, over one server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
 use crate::by_hand;
 
-/// How many connections a contender has: what the store uses by default.
+/// The number of connections of a contender: the store's default.
 pub(crate) const CONNECTIONS: usize = 4;
-/// Longer than any run here, so that no session is renewed in it.
+/// A lease longer than any run here, so that no session is renewed in it.
 const LEASE: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -26,7 +26,7 @@ pub(crate) enum Contender {
     ByHand,
     /// The same, with a connection for each of 64 clients.
     ByHandWithMany,
-    /// A middleware such as one writes in an afternoon.
+    /// A quick hand-written middleware.
     Sqlx,
     Cratestack,
 }
@@ -42,7 +42,7 @@ impl Contender {
         }
     }
 
-    /// The handler behind it, over the database of `url`.
+    /// Returns the handler behind the contender, over the database of `url`.
     pub(crate) async fn app(self, url: &str) -> Router {
         match self {
             Self::Ours => protected(SMALL, store(url).await, OnInterrupted::Refuse),
@@ -60,7 +60,7 @@ impl Contender {
     }
 }
 
-/// A store, as a process of its own has it.
+/// Opens a store like one in a process of its own.
 pub(crate) async fn store(url: &str) -> PostgresStore {
     PostgresStore::builder().lease(LEASE).open(backend(url).await).await.expect("the database answers")
 }
@@ -71,7 +71,7 @@ pub(crate) async fn backend(url: &str) -> PostgresBackend {
     builder.open().await.expect("the database answers")
 }
 
-/// In its fastest setting: a connection is not tried before it is used.
+/// Returns a pool in its fastest setting: it does not test a connection before use.
 async fn sqlx_pool(url: &str) -> PgPool {
     let options = PgPoolOptions::new().max_connections(CONNECTIONS as u32).test_before_acquire(false);
     options.connect(&format!("{url}?sslmode=disable")).await.expect("the database answers")

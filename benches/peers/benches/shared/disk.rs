@@ -1,4 +1,4 @@
-//! The disk, alone: what each commit waits for.
+//! The disk alone, whose sync each commit waits for.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -9,7 +9,7 @@ use testkit::bench::report::Report;
 
 const SYNCS: usize = 200;
 
-/// Writes a page where temporary files are, and syncs it, again and again.
+/// Measures how long it takes to write a page in the directory for temporary files and to sync it.
 pub(crate) fn measure(report: &mut Report) {
     let path = std::env::temp_dir().join(format!("sync-{}", std::process::id()));
     let file = File::create(&path).expect("the directory for temporary files can be written to");

@@ -1,4 +1,4 @@
-//! First requests, against other crates and code by hand.
+//! First requests, compared with other crates and hand-written code.
 
 use axum::Router;
 use testkit::bench::estimate::{Pairs, pairs};
@@ -7,7 +7,7 @@ use testkit::bench::report::Report;
 
 use super::contenders::Contender;
 
-/// How many at once, how many requests a round has, and who takes part.
+/// The numbers of requests at once, each with the number of requests in a round, and the contenders.
 const LOADS: [(usize, usize, &[Contender]); 2] = [
     (1, 150, &[Contender::Ours, Contender::ByHand, Contender::Sqlx, Contender::Cratestack]),
     (
@@ -32,7 +32,7 @@ pub(crate) async fn measure(report: &mut Report, url: &str) {
     }
 }
 
-/// Rounds of all, in turns; who begins changes.
+/// Measures rounds of all contenders in turns. The one that begins changes.
 async fn rounds(apps: &[Router], clients: usize, requests: usize) -> Vec<Vec<Round>> {
     let mut serial = (clients as u64) << 32;
     let mut rounds = Vec::new();
@@ -43,7 +43,7 @@ async fn rounds(apps: &[Router], clients: usize, requests: usize) -> Vec<Vec<Rou
             all.push((place, round(&apps[place], clients, requests, &mut serial).await));
         }
         all.sort_by_key(|(place, _)| *place);
-        // The first one warms up.
+        // The first round warms up.
         if turn > 0 {
             rounds.push(all.into_iter().map(|(_, round)| round).collect());
         }

@@ -18,10 +18,10 @@ const FEW: i64 = 10_000;
 const MANY: i64 = 1_000_000;
 const MOST: f64 = 1.3;
 
-/// How many requests a round has, one after the other.
+/// The number of requests in a round, one after the other.
 const REQUESTS: u64 = 100;
 
-/// Records as runs leave them, under ids that are spread as digests are.
+/// The statement that adds records like those of runs, under ids that are spread like digests.
 const FILL: &str = "INSERT INTO idempotency.record (namespace, id, token, fence, kind, began, since, expires, state)
     SELECT r.namespace, sha256(int8send(n)), md5(n::text)::uuid, r.fence + n, r.kind, r.began, r.since,
         r.expires + n * interval '1 ms', r.state
@@ -29,7 +29,7 @@ const FILL: &str = "INSERT INTO idempotency.record (namespace, id, token, fence,
 
 pub(crate) async fn measure(report: &mut Report, url: &str) {
     let databases = [Filled::new(url, "many", MANY).await, Filled::new(url, "few", FEW).await];
-    // What was written to fill them is on its way to the disk no longer.
+    // After the checkpoint, the data that filled the table is on the disk.
     client(url).await.batch_execute("CHECKPOINT").await.expect("a superuser");
     let mut serial = 1 << 53;
     let mut rounds = Vec::new();
@@ -56,10 +56,10 @@ pub(crate) async fn measure(report: &mut Report, url: &str) {
     }
 }
 
-/// A store over so many records.
+/// A store over a filled table.
 struct Filled {
     app: Router,
-    /// When the handler was last entered.
+    /// The time at which the handler was last entered.
     entered: Arc<Mutex<Instant>>,
 }
 
@@ -84,7 +84,7 @@ impl Filled {
         Self { app, entered }
     }
 
-    /// The µs until the handler is entered, and until the answer is there: the mean of a round.
+    /// Returns the mean µs of a round until the handler is entered, and until the answer is there.
     async fn each(&self, serial: &mut u64) -> [f64; 2] {
         let mut sums = [0.0; 2];
         for _ in 0..REQUESTS {

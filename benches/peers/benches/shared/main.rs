@@ -1,9 +1,9 @@
-//! What does a shared store cost over PostgreSQL, against code by hand?
+//! Measures the cost of a shared store over PostgreSQL, against hand-written code.
 //!
-//! `cargo bench -p peers --bench shared`, or with words behind `--` for parts of it: `trips`, `first`, `waiting`,
+//! `cargo bench -p peers --bench shared`, or with words after `--` for parts of it: `trips`, `first`, `waiting`,
 //! `growth`, `puts`. It starts a PostgreSQL server of its own, in the directory for temporary files (`TMPDIR`), which
-//! is to be on a disk. The server answers a commit when it is durable, for all contenders. Requests go through the
-//! layer in process; all contenders take turns, in one run.
+//! must be on a disk. The server answers a commit when it is durable, for all contenders. Requests go through the layer
+//! in process; all contenders take turns, in one run.
 
 mod by_hand;
 mod contenders;
@@ -17,18 +17,18 @@ mod waiting;
 
 use testkit::bench::callgrind::skip;
 use testkit::bench::report::Report;
-use testkit::postgres::Server;
+use testkit::postgres::PostgresServer;
 
-/// Memory and log as for a server of this size. What decides over durability is as PostgreSQL has it: `fsync`,
-/// `synchronous_commit` and `full_page_writes` are on.
+/// The settings of memory and log for a server of this size. The settings for durability are PostgreSQL's defaults:
+/// `fsync`, `synchronous_commit` and `full_page_writes` are on.
 const SETTINGS: [&str; 3] = ["shared_buffers=512MB", "max_wal_size=4GB", "max_connections=200"];
 
 fn main() {
     let question = "What does a shared store cost over PostgreSQL, next to what one would write by hand?";
-    // Cargo's own word among them is none of a part's.
+    // Cargo's own argument is one of them, and names no part.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
-    let server = match Server::with(&SETTINGS) {
+    let server = match PostgresServer::with(&SETTINGS) {
         Ok(server) => server,
         Err(obstacle) => return skip(&obstacle),
     };

@@ -1,4 +1,5 @@
-//! A way to the database that counts round trips: whenever a client has sent all of something and waits for the answer.
+//! A link to the database that counts round trips: each time that a client has sent all its bytes and waits for the
+//! answer.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use testkit::proxy::{Fate, Pass, Way};
 
-/// The way, and what it has counted.
+/// The link, and its counts.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     way: testkit::proxy::Proxy,
@@ -20,7 +21,7 @@ struct Counts {
 }
 
 impl Proxy {
-    /// A way to the server at this address.
+    /// Makes a link to the server at this address.
     pub(crate) async fn to(server: SocketAddr) -> Self {
         let counts = Arc::<Counts>::default();
         let counted = Arc::clone(&counts);
@@ -32,19 +33,20 @@ impl Proxy {
         self.way.url()
     }
 
-    /// The round trips so far that a request waits for. Those on connections that listen for notifications or send them
-    /// do not count, nor do those without a query: sqlx tests each connection in this way when it is given back.
+    /// Returns the round trips so far that a request waits for. Those on connections that listen for notifications or
+    /// send them do not count, nor do those without a query: sqlx tests each connection in this way when it is given
+    /// back.
     pub(crate) fn trips(&self) -> u64 {
         self.counts.trips.load(Ordering::SeqCst)
     }
 
-    /// The others.
+    /// Returns the number of the other round trips.
     pub(crate) fn aside(&self) -> u64 {
         self.counts.aside.load(Ordering::SeqCst)
     }
 }
 
-/// A connection.
+/// One connection of the link.
 struct Counting {
     counts: Arc<Counts>,
     messages: Mutex<Messages>,
@@ -52,7 +54,7 @@ struct Counting {
 
 impl Fate for Counting {
     async fn read(&self, way: Way, bytes: &[u8]) -> Pass {
-        // Before it is sent: when a client has the answer, it is counted.
+        // The count comes before the bytes are sent, so that a client that has its answer is counted.
         if way == Way::Request {
             self.messages.lock().expect("counting does not panic").count(bytes, &self.counts);
         }
@@ -60,12 +62,12 @@ impl Fate for Counting {
     }
 }
 
-/// What a client sends: after the first message, each has a letter and its length.
+/// The messages of a client: after the first message, each has a letter and its length.
 #[derive(Debug, Default)]
 struct Messages {
     unread: Vec<u8>,
     has_begun: bool,
-    /// Whether something is asked since the last round trip began.
+    /// `true` if the client has asked something since the last round trip began.
     asks: bool,
     is_aside: bool,
 }
@@ -87,7 +89,7 @@ impl Messages {
             }
             let says = |word: &[u8]| message.windows(word.len()).any(|part| part == word);
             self.is_aside |= matches!(message[0], b'Q' | b'P') && (says(b"LISTEN ") || says(b"pg_notify"));
-            // A query that is sent at once, or the end of one that was sent in parts.
+            // The message is a query that is sent at once, or the end of one that was sent in parts.
             let asks = std::mem::replace(&mut self.asks, message[0] != b'S') || message[0] == b'Q';
             if matches!(message[0], b'Q' | b'S') {
                 let count = if asks && !self.is_aside { &counts.trips } else { &counts.aside };

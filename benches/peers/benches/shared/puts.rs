@@ -1,4 +1,4 @@
-//! The backend alone: what a put costs by itself, and together with others.
+//! The backend alone: the cost of a put by itself, and together with others.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use tower_idempotency_postgres::PostgresBackend;
 
 use super::contenders::{CONNECTIONS, backend};
 
-/// How many writes a call has, how many calls there are at once, and how many one after the other in a round.
+/// The numbers of writes in a call, of calls at once, and of calls one after the other in a round.
 const CALLS: [(u64, u64, u64); 4] =
     [(1, 1, 60), (1, CONNECTIONS as u64, 60), (32, 1, 12), (32, CONNECTIONS as u64, 12)];
 const REFUSED: u64 = 60;
@@ -36,7 +36,7 @@ pub(crate) async fn measure(report: &mut Report, url: &str) {
             .await;
             serial += at_once * calls * together;
             let seconds = began.elapsed().as_secs_f64();
-            // A claim and an outcome each.
+            // Each id has a claim and an outcome.
             if turn > 0 {
                 rates.push((2 * together * at_once * calls) as f64 / seconds);
                 times.push(seconds * 1e6 / (2 * calls) as f64);
@@ -57,7 +57,7 @@ pub(crate) async fn measure(report: &mut Report, url: &str) {
     report.row("puts, 1 a call, 1 at once", "a claim that is refused", "µs", Estimate::of(times));
 }
 
-/// Claims so many ids in each call, and records their outcomes in the next.
+/// Claims `together` ids in each call, and records their outcomes in the next.
 async fn write(backend: &PostgresBackend, firsts: impl Iterator<Item = u64>, together: u64) {
     for first in firsts {
         let claims: Vec<_> = (first..first + together).map(|number| claim(id(number))).collect();

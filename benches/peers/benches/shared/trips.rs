@@ -1,4 +1,4 @@
-//! How often does an exchange go to the database and back?
+//! Counts the round trips of an exchange to the database.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,9 +20,9 @@ const MOST_KNOWN: f64 = 0.0;
 const MOST_DUPLICATE: f64 = 1.0;
 const MOST_TOLD: f64 = 1.0;
 
-/// How many exchanges are counted together.
+/// The number of exchanges that are counted together.
 const TOGETHER: u64 = 10;
-/// Within this, a duplicate has asked whose run it waits for, and has not begun to look for its end.
+/// A time within which a duplicate has asked for the owner of the run, and has not begun to look for the run's end.
 const MOMENT: Duration = Duration::from_millis(15);
 
 pub(crate) async fn measure(report: &mut Report, server: SocketAddr) {
@@ -30,7 +30,7 @@ pub(crate) async fn measure(report: &mut Report, server: SocketAddr) {
         let [here, there] = [Proxy::to(server).await, Proxy::to(server).await];
         let [app, other] = [contender.app(&here.url()).await, contender.app(&there.url()).await];
         let mut serial = 1 << 50 | (contender as u64) << 40;
-        // Statements are prepared, connections made.
+        // This prepares the statements and makes the connections.
         for app in [&app, &other] {
             exchanges(app, serial).await;
             serial += TOGETHER;
@@ -65,7 +65,7 @@ pub(crate) async fn measure(report: &mut Report, server: SocketAddr) {
     }
 }
 
-/// The round trips of each of [`TOGETHER`] exchanges.
+/// Returns the round trips of each of [`TOGETHER`] exchanges.
 async fn counted(proxy: &Proxy, exchanges: impl Future<Output = ()>) -> f64 {
     let before = proxy.trips();
     exchanges.await;
@@ -78,7 +78,7 @@ async fn exchanges(app: &Router, first: u64) {
     }
 }
 
-/// A duplicate of a run elsewhere: what it asks when it comes, and what when the run has ended.
+/// Counts the queries of a duplicate of a run elsewhere: those when it comes, and those when the run has ended.
 async fn duplicates(report: &mut Report, [here, there]: [&Proxy; 2], serial: &mut u64) {
     let stores = [super::contenders::store(&here.url()).await, super::contenders::store(&there.url()).await];
     let (mut asked, mut told) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! How long after the owner's answer does a duplicate on another server have its own?
+//! Measures the time from the owner's answer to the answer of a duplicate on another server.
 
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,12 @@ use super::contenders::{Contender, store};
 const MOST_P50: f64 = 15.0;
 const MOST_P99: f64 = 50.0;
 
-/// How many duplicates a round has.
+/// The number of duplicates in a round.
 const DUPLICATES: u64 = 20;
-/// For how long one waits at least before its run ends, and by how much more at most.
+/// The least time that a duplicate waits before its run ends, and the most time that is added.
 const WAITS: u64 = 10;
 const MORE: u64 = 30;
-/// How many others have runs of their own, where the database is busy.
+/// The number of other runs, while the database is busy.
 const OTHERS: usize = 16;
 
 /// A run that waits at a gate.
@@ -36,7 +36,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Returns when its handler runs.
+    /// Begins a run, and returns once its handler runs.
     pub(crate) async fn begin(store: &PostgresStore, number: u64) -> Self {
         let ((gate, opened), (begins, mut began)) = (watch::channel(false), watch::channel(false));
         let charge = async move || {
@@ -50,13 +50,13 @@ impl Charge {
         Self { key: key(number), gate, began, owner }
     }
 
-    /// The same request, to another server. Returns when it was answered.
+    /// Sends the same request to another server. Returns the time of its answer.
     pub(crate) fn duplicate(&self, store: &PostgresStore) -> JoinHandle<Instant> {
         let never = async || -> &'static str { panic!("it runs elsewhere") };
         answered(&behind(store, Router::new().route("/charges", post(never))), self.key.clone())
     }
 
-    /// Lets it end. Returns when it was answered.
+    /// Ends the run. Returns the time of its answer.
     pub(crate) async fn end(self) -> Instant {
         self.gate.send_replace(true);
         let answered = self.owner.await.expect("it is answered");
@@ -106,7 +106,7 @@ fn p99(sorted: &[Duration]) -> f64 {
     micros(quantile(sorted, 0.99)) / 1e3
 }
 
-/// The medians of rounds, in ms, and all of them together, sorted.
+/// Returns the medians of rounds, in ms, and all delays together, sorted.
 async fn delays([here, there]: &[PostgresStore; 2], serial: &mut u64) -> (Estimate, Vec<Duration>) {
     let (mut medians, mut all) = (Vec::new(), Vec::new());
     for turn in 0..=pairs() {
