@@ -1,6 +1,6 @@
-//! What the disk laboratories share: a disk that fails on command, and what a store is made to do on it.
+//! The library of the disk laboratories: a disk that fails on command, and the workload of a store on it.
 //!
-//! What they have in common with other laboratories and with the crate's own tests is in `crates/testkit`.
+//! `crates/testkit` has the parts that other laboratories and the crate's own tests use too.
 #![cfg(target_os = "linux")]
 
 pub mod disk;

@@ -1,5 +1,5 @@
-//! Four stores, each written to by eight tasks at once, for as many seconds as the first argument says. Prints how many
-//! outcomes were recorded; a heap that is corrupted ends it before.
+//! Writes to four stores, with eight tasks each, for the number of seconds in the first argument. Prints the number of
+//! recorded outcomes. A corrupted heap ends the program before that.
 
 use std::time::{Duration, Instant};
 

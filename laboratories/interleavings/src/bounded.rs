@@ -1,8 +1,8 @@
-//! A scheduler that takes an execution through *all* schedules with at most so many preemptions.
+//! A scheduler that takes an execution through *all* schedules with at most a given number of preemptions.
 //!
-//! Where a task waits for something or yields, every choice of the next one is tried; one that yielded has its turn
-//! when no other task can go on. To come before that, or to take the turn from a task that could go on, costs a
-//! preemption. Most races need one or two.
+//! When a task waits or yields, the scheduler tries every choice of the next task. A task that yielded has its turn
+//! when no other task can go on. An earlier turn costs a preemption, and so does taking the turn from a task that could
+//! go on. Most races need one or two.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ pub struct Bounded {
     path: Vec<Choice>,
     step: usize,
     spent: usize,
-    /// Who gave way, and has not had its turn since.
+    /// The tasks that yielded and have had no turn since.
     yielded: Vec<TaskId>,
     complete: Arc<AtomicBool>,
 }
@@ -31,12 +31,12 @@ struct Choice {
 }
 
 impl Bounded {
-    /// `complete` is set when there are no further schedules.
+    /// A scheduler that sets `complete` when there are no further schedules.
     pub fn new(preemptions: usize, most: usize, complete: Arc<AtomicBool>) -> Self {
         Self { preemptions, most, schedules: 0, path: Vec::new(), step: 0, spent: 0, yielded: Vec::new(), complete }
     }
 
-    /// Goes to the next path, depth first. Whether there is one.
+    /// Goes to the next path, depth first. Returns whether there is one.
     fn advance(&mut self) -> bool {
         while let Some(last) = self.path.last_mut() {
             last.taken += 1;
@@ -48,7 +48,7 @@ impl Bounded {
         false
     }
 
-    /// Who may come next, and for how many of them, the first ones, no preemption is needed.
+    /// The tasks that may come next, and the number of them, from the first on, that need no preemption.
     fn choices(&mut self, runnable: &[&Task], current: Option<TaskId>, is_yielding: bool) -> (Vec<TaskId>, usize) {
         self.yielded.extend(current.filter(|_| is_yielding));
         let all = || runnable.iter().map(|task| task.id());
@@ -58,7 +58,7 @@ impl Bounded {
             None => all().filter(|task| !self.yielded.contains(task)).collect(),
         };
         if choices.is_empty() {
-            // All have yielded: in turn, so that none is passed over.
+            // All have yielded: they go on in turn, so that none is left out.
             self.yielded.clear();
             choices.extend(all().find(|task| Some(*task) > current).or(all().next()));
         }

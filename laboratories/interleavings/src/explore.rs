@@ -9,32 +9,29 @@ use std::sync::{Arc, Mutex};
 use shuttle::scheduler::{
     PctScheduler, RandomScheduler, ReplayScheduler, Scheduler, UncontrolledNondeterminismCheckScheduler,
 };
-use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
+use shuttle::{Config, MaxSteps, Runner};
 
 use crate::bounded::Bounded;
 use crate::life::live;
 use crate::runs;
 use crate::scenarios::Scenario;
-use crate::trail::{Recorded, Trail};
 
-/// Turns that a schedule of PCT takes from tasks that could go on.
+/// The number of turns that a schedule of PCT takes from tasks that could go on.
 const PCT_DEPTH: usize = 4;
-/// More than any execution has; one that comes here goes round in circles.
+/// A number of steps that no correct execution reaches: one that does loops without end.
 const MOST_STEPS: usize = 100_000;
 const STACK: usize = 256 * 1024;
 
-/// What an exploration has come to.
+/// The result of an exploration.
 #[derive(Debug, Default)]
 pub struct Explored {
     pub schedules: usize,
     pub violations: Vec<String>,
-    /// How to see them once more.
-    pub trails: Vec<(&'static str, Trail)>,
-    /// In how many schedules what was to be seen was seen.
+    /// The number of schedules in which each sight was seen.
     pub seen: BTreeMap<String, usize>,
-    /// What was to be seen, and was not.
+    /// The sights that were expected and were not seen.
     pub unseen: Vec<String>,
-    /// Whether there are no further schedules.
+    /// `true` if there are no further schedules.
     pub complete: bool,
 }
 
@@ -42,7 +39,6 @@ impl Explored {
     pub fn add(&mut self, other: Self) {
         self.schedules += other.schedules;
         self.violations.extend(other.violations);
-        self.trails.extend(other.trails);
         self.unseen.extend(other.unseen);
         for (what, count) in other.seen {
             *self.seen.entry(what).or_default() += count;
@@ -51,7 +47,7 @@ impl Explored {
     }
 }
 
-/// So many schedules, half of them random, the others by PCT. It ends with the first that fails.
+/// Explores `schedules` schedules, half of them random, the others by PCT. Ends with the first that fails.
 pub fn at_random(scenario: Scenario, schedules: usize) -> Explored {
     let mut explored = run(RandomScheduler::new(schedules.div_ceil(2)), scenario);
     if explored.violations.is_empty() {
@@ -60,7 +56,7 @@ pub fn at_random(scenario: Scenario, schedules: usize) -> Explored {
     explored
 }
 
-/// All schedules with at most so many preemptions, as far as `most` reaches.
+/// Explores all schedules with at most `preemptions` preemptions, up to `most` of them.
 pub fn exhaustively(scenario: Scenario, preemptions: usize, most: usize) -> Explored {
     let complete = Arc::new(AtomicBool::new(false));
     let mut explored = run(Bounded::new(preemptions, most, complete.clone()), scenario);
@@ -68,20 +64,19 @@ pub fn exhaustively(scenario: Scenario, preemptions: usize, most: usize) -> Expl
     explored
 }
 
-/// One schedule once more.
-pub fn again(scenario: Scenario, trail: &Trail) -> Explored {
-    run(ReplayScheduler::new_from_schedule(trail.schedule()), scenario)
+/// Runs one schedule once more, as shuttle printed it.
+pub fn again(scenario: Scenario, schedule: &str) -> Explored {
+    run(ReplayScheduler::new_from_encoded(schedule), scenario)
 }
 
-/// So many random schedules, each twice: that the same schedule does the same.
+/// Runs `schedules` random schedules twice each, to check that the same schedule does the same.
 pub fn twice(scenario: Scenario, schedules: usize) -> Explored {
     run(UncontrolledNondeterminismCheckScheduler::new(RandomScheduler::new(schedules)), scenario)
 }
 
 fn run(scheduler: impl Scheduler + 'static, scenario: Scenario) -> Explored {
     runs::hook();
-    let trail = Arc::new(Mutex::new(Trail::default()));
-    let runner = Runner::new(Recorded::new(scheduler, trail.clone()), config());
+    let runner = Runner::new(scheduler, config());
     let explored = Arc::new(Mutex::new(Explored::default()));
     let counted = explored.clone();
     runs::forget();
@@ -91,7 +86,7 @@ fn run(scheduler: impl Scheduler + 'static, scenario: Scenario) -> Explored {
             let plan = (scenario.plan)();
             let ledger = live(plan.clone());
             let violations = ledger.violations(&plan);
-            assert!(violations.is_empty(), "{}\nin {plan:?}", violations.join("\n"));
+            assert!(violations.is_empty(), "{}\nin {plan:?}\nof {}", violations.join("\n"), scenario.name);
             let mut counted = counted.lock().expect("no holder panics");
             for what in ledger.seen() {
                 *counted.seen.entry(what).or_default() += 1;
@@ -102,7 +97,6 @@ fn run(scheduler: impl Scheduler + 'static, scenario: Scenario) -> Explored {
     let mut explored = std::mem::take(&mut *explored.lock().expect("no holder panics"));
     if let Err(panic) = result {
         explored.violations = lines(scenario.name, &*panic);
-        explored.trails.push((scenario.name, trail.lock().expect("no holder panics").clone()));
     }
     explored
 }
@@ -111,13 +105,11 @@ fn config() -> Config {
     let mut config = Config::new();
     config.stack_size = STACK;
     config.max_steps = MaxSteps::FailAfter(MOST_STEPS);
-    // We keep the trail ourselves, with the scenario's name.
-    config.failure_persistence = FailurePersistence::None;
     config.silence_warnings = true;
     config
 }
 
-/// What a panic says: our own, or that all wait for each other.
+/// The lines of a panic's message: the laboratory's own, or shuttle's about a deadlock.
 fn lines(scenario: &str, panic: &(dyn Any + Send)) -> Vec<String> {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     let text = text.unwrap_or("a panic without words");

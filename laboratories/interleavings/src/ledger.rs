@@ -1,14 +1,14 @@
-//! The requests, answers and effects of one execution, and what is wrong with them.
+//! The requests, answers and effects of one execution, and the checks of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use testkit::history::{History, Told};
+use testkit::history::{ClientAnswer, History};
 
 use crate::plan::{Ending, Fate, Knows, Plan};
 
-/// Shared by all who write in it.
+/// A ledger that all its writers share.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pages: Arc<Mutex<Pages>>,
@@ -26,7 +26,7 @@ struct Pages {
     /// Handlers under way, by key.
     inside: BTreeMap<&'static str, usize>,
     effects: Vec<Effect>,
-    /// The outcomes of transactions that were said to be durable.
+    /// The outcomes of transactions that the writer reported as durable.
     durable: BTreeSet<Bytes>,
     drained: bool,
     wrong: Vec<String>,
@@ -43,7 +43,7 @@ struct Effect {
 #[derive(Debug, Clone)]
 enum Event {
     Sent { ticket: usize, key: &'static str, request: &'static str },
-    Answered { ticket: usize, told: Told, replayed: bool },
+    Answered { ticket: usize, told: ClientAnswer, replayed: bool },
     Effect { key: &'static str },
 }
 
@@ -81,12 +81,12 @@ impl Ledger {
         Self { pages: Arc::new(Mutex::new(pages)) }
     }
 
-    // No other task comes between while this is held: it is no lock of the scheduler's, and nothing under it calls out.
+    // No other task runs while this is held: the scheduler does not know this lock, and no code under it calls a hook.
     fn write(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().expect("nothing panics under this lock")
     }
 
-    /// A request is sent.
+    /// Notes that a request is sent. Returns its ticket.
     pub fn sent(&self, key: &'static str, request: &'static str) -> usize {
         let mut pages = self.write();
         pages.tickets += 1;
@@ -95,13 +95,13 @@ impl Ledger {
         ticket
     }
 
-    /// And answered.
-    pub fn answered(&self, ticket: usize, told: Told, replayed: bool) {
+    /// Notes that it is answered.
+    pub fn answered(&self, ticket: usize, told: ClientAnswer, replayed: bool) {
         let mut pages = self.write();
-        if let Told::Refused(slug) = &told {
+        if let ClientAnswer::Refused(slug) = &told {
             pages.seen.insert(slug.clone());
         }
-        if let (true, Told::Outcome { bytes, .. }) = (pages.commits, &told)
+        if let (true, ClientAnswer::Outcome { bytes, .. }) = (pages.commits, &told)
             && !pages.durable.contains(bytes)
         {
             pages.wrong.push(format!("{bytes:?} was answered, and was not reported as durable"));
@@ -109,7 +109,7 @@ impl Ledger {
         pages.events.push(Event::Answered { ticket, told, replayed });
     }
 
-    /// A handler begins; how it is to end.
+    /// Notes that a handler begins. Returns how it is to end.
     pub fn begin(&self, key: &'static str) -> (Inside, Ending) {
         let mut pages = self.write();
         let inside = pages.inside.entry(key).or_default();
@@ -125,43 +125,43 @@ impl Ledger {
         (Inside { ledger: self.clone(), key }, ending)
     }
 
-    /// It takes effect; its outcome.
+    /// Notes that it takes effect. Returns its outcome.
     pub fn effect(&self, key: &'static str, request: &'static str) -> Bytes {
         let outcome = Bytes::from(format!("{request}#{}", self.write().effects.len() + 1));
         self.takes_effect(key, request, outcome.clone());
         outcome
     }
 
-    /// It takes effect, and this is its outcome.
+    /// Notes that it takes effect with this outcome.
     pub fn takes_effect(&self, key: &'static str, request: &'static str, outcome: Bytes) {
         let mut pages = self.write();
         pages.effects.push(Effect { key, request, outcome });
         pages.events.push(Event::Effect { key });
     }
 
-    /// The writer says so, of this outcome.
+    /// Notes that the writer reports this outcome as durable.
     pub fn durable(&self, outcome: Bytes) {
         self.write().durable.insert(outcome);
     }
 
-    /// What becomes of the next transaction.
+    /// The fate of the next transaction.
     pub fn fate(&self) -> Fate {
         self.write().fates.next().unwrap_or(Fate::Committed)
     }
 
-    /// Whose effect took place for `key`, and what its outcome is: who looks here knows.
+    /// The request whose effect took place for `key`, and its outcome: the truth.
     pub fn look_up(&self, key: &str) -> Option<(&'static str, Bytes)> {
         let pages = self.write();
         let effect = pages.effects.iter().find(|effect| effect.key == key);
         effect.map(|effect| (effect.request, effect.outcome.clone()))
     }
 
-    /// What the application says instead, when it is asked.
+    /// The answer that the application gives instead of the truth, when it is asked.
     pub fn knows(&self) -> Option<Knows> {
         self.write().knows.next()
     }
 
-    /// It was said that no run is left, and that none will begin.
+    /// Notes the report that no run is left, and that none will begin.
     pub fn drained(&self) {
         self.write().drained = true;
     }
@@ -179,7 +179,7 @@ impl Ledger {
         self.write().seen.insert(what.to_owned());
     }
 
-    /// What this execution has shown.
+    /// The sights that this execution has shown.
     pub fn seen(&self) -> BTreeSet<String> {
         let pages = self.write();
         let mut seen = pages.seen.clone();
@@ -187,7 +187,7 @@ impl Ledger {
         seen
     }
 
-    /// One line for all that is wrong.
+    /// The violations, one line each.
     pub fn violations(&self, plan: &Plan) -> Vec<String> {
         let pages = self.write();
         let mut wrong = pages.wrong.clone();
@@ -202,8 +202,8 @@ impl Pages {
     /// The events, for the checker of all laboratories.
     fn history(&self, plan: &Plan) -> History {
         let history = History::new(plan.policy);
-        // For the checker the first who sends owns the key; here it is the first who runs: sent at the same time,
-        // either may come first.
+        // The checker takes the first request that is sent as the owner of the key. Here the first one that runs is the
+        // owner: of two that are sent at the same time, either may come first.
         for effect in &self.effects {
             drop(history.sent(effect.key, effect.request));
         }
@@ -222,7 +222,8 @@ impl Pages {
         history
     }
 
-    /// What is wrong with outcomes: each is of an effect of that very request, and one client alone has it first hand.
+    /// The wrong outcomes. Each outcome is of an effect of that very request, and only one client gets it from its own
+    /// run.
     fn first_hand(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut first = BTreeSet::new();
@@ -251,25 +252,27 @@ impl Pages {
         wrong
     }
 
-    /// Key, request, and why.
+    /// The refusals: key, request, and reason.
     fn refusals(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
         self.events.iter().filter_map(|event| {
-            let Event::Answered { ticket, told: Told::Refused(slug), .. } = event else { return None };
+            let Event::Answered { ticket, told: ClientAnswer::Refused(slug), .. } = event else { return None };
             let (_, key, request) = self.request(*ticket);
             Some((key, request, slug.as_str()))
         })
     }
 
-    /// Key, request, outcome, and whether it was replayed.
+    /// The outcomes: key, request, bytes, and whether it was replayed.
     fn outcomes(&self) -> impl Iterator<Item = (&'static str, &'static str, &Bytes, bool)> {
         self.events.iter().filter_map(|event| {
-            let Event::Answered { ticket, told: Told::Outcome { bytes, .. }, replayed } = event else { return None };
+            let Event::Answered { ticket, told: ClientAnswer::Outcome { bytes, .. }, replayed } = event else {
+                return None;
+            };
             let (_, key, request) = self.request(*ticket);
             Some((key, request, bytes, *replayed))
         })
     }
 
-    /// When it was sent, and what it was.
+    /// The position at which the request was sent, its key and its name.
     fn request(&self, ticket: usize) -> (usize, &'static str, &'static str) {
         let mut sent = self.events.iter().enumerate().filter_map(|(at, event)| match *event {
             Event::Sent { ticket: sent, key, request } if sent == ticket => Some((at, key, request)),
@@ -278,12 +281,14 @@ impl Pages {
         sent.next().expect("what is answered was sent")
     }
 
-    /// Returns whether outcomes were waited for, or found.
+    /// For each replay, whether its outcome was waited for ("joined") or found.
     fn shown(&self) -> impl Iterator<Item = &'static str> {
         let effect =
             |key: &str| self.events.iter().position(|event| matches!(event, Event::Effect { key: of } if *of == key));
         let replays = self.events.iter().filter_map(|event| match event {
-            Event::Answered { ticket, told: Told::Outcome { .. }, replayed: true } => Some(self.request(*ticket)),
+            Event::Answered { ticket, told: ClientAnswer::Outcome { .. }, replayed: true } => {
+                Some(self.request(*ticket))
+            }
             _ => None,
         });
         replays.map(move |(sent, key, _)| if effect(key).is_some_and(|at| at < sent) { "found" } else { "joined" })

@@ -1,4 +1,4 @@
-//! One execution: from an empty store, through what the plan says, to a store at rest.
+//! One execution: from an empty store, through the events of the plan, to a store at rest.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use shuttle::future::JoinHandle;
-use testkit::history::{Policy, Told};
+use testkit::history::{ClientAnswer, Policy};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{Resolved, RunContext};
 use tower_idempotency::internals::Resolution;
@@ -20,9 +20,9 @@ use crate::plan::{Act, Client, KEYS, Kind, LONG, Plan, REQUESTS};
 use crate::runs;
 use crate::work::{commit, handle, id, key_of, reconciler, told, wait};
 
-/// More than any time-out of the crate's own, jitter included.
+/// A time that is longer than any of the crate's own time-outs, jitter included.
 const A_WHILE: Duration = Duration::from_secs(90);
-/// How many whiles pass before something counts as stuck.
+/// The number of whiles after which a request or a run counts as stuck.
 const WHILES: usize = 400;
 
 pub struct Life {
@@ -31,13 +31,13 @@ pub struct Life {
     once: Once<AnyStore>,
     /// Another layer over the same store.
     twin: Once<AnyStore>,
-    /// The store, where it is one that fails on command.
+    /// The store, if it is one that fails on command.
     test: Option<TestStore>,
     stalls: Mutex<Vec<Stall>>,
     ledger: Ledger,
 }
 
-/// Goes through it all, and gives what was written down. To be called inside an execution.
+/// Runs the plan, and returns the ledger. Must be called inside an execution.
 pub fn live(plan: Plan) -> Ledger {
     let life = Arc::new(Life::new(plan));
     let _machine = life.machine.enter();
@@ -95,7 +95,7 @@ impl Life {
         shuttle::future::spawn(task)
     }
 
-    /// Waits until all have ended, and says how many of them were dropped. Time passes only where it must.
+    /// Waits until all have ended, and notes how many of them were dropped. Time passes only where it must.
     async fn join(&self, handles: Vec<JoinHandle<()>>) -> usize {
         if self.plan.takes_time() {
             for _ in 0..WHILES {
@@ -127,7 +127,7 @@ impl Life {
         }
     }
 
-    /// A client, and who takes it away.
+    /// The task of a client, and the task that takes the client away.
     fn client(self: &Arc<Self>, number: usize, client: Client) -> Vec<JoinHandle<()>> {
         let life = self.clone();
         let handle = self.spawn(async move {
@@ -147,8 +147,8 @@ impl Life {
         vec![handle, taking_away]
     }
 
-    /// Sends a request and writes down what is said.
-    async fn ask(&self, once: &Once<AnyStore>, key: &'static str, request: &'static str) -> Told {
+    /// Sends a request and notes its answer.
+    async fn ask(&self, once: &Once<AnyStore>, key: &'static str, request: &'static str) -> ClientAnswer {
         let ticket = self.ledger.sent(key, request);
         let (ledger, breaths) = (self.ledger.clone(), self.plan.breaths);
         let store = self.plan.commits.then(|| once.store().clone());
@@ -210,12 +210,12 @@ impl Life {
         }
     }
 
-    /// What the store says was interrupted; nothing, where it fails.
+    /// The interrupted runs that the store lists; none if the store fails.
     async fn listed(&self) -> Vec<InterruptedRun> {
         self.once.interrupted(KEYS.len()).await.unwrap_or_default()
     }
 
-    /// An operator looks up whether it took effect, and says so. Whether that counted.
+    /// An operator looks up whether the run took effect, and settles it. Returns whether that counted.
     async fn resolve(&self, listed: InterruptedRun, stays: bool) -> bool {
         let key = key_of(listed.id);
         let found = self.ledger.look_up(key);
@@ -234,13 +234,13 @@ impl Life {
         if let Some((ticket, outcome)) = ticket
             && is_done
         {
-            // From here on every answer is this one.
-            self.ledger.answered(ticket, Told::outcome(outcome), true);
+            // From here on every answer has this outcome.
+            self.ledger.answered(ticket, ClientAnswer::outcome(outcome), true);
         }
         is_done
     }
 
-    /// Sends the requests of a key once more: it is not stuck.
+    /// Sends the requests of a key once more, to check that it is not stuck.
     async fn settle(self: &Arc<Self>, key: &'static str) {
         for request in REQUESTS {
             if !self.plan.clients.iter().any(|client| (client.key, client.request) == (key, request)) {
@@ -248,14 +248,14 @@ impl Life {
             }
             let told = self.settle_one(key, request).await;
             let is_settled = match &told {
-                Told::Outcome { .. } => true,
-                Told::Refused(slug) => match slug.as_str() {
+                ClientAnswer::Outcome { .. } => true,
+                ClientAnswer::Refused(slug) => match slug.as_str() {
                     "key-reused" => true,
                     "shutting-down" => self.plan.drains(),
-                    "outcome-unknown" | "store-unavailable" => self.plan.may_linger(),
+                    "outcome-unknown" | "store-unavailable" => self.plan.may_keep_slots(),
                     _ => false,
                 },
-                Told::Nothing => false,
+                ClientAnswer::Nothing => false,
             };
             if !is_settled {
                 self.ledger.wrong(format!("{key}: {request} is stuck: {told:?}"));
@@ -263,11 +263,11 @@ impl Life {
         }
     }
 
-    /// Asks until there is an outcome; where it stays unknown, an operator settles it.
-    async fn settle_one(self: &Arc<Self>, key: &'static str, request: &'static str) -> Told {
+    /// Asks until there is an outcome. If it stays unknown, an operator settles it.
+    async fn settle_one(self: &Arc<Self>, key: &'static str, request: &'static str) -> ClientAnswer {
         for _ in 0..self.plan.tries() {
             let told = self.finally(key, request).await;
-            if told != Told::refused("outcome-unknown") || !self.plan.may_stay_unknown() {
+            if told != ClientAnswer::refused("outcome-unknown") || !self.plan.may_stay_unknown() {
                 return told;
             }
             let listed = self.listed().await.into_iter().find(|listed| listed.id == id(key));
@@ -279,11 +279,11 @@ impl Life {
             self.join(vec![resolving]).await;
             self.runs_end().await;
         }
-        Told::refused("outcome-unknown")
+        ClientAnswer::refused("outcome-unknown")
     }
 
-    async fn finally(self: &Arc<Self>, key: &'static str, request: &'static str) -> Told {
-        let answer = Arc::new(Mutex::new(Told::Nothing));
+    async fn finally(self: &Arc<Self>, key: &'static str, request: &'static str) -> ClientAnswer {
+        let answer = Arc::new(Mutex::new(ClientAnswer::Nothing));
         for _ in 0..self.plan.tries() {
             let (life, said) = (self.clone(), answer.clone());
             let asking = self.spawn(async move {
@@ -291,9 +291,9 @@ impl Life {
                 *said.lock().expect("no holder panics") = told;
             });
             self.join(vec![asking]).await;
-            // One that ends may still be in its slot, and is met there.
+            // A run that ends may still be in its slot, and a request meets it there.
             self.runs_end().await;
-            if let Told::Outcome { .. } = *answer.lock().expect("no holder panics") {
+            if let ClientAnswer::Outcome { .. } = *answer.lock().expect("no holder panics") {
                 break;
             }
         }
@@ -313,7 +313,7 @@ impl Life {
         }
         let store = format!("{:?}", self.once.store());
         let mut empty = vec!["places: {}", "waiters: 0,"];
-        if !self.plan.may_linger() {
+        if !self.plan.may_keep_slots() {
             empty.push("remembered: {}");
         }
         for missing in empty.into_iter().filter(|empty| !store.contains(*empty)) {

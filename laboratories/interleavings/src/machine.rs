@@ -1,12 +1,12 @@
-//! The machine: a runtime of tokio's for timers and for what the crate spawns there. Nothing of it goes on but when a
-//! task of the schedule lets it.
+//! The machine: a tokio runtime for timers and for the tasks that the crate spawns there. It goes on only when a task
+//! of the schedule lets it.
 
 use std::time::Duration;
 
 use shuttle::sync::Mutex;
 use tokio::runtime::{Builder, EnterGuard, Runtime};
 
-/// How often what was spawned is polled until it waits for something else.
+/// The number of polls after which a spawned task waits for something else.
 const TURNS: usize = 4;
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Machine {
         Self { runtime: runtime.expect("a runtime needs memory alone"), turn: Mutex::new(()) }
     }
 
-    /// Timers made from here on are this machine's.
+    /// Makes this machine the one for timers that are made from here on.
     pub fn enter(&self) -> EnterGuard<'_> {
         self.runtime.enter()
     }
@@ -36,7 +36,7 @@ impl Machine {
         });
     }
 
-    /// Lets go on what was spawned.
+    /// Lets the spawned tasks go on.
     pub fn go_on(&self) {
         let _turn = self.turn.lock().expect("no holder panics");
         self.runtime.block_on(turn());

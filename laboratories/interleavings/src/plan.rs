@@ -1,4 +1,4 @@
-//! What happens in one execution. When it happens is for the schedule to say.
+//! The events of one execution. The schedule decides when each of them happens.
 
 use std::time::Duration;
 
@@ -9,37 +9,37 @@ use tower_idempotency::test_util::StoreCall;
 
 pub const KEYS: [&str; 2] = ["k", "l"];
 pub const REQUESTS: [&str; 2] = ["a", "b"];
-/// How long a handler may run, and the application may think, where a plan has it that one takes longer.
+/// The time that a handler may run, and the application may take for an answer, in plans in which one takes longer.
 pub const MAX_RUN: Duration = Duration::from_secs(600);
-/// More time than passes in any execution.
+/// A time that is longer than any execution.
 pub const LONG: Duration = Duration::from_secs(30 * 86_400);
 
-/// Who asks, how runs end, what fails, who goes away.
+/// A plan: its requests, the ends of its runs, its faults, and its clients that go away.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub store: Kind,
     pub policy: Policy,
     pub on_in_flight: OnInFlight,
-    /// A run of the first key that ended so before anything else happens.
+    /// The ending of a run of the first key that comes before all other events.
     pub before: Option<Ending>,
     pub clients: Vec<Client>,
-    /// How runs end, in the order in which they begin. All later ones have an outcome.
+    /// The endings of runs, in the order in which the runs begin. All later ones have an outcome.
     pub endings: Vec<Ending>,
-    /// Whether runs commit their effects together with their records.
+    /// `true` if runs commit their effects together with their records.
     pub commits: bool,
-    /// What becomes of their transactions, in the order in which they are sent. All later ones are committed.
+    /// The fates of their transactions, in the order in which they are sent. All later ones are committed.
     pub fates: Vec<Fate>,
-    /// At how many places a handler waits.
+    /// The number of places at which a handler waits.
     pub breaths: usize,
-    /// Runs that are dropped, by their number, and how many breaths after they began.
+    /// The runs that are dropped, by their number, and the number of breaths after they began.
     pub cuts: Vec<(usize, usize)>,
     /// Calls that are held up until an [`Act::GoOn`].
     pub stalls: Vec<StoreCall>,
-    /// What fails from the beginning.
+    /// The faults from the beginning on.
     pub faults: Vec<Act>,
-    /// What else happens, and after how many breaths.
+    /// The other events, each with the number of breaths after which it happens.
     pub acts: Vec<(usize, Act)>,
-    /// What the application says when it is asked about a run; later, what is true.
+    /// The answers of the application about runs. All later ones are the truth.
     pub knows: Vec<Knows>,
 }
 
@@ -47,22 +47,22 @@ pub struct Plan {
 pub enum Kind {
     /// `MemoryStore`: a claim leaves a record.
     Memory,
-    /// `TestStore`: a claim that need not be durable leaves no trace; and it fails on command.
+    /// `TestStore`: a claim that need not be durable leaves no trace, and the store fails on command.
     Test,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     Outcome,
-    /// It says that it had no effect.
+    /// The run reports that it had no effect.
     NotStarted,
-    /// It does not say whether it had one.
+    /// The run does not report whether it had an effect.
     Unknown {
         effect: bool,
     },
-    /// After its effect.
+    /// A panic after its effect.
     Panic,
-    /// After its effect it goes on for longer than `max_run`.
+    /// A run that goes on for longer than `max_run` after its effect.
     Hang,
 }
 
@@ -72,7 +72,7 @@ impl Ending {
     }
 }
 
-/// What becomes of a transaction.
+/// The fate of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Committed,
@@ -95,9 +95,9 @@ pub struct Client {
     pub key: &'static str,
     pub request: &'static str,
     pub times: usize,
-    /// Breaths before the first time.
+    /// The number of breaths before the first request.
     pub after: usize,
-    /// Goes away after so many breaths.
+    /// The number of breaths after which the client goes away.
     pub gone: Option<usize>,
 }
 
@@ -107,26 +107,26 @@ impl Client {
     }
 }
 
-/// What else happens.
+/// Another event.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
     /// Time passes.
     Pass(Duration),
     /// The calls that were held up go on.
     GoOn,
-    /// The next call of a call fails.
+    /// The next call of this kind fails.
     Fail(StoreCall),
-    /// The next call of a call is done, but its answer is lost.
+    /// The next call of this kind is done, but its answer is lost.
     LoseAnswer(StoreCall),
     /// The process is shutting down.
     Drain,
-    /// An operator settles what was interrupted, or goes away before the answer.
+    /// An operator settles an interrupted run, or goes away before the answer.
     Resolve { stays: bool },
-    /// The application is asked about all that was interrupted.
+    /// The application is asked about all interrupted runs.
     ReconcileAll,
 }
 
-/// What the application says when it is asked.
+/// The application's answer when it is asked.
 #[derive(Clone, Copy, Debug)]
 pub enum Knows {
     NotYet,
@@ -169,20 +169,20 @@ impl Plan {
         fails || !self.faults.is_empty() || !self.stalls.is_empty()
     }
 
-    /// Returns whether something goes on only after a while.
+    /// Returns whether a run or a call goes on only after a while.
     pub fn takes_time(&self) -> bool {
         let hangs = self.endings().any(|ending| ending == Ending::Hang);
         hangs || self.store_fails() || self.knows.iter().any(|knows| matches!(knows, Knows::Hangs))
     }
 
-    /// Where nothing is to take too long, nothing does, however late its turn comes.
+    /// The time that a handler may run. If no handler is to take too long, none does, however late its turn comes.
     pub fn max_run(&self) -> Duration {
         let hangs = self.endings().any(|ending| ending == Ending::Hang);
         let too_long = hangs || self.acts(|act| matches!(act, Act::Pass(time) if time >= MAX_RUN));
         if too_long { MAX_RUN } else { LONG }
     }
 
-    /// The same, for what the application is asked.
+    /// The time that the application may take for an answer, by the same rule.
     pub fn timeout(&self) -> Duration {
         if self.knows.iter().any(|knows| matches!(knows, Knows::Hangs)) { MAX_RUN } else { LONG }
     }
@@ -213,7 +213,7 @@ impl Plan {
         released || self.takes_time() || self.acts(|act| matches!(act, Act::Pass(_)))
     }
 
-    /// Returns whether a client may be refused so.
+    /// Returns whether a client may be refused with this slug.
     pub fn may_refuse(&self, slug: &str) -> bool {
         match slug {
             "in-flight" => self.on_in_flight == OnInFlight::Reject || self.may_wait_in_vain(),
@@ -234,12 +234,12 @@ impl Plan {
 
     /// Returns whether a key may be refused as unknown until an operator settles it.
     pub fn may_stay_unknown(&self) -> bool {
-        (self.policy == Policy::Refuse && self.may_refuse("outcome-unknown")) || self.may_linger()
+        (self.policy == Policy::Refuse && self.may_refuse("outcome-unknown")) || self.may_keep_slots()
     }
 
     /// Returns whether a slot may be held for ever: its run was dropped while its end was being recorded, or its end is
     /// unknown.
-    pub fn may_linger(&self) -> bool {
+    pub fn may_keep_slots(&self) -> bool {
         (!self.cuts.is_empty() && self.store_fails()) || self.loses()
     }
 
@@ -258,7 +258,7 @@ impl Plan {
         self.acts(|act| matches!(act, Act::Drain))
     }
 
-    /// After how many tries a key must be settled.
+    /// The number of tries after which a key must be settled.
     pub fn tries(&self) -> usize {
         4 + self.endings.len() + self.knows.len() + self.acts.len() + self.faults.len()
     }
@@ -281,7 +281,7 @@ impl Draw {
         from[self.below(from.len())]
     }
 
-    /// Some, at most `most`, each by `draw`.
+    /// Draws some values, at most `most`, each by `draw`.
     pub fn some<T>(&self, most: usize, mut draw: impl FnMut() -> T) -> Vec<T> {
         (0..self.below(most + 1)).map(|_| draw()).collect()
     }

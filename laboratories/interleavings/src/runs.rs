@@ -1,4 +1,4 @@
-//! The crate's hooks: what a run is here, and where another task may come between.
+//! The crate's hooks: the tasks of runs, and the places where another task may run.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -11,12 +11,12 @@ use tower_idempotency::laboratory::{self, Scheduler};
 
 type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The runs of the execution that this thread is at.
+/// The runs of this thread's current execution.
 #[derive(Default)]
 struct Runs {
     begun: usize,
     handles: Vec<JoinHandle<()>>,
-    /// Which runs are dropped, by their number, and how long after their beginning.
+    /// The runs that are dropped, by their number, and the number of breaths after they began.
     cuts: Vec<(usize, usize)>,
 }
 
@@ -29,33 +29,33 @@ pub fn hook() {
     laboratory::explore(Scheduler { point: switch, spawn });
 }
 
-/// What an execution that failed left behind is none of the next one's. Not to be called inside one.
+/// Removes the runs that a failed execution left, before the next one. Must not be called inside an execution.
 pub fn forget() {
     RUNS.take();
 }
 
-/// From here on runs are counted, and those whose numbers are given will be dropped, as by a runtime that goes away, so
-/// many breaths after they began.
+/// Counts runs from here on. The runs with the given numbers will be dropped, as by a runtime that goes away, after the
+/// given number of breaths.
 pub fn count(cuts: Vec<(usize, usize)>) {
     RUNS.with_borrow_mut(|runs| (runs.begun, runs.cuts) = (0, cuts));
 }
 
-/// A task that goes on next to the runs, and ends.
+/// Adds a task that runs at the same time as the runs, and ends.
 pub fn also(task: JoinHandle<()>) {
     RUNS.with_borrow_mut(|runs| runs.handles.push(task));
 }
 
-/// The runs begun since this was called last.
+/// Takes the runs that began since the last call.
 pub fn take() -> Vec<JoinHandle<()>> {
     RUNS.with_borrow_mut(|runs| std::mem::take(&mut runs.handles))
 }
 
-/// Another task may come between.
+/// Lets another task run.
 pub fn switch() {
     let is_explored = shuttle::current::try_get_current_task().is_some();
-    // A task that unwinds must not give way: others would be taken for panicking too.
+    // A task that unwinds must not yield: the others would count as panicking too.
     if is_explored && !std::thread::panicking() {
-        // No yielding: that would tell the scheduler that this task can't go on.
+        // This does not yield: a yield means to the scheduler that this task can't go on.
         shuttle::thread::sleep(Duration::ZERO);
     }
 }

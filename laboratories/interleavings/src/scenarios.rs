@@ -1,4 +1,4 @@
-//! What plans there are. Numbers in a plan are drawn anew for each schedule, and belong to it.
+//! The kinds of plans. Numbers in a plan are drawn anew for each schedule, and belong to it.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::plan::{Act, Client, Draw, Ending, Fate, KEYS, Kind, Knows, LONG, MAX_
 pub struct Scenario {
     pub name: &'static str,
     pub plan: fn() -> Plan,
-    /// What must be seen in some schedule, or it shows nothing.
+    /// The sights that some schedule must show. Without them the scenario shows nothing.
     pub sees: &'static [&'static str],
 }
 
-/// Those that are explored at random.
+/// The scenarios that are explored at random.
 pub const AT_RANDOM: [Scenario; 11] = [
     Scenario { name: "duplicates", plan: duplicates, sees: &["joined", "found"] },
     Scenario { name: "strangers", plan: strangers, sees: &["joined", "key-reused"] },
@@ -32,7 +32,7 @@ pub const AT_RANDOM: [Scenario; 11] = [
     Scenario { name: "commits", plan: commits, sees: &["committed", "aborted", "in doubt", "cut", "joined", "found"] },
 ];
 
-/// Those that are explored exhaustively: as small as can be.
+/// The scenarios that are explored exhaustively: as small as possible.
 pub const EXHAUSTIVELY: [Scenario; 9] = [
     Scenario { name: "two clients", plan: two_clients, sees: &["joined", "found"] },
     Scenario { name: "two clients of a run that is released", plan: two_of_released, sees: &["in-flight", "found"] },
@@ -55,7 +55,7 @@ const FAILURES: [Ending; 5] = [
     Ending::Outcome,
 ];
 
-/// What all random plans have in common.
+/// The common part of all random plans.
 fn any() -> Plan {
     let draw = Draw;
     Plan {
@@ -122,7 +122,7 @@ const FALLIBLE: [StoreCall; 9] = [
 fn faults() -> Plan {
     let call = Draw.pick(&FALLIBLE);
     let fault = |call| if Draw.one_in(2) { Act::Fail(call) } else { Act::LoseAnswer(call) };
-    // All tries of one call, and faults here and there.
+    // Either all tries of one call fail, or there are single faults.
     let faults = if Draw.one_in(2) { (0..3 + Draw.below(3)).map(|_| fault(call)).collect() } else { Vec::new() };
     let acts = Draw.some(3, || (Draw.below(12), fault(Draw.pick(&FALLIBLE))));
     let endings = Draw.some(2, || Draw.pick(&FAILURES));
@@ -137,12 +137,12 @@ fn settling() -> Plan {
     let act = || Draw.pick(&[Act::Resolve { stays: true }, Act::Resolve { stays: false }, Act::ReconcileAll]);
     let acts = (0..1 + Draw.below(2)).map(|_| (Draw.below(8), act())).collect();
     let knows = Draw.some(1, || Draw.pick(&[Knows::NotYet, Knows::Panics]));
-    // The run before them all is none of those that are dropped.
+    // The run before all others is not dropped.
     let cuts = Draw.some(1, || (1 + Draw.below(2), Draw.below(8)));
     Plan { before, acts, knows, cuts, ..any() }
 }
 
-/// Time passes: patience ends, handlers take too long.
+/// Time passes: waits time out, handlers take too long.
 fn time() -> Plan {
     let endings = Draw.some(2, || Draw.pick(&[Ending::Hang, Ending::Outcome, Ending::Unknown { effect: true }]));
     let some_time = || Act::Pass(Duration::from_secs(Draw.pick(&[2, 5, 10, MAX_RUN.as_secs()])));
@@ -159,6 +159,9 @@ fn stalls() -> Plan {
         StoreCall::Complete,
         StoreCall::Release,
         StoreCall::Interrupt,
+        StoreCall::Reclaim,
+        StoreCall::Inquire,
+        StoreCall::Resolve,
     ])];
     let mut acts = vec![(Draw.below(20), Act::GoOn)];
     acts.extend(Draw.some(1, || (Draw.below(12), Act::Pass(Duration::from_secs(5)))));
@@ -168,7 +171,7 @@ fn stalls() -> Plan {
     Plan { store: Kind::Test, on_in_flight, stalls, acts, endings, cuts, ..any() }
 }
 
-/// Runs commit their effects together with their records, end as they like, and are dropped meanwhile.
+/// Runs commit their effects together with their records, have any ending, and are dropped meanwhile.
 fn commits() -> Plan {
     let fates = Draw.some(2, || {
         Draw.pick(&[Fate::Committed, Fate::Aborted, Fate::Lost { done: true }, Fate::Lost { done: false }])
@@ -218,7 +221,7 @@ fn two_of_unrecorded() -> Plan {
     Plan { store: Kind::Test, on_in_flight: PATIENT, clients, faults, ..Plan::default() }
 }
 
-/// The record is there, but the run is dropped before it knows.
+/// The record exists, but the run is dropped before it learns that.
 fn two_of_dropped_unrecorded() -> Plan {
     let faults = vec![Act::LoseAnswer(StoreCall::Complete)];
     Plan { store: Kind::Test, on_in_flight: PATIENT, faults, cuts: vec![(0, 0)], ..two_clients() }

@@ -1,7 +1,7 @@
-//! What the application does: the work of a run, and what it says of one that was interrupted.
+//! The application's part: the work of a run, and the answer about one that was interrupted.
 
 use bytes::Bytes;
-use testkit::history::Told;
+use testkit::history::ClientAnswer;
 use tokio::sync::oneshot;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome, Reconciled, Reconciler, RunContext, SentApart};
 use tower_idempotency::internals::{Applied, Records as _, Reply, Transition};
@@ -40,14 +40,14 @@ pub async fn handle(
     match ending {
         Ending::Outcome => Ok(outcome.expect("it has one")),
         Ending::NotStarted => Err(EffectError::NotStarted("not started")),
-        Ending::Unknown { .. } => Err(EffectError::Unknown("no answer")),
-        // Past the panic hook, which would print a schedule that is none of a failure.
+        Ending::Unknown { .. } => Err(EffectError::MaybeStarted("no answer")),
+        // This bypasses the panic hook, which would print a schedule though nothing failed.
         Ending::Panic => std::panic::resume_unwind(Box::new("on purpose")),
         Ending::Hang => std::future::pending().await,
     }
 }
 
-/// The work of a run that commits its effect together with its record, and then ends as it likes.
+/// The work of a run that commits its effect together with its record, and then has any ending.
 pub async fn commit(
     ledger: Ledger,
     key: &'static str,
@@ -64,7 +64,7 @@ pub async fn commit(
         ledger.wrong(format!("{key}: two transactions in one run"));
     }
     let fate = ledger.fate();
-    // What is sent is done in the order in which it was sent, and can be seen before it is durable.
+    // Transactions are done in the order in which they were sent, and are visible before they are durable.
     if fate.is_done() {
         ledger.takes_effect(key, request, outcome.clone());
         let settled = store.apply(id(key), Transition::Complete(sent.completion())).await;
@@ -81,22 +81,22 @@ pub async fn commit(
     wait(breaths).await;
     match ending {
         Ending::NotStarted => Err(EffectError::NotStarted("not started")),
-        Ending::Unknown { .. } => Err(EffectError::Unknown("no answer")),
+        Ending::Unknown { .. } => Err(EffectError::MaybeStarted("no answer")),
         Ending::Panic => std::panic::resume_unwind(Box::new("on purpose")),
         Ending::Hang => std::future::pending().await,
         Ending::Outcome => {
             let _ = answer.await;
             match fate {
-                // What it says does not count, only what it committed.
+                // Its returned value does not count, only the committed outcome.
                 Fate::Committed => Ok("something else".into()),
                 Fate::Aborted => Err(EffectError::NotStarted("aborted")),
-                Fate::Lost { .. } => Err(EffectError::Unknown("no answer")),
+                Fate::Lost { .. } => Err(EffectError::MaybeStarted("no answer")),
             }
         }
     }
 }
 
-/// What the store's writer says in the end.
+/// Gives the store's writer's final answer.
 fn answer_sent(ledger: &Ledger, outcome: Bytes, fate: Fate, sent: SentApart) {
     match fate {
         Fate::Committed => {
@@ -108,12 +108,12 @@ fn answer_sent(ledger: &Ledger, outcome: Bytes, fate: Fate, sent: SentApart) {
             ledger.see("aborted");
             sent.aborted();
         }
-        // It is dropped: the store was poisoned.
+        // `sent` is dropped: the store was poisoned.
         Fate::Lost { .. } => ledger.see("in doubt"),
     }
 }
 
-/// Who looks in the ledger, if nothing else was planned.
+/// A reconciler that looks in the ledger, unless the plan has another answer.
 pub fn reconciler(ledger: &Ledger) -> Reconciler {
     let ledger = ledger.clone();
     Reconciler::new(move |run: InterruptedRun| {
@@ -135,17 +135,17 @@ pub fn reconciler(ledger: &Ledger) -> Reconciler {
     })
 }
 
-pub fn told(result: Result<Outcome, OnceError<&'static str>>) -> Told {
+pub fn told(result: Result<Outcome, OnceError<&'static str>>) -> ClientAnswer {
     let slug = match result {
-        Ok(outcome) => return Told::outcome(outcome.bytes),
-        // What it said of itself. The key may be free now: no outcome.
+        Ok(outcome) => return ClientAnswer::outcome(outcome.bytes),
+        // The run's own error. The key may be free now: no outcome.
         Err(OnceError::Effect(_)) => "effect-failed",
         Err(OnceError::Interrupted | OnceError::OutcomeUnknown) => "outcome-unknown",
         Err(OnceError::InFlight) => "in-flight",
         Err(OnceError::Mismatch(_)) => "key-reused",
         Err(OnceError::Unavailable) => "store-unavailable",
         Err(OnceError::ShuttingDown) => "shutting-down",
-        Err(other) => return Told::Refused(format!("{other:?}")),
+        Err(other) => return ClientAnswer::Refused(format!("{other:?}")),
     };
-    Told::refused(slug)
+    ClientAnswer::refused(slug)
 }

@@ -1,17 +1,18 @@
-//! In every order of the threads' steps: one run, one answer for all requests, and no request waits for ever.
+//! In every order of the threads' steps there is one run and one answer for all requests, and no request waits for
+//! ever.
 //!
-//! A schedule is one order of steps. Some are drawn at random; for the smallest cases, all with few preemptions are
-//! gone through. The long form; its last line has the figures:
+//! A schedule is one order of steps. Some are drawn at random. For the smallest cases, all with few preemptions are
+//! explored. The last line of the long form has the figures:
 //!
 //! ```text
 //! SCHEDULES=100000 .ci/controls --release --package interleavings -- --nocapture
 //! ```
 //!
-//! `SCHEDULES` is the number of each scenario's random schedules. One that fails is printed with its scenario, and goes
-//! the same way again by
+//! `SCHEDULES` is the number of each scenario's random schedules. shuttle prints a schedule that fails, and the panic
+//! below it ends with the scenario (`of …`). This command repeats it:
 //!
 //! ```text
-//! SCENARIO='duplicates' SCHEDULE=4711.0.0.2.1.… .ci/controls --package interleavings -- --nocapture
+//! SCENARIO='duplicates' SCHEDULE='9102…' .ci/controls --package interleavings -- --nocapture
 //! ```
 
 #![cfg(idempotency_laboratory)]
@@ -23,10 +24,11 @@ use interleavings::explore::{self, Explored};
 use interleavings::scenarios::{AT_RANDOM, EXHAUSTIVELY, Scenario};
 use testkit::control;
 
-/// The number for each scenario, unless the environment has another.
+/// The number of schedules for each scenario, unless the environment sets another.
 const SCHEDULES: usize = 300;
 const PREEMPTIONS: usize = 1;
-/// From so many schedules on, one more; and no more than so many, or `SCHEDULES`, where all are gone through.
+/// From this number of schedules on, there is one preemption more. Exhaustive explorations stop at this number, or at
+/// `SCHEDULES` if that is greater.
 const MANY: usize = 20_000;
 
 #[test]
@@ -42,7 +44,7 @@ fn in_every_order_there_is_one_run_and_nobody_waits_for_ever() {
     report(side_by_side(&all, |(scenario, preemptions)| look(**scenario, *preemptions, schedules)));
 }
 
-/// What the answers of the laboratory are worth: without the slot it sees what becomes of it.
+/// A control of the laboratory: without the slot it sees violations.
 #[test]
 fn a_slot_that_is_freed_before_the_record_is_durable_is_seen() {
     let test = "in_every_order_there_is_one_run_and_nobody_waits_for_ever";
@@ -66,11 +68,10 @@ fn number(variable: &str) -> Option<usize> {
 
 fn again(name: &str, schedule: &str) -> Explored {
     let scenario = AT_RANDOM.iter().chain(&EXHAUSTIVELY).find(|scenario| scenario.name == name);
-    let trail = schedule.parse().expect("SCHEDULE is one that was printed");
-    explore::again(*scenario.expect("there is such a scenario"), &trail)
+    explore::again(*scenario.expect("there is such a scenario"), schedule)
 }
 
-/// Explores one scenario, says what it came to, and that it reached what it is for.
+/// Explores one scenario, prints the result, and checks that it showed its sights.
 fn look(scenario: Scenario, preemptions: Option<usize>, schedules: usize) -> Explored {
     let mut explored = match preemptions {
         None => explore::at_random(scenario, schedules),
@@ -84,7 +85,7 @@ fn look(scenario: Scenario, preemptions: Option<usize>, schedules: usize) -> Exp
     explored
 }
 
-/// Each by one of as many threads as there are processors; the sum of what they came to.
+/// Explores all of them, with one thread for each processor, and returns the sum of the results.
 fn side_by_side<T: Sync>(all: &[T], look: impl Fn(&T) -> Explored + Sync) -> Explored {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, sum) = (AtomicUsize::new(0), Mutex::new(Explored::default()));
@@ -102,12 +103,9 @@ fn side_by_side<T: Sync>(all: &[T], look: impl Fn(&T) -> Explored + Sync) -> Exp
 }
 
 fn report(explored: Explored) {
-    let Explored { schedules, violations, trails, unseen, .. } = explored;
+    let Explored { schedules, violations, unseen, .. } = explored;
     for violation in &violations {
         println!("{violation}");
-    }
-    for (scenario, trail) in trails {
-        println!("once more: SCENARIO='{scenario}' SCHEDULE={trail}");
     }
     println!("interleavings: schedules {schedules}, violations {}", violations.len());
     assert!(violations.is_empty());

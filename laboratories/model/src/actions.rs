@@ -59,7 +59,7 @@ impl World {
             Status::Lapsed => events.push(Event::Renew(process)),
             Status::Dead => events.push(Event::Learn(process)),
             Status::Alive if own.renewal.is_some() => events.push(Event::Renew(process)),
-            Status::Alive if budget.renewals > 0 && self.has_news(protocol, process) => {
+            Status::Alive if budget.renewals > 0 && self.renewal_matters(protocol, process) => {
                 events.push(Event::Say(process));
             }
             Status::Alive | Status::Ended => {}

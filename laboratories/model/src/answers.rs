@@ -1,4 +1,4 @@
-//! What a process does with the answer to its write.
+//! The steps of a process after the answer to its write.
 
 use crate::database::Put;
 use crate::fault::Fault;
@@ -52,7 +52,7 @@ impl World {
         }
     }
 
-    /// What was written is what stands there now.
+    /// Remembers the row that was written, now the current one, and gives the job its result.
     pub(crate) fn done(&mut self, protocol: &Protocol, at: At, Writing { put, job }: Writing, row: Row) {
         let process = &mut self.processes[at.process];
         let desk = &mut process.desks[usize::from(at.key)];

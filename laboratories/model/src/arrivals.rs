@@ -1,4 +1,4 @@
-//! What becomes of the database: writes that arrive, its standby, and what is swept.
+//! The changes of the database: writes that arrive, its standby, and rows that are swept.
 
 use crate::database::{Done, Entry, Put, Replication};
 use crate::fault::Fault;
@@ -51,7 +51,7 @@ impl World {
         false
     }
 
-    /// The standby has got the next of what was written.
+    /// The standby gets the next entry of those that were written.
     pub(crate) fn replicate(&mut self, protocol: &Protocol) {
         let before = self.database.behind.first().and_then(|entry| entry.key).and_then(|key| self.read_now(key));
         let Some(Entry { row, is_seen, put: Some(put), is_awaited, .. }) = self.database.replicate() else { return };
@@ -80,7 +80,7 @@ impl World {
             let Some(there) = there.filter(|row| durable.is_none_or(|durable| durable.token != row.token)) else {
                 continue;
             };
-            // What a restart has shown, and was never durable, was never answered.
+            // A row that a restart showed and that was never durable was never answered.
             if protocol.replication == Replication::Awaited {
                 self.truth(key).has_vanished = true;
                 continue;
@@ -93,7 +93,7 @@ impl World {
         self.database.fail_over();
     }
 
-    /// A write is seen: what it means for the runs of the operation. `before` is what was there.
+    /// Judges a write that becomes visible, for the runs of its operation. `before` is the row before it.
     pub(crate) fn shown(&mut self, put: &Put, before: Option<Row>, row: Option<Row>) {
         self.stamped(put, before, row);
         let (Some(key), Some(before)) = (put.key, before) else {
@@ -113,7 +113,7 @@ impl World {
         }
         // A claim that a failover has lost, and that arrived once more, has another fence.
         let is_own = self.truth(key).is_lost && before.session.is_some_and(|session| session.process == put.by);
-        // The trace of something older says that the claim was lost.
+        // The trace of an older run shows that the claim was lost.
         let is_older_trace = before.kept == Kept::Released && Some(before.fence) < put.ends;
         if put.ends.is_some() && before.run() != put.ends && !is_own && !is_older_trace {
             self.saw(Sight::EndedAnothers);
@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    /// What the database shows by its own clock.
+    /// The row that the database shows by its own clock.
     pub(crate) fn read_now(&self, key: u8) -> Option<Row> {
         self.database.read(key, self.database.now())
     }
@@ -153,12 +153,12 @@ impl World {
         let is_claim = put.write.kept == Kept::Running;
         if let Some(row) = expired.filter(|_| is_claim) {
             self.saw(Sight::ClaimedOverExpired);
-            // Where its run did not hear that, it says so once more.
+            // A run that did not get the answer sends its end once more.
             if matches!(row.kept, Kept::Completed(_)) {
                 self.truth(key).taken.push(row.fence);
             }
         }
-        // What was released outlasts all copies of its claim.
+        // A released row outlasts all copies of its claim.
         let is_awaited = self.processes[usize::from(put.by)].writes().any(|own| own.is(put));
         let was_kept = expired.map_or(self.truth(key).kept_until.is_some(), |row| row.kept != Kept::Released);
         self.truth(key).has_vanished |= was_kept && is_claim && !is_awaited;
@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    /// How long what is written has to be kept, by the true time.
+    /// Notes how long the row that is written has to be kept, by the true time.
     pub(crate) fn stamped(&mut self, put: &Put, before: Option<Row>, row: Option<Row>) {
         let (Some(key), Some(row)) = (put.key, row) else { return };
         let stamped = put.right.with(self.database.ahead, put.age).may_stamp_by(self.database.time());
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// A process deletes what is past its grace. If all its clocks are wrong together, nothing is promised.
+    /// A process deletes a row that is past its grace. If all its clocks are wrong together, nothing is promised.
     pub(crate) fn swept(&mut self, process: usize, key: u8) {
         self.saw(Sight::Swept);
         let judged = self.may_judge_by(process);

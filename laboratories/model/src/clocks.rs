@@ -9,14 +9,14 @@ use tower_idempotency::store::shared::{self, Moment};
 use crate::fault::Fault;
 use crate::rows::UNIT;
 
-/// Those of a process.
+/// The clocks of a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Clocks {
     /// Its wall clock.
     pub(crate) wall: i8,
-    /// The one that it keeps.
+    /// The clock that it keeps.
     pub(crate) kept: i8,
-    /// What `kept` has to be. It is something else where that is broken on purpose.
+    /// The right value of `kept`. `kept` differs where that is broken on purpose.
     anchor: i8,
 }
 
@@ -28,31 +28,31 @@ pub(crate) struct Span {
 }
 
 impl Clocks {
-    /// The store is opened: what it keeps begins at the earlier of the other two.
+    /// The store is opened: the clock that it keeps begins at the earlier of the other two.
     pub(crate) fn open(&mut self, database: i8, fault: Option<Fault>) {
         self.anchor = self.wall.min(database);
         self.kept = if fault == Some(Fault::KeptAnchoredAtTheDatabase) { database } else { self.anchor };
     }
 
-    /// What a statement is given.
+    /// The span that a statement is given.
     pub(crate) fn span(self) -> Span {
         Span { earliest: self.kept.min(self.wall), latest: self.kept.max(self.wall) }
     }
 
-    /// What it has to be given.
+    /// The span that a statement has to be given.
     pub(crate) fn right(self) -> Span {
         Self { kept: self.anchor, ..self }.span()
     }
 }
 
 impl Span {
-    /// With the database's clock, as of the moment of the statement. The statement was sent `age` units ago.
+    /// The span with the database's clock, at the moment of the statement. The statement was sent `age` units ago.
     pub(crate) fn with(self, database: i8, age: u8) -> Self {
         let age = age as i8;
         Self { earliest: (self.earliest - age).min(database), latest: (self.latest - age).max(database) }
     }
 
-    /// By what the database judges and stamps, by the crate's own rule, in a statement that was given this.
+    /// The times by which the database judges and stamps, by the crate's own rule, in a statement with this span.
     pub(crate) fn moment(self, time: u64, database: i8, age: u8, fault: Option<Fault>) -> Moment {
         let at = |units| Timestamp::from_millis(set(time, units));
         let (sent, now) = (|units| at(units - age as i8), at(database));
@@ -64,19 +64,19 @@ impl Span {
         }
     }
 
-    /// A clock that is right, or one that is behind, keeps a row from being judged too early. Where there is none,
-    /// nothing is promised: the time by which it may be judged then.
+    /// The time by which a row may be judged. A clock that is right or behind keeps a row from being judged too early.
+    /// If all clocks are ahead, nothing is promised.
     pub(crate) fn may_judge_by(self, time: u64) -> u64 {
         set(time, self.earliest.max(0))
     }
 
-    /// The time by which it may be stamped: the true one, unless all clocks are behind.
+    /// The time by which a row may be stamped: the true one, unless all clocks are behind.
     pub(crate) fn may_stamp_by(self, time: u64) -> u64 {
         set(time, self.latest.min(0))
     }
 }
 
-/// What a clock shows that is ahead by so much.
+/// The time that a clock shows which is ahead by `units`.
 pub(crate) fn set(time: u64, units: i8) -> u64 {
     time.saturating_add_signed(i64::from(units) * UNIT.as_millis() as i64)
 }

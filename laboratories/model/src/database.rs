@@ -1,4 +1,4 @@
-//! The database: rows, compared and set; which of them are durable; and what a failover and a restart make of that.
+//! The database: rows, compared and set; which of them are durable; and the effects of a failover and a restart.
 
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::shared::Moment;
@@ -7,15 +7,15 @@ use crate::clocks::{self, Span};
 use crate::fault::Fault;
 use crate::rows::{Row, Token, UNIT, UNKNOWN, Write};
 
-/// When what is written is durable, and what waits for that.
+/// The moment at which a write is durable, and what waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replication {
     /// At once.
     InStep,
-    /// Later. What is written is seen and answered before: a failover loses it.
+    /// Later. A write is seen and answered before that: a failover loses it.
     Behind,
-    /// Later. What is written is neither seen nor answered before, and its row is locked. A restart shows it all the
-    /// same, and a failover loses it then.
+    /// Later. A write is neither seen nor answered before that, and its row is locked. A restart shows it all the same,
+    /// and a failover loses it then.
     Awaited,
 }
 
@@ -28,13 +28,13 @@ pub(crate) struct Put {
     /// The key whose row it is. `None`: a row of the sender's own.
     pub(crate) key: Option<u8>,
     pub(crate) write: Write,
-    /// The fence of the run whose end it is.
+    /// The fence of the run that this write ends.
     pub(crate) ends: Option<u64>,
-    /// What it was decided on, if it takes the operation over or settles it.
+    /// The row that was read before the decision, if the write takes the operation over or settles it.
     pub(crate) takes: Option<Taken>,
-    /// How often time has passed since it was sent.
+    /// The number of times that time has passed since it was sent.
     pub(crate) age: u8,
-    /// What the sender's clocks showed when it was sent, and what they had to show.
+    /// The times that the sender's clocks showed when it was sent, and the times that they had to show.
     pub(crate) span: Span,
     pub(crate) right: Span,
 }
@@ -52,16 +52,16 @@ impl Put {
     }
 }
 
-/// What was written and is not durable yet.
+/// A write that is not durable yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
     pub(crate) key: Option<u8>,
     pub(crate) row: Option<Row>,
-    /// Whether it can be read.
+    /// `true` if it can be read.
     pub(crate) is_seen: bool,
     /// The write. `None`: a row was deleted.
     pub(crate) put: Option<Put>,
-    /// Whether it is answered when it is durable.
+    /// `true` if it is answered when it is durable.
     pub(crate) is_awaited: bool,
 }
 
@@ -69,30 +69,30 @@ pub(crate) struct Entry {
 pub(crate) struct Database {
     /// The rows of the keys, past their expiry or not.
     rows: Vec<Option<Row>>,
-    /// What a failover shows.
+    /// The rows that a failover shows.
     standby: Vec<Option<Row>>,
-    /// In the order in which it was written.
+    /// The writes that are not durable yet, in the order in which they were written.
     pub(crate) behind: Vec<Entry>,
-    /// Which start of which server this is.
+    /// A number that identifies the server and its start.
     pub(crate) server: u8,
     /// The true time, and how far its clock is ahead of it.
     time: u64,
     pub(crate) ahead: i8,
 }
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Done {
-    /// It was done: the row as it was, if it was there and live, and as it is.
+    /// The write was done: the row before it, if there was a live one, and the row after it.
     Yes {
         before: Option<Row>,
         now: Row,
         is_again: bool,
     },
-    /// It is known for done, and was not done again.
+    /// The write is known to be done, and was not done again.
     Known,
     No,
-    /// Something else has the row locked.
+    /// Another write has the row locked.
     Busy,
 }
 
@@ -119,7 +119,7 @@ impl Database {
         self.time = clocks::set(self.time, 1);
     }
 
-    /// Microseconds since the epoch by its clock: no fence that is given is below.
+    /// Microseconds since the epoch by its clock: no fence that is given is lower.
     pub(crate) fn floor(&self) -> u64 {
         self.now().as_millis() * 1_000
     }
@@ -129,17 +129,17 @@ impl Database {
         self.rows[usize::from(key)].as_ref()
     }
 
-    /// What is read of `key`, judged by `earliest`.
+    /// The row that is read for `key`, judged by `earliest`.
     pub(crate) fn read(&self, key: u8, earliest: Timestamp) -> Option<Row> {
         self.there(key).copied().filter(|row| !row.is_absent(earliest))
     }
 
-    /// What is durable of `key`.
+    /// The durable row of `key`.
     pub(crate) fn durable(&self, key: u8) -> Option<&Row> {
         self.standby[usize::from(key)].as_ref()
     }
 
-    /// Returns whether there is such a row, or may be once what was written is shown or lost.
+    /// Returns whether there is such a row, or may be once the writes are shown or lost.
     pub(crate) fn has(&self, is_such: impl Fn(&Row) -> bool) -> bool {
         let behind = self.behind.iter().map(|entry| &entry.row);
         self.rows.iter().chain(&self.standby).chain(behind).flatten().any(is_such)
@@ -149,7 +149,8 @@ impl Database {
         key.is_some() && self.behind.iter().any(|entry| !entry.is_seen && entry.key == key)
     }
 
-    /// Does a write, if the row is as it expects, or is its own already. Some time passes with each new fence.
+    /// Does a write, if the row is as the write expects, or is already the write's own. Some time passes with each new
+    /// fence.
     pub(crate) fn put(&mut self, put: &Put, moment: Moment, fault: Option<Fault>) -> Done {
         let Some(key) = put.key else {
             let session = Row { token: put.write.token, ..BARRIER };
@@ -162,7 +163,7 @@ impl Database {
             }
             _ => put.write,
         };
-        let Some(row) = write.over(there, moment) else { return Done::No };
+        let Some(row) = write.apply_to(there, moment) else { return Done::No };
         if self.is_locked(put.key) {
             return Done::Busy;
         }
@@ -179,7 +180,7 @@ impl Database {
         Done::Yes { before, now: row, is_again }
     }
 
-    /// Takes note of what was written.
+    /// Notes a write.
     pub(crate) fn log(
         &mut self,
         replication: Replication,
@@ -195,7 +196,7 @@ impl Database {
         self.behind.push(Entry { key, row, is_seen, put, is_awaited });
     }
 
-    /// Makes durable what was written first of what is not. Returns it.
+    /// Makes the oldest write that is not durable durable, and returns it.
     pub(crate) fn replicate(&mut self) -> Option<Entry> {
         if self.behind.is_empty() {
             return None;
@@ -226,7 +227,7 @@ impl Database {
         shown
     }
 
-    /// Another server, which has what is durable.
+    /// Another server takes over. It has the durable rows.
     pub(crate) fn fail_over(&mut self) {
         self.server += 1;
         self.behind.clear();
@@ -239,7 +240,7 @@ impl Database {
     }
 }
 
-/// The row of a process's own that says nothing here.
+/// A process's own row. Its content has no meaning here.
 const BARRIER: Row = Row {
     token: 0 as Token,
     fence: 0,

@@ -1,4 +1,4 @@
-//! What may happen, and what it does.
+//! The events that may happen, and their effects.
 
 use stateright::{Model, Property};
 
@@ -10,16 +10,16 @@ use crate::rows::{Run, TOLD_BY_HAND};
 use crate::sights::{Sight, Sights};
 use crate::world::{Call, Policy, Protocol, Status, World};
 
-/// What happens next.
+/// The next event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A request comes to a process.
     Request(usize, u8),
-    /// A write arrives, by its sender and its number. `again`: and will once more; `lost`: its answer does not.
+    /// A write arrives, by its sender and its number. `again`: it will arrive once more; `lost`: its answer is lost.
     Arrive { by: u8, number: u8, again: bool, lost: bool },
     /// A process that was not answered sends its write again.
     Resend { by: u8, number: u8 },
-    /// The standby has got the next of what was written.
+    /// The standby gets the next entry of those that were written.
     Replicate,
     /// The database is started again.
     Restart,
@@ -31,11 +31,11 @@ pub enum Event {
     Land(Run),
     /// A handler ends.
     Finish(usize, u8, Ending),
-    /// The application looks what became of the operation.
+    /// The application looks up the result of the operation.
     Look(usize, u8),
-    /// It answers.
+    /// The application answers.
     Answer(usize, u8),
-    /// The requester of a claim or a question that is on its way goes away.
+    /// The requester goes away while its claim or question is on its way.
     Abandon(usize, u8),
     /// A run is dropped.
     Drop(usize, u8),
@@ -45,19 +45,19 @@ pub enum Event {
     Crash(usize),
     /// The lease of a process that lives is over.
     Lapse(usize),
-    /// A renewal of its session is made, and is on its way.
+    /// A process makes a renewal of its session, which is on its way.
     Say(usize),
-    /// It arrives. Where the lease was over: the process renews its session after all.
+    /// The renewal arrives. If the lease was over, the process renews its session after all.
     Renew(usize),
-    /// It learns that it was marked dead, and has another session.
+    /// A process learns that it was marked dead, and has another session.
     Learn(usize),
-    /// An operator says that it took place, or forgets it.
+    /// An operator states that the operation took place, or forgets it.
     ByHand { key: u8, forget: bool },
     /// Five minutes pass.
     Tick,
-    /// A clock is set by so many times five minutes.
+    /// A clock is set by this number of units of five minutes.
     SetClock(Clock, i8),
-    /// A process opens the store that has done nothing before.
+    /// A process that has done nothing before opens the store.
     Open(usize),
     /// A process deletes a row.
     Sweep(usize, u8),
@@ -72,22 +72,22 @@ pub enum Clock {
     Wall(usize),
 }
 
-/// How a handler ends.
+/// The ending of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// With an outcome.
     Outcome,
     /// Without an effect.
     NotStarted,
-    /// Without knowing.
+    /// With an unknown end.
     Unknown,
 }
 
-/// How far a clock is set.
+/// The number of units by which a clock is set.
 pub(crate) const STEP: i8 = 3;
 
 impl Event {
-    /// Returns whether it happens by itself, sooner or later. Other events are faults, or requests.
+    /// Returns whether the event happens by itself, sooner or later. Other events are faults, or requests.
     pub(crate) fn is_due(self) -> bool {
         match self {
             Self::Arrive { again, lost, .. } => !again && !lost,
@@ -154,7 +154,7 @@ impl World {
         self.take(protocol, At { process, key, is_orphan: false }, job);
     }
 
-    /// A future is dropped. The store's own task sees to what is on its way.
+    /// A future is dropped. The store's own task completes the writes that are on their way.
     fn drop_future(&mut self, protocol: &Protocol, process: usize, key: u8) {
         self.budget.drops -= 1;
         let own = &mut self.processes[process];
@@ -172,7 +172,7 @@ impl World {
         }
     }
 
-    /// It was marked dead: handlers that others may run again are dropped.
+    /// The process was marked dead: handlers that others may run again are dropped.
     fn learn(&mut self, protocol: &Protocol, process: usize) {
         self.sessions[process].push(Status::Alive);
         self.processes[process].sessions += 1;
@@ -268,7 +268,7 @@ impl World {
             Event::Finish(process, key, ending) => self.finish(protocol, process, key, ending),
             Event::Look(process, key) => {
                 let Phase::Asked { fence } = self.processes[process].desks[usize::from(key)].phase else { return None };
-                // It is asked under the same key: what took place before the operation began is of an earlier one.
+                // It is asked under the same key: an effect from before the operation began belongs to an earlier one.
                 let takes_any = protocol.fault == Some(Fault::TakesAnEarlierEffect);
                 let truth = self.truth(key);
                 let found = truth.effects.last().copied().filter(|run| takes_any || truth.earlier != Some(*run));

@@ -1,18 +1,18 @@
-//! Sessions in time: one process, the owner, that renews its own, and another one, the observer, that decides without
-//! any wall clock whether it is over, as `store/shared/session/own.rs` has it.
+//! Sessions in time: one process, the owner, renews its own session. Another one, the observer, decides without any
+//! wall clock whether that session is over, as `store/shared/session/own.rs` does.
 //!
 //! The observer reads the session again and again. It keeps what it has read (token, `until`, server) and how long ago,
-//! by its monotonic clock, the answer arrived that showed this first. If this is 5/4 of the session's lease ago, and a
+//! by its monotonic clock, the first answer with this content arrived. If that is 5/4 of the session's lease ago, and a
 //! read that is sent then shows the same, it declares the session dead by compare-and-set. The owner counts its lease
-//! from when it sent a token first.
+//! from the moment at which it first sent a token.
 //!
-//! Time is counted in the time that a call may take, and only as far as it is still to come or just past, so that it
-//! may pass for ever. What a process has to do by a moment is done before time goes on, unless the process
+//! The unit of time is the time that a call may take. Only times that are still to come or just past are counted, so
+//! that time may pass for ever. A process does what it has to do by a moment before time goes on, unless the process
 //! stalls. A call is carried out and answered within its time, unless it is lost or late. The monotonic clock of one
 //! process may advance by four where that of the other advances by five.
 //!
-//! The observer's reads and the renewals of its own session take no time, which is as early as an observation may begin
-//! and end. The write that declares the session dead takes its time.
+//! The observer's reads and the renewals of its own session take no time, so an observation begins and ends as early as
+//! it may. The write that declares the session dead takes its time.
 
 mod events;
 mod observer;
@@ -24,37 +24,37 @@ use owner::{Answer, Owner, Renewal};
 /// The protocol of sessions that is explored.
 #[derive(Debug, Clone, Copy)]
 pub struct Leases {
-    /// How long the session lives without a renewal.
+    /// The time that the session lives without a renewal.
     pub lease: i8,
-    /// The same for the observer's own.
+    /// The same time for the observer's own session.
     pub observers: i8,
-    /// Whose monotonic clock is slow.
+    /// The rates of the monotonic clocks.
     pub rates: Rates,
-    /// How often what may happen.
+    /// The number of times that each accident may happen.
     pub accidents: Accidents,
-    /// What is broken on purpose.
+    /// The fault that is seeded, if any.
     pub fault: Option<LeaseFault>,
 }
 
-/// How fast the monotonic clocks are.
+/// The rates of the monotonic clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rates {
-    /// As fast as each other.
+    /// Both are equally fast.
     Equal,
     /// The owner's advances by four where the observer's advances by five.
     OwnerSlow,
-    /// The other way round.
+    /// The observer's advances by four where the owner's advances by five.
     ObserverSlow,
 }
 
-/// How often each thing may happen.
+/// The number of times that each accident may happen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Accidents {
     /// Calls or answers that are lost.
     pub lost: u8,
     /// Renewals that are carried out later than their time.
     pub late: u8,
-    /// Times at which the owner is cut off from the database, until it is not.
+    /// Times at which the owner is cut off from the database, until it is connected again.
     pub cuts: u8,
     /// Times at which the database is away, until it is back.
     pub outages: u8,
@@ -62,25 +62,25 @@ pub struct Accidents {
     pub refusals: u8,
     /// Starts of the database.
     pub restarts: u8,
-    /// Standbys that take over, which have got nothing since some moment.
+    /// Standbys that take over and have got nothing since some moment.
     pub failovers: u8,
     /// Times at which the database's clock is set: ahead or back by a lease and a half, or back to when the row was
     /// stamped.
     pub clocks: u8,
-    /// Times at which it is set further ahead than a session's row is kept, until it is set back.
+    /// Times at which that clock is set further ahead than a session's row is kept, until it is set back.
     pub years: u8,
-    /// Times at which the owner stalls, until it does not.
+    /// Times at which the owner stalls, until it goes on.
     pub pauses: u8,
     /// Observers that open the store anew.
     pub opened: u8,
 }
 
-/// A protocol of sessions that is not quite ours.
+/// A difference from the crate's protocol of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseFault {
     /// A session is over when the database's clock has reached the row's `until`.
     JudgedByTheDatabase,
-    /// A lease is counted from when the copy of its renewal was sent that is answered.
+    /// A lease is counted from the sending of the renewal's copy that is answered.
     CountedFromTheAnsweredCopy,
     /// An observer waits for one lease.
     WaitsNoLonger,
@@ -92,13 +92,13 @@ pub enum LeaseFault {
     NotStartedOver(Occasion),
     /// With another server, an observation starts over, and ends after one renewal period.
     TrustedAfterAPeriod,
-    /// An observer that opens takes for observed what the database's clock says of the row.
+    /// An observer that opens the store takes the database's clock for an observation of the row.
     TrustedAtOnce,
     /// An observer that holds less than half of its own lease declares others dead.
     JudgesWithoutItsOwnLease,
     /// A session whose row is absent is dead.
     AbsentIsDead,
-    /// The write that declares a session dead is sent to the server that took the place of the one that was watched.
+    /// The write that declares a session dead is sent to the server that replaced the observed one.
     DeclaredToAnotherServer,
     /// Handlers go on when their lease has ended.
     HandlersGoOn,
@@ -106,7 +106,7 @@ pub enum LeaseFault {
     HandlerPolledFirst,
 }
 
-/// When all observations start over.
+/// An occasion on which all observations start over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Occasion {
     /// The observer held less than half of a lease at a renewal.
@@ -121,7 +121,7 @@ pub enum Occasion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Row {
     token: u8,
-    /// How far its `until` is ahead of the database's clock.
+    /// The time by which its `until` is ahead of the database's clock.
     until: i8,
 }
 
@@ -129,20 +129,20 @@ struct Row {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Database {
     row: Row,
-    /// What a failover shows.
+    /// The row that a failover shows.
     standby: Row,
-    /// Whether the standby still gets what is written.
+    /// `true` if the standby still gets the writes.
     is_followed: bool,
-    /// Which start of which server this is.
+    /// A number that identifies the server and its start.
     server: u8,
     is_away: bool,
     refuses: bool,
-    /// Whether its clock is past the row's expiry.
+    /// `true` if its clock is past the row's expiry.
     is_years_ahead: bool,
     is_declared_dead: bool,
 }
 
-/// All there is.
+/// The whole state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Moment {
     database: Database,
@@ -151,7 +151,7 @@ pub struct Moment {
     calls: Vec<Renewal>,
     answers: Vec<Answer>,
     accidents: Accidents,
-    /// Where in its round of five the slow clock is.
+    /// The position of the slow clock in its round of five.
     phase: u8,
     is_taken: bool,
     seen: Option<Glimpse>,
@@ -172,7 +172,7 @@ enum Glimpse {
     WorkedAfterTakeover,
 }
 
-/// What happens next.
+/// The next event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseEvent {
     /// Time goes on.
@@ -181,7 +181,7 @@ pub enum LeaseEvent {
     Send,
     /// A renewal is carried out.
     CarryOut(usize),
-    /// It will be later than its time.
+    /// A renewal will be later than its time.
     BeLate(usize),
     /// It is lost.
     Lose(usize),
@@ -205,7 +205,7 @@ pub enum LeaseEvent {
     LoseDeclaration,
     /// The observer opens the store.
     Open,
-    /// The owner is cut off from the database, or not any more.
+    /// The owner is cut off from the database, or connected again.
     Cut(bool),
     /// The database is away, or is back.
     Away(bool),
@@ -217,26 +217,27 @@ pub enum LeaseEvent {
     FallBehind,
     /// The standby takes over.
     FailOver,
-    /// The database's clock is set by so much.
+    /// The database's clock is set by this amount.
     SetClock(i8),
     /// The database's clock is set further ahead than the row is kept, or back.
     SetClockByYears(bool),
-    /// The owner stalls, or not any more.
+    /// The owner stalls, or goes on.
     StandStill(bool),
 }
 
 impl Leases {
-    /// Returns how often a process renews its session.
+    /// Returns the time between two renewals of a session.
     fn period(lease: i8) -> i8 {
         lease / 3
     }
 
-    /// Returns how often it reads those of others, and how long before the end of its lease it drops a handler.
+    /// Returns the time between two reads of others' sessions, which is also the time before the end of its lease at
+    /// which a process drops a handler.
     fn sixth(lease: i8) -> i8 {
         lease / 6
     }
 
-    /// How long a session has to be unchanged.
+    /// The time for which a session has to be unchanged.
     fn wait(&self) -> i8 {
         match self.fault {
             Some(LeaseFault::WaitsNoLonger) => self.lease,
@@ -255,13 +256,13 @@ impl Leases {
         }
     }
 
-    /// How far apart two reads may be.
+    /// The longest time between two reads.
     fn reads_apart(&self) -> i8 {
         self.shorter() / 2
     }
 
-    /// How long ago the observer's last renewal may have been when it renews. With equal leases, it holds half of its
-    /// own then.
+    /// The longest time since the observer's last renewal when it renews. With equal leases, it holds half of its own
+    /// then.
     fn renewals_apart(&self) -> i8 {
         Self::period(self.observers) + Self::sixth(self.shorter())
     }
@@ -274,7 +275,7 @@ impl Row {
 }
 
 impl Moment {
-    /// Returns whether something has to be done before time goes on.
+    /// Returns whether an event has to happen before time goes on.
     fn is_something_due(&self, leases: &Leases) -> bool {
         let Database { is_away, refuses, .. } = self.database;
         let owner = self.owner.must_send() || self.owner.must_drop(leases);
@@ -291,7 +292,7 @@ impl Moment {
     }
 
     fn time_passes(&mut self, leases: &Leases) {
-        // What is past is past.
+        // Times long past make no difference and are not counted further.
         self.for_each_row(|row| row.pass(1, -2 * leases.lease));
         let is_slow = if leases.rates == Rates::Equal { false } else { self.phase == 4 };
         self.phase = if leases.rates == Rates::Equal { 0 } else { (self.phase + 1) % 5 };
@@ -308,14 +309,14 @@ impl Moment {
         }
     }
 
-    /// The database's row, and what is known of it.
+    /// Calls `each` for the database's row and for every copy of it that a participant knows.
     fn for_each_row(&mut self, mut each: impl FnMut(&mut Row)) {
         let Self { database, observer, .. } = self;
         [&mut database.row, &mut database.standby].into_iter().for_each(&mut each);
         observer.row().into_iter().for_each(each);
     }
 
-    /// Only which tokens are the same, and which is newer, makes a difference.
+    /// Renumbers the tokens. Only whether two are equal, and which one is newer, makes a difference.
     fn renumber(&mut self) {
         let mut tokens = Vec::new();
         self.for_each_token(|token| tokens.push(*token));

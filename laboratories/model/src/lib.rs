@@ -2,52 +2,54 @@
 //! database, under processes that die, stall, shut down and drop futures, a network that delays, repeats and
 //! loses, a database that fails over and is started again, and clocks that are set ahead and back.
 //!
-//! Several processes and an operator share one database, which does nothing but compare and set. The model stands for
-//! `src/store/shared` and calls the crate's own functions where they decide: `record::next`, `Clocks::at`,
-//! `Write::over`, and the expiry and the grace of `Row`.
+//! Several processes and an operator share one database, which only compares and sets. The model takes the place of
+//! `src/store/shared`. It calls the crate's own functions for the decisions: `record::next`, `Clocks::at`,
+//! `Write::apply_to`, and the expiry and the grace of `Row`.
 //!
-//! - `world.rs` has the whole state, with the truth that no process sees; `events.rs`, `actions.rs` what
-//!   may happen, and how often; `arrivals.rs` what becomes of the database.
-//! - `process.rs` has what a process is about and remembers; `step.rs`, `answers.rs` one step of it, as
-//!   `store/shared/protocol/step.rs` takes it: what the process holds or reads, what the protocol decides, the write,
-//!   and its answer.
-//! - `database.rs` has the rows, which of them are durable, and what a failover and a restart make of that; `rows.rs`
-//!   one row, and what a write makes of it.
-//! - `sessions.rs` has what a session says of the runs of its process, with renewals that may arrive late.
+//! - `world.rs` has the whole state, with the truth that no process sees. `events.rs` and `actions.rs` have the events
+//!   that may happen, and how often. `arrivals.rs` has the changes of the database.
+//! - `process.rs` has the work and the memory of a process. `step.rs` and `answers.rs` have one step of it, as
+//!   `store/shared/protocol/step.rs` takes it: the row that the process holds or reads, the protocol's decision, the
+//!   write, and its answer.
+//! - `database.rs` has the rows, which of them are durable, and the effects of a failover and a restart. `rows.rs` has
+//!   one row, and the effect of a write on it.
+//! - `sessions.rs` has the statements of a session on the runs of its process, with renewals that may arrive late.
 //! - `clocks.rs` has the true time, which the protocol does not know and by which promises are judged, and how far each
 //!   clock is from it.
 //! - `leases.rs` is a model of its own: one session in time, its renewals, and another process that watches whether it
-//!   is over, as `store/shared/session/own.rs` and `store/shared/session/others.rs` have it. `leases/owner.rs` has the
-//!   process whose session it is, `leases/observer.rs` the one that watches it.
-//! - `promises.rs` has what must always hold and what must be seen now and then; `sights.rs` what one step has shown.
-//! - `fault.rs` has what is broken on purpose, so that a promise is seen to fail.
+//!   is over, as in `store/shared/session/own.rs` and `store/shared/session/others.rs`. `leases/owner.rs` has the
+//!   process with the session, `leases/observer.rs` the one that watches it.
+//! - `promises.rs` has the properties that always hold, and those that must be seen sometimes. `sights.rs` has the
+//!   sights of one step.
+//! - `fault.rs` has the faults that are seeded, so that a promise is seen to fail.
 //!
-//! In the model of the protocol a lease is over or is not, and a lapse is an event; how long a lease is believed is in
-//! `leases.rs`. No wall clock has a part in that. The row's `until` is stamped by one, and shows only whether the row
-//! has changed.
+//! In the model of the protocol a lease is over or is not, and a lapse is an event. `leases.rs` models for how long a
+//! lease is believed. No wall clock has a part in that. The row's `until` is stamped by one, and shows only whether the
+//! row has changed.
 //!
 //! A second effect is excused after the retention by the true time, and where all three clocks of a process are wrong
 //! together: all ahead when it judges, or all behind when it stamps. The clock that it keeps is wrong only if the other
 //! two were wrong when the store was opened: both ahead, or one behind.
 //!
 //! A run of a living process, or its end that is not recorded yet, is never taken over, however long its bound is over.
-//! Others believe what its session says, and the session knows the runs of its process.
+//! Other processes rely on its session, and the session knows the runs of its process.
 //!
-//! Excused is a claim without a run, which a refused claim may leave: if a second copy of it arrives just after the
+//! A claim without a run is excused. A refused claim may leave one: if a second copy of it arrives just after the
 //! answer that refused it has expired, or after a failover has taken back the claim that refused it. The key is in
-//! flight until the bound is over and the process has renewed its session after that, and interrupted then; there is no
-//! second effect. One run of that process that is stuck beyond its own bound keeps such a claim in flight for as long.
+//! flight until the bound is over and the process has renewed its session after that. Then it is interrupted; there is
+//! no second effect. One run of that process that is stuck beyond its own bound keeps such a claim in flight for as
+//! long.
 //!
-//! Not modelled are: batches and the queue of puts, a full queue and the breaker; `fail_open`; `complete_in`; drain
-//! beyond its effect on sessions; attaching, watchers and news; damaged rows and unknown formats; the cached outcome
-//! that is put back after a failover; what the kept clock is slewed by; the ten minutes after a clock was set in which
-//! nothing is swept; a process that does not know the database's latest time; the claim in doubt whose way is barred
-//! (here a claim without a waiter is sent until its end is known, and given back); listing; digits, bytes and
-//! SQL; what others have read of a session, which is as good as a renewal that arrives late; a session's row that a
-//! failover takes back, which says no more than the later one. Not explored is an answer that is lost for the whole
+//! The model leaves out: batches and the queue of puts, a full queue and the breaker; `fail_open`; `complete_in`; drain
+//! beyond its effect on sessions; attaching, watchers and notifications; damaged rows and unknown formats; the cached
+//! outcome that is put back after a failover; the slewing of the kept clock; the ten minutes after a clock was set in
+//! which nothing is swept; a process that does not know the database's latest time; the claim in doubt whose way is
+//! barred (here a claim without a waiter is sent until its end is known, and given back); listing; digits, bytes and
+//! SQL; others' earlier reads of a session, which have the effect of a renewal that arrives late; a session's row that
+//! a failover takes back, which adds nothing to the later one. It does not explore an answer that is lost for the whole
 //! retention, or before a failover that loses what was answered after it. Reads are done at once. A write is late by
-//! five minutes at most, and a claim that is answered after its bound is given back. No process is
-//! started again under its name: another one takes its place.
+//! five minutes at most, and a claim that is answered after its bound is given back. No process is started again under
+//! its name: another one takes its place.
 
 mod actions;
 mod answers;

@@ -1,4 +1,4 @@
-//! A process: what it is about, and what it remembers.
+//! A process: its work under each key, and its memory.
 
 use tower_idempotency::internals::{
     Claim, ClaimPolicy, Completion, Hold, Lost, Origin, ReclaimReason, Resolution, RunResult, Transition,
@@ -9,12 +9,12 @@ use crate::clocks::Clocks;
 use crate::database::Put;
 use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, PATIENCE, RETENTION, Row, Run, Session};
 
-/// Where a step is taken.
+/// The process and the key of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct At {
     pub(crate) process: usize,
     pub(crate) key: u8,
-    /// Whether it has no waiter.
+    /// `true` if the step has no waiter.
     pub(crate) is_orphan: bool,
 }
 
@@ -22,15 +22,15 @@ pub(crate) struct At {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Process {
     pub(crate) is_alive: bool,
-    /// It shuts down: nothing begins.
+    /// The process shuts down: nothing begins.
     pub(crate) is_closed: bool,
-    /// How many sessions it had before this one.
+    /// The number of sessions that it had before this one.
     pub(crate) sessions: u8,
-    /// What its session says: a run of this process whose bound ends before this time is over. 0: nothing of any row.
+    /// The time that its session states: a run of this process whose bound ends earlier is over. 0: it concerns no row.
     pub(crate) over_before: u64,
-    /// What the renewal says that is on its way.
+    /// The same time in the renewal that is on its way.
     pub(crate) renewal: Option<u64>,
-    /// How many writes it has sent, and how many runs it has begun.
+    /// The number of writes that it has sent, and the number of runs that it has begun.
     pub(crate) sent: u8,
     pub(crate) runs: u8,
     /// The greatest fence that it has seen.
@@ -38,19 +38,19 @@ pub(crate) struct Process {
     /// The server behind whose barrier it is.
     pub(crate) barrier: u8,
     pub(crate) clocks: Clocks,
-    /// What it is about, by key.
+    /// Its work and memory, by key.
     pub(crate) desks: Vec<Desk>,
     /// The writes without a waiter. The store's own task completes them.
     pub(crate) orphans: Vec<Writing>,
 }
 
-/// What a process is about under a key, and what it remembers.
+/// The work and the memory of a process under one key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Desk {
     pub(crate) phase: Phase,
     /// The row that names a session of this process, as it wrote it.
     pub(crate) held: Option<Row>,
-    /// A completed record, and until when it is replayed.
+    /// A completed record, and the time until which it is replayed.
     pub(crate) cache: Option<(Run, u64)>,
 }
 
@@ -58,15 +58,15 @@ pub(crate) struct Desk {
 pub(crate) enum Phase {
     #[default]
     Idle,
-    /// It waits for the result of its write.
+    /// The process waits for the result of its write.
     Writing(Writing),
-    /// It has read an outcome, and writes a barrier before it answers with it.
+    /// The process has read an outcome, and writes a barrier before it answers with it.
     Behind { put: Put, server: u8, told: Read },
     /// Its handler runs, under this session.
     Running { fence: u64, run: Run, session: Session, effect: Effect },
-    /// The application is asked: by its own process, or an operator.
+    /// The process, or an operator, asks the application.
     Asked { fence: u64 },
-    /// It has looked, and has not answered yet.
+    /// The application has looked, and has not answered yet.
     Knows { fence: u64, found: Option<Run> },
 }
 
@@ -79,11 +79,11 @@ pub(crate) enum Read {
     Own { fence: u64, run: Run },
 }
 
-/// How far a handler is with its effect.
+/// The progress of a handler's effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Effect {
     No,
-    /// It was asked for.
+    /// The effect was asked for.
     Sent,
     Done,
     /// The service refuses older fences.
@@ -97,11 +97,12 @@ pub(crate) struct Writing {
     pub(crate) job: Job,
 }
 
-/// What a step is for.
+/// The purpose of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Job {
     Claim,
-    /// Of a run that was dead when it was decided, or was not; because the policy says so, or the application.
+    /// A takeover. `is_warranted`: the run was dead at the decision. `is_asked`: the application decides, not the
+    /// policy.
     Reclaim {
         fence: u64,
         is_warranted: bool,
@@ -121,7 +122,7 @@ pub(crate) enum Job {
     Release {
         fence: u64,
     },
-    /// What the operation came to. `None`: it may run again.
+    /// The result of the operation. `None`: it may run again.
     Resolve {
         fence: u64,
         outcome: Option<Run>,
@@ -131,16 +132,16 @@ pub(crate) enum Job {
 /// The source of the statement that the end of a run is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum By {
-    /// The run's own. It is recorded though the claim was lost.
+    /// The run itself. The statement is recorded though the claim was lost.
     Itself,
-    /// That of a request, which found a run of this process that ended without a word.
+    /// A request that found a run of this process which ended without a record.
     Finder,
     /// The step that gives back a claim under which nothing ran.
     NoProcess,
 }
 
 impl Job {
-    /// The step of the protocol, of a process that has this policy.
+    /// The step of the protocol, for a process with this policy.
     pub(crate) fn transition(self, policy: ClaimPolicy) -> Transition<Run> {
         let id = RecordId::from_bytes([0; 32]);
         let fingerprint = *FINGERPRINT;
@@ -178,7 +179,7 @@ impl Job {
         }
     }
 
-    /// The fence of the run whose end it is.
+    /// The fence of the run that this job ends.
     pub(crate) fn ends(self) -> Option<u64> {
         match self {
             Self::Complete { fence, .. } | Self::Interrupt { fence, .. } | Self::Release { fence } => Some(fence),
@@ -215,7 +216,7 @@ impl Process {
         }
     }
 
-    /// Returns whether it is about nothing.
+    /// Returns whether nothing is under way in this process.
     pub(crate) fn is_idle(&self) -> bool {
         self.orphans.is_empty() && self.desks.iter().all(|desk| desk.phase == Phase::Idle)
     }
@@ -230,7 +231,7 @@ impl Process {
         is_under_way || self.orphans.iter().any(|writing| writing.put.key == Some(key))
     }
 
-    /// Some time passes. Only a claim minds for how long it is not answered.
+    /// Some time passes. Only a claim counts the time without an answer.
     pub(crate) fn wait(&mut self) {
         let awaited = self.desks.iter_mut().filter_map(|desk| match &mut desk.phase {
             Phase::Writing(writing) if writing.job.is_claim() => Some(&mut writing.put),
@@ -239,7 +240,7 @@ impl Process {
         awaited.for_each(|put| put.age = PATIENCE.min(put.age + 1));
     }
 
-    /// The writes whose answers it does not know.
+    /// The writes whose answers the process does not know.
     pub(crate) fn writes(&self) -> impl Iterator<Item = &Put> {
         let awaited = self.desks.iter().filter_map(|desk| match &desk.phase {
             Phase::Writing(Writing { put, .. }) | Phase::Behind { put, .. } => Some(put),

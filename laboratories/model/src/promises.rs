@@ -1,4 +1,5 @@
-//! What must hold, whatever happens, and what must happen now and then, so that the model shows something.
+//! The properties that hold in every state, and those that must be seen in some state: without those a run of the model
+//! shows nothing.
 
 use stateright::{Model as _, Property};
 
@@ -72,18 +73,19 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
     all
 }
 
-/// But for those that were allowed: by the policy of the run that is repeated, by an operator, after the retention by
-/// the true time, or because of a loss. Where all clocks of a process are wrong together, nothing is promised.
+/// An operation has one effect, and further ones only if they were allowed: by the policy of the run that is repeated,
+/// by an operator, after the retention by the true time, or because of a loss. If all clocks of a process are wrong
+/// together, nothing is promised.
 fn one_effect(_: &Protocol, world: &World) -> bool {
     world.truths.iter().all(|truth| truth.effects.len() <= 1 + usize::from(truth.allowed))
 }
 
-/// What is running of a process that is alive is what that process is about.
+/// Each running row of a living process belongs to work that is under way in that process.
 fn every_claim_has_its_run(_: &Protocol, world: &World) -> bool {
     (0_u8..).zip(&world.truths).all(|(key, truth)| truth.is_lost || truth.has_vanished || world.has_its_run(key))
 }
 
-/// If nothing is under way, a retry runs or is answered, or an operator can settle the operation.
+/// A retry runs or is answered, or an operator can settle the operation, whenever nothing is under way.
 fn every_end_is_good(protocol: &Protocol, world: &World) -> bool {
     let of_operator = |key| At { process: protocol.processes, key, is_orphan: false };
     let is_good = |key| match world.read(protocol, of_operator(key)).map(|row| row.kept) {
@@ -96,7 +98,7 @@ fn every_end_is_good(protocol: &Protocol, world: &World) -> bool {
     !world.is_quiet() || operations.all(|(key, truth)| truth.is_lost || truth.has_vanished || is_good(key))
 }
 
-/// Nothing is stuck: what is under way goes on, without a fault and without a request.
+/// Nothing is stuck: work that is under way goes on, without a fault and without a request.
 fn something_is_due(protocol: &Protocol, world: &World) -> bool {
     let mut events = Vec::new();
     protocol.actions(world, &mut events);

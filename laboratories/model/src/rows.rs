@@ -1,5 +1,5 @@
-//! Rows as the model keeps them: what counts of them, small. What a write makes of a row is judged by the crate's own
-//! function, in the crate's own words.
+//! Rows as the model keeps them: small, and with only the parts that matter. The crate's own function decides the
+//! effect of a write on a row, with the crate's own types.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -9,36 +9,36 @@ use tower_idempotency::internals::{ClaimPolicy, Origin, Owner, Record, State};
 use tower_idempotency::store::shared::{self, Expect, Kind, Moment, NewExpiry, NewFence, Stamp};
 use tower_idempotency::{Fence, Fingerprint, RecordId};
 
-/// A run's number stands for its outcome.
+/// A run's number, which is also its outcome.
 pub(crate) type Run = u8;
-/// What an operator says it came to.
+/// The outcome that an operator records.
 pub(crate) const TOLD_BY_HAND: Run = 99;
 
 /// Time passes in units of five minutes: half of the grace. A write is late by one of them at most.
 pub(crate) const UNIT: Duration = Duration::from_secs(300);
-/// How long outcomes, runs and interrupted operations are kept, and questions may take.
+/// The time for which outcomes, runs and interrupted operations are kept, and which a question may take.
 pub(crate) const RETENTION: Duration = Duration::from_secs(600);
 pub(crate) const BOUND: Duration = Duration::from_secs(900);
 pub(crate) const INTERRUPTED_RETENTION: Duration = Duration::from_secs(3_000);
 
-/// For how many units of time a claim may be without an answer: its bound. One that is answered later is given back.
+/// The number of time units for which a claim may be without an answer: its bound. A later one is given back.
 pub(crate) const PATIENCE: u8 = 3;
 
-/// The policy under which a row was claimed that no run has.
+/// A policy that no run has.
 pub(crate) const UNKNOWN: ClaimPolicy = ClaimPolicy::Unreadable;
 
 pub(crate) static FINGERPRINT: LazyLock<Fingerprint> = LazyLock::new(|| Fingerprint::of(b"m"));
 
-/// Drawn for each write, and never again.
+/// The token of a write: it is drawn once and never again.
 pub(crate) type Token = u8;
-/// A session: the process, and how many it had before.
+/// A session: the process, and the number of its earlier sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Session {
     pub(crate) process: u8,
     pub(crate) number: u8,
 }
 
-/// What a row says of its operation.
+/// The state of the operation that a row records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kept {
     Running,
@@ -61,7 +61,7 @@ pub(crate) struct Row {
     pub(crate) policy: ClaimPolicy,
 }
 
-/// What is to be written, and over what.
+/// The row to write, and the row to replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Write {
     pub(crate) expect: Option<Token>,
@@ -69,7 +69,7 @@ pub(crate) struct Write {
     pub(crate) fence: Given,
     pub(crate) kept: Kept,
     pub(crate) session: Option<Session>,
-    /// How long from now, in milliseconds; nothing: as it is.
+    /// The time until the expiry, in milliseconds. `None`: the expiry stays as it is.
     pub(crate) expires: Option<u64>,
     pub(crate) policy: ClaimPolicy,
 }
@@ -83,8 +83,8 @@ pub(crate) enum Given {
 }
 
 impl Write {
-    /// What this makes of what is there.
-    pub(crate) fn over(&self, there: Option<&Row>, moment: Moment) -> Option<Row> {
+    /// The row that this write makes of the current one.
+    pub(crate) fn apply_to(&self, current: Option<&Row>, moment: Moment) -> Option<Row> {
         let write = shared::Write {
             id: RecordId::from_bytes([0; 32]),
             expect: self.expect.map_or(Expect::Absent, |token| Expect::Token(shared::Token([token; 16]))),
@@ -102,7 +102,7 @@ impl Write {
             expires: self.expires.map_or(NewExpiry::Keep, |expires| NewExpiry::In(Duration::from_millis(expires))),
             state: Default::default(),
         };
-        let row = write.over(there.map(Row::real).as_ref(), moment)?;
+        let row = write.apply_to(current.map(Row::real).as_ref(), moment)?;
         Some(Row {
             token: row.token.0[0],
             fence: row.fence.0,
@@ -117,10 +117,10 @@ impl Write {
 }
 
 impl Write {
-    /// Its row, stamped anew, whatever it was.
+    /// The row of this write with new stamps, whatever the current row is.
     pub(crate) fn stamped_anew(&self, row: Row, moment: Moment) -> Row {
         let first = Self { expect: None, ..*self };
-        let Some(Row { until, expires, .. }) = first.over(None, moment) else { return row };
+        let Some(Row { until, expires, .. }) = first.apply_to(None, moment) else { return row };
         Row { until, expires: if self.expires.is_none() { row.expires } else { expires }, ..row }
     }
 }
@@ -137,7 +137,7 @@ impl Kept {
 }
 
 impl Row {
-    /// The same in the crate's words.
+    /// The same row as the crate's type.
     fn real(&self) -> shared::Row {
         let at = Timestamp::from_millis;
         shared::Row {
@@ -171,7 +171,7 @@ impl Row {
         }
     }
 
-    /// The record, as a process sees it for which `owner` sees to it: as `store/shared/protocol/rows.rs` has it.
+    /// The record as seen by a process for which the operation has this `owner`, as in `store/shared/protocol/rows.rs`.
     pub(crate) fn record(&self, owner: Owner, now: Timestamp) -> Option<Record<Run>> {
         let state = match self.kept {
             Kept::Running => State::Running { policy: self.policy, interrupted_retention: INTERRUPTED_RETENTION },
@@ -184,7 +184,7 @@ impl Row {
         let expires = if is_running { None } else { Some(Timestamp::from_millis(self.expires)) };
         let (fence, fingerprint, attempt, origin) = (Fence(self.fence), *FINGERPRINT, 1, Origin::default());
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
-        // It is kept for as long as its row says, whenever its process died.
+        // The record is kept until the row's expiry, whenever its process died.
         let lapsed = |record: Record<Run>| Record { expires: Some(Timestamp::from_millis(self.expires)), ..record };
         let record = if is_running && owner == Owner::None { lapsed(record.lapse(now)) } else { record };
         record.live(now)

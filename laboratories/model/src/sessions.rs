@@ -1,6 +1,6 @@
-//! What a session says of the runs of its process, as `store/shared/session` has it: before which time all bounds are
-//! over without a run. Others believe that alone. A renewal carries what was true when it was made, and may arrive
-//! late.
+//! The statement of a session on the runs of its process, as in `store/shared/session`: the time before which all
+//! bounds are over without a run. Other processes rely on that alone. A renewal carries the time that was right when it
+//! was made, and may arrive late.
 
 use std::ops::Range;
 
@@ -11,8 +11,9 @@ use crate::sights::Sight;
 use crate::world::{Protocol, Status, World};
 
 impl World {
-    /// The time before which the bounds of all runs of this process are over, and none of them is under way, nor its
-    /// end. What was asked about and not answered, or ended without a word, is forgotten once its bound is over.
+    /// The time before which the bounds of all runs of this process are over, while none of them, and no end of one, is
+    /// under way. A run that was asked about and not answered, or that ended without a record, is forgotten once its
+    /// bound is over.
     fn over_before(&self, protocol: &Protocol, process: usize) -> u64 {
         let earliest = self.times(protocol, process).earliest.as_millis();
         let own = &self.processes[process];
@@ -26,7 +27,7 @@ impl World {
         held.map(|row| row.until.min(row.began)).fold(earliest, u64::min)
     }
 
-    /// Returns whether the bound of this row is over in the eyes of a process: the session that it names has said so.
+    /// Returns whether the bound of this row is over for a process: the session that the row names has stated that.
     pub(crate) fn has_ended(&self, protocol: &Protocol, process: usize, row: &Row) -> bool {
         let Some(session) = row.session else { return false };
         if protocol.fault == Some(Fault::BoundJudgedByTheObserver) {
@@ -43,13 +44,13 @@ impl World {
         let (Some(row), Some(before)) = (row, *held) else { return };
         if before.fence <= row.fence {
             let is_own_run = row.kept == Kept::Running && row.session.is_some_and(is_own);
-            // Under another token.
+            // The row may have another token.
             *held = Some(*row).filter(|_| is_own_run);
         }
     }
 
-    /// Returns whether a renewal would say something new now of the current row.
-    pub(crate) fn has_news(&self, protocol: &Protocol, process: usize) -> bool {
+    /// Returns whether a renewal would now make a difference for a current row.
+    pub(crate) fn renewal_matters(&self, protocol: &Protocol, process: usize) -> bool {
         let over_before = self.over_before(protocol, process);
         self.says_something(process, self.processes[process].over_before..over_before)
     }
@@ -59,7 +60,8 @@ impl World {
         self.database.has(|row| row.session == Some(session) && times.contains(&row.until))
     }
 
-    /// What a session says of no row makes no other state. A later row has a later bound.
+    /// Removes a session's statement that concerns no row, so that it makes no other state. A later row has a later
+    /// bound.
     pub(crate) fn tidy_session(&mut self, process: usize) {
         if !self.says_something(process, 0..self.processes[process].over_before) {
             self.processes[process].over_before = 0;

@@ -1,6 +1,6 @@
-//! What is seen in one step: what must never be, and what must be now and then, so that the model shows something.
+//! The sights of one step: those that are never seen, and those that must be seen in some state.
 
-/// What is seen. It is forgotten with the next step, so that it makes few states.
+/// A sight. It is forgotten with the next step, so that it makes few states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Sight {
     // Never.
@@ -45,7 +45,7 @@ pub(crate) enum Sight {
     OutlastsItsBound,
 }
 
-/// Several of them.
+/// A set of sights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Sights(u64);
 

@@ -1,5 +1,5 @@
-//! One step of a process, as `store/shared/protocol/step.rs` takes it: it reads, lets the protocol decide, and sends a
-//! write; and what it does with the answer.
+//! One step of a process, as `store/shared/protocol/step.rs` takes it: it reads, lets the protocol decide, sends a
+//! write, and acts on the answer.
 
 use tower_idempotency::Fence;
 use tower_idempotency::internals::{Change, Current, Draft, Expiry, Origin, Owner, Record, Reply, State, next};
@@ -11,14 +11,14 @@ use crate::rows::{FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, UNKNOW
 use crate::sights::Sight;
 use crate::world::{Policy, Protocol, Status, World};
 
-/// What is known of the row, before anything is decided.
+/// The knowledge of the row before the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// Nothing was read: what comes back decides.
+    /// Nothing was read: the answer to the write decides.
     Nothing,
-    /// This process wrote it.
+    /// The row that this process wrote.
     Held(Row),
-    /// It was read now.
+    /// The row that was read now.
     Read(Option<Row>),
 }
 
@@ -57,7 +57,7 @@ impl World {
         let (change, reply) = decide(protocol, current, at.process, job);
         let write = match change {
             Change::Nothing if reply == Reply::Refused && matches!(known, Known::Held(_)) => {
-                // It remembers an older row.
+                // The process remembers an older row.
                 self.let_go(at, row.as_ref());
                 return self.step(protocol, at, job, Known::Read(self.read(protocol, at)));
             }
@@ -82,7 +82,7 @@ impl World {
         self.send(protocol, at, job, write, takes);
     }
 
-    /// How this process sees a row.
+    /// The record of a row as this process sees it.
     pub(crate) fn present(&self, protocol: &Protocol, process: usize, row: &Row) -> Option<Record<Run>> {
         let now = self.times(protocol, process).earliest;
         let is_own = |session: Session| usize::from(session.process) == process;
@@ -90,7 +90,7 @@ impl World {
             None => Owner::None,
             Some(session) if is_own(session) => Owner::Here,
             Some(_) if protocol.fault == Some(Fault::LivingTakenForDead) => Owner::None,
-            // The question about it has taken its time.
+            // The time for the question about it is over.
             Some(_) if row.kept != Kept::Running && row.until <= now.as_millis() => Owner::None,
             Some(session) if !self.is_alive(session) || self.has_ended(protocol, process, row) => Owner::None,
             Some(_) => Owner::Elsewhere,
@@ -98,7 +98,7 @@ impl World {
         row.record(owner, now)
     }
 
-    /// What the protocol wants written: as `store/shared/protocol/write.rs` has it.
+    /// The write for the protocol's draft, as in `store/shared/protocol/write.rs`.
     fn write(
         &self,
         protocol: &Protocol,
@@ -145,13 +145,13 @@ impl World {
         }
     }
 
-    /// Marks the session as dead whose lease is over.
+    /// Marks a session whose lease is over as dead.
     fn mark_dead(&mut self, protocol: &Protocol, at: At, row: Option<&Row>) {
         let Some(session) = row.filter(|row| row.kept == Kept::Running).and_then(|row| row.session) else { return };
         if usize::from(session.process) == at.process || protocol.fault == Some(Fault::TakeoverMarksNoSession) {
             return;
         }
-        // The run's own bound is over, and its process says that the run is.
+        // The run's own bound is over, and the session of its process states that the run is over.
         if row.is_some_and(|row| self.has_ended(protocol, at.process, row)) {
             return;
         }
@@ -207,7 +207,7 @@ impl World {
             (Job::Reclaim { .. }, Reply::Refused) if record.as_ref().is_some_and(|record| !record.may_run_again()) => {
                 self.saw(Sight::NotRunAgain);
             }
-            // It is gone: the operation is claimed.
+            // The record is gone: the operation is claimed.
             (Job::Reclaim { .. }, Reply::Refused) if record.is_none() => self.take(protocol, at, Job::Claim),
             (Job::Complete { run, .. }, Reply::Taken) => self.told(protocol, at.key, run),
             (Job::Resolve { outcome, .. }, Reply::Taken) => match outcome {
@@ -223,7 +223,7 @@ impl World {
         }
     }
 
-    /// The operation is not for this request to run: what is there?
+    /// Acts on the current record, as this request does not run the operation.
     pub(crate) fn found(&mut self, protocol: &Protocol, at: At, record: Option<Record<Run>>) {
         let Some(record) = record else { return };
         let fence = record.fence.0;
@@ -255,7 +255,7 @@ impl World {
     }
 }
 
-/// What the protocol decides, or makes of it once it is broken.
+/// The decision of the protocol, or of the protocol with the seeded fault.
 fn decide(protocol: &Protocol, current: Current<'_, Run>, process: usize, job: Job) -> (Change<Run>, Reply) {
     let fault = protocol.fault;
     let told = match (fault, job) {

@@ -10,25 +10,25 @@ use crate::process::{At, Phase, Process};
 use crate::rows::{Kept, Row, Run, Session};
 use crate::sights::{Sight, Sights};
 
-/// What a process does about an operation that was interrupted.
+/// The policy of a process for an operation that was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// It refuses.
+    /// Refuses it.
     Refuse,
-    /// It runs it again.
+    /// Runs it again.
     Rerun,
-    /// It asks what became of it, and fences its runs downstream before it looks.
+    /// Asks for its result. The application fences its runs downstream before it looks.
     Ask,
 }
 
-/// How often each thing may happen.
+/// The number of times that each event may happen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// Requests, of any key.
     pub requests: u8,
     /// Processes that die.
     pub crashes: u8,
-    /// Processes that are taken for dead and live on: they stalled, or were cut off.
+    /// Processes that are taken for dead and are alive: they stalled, or were cut off.
     pub lapses: u8,
     /// Processes that shut down, and finish their runs.
     pub closes: u8,
@@ -50,34 +50,34 @@ pub struct Budget {
     pub ticks: u8,
     /// Times at which the database's clock is set, a quarter of an hour ahead or back.
     pub clocks: u8,
-    /// Times at which a process's wall clock is set, as far.
+    /// Times at which a process's wall clock is set by the same amount.
     pub walls: u8,
-    /// Processes that open the store now, and not at the beginning.
+    /// Processes that open the store later than at the beginning.
     pub opened: u8,
-    /// Renewals of sessions that say something new.
+    /// Renewals of sessions that make a difference.
     pub renewals: u8,
 }
 
 /// The protocol that is explored.
 #[derive(Debug, Clone, Copy)]
 pub struct Protocol {
-    /// How many processes share the database.
+    /// The number of processes that share the database.
     pub processes: usize,
-    /// How many keys there are.
+    /// The number of keys.
     pub keys: usize,
-    /// What all processes do.
+    /// The policy of all processes.
     pub policy: Policy,
-    /// What the first one does, if it is something else: it has not been deployed anew.
+    /// The policy of the first process, if it differs: that process has not been deployed anew.
     pub first: Option<Policy>,
-    /// What the database waits for.
+    /// The replication that the database waits for.
     pub replication: Replication,
-    /// How often what may happen.
+    /// The number of times that each event may happen.
     pub budget: Budget,
-    /// What is broken on purpose.
+    /// The fault that is seeded, if any.
     pub fault: Option<Fault>,
 }
 
-/// Whether a session is believed to be alive.
+/// The state of a session, as others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Status {
     Alive,
@@ -89,7 +89,7 @@ pub(crate) enum Status {
     Ended,
 }
 
-/// All there is.
+/// The whole state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
     pub(crate) database: Database,
@@ -114,37 +114,38 @@ pub(crate) struct Call {
     pub(crate) run: Run,
 }
 
-/// What is true of an operation.
+/// The truth about an operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Truth {
     /// The runs that took effect downstream, and the oldest fence that is still heard there.
     pub(crate) effects: Vec<Run>,
     pub(crate) heard: u64,
-    /// How many more than one may be: by the policy, by an operator, after its retention, or because of a loss.
+    /// The number of allowed effects beyond one: by the policy, by an operator, after its retention, or because of a
+    /// loss.
     pub(crate) allowed: u8,
     /// The outcome that was answered, since it was last forgotten.
     pub(crate) told: Option<Run>,
     /// Runs that were taken over, or whose operation was settled.
     pub(crate) taken: Vec<u64>,
     last_granted: u64,
-    /// A failover has lost what was answered.
+    /// `true` if a failover has lost an answer that was given.
     pub(crate) is_lost: bool,
-    /// A row has vanished that refused a claim of which another copy has come, and has no run then: its retention was
-    /// over, or a failover has taken back what a restart had shown.
+    /// `true` if a row has vanished that refused a claim, and another copy of that claim has arrived, which has no run.
+    /// The row vanished because its retention was over, or because a failover took back what a restart had shown.
     pub(crate) has_vanished: bool,
-    /// The true time until which the outcome is kept, and until which the run may take.
+    /// The true time until which the outcome is kept, and the true time at which the bound of the run is over.
     pub(crate) kept_until: Option<u64>,
     pub(crate) bound: u64,
     /// The policy under which the latest run was claimed.
     pub(crate) policy: Option<ClaimPolicy>,
     /// The outcome of the operation before this one.
     pub(crate) earlier: Option<Run>,
-    /// All clocks of a process were wrong together.
+    /// `true` if all clocks of a process were wrong together.
     pub(crate) is_premature: bool,
 }
 
 impl Policy {
-    /// As records have it.
+    /// The policy as records have it.
     pub(crate) fn claimed(self) -> ClaimPolicy {
         match self {
             Self::Refuse => ClaimPolicy::Refuse,
@@ -155,7 +156,7 @@ impl Policy {
 }
 
 impl Protocol {
-    /// What this process does.
+    /// The policy of this process.
     pub(crate) fn policy_of(&self, process: usize) -> Policy {
         self.first.filter(|_| process == 0).unwrap_or(self.policy)
     }
@@ -202,17 +203,17 @@ impl World {
         Session { process: process as u8, number: self.processes[process].sessions }
     }
 
-    /// By what a process judges and stamps now.
+    /// The times by which a process judges and stamps now.
     pub(crate) fn times(&self, protocol: &Protocol, process: usize) -> Moment {
         self.moment(protocol, self.processes[process].clocks.span(), 0)
     }
 
-    /// By what a statement judges and stamps that was given this so many units ago.
+    /// The times by which a statement judges and stamps that was given this span `age` units ago.
     pub(crate) fn moment(&self, protocol: &Protocol, span: Span, age: u8) -> Moment {
         span.moment(self.database.time(), self.database.ahead, age, protocol.fault)
     }
 
-    /// What a process reads.
+    /// The row that a process reads.
     pub(crate) fn read(&self, protocol: &Protocol, at: At) -> Option<Row> {
         self.database.read(at.key, self.times(protocol, at.process).earliest)
     }
@@ -237,12 +238,12 @@ impl World {
         })
     }
 
-    /// One more effect may be.
+    /// Allows one more effect.
     pub(crate) fn allow(&mut self, key: u8) {
         self.truth(key).allowed += 1;
     }
 
-    /// From now on an operation is a new one.
+    /// Makes the operation a new one from now on.
     pub(crate) fn forgotten(&mut self, key: u8) {
         self.allow(key);
         self.truth(key).told = None;
@@ -293,7 +294,7 @@ impl World {
         }
     }
 
-    /// An outcome is refused. It is kept in a row of its own.
+    /// An outcome is refused and kept in a row of its own.
     pub(crate) fn disputed(&mut self, key: u8, fence: u64) {
         self.saw(Sight::Dispute);
         let is_older_trace = |row: &Row| row.kept == Kept::Released && row.fence < fence;
@@ -305,7 +306,7 @@ impl World {
         }
     }
 
-    /// Returns whether a process may tell what it remembers, or all its clocks are behind.
+    /// Returns whether all clocks of a process are behind, so that it may replay an outcome from memory.
     pub(crate) fn is_behind(&self, process: usize) -> bool {
         self.processes[process].clocks.right().with(self.database.ahead, 0).latest < 0
     }
@@ -316,9 +317,9 @@ impl World {
         is_idle && self.network.is_empty() && self.calls.is_empty() && self.database.behind.is_empty()
     }
 
-    /// Removes what can have no effect any more, so that it makes no other state.
+    /// Removes everything that can have no effect any more, so that it makes no other state.
     pub(crate) fn tidy(&mut self, protocol: &Protocol) {
-        // What is durable makes no difference any more.
+        // The difference between durable and other rows has no effect any more.
         if protocol.replication == Replication::InStep || self.budget.failovers == 0 && self.budget.restarts == 0 {
             while !self.database.behind.is_empty() {
                 self.replicate(protocol);
@@ -349,7 +350,7 @@ impl World {
         self.calls.sort_unstable_by_key(|call| (call.key, call.run));
     }
 
-    /// The owner of a row, as an operator sees it, who takes no part in any run.
+    /// The owner of a row, as an operator sees it. An operator takes no part in any run.
     pub(crate) fn seen_from_outside(&self, protocol: &Protocol, key: u8) -> Option<Owner> {
         let row = self.read(protocol, At { process: protocol.processes, key, is_orphan: false })?;
         let record = self.present(&Protocol { fault: None, ..*protocol }, protocol.processes, &row)?;
@@ -366,8 +367,8 @@ impl World {
         is_under_way || has_begun && process.writes().any(|put| put.key == Some(key) && put.ends == Some(fence))
     }
 
-    /// Returns whether a process that is alive has this run, or is about its key, if its session is believed to be
-    /// alive.
+    /// Returns whether the process of a running row has this run, or work under its key, if its session is believed to
+    /// be alive.
     pub(crate) fn has_its_run(&self, key: u8) -> bool {
         let Some(&Row { kept: Kept::Running, session: Some(session), fence, .. }) = self.database.there(key) else {
             return true;

@@ -1,5 +1,5 @@
-//! Sessions keep what is promised of them whenever a process, a clock, the network or the database is late, wrong or
-//! away, and each fault that is seeded is seen.
+//! Sessions keep their promises whenever a process, a clock, the network or the database is late, wrong or away, and
+//! each fault that is seeded is seen.
 //!
 //! ```text
 //! cargo test -p model --test leases -- --nocapture                               # the short form
@@ -50,10 +50,10 @@ const OLDER: &str = "a session is renewed over an older token";
 const REFUSED: &str = "a renewal wins against a declaration";
 const LOST: &str = "an owner loses its session";
 
-/// What goes wrong, and what is seen of it.
+/// The name of a scene, its accidents, and the sights that it must show.
 type Scene = (&'static str, Accidents, &'static [&'static str]);
 
-/// With each rate of the clocks, and with leases that differ.
+/// The scenes that run with each rate of the clocks, and with leases that differ.
 const SCENES: [Scene; 4] = [
     ("calls are lost or late", Accidents { lost: 1, late: 1, ..NONE }, &[TWICE, RENEWED_AGAIN]),
     ("the owner is cut off", CUT, &[TAKEN_OVER, DROPPED, RENEWED_LATE, TWICE, REFUSED]),

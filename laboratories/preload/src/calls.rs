@@ -1,7 +1,7 @@
 //! The functions of the C library that this one replaces.
 //!
-//! Each does its work by a bare system call. So nothing here calls itself: what the parts of this library that come
-//! from Rust's own do to files would end up here again.
+//! Each does its work by a bare system call, so that no function here calls itself: a file function of Rust's standard
+//! library would call these functions again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,8 +12,8 @@ use crate::lab::{Lab, Turn, lab};
 use crate::log::Event;
 use crate::system::{end, exists};
 
-/// A change of a file's content, by a call that returns `whole` where it does all of it: `note` writes it down, given
-/// the file's place and the call's result.
+/// Changes a file's content by a call that returns `whole` if it does all of its work. `note` records the change. It
+/// gets the file's place and the call's result.
 fn change(
     descriptor: c_int,
     whole: usize,
@@ -26,15 +26,14 @@ fn change(
     }
     let mut turn = lab.lock();
     let result = call();
-    // Looked up again: it may have been renamed before it was our turn.
+    // The place is looked up again: the file may have been renamed before this turn.
     if let (Ok(done), Some(place)) = (u64::try_from(result), lab.place_of(descriptor)) {
         note(&mut turn, &place, done);
     }
     result
 }
 
-/// A change of a directory's entries, at a path. `call` gets it; what it gives says what happened, and whether it is to
-/// be written down.
+/// Changes a directory's entries at a path. If `call` succeeds, `event` records the change.
 ///
 /// # Safety
 /// `path` is a string of C.
@@ -60,15 +59,15 @@ unsafe fn entry(
 /// The bytes that a call has written.
 ///
 /// # Safety
-/// So many bytes are there.
+/// `buffer` holds at least `written` bytes.
 unsafe fn bytes<'a>(buffer: *const c_void, written: u64) -> &'a [u8] {
     // SAFETY: as the caller promises; no buffer is longer than memory.
     unsafe { std::slice::from_raw_parts(buffer.cast(), written as usize) }
 }
 
-/// Where a descriptor's next byte is read or written.
+/// The position at which a descriptor's next byte is read or written.
 fn position(descriptor: c_int) -> u64 {
-    // SAFETY: it changes nothing.
+    // SAFETY: the call changes nothing.
     let position = unsafe { syscall(libc::SYS_lseek, descriptor, 0, libc::SEEK_CUR) };
     position as u64
 }
@@ -79,7 +78,7 @@ unsafe extern "C" fn write(descriptor: c_int, buffer: *const c_void, count: size
     let call = || unsafe { syscall(libc::SYS_write, descriptor, buffer, count) };
     change(descriptor, count, call, |turn, path, written| {
         let offset = position(descriptor) - written;
-        // SAFETY: so much was written of the caller's buffer.
+        // SAFETY: `written` bytes of the caller's buffer were written.
         turn.write_down(&Event::Write { path, offset, data: unsafe { bytes(buffer, written) } });
     }) as ssize_t
 }
@@ -88,12 +87,12 @@ unsafe extern "C" fn write(descriptor: c_int, buffer: *const c_void, count: size
 unsafe extern "C" fn writev(descriptor: c_int, chunks: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the arguments are the caller's.
     let call = || unsafe { syscall(libc::SYS_writev, descriptor, chunks, count) };
-    // SAFETY: the caller's array has so many chunks.
+    // SAFETY: the caller's array has `count` chunks.
     let whole = (0..count as usize).map(|index| unsafe { (*chunks.add(index)).iov_len }).sum();
     change(descriptor, whole, call, |turn, path, written| {
         let mut data = Vec::new();
         for index in 0..count as usize {
-            // SAFETY: the caller's array has so many chunks, each as long as it says.
+            // SAFETY: the caller's array has `count` chunks, each with the length that it states.
             let chunk = unsafe { &*chunks.add(index) };
             data.extend_from_slice(unsafe { bytes(chunk.iov_base, chunk.iov_len as u64) });
         }
@@ -107,7 +106,7 @@ unsafe extern "C" fn pwrite64(descriptor: c_int, buffer: *const c_void, count: s
     // SAFETY: the arguments are the caller's.
     let call = || unsafe { syscall(libc::SYS_pwrite64, descriptor, buffer, count, offset) };
     change(descriptor, count, call, |turn, path, written| {
-        // SAFETY: so much was written of the caller's buffer.
+        // SAFETY: `written` bytes of the caller's buffer were written.
         turn.write_down(&Event::Write { path, offset: offset as u64, data: unsafe { bytes(buffer, written) } });
     }) as ssize_t
 }
@@ -149,7 +148,8 @@ unsafe extern "C" fn ftruncate(descriptor: c_int, length: off_t) -> c_int {
     unsafe { ftruncate64(descriptor, length) }
 }
 
-/// A sync covers what was written before it began, once it has succeeded. Others may write meanwhile.
+/// Syncs a file. A sync that has succeeded covers the writes from before its beginning. Other threads may write
+/// meanwhile.
 fn sync(descriptor: c_int, call: impl FnOnce() -> c_long) -> c_int {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let Some((lab, path)) = lab().and_then(|lab| Some((lab, lab.place_of(descriptor)?))) else {
@@ -182,7 +182,8 @@ unsafe extern "C" fn fdatasync(descriptor: c_int) -> c_int {
     sync(descriptor, || unsafe { syscall(libc::SYS_fdatasync, descriptor) })
 }
 
-/// No sync: it waits for the disk's controller, not for the disk, and leaves the file's length out. It can fail as one.
+/// This is no sync: it waits for the disk's controller, not for the disk, and leaves out the file's length. It can fail
+/// as a sync can.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sync_file_range(descriptor: c_int, offset: off_t, count: off_t, flags: c_uint) -> c_int {
     let lab = lab().filter(|lab| lab.place_of(descriptor).is_some());
@@ -193,7 +194,7 @@ unsafe extern "C" fn sync_file_range(descriptor: c_int, offset: off_t, count: of
     (unsafe { syscall(libc::SYS_sync_file_range, descriptor, offset, count, flags) }) as c_int
 }
 
-/// Opening changes the directory where it makes a file, and the file where it empties it.
+/// Opens a file. This changes the directory if it makes a file, and the file if it empties it.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     // SAFETY: the arguments are the caller's.
@@ -238,7 +239,7 @@ unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
     // SAFETY: the paths are the caller's.
     let renamed = unsafe {
         entry(from, call, |turn, from| {
-            // A name that leads out of the directory is as good as none.
+            // A name outside the directory counts as no name.
             let to = lab().and_then(|lab| lab.place_at(to));
             turn.write_down(&to.as_ref().map_or(Event::Remove(from), |to| Event::Rename(from, to)));
         })
@@ -254,7 +255,7 @@ unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
     (unsafe { entry(path, call, |turn, path| turn.write_down(&Event::Remove(path))) }) as c_int
 }
 
-/// A process that kills itself does so between two events: none is made and not written down.
+/// Ends the process between two events, so that each change that was made is recorded.
 #[unsafe(no_mangle)]
 extern "C" fn abort() -> ! {
     let _turn = lab().map(Lab::lock);

@@ -5,16 +5,16 @@
 //!   (`fsync`, `fdatasync`, and `sync_file_range`, which reports failed writes too), `read` (`pread64`);
 //! - N, from 1, counts the calls of these kinds;
 //! - WHAT: `once:ERRNO`, that call fails; `always:ERRNO`, it and all that follow; `hang`, it never returns;
-//!   `hang-while:PATH`, it and all that follow return when there is no such file.
+//!   `hang-while:PATH`, it and all that follow return once there is no such file.
 //!
 //! `DISK_PRELOAD_COUNT` names a file that holds five numbers of 8 bytes in little-endian order, up to date with every
-//! call: how many calls of the kinds `write`, `entry` and `sync` there were, how many of all kinds failed or hung on
-//! command, and how many of the kind `read` there were.
+//! call: the numbers of calls of the kinds `write`, `entry` and `sync`, the number of calls of all kinds that failed or
+//! hung on command, and the number of calls of the kind `read`.
 //!
-//! `DISK_PRELOAD_LIE` is for the controls, in which the disk is worse than any that the store promises something on:
-//! - `fdatasync`: each one succeeds, and nothing has become durable;
-//! - `faults`: a call of the kind `write` or `sync` that is to fail is left out and succeeds. A name can't be left out
-//!   that way, as who makes a file wants to write to it.
+//! `DISK_PRELOAD_LIE` is for the controls. In them the disk is worse than any disk for which the store makes a promise:
+//! - `fdatasync`: each one succeeds, and no data becomes durable;
+//! - `faults`: a call of the kind `write` or `sync` that is to fail is left out and succeeds. A change of a name can't
+//!   be left out that way, because the process that makes a file then writes to it.
 
 use std::ffi::{CStr, CString, OsString};
 use std::sync::{Mutex, PoisonError};
@@ -33,18 +33,18 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Returns whether who made the call may find out only later that nothing was done.
+    /// Returns whether the caller may find out only later that nothing was done.
     fn can_be_left_out(self) -> bool {
         matches!(self, Self::Write | Self::Sync)
     }
 }
 
-/// What a call returns that has failed.
+/// The return value of a call that has failed.
 pub(crate) const FAILED: c_long = -1;
 
 const KINDS: [(&str, Kind); 4] =
     [("write", Kind::Write), ("entry", Kind::Entry), ("sync", Kind::Sync), ("read", Kind::Read)];
-/// How often it is looked whether calls still hang, in milliseconds.
+/// The time between two checks whether calls still hang, in milliseconds.
 const LOOK_EVERY: c_int = 2;
 
 #[derive(Clone, Copy)]
@@ -64,12 +64,12 @@ struct Fault {
 #[derive(Default)]
 struct Counts {
     of_kind: [u64; KINDS.len()],
-    // Of the fault's kinds.
+    // The calls of the fault's kinds.
     seen: u64,
     struck: u64,
 }
 
-/// What is to fail, and what has been seen so far.
+/// The fault to come, and the calls so far.
 pub(crate) struct Faults {
     fault: Option<Fault>,
     lie: Option<Lie>,
@@ -77,7 +77,7 @@ pub(crate) struct Faults {
     file: Option<c_int>,
 }
 
-/// What is said to be done and is not.
+/// The calls that succeed without doing their work.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lie {
     Fdatasync,
@@ -103,8 +103,8 @@ impl Faults {
         self.lie == Some(Lie::Fdatasync)
     }
 
-    /// Counts a call on the directory that returns `whole` where it does all it is to do. If it is struck: what it
-    /// returns without having been done; the reason of a failure is said already. It may not return.
+    /// Counts a call on the directory that returns `whole` if it does all of its work. If the call is struck, its work
+    /// is not done: returns its return value, with `errno` set if it fails. May never return.
     pub(crate) fn strike(&self, kind: Kind, whole: c_long) -> Option<c_long> {
         match self.count(kind)? {
             What::Once(_) | What::Always(_) if self.lie == Some(Lie::Faults) && kind.can_be_left_out() => Some(whole),
@@ -113,13 +113,13 @@ impl Faults {
                 Some(FAILED)
             }
             What::Hang => loop {
-                // SAFETY: it waits for nothing, for ever.
+                // SAFETY: the call waits for no descriptor, for ever.
                 unsafe { libc::poll(std::ptr::null_mut(), 0, -1) };
             },
             What::HangWhile(path) => {
-                // SAFETY: it is a string of C.
+                // SAFETY: `path` is a string of C.
                 while unsafe { exists(path.as_ptr()) } {
-                    // SAFETY: it waits for nothing.
+                    // SAFETY: the call waits for no descriptor.
                     unsafe { libc::poll(std::ptr::null_mut(), 0, LOOK_EVERY) };
                 }
                 None

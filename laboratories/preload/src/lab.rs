@@ -1,4 +1,4 @@
-//! What the calls share: which directory is looked at, and the order of its changes.
+//! The state that the calls share: the directory that is recorded, and the order of its changes.
 
 use std::ffi::CStr;
 use std::os::unix::ffi::OsStringExt as _;
@@ -13,7 +13,7 @@ use crate::system::fail_with;
 /// The laboratory of this process.
 pub(crate) struct Lab {
     directory: Vec<u8>,
-    // Held from before a change is made until it is written down, so that the log's order is the directory's.
+    // The lock is held from before a change is made until it is recorded, so that the log has the directory's order.
     log: Mutex<Option<Log>>,
     pub(crate) faults: Faults,
 }
@@ -30,7 +30,7 @@ pub(crate) fn lab() -> Option<&'static Lab> {
 }
 
 impl Lab {
-    /// Keeps everybody else from changing the directory.
+    /// Keeps other threads from changing the directory.
     pub(crate) fn lock(&self) -> Turn<'_> {
         Turn { log: self.log.lock().unwrap_or_else(PoisonError::into_inner) }
     }
@@ -46,7 +46,7 @@ impl Lab {
         self.below(path.get(..usize::try_from(length).ok()?)?)
     }
 
-    /// Where a path leads, below the directory.
+    /// The place of a path, below the directory. `None` if it is somewhere else.
     ///
     /// # Safety
     /// `path` is a string of C.

@@ -7,12 +7,12 @@
 //! | variable | |
 //! |---|---|
 //! | `DISK_PRELOAD_DIRECTORY` | the directory, absolute and without symbolic links; without it, nothing is done |
-//! | `DISK_PRELOAD_LOG` | where every change is written down, in order and with its data: see `log.rs` |
-//! | `DISK_PRELOAD_FAULT` | what fails: see `fault.rs` |
-//! | `DISK_PRELOAD_COUNT` | where the calls that could have failed are counted: see `fault.rs` |
-//! | `DISK_PRELOAD_LIE` | what is said to be done and is not: see `fault.rs` |
+//! | `DISK_PRELOAD_LOG` | the file that records every change, in order and with its data: see `log.rs` |
+//! | `DISK_PRELOAD_FAULT` | the calls that fail: see `fault.rs` |
+//! | `DISK_PRELOAD_COUNT` | the file with the counts of calls that could have failed: see `fault.rs` |
+//! | `DISK_PRELOAD_LIE` | the calls that succeed without doing their work: see `fault.rs` |
 //!
-//! What it doesn't see: relative paths, files that are written through a mapping, calls that go around the C library.
+//! It doesn't see relative paths, files that are written through a mapping, and calls that bypass the C library.
 //! The laboratories show that nothing of that kind happens: the directory rebuilt from the log equals the real one.
 #![cfg(target_os = "linux")]
 

@@ -1,15 +1,15 @@
-//! The log. Each event is, with numbers in little-endian order: its kind in one byte; the length of its path in 4
-//! bytes; the length of its data in 4; a number in 8; path; data. Paths are relative to the directory, whose own is
-//! empty.
+//! The log. Each event has these parts, with numbers in little-endian order: its kind in one byte; the length of its
+//! path in 4 bytes; the length of its data in 4; a number in 8; the path; the data. Paths are relative to the
+//! directory, whose own path is empty.
 //!
-//! | kind | what | number | data |
+//! | kind | event | number | data |
 //! |---|---|---|---|
 //! | 0 | a process begins; it has no path | its id | |
 //! | 1 | a file was made | | |
 //! | 2 | a directory was made | | |
-//! | 3 | something was given another name | | the new one |
+//! | 3 | a file or a directory was renamed | | the new name |
 //! | 4 | a name was removed | | |
-//! | 5 | bytes were written | their offset | they |
+//! | 5 | bytes were written | their offset | the bytes |
 //! | 6 | a file was cut or made longer | its new length | |
 //! | 7 | a sync begins | | the sync's number |
 //! | 8 | a sync has succeeded | | the sync's number |
@@ -22,7 +22,7 @@ use libc::c_int;
 
 use crate::system::{die, open};
 
-/// What is written down.
+/// An event to record.
 pub(crate) enum Event<'a> {
     Create(&'a [u8]),
     MakeDirectory(&'a [u8]),
@@ -34,7 +34,7 @@ pub(crate) enum Event<'a> {
     SyncEnds { path: &'a [u8], number: u64 },
 }
 
-/// An open log. Several processes, one after the other, write to the same.
+/// An open log. Several processes, one after the other, write to the same file.
 pub(crate) struct Log(c_int);
 
 impl Log {

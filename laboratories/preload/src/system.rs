@@ -1,4 +1,4 @@
-//! The little that is asked of the system, by bare system calls.
+//! The few functions that this library needs of the system, by bare system calls.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,7 +11,7 @@ pub(crate) fn fail_with(errno: c_int) {
     unsafe { *libc::__errno_location() = errno };
 }
 
-/// Whether there is something at `path`.
+/// Returns whether there is a file or a directory at `path`.
 ///
 /// # Safety
 /// `path` is a string of C.
@@ -20,7 +20,7 @@ pub(crate) unsafe fn exists(path: *const c_char) -> bool {
     unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) == 0 }
 }
 
-/// Opens a file of our own.
+/// Opens a file of this library's own.
 pub(crate) fn open(path: OsString, flags: c_int) -> c_int {
     let mut bytes = path.as_bytes().to_vec();
     bytes.push(0);
@@ -44,7 +44,7 @@ pub(crate) fn die(why: &str) -> ! {
 /// Ends the process now, and all its threads.
 pub(crate) fn end(status: c_long) -> ! {
     loop {
-        // SAFETY: it does not return.
+        // SAFETY: the call does not return.
         unsafe { libc::syscall(libc::SYS_exit_group, status) };
     }
 }

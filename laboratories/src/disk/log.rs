@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::{Buf as _, Bytes};
 
-/// What happened. Paths are relative to the recorded directory.
+/// An event. Paths are relative to the recorded directory.
 #[derive(Debug, Clone)]
 pub enum Event {
     Process,

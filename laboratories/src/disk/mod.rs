@@ -1,8 +1,12 @@
-//! What the disk laboratories share: programs under the preloaded library, the log of what they did to a directory, and
-//! the directory as a power cut would have left it.
+//! The disk of the disk laboratories: programs under the preloaded library, the log of their changes of a directory,
+//! and the directory as a power cut would have left it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use testkit::process::ended;
 
 pub mod log;
 pub mod rebuild;
@@ -25,10 +29,21 @@ pub fn this_program(test: &str, directory: &Path) -> Command {
     command
 }
 
-/// The variable that says, in a control, what the preloaded library takes for done without doing it.
+/// Runs a program to its end, and returns its output, which is kept in a file in `directory`. `None`: it did not end
+/// within `bound`, and was killed.
+pub fn live(mut program: Command, directory: &Path, bound: Duration) -> (Option<ExitStatus>, String) {
+    let path = directory.join("output");
+    let output = File::create(&path).expect("it can be made");
+    let errors = output.try_clone().expect("it can be shared");
+    let mut child = program.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().expect("it can be started");
+    let status = ended(&mut child, bound);
+    (status, std::fs::read_to_string(path).unwrap_or_default())
+}
+
+/// The variable that names, in a control, the calls that the preloaded library lets succeed without doing their work.
 pub const LIE: &str = "DISK_PRELOAD_LIE";
 
-/// What the preloaded library has counted.
+/// The counts of the preloaded library.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
     /// Calls that could have failed: writes, changes of names, syncs.
@@ -50,7 +65,7 @@ fn number_of(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
 }
 
-/// A directory in memory where there is one, so that thousands of them can be made and synced.
+/// A directory in memory if possible, so that thousands of them can be made and synced.
 pub fn quick_directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
 }

@@ -1,12 +1,12 @@
 //! A directory as a power cut would have left it.
 //!
-//! What is durable: the bytes and lengths that were there when a sync of the file began that has returned since; the
-//! names that were there when a sync of their directory began that has. Of the rest, by chance:
-//! - each unsynced block is as it was at some moment since it was last synced; one block of a write says nothing of the
-//!   next. Blocks have 4 KiB, as in the page cache, or 512 bytes, which is what a disk writes in one chunk;
+//! Durable are the bytes and lengths at the beginning of a sync of the file that has returned since, and the names at
+//! the beginning of such a sync of their directory. Chance decides on the rest:
+//! - each unsynced block is as it was at some moment since it was last synced, independently of the other blocks of the
+//!   same write. Blocks have 4 KiB, as in the page cache, or 512 bytes, the size that a disk writes in one chunk;
 //! - each unsynced truncation took place or did not;
-//! - each unsynced change of a name took place or did not, or, as journals do it, the first few of them did. A file's
-//!   name is not made durable by a sync of the file.
+//! - each unsynced change of a name took place or did not, or only the first few of them did, as with a journal. A sync
+//!   of a file does not make its name durable.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -51,16 +51,16 @@ pub fn write_image(image: &Image, directory: &Path) {
     }
 }
 
-/// What survives of what was not synced.
+/// The chances of unsynced changes to survive.
 #[derive(Debug, Clone, Copy)]
 pub struct Luck {
     /// The bytes that are written in one chunk.
     block: usize,
-    /// How many of a hundred unsynced blocks have changed at all.
+    /// The percentage of unsynced blocks that have changed at all.
     blocks: u64,
-    /// Whether names change in order.
+    /// `true` if names change in order.
     journal: bool,
-    /// How many of a hundred changes of names took place, where they don't.
+    /// The percentage of changes of names that took place, if they don't change in order.
     names: u64,
 }
 
@@ -111,7 +111,7 @@ enum Change {
 }
 
 impl Change {
-    /// How much it says. sled overwrites free space when it opens, which says nothing.
+    /// The number of bytes that matter. sled overwrites free space when it opens, which does not matter.
     fn bytes(&self) -> usize {
         match self {
             Self::Write { data, .. } if data.windows(2).any(|pair| pair[0] != pair[1]) => data.len(),
@@ -130,19 +130,19 @@ impl Change {
 #[derive(Debug, Clone, Default)]
 struct Content {
     durable: Vec<u8>,
-    /// By the numbers of their events.
+    /// The unsynced changes, with the numbers of their events.
     unsynced: Vec<(usize, Change)>,
 }
 
-/// A disk to which events happen.
+/// A disk that events change.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
-    /// As processes see them.
+    /// The names as processes see them.
     names: Names,
     durable: Names,
     unsynced: Vec<NameChange>,
     files: Vec<Content>,
-    /// Syncs under way: of what, and since when.
+    /// The syncs under way: the file or directory of each, and its beginning.
     syncs: HashMap<u64, (Synced, usize)>,
     events: usize,
     /// The most bytes of one file that were unsynced at a time.
@@ -255,7 +255,7 @@ impl Disk {
         }
     }
 
-    /// What processes see now.
+    /// The directory as processes see it now.
     pub fn whole(&self) -> Image {
         let content = |file: usize| {
             let Content { durable, unsynced } = &self.files[file];
@@ -266,17 +266,17 @@ impl Disk {
         image(&self.names, content)
     }
 
-    /// Returns how many blocks of 4 KiB have changed since they were synced.
+    /// Returns the number of blocks of 4 KiB that have changed since they were synced.
     pub fn unsynced_blocks(&self) -> usize {
         self.files.iter().map(|file| versions(&file.unsynced, 4096).len()).sum()
     }
 
-    /// Returns how many changes of names are not synced.
+    /// Returns the number of changes of names that are not synced.
     pub fn unsynced_names(&self) -> usize {
         self.unsynced.len()
     }
 
-    /// What is there after the power was cut now.
+    /// The directory after a power cut at this moment.
     pub fn cut(&self, luck: Luck, dice: &mut Dice) -> Image {
         let mut names = self.durable.clone();
         let first = dice.below(self.unsynced.len() + 1);
@@ -308,7 +308,7 @@ fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
-/// For each block that was changed, by which of the changes.
+/// The changes of each block that was changed.
 fn versions(unsynced: &[(usize, Change)], block: usize) -> BTreeMap<usize, Vec<usize>> {
     let mut versions = BTreeMap::<usize, Vec<usize>>::new();
     for (number, (_, change)) in unsynced.iter().enumerate() {
@@ -324,7 +324,7 @@ fn versions(unsynced: &[(usize, Change)], block: usize) -> BTreeMap<usize, Vec<u
 fn survivor(content: &Content, luck: Luck, dice: &mut Dice) -> Vec<u8> {
     let mut bytes = content.durable.clone();
     let block = luck.block;
-    // The last change of each block that reached the disk.
+    // The last change of each block that has reached the disk.
     let mut last = HashMap::new();
     for (index, changes) in versions(&content.unsynced, block) {
         if dice.percent(luck.blocks) {

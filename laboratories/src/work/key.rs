@@ -6,25 +6,25 @@ use testkit::Dice;
 use testkit::history::Policy;
 use tower_idempotency::{Fingerprint, Key, RecordId};
 
-/// How long outcomes are kept, and how far the clock moves in one round, in milliseconds: a window slides over the
-/// keys.
+/// The time for which outcomes are kept, and the time by which the clock moves in one round, in milliseconds. A window
+/// moves over the keys.
 pub const RETENTION: u64 = 10_000;
 pub const ROUND: u64 = 1_000;
 
-/// What the handler of an operation does.
+/// The behaviour of an operation's handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The effect, and answers.
+    /// Takes effect and answers.
     Done,
-    /// As that, with an entry in the application's own tree, synced before it answers.
+    /// Does the same, with an entry in the application's own tree, synced before it answers.
     Ledger,
-    /// In every other run nothing, and says so.
+    /// Has no effect in every other run, and reports that.
     Released,
-    /// The effect, and fails: its end is unknown.
+    /// Takes effect and fails: its end is unknown.
     Cut,
-    /// In every other run nothing, and fails: its end is unknown. The operator finds out, or the application.
+    /// Has no effect in every other run, and fails: its end is unknown. The operator or the application finds out.
     Forgotten,
-    /// The effect, and what it answers can't be stored.
+    /// Takes effect with an answer that can't be stored.
     Consumed,
 }
 
@@ -65,16 +65,16 @@ pub fn kind(key: u64) -> Kind {
     }
 }
 
-/// Returns whether this run of a kind that does so every other time does it this time.
+/// Returns whether this run does the thing that its kind does in every other run.
 pub fn turns(key: u64, fence: u64) -> bool {
     Dice::of(&[key, fence, 3]).percent(50)
 }
 
-/// What a run answers: of the same length in every run, and of other bytes.
+/// The answer of a run: it has the same length in every run, and other bytes.
 pub fn outcome(key: u64, fence: u64) -> Bytes {
     let mut size = dice(key, 4);
     let most = match size.below(1_000) {
-        // Now and then some long ones come together: many of sled's segments between two syncs.
+        // Sometimes several long ones come together: many of sled's segments between two syncs.
         _ if key / 16 % 128 == 20 => 1 << 20,
         0..=599 => 200,
         600..=799 => 3_000,
@@ -82,7 +82,7 @@ pub fn outcome(key: u64, fence: u64) -> Bytes {
         950..=997 => 100_000,
         _ => 1 << 20,
     };
-    // As much as a transaction takes.
+    // This is the most that a transaction takes.
     let most = if policy(key) == Policy::Atomic { most.min(100_000) } else { most };
     let length = 16 + size.below(most - 16);
     let mut bytes = [key.to_be_bytes(), fence.to_be_bytes()].concat();
@@ -94,7 +94,7 @@ pub fn outcome(key: u64, fence: u64) -> Bytes {
     bytes.into()
 }
 
-/// What stands for an outcome in the notes.
+/// The digest of an outcome in the notes.
 pub fn digest(bytes: &[u8]) -> String {
     format!("{} bytes {}", bytes.len(), &blake3::hash(bytes).to_hex()[..16])
 }

@@ -1,4 +1,4 @@
-//! What both disk laboratories let a store do, what is noted of it, and what has to hold afterwards.
+//! The workload of both disk laboratories, the notes about it, and the checks afterwards.
 
 pub mod key;
 pub mod notes;

@@ -1,5 +1,5 @@
-//! What the workload says of itself. Its notes go to a file in the recorded directory, one line each in one write: so
-//! they are in the same log as the writes and the syncs, in order.
+//! The notes of the workload. They go to a file in the recorded directory, one line each in one write. So they are in
+//! the same log as the writes and the syncs, in order.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -15,18 +15,21 @@ pub const STORE: &str = "store";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Note {
-    /// It is this late, or will be at once.
+    /// The time is this, or will be at once.
     Clock(u64),
     /// The store is being opened.
     Opening,
     Opened,
+    /// The records that are past their time are being deleted.
+    Sweeping,
+    Swept,
     /// A client sends the request of a key, or another request with it.
     Sent {
         ticket: u64,
         key: u64,
         other: bool,
     },
-    /// And is answered.
+    /// The client is answered.
     Told {
         ticket: u64,
         key: u64,
@@ -36,7 +39,7 @@ pub enum Note {
     /// The handler begins, the effect takes place.
     Began(u64),
     Effect(u64),
-    /// `sync` has answered: what the handler wrote to the application's own tree is durable.
+    /// `sync` has answered: the handler's write to the application's own tree is durable.
     Synced {
         key: u64,
         value: u64,
@@ -50,21 +53,21 @@ pub enum Note {
         key: u64,
         outcome: Option<String>,
     },
-    /// What a laboratory finds out in the process itself.
+    /// A finding of a laboratory in the process itself.
     Found(Found),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Found {
-    /// How many calls could have failed so far: writes, changes of names, syncs.
+    /// The number of calls that could have failed so far: writes, changes of names, syncs.
     Calls([u64; 3]),
-    /// The store can't be opened, and says why.
+    /// The store can't be opened, for this reason.
     NotOpened(String),
-    /// The store refuses everything from now on, and says why.
+    /// The store refuses everything from now on, for this reason.
     Poisoned(String),
-    /// A request was not answered for long, and the store's health says so.
+    /// A request was not answered for long, and the store's health reports that.
     Stuck,
-    /// What must not be.
+    /// A violation.
     Wrong(String),
 }
 
@@ -72,13 +75,13 @@ pub enum Found {
 pub enum Said {
     /// An outcome, by its digest.
     Outcome(String),
-    /// The handler's own word that nothing happened: the key is free.
+    /// The handler's own report that it had no effect: the key is free.
     Freed,
-    /// Refused, by the name of the problem.
+    /// A refusal, by the name of the problem.
     Refused(String),
 }
 
-/// Where the workload writes its notes.
+/// The file to which the workload writes its notes.
 #[derive(Debug, Clone)]
 pub struct Notes(Arc<File>);
 

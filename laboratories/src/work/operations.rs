@@ -1,5 +1,5 @@
-//! The operations over a store, through the public API: a consumer that refuses what was interrupted, one that reruns
-//! it, and one that asks what became of it.
+//! The operations over a store, through the public API: a consumer that refuses interrupted operations, one that runs
+//! them again, and one that asks for their results.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use super::notes::{Note, Said};
 use super::truth::Truth;
 
 const KEPT: std::time::Duration = std::time::Duration::from_millis(RETENTION);
-/// The application's own trees: what it syncs itself, and what is committed together with the record.
+/// The application's own trees: the one that it syncs itself, and the one that is committed together with the record.
 const LEDGER: &str = "ledger";
 const COMMITTED: &str = "committed";
 
-/// The receiver of notes about what handlers do.
+/// The receiver of notes about handlers.
 pub type Witness = Arc<dyn Fn(Note) + Send + Sync>;
 
 #[derive(Clone)]
@@ -30,7 +30,8 @@ pub struct Operations {
     refuse: Once<SledStore>,
     rerun: Once<SledStore>,
     reconcile: Once<SledStore>,
-    /// Without whims every handler takes effect and answers, and the application says what it knows.
+    /// `true` if handlers may fail and the application may withhold its knowledge. Otherwise every handler takes effect
+    /// and answers, and the application answers with the truth.
     whims: bool,
     witness: Witness,
 }
@@ -40,7 +41,7 @@ pub struct Operations {
 struct Failure;
 
 impl Operations {
-    /// `truth` is learnt from the notes for `witness`.
+    /// The operations over `store`. `truth` learns from the notes for `witness`.
     pub fn over(store: SledStore, whims: bool, truth: Truth, witness: Witness) -> Self {
         let witness: Witness = {
             let truth = truth.clone();
@@ -74,7 +75,7 @@ impl Operations {
         match result {
             Ok(outcome) => Said::Outcome(key::digest(&outcome.bytes)),
             Err(OnceError::Effect(EffectError::NotStarted(Failure))) => Said::Freed,
-            Err(OnceError::Effect(EffectError::Unknown(Failure))) if !key::claims(key) => Said::Freed,
+            Err(OnceError::Effect(EffectError::MaybeStarted(Failure))) if !key::claims(key) => Said::Freed,
             Err(error) => Said::Refused(name(&error).to_owned()),
         }
     }
@@ -89,17 +90,17 @@ impl Operations {
         }
         match key::kind(key) {
             Kind::Released if turns => return Err(EffectError::NotStarted(Failure)),
-            Kind::Forgotten if turns => return Err(EffectError::Unknown(Failure)),
+            Kind::Forgotten if turns => return Err(EffectError::MaybeStarted(Failure)),
             _ => self.tell(Note::Effect(key)),
         }
         if key::kind(key) == Kind::Ledger && !self.enter(key, fence).await {
-            return Err(EffectError::Unknown(Failure));
+            return Err(EffectError::MaybeStarted(Failure));
         }
         let cut = key::kind(key) == Kind::Cut && self.whims && (turns || key::claims(key));
-        if cut { Err(EffectError::Unknown(Failure)) } else { Ok(key::outcome(key, fence)) }
+        if cut { Err(EffectError::MaybeStarted(Failure)) } else { Ok(key::outcome(key, fence)) }
     }
 
-    /// The effect and the record of its outcome, in one transaction: it counts how often it took place.
+    /// Writes the effect and the record of its outcome in one transaction. The effect counts its own times.
     async fn commit(&self, key: u64, context: &RunContext, gives_up: bool) -> Result<Bytes, EffectError<Failure>> {
         let outcome = key::outcome(key, context.fence().0);
         let effect = move |[committed]: [TransactionTree<'_>; 1]| {
@@ -110,20 +111,20 @@ impl Operations {
         match context.complete_in_trees(&self.store, [&self.tree(COMMITTED)?], effect).await {
             Ok(outcome) => Ok(outcome),
             Err(CommitError::Aborted(())) => Err(EffectError::NotStarted(Failure)),
-            Err(_) => Err(EffectError::Unknown(Failure)),
+            Err(_) => Err(EffectError::MaybeStarted(Failure)),
         }
     }
 
-    /// Returns how often the effect of a key took place that is committed together with its record.
+    /// Returns the number of times that the effect of a key took place that is committed together with its record.
     pub fn committed(&self, key: u64) -> u64 {
         let committed = self.tree(COMMITTED).expect("sled works");
         committed.get(key.to_be_bytes()).expect("sled works").map_or(0, |count| number(&count))
     }
 
-    /// Writes into the application's own tree; whether that is durable.
+    /// Writes into the application's own tree. Returns whether that is durable.
     async fn enter(&self, key: u64, value: u64) -> bool {
         let Ok(ledger) = self.tree(LEDGER) else { return false };
-        // As `SledStore::db` asks for: alone.
+        // The write is alone, as `SledStore::db` requires.
         let mut batch = sled::Batch::default();
         batch.insert(&key.to_be_bytes(), &value.to_be_bytes());
         let synced = ledger.apply_batch(batch).is_ok() && self.store.sync().await.is_ok();
@@ -144,7 +145,7 @@ impl Operations {
         db.open_tree(name).map_err(|_| Failure)
     }
 
-    /// An operation whose answer can't be stored, which only the layer knows: what it asks of the store.
+    /// An operation whose answer can't be stored. Only the layer has such answers; this makes the layer's calls.
     async fn consume(&self, key: u64) -> Said {
         let fingerprint = key::fingerprint(key, false);
         let wish = Wish::new(key::id(key), fingerprint);
@@ -180,7 +181,7 @@ impl Operations {
         self.tell(Note::Began(key));
     }
 
-    /// Settles an operation that was interrupted: by an outcome, where its effect took place.
+    /// Settles an operation that was interrupted: by an outcome if its effect took place, otherwise by forgetting it.
     pub async fn settle(&self, key: u64, fence: Fence, took_place: bool) {
         let bytes = key::outcome(key, fence.0);
         let outcome = took_place.then(|| key::digest(&bytes));
@@ -192,20 +193,20 @@ impl Operations {
         }
     }
 
-    /// Asks about all that was interrupted, whatever its policy was.
+    /// Asks about all interrupted operations, whatever their policies were.
     pub async fn reconcile_all(&self) {
-        // What can't be listed is asked about later.
+        // Operations that can't be listed are asked about later.
         let _ = self.reconcile.reconcile_all().await;
     }
 
-    /// What was interrupted, as an operator sees it.
+    /// The interrupted runs, as an operator sees them.
     pub async fn interrupted(&self) -> Result<Vec<InterruptedRun>, StoreError> {
         self.refuse.interrupted(usize::MAX).await
     }
 
-    /// Deletes what is past its time, as the store does by itself when it has nothing else to do.
+    /// Deletes the records that are past their time, as the store does by itself when it is idle.
     pub async fn sweep(&self) -> Result<(), StoreError> {
-        // Bounded: where errors are ignored on purpose, it finds the same records for ever.
+        // The loop is bounded: if errors are ignored on purpose, it finds the same records for ever.
         for _ in 0..100 {
             if self.store.sweep(1_000).await? == 0 {
                 break;
@@ -214,7 +215,7 @@ impl Operations {
         Ok(())
     }
 
-    /// Returns how many answers this process gave that it could not record.
+    /// Returns the number of answers that this process gave and could not record.
     pub fn unrecorded(&self) -> u64 {
         self.refuse.counts().unrecorded
     }
@@ -224,7 +225,7 @@ impl Operations {
     }
 }
 
-/// The application, which looks up what it is asked about. It is like an operator who settles it.
+/// The application, which looks up the operation that it is asked about. It settles it as an operator does.
 fn reconciler(whims: bool, truth: Truth, witness: Witness) -> Reconciler<Bytes> {
     Reconciler::new(move |run: InterruptedRun| {
         let (id, fence) = (run.id, run.fence.0);

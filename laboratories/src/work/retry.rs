@@ -1,5 +1,5 @@
-//! The store after a power cut or a fault: opened by the real code, asked everything again, and held against what was
-//! said before.
+//! The store after a power cut or a fault. The real code opens it, all requests are sent again, and the answers are
+//! compared with the earlier ones.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,25 +24,25 @@ use super::truth::Truth;
 
 /// A key that was not sent before.
 const NEW: u64 = u64::MAX;
-/// How long opening may take, with a machine that is busy otherwise.
+/// The time that opening may take, on a machine that is busy otherwise.
 const OPENS_WITHIN: Duration = Duration::from_secs(60);
-/// Retries under way at a time.
+/// The number of retries under way at a time.
 const CLIENTS: usize = 64;
 
-/// What was known when the last process ended.
+/// The knowledge at the end of the last process.
 pub struct Known {
     pub standings: Standings,
     pub histories: Histories,
 }
 
-/// What is wrong with what is left.
+/// The violations in a directory after a power cut.
 pub fn judge_image(image: &Image, known: &Known) -> Vec<String> {
     let directory = quick_directory();
     write_image(image, directory.path());
     judge(directory.path(), known)
 }
 
-/// What is wrong with the store in `directory`.
+/// The violations in the store in `directory`.
 pub fn judge(directory: &Path, known: &Known) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let judged = catch_unwind(AssertUnwindSafe(|| match open(directory, known.standings.now) {
@@ -52,7 +52,7 @@ pub fn judge(directory: &Path, known: &Known) -> Vec<String> {
     judged.unwrap_or_else(|_| vec!["the check itself panicked, as said above".to_owned()])
 }
 
-/// On a thread of its own: it might never return.
+/// Opens the store on a thread of its own, because opening might never return.
 fn open(directory: &Path, now: u64) -> Result<SledStore, String> {
     let clock = ManualClock::new(Timestamp::from_millis(now));
     let (path, (sender, opened)) = (directory.join(STORE), mpsc::channel());
@@ -67,7 +67,7 @@ fn open(directory: &Path, now: u64) -> Result<SledStore, String> {
 struct Retry<'a> {
     known: &'a Known,
     operations: Operations,
-    /// Which handlers began.
+    /// The keys whose handlers began.
     ran: Arc<Mutex<HashSet<u64>>>,
     wrong: Mutex<Vec<String>>,
 }
@@ -99,7 +99,7 @@ impl<'a> Retry<'a> {
         }
         let asked = futures_util::stream::iter(keys).map(|(key, of_key)| self.retry(*key, of_key, &listed));
         asked.buffer_unordered(CLIENTS).collect::<Vec<()>>().await;
-        // Once more: what was given now has to stay, and what stands for another request stays its own.
+        // Once more: the answers given now have to stay, and a key that another request owns stays that request's.
         let again = futures_util::stream::iter(keys.keys()).map(|key| self.again(*key));
         again.buffer_unordered(CLIENTS).collect::<Vec<()>>().await;
         self.new_key().await;
@@ -129,7 +129,7 @@ impl<'a> Retry<'a> {
         said
     }
 
-    /// The effect in the application's tree, and the record of the outcome.
+    /// Checks that the effect in the application's tree and the record of the outcome are both there, or neither.
     async fn both_or_neither(&self, key: u64) {
         let record = self.operations.store.load(key::id(key)).await;
         let (count, recorded) = (self.operations.committed(key), matches!(record, Ok(Some(_))));

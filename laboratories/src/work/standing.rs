@@ -2,25 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use testkit::history::{History, Policy, Sent, Told};
+use testkit::history::{ClientAnswer, History, Policy, Sent};
 
 use super::key::{self, Kind, RETENTION};
 use super::notes::{Note, Said};
 
-/// The state of a key, as far as its answers say.
+/// The state of a key, as far as its answers show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Not sent yet, or its last run was answered as released.
     Free,
     /// Sent, and not answered.
     Sent,
-    /// Its handler has begun: its claim was said to be durable.
+    /// Its handler has begun: the store reported its claim as durable.
     Began,
     /// An outcome was given.
     Answered,
     /// An outcome was given that could not be recorded: it is known until the process ends.
     Unrecorded,
-    /// It was said to be interrupted.
+    /// The answer was that it was interrupted.
     Interrupted,
     /// It was interrupted and is being settled.
     Settling { forget: bool },
@@ -33,10 +33,10 @@ pub struct OfKey {
     pub standing: Standing,
     /// The earliest time at which an outcome may have been recorded; `None`: there was none.
     since: Option<u64>,
-    /// When something was last heard of it.
+    /// The time of the last note about it.
     heard: u64,
     pub took_place: bool,
-    /// What is durable in the application's own tree.
+    /// The durable entry in the application's own tree.
     pub entry: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ impl OfKey {
         Self { standing: Standing::Free, since: None, heard: now, took_place: false, entry: None }
     }
 
-    /// Returns whether the time of what is known of it is not over.
+    /// Returns whether the knowledge about it still counts.
     fn is_live(&self, now: u64) -> bool {
         match (self.since, self.standing) {
             (Some(since), _) => since + RETENTION > now,
@@ -65,7 +65,7 @@ impl OfKey {
         }
     }
 
-    /// Returns whether the application, when it is asked, says that it may run.
+    /// Returns whether the application, when it is asked, may answer that it may run.
     fn may_be_found_not_to_have_run(&self, key: u64) -> bool {
         key::policy(key) == Policy::Reconcile && !self.took_place
     }
@@ -73,7 +73,7 @@ impl OfKey {
     /// Returns whether a retry may get `outcome-unknown`.
     pub fn may_be_interrupted(&self, key: u64) -> bool {
         match self.standing {
-            // The application knows, now that it is asked.
+            // The application is asked now, and knows.
             _ if key::policy(key) == Policy::Reconcile => false,
             Standing::Sent | Standing::Began | Standing::Unrecorded => key::claims(key),
             Standing::Interrupted | Standing::Settling { .. } => true,
@@ -90,7 +90,7 @@ impl OfKey {
             }
             Note::Began(_) if key::claims(key) => {
                 self.standing = Standing::Began;
-                // Also where it runs again, which is what the application said.
+                // This also counts if it runs again, which the application allowed.
                 self.since = self.since.or(Some(now));
             }
             Note::Effect(_) => self.took_place = true,
@@ -113,7 +113,7 @@ impl OfKey {
             Said::Outcome(_) if recorded => self.standing = Standing::Answered,
             Said::Outcome(_) => self.standing = Standing::Unrecorded,
             Said::Freed if recorded => (self.standing, self.since) = (Standing::Free, None),
-            // Its record may say either.
+            // Its record may have either state.
             Said::Freed => self.standing = Standing::Sent,
             Said::Refused(name) if name == "outcome-unknown" && key::claims(key) => {
                 (self.standing, self.since) = (Standing::Interrupted, None);
@@ -159,7 +159,7 @@ impl Standings {
 
 pub fn key_of(note: &Note) -> Option<u64> {
     match note {
-        Note::Clock(_) | Note::Opening | Note::Opened | Note::Found(_) => None,
+        Note::Clock(_) | Note::Opening | Note::Opened | Note::Sweeping | Note::Swept | Note::Found(_) => None,
         Note::Sent { key, .. } | Note::Told { key, .. } | Note::Settling { key, .. } | Note::Settled { key, .. } => {
             Some(*key)
         }
@@ -177,7 +177,7 @@ pub struct Histories {
 }
 
 impl Histories {
-    /// What the notes say of the keys that are still of interest.
+    /// The histories of the keys that are still of interest, from the notes.
     pub fn of<'a>(standings: &Standings, notes: impl Iterator<Item = &'a Note>) -> Self {
         let policies = [Policy::Refuse, Policy::Reconcile, Policy::Rerun, Policy::Atomic];
         let [refuse, reconcile, rerun, atomic] = policies.map(History::new);
@@ -196,7 +196,7 @@ impl Histories {
                     histories.answered(key, sent, said, *recorded);
                 }
                 Note::Effect(_) => histories.of_key(key).effect(&key.to_string()),
-                // An operator is a client who brings the answer along.
+                // An operator counts as a client that brings the answer.
                 Note::Settling { outcome: Some(_), .. } => {
                     settling.insert(key, histories.sent(key, false));
                 }
@@ -230,9 +230,9 @@ impl Histories {
 
     pub fn answered(&self, key: u64, sent: Sent, said: &Said, recorded: bool) {
         let told = match said {
-            Said::Outcome(digest) => Told::outcome(digest.clone()),
-            Said::Freed => Told::refused("freed"),
-            Said::Refused(name) => Told::refused(name),
+            Said::Outcome(digest) => ClientAnswer::outcome(digest.clone()),
+            Said::Freed => ClientAnswer::refused("freed"),
+            Said::Refused(name) => ClientAnswer::refused(name),
         };
         self.of_key(key).answered(sent, if recorded { told } else { told.unrecorded() });
     }

@@ -1,4 +1,4 @@
-//! What really happened: what an operator finds out, and what the application says when it is asked.
+//! The truth about the effects: an operator finds it out, and the application answers with it when it is asked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,12 +8,12 @@ use tower_idempotency::RecordId;
 use super::key;
 use super::notes::Note;
 
-/// Which effects took place.
+/// The operations of records, and whether the effect of each took place.
 #[derive(Debug, Clone, Default)]
 pub struct Truth(Arc<Mutex<HashMap<RecordId, (u64, bool)>>>);
 
 impl Truth {
-    /// Learns it from what is noted.
+    /// Learns from a note.
     pub fn hears(&self, note: &Note) {
         match note {
             Note::Began(key) => drop(self.all().entry(key::id(*key)).or_insert((*key, false))),

@@ -1,4 +1,4 @@
-//! Lists the public items in rustdoc's JSON, one per line, without what is derived or implemented for all types.
+//! Lists the public items in rustdoc's JSON, one per line, without derived impls and impls for all types.
 //! `.ci/surface` calls it.
 #![allow(clippy::print_stdout, reason = "the list is its output")]
 

@@ -1,31 +1,29 @@
-//! The process that opens a damaged store, and asks for every key again.
+//! The process that opens a damaged store and asks for every key again.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use laboratories::disk::live;
 use laboratories::work::notes::{Note, STORE, Said};
 use laboratories::work::operations::Operations;
 use laboratories::work::truth::Truth;
 use serde::{Deserialize, Serialize};
-use testkit::process::ended;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::store::OpenError;
 
 use crate::{Part, program};
 
-/// How long opening and asking may take, with a machine that is busy otherwise.
+/// The time that opening and asking may take on a busy machine.
 const BOUND: Duration = Duration::from_secs(120);
 const CLIENTS: usize = 32;
 const CAME: &str = "came";
-const OUTPUT: &str = "output";
 
-/// What is to be asked.
+/// The store, its time, and the keys to ask for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     directory: PathBuf,
@@ -37,7 +35,7 @@ pub(crate) struct Plan {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Told {
     pub(crate) said: Said,
-    /// Whether the handler ran.
+    /// `true` if the handler ran.
     pub(crate) ran: bool,
 }
 
@@ -47,7 +45,7 @@ impl Told {
     }
 }
 
-/// What came of it.
+/// The result of asking.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Came {
     /// The store was not opened.
@@ -60,7 +58,7 @@ pub(crate) enum Came {
     Hung(String),
 }
 
-/// Opens the store, asks, and leaves what came of it in a file.
+/// Opens the store, asks for the keys, and writes the result to a file.
 pub(crate) fn run(plan: Plan) -> ! {
     let clock = ManualClock::new(Timestamp::from_millis(plan.clock));
     let builder = SledStore::builder().outcome_cache_bytes(1 << 20).clock(clock).min_free_space(0);
@@ -99,22 +97,17 @@ async fn everything(store: SledStore, keys: &[u64]) -> Came {
 /// Asks for `keys` in the store under `directory`, in a process of its own.
 pub(crate) fn ask(directory: &Path, clock: u64, keys: Vec<u64>) -> Came {
     let part = Part::Ask(Plan { directory: directory.into(), clock, keys });
-    let output = fs::File::create(directory.join(OUTPUT)).expect("there is room");
-    let errors = output.try_clone().expect("it can be shared");
-    let mut command = program(&part);
-    let mut child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().expect("it can be started");
-    let status = ended(&mut child, BOUND);
+    let (status, output) = live(program(&part), directory, BOUND);
     if let Ok(came) = fs::read(directory.join(CAME)) {
         return serde_json::from_slice(&came).expect("it was written whole");
     }
-    let output = fs::read_to_string(directory.join(OUTPUT)).unwrap_or_default();
     match status {
         Some(status) => Came::Died(format!("{status}: {}", general(last_words(&output)))),
         None => Came::Hung(format!("it did not end in {BOUND:?}: {}", last_words(&output))),
     }
 }
 
-/// Returns the first thing that a process said of its end.
+/// Returns the message of the panic in a process's output, or else the whole output.
 fn last_words(output: &str) -> &str {
     output.find("panicked at").map_or(output, |at| &output[at..]).trim()
 }

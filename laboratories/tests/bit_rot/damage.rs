@@ -1,4 +1,4 @@
-//! What a disk does to a file.
+//! The damage that a disk does to a file.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use laboratories::disk::rebuild::Image;
 use testkit::Dice;
 
 const PAGE: usize = 4096;
-/// How often another place is tried where the damage would change nothing.
+/// The number of other places to try where the damage would change nothing.
 const TRIES: usize = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ enum Kind {
 
 const KINDS: [Kind; 4] = [Kind::Flip, Kind::Zero, Kind::Truncate, Kind::Exchange];
 
-/// What is damaged, and how.
+/// One place of damage: the file, the kind and the position.
 #[derive(Debug)]
 pub(crate) struct Place {
     file: String,
@@ -36,7 +36,7 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// The file, without the number in the name of a snapshot.
+    /// Returns the file's name, without the number in the name of a snapshot.
     pub(crate) fn file_name(&self) -> String {
         let name = self.file.rsplit('/').next().unwrap_or_default();
         name.split_once("snap.").map_or(name, |_| "snap").to_owned()
@@ -58,16 +58,16 @@ impl Place {
     }
 }
 
-/// The files that have something to damage.
+/// Returns the files that have something to damage.
 pub(crate) fn files(image: &Image) -> impl Iterator<Item = &str> {
     let has_bytes = |content: &Option<Vec<u8>>| content.as_ref().is_some_and(|bytes| !bytes.is_empty());
     image.iter().filter(move |(_, content)| has_bytes(content)).map(|(path, _)| path.as_str())
 }
 
-/// Returns where the damage is, and the bytes.
+/// Returns the places of the damage and the damaged bytes.
 fn damaged(sound: &[u8], kind: Kind, dice: &mut Dice) -> (Vec<usize>, Vec<u8>) {
     let mut bytes = sound.to_vec();
-    // What comes after is space that was never written to.
+    // The rest is space that was never written to.
     let written = sound.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
     let page = PAGE.min(written.div_ceil(2));
     let pages = written.div_ceil(page);

@@ -1,21 +1,21 @@
-//! A damaged disk makes no store forget a key in silence: a flipped bit, a page of zeros, a truncated file or
-//! two pages that are exchanged, in each file of a store, after a kill and after a clean close.
+//! A damaged disk makes no store forget a key in silence. The damage is a flipped bit, a page of zeros, a truncated
+//! file or two exchanged pages, in each file of a store, after a kill and after a clean close.
 //!
-//! A workload runs in a process of its own, and notes its answers and their times. Its directory is copied, one place
-//! of the copy is damaged, and another process opens it and asks for every key again: sled may panic on such files, or
-//! never return. What has to hold: an acknowledged key is replayed or refused, or opening is refused. After a kill, a
-//! key may run again if its answer was given about a second before the kill, because the store's mark is written once a
+//! A workload runs in a process of its own and notes its answers and their times. Its directory is copied, one place of
+//! the copy is damaged, and another process opens the copy and asks for every key again: sled may panic on such files,
+//! or never return. Each acknowledged key must be replayed or refused, or opening must be refused. After a kill, a key
+//! may run again if its answer was given about a second before the kill, because the store writes its mark once a
 //! second.
 //!
-//! The long form, with so many places in each file; its last line has the figures:
+//! The long form damages this many places in each file; its last line has the figures:
 //!
 //! ```text
 //! BIT_ROT=1000 cargo test -p laboratories --test bit_rot -- --nocapture
 //! ```
 //!
-//! `BIT_ROT_SEED` repeats the places of a run, but not what its workloads wrote.
+//! `BIT_ROT_SEED` repeats the places of a run, but not the data that its workloads wrote.
 //!
-//! The control has no mark that says anything: the one of the store's first opening is put in its place.
+//! The control has an outdated mark: it puts the mark of the store's first opening in its place.
 #![cfg(target_os = "linux")]
 
 mod ask;
@@ -30,30 +30,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 use testkit::Dice;
 use testkit::control::violations_with;
+use testkit::dice::number;
 
 use ask::Came;
 use damage::Place;
 use work::Source;
 
 const TEST: &str = "a_damaged_disk_makes_no_store_forget_a_key_in_silence";
-/// The variable that says that there is to be no mark that says anything.
+/// The variable that makes a run put an outdated mark in place of the store's last one.
 const WITHOUT_MARK: &str = "BIT_ROT_WITHOUT_MARK";
 /// The variable that holds the part of a process of this laboratory.
 const PART: &str = "BIT_ROT_PART";
-/// How many places are damaged in each file of one source.
+/// The number of places that are damaged in each file of one source.
 const PER_SOURCE: usize = 10;
-/// Processes at a time.
+/// The number of processes at a time.
 const PROCESSES: usize = 2;
 const SHOWN: usize = 20;
 
-/// What a process does that this program starts.
+/// The part of a process that this program starts.
 #[derive(Debug, Serialize, Deserialize)]
 enum Part {
     Work(work::Plan),
     Ask(ask::Plan),
 }
 
-/// This program once more, for one part.
+/// Returns a command that starts this program again, for one part.
 fn program(part: &Part) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a test knows where it is"));
     command.args(["--exact", TEST, "--nocapture", "--test-threads=1"]);
@@ -61,7 +62,7 @@ fn program(part: &Part) -> Command {
     command
 }
 
-/// What it has come to.
+/// The figures of a run.
 #[derive(Debug, Default)]
 struct Figures {
     places: usize,
@@ -71,10 +72,10 @@ struct Figures {
     died: usize,
     replayed: usize,
     refused: usize,
-    /// Keys that ran again, as they may, and how long before the kill the oldest of their answers was given.
+    /// The keys that ran again, as they may, and how long before the kill the oldest of their answers was given.
     again: usize,
     oldest: u64,
-    /// How openings were refused, or processes died.
+    /// The errors of refused openings and of processes that died, with their numbers.
     errors: BTreeMap<String, usize>,
     violations: Vec<String>,
 }
@@ -127,12 +128,11 @@ fn a_damaged_disk_makes_no_store_forget_a_key_in_silence() {
             Part::Ask(plan) => ask::run(plan),
         }
     }
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let places = usize::try_from(number("BIT_ROT").unwrap_or(12)).unwrap();
+    let places: usize = number("BIT_ROT").unwrap_or(12);
     let seed = number("BIT_ROT_SEED").unwrap_or_else(testkit::dice::seed);
     println!("BIT_ROT_SEED={seed}");
     let (next, figures) = (AtomicUsize::new(0), Mutex::new(Figures::default()));
-    // As many of a kill as of a clean close.
+    // Half of the sources are killed, and half are closed.
     let sources = 2 * places.div_ceil(2 * PER_SOURCE);
     std::thread::scope(|threads| {
         for _ in 0..PROCESSES {
@@ -155,7 +155,7 @@ fn a_damaged_disk_makes_no_store_forget_a_key_in_silence() {
     report(&figures.into_inner().unwrap());
 }
 
-/// Makes a source, and damages each of its files at so many places.
+/// Makes a source, and damages each of its files at `places` places.
 fn rot(is_killed: bool, places: usize, dice: &mut Dice, figures: &Mutex<Figures>) {
     let mut source = match Source::make(is_killed, dice) {
         Ok(source) => source,
@@ -164,7 +164,7 @@ fn rot(is_killed: bool, places: usize, dice: &mut Dice, figures: &Mutex<Figures>
     if std::env::var_os(WITHOUT_MARK).is_some() {
         source.forget_the_mark();
     }
-    // Without damage everything is there.
+    // Without damage every key is there.
     match source.ask(source.image()) {
         Came::Asked(told) => {
             let replayed =
@@ -173,7 +173,7 @@ fn rot(is_killed: bool, places: usize, dice: &mut Dice, figures: &Mutex<Figures>
         }
         other => panic!("without damage: {other:?}"),
     }
-    // Of the files, the mark guards the log.
+    // The mark guards only the log, so the control damages only the log.
     let is_guarded = |file: &&str| std::env::var_os(WITHOUT_MARK).is_none() || file.ends_with("/db");
     for file in damage::files(source.image()).filter(is_guarded) {
         for number in 0..places {
@@ -204,7 +204,7 @@ fn report(figures: &Figures) {
 
 #[test]
 fn without_the_mark_a_damaged_disk_makes_a_store_forget_keys() {
-    // What was damaged at random may have been of no account. Then other places are.
+    // The random damage may hit nothing that matters. Then the control damages other places.
     let round = |_| violations_with(TEST, &[(WITHOUT_MARK, "1"), ("BIT_ROT", "40")]);
     let violations = (0..4).map(round).find(|violations| *violations > 0).unwrap_or(0);
     println!("bit rot without the mark: violations {violations}");

@@ -1,4 +1,4 @@
-//! The workload: operations at random in a process of its own, over two openings of a store, and what is left of it.
+//! The workload, in a process of its own: random operations over two openings of a store. [`Source`] is what it leaves.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,26 +25,26 @@ use crate::ask::{self, Came, Told};
 use crate::{Part, program};
 
 const START: u64 = 1_000_000_000;
-/// By how much the store's clock is faster than the machine's, so that records expire while it works.
+/// The rate of the store's clock relative to the machine's, so that records expire during the workload.
 const FASTER: u64 = 2;
-/// How long it works before it closes the store for the first time, and in all.
+/// The time from the start until the workload closes the store for the first time, and its whole time.
 const FIRST: Duration = Duration::from_millis(1_500);
 const ALL: Duration = Duration::from_millis(6_500);
-/// Requests at a time.
+/// The number of requests at a time.
 const CLIENTS: usize = 16;
 const KEYS: u64 = 48;
-/// How long a process may take, with a machine that is busy otherwise.
+/// The time that a process may take on a busy machine.
 const BOUND: Duration = Duration::from_secs(180);
-/// How long before a kill an answer may have been given whose key runs again: the second between two marks, and the
-/// time that a busy machine takes to write one.
+/// The time before a kill in which a key's answer may be given if the key runs again: the second between two marks, and
+/// the time that a busy machine takes to write one.
 const ABOUT_A_SECOND: u64 = 3_000;
 
-/// The names next to the store's directory.
+/// The names of files next to the store's directory.
 const TOLD: &str = "told";
 const FIRST_MARK: &str = "first-mark";
 const MARK: &str = "store/tower-idempotency.mark";
 
-/// What the workload is to do.
+/// The directory of the workload, and how it ends.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     directory: PathBuf,
@@ -52,27 +52,27 @@ pub(crate) struct Plan {
     closes: bool,
 }
 
-/// What the workload notes.
+/// A line of the workload's notes.
 #[derive(Debug, Serialize, Deserialize)]
 enum Line {
-    /// By the store's clock it will be this late at once.
+    /// The time on the store's clock, right after this line.
     Clock(u64),
     Told(Answer),
 }
 
-/// Writes a line at once, so that a kill leaves it whole, or cuts it off at the end.
+/// Writes a line in one call, so that a kill leaves it whole or cuts it off at the end.
 fn note(mut notes: &fs::File, line: &Line) {
     let mut line = serde_json::to_string(line).expect("notes are plain");
     line.push('\n');
     notes.write_all(line.as_bytes()).expect("there is room");
 }
 
-/// An answer that a client was given.
+/// An answer that a client got.
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
     key: u64,
     outcome: String,
-    /// By the store's clock, and by the machine's, in milliseconds.
+    /// The time of the answer on the store's clock and on the machine's, in milliseconds.
     clock: u64,
     wall: u64,
 }
@@ -82,7 +82,7 @@ fn wall() -> u64 {
     u64::try_from(now.as_millis()).expect("it fits")
 }
 
-/// Works until it is killed, or closes the store.
+/// Works until the process is killed, or closes the store.
 pub(crate) fn run(plan: Plan) -> ! {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(work(plan));
@@ -124,20 +124,20 @@ async fn work(plan: Plan) {
     }
 }
 
-/// What a workload has left.
+/// The directory and the answers that a workload has left.
 #[derive(Debug)]
 pub(crate) struct Source {
     is_killed: bool,
     image: Image,
     first_mark: Vec<u8>,
-    /// When it ended, by the store's clock and by the machine's.
+    /// The time of the workload's end on the store's clock and on the machine's.
     clock: u64,
     wall: u64,
     answers: BTreeMap<u64, Answer>,
 }
 
 impl Source {
-    /// Lets a workload live to its end. An error: it failed.
+    /// Runs a workload to its end. Returns an error if the workload failed.
     pub(crate) fn make(is_killed: bool, dice: &mut Dice) -> Result<Self, String> {
         let directory = quick_directory();
         let plan = Plan { directory: directory.path().into(), seed: dice.roll(), closes: !is_killed };
@@ -145,7 +145,7 @@ impl Source {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it can be started");
         if is_killed {
             let life = ALL + Duration::from_millis(dice.below(1_000) as u64);
-            // It ends before only if it fails.
+            // The workload ends before its time only if it fails.
             if let Some(status) = ended(&mut child, life) {
                 return Err(format!("the workload failed: {status}"));
             }
@@ -157,7 +157,7 @@ impl Source {
         }
         let wall = wall();
         let text = fs::read_to_string(directory.path().join(TOLD)).expect("it was told something");
-        // A kill may cut the last line.
+        // A kill may cut off the last line.
         let (mut clock, mut answers) = (START, Vec::new());
         for line in text.lines().map_while(|line| serde_json::from_str::<Line>(line).ok()) {
             match line {
@@ -181,20 +181,20 @@ impl Source {
         &self.image
     }
 
-    /// Puts the mark of the first opening in the place of the last.
+    /// Replaces the last mark with that of the first opening.
     pub(crate) fn forget_the_mark(&mut self) {
         self.image.insert(MARK.to_owned(), Some(self.first_mark.clone()));
     }
 
-    /// Lets another process open `image` and ask for every key again.
+    /// Starts a process that opens `image` and asks for every key again.
     pub(crate) fn ask(&self, image: &Image) -> Came {
         let directory = quick_directory();
         write_image(image, directory.path());
         ask::ask(directory.path(), self.clock, self.answers.keys().copied().collect())
     }
 
-    /// Returns how many milliseconds before the kill a key was answered that ran again, or `None` if it did not. An
-    /// error: it must not have.
+    /// Returns how many milliseconds before the kill a key was answered that ran again, or `None` if it did not run.
+    /// Returns an error if the key must not run again.
     pub(crate) fn judge(&self, key: u64, told: &Told) -> Result<Option<u64>, String> {
         let Answer { outcome, wall, .. } = &self.answers[&key];
         let age = self.wall.saturating_sub(*wall);

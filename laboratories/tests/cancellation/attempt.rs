@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
-use testkit::history::{History, Told};
+use testkit::history::{ClientAnswer, History};
 use testkit::lab::post;
 use tokio::task::{JoinHandle, yield_now};
 use tower::{Service as _, ServiceExt as _};
@@ -16,9 +16,9 @@ use crate::handler::{Handler, Layer, Phase, Policy, chunks, told};
 use crate::home::Home;
 use crate::point::Point;
 
-/// How often a key is tried until it is said to be stuck.
+/// The number of tries after which a key counts as stuck.
 const TRIES: usize = 10;
-/// Longer than the store is waited for.
+/// A time longer than the timeout of the store.
 const STALL: Duration = Duration::from_secs(6);
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -32,14 +32,14 @@ pub(crate) struct Attempt {
     home: Home,
 }
 
-/// What became of the request.
+/// The end of the request.
 #[derive(Debug)]
 pub(crate) enum Fate {
     Dropped(Phase),
-    Answered(Told),
+    Answered(ClientAnswer),
 }
 
-/// What happens meanwhile, and what went wrong in it.
+/// The task that causes the event of the case. It returns what went wrong.
 pub(crate) type Helper = JoinHandle<Option<String>>;
 
 impl Attempt {
@@ -53,7 +53,7 @@ impl Attempt {
         let layer = self.layer().wrap_run(point.counting());
         self.prepare(&layer).await;
         point.begin();
-        // A duplicate's run is the one that it meets.
+        // The run of a duplicate is the one that it waits for.
         let before = if self.case.before == Before::Running { 0 } else { self.handler.begun() };
         let helper = tokio::spawn(self.clone().help(self.layer(), self.trouble()));
 
@@ -80,11 +80,11 @@ impl Attempt {
         }
     }
 
-    /// Retries until the key is settled, and looks whether it is settled as it should be.
+    /// Retries until the key is settled, and checks that it is settled correctly.
     pub(crate) async fn settle(&self, helper: Helper) -> Vec<String> {
         let mut wrong = self.retry(false).await;
         if !wrong.is_empty() {
-            // What it waits for may never come.
+            // The event that the helper waits for may never come.
             helper.abort();
         }
         match helper.await {
@@ -118,8 +118,8 @@ impl Attempt {
         wrong
     }
 
-    async fn retry_until(&self, shape: Shape, end: End) -> Result<(), Told> {
-        let mut last = Told::Nothing;
+    async fn retry_until(&self, shape: Shape, end: End) -> Result<(), ClientAnswer> {
+        let mut last = ClientAnswer::Nothing;
         for _ in 0..TRIES {
             last = self.send(shape, self.layer()).await;
             if end.is(&last) {
@@ -130,7 +130,7 @@ impl Attempt {
         Err(last)
     }
 
-    async fn send(&self, shape: Shape, layer: Layer) -> Told {
+    async fn send(&self, shape: Shape, layer: Layer) -> ClientAnswer {
         let ticket = self.history.sent(&self.key, name(shape));
         let told = told(self.handler.behind(layer, &self.home).oneshot(self.request(shape)).await).await;
         self.history.answered(ticket, told.clone());
@@ -150,7 +150,7 @@ impl Attempt {
         }
     }
 
-    /// Brings about what has happened before.
+    /// Brings about the state that the case has before the request.
     async fn prepare(&self, counted: &Layer) {
         let layer = self.layer();
         match self.case.before {
@@ -173,7 +173,7 @@ impl Attempt {
         }
     }
 
-    /// Makes the store behave as the case says; it goes on as soon as the value is dropped.
+    /// Makes the store behave as the case says. The store goes on once the value is dropped.
     fn trouble(&self) -> Option<Stall> {
         let store = self.home.test.as_ref();
         let store = || store.expect("only this store fails on command");
@@ -210,7 +210,7 @@ impl Attempt {
     }
 
     async fn open_gate(self, layer: Layer) -> Option<String> {
-        // Otherwise it was seen there when this began.
+        // A run that was under way before has arrived at the gate already.
         if self.case.before != Before::Running {
             self.handler.gate.arrival().await;
         }
@@ -222,7 +222,7 @@ impl Attempt {
         let told = async { if waits { Some(self.send(Shape::Whole, layer.clone()).await) } else { None } };
         let left = async { if drains { layer.drain(HOUR).await.runs } else { 0 } };
         match tokio::join!(told, left, open) {
-            (Some(Told::Refused(slug)), _, ()) => Some(format!("{}: a waiter was told {slug}", self.key)),
+            (Some(ClientAnswer::Refused(slug)), _, ()) => Some(format!("{}: a waiter was told {slug}", self.key)),
             (_, 1.., ()) => Some(format!("{}: runs are left after a drain", self.key)),
             _ => None,
         }
@@ -230,26 +230,26 @@ impl Attempt {
 }
 
 impl End {
-    fn is(&self, told: &Told) -> bool {
+    fn is(&self, told: &ClientAnswer) -> bool {
         is(self.told, told)
     }
 }
 
 /// Returns whether `told` is the answer of this name.
-pub(crate) fn is(name: &str, told: &Told) -> bool {
+pub(crate) fn is(name: &str, told: &ClientAnswer) -> bool {
     match told {
-        Told::Outcome { .. } => name == "outcome",
-        Told::Refused(slug) => name == slug,
-        Told::Nothing => name == "nothing",
+        ClientAnswer::Outcome { .. } => name == "outcome",
+        ClientAnswer::Refused(slug) => name == slug,
+        ClientAnswer::Nothing => name == "nothing",
     }
 }
 
-/// What the history calls a request of this shape: the key belongs to the one, and never to the other.
+/// Returns the history's name of a request of this shape. The key belongs to `owner`, and never to `other`.
 fn name(shape: Shape) -> &'static str {
     if shape == Shape::Other { "other" } else { "owner" }
 }
 
-/// Lets everything that can go on go on for a while.
+/// Yields, so that all that can go on does so for a while.
 async fn turns() {
     for _ in 0..20 {
         yield_now().await;

@@ -1,4 +1,4 @@
-//! The kinds of request whose futures are dropped, and what has to be true of their keys afterwards.
+//! The kinds of request whose futures are dropped, and what must hold for their keys afterwards.
 
 use std::time::Duration;
 
@@ -11,39 +11,39 @@ use crate::home::Kind;
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    /// What the handler does, call by call.
+    /// The acts of the handler, call by call.
     pub(crate) script: &'static [Act],
     pub(crate) before: Before,
     pub(crate) shape: Shape,
     pub(crate) meanwhile: Meanwhile,
     pub(crate) options: fn(Layer) -> Layer,
     pub(crate) policies: &'static [Policy],
-    /// The answer to the request if it is not dropped: `outcome`, `nothing`, or a refusal. Shows that the case is what
-    /// it says.
+    /// The answer to the request if it is not dropped: `outcome`, `nothing`, or a refusal. It shows that the case is
+    /// what it says.
     pub(crate) undisturbed: [&'static str; 2],
     /// The last answer to retries, under `Refuse` and under the other two.
     pub(crate) end: [End; 2],
     pub(crate) after_restart: Option<End>,
-    /// Where the drop has to come at least once.
+    /// The phase in which the drop must come at least once.
     pub(crate) reaches: Phase,
 }
 
-/// What has happened to the key before the request.
+/// The history of the key before the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Before {
     Nothing,
-    /// Another request for it was answered.
+    /// Another request with the key was answered.
     Answered,
-    /// Another request for it is at the handler's gate.
+    /// Another request with the key is at the handler's gate.
     Running,
-    /// A run was interrupted.
+    /// A run with the key was interrupted.
     Interrupted,
     /// The process is shutting down.
     Drained,
     AnsweredAndDrained,
 }
 
-/// What is sent.
+/// The shape of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Whole,
@@ -54,7 +54,7 @@ pub(crate) enum Shape {
     Malformed,
 }
 
-/// What happens while the request is under way.
+/// The event while the request is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meanwhile {
     Nothing,
@@ -66,22 +66,22 @@ pub(crate) enum Meanwhile {
     Drain,
     /// The store does not answer for a moment.
     Slow(StoreCall),
-    /// The store does not answer for longer than it is waited for.
+    /// The store does not answer within its timeout.
     Stalled(StoreCall),
-    /// The store does it, and does not say so for longer than it is waited for.
+    /// The store does the call, and answers only after its timeout.
     Held(StoreCall),
-    /// The store does it, and its answer is lost.
+    /// The store does the call, and its answer is lost.
     Lost(StoreCall),
-    /// The store refuses it.
+    /// The store refuses the call.
     Fails(StoreCall),
 }
 
-/// What is true in the end.
+/// The state of a key in the end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct End {
     /// The answer to a retry: `outcome`, or a refusal.
     pub(crate) told: &'static str,
-    /// How often the handler was called.
+    /// The number of calls of the handler.
     pub(crate) runs: usize,
 }
 
@@ -130,7 +130,7 @@ const INTERRUPTED: Case = Case {
     name: "interrupted",
     script: &[Act::Panic],
     before: Before::Interrupted,
-    // What was interrupted under `Refuse` does not run again under `Rerun`.
+    // A run that was interrupted under `Refuse` does not run again under `Rerun`.
     policies: &[Refuse, Reconcile],
     undisturbed: ["outcome-unknown", "outcome"],
     end: [refused("outcome-unknown", 1), outcome(2)],
@@ -143,7 +143,7 @@ const FAIL_OPEN: Case = Case {
     meanwhile: Meanwhile::Fails(StoreCall::Claim),
     options: |layer| layer.fail_open(true),
     undisturbed: ["unprotected"; 2],
-    // Its outcome is recorded once the store works.
+    // The outcome is recorded once the store works.
     end: [refused("unprotected", 1); 2],
     ..FIRST
 };
@@ -298,7 +298,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "record-that-fails-once", meanwhile: Meanwhile::Fails(StoreCall::Complete), ..FIRST },
     FAIL_OPEN,
     Case { name: "fail-open-after-a-held-claim", meanwhile: Meanwhile::Held(StoreCall::Claim), ..FAIL_OPEN },
-    // Its claim was never done: it is made when the store works.
+    // The claim was never done: it is made when the store works.
     Case { name: "fail-open-after-a-stalled-claim", meanwhile: Meanwhile::Stalled(StoreCall::Claim), ..FAIL_OPEN },
     DRAINED,
     Case { name: "replay-while-shutting-down", before: Before::AnsweredAndDrained, reaches: Phase::Asking, ..FIRST },
@@ -306,13 +306,14 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 impl Case {
-    /// Returns whether the case is possible there. On the machine's own clock, no test waits for five seconds to pass.
+    /// Returns whether the case is possible there. A test on the machine's own clock does not wait for five seconds to
+    /// pass.
     pub(crate) fn fits(&self, kind: Kind, policy: Policy, has_own_time: bool) -> bool {
         let needs_faults =
             !matches!(self.meanwhile, Meanwhile::Nothing | Meanwhile::Gate | Meanwhile::Duplicate | Meanwhile::Drain);
         let takes_time =
             matches!(self.meanwhile, Meanwhile::Stalled(_) | Meanwhile::Held(_)) || self.script.contains(&Act::Hang);
-        // A store on disk for each key of its own is paid once.
+        // A case that needs a store on disk for each of its keys is expensive: it runs under one policy.
         let is_dear = kind == Kind::Sled && self.spoils_its_store() && policy != Refuse;
         let has_transactions = kind == Kind::Sled || !self.script.contains(&Act::Commit);
         self.policies.contains(&policy)
@@ -322,13 +323,13 @@ impl Case {
             && (!takes_time || has_own_time)
     }
 
-    /// Returns whether it leaves a store behind in which others would not find what they expect.
+    /// Returns whether the case leaves the store in a state in which other cases fail.
     pub(crate) fn spoils_its_store(&self) -> bool {
         let drained = matches!(self.before, Before::Drained | Before::AnsweredAndDrained);
         drained || !matches!(self.meanwhile, Meanwhile::Nothing | Meanwhile::Gate | Meanwhile::Duplicate)
     }
 
-    /// The last answer to each request for the key, and the number of calls of the handler.
+    /// Returns the last answer to each request for the key, and the number of calls of the handler.
     pub(crate) fn ends(&self, policy: Policy, restarted: bool) -> Vec<(Shape, End)> {
         let end = under(policy, self.end);
         let end = self.after_restart.filter(|_| restarted).unwrap_or(end);
@@ -340,7 +341,7 @@ impl Case {
     }
 }
 
-/// The first of two for `Refuse`, the second for the others.
+/// Returns the first of the two for `Refuse`, and the second for the other policies.
 pub(crate) fn under<T: Copy>(policy: Policy, both: [T; 2]) -> T {
     both[usize::from(policy != Policy::Refuse)]
 }

@@ -1,4 +1,4 @@
-//! Runs that are interrupted, by a runtime that ends or a hook that drops them, and the answers to their retries.
+//! Runs that are interrupted by the end of their runtime, and the answers to their retries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::Response;
 use testkit::dice::below;
-use testkit::history::{self, History, Told};
+use testkit::history::{self, ClientAnswer, History};
 use testkit::lab::post;
 use tokio::task::{JoinHandle, yield_now};
 use tower::{Service as _, ServiceExt as _};
@@ -18,27 +18,28 @@ use crate::handler::{Act, Handler, Layer, Phase, Policy, told};
 use crate::home::{Home, Kind};
 use crate::point::Point;
 
-/// No run takes more.
+/// More polls than any run takes.
 const MOST_POLLS: usize = 50;
-/// How often a key is tried, and for how long, until it is said to be stuck.
+/// The pause between two tries of a key, and the time after which the key counts as stuck.
 const PAUSE: Duration = Duration::from_millis(5);
 const GIVE_UP: Duration = Duration::from_secs(10);
 const LISTED: usize = 1_000;
 
-/// Which runs are interrupted.
+/// The runs that are interrupted together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Group {
     pub(crate) round: usize,
     pub(crate) kind: Kind,
     pub(crate) policy: Policy,
-    /// What the handler does.
+    /// The acts of the handler, call by call.
     pub(crate) script: &'static [Act],
-    /// Where the store does not answer any more.
+    /// The call that the store no longer answers.
     pub(crate) stall: Option<StoreCall>,
 }
 
 impl Group {
-    /// Every kind of store, under every policy; and the store that stalls, which has phases that it has not otherwise.
+    /// Returns every kind of store under every policy, and the store that stalls, which has phases that the others do
+    /// not have.
     pub(crate) fn all(round: usize) -> Vec<Self> {
         let mut groups = Vec::new();
         for policy in Policy::ALL {
@@ -48,7 +49,7 @@ impl Group {
                 [StoreCall::Claim, StoreCall::Complete].map(|call| Self { stall: Some(call), ..group(Kind::Test) }),
             );
             if policy != Policy::Reconcile {
-                // Once interrupted it commits again.
+                // A run that was interrupted commits again.
                 groups.push(Self { script: &[Act::Commit; 4], ..group(Kind::Sled) });
             }
         }
@@ -69,7 +70,7 @@ impl Group {
     }
 }
 
-/// What cutting runs short has come to.
+/// The figures of the interrupted runs.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) cut: BTreeMap<Phase, usize>,
@@ -78,7 +79,7 @@ pub(crate) struct Figures {
     pub(crate) violations: Vec<String>,
 }
 
-/// One key, and where its run was interrupted.
+/// One key, and the point at which its run was interrupted.
 pub(crate) struct Cut {
     key: String,
     handler: Handler,
@@ -115,10 +116,10 @@ impl Lab {
         cut.handler.set_policy(self.home.layer(), self.group.policy)
     }
 
-    /// Sends the request in a task of its own, whose polls `point` counts.
-    async fn send(&self, cut: &Cut, point: &Arc<Point>, layer: Layer) -> JoinHandle<Told> {
+    /// Sends the request in a task of its own. The cut's point counts the polls of the task.
+    async fn send(&self, cut: &Cut, layer: Layer) -> JoinHandle<ClientAnswer> {
         let (history, ticket) = (self.history.clone(), self.history.sent(&cut.key, "owner"));
-        let (point, mut app) = (Arc::clone(point), cut.handler.behind(layer, &self.home));
+        let (point, mut app) = (Arc::clone(&cut.point), cut.handler.behind(layer, &self.home));
         let answer = app.ready().await.expect("it is ready").call(post(&cut.key, "amount=1000"));
         tokio::spawn(async move {
             let told = told(point.counted(answer).await).await;
@@ -127,13 +128,13 @@ impl Lab {
         })
     }
 
-    /// Brings one run after the other to a point of its own, and keeps them there.
+    /// Brings one run after the other to a point of its own, and holds it there.
     pub(crate) async fn hold_all(&mut self) {
         loop {
             let polls = self.cuts.len();
             assert!(polls < MOST_POLLS, "a run that never ends");
             let mut cut = self.cut("runtime", Point::holding(polls));
-            let mut sent = self.send(&cut, &cut.point, self.layer(&cut).wrap_run(cut.point.counting())).await;
+            let mut sent = self.send(&cut, self.layer(&cut).wrap_run(cut.point.counting())).await;
             tokio::select! {
                 biased;
                 () = cut.point.reached() => {}
@@ -151,7 +152,7 @@ impl Lab {
 
     /// Sends all requests at once, and returns while their runs go on, after a random number of their polls.
     pub(crate) async fn run_all(&mut self) {
-        // Each takes three at least, unless it stalls at its first.
+        // Each run takes at least three polls, unless it stalls at its first call.
         let most = if self.group.stall.is_some() { MOST_POLLS } else { 3 * MOST_POLLS };
         let bell = Point::passing(below(most));
         bell.begin();
@@ -161,49 +162,22 @@ impl Lab {
                 let (own, all) = (cut.point.counting(), bell.counting());
                 move |run| all(own(run))
             });
-            drop(self.send(&cut, &cut.point, layer).await);
+            drop(self.send(&cut, layer).await);
             self.cuts.push(cut);
         }
         bell.reached().await;
     }
 
-    /// The runs are gone: what became of them?
+    /// Notes the phase in which each run was interrupted.
     pub(crate) fn look(&mut self) {
         self.stall = None;
         self.cuts.iter_mut().for_each(|cut| cut.phase = cut.handler.phase(&cut.point, 0));
     }
-
-    /// Drops one run after the other, each after one poll more, until one is over before that. Requesters get an
-    /// answer.
-    pub(crate) async fn drop_all(&mut self, figures: &mut Figures) {
-        loop {
-            let polls = self.cuts.len();
-            assert!(polls < MOST_POLLS, "a run that never ends");
-            let mut cut = self.cut("hook", Point::passing(polls));
-            let layer = self.layer(&cut).wrap_run(cut.point.dropping());
-            let mut sent = self.send(&cut, &Point::passing(usize::MAX), layer).await;
-            tokio::select! {
-                biased;
-                answered = tokio::time::timeout(GIVE_UP, &mut sent) => if answered.is_err() {
-                    figures.violations.push(format!("{}: no answer when its run was dropped", cut.key));
-                },
-                () = turns(), if self.stall.is_some() => {}
-            }
-            cut.phase = cut.handler.phase(&cut.point, 0);
-            let is_last = cut.phase == Phase::Over || !cut.point.is_reached();
-            self.cuts.push(cut);
-            if is_last {
-                // What the store does now, it does late.
-                self.stall = None;
-                return;
-            }
-        }
-    }
 }
 
-// Afterwards.
+// The part after the runtime's end.
 impl Lab {
-    /// Retries in this process, then after a restart, and lets an operator settle what is refused then.
+    /// Retries in this process and then after a restart, and settles what is still refused then, as an operator does.
     pub(crate) async fn settle(mut self, figures: &mut Figures) {
         for cut in &self.cuts {
             *figures.cut.entry(cut.phase).or_default() += 1;
@@ -219,7 +193,7 @@ impl Lab {
             let is_recorded = committed.contains(&cut.key) || self.is_recorded(cut);
             let may_be_unknown = self.group.policy == Policy::Refuse && !is_recorded;
             match self.retry(cut, may_be_unknown).await {
-                Ok(Told::Refused(_)) => {
+                Ok(ClientAnswer::Refused(_)) => {
                     figures.by_hand += 1;
                     figures.violations.extend(self.settle_by_hand(cut, &committed).await.err());
                 }
@@ -237,12 +211,12 @@ impl Lab {
         match cut.phase {
             Phase::Asking | Phase::Over => false,
             Phase::Claiming | Phase::Running => self.group.policy == Policy::Refuse,
-            // What can be seen in the store is perhaps not durable.
+            // The outcome that the store shows may not be durable.
             Phase::Recording => true,
         }
     }
 
-    /// Returns whether its outcome was sent to the store, or nothing at all.
+    /// Returns whether the run's outcome was sent to the store, or nothing at all.
     fn is_recorded(&self, cut: &Cut) -> bool {
         match cut.phase {
             Phase::Asking | Phase::Over => true,
@@ -251,16 +225,16 @@ impl Lab {
         }
     }
 
-    /// Retries until there is an outcome, or `outcome-unknown` where that may be.
-    async fn retry(&self, cut: &Cut, may_be_unknown: bool) -> Result<Told, String> {
+    /// Retries until the answer is an outcome, or `outcome-unknown` if `may_be_unknown`.
+    async fn retry(&self, cut: &Cut, may_be_unknown: bool) -> Result<ClientAnswer, String> {
         let began = Instant::now();
         loop {
             let ticket = self.history.sent(&cut.key, "owner");
             let app = cut.handler.behind(self.layer(cut), &self.home);
             let told = told(app.oneshot(post(&cut.key, "amount=1000")).await).await;
             self.history.answered(ticket, told.clone());
-            let is_unknown = told == Told::refused("outcome-unknown");
-            if matches!(told, Told::Outcome { .. }) || (is_unknown && may_be_unknown) {
+            let is_unknown = told == ClientAnswer::refused("outcome-unknown");
+            if matches!(told, ClientAnswer::Outcome { .. }) || (is_unknown && may_be_unknown) {
                 return Ok(told);
             }
             if began.elapsed() > GIVE_UP {
@@ -270,8 +244,8 @@ impl Lab {
         }
     }
 
-    /// An operator looks the effect up and says so; then there is an outcome.
-    async fn settle_by_hand(&self, cut: &Cut, committed: &[String]) -> Result<Told, String> {
+    /// Settles the key as an operator does, who looks the effect up. The next retry gets an outcome.
+    async fn settle_by_hand(&self, cut: &Cut, committed: &[String]) -> Result<ClientAnswer, String> {
         let layer = self.layer(cut);
         let listed = layer.interrupted(LISTED).await.map_err(|error| error.to_string())?;
         let Some(listed) = listed.iter().find(|listed| listed.id == RecordId::new(None, &Key::new(&cut.key).unwrap()))
@@ -287,7 +261,7 @@ impl Lab {
     }
 }
 
-/// Lets everything that can go on go on.
+/// Yields, so that all that can go on does so.
 async fn turns() {
     for _ in 0..300 {
         yield_now().await;

@@ -1,4 +1,4 @@
-//! The handler of one key, and what it does when it is called.
+//! The handler of one key, and its acts.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::response::IntoResponse as _;
 use futures_util::StreamExt as _;
 use http::{HeaderName, Request, Response, header};
-use testkit::history::{History, Told};
+use testkit::history::{ClientAnswer, History};
 use testkit::{Answer, Gate};
 use tokio::task::yield_now;
 use tower::util::BoxCloneSyncService;
@@ -23,42 +23,42 @@ use crate::point::{Point, Run};
 pub(crate) type Layer = IdempotencyLayer<AnyStore>;
 pub(crate) type App = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
-/// Names, in an answer that is no outcome, what it is instead.
+/// The header that names the kind of an answer that is no outcome.
 const NO_OUTCOME: HeaderName = HeaderName::from_static("x-no-outcome");
 
-/// What the handler does in one call.
+/// An act of the handler in one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     Answer,
-    /// Answers when the gate is open.
+    /// Answers once the gate is open.
     AtGate,
     /// Answers chunk by chunk.
     Chunks,
     /// Commits effect and answer together.
     Commit,
-    /// Says that nothing happened.
+    /// Returns a release: nothing happened.
     Release,
     Panic,
     /// Panics after its effect.
     LatePanic,
     Fail,
     Hang,
-    /// Answers with what can't be recorded.
+    /// Answers with a body that can't be recorded.
     Stream,
-    /// Answers with more than `max_response_body` is in these tests.
+    /// Answers with a body longer than `max_response_body` is in these tests.
     Long,
     /// Answers under `fail_open`, before its outcome is recorded.
     Unprotected,
 }
 
 impl Act {
-    /// Returns whether it has an effect of which the store knows nothing.
+    /// Returns whether the act has an effect that the store does not know of.
     fn has_effect(self) -> bool {
         matches!(self, Self::Answer | Self::AtGate | Self::Chunks | Self::LatePanic | Self::Stream | Self::Long)
     }
 }
 
-/// What a retry gets when a run was interrupted.
+/// The treatment of a retry after an interrupted run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
     Refuse,
@@ -73,7 +73,7 @@ impl Policy {
 /// The progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// There is none.
+    /// There is no run yet.
     Asking,
     Claiming,
     Running,
@@ -82,7 +82,7 @@ pub(crate) enum Phase {
     Over,
 }
 
-/// Call by call it does what its script says, and then what the script said last.
+/// A handler that follows its script, call by call, and repeats the script's last act.
 #[derive(Clone)]
 pub(crate) struct Handler {
     key: String,
@@ -105,22 +105,22 @@ impl Handler {
         Self { key, script, history, calls, gate }
     }
 
-    /// Returns how often it was called.
+    /// Returns how often the handler was called.
     pub(crate) fn begun(&self) -> usize {
         self.calls.begun.load(Ordering::SeqCst)
     }
 
-    /// Returns how often it did all that it had to do.
+    /// Returns how often the handler finished its act.
     pub(crate) fn ended(&self) -> usize {
         self.calls.ended.load(Ordering::SeqCst)
     }
 
-    /// Effects of which the store knows nothing.
+    /// Returns the number of effects that the store does not know of.
     pub(crate) fn effects(&self) -> usize {
         self.calls.effects.load(Ordering::SeqCst)
     }
 
-    /// The progress of the run at `point`, if `before` calls had begun before it.
+    /// Returns the progress of the run at `point`, if `before` calls had begun before it.
     pub(crate) fn phase(&self, point: &Point, before: usize) -> Phase {
         match (point.run(), self.begun(), self.ended()) {
             (Run::None, ..) => Phase::Asking,
@@ -140,7 +140,7 @@ impl Handler {
         BoxCloneSyncService::new(ServiceBuilder::new().layer(layer).service(inner))
     }
 
-    /// The policy for its key. Asked about a run that was interrupted, it looks whether that had its effect.
+    /// Sets the policy for the handler's key. The reconciler checks whether an interrupted run had its effect.
     pub(crate) fn set_policy(&self, layer: Layer, policy: Policy) -> Layer {
         let handler = self.clone();
         let look = move |_| {
@@ -187,7 +187,7 @@ async fn give(act: Act, number: usize) -> Result<Response<Body>, BoxError> {
     Ok(match act {
         Act::Chunks => chunks(&["run ", &number.to_string(), ", chunk by chunk"]).into_response(),
         Act::Release => (Release, [(NO_OUTCOME, "released")], text).into_response(),
-        // Without the panic's message, which would be in the log hundreds of times.
+        // This leaves out the panic's message, which would be in the log hundreds of times.
         Act::Panic | Act::LatePanic => std::panic::resume_unwind(Box::new("on purpose")),
         Act::Fail => return Err("on purpose".into()),
         Act::Hang => std::future::pending().await,
@@ -201,7 +201,8 @@ async fn give(act: Act, number: usize) -> Result<Response<Body>, BoxError> {
     })
 }
 
-/// Effect and answer in one transaction. The effect's row is the key's name under a name of its own.
+/// Commits effect and answer in one transaction. The effect's row has a key of its own, and the operation's key as its
+/// value.
 async fn commit(
     context: &IdempotencyContext,
     home: &Home,
@@ -217,7 +218,7 @@ async fn commit(
     Ok(committed.await?.answer().map(Into::into))
 }
 
-/// A body that comes in chunks, each of which is waited for.
+/// Returns a body that comes in chunks, and yields before each of them.
 pub(crate) fn chunks(chunks: &[&str]) -> Body {
     let chunks: Vec<_> = chunks.iter().copied().map(str::to_owned).collect();
     Body::from_stream(futures_util::stream::iter(chunks).then(|chunk| async move {
@@ -226,12 +227,12 @@ pub(crate) fn chunks(chunks: &[&str]) -> Body {
     }))
 }
 
-/// Reads an answer to its end, and returns what it says to its client.
-pub(crate) async fn told(answered: Result<Response<Body>, BoxError>) -> Told {
-    let Ok(response) = answered else { return Told::Nothing };
+/// Reads an answer to its end, and returns it as the history has it.
+pub(crate) async fn told(answered: Result<Response<Body>, BoxError>) -> ClientAnswer {
+    let Ok(response) = answered else { return ClientAnswer::Nothing };
     let answer = Answer::of(response).await;
     match answer.header(NO_OUTCOME.as_str()) {
-        Some(name) => Told::refused(name),
-        None => Told::of(&answer),
+        Some(name) => ClientAnswer::refused(name),
+        None => ClientAnswer::of(&answer),
     }
 }

@@ -1,4 +1,4 @@
-//! Where the records of these tests are kept, before and after a restart.
+//! The place of the records of these tests, before and after a restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tower_idempotency::{AnyStore, IdempotencyLayer, MemoryStore, SledStore};
 
 use crate::handler::Layer;
 
-/// How often it is looked whether a run is left, and for how long.
+/// The interval of the checks whether a run is left, and their total time.
 const LOOK: Duration = Duration::from_millis(5);
 const GIVE_UP: Duration = Duration::from_secs(20);
 /// The tree of effects that are committed with their record.
@@ -53,7 +53,7 @@ impl Home {
         Self { any: AnyStore::new(store.clone()), test: None, sled: Some(store), directory: Some(directory) }
     }
 
-    /// The same records after a restart of the process; `None` where it forgets them.
+    /// Returns the same records after a restart of the process, or `None` if the store forgets them.
     pub(crate) async fn reopened(&self) -> Option<Self> {
         if let Some(test) = &self.test {
             return Some(Self::of_test(test.reopen()));
@@ -71,13 +71,13 @@ impl Home {
         Some(database.open_tree(EFFECTS).expect("a tree"))
     }
 
-    /// The keys that had an effect in one transaction with their record, one for each effect.
+    /// Returns the keys that had an effect in one transaction with their record, one for each effect.
     pub(crate) fn committed(&self) -> Vec<String> {
         let rows = self.effects().into_iter().flat_map(|tree| tree.iter().values().collect::<Vec<_>>());
         rows.map(|key| String::from_utf8_lossy(&key.expect("the tree can be read")).into_owned()).collect()
     }
 
-    /// Waits until no run is left; says whether that came about.
+    /// Waits until no run is left, and returns whether that came about.
     pub(crate) async fn is_quiet(&self) -> bool {
         let (layer, began) = (self.layer(), Instant::now());
         while layer.counts().live > 0 {

@@ -1,4 +1,4 @@
-//! A point in the life of a request, counted in polls: of its future, and of its run.
+//! A point in the life of a request, counted in polls of its future and of its run.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-/// Reached after so many polls of what is counted. A `holding` one lets nothing of that move from then on, until it is
-/// passed.
+/// A point that is reached after `after` polls of the futures that it counts. A `holding` point then stops these
+/// futures until it is passed.
 #[derive(Debug)]
 pub(crate) struct Point {
     after: usize,
@@ -25,7 +25,7 @@ struct State {
     waiting: Vec<Waker>,
 }
 
-/// What is known of the run.
+/// The stage of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Run {
     #[default]
@@ -39,7 +39,7 @@ impl Point {
         Arc::new(Self { after, holding: true, state: Mutex::default() })
     }
 
-    /// One that holds nothing.
+    /// Returns a point that holds nothing.
     pub(crate) fn passing(after: usize) -> Arc<Self> {
         Arc::new(Self { after, holding: false, state: Mutex::default() })
     }
@@ -61,7 +61,7 @@ impl Point {
         poll_fn(|cx| self.look(cx, |state| state.is_reached(self.after))).await;
     }
 
-    /// Lets go on what was held.
+    /// Lets everything that the point holds go on.
     pub(crate) fn pass(&self) {
         let mut state = self.lock();
         state.passed = true;
@@ -78,7 +78,7 @@ impl Point {
         })
     }
 
-    /// For `wrap_run`: counts the polls of a run, too.
+    /// Returns a wrapper for `wrap_run` that counts the polls of a run, too.
     pub(crate) fn counting(self: &Arc<Self>) -> impl Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + use<> {
         let point = Arc::clone(self);
         move |run| {
@@ -89,22 +89,6 @@ impl Point {
                 point.lock().run = Run::Over;
             };
             counted.counted(run.boxed()).boxed()
-        }
-    }
-
-    /// For `wrap_run`: drops a run when the point is reached.
-    pub(crate) fn dropping(self: &Arc<Self>) -> impl Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + use<> {
-        let (point, counting) = (Arc::clone(self), self.counting());
-        move |run| {
-            let (point, run) = (Arc::clone(&point), counting(run));
-            async move {
-                tokio::select! {
-                    biased;
-                    () = point.reached() => {}
-                    () = run => {}
-                }
-            }
-            .boxed()
         }
     }
 

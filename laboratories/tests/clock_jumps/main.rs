@@ -1,9 +1,9 @@
-//! A wall clock that jumps. While the store is open, that has no effect. Across a restart, a jump backward has none
-//! either, and one forward expires records early, by as much as it jumped, and does nothing else.
+//! A jump of the wall clock has no effect while the store is open. Across a restart, a jump backward has none either. A
+//! jump forward across a restart expires records early, by as much as it jumped, and does nothing else.
 //!
-//! Every request is held against a model of the store's time ([`model`]), and against the history of its key.
+//! Every answer is compared with a model of the store's time ([`model`]), and with the history of its key.
 //!
-//! The long form, with so many random steps:
+//! The long form takes this many random steps:
 //!
 //! ```text
 //! JUMPS=20000 cargo test -p laboratories --test clock_jumps -- --nocapture
@@ -16,8 +16,8 @@ mod world;
 
 use std::time::Duration;
 
-use testkit::control::violations_with;
-use testkit::dice::below;
+use testkit::control::{report, violations_with};
+use testkit::dice::{below, number};
 
 use model::Life;
 use world::{CLOCK, FOLLOWS, Figures, Kind, Policy, World};
@@ -43,7 +43,7 @@ impl Jump {
 
 #[tokio::test]
 async fn a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart() {
-    let steps = std::env::var("JUMPS").map_or(400, |steps| steps.parse().expect("JUMPS is a number"));
+    let steps = number("JUMPS").unwrap_or(400);
     let mut figures = Figures::default();
     for policy in [Policy::Refuse, Policy::Rerun] {
         for jump in [Jump::Forward, Jump::Backward] {
@@ -57,21 +57,17 @@ async fn a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart() 
         }
     }
     let Figures { jumps, restarts, requests, keys, early, violations } = figures;
-    violations.iter().for_each(|violation| println!("{violation}"));
-    println!(
-        "clock jumps: jumps {jumps}, restarts {restarts}, requests {requests}, keys {keys}, expired early \
-         {early}, violations {}",
-        violations.len()
-    );
-    assert_eq!(violations.len(), 0);
+    let figures =
+        format!("jumps {jumps}, restarts {restarts}, requests {requests}, keys {keys}, expired early {early}");
+    report(&format!("clock jumps: {figures}"), &violations);
     assert!(early > 0, "a jump forward across a restart was to be seen");
 }
 
-/// One jump that meets keys in every phase, of long and of short life.
+/// Makes one jump that meets keys in every phase, with a long and with a short life.
 async fn in_every_phase(mut world: World<'_>, jump: Jump, restarts: bool) {
     let mut running = Vec::new();
     for life in [Life::Long, Life::Short] {
-        // One that has expired when the jump comes, and is not swept.
+        // This record has expired when the jump comes, and is not swept.
         let unswept = world.key(life);
         world.request(unswept).await;
         world.advance(life.outcome() / 2);
@@ -96,7 +92,7 @@ async fn in_every_phase(mut world: World<'_>, jump: Jump, restarts: bool) {
             world.finish(*run).await;
         }
         for _ in 0..4 {
-            // To the last second of the next record, and past it.
+            // Time goes to the last second of the next record, and past it.
             let Some(next) = world.next_expiry(&keys) else { break };
             world.advance(next.saturating_sub(SECOND));
             ask(&mut world, &keys).await;
@@ -115,7 +111,7 @@ async fn ask(world: &mut World<'_>, keys: &[usize]) {
     }
 }
 
-/// So many random steps.
+/// Takes `steps` random steps.
 async fn walk(mut world: World<'_>, kind: Kind, steps: usize) {
     let keys: Vec<_> = (0..8).flat_map(|_| Life::ALL).map(|life| world.key(life)).collect();
     for _ in 0..steps {

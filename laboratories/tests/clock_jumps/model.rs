@@ -1,11 +1,11 @@
-//! What a store's time and its records should be, by DESIGN.md, section 3.10: the wall clock when it was opened, or
-//! what it had seen before, whichever is later, plus the time that has passed since.
+//! The model of a store's time and its records (`docs/design.md`, section 3, number 10): the wall clock at the opening,
+//! or the last time that the store had seen, whichever is later, plus the time that has passed since.
 
 use std::time::Duration;
 
 const HOUR: u64 = 3_600_000;
 
-/// How long a key's records are kept: less than a jump, or more.
+/// The time that a key's records are kept: less than a jump, or more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
     Short,
@@ -22,13 +22,13 @@ impl Life {
         })
     }
 
-    /// How long it is refused if it was interrupted.
+    /// The time for which the key is refused if its run was interrupted.
     pub(crate) fn interrupted(self) -> Duration {
         2 * self.outcome()
     }
 }
 
-/// Time, in milliseconds.
+/// The times of the model, in milliseconds.
 #[derive(Debug)]
 pub(crate) struct Time {
     pub(crate) wall: u64,
@@ -52,14 +52,14 @@ impl Time {
         self.passed += by;
     }
 
-    /// The store is opened again, which has written something just now.
+    /// Opens the store again. The store wrote something just before.
     pub(crate) fn reopen(&mut self) {
         self.opened = self.wall.max(self.now());
         self.opened_at = self.passed;
     }
 }
 
-/// What the store should know of a key.
+/// The state of a key that the store should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Absent,

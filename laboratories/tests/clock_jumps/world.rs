@@ -1,4 +1,4 @@
-//! A store whose clock is moved by hand, its keys, and the answer to each request, compared with the model.
+//! A store whose clock the test sets, its keys, and the answer to each request, compared with the model.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use axum::response::IntoResponse as _;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
 use tempfile::TempDir;
-use testkit::history::{History, Told};
+use testkit::history::{ClientAnswer, History};
 use testkit::lab::post;
 use testkit::{Answer, Gate, history};
 use tokio::task::JoinHandle;
@@ -23,17 +23,17 @@ use tower_idempotency::{AnyStore, IdempotencyLayer, MemoryStore, OnInFlight, OnI
 
 use crate::model::{Life, State, Time, millis};
 
-/// The first moment.
+/// The time at the start.
 const START: u64 = 1_800_000_000_000;
-/// The variable that says, in the control, that stores get a clock whose monotonic time follows the wall clock.
+/// The variable that makes the control give stores a clock whose monotonic time follows the wall clock.
 pub(crate) const CLOCK: &str = "JUMPS_CLOCK";
 pub(crate) const FOLLOWS: &str = "follows";
 
-/// The clock of the stores: moved by hand.
+/// The clock of the stores, which the test sets.
 #[derive(Debug, Clone)]
 struct Hands {
     clock: ManualClock,
-    /// Not steady at all: what the control has to notice.
+    /// `true` for a monotonic time that is not steady: the control must notice this.
     follows_wall: bool,
 }
 
@@ -60,14 +60,14 @@ pub(crate) enum Kind {
     Sled,
 }
 
-/// Whether what was interrupted runs again.
+/// The treatment of a retry after an interrupted run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
     Refuse,
     Rerun,
 }
 
-/// What the handler does. Whatever it does, it charges first.
+/// An act of the handler. Every act charges first.
 #[derive(Clone)]
 enum Act {
     Answers,
@@ -75,31 +75,31 @@ enum Act {
     Panics,
 }
 
-/// One key, and what should be known of it.
+/// One key, and the state that the store should have of it.
 struct Key {
     name: String,
     life: Life,
     state: State,
-    /// How often it was forgotten as it should be: the history takes it for another key from then on.
+    /// The number of times that its record expired. The history takes it for another key after each of them.
     generation: usize,
-    running: Option<(Gate, JoinHandle<Told>)>,
+    running: Option<(Gate, JoinHandle<ClientAnswer>)>,
 }
 
 impl Key {
-    /// Its name in the history.
+    /// Returns the key's name in the history.
     fn alias(&self) -> String {
         format!("{}@{}", self.name, self.generation)
     }
 }
 
-/// What the world has come to.
+/// The figures of all worlds.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) jumps: usize,
     pub(crate) restarts: usize,
     pub(crate) requests: usize,
     pub(crate) keys: usize,
-    /// Records that a jump forward across a restart took before their time.
+    /// The number of records that expired early, by a jump forward across a restart.
     pub(crate) early: usize,
     pub(crate) violations: Vec<String>,
 }
@@ -114,7 +114,7 @@ pub(crate) struct World<'a> {
     runs: Arc<AtomicUsize>,
     history: History,
     figures: &'a mut Figures,
-    /// The most records that can have been swept so far.
+    /// The most records that the store can have swept so far.
     expired: usize,
     swept: usize,
 }
@@ -138,7 +138,7 @@ impl<'a> World<'a> {
         Self { policy, clock, time, any, sled, keys, runs, history, figures, expired: 0, swept: 0 }
     }
 
-    /// A key that was never used.
+    /// Adds a key that was never used.
     pub(crate) fn key(&mut self, life: Life) -> usize {
         let name = format!("key-{}-{life:?}", self.keys.len());
         self.keys.push(Key { name, life, state: State::Absent, generation: 0, running: None });
@@ -150,7 +150,7 @@ impl<'a> World<'a> {
         self.time.advance(by);
     }
 
-    /// The wall clock is set.
+    /// Sets the wall clock.
     pub(crate) fn jump(&mut self, wall: u64) {
         self.figures.jumps += 1;
         self.set(wall);
@@ -161,9 +161,9 @@ impl<'a> World<'a> {
         self.time.wall = wall;
     }
 
-    /// The process dies, the wall clock is set, and the next process opens the store.
+    /// Ends the process, sets the wall clock, and opens the store in the next process.
     pub(crate) async fn restart(&mut self, wall: u64) {
-        // What it has seen is what it has written: something is written now.
+        // The store's last write has the last time that it has seen, so the test writes something now.
         let last = self.key(Life::Long);
         self.request(last).await;
         let before = self.time.now();
@@ -181,7 +181,7 @@ impl<'a> World<'a> {
             if key.state == State::Running {
                 key.state = match self.policy {
                     Policy::Refuse => State::Interrupted { expires: now + millis(key.life.interrupted()) },
-                    // Its claim left no trace.
+                    // The claim left no trace.
                     Policy::Rerun => State::Absent,
                 };
             }
@@ -198,13 +198,13 @@ impl<'a> World<'a> {
         self.forget_expired(key);
         let Key { state, life, .. } = self.keys[key];
         let told = self.send(key, Act::Answers).await.await.expect("the task does not panic");
-        let is_outcome = matches!(told, Told::Outcome { .. });
+        let is_outcome = matches!(told, ClientAnswer::Outcome { .. });
         let is_run = self.runs.swap(0, Ordering::SeqCst) > 0;
         let expected = match (state, self.policy) {
             (State::Absent, _) | (State::Interrupted { .. }, Policy::Rerun) => is_outcome && is_run,
             (State::Completed { .. }, _) => is_outcome && !is_run,
-            (State::Interrupted { .. }, Policy::Refuse) => told == Told::refused("outcome-unknown") && !is_run,
-            (State::Running, _) => told == Told::refused("in-flight") && !is_run,
+            (State::Interrupted { .. }, Policy::Refuse) => told == ClientAnswer::refused("outcome-unknown") && !is_run,
+            (State::Running, _) => told == ClientAnswer::refused("in-flight") && !is_run,
         };
         if !expected {
             self.wrong(key, &format!("was {state:?}; ran {is_run}, told {told:?}"));
@@ -231,19 +231,19 @@ impl<'a> World<'a> {
         self.keys[key].running = Some((gate, run));
     }
 
-    /// Lets that run end.
+    /// Ends the run that waits in the key's handler.
     pub(crate) async fn finish(&mut self, key: usize) {
         let Some((gate, run)) = self.keys[key].running.take() else { return };
         gate.open();
         let told = run.await.expect("the task does not panic");
-        if !matches!(told, Told::Outcome { .. }) {
+        if !matches!(told, ClientAnswer::Outcome { .. }) {
             self.wrong(key, &format!("was running; told {told:?}"));
         }
         let expires = self.time.now() + millis(self.keys[key].life.outcome());
         self.keys[key].state = State::Completed { expires };
     }
 
-    /// A run that is interrupted.
+    /// Leaves an interrupted run.
     pub(crate) async fn leave_interrupted(&mut self, key: usize) {
         self.forget_expired(key);
         if self.keys[key].state != State::Absent {
@@ -258,7 +258,7 @@ impl<'a> World<'a> {
         };
     }
 
-    /// Sweeps, and looks that nothing was swept that had not expired.
+    /// Sweeps, and checks that the store swept no record that had not expired.
     pub(crate) async fn sweep(&mut self) {
         self.swept += self.any.sweep(1_000).await.expect("the store works");
         let now = self.time.now();
@@ -270,7 +270,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Where a record past its time is met, its key is a new one.
+    /// Makes the key a new one if its record has expired.
     fn forget_expired(&mut self, key: usize) {
         let (now, key) = (self.time.now(), &mut self.keys[key]);
         if key.state.has_expired(now) {
@@ -280,7 +280,7 @@ impl<'a> World<'a> {
         }
     }
 
-    async fn send(&mut self, key: usize, act: Act) -> JoinHandle<Told> {
+    async fn send(&mut self, key: usize, act: Act) -> JoinHandle<ClientAnswer> {
         self.figures.requests += 1;
         let Key { life, .. } = self.keys[key];
         let (name, alias) = (self.keys[key].name.clone(), self.keys[key].alias());
@@ -291,7 +291,7 @@ impl<'a> World<'a> {
         let layer = IdempotencyLayer::new(self.any.clone()).on_interrupted(policy).on_in_flight(OnInFlight::Reject);
         let layer = layer.retention(life.outcome()).interrupted_retention(life.interrupted());
         let (history, runs, effect) = (self.history.clone(), Arc::clone(&self.runs), alias.clone());
-        // Each answer is another.
+        // Each answer differs from all others.
         let number = self.figures.requests;
         let handler = service_fn(move |_: Request<Body>| {
             history.effect(&effect);
@@ -302,7 +302,7 @@ impl<'a> World<'a> {
         let (history, ticket) = (self.history.clone(), self.history.sent(&alias, "charge"));
         tokio::spawn(async move {
             let Ok(response) = app.oneshot(post(&name, "amount=1000")).await;
-            let told = Told::of(&Answer::of(response).await);
+            let told = ClientAnswer::of(&Answer::of(response).await);
             history.answered(ticket, told.clone());
             told
         })
@@ -313,7 +313,7 @@ impl<'a> World<'a> {
         self.figures.violations.push(line);
     }
 
-    /// The keys of this life, and when the next of their records expires.
+    /// Returns the keys of this life.
     pub(crate) fn of(&self, life: Life) -> Vec<usize> {
         (0..self.keys.len()).filter(|key| self.keys[*key].life == life).collect()
     }
@@ -335,7 +335,7 @@ async fn handle(act: Act, number: usize) -> Response<Body> {
     match act {
         Act::Answers => {}
         Act::Waits(gate) => gate.pass().await,
-        // Without a message in the log.
+        // This leaves out the panic's message, which would be in the log.
         Act::Panics => std::panic::resume_unwind(Box::new("on purpose")),
     }
     format!("run {number}").into_response()

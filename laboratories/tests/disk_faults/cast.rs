@@ -1,14 +1,15 @@
-//! Which keys the scenario asks for.
+//! The keys that the scenario asks for.
 
 use laboratories::work::key;
 use laboratories::work::key::Kind;
 use testkit::history::Policy;
 
-/// Some keys of each sort. The first of all are what earlier processes did.
+/// The next key. [`of_each_sort`](Self::of_each_sort) takes some keys of each sort; earlier processes have used the
+/// first ones.
 pub(crate) struct Cast(pub(crate) u64);
 
 impl Cast {
-    /// The next key of this policy and kind whose outcome has at least so many bytes.
+    /// Returns the next key of this policy and kind whose outcome has at least `least` bytes.
     pub(crate) fn next(&mut self, policy: Policy, kind: Kind, least: usize) -> u64 {
         let fits = |key: u64| {
             let length = || key::outcome(key, 1).len();

@@ -1,4 +1,4 @@
-//! A disk that is really full: a small file system in memory, filled to the brim.
+//! A disk that is really full: a small file system in memory, filled to the last byte.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -16,10 +16,10 @@ use crate::points::{known, wrong_in};
 use crate::process::live;
 use crate::scenario::{Act, FILLER, plan_in};
 
-/// What is left when the store goes on: nothing, less than a block, and more than one.
+/// The space that is left when the store goes on: nothing, less than a block, and more than one.
 const LEFT: [u64; 4] = [0, 1_000, 20_000, 700_000];
 
-/// A file system of 24 MiB, as long as this lives.
+/// A mounted file system of 24 MiB. Dropping the value unmounts it.
 struct Small<'a>(&'a Path);
 
 impl<'a> Small<'a> {
@@ -35,25 +35,25 @@ impl<'a> Small<'a> {
 
 impl Drop for Small<'_> {
     fn drop(&mut self) {
-        // Lazily: a process that was killed may still be on its way out.
+        // The unmount is lazy: a process that was killed may not have ended yet.
         let _ = Command::new("umount").arg("-l").arg(self.0).status();
     }
 }
 
-/// What came of it.
+/// The figures of the full disks.
 #[derive(Default)]
 struct Came {
     violations: Vec<String>,
     acknowledged: usize,
-    /// Answers that were given, and not recorded.
+    /// The number of answers that were given and not recorded.
     unrecorded: usize,
-    /// The store failed, or could not be opened.
+    /// The number of times that the store failed or could not be opened.
     failed: usize,
-    /// It said that it is full.
+    /// The number of requests that the store refused because it was full.
     full: usize,
 }
 
-/// Fills disks. `None`: there are none.
+/// Fills disks and returns the figures, or `None` if no file system can be mounted.
 fn fill(act: fn(u64) -> Act) -> Option<Came> {
     let mut came = Came::default();
     for left in LEFT {
@@ -67,7 +67,7 @@ fn fill(act: fn(u64) -> Act) -> Option<Came> {
             }
         };
         came.violations.extend(live(&plan, directory.path(), None).err());
-        // A process that finds the disk full from the start.
+        // This process finds the disk full from the start.
         let again = plan_in(directory.path(), Act::Everything, 20);
         came.violations.extend(live(&again, directory.path(), None).err());
         let notes = notes::read_file(&plan.notes);
@@ -103,7 +103,7 @@ fn on_a_full_disk_nothing_false_is_said_and_with_room_again_all_is_there() {
     assert!(came.failed > 0 && came.acknowledged > 0, "it shows nothing");
 }
 
-/// As long as a store may take to notice that the disk has less.
+/// Sends new keys until the store notices that the disk has less space.
 async fn until_refused(lab: &Lab) {
     for number in 0..10_000 {
         if lab.post(&format!("new-{number}"), "a").await.refusal() == (503, "store-full".to_owned()) {
@@ -142,7 +142,7 @@ async fn runs_that_had_begun_before_there_was_less_left_are_all_recorded() {
     for answer in running {
         assert_eq!(answer.await.unwrap().status, 200);
     }
-    // And now there is nothing left at all.
+    // Now no space is left at all.
     std::fs::remove_file(directory.path().join(FILLER)).unwrap();
     crate::scenario::fill(directory.path(), 0);
     assert!(lab.post("k0", "a").await.is_replay());

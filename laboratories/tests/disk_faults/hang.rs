@@ -1,4 +1,4 @@
-//! A disk that hangs. It takes the watchdog's minute, so it belongs to the long form.
+//! A disk that hangs. The test takes the watchdog's minute, so it belongs to the long form.
 
 use laboratories::disk::quick_directory;
 use laboratories::work::notes;
@@ -9,7 +9,8 @@ use crate::points::{From, known, strike, wrong_in};
 use crate::process::live;
 use crate::scenario::{Act, plan_in};
 
-/// Which syncs after those of opening hang. Not the very first: one opening has a few more than the other.
+/// The syncs after those of opening that hang. The very first is not one of them: one opening has a few more than the
+/// other.
 const SYNCS: std::ops::Range<u64> = 8..16;
 
 #[test]

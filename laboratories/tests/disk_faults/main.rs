@@ -1,17 +1,17 @@
-//! Where the disk fails, nothing false is said: each write, each change of a name and each sync of a scenario fails in
-//! turn, once or from then on, with "no space" or "I/O error", while opening too.
+//! The store says nothing false when the disk fails. Each write, each change of a name and each sync of a scenario
+//! fails in turn, once or from then on, with "no space" or "I/O error". Those of opening fail too.
 //!
-//! Then: the process ends by itself, what it said agrees with its store's health, and after a start with a sound disk
-//! all that it acknowledged is there and nothing has run twice. As the kernel may drop what it failed to write, the
-//! same is asked of the directory as a power cut would have left it.
+//! Then the process ends by itself, and its answers agree with its store's health. After a start with a sound disk,
+//! every acknowledged key is there and nothing has run twice. The kernel may drop what it failed to write, so the test
+//! checks the same in the directory that a power cut would have left.
 //!
-//! The long form, with every point; its last line has the figures:
+//! The long form takes every point; its last line has the figures:
 //!
 //! ```text
 //! DISK_FAULTS=all cargo test -p laboratories --test disk_faults -- --nocapture
 //! ```
 //!
-//! The short form takes some of them, and every one while the store is opened.
+//! The short form takes some of the points, and every one of opening.
 //!
 //! The control has a disk that leaves out the same writes and syncs without an error.
 #![cfg(target_os = "linux")]
@@ -32,13 +32,13 @@ use testkit::control::violations_with;
 use points::{Came, From, MODES, Point, strike};
 
 const TEST: &str = "a_disk_that_fails_at_any_point_makes_nothing_false";
-/// Processes at a time: most of them wait.
+/// The number of processes at a time: most of them wait.
 const PROCESSES: usize = 4;
-/// Points of the short form, besides those of opening.
+/// The number of points of the short form, without those of opening.
 const SAMPLES: u64 = 6;
 const SHOWN: usize = 20;
 
-/// What it has come to.
+/// The figures of all points.
 #[derive(Debug, Default)]
 struct Figures {
     points: usize,
@@ -48,7 +48,7 @@ struct Figures {
     poisoned: usize,
     stuck: usize,
     acknowledged: usize,
-    /// Errors of opening that don't say what to do.
+    /// The errors of opening that don't say what to do.
     unhelpful: Vec<String>,
     violations: Vec<String>,
 }
@@ -92,7 +92,7 @@ fn a_disk_that_fails_at_any_point_makes_nothing_false() {
     assert!(!all || figures.stuck == 0, "every request is answered");
 }
 
-/// Every point, or some of them.
+/// Returns every point, or some of them.
 fn points_of(all: bool) -> Vec<Point> {
     let mut points = Vec::new();
     for from in [From::Nothing, From::Something] {
@@ -107,7 +107,7 @@ fn points_of(all: bool) -> Vec<Point> {
             let (opened, last) = (mode.reaches(opening), mode.reaches(came.counts.calls));
             assert!(0 < opened && opened < last, "{mode:?}: {opened} points of opening, {last} in all");
             let taken = |n: &u64| {
-                // While opening, each point in one of the ways.
+                // In the short form, each point of opening fails in one of the ways.
                 let samples = (last - opened).div_ceil(SAMPLES);
                 all || if *n <= opened {
                     *n % MODES.len() as u64 == number as u64
@@ -134,7 +134,7 @@ fn report(figures: &Figures) {
     );
     assert_eq!(count, 0);
     assert_eq!(unhelpful.len(), 0, "an error of opening says what to do");
-    // Threads of sled's own may do a little less in one run than in the other.
+    // sled's own threads may do a little less in one run than in the other.
     assert!(struck * 10 >= points * 9 && *opening > 0 && *poisoned > 0 && *acknowledged > 0, "it shows nothing");
 }
 

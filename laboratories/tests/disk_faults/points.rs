@@ -1,4 +1,4 @@
-//! The points at which the disk fails, and what comes of each.
+//! The points at which the disk fails, and the consequences of each.
 
 use std::sync::OnceLock;
 
@@ -17,7 +17,7 @@ use crate::scenario::{Act, START, plan_in};
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
-/// How the disk fails: which calls, once or from then on, and why.
+/// A way in which the disk fails: the calls, once or from then on, and the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mode {
     kinds: &'static str,
@@ -25,18 +25,18 @@ pub(crate) struct Mode {
     errno: i32,
 }
 
-/// A full disk takes no bytes and no names; a broken one does not sync either.
+/// The modes of failure. A full disk takes no bytes and no names; a broken one does not sync either.
 pub(crate) const MODES: [Mode; 5] = [
     Mode { kinds: "write,entry", always: false, errno: ENOSPC },
     Mode { kinds: "write,entry", always: true, errno: ENOSPC },
     Mode { kinds: "write,entry,sync", always: false, errno: EIO },
     Mode { kinds: "write,entry,sync", always: true, errno: EIO },
-    // Some file systems find room for what was written only when it is synced.
+    // Some file systems find room for written bytes only when these are synced.
     Mode { kinds: "sync", always: false, errno: ENOSPC },
 ];
 
 impl Mode {
-    /// Returns how many points there are, of so many calls.
+    /// Returns the number of points for these numbers of calls.
     pub(crate) fn reaches(&self, calls: [u64; 3]) -> u64 {
         let kinds = ["write", "entry", "sync"];
         kinds
@@ -48,12 +48,12 @@ impl Mode {
     }
 }
 
-/// Where the scenario begins.
+/// The state in which the scenario begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
-    /// With a directory that is not there yet.
+    /// The directory does not exist yet.
     Nothing,
-    /// With what an earlier process left.
+    /// The directory is the one that an earlier process left.
     Something,
 }
 
@@ -71,7 +71,7 @@ impl Point {
     }
 }
 
-/// What came of a point.
+/// The consequences of a point.
 #[derive(Debug, Default)]
 pub(crate) struct Came {
     pub(crate) counts: Counts,
@@ -85,7 +85,7 @@ impl Came {
         self.notes.iter().any(|note| matches!(note, Note::Found(found) if wanted(found)))
     }
 
-    /// The errors of opening that name neither the directory nor a remedy.
+    /// Returns the errors of opening that do not name both the directory and a remedy.
     pub(crate) fn unhelpful(&self) -> impl Iterator<Item = &String> {
         self.notes.iter().filter_map(|note| match note {
             Note::Found(Found::NotOpened(error)) if !says_what_to_do(error) => Some(error),
@@ -94,7 +94,7 @@ impl Came {
     }
 }
 
-/// The directory that an earlier process left, and what it noted.
+/// Returns the directory that an earlier process left, and the notes of that process.
 fn earlier() -> &'static (Image, Vec<Note>) {
     static EARLIER: OnceLock<(Image, Vec<Note>)> = OnceLock::new();
     EARLIER.get_or_init(|| {
@@ -105,7 +105,7 @@ fn earlier() -> &'static (Image, Vec<Note>) {
     })
 }
 
-/// Lets the scenario live with a fault, or without one, and judges what it said and what it left.
+/// Runs the scenario with a fault, or without one, and judges its answers and its directory.
 pub(crate) fn strike(point: Option<Point>, from: From, patience: u64) -> Came {
     let directory = quick_directory();
     let plan = plan_in(directory.path(), Act::Everything, patience);
@@ -134,7 +134,7 @@ pub(crate) fn known(notes: &[Note]) -> Known {
     Known { standings, histories }
 }
 
-/// What the process itself found wrong.
+/// Returns the violations that the process itself found.
 pub(crate) fn wrong_in(notes: &[Note]) -> Vec<String> {
     let wrong = |note: &Note| match note {
         Note::Found(Found::Wrong(what)) => Some(what.clone()),
@@ -143,7 +143,7 @@ pub(crate) fn wrong_in(notes: &[Note]) -> Vec<String> {
     notes.iter().filter_map(wrong).collect()
 }
 
-/// The directory or file, and what the operator can do.
+/// Returns whether the error names a directory or a file, and a remedy for the operator.
 fn says_what_to_do(error: &str) -> bool {
     let remedies = ["check ", "free ", "restore ", "restart ", "stop ", "start a new"];
     error.contains("/data") && remedies.iter().any(|remedy| error.contains(remedy))

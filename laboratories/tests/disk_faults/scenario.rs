@@ -1,5 +1,5 @@
-//! The scenario, in a process of its own under the preloaded library: one thing after the other, so that the n-th write
-//! is the same one each time. What it says goes to a file outside of the directory whose disk fails.
+//! The scenario, in a process of its own under the preloaded library. It does one thing after the other, so that the
+//! n-th write is the same one each time. Its notes go to a file outside of the directory whose disk fails.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -21,50 +21,50 @@ use tower_idempotency::store::{Health, Store as _};
 
 use crate::cast::Cast;
 
-/// The variable that holds the plan of such a process.
+/// The variable that holds the plan of a process of the scenario.
 pub(crate) const PLAN: &str = "DISK_FAULTS_PLAN";
 pub(crate) const START: u64 = 1_000_000_000;
-/// Closing is bounded by ten seconds, and the machine may be busy.
+/// The time in which a store must close: the store allows ten seconds, and the machine may be busy.
 const CLOSES_WITHIN: Duration = Duration::from_secs(20);
 const CACHE: u64 = 1 << 20;
-/// What is left free where that is asked for.
+/// The free space below which the store takes no new keys, in the acts that ask for it.
 const MARK: u64 = 4 << 20;
 
-/// What a process does.
+/// The act of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Act {
-    /// What later processes find.
+    /// Leaves a directory for later processes.
     Prepare,
-    /// Everything.
+    /// Goes through the whole scenario.
     Everything,
-    /// It fills the disk in the middle, but for so many bytes, and goes on.
+    /// Fills the disk in the middle, except for this many bytes, and goes on.
     Fill(u64),
-    /// The same, and before it is full there is less left than [`MARK`], at which the store takes no new keys.
+    /// Does the same; before the disk is full, less is left than [`MARK`], at which the store takes no new keys.
     FillBelowMark(u64),
-    /// It waits for a sync that never returns.
+    /// Waits for a sync that never returns.
     Hang,
 }
 
-/// What one process does, and where.
+/// The act of one process, and its directories.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// The path of the store's directory.
     pub(crate) data: PathBuf,
     pub(crate) notes: PathBuf,
-    /// Where the preloaded library counts.
+    /// The path at which the preloaded library counts.
     pub(crate) counts: PathBuf,
     pub(crate) act: Act,
-    /// For how long an answer is waited for, in seconds.
+    /// The time for which the process waits for an answer, in seconds.
     pub(crate) patience: u64,
 }
 
-/// The plan, if this process is one of the scenario.
+/// Returns the plan if this process is one of the scenario.
 pub(crate) fn plan() -> Option<Plan> {
     let plan = std::env::var(PLAN).ok()?;
     Some(serde_json::from_str(&plan).expect("a plan"))
 }
 
-/// Does what the plan says, and ends the process, whatever its threads are stuck in.
+/// Carries out the plan, and ends the process, whatever its threads are stuck in.
 pub(crate) fn run(plan: Plan) -> ! {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let (notes, clock) = (Notes::open(&plan.notes), ManualClock::new(Timestamp::from_millis(START)));
@@ -88,7 +88,7 @@ struct Scenario {
     truth: Truth,
     tickets: AtomicU64,
     refused: AtomicU64,
-    /// Keys whose answers this process gives from memory alone.
+    /// The keys whose answers this process gives from memory alone.
     unrecorded: Mutex<HashSet<u64>>,
 }
 
@@ -121,7 +121,7 @@ impl Scenario {
         self.again(&operations, &first).await;
         self.settle(&operations, &first).await;
         self.together(&operations, &second).await;
-        // What was there before is over, and swept.
+        // The records from before have expired, and are swept.
         self.notes.write(&Note::Clock(START + RETENTION));
         self.clock.advance(Duration::from_millis(RETENTION));
         let swept = operations.sweep().await;
@@ -143,7 +143,7 @@ impl Scenario {
         }
         fill(&self.plan.data, left);
         self.all(&operations, &second).await;
-        // What was acknowledged is answered from memory, or refused.
+        // The answer to an acknowledged key comes from memory, or is a refusal.
         self.all(&operations, &first).await;
         self.close(operations).await;
         if let Some(operations) = self.open() {
@@ -155,7 +155,7 @@ impl Scenario {
     async fn hang(&self, mut cast: Cast) {
         let Some(operations) = self.open() else { return };
         match self.see_it_hang(&operations, &cast.of_each_sort()).await {
-            // One of sled's own, in the background, without a waiter.
+            // The sync was one of sled's own, in the background, without a waiter.
             None => {}
             Some((Some(_), Some(Health::Poisoned { reason }))) if !reason.is_empty() => {
                 self.found(Found::Poisoned(reason));
@@ -166,8 +166,8 @@ impl Scenario {
         self.close(operations).await;
     }
 
-    /// Asks until a request is refused, or all are answered. What the health becomes, if one was refused: slow and
-    /// poisoned.
+    /// Asks until a request is refused or all are answered. If one was refused, returns the store's health once it is
+    /// slow and once it is poisoned.
     async fn see_it_hang(&self, operations: &Operations, keys: &[u64]) -> Option<(Option<Health>, Option<Health>)> {
         let watching = async {
             let slow = self.health_becomes(operations, |health| matches!(health, Health::Slow { .. })).await;
@@ -226,14 +226,14 @@ impl Scenario {
         }
     }
 
-    /// Retries those about which the application is asked.
+    /// Retries the keys whose policy asks the application.
     async fn again(&self, operations: &Operations, keys: &[u64]) {
         for key in keys.iter().filter(|key| key::policy(**key) == Policy::Reconcile) {
             self.ask(operations, *key).await;
         }
     }
 
-    /// Some at a time, so that they share a sync.
+    /// Asks for all keys at once, so that they share a sync.
     async fn together(&self, operations: &Operations, keys: &[u64]) {
         futures_util::future::join_all(keys.iter().map(|key| self.ask(operations, *key))).await;
     }
@@ -246,7 +246,7 @@ impl Scenario {
         let Ok(said) = tokio::time::timeout(patience, operations.ask(key, false)).await else {
             self.stuck(operations);
         };
-        // Of those that are asked together, any may be the one: then it is said of all.
+        // Any of the keys that are asked for together may be the unrecorded one, so all of them count as such.
         if operations.unrecorded() > before {
             self.unrecorded.lock().unwrap().insert(key);
         }
@@ -257,12 +257,12 @@ impl Scenario {
         self.agree(operations, refused || !recorded, &format!("{key}, told {said:?}, recorded: {recorded}"));
     }
 
-    /// After an error of the store, it is poisoned, with a reason.
+    /// Checks that the store is poisoned, with a reason, after it failed.
     fn agree(&self, operations: &Operations, failed: bool, what: &str) {
         match operations.store.health() {
             Health::Poisoned { reason } if !reason.is_empty() => self.found(Found::Poisoned(reason)),
             Health::Slow { .. } => {}
-            // A request may have lost its patience a moment before the store is called slow.
+            // A request may time out a moment before the store is called slow.
             Health::Good if self.plan.act == Act::Hang => {}
             health if failed => self.wrong(format!("{what}: the store failed, and its health is {health:?}")),
             Health::Good => {}
@@ -270,7 +270,7 @@ impl Scenario {
         }
     }
 
-    /// No answer comes. The store's health has to say so; there is nothing more to be seen.
+    /// Checks that the store's health says so when no answer comes, and ends the process: nothing more can be seen.
     fn stuck(&self, operations: &Operations) -> ! {
         match operations.store.health() {
             Health::Slow { .. } | Health::Poisoned { .. } => self.found(Found::Stuck),
@@ -307,7 +307,7 @@ impl Scenario {
 /// The file that fills the disk.
 pub(crate) const FILLER: &str = "filler";
 
-/// Takes all space but `left` bytes.
+/// Takes all space except for `left` bytes.
 pub(crate) fn fill(directory: &Path, left: u64) {
     use std::io::Write as _;
     let path = directory.join(FILLER);
@@ -318,7 +318,7 @@ pub(crate) fn fill(directory: &Path, left: u64) {
     filler.set_len(length.saturating_sub(left)).expect("less needs no room");
 }
 
-/// A plan for a process whose files are in `directory`.
+/// Returns a plan for a process whose files are in `directory`.
 pub(crate) fn plan_in(directory: &Path, act: Act, patience: u64) -> Plan {
     let (data, notes) = (directory.join("data"), directory.join("said"));
     for directory in [&data, &notes] {

@@ -1,24 +1,27 @@
-//! What else can be asked: unsettled keys, figures, what an answer counts as.
+//! The checker's other results: unsettled keys, figures, and the kinds of answers.
 
-use crate::*;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use testkit::Answer;
+use testkit::history::{ClientAnswer, History, Policy};
+
+use crate::{CHARGE, KEY, breaks, play, played};
 
 #[test]
 fn a_key_is_unsettled_while_its_last_answer_is_no_outcome() {
-    let history = History::new(Policy::Rerun);
-    tell(&history, [Told::Nothing]);
+    let history = played(Policy::Rerun, "nothing");
     assert_eq!(history.unsettled(), [KEY]);
-    tell(&history, [outcome("charged"), Told::Nothing]);
-    assert!(history.unsettled().is_empty(), "nothing is no answer");
-    tell(&history, [refused("in-flight")]);
+    play(&history, "charged nothing other=key-reused");
+    assert!(history.unsettled().is_empty(), "nothing is no answer, and another request is not the owner");
+    play(&history, "in-flight");
     assert_eq!(history.unsettled(), [KEY]);
 }
 
 #[test]
 fn a_forgotten_key_leaves_its_violations_and_its_place_in_the_figures() {
-    let history = History::new(Policy::Refuse);
-    tell(&history, [outcome("charged")]);
+    let history = played(Policy::Refuse, "charged");
     history.forget(KEY);
-    assert_breaks(2, &history);
+    assert!(breaks(2, &history.violations()), "{history:?}");
     assert_eq!((history.keys(), history.acknowledged()), (1, 1));
     history.effect(KEY);
     assert_eq!(history.violations().len(), 2, "no request asked for an effect that comes later");
@@ -29,7 +32,7 @@ fn keys_are_judged_one_by_one_whatever_clone_was_told() {
     let history = History::new(Policy::Refuse);
     for number in 0..3 {
         let (key, clone) = (format!("key {number}"), history.clone());
-        clone.answered(clone.sent(&key, CHARGE), outcome("charged"));
+        clone.answered(clone.sent(&key, CHARGE), ClientAnswer::outcome("charged"));
         (0..number).for_each(|_| clone.effect(&key));
     }
     assert_eq!((history.keys(), history.acknowledged()), (3, 3));
@@ -50,10 +53,10 @@ fn a_problem_is_a_refusal_and_any_other_answer_an_outcome() {
         "application/problem+json",
         r#"{"type":"https://docs.example/problem#outcome-unknown"}"#,
     );
-    assert_eq!(Told::of(&problem), refused("outcome-unknown"));
+    assert_eq!(ClientAnswer::of(&problem), ClientAnswer::refused("outcome-unknown"));
     let charged = answer(StatusCode::OK, "text/plain", "charged");
-    assert_eq!(Told::of(&charged), outcome("200 charged"));
+    assert_eq!(ClientAnswer::of(&charged), ClientAnswer::outcome("200 charged"));
     let declined = answer(StatusCode::PAYMENT_REQUIRED, "text/plain", "declined");
     let bytes = Bytes::from_static(b"402 declined");
-    assert_eq!(Told::of(&declined), Told::Outcome { bytes, success: false, recorded: true });
+    assert_eq!(ClientAnswer::of(&declined), ClientAnswer::Outcome { bytes, success: false, recorded: true });
 }

@@ -1,4 +1,4 @@
-//! Requests at a fixed rate, whether or not they are answered, over a few HTTP/2 connections.
+//! Requests at a fixed rate, answered or not, over a few HTTP/2 connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use testkit::{Call, Connection};
 use tokio::task::JoinSet;
 
-/// Connections for new keys, whose answers may take a while, and for the others.
+/// The number of connections for new keys, whose answers may take a while, and for the other requests.
 const FOR_KEYS: usize = 96;
 const FOR_OTHERS: usize = 4;
-/// How many requests of each other kind there are in a second.
+/// The number of requests of each other kind in a second.
 const OTHERS_PER_SECOND: usize = 50;
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     NewKey,
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     Health,
 }
 
-/// How it was answered.
+/// The answer to a request, and the time that it took.
 #[derive(Debug, Clone)]
 pub(crate) struct Came {
     pub(crate) status: Option<u16>,
@@ -33,7 +33,7 @@ pub(crate) struct Came {
     took: Duration,
 }
 
-/// How long requests of one kind took.
+/// The times that requests of one kind took.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies {
     took: Vec<Duration>,
@@ -52,13 +52,13 @@ impl Latencies {
     }
 }
 
-/// What a load has come to.
+/// The figures of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) charged: usize,
     pub(crate) overloaded: usize,
     pub(crate) unavailable: usize,
-    /// Answered otherwise, and not at all.
+    /// The requests that got another answer, and those that got none.
     pub(crate) other: usize,
     pub(crate) unanswered: usize,
     charged_keys: Vec<String>,
@@ -103,7 +103,7 @@ impl Figures {
     }
 }
 
-/// The connections.
+/// The connections, and the keys that were sent over them.
 #[derive(Clone)]
 pub(crate) struct Clients {
     for_keys: Arc<Vec<Connection>>,
@@ -130,7 +130,7 @@ impl Clients {
         }
     }
 
-    /// Sends new keys at `rate` a second, and a few requests of all other kinds, for so long; and waits for their
+    /// Sends new keys at `rate` a second, and a few requests of all other kinds, for `time`, and waits for their
     /// answers.
     pub(crate) async fn load(&self, time: Duration, rate: usize) -> Figures {
         let mut tick = tokio::time::interval(Duration::from_millis(10));
@@ -161,17 +161,17 @@ impl Clients {
         figures
     }
 
-    /// A charge with this key.
+    /// Sends a charge with this key.
     pub(crate) async fn send_key(&self, key: &str) -> Came {
         self.ask(&self.for_keys, charge(key)).await
     }
 
-    /// The same, with another server.
+    /// Returns the same clients, connected to another server.
     pub(crate) async fn reconnected(&self, address: SocketAddr) -> Self {
         Self { keys: Arc::clone(&self.keys), remembered: "another".to_owned(), ..Self::connect(address).await }
     }
 
-    /// A charge with this key, on one of the other connections.
+    /// Sends a charge with this key on one of the other connections.
     pub(crate) async fn send_other(&self, key: &str) -> Came {
         self.ask(&self.for_others, charge(key)).await
     }
@@ -179,7 +179,7 @@ impl Clients {
     pub(crate) async fn send(&self, kind: Kind) -> Came {
         let request = match kind {
             Kind::NewKey | Kind::Remembered => charge(&self.remembered),
-            // It charges nothing: its fields are missing.
+            // This request charges nothing: its fields are missing.
             Kind::NoKey => Call::post("/v1/charges", ""),
             Kind::Health => Call::get("/healthz"),
         };

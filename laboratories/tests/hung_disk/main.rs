@@ -1,16 +1,16 @@
-//! A disk that hangs and comes back, under a payment server that is sent new keys all the while: every read, write and
-//! sync below its data directory waits for as long as a file of the test's is there.
+//! A disk that hangs and comes back, under a payment server that gets new keys all the while. Every read, write and
+//! sync below its data directory waits for as long as a file of the test's exists.
 //!
-//! Asked of it:
+//! The promises:
 //! 1. Requests without a key, replays from memory and the health endpoint are answered all the while.
 //! 2. Every request with a new key is answered: with a charge, or with a refusal that says to come again.
-//! 3. A replay that has to be read from the disk is answered too: it is refused until the disk answers.
-//! 4. What was refused did not take place, and left no record: the store holds as many records as there were charges.
+//! 3. A replay that must be read from the disk is answered too: it is refused until the disk answers.
+//! 4. A refused request did not take place, and left no record: the store holds as many records as there were charges.
 //! 5. The process takes little more memory than before.
-//! 6. When the disk is back, a new key is served, and what was refused is charged when it is sent again.
+//! 6. When the disk is back, a new key is served, and a refused request is charged when it is sent again.
 //!
-//! The long form is run on a quiet machine. It asserts figures, too: a new key is served within a second of the disk's
-//! return, and at the 99th percentile what needs no disk takes at most twice as long as before.
+//! The long form needs a quiet machine. It asserts figures, too: a new key is served within a second of the disk's
+//! return, and at the 99th percentile a request that needs no disk takes at most twice as long as before.
 //!
 //! ```text
 //! HUNG_DISK=30 cargo test --release -p laboratories --test hung_disk -- --nocapture
@@ -26,19 +26,23 @@ use std::time::{Duration, Instant};
 
 use laboratories::disk::{counts, preload, quick_directory};
 use load::{Came, Clients, Kind, Latencies};
+use testkit::dice::number;
 use testkit::payment_server::Setup;
+use testkit::process::memory;
 use tower_idempotency::SledStore;
 
-/// Charges of an earlier process, which are on disk alone.
+/// The number of charges of an earlier process, which are on disk alone.
 const COLD: usize = 20;
-/// The most memory that the process may take beyond what it took before the disk hung.
+/// The most memory that the process may take in addition to its memory before the disk hung.
 const MORE_MEMORY: u64 = 512 * 1024 * 1024;
-/// How long the test waits for what will come about once the disk is back.
+/// The name of the memory that a process has, in `/proc`.
+const RESIDENT: &str = "VmRSS:";
+/// The time for which the test waits for a state that comes about once the disk is back.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing_is_done_for_who_was_told_no() {
-    let seconds: Option<u64> = std::env::var("HUNG_DISK").ok().map(|text| text.parse().expect("a number of seconds"));
+    let seconds: Option<u64> = number("HUNG_DISK");
     let (hang, rate) = (Duration::from_secs(seconds.unwrap_or(4)), if seconds.is_some() { 2_000 } else { 300 });
     let directory = quick_directory();
     let hangs = directory.path().join("hangs");
@@ -58,11 +62,11 @@ async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing
     assert_eq!(clients.send(Kind::Remembered).await.status, Some(200));
     let base = clients.load(Duration::from_secs(seconds.map_or(2, |_| 10)), rate).await;
     let cold_keys = base.charged_keys(COLD);
-    let before = memory(server.id());
+    let before = memory(server.id(), RESIDENT);
     let others = clients;
     server.stop().await;
 
-    // All that was charged so far is now on disk alone, but for one.
+    // All charges so far, except for one, are now on disk alone.
     let server = setup.start();
     let clients = others.reconnected(server.address).await;
     drop(others);
@@ -85,7 +89,7 @@ async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing
         }
         assert!(returned.elapsed() < GIVE_UP, "new keys stay refused: {came:?}, {}", log.text());
     };
-    // What was refused is charged now; sampled.
+    // The refused requests are charged now; the test takes a sample of them.
     let refused: Vec<_> = hung.refused_keys().into_iter().step_by(97).collect();
     for key in &refused {
         let again = eventually_charged(&clients, key).await;
@@ -94,7 +98,7 @@ async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing
     for came in ask_cold().await {
         assert!(came.status == Some(200) && came.is_replay, "{came:?}");
     }
-    // Those of the loads, one that each process remembers, and the first one after.
+    // The charges are those of the loads, one that each process remembers, and the first one after the hang.
     let charges = base.charged + hung.charged + refused.len() + 3;
     let listed = server.charges().await.len();
     server.stop().await;
@@ -162,17 +166,10 @@ fn word_of(name: &str, value: &OsString) -> OsString {
     word
 }
 
-/// What a process has in memory, in bytes.
-fn memory(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has some");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
-}
-
 async fn most_memory(process: u32, time: Duration) -> u64 {
     let (began, mut most) = (Instant::now(), 0);
     while began.elapsed() < time {
-        most = most.max(memory(process));
+        most = most.max(memory(process, RESIDENT));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     most

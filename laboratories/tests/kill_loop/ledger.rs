@@ -1,4 +1,4 @@
-//! The server's ledger: which charges were made. It is append-only and synced, so that nothing ever goes from it.
+//! The server's ledger: the charges that were made. It is append-only and synced, so that no charge ever goes from it.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ pub(crate) struct Charge {
     pub(crate) description: String,
 }
 
-/// What has been read of it so far.
+/// The part of the ledger that was read so far.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     ids: HashSet<String>,
@@ -30,18 +30,18 @@ impl Ledger {
         self.ids.contains(id)
     }
 
-    /// So many requests were sent which may each have made a charge.
+    /// Counts requests that may each have made a charge.
     pub(crate) fn expect(&mut self, requests: usize) {
         self.unread += requests;
     }
 
-    /// Reads the charges made since the last time. No run may be under way: charges are listed in the order of their
-    /// beginnings.
-    pub(crate) async fn news(&mut self, server: &Server) -> Vec<Charge> {
+    /// Reads the charges made since the last time. No run may be under way: charges are listed in the order in which
+    /// they began.
+    pub(crate) async fn new_charges(&mut self, server: &Server) -> Vec<Charge> {
         let mut limit = self.unread + 100;
         let list = loop {
             let list = read(server, limit).await;
-            // The newest come first; beyond one that is known, all are.
+            // The newest charges come first; all charges after a known one are known.
             let reaches = list.data.last().is_none_or(|last| self.ids.contains(&last.id));
             if reaches || !list.has_more {
                 break list;
@@ -52,7 +52,8 @@ impl Ledger {
         list.data.into_iter().filter(|charge| self.ids.insert(charge.id.clone())).collect()
     }
 
-    /// Reads it all: the charges that were missed before, and the ids of those that have gone from it.
+    /// Reads the whole ledger, and returns the charges that were missed before, and the ids of those that have gone
+    /// from it.
     pub(crate) async fn whole(&self, server: &Server) -> (Vec<Charge>, Vec<String>) {
         let list = read(server, 1_000_000).await;
         assert!(!list.has_more, "too many charges for one list");
@@ -67,7 +68,7 @@ async fn read(server: &Server, limit: usize) -> List {
     serde_json::from_slice(&answer.body).expect("a list of charges")
 }
 
-/// The charges that a log names: `ch_` and 32 hex digits.
+/// Returns the charges that a log names: `ch_` and 32 hex digits.
 pub(crate) fn named(log: &str) -> impl Iterator<Item = String> {
     log.match_indices("ch_").filter_map(|(at, _)| {
         let id = log.get(at..at + 35)?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use testkit::dice::below;
-use testkit::history::{History, Told};
+use testkit::history::{ClientAnswer, History};
 use testkit::payment_server::Server;
 use testkit::{Answer, Call, Connection};
 use tokio::sync::watch;
@@ -15,15 +15,10 @@ use tokio::task::JoinSet;
 use crate::policies::Treatment;
 
 pub(crate) const CLIENTS: usize = 32;
-/// No answer for so long: the server is stuck, and not only slow.
+/// The time without an answer after which the server is stuck, and not only slow.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
-/// A time below `bound`.
-pub(crate) fn random_time(bound: Duration) -> Duration {
-    bound.mul_f64(f64::from(u16::try_from(below(65_536)).unwrap()) / 65_536.0)
-}
-
-/// A key, and what is to be charged with it.
+/// A key, and the charge that is sent with it.
 #[derive(Debug, Clone)]
 pub(crate) struct Intent {
     pub(crate) key: String,
@@ -31,23 +26,20 @@ pub(crate) struct Intent {
 }
 
 impl Intent {
-    /// The key is the charge's description too, by which it is found in the ledger.
     pub(crate) fn call(&self) -> Call {
-        let mut call = Call::charge(&self.key, self.source);
-        call.body.push_str(&format!("&description={}", self.key));
-        call
+        Call::charge_of(&self.key, self.source)
     }
 
-    /// Sends it once, and writes down what came of it. `None`: the connection broke.
+    /// Sends the charge once, and enters the answer into the history. Returns `None` if the connection broke.
     pub(crate) async fn send(
         &self,
         connection: &mut Connection,
         history: &History,
         treatment: Treatment,
-    ) -> Option<(Told, Answer)> {
+    ) -> Option<(ClientAnswer, Answer)> {
         let sent = history.sent(&self.key, self.source);
         let Ok(answer) = connection.send(&self.call()).await else {
-            history.answered(sent, Told::Nothing);
+            history.answered(sent, ClientAnswer::Nothing);
             return None;
         };
         let told = told(&answer, treatment);
@@ -56,54 +48,50 @@ impl Intent {
     }
 }
 
-/// Under `Rerun` a server's own failure frees the key, and is no outcome.
-fn told(answer: &Answer, treatment: Treatment) -> Told {
-    match Told::of(answer) {
-        Told::Outcome { .. } if treatment.reruns && answer.status.is_server_error() => {
-            Told::Refused(format!("released, {}", answer.status))
+/// Returns the answer as the history has it. Under `Rerun` a server's own failure frees the key, and is no outcome.
+fn told(answer: &Answer, treatment: Treatment) -> ClientAnswer {
+    match ClientAnswer::of(answer) {
+        ClientAnswer::Outcome { .. } if treatment.reruns && answer.status.is_server_error() => {
+            ClientAnswer::Refused(format!("released, {}", answer.status))
         }
         told => told,
     }
 }
 
-/// When to kill.
+/// The moment of a kill.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Moment {
-    /// After so many answers.
+    /// The moment after this many answers.
     Answers(usize),
-    /// After so long.
+    /// The moment after this time.
     Time(Duration),
-    /// After so long, and then so many answers more.
-    Later(Duration, usize),
 }
 
-/// What is to be sent.
+/// The requests of one life of a server.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) history: History,
     pub(crate) treatment: Treatment,
-    /// Keys of earlier lives, which go first, and whether they were interrupted.
+    /// The keys of earlier lives, which go first, and whether each was interrupted.
     pub(crate) retries: Vec<(Intent, bool)>,
-    /// How new keys begin.
+    /// The prefix of new keys.
     pub(crate) name: String,
-    /// Whether one key in eight is sent by two clients at once.
-    pub(crate) duplicates: bool,
-    /// Whether the first new charge takes two seconds.
+    /// `true` if the first new charge takes two seconds.
     pub(crate) slow: bool,
 }
 
-/// How a life under load ended.
+/// The results of a life under load.
 #[derive(Debug, Default)]
 pub(crate) struct Ended {
     /// The new keys.
     pub(crate) fresh: Vec<Intent>,
     pub(crate) answers: usize,
-    /// Requests that got no answer, and how many of them were retries of what was interrupted before.
+    /// The number of requests that got no answer, and of those among them that retried an interrupted run.
     pub(crate) cut: usize,
     pub(crate) cut_again: usize,
 }
 
-/// What the clients share.
+/// The state that the clients share.
 #[derive(Debug)]
 struct Work {
     address: SocketAddr,
@@ -126,16 +114,13 @@ pub(crate) async fn until_killed(server: &mut Server, mut load: Load, moment: Mo
     for _ in 0..CLIENTS {
         clients.spawn(client(Arc::clone(&work)));
     }
-    let (time, more) = match moment {
-        Moment::Answers(count) => (Duration::ZERO, count),
-        Moment::Time(time) => (time, 0),
-        Moment::Later(time, count) => (time, count),
-    };
-    tokio::time::sleep(time).await;
-    let enough = *answered.borrow() + more;
-    let enough = tokio::time::timeout(GIVE_UP, answered.wait_for(|answers| *answers >= enough)).await;
-    assert!(matches!(enough, Ok(Ok(_))), "the server does not answer: {}", server.log.text());
-    drop(enough);
+    match moment {
+        Moment::Answers(count) => {
+            let enough = tokio::time::timeout(GIVE_UP, answered.wait_for(|answers| *answers >= count)).await;
+            assert!(matches!(enough, Ok(Ok(_))), "the server does not answer: {}", server.log.text());
+        }
+        Moment::Time(time) => tokio::time::sleep(time).await,
+    }
     server.kill();
     clients.join_all().await;
     let fresh = std::mem::take(&mut *work.fresh.lock().unwrap());
@@ -143,7 +128,7 @@ pub(crate) async fn until_killed(server: &mut Server, mut load: Load, moment: Mo
     Ended { fresh, answers: *answered.borrow(), cut, cut_again }
 }
 
-/// One request after the other, until the server is gone.
+/// Sends one request after the other, until the server is gone.
 async fn client(work: Arc<Work>) {
     let Ok(mut connection) = Connection::http1(work.address).await else { return };
     loop {
@@ -158,14 +143,14 @@ async fn client(work: Arc<Work>) {
 }
 
 impl Work {
-    /// What to send next, and whether it was interrupted in an earlier life.
+    /// Returns the next charge to send, and whether it was interrupted in an earlier life.
     fn next(&self) -> (Intent, bool) {
         if let Some(retry) = self.retries.lock().unwrap().pop() {
             return retry;
         }
         let mut fresh = self.fresh.lock().unwrap();
-        if self.load.duplicates
-            && below(8) == 0
+        // Two clients send one key in eight at once.
+        if below(8) == 0
             && let Some(other) = fresh.last()
         {
             return (other.clone(), false);

@@ -1,24 +1,21 @@
 //! The policies, and the arguments of the example server for them.
 
 use testkit::history::Policy;
-use testkit::payment_server;
 
-/// How the server treats what was interrupted, and what that promises.
+/// The server's treatment of an interrupted run, and the promise of that treatment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Treatment {
     pub(crate) name: &'static str,
     pub(crate) arguments: &'static str,
     pub(crate) policy: Policy,
-    /// What is not known may stay refused.
+    /// `true` if a key whose end is unknown may stay refused.
     pub(crate) refuses: bool,
-    /// Whether a 5xx frees the key.
+    /// `true` if a 5xx frees the key.
     pub(crate) reruns: bool,
-    /// Whether records can be made to expire soon, to be swept.
-    pub(crate) sweeps: bool,
 }
 
 const fn treatment(name: &'static str, arguments: &'static str, policy: Policy) -> Treatment {
-    Treatment { name, arguments, policy, refuses: false, reruns: false, sweeps: false }
+    Treatment { name, arguments, policy, refuses: false, reruns: false }
 }
 
 const ALL: [Treatment; 5] = [
@@ -29,15 +26,12 @@ const ALL: [Treatment; 5] = [
     Treatment { refuses: true, ..treatment("atomic-refuse", "--atomic --on-interrupted refuse", Policy::Atomic) },
 ];
 
-/// What this build of the server offers, and `KILL_LANES` takes.
-pub(crate) fn offered() -> Vec<Treatment> {
-    let help = payment_server::help();
-    let taken = std::env::var("KILL_LANES").ok();
+/// Returns the policies that `KILL_LANES` names, or all of them.
+pub(crate) fn taken() -> Vec<Treatment> {
+    let names = std::env::var("KILL_LANES").ok();
     let is_taken =
-        |treatment: &Treatment| taken.as_ref().is_none_or(|taken| taken.split(',').any(|name| name == treatment.name));
-    let is_offered = |treatment: &Treatment| treatment.arguments.split(' ').all(|word| help.contains(word));
-    let offered = ALL.iter().filter(|treatment| is_taken(treatment) && is_offered(treatment));
-    let offered: Vec<_> = offered.map(|&all| Treatment { sweeps: help.contains("--retention"), ..all }).collect();
-    assert!(!offered.is_empty(), "nothing to be killed: KILL_LANES is {taken:?}");
-    offered
+        |treatment: &&Treatment| names.as_ref().is_none_or(|names| names.split(',').any(|name| name == treatment.name));
+    let taken: Vec<_> = ALL.iter().filter(is_taken).copied().collect();
+    assert!(!taken.is_empty(), "nothing to be killed: KILL_LANES is {names:?}");
+    taken
 }

@@ -6,31 +6,26 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use testkit::control;
 
-/// What all lanes together have come to.
+/// The figures of all lanes together.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) under_load: Count,
     pub(crate) idle: Count,
     pub(crate) opening: Count,
-    /// Of those: before the store was open.
+    /// Of those, the kills before the store was open.
     pub(crate) before_open: Count,
-    /// Under load too: while expired records were deleted, or right after.
-    pub(crate) sweeping: Count,
-    /// Of those: some were deleted, and some were left.
-    pub(crate) amid_sweep: Count,
-    /// Under load too: while a key that was interrupted before was retried.
+    /// Of the kills under load, those while a key that was interrupted before was retried.
     pub(crate) retrying: Count,
-    /// Under load, or at a start: before all that was interrupted was reconciled.
+    /// The kills, under load or at a start, before every interrupted operation was reconciled.
     pub(crate) reconciling: Count,
     pub(crate) keys: Count,
     pub(crate) acknowledged: Count,
-    /// Requests that were under way at a kill.
+    /// The requests that were under way at a kill.
     pub(crate) unfinished: Count,
     pub(crate) failed_opens: Count,
     pub(crate) stuck: Count,
     violations: Mutex<Vec<String>>,
-    /// The lanes that could sweep, and reconcile.
-    pub(crate) sweepers: Count,
+    /// The number of lanes that could reconcile.
     pub(crate) reconcilers: Count,
 }
 
@@ -56,7 +51,7 @@ impl Tally {
         self.violations.lock().unwrap().clone()
     }
 
-    /// A control has seen what it is to see, and can end.
+    /// Returns whether a control has seen its violation, and can end.
     pub(crate) fn control_has_seen(&self) -> bool {
         control::is_control() && !self.violations.lock().unwrap().is_empty()
     }
@@ -65,14 +60,13 @@ impl Tally {
         self.under_load.get() + self.idle.get() + self.opening.get()
     }
 
-    /// Asserts that what is claimed was there to be seen.
+    /// Asserts that each event that the figures claim took place.
     pub(crate) fn assert_reached(&self) {
         assert!(self.acknowledged.get() > 0 && self.unfinished.get() > 0, "nothing was under way at the kills: {self}");
         assert!(self.before_open.get() > 0, "no store was killed while it was opened: {self}");
         assert!(self.retrying.get() > 0, "no retry was under way at a kill: {self}");
         let reconciled = self.reconcilers.get() == 0 || self.reconciling.get() > 0;
         assert!(reconciled, "nothing was reconciled at a kill: {self}");
-        assert!(self.sweepers.get() == 0 || self.sweeping.get() > 0, "nothing was swept before a kill: {self}");
     }
 }
 
@@ -80,13 +74,12 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [kills, load, idle] = [self.kills(), self.under_load.get(), self.idle.get()];
         let [starting, opening, again] = [self.opening.get(), self.before_open.get(), self.retrying.get()];
-        let [sweeping, amid, reconciling] = [self.sweeping.get(), self.amid_sweep.get(), self.reconciling.get()];
+        let reconciling = self.reconciling.get();
         write!(
             f,
             "kills {kills} (under load {load}, at a start {starting}, idle {idle}; {opening} before the store was "
         )?;
-        write!(f, "open, {again} while what was interrupted was retried, {reconciling} while it was reconciled, ")?;
-        write!(f, "{sweeping} with sweeping begun, {amid} of them in its midst), ")?;
+        write!(f, "open, {again} while what was interrupted was retried, {reconciling} while it was reconciled), ")?;
         let (keys, acknowledged, unfinished) = (self.keys.get(), self.acknowledged.get(), self.unfinished.get());
         write!(f, "keys {keys}, acknowledged {acknowledged}, unfinished {unfinished}, ")?;
         write!(f, "failed opens {}, keys that stay refused {}", self.failed_opens.get(), self.stuck.get())

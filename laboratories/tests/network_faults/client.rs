@@ -1,4 +1,4 @@
-//! A client that sends one request over one connection, and takes what comes.
+//! A client that sends one request over one connection, and takes the answer.
 
 use std::future::pending;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio::time::timeout;
 
 use crate::wire::Protocol;
 
-/// After how long a client is taken to hang.
+/// The time after which a client counts as hung.
 const HANGS: Duration = Duration::from_secs(60);
 
-/// Sends a request, and reads its answer, if there comes one. Where a direction is swallowed, the client gives up once
-/// request or answer is lost for good.
+/// Sends a request, and reads its answer if one comes. If a direction is swallowed, the client gives up once the
+/// request or the answer is lost for good.
 pub(crate) async fn ask(link: &Link, call: &Call, protocol: Protocol) -> Option<Answer> {
     let asked = async {
         tokio::select! {
@@ -26,7 +26,7 @@ pub(crate) async fn ask(link: &Link, call: &Call, protocol: Protocol) -> Option<
     let answer = timeout(HANGS, asked).await.unwrap_or_else(|_| panic!("a client hangs: {link:#?}"));
     let Flow { read, forwarded, .. } = &link.traffic().request;
     let is_whole = protocol.has_request(&read[..*forwarded], call);
-    // No answer to a client whose request was whole when it left.
+    // The request was whole when it left the client. If the network cut it, `body-incomplete` counts as no answer.
     answer.filter(|answer| is_whole || answer.problem() != "body-incomplete")
 }
 
@@ -38,7 +38,7 @@ async fn exchange(link: &Link, call: &Call, protocol: Protocol) -> Option<Answer
     all_over_one(link, &protocol.request(call), 1).await.pop()
 }
 
-/// Sends bytes, and reads answers until there are so many, or no more will come.
+/// Sends bytes, and reads answers until there are `count`, or until no more will come.
 pub(crate) async fn all_over_one(link: &Link, bytes: &[u8], count: usize) -> Vec<Answer> {
     let Ok(client) = Raw::connect(link.address).await else { return Vec::new() };
     client.answers(bytes, count).await
@@ -46,7 +46,7 @@ pub(crate) async fn all_over_one(link: &Link, bytes: &[u8], count: usize) -> Vec
 
 async fn lost(link: &Link, call: &Call, protocol: Protocol) {
     match link.plan.swallows() {
-        // hyper's client waits for ever, at times, if its connection ends before the server's settings have come.
+        // hyper's client sometimes waits for ever if its connection ends before the server's settings have come.
         None if protocol == Protocol::Http2 => link.is_over().await,
         None => pending().await,
         Some(Way::Request) => {

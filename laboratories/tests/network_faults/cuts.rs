@@ -8,10 +8,10 @@ use crate::client::{all_over_one, ask};
 use crate::ground::{Arrived, Ground, Operation, told};
 use crate::wire::Protocol;
 
-/// How many clients are at work at once.
+/// The number of clients at work at once.
 pub(crate) const CLIENTS: usize = 16;
 
-/// How long request and answer are, on the wire.
+/// The lengths of request and answer on the wire.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lengths {
     pub(crate) request: usize,
@@ -27,7 +27,7 @@ impl Lengths {
     }
 }
 
-/// A key of a phase; all are equally long.
+/// Returns a key of a phase. All keys are equally long.
 pub(crate) fn key(phase: &str, number: usize) -> String {
     format!("{phase:-<12}{number:07}")
 }
@@ -41,15 +41,16 @@ pub(crate) async fn lengths(ground: &Ground, protocol: Protocol) -> Lengths {
     assert_eq!(answer.as_ref().expect("it is undisturbed").status, 200);
     ground.history.answered(sent, told(answer.as_ref()));
     let Traffic { request, response, .. } = &*link.traffic();
-    // Over HTTP/2 either side says more than that.
+    // Over HTTP/2 each side sends more than that.
     let end = |bytes: &[u8], is_whole: &dyn Fn(&[u8]) -> bool| (0..=bytes.len()).find(|end| is_whole(&bytes[..*end]));
     let request = end(&request.read, &|bytes| protocol.has_request(bytes, &operation.call));
     let response = end(&response.read, &|bytes| protocol.has_answer(bytes));
     Lengths { request: request.expect("it was whole"), response: response.expect("it was whole") }
 }
 
-/// Cuts every `step`th byte of request and answer, in every way, each time for a key of its own. Its client comes again
-/// over a good connection; where the first was reset, over another one before, which is cut elsewhere.
+/// Cuts every `step`th byte of request and answer, in every way, each time for a key of its own. The client comes again
+/// over a good connection. If the first connection was reset, the client tries another one before, which is cut
+/// elsewhere.
 pub(crate) async fn at_every_byte(ground: &Ground, protocol: Protocol, lengths: Lengths, step: usize) {
     let phase = format!("{protocol:?}");
     let mut plans = Vec::new();
@@ -72,7 +73,7 @@ pub(crate) async fn at_every_byte(ground: &Ground, protocol: Protocol, lengths: 
         .await;
 }
 
-/// Three requests in one go: two keys, and the first again. The connection is cut at every `step`th byte.
+/// Sends three requests together: two keys, and the first again. The connection is cut at every `step`th byte.
 pub(crate) async fn pipelined(ground: &Ground, lengths: Lengths, step: usize) {
     let request = (0..=3 * lengths.request).step_by(step).map(|byte| (Way::Request, byte));
     let response = (0..=3 * lengths.response).step_by(step).map(|byte| (Way::Response, byte));
@@ -81,7 +82,7 @@ pub(crate) async fn pipelined(ground: &Ground, lengths: Lengths, step: usize) {
             let end = if number % 2 == 0 { End::Fin } else { End::Rst };
             let mut plan = Plan::pass().cut(way, byte, end);
             if way == Way::Response && number % 3 == 0 {
-                // The second request comes when the first is being answered.
+                // The second request comes while the first is being answered.
                 plan = plan.hold(Way::Request, lengths.request, Until::Read(Way::Response, 1));
             }
             let [one, two] = [2 * number, 2 * number + 1].map(|number| Operation::new(key("pipe", number), "tok_visa"));

@@ -1,4 +1,4 @@
-//! A server, its clients' history, and how a client goes about its operation over a bad network.
+//! A server, its clients' history, and the way of a client's operation over a bad network.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use testkit::client::answers;
-use testkit::history::{History, Policy, Sent, Told};
+use testkit::history::{ClientAnswer, History, Policy, Sent};
 use testkit::payment_server::{Server, Setup};
 use testkit::proxy::{Link, Plan, Traffic};
 use testkit::{Answer, Call, Connection};
@@ -19,7 +19,7 @@ use crate::wire::Protocol;
 /// The pause of a client before another try, and the number of tries.
 const PAUSE: Duration = Duration::from_millis(50);
 const TRIES: usize = 1_000;
-/// How long a connection without faults is used again. The server closes one that is idle for 10 seconds.
+/// The time for which a connection without faults is used again. The server closes one that is idle for 10 seconds.
 const KEPT: Duration = Duration::from_secs(5);
 
 const AMOUNT: &str = "amount=1000";
@@ -30,20 +30,18 @@ const OTHER_AMOUNT: &str = "amount=9000";
 pub(crate) struct Operation {
     pub(crate) key: String,
     pub(crate) call: Call,
-    /// What it is called in the history.
+    /// The request's name in the history.
     name: &'static str,
 }
 
 impl Operation {
-    /// A charge that is found in the ledger by its key. Those of one source and one length of key have one length.
+    /// Returns a charge that the ledger has under its key. Charges of one source and one length of key have one length.
     pub(crate) fn new(key: impl Into<String>, source: &str) -> Self {
         let key = key.into();
-        let mut call = Call::charge(&key, source);
-        call.body.push_str(&format!("&description={key}"));
-        Self { key, call, name: "a charge" }
+        Self { call: Call::charge_of(&key, source), key, name: "a charge" }
     }
 
-    /// Another request under the same key.
+    /// Returns another request with the same key.
     pub(crate) fn other(&self) -> Self {
         let mut other = self.clone();
         other.call.body = other.call.body.replace(AMOUNT, OTHER_AMOUNT);
@@ -52,23 +50,23 @@ impl Operation {
     }
 }
 
-/// Makes of what is sent again another request under the same key.
+/// Returns a plan in which the request that is sent again becomes another request with the same key.
 pub(crate) fn edit(plan: Plan) -> Plan {
     plan.edited(AMOUNT, OTHER_AMOUNT)
 }
 
-/// How far a request came, as far as the network knows.
+/// The progress of a request, as far as the network knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Arrived {
-    /// Never whole: it must not run.
+    /// The request never arrived whole: it must not run.
     No,
-    /// Whole; but the server may have seen the connection's end first.
+    /// The request arrived whole, but the server may have seen the connection's end first.
     Perhaps,
-    /// The server has begun to answer it.
+    /// The server has begun to answer the request.
     Yes,
 }
 
-/// What came of one try.
+/// The result of one try.
 #[derive(Debug)]
 pub(crate) struct Tried {
     pub(crate) answer: Option<Answer>,
@@ -77,21 +75,21 @@ pub(crate) struct Tried {
 
 impl Tried {
     fn is_settled(&self) -> bool {
-        matches!(told(self.answer.as_ref()), Told::Outcome { .. })
+        matches!(told(self.answer.as_ref()), ClientAnswer::Outcome { .. })
     }
 }
 
-/// What was done to the network, and what it came to.
+/// The faults of the network, and their results.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) connections: AtomicUsize,
     pub(crate) cuts: AtomicUsize,
     pub(crate) replays: AtomicUsize,
-    /// Operations that had never arrived before the last try.
+    /// The operations that had never arrived before the last try.
     pub(crate) unheard: AtomicUsize,
-    /// Operations that had run before it.
+    /// The operations that had run before the last try.
     pub(crate) run: AtomicUsize,
-    /// Refusals of another request under a key.
+    /// The refusals of another request with a used key.
     pub(crate) reused: AtomicUsize,
 }
 
@@ -102,20 +100,18 @@ pub(crate) fn count(number: &AtomicUsize) {
 /// A server, and all that its clients have seen.
 pub(crate) struct Ground {
     pub(crate) server: Server,
-    /// Nothing crashes here, so that nothing is ever interrupted: the policy that runs such again is held to the same
-    /// rules.
+    /// The history. Nothing crashes here, so no run is ever interrupted, and the policy `rerun` must keep the same
+    /// rules as `refuse`.
     pub(crate) history: History,
     pub(crate) figures: Figures,
-    /// Keys that may have an effect.
+    /// The keys that may have an effect.
     asked: Mutex<HashSet<String>>,
-    /// Keys that must not have an effect, though they may have an outcome.
-    chargeless: Mutex<HashSet<String>>,
-    /// How keys ended that were refused in the end.
+    /// The refusals of the keys that ended without an outcome.
     refused: Mutex<HashMap<String, String>>,
-    /// Connections without faults, and when each had its last answer.
+    /// The connections without faults, and the time of the last answer on each.
     good: Mutex<Vec<(Connection, Instant)>>,
     wrong: Mutex<Vec<String>>,
-    /// Faults that did not come about.
+    /// The faults that did not come about.
     missed: Mutex<Vec<String>>,
     _directory: TempDir,
 }
@@ -128,7 +124,6 @@ impl Ground {
             history: History::new(Policy::Refuse),
             figures: Figures::default(),
             asked: Mutex::default(),
-            chargeless: Mutex::default(),
             refused: Mutex::default(),
             good: Mutex::default(),
             wrong: Mutex::default(),
@@ -141,11 +136,6 @@ impl Ground {
         self.wrong.lock().unwrap().push(line);
     }
 
-    /// From now on a charge under this key is a violation.
-    pub(crate) fn must_not_charge(&self, key: &str) {
-        self.chargeless.lock().unwrap().insert(key.to_owned());
-    }
-
     pub(crate) async fn link(&self, plan: &Plan) -> Link {
         count(&self.figures.connections);
         Link::to(self.server.address, plan.clone()).await
@@ -156,7 +146,7 @@ impl Ground {
         self.history.sent(&operation.key, operation.name)
     }
 
-    /// One try over one connection, until that has ended. Its answer goes into the history.
+    /// Tries once over one connection, until the connection has ended. The answer goes into the history.
     pub(crate) async fn attempt(&self, operation: &Operation, protocol: Protocol, plan: &Plan) -> Tried {
         let sent = self.sent(operation);
         let link = self.link(plan).await;
@@ -166,7 +156,7 @@ impl Ground {
         Tried { answer, arrived }
     }
 
-    /// Waits for the end of a connection whose client is gone, and for the answer to what was sent again.
+    /// Waits for the end of a connection whose client is gone, and for the answer to the request that was sent again.
     pub(crate) async fn over(
         &self,
         link: &Link,
@@ -198,12 +188,12 @@ impl Ground {
         count(&self.figures.replays);
         let copy = if link.plan.is_edited() { operation.other() } else { operation.clone() };
         let sent = self.sent(&copy);
-        // What a client took back is taken back in the copy, too.
+        // A request that a client cancelled is cancelled in the copy, too.
         let is_taken_back = protocol.is_taken_back(&link.traffic().request.read);
         let is_answered = |traffic: &Traffic| protocol.has_answer(&traffic.again.read);
         let is_over = |traffic: &Traffic| is_taken_back || is_answered(traffic) || traffic.again.ended;
         link.sees("the end of what was sent again", is_over).await;
-        // Who would read HTTP/2 here needed a decoder of its own; the ledger has the effects of that, too.
+        // HTTP/2 answers would need a decoder here; the ledger has the effects of those requests, too.
         let answers = if protocol == Protocol::Http2 { Vec::new() } else { answers(&link.traffic().again.read) };
         self.history.answered(sent, told(answers.first()));
         if !is_answered(&link.traffic()) {
@@ -223,7 +213,7 @@ impl Ground {
         Arrived::No
     }
 
-    /// A client with its operation, over these connections, one after the other, until it has an outcome.
+    /// Sends a client's operation over these connections, one after the other, until it has an outcome.
     pub(crate) async fn try_all(&self, operation: &Operation, tries: &[(Protocol, Plan)]) -> Arrived {
         let mut arrived = Arrived::No;
         for (protocol, plan) in tries {
@@ -236,7 +226,7 @@ impl Ground {
         arrived
     }
 
-    /// The same, and then over good connections, to get the outcome, or to see that it has not changed.
+    /// Does the same, and then sends it over good connections, to get the outcome or to check that it has not changed.
     pub(crate) async fn operate(&self, operation: &Operation, tries: &[(Protocol, Plan)]) {
         let arrived = self.try_all(operation, tries).await;
         self.conclude(operation, arrived, &tries).await;
@@ -253,27 +243,28 @@ impl Ground {
         }
     }
 
-    /// Tries without the network until there is something else than "come again". Gives an outcome.
+    /// Tries without a bad network until the answer is not "come again". Returns the outcome, or `None` if there is
+    /// none.
     pub(crate) async fn settle(&self, operation: &Operation) -> Option<Answer> {
         for _ in 0..TRIES {
             let sent = self.sent(operation);
             let answer = self.undisturbed(&operation.call).await;
             self.history.answered(sent, told(answer.as_ref()));
             match told(answer.as_ref()) {
-                Told::Outcome { .. } => return answer,
-                Told::Refused(slug) if slug == "in-flight" => tokio::time::sleep(PAUSE).await,
-                Told::Refused(slug) => {
+                ClientAnswer::Outcome { .. } => return answer,
+                ClientAnswer::Refused(slug) if slug == "in-flight" => tokio::time::sleep(PAUSE).await,
+                ClientAnswer::Refused(slug) => {
                     self.refused.lock().unwrap().insert(operation.key.clone(), slug);
                     return None;
                 }
-                Told::Nothing => break,
+                ClientAnswer::Nothing => break,
             }
         }
         self.wrong(format!("{}: no answer over a good connection", operation.key));
         None
     }
 
-    /// What the server says over a connection without faults, which is kept.
+    /// Returns the server's answer over a connection without faults, and keeps the connection.
     pub(crate) async fn undisturbed(&self, call: &Call) -> Option<Answer> {
         let kept = self.good.lock().unwrap().pop();
         let mut connection = match kept.filter(|(_, since)| since.elapsed() < KEPT) {
@@ -291,7 +282,7 @@ impl Ground {
         Some(answer)
     }
 
-    /// Asserts that the network was as bad as it was planned, and that it showed what it could.
+    /// Asserts that the network had all the planned faults, and that these showed what they could.
     pub(crate) fn assert_shown(&self) {
         assert_eq!(*self.missed.lock().unwrap(), [""; 0], "connections that were not cut");
         let Figures { cuts, replays, unheard, run, reused, .. } = &self.figures;
@@ -302,10 +293,10 @@ impl Ground {
         }
     }
 
-    /// Reads the ledger, and says all that is wrong.
+    /// Reads the ledger, and returns all violations.
     pub(crate) async fn judge(&self) -> Vec<String> {
         let mut wrong = self.wrong.lock().unwrap().clone();
-        let asked = &*self.asked.lock().unwrap() - &*self.chargeless.lock().unwrap();
+        let asked = self.asked.lock().unwrap().clone();
         for charge in self.server.charges().await {
             match charge["description"].as_str() {
                 Some(key) if asked.contains(key) => self.history.effect(key),
@@ -321,8 +312,8 @@ impl Ground {
     }
 }
 
-pub(crate) fn told(answer: Option<&Answer>) -> Told {
-    answer.map_or(Told::Nothing, Told::of)
+pub(crate) fn told(answer: Option<&Answer>) -> ClientAnswer {
+    answer.map_or(ClientAnswer::Nothing, ClientAnswer::of)
 }
 
 fn arrived(traffic: &Traffic, protocol: Protocol, call: &Call) -> Arrived {

@@ -10,7 +10,7 @@ use crate::wire::Protocol;
 
 const SOURCE: &str = "tok_slow";
 
-/// All charges have begun when the connections are cut, or their requests come a second time.
+/// Cuts the connections, or repeats their requests, once all charges have begun.
 pub(crate) async fn cut_in_flight(ground: &Ground, [http1, chunked, http2]: [Lengths; 3]) {
     let gate = Gate::default();
     let told = || Until::Told(gate.clone());
@@ -19,7 +19,8 @@ pub(crate) async fn cut_in_flight(ground: &Ground, [http1, chunked, http2]: [Len
     for end in [End::Fin, End::Rst, End::Half] {
         plans.push((Protocol::Http1, cut(http1, end)));
         plans.push((Protocol::Chunked, cut(chunked, end)));
-        // It is unknown when an HTTP/2 client has sent its last byte; the server has sent its settings by then.
+        // The moment at which an HTTP/2 client has sent its last byte is unknown; the server has sent its settings by
+        // then.
         plans.push((Protocol::Http2, Plan::pass().cut_when(Way::Response, 0, told(), end)));
         plans.push((Protocol::Http1, cut(http1, end).again(told())));
         plans.push((Protocol::Http1, edit(cut(http1, end).again(told()))));
@@ -31,7 +32,7 @@ pub(crate) async fn cut_in_flight(ground: &Ground, [http1, chunked, http2]: [Len
     let clients = plans.iter().enumerate().map(|(number, one)| async move {
         let operation = Operation::new(key("flight", number), SOURCE);
         ground.try_all(&operation, std::slice::from_ref(one)).await;
-        // It has begun, whatever the network knows of it.
+        // The charge has begun, whatever the network knows of it.
         ground.conclude(&operation, Arrived::Yes, one).await;
     });
     let network = async {

@@ -1,4 +1,4 @@
-//! The proxy does what its plans say, before a server that says back what it hears.
+//! The proxy follows its plans, in front of a server that sends back all that it receives.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 const HELLO: &[u8] = b"hello, network";
 
-/// Says back what it hears, until there is no more.
+/// Starts a server that sends back all that it receives, until no more comes.
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -17,7 +17,7 @@ async fn echo() -> SocketAddr {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let (mut from, mut to) = stream.split();
-                // Errors: it was cut.
+                // An error means that the connection was cut.
                 let _ = tokio::io::copy(&mut from, &mut to).await;
                 let _ = to.shutdown().await;
             });
@@ -33,7 +33,7 @@ async fn said_hello(plan: Plan) -> (Link, TcpStream) {
     (link, client)
 }
 
-/// What a client hears until the connection ends, and whether that was orderly.
+/// Returns the bytes that a client receives until the connection ends, and whether that end was orderly.
 async fn heard(client: &mut TcpStream) -> (Vec<u8>, bool) {
     let mut heard = Vec::new();
     let ended = client.read_to_end(&mut heard).await;
@@ -52,7 +52,7 @@ async fn a_cut_at_byte_k_lets_k_bytes_through() {
             let traffic = link.traffic();
             assert!(traffic.is_cut);
             match way {
-                // Whether what was said back comes in time is not certain.
+                // The echo may or may not come in time.
                 Way::Request => assert_eq!(traffic.request.forwarded, byte),
                 Way::Response => assert_eq!(heard, HELLO[..byte]),
             }

@@ -1,4 +1,4 @@
-//! Plans by the dice: one to three clients with the same key, each over up to three bad connections.
+//! Random plans: one to three clients with the same key, each over up to three bad connections.
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
@@ -9,7 +9,8 @@ use crate::cuts::{CLIENTS, Lengths, key};
 use crate::ground::{Arrived, Ground, Operation};
 use crate::wire::Protocol;
 
-/// Something that befalls a connection. Only who may wait for the others is held back until they are done.
+/// Returns a random fault of a connection. Only a client with `done` may be held back until the first client is
+/// through.
 fn plan(dice: &mut Dice, lengths: Lengths, done: Option<&Gate>) -> Plan {
     let way = dice.pick(&[Way::Request, Way::Response]);
     let byte = dice.below(lengths.of(way) + 1);
@@ -44,7 +45,7 @@ fn tries(dice: &mut Dice, lengths: &[Lengths; 3], done: Option<&Gate>) -> Vec<(P
     tries
 }
 
-/// So many keys.
+/// Sends `keys` keys through random plans.
 pub(crate) async fn plans(ground: &Ground, lengths: [Lengths; 3], dice: &mut Dice, keys: usize) {
     let rounds = (0..keys).map(|number| {
         let done = Gate::default();
@@ -63,7 +64,7 @@ pub(crate) async fn plans(ground: &Ground, lengths: [Lengths; 3], dice: &mut Dic
         .await;
 }
 
-/// The first client is never held back, and the others are no longer when it is through.
+/// Sends one key. The first client is never held back, and the others are no longer once it is through.
 async fn round(ground: &Ground, operation: &Operation, clients: &[Vec<(Protocol, Plan)>], done: &Gate) {
     let tries = clients.iter().enumerate().map(|(number, tries)| async move {
         let arrived = ground.try_all(operation, tries).await;

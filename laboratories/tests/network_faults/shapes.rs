@@ -1,5 +1,4 @@
-//! All else that a network does to a connection: chunks, bytes that come late, bytes that never come, bytes that come
-//! twice; to one client, and to two who share a key.
+//! The other faults of a network: small chunks, and bytes that come late, never or twice.
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -13,13 +12,13 @@ use crate::wire::Protocol;
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Http1, Protocol::Chunked, Protocol::Http2];
 
-/// About `count` bytes of a direction, its first and its last one among them.
+/// Returns about `count` bytes of a direction, its first and its last one among them.
 fn sample(length: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..length).step_by(length / count).chain([length - 1])
 }
 
-/// Plans that need no further step of the test, for a request of so many bytes.
-pub(crate) fn plans(lengths: Lengths) -> Vec<Plan> {
+/// Returns plans that need no further step of the test, for a request of these lengths.
+fn plans(lengths: Lengths) -> Vec<Plan> {
     let Lengths { request, response } = lengths;
     let along = || Until::Read(Way::Request, 1);
     let cut = |way, after, end| Plan::pass().cut(way, after, end);
@@ -40,12 +39,12 @@ pub(crate) fn plans(lengths: Lengths) -> Vec<Plan> {
     ]
 }
 
-/// Every plan, over every protocol, and what is swallowed at several bytes.
+/// Tries every plan over every protocol, and swallows at several bytes.
 pub(crate) async fn one_client(ground: &Ground, lengths: [Lengths; 3]) {
     let mut tries = Vec::new();
     for (protocol, lengths) in PROTOCOLS.into_iter().zip(lengths) {
         let mut plans = plans(lengths);
-        // What is changed comes late enough not to own the key.
+        // The changed request comes too late to own the key.
         plans.push(edit(Plan::pass().again(Until::Over)));
         plans.push(edit(Plan::pass().cut(Way::Response, lengths.response - 1, End::Rst).again(Until::Over)));
         for way in [Way::Request, Way::Response] {
@@ -60,26 +59,11 @@ pub(crate) async fn one_client(ground: &Ground, lengths: [Lengths; 3]) {
         .await;
 }
 
-/// Every `step`th pair of plans, at the same time, for two clients with the same key.
-pub(crate) async fn two_clients(ground: &Ground, lengths: Lengths, step: usize) {
-    let plans = &plans(lengths);
-    let pairs = plans.iter().flat_map(|one| plans.iter().map(move |other| (one, other)));
-    stream::iter(pairs.step_by(step).enumerate())
-        .for_each_concurrent(CLIENTS, |(number, (one, other))| async move {
-            let operation = Operation::new(key("pair", number), "tok_visa");
-            let tries = [one, other].map(|plan| [(Protocol::Http1, plan.clone())]);
-            let (first, second) =
-                tokio::join!(ground.try_all(&operation, &tries[0]), ground.try_all(&operation, &tries[1]));
-            ground.conclude(&operation, first.max(second), &tries).await;
-        })
-        .await;
-}
-
-/// Bytes that are held back until the client has come again over another connection, and got its outcome there. Every
-/// other client has hung up meanwhile, and the bytes come all the same.
+/// Holds back bytes until the client has come again over another connection, and got its outcome there. Every other
+/// client has hung up meanwhile, and the bytes come all the same.
 pub(crate) async fn late_bytes(ground: &Ground, lengths: Lengths) {
     let request = sample(lengths.request, 20).map(|byte| (Way::Request, byte));
-    // Of an answer that has begun it is certain that it is the first.
+    // An answer that has begun is certainly the first one.
     let response = sample(lengths.response, 20).map(|byte| (Way::Response, byte.max(1)));
     stream::iter(request.chain(response).enumerate())
         .for_each_concurrent(CLIENTS, |(number, (way, byte))| async move {
@@ -112,7 +96,7 @@ async fn late(ground: &Ground, operation: &Operation, way: Way, byte: usize, han
     ground.conclude(operation, Arrived::Yes, &plan).await;
 }
 
-/// How far a request has come whose own bytes, or those of its answer, are held back.
+/// Returns the progress of a request if bytes of the request or of its answer are held back.
 fn arrived(way: Way) -> Arrived {
     match way {
         Way::Request => Arrived::No,

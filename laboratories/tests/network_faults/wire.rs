@@ -3,13 +3,13 @@
 use testkit::Call;
 use testkit::client::answers;
 
-/// How a request is put into bytes.
+/// The encoding of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
     /// HTTP/1.1 with a body of undeclared length.
     Chunked,
-    /// With prior knowledge.
+    /// HTTP/2 with prior knowledge.
     Http2,
 }
 
@@ -22,7 +22,7 @@ impl Protocol {
         }
     }
 
-    /// Returns whether a client has cancelled its request. It may have run all the same, without an answer.
+    /// Returns whether a client has cancelled its request. The request may have run all the same, without an answer.
     pub(crate) fn is_taken_back(self, bytes: &[u8]) -> bool {
         self == Self::Http2
             && bytes.get(PREFACE..).is_some_and(|frames| http2_frames(frames).any(|frame| frame.is_reset))
@@ -36,7 +36,7 @@ impl Protocol {
         }
     }
 
-    /// Returns whether `bytes`, which a server sent, hold an answer to its end.
+    /// Returns whether `bytes`, which a server sent, hold a whole answer.
     pub(crate) fn has_answer(self, bytes: &[u8]) -> bool {
         match self {
             Self::Http1 | Self::Chunked => !answers(bytes).is_empty(),
@@ -44,7 +44,7 @@ impl Protocol {
         }
     }
 
-    /// The bytes of a request over HTTP/1.1.
+    /// Returns the bytes of a request over HTTP/1.1.
     pub(crate) fn request(self, call: &Call) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nhost: pay.example\r\n", call.method, call.path);
         for (name, value) in &call.headers {
@@ -64,18 +64,18 @@ impl Protocol {
     }
 }
 
-/// What an HTTP/2 client says first.
+/// The length of the bytes that an HTTP/2 client sends first.
 const PREFACE: usize = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// A frame of the connection's one stream.
 struct Frame {
     is_headers: bool,
-    /// Whether it ends its side of the stream.
+    /// `true` if the frame ends its side of the stream.
     is_last: bool,
     is_reset: bool,
 }
 
-/// The whole frames, those of the connection itself aside.
+/// Returns the whole frames, without those of the connection itself.
 fn http2_frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame> {
     const HEAD: usize = 9;
     const DATA: u8 = 0;

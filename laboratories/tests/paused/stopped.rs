@@ -1,4 +1,4 @@
-//! The real server, stopped in mid-run and set going again. Its clients give up meanwhile, and send what they sent
+//! The real server, stopped in the middle of runs and resumed. Its clients give up meanwhile, and send their requests
 //! again over new connections.
 
 use std::net::SocketAddr;
@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use testkit::dice::below;
-use testkit::history::{History, Told};
+use testkit::history::{ClientAnswer, History};
 use testkit::payment_server::{Server, Setup};
-use testkit::process::{eventually, signal};
+use testkit::process::eventually;
 use testkit::{Call, Connection};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const CLIENTS: usize = 8;
-/// How often each gives up while the server is stopped.
+/// The number of times that each client gives up while the server is stopped.
 const GIVE_UPS: usize = 2;
-/// The server is stopped after a random number of answers, at most this one.
+/// The most answers after which the server is stopped. The number is random.
 const MOST_ANSWERS: usize = 100;
-/// Longer than the store is waited for.
+/// A time longer than the store's timeout.
 const LONG: Duration = Duration::from_secs(6);
 /// The pause of a client before another try.
 const COME_AGAIN: Duration = Duration::from_millis(20);
-/// After which time a client gives its key up, which is a failure.
+/// The time after which a client gives its key up, which is a failure.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
-/// The server's ways to be, in turn.
+/// The modes of the server, in turn.
 pub(crate) const MODES: [&str; 4] = [
     "--on-interrupted refuse",
     "--on-interrupted rerun --on-in-flight reject",
@@ -35,7 +35,7 @@ pub(crate) const MODES: [&str; 4] = [
     "--atomic",
 ];
 
-/// A server that is stopped now and then, and what its clients have seen.
+/// A server that is stopped now and then, and the history of its clients.
 pub(crate) struct Lab {
     setup: Setup,
     server: Server,
@@ -44,7 +44,7 @@ pub(crate) struct Lab {
     _directory: TempDir,
 }
 
-/// What the clients of one pause share.
+/// The state that the clients of one pause share.
 #[derive(Debug, Default)]
 struct Shared {
     answers: AtomicUsize,
@@ -60,7 +60,7 @@ impl Lab {
         Self { setup, server, history: history.clone(), name, _directory: directory }
     }
 
-    /// Stops the server while its clients charge, and sets it going again; says how often a client gave up meanwhile.
+    /// Stops the server while its clients charge, and resumes it. Returns how often a client gave up meanwhile.
     pub(crate) async fn pause(&self, number: usize, is_long: bool) -> usize {
         let (shared, give_up) = (Arc::new(Shared::default()), watch::Sender::new(0));
         let begun = self.server.log.text().matches("a charge begins source=tok_slow").count();
@@ -69,7 +69,7 @@ impl Lab {
             let client = Client {
                 address: self.server.address,
                 name: format!("{}-pause-{number}-client-{client}", self.name),
-                // The slow one is under way whenever the server is stopped.
+                // The slow client has a charge under way whenever the server is stopped.
                 source: if client == 0 { "tok_slow" } else { "tok_visa" },
                 history: self.history.clone(),
                 shared: Arc::clone(&shared),
@@ -81,7 +81,7 @@ impl Lab {
         let until = below(MOST_ANSWERS);
         eventually("enough answers", || (shared.answers.load(Ordering::SeqCst) >= until).then_some(())).await;
 
-        self.stop().await;
+        self.server.pause().await;
         let given_up = || shared.given_up.load(Ordering::SeqCst);
         for round in 1..=GIVE_UPS {
             give_up.send_replace(round);
@@ -91,20 +91,9 @@ impl Lab {
             tokio::time::sleep(LONG).await;
         }
         shared.enough.store(true, Ordering::SeqCst);
-        signal(self.server.id(), "CONT");
+        self.server.resume();
         clients.join_all().await;
         given_up()
-    }
-
-    async fn stop(&self) {
-        signal(self.server.id(), "STOP");
-        let path = format!("/proc/{}/stat", self.server.id());
-        let is_stopped = || {
-            let stat = std::fs::read_to_string(&path).expect("the process is there");
-            let state = stat.rsplit_once(") ").expect("the name's end").1;
-            state.starts_with('T').then_some(())
-        };
-        eventually("the server stands still", is_stopped).await;
     }
 
     /// Sends everything once more, after a restart, and counts the effects.
@@ -120,8 +109,8 @@ impl Lab {
             history.effect(key);
             let ticket = history.sent(key, "charge");
             let source = if key.ends_with("tok_slow") { "tok_slow" } else { "tok_visa" };
-            let answer = connection.send(&call(key, source)).await.expect("the server answers");
-            history.answered(ticket, Told::of(&answer));
+            let answer = connection.send(&Call::charge_of(key, source)).await.expect("the server answers");
+            history.answered(ticket, ClientAnswer::of(&answer));
         }
         server.stop().await;
     }
@@ -137,7 +126,7 @@ struct Client {
 }
 
 impl Client {
-    /// A key, its outcome, the next key, until it is enough.
+    /// Sends one key after the other, each until it has its outcome, until it is enough.
     async fn charge(mut self) {
         for number in 0.. {
             let key = format!("{}-{number}-{}", self.name, self.source);
@@ -149,12 +138,12 @@ impl Client {
     }
 
     async fn until_settled(&mut self, key: &str) {
-        let (call, began) = (call(key, self.source), Instant::now());
+        let (call, began) = (Call::charge_of(key, self.source), Instant::now());
         loop {
             assert!(began.elapsed() < GIVE_UP, "{key} is never settled");
             let ticket = self.history.sent(key, "charge");
             let sending = async {
-                // A connection of its own: what is on the last one is none of its concern any more.
+                // Each try has a connection of its own, because the last one may still carry an old answer.
                 let mut connection = Connection::http1(self.address).await.ok()?;
                 connection.send(&call).await.ok()
             };
@@ -166,25 +155,19 @@ impl Client {
                 }
             };
             let Some(answer) = answer else { continue };
-            let told = Told::of(&answer);
+            let told = ClientAnswer::of(&answer);
             self.history.answered(ticket, told.clone());
             match told {
-                Told::Outcome { .. } => {
+                ClientAnswer::Outcome { .. } => {
                     self.shared.answers.fetch_add(1, Ordering::SeqCst);
                     return;
                 }
-                Told::Refused(slug) if ["in-flight", "store-unavailable", "overloaded"].contains(&&*slug) => {
+                ClientAnswer::Refused(slug) if ["in-flight", "store-unavailable", "overloaded"].contains(&&*slug) => {
                     tokio::time::sleep(COME_AGAIN).await;
                 }
-                // The key stays unsettled, and is reported.
-                Told::Refused(_) | Told::Nothing => return,
+                // The key stays unsettled, and the test reports it.
+                ClientAnswer::Refused(_) | ClientAnswer::Nothing => return,
             }
         }
     }
-}
-
-fn call(key: &str, source: &str) -> Call {
-    let mut call = Call::charge(key, source);
-    call.body.push_str(&format!("&description={key}"));
-    call
 }

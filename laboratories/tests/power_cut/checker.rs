@@ -1,4 +1,4 @@
-//! The rebuilding itself, on histories made by hand.
+//! The tests of the rebuilding itself, on histories made by hand.
 
 use bytes::Bytes;
 use laboratories::disk::log::Event;
@@ -13,7 +13,7 @@ fn begins(path: &str, number: u64) -> Event {
     Event::SyncBegins { path: path.into(), number }
 }
 
-/// Everything that can be left of these events, as far as chance shows it.
+/// Returns everything that these events can leave, as far as chance shows it.
 fn left(events: &[Event]) -> Vec<Image> {
     let mut disk = Disk::default();
     events.iter().for_each(|event| disk.happens(event));
@@ -21,7 +21,7 @@ fn left(events: &[Event]) -> Vec<Image> {
     (0..500).map(|_| disk.cut(Luck::draw(&mut dice), &mut dice)).collect()
 }
 
-/// A directory and a file in it, and all of that durable, if so.
+/// Returns the events that make a directory and a file in it, and that make both durable if `durable`.
 fn made(durable: bool) -> Vec<Event> {
     let made = [Event::MakeDirectory("d".into()), Event::Create("d/f".into())];
     let synced = [begins("d", 0), Event::SyncEnds { number: 0 }, begins("", 1), Event::SyncEnds { number: 1 }];

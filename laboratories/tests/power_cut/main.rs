@@ -1,11 +1,11 @@
-//! A power cut loses nothing that was said: the store is opened again as it would be if only what was synced had
-//! survived, and of the rest whatever chance left.
+//! No acknowledged key is lost in a power cut. The test opens the store as it would be if only the synced data and a
+//! random part of the rest had survived.
 //!
-//! A workload runs in processes of its own, under a preloaded library that records every change of the store's
-//! directory, every sync, and the answers that clients got, in one order. Its end, and a random choice of moments
-//! before it, is taken for a power cut: `src/disk/rebuild.rs` says what is left then. One of these moments begins the
-//! next recording, so that what a power cut left is worked on, and cut again. What has to hold is in `standing.rs` and
-//! in the history checker; and `order.rs` looks, without any luck, for space that was used again too early.
+//! A workload runs in processes of its own, under a preloaded library that records, in one order, every change of the
+//! store's directory, every sync, and the answers that clients got. Its end, and a random choice of moments before it,
+//! is taken for a power cut: `src/disk/rebuild.rs` decides what is left then. One of these moments begins the next
+//! recording, so that the store goes on with what a power cut left, and is cut again. The rules are in `standing.rs`
+//! and in the history checker. `order.rs` looks, without any luck, for space that was used again too early.
 //!
 //! The long form; its last line has the figures:
 //!
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! `POWER_CUT_SEED` repeats the random choices of a run, whose seed it prints; the order of a workload's threads is not
-//! one of them. So what is left of a power cut that shows a violation is kept, and the line says where.
+//! one of them. So the directory that shows a violation is kept, and the line says where.
 //!
 //! The control has a disk on which `fdatasync` succeeds and does nothing.
 #![cfg(target_os = "linux")]
@@ -36,20 +36,21 @@ use laboratories::work::retry::{Known, judge_image};
 use laboratories::work::standing::Histories;
 use testkit::Dice;
 use testkit::control::violations_with;
+use testkit::dice::number;
 
 use order::Order;
 use recording::{Recording, Size};
 
 const TEST: &str = "what_was_said_before_a_power_cut_holds_after_it";
-/// How many recordings follow each other.
+/// The number of recordings in a chain.
 const GENERATIONS: usize = 2;
-/// From so many cuts on, recordings are long.
+/// The number of cuts from which on recordings are long.
 const MANY: usize = 200;
-/// How many cases are kept, and how many violations shown.
+/// The number of cases that are kept, and of violations that are shown.
 const KEPT: usize = 5;
 const SHOWN: usize = 20;
 
-/// How much one recording holds, and how often it is cut.
+/// The size of one recording, and the number of its cuts.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     size: Size,
@@ -59,11 +60,12 @@ struct Scale {
 const SHORT: Scale = Scale { size: Size { rounds: 8, keys: 60 }, cuts: 15 };
 const LONG: Scale = Scale { size: Size { rounds: 16, keys: 90 }, cuts: 30 };
 
-/// What it has come to.
+/// The figures of all recordings.
 #[derive(Debug, Default)]
 struct Figures {
     cuts: usize,
     opening: usize,
+    sweeping: usize,
     recordings: usize,
     truncations: usize,
     used_again: usize,
@@ -79,12 +81,11 @@ fn what_was_said_before_a_power_cut_holds_after_it() {
     if let Some(plan) = workload::plan() {
         return workload::run(plan);
     }
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let cuts = number("POWER_CUTS").unwrap_or(60);
+    let cuts: usize = number("POWER_CUTS").unwrap_or(60);
     let seed = number("POWER_CUT_SEED").unwrap_or_else(testkit::dice::seed);
     println!("POWER_CUT_SEED={seed}");
-    let scale = if cuts < MANY as u64 { SHORT } else { LONG };
-    let chains = usize::try_from(cuts).unwrap().div_ceil(scale.cuts * GENERATIONS);
+    let scale = if cuts < MANY { SHORT } else { LONG };
+    let chains = cuts.div_ceil(scale.cuts * GENERATIONS);
     let (next, figures) = (AtomicUsize::new(0), Mutex::new(Figures::default()));
     std::thread::scope(|threads| {
         for _ in 0..2 {
@@ -106,7 +107,8 @@ fn what_was_said_before_a_power_cut_holds_after_it() {
 
 fn report(figures: &Figures) {
     figures.violations.iter().take(SHOWN).for_each(|violation| println!("{violation}"));
-    let Figures { cuts, opening, recordings, truncations, used_again, unsynced_names, violations, .. } = figures;
+    let Figures { cuts, opening, sweeping, recordings, truncations, used_again, unsynced_names, violations, .. } =
+        figures;
     let on_average = |sum: usize| sum / cuts.max(&1);
     let widest = figures.widest / 1024;
     let (blocks, acknowledged) = (on_average(figures.unsynced_blocks), on_average(figures.acknowledged));
@@ -114,15 +116,17 @@ fn report(figures: &Figures) {
     println!(
         "power cut: recordings {recordings}, in which {used_again} segments were written again and {truncations} files cut, with at most {widest} KiB unsynced at a time; \
          on average {blocks} unsynced blocks and {acknowledged} acknowledged keys; {unsynced_names} unsynced names; \
-         cuts {cuts}, of which {opening} while opening, violations {count}"
+         cuts {cuts}, of which {opening} while opening and {sweeping} amid a sweep, violations {count}"
     );
     assert_eq!(count, 0);
     assert!(*opening > 0 && blocks > 0 && acknowledged > 0, "it shows nothing");
     // Segments are large; the short form may fill too few of them.
     assert!(*used_again > 0 || *cuts < MANY, "no space was used again");
+    // In a short recording little expires.
+    assert!(*sweeping > 0 || *cuts < MANY, "no cut came amid a sweep");
 }
 
-/// Recordings, each on what a power cut left of the one before.
+/// Makes recordings, each on the directory that a power cut of the one before left.
 fn follow(scale: Scale, dice: &mut Dice, name: &str, figures: &Mutex<Figures>) {
     let (mut image, mut before) = (Image::new(), Vec::new());
     for generation in 0..GENERATIONS {
@@ -141,7 +145,7 @@ fn follow(scale: Scale, dice: &mut Dice, name: &str, figures: &Mutex<Figures>) {
     }
 }
 
-/// Cuts the power at some moments, and gives what it left where nothing was wrong with it.
+/// Cuts the power at some moments, and returns what it left in a case without a violation.
 fn cut(
     recording: &Recording,
     moments: Vec<usize>,
@@ -150,7 +154,7 @@ fn cut(
     figures: &Mutex<Figures>,
 ) -> Vec<(usize, Image)> {
     let mut disk = Disk::holding(&recording.image);
-    let (mut happened, mut sound) = (0, Vec::new());
+    let (mut happened, mut sound, sweeps) = (0, Vec::new(), recording.sweeps());
     for moment in moments {
         recording.events[happened..moment].iter().for_each(|event| disk.happens(event));
         happened = moment;
@@ -165,6 +169,7 @@ fn cut(
         let mut figures = figures.lock().unwrap();
         figures.cuts += 1;
         figures.opening += usize::from(opens);
+        figures.sweeping += usize::from(sweeps.iter().any(|(from, to)| from + 1 < moment && moment <= *to));
         figures.acknowledged += acknowledged;
         figures.unsynced_blocks += disk.unsynced_blocks();
         figures.unsynced_names += disk.unsynced_names();
@@ -190,17 +195,13 @@ fn cut(
     sound
 }
 
-/// Moments of a recording: some while the store is being opened, some right after an answer, some among the writes, the
-/// rest anywhere.
+/// Returns moments of a recording: some while the store is being opened, some right after an answer, some among the
+/// writes, some amid a sweep, and the rest anywhere.
 fn moments(recording: &Recording, count: usize, dice: &mut Dice) -> Vec<usize> {
-    let all = |wanted: fn(&Note) -> bool| {
-        let found = recording.notes.iter().filter(move |(_, note)| wanted(note));
-        found.map(|(at, _)| *at).collect::<Vec<_>>()
-    };
-    let (opening, opened) = (all(|note| *note == Note::Opening), all(|note| *note == Note::Opened));
-    let openings: Vec<_> = opening.into_iter().zip(opened).collect();
-    let answered = all(|note| matches!(note, Note::Told { .. } | Note::Settled { .. } | Note::Synced { .. }));
-    // The event that wrote each block: most can be lost where most is written.
+    let (openings, sweeps) = (recording.between(&Note::Opening, &Note::Opened), recording.sweeps());
+    let is_answer = |note: &Note| matches!(note, Note::Told { .. } | Note::Settled { .. } | Note::Synced { .. });
+    let answered: Vec<_> = recording.notes.iter().filter(|(_, note)| is_answer(note)).map(|(at, _)| *at).collect();
+    // This has the event that wrote each block: most can be lost where most is written.
     let mut written = Vec::new();
     for (at, event) in recording.events.iter().enumerate() {
         if let Event::Write { path, data, .. } = event
@@ -209,13 +210,15 @@ fn moments(recording: &Recording, count: usize, dice: &mut Dice) -> Vec<usize> {
             written.extend(std::iter::repeat_n(at, data.len().div_ceil(4096)));
         }
     }
+    let amid = |dice: &mut Dice, spans: &[(usize, usize)]| {
+        let (from, to) = dice.pick(spans);
+        from + 1 + dice.below(to - from)
+    };
     let moment = |dice: &mut Dice| match dice.below(10) {
-        0..=2 => {
-            let (from, to) = dice.pick(&openings);
-            from + 1 + dice.below(to - from)
-        }
+        0..=2 => amid(dice, &openings),
         3..=5 => dice.pick(&answered) + 1 + dice.below(3),
         6..=7 => dice.pick(&written) + dice.below(2),
+        8 if !sweeps.is_empty() => amid(dice, &sweeps),
         _ => dice.below(recording.events.len()),
     };
     let mut moments: Vec<_> = (0..count).map(|_| moment(dice).min(recording.events.len())).collect();

@@ -1,9 +1,9 @@
-//! The order in which sled uses its space again, as a recording shows it.
+//! The order in which sled uses its space again, from a recording.
 //!
-//! Before sled uses a segment again, it moves what is still needed there to the end of its log, and then begins two
-//! more segments. What it moved is in none of these two. So where nothing but these two is unsynced when the space
-//! is written to again, no power cut finds the old place overwritten and the new one empty; sled itself takes no care
-//! of that.
+//! Before sled uses a segment again, it moves the data that is still needed there to the end of its log, and then
+//! begins two more segments. The moved data is in neither of these two. So if only these two are unsynced when the
+//! space is written to again, no power cut finds the old place overwritten and the new one empty. sled itself does not
+//! ensure this.
 
 use std::collections::HashMap;
 
@@ -11,28 +11,28 @@ use laboratories::disk::log::Event;
 
 /// sled's unit of space.
 const SEGMENT: u64 = 8 * 1024 * 1024;
-/// How many segments sled begins between moving something and writing to its old place.
+/// The number of segments that sled begins between moving data and writing to its old place.
 const BETWEEN: usize = 2;
 
-/// What became of segments.
+/// The use of segments in a recording.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
-    /// How often the space of a segment was used again.
+    /// The number of times that the space of a segment was used again.
     pub(crate) used_again: usize,
-    /// What was used again before what was moved from there was durable.
+    /// The segments that were used again before the data moved from there was durable.
     pub(crate) violations: Vec<String>,
-    /// Segments, by their place, in the order in which they were begun.
+    /// The segments, by their place, in the order in which they were begun.
     begun: Vec<u64>,
-    /// So many segments were there before.
+    /// The number of segments that were there before.
     before: u64,
-    /// Where something was written, by the number of the event, since the last sync.
+    /// The writes since the last sync: the number of the event, and the segment.
     unsynced: Vec<(usize, u64)>,
-    /// The syncs under way, and which event began them.
+    /// The syncs under way, and the event that began each.
     syncs: HashMap<u64, usize>,
 }
 
 impl Order {
-    /// What a recording shows that began with a database of `length` bytes, all durable.
+    /// Returns the order in a recording that began with a database of `length` bytes, all durable.
     pub(crate) fn of(events: &[Event], length: u64) -> Self {
         let mut order = Self { before: length.div_ceil(SEGMENT), ..Self::default() };
         for (at, event) in events.iter().enumerate() {
@@ -48,7 +48,7 @@ impl Order {
                 if offset % SEGMENT == 0 {
                     self.begins(segment);
                 } else if !self.begun.contains(&segment) {
-                    // It goes on where the recording began.
+                    // sled began this segment before the recording.
                     self.begun.push(segment);
                 }
                 self.unsynced.push((at, segment));
@@ -88,7 +88,7 @@ fn is_database(path: &str) -> bool {
     path.ends_with("/db")
 }
 
-/// sled overwrites free space when it opens, which says nothing.
+/// Returns whether the write has data: when sled opens, it overwrites free space with equal bytes.
 fn says_something(data: &[u8]) -> bool {
     data.windows(2).any(|pair| pair[0] != pair[1])
 }

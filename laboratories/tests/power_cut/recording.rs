@@ -1,28 +1,26 @@
-//! A recording: what some processes of the workload, one after the other, did to a directory.
+//! A recording: the changes that some processes of the workload, one after the other, made to a directory.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use laboratories::disk;
 use laboratories::disk::log;
 use laboratories::disk::log::Event;
 use laboratories::disk::rebuild::{Disk, Image, read_image, write_image};
-use laboratories::disk::this_program;
 use laboratories::work::notes;
 use laboratories::work::notes::{Note, STORE};
 use laboratories::work::standing::{Standing, Standings};
 use testkit::Dice;
-use testkit::process::ended;
 
 use crate::TEST;
 use crate::workload::{PLAN, Plan};
 
-/// When the first clock of all starts.
+/// The time at the start of the first clock.
 pub(crate) const START: u64 = 1_000_000_000;
-/// How long a process of the workload may take.
+/// The time that a process of the workload may take.
 const BOUND: Duration = Duration::from_secs(180);
 
-/// How much is recorded: so many rounds in each process, of so many keys.
+/// The size of a recording: the rounds in each process, and the keys in each round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) rounds: usize,
@@ -31,7 +29,7 @@ pub(crate) struct Size {
 
 #[derive(Debug)]
 pub(crate) struct Recording {
-    /// The directory as it was before; all of it durable.
+    /// The directory before the recording; all of it is durable.
     pub(crate) image: Image,
     /// The notes that led there.
     pub(crate) before: Vec<Note>,
@@ -40,7 +38,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Records a few processes that begin where `image` and `before` ended. An error: one of them failed.
+    /// Records a few processes that begin where `image` and `before` ended. Returns an error if one of them failed.
     pub(crate) fn make(size: Size, image: Image, before: Vec<Note>, dice: &mut Dice) -> Result<Self, String> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let recorded = directory.path().join("recorded");
@@ -53,7 +51,7 @@ impl Recording {
             let abort = process < processes || dice.percent(50);
             let openings = 1 + dice.below(2);
             let plan = recording.plan(size, &recorded, dice, openings, abort);
-            live(&plan, &recorded, &log)?;
+            live(&plan, directory.path())?;
             recording.events = log::read(&log);
             recording.notes = notes::read(&recording.events);
         }
@@ -81,7 +79,7 @@ impl Recording {
         }
     }
 
-    /// The notes before event `at`.
+    /// Returns the notes before event `at`.
     pub(crate) fn notes_until(&self, at: usize) -> impl Iterator<Item = &Note> {
         let until = self.notes.partition_point(|(noted, _)| *noted < at);
         self.before.iter().chain(self.notes[..until].iter().map(|(_, note)| note))
@@ -91,13 +89,29 @@ impl Recording {
         Standings::after(START, self.notes_until(at))
     }
 
-    /// How long the database was before.
+    /// Returns the events between two notes, which come in turn: the first is the earlier note.
+    pub(crate) fn between(&self, begins: &Note, ends: &Note) -> Vec<(usize, usize)> {
+        let all = |wanted: &Note| {
+            let found = self.notes.iter().filter(move |(_, note)| note == wanted);
+            found.map(|(at, _)| *at).collect::<Vec<_>>()
+        };
+        all(begins).into_iter().zip(all(ends)).collect()
+    }
+
+    /// Returns the sweeps in which something was written.
+    pub(crate) fn sweeps(&self) -> Vec<(usize, usize)> {
+        let mut sweeps = self.between(&Note::Sweeping, &Note::Swept);
+        sweeps.retain(|(from, to)| from + 1 < *to);
+        sweeps
+    }
+
+    /// Returns the length of the database before the recording.
     pub(crate) fn database_bytes(&self) -> u64 {
         let database = self.image.get(&format!("{STORE}/db")).and_then(Option::as_ref);
         database.map_or(0, |bytes| bytes.len() as u64)
     }
 
-    /// Nothing slips through: what was recorded leads to what is there.
+    /// Asserts that nothing is missing: the recorded events lead to the directory's content.
     fn assert_complete(&self, directory: &Path) {
         let mut disk = Disk::holding(&self.image);
         self.events.iter().for_each(|event| disk.happens(event));
@@ -109,18 +123,16 @@ impl Recording {
     }
 }
 
-/// Lets a process of the workload live to its end.
-fn live(plan: &Plan, directory: &Path, log: &Path) -> Result<(), String> {
-    let mut command: Command = this_program(TEST, directory);
-    command.env("DISK_PRELOAD_LOG", log).env(PLAN, serde_json::to_string(plan).expect("plans are plain"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-    let mut child = command.spawn().expect("this program can be started again");
-    let status = ended(&mut child, BOUND);
-    // 134: by its own hand, as `abort` is in the preloaded library.
+/// Runs a process of the workload to its end, and records it in `directory`.
+fn live(plan: &Plan, directory: &Path) -> Result<(), String> {
+    let mut command = disk::this_program(TEST, &plan.directory);
+    command.env("DISK_PRELOAD_LOG", directory.join("log"));
+    command.env(PLAN, serde_json::to_string(plan).expect("plans are plain"));
+    // `abort` in the preloaded library ends a process with 134.
     let expected = if plan.abort { 134 } else { 0 };
-    match status {
-        Some(status) if status.code() == Some(expected) => Ok(()),
-        Some(status) => Err(format!("a process of the workload failed: {status}")),
-        None => Err(format!("a process of the workload did not end in {BOUND:?}")),
+    match disk::live(command, directory, BOUND) {
+        (Some(status), _) if status.code() == Some(expected) => Ok(()),
+        (Some(status), said) => Err(format!("a process of the workload failed: {status}\n{said}")),
+        (None, said) => Err(format!("a process of the workload did not end in {BOUND:?}\n{said}")),
     }
 }

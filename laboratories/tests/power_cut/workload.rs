@@ -1,6 +1,6 @@
-//! The workload, in a process of its own under the preloaded library: rounds of operations, some at a time, while a
-//! window of retention slides over them, so that sled has much to collect; closed and opened again, and ended in the
-//! middle.
+//! The workload, in a process of its own under the preloaded library. Its rounds of operations, some at a time, move a
+//! window of retention, so that sled has much to collect. The store is closed and opened again, and the process may end
+//! in the middle.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,35 +20,35 @@ use tokio::task::JoinSet;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::{RecordId, SledStore};
 
-/// The variable that holds the plan of such a process.
+/// The variable that holds the plan of a process of the workload.
 pub(crate) const PLAN: &str = "POWER_CUT_PLAN";
-/// Requests under way at a time.
+/// The number of requests under way at a time.
 const CLIENTS: usize = 24;
 /// sled's cache, small enough to be of no use.
 pub(crate) const CACHE: u64 = 1 << 20;
 
-/// What one process does.
+/// The plan of one process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) directory: PathBuf,
     pub(crate) seed: u64,
-    /// How late it is.
+    /// The time at the start.
     pub(crate) clock: u64,
     /// The first new key.
     pub(crate) first: u64,
-    /// What clients may ask again.
+    /// The keys that clients may ask for again.
     pub(crate) known: Vec<u64>,
-    /// What was interrupted, and whether the effect took place.
+    /// The interrupted keys, and whether the effect of each took place.
     pub(crate) cut: Vec<(u64, bool)>,
-    /// How often the store is opened, how long it stays so, and how many keys come in each round.
+    /// The number of openings, of rounds in each of them, and of new keys in each round.
     pub(crate) openings: usize,
     pub(crate) rounds: usize,
     pub(crate) keys: usize,
-    /// Whether the process ends in the middle.
+    /// `true` if the process ends in the middle.
     pub(crate) abort: bool,
 }
 
-/// The plan, if this process is one of the workload.
+/// Returns the plan if this process is one of the workload.
 pub(crate) fn plan() -> Option<Plan> {
     let plan = std::env::var(PLAN).ok()?;
     Some(serde_json::from_str(&plan).expect("a plan"))
@@ -61,13 +61,13 @@ struct Workload {
     clock: ManualClock,
     dice: Arc<Mutex<Dice>>,
     tickets: Arc<AtomicU64>,
-    /// What an operator, or the application, would find out.
+    /// The truth that an operator, or the application, would find out.
     truth: Truth,
-    /// After how many answers the process ends.
+    /// The number of answers after which the process ends.
     answers_left: Arc<AtomicUsize>,
 }
 
-/// Does what the plan says.
+/// Carries out the plan.
 pub(crate) fn run(plan: Plan) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build();
     let workload = Workload {
@@ -105,16 +105,18 @@ impl Workload {
                 self.all(&operations, keys.clone()).await;
                 ids.extend(keys.clone().map(|key| (key::id(key), key)));
                 self.settle(&operations, &ids).await;
-                // Now and then so much time passes that all of it is over, and what sled has shrinks.
+                // Now and then enough time passes for every record to expire, and sled's data shrinks.
                 let (leaps, sweeps) = self.whims();
                 known = if leaps { Vec::new() } else { keys.collect() };
                 let passes = if leaps { 2 * RETENTION } else { ROUND };
                 now += passes;
-                // Said first: nothing is later than what was said.
+                // The note comes first, so that no time in the store is later than the noted one.
                 self.notes.write(&Note::Clock(now));
                 self.clock.advance(Duration::from_millis(passes));
                 if leaps || sweeps {
+                    self.notes.write(&Note::Sweeping);
                     operations.sweep().await.expect("the store works");
+                    self.notes.write(&Note::Swept);
                 }
             }
             assert_eq!(operations.unrecorded(), 0, "the disk works");
@@ -138,7 +140,7 @@ impl Workload {
         Operations::over(store, true, self.truth.clone(), Arc::new(witness))
     }
 
-    /// Clients ask for all of these, some at a time, a few of them twice or wrongly.
+    /// Asks for all of these keys, some at a time, a few of them twice or with another request.
     async fn all(&self, operations: &Operations, keys: impl Iterator<Item = u64>) {
         let places = Arc::new(Semaphore::new(CLIENTS));
         let mut clients = JoinSet::new();
@@ -155,7 +157,8 @@ impl Workload {
 
     async fn client(&self, operations: &Operations, key: u64) {
         let whim = self.dice.lock().unwrap().below(100);
-        // Only where a run never frees its key: its end and the next one's beginning would be noted in any order.
+        // This needs a run that never frees its key: otherwise its end and the beginning of the next one would be noted
+        // in any order.
         let is_plain = matches!(key::kind(key), Kind::Done | Kind::Ledger);
         match whim {
             0..=9 if is_plain => drop(tokio::join!(self.ask(operations, key, false), self.ask(operations, key, false))),
@@ -183,7 +186,7 @@ impl Workload {
         said
     }
 
-    /// An operator settles most of what was interrupted.
+    /// Settles most of the interrupted keys, as an operator does.
     async fn settle(&self, operations: &Operations, ids: &HashMap<RecordId, u64>) {
         let interrupted = operations.interrupted().await.expect("the store works");
         let mut settling = JoinSet::new();

@@ -1,29 +1,28 @@
-//! The balancer in front of the servers: it sends each request to any one of them.
+//! The balancer in front of the servers. It sends each request to any one of them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use testkit::dice::below;
 use testkit::{Answer, Call, Connection};
 use tokio::sync::Semaphore;
 
-use crate::dice::below;
-
-/// How many requests are under way at once.
+/// The number of requests under way at once.
 const AT_ONCE: usize = 48;
-/// After how long a client stops waiting for an answer.
+/// The time after which a client stops waiting for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// For how long a connection is used again. A server closes one on which nothing comes for ten seconds.
+/// The time for which a connection is used again. A server closes one on which nothing comes for ten seconds.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// Clones share it.
+/// A handle to the balancer. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Balancer(Arc<Inner>);
 
 struct Inner {
-    /// Where each server was last. One that is down stays in the list.
+    /// The last address of each server. One that is down stays in the list.
     servers: Mutex<Vec<SocketAddr>>,
     idle: Mutex<Vec<Idle>>,
     room: Semaphore,
@@ -43,7 +42,7 @@ impl Balancer {
         Self(Arc::new(Inner { servers, idle, room: Semaphore::new(AT_ONCE), requests, passed_on }))
     }
 
-    /// Server `number` is there from now on. The numbers come in order.
+    /// Sets the address of server `number`. The numbers come in order.
     pub(crate) fn put(&self, number: usize, address: SocketAddr) {
         let mut servers = self.0.servers.lock().unwrap();
         if number == servers.len() {
@@ -58,19 +57,19 @@ impl Balancer {
         self.0.requests.load(Ordering::Relaxed)
     }
 
-    /// Returns how often a request went to a second server, or a third, because the one before gave it back.
+    /// Returns how often a request went to a second or third server, because the one before gave it back.
     pub(crate) fn passed_on(&self) -> usize {
         self.0.passed_on.load(Ordering::Relaxed)
     }
 
-    /// Sends a request to any server. `None`: no answer came.
+    /// Sends a request to any server. Returns `None` if no answer came.
     pub(crate) async fn send(&self, call: &Call) -> Option<Answer> {
         let number = below(self.0.servers.lock().unwrap().len());
         self.send_to(number, call).await
     }
 
-    /// Sends a request with a key to one server after the other, until one takes it: a server that is gone, or leaves,
-    /// gives it back. Without a key, that would not be safe.
+    /// Sends a request with a key to one server after the other, until one takes it: a server that is gone, or shuts
+    /// down, gives it back. Without a key, that would not be safe.
     pub(crate) async fn send_on(&self, call: &Call) -> Option<Answer> {
         let mut left: Vec<usize> = (0..self.0.servers.lock().unwrap().len()).collect();
         loop {
@@ -88,7 +87,7 @@ impl Balancer {
         tokio::time::timeout(PATIENCE, self.exchange(number, call)).await.ok().flatten()
     }
 
-    /// Sends a request past all others, to be waited for however long it takes.
+    /// Sends a request outside of the limit of requests at once, and waits for it however long it takes.
     pub(crate) async fn send_alone(&self, number: usize, call: &Call) -> Option<Answer> {
         self.exchange(number, call).await
     }

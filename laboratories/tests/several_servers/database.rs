@@ -1,34 +1,35 @@
-//! The database that the servers share: a server of PostgreSQL of the test's own, looked at with SQL, and broken with
-//! SQL for controls.
+//! The database that the servers share: a PostgreSQL server of the test's own, which the test inspects with SQL, and
+//! breaks with SQL for controls.
 
 use std::time::{Duration, Instant};
 
-pub(crate) use testkit::postgres::Server;
+pub(crate) use testkit::postgres::PostgresServer;
 use testkit::postgres::own_server;
 use testkit::skipped;
 use tower_idempotency_postgres::PostgresBackend;
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 
-/// After how long something is given up that has to come about.
+/// The time after which the test gives up waiting for a state that must come about.
 const GIVE_UP: Duration = Duration::from_secs(120);
 
-/// A server with the store's table. `None`: not shown here.
-pub(crate) async fn database(promise: &str, settings: &[&str]) -> Option<Server> {
+/// Starts a server with the store's table. Returns `None` if the promise can't be shown here.
+pub(crate) async fn database(promise: &str, settings: &[&str]) -> Option<PostgresServer> {
     let server = own_server(promise, settings)?;
     migrate(&server).await;
     Some(server)
 }
 
-/// The same, in which something is broken.
-pub(crate) async fn broken_database(promise: &str, settings: &[&str], fault: Fault) -> Option<Server> {
+/// Does the same, and breaks something.
+pub(crate) async fn broken_database(promise: &str, settings: &[&str], fault: Fault) -> Option<PostgresServer> {
     let server = database(promise, settings).await?;
     fault.seed(&server).await;
     Some(server)
 }
 
-/// A server with the store's table and a clock of its own, in which something may be broken. `None`: not shown here.
-pub(crate) async fn database_with_a_clock(promise: &str, fault: Option<Fault>) -> Option<Server> {
-    let server = Server::with_a_clock(&[]).map_err(|obstacle| skipped(promise, &obstacle)).ok()?;
+/// Starts a server with the store's table and a clock of its own, and may break something. Returns `None` if the
+/// promise can't be shown here.
+pub(crate) async fn database_with_a_clock(promise: &str, fault: Option<Fault>) -> Option<PostgresServer> {
+    let server = PostgresServer::with_a_clock(&[]).map_err(|obstacle| skipped(promise, &obstacle)).ok()?;
     migrate(&server).await;
     if let Some(fault) = fault {
         fault.seed(&server).await;
@@ -36,18 +37,18 @@ pub(crate) async fn database_with_a_clock(promise: &str, fault: Option<Fault>) -
     Some(server)
 }
 
-async fn migrate(server: &Server) {
+async fn migrate(server: &PostgresServer) {
     let backend = PostgresBackend::from_url(&server.url()).expect("a URL");
     backend.migrate().await.expect("it takes the schema");
 }
 
-/// A connection for SQL.
-pub(crate) async fn sql(server: &Server) -> Client {
+/// Returns a connection for SQL.
+pub(crate) async fn sql(server: &PostgresServer) -> Client {
     let began = Instant::now();
     loop {
         match connect(&server.url(), NoTls).await {
             Ok((client, connection)) => {
-                // An error: the server was killed.
+                // An error means that the server was killed.
                 tokio::spawn(async move { drop(connection.await) });
                 return client;
             }
@@ -57,7 +58,7 @@ pub(crate) async fn sql(server: &Server) -> Client {
     }
 }
 
-/// Waits until a query that gives a truth gives true.
+/// Waits until a query that returns a boolean returns true.
 pub(crate) async fn until(client: &Client, query: &str) {
     let began = Instant::now();
     while !is(client, query).await {
@@ -66,12 +67,13 @@ pub(crate) async fn until(client: &Client, query: &str) {
     }
 }
 
-/// What a query says that gives a truth.
+/// Returns the result of a query that returns a boolean.
 pub(crate) async fn is(client: &Client, query: &str) -> bool {
     client.query_one(query, &[]).await.expect("the query is sound").get(0)
 }
 
-/// Returns how many runs there are whose sessions were renewed so lately that their leases last, as the database says.
+/// Returns the number of runs whose sessions were renewed recently enough for their leases to last, by the database's
+/// clock.
 pub(crate) async fn alive(client: &Client, namespace: &str) -> usize {
     let query = "SELECT count(*) FROM idempotency.record r JOIN idempotency.record s ON s.namespace = r.namespace \
         AND s.id = r.session WHERE r.namespace = $1 AND r.kind = 1 AND s.kind IN (5, 6) AND s.until > clock_timestamp()";
@@ -79,25 +81,16 @@ pub(crate) async fn alive(client: &Client, namespace: &str) -> usize {
     usize::try_from(alive).expect("it counts")
 }
 
-/// Waits until no run has a session that is alive.
-pub(crate) async fn lapse(client: &Client, namespace: &str) {
-    let began = Instant::now();
-    while alive(client, namespace).await > 0 {
-        assert!(began.elapsed() < GIVE_UP, "the leases are never over");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// All rows but those of processes, each as a text.
+/// Returns all rows except those of processes, each as a text.
 pub(crate) async fn rows(client: &Client, namespace: &str) -> Vec<String> {
-    // What has ended as a process has never had bytes.
+    // A row of kind 5 with an `until` is that of a process that has ended. It never had bytes.
     let query = "SELECT r::text FROM idempotency.record r WHERE namespace = $1 AND kind <> 6 \
         AND NOT (kind = 5 AND until IS NOT NULL) ORDER BY id";
     let rows = client.query(query, &[&namespace]).await.expect("the query is sound");
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// What is broken in a database, in the functions by which the store writes.
+/// The fault of a database, in the functions by which the store writes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     /// A write is done without comparing its row.
@@ -108,12 +101,12 @@ pub(crate) enum Fault {
     AnsweredEarly,
     /// A row that this release can't read counts as absent.
     UnknownIsAbsent,
-    /// What has expired is judged by the database's clock alone.
+    /// Only the database's clock judges whether a record has expired.
     OneClock,
 }
 
 impl Fault {
-    /// The texts in the functions, and their replacements. Each text is in one of the functions.
+    /// Returns the texts in the functions, and their replacements. Each text is in one of the functions.
     fn changes(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::NoCompare => &[
@@ -139,7 +132,7 @@ impl Fault {
         }
     }
 
-    async fn seed(self, server: &Server) {
+    async fn seed(self, server: &PostgresServer) {
         let client = sql(server).await;
         let query = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname IN ('put_1', 'put_one_1')";
         let functions = client.query(query, &[]).await.expect("the query is sound");
@@ -150,7 +143,8 @@ impl Fault {
             assert_ne!(sound, broken, "{self:?} finds nothing to break");
             client.batch_execute(&broken).await.expect("it is sound SQL");
         }
-        // Where commits would be answered early, all writes are the functions', which see to it that they are not.
+        // With `off`, commits would be answered early. All writes go through the functions, which prevent this unless
+        // they are broken.
         let commits = if matches!(self, Self::AnsweredEarly) { "off" } else { "local" };
         let set = format!("ALTER ROLE postgres SET synchronous_commit = {commits}");
         client.batch_execute(&set).await.expect("it has the right");

@@ -1,42 +1,39 @@
-//! Three payment servers with one set of records, and a balancer before them.
+//! Three payment servers with one set of records, and a balancer in front of them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tempfile::TempDir;
 use testkit::dice::loopback;
 use testkit::history::History;
 use testkit::payment_server::{Server, Setup};
-use testkit::postgres::{FakeClock, state};
-use testkit::process::{Output, eventually, signal};
+use testkit::postgres::FakeClock;
+use testkit::process::{Output, memory};
 
 use crate::balancer::Balancer;
 
-/// How many servers there are.
+/// The number of servers.
 pub(crate) const SERVERS: usize = 3;
-/// After how long something is given up that has to come about.
+/// The time after which the test gives up waiting for a state that must come about.
 const GIVE_UP: Duration = Duration::from_secs(60);
-/// Within what time that is read which a server has logged.
-const READ_WITHIN: Duration = Duration::from_secs(5);
 
-/// The servers. Each has a ledger of its own, in which its charges are, whatever becomes of it.
+/// The servers. Each has a ledger of its own, which keeps its charges whatever happens to the server.
 pub(crate) struct Fleet {
     pub(crate) balancer: Balancer,
-    /// Where its servers listen, each at a port of its own.
+    /// The address at which the servers listen, each at a port of its own.
     address: IpAddr,
     places: Vec<Place>,
-    /// What each process has logged, also those that have ended.
+    /// The log of each process, also of those that have ended.
     logs: Vec<(usize, Output)>,
     _directory: TempDir,
 }
 
-/// The variable that names a directory for the servers' logs, if they are to be kept.
+/// The variable that names a directory in which the servers' logs are kept.
 const LOGS: &str = "SERVER_LOGS";
 
-/// Where server follows server, with one ledger.
+/// A place where server follows server, with one ledger.
 struct Place {
     setup: Setup,
     /// The servers' clock, if they have one of their own.
@@ -45,12 +42,12 @@ struct Place {
 }
 
 impl Fleet {
-    /// Starts the servers with these arguments: those of server `number`.
+    /// Starts the servers. `arguments` returns the arguments of server `number`.
     pub(crate) async fn start(arguments: impl Fn(usize) -> String) -> Self {
         Self::launch(arguments, false).await
     }
 
-    /// The same, each with a [clock of its own](Self::set_clock).
+    /// Does the same, each with a [clock of its own](Self::set_clock).
     pub(crate) async fn with_clocks(arguments: impl Fn(usize) -> String) -> Self {
         Self::launch(arguments, true).await
     }
@@ -62,7 +59,7 @@ impl Fleet {
         let place = |number: usize| {
             let home = directory.path().join(number.to_string());
             std::fs::create_dir(&home).expect("a directory");
-            // What is left out of the log above DEBUG is counted, too.
+            // The servers log at DEBUG, so that the test counts the events that INFO leaves out, too.
             let setup = Setup::new(&home).listening(listen).with(&arguments(number));
             let setup = setup.log("info,sled=warn,payment_server=debug,tower_idempotency=debug");
             let clock = have_clocks.then(|| FakeClock::new(&home).expect("the database has one"));
@@ -77,7 +74,7 @@ impl Fleet {
         fleet
     }
 
-    /// Starts a server that is down, on its ledger. It listens elsewhere than the last one.
+    /// Starts a server that is down, on its ledger. It listens at another port than the last one.
     pub(crate) async fn start_again(&mut self, number: usize) {
         let place = &mut self.places[number];
         assert!(place.server.is_none(), "server {number} is up");
@@ -91,29 +88,17 @@ impl Fleet {
         self.places[number].server.as_ref().expect("it is up")
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self, number: usize) {
         self.places[number].server.take().expect("it is up").kill();
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Sends SIGTERM, and waits for the server's end.
     pub(crate) async fn stop(&mut self, number: usize) {
         self.places[number].server.take().expect("it is up").stop().await;
     }
 
-    /// Stops the process where it is, until it is [resumed](Self::resume).
-    pub(crate) async fn pause(&self, number: usize) {
-        let process = self.server(number).id();
-        signal(process, "STOP");
-        let stands = || (state(process) == Some('T')).then_some(());
-        eventually("the server stands still", stands).await;
-    }
-
-    pub(crate) fn resume(&self, number: usize) {
-        signal(self.server(number).id(), "CONT");
-    }
-
-    /// Sets a server's clock so many seconds ahead of the machine's, or behind it.
+    /// Sets a server's clock `ahead` seconds ahead of the machine's, or behind it.
     pub(crate) fn set_clock(&self, number: usize, ahead: i64) {
         self.places[number].clock.as_ref().expect("it has a clock of its own").set(ahead);
     }
@@ -127,7 +112,7 @@ impl Fleet {
         }
     }
 
-    /// Returns how many charges there are of each key, in all ledgers. Starts the servers that are down.
+    /// Returns the number of charges of each key, in all ledgers. Starts the servers that are down.
     pub(crate) async fn effects(&mut self) -> BTreeMap<String, usize> {
         self.start_all().await;
         let mut effects = BTreeMap::new();
@@ -147,32 +132,17 @@ impl Fleet {
         }
     }
 
-    /// Counts a word in the logs of all servers so far.
+    /// Returns how often a word is in the logs of all servers so far.
     pub(crate) fn logged(&self, word: &str) -> usize {
         self.logs.iter().map(|(_, log)| log.text().matches(word).count()).sum()
     }
 
-    /// The same, looked at for a while as long as it is less than expected: what a server logs is read a little later.
-    pub(crate) async fn soon_logged(&self, word: &str, expected: usize) -> usize {
-        let began = Instant::now();
-        loop {
-            let logged = self.logged(word);
-            if logged >= expected || began.elapsed() > READ_WITHIN {
-                return logged;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// The most memory that each server has had, in MiB.
+    /// Returns the most memory that each server has had, in MiB.
     pub(crate) fn memory(&self) -> [usize; SERVERS] {
-        std::array::from_fn(|number| {
-            let peak = status(self.server(number).id(), "VmHWM:").expect("the process is there");
-            peak.split_whitespace().next().and_then(|peak| peak.parse::<usize>().ok()).expect("kibibytes") / 1024
-        })
+        std::array::from_fn(|number| (memory(self.server(number).id(), "VmHWM:") >> 20) as usize)
     }
 
-    /// The number of operations that a server lists as interrupted. Polls as long as there are fewer than expected,
+    /// Returns the number of operations that a server lists as interrupted. Polls while there are fewer than expected,
     /// because a server that has just started takes no other for dead.
     pub(crate) async fn interrupted(&self, number: usize, expected: usize) -> usize {
         let began = Instant::now();
@@ -184,32 +154,17 @@ impl Fleet {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-
-    /// The operations that a server lists as disputed: id and fence.
-    pub(crate) async fn disputed(&self, number: usize) -> Vec<(String, String)> {
-        let list = self.server(number).get("/admin/disputed").await.json();
-        let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        let lines = list["data"].as_array().expect("a list").iter();
-        lines.map(|line| (text(&line["id"]), text(&line["fence"]))).collect()
-    }
 }
 
 impl Drop for Fleet {
     fn drop(&mut self) {
         let Some(directory) = std::env::var_os(LOGS) else { return };
         let name = std::thread::current().name().unwrap_or("a run").replace("::", "-");
-        // Some runs have several fleets, which all listen somewhere else.
+        // Some runs have several fleets, and each listens at another address.
         let fleet = self.address;
         for (life, (number, log)) in self.logs.iter().enumerate() {
             let path = Path::new(&directory).join(format!("{name}-{fleet}-{life}-of-server-{number}.log"));
             std::fs::write(path, log.text()).expect("it can be written");
         }
     }
-}
-
-/// What the system says of a process.
-fn status(process: u32, what: &str) -> Option<String> {
-    let status = std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(what))?;
-    Some(line.trim().to_owned())
 }

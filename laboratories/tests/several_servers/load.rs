@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
+use testkit::dice::time_below;
 use tokio::task::JoinSet;
 
 use crate::client::Clients;
-use crate::dice::time_below;
 use crate::fleet::SERVERS;
 
 const CLIENTS: usize = 24;
 /// The longest time between two keys of a client.
 const PAUSE: Duration = Duration::from_millis(300);
-/// How often it is looked how far they have come.
+/// The interval of the checks how many keys are settled.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Clients that charge, one key after the other, until it is enough.
@@ -26,17 +26,17 @@ pub(crate) struct Load {
     sending: JoinSet<Vec<String>>,
 }
 
-/// How a client sends a charge until it is settled.
+/// The way in which a client sends a charge until it is settled.
 type Way = fn(Clients, String) -> BoxFuture<'static, ()>;
 
 impl Load {
-    /// Each client sends a charge once, and again while the answers ask for that.
+    /// Starts clients that send each charge once, and again while the answers ask for that.
     pub(crate) fn start(clients: &Clients) -> Self {
         let once = |clients: Clients, key: String| async move { drop(clients.until_settled(&key).await) }.boxed();
         Self::on(clients, once)
     }
 
-    /// Each sends a charge one to five times, and waits for no server for long.
+    /// Starts clients that send each charge one to five times, and wait for no server for long.
     pub(crate) fn in_haste(clients: &Clients) -> Self {
         Self::on(clients, |clients, key| async move { clients.one_to_five_in_haste(&key).await }.boxed())
     }
@@ -61,7 +61,7 @@ impl Load {
         Self { clients: clients.clone(), settled, enough, sending }
     }
 
-    /// Waits until so many more keys are settled, or one is stuck: then the report says at what.
+    /// Waits until `count` more keys are settled, or one is stuck: the report then names that key.
     pub(crate) async fn more(&self, count: usize) {
         let (began, before) = (Instant::now(), self.clients.stuck().len());
         let until = self.settled.load(Ordering::SeqCst) + count;
@@ -71,7 +71,7 @@ impl Load {
         }
     }
 
-    /// Ends it, and asks every server for every key: what one remembers, another has to read.
+    /// Ends the clients, and asks every server for every key: a server must read the keys that another one remembers.
     pub(crate) async fn end(self) -> Vec<String> {
         let Self { clients, enough, sending, .. } = self;
         enough.store(true, Ordering::SeqCst);

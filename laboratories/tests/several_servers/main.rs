@@ -1,22 +1,21 @@
-//! Three payment servers over one PostgreSQL, behind a balancer that sends each request to any of them: each key is
-//! charged once and answered the same, whatever becomes of the servers, of the database, and of what is between them.
+//! Three payment servers over one PostgreSQL, behind a balancer that sends each request to any of them. Each key is
+//! charged once and answered the same, whatever happens to the servers, to the database, and to the links between them.
 //!
-//! Real processes, real sockets, a real database, which this program starts for itself. Each server has a ledger of its
-//! own; the effects are counted over all of them, and `testkit::history` compares them with the answers that clients
-//! got. The runs:
+//! The processes, the sockets and the database are real; this program starts the database for itself. Each server has a
+//! ledger of its own. The effects are counted over all of them, and `testkit::history` compares them with the answers
+//! that clients got. The runs:
 //!
 //! - [`one_charge`]: copies of each request, at random servers, some at once; also while servers are killed.
-//! - [`mid_charge`]: a server is killed in the midst of a charge; what is said before its lease is over, and after it.
-//! - [`late`]: a server is stopped past its lease, and goes on later.
+//! - [`mid_charge`]: a server is killed in the middle of a charge; the answers before its lease is over, and after it.
 //! - [`outages`], [`away`], [`cuts`]: the database is killed, is stopped, is away for long; its connections are cut.
-//! - [`failover`]: the primary is lost, and its standby promoted.
+//! - [`failover`]: the primary is lost, and its standby is promoted.
 //! - [`rolling`]: the servers are replaced, one after the other.
 //! - [`clocks`]: the database's clock, or a server's, is hours or days wrong.
 //! - [`mixed`]: rows that a later release has written.
-//! - [`chaos`]: whatever can fail, at random and at once.
+//! - [`chaos`]: all faults, at random and at once.
 //!
-//! Each run has a control, in the same file: the same run with something broken, in which violations must be seen. What
-//! is broken is how the servers are set up, how they are ended, or the SQL by which the database compares and sets
+//! Each run has a control, in the same file: the same run with something broken, which must show violations. The broken
+//! part is the set-up of the servers, the way in which they end, or the SQL by which the database compares and sets
 //! (`database.rs`).
 //!
 //! The long forms; the last line of each run has the figures:
@@ -31,13 +30,12 @@
 //! FAULTS=200 … chaos
 //! ```
 //!
-//! With `SERVER_LOGS=DIRECTORY`, what the servers have logged is kept there.
+//! `SERVER_LOGS=DIRECTORY` keeps the servers' logs in that directory.
 #![cfg(target_os = "linux")]
 
 mod balancer;
 mod client;
 mod database;
-mod dice;
 mod fleet;
 mod load;
 mod operator;

@@ -1,4 +1,4 @@
-//! An operator, who looks at what was interrupted and settles it.
+//! An operator, who looks at interrupted operations and settles them.
 
 use testkit::Call;
 use testkit::payment_server::Server;
@@ -12,7 +12,7 @@ pub(crate) struct Listed {
     fence: String,
 }
 
-/// Those that a server lists, in the order of their beginnings.
+/// Returns the operations that a server lists, in the order in which they began.
 pub(crate) async fn listed(server: &Server) -> Vec<Listed> {
     server.interrupted().await.into_iter().map(|(id, fence)| Listed { id, fence }).collect()
 }

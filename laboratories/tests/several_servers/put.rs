@@ -1,10 +1,10 @@
 //! The messages to PostgreSQL that put one row, as far as this program reads them.
 
-/// The parameters of `put_one_1`, the namespace included, and which of them is the row's kind.
+/// The number of parameters of `put_one_1`, the namespace included, and the index of the row's kind.
 const PARAMETERS: u16 = 15;
 const KIND: usize = 6;
 
-/// The kinds of rows, as `schema.sql` has them.
+/// The kinds of rows, as in `schema.sql`.
 pub(crate) const RUNNING: i16 = 1;
 pub(crate) const COMPLETED: i16 = 3;
 
@@ -15,7 +15,7 @@ pub(crate) struct Put {
 }
 
 impl Put {
-    /// The put that these bytes begin with: a Bind with the parameters of `put_one_1`.
+    /// Reads the put that these bytes begin with: a Bind with the parameters of `put_one_1`.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let rest = bytes.strip_prefix(b"B")?.get(4..)?;
         let (_portal, rest) = text(rest)?;
@@ -30,7 +30,7 @@ impl Put {
             (_, rest) = parameter(rest)?;
         }
         let (kind, _) = parameter(rest)?;
-        // Several rows have an array here.
+        // A put of several rows has an array here.
         Some(Self { kind: i16::from_be_bytes(kind.try_into().ok()?) })
     }
 }
@@ -50,7 +50,7 @@ fn number(bytes: &[u8]) -> Option<(u16, &[u8])> {
     Some((u16::from_be_bytes(*number), rest))
 }
 
-/// A parameter; one that is null has no bytes.
+/// Reads a parameter. One that is null has no bytes.
 fn parameter(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);

@@ -1,12 +1,12 @@
-//! What a run has come to.
+//! The report of a run.
 
 use crate::client::Clients;
 
-/// How often such a scene is played at most.
+/// The most times that a scene is played.
 const TRIES: usize = 5;
 
-/// Plays a scene in which something has to be done within a moment. The scene says by `None` that it came too late,
-/// because the machine stood still. Then it is played again, with the next number.
+/// Plays a scene that must do something within a moment. The scene returns `None` if it came too late, because the
+/// machine stalled. Then it is played again, with the next number.
 pub(crate) async fn in_time<T>(play: impl AsyncFn(usize) -> Option<T>) -> T {
     for number in 0..TRIES {
         if let Some(played) = play(number).await {
@@ -16,7 +16,7 @@ pub(crate) async fn in_time<T>(play: impl AsyncFn(usize) -> Option<T>) -> T {
     panic!("the machine was too slow, {TRIES} times");
 }
 
-/// Figures, and all that was wrong.
+/// The figures of a run, and all violations.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     figures: Vec<String>,
@@ -32,21 +32,21 @@ impl Report {
         self.violations.push(violation.into());
     }
 
-    /// Notes what is wrong unless it is as it should be.
+    /// Notes a violation unless `holds`.
     pub(crate) fn expect(&mut self, holds: bool, violation: impl FnOnce() -> String) {
         if !holds {
             self.violations.push(violation());
         }
     }
 
-    /// The answers that clients got, judged by the checker. All effects must be known.
+    /// Judges the answers that clients got, by the checker. All effects must be known.
     pub(crate) fn judge(&mut self, clients: &Clients) {
         self.figure(clients.figures());
         self.violations.extend(clients.history.violations());
         self.violations.extend(clients.stuck());
     }
 
-    /// Besides: each key has an outcome.
+    /// Judges the same, and that each key has an outcome.
     pub(crate) fn judge_settled(&mut self, clients: &Clients) {
         self.judge(clients);
         self.violations.extend(clients.history.unsettled().into_iter().map(|key| format!("{key}: no outcome")));
@@ -62,7 +62,7 @@ impl Report {
         self.violations.extend(violations);
     }
 
-    /// Says what it has come to; of the violations, the first ones.
+    /// Prints the figures, and the first violations.
     pub(crate) fn print(&self, name: &str, shown: usize) {
         for violation in self.violations.iter().take(shown) {
             println!("{name}: {violation}");
@@ -70,13 +70,13 @@ impl Report {
         println!("{name}: {}, violations {}", self.figures.join("; "), self.violations.len());
     }
 
-    /// Asserts that nothing was wrong.
+    /// Asserts that there is no violation.
     pub(crate) fn assert_kept(&self, name: &str) {
         self.print(name, 50);
         assert_eq!(self.violations, [""; 0], "{name}");
     }
 
-    /// Asserts that the run has seen what was broken on purpose: a violation that says so.
+    /// Asserts that the run has found the deliberate fault: a violation that contains `says`.
     pub(crate) fn assert_seen(&self, name: &str, says: &str) {
         self.print(&format!("control: {name}"), 1);
         let has_seen = self.violations.iter().any(|violation| violation.contains(says));

@@ -1,4 +1,4 @@
-//! A server's way to the database, over which all its connections go. It can be cut at any byte of a put.
+//! A server's link to the database, which carries all its connections. It can be cut at any byte of a put.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -9,20 +9,20 @@ use testkit::proxy::{End, Fate, Pass, Proxy, Way};
 
 use crate::put::{Put, is_answered};
 
-/// What is to become of a put.
+/// The plan for a cut of a put.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cut {
-    /// Which: the next one of this kind of row, after so many others.
+    /// The put: the next one of this kind of row, after `skipped` others.
     pub(crate) kind: i16,
     pub(crate) skipped: usize,
-    /// The connection ends once so many bytes of the put, or of its answer, were forwarded; at byte 0 of the answer:
-    /// when its first byte comes.
+    /// The moment: the connection ends once `after` bytes of the put, or of its answer, were forwarded; at byte 0 of
+    /// the answer, when its first byte comes.
     pub(crate) way: Way,
     pub(crate) after: usize,
     pub(crate) end: End,
 }
 
-/// A way. It is closed when this is dropped.
+/// A link. Dropping it closes it.
 pub(crate) struct Wire {
     proxy: Proxy,
     shared: Arc<Shared>,
@@ -31,10 +31,10 @@ pub(crate) struct Wire {
 #[derive(Default)]
 struct Shared {
     planned: Mutex<Option<Cut>>,
-    /// How many puts were cut as planned.
+    /// The number of puts that were cut as planned.
     done: AtomicUsize,
     connections: AtomicUsize,
-    /// The lengths of the last put that was watched for, and of its answer.
+    /// The lengths of the last planned put, and of its answer.
     lengths: Mutex<[usize; 2]>,
 }
 
@@ -63,7 +63,7 @@ impl Wire {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// The lengths of the last put that was planned for, and of its answer, as far as it was forwarded.
+    /// Returns the lengths of the last planned put, and of its answer, as far as it was forwarded.
     pub(crate) fn lengths(&self) -> [usize; 2] {
         *self.shared.lengths.lock().unwrap()
     }
@@ -77,10 +77,10 @@ impl Deref for Wire {
     }
 }
 
-/// A connection.
+/// One connection of the link.
 struct Carried {
     shared: Arc<Shared>,
-    /// The put whose answer is awaited, as planned, and how much of that has come.
+    /// The planned put whose answer has not come whole, and the number of bytes that have come.
     awaited: Mutex<Option<(Cut, usize)>>,
 }
 
@@ -119,7 +119,7 @@ impl Fate for Carried {
 }
 
 impl Shared {
-    /// What is planned for these bytes, if they are the put that is waited for.
+    /// Takes the plan for these bytes, if they are the put that the plan names.
     fn planned_for(&self, bytes: &[u8]) -> Option<Cut> {
         let mut planned = self.planned.lock().unwrap();
         let cut = planned.as_mut()?;

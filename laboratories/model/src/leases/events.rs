@@ -182,7 +182,7 @@ impl Model for Leases {
                 moment.seen != Some(Glimpse::WorkedAfterTakeover)
             }),
             Property::always("no process that reaches its database is taken for dead", |_: &Self, moment: &Moment| {
-                // One whose session is gone has begun another one.
+                // A process whose session is gone has begun another one.
                 let Owner { stood_still, was_cut, has_lost_session, .. } = moment.owner;
                 !moment.is_taken || stood_still || was_cut || has_lost_session
             }),
@@ -190,7 +190,7 @@ impl Model for Leases {
                 !moment.is_taken || moment.owner.left <= 0
             }),
             Property::always("who is dead is known for dead in time", |leases: &Self, moment: &Moment| {
-                // Where nothing keeps the observer from it.
+                // If nothing prevents the observer from it.
                 let Accidents { lost, late, cuts, pauses, .. } = leases.accidents;
                 let is_hindered = leases.accidents != Accidents { lost, late, cuts, pauses, ..Accidents::default() };
                 let in_time = leases.in_time() + lost as i8;

@@ -1,11 +1,11 @@
-//! The process that looks at it.
+//! The process that watches the session.
 
 use super::{Glimpse, LeaseFault, Leases, Moment, Occasion, Rates, Row};
 
-/// What was read last, and for how long it is unchanged, by the observer's clock.
+/// The row that was read last, and the time for which it is unchanged, by the observer's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Observation {
-    /// `None`: it is absent.
+    /// `None`: the row is absent.
     row: Option<Row>,
     server: u8,
     lasts: i8,
@@ -22,14 +22,14 @@ pub(super) struct Declaration {
 pub(super) struct Observer {
     observation: Option<Observation>,
     pub(super) declares: Option<Declaration>,
-    /// How long ago it read, and renewed its own session.
+    /// The time since it read, and the time since it renewed its own session.
     read: i8,
     renewed: i8,
-    /// When it reads next.
+    /// The time until its next read.
     due: i8,
 }
 
-/// The lease of a session whose row is absent is not known: it counts as this, or as the observer's own.
+/// The least lease that counts for a session whose row is absent, as its own is not known.
 const UNKNOWN: i8 = 12;
 
 impl Observation {
@@ -40,8 +40,8 @@ impl Observation {
 }
 
 impl Leases {
-    /// How long after its last renewal a session has to be known for dead: what passes until that is read, a wait, and
-    /// a call.
+    /// The time after its last renewal within which a session has to be known to be dead: the time until it is read, a
+    /// wait, and a call.
     pub(super) fn in_time(&self) -> i8 {
         let waits = self.lease * 5 / 4 + Self::sixth(self.observers) + 1;
         // Its clock counts four where five pass.
@@ -103,7 +103,7 @@ impl Observer {
 }
 
 impl Moment {
-    /// Whatever has been observed may not be what it seems: it is observed anew from now on.
+    /// Starts all observations over, because the earlier ones may be wrong.
     fn start_over(&mut self, leases: &Leases, occasion: Occasion) {
         let lasts = match leases.fault {
             Some(LeaseFault::NotStartedOver(not)) if not == occasion => return,
@@ -181,7 +181,7 @@ impl Moment {
         }
     }
 
-    /// Another server answers from now on, and what was under way to the one before is lost.
+    /// Another server answers from now on, and calls that were under way to the earlier one are lost.
     pub(super) fn replaced(&mut self, leases: &Leases) {
         self.database.server += 1;
         self.answers.clear();

@@ -1,4 +1,4 @@
-//! The process whose session it is.
+//! The process that has the session.
 
 use super::{Glimpse, LeaseFault, Leases, Moment, Row};
 
@@ -7,12 +7,12 @@ use super::{Glimpse, LeaseFault, Leases, Moment, Row};
 pub(super) struct Renewal {
     pub(super) expect: u8,
     pub(super) token: u8,
-    /// How long ago it was sent: 0, 1, or longer.
+    /// The time since it was sent: 0, 1, or longer.
     pub(super) age: i8,
     pub(super) is_late: bool,
 }
 
-/// What is answered: the row's token, if the row is there and was not declared dead.
+/// The answer to a renewal: the row's token, if the row is there and was not declared dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Answer {
     pub(super) to: Renewal,
@@ -24,7 +24,7 @@ pub(super) struct Answer {
 pub(super) struct Call {
     pub(super) expect: u8,
     pub(super) token: u8,
-    /// How long ago it was sent first, and last.
+    /// The time since it was sent first, and the time since it was sent last.
     first: i8,
     last: i8,
 }
@@ -32,13 +32,13 @@ pub(super) struct Call {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
     pub(super) token: u8,
-    /// For how long it believes to have its lease.
+    /// The time for which it believes to have its lease.
     pub(super) left: i8,
-    /// When it renews it next.
+    /// The time until its next renewal.
     due: i8,
     pub(super) call: Option<Call>,
     pub(super) has_handler: bool,
-    /// Whether it knows that its session is gone.
+    /// `true` if it knows that its session is gone.
     pub(super) has_lost_session: bool,
     pub(super) stands_still: bool,
     pub(super) stood_still: bool,
@@ -82,8 +82,8 @@ impl Owner {
         self.has_handler && !self.stands_still && self.is_over(leases)
     }
 
-    /// Returns whether its handler may take a step. What it does before others may run it again
-    /// makes no difference.
+    /// Returns whether its handler may take a step. A step before others may run the operation again makes no
+    /// difference.
     pub(super) fn may_work(&self, leases: &Leases) -> bool {
         let is_polled = !self.is_over(leases) || leases.fault == Some(LeaseFault::HandlerPolledFirst);
         self.has_handler && !self.stands_still && is_polled
@@ -145,7 +145,7 @@ impl Moment {
         };
         owner.token = token;
         if token != to.token {
-            // The row has an older token: it is renewed anew.
+            // The row has an older token: the owner renews it again.
             self.seen = Some(Glimpse::OlderToken);
             owner.due = 0;
             return;

@@ -1,4 +1,5 @@
-//! What both models' tests do: explore everything, print how much there is, and hold it against what is expected.
+//! The functions that the tests of both models share: they explore all states, print how many there are, and compare
+//! the sights with the expected ones.
 
 use std::fmt::Debug;
 use std::hash::Hash;

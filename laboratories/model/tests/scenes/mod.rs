@@ -1,4 +1,4 @@
-//! Scenes: what may happen, how often, and what must be seen.
+//! Scenes: the events that may happen, how often, and the sights that they must show.
 
 use model::{Budget, Policy, Protocol, Replication};
 
@@ -32,27 +32,27 @@ pub(crate) const TWO_PROCESSES: Protocol = Protocol {
     fault: None,
 };
 
-/// What may happen together, and what must be seen of it.
+/// The events that may happen together, and the sights that they must show.
 #[derive(Clone, Copy)]
 pub(crate) struct Scene {
     pub(crate) name: &'static str,
-    /// Under the first of the policies.
+    /// The protocol, under the first of the policies.
     pub(crate) protocol: Protocol,
-    /// Under each policy.
+    /// The sights under each policy.
     pub(crate) goals: &'static [&'static str],
-    /// Where others may run again what was interrupted, at once or once they have asked.
+    /// The sights if others may run an interrupted operation again, at once or once they have asked.
     pub(crate) goals_of_takeover: &'static [&'static str],
-    /// Where the application is asked.
+    /// The sights if the application is asked.
     pub(crate) goals_of_asking: &'static [&'static str],
 }
 
-/// What is seen in every scene.
+/// The sights of every scene.
 pub(crate) const GOALS: &[&str] = &["an outcome is told", "it is told again", "it is told from memory"];
-/// What is seen in every scene where the application is asked.
+/// The sights of every scene in which the application is asked.
 pub(crate) const GOALS_OF_ASKING: &[&str] =
     &["the application knows the outcome", "the application says that it may run again", "a run is taken over"];
 
-/// What is seen where sessions say which bounds are over.
+/// The sights of the scenes in which sessions state which bounds are over.
 pub(crate) const GOALS_OF_BOUNDS: &[&str] = &[
     "a run of a living process outlasts its bound",
     "a claim without a run is over once its session says so",

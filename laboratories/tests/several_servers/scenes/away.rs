@@ -1,22 +1,22 @@
-//! A database that is away for twice the lease, while charges are under way on a server which comes back later than the
+//! A database that is away for twice the lease, while charges are under way on a server that comes back later than the
 //! others: no run of a living process is taken over.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use testkit::history::{History, Policy, Told};
+use testkit::dice::number;
+use testkit::history::{ClientAnswer, History, Policy};
 use tokio::task::JoinHandle;
 
 use super::outages::{judge, memory_is_bounded, probe, recover};
 use crate::client::{Clients, SLOW};
-use crate::database::{Server, database};
-use crate::dice::size;
+use crate::database::{PostgresServer, database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::Load;
 use crate::report::Report;
 use crate::wire::Wire;
 
-/// How many charges are under way on each server when the database goes.
+/// The number of charges under way on each server when the database goes.
 const UNDER_WAY: usize = 4;
 const LEAST_LEASE: Duration = Duration::from_secs(12);
 
@@ -28,12 +28,12 @@ struct Scene {
     clients: Clients,
     load: Load,
     keys: Vec<String>,
-    sent: Vec<JoinHandle<Told>>,
+    sent: Vec<JoinHandle<ClientAnswer>>,
     before: [usize; SERVERS],
 }
 
 impl Scene {
-    async fn start(database: &Server, policy: &'static str, lease: Duration) -> Self {
+    async fn start(database: &PostgresServer, policy: &'static str, lease: Duration) -> Self {
         let lease = lease.as_secs();
         let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
         let arguments = |number: usize| {
@@ -50,7 +50,7 @@ impl Scene {
         Self { policy, wires, fleet, clients, load, keys, sent, before }
     }
 
-    /// Has charges begin, at all servers at once: they don't take long.
+    /// Begins charges at all servers at once, because charges are short.
     async fn begin(&mut self) {
         let (clients, fleet) = (&self.clients, &self.fleet);
         let begun = join_all((0..SERVERS).map(async |number| {
@@ -64,7 +64,7 @@ impl Scene {
         (self.sent, self.keys) = begun.await.into_iter().flatten().unzip();
     }
 
-    /// Everybody asks for the runs of the others, from the moment at which the database is back. Server 0 is later.
+    /// Asks every server for the runs of the others, from the moment at which the database is back. Server 0 is later.
     async fn come_back(&self, later: Duration) {
         let asked = self.keys.iter().map(|key| async {
             join_all((0..SERVERS).map(|number| self.clients.until_settled_at(number, key, SLOW))).await;
@@ -83,7 +83,7 @@ impl Scene {
         let Self { policy, wires, mut fleet, clients, load, sent, before, .. } = self;
         for told in join_all(sent).await {
             let told = told.expect("no client panics");
-            let is_right = matches!(told, Told::Outcome { .. });
+            let is_right = matches!(told, ClientAnswer::Outcome { .. });
             report.expect(is_right, || format!("{policy}: a charge that was under way is answered {told:?}"));
         }
         load.end().await;
@@ -96,8 +96,8 @@ impl Scene {
     }
 }
 
-/// `later`: how much later than the others server 0 comes back, as a part of its lease.
-async fn away(database: &mut Server, time: Duration, later: f64) -> Report {
+/// Plays the scenes. Server 0 comes back later than the others by `later` of its lease.
+async fn away(database: &mut PostgresServer, time: Duration, later: f64) -> Report {
     let lease = (time / 2).max(LEAST_LEASE);
     let mut report = Report::default();
     let mut scenes = [Scene::start(database, "refuse", lease).await, Scene::start(database, "rerun", lease).await];
@@ -124,14 +124,14 @@ async fn away(database: &mut Server, time: Duration, later: f64) -> Report {
 }
 
 fn time() -> Duration {
-    Duration::from_secs(size("AWAY", 24).try_into().expect("it fits"))
+    Duration::from_secs(number("AWAY").unwrap_or(24))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_for_twice_the_lease_costs_no_living_process_its_runs() {
     let name = "database away";
     let Some(mut database) = database(name, &[]).await else { return };
-    // Others trust what they read of its lease after a whole one of theirs.
+    // The other servers trust the lease that they read only after a whole lease of their own.
     away(&mut database, time(), 1.0 / 12.0).await.assert_kept(name);
 }
 

@@ -1,16 +1,15 @@
-//! All of it at once, at random: servers that are killed, end in order, or stall, some for longer than their
-//! lease; a database that is killed or stalls, or whose clock is set; ways to it that are cut, or swallow what is
-//! sent.
+//! All faults at once, at random. Servers are killed, end in order, or stall, some for longer than their lease. A
+//! database is killed or stalls, or its clock is set. Links to it are cut, or swallow the bytes.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use testkit::dice::{below, number, time_below};
 use testkit::history::{History, Policy};
 
 use crate::client::Clients;
-use crate::database::{Fault, Server, database_with_a_clock};
-use crate::dice::{below, size, time_below};
+use crate::database::{Fault, PostgresServer, database_with_a_clock};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::{Load, ask_for};
 use crate::report::Report;
@@ -19,12 +18,12 @@ use crate::wire::Wire;
 const LEASE: Duration = Duration::from_secs(12);
 /// The longest time between two faults.
 const OFTEN: Duration = Duration::from_millis(1_200);
-/// How many keys are settled at least.
+/// The least number of keys that are settled.
 const LEAST: usize = 60;
-/// The time within which the servers' lists must agree with the answers: leases have to be over, and trusted again.
+/// The time within which the servers' lists must agree with the answers: leases must be over, and be trusted again.
 const AGREED_WITHIN: Duration = Duration::from_secs(90);
 
-/// What fails.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Strike {
     Kill,
@@ -37,7 +36,7 @@ enum Strike {
     SetClock,
 }
 
-/// How wrong the database's clock is at most: days, as keys are kept for one.
+/// The most by which the database's clock is wrong: days, because keys are kept for one.
 const WRONG: Duration = Duration::from_secs(6 * 24 * 60 * 60);
 
 const STRIKES: [Strike; 8] = [
@@ -52,18 +51,18 @@ const STRIKES: [Strike; 8] = [
 ];
 
 struct Scene {
-    database: Server,
+    database: PostgresServer,
     wires: Vec<Wire>,
     fleet: Fleet,
-    /// Servers that stall, and until when.
+    /// The servers that stall, and the end of each stall.
     paused: Vec<(usize, Instant)>,
-    /// Ways that swallow, and until when.
+    /// The links that swallow, and the end of each.
     silent: Vec<(usize, Instant)>,
     struck: [usize; STRIKES.len()],
 }
 
 impl Scene {
-    async fn start(database: Server) -> Self {
+    async fn start(database: PostgresServer) -> Self {
         let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
         let arguments = |number: usize| {
             let url = wires[number].url();
@@ -73,13 +72,13 @@ impl Scene {
         Self { database, wires, fleet, paused: Vec::new(), silent: Vec::new(), struck: [0; STRIKES.len()] }
     }
 
-    /// One fault, which may be none: what stalls can't end.
+    /// Causes one fault, or none: a server that stalls can't end.
     async fn strike(&mut self, history: &History) {
         let (kind, number) = (below(STRIKES.len()), below(SERVERS));
         let stands = self.paused.iter().any(|(paused, _)| *paused == number);
         match STRIKES[kind] {
             Strike::Kill | Strike::End | Strike::StandStill if stands => return,
-            // It ends in order only if its database lets it.
+            // A server ends in order only if its database allows it.
             Strike::End if !self.silent.is_empty() => return,
             Strike::Kill => {
                 self.fleet.kill(number);
@@ -91,12 +90,12 @@ impl Scene {
                 self.start_again(number).await;
             }
             Strike::StandStill => {
-                self.fleet.pause(number).await;
+                self.fleet.server(number).pause().await;
                 self.paused.push((number, Instant::now() + time_below(LEASE * 5 / 4)));
             }
             Strike::Cut => self.wires[number].cut_all(),
             Strike::Swallow => {
-                self.wires[number].silence();
+                self.wires[number].stall();
                 self.silent.push((number, Instant::now() + time_below(LEASE)));
             }
             Strike::KillDatabase => {
@@ -123,19 +122,19 @@ impl Scene {
         self.fleet.start_again(number).await;
     }
 
-    /// Ends what is over at `now`.
+    /// Ends the faults that are over at `now`.
     fn heal(&mut self, now: Instant) {
         let Self { wires, fleet, paused, silent, .. } = self;
         for (number, _) in paused.extract_if(.., |(_, until)| *until <= now) {
-            fleet.resume(number);
+            fleet.server(number).resume();
         }
         for (number, _) in silent.extract_if(.., |(_, until)| *until <= now) {
             wires[number].open();
         }
     }
 
-    /// Waits until every server lists just what clients are refused, and returns how much that is. Outcomes may come
-    /// late.
+    /// Waits until every server lists exactly the operations that clients are refused, and returns their number.
+    /// Outcomes may come late.
     async fn agree(&self, clients: &Clients, report: &mut Report) -> usize {
         let began = Instant::now();
         loop {
@@ -143,7 +142,7 @@ impl Scene {
             let refused = clients.history.unsettled().len();
             let lists = (0..SERVERS).map(|number| self.fleet.server(number).interrupted());
             let listed: Vec<usize> = join_all(lists).await.iter().map(Vec::len).collect();
-            // Where something is wrong already, they may never agree.
+            // After a violation, they may never agree.
             if listed == [refused; SERVERS] || !clients.history.violations().is_empty() {
                 return refused;
             }
@@ -156,7 +155,7 @@ impl Scene {
     }
 }
 
-async fn run(database: Server, faults: usize) -> Report {
+async fn run(database: PostgresServer, faults: usize) -> Report {
     let mut scene = Scene::start(database).await;
     let clients = Clients::new(&scene.fleet.balancer, &History::new(Policy::Refuse));
     let load = Load::in_haste(&clients);
@@ -173,7 +172,7 @@ async fn run(database: Server, faults: usize) -> Report {
     let refused = scene.agree(&clients, &mut report).await;
     scene.fleet.count_effects(&clients.history).await;
     report.figure(clients.figures());
-    // After an answer without a record from a server that then dies, a retry may get `outcome-unknown`.
+    // A server may answer without a record and then die. A retry may then get `outcome-unknown`.
     let unrecorded = scene.fleet.logged("answered without a record");
     let (forgotten, wrong): (Vec<_>, Vec<_>) =
         clients.history.violations().into_iter().partition(|line| line.contains("rule 4: outcome-unknown"));
@@ -197,7 +196,7 @@ async fn run(database: Server, faults: usize) -> Report {
 async fn whatever_fails_at_once_each_key_is_charged_at_most_once_and_answered_the_same() {
     let name = "all at once";
     let Some(database) = database_with_a_clock(name, None).await else { return };
-    run(database, size("FAULTS", 8)).await.assert_kept(name);
+    run(database, number("FAULTS").unwrap_or(8)).await.assert_kept(name);
 }
 
 #[tokio::test(flavor = "multi_thread")]

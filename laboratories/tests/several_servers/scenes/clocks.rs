@@ -1,13 +1,13 @@
-//! A clock that is hours or days wrong, under load: the database's, or a server's. A server that is started meanwhile
+//! A clock that is hours or days wrong, under load: the database's, or a server's. A server that starts meanwhile
 //! remembers nothing, and no other clock is wrong.
 
 use futures_util::future::join_all;
+use testkit::dice::number;
 use testkit::history::{History, Policy};
 
 use super::outages::judge;
 use crate::client::Clients;
-use crate::database::{Fault, Server, database_with_a_clock};
-use crate::dice::size;
+use crate::database::{Fault, PostgresServer, database_with_a_clock};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::{Load, ask_for};
 use crate::report::Report;
@@ -15,29 +15,29 @@ use crate::report::Report;
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
-/// How many seconds a clock is ahead, in each round. A key is kept for a day, and clocks that are more than a week
-/// apart let nothing begin.
+/// The seconds by which a clock is ahead, in each round. A key is kept for a day, and no run can begin with clocks that
+/// are more than a week apart.
 const AHEAD: [i64; 6] = [25 * HOUR, -25 * HOUR, 15 * MINUTE, -10 * MINUTE, 6 * DAY, -6 * DAY];
-/// How many keys are settled while a clock is wrong.
+/// The number of keys that are settled while a clock is wrong.
 const MEANWHILE: usize = 25;
-/// How many keys are settled before it is, and asked for then, and later.
+/// The number of keys that are settled before the clock is wrong. The test asks for them while it is wrong, and later.
 const BEFORE: usize = 12;
 
-/// Whose clock is set.
+/// The owner of the clock that is set.
 #[derive(Debug, Clone, Copy)]
 enum Of {
     Database,
     Server(usize),
 }
 
-fn set(database: &Server, fleet: &Fleet, of: Of, ahead: i64) {
+fn set(database: &PostgresServer, fleet: &Fleet, of: Of, ahead: i64) {
     match of {
         Of::Database => database.set_clock(ahead),
         Of::Server(number) => fleet.set_clock(number, ahead),
     }
 }
 
-async fn run(database: &Server, rounds: usize) -> Report {
+async fn run(database: &PostgresServer, rounds: usize) -> Report {
     let arguments = format!("--store {} --lease 12 --on-interrupted refuse", database.url());
     let mut fleet = Fleet::with_clocks(|_| arguments.clone()).await;
     let clients = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
@@ -66,7 +66,7 @@ async fn run(database: &Server, rounds: usize) -> Report {
 async fn whichever_clock_is_days_wrong_each_key_is_charged_once_and_answered_the_same() {
     let name = "a clock that is wrong";
     let Some(database) = database_with_a_clock(name, None).await else { return };
-    run(&database, size("CLOCKS", 2 * AHEAD.len())).await.assert_kept(name);
+    run(&database, number("CLOCKS").unwrap_or(2 * AHEAD.len())).await.assert_kept(name);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,16 +1,16 @@
-//! The connections to the database are cut at every byte of a claim, of an outcome, and of their answers; then at
-//! random, under load: no second effect, and every retry gets the same answer.
+//! Connections to the database that are cut: at every byte of a claim, of an outcome, and of their answers; then at
+//! random, under load. There is no second effect, and every retry gets the same answer.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use testkit::history::{History, Policy, Told};
+use testkit::dice::{below, number, time_below};
+use testkit::history::{ClientAnswer, History, Policy};
 use testkit::proxy::{End, Way};
 
 use super::outages::judge;
 use crate::client::{Clients, VISA};
-use crate::database::{Fault, Server, broken_database, database};
-use crate::dice::{below, size, time_below};
+use crate::database::{Fault, PostgresServer, broken_database, database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::Load;
 use crate::put::{COMPLETED, RUNNING};
@@ -25,12 +25,12 @@ struct Scene {
     fleet: Fleet,
     clients: Clients,
     report: Report,
-    /// How many puts of a kind come before the one that is cut.
+    /// The number of puts of a kind before the one that is cut.
     skipped: usize,
 }
 
 impl Scene {
-    async fn start(database: &Server, namespace: &str, policy: &str) -> Self {
+    async fn start(database: &PostgresServer, namespace: &str, policy: &str) -> Self {
         let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
         let arguments = |number: usize| {
             let url = wires[number].url();
@@ -41,8 +41,8 @@ impl Scene {
         Self { wires, fleet, clients, report: Report::default(), skipped: 0 }
     }
 
-    /// A charge on server 0, whose put of this kind goes as planned; then all servers are asked for it.
-    async fn charge(&self, key: &str, cut: Cut) -> Told {
+    /// Sends a charge to server 0, whose put of this kind goes as planned; then asks all servers for it.
+    async fn charge(&self, key: &str, cut: Cut) -> ClientAnswer {
         self.wires[0].plan(cut);
         let told = self.clients.send_to(0, key, VISA).await;
         self.clients.ask_all(SERVERS, key).await;
@@ -52,11 +52,11 @@ impl Scene {
     async fn at_every_byte(mut self, step: usize) -> Report {
         let (mut cuts, mut first) = (0, 0);
         for kind in [RUNNING, COMPLETED] {
-            // What is never reached cuts nothing.
+            // A cut at a byte that is never reached cuts nothing.
             let skipped = self.skipped;
             let whole = Cut { kind, skipped, way: Way::Response, after: usize::MAX, end: End::Fin };
             let told = self.charge(&format!("kind-{kind}-whole"), whole).await;
-            self.report.expect(matches!(told, Told::Outcome { .. }), || format!("without a cut: {told:?}"));
+            self.report.expect(matches!(told, ClientAnswer::Outcome { .. }), || format!("without a cut: {told:?}"));
             let [request, response] = self.wires[0].lengths();
             self.report.figure(format!("kind {kind}: {request} bytes and {response} of the answer"));
             assert!(request > 100 && response > 50, "the put is not seen: {request} {response}");
@@ -69,7 +69,7 @@ impl Scene {
                         .await;
                     let is_cut = self.wires[0].done() == before + 1;
                     cuts += 1;
-                    first += usize::from(matches!(told, Told::Outcome { .. }));
+                    first += usize::from(matches!(told, ClientAnswer::Outcome { .. }));
                     // Answers differ by a few bytes in length.
                     let is_short = way == Way::Response && after + 8 > length;
                     self.report.expect(is_cut || is_short, || format!("kind {kind}, {way:?} {after}: no cut"));
@@ -105,7 +105,7 @@ impl Scene {
 async fn a_connection_that_is_cut_at_any_byte_of_a_put_makes_no_second_effect() {
     let name = "cut at every byte of a put";
     let Some(database) = database(name, &[]).await else { return };
-    let step = size("CUT_EVERY", 29);
+    let step = number("CUT_EVERY").unwrap_or(29);
     let mut report = Report::default();
     for policy in ["refuse", "rerun"] {
         report.add(Scene::start(&database, policy, policy).await.at_every_byte(step).await);
@@ -117,7 +117,7 @@ async fn a_connection_that_is_cut_at_any_byte_of_a_put_makes_no_second_effect() 
 async fn connections_that_are_cut_all_the_time_make_no_second_effect() {
     let name = "cut at random";
     let Some(database) = database(name, &[]).await else { return };
-    let cuts = size("CUTS", 150);
+    let cuts = number("CUTS").unwrap_or(150);
     let mut report = Report::default();
     for policy in ["refuse", "rerun"] {
         report.add(Scene::start(&database, policy, policy).await.at_random(cuts).await);
@@ -129,7 +129,7 @@ async fn connections_that_are_cut_all_the_time_make_no_second_effect() {
 async fn control_where_the_database_compares_nothing_a_cut_makes_second_effects() {
     let name = "cut at every byte of a put, in a database that compares nothing";
     let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
-    // The functions are broken. They are asked second.
+    // The functions are broken, and they are the second to be asked, so the test skips one put.
     let scene = Scene { skipped: 1, ..Scene::start(&database, "broken", "refuse").await };
     scene.at_every_byte(200).await.assert_seen(name, "effects under");
 }

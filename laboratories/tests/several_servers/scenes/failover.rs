@@ -1,44 +1,46 @@
-//! A primary that is lost under load, and its standby, which is promoted. Where each commit waits for the standby,
-//! nothing that was answered is lost, and nothing is charged twice; where none does, it is measured what is.
+//! A primary that is lost under load, and its standby, which is promoted. If each commit waits for the standby, no
+//! outcome that was answered is lost, and no key is charged twice. If no commit waits, the losses are measured.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use testkit::dice::number;
 use testkit::history::{History, Policy};
 
 use super::outages::recover;
 use crate::client::Clients;
-use crate::database::{Server, database, sql, until};
-use crate::dice::size;
+use crate::database::{PostgresServer, database, sql, until};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::{Load, ask_for};
 use crate::report::Report;
 use crate::wire::Wire;
 
-/// How many keys are settled between two failovers.
+/// The number of keys that are settled between two failovers.
 const BETWEEN: usize = 60;
-/// For how long nothing gets to the standby before the primary is lost, in the rounds in which it is ahead.
+/// The time for which nothing gets to the standby before the primary is lost, in the rounds in which the primary is
+/// ahead.
 const AHEAD: Duration = Duration::from_millis(1_000);
 
 /// A primary and its standby.
 struct Pair {
-    primary: Server,
-    standby: Server,
-    /// How the standby streams.
+    primary: PostgresServer,
+    standby: PostgresServer,
+    /// The link over which the standby streams.
     wire: Wire,
     is_synchronous: bool,
 }
 
-/// What happens to the primary.
+/// The loss of the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
-    /// It is killed.
+    /// The primary is killed.
     Killed,
-    /// The same, after nothing has got to its standby for a while.
+    /// The primary is killed after nothing has got to its standby for a while.
     KilledAhead,
-    /// The same, and all payment servers with it: no process remembers what the standby lacks.
+    /// The same happens, and all payment servers are killed with it: no process remembers the records that the standby
+    /// lacks.
     AllKilledAhead,
-    /// It stalls for ever, and takes connections.
+    /// The primary stalls for ever, and accepts connections.
     Hangs,
 }
 
@@ -46,7 +48,7 @@ impl Pair {
     async fn start(promise: &str, is_synchronous: bool) -> Option<Self> {
         let primary = database(promise, &[]).await?;
         let wire = Wire::to(primary.address()).await;
-        let standby = Server::standby_of(wire.address()).expect("the programs are there");
+        let standby = PostgresServer::standby_of(wire.address()).expect("the programs are there");
         let pair = Self { primary, standby, wire, is_synchronous };
         pair.join().await;
         Some(pair)
@@ -56,7 +58,7 @@ impl Pair {
         format!("postgres://postgres@{},{}/postgres", self.primary.address(), self.standby.address())
     }
 
-    /// Waits until the standby streams; from then on commits wait for it.
+    /// Waits until the standby streams. From then on commits wait for it.
     async fn join(&self) {
         let sql = sql(&self.primary).await;
         until(&sql, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')").await;
@@ -65,7 +67,7 @@ impl Pair {
         }
         sql.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.expect("it has the right");
         sql.batch_execute("SELECT pg_reload_conf()").await.expect("it has the right");
-        // The setting gets to one process after the other. When the first commit waits, all do.
+        // The setting gets to one process after the other. Once the first commit waits, all do.
         self.standby.pause();
         let prober = crate::database::sql(&self.primary).await;
         let probing = tokio::spawn(async move {
@@ -78,12 +80,12 @@ impl Pair {
         until(&sql, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await;
     }
 
-    /// The primary is lost, and its standby takes its place. Returns how many bytes of the log it lacked, as far as the
+    /// Loses the primary, and promotes its standby. Returns how many bytes of the log the standby lacked, as far as the
     /// primary knew.
     async fn fail_over(&mut self, loss: Loss) -> i64 {
         let sql = sql(&self.primary).await;
         if matches!(loss, Loss::KilledAhead | Loss::AllKilledAhead) {
-            self.wire.silence();
+            self.wire.stall();
             tokio::time::sleep(AHEAD).await;
         }
         let lag = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)::bigint FROM pg_stat_replication";
@@ -98,7 +100,7 @@ impl Pair {
         behind
     }
 
-    /// The one that was lost comes back, as a standby.
+    /// Brings the lost server back, as a standby.
     async fn rejoin(&mut self, loss: Loss) {
         if loss == Loss::Hangs {
             self.standby.kill();
@@ -109,7 +111,7 @@ impl Pair {
     }
 }
 
-/// What it has come to; and how many keys were charged twice, and how many answered otherwise later.
+/// Plays the rounds. Returns the report, and the number of keys that were charged twice or answered otherwise later.
 async fn fail_over(mut pair: Pair, rounds: usize, losses: &[Loss]) -> (Report, usize) {
     let arguments = format!("--store {} --lease 12 --on-interrupted refuse", pair.url());
     let mut fleet = Fleet::start(|_| arguments.clone()).await;
@@ -129,7 +131,7 @@ async fn fail_over(mut pair: Pair, rounds: usize, losses: &[Loss]) -> (Report, u
         pair.rejoin(loss).await;
     }
     let keys = load.end().await;
-    // What servers remember is forgotten: the database has to know.
+    // The servers forget what they remember: the answers must come from the database.
     for number in 0..SERVERS {
         fleet.stop(number).await;
     }
@@ -160,26 +162,26 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing_and_charges_nothing_t
     let name = "failover, synchronous";
     let Some(pair) = Pair::start(name, true).await else { return };
     let losses = [Loss::Killed, Loss::KilledAhead, Loss::Hangs];
-    fail_over(pair, size("ROUNDS", 3), &losses).await.0.assert_kept(name);
+    fail_over(pair, number("ROUNDS").unwrap_or(3), &losses).await.0.assert_kept(name);
 }
 
-/// What is lost is in the figures, whatever it is.
+/// Measures the losses. They are in the figures, and no number of them fails the test.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_failover_to_an_asynchronous_standby_loses_is_measured() {
     for (name, loss) in
         [("failover, asynchronous", Loss::Killed), ("failover, asynchronous, one second behind", Loss::KilledAhead)]
     {
         let Some(pair) = Pair::start(name, false).await else { return };
-        fail_over(pair, size("ROUNDS", 1), &[loss]).await.0.print(name, 5);
+        fail_over(pair, number("ROUNDS").unwrap_or(1), &[loss]).await.0.print(name, 5);
     }
 }
 
-// As long as a server lives, it puts back what it remembers.
+// A living server puts back what it remembers, so the control kills all servers.
 #[tokio::test(flavor = "multi_thread")]
 async fn control_where_the_standby_is_behind_and_nobody_waits_for_it_outcomes_are_lost() {
     let name = "failover, asynchronous, one second behind, all servers killed";
     let Some(pair) = Pair::start(name, false).await else { return };
-    let (report, lost) = fail_over(pair, size("ROUNDS", 1), &[Loss::AllKilledAhead]).await;
+    let (report, lost) = fail_over(pair, number("ROUNDS").unwrap_or(1), &[Loss::AllKilledAhead]).await;
     report.assert_seen(name, "two outcomes");
     assert!(lost > 0, "{name}: nothing was lost");
 }

@@ -1,17 +1,18 @@
-//! Rows that a later release has written: a server that does not know their format answers 503, and leaves them as they
+//! Rows that a later release has written. A server that does not know their format answers 503, and leaves them as they
 //! are.
 
 use futures_util::future::join_all;
 use testkit::Call;
-use testkit::history::{History, Policy, Told};
+use testkit::history::{ClientAnswer, History, Policy};
 use tower_idempotency_postgres::tokio_postgres::Client;
 
-use crate::client::{Clients, SLOW, VISA, charge};
-use crate::database::{Fault, Server, broken_database, database, rows, sql};
+use crate::client::{Clients, SLOW, VISA};
+use crate::database::{Fault, PostgresServer, broken_database, database, rows, sql};
 use crate::fleet::{Fleet, SERVERS};
 use crate::report::Report;
 
-/// How a later release might have left a row: its bytes in another version, whatever follows, or of a kind unheard of.
+/// The changes that a later release might have made to a row: bytes in another version, with any content, or an unknown
+/// kind.
 const WRITTEN: [(&str, &str); 4] = [
     ("version", "state = set_byte(state, 0, 99)"),
     ("nothing-else", r"state = '\x63'"),
@@ -27,8 +28,8 @@ struct Key {
     source: &'static str,
 }
 
-/// One that was completed, and one that was interrupted, which is another word for released under `rerun`. That a row
-/// was released is in no byte of its state.
+/// Returns a completed key and an interrupted one. Under `rerun` an interrupted run is a released one, and no byte of a
+/// row's state says that it was released: there the second key comes only with a change of the kind.
 fn keys(way: &str, policy: &str) -> Vec<Key> {
     let key = |state, source| Key { name: format!("{state}-{way}"), source };
     let mut keys = vec![key("completed", VISA)];
@@ -38,27 +39,27 @@ fn keys(way: &str, policy: &str) -> Vec<Key> {
     keys
 }
 
-async fn run(database: &Server, policy: &str) -> Report {
+async fn run(database: &PostgresServer, policy: &str) -> Report {
     let arguments = format!("--store {} --namespace {policy} --lease 12 --on-interrupted {policy}", database.url());
     let mut fleet = Fleet::start(|_| arguments.clone()).await;
     let (sql, mut report) = (sql(database).await, Report::default());
     let history = History::new(Policy::Refuse);
     let clients = Clients::new(&fleet.balancer, &history);
 
-    // This release has written them first.
+    // This release writes the rows first.
     let mut written = Vec::new();
     for (way, change) in WRITTEN {
         let keys = keys(way, policy);
         for key in &keys {
-            fleet.balancer.send_to(0, &charge(&key.name, key.source)).await.expect("the server answers");
+            fleet.balancer.send_to(0, &Call::charge_of(&key.name, key.source)).await.expect("the server answers");
         }
         write_anew(&sql, policy, change).await;
         written.extend(keys);
     }
-    // One is under way while its row is written anew.
+    // One charge is under way while its row is rewritten.
     let under_way = tokio::spawn({
         let balancer = fleet.balancer.clone();
-        async move { balancer.send_alone(0, &charge("running", SLOW)).await }
+        async move { balancer.send_alone(0, &Call::charge_of("running", SLOW)).await }
     });
     fleet.server(0).charge_begun(SLOW, 1).await;
     write_anew(&sql, policy, "state = set_byte(state, 0, 99)").await;
@@ -72,17 +73,17 @@ async fn run(database: &Server, policy: &str) -> Report {
         fleet.kill(number);
         fleet.start_again(number).await;
     }
-    // Nothing of it is known to the checker: from here on none has an outcome, and none an effect.
+    // The checker knows nothing of these rows: from here on no key of them has an outcome or an effect.
     for _ in 0..2 {
         for key in &written {
             let told = join_all((0..SERVERS).map(|number| clients.send_to(number, &key.name, key.source))).await;
             for (number, told) in told.into_iter().enumerate() {
-                let is_right = told == Told::refused("store-unavailable");
+                let is_right = told == ClientAnswer::refused("store-unavailable");
                 report.expect(is_right, || format!("{policy}: {} at server {number}: {told:?}", key.name));
             }
         }
     }
-    // Nor does an operator get at them.
+    // An operator can't settle them either.
     for number in 0..SERVERS {
         let listed = fleet.server(number).interrupted().await;
         report.expect(listed.is_empty(), || format!("{policy}: listed are {listed:?}"));
@@ -92,7 +93,7 @@ async fn run(database: &Server, policy: &str) -> Report {
     report.expect(rows(&sql, policy).await == before, || format!("{policy}: rows were overwritten"));
     let effects = fleet.effects().await;
     report.expect(effects == charged, || format!("{policy}: {effects:?} are charged after {charged:?}"));
-    // The records of this release are served all the same.
+    // The servers still serve the records of this release.
     clients.ask_all(SERVERS, "new").await;
     history.effect("new");
     report.judge(&clients);

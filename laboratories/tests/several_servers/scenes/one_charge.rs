@@ -1,4 +1,4 @@
-//! Each key is charged once, and all its copies are answered the same, whichever server they reach, and whichever is
+//! Each key is charged once, and all its copies get the same answer, whichever server they reach, and whichever is
 //! killed.
 
 use std::sync::Arc;
@@ -6,29 +6,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use testkit::dice::{below, number};
 use testkit::history::{History, Policy};
 use tokio::time::MissedTickBehavior;
 
 use crate::client::Clients;
 use crate::database::{Fault, broken_database, database};
-use crate::dice::{below, size};
 use crate::fleet::{Fleet, SERVERS};
 use crate::report::Report;
 
-/// How long a server's runs count as alive that was killed. Another one finds out once it has lived for as long itself,
-/// which few do that are killed all the time.
+/// The time for which the runs of a killed server count as alive. Another server finds this out once it has lived for
+/// as long itself. With kills all the time, few servers do.
 const LEASE: &str = "--lease 6";
-/// How many keys are under way at once. Those of a server that was killed wait for its lease to be over.
+/// The number of keys under way at once. The keys of a killed server wait for the end of its lease.
 const AT_ONCE: usize = 400;
-/// How long lies between two kills.
+/// The time between two kills.
 const KILL_EVERY: Duration = Duration::from_secs(1);
-/// After so many kills, the servers are left alone for as long as they need to find out which sessions are over. Few
-/// live for that long otherwise, and on a busy machine a key waited for one of them beyond its time.
+/// The number of kills after which the servers are left alone for as long as they need to find out which sessions are
+/// over. Few servers live for that long otherwise, and on a busy machine a key would wait for one of them beyond its
+/// time.
 const KILLS_IN_A_ROW: usize = 30;
 const LEFT_ALONE: Duration = Duration::from_secs(15);
 
 fn charges() -> usize {
-    size("CHARGES", 1_000)
+    number("CHARGES").unwrap_or(1_000)
 }
 
 async fn run(charges: usize, arguments: &str, history: History, kills: bool) -> Report {
@@ -71,10 +72,10 @@ async fn run(charges: usize, arguments: &str, history: History, kills: bool) -> 
         let refused = unsettled.len();
         report.figure(format!("interrupted {refused}"));
         if report.is_wrong() {
-            // Where records were lost, the lists may never have all.
+            // After a loss of records, the lists may never have all operations.
             return report;
         }
-        // What was interrupted is listed, on every server.
+        // Every server lists the interrupted operations.
         for number in 0..SERVERS {
             let listed = fleet.interrupted(number, refused).await;
             report.expect(listed == refused, || format!("{refused} keys are refused, and {listed} are listed"));
@@ -123,7 +124,7 @@ async fn control_where_the_database_compares_nothing_keys_are_charged_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn control_where_each_server_has_records_of_its_own_keys_are_charged_twice() {
     let name = "one charge per key, with a store of each server's own";
-    // As with those that share one, what cannot be started here is not shown.
+    // Like the runs that share a database, this one is not shown if the database cannot be started here.
     if database(name, &[]).await.is_none() {
         return;
     }

@@ -1,40 +1,40 @@
-//! A database that is killed and started again, or stalls, under load: no second effect, 503 meanwhile, and no
-//! server has to be started again.
+//! A database that is killed and started again, or stalls, under load: there is no second effect, servers answer 503
+//! meanwhile, and no server has to be started again.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use testkit::history::{History, Policy, Told};
+use testkit::dice::number;
+use testkit::history::{ClientAnswer, History, Policy};
 
 use crate::client::{Clients, VISA};
-use crate::database::{Fault, Server, broken_database, database};
-use crate::dice::size;
+use crate::database::{Fault, PostgresServer, broken_database, database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::{Load, ask_for};
 use crate::report::Report;
 
-/// How many keys are settled before the database is taken away.
+/// The number of keys that are settled before the database is taken away.
 const BETWEEN: usize = 40;
-/// How much more memory a server may have after an outage, in MiB.
+/// The most additional memory that a server may have after an outage, in MiB.
 const MEMORY: usize = 200;
 
-/// While the database is away, a new key is refused by every server.
+/// Checks that every server refuses a new key while the database is away.
 pub(crate) async fn probe(clients: &Clients, name: &str, report: &mut Report) {
     let keys: Vec<String> = (0..SERVERS).map(|number| format!("{name}-server-{number}")).collect();
     let told = join_all(keys.iter().enumerate().map(|(number, key)| clients.send_to(number, key, VISA))).await;
     for (number, told) in told.into_iter().enumerate() {
-        let is_refused = ["store-unavailable", "overloaded"].map(Told::refused).contains(&told);
+        let is_refused = ["store-unavailable", "overloaded"].map(ClientAnswer::refused).contains(&told);
         report.expect(is_refused, || format!("{name}: server {number} says {told:?} without its database"));
     }
 }
 
-/// When the database is back, every server takes what it has refused.
+/// Checks that every server accepts the refused keys once the database is back.
 pub(crate) async fn recover(clients: &Clients, name: &str) {
     let keys: Vec<String> = (0..SERVERS).map(|number| format!("{name}-server-{number}")).collect();
     join_all(keys.iter().enumerate().map(|(number, key)| clients.until_settled_at(number, key, VISA))).await;
 }
 
-/// Judges a run in which no server died: nothing is ever interrupted.
+/// Judges a run in which no server died: no operation is ever interrupted.
 pub(crate) async fn judge(fleet: &mut Fleet, clients: &Clients, report: &mut Report) {
     let interrupted = clients.refused("outcome-unknown");
     report.expect(interrupted == 0, || format!("{interrupted} times a run was taken for dead, and no server died"));
@@ -44,7 +44,7 @@ pub(crate) async fn judge(fleet: &mut Fleet, clients: &Clients, report: &mut Rep
 }
 
 /// Kills the database under load, or makes it stall, and brings it back.
-async fn gone(database: &mut Server, rounds: usize, how: How) -> Report {
+async fn gone(database: &mut PostgresServer, rounds: usize, how: How) -> Report {
     let arguments = format!("--store {} --lease 12 --on-interrupted {}", database.url(), how.policy());
     let mut fleet = Fleet::start(|_| arguments.clone()).await;
     // No policy allows a second effect, because no server dies.
@@ -92,7 +92,7 @@ async fn gone(database: &mut Server, rounds: usize, how: How) -> Report {
     report
 }
 
-/// What a server has put off does not fill its memory.
+/// Checks that the writes that a server has put off do not fill its memory.
 pub(crate) fn memory_is_bounded(fleet: &Fleet, before: [usize; SERVERS], report: &mut Report) {
     let after = fleet.memory();
     report.figure(format!("memory in MiB, at most {before:?} before and {after:?} after"));
@@ -104,7 +104,7 @@ pub(crate) fn memory_is_bounded(fleet: &Fleet, before: [usize; SERVERS], report:
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
     Killed,
-    /// And all servers with it, so that no process remembers what it has lost.
+    /// All servers are killed too, so that no process remembers the records that the database has lost.
     KilledWithServers,
     Paused(Duration),
 }
@@ -122,7 +122,7 @@ impl How {
 async fn a_database_that_is_killed_and_started_again_makes_no_second_effect_and_no_server_has_to_be_started_again() {
     let name = "database killed";
     let Some(mut database) = database(name, &[]).await else { return };
-    gone(&mut database, size("OUTAGES", 4), How::Killed).await.assert_kept(name);
+    gone(&mut database, number("OUTAGES").unwrap_or(4), How::Killed).await.assert_kept(name);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,14 +130,14 @@ async fn a_database_that_stands_still_for_ten_seconds_makes_no_second_effect() {
     let name = "database paused";
     let Some(mut database) = database(name, &[]).await else { return };
     let how = How::Paused(Duration::from_secs(10));
-    gone(&mut database, size("OUTAGES", 2).div_ceil(2), how).await.assert_kept(name);
+    gone(&mut database, number("OUTAGES").unwrap_or(2_usize).div_ceil(2), how).await.assert_kept(name);
 }
 
-// As long as a server lives, it puts back what it remembers.
+// A living server puts back what it remembers, so the control kills all servers.
 #[tokio::test(flavor = "multi_thread")]
 async fn control_where_commits_are_answered_before_they_are_durable_outcomes_are_lost() {
     let name = "database killed, which answers before it is durable";
-    // What is in the log's buffers is written rarely.
+    // The server rarely writes its log's buffers.
     let Some(mut database) = broken_database(name, &["wal_writer_delay=10s"], Fault::AnsweredEarly).await else {
         return;
     };

@@ -6,43 +6,44 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use testkit::history::{History, Policy, Told};
+use testkit::Call;
+use testkit::dice::{below, number};
+use testkit::history::{ClientAnswer, History, Policy};
 use testkit::process::eventually;
 use tokio::task::JoinSet;
 
-use crate::client::{Clients, SLOW, VISA, charge};
-use crate::database::{Server, database, is, sql};
-use crate::dice::{below, size};
+use crate::client::{Clients, SLOW, VISA};
+use crate::database::{PostgresServer, database, is, sql};
 use crate::fleet::{Fleet, SERVERS};
 use crate::report::{Report, in_time};
 
-/// Far longer than duplicates wait: a request that had to wait for a lease would get `in-flight`, and fail.
+/// A lease far longer than duplicates wait: a request that had to wait for a lease would get `in-flight`, and fail.
 const LEASE: &str = "--lease 60 --on-interrupted refuse";
 const CLIENTS: usize = 24;
-/// How many requests are answered between two replacements.
+/// The number of requests that are answered between two replacements.
 const BETWEEN: usize = 100;
-/// A stall of the machine is long from so many milliseconds on: two thirds of what a statement may take.
+/// The milliseconds from which on a stall of the machine is long: two thirds of the time that a statement may take.
 const STILL: u64 = 1_000;
 
-/// How a server ends.
+/// The way in which a server ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Asked,
     Killed,
 }
 
-/// Charges, one after the other, each sent to two servers at once, until it is enough.
+/// Sends charges, one after the other, each to two servers at once, until it is enough.
 async fn load(clients: Clients, name: usize, enough: Arc<AtomicBool>, failed: Arc<AtomicUsize>) {
     let mut number = 0;
     while !enough.load(Ordering::SeqCst) {
         let key = format!("client-{name}-charge-{number}");
         number += 1;
-        // Some are under way whenever a server shuts down.
+        // Some charges are under way whenever a server shuts down.
         let source = if below(8) == 0 { SLOW } else { VISA };
-        let call = charge(&key, source);
+        let call = Call::charge_of(&key, source);
         let copies = (0..2).map(|_| clients.sends(&key, source, clients.balancer.send_on(&call)));
         let told = join_all(copies).await;
-        let answered = told.iter().filter(|told| matches!(told, Told::Outcome { .. })).count();
+        let answered = told.iter().filter(|told| matches!(told, ClientAnswer::Outcome { .. })).count();
         failed.fetch_add(told.len() - answered, Ordering::SeqCst);
     }
 }
@@ -62,11 +63,17 @@ fn watch() -> (JoinSet<()>, Arc<AtomicU64>) {
     (task, longest)
 }
 
-/// Duplicates wait for so many seconds.
+/// Replaces the servers under load. Duplicates wait for `patience` seconds.
 ///
-/// `None` if something failed, and the machine stalled for so long that the database ends statements which take a
-/// moment. Such a request gets `store-unavailable`, and has no effect.
-async fn deploy(database: &Server, namespace: &str, rounds: usize, end: End, patience: usize) -> Option<Report> {
+/// Returns `None` if something failed and the machine stalled for so long that the database ends statements which take
+/// a moment. Such a request gets `store-unavailable`, and has no effect.
+async fn deploy(
+    database: &PostgresServer,
+    namespace: &str,
+    rounds: usize,
+    end: End,
+    patience: usize,
+) -> Option<Report> {
     let store = database.url();
     let arguments = format!("--store {store} --namespace {namespace} {LEASE} --on-in-flight wait:{patience}");
     let (_watching, longest) = watch();
@@ -78,7 +85,7 @@ async fn deploy(database: &Server, namespace: &str, rounds: usize, end: End, pat
         sending.spawn(load(clients.clone(), name, Arc::clone(&enough), Arc::clone(&failed)));
     }
     let (mut report, sql, mut replaced) = (Report::default(), sql(database).await, 0);
-    // A row of a session whose process has ended is no session any more.
+    // The row of a session whose process has ended no longer counts as a session.
     let sessions = format!(
         "SELECT count(*) = {} FROM idempotency.record WHERE kind = 6 AND namespace = '{namespace}'",
         SERVERS - 1
@@ -122,7 +129,7 @@ async fn deploy(database: &Server, namespace: &str, rounds: usize, end: End, pat
 async fn no_request_with_a_key_fails_while_server_after_server_is_replaced() {
     let name = "rolling deploy";
     let Some(database) = database(name, &[]).await else { return };
-    let rounds = size("DEPLOYS", 2);
+    let rounds = number("DEPLOYS").unwrap_or(2);
     let play = async |number| deploy(&database, &format!("rolling-{number}"), rounds, End::Asked, 20).await;
     in_time(play).await.assert_kept(name);
 }

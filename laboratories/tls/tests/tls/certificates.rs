@@ -15,7 +15,7 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub(crate) struct Certificates(TempDir);
 
-/// Who has signed the server's certificate, and who has not.
+/// An authority: the one that has signed the server's certificate, or another one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Authority {
     Its,
@@ -32,7 +32,7 @@ impl Authority {
 }
 
 impl Certificates {
-    /// The server's certificate is for `localhost` and for `address`. An error says what is missing to make it.
+    /// Makes certificates. The server's is for `localhost` and for `address`. The error names the part that is missing.
     pub(crate) fn new(address: IpAddr) -> Result<Self, String> {
         let certificates = Self(TempDir::with_prefix("certificates").map_err(|error| error.to_string())?);
         let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
@@ -60,7 +60,7 @@ impl Certificates {
         Ok(())
     }
 
-    /// Puts the server's certificate and its key into the server's directory, as the server's own.
+    /// Puts the server's certificate and its key into the server's directory, with the server's user as their owner.
     pub(crate) fn install(&self, directory: &Path) {
         let owner = fs::metadata(directory).unwrap();
         for name in ["server.key", "server.crt"] {
@@ -71,7 +71,7 @@ impl Certificates {
         }
     }
 
-    /// What a client has that trusts one of the authorities.
+    /// The configuration of a client that trusts one of the authorities.
     pub(crate) fn trusting(&self, authority: Authority) -> ClientConfig {
         let root = fs::read(self.0.path().join(format!("{}.der", authority.name()))).unwrap();
         let mut roots = RootCertStore::empty();

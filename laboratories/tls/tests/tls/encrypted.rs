@@ -1,4 +1,4 @@
-//! To the right server, everything is encrypted.
+//! Connections to the right server: all of them are encrypted.
 
 use std::fs;
 
@@ -16,18 +16,18 @@ async fn each_connection_is_encrypted_and_notifications_arrive() {
     let promise = "that each connection is encrypted";
     let Some((server, certificates)) = encrypting_server(promise).await else { return };
     let at = |mode| to(server.address(), "localhost", mode);
-    // Who gives a TLS configuration wants TLS, whether the URL says so or not.
+    // A TLS configuration demands TLS, whatever `sslmode` the URL has.
     for builder in [at(""), at("sslmode=prefer"), at("sslmode=require"), with(&server.url())] {
         let builder = builder.tls(certificates.trusting(Authority::Its));
         builder.migrate().await.unwrap();
         let (backend, another) = (builder.clone().open().await.unwrap(), builder.open().await.unwrap());
         until_heard(&backend, &another).await;
-        // Each has one for calls and one to hear, and one of them has one to tell.
+        // Each backend has one for calls and one to listen, and one of them has one to notify.
         until("five connections", async || connections(&server).await.0 >= 5).await;
         let (all, encrypted) = connections(&server).await;
         assert_eq!(all, encrypted);
     }
-    // Those too that are over.
+    // This includes connections that are over.
     let plain: Vec<_> = let_in(&server).into_iter().filter(|line| !line.contains("SSL enabled")).collect();
     assert!(plain.is_empty(), "{plain:?}");
     assert!(let_in(&server).len() > 16);
@@ -48,7 +48,7 @@ async fn what_is_on_the_wire_is_not_what_is_stored() {
         for text in ["card 4242", "idempotency", "postgres"] {
             assert_eq!(wire.has_heard(text), !is_encrypted, "{text}, {mode}");
         }
-        // One that has just begun may have said less.
+        // A connection that has just begun may have sent less.
         let asks = |said: &Vec<u8>| said.iter().zip(&ASKS_FOR_TLS).all(|(said, asks)| said == asks);
         assert_eq!(wire.by_clients().iter().all(asks), is_encrypted);
     }

@@ -1,4 +1,4 @@
-//! Connections to PostgreSQL over TLS: to the right server, or not at all.
+//! Connections to PostgreSQL over TLS: they reach the right server, or fail.
 //!
 //! The tests start servers of their own, with certificates that the program `openssl` makes. The cryptography is
 //! rustls's with `ring`: the crate brings none, so this is a package of its own.

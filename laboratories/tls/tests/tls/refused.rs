@@ -1,4 +1,4 @@
-//! To another server there is no connection, and none without encryption.
+//! Connections that are refused: those to another server, and those without encryption.
 
 use futures_util::future::join_all;
 use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresError};
@@ -45,17 +45,17 @@ async fn nothing_is_sent_in_plain_where_tls_was_set_up() {
     }
     let said = wire.by_clients();
     assert!(said.len() >= 8);
-    // One that was given up may have said less.
+    // A connection that was given up may have sent less.
     assert!(
         said.iter().any(|said| said == &ASKS_FOR_TLS) && said.iter().all(|said| ASKS_FOR_TLS.starts_with(said)),
         "{said:?}"
     );
-    // Only who says so has none.
+    // Only `sslmode=disable` turns TLS off.
     with_tls("sslmode=disable").migrate().await.unwrap();
     assert!(wire.has_heard("idempotency"));
 }
 
-/// Why the database can be neither migrated nor opened.
+/// The errors with which the database can be neither migrated nor opened.
 async fn errors_of(builder: PostgresBackendBuilder) -> [PostgresError; 2] {
     let (migration, backend) = tokio::join!(builder.migrate(), builder.clone().open());
     [migration.unwrap_err(), backend.unwrap_err()]

@@ -1,21 +1,21 @@
-//! A connection to the server that is wiretapped.
+//! A connection to the server that records its bytes.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use testkit::proxy::{Fate, Pass, Proxy, Way};
 
-/// By which a client asks whether the server encrypts.
+/// The bytes by which a client asks whether the server encrypts.
 pub(crate) const ASKS_FOR_TLS: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// Passes on what a client and the server say, and keeps it. It ends when it is dropped.
+/// Passes on the bytes of clients and the server, and keeps them. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Wire {
     proxy: Proxy,
     heard: Arc<Mutex<Vec<Heard>>>,
 }
 
-/// What was said on a connection.
+/// The bytes of a connection.
 #[derive(Debug, Clone, Default)]
 struct Heard {
     by_client: Arc<Mutex<Vec<u8>>>,
@@ -46,7 +46,7 @@ impl Wire {
         self.proxy.address()
     }
 
-    /// What clients have said, a connection each.
+    /// The bytes that clients have sent, by connection.
     pub(crate) fn by_clients(&self) -> Vec<Vec<u8>> {
         self.heard.lock().unwrap().iter().map(|heard| heard.by_client.lock().unwrap().clone()).collect()
     }
