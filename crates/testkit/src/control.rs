@@ -54,6 +54,13 @@ pub fn violations_with(test: &str, broken: &[(&str, &str)]) -> usize {
     violations
 }
 
+/// Says what is wrong, and what a laboratory has come to: the line that its control reads. Fails if anything is wrong.
+pub fn report(figures: &str, violations: &[String]) {
+    violations.iter().for_each(|violation| println!("{violation}"));
+    println!("{figures}, violations {}", violations.len());
+    assert_eq!(violations.len(), 0);
+}
+
 /// The N of the last line that ends in `violations N`.
 fn figure(output: &str) -> Option<usize> {
     let number = |line: &str| line.rsplit_once("violations ").and_then(|(_, number)| number.trim().parse().ok());

@@ -1,6 +1,8 @@
-//! Chance.
+//! Chance, and how large a run is.
 
 use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::time::Duration;
 
 /// Random numbers that come again with the same seed (`SplitMix64`).
 #[derive(Debug, Clone)]
@@ -51,6 +53,17 @@ pub fn seed() -> u64 {
 /// Less than `end`, by dice that are thrown once.
 pub fn below(end: usize) -> usize {
     Dice::new(seed()).below(end)
+}
+
+/// A time below `bound`, likewise.
+pub fn time_below(bound: Duration) -> Duration {
+    bound * (below(1 << 16) as u32) / (1 << 16)
+}
+
+/// A number of the environment: a seed, or the size of a run.
+pub fn number<N: FromStr>(variable: &str) -> Option<N> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 
 /// An address of one's own: nothing else answers there when who listened is gone. Linux has millions of them.

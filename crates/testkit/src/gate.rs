@@ -15,20 +15,20 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Default)]
 pub struct Gate {
     arrived: Arc<Notify>,
-    way: Arc<Way>,
+    permits: Arc<Permits>,
 }
 
 /// Closed, the semaphore lets everything through.
 #[derive(Debug)]
-struct Way(Arc<Semaphore>);
+struct Permits(Arc<Semaphore>);
 
-impl Default for Way {
+impl Default for Permits {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(0)))
     }
 }
 
-impl Drop for Way {
+impl Drop for Permits {
     fn drop(&mut self) {
         self.0.close();
     }
@@ -38,17 +38,17 @@ impl Gate {
     /// For the handler: says that it is here, and waits.
     pub async fn pass(&self) {
         self.arrived.notify_one();
-        through(&self.way.0).await;
+        through(&self.permits.0).await;
     }
 
     /// For a thread, such as a store's writer: what it calls to do the same. It waits for a while only, and no longer
     /// than the test has the gate, so that a test that fails comes to its end.
     pub fn on_a_thread(&self) -> impl Fn() + Send + Sync + Clone + use<> {
-        let (arrived, way) = (Arc::clone(&self.arrived), Arc::clone(&self.way.0));
+        let (arrived, permits) = (Arc::clone(&self.arrived), Arc::clone(&self.permits.0));
         move || {
             arrived.notify_one();
             let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
-            let _ = runtime.block_on(async { timeout(GIVE_UP, through(&way)).await });
+            let _ = runtime.block_on(async { timeout(GIVE_UP, through(&permits)).await });
         }
     }
 
@@ -59,18 +59,18 @@ impl Gate {
 
     /// For the test: lets everything through from now on.
     pub fn open(&self) {
-        self.way.0.close();
+        self.permits.0.close();
     }
 
     /// For the test: lets so many through, now or when they come.
     pub fn admit(&self, count: usize) {
-        self.way.0.add_permits(count);
+        self.permits.0.add_permits(count);
     }
 }
 
-async fn through(way: &Semaphore) {
+async fn through(permits: &Semaphore) {
     // An error: it is open.
-    if let Ok(permit) = way.acquire().await {
+    if let Ok(permit) = permits.acquire().await {
         permit.forget();
     }
 }

@@ -10,8 +10,8 @@
 //! 5. Another request with the same key never gets an outcome.
 //!
 //! An answer after which the key is free (a handler's `Release`, a 5xx under `Rerun`) is no outcome: record it as
-//! [`Told::Refused`], with a name of your own. Effects may be recorded late and in any order, for example from a ledger
-//! that is read at the end, but before the violations are read.
+//! [`ClientAnswer::Refused`], with a name of your own. Effects may be recorded late and in any order, for example from
+//! a ledger that is read at the end, but before the violations are read.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,7 +35,7 @@ pub enum Policy {
 
 /// The answer that a client got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum ClientAnswer {
     /// An outcome: status and body as one byte string; `success` if it says that the effect took place; `recorded` =
     /// false where the server counted the answer as unrecorded.
     Outcome { bytes: Bytes, success: bool, recorded: bool },
@@ -45,7 +45,7 @@ pub enum Told {
     Nothing,
 }
 
-impl Told {
+impl ClientAnswer {
     /// Returns whether it is a refusal after which a client sends the same request again.
     pub fn says_to_come_again(&self) -> bool {
         matches!(self, Self::Refused(slug) if COME_AGAIN.contains(&&**slug))
@@ -86,7 +86,7 @@ pub struct Sent {
     request: String,
     /// Everything that happens has a number of its own.
     at: u64,
-    /// How many crashes there had been.
+    /// The number of crashes before it.
     life: u64,
 }
 
@@ -120,7 +120,7 @@ struct OfKey {
     owner: Option<String>,
     effects: usize,
     outcomes: Vec<Outcome>,
-    /// Whether the last answer was an outcome.
+    /// `true` if the last answer was an outcome.
     settled: bool,
     violations: Vec<String>,
 }
@@ -158,11 +158,11 @@ impl History {
         Sent { key: key.to_owned(), request: request.to_owned(), at, life }
     }
 
-    /// Records the answer to a request. A ticket that is never answered counts as [`Told::Nothing`].
-    pub fn answered(&self, sent: Sent, told: Told) {
+    /// Records the answer to a request. A ticket that is never answered counts as [`ClientAnswer::Nothing`].
+    pub fn answered(&self, sent: Sent, answer: ClientAnswer) {
         let mut events = self.lock();
         let (at, life) = (events.tick(), events.life);
-        events.of(&sent.key).answered(&sent, told, at, life);
+        events.of(&sent.key).answered(&sent, answer, at, life);
     }
 
     /// The handler's own log says: it took place.
@@ -233,21 +233,21 @@ impl Events {
 }
 
 impl OfKey {
-    fn answered(&mut self, sent: &Sent, told: Told, at: u64, life: u64) {
+    fn answered(&mut self, sent: &Sent, answer: ClientAnswer, at: u64, life: u64) {
         let is_owner = self.owner.as_ref() == Some(&sent.request);
-        match told {
-            Told::Nothing => {}
-            Told::Outcome { bytes, .. } if !is_owner => {
+        match answer {
+            ClientAnswer::Nothing => {}
+            ClientAnswer::Outcome { bytes, .. } if !is_owner => {
                 let line = format!("rule 5: another request, {}, got the outcome {}", sent.request, short(&bytes));
                 self.violations.push(line);
             }
-            Told::Refused(_) if !is_owner => {}
-            Told::Outcome { bytes, success, recorded } => {
+            ClientAnswer::Refused(_) if !is_owner => {}
+            ClientAnswer::Outcome { bytes, success, recorded } => {
                 self.settled = true;
                 let outcome = Outcome { bytes, success, recorded, at, life: sent.life };
                 self.given(outcome, life);
             }
-            Told::Refused(slug) => {
+            ClientAnswer::Refused(slug) => {
                 self.settled = false;
                 self.refused(sent, &slug, life);
             }

@@ -1,4 +1,4 @@
-//! What tests, laboratories, benches and the tests of examples share. It is never published.
+//! Shared by tests, laboratories, benches and the tests of examples. This crate is never published.
 //!
 //! - Processes: [`postgres`] starts servers of one's own, [`payment_server`] the example; [`process`] has what a child
 //!   needs.

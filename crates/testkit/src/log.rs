@@ -1,4 +1,4 @@
-//! What plain `fmt` writes, taken down.
+//! Collects the log lines that plain `fmt` writes.
 //!
 //! One subscriber for the whole process: with one for each test, those that come first to an event without a subscriber
 //! may switch it off for the others. Each thread that has begun a log reads its own lines; the others write none.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
-use crate::process::{GIVE_UP, LOOK, Output, Process, drain, eventually, signal};
+use crate::process::{GIVE_UP, LOOK, Output, Process, drain, eventually, signal, state};
 use crate::{Answer, Call, Connection};
 
-/// How to start servers, one after the other, on one data directory.
+/// Starts servers, one after the other, on one data directory.
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub data: PathBuf,
@@ -78,13 +78,6 @@ impl Setup {
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         Launched { child: Process(child), stdout, log }
     }
-}
-
-/// The help of the example's command line, which names all its options.
-pub fn help() -> String {
-    let output = Command::new(program()).arg("--help").output();
-    let output = output.expect("`cargo build --example payment_server` first; `cargo test` alone does");
-    String::from_utf8(output.stdout).expect("the help is text")
 }
 
 /// A server that may not listen yet.
@@ -236,6 +229,16 @@ impl Server {
         let ended = self.child.0.try_wait().expect("its own child");
         assert!(ended.is_none(), "it had ended by itself: {ended:?}, {}", self.log.text());
         self.child.kill();
+    }
+
+    /// Stops the process where it is, until it is [resumed](Self::resume).
+    pub async fn pause(&self) {
+        signal(self.id(), "STOP");
+        eventually("the server is stopped", || (state(self.id()) == Some('T')).then_some(())).await;
+    }
+
+    pub fn resume(&self) {
+        signal(self.id(), "CONT");
     }
 
     pub fn id(&self) -> u32 {

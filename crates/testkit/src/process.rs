@@ -104,3 +104,20 @@ pub fn signal(process: u32, name: &str) {
     let status = Command::new("sh").args(["-c", &kill, &process.to_string()]).status();
     assert!(status.expect("there is a shell").success());
 }
+
+/// The letter for what a process does, as in proc(5): `T` if it is stopped. `None`: it has ended.
+pub(crate) fn state(process: u32) -> Option<char> {
+    status(process, "State:")?.chars().next()
+}
+
+/// The bytes that a process has in memory: now by `VmRSS:`, at most so far by `VmHWM:`.
+pub fn memory(process: u32, which: &str) -> u64 {
+    let kibibytes = status(process, which).expect("the process is there");
+    kibibytes.trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+/// Returns a value that the system reports of a process under this name.
+fn status(process: u32, name: &str) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    Some(status.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned())
+}

@@ -1,4 +1,4 @@
-//! What can't be shown here.
+//! Tests that can't run on this machine.
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! The tools with which the rules of either half are written.
+//! The tools with which the rules of each contract are written.
 
 use std::fmt::Display;
 use std::future::Future;

@@ -1,4 +1,5 @@
-//! The calls.
+//! The calls of [`Backend`], whose documentation says what each does. A call about rows brings the clocks of this
+//! process: rows are judged by the earliest of them and the database's, and stamped by the latest.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,10 +31,12 @@ use tower_idempotency::store::shared::{
 pub struct PostgresBackend {
     pub(super) pool: Pool,
     pub(super) namespace: String,
+    /// The fill level of the table. `guarantee` updates it, and `full` reads it.
     pub(super) limits: Limits,
+    /// The queue of notifications to other processes, this one included, and what was received of them.
     pub(super) notifier: Notifier,
     pub(super) changes: Arc<ChangeFeed>,
-    // They end with the backend.
+    // The tasks that send and receive notifications. They end with the backend.
     pub(super) _tasks: [Task; 2],
 }
 
@@ -62,6 +65,7 @@ impl Backend for PostgresBackend {
         let found = query.ask(&connection.client, prepared, &parameters);
         // A row alone may be a large one.
         let found = if ids.len() == 1 { patiently(&connection.client, found).await } else { found.await };
+        // Copied first, because `done` gives the connection back.
         let system = connection.system;
         let mut found = answer(&connection.done(found)?, system)?;
         // Without ids there is a row with the time alone.
@@ -71,6 +75,7 @@ impl Backend for PostgresBackend {
 
     async fn put(&self, clocks: Clocks, writes: &[Write]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         if writes.is_empty() {
+            // A call without writes asks for the time.
             return self.get(clocks, &[]).await;
         }
         let (namespace, times) = (self.namespace.as_str(), [Time(clocks.earliest), Time(clocks.latest)]);
@@ -156,6 +161,7 @@ impl Backend for PostgresBackend {
         let connection = self.pool.take().await?;
         let query = &self.pool.connector().queries.counted;
         let counted = query.ask(&connection.client, None, &[&self.pool.connector().schema()]).await;
+        // Without a table there is no row, and the last count remains.
         let counted = counted.and_then(|rows| rows.first().map(Counted::read).transpose());
         if let Some(counted) = connection.done(counted)? {
             self.limits.note(&counted);
@@ -176,6 +182,7 @@ impl PostgresBackend {
     /// The connection for a call with these writes. A renewal of the session does not wait for one that large writes
     /// have.
     async fn connection_for(&self, writes: &[Write]) -> Result<Taken<'_>, BackendError> {
+        // A write of a session is urgent: a renewal that is late costs the process its lease.
         let has_renewal = writes.iter().any(|write| write.kind == Kind::Session);
         if has_renewal { self.pool.take_to_renew().await } else { self.pool.take_to_put().await }
     }
@@ -217,6 +224,7 @@ async fn put_alone(
     if let Some(prepared) = prepared {
         let plain = if expect == Expect::Absent { &prepared.insert } else { &prepared.update };
         let rows = client.query(plain, parameters).await?;
+        // No row: the plain statement could do nothing, and `put_one_1` finds out why.
         if !rows.is_empty() {
             return Ok(rows);
         }

@@ -25,6 +25,7 @@ const NAMESPACE: usize = 255;
 #[derive(Clone)]
 #[must_use = "it does nothing until it is opened"]
 pub struct PostgresBackendBuilder {
+    // Each field but `config` has a method that sets it and says what it does. `pooler` is set by `behind_pooler`.
     pub(super) config: Config,
     pub(super) tls: Tls,
     pub(super) schema: Schema,
@@ -73,6 +74,7 @@ impl PostgresBackendBuilder {
         Ok(Self::new(config))
     }
 
+    /// Takes a configuration, and sets what it leaves open and the store relies on.
     pub(super) fn new(mut config: Config) -> Self {
         if config.get_application_name().is_none() {
             config.application_name("tower-idempotency");
@@ -106,7 +108,7 @@ fn unknown_mode(url: &str) -> bool {
     ["sslmode=verify-ca", "sslmode=verify-full"].iter().any(|mode| url.contains(mode))
 }
 
-/// IPv6 has colons.
+/// Returns whether a host is given by its address: that of IPv6 has colons without being wrong.
 fn is_address(name: &str) -> bool {
     name.parse::<std::net::IpAddr>().is_ok()
 }

@@ -83,10 +83,15 @@ pub(super) fn words(error: &Error) -> String {
         };
         return format!("{}: {} ({}){hint}", said.severity(), said.message(), said.code().code());
     }
-    let hint = if is_about_tls(error) { "; give a TLS configuration by `PostgresBackendBuilder::tls`" } else { "" };
-    match error.source() {
-        Some(source) if source.is::<io::Error>() => format!("{error}: {source}"),
-        Some(source) => format!("{error}: {source}{hint}"),
+    // The client's own error. Without its source it says only what failed, and not why.
+    match error.source().map(ToString::to_string) {
+        Some(source) if source.starts_with("server does not support") => {
+            format!("{error}: {source}; the URL's `sslmode` or `channel_binding` asks for it")
+        }
+        Some(source) if is_about_tls(error) => {
+            format!("{error}: {source}; give a TLS configuration by `PostgresBackendBuilder::tls`")
+        }
+        Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }
 }
@@ -94,10 +99,12 @@ pub(super) fn words(error: &Error) -> String {
 /// The reason why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotConnected {
+    /// The client or the server has failed to connect, or has refused a statement.
     #[error("{}", words(.0))]
     Refused(#[from] Error),
     #[error("the server does not answer within {} ms", .0.as_millis())]
     Late(Duration),
+    /// A pooler refuses or drops what is set for a connection.
     #[error(
         "a pooler is in front of the database and does not keep what is set for a connection; say `behind_pooler()`, or \
          connect to the database itself"
@@ -106,7 +113,7 @@ pub(super) enum NotConnected {
     /// The role lacks a right.
     #[error("{0}")]
     Rights(String),
-    /// The same, with the host and its port.
+    /// Any of these, with the host and its port.
     #[error("{place}: {why}")]
     At { place: String, why: Box<Self> },
 }
@@ -142,7 +149,7 @@ impl NotConnected {
     }
 }
 
-// The client says what kind of error it is only in words. `tests/postgres/opening.rs` would notice others.
+// The client says what kind of error it is only in words. `tests/postgres/schema/opening.rs` would notice others.
 
 /// Returns whether a connection can't be encrypted as it should: there is no TLS here or there, or the certificate is
 /// wrong. A connection that ended meanwhile is another matter.
@@ -164,6 +171,7 @@ pub(super) fn is_schema_missing(code: &str) -> bool {
     matches!(code, "42P01" | "42883" | "3F000")
 }
 
+// The next four make the errors of the contract, which say what may have been done.
 /// Nothing was sent that could write.
 pub(super) fn nothing(reason: impl Into<String>) -> BackendError {
     BackendError::Nothing(Box::new(Said(reason.into())))
@@ -200,16 +208,21 @@ pub(super) fn of_a_statement(error: &Error) -> BackendError {
 pub(super) fn leaves_the_connection_sound(error: &Error) -> bool {
     error.code().is_some_and(|code| {
         let code = code.code();
-        matches!(code, "55P03" | "40001" | "40P01") || matches!(&code[..2], "22" | "23" | "54")
+        // A lock, a conflict, a deadlock; then data, constraints and limits.
+        matches!(code, "55P03" | "40001" | "40P01") || matches!(code.get(..2), Some("22" | "23" | "54"))
     })
 }
 
 /// The possible effect of a statement that failed.
 #[derive(Debug, PartialEq, Eq)]
 enum Extent {
+    /// Nothing was done. Trying again may help.
     Nothing,
+    /// Nothing was done, because of another transaction.
     Busy,
+    /// Nothing was done, and the row is never taken.
     Never,
+    /// It may have been done.
     Uncertain,
 }
 
@@ -224,6 +237,7 @@ impl Extent {
         match code {
             // No lock, a conflict, a deadlock.
             "55P03" | "40001" | "40P01" => Self::Busy,
+            // The server itself does not know whether the statement was completed.
             "40003" => Self::Uncertain,
             // A standby, a server that starts; a statement that was planned for another schema, or prepared on another
             // connection.
@@ -235,6 +249,7 @@ impl Extent {
                 Some("22" | "23" | "54") => Self::Never,
                 // The connection is what failed.
                 Some("08") => Self::Uncertain,
+                // Any other code with an ERROR: the statement was rolled back.
                 _ if severity == Some(Severity::Error) => Self::Nothing,
                 _ => Self::Uncertain,
             },

@@ -5,19 +5,23 @@ use tokio_postgres::{Error, Row};
 use super::notifications::listen::Arrival;
 use tower_idempotency::store::shared::Guarantee;
 
-/// The settings of the database.
+/// The settings of the database, as `Queries::setup` reads them. `guarantee` judges by them.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
     version: String,
+    /// The server is in recovery, so it takes no writes.
     standby: bool,
     fsync: bool,
     full_page_writes: bool,
     synchronous_commit: String,
+    /// The value of `synchronous_standby_names`. If it is empty, a commit waits for no standby.
     standbys: String,
+    /// The table is unlogged: a crash empties it.
     unlogged: bool,
 }
 
 impl Setup {
+    /// Reads the only row of that query. The numbers are its columns.
     pub(super) fn read(row: &Row) -> Result<Self, Error> {
         Ok(Self {
             version: row.try_get(0)?,
@@ -30,7 +34,8 @@ impl Setup {
         })
     }
 
-    /// Returns the value of `synchronous_commit` with which puts commit: never less than `on`.
+    /// Returns the value of `synchronous_commit` with which puts commit: never less than `on`. `put_1` in `schema.sql`
+    /// sets it.
     fn commits(&self) -> &str {
         match self.synchronous_commit.as_str() {
             "off" | "local" => "on",

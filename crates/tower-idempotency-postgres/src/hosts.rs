@@ -28,6 +28,7 @@ pub(super) fn place(config: &Config) -> String {
 /// The configuration for one of several hosts.
 fn alone(config: &Config, index: usize) -> Config {
     use tokio_postgres::config::Host;
+    // A `Config` can't lose hosts, so a new one gets each setting. One that is missing here would be lost.
     let mut alone = Config::new();
     match config.get_hosts().get(index) {
         Some(Host::Tcp(name)) => drop(alone.host(name)),
@@ -38,6 +39,7 @@ fn alone(config: &Config, index: usize) -> Config {
     if let Some(address) = config.get_hostaddrs().get(index) {
         alone.hostaddr(*address);
     }
+    // One port alone is that of all hosts.
     if let Some(port) = config.get_ports().get(index).or_else(|| config.get_ports().first()) {
         alone.port(*port);
     }

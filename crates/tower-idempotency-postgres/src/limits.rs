@@ -16,13 +16,14 @@ const UNKNOWN_WIDTH: u64 = 1_000;
 /// The bytes that a chunk of a long answer takes, with its place in an index.
 const CHUNK: u64 = 2_080;
 
+/// The names of the limits, as the builder's methods have them, in the order of `Limits::most`.
 const NAMES: [&str; 2] = ["max_records", "max_bytes"];
 
 /// The limits of the table, and which of them is reached.
 #[derive(Debug)]
 pub(super) struct Limits {
     most: [u64; 2],
-    /// The number of the limit that is reached, counted from 1.
+    /// The number of the limit that is reached, counted from 1; 0 if none is. `Backend::full` reads it.
     reached: AtomicU8,
 }
 
@@ -83,6 +84,7 @@ impl Tuples {
         if self.is_counted { self.live } else { self.live.max(self.then) }
     }
 
+    /// Returns how many take space: the deleted ones do until a `VACUUM`.
     fn all(&self) -> u64 {
         self.live().saturating_add(self.dead)
     }
@@ -90,6 +92,7 @@ impl Tuples {
 
 impl Counted {
     pub(super) fn read(row: &Row) -> Result<Self, Error> {
+        // The indexes are those of `COUNTED` in `queries.rs`. A negative number means that the server has not counted.
         let number = |index| row.try_get::<_, Option<i64>>(index).map(|n| n.and_then(|n| u64::try_from(n).ok()));
         let tuples = |index| {
             let (live, dead, then) = (number(index)?, number(index + 1)?, number(index + 2)?);
@@ -104,10 +107,12 @@ impl Counted {
         self.rows.live()
     }
 
+    /// Returns an estimate of the bytes on the disk that rows take, and not free space.
     fn bytes(&self) -> u64 {
         // A fifth of each page of the heap is left free for updates.
         let row = (self.width.unwrap_or(UNKNOWN_WIDTH) + OVERHEAD) * 5 / 4 + INDEXES;
         let rows = self.rows.all().saturating_mul(row);
+        // An estimate above the size of the files is wrong.
         self.size.min(rows.saturating_add(self.chunks.all().saturating_mul(CHUNK)))
     }
 }

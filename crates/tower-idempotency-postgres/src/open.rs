@@ -17,7 +17,7 @@ use super::notifications::notify::Notifier;
 use super::rights;
 
 /// The pause between two tries.
-const PAUSE: Duration = Duration::from_millis(200);
+const OPEN_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 impl PostgresBackend {
     /// Connects to the database of `url`, such as `postgres://user:password@host/database`.
@@ -51,6 +51,7 @@ impl PostgresBackendBuilder {
         let connector = Arc::new(Connector::new(&self));
         let deadline = Instant::now() + self.open_within;
         let found = self.tried(&connector, deadline, || async {
+            // Such a connection prepares no statements, which would fail without the table.
             let connection = connector.connect(Use::ChangeFeed, None).await?;
             rights::check(&connection.client, &self.schema).await?;
             Ok(self.schema.version(&connection.client).await?)
@@ -66,7 +67,8 @@ impl PostgresBackendBuilder {
 
         let channel = channel(&self.schema.to_string(), &self.namespace);
         let changes = Arc::new(ChangeFeed::new());
-        let (notifier, telling) = Notifier::new(Arc::clone(&connector), channel.clone());
+        // `sending` is the task that sends notifications, and `listening` the one that receives them.
+        let (notifier, sending) = Notifier::new(Arc::clone(&connector), channel.clone());
         let listening = listen(connector, channel, notifier.clone(), Arc::clone(&changes));
         Ok(PostgresBackend {
             pool,
@@ -74,7 +76,7 @@ impl PostgresBackendBuilder {
             limits: Limits::new(self.max_records, self.max_bytes),
             notifier,
             changes,
-            _tasks: [Task(tokio::spawn(telling)), Task(tokio::spawn(listening))],
+            _tasks: [Task(tokio::spawn(sending)), Task(tokio::spawn(listening))],
         })
     }
 
@@ -102,6 +104,7 @@ impl PostgresBackendBuilder {
         deadline: Instant,
         mut attempt: impl FnMut() -> F,
     ) -> Result<T, PostgresError> {
+        // The reason of the last failure, for the error. This one is for a database that has not failed yet, but hangs.
         let mut reason = format!("{}: it does not answer", connector.places());
         loop {
             match timeout_at(deadline, attempt()).await {
@@ -112,10 +115,10 @@ impl PostgresBackendBuilder {
                 Ok(Err(error)) => reason = error.to_string(),
                 Err(_) => return Err(PostgresError::Away { waited: self.open_within, reason }),
             }
-            if Instant::now() + PAUSE >= deadline {
+            if Instant::now() + OPEN_RETRY_DELAY >= deadline {
                 return Err(PostgresError::Away { waited: self.open_within, reason });
             }
-            sleep(PAUSE).await;
+            sleep(OPEN_RETRY_DELAY).await;
         }
     }
 }

@@ -26,20 +26,25 @@ const PUT: &str = "r.now, r.server, r.id, r.token, r.fence, r.kind, r.session, r
 #[derive(Debug)]
 pub(super) struct Query {
     sql: String,
+    /// The types of `$1`, `$2` and so on, so that the server does not have to infer them.
     types: Vec<Type>,
 }
 
 /// The queries, for one schema.
 #[derive(Debug)]
 pub(super) struct Queries {
+    /// Several writes by `put_1`, and one by `put_one_1`: both are functions of `schema.sql`.
     pub(super) put: Query,
     pub(super) put_one: Query,
+    /// One write by a plain statement, which is tried before `put_one`: a claim, and a change of a row.
     pub(super) insert: Query,
     pub(super) update: Query,
+    /// The reads of the calls of the same names in `backend.rs`.
     pub(super) get: Query,
     pub(super) sessions: Query,
     pub(super) list: Query,
     pub(super) delete_expired: Query,
+    /// The settings for `Setup::read`, and the counts for `Counted::read`, in the order in which those read them.
     pub(super) setup: Query,
     pub(super) counted: Query,
     pub(super) notify: Query,
@@ -59,8 +64,11 @@ fn now(parameter: u8) -> String {
 type Values<'a> = [&'a (dyn ToSql + Sync)];
 
 impl Query {
+    /// Fills the named parts into a text, and has it name the tables and functions of `schema`.
     fn new(schema: &Schema, sql: &str, types: &[Type]) -> Self {
+        // `put_1` has its tokens as an array, the others have one token.
         let answered = if types.contains(&Type::UUID_ARRAY) { ANSWERED } else { &ANSWERED.replace("ALL($4)", "$4") };
+        // The order counts: the name COLUMNS is a part of PUT_COLUMNS, whose text has ANSWERED in it.
         let parts = [
             ("PUT_COLUMNS", PUT),
             ("COLUMNS", COLUMNS),
@@ -150,6 +158,7 @@ const IS_DURABLE: &str = "current_setting('synchronous_commit') NOT IN ('off', '
 // As in `schema.sql`, ids come out of a materialized list, and `IS TRUE` keeps other indexes than the primary key's
 // out. Operators and functions take exactly the types that they are given, or are named with their schema: so nothing
 // that others have made is preferred to them.
+/// Answers with the rows of the ids in their order, empty columns for an id without a row.
 const GET: &str = "
     WITH NOW,
     w AS MATERIALIZED (SELECT $1::text AS namespace, w.* FROM pg_catalog.unnest($2::bytea[]) WITH ORDINALITY AS w(id, n))
@@ -160,6 +169,7 @@ const GET: &str = "
     ORDER BY w.n";
 
 // The kind is that of the index `record_session`.
+/// Answers with the rows of all sessions of the namespace, or with the time alone.
 const SESSIONS: &str = "
     WITH NOW
     SELECT c.now, pg_postmaster_start_time(), COLUMNS, r.state, pg_last_wal_replay_lsn()
@@ -167,6 +177,7 @@ const SESSIONS: &str = "
     LEFT JOIN idempotency.record r ON r.namespace = $1 AND r.kind = 6 AND (r.expires > c.earliest) IS TRUE";
 
 // The kinds are those of the index `record_open`.
+/// Answers with a page of rows that may need an operator: see `Backend::list`.
 const LIST: &str = "
     WITH NOW
     SELECT c.now, pg_postmaster_start_time(), l.*, pg_last_wal_replay_lsn()
@@ -181,6 +192,7 @@ const LIST: &str = "
     ) l ON true
     ORDER BY l.began, l.id";
 
+/// The settings that decide what the server can lose, for `guarantee.rs`.
 const SETUP: &str = "
     SELECT current_setting('server_version'), pg_is_in_recovery(), current_setting('fsync') = 'on',
         current_setting('full_page_writes') = 'on', current_setting('synchronous_commit'),
@@ -204,6 +216,7 @@ const COUNTED: &str = "
 
 impl Queries {
     pub(super) fn new(schema: &Schema) -> Self {
+        // The types of the parameters of `put_1` in `schema.sql`, in their order.
         let put = [
             Type::TEXT,
             Type::BYTEA_ARRAY,
@@ -221,6 +234,7 @@ impl Queries {
             Type::TIMESTAMPTZ,
             Type::TIMESTAMPTZ,
         ];
+        // The same for `put_one_1`: one value in place of each array.
         let put_one = [
             Type::TEXT,
             Type::BYTEA,

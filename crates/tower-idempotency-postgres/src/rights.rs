@@ -61,6 +61,7 @@ pub(super) async fn check(client: &Client, schema: &Schema) -> Result<(), NotCon
         let text = |index| row.try_get::<_, String>(index);
         role = quoted(&text(0)?);
         let (may, kind, name) = (text(1)?, text(2)?, text(3)?);
+        // The three kinds are those of `MISSING`. `_` is a function.
         let (what, grant) = match kind.as_str() {
             "SCHEMA" => (format!("schema {schema}"), format!("SCHEMA {schema}")),
             "TABLE" => (format!("{schema}.{name}"), format!("{schema}.{name}")),
@@ -82,6 +83,7 @@ pub(super) async fn check(client: &Client, schema: &Schema) -> Result<(), NotCon
 /// Tries what the store will do. Row-level security, a rule or a trigger may keep a role with all rights from it, and
 /// says so by an error or by doing nothing. The database may also have no letters for the namespace.
 pub(super) async fn try_out(client: &Client, schema: &Schema, namespace: &str) -> Result<(), NotConnected> {
+    // A random id, so that the row meets none of another process that opens the store.
     let (mut id, mut token) = ([0; 32], [0; 16]);
     let drawn = getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut token));
     drawn.map_err(|error| NotConnected::Rights(error.to_string()))?;
@@ -94,6 +96,7 @@ pub(super) async fn try_out(client: &Client, schema: &Schema, namespace: &str) -
         let done = client.query_typed(&schema.sql(sql), &parameters).await;
         let said = match done {
             Ok(rows) if rows.len() == 1 => continue,
+            // A policy, a rule or a trigger has kept the statement from the row, without an error.
             Ok(_) => "nothing was done".to_owned(),
             Err(error) if is_forbidden(&error) => words(&error),
             Err(error) => return Err(error.into()),
@@ -108,6 +111,7 @@ pub(super) async fn try_out(client: &Client, schema: &Schema, namespace: &str) -
     Ok(())
 }
 
+/// Returns whether the role lacks a right: `insufficient_privilege`.
 fn is_forbidden(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code() == "42501")
 }

@@ -37,6 +37,7 @@ impl fmt::Display for Schema {
 
 impl Schema {
     pub(super) fn new(name: &str) -> Result<Self, PostgresError> {
+        // 63 bytes is the longest name that PostgreSQL takes without cutting it off.
         let letters = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
         let wrong = |reason| Err(PostgresError::Option { option: "the schema's name", reason });
         match name.as_bytes() {
@@ -49,7 +50,7 @@ impl Schema {
         }
     }
 
-    /// SQL that names things of the default schema, for this one.
+    /// Returns SQL for this schema, from SQL that names things of the default one.
     pub(super) fn sql(&self, sql: &str) -> String {
         sql.replace(&format!("{DEFAULT}."), &format!("{self}."))
     }

@@ -4,6 +4,7 @@
 #[derive(Clone, Default)]
 pub(super) enum Tls {
     #[default]
+    /// Connections are in plain. A URL that asks for TLS fails then.
     Without,
     #[cfg(feature = "rustls")]
     Rustls(tokio_postgres_rustls::MakeRustlsConnect),

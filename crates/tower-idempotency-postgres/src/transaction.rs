@@ -90,8 +90,10 @@ impl PostgresBackend {
             bytes: write.state.len(),
             limit: LARGEST,
         })?;
+        // `record_run_1` in `schema.sql` reads these bytes: 76 bytes of numbers and ids, the namespace, the state.
         let mut bytes = Vec::with_capacity(76 + namespace.len() + state.len());
         bytes.extend_from_slice(&record.fence().0.to_be_bytes());
+        // A record that completes a run always has an expiry.
         bytes.extend_from_slice(&expires.unwrap_or_default().to_be_bytes());
         bytes.extend_from_slice(&record.clocks().latest.as_millis().to_be_bytes());
         bytes.extend_from_slice(&token.0.0);
@@ -117,6 +119,7 @@ impl RecordInTransaction for PostgresBackend {
         written.map(drop).map_err(|error| match error.code().map(SqlState::code) {
             Some(TransactionRecord::SUPERSEDED) => CommitError::Superseded,
             Some(TransactionRecord::NESTED) => CommitError::Nested,
+            // Another error of the database, or of the connection to it.
             _ => CommitError::Aborted(error),
         })
     }

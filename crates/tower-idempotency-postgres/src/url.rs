@@ -41,7 +41,11 @@ pub async fn migrate(url: &str) -> Result<(), PostgresError> {
 
 /// The database of a URL, whose parameter `namespace` is this crate's own.
 fn builder(url: &str) -> Result<PostgresBackendBuilder, PostgresError> {
-    let (url, query) = url.split_once('?').unwrap_or((url, ""));
+    // In the form `key=value`, a question mark may be part of a password.
+    let Some((url, query)) = url.split_once('?').filter(|_| url.contains("://")) else {
+        return PostgresBackend::from_url(url);
+    };
+    // The client would refuse a parameter that it does not know, so the namespace is taken out.
     let (namespaces, others): (Vec<_>, Vec<_>) = query
         .split('&')
         .filter(|parameter| !parameter.is_empty())
@@ -53,10 +57,11 @@ fn builder(url: &str) -> Result<PostgresBackendBuilder, PostgresError> {
     match namespaces.as_slice() {
         [] => Ok(builder),
         [namespace] => {
-            let encoded = namespace.trim_start_matches("namespace=");
+            let encoded = namespace.strip_prefix("namespace=").unwrap_or_default();
             let namespace = percent_encoding::percent_decode_str(encoded).decode_utf8();
             builder.namespace(namespace.map_err(|_| PostgresError::Url)?)
         }
+        // Two namespaces or more: it is unclear which one is meant.
         _ => Err(PostgresError::Option { option: "the namespace", reason: "given twice" }),
     }
 }

@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::process::Command;
 
-/// How often, at first and then.
+/// The number of calls: in the first count, and in the second.
 const FEW: u64 = 1_000;
 const MANY: u64 = 3_000;
 /// The argument with which a bench starts itself.
@@ -23,7 +23,7 @@ pub fn skip(why: &str) {
     println!("SKIPPED: {why}");
 }
 
-/// What this process is to do, and how often, if it was started to be counted.
+/// The task of this process and its number of repetitions, if it was started to be counted.
 pub fn counted() -> Option<(String, u64)> {
     let mut arguments = std::env::args().skip_while(|argument| argument != CHILD).skip(1);
     Some((arguments.next()?, arguments.next()?.parse().ok()?))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How many pairs a ratio is the median of, at least.
+/// The least number of pairs that a ratio is the median of.
 const PAIRS: usize = 21;
 /// Half of what an interval leaves out: 95 %.
 const TAIL: f64 = 0.025;
@@ -18,7 +18,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// What was counted, and not measured.
+    /// A figure that was counted, and not measured.
     pub fn exact(value: f64) -> Self {
         Self { median: value, low: value, high: value }
     }

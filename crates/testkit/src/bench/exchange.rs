@@ -11,7 +11,7 @@ use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
 pub const KEY: &str = "idempotency-key";
 const CHARGE: &str = "amount=100&currency=eur&source=tok_visa";
-/// What most answers are.
+/// The answer of most servers.
 pub const SMALL: usize = 200;
 
 /// A charge; with a key, a protected one.

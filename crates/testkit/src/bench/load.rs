@@ -10,7 +10,7 @@ use super::estimate::{micros, quantile};
 use super::exchange::send;
 use crate::Dice;
 
-/// What a round came to.
+/// The result of a round.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Round {
     /// Per second.

@@ -25,7 +25,7 @@ const CLAIM: [u8; 128] = [1; 128];
 /// The size of an outcome's record without the answer.
 const HEAD: [u8; 160] = [2; 160];
 
-/// How often the handler waits for the disk.
+/// The number of times that the handler waits for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
     /// Before the answer.
@@ -37,11 +37,11 @@ pub enum Writes {
 /// A store, by hand.
 #[derive(Debug)]
 pub struct Minimum {
-    queue: Option<Sender<Put>>,
+    queue: Option<Sender<QueuedRecord>>,
     writer: Option<JoinHandle<()>>,
 }
 
-struct Put {
+struct QueuedRecord {
     key: Bytes,
     value: Bytes,
     done: oneshot::Sender<()>,
@@ -59,7 +59,7 @@ impl Minimum {
     /// Returns when it is durable.
     pub async fn put(&self, key: Bytes, value: Bytes) {
         let (done, durable) = oneshot::channel();
-        self.queue.as_ref().expect("it is open").send(Put { key, value, done }).expect("the writer lives");
+        self.queue.as_ref().expect("it is open").send(QueuedRecord { key, value, done }).expect("the writer lives");
         durable.await.expect("the writer answers");
     }
 }
@@ -71,7 +71,7 @@ impl Drop for Minimum {
     }
 }
 
-fn write(db: &sled::Db, disk: &File, puts: &Receiver<Put>) {
+fn write(db: &sled::Db, disk: &File, puts: &Receiver<QueuedRecord>) {
     while let Ok(first) = puts.recv() {
         let mut batch = sled::Batch::default();
         let mut done = Vec::new();

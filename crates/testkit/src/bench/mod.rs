@@ -1,4 +1,4 @@
-//! What the benches share: estimates, goals, and the figures that a bench leaves behind.
+//! Shared by the benches: estimates, goals, and the figures that a bench leaves behind.
 
 pub mod callgrind;
 pub mod estimate;

@@ -1,4 +1,4 @@
-//! What a bench says: its rows and goals, on the terminal and as JSON.
+//! The report of a bench: its rows and goals, on the terminal and as JSON.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -98,13 +98,13 @@ impl Report {
     }
 }
 
-/// Where benches leave their figures.
+/// The directory in which benches leave their figures.
 pub fn directory() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target")).join("bench")
 }
 
-/// What the figures depend on.
+/// The machine and the versions on which the figures depend.
 fn machine() -> BTreeMap<&'static str, String> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     BTreeMap::from([

@@ -3,7 +3,7 @@
 use http::request::Builder;
 use http::{Method, Request};
 
-/// What a server is called by, whatever its port: the host is part of what a retry must repeat.
+/// The host that requests name, whatever the server's port: a retry must repeat the host.
 pub(super) const HOST: &str = "pay.example";
 
 /// A request, to be sent as often as needed.
@@ -28,6 +28,13 @@ impl Call {
     /// A charge of 10 euros.
     pub fn charge(key: &str, source: &str) -> Self {
         Self::post("/v1/charges", &format!("amount=1000&currency=eur&source={source}")).header("idempotency-key", key)
+    }
+
+    /// The same, described by its key: that is how it is found in a ledger.
+    pub fn charge_of(key: &str, source: &str) -> Self {
+        let mut call = Self::charge(key, source);
+        call.body.push_str(&format!("&description={key}"));
+        call
     }
 
     pub fn header(mut self, name: &'static str, value: &str) -> Self {

@@ -27,7 +27,7 @@ enum Sender {
     Two(http2::SendRequest<Full<Bytes>>),
 }
 
-/// What carries the bytes.
+/// The stream that carries the bytes.
 #[derive(Debug)]
 struct Driver(JoinHandle<()>);
 

@@ -15,7 +15,7 @@ use super::answer::Answer;
 #[derive(Debug)]
 pub struct Raw {
     stream: TcpStream,
-    /// What was said to it, and not yet asked for.
+    /// The bytes that have come and were not read yet.
     heard: Vec<u8>,
 }
 

@@ -288,7 +288,7 @@ pub fn foreign(fingerprint: Fingerprint, version: u8, options: [u8; 8]) -> Finge
 }
 
 /// Records an answer 200 with the body `recorded` for `id`, in format 1 of `server/snapshot.rs`.
-pub async fn plant<St: Store + Clone>(store: &St, id: RecordId, fingerprint: Fingerprint) {
+pub async fn insert_answer<St: Store + Clone>(store: &St, id: RecordId, fingerprint: Fingerprint) {
     let outcome = Bytes::from_static(b"\x01\xc8\x01\x00\x00recorded");
     let effect = |_| async move { Ok::<_, EffectError<()>>(outcome) };
     assert!(!Once::new(store.clone()).run(id, fingerprint, effect).await.unwrap().replayed);

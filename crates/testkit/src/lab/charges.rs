@@ -41,7 +41,7 @@ pub fn take<T>(left: &Left<T>) -> Vec<T> {
     std::mem::take(&mut *left.lock().expect("no handler panics with it"))
 }
 
-/// How long a test waits for what will come about, such as a directory that is free, and how often it looks.
+/// The time for which a test waits for an event, such as a directory that becomes free, and the time between two looks.
 const GIVE_UP: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -242,7 +242,7 @@ pub async fn busy(store: &SledStore, gate: &Gate) -> JoinHandle<Delivered> {
         (Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun), store.clone(), gate.on_a_thread());
     let run = tokio::spawn(async move {
         deliver(&once, "busy", move |context| async move {
-            commit_outcome(&context, &store, "busy", pass).await.map_err(|_| EffectError::Unknown("not committed"))
+            commit_outcome(&context, &store, "busy", pass).await.map_err(|_| EffectError::MaybeStarted("not committed"))
         })
         .await
     });

@@ -1,4 +1,4 @@
-//! What the entries of a store's tree list, in the layout of `src/store/embedded/keys.rs`.
+//! Reads the entries of a store's tree, in the layout of `src/store/embedded/layout/keys.rs`.
 
 /// The ids in all entries of a kind: `e`, expiring; `n`, claimed.
 pub fn listed(tree: &sled::Tree, kind: &str) -> Vec<[u8; 32]> {

@@ -8,6 +8,6 @@ pub mod steps;
 pub mod time;
 
 pub use app::{
-    Lab, Shedding, at_once, charge_print, done, effect, foreign, frames, gated, hold, id, keyed, layer, no_run_is_left,
-    numbered, on_disk, patient, plant, post, rerun, settle, tree, with,
+    Lab, Shedding, at_once, charge_print, done, effect, foreign, frames, gated, hold, id, insert_answer, keyed, layer,
+    no_run_is_left, numbered, on_disk, patient, post, rerun, settle, tree, with,
 };

@@ -42,7 +42,7 @@ pub fn wish(key: &str) -> Wish {
     Wish::new(RecordId::new(None, &Key::new(key).expect("a valid key")), Fingerprint::of(b"m"))
 }
 
-/// What a claim is answered.
+/// The answer to a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
     Fresh(Hold),
@@ -59,17 +59,17 @@ impl Claimed {
     }
 }
 
-type Answer<T> = Result<T, StoreError>;
+type StoreResult<T> = Result<T, StoreError>;
 
 /// Each takes effect when it is called.
 pub trait Steps: Store {
-    fn claim(&self, wish: Wish) -> impl Future<Output = Answer<Claimed>> + Send {
+    fn claim(&self, wish: Wish) -> impl Future<Output = StoreResult<Claimed>> + Send {
         let applied = self.apply(wish.id, Transition::Claim(wish.claim()));
         async move { Ok(Claimed::of(wish.id, applied.await?)) }
     }
 
     /// Because the application was asked.
-    fn reclaim(&self, wish: Wish, fence: Fence) -> impl Future<Output = Answer<Option<Hold>>> + Send {
+    fn reclaim(&self, wish: Wish, fence: Fence) -> impl Future<Output = StoreResult<Option<Hold>>> + Send {
         let applied = self.apply(wish.id, Transition::Reclaim(wish.claim(), fence, ReclaimReason::Verdict));
         async move {
             Ok(match applied.await? {
@@ -81,7 +81,7 @@ pub trait Steps: Store {
         }
     }
 
-    fn inquire(&self, id: RecordId, fence: Fence) -> impl Future<Output = Answer<Option<Fence>>> + Send {
+    fn inquire(&self, id: RecordId, fence: Fence) -> impl Future<Output = StoreResult<Option<Fence>>> + Send {
         let applied = self.apply(id, Transition::Inquire { fence, bound: Duration::from_secs(1) });
         async move {
             let Applied { reply, record } = applied.await?;
@@ -89,25 +89,25 @@ pub trait Steps: Store {
         }
     }
 
-    fn complete(&self, completion: Completion) -> impl Future<Output = Answer<Reply>> + Send {
+    fn complete(&self, completion: Completion) -> impl Future<Output = StoreResult<Reply>> + Send {
         reply(self.apply(completion.hold.id, Transition::Complete(completion)))
     }
 
-    fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = Answer<Reply>> + Send {
+    fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = StoreResult<Reply>> + Send {
         reply(self.apply(id, Transition::Release(fence)))
     }
 
-    fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = Answer<Reply>> + Send {
+    fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = StoreResult<Reply>> + Send {
         reply(self.apply(id, Transition::Interrupt { fence, status: None, lost: None }))
     }
 
-    fn settle(&self, id: RecordId, fence: Fence, how: Resolution) -> impl Future<Output = Answer<Reply>> + Send {
+    fn settle(&self, id: RecordId, fence: Fence, how: Resolution) -> impl Future<Output = StoreResult<Reply>> + Send {
         reply(self.apply(id, Transition::Resolve(fence, how, HOUR)))
     }
 }
 
 impl<St: Store> Steps for St {}
 
-async fn reply(applied: impl Future<Output = Answer<Applied>>) -> Answer<Reply> {
+async fn reply(applied: impl Future<Output = StoreResult<Applied>>) -> StoreResult<Reply> {
     Ok(applied.await?.reply)
 }

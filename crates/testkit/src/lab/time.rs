@@ -9,7 +9,7 @@ pub const SECOND: Duration = Duration::from_secs(1);
 pub const HOUR: Duration = Duration::from_secs(3_600);
 pub const DAY: Duration = Duration::from_secs(86_400);
 
-/// When most tests with a clock begin.
+/// The time at which most tests with a clock begin.
 pub const NOON: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// A clock that shows [`NOON`].

@@ -5,5 +5,5 @@ mod server;
 mod shared;
 
 pub use fake_clock::FakeClock;
-pub use server::{Server, state};
+pub use server::PostgresServer;
 pub use shared::{own_server, shared_server};

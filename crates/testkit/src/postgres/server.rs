@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::fake_clock::FakeClock;
 use crate::dice::loopback;
+use crate::process::state;
 
 /// The interval of a poll; `GIVE_UP` is its bound.
 const LOOK: Duration = Duration::from_millis(20);
@@ -30,7 +31,7 @@ wait $server
 
 /// A server. It ends, and its directory goes, when this is dropped or the process ends.
 #[derive(Debug)]
-pub struct Server {
+pub struct PostgresServer {
     directory: PathBuf,
     programs: PathBuf,
     user: Option<User>,
@@ -55,7 +56,7 @@ struct User {
     gid: u32,
 }
 
-impl Server {
+impl PostgresServer {
     /// A new server. An error says what is missing to start one.
     pub fn start() -> Result<Self, String> {
         Self::with(&[])
@@ -298,7 +299,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for PostgresServer {
     fn drop(&mut self) {
         if self.running.is_some() {
             self.resume();
@@ -312,12 +313,6 @@ fn signal(name: &str, processes: &[u32]) {
     let ids = processes.iter().map(u32::to_string);
     // An error: some of them have ended.
     let _ = Command::new("kill").arg("-s").arg(name).args(ids).stderr(Stdio::null()).status();
-}
-
-/// The letter for what a process does, as in proc(5): `T` if it is stopped. `None`: it has ended.
-pub fn state(pid: u32) -> Option<char> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("State:"))?.trim_start().chars().next()
 }
 
 /// Returns whether a process has stopped, or ended.

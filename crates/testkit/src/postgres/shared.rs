@@ -2,16 +2,16 @@
 
 use std::sync::OnceLock;
 
-use super::Server;
+use super::PostgresServer;
 use crate::skipped;
 
 /// A server of the test's own.
-pub fn own_server(promise: &str, settings: &[&str]) -> Option<Server> {
-    Server::with(settings).map_err(|obstacle| skipped(promise, &obstacle)).ok()
+pub fn own_server(promise: &str, settings: &[&str]) -> Option<PostgresServer> {
+    PostgresServer::with(settings).map_err(|obstacle| skipped(promise, &obstacle)).ok()
 }
 
 /// The server that most tests of a program share.
-pub fn shared_server(promise: &str) -> Option<&'static Server> {
-    static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
-    SERVER.get_or_init(Server::start).as_ref().map_err(|obstacle| skipped(promise, obstacle)).ok()
+pub fn shared_server(promise: &str) -> Option<&'static PostgresServer> {
+    static SERVER: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
+    SERVER.get_or_init(PostgresServer::start).as_ref().map_err(|obstacle| skipped(promise, obstacle)).ok()
 }

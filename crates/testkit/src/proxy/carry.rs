@@ -1,4 +1,4 @@
-//! How bytes are carried.
+//! Carries bytes.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -10,15 +10,15 @@ use tokio::sync::watch;
 
 use super::fate::{End, Fate, Pass, Way};
 
-/// How much is read at once.
+/// The most bytes that are read at once.
 const MOST: usize = 1 << 16;
 
-/// How a proxy is.
+/// The state of a proxy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) is_closed: bool,
-    pub(super) is_silent: bool,
-    /// How often all connections were cut.
+    pub(super) is_stalled: bool,
+    /// The number of times that all connections were cut.
     pub(super) cuts: usize,
 }
 
@@ -65,14 +65,14 @@ async fn connection(mut client: TcpStream, mut server: TcpStream, fate: &impl Fa
     }
 }
 
-/// Returns once the proxy is closed, or cuts all connections, or is open again after it was silent.
+/// Returns once the proxy is closed, or cuts all connections, or is open again after it was stalled.
 async fn is_to_end(mut state: watch::Receiver<State>) {
-    let State { mut is_silent, cuts, .. } = *state.borrow();
+    let State { mut is_stalled, cuts, .. } = *state.borrow();
     // An error: the proxy is gone, and this with it.
     let _ = state
         .wait_for(|now| {
-            let was_silent = std::mem::replace(&mut is_silent, now.is_silent);
-            now.is_closed || now.cuts != cuts || (was_silent && !now.is_silent)
+            let was_stalled = std::mem::replace(&mut is_stalled, now.is_stalled);
+            now.is_closed || now.cuts != cuts || (was_stalled && !now.is_stalled)
         })
         .await;
 }
@@ -108,7 +108,7 @@ impl<F: Fate> Pump<'_, F> {
                 }
             };
             let count = self.from.read(&mut chunk[..most]).await.map_err(|_| End::Rst)?;
-            if self.state.borrow().is_silent {
+            if self.state.borrow().is_stalled {
                 return pending().await;
             }
             let bytes = &chunk[..count];

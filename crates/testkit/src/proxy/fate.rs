@@ -1,4 +1,4 @@
-//! What becomes of a connection.
+//! The faults of a connection.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ pub enum Way {
     Response,
 }
 
-/// How a connection ends.
+/// The way in which a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// An orderly end, towards both sides.
@@ -20,7 +20,7 @@ pub enum End {
     Half,
 }
 
-/// What becomes of bytes.
+/// The fault that bytes meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
     On,
@@ -29,14 +29,14 @@ pub enum Pass {
     Cut(usize, End),
 }
 
-/// What becomes of a connection, as its bytes come. Without anything said, all of them pass.
+/// The faults of a connection, as its bytes come. By default all of them pass.
 pub trait Fate: Send + Sync + 'static {
     /// Before more is read in a direction: how much is read at most. An error: the connection ends.
     fn before(&self, _way: Way) -> impl Future<Output = Result<usize, End>> + Send {
         async { Ok(usize::MAX) }
     }
 
-    /// What was read is to be passed on; nothing at the end. What follows it waits until this returns.
+    /// Takes the bytes that were read and have to be passed on; none at the end. Later bytes wait until this returns.
     fn read(&self, _way: Way, _bytes: &[u8]) -> impl Future<Output = Pass> + Send {
         async { Pass::On }
     }

@@ -17,7 +17,7 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 /// A way to the server, for one connection. Cut off when dropped.
 #[derive(Debug)]
 pub struct Link {
-    /// Where the client has to connect to.
+    /// The address to which the client has to connect.
     pub address: SocketAddr,
     pub plan: Plan,
     traffic: watch::Receiver<Traffic>,

@@ -1,4 +1,4 @@
-//! What is to become of a connection.
+//! The plan of a connection's faults.
 
 use tokio::sync::watch;
 
@@ -6,7 +6,7 @@ use super::fate::{End, Way};
 use super::traffic::Traffic;
 use crate::Gate;
 
-/// What is waited for.
+/// The event that a fault waits for.
 #[derive(Debug, Clone)]
 pub enum Until {
     Told(Gate),
@@ -32,7 +32,7 @@ impl Until {
     }
 }
 
-/// What becomes of a direction, once so many bytes were forwarded.
+/// The fault of a direction, once so many bytes were forwarded.
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
     pub(super) after: usize,
@@ -47,7 +47,7 @@ pub(super) enum Then {
     Cut(End),
 }
 
-/// What a connection goes through: at most one fault in each direction, and perhaps a second life of its request.
+/// The faults of a connection: at most one in each direction, and perhaps a second copy of its request.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     pub(super) request: Option<Fault>,
@@ -74,12 +74,12 @@ impl Plan {
         self.with(way, after, Some(until), Then::Cut(end))
     }
 
-    /// What follows the first `after` bytes waits.
+    /// Bytes after the first `after` wait.
     pub fn hold(self, way: Way, after: usize, until: Until) -> Self {
         self.with(way, after, Some(until), Then::Pass)
     }
 
-    /// What follows the first `after` bytes is lost, and the connection stays open until its client gives up.
+    /// Bytes after the first `after` are lost, and the connection stays open until its client gives up.
     pub fn swallow(self, way: Way, after: usize) -> Self {
         self.with(way, after, None, Then::Swallow)
     }
@@ -93,8 +93,8 @@ impl Plan {
         self
     }
 
-    /// What the client sends is sent once more, over a second connection to the server: what has come until then, and
-    /// what comes later as it comes.
+    /// The client's bytes are sent once more, over a second connection to the server: those that have come until then,
+    /// and what comes later as it comes.
     pub fn again(mut self, when: Until) -> Self {
         self.again = Some(when);
         self

@@ -11,7 +11,7 @@ use super::fate::{End, Fate, Pass, Way};
 use super::plan::{Fault, Plan, Then};
 use super::traffic::Traffic;
 
-/// How much is read at once.
+/// The most bytes that are read at once.
 const MOST: usize = 1 << 14;
 
 /// A connection as planned.
@@ -24,10 +24,10 @@ pub(super) struct Planned {
 
 /// A direction of it.
 struct Direction {
-    /// What is still to befall it.
+    /// The faults that are still to come.
     fault: Option<Fault>,
     is_swallowed: bool,
-    /// How it ends with its first byte.
+    /// The way in which it ends with its first byte.
     ends_at_once: Option<End>,
 }
 

@@ -1,26 +1,26 @@
-//! What has become of a connection.
+//! The traffic of a connection.
 
 use std::fmt;
 
 use super::fate::Way;
 
-/// What has come over a connection so far.
+/// The bytes that have come over a connection so far.
 #[derive(Debug, Clone, Default)]
 pub struct Traffic {
     pub request: Flow,
     pub response: Flow,
-    /// What the server said to what was sent again.
+    /// The server's answer to the bytes that were sent again.
     pub again: Flow,
     pub is_cut: bool,
-    /// Whether the connection has ended on both sides.
+    /// `true` if the connection has ended on both sides.
     pub is_over: bool,
 }
 
-/// What has come in one direction.
+/// The bytes that have come in one direction.
 #[derive(Clone, Default)]
 pub struct Flow {
     pub read: Vec<u8>,
-    /// How many of them were forwarded.
+    /// The number of them that were forwarded.
     pub forwarded: usize,
     pub ended: bool,
 }

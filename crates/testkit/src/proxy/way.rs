@@ -43,7 +43,7 @@ impl Proxy {
         Self { address, state, task: task.abort_handle() }
     }
 
-    /// Where it begins.
+    /// The end at which it begins.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -59,11 +59,11 @@ impl Proxy {
     }
 
     /// Keeps connections open without passing anything on. They end when the way is open again.
-    pub fn silence(&self) {
-        self.state.send_modify(|state| state.is_silent = true);
+    pub fn stall(&self) {
+        self.state.send_modify(|state| state.is_stalled = true);
     }
 
-    /// Ends what [`close`](Self::close) or [`silence`](Self::silence) has begun.
+    /// Ends what [`close`](Self::close) or [`stall`](Self::stall) has begun.
     pub fn open(&self) {
         self.state.send_modify(|state| *state = State { cuts: state.cuts, ..State::default() });
     }

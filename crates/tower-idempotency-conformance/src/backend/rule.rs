@@ -10,13 +10,14 @@ use tower_idempotency::store::shared::{
 use tower_idempotency::{Fence, RecordId};
 
 use super::sample::{AT_ONCE, claim, complete};
-use super::subject::Subject;
+use super::subject::BackendSubject;
+use crate::fresh::fresh_id;
 use crate::rule::BOUND;
 
 const BETWEEN_TRIES: Duration = Duration::from_millis(2);
 
 /// A rule of the contract, as it is tried on a backend.
-pub(super) type Rule<'a, B> = crate::rule::Rule<'a, Subject<B>>;
+pub(super) type Rule<'a, B> = crate::rule::Rule<'a, BackendSubject<B>>;
 
 /// The failures of a put that are borne, and followed by another try.
 #[derive(Debug, Clone, Copy)]
@@ -89,9 +90,19 @@ impl<B: Backend> Rule<'_, B> {
 
     /// Puts a write that has to be done.
     pub(super) async fn done(&self, write: &Write) -> Row {
-        let row = self.write(write).await;
-        self.check(is_done(row.as_ref(), write), || format!("{write:?} was not done; the answer was {row:?}"));
-        row.unwrap_or_else(|| self.fail("no row was answered"))
+        self.done_in(false, write).await.0
+    }
+
+    /// Puts a write that has to be done, and gives its row and the database's time. The write goes alone or together
+    /// with another one: a database may have another statement for several writes than for one.
+    pub(super) async fn done_in(&self, together: bool, write: &Write) -> (Row, Timestamp) {
+        let another = together.then(|| claim(fresh_id()));
+        let writes: Vec<Write> = another.into_iter().chain([write.clone()]).collect();
+        let Answer { now, mut rows, .. } = self.put(&writes).await;
+        for (write, row) in writes.iter().zip(&rows) {
+            self.check(is_done(row.as_ref(), write), || format!("{write:?} was not done; the answer was {row:?}"));
+        }
+        (rows.pop().flatten().unwrap_or_else(|| self.fail("no row was answered")), now)
     }
 
     /// Puts writes that have to be done, by other clocks than the database's alone.

@@ -10,7 +10,7 @@ use tower_idempotency::store::shared::Backend;
 /// A backend to try the rules on, and what the suite may do with it.
 ///
 /// Only the backend is needed. Each thing more lets the suite see more.
-pub struct Subject<B> {
+pub struct BackendSubject<B> {
     pub(super) backend: B,
     pub(super) another_process: Option<B>,
     pub(super) another_namespace: Option<B>,
@@ -23,7 +23,7 @@ pub struct Subject<B> {
 /// Lets go on what is held back.
 pub(super) type Release = Box<dyn FnOnce() + Send>;
 
-impl<B: Backend> Subject<B> {
+impl<B: Backend> BackendSubject<B> {
     /// A subject that has nothing but the backend.
     #[must_use]
     pub fn new(backend: B) -> Self {
@@ -91,9 +91,9 @@ impl<B: Backend> Subject<B> {
     }
 }
 
-impl<B: fmt::Debug> fmt::Debug for Subject<B> {
+impl<B: fmt::Debug> fmt::Debug for BackendSubject<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject")
+        f.debug_struct("BackendSubject")
             .field("backend", &self.backend)
             .field("another_process", &self.another_process)
             .field("another_namespace", &self.another_namespace)

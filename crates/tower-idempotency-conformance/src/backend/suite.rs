@@ -2,8 +2,9 @@
 
 use tower_idempotency::store::shared::Backend;
 
-use super::subject::Subject;
+use super::subject::BackendSubject;
 use crate::rule::ended;
+use crate::suite::checks;
 
 /// The list of the rules, for what is named.
 #[doc(hidden)]
@@ -72,7 +73,7 @@ macro_rules! __backend_rules {
 /// Makes a test of each rule of the contract of a [`Backend`](tower_idempotency::store::shared::Backend).
 ///
 /// It is given the path of an asynchronous function without arguments that makes the
-/// [`Subject`](crate::backend::Subject), each time a new one with a database or a namespace of its own if
+/// [`BackendSubject`](crate::backend::BackendSubject), each time a new one with a database or a namespace of its own if
 /// that is cheap. The function may give an `Option`: where it gives `None`, as there is no server for example, the rule
 /// counts as passed; the function is the one to say so aloud.
 ///
@@ -81,8 +82,8 @@ macro_rules! __backend_rules {
 ///
 /// ```
 /// mod contract {
-///     # use tower_idempotency_conformance::{backend::Subject, memory_backend::MemoryBackend};
-///     # async fn subject() -> Option<Subject<MemoryBackend>> { None }
+///     # use tower_idempotency_conformance::{backend::BackendSubject, memory_backend::MemoryBackend};
+///     # async fn subject() -> Option<BackendSubject<MemoryBackend>> { None }
 ///     tower_idempotency_conformance::backend_conformance!(#[tokio::test(flavor = "multi_thread")] subject);
 /// }
 /// ```
@@ -96,24 +97,4 @@ macro_rules! backend_conformance {
     };
 }
 
-/// The names of all rules.
-pub const RULES: &[&str] = crate::__backend_rules! { names {} };
-
-/// Checks one rule, by its name, on a subject if there is one.
-///
-/// # Panics
-/// Panics if the rule does not hold, or if there is none of that name.
-pub async fn rule<B: Backend>(name: &str, subject: impl Into<Option<Subject<B>>>) {
-    let Some(subject) = subject.into() else { return };
-    crate::__backend_rules! { by_name { name, &subject } }
-}
-
-/// Checks all rules, one after the other, each on a subject that `make` makes.
-///
-/// # Panics
-/// Panics at the first rule that does not hold.
-pub async fn all<B: Backend>(make: impl AsyncFn() -> Subject<B>) {
-    for name in RULES {
-        rule(name, make().await).await;
-    }
-}
+checks!(__backend_rules, BackendSubject, Backend);

@@ -14,7 +14,7 @@ use super::call::{Call, Counts, Fault};
 use super::database::MemoryDatabase;
 use super::hold::Hold;
 use super::link::OVERHEAD;
-use super::random::Odds;
+use super::random::FaultRates;
 use super::state::{Replication, Rows};
 use super::table::Key;
 use super::way::Way;
@@ -94,8 +94,8 @@ impl MemoryBackend {
 
     /// From now on each call suffers a fault at random. What is drawn for the first, the second, … call depends on
     /// `seed` alone. A fault that was ordered by [`fail_next`](Self::fail_next) goes first.
-    pub fn fail_at_random(&self, seed: u64, odds: Odds) {
-        self.way.fail_at_random(Some((seed, odds)));
+    pub fn fail_at_random(&self, seed: u64, rates: FaultRates) {
+        self.way.fail_at_random(Some((seed, rates)));
     }
 
     /// Ends [`fail_at_random`](Self::fail_at_random). Calls that are late are so still.

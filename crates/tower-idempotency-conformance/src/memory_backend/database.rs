@@ -113,14 +113,14 @@ impl MemoryDatabase {
 
     /// Puts a row there as it is, past all rules: one that is damaged, that comes from a backup or from a later
     /// release.
-    pub fn plant(&self, namespace: &str, row: Row) {
+    pub fn insert_raw(&self, namespace: &str, row: Row) {
         self.state().change((namespace.into(), row.id), Some(row));
     }
 
     /// Withholds notifications of what is written, from now on, or sends them again:
     /// [`changes`](tower_idempotency::store::shared::Backend::changes) are missing.
-    pub fn silence(&self, is_silent: bool) {
-        self.state().is_silent = is_silent;
+    pub fn mute_notifications(&self, is_muted: bool) {
+        self.state().is_muted = is_muted;
     }
 
     /// Returns the number of the server that answers, which each start changes.
@@ -173,7 +173,7 @@ impl MemoryDatabase {
         if state.is_locked(&key) {
             return Err(BackendError::Busy("another transaction has the row locked".into()));
         }
-        let Some(row) = record.over(state.primary.there(&key), self.now()) else { return Ok(None) };
+        let Some(row) = record.apply_to(state.primary.there(&key), self.now()) else { return Ok(None) };
         *state.locked.entry(key.clone()).or_default() += 1;
         Ok(Some((row, Lock { database: self.clone(), key, server: state.server })))
     }

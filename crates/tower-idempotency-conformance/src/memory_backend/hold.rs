@@ -82,7 +82,7 @@ impl Hold {
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub async fn until_held(&self, count: usize) {
+    pub async fn wait_until_held(&self, count: usize) {
         loop {
             let arrived = self.queue.arrived.notified();
             let mut arrived = std::pin::pin!(arrived);
@@ -103,10 +103,10 @@ impl Hold {
         })
     }
 
-    /// Loses those that are held up now: their callers get [`BackendError::Uncertain`].
-    pub fn lose(&self) {
-        let lost = lock(&self.queue.acts).as_mut().map(std::mem::take);
-        drop(lost);
+    /// Drops those that are held up now: their callers get [`BackendError::Uncertain`].
+    pub fn drop_held(&self) {
+        let dropped = lock(&self.queue.acts).as_mut().map(std::mem::take);
+        drop(dropped);
     }
 
     /// Lets all go on, in their order, and holds up nothing more.

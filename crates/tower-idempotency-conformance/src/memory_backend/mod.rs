@@ -18,7 +18,7 @@
 //! | an application's transaction has a row locked | [`MemoryDatabase::lock`] |
 //! | an application's transaction writes the record of a run | [`MemoryBackend::transaction`] |
 //! | its clock is set | [`ManualClock::jump`](tower_idempotency::clock::ManualClock::jump) |
-//! | it sends no notifications of what was written | [`MemoryDatabase::silence`] |
+//! | it sends no notifications of what was written | [`MemoryDatabase::mute_notifications`] |
 //!
 //! It needs no runtime but for random delays and links, and does nothing by itself, so that a test under tokio's paused
 //! clock knows the order of everything.
@@ -46,6 +46,6 @@ pub use backend::MemoryBackend;
 pub use call::{Call, Counts, Fault};
 pub use database::{Lock, MemoryDatabase};
 pub use hold::Hold;
-pub use random::Odds;
+pub use random::FaultRates;
 pub use state::{Replication, Written};
 pub use transaction::MemoryTransaction;

@@ -6,7 +6,7 @@ use super::call::Fault;
 
 /// The frequency of each fault, in a thousand calls; together at most a thousand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Odds {
+pub struct FaultRates {
     /// [`Fault::Refuse`].
     pub refuse: u32,
     /// [`Fault::LoseCall`].
@@ -24,17 +24,18 @@ pub struct Odds {
 }
 
 /// Each fault of fifty calls in a thousand; one that is late arrives before every fifth; no delay.
-impl Default for Odds {
+impl Default for FaultRates {
     fn default() -> Self {
         Self { refuse: 50, lose_call: 50, lose_answer: 50, late: 50, double: 50, deliver: 200, delay: Duration::ZERO }
     }
 }
 
 /// The generator called `SplitMix64`.
+// `testkit::Dice` is the same generator. This crate is published and testkit is not, so it can't depend on testkit.
 #[derive(Debug)]
 pub(super) struct Random {
     state: u64,
-    odds: Odds,
+    rates: FaultRates,
 }
 
 /// The faults and delays of one call.
@@ -48,12 +49,12 @@ pub(super) struct Drawn {
 }
 
 impl Random {
-    pub(super) fn new(seed: u64, odds: Odds) -> Self {
-        Self { state: seed, odds }
+    pub(super) fn new(seed: u64, rates: FaultRates) -> Self {
+        Self { state: seed, rates }
     }
 
     pub(super) fn draw(&mut self) -> Drawn {
-        let Odds { refuse, lose_call, lose_answer, late, double, deliver, delay } = self.odds;
+        let FaultRates { refuse, lose_call, lose_answer, late, double, deliver, delay } = self.rates;
         let faults = [
             (refuse, Fault::Refuse),
             (lose_call, Fault::LoseCall),
@@ -63,9 +64,9 @@ impl Random {
         ];
         // The same number of draws for each call, so that a seed means the same whatever happens.
         let mut place = self.below(1_000);
-        let fault = faults.into_iter().find_map(|(odds, fault)| {
-            let is_it = place < u64::from(odds);
-            place = place.saturating_sub(u64::from(odds));
+        let fault = faults.into_iter().find_map(|(rate, fault)| {
+            let is_it = place < u64::from(rate);
+            place = place.saturating_sub(u64::from(rate));
             is_it.then_some(fault)
         });
         let is_delivered = self.below(1_000) < u64::from(deliver);

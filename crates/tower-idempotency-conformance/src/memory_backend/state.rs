@@ -27,7 +27,7 @@ pub(super) struct State {
     pub(super) locked: BTreeMap<Key, usize>,
     pub(super) server: u64,
     pub(super) is_away: bool,
-    pub(super) is_silent: bool,
+    pub(super) is_muted: bool,
     pub(super) written: Vec<Written>,
     pub(super) changed: broadcast::Sender<Key>,
 }
@@ -94,7 +94,7 @@ impl Default for State {
             locked: BTreeMap::new(),
             server: 1,
             is_away: false,
-            is_silent: false,
+            is_muted: false,
             written: Vec::new(),
             changed: broadcast::channel(CHANGES).0,
         }
@@ -123,7 +123,7 @@ impl State {
         let tokens: Vec<Token> = writes.iter().map(|write| write.token).collect();
         let mut made = Vec::new();
         for (write, key) in writes.iter().zip(&asked) {
-            let Some(row) = write.over(self.primary.there(key), clocks.at(now)) else { continue };
+            let Some(row) = write.apply_to(self.primary.there(key), clocks.at(now)) else { continue };
             if self.is_locked(key) {
                 continue;
             }
@@ -212,7 +212,7 @@ impl State {
 
     fn apply(&mut self, made: Vec<(Key, Row)>) {
         for (key, row) in made {
-            if !self.is_silent {
+            if !self.is_muted {
                 // An error within: there is no listener.
                 let _ = self.changed.send(key.clone());
             }

@@ -12,7 +12,7 @@ use super::call::{Call, Counts, Fault};
 use super::hold::{Act, Hold, Queue, Reply};
 use super::link::{Link, OVERHEAD};
 use super::locked::lock;
-use super::random::{Drawn, Odds, Random};
+use super::random::{Drawn, FaultRates, Random};
 
 pub(super) struct Way {
     holds: Mutex<Vec<Arc<Queue>>>,
@@ -54,8 +54,8 @@ impl Way {
         lock(&self.faults).entry(call).or_default().push_back(fault);
     }
 
-    pub(super) fn fail_at_random(&self, faults: Option<(u64, Odds)>) {
-        *lock(&self.random) = faults.map(|(seed, odds)| Random::new(seed, odds));
+    pub(super) fn fail_at_random(&self, faults: Option<(u64, FaultRates)>) {
+        *lock(&self.random) = faults.map(|(seed, rates)| Random::new(seed, rates));
     }
 
     pub(super) fn hold(&self, call: Call) -> Hold {

@@ -4,8 +4,8 @@
 //!
 //! - Each rule gets a subject of its own, and ids of its own. Records that others leave in the database do no harm.
 //! - Nothing is timed. What has to expire expires within a second, and is polled for, unless the subject has a
-//!   [clock](Subject::clock) to be moved. A store that has just been opened takes other processes for alive for a third
-//!   of a lease, and two rules wait for that.
+//!   [clock](StoreSubject::clock) to be moved. A store that has just been opened takes other processes for alive for a
+//!   third of a lease, and two rules wait for that.
 //! - What no suite can see from outside is not here: whether an answer survives a power cut or a failover, and what
 //!   becomes of a transition whose answer is lost.
 //!
@@ -22,9 +22,9 @@
 
 mod rule;
 mod rules;
-mod sample;
+pub(crate) mod sample;
 mod subject;
 mod suite;
 
-pub use subject::Subject;
+pub use subject::StoreSubject;
 pub use suite::{RULES, all, rule};

@@ -11,14 +11,14 @@ use tower_idempotency::store::{InterruptedRun, Page};
 use tower_idempotency::store::{Store, StoreError};
 
 use super::sample::{claim, inquire, interrupt, name_of, reclaim};
-use super::subject::Subject;
+use super::subject::StoreSubject;
 use crate::fresh::fresh_id;
 use crate::rule::BOUND;
 
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
 /// A rule of the contract, as it is tried on a store.
-pub(super) type Rule<'a, St> = crate::rule::Rule<'a, Subject<St>>;
+pub(super) type Rule<'a, St> = crate::rule::Rule<'a, StoreSubject<St>>;
 
 impl<St: Store> Rule<'_, St> {
     /// The store of another process, or the same one if there is no other.

@@ -26,7 +26,7 @@ pub(super) fn wish() -> Claim {
 }
 
 /// The wish to run an operation that may be repeated.
-pub(super) fn repeatable() -> Claim {
+pub(crate) fn repeatable() -> Claim {
     Claim { policy: ClaimPolicy::Rerun, ..wish() }
 }
 
@@ -52,7 +52,7 @@ pub(super) fn inquire(fence: Fence) -> Transition {
 pub(super) type Ending = fn(Hold) -> Transition;
 
 /// The right of the run that has `record`.
-pub(super) fn hold(id: RecordId, record: &Record) -> Hold {
+pub(crate) fn hold(id: RecordId, record: &Record) -> Hold {
     Hold { id, fence: record.fence, attempt: record.attempt }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn end(hold: Hold, result: RunResult) -> Transition {
     Transition::Complete(Completion { hold, fingerprint, result, retention: HOUR })
 }
 
-pub(super) fn complete(hold: Hold, outcome: impl Into<Bytes>) -> Transition {
+pub(crate) fn complete(hold: Hold, outcome: impl Into<Bytes>) -> Transition {
     end(hold, RunResult::Outcome(outcome.into()))
 }
 

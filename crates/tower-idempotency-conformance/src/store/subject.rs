@@ -10,7 +10,7 @@ use tower_idempotency::store::Store;
 /// A store to try the rules on, and what the suite may do with it.
 ///
 /// Only the store is needed. Each thing more lets the suite see more.
-pub struct Subject<St> {
+pub struct StoreSubject<St> {
     pub(super) store: St,
     pub(super) another_process: Option<St>,
     pub(super) clock: Option<Box<dyn Fn(Duration) + Send + Sync>>,
@@ -26,7 +26,7 @@ type Reopen<St> = Box<dyn Fn() -> BoxFuture<'static, St> + Send + Sync>;
 /// The length that a layer records by default, and room for the head of an answer.
 const USUAL: usize = (1 << 20) + (1 << 16);
 
-impl<St: Store> Subject<St> {
+impl<St: Store> StoreSubject<St> {
     /// A subject that has nothing but the store.
     #[must_use]
     pub fn new(store: St) -> Self {
@@ -81,9 +81,9 @@ impl<St: Store> Subject<St> {
     }
 }
 
-impl<St: fmt::Debug> fmt::Debug for Subject<St> {
+impl<St: fmt::Debug> fmt::Debug for StoreSubject<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject")
+        f.debug_struct("StoreSubject")
             .field("store", &self.store)
             .field("another_process", &self.another_process)
             .finish_non_exhaustive()

@@ -2,8 +2,9 @@
 
 use tower_idempotency::store::Store;
 
-use super::subject::Subject;
+use super::subject::StoreSubject;
 use crate::rule::ended;
+use crate::suite::checks;
 
 /// The list of the rules, for what is named.
 #[doc(hidden)]
@@ -66,15 +67,15 @@ macro_rules! __store_rules {
 /// Makes a test of each rule of the contract of a [`Store`](tower_idempotency::store::Store).
 ///
 /// It is given the path of an asynchronous function without arguments that makes the
-/// [`Subject`](crate::store::Subject), each time a new one, as for
+/// [`StoreSubject`](crate::store::StoreSubject), each time a new one, as for
 /// [`backend_conformance!`](crate::backend_conformance):
 ///
 /// ```
 /// mod contract {
 ///     # use tower_idempotency::MemoryStore;
-///     # use tower_idempotency_conformance::store::Subject;
-///     async fn subject() -> Subject<MemoryStore> {
-///         Subject::new(MemoryStore::new())
+///     # use tower_idempotency_conformance::store::StoreSubject;
+///     async fn subject() -> StoreSubject<MemoryStore> {
+///         StoreSubject::new(MemoryStore::new())
 ///     }
 ///
 ///     tower_idempotency_conformance::store_conformance!(subject);
@@ -90,24 +91,4 @@ macro_rules! store_conformance {
     };
 }
 
-/// The names of all rules.
-pub const RULES: &[&str] = crate::__store_rules! { names {} };
-
-/// Checks one rule, by its name, on a subject if there is one.
-///
-/// # Panics
-/// Panics if the rule does not hold, or if there is none of that name.
-pub async fn rule<St: Store>(name: &str, subject: impl Into<Option<Subject<St>>>) {
-    let Some(subject) = subject.into() else { return };
-    crate::__store_rules! { by_name { name, &subject } }
-}
-
-/// Checks all rules, one after the other, each on a subject that `make` makes.
-///
-/// # Panics
-/// Panics at the first rule that does not hold.
-pub async fn all<St: Store>(make: impl AsyncFn() -> Subject<St>) {
-    for name in RULES {
-        rule(name, make().await).await;
-    }
-}
+checks!(__store_rules, StoreSubject, Store);

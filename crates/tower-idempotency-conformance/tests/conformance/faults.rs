@@ -1,4 +1,4 @@
-//! What the database in memory does on command.
+//! The faults of the database in memory, on command.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tower_idempotency::store::shared::{
     Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
 };
 use tower_idempotency::{Fence, RecordId};
-use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Odds, Replication};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, FaultRates, MemoryBackend, Replication};
 
 const ID: RecordId = RecordId::from_bytes([7; 32]);
 
@@ -51,14 +51,14 @@ async fn a_call_that_is_held_up_arrives_though_its_future_was_dropped() {
     assert_eq!((hold.held(), token(&other).await), (1, None));
     // Only this process's puts are held up.
     assert_eq!(token(&one).await, None);
-    hold.until_held(1).await;
+    hold.wait_until_held(1).await;
     assert!(hold.release_one());
     assert_eq!(token(&other).await, Some(1));
     let waiting = tokio::spawn({
         let one = one.clone();
         async move { put(&one, next(1, 2)).await }
     });
-    hold.until_held(1).await;
+    hold.wait_until_held(1).await;
     hold.release();
     assert_eq!(waiting.await.unwrap().unwrap().unwrap().token, Token([2; 16]));
     assert_eq!(put(&one, next(2, 3)).await.unwrap().unwrap().token, Token([3; 16]));
@@ -71,7 +71,7 @@ async fn an_answer_is_held_up_and_the_row_is_seen_meanwhile() {
     let mut waiting = Box::pin(put(&backend, claim(1)));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     assert_eq!((hold.held(), token(&backend).await), (1, Some(1)));
-    hold.lose();
+    hold.drop_held();
     assert!(matches!(waiting.await, Err(BackendError::Uncertain(_))));
 }
 
@@ -192,7 +192,7 @@ async fn changes_are_told_to_all_of_the_namespace_unless_the_database_is_silent(
     let (mut own, mut other) = (backend.another_process().changes(), backend.namespace("other").changes());
     put(&backend, claim(1)).await.unwrap();
     assert_eq!(own.next().now_or_never(), Some(Some(ID)));
-    backend.database().silence(true);
+    backend.database().mute_notifications(true);
     put(&backend, next(1, 2)).await.unwrap();
     assert_eq!((own.next().now_or_never(), other.next().now_or_never()), (None, None));
 }
@@ -200,7 +200,7 @@ async fn changes_are_told_to_all_of_the_namespace_unless_the_database_is_silent(
 /// The number of each kind of answer to a thousand claims, and the number of writes of the row.
 async fn storm(seed: u64) -> [usize; 4] {
     let backend = MemoryBackend::new();
-    backend.fail_at_random(seed, Odds { delay: Duration::from_secs(5), ..Odds::default() });
+    backend.fail_at_random(seed, FaultRates { delay: Duration::from_secs(5), ..FaultRates::default() });
     let mut answers = [0; 4];
     for token in 0..1_000 {
         let write = Write { token: Token(u128::to_le_bytes(token)), ..claim(0) };

@@ -7,3 +7,4 @@ mod broken_store;
 mod faults;
 mod memory;
 mod stores;
+mod transactions;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use tower_idempotency::clock::{ManualClock, Timestamp};
-use tower_idempotency_conformance::backend::Subject;
+use tower_idempotency_conformance::backend::BackendSubject;
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
-/// A database with all that the suite can make use of.
-pub(crate) fn whole() -> Subject<MemoryBackend> {
+/// A database with all parts that the suite can use.
+pub(crate) fn whole() -> BackendSubject<MemoryBackend> {
     let clock = ManualClock::new(Timestamp::from_millis(1_790_000_000_000));
     let backend = MemoryBackend::with_clock(clock.clone());
     let (held, database) = (backend.clone(), backend.database().clone());
@@ -23,13 +23,13 @@ pub(crate) fn whole() -> Subject<MemoryBackend> {
         })
 }
 
-fn another_process(backend: MemoryBackend) -> Subject<MemoryBackend> {
+fn another_process(backend: MemoryBackend) -> BackendSubject<MemoryBackend> {
     let (other, another) = (backend.another_process(), backend.namespace("another"));
-    Subject::new(backend).another_process(other).another_namespace(another)
+    BackendSubject::new(backend).another_process(other).another_namespace(another)
 }
 
 mod by_hand {
-    async fn subject() -> super::Subject<super::MemoryBackend> {
+    async fn subject() -> super::BackendSubject<super::MemoryBackend> {
         super::whole()
     }
 
@@ -37,15 +37,15 @@ mod by_hand {
 }
 
 mod by_the_machine_s_clock {
-    async fn subject() -> super::Subject<super::MemoryBackend> {
+    async fn subject() -> super::BackendSubject<super::MemoryBackend> {
         super::another_process(super::MemoryBackend::new())
     }
 
     tower_idempotency_conformance::backend_conformance!(subject);
 }
 
-/// A backend alone, with nothing that the suite could make use of, is enough.
+/// A backend alone, without any further part that the suite could use, is enough.
 #[tokio::test]
 async fn the_whole_suite_runs_in_one_call_on_a_backend_alone() {
-    tower_idempotency_conformance::backend::all(async || Subject::new(MemoryBackend::new())).await;
+    tower_idempotency_conformance::backend::all(async || BackendSubject::new(MemoryBackend::new())).await;
 }

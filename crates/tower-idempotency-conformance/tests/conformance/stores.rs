@@ -11,7 +11,7 @@ use tower_idempotency::store::Store;
 use tower_idempotency::store::shared::SharedStore;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
-use tower_idempotency_conformance::store::{Subject, all};
+use tower_idempotency_conformance::store::{StoreSubject, all};
 
 const LONGEST: usize = 16 << 20;
 const MOST: usize = 2_000;
@@ -20,14 +20,14 @@ fn by_hand() -> ManualClock {
     ManualClock::new(Timestamp::from_millis(1_790_000_000_000))
 }
 
-fn with_clock<St: Store>(store: St, clock: ManualClock) -> Subject<St> {
-    Subject::new(store).clock(move |by: Duration| clock.advance(by)).longest_outcome(LONGEST)
+fn with_clock<St: Store>(store: St, clock: ManualClock) -> StoreSubject<St> {
+    StoreSubject::new(store).clock(move |by: Duration| clock.advance(by)).longest_outcome(LONGEST)
 }
 
 mod memory {
     use super::*;
 
-    async fn subject() -> Subject<MemoryStore> {
+    async fn subject() -> StoreSubject<MemoryStore> {
         let clock = by_hand();
         let store = MemoryStore::builder().clock(clock.clone()).max_records(MOST).build();
         with_clock(store, clock).most_records(MOST)
@@ -40,7 +40,7 @@ mod memory {
 mod test_store {
     use super::*;
 
-    async fn subject() -> Subject<TestStore> {
+    async fn subject() -> StoreSubject<TestStore> {
         let clock = by_hand();
         let store = TestStore::with_clock(clock.clone());
         let disk = store.clone();
@@ -55,7 +55,7 @@ mod sled {
 
     use super::*;
 
-    async fn subject() -> Subject<SledStore> {
+    async fn subject() -> StoreSubject<SledStore> {
         let (clock, directory) = (by_hand(), tempfile::tempdir().unwrap());
         let (path, time) = (directory.path().to_owned(), clock.clone());
         let open = move || {
@@ -100,16 +100,17 @@ async fn shared(backend: MemoryBackend) -> SharedStore<MemoryBackend> {
         .unwrap()
 }
 
-async fn two_processes(backend: MemoryBackend) -> Subject<SharedStore<MemoryBackend>> {
+async fn two_processes(backend: MemoryBackend) -> StoreSubject<SharedStore<MemoryBackend>> {
     let (other, again) = (backend.another_process(), backend.clone());
-    let subject = Subject::new(shared(backend).await).another_process(shared(other).await).longest_outcome(LONGEST);
+    let subject =
+        StoreSubject::new(shared(backend).await).another_process(shared(other).await).longest_outcome(LONGEST);
     subject.reopened_by(move || shared(again.another_process()))
 }
 
 mod shared_by_the_machine_s_clock {
     use super::*;
 
-    async fn subject() -> Subject<SharedStore<MemoryBackend>> {
+    async fn subject() -> StoreSubject<SharedStore<MemoryBackend>> {
         two_processes(MemoryBackend::new()).await
     }
 
@@ -120,7 +121,7 @@ mod shared_by_the_machine_s_clock {
 mod shared_by_a_paused_clock {
     use super::*;
 
-    async fn subject() -> Subject<SharedStore<MemoryBackend>> {
+    async fn subject() -> StoreSubject<SharedStore<MemoryBackend>> {
         two_processes(MemoryBackend::with_clock(TokioClock::default())).await
     }
 
@@ -133,11 +134,11 @@ mod shared_by_a_paused_clock {
 mod any_store {
     use super::*;
 
-    async fn subject() -> Subject<AnyStore> {
+    async fn subject() -> StoreSubject<AnyStore> {
         let backend = MemoryBackend::new();
         let (other, again) = (backend.another_process(), backend.clone());
         let subject =
-            Subject::new(AnyStore::new(shared(backend).await)).another_process(AnyStore::new(shared(other).await));
+            StoreSubject::new(AnyStore::new(shared(backend).await)).another_process(AnyStore::new(shared(other).await));
         subject.reopened_by(move || {
             let again = again.another_process();
             async { AnyStore::new(shared(again).await) }
@@ -147,8 +148,8 @@ mod any_store {
     tower_idempotency_conformance::store_conformance!(subject);
 }
 
-/// A store alone, with nothing that the suite could make use of, is enough.
+/// A store alone, without any further part that the suite could use, is enough.
 #[tokio::test(start_paused = true)]
 async fn the_whole_suite_runs_in_one_call_on_a_store_alone() {
-    all(async || Subject::new(shared(MemoryBackend::with_clock(TokioClock::default())).await)).await;
+    all(async || StoreSubject::new(shared(MemoryBackend::with_clock(TokioClock::default())).await)).await;
 }

@@ -28,10 +28,12 @@ pub(crate) struct Connector {
     /// The time that one of several hosts may take before the next one is tried.
     timeout: Duration,
     tls: Tls,
+    /// The name of the schema, which the query `counted` takes as its parameter.
     schema: String,
     pub(crate) queries: Queries,
-    /// No statement is prepared, and nothing is set for a connection.
+    /// `true` behind a pooler: no statement is prepared, and nothing is set for a connection.
     pooler: bool,
+    /// The time after which the server cancels a statement. Migrations have one of their own.
     statement_timeout: Duration,
 }
 
@@ -40,7 +42,7 @@ pub(crate) struct Connector {
 pub(crate) enum Use {
     /// Calls, with statements that are prepared.
     Calls,
-    /// Sends and receives notifications of which rows were written.
+    /// Sends and receives notifications of which rows were written. It is also used to look for the table at opening.
     ChangeFeed,
     /// To make the tables: may take long.
     Migration,
@@ -48,7 +50,9 @@ pub(crate) enum Use {
 
 /// A connection. When it is dropped, the socket is closed at once, unless a call is under way.
 pub(crate) struct Connection {
+    /// Sends the statements. The task below moves their bytes.
     pub(crate) client: Client,
+    /// `None` behind a pooler, and on a connection that is not for calls.
     pub(crate) prepared: Option<Prepared>,
     /// The number of calls that it has had.
     calls: AtomicU32,
@@ -56,8 +60,10 @@ pub(crate) struct Connection {
     pub(crate) system: u64,
     /// The server has said that it did not wait for its standbys, though it answered that it has committed.
     unconfirmed: Arc<AtomicBool>,
-    /// The place of the call that has the connection.
+    /// The place of the call that has the connection. `Taken::done` takes it out, so `drop` finds it only if the call
+    /// was dropped.
     pub(crate) place: Option<Place>,
+    /// The task that runs `drive`. When it ends, the socket is closed.
     task: Option<JoinHandle<()>>,
 }
 
@@ -139,6 +145,7 @@ impl Connector {
         what_for: Use,
         notifications: Option<mpsc::UnboundedSender<Notification>>,
     ) -> Result<Connection, NotConnected> {
+        // Several hosts: each has a share of the time.
         let [config] = &self.configs[..] else {
             let (last, hosts) = (self.last.load(Ordering::Relaxed), self.configs.len());
             let mut failed: Option<NotConnected> = None;
@@ -167,6 +174,7 @@ impl Connector {
         self.configs.iter().map(hosts::place).collect::<Vec<_>>().join(", ")
     }
 
+    /// Connects to one host and starts its task. A connection for calls is checked, and gets its prepared statements.
     async fn connect_to(
         &self,
         config: &Config,
@@ -217,6 +225,7 @@ impl Connector {
         client.query_typed_one(set, &[]).await?.try_get(0)
     }
 
+    /// Prepares the statements of calls, all at once; none behind a pooler.
     async fn prepare(&self, client: &Client) -> Result<Option<Prepared>, Error> {
         if self.pooler {
             return Ok(None);
@@ -289,6 +298,7 @@ async fn drive<S, T>(
                 // The listener has gone: the connection ends soon.
                 let _ = notifications.as_ref().is_some_and(|listener| listener.send(notification).is_err());
             }
+            // Other notices and messages say nothing that is needed.
             Ok(_) => {}
             Err(error) => {
                 // The calls that wait get errors of their own.

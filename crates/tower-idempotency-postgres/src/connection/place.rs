@@ -8,13 +8,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// The time for which the connection of a call that was dropped is kept.
-const KEPT: Duration = Duration::from_secs(3_600);
+/// The longest time for which the connection of a dropped call is kept.
+const CONNECTION_KEPT: Duration = Duration::from_secs(3_600);
 
 /// The right of a call to have a connection.
 pub(crate) struct Place {
+    /// The permits of the pool that the call has, given back when this is dropped.
     pub(crate) permits: Vec<OwnedSemaphorePermit>,
-    /// For calls that were dropped.
+    /// The permits for the connections of dropped calls, which are kept in addition.
     pub(crate) dropped: Arc<Semaphore>,
     pub(crate) runtime: Handle,
     /// `true` if the connection is kept when the call is dropped.
@@ -25,9 +26,10 @@ impl Place {
     /// Keeps the connection of a call that was dropped: `task` ends it as soon as the server has answered.
     pub(crate) fn keep_until_over(self, mut task: JoinHandle<()>) {
         let Self { permits, dropped, runtime, .. } = self;
+        // With a permit for dropped calls, those of the call are free at once. Without one, they stay taken.
         let permits = dropped.try_acquire_owned().map_or(permits, |instead| vec![instead]);
         runtime.spawn(async move {
-            if timeout(KEPT, &mut task).await.is_err() {
+            if timeout(CONNECTION_KEPT, &mut task).await.is_err() {
                 task.abort();
             }
             drop(permits);

@@ -24,15 +24,17 @@ use tower_idempotency::store::shared::BackendError;
 /// Connections, made when they are needed.
 pub(crate) struct Pool {
     connector: Arc<Connector>,
+    /// The number of connections that may be in use for calls.
     calls: Arc<Semaphore>,
-    /// The number of them that may be puts.
+    /// The number of them that may be puts. A put takes its permit here before the one of `calls`.
     puts: Arc<Semaphore>,
     /// For renewals of the session.
     renewal: Arc<Semaphore>,
-    /// For calls that were dropped.
+    /// The number of connections that are kept for dropped calls: see rule 4.
     dropped: Arc<Semaphore>,
     // The one that was used last is used first: those that aren't needed stay idle.
     idle: Mutex<Vec<Connection>>,
+    /// The time for a new connection. A third of it is the time for one that is free.
     wait: Duration,
     runtime: Handle,
 }
@@ -58,7 +60,8 @@ impl Pool {
         &self.connector
     }
 
-    /// Takes a connection for a call that commits nothing. Nothing was sent where that fails.
+    /// Takes a connection for a call that waits for no standby and has a short answer. Nothing was sent where that
+    /// fails.
     pub(crate) async fn take(&self) -> Result<Taken<'_>, BackendError> {
         self.take_with(&[&self.calls], true).await
     }
@@ -143,6 +146,7 @@ impl Taken<'_> {
         if connection.take_unconfirmed() {
             return Err(uncertain("the database has committed without waiting for its standbys"));
         }
+        // A connection that is not sound is dropped here, which closes it.
         let sound = answer.as_ref().err().is_none_or(leaves_the_connection_sound);
         if sound {
             pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);

@@ -1,4 +1,5 @@
-//! Hears which rows were written, on a connection of its own.
+//! Hears which rows were written, on a connection of its own. `keep_listening` in `src/store/shared/inner.rs` of
+//! tower-idempotency takes the ids from here.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,18 +18,19 @@ use crate::error::NotConnected;
 use tower_idempotency::RecordId;
 
 /// The number of ids that a listener may be behind.
-const BEHIND: usize = 16_384;
+const FEED_CAPACITY: usize = 16_384;
 /// The time that a connection may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The notifications, for all listeners.
+/// The notifications, for all listeners. The task of `listen` sends them, and `Backend::changes` receives them.
 #[derive(Debug)]
 pub(crate) struct ChangeFeed {
     heard: broadcast::Sender<RecordId>,
+    /// An [`Arrival`] as its number. `guarantee.rs` reports it.
     arrival: AtomicU8,
 }
 
-/// Says whether notifications arrive.
+/// The arrival of notifications, as far as it is known. A pooler in transaction mode swallows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// Not known yet.
@@ -51,7 +53,7 @@ impl fmt::Display for Arrival {
 
 impl ChangeFeed {
     pub(crate) fn new() -> Self {
-        Self { heard: broadcast::channel(BEHIND).0, arrival: AtomicU8::new(Arrival::NotTried as u8) }
+        Self { heard: broadcast::channel(FEED_CAPACITY).0, arrival: AtomicU8::new(Arrival::NotTried as u8) }
     }
 
     /// Returns the notifications that arrive from now on.
@@ -59,7 +61,7 @@ impl ChangeFeed {
         let next = async |mut heard: broadcast::Receiver<RecordId>| loop {
             match heard.recv().await {
                 Ok(id) => return Some((id, heard)),
-                // Who waits for one of those polls.
+                // This listener has missed some ids. Their waiters poll.
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
                 // The backend is gone.
                 Err(broadcast::error::RecvError::Closed) => return None,
@@ -72,11 +74,12 @@ impl ChangeFeed {
         match self.arrival.load(Ordering::Relaxed) {
             1 => Arrival::Arrives,
             2 => Arrival::Swallowed,
+            // 0, the value at the start.
             _ => Arrival::NotTried,
         }
     }
 
-    /// Says it in the log, if it is something new.
+    /// Sets what is known about notifications, and logs it if it is new.
     fn set_arrival(&self, arrival: Arrival) {
         if self.arrival.swap(arrival as u8, Ordering::Relaxed) == arrival as u8 {
             return;
@@ -100,6 +103,7 @@ pub(crate) async fn listen(connector: Arc<Connector>, channel: String, notifier:
         least.with_max_delay(Duration::from_secs(10)).without_max_times().build()
     };
     let mut pause = pauses();
+    // Each connection has a ping with a number of its own. The first one is random.
     let mut number = u64::from_le_bytes(ping_seed());
     loop {
         number = number.wrapping_add(1);
@@ -111,11 +115,13 @@ pub(crate) async fn listen(connector: Arc<Connector>, channel: String, notifier:
         } else {
             (format!("{ping}; LISTEN {channel}"), None)
         };
-        match timeout(TIMEOUT, connect(&connector, &at_once)).await {
+        match timeout(LISTEN_TIMEOUT, connect(&connector, &at_once)).await {
             Ok(Ok((connection, notifications))) => {
                 pause = pauses();
+                // The task of `notify.rs` sends the ping. It comes back here if notifications arrive.
                 notifier.ping(number);
                 hear(notifications, number, &changes, then.map(|then| (&connection.client, then))).await;
+                // The connection is kept until `hear` has returned.
                 drop(connection);
             }
             Ok(Err(error)) => {
@@ -123,12 +129,13 @@ pub(crate) async fn listen(connector: Arc<Connector>, channel: String, notifier:
             }
             Err(_) => tracing::debug!(target: "tower_idempotency", "the database does not answer to a listener"),
         }
-        sleep(pause.next().unwrap_or(TIMEOUT)).await;
+        sleep(pause.next().unwrap_or(LISTEN_TIMEOUT)).await;
     }
 }
 
 type Notifications = mpsc::UnboundedReceiver<Notification>;
 
+/// Connects, and sends the `LISTEN` statements in `listen`. Returns the stream of what arrives.
 async fn connect(connector: &Connector, listen: &str) -> Result<(Connection, Notifications), NotConnected> {
     let (sender, notifications) = mpsc::unbounded_channel();
     let connection = connector.connect(Use::ChangeFeed, Some(sender)).await?;
@@ -138,7 +145,7 @@ async fn connect(connector: &Connector, listen: &str) -> Result<(Connection, Not
 
 /// Passes on what is heard, until the connection ends. When the ping has come, `then` is sent.
 async fn hear(mut notifications: Notifications, ping: u64, changes: &ChangeFeed, mut then: Option<(&Client, String)>) {
-    let deadline = Instant::now() + TIMEOUT;
+    let deadline = Instant::now() + LISTEN_TIMEOUT;
     let mut waits_for_ping = true;
     loop {
         let next = if waits_for_ping {
@@ -146,11 +153,13 @@ async fn hear(mut notifications: Notifications, ping: u64, changes: &ChangeFeed,
         } else {
             Ok(notifications.recv().await)
         };
+        // The ping did not come in time. Notifications may still arrive, so this listens on.
         let Ok(next) = next else {
             waits_for_ping = false;
             changes.set_arrival(Arrival::Swallowed);
             continue;
         };
+        // The connection has ended. `listen` makes another one.
         let Some(notification) = next else { return };
         for notification in read(notification.payload()) {
             match notification {
@@ -165,16 +174,18 @@ async fn hear(mut notifications: Notifications, ping: u64, changes: &ChangeFeed,
                     }
                     changes.set_arrival(Arrival::Arrives);
                 }
+                // The ping of another connection, which a pooler has passed on.
                 Notice::Ping(_) => {}
             }
         }
     }
 }
 
-/// Eight bytes that another process has not.
+/// Returns eight random bytes, so that the pings of two processes differ.
 fn ping_seed() -> [u8; 8] {
     let mut seed = [0; 8];
-    // Without them, another process's ping may be taken for this one's: it arrives all the same.
+    // If there are none, a ping of another process may be taken for this one's. That does no harm: it shows as well
+    // that notifications arrive.
     let _ = getrandom::fill(&mut seed);
     seed
 }
@@ -197,7 +208,7 @@ mod tests {
     async fn a_ping_that_does_not_come_is_noticed() {
         let changes = ChangeFeed::new();
         let (server, notifications) = mpsc::unbounded_channel();
-        let hearing = timeout(TIMEOUT * 2, hear(notifications, 7, &changes, None));
+        let hearing = timeout(LISTEN_TIMEOUT * 2, hear(notifications, 7, &changes, None));
         assert!(hearing.await.is_err(), "it goes on");
         assert_eq!(changes.arrival(), Arrival::Swallowed);
         drop(server);

@@ -1,7 +1,7 @@
 //! Sends notifications of which rows were written: after the commit, on a connection of its own, several at a time.
 //!
 //! `NOTIFY` takes a lock of the whole database when it commits; so no put waits for it. A notification that can't be
-//! sent is dropped: the waiters find out by reading.
+//! sent is dropped: the waiters find out by reading. `listen.rs` receives the notifications in each process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::error::NotConnected;
 use tower_idempotency::RecordId;
 
 /// The time for which ids are gathered.
-const GATHER: Duration = Duration::from_millis(10);
+const BATCH_DELAY: Duration = Duration::from_millis(10);
 /// The most ids that wait to be sent.
-const WAITING: usize = 16_384;
+const QUEUE_CAPACITY: usize = 16_384;
 /// The number of ids that a notification has: 64 digits each, within the 7,999 bytes that it may have.
-const IDS: usize = 124;
+const IDS_PER_PAYLOAD: usize = 124;
 /// The time that the database may take.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after a failure, in which nothing is sent.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// A notification for listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,42 +40,46 @@ pub(crate) struct Notifier(mpsc::Sender<Notice>);
 impl Notifier {
     /// A notifier, and the task that it needs.
     pub(crate) fn new(connector: Arc<Connector>, channel: String) -> (Self, impl Future<Output = ()> + Send) {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
         (Self(sender), notify(connector, channel, receiver))
     }
 
+    /// Queues the notification that this row was written. It never waits.
     pub(crate) fn notify(&self, id: RecordId) {
         // Too many wait already: those who wait for this one poll.
         let _ = self.0.try_send(Notice::Written(id));
     }
 
+    /// Queues a ping for this process's own listener. If the queue is full, the ping counts as swallowed.
     pub(crate) fn ping(&self, number: u64) {
         let _ = self.0.try_send(Notice::Ping(number));
     }
 }
 
+/// Sends what is queued, in batches, until all notifiers are gone. What can't be sent is dropped.
 async fn notify(connector: Arc<Connector>, channel: String, mut receiver: mpsc::Receiver<Notice>) {
     let mut connection = None;
     let mut gathered = Vec::new();
-    while receiver.recv_many(&mut gathered, WAITING).await > 0 {
-        sleep(GATHER).await;
+    while receiver.recv_many(&mut gathered, QUEUE_CAPACITY).await > 0 {
+        sleep(BATCH_DELAY).await;
         while let Ok(notification) = receiver.try_recv() {
             gathered.push(notification);
         }
         let notifications = notifications(&channel, &gathered);
         gathered.clear();
-        let sent = timeout(TIMEOUT, send(&connector, connection.take(), &notifications)).await;
+        // `take`: a connection that fails or is late is dropped, and the next batch makes a new one.
+        let sent = timeout(NOTIFY_TIMEOUT, send(&connector, connection.take(), &notifications)).await;
         match sent.unwrap_or_else(|_| Err("it does not answer in time".to_owned())) {
             Ok(open) => connection = Some(open),
             Err(reason) => {
                 tracing::debug!(target: "tower_idempotency", reason, "notifications of what was written were not sent");
-                sleep(PAUSE).await;
+                sleep(PAUSE_AFTER_FAILURE).await;
             }
         }
     }
 }
 
-/// Sends on the connection that there is, or on a new one.
+/// Sends on the connection that there is, or on a new one: each payload on the channel at the same place.
 async fn send(
     connector: &Connector,
     connection: Option<Connection>,
@@ -107,7 +111,8 @@ fn notifications(channel: &str, notifications: &[Notice]) -> (Vec<String>, Vec<S
     }
     ids.sort_unstable();
     ids.dedup();
-    payloads.extend(ids.chunks(IDS).map(|ids| ids.iter().map(RecordId::to_string).collect()));
+    payloads.extend(ids.chunks(IDS_PER_PAYLOAD).map(|ids| ids.iter().map(RecordId::to_string).collect()));
+    // The payloads after the pings have ids, and go to the channel of the namespace.
     channels.resize(payloads.len(), channel.to_owned());
     (channels, payloads)
 }

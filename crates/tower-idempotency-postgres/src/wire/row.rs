@@ -13,10 +13,12 @@ use tower_idempotency::store::shared::{Answer, BackendError, Kind, Row, ServerId
 /// the time.
 pub(crate) fn answer(columns: &[Columns], system: u64) -> Result<Answer<Vec<Option<Row>>>, Unreadable> {
     let first = columns.first().ok_or(Unreadable::Empty)?;
+    // The numbers are those of the columns, which each query in `queries.rs` has in the same order.
     let Time(now) = first.try_get(0)?;
     let Micros(started) = first.try_get(1)?;
     let recovered: Option<PgLsn> = first.try_get(12)?;
     // Two servers that were started in the same microsecond are of two clusters.
+    // The odd factors spread the bits, so that the parts do not cancel each other out in the XOR.
     let started = started.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let recovered = recovered.map_or(0, u64::from).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let server = ServerId(started ^ recovered ^ system);
@@ -26,6 +28,7 @@ pub(crate) fn answer(columns: &[Columns], system: u64) -> Result<Answer<Vec<Opti
 
 /// A row, if there is one.
 fn row(columns: &Columns) -> Result<Option<Row>, Unreadable> {
+    // The row has the time alone: there is no record for it.
     let Some(id) = columns.try_get::<_, Option<&[u8]>>(2)? else { return Ok(None) };
     let time = |index| columns.try_get(index).map(|Time(time)| time);
     let time_if_any = |index| columns.try_get::<_, Option<Time>>(index).map(|time| time.map(|Time(time)| time));

@@ -60,6 +60,7 @@ impl ToSql for Time {
 impl<'a> FromSql<'a> for Time {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Source> {
         Ok(Self(match i64::from_be_bytes(raw.try_into()?) {
+            // `infinity`, which is what `to_sql` makes of such a time.
             i64::MAX => Timestamp::from_millis(u64::MAX),
             // A time before 1970 becomes 1970.
             micros => Timestamp::from_millis(u64::try_from(micros.div_euclid(1000) + EPOCH).unwrap_or(0)),

@@ -13,25 +13,32 @@ use tower_idempotency::store::shared::{BackendError, Expect, NewExpiry, NewFence
 /// several times as much memory.
 pub(crate) const LARGEST: usize = (16 << 20) + (1 << 20);
 /// The longest duration: so many years are written as whole milliseconds without loss.
-const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// A write as twelve parameters. The namespace comes before them, and the clocks after them.
+/// A write as twelve parameters. The namespace comes before them, and the clocks after them. `began_now` and
+/// `since_now` say whether a time of the row is written anew or kept: when its operation began, and when the row came
+/// to its state.
 pub(crate) struct Parameters<'a> {
     pub(crate) id: &'a [u8],
+    /// The token that the row must have. `None` expects no row.
     expect: Option<Uuid>,
     pub(crate) token: Uuid,
+    /// The fence: [`NewFence::Exactly`], or [`NewFence::Above`], or neither to keep the row's.
     exactly: Option<i64>,
     above: Option<i64>,
     kind: i16,
     session: Option<&'a [u8]>,
+    /// Milliseconds from the latest time, and not a time, like `expires` below.
     until: Option<i64>,
     began_now: bool,
     since_now: bool,
+    /// `None` keeps the row's expiry.
     pub(crate) expires: Option<i64>,
     pub(crate) state: &'a [u8],
 }
 
 impl<'a> Parameters<'a> {
+    /// Fails if the database must not get this write: [`BackendError::Never`].
     pub(crate) fn of(write: &'a Write) -> Result<Self, BackendError> {
         let expires = match write.expires {
             NewExpiry::Keep if write.expect == Expect::Absent => {
@@ -67,7 +74,8 @@ impl<'a> Parameters<'a> {
         })
     }
 
-    /// For `put_one_1`.
+    /// Returns the parameters of `put_one_1` in `schema.sql`, and of `insert` and `update` in `queries.rs`, in their
+    /// order. `clocks` are the earliest and the latest time of this process.
     pub(crate) fn alone<'s>(&'s self, namespace: &'s &str, clocks: &'s [Time; 2]) -> [&'s (dyn ToSql + Sync); 15] {
         [
             namespace, &self.id, &self.expect, &self.token, &self.exactly, &self.above, &self.kind, &self.session,
@@ -76,7 +84,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// Several writes, as arrays for `put_1`.
+/// Several writes, as arrays for `put_1`: each has one field of [`Parameters`], for all the writes in their order.
 #[derive(Default)]
 pub(crate) struct Arrays<'a> {
     ids: Vec<&'a [u8]>,
@@ -94,6 +102,7 @@ pub(crate) struct Arrays<'a> {
 }
 
 impl<'a> Arrays<'a> {
+    /// Fails if one of the writes can't be sent. The store then sends each by itself.
     pub(crate) fn of(writes: &'a [Write]) -> Result<Self, BackendError> {
         let mut arrays = Self::default();
         for write in writes {
@@ -127,6 +136,7 @@ impl<'a> Arrays<'a> {
         Ok(arrays)
     }
 
+    /// Returns the parameters of `put_1`, in the order of `schema.sql`. `clocks` are as in `Parameters::alone`.
     pub(crate) fn together<'s>(&'s self, namespace: &'s &str, clocks: &'s [Time; 2]) -> [&'s (dyn ToSql + Sync); 15] {
         [
             namespace, &self.ids, &self.expects, &self.tokens, &self.exactly, &self.above, &self.kinds, &self.sessions,
@@ -141,5 +151,5 @@ fn number(fence: Fence) -> Result<i64, BackendError> {
 
 /// Whole milliseconds; none is lost. More than a hundred years count as a hundred.
 pub(crate) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.min(LONGEST).as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(duration.min(MAX_DURATION).as_millis()).unwrap_or(i64::MAX)
 }

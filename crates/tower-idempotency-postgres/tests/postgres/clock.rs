@@ -20,15 +20,15 @@ use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_postgres::PostgresStore;
 
 use crate::complete_in::process as in_one;
-use crate::lab::{Lab, Server, builder, until};
+use crate::lab::{Lab, PostgresServer, builder, until};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const LEASE: Duration = Duration::from_secs(6);
 
 /// A server with a clock of its own.
-fn server(promise: &str) -> Option<Server> {
-    Server::with_a_clock(&[]).map_err(|obstacle| skipped(promise, &obstacle)).ok()
+fn server(promise: &str) -> Option<PostgresServer> {
+    PostgresServer::with_a_clock(&[]).map_err(|obstacle| skipped(promise, &obstacle)).ok()
 }
 
 /// A process whose handler counts its runs, and waits at a gate in each.
@@ -51,7 +51,7 @@ impl Process {
         Self::new(&lab.url, &lab.namespace, runs).await
     }
 
-    /// Sends a request with this key. Says the status, the body, and whether it was replayed.
+    /// Sends a request with this key. Returns the status, the body, and whether it was replayed.
     async fn send(&self, key: &str) -> (StatusCode, String, bool) {
         let Self { store, runs, gate } = self.clone();
         let run = move || async move {
@@ -67,7 +67,7 @@ impl Process {
         (status, String::from_utf8(body.to_vec()).unwrap(), replayed)
     }
 
-    /// The same, until the database has answered: where its clock was set, it may have ended a statement.
+    /// Does the same until the database has answered: a database whose clock was set may have ended a statement.
     async fn told(&self, key: &str) -> (StatusCode, String, bool) {
         let begin = Instant::now();
         loop {
@@ -82,20 +82,20 @@ impl Process {
     }
 }
 
-/// Returns how many seconds the database's clock is ahead.
+/// Returns the number of seconds by which the database's clock is ahead.
 async fn ahead(lab: &Lab) -> i64 {
     let now = lab.client.query_one("SELECT extract(epoch FROM clock_timestamp())::int8", &[]).await.unwrap();
     let machine = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     now.get::<_, i64>(0) - i64::try_from(machine).unwrap()
 }
 
-async fn set(server: &Server, lab: &Lab, seconds: i64) {
+async fn set(server: &PostgresServer, lab: &Lab, seconds: i64) {
     server.set_clock(seconds);
     let ahead = ahead(lab).await;
     assert!((ahead - seconds).abs() < 5 * MINUTE, "the database's clock is not set: {ahead} s ahead");
 }
 
-/// What was recorded by a clock that is right, is looked at by one that is 25 hours ahead, and by one that is right.
+/// The records are made by a clock that is right, and read by one that is 25 hours ahead and by one that is right.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_key_runs_again_while_or_after_the_database_is_a_day_ahead() {
     let Some(server) = server("a database that is a day ahead") else { return };
@@ -109,7 +109,7 @@ async fn no_key_runs_again_while_or_after_the_database_is_a_day_ahead() {
     }
     for seconds in [25 * HOUR, 0] {
         set(&server, &lab, seconds).await;
-        // One that has all of them in memory, and one that has just been started.
+        // One process has all of them in memory, and one has just been started.
         for process in [one.clone(), Process::at(&lab, &runs).await] {
             for (key, answer) in keys.iter().zip(&answers) {
                 assert_eq!(&process.told(key).await, answer, "{seconds} s ahead");
@@ -120,7 +120,7 @@ async fn no_key_runs_again_while_or_after_the_database_is_a_day_ahead() {
     assert_eq!(runs.load(Ordering::SeqCst), keys.len());
 }
 
-/// By the database's clock it was over at once.
+/// The database's clock alone would end its retention at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_recorded_while_the_database_is_a_day_behind_is_kept() {
     let Some(server) = server("a database that is a day behind") else { return };

@@ -1,38 +1,38 @@
-//! PostgreSQL keeps the contract of a database that several processes share, and the store over it that of stores, rule
-//! by rule.
+//! PostgreSQL keeps the contract of a database that several processes share and that of transactions, and the store
+//! over it that of stores, rule by rule.
 
 mod backend {
-    use tower_idempotency_conformance::backend::Subject;
+    use tower_idempotency_conformance::backend::BackendSubject;
     use tower_idempotency_postgres::PostgresBackend;
 
     use crate::lab::{Lab, builder, lab};
 
-    async fn subject() -> Option<Subject<PostgresBackend>> {
+    async fn subject() -> Option<BackendSubject<PostgresBackend>> {
         let Lab { url, namespace, backend, .. } = lab("the contract").await?;
         let other = builder(&url, &namespace).open().await.unwrap();
         let another = builder(&url, &format!("{namespace}-another")).open().await.unwrap();
-        Some(Subject::new(backend).another_process(other).another_namespace(another))
+        Some(BackendSubject::new(backend).another_process(other).another_namespace(another))
     }
 
     tower_idempotency_conformance::backend_conformance!(subject);
 }
 
-/// By way of a proxy that holds puts back, and with nothing prepared.
+/// A backend behind a proxy that holds puts back, without prepared statements.
 mod backend_behind_a_proxy {
     use std::sync::Arc;
 
     use tower_idempotency::store::shared::{Backend as _, Clocks};
-    use tower_idempotency_conformance::backend::Subject;
+    use tower_idempotency_conformance::backend::BackendSubject;
     use tower_idempotency_postgres::PostgresBackend;
 
     use crate::connections::proxy::Proxy;
     use crate::lab::{Lab, builder, claim, id, is_done, lab, until};
 
-    async fn subject() -> Option<Subject<PostgresBackend>> {
+    async fn subject() -> Option<BackendSubject<PostgresBackend>> {
         let Lab { url, namespace, backend: other, .. } = lab("the contract behind a proxy").await?;
         let proxy = Arc::new(Proxy::to(&url).await);
         let backend = builder(&proxy.url(), &namespace).behind_pooler().open().await.unwrap();
-        Some(Subject::new(backend).another_process(other).held_back_by(move || proxy.hold()))
+        Some(BackendSubject::new(backend).another_process(other).held_back_by(move || proxy.hold()))
     }
 
     tower_idempotency_conformance::backend_conformance!(subject);
@@ -62,7 +62,7 @@ mod store {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use tower_idempotency_conformance::store::Subject;
+    use tower_idempotency_conformance::store::StoreSubject;
     use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
     use crate::lab::lab;
@@ -72,15 +72,55 @@ mod store {
         PostgresStore::builder().call_timeout(Duration::from_secs(5)).open(backend).await.unwrap()
     }
 
-    async fn subject() -> Option<Subject<PostgresStore>> {
+    async fn subject() -> Option<StoreSubject<PostgresStore>> {
         let lab = Arc::new(lab("the contract of a store").await?);
         let (store, other) = (open(lab.another().await).await, open(lab.another().await).await);
         let reopen = move || {
             let lab = Arc::clone(&lab);
             async move { open(lab.another().await).await }
         };
-        Some(Subject::new(store).another_process(other).reopened_by(reopen).longest_outcome(16 << 20))
+        Some(StoreSubject::new(store).another_process(other).reopened_by(reopen).longest_outcome(16 << 20))
     }
 
     tower_idempotency_conformance::store_conformance!(subject);
+}
+
+mod transaction {
+    use std::sync::Arc;
+
+    use tower_idempotency::store::CommitError;
+    use tower_idempotency::store::shared::{RecordInTransaction as _, SharedStore};
+    use tower_idempotency_conformance::transaction::TransactionSubject;
+    use tower_idempotency_postgres::PostgresBackend;
+
+    use crate::lab::{client, lab};
+
+    async fn subject() -> Option<TransactionSubject<PostgresBackend>> {
+        let lab = Arc::new(lab("the contract of transactions").await?);
+        lab.sql("CREATE TABLE IF NOT EXISTS effects_$ ()").await;
+        let store = SharedStore::open(lab.another().await).await.unwrap();
+        let counted = Arc::clone(&lab);
+        let count = move || {
+            let lab = Arc::clone(&counted);
+            async move {
+                let count = format!("SELECT count(*) FROM effects_{}", lab.namespace);
+                lab.client.query_one(&count, &[]).await.unwrap().get::<_, i64>(0).try_into().unwrap()
+            }
+        };
+        let transact = move |record, end| {
+            let lab = Arc::clone(&lab);
+            async move {
+                let mut client = client(&lab.url).await;
+                let transaction = client.transaction().await.unwrap();
+                let effect = format!("INSERT INTO effects_{} DEFAULT VALUES", lab.namespace);
+                transaction.batch_execute(&effect).await.unwrap();
+                lab.backend.write_in(&transaction, record).await?;
+                let ended = if end.await { transaction.commit().await } else { transaction.rollback().await };
+                ended.map_err(CommitError::Aborted)
+            }
+        };
+        Some(TransactionSubject::new(store, transact, count))
+    }
+
+    tower_idempotency_conformance::transaction_conformance!(subject);
 }

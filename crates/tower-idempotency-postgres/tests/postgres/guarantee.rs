@@ -1,4 +1,4 @@
-//! What is said that can be lost.
+//! The losses that the backend reports as possible.
 
 use tower_idempotency::store::shared::Backend as _;
 

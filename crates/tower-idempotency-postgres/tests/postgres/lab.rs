@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use testkit::postgres::shared_server;
-pub(crate) use testkit::postgres::{Server, own_server};
+pub(crate) use testkit::postgres::{PostgresServer, own_server};
 pub(crate) use testkit::process::until;
 pub(crate) use testkit::rows::{claim, complete, id, is_done, put, put_all, token};
 use tower_idempotency::RecordId;
@@ -58,7 +58,7 @@ impl Lab {
     }
 }
 
-/// Where the server of this URL listens.
+/// The address at which the server of this URL listens.
 pub(crate) fn address(url: &str) -> SocketAddr {
     url.split(['@', '/']).find_map(|part| part.parse().ok()).unwrap()
 }
@@ -72,13 +72,13 @@ pub(crate) fn builder(url: &str, namespace: &str) -> PostgresBackendBuilder {
 pub(crate) async fn client(url: &str) -> Client {
     let (client, connection) = connect(url, NoTls).await.unwrap();
     tokio::spawn(async move {
-        // An error: the test has killed the server.
+        // An error means that the test has killed the server.
         let _ = connection.await;
     });
     client
 }
 
-/// Waits until a statement of the backend waits for something, such as `Lock`.
+/// Waits until a statement of the backend has a wait of this kind, such as `Lock`.
 pub(crate) async fn until_waiting(client: &Client, kind: &str) {
     let sql = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'tower-idempotency' \
         AND (wait_event_type = $1 OR wait_event = $1)";

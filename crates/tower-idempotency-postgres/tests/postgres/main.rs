@@ -1,4 +1,4 @@
-//! PostgreSQL as a backend: what is its own. What every backend must do is the conformance suite's.
+//! PostgreSQL as a backend: the parts that are its own. The conformance suite has the duties of every backend.
 //!
 //! The tests start servers of their own. Most share one, and each has a namespace in it; those that stop, kill or set
 //! up a server have their own.

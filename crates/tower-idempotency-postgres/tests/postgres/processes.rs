@@ -1,4 +1,4 @@
-//! Several processes over one PostgreSQL: effects that take place once, whatever becomes of the server.
+//! Several processes over one PostgreSQL: effects that take place once, whatever happens to the server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -112,7 +112,7 @@ async fn a_server_that_is_killed_and_started_again_makes_no_second_effect() {
         })
         .collect();
     for _ in 0..3 {
-        // Under load: some writes are under way, whichever.
+        // Under load, some writes are under way.
         let before = work.count();
         for _ in 0..1_000 {
             if work.count() > before {

@@ -6,7 +6,7 @@ use tower_idempotency::store::shared::{Backend, Clocks, Expect, NewExpiry, NewFe
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{AT_ONCE, HOUR, claim, complete, steps};
-use crate::backend::subject::Subject;
+use crate::backend::subject::BackendSubject;
 use crate::fresh::fresh_id;
 
 /// Writes to send, each of a row of its own: a claim, and each that may follow one.
@@ -21,23 +21,25 @@ async fn to_write<B: Backend>(rule: &Rule<'_, B>) -> Vec<(String, Write)> {
     writes
 }
 
-/// The same writes, and the rows that they have just made.
-async fn just_written<B: Backend>(rule: &Rule<'_, B>) -> Vec<(String, Write, Row)> {
+/// The same writes, and the rows that they have just made: first alone, then each together with another write.
+async fn just_written<B: Backend>(rule: &Rule<'_, B>) -> Vec<(bool, String, Write, Row)> {
     let mut written = Vec::new();
-    for (step, write) in to_write(rule).await {
-        let row = rule.done(&write).await;
-        written.push((step, write, row));
+    for together in [false, true] {
+        for (step, write) in to_write(rule).await {
+            let (row, _) = rule.done_in(together, &write).await;
+            written.push((together, step, write, row));
+        }
     }
     written
 }
 
 /// A write is done if the row has its own token already, though what it expects is not there any more.
-pub(crate) async fn sent_again_is_done_whatever_is_expected<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn sent_again_is_done_whatever_is_expected<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "let a write match also where the row has the write's own token: its first answer was lost";
     let rule = Rule::new(subject, "sent_again_is_done_whatever_is_expected", advice);
-    for (step, write, row) in just_written(&rule).await {
+    for (together, step, write, row) in just_written(&rule).await {
         for _ in 0..2 {
-            let again = rule.done(&write).await;
+            let (again, _) = rule.done_in(together, &write).await;
             let same = (again.kind, again.session, &again.state) == (row.kind, row.session, &row.state);
             rule.check(same, || format!("to {step}, sent again, made {again:?} of {row:?}"));
         }
@@ -47,15 +49,15 @@ pub(crate) async fn sent_again_is_done_whatever_is_expected<B: Backend>(subject:
 }
 
 /// Sent again, a write keeps the fence that it got, and the stamps.
-pub(crate) async fn sent_again_keeps_fence_and_stamps<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn sent_again_keeps_fence_and_stamps<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "where the row has the write's own token, keep `fence`, `began` and `since` as they are: the run goes by the \
                   fence of the first answer";
     let rule = Rule::new(subject, "sent_again_keeps_fence_and_stamps", advice);
-    for (step, write, row) in just_written(&rule).await {
+    for (together, step, write, row) in just_written(&rule).await {
         rule.pass(AT_ONCE * 3).await;
         let floor = Fence(row.fence.0 + 100);
         for fence in [write.fence, NewFence::Above(floor), NewFence::Exactly(floor)] {
-            let again = rule.done(&Write { fence, ..write.clone() }).await;
+            let (again, _) = rule.done_in(together, &Write { fence, ..write.clone() }).await;
             rule.check(again.fence == row.fence, || {
                 format!("to {step}, sent again with {fence:?}, changed the fence from {} to {}", row.fence, again.fence)
             });
@@ -69,14 +71,14 @@ pub(crate) async fn sent_again_keeps_fence_and_stamps<B: Backend>(subject: &Subj
 
 /// Sent again, a write is written: its durations count from now. An answer that only recognises it would promise what
 /// the database may not have kept.
-pub(crate) async fn sent_again_is_a_write_that_counts_from_now<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn sent_again_is_a_write_that_counts_from_now<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "where the row has the write's own token, write the row all the same, with `until` and `expires` from now: the \
                   first write may be lost in a failover, and the answer must be about one that is not";
     let rule = Rule::new(subject, "sent_again_is_a_write_that_counts_from_now", advice);
-    for (step, write, row) in just_written(&rule).await {
+    for (together, step, write, row) in just_written(&rule).await {
         rule.pass(AT_ONCE * 3).await;
         let before = rule.now().await;
-        let again = rule.done(&write).await;
+        let (again, _) = rule.done_in(together, &write).await;
         let found = rule.get(row.id).await;
         rule.check(found.as_ref() == Some(&again), || format!("put answered {again:?}, and get {found:?}"));
         if let (Some(until), Some(was)) = (write.until, row.until) {
@@ -101,7 +103,7 @@ pub(crate) async fn sent_again_is_a_write_that_counts_from_now<B: Backend>(subje
 
 /// Sent again after the clocks were set back, a write leaves `until` and `expires` no earlier than they are: the
 /// process goes by the answer to an earlier copy.
-pub(crate) async fn sent_again_lowers_neither_until_nor_expires<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn sent_again_lowers_neither_until_nor_expires<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "where the row has the write's own token, keep the later of the row's `until` and the new one, and so for \
                   `expires`: `greatest` in SQL";
     let rule = Rule::new(subject, "sent_again_lowers_neither_until_nor_expires", advice);

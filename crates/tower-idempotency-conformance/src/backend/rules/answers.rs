@@ -5,11 +5,11 @@ use tower_idempotency::store::shared::{Backend, Expect, Kind, Write};
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{HOUR, claim, complete, fresh_token, session};
-use crate::backend::subject::Subject;
+use crate::backend::subject::BackendSubject;
 use crate::fresh::{fresh_id, fresh_ids};
 
 /// A write that is refused leaves the row as it is, in every field, and is answered that row.
-pub(crate) async fn a_refused_write_changes_nothing<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_refused_write_changes_nothing<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "change nothing at all where neither what is expected nor the write's own token is there, and read the row \
                   as it is then";
     let rule = Rule::new(subject, "a_refused_write_changes_nothing", advice);
@@ -29,7 +29,7 @@ pub(crate) async fn a_refused_write_changes_nothing<B: Backend>(subject: &Subjec
 }
 
 /// One put does some writes and refuses others, and answers each in its place.
-pub(crate) async fn writes_of_one_put_do_not_depend_on_each_other<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn writes_of_one_put_do_not_depend_on_each_other<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "judge each write by itself; lock in the order of the ids, and answer in the order of the writes";
     let rule = Rule::new(subject, "writes_of_one_put_do_not_depend_on_each_other", advice);
     let ids = fresh_ids(40);
@@ -47,7 +47,7 @@ pub(crate) async fn writes_of_one_put_do_not_depend_on_each_other<B: Backend>(su
 }
 
 /// `get` answers in the order of the ids, an id that is asked for twice twice, and `None` for one that is absent.
-pub(crate) async fn rows_are_answered_in_the_order_asked<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn rows_are_answered_in_the_order_asked<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "join the ids that were asked for with the rows, in the order in which they were asked for";
     let rule = Rule::new(subject, "rows_are_answered_in_the_order_asked", advice);
     let mut ids = fresh_ids(30);
@@ -66,7 +66,7 @@ pub(crate) async fn rows_are_answered_in_the_order_asked<B: Backend>(subject: &S
 }
 
 /// A write that is done replaces kind, session, until and state, also by nothing.
-pub(crate) async fn a_put_replaces_all_that_it_names<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_put_replaces_all_that_it_names<B: Backend>(subject: &BackendSubject<B>) {
     let advice =
         "set kind, session, until and state to what the write says; `None` and no bytes are values like others";
     let rule = Rule::new(subject, "a_put_replaces_all_that_it_names", advice);

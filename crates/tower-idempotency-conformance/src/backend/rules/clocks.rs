@@ -8,7 +8,7 @@ use tower_idempotency::store::shared::{Backend, Clocks, Expect, GRACE, Kind, New
 
 use crate::backend::rule::{Rule, is_done};
 use crate::backend::sample::{AT_ONCE, HOUR, claim, complete, session};
-use crate::backend::subject::Subject;
+use crate::backend::subject::BackendSubject;
 use crate::fresh::fresh_id;
 
 /// Clocks by which a row is not yet past its expiry.
@@ -19,7 +19,7 @@ fn before_the_expiry_of(row: &Row) -> Clocks {
 
 /// A row whose expiry has passed by the database's clock is there for a process whose clock is earlier, in each call.
 /// The later of the two clocks has no part in it.
-pub(crate) async fn a_row_is_judged_by_the_earliest_clock<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_row_is_judged_by_the_earliest_clock<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "compare expiries, and the `until` of runs, with the earlier of the database's time and `Clocks::earliest`: `least` \
                   in SQL";
     let rule = Rule::new(subject, "a_row_is_judged_by_the_earliest_clock", advice);
@@ -69,7 +69,9 @@ pub(crate) async fn a_row_is_judged_by_the_earliest_clock<B: Backend>(subject: &
 
 /// `until`, `expires` and fences count from the latest clock, `began` is the earliest, and `since` and the answer's
 /// time are the database's.
-pub(crate) async fn a_row_is_stamped_by_the_latest_clock_and_begins_by_the_earliest<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_row_is_stamped_by_the_latest_clock_and_begins_by_the_earliest<B: Backend>(
+    subject: &BackendSubject<B>,
+) {
     let advice = "add the durations to the later of the database's time and `Clocks::latest`, and take fences from it: `greatest` in \
                   SQL; stamp `began` with the earlier of the database's time and `Clocks::earliest`, and `since` with the \
                   database's";
@@ -113,7 +115,7 @@ pub(crate) async fn a_row_is_stamped_by_the_latest_clock_and_begins_by_the_earli
 }
 
 /// A row whose grace is over by the database's clock alone is not deleted.
-pub(crate) async fn nothing_is_deleted_that_the_earliest_clock_keeps<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn nothing_is_deleted_that_the_earliest_clock_keeps<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "delete only rows that have been past their expiry for `GRACE` by the earlier of the database's time and \
                   `Clocks::earliest`";
     let rule = Rule::new(subject, "nothing_is_deleted_that_the_earliest_clock_keeps", advice);

@@ -8,7 +8,7 @@ use tower_idempotency::{Fence, RecordId};
 
 use crate::backend::rule::{Bears, Rule, is_done};
 use crate::backend::sample::{AT_ONCE, HOUR, claim, complete};
-use crate::backend::subject::Subject;
+use crate::backend::subject::BackendSubject;
 use crate::fresh::{fresh_id, fresh_ids};
 
 /// The number of all those puts that may find a row locked for too long. If puts lock in the order of their writes, one
@@ -16,7 +16,7 @@ use crate::fresh::{fresh_id, fresh_ids};
 const LOCKED: u32 = 2;
 
 /// A thousand claims of one id at once, by two processes if there are two: one is granted, and all answers have it.
-pub(crate) async fn one_of_a_thousand_claims_is_granted<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn one_of_a_thousand_claims_is_granted<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "let one atomic step find that the row is absent and write it, also where the row is past its expiry; and let \
                   calls wait for a connection rather than fail";
     let rule = Rule::new(subject, "one_of_a_thousand_claims_is_granted", advice);
@@ -40,7 +40,7 @@ pub(crate) async fn one_of_a_thousand_claims_is_granted<B: Backend>(subject: &Su
 
 /// Two puts at once have 64 ids in common, in opposite order, claims and then outcomes: both end, and each row is
 /// written by one of them.
-pub(crate) async fn batches_in_opposite_order_both_end<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn batches_in_opposite_order_both_end<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "lock the rows of a put in the order of their ids, whatever the order of the writes is: otherwise two puts \
                   wait for each other, or the database ends one of them";
     let rule = Rule::new(subject, "batches_in_opposite_order_both_end", advice);
@@ -76,7 +76,7 @@ pub(crate) async fn batches_in_opposite_order_both_end<B: Backend>(subject: &Sub
 
 /// Four claimers of one id whose claims expire at once, and a sweeper: each claim's fence is above those of all that
 /// were granted before it was sent.
-pub(crate) async fn fences_grow_through_claims_expiries_and_sweeps<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn fences_grow_through_claims_expiries_and_sweeps<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "take the row's fence into account even past its expiry, and delete no row before its grace is over: a row \
                   that is made anew has a smaller fence";
     let rule = Rule::new(subject, "fences_grow_through_claims_expiries_and_sweeps", advice);

@@ -6,11 +6,11 @@ use tower_idempotency::store::shared::{Backend, NewFence, Row, Write};
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{HOUR, claim, complete};
-use crate::backend::subject::Subject;
+use crate::backend::subject::BackendSubject;
 use crate::fresh::fresh_id;
 
 /// A new fence is the greatest of the clock's microseconds, one more than the row's, and one more than is said.
-pub(crate) async fn a_new_fence_is_above_clock_row_and_floor<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_new_fence_is_above_clock_row_and_floor<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "the fence of `NewFence::Above(floor)` is max(microseconds since the epoch by the database's clock, the \
                   row's fence + 1, floor + 1); the clock is what lets it grow after the row was deleted";
     let rule = Rule::new(subject, "a_new_fence_is_above_clock_row_and_floor", advice);
@@ -44,7 +44,7 @@ fn above<B: Backend>(rule: &Rule<'_, B>, what: &str, row: &Row, should: u64) {
 
 /// `Keep` leaves the fence of a row that is there; `Exactly` sets it, there or absent, unless the row's is greater,
 /// past its expiry or not.
-pub(crate) async fn a_fence_is_kept_or_exactly_what_is_said<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_fence_is_kept_or_exactly_what_is_said<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "`NewFence::Keep` takes the fence of the row, and `NewFence::Exactly` the one that it has, or that of the \
                   row as you have it, past its expiry or not, if that is greater";
     let rule = Rule::new(subject, "a_fence_is_kept_or_exactly_what_is_said", advice);
@@ -70,7 +70,7 @@ pub(crate) async fn a_fence_is_kept_or_exactly_what_is_said<B: Backend>(subject:
 }
 
 /// No digit of a fence is lost, up to the greatest signed number of 64 bits; new ones are counted exactly up to 2⁵³.
-pub(crate) async fn fences_are_kept_to_the_digit<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn fences_are_kept_to_the_digit<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "keep fences as whole numbers of 64 bits, or as text with all their digits: a double keeps 53 bits, and Lua's \
                   `tostring` and `..` write 14 digits";
     let rule = Rule::new(subject, "fences_are_kept_to_the_digit", advice);

@@ -9,11 +9,11 @@ use tower_idempotency::store::shared::{Backend, Clocks, Row, Write};
 
 use crate::backend::rule::{Bears, Rule, is_done};
 use crate::backend::sample::{AT_ONCE, HOUR, claim, complete, steps};
-use crate::backend::subject::Subject;
+use crate::backend::subject::BackendSubject;
 use crate::fresh::fresh_id;
 
 /// Each write, held back while each other is done that expects the same: it is refused when it arrives.
-pub(crate) async fn a_write_held_back_is_refused_after_a_later_one<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_write_held_back_is_refused_after_a_later_one<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "compare when the write is executed, in the same step, and with the token: neither a look before it nor the \
                   fence shows that another write came in between";
     let rule = Rule::new(subject, "a_write_held_back_is_refused_after_a_later_one", advice);
@@ -55,7 +55,7 @@ pub(crate) async fn a_write_held_back_is_refused_after_a_later_one<B: Backend>(s
 }
 
 /// A write that is held back counts its durations, and takes its stamps and its fence, from when it is done.
-pub(crate) async fn a_write_held_back_counts_from_when_it_is_done<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_write_held_back_counts_from_when_it_is_done<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "send durations, and let the database add them to its own time in the step that writes";
     let rule = Rule::new(subject, "a_write_held_back_counts_from_when_it_is_done", advice);
     let Some(hold) = &subject.hold else { return rule.leave_out("`held_back_by`") };
@@ -80,7 +80,7 @@ async fn done_by<B: Backend>(rule: &Rule<'_, B>, backend: &B, write: &Write) -> 
 }
 
 /// Each write of a row's life, executed once more after each that came later: nothing changes.
-pub(crate) async fn an_earlier_write_sent_again_is_refused<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn an_earlier_write_sent_again_is_refused<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "recognise a write by its token alone, drawn by the writer: a version that the database counts repeats, and a \
                   fence may be another's";
     let rule = Rule::new(subject, "an_earlier_write_sent_again_is_refused", advice);
@@ -103,7 +103,7 @@ pub(crate) async fn an_earlier_write_sent_again_is_refused<B: Backend>(subject: 
 
 /// Calls are dropped, some at once and some under way: the backend can be used as before, and each write, sent again,
 /// is done once.
-pub(crate) async fn a_dropped_call_leaves_the_backend_usable<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_dropped_call_leaves_the_backend_usable<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "give up a connection whose answer was not read, or read it before the next use; hold no lock that a dropped \
                   future would leave locked";
     let rule = Rule::new(subject, "a_dropped_call_leaves_the_backend_usable", advice);

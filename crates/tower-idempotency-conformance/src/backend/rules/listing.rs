@@ -7,7 +7,7 @@ use tower_idempotency::store::shared::{Backend, Clocks, Expect, Kind, NewExpiry,
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{AT_ONCE, HOUR, claim, session};
-use crate::backend::subject::Subject;
+use crate::backend::subject::BackendSubject;
 use crate::fresh::{fresh_id, fresh_ids};
 
 /// The whole list, in pages of `limit`, if these sessions are alive.
@@ -31,7 +31,7 @@ async fn listed<B: Backend>(rule: &Rule<'_, B>, alive: &[RecordId], limit: usize
 }
 
 /// The rows of the kind [`Session`](Kind::Session), whatever their `until`, and no others.
-pub(crate) async fn sessions_are_the_rows_of_their_kind<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn sessions_are_the_rows_of_their_kind<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "read all rows of the kind 6 that are not past their expiry, each as `get` reads it; their `until` has no part in \
                   it";
     let rule = Rule::new(subject, "sessions_are_the_rows_of_their_kind", advice);
@@ -59,7 +59,7 @@ pub(crate) async fn sessions_are_the_rows_of_their_kind<B: Backend>(subject: &Su
 
 /// Rows of each kind, with sessions alive, not alive and absent: the list has those that [`Backend::list`] names, as
 /// `get` reads them.
-pub(crate) async fn list_has_what_operators_see_to_and_nothing_else<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn list_has_what_operators_see_to_and_nothing_else<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "list the kinds 2 and 7, and the kind 1 where its session is absent or not among those that are alive, or where \
                   its `until` is absent or not later than now; leave out rows past their expiry";
     let rule = Rule::new(subject, "list_has_what_operators_see_to_and_nothing_else", advice);
@@ -105,7 +105,7 @@ pub(crate) async fn list_has_what_operators_see_to_and_nothing_else<B: Backend>(
 }
 
 /// Rows that began in the same millisecond, and others: in pages of any size each comes once, by `began` and id.
-pub(crate) async fn list_is_paged_without_gaps_or_repeats<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn list_is_paged_without_gaps_or_repeats<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "order by `began` in whole milliseconds and then by id, and begin each page strictly after the place that is \
                   given; an order by finer times than are answered leaves rows out";
     let rule = Rule::new(subject, "list_is_paged_without_gaps_or_repeats", advice);

@@ -5,11 +5,11 @@ use tower_idempotency::store::shared::{Backend, Clocks, Expect, Kind, Write};
 
 use crate::backend::rule::{Bears, Rule};
 use crate::backend::sample::{HOUR, claim, complete, session};
-use crate::backend::subject::Subject;
+use crate::backend::subject::BackendSubject;
 use crate::fresh::fresh_id;
 
 /// The same id in two namespaces is two rows; sessions and lists are each namespace's own.
-pub(crate) async fn namespaces_do_not_meet<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn namespaces_do_not_meet<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "make the namespace a part of the key, and compare it wherever rows are read: in the list, and among the \
                   sessions, too";
     let rule = Rule::new(subject, "namespaces_do_not_meet", advice);
@@ -38,7 +38,7 @@ pub(crate) async fn namespaces_do_not_meet<B: Backend>(subject: &Subject<B>) {
 }
 
 /// Each process reads the other's writes, and can write over them, as soon as they were answered.
-pub(crate) async fn processes_see_each_others_writes<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn processes_see_each_others_writes<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "read from the server that takes the writes, and cache nothing";
     let rule = Rule::new(subject, "processes_see_each_others_writes", advice);
     let Some(another) = &subject.another_process else { return rule.leave_out("`another_process`") };
@@ -57,7 +57,7 @@ pub(crate) async fn processes_see_each_others_writes<B: Backend>(subject: &Subje
 }
 
 /// The stream of changes has no end, and ids of this namespace only. It may be empty.
-pub(crate) async fn changes_do_not_end<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn changes_do_not_end<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "never end the stream: one without any changes is `futures_util::stream::pending()`, and a connection \
                   that broke is opened again behind it";
     let rule = Rule::new(subject, "changes_do_not_end", advice);
@@ -83,7 +83,7 @@ pub(crate) async fn changes_do_not_end<B: Backend>(subject: &Subject<B>) {
 }
 
 /// The server's number is the same in every answer, of every process, until it is started again; rows survive that.
-pub(crate) async fn the_server_is_another_one_after_its_start_only<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn the_server_is_another_one_after_its_start_only<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "answer a number that is drawn, or read from the server, once for each of its starts: the time at which it \
                   started, a run id";
     let rule = Rule::new(subject, "the_server_is_another_one_after_its_start_only", advice);
@@ -107,7 +107,7 @@ pub(crate) async fn the_server_is_another_one_after_its_start_only<B: Backend>(s
 }
 
 /// The guarantee can be asked for, and says what the database is.
-pub(crate) async fn the_guarantee_names_the_set_up<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn the_guarantee_names_the_set_up<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "say in `Guarantee::setup` what the database is and how it is set up: operators read it in a log line";
     let rule = Rule::new(subject, "the_guarantee_names_the_set_up", advice);
     let guarantee = rule.answered("say what it guarantees", subject.backend.guarantee().await);

@@ -5,7 +5,7 @@ use tower_idempotency::store::shared::{Backend, Clocks, Expect, GRACE, NewExpiry
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{AT_ONCE, HOUR, claim};
-use crate::backend::subject::Subject;
+use crate::backend::subject::BackendSubject;
 use crate::fresh::{fresh_id, fresh_ids};
 
 /// A fence that the clock does not reach: a row that was deleted and made anew does not have it.
@@ -14,7 +14,7 @@ async fn far_fence<B: Backend>(rule: &Rule<'_, B>) -> Fence {
 }
 
 /// Rows that are not past their expiry, and rows that are, but not for [`GRACE`], are not deleted.
-pub(crate) async fn a_row_is_kept_until_its_grace_is_over<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_row_is_kept_until_its_grace_is_over<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "delete only rows whose expiry was ten minutes ago (`GRACE`): a claim that is still on its way would make the \
                   row anew, with a smaller fence";
     let rule = Rule::new(subject, "a_row_is_kept_until_its_grace_is_over", advice);
@@ -31,7 +31,7 @@ pub(crate) async fn a_row_is_kept_until_its_grace_is_over<B: Backend>(subject: &
 }
 
 /// Rows past their grace are deleted, at most as many as is said; others stay, and fences go on growing.
-pub(crate) async fn rows_past_their_grace_are_deleted_in_slices<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn rows_past_their_grace_are_deleted_in_slices<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "delete at most `limit` rows that have been past their expiry for `GRACE`, and say how many they were; what \
                   lets fences grow after that is the clock";
     let rule = Rule::new(subject, "rows_past_their_grace_are_deleted_in_slices", advice);

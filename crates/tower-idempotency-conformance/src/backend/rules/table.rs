@@ -5,18 +5,18 @@ use tower_idempotency::{Fence, RecordId};
 
 use crate::backend::rule::{Rule, is_done};
 use crate::backend::sample::{claim, complete, fresh_token};
-use crate::backend::subject::Subject;
+use crate::backend::subject::BackendSubject;
 use crate::fresh::fresh_id;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum There {
+enum InitialRow {
     Nothing,
     Row,
     Released,
     Expired,
 }
 
-impl There {
+impl InitialRow {
     const ALL: [Self; 4] = [Self::Nothing, Self::Row, Self::Released, Self::Expired];
 
     fn words(self) -> &'static str {
@@ -44,30 +44,30 @@ impl There {
 
 /// The cases: the expectation × the row × whether the row has the write's own token. The write is done in exactly the
 /// cases that [`Backend::put`] names.
-pub(crate) async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "compare in the same step in which you write: absent means no row, or one past its expiry; a row that is \
                   there matches by the expected token or by the write's own, and by nothing else";
     let rule = Rule::new(subject, "a_write_is_done_where_what_it_expects_is_there", advice);
-    for there in There::ALL {
+    for initial in InitialRow::ALL {
         for (what, is_token, is_that) in
             [("none", false, false), ("its token", true, true), ("another token", true, false)]
         {
             for is_own in [false, true] {
                 let id = fresh_id();
-                let token = there.leave(&rule, id).await;
+                let token = initial.leave(&rule, id).await;
                 let expect = match (is_token, is_that) {
                     (false, _) => Expect::Absent,
                     (true, true) => Expect::Token(token),
                     (true, false) => Expect::Token(fresh_token()),
                 };
-                let is_there = matches!(there, There::Row | There::Released);
+                let is_there = matches!(initial, InitialRow::Row | InitialRow::Released);
                 let should = if is_there { is_own || is_that } else { !is_token };
                 let write = Write { expect, token: if is_own { token } else { fresh_token() }, ..claim(id) };
                 let row = rule.write(&write).await;
                 rule.check(is_done(row.as_ref(), &write) == should, || {
                     let own = if is_own { "and its own token" } else { "and not its own token" };
                     let done = if should { "was not done" } else { "was done" };
-                    format!("a write that expects {what}, where {} is there {own}, {done}", there.words())
+                    format!("a write that expects {what}, where {} is there {own}, {done}", initial.words())
                 });
                 let found = rule.get(id).await;
                 rule.check(found == row, || format!("put answered {row:?}, and get {found:?}"));
@@ -78,7 +78,7 @@ pub(crate) async fn a_write_is_done_where_what_it_expects_is_there<B: Backend>(s
 
 /// A released row counts as there for as long as it has not expired: a claim that comes after its own release is
 /// refused.
-pub(crate) async fn a_released_row_is_not_absent<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn a_released_row_is_not_absent<B: Backend>(subject: &BackendSubject<B>) {
     let advice =
         "don't delete a row because of its kind, and let `Expect::Absent` match only no row, or one past its expiry";
     let rule = Rule::new(subject, "a_released_row_is_not_absent", advice);
@@ -97,7 +97,7 @@ pub(crate) async fn a_released_row_is_not_absent<B: Backend>(subject: &Subject<B
 }
 
 /// A row past its expiry is not read, and no token matches it, not even the write's own.
-pub(crate) async fn an_expired_row_is_not_there<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn an_expired_row_is_not_there<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "compare the expiry with the database's time in `get` and in `put`, whether the row was swept or not";
     let rule = Rule::new(subject, "an_expired_row_is_not_there", advice);
     let id = fresh_id();
@@ -115,7 +115,7 @@ pub(crate) async fn an_expired_row_is_not_there<B: Backend>(subject: &Subject<B>
 }
 
 /// A row past its expiry is claimed over: with a fence above its own, as an operation that begins now.
-pub(crate) async fn an_expired_row_is_claimed_over<B: Backend>(subject: &Subject<B>) {
+pub(crate) async fn an_expired_row_is_claimed_over<B: Backend>(subject: &BackendSubject<B>) {
     let advice =
         "claim a row past its expiry over by an update, which takes its fence into account and nothing else of it";
     let rule = Rule::new(subject, "an_expired_row_is_claimed_over", advice);

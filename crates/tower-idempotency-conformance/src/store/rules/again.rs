@@ -9,17 +9,19 @@ use crate::store::rule::Rule;
 use crate::store::sample::{
     Ending, claim, complete, consume, forget, hold, inquire, interrupt, name_of, reclaim, settle,
 };
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// A transition that ends a run is taken as often as it is sent, one after the other and at once, and changes nothing
 /// the second time: the first outcome stays.
-pub(crate) async fn an_ending_sent_again_gets_the_same_reply<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn an_ending_sent_again_gets_the_same_reply<St: Store>(subject: &StoreSubject<St>) {
     let advice = "answer an ending that is there already with `Taken` and the record as it is: the first answer may be \
                   lost, and the run must not be answered that another one ended it";
     let rule = Rule::new(subject, "an_ending_sent_again_gets_the_same_reply", advice);
-    let long = vec![7; 5_000];
-    let endings: [Ending; 4] = [
+    let long = vec![8; 6_000];
+    let endings: [Ending; 5] = [
         |hold| complete(hold, "first"),
+        // In chunks, where a store cuts outcomes.
+        |hold| complete(hold, vec![7; 5_000]),
         |hold| consume(hold, 418),
         |hold| interrupt(hold.fence),
         |hold| Transition::Release(hold.fence),
@@ -53,7 +55,7 @@ pub(crate) async fn an_ending_sent_again_gets_the_same_reply<St: Store>(subject:
 
 /// A transition that claims, takes over, asks or settles is taken once: sent again it is refused, and of two at once
 /// one is taken.
-pub(crate) async fn what_takes_an_operation_is_taken_once<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn what_takes_an_operation_is_taken_once<St: Store>(subject: &StoreSubject<St>) {
     let advice =
         "refuse a transition whose fence is not the record's any more, and give each that is taken a fence of its own";
     let rule = Rule::new(subject, "what_takes_an_operation_is_taken_once", advice);

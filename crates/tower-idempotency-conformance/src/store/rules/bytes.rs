@@ -8,7 +8,7 @@ use tower_idempotency::{Fingerprint, RecordId};
 use crate::fresh::{fresh_id, random};
 use crate::store::rule::Rule;
 use crate::store::sample::{HOUR, answer, claim, complete, consume, hold, interrupt, reclaim, settle, wish};
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// Checks what a store has of some records.
 async fn stand<St: Store>(rule: &Rule<'_, St>, store: &St, by: &str, records: &[(RecordId, Record)]) {
@@ -42,11 +42,11 @@ async fn stand_everywhere<St: Store>(rule: &Rule<'_, St>, records: &[(RecordId, 
 }
 
 /// Any bytes are an outcome, from none to the longest: it is replayed to the byte.
-pub(crate) async fn outcomes_are_kept_to_the_byte<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn outcomes_are_kept_to_the_byte<St: Store>(subject: &StoreSubject<St>) {
     let advice = "keep outcomes as bytes, in chunks if they are long, without a limit of the store's own";
     let rule = Rule::new(subject, "outcomes_are_kept_to_the_byte", advice);
     let mut outcomes: Vec<Bytes> = vec!["\\x00".into(), "  a ".into(), vec![0xff, 0xfe, 0, 10].into(), "\r\n".into()];
-    let lengths = [0, 1, 2, 255, 256, 3_072, 3_073, 4_095, 4_096, 4_097, 8_000, 65_535, 65_536, 1 << 20];
+    let lengths = [0, 1, 2, 255, 256, 3_072, 3_073, 4_000, 4_095, 4_096, 4_097, 8_000, 8_001, 65_535, 65_536, 1 << 20];
     for length in lengths.into_iter().chain([subject.longest_outcome]) {
         // Every byte, in every neighbourhood: no text in any encoding.
         let bytes = (0..length).map(|at: usize| (at ^ (at >> 8) ^ (at >> 16)).to_le_bytes()[0]);
@@ -74,7 +74,7 @@ pub(crate) async fn outcomes_are_kept_to_the_byte<St: Store>(subject: &Subject<S
 }
 
 /// Whatever a record says in addition to its outcome is kept: fingerprint, origin, attempts, statuses.
-pub(crate) async fn what_a_record_says_is_kept<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn what_a_record_says_is_kept<St: Store>(subject: &StoreSubject<St>) {
     use ClaimPolicy::{Ask, Refuse, Rerun, Unreadable};
     let advice = "keep the whole record, as wide as its types are";
     let rule = Rule::new(subject, "what_a_record_says_is_kept", advice);
@@ -122,7 +122,7 @@ fn says<St: Store>(rule: &Rule<'_, St>, record: &Record, wish: &Claim, attempt: 
 }
 
 /// Ids are any bytes, and all of them count.
-pub(crate) async fn ids_are_told_apart_by_every_byte<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn ids_are_told_apart_by_every_byte<St: Store>(subject: &StoreSubject<St>) {
     let advice = "use all 32 bytes of an id as the key of its record, and of all that belongs to it";
     let rule = Rule::new(subject, "ids_are_told_apart_by_every_byte", advice);
     let base: [u8; 32] = random();

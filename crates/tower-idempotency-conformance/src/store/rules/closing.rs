@@ -11,10 +11,10 @@ use crate::store::rule::Rule;
 use crate::store::sample::{
     Ending, answer, claim, complete, consume, forget, hold, inquire, interrupt, name_of, reclaim, settle, wish,
 };
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// A closed store refuses claims, and does nothing for them. What was sent before it was closed is done.
-pub(crate) async fn a_closed_store_takes_no_claim_and_loses_no_ending<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_closed_store_takes_no_claim_and_loses_no_ending<St: Store>(subject: &StoreSubject<St>) {
     let advice = "finish what was sent before the store is closed, and answer `Unavailable` to every claim after it";
     let rule = Rule::new(subject, "a_closed_store_takes_no_claim_and_loses_no_ending", advice);
     let store = &subject.store;
@@ -66,7 +66,7 @@ pub(crate) async fn a_closed_store_takes_no_claim_and_loses_no_ending<St: Store>
 
 /// Whatever was answered is there when the store is opened again, in every field: what is done, and what is
 /// interrupted.
-pub(crate) async fn what_was_answered_survives_a_reopening<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn what_was_answered_survives_a_reopening<St: Store>(subject: &StoreSubject<St>) {
     let advice = "answer only what is written to last, and read back all of it";
     let rule = Rule::new(subject, "what_was_answered_survives_a_reopening", advice);
     if subject.reopen.is_none() {
@@ -101,7 +101,7 @@ pub(crate) async fn what_was_answered_survives_a_reopening<St: Store>(subject: &
 
 /// The runs of the last opening are interrupted in the next one, under their own fences, also those that were asked
 /// about: they are listed, completed late, taken over or settled.
-pub(crate) async fn the_runs_of_an_earlier_opening_are_interrupted<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn the_runs_of_an_earlier_opening_are_interrupted<St: Store>(subject: &StoreSubject<St>) {
     let advice = "present what the last opening left running as interrupted, under its own fence, and list it";
     let rule = Rule::new(subject, "the_runs_of_an_earlier_opening_are_interrupted", advice);
     let ids = [0; 5].map(|_| fresh_id());

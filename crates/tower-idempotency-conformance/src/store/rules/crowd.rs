@@ -8,7 +8,7 @@ use tower_idempotency::store::Store;
 use crate::fresh::{fresh_id, fresh_ids};
 use crate::store::rule::Rule;
 use crate::store::sample::{claim, complete, hold, reclaim};
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// Sends a transition so often at once, by two processes if there are two; gives the record of the one that is taken.
 async fn one_of<St: Store>(rule: &Rule<'_, St>, count: usize, id: RecordId, transition: &Transition) -> Record {
@@ -36,7 +36,7 @@ async fn one_of<St: Store>(rule: &Rule<'_, St>, count: usize, id: RecordId, tran
 
 /// A thousand claims of one id at once, of a key that is new and of one that was freed: one is granted, and all answers
 /// have it.
-pub(crate) async fn one_of_a_thousand_claims_is_granted<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn one_of_a_thousand_claims_is_granted<St: Store>(subject: &StoreSubject<St>) {
     let advice = "find that there is no record, and write one, in the same atomic step";
     let rule = Rule::new(subject, "one_of_a_thousand_claims_is_granted", advice);
     one_of(&rule, 1_000, fresh_id(), &claim()).await;
@@ -48,7 +48,7 @@ pub(crate) async fn one_of_a_thousand_claims_is_granted<St: Store>(subject: &Sub
 }
 
 /// A hundred who take over an interrupted operation at once: one gets it, as its second attempt.
-pub(crate) async fn an_interrupted_operation_is_taken_over_by_one<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn an_interrupted_operation_is_taken_over_by_one<St: Store>(subject: &StoreSubject<St>) {
     let advice = "compare the fence in the atomic step that writes the new one";
     let rule = Rule::new(subject, "an_interrupted_operation_is_taken_over_by_one", advice);
     let id = fresh_id();
@@ -60,7 +60,7 @@ pub(crate) async fn an_interrupted_operation_is_taken_over_by_one<St: Store>(sub
 }
 
 /// Many operations begin and end at once: each has its own outcome then.
-pub(crate) async fn operations_at_once_do_not_mix<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn operations_at_once_do_not_mix<St: Store>(subject: &StoreSubject<St>) {
     let advice = "answer each of those that are written together with its own record";
     let rule = Rule::new(subject, "operations_at_once_do_not_mix", advice);
     let outcome_of = |id: RecordId, round: usize| {

@@ -9,11 +9,11 @@ use tower_idempotency::store::Store;
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
 use crate::store::sample::{Ending, complete, consume, forget, hold, interrupt, name_of, settle};
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// A transition that ends a run or settles an operation is done though its future is dropped: never polled, polled
 /// once, or somewhere on its way.
-pub(crate) async fn a_dropped_future_undoes_nothing<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_dropped_future_undoes_nothing<St: Store>(subject: &StoreSubject<St>) {
     let advice = "begin the step when `apply` is called, not when its future is polled, and on a task or a thread of the \
                   store's own: a destructor can't wait";
     let rule = Rule::new(subject, "a_dropped_future_undoes_nothing", advice);

@@ -7,11 +7,11 @@ use tower_idempotency::store::Store;
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
 use crate::store::sample::{SHORT, claim, complete, forget, hold, inquire, interrupt, reclaim, settle, shortly};
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// The ways in which an operation's record comes to be absent.
 #[derive(Debug, Clone, Copy)]
-enum End {
+enum Removal {
     Released,
     Forgotten,
     Expired,
@@ -22,30 +22,30 @@ enum End {
 
 /// The claims of one id, by two processes if there are two, after all that can free it: each fence is above all before,
 /// a reopening included.
-pub(crate) async fn fences_grow_whatever_frees_the_key<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn fences_grow_whatever_frees_the_key<St: Store>(subject: &StoreSubject<St>) {
     let advice =
         "take fences from a counter that survives every deletion: one for all records, or the database's clock";
     let rule = Rule::new(subject, "fences_grow_whatever_frees_the_key", advice);
     let (id, mut last) = (fresh_id(), Fence(0));
-    for (round, end) in [
-        End::Released,
-        End::Released,
-        End::Forgotten,
-        End::Expired,
-        End::Released,
-        End::ExpiredAndSwept,
-        End::ExpiredInterrupted,
-        End::Settled,
-        End::ExpiredAndSwept,
+    for (round, removal) in [
+        Removal::Released,
+        Removal::Released,
+        Removal::Forgotten,
+        Removal::Expired,
+        Removal::Released,
+        Removal::ExpiredAndSwept,
+        Removal::ExpiredInterrupted,
+        Removal::Settled,
+        Removal::ExpiredAndSwept,
     ]
     .into_iter()
     .enumerate()
     {
         let store = if round % 2 == 0 { &subject.store } else { rule.other() };
-        let claim = if let End::ExpiredInterrupted = end { shortly(claim()) } else { claim() };
+        let claim = if let Removal::ExpiredInterrupted = removal { shortly(claim()) } else { claim() };
         let run = rule.made_by(store, id, &claim).await;
         rule.check(last < run.fence, || format!("fence {} was given after {last}", run.fence));
-        last = freed(&rule, store, id, run, end).await;
+        last = freed(&rule, store, id, run, removal).await;
     }
     let before = rule.claimed(id).await;
     rule.check(last < before.fence, || format!("fence {} was given after {last}", before.fence));
@@ -60,30 +60,30 @@ pub(crate) async fn fences_grow_whatever_frees_the_key<St: Store>(subject: &Subj
 }
 
 /// Frees the key of a run, and gives the highest fence that its operation got.
-async fn freed<St: Store>(rule: &Rule<'_, St>, store: &St, id: RecordId, run: Record, end: End) -> Fence {
+async fn freed<St: Store>(rule: &Rule<'_, St>, store: &St, id: RecordId, run: Record, removal: Removal) -> Fence {
     let mut last = run.fence;
     let mut grows = |record: &Record| {
         rule.check(last < record.fence, || format!("fence {} was given after {last}", record.fence));
         last = record.fence;
     };
-    match end {
-        End::Released => drop(rule.taken_by(store, id, &Transition::Release(run.fence)).await),
-        End::Expired | End::ExpiredAndSwept => {
+    match removal {
+        Removal::Released => drop(rule.taken_by(store, id, &Transition::Release(run.fence)).await),
+        Removal::Expired | Removal::ExpiredAndSwept => {
             rule.made_by(store, id, &shortly(complete(hold(id, &run), "its outcome"))).await;
             rule.outlive(id, SHORT).await;
         }
-        End::ExpiredInterrupted => {
+        Removal::ExpiredInterrupted => {
             rule.made_by(store, id, &interrupt(run.fence)).await;
             rule.outlive(id, SHORT).await;
         }
-        End::Forgotten | End::Settled => {
+        Removal::Forgotten | Removal::Settled => {
             rule.made_by(store, id, &interrupt(run.fence)).await;
             let asked = rule.made_by(store, id, &inquire(run.fence)).await;
             grows(&asked);
             let again = rule.made_by(store, id, &reclaim(asked.fence)).await;
             grows(&again);
             let cut = rule.made_by(store, id, &interrupt(again.fence)).await;
-            if let End::Forgotten = end {
+            if let Removal::Forgotten = removal {
                 rule.taken_by(store, id, &forget(cut.fence)).await;
             } else {
                 let settled = rule.made_by(store, id, &shortly(settle(cut.fence, "settled"))).await;
@@ -92,7 +92,7 @@ async fn freed<St: Store>(rule: &Rule<'_, St>, store: &St, id: RecordId, run: Re
             }
         }
     }
-    if let End::ExpiredAndSwept = end {
+    if let Removal::ExpiredAndSwept = removal {
         rule.swept(100).await;
     }
     last

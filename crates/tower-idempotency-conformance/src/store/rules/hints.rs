@@ -8,10 +8,10 @@ use tower_idempotency::store::Store;
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
 use crate::store::sample::{SHORT, claim, complete, consume, forget, hold, interrupt, reclaim, settle, shortly};
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// A recalled record is the one that would be loaded, and is done; an exclusive store recalls nothing.
-pub(crate) async fn what_is_recalled_is_what_is_loaded<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn what_is_recalled_is_what_is_loaded<St: Store>(subject: &StoreSubject<St>) {
     let advice = "recall only what is completed or consumed, durable and not past its expiry, and nothing if the store is \
                   exclusive";
     let rule = Rule::new(subject, "what_is_recalled_is_what_is_loaded", advice);
@@ -58,7 +58,7 @@ async fn recalls<St: Store>(rule: &Rule<'_, St>, id: RecordId) {
 
 /// A change is announced to those who wait for that record, and not to others; an exclusive store has nothing to
 /// announce. Changes may be missed, so none has to be announced.
-pub(crate) async fn a_change_is_told_of_its_own_record_alone<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_change_is_told_of_its_own_record_alone<St: Store>(subject: &StoreSubject<St>) {
     let advice = "wake those who wait for the id that has changed, and no others: each that is woken asks the database";
     let rule = Rule::new(subject, "a_change_is_told_of_its_own_record_alone", advice);
     let store = &subject.store;

@@ -6,11 +6,11 @@ use tower_idempotency::store::Store;
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
 use crate::store::sample::{claim, complete, forget, hold, inquire, interrupt, name_of, reclaim, settle, wish};
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// A run that was thought dead still says how it ended, until another run takes the operation over or an operator
 /// settles it.
-pub(crate) async fn a_late_outcome_is_recorded_until_somebody_took_over<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_late_outcome_is_recorded_until_somebody_took_over<St: Store>(subject: &StoreSubject<St>) {
     let advice = "accept the completion of an interrupted run by its own fence, also while another process asks about it; refuse it \
                   once the operation was taken over or settled";
     let rule = Rule::new(subject, "a_late_outcome_is_recorded_until_somebody_took_over", advice);
@@ -48,7 +48,7 @@ pub(crate) async fn a_late_outcome_is_recorded_until_somebody_took_over<St: Stor
 }
 
 /// A claim that may be repeated need not leave a trace. Its run ends like others, and excludes who comes after that.
-pub(crate) async fn a_run_whose_claim_left_no_trace_ends_like_others<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_run_whose_claim_left_no_trace_ends_like_others<St: Store>(subject: &StoreSubject<St>) {
     let advice =
         "record an outcome over no record at all, under the run's own fence: its claim left no trace, or was lost";
     let rule = Rule::new(subject, "a_run_whose_claim_left_no_trace_ends_like_others", advice);

@@ -9,10 +9,10 @@ use tower_idempotency::store::{Store, StoreError};
 use crate::fresh::{fresh_id, fresh_ids};
 use crate::store::rule::Rule;
 use crate::store::sample::{claim, complete, consume, hold, interrupt, reclaim, settle, wish};
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// A full store refuses new keys, and nothing that ends a run or goes on from one. Where one is freed, one is claimed.
-pub(crate) async fn limits_refuse_new_keys_and_no_ending<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn limits_refuse_new_keys_and_no_ending<St: Store>(subject: &StoreSubject<St>) {
     let advice = "check the limit only where a claim makes a record, and answer `Full` before anything is written";
     let rule = Rule::new(subject, "limits_refuse_new_keys_and_no_ending", advice);
     let Some(most) = subject.most_records else { return rule.leave_out("`most_records`") };
@@ -64,7 +64,7 @@ pub(crate) async fn limits_refuse_new_keys_and_no_ending<St: Store>(subject: &Su
 }
 
 /// A claim to which the store comes when its requester waits no longer is refused, and not granted after all.
-pub(crate) async fn a_claim_that_is_refused_as_late_was_not_made<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_claim_that_is_refused_as_late_was_not_made<St: Store>(subject: &StoreSubject<St>) {
     let advice = "look at the claim's patience in the step that would grant it, and write nothing if it is over";
     let rule = Rule::new(subject, "a_claim_that_is_refused_as_late_was_not_made", advice);
     for is_reclaim in [false, true] {

@@ -11,7 +11,7 @@ use crate::store::rule::Rule;
 use crate::store::sample::{
     Ending, SHORT, answer, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, shortly,
 };
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 type Step = fn(Hold, Fence) -> Transition;
 
@@ -64,7 +64,7 @@ async fn leave_all<St: Store>(rule: &Rule<'_, St>) -> Vec<(&'static str, RecordI
 
 /// Interrupted operations are listed as they are loaded, those that are asked about too, and nothing else is: what
 /// runs, is done, settled, freed or past its expiry leaves the list.
-pub(crate) async fn interrupted_operations_are_listed_until_they_are_settled<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn interrupted_operations_are_listed_until_they_are_settled<St: Store>(subject: &StoreSubject<St>) {
     let advice = "change the index of interrupted operations in the step that changes the record, and leave out what is past \
                   its expiry";
     let rule = Rule::new(subject, "interrupted_operations_are_listed_until_they_are_settled", advice);
@@ -88,7 +88,7 @@ pub(crate) async fn interrupted_operations_are_listed_until_they_are_settled<St:
 
 /// Operations that were interrupted at the same moment, and others: in pages of any size each comes once, the oldest
 /// first.
-pub(crate) async fn the_list_is_paged_without_gaps_or_repeats<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn the_list_is_paged_without_gaps_or_repeats<St: Store>(subject: &StoreSubject<St>) {
     let advice = "order by time and then by id, and begin each page strictly after the operation that is given; many operations \
                   may have the same time";
     let rule = Rule::new(subject, "the_list_is_paged_without_gaps_or_repeats", advice);

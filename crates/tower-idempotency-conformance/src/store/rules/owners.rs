@@ -11,10 +11,10 @@ use crate::store::rule::Rule;
 use crate::store::sample::{
     Ending, HOUR, claim, complete, forget, hold, inquire, interrupt, name_of, reclaim, settle, wish,
 };
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// A process's own run is its own, however long it takes: it is not interrupted, listed or swept, and ends like others.
-pub(crate) async fn a_process_has_its_own_runs_however_long_they_take<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_process_has_its_own_runs_however_long_they_take<St: Store>(subject: &StoreSubject<St>) {
     let advice = "present a run as interrupted only if its process is gone, or to other processes: this one knows by its slot \
                   whether it goes on";
     let rule = Rule::new(subject, "a_process_has_its_own_runs_however_long_they_take", advice);
@@ -45,7 +45,7 @@ pub(crate) async fn a_process_has_its_own_runs_however_long_they_take<St: Store>
 
 /// The run of another process that is alive is seen as its own, and only that process ends it. An operation that it
 /// asks about is taken over by no other process, and settled by an operator at any process.
-pub(crate) async fn nobody_takes_the_run_of_a_living_process<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn nobody_takes_the_run_of_a_living_process<St: Store>(subject: &StoreSubject<St>) {
     let advice = "say in `owner` that another living process has the operation, and let `next` decide over that";
     let rule = Rule::new(subject, "nobody_takes_the_run_of_a_living_process", advice);
     let Some(another) = &subject.another_process else { return rule.leave_out("`another_process`") };
@@ -88,7 +88,7 @@ pub(crate) async fn nobody_takes_the_run_of_a_living_process<St: Store>(subject:
 
 /// The runs of another process are interrupted when it is gone, under their own fences: they are listed, and taken
 /// over, and what they produce is recorded until then.
-pub(crate) async fn the_runs_of_a_process_that_is_gone_are_interrupted<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn the_runs_of_a_process_that_is_gone_are_interrupted<St: Store>(subject: &StoreSubject<St>) {
     let advice = "present a run as interrupted once its process's lease is over or given back, and let its own fence complete it \
                   until another process takes it";
     let rule = Rule::new(subject, "the_runs_of_a_process_that_is_gone_are_interrupted", advice);
@@ -131,7 +131,7 @@ pub(crate) async fn the_runs_of_a_process_that_is_gone_are_interrupted<St: Store
 }
 
 /// Each process loads what the other was answered, and can go on from it.
-pub(crate) async fn processes_see_each_others_steps<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn processes_see_each_others_steps<St: Store>(subject: &StoreSubject<St>) {
     let advice = "remember of a record only what can't change any more, or ask whether it has changed";
     let rule = Rule::new(subject, "processes_see_each_others_steps", advice);
     let Some(another) = &subject.another_process else { return rule.leave_out("`another_process`") };

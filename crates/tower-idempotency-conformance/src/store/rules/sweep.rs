@@ -7,11 +7,11 @@ use tower_idempotency::store::Store;
 use crate::fresh::{fresh_id, fresh_ids};
 use crate::store::rule::Rule;
 use crate::store::sample::{SHORT, claim, complete, hold, interrupt, shortly};
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 /// A sweep takes at most as many as is said, and nothing that has not expired: not what runs, is interrupted or asked
 /// about, not an outcome within its retention.
-pub(crate) async fn a_sweep_takes_what_is_past_its_expiry_alone<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_sweep_takes_what_is_past_its_expiry_alone<St: Store>(subject: &StoreSubject<St>) {
     let advice = "look at the record again in the step that deletes it, and delete it only if its expiry has passed; count what \
                   is deleted, and stop at the limit";
     let rule = Rule::new(subject, "a_sweep_takes_what_is_past_its_expiry_alone", advice);

@@ -12,10 +12,10 @@ use crate::store::rule::Rule;
 use crate::store::sample::{
     all_under, answer, claim, complete, consume, forget, hold, inquire, interrupt, name_of, reclaim, repeatable, settle,
 };
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum There {
+enum InitialRecord {
     Nothing,
     Running,
     Interrupted,
@@ -31,7 +31,7 @@ enum There {
     Forgotten,
 }
 
-impl There {
+impl InitialRecord {
     const ALL: [Self; 13] = [
         Self::Nothing,
         Self::Running,
@@ -114,7 +114,7 @@ impl There {
 
 /// A transition that was tried.
 struct Trial {
-    there: There,
+    initial: InitialRecord,
     fences: Vec<Fence>,
     transition: Transition,
     before: Option<Record>,
@@ -124,14 +124,15 @@ struct Trial {
 
 impl Trial {
     fn words(&self) -> String {
-        let Self { there, transition, before, .. } = self;
-        format!("to {} where {}: {transition:?} over {before:?}", name_of(transition), there.words())
+        let Self { initial, transition, before, .. } = self;
+        format!("to {} where {}: {transition:?} over {before:?}", name_of(transition), initial.words())
     }
 
     /// Returns what the protocol says.
     fn should<St: Store>(&self, store: &St) -> (Change<bytes::Bytes>, Reply) {
         // A trace keeps the fence of the run that was released or forgotten.
-        let is_trace = matches!(self.there, There::Released | There::Forgotten) && !store.is_exclusive();
+        let is_trace =
+            matches!(self.initial, InitialRecord::Released | InitialRecord::Forgotten) && !store.is_exclusive();
         let trace = self.fences.first().filter(|_| is_trace);
         let current = trace.map_or(Current::from(self.before.as_ref()), |fence| Current::Released(*fence));
         next(current, self.transition.clone())
@@ -142,11 +143,11 @@ impl Trial {
 /// there. Time passes between what was there and what is tried.
 async fn trials<St: Store>(rule: &Rule<'_, St>) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for there in There::ALL {
+    for initial in InitialRecord::ALL {
         let count = 1 + 3 * all_under(fresh_id(), Fence(0)).len();
         let left = join_all((0..count).map(|which| async move {
             let id = fresh_id();
-            let fences = there.leave(rule, id).await;
+            let fences = initial.leave(rule, id).await;
             (which, id, fences)
         }));
         let left = left.await;
@@ -163,7 +164,7 @@ async fn trials<St: Store>(rule: &Rule<'_, St>) -> Vec<Trial> {
             let before = rule.load(id).await;
             let applied = rule.apply(id, &transition).await;
             let after = rule.load(id).await;
-            Some(Trial { there, fences, transition, before, applied, after })
+            Some(Trial { initial, fences, transition, before, applied, after })
         });
         trials.extend(join_all(tried).await.into_iter().flatten());
     }
@@ -172,7 +173,7 @@ async fn trials<St: Store>(rule: &Rule<'_, St>) -> Vec<Trial> {
 
 /// The cases: the record × the transition × the fence. The transition is taken in exactly the cases that
 /// [`internals::next`](crate::internals::next) says, and the record is what it says.
-pub(crate) async fn each_transition_does_what_the_protocol_says<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn each_transition_does_what_the_protocol_says<St: Store>(subject: &StoreSubject<St>) {
     let advice = "let `next` decide, in the atomic step that writes, over the record as this process sees it in that step; and \
                   write the whole draft";
     let rule = Rule::new(subject, "each_transition_does_what_the_protocol_says", advice);
@@ -210,7 +211,7 @@ fn is_draft(record: &Record, draft: &Draft<bytes::Bytes>, fences: &[Fence]) -> b
 
 /// A transition that is refused, or was taken before, leaves the record as it is, in every field, and is answered that
 /// record.
-pub(crate) async fn a_refused_transition_changes_nothing<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_refused_transition_changes_nothing<St: Store>(subject: &StoreSubject<St>) {
     let advice = "write nothing where `next` says `Change::Nothing`, and answer the record as it is";
     let rule = Rule::new(subject, "a_refused_transition_changes_nothing", advice);
     let mut count = 0;
@@ -228,7 +229,7 @@ pub(crate) async fn a_refused_transition_changes_nothing<St: Store>(subject: &Su
 }
 
 /// Trap 4: an earlier holder neither ends nor frees what is another's now.
-pub(crate) async fn an_earlier_holder_changes_nothing<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn an_earlier_holder_changes_nothing<St: Store>(subject: &StoreSubject<St>) {
     let advice = "compare the fence that a transition names with the record's, in the step that writes";
     let rule = Rule::new(subject, "an_earlier_holder_changes_nothing", advice);
     let id = fresh_id();

@@ -12,13 +12,13 @@ use crate::store::rule::Rule;
 use crate::store::sample::{
     Ending, HOUR, SHORT, claim, complete, consume, hold, inquire, interrupt, reclaim, settle, shortly,
 };
-use crate::store::subject::Subject;
+use crate::store::subject::StoreSubject;
 
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// A record past its expiry counts as absent, swept or not: it is neither loaded nor recalled nor listed, and its key
 /// is claimed as a new one.
-pub(crate) async fn a_record_past_its_expiry_is_absent<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_record_past_its_expiry_is_absent<St: Store>(subject: &StoreSubject<St>) {
     let advice = "compare the expiry with the store's time wherever a record is read, also in a cache, and in the step that \
                   claims its key";
     let rule = Rule::new(subject, "a_record_past_its_expiry_is_absent", advice);
@@ -82,7 +82,7 @@ fn expires<St: Store>(rule: &Rule<'_, St>, record: &Record) -> Timestamp {
 
 /// An outcome is kept for its retention from when it was recorded, and an interrupted operation from when it was
 /// interrupted, however long the run took.
-pub(crate) async fn retention_counts_from_the_end_of_the_run<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn retention_counts_from_the_end_of_the_run<St: Store>(subject: &StoreSubject<St>) {
     let advice = "stamp `since` and `expires` with the store's time of the step that ends the run: a run may take longer than \
                   its outcome is kept";
     let rule = Rule::new(subject, "retention_counts_from_the_end_of_the_run", advice);
@@ -117,7 +117,7 @@ pub(crate) async fn retention_counts_from_the_end_of_the_run<St: Store>(subject:
 
 /// `began` is when the first attempt began, or a little earlier, and `since` when the operation came to its state. A
 /// question changes neither.
-pub(crate) async fn began_is_of_the_first_attempt_and_since_of_the_state<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn began_is_of_the_first_attempt_and_since_of_the_state<St: Store>(subject: &StoreSubject<St>) {
     let advice =
         "keep `began` for as long as there is a record, and stamp `since` at each change of state but a question";
     let rule = Rule::new(subject, "began_is_of_the_first_attempt_and_since_of_the_state", advice);
@@ -144,7 +144,7 @@ pub(crate) async fn began_is_of_the_first_attempt_and_since_of_the_state<St: Sto
 }
 
 /// An operation that is asked about is kept for as long as the question may take, and never for less than before.
-pub(crate) async fn a_record_outlives_the_question_about_it<St: Store>(subject: &Subject<St>) {
+pub(crate) async fn a_record_outlives_the_question_about_it<St: Store>(subject: &StoreSubject<St>) {
     let advice = "let a question put the expiry off to the end of its bound, and never bring it forward: a verdict that finds \
                   no record lets the operation run again";
     let rule = Rule::new(subject, "a_record_outlives_the_question_about_it", advice);

@@ -61,7 +61,7 @@ impl Broken {
         self.inner.database().rows(self.namespace).into_iter().find(|row| row.id == id)
     }
 
-    /// What is expected as a look at the row before the write finds it.
+    /// Returns whether a look at the row before the write finds what the write expects.
     fn looks_expected(&self, write: &Write) -> bool {
         let there = self.there(write.id).filter(|row| !row.is_absent(self.clock.wall()));
         match write.expect {
@@ -85,7 +85,7 @@ impl Broken {
             made.began = now;
         }
         self.remember(|memory| memory.past.push(made.clone()));
-        self.inner.database().plant(self.namespace, made);
+        self.inner.database().insert_raw(self.namespace, made);
         Ok(())
     }
 
@@ -95,7 +95,7 @@ impl Broken {
         if self.fault == Fault::JudgesByItsOwnClock { Clocks { earliest, ..clocks } } else { clocks }
     }
 
-    /// The clocks by which this database judges and stamps what is written.
+    /// The clocks by which this database judges and stamps writes.
     fn stamping(&self, clocks: Clocks) -> Clocks {
         let latest = Clocks::default().latest;
         self.judging(if self.fault == Fault::StampsByItsOwnClock { Clocks { latest, ..clocks } } else { clocks })
@@ -122,7 +122,7 @@ impl Broken {
         }
     }
 
-    /// Locks the rows one by one, in the order of the writes; the database ends who meets a locked one.
+    /// Locks the rows one by one, in the order of the writes. The database ends a call that meets a locked one.
     async fn lock(&self, writes: &[Write]) -> Result<(), BackendError> {
         for (at, write) in writes.iter().enumerate() {
             if !self.remember(|memory| memory.locked.insert(write.id)) {
@@ -152,7 +152,7 @@ impl Backend for Broken {
                 let mut seen = HashSet::new();
                 answer.rows.retain(|row| row.as_ref().is_none_or(|row| seen.insert(row.id)));
             }
-            // It gets what is read when it is read next.
+            // The replica gets the row that is read now, and returns it at the next read.
             Fault::ReadsFromAReplica => {
                 for (id, row) in ids.iter().zip(&mut answer.rows) {
                     let latest = row.clone();
@@ -181,7 +181,7 @@ impl Backend for Broken {
         if self.fault == Fault::LooksBeforeItClaims {
             tokio::task::yield_now().await;
         }
-        // A call that is held back is so here. From here on it is at the database.
+        // A call that is held back waits here. After this it has reached the database.
         self.inner.put(clocks, &[]).await?;
         let ids: Vec<RecordId> = writes.iter().map(|write| write.id).collect();
         let before = self.inner.get(self.judging(clocks), &ids).await?;
@@ -198,7 +198,7 @@ impl Backend for Broken {
                     row.since = self.clock.wall();
                     self.put_one(clocks, write, sent_at).await?;
                     if self.there(write.id).is_some_and(|there| there.token == row.token) {
-                        self.inner.database().plant(self.namespace, row);
+                        self.inner.database().insert_raw(self.namespace, row);
                     }
                 }
                 _ => self.put_one(clocks, write, sent_at).await?,

@@ -1,8 +1,8 @@
-//! What a database can do wrong, and the rule that must say so.
+//! The faults of a database, and the rule that must catch each.
 
 macro_rules! faults {
     ($($rule:literal: $($fault:ident,)*;)*) => {
-        /// What a database does wrong.
+        /// A fault of a database.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Fault {
             Nothing,

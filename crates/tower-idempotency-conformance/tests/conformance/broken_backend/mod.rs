@@ -12,10 +12,10 @@ use backend::Broken;
 use fault::{CAUGHT, Fault};
 use futures_util::FutureExt as _;
 use tower_idempotency::clock::{ManualClock, Timestamp};
-use tower_idempotency_conformance::backend::{self as suite, RULES, Subject};
+use tower_idempotency_conformance::backend::{self as suite, BackendSubject, RULES};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
-fn subject(fault: Fault) -> Subject<Broken> {
+fn subject(fault: Fault) -> BackendSubject<Broken> {
     let clock = ManualClock::new(Timestamp::from_millis(1_790_000_000_000));
     let backend = Broken::new(MemoryBackend::with_clock(clock.clone()), fault, clock.clone());
     let (other, another) = (backend.another_process(), backend.another_namespace());
@@ -29,7 +29,7 @@ fn subject(fault: Fault) -> Subject<Broken> {
         std::future::ready(())
     };
     let pass = move |by: Duration| clock.advance(by);
-    Subject::new(backend)
+    BackendSubject::new(backend)
         .another_process(other)
         .another_namespace(another)
         .clock(pass)

@@ -98,7 +98,7 @@ impl Memory {
         }
     }
 
-    /// What is answered where `applied` is right.
+    /// The answer of the broken store, if `applied` is the right one.
     pub(super) fn made(
         &mut self,
         fault: Fault,

@@ -1,8 +1,8 @@
-//! What a store can do wrong, and the rule that must say so.
+//! The faults of a store, and the rule that must catch each.
 
 macro_rules! faults {
     ($($rule:literal: $($fault:ident,)*;)*) => {
-        /// What a store does wrong.
+        /// A fault of a store.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Fault {
             Nothing,
@@ -14,7 +14,7 @@ macro_rules! faults {
     };
 }
 
-// The seeded faults of the design that show themselves to a store's caller are among them: `DisarmsTheRunByAQuestion`,
+// The seeded faults of the design that a store's caller can see are among them: `DisarmsTheRunByAQuestion`,
 // `ResolvesUnderTheOldFence`, `CountsFencesPerRecord`, `NeedsAClaimToComplete`, `CompletesUnderAnyFence`.
 faults! {
     "each_transition_does_what_the_protocol_says": ForgetsAttempts, ResolvesWhatRuns,;

@@ -12,16 +12,16 @@ use fault::{CAUGHT, Fault};
 use futures_util::FutureExt as _;
 use records::Broken;
 use tower_idempotency::clock::{ManualClock, Timestamp};
-use tower_idempotency_conformance::store::{RULES, Subject, rule};
+use tower_idempotency_conformance::store::{RULES, StoreSubject, rule};
 
 const MOST: usize = 1_500;
 
 /// A store alone, or one of two processes that share their records. Then every claim and every release leaves a trace.
-fn subject(fault: Fault, is_alone: bool) -> Subject<Broken> {
+fn subject(fault: Fault, is_alone: bool) -> StoreSubject<Broken> {
     let clock = ManualClock::new(Timestamp::from_millis(1_790_000_000_000));
     let store = Broken::new(fault, clock.clone(), MOST);
     let disk = store.clone();
-    let subject = Subject::new(store.clone());
+    let subject = StoreSubject::new(store.clone());
     let subject = if is_alone { subject.most_records(MOST) } else { subject.another_process(store.another_process()) };
     subject.clock(move |by: Duration| clock.advance(by)).reopened_by(move || std::future::ready(disk.reopened()))
 }

@@ -34,7 +34,7 @@ pub(super) struct Broken {
     clock: ManualClock,
     is_closed: Arc<AtomicBool>,
     memory: Arc<Mutex<Memory>>,
-    /// The outcomes of what is under way together.
+    /// The outcomes of the steps that are under way together.
     batch: Arc<Mutex<Vec<Bytes>>>,
 }
 
@@ -106,7 +106,7 @@ impl Broken {
         at_once(self.inner.apply(id, transition))
     }
 
-    /// The step, as the fault has it.
+    /// The step, as the fault does it.
     fn act(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         let is_claim = transition.claim().is_some();
         if is_claim && self.is_closed() && self.fault != Fault::TakesClaimsWhenClosed {
@@ -141,7 +141,7 @@ impl Broken {
         self.fault == Fault::AnswersNothingWhenItRefuses && reply == Reply::Refused
     }
 
-    /// The step of a store that looks first, and then does what it should.
+    /// The step of a store that looks first, and then acts on what it saw.
     async fn look_and_act(self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         let before = self.there(id);
         yield_now().await;
@@ -174,7 +174,7 @@ impl Broken {
     }
 }
 
-/// The answer of the store below, which is there as soon as it is asked, however much this task has done already.
+/// The answer of the store below, which comes at once, however much this task has done already.
 fn at_once<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     unconstrained(answer).now_or_never().unwrap()
 }

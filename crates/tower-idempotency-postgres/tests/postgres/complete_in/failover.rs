@@ -4,7 +4,7 @@ use http::StatusCode;
 use tower_idempotency_postgres::tokio_postgres::Client;
 
 use super::process::{Process, TABLE, charge, handler};
-use crate::lab::{Lab, Server, client, own_server, until};
+use crate::lab::{Lab, PostgresServer, client, own_server, until};
 
 async fn rows(client: &Client, sql: &str, namespace: &str) -> i64 {
     client.query_one(sql, &[&namespace]).await.unwrap().get(0)
@@ -14,14 +14,14 @@ const CHARGES: &str = "SELECT count(*) FROM charge WHERE namespace = $1";
 const COMPLETED: &str = "SELECT count(*) FROM idempotency.record WHERE namespace = $1 AND kind = 3";
 
 /// The standby that takes over has neither the charge nor its record. The process that charged lives on, and puts back
-/// what has no transaction.
+/// the records without a transaction.
 // Seeded fault: it puts back the record of the charge too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failover_the_database_has_both_charge_and_record_or_neither() {
     let Some(mut primary) = own_server("a failover that loses a transaction", &[]) else { return };
     let lab = Lab::new(&primary.url()).await;
     lab.client.batch_execute(TABLE).await.unwrap();
-    let standby = Server::standby_of(primary.address()).unwrap();
+    let standby = PostgresServer::standby_of(primary.address()).unwrap();
     let hosts = format!("{},{}", primary.address(), standby.address());
     let url = format!("postgres://postgres@{hosts}/postgres?target_session_attrs=read-write");
     let both = Lab { url, ..Lab::new(&primary.url()).await };

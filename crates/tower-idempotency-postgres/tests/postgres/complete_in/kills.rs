@@ -51,7 +51,7 @@ async fn exactly_once_while_the_server_is_killed_under_load() {
         .collect();
     let runs = || processes.iter().map(Process::runs).sum::<usize>();
     for _ in 0..3 {
-        // Under load: some transactions are under way, whichever.
+        // Under load, some transactions are under way.
         let before = runs();
         for _ in 0..1_000 {
             if runs() > before {

@@ -12,7 +12,7 @@ use tower_idempotency_postgres::tokio_postgres::{Client, Error};
 use super::process::{CHARGE, Handler, Process, TABLE, answer, charge, charges, handler};
 use crate::lab::{Lab, own_server};
 
-/// What a transaction does: `CHARGE` and `RECORD` are statements of this handler.
+/// The statements of a transaction: `CHARGE` and `RECORD` are those of this handler.
 type Statements = &'static [&'static str];
 
 const ACCEPTED: [(&str, Statements); 15] = [
@@ -45,7 +45,7 @@ const ACCEPTED: [(&str, Statements); 15] = [
     ("as one message", &["BEGIN; CHARGE; RECORD; COMMIT"]),
 ];
 
-/// Each ends within the savepoint or the block. As sqlx and diesel name them.
+/// Transactions whose record is within a savepoint or a block, with the names that sqlx and diesel give.
 const REFUSED: [(&str, Statements); 7] = [
     ("in a savepoint", &["BEGIN", "CHARGE", "SAVEPOINT s", "RECORD"]),
     ("in sqlx's nested transaction", &["BEGIN", "CHARGE", "SAVEPOINT _sqlx_savepoint_1", "RECORD"]),
@@ -122,7 +122,7 @@ async fn a_record_in_the_outermost_transaction_is_written_wherever_savepoints_ar
     let lab = Lab::new(&server.url()).await;
     lab.client.batch_execute(TABLE).await.unwrap();
     let process = Process::new(&lab).await;
-    // What is kept outside of its row, and can't be compressed.
+    // A value that is kept outside of its row, and can't be compressed.
     let mut large = String::new();
     let mut dice = Dice::new(1);
     for _ in 0..10_000 {

@@ -63,7 +63,7 @@ async fn a_transaction_that_stays_open_leaves_its_client_in_doubt_until_it_ends(
         Ok("left open".to_owned())
     });
     for _ in 0..2 {
-        // No retry learns anything else, and none runs.
+        // No retry gets another answer, and none runs.
         let (status, body, _) = process.send("k", &opens).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
         assert!(body.contains("outcome-unknown"), "{body}");

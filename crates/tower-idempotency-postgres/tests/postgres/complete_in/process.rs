@@ -22,10 +22,10 @@ use tower_idempotency_postgres::tokio_postgres::Client;
 
 use crate::lab::{Lab, builder, client, lab};
 
-/// What a handler says: an answer, or that it has done nothing.
+/// The result of a handler: an answer, or the report that it has done nothing.
 pub(crate) type Said = Result<String, String>;
 
-/// What a handler of these tests does.
+/// A handler of these tests.
 pub(crate) type Handler = Arc<dyn Fn(IdempotencyContext, Process) -> BoxFuture<'static, Said> + Send + Sync>;
 
 /// A process: its store, and a connection of the application's own.

@@ -49,7 +49,7 @@ impl Late {
         })
     }
 
-    /// Lets it go on, and waits for how it ends.
+    /// Lets it go on, waits for its end, and returns it.
     async fn end(&self) -> String {
         self.gate.admit(1);
         until("the late transaction's end", async || self.end.lock().unwrap().is_some()).await;

@@ -12,7 +12,7 @@ use crate::lab::{id, own_server};
 
 const SECRET: &str = "s3cr3t";
 
-/// Runs one operation. Says whether it was replayed.
+/// Runs one operation. Returns whether it was replayed.
 async fn is_replayed(store: &PostgresStore) -> bool {
     let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from_static(b"done")) };
     let consumer = Once::new(store.clone());
@@ -38,7 +38,7 @@ async fn stores_of_one_url_share_their_keys_once_the_table_is_there() {
     other.close().await.unwrap();
 }
 
-/// Migrates by the URL, too.
+/// The URL works for the migration, too.
 #[tokio::test]
 async fn a_url_names_the_namespace() {
     let Some(server) = own_server("that a URL names the namespace", &[]) else { return };
@@ -58,6 +58,12 @@ async fn a_url_names_the_namespace() {
         let store = connect(&url(query)).await.unwrap();
         assert_eq!(is_replayed(&store).await, expected, "{query}");
     }
+    // A name may look like the parameter, and a password may have a question mark.
+    assert!(!is_replayed(&connect(&url("?namespace=namespace=orders")).await.unwrap()).await);
+    let address = server.address();
+    let (host, port) = (address.ip(), address.port());
+    let pairs = format!("host={host} port={port} user=postgres dbname=postgres password=a?namespace=");
+    assert!(is_replayed(&connect(&pairs).await.unwrap()).await, "the default namespace");
     for query in ["?namespace=", "?namespace=a&namespace=b", "?namespace=%FF", "?name=a"] {
         let error = connect(&url(query)).await.unwrap_err();
         let migrated = migrate(&url(query)).await.unwrap_err();

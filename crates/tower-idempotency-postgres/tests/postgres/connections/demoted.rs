@@ -1,4 +1,4 @@
-//! A server that is started again and takes no writes, as an old primary does whose place another has taken.
+//! A server that is started again and takes no writes, like an old primary that another one has replaced.
 
 use tower_idempotency::internals::{Claim, ClaimPolicy, Completion, Hold, Origin, Records as _, RunResult, Transition};
 use tower_idempotency::store::StoreError;

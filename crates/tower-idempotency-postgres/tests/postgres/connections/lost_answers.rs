@@ -64,7 +64,8 @@ async fn trap_98_a_commit_that_was_not_answered_is_found_by_sending_it_again() {
     assert_eq!(found.token, write.token);
     let client = crate::lab::client(&lab.url).await;
     let (answer, ()) = tokio::join!(lab.backend.put(Clocks::default(), std::slice::from_ref(&write)), async {
-        // Sending it again is a write, and waits as the first did. Cancelled, the wait ends, and the server says done.
+        // The second send is a write, and waits as the first did. Once cancelled, the wait ends, and the server reports
+        // the write as done.
         until_waiting(&client, "SyncRep").await;
         let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         client.batch_execute(cancel).await.unwrap();
@@ -193,6 +194,6 @@ async fn a_server_that_stands_still_is_given_up_and_found_again() {
     .await;
     assert!(answer.is_err(), "the server does not answer");
     server.resume();
-    // The row is busy while the server does what was sent first.
+    // The row is busy while the server does the first write.
     until("the outcome", async || is_done(lab.put(write.clone()).await.as_ref(), &write)).await;
 }

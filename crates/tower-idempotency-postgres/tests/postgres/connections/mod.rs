@@ -1,4 +1,4 @@
-//! Connections, poolers and links, and what is lost on them.
+//! Connections, poolers and links, and the calls that are lost on them.
 
 pub(crate) mod connect;
 pub(crate) mod demoted;

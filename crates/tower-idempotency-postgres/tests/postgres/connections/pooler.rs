@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use tempfile::TempDir;
 use testkit::skipped;
 use tower_idempotency::store::shared::{Backend as _, Kind, Write};
-use tower_idempotency_conformance::backend::Subject;
+use tower_idempotency_conformance::backend::BackendSubject;
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 
 use crate::lab::{Lab, address, builder, claim, id, lab, own_server, put, until};
@@ -37,7 +37,7 @@ struct Pooler {
 }
 
 impl Pooler {
-    /// A pooler before the server at this address. An error says what is missing to start one.
+    /// Starts a pooler before the server at this address. The error names the part that is missing.
     fn start(server: SocketAddr, settings: &str) -> Result<Self, String> {
         // Debian has it where only root looks.
         let found = |program: &&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
@@ -106,12 +106,12 @@ fn shared_pooler(lab: &Lab, promise: &str) -> Option<&'static Pooler> {
         .ok()
 }
 
-async fn subject() -> Option<Subject<PostgresBackend>> {
+async fn subject() -> Option<BackendSubject<PostgresBackend>> {
     let promise = "the contract behind a pooler";
     let lab = lab(promise).await?;
     let url = shared_pooler(&lab, promise)?.url();
     let open = async |namespace: &str| builder(&url, namespace).behind_pooler().open().await.unwrap();
-    let subject = Subject::new(open(&lab.namespace).await).another_process(open(&lab.namespace).await);
+    let subject = BackendSubject::new(open(&lab.namespace).await).another_process(open(&lab.namespace).await);
     Some(subject.another_namespace(open(&format!("{}-another", lab.namespace)).await))
 }
 

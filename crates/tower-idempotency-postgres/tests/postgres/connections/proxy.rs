@@ -1,4 +1,4 @@
-//! A way to the server on which puts are held back.
+//! A connection to the server on which puts are held back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ impl Fate for Holding {
     async fn read(&self, way: Way, bytes: &[u8]) -> Pass {
         if way == Way::Request && bytes.windows(4).any(|word| word == b"put_") {
             self.waiting.fetch_add(1, Ordering::SeqCst);
-            // An error: the proxy is gone.
+            // An error means that the proxy is gone.
             let _ = self.is_held.clone().wait_for(|is_held| !is_held).await;
             self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
@@ -39,7 +39,7 @@ impl Fate for Holding {
 }
 
 impl Proxy {
-    /// A way to the server of `url`.
+    /// A proxy to the server of `url`.
     pub(crate) async fn to(url: &str) -> Self {
         let (is_held, held) = watch::channel(false);
         let waiting: Arc<AtomicUsize> = Arc::default();
@@ -52,7 +52,7 @@ impl Proxy {
         self.way.url()
     }
 
-    /// From now on no put arrives, until what this returns is called.
+    /// Holds back all puts from now on, until the returned function is called.
     pub(crate) fn hold(&self) -> impl FnOnce() + Send + use<> {
         let is_held = self.is_held.clone();
         is_held.send_replace(true);
@@ -61,7 +61,7 @@ impl Proxy {
         }
     }
 
-    /// Returns how many puts are held back.
+    /// Returns the number of puts that are held back.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }

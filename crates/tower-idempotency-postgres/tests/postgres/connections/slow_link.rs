@@ -41,7 +41,7 @@ impl Lane {
     }
 }
 
-/// A connection. Those that have something to say take turns.
+/// A connection. Connections with bytes to send take turns.
 struct Slow {
     there: Arc<Lane>,
     back: Arc<Lane>,
@@ -80,7 +80,7 @@ impl Throttle {
     }
 }
 
-/// Runs operation `number`, whose outcome has so many bytes.
+/// Runs operation `number`, whose outcome has `size` bytes.
 async fn run(store: &PostgresStore, number: u64, size: usize) -> Result<Outcome, OnceError<std::io::Error>> {
     let effect = move |_| async move { Ok::<_, EffectError<std::io::Error>>(Bytes::from(vec![b'x'; size])) };
     let once = Once::new(store.clone()).on_in_flight(OnInFlight::Wait(Duration::from_secs(5)));

@@ -1,13 +1,13 @@
-//! Which write is done where, by itself and together with others.
+//! Writes that are done or not done over each row, alone and together with others.
 
 use std::time::Duration;
 
 use tower_idempotency::Fence;
 use tower_idempotency::store::shared::{
-    Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Write,
+    Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Write,
 };
 
-use crate::lab::{HOUR, Lab, claim, complete, id, is_done, lab, until};
+use crate::lab::{HOUR, Lab, claim, complete, id, is_done, lab};
 
 /// The first number for the rows of second writes.
 const ANOTHER: u64 = 1 << 32;
@@ -116,56 +116,6 @@ async fn trap_105_fences_are_kept_given_or_above_all_that_went_before() {
         let row = put(Write { fence: NewFence::Keep, ..claim(row.id) }).await;
         assert!(row.fence > Fence(1 << 50), "there is none to keep in an expired row");
     }
-}
-
-#[tokio::test]
-async fn stamps_are_kept_or_now_and_expiry_too() {
-    let Some(lab) = lab("which times a row has").await else { return };
-    for (alone, first) in [(true, 0), (false, 100)] {
-        let put = async |write: Write| put(&lab, alone, write).await.unwrap();
-        let row = put(claim(id(first))).await;
-        until("a millisecond", async || lab.backend.get(Clocks::default(), &[]).await.unwrap().now > row.began).await;
-        let kept = Write { since: Stamp::Keep, expires: NewExpiry::Keep, ..complete(row.id, row.token) };
-        let kept = put(kept).await;
-        assert_eq!((kept.began, kept.since, kept.expires), (row.began, row.since, row.expires));
-        let write = Write {
-            began: Stamp::Now,
-            expires: NewExpiry::In(Duration::from_millis(61_500)),
-            ..complete(row.id, kept.token)
-        };
-        let now = put(write.clone()).await;
-        assert!(now.began > row.began && now.began == now.since);
-        assert_eq!(now.expires, now.since.plus(Duration::from_millis(61_500)));
-        until("a millisecond", async || lab.backend.get(Clocks::default(), &[]).await.unwrap().now > now.since).await;
-        let again = put(write).await;
-        assert_eq!((again.began, again.since), (now.began, now.since), "sent again, it began when it began");
-        assert!(again.expires > now.expires, "and is written anew");
-    }
-}
-
-#[tokio::test]
-async fn what_is_read_is_what_was_written_bit_by_bit() {
-    let Some(lab) = lab("what is read").await else { return };
-    let state: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
-    let write = Write { state: state.clone().into(), kind: Kind::Other(-3), ..claim(id(1)) };
-    let small = Write { state: bytes::Bytes::new(), ..claim(id(2)) };
-    let answer = lab.backend.put(Clocks::default(), &[write, small]).await.unwrap();
-    assert_eq!(answer.rows[0].as_ref().unwrap().state, state);
-    let read = lab.backend.get(Clocks::default(), &[id(2), id(3), id(1)]).await.unwrap();
-    assert_eq!((&read.rows[2], &read.rows[0], &read.rows[1]), (&answer.rows[0], &answer.rows[1], &None));
-    assert_eq!(read.server, answer.server);
-    assert!(read.now >= answer.now);
-}
-
-#[tokio::test]
-async fn two_namespaces_never_meet() {
-    let Some(one) = lab("that namespaces never meet").await else { return };
-    let other = Lab::new(&one.url).await;
-    let row = one.put(claim(id(1))).await.unwrap();
-    assert_eq!(other.get(id(1)).await, None);
-    let second = claim(id(1));
-    assert!(is_done(other.put(second.clone()).await.as_ref(), &second));
-    assert_eq!(one.get(id(1)).await, Some(row));
 }
 
 #[tokio::test]

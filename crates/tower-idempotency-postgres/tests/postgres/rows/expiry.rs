@@ -7,7 +7,7 @@ use tower_idempotency::store::shared::{Backend as _, Clocks, NewExpiry, Write};
 
 use crate::lab::{Lab, claim, id, lab};
 
-/// Lets a row have expired so many seconds ago.
+/// Lets a row have expired `seconds` seconds ago.
 async fn expired_for(lab: &Lab, number: u64, seconds: u64) {
     lab.sql(&format!(
         "UPDATE idempotency.record SET expires = clock_timestamp() - interval '{seconds} s' \
@@ -91,7 +91,7 @@ async fn trap_96_fences_never_shrink_while_rows_expire_and_are_swept() {
 
 /// The statements of a block of the guide for operators.
 fn statements(block: usize) -> Vec<String> {
-    let rest = include_str!("../../../../../docs/shared.md").split("```sql\n").nth(1 + block).unwrap();
+    let rest = include_str!("../../../../../docs/running/shared.md").split("```sql\n").nth(1 + block).unwrap();
     let (block, _) = rest.split_once("```").unwrap();
     let lines = block.lines().filter(|line| !line.starts_with("--"));
     lines.collect::<Vec<_>>().join("\n").split(';').map(|sql| sql.trim().to_owned()).collect()

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::app::App;
 use crate::lab::{Lab, own_server, until};
 
-/// What a full disk, or no memory, makes of outcomes.
+/// A trigger that refuses outcomes as a full disk does, or a lack of memory.
 const FULL: &str = "
     CREATE FUNCTION is_full() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN RAISE 'no room' USING ERRCODE = 'WHY'; END $$;

@@ -1,4 +1,4 @@
-//! A table that is full takes no new keys, and everything else.
+//! A full table, which takes no new keys and all other writes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ async fn app(lab: &Lab, limits: impl Fn(PostgresBackendBuilder) -> PostgresBacke
     (App { layer, runs: Arc::default(), gate: Gate::default() }, store)
 }
 
-/// Has the database count, and the store look at it. The store does so every 30 seconds by itself.
+/// Lets the database count, and the store read the counts. The store does so every 30 seconds by itself.
 async fn until_full(lab: &Lab, store: &PostgresStore, limit: Option<&str>) {
     until("the limit", async || {
         lab.client.batch_execute("VACUUM ANALYZE idempotency.record").await.unwrap();
@@ -59,7 +59,7 @@ async fn a_table_with_as_many_rows_as_it_may_have_refuses_new_keys_and_nothing_e
     until_full(&lab, &store, Some("max_records")).await;
     assert!(is_full(&one, "new").await);
     assert_eq!(one.send("done").await, (StatusCode::OK, "run 0".to_owned(), true));
-    // Elsewhere too, where nothing of it is in memory.
+    // This holds in another process too, which has none of it in memory.
     let (another, _) = app(&lab, |builder| builder.max_records(10)).await;
     assert_eq!(another.send("done").await, (StatusCode::OK, "run 0".to_owned(), true));
     assert!(is_full(&another, "new").await);

@@ -1,4 +1,4 @@
-//! Locks and transaction ids: who waits for whom, and who never does.
+//! Locks and transaction ids: the calls that wait for each other, and those that never wait.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ async fn batches_lock_in_the_order_of_the_ids_whatever_the_order_of_the_writes()
         let [up, down] = [[low, middle, high], [high, middle, low]].map(|ids| ids.map(claim));
         let (one, two, ()) =
             tokio::join!(lab.backend.put(Clocks::default(), &up), another.put(Clocks::default(), &down), async {
-                // Or they have given up already: the machine is slow.
+                // On a slow machine they may have given up already.
                 let both = until("both wait", async || watch.query_one(waiting, &[]).await.unwrap().get(0));
                 let _ = tokio::time::timeout(Duration::from_millis(800), both).await;
                 lab.sql("ROLLBACK").await;

@@ -1,8 +1,7 @@
-//! What a call does to rows.
+//! The effects of a call on rows.
 
 pub(crate) mod compare_and_set;
 pub(crate) mod expiry;
 pub(crate) mod full;
 pub(crate) mod limits;
-pub(crate) mod list;
 pub(crate) mod locks;

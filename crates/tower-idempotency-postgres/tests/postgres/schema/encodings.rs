@@ -1,12 +1,12 @@
 //! Databases of other encodings than UTF-8.
 
-use tower_idempotency_conformance::backend::{Subject, all};
+use tower_idempotency_conformance::backend::{BackendSubject, all};
 use tower_idempotency_postgres::PostgresError;
 
-use crate::lab::{Lab, Server, builder, claim, client, id, own_server};
+use crate::lab::{Lab, PostgresServer, builder, claim, client, id, own_server};
 
 /// A database with an encoding of its own, and its URL.
-async fn database(server: &Server, encoding: &str) -> String {
+async fn database(server: &PostgresServer, encoding: &str) -> String {
     let name = encoding.to_lowercase();
     let sql = format!("CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
     client(&server.url()).await.batch_execute(&sql).await.unwrap();
@@ -24,7 +24,7 @@ async fn keeps_the_contract(encoding: &str, namespace: &str) {
     all(async || {
         let open = async |namespace: &str| builder(&url, namespace).open().await.unwrap();
         let another = open(&format!("{namespace}-another")).await;
-        Subject::new(open(namespace).await).another_process(open(namespace).await).another_namespace(another)
+        BackendSubject::new(open(namespace).await).another_process(open(namespace).await).another_namespace(another)
     })
     .await;
 }
@@ -44,7 +44,7 @@ async fn an_euc_jp_database_keeps_the_contract() {
     keeps_the_contract("EUC_JP", "\u{65e5}\u{672c}").await;
 }
 
-/// Nothing that is tried again helps.
+/// Another try would not help.
 #[tokio::test]
 async fn a_namespace_for_which_the_database_has_no_letters_is_refused_at_once() {
     let Some(server) = own_server("a namespace that can't be written", &[]) else { return };
@@ -58,7 +58,7 @@ async fn a_namespace_for_which_the_database_has_no_letters_is_refused_at_once() 
     assert!(lab.put(claim(id(1))).await.is_some());
 }
 
-/// What migrates by hand may send it to a database of any encoding.
+/// A migration by hand may send the schema to a database of any encoding.
 #[test]
 fn the_schema_is_ascii() {
     assert!(include_str!("../../../src/schema.sql").is_ascii());

@@ -1,10 +1,10 @@
-//! The table, and how it gets there.
+//! The table, and the migrations that create it.
 
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 
 use crate::lab::{Lab, claim, client, id, own_server, until};
 
-/// By which migrations wait for each other, as in `schema.rs`.
+/// The lock by which migrations wait for each other, as in `schema.rs`.
 const MIGRATIONS: i64 = 0x1d3a_7c05_92be_64f1;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -37,7 +37,7 @@ async fn many_processes_may_migrate_at_once() {
     );
     PostgresBackend::from_url(&url).unwrap().migrate().await.unwrap();
     assert!(lab.get(id(1)).await.is_some(), "what was there stays");
-    // A later release's: it has all that this one needs.
+    // The version of a later release: it has all that this one needs.
     lab.sql("INSERT INTO idempotency.version VALUES (99)").await;
     PostgresBackend::from_url(&url).unwrap().open().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! The table, the rights on it, and how it is opened.
+//! The table, the rights on it, and its opening.
 
 pub(crate) mod encodings;
 pub(crate) mod migrate;

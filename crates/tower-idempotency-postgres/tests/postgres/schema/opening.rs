@@ -54,7 +54,7 @@ async fn each_connection_of_an_opening_is_tried_again() {
     assert_eq!(backend.get(Clocks::default(), &[id(1)]).await.unwrap().rows, [row]);
 }
 
-/// As a machine whose power has failed, or whose database hangs: a connection is accepted, or is not even refused.
+/// The machine's power has failed, or its database hangs: a connection is accepted, or is not even refused.
 #[tokio::test]
 async fn a_host_that_does_not_answer_keeps_no_other_from_being_tried() {
     let Some(server) = own_server("that each host is tried", &[]) else { return };
@@ -88,7 +88,7 @@ async fn a_standby_is_never_read() {
     assert_eq!(lab.get(id(1)).await, row);
 }
 
-/// Each is the operator's to put right: another try would end like the first.
+/// The operator has to correct each of them: another try would end like the first.
 #[tokio::test]
 async fn a_refusal_that_is_final_is_told_at_once() {
     let Some(server) = own_server("that a final refusal is told at once", &[]) else { return };
@@ -108,7 +108,7 @@ async fn a_refusal_that_is_final_is_told_at_once() {
     };
     until("the new rules", async || open(url("barred")).await.is_err()).await;
     for (url, why) in [
-        (format!("{}?sslmode=require", lab.url), "server does not support TLS; give a TLS configuration"),
+        (format!("{}?sslmode=require", lab.url), "server does not support TLS; the URL's `sslmode`"),
         (format!("{}?channel_binding=require", url("shy:right")), "authentication error"),
         (url("shy:wrong"), "28P01"),
         (url("shy"), "password missing"),

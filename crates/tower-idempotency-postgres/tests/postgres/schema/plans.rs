@@ -1,11 +1,10 @@
-//! A call reads the rows that it is about, and no others, however the table grows.
+//! The plans of calls: a call reads its own rows, and no others, however the table grows.
 
 use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 
 use crate::lab::{Lab, claim, client, complete, id, own_server, until};
 
-/// The planner believes of a new table that it is small, and keeps the plans that it makes then. Nothing may come of
-/// it.
+/// The planner takes a new table for small, and keeps the plans that it makes then. This must have no effect.
 #[tokio::test]
 async fn rows_are_found_by_their_key_while_a_new_table_grows() {
     grows("that puts find their rows by their key", "").await;

@@ -1,4 +1,4 @@
-//! What a role may do with the table is found out at opening.
+//! The rights of a role on the table, which are checked at opening.
 
 use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency_postgres::{PostgresBackend, PostgresError, PostgresStore, TransactionRecord};
@@ -31,7 +31,7 @@ async fn opens_as(lab: &Lab, role: &str, number: u64) {
     PostgresStore::open(backend).await.unwrap();
 }
 
-/// What an error says is to be run.
+/// The statements that an error names to be run.
 fn grants(error: &PostgresError) -> String {
     let PostgresError::Refused { reason } = error else { panic!("{error:?}") };
     reason.split_once("Run: ").unwrap_or_else(|| panic!("{reason}")).1.to_owned()
@@ -134,7 +134,7 @@ async fn opening_leaves_nothing_in_the_table_and_waits_for_one_that_is_locked() 
     opening.await.unwrap().unwrap();
 }
 
-/// The application's role, where it is another than the store's.
+/// The application has another role than the store.
 #[tokio::test]
 async fn a_role_that_only_completes_in_its_transactions_needs_no_right_to_insert() {
     let Some(server) = own_server("the rights of a role that only completes", &[]) else { return };
@@ -146,7 +146,7 @@ async fn a_role_that_only_completes_in_its_transactions_needs_no_right_to_insert
     )
     .await;
     let app = client(&lab.url.replace("postgres@", "app@")).await;
-    // Of no run: it is looked for.
+    // The state belongs to no run, so the function looks for it.
     let completed = app.execute("SELECT idempotency.record_run_1($1)", &[&[0_u8; 76].as_slice()]).await;
     assert_eq!(completed.unwrap_err().code().unwrap().code(), TransactionRecord::SUPERSEDED);
 }

@@ -22,7 +22,7 @@ async fn trap_104_a_role_s_settings_change_nothing_of_what_a_put_promises() {
     let write = claim(id(1));
     let row = odd.put(Clocks::default(), std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
     assert!(is_done(row.as_ref(), &write));
-    // A commit waits for standbys only where it is not off: so it is seen to be on.
+    // A commit waits for standbys only if the setting is not off. The wait shows that it is on.
     ask_for_a_standby(&lab.client, &lab.url).await;
     let outcome = complete(id(1), write.token);
     for writes in [vec![outcome.clone()], vec![outcome.clone(), claim(id(2))]] {
@@ -36,7 +36,8 @@ async fn trap_104_a_role_s_settings_change_nothing_of_what_a_put_promises() {
     assert_eq!(odd.delete_expired(Clocks::default(), 10).await.unwrap(), 0);
 }
 
-/// The server says only by a warning that it did not wait. Behind a pooler, the role decides which warnings are sent.
+/// The server reports only by a warning that it did not wait. Behind a pooler, the role decides which warnings are
+/// sent.
 #[tokio::test]
 async fn a_role_that_wants_no_warnings_hears_of_a_commit_without_its_standby() {
     let Some(server) = own_server("that a role without warnings hears of them", &[]) else { return };
@@ -54,7 +55,7 @@ async fn a_role_that_wants_no_warnings_hears_of_a_commit_without_its_standby() {
     }
 }
 
-/// As behind a pooler in transaction mode: nothing prepared, nothing set for the connection.
+/// Behind a pooler in transaction mode, no statement is prepared, and no setting is made for the connection.
 #[tokio::test]
 async fn without_prepared_statements_all_is_the_same() {
     let Some(server) = own_server("that nothing has to be prepared", &[]) else { return };
@@ -69,7 +70,7 @@ async fn without_prepared_statements_all_is_the_same() {
     assert_eq!(pooled.get(Clocks::default(), &[id(1), id(2)]).await.unwrap().rows, rows);
     let prepared = lab.client.query_one("SELECT count(*) FROM pg_prepared_statements", &[]).await.unwrap();
     assert_eq!(prepared.get::<_, i64>(0), 1, "this one's own");
-    // What can't be set for the connection is refused aloud.
+    // A setting that can't be made for the connection is refused with an error.
     lab.sql("ALTER ROLE postgres SET default_transaction_isolation = 'serializable'").await;
     let strict = builder(&lab.url, &lab.namespace).behind_pooler().open().await.unwrap();
     let error = strict.put(Clocks::default(), &[claim(id(3))]).await.unwrap_err();

@@ -1,0 +1,4 @@
+//! The rules.
+
+pub(super) mod ends;
+pub(super) mod rows;
