@@ -1,4 +1,4 @@
-//! Effect and record in one transaction, so exactly once: `cargo run --example atomic`.
+//! Commits effect and record in one transaction, so exactly once: `cargo run --example atomic`.
 //!
 //! The balance is kept in a tree of the store's own database. A crash leaves the payment and its record, or neither.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
@@ -23,7 +23,7 @@ struct Bank {
     balances: sled::Tree,
 }
 
-/// Takes one coin. What the closure returns is recorded, and is the answer.
+/// Takes one coin. The closure's return value is recorded, and is the answer.
 async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Committed, Response> {
     let take = |[balances]: [TransactionTree<'_>; 1]| {
         let coins = balances.get("ann")?.and_then(|coins| coins.first().copied()).unwrap_or(0);
@@ -33,7 +33,7 @@ async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Co
     };
     let committed = context.complete_in_trees(&bank.store, [&bank.balances], take).await;
     committed.map_err(|error| match error {
-        // An outcome: it is recorded, and a retry gets it too.
+        // This is an outcome: it is recorded, and a retry gets it too.
         CommitError::Aborted(reason) => (StatusCode::CONFLICT, reason).into_response(),
         // Under `Rerun`, 503 frees the key, so that a retry runs.
         error => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
@@ -45,13 +45,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
     let store = SledStore::open(directory.path())?;
     let balances = store.db()?.open_tree("balances")?;
-    // Not with sled's own `insert`: the store's thread does all the writing.
+    // sled's own `insert` would not do: the store's thread does all the writing.
     let seed = |[balances]: [TransactionTree<'_>; 1]| {
         balances.insert("ann", &[3])?;
         Ok::<_, Abort<Infallible>>(())
     };
     store.transaction([&balances], seed).await?;
-    // What left no record did not take place, so it may run again. A request without a key gets 400.
+    // A payment without a record did not take place, so it may run again. A request without a key gets 400.
     let layer = IdempotencyLayer::new(store.clone()).require_key(true).on_interrupted(OnInterrupted::Rerun);
     let bank = Bank { store, balances };
     let app: Router = Router::new().route("/payments", post(pay)).route_layer(layer).with_state(bank);

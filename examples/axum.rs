@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // `route_layer`, and not `layer`, which would also record the answer to an unknown path.
         .route_layer(IdempotencyLayer::new(store.clone()));
 
-    // In a server of your own: axum::serve(listener, app).await?
+    // `layer` instead of `route_layer` would also record the answer to an unknown path.
     for attempt in ["the first try", "its retry"] {
         let request = Request::post("/charges").header("idempotency-key", "order-17").body(Body::from("5 EUR"))?;
         let response = app.clone().oneshot(request).await?;

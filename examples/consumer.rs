@@ -1,7 +1,7 @@
 //! A message consumer without HTTP: `cargo run --example consumer`.
 //!
-//! A queue that gets no acknowledgement delivers again. The mail is sent once all the same, and the second delivery is
-//! given the first one's outcome.
+//! A queue that gets no acknowledgement delivers again. The mail is sent only once, and the second delivery gets the
+//! first one's outcome.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,9 +19,9 @@ struct Message {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // In earnest: SledStore::open("idempotency")?
+    // In production: SledStore::open("idempotency")?
     let once = Once::new(MemoryStore::new());
-    // Another consumer of the same messages over the same store has a name of its own.
+    // Another consumer of the same messages over the same store needs another name.
     let mailer = Scope::new("mailer")?;
     let message = Message { id: "message-17", text: "your order is on its way" };
     let other = Message { text: "another message", ..message };
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         match once.run(id, Fingerprint::of(delivery.text.as_bytes()), send).await {
             Ok(outcome) => {
                 println!("{}: {:?} (replayed: {})", delivery.id, outcome.bytes, outcome.replayed);
-                // Only now is the message acknowledged.
+                // The message is acknowledged only now.
             }
             // A producer has used one id for two messages. Nothing ran.
             Err(error @ OnceError::Mismatch(_)) => println!("{}: {error}", delivery.id),

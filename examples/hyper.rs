@@ -42,7 +42,7 @@ async fn main() -> Result<(), BoxError> {
         }
     });
 
-    // A client, which sends the same charge twice.
+    // This client sends the same charge twice.
     let stream = TcpStream::connect(address).await?;
     let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);

@@ -1,7 +1,7 @@
-//! A charge whose outcome was lost is found out instead of refused: `cargo run --example reconcile`.
+//! Reconciles a charge whose outcome was lost, instead of refusing its retry: `cargo run --example reconcile`.
 //!
-//! The first run charges at a provider and loses its answer. The provider knows whether the charge took place: the
-//! reconciler asks it by the key that the run derived for it. The retry is answered, and nothing is charged twice.
+//! The first run charges at a provider and loses its answer. The reconciler asks the provider, by the key that the run
+//! derived for it. The retry is answered, and nothing is charged twice.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::collections::HashMap;
@@ -18,10 +18,10 @@ use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, MemoryStore};
 
-/// How long the layer keeps an outcome.
-const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+/// The time that the layer keeps an outcome.
+const RETENTION: Duration = Duration::from_secs(86_400);
 
-/// A payment provider, which keeps a charge, and when it was made, under the key that it comes with.
+/// A payment provider, which keeps each charge and its time under the charge's key.
 #[derive(Clone, Default)]
 struct Provider(Arc<Mutex<HashMap<String, (String, SystemTime)>>>);
 
@@ -32,7 +32,7 @@ impl Provider {
         }
     }
 
-    /// With a real provider, a call over the network. It has three answers: a charge, no charge, or none at all.
+    /// Looks a charge up. The call of a real provider has three results: a charge, no charge, or no answer.
     async fn look_up(&self, key: String) -> Result<Option<(String, SystemTime)>, ()> {
         let charges = self.0.lock().map_err(drop)?;
         Ok(charges.get(&key).cloned())
@@ -46,10 +46,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reconciler = Reconciler::<Response>::new(move |run: InterruptedRun| {
         let asked = asked.clone();
         async move {
-            // Every record about which a reconciler is asked has one.
+            // Every record that a reconciler gets has one.
             let Some(key) = run.derived_key("charge") else { return Reconciled::StillUnknown };
             match asked.look_up(key).await {
-                // An earlier operation's: the same key and request, before the retention.
+                // This charge is an earlier operation's: the same key and request, before the retention.
                 Ok(Some((_, at))) if Timestamp::from(at).plus(RETENTION / 2) < run.began => Reconciled::StillUnknown,
                 Ok(Some((amount, _))) => Reconciled::Outcome(format!("charged {amount}").into_response()),
                 Ok(None) => Reconciled::RunAgain, // only because this provider cannot still be charging
@@ -60,7 +60,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let handler = post(async move |context: IdempotencyContext, amount: String| {
         provider.charge(context.derived_key("charge"), amount);
-        // The layer takes a 502 for an unknown outcome, unless its `classify` says otherwise.
+        // The layer takes a 502 for an unknown outcome, unless its `classify` decides otherwise.
         (StatusCode::BAD_GATEWAY, "the provider's answer was lost")
     });
     // Without this, the extractor `IdempotencyContext` would answer 500 to a request that has no key.

@@ -1,8 +1,8 @@
-//! The layer in a Tower stack without axum, among other layers: `cargo run --example tower`.
+//! Puts the layer into a Tower stack without axum, among other layers: `cargo run --example tower`.
 //!
 //! `.any_body()` lets every body type through, here those of tower-http's limit and compression. In a `ServiceBuilder`
-//! the first layer is the outermost: the answer is compressed after it was recorded, and each retry is compressed as
-//! its own client asks.
+//! the first layer is the outermost: the answer is recorded first and compressed after that, and each retry is
+//! compressed as its own client asks.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::convert::Infallible;

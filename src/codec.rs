@@ -27,22 +27,27 @@
 //! `cargo test --lib codec -- --ignored`.
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::key::RecordId;
 use crate::record::{Owner, Record, State};
 
+/// The format that this release writes: the first byte of a record.
 pub(crate) const VERSION: u8 = 1;
+/// The length of the checksum. It shows damage; it is no protection against a program that forges records.
 pub(crate) const CHECKSUM_BYTES: usize = 8;
 
-/// The longest outcome that is kept within its record, in bytes.
+/// The longest outcome that is kept within its record, in bytes. With the other fields the value stays below 4 KiB:
+/// sled keeps longer ones in files that it never syncs.
 pub(crate) const MAX_INLINE: usize = 3 * 1024;
 
-/// The form in which an outcome is stored in a record's bytes.
+/// The form in which an outcome is stored in a record's bytes. They have a variant's index, so the order of the
+/// variants stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Stored {
     /// The outcome's bytes are here.
-    Inline(#[serde(with = "serde_bytes")] Vec<u8>),
+    Inline(Bytes),
     /// The outcome's bytes are in chunks elsewhere.
     Chunked { length: u64, digest: [u8; 16] },
 }
@@ -51,7 +56,7 @@ impl Stored {
     /// Returns the form in which `outcome` is stored.
     pub(crate) fn of(outcome: &Bytes) -> Self {
         if outcome.len() <= MAX_INLINE {
-            Self::Inline(outcome.to_vec())
+            Self::Inline(outcome.clone())
         } else {
             Self::Chunked { length: outcome.len() as u64, digest: digest(outcome) }
         }
@@ -86,34 +91,49 @@ pub(crate) enum CodecError {
 
 /// Returns the bytes of `record`.
 pub(crate) fn encode(id: &RecordId, record: &Record<Stored>) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = Vec::with_capacity(record_bytes(record));
-    bytes.push(VERSION);
-    let mut bytes = postcard::to_extend(record, bytes).map_err(|_| CodecError::Content)?;
+    seal(id, VERSION, record, record_bytes(record))
+}
+
+/// Returns the bytes of `value`, about this many: a version, the value, and their checksum.
+pub(crate) fn seal(id: &RecordId, version: u8, value: &impl Serialize, about: usize) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::with_capacity(about);
+    bytes.push(version);
+    let mut bytes = postcard::to_extend(value, bytes).map_err(|_| CodecError::Content)?;
     let checksum = checksum(id.as_bytes(), &bytes);
     bytes.extend_from_slice(&checksum);
     Ok(bytes)
 }
 
+/// Returns the value that [`seal`] made the bytes of, with one of these versions.
+pub(crate) fn open<T: DeserializeOwned>(id: &RecordId, versions: &[u8], bytes: &[u8]) -> Result<T, CodecError> {
+    // A later release may write entirely different bytes after the first.
+    if let Some(version) = bytes.first().filter(|version| !versions.contains(version)) {
+        return Err(CodecError::Version(*version));
+    }
+    let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;
+    let (_, value) = content.split_first().ok_or(CodecError::Checksum)?;
+    if checksum(id.as_bytes(), content) != *sum {
+        return Err(CodecError::Checksum);
+    }
+    // Bytes after the value are no part of any format, so they are damage too.
+    let Ok((value, [])) = postcard::take_from_bytes(value) else { return Err(CodecError::Content) };
+    Ok(value)
+}
+
 /// Returns about how many bytes a record takes.
 fn record_bytes(record: &Record<Stored>) -> usize {
+    // The other fields take about this much. A wrong guess costs only an allocation.
     const HEAD: usize = 192;
     match &record.state {
         State::Completed { outcome: Stored::Inline(outcome), .. } => HEAD + outcome.len(),
+        // There is no outcome, or it is in chunks elsewhere.
         _ => HEAD,
     }
 }
 
 /// Returns the record that `bytes` encode.
 pub(crate) fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record<Stored>, CodecError> {
-    let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;
-    let (version, record) = content.split_first().ok_or(CodecError::Checksum)?;
-    if *version != VERSION {
-        return Err(CodecError::Version(*version));
-    }
-    if checksum(id.as_bytes(), content) != *sum {
-        return Err(CodecError::Checksum);
-    }
-    let Ok((record, [])) = postcard::take_from_bytes::<Record<Stored>>(record) else { return Err(CodecError::Content) };
+    let record: Record<Stored> = open(id, &[VERSION], bytes)?;
     // A record of an earlier boot number is marked as interrupted before it is read, so a running one belongs to this
     // process.
     let owner = if matches!(record.state, State::Running { .. }) { Owner::Here } else { Owner::None };
@@ -160,7 +180,7 @@ mod tests {
             ("running", running.clone()),
             ("described", Record { origin, ..running }),
             ("interrupted", record(interrupted(None))),
-            ("completed", record(State::Completed { outcome: Stored::Inline(b"answer".to_vec()) })),
+            ("completed", record(State::Completed { outcome: Stored::Inline("answer".into()) })),
             ("chunked", record(State::Completed { outcome: in_chunks })),
             ("consumed", record(State::Consumed { status: 200 })),
             ("answered", record(interrupted(Some(504)))),

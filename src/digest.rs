@@ -10,7 +10,7 @@ use blake3::Hasher;
 const GATHERED: usize = 64 * 1024;
 /// The number of bytes that the small parts of most requests take.
 const USUAL: usize = 512;
-/// The most bytes of a [`prefix`].
+/// The most bytes of a [`Prefix`]: a length of 64 bits, seven in each byte.
 const MAX_PREFIX: usize = 10;
 
 /// The purpose of a digest: the key of BLAKE3's keyed hash, so that no two purposes have a digest in common. The key is
@@ -25,10 +25,12 @@ pub(crate) fn purpose(context: &str) -> [u8; 32] {
 
 /// Returns the digest of all parts in a row.
 pub(crate) fn digest_of(purpose: &'static DigestKey, parts: &[&[u8]]) -> [u8; 32] {
+    // Short parts are put in a row on the stack and hashed in one step.
     let mut room = [0; USUAL];
     let mut length = 0;
     for part in parts {
         let Some(place) = room.get_mut(length..length + part.len()) else {
+            // The parts are too long for the room, so all of them are hashed one by one.
             let mut hasher = Hasher::new_keyed(purpose);
             for part in parts {
                 hasher.update(part);
@@ -76,8 +78,9 @@ impl Prefix {
 #[derive(Clone)]
 pub(crate) struct Digester {
     purpose: &'static [u8; 32],
+    /// The bytes that are not hashed yet. It is empty once `hasher` is there.
     gathered: Vec<u8>,
-    // `Some` once there are too many bytes to gather them.
+    /// `Some` once there are too many bytes to gather them.
     hasher: Option<Box<Hasher>>,
 }
 
@@ -102,6 +105,7 @@ impl Digester {
         self.update_beyond(part)
     }
 
+    /// Makes room for the part, or passes what was gathered and the part to the hasher.
     fn update_beyond(&mut self, part: &[u8]) -> &mut Self {
         if self.hasher.is_none() && self.gathered.len() + part.len() <= GATHERED {
             self.gathered.reserve(USUAL.max(part.len()));

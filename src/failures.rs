@@ -47,7 +47,7 @@
 //! # 3. Claiming
 //! | fault | what happens | test |
 //! |---|---|---|
-//! | message lost | the request is refused; nothing ran | `a_store_that_is_away_is_a_refusal_and_nothing_runs` |
+//! | message lost | the request is refused; nothing ran | `trap_56_a_store_that_is_away_refuses_before_the_handler` |
 //! | answer lost | the request is refused; nothing ran. The store may hold the claim, which then counts as an interrupted run, as after a restart. A store behind a network sends the claim again until it knows the answer | `a_claim_of_which_nobody_learns_whether_it_was_made_runs_nothing_and_is_not_mistaken_for_a_run`, `under_rerun_a_claim_of_which_nobody_learns_does_not_block_its_key` |
 //! | process killed | after the restart a durable claim is an interrupted run, even if no handler had started; without a durable claim the key is new | `a_server_that_is_killed_at_random_keeps_its_word` |
 //! | thread paused | the request is refused after 5 s. A claim that the store comes to later is not made; if the store had made it and only answered too late, it is given back | `trap_83_a_claim_to_which_the_store_comes_too_late_is_not_done`, `trap_68_a_claim_that_takes_too_long_is_given_back` |
@@ -55,7 +55,7 @@
 //! | disk error | the store is poisoned and the claim refused; nothing ran | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | no handler starts before its claim is durable, if the policy needs a durable claim | `what_was_said_before_a_power_cut_holds_after_it` |
 //! | store away | the claim is refused; while the store is behind, it is refused at once as `overloaded`. With `fail_open`, if the store is away and nothing is known of the key, the request runs unprotected and is counted, and its end is recorded when the store is back | `while_the_writer_is_behind_new_keys_are_refused_at_once`, `fail_open_opens_nothing_that_is_overloaded`, `fail_open_runs_unprotected_while_the_store_is_away`, `what_fail_open_has_run_is_recorded_once_the_store_works_again` |
-//! | clock jump | fences come from a counter, not from a clock | `a_fence_grows_whatever_was_released_swept_or_expired` |
+//! | clock jump | fences come from a counter, not from a clock | `trap_75_a_clock_that_was_set_back_across_a_restart_does_not_turn_time_back` |
 //! | duplicate | the duplicate waits at the slot and never claims | `trap_01_of_many_requests_at_once_one_runs` |
 //!
 //! # 4. A duplicate waits for the run
@@ -65,10 +65,10 @@
 //! | answer lost | the waiter's client retries; the run is not affected | `trap_07_a_waiter_that_gives_up_leaves_the_claim_alone` |
 //! | process killed | the same as for the run itself | `a_server_that_is_killed_at_random_keeps_its_word` |
 //! | thread paused | the waiter gets `in-flight` when its patience of 2 s is over | `a_duplicate_that_waited_two_seconds_is_told_in_flight` |
-//! | disk full | the waiter gets the same answer as the client whose request runs | `waiters_of_an_interrupted_run_are_told_outcome_unknown` |
-//! | disk error | the waiter gets the same answer as the client whose request runs | `waiters_of_an_interrupted_run_are_told_outcome_unknown` |
+//! | disk full | the waiter gets the same answer as the client whose request runs | `trap_73_waiters_of_a_run_without_an_outcome_do_not_run_one_after_the_other` |
+//! | disk error | the waiter gets the same answer as the client whose request runs | `trap_73_waiters_of_a_run_without_an_outcome_do_not_run_one_after_the_other` |
 //! | power cut | waiters are answered only with what is durable | `trap_71_no_duplicate_is_answered_before_the_record_is_durable` |
-//! | store away | waiters do not need the store | `fail_open_never_runs_beside_a_run_that_is_under_way` |
+//! | store away | waiters do not need the store | `trap_70_fail_open_opens_nothing_for_a_key_with_a_run_under_way` |
 //! | clock jump | patience is measured by the steady clock | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart` |
 //! | duplicate | at most 1,024 requests wait for one key, and 16,384 in all; any more get `in-flight` | `trap_08_at_most_1024_wait_for_one_run` |
 //!
@@ -89,8 +89,8 @@
 //! # 6. Recording the outcome
 //! | fault | what happens | test |
 //! |---|---|---|
-//! | message lost | the write is tried again; if it still fails, the client gets the real answer, which is counted as unrecorded and remembered in this process, within a bound, until its retention ends | `an_answer_that_could_not_be_recorded_is_given_and_remembered_until_a_restart`, `outcomes_that_cannot_be_recorded_are_bounded_and_nothing_runs_again`, `what_only_this_process_knows_ends_with_the_retention` |
-//! | answer lost | the write is sent again, and the store gives the same answer as the first time | `an_outcome_whose_acknowledgement_was_lost_is_recorded_once` |
+//! | message lost | the write is tried again; if it still fails, the client gets the real answer, which is counted as unrecorded and remembered in this process, within a bound, until its retention ends | `trap_14_where_recording_fails_the_real_answer_is_given_and_the_claim_kept`, `outcomes_that_cannot_be_recorded_are_bounded_and_nothing_runs_again`, `what_only_this_process_knows_ends_with_the_retention` |
+//! | answer lost | the write is sent again, and the store gives the same answer as the first time | `trap_09_an_outcome_whose_answer_was_lost_is_known_for_its_own` |
 //! | process killed | the record is there, or it is not; no client was answered; without a record the operation is interrupted | `trap_14_a_restart_before_the_record_was_written_refuses_and_never_reruns` |
 //! | thread paused | the answer waits, and so do all duplicates | `trap_71_no_duplicate_is_answered_before_the_record_is_durable` |
 //! | disk full | below `min_free_space` outcomes are still recorded as long as there is room; on a full disk the store is poisoned, and the client gets the real answer, which is unrecorded | `below_the_mark_no_answer_is_given_that_is_not_recorded`, `a_disk_that_fails_at_any_point_makes_nothing_false` |
@@ -138,7 +138,7 @@
 //! | disk full | reads need no space | `on_a_full_disk_nothing_false_is_said_and_with_room_again_all_is_there` |
 //! | disk error | the store is poisoned: the replay comes from its memory or is refused; the request never runs | `a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_it_is_opened_again` |
 //! | power cut | a damaged record is refused; the request never runs | `trap_59_an_outcome_with_a_part_missing_or_altered_is_refused` |
-//! | store away | the request is refused; `fail_open` never runs an operation that this process remembers | `fail_open_never_runs_what_this_process_remembers` |
+//! | store away | the request is refused; `fail_open` never runs an operation that this process remembers | `trap_70_fail_open_opens_nothing_for_a_key_with_a_run_under_way` |
 //! | clock jump | if the clock is set forward across a restart, the record expires early, and the request runs | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart` |
 //! | duplicate | every duplicate is a replay | `two_hundred_copies_that_wait_all_get_the_charge` |
 //!
@@ -146,7 +146,7 @@
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | without a new fence the request is refused, and the application is asked at the next retry | `a_question_that_the_store_fails_before_is_not_asked_and_a_later_retry_asks_it` |
-//! | answer lost | the question times out, and the outcome is still unknown | `trap_74_a_verdict_after_its_time_out_counts_for_nothing` |
+//! | answer lost | the question times out, and the outcome is still unknown | `trap_74_a_verdict_after_its_timeout_counts_for_nothing` |
 //! | process killed | the operation is still interrupted, and the application is asked again | `an_operation_whose_process_crashes_during_the_question_is_still_interrupted_and_asked_about_again` |
 //! | thread paused | a reply that comes too late counts for nothing | `trap_74_what_was_said_to_an_earlier_question_changes_nothing_once_another_is_open` |
 //! | disk full | the application's reply is not passed on, and it is asked again | `a_verdict_that_the_store_fails_to_record_is_told_to_nobody_and_asked_for_again` |
@@ -161,7 +161,7 @@
 //! |---|---|---|
 //! | message lost | the sweep sends no message, so nothing can be lost | *gap*: there is nothing to test |
 //! | answer lost | the sweep awaits no answer | *gap*: there is nothing to test |
-//! | process killed | whole steps were done, or none; the rest is swept later | `a_server_that_is_killed_at_random_keeps_its_word` |
+//! | process killed | whole steps were done, or none; the rest is swept later | `what_was_said_before_a_power_cut_holds_after_it` |
 //! | thread paused | an expired record counts as absent, swept or not | `trap_10_a_record_past_its_retention_never_answers_swept_or_not` |
 //! | disk full | the store is poisoned | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | disk error | the store is poisoned; a record that cannot be read is not deleted | `a_disk_that_fails_at_any_point_makes_nothing_false`, `a_sweep_whose_read_fails_deletes_nothing` |
@@ -187,7 +187,7 @@
 //! # 13. An operator settles an interrupted operation
 //! | fault | what happens | test |
 //! |---|---|---|
-//! | message lost | nothing was done; the operation is still listed | `an_interrupted_operation_is_listed_until_somebody_settles_it` |
+//! | message lost | nothing was done; the operation is still listed | `what_was_interrupted_is_settled_by_who_knows` |
 //! | answer lost | the request to the store is sent again and recognised as the same; or the key is refused until the store has answered | `settling_that_was_never_acknowledged_refuses_the_key_until_it_is` |
 //! | process killed | the operation is settled, or still listed | `what_was_said_before_a_power_cut_holds_after_it` |
 //! | thread paused | after 5 s the result is uncertain; the key is refused until the store has answered | `settling_that_the_store_does_not_answer_holds_nobody_up_for_long` |

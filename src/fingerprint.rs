@@ -33,6 +33,8 @@ const UNREADABLE: u8 = 0;
 /// The options digest of a fingerprint made without any option.
 const NO_OPTIONS: [u8; 8] = [0; 8];
 
+// The texts are part of the stored format: with other texts, no retry would match its record, and calls downstream
+// would get other keys.
 static OPERATION: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 operation v1"));
 static REQUEST: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 request v1"));
 static CREDENTIALS: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 credentials v1"));
@@ -40,13 +42,18 @@ static DERIVED_KEY: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026
 /// The credentials of a request that has none, in every record.
 static NO_CREDENTIALS: LazyLock<[u8; 32]> = LazyLock::new(|| Digester::new(&CREDENTIALS).finish());
 
-/// A request's digest, as stored with its outcome.
+/// A request's digest, as stored with its outcome. Stored bytes have the fields in this order, so the order stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint {
+    /// The version of the rules. Fingerprints of different versions are not compared.
     version: u8,
+    /// The digest of the layer's options that decide what is compared; zeros if there are none.
     options: [u8; 8],
+    /// The digest of all that must be the same in a retry, without the credentials.
     request: [u8; 32],
+    /// The part from which keys for downstream calls are derived.
     pub(crate) operation: Operation,
+    /// The digest of who asks; `None` under a scope, which is part of the record's id.
     credentials: Option<[u8; 32]>,
 }
 
@@ -141,10 +148,12 @@ impl Fingerprint {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct FingerprintBuilder {
+    /// The record's id. Only the digest of the credentials covers it.
     id: RecordId,
     operation: Digester,
-    // What must be the same in a retry besides the operation.
+    /// The other fields that must be the same in a retry.
     context: Digester,
+    /// The credentials; `None` if they are no part of the fingerprint.
     credentials: Option<Digester>,
     options: [u8; 8],
 }
@@ -181,7 +190,7 @@ impl FingerprintBuilder {
         self
     }
 
-    /// Says by which options it is made.
+    /// Sets the digest of the options by which it is made.
     #[cfg(feature = "server")]
     pub(crate) fn options(mut self, digest: [u8; 8]) -> Self {
         self.options = digest;
@@ -200,148 +209,5 @@ impl FingerprintBuilder {
             if credentials.is_empty() { *NO_CREDENTIALS } else { credentials.update(self.id.as_bytes()).finish() }
         });
         Fingerprint { version: VERSION, options: self.options, request, operation: Operation(operation), credentials }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::Key;
-
-    const ID: RecordId = RecordId::from_bytes([7; 32]);
-
-    fn request(body: &[u8]) -> FingerprintBuilder {
-        Fingerprint::builder(&ID).field("method", b"POST").field("body", body)
-    }
-
-    #[test]
-    fn fields_never_run_together() {
-        let of = |fields: &[(&str, &[u8])]| {
-            let builder = Fingerprint::builder(&ID);
-            fields.iter().fold(builder, |builder, (label, value)| builder.field(label, value)).finish()
-        };
-        let long = "a".repeat(300);
-        let lists: [&[(&str, &[u8])]; 7] = [
-            &[("a", b"bc")],
-            &[("ab", b"c")],
-            &[("a", b"b"), ("c", b"")],
-            &[("a", b""), ("b", b"c")],
-            &[("a", b"\x01b\x01c")],
-            &[(long.as_str(), b"b")],
-            &[(&long[..172], &[b'a'; 129])],
-        ];
-        for (number, one) in lists.iter().enumerate() {
-            for other in &lists[number + 1..] {
-                let (one, other) = (of(one), of(other));
-                assert_eq!(one.compare(&other), Match::Other, "{number}");
-                assert_ne!(one.operation, other.operation, "{number}");
-            }
-        }
-        // What is of the operation and what is not never run together either.
-        let context = Fingerprint::builder(&ID).context_field("a", b"b");
-        assert_ne!(context.clone().field("c", b"d").finish().request, of(&[("a", b"b"), ("c", b"d")]).request);
-        assert_ne!(context.finish().request, of(&[("a", b"b")]).request);
-    }
-
-    #[test]
-    fn credentials_are_compared_before_options_and_request() {
-        let recorded = request(b"1").credential("authorization", b"alice").finish();
-        let retried = request(b"1").credential("authorization", b"bob").finish();
-        let without = request(b"1").with_credentials().finish();
-        let another = request(b"2").credential("authorization", b"alice").finish();
-        let strangers = request(b"2").credential("authorization", b"bob").finish();
-        assert_eq!(recorded.compare(&recorded), Match::Same);
-        assert_eq!(recorded.compare(&another), Match::Other);
-        assert_eq!(recorded.compare(&Fingerprint { options: [1; 8], ..another }), Match::NotVerifiable);
-        for stranger in [retried, without, strangers, Fingerprint { options: [1; 8], ..strangers }] {
-            assert_eq!(recorded.compare(&stranger), Match::OtherCredentials);
-        }
-    }
-
-    #[test]
-    fn trap_31_another_version_of_the_rules_is_not_a_mismatch() {
-        let recorded = Fingerprint { version: VERSION + 1, ..request(b"1").finish() };
-        assert_eq!(recorded.compare(&request(b"1").finish()), Match::NotVerifiable);
-        assert_eq!(recorded.compare(&request(b"2").finish()), Match::NotVerifiable);
-    }
-
-    #[test]
-    fn recorded_without_credentials_is_compared_without_them() {
-        let recorded = request(b"1").finish();
-        assert_eq!(recorded.compare(&request(b"1").credential("cookie", b"x").finish()), Match::Same);
-        let with = request(b"1").credential("cookie", b"x").finish();
-        assert_eq!(with.compare(&recorded), Match::NotVerifiable);
-    }
-
-    #[test]
-    fn trap_33_a_digest_has_256_bits_of_blake3() {
-        // As another implementation of BLAKE3 gives it for the same bytes: neither truncated nor home-made, and the
-        // same in every release.
-        let digest = blake3::Hash::from_bytes(Fingerprint::of(b"m").request).to_hex();
-        assert_eq!(digest.as_str(), "a310ee11d32239f1ce7865fd5486db2312b87a78e9e7b4ca1e8c7b5cbdf08460");
-    }
-
-    /// The fingerprint of a request, and the derived key of its first step.
-    fn derived(key: &str, step: &str, change: impl FnOnce(FingerprintBuilder) -> FingerprintBuilder) -> String {
-        let id = RecordId::new(None, &Key::new(key).unwrap());
-        let builder = Fingerprint::builder(&id).field("method", b"POST").field("target", b"/charges");
-        change(builder).finish().operation.derived_key(&id, step)
-    }
-
-    // It is the same in every release: where a retry finds no record, the service downstream has only this.
-    #[test]
-    fn a_derived_key_is_128_bits_of_blake3_over_record_id_operation_and_step() {
-        // As another implementation of BLAKE3 gives it for the same bytes.
-        let charge = derived("k", "charge", |builder| builder.field("body", b"a"));
-        assert_eq!(charge, "45606d2885a0e0398df2db3ea962630a");
-        let id = RecordId::new(None, &Key::new("k").unwrap());
-        let of_message = Fingerprint::of(b"m").operation.derived_key(&id, "charge");
-        assert_eq!(of_message, "3cbce97d9638e08a99cee74c3ff419e6");
-    }
-
-    #[test]
-    fn a_derived_key_depends_on_the_operation_and_on_nothing_that_changes_between_attempts() {
-        let body = |builder: FingerprintBuilder| builder.field("body", b"a");
-        let charge = derived("k", "charge", body);
-        assert_eq!(charge.len(), 32);
-        let others = [
-            derived("k", "mail", body),
-            derived("other", "charge", body),
-            derived("k", "charge", |builder| builder.field("body", b"b")),
-            derived("k", "charge", |builder| builder.field("json", b"a")),
-            derived("k", "charge", |builder| body(builder.field("query", b"q"))),
-        ];
-        for (number, other) in others.iter().enumerate() {
-            assert_ne!(*other, charge, "{number}");
-        }
-        let same = [
-            derived("k", "charge", |builder| body(builder.context_field("host", b"pay.example"))),
-            derived("k", "charge", |builder| body(builder).credential("authorization", b"refreshed")),
-            derived("k", "charge", |builder| body(builder).with_credentials()),
-        ];
-        for (number, same) in same.iter().enumerate() {
-            assert_eq!(*same, charge, "{number}");
-        }
-        let later = Fingerprint { version: VERSION + 1, options: [9; 8], ..body(request(b"")).finish() };
-        assert_eq!(later.readable_operation(), Some(body(request(b"")).finish().operation));
-    }
-
-    #[test]
-    #[cfg(feature = "shared")]
-    fn of_a_record_that_cannot_be_read_no_derived_key_is_made_up() {
-        assert_eq!(Fingerprint::unverifiable().readable_operation(), None);
-    }
-
-    #[test]
-    fn equal_credentials_are_not_equal_bytes_in_two_records() {
-        let of = |id: u8| {
-            let builder = Fingerprint::builder(&RecordId::from_bytes([id; 32])).field("body", b"a");
-            builder.credential("authorization", b"Basic aHVudGVyMg==").finish()
-        };
-        let (one, other) = (of(1), of(2));
-        assert_eq!((one.request, one.operation), (other.request, other.operation));
-        assert_ne!(one.credentials, other.credentials);
-        assert_eq!(one.compare(&of(1)), Match::Same);
-        assert_eq!(one.compare(&other), Match::OtherCredentials);
     }
 }

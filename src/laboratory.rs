@@ -47,6 +47,7 @@ impl Protection {
 /// Returns whether a protection is broken in this process.
 #[cfg(idempotency_laboratory)]
 pub(crate) fn is_broken(protection: Protection) -> bool {
+    // The variable is read once, so a protection is broken for the whole life of the process.
     static BROKEN: std::sync::OnceLock<Option<std::ffi::OsString>> = std::sync::OnceLock::new();
     let broken = BROKEN.get_or_init(|| {
         let broken = std::env::var_os(SWITCH);
@@ -79,6 +80,7 @@ mod explore {
         pub spawn: fn(BoxFuture<'static, ()>),
     }
 
+    /// Set at most once. `point` and `spawn` then call the scheduler.
     pub(super) static SCHEDULER: OnceLock<Scheduler> = OnceLock::new();
 
     /// Lets a scheduler explore the interleavings of this process from now on.

@@ -38,10 +38,11 @@ mod within;
 pub mod test_util {
     #[doc(inline)]
     pub use crate::clock::ManualClock;
-    pub use crate::store::test::{Stall, StoreCall, TestStore};
+    pub use crate::store::test_store::{Stall, StoreCall, TestStore};
 }
 
-/// The version of sled whose trees [`SledStore`] hands out.
+/// The version of sled whose trees [`SledStore`] hands out. It is the engine inside this process, and no client of a
+/// database: an application that shares its trees needs exactly this version.
 #[cfg(feature = "sled")]
 pub use sled;
 
@@ -69,7 +70,7 @@ pub use key::{EmptyScope, Key, KeyError, RecordId, RecordIdError, Scope};
 pub use record::{Fence, Resolution};
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::answer::marks::{Keep, Release, Unknown};
+pub use server::answer::marks::{Keep, Release, Unsure};
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::answer::meaning::Meaning;

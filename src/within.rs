@@ -8,9 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+/// The time by which each party gives up before the party that waits for it.
 const SOONER: Duration = Duration::from_secs(5);
 
 /// The time in which the store must answer; after it, the requester gets `store-unavailable`, or the answer of its run
@@ -27,6 +29,12 @@ pub(crate) const COMMIT_ANSWERED_WITHIN: Duration = STORE_ANSWERS_WITHIN.saturat
 /// to try again.
 pub(crate) const END_RECORDED_WITHIN: Duration = COMMIT_ANSWERED_WITHIN.saturating_add(Duration::from_secs(20));
 
+/// Returns the pauses before something is tried again. Each is about twice the one before, with a random part, so that
+/// processes do not try at the same moment. There is no last one.
+pub(crate) fn pauses(first: Duration, longest: Duration) -> ExponentialBuilder {
+    ExponentialBuilder::default().with_min_delay(first).with_max_delay(longest).with_jitter().without_max_times()
+}
+
 pin_project_lite::pin_project! {
     /// A future that wraps another. Its output is that of the other, or `None` if that is not ready at the deadline. If
     /// the deadline is `None`, there is no limit.
@@ -41,6 +49,7 @@ pin_project_lite::pin_project! {
     }
 }
 
+/// Limits a future: it has to be ready by `deadline`.
 pub(crate) fn within<F: Future>(deadline: Option<Instant>, future: F) -> Within<F> {
     Within { future, deadline, timer: None }
 }
@@ -50,6 +59,7 @@ impl<F: Future> Future for Within<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        // An output that is there counts even after the deadline.
         if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Some(output));
         }

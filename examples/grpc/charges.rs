@@ -1,4 +1,5 @@
-//! `pay.Charges`, with one method, `Charge`: what `tonic-build` would make of a `.proto` file, by hand.
+//! `pay.Charges`, with one method, `Charge`. It is written by hand; `tonic-build` would generate it from a `.proto`
+//! file.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -25,7 +26,7 @@ pub(crate) struct Charges {
 }
 
 impl Charges {
-    /// The number of charges.
+    /// Returns the number of charges.
     pub(crate) fn effects(&self) -> usize {
         self.effects.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! A unary gRPC call and its retry, with tonic: `cargo run --example grpc`.
+//! Makes a unary gRPC call and its retry, with tonic: `cargo run --example grpc`.
 //!
 //! A server on a free port is called twice with one `idempotency-key`. The second answer has the number of the first
 //! charge, and `idempotent-replayed`.
@@ -6,7 +6,7 @@
 //! The layer goes where tonic's layers go, `Server::builder().layer(…)`, with `any_body()`, because tonic's body is a
 //! type of its own. A refused call gets a gRPC status. Every call is a POST, which is covered; the `idempotency-key`
 //! metadata is an HTTP header; `grpc-status` is a trailer, and is recorded and replayed; `te: trailers`, which gRPC
-//! clients send, is no part of what a request is. A server stream is recorded if it ends within `outcome_body_timeout`
+//! clients send, is no part of the fingerprint. A server stream is recorded if it ends within `outcome_body_timeout`
 //! and `max_response_body`; a longer one is passed on and not replayed.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let charges = Charges::default();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    // In earnest: SledStore::open("payments.db")?
+    // In production: SledStore::open("payments.db")?
     let layer = IdempotencyLayer::new(MemoryStore::new()).any_body();
     let server = Server::builder().layer(layer).add_service(charges.clone());
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));

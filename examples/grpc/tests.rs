@@ -1,4 +1,4 @@
-//! A retried unary call is replayed, its status included, over a socket.
+//! The tests of a retried unary call: it is replayed, its status included, over a socket.
 
 use std::net::SocketAddr;
 
@@ -75,7 +75,7 @@ async fn the_head_of_a_refused_call_has_the_status_200() {
     assert_eq!((refused.status.as_u16(), refused.header("grpc-status")), (200, Some("3")));
 }
 
-/// One call past tonic's client: the bytes and trailers as they are on the wire.
+/// Makes one call without tonic's client, and returns the bytes and trailers of the wire.
 async fn raw(address: SocketAddr) -> Answer {
     let call = Call::post(CHARGE, "\0\0\0\0\x055 EUR").header("content-type", "application/grpc");
     let call = call.header("te", "trailers").header("idempotency-key", "k");

@@ -12,58 +12,58 @@ use clap::{Parser, ValueEnum};
 // It has no `Debug`: a URL may hold a password.
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// Where to listen; port 0 takes any free one.
+    /// The address to listen on; port 0 takes any free one.
     #[arg(long, default_value = "127.0.0.1:4242")]
     pub(crate) listen: SocketAddr,
     /// The directory of this server's charges, and with `--store sled` of its idempotency records.
     ///
-    /// With `--atomic` and PostgreSQL, charges are in the database, and nothing is here.
+    /// With `--atomic` and PostgreSQL, charges are in the database, and this directory is not used.
     #[arg(long, default_value = "./payment-data")]
     pub(crate) data: PathBuf,
-    /// Where idempotency records are: `sled`, `sled:PATH`, `memory` or `postgres://USER@HOST/DATABASE`.
+    /// The place of the idempotency records: `sled`, `sled:PATH`, `memory` or `postgres://USER@HOST/DATABASE`.
     ///
-    /// Servers share a PostgreSQL database. `memory` forgets everything, charges
-    /// included, when the server ends.
+    /// Servers share a PostgreSQL database. `memory` forgets everything, charges included, when the server ends.
     #[arg(long, value_name = "URL", default_value = "sled")]
     pub(crate) store: Place,
     /// Makes no new directories: a server whose volume is not mounted then does not start, and forgets no key.
     #[arg(long)]
     pub(crate) existing: bool,
-    /// Starts with records that a damaged disk has lost, as the error says that names this batch.
+    /// Starts with records that a damaged disk has lost, as the error that names this batch says.
     #[arg(long, value_name = "BATCH")]
     pub(crate) accept_loss_after: Option<u64>,
-    /// How long this server counts as alive for those that share its database, if it is not heard of. Default: 30.
+    /// The time for which this server counts as alive without a sign of life, to those that share its database.
+    /// Default: 30.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) lease: Option<u64>,
-    /// The servers of one namespace share their keys; others in the same database don't. Default: `payments`.
+    /// The namespace. Its servers share their keys; others in the same database don't. Default: `payments`.
     #[arg(long)]
     pub(crate) namespace: Option<String>,
-    /// What a retry gets when the run before it was interrupted. Default: `refuse`; with `--atomic`, `rerun`.
+    /// The treatment of a retry after an interrupted run. Default: `refuse`; with `--atomic`, `rerun`.
     #[arg(long, value_enum)]
     pub(crate) on_interrupted: Option<Interrupted>,
     /// Writes a charge or refund that has a key, and the record of its answer, in one transaction.
     ///
     /// With `--store postgres://…`, the servers of a namespace then have one ledger, in the database. Give it to all of
-    /// them: what a server without it has left half done would run again.
+    /// them: an operation that a server without it has left half done would run again.
     #[arg(long)]
     pub(crate) atomic: bool,
-    /// How long an answer is replayed, in seconds.
+    /// The time for which an answer is replayed, in seconds.
     #[arg(long, default_value = "86400")]
     pub(crate) retention: u64,
-    /// What a duplicate gets while the first still runs: `reject` or `wait:SECONDS`.
+    /// The treatment of a duplicate while the first still runs: `reject` or `wait:SECONDS`.
     #[arg(long, default_value = "wait:2")]
     pub(crate) on_in_flight: InFlight,
 }
 
-/// Where records are.
+/// The place of the records.
 #[derive(Clone)]
 pub(crate) enum Place {
-    /// In the directory of the charges.
+    /// The directory of the charges.
     Sled,
     SledAt(PathBuf),
     Memory,
     Postgres(String),
-    /// Not understood. The error does not repeat it, because it may be a URL with a password.
+    /// A value that is not understood. The error does not repeat it, because it may be a URL with a password.
     Unknown,
 }
 
@@ -78,7 +78,7 @@ impl FromStr for Place {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        // As `AnyStore::connect` has them; the server needs more of a store than that returns.
+        // These forms are those of `AnyStore::connect`; the server needs more of a store than that returns.
         Ok(match text.split_once(':').unwrap_or((text, "")) {
             ("sled", "") => Self::Sled,
             ("sled", path) if !path.starts_with("//") => Self::SledAt(path.into()),
@@ -91,11 +91,11 @@ impl FromStr for Place {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Interrupted {
-    /// 409, until an operator settles it.
+    /// Answers 409, until an operator settles the operation.
     Refuse,
-    /// It runs again.
+    /// Runs the operation again.
     Rerun,
-    /// The ledger is asked.
+    /// Asks the ledger.
     Reconcile,
 }
 

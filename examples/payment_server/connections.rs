@@ -1,7 +1,7 @@
-//! Connections: accepted, bounded in time, and ended before the store is closed.
+//! Connections: they are accepted, bounded in time, and ended before the store is closed.
 //!
-//! A client that stalls, in the middle of a head or with nothing to say, holds its connection. While the server
-//! runs, such a one is closed after a while; when the server stops, after [`PATIENCE`].
+//! A client that stalls, in the middle of a head or between requests, holds its connection. While the server runs, such
+//! a connection is closed after a while; when the server stops, after [`PATIENCE`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,29 +20,29 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-/// How long a connection's first request may take to come, a request's head, and the next request on an HTTP/1.1
+/// The time that a connection's first request may take to come, a request's head, and the next request on an HTTP/1.1
 /// connection.
 const HEAD: Duration = Duration::from_secs(10);
-/// The most that hyper reads ahead on an HTTP/1.1 connection. The layer bounds what it has taken of bodies, and not
-/// that; hyper's default is 400 KiB.
+/// The most bytes that hyper reads ahead on an HTTP/1.1 connection. The layer bounds the bytes that it has taken of
+/// bodies, and not these; hyper's default is 400 KiB.
 const MOST_BUFFERED: usize = 64 * 1024;
 /// The most connections at a time. Others wait until one has ended.
 const MOST: usize = 8_192;
 /// The interval of pings to an HTTP/2 client, and the longest time until its answer.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// How long connections go on, when the server stops, that no run holds.
+/// The time for which connections without a run go on when the server stops.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long an answer may take to be sent when its run has ended.
+/// The time that an answer may take to be sent after its run has ended.
 const SENT_WITHIN: Duration = Duration::from_millis(500);
 
-/// Those that are open.
+/// The open connections.
 pub(crate) struct Connections {
     open: JoinSet<()>,
     graceful: GracefulShutdown,
 }
 
-/// Serves `app` until `stop`; gives the connections that are open then.
+/// Serves `app` until `stop`, and returns the connections that are open then.
 pub(crate) async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output = ()>) -> Connections {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MOST_BUFFERED);
@@ -62,8 +62,8 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, stop: impl Future<
     }
 }
 
-/// No connection could be accepted: the client's is gone, or there are too many files open, which takes a moment to
-/// change.
+/// Handles a connection that could not be accepted. If the client has gone, this does nothing. If too many files are
+/// open, this logs it and waits, because that takes a moment to change.
 async fn refused(error: &io::Error) {
     if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         tracing::error!(%error, "accepting a connection failed");
@@ -73,7 +73,7 @@ async fn refused(error: &io::Error) {
 
 impl Connections {
     fn add(&mut self, builder: &Builder<TokioExecutor>, stream: TcpStream, peer: SocketAddr, app: Router) {
-        // An answer is one small write: there is nothing to wait for.
+        // An answer is one small write, so it is sent without a delay.
         let _ = stream.set_nodelay(true);
         let begun = Arc::new(Notify::new());
         let begins = Arc::clone(&begun);
@@ -90,7 +90,7 @@ impl Connections {
                 ended = &mut connection => ended,
                 first = timeout(HEAD, begun.notified()) => match first {
                     Ok(()) => connection.await,
-                    // hyper has no timeout for what comes before it knows which HTTP it is.
+                    // hyper has no timeout for the bytes that come before it knows the version of HTTP.
                     Err(_) => return,
                 },
             };
@@ -100,8 +100,8 @@ impl Connections {
         });
     }
 
-    /// Lets each finish what is under way. Those that stall are cut; and when no run is left, which `idle` says,
-    /// all are.
+    /// Lets each connection finish the request under way. Those that stall are cut, and once `idle` says that no run is
+    /// left, all are.
     pub(crate) async fn end<T>(self, idle: impl Future<Output = T>) {
         let Self { mut open, graceful } = self;
         let cut = async {
@@ -113,7 +113,7 @@ impl Connections {
             () = graceful.shutdown() => {}
             () = cut => tracing::warn!(connections = open.len(), "connections that stand still are cut"),
         }
-        // What a connection holds, such as the store, is let go before this returns.
+        // Connections release the values that they hold, such as the store, before this returns.
         open.shutdown().await;
     }
 }

@@ -1,11 +1,11 @@
-//! Whether what the ledger has under the key of an interrupted run is what that run has done.
+//! The decision whether a charge or refund under the key of an interrupted run was made by that run.
 //!
-//! The same key and the same request, sent again after the retention, are another operation with the same derived key:
-//! its run must not be answered with the charge of the first one. That charge is older by at least the retention. What
-//! is older by less than half of it is the run's own: the clocks of the ledger and of the records may differ, and a run
-//! that `fail_open` let go ahead may be claimed only later.
+//! A client may send the same key and request again after the retention. That is another operation with the same
+//! derived key, and its run must not be answered with the charge of the first one. That charge is older than the run by
+//! at least the retention. A charge that is older by less than half of it is the run's own: the clocks of the ledger
+//! and of the records may differ, and a run that `fail_open` let go ahead may be claimed only later.
 
-/// What was charged or refunded, and when, in seconds since 1970.
+/// A charge or refund: the sum, and the time in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moved<'a> {
     pub(crate) amount: u64,
@@ -13,18 +13,18 @@ pub(crate) struct Moved<'a> {
     pub(crate) created: u64,
 }
 
-/// What is found under the key of a run.
+/// The evidence under the key of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// The run has done this.
+    /// The run has made this charge or refund.
     OfThisRun,
-    /// It was done before the operation began.
+    /// It was made before the operation began.
     OfAnEarlierOperation,
-    /// It is not the sum that was noted when the key was derived.
+    /// Its sum is not the one that was noted when the key was derived.
     AnotherSum,
 }
 
-/// Compares what is found with what was noted under the key, amount and currency, and with the time at which the
+/// Compares the amount and currency with the sum that was noted under the key, and the time with that at which the
 /// operation began. The retention is in seconds.
 pub(crate) fn found(moved: Moved<'_>, noted: Option<(u64, &str)>, began: u64, retention: u64) -> Found {
     if moved.created.saturating_add(retention / 2) < began {
@@ -49,13 +49,14 @@ mod tests {
         let noted = Some((1_000, "eur"));
         assert_eq!(found(CHARGE, noted, BEGAN, DAY), Found::OfThisRun);
         assert_eq!(found(CHARGE, None, BEGAN, DAY), Found::OfThisRun);
-        // The clocks differ by hours, or the run was claimed late; and it may have charged long after it began.
+        // The clocks may differ by hours, the run may have been claimed late, and it may have charged long after it
+        // began.
         for created in [BEGAN - DAY / 2, BEGAN + DAY] {
             assert_eq!(found(Moved { created, ..CHARGE }, noted, BEGAN, DAY), Found::OfThisRun);
         }
     }
 
-    // The same key and the same request, after the retention.
+    // The client sent the same key and request again, after the retention.
     #[test]
     fn a_charge_from_before_the_operation_began_is_no_answer() {
         for created in [0, BEGAN - DAY, BEGAN - DAY / 2 - 1] {

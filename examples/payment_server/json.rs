@@ -5,7 +5,7 @@ use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 
-/// An answer 200.
+/// Returns an answer 200.
 pub(crate) fn json(answer: &impl Serialize) -> Result<Response<Bytes>, serde_json::Error> {
     let mut response = Response::new(serde_json::to_vec(answer)?.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -8,17 +8,17 @@
 //!     [--store sled|sled:PATH|memory|postgres://USER@HOST/DATABASE] [--lease SECONDS] [--namespace NAME]
 //! ```
 //!
-//! It prints where it listens, and two lines to try. What to look at:
+//! It prints its address, and two lines to try. Its behaviour:
 //!
 //! 1. The same charge sent twice with one `Idempotency-Key`: the second answer has the same `id`, and
 //!    `idempotent-replayed: true`. `GET /v1/charges` lists one charge.
 //! 2. The same key with another amount: 422, and nothing is charged. After `amount=abc`, which gets 400, the key is
 //!    free: the same key with `amount=1000` charges.
-//! 3. What can go wrong, by `source`: `tok_visa` charges; `tok_chargeDeclined` is declined (402); `tok_slow` takes two
-//!    seconds; `tok_error` charges and answers 500; `tok_unavailable` answers 503 before charging, so that a retry
-//!    runs; `tok_panic` charges and panics; `tok_crash` charges and ends the process with code 70.
+//! 3. The faults by `source`: `tok_visa` charges; `tok_chargeDeclined` is declined (402); `tok_slow` takes two seconds;
+//!    `tok_error` charges and answers 500; `tok_unavailable` answers 503 before charging, so that a retry runs;
+//!    `tok_panic` charges and panics; `tok_crash` charges and ends the process with code 70.
 //! 4. After `tok_crash`, start it again and retry: 409 `outcome-unknown`. Only you can find out whether the charge took
-//!    place. See what is open, look it up in `GET /v1/charges`, and settle it, one way or the other:
+//!    place. List the open operations, look the charge up in `GET /v1/charges`, and settle it, one way or the other:
 //!
 //! ```text
 //! curl http://127.0.0.1:4242/admin/interrupted
@@ -30,10 +30,10 @@
 //! 200). Both are open to this machine alone.
 //!
 //! 5. The same with `--on-interrupted reconcile`: the server looks the charge up in its own ledger, by the key that it
-//!    derived for it, and answers the retry with it. What was not charged runs again. At the start it does so for all
-//!    that the last process left.
+//!    derived for it, and answers the retry with it. An operation that charged nothing runs again. At the start the
+//!    server does so for all operations that the last process left.
 //! 6. The same with `--atomic`: charge and record are one transaction, so the retry after `tok_crash` is answered with
-//!    the one charge. What left no record did not take place, so the default is `rerun`.
+//!    the one charge. An operation without a record did not take place, so the default is `rerun`.
 //!
 //! 7. Several servers over one database, each with a `--data` of its own:
 //!
@@ -44,21 +44,21 @@
 //! ```
 //!
 //! A charge sent to one of them is replayed by the other, if both are called by one name (`-H 'Host: pay.example'`).
-//! When a server dies, the others say `in-flight` until its session is over, 17/12 of its `--lease`; then
+//! When a server dies, the others answer `in-flight` until its session is over, 17/12 of its `--lease`; then
 //! `--on-interrupted` decides.
 //! Each has a ledger of its own: `GET /v1/charges` of all of them shows all effects, a refund goes to the server of its
 //! charge, and under `reconcile` what a server does not find in its ledger stays unknown: another may have charged it.
 //! `GET /admin/disputed` lists charges that ended after their key had been taken over or freed.
 //!
 //! 8. The same with `--atomic` for all of them: the ledger is the table `payment_server.charge` in that database, and
-//!    charge and record are one transaction. A server may die wherever it is: the other runs the charge if it did not
+//!    charge and record are one transaction. A server may die at any point: the other runs the charge if it did not
 //!    take place, and answers with it if it did. Any of them lists and refunds all charges. `--data` is not used.
 //!
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
 //! Each answer repeats the request's `Idempotency-Key`, and has a `Request-Id` of its own, a replay too.
-//! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes what is under way, cuts
-//! connections that stall, and exits with 0. `GET /healthz` says whether it can do its work.
-//! `RUST_LOG=payment_server=debug` shows how the layer is set.
+//! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes the requests under way,
+//! cuts connections that stall, and exits with 0. `GET /healthz` says whether the server can do its work.
+//! `RUST_LOG=payment_server=debug` shows the settings of the layer.
 
 mod api;
 mod args;
@@ -82,10 +82,10 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main]
 async fn main() {
     let args = args::Args::parse();
-    // sled says much, and at trace all that it stores.
+    // sled logs much, and at trace all that it stores.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));
     let ansi = std::io::stderr().is_terminal();
-    // A line that can't be written is no reason to stop or to wait: a pipe without a reader is full after a while.
+    // A line that can't be written must not stop or delay the server: a pipe without a reader is full after a while.
     let (lines, written) = tracing_appender::non_blocking(std::io::stderr());
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(ansi);
     lines.log_internal_errors(false).init();
@@ -97,11 +97,11 @@ async fn main() {
         }
     };
     drop(written);
-    // At once: a thread that waits for a broken disk would keep the runtime from ending.
+    // The process exits at once: a thread that waits for a broken disk would keep the runtime from ending.
     std::process::exit(code)
 }
 
-/// An error and what caused it.
+/// Returns an error and its causes as one text.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! By which names client and operator speak of an answer. Stripe's clients read both headers.
+//! The headers by which client and operator name an answer. Stripe's clients read both.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -10,8 +10,8 @@ use crate::ledger::random;
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// Repeats the request's `Idempotency-Key`, and gives each answer a `Request-Id` of its own. It is outside the
-/// layer, so that rejections have both, and a replay has the id of its own request and not that of the first.
+/// Repeats the request's `Idempotency-Key`, and gives each answer a `Request-Id` of its own. This is outside the layer,
+/// so that rejections have both, and a replay has the id of its own request and not that of the first.
 pub(crate) async fn name(request: Request, next: Next) -> Response {
     let key = request.headers().get(KEY).cloned();
     let mut answer = next.run(request).await;
@@ -25,7 +25,7 @@ pub(crate) async fn name(request: Request, next: Next) -> Response {
 }
 
 fn fresh_id() -> Option<HeaderValue> {
-    // An answer is not withheld because it has no name.
+    // Without random numbers, the answer is sent without a `Request-Id`.
     let number = random().ok()?;
     HeaderValue::try_from(format!("req_{:032x}", u128::from_be_bytes(number))).ok()
 }

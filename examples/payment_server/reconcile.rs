@@ -1,5 +1,5 @@
-//! `--on-interrupted reconcile`: what the ledger knows of an interrupted operation, by the key that it was given
-//! for its charge or refund. What is found is compared first (`evidence.rs`).
+//! `--on-interrupted reconcile`: the reconciler looks an interrupted operation up in the ledger, by the key that it
+//! derived for its charge or refund. It compares its find with the run first (`evidence.rs`).
 
 use std::sync::Arc;
 
@@ -15,14 +15,15 @@ use crate::evidence::{Found, Moved, found};
 use crate::json::json;
 use crate::ledger::{Entry, Intent, Ledger, LedgerError, Noted, Refund};
 
-/// `are_ledgers_apart`: other servers have the same records, and ledgers of their own. The retention is in seconds.
+/// Returns the reconciler. With `are_ledgers_apart`, other servers have the same records, and ledgers of their own. The
+/// retention is in seconds.
 pub(crate) fn reconciler(ledger: Arc<Ledger>, are_ledgers_apart: bool, retention: u64) -> Reconciler<Response> {
     Reconciler::new(move |run| {
         let ledger = Arc::clone(&ledger);
         async move {
             match look_up(&ledger, &run, retention).await {
                 Ok(Some(answer)) => Reconciled::Outcome(answer.map(Body::from)),
-                // It may be in the ledger of the server that ran it.
+                // The charge may be in the ledger of the server that ran the operation.
                 Ok(None) if are_ledgers_apart => Reconciled::StillUnknown,
                 // A charge that is not in the ledger did not take place. If the ledger is on this disk, the process
                 // that was about to write it is gone. If it is a table, only the next run can write to it.
@@ -63,8 +64,8 @@ async fn look_up(
     Ok(None)
 }
 
-/// Returns whether the run has done this, or another one before the operation began. It is an error if the sum is not
-/// the one that was noted: someone has to look at that.
+/// Returns whether the run has made this charge or refund; otherwise another run made it before the operation began. It
+/// is an error if the sum is not the one that was noted: an operator must look at that.
 fn is_of_run(moved: Moved<'_>, noted: Option<&Noted>, began: u64, retention: u64) -> Result<bool, LedgerError> {
     match found(moved, noted.map(|noted| (noted.amount, noted.currency.as_str())), began, retention) {
         Found::OfThisRun => Ok(true),

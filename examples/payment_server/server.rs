@@ -1,4 +1,4 @@
-//! The server's life: open, listen, serve, drain, close.
+//! The stages of the server: open, listen, serve, drain, close.
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -20,7 +20,7 @@ use crate::{connections, stores};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// How long runs have to finish. With the ten seconds that closing may take it is less than the 30 that Kubernetes
+/// The time that runs have to finish. With the ten seconds that closing may take it is less than the 30 that Kubernetes
 /// waits.
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let draining = tokio::spawn(async move { refusing.drain(DEADLINE).await });
     let drained = draining.map(Result::unwrap_or_default).shared();
     connections.end(drained.clone()).await;
-    // A run may outlive its connection.
+    // A run may go on after the end of its connection.
     let left = drained.await;
     if !left.is_complete() {
         let Drained { runs, unrecorded, .. } = left;
@@ -53,12 +53,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             "not all was recorded in time; these keys will be refused after the next start"
         );
     }
-    // Its reconciler holds the ledger's trees, and closing waits for all that was lent.
+    // The layer's reconciler holds the ledger's trees, and closing waits for all of the store's handles.
     drop(layer);
-    // Where the two are one, the second has nothing to do.
+    // If the two are one, the second close has nothing to do.
     for closed in [records.close().await, database.close().await] {
         if let Err(error) = closed {
-            // What was answered is durable all the same.
+            // Every acknowledged answer is durable even if closing fails.
             tracing::warn!("{}", crate::chain(&error));
         }
     }
@@ -67,7 +67,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What an operator wants to know at the start.
+/// Logs the settings and the state that an operator wants to know at the start.
 async fn report(layer: &IdempotencyLayer<AnyStore>) {
     tracing::debug!(?layer, "as it is set");
     match layer.interrupted(admin::LISTED).await.map(|interrupted| interrupted.len()) {
@@ -77,7 +77,8 @@ async fn report(layer: &IdempotencyLayer<AnyStore>) {
     }
 }
 
-/// Settles what the last process left, without waiting for its clients. Nothing under another policy than `reconcile`.
+/// Settles the operations that the last process left, without waiting for their clients. Does nothing under another
+/// policy than `reconcile`.
 async fn reconcile(layer: &IdempotencyLayer<AnyStore>) {
     match layer.reconcile_all().await {
         Ok(sum) if sum == Reconciliation::default() => {}
@@ -88,14 +89,14 @@ async fn reconcile(layer: &IdempotencyLayer<AnyStore>) {
     }
 }
 
-/// Says where the server listens, and what to try.
+/// Prints the server's address, and two lines to try.
 fn announce(address: SocketAddr) {
     let charge = format!(
         "curl -i http://{address}/v1/charges -H 'Idempotency-Key: try-1' \
          -d amount=1000 -d currency=eur -d source=tok_visa"
     );
     let again = "# again: the same charge, and idempotent-replayed: true";
-    // Errors: a server that can't print serves all the same.
+    // This ignores errors: a server that can't print still serves.
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "listening on http://{address}\n{charge}\n{charge}  {again}");
     let _ = stdout.flush();

@@ -1,4 +1,4 @@
-//! `--store postgres://…`: records in a database that several servers share. (Feature `postgres`.)
+//! `--store postgres://…`: the store of records in a database that several servers share. (Feature `postgres`.)
 
 use std::error::Error;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use crate::args::Args;
 
 const NAMESPACE: &str = "payments";
 const LEASE: Duration = Duration::from_secs(30);
-/// How long the database may take to answer. With a short lease it is less, so that the lease can be renewed in time.
+/// The time that the database may take to answer. With a short lease it is less, so that the lease can be renewed in
+/// time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn open(url: &str, args: &Args) -> Result<PostgresStore, Box<dyn Error + Send + Sync>> {
@@ -28,12 +29,12 @@ pub(crate) async fn open(url: &str, args: &Args) -> Result<PostgresStore, Box<dy
     Ok(store.open(database.open().await?).await?)
 }
 
-/// Whose servers share their keys, and with `--atomic` their charges.
+/// Returns the namespace. Its servers share their keys, and with `--atomic` their charges.
 pub(crate) fn namespace(args: &Args) -> &str {
     args.namespace.as_deref().unwrap_or(NAMESPACE)
 }
 
-/// The operators' routes that only this store has.
+/// Returns the operators' routes that only this store has.
 pub(crate) fn admin(store: PostgresStore) -> Router {
     Router::new().route("/admin/disputed", get(disputed)).with_state(store)
 }

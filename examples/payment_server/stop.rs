@@ -1,4 +1,4 @@
-//! When to stop: Ctrl-C, or SIGTERM.
+//! The signals that stop the server: Ctrl-C, or SIGTERM.
 
 use std::io;
 
@@ -10,7 +10,7 @@ pub(crate) struct Stop {
 
 #[cfg(unix)]
 impl Stop {
-    /// From here on the signals no longer end the process.
+    /// Listens for the signals. From here on they no longer end the process.
     pub(crate) fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })

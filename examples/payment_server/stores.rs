@@ -17,11 +17,11 @@ type Failure = Box<dyn Error + Send + Sync>;
 pub(crate) struct Stores {
     pub(crate) records: AnyStore,
     pub(crate) ledger: Ledger,
-    /// Whose database the ledger is in. It may be that of the records.
+    /// The store whose database holds the ledger. It may be that of the records.
     pub(crate) database: AnyStore,
-    /// What operators are shown of this store alone.
+    /// The operators' routes for this store alone.
     pub(crate) admin: Router,
-    // Goes with it.
+    // The directory is removed with the value.
     pub(crate) directory: Option<TempDir>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
         }
         Place::SledAt(path) => apart(AnyStore::new(sled(args, path)?), sled(args, &args.data)?),
         Place::Memory => {
-            // Nothing outlives the process, the ledger neither.
+            // No data outlives the process, not even the ledger.
             let directory = tempfile::tempdir()?;
             let stores = apart(AnyStore::new(MemoryStore::new()), SledStore::open(directory.path())?)?;
             Ok(Stores { directory: Some(directory), ..stores })
@@ -57,7 +57,7 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
     }
 }
 
-/// A store in a directory of this server's.
+/// Opens a store in a directory of this server's.
 fn sled(args: &Args, path: &Path) -> Result<SledStore, OpenError> {
     let builder = SledStore::builder().create(!args.existing);
     match args.accept_loss_after {
@@ -66,7 +66,7 @@ fn sled(args: &Args, path: &Path) -> Result<SledStore, OpenError> {
     }
 }
 
-/// These records, and a ledger elsewhere.
+/// Returns these records, with a ledger in another store.
 fn apart(records: AnyStore, database: SledStore) -> Result<Stores, Failure> {
     let ledger = Ledger::trees(database.clone(), false)?;
     Ok(Stores { records, ledger, database: AnyStore::new(database), admin: Router::new(), directory: None })
@@ -80,7 +80,7 @@ async fn postgres(url: &str, args: &Args) -> Result<Stores, Failure> {
         let database = records.clone();
         return Ok(Stores { records, ledger, database, admin, directory: None });
     }
-    // The charges are this server's own: those of all servers can be counted.
+    // Each server has charges of its own, so that the effects of all servers can be counted.
     let stores = apart(records, sled(args, &args.data)?)?;
     Ok(Stores { admin, ..stores })
 }

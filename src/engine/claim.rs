@@ -39,8 +39,10 @@ impl<St: Store> Engine<St> {
         if let Some(fence) = again {
             match Box::pin(self.reclaim(presented, fence, ReclaimReason::Verdict, deadline)).await {
                 Ok(Some(acquired)) => return Ok(acquired),
+                // The record has expired, so the operation is claimed as a new one.
                 Ok(None) => {}
                 Err(refusal) => {
+                    // The run does not begin, so other processes may ask the application again.
                     self.ask_no_more(presented.id, fence).await;
                     return Err(refusal);
                 }
@@ -54,33 +56,38 @@ impl<St: Store> Engine<St> {
             let wish = self.wish(presented, deadline);
             let may_repeat = wish.may_repeat;
             let claimed = self.store.apply(presented.id, Transition::Claim(wish)).await;
-            let Applied { reply, record } = claimed.map_err(|error| self.refusal(presented, &error))?;
+            // `log_and_refuse` logs the fault and returns the requester's answer.
+            let Applied { reply, record } = claimed.map_err(|error| self.log_and_refuse(presented, &error))?;
+            // The claim was refused because of a record that has expired since: it is sent again.
             let Some(record) = record else { continue };
             if reply == Reply::Taken {
                 let rerun = if may_repeat { Rerun::Maybe } else { Rerun::No };
                 return Ok(Acquired::Run(hold(presented, &record), rerun, record.fingerprint));
             }
+            // `Run::fails_open` reads this: an operation with a record does not run unprotected.
             known.store(true, Ordering::Relaxed);
-            if let Some(acquired) = Box::pin(self.held(presented, record, deadline)).await? {
+            if let Some(acquired) = Box::pin(self.take_over_if_interrupted(presented, record, deadline)).await? {
                 return Ok(acquired);
             }
         }
+        // The record has vanished each time. The client retries later.
         Err(Refusal::Unavailable)
     }
 
     /// Answers from the record while the process is shutting down. No run begins.
     async fn find(&self, presented: &Presented) -> Result<Acquired, Refusal> {
         match self.store.load(presented.id).await {
-            // If the record needs a step, the next process will take it.
+            // If the record needs a step, the next process takes it.
             Ok(Some(record)) if self.is_answered_by(presented, &record) => Ok(Acquired::Found(Box::new(record))),
-            Err(error @ StoreError::Corrupt { .. }) => Err(self.refusal(presented, &error)),
+            Err(error @ StoreError::Corrupt { .. }) => Err(self.log_and_refuse(presented, &error)),
+            // There is no record, or it needs a step, or the store is away.
             Ok(_) | Err(_) => Err(Refusal::ShuttingDown),
         }
     }
 
     /// Takes over the record's operation if it was interrupted and the policy says so. Returns `None` if the record
     /// vanished meanwhile.
-    async fn held(
+    async fn take_over_if_interrupted(
         &self,
         presented: &Presented,
         record: Record,
@@ -93,14 +100,16 @@ impl<St: Store> Engine<St> {
                 // The claim may come from a layer with another policy.
                 let interrupt = self.interruption(record.fingerprint, policy, &hold(presented, &record), None);
                 let interrupted = self.store.apply(presented.id, interrupt).await;
-                interrupted.map_err(|error| self.refusal(presented, &error))?.record
+                interrupted.map_err(|error| self.log_and_refuse(presented, &error))?.record
             }
+            // The operation is done or interrupted already, or another process has its run.
             _ => Some(record),
         };
         match record {
             Some(record) if self.runs_again(presented, &record) => {
                 self.reclaim(presented, record.fence, ReclaimReason::Policy, deadline).await
             }
+            // The record is the answer, or it is gone: `claim` then tries again.
             record => Ok(record.map(Box::new).map(Acquired::Found)),
         }
     }
@@ -116,7 +125,7 @@ impl<St: Store> Engine<St> {
     ) -> Result<Option<Acquired>, Refusal> {
         let reclaim = Transition::Reclaim(self.wish(presented, deadline), fence, reason);
         let reclaimed = self.store.apply(presented.id, reclaim).await;
-        let Applied { reply, record } = reclaimed.map_err(|error| self.refusal(presented, &error))?;
+        let Applied { reply, record } = reclaimed.map_err(|error| self.log_and_refuse(presented, &error))?;
         Ok(record.map(|record| match reply {
             Reply::Taken => Acquired::Run(hold(presented, &record), Rerun::Yes, record.fingerprint),
             // It was settled meanwhile.
@@ -157,6 +166,7 @@ impl<St: Store> Engine<St> {
     pub(super) fn is_answered_by(&self, presented: &Presented, record: &Record) -> bool {
         match record.state {
             State::Completed { .. } | State::Consumed { .. } => true,
+            // A run of this process without a slot has ended without settling, and is interrupted before its answer.
             State::Running { .. } => record.owner == Owner::Elsewhere,
             State::Interrupted { .. } => {
                 !self.runs_again(presented, record) && self.reconciler(presented, record).is_none()
@@ -171,6 +181,7 @@ impl<St: Store> Engine<St> {
     pub(super) fn found(&self, presented: &Presented, record: Record) -> Ended {
         let fingerprint = record.fingerprint;
         let is_other = fingerprint.compare(&presented.fingerprint) != Match::Same;
+        // A request with another fingerprint gets a mismatch at once; this is about the waiters whose fingerprint fits.
         let is_answer = if is_other {
             self.is_answered_by(&Presented { fingerprint, ..*presented }, &record)
         } else {
@@ -180,9 +191,11 @@ impl<St: Store> Engine<St> {
         if is_answer || ended.is_in_flight() { ended } else { Ended::new(fingerprint, End::Released) }
     }
 
+    /// Returns the claim that asks the store for the operation, with the durations of the policy.
     pub(super) fn wish(&self, presented: &Presented, deadline: Instant) -> Claim {
         Claim {
             fingerprint: presented.fingerprint,
+            // No caller says where a request comes from yet.
             origin: Origin::default(),
             policy: self.policy.claim_policy(),
             may_repeat: !self.claims_durably(),
@@ -195,6 +208,7 @@ impl<St: Store> Engine<St> {
     }
 }
 
+/// Returns the hold of the run that claimed `record`: its transitions name this fence.
 pub(super) fn hold(presented: &Presented, record: &Record) -> Hold {
     Hold { id: presented.id, fence: record.fence, attempt: record.attempt }
 }

@@ -4,6 +4,8 @@
 //! The store's writer answers a transaction in the store's own database. If the application commits the transaction
 //! itself, the store answers once the run is over: it then checks whether the record is in the database.
 //!
+//! `point` is empty, except in the laboratory of interleavings, which lets another thread come between there.
+//!
 //! Rules:
 //! 1. A run has one transaction at a time, and none after one that was committed.
 //! 2. The run is closed before it is settled. A closed run refuses new transactions and waits for the one that was
@@ -11,11 +13,12 @@
 //! 3. If a run is dropped in between, its slot stays taken until the writer has answered. Otherwise a request could be
 //!    answered from a record that can be read in the store but may not be durable.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -29,9 +32,12 @@ use crate::within::COMMIT_ANSWERED_WITHIN;
 /// A run's transaction: its data and its stage.
 #[derive(Debug)]
 pub(super) struct Commitment {
+    /// The right under which the run was claimed. The record is written under its fence.
     pub(super) hold: Hold,
     pub(super) fingerprint: Fingerprint,
+    /// The time for which the store keeps the outcome, or the slot keeps a doubt.
     pub(super) retention: Duration,
+    /// The slots of the run's store. They identify the store, and `remembered` there keeps a doubt.
     pub(super) slots: Arc<Slots>,
     /// The session of this process when the run was claimed; `None` where there are none.
     pub(super) session: Option<RecordId>,
@@ -39,9 +45,14 @@ pub(super) struct Commitment {
     /// interrupted then.
     #[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "every transaction is the store's own"))]
     pub(super) may_rerun: bool,
+    /// The turn of the run's slot: only this run's remembered end is forgotten.
     turn: u64,
+    /// Changed by the handler, the writer and the run. `Slots::remembered` may be locked within this lock, never the
+    /// other way round.
     stage: Mutex<Stage>,
+    /// Notifies `wait_and_close` of a new stage, and `ended` that the run is over.
     moved: Notify,
+    /// Set when the run begins to settle or is dropped; a handler's context may be kept for longer.
     over: AtomicBool,
 }
 
@@ -96,9 +107,10 @@ impl Commitment {
         Self { hold, fingerprint, retention, slots, session, may_rerun, turn, stage, moved, over }
     }
 
+    /// Marks the transaction as sent. Returns `false` if one was sent or committed before, or the run is closed.
     fn begin(&self) -> bool {
         point();
-        let mut stage = self.stage();
+        let mut stage = self.stage.lock();
         let is_open = matches!(*stage, Stage::Open);
         if is_open {
             *stage = Stage::Sent { is_orphaned: false };
@@ -109,7 +121,7 @@ impl Commitment {
     /// The writer's answer.
     fn answered(&self, answer: CommitResult) {
         point();
-        let mut stage = self.stage();
+        let mut stage = self.stage.lock();
         if matches!(*stage, Stage::Doubtful) {
             // No caller waits any more, but the store now has the result.
             if !matches!(answer, CommitResult::Doubt) {
@@ -121,6 +133,7 @@ impl Commitment {
             return;
         }
         let is_orphaned = matches!(*stage, Stage::Sent { is_orphaned: true });
+        // The run was dropped, and its slot was kept for this answer: now the store can answer requests.
         let settled = is_orphaned && !matches!(answer, CommitResult::Doubt);
         *stage = match answer {
             CommitResult::Committed(outcome) => Stage::Committed(outcome),
@@ -139,7 +152,7 @@ impl Commitment {
 
     /// Stops waiting for the writer: the transaction's end is unknown from now on.
     pub(super) fn give_up(&self) {
-        let mut stage = self.stage();
+        let mut stage = self.stage.lock();
         if let Stage::Sent { .. } = *stage {
             *stage = Stage::Doubtful;
         }
@@ -150,7 +163,8 @@ impl Commitment {
     /// Is called once the slot remembers the doubt. If the writer has answered meanwhile, the slot forgets the doubt
     /// again.
     pub(super) fn remembered(&self) {
-        if let Stage::Late = *self.stage() {
+        let is_late = matches!(*self.stage.lock(), Stage::Late);
+        if is_late {
             self.slots.remembered.forget(&self.hold.id, self.turn);
         }
     }
@@ -167,11 +181,13 @@ impl Commitment {
     }
 
     async fn wait_and_close(&self) -> CommitResult {
+        // This wakes `ended`: an application's transaction is looked for only once the run is over.
         self.moved.notify_waiters();
         let waited = timeout(COMMIT_ANSWERED_WITHIN, async {
             loop {
                 let moved = self.moved.notified();
                 tokio::pin!(moved);
+                // From here on no notification is missed, so the stage is looked at afterwards.
                 moved.as_mut().enable();
                 point();
                 if let Some(answer) = self.try_close() {
@@ -187,8 +203,9 @@ impl Commitment {
         })
     }
 
+    /// Returns how the transaction ended, or `None` while the writer has it. Closes a run that has sent none.
     fn try_close(&self) -> Option<CommitResult> {
-        let mut stage = self.stage();
+        let mut stage = self.stage.lock();
         match &*stage {
             Stage::Sent { .. } => None,
             Stage::Committed(outcome) => Some(CommitResult::Committed(outcome.clone())),
@@ -224,28 +241,26 @@ impl Commitment {
     /// Returns whether a transaction was sent and the run is still under way.
     #[cfg(feature = "shared")]
     pub(super) fn is_sent(&self) -> bool {
-        !self.is_over() && matches!(*self.stage(), Stage::Sent { .. })
+        !self.is_over() && matches!(*self.stage.lock(), Stage::Sent { .. })
     }
 
     /// Handles a run that is dropped.
     pub(super) fn abandon(&self, slot: &Slot) {
         self.over.store(true, Ordering::SeqCst);
         point();
-        let mut stage = self.stage();
+        let mut stage = self.stage.lock();
         match &mut *stage {
             Stage::Sent { is_orphaned } => {
                 *is_orphaned = true;
+                // Until the writer answers, requests get this end and not a record that may not be durable.
                 slot.keep_ended(self.retention);
                 self.moved.notify_waiters();
             }
             Stage::Doubtful => slot.keep_ended(self.retention),
             Stage::Open => *stage = Stage::Closed,
+            // The store knows the end, or the run is being settled.
             Stage::Committed(_) | Stage::RolledBack { .. } | Stage::Late | Stage::Closed => {}
         }
-    }
-
-    fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -256,6 +271,7 @@ impl Commitment {
 )]
 #[derive(Debug)]
 pub(super) struct PendingCommit {
+    /// `None` once there is an answer, so that the drop adds no doubt.
     commitment: Option<Arc<Commitment>>,
 }
 

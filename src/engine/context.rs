@@ -10,7 +10,7 @@ use crate::fingerprint::Operation;
 use crate::key::RecordId;
 use crate::record::{Fence, Hold};
 
-/// Says whether the operation may have run before.
+/// The answer to the question whether the operation may have run before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rerun {
@@ -21,7 +21,8 @@ pub enum Rerun {
     /// It ran before and was interrupted, so it may have taken effect.
     Yes,
     /// It is not known: under `Rerun`, a run whose outcome is unknown leaves no trace, for example because its handler
-    /// panicked, or because its process died over an embedded store.
+    /// panicked, or because its process died over an embedded store. Nor is it known of a run that `fail_open` lets go
+    /// ahead without a store.
     Maybe,
 }
 
@@ -31,9 +32,11 @@ pub struct RunContext {
     id: RecordId,
     /// The operation that the record names, if there is a record; otherwise the one that the request names.
     operation: Operation,
+    /// The fence of the claim, for systems downstream; `Fence(0)` without a store.
     fence: Fence,
     attempt: u32,
     rerun: Rerun,
+    /// Decides whether the run can commit a transaction, and knows when it is over.
     protection: ProtectedBy,
 }
 
@@ -69,6 +72,7 @@ impl RunContext {
         (Self { id, operation, fence: Fence(0), attempt: 1, rerun: Rerun::Maybe, protection }, Over(over))
     }
 
+    /// Returns the state of the run's transaction; `None` for a run without a store, which cannot commit.
     #[cfg(any(feature = "sled", feature = "shared", idempotency_laboratory))]
     pub(super) fn commitment(&self) -> Option<&Arc<Commitment>> {
         match &self.protection {

@@ -19,8 +19,10 @@ pub(crate) type WrapRun = Arc<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'stati
 
 /// A store and the policy it is used with.
 pub(crate) struct Engine<St> {
+    /// The store. All engines over it share its slots and counts.
     pub(crate) store: Arc<St>,
     pub(crate) policy: Policy,
+    /// A layer's `wrap_run`, which may carry task-locals over to the run. A consumer has none.
     pub(crate) wrap_run: Option<WrapRun>,
 }
 
@@ -33,7 +35,9 @@ impl<St: fmt::Debug> fmt::Debug for Engine<St> {
 /// The operation that a request names, and the fingerprint that it presents.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Presented {
+    /// The digest of scope and key: the name of the slot and of the record.
     pub(crate) id: RecordId,
+    /// The digest of this request. A record answers the request only if it has the same one.
     pub(crate) fingerprint: Fingerprint,
     /// The client in whose share of `max_runs` the run counts, if it counts in one.
     pub(crate) client: Option<Client>,
@@ -44,7 +48,7 @@ pub(crate) struct Presented {
 
 impl<St: Store> Engine<St> {
     /// Logs a fault of the store, and returns the refusal that the requester gets for it.
-    pub(super) fn refusal(&self, presented: &Presented, error: &StoreError) -> Refusal {
+    pub(super) fn log_and_refuse(&self, presented: &Presented, error: &StoreError) -> Refusal {
         let (refusal, lines) = match error {
             StoreError::Overloaded { reason } => return self.overloaded(reason),
             StoreError::Full { .. } => (Refusal::Full, &self.lines().full),
@@ -73,6 +77,7 @@ impl<St: Store> Engine<St> {
         &self.store.slots().tally.lines
     }
 
+    /// Adds one to a counter of this process, which [`Counts`](super::Counts) shows.
     pub(super) fn count(&self, which: impl FnOnce(&crate::slots::Tally) -> &AtomicU64) {
         which(&self.store.slots().tally).fetch_add(1, Ordering::Relaxed);
     }
@@ -81,12 +86,14 @@ impl<St: Store> Engine<St> {
     pub(super) fn claims_durably(&self) -> bool {
         match self.policy.on_interrupted {
             OnInterrupted::Refuse => !laboratory::is_broken(Protection::DurableClaim),
+            // After a crash the operation may run again, so an embedded store need not keep the claim.
             OnInterrupted::Rerun => false,
         }
     }
 
     /// Returns whether a run may go ahead without the store.
     pub(super) fn fails_open(&self) -> bool {
+        // While the process shuts down, no handler begins without a claim.
         self.policy.fail_open && !self.store.slots().is_draining()
     }
 }

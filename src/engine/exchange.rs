@@ -41,12 +41,15 @@ impl<St: Store> Engine<St> {
         work: impl Work<T>,
     ) -> Verdict<T> {
         if !span.is_disabled() {
+            // `short` makes a text, which a span that is switched off does not need.
             span.record("record_id", presented.id.short());
         }
         let began = Instant::now();
+        // Only a request that waited for another's run gets `waited_ms` in its span.
         let mut has_waited = false;
         let verdict = async {
             let slots = self.store.slots();
+            // The block ends with a run that this request has met. In all other cases it returns the verdict.
             let waiter = 'met: {
                 if let Some(waiter) = slots.look(&presented.id) {
                     break 'met waiter;
@@ -68,7 +71,9 @@ impl<St: Store> Engine<St> {
                         self.report_not_rerun(&presented, &record);
                         return Ended::from(record).result_for(&presented.fingerprint).into();
                     }
-                    Some(Err(error @ StoreError::Corrupt { .. })) => return self.refusal(&presented, &error).into(),
+                    Some(Err(error @ StoreError::Corrupt { .. })) => {
+                        return self.log_and_refuse(&presented, &error).into();
+                    }
                     // There is no record, or it needs a step under the slot, or the store is away. The claim finds out
                     // which.
                     loaded => matches!(loaded, Some(Ok(Some(_)))),
@@ -82,10 +87,12 @@ impl<St: Store> Engine<St> {
                     Entered::Full(reason) => return self.overloaded(reason).into(),
                 };
                 let (reply, verdict) = oneshot::channel();
+                // If the run is dropped without a reply, its phase says how it ended.
                 let phase = slot.watch();
                 let (engine, known) = (Arc::clone(self), Arc::new(AtomicBool::new(known)));
                 let run = Box::new(Run { engine, slot, presented, known, deadline, span: span.clone() });
                 let run = Box::pin(run.drive(None, work, reply));
+                // Only a laboratory runs it here, to show that its tests notice a run that ends with its requester.
                 if laboratory::is_broken(Protection::Detached) {
                     run.await;
                 } else {
@@ -115,12 +122,14 @@ impl<St: Store> Engine<St> {
         if has_waited {
             span.record("waited_ms", millis(began.elapsed()));
         }
+        // The request's own run gives `Answered` or `Committed`, so this outcome is another run's.
         if let Verdict::Met(End::Outcome(_)) = verdict {
             self.count(|tally| &tally.replays);
         }
         verdict
     }
 
+    /// Spawns a run in a task of its own, in the present span. A layer's `wrap_run` may wrap it.
     pub(super) fn spawn(&self, run: BoxFuture<'static, ()>) {
         let run = match &self.wrap_run {
             Some(wrap) => wrap(run),

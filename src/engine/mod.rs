@@ -20,6 +20,7 @@
 //! - `context.rs`: what a handler can learn about its run and do with it. `commitment.rs`: the state of the run's
 //!   transaction.
 //! - `verdict.rs`: the answer that one request gets.
+//! - `watch.rs`: waits for the end of a run in another process.
 //! - `operations.rs`: the operators' functions (list, settle, drain, count), for the layer and for
 //!   [`Once`](crate::Once) alike.
 //! - `once.rs`: the engine without HTTP, for consumers of messages.

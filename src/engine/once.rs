@@ -46,6 +46,7 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 /// # }
 /// ```
 pub struct Once<St> {
+    /// Replaced, not changed, by a method that sets an option: clones keep the old options.
     engine: Arc<Engine<St>>,
 }
 
@@ -57,12 +58,12 @@ pub enum EffectError<E> {
     NotStarted(#[source] E),
     /// It is unknown whether the effect took place. `?` converts an error into this.
     #[error("it is not known whether the effect took place")]
-    Unknown(#[source] E),
+    MaybeStarted(#[source] E),
 }
 
 impl<E> From<E> for EffectError<E> {
     fn from(error: E) -> Self {
-        Self::Unknown(error)
+        Self::MaybeStarted(error)
     }
 }
 
@@ -84,7 +85,7 @@ pub struct Outcome {
 /// | let it be redelivered later | [`Effect(NotStarted)`](EffectError::NotStarted), [`InFlight`](Self::InFlight), [`Unavailable`](Self::Unavailable), [`Full`](Self::Full), [`Overloaded`](Self::Overloaded), [`ShuttingDown`](Self::ShuttingDown) |
 /// | hand it to an operator | [`OutcomeUnknown`](Self::OutcomeUnknown), [`Interrupted`](Self::Interrupted), [`Mismatch`](Self::Mismatch), [`Corrupt`](Self::Corrupt) |
 ///
-/// After [`Effect(Unknown)`](EffectError::Unknown), a redelivered message gets what
+/// After [`Effect(MaybeStarted)`](EffectError::MaybeStarted), a redelivered message gets what
 /// [`on_interrupted`](Once::on_interrupted) and [`reconcile_with`](Once::reconcile_with) say: if one of them helps, let
 /// it be redelivered; if the policy is to refuse, hand it to an operator.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +128,7 @@ pub enum OnceError<E> {
 }
 
 impl<E> OnceError<E> {
+    /// Returns the error of a message that was refused before it ran.
     fn refused(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Unavailable => Self::Unavailable,
@@ -194,6 +196,7 @@ impl<St: Store> Once<St> {
         self.with(|with| with.max_runs = runs)
     }
 
+    /// Returns a consumer with a changed policy over the same store.
     fn with(self, change: impl FnOnce(&mut Policy)) -> Self {
         let Engine { store, policy, wrap_run } = &*self.engine;
         let (store, mut policy, wrap_run) = (Arc::clone(store), policy.clone(), wrap_run.clone());
@@ -222,22 +225,26 @@ impl<St: Store> Once<St> {
                 // It may be a small part of a large buffer, which the record would keep alive.
                 Ok(bytes) => End::Outcome(Bytes::copy_from_slice(bytes)),
                 Err(EffectError::NotStarted(_)) => End::Released,
-                Err(EffectError::Unknown(_)) => End::Interrupted { status: None },
+                Err(EffectError::MaybeStarted(_)) => End::Interrupted { status: None },
             };
             (result, end)
         };
+        // Only a layer's clients have shares of `max_runs`, and only its handlers send requests of their own.
         let (span, presented) = (exchange::span(), Presented { id, fingerprint, client: None, is_within: false });
         let verdict = self.engine.exchange(&span, presented, work).await;
+        // The message's own run names its verdict in the span by itself.
         if !verdict.is_of_own_run() {
             span.record("outcome", verdict.name());
         }
         match verdict {
             Verdict::Answered(Ok(bytes)) | Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
+            // The effect and its record were undone, and the id is free.
             Verdict::RolledBack => Err(OnceError::refused(Refusal::Unavailable)),
             Verdict::Interrupted | Verdict::Met(End::InDoubt) => Err(OnceError::Interrupted),
             Verdict::Met(End::Outcome(bytes)) => Ok(Outcome { bytes, replayed: true }),
             Verdict::Met(End::Consumed { .. }) => Err(OnceError::NotReplayable),
+            // After a run without an effect, the next delivery of the message may run.
             Verdict::Met(End::InFlight | End::Released) => Err(OnceError::InFlight),
             Verdict::Met(End::Interrupted { .. }) => Err(OnceError::OutcomeUnknown),
             Verdict::Met(End::Refused(refusal)) => Err(OnceError::refused(refusal)),

@@ -22,7 +22,7 @@ use crate::within::STORE_TIMEOUT;
 /// The number of operations that are settled at a time.
 const AT_A_TIME: usize = 64;
 /// The longest part of a drain that is left for the ends of runs that are dropped.
-const LAST: Duration = STORE_TIMEOUT;
+const MAX_DRAIN_RESERVE: Duration = STORE_TIMEOUT;
 
 /// The counts of this process since the store was opened, over all layers on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub struct Counts {
     pub losses_accepted: u64,
     /// Runs that are under way now.
     pub live: u64,
-    // Refusals, by their kind.
+    // Refusals by layers, by the index of their `RejectionKind`. `Counts::refused` reads them.
     pub(crate) refused: [u64; REFUSALS],
 }
 
@@ -109,10 +109,10 @@ impl<St: Store> Engine<St> {
         let slots = self.store.slots();
         let drained = slots.drained();
         tokio::pin!(drained);
-        let last = LAST.min(limit / 4);
-        if timeout(limit.saturating_sub(last), drained.as_mut()).await.is_err() {
+        let reserve = MAX_DRAIN_RESERVE.min(limit / 4);
+        if timeout(limit.saturating_sub(reserve), drained.as_mut()).await.is_err() {
             slots.stop();
-            let _ = timeout(last, drained).await;
+            let _ = timeout(reserve, drained).await;
         }
         Drained { runs: slots.live(), unrecorded: slots.remembered.count() }
     }
@@ -154,7 +154,9 @@ impl<St: Store> Engine<St> {
         fence: Fence,
         resolution: Resolution,
     ) -> Result<Resolved, StoreError> {
+        // A settlement starts no handler, so no `max_runs` bounds it.
         let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX, None) else {
+            // The slot is taken: by an end that the store does not know, or else by a run or by another settlement.
             return if self.store.slots().remembered.get(&id).is_some() {
                 Err(held_here())
             } else {
@@ -165,12 +167,14 @@ impl<St: Store> Engine<St> {
         let engine = Arc::clone(self);
         laboratory::spawn(async move {
             let (settled, _) = engine.settle_interrupted(slot, fence, resolution).await;
+            // The caller may have gone away.
             let _ = reply.send(settled);
         });
         match timeout(STORE_TIMEOUT, settling).await {
             Ok(Ok(Ok(Reply::Taken))) => Ok(Resolved::Settled),
             Ok(Ok(Ok(Reply::Refused))) => Ok(Resolved::Stale),
             Ok(Ok(Err(error))) => Err(error),
+            // The task was dropped with its runtime, or the store has not answered in time.
             Ok(Err(_)) | Err(_) => Err(not_answered()),
         }
     }
@@ -191,6 +195,7 @@ impl<St: Store> Engine<St> {
                 (record, settled)
             }
         };
+        // `buffered` returns the results in the order of `decided`.
         futures_util::stream::iter(decided).map(one).buffered(AT_A_TIME).collect()
     }
 
@@ -203,7 +208,8 @@ impl<St: Store> Engine<St> {
         fence: Fence,
         resolution: Resolution,
     ) -> (Result<Reply, StoreError>, Ended) {
-        slot.settles(self.policy.retention);
+        // From here on a dropped slot stays taken: the step may be readable and not durable.
+        slot.begin_settling(self.policy.retention);
         let transition = Transition::Resolve(fence, resolution, self.policy.retention);
         let recorded = {
             let recording = self.record(slot.id(), transition);
@@ -211,7 +217,8 @@ impl<St: Store> Engine<St> {
             match timeout(STORE_TIMEOUT, recording.as_mut()).await {
                 Ok(recorded) => recorded,
                 Err(_) => {
-                    slot.enter(Phase::Stalled);
+                    // Requests that wait at the slot are refused now.
+                    slot.show_phase(Phase::Stalled);
                     recording.await
                 }
             }
@@ -221,15 +228,16 @@ impl<St: Store> Engine<St> {
             // A request that met the slot meanwhile is answered from the record, or asked to retry.
             Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
             Err(PendingEnd { error: StoreError::Uncertain { .. }, answer }) => {
-                let ((later, _), engine) = (self.remember(slot, refused.clone()), Arc::clone(self));
+                let ((remembered, _), engine) = (self.remember(slot, refused.clone()), Arc::clone(self));
                 laboratory::spawn(async move {
-                    // If this was refused, the store knows another end, and that one counts.
+                    // Taken or refused: if it was refused, the store knows another end, and that one counts.
                     if answer.await.is_some() {
-                        engine.forget(&later);
+                        engine.forget(&remembered);
                     }
                 });
                 return (Err(not_answered()), refused);
             }
+            // Nothing was done, and with the dropped answer nothing is tried again.
             Err(PendingEnd { error, .. }) => (Err(error), refused),
         };
         slot.end(ended.clone());
@@ -237,6 +245,7 @@ impl<St: Store> Engine<St> {
     }
 }
 
+/// Returns the error of settling an operation whose end only this process remembers.
 fn held_here() -> StoreError {
     StoreError::unavailable(
         "this process holds the operation: its last run is over, and the store doesn't know its end; once the store works \
@@ -244,6 +253,7 @@ fn held_here() -> StoreError {
     )
 }
 
+/// Returns the error of a settlement that may still take place.
 fn not_answered() -> StoreError {
     StoreError::uncertain("the store has not answered; list the interrupted operations again")
 }

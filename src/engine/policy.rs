@@ -49,10 +49,15 @@ pub(crate) struct Policy {
     pub(crate) on_interrupted: OnInterrupted,
     /// The reconciler that is asked about an interrupted run before a retry is refused.
     pub(crate) reconciler: Option<Reconciler>,
+    /// The time for which an outcome is kept after its run.
     pub(crate) retention: Duration,
+    /// The time for which an interrupted operation is kept. After it, a retry runs.
     pub(crate) interrupted_retention: Duration,
+    /// The time after which a handler is dropped, and its run counts as interrupted.
     pub(crate) max_run: Duration,
+    /// The most runs at once over the store, of all its layers and consumers.
     pub(crate) max_runs: usize,
+    /// Lets handlers run unprotected while the store is away. A consumer can't set it.
     pub(crate) fail_open: bool,
 }
 
@@ -76,6 +81,7 @@ impl Policy {
     /// Returns what the record of a claim says about this policy.
     pub(crate) fn claim_policy(&self) -> ClaimPolicy {
         match (self.on_interrupted, &self.reconciler) {
+            // The two methods below never set `Rerun` and a reconciler together.
             (OnInterrupted::Rerun, _) => ClaimPolicy::Rerun,
             (OnInterrupted::Refuse, Some(_)) => ClaimPolicy::Ask,
             (OnInterrupted::Refuse, None) => ClaimPolicy::Refuse,

@@ -60,12 +60,12 @@ impl<St: Store> Engine<St> {
         presented: &Presented,
         record: &InterruptedRun,
     ) -> Result<(Fence, Reconciled), End> {
-        // The bound covers the question and the recording of its reply.
+        // The bound covers the answer to this step, the question, and the recording of its reply.
         let bound = reconciler.limit().saturating_add(2 * STORE_TIMEOUT);
         let taking = self.store.apply(record.id, Transition::Inquire { fence: record.fence, bound });
         let taken = timeout(STORE_TIMEOUT, taking).await;
         let taken = taken.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
-        match taken.map_err(|error| End::Refused(self.refusal(presented, &error)))? {
+        match taken.map_err(|error| End::Refused(self.log_and_refuse(presented, &error)))? {
             Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
                 let asking = Asking { engine: self, id: record.id, fence, is_over: false };
                 let said = reconciler.ask(InterruptedRun { fence, ..*record }, self.lines()).await;
@@ -112,6 +112,7 @@ impl<St: Store> Engine<St> {
         let one = |record: InterruptedRun| {
             let (reply, reconciled) = oneshot::channel();
             let (engine, reconciler) = (Arc::clone(self), reconciler.clone());
+            // A question that has begun goes on if this caller is dropped.
             self.spawn(Box::pin(async move {
                 let _ = reply.send(engine.reconcile_one(&reconciler, record.id).await);
             }));
@@ -129,6 +130,7 @@ impl<St: Store> Engine<St> {
                     Ok(Ok(Some(Reconciled::RunAgain))) => sum.run_again += 1,
                     // A task that sends nothing was dropped with its runtime.
                     Ok(Ok(Some(Reconciled::StillUnknown)) | Err(_)) | Err(_) => sum.unknown += 1,
+                    // The operation is no longer interrupted, or a retry handles it: it is in none of the sums.
                     Ok(Ok(None)) => {}
                 }
             }
@@ -138,6 +140,7 @@ impl<St: Store> Engine<St> {
     /// Asks about one operation. Returns `None` if a retry came first and handles it, or if it is no longer
     /// interrupted.
     async fn reconcile_one(self: &Arc<Self>, reconciler: &Reconciler, id: RecordId) -> Option<Reconciled<()>> {
+        // A question starts no handler, so no `max_runs` bounds it.
         let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX, None) else { return None };
         // This is read under the slot, because drain waits for slots that were taken before it began.
         if self.store.slots().is_draining() {
@@ -148,14 +151,17 @@ impl<St: Store> Engine<St> {
             Ok(Ok(Some(record))) => record,
             // The record has expired since it was listed.
             Ok(Ok(None)) => return None,
+            // The drop of the slot refuses the requests that have met it.
             Ok(Err(_)) | Err(_) => return Some(Reconciled::StillUnknown),
         };
         let Some(listed) = InterruptedRun::of(id, &record) else {
+            // Requests that have met the slot are answered from the record.
             slot.end(record);
             return None;
         };
         let presented = Presented { id, fingerprint: record.fingerprint, client: None, is_within: false };
-        slot.enter(Phase::Running(presented.fingerprint));
+        // Retries wait for the answer as they wait for a run.
+        slot.show_phase(Phase::Running(presented.fingerprint));
         let (end, reconciled) = match self.consult(reconciler, &presented, &listed).await {
             Ok((fence, Reconciled::Outcome(outcome))) => {
                 let (settled, _) = self.settle_reconciled(slot, fence, outcome).await;
@@ -184,7 +190,9 @@ impl<St: Store> Engine<St> {
 struct Asking<'a, St: Store> {
     engine: &'a Engine<St>,
     id: RecordId,
+    /// The fence that was taken for the question.
     fence: Fence,
+    /// Set once the application has answered.
     is_over: bool,
 }
 
@@ -204,7 +212,8 @@ impl<St: Store> Drop for Asking<'_, St> {
     }
 }
 
-/// Ends the question with this fence. The operation stays interrupted.
+/// Ends the question with this fence: with a bound of zero, no process sees to the operation. It stays interrupted,
+/// under a new fence.
 fn no_more(fence: Fence) -> Transition {
     Transition::Inquire { fence, bound: Duration::ZERO }
 }
@@ -220,9 +229,10 @@ impl<St: Store> Run<St> {
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let (engine, presented) = (Arc::clone(&self.engine), self.presented);
-            self.slot.enter(Phase::Running(presented.fingerprint));
+            self.slot.show_phase(Phase::Running(presented.fingerprint));
             let end = match engine.consult(&reconciler, &presented, &record).await {
                 Ok((fence, Reconciled::RunAgain)) => {
+                    // The question has used up the time that the first claim had.
                     self.deadline = Instant::now() + STORE_TIMEOUT;
                     return self.drive(Some(fence), work, reply).await;
                 }
@@ -233,6 +243,7 @@ impl<St: Store> Run<St> {
                     match timeout(STORE_TIMEOUT, settling.as_mut()).await {
                         Ok((_, ended)) => drop(reply.send(ended.result_for(&presented.fingerprint).into())),
                         Err(_) => {
+                            // Only the requester stops waiting. The slot is freed when the store has answered.
                             let _ = reply.send(Refusal::Unavailable.into());
                             let _ = settling.await;
                         }

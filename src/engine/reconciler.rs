@@ -28,6 +28,7 @@ pub enum Reconciled<O = Bytes> {
     StillUnknown,
 }
 
+/// The application's function. Its future is boxed, so that the type of a reconciler names the outcome alone.
 type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Send + Sync;
 
 /// Asks the application about interrupted operations.
@@ -86,6 +87,7 @@ impl<O: 'static> Reconciler<O> {
         O: Send,
         F: Future<Output = Option<P>> + Send + 'static,
     {
+        // The calls of one reconciler share a throttle for the line that `unfit` logs.
         let (ask, lines) = (Arc::clone(&self.ask), Arc::new(LogThrottle::new()));
         let mapped = move |run: InterruptedRun| {
             let (asked, form, lines) = (ask(run), form.clone(), Arc::clone(&lines));
@@ -102,6 +104,7 @@ impl<O: 'static> Reconciler<O> {
         Reconciler::new(mapped).timeout(self.timeout)
     }
 
+    /// Returns the timeout. The bound of a question is longer, by the time that the store may take.
     pub(super) fn limit(&self) -> Duration {
         self.timeout
     }
@@ -123,6 +126,7 @@ impl<O: 'static> Reconciler<O> {
     }
 }
 
+/// Logs that an outcome cannot be recorded, and leaves the operation interrupted.
 fn unfit<O>(run: InterruptedRun, lines: &LogThrottle) -> Reconciled<O> {
     once_a_minute!(
         lines,

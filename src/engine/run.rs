@@ -48,7 +48,9 @@ where
 /// A run, from the moment its slot was taken.
 pub(super) struct Run<St: Store> {
     pub(super) engine: Arc<Engine<St>>,
+    /// The slot of the operation. Its drop notifies the duplicates, however the run ends.
     pub(super) slot: Slot,
+    /// The request. Once it is claimed, the fingerprint is the record's.
     pub(super) presented: Presented,
     /// `true` if a record of the operation was read. If so, it does not run unprotected.
     pub(super) known: Arc<AtomicBool>,
@@ -59,8 +61,9 @@ pub(super) struct Run<St: Store> {
 }
 
 impl<St: Store> Run<St> {
-    /// Claims, runs and records the operation. Only durable results are sent to `reply`. `again` is the fence of an
-    /// interrupted run about which the application was asked and said that it may run again.
+    /// Claims, runs and records the operation. An outcome is sent to `reply` once it is durable, except by `unrecorded`
+    /// and `unprotected`. `again` is the fence of an interrupted run about which the application was asked and said
+    /// that it may run again.
     ///
     /// This future is allocated for each run, and moved. To keep it small, the run is boxed, because an `async fn`
     /// keeps its arguments twice, and so are the paths that are rarely taken.
@@ -91,6 +94,7 @@ impl<St: Store> Run<St> {
                 Some((reconciler, listed)) if again.is_none() => {
                     self.reconcile(reconciler, listed, work, reply).await;
                 }
+                // There is no reconciler for the record, or this run has asked it already.
                 _ => {
                     drop(work);
                     self.engine.report_not_rerun(&self.presented, &record);
@@ -99,6 +103,7 @@ impl<St: Store> Run<St> {
                 }
             },
             Err(Refusal::Unavailable) if self.fails_open() => {
+                // The claim has failed. `unprotected` makes another one when the work is done.
                 let claiming = std::future::ready(Err(Refusal::Unavailable));
                 Box::pin(self.unprotected(None, work, reply, claiming)).await;
             }
@@ -129,14 +134,18 @@ impl<St: Store> Run<St> {
         match commitment.close().await {
             CommitResult::Nothing => {
                 guard.over();
-                let end = self.engine.judged(&self.presented, end);
+                let end = self.engine.count_and_judge(&self.presented, end);
                 match (self.settle(&commitment.hold, &end).await, &end) {
+                    // Another process took the operation over, or it was settled. `superseded` in `settle.rs` answers
+                    // the requester that the outcome is unknown, and its duplicates by the record.
                     (Ok(Applied { reply: Reply::Refused, record }), End::Outcome(_) | End::Consumed { .. }) => {
                         return self.superseded(record, reply);
                     }
-                    (Ok(_), _) => self.says(&verdict),
+                    // A release or an interruption may be refused: the record that is there counts, and the answer
+                    // stays.
+                    (Ok(_), _) => self.name_in_span(&verdict),
                     (Err(pending), _) => {
-                        self.says(&verdict);
+                        self.name_in_span(&verdict);
                         return Box::pin(self.unrecorded(commitment.hold, end, pending, verdict, reply)).await;
                     }
                 }
@@ -146,7 +155,7 @@ impl<St: Store> Run<St> {
             }
             CommitResult::Committed(outcome) => {
                 let verdict = Verdict::Committed(outcome.clone());
-                self.says(&verdict);
+                self.name_in_span(&verdict);
                 guard.over();
                 self.end(End::Outcome(outcome));
                 let _ = reply.send(verdict);
@@ -156,10 +165,11 @@ impl<St: Store> Run<St> {
                 let (end, verdict) = if is_free {
                     (End::Released, Verdict::RolledBack)
                 } else {
+                    // Under another policy than `Rerun`, the run's other effects are unknown.
                     self.engine.count(|tally| &tally.interrupted);
                     (End::Interrupted { status: None }, Verdict::Interrupted)
                 };
-                self.says(&verdict);
+                self.name_in_span(&verdict);
                 self.end(end);
                 let _ = reply.send(verdict);
             }
@@ -169,6 +179,7 @@ impl<St: Store> Run<St> {
                 // Until the retention is over, or until a restart, after which the store knows, no request with this
                 // key runs, whatever `fail_open` says.
                 self.slot.remember(Ended::new(self.presented.fingerprint, End::InDoubt), retention);
+                // If the writer has answered since `close`, this forgets the doubt.
                 commitment.remembered();
                 let _ = reply.send(Verdict::Met(End::InDoubt));
             }
@@ -211,10 +222,11 @@ impl<St: Store> Run<St> {
             return self.unprotected(session, work, reply, claiming).await;
         }
         drop(work);
-        self.slot.enter(Phase::Stalled);
+        self.slot.show_phase(Phase::Stalled);
         let _ = reply.send(Refusal::Unavailable.into());
         match claiming.await {
             Ok(Acquired::Run(hold, rerun, _)) => self.give_back(&hold, rerun).await,
+            // There is no claim to undo.
             Ok(Acquired::Found(_)) | Err(_) => self.slot.end(Refusal::Unavailable),
         }
     }
@@ -239,7 +251,7 @@ impl<St: Store> Run<St> {
         session: Option<RecordId>,
     ) -> (End, Verdict<T>) {
         self.engine.count(|tally| &tally.runs);
-        self.slot.enter(Phase::Running(self.presented.fingerprint));
+        self.slot.show_phase(Phase::Running(self.presented.fingerprint));
         let began = Instant::now();
         let deadline = began.checked_add(self.engine.policy.max_run);
         let mut working = pin!(within(deadline, AssertUnwindSafe(work.start(context)).catch_unwind()));
@@ -267,13 +279,14 @@ impl<St: Store> Run<St> {
     /// Continues the work of a run that was claimed in `session`. Returns `None` if the run had to stop first, because
     /// another process may run it again.
     pub(super) async fn unless_stopped<F: Future>(&self, session: Option<RecordId>, working: F) -> Option<F::Output> {
+        // Without a lease, or where the policy refuses, no other process runs the operation meanwhile.
         let Some(session) = session.filter(|_| self.may_be_taken_over()) else { return Some(working.await) };
         // The lease is checked first: a run that wakes up after its lease takes no further step.
         match Box::pin(select(Box::pin(self.must_stop(session)), Box::pin(working))).await {
             Either::Right((result, _)) => Some(result),
             Either::Left((reason, _)) => {
                 once_a_minute!(
-                    self.engine.lines().dropped,
+                    self.engine.lines().stopped,
                     error,
                     record_id = self.presented.id.short(),
                     reason,
@@ -293,7 +306,8 @@ impl<St: Store> Run<St> {
         }
     }
 
-    pub(super) fn says<T>(&self, verdict: &Verdict<T>) {
+    /// Names the verdict in the span of the exchange.
+    pub(super) fn name_in_span<T>(&self, verdict: &Verdict<T>) {
         self.span.record("outcome", verdict.name());
     }
 }
@@ -302,6 +316,7 @@ impl<St: Store> Run<St> {
 struct InterruptOnDrop<'a, St: Store> {
     run: &'a Run<St>,
     commitment: &'a Commitment,
+    /// Set once the end of the run is known; the drop then does nothing.
     over: bool,
 }
 
@@ -318,6 +333,7 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
         }
         let Run { engine, slot, presented, .. } = self.run;
         engine.count(|tally| &tally.interrupted);
+        // If a transaction is under way, the slot stays taken until the writer has answered.
         self.commitment.abandon(slot);
         let hold = &self.commitment.hold;
         // The transition takes effect when it is called; no caller is left to wait for it.
@@ -339,7 +355,7 @@ mod tests {
     use super::*;
     use crate::fingerprint::Fingerprint;
     use crate::store::Records as _;
-    use crate::store::test::TestStore;
+    use crate::store::test_store::TestStore;
     use tracing::Span;
 
     // When a stopped process wakes up, two futures are ready: the handler, whose next step may be the charge, and the

@@ -21,7 +21,8 @@ use crate::within::STORE_TIMEOUT;
 impl<St: Store> Run<St> {
     /// Records how the run ended.
     pub(super) async fn settle(&mut self, hold: &Hold, end: &End) -> Result<Applied, PendingEnd> {
-        self.slot.settles(self.engine.policy.retention);
+        // From here on a dropped slot stays taken: the end may be readable and not durable.
+        self.slot.begin_settling(self.engine.policy.retention);
         self.engine.record(self.presented.id, self.engine.ending(&self.presented, hold, end)).await
     }
 
@@ -35,7 +36,8 @@ impl<St: Store> Run<St> {
             "the operation was taken over or settled elsewhere while it ran; its outcome is not recorded"
         );
         self.engine.count(|tally| &tally.interrupted);
-        self.says(&Verdict::<T>::Interrupted);
+        self.name_in_span(&Verdict::<T>::Interrupted);
+        // The duplicates get the end that the record has now.
         match record {
             Some(record) => self.slot.end(record),
             None => self.end(End::Interrupted { status: None }),
@@ -61,10 +63,11 @@ impl<St: Store> Run<St> {
             "answered without a record: retries get the answer until this process ends, and are refused afterwards"
         );
         let ended = match &end {
+            // The store may still have the claim, so the key is not free yet.
             End::Released => Refusal::Unavailable.into(),
             end => Ended::new(presented.fingerprint, end.clone()),
         };
-        let (later, is_whole) = engine.remember(slot, ended);
+        let (remembered, is_whole) = engine.remember(slot, ended);
         let _ = reply.send(verdict);
         let recorded = if is_whole || !engine.store.is_exclusive() {
             // Over a shared store the outcome may still be on its way. An interruption would overtake it.
@@ -72,9 +75,9 @@ impl<St: Store> Run<St> {
         } else {
             // There is no room for the outcome: the store records only that the run is over.
             drop(pending);
-            engine.record(later.id, engine.ending(&presented, &hold, &End::Interrupted { status: None })).await
+            engine.record(remembered.id, engine.ending(&presented, &hold, &End::Interrupted { status: None })).await
         };
-        engine.recorded(recorded, later).await;
+        engine.free_once_recorded(recorded, remembered).await;
     }
 
     /// Gives back a claim under which nothing ran, and then frees the slot. Whether an earlier attempt took effect is
@@ -84,18 +87,20 @@ impl<St: Store> Run<St> {
         let end = if rerun == Rerun::Yes { End::Interrupted { status: None } } else { End::Released };
         let transition = engine.ending(&presented, hold, &end);
         let Err(pending) = engine.record(presented.id, transition).await else {
+            // The claim is undone: waiters retry and find out what the store has.
             return slot.end(Refusal::Unavailable);
         };
-        engine.refusal(&presented, &pending.error);
-        let (later, _) = engine.remember(slot, Refusal::Unavailable.into());
-        engine.recorded(Err(pending), later).await;
+        // This only logs the fault, because the requester was answered before.
+        engine.log_and_refuse(&presented, &pending.error);
+        let (remembered, _) = engine.remember(slot, Refusal::Unavailable.into());
+        engine.free_once_recorded(Err(pending), remembered).await;
     }
 }
 
 impl<St: Store> Engine<St> {
     /// Returns the end that is recorded: if it is unknown how a run ended and the policy is `Rerun`, the key is
-    /// released.
-    pub(super) fn judged(&self, presented: &Presented, end: End) -> End {
+    /// released. Counts an end that is unknown.
+    pub(super) fn count_and_judge(&self, presented: &Presented, end: End) -> End {
         let End::Interrupted { status } = end else { return end };
         self.count(|tally| &tally.interrupted);
         if let Some(status) = status {
@@ -134,6 +139,7 @@ impl<St: Store> Engine<St> {
     pub(super) fn ending(&self, presented: &Presented, hold: &Hold, end: &End) -> Transition {
         let (fingerprint, policy) = (presented.fingerprint, self.policy.claim_policy());
         let result = match end {
+            // Only a laboratory loses an outcome, to show that its tests notice it.
             End::Outcome(_) if laboratory::is_broken(Protection::Record) => return Transition::Release(hold.fence),
             End::Outcome(outcome) => RunResult::Outcome(outcome.clone()),
             End::Consumed { status } => RunResult::Consumed { status: *status },
@@ -158,19 +164,20 @@ impl<St: Store> Engine<St> {
     ) -> Transition {
         let Hold { fence, attempt, .. } = *hold;
         let retention = self.policy.interrupted_retention;
+        // Only a database that several processes share can lose a claim, by a failover.
         let lost = (!self.store.is_exclusive()).then_some(Lost { fingerprint, attempt, policy, retention });
         Transition::Interrupt { fence, status, lost }
     }
 
     /// Keeps the end of an operation in this process, because the store does not know it, or not durably. Returns also
     /// whether there is room for its outcome.
-    pub(super) fn remember(&self, slot: Slot, ended: Ended) -> (Later, bool) {
+    pub(super) fn remember(&self, slot: Slot, ended: Ended) -> (RememberedEnd, bool) {
         let (id, turn, retrying) = (slot.id(), slot.turn(), self.store.slots().retrying());
-        (Later { id, turn, _retrying: retrying }, slot.remember(ended, self.policy.retention))
+        (RememberedEnd { id, turn, _retrying: retrying }, slot.remember(ended, self.policy.retention))
     }
 
     /// Waits until the store knows how a run ended, and frees its slot.
-    pub(super) async fn recorded(&self, recorded: Result<Applied, PendingEnd>, later: Later) {
+    pub(super) async fn free_once_recorded(&self, recorded: Result<Applied, PendingEnd>, remembered: RememberedEnd) {
         let applied = match recorded {
             Ok(applied) => Some(applied),
             Err(pending) => pending.answer.await,
@@ -181,21 +188,24 @@ impl<St: Store> Engine<St> {
             // a store refuses only if the key was freed since, or if the record would have expired.
             Some(Applied { reply: Reply::Refused, record: None }) if self.store.is_exclusive() => {}
             // If this was refused, the store has another end, and that one counts.
-            Some(_) => self.forget(&later),
+            Some(_) => self.forget(&remembered),
+            // The store can't answer any more. The slot stays taken until the retention is over.
             None => {}
         }
     }
 
     /// Frees a slot whose end was remembered, because the store now has this end or another one.
-    pub(super) fn forget(&self, later: &Later) {
-        self.store.slots().remembered.forget(&later.id, later.turn);
+    pub(super) fn forget(&self, remembered: &RememberedEnd) {
+        self.store.slots().remembered.forget(&remembered.id, remembered.turn);
     }
 }
 
-/// An operation whose end is not in the store yet. Drain waits for it.
-pub(super) struct Later {
+/// An operation whose end this process remembers, because it is not in the store yet. Drain waits for it.
+pub(super) struct RememberedEnd {
     id: RecordId,
+    /// The turn of the slot: an end that a later run left is not forgotten.
     turn: u64,
+    /// Is dropped with this value; drain waits until then.
     _retrying: Retrying,
 }
 
@@ -208,7 +218,7 @@ mod tests {
     use crate::record::Fence;
     use crate::slots::Entered;
     use crate::store::Records as _;
-    use crate::store::test::TestStore;
+    use crate::store::test_store::TestStore;
 
     // The claim left no trace, and the outcome was too large to be remembered.
     #[tokio::test(start_paused = true)]
@@ -221,18 +231,18 @@ mod tests {
         let (id, fingerprint) = (RecordId::from_bytes([1; 32]), Fingerprint::of(b"m"));
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
         let hold = Hold { id, fence: Fence(1), attempt: 1 };
-        let (later, _) = engine.remember(slot, Ended::new(fingerprint, End::Interrupted { status: None }));
+        let (remembered, _) = engine.remember(slot, Ended::new(fingerprint, End::Interrupted { status: None }));
         let transition = engine.interruption(fingerprint, ClaimPolicy::Rerun, &hold, None);
         let recorded = engine.record(id, transition).await;
-        engine.recorded(recorded, later).await;
+        engine.free_once_recorded(recorded, remembered).await;
         let result = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
         assert!(matches!(result, Ok(End::Interrupted { .. })), "{result:?}");
         // Any other answer of the store counts.
         let id = RecordId::from_bytes([2; 32]);
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
-        let (later, _) = engine.remember(slot, Refusal::Unavailable.into());
+        let (remembered, _) = engine.remember(slot, Refusal::Unavailable.into());
         let recorded = engine.record(id, Transition::Release(Fence(1))).await;
-        engine.recorded(recorded, later).await;
+        engine.free_once_recorded(recorded, remembered).await;
         assert!(slots.look(&id).is_none());
     }
 }

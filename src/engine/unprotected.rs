@@ -12,7 +12,7 @@ use super::claim::{Acquired, hold};
 use super::context::RunContext;
 use super::engine::{Engine, Presented};
 use super::run::{Run, Work};
-use super::settle::Later;
+use super::settle::RememberedEnd;
 use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::record::{Applied, Hold, Owner, Record, Reply, State, Transition};
@@ -51,29 +51,33 @@ impl<St: Store> Run<St> {
                 (worked.unwrap_or((End::Interrupted { status: None }, Verdict::Interrupted)), Some(claimed))
             }
         };
+        // If the claim has not ended during the work, it is waited for after the answer.
         let claiming = async move {
             match claimed {
                 Some(claimed) => claimed,
                 None => claiming.await,
             }
         };
+        // From now on the handler's context says that the run is over.
         drop(over);
-        self.says(&verdict);
-        let end = self.engine.judged(&self.presented, end);
+        self.name_in_span(&verdict);
+        let end = self.engine.count_and_judge(&self.presented, end);
         let slots = self.engine.store.slots();
+        // Half of the room is kept for the ends of protected runs, which must be remembered.
         if matches!(end, End::Released) || !slots.remembered.has_plenty_of_room() {
             let _ = reply.send(verdict);
             return self.unremembered(end, claiming).await;
         }
         let Self { engine, slot, presented, .. } = *self;
-        let (later, _) = engine.remember(slot, Ended::new(presented.fingerprint, end.clone()));
+        let (remembered, _) = engine.remember(slot, Ended::new(presented.fingerprint, end.clone()));
         let _ = reply.send(verdict);
         let granted = match claiming.await {
             Ok(Acquired::Run(hold, ..)) => Some(hold),
-            Ok(Acquired::Found(_)) => return engine.outdone(&presented, &later),
+            Ok(Acquired::Found(_)) => return engine.outdone(&presented, &remembered),
+            // The claim has failed: `record_unprotected` makes another one.
             Err(_) => None,
         };
-        engine.record_unprotected(&presented, &end, granted, later).await;
+        engine.record_unprotected(&presented, &end, granted, remembered).await;
     }
 
     /// Ends a run that leaves nothing to remember, or for which there is no room. If its claim is granted late, the
@@ -98,19 +102,26 @@ impl<St: Store> Run<St> {
 impl<St: Store> Engine<St> {
     /// Records how a run ended that had no claim, or was `granted` one late. Tries again until the store has taken it,
     /// or the end is about to be forgotten.
-    async fn record_unprotected(&self, presented: &Presented, end: &End, granted: Option<Hold>, later: Later) {
+    async fn record_unprotected(
+        &self,
+        presented: &Presented,
+        end: &End,
+        granted: Option<Hold>,
+        remembered: RememberedEnd,
+    ) {
         let hold = match granted {
             Some(hold) => hold,
             None => match self.claim_late(presented).await {
                 Some(Ok(hold)) => hold,
-                Some(Err(_)) => return self.outdone(presented, &later),
+                Some(Err(_)) => return self.outdone(presented, &remembered),
+                // The store can't answer any more. The end is remembered until the retention is over.
                 None => return,
             },
         };
         let transition = self.ending(presented, &hold, end);
         match self.record(presented.id, transition).await {
-            Ok(Applied { reply: Reply::Refused, .. }) => self.outdone(presented, &later),
-            recorded => self.recorded(recorded, later).await,
+            Ok(Applied { reply: Reply::Refused, .. }) => self.outdone(presented, &remembered),
+            recorded => self.free_once_recorded(recorded, remembered).await,
         }
     }
 
@@ -134,7 +145,7 @@ impl<St: Store> Engine<St> {
 
     /// Handles a store that has another record of the operation. That record counts, and the effects of the unprotected
     /// run are additional.
-    fn outdone(&self, presented: &Presented, later: &Later) {
+    fn outdone(&self, presented: &Presented, remembered: &RememberedEnd) {
         once_a_minute!(
             self.lines().outdone,
             error,
@@ -142,6 +153,6 @@ impl<St: Store> Engine<St> {
             "an operation that ran unprotected was claimed elsewhere meanwhile, and may have taken effect twice; the \
              outcome of the unprotected run is not recorded"
         );
-        self.forget(later);
+        self.forget(remembered);
     }
 }

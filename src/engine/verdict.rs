@@ -36,6 +36,7 @@ impl<T> Verdict<T> {
             Self::Answered(_) | Self::Committed(_) => "ran",
             Self::Mismatch(Match::OtherCredentials) => "credentials-changed",
             Self::Mismatch(Match::NotVerifiable) => "not-verifiable",
+            // This is `Match::Other`, because `Match::Same` is no mismatch.
             Self::Mismatch(_) => "key-reused",
             Self::Met(End::Outcome(_)) => "replayed",
             Self::Met(End::Consumed { .. }) => "not-replayable",

@@ -1,9 +1,9 @@
-//! Waiting for a run in another process.
+//! Waiting for a run in another process. `slots/elsewhere.rs` has the waiters, and passes the end to them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use backon::BackoffBuilder as _;
 use tokio::time::{timeout, timeout_at};
 
 use super::engine::{Engine, Presented};
@@ -11,11 +11,11 @@ use crate::fingerprint::Match;
 use crate::laboratory;
 use crate::slots::{End, EndWatch, Ended};
 use crate::store::Store;
-use crate::within::STORE_TIMEOUT;
+use crate::within::{STORE_TIMEOUT, pauses};
 
 /// The shortest and the longest pause before the record is read, where the store does not report the change.
-const SHORTEST: Duration = Duration::from_millis(25);
-const LONGEST: Duration = Duration::from_millis(250);
+const SHORTEST_POLL_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_POLL_PAUSE: Duration = Duration::from_millis(250);
 
 impl<St: Store> Engine<St> {
     /// Waits for the end of the run that another process has, for at most `patience`.
@@ -28,6 +28,7 @@ impl<St: Store> Engine<St> {
             return Ok(End::InFlight);
         }
         let (waiter, watch) = self.store.slots().watch(presented.id, presented.fingerprint);
+        // Of all requests that wait for one run, the first one starts the task.
         if let Some(watch) = watch {
             laboratory::spawn(Arc::clone(self).look_for_end(watch, *presented));
         }
@@ -36,8 +37,8 @@ impl<St: Store> Engine<St> {
 
     /// Reads the record whenever it has changed, or after a pause, until the run has ended or no request waits.
     async fn look_for_end(self: Arc<Self>, watch: EndWatch, presented: Presented) {
-        let pauses = ExponentialBuilder::default().with_min_delay(SHORTEST).with_max_delay(LONGEST).with_jitter();
-        for pause in pauses.without_max_times().build() {
+        for pause in pauses(SHORTEST_POLL_PAUSE, LONGEST_POLL_PAUSE).build() {
+            // A notification may be missed, so the record is read after the pause in any case.
             let _ = timeout_at(watch.tick(pause), self.store.changed(watch.id())).await;
             if !watch.is_wanted() {
                 return;

@@ -41,8 +41,6 @@
 
 mod next;
 mod state;
-#[cfg(test)]
-mod tests;
 mod transition;
 
 pub use next::{Applied, Reply};

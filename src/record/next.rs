@@ -18,11 +18,12 @@ pub enum Current<'a, O> {
     /// There is the trace of a record that was released or forgotten, under this fence. Only stores that several
     /// processes share keep one.
     Released(Fence),
-    /// There is a record, which the store presents as rule 1 says.
+    /// There is a record, which the store presents as rule 1 of [`record`](super) says.
     Held(&'a Record<O>),
 }
 
 impl<'a, O> Current<'a, O> {
+    /// Returns the record. The trace of an earlier one does not count.
     fn record(self) -> Option<&'a Record<O>> {
         if let Self::Held(record) = self { Some(record) } else { None }
     }
@@ -93,7 +94,8 @@ pub enum Expiry {
 pub enum Reply {
     /// The transition was taken.
     Taken,
-    /// Nothing was changed: there is a record already, or it is in another state, or under another fence.
+    /// Nothing was changed, because of the record: there is one already, or none, or it is in another state, under
+    /// another fence, or another process's.
     Refused,
 }
 
@@ -122,6 +124,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                 origin: record.origin.clone(),
                 ..Draft::running(claim, record.attempt.saturating_add(1))
             }),
+            // It is not interrupted under this fence, or the policy is not reason enough.
             _ => refused(),
         },
         Transition::Inquire { fence, bound } => match interrupted(current, fence) {
@@ -133,18 +136,21 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                 ..
             }) => {
                 let state = State::Interrupted { policy, run, status };
-                // The reply to the question must still find the record.
                 // A question that is over at once has no owner.
                 let owned = (!bound.is_zero()).then_some(bound);
+                // The reply to the question must still find the record.
                 let (expiry, origin) = (Expiry::AtLeast(bound), origin.clone());
                 put(Draft { fence: None, expiry, owned, fingerprint, attempt, origin, state })
             }
+            // It is not interrupted under this fence, or another process asks about it.
             _ => refused(),
         },
         Transition::Complete(completion) => complete(current, completion),
         Transition::Release(fence) => match current {
+            // The key is free already, for example because the release is sent again.
             Current::Absent | Current::Released(_) => (Change::Nothing, Reply::Taken),
             Current::Held(record) if record.run() == Some(fence) => (Change::Release, Reply::Taken),
+            // Another run has the operation, or it is done.
             Current::Held(_) => refused(),
         },
         Transition::Interrupt { fence, status, lost } => match current {
@@ -153,9 +159,12 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                     let state = State::Interrupted { policy, run: fence, status };
                     put(Draft::ended(record, Some(fence), interrupted_retention, state))
                 }
+                // The interruption is sent again.
                 State::Interrupted { .. } => (Change::Nothing, Reply::Taken),
+                // The run is another process's: a record that is done names no run.
                 _ => refused(),
             },
+            // The record is of another run, done, or gone. If a failover has lost the claim, the end is written anew.
             _ => match lost.filter(|_| current.has_lost(fence)) {
                 Some(Lost { fingerprint, attempt, policy, retention }) => {
                     let state = State::Interrupted { policy, run: fence, status };
@@ -172,12 +181,14 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                     put(Draft::ended(record, None, retention, State::Completed { outcome }))
                 }
                 (Some(_), Resolution::Forget) => (Change::Release, Reply::Taken),
+                // It was settled, has run again, or was asked about since.
                 (None, _) => refused(),
             }
         }
     }
 }
 
+/// Decides what follows when a run ends with an outcome, or with one that cannot be stored.
 fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>, Reply) {
     let Completion { hold, fingerprint, result, retention } = completion;
     let state = match result {
@@ -193,6 +204,7 @@ fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>
         Current::Held(record) if record.run().is_none() && record.fence == hold.fence => {
             (Change::Nothing, Reply::Taken)
         }
+        // The operation was taken over, settled or freed since. An absent record counts as lost above.
         Current::Held(_) | Current::Released(_) | Current::Absent => refused(),
     }
 }
@@ -202,15 +214,18 @@ fn interrupted<'a, O>(current: Current<'a, O>, fence: Fence) -> Option<&'a Recor
     current.record().filter(|record| record.fence == fence && record.is_interrupted())
 }
 
+/// Takes the transition: the store writes `draft`.
 fn put<O>(draft: Draft<O>) -> (Change<O>, Reply) {
     (Change::Put(draft), Reply::Taken)
 }
 
+/// Refuses the transition: the store writes nothing.
 fn refused<O>() -> (Change<O>, Reply) {
     (Change::Nothing, Reply::Refused)
 }
 
 impl<O> Draft<O> {
+    /// The record of a run that begins. It gets a new fence, and this process owns it.
     fn running(claim: Claim, attempt: u32) -> Self {
         let Claim { fingerprint, origin, policy, bound, interrupted_retention, .. } = claim;
         let state = State::Running { policy, interrupted_retention };
@@ -230,6 +245,7 @@ impl<O> Draft<O> {
         }
     }
 
+    /// The record after the end of a run or a settlement. No process owns it. Without `fence` it gets a new one.
     fn ended(record: &Record<O>, fence: Option<Fence>, kept: Duration, state: State<O>) -> Self {
         let Record { fingerprint, attempt, ref origin, .. } = *record;
         Self { fence, expiry: Expiry::In(kept), owned: None, fingerprint, attempt, origin: origin.clone(), state }
@@ -240,6 +256,7 @@ impl<O> Draft<O> {
     #[must_use]
     pub fn stamp(self, current: Option<&Record<O>>, fresh: Fence, began: Timestamp, now: Timestamp) -> Record<O> {
         let Self { fence, expiry, owned, fingerprint, attempt, origin, state } = self;
+        // Only a question asks for `AtLeast`. The operation stays in its state, so `since` stays too.
         let is_question = matches!(expiry, Expiry::AtLeast(_));
         let before = current.filter(|_| is_question);
         Record {

@@ -24,6 +24,7 @@ impl fmt::Display for Fence {
 /// The record that a store holds of one operation. `O` is the form of an outcome.
 ///
 /// A store that several processes share keeps the first four fields as columns of their own, and the others as bytes.
+/// Stored bytes have the fields in this order, so the order stays.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record<O = Bytes> {
     /// The latest fence that was given for the operation.
@@ -53,7 +54,7 @@ pub struct Record<O = Bytes> {
 #[serde(transparent)]
 pub struct Origin(pub Option<Box<Described>>);
 
-/// What an [`Origin`] says.
+/// The content of an [`Origin`]. Stored bytes have the fields in this order, so the order stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Described {
     /// The digest of the scope that the key belongs to.
@@ -64,7 +65,7 @@ pub struct Described {
     pub trace: Option<[u8; 16]>,
 }
 
-/// The state of an operation.
+/// The state of an operation. Stored bytes have a variant's index, so the order of the variants stays.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State<O = Bytes> {
     /// The operation is claimed, and its handler may be running.
@@ -97,7 +98,8 @@ pub enum State<O = Bytes> {
 }
 
 /// The policy under which a run was claimed. It says whether the run's effect is safe to repeat, whatever the policy is
-/// by the time the run turns out to be interrupted.
+/// by the time the run turns out to be interrupted. Stored bytes have a variant's index, so the order of the variants
+/// stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ClaimPolicy {
@@ -130,7 +132,8 @@ impl<O> State<O> {
         matches!(self, Self::Completed { .. } | Self::Consumed { .. })
     }
 
-    /// Returns the same state with its outcome in the form that `outcome` gives it.
+    /// Returns the same state with its outcome in the form that `outcome` gives it. An embedded store turns stored
+    /// chunks into bytes by it.
     pub(crate) fn form<P, E>(&self, outcome: impl FnOnce(&O) -> Result<P, E>) -> Result<State<P>, E> {
         Ok(match self {
             &Self::Running { policy, interrupted_retention } => State::Running { policy, interrupted_retention },
@@ -151,6 +154,7 @@ impl<O> Record<O> {
     /// Returns this record as interrupted, if its run ended at `since` without saying how.
     #[must_use]
     pub fn lapse(self, since: Timestamp) -> Self {
+        // In every other state there is no run that could have ended.
         let State::Running { policy, interrupted_retention } = self.state else { return self };
         let state = State::Interrupted { policy, run: self.fence, status: None };
         let expires = Some(since.plus(interrupted_retention));

@@ -144,6 +144,7 @@ impl<O> Transition<O> {
     pub fn claim(&self) -> Option<&Claim> {
         match self {
             Self::Claim(claim) | Self::Reclaim(claim, ..) => Some(claim),
+            // A question, a settlement, or the end of a run.
             _ => None,
         }
     }
@@ -180,6 +181,7 @@ impl<O> Transition<O> {
         match self {
             Self::Complete(Completion { result: RunResult::Outcome(outcome), .. })
             | Self::Resolve(_, Resolution::Outcome(outcome), _) => Some(outcome),
+            // Every other transition leaves no outcome.
             _ => None,
         }
     }

@@ -32,6 +32,7 @@ use crate::store::Store;
 pub(super) struct Exchange<S, St, B: SendBody> {
     pub(super) shared: Arc<LayerState<St>>,
     pub(super) key: Key,
+    /// The inner service, which was polled ready. If the request does not run, it is dropped without a call.
     pub(super) service: S,
     pub(super) parts: Parts,
     /// The request's body, which is empty until it has been read.
@@ -44,6 +45,7 @@ pub(super) struct Exchange<S, St, B: SendBody> {
 type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
 impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
+    /// Takes the request through the steps above. `body` is its body, which was not polled yet.
     pub(super) async fn answer<M, R, E>(mut self: Box<Self>, body: B) -> RunAnswer<M, R, E>
     where
         M: BodyMode<B> + BodyMode<R>,
@@ -54,12 +56,13 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let shared = Arc::clone(&self.shared);
         let span = engine::span();
         let connection = Connection::of(&self.parts);
+        // This calls the application's scope function, which may reject the request.
         let (id, scope) = match shared.options.record_id(&self.parts, &self.key) {
             Ok(found) => found,
             Err(rejection) => {
                 // No request waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
-                let rejection = shared.reject::<M, R>(connection, &span, None, rejection);
+                let rejection = shared.reject_in_span::<M, R>(connection, &span, None, rejection);
                 return Ok(connection.read_on(Box::pin(body), rejection).await);
             }
         };
@@ -70,9 +73,10 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
         let share = Some(Share::new(&shared.room, client));
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
-        let reject = |rejection| shared.reject::<M, R>(connection, &span, Some(&id), rejection);
+        let reject = |rejection| shared.reject_in_span::<M, R>(connection, &span, Some(&id), rejection);
         let fingerprint = match collect(body, &mut bounds).await {
             Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {
+                // The body has ended, so there is nothing to read on.
                 return Ok(reject(reasons::body_incomplete()));
             }
             Collected::Whole { data, trailers } => {
@@ -82,15 +86,20 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
                 self.share = bounds.share;
                 fingerprint
             }
-            Collected::Over { why, rest, .. } => {
+            Collected::Over { why, head, rest } => {
+                // The inner service and the room for bodies are free for others while the rest is read on.
                 drop((self, bounds));
                 let rejection = match why {
                     Why::TooLong => reasons::body_too_large(limit),
                     Why::NoRoom => reasons::overloaded(),
-                    // There is nothing to read on.
+                    // A body that came too slowly is not waited for once more.
                     Why::TooSlow => return Ok(connection.close(reject(reasons::body_late()))),
                 };
-                return Ok(connection.asked().read_on(rest, reject(rejection)).await);
+                // A body that declares more than the limit was not polled. Any other was, which asks a waiting client
+                // for it.
+                let is_asked = why != Why::TooLong || !head.is_empty();
+                let connection = if is_asked { connection.after_body_was_asked_for() } else { connection };
+                return Ok(connection.read_on(rest, reject(rejection)).await);
             }
             // What is left of a body that failed can't be read.
             Collected::Failed { error, .. } => {
@@ -103,6 +112,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
         let is_sub_request = enclosing.is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key));
         let slots = shared.engine.store.slots();
+        // `true` if a run that is still under way has sent this request, by itself or through what it calls.
         let is_within = enclosing.is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         // What a run sends belongs to that run, which has a place in its client's share.
         let client = (!is_within).then_some(client);
@@ -122,8 +132,10 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error: 'static>,
         R: SendBody,
     {
+        // `_service` lives until the answer's body was read, which may depend on the service.
         let (shared, _service, answering) = {
             let Self { shared, key, mut service, mut parts, body, share } = *self;
+            // From here on the body belongs to the run, and its room is free for other bodies.
             drop(share);
             let slots = Arc::clone(shared.engine.store.slots());
             let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.options.recorder));
@@ -168,22 +180,28 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     let is_of_own_run = verdict.is_of_own_run();
     let rejection = match verdict {
         Verdict::Answered(answer) => return answer,
-        Verdict::Committed(outcome) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, false)),
-        Verdict::Met(End::Outcome(outcome)) => return Ok(shared.recorded::<M, R>(connection, span, id, &outcome, true)),
+        // The last argument of `recorded_answer` says whether the answer is marked as a replay.
+        Verdict::Committed(outcome) => return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, false)),
+        Verdict::Met(End::Outcome(outcome)) => {
+            return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, true));
+        }
         Verdict::Met(End::Refused(refusal)) => reasons::of_refusal(refusal, id),
         Verdict::Met(End::Consumed { status }) => reasons::not_replayable(status),
         Verdict::Met(End::Interrupted { .. }) => reasons::outcome_unknown(policy, id),
         Verdict::Met(End::InDoubt) => reasons::in_doubt(id),
+        // With `Released` the key is free, or another process took a step first. This request does not run any more:
+        // its client retries.
         Verdict::Met(End::InFlight | End::Released) => reasons::in_flight(),
         Verdict::Mismatch(found) => reasons::of_mismatch(found, id),
         Verdict::RolledBack => reasons::not_committed(),
         Verdict::Interrupted => reasons::interrupted_run(policy, id),
     };
     let id = Some(id);
+    // `reject_in_span` also records the kind in the span.
     Ok(if is_of_own_run {
-        shared.rejection::<M, R>(connection, span, id, rejection)
+        shared.answer_rejection::<M, R>(connection, span, id, rejection)
     } else {
-        shared.reject::<M, R>(connection, span, id, rejection)
+        shared.reject_in_span::<M, R>(connection, span, id, rejection)
     })
 }
 
@@ -196,6 +214,7 @@ async fn take<M: BodyMode<R>, R: SendBody, St: Store>(
     let (passage, end) = if needs_no_body(&parts) {
         (Passage::Untouched(body), shared.judge().of_answer::<R>(&parts, None))
     } else {
+        // An answer has a time limit, and takes none of the room for request bodies.
         let (bytes, time) = (shared.options.recorder.max_response_body, Some(shared.options.outcome_body_timeout));
         let collected = collect(body, &mut Bounds { bytes, time, ..Bounds::default() }).await;
         let end = shared.judge().of_answer(&parts, Some(&collected));

@@ -22,7 +22,9 @@ pin_project_lite::pin_project! {
 pin_project_lite::pin_project! {
     #[project = KindProjected]
     enum FutureKind<F, T, E> {
+        // The inner service's future, without an allocation. Only the type of its answer's body changes.
         Passing { #[pin] inner: F },
+        // An exchange, or a rejection that reads on the request's body. Few requests need it, so it is boxed.
         Exchange { inner: BoxFuture<'static, Result<Response<T>, E>> },
     }
 }

@@ -15,7 +15,7 @@ use tracing::Level;
 
 use super::answer::kept_headers::KeptHeaders;
 use super::answer::meaning::Classify;
-use super::answer::snapshot::{Recorder, recorded};
+use super::answer::snapshot::{Recorder, outcome_of_answer};
 use super::bodies::body::{AnyBody, KeepBody, SendBody};
 use super::fingerprint::identify::FingerprintBody;
 use super::options::{Hook, Options};
@@ -43,6 +43,7 @@ use crate::store::Store;
 /// carries every body.
 #[must_use]
 pub struct IdempotencyLayer<St, M = KeepBody> {
+    /// The engine and the options. The services that this layer makes share it.
     pub(super) shared: Arc<LayerState<St>>,
     mode: PhantomData<fn() -> M>,
 }
@@ -50,7 +51,7 @@ pub struct IdempotencyLayer<St, M = KeepBody> {
 impl<St: Store> IdempotencyLayer<St> {
     /// Creates a layer over `store` with the default options.
     pub fn new(store: St) -> Self {
-        Self::sharing(Arc::new(LayerState::new(Arc::new(store), Options::default())))
+        Self::with_state(Arc::new(LayerState::new(Arc::new(store), Options::default())))
     }
 }
 
@@ -124,8 +125,7 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// Sets headers that say who asks, besides [`CREDENTIAL_HEADERS`](super::CREDENTIAL_HEADERS). Where no
     /// [`scope`](Self::scope) says whose a key is, a request with another value is another client's (422
-    /// `credentials-changed`), and so is one that is compared with a record that was made with other names. Default:
-    /// none.
+    /// `credentials-changed`), and so is one that is compared with a record made with other names. Default: none.
     pub fn credential_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.with(|options| options.sameness.credentials.of_headers(names))
     }
@@ -188,9 +188,10 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// ```
     pub fn reconcile_with<B: SendBody>(self, reconciler: Reconciler<Response<B>>) -> Self {
         self.with(|options| {
+            // The recorder is an argument, because options that are set later may change it.
             let recording = move |recorder: &Arc<Recorder>| {
                 let recorder = Arc::clone(recorder);
-                reconciler.map(move |answer| recorded(Arc::clone(&recorder), answer))
+                reconciler.map(move |answer| outcome_of_answer(Arc::clone(&recorder), answer))
             };
             options.reconcile = Some(Hook(Arc::new(recording)));
         })
@@ -198,7 +199,7 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// Sets the function that decides what an unmarked answer means, and what an error of the inner service means: that
     /// it is a final outcome, that nothing happened, or that the effect is unknown. An answer is unmarked if the
-    /// handler has not marked it as [`Keep`](crate::Keep), [`Release`](crate::Release) or [`Unknown`](crate::Unknown).
+    /// handler has not marked it as [`Keep`](crate::Keep), [`Release`](crate::Release) or [`Unsure`](crate::Unsure).
     /// A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](crate::Meaning), or an
     /// `Option` of one, is enough. Default: [`Meaning::of_answer`](crate::Meaning::of_answer), and
     /// [`Meaning::of_answer_under_rerun`](crate::Meaning::of_answer_under_rerun) under [`OnInterrupted::Rerun`]; errors
@@ -227,8 +228,7 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.policy.retention = retention)
     }
 
-    /// Sets how long an interrupted operation is kept, counted from when the interruption was noticed. Default: 30
-    /// days.
+    /// Sets how long an interrupted operation is kept, from when the interruption was noticed. Default: 30 days.
     pub fn interrupted_retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.interrupted_retention = retention)
     }
@@ -285,8 +285,7 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.policy.fail_open = fail_open)
     }
 
-    /// Sets the beginning of every problem's `type`. Default: [`problem`](crate::problem) in this crate's
-    /// documentation.
+    /// Sets the beginning of every problem's `type`. Default: [`problem`](crate::problem) in the documentation.
     pub fn problem_base(self, base: impl Into<String>) -> Self {
         self.with(|options| options.problem_base = base.into().into())
     }
@@ -299,8 +298,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Sets the level at which rejections are logged. Of each kind there is at most one such event a minute, with the
-    /// `count` of rejections since the last one; the others are logged at DEBUG, or at this level if it is TRACE.
-    /// Default: INFO.
+    /// `count` of rejections since the last one; the others at DEBUG, or at this level if it is TRACE. Default: INFO.
     pub fn rejection_level(self, level: Level) -> Self {
         self.with(|options| options.rejection_level = level)
     }
@@ -313,7 +311,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the function that each run's future passes through before it is spawned. It is called in the requester's
     /// task, so that it can carry task-locals over. If the future is dropped before its first poll, the run never
     /// began. If it is dropped later, the run is interrupted. If it is dropped while its outcome is being written, this
-    /// process refuses the key until it restarts. Default: none.
+    /// process refuses the key until the retention is over or it restarts. Default: none.
     pub fn wrap_run<F>(self, wrap: impl Fn(BoxFuture<'static, ()>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -344,17 +342,19 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// # }
     /// ```
     pub fn any_body(self) -> IdempotencyLayer<St, AnyBody> {
-        IdempotencyLayer::sharing(self.shared)
+        IdempotencyLayer::with_state(self.shared)
     }
 
-    fn sharing(shared: Arc<LayerState<St>>) -> Self {
+    /// Returns a layer with this state, in the mode that the caller expects.
+    fn with_state(shared: Arc<LayerState<St>>) -> Self {
         Self { shared, mode: PhantomData }
     }
 
+    /// Returns a layer with changed options. Its engine is new; the store, with the runs in it, stays the same.
     fn with(self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = self.shared.options.clone();
         change(&mut options);
-        Self::sharing(Arc::new(LayerState::new(Arc::clone(&self.shared.engine.store), options)))
+        Self::with_state(Arc::new(LayerState::new(Arc::clone(&self.shared.engine.store), options)))
     }
 
     /// Returns the store.
@@ -388,7 +388,7 @@ impl<S, St: Store> IdempotencyService<S, St> {
 
 impl<St, M> Clone for IdempotencyLayer<St, M> {
     fn clone(&self) -> Self {
-        Self::sharing(Arc::clone(&self.shared))
+        Self::with_state(Arc::clone(&self.shared))
     }
 }
 

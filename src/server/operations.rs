@@ -68,7 +68,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         fence: Fence,
         resolution: Resolution<Response<Bytes>>,
     ) -> Result<Resolved, StoreError> {
-        self.shared.engine.resolve(id, fence, self.recorded(resolution)?).await
+        self.shared.engine.resolve(id, fence, self.with_outcome(resolution)?).await
     }
 
     /// Settles many operations, each as [`resolve`](Self::resolve) does, and returns what became of each, in their
@@ -92,12 +92,13 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         decisions: impl IntoIterator<Item = (InterruptedRun, Resolution<Response<Bytes>>)>,
     ) -> impl Future<Output = Vec<(InterruptedRun, Result<Resolved, StoreError>)>> + Send {
         let decisions = decisions.into_iter();
-        let decided: Vec<_> = decisions.map(|(record, resolution)| (record, self.recorded(resolution))).collect();
+        let decided: Vec<_> = decisions.map(|(record, resolution)| (record, self.with_outcome(resolution))).collect();
         self.shared.engine.resolve_all(decided)
     }
 
     /// Returns the resolution with its answer as an outcome.
-    fn recorded(&self, resolution: Resolution<Response<Bytes>>) -> Result<Resolution, StoreError> {
+    fn with_outcome(&self, resolution: Resolution<Response<Bytes>>) -> Result<Resolution, StoreError> {
+        // The only other resolution is `Forget`, which has no answer.
         let Resolution::Outcome(answer) = resolution else { return Ok(Resolution::Forget) };
         let outcome = self.shared.options.recorder.record(&answer);
         let outcome = outcome.ok_or_else(|| StoreError::unavailable("the answer is longer than max_response_body"))?;

@@ -20,15 +20,19 @@ use crate::engine::{Policy, Reconciler, WrapRun};
 use crate::key::{Key, RecordId, Scope};
 
 type Covers = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
+/// Returns the scope of a request's key, or rejects the request.
 type ScopeOf = Arc<dyn Fn(&Parts) -> Result<Option<Scope>, Rejection> + Send + Sync>;
 type Render = Arc<dyn Fn(&Rejection) -> Response<Bytes> + Send + Sync>;
+/// Makes a reconciler whose answers the given recorder turns into outcomes. It is called whenever an option changes,
+/// because each option of the recorder counts, whether it is set before the reconciler or after it.
 type Reconcile = Arc<dyn Fn(&Arc<Recorder>) -> Reconciler + Send + Sync>;
 
 /// A function of the application's. `Debug` shows only that it is set.
 #[derive(Clone)]
 pub(super) struct Hook<F>(pub(super) F);
 
-/// All options of a layer.
+/// All options of a layer. A field is set by the method of its name in `layer.rs`, which says what it means, unless
+/// the field's own comment names the methods.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     pub(super) header_name: HeaderName,
@@ -36,15 +40,25 @@ pub(super) struct Options {
     pub(super) covers: Option<Hook<Covers>>,
     pub(super) require_key: bool,
     pub(super) strict_keys: bool,
+    /// `None`: a request's credentials say whose its key is.
     pub(super) scope: Option<Hook<ScopeOf>>,
+    /// The options of runs: `on_in_flight`, `on_interrupted`, `retention`, `interrupted_retention`, `max_run`,
+    /// `max_runs` and `fail_open`. `LayerState::new` gives the engine a copy.
     pub(super) policy: Policy,
-    /// Makes the policy's reconciler, whose answers are recorded as these options say.
+    /// Makes the policy's reconciler, whose answers are recorded as these options say: `reconcile_with`.
     pub(super) reconcile: Option<Hook<Reconcile>>,
+    /// `None`: `Meaning` has the defaults.
     pub(super) classify: Option<Hook<Arc<dyn Classify>>>,
+    /// The rule by which two requests are the same: `fingerprint_headers`, `fingerprint_body`, `credential_headers`
+    /// and `credential_cookies`.
     pub(super) sameness: Sameness,
+    /// In bytes, for one request.
     pub(super) max_request_body: usize,
+    /// In bytes, for all request bodies that are read at a time. `bodies/room.rs` keeps to it.
     pub(super) max_buffered: usize,
     pub(super) outcome_body_timeout: Duration,
+    /// Records the parts of an answer that are kept: `kept_headers`, `replay_header_name` and `max_response_body`.
+    /// Handlers' contexts share it.
     pub(super) recorder: Arc<Recorder>,
     pub(super) problem_base: Arc<str>,
     pub(super) render_rejection: Option<Hook<Render>>,
@@ -87,7 +101,7 @@ impl Default for Options {
 
 impl Options {
     /// Gives the policy its reconciler, if there is one.
-    pub(super) fn complete(&mut self) {
+    pub(super) fn make_reconciler(&mut self) {
         if let Some(reconcile) = &self.reconcile {
             self.policy.reconcile_with(reconcile(&self.recorder));
         }
@@ -96,12 +110,14 @@ impl Options {
     /// The id of the operation that a request with `key` belongs to, and the scope that says whose it is, if one does.
     pub(super) fn record_id(&self, parts: &Parts, key: &Key) -> Result<(RecordId, Option<Scope>), Rejection> {
         let scope = match &self.scope {
+            // This is the application's function. A rejection that it returns ends the request.
             Some(scope) => scope(parts)?,
             None => None,
         };
         Ok((RecordId::new(scope.as_ref(), key), scope))
     }
 
+    /// Builds the response for a rejection: by the application's function, or else for gRPC or as problem JSON.
     pub(super) fn render(&self, rejection: &Rejection, is_grpc: bool) -> Response<Bytes> {
         match &self.render_rejection {
             Some(render) => render(rejection),
@@ -111,6 +127,7 @@ impl Options {
     }
 }
 
+// A hook is called like the function in it.
 impl<F> Deref for Hook<F> {
     type Target = F;
 

@@ -23,18 +23,18 @@ use super::reject::grpc;
 use crate::within::within;
 
 /// The most bytes that are read on.
-const MOST: usize = 64 * 1024;
+const MAX_READ_ON: usize = 64 * 1024;
 /// The longest time for which a body is read on.
-const LONGEST: Duration = Duration::from_secs(1);
+const READ_ON_FOR: Duration = Duration::from_secs(1);
 
 /// The facts that decide how a rejection reaches the client of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Connection {
     /// `true` if the request is a gRPC call.
     pub(super) is_grpc: bool,
-    // Whether the connection closes after an answer that came before its request was read.
+    // `true` if the connection closes after an answer that came before its request was read.
     closes: bool,
-    // Whether the client waits until it is asked for the body.
+    // `true` if the client waits until it is asked for the body.
     waits: bool,
 }
 
@@ -47,7 +47,7 @@ impl Connection {
     }
 
     /// Returns the same facts, after the client was asked for its body.
-    pub(super) fn asked(self) -> Self {
+    pub(super) fn after_body_was_asked_for(self) -> Self {
         Self { waits: false, ..self }
     }
 
@@ -70,18 +70,22 @@ impl Connection {
         if body.is_end_stream() {
             return true;
         }
-        if self.waits || body.size_hint().lower() > MOST as u64 {
+        // Rule 3; and rule 2, for a body that declares more.
+        if self.waits || body.size_hint().lower() > MAX_READ_ON as u64 {
             return false;
         }
-        let mut rest = Limited::new(body.map_err(|_| "it failed"), MOST);
+        // Only that the body failed counts. `Limited` needs an error that can be boxed.
+        let mut rest = Limited::new(body.map_err(|_| "it failed"), MAX_READ_ON);
         let reading = async {
             while let Some(frame) = rest.frame().await {
+                // The body has failed, or is longer than `MAX_READ_ON`.
                 if frame.is_err() {
                     return false;
                 }
             }
             true
         };
-        within(Some(Instant::now() + LONGEST), reading).await.unwrap_or(false)
+        // After `READ_ON_FOR` the body counts as not read.
+        within(Some(Instant::now() + READ_ON_FOR), reading).await.unwrap_or(false)
     }
 }

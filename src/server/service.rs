@@ -29,18 +29,24 @@ const FEW_HEADERS: usize = 8;
 /// A service behind an [`IdempotencyLayer`](crate::IdempotencyLayer).
 pub struct IdempotencyService<S, St, M = KeepBody> {
     inner: S,
+    /// The engine and the options, which all services of the layer share.
     shared: Arc<LayerState<St>>,
+    /// `fn() -> M` keeps the service `Send` and `Sync`, whatever `M` is.
     mode: PhantomData<fn() -> M>,
 }
 
 /// The next step for a request.
 enum Way {
+    /// The inner service gets it untouched: it is not covered, or it is within an exchange of its own operation.
     Pass,
+    /// It has this key, and `exchange.rs` answers it.
     Exchange(Key),
+    /// Its key is missing or malformed.
     Reject(Rejection),
 }
 
 impl<S, St, M> IdempotencyService<S, St, M> {
+    /// Puts `inner` behind the layer with this state. `layer.rs` calls it.
     pub(super) fn behind(shared: Arc<LayerState<St>>, inner: S) -> Self {
         Self { inner, shared, mode: PhantomData }
     }
@@ -92,6 +98,8 @@ impl<St: Store> LayerState<St> {
     fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
         let Some(enclosing) = parts.extensions.get::<IdempotencyContext>() else { return false };
         let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
+        // The application's scope function is called only if such an exchange goes on. If it rejects the request, the
+        // request becomes an exchange, which calls the function again and answers with its rejection.
         going_on.peek().is_some()
             && self.options.record_id(parts, key).is_ok_and(|(id, _)| going_on.any(|context| context.record_id() == id))
     }
@@ -116,6 +124,7 @@ where
     #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.shared.passes(&request) {
+            // A handler may have copied its context into this request, whose handler would take it for its own.
             IdempotencyContext::remove_copy(request.extensions_mut());
             return ResponseFuture::passing(self.inner.call(untouched::<M, B>(request)));
         }
@@ -137,8 +146,9 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
         match self.shared.way(&mut parts) {
             Way::Pass => ResponseFuture::passing(self.inner.call(untouched::<M, B>(Request::from_parts(parts, body)))),
             Way::Reject(rejection) => {
+                // Without a valid key there is no record id, so the log line has none.
                 let connection = Connection::of(&parts);
-                let rejection = self.shared.reject::<M, R>(connection, &engine::span(), None, rejection);
+                let rejection = self.shared.reject_in_span::<M, R>(connection, &engine::span(), None, rejection);
                 ResponseFuture::exchange(Box::pin(
                     async move { Ok(connection.read_on(Box::pin(body), rejection).await) },
                 ))
@@ -147,6 +157,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 // The service that was polled ready goes along; the clone takes its place.
                 let clone = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, clone);
+                // The body is handed to `answer`, which reads it and then puts it here.
                 let unread = Passage::Whole { data: Bytes::new(), trailers: None };
                 let shared = Arc::clone(&self.shared);
                 let exchange = Box::new(Exchange { shared, key, service: ready, parts, body: unread, share: None });
@@ -166,6 +177,7 @@ fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     }
 }
 
+/// Gives the body the type of the mode `M`, and does not read it.
 fn untouched<M: BodyMode<B>, B: SendBody>(request: Request<B>) -> Request<Through<M, B>> {
     request.map(|body| Passage::Untouched(body).into())
 }

@@ -37,6 +37,7 @@ macro_rules! event_at {
 
 /// The engine and the options of a layer, made once.
 pub(super) struct LayerState<St> {
+    /// It has the store, and brings a request to its verdict.
     pub(super) engine: Arc<Engine<St>>,
     pub(super) options: Options,
     /// The room for request bodies that are being read.
@@ -45,7 +46,8 @@ pub(super) struct LayerState<St> {
 
 impl<St> LayerState<St> {
     pub(super) fn new(store: Arc<St>, mut options: Options) -> Self {
-        options.complete();
+        // This gives the policy its reconciler, before the policy is copied for the engine.
+        options.make_reconciler();
         let policy = options.policy.clone();
         let wrap_run = options.wrap_run.clone().map(|Hook(wrap)| wrap);
         let room = Arc::new(Room::new(options.max_buffered));
@@ -63,8 +65,9 @@ impl<St: Store> LayerState<St> {
         }
     }
 
-    /// Rejects a request that did not run: records that in its span, and returns the [rejection](Self::rejection).
-    pub(super) fn reject<M: BodyMode<B>, B: SendBody>(
+    /// Rejects a request that did not run: records that in its span, and returns the
+    /// [answer](Self::answer_rejection).
+    pub(super) fn reject_in_span<M: BodyMode<B>, B: SendBody>(
         &self,
         connection: Connection,
         span: &Span,
@@ -72,11 +75,11 @@ impl<St: Store> LayerState<St> {
         rejection: Rejection,
     ) -> Response<Through<M, B>> {
         span.record("outcome", rejection.kind.slug());
-        self.rejection::<M, B>(connection, span, id, rejection)
+        self.answer_rejection::<M, B>(connection, span, id, rejection)
     }
 
     /// Returns the answer to a request that is rejected, with the rejection in its extensions. Counts it and logs it.
-    pub(super) fn rejection<M: BodyMode<B>, B: SendBody>(
+    pub(super) fn answer_rejection<M: BodyMode<B>, B: SendBody>(
         &self,
         connection: Connection,
         span: &Span,
@@ -86,14 +89,17 @@ impl<St: Store> LayerState<St> {
         let slug = rejection.kind.slug();
         let tally = &self.engine.store.slots().tally;
         tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
-        // A client can be rejected as often as it likes.
-        let count = tally.lines.refused[rejection.kind.index()].due();
+        // A client can be rejected as often as it likes. `take_due` returns a number at most once a minute, for the
+        // line at the level that was set. `Level` grows with verbosity, so the other lines are at DEBUG, or at TRACE if
+        // set.
+        let count = tally.lines.refused[rejection.kind.index()].take_due();
         let level = self.options.rejection_level;
         let level = if count.is_some() { level } else { level.max(Level::DEBUG) };
         event_at!(
             level, parent: span,
             record_id = id.map(RecordId::short), status = rejection.status.as_u16(), count, "refused: {slug}"
         );
+        // The renderer, and layers outside that look into the extensions, see the layer's own base.
         let problem_base = Some(Arc::clone(&self.options.problem_base));
         let rejection = Rejection { problem_base, ..rejection };
         let mut response = self
@@ -111,8 +117,9 @@ impl<St: Store> LayerState<St> {
         response
     }
 
-    /// Returns the recorded answer. If it is a replay, it is marked as one.
-    pub(super) fn recorded<M: BodyMode<B>, B: SendBody>(
+    /// Returns the recorded answer. If it is a replay, it is marked as one; it is none for the request whose own run
+    /// has committed the outcome.
+    pub(super) fn recorded_answer<M: BodyMode<B>, B: SendBody>(
         &self,
         connection: Connection,
         span: &Span,
@@ -123,7 +130,7 @@ impl<St: Store> LayerState<St> {
         let Some((answer, trailers)) = snapshot::decode(outcome) else {
             // The digest of the record was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
-            return self.reject::<M, B>(connection, span, Some(id), reasons::of_refusal(Refusal::Corrupt, id));
+            return self.reject_in_span::<M, B>(connection, span, Some(id), reasons::of_refusal(Refusal::Corrupt, id));
         };
         let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
         if is_replay {

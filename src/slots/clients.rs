@@ -37,6 +37,7 @@ impl Clients {
         };
         match free() {
             0 => Err("there are max_runs runs"),
+            // All that this client could have is `own + free`, so half of it is taken.
             free if own >= free => Err("one client has its share of max_runs"),
             _ => {
                 place.map(|place| place.insert(own + 1));
@@ -47,6 +48,7 @@ impl Clients {
 
     /// Counts one run of `client` less.
     pub(super) fn dismiss(&self, client: Option<Client>) {
+        // A run without a client is counted in `Slots::live` alone.
         let Some(client) = client else { return };
         self.0.remove_if_mut(&client, |_, own| {
             *own -= 1;

@@ -1,5 +1,5 @@
-//! Duplicates of runs in other processes. One task of this process looks for the end of such a run, however many wait.
-//! It holds no slot, is no run for drain, and never claims.
+//! Duplicates of runs in other processes. One task of this process looks for the end of such a run, however many wait
+//! (`engine/watch.rs`). It holds no slot, is no run for drain, and never claims.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::key::RecordId;
 pub(crate) struct EndWatch {
     slots: Arc<Slots>,
     id: RecordId,
+    /// Sends the end to the waiters. Its receiver in `Slots::elsewhere` identifies the place.
     phase: watch::Sender<Phase>,
 }
 
@@ -27,6 +28,7 @@ impl Slots {
     /// returns the task to look for the end of the run, unless another request has it already.
     pub(crate) fn watch(self: &Arc<Self>, id: RecordId, fingerprint: Fingerprint) -> (Waiter, Option<EndWatch>) {
         match self.elsewhere.entry(id) {
+            // The entry is locked, so of two requests that come at once only one gets the task.
             Entry::Occupied(place) => (self.waiter(place.get()), None),
             Entry::Vacant(vacant) => {
                 let (phase, watched) = watch::channel(Phase::Running(fingerprint));
@@ -61,6 +63,7 @@ impl EndWatch {
 
 impl Drop for EndWatch {
     fn drop(&mut self) {
+        // After `is_wanted` has removed the place, a later request may have made another one.
         let own = |_: &RecordId, place: &Place| place.is_of(&self.phase);
         self.slots.elsewhere.remove_if(&self.id, own);
     }

@@ -2,10 +2,10 @@
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -14,14 +14,16 @@ use crate::key::RecordId;
 /// The lease of this process. A store that this process has alone has none.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
+    /// `None` until a shared store has begun its session.
     held: Mutex<Option<HeldLease>>,
-    /// This process has another session.
+    /// Notifies the runs of the session before that this process has another one.
     replaced: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct HeldLease {
     session: RecordId,
+    /// Other processes count this one as alive until then, at least.
     until: Instant,
     /// The time before the lease's end at which a run that others may take over has to stop.
     margin: Duration,
@@ -31,8 +33,7 @@ impl Lease {
     /// Takes note that the lease of `session` is held until this moment, at least.
     #[cfg(feature = "shared")]
     pub(crate) fn hold(&self, session: RecordId, until: Instant, margin: Duration) {
-        let before =
-            self.held.lock().unwrap_or_else(PoisonError::into_inner).replace(HeldLease { session, until, margin });
+        let before = self.held.lock().replace(HeldLease { session, until, margin });
         if before.is_some_and(|before| before.session != session) {
             self.replaced.notify_waiters();
         }
@@ -54,6 +55,7 @@ impl Lease {
         let (mut timer, mut replaced) = (pin!(sleep_until(Instant::now())), pin!(self.replaced.notified()));
         // Each poll looks at the clock. In a process that was paused, another event may come before the timer's.
         poll_fn(|cx| {
+            // The notification is armed again before the lease is read, so none is missed.
             while replaced.as_mut().poll(cx).is_ready() {
                 replaced.set(self.replaced.notified());
             }
@@ -71,7 +73,7 @@ impl Lease {
     }
 
     fn held(&self) -> Option<HeldLease> {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.held.lock()
     }
 }
 

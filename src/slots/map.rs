@@ -1,4 +1,6 @@
 //! The slots of an opened store.
+//!
+//! `point` is empty, except in the laboratory of interleavings, which lets another thread come between there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -17,35 +19,45 @@ use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
 
-/// The slots of one opened store, and what this process counts about its runs. A store owns this value but does not
-/// look into it.
+/// The slots of one opened store, and what this process counts about its runs. A store owns this value, counts in its
+/// tally, and asks which runs are alive. The engine does all else.
 #[derive(Debug, Default)]
 pub struct Slots {
-    // Ids are digests of keys that clients choose. Without a secret of its own, the map's hash could be attacked.
+    /// The runs under way in this process. Ids are digests of keys that clients choose. Without a secret of its own,
+    /// the map's hash could be attacked.
     pub(super) places: DashMap<RecordId, Place, RandomState>,
-    // The runs that are over and whose end is not recorded.
+    /// The runs that are over and whose end is not recorded.
     pub(crate) remembered: Remembered,
-    // The runs of other processes for which duplicates wait here.
+    /// The runs of other processes for which duplicates wait here.
     pub(super) elsewhere: DashMap<RecordId, Place, RandomState>,
+    /// The times at which the tasks for `elsewhere` read the store.
     pub(super) ticks: Ticks,
-    // Until when other processes take this one for alive.
+    /// Until when other processes take this one for alive.
     pub(crate) lease: Lease,
+    /// The number of slots that are taken. `max_runs` bounds it, and drain waits until it is 0.
     pub(super) live: AtomicUsize,
+    /// The number of them that each client has.
     pub(super) clients: Clients,
-    // The number of ends that are still being recorded.
+    /// The number of ends that are still being recorded. Drain waits until it is 0 too.
     retrying: AtomicUsize,
+    /// The number of the next slot: see `Slot::turn`.
     pub(super) turns: AtomicU64,
+    /// Notifies drain when `live` or `retrying` has become 0.
     idle: Notify,
+    /// Set by drain, and never cleared: from then on new requests begin no run.
     draining: AtomicBool,
-    // Whether runs are to stop that another process may run again.
+    /// `true` once runs are to stop that another process may run again.
     stopping: watch::Sender<bool>,
+    /// The number of duplicates that wait, over all runs. `Waiter::join` bounds it.
     waiters: Arc<AtomicUsize>,
+    /// The counters of this process, and the throttles of its log.
     pub(crate) tally: Tally,
 }
 
 #[derive(Debug)]
 pub(super) struct Place {
     phase: watch::Receiver<Phase>,
+    /// The number of duplicates that wait for this run.
     waiters: Arc<AtomicUsize>,
 }
 
@@ -71,18 +83,21 @@ impl Slots {
         self.recall(id)
     }
 
+    /// Frees the slot: the next request with this id may run.
     pub(super) fn vacate(&self, id: RecordId) {
         point();
         self.places.remove(&id);
         point();
     }
 
+    /// Frees the slot of a run, and then the room that the run took.
     pub(super) fn leave(&self, id: RecordId, client: Option<Client>) {
         self.vacate(id);
         self.clients.dismiss(client);
         self.decrement_live();
     }
 
+    /// Counts one slot less, and notifies drain if none is left.
     pub(super) fn decrement_live(&self) {
         if self.live.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.idle.notify_waiters();
@@ -101,6 +116,7 @@ impl Slots {
         loop {
             let idle = self.idle.notified();
             tokio::pin!(idle);
+            // From here on no notification is missed, so the counts are read afterwards.
             idle.as_mut().enable();
             point();
             if self.live() == 0 && self.retrying.load(Ordering::SeqCst) == 0 {
@@ -136,8 +152,10 @@ impl Slots {
         Waiter::new(place.phase.clone(), Arc::clone(&place.waiters), Arc::clone(&self.waiters))
     }
 
+    /// Returns a waiter for a run that is over and that only this process remembers.
     pub(super) fn recall(&self, id: &RecordId) -> Option<Waiter> {
         let phase = self.remembered.get(id)?;
+        // No duplicate waits for a run that is over, so the count per run is a fresh one.
         Some(Waiter::new(phase, Arc::default(), Arc::clone(&self.waiters)))
     }
 }

@@ -12,7 +12,8 @@
 //!
 //! `map.rs` has all slots, and `slot.rs` the right to one. `clients.rs` bounds the runs of each client. `phase.rs` has
 //! the phases of a run and its ends, and `wait.rs` is the duplicate's side. `remembered.rs` keeps the ends of runs that
-//! the store did not record. `ticks.rs` says when the waiters for other processes' runs read. `tally.rs` counts.
+//! the store did not record. `elsewhere.rs` has the duplicates of other processes' runs, and `ticks.rs` says when they
+//! read. `lease.rs` has this process's lease over a shared store. `tally.rs` counts.
 
 mod clients;
 mod elsewhere;

@@ -44,7 +44,8 @@ pub(crate) enum End {
     Released,
     /// It is unknown whether it took effect. `status` is what the client got, if the answer said so.
     Interrupted { status: Option<u16> },
-    /// It ended with a transaction; whether that is durable is unknown until the store is opened again.
+    /// It ended with a transaction; whether that is durable is unknown until the store answers late, or is
+    /// opened again.
     InDoubt,
     /// It has not ended: its run goes on, here or in another process.
     InFlight,

@@ -7,11 +7,11 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ahash::RandomState;
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -32,8 +32,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 struct EndedRun {
     /// The turn of the run's slot.
     turn: u64,
+    /// Holds the run's last phase, with which duplicates are answered.
     phase: watch::Receiver<Phase>,
-    /// The length of its outcome.
+    /// The length of its outcome, which is counted in `Remembered::bytes`.
     bytes: usize,
     /// The end of the retention; `None` if it is beyond what the clock can represent.
     until: Option<Instant>,
@@ -49,10 +50,12 @@ impl EndedRun {
 #[derive(Default)]
 pub(crate) struct Remembered {
     ends: DashMap<RecordId, EndedRun, RandomState>,
-    // At least the number of entries in the map: it is raised before an entry is put in, and lowered after one is taken
-    // out. So 0 says without a lock that the map is empty.
+    /// At least the number of entries in the map: it is raised before an entry is put in, and lowered after one is
+    /// taken out. So 0 says without a lock that the map is empty.
     count: AtomicUsize,
+    /// The lengths of all outcomes in the map, and of those for which room is reserved.
     bytes: AtomicUsize,
+    /// The time of the last search for outdated ends, because each search reads the whole map.
     looked: Mutex<Option<Instant>>,
 }
 
@@ -68,6 +71,7 @@ impl fmt::Debug for Remembered {
 }
 
 impl Remembered {
+    /// Returns the number of ends, outdated ones too, without a lock.
     fn len(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
@@ -90,15 +94,18 @@ impl Remembered {
         let until = Instant::now().checked_add(retention);
         self.count.fetch_add(1, Ordering::SeqCst);
         let replaced = self.ends.insert(id, EndedRun { turn, phase, bytes, until });
-        self.gone(replaced);
+        // An earlier run's end may have been there.
+        self.uncount(replaced);
     }
 
+    /// Returns the phase of a run that is over and not recorded. Removes it if its retention is over.
     pub(crate) fn get(&self, id: &RecordId) -> Option<watch::Receiver<Phase>> {
         if self.len() == 0 {
             return None;
         }
         let left = self.ends.get(id)?.clone();
         if left.is_over(Instant::now()) {
+            // Meanwhile a later run may have put its end there.
             self.forget_if(id, |other| other.turn == left.turn);
             return None;
         }
@@ -114,12 +121,12 @@ impl Remembered {
 
     fn forget_if(&self, id: &RecordId, is_meant: impl FnOnce(&EndedRun) -> bool) {
         if self.len() > 0 {
-            self.gone(self.ends.remove_if(id, |_, left| is_meant(left)).map(|(_, left)| left));
+            self.uncount(self.ends.remove_if(id, |_, left| is_meant(left)).map(|(_, left)| left));
         }
     }
 
     /// Lowers the counts for an entry that was taken out.
-    fn gone(&self, left: Option<EndedRun>) {
+    fn uncount(&self, left: Option<EndedRun>) {
         if let Some(left) = left {
             self.count.fetch_sub(1, Ordering::SeqCst);
             self.bytes.fetch_sub(left.bytes, Ordering::Relaxed);
@@ -148,10 +155,11 @@ impl Remembered {
         self.len() < REFUSE_FROM / 2 && self.bytes.load(Ordering::Relaxed) < REFUSE_FROM_BYTES / 2
     }
 
+    /// Removes the ends whose retention is over, at most once in `LOOK_EVERY`.
     fn remove_outdated(&self) {
         let now = Instant::now();
         {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut looked = self.looked.lock();
             if looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_EVERY) {
                 return;
             }

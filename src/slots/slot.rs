@@ -1,4 +1,6 @@
 //! One slot: a run takes it, shows its duplicates through it which phase it is in, and frees it.
+//!
+//! `point` is empty, except in the laboratory of interleavings, which lets another thread come between there.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,10 +21,12 @@ use crate::laboratory::{self, Protection};
 pub(crate) struct Slot {
     slots: Arc<Slots>,
     id: RecordId,
+    /// The number of this slot. Later slots of the same id have greater ones.
     turn: u64,
     client: Option<Client>,
+    /// Shows duplicates the run's phase. The receiver is in the run's place.
     phase: watch::Sender<Phase>,
-    // `Some` while the store records how the run ended: how long the end is remembered.
+    /// `Some` while the store records how the run ended: how long the end is remembered.
     settling: Option<Duration>,
 }
 
@@ -42,6 +46,7 @@ impl Slots {
     /// no client keeps to no share.
     pub(crate) fn take(self: &Arc<Self>, id: RecordId, most: usize, client: Option<Client>) -> Entered {
         laboratory::point();
+        // The entry locks the place. `remembered` and `clients` are locked within it, never the other way round.
         match self.places.entry(id) {
             Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
             Entry::Vacant(place) => {
@@ -50,6 +55,7 @@ impl Slots {
                 if let Some(waiter) = self.recall(&id) {
                     return Entered::Taken(waiter);
                 }
+                // The run is counted first, so that two runs that come at once cannot both take the last place.
                 let free = || most.saturating_sub(self.live.fetch_add(1, Ordering::SeqCst));
                 if let Err(reason) = self.clients.admit(client, free) {
                     self.decrement_live();
@@ -69,7 +75,7 @@ impl Slot {
         self.id
     }
 
-    /// Returns the number of this slot among those of its id; see `Remembered::forget`.
+    /// Returns the number of this slot, which no other slot of the store has; see `Remembered::forget`.
     pub(crate) fn turn(&self) -> u64 {
         self.turn
     }
@@ -77,8 +83,9 @@ impl Slot {
     /// Marks the run's end as being recorded from now on. If the slot is dropped before the store has answered, the end
     /// can perhaps be read in the store but may not be durable, and no request may be answered from it. The slot is
     /// then not freed for as long as an outcome is kept.
-    pub(crate) fn settles(&mut self, retention: Duration) {
+    pub(crate) fn begin_settling(&mut self, retention: Duration) {
         self.settling = Some(retention);
+        // Only a laboratory frees the slot too early, to show that its tests notice it.
         if laboratory::is_broken(Protection::Slot) {
             self.slots.vacate(self.id);
         }
@@ -90,14 +97,14 @@ impl Slot {
     }
 
     /// Shows the duplicates the run's phase.
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub(crate) fn show_phase(&self, phase: Phase) {
         laboratory::point();
         self.phase.send_replace(phase);
     }
 
     /// Passes the run's end to the duplicates, and frees the slot.
     pub(crate) fn end(self, ended: impl Into<Ended>) {
-        self.enter(Phase::Ended(ended.into()));
+        self.show_phase(Phase::Ended(ended.into()));
     }
 
     /// Keeps the run's end for later duplicates, for `retention` or until `Remembered::forget`.
@@ -105,6 +112,7 @@ impl Slot {
         self.keep(0, retention);
     }
 
+    /// Keeps the run's end in `Slots::remembered`, which has reserved these bytes.
     fn keep(&self, bytes: usize, retention: Duration) {
         self.slots.remembered.keep(self.id, self.turn, self.phase.subscribe(), bytes, retention);
     }
@@ -117,7 +125,7 @@ impl Slot {
         let bytes = ended.bytes();
         let is_whole = bytes == 0 || self.slots.remembered.reserve(bytes);
         let (ended, bytes) = if is_whole { (ended, bytes) } else { (ended.emptied(), 0) };
-        self.enter(Phase::Ended(ended));
+        self.show_phase(Phase::Ended(ended));
         laboratory::point();
         self.keep(bytes, retention);
         is_whole
@@ -131,6 +139,7 @@ impl Drop for Slot {
         let cut = self.phase.send_if_modified(|phase| {
             let ended = match phase {
                 Phase::Ended(_) => return false,
+                // No handler has started.
                 Phase::Claiming | Phase::Stalled => Refusal::Unavailable.into(),
                 Phase::Running(fingerprint) => Ended::new(*fingerprint, End::Interrupted { status: None }),
             };
@@ -138,6 +147,7 @@ impl Drop for Slot {
             true
         });
         laboratory::point();
+        // The end is kept before the slot is freed, so that no request finds neither.
         if cut && let Some(retention) = settling {
             self.keep_ended(retention);
         }

@@ -2,17 +2,17 @@
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The largest possible number of kinds of refusals.
 pub(crate) const REFUSALS: usize = 20;
 /// The time between two log lines.
-const PAUSE: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// The counters of this process.
+/// The counters of this process. [`Counts`](crate::engine::Counts) shows them and says what each one counts.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) runs: AtomicU64,
@@ -34,28 +34,36 @@ pub(crate) struct Tally {
     pub(crate) lines: Lines,
 }
 
-/// The kinds of events that a client can cause as often as it likes. Of each, there is at most one line a minute.
+/// The kinds of events that can come often, some as often as a client likes. Of each, there is at most one line a
+/// minute.
 #[derive(Default)]
 pub(crate) struct Lines {
     // Refusals, by their kind as the server numbers them.
     #[cfg(feature = "server")]
     pub(crate) refused: [LogThrottle; REFUSALS],
     pub(crate) overloaded: LogThrottle,
-    // Faults of the store, by the requester's answer.
+    // Faults of the store, by the requester's answer. `unanswered`: a claim has no answer in time.
     pub(crate) unavailable: LogThrottle,
     pub(crate) full: LogThrottle,
     pub(crate) corrupt: LogThrottle,
     pub(crate) unanswered: LogThrottle,
-    // Ends of runs.
+    // Ends of runs. `stopped`: the run was dropped in time, because another process may run its operation again.
+    // `superseded`: another process took the operation over, or it was settled, before the run ended. `outdone`: an
+    // unprotected run whose operation was claimed elsewhere meanwhile.
     pub(crate) panicked: LogThrottle,
     pub(crate) too_long: LogThrottle,
-    pub(crate) dropped: LogThrottle,
+    pub(crate) stopped: LogThrottle,
     pub(crate) unknown: LogThrottle,
     pub(crate) not_rerun: LogThrottle,
     pub(crate) unrecorded: LogThrottle,
     pub(crate) superseded: LogThrottle,
     pub(crate) unprotected: LogThrottle,
     pub(crate) outdone: LogThrottle,
+    // Of an embedded store: expired records that can't be deleted.
+    #[cfg(feature = "sled")]
+    pub(crate) unswept: LogThrottle,
+    // Of a shared store. `doubtful`: the end of a transaction is unknown. `kept_apart`: the clock that this process
+    // keeps differs from the others. The other lines have a counter of the same name.
     #[cfg(feature = "shared")]
     pub(crate) doubtful: LogThrottle,
     #[cfg(feature = "shared")]
@@ -73,7 +81,7 @@ pub(crate) struct Lines {
     pub(crate) reconciler_late: LogThrottle,
 }
 
-/// Says nothing of the kinds, whose names would look like events in a log.
+/// Writes no kinds, because their names would look like events in a log.
 impl fmt::Debug for Lines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lines").finish_non_exhaustive()
@@ -90,6 +98,7 @@ pub(crate) struct LogThrottle {
 #[derive(Debug, Default)]
 struct LogWindow {
     last: Option<Instant>,
+    /// The number of events after the last line.
     since: u64,
 }
 
@@ -100,11 +109,11 @@ impl LogThrottle {
 
     /// Counts an event. If a log line is due, returns how many events there were since the last line, this one
     /// included.
-    pub(crate) fn due(&self) -> Option<u64> {
+    pub(crate) fn take_due(&self) -> Option<u64> {
         let now = Instant::now();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.since += 1;
-        if state.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
+        if state.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_EVERY) {
             return None;
         }
         state.last = Some(now);
@@ -116,7 +125,7 @@ impl LogThrottle {
 /// such events since the last line, and otherwise at DEBUG.
 macro_rules! once_a_minute {
     ($lines:expr, $level:ident, $($event:tt)*) => {
-        match $lines.due() {
+        match $lines.take_due() {
             Some(count) => tracing::$level!(target: "tower_idempotency", count, $($event)*),
             None => tracing::debug!(target: "tower_idempotency", $($event)*),
         }
@@ -131,10 +140,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_is_said_at_once_and_the_others_once_a_minute() {
         let throttle = LogThrottle::default();
-        assert_eq!([throttle.due(), throttle.due(), throttle.due()], [Some(1), None, None]);
-        tokio::time::advance(PAUSE - Duration::from_millis(1)).await;
-        assert_eq!(throttle.due(), None);
+        assert_eq!([throttle.take_due(), throttle.take_due(), throttle.take_due()], [Some(1), None, None]);
+        tokio::time::advance(LOG_EVERY - Duration::from_millis(1)).await;
+        assert_eq!(throttle.take_due(), None);
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!([throttle.due(), throttle.due()], [Some(4), None]);
+        assert_eq!([throttle.take_due(), throttle.take_due()], [Some(4), None]);
     }
 }

@@ -1,4 +1,6 @@
 //! Waits for another request's run, within bounds.
+//!
+//! `point` is empty, except in the laboratory of interleavings, which lets another thread come between there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +21,9 @@ const MAX_WAITERS: usize = 16_384;
 #[derive(Debug)]
 pub(crate) struct Waiter {
     phase: watch::Receiver<Phase>,
+    /// The number of waiters for this run.
     here: Arc<AtomicUsize>,
+    /// The number of waiters for all runs of this process.
     all: Arc<AtomicUsize>,
 }
 
@@ -37,6 +41,7 @@ impl Waiter {
         let Self { mut phase, here, all } = self;
         point();
         let Some(_seat) = Seat::take(&here, &all) else {
+            // Too many duplicates wait already. This one is answered by the present phase.
             return phase.borrow().clone().result_for(presented);
         };
         // Until the claim is answered, the fingerprint of the run's request is unknown. This wait is bounded by the
@@ -68,6 +73,7 @@ struct Seat<'a> {
 }
 
 impl<'a> Seat<'a> {
+    /// Takes a place, or returns `None` if the waiters for this run or for all runs are too many.
     fn take(here: &'a AtomicUsize, all: &'a AtomicUsize) -> Option<Self> {
         let waiting = Self { here, all };
         // The counts are raised first and lowered by the drop, so that two waiters that come at once cannot both take

@@ -1,10 +1,9 @@
 //! Recent outcomes, in front of a database.
 //!
 //! A shared store puts in what is completed and durable, which never changes before it expires, unless a failover loses
-//! it. In an embedded store,
-//! only the writer fills and empties it: it takes a record out before it applies the batch that changes the record, and
-//! puts one in after the batch that wrote it is durable. So the cache never holds anything that is false or that a
-//! power cut could undo, and no reader can put back what was taken out.
+//! it. In an embedded store, only the writer fills and empties it: it takes a record out before it writes the batch
+//! that changes the record, and puts one in after the batch that wrote it is durable. So the cache never holds anything
+//! that is false or that a power cut could undo, and no reader can put back what was taken out.
 
 use std::sync::Arc;
 
@@ -21,11 +20,12 @@ const ENTRY_BYTES: u64 = 256;
 const ASKED_FOR: f64 = 0.5;
 
 /// The most parts that the cache has. Each has a lock of its own.
-const MOST_PARTS: usize = 64;
+const MAX_PARTS: usize = 64;
 /// The least bytes that a part holds, if the cache has that many. A part takes no outcome over half of what it holds,
 /// and most layers record up to 1 MiB.
 const PART_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Weighs entries for `quick_cache`, so that its capacity is a number of bytes.
 #[derive(Debug, Clone)]
 struct ByBytes;
 
@@ -36,6 +36,7 @@ impl Weighter<RecordId, Entry> for ByBytes {
     fn weight(&self, _: &RecordId, (record, _): &Entry) -> u64 {
         let outcome = match &record.state {
             State::Completed { outcome } => outcome.len() as u64,
+            // A shared store also puts in consumed records, which have no outcome. No store puts in the other two.
             State::Running { .. } | State::Interrupted { .. } | State::Consumed { .. } => 0,
         };
         ENTRY_BYTES + outcome
@@ -48,10 +49,12 @@ pub(crate) struct Cache(Sharded<RecordId, Entry, ByBytes>);
 
 impl Cache {
     pub(crate) fn new(bytes: u64) -> Self {
+        // quick_cache sizes its tables by this estimate of 1 KiB for each entry.
         let items = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).max(16);
         let mut options = OptionsBuilder::new();
-        let parts = usize::try_from(bytes / PART_BYTES).unwrap_or(usize::MAX).clamp(1, MOST_PARTS);
-        // The number of parts is a power of two.
+        let parts = usize::try_from(bytes / PART_BYTES).unwrap_or(usize::MAX).clamp(1, MAX_PARTS);
+        // quick_cache rounds the number of parts up to a power of two. Here it is rounded down, so that no part gets
+        // smaller than PART_BYTES.
         let parts = (parts / 2 + 1).next_power_of_two();
         options.estimated_items_capacity(items).weight_capacity(bytes).hot_allocation(ASKED_FOR).shards(parts);
         Self(match options.build() {
@@ -61,6 +64,7 @@ impl Cache {
         })
     }
 
+    /// Returns a record that was put in. It may be past its expiry, so the caller checks that.
     pub(crate) fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
         self.0.get(id).map(|(record, _)| record)
     }
@@ -71,6 +75,7 @@ impl Cache {
         self.0.iter().collect()
     }
 
+    /// Puts in a record that no transaction of the application wrote. An older entry of the same id is replaced.
     pub(crate) fn put(&self, id: RecordId, record: Record) {
         self.0.insert(id, (Arc::new(record), false));
     }

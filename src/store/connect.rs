@@ -3,9 +3,7 @@
 use std::fmt;
 
 use super::erased::AnyStore;
-use super::error::in_words;
-
-type Source = Box<dyn std::error::Error + Send + Sync>;
+use super::error::{Source, in_words};
 
 /// A store could not be opened by its URL. Its records are unchanged.
 ///
@@ -75,6 +73,7 @@ impl AnyStore {
             ("sled", path) => sled(path.into()).await.map_err(ConnectError::Open),
             #[cfg(feature = "memory")]
             ("memory", _) => Ok(Self::new(super::memory::MemoryStore::new())),
+            // The arm of this store is not in this build, because its feature is off.
             (feature, _) => Err(ConnectError::Feature { feature }),
         }
     }
@@ -84,16 +83,18 @@ impl AnyStore {
 fn feature_of(url: &str) -> Result<(&'static str, &str), ConnectError> {
     let (scheme, rest) = url.split_once(':').ok_or(ConnectError::Url)?;
     match scheme {
-        // As a URL it would have a host, and be another path than it looks like.
+        // `sled://PATH` is refused: the first part of PATH would be a host.
         "sled" if !rest.is_empty() && !rest.starts_with("//") => Ok(("sled", rest)),
         "memory" if rest.is_empty() => Ok(("memory", rest)),
+        // Another scheme, or a rest that the scheme does not allow.
         _ => Err(ConnectError::Url),
     }
 }
 
 #[cfg(feature = "sled")]
 async fn sled(directory: std::path::PathBuf) -> Result<AnyStore, Source> {
-    // The disk may take a while.
+    // The disk may take a while, so a thread that may block opens the store.
     let opening = tokio::task::spawn_blocking(|| super::sled_engine::SledStore::open(directory));
+    // The first error says that the opening panicked or the runtime shuts down, the second is the store's.
     Ok(AnyStore::new(opening.await??))
 }

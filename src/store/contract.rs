@@ -71,7 +71,7 @@ pub trait Store: Records {
 /// # Clocks
 /// The store has its own clocks. Callers pass durations, and never a point in time.
 pub trait Records: Sealed + Debug + Send + Sync + 'static {
-    /// Returns the slots of this process.
+    /// Returns the slots of this process: at most one for each record id, whose holder alone writes the record.
     fn slots(&self) -> &Arc<Slots>;
 
     /// Returns whether this process alone has the records. If so, its slots exclude all others, and a slot may take the
@@ -148,7 +148,8 @@ impl Page {
         Self { status: Some(status.into()), ..self }
     }
 
-    /// Returns whether an operation belongs to this page, or to a later one.
+    /// Returns whether an operation belongs to this page, or to a later one, in the order of the exclusive stores: by
+    /// when it was interrupted.
     pub(crate) fn includes(&self, record: &InterruptedRun) -> bool {
         self.after.is_none_or(|after| (after.since, after.id) < (record.since, record.id)) && self.has_status(record)
     }
@@ -221,6 +222,7 @@ pub struct InterruptedRun {
     /// The HTTP status that the client got, if the handler answered that the effect is unknown; `None` if the run was
     /// interrupted without an answer.
     pub status: Option<u16>,
+    /// The part of the fingerprint from which `derived_key` makes keys; `None` if the record is damaged.
     pub(crate) operation: Option<Operation>,
 }
 

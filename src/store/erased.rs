@@ -12,6 +12,7 @@ use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
 
+/// The future that an object-safe method returns in place of an `impl Future`.
 type Boxed<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Any store, for programs that choose one at run time. Each call costs one allocation.
@@ -26,34 +27,28 @@ impl AnyStore {
     }
 }
 
-/// Defines each method once, for the object-safe trait, its implementation by every store, and `AnyStore`'s own
-/// implementation.
+/// Defines each method of [`Records`] once, for the object-safe trait, its implementation by every store, and
+/// `AnyStore`'s own implementation. The methods in the first braces return a value, those in the second a future, which
+/// is boxed. `health` and `close` are of [`Store`].
 macro_rules! methods {
-    ({ $($now:ident() -> $said:ty;)* } { $($later:ident($($name:ident: $type:ty),*) -> $answer:ty;)* }) => {
+    (
+        { $($now:ident($($given:ident: $as:ty),*) -> $said:ty;)* }
+        { $($later:ident($($name:ident: $type:ty),*) -> $answer:ty;)* }
+    ) => {
         trait ErasedStore: Debug + Send + Sync {
-            $(fn $now(&self) -> $said;)*
+            $(fn $now(&self, $($given: $as),*) -> $said;)*
             $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer>;)*
-            fn recall(&self, id: RecordId) -> Option<Record>;
-            fn changed(&self, id: RecordId) -> BoxFuture<'static, ()>;
             fn health(&self) -> Health;
             fn close(&self) -> Boxed<'_, ()>;
         }
 
         impl<St: Store> ErasedStore for St {
-            $(fn $now(&self) -> $said {
-                Records::$now(self)
+            $(fn $now(&self, $($given: $as),*) -> $said {
+                Records::$now(self, $($given),*)
             })*
             $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer> {
                 Box::pin(Records::$later(self, $($name),*))
             })*
-
-            fn recall(&self, id: RecordId) -> Option<Record> {
-                Records::recall(self, id)
-            }
-
-            fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
-                Records::changed(self, id)
-            }
 
             fn health(&self) -> Health {
                 Store::health(self)
@@ -65,16 +60,8 @@ macro_rules! methods {
         }
 
         impl Records for AnyStore {
-            fn recall(&self, id: RecordId) -> Option<Record> {
-                self.0.recall(id)
-            }
-
-            fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
-                self.0.changed(id)
-            }
-
-            $(fn $now(&self) -> $said {
-                self.0.$now()
+            $(fn $now(&self, $($given: $as),*) -> $said {
+                self.0.$now($($given),*)
             })*
             $(fn $later(&self, $($name: $type),*) -> impl Future<Output = Result<$answer, StoreError>> + Send {
                 self.0.$later($($name),*)
@@ -89,6 +76,8 @@ methods! {
     {
         slots() -> &Arc<Slots>;
         is_exclusive() -> bool;
+        recall(id: RecordId) -> Option<Record>;
+        changed(id: RecordId) -> BoxFuture<'static, ()>;
     }
     {
         load(id: RecordId) -> Option<Record>;

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
+/// An error of a backend or of a store, which the public errors keep as their source.
+pub(crate) type Source = Box<dyn Error + Send + Sync>;
 
 /// A fault of a store. `Debug` writes what `Display` does, and the source.
 #[derive(thiserror::Error)]
@@ -188,19 +189,4 @@ pub fn in_words(name: &str, error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fm
         source = error.source();
     }
     f.write_str(")")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_main_prints_of_an_error_is_its_text_and_its_source_s() {
-        let source = std::io::Error::other("no space");
-        let error = OpenError::Io { action: "writing", path: "a/b".into(), source };
-        let printed = format!("{error:?}");
-        assert!(printed.contains(&error.to_string()) && printed.ends_with("writable: no space)"), "{printed}");
-        let error = StoreError::unavailable("it was closed");
-        assert_eq!(format!("{error:?}"), format!("StoreError({error})"));
-    }
 }

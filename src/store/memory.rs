@@ -5,15 +5,17 @@
 //! only such a store needs is implemented, and tested, here.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::future::{Future, pending, ready};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::{Entry, OccupiedEntry};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
@@ -34,7 +36,7 @@ const SWEPT_PER_CLAIM: usize = 2;
 ///
 /// The store is bounded: at its limits it refuses new keys (`store-full`), and it never evicts a record that is running
 /// or not expired.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct MemoryStore {
     table: Arc<Table>,
     slots: Arc<Slots>,
@@ -109,37 +111,44 @@ impl MemoryStoreBuilder {
 }
 
 /// The records, with an index by their expiry.
-#[derive(Debug)]
 struct Table {
     rows: DashMap<RecordId, MemoryRow, RandomState>,
     // This lock is taken after a row's, never before.
     expiry: Mutex<BTreeSet<(Timestamp, RecordId)>>,
+    // The number of rows and their bytes, which the limits bound, and the next fence.
     count: AtomicUsize,
     bytes: AtomicUsize,
     fences: AtomicU64,
-    // Whether a released record leaves a trace, as it does if several processes share the records.
+    // `true` if a released record leaves a trace, as it does if several processes share the records.
     keeps_traces: AtomicBool,
     // The processes that are gone, and since when.
     ended: Mutex<HashMap<u64, Timestamp, RandomState>>,
     time: Timeline,
     max_records: usize,
     max_bytes: usize,
+    // `true` if a claim that may be repeated writes no row; only the test store sets this.
     volatile_claims: bool,
 }
 
-#[derive(Debug)]
 struct MemoryRow {
     record: Record,
     owner: Option<Claimant>,
-    // Whether the record was released, and only its trace is kept.
+    // `true` if the record was released, and only its trace is kept.
     is_released: bool,
 }
 
 /// The process that owns a record, and the latest end of its ownership.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 struct Claimant {
     process: u64,
     until: Timestamp,
+}
+
+/// Shows no record: outcomes are what clients were answered.
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("records", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl Default for MemoryStore {
@@ -188,7 +197,7 @@ impl MemoryStore {
     #[cfg(feature = "test-util")]
     pub(crate) fn end(&self) {
         let now = self.table.time.now();
-        lock(&self.table.ended).entry(self.process).or_insert(now);
+        self.table.ended.lock().entry(self.process).or_insert(now);
     }
 }
 
@@ -200,6 +209,7 @@ impl Table {
             self.sweep(SWEPT_PER_CLAIM);
         }
         let now = self.time.now();
+        // `point` does nothing, except in a laboratory, whose scheduler lets another thread run here.
         point();
         let place = self.rows.entry(id);
         let current = match &place {
@@ -259,26 +269,21 @@ impl Table {
     /// Returns since when the owner has not been seeing to a record; `None` if it still does.
     fn gone(&self, owner: Claimant, now: Timestamp) -> Option<Timestamp> {
         let too_late = Some(owner.until).filter(|until| *until <= now);
-        let ended = lock(&self.ended).get(&owner.process).copied();
+        let ended = self.ended.lock().get(&owner.process).copied();
         [too_late, ended].into_iter().flatten().min()
     }
 
     /// Writes a row, unless there would be more than `most`.
     fn put(&self, place: Entry<'_, RecordId, MemoryRow>, row: MemoryRow, most: usize) -> Result<(), StoreError> {
-        match place {
-            Entry::Vacant(place) => {
-                let free = |count: usize| (count < most).then_some(count + 1);
-                let counted = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
-                counted.map_err(|_| StoreError::Full { limit: "max_records" })?;
-                self.entered(*place.key(), &row.record);
-                place.insert(row);
-            }
-            Entry::Occupied(mut place) => {
-                self.left(*place.key(), &place.get().record);
-                self.entered(*place.key(), &row.record);
-                place.insert(row);
-            }
+        if let Entry::Occupied(place) = &place {
+            self.left(*place.key(), &place.get().record);
+        } else {
+            let free = |count: usize| (count < most).then_some(count + 1);
+            let counted = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
+            counted.map_err(|_| StoreError::Full { limit: "max_records" })?;
         }
+        self.entered(*place.key(), &row.record);
+        place.insert(row);
         Ok(())
     }
 
@@ -288,27 +293,29 @@ impl Table {
         place.remove();
     }
 
+    /// Counts a record and lists its expiry, under its row's lock; `left` undoes this.
     fn entered(&self, id: RecordId, record: &Record) {
         self.bytes.fetch_add(size(record), Ordering::Relaxed);
         if let Some(expires) = record.expires {
-            lock(&self.expiry).insert((expires, id));
+            self.expiry.lock().insert((expires, id));
         }
     }
 
     fn left(&self, id: RecordId, record: &Record) {
         self.bytes.fetch_sub(size(record), Ordering::Relaxed);
         if let Some(expires) = record.expires {
-            lock(&self.expiry).remove(&(expires, id));
+            self.expiry.lock().remove(&(expires, id));
         }
     }
 
     fn sweep(&self, limit: usize) -> usize {
         let now = self.time.now();
         let due: Vec<_> =
-            lock(&self.expiry).iter().take_while(|(expires, _)| *expires <= now).take(limit).copied().collect();
+            self.expiry.lock().iter().take_while(|(expires, _)| *expires <= now).take(limit).copied().collect();
         let mut swept = 0;
         for (expires, id) in due {
-            // The row is looked at again under its lock, because its key may have been claimed again since.
+            // The expiry lock is free by now. The row is looked at again under its own lock, because its key may have
+            // been claimed again since.
             if let Entry::Occupied(place) = self.rows.entry(id)
                 && place.get().record.expires == Some(expires)
             {
@@ -334,10 +341,6 @@ impl Table {
         found.truncate(page.limit);
         found
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn size(record: &Record) -> usize {

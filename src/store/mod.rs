@@ -20,7 +20,7 @@
 // - `contract.rs`: the trait that all stores implement, and the types it returns.
 // - `error.rs`: the faults of a store; `transaction.rs`: why a transaction with a record was not committed.
 // - `recording.rs`: passes the end of a run to a store until the store has answered.
-// - `memory.rs`, `test.rs`: the stores in memory. The second wraps the first, and fails and crashes on command.
+// - `memory.rs`, `test_store.rs`: the stores in memory. The second wraps the first, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`: sled as an embedded engine, and the store that applications open.
 // - `shared/`: the protocol over any database that compares and sets.
@@ -42,7 +42,7 @@ pub mod shared;
 #[cfg(feature = "sled")]
 pub(crate) mod sled_engine;
 #[cfg(feature = "test-util")]
-pub(crate) mod test;
+pub(crate) mod test_store;
 #[cfg(any(feature = "sled", feature = "shared"))]
 mod transaction;
 

@@ -4,7 +4,7 @@ use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use backon::BackoffBuilder as _;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -12,16 +12,17 @@ use super::contract::{Health, Store};
 use super::error::StoreError;
 use crate::key::RecordId;
 use crate::record::{Applied, Transition};
-use crate::within::{STORE_TIMEOUT, within};
+use crate::within::{STORE_TIMEOUT, pauses, within};
 
 /// The number of tries while a requester waits.
 const TRIES: usize = 3;
-/// The first pause between two tries, while a requester waits and afterwards, and the longest.
-const SOON: Duration = Duration::from_millis(20);
-const LATER: Duration = Duration::from_millis(200);
+/// The first pause between two tries: `FIRST_PAUSE` while a requester waits, `FIRST_BACKGROUND_PAUSE` afterwards. Each
+/// pause is about twice the one before, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const FIRST_BACKGROUND_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The pause between two looks whether a database that was away is back.
-const LOOK: Duration = Duration::from_secs(1);
+/// The pause between two checks whether a database that was away is back.
+const HEALTH_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// A transition of which it is not known yet whether the store has recorded or refused it.
 pub(crate) struct PendingEnd {
@@ -41,6 +42,7 @@ pub(crate) async fn record<St: Store>(
     at_most: Duration,
 ) -> Result<Applied, PendingEnd> {
     let began = Instant::now();
+    // An exclusive store limits the time of each try itself, or answers at once.
     let (error, under_way) = if store.is_exclusive() {
         match tries(&**store, id, &transition).await {
             Ok(applied) => return Ok(applied),
@@ -52,22 +54,27 @@ pub(crate) async fn record<St: Store>(
         match within(Some(Instant::now() + STORE_TIMEOUT), trying.as_mut()).await {
             Some(Ok(applied)) => return Ok(applied),
             Some(Err(error)) => (error, None),
+            // The tries go on in `answer`.
             None => (StoreError::uncertain("the database has not answered yet"), Some(trying)),
         }
     };
     let store = Arc::clone(store);
     let answer = async move {
+        // The tries under way end first, so that the transition is not passed twice at a time.
         if let Some(trying) = under_way
             && let Ok(applied) = trying.await
         {
             return Some(applied);
         }
-        until_answered(&*store, id, || transition.clone(), LATER, at_most.saturating_sub(began.elapsed())).await
+        let left = at_most.saturating_sub(began.elapsed());
+        until_answered(&*store, id, || transition.clone(), FIRST_BACKGROUND_PAUSE, left).await
     };
     Err(PendingEnd { error, answer: Box::pin(answer) })
 }
 
-/// Passes a transition a few times.
+/// Passes a transition a few times. A shared store needs this too: by itself it sends a write again only if the answer
+/// was lost, the row is locked or this process is crowded. If it can't read the row, or the database certainly has not
+/// done the write, it returns an error.
 async fn tries<St: Store>(store: &St, id: RecordId, transition: &Transition) -> Result<Applied, StoreError> {
     match store.apply(id, transition.clone()).await {
         Err(error) => Box::pin(try_again(store, id, transition, error)).await,
@@ -75,13 +82,14 @@ async fn tries<St: Store>(store: &St, id: RecordId, transition: &Transition) -> 
     }
 }
 
+/// Passes a transition again after its first try returned `error`. Returns the last error if no try succeeds.
 async fn try_again<St: Store>(
     store: &St,
     id: RecordId,
     transition: &Transition,
     mut error: StoreError,
 ) -> Result<Applied, StoreError> {
-    for pause in backoff(SOON).take(TRIES - 1) {
+    for pause in pauses(FIRST_PAUSE, LONGEST_PAUSE).build().take(TRIES - 1) {
         if !may_recover(store) {
             break;
         }
@@ -91,6 +99,7 @@ async fn try_again<St: Store>(
             Err(again) if matches!(error, StoreError::Uncertain { .. }) => {
                 error = StoreError::uncertain(again.to_string());
             }
+            // The earlier tries did nothing.
             Err(again) => error = again,
             applied => return applied,
         }
@@ -108,7 +117,7 @@ pub(crate) async fn until_answered<St: Store>(
     at_most: Duration,
 ) -> Option<Applied> {
     let began = Instant::now();
-    for pause in iter::once(first).chain(backoff(LATER)) {
+    for pause in iter::once(first).chain(pauses(FIRST_BACKGROUND_PAUSE, LONGEST_PAUSE).build()) {
         if !may_recover(store) || began.elapsed().saturating_add(pause) >= at_most {
             return None;
         }
@@ -117,6 +126,7 @@ pub(crate) async fn until_answered<St: Store>(
             return Some(applied);
         }
     }
+    // This is not reached, because there is no last pause.
     None
 }
 
@@ -128,7 +138,7 @@ async fn wait<St: Store>(store: &St, pause: Duration) {
     }
     let end = Instant::now() + pause;
     while is_away() && Instant::now() < end {
-        sleep_until(end.min(Instant::now() + LOOK)).await;
+        sleep_until(end.min(Instant::now() + HEALTH_CHECK_EVERY)).await;
     }
 }
 
@@ -137,21 +147,11 @@ fn may_recover<St: Store>(store: &St) -> bool {
     !matches!(store.health(), Health::Poisoned { .. } | Health::Closed)
 }
 
-/// Returns the pauses before a failed write is tried again. There is no last one.
-fn backoff(first: Duration) -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(first)
-        .with_max_delay(LONGEST_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
-
 #[cfg(all(test, feature = "test-util"))]
 mod tests {
     use super::*;
     use crate::record::Fence;
-    use crate::store::test::{StoreCall, TestStore};
+    use crate::store::test_store::{StoreCall, TestStore};
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -161,11 +161,11 @@ mod tests {
         (0..10_000).for_each(|_| store.fail_next(StoreCall::Release));
         let release = || Transition::Release(Fence(1));
         let began = Instant::now();
-        assert_eq!(until_answered(&store, id, release, LATER, HOUR).await, None);
+        assert_eq!(until_answered(&store, id, release, FIRST_BACKGROUND_PAUSE, HOUR).await, None);
         let tried = began.elapsed();
         assert!(tried <= HOUR && tried >= HOUR - 2 * LONGEST_PAUSE, "{tried:?}");
         store.crash();
-        assert_eq!(until_answered(&store, id, release, LATER, HOUR).await, None);
+        assert_eq!(until_answered(&store, id, release, FIRST_BACKGROUND_PAUSE, HOUR).await, None);
         assert_eq!(began.elapsed(), tried);
     }
 }

@@ -20,7 +20,7 @@ use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{
-    FingerprintBody, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Scope, Unknown,
+    FingerprintBody, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Scope, Unsure,
 };
 
 /// A service that removes duplicates: it makes one charge for each key.
@@ -28,7 +28,7 @@ use tower_idempotency::{
 struct Provider(Arc<Mutex<Vec<(String, Bytes)>>>);
 
 impl Provider {
-    /// Charges, or finds the charge that there is.
+    /// Charges, or finds the charge that exists.
     fn charge(&self, key: String, order: &Bytes) -> Bytes {
         let mut charges = self.0.lock().unwrap();
         if let Some((_, earlier)) = charges.iter().find(|(charged, _)| *charged == key) {
@@ -47,7 +47,7 @@ impl Provider {
         self.0.lock().unwrap().iter().map(|(_, order)| order.clone()).collect()
     }
 
-    /// An application that charges what it is sent, and waits at `gate` then.
+    /// An application that charges each request, and then waits at `gate`.
     fn behind<St: Store>(&self, layer: IdempotencyLayer<St>, gate: &Gate) -> Lab {
         let (provider, gate) = (self.clone(), gate.clone());
         let handler = move |context: IdempotencyContext, order: Bytes| async move {
@@ -58,7 +58,7 @@ impl Provider {
         Lab::of(Router::new().fallback(any(handler)).layer(layer))
     }
 
-    /// What it knows of an interrupted run.
+    /// A reconciler that answers with its knowledge of an interrupted run.
     fn asked(&self) -> Reconciler<Response<Full<Bytes>>> {
         let provider = self.clone();
         Reconciler::new(move |run: InterruptedRun| {
@@ -82,7 +82,7 @@ async fn another_order_under_the_same_key_after_the_retention_is_charged_and_nev
     assert_eq!(lab.post("k", "order A").await.text(), "order A");
     clock.advance(DAY);
     // The next run is cut off before it charges.
-    let cut = Lab::new(asking(store, provider.asked()), |_| async { (Unknown, "no answer") });
+    let cut = Lab::new(asking(store, provider.asked()), |_| async { (Unsure, "no answer") });
     assert_eq!(cut.post("k", "order B").await.text(), "no answer");
     assert_eq!(lab.post("k", "order B").await.text(), "order B");
     assert_eq!(provider.orders(), ["order A", "order B"]);
@@ -194,7 +194,7 @@ async fn a_second_attempt_derives_the_first_one_s_keys_though_the_members_come_i
         let log = Arc::clone(&seen);
         let handler = move |context: IdempotencyContext| async move {
             log.lock().unwrap().push(context.derived_key("charge"));
-            if context.attempt() == 1 { (Unknown, "perhaps").into_response() } else { "done".into_response() }
+            if context.attempt() == 1 { (Unsure, "perhaps").into_response() } else { "done".into_response() }
         };
         Lab::of(Router::new().fallback(any(handler)).layer(layer.fingerprint_body(FingerprintBody::CanonicalJson)))
     };

@@ -1,15 +1,16 @@
-//! What a key is and which requests have one: a malformed key is refused, and what has none, or is not covered, passes
-//! untouched (promises 7 and 8).
+//! Keys, and the requests that have one: a malformed key is refused, and a request that has none, or is not covered,
+//! passes untouched (promises 7 and 8).
 
 use axum::Router;
 use axum::body::Body;
 use axum::routing::any;
 use bytes::Bytes;
 use http::header::HeaderName;
-use http::{Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use testkit::lab::{Lab, keyed, layer, with};
+use tower_idempotency::internals::{HeaderError, read_key};
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{IdempotencyLayer, MemoryStore};
+use tower_idempotency::{AnyStore, IdempotencyLayer, Key, KeyError, MemoryStore, Once, RecordId, Scope, SledStore};
 
 // Row: not covered (default: POST and PATCH are), or no key where none is required → passed through untouched.
 
@@ -19,7 +20,7 @@ async fn a_method_that_is_not_covered_passes_through_untouched() {
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
     for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
         let before = lab.effects();
-        // A key that would be refused elsewhere is not even looked at.
+        // The layer does not even read a key that it would refuse elsewhere.
         for key in ["k", "k", "not a key"] {
             let answer = lab.send(keyed(method, "/charges", key).body(Body::empty()).unwrap()).await;
             assert_eq!(answer.status, 200, "{method}");
@@ -49,7 +50,7 @@ async fn a_request_without_a_key_passes_through_untouched() {
     let app = Router::new().route("/charges", any(length)).layer(IdempotencyLayer::new(store.clone()));
     let lab = Lab::of(app);
     for _ in 0..2 {
-        // More than a keyed request may have.
+        // This body is longer than that of a keyed request may be.
         let body = vec![b'x'; 1024 * 1024 + 1];
         let answer = lab.send(Request::post("/charges").body(body.into()).unwrap()).await;
         assert_eq!((answer.text(), answer.is_replay()), ("1048577", false));
@@ -57,44 +58,8 @@ async fn a_request_without_a_key_passes_through_untouched() {
     assert!(store.is_empty());
 }
 
-// Row: no key where `require_key` → 400 `key-missing`.
-
-#[tokio::test]
-async fn a_request_without_a_key_is_refused_where_one_is_required() {
-    let lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()).require_key(true));
-    let answer = lab.send(Request::post("/charges").body(Body::empty()).unwrap()).await;
-    answer.assert_refusal(400, "key-missing", false, None);
-    assert_eq!(lab.effects(), 0);
-    assert_eq!(lab.send(Request::get("/charges").body(Body::empty()).unwrap()).await.status, 200);
-}
-
 // Row: more than one field line; bad quoted string; empty or blank; over 255 bytes; a byte outside the accepted set →
 // 400 `key-malformed`.
-
-#[tokio::test]
-async fn a_malformed_key_is_refused() {
-    let store = MemoryStore::new();
-    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    let long = "k".repeat(256);
-    for key in ["\"abc", "\"\"", "\"  \"", "", "  ", long.as_str(), "a b", "a,b", "a;b", "a\\b", "cl\u{e9}"] {
-        let request = Request::post("/charges").header("idempotency-key", key.as_bytes());
-        let answer = lab.send(request.body(Body::empty()).unwrap()).await;
-        answer.assert_refusal(400, "key-malformed", false, None);
-    }
-    let twice = keyed("POST", "/charges", "k").header("idempotency-key", "k").body(Body::empty()).unwrap();
-    lab.send(twice).await.assert_refusal(400, "key-malformed", false, None);
-    assert_eq!(lab.effects(), 0);
-    assert!(store.is_empty());
-}
-
-#[tokio::test]
-async fn a_quoted_and_a_bare_key_are_one_key() {
-    let lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()));
-    assert_eq!(lab.post("\"abc\"", "a").await.text(), "effect 1");
-    assert!(lab.post("abc", "a").await.is_replay());
-    assert!(lab.post("\"abc\"; tries=2", "a").await.is_replay());
-    assert_eq!(lab.effects(), 1);
-}
 
 #[tokio::test]
 async fn trap_19_a_malformed_non_ascii_or_doubled_key_is_refused_and_never_unprotected() {
@@ -172,6 +137,8 @@ async fn covers_says_which_requests_are_covered() {
     assert_eq!(keyless("/search").await.status, 200);
 }
 
+// Row: no key where `require_key` → 400 `key-missing`.
+
 #[tokio::test]
 async fn require_key_and_strict_keys_refuse_what_they_say() {
     let lab = Lab::counting(layer().require_key(true).strict_keys(true));
@@ -179,4 +146,153 @@ async fn require_key_and_strict_keys_refuse_what_they_say() {
     lab.post("bare", "a").await.assert_refusal(400, "key-malformed", false, None);
     assert_eq!(lab.effects(), 0);
     assert_eq!(lab.post("\"quoted\"", "a").await.text(), "effect 1");
+}
+
+const NAME: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Returns the key that is read from these header lines.
+fn read(values: &[&[u8]], strict: bool) -> Result<Option<Key>, HeaderError> {
+    let lines = values.iter().map(|value| (NAME, HeaderValue::from_bytes(value).unwrap()));
+    let mut headers = HeaderMap::new();
+    headers.extend(lines);
+    read_key(&headers, &NAME, strict)
+}
+
+fn accepted(text: &str) -> Result<Option<Key>, HeaderError> {
+    Ok(Some(key(text)))
+}
+
+#[test]
+fn trap_20_a_quoted_and_a_bare_key_are_the_same_key() {
+    assert_eq!(read(&[b"abc"], false), accepted("abc"));
+    assert_eq!(read(&[b"\"abc\""], false), accepted("abc"));
+    assert_eq!(read(&[b"\"abc\";v=1; w"], false), accepted("abc"));
+    assert_eq!(read(&[b"\"a\\\"b, c\""], false), accepted("a\"b, c"));
+}
+
+#[test]
+fn keys_that_clients_are_known_to_send_are_accepted() {
+    for sent in ["8e03978e-40d5-43e8-bc93-6894a57f9324", "stripe-node-retry-8e03978e-40d5", "cart_42!", "\"17\""] {
+        assert!(matches!(read(&[sent.as_bytes()], false), Ok(Some(_))), "{sent}");
+    }
+}
+
+#[test]
+fn trap_19_what_is_not_a_key_is_an_error_and_never_no_key() {
+    let malformed: [&[u8]; 14] = [
+        b"",
+        b"\"",
+        b"\"abc",
+        b"\"abc\"x",
+        b"\"a\\b\"",
+        b"\"\"",
+        b"\"  \"",
+        b"a b",
+        b"a,b",
+        b"a;b",
+        b"a\"b",
+        b"a\\b",
+        "clé".as_bytes(),
+        b"\"a\", \"b\"",
+    ];
+    for value in malformed {
+        assert!(read(&[value], false).is_err(), "{:?}", String::from_utf8_lossy(value));
+    }
+    assert_eq!(read(&[b"a", b"a"], false), Err(HeaderError::Repeated(NAME)));
+    assert_eq!(read(&[b"\"a\"", b""], false), Err(HeaderError::Repeated(NAME)));
+    assert!(read(&["k".repeat(256).as_bytes()], false).is_err());
+    assert_eq!(read(&["k".repeat(255).as_bytes()], false), accepted(&"k".repeat(255)));
+    assert_eq!(read(&[format!("\"{}\"", "k".repeat(255)).as_bytes()], false), accepted(&"k".repeat(255)));
+}
+
+#[test]
+fn a_key_that_quotes_would_help_is_told_so_and_no_other() {
+    assert_eq!(read(&[b"a b"], false), Err(HeaderError::BadBare(NAME)));
+    assert_eq!(read(&[b"\"a b\""], false), accepted("a b"));
+    for value in ["clé".as_bytes(), b"a\tb"] {
+        assert_eq!(read(&[value], false), Err(HeaderError::NotAscii(NAME)));
+        assert!(read(&[&[b"\"", value, b"\""].concat()], false).is_err());
+    }
+}
+
+#[test]
+fn strict_mode_takes_quoted_keys_only() {
+    assert_eq!(read(&[b"abc"], true), Err(HeaderError::NotQuoted(NAME)));
+    assert_eq!(read(&[b"\"abc\""], true), accepted("abc"));
+    let empty = HeaderError::Key { name: NAME, source: KeyError::Empty };
+    assert_eq!(read(&[b""], true), Err(empty), "quotes would not help");
+    assert_eq!(read(&[], true), Ok(None));
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+fn scope(parts: &[&str]) -> Scope {
+    parts[1..].iter().fold(Scope::new(parts[0]).unwrap(), |scope, part| scope.and(part).unwrap())
+}
+
+#[test]
+fn a_key_is_one_to_255_printable_bytes() {
+    assert!(Key::new(&"k".repeat(255)).is_ok());
+    assert_eq!(Key::new(&"k".repeat(256)), Err(KeyError::TooLong { bytes: 256 }));
+    assert_eq!(Key::new(""), Err(KeyError::Empty));
+    assert_eq!(Key::new("  "), Err(KeyError::Empty));
+    assert_eq!(Key::new("abc\u{e9}"), Err(KeyError::Character { at: 3 }));
+    assert_eq!(Key::new("a\tb"), Err(KeyError::Character { at: 1 }));
+}
+
+#[test]
+fn neither_debug_output_shows_what_it_holds() {
+    assert_eq!(format!("{:?}", key("secret")), "Key(6 bytes)");
+    assert!(!format!("{:?}", scope(&["alice"])).contains("alice"));
+    let id = RecordId::new(None, &key("secret"));
+    assert_eq!(format!("{id:?}"), format!("RecordId({}…)", &id.to_string()[..8]));
+}
+
+// Found when a server logged its layer at DEBUG: sled's trees show all their keys and values.
+#[tokio::test]
+async fn trap_120_no_debug_output_of_a_store_or_a_layer_shows_what_was_sent_or_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let sled = SledStore::open(directory.path()).unwrap();
+    let (memory, test) = (MemoryStore::new(), TestStore::new());
+    for store in [AnyStore::new(sled), AnyStore::new(memory), AnyStore::new(test)] {
+        let layer = IdempotencyLayer::new(store.clone());
+        let lab = Lab::new(layer.clone(), |_| async { "secret" });
+        for number in 0..20 {
+            lab.post(&format!("secret-{number}"), "secret").await;
+        }
+        let once = Once::new(store.clone());
+        for shown in [format!("{store:?}"), format!("{layer:?}"), format!("{once:?}"), format!("{:#?}", layer.clone())]
+        {
+            // As a text, and as the numbers of its bytes in a row or in lines.
+            assert!(!shown.contains("secret") && !shown.contains("115, 101") && !shown.contains("115,\n"), "{shown}");
+            assert!(shown.len() < 4_000, "{shown}");
+        }
+    }
+}
+
+#[test]
+fn trap_24_scope_parts_are_length_prefixed_and_never_run_together() {
+    let (one, two) = (scope(&["a:b", "c"]), scope(&["a", "b:c"]));
+    assert_ne!(RecordId::new(Some(&one), &key("k")), RecordId::new(Some(&two), &key("k")));
+    let shifted = RecordId::new(Some(&scope(&["ab"])), &key("c"));
+    assert_ne!(shifted, RecordId::new(Some(&scope(&["a"])), &key("bc")));
+    assert_ne!(RecordId::new(None, &key("k")), RecordId::new(Some(&scope(&["k"])), &key("k")));
+}
+
+#[test]
+fn no_scope_has_an_empty_part_in_which_all_strangers_would_meet() {
+    assert!(Scope::new("").is_err());
+    assert!(Scope::new("tenant").unwrap().and("").is_err());
+}
+
+#[test]
+fn a_record_id_survives_its_text() {
+    let id = RecordId::new(Some(&scope(&["a"])), &key("k"));
+    assert_eq!(id.to_string().parse(), Ok(id));
+    for text in ["xyz".to_owned(), "é".repeat(32), "+f".repeat(32)] {
+        assert!(text.parse::<RecordId>().is_err(), "{text}");
+    }
+    assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
 }

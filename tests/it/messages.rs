@@ -20,7 +20,7 @@ type Failure = OnceError<&'static str>;
 
 const MESSAGE: &[u8] = b"a message";
 
-/// Delivers the message: its effect counts, and ends as `end` says.
+/// Delivers the message: its effect counts, and `end` decides how it ends.
 async fn deliver<St: Store>(
     once: &Once<St>,
     effects: &Arc<AtomicUsize>,
@@ -77,30 +77,35 @@ async fn an_effect_that_says_it_did_not_start_may_run_again_and_any_other_failur
     let (once, effects) = (Once::new(MemoryStore::new()), Arc::default());
     let failed = deliver(&once, &effects, Err(EffectError::NotStarted("no connection"))).await;
     assert!(matches!(failed, Err(OnceError::Effect(EffectError::NotStarted("no connection")))), "{failed:?}");
-    let failed = deliver(&once, &effects, Err(EffectError::Unknown("no answer"))).await;
-    assert!(matches!(failed, Err(OnceError::Effect(EffectError::Unknown("no answer")))), "{failed:?}");
+    let failed = deliver(&once, &effects, Err(EffectError::MaybeStarted("no answer"))).await;
+    assert!(matches!(failed, Err(OnceError::Effect(EffectError::MaybeStarted("no answer")))), "{failed:?}");
     let refused = deliver(&once, &effects, Ok("sent")).await;
     assert!(matches!(refused, Err(OnceError::OutcomeUnknown)), "{refused:?}");
     assert_eq!(effects.load(Ordering::SeqCst), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_interrupted_is_settled_by_who_knows() {
-    let (once, effects) = (Once::new(MemoryStore::new()), Arc::default());
-    deliver(&once, &effects, Err(EffectError::Unknown("no answer"))).await.unwrap_err();
+    let (store, effects) = (TestStore::new(), Arc::default());
+    let once = Once::new(store.clone());
+    deliver(&once, &effects, Err(EffectError::MaybeStarted("no answer"))).await.unwrap_err();
     let [interrupted] = once.interrupted(10).await.unwrap()[..] else { panic!("one was interrupted") };
     let outcome = Resolution::Outcome("it was sent".into());
+    (0..3).for_each(|_| store.fail_next(StoreCall::Resolve));
+    assert!(once.resolve(interrupted.id, interrupted.fence, outcome.clone()).await.is_err());
+    assert_eq!(once.interrupted(10).await.unwrap(), [interrupted], "nothing was done");
     let settled = once.resolve(interrupted.id, interrupted.fence, outcome.clone()).await.unwrap();
     assert_eq!(settled, Resolved::Settled);
+    assert_eq!(once.interrupted(10).await.unwrap(), []);
     assert_eq!(deliver(&once, &effects, Ok("sent")).await.unwrap(), ("it was sent".into(), true));
     let settled = once.resolve(interrupted.id, interrupted.fence, outcome).await.unwrap();
     assert_eq!(settled, Resolved::Stale);
     assert_eq!(effects.load(Ordering::SeqCst), 1);
 }
 
-/// A key whose run was interrupted, and what is listed of it.
+/// Leaves a key whose run was interrupted, and returns its entry in the list.
 async fn leave_interrupted(once: &Once<TestStore>) -> InterruptedRun {
-    deliver(once, &Arc::default(), Err(EffectError::Unknown("no answer"))).await.unwrap_err();
+    deliver(once, &Arc::default(), Err(EffectError::MaybeStarted("no answer"))).await.unwrap_err();
     once.interrupted(1).await.unwrap()[0]
 }
 
@@ -161,7 +166,7 @@ async fn settling_that_was_never_acknowledged_refuses_the_key_until_it_is() {
     assert!(refusals > 0);
 }
 
-// Found by the interleavings: forgotten at the second of three tries, of which the last says that nothing was done.
+// Found by the interleavings: forgotten at the second of three tries, of which the last reports that it did nothing.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_was_forgotten_without_a_word_is_free_once_the_store_says_so() {
     let store = TestStore::new();
@@ -241,7 +246,7 @@ async fn duplicates_of_a_rerun_are_compared_with_the_message_that_was_recorded()
     let Claimed::Fresh(hold) = store.claim(wish).await.unwrap() else { panic!("the key is new") };
     assert_eq!(store.interrupt(hold.id, hold.fence).await.unwrap(), Reply::Taken);
     let once = Once::new(store).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
-    // The recorded message says nothing of credentials.
+    // The recorded message has no credentials.
     let again = Fingerprint::builder(&id("k")).field("message", MESSAGE).with_credentials().finish();
     let meets = once.clone();
     let effect = move |_: RunContext| async move {

@@ -65,7 +65,7 @@ async fn a_run_that_wrap_run_drops_while_it_is_recorded_is_not_answered_from_wha
     );
 }
 
-// What a handler can ask, and say.
+// The calls and marks of a handler.
 
 fn told(context: &IdempotencyContext) -> Value {
     json!({

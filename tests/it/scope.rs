@@ -123,7 +123,7 @@ async fn scope_says_whose_a_key_is() {
     }
 }
 
-// A seeded fault: whether credentials are compared goes by the option, not by what it says of the request.
+// A seeded fault: credentials are not compared if the layer has a scope function, even for a request without a scope.
 #[tokio::test]
 async fn a_request_without_a_scope_is_compared_by_its_credentials_though_others_have_one() {
     let tenant = |parts: &http::request::Parts| parts.headers.get("x-tenant").map(Scope::new).transpose();

@@ -1,5 +1,5 @@
-//! What is seen of it all: refusals and replays are counted by kind and logged as one event each, in the span of their
-//! request, without key, body or credentials.
+//! The counts and events of the layer: refusals and replays are counted by kind and logged as one event each, in the
+//! span of their request, without key, body or credentials.
 
 use axum::body::Body;
 use axum::routing::post as route;

@@ -1,4 +1,4 @@
-//! The span of an exchange: each of its fields has one value, and its outcome is what the client got.
+//! The span of an exchange: each of its fields has one value, and its outcome is the client's answer.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tower_idempotency::{
 };
 use tracing::Level;
 
-/// Each rejection that a layer can give, in an order of its own; the answers to what is not rejected are left out.
+/// Each rejection that a layer can give, in an order of its own, without the answers that are no rejections.
 async fn rejections() -> Vec<Answer> {
     let mut told = Vec::new();
     let refuse = |parts: &Parts| match parts.headers.contains_key("x-stranger") {
@@ -41,7 +41,7 @@ async fn rejections() -> Vec<Answer> {
     told.push(full.post("k", "a").await);
     told.push(Lab::counting(layer().max_runs(0)).post("k", "a").await);
 
-    // Of a run of its own, and of the record that it leaves.
+    // Rejections because of a run, and because of the record that it leaves.
     let store = TestStore::new();
     let refusing = layer_of(&store);
     let panicking = Lab::new(refusing.clone(), |_| async {
@@ -70,7 +70,7 @@ async fn rejections() -> Vec<Answer> {
     assert_eq!(settled.unwrap(), Resolved::Settled);
     told.push(panicking.post("k", "a").await);
 
-    // Of a run that goes on, with and without a wait.
+    // Rejections because of a run that goes on, with and without a wait.
     let wait = OnInFlight::Wait(Duration::from_secs(1));
     for policy in [OnInFlight::Reject, wait] {
         let (gated, gate) = Lab::gated(layer().on_in_flight(policy));
@@ -91,7 +91,7 @@ fn the_span_of_each_rejection_has_one_outcome_which_is_the_one_that_the_client_w
     let log = logged(async { told = rejections().await });
     let mut slugs: Vec<_> = told.iter().map(Answer::problem).collect();
     let mut outcomes = in_spans(&log, "outcome");
-    // What ran meanwhile, so that there was something to reject.
+    // These ran only to make the rejections possible.
     outcomes.retain(|outcome| outcome != &["ran"]);
     let mut expected: Vec<_> = slugs.iter().map(|slug| vec![slug.clone()]).collect();
     // A span closes when its last task has ended, which may be after the next one.

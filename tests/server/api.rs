@@ -1,4 +1,4 @@
-//! The server's own answers, the layer aside.
+//! The server's own answers, apart from the layer.
 
 use std::collections::HashSet;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 use tempfile::tempdir;
-use testkit::postgres::{self, own_server, shared_server};
+use testkit::postgres::{PostgresServer, own_server, shared_server};
 use testkit::{Call, Connection};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 use super::shared::{two, until};
 
 /// A connection of the test's own.
-async fn client(database: &postgres::Server) -> Client {
+async fn client(database: &PostgresServer) -> Client {
     let (client, connection) = connect(&database.url(), NoTls).await.unwrap();
     tokio::spawn(connection);
     client
@@ -52,7 +52,7 @@ async fn a_charge_of_one_server_is_in_the_ledger_of_all_and_of_no_other_namespac
     assert_eq!(stranger.get(&one).await.status, 404);
     assert!(stranger.charges().await.is_empty());
     assert!(!stranger.send(&call).await.is_replay());
-    // What has no key is charged, too, as often as it is sent.
+    // A request without a key is charged, too, as often as it is sent.
     let keyless = Call::post("/v1/charges", "amount=7&currency=eur&source=tok_visa&description=%00%22%C3%A4");
     let [third, second] =
         [servers[1].send(&keyless).await, servers[0].send(&keyless).await].map(|answer| answer.json());
@@ -60,7 +60,7 @@ async fn a_charge_of_one_server_is_in_the_ledger_of_all_and_of_no_other_namespac
     let newest = servers[1].get("/v1/charges?limit=1").await.json();
     assert_eq!(newest["data"].as_array().unwrap()[..], servers[0].charges().await[..1]);
     assert_eq!(newest["has_more"], true);
-    // What is answered without a charge is recorded as ever.
+    // An answer without a charge is recorded as usual.
     let declined = Call::charge("declined", "tok_chargeDeclined");
     let [first, second] = [servers[0].send(&declined).await, servers[1].send(&declined).await];
     assert_eq!((first.status.as_u16(), second.is_replay(), first.body), (402, true, second.body));
@@ -98,14 +98,14 @@ async fn a_server_that_is_killed_between_charges_and_their_records_leaves_neithe
     let Some(database) = own_server("a server killed in mid-charge", &[]) else { return };
     let directory = tempdir().unwrap();
     let setups = two(&directory, &database, "--atomic --lease 10");
-    // Both at once: each finds no tables.
+    // Both start at once: each finds no tables.
     let [one, other] = setups.each_ref().map(|setup| setup.launch());
     let (one, other) = tokio::join!(one.listening(), other.listening());
     let (mut one, other) = (one.unwrap(), Arc::new(other.unwrap()));
     let keys = (0..KEYS).map(|key| Call::charge(&format!("key-{key}"), "tok_visa"));
     let calls: Vec<_> = keys.collect();
 
-    // All runs come as far as their charge.
+    // All runs reach their charge.
     let (mut ledger, mut records, look) = (client(&database).await, client(&database).await, client(&database).await);
     let ledger = ledger.transaction().await.unwrap();
     ledger.batch_execute("LOCK TABLE payment_server.charge IN EXCLUSIVE MODE").await.unwrap();
@@ -115,7 +115,7 @@ async fn a_server_that_is_killed_between_charges_and_their_records_leaves_neithe
         sent.push(tokio::spawn(async move { connection.send(&call).await.is_ok() }));
     }
     one.charge_begun("tok_visa", KEYS).await;
-    // They charge, and come as far as their record.
+    // They charge, and reach their record.
     let records = records.transaction().await.unwrap();
     let locked = records.query("SELECT FROM idempotency.record WHERE kind = 1 FOR UPDATE", &[]).await.unwrap();
     assert_eq!(locked.len(), KEYS);
@@ -161,14 +161,14 @@ async fn a_refund_goes_to_any_server_and_takes_place_once() {
     let again = one.send(&refund(&charge, "part", "&amount=400")).await;
     assert_eq!((again.is_replay(), again.body), (true, first.body));
     assert_eq!(one.charges().await[0]["amount_refunded"], 400);
-    // What is refused is recorded as any other answer.
+    // A refusal is recorded as any other answer.
     for (server, is_replay) in [(&one, false), (&other, true)] {
         let refused = server.send(&refund(&charge, "too-much", "&amount=601")).await;
         assert_eq!((refused.status.as_u16(), refused.is_replay()), (400, is_replay), "{}", refused.text());
     }
     let unknown = serde_json::json!({ "id": "ch_00000000000000000000000000000000" });
     assert_eq!(other.send(&refund(&unknown, "unknown", "")).await.status, 404);
-    // Of two refunds of what is left, one finds nothing left.
+    // Of two refunds of the rest, one finds no money left.
     let left = ["left", "left-too"].map(|key| refund(&charge, key, ""));
     let (first, second) = tokio::join!(one.send(&left[0]), other.send(&left[1]));
     let mut statuses = [first.status.as_u16(), second.status.as_u16()];

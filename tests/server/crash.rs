@@ -1,4 +1,4 @@
-//! A crash between the charge and its answer is never papered over.
+//! A crash between the charge and its answer is never hidden.
 
 use tempfile::{TempDir, tempdir};
 use testkit::payment_server::{Server, Setup};
@@ -82,7 +82,7 @@ async fn a_key_that_an_operator_answers_is_replayed_that_answer() {
     assert_eq!((replay.status.as_u16(), replay.text()), (200, found.as_str()));
     assert_eq!(replay.headers["content-type"], "application/json");
     assert_eq!(server.charges().await.len(), 1);
-    // The operator's word is as durable as any answer.
+    // The operator's resolution is as durable as any answer.
     server.stop().await;
     let server = Setup::new(&directory).start();
     assert_eq!(server.send(&charge()).await.body, replay.body);
@@ -112,7 +112,7 @@ async fn under_rerun_a_retry_after_a_crash_charges_again() {
     assert_eq!(server.charges().await.len(), 2);
 }
 
-// What the guide advises, and what every upgrade to it does.
+// The guide advises this, and every upgrade to it does this.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_charge_that_was_interrupted_before_a_deploy_to_one_transaction_does_not_run_again() {
     for policy in ["rerun", "rerun --atomic"] {

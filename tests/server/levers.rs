@@ -1,4 +1,4 @@
-//! What can go wrong, by source.
+//! The failures that can happen, by source.
 
 use tempfile::tempdir;
 use testkit::Call;
@@ -86,7 +86,7 @@ async fn what_the_card_network_did_not_answer_is_unknown_listed_by_status_and_se
     let listed = server.get("/admin/interrupted?status=504").await.json();
     let listed = listed["data"].as_array().unwrap();
     assert!(listed.len() == 3 && listed.iter().all(|line| line["status"] == 504), "{listed:?}");
-    // The ledger knows of three charges; an operator who found none would say so of all at once.
+    // The ledger has three charges; an operator who finds none would state that of all at once.
     assert_eq!(server.charges().await.len(), 4);
     assert_eq!(server.send(&Call::post("/admin/interrupted/forget", "")).await.status, 400);
     let settled = server.send(&Call::post("/admin/interrupted/forget?status=504", "")).await;

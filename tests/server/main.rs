@@ -1,5 +1,5 @@
 //! Promises of the example payment server, kept by the real program over real sockets: one charge per key, across
-//! crashes, hang-ups and shutdowns, and no answer before what it says is durable.
+//! crashes, hang-ups and shutdowns, and no answer before its content is durable.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

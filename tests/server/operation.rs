@@ -1,4 +1,4 @@
-//! Started, stopped, looked into: what an operator may rely on.
+//! The operation of the server: the promises to an operator who starts, stops and inspects it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -132,7 +132,7 @@ async fn trap_60_a_second_server_on_the_same_data_says_why_it_will_not_start() {
     let error = String::from_utf8(second.stderr).unwrap();
     assert!(error.contains("is in use: one store at a time may open it"), "{error}");
     assert!(!error.contains("panicked"), "{error}");
-    // The first is none the worse for it.
+    // The first server works as before.
     assert!(server.send(&Call::charge("before", "tok_visa")).await.is_replay());
     server.stop().await;
     assert_eq!(setup.start().charges().await.len(), 1);
@@ -142,7 +142,7 @@ async fn trap_60_a_second_server_on_the_same_data_says_why_it_will_not_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_disk_fails_health_says_so_and_after_a_restart_no_key_is_charged_again() {
     let directory = tempdir().unwrap();
-    // A file may not grow beyond some size, as if the disk were full.
+    // A file can't grow beyond some size, as if the disk were full.
     let limited = ["sh", "-c", r#"trap "" XFSZ; ulimit -f 256; exec "$0" "$@""#].map(OsString::from);
     let setup = Setup::new(&directory);
     let server = setup.clone().under(limited).start();
@@ -169,7 +169,7 @@ async fn when_the_disk_fails_health_says_so_and_after_a_restart_no_key_is_charge
     let last = told.len() - 1;
     for (number, (call, answer)) in told.into_iter().enumerate() {
         let replay = server.send(&call).await;
-        // Where it was the record of the last charge that could not be written, its client got the real answer.
+        // If the record of the last charge could not be written, its client got the real answer.
         if number < last || replay.status == 200 {
             assert_eq!((replay.is_replay(), replay.status, replay.body), (true, answer.status, answer.body));
         } else {

@@ -11,7 +11,7 @@ fn charge_of(answer: &Answer) -> String {
     answer.json()["id"].as_str().expect("a charge has an id").to_owned()
 }
 
-/// Sends `call` over as many connections at once.
+/// Sends `call` over this number of connections at once.
 async fn at_once(server: &Server, call: &Call, connections: usize) -> Vec<Answer> {
     let address = server.address;
     let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(connections));

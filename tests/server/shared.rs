@@ -1,5 +1,5 @@
 //! Servers that share a PostgreSQL database, each with a ledger of its own: one charge per key in all of them together.
-//! `atomic.rs` has those with one ledger.
+//! `atomic.rs` has the servers with one ledger.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use testkit::Call;
 use testkit::payment_server::{Server, Setup};
-use testkit::postgres::{self, own_server, shared_server};
+use testkit::postgres::{PostgresServer, own_server, shared_server};
 use testkit::process::{eventually, signal};
 
 use super::stores::refusal;
 
-/// How to start the servers `one` and `other`.
-pub(crate) fn two(directory: &TempDir, database: &postgres::Server, arguments: &str) -> [Setup; 2] {
+/// The setups of the servers `one` and `other`.
+pub(crate) fn two(directory: &TempDir, database: &PostgresServer, arguments: &str) -> [Setup; 2] {
     let store = format!("--store {} {arguments}", database.url());
     ["one", "other"].map(|name| Setup::new(directory.path().join(name)).with(&store))
 }
 
-/// Returns how many charges there are in the ledgers together.
+/// Returns the number of charges in the ledgers together.
 async fn charges(servers: [&Server; 2]) -> usize {
     servers[0].charges().await.len() + servers[1].charges().await.len()
 }
@@ -27,7 +27,7 @@ async fn disputed(server: &Server) -> Vec<Value> {
     server.get("/admin/disputed").await.json()["data"].as_array().unwrap().clone()
 }
 
-/// Asks again and again until there is something.
+/// Asks again and again until there is a result.
 pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..600 {
         if let Some(found) = ask().await {
@@ -59,7 +59,7 @@ async fn a_retry_on_the_other_server_is_answered_the_same_and_nothing_is_charged
     let [one, other] = servers;
     one.stop().await;
     other.stop().await;
-    // Another namespace knows nothing of it.
+    // Another namespace does not know the key.
     let [stranger, _] = two(&directory, database, "--namespace stranger").map(|setup| setup.start());
     assert!(!stranger.send(&Call::charge("retry-0", "tok_visa")).await.is_replay());
 }
@@ -78,7 +78,7 @@ async fn trap_67_a_server_that_starts_leaves_the_charge_alone_that_another_is_ma
         answer = &mut charging => panic!("answered too early: {answer:?}"),
         () = one.charge_begun("tok_slow", 1) => {}
     }
-    // It stalls for as long as the other takes to start.
+    // It stalls while the other one starts.
     signal(one.id(), "STOP");
     let other = other.start();
     let none = || other.log.text().contains("no interrupted operations").then_some(());
@@ -106,7 +106,7 @@ async fn under_reconcile_a_ledger_answers_for_what_is_in_it_and_not_for_what_oth
     let mut connection = testkit::Connection::http1(one.address).await.unwrap();
     assert!(connection.send(&call).await.is_err(), "it ends before it answers");
     assert_eq!(one.exit().await.code(), Some(70));
-    // Once the lease is over. In this ledger nothing is found, which does not mean that nothing was charged.
+    // The lease is over. This ledger has no charge, which does not mean that no server charged.
     assert_eq!(other.send_until_settled(&call).await.refusal(), (409, "outcome-unknown".to_owned()));
     let one = setup.start();
     let found = one.send_until_settled(&call).await;

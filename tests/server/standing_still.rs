@@ -1,4 +1,4 @@
-//! Clients that stall, and outputs that take nothing: the server goes on, and stops in time.
+//! Clients that stall, and outputs that take no data: the server goes on, and stops in time.
 
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,10 +12,10 @@ use testkit::process::{eventually, signal};
 use testkit::{Call, Connection};
 use tokio::time::timeout;
 
-/// How an HTTP/2 connection begins, with empty settings.
+/// The beginning of an HTTP/2 connection, with empty settings.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 
-/// Connections that will never send another byte, with so much of a request.
+/// Connections that will never send another byte, each with a different part of a request.
 async fn standing_still(address: SocketAddr) -> Vec<Raw> {
     let half_a_body = b"POST /v1/charges HTTP/1.1\r\nhost: pay.example\r\nidempotency-key: half\r\n\
         content-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\namount=10";
@@ -47,7 +47,7 @@ async fn trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_stil
     let call = Call::charge("before", "tok_visa");
     server.send(&call).await;
     let streams = standing_still(server.address).await;
-    // One that doesn't stall, but whose charge takes a while.
+    // This client doesn't stall, but its charge takes a while.
     let slow = Call::charge("slow", "tok_slow");
     drop(server.charging_slowly(&slow).await);
     server.terminate();
@@ -73,7 +73,7 @@ async fn a_client_that_sends_no_request_is_let_go_after_a_while() {
         clients.push(begun(server.address, bytes).await);
     }
     for client in clients {
-        // What HTTP/2 says at its beginning, or why a head is refused; and then the end, which may be a reset.
+        // The server's HTTP/2 preface, or the reason why a head is refused, and then the end, which may be a reset.
         let ended = timeout(Duration::from_secs(60), client.rest()).await;
         assert!(ended.is_ok(), "it is never let go");
     }
@@ -125,7 +125,7 @@ async fn trap_90_nothing_that_is_printed_ends_the_server() {
             let server = Mute::start(&setup, output(), output());
             let charge = server.charge(&Call::charge("k", "tok_visa")).await;
             assert_eq!((charge.status.as_u16(), charge.is_replay()), (200, is_replay), "start {round}");
-            // A handler's panic is said too.
+            // A handler's panic is logged too.
             let panicked = server.charge(&Call::charge(&format!("p{round}"), "tok_panic")).await;
             assert_eq!(panicked.status, 500);
             assert_eq!(server.stop().await, Some(0));

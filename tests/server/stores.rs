@@ -1,10 +1,10 @@
-//! Where records are is the operator's choice, by URL; what can't be is refused at the start and says why.
+//! The operator chooses the store of the records by a URL. An impossible choice is refused at the start, with a reason.
 
 use tempfile::tempdir;
 use testkit::Call;
 use testkit::payment_server::Setup;
 
-/// What a server says that does not start.
+/// The output of a server that does not start.
 pub(crate) async fn refusal(setup: &Setup, code: i32) -> String {
     let launched = setup.launch();
     let log = launched.log.clone();
@@ -76,7 +76,7 @@ async fn records_may_be_in_another_directory_than_the_charges() {
     let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
     assert!(warnings.iter().all(|line| line.contains("the store is new")) && warnings.len() == 2, "{log}");
     assert!(records.is_dir() && setup.data.is_dir());
-    // The charges are lost, and the records still know.
+    // The charges are lost, and the records are still there.
     std::fs::remove_dir_all(&setup.data).unwrap();
     let server = setup.start();
     let replay = server.send(&call).await;

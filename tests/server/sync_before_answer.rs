@@ -1,10 +1,10 @@
-//! Nothing is said before it is durable: the system calls of the real server, as strace sees them.
+//! No answer comes before its record is durable: the system calls of the real server, as strace sees them.
 //!
 //! For every charge that is answered, its record was written to the store's file, then an `fdatasync` of that file
 //! began and returned, and only then was the answer written to the socket.
 //!
-//! The order is that of strace's lines. A thread is held at the beginning and at the end of each call until its line is
-//! written, so that what follows in the log follows in fact.
+//! The order is that of strace's lines. strace holds a thread at the beginning and at the end of each call until the
+//! line is written, so the order of the log is the real order.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -18,13 +18,13 @@ use testkit::process::eventually;
 use testkit::{Call, Connection, skipped};
 use tokio::task::JoinSet;
 
-/// One system call: from which line of the log to which.
+/// One system call, with its first and its last line in the log.
 #[derive(Debug)]
 struct SystemCall<'a> {
     name: &'a str,
     arguments: &'a str,
     began: usize,
-    /// `None`: it never returned, or failed.
+    /// The line at which it returned. `None`: it never returned, or failed.
     returned: Option<usize>,
 }
 
@@ -65,18 +65,18 @@ fn parse(log: &str) -> Vec<SystemCall<'_>> {
     calls
 }
 
-/// Which writes of a record the sync has to follow.
+/// The writes of a record that the sync has to follow.
 #[derive(Debug, Clone, Copy)]
 enum Writes {
-    /// All before the answer: where one request follows the other.
+    /// All writes before the answer, for requests that follow one another.
     All,
-    /// One: sled moves records that are durable already together with those of later batches, and that is none of the
-    /// answer's concern.
+    /// One write. sled moves records that are durable already together with those of later batches, and that does not
+    /// concern the answer.
     One,
 }
 
-/// What is wrong: charges that were answered before their record was durable. A charge's id is in its record and in its
-/// answer, and nowhere else: the ledger keeps it as 16 bytes.
+/// The violations: charges that were answered before their record was durable. A charge's id is in its record and in
+/// its answer, and nowhere else: the ledger keeps it as 16 bytes.
 fn answered_too_early(log: &str, charges: &[String], writes: Writes) -> Vec<String> {
     let calls = parse(log);
     let syncs: Vec<_> = calls.iter().filter(|call| call.name == "fdatasync" && call.is_on_database()).collect();
@@ -103,7 +103,7 @@ fn answered_too_early(log: &str, charges: &[String], writes: Writes) -> Vec<Stri
     charges.iter().filter_map(early).collect()
 }
 
-/// Why nothing can be traced here, if so.
+/// The reason why tracing is impossible here, if it is.
 fn obstacle() -> Option<String> {
     let tried = Command::new("strace").args(["-D", "-f", "-o", "/dev/null", "true"]).output();
     match tried {
@@ -120,7 +120,7 @@ fn has_ended(log: &str, process: u32) -> bool {
     log.lines().rev().any(is_end)
 }
 
-/// Charges over as many connections, and gives strace's log and the ids of what was answered.
+/// Charges over this number of connections, and returns strace's log and the ids of the answered charges.
 async fn traced(directory: &Path, arguments: &str, connections: usize, each: usize) -> (String, Vec<String>) {
     let trace = directory.join("trace");
     // -D: the server stays our own child.
@@ -145,7 +145,7 @@ async fn traced(directory: &Path, arguments: &str, connections: usize, each: usi
     let charges: Vec<_> = clients.join_all().await.into_iter().flatten().collect();
     assert_eq!(charges.len(), connections * each);
     server.stop().await;
-    // The server has ended; strace may still be writing that down.
+    // The server has ended; strace may still be logging that.
     let complete = || Some(fs::read_to_string(&trace).expect("strace writes text")).filter(|log| has_ended(log, id));
     (eventually("strace's last line", complete).await, charges)
 }
@@ -176,7 +176,7 @@ async fn over_64_connections_every_answer_follows_its_sync() {
     every_answer_follows_its_sync(64, 4, Writes::One).await;
 }
 
-/// Returns how many syncs there were between the answers to charges that came one after the other.
+/// Returns the numbers of syncs between the answers to charges that came one after the other.
 fn syncs_per_charge(log: &str, charges: &[String]) -> Vec<usize> {
     let calls = parse(log);
     let answered = charges.iter().map(|charge| {

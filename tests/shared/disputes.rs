@@ -1,4 +1,4 @@
-//! Outcomes that come after their operation was taken over, and where operators find what they have to see to.
+//! Outcomes that come after their operation was taken over, and the list in which operators find the cases to settle.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ async fn an_outcome_that_a_failover_lost_is_not_told_while_the_operation_runs_ag
     assert_eq!(server.post("k", "a").await.text(), "effect 1");
     here.database().fail_over();
     here.database().replication(Replication::InStep);
-    // So that the next claim has another fence.
+    // This makes sure that the next claim has another fence.
     tokio::time::sleep(Duration::from_millis(1)).await;
     let run = effects.behind(layer(other), &gate).spawn(post("k", "a"));
     gate.arrival().await;
@@ -108,7 +108,7 @@ async fn a_disputed_outcome_is_kept_though_the_database_refuses_it_at_first() {
     tokio::time::sleep(LEASE).await;
     let answers = here.hold_answers(Call::Put);
     let completing = tokio::spawn(async move { one.complete(done(hold, "late", RETENTION)).await });
-    answers.until_held(1).await;
+    answers.wait_until_held(1).await;
     // The next write is the disputed outcome.
     here.fail_next(Call::Put, Fault::Refuse);
     answers.release();
@@ -136,12 +136,12 @@ async fn a_late_answer_that_can_not_be_stored_is_not_given_once_the_operation_wa
     assert_eq!((layer.counts().interrupted, layer.counts().disputed), (1, 1));
 }
 
-/// Puts a disputed outcome with this number there that began when the row of `key` did.
+/// Writes a disputed outcome with this number that began when the row of `key` did.
 fn plant_disputed(backend: &MemoryBackend, key: &str, number: u8) {
     let rows = backend.database().rows("");
     let row = rows.into_iter().find(|row| row.id == id(key)).expect("it has a row");
     let id = RecordId::from_bytes([number; 32]);
-    backend.database().plant("", Row { id, kind: Kind::Disputed, session: Some(testkit::lab::id("k")), ..row });
+    backend.database().insert_raw("", Row { id, kind: Kind::Disputed, session: Some(testkit::lab::id("k")), ..row });
 }
 
 // A seeded fault: whatever names a session is listed.
@@ -155,7 +155,7 @@ async fn a_run_that_a_dead_process_has_left_is_no_disputed_outcome() {
     assert!(other.disputed(9).await.unwrap().is_empty());
 }
 
-// A seeded fault: the database is not told which sessions are this process's own.
+// A seeded fault: the database does not know which sessions are this process's own.
 #[tokio::test(start_paused = true)]
 async fn the_runs_of_the_process_that_lists_are_not_read() {
     let [(here, one), _] = two().await;
@@ -203,7 +203,7 @@ async fn a_run_of_a_dead_process_is_kept_for_the_retention_after_its_bound() {
 #[tokio::test(start_paused = true)]
 async fn the_list_of_interrupted_operations_goes_on_behind_a_disputed_outcome() {
     let [(here, one), _] = two().await;
-    let unknown = Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Unknown, "perhaps") });
+    let unknown = Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Unsure, "perhaps") });
     for key in ["first", "between", "last"] {
         assert_eq!(unknown.post(key, "a").await.text(), "perhaps");
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -218,7 +218,7 @@ async fn the_list_of_interrupted_operations_goes_on_behind_a_disputed_outcome() 
 #[tokio::test(start_paused = true)]
 async fn no_more_disputed_outcomes_are_listed_than_were_asked_for() {
     let [(here, one), _] = two().await;
-    let unknown = Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Unknown, "perhaps") });
+    let unknown = Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Unsure, "perhaps") });
     assert_eq!(unknown.post("first", "a").await.text(), "perhaps");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let effects = Effects::default();

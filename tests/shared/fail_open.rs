@@ -1,4 +1,4 @@
-//! `fail_open`: runs without protection while the database is away, and what becomes of them.
+//! `fail_open`: runs without protection while the database is away, and their records afterwards.
 
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ async fn what_another_process_has_recorded_meanwhile_counts_and_not_what_fail_op
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 2", true, 2));
 }
 
-// A seeded fault: a claim that has met a record waits for longer than its requester, who takes the store for away.
+// A seeded fault: a claim that has met a record waits for longer than its requester, which takes the store for away.
 #[tokio::test(start_paused = true)]
 async fn fail_open_runs_nothing_whose_record_was_met() {
     let [(_, one), (there, other)] = two().await;

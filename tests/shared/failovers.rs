@@ -1,4 +1,4 @@
-//! A failover to a standby that lacks what the database has answered.
+//! A failover to a standby that lacks writes which the database has answered.
 
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
-/// A failover loses an outcome that a living process knows, and that is put back. `then` is done to that process's way
-/// to the database as soon as it is lost.
+/// A failover loses an outcome that a living process knows, and that process puts it back. `then` changes that
+/// process's connection to the database as soon as the outcome is lost.
 async fn a_lost_outcome_is_put_back(then: impl FnOnce(&MemoryBackend)) {
     let [(here, one), (_, other)] = two().await;
     let effects = Effects::default();
@@ -50,7 +50,7 @@ async fn a_lost_outcome_is_put_back(then: impl FnOnce(&MemoryBackend)) {
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
-// A seeded fault: the store does not put back what a failover has lost.
+// A seeded fault: the store does not put back the outcome that a failover has lost.
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_a_failover_lost_is_put_back_by_a_process_that_knows_it() {
     a_lost_outcome_is_put_back(|_| {}).await;
@@ -72,7 +72,7 @@ async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_ag
     assert_eq!(server.post("k", "a").await.text(), "effect 1");
     here.database().fail_over();
     here.database().replication(Replication::InStep);
-    // So that the next claim has another fence.
+    // This makes sure that the next claim has another fence.
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 2");
     assert_eq!(server.post("k", "a").await.text(), "effect 1", "it has not noticed yet");
@@ -115,7 +115,7 @@ async fn a_claim_that_a_failover_lost_leaves_no_free_key_if_nobody_knows_how_its
             let gate = handler_gate.clone();
             async move {
                 gate.pass().await;
-                (tower_idempotency::Unknown, "perhaps")
+                (tower_idempotency::Unsure, "perhaps")
             }
         });
         assert_eq!(run_whose_claim_is_lost(&here, &unknown, &gate).await.text(), "perhaps");

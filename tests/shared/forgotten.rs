@@ -1,4 +1,4 @@
-//! What an operator has forgotten while the process of its run was cut off.
+//! Operations that an operator forgets while the process of their run is cut off.
 
 use std::time::Duration;
 

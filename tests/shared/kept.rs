@@ -1,4 +1,4 @@
-//! What a store keeps in memory, and how it finds out what became of a transaction that was to write its record.
+//! The contents of a store's memory, and the look-up of a transaction that was to write a record.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ async fn claimed(store: &SharedStore<MemoryBackend>) -> Hold {
     Hold { id: ID, fence: record.fence, attempt: record.attempt }
 }
 
-// A seeded fault: the ids of which no news came are kept.
+// A seeded fault: the ids of which no notification came are kept.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_of_ids_for_which_nobody_listens_any_more() {
     let store = open().await;
@@ -87,7 +87,7 @@ async fn nothing_is_kept_of_a_run_whose_bound_is_over() {
 fn overwrite(store: &SharedStore<MemoryBackend>, kind: Kind) {
     let database = store.backend().database();
     let row = database.rows("").into_iter().find(|row| row.id == ID).unwrap();
-    database.plant("", Row { kind, token: Token([7; 16]), session: None, until: None, ..row });
+    database.insert_raw("", Row { kind, token: Token([7; 16]), session: None, until: None, ..row });
 }
 
 // A seeded fault: the run is kept until its bound.
@@ -130,7 +130,7 @@ async fn a_run_is_kept_though_a_step_that_was_slow_has_read_what_was_there_befor
     let read = store.backend().hold_answers(Call::Get);
     let slow = store.clone();
     let slow = tokio::spawn(async move { slow.apply(ID, release).await });
-    read.until_held(1).await;
+    read.wait_until_held(1).await;
     claimed(&store).await;
     read.release();
     assert!(slow.await.unwrap().is_ok());
@@ -145,7 +145,7 @@ fn a_claim_that_was_sent_when_the_runtime_ended_may_have_been_made() {
     let held = store.backend().hold(Call::Put);
     let handle = runtime.handle().clone();
     let claiming = std::thread::spawn(move || handle.block_on(store.apply(ID, claim())));
-    runtime.block_on(held.until_held(1));
+    runtime.block_on(held.wait_until_held(1));
     drop(runtime);
     let claimed = claiming.join().unwrap();
     assert!(matches!(claimed, Err(StoreError::Uncertain { .. })), "{claimed:?}");
@@ -159,7 +159,7 @@ fn a_claim_of_another_runtime_that_is_dropped_is_given_back() {
     let held = store.backend().hold(Call::Put);
     other.block_on(async {
         let claiming = Box::pin(store.apply(ID, claim()));
-        let Either::Right((_, dropped)) = select(claiming, Box::pin(held.until_held(1))).await else {
+        let Either::Right((_, dropped)) = select(claiming, Box::pin(held.wait_until_held(1))).await else {
             panic!("it is held up")
         };
         drop(dropped);
@@ -223,7 +223,7 @@ async fn a_transaction_that_was_rolled_back_leaves_a_free_key_only_where_a_run_h
     }
 }
 
-// A seeded fault: the run counts as under way until its bound, and its process says so to others.
+// A seeded fault: the run counts as under way until its bound, and its process's session states that.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_of_a_run_once_it_is_known_how_its_transaction_ended() {
     for is_committed in [true, false] {
@@ -239,7 +239,7 @@ async fn nothing_is_kept_of_a_run_once_it_is_known_how_its_transaction_ended() {
     }
 }
 
-// A seeded fault: what is kept of the key goes, whatever run it is of.
+// A seeded fault: the store drops its row of the key, whatever run the row is of.
 #[tokio::test(start_paused = true)]
 async fn a_later_run_of_the_key_is_kept_when_an_earlier_ones_transaction_turns_out_to_be_rolled_back() {
     let store = open().await;
@@ -252,7 +252,7 @@ async fn a_later_run_of_the_key_is_kept_when_an_earlier_ones_transaction_turns_o
     assert_eq!(store.apply(ID, Transition::Complete(completion(later))).await.unwrap().reply, Reply::Taken);
 }
 
-// A seeded fault: what a transaction has written counts as the process's own write, and is told without a barrier.
+// A seeded fault: a transaction's record counts as the process's own write, and is answered without a barrier.
 #[tokio::test(start_paused = true)]
 async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     let store = open().await;
@@ -291,7 +291,7 @@ async fn after_a_failover_lost_a_transaction(is_free: bool) -> SharedStore<Memor
     store
 }
 
-// Seeded faults: the record is put back without its effects; the process that knows it goes on telling it.
+// Seeded faults: the record is put back without its effects; the process that knows it goes on replaying it.
 #[tokio::test(start_paused = true)]
 async fn trap_118_what_a_transaction_wrote_is_not_put_back_after_a_failover_has_lost_it_with_its_effects() {
     let store = after_a_failover_lost_a_transaction(true).await;

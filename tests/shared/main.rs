@@ -1,5 +1,5 @@
-//! Several processes over one database, with the database in memory and tokio's clock: what the store makes of lost and
-//! late answers, of processes that die or stall, and of a database that is away, replaced or set back.
+//! Several processes over one database, with the database in memory and tokio's clock. The store meets lost and late
+//! answers, processes that die or stall, and a database that is away, replaced or set back.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod clocks;

@@ -1,4 +1,4 @@
-//! A database that is away, started again, replaced by its standby, or set to another time.
+//! A database that is away, started again, or replaced by its standby.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn trap_100_an_outage_of_a_minute_costs_no_living_run_its_right() {
     let elsewhere = effects.behind(layer, &gate);
     here.database().stop();
     tokio::time::sleep(MINUTE).await;
-    // Its owner is not the first to come back.
+    // Its owner is not the first process that comes back.
     let slow = here.hold(Call::Put);
     here.database().start();
     let mut slow = Some(slow);
@@ -136,29 +136,6 @@ async fn a_client_is_answered_though_the_database_does_not_answer_while_its_outc
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_clock_that_is_set_does_not_make_living_processes_look_dead() {
-    let clock = crate::world::SetClock::default();
-    let here = tower_idempotency_conformance::memory_backend::MemoryBackend::with_clock(clock.clone());
-    let there = here.another_process();
-    let [one, other] = [crate::world::process(&here).await, crate::world::process(&there).await];
-    let (effects, gate) = (Effects::default(), Gate::default());
-    let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
-    gate.arrival().await;
-    let layer = IdempotencyLayer::new(other).on_interrupted(OnInterrupted::Rerun).on_in_flight(OnInFlight::Reject);
-    let elsewhere = effects.behind(layer, &gate);
-    for step in [60_000, -120_000, 60_000] {
-        clock.step(step);
-        for _ in 0..60 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            assert_eq!(elsewhere.post("k", "a").await.problem(), "in-flight");
-        }
-    }
-    gate.open();
-    assert_eq!(run.await.unwrap().text(), "effect 1");
-    assert_eq!(effects.count(), 1);
-}
-
 // A seeded fault: a claim begins while less than half of the lease is left.
 #[tokio::test(start_paused = true)]
 async fn nothing_begins_while_less_than_half_of_the_lease_is_left() {
@@ -189,7 +166,7 @@ async fn a_database_that_is_away_at_the_start_is_tried_for_ten_seconds() {
     backend.fail_next(Call::Guarantee, Fault::Refuse);
 }
 
-/// Polls the future until it waits for what is held up.
+/// Polls the future until it waits for the call that is held up.
 async fn is_held_up<F: Future>(future: &mut Pin<Box<F>>, held: &Hold) {
     for _ in 0..200 {
         assert!(at_once(future).is_none());

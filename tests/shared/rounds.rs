@@ -1,4 +1,4 @@
-//! What a request costs in calls of the database, and that processes share what they record.
+//! The number of database calls that a request costs, and the records that processes share.
 
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ async fn a_duplicate_of_a_run_elsewhere_takes_one_call_and_one_when_it_is_told_o
     assert_eq!(effects.count(), 1);
 }
 
-// A duplicate that met another one's slot got `in-flight`: seen with a PostgreSQL under load, where
-// `what_one_process_has_done_the_others_replay` failed. On one thread that moment does not come.
+// A fault of the past: a duplicate that met another one's slot got `in-flight`. It was seen with a PostgreSQL under
+// load, where `what_one_process_has_done_the_others_replay` failed. It never happens on one thread.
 #[tokio::test(start_paused = true)]
 async fn however_many_duplicates_come_elsewhere_each_waits_for_the_end() {
     let [(_, one), (_, other)] = two().await;
@@ -81,7 +81,7 @@ async fn however_many_duplicates_come_elsewhere_each_waits_for_the_end() {
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_elsewhere_learns_of_the_end_where_the_database_says_nothing() {
     let [(here, one), (_, other)] = two().await;
-    here.database().silence(true);
+    here.database().mute_notifications(true);
     let (effects, gate) = (Effects::default(), Gate::default());
     let servers =
         [effects.behind(IdempotencyLayer::new(one), &gate), effects.behind(IdempotencyLayer::new(other), &gate)];
@@ -98,7 +98,7 @@ async fn a_duplicate_elsewhere_learns_of_the_end_where_the_database_says_nothing
 #[tokio::test(start_paused = true)]
 async fn a_run_elsewhere_for_which_no_duplicate_waits_any_more_takes_no_call() {
     let [(here, one), (there, other)] = two().await;
-    here.database().silence(true);
+    here.database().mute_notifications(true);
     let (effects, gate) = (Effects::default(), Gate::default());
     let run = effects.behind(IdempotencyLayer::new(one), &gate).spawn(post("k", "a"));
     gate.arrival().await;
@@ -111,7 +111,7 @@ async fn a_run_elsewhere_for_which_no_duplicate_waits_any_more_takes_no_call() {
     let before = calls(&there).0;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(calls(&there).0, before);
-    // Who waits from now on learns of the end all the same.
+    // A duplicate that waits from now on still learns of the end.
     let duplicate = elsewhere.spawn(post("k", "a"));
     settle().await;
     gate.open();
@@ -119,12 +119,12 @@ async fn a_run_elsewhere_for_which_no_duplicate_waits_any_more_takes_no_call() {
     assert!(duplicate.await.unwrap().is_replay());
 }
 
-// Seeded faults: each of those who wait reads its row by itself; each has moments of its own at which it reads.
+// Seeded faults: each duplicate that waits reads its row by itself; each reads at moments of its own.
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_for_runs_elsewhere_read_their_rows_together() {
     const KEYS: usize = 200;
     let [(here, one), (there, other)] = two().await;
-    here.database().silence(true);
+    here.database().mute_notifications(true);
     let (effects, gate) = (Effects::default(), Gate::default());
     let layer = |store| IdempotencyLayer::new(store).on_in_flight(OnInFlight::Wait(Duration::from_secs(60)));
     let servers = [effects.behind(layer(one), &gate), effects.behind(layer(other), &gate)];

@@ -1,4 +1,4 @@
-//! A database whose calls go wrong in ways that the one in memory has not.
+//! A database whose calls go wrong in ways that the database in memory lacks.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
 use crate::world::{DEATH, Effects, LEASE, builder, database, process};
 
-/// What happens to every call.
+/// A fault of every call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tamper {
     Nothing,
@@ -33,7 +33,7 @@ enum Tamper {
     PanicsAfterAPut,
     /// The database takes no large rows.
     TakesNoLargeRows,
-    /// Something else has the row of the key `locked`.
+    /// An application has the row of the key `locked` locked.
     HasOneLocked,
 }
 
@@ -41,7 +41,7 @@ enum Tamper {
 struct Tampered {
     database: MemoryBackend,
     tamper: Arc<Mutex<Tamper>>,
-    /// How many rows were asked for.
+    /// The number of rows that were asked for.
     asked: Arc<AtomicUsize>,
 }
 
@@ -159,7 +159,7 @@ async fn a_call_that_finds_no_connection_free_is_no_failure_of_the_database() {
     assert_eq!(store.health(), Health::Good);
 }
 
-// A seeded fault: the error says that the database does not answer.
+// A seeded fault: the error states that the database does not answer.
 #[tokio::test(start_paused = true)]
 async fn a_reading_that_finds_no_connection_free_is_refused_as_overloaded() {
     let (backend, store) = Tampered::process().await;
@@ -191,7 +191,7 @@ async fn a_backend_that_panics_is_away_until_it_does_no_more() {
     let kinds: Vec<_> = backend.database.database().rows("").iter().map(|row| row.kind).collect();
     assert!(kinds.contains(&Kind::Completed), "the outcome is recorded: {kinds:?}");
     assert!(layer.drain(LEASE).await.is_complete());
-    // The session is kept, and what has been past its expiry for long enough is swept.
+    // The session is kept, and rows that have been past their expiry for long enough are swept.
     tokio::time::sleep(Duration::from_secs(86_400) + GRACE + LEASE).await;
     let rows = backend.database.database().rows("");
     assert!(rows.iter().all(|row| row.kind == Kind::Session), "{rows:?}");
@@ -247,7 +247,7 @@ async fn a_row_that_many_ask_for_is_read_once() {
     for look_up in look_ups {
         assert_eq!(look_up.await.unwrap().unwrap(), None);
     }
-    // Those who come while it is read may not have what was read before they came.
+    // Requests that come while it is read must not get a row that was read before they came.
     let asked = backend.asked.load(Ordering::Relaxed);
     assert!(asked <= 3, "{asked}");
 }

@@ -1,4 +1,4 @@
-//! Effect and record in one transaction of the application: what its clients are told.
+//! Effect and record in one transaction of the application: the answers to its clients.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -48,7 +48,7 @@ async fn rolls_back(context: IdempotencyContext, store: Store) -> &'static str {
     "as if it had committed"
 }
 
-// A seeded fault: what the handler returns counts.
+// A seeded fault: the handler's returned value counts.
 #[tokio::test(start_paused = true)]
 async fn what_a_transaction_has_committed_is_the_answer_wherever_a_client_asks() {
     let [(_, one), (_, other)] = two().await;
@@ -72,17 +72,17 @@ async fn what_a_transaction_has_not_committed_did_not_take_place() {
     assert!(rolled_back.text().contains("was not committed"), "{rolled_back:?}");
     let retry = server(&other, OnInterrupted::Rerun, commits).post("k", "a").await;
     assert_eq!((retry.text(), retry.is_replay()), ("charged", false));
-    // What else the run has done is not known.
+    // The store does not know the other effects of the run.
     let refusing = server(&one, OnInterrupted::Refuse, rolls_back);
     assert_eq!(refusing.post("refused", "a").await.status, 500);
     refusing.post("refused", "a").await.assert_refusal(409, "outcome-unknown", false, None);
 }
 
-/// How a transaction ended.
+/// The end of a transaction.
 type Ended = Arc<Mutex<Option<Result<(), CommitError<BackendError>>>>>;
 
 /// A server whose handlers leave a transaction open until they pass the gate, or write the record in it only then; and
-/// how it ended.
+/// the end of the transaction.
 fn late(store: &Store, gate: &Gate, is_written: bool) -> (Lab, Ended) {
     let (ended, store, gate) = (Arc::new(Mutex::new(None)), store.clone(), gate.clone());
     let layer = IdempotencyLayer::new(store.clone());

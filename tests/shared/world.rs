@@ -12,12 +12,12 @@ use tower_idempotency::store::shared::{SharedStore, SharedStoreBuilder};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 
-/// A store as most of these tests have it.
+/// The store of most of these tests.
 pub(crate) type Store = SharedStore<MemoryBackend>;
 
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
-/// After this time, a process that can't reach the database any more counts as dead for the others: 17/12 of its lease,
-/// and a moment.
+/// The time after which a process that can't reach the database any more counts as dead for the others: 17/12 of its
+/// lease, and a moment.
 pub(crate) const DEATH: Duration = Duration::from_millis(42_500 + 100);
 
 /// Tokio's paused clock: time advances when all tasks are idle.
@@ -58,12 +58,12 @@ pub(crate) fn builder(backend: &MemoryBackend) -> SharedStoreBuilder {
 /// A process over the database, once it has watched the sessions of others for long enough to know which are over.
 pub(crate) async fn process(backend: &MemoryBackend) -> SharedStore<MemoryBackend> {
     let store = builder(backend).open(backend.clone()).await.unwrap();
-    // A moment later, so that no session is renewed while a test counts calls.
+    // The process starts a moment later, so that no session is renewed while a test counts calls.
     tokio::time::sleep(LEASE * 5 / 4 + Duration::from_secs(3)).await;
     store
 }
 
-/// Two processes over one database, each behind its own way to it.
+/// Two processes over one database, each with its own connection.
 pub(crate) async fn two() -> [(MemoryBackend, SharedStore<MemoryBackend>); 2] {
     let first = database();
     let second = first.another_process();
@@ -110,7 +110,7 @@ impl SetClock {
         Self(self.0, Arc::default())
     }
 
-    /// Sets the wall clock so many milliseconds ahead, or back.
+    /// Sets the wall clock this number of milliseconds ahead, or back.
     pub(crate) fn step(&self, by: i64) {
         self.1.fetch_add(by, Ordering::SeqCst);
     }

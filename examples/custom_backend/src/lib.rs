@@ -1,23 +1,21 @@
-//! SQLite behind [`Backend`]: what a database of your own takes.
+//! SQLite behind [`Backend`]: an example of a backend over a database of your own.
 //!
-//! To run: `cargo test --package custom-backend`. Look at `tests/contract.rs`: a function that opens a file as two
+//! Run it with `cargo test --package custom-backend`. `tests/contract.rs` has a function that opens a file as two
 //! processes do, and one line that makes a test of each rule of the contract.
 //!
-//! What SQLite is good for here: several processes on one machine that share a file, such as a service that is started
-//! anew while the old one still runs, or workers next to a server. What it is not good for: more than one machine, as
-//! its locks do not work over network file systems; and many writes at once, as one writer at a time has the whole
-//! file.
+//! SQLite fits several processes on one machine that share a file, such as a service that is started anew while the old
+//! one still runs, or workers next to a server. It does not fit more than one machine, because its locks do not work
+//! over network file systems, nor many writes at once, because one writer at a time has the whole file.
 //!
 //! - **One step.** `BEGIN IMMEDIATE` takes the file's only lock for writing before anything is read. So a put may read
-//!   a row, let [`Write::over`] judge, and write what that says. What reads does so in a transaction: it sees one
-//!   state.
-//! - **Time.** The machine's clock, in a put read while the lock is held, and the clocks of the process that calls:
-//!   [`Clocks::at`] puts them together.
+//!   a row, let [`Write::apply_to`] judge, and write the result. A read does so in a transaction: it sees one state.
+//! - **Time.** A put reads the machine's clock while it holds the lock. [`Clocks::at`] combines it with the clocks of
+//!   the process that calls.
 //! - **Durable before it is answered.** `synchronous = FULL` syncs the log (WAL) at each commit. WAL lets others read
 //!   while one writes.
-//! - **No thread of the runtime waits for the disk.** A call waits for the connection as a future, and takes it into
-//!   `spawn_blocking` then. Dropped before that, it has done nothing; after it, the transaction goes on to its end.
-//!   There is one writer anyway, so one connection is enough.
+//! - **No thread of the runtime waits for the disk.** A call waits for the connection as a future, and then takes it
+//!   into `spawn_blocking`. If the call is dropped before that, it has done nothing; after that, the transaction goes
+//!   on to its end. There is only one writer, so one connection is enough.
 //! - **A namespace** is a file.
 //! - **Exactly once.** A transaction is a closure. The backend runs it, writes the record after it, and commits both.
 
@@ -36,13 +34,13 @@ use tower_idempotency::store::shared::{
 };
 use tower_idempotency::{Fence, RecordId};
 
-/// The records in a file. A handle; clones share the connection.
+/// A handle to the records in a file. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct SqliteBackend {
     connection: Arc<Mutex<Connection>>,
 }
 
-/// Times are milliseconds since the Unix epoch.
+/// The table. Times are milliseconds since the Unix epoch.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS idempotency (
         id BLOB PRIMARY KEY, token BLOB NOT NULL, fence INTEGER NOT NULL, kind INTEGER NOT NULL, session BLOB,
@@ -51,17 +49,17 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS idempotency_sessions ON idempotency (id) WHERE kind = 6;
     CREATE INDEX IF NOT EXISTS idempotency_expires ON idempotency (expires);";
 
-/// There is no server that is started again, nor another one that takes over: what was read stays.
+/// The id of the server, which never changes: no server restarts or takes over, so a row that was read stays.
 const SERVER: ServerId = ServerId(0);
 
 impl SqliteBackend {
-    /// Opens the file, and makes it if there is none.
+    /// Opens the file, and creates it if it does not exist.
     ///
     /// # Errors
     /// The file can't be opened or written, or is no database.
     pub fn open(path: impl AsRef<Path>) -> Sqlite<Self> {
         let connection = Connection::open(path)?;
-        // So long another process may be writing.
+        // Another process may be writing for this long.
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -69,7 +67,7 @@ impl SqliteBackend {
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
-    /// Does `work` where waiting does no harm.
+    /// Does `work` on a thread that may block.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Sqlite<T> + Send + 'static,
@@ -98,7 +96,7 @@ impl Backend for SqliteBackend {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let moment = clocks.at(now());
             for write in &writes {
-                if let Some(row) = write.over(there(&transaction, write.id)?.as_ref(), moment) {
+                if let Some(row) = write.apply_to(there(&transaction, write.id)?.as_ref(), moment) {
                     save(&transaction, &row)?;
                 }
             }
@@ -177,7 +175,7 @@ impl RecordInTransaction for SqliteBackend {
         let committed = self.blocking(move |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             effect(&transaction)?;
-            let row = record.over(there(&transaction, record.id())?.as_ref(), now());
+            let row = record.apply_to(there(&transaction, record.id())?.as_ref(), now());
             let Some(row) = row else { return Ok(false) };
             save(&transaction, &row)?;
             transaction.commit().map(|()| true)
@@ -194,7 +192,7 @@ fn number(time: Timestamp) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The rows, in the order of the ids.
+/// Returns the rows, in the order of the ids.
 fn read(
     connection: &Connection,
     clocks: Clocks,
@@ -205,7 +203,7 @@ fn read(
     Ok(Answer { now: moment.now, server: SERVER, rows: ids.into_iter().map(read).collect::<Sqlite<_>>()? })
 }
 
-/// The row, past its expiry or not.
+/// Returns the row, expired or not.
 fn there(connection: &Connection, id: RecordId) -> Sqlite<Option<Row>> {
     connection.prepare_cached("SELECT * FROM idempotency WHERE id = ?1")?.query_row([id.as_bytes()], row).optional()
 }

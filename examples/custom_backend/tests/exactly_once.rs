@@ -16,7 +16,7 @@ use tower_idempotency::{Fingerprint, Key, Once, RecordId};
 
 type Store = SharedStore<SqliteBackend>;
 
-/// When a process kills itself.
+/// The moment at which a process kills itself.
 #[derive(Clone, Copy, PartialEq)]
 enum Killed {
     BetweenEffectAndRecord,
@@ -24,7 +24,7 @@ enum Killed {
     Never,
 }
 
-/// The variable that makes a child of this test program, with the file and the moment.
+/// The variable that makes this test program a child process, with the file and the moment.
 const CHILD: &str = "CUSTOM_BACKEND_CHILD";
 
 async fn open(file: &Path) -> Store {
@@ -67,7 +67,7 @@ async fn child(what: &str) {
     let _ = order(&open(&PathBuf::from(file)).await, killed).await;
 }
 
-/// Runs the operation in a process that dies. Another one retries it until it is answered.
+/// Runs the operation in a process that dies. Another process retries it until it is answered.
 async fn a_process_dies(moment: &str, charged_before: i64) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("payments");
@@ -112,17 +112,20 @@ async fn a_run_that_has_committed_commits_no_second_time() {
     let file = directory.path().join("payments");
     let store = open(&file).await;
     let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
+    // The transaction has decided how the run ends, so a panic of the effect would not be seen.
+    let (send, again) = tokio::sync::oneshot::channel();
     let effect = move |context: tower_idempotency::engine::RunContext| async move {
         let outcome = || Bytes::from_static(b"charged");
         let record = context.record_for(&store, outcome()).map_err(EffectError::NotStarted)?;
         let backend = store.backend();
         backend.write_in(charge(Killed::Never), record.clone()).await.map_err(EffectError::NotStarted)?;
-        let again = backend.write_in(charge(Killed::Never), record).await;
-        assert!(matches!(again, Err(CommitError::Superseded)), "{again:?}");
+        send.send(backend.write_in(charge(Killed::Never), record).await).unwrap();
         Ok::<_, EffectError<CommitError<BackendError>>>(outcome())
     };
     let id = RecordId::new(None, &Key::new("order-17").unwrap());
     assert!(once.run(id, Fingerprint::of(b"5 EUR"), effect).await.is_ok());
+    let again = again.await.unwrap();
+    assert!(matches!(again, Err(CommitError::Superseded)), "{again:?}");
     assert_eq!(charges(&file), 1);
 }
 

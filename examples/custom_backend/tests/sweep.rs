@@ -1,4 +1,5 @@
-//! What the suite can't wait for: ten minutes of grace. The test makes rows older instead.
+//! The test of a sweep after ten minutes of grace. The suite can't wait for that long, so the test makes rows older
+//! instead.
 
 use custom_backend::SqliteBackend;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
@@ -30,7 +31,8 @@ async fn rows_past_their_grace_are_deleted_in_slices() {
     assert_eq!(backend.delete_expired(Clocks::default(), 100).await.unwrap(), 0);
 
     let file = rusqlite::Connection::open(&path).unwrap();
-    // A minute and the grace, but for two of them, and but for a second for one.
+    // The rows become older by a minute and the grace, except for two of them. Then one becomes five seconds younger
+    // again.
     file.execute("UPDATE idempotency SET expires = expires - 660001 WHERE substr(id, 1, 1) > x'01'", []).unwrap();
     file.execute("UPDATE idempotency SET expires = expires + 5000 WHERE substr(id, 1, 1) = x'08'", []).unwrap();
     let mut deleted = Vec::new();

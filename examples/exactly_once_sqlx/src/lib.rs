@@ -1,7 +1,7 @@
 //! Payments in PostgreSQL, exactly once: effect and record are one transaction of sqlx.
 //!
-//! Whatever dies between the effect and the answer, this process or the database, both are there or neither is. What
-//! left no record did not take place, so a retry may run: [`OnInterrupted::Rerun`].
+//! If this process or the database dies between the effect and the answer, both exist or neither does. A payment
+//! without a record did not take place, so a retry may run: [`OnInterrupted::Rerun`].
 
 use std::error::Error;
 
@@ -15,7 +15,7 @@ use tower_idempotency::server::Committed;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
-/// Any error of an operation that failed as a whole.
+/// The error of an operation that failed as a whole.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// The payments' table, and the store of their records next to it.
@@ -26,10 +26,10 @@ pub struct Bank {
 }
 
 impl Bank {
-    /// Connects, and makes the tables.
+    /// Connects, and creates the tables.
     ///
     /// # Errors
-    /// If the database can't be reached, or refuses.
+    /// The database can't be reached, or refuses.
     pub async fn open(url: &str) -> Result<Self, Failure> {
         let database = PostgresBackend::from_url(url)?.namespace("bank")?;
         database.migrate().await?;
@@ -62,6 +62,6 @@ impl Bank {
 }
 
 async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Committed, (StatusCode, String)> {
-    // The transaction decides what the client gets. Before there is one, 503 frees the key under `Rerun`.
+    // The transaction decides the client's answer. Before there is a transaction, 503 frees the key under `Rerun`.
     bank.pay(&context).await.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
 }

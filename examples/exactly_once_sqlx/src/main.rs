@@ -1,4 +1,4 @@
-//! `cargo run -p exactly-once-sqlx -- postgres://user:password@host/database`
+//! Serves the payments: `cargo run -p exactly-once-sqlx -- postgres://user:password@host/database`.
 
 use exactly_once_sqlx::{Bank, Failure};
 use tokio::net::TcpListener;

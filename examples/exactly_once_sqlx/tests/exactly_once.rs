@@ -1,4 +1,4 @@
-//! Exactly once, over two processes and a server that is killed meanwhile.
+//! The test of exactly once, over two processes and a server that is killed meanwhile.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

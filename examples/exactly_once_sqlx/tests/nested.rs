@@ -1,4 +1,4 @@
-//! sqlx makes a savepoint of a transaction within a transaction: the record belongs into the outermost one.
+//! A nested transaction of sqlx is a savepoint: the record belongs in the outermost transaction.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -14,14 +14,14 @@ use tower_idempotency::server::Committed;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInterrupted};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore, TransactionRecord};
 
-/// Where the record is written.
+/// The transaction in which the record is written.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Nested,
     Outermost,
 }
 
-/// Pays in a nested transaction, as a function does that has its own. Everything is rolled back by dropping it.
+/// Pays in a nested transaction, like a function that has one of its own. A drop rolls everything back.
 async fn pay(
     context: IdempotencyContext,
     store: PostgresStore,

@@ -1,4 +1,4 @@
-//! Whose request it is.
+//! The account of a request.
 
 use axum::extract::FromRequestParts;
 use axum::response::Response;
@@ -15,7 +15,7 @@ use super::rejections;
 pub(crate) struct Account([u8; 16]);
 
 impl Account {
-    /// The account that a request names. Requests without credentials share one.
+    /// Returns the account that a request names. Requests without credentials share one.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Rejection> {
         let mut lines = headers.get_all(AUTHORIZATION).iter();
         let (credentials, more) = (lines.next(), lines.next());
@@ -30,7 +30,7 @@ impl Account {
         Ok(Self::digest(&scheme, value))
     }
 
-    /// In a real server this is the account's id, which stays the same when its tokens are renewed.
+    /// Digests credentials. A real server would use the account's id, which stays the same when its tokens are renewed.
     fn digest(scheme: &str, value: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("tower-idempotency payment server account");
         hasher.update(scheme.as_bytes()).update(b" ").update(value.as_bytes());

@@ -1,4 +1,4 @@
-//! For operators: which operations were interrupted, and how to settle them. Open to this machine alone.
+//! The operators' routes: they list interrupted operations and settle them. They are open to this machine alone.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use super::fields::Fields;
 
 type Layer = State<IdempotencyLayer<AnyStore>>;
 
-/// How many operations are listed.
+/// The most operations that are listed.
 pub(crate) const LISTED: usize = 1_000;
 
 pub(crate) async fn only_this_machine(
@@ -31,7 +31,7 @@ pub(crate) async fn only_this_machine(
     if peer.ip().to_canonical().is_loopback() { next.run(request).await } else { ApiError::not_found().into_response() }
 }
 
-/// `GET /admin/interrupted`, and `GET /admin/interrupted?status=504` for those that were answered so
+/// `GET /admin/interrupted`, and `GET /admin/interrupted?status=504` for those that were answered with that status
 pub(crate) async fn list(State(layer): Layer, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
     let page = match status_of(&query_of(query)?)? {
         Some(status) => Page::first(LISTED).answered_with(status),
@@ -41,7 +41,7 @@ pub(crate) async fn list(State(layer): Layer, RawQuery(query): RawQuery) -> Resu
     let lines = interrupted.iter().map(|record| {
         json!({
             "id": record.id.to_string(),
-            // As a text: many readers of JSON round large numbers.
+            // The fence is a text: many readers of JSON round large numbers.
             "fence": record.fence.0.to_string(),
             "attempt": record.attempt,
             "began": record.began.as_millis() / 1_000,
@@ -78,7 +78,7 @@ pub(crate) async fn answer(
     resolve(&layer, &id, &query, Resolution::Outcome(answer)).await
 }
 
-/// `POST /admin/interrupted/forget?status=504`: all that were answered so, at most as many as are listed
+/// `POST /admin/interrupted/forget?status=504`: all that were answered with that status, at most as many as are listed
 pub(crate) async fn forget_all(State(layer): Layer, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
     let status = status_of(&query_of(query)?)?;
     let status = status.ok_or_else(|| ApiError::invalid("status", "status must say which ones are meant"))?;

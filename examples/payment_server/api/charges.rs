@@ -1,4 +1,4 @@
-//! Charges: made, listed, looked up.
+//! The routes that make, list and look up charges.
 
 use std::sync::Arc;
 
@@ -17,9 +17,10 @@ use super::fields::Fields;
 use super::sources::Source;
 use crate::ledger::{ChargeId, Entry, Ledger, since_1970};
 
-/// Stripe's limit too.
+/// The largest amount, which is Stripe's limit too.
 const MAX_AMOUNT: u64 = 99_999_999;
-/// Keeps the ledger's values well below the 4 KiB that sled takes into its log, escapes included.
+/// The longest description. It keeps the ledger's values well below the 4 KiB that sled takes into its log, escapes
+/// included.
 const MAX_DESCRIPTION: usize = 500;
 const MAX_LIST: u64 = 1_000_000;
 

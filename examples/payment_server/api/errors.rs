@@ -16,19 +16,20 @@ pub(crate) struct ApiError {
     code: Option<&'static str>,
     param: Option<&'static str>,
     message: String,
-    // Whether nothing has happened, so that a retry with the key runs.
+    // `true` if nothing has happened, so that a retry with the key runs.
     is_free: bool,
 }
 
 impl ApiError {
-    /// The request is wrong in itself, which is seen before anything happens. As with Stripe, its key stays free, so
-    /// that the corrected request can have it.
+    /// Returns the error of a request that is wrong in itself, which is seen before anything happens. As with Stripe,
+    /// its key stays free for the corrected request.
     pub(crate) fn invalid(param: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
         let (status, param, message) = (StatusCode::BAD_REQUEST, param.into(), message.into());
         Self { status, kind: "invalid_request_error", code: None, param, message, is_free: true }
     }
 
-    /// The request is wrong as things are. That is an outcome: an earlier run of it may have made them so.
+    /// Returns the error of a request that conflicts with the ledger's state. It is an outcome: an earlier run of the
+    /// request may have made that state.
     pub(crate) fn refused(param: &'static str, message: impl Into<String>) -> Self {
         Self { is_free: false, ..Self::invalid(param, message) }
     }
@@ -52,7 +53,7 @@ impl ApiError {
         Self { status, kind: "api_error", code: None, param: None, message: message.into(), is_free: false }
     }
 
-    /// Nothing has happened. Only who knows that may say so.
+    /// Returns the error of a request that had no effect. Use it only where this is certain.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self { is_free: true, ..Self::api(StatusCode::SERVICE_UNAVAILABLE, message) }
     }

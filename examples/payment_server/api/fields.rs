@@ -13,7 +13,7 @@ use super::errors::ApiError;
 pub(crate) struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// Reads what is form-encoded: a body or a query.
+    /// Reads a form-encoded body or query.
     pub(crate) fn form(bytes: &[u8]) -> Result<Self, ApiError> {
         let pairs: Result<Vec<(String, String)>, _> = serde_urlencoded::from_bytes(bytes);
         let pairs = pairs.map_err(|error| ApiError::invalid(None, format!("This is not form-encoded: {error}")))?;
@@ -25,7 +25,7 @@ impl Fields {
         fields.map(Self).map_err(|error| ApiError::invalid(None, format!("This is not a JSON object: {error}")))
     }
 
-    /// A text that must be there.
+    /// Returns a text that must be there.
     pub(crate) fn text(&self, name: &'static str) -> Result<&str, ApiError> {
         self.optional_text(name)?.ok_or_else(|| missing(name))
     }
@@ -38,7 +38,7 @@ impl Fields {
         }
     }
 
-    /// A whole number within `range` that must be there.
+    /// Returns a whole number within `range` that must be there.
     pub(crate) fn number(&self, name: &'static str, range: RangeInclusive<u64>) -> Result<u64, ApiError> {
         self.optional_number(name, range)?.ok_or_else(|| missing(name))
     }

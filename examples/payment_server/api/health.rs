@@ -1,4 +1,4 @@
-//! Whether the server can do its work.
+//! The route that says whether the server can do its work.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tower_idempotency::AnyStore;
 use tower_idempotency::store::{Health, Store as _};
 
-/// What the server can't do without: its records, and its ledger's database.
+/// The stores that the server needs: its records, and its ledger's database.
 pub(crate) type Needed = [AnyStore; 2];
 
 /// `GET /healthz`

@@ -1,4 +1,4 @@
-//! What the server answers: routes, their handlers, and its errors.
+//! The routes of the server, their handlers, and their errors.
 
 pub(crate) mod account;
 pub(crate) mod admin;

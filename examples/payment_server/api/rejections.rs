@@ -1,4 +1,4 @@
-//! How the layer's rejections read here: as problems, and as errors in the style of Stripe's API.
+//! The form of the layer's rejections here: problems, and errors in the style of Stripe's API.
 
 use bytes::Bytes;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
@@ -16,7 +16,7 @@ pub(crate) fn render(rejection: &Rejection) -> Response<Bytes> {
     let mut response = rejection.render();
     *response.body_mut() = Bytes::from(body.to_string());
     if !rejection.retry_with_same_key {
-        // Stripe's clients retry every 409 and 5xx otherwise.
+        // Stripe's clients retry every 409 and 5xx without this header.
         response.headers_mut().insert("stripe-should-retry", HeaderValue::from_static("false"));
     }
     if rejection.status == StatusCode::UNAUTHORIZED {

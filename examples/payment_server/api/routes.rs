@@ -1,4 +1,4 @@
-//! What is where, and which of it the layer covers.
+//! The paths of the routes. The layer covers some of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::ledger::Ledger;
 use crate::{names, reconcile};
 
 pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> IdempotencyLayer<AnyStore> {
-    // In one transaction nothing is half done: what left no record did not take place.
+    // A single transaction leaves nothing half done: an operation without a record did not take place.
     let default = if args.atomic { Interrupted::Rerun } else { Interrupted::Refuse };
     let on_in_flight = match args.on_in_flight {
         InFlight::Reject => OnInFlight::Reject,
@@ -35,17 +35,17 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
         Interrupted::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
         Interrupted::Rerun => layer.on_interrupted(OnInterrupted::Rerun),
         Interrupted::Reconcile => {
-            // With `--atomic` all servers have one ledger.
+            // All servers with `--atomic` have one ledger.
             let are_ledgers_apart = args.store.is_shared() && !args.atomic;
             layer.reconcile_with(reconcile::reconciler(Arc::clone(ledger), are_ledgers_apart, args.retention))
         }
     }
 }
 
-/// The longest time in which nothing of a request's body comes.
+/// The longest time in which no byte of a request's body comes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// `operators` has the operators' routes that only some stores have.
+/// Returns the app. `operators` has the operators' routes that only some stores have.
 pub(crate) fn app(
     layer: &IdempotencyLayer<AnyStore>,
     ledger: Arc<Ledger>,
@@ -58,7 +58,7 @@ pub(crate) fn app(
         .route("/v1/refunds", post(refunds::create))
         .layer(layer.clone())
         .with_state(ledger);
-    // Outside the layer: an operator's call is not an operation of a client.
+    // These are outside the layer: an operator's call is not an operation of a client.
     let admin = Router::new()
         .route("/admin/interrupted", get(admin::list))
         .route("/admin/interrupted/forget", post(admin::forget_all))
@@ -69,7 +69,7 @@ pub(crate) fn app(
         .layer(middleware::from_fn(admin::only_this_machine));
     let health = Router::new().route("/healthz", get(health::get)).with_state(needed);
     let routes = payments.merge(admin).merge(health).fallback(|| async { ApiError::not_found() });
-    // The layer has a timeout for bodies that it reads; this is for those without a key.
+    // The layer has a timeout for bodies that it reads; this one is for requests without a key.
     let in_time = ServiceBuilder::new()
         .layer(RequestBodyTimeoutLayer::new(LONGEST_PAUSE))
         .layer(MapRequestBodyLayer::new(Body::new));

@@ -1,4 +1,4 @@
-//! The levers: what a charge's `source` makes go wrong.
+//! The faults that a charge's `source` causes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
-use tower_idempotency::Unknown;
+use tower_idempotency::Unsure;
 
 use super::errors::ApiError;
 
@@ -47,7 +47,7 @@ impl Source {
         }
     }
 
-    /// What happens before the charge; an answer, where there is to be none.
+    /// Acts before the charge. Returns an answer if there is to be no charge.
     pub(crate) async fn before(self) -> Option<Response> {
         match self {
             Self::Slow => {
@@ -60,7 +60,7 @@ impl Source {
         }
     }
 
-    /// What happens once the charge is durable; another answer than the charge, where there is one.
+    /// Acts once the charge is durable. Returns an answer that replaces the charge's, if there is one.
     pub(crate) fn after(self) -> Option<Response> {
         match self {
             Self::Panic => panic!("tok_panic: charged, and then this"),
@@ -74,8 +74,8 @@ impl Source {
             }
             Self::Timeout => {
                 let error = ApiError::api(StatusCode::GATEWAY_TIMEOUT, "The card network did not answer in time.");
-                // Whether it charged is not known here: an operator settles it, or the ledger is asked.
-                Some((Unknown, error).into_response())
+                // This server does not know whether it charged: an operator settles it, or the ledger is asked.
+                Some((Unsure, error).into_response())
             }
             Self::Visa | Self::Declined | Self::Slow | Self::Unavailable => None,
         }

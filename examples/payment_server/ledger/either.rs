@@ -16,13 +16,13 @@ pub(crate) enum Ledger {
 }
 
 impl Ledger {
-    /// This server's own. With `is_atomic`, what has a key is committed together with its record, which is in the same
-    /// store.
+    /// Opens this server's own ledger. With `is_atomic`, a change with a key is committed together with its record,
+    /// which is in the same store.
     pub(crate) fn trees(store: SledStore, is_atomic: bool) -> Result<Self, LedgerError> {
         TreeLedger::open(store, is_atomic).map(Self::Trees)
     }
 
-    /// That of all servers of a namespace. What has a key is committed together with its record.
+    /// Opens the ledger of all servers of a namespace. A change with a key is committed together with its record.
     pub(crate) async fn table(url: &str, store: PostgresStore, namespace: &str) -> Result<Self, LedgerError> {
         TableLedger::open(url, store, namespace).await.map(|ledger| Self::Table(Box::new(ledger)))
     }
@@ -55,8 +55,9 @@ impl Ledger {
         }
     }
 
-    /// The charges that were made with this intent, or refunded in part, and what was noted under it, the oldest first:
-    /// more than one only where a run was repeated, or the same request was sent again after the retention.
+    /// Returns the charges that were made with this intent, or refunded in part, and the sum that was noted under it,
+    /// the oldest first. There is more than one only if a run was repeated, or the same request was sent again after
+    /// the retention.
     pub(crate) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry, Option<Noted>)>, LedgerError> {
         match self {
             Self::Trees(ledger) => ledger.intended(intent).await,
@@ -75,7 +76,7 @@ impl Ledger {
         }
     }
 
-    /// The newest `limit` charges of an account, and whether there are more.
+    /// Returns the newest `limit` charges of an account, and whether there are more.
     pub(crate) async fn list(
         &self,
         account: Account,

@@ -1,4 +1,4 @@
-//! What the ledger holds: charges, with their refunds.
+//! The entries of the ledger: charges, with their refunds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use tower_idempotency::IdempotencyContext;
 
 use crate::api::account::Account;
 
-/// Keeps an entry well below the 4 KiB that sled takes into its log.
+/// The most refunds of a charge. It keeps an entry well below the 4 KiB that sled takes into its log.
 const MAX_REFUNDS: usize = 6;
 
 /// A charge without its id, as it is stored. The id is in the key: account and id, 16 bytes each.
@@ -26,11 +26,11 @@ pub(crate) struct Refund {
     pub(crate) id: String,
     pub(crate) amount: u64,
     pub(crate) created: u64,
-    /// By which the run that made it is known.
+    /// The intent, by which the run that made the charge is found.
     pub(crate) intent: Option<Intent>,
 }
 
-/// Why nothing was refunded.
+/// The reason why nothing was refunded.
 #[derive(Debug)]
 pub(crate) enum NotRefunded {
     NoSuchCharge,
@@ -59,11 +59,11 @@ impl Entry {
     }
 }
 
-/// Microseconds since 1970, so that ids sort by age, and a random number.
+/// The id of a charge: microseconds since 1970, so that ids sort by age, and a random number.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChargeId(pub(crate) [u8; 16]);
 
-/// The key that a run was given for its charge or refund: the same in every attempt.
+/// The key that a run derives for its charge or refund: the same in every attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Intent(u128);
 
@@ -72,7 +72,7 @@ impl Intent {
         u128::from_str_radix(derived_key, 16).ok().map(Self)
     }
 
-    /// That of one step of a request; none without a key.
+    /// Returns the intent of one step of a request, or `None` for a request without a key.
     pub(crate) fn of_step(context: Option<&IdempotencyContext>, step: &str) -> Option<Self> {
         context.and_then(|context| Self::of(&context.derived_key(step)))
     }
@@ -82,7 +82,7 @@ impl Intent {
     }
 }
 
-/// The sum that a run was about to charge or to refund, as it noted it under its intent.
+/// The sum that a run was about to charge or to refund, as the run noted it under its intent.
 #[derive(Debug, Clone)]
 pub(crate) struct Noted {
     pub(crate) amount: u64,
@@ -100,12 +100,12 @@ impl Noted {
     }
 }
 
-/// The key of a charge: whose, and which.
+/// Returns the key of a charge: the account and the id.
 pub(crate) fn charge_key(account: Account, id: ChargeId) -> [u8; 32] {
     join(account.bytes(), id.0)
 }
 
-/// The key under which a charge is found by what was intended.
+/// Returns the key under which a charge is found by its intent.
 pub(crate) fn intent_key(intent: Intent, id: ChargeId) -> [u8; 32] {
     join(intent.bytes(), id.0)
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with a ledger.
+//! The errors of a ledger.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ pub(crate) enum LedgerError {
     /// Nothing was done, and a retry may run.
     #[error("the ledger is not available")]
     Away(#[source] Box<dyn Error + Send + Sync>),
-    /// It may have been done.
+    /// The change may have been made.
     #[error("the ledger failed")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
     #[error("an entry of the ledger can't be read or written")]

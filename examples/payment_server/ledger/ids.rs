@@ -16,7 +16,7 @@ impl Ids {
     pub(super) fn fresh(&self) -> Result<ChargeId, LedgerError> {
         let now = u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX);
         let last = self.last.fetch_max(now, Ordering::Relaxed);
-        // Two in one microsecond, or a clock set back: still in order.
+        // Two ids in one microsecond, or after a clock was set back, are still in order.
         let number = if now > last { now } else { self.last.fetch_add(1, Ordering::Relaxed) + 1 };
         let mut id: [u8; 16] = random()?;
         let (time, _) = id.split_at_mut(8);

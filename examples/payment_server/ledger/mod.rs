@@ -1,13 +1,14 @@
-//! The charges: the stand-in for what a real server could not take back, such as a card network or an e-mail.
+//! The charges. They represent the effects that a real server could not take back, such as those of a card network or
+//! an e-mail.
 //!
-//! Every charge has a fresh id, so that a second effect shows. With each charge the ledger notes by which intent it
-//! was made, so that a charge whose answer was never recorded can be found.
+//! Every charge has a fresh id, so that a second effect shows. With each charge the ledger notes its intent, so that a
+//! charge whose answer was never recorded can be found.
 
-// - `entry.rs`: what is entered: charges, with their refunds; `ids.rs`: by which names.
-// - `either.rs`: a ledger: one of the two kinds.
+// - `entry.rs`: the entries, which are charges with their refunds; `ids.rs`: their ids.
+// - `either.rs`: a ledger of one of the two kinds.
 // - `trees.rs`: a ledger in sled, of one server.
 // - `table.rs`: a ledger in PostgreSQL, of all servers; `table.sql`: its table; `pool.rs`: the connections to it.
-// - `error.rs`: what can go wrong.
+// - `error.rs`: the errors.
 
 mod either;
 mod entry;

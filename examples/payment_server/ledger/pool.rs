@@ -1,5 +1,5 @@
-//! Connections to PostgreSQL, one for each request that needs one. In an application, a pool such as
-//! `deadpool-postgres` does this: see `examples/exactly_once_tokio_postgres`.
+//! Connections to PostgreSQL, one for each request that needs one. An application can use a pool such as
+//! `deadpool-postgres` instead: see `examples/exactly_once_tokio_postgres`.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,10 +13,10 @@ use tower_idempotency_postgres::tokio_postgres::{Client, Config, NoTls};
 use super::error::LedgerError;
 
 const CONNECTIONS: usize = 8;
-/// How long a request waits for a connection.
+/// The time for which a request waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The database ends statements and transactions that take longer. A server that stalls within a transaction has locked
-/// the record, and no other server can take the operation over meanwhile.
+/// The limits after which the database ends statements and transactions. A server that stalls within a transaction has
+/// locked the record, and no other server can take the operation over meanwhile.
 const LIMITS: &str = " -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s";
 
 pub(super) struct Pool {
@@ -26,7 +26,7 @@ pub(super) struct Pool {
 }
 
 /// A connection of the pool. If it is dropped and not [given back](Self::give_back), it is closed, and the database
-/// rolls back what was not committed.
+/// rolls back the uncommitted transaction.
 pub(super) struct Lent<'a> {
     client: Client,
     pool: &'a Pool,
@@ -52,7 +52,7 @@ impl Pool {
         timeout(PATIENCE, lending).await.map_err(LedgerError::away)?
     }
 
-    /// One that is idle and was not closed meanwhile.
+    /// Takes a connection that is idle and was not closed meanwhile.
     fn take(&self) -> Option<Client> {
         let mut idle = self.idle();
         idle.retain(|client| !client.is_closed());
@@ -75,7 +75,7 @@ impl Pool {
 }
 
 impl Lent<'_> {
-    /// For the next request.
+    /// Gives the connection back for the next request.
     pub(super) fn give_back(self) {
         self.pool.idle().push(self.client);
     }

@@ -1,7 +1,7 @@
-//! A ledger in a table of PostgreSQL, next to the records: all servers of a namespace have it in common.
+//! A ledger in a table of PostgreSQL, next to the records. All servers of a namespace share it.
 //!
 //! Charge and record are one transaction of this server's own, in which
-//! [`complete_in`](IdempotencyContext::complete_in) writes the record. What has no key is committed alone.
+//! [`complete_in`](IdempotencyContext::complete_in) writes the record. A change without a key is committed alone.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ use crate::api::charges::Charge;
 use crate::api::refunds::Answer;
 use crate::json::json;
 
-/// What makes the table.
+/// The statements that create the table.
 const TABLE: &str = include_str!("table.sql");
 const IS_THERE: &str = "SELECT to_regclass('payment_server.charge') IS NOT NULL";
-/// Servers that make it wait for each other by this lock. The number was drawn at random.
+/// The lock by which servers that create the table wait for each other. The number was drawn at random.
 const LOCK: i64 = 0x3c91_e04d_77a2_5b18;
 
 const ENTER: &str = "INSERT INTO payment_server.charge (namespace, account, id, entry, intents)
@@ -34,7 +34,7 @@ const CHANGE: &str = "UPDATE payment_server.charge SET entry = $4::text::json, i
     WHERE namespace = $1 AND account = $2 AND id = $3";
 const GET: &str = "SELECT id, entry::text FROM payment_server.charge
     WHERE namespace = $1 AND account = $2 AND id = $3";
-/// Refunds of one charge come one after the other.
+/// The query that locks the charge, so that its refunds come one after the other.
 const GET_TO_CHANGE: &str = "SELECT id, entry::text FROM payment_server.charge
     WHERE namespace = $1 AND account = $2 AND id = $3 FOR UPDATE";
 const INTENDED: &str = "SELECT id, entry::text FROM payment_server.charge
@@ -42,7 +42,7 @@ const INTENDED: &str = "SELECT id, entry::text FROM payment_server.charge
 const NEWEST: &str = "SELECT id, entry::text FROM payment_server.charge
     WHERE namespace = $1 AND account = $2 ORDER BY id DESC LIMIT $3";
 
-/// How long the ledger may take to be read.
+/// The time that reading the ledger may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct TableLedger {
@@ -53,7 +53,7 @@ pub(crate) struct TableLedger {
 }
 
 impl TableLedger {
-    /// Makes the table, if it is not there. Several servers may do so at once.
+    /// Opens the ledger, and creates the table if it does not exist. Several servers may do so at once.
     pub(super) async fn open(url: &str, store: PostgresStore, namespace: &str) -> Result<Self, LedgerError> {
         let pool = Pool::new(url.parse().map_err(LedgerError::away)?);
         let mut connection = pool.lend().await?;
@@ -92,7 +92,7 @@ impl TableLedger {
         let transaction = connection.transaction().await.map_err(LedgerError::away)?;
         let key: [&(dyn ToSql + Sync); 3] = [&self.namespace, &account.bytes().to_vec(), &id.0.to_vec()];
         let row = transaction.query_opt(GET_TO_CHANGE, &key).await.map_err(LedgerError::away)?;
-        // A refusal leaves nothing to commit: the layer records it as any other answer.
+        // A refusal leaves nothing to commit: the layer records it like any other answer.
         let Some(row) = row else { return Ok(Err(NotRefunded::NoSuchCharge)) };
         let (id, mut entry) = read(&row)?;
         let refunded = match entry.refund(amount, &refund) {
@@ -122,8 +122,8 @@ impl TableLedger {
         written.map(drop).map_err(LedgerError::away)
     }
 
-    /// Commits the transaction; with the record of the answer, if the request has a key. Whatever is returned then, the
-    /// layer finds out whether that was committed, and answers accordingly.
+    /// Commits the transaction, with the record of the answer if the request has a key. Whatever this returns then, the
+    /// layer finds out whether the transaction was committed, and answers accordingly.
     async fn commit(
         &self,
         transaction: Transaction<'_>,
@@ -141,7 +141,7 @@ impl TableLedger {
         Ok(response)
     }
 
-    /// The charges that were made with this intent, or refunded in part.
+    /// Returns the charges that were made with this intent, or refunded in part.
     pub(super) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
         self.read(INTENDED, &[&self.namespace, &intent.bytes().to_vec()]).await
     }
@@ -184,7 +184,7 @@ async fn make_table(client: &mut Client) -> Result<(), Error> {
     transaction.commit().await
 }
 
-/// A charge, as all queries have it.
+/// Reads a charge from a row, in the form that all queries have.
 fn read(row: &Row) -> Result<(ChargeId, Entry), LedgerError> {
     let id: &[u8] = row.try_get(0).map_err(LedgerError::failed)?;
     let entry: &str = row.try_get(1).map_err(LedgerError::failed)?;

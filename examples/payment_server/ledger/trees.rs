@@ -22,7 +22,7 @@ const INTENTS: &str = "intents";
 pub(crate) struct TreeLedger {
     trees: Trees,
     store: SledStore,
-    /// Whether what has a key is committed together with its record. A crash leaves both or neither.
+    /// `true` if a change with a key is committed together with its record. A crash leaves both or neither.
     is_atomic: bool,
     ids: Ids,
 }
@@ -33,7 +33,7 @@ struct Trees {
     intents: Tree,
 }
 
-/// Why a transaction is given up.
+/// The reason why a transaction is given up.
 #[derive(Debug)]
 enum Reason {
     Refused(NotRefunded),
@@ -86,7 +86,8 @@ impl TreeLedger {
         }
     }
 
-    /// Writes what `closure` writes; with the record of its answer, if this run is to do so.
+    /// Makes the changes of `closure`. If the ledger is atomic and the request has a key, the record of the answer is
+    /// in the same transaction.
     async fn enter<F>(&self, context: Option<&IdempotencyContext>, closure: F) -> Result<Response, CommitError<Reason>>
     where
         F: FnMut([TransactionTree<'_>; 2]) -> Result<http::Response<Bytes>, Abort<Reason>> + Send + 'static,
@@ -98,7 +99,7 @@ impl TreeLedger {
         }
     }
 
-    /// The charges that were made with this intent, or refunded in part, and what was noted under it.
+    /// Returns the charges that were made with this intent, or refunded in part, and the sum that was noted under it.
     pub(super) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry, Option<Noted>)>, LedgerError> {
         self.read(move |trees| trees.intended(intent)).await
     }
@@ -107,7 +108,7 @@ impl TreeLedger {
         self.read(move |trees| trees.get(account, id)).await
     }
 
-    /// The newest `limit` charges of an account, and whether there are more.
+    /// Returns the newest `limit` charges of an account, and whether there are more.
     pub(super) async fn list(
         &self,
         account: Account,
@@ -116,7 +117,7 @@ impl TreeLedger {
         self.read(move |trees| trees.list(account, limit)).await
     }
 
-    /// The disk may take a while.
+    /// Reads in a thread that may block, because the disk may take a while.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Trees) -> Result<T, LedgerError> + Send + 'static,
@@ -156,7 +157,7 @@ impl Trees {
     }
 }
 
-/// A charge, by which intent it was made, and the sum that was intended: who finds the one can find the other.
+/// Enters a charge, its intent, and the sum that was intended: the intent leads to the charge.
 fn enter(
     charges: &TransactionTree<'_>,
     intents: &TransactionTree<'_>,
@@ -174,7 +175,7 @@ fn enter(
     Ok(())
 }
 
-/// A refund, entered with its charge.
+/// Refunds a charge, and enters the refund with it.
 fn take_back(
     charges: &TransactionTree<'_>,
     intents: &TransactionTree<'_>,

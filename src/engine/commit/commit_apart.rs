@@ -9,6 +9,7 @@ use crate::record::{Completion, RunResult};
 /// A transaction that was sent. If this value is dropped, the transaction's end is unknown.
 #[derive(Debug)]
 pub struct SentApart {
+    /// Passes the end on to the run. If it is dropped unanswered, the end is unknown.
     pending: PendingCommit,
     completion: Completion,
 }
@@ -33,6 +34,7 @@ impl SentApart {
 
     /// Answers that the transaction is durable.
     pub fn committed(self) {
+        // `send_apart` makes no other result.
         if let RunResult::Outcome(outcome) = self.completion.result {
             self.pending.answered(CommitResult::Committed(outcome));
         }

@@ -23,8 +23,9 @@ const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 impl RunContext {
     /// Writes the record of the run's outcome in a transaction of the application. The application commits it, and with
-    /// it the run's effect. With [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once:
-    /// the database has both or neither.
+    /// it the run's effect. If the transaction is a closure, the backend has committed it when this returns. With
+    /// [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once: the database has both or
+    /// neither.
     ///
     /// Whatever the run returns afterwards, the transaction decides. If it was committed, the requester gets this
     /// outcome. If it was not, the key is free under `Rerun`, and the run counts as interrupted under every other
@@ -62,6 +63,7 @@ impl RunContext {
         outcome: Bytes,
     ) -> Result<RunRecord, CommitError<B::Error>> {
         let commitment = self.commitment().ok_or(CommitError::Unprotected)?;
+        // Each opened store has its own slots, so this tells whether the run was claimed in another store.
         if !Arc::ptr_eq(&commitment.slots, store.slots()) {
             return Err(CommitError::Foreign);
         }
@@ -70,13 +72,15 @@ impl RunContext {
         if commitment.is_over() {
             return Err(CommitError::Over);
         }
+        // This writes nothing. `transaction` finds out later whether the application has committed `record`.
         let (record, transaction) = store.complete_apart(completion, may_rerun).ok_or(CommitError::Superseded)?;
         match PendingCommit::begin(commitment) {
             Some(pending) => {
                 let settled = settle(store.clone(), transaction, Arc::clone(commitment), pending);
+                // The task lives in the store's runtime: it goes on if the run is dropped.
                 store.runtime().spawn(settled);
             }
-            // The run tries another transaction.
+            // The run tries another transaction. The task of the first one finds out about both, by one token.
             None if commitment.is_sent() => {}
             None => return Err(CommitError::Over),
         }
@@ -103,12 +107,14 @@ async fn settle<B: RecordInTransaction>(
                 "it is not known whether a run's transaction was committed: the database does not answer, or the \
                  transaction is still open"
             );
+            // The run is answered with a doubt now; this task goes on until the database answers.
             commitment.give_up();
             end.await
         }
     };
     let result = match end {
         TransactionEnd::Committed(outcome) => {
+            // The backend may notify the processes that wait for this record.
             store.backend().committed(commitment.hold.id);
             CommitResult::Committed(outcome)
         }

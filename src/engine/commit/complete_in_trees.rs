@@ -1,10 +1,11 @@
 //! Effect and record in one transaction: the functions that a run calls.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -65,12 +66,14 @@ impl RunContext {
     {
         let commitment = self.commitment().cloned();
         let sent = self.begin(store).map(|(pending, purpose)| {
-            let settle = |result: &_| pending.answered(recorded(result));
+            // The writer calls this, so the run learns the end even if the handler drops the future.
+            let settle = |result: &_| pending.answered(commit_result(result));
             send(store, purpose, trees, closure, settle)
         });
         async move {
             let result = answer(sent?).await;
-            if let (CommitResult::Doubt, Some(commitment)) = (recorded(&result), commitment) {
+            // If `answer` stopped waiting, the run need not wait for the writer either.
+            if let (CommitResult::Doubt, Some(commitment)) = (commit_result(&result), commitment) {
                 commitment.give_up();
             }
             result
@@ -80,11 +83,13 @@ impl RunContext {
     /// Begins the run's transaction in this store, if that is allowed.
     fn begin<E>(&self, store: &SledStore) -> Result<(PendingCommit, Purpose), CommitError<E>> {
         let commitment = self.commitment().ok_or(CommitError::Unprotected)?;
+        // Each opened store has its own slots, so this tells whether the run was claimed in another store.
         if !Arc::ptr_eq(&commitment.slots, store.slots()) {
             return Err(CommitError::Foreign);
         }
         let refused = || if commitment.is_over() { CommitError::Over } else { CommitError::Twice };
         let pending = PendingCommit::begin(commitment).ok_or_else(refused)?;
+        // The writer puts in the outcome that the closure returns.
         let result = RunResult::Outcome(());
         let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
         Ok((pending, Purpose::Run(Completion { hold, fingerprint, result, retention })))
@@ -124,14 +129,18 @@ impl SledStore {
         let given = Arc::new(Mutex::new(None));
         let (mut closure, value) = (closure, Arc::clone(&given));
         let kept = move |trees: [TransactionTree<'_>; N]| {
-            *lock(&value) = Some(closure(trees)?);
+            *value.lock() = Some(closure(trees)?);
+            // No record is written, so the writer needs no outcome.
             Ok(Bytes::new())
         };
+        // No run waits for this transaction, so `settle` does nothing.
         let sent = send(self, Purpose::Own(Instant::now() + BEGUN_WITHIN), trees, kept, |_| {});
-        async move { answer(sent).await.and_then(|_| lock(&given).take().ok_or(CommitError::Panicked)) }
+        // A transaction that was done has left a value, so `Panicked` never comes from here.
+        async move { answer(sent).await.and_then(|_| given.lock().take().ok_or(CommitError::Panicked)) }
     }
 }
 
+/// Receives the writer's answer. It fails if the writer drops the transaction unanswered.
 type SentCommit<E> = oneshot::Receiver<Result<Bytes, CommitError<E>>>;
 
 /// Sends a transaction to the store's writer, which calls `settle` as soon as it knows the result.
@@ -148,8 +157,9 @@ where
 {
     let (reply, sent) = oneshot::channel();
     let answer = Box::new(move |result: Result<_, CommitError<Reason>>| {
-        let result = result.map_err(|error| error.map(known));
+        let result = result.map_err(|error| error.map(own_reason));
         settle(&result);
+        // The handler may have dropped its future.
         let _ = reply.send(result);
     });
     store.transact(Transact { purpose, effect: effect_of(trees, closure), answer });
@@ -157,7 +167,7 @@ where
 }
 
 /// Returns the closure's own reason. Its answer cannot carry the reason of another closure.
-fn known<E: 'static>(reason: Reason) -> CommitError<E> {
+fn own_reason<E: 'static>(reason: Reason) -> CommitError<E> {
     reason.downcast().map_or(CommitError::Panicked, |reason| CommitError::Aborted(*reason))
 }
 
@@ -171,15 +181,11 @@ async fn answer<E>(sent: SentCommit<E>) -> Result<Bytes, CommitError<E>> {
     Err(CommitError::Store(StoreError::uncertain(doubt)))
 }
 
-/// Returns the outcome that a run's transaction has recorded.
-fn recorded<E>(result: &Result<Bytes, CommitError<E>>) -> CommitResult {
+/// Returns how a transaction ended, in the form that the run's commitment takes.
+fn commit_result<E>(result: &Result<Bytes, CommitError<E>>) -> CommitResult {
     match result {
         Ok(outcome) => CommitResult::Committed(outcome.clone()),
         Err(CommitError::Store(StoreError::Uncertain { .. })) => CommitResult::Doubt,
         Err(_) => CommitResult::Nothing,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -43,7 +43,8 @@ const LEFT_OUT: [HeaderName; 30] = [
     HeaderName::from_static("ratelimit"),
 ];
 
-/// Beginnings of header names that are left out of a record.
+/// Beginnings of header names that are left out of a record: headers for proxies, for one origin (CORS), of rate
+/// limits, and of tracing.
 const LEFT_OUT_PREFIXES: [&str; 5] = ["proxy-", "access-control-", "ratelimit-", "x-ratelimit-", "x-b3-"];
 
 /// Selects the headers of an answer that are recorded and replayed. The first answer carries all of them in any case.
@@ -55,7 +56,9 @@ const LEFT_OUT_PREFIXES: [&str; 5] = ["proxy-", "access-control-", "ratelimit-",
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct KeptHeaders {
+    /// Kept although they are left out by default.
     with: Vec<HeaderName>,
+    /// Left out, even if they are in `with`.
     without: Vec<HeaderName>,
 }
 
@@ -83,10 +86,12 @@ impl KeptHeaders {
         headers.iter().filter(move |(name, _)| {
             // HTTP/1.1 sends only the trailers that this header names.
             let announces = has_trailers && **name == TRAILER && !self.without.contains(name);
+            // `shared.rs` sets the replay header anew for each replay.
             *name != replay_header && (announces || self.keeps(name)) && !(has_hops && named(headers, name))
         })
     }
 
+    /// Returns whether the options and the lists keep a header with this name.
     fn keeps(&self, name: &HeaderName) -> bool {
         if self.without.contains(name) {
             return false;
@@ -102,38 +107,4 @@ impl KeptHeaders {
 fn named(headers: &HeaderMap, name: &HeaderName) -> bool {
     let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn kept(kept: &KeptHeaders, has_trailers: bool) -> Vec<String> {
-        let lines = [
-            "trailer", "location", "date", "x-hop", "proxy-status", "set-cookie", "clear-site-data",
-            "authentication-info", "idempotent-replayed",
-        ];
-        let mut headers: HeaderMap =
-            lines.iter().map(|name| (HeaderName::from_static(name), http::HeaderValue::from_static("1"))).collect();
-        headers.insert(CONNECTION, http::HeaderValue::from_static("close, X-Hop"));
-        let marker = HeaderName::from_static("idempotent-replayed");
-        kept.choose(&headers, &marker, has_trailers).map(|(name, _)| name.to_string()).collect()
-    }
-
-    #[test]
-    fn what_is_of_one_message_or_for_one_client_is_left_out() {
-        assert_eq!(kept(&KeptHeaders::default(), false), ["location"]);
-    }
-
-    #[test]
-    fn what_announces_trailers_is_kept_where_there_are_some_unless_it_was_left_out_by_name() {
-        assert_eq!(kept(&KeptHeaders::default(), true), ["trailer", "location"]);
-        assert_eq!(kept(&KeptHeaders::default().without([TRAILER]), true), ["location"]);
-    }
-
-    #[test]
-    fn names_are_added_and_left_out_but_never_the_hop_by_hop_ones_of_this_answer() {
-        let with = KeptHeaders::default().with([SET_COOKIE, HeaderName::from_static("x-hop")]);
-        assert_eq!(kept(&with, false), ["location", "set-cookie"]);
-    }
 }

@@ -10,6 +10,7 @@ use http::{Extensions, StatusCode};
 use crate::panics::panic_message;
 use crate::slots::{LogThrottle, once_a_minute};
 
+/// Limits the log lines of [`answer_panic`], for all layers of the process together.
 static PANICS: LogThrottle = LogThrottle::new();
 
 /// Marks an answer as given *before anything happened*: the key is freed, and a retry runs. Put it into the answer's
@@ -28,20 +29,20 @@ pub struct Keep;
 /// Marks an answer as one that leaves unknown whether the operation took effect, for example because the handler's call
 /// to the card network timed out. The client gets the answer as it is; the operation is interrupted, and a retry gets
 /// what [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Put the mark into the answer's extensions,
-/// or, in axum, into what the handler returns: `(StatusCode::BAD_GATEWAY, Unknown, "the card network did not answer")`.
+/// or, in axum, into what the handler returns: `(StatusCode::BAD_GATEWAY, Unsure, "the card network did not answer")`.
 /// Alone it is an answer too: 504.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unknown;
+pub struct Unsure;
 
 /// Removes the marks from an answer.
 pub(crate) fn remove(extensions: &mut Extensions) {
-    extensions.remove::<Unknown>();
+    extensions.remove::<Unsure>();
     extensions.remove::<Keep>();
     extensions.remove::<Release>();
 }
 
 /// Answers a panic that tower-http's `CatchPanicLayer::custom` has caught *inside* the idempotency layer. The answer is
-/// a 500 that is marked [`Unknown`], and the panic's message is logged, at most once a minute. Without this function,
+/// a 500 that is marked [`Unsure`], and the panic's message is logged, at most once a minute. Without this function,
 /// the answer of `CatchPanicLayer` would be recorded as the outcome of a handler that was interrupted half-way.
 /// ```
 /// use tower_http::catch_panic::CatchPanicLayer;
@@ -53,11 +54,12 @@ pub(crate) fn remove(extensions: &mut Extensions) {
 pub fn answer_panic(panic: Box<dyn Any + Send>) -> http::Response<String> {
     let panic = panic_message(&*panic);
     once_a_minute!(PANICS, error, panic, "the handler panicked");
+    // The client does not get the panic's message, which may have secrets.
     let body = "The request was interrupted; it is unknown whether it took effect.";
     let mut response = http::Response::new(body.to_owned());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response.extensions_mut().insert(Unknown);
+    response.extensions_mut().insert(Unsure);
     response
 }
 
@@ -68,8 +70,9 @@ mod parts {
     use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
     use http::StatusCode;
 
-    use super::{Keep, Release, Unknown};
+    use super::{Keep, Release, Unsure};
 
+    /// Lets a handler return a mark as a part of its answer, or alone, with this status.
     macro_rules! mark {
         ($mark:ident, $status:expr) => {
             impl IntoResponseParts for $mark {
@@ -91,5 +94,5 @@ mod parts {
 
     mark!(Release, StatusCode::SERVICE_UNAVAILABLE);
     mark!(Keep, StatusCode::OK);
-    mark!(Unknown, StatusCode::GATEWAY_TIMEOUT);
+    mark!(Unsure, StatusCode::GATEWAY_TIMEOUT);
 }

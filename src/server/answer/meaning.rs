@@ -1,9 +1,10 @@
 //! The meaning of a handler's answer, or of its error, for the key: the one place that decides it.
 //!
 //! The rules, which [`Judge`] keeps:
-//! 1. The handler's mark wins: [`Unknown`], [`Keep`], [`Release`]. Of several marks the first in this order counts, so
+//! 1. The handler's mark wins: [`Unsure`], [`Keep`], [`Release`]. Of several marks the first in this order counts, so
 //!    that there is no second effect.
-//! 2. An answer without a mark is unknown if its body failed, or if it is shorter than its head says.
+//! 2. An answer without a mark is unknown if its body failed, if it is shorter than its head says, or if it is gRPC's
+//!    and has no status.
 //! 3. Every other answer is left to [`Classify`], which sees the head and the trailers. An answer that is passed on
 //!    before it is complete is judged by its head.
 //! 4. Only a final answer that was read to its end is recorded. Any other final answer is consumed: the request never
@@ -18,7 +19,7 @@ use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use http_body::Body;
 
-use super::marks::{Keep, Release, Unknown};
+use super::marks::{Keep, Release, Unsure};
 use super::snapshot::Recorder;
 use crate::engine::{End, OnInterrupted};
 use crate::server::bodies::collect::{Collected, is_shorter};
@@ -138,9 +139,10 @@ impl Meaning {
 
     /// Returns what the handler's marks say, if there are any.
     fn of_marks(marks: &Extensions) -> Option<Self> {
+        // Most answers have no extensions at all.
         if marks.is_empty() {
             None
-        } else if marks.get::<Unknown>().is_some() {
+        } else if marks.get::<Unsure>().is_some() {
             Some(Self::Unknown)
         } else if marks.get::<Keep>().is_some() {
             Some(Self::Final)
@@ -152,7 +154,9 @@ impl Meaning {
 
 /// Says how a run ends, by what its handler produced.
 pub(crate) struct Judge<'a> {
+    /// The application's classifier; `None` leaves all answers to the defaults of [`Meaning`].
     pub(crate) classify: Option<&'a dyn Classify>,
+    /// It chooses between the two defaults.
     pub(crate) on_interrupted: OnInterrupted,
     pub(crate) recorder: &'a Recorder,
 }
@@ -176,19 +180,21 @@ impl Judge<'_> {
         };
         let meaning = match (Meaning::of_marks(&parts.extensions), body) {
             (Some(mark), _) => mark,
+            // Without a status, `settle.rs` does not count the end among the answers that mean "unknown".
             (None, Some(Collected::Failed { .. })) => return End::Interrupted { status: None },
             (None, _) if whole.is_some_and(|data| is_cut(parts, data.len(), trailers)) => Meaning::Unknown,
             (None, _) => self.classified(parts, trailers),
         };
         let record = |data| self.recorder.encode(parts.status, &parts.headers, data, trailers);
         match meaning {
+            // An answer that was not read to its end is consumed, and so is one that can't be encoded.
             Meaning::Final => whole.and_then(record).map_or(End::Consumed { status }, End::Outcome),
             Meaning::NotStarted => End::Released,
             Meaning::Unknown => End::Interrupted { status: Some(status) },
         }
     }
 
-    /// Returns what an answer without a mark means.
+    /// Returns what an answer without a mark means: the application's classifier says so, or else the default.
     fn classified(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
         let classified = self.classify.and_then(|classify| classify.answer(parts, trailers));
         classified.unwrap_or_else(|| match self.on_interrupted {
@@ -200,6 +206,7 @@ impl Judge<'_> {
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
+/// Returns the status of a gRPC answer. It is in the trailers, or in the head if the answer has no body.
 fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<&'a HeaderValue> {
     trailers.and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| parts.headers.get(&GRPC_STATUS))
 }
@@ -232,139 +239,4 @@ fn is_stream(parts: &Parts) -> bool {
     let event_stream =
         |value: &HeaderValue| value.as_bytes().get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME));
     parts.status == StatusCode::SWITCHING_PROTOCOLS || parts.headers.get(CONTENT_TYPE).is_some_and(event_stream)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::LazyLock;
-
-    use bytes::Bytes;
-    use http::response::{Builder, Response};
-    use http_body_util::combinators::BoxBody;
-
-    use super::super::snapshot;
-    use super::*;
-    use crate::server::bodies::collect::Why;
-    use crate::server::options::Options;
-
-    type Read = Collected<BoxBody<Bytes, &'static str>>;
-
-    const REFUSE: OnInterrupted = OnInterrupted::Refuse;
-    static OPTIONS: LazyLock<Options> = LazyLock::new(Options::default);
-
-    fn judge(on_interrupted: OnInterrupted, classify: Option<&dyn Classify>) -> Judge<'_> {
-        Judge { classify, on_interrupted, recorder: &OPTIONS.recorder }
-    }
-
-    /// Returns how a run that was answered so ends by default.
-    fn end(answer: Builder, body: &Read) -> End {
-        judge(REFUSE, None).of_answer(&parts(answer), Some(body))
-    }
-
-    fn parts(answer: Builder) -> Parts {
-        answer.body(()).unwrap().into_parts().0
-    }
-
-    fn ok() -> Builder {
-        Response::builder()
-    }
-
-    fn whole() -> Read {
-        Collected::Whole { data: Bytes::from("charged"), trailers: None }
-    }
-
-    fn over() -> Read {
-        Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: Box::pin(BoxBody::default()) }
-    }
-
-    fn failed() -> Read {
-        Collected::Failed { head: Bytes::new(), error: "reset" }
-    }
-
-    #[test]
-    fn a_final_answer_is_recorded_if_it_was_read_to_its_end_and_consumed_if_not() {
-        let End::Outcome(outcome) = end(ok().status(201), &whole()) else { panic!("it is recorded") };
-        let (answer, _) = snapshot::decode(&outcome).unwrap();
-        assert_eq!((answer.status(), &answer.body()[..]), (StatusCode::CREATED, &b"charged"[..]));
-        assert!(matches!(end(ok().status(201), &over()), End::Consumed { status: 201 }));
-        assert!(matches!(end(ok().extension(Keep), &failed()), End::Consumed { status: 200 }));
-        let unread = judge(REFUSE, None).of_answer::<BoxBody<Bytes, &str>>(&parts(ok()), None);
-        assert!(matches!(unread, End::Consumed { status: 200 }));
-    }
-
-    #[test]
-    fn a_mark_wins_over_all_else_and_unknown_over_the_other_marks() {
-        let never = |_: &Parts, _: Option<&HeaderMap>| -> Meaning { panic!("the classifier is not called") };
-        let marked = |answer| judge(OnInterrupted::Rerun, Some(&never)).of_answer(&parts(answer), Some(&whole()));
-        assert!(matches!(marked(ok().status(504).extension(Keep)), End::Outcome(_)));
-        assert!(matches!(marked(ok().extension(Release)), End::Released));
-        assert!(matches!(marked(ok().extension(Release).extension(Keep)), End::Outcome(_)));
-        let all = ok().extension(Release).extension(Keep).extension(Unknown);
-        assert!(matches!(marked(all), End::Interrupted { status: Some(200) }));
-    }
-
-    #[test]
-    fn an_answer_that_was_cut_is_unknown_unless_it_is_marked() {
-        let short = || ok().header("content-length", 8);
-        let grpc = || ok().header("content-type", "application/grpc+proto");
-        for cut in [short, grpc] {
-            assert!(matches!(end(cut(), &whole()), End::Interrupted { status: Some(200) }));
-            assert!(matches!(end(cut().extension(Keep), &whole()), End::Outcome(_)));
-            assert!(matches!(end(cut(), &over()), End::Consumed { .. }), "its end was not seen");
-        }
-        assert!(matches!(end(grpc().header("grpc-status", 0), &whole()), End::Outcome(_)));
-        assert!(matches!(end(ok(), &failed()), End::Interrupted { status: None }));
-        assert!(matches!(end(ok().extension(Release), &failed()), End::Released));
-    }
-
-    #[test]
-    fn the_grpc_status_in_the_trailers_counts_before_the_one_in_the_headers() {
-        for (header, trailer, is_unknown) in [("0", "2", true), ("2", "0", false)] {
-            let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static(trailer))]);
-            let body = Collected::Whole { data: Bytes::new(), trailers: Some(trailers) };
-            let ended = end(ok().header(GRPC_STATUS, header), &body);
-            assert_eq!(matches!(ended, End::Interrupted { status: Some(200) }), is_unknown, "{header}, {trailer}");
-        }
-    }
-
-    #[test]
-    fn the_classifier_is_asked_first_and_the_policy_has_the_default() {
-        let rerun = OnInterrupted::Rerun;
-        let by = |judge: Judge<'_>, status: u16| judge.of_answer(&parts(ok().status(status)), Some(&whole()));
-        assert!(matches!(by(judge(REFUSE, None), 503), End::Outcome(_)));
-        assert!(matches!(by(judge(rerun, None), 503), End::Released));
-        assert!(matches!(by(judge(REFUSE, None), 502), End::Interrupted { status: Some(502) }));
-        let not_started = |_: &Parts, _: Option<&HeaderMap>| Meaning::NotStarted;
-        assert!(matches!(by(judge(REFUSE, Some(&not_started)), 200), End::Released));
-        assert!(matches!(by(judge(rerun, Some(&OnErrors(Meaning::Final))), 503), End::Released), "it leaves answers");
-    }
-
-    #[test]
-    fn the_body_of_a_stream_and_of_an_answer_that_is_marked_as_not_final_is_not_read() {
-        let needs_no_body = |answer: Builder| needs_no_body(&parts(answer));
-        let events = || ok().header("content-type", "Text/Event-Stream; charset=utf-8");
-        for answer in [events(), events().extension(Keep), ok().status(101), ok().extension(Unknown)] {
-            assert!(needs_no_body(answer));
-        }
-        assert!(needs_no_body(ok().extension(Release)));
-        assert!(!needs_no_body(ok()) && !needs_no_body(ok().extension(Keep)));
-    }
-
-    #[test]
-    fn an_error_is_unknown_unless_the_classifier_says_that_nothing_was_started() {
-        let end = |says| judge(REFUSE, Some(&OnErrors(says))).of_error(&"refused");
-        assert!(matches!(end(Meaning::NotStarted), End::Released));
-        assert!(matches!(end(Meaning::Unknown), End::Interrupted { status: None }));
-        assert!(matches!(end(Meaning::Final), End::Interrupted { status: None }), "an error can't be replayed");
-        assert!(matches!(judge(REFUSE, None).of_error(&"refused"), End::Interrupted { status: None }));
-    }
-
-    /// A classifier that has an opinion on errors alone.
-    struct OnErrors(Meaning);
-
-    impl Classify for OnErrors {
-        fn error(&self, _: &dyn Any) -> Meaning {
-            self.0
-        }
-    }
 }

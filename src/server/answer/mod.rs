@@ -1,9 +1,9 @@
-//! What an answer means for its key, and what of it is recorded.
+//! The meaning of an answer for its key, and the part of it that is recorded.
 //!
 //! - `marks.rs`: what a handler can say of its own answer.
 //! - `meaning.rs`: decides what an answer means for the key.
 //! - `snapshot.rs`: turns an answer into the bytes of an outcome, and back.
-//! - `kept_headers.rs`: says which headers of an answer are recorded.
+//! - `kept_headers.rs`: says which headers of an answer are recorded, as the layer's user chooses.
 
 pub(super) mod kept_headers;
 pub(crate) mod marks;

@@ -15,6 +15,7 @@ use super::kept_headers::KeptHeaders;
 use crate::server::bodies::body::SendBody;
 use crate::server::bodies::collect::{Bounds, Collected, collect};
 
+/// The first byte of an outcome. A change of the format needs another number.
 const VERSION: u8 = 1;
 
 /// The number of bytes that the head and the trailers of most answers take.
@@ -23,6 +24,7 @@ const USUAL: usize = 256;
 // `serde_bytes` takes the bytes as a whole, while serde would take a slice byte by byte. Both are written alike.
 type Fields<'a> = Vec<(&'a serde_bytes::Bytes, &'a serde_bytes::Bytes)>;
 
+/// The part that postcard writes. It writes no names, so the order of the fields is part of the format.
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
     status: u16,
@@ -36,7 +38,9 @@ struct Head<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
     pub(crate) kept_headers: KeptHeaders,
+    /// The header that marks a replay. It is never recorded.
     pub(crate) replay_header_name: HeaderName,
+    /// The most bytes of a body that is recorded. `exchange.rs` keeps to it while it reads a handler's answer.
     pub(crate) max_response_body: usize,
 }
 
@@ -48,7 +52,7 @@ impl Recorder {
         fits.then(|| self.encode(answer.status(), answer.headers(), answer.body(), None))?
     }
 
-    /// Returns the outcome of an answer.
+    /// Returns the outcome of an answer of any length, or `None` if postcard can't write its head.
     pub(crate) fn encode(
         &self,
         status: StatusCode,
@@ -74,7 +78,7 @@ impl Recorder {
 }
 
 /// Returns the outcome of a reconciler's answer, or `None` if its body fails, or is too long.
-pub(crate) async fn recorded<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
+pub(crate) async fn outcome_of_answer<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
     let (parts, body) = answer.into_parts();
     let mut bounds = Bounds { bytes: recorder.max_response_body, ..Bounds::default() };
     match collect(body, &mut bounds).await {
@@ -86,6 +90,7 @@ pub(crate) async fn recorded<B: SendBody>(recorder: Arc<Recorder>, answer: Respo
 /// Returns the answer of an outcome, and its trailers, or `None` if the bytes are not an outcome.
 pub(crate) fn decode(outcome: &Bytes) -> Option<(Response<Bytes>, Option<HeaderMap>)> {
     let (version, rest) = outcome.split_first()?;
+    // Another release wrote it in another format: `LayerState::recorded_answer` counts it as damaged.
     if *version != VERSION {
         return None;
     }
@@ -119,35 +124,16 @@ fn map(outcome: &Bytes, fields: &Fields<'_>) -> Option<HeaderMap> {
 mod tests {
     use super::*;
 
-    fn encode(status: StatusCode, headers: &HeaderMap, body: &Bytes, trailers: Option<&HeaderMap>) -> Bytes {
+    #[test]
+    fn an_outcome_keeps_no_more_memory_than_its_length_and_its_answer_shares_it() {
         let replay_header_name = HeaderName::from_static("idempotent-replayed");
         let recorder = Recorder { kept_headers: KeptHeaders::default(), replay_header_name, max_response_body: 0 };
-        recorder.encode(status, headers, body, trailers).unwrap()
-    }
-
-    #[test]
-    fn an_answer_survives_byte_for_byte_repeats_and_strange_bytes_included() {
-        let mut headers = HeaderMap::new();
-        headers.append("x-twice", HeaderValue::from_static("1"));
-        headers.append("x-latin", HeaderValue::from_bytes(b"caf\xe9").unwrap());
-        headers.append("x-twice", HeaderValue::from_static("2"));
-        let mut trailers = HeaderMap::new();
-        trailers.append("grpc-status", HeaderValue::from_static("0"));
-        let body = Bytes::from_static(b"\0\xffbody");
-        let outcome = encode(StatusCode::CREATED, &headers, &body, Some(&trailers));
-        let (answer, decoded_trailers) = decode(&outcome).unwrap();
-        assert_eq!(answer.status(), StatusCode::CREATED);
-        assert_eq!(*answer.headers(), headers);
-        assert_eq!(decoded_trailers, Some(trailers));
-        assert_eq!(*answer.body(), body);
-        assert_eq!(answer.body().as_ptr(), outcome[outcome.len() - body.len()..].as_ptr(), "shared, not copied");
-    }
-
-    #[test]
-    fn an_outcome_keeps_no_more_memory_than_its_length() {
         let headers = HeaderMap::from_iter([(HeaderName::from_static("x"), HeaderValue::from_static(LONG))]);
-        let outcome = encode(StatusCode::OK, &headers, &Bytes::from(vec![0; 10_000]), None);
+        let outcome = recorder.encode(StatusCode::OK, &headers, &Bytes::from(vec![0; 10_000]), None).unwrap();
         let length = outcome.len();
+        let (answer, _) = decode(&outcome).unwrap();
+        assert_eq!(answer.body().as_ptr(), outcome[length - 10_000..].as_ptr(), "shared, not copied");
+        drop(answer);
         assert_eq!(outcome.try_into_mut().unwrap().capacity(), length);
     }
 

@@ -94,10 +94,14 @@ impl<B: Body> fmt::Debug for Passage<B> {
 pin_project_lite::pin_project! {
     /// A body that has gone through the layer: the one it was, or recorded bytes, or both one after the other.
     pub struct ReplayBody<B: Body> {
+        // This comes first, as one frame: recorded bytes, or those that the layer has read.
         head: Bytes,
+        // This comes after `head`.
         #[pin]
         rest: Remaining<B>,
+        // This comes last: the error with which the body failed while the layer read it.
         error: Option<B::Error>,
+        // These come last. A body does not have both an error and trailers here.
         trailers: Option<HeaderMap>,
     }
 }
@@ -106,8 +110,10 @@ pin_project_lite::pin_project! {
     /// The part that is read after the recorded bytes.
     #[project = RestProjected]
     enum Remaining<B> {
+        // There is no rest, or it has ended.
         Nothing,
         Untouched { #[pin] body: B },
+        // The layer has read the beginning, which is in `head`, and boxed the body for that.
         Resumed { body: Pin<Box<B>> },
     }
 }
@@ -123,6 +129,7 @@ impl<B: Body> Remaining<B> {
         }
     }
 
+    /// Returns the rest, for its size and for whether it has ended.
     fn body(&self) -> Option<&B> {
         match self {
             Self::Nothing => None,
@@ -171,6 +178,7 @@ impl<B: Body> Body for ReplayBody<B> {
         if let Some(frame) = ready!(this.rest.as_mut().poll_frame(cx)) {
             return Poll::Ready(Some(frame.map(into_bytes)));
         }
+        // A body that has ended must not be polled again.
         this.rest.set(Remaining::Nothing);
         if let Some(error) = this.error.take() {
             return Poll::Ready(Some(Err(error)));
@@ -198,6 +206,7 @@ impl<B: Body> Body for ReplayBody<B> {
     }
 }
 
+/// Turns a frame's data into `Bytes`, without a copy if it is `Bytes` already.
 fn into_bytes<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
     frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
 }
@@ -210,6 +219,7 @@ impl From<Passage<Self>> for axum::body::Body {
         match passage {
             Passage::Untouched(body) => body,
             Passage::Whole { data, trailers: None } => data.into(),
+            // It was read in part, or it has trailers.
             passage => Self::new(ReplayBody::from(passage)),
         }
     }

@@ -23,9 +23,9 @@ use crate::within::within;
 pub(crate) enum Collected<B: Body> {
     /// The whole body.
     Whole { data: Bytes, trailers: Option<HeaderMap> },
-    /// The body was not read to its end.
+    /// The body was not read to its end: `head` was read, and `rest` has what follows.
     Over { why: Why, head: Bytes, rest: Pin<Box<B>> },
-    /// The body failed.
+    /// The body failed after `head`.
     Failed { head: Bytes, error: B::Error },
 }
 
@@ -52,16 +52,17 @@ pub(crate) enum Why {
 
 /// The longest time between two bytes of a body that takes room. A slower body would hold its room for as long as it
 /// likes.
-const PAUSE: Duration = Duration::from_secs(30);
-/// The time that each byte of such a body is worth: 512 of them a second. What is not used up adds up to [`PAUSE`] and
-/// not further, so that a burst does not let a body drip for long.
+const BODY_PAUSE: Duration = Duration::from_secs(30);
+/// The time that each byte of such a body is worth: 512 of them a second. What is not used up adds up to [`BODY_PAUSE`]
+/// and not further, so that a burst does not let a body drip for long.
 const NANOS_PER_BYTE: u64 = 1_000_000_000 / 512;
 
 /// The bounds within which a body is read.
 #[derive(Default)]
 pub(crate) struct Bounds {
+    /// The most bytes of the body.
     pub(crate) bytes: usize,
-    /// The longest time from the first byte to the last.
+    /// The longest time that the whole body may take, from when its reading begins.
     pub(crate) time: Option<Duration>,
     /// The body's share of the room for bodies, if it takes any. It grows with each frame.
     pub(crate) share: Option<Share>,
@@ -71,10 +72,12 @@ pub(crate) struct Bounds {
 /// not take more memory than their bytes.
 #[derive(Default)]
 struct BodyHead {
+    // The first frame, until a second one comes.
     one: Bytes,
-    // All blocks but the last are full, and none is copied when more data comes. A block is at most as long as all
-    // blocks before it, and at most 64 KiB.
+    // All blocks but the last are full, and none is copied when more data comes. A new block is as long as all data so
+    // far, the frame that is being added included, but at least 1 KiB and at most 64 KiB.
     blocks: Vec<BytesMut>,
+    // The bytes of all frames so far.
     length: usize,
 }
 
@@ -87,19 +90,23 @@ pub(crate) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
     if body.size_hint().lower() > *limit as u64 {
         return Collected::Over { why: Why::TooLong, head: head.finish(), rest: body };
     }
+    // A time beyond what the clock can represent is no limit.
     let after = |time: Option<Duration>| time.and_then(|time| Instant::now().checked_add(time));
     let end = after(*time);
-    // When the body is too slow, and the bytes that have put this off. It is set when the layer has to wait: most
-    // bodies are there already.
+    // The time at which the body is too slow, and the bytes that have put this off. It is set when the layer has to
+    // wait: most bodies are there already.
     let (mut too_slow, mut counted) = (None, 0);
     let mut trailers = None;
     loop {
+        // This polls once and does not wait.
         let ready = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx)));
         let frame = match ready.await {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let slowest = share.as_ref().map(|_| {
-                    let latest = Instant::now() + PAUSE;
+                    // The bytes since the last wait put the limit off by what they are worth, and at most to
+                    // `BODY_PAUSE` from now.
+                    let latest = Instant::now() + BODY_PAUSE;
                     let bytes = head.length - std::mem::replace(&mut counted, head.length);
                     let worth = Duration::from_nanos((bytes as u64).saturating_mul(NANOS_PER_BYTE));
                     let put_off = too_slow.and_then(|at: Instant| at.checked_add(worth));
@@ -126,16 +133,18 @@ pub(crate) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
                         return Collected::Over { why: Why::TooLong, head: head.finish(), rest: body };
                     }
                 }
+                // These are trailers. A frame of another kind, which `http_body` does not have yet, is left out.
                 Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
             },
         }
     }
 }
 
-/// The shortest and the longest block.
+/// The shortest and the longest block, in bytes.
 const BLOCK: RangeInclusive<usize> = 1_024..=64 * 1_024;
 
 impl BodyHead {
+    /// Adds a frame. The first one that has data is kept as it is; with the second one, both move into blocks.
     fn push(&mut self, mut data: impl Buf) {
         if self.length == 0 {
             self.length = data.remaining();
@@ -150,6 +159,7 @@ impl BodyHead {
         self.append(data);
     }
 
+    /// Copies data into the last block, and into new ones.
     fn append(&mut self, mut data: impl Buf) {
         while data.has_remaining() {
             match self.blocks.last_mut().filter(|block| block.len() < block.capacity()) {
@@ -165,6 +175,7 @@ impl BodyHead {
         }
     }
 
+    /// Returns all bytes in one buffer.
     fn finish(self) -> Bytes {
         if self.blocks.is_empty() {
             return self.one;
@@ -188,6 +199,7 @@ pub(crate) fn declared_length(headers: &HeaderMap) -> Option<u64> {
 
 /// Returns whether a body failed because a layer outside found it too long.
 pub(crate) fn exceeds_limit(error: &dyn Any) -> bool {
+    // The outermost error is of one of three types; only then can its causes be looked at.
     let boxed = || Some(&**error.downcast_ref::<Box<dyn Error + Send + Sync>>()? as &(dyn Error + 'static));
     let limit = || Some(error.downcast_ref::<LengthLimitError>()? as &(dyn Error + 'static));
     let mut cause = limit().or_else(boxed).or_else(|| of_axum(error));
@@ -200,6 +212,7 @@ pub(crate) fn exceeds_limit(error: &dyn Any) -> bool {
     false
 }
 
+/// Returns the error of axum's body, if it is one.
 #[cfg(feature = "axum")]
 fn of_axum(error: &dyn Any) -> Option<&(dyn Error + 'static)> {
     Some(error.downcast_ref::<axum::Error>()?)

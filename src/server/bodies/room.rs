@@ -6,9 +6,10 @@
 //! otherwise.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ahash::RandomState;
+use parking_lot::Mutex;
 
 use crate::slots::Client;
 
@@ -18,7 +19,9 @@ const SMALL: usize = 64 * 1024;
 /// The number of bytes that there is room for, and how many of them are taken.
 #[derive(Debug)]
 pub(crate) struct Room {
+    /// The bytes that there is room for: the option `max_buffered`.
     most: usize,
+    /// The bytes that are taken. It is locked for a few sums, and no other lock is taken meanwhile.
     taken: Mutex<Places>,
 }
 
@@ -41,19 +44,17 @@ impl Room {
         Self { most, taken: Mutex::default() }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Places> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the bytes that are free for a body of `length` bytes, in addition to those that are taken. `None` if
     /// more are taken than there are.
     fn free(&self, mut taken: Usage, length: usize) -> Option<usize> {
+        // The last quarter is for the other kind.
         let of_its_kind = (self.most - self.most / 4).checked_sub(*taken.of(length))?;
         Some(of_its_kind.min(self.most.checked_sub(taken.sum())?))
     }
 }
 
 impl Usage {
+    /// Returns the count in which a body of `length` bytes is.
     fn of(&mut self, length: usize) -> &mut usize {
         if length <= SMALL { &mut self.small } else { &mut self.large }
     }
@@ -76,6 +77,7 @@ impl Usage {
 pub(crate) struct Share {
     room: Arc<Room>,
     client: Client,
+    /// The bytes of the body so far, which are in the counts of `room`.
     bytes: usize,
 }
 
@@ -87,14 +89,17 @@ impl Share {
     /// Takes this many more bytes. Returns `false` if there is no room for them.
     #[must_use]
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        // An empty frame takes nothing, and makes no entry for its client.
         if bytes == 0 {
             return true;
         }
         let whole = self.bytes.saturating_add(bytes);
-        let mut taken = self.room.taken();
+        let mut taken = self.room.taken.lock();
+        // The new counts are kept only if they fit. A body that is no longer small moves to the large ones.
         let by_all = taken.by_all.with(self.bytes, whole);
         let own = taken.by_client.get(&self.client).copied().unwrap_or_default();
         let mut own = own.with(self.bytes, whole);
+        // The client has no other body in the room.
         let is_only = own.sum() == whole;
         let fits = self.room.free(by_all, whole).is_some_and(|free| is_only || *own.of(whole) <= free);
         if fits {
@@ -111,7 +116,7 @@ impl Drop for Share {
         if self.bytes == 0 {
             return;
         }
-        let mut taken = self.room.taken();
+        let mut taken = self.room.taken.lock();
         taken.by_all = taken.by_all.with(self.bytes, 0);
         if let Some(own) = taken.by_client.get_mut(&self.client) {
             *own = own.with(self.bytes, 0);
@@ -144,8 +149,8 @@ mod tests {
         drop(large);
         assert!(growing.grow(1));
         drop((growing, small));
-        assert_eq!(room.taken().by_all, Usage::default());
-        assert!(room.taken().by_client.is_empty());
+        assert_eq!(room.taken.lock().by_all, Usage::default());
+        assert!(room.taken.lock().by_client.is_empty());
 
         let many: Vec<_> = (0..20)
             .map_while(|_| {

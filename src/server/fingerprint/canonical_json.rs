@@ -23,6 +23,7 @@ pub(crate) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let json = Reader { rest: text }.deserialize(&mut deserializer).ok()?;
+    // Only white space may follow.
     deserializer.end().ok()?;
     serde_json_canonicalizer::to_vec(&json).ok()
 }
@@ -49,6 +50,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Takes the next number of the text. `serde_json` may have rounded the one that it gives.
     fn number<E: Error>(&mut self) -> Result<Json, E> {
         let number = self.next_number().and_then(held_by_double);
         number.map(Json::Number).ok_or_else(|| E::custom("a double does not hold the number"))
@@ -57,6 +59,7 @@ impl<'a> Reader<'a> {
     /// Returns the next number in the text, which is JSON.
     fn next_number(&mut self) -> Option<&'a str> {
         loop {
+            // The next string is skipped, because digits in it are no number.
             let begin = self.rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit())?;
             self.rest = &self.rest[begin..];
             if let Some(string) = self.rest.strip_prefix('"') {
@@ -123,6 +126,7 @@ impl<'de> Visitor<'de> for &mut Reader<'_> {
         let mut object = HashMap::new();
         while let Some(name) = members.next_key::<String>()? {
             if name == NUMBER {
+                // With `arbitrary_precision`, this object is a number; its digits are taken from the text.
                 members.next_value::<String>()?;
                 return self.number();
             }
@@ -134,7 +138,7 @@ impl<'de> Visitor<'de> for &mut Reader<'_> {
     }
 }
 
-/// Returns the text behind the closing quote of a string.
+/// Returns the text behind the closing quote of a string. `string` begins behind the opening one.
 fn behind_string(string: &str) -> &str {
     let mut escaped = false;
     let end = string.find(|c| {
@@ -152,7 +156,8 @@ fn held_by_double(number: &str) -> Option<f64> {
     (decimal(number)? == decimal(&canonical)?).then_some(double)
 }
 
-/// Returns the sign, the digits and the power of ten of a number. Each value has one such form.
+/// Returns whether a number is negative, its digits and its power of ten, or `None` if no `i64` holds the power. Each
+/// value has one such form.
 fn decimal(number: &str) -> Option<(bool, String, i64)> {
     let (negative, number) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
@@ -160,6 +165,7 @@ fn decimal(number: &str) -> Option<(bool, String, i64)> {
     let digits = format!("{whole}{fraction}");
     let digits = digits.trim_start_matches('0');
     if digits.is_empty() {
+        // Zero, with a minus or without one.
         return Some((false, String::new(), 0));
     }
     let significant = digits.trim_end_matches('0');

@@ -20,6 +20,8 @@ use crate::fingerprint::{Fingerprint, FingerprintBuilder};
 use crate::key::{RecordId, Scope};
 use crate::slots::Client;
 
+/// The purpose of the digest of the options. With another text, records made under options could not be compared any
+/// more.
 static OPTIONS: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 fingerprint options v1"));
 
 /// The part of a request's body that must be the same in a retry.
@@ -40,11 +42,13 @@ pub enum FingerprintBody {
     Custom(CustomBody),
 }
 
+/// Returns the bytes by which a body is compared, or `None` for the body's own.
 type Digest = dyn Fn(&Parts, &Bytes) -> Option<Bytes> + Send + Sync;
 
 /// A function of the application's own, made by [`FingerprintBody::custom`].
 #[derive(Clone)]
 pub struct CustomBody {
+    /// The application's name for what `digest` does. It is digested with the options.
     version: Arc<str>,
     digest: Arc<Digest>,
 }
@@ -92,6 +96,7 @@ impl fmt::Debug for CustomBody {
 /// The options that say when two requests are the same.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sameness {
+    /// The headers that must be equal in a retry, by their names in order.
     headers: Vec<HeaderName>,
     body: FingerprintBody,
     // It is stored with each fingerprint, so that fingerprints made under different options are never compared.
@@ -101,6 +106,7 @@ pub(crate) struct Sameness {
 }
 
 impl Sameness {
+    /// Sets the headers that must be equal, without regard to the order in which they are named.
     pub(crate) fn of_headers(&mut self, headers: impl IntoIterator<Item = HeaderName>) {
         self.headers = headers.into_iter().collect();
         self.headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
@@ -113,6 +119,7 @@ impl Sameness {
         self.digest = self.digested();
     }
 
+    /// Returns the digest of headers and body: zeros for the defaults, as `Fingerprint::builder` has it.
     fn digested(&self) -> [u8; 8] {
         let mut digest = [0; 8];
         if self.headers.is_empty() && matches!(self.body, FingerprintBody::Bytes) {
@@ -137,6 +144,8 @@ impl Sameness {
         body: &Bytes,
         credentials: Option<&[&HeaderName]>,
     ) -> Fingerprint {
+        // Labels, their order, and the forms of values are hashed: a change needs a new `VERSION` in
+        // `src/fingerprint.rs`.
         let builder = Fingerprint::builder(id).options(self.digest).field("method", parts.method.as_str().as_bytes());
         let mut builder = Target::of(parts).add_to(builder, parts);
         for name in &self.headers {
@@ -159,8 +168,10 @@ impl Sameness {
         };
         let values = parts.headers.get_all(CONTENT_TYPE);
         let mut first_two = values.iter();
+        // The only content type, or `None` if there are several or none.
         let only = first_two.next().filter(|_| first_two.next().is_none());
         let Some(mut media_type) = only.and_then(MediaType::of) else {
+            // There is none, there are several, or it can't be parsed: all are compared as they were sent.
             let add = |builder: FingerprintBuilder, value: &HeaderValue| {
                 builder.context_field("content-type", value.as_bytes())
             };
@@ -169,7 +180,9 @@ impl Sameness {
         };
         let boundary = media_type.form_boundary();
         let is_form = boundary.is_some();
+        // A body that the application's function has taken is not divided.
         let form = boundary.filter(|_| custom.is_none()).and_then(|boundary| multipart::parts(body, boundary));
+        // The boundary still counts if the body is compared by its own bytes.
         if is_form && (custom.is_some() || form.is_some()) {
             media_type.remove_boundary();
         }
@@ -180,6 +193,7 @@ impl Sameness {
         }
     }
 
+    /// Adds the body, in the form by which it is compared. The labels keep the forms apart.
     fn with_body_of(
         &self,
         builder: FingerprintBuilder,
@@ -225,6 +239,7 @@ fn fold_lines<T>(parts: &Parts, name: &HeaderName, init: T, mut take: impl FnMut
             let all: Vec<_> = [first, second].into_iter().chain(values).collect();
             take(init, &all.join(&b"; "[..]))
         }
+        // Several lines of another field count one by one.
         Some(second) => [first, second].into_iter().chain(values).fold(init, take),
     }
 }

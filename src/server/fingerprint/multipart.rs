@@ -7,6 +7,7 @@ use memchr::memmem;
 /// Returns the bytes before the first boundary, between each two, and after the last. Returns `None` if the body cannot
 /// be divided without doubt.
 pub(crate) fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>> {
+    // Every `--` would be a boundary.
     if boundary.is_empty() {
         return None;
     }
@@ -18,17 +19,21 @@ pub(crate) fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<&'a [u8]>>
         // A boundary begins a line, and nothing but blanks follows it there.
         let end = if at == 0 { 0 } else { body.get(..at)?.strip_suffix(b"\r\n")?.len() };
         let behind = &body[at + delimiter.len()..];
+        // No boundary may follow the closing one, and two can't share one line end.
         if closed || end < begin {
             return None;
         }
         parts.push(&body[begin..end]);
         closed = behind.starts_with(b"--");
+        // The next part begins behind the boundary: after its line, or after the `--` that closes.
         begin = body.len() - if closed { &behind[2..] } else { next_line(behind)? }.len();
     }
     parts.push(&body[begin..]);
+    // There is at least one part, between what comes before the first boundary and after the last.
     (closed && parts.len() > 2).then_some(parts)
 }
 
+/// Returns what follows the line end, if only blanks come before it.
 fn next_line(rest: &[u8]) -> Option<&[u8]> {
     let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     rest[blanks..].strip_prefix(b"\r\n")

@@ -17,21 +17,27 @@ use crate::server::run_context::context::IdempotencyContext;
 /// stale URI before, and a URI from which a prefix was stripped ends with the rest of it. If the two signs disagree,
 /// both URIs count, so that two requests are never taken for one.
 pub(crate) struct Target<'a> {
+    /// The URI to which the client sent the request.
     uri: &'a Uri,
+    /// The other URI, if it is in doubt which one is the client's.
     other: Option<&'a Uri>,
+    /// The pattern of the nested router, if `uri` may lack its prefix.
     nested: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
+    /// Decides by the two signs which URI is the client's.
     pub(crate) fn of(parts: &'a Parts) -> Self {
         let differs = |original: &&Uri| original.path_and_query() != parts.uri.path_and_query();
         let Some(original) = original_uri(parts).filter(differs) else {
             return Self { uri: &parts.uri, other: None, nested: None };
         };
         match (is_stale(original, parts), is_stripped(original, &parts.uri)) {
+            // The extension has the client's URI.
             (false, true) => Self { uri: original, other: None, nested: None },
             // A nested router may have stripped a prefix, of which only the pattern is left.
             (true, false) => Self { uri: &parts.uri, other: None, nested: nested_path(parts) },
+            // The signs disagree.
             (true, true) | (false, false) => {
                 Self { uri: original, other: Some(&parts.uri), nested: nested_path(parts) }
             }
@@ -40,6 +46,7 @@ impl<'a> Target<'a> {
 
     /// Adds the target to a fingerprint.
     pub(crate) fn add_to(&self, mut builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {
+        // The labels are hashed: see `Sameness::fingerprint`. A host that is named twice in a row counts once.
         let mut last = None;
         for host in hosts(parts, self.uri.authority()).map(|host| plain_host(host, self.uri.scheme())) {
             if last.as_ref() != Some(&host) {
@@ -58,10 +65,12 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Returns the first sign: an enclosing exchange has seen the URI of the extension.
 fn is_stale(original: &Uri, parts: &Parts) -> bool {
     parts.extensions.get().is_some_and(|enclosing: &IdempotencyContext| enclosing.has_seen(original))
 }
 
+/// Returns the second sign: `uri` is the end of `original`. Many paths end with `/`, so `/` alone shows nothing.
 fn is_stripped(original: &Uri, uri: &Uri) -> bool {
     let (before, left) = (original.path(), uri.path());
     original.query() == uri.query() && (before.ends_with(left) && left != "/")
@@ -77,11 +86,13 @@ pub(crate) fn seen_uri(parts: &Parts) -> &Uri {
     original_uri(parts).unwrap_or(&parts.uri)
 }
 
+/// Returns the URI that axum has put into the extensions before a nested router could strip a prefix.
 #[cfg(feature = "axum")]
 fn original_uri(parts: &Parts) -> Option<&Uri> {
     parts.extensions.get::<axum::extract::OriginalUri>().map(|original| &original.0)
 }
 
+/// Returns the pattern of the prefix that axum's nested router strips.
 #[cfg(feature = "axum")]
 fn nested_path(parts: &Parts) -> Option<&str> {
     parts.extensions.get::<axum::extract::NestedPath>().map(axum::extract::NestedPath::as_str)
@@ -114,30 +125,9 @@ fn hosts<'a>(parts: &'a Parts, authority: Option<&'a Authority>) -> impl Iterato
 fn plain_host<'a>(host: &'a [u8], scheme: Option<&Scheme>) -> Cow<'a, [u8]> {
     let is = |known: &Scheme| scheme.is_none_or(|scheme| scheme == known);
     let port = [(&b":443"[..], is(&Scheme::HTTPS)), (b":80", is(&Scheme::HTTP)), (b":", true)];
+    // Returns the host without this ending, if it has it and the ending says nothing.
     let without = |host: &'a [u8], (port, applies): (&[u8], bool)| host.strip_suffix(port).filter(|_| applies);
     let host = port.into_iter().find_map(|port| without(host, port)).unwrap_or(host);
     let host = host.strip_suffix(b".").unwrap_or(host);
     if host.iter().any(u8::is_ascii_uppercase) { host.to_ascii_lowercase().into() } else { host.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn case_default_port_and_final_dot_of_a_host_make_no_difference() {
-        let plain = |host: &str, scheme: Option<&Scheme>| {
-            String::from_utf8(plain_host(host.as_bytes(), scheme).into_owned()).unwrap()
-        };
-        for host in ["pay.example", "Pay.Example", "pay.example.", "pay.example:443", "PAY.example.:80", "pay.example:"]
-        {
-            assert_eq!(plain(host, None), "pay.example", "{host}");
-        }
-        assert_eq!(plain("pay.example:80", Some(&Scheme::HTTPS)), "pay.example:80");
-        assert_eq!(plain("pay.example:80", Some(&Scheme::HTTP)), "pay.example");
-        assert_eq!(plain("pay.example:8443", None), "pay.example:8443");
-        assert_eq!(plain("[::1]:443", None), "[::1]");
-        assert_eq!(plain("[2001:db8::443]", None), "[2001:db8::443]");
-        assert_eq!(plain("pay.example:0443", None), "pay.example:0443", "unusual, and so compared as it is");
-    }
 }

@@ -8,6 +8,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::rejection::{Rejection, RejectionKind};
 
+/// The content type of gRPC, for the call and for the answer.
 const GRPC: &str = "application/grpc";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -19,6 +20,7 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 pub(crate) fn is_call(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
     match content_type.strip_prefix(GRPC.as_bytes()) {
+        // `application/grpc-web` is another protocol.
         Some(rest) => rest.first().is_none_or(|next| b"+; ".contains(next)),
         None => false,
     }
@@ -27,6 +29,7 @@ pub(crate) fn is_call(headers: &HeaderMap) -> bool {
 /// Returns the rejection as a gRPC status, whose message begins with the kind's [`slug`](RejectionKind::slug).
 pub(crate) fn render(rejection: &Rejection) -> Response<Bytes> {
     let mut message = rejection.to_string();
+    // There is no problem JSON here, so the message has the id.
     if let Some(id) = &rejection.record_id {
         message.push_str(&format!(" (record_id {})", id.short()));
     }
@@ -34,13 +37,14 @@ pub(crate) fn render(rejection: &Rejection) -> Response<Bytes> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
     headers.insert(GRPC_STATUS, code(rejection).into());
+    // The escaped message is printable ASCII, which every header value may have.
     if let Ok(message) = HeaderValue::try_from(utf8_percent_encode(&message, ESCAPED).to_string()) {
         headers.insert(GRPC_MESSAGE, message);
     }
     response
 }
 
-/// Returns the number of the gRPC status.
+/// Returns the number of the gRPC status, as the gRPC specification has it ("Status codes").
 fn code(rejection: &Rejection) -> u16 {
     const UNKNOWN: u16 = 2;
     const INVALID_ARGUMENT: u16 = 3;
@@ -70,6 +74,7 @@ fn code(rejection: &Rejection) -> u16 {
             StatusCode::NOT_FOUND => NOT_FOUND,
             StatusCode::TOO_MANY_REQUESTS => RESOURCE_EXHAUSTED,
             StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
+            // Any other status that the application's scope function rejects with.
             _ => FAILED_PRECONDITION,
         },
     }

@@ -2,6 +2,9 @@
 //!
 //! The engine refuses ([`Refusal`]) without knowing HTTP. A [`Rejection`] is the answer to the HTTP client, for a
 //! refusal of the engine or for a reason outside the engine.
+//!
+//! The calls at the end of a rejection: `same_key` says that a retry with the same key may be answered otherwise.
+//! `after` says so too, and sets `Retry-After` in seconds. `for_the_operator` puts the record id into the answer.
 
 use http::{HeaderName, StatusCode};
 
@@ -12,20 +15,24 @@ use crate::header::HeaderError;
 use crate::key::RecordId;
 use crate::slots::Refusal;
 
+/// Rejects a covered request without a key, where `require_key` is set.
 pub(crate) fn key_missing(name: &HeaderName) -> Rejection {
     let detail = format!("Send an {name} header with a value unique to this operation, such as a UUID.");
     Rejection::new(RejectionKind::KeyMissing, detail)
 }
 
+/// Rejects a key that `header::read_key` does not take. The error names the header and what is wrong.
 pub(crate) fn key_malformed(error: &HeaderError) -> Rejection {
     Rejection::new(RejectionKind::KeyMalformed, error.to_string())
 }
 
+/// Rejects a body that is longer than `max_request_body`.
 pub(crate) fn body_too_large(limit: usize) -> Rejection {
     let detail = format!("Requests with an idempotency key may have at most {limit} bytes of body. Nothing was done.");
     Rejection::new(RejectionKind::BodyTooLarge, detail)
 }
 
+/// Rejects a body that a layer outside has found too long. That layer's limit is not known here.
 pub(crate) fn body_over_outer_limit() -> Rejection {
     Rejection::new(RejectionKind::BodyTooLarge, "The body is longer than this server takes. Nothing was done.")
 }
@@ -54,10 +61,12 @@ pub(crate) fn of_refusal(refusal: Refusal, id: &RecordId) -> Rejection {
         Refusal::Corrupt => {
             let detail = "What is stored for this key can't be read, so the request is not run again. \
                 A new key would run it again; ask the operator before you use one.";
+            // A retry does not help, so no pause is set.
             Rejection::new(RejectionKind::StoreUnavailable, detail).for_the_operator(id)
         }
         Refusal::Full => {
             let detail = "The store of idempotency keys is full. Nothing was done; try again later with the same key.";
+            // It is not known when there is room again, so no pause is set.
             Rejection::new(RejectionKind::StoreFull, detail).same_key()
         }
         Refusal::Overloaded => overloaded(),
@@ -68,11 +77,13 @@ pub(crate) fn of_refusal(refusal: Refusal, id: &RecordId) -> Rejection {
     }
 }
 
+/// Rejects a request while there are too many runs or too much other work, or no room for its body.
 pub(crate) fn overloaded() -> Rejection {
     let detail = "Too much is under way. Nothing was done; try again in a moment with the same key.";
     Rejection::new(RejectionKind::Overloaded, detail).after(2)
 }
 
+/// Rejects a request that is not the one that its key was first used for.
 pub(crate) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
     match found {
         // It may be the owner of the key with a renewed token, the owner whose key another client has used first, or
@@ -90,6 +101,7 @@ pub(crate) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
                 new key, because a new key could run it again.";
             Rejection::new(RejectionKind::NotVerifiable, detail).for_the_operator(id)
         }
+        // `Same` is no mismatch and does not come here.
         Match::Other | Match::Same => {
             let detail = "This key was used for another request: its method, host, path, query, content type, body, or \
                 a header that this server compares differs. Use a new key for a new operation.";
@@ -98,12 +110,15 @@ pub(crate) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
     }
 }
 
+/// Rejects a duplicate while its operation goes on, or if the key was freed while it waited.
 pub(crate) fn in_flight() -> Rejection {
     let detail = "A request with this key is being processed. Try again with the same key.";
     Rejection::new(RejectionKind::InFlight, detail).after(1)
 }
 
+/// Rejects a retry of a request that took place and whose answer was not recorded.
 pub(crate) fn not_replayable(status: u16) -> Rejection {
+    // The status is 0 if the database of a shared store did not take the outcome.
     let original_status = StatusCode::from_u16(status).ok();
     let with = original_status.map(|status| format!(" with status {}", status.as_u16())).unwrap_or_default();
     let detail = format!(
@@ -125,8 +140,8 @@ pub(crate) fn outcome_unknown(policy: &Policy, id: &RecordId) -> Rejection {
     Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id)
 }
 
-/// Rejects a request whose own run has sent a transaction that may or may not be durable. The store is poisoned; a
-/// restart shows the end.
+/// Rejects a request, or a retry of it, whose run has sent a transaction that may or may not be durable. Retries are
+/// rejected until the store knows, or until a restart, which shows the end.
 pub(crate) fn in_doubt(id: &RecordId) -> Rejection {
     let detail = "The store failed while the request was being committed, and it is unknown whether it took effect. \
         Try again later with the same key. A new key could run it again.";

@@ -15,8 +15,8 @@ use crate::engine::Counts;
 use crate::key::{EmptyScope, RecordId};
 use crate::slots::REFUSALS;
 
-/// Defines the kinds by rows. Each row has a kind's slug, its title, and the status that its rejections have by
-/// default.
+/// Defines the kinds by rows. Each row has a kind's slug, the status that its rejections have by default, and its
+/// title. The order of the rows is the order of the counts in the tally, which no store keeps.
 macro_rules! kinds {
     ($($kind:ident, $slug:literal, $status:ident, $title:literal;)*) => {
         /// The kind of a rejection. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
@@ -34,6 +34,7 @@ macro_rules! kinds {
             /// All but `Custom`.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
+            /// Returns the slug, the default status and the title.
             const fn row(self) -> (&'static str, StatusCode, &'static str) {
                 match self {
                     $(Self::$kind => ($slug, StatusCode::$status, $title),)*
@@ -133,6 +134,7 @@ impl Rejection {
     pub const PROBLEM_BASE: &'static str =
         "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 
+    /// Creates a rejection after which a retry with the same key is of no use; the methods below change that.
     pub(crate) fn new(kind: RejectionKind, detail: impl Into<String>) -> Self {
         let (_, status, title) = kind.row();
         Self {
@@ -160,6 +162,7 @@ impl Rejection {
         self.retry_after.map(|pause| rounded_up(pause).max(1))
     }
 
+    /// Notes that the same request may be tried again with the same key. The detail stays as it is.
     pub(crate) fn same_key(mut self) -> Self {
         self.retry_with_same_key = true;
         self
@@ -172,6 +175,7 @@ impl Rejection {
         self
     }
 
+    /// Sets the pause before the next try, which may have the same key.
     pub(crate) fn after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(Duration::from_secs(seconds));
         self.same_key()
@@ -192,6 +196,7 @@ impl Rejection {
     /// The problem's members as JSON: what a hook of your own can start from.
     #[must_use]
     pub fn problem(&self) -> serde_json::Value {
+        // Texts and numbers can always be written as JSON.
         serde_json::to_value(self.members(&self.type_uri())).unwrap_or_default()
     }
 
@@ -216,6 +221,7 @@ impl Rejection {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // A base that no header can have leaves the `Link` out. The body has the `type` in any case.
         if let Ok(link) = HeaderValue::from_str(&format!("<{uri}>; rel=\"describedby\"")) {
             headers.insert(LINK, link);
         }

@@ -9,6 +9,7 @@ use crate::server::answer::snapshot;
 #[derive(Debug)]
 #[must_use]
 pub struct Committed {
+    /// The answer as `Recorder` has encoded it for the store.
     pub(crate) outcome: Bytes,
 }
 
@@ -16,6 +17,7 @@ impl Committed {
     /// Returns the answer, as it was recorded.
     #[must_use]
     pub fn answer(self) -> Response<Bytes> {
+        // The outcome was encoded by this process, so decoding does not fail.
         snapshot::decode(&self.outcome).map(|(answer, _)| answer).unwrap_or_default()
     }
 }

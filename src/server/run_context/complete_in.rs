@@ -12,8 +12,9 @@ use crate::store::{CommitError, TransactionError};
 
 impl IdempotencyContext {
     /// Writes the record of the handler's answer in a transaction of the application. The application commits it, and
-    /// with it the handler's effect. With [`Rerun`](crate::OnInterrupted::Rerun) the effect takes place exactly once:
-    /// the database has both or neither, whatever dies meanwhile.
+    /// with it the handler's effect. If the transaction is a closure, the backend has committed it when this returns.
+    /// With [`Rerun`](crate::OnInterrupted::Rerun) the effect takes place exactly once: the database has both or
+    /// neither, whatever dies meanwhile.
     ///
     /// Whatever the handler returns afterwards, the transaction decides. If it was committed, the client gets this
     /// answer, as it was recorded: headers that are not [kept](crate::server::KeptHeaders) are not in the first answer
@@ -43,6 +44,7 @@ impl IdempotencyContext {
         answer: &Response<Bytes>,
     ) -> impl Future<Output = Result<Committed, CommitError<B::Error>>> + Send {
         let outcome = self.outcome_of(answer);
+        // `RunContext::complete_in` binds the run to the transaction here, before the future is polled.
         let written = outcome.map(|outcome| (self.run.complete_in(store, transaction, outcome.clone()), outcome));
         async move {
             let (written, outcome) = written?;
@@ -68,6 +70,7 @@ impl IdempotencyContext {
         Ok((record, Committed { outcome }))
     }
 
+    /// Encodes the answer for its record. It is refused if its body is longer than `max_response_body`.
     fn outcome_of<E>(&self, answer: &Response<Bytes>) -> Result<Bytes, CommitError<E>> {
         self.recorder.record(answer).ok_or(CommitError::Refused(TransactionError::Unrecordable))
     }

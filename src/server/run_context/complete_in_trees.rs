@@ -73,10 +73,12 @@ impl IdempotencyContext {
         E: Send + 'static,
     {
         let recorder = Arc::clone(&self.recorder);
+        // The store's writer thread calls this, and writes the bytes that it returns as the run's outcome.
         let recorded = move |trees: [TransactionTree<'_>; N]| {
             let answer = closure(trees)?;
             recorder.record(&answer).ok_or(Abort::Refused(TransactionError::Unrecordable))
         };
+        // This sends the transaction to the writer, before the future is polled.
         let committed = self.run.commit_whole(store, trees, recorded);
         async move { Ok(Committed { outcome: committed.await? }) }
     }

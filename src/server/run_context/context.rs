@@ -27,7 +27,9 @@ use crate::slots::Slots;
 /// effect. If the layer is on a nested router, leave axum's `OriginalUri` out of the copy: it says where the handler's
 /// request was sent, and with it the layer cannot know which of two parameters of the nested path was meant.
 pub struct IdempotencyContext {
+    /// The key of the exchange's own request. A request with another key is a sub-request.
     key: Key,
+    /// The engine's part: record id, fence, attempt, and the run's transaction.
     pub(crate) run: RunContext,
     // The slots of the store of this exchange, by which a second layer over that store recognises it.
     slots: Arc<Slots>,
@@ -37,11 +39,12 @@ pub struct IdempotencyContext {
     pub(crate) recorder: Arc<Recorder>,
     // The exchange around this one.
     outer: Option<Arc<Self>>,
-    // Whether this is a clone: then it is not in the extensions of the exchange's own request.
+    // `true` if this is a clone: then it is not in the extensions of the exchange's own request.
     copied: bool,
 }
 
 impl Clone for IdempotencyContext {
+    /// A handler clones it with its request's extensions, and axum's extractor clones it.
     fn clone(&self) -> Self {
         let Self { key, run, slots, seen, recorder, outer, copied: _ } = self;
         Self {

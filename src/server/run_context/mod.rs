@@ -1,4 +1,4 @@
-//! What a handler can ask about its own run, and do with it.
+//! The handle through which a handler learns about its own run, and acts on it.
 //!
 //! - `context.rs`: the context.
 //! - `complete_in.rs`, `complete_in_trees.rs`: commit the handler's effect and its answer in one transaction.

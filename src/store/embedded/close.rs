@@ -1,7 +1,7 @@
 //! Closes a store: the writer ends, the engine's handles are released, and the lock is given up, each within a time
 //! limit.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::sync::{Arc, atomic::Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -16,22 +16,24 @@ use super::state::StoreState;
 use crate::store::StoreError;
 
 /// The time that closing may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// The pause before closing checks again whether all handles are gone.
-const PAUSE: Duration = Duration::from_millis(10);
+const CLOSED_CHECK_DELAY: Duration = Duration::from_millis(10);
 
+/// Closes the store, in this order: refuses commands, ends the writer, releases the engine, waits for other handles,
+/// gives up the lock. It may be called again after an error, and goes on where it was.
 pub(super) async fn close<E: StorageEngine>(
     shared: &Arc<StoreState<E>>,
     writer: &Sender<Command<E>>,
 ) -> Result<(), StoreError> {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + CLOSED_WITHIN;
     shared.closed.store(true, Ordering::SeqCst);
     let (reply, finished) = oneshot::channel();
     if writer.send(Command::Close(reply)).is_ok() {
         // The inner result is an error if the thread has ended already.
         let _ = timeout_at(deadline, finished).await.map_err(|_| stuck())?;
     }
-    let engine = shared.engine.write().unwrap_or_else(PoisonError::into_inner).take();
+    let engine = shared.engine.write().take();
     if let Some(engine) = engine {
         drop_apart(Arc::clone(shared), engine, deadline).await?;
     }
@@ -51,7 +53,7 @@ async fn drop_apart<E: StorageEngine>(
 ) -> Result<(), StoreError> {
     let (done, dropped) = oneshot::channel();
     let drop = move || {
-        shared.let_go(engine);
+        shared.release_engine(engine);
         let _ = done.send(());
     };
     let spawned = thread::Builder::new().name("idempotency-close".to_owned()).spawn(drop);
@@ -70,13 +72,15 @@ async fn wait_for_others<E: StorageEngine>(shared: &StoreState<E>, deadline: Ins
     // Another call may have given the directory up, and another opening may have it.
     let is_closed = || shared.lock.is_given_up() || E::is_closed(&shared.path);
     let closed = || async { is_closed().then_some(()).ok_or(()) };
-    let pauses = ConstantBuilder::default().with_delay(PAUSE).without_max_times();
+    let pauses = ConstantBuilder::default().with_delay(CLOSED_CHECK_DELAY).without_max_times();
     match timeout_at(deadline, closed.retry(pauses).sleep(tokio::time::sleep)).await {
         Ok(Ok(())) => Ok(()),
+        // The time is over. The pauses never end by themselves.
         _ => Err(StoreError::unavailable("closed, but a handle of the database that was lent is still held; drop it")),
     }
 }
 
+/// The error if the writer, or the release of the engine, does not end in time.
 fn stuck() -> StoreError {
     StoreError::unavailable("a write has not returned; is the disk all right?")
 }

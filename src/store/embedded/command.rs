@@ -12,7 +12,7 @@ use crate::record::{Applied, Transition};
 use crate::store::StoreError;
 
 /// The bytes that a command writes in addition to its outcome: its record, and its share of the entries that list it.
-const VERB_BYTES: usize = 256;
+const COMMAND_BYTES: usize = 256;
 
 /// The sender for a command's answer.
 pub(super) type ReplyTo<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -22,7 +22,7 @@ pub(super) struct Submitted {
     pub(super) id: RecordId,
     pub(super) transition: Transition,
     pub(super) reply: ReplyTo<Applied>,
-    // When its requester stops waiting. Only a claim has a deadline.
+    // The time at which its requester stops waiting. Only a claim has a deadline.
     deadline: Option<Instant>,
 }
 
@@ -45,8 +45,11 @@ impl Submitted {
 /// A command to the writer.
 #[allow(clippy::large_enum_variant, reason = "nearly all are the largest")]
 pub(super) enum Command<E: StorageEngine> {
+    /// Applies a transition to one record.
     Apply(Submitted),
+    /// Runs a transaction of the application, with or without the end of a run.
     Transact(Box<Transact<E::Transaction>>),
+    /// Deletes at most this many expired records, over several batches.
     Sweep(usize, ReplyTo<usize>),
     /// Makes durable everything that was written to the engine, also past the store.
     Sync(ReplyTo<()>),
@@ -55,16 +58,18 @@ pub(super) enum Command<E: StorageEngine> {
 }
 
 impl<E: StorageEngine> Command<E> {
-    /// Returns the length of the outcome.
-    pub(super) fn bytes(&self) -> usize {
+    /// Returns the length of the outcome, by which a batch is bounded.
+    pub(super) fn outcome_bytes(&self) -> usize {
         match self {
             Self::Apply(step) => step.transition.outcome().map_or(0, bytes::Bytes::len),
+            // A transaction is written in a step of its own. The others have no outcome.
             _ => 0,
         }
     }
 
-    /// Returns how many of its bytes are written in one step with the other commands of its batch.
-    pub(super) fn step(&self) -> usize {
-        VERB_BYTES + Some(self.bytes()).filter(|bytes| *bytes <= MAX_INLINE).unwrap_or(0)
+    /// Returns how many of its bytes are written in one step with the other commands of its batch. A longer outcome is
+    /// written before, in chunks.
+    pub(super) fn step_bytes(&self) -> usize {
+        COMMAND_BYTES + Some(self.outcome_bytes()).filter(|bytes| *bytes <= MAX_INLINE).unwrap_or(0)
     }
 }

@@ -14,10 +14,10 @@ use super::command::Command;
 use super::layout::storage_engine::StorageEngine;
 use super::queue::Receiver;
 
-/// The most commands in one batch.
-const MAX_VERBS: usize = 512;
+/// The most commands in one batch. It bounds how long the first one waits for its answer.
+const MAX_COMMANDS: usize = 512;
 /// The number of bytes of outcomes from which a batch takes no more commands.
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+const MAX_OUTCOME_BYTES: usize = 8 * 1024 * 1024;
 /// The time that a batch waits for the next command; it waits again after each one. Timers are coarse: a wait in which
 /// no command comes takes some 70 µs, which is less than a sync on most disks.
 const NEXT_COMMAND_DELAY: Duration = Duration::from_micros(20);
@@ -26,14 +26,14 @@ const COMMIT_DELAY: Duration = Duration::from_micros(200);
 /// The most siblings that a batch waits for. This many commands are worth a sync, and the others come while it is made.
 const MAX_COMMIT_SIBLINGS: usize = 32;
 /// The most batches in a row that do not wait.
-const MOST_SKIPPED: u32 = 64;
+const MAX_SKIPPED: u32 = 64;
 
 /// Decides whether a batch waits for more commands, and learns from the waits before.
 #[derive(Debug, Default)]
 pub(super) struct CommitDelay {
-    // How many of the next batches do not wait.
+    // The number of the next batches that do not wait.
     skips: u32,
-    // How many batches do not wait after the next wait in which no command comes.
+    // The number of batches that do not wait after the next wait in which no command comes.
     next_skips: u32,
 }
 
@@ -50,7 +50,7 @@ impl CommitDelay {
         if for_something {
             *self = Self::default();
         } else {
-            self.next_skips = (self.next_skips * 2).clamp(1, MOST_SKIPPED);
+            self.next_skips = (self.next_skips * 2).clamp(1, MAX_SKIPPED);
             self.skips = self.next_skips;
         }
     }
@@ -59,16 +59,20 @@ impl CommitDelay {
 /// The load that a batch has taken so far.
 #[derive(Default)]
 pub(super) struct Load {
+    // The number of commands, the bytes of their outcomes, and the bytes that they write in one step.
     commands: usize,
-    bytes: usize,
-    step: usize,
+    outcome_bytes: usize,
+    step_bytes: usize,
     /// The sender for the answer to a `Close` command. Nothing after that command is taken.
     pub(super) close: Option<oneshot::Sender<()>>,
 }
 
 impl Load {
     fn is_full<E: StorageEngine>(&self) -> bool {
-        self.close.is_some() || self.commands >= MAX_VERBS || self.bytes >= MAX_BYTES || self.step >= E::MAX_STEP
+        self.close.is_some()
+            || self.commands >= MAX_COMMANDS
+            || self.outcome_bytes >= MAX_OUTCOME_BYTES
+            || self.step_bytes >= E::MAX_STEP
     }
 
     /// Returns whether it has taken nothing.
@@ -88,8 +92,8 @@ impl Load {
             }
             command => {
                 self.commands += 1;
-                self.bytes += command.bytes();
-                self.step += command.step();
+                self.outcome_bytes += command.outcome_bytes();
+                self.step_bytes += command.step_bytes();
                 Some(command)
             }
         }
@@ -104,7 +108,9 @@ impl Load {
         delay: &mut CommitDelay,
     ) {
         let wanted = siblings.min(MAX_COMMIT_SIBLINGS);
+        // The number of commands of siblings that are still to come, if `there` wait in the queue.
         let missing = |there: usize| wanted.saturating_sub(self.commands + there);
+        // This only counts what is in the queue. An error says that the queue is closed and empty.
         let Ok(before) = queue.wait(0, Duration::ZERO) else { return };
         if self.is_empty() || self.is_full::<E>() || missing(before) == 0 || !delay.may_wait() {
             return;
@@ -113,6 +119,7 @@ impl Load {
         while missing(there) > 0 && began.elapsed() < COMMIT_DELAY {
             match queue.wait(there + missing(there), NEXT_COMMAND_DELAY) {
                 Ok(more) if more > there => there = more,
+                // No command came in time, or the queue is closed.
                 _ => break,
             }
         }

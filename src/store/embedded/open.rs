@@ -5,10 +5,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
 use super::batches::batch::Batch;
@@ -39,13 +40,14 @@ const FORMAT: u8 = 1;
 const INTERRUPTED_PER_BATCH: usize = 512;
 /// The number of boot numbers that are left out after a loss, so that no fence comes back: more openings are hardly
 /// lost.
-const MOST_BOOTS_LOST: u64 = 1 << 12;
+const MAX_LOST_BOOTS: u64 = 1 << 12;
 /// The interval at which an opening checks whether another process has closed a directory.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The settings of a store.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup<E: StorageEngine> {
+    /// The engine's own settings: for sled, the bytes of its page cache.
     pub(crate) engine: E::Options,
     pub(crate) outcome_cache_bytes: u64,
     pub(crate) limits: Limits,
@@ -63,6 +65,7 @@ struct Known {
     is_complete: bool,
     /// `true` if something may have been recorded.
     was_used: bool,
+    /// The content of the mark file, which says up to which step everything was durable.
     mark: Found,
 }
 
@@ -76,10 +79,12 @@ impl<E: StorageEngine> Setup<E> {
             let (writing, path) = (Arc::clone(&shared), shared.path.clone());
             let marker = Arc::clone(&shared.marker);
             let (begins, begun) = mpsc::channel();
+            // If one of these threads can't be started, `sender` is dropped, so the writer ends.
             spawn("idempotency-writer", move || writer::run(&writing, commands))?;
             spawn("idempotency-marker", move || marker.run())?;
             spawn("idempotency-watchdog", move || watchdog::run(&watched, &path, &lock, begins))?;
             // This returns an error when the watchdog maintains the engine. Nothing else holds the sender.
+            // `maintaining`, which calls this closure, ends its own maintenance afterwards, so there is no gap.
             let _: Result<Infallible, _> = begun.recv();
             Ok(Embedded::new(shared, sender))
         })
@@ -128,6 +133,7 @@ impl<E: StorageEngine> Setup<E> {
             directory::sync(path)?;
             self.start(path, engine, &lock, Known { is_complete, was_used, mark })
         };
+        // The engine stays open through a failure or a panic of `start`, so that it is released under a time limit.
         let kept = engine.clone();
         let opened = guarded(path, || watchdog::nudging(engine, start));
         match &opened {
@@ -162,6 +168,7 @@ impl<E: StorageEngine> Setup<E> {
         if !is_whole {
             repair(&shared, engine).map_err(failed)?;
         }
+        // Each call makes one batch, so that no batch is long. It returns `false` once no run is left.
         while interrupt_runs(&shared, engine).map_err(failed)? {}
         let (boot, records) = (shared.boot, shared.count.load(Ordering::Relaxed));
         tracing::info!(target: "tower_idempotency", path = %path.display(), boot, records, "the store is open");
@@ -188,16 +195,17 @@ impl<E: StorageEngine> Setup<E> {
             return Err(broken(path, "it is empty, though it was in use"));
         }
         check_format(path, format.as_deref())?;
-        let last = known(path, format.is_some(), meta(keys::BOOT)?, number)?.unwrap_or(0);
-        let totals = known(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
+        let last = required_value(path, format.is_some(), meta(keys::BOOT)?, number)?.unwrap_or(0);
+        let totals = required_value(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
         let seen = Timestamp::from_millis(totals.seen);
         let there = Mark { step: totals.step, time: seen };
         let checked = mark::check(path, mark, there, was_used, self.accept_loss_after, engine.damage())?;
-        let boot = last.saturating_add(if checked == Checked::Accepted { MOST_BOOTS_LOST } else { 1 });
+        let boot = last.saturating_add(if checked == Checked::Accepted { MAX_LOST_BOOTS } else { 1 });
         if boot > MAX_BOOT {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
         }
         let listed = Present::load(&engine, totals.count, &totals.entries).map_err(unreadable)?;
+        // Only records of the last step, if it was interrupted before it wrote its totals.
         let (late, late_bytes) = count_late(&engine, &listed.late);
         // If some entries are lost, every step writes a sum that does not fit the rest, until the repair has listed all
         // records: if the repair is interrupted, the next opening finds that out.
@@ -237,16 +245,17 @@ fn interrupt_runs<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Resul
     Ok(any)
 }
 
-/// Adds the marks of a slice of these runs to `batch`.
+/// Adds the marks of a slice of these runs to `batch`. Returns whether there was any entry that lists runs.
 pub(super) fn interrupt_slice<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
     let (mut count, mut any) = (0, false);
     for entry in scan(batch.engine, keys::RUNNING) {
         let (key, value) = entry.map_err(|error| error.to_string())?;
         let (key, value) = (key.as_ref(), value.as_ref());
         any = true;
+        // A damaged entry lists nothing. `repair` has read all records before, and marked its runs.
         for (id, fence) in listing::read(key, value).unwrap_or_default() {
             interrupt_listed(batch, id, fence, keys::number_of(key))?;
-            batch.divide();
+            batch.write_if_full();
             count += 1;
         }
         // The entry is removed after the records that it lists are written, because a batch may be interrupted between
@@ -259,7 +268,8 @@ pub(super) fn interrupt_slice<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Res
     Ok(any)
 }
 
-/// Marks a run as interrupted, unless it had ended.
+/// Marks a run as interrupted, unless it had ended. If its record is damaged, lists until when its key is refused. A
+/// failed read has poisoned the store, so the batch is not committed then.
 fn interrupt_listed<E: StorageEngine>(
     batch: &mut Batch<'_, E>,
     id: RecordId,
@@ -275,6 +285,7 @@ fn interrupt_listed<E: StorageEngine>(
     Ok(())
 }
 
+/// Refuses the formats of later releases. A new store has no format yet.
 fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
     match format {
         None | Some([FORMAT]) => Ok(()),
@@ -285,7 +296,7 @@ fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), OpenError> {
 
 /// Reads a value about the store as a whole. It is there from the first opening on. If it cannot be read, no value is
 /// guessed for it: fences would repeat, and time would go back.
-fn known<T>(
+fn required_value<T>(
     path: &Path,
     opened_before: bool,
     value: Option<Vec<u8>>,
@@ -298,6 +309,7 @@ fn known<T>(
     read.map(Some).ok_or_else(|| broken(path, "its boot number, count or time is damaged"))
 }
 
+/// Reads a boot number, which is stored as 8 big-endian bytes.
 fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
@@ -327,6 +339,7 @@ fn guarded<T>(path: &Path, open: impl FnOnce() -> Result<T, OpenError>) -> Resul
     })
 }
 
+/// Starts a thread of the store. No code waits for its end.
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
     spawned.map(drop).map_err(io_error("starting a thread", Path::new(name)))

@@ -20,7 +20,7 @@ use crate::key::RecordId;
 use crate::record::{Fence, Record};
 
 /// The most records that memory is reserved for when a store is opened.
-const MOST_AT_FIRST: usize = 1 << 20;
+const MAX_RESERVED: usize = 1 << 20;
 
 /// The number of records that have each tag, which is a part of an id. It takes some 20 bytes for each record.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub(super) struct Listed {
     pub(super) numbers: u64,
     /// `true` if the entries are undamaged and complete.
     pub(super) is_whole: bool,
+    /// The records that the last step listed, if its totals are missing.
     pub(super) late: Vec<LateRecord>,
 }
 
@@ -53,13 +54,16 @@ impl Present {
     /// Reads the listing entries of a store that holds `count` records. Every record is listed, as running or with its
     /// expiry. `said` is what the totals say about the entries.
     pub(super) fn load<E: StorageEngine>(engine: &E, count: u64, said: &Entries) -> Result<Listed, ReadError> {
-        let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MOST_AT_FIRST);
+        let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MAX_RESERVED);
         let present = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
+        // `items` and `counted` are compared with the totals; `sum` has all entries, as the next totals will.
         let (mut items, mut sum, mut counted, mut damaged) = (0, 0_u64, 0_u64, false);
+        // `later`: the records in entries that the totals do not count. `claimed`: the runs in those that they do.
         let (mut later, mut claimed) = (Vec::new(), HashSet::with_hasher(RandomState::new()));
         for entry in [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|prefix| scan(engine, prefix)) {
             let (key, value) = match entry {
                 Err(ReadError::Corrupt(_)) => {
+                    // What follows cannot be listed. The repair reads the records themselves.
                     damaged = true;
                     break;
                 }
@@ -83,6 +87,7 @@ impl Present {
                 None => damaged = true,
             }
         }
+        // Outdated items stay in entries, so there may be more items than records.
         let is_whole = !damaged && items >= count && said.sum == counted;
         let late = |(id, fence)| {
             present.insert(&id);
@@ -130,7 +135,7 @@ fn tag(id: &RecordId) -> u32 {
 pub(super) struct Runs {
     // Each run's record, and the number of the entry that lists it.
     live: HashMap<RecordId, (Record<Stored>, u64), RandomState>,
-    // How many runs of each entry have not ended.
+    // The number of runs of each entry that have not ended.
     left: HashMap<u64, usize, RandomState>,
 }
 

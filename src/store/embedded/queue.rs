@@ -5,9 +5,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Puts items in. When it is dropped, the queue is closed.
 pub(super) struct Sender<T>(Arc<Queue<T>>);
@@ -25,14 +27,15 @@ pub(super) struct Closed;
 
 struct Queue<T> {
     state: Mutex<Items<T>>,
+    // Signals that `wanted` items are there, or that the queue is closed.
     enough: Condvar,
-    // How many items were put in and not taken out yet.
+    // The number of items that were put in and not taken out yet.
     waiting: AtomicUsize,
 }
 
 struct Items<T> {
     items: VecDeque<T>,
-    // How many items the receiver waits for; 0 if it does not wait.
+    // The number of items that the receiver waits for; 0 if it does not wait.
     wanted: usize,
     is_closed: bool,
 }
@@ -45,12 +48,9 @@ pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Queue<T> {
-    fn state(&self) -> MutexGuard<'_, Items<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+    /// Closes the queue, wakes the receiver, and returns the lock, under which a caller may take the items out.
     fn close(&self) -> MutexGuard<'_, Items<T>> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.is_closed = true;
         self.enough.notify_all();
         state
@@ -60,7 +60,7 @@ impl<T> Queue<T> {
 impl<T> Sender<T> {
     /// Puts `item` in, or returns it if the queue is closed and has no receiver any more.
     pub(super) fn send(&self, item: T) -> Result<(), T> {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         if state.is_closed {
             return Err(item);
         }
@@ -68,6 +68,7 @@ impl<T> Sender<T> {
         self.0.waiting.fetch_add(1, Ordering::Relaxed);
         let is_enough = state.wanted > 0 && state.items.len() >= state.wanted;
         if is_enough {
+            // Later items do not wake the receiver again for this wait.
             state.wanted = 0;
         }
         drop(state);
@@ -100,12 +101,13 @@ impl<T> Receiver<T> {
     /// Waits until `wanted` items can be taken, or until `timeout`. Returns how many there are.
     pub(super) fn wait(&self, wanted: usize, timeout: Duration) -> Result<usize, Closed> {
         let there = |state: &Items<T>| self.taken.len() + state.items.len();
-        let mut state = self.queue.state();
+        let mut state = self.queue.state.lock();
         if there(&state) < wanted && !state.is_closed && !timeout.is_zero() {
+            // Senders count only the items in the shared state.
             state.wanted = wanted - self.taken.len();
             let waits = |state: &mut Items<T>| state.wanted > 0 && !state.is_closed;
-            (state, _) =
-                self.queue.enough.wait_timeout_while(state, timeout, waits).unwrap_or_else(PoisonError::into_inner);
+            self.queue.enough.wait_while_for(&mut state, waits, timeout);
+            // After a timeout the number is still there, and the next item is not to wake anything.
             state.wanted = 0;
         }
         match there(&state) {
@@ -117,7 +119,8 @@ impl<T> Receiver<T> {
     /// Takes the first item.
     pub(super) fn take(&mut self) -> Option<T> {
         if self.taken.is_empty() {
-            std::mem::swap(&mut self.taken, &mut self.queue.state().items);
+            // All items are taken out under one lock.
+            std::mem::swap(&mut self.taken, &mut self.queue.state.lock().items);
         }
         let taken = self.taken.pop_front()?;
         self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -160,11 +163,11 @@ mod tests {
         let (sender, mut receiver) = queue();
         sender.send(0).unwrap();
         let taking = thread::spawn(move || (receiver.wait(3, LONG), receiver.wait(1, LONG), receiver.take(), receiver));
-        while sender.0.state().wanted != 3 {
+        while sender.0.state.lock().wanted != 3 {
             thread::yield_now();
         }
         sender.send(1).unwrap();
-        assert_eq!(sender.0.state().wanted, 3, "it waits on");
+        assert_eq!(sender.0.state.lock().wanted, 3, "it waits on");
         sender.send(2).unwrap();
         let (enough, at_once, first, _receiver) = taking.join().unwrap();
         assert_eq!((enough, at_once, first), (Ok(3), Ok(3), Some(0)));

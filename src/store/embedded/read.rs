@@ -24,14 +24,14 @@ pub(super) async fn load<E: StorageEngine>(
     shared: &Arc<StoreState<E>>,
     id: RecordId,
 ) -> Result<Option<Record>, StoreError> {
-    match known(shared, id) {
+    match from_memory(shared, id) {
         Some(known) => known,
         None => Box::pin(on_blocking_thread(shared, move |shared, engine| from_disk(shared, engine, id))).await,
     }
 }
 
 /// Returns the record of `id` as memory has it, or `None` if it has to be read.
-fn known<E: StorageEngine>(shared: &StoreState<E>, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
+fn from_memory<E: StorageEngine>(shared: &StoreState<E>, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
     // A record in the cache is durable, so even a poisoned store answers from it.
     if let Some(record) = shared.cache.get(&id) {
         return Some(Ok((*record).clone().live(shared.time.now())));
@@ -49,13 +49,15 @@ async fn on_blocking_thread<E: StorageEngine, T: Send + 'static>(
     read: impl FnOnce(&StoreState<E>, &E) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let shared = Arc::clone(shared);
+    // This never returns an error, because the semaphore is never closed.
     let reader = Arc::clone(&shared.readers).acquire_owned().await;
     let reading = tokio::task::spawn_blocking(move || {
+        // The permit is held until the read ends, even if its caller has gone.
         let _reader = reader;
         let Some(engine) = shared.engine() else { return Err(StoreError::unavailable("closed")) };
         let result = shared.guarded(|| read(&shared, &engine));
         // This may be the last handle.
-        shared.let_go(engine);
+        shared.release_engine(engine);
         result
     });
     reading.await.unwrap_or_else(|_| Err(StoreError::unavailable("the runtime is shutting down")))
@@ -68,6 +70,7 @@ fn from_disk<E: StorageEngine>(shared: &StoreState<E>, engine: &E, id: RecordId)
         None => Ok(None),
     };
     let result = match read() {
+        // The writer may have been in the middle of a batch.
         Err(ReadError::Corrupt(_)) => read(),
         result => result,
     };
@@ -83,12 +86,14 @@ pub(super) async fn interrupted<E: StorageEngine>(
     on_blocking_thread(shared, move |shared, engine| list_interrupted(shared, engine, page)).await
 }
 
+/// Reads the index of interrupted operations, from `page.after` on, and the record of each. Blocks its thread.
 fn list_interrupted<E: StorageEngine>(
     shared: &StoreState<E>,
     engine: &E,
     page: Page,
 ) -> Result<Vec<InterruptedRun>, StoreError> {
     let mut found = Vec::new();
+    // The range begins with the last operation of the page before, which `page.includes` leaves out.
     let from = page
         .after
         .map_or_else(|| keys::INTERRUPTED.to_vec(), |After { since, id, .. }| keys::interrupted(since, &id).to_vec());
@@ -96,16 +101,19 @@ fn list_interrupted<E: StorageEngine>(
         if found.len() == page.limit {
             break;
         }
+        // No record is at fault here, so the error names none: its id is all zeros.
         let (key, _) = entry.map_err(|error| shared.read_failed(error, RecordId::from_bytes([0; 32])))?;
         let key = key.as_ref();
         if !key.starts_with(keys::INTERRUPTED) {
             break;
         }
+        // A key that is too short for an id is not one that the store wrote.
         let Some(id) = keys::id_of(key) else { continue };
         match head(engine, id) {
             Ok(record) => {
                 let live = record.and_then(|record| record.live(shared.time.now()));
                 let listed = live.and_then(|record| InterruptedRun::of(id, &record));
+                // The operation may have been settled, or interrupted anew, since its key was read.
                 let is_meant =
                     |listed: &InterruptedRun| Some(listed.since) == keys::time_of(key) && page.includes(listed);
                 found.extend(listed.filter(is_meant));
@@ -131,9 +139,10 @@ pub(super) fn whole<E: StorageEngine>(engine: &E, id: RecordId, record: &Record<
     record.form(|outcome| fetch(engine, id, record.fence, outcome))
 }
 
+/// Returns the bytes of an outcome, put together from its chunks and checked by their digest.
 fn fetch<E: StorageEngine>(engine: &E, id: RecordId, fence: Fence, outcome: &Stored) -> Result<Bytes, ReadError> {
     let (length, digest) = match outcome {
-        Stored::Inline(bytes) => return Ok(Bytes::copy_from_slice(bytes)),
+        Stored::Inline(bytes) => return Ok(bytes.clone()),
         Stored::Chunked { length, digest } => (*length, *digest),
     };
     let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));

@@ -21,6 +21,7 @@ pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Re
         target: "tower_idempotency", path = %shared.path.display(),
         "what lists the records is damaged; it is made anew, for which every record is read"
     );
+    // Entries of this repair have later numbers, and the old ones earlier numbers.
     let first = shared.next_number();
     shared.present.clear();
     let failed = |error: ReadError| error.to_string();
@@ -31,12 +32,13 @@ pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Re
         ids.push(id);
     }
     shared.count.store(ids.len() as u64, Ordering::Relaxed);
+    // `list_again` adds the bytes of each outcome again.
     shared.bytes.store(0, Ordering::Relaxed);
     for slice in ids.chunks(PER_BATCH) {
         let mut batch = Batch::new(shared, engine);
         for id in slice {
-            list(&mut batch, *id).map_err(|error| error.to_string())?;
-            batch.divide();
+            list_again(&mut batch, *id).map_err(|error| error.to_string())?;
+            batch.write_if_full();
         }
         batch.commit()?;
     }
@@ -46,6 +48,7 @@ pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Re
     let outdated: Vec<_> = entries().map_while(Result::ok).filter(old).collect();
     for slice in outdated.chunks(PER_BATCH) {
         let mut batch = Batch::new(shared, engine);
+        // The sum of numbers is not kept up here; it is made anew below.
         slice.iter().for_each(|key| batch.erase(key.as_ref()));
         batch.commit()?;
     }
@@ -56,18 +59,20 @@ pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Re
 }
 
 /// Lists a record, past its expiry or not. A run is listed as interrupted.
-fn list<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
+fn list_again<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId) -> Result<(), StoreError> {
     match batch.current(id) {
         Ok(Some(record)) => {
             batch.sums.bytes += outcome_bytes(Some(&record));
             match record.expires {
-                Some(expires) => batch.expire(id, record.fence, expires),
+                Some(expires) => batch.list_expiry(id, record.fence, expires),
                 None => batch.interrupt_run(id)?,
             }
         }
+        // The key was there a moment ago, and no other thread writes while a store is opened.
         Ok(None) => {}
         Err(error @ ReadError::Corrupt(_)) => {
             let error = batch.shared.read_failed(error, id);
+            // Its fence is not known. So the sweep does not find the chunks of its outcome, and they stay.
             batch.refuse_damaged(id, Fence(0), &error);
         }
         Err(error) => return Err(batch.shared.read_failed(error, id)),

@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The limits of a store. If one is reached, new keys are refused.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
+    /// Expired records that are not swept yet count too.
     pub(crate) max_records: u64,
+    /// The bytes of all outcomes.
     pub(crate) max_bytes: u64,
     /// The bytes of the disk that are left free; `None` for a part of the disk.
     pub(crate) min_free: Option<u64>,
 }
 
 /// The most bytes of the disk that are left free by default.
-const MOST: u64 = 1 << 30;
+const MAX_DEFAULT_FREE: u64 = 1 << 30;
 /// By default, one part in this many of the disk is left free.
 const PARTS: u64 = 10;
 
@@ -31,6 +33,7 @@ impl Space {
 
     /// Asks the operating system. If it does not say, nothing is refused.
     pub(super) fn look(&self, path: &Path, limits: Limits) {
+        // The operator has switched this limit off.
         if limits.min_free == Some(0) {
             return;
         }
@@ -54,8 +57,9 @@ impl Space {
     }
 }
 
+/// Returns how many bytes are left free of a disk of which users may use `usable` bytes.
 fn by_default(usable: u64) -> u64 {
-    (usable / PARTS).min(MOST)
+    (usable / PARTS).min(MAX_DEFAULT_FREE)
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The state that the handles, the writer and the watchdog share.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
 use super::files::directory::Lock;
@@ -30,10 +32,10 @@ pub(crate) const PANICKED: &str = "the database panicked";
 const RELEASED_WITHIN: Duration = Duration::from_secs(5);
 /// The time that a write may take before the store is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
-/// The time that a write may take before new keys are refused until it is over.
+/// The time that a write may take before new keys are refused until it is over: half of `STORE_TIMEOUT`.
 const LATE: Duration = Duration::from_millis(2_500);
-/// The number of commands that may wait for the writer before new keys are refused.
-const MOST_WAITING: usize = 4_096;
+/// The number of commands that may wait for the writer before new keys are refused: eight full batches.
+const MAX_WAITING: usize = 4_096;
 /// The number of threads that may read at a time.
 pub(super) const READERS: u32 = 4;
 /// The number of bits of the fences of one boot: there are 2^40 fences. The boot number has the 23 bits above, so that
@@ -42,17 +44,23 @@ pub(super) const BOOT_SHIFT: u32 = 40;
 pub(super) const MAX_BOOT: u64 = (1 << 23) - 1;
 
 /// An opened store.
-#[derive(Debug)]
 pub(super) struct StoreState<E: StorageEngine> {
+    /// The store's directory.
     pub(super) path: PathBuf,
+    /// The runs of this process, and its counters. The writer reads how many runs are under way, and counts damage.
     pub(super) slots: Arc<Slots>,
     /// `None` once the store is closed.
     pub(super) engine: RwLock<Option<E>>,
+    /// Durable outcomes. Only the writer fills and empties it; a poisoned store still answers from it.
     pub(super) cache: Cache,
+    /// By it a request for a new key is answered without a read.
     pub(super) present: Present,
+    /// The runs whose claims are on disk. Only the writer takes this lock, and an opening.
     pub(super) runs: Mutex<Runs>,
     pub(super) time: Timeline,
     pub(super) limits: Limits,
+    /// The number of records, expired ones included. The writer sets it, `bytes`, `numbers` and `step` once a batch is
+    /// durable.
     pub(super) count: AtomicU64,
     /// The bytes of all outcomes.
     pub(super) bytes: AtomicU64,
@@ -60,30 +68,44 @@ pub(super) struct StoreState<E: StorageEngine> {
     pub(super) numbers: AtomicU64,
     /// The number of this opening, which is the upper part of all its fences.
     pub(super) boot: u64,
+    /// The next fence, or the next number of a listing entry: both are taken from here.
     pub(super) next_fence: AtomicU64,
     /// The number of the last durable step.
     pub(super) step: AtomicU64,
+    /// Writes the mark of the last durable step, on a thread of its own.
     pub(super) marker: Arc<Marker>,
-    /// The time at which the batch under way began.
+    /// The time at which the batch under way began. The writer sets it; the watchdog, `check_load` and `health` read
+    /// it.
     pub(super) batch: Mutex<Option<Instant>>,
     /// The free space of the disk.
     pub(super) space: Space,
-    /// Permits to read from the disk.
+    /// Permits to read from the disk. The writer takes all of them while it writes a step key by key.
     pub(super) readers: Arc<Semaphore>,
+    /// `close` sets this first, and commands are refused from then on. It is never reset.
     pub(super) closed: AtomicBool,
+    /// The first failure, such as that of a write, sync or read. It stays until the process is started again.
     pub(super) poison: OnceLock<String>,
     /// The directory's lock, which is given up after the engine's own.
     pub(super) lock: Lock,
 }
 
+/// Shows no record: outcomes are what clients were answered, and an engine would read its whole file.
+impl<E: StorageEngine> fmt::Debug for StoreState<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let records = self.count.load(Ordering::Relaxed);
+        f.debug_struct("StoreState").field("path", &self.path).field("records", &records).finish_non_exhaustive()
+    }
+}
+
 impl<E: StorageEngine> StoreState<E> {
-    /// Returns the engine, unless the store is closed. The caller releases it with [`let_go`](Self::let_go).
+    /// Returns the engine, unless the store is closed. The caller releases it with
+    /// [`release_engine`](Self::release_engine).
     pub(super) fn engine(&self) -> Option<E> {
-        self.engine.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.engine.read().clone()
     }
 
     /// Releases a handle of the engine. The last one may write once more, and panics if that fails.
-    pub(super) fn let_go(&self, engine: E) {
+    pub(super) fn release_engine(&self, engine: E) {
         if catch_unwind(AssertUnwindSafe(|| engine.close())).is_err() {
             self.poison("the database panicked while it was closed".to_owned());
         }
@@ -97,7 +119,7 @@ impl<E: StorageEngine> StoreState<E> {
         })
     }
 
-    /// Poisons the store: it refuses everything from now on.
+    /// Poisons the store: from now on it refuses everything that the cache can't answer.
     pub(super) fn poison(&self, reason: String) {
         let mut first = false;
         let reason = self.poison.get_or_init(|| {
@@ -143,6 +165,7 @@ impl<E: StorageEngine> StoreState<E> {
         self.poison.get().is_some()
     }
 
+    /// Returns a fence that was never given before, or an error once those of this boot are used up.
     pub(super) fn next_fence(&self) -> Result<Fence, StoreError> {
         let fence = self.next_fence.fetch_add(1, Ordering::Relaxed);
         if fence >> BOOT_SHIFT > self.boot {
@@ -161,11 +184,6 @@ impl<E: StorageEngine> StoreState<E> {
     /// higher one.
     pub(super) fn unused_number(&self) -> u64 {
         self.next_fence.load(Ordering::Relaxed)
-    }
-
-    /// Returns the runs under way. Only the writer calls this.
-    pub(super) fn runs(&self) -> MutexGuard<'_, Runs> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns an error if there is no room for one more record, when the commands before have added `records` records
@@ -194,7 +212,7 @@ impl<E: StorageEngine> StoreState<E> {
     /// Refuses a command that may be refused, while too many commands wait for the writer.
     pub(super) fn check_queue(&self, waiting: usize) -> Result<(), StoreError> {
         self.check()?;
-        if waiting >= MOST_WAITING {
+        if waiting >= MAX_WAITING {
             return Err(StoreError::Overloaded { reason: "4,096 commands wait for the disk" });
         }
         Ok(())
@@ -202,13 +220,15 @@ impl<E: StorageEngine> StoreState<E> {
 
     /// Returns how long the batch under way has taken so far.
     pub(super) fn batch_age(&self) -> Option<Duration> {
-        self.batch.lock().unwrap_or_else(PoisonError::into_inner).map(|started| started.elapsed())
+        self.batch.lock().map(|started| started.elapsed())
     }
 
+    /// Sets when the batch under way began; `None` once it is over.
     pub(super) fn set_batch(&self, started: Option<Instant>) {
-        *self.batch.lock().unwrap_or_else(PoisonError::into_inner) = started;
+        *self.batch.lock() = started;
     }
 
+    /// Returns the health. A poisoned store is reported as such even if it was closed.
     pub(super) fn health(&self) -> Health {
         if let Some(reason) = self.poison.get() {
             return Health::Poisoned { reason: reason.clone() };
@@ -223,7 +243,7 @@ impl<E: StorageEngine> StoreState<E> {
 impl<E: StorageEngine> Drop for StoreState<E> {
     /// Closes the engine, because the last handle is gone and `close` was not called.
     fn drop(&mut self) {
-        let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let engine = self.engine.get_mut().take();
         if let Some(engine) = engine {
             release_apart(engine);
         }
@@ -252,6 +272,7 @@ pub(super) fn release_apart<E: StorageEngine>(engine: E) {
 pub(super) fn health_at(batch_age: Option<Duration>) -> Health {
     match batch_age {
         Some(since) if since >= SLOW => Health::Slow { since },
+        // There is no batch, or it is not slow yet.
         _ => Health::Good,
     }
 }

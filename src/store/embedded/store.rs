@@ -25,6 +25,7 @@ use crate::within::STORE_ANSWERS_WITHIN;
 #[derive(Debug)]
 pub(crate) struct Embedded<E: StorageEngine>(Arc<Inner<E>>);
 
+/// The state that the clones share. When the last one is dropped, so is `writer`, and the writer's thread ends.
 #[derive(Debug)]
 struct Inner<E: StorageEngine> {
     shared: Arc<StoreState<E>>,
@@ -78,6 +79,7 @@ impl<E: StorageEngine> Embedded<E> {
         let (answer, error) = match checked {
             Ok(()) => match self.0.writer.send(Command::Transact(Box::new(transact))) {
                 Err(Command::Transact(transact)) => (transact.answer, closed()),
+                // It was sent, and the writer answers it.
                 _ => return,
             },
             Err(error) => (transact.answer, error),
@@ -107,12 +109,13 @@ impl<E: StorageEngine> Embedded<E> {
                 let record = draft.stamp(current.as_ref(), shared.next_fence()?, shared.time.began(now), now);
                 Ok(Applied { reply, record: Some(record) })
             }
+            // The claim is refused, because there is a record.
             (_, reply) => Ok(Applied { reply, record: current }),
         }
     }
 
     /// Returns what memory alone can answer: if there is no record, there is nothing to release or to interrupt.
-    fn known(&self, id: &RecordId, transition: &Transition) -> Option<Applied> {
+    fn without_record(&self, id: &RecordId, transition: &Transition) -> Option<Applied> {
         let ends = matches!(transition, Transition::Release(_) | Transition::Interrupt { .. });
         if !ends || self.0.shared.present.may_have(id) {
             return None;
@@ -125,6 +128,7 @@ impl<E: StorageEngine> Embedded<E> {
 /// A command that was sent, and the receiver of its answer.
 type SentCommand<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>;
 
+/// Waits for the answer of the writer, for longer than any write may take.
 async fn answer<T>(sent: SentCommand<T>) -> Result<T, StoreError> {
     match timeout(STORE_ANSWERS_WITHIN, sent?).await {
         Ok(Ok(answer)) => answer,
@@ -133,10 +137,12 @@ async fn answer<T>(sent: SentCommand<T>) -> Result<T, StoreError> {
     }
 }
 
+/// The error if the writer has dropped a command unanswered.
 fn gone() -> StoreError {
     StoreError::uncertain("the store was poisoned or closed meanwhile")
 }
 
+/// The error if a command could not be sent, or the engine was released.
 fn closed() -> StoreError {
     StoreError::unavailable("closed")
 }
@@ -151,12 +157,13 @@ impl<E: StorageEngine> Embedded<E> {
         read::load(&self.0.shared, id)
     }
 
+    /// Sends the transition before its future is polled, except a claim that leaves no trace.
     pub(crate) fn apply(
         &self,
         id: RecordId,
         transition: Transition,
     ) -> impl Future<Output = Result<Applied, StoreError>> + Send {
-        if let Some(known) = self.known(&id, &transition) {
+        if let Some(known) = self.without_record(&id, &transition) {
             return Either::Left(Either::Left(ready(Ok(known))));
         }
         match transition {
@@ -164,6 +171,7 @@ impl<E: StorageEngine> Embedded<E> {
             transition => {
                 let checked = match transition.claim() {
                     Some(_) => self.0.shared.check_load(self.0.writer.waiting()),
+                    // Limits and load refuse claims alone. `send` still refuses all if the store is closed or poisoned.
                     None => Ok(()),
                 };
                 let sent =

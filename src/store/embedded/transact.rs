@@ -49,7 +49,9 @@ type Respond = Box<dyn FnOnce(Transacted<Bytes>) + Send>;
 pub(crate) struct Transact<F> {
     /// The run that it completes, or, if it completes none, the time by which it may begin.
     pub(crate) purpose: Purpose,
+    /// The application's closure and its trees, in the form of the engine.
     pub(crate) effect: F,
+    /// Takes the result. It is called once the batch is durable or has failed, or at once if nothing was done.
     pub(crate) answer: Respond,
 }
 
@@ -75,6 +77,7 @@ impl<F> Drop for AppValue<F> {
     }
 }
 
+/// Limits how often `quietly` logs.
 static PANICS: LogThrottle = LogThrottle::new();
 
 /// Drops, or calls, a value of the application. If it panics, the database has not panicked.

@@ -18,7 +18,7 @@ use crate::within::WRITE_STUCK_AFTER;
 /// [`StorageEngine::maintain`].
 const LOOK_EVERY: Duration = Duration::from_millis(125);
 /// The time that a write may take before the engine gets a wake-up call.
-const NUDGED_AFTER: Duration = Duration::from_secs(1);
+const WOKEN_AFTER: Duration = Duration::from_secs(1);
 
 /// Looks again and again, until the store is gone, closed or poisoned, and maintains the engine until all its handles
 /// are gone, lent ones included. The directory stays locked for as long. So a process that opens it next learns from
@@ -32,6 +32,7 @@ pub(super) fn run<E: StorageEngine>(
 ) {
     let mut watch = E::Watch::default();
     drop(begins);
+    // `reported`: the batch under way was logged as slow. `given_up`: batches are not looked at any more.
     let (mut reported, mut given_up) = (false, false);
     while !lock.is_given_up() {
         thread::park_timeout(LOOK_EVERY);
@@ -39,6 +40,7 @@ pub(super) fn run<E: StorageEngine>(
         if let Some(shared) = shared.upgrade() {
             given_up = given_up || shared.closed.load(Ordering::SeqCst) || look(&shared, &mut reported);
         } else {
+            // All handles of the store are gone. The loop ends once those of the engine are, too.
             lock.give_up_if(|| E::is_closed(path));
         }
     }
@@ -73,7 +75,7 @@ pub(super) fn nudging<E: StorageEngine, T>(engine: E, act: impl FnOnce(&E) -> T)
     let acted = thread::scope(|threads| {
         let engine = &engine;
         let wake = move || {
-            while waiting.recv_timeout(NUDGED_AFTER) == Err(RecvTimeoutError::Timeout) {
+            while waiting.recv_timeout(WOKEN_AFTER) == Err(RecvTimeoutError::Timeout) {
                 engine.wake_stuck_threads();
             }
         };
@@ -87,14 +89,15 @@ pub(super) fn nudging<E: StorageEngine, T>(engine: E, act: impl FnOnce(&E) -> T)
     acted
 }
 
-/// Looks at the batch under way, and returns whether it is given up.
+/// Looks at the batch under way, and returns whether it is given up: the store is poisoned then. `reported` is kept
+/// from call to call, so that each slow batch is logged once.
 pub(super) fn look<E: StorageEngine>(shared: &StoreState<E>, reported: &mut bool) -> bool {
     let age = shared.batch_age();
-    if age.is_some_and(|age| age >= NUDGED_AFTER)
+    if age.is_some_and(|age| age >= WOKEN_AFTER)
         && let Some(engine) = shared.engine()
     {
         engine.wake_stuck_threads();
-        shared.let_go(engine);
+        shared.release_engine(engine);
     }
     let slow = age.filter(|age| *age >= SLOW);
     if let (Some(age), false) = (slow, *reported) {

@@ -14,6 +14,7 @@ use super::gather::{CommitDelay, Load};
 use super::layout::storage_engine::StorageEngine;
 use super::queue::{Closed, Receiver};
 use super::state::{PANICKED, StoreState};
+use crate::slots::once_a_minute;
 
 /// The least that is swept along with a batch of requests. It is little, so that requests are not held up. If the batch
 /// lists more records as expiring, that many are swept, so that sweeping keeps up with writing.
@@ -29,6 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(125);
 
 /// A sweep that was asked for. It is done slice by slice, in one batch after the other.
 pub(super) struct Asked {
+    // The most records to delete, and how many were deleted so far, which is the answer.
     limit: usize,
     swept: usize,
     reply: ReplyTo<usize>,
@@ -42,11 +44,13 @@ impl Asked {
 
 /// Runs until the store is closed or the last handle is gone.
 pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: Receiver<Command<E>>) {
+    // The store was closed before this thread began.
     let Some(engine) = shared.engine() else { return shared.marker.end() };
     let mut writer =
         Writer { shared, backlog: false, asked: VecDeque::new(), swept: Instant::now(), delay: CommitDelay::default() };
     let closed = loop {
         let wait = if writer.backlog || !writer.asked.is_empty() { Duration::ZERO } else { LOOK_EVERY };
+        // After a timeout a batch without commands follows, which looks at the disk and may sweep.
         if commands.wait(1, wait) == Err(Closed) {
             break None;
         }
@@ -60,18 +64,21 @@ pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: R
     writer.end_sweeps();
     shared.marker.end();
     // The engine is released first, so that the caller who waits for the answer finds it gone.
-    shared.let_go(engine);
+    shared.release_engine(engine);
     if let Some(reply) = closed {
+        // The caller of `close` may have gone.
         let _ = reply.send(());
     }
 }
 
 struct Writer<'a, E: StorageEngine> {
     shared: &'a StoreState<E>,
-    // Whether the last sweep found more expired records than it could delete.
+    // `true` if the last sweep found more expired records than it could delete.
     backlog: bool,
+    // The sweeps that callers asked for, and when the last sweep began that no caller asked for.
     asked: VecDeque<Asked>,
     swept: Instant,
+    // Decides whether the next batch waits a moment for more commands.
     delay: CommitDelay,
 }
 
@@ -123,8 +130,10 @@ impl<E: StorageEngine> Writer<'_, E> {
             let slice = if load.is_empty() { SWEPT_IDLE } else { along_with(batch) };
             self.backlog = match sweep(batch, slice) {
                 Ok(swept) => swept.more,
+                // There is no caller to answer. The next look tries again, unless a failed read has poisoned the store.
                 Err(error) => {
-                    tracing::error!(target: "tower_idempotency", %error, "sweeping failed");
+                    let lines = &self.shared.slots.tally.lines;
+                    once_a_minute!(lines.unswept, error, %error, "expired records were not deleted; the store tries again");
                     false
                 }
             };
@@ -136,7 +145,7 @@ impl<E: StorageEngine> Writer<'_, E> {
 fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Command<E>>, load: &mut Load) {
     while let Some(command) = load.take(queue) {
         decide(batch, command);
-        batch.divide();
+        batch.write_if_full();
     }
 }
 
@@ -167,6 +176,7 @@ pub(super) fn sweep_asked<E: StorageEngine>(batch: &mut Batch<'_, E>, asked: Ask
     let Asked { limit, swept, reply } = asked;
     let records = (limit - swept).min(SWEPT_IDLE.records);
     match sweep(batch, Slice { records, ..SWEPT_IDLE }) {
+        // No more has expired, or the limit is reached.
         Ok(slice) if slice.seen < records || swept + slice.records == limit => {
             batch.answer(reply, move |_| Ok(swept + slice.records));
         }

@@ -14,6 +14,7 @@ use futures_util::stream::BoxStream;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
+use crate::store::error::Source;
 
 /// A database that several processes share, as [`SharedStore`](super::SharedStore) uses it.
 ///
@@ -105,8 +106,9 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// meet a row that was deleted and made anew, with a smaller fence.
     fn delete_expired(&self, clocks: Clocks, limit: usize) -> impl Future<Output = Result<usize, BackendError>> + Send;
 
-    /// Returns the ids of rows that were written, by any process, as far as the database notifies of them. Some may be
-    /// missing; waiters then find changes by reading. The stream does not end.
+    /// Returns the ids of rows that were written from now on, by any process, this one included, as far as the database
+    /// notifies of them. Some may be missing: waiters then find changes by reading. Ids of other namespaces do no harm.
+    /// The stream does not end.
     fn changes(&self) -> BoxStream<'static, RecordId>;
 
     /// Returns what the database promises and what it can lose, as it is set up now.
@@ -121,7 +123,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
     }
 }
 
-/// The time for which a row is kept physically after its expiry.
+/// The time for which a row is kept physically after its expiry, so that a late copy of a write still finds the row.
 pub const GRACE: Duration = Duration::from_secs(600);
 
 /// The clocks of the process that calls: see [`Backend`], *Time*.
@@ -241,6 +243,25 @@ pub struct Write {
     pub state: Bytes,
 }
 
+impl Write {
+    /// Returns a write of a row without a record, which is kept for this long.
+    pub(super) fn released(id: RecordId, expect: Expect, kept: Duration) -> Self {
+        Self {
+            id,
+            expect,
+            token: super::random_token(),
+            fence: NewFence::Keep,
+            kind: Kind::Released,
+            session: None,
+            until: None,
+            began: Stamp::Keep,
+            since: Stamp::Now,
+            expires: NewExpiry::In(kept),
+            state: Bytes::new(),
+        }
+    }
+}
+
 /// The row that a write expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
@@ -271,7 +292,8 @@ pub enum NewFence {
 pub enum Stamp {
     /// Keeps the row's value.
     Keep,
-    /// Writes the database's time, unless the row already has the write's own token.
+    /// Writes the time anew: the earliest time as [`Row::began`], the database's as [`Row::since`]. If the row already
+    /// has the write's own token, its value is kept.
     Now,
 }
 
@@ -318,8 +340,6 @@ pub enum BackendError {
     #[error("the database's answer was lost: {0}")]
     Uncertain(#[source] Source),
 }
-
-type Source = Box<dyn std::error::Error + Send + Sync>;
 
 impl Kind {
     /// Returns the number by which a backend keeps the kind.

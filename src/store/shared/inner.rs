@@ -1,4 +1,5 @@
-//! The state that the handles of a shared store have in common, and the store's tasks.
+//! The state that the handles of a shared store have in common, and the store's tasks. `keep_listening` wakes the
+//! waiters of `session/changes.rs`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -33,9 +34,12 @@ const ASK_EVERY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct StoreInner<B> {
     pub(super) database: Arc<Database<B>>,
+    /// The session of this process, which the tasks below renew, and those that it watches.
     sessions: Arc<Sessions<B>>,
     pub(super) protocol: Arc<Protocol<B>>,
+    /// The waiters for rows that another process changes. `keep_listening` wakes them.
     pub(super) changes: ChangeWaiters,
+    /// Set by `close`. New operations are refused then, and the session ends once nothing is under way.
     pub(super) is_closed: AtomicBool,
 }
 
@@ -111,6 +115,7 @@ impl<B: Backend> StoreInner<B> {
                 // it sent.
                 Ok(sent) if sent.elapsed() > lease / 6 => Duration::ZERO,
                 Ok(_) => period,
+                // The lease goes on running out, so the next try comes soon.
                 Err(_) => period / 30,
             };
             sleep(pause).await;
@@ -145,6 +150,7 @@ impl<B: Backend> StoreInner<B> {
                 let is_within_bound = row.until.is_some_and(|until| until > earliest);
                 is_within_bound || slots.look(id).is_some() || ends.has(*id)
             });
+            // A full batch means that there may be more. An error ends this until the next round.
             while let Ok(SWEPT) = self.database.delete_expired(SWEPT).await {}
         }
     }

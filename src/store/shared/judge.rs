@@ -27,13 +27,14 @@ impl Clocks {
 }
 
 impl Write {
-    /// Returns the row that this write makes of the one that is `there`, or `None` if it does not change that row.
+    /// Returns the row that this write makes of the `current` one, or `None` if it does not change that row.
     ///
-    /// `there` is the row as the database has it, past its expiry or not; the time is read after the row was locked.
+    /// `current` is the row as the database has it, past its expiry or not; the time is read after the row was locked.
     #[must_use]
-    pub fn over(&self, there: Option<&Row>, moment: Moment) -> Option<Row> {
+    pub fn apply_to(&self, current: Option<&Row>, moment: Moment) -> Option<Row> {
         let Moment { now, earliest, latest } = moment;
-        let live = there.filter(|row| !row.is_absent(earliest));
+        // `live` is the row unless it has expired. `again` is the row if an earlier copy of this write has made it.
+        let live = current.filter(|row| !row.is_absent(earliest));
         let again = live.filter(|row| row.token == self.token);
         let is_expected = match self.expect {
             Expect::Absent => live.is_none(),
@@ -44,9 +45,9 @@ impl Write {
         }
         let fence = match (again, live, self.fence) {
             (Some(row), ..) | (None, Some(row), NewFence::Keep) => row.fence,
-            (None, _, NewFence::Exactly(fence)) => there.map_or(fence, |row| fence.max(row.fence)),
-            (None, None, NewFence::Keep) => new_fence(there, Fence(0), latest),
-            (None, _, NewFence::Above(floor)) => new_fence(there, floor, latest),
+            (None, _, NewFence::Exactly(fence)) => current.map_or(fence, |row| fence.max(row.fence)),
+            (None, None, NewFence::Keep) => new_fence(current, Fence(0), latest),
+            (None, _, NewFence::Above(floor)) => new_fence(current, floor, latest),
         };
         let stamp = |stamp, now, kept: fn(&Row) -> Timestamp| match stamp {
             Stamp::Keep => live.map_or(now, kept),
@@ -68,6 +69,7 @@ impl Write {
             began: stamp(self.began, earliest, |row| row.began),
             since: stamp(self.since, now, |row| row.since),
             expires: match self.expires {
+                // There is always a live row to keep the expiry of, unless the write breaks the contract.
                 NewExpiry::Keep => live.map_or(latest, |row| row.expires),
                 NewExpiry::In(duration) => counted(duration, again.map(|row| row.expires)),
             },
@@ -77,9 +79,9 @@ impl Write {
 }
 
 /// Returns the fence of [`NewFence::Above`].
-fn new_fence(there: Option<&Row>, floor: Fence, latest: Timestamp) -> Fence {
+fn new_fence(current: Option<&Row>, floor: Fence, latest: Timestamp) -> Fence {
     let microseconds = latest.as_millis().saturating_mul(1_000);
-    let last = there.map_or(0, |row| row.fence.0).max(floor.0);
+    let last = current.map_or(0, |row| row.fence.0).max(floor.0);
     Fence(microseconds.max(last.saturating_add(1)))
 }
 

@@ -20,15 +20,20 @@ use crate::store::CommitError;
 ///
 /// # Rules
 /// 1. The record and the effects of a transaction are durable together, or neither is there.
-/// 2. The transaction writes the row that [`RunRecord::over`] returns for the present row, past its expiry or not. If
-///    that is `None`, it fails with [`CommitError::Superseded`]. A database that judges in its own language does the
+/// 2. The transaction writes the row that [`RunRecord::apply_to`] returns for the current row, past its expiry or not.
+///    If that is `None`, it fails with [`CommitError::Superseded`]. A database that judges in its own language does the
 ///    same: it writes the row only if the row has the fence of the record and is still
 ///    [`Running`](super::Kind::Running).
-/// 3. From then on until the transaction has ended, a [`put`](Backend::put) on this row waits, or answers that the row
-///    is busy. A `put` that was done before makes the transaction fail.
+/// 3. From then on until the transaction has ended, a [`put`](Backend::put) on this row waits, leaves the row alone and
+///    answers it as it was, or fails with [`BackendError::Busy`](super::BackendError::Busy). A `put` that was done
+///    before makes the transaction fail. If another transaction has the row locked, `write_in` waits, or fails with
+///    [`CommitError::Aborted`].
 /// 4. A transaction that was answered as committed is as durable as a `put` that was answered.
 /// 5. If a savepoint can undo the record without the effects, the record is refused within one, with
 ///    [`CommitError::Nested`].
+///
+/// `transaction_conformance!` of the crate `tower-idempotency-conformance` tests rules 1 to 3. The suites for backends
+/// and stores do not look at this trait.
 pub trait RecordInTransaction: Backend {
     /// A transaction of the application: a reference to the client's, or a closure with the effects. A type without a
     /// lifetime is written as `Self::Transaction<'_>` in [`write_in`](Self::write_in) all the same.
@@ -52,17 +57,21 @@ pub trait RecordInTransaction: Backend {
     ) -> impl Future<Output = Result<(), CommitError<Self::Error>>> + Send;
 
     /// Notes that a transaction with the record of `id` was committed, so that [`changes`](Backend::changes) may notify
-    /// other processes. They also find out by reading. By default this does nothing.
+    /// other processes. They also find out by reading. The store calls this once it knows of the commit. A database
+    /// that notifies by itself needs nothing here. By default this does nothing.
     fn committed(&self, id: RecordId) {
         let _ = id;
     }
 }
 
-/// The record of a run, for a transaction of the application.
+/// The record of a run, for a transaction of the application. A run gives it out with
+/// [`RunContext::record_for`](crate::engine::RunContext::record_for).
 #[derive(Debug, Clone)]
 #[must_use = "the transaction has to write it"]
 pub struct RunRecord {
+    /// The row that completes the run. `protocol/transaction.rs` makes it.
     pub(super) write: Write,
+    /// The fence of the run, by which a database finds out whether the run still has the operation.
     pub(super) fence: Fence,
     pub(super) clocks: Clocks,
 }
@@ -92,14 +101,16 @@ impl RunRecord {
         self.clocks
     }
 
-    /// Returns the row that the transaction writes, at the database's time `now`, over the row that is `there`, past
-    /// its expiry or not. Returns `None` if the run no longer has the operation, or the operation is completed already.
-    /// The transaction then has to be rolled back.
+    /// Returns the row that the transaction writes over the `current` one, past its expiry or not, at the database's
+    /// time `now`. Returns `None` if the run no longer has the operation, or the operation is completed already. The
+    /// transaction then has to be rolled back.
     #[must_use]
-    pub fn over(&self, there: Option<&Row>, now: Timestamp) -> Option<Row> {
-        let there = there.filter(|row| row.token != self.write.token)?;
+    pub fn apply_to(&self, current: Option<&Row>, now: Timestamp) -> Option<Row> {
+        // A row with this token means that a transaction of this run has completed the operation already.
+        let current = current.filter(|row| row.token != self.write.token)?;
         let Moment { now, latest, .. } = self.clocks.at(now);
         // Another run that has claimed the operation, expired or not, has another fence and another token.
-        self.write.over(Some(there), Moment { now, earliest: Timestamp::from_millis(0), latest })
+        // With 0 as the earliest time, the row counts as there even past its expiry.
+        self.write.apply_to(Some(current), Moment { now, earliest: Timestamp::from_millis(0), latest })
     }
 }

@@ -1,4 +1,4 @@
-//! The store that applications open over a [`Backend`].
+//! The store that applications open over a [`Backend`]. `engine/watch.rs` calls its `changed`.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -64,6 +64,7 @@ impl Drop for Tasks {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SharedStoreBuilder {
+    // Each field has a method of the same name, which says what it sets.
     lease: Duration,
     call_timeout: Duration,
     calls: usize,
@@ -261,7 +262,7 @@ impl<B: Backend> SharedStore<B> {
         let is_claim = transition.claim().is_some();
         if self.is_closed() {
             Err(closed())
-        } else if is_claim && self.inner.database.is_behind() {
+        } else if is_claim && self.inner.database.writes.is_behind() {
             Err(StoreError::Overloaded { reason: "the database is behind" })
         } else if is_claim && !self.inner.database.state.admits() {
             Err(StoreError::unavailable("the database does not answer"))
@@ -329,6 +330,7 @@ impl<B: Backend> Records for SharedStore<B> {
                 };
                 Ok(SpawnOnDrop::new(&self.runtime, ending, |_| ready(()).boxed()))
             }
+            // Claims, questions and settlements.
             _ => self.admit(&transition).map(|()| {
                 let taken_back = taken_back(&transition);
                 let full = transition.claim().and_then(|_| protocol.database.backend.full());
@@ -344,14 +346,14 @@ impl<B: Backend> Records for SharedStore<B> {
                         step(&protocol, id, transition).await
                     }
                 };
-                // The caller has gone, so a claim that was granted is given back.
-                let unwanted = move |applied| match (applied, taken_back) {
+                // The caller has gone, so a claim that was granted is given back. Other results leave nothing.
+                let on_abandoned = move |applied| match (applied, taken_back) {
                     (Ok(Applied { reply: Reply::Taken, record: Some(record) }), Some(taken_back)) => {
                         async move { protocol.give_back(id, taken_back(record.fence)).await }.boxed()
                     }
                     _ => ready(()).boxed(),
                 };
-                SpawnOnDrop::new(&self.runtime, claiming, unwanted)
+                SpawnOnDrop::new(&self.runtime, claiming, on_abandoned)
             }),
         };
         async move { step?.await? }

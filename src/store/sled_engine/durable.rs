@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_nudge_that_panicked_there_is_another() {
+    fn after_a_wake_up_call_that_panicked_there_is_another() {
         let wake = Wake::default();
         let first = wake.begin();
         assert!(first.is_some() && wake.begin().is_none(), "one at a time");

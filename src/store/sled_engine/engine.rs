@@ -1,5 +1,6 @@
 //! sled as the engine of a store.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -14,7 +15,7 @@ use super::segments;
 use super::transaction::{self, Transaction, as_batch};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
-use crate::store::embedded::{Own, ReadError, StorageEngine, Transacted, Writes};
+use crate::store::embedded::{ReadError, RecordWritesFn, StorageEngine, Transacted, Writes};
 
 /// The size of a segment, sled's unit of space, and how often sled makes durable what its space collection has moved.
 /// (sled would accept 16 MiB too, but it keeps offsets within a segment in 24 bits, in which the last byte of so long a
@@ -34,13 +35,26 @@ const FLUSH_EVERY_MS: u64 = 25;
 const TREE: &str = "tower-idempotency";
 
 /// sled's handles, and a descriptor of the store's own for sled's file.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct SledEngine {
+    /// The store's own tree, which has all keys of `layout/keys.rs`.
     pub(super) tree: sled::Tree,
+    /// The database around that tree. The application may hold handles of it, too.
     pub(super) db: sled::Db,
+    /// Makes durable what was written.
     disk: Arc<Disk>,
+    /// Wakes the threads that wait within sled for a failed write.
     wake: Wake,
+    /// The place where the log ends, if it goes on after that. It may be the trace of a crash, so only an error about
+    /// lost records names it.
     damage: Option<Arc<str>>,
+}
+
+/// Shows only its name: a tree of sled's would show all its keys and values.
+impl fmt::Debug for SledEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SledEngine")
+    }
 }
 
 impl SledEngine {
@@ -61,6 +75,7 @@ impl StorageEngine for SledEngine {
 
     fn open(options: &u64, path: &Path, was_used: bool) -> Result<Self, OpenError> {
         remove_torn_snapshots(path)?;
+        // This reads sled's file, and may change a header in it, so it comes before sled opens the file.
         let damage = segments::mark_the_end(path, SEGMENT_BYTES, was_used)?;
         let (tree, db) = open_database(path, *options)?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
@@ -98,8 +113,8 @@ impl StorageEngine for SledEngine {
         self.disk.sync(&self.db)
     }
 
-    fn transact(&self, effect: &mut Transaction, own: Own<'_>) -> Transacted<(Bytes, usize)> {
-        transaction::run(&self.tree, effect, own)
+    fn transact(&self, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
+        transaction::run(&self.tree, effect, writes_of)
     }
 
     fn wake_stuck_threads(&self) {
@@ -119,6 +134,7 @@ impl StorageEngine for SledEngine {
     /// likes.
     fn is_closed(path: &Path) -> bool {
         match File::open(path.join("db")) {
+            // sled locks this file while it is open. The lock that is taken here ends with this line.
             Ok(file) => file.try_lock().is_ok(),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
@@ -129,11 +145,13 @@ impl From<sled::Error> for ReadError {
     fn from(error: sled::Error) -> Self {
         match error {
             sled::Error::Corruption { .. } => Self::Corrupt(error.to_string()),
+            // Every other error counts as a failure of the disk or of sled, and poisons the store.
             error => Self::Failed(error.into()),
         }
     }
 }
 
+/// The reason by which the store is poisoned.
 fn write_failed(error: &sled::Error) -> String {
     format!("writing failed: {error}")
 }

@@ -128,7 +128,7 @@ mod tests {
             assert!(!swapped_out.is_freed());
             swapped_out
         });
-        // Other tests of this process have keepers of their own.
+        // Other tests of this process have guards of their own.
         let began = Instant::now();
         while !swapped_out.is_freed() {
             assert!(began.elapsed() < Duration::from_secs(60), "{collector:?} frees nothing");

@@ -29,11 +29,13 @@ pub(super) struct Parts {
     checksum: u32,
     kind: u8,
     segment: u64,
+    // The lengths of the header and of the content, in bytes.
     header: usize,
     content: usize,
 }
 
 impl Parts {
+    /// Returns the length of the message. A damaged header may say any length, so the sum does not overflow.
     pub(super) fn bytes(self) -> usize {
         self.header.saturating_add(self.content)
     }
@@ -48,6 +50,7 @@ pub(super) fn message(bytes: &[u8], number: u64) -> Option<(u8, usize)> {
     let parts = parts(bytes)?;
     let content = bytes.get(parts.header..parts.bytes())?;
     let mut hasher = crc32fast::Hasher::new();
+    // sled takes the content first, then the header without the checksum.
     hasher.update(content);
     hasher.update(bytes.get(4..parts.header)?);
     let fits = parts.checksum == !hasher.finalize();
@@ -74,6 +77,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
         first @ 0..=240 => (first, 0),
         first @ 241..=248 => (240 + 256 * (first - 241) + byte(0)?, 1),
         249 => (2_288 + 256 * byte(0)? + byte(1)?, 2),
+        // From 250 on: 3 to 8 bytes follow, little-endian.
         _ => {
             let count = usize::from(*first) - 247;
             let mut number = [0; 8];

@@ -95,6 +95,7 @@ impl Log {
         };
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(None),
+            // The file was locked, or cannot be locked here.
             // The lock is released explicitly: a process that is just being started could inherit the descriptor and
             // hold the lock a little longer.
             _ => file.unlock()?,
@@ -116,6 +117,7 @@ impl Log {
 
     /// Returns where sled begins, by sled's own rules.
     fn start(&self) -> Start {
+        // Returns where the segment begins that a place in the log is in.
         let segment_of = |place: i64| place.max(0) / self.size() * self.size();
         let first = segment_of(self.snapshot.unwrap_or(0));
         let headers = || self.headers.iter().flatten().filter(|header| header.begins >= first);
@@ -152,6 +154,7 @@ impl Log {
         self.file.seek(SeekFrom::Start(index as u64 * self.segment_bytes as u64))
     }
 
+    /// Returns whether one message follows another up to the end of a segment, so that sled goes on to the next one.
     fn is_read_to_its_end(&mut self, segment: Header) -> io::Result<bool> {
         let (_, bytes) = self.bytes_of(segment)?;
         Ok(first_unreadable(&bytes, self.segment_bytes, self.number(segment)).is_none())
@@ -162,6 +165,7 @@ impl Log {
         let (place, bytes) = self.bytes_of(end)?;
         let number = self.number(end);
         let Some(at) = first_unreadable(&bytes, self.segment_bytes, number) else { return Ok(None) };
+        // The unreadable message may say how long it is. Then the message after it is looked for.
         let next = bytes.get(at..).and_then(parts).and_then(|parts| bytes.get(at.checked_add(parts.bytes())?..));
         let goes_on = next.is_some_and(|rest| message(rest, number).is_some())
             || self.headers.iter().flatten().any(|header| header.begins > end.begins);
@@ -176,10 +180,12 @@ impl Log {
         Ok((place, bytes))
     }
 
+    /// Returns the number of a segment, which sled writes into each of its messages.
     fn number(&self, segment: Header) -> u64 {
         u64::try_from(segment.begins / self.size()).unwrap_or(0)
     }
 
+    /// Writes a header by which sled begins its search in this segment, and makes it durable.
     fn lead_to_itself(&mut self, segment: Header) -> io::Result<()> {
         self.seek(segment)?;
         self.file.write_all(&Header { begins: segment.begins, written: segment.begins }.to_bytes())?;
@@ -193,6 +199,7 @@ fn snapshot(path: &Path) -> io::Result<Option<i64>> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix("snap."));
+        // sled writes the position into the name, in hexadecimal. Other names are not of snapshots.
         last = last.max(number.and_then(|number| i64::from_str_radix(number, 16).ok()));
     }
     Ok(last)

@@ -12,7 +12,9 @@ use sled::transaction::{
 };
 use sled::{IVec, Tree};
 
-use crate::store::embedded::{Abort, AppValue, ENTRY_BYTES, Own, PANICKED, Reason, Transacted, Writes, quietly};
+use crate::store::embedded::{
+    Abort, AppValue, ENTRY_BYTES, PANICKED, Reason, RecordWritesFn, Transacted, Writes, quietly,
+};
 use crate::store::{CommitError, StoreError, TransactionError};
 
 /// The most bytes of a value and of a key. sled writes whole pages, of 16 entries, or of 256 keys in an index, and a
@@ -41,7 +43,7 @@ pub(crate) struct Failed {
     error: RefCell<Option<TransactionError>>,
     // The bytes of keys and values so far.
     written: Cell<usize>,
-    // Whether the closure is inside a call to the database; a panic there is not the closure's.
+    // `true` while the closure is inside a call to the database; a panic there is not the closure's.
     inside: Cell<bool>,
 }
 
@@ -82,16 +84,19 @@ impl TransactionTree<'_> {
         self.check(|tree| tree.remove(key))
     }
 
+    /// Calls the database. Its error aborts the transaction, even if the closure ignores it.
     fn check<T>(
         &self,
         call: impl FnOnce(&TransactionalTree) -> Result<T, UnabortableTransactionError>,
     ) -> Result<T, TransactionError> {
+        // If `call` panics, this stays `true`, and `called` takes the panic for the database's.
         self.failed.inside.set(true);
         let result = call(self.tree);
         self.failed.inside.set(false);
         result.map_err(|error| self.fail(TransactionError::Database(error.to_string())))
     }
 
+    /// Notes an error, unless there was one before, and returns it for the closure.
     fn fail(&self, error: TransactionError) -> TransactionError {
         self.failed.error.borrow_mut().get_or_insert_with(|| error.clone());
         error
@@ -137,16 +142,17 @@ pub(crate) fn transaction<const N: usize, E: Send + 'static>(
 }
 
 /// Runs one of sled's transactions over the store's tree and the application's.
-pub(super) fn run(store: &Tree, effect: &mut Transaction, own: Own<'_>) -> Transacted<(Bytes, usize)> {
+pub(super) fn run(store: &Tree, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
     let Transaction { trees, call } = effect;
     check_trees(store, trees)?;
     // The store's tree is among them, so sled refuses trees of another database.
     let trees: Vec<Tree> = std::iter::once(store.clone()).chain(trees.iter().cloned()).collect();
-    let (call, own) = (RefCell::new(call.get_mut()), RefCell::new(own));
+    let (call, writes_of) = (RefCell::new(call.get_mut()), RefCell::new(writes_of));
     let result = trees.as_slice().transaction(|views| {
+        // `views[0]` is the store's tree. The closure gets the others, and comes first: the record has its outcome.
         let (outcome, bytes) =
             called(&mut call.borrow_mut(), &views[1..]).map_err(ConflictableTransactionError::Abort)?;
-        let writes = (own.borrow_mut())(&outcome).map_err(ConflictableTransactionError::Abort)?;
+        let writes = (writes_of.borrow_mut())(&outcome).map_err(ConflictableTransactionError::Abort)?;
         views[0].apply_batch(&as_batch(writes))?;
         Ok((outcome, bytes))
     });

@@ -2,7 +2,7 @@
 //! clients get an error and never the handler's own answer, and nothing runs again before a restart shows the end.
 //!
 //! The charges are made in a child process whose files may not grow past a bound: the write that would do so fails, as
-//! on a disk that is full, and the store is poisoned in the middle of a batch. The parent then opens what is left.
+//! on a disk that is full, and the store is poisoned in the middle of a batch. The parent then opens the store.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,22 +18,21 @@ use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
 
-/// Where the child's store is.
+/// The variable with the place of the child's store.
 const PLACE: &str = "TOWER_IDEMPOTENCY_PLACE";
-/// The child's words for a key that was answered with its receipt, and for one whose end is unknown.
+/// The child's prefixes for a key that was answered with its receipt, and for one whose end is unknown.
 const DONE: &str = "done ";
 const DOUBT: &str = "doubt ";
-/// How far a file may grow, in blocks of 512 bytes (or 1,024, as some shells have it): another write is refused each
-/// time.
+/// The limits of a file's size, in blocks of 512 bytes (or 1,024 in some shells): another write is refused with each.
 const BLOCKS: [u32; 4] = [6_144, 7_001, 8_192, 8_877];
-/// What a handler answers that charged nothing, and one that goes ahead without a store and could charge elsewhere.
+/// The answer of a handler that charged nothing, and of one that goes ahead without a store and could charge elsewhere.
 const NOTHING: &str = "nothing was done";
 const UNPROTECTED: &str = "unprotected";
 /// The charges that are made at a time, and the bytes of an answer.
 const AT_A_TIME: usize = 8;
 const LONG: usize = 50_000;
 
-/// Runs `test` again, in a process whose files may not grow, and gives what it says.
+/// Runs `test` again, in a process whose files may not grow, and returns the keys that it prints.
 fn without_space(test: &str, blocks: u32, place: &Path) -> (Vec<String>, Vec<String>) {
     // A write past the bound is then an error, and no signal.
     let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
@@ -76,7 +75,7 @@ fn charging(layer: IdempotencyLayer<SledStore>) -> Lab {
     })
 }
 
-/// Charges until the disk refuses; says which keys were charged, and which may have been.
+/// Charges until the disk refuses. Returns the keys that were charged, and those that may have been.
 async fn charge_until_refused(layer: IdempotencyLayer<SledStore>) -> (Lab, Vec<String>, Vec<String>) {
     let (store, lab) = (layer.store().clone(), charging(layer));
     let (mut done, mut doubtful) = (Vec::new(), Vec::new());
@@ -110,7 +109,7 @@ fn child(run: impl Future<Output = ()>) {
     Runtime::new().unwrap().block_on(run);
 }
 
-/// What is true of the store after a restart.
+/// Asserts the promises of the store after a restart.
 fn assert_restarted(store: &SledStore, policy: &OnInterrupted, done: &[String], doubtful: &[String]) {
     let lab = replaying(store, *policy);
     let retry = |key: &String| Runtime::new().unwrap().block_on(lab.post(key, "a"));
@@ -143,7 +142,7 @@ fn refused_write(test: &str, policy: OnInterrupted, fail_open: bool) {
                     "nothing runs, and nothing is said that may be lost: {retry:?}"
                 );
             }
-            // What memory knows to be durable is given on.
+            // An outcome that is durable by the process's memory is still answered.
             let retry = lab.post(done.last().unwrap(), "a").await;
             assert!(retry.is_replay(), "{retry:?}");
         });
@@ -157,7 +156,7 @@ fn refused_write(test: &str, policy: OnInterrupted, fail_open: bool) {
         assert_restarted(&SledStore::open(place).unwrap(), &policy, &done, &doubtful);
         in_doubt += doubtful.len();
     }
-    // It may be a claim that is refused; not each time.
+    // The refused write may be a claim, but not each time.
     assert!(in_doubt > 0, "no write of a commit was refused");
 }
 
@@ -194,7 +193,7 @@ fn a_transaction_that_meets_a_database_which_has_failed_poisons_the_store() {
                     || db.insert(number.next().unwrap().to_be_bytes(), vec![1; 4_000]).is_ok() && db.flush().is_ok();
                 while fits() {}
                 let committed = commit_outcome(&context, &store, "k", || ()).await;
-                Err(EffectError::Unknown(if committed.is_ok() { "committed" } else { "not committed" }))
+                Err(EffectError::MaybeStarted(if committed.is_ok() { "committed" } else { "not committed" }))
             });
             assert!(delivered.await.is_err());
             assert!(matches!(health.health(), Health::Poisoned { .. }), "{:?}", health.health());

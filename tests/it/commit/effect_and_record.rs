@@ -1,5 +1,5 @@
-//! Effect and record in one transaction: both are there or neither, the answer that was committed is the one that
-//! everybody gets.
+//! Effect and record in one transaction: both are there or neither, and every client gets the answer that was
+//! committed.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ async fn a_message_s_effect_and_outcome_are_both_there_after_reopening() {
         let (once, store) = (Once::new(home.store.clone()).on_interrupted(policy), home.store.clone());
         let effect = move |context: RunContext| async move {
             commit_outcome(&context, &store, "k", || ()).await.expect("it can be committed");
-            Err(EffectError::Unknown("what it returns afterwards"))
+            Err(EffectError::MaybeStarted("what it returns afterwards"))
         };
         let outcome = deliver(&once, "k", effect).await.unwrap();
         assert_eq!((outcome.bytes, outcome.replayed), (Bytes::from("charged k"), false));
@@ -154,7 +154,7 @@ async fn a_transaction_sees_what_it_wrote_in_all_its_trees_and_others_see_it_onl
     }
 }
 
-/// What a handler does after it has committed.
+/// The end of a handler after it has committed.
 #[derive(Debug, Clone, Copy)]
 enum Then {
     Panics,

@@ -88,7 +88,7 @@ async fn a_run_whose_operation_was_taken_from_it_commits_nothing() {
         let lab = serve(layer(store.clone(), policy), move |context| {
             let (store, left) = (store.clone(), Arc::clone(&left));
             async move {
-                // Past the layer, which would not do this to a run that is alive.
+                // This bypasses the layer, which would not do this to a living run.
                 if is_recorded {
                     let interrupted = store.interrupt(context.record_id(), context.fence()).await;
                     assert_eq!(interrupted.unwrap(), Reply::Taken);
@@ -108,7 +108,7 @@ async fn a_run_whose_operation_was_taken_from_it_commits_nothing() {
     }
 }
 
-/// How a transaction ends whose run was dropped.
+/// The end of a transaction whose run was dropped.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Ends {
     Committed,
@@ -285,7 +285,7 @@ async fn a_run_that_was_dropped_commits_nothing_after_its_transaction_was_given_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transaction_that_the_writer_does_not_answer_is_given_up_as_any_other_verb_is() {
+async fn a_transaction_that_the_writer_does_not_answer_is_given_up_as_any_other_call_is() {
     let (home, gate, told) = (Home::new(), Gate::default(), Left::default());
     let (store, pass, left) = (home.store.clone(), gate.on_a_thread(), Arc::clone(&told));
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
@@ -313,7 +313,7 @@ async fn a_commit_that_was_given_up_and_came_about_after_all_is_replayed() {
         async move { committed.await.map_err(|_| OWN) }
     });
     assert_eq!(lab.post("k", "a").await.refusal(), (503, "outcome-unknown".to_owned()));
-    // From here on time passes as ever: the store is as good as before, and does what it was asked for.
+    // From here on time passes as usual: the store works as before, and answers its calls.
     tokio::time::resume();
     gate.open();
     home.store.sync().await.unwrap();

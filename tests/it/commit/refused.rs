@@ -1,5 +1,5 @@
 //! Effect and record in one transaction: a transaction that is given up, or comes at the wrong time or place, writes
-//! nothing, and says what to do instead.
+//! nothing, and its error names the remedy.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tower_idempotency::store::{Abort, TransactionError, TransactionTree};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{AnyStore, IdempotencyContext, OnInterrupted, Once, SledStore};
 
-/// Why a transaction writes nothing.
+/// The reason why a transaction writes nothing.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     OwnError,
@@ -66,7 +66,7 @@ impl Fault {
         }
     }
 
-    /// Asserts that the error is this one, and says what to do about it.
+    /// Asserts that the error is this one, and names the remedy.
     fn assert_told(self, error: &CommitError<&'static str>) {
         let (expected, remedy) = match self {
             Self::OwnError => (matches!(error, CommitError::Aborted("too poor")), "aborted"),

@@ -1,5 +1,5 @@
-//! What transactions leave in the store: many at once, in one batch with other calls before and after them, over a
-//! record that has expired, in a store that is full. After each, records, indexes, chunks and totals fit one another.
+//! The contents of the store after transactions: many at once, in one batch with other calls before and after them,
+//! over a record that has expired, in a store that is full. After each, records, indexes, chunks and totals match.
 
 use std::collections::BTreeSet;
 
@@ -29,16 +29,17 @@ const LONG: usize = 60_000;
 const INLINE: usize = 3 * 1024;
 const CHUNK: usize = 4_000;
 
-/// Asserts that the store's own tree fits together: as many records as its totals say, each that expires listed once
-/// (and once more where it was interrupted and `completed_late`), each that runs listed, an entry for each that was
-/// interrupted, and the chunks of `long` outcomes and no others. The keys are those of `src/store/embedded/keys.rs`.
+/// Asserts that the parts of the store's own tree match: the totals count the records, each record that expires is
+/// listed once (and once more if it was interrupted and `completed_late`), each one that runs is listed, each one that
+/// was interrupted has an entry, and there are the chunks of `long` outcomes and no others. The keys are those of
+/// `src/store/embedded/keys.rs`.
 async fn assert_sound(store: &SledStore, long: &[usize]) {
     assert_sound_but_for(store, long, 0).await;
 }
 
 async fn assert_sound_but_for(store: &SledStore, long: &[usize], completed_late: usize) {
     let tree = tree(store);
-    // Until nothing is left of outcomes whose records are gone, and of lists whose time is over.
+    // This removes all chunks of outcomes whose records are gone, and all lists whose time is over.
     while store.sweep(100).await.unwrap() > 0 {}
     while tree.scan_prefix("g").next().is_some() {
         store.sweep(0).await.unwrap();
@@ -60,8 +61,8 @@ async fn assert_sound_but_for(store: &SledStore, long: &[usize], completed_late:
     assert!(store.db().unwrap().open_tree("charges").unwrap().iter().all(|charge| charge.is_ok()));
 }
 
-/// What a charge is answered. Where a slow machine makes so many wait too long for the store, nothing was done, and it
-/// is sent again.
+/// The answer to a charge. If a slow machine makes requests wait too long for the store, the charge was not made, and
+/// it is sent again.
 async fn charged_at_last(lab: &Lab, key: &str) -> Answer {
     for _ in 0..10 {
         let answer = lab.post(key, "a").await;
@@ -130,14 +131,14 @@ impl Begun {
         (begun, all.into_iter().map(|(_, context)| context).collect())
     }
 
-    /// Lets them return, and says what they came to.
+    /// Lets them return, and returns their results.
     async fn end(self) -> Vec<Delivered> {
         self.gate.open();
         join_all(self.runs).await.into_iter().map(Result::unwrap).collect()
     }
 }
 
-/// Commits an outcome of so many bytes, and what is charged; `gives_up` then.
+/// Commits an outcome of this number of bytes with a charge, or gives up at the end if `gives_up`.
 fn commit_long(
     context: &RunContext,
     store: &SledStore,
@@ -147,7 +148,7 @@ fn commit_long(
 ) -> Committing<Bytes> {
     Box::pin(context.complete_in_trees(store, [&tree_of(store)], move |[charges]| {
         charge(&charges, key)?;
-        // How many were charged before, as this transaction sees them.
+        // This is the number of earlier charges, as this transaction sees them.
         let sum = charge(&charges, "sum")?;
         if gives_up { Err(Abort::Because("no")) } else { Ok(Bytes::from(vec![u8::try_from(sum).unwrap(); length])) }
     }))
@@ -159,7 +160,7 @@ fn complete(hold: Hold, length: usize) -> Completion {
 }
 
 #[tokio::test]
-async fn in_one_batch_with_other_verbs_before_between_and_after_each_does_its_own() {
+async fn in_one_batch_with_other_calls_before_between_and_after_each_does_its_own() {
     let (home, gate) = (Home::new(), Gate::default());
     let store = home.store.clone();
     let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
@@ -213,7 +214,8 @@ async fn in_one_batch_with_other_verbs_before_between_and_after_each_does_its_ow
     assert_eq!(listed.len(), 1, "the one claimed and never run; the other said how it ended, late");
 }
 
-/// How long the outcome of each is that was committed; `None` for what the run returned itself, or worse.
+/// The length of each outcome that was committed. `None` for an outcome that the run returned itself, and for an
+/// error.
 fn lengths(delivered: Vec<Delivered>) -> Vec<Option<usize>> {
     let committed =
         |delivered: Delivered| delivered.ok().map(|outcome| outcome.bytes).filter(|bytes| bytes != "its own");
@@ -287,7 +289,7 @@ async fn a_full_store_commits_what_has_begun_and_counts_it_once() {
 
 #[tokio::test]
 async fn no_key_or_value_that_a_transaction_takes_ends_in_a_file_that_sled_never_syncs() {
-    // It is whole pages that sled writes to files of their own: of 16 entries, and of 256 keys in its index.
+    // sled writes whole pages to files of their own: pages of 16 entries, and of 256 keys in its index.
     for (key_bytes, value_bytes, count) in
         [(4_096, 4_096, 400), (4_096, 1, 1_000), (1_024, 1, 4_000), (600, 1, 10_000), (256, 4_096, 1_000)]
     {

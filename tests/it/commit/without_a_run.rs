@@ -110,7 +110,7 @@ async fn trap_86_many_tiny_keys_and_removals_are_counted_too() {
 }
 
 #[tokio::test]
-async fn beside_claims_and_outcomes_each_is_done_in_its_turn() {
+async fn among_claims_and_outcomes_each_is_done_in_its_turn() {
     let (_directory, store, [one, _]) = opened();
     let mut held = Vec::new();
     for number in 0..50 {
@@ -153,7 +153,7 @@ async fn with_less_free_than_is_to_be_left_new_keys_are_refused_and_outcomes_rec
         assert_eq!(lab.post("before", "a").await.text(), "effect 1");
         let held = hold(&store, "under way").await;
         drop(lab);
-        // The same records, and a disk of which all is to be left free.
+        // The store has the same records, and all of the disk is to be left free.
         store.close().await.unwrap();
         let store = SledStore::builder().min_free_space(u64::MAX).open(directory.path()).unwrap();
         store.sync().await.unwrap();

@@ -1,5 +1,5 @@
-//! A deploy changes the policy, and what was interrupted before keeps the promise under which it was claimed: it runs
-//! again by policy only if it was claimed as repeatable.
+//! A deploy changes the policy, and an operation that was interrupted before keeps the promise under which it was
+//! claimed: it runs again by policy only if it was claimed as repeatable.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tower_idempotency::engine::{ClaimPolicy, Reconciled, Resolved};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::Page;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, Resolution, SledStore, Unknown};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, Resolution, SledStore, Unsure};
 use tracing::Level;
 
 const NOT_REPEATABLE: [ClaimPolicy; 3] = [ClaimPolicy::Unreadable, ClaimPolicy::Refuse, ClaimPolicy::Ask];
@@ -37,7 +37,7 @@ async fn what_was_interrupted_under_refuse_does_not_run_again_after_a_deploy_to_
         let counts = layer.counts();
         assert_eq!((counts.not_rerun, counts.refused(RejectionKind::OutcomeUnknown)), (3, 3), "{policy:?}");
 
-        // An operator's word, and a reconciler's, are not bound by it.
+        // An operator and a reconciler are not bound by the policy.
         let settled = layer.resolve(listed[0].id, listed[0].fence, Resolution::Forget).await.unwrap();
         assert_eq!(settled, Resolved::Settled);
         assert_eq!(lab.post("k", "a").await.text(), "effect 1");
@@ -59,7 +59,7 @@ async fn what_was_interrupted_under_rerun_is_refused_or_asked_about_after_a_depl
     asks.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
     assert_eq!(asked.questions().iter().map(|run| run.policy).collect::<Vec<_>>(), [ClaimPolicy::Rerun]);
     assert_eq!((refuses.effects(), asks.effects(), reruns(&store).counts().not_rerun), (0, 0, 0));
-    // The question has not changed what it was claimed under.
+    // The question has not changed the policy of the claim.
     assert_eq!(Lab::counting(reruns(&store)).post("k", "a").await.text(), "effect 1");
 }
 
@@ -68,7 +68,7 @@ async fn a_run_that_the_application_lets_run_again_is_claimed_under_the_policy_o
     let store = TestStore::new();
     leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
     let asks = asking(store.clone(), Asked::default().says([Reconciled::RunAgain]));
-    let cut = Lab::new(asks, |_| async { (Unknown, "perhaps") });
+    let cut = Lab::new(asks, |_| async { (Unsure, "perhaps") });
     assert_eq!(cut.post("k", "a").await.text(), "perhaps");
     let lab = Lab::counting(reruns(&store));
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
@@ -78,7 +78,7 @@ async fn a_run_that_the_application_lets_run_again_is_claimed_under_the_policy_o
 #[tokio::test]
 async fn an_answer_that_means_unknown_keeps_the_policy_of_its_claim() {
     let store = TestStore::new();
-    let unknown = |_| async { (Unknown, "perhaps") };
+    let unknown = |_| async { (Unsure, "perhaps") };
     assert_eq!(Lab::new(IdempotencyLayer::new(store.clone()), unknown).post("k", "a").await.text(), "perhaps");
     let lab = Lab::counting(reruns(&store));
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);

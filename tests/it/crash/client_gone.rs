@@ -1,8 +1,6 @@
 //! A client that goes away changes nothing: the run goes on, its outcome is recorded, and the retry gets it (promise
 //! 4); a process that shuts down waits for such runs.
 
-use std::time::Duration;
-
 use http::StatusCode;
 use testkit::Gate;
 use testkit::lab::time::SECOND;
@@ -36,26 +34,6 @@ async fn a_client_that_goes_away_before_the_handler_is_called_changes_nothing() 
     assert_eq!((retry.text(), retry.is_replay(), lab.effects()), ("effect 1", true, 1));
 }
 
-// Row: shutdown → `drain()` waits for runs up to a deadline and says how many were left. Row: shutting down, new key →
-// 503 `shutting-down`; replays are still given.
-
-#[tokio::test(start_paused = true)]
-async fn a_drain_waits_for_runs_and_says_how_many_were_left() {
-    let layer = layer();
-    let (lab, gate) = Lab::gated(layer.clone());
-    let running = lab.spawn(post("k", "a"));
-    gate.arrival().await;
-    assert_eq!(layer.drain(Duration::from_secs(5)).await.runs, 1);
-    lab.post("new", "a").await.assert_refusal(503, "shutting-down", true, Some("1"));
-    gate.open();
-    assert_eq!(layer.drain(Duration::from_secs(5)).await.runs, 0);
-    assert_eq!(running.await.unwrap().text(), "effect 1");
-    assert!(lab.post("k", "a").await.is_replay());
-    lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
-    lab.post("new", "a").await.assert_refusal(503, "shutting-down", true, Some("1"));
-    assert_eq!(lab.effects(), 1);
-}
-
 #[tokio::test(start_paused = true)]
 async fn trap_11_an_outer_timeout_stops_the_answer_and_not_the_run() {
     let gate = Gate::default();
@@ -79,11 +57,14 @@ async fn trap_12_the_record_is_written_though_its_request_was_dropped() {
     assert!(request.await.unwrap_err().is_cancelled());
     stall.release();
     settle().await;
-    // Another process finds the record: it is the store that knows, not this process alone.
+    // Another process finds the record: the store has it, and not this process alone.
     let lab = Lab::counting(IdempotencyLayer::new(store.reopen()));
     let retry = lab.post("k", "a").await;
     assert_eq!((retry.text(), retry.is_replay(), lab.effects()), ("effect 1", true, 0));
 }
+
+// Row: shutdown → `drain()` waits for runs up to a deadline and says how many were left. Row: shutting down, new key →
+// 503 `shutting-down`; replays are still given.
 
 #[tokio::test(start_paused = true)]
 async fn trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left() {
@@ -106,6 +87,7 @@ async fn trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left() {
     assert!(drained.is_complete());
     assert_eq!(layer.counts().live, 0);
     assert!(lab.post("k", "a").await.is_replay());
+    lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
     let reopened = Lab::counting(IdempotencyLayer::new(store.reopen()));
     assert!(reopened.post("k", "a").await.is_replay(), "recorded before drain returned");
     assert_eq!((lab.effects(), reopened.effects()), (1, 0));

@@ -1,4 +1,4 @@
-//! What was interrupted is never papered over, and a client that has gone changes nothing (promises 4 and 5).
+//! Interrupted runs, which are never hidden, and clients that go away, which changes nothing (promises 4 and 5).
 
 mod change_of_policy;
 mod client_gone;

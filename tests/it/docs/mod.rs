@@ -1,4 +1,4 @@
-//! What the documentation says is so: the table of failures, the guide's links, and its table of options.
+//! Checks that the documentation is right: the table of failures, the guide's links, and its table of options.
 
 mod failure_table;
 mod files;

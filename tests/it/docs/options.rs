@@ -16,7 +16,7 @@ use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
 const PAGE: &str = include_str!("../../../docs/options.md");
 
-/// The methods of a source file that take what they are called on, and give it back, changed.
+/// The methods of a source file that take `self` and return it changed.
 fn builders(source: &str) -> BTreeSet<String> {
     let methods =
         source.lines().filter(|line| line.contains("(self")).filter_map(|line| line.trim().strip_prefix("pub fn "));
@@ -63,7 +63,8 @@ fn a_layer_shows_its_options_as_they_are_set() {
     assert!(!set.contains("on_interrupted: Refuse"), "nowhere: {set}");
 }
 
-// What the guide says is so without any option, where no test of a row of the decision table shows it.
+// These are the guide's statements on a layer without any option. They are the ones that no test of a row of the
+// decision table shows.
 
 #[tokio::test(start_paused = true)]
 async fn without_options_a_run_has_ten_minutes_and_its_answers_body_ten_seconds() {
@@ -97,7 +98,7 @@ async fn without_options_an_outcome_is_kept_a_day_and_an_unknown_one_thirty() {
 #[tokio::test(start_paused = true)]
 async fn without_options_there_is_room_for_256_mib_of_bodies() {
     let lab = Lab::counting(layer());
-    // Three quarters of it for long ones. They share their bytes, and don't end.
+    // Three quarters of the room are for long bodies. They share their bytes, and don't end.
     let mib = Bytes::from(vec![b'x'; 1024 * 1024]);
     let upload = |number: usize| {
         let begun = futures_util::stream::iter([Ok::<_, BoxError>(mib.clone())]);

@@ -1,4 +1,4 @@
-//! The page with the promises names every header that says who asks, and every cookie that says nothing of it.
+//! The page with the promises names every header that identifies a client, and every cookie that does not.
 
 use std::collections::BTreeSet;
 

@@ -11,7 +11,7 @@ use axum::routing::post as route;
 use bytes::Bytes;
 use testkit::Gate;
 use testkit::lab::time::HOUR;
-use testkit::lab::{Lab, at_once, charge_print, foreign, frames, gated, id, keyed, layer, patient, plant, post};
+use testkit::lab::{Lab, charge_print, foreign, frames, gated, id, insert_answer, keyed, layer, post};
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, Once, RecordId, Scope};
 
@@ -53,43 +53,20 @@ async fn plant_bytes(store: &MemoryStore, fingerprint: Fingerprint) {
 }
 
 #[tokio::test]
-async fn a_record_of_another_version_or_of_other_options_is_not_verifiable() {
-    for (version, options) in [(0, [0; 8]), (2, [0; 8]), (1, [7; 8])] {
-        let store = MemoryStore::new();
-        plant_bytes(&store, foreign(Fingerprint::builder(&id("k")).finish(), version, options)).await;
-        let lab = Lab::counting(IdempotencyLayer::new(store));
-        lab.post("k", "a").await.assert_refusal(409, "not-verifiable", false, None);
-        assert_eq!(lab.effects(), 0);
-    }
-}
-
-#[tokio::test]
 async fn a_record_without_credentials_is_compared_without_them() {
-    // What a layer with a scope would have recorded for the same record id.
+    // This is the record of a layer with a scope for the same record id.
     let store = MemoryStore::new();
     let request = Fingerprint::builder(&id("k")).field("method", b"POST").context_field("host", b"pay.example");
     plant_bytes(&store, request.field("target", b"/charges").field("body", b"a").finish()).await;
     let lab = Lab::counting(IdempotencyLayer::new(store));
     let request = |body| keyed("POST", "/charges", "k").header("cookie", "a=b").body(Body::from(body)).unwrap();
     lab.send(request("b")).await.assert_refusal(422, "key-reused", false, None);
-    // Known for the same request; that its bytes are no answer is found out afterwards.
+    // It counts as the same request. The layer finds out afterwards that the bytes are no answer.
     lab.send(request("a")).await.assert_refusal(503, "store-unavailable", false, None);
     assert_eq!(lab.effects(), 0);
 }
 
 // Row: known key, other request → 422, even in flight.
-
-#[tokio::test]
-async fn another_request_is_refused_as_such_while_the_first_still_runs() {
-    let (lab, gate) = Lab::gated(patient());
-    let first = lab.spawn(post("k", "a"));
-    gate.arrival().await;
-    let other = at_once(&mut Box::pin(lab.post("k", "b"))).expect("no waiting");
-    other.assert_refusal(422, "key-reused", false, None);
-    gate.open();
-    assert_eq!(first.await.unwrap().text(), "effect 1");
-    assert_eq!(lab.effects(), 1);
-}
 
 #[tokio::test]
 async fn trap_06_another_request_with_the_key_is_told_so_even_in_flight() {
@@ -190,9 +167,10 @@ async fn trap_62_a_mismatch_is_422_which_no_sdk_retries() {
 async fn trap_79_a_record_is_compared_by_the_options_it_was_made_with() {
     let store = MemoryStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    plant(&store, id("without"), charge_print(&id("without")).finish()).await;
-    plant(&store, id("with"), charge_print(&id("with")).with_credentials().finish()).await;
-    plant(&store, id("bob's"), charge_print(&id("bob's")).credential("authorization", b"Bearer bob").finish()).await;
+    insert_answer(&store, id("without"), charge_print(&id("without")).finish()).await;
+    insert_answer(&store, id("with"), charge_print(&id("with")).with_credentials().finish()).await;
+    insert_answer(&store, id("bob's"), charge_print(&id("bob's")).credential("authorization", b"Bearer bob").finish())
+        .await;
     for key in ["without", "with"] {
         let replay = lab.post(key, "a").await;
         assert_eq!((replay.text(), replay.is_replay()), ("recorded", true), "{key}");
@@ -206,19 +184,23 @@ async fn trap_79_a_record_is_compared_by_the_options_it_was_made_with() {
 async fn trap_79_what_was_recorded_by_unknown_rules_is_refused_and_never_run() {
     let store = MemoryStore::new();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    plant(&store, id("options"), foreign(charge_print(&id("options")).with_credentials().finish(), 1, [9; 8])).await;
-    plant(&store, id("version"), foreign(charge_print(&id("version")).with_credentials().finish(), 2, [0; 8])).await;
+    insert_answer(&store, id("options"), foreign(charge_print(&id("options")).with_credentials().finish(), 1, [9; 8]))
+        .await;
+    for (key, version) in [("later", 2), ("earlier", 0)] {
+        insert_answer(&store, id(key), foreign(charge_print(&id(key)).with_credentials().finish(), version, [0; 8]))
+            .await;
+    }
     let scope = Scope::new("alice").unwrap();
     let scoped_id = RecordId::new(Some(&scope), &tower_idempotency::Key::new("scoped").unwrap());
-    plant(&store, scoped_id, charge_print(&scoped_id).with_credentials().finish()).await;
+    insert_answer(&store, scoped_id, charge_print(&scoped_id).with_credentials().finish()).await;
     let scoped = Lab::counting(IdempotencyLayer::new(store).scope(move |_| Ok(scope.clone())));
-    for (lab, key) in [(&lab, "options"), (&lab, "version"), (&scoped, "scoped")] {
+    for (lab, key) in [(&lab, "options"), (&lab, "later"), (&lab, "earlier"), (&scoped, "scoped")] {
         let refused = lab.post(key, "a").await;
         assert_eq!(refused.refusal(), (409, "not-verifiable".to_owned()), "{key}");
         assert!(refused.text().contains("Do not mint a new key"));
         assert!(!refused.headers.contains_key("retry-after"));
         assert_eq!(lab.effects(), 0);
     }
-    // Whether the request is the same is not said before it is known who asks.
+    // The layer does not show whether the request is the same before it knows the client.
     assert_eq!(scoped.post("scoped", "b").await.refusal(), (409, "not-verifiable".to_owned()));
 }

@@ -1,4 +1,4 @@
-//! Which cookies say who asks.
+//! The cookies that identify a client.
 
 use axum::body::Body;
 use http::{HeaderValue, Request};
@@ -41,7 +41,7 @@ async fn cookies_that_others_than_the_application_renew_do_not_count() {
     }
 }
 
-// By their names, so that they stay on the list.
+// The test names them, so that they stay on the list.
 #[tokio::test]
 async fn well_known_cookies_of_load_balancers_and_analytics_do_not_count() {
     let names = "AWSALB AWSALBCORS AWSALBTG AWSALBTGCORS AWSALBAPP-0 AWSELB ARRAffinity ARRAffinitySameSite GCLB

@@ -1,10 +1,11 @@
-//! Who asks, where no scope says so: a header that names another client never gets the first one's answer.
+//! The credentials of a client, if there is no scope: a request with a header that names another client never gets the
+//! first one's answer.
 
 use axum::body::Body;
 use http::header::HeaderName;
 use http::{HeaderValue, Request};
 use testkit::lab::{Lab, layer, post};
-use tower_idempotency::server::{CREDENTIAL_HEADERS, EXEMPT_HEADERS};
+use tower_idempotency::server::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, Scope};
 
 /// The request `post("k", "a")` with these headers besides.
@@ -45,7 +46,7 @@ async fn every_header_on_the_list_separates_two_clients() {
     }
 }
 
-// Each was once answered with another client's answer. They are listed here by name, so that they stay on the list.
+// Each of these once got another client's answer. The test names them, so that they stay on the list.
 #[tokio::test]
 async fn the_headers_by_which_gateways_and_apis_name_a_client_separate_two_clients() {
     let names = "
@@ -87,7 +88,7 @@ async fn the_values_of_two_credential_headers_are_not_taken_for_one_another_s() 
 async fn what_clients_renew_with_each_try_and_does_not_say_who_they_are_makes_no_difference() {
     let names = EXEMPT_HEADERS.iter().map(|entry| entry.replace('*', "x"));
     let others = "dpop signature-input stripe-signature webhook-signature x-jws-signature user-agent x-forwarded-for
-        x-request-id traceparent x-amz-date x-csrf-token";
+        x-request-id traceparent x-amz-date x-csrf-token csrf-token x-tokens x-ssl-client authorizations a zzz";
     for name in names.chain(others.split_whitespace().map(str::to_owned)) {
         assert_eq!(second(layer(), &[(&name, "1")], &[(&name, "2")]).await, "replayed", "{name}");
     }
@@ -134,7 +135,7 @@ async fn the_name_of_a_scheme_is_compared_without_case_and_nothing_else_is() {
             ("Bearer tOken", "BearertOken"),
             ("Bearer tOken", "Bearer tOken x"),
             ("Bearer a  b", "Bearer a b"),
-            // Without a scheme, all of it is a secret.
+            // Without a scheme, the whole value is a secret.
             ("SeCret", "secret"),
             ("Bearer", "bearer"),
             ("SeCret ", "secret "),
@@ -175,8 +176,8 @@ async fn a_scope_says_who_asks_whatever_the_headers_say() {
     }
 }
 
-// Which of two layers has other options must not show to a stranger; so options that say who asks are compared with
-// the credentials. Nothing is taken for the same that was recorded by other options.
+// A stranger must not learn which of two layers has other options, so the options for credentials are compared together
+// with the credentials. A record that was made with other options never counts as the same.
 #[tokio::test]
 async fn a_record_made_with_other_credential_options_is_never_answered_from() {
     let store = MemoryStore::new();
@@ -203,18 +204,49 @@ async fn a_record_made_with_other_credential_options_is_never_answered_from() {
             }
         }
     }
-    // The same options, said otherwise: what is on the list counts anyway.
+    // These are the same options in another form: a header on the list counts anyway.
     let turned = plain().credential_headers([tenant, ACME, ACME, HeaderName::from_static("x-api-key")]);
     assert!(Lab::counting(turned).post("k2", "a").await.is_replay());
     let none = plain().credential_headers([ACME]).credential_headers([]);
     assert!(Lab::counting(none).post("k0", "a").await.is_replay());
     let turned = plain().credential_cookies(["id", "sid", "id"]);
     assert!(Lab::counting(turned).post("k4", "a").await.is_replay());
-    // Records that were made under a scope have nothing of these options.
+    // Records that were made under a scope do not depend on these options.
     let scoped =
         |layer: &IdempotencyLayer<MemoryStore>| Lab::counting(layer.clone().scope(|_| Ok(Scope::new("alice")?)));
     assert_eq!(scoped(&options[0]).post("s", "a").await.text(), "effect 1");
     for layer in &options {
         assert!(scoped(layer).post("s", "a").await.is_replay());
     }
+}
+
+const LISTS: [&[&str]; 3] = [CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES];
+
+/// Returns the fixed beginning of a name on a list.
+fn stem(entry: &str) -> &str {
+    entry.strip_suffix('*').unwrap_or(entry)
+}
+
+#[test]
+fn the_lists_can_be_searched() {
+    for list in LISTS {
+        assert!(list.is_sorted_by(|one, other| stem(one) < stem(other)), "sorted, and no entry twice");
+        for entry in list {
+            let inner = entry.strip_prefix('*').unwrap_or(stem(entry));
+            assert!(!inner.is_empty() && !inner.contains('*'), "{entry}");
+            let hides = |other: &&&str| other.ends_with('*') && *other != entry && entry.starts_with(stem(other));
+            assert_eq!(list.iter().find(hides), None, "{entry} is hidden");
+        }
+    }
+    for entry in [CREDENTIAL_HEADERS, EXEMPT_HEADERS].concat() {
+        assert!(HeaderName::from_lowercase(entry.replace('*', "x").as_bytes()).is_ok(), "{entry}");
+    }
+}
+
+#[test]
+fn a_list_that_changes_needs_another_version_of_fingerprints() {
+    // If this fails, raise the `VERSION` in `src/fingerprint.rs` (once a version is released), and put the new
+    // digest here.
+    let digest = blake3::hash(LISTS.map(|list| list.join("\n")).join("\n\n").as_bytes()).to_hex();
+    assert_eq!(&digest.as_str()[..16], "75993d00197aa7ba");
 }

@@ -1,4 +1,5 @@
-//! What "the same request" is: what makes no difference, what the application adds, and what is never compared.
+//! The meaning of "the same request": the parts that make no difference, those that the application adds, and those
+//! that are never compared.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -33,8 +34,12 @@ async fn trap_89_a_content_type_written_otherwise_is_the_same() {
     let same = [
         ("application/json", "application/json; charset=utf-8"),
         ("application/json;charset=UTF-8", "Application/JSON"),
+        ("application/json", "application/json;CHARSET=\"UTF-8\""),
+        ("application/json", "application/json; "),
+        ("application/vnd.api+json", "application/vnd.api+json;charset=utf-8"),
         ("application/x-www-form-urlencoded", "application/x-www-form-urlencoded;charset=utf-8"),
-        ("text/plain; charset=utf-8; format=flowed", "text/plain;Format=\"flowed\"; Charset=UTF-8"),
+        ("text/plain; charset=utf-8; format=flowed", "text/plain;Format=\"Flowed\" ; Charset=UTF-8"),
+        ("multipart/form-data; boundary=AbC", "multipart/form-data; charset=utf-8; Boundary=\"AbC\""),
     ];
     for (one, other) in same {
         assert_eq!(second(layer(), [typed(one, "a"), typed(other, "a")]).await, "replayed", "{one} {other}");
@@ -44,6 +49,10 @@ async fn trap_89_a_content_type_written_otherwise_is_the_same() {
         ("application/json", "text/plain"),
         ("text/plain", "text/plain; charset=utf-8"),
         ("text/plain; a=1; a=2", "text/plain; a=2; a=1"),
+        ("application/json; version=1", "application/json; version=2"),
+        ("multipart/form-data; boundary=a", "multipart/form-data; boundary=A"),
+        ("text/plain; a=\"b; c=d\"", "text/plain; a=b; c=d"),
+        ("text/plain; a=\"\\\"\"", "text/plain; a=\"\\\\\""),
     ];
     for (one, other) in others {
         assert_eq!(second(layer(), [typed(one, "a"), typed(other, "a")]).await, "key-reused", "{one} {other}");
@@ -113,7 +122,7 @@ async fn trap_30_json_is_compared_by_its_canonical_form_where_the_application_sa
     for (one, other) in [
         (r#"{"amount":10}"#, r#"{"amount":100}"#),
         (r#"{"amount":10}"#, r#"{"amount":"10"}"#),
-        // What is not JSON as a double has it is compared by its bytes.
+        // A body that JSON with doubles can't represent exactly is compared by its bytes.
         (r#"{"amount":1,"amount":2}"#, r#"{"amount":2}"#),
         (r#"{"amount":1,"amount":2}"#, r#"{"amount":1, "amount":2}"#),
         (r#"{"id":9007199254740993}"#, r#"{"id":9007199254740992}"#),
@@ -192,7 +201,7 @@ async fn trap_79_options_that_change_never_compare_what_can_not_be_compared() {
             }
         }
     }
-    // The same options, said otherwise.
+    // These are the same options in another form.
     let turned = plain().fingerprint_body(FingerprintBody::Bytes).fingerprint_headers([STORE, ACCOUNT, STORE]);
     assert!(Lab::counting(turned).post("k2", "a").await.is_replay());
     let none = plain().fingerprint_headers([ACCOUNT]).fingerprint_headers([]);
@@ -222,12 +231,15 @@ async fn a_host_is_compared_without_case_final_dot_and_default_port() {
         request.headers_mut().insert("host", host.parse().unwrap());
         request
     };
-    for host in ["PAY.example", "pay.example.", "pay.example:443", "pay.example:80", "Pay.Example.:443"] {
+    for host in ["PAY.example", "pay.example.", "pay.example:443", "pay.example:80", "Pay.Example.:443", "pay.example:"]
+    {
         assert_eq!(second(layer(), [to("pay.example"), to(host)]).await, "replayed", "{host}");
     }
-    for host in ["pay.example:8443", "shop.example", "example", "pay.example..evil"] {
+    for host in ["pay.example:8443", "pay.example:0443", "shop.example", "example", "pay.example..evil"] {
         assert_eq!(second(layer(), [to("pay.example"), to(host)]).await, "key-reused", "{host}");
     }
+    assert_eq!(second(layer(), [to("[::1]"), to("[::1]:443")]).await, "replayed");
+    assert_eq!(second(layer(), [to("[2001:db8::443]"), to("[2001:db8:]")]).await, "key-reused");
     // Over HTTP/2 it is in the URI, with its scheme.
     let over_2 = |uri: &str| {
         let request = Request::post(uri).version(Version::HTTP_2).header("idempotency-key", "k");
@@ -235,6 +247,7 @@ async fn a_host_is_compared_without_case_final_dot_and_default_port() {
     };
     assert_eq!(second(layer(), [to("pay.example"), over_2("https://pay.example:443/charges")]).await, "replayed");
     assert_eq!(second(layer(), [to("pay.example"), over_2("https://pay.example:80/charges")]).await, "key-reused");
+    assert_eq!(second(layer(), [to("pay.example"), over_2("http://pay.example:80/charges")]).await, "replayed");
     // It counts once if the request also has it in a header, and twice if the header has another one.
     let with_header = |host: &str| {
         let mut request = over_2("https://pay.example/charges");

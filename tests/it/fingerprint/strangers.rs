@@ -1,5 +1,5 @@
-//! A key is no oracle: a client with other credentials gets one answer, byte for byte and without waiting, whatever it
-//! asks for and whatever has become of the operation. And it changes nothing for the client whose key it is.
+//! A key reveals nothing: a client with other credentials gets one answer, byte for byte and without waiting, whatever
+//! it asks for and whatever the state of the operation is. It changes nothing for the client that owns the key.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ fn by(authorization: &'static str, mut request: Request<Body>) -> Request<Body> 
     request
 }
 
-/// Alice's request, sent by others, and other requests with her key: all that a stranger could try.
+/// Alice's request, sent by others, and other requests with her key: all the tries that a stranger has.
 fn tries() -> Vec<Request<Body>> {
     let with = |method: &str, uri: &str, kind: &str, body: &'static str| {
         keyed(method, uri, "k").header("content-type", kind).body(Body::from(body)).unwrap()
@@ -51,7 +51,7 @@ fn tries() -> Vec<Request<Body>> {
     bob.into_iter().chain(requests()).chain([both]).collect()
 }
 
-/// What a client sees of an answer.
+/// The bytes of an answer that a client sees.
 fn bytes(answer: &Answer) -> String {
     format!("{} {:?} {:?} {:?}", answer.status, answer.headers, answer.body, answer.trailers)
 }
@@ -150,7 +150,7 @@ async fn a_stranger_sees_the_same_whatever_it_asks_for_and_whatever_became_of_th
     assert!(patient(&store).drain(SECOND).await.is_complete());
     seen.extend(strangers(&rerun).await);
 
-    // Only this process knows how it ended.
+    // Only this process knows the end of the run.
     let store = TestStore::new();
     (0..100).for_each(|_| store.fail_next(StoreCall::Complete));
     let lab = Lab::counting(patient(&store));
@@ -160,8 +160,8 @@ async fn a_stranger_sees_the_same_whatever_it_asks_for_and_whatever_became_of_th
     assert_eq!(seen.len(), 1, "{seen:#?}");
 }
 
-// The owner's first try and a retry with a renewed token can't be told apart, so the text has to be right for both: it
-// must not say of an operation that was never tried that it may have taken place.
+// The layer can't distinguish the owner's first try from a retry with a renewed token, so the text has to be right for
+// both: it must not state that an operation that was never tried may have taken place.
 #[tokio::test]
 async fn a_key_that_a_stranger_used_first_is_refused_without_a_word_of_an_operation() {
     let lab = Lab::counting(IdempotencyLayer::new(TestStore::new()));
@@ -215,7 +215,7 @@ async fn an_owner_that_meets_a_stranger_s_claim_is_told_to_come_again_and_not_th
         owner.await.unwrap().assert_refusal(409, "in-flight", true, Some("1"));
         assert_eq!(lab.send(alice()).await.text(), if runs_again { "effect 1" } else { "found" });
     }
-    // Where nothing more can be said, it is said.
+    // If the layer can state no more than this, it states this.
     let store = TestStore::new().another_process();
     interrupted(&store).await;
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));

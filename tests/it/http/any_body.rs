@@ -45,7 +45,7 @@ fn is_zipped<B>(answer: Response<B>) -> Response<B> {
     answer
 }
 
-/// Adds the layers, of which the first is the outermost. What is compressed is decompressed again.
+/// Adds the layers, of which the first is the outermost. Compressed bodies are decompressed again.
 macro_rules! with_all_that_change_bodies {
     ($stack:expr) => {
         $stack
@@ -65,7 +65,7 @@ macro_rules! with_all_that_change_bodies {
     };
 }
 
-/// Counts an effect, and says so in a text that is long enough to be compressed.
+/// Counts an effect, and answers with a text that is long enough to be compressed.
 async fn charge<B: Body<Data: Send, Error: fmt::Debug>>(
     request: Request<B>,
     effects: Arc<AtomicUsize>,

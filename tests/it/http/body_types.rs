@@ -38,7 +38,7 @@ use tower_idempotency::{IdempotencyLayer, MemoryStore};
 struct Effects(Arc<AtomicUsize>);
 
 impl Effects {
-    /// One more; says so in a text that is long enough to be compressed.
+    /// Counts one more effect, and returns a text that is long enough to be compressed.
     fn one(&self) -> String {
         format!("effect {} {}", self.0.fetch_add(1, Ordering::SeqCst) + 1, "-".repeat(100))
     }
@@ -81,7 +81,7 @@ async fn send(address: std::net::SocketAddr, h2: bool, key: Option<&str>) -> Ans
     connection.unwrap().send(&call).await.unwrap()
 }
 
-/// With both versions of HTTP: a retry is replayed, and a request without a key passes.
+/// Checks with both versions of HTTP that a retry is replayed, and that a request without a key passes.
 async fn check_hyper<S, B>(service: S, effects: &Effects) -> Vec<Answer>
 where
     S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -215,7 +215,7 @@ async fn tower_http_layers_outside_one_by_one() {
     check(app(&one).layer(ValidateRequestHeaderLayer::accept("*/*")), &one).await;
 }
 
-/// A handler of a stack without axum: what it gets and gives are the stack's own bodies, wrapped.
+/// A handler of a stack without axum: its request and its answer have the stack's own bodies, wrapped.
 fn bare(
     effects: &Effects,
 ) -> impl Service<
@@ -278,7 +278,7 @@ fn is_shared<T: Clone + Send + Sync + 'static>() {}
 
 fn has_default<T: Default>() {}
 
-/// Compiles for every store, though nothing says that a store can be cloned.
+/// Compiles for every store, though a store need not be `Clone`.
 fn a_layer_is_shared_whatever_its_store<St: Store>() {
     is_shared::<IdempotencyLayer<St>>();
     is_shared::<IdempotencyService<Router, St>>();

@@ -1,5 +1,5 @@
-//! Layers of tower and tower-http inside and outside the idempotency layer: what the client and its retry see, under
-//! each policy. The table in `docs/layer-order.md` says what is observed here, word for word.
+//! Layers of tower and tower-http inside and outside the idempotency layer: the answers to the client and its retry,
+//! under each policy. The table in `docs/layer-order.md` has the results of these tests, word for word.
 
 use std::fmt;
 use std::future::pending;
@@ -70,7 +70,7 @@ impl Guard {
         (Self::ConcurrencyLimit, false),
     ];
 
-    /// What the handler of the first request does after its effect.
+    /// The mishap of the first request's handler after its effect.
     fn mishap(self, inside: bool) -> Mishap {
         match self {
             Self::HttpTimeout | Self::HttpTimeout503 | Self::Timeout if inside => Mishap::Hangs,
@@ -141,7 +141,7 @@ struct Handler {
     mishap: Mishap,
     effects: Arc<AtomicUsize>,
     gate: Gate,
-    // Where effect and answer are committed together.
+    // The store, if effect and answer are committed together.
     commits: Option<SledStore>,
 }
 
@@ -156,7 +156,7 @@ impl Handler {
         if let Some(store) = &self.commits {
             let context = request.extensions().get::<IdempotencyContext>().unwrap().clone();
             let committed = Bytes::from(answer.clone());
-            // Sent when it is called, whatever becomes of this future.
+            // The call sends the transaction, even if this future is dropped later.
             let committing = context.complete_in_trees(store, [], move |[]| {
                 Ok::<_, Abort<std::io::Error>>(http::Response::new(committed.clone()))
             });
@@ -181,7 +181,7 @@ fn stack(guard: Guard, inside: bool, layer: IdempotencyLayer<AnyStore>, handler:
     guard.around(ServiceBuilder::new().layer(layer).service(handler).boxed_clone())
 }
 
-/// What a client sees.
+/// The answers that a client sees.
 async fn sees(service: Stack, effects: &AtomicUsize) -> String {
     let before = effects.load(Ordering::SeqCst);
     let response = match std::panic::AssertUnwindSafe(service.oneshot(post("k", "a"))).catch_unwind().await {
@@ -220,7 +220,7 @@ async fn cell(guard: Guard, inside: bool, policy: Policy) -> String {
         let first = sees(service.clone(), &effects).await;
         gate.open();
         let mut retry = sees(service.clone(), &effects).await;
-        // A time-out outside may cut the wait for the record, too: clients come again.
+        // A timeout outside may cut the wait for the record, too: clients come again.
         for _ in 0..100 {
             if retry != first {
                 break;
@@ -236,7 +236,7 @@ async fn cell(guard: Guard, inside: bool, policy: Policy) -> String {
     let mut first = Box::pin(sees(service.clone(), &effects));
     let first = match futures_util::poll!(&mut first) {
         std::task::Poll::Ready(seen) => seen,
-        // Shedding takes a moment where it is the run that sheds.
+        // Shedding takes a moment if the run itself is shed.
         std::task::Poll::Pending if guard != Guard::ConcurrencyLimit => first.await,
         std::task::Poll::Pending => {
             assert_eq!(effects.load(Ordering::SeqCst), 0, "it waits for its place");

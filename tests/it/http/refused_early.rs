@@ -19,10 +19,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, Scope};
 
-/// A server on a socket, which says of each request when its head has come in.
+/// A server on a socket, which reports when the head of each request has come in.
 struct Server {
     address: SocketAddr,
-    // Said by the layer, and by what is around all others.
+    // The idempotency layer reports each head in `heads`. The outermost layer reports it in `begun`.
     heads: mpsc::UnboundedReceiver<()>,
     begun: mpsc::UnboundedReceiver<()>,
     layer: IdempotencyLayer<MemoryStore>,
@@ -133,7 +133,7 @@ async fn a_body_that_declares_more_than_is_read_on_is_refused_at_once_and_the_co
         [("idempotency-key: a b\r\n", 64 * 1_024 + 1, 400), ("idempotency-key: a\r\n", 2 << 20, 413)]
     {
         let mut connection = server.connect().await;
-        // Nothing of the body is ever sent.
+        // The body is never sent.
         connection.say(head(fields, &format!("content-length: {length}")).as_bytes()).await.unwrap();
         let refused = connection.answer().await.unwrap();
         assert_eq!(told(&refused), (status, true));
@@ -176,7 +176,7 @@ async fn a_client_that_waits_to_be_asked_for_its_body_is_refused_without_being_a
     assert_eq!(connection.answer().await.unwrap().text(), "charged 4");
 }
 
-/// A body of which nothing ever comes.
+/// A body that never has a byte.
 struct Silent;
 
 impl http_body::Body for Silent {
@@ -264,6 +264,15 @@ async fn a_client_that_was_asked_for_its_body_already_is_read_on() {
     assert_eq!((refused.status.as_u16(), refused.header("connection")), (413, None));
 }
 
+// Seeded fault: each body over the limit counts as asked for.
+#[tokio::test]
+async fn a_client_that_declares_too_long_a_body_is_not_asked_for_it() {
+    let lab = Lab::counting(layer().max_request_body(10));
+    let request = keyed("POST", "/charges", "k").header("expect", "100-continue");
+    let refused = lab.send(request.body(Body::new(Forbidden(11))).unwrap()).await;
+    assert_eq!((refused.status.as_u16(), refused.header("connection")), (413, Some("close")));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_refused_request_would_have_run_is_given_back_before_its_body_is_read_on() {
     use tower::{Service as _, ServiceBuilder, ServiceExt, service_fn};
@@ -289,7 +298,7 @@ async fn what_a_refused_request_would_have_run_is_given_back_before_its_body_is_
 
 // HTTP/2: hyper takes a stream that is reset with NO_ERROR for one that has ended.
 
-/// Sends 50 requests whose streams are reset half-way, and a whole one; says how many ran.
+/// Sends 50 requests whose streams are reset half-way, and a whole one. Returns the number of runs.
 async fn runs_of_resets(around: impl FnOnce(Router) -> Router) -> usize {
     let mut server = Server::start_within(layer(), around).await;
     let stream = TcpStream::connect(server.address).await.unwrap();

@@ -16,7 +16,7 @@ use testkit::{Answer, Gate};
 use tower::ServiceExt as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
-    IdempotencyContext, IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Release, Scope, Unknown,
+    IdempotencyContext, IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Release, Scope, Unsure,
 };
 
 /// A router whose batch endpoint sends sub-requests through the same router, with heads that are copies of its own.
@@ -44,7 +44,7 @@ async fn charge(State(batches): State<Batches>) -> String {
     format!("effect {}", batches.effects.fetch_add(1, Ordering::SeqCst) + 1)
 }
 
-/// Its body has a line for each sub-request: where to, and with which key; `-` leaves the key out.
+/// Sends the sub-requests. The body has a line for each, with its path and its key; `-` leaves the key out.
 async fn batch(State(batches): State<Batches>, request: Request) -> String {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_sub_request_of_a_sub_request_is_told_from_both() {
         |path: &'static str, key: &'static str| lab.send(keyed("POST", path, key).body(Body::from("a")).unwrap());
     assert_eq!(send("/one", "one").await.text(), "done");
     assert_eq!(*seen.lock().unwrap(), ["/one", "/two", "/three"]);
-    // Each was recorded as what it asked for: sent from outside, they are the same requests.
+    // Each was recorded under its own target: sent from outside, they are the same requests.
     for (path, key) in [("/two", "two"), ("/three", "three")] {
         assert!(send(path, key).await.is_replay(), "{path}");
     }
@@ -179,7 +179,7 @@ async fn a_layer_over_another_store_never_passes() {
     let both = Lab::of(nested().layer(IdempotencyLayer::new(outer.clone())));
     assert_eq!(both.post("k", "a").await.text(), "effect 1");
     assert_eq!((outer.len(), inner.len()), (1, 1), "each has its own record");
-    // Where the outer one has forgotten, the inner one answers.
+    // If the outer layer has no record any more, the inner one answers.
     let forgetful = Lab::of(nested().layer(IdempotencyLayer::new(MemoryStore::new())));
     assert_eq!(forgetful.post("k", "a").await.text(), "effect 1");
     assert_eq!(effects.load(Ordering::SeqCst), 1);
@@ -239,7 +239,7 @@ async fn a_refusal_that_a_handler_passes_on_after_its_effect_neither_frees_the_k
 async fn a_mark_of_a_sub_request_s_handler_is_not_the_enclosing_one_s() {
     let marked: [(fn() -> Response, bool); 3] = [
         (|| (Release, "busy").into_response(), true),
-        (|| (StatusCode::CREATED, Unknown, "who knows").into_response(), true),
+        (|| (StatusCode::CREATED, Unsure, "who knows").into_response(), true),
         (|| (StatusCode::GATEWAY_TIMEOUT, Keep, "late").into_response(), false),
     ];
     for (step, is_final) in marked {
@@ -322,7 +322,7 @@ async fn sub_requests_to_nested_routers_are_told_apart_by_where_these_are_nested
     assert_eq!(batch("batch-1", "/charges/create sub-1").await, "effect 1");
     assert_eq!(batch("batch-2", "/charges/create sub-1").await, "effect 1 again");
     assert_eq!(batch("batch-3", "/refunds/create sub-1").await, "422 key-reused");
-    // What a client sends itself is what it says.
+    // A client's own request counts as it is.
     let charge = || keyed("POST", "/charges/create", "own").body(Body::from("a")).unwrap();
     assert_eq!(lab.send(charge()).await.text(), "effect 2");
     assert!(lab.send(charge()).await.is_replay());

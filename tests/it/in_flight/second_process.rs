@@ -1,5 +1,5 @@
-//! A second process over the same records, played by the test store: what this process's engine makes of it. A run
-//! elsewhere is in flight while its process lives; its duplicates wait for its end.
+//! A second process over the same records, played by the test store, and this process's engine. A run elsewhere is in
+//! flight while its process lives; its duplicates wait for its end.
 
 use testkit::Gate;
 use testkit::lab::asked::{Asked, asking, found, leave_interrupted, leave_interrupted_under};
@@ -24,7 +24,7 @@ fn two(policy: &OnInterrupted, gate: &Gate) -> ([TestStore; 2], [Lab; 2]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_living_run_elsewhere_is_in_flight_and_compared_and_never_run_beside() {
+async fn a_living_run_elsewhere_is_in_flight_and_compared_and_never_run_at_once() {
     for policy in POLICIES {
         let gate = Gate::default();
         let (_, [here, elsewhere]) = two(&policy, &gate);
@@ -176,7 +176,7 @@ async fn while_what_the_application_said_is_being_recorded_no_other_process_asks
     assert_eq!((elsewhere.post("k", "a").await.text(), asked.times()), ("charged", 1));
 }
 
-// Its client was told that it does not run again. A seeded fault: it counts as claimed under another policy.
+// Its client got the answer that it does not run again. A seeded fault: it counts as claimed under another policy.
 #[tokio::test(start_paused = true)]
 async fn what_another_process_asks_about_before_it_is_taken_over_runs_when_its_retry_comes_again() {
     let store = TestStore::new();
@@ -232,7 +232,7 @@ async fn a_store_says_what_other_processes_have_changed() {
     let (own, other) = (stores[1].changed(id("k")), stores[0].changed(id("other")));
     assert_eq!(labs[1].post("k", "a").await.text(), "elsewhere 1");
     changed.await;
-    assert!(futures_util::poll!(own).is_pending(), "its own changes are no news");
+    assert!(futures_util::poll!(own).is_pending(), "its own changes do not count");
     assert!(futures_util::poll!(other).is_pending());
 }
 

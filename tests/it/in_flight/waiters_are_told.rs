@@ -37,10 +37,7 @@ where
 }
 
 #[tokio::test]
-async fn waiters_of_a_released_run_are_told_to_come_again() {
-    for answer in waiters_of(patient(), || (Release, "busy").into_response()).await {
-        answer.assert_refusal(409, "in-flight", true, Some("1"));
-    }
+async fn waiters_of_a_run_that_its_status_released_are_told_to_come_again() {
     let rerun = patient().on_interrupted(OnInterrupted::Rerun);
     for answer in waiters_of(rerun, || StatusCode::SERVICE_UNAVAILABLE.into_response()).await {
         answer.assert_refusal(409, "in-flight", true, Some("1"));
@@ -52,21 +49,6 @@ async fn waiters_of_a_consumed_run_are_told_not_replayable() {
     for answer in waiters_of(patient().max_response_body(3), || (StatusCode::CREATED, "four").into_response()).await {
         answer.assert_refusal(409, "not-replayable", false, None);
         assert_eq!(answer.json()["original_status"], 201);
-    }
-}
-
-#[tokio::test]
-async fn waiters_of_an_interrupted_run_are_told_outcome_unknown() {
-    for answer in waiters_of(patient(), || panic!("on purpose")).await {
-        answer.assert_refusal(409, "outcome-unknown", false, None);
-    }
-}
-
-#[tokio::test]
-async fn waiters_of_a_run_that_is_rerun_are_told_to_come_again() {
-    let rerun = patient().on_interrupted(OnInterrupted::Rerun);
-    for answer in waiters_of(rerun, || panic!("on purpose")).await {
-        answer.assert_refusal(409, "in-flight", true, Some("1"));
     }
 }
 

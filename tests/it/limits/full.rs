@@ -3,36 +3,12 @@
 use futures_util::FutureExt as _;
 use testkit::Gate;
 use testkit::lab::asked::leave_interrupted_under;
-use testkit::lab::steps::{Steps as _, wish};
-use testkit::lab::{Lab, on_disk, post};
-use tower_idempotency::internals::ClaimPolicy;
-use tower_idempotency::store::Store;
+use testkit::lab::steps::{Claimed, Steps as _, wish};
+use testkit::lab::time::{HOUR, clock};
+use testkit::lab::{Lab, done, hold, on_disk, post};
+use tower_idempotency::internals::{ClaimPolicy, Records as _};
+use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
-
-// Row: store full, over quota → 503 `store-full`, before the handler; never opened by `fail_open`.
-
-#[tokio::test]
-async fn a_full_store_refuses_new_keys_and_is_never_opened() {
-    for fail_open in [false, true] {
-        let store = MemoryStore::builder().max_records(1).build();
-        let lab = Lab::counting(IdempotencyLayer::new(store).fail_open(fail_open));
-        assert_eq!(lab.post("first", "a").await.text(), "effect 1");
-        lab.post("second", "a").await.assert_refusal(503, "store-full", true, None);
-        assert!(lab.post("first", "a").await.is_replay());
-        assert_eq!(lab.effects(), 1);
-    }
-}
-
-#[tokio::test]
-async fn a_full_store_takes_the_outcomes_of_what_is_running() {
-    let store = MemoryStore::builder().max_bytes(1).build();
-    let layer = IdempotencyLayer::new(store);
-    let lab = Lab::new(layer.clone(), |_| async { "x".repeat(100_000) });
-    assert_eq!(lab.post("first", "a").await.body.len(), 100_000);
-    assert_eq!(lab.post("first", "a").await.body.len(), 100_000);
-    lab.post("second", "a").await.assert_refusal(503, "store-full", true, None);
-    assert_eq!((lab.effects(), layer.counts().unrecorded), (1, 0));
-}
 
 // A seeded fault: a store that is over its limit of bytes refuses each claim, also of a key with a record.
 #[tokio::test]
@@ -71,7 +47,8 @@ fn trap_57_many_claims_at_once_take_all_places_and_no_more() {
 async fn full_refuses_claims_only<St: Store>(layer: IdempotencyLayer<St>) {
     let gate = Gate::default();
     let passed = gate.clone();
-    let lab = Lab::new(layer.fail_open(true), move |_| {
+    let layer = layer.fail_open(true);
+    let lab = Lab::new(layer.clone(), move |_| {
         let gate = passed.clone();
         async move {
             gate.pass().await;
@@ -87,8 +64,10 @@ async fn full_refuses_claims_only<St: Store>(layer: IdempotencyLayer<St>) {
     assert_eq!(refused.json()["retry_with_same_key"], true);
     let retry = lab.post("k", "a").await;
     assert_eq!((retry.is_replay(), &retry.body), (true, &first.body), "the completion was not refused");
-    assert_eq!(lab.effects(), 1);
+    assert_eq!((lab.effects(), layer.counts().unrecorded), (1, 0));
 }
+
+// Row: store full, over quota → 503 `store-full`, before the handler; never opened by `fail_open`.
 
 #[tokio::test]
 async fn trap_57_a_full_store_refuses_new_keys_before_the_handler_and_never_a_completion() {
@@ -136,4 +115,21 @@ async fn trap_58_a_full_store_evicts_neither_running_nor_unexpired_records() {
     full_forgets_nothing(IdempotencyLayer::new(MemoryStore::builder().max_records(5).build())).await;
     let (_directory, store) = on_disk(SledStore::builder().max_records(5));
     full_forgets_nothing(IdempotencyLayer::new(store)).await;
+}
+
+// A short outcome is part of its record, and a long one has chunks of its own.
+#[tokio::test]
+async fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep() {
+    let clock = clock();
+    let (_directory, store) = on_disk(SledStore::builder().max_bytes(10_000).clock(clock.clone()));
+    for (hold, length) in [(hold(&store, "short").await, 3_000), (hold(&store, "long").await, 7_000)] {
+        let outcome: &'static str = String::leak("x".repeat(length));
+        store.complete(done(hold, outcome, HOUR)).await.unwrap();
+    }
+    let refused = store.claim(wish("new")).await;
+    assert!(matches!(refused, Err(StoreError::Full { limit: "max_bytes" })), "{refused:?}");
+    assert!(matches!(store.claim(wish("short")).await, Ok(Claimed::Held(_))));
+    clock.advance(HOUR);
+    while store.sweep(100).await.unwrap() > 0 {}
+    assert!(matches!(store.claim(wish("new")).await, Ok(Claimed::Fresh(_))));
 }

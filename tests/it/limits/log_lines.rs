@@ -1,5 +1,5 @@
-//! What a client can cause as often as it likes is logged at most once a minute, with a count of what was not, and in
-//! full at DEBUG.
+//! Log lines that a client can cause as often as it likes: each is logged at most once a minute, with a count of the
+//! others, and in full at DEBUG.
 
 use std::path::{Path, PathBuf};
 
@@ -141,7 +141,7 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-// What the engine and the layer log, requests cause.
+// Requests cause all log lines of the engine and the layer.
 #[test]
 fn engine_and_layer_log_only_what_is_limited() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -1,4 +1,4 @@
-//! What bounds the layer: bodies, live runs and full stores; it refuses claims and never completions (promise 7).
+//! The bounds of the layer: bodies, live runs and full stores. They refuse claims and never completions (promise 7).
 
 mod body;
 mod full;

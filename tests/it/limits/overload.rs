@@ -1,4 +1,4 @@
-//! When more is under way than there is room for: what is refused, what goes on, and what is given back.
+//! More requests than there is room for: those that are refused, those that go on, and the room that is given back.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Upload {
         Self::begin_as(lab, |body| post(key, body))
     }
 
-    /// Begins the upload of which `request` makes a request.
+    /// Begins the upload, with the request that `request` makes of its body.
     pub(super) fn begin_as(lab: &Lab, request: impl FnOnce(Body) -> axum::extract::Request) -> Self {
         let (bytes, mut sent) = mpsc::unbounded_channel();
         let frames = futures_util::stream::poll_fn(move |cx| sent.poll_recv(cx))

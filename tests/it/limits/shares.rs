@@ -1,5 +1,5 @@
-//! One client takes at most half of what is free: of the runs under way, and of the room for bodies. A client is a
-//! scope, or the credentials where there is no scope; all requests without either are one client.
+//! One client takes at most half of the free runs, and half of the free room for bodies. A client is a scope, or the
+//! credentials if there is no scope; all requests without either are one client.
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ async fn clients_that_want_all_of_it_come_to_have_equal_shares() {
             "done"
         }
     });
-    // Whose run is under way, the oldest first.
+    // The runs under way, with their clients, the oldest first.
     let mut running: Vec<(usize, &str)> = Vec::new();
     let mut begun = 0;
     for client in ["alice"; 15] {
@@ -220,7 +220,7 @@ async fn one_client_has_at_most_half_of_the_room_for_bodies_of_a_kind() {
             for number in 0..100 {
                 let upload = upload(&lab, client, &format!("{kind}-{client}-{number}"));
                 upload.send(size).await;
-                // What is left of a body that is refused is waited for, for a second.
+                // The layer waits a second for the rest of a body that is refused.
                 tokio::time::advance(Duration::from_secs(1)).await;
                 settle().await;
                 if upload.is_over() {

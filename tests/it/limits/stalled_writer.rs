@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::response::IntoResponse as _;
+use testkit::Gate;
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::{Lab, hold, on_disk, post, settle};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::{Abort, CommitError, Health, Page, Store as _, StoreError, TransactionTree};
-use tower_idempotency::{IdempotencyLayer, SledStore};
+use tower_idempotency::{IdempotencyLayer, Release, SledStore};
 
 use super::overload::overloaded;
 
@@ -84,7 +86,7 @@ fn trap_83_claims_queued_behind_a_batch_that_hangs_are_not_done_when_it_returns(
 }
 
 #[test]
-fn while_4096_verbs_wait_neither_new_keys_nor_the_applications_own_transactions_are_taken() {
+fn while_4096_calls_wait_neither_new_keys_nor_the_applications_own_transactions_are_taken() {
     without_standing_still(async || {
         let (_directory, store) = on_disk(SledStore::builder());
         let tree = store.db().unwrap().open_tree("ours").unwrap();
@@ -102,8 +104,42 @@ fn while_4096_verbs_wait_neither_new_keys_nor_the_applications_own_transactions_
         assert_eq!(lab.post("new", "a").await.refusal(), overloaded());
         go_on.send(()).unwrap();
         let done = futures_util::future::join_all(waiting).await.into_iter().filter(Result::is_ok).count();
-        // Those that the store came to too late, if any, were not begun.
+        // Calls that the store reached too late, if any, were not begun.
         assert_eq!(done, tree.len());
         assert_eq!(lab.post("new", "a").await.text(), "effect 1");
+    });
+}
+
+#[test]
+fn a_release_and_a_panic_that_end_behind_a_batch_that_hangs_are_answered_once_it_returns() {
+    without_standing_still(async || {
+        let (_directory, store) = on_disk(SledStore::builder());
+        let gate = Gate::default();
+        let handler = gate.clone();
+        let lab = Lab::new(IdempotencyLayer::new(store.clone()), move |number| {
+            let gate = handler.clone();
+            async move {
+                gate.pass().await;
+                match number {
+                    1 => (Release, "busy").into_response(),
+                    // Without a message in the log.
+                    2 => std::panic::resume_unwind(Box::new("on purpose")),
+                    number => format!("effect {number}").into_response(),
+                }
+            }
+        });
+        let released = lab.spawn(post("released", "a"));
+        gate.arrival().await;
+        let panicked = lab.spawn(post("panicked", "a"));
+        gate.arrival().await;
+        let go_on = blocked(&store);
+        gate.open();
+        settle().await;
+        assert!(!released.is_finished() && !panicked.is_finished(), "neither end is durable");
+        go_on.send(()).unwrap();
+        assert_eq!(released.await.unwrap().text(), "busy");
+        assert_eq!(panicked.await.unwrap().problem(), "outcome-unknown");
+        assert_eq!(lab.post("released", "a").await.text(), "effect 3");
+        assert_eq!(lab.post("panicked", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
     });
 }

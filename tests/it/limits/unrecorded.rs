@@ -1,4 +1,4 @@
-//! Outcomes that the store has not recorded yet, and that this process alone knows.
+//! Outcomes that the store has not recorded yet and that only this process knows.
 
 use std::time::Duration;
 

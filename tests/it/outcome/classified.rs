@@ -1,5 +1,5 @@
-//! What an answer means is decided in one place: its handler's mark, else `classify`, else its status. An outcome is
-//! recorded; what says that nothing was started frees the key.
+//! The meaning of an answer, which is decided in one place: its handler's mark, else `classify`, else its status. An
+//! outcome is recorded; an answer that means *not started* frees the key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,14 +9,14 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use http::response::Parts;
 use http::{HeaderMap, Request, StatusCode};
-use testkit::lab::{Lab, Shedding, at_once, layer, numbered, post, rerun};
-use testkit::{Answer, Gate};
+use testkit::Gate;
+use testkit::lab::{Lab, Shedding, layer, numbered, post, rerun};
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_idempotency::Meaning;
-use tower_idempotency::{IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Release};
+use tower_idempotency::{IdempotencyLayer, Keep, MemoryStore, OnInterrupted, Release};
 
-/// Returns how often the handler runs when a request is sent twice that it answers with `status`.
+/// Returns the number of the handler's runs for two tries of a request that it answers with `status`.
 async fn runs_of_two_tries(layer: IdempotencyLayer<MemoryStore>, status: u16) -> usize {
     let status = StatusCode::from_u16(status).unwrap();
     let lab = Lab::new(layer, move |n| async move { (status, n.to_string()) });
@@ -28,7 +28,7 @@ async fn runs_of_two_tries(layer: IdempotencyLayer<MemoryStore>, status: u16) ->
     lab.effects()
 }
 
-// Row: handler answers → what it means is decided in one place: the handler's mark (`Keep`, `Release`, `Unknown`), else
+// Row: handler answers → what it means is decided in one place: the handler's mark (`Keep`, `Release`, `Unsure`), else
 // `classify`. By default 408, 502 and 504 are unknown, all else is final; under `Rerun` 401, 403, 408, 429 and 5xx are
 // not started.
 
@@ -74,60 +74,6 @@ async fn what_a_closure_has_no_opinion_on_is_left_to_the_policy_s_default() {
 }
 
 #[tokio::test]
-async fn an_answer_marked_release_frees_the_key() {
-    for layer in [layer(), rerun()] {
-        let lab = Lab::new(layer, |n| async move { (Release, n.to_string()) });
-        for run in ["1", "2"] {
-            let answer = lab.post("k", "a").await;
-            assert_eq!((answer.text(), answer.is_replay()), (run, false));
-        }
-        assert_eq!(lab.post("k", "another request").await.text(), "3", "the key is free for any request");
-    }
-}
-
-#[tokio::test]
-async fn an_answer_marked_keep_is_recorded() {
-    let all_free = |_: &Parts, _: Option<&HeaderMap>| Meaning::NotStarted;
-    for layer in [layer().classify(all_free), rerun()] {
-        let lab = Lab::new(layer, |n| async move { (StatusCode::SERVICE_UNAVAILABLE, Keep, n.to_string()) });
-        for replayed in [false, true] {
-            let answer = lab.post("k", "a").await;
-            assert_eq!((answer.status.as_u16(), answer.text(), answer.is_replay()), (503, "1", replayed));
-        }
-    }
-}
-
-// … An error that means *not started* (load shed) can be classified as such; `poll_ready` errors come before any claim.
-
-#[tokio::test]
-async fn load_that_was_shed_frees_the_key() {
-    let (gate, handler) = {
-        let gate = Gate::default();
-        (gate.clone(), gate)
-    };
-    let store = MemoryStore::new();
-    let service = ServiceBuilder::new()
-        .layer(IdempotencyLayer::new(store.clone()).classify(Shedding))
-        .load_shed()
-        .concurrency_limit(1)
-        .service_fn(move |_: Request<Body>| {
-            let gate = handler.clone();
-            async move {
-                gate.pass().await;
-                Ok::<_, BoxError>("done".into_response())
-            }
-        });
-    let first = tokio::spawn(service.clone().oneshot(post("first", "a")));
-    gate.arrival().await;
-    let error = service.clone().oneshot(post("k", "a")).await.unwrap_err();
-    assert!(error.is::<Overloaded>());
-    assert_eq!(store.len(), 1, "the shed request's key is free");
-    gate.open();
-    assert_eq!(Answer::of(first.await.unwrap().unwrap()).await.text(), "done");
-    assert_eq!(Answer::of(service.oneshot(post("k", "a")).await.unwrap()).await.text(), "done");
-}
-
-#[tokio::test]
 async fn trap_49_what_a_layer_outside_refuses_is_not_recorded() {
     for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::UNAUTHORIZED] {
         let store = MemoryStore::new();
@@ -154,7 +100,7 @@ async fn trap_49_a_downstream_s_429_after_the_charge_is_recorded_and_never_run_a
     assert_eq!((retry.status.as_u16(), retry.header("retry-after")), (429, Some("3")));
     assert_eq!(retry, first);
 
-    // Under `Rerun` it is the handler that has to say so.
+    // Under `Rerun` the handler has to mark it.
     let rerun = layer().on_interrupted(OnInterrupted::Rerun);
     let lab = Lab::new(rerun, |_| async { (StatusCode::TOO_MANY_REQUESTS, Keep, "mail: too many") });
     assert_eq!(lab.two_tries().await[1].status, 429);
@@ -174,6 +120,8 @@ async fn trap_50_a_503_of_one_bad_minute_is_not_replayed_where_the_handler_says_
     assert!(lab.post("k", "a").await.is_replay());
     assert_eq!(lab.effects(), 2);
 }
+
+// … An error that means *not started* (load shed) can be classified as such; `poll_ready` errors come before any claim.
 
 #[tokio::test]
 async fn trap_78_load_that_was_shed_frees_the_key_where_it_is_classified() {
@@ -196,30 +144,6 @@ async fn trap_78_load_that_was_shed_frees_the_key_where_it_is_classified() {
     }
 }
 
-fn conflicts_are_free(parts: &Parts, _: Option<&HeaderMap>) -> Meaning {
-    if parts.status == StatusCode::CONFLICT { Meaning::NotStarted } else { Meaning::Final }
-}
-
-#[tokio::test]
-async fn on_in_flight_reject_and_classify_and_on_interrupted_take_effect() {
-    let (lab, gate) = Lab::gated(layer().on_in_flight(OnInFlight::Reject));
-    drop(lab.spawn(post("k", "a")));
-    gate.arrival().await;
-    assert_eq!(at_once(&mut Box::pin(lab.post("k", "a"))).expect("no waiting").problem(), "in-flight");
-
-    for (layer, status, runs) in [
-        (layer().classify(conflicts_are_free), StatusCode::CONFLICT, 2),
-        (layer().classify(conflicts_are_free), StatusCode::GONE, 1),
-        (layer().on_interrupted(OnInterrupted::Rerun), StatusCode::BAD_GATEWAY, 2),
-        (layer().on_interrupted(OnInterrupted::Refuse), StatusCode::BAD_GATEWAY, 1),
-    ] {
-        let lab = Lab::new(layer, move |_| async move { status });
-        lab.post("k", "a").await;
-        lab.post("k", "a").await;
-        assert_eq!(lab.effects(), runs, "{status}");
-    }
-}
-
 #[tokio::test]
 async fn classify_says_which_errors_free_the_key() {
     let fails = || service_fn(|_: Request<Body>| async { Err::<Response, _>(BoxError::from(Overloaded::new())) });
@@ -229,12 +153,4 @@ async fn classify_says_which_errors_free_the_key() {
         assert!(service.clone().oneshot(post("k", "a")).await.is_err());
         assert_eq!(service.oneshot(post("k", "a")).await.is_err(), free, "runs again, or is refused");
     }
-}
-
-#[tokio::test]
-async fn marks_stand_in_what_a_handler_returns() {
-    let release = (StatusCode::SERVICE_UNAVAILABLE, Release, [("x-a", "1")], "busy").into_response();
-    assert_eq!((release.status(), release.extensions().get()), (StatusCode::SERVICE_UNAVAILABLE, Some(&Release)));
-    let keep = (StatusCode::BAD_GATEWAY, Keep, "kept").into_response();
-    assert_eq!(keep.extensions().get(), Some(&Keep));
 }

@@ -1,4 +1,4 @@
-//! The same answer to every later request, and nothing said before it is durable (promises 2 and 3).
+//! The same answer to every later request, and no answer before it is durable (promises 2 and 3).
 
 mod classified;
 mod not_storable;

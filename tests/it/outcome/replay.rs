@@ -1,5 +1,5 @@
-//! The same answer: status, kept headers, body and trailers come back byte for byte, with a mark, and nothing that was
-//! the first's alone (promise 2).
+//! The same answer: status, kept headers, body and trailers come back byte for byte, with a mark, and without the parts
+//! that were the first answer's alone (promise 2).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::patch;
 use bytes::Bytes;
-use http::header::{HeaderName, LOCATION, SET_COOKIE};
+use http::header::{HeaderName, LOCATION, SET_COOKIE, TRAILER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Frame;
 use http_body_util::{Full, StreamBody};
@@ -40,7 +40,7 @@ async fn a_new_key_runs_and_its_retry_is_replayed() {
     assert_eq!((counts.runs, counts.replays, counts.live), (1, 3, 0));
 }
 
-/// What a server says, byte for byte, to requests sent to it one after the other, each on a connection of its own.
+/// The bytes of a server's answers to requests sent to it one after the other, each on a connection of its own.
 async fn wire(app: Router, requests: &[String]) -> Vec<String> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -97,6 +97,8 @@ async fn trap_43_cookies_and_challenges_are_for_the_first_alone() {
         ("set-cookie", "session=1"),
         ("www-authenticate", "Bearer"),
         ("proxy-authenticate", "Basic"),
+        ("clear-site-data", "\"cookies\""),
+        ("authentication-info", "nextnonce=1"),
         ("access-control-allow-origin", "https://one.example"),
     ];
     let lab = Lab::new(layer(), move |_| async move { (StatusCode::CREATED, meant_for_the_first, "done") });
@@ -111,9 +113,10 @@ async fn trap_44_what_belongs_to_one_message_is_not_replayed() {
     let of_one_message = [
         ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
         ("transfer-encoding", "chunked"),
-        ("connection", "x-hop, keep-alive"),
+        ("connection", "close, X-Hop, keep-alive"),
         ("x-hop", "1"),
         ("keep-alive", "timeout=5"),
+        ("trailer", "x-sum"),
         ("age", "7"),
         ("via", "1.1 proxy"),
         ("server-timing", "db;dur=53"),
@@ -209,13 +212,17 @@ async fn trap_47_trailers_go_over_http1_too_as_they_do_without_the_layer() {
     let app = Router::new().fallback(axum::routing::any(handler));
     let request = plain("POST").replace("connection: close", "te: trailers\r\nconnection: close, te");
     let bare = wire(app.clone(), std::slice::from_ref(&request)).await;
-    let tries = wire(app.layer(layer()), &[request.clone(), request]).await;
+    let requests = [request.clone(), request];
+    let tries = wire(app.clone().layer(layer()), &requests).await;
     for answer in [&bare[0], &tries[0], &tries[1]] {
         assert!(lines(answer, "content-length").is_empty(), "{answer}");
         assert_eq!(lines(answer, "trailer"), ["trailer: x-sum"], "{answer}");
         assert!(answer.ends_with("7\r\nmessage\r\n0\r\nx-sum: 42\r\n\r\n"), "{answer}");
     }
     assert_eq!(lines(&tries[1], "idempotent-replayed"), ["idempotent-replayed: true"]);
+    let without = layer().kept_headers(KeptHeaders::default().without([TRAILER]));
+    let tries = wire(app.layer(without), &requests).await;
+    assert!(lines(&tries[1], "trailer").is_empty(), "it was left out by name: {}", tries[1]);
 }
 
 #[tokio::test]
@@ -261,7 +268,7 @@ async fn trap_51_the_retry_of_a_successful_patch_is_not_told_precondition_failed
 
 #[tokio::test]
 async fn trap_52_a_replay_is_marked_and_nothing_else_is() {
-    // A handler that passes on what a service behind it answered: that one's replay, not ours.
+    // A handler that passes on the answer of a service behind it: the replay is that service's, not ours.
     let answer = |_| async { Response::builder().header("idempotent-replayed", "true").body(Body::empty()).unwrap() };
     let lab = Lab::counting(layer());
     assert_eq!(lab.post("k", "a").await.header("idempotent-replayed"), None);
@@ -283,7 +290,7 @@ async fn replay_header_name_is_what_marks_a_replay() {
     assert_eq!((retry.header("x-replayed"), retry.header("idempotent-replayed")), (Some("true"), None));
 }
 
-// Which tokens are recorded, and how they are left out, is in docs/security.md.
+// docs/running/security.md lists the tokens that are recorded, and the way to leave them out.
 #[tokio::test]
 async fn a_token_in_an_answer_is_recorded_unless_its_header_is_left_out_by_name() {
     const TOKENS: [HeaderName; 2] = [HeaderName::from_static("x-auth-token"), HeaderName::from_static("refresh-token")];
@@ -300,14 +307,13 @@ async fn a_token_in_an_answer_is_recorded_unless_its_header_is_left_out_by_name(
 
 #[tokio::test]
 async fn kept_headers_says_what_is_replayed() {
-    let kept = KeptHeaders::default().with([SET_COOKIE]).without([LOCATION]);
-    let lab =
-        Lab::new(layer().kept_headers(kept), |_| async { [("set-cookie", "a=b"), ("location", "/1"), ("x-a", "1")] });
-    let first = lab.post("k", "a").await;
-    assert_eq!((first.header("set-cookie"), first.header("location")), (Some("a=b"), Some("/1")));
-    let retry = lab.post("k", "a").await;
-    assert_eq!(
-        (retry.header("set-cookie"), retry.header("location"), retry.header("x-a")),
-        (Some("a=b"), None, Some("1"))
-    );
+    let hop = HeaderName::from_static("x-hop");
+    let kept = KeptHeaders::default().with([SET_COOKIE, hop]).without([LOCATION]);
+    let headers = [("set-cookie", "a=b"), ("location", "/1"), ("x-a", "1"), ("connection", "x-hop"), ("x-hop", "1")];
+    let [first, retry] = Lab::new(layer().kept_headers(kept), move |_| async move { headers }).two_tries().await;
+    for (name, value) in headers {
+        assert_eq!(first.header(name), Some(value));
+        let is_kept = ["set-cookie", "x-a"].contains(&name);
+        assert_eq!(retry.header(name), Some(value).filter(|_| is_kept), "hop-by-hop is never replayed: {name}");
+    }
 }

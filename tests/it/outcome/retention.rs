@@ -40,8 +40,6 @@ async fn trap_02_retention_starts_when_the_run_completes() {
     retention_from_completion(IdempotencyLayer::new(store), &clock).await;
 }
 
-/// A store in which the run of `k` was interrupted.
-
 #[tokio::test]
 async fn trap_05_a_record_that_expires_before_the_claim_is_claimed_and_runs_once() {
     let clock = clock();
@@ -117,19 +115,6 @@ async fn trap_75_a_wall_clock_that_jumps_neither_expires_nor_prolongs_a_record()
     let clock = ManualClock::new(NOON);
     let (_directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
     jumps(IdempotencyLayer::new(store), &clock).await;
-}
-
-#[tokio::test]
-async fn retention_ends_and_the_key_is_new() {
-    let clock = ManualClock::new(Timestamp::from_millis(1));
-    let store = MemoryStore::builder().clock(clock.clone()).build();
-    let lab = Lab::counting(IdempotencyLayer::new(store).retention(DAY));
-    lab.post("k", "a").await;
-    clock.advance(DAY - SECOND);
-    assert!(lab.post("k", "a").await.is_replay());
-    lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
-    clock.advance(SECOND);
-    assert_eq!(lab.post("k", "b").await.text(), "effect 2");
 }
 
 #[tokio::test]

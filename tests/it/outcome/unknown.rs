@@ -16,21 +16,19 @@ use http_body_util::{BodyExt as _, Full};
 use testkit::Gate;
 use testkit::lab::asked::{Asked, asking, found};
 use testkit::lab::steps::Steps as _;
-use testkit::lab::{Lab, frames, keyed, layer, on_disk, post, rerun, settle};
+use testkit::lab::{Lab, Shedding, frames, keyed, layer, on_disk, post, rerun, settle};
 use testkit::log::Log;
 use tower_idempotency::Meaning;
 use tower_idempotency::engine::{EffectError, Resolved};
 use tower_idempotency::internals::{Records as _, Resolution};
 use tower_idempotency::store::{InterruptedRun, Page, Store};
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{
-    Fingerprint, IdempotencyLayer, Keep, MemoryStore, Once, RecordId, Release, SledStore, Unknown,
-};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Keep, MemoryStore, Once, RecordId, Release, SledStore, Unsure};
 use tracing::Level;
 
 /// The card network did not answer.
 fn timed_out() -> Response {
-    (StatusCode::BAD_REQUEST, Unknown, "the card network did not answer").into_response()
+    (StatusCode::BAD_REQUEST, Unsure, "the card network did not answer").into_response()
 }
 
 #[tokio::test]
@@ -87,28 +85,30 @@ async fn the_mark_wins_over_the_status_and_over_classify_and_the_safest_of_sever
     for meaning in [Meaning::Final, Meaning::NotStarted, Meaning::Unknown] {
         assert_eq!(runs(all(meaning), || (StatusCode::GATEWAY_TIMEOUT, Keep).into_response()).await, (1, 0));
         assert_eq!(runs(all(meaning), || (StatusCode::OK, Release).into_response()).await, (2, 0));
-        assert_eq!(runs(all(meaning), || (StatusCode::OK, Unknown).into_response()).await, (1, 1));
-        assert_eq!(runs(all(meaning), || (Release, Unknown, Keep, "all").into_response()).await, (1, 1));
+        assert_eq!(runs(all(meaning), || (StatusCode::OK, Unsure).into_response()).await, (1, 1));
+        assert_eq!(runs(all(meaning), || (Release, Unsure, Keep, "all").into_response()).await, (1, 1));
         assert_eq!(runs(all(meaning), || (Release, Keep, "both").into_response()).await, (1, 0));
     }
-    // Under rerun an unknown answer is released, as a panic is; a kept one is not.
-    assert_eq!(runs(rerun(), || (StatusCode::OK, Unknown).into_response()).await, (2, 0));
+    // Under `Rerun` an unknown answer is released, as a panic is; a kept one is not.
+    assert_eq!(runs(rerun(), || (StatusCode::OK, Unsure).into_response()).await, (2, 0));
     assert_eq!(runs(rerun(), || (StatusCode::BAD_GATEWAY, Keep).into_response()).await, (1, 0));
+    assert_eq!(runs(rerun(), || (StatusCode::OK, Release).into_response()).await, (2, 0));
+    // A classifier of errors leaves answers to the policy.
+    assert_eq!(runs(rerun().classify(Shedding), || StatusCode::SERVICE_UNAVAILABLE.into_response()).await, (2, 0));
 }
 
 #[tokio::test]
 async fn a_mark_alone_is_an_answer() {
-    for (answer, status) in
-        [(Release.into_response(), 503), (Keep.into_response(), 200), (Unknown.into_response(), 504)]
+    for (answer, status) in [(Release.into_response(), 503), (Keep.into_response(), 200), (Unsure.into_response(), 504)]
     {
         assert_eq!(answer.status().as_u16(), status);
     }
-    let lab = Lab::new(layer(), |_| async { Err::<&str, _>(Unknown) });
+    let lab = Lab::new(layer(), |_| async { Err::<&str, _>(Unsure) });
     assert_eq!(lab.post("k", "a").await.status, 504);
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
 }
 
-/// An answer as a gRPC server gives it: the status in the trailers, or in the head where there is nothing else.
+/// An answer as a gRPC server gives it: the status in the trailers, or in the head if there is nothing else.
 fn grpc(code: &'static str, in_head: bool) -> Response {
     let mut answer = Response::builder().header("content-type", "application/grpc");
     if in_head {
@@ -130,6 +130,15 @@ async fn grpc_s_statuses_are_read_from_the_trailers_or_the_head() {
             let retry = lab.post("k", "a").await;
             assert_eq!((retry.problem() == "outcome-unknown", retry.is_replay()), (is_unknown, !is_unknown), "{code}");
         }
+    }
+    for (head, trailer, is_unknown) in [("0", "2", true), ("2", "0", false)] {
+        let lab = Lab::new(layer(), move |_| async move { ([("grpc-status", head)], grpc(trailer, false)) });
+        lab.post("k", "a").await;
+        assert_eq!(
+            lab.post("k", "a").await.problem() == "outcome-unknown",
+            is_unknown,
+            "the one in the trailers counts"
+        );
     }
 }
 
@@ -158,6 +167,23 @@ async fn an_answer_that_is_shorter_than_it_declares_is_unknown() {
         });
         assert_eq!(lab.post("k", "a").await.text(), "half");
         assert_eq!(lab.post("k", "a").await.problem() == "outcome-unknown", is_unknown);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_cut_is_recorded_if_its_handler_says_so_and_consumed_if_its_end_was_not_seen() {
+    for header in [("content-length", "8"), ("content-type", "application/grpc+proto")] {
+        for (layer, mark, problem) in [
+            (layer(), None, "outcome-unknown"),
+            (layer(), Some(Keep), ""),
+            (layer().max_response_body(3), None, "not-replayable"),
+        ] {
+            let mark = mark.map(axum::Extension);
+            let lab = Lab::new(layer, move |_| async move { (mark, [header], "charged") });
+            assert_eq!(lab.post("k", "a").await.text(), "charged");
+            let retry = lab.post("k", "a").await;
+            assert_eq!((retry.problem().as_str(), retry.is_replay()), (problem, mark.is_some()), "{header:?}");
+        }
     }
 }
 
@@ -208,7 +234,7 @@ async fn an_answer_whose_body_breaks_is_unknown_unless_its_handler_said_otherwis
             let length = body.size_hint().exact();
             (parts.status, length, body.collect().await.map(|body| body.to_bytes()).ok())
         };
-        // HTTP/1.1 would announce a length, and what was read before the failure would look whole.
+        // HTTP/1.1 would announce a length, and the part before the failure would look whole.
         assert_eq!(send().await, (StatusCode::OK, None, None), "the client sees the failure");
         let (_, _, body) = send().await;
         assert_eq!(body.is_some_and(|body| String::from_utf8_lossy(&body).contains(problem)), !problem.is_empty());
@@ -278,7 +304,7 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
     assert_eq!(settled.iter().map(|(record, _)| *record).collect::<Vec<_>>(), bad, "in their order");
     assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Resolved::Settled))));
     assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 201);
-    // What is settled already, or can't be recorded, is said of each.
+    // Each operation gets its own result: it is settled already, or can't be recorded.
     let late = layer.interrupted(Page::first(1).answered_with(StatusCode::GATEWAY_TIMEOUT)).await.unwrap()[0];
     let long = http::Response::new(Bytes::from(vec![0; 2 << 20]));
     let decisions = [(bad[0], Resolution::Forget), (late, Resolution::Outcome(long))];
@@ -290,7 +316,7 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
 async fn many_messages_are_settled_at_once() {
     let once = Once::new(MemoryStore::new());
     for number in 0..100_u8 {
-        let effect = |_| async { Err::<Bytes, _>(EffectError::Unknown("the queue's broker did not answer")) };
+        let effect = |_| async { Err::<Bytes, _>(EffectError::MaybeStarted("the queue's broker did not answer")) };
         once.run(RecordId::from_bytes([number; 32]), Fingerprint::of(b"m"), effect).await.unwrap_err();
     }
     let listed = once.interrupted(1_000).await.unwrap();

@@ -1,5 +1,5 @@
-//! What a dead process left is settled without its clients: each operation once, so many at a time, and nothing is lost
-//! while the process shuts down.
+//! The operations that a dead process left are settled without its clients: each one once, a limited number at a time,
+//! and none is lost while the process shuts down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
 
 const ONE_OF_EACH: [&str; 3] = ["found", "to-run-again", "unknown"];
 
-/// Knows of each operation what its key says.
+/// A verdict for each operation by its key.
 fn by_key(run: InterruptedRun) -> Verdict {
     let verdicts = [found("charged"), Reconciled::RunAgain, Reconciled::StillUnknown];
     let key = ONE_OF_EACH.iter().position(|key| id(key) == run.id).expect("one of these");
@@ -126,7 +126,7 @@ async fn a_retry_of_what_is_asked_about_without_a_client_shares_the_question() {
     }
 }
 
-/// Forty operations that were interrupted, and a layer whose questions about them wait at a gate.
+/// Forty interrupted operations, and a layer whose questions about them wait at a gate.
 async fn forty() -> (IdempotencyLayer<TestStore>, Gate, Asked) {
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
     for number in 0..40 {
@@ -135,7 +135,7 @@ async fn forty() -> (IdempotencyLayer<TestStore>, Gate, Asked) {
     (asking(store, asked.says_behind(&gate, [found("charged")])), gate, asked)
 }
 
-/// The same, while all of them are asked about: as many questions wait as may at a time.
+/// The same, while all of them are asked about: the greatest possible number of questions waits.
 async fn forty_asked() -> (IdempotencyLayer<TestStore>, Gate, Asked, JoinHandle<Reconciliation>) {
     let (layer, gate, asked) = forty().await;
     let sweep = tokio::spawn({

@@ -84,7 +84,7 @@ async fn trap_74_retries_that_race_for_the_question_ask_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trap_74_a_verdict_after_its_time_out_counts_for_nothing() {
+async fn trap_74_a_verdict_after_its_timeout_counts_for_nothing() {
     for verdict in [found("too late"), Reconciled::RunAgain] {
         let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
         leave_interrupted(&store, "k").await;
@@ -129,7 +129,7 @@ async fn trap_74_a_verdict_changes_nothing_once_another_process_has_asked() {
         let lab = Lab::counting(asking(store.clone(), asked.says_behind(&gate, [verdict])));
         let retry = lab.spawn(post("k", "a"));
         gate.arrival().await;
-        // What another process does that takes this one for dead.
+        // Another process that takes this one for dead does this.
         let newer = store.inquire(id("k"), asked.questions()[0].fence).await.unwrap();
         gate.open();
         retry.await.unwrap().assert_refusal(409, "outcome-unknown", true, None);

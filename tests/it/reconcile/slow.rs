@@ -1,4 +1,4 @@
-//! An application that takes its time to say what became of an operation.
+//! An application that takes its time to answer for an operation.
 
 use http::Response;
 use http_body_util::Full;
@@ -9,12 +9,12 @@ use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 
-// A seeded fault: the run has what the question left of the time for its claim, which is nothing.
+// A seeded fault: the question uses up the run's time for its claim.
 #[tokio::test(start_paused = true)]
 async fn after_a_long_question_the_store_has_its_whole_time_to_answer_the_claim() {
     let store = TestStore::new();
     leave_interrupted(&store, "k").await;
-    // Longer than a store may take, and less than a reconciler may.
+    // This takes longer than a store may, and less than a reconciler may.
     let thinks = Reconciler::new(|_: InterruptedRun| async {
         tokio::time::sleep(SECOND * 6).await;
         Reconciled::<Response<Full<bytes::Bytes>>>::RunAgain

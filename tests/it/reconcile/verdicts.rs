@@ -27,7 +27,7 @@ use tower_idempotency::{
 
 // "Here is the outcome."
 
-/// An answer with all that a replay has to give back, and a cookie that it must not.
+/// An answer with all the parts that a replay has to return, and a cookie that it must not return.
 pub(super) fn receipt() -> Response<Bytes> {
     let body: Vec<u8> = (0..10_000_u32).map(|n| n.to_le_bytes()[0] ^ 0xa5).collect();
     let receipt = Response::builder().status(201).header("x-part", "1").header("location", "/charges/17");
@@ -93,7 +93,7 @@ async fn an_outcome_that_was_found_is_kept_as_the_layers_options_say_whatever_th
 
 pub(super) type Log = Arc<Mutex<Vec<RunContext>>>;
 
-/// Delivers a message under the id `k`: its effect is logged, and ends as `end` says.
+/// Delivers a message under the id `k`: its effect is logged, and `end` decides how it ends.
 pub(super) async fn deliver<St: Store>(
     once: &Once<St>,
     log: &Log,
@@ -109,8 +109,8 @@ pub(super) async fn deliver<St: Store>(
 
 /// Delivers it for the first time; its end is unknown.
 pub(super) async fn deliver_first<St: Store>(store: St, log: &Log) {
-    let cut = deliver(&Once::new(store), log, Err(EffectError::Unknown("no answer"))).await;
-    assert!(matches!(cut, Err(OnceError::Effect(EffectError::Unknown("no answer")))), "{cut:?}");
+    let cut = deliver(&Once::new(store), log, Err(EffectError::MaybeStarted("no answer"))).await;
+    assert!(matches!(cut, Err(OnceError::Effect(EffectError::MaybeStarted("no answer")))), "{cut:?}");
 }
 
 pub(super) fn once<St: Store>(store: St, reconciler: Reconciler) -> Once<St> {
@@ -249,7 +249,7 @@ async fn a_question_about_a_run_that_ran_again_names_that_attempt() {
     deliver_first(store.clone(), &log).await;
     clock.advance(HOUR);
     let once = once(store, asked.says([Reconciled::RunAgain, Reconciled::StillUnknown]));
-    deliver(&once, &log, Err(EffectError::Unknown("no answer"))).await.unwrap_err();
+    deliver(&once, &log, Err(EffectError::MaybeStarted("no answer"))).await.unwrap_err();
     deliver(&once, &log, Ok("sent")).await.unwrap_err();
     let [first, second] = asked.questions()[..] else { panic!("two questions") };
     assert_eq!((first.attempt, first.began), (1, NOON));
@@ -279,7 +279,7 @@ async fn questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_i
     assert_eq!(asked.times(), 23);
 }
 
-// Who is asked about.
+// The operations that the application is asked about.
 
 // Runs under this policy: as under `Refuse`.
 
@@ -359,7 +359,7 @@ async fn an_operator_may_settle_what_the_application_does_not_know() {
     let print = charge_print(&id("k")).with_credentials().finish();
     assert!(matches!(once.run(id("k"), print, effect).await, Err(OnceError::OutcomeUnknown)));
     let listed = once.interrupted(9).await.unwrap()[0];
-    // Listed before the question: to be listed again.
+    // It was listed before the question, so it has to be listed again.
     assert_eq!(once.resolve(stale.id, stale.fence, outcome(b"stale")).await.unwrap(), Resolved::Stale);
     assert_eq!(once.resolve(listed.id, listed.fence, outcome(b"it was sent")).await.unwrap(), Resolved::Settled);
     assert_eq!(once.run(id("k"), print, effect).await.unwrap().bytes, "it was sent");

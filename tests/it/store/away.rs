@@ -2,17 +2,17 @@
 
 use testkit::lab::asked::leave_interrupted_under;
 use testkit::lab::time::HOUR;
-use testkit::lab::{Lab, effect, frames, id, no_run_is_left, post, settle};
+use testkit::lab::{Lab, effect, frames, no_run_is_left, post};
 use tower_idempotency::Resolution;
 use tower_idempotency::engine::Resolved;
-use tower_idempotency::internals::{ClaimPolicy, Records as _};
+use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
 // Row: store away, poisoned or timed out at the claim → 503 `store-unavailable` + `Retry-After`.
 
 #[tokio::test]
-async fn a_store_that_is_away_is_a_refusal_and_nothing_runs() {
+async fn trap_56_a_store_that_is_away_refuses_before_the_handler() {
     let store = TestStore::new();
     let (lab, layer) = Lab::with_layer(&store);
     store.fail_next(StoreCall::Claim);
@@ -26,7 +26,7 @@ async fn a_store_that_is_away_is_a_refusal_and_nothing_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_times_out_is_refused_and_undone_when_the_store_is_back() {
+async fn trap_68_a_claim_that_takes_too_long_is_given_back() {
     for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
         let store = TestStore::new();
         let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy);
@@ -146,22 +146,6 @@ async fn a_look_up_that_fails_is_made_good_by_the_claim() {
     }
 }
 
-#[tokio::test]
-async fn taking_over_a_run_that_was_interrupted_survives_faults_of_the_store() {
-    let store = TestStore::new();
-    leave_interrupted_under(ClaimPolicy::Rerun, &store, "k").await;
-    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun));
-    store.fail_next(StoreCall::Reclaim);
-    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!(lab.effects(), 0);
-    store.lose_answer(StoreCall::Reclaim);
-    lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!(lab.effects(), 0);
-    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    assert!(lab.post("k", "a").await.is_replay());
-    assert_eq!(lab.effects(), 1);
-}
-
 #[tokio::test(start_paused = true)]
 async fn taking_over_that_timed_out_leaves_the_earlier_outcome_unknown() {
     let store = TestStore::new();
@@ -172,40 +156,9 @@ async fn taking_over_that_timed_out_leaves_the_earlier_outcome_unknown() {
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     stall.release();
     no_run_is_left(&rerun).await;
-    // What the first run did is as unknown as before.
+    // The first run's effect is as unknown as before.
     assert_eq!(rerun.interrupted(9).await.unwrap().len(), 1);
     let refuse = lab.behind(IdempotencyLayer::new(store), effect);
     refuse.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     assert_eq!(lab.effects(), 0);
-}
-
-#[tokio::test]
-async fn trap_56_a_store_that_is_away_refuses_before_the_handler() {
-    let store = TestStore::new();
-    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    store.fail_next(StoreCall::Claim);
-    let refused = lab.post("k", "a").await;
-    assert_eq!(refused.refusal(), (503, "store-unavailable".to_owned()));
-    assert_eq!(refused.headers["retry-after"], "1");
-    assert_eq!(refused.json()["retry_with_same_key"], true);
-    assert_eq!(lab.effects(), 0);
-    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    store.crash();
-    assert_eq!(lab.post("new", "a").await.refusal(), (503, "store-unavailable".to_owned()));
-    assert_eq!(lab.effects(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn trap_68_a_claim_that_takes_too_long_is_given_back() {
-    let store = TestStore::new();
-    let layer = IdempotencyLayer::new(store.clone());
-    let lab = Lab::counting(layer.clone());
-    let stall = store.hold_answers(StoreCall::Claim);
-    assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
-    assert_eq!(lab.post("k", "a").await.refusal(), (503, "store-unavailable".to_owned()));
-    stall.release();
-    settle().await;
-    assert_eq!((layer.counts().live, lab.effects()), (0, 0));
-    assert!(store.load(id("k")).await.unwrap().is_none(), "the claim that came late was released");
-    assert_eq!((lab.post("k", "a").await.text(), lab.effects()), ("effect 1", 1));
 }

@@ -7,7 +7,7 @@ use tower_idempotency::{AnyStore, IdempotencyLayer};
 
 const SECRET: &str = "s3cr3t";
 
-/// Runs `key` once on a store that is opened for it. Says whether it was answered from a record.
+/// Runs `key` once on a store that is opened for it. Returns whether it was answered from a record.
 async fn is_replayed(url: &str, key: &str) -> bool {
     let store = AnyStore::connect(url).await.unwrap();
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));

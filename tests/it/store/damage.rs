@@ -1,5 +1,4 @@
-//! What was damaged on disk is refused, counted and hides nothing else: no bytes are an answer that are not those of a
-//! record.
+//! Damaged records on disk are refused and counted, and hide no other record. Only the bytes of a record are an answer.
 
 use testkit::lab::{Lab, id, on_disk, tree};
 use tower_idempotency::{IdempotencyLayer, SledStore};
@@ -7,7 +6,7 @@ use tower_idempotency::{IdempotencyLayer, SledStore};
 const SMALL: usize = 10;
 const LARGE: usize = 10_000;
 
-/// Records an outcome under `k` and one under `other`, damages what is stored, and posts again.
+/// Records an outcome under `k` and one under `other`, damages the store, and posts again.
 async fn damaged_is_refused(length: usize, damage: impl Fn(&sled::Tree)) {
     for fail_open in [false, true] {
         // No cache, so that the disk answers.

@@ -1,5 +1,5 @@
-//! A damaged disk, a directory that was restored in part, and a volume that is not mounted: a store that has forgotten
-//! keys says so before it takes the first request.
+//! A damaged disk, a directory that was restored in part, and a volume that is not mounted: a store that has lost keys
+//! reports that before it takes the first request.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ async fn recorded() -> (tempfile::TempDir, PathBuf) {
     (directory, path)
 }
 
-/// Flips a bit in the middle of what is written in the database.
+/// Flips a bit in the middle of the database's written part.
 fn flip_in_the_middle(path: &Path) -> u64 {
     let file = path.join("db");
     let mut bytes = fs::read(&file).unwrap();
@@ -108,7 +108,7 @@ async fn a_directory_that_was_restored_without_its_lock_file_is_not_called_someb
     let message = error.to_string();
     assert!(message.contains(LOCK) && message.contains("restore the whole directory"), "{message}");
     assert!(!path.join(LOCK).exists(), "nothing is changed");
-    // As the error says.
+    // This is the remedy that the error names.
     fs::write(path.join(LOCK), "complete\n").unwrap();
     let store = SledStore::open(&path).unwrap();
     assert!(store.load(id("k0")).await.unwrap().is_some());

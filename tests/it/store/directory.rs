@@ -1,4 +1,4 @@
-//! The directory of a `SledStore`: whose it is, and who may have it open.
+//! The directory of a `SledStore`: its owner, and the processes that may have it open.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ async fn open_within_waits_for_another_to_let_the_directory_go_and_no_longer_tha
     store.close().await.unwrap();
     let store = tokio::task::spawn_blocking(|| waiting.join().unwrap()).await.unwrap();
     assert_eq!(store.len(), 1);
-    // What is wrong otherwise is said at once.
+    // Other errors are returned at once.
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("not ours"), b"x").unwrap();
     let error = SledStore::open_within(other.path(), Duration::from_secs(60)).unwrap_err();

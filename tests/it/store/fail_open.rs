@@ -7,7 +7,7 @@ use testkit::Gate;
 use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, effect, gated, post, settle};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, Release};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, Release};
 
 // … with `fail_open` and no slot or remembered outcome for the key: runs unprotected, counted, logged.
 
@@ -31,7 +31,7 @@ async fn fail_open_runs_unprotected_while_the_store_is_away() {
     assert_eq!(restarted.post("k", "a").await.text(), "effect 2", "a retry is a second effect, as documented");
 }
 
-// A seeded fault: what ran unprotected is not recorded.
+// A seeded fault: the outcome of an unprotected run is not recorded.
 #[tokio::test(start_paused = true)]
 async fn what_fail_open_has_run_is_recorded_once_the_store_works_again() {
     let store = TestStore::new();
@@ -111,33 +111,6 @@ async fn a_run_that_fail_open_let_go_ahead_under_a_claim_of_which_nobody_learned
 }
 
 #[tokio::test]
-async fn fail_open_never_runs_beside_a_run_that_is_under_way() {
-    let store = TestStore::new();
-    let layer = IdempotencyLayer::new(store.clone()).fail_open(true).on_in_flight(OnInFlight::Reject);
-    let (lab, gate) = Lab::gated(layer.clone());
-    let first = lab.spawn(post("k", "a"));
-    gate.arrival().await;
-    store.crash();
-    lab.post("k", "a").await.assert_refusal(409, "in-flight", true, Some("1"));
-    gate.open();
-    assert_eq!(first.await.unwrap().text(), "effect 1");
-    assert_eq!((lab.effects(), layer.counts().unprotected), (1, 0));
-}
-
-#[tokio::test]
-async fn fail_open_never_runs_what_this_process_remembers() {
-    let store = TestStore::new();
-    let (lab, gate) = Lab::gated(IdempotencyLayer::new(store.clone()).fail_open(true));
-    let first = lab.spawn(post("k", "a"));
-    gate.arrival().await;
-    store.crash();
-    gate.open();
-    assert_eq!(first.await.unwrap().text(), "effect 1");
-    let retry = lab.post("k", "a").await;
-    assert_eq!((retry.text(), retry.is_replay(), lab.effects()), ("effect 1", true, 1));
-}
-
-#[tokio::test]
 async fn fail_open_starts_nothing_once_the_process_is_shutting_down() {
     let store = TestStore::new();
     let (lab, layer) = open(&store);
@@ -166,18 +139,6 @@ async fn trap_70_fail_open_opens_nothing_for_a_key_with_a_run_under_way() {
     assert_eq!((lab.effects(), layer.counts().unprotected), (1, 0));
     assert_eq!(lab.post("new", "a").await.text(), "effect 2", "of a new key nothing is known");
     assert_eq!(layer.counts().unprotected, 1);
-}
-
-#[tokio::test]
-async fn fail_open_runs_without_a_store_and_counts_it() {
-    for (open, status, effects) in [(true, 200, 1), (false, 503, 0)] {
-        let store = TestStore::new();
-        store.fail_next(StoreCall::Claim);
-        let layer = IdempotencyLayer::new(store).fail_open(open);
-        let lab = Lab::counting(layer.clone());
-        assert_eq!(lab.post("k", "a").await.status, status);
-        assert_eq!((lab.effects(), layer.counts().unprotected), (effects, effects as u64));
-    }
 }
 
 // A seeded fault: `fail_open` does not look whether the process shuts down.

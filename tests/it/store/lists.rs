@@ -1,4 +1,4 @@
-//! Entries of a `SledStore` that list many records, and what it keeps in memory of which records there are.
+//! Entries of a `SledStore` that list many records, and its memory of the records that exist.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ async fn a_list_whose_time_is_over_is_swept_in_slices_and_nothing_else_with_it()
     assert!(matches!(store.claim(wish(&names[0])).await.unwrap(), Claimed::Fresh(_)), "its key is free");
 }
 
-/// Promise 7: in doubt, nothing is said to be absent. What is listed twice must not hide that something is lost.
+/// Promise 7: in doubt, no record counts as absent. A record that is listed twice must not hide that another is lost.
 #[tokio::test]
 async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again() {
     type Damage = fn(&sled::Tree, sled::IVec, &[u8]);

@@ -1,5 +1,5 @@
-//! sled's snapshot is gone, by a power cut during an opening or deleted by hand: nothing is lost, or the opening says
-//! so.
+//! sled's snapshot is gone, by a power cut during an opening or deleted by hand: nothing is lost, or the opening
+//! reports it.
 
 use std::fs;
 use std::path::Path;
@@ -32,7 +32,7 @@ impl Place {
         fs::read(self.path().join("db")).unwrap()
     }
 
-    /// Which of the segments begin with a header.
+    /// For each of the segments, whether it begins with a header.
     fn headers(&self) -> Vec<bool> {
         self.bytes().chunks(SEGMENT).map(|segment| segment.iter().take(20).any(|byte| *byte != 0)).collect()
     }
@@ -49,10 +49,10 @@ async fn record(store: &SledStore, name: &str, outcome: &'static str) {
     store.complete(done(held, outcome, DAY)).await.unwrap();
 }
 
-/// A store of which a record is left, in the last of its segments; the one before has been overwritten. And the log as
-/// it was before that.
+/// A store that has one record left, in the last of its segments; the segment before it has been overwritten. Also
+/// returns the log from before that.
 async fn emptied() -> (Place, Vec<u8>) {
-    // Which of its pages sled moves, and when, is its own affair.
+    // sled decides which of its pages it moves, and when.
     for _ in 0..5 {
         if let Some(emptied) = try_to_empty().await {
             return emptied;
@@ -64,7 +64,7 @@ async fn emptied() -> (Place, Vec<u8>) {
 async fn try_to_empty() -> Option<(Place, Vec<u8>)> {
     let place = Place::new();
     let store = place.open().unwrap();
-    // What is written in the place of something else leaves nothing in the segment that it stood in.
+    // A value that replaces another one leaves no bytes in the old one's segment.
     let mut number = 0_u8;
     while place.headers().len() < 2 {
         number = number.wrapping_add(1);
@@ -73,8 +73,8 @@ async fn try_to_empty() -> Option<(Place, Vec<u8>)> {
     write(&store, b"").await;
     record(&store, "kept", "an answer").await;
     store.close().await.unwrap();
-    // sled's own thread moves what is left of a segment bit by bit, and an opening overwrites what was left. Only an
-    // opening shows how far it has come.
+    // sled's own thread moves the rest of a segment bit by bit, and an opening overwrites the moved part. Only an
+    // opening shows the progress.
     for number in 0..100 {
         let before = place.bytes();
         let store = place.open().unwrap();
@@ -88,7 +88,7 @@ async fn try_to_empty() -> Option<(Place, Vec<u8>)> {
     None
 }
 
-/// Writes, in a tree of the application's own.
+/// Writes into a tree of the application's own.
 async fn write(store: &SledStore, bytes: &[u8]) {
     store.db().unwrap().open_tree("own").unwrap().insert("key", bytes).unwrap();
     store.sync().await.unwrap();

@@ -1,9 +1,8 @@
-//! What stores promise, what is answered while they fail, and what the one on disk keeps across restarts and damage
-//! (promises 3, 5 and 7).
+//! The promises of stores, the answers while they fail, and the records that the store on disk keeps across restarts
+//! and damage (promises 3, 5 and 7).
 
 mod away;
 mod connect;
-mod contract;
 mod damage;
 mod damaged_disk;
 mod directory;

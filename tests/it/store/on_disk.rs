@@ -1,4 +1,4 @@
-//! What `SledStore` promises beyond the contract: restarts, one owner, durability's small print.
+//! The promises of `SledStore` beyond the contract: restarts, one owner, the details of durability.
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,13 +30,13 @@ impl Place {
         SledStore::open(&self.path).unwrap()
     }
 
-    /// The database past the store, which is closed.
+    /// The database itself, without the store, which is closed.
     pub(super) fn database(&self) -> sled::Db {
         // The settings of a new database belong to the format.
         sled::Config::new().path(&self.path).segment_size(8 * 1024 * 1024).open().unwrap()
     }
 
-    /// Writes to the store's tree past the store.
+    /// Writes to the store's tree without the store.
     pub(super) fn plant(&self, entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
         let db = self.database();
         let tree = db.open_tree("tower-idempotency").unwrap();
@@ -281,17 +281,18 @@ async fn trap_75_a_clock_that_was_set_back_across_a_restart_does_not_turn_time_b
     let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
     run(&store, "k", Bytes::from("x")).await;
     clock.advance(DAY / 2);
-    run(&store, "later", Bytes::from("x")).await;
+    let last = run(&store, "later", Bytes::from("x")).await;
     store.close().await.unwrap();
     let clock = ManualClock::new(Timestamp::from_millis(86_400_000));
     let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
     clock.advance(DAY / 2);
     assert_eq!(store.load(wish("k").id).await.unwrap(), None, "a day has passed by the store's clock");
     assert!(store.load(wish("later").id).await.unwrap().is_some());
+    assert!(claim(&store, "k").await.fence > last.fence, "fences come from a counter");
 }
 
-// Seeded fault: it begins by the store's time, which never goes back. A charge of the operation, which is then found,
-// looks as if it had been made before the operation began.
+// Seeded fault: it begins by the store's time, which never goes back. Then a charge of the operation seems to be from
+// before the operation began.
 #[tokio::test]
 async fn trap_112_after_the_clock_was_days_ahead_an_operation_does_not_begin_in_the_future() {
     for opened_anew in [false, true] {

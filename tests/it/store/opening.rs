@@ -1,5 +1,5 @@
-//! A power cut during the very first opening leaves a directory that can be opened; a store that was complete once is
-//! never begun anew.
+//! A power cut during the very first opening leaves a directory that can be opened. A store that was complete once is
+//! never created again.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ async fn a_first_opening_that_a_power_cut_interrupted_begins_anew_and_deletes_no
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     for attempt in 0..2 {
-        // Twice: what was set aside before is not in the way.
+        // Twice: files that were set aside before do no harm.
         torn_settings(&path);
         fs::write(path.join(LOCK), []).unwrap();
         // A first opening makes it at its end.

@@ -1,4 +1,4 @@
-//! A sweep deletes a slice of what is past its time with all that belongs to it, and nothing else.
+//! A sweep deletes a slice of the records that are past their time, with all their parts, and nothing else.
 
 use std::time::Duration;
 

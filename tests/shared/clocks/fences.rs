@@ -1,4 +1,4 @@
-//! Fences and expiries, by clocks that are wrong.
+//! Fences and expiries under wrong clocks.
 
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use tokio::time::sleep;
@@ -20,7 +20,7 @@ async fn fences_grow_though_a_process_that_is_hours_ahead_has_asked() {
     for store in &world.stores {
         store.close().await.unwrap();
     }
-    // The third process deletes what is past its expiry by the right time.
+    // The third process deletes rows that are past their expiry by the right time.
     let third = open(&world.here.another_process(), &world.database.another_process()).await;
     sleep(MINUTE * 120).await;
     let again = third.claim(wish("k")).await.unwrap();

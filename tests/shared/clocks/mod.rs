@@ -1,4 +1,4 @@
-//! Clocks that are wrong: the database's, and those of the processes.
+//! Wrong clocks: the database's, and those of the processes.
 
 mod fences;
 mod runs;
@@ -51,7 +51,7 @@ impl World {
         run
     }
 
-    /// Until when the row of the operation is kept.
+    /// The time until which the row of the operation is kept.
     pub(super) fn expires(&self) -> Timestamp {
         self.here.database().rows("").iter().find(|row| row.id == id("k")).expect("it has a row").expires
     }

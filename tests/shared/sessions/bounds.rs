@@ -1,4 +1,4 @@
-//! The bound of a run, where its process lives.
+//! The bound of a run whose process lives.
 
 use std::time::Duration;
 
@@ -43,21 +43,21 @@ async fn a_run_whose_claim_is_lost_when_it_is_found_to_be_over_keeps_the_policy_
     let [(here, one), _] = two().await;
     let wish = wish("k");
     let wish = Wish { fingerprint: charge_print(&wish.id).with_credentials().finish(), ..wish };
-    // No slot stands for it.
+    // It has no slot.
     assert!(matches!(one.claim(wish).await.unwrap(), Claimed::Fresh(_)));
     let effects = Effects::default();
     let puts = here.hold(Call::Put);
     let retry = effects.server(&one, OnInterrupted::Rerun).spawn(post("k", "a"));
-    puts.until_held(1).await;
+    puts.wait_until_held(1).await;
     puts.release_one();
-    puts.until_held(1).await;
+    puts.wait_until_held(1).await;
     here.database().delete("", id("k"));
     puts.release();
     retry.await.unwrap().assert_refusal(409, "outcome-unknown", false, None);
     assert_eq!(effects.count(), 0);
 }
 
-/// A run ends, and its client is answered, while the database is away for so long.
+/// A run ends, and its client is answered, while the database is away for this time.
 async fn an_outage_after_the_effect(outage: Duration, max_run: Duration) -> usize {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
@@ -69,7 +69,7 @@ async fn an_outage_after_the_effect(outage: Duration, max_run: Duration) -> usiz
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 1", "the client has its answer");
     tokio::time::sleep(outage).await;
-    // Its owner is not the first to come back.
+    // Its owner is not the first process that comes back.
     let slow = here.hold(Call::Put);
     here.database().start();
     let mut slow = Some(slow);
@@ -155,7 +155,7 @@ async fn trap_117_none_of_a_hundred_keys_runs_again_after_an_outage_of_a_hundred
     }
 }
 
-/// Seeded fault: a session never says that a bound is over.
+/// Seeded fault: a session never states that a bound is over.
 #[tokio::test(start_paused = true)]
 async fn a_claim_without_a_run_is_interrupted_after_its_bound_though_its_process_lives() {
     let [(_, one), (_, other)] = two().await;
@@ -170,7 +170,7 @@ async fn a_claim_without_a_run_is_interrupted_after_its_bound_though_its_process
     assert_eq!(interrupted.iter().map(|run| run.id).collect::<Vec<_>>(), [id("k")]);
 }
 
-// Seeded fault: a run is forgotten by the store whose row something else has locked while its end is recorded.
+// Seeded fault: the store forgets a run whose row is locked while its end is recorded.
 #[tokio::test(start_paused = true)]
 async fn what_ended_while_its_row_was_locked_beyond_its_bound_does_not_run_again_where_its_process_lives() {
     let [(here, one), (_, other)] = two().await;
@@ -230,8 +230,8 @@ async fn a_run_without_a_slot_whose_end_is_on_its_way_beyond_its_bound_is_not_in
     assert!(other.load(id("k")).await.unwrap().is_some_and(|record| record.state.is_done()));
 }
 
-/// The task that claims stalls, and those of its store do not: the session says that bounds are over, and does
-/// not know of the claim.
+/// The task that claims stalls, and the tasks of its store do not: the session states that bounds are over, and does
+/// not know the claim.
 // Seeded fault: the answer to a claim is taken however long ago the bound was over.
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_answer_is_taken_after_its_bound_is_given_back() {
@@ -248,9 +248,9 @@ async fn a_claim_whose_answer_is_taken_after_its_bound_is_given_back() {
     assert!(matches!(other.claim(claim).await, Ok(Claimed::Fresh(_))), "it was given back");
 }
 
-/// The database answers before its standby has got what was written. A claim is sent twice, as its first answer was
-/// lost, and a failover loses the second copy, which was answered.
-// Seeded fault: what a session says rests on the bounds of its runs as they were answered.
+/// The database answers before its standby has the write. A claim is sent twice, as its first answer was lost, and a
+/// failover loses the second copy, which was answered.
+// Seeded fault: a session relies on the bounds of its runs as they were answered.
 #[tokio::test(start_paused = true)]
 async fn a_failover_that_loses_a_copy_of_a_claim_does_not_end_its_run_whose_process_lives() {
     let [(here, one), (_, other)] = two().await;

@@ -9,7 +9,7 @@ use testkit::lab::{Lab, id, post};
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
 use tower_idempotency::internals::{Records as _, Transition};
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Resolution, Unknown};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Resolution, Unsure};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryDatabase};
 
 use crate::world::{DEATH, Effects, LEASE, Store, builder, process, two};
@@ -35,7 +35,7 @@ async fn cut(policy: OnInterrupted) -> Cut {
 }
 
 impl Cut {
-    /// A server of the other process with a reconciler that says `RunAgain`.
+    /// A server of the other process with a reconciler that answers `RunAgain`.
     fn again(&self) -> Lab {
         let (layer, gate) = (IdempotencyLayer::new(self.other.clone()), Gate::default());
         gate.open();
@@ -87,7 +87,7 @@ async fn the_run_of_a_dead_process_that_may_run_again_is_taken_over_and_its_late
     assert_eq!(cut.effects.count(), 2);
 }
 
-// A seeded fault: a waiter gets what the record says when the lease ends, whatever the policy.
+// A seeded fault: a waiter gets the state of the record when the lease ends, whatever the policy.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_the_run_of_a_dead_process_is_told_to_come_again_if_it_runs_again_or_is_asked_about() {
     for runs_again in [true, false] {
@@ -309,7 +309,7 @@ async fn trap_113_under_rerun_a_run_that_has_freed_its_key_may_have_taken_effect
     let [(_, one), _] = two().await;
     let layer = IdempotencyLayer::new(one).on_interrupted(OnInterrupted::Rerun);
     let handler =
-        |context: IdempotencyContext| async move { (Unknown, format!("{} {:?}", context.attempt(), context.rerun())) };
+        |context: IdempotencyContext| async move { (Unsure, format!("{} {:?}", context.attempt(), context.rerun())) };
     let server = Lab::of(Router::new().fallback(any(handler)).layer(layer));
     for _ in 0..2 {
         assert_eq!(server.post("k", "a").await.text(), "1 Maybe");

@@ -1,4 +1,4 @@
-//! For how long a process believes that the others take it for alive.
+//! The time for which a process believes that the others take it for alive.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend};
 
 use crate::world::{LEASE, database, process};
 
-/// Looks, by turns, until when the process believes to have its lease, and since when its row has its token, for three
-/// leases: another process counts from then. Returns how often the row was written.
+/// Compares, again and again for three leases, the time until which the process believes to have its lease with the
+/// time since which its row has its token: another process counts from then. Returns how often the row was written.
 async fn watch(context: IdempotencyContext, backend: MemoryBackend) -> usize {
     let (begin, mut written, mut last, mut since) = (Instant::now(), 0, None, None);
     while begin.elapsed() < LEASE * 3 {
@@ -25,7 +25,7 @@ async fn watch(context: IdempotencyContext, backend: MemoryBackend) -> usize {
         if last.replace(session.token) != Some(session.token) {
             written += usize::from(since.replace(Instant::now()).is_some());
         }
-        // At the first look it is not known for how long the row has been as it is.
+        // At the first look the age of the row's token is not known.
         if let Some(since) = since.filter(|_| written > 0) {
             let believed = since.elapsed() + left;
             assert!(believed <= LEASE, "{believed:?} are believed from when another process sees the row change");
@@ -35,7 +35,7 @@ async fn watch(context: IdempotencyContext, backend: MemoryBackend) -> usize {
     written
 }
 
-/// Has a run watch while `disturb` does something to the calls of its process.
+/// Lets a run watch while `disturb` disturbs the calls of its process.
 async fn while_watched(disturb: impl AsyncFnOnce(&MemoryBackend)) -> usize {
     let backend = database();
     let store = process(&backend).await;
@@ -69,7 +69,7 @@ async fn trap_101_no_lease_is_believed_for_longer_than_the_renewal_that_was_carr
     // An answer that takes its time, and less than a call may take.
     let written = while_watched(async |backend| {
         let held = backend.hold_answers(Call::Put);
-        held.until_held(1).await;
+        held.wait_until_held(1).await;
         sleep(Duration::from_secs(1)).await;
         held.release();
     });

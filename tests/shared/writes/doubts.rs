@@ -9,25 +9,25 @@ use tower_idempotency::internals::{ClaimPolicy, Records as _, Reply, Transition}
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{Fingerprint, OnInterrupted, RecordId};
-use tower_idempotency_conformance::memory_backend::{Call, Odds, Replication};
+use tower_idempotency_conformance::memory_backend::{Call, FaultRates, Replication};
 
 use crate::world::{Effects, LEASE, two, until_over};
 
 /// No fault at all.
-const NONE: Odds =
-    Odds { refuse: 0, lose_call: 0, lose_answer: 0, late: 0, double: 0, deliver: 0, delay: Duration::ZERO };
+const NONE: FaultRates =
+    FaultRates { refuse: 0, lose_call: 0, lose_answer: 0, late: 0, double: 0, deliver: 0, delay: Duration::ZERO };
 
-// A seeded fault: what is put in the way of the claim is given up when the database refuses it once.
+// A seeded fault: the write that blocks the claim is given up when the database refuses it once.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_is_late_does_nothing_though_the_database_refused_what_is_put_in_its_way() {
     let [(here, one), (_, other)] = two().await;
     let effects = Effects::default();
-    here.fail_at_random(1, Odds { late: 1_000, ..NONE });
+    here.fail_at_random(1, FaultRates { late: 1_000, ..NONE });
     let claim = effects.server(&one, OnInterrupted::Refuse).spawn(post("k", "a"));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(here.late() > 0, "copies of the claim are on their way");
     // Over the end of the claim's patience.
-    here.fail_at_random(1, Odds { refuse: 1_000, ..NONE });
+    here.fail_at_random(1, FaultRates { refuse: 1_000, ..NONE });
     assert!(!claim.await.unwrap().status.is_success());
     tokio::time::sleep(Duration::from_secs(3)).await;
     here.fail_no_more();
@@ -75,7 +75,7 @@ async fn a_second_retry_is_not_told_either_what_may_not_be_durable() {
     let elsewhere = effects.server(&other, OnInterrupted::Refuse);
     let claim = there.hold(Call::Put);
     let first = elsewhere.spawn(post("k", "a"));
-    claim.until_held(1).await;
+    claim.wait_until_held(1).await;
     claim.release();
     // The barrier before the replay is held up.
     let barrier = there.hold(Call::Put);
@@ -127,7 +127,7 @@ async fn a_claim_that_a_failover_lost_while_it_was_ended_keeps_the_policy_under_
     let effects = Effects::default();
     let claims = here.hold_answers(Call::Put);
     let retry = effects.server(&one, OnInterrupted::Rerun).spawn(post("k", "a"));
-    claims.until_held(1).await;
+    claims.wait_until_held(1).await;
     // What is written next ends the first claim, of which no run is left.
     here.database().fail_over();
     here.database().replication(Replication::InStep);
@@ -136,7 +136,7 @@ async fn a_claim_that_a_failover_lost_while_it_was_ended_keeps_the_policy_under_
     assert_eq!(effects.count(), 0);
 }
 
-// A seeded fault: it is answered with what becomes of the first one.
+// A seeded fault: it is answered with the result of the first one.
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_told_while_another_one_is_under_way_has_an_answer_of_its_own() {
     let [(here, one), _] = two().await;
@@ -145,9 +145,9 @@ async fn an_end_that_is_told_while_another_one_is_under_way_has_an_answer_of_its
     let store = one.clone();
     let outcome = testkit::lab::done(claimed, "outcome", LEASE);
     let completing = tokio::spawn(async move { store.complete(outcome).await });
-    held.until_held(1).await;
+    held.wait_until_held(1).await;
     let releasing = tokio::spawn(async move { one.release(id("k"), claimed.fence).await });
-    held.until_held(2).await;
+    held.wait_until_held(2).await;
     held.release();
     assert_eq!(completing.await.unwrap().unwrap(), Reply::Taken);
     assert_eq!(releasing.await.unwrap().unwrap(), Reply::Refused);

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::store::shared::{GRACE, Kind};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
-use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Odds};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, FaultRates, MemoryBackend};
 
 use crate::world::{Effects, LEASE, two};
 
@@ -23,7 +23,7 @@ async fn a_claim_or_an_outcome_whose_answer_is_lost_is_known_for_its_own_when_it
         [Fault::LoseCall; 2],
         [Fault::Late; 2],
         [Fault::Late, Fault::LoseAnswer],
-        // A copy that is refused says nothing of the first one.
+        // A copy that is refused shows nothing about the first one.
         [Fault::LoseAnswer, Fault::Refuse],
         [Fault::Late, Fault::Refuse],
     ];
@@ -111,7 +111,7 @@ async fn a_claim_that_is_answered_too_late_runs_nothing_and_is_given_back() {
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
 }
 
-/// What was written of a key.
+/// The kinds of the rows that were written for a key.
 fn written(backend: &MemoryBackend, key: &str) -> Vec<Kind> {
     let written = backend.database().written();
     written.into_iter().filter(|write| write.id == id(key)).map(|write| write.kind).collect()
@@ -120,20 +120,24 @@ fn written(backend: &MemoryBackend, key: &str) -> Vec<Kind> {
 // A seeded fault: a claim whose answer was lost is sent again, and granted, after its request was refused.
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_answer_is_lost_is_not_granted_after_its_requester_was_told_no() {
-    for odds in [Odds { lose_call: 1_000, ..NONE }, Odds { late: 1_000, ..NONE }, Odds { lose_answer: 1_000, ..NONE }] {
+    for rates in [
+        FaultRates { lose_call: 1_000, ..NONE },
+        FaultRates { late: 1_000, ..NONE },
+        FaultRates { lose_answer: 1_000, ..NONE },
+    ] {
         let [(here, one), (_, other)] = two().await;
         let effects = Effects::default();
-        here.fail_at_random(1, odds);
+        here.fail_at_random(1, rates);
         let refused = effects.server(&one, OnInterrupted::Refuse).post("k", "a").await;
-        assert_eq!(refused.problem(), "store-unavailable", "{odds:?}");
+        assert_eq!(refused.problem(), "store-unavailable", "{rates:?}");
         tokio::time::sleep(Duration::from_secs(5)).await;
         here.fail_no_more();
         tokio::time::sleep(Duration::from_secs(5)).await;
         here.deliver_late();
-        let is_done = odds.lose_answer > 0;
-        assert_eq!(written(&here, "k").contains(&Kind::Running), is_done, "{odds:?}: {:?}", written(&here, "k"));
-        assert_eq!(written(&here, "k").last(), Some(&Kind::Released), "{odds:?}: {:?}", written(&here, "k"));
-        assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1", "{odds:?}");
+        let is_done = rates.lose_answer > 0;
+        assert_eq!(written(&here, "k").contains(&Kind::Running), is_done, "{rates:?}: {:?}", written(&here, "k"));
+        assert_eq!(written(&here, "k").last(), Some(&Kind::Released), "{rates:?}: {:?}", written(&here, "k"));
+        assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1", "{rates:?}");
     }
 }
 
@@ -147,13 +151,13 @@ async fn an_operation_is_not_taken_over_after_the_requester_was_told_no() {
     let effects = Effects::default();
     let held = there.hold(Call::Put);
     let retry = effects.server(&other, OnInterrupted::Rerun).spawn(post("k", "a"));
-    held.until_held(1).await;
+    held.wait_until_held(1).await;
     // The claim gets the record; the next write is the takeover.
     there.fail_next(Call::Put, Fault::Late);
     assert!(held.release_one());
     settle().await;
     assert_eq!(there.late(), 1);
-    there.fail_at_random(1, Odds { lose_call: 1_000, ..NONE });
+    there.fail_at_random(1, FaultRates { lose_call: 1_000, ..NONE });
     drop(held);
     assert!(matches!(retry.await.unwrap().problem().as_str(), "overloaded" | "store-unavailable"));
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -180,7 +184,7 @@ async fn a_claim_that_is_granted_too_late_is_given_back_when_the_database_takes_
     let held = here.hold_answers(Call::Put);
     let refused = effects.server(&one, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!(refused.problem(), "store-unavailable");
-    here.fail_at_random(1, Odds { refuse: 1_000, ..NONE });
+    here.fail_at_random(1, FaultRates { refuse: 1_000, ..NONE });
     held.release();
     tokio::time::sleep(Duration::from_secs(5)).await;
     here.fail_no_more();
@@ -231,8 +235,8 @@ async fn a_duplicate_that_waits_elsewhere_is_given_an_outcome_that_is_not_kept()
 const SHORT: Duration = Duration::from_secs(1);
 
 /// No fault at all.
-const NONE: Odds =
-    Odds { refuse: 0, lose_call: 0, lose_answer: 0, late: 0, double: 0, deliver: 0, delay: Duration::ZERO };
+const NONE: FaultRates =
+    FaultRates { refuse: 0, lose_call: 0, lose_answer: 0, late: 0, double: 0, deliver: 0, delay: Duration::ZERO };
 
 /// Sends requests of a few keys from two processes whose calls suffer faults at random, and checks the answers.
 async fn storm(seed: u64, policy: OnInterrupted) -> usize {
@@ -240,8 +244,8 @@ async fn storm(seed: u64, policy: OnInterrupted) -> usize {
     const ROUNDS: usize = 12;
     let processes = two().await;
     for (number, (backend, _)) in processes.iter().enumerate() {
-        let odds = Odds { delay: Duration::from_millis(20), ..Odds::default() };
-        backend.fail_at_random(seed * 2 + number as u64, odds);
+        let rates = FaultRates { delay: Duration::from_millis(20), ..FaultRates::default() };
+        backend.fail_at_random(seed * 2 + number as u64, rates);
     }
     let effects: [Effects; KEYS] = std::array::from_fn(|_| Effects::default());
     let gate = Gate::default();

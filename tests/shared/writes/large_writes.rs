@@ -1,4 +1,4 @@
-//! Large writes: how many go at once, and what becomes of those whose answers are lost.
+//! Large writes: the number under way at once, and the writes whose answers are lost.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::world::{LEASE, Store, two};
 
 const MIB: usize = 1024 * 1024;
 
-/// A server whose handlers answer with so many bytes, once the gate lets them.
+/// A server whose handlers answer with `size` bytes, once the gate lets them.
 fn gated(store: &Store, size: usize, gate: &Gate) -> Lab {
     let (gate, layer) = (gate.clone(), IdempotencyLayer::new(store.clone()).max_response_body(4 * MIB));
     Lab::new(layer, move |_| {
@@ -27,7 +27,7 @@ fn gated(store: &Store, size: usize, gate: &Gate) -> Lab {
     })
 }
 
-// A seeded fault: as many go at once as there are calls.
+// A seeded fault: the number under way at once is the number of calls.
 #[tokio::test(start_paused = true)]
 async fn large_writes_that_are_under_way_at_once_have_four_mebibytes_at_most() {
     for (size, at_once) in [(MIB, 3), (MIB * 3 / 2, 2), (MIB * 5 / 2, 1)] {
@@ -87,7 +87,7 @@ async fn a_large_write_whose_answer_is_lost_is_not_sent_again() {
     let before = sent(&here);
     let held = here.hold(Call::Put);
     let answer = large.spawn(post("k", "a"));
-    held.until_held(1).await;
+    held.wait_until_held(1).await;
     // The claim; the next put has the outcome.
     here.fail_next(Call::Put, Fault::LoseAnswer);
     held.release();
@@ -96,21 +96,21 @@ async fn a_large_write_whose_answer_is_lost_is_not_sent_again() {
     assert!(answering(&other, MIB).post("k", "a").await.is_replay());
 }
 
-// Seeded fault: a copy that never arrived counts as done.
+// Seeded fault: a copy that does not arrive counts as done.
 #[tokio::test(start_paused = true)]
 async fn a_large_write_that_never_arrived_is_sent_again() {
     let [(here, one), (_, other)] = two().await;
     let large = answering(&one, MIB);
     let held = here.hold(Call::Put);
     let answer = large.spawn(post("k", "a"));
-    held.until_held(1).await;
+    held.wait_until_held(1).await;
     here.fail_next(Call::Put, Fault::LoseCall);
     held.release();
     assert_eq!(answer.await.unwrap().body.len(), MIB);
     assert!(answering(&other, MIB).post("k", "a").await.is_replay());
 }
 
-// "A resend recognised without a write." Seeded faults: what is seen counts as durable; a barrier of another server
+// "A resend recognised without a write." Seeded faults: a visible row counts as durable; a barrier of another server
 // counts.
 #[tokio::test(start_paused = true)]
 async fn a_large_write_that_a_restart_has_made_visible_counts_only_when_it_is_durable() {
@@ -118,7 +118,7 @@ async fn a_large_write_that_a_restart_has_made_visible_counts_only_when_it_is_du
     let large = answering(&one, MIB);
     let held = here.hold_answers(Call::Put);
     let answer = large.spawn(post("k", "a"));
-    held.until_held(1).await;
+    held.wait_until_held(1).await;
     // The claim is durable. The outcome is written, and its standby never gets it.
     here.database().replication(Replication::Awaited);
     held.release();
@@ -128,7 +128,7 @@ async fn a_large_write_that_a_restart_has_made_visible_counts_only_when_it_is_du
         backend.database().rows("").iter().any(|row| row.id == id("k") && row.kind == Kind::Completed)
     };
     assert!(is_visible(&here));
-    // Long enough for the store to ask how its row stands.
+    // This is long enough for the store to ask for the state of its row.
     sleep(Duration::from_secs(4)).await;
     assert!(!answer.is_finished(), "nothing is durable yet");
     here.database().fail_over();
@@ -147,16 +147,16 @@ async fn a_large_write_that_a_failover_has_lost_is_written_again_though_it_was_s
     let large = answering(&one, MIB);
     let held = here.hold_answers(Call::Put);
     let answer = large.spawn(post("k", "a"));
-    held.until_held(1).await;
+    held.wait_until_held(1).await;
     here.database().replication(Replication::Awaited);
     held.release();
     settle().await;
     let held = here.hold(Call::Put);
     here.database().restart();
-    // The question how its row stands is answered; the write after it is held up.
-    held.until_held(1).await;
+    // The question for the state of its row is answered; the write after it is held up.
+    held.wait_until_held(1).await;
     assert!(held.release_one());
-    held.until_held(1).await;
+    held.wait_until_held(1).await;
     here.database().fail_over();
     here.database().replication(Replication::InStep);
     held.release();

@@ -1,4 +1,4 @@
-//! Claims that are answered when this process does not have the lease any more under which it has sent them.
+//! Claims that are answered after the end of the lease under which this process sent them.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn session(backend: &MemoryBackend) -> Row {
     sessions.remove(0)
 }
 
-/// What was written of the key `k`.
+/// The kinds of the rows that were written for the key `k`.
 fn written(backend: &MemoryBackend) -> Vec<Kind> {
     let written = backend.database().written();
     written.into_iter().filter(|write| write.id == id("k")).map(|write| write.kind).collect()
@@ -69,7 +69,7 @@ async fn a_claim_that_is_done_under_a_session_that_was_marked_dead_runs_nothing_
     settle().await;
     let before = session(&backend);
     let dead = Row { kind: Kind::Released, token: Token([7; 16]), until: None, ..before.clone() };
-    backend.database().plant("", dead);
+    backend.database().insert_raw("", dead);
     tokio::time::sleep(LEASE).await;
     assert_ne!(session(&backend).id, before.id, "it goes on under another session");
     locked.release();

@@ -1,6 +1,5 @@
-//! Writes on their way: together, large, late, doubled and lost.
+//! Writes on their way: large, late, doubled and lost.
 
-mod batches;
 mod doubts;
 mod faults;
 mod large_writes;

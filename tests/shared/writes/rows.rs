@@ -1,4 +1,4 @@
-//! What the store makes of rows that it can't read, and of what a database does not take.
+//! Rows that the store can't read, and writes that a database does not take.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tower_idempotency_conformance::memory_backend::MemoryBackend;
 
 use crate::world::{DEATH, Effects, LEASE, two};
 
-/// Writes over the row of `id` what `change` makes of it.
+/// Overwrites the row of `id` after `change` has changed it.
 async fn overwrite(backend: &MemoryBackend, id: RecordId, change: impl FnOnce(&mut Write)) {
     let row = row(backend, id).expect("there is a row");
     let mut write = Write {
@@ -83,10 +83,11 @@ async fn a_damaged_row_of_a_dead_process_is_listed_and_settled_by_its_columns() 
     tokio::time::sleep(DEATH).await;
     let operator = IdempotencyLayer::new(other.clone());
     let listed = operator.interrupted(9).await.unwrap()[0];
+    assert_eq!(listed.derived_key("charge"), None, "none is made up");
     let told = Resolution::Outcome(http::Response::new("told".into()));
     operator.resolve(listed.id, listed.fence, told).await.map(|_| ()).unwrap();
     assert!(operator.interrupted(9).await.unwrap().is_empty());
-    // The record no longer says what the request was.
+    // The record no longer shows the request.
     let refused = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((refused.problem().as_str(), effects.count()), ("not-verifiable", 1));
     run.abort();
@@ -99,7 +100,7 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
         let [(here, one), (_, other)] = two().await;
         let effects = Effects::default();
         let unknown =
-            Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Unknown, "perhaps") });
+            Lab::new(IdempotencyLayer::new(one.clone()), |_| async { (tower_idempotency::Unsure, "perhaps") });
         assert_eq!(unknown.post("before", "a").await.text(), "perhaps");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
@@ -125,7 +126,7 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
         let resolution = if forgets { Resolution::Forget } else { told };
         assert_eq!(operator.resolve(run.id, run.fence, resolution).await.unwrap(), Resolved::Settled);
         assert_eq!(listed().await, [id("before"), id("after")]);
-        // The record no longer says what the request was.
+        // The record no longer shows the request.
         let expected = if forgets { "effect 2" } else { "not-verifiable" };
         let retry = server.post("k", "a").await;
         assert_eq!(if forgets { retry.text().to_owned() } else { retry.problem() }, expected);
@@ -157,16 +158,6 @@ async fn what_a_later_release_has_written_is_not_listed_however_short_it_is() {
     tokio::time::sleep(LEASE).await;
     assert!(IdempotencyLayer::new(other).interrupted(9).await.unwrap().is_empty());
     run.abort();
-}
-
-#[tokio::test(start_paused = true)]
-async fn two_services_in_one_database_never_meet() {
-    let backend = crate::world::database();
-    let effects = Effects::default();
-    for (namespace, run) in [("", "effect 1"), ("other", "effect 2")] {
-        let store = crate::world::process(&backend.namespace(namespace)).await;
-        assert_eq!(effects.server(&store, OnInterrupted::Refuse).post("k", "a").await.text(), run);
-    }
 }
 
 // A seeded fault: a locked row is not waited for.

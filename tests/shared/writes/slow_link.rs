@@ -25,12 +25,12 @@ fn bytes_per_second(megabits: u64) -> u64 {
     megabits * 1_000_000 / 8
 }
 
-/// How long the link takes for so many bytes.
+/// The time that the link takes for this number of bytes.
 fn takes(bytes: usize, megabits: u64) -> Duration {
     Duration::from_secs_f64(bytes as f64 / bytes_per_second(megabits) as f64)
 }
 
-/// A server whose handlers answer with so many bytes.
+/// A server whose handlers answer with this number of bytes.
 pub(crate) fn answering(store: &Store, size: usize) -> Lab {
     let layer = IdempotencyLayer::new(store.clone()).max_response_body(16 * MIB);
     Lab::new(layer, move |_| async move { vec![b'x'; size] })
@@ -135,7 +135,7 @@ async fn a_large_answer_that_comes_when_nobody_waits_for_it_is_replayed_to_the_n
     assert_eq!(there.counts().gets, gets, "it is not read again");
 }
 
-// Seeded fault: that it could not be read is kept as well.
+// Seeded fault: the failure of the read is kept as well.
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_was_lost_on_its_way_after_its_requester_had_gone_is_read_again_for_the_next_retry() {
     let [(_, one), (there, other)] = two().await;
@@ -143,14 +143,14 @@ async fn a_large_answer_that_was_lost_on_its_way_after_its_requester_had_gone_is
     assert_eq!(answering(&one, 4 * MIB).post("k", "a").await.status, 200);
     let held = there.hold(Call::Get);
     assert_eq!(elsewhere.post("k", "a").await.status, 503);
-    held.until_held(1).await;
-    held.lose();
+    held.wait_until_held(1).await;
+    held.drop_held();
     settle().await;
     held.release();
     assert!(elsewhere.post("k", "a").await.is_replay());
 }
 
-// Seeded fault: where the row is another one than the one that was kept, the kept one is read once more.
+// Seeded fault: if the row differs from the one that was kept, the kept one is read once more.
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_has_come_and_was_put_back_after_a_failover_is_replayed() {
     let [(here, one), (there, other)] = two().await;
@@ -159,7 +159,7 @@ async fn a_large_answer_that_has_come_and_was_put_back_after_a_failover_is_repla
     assert_eq!(answering(&one, 256 * KIB).post("k", "a").await.status, 200);
     let held = there.hold(Call::Get);
     assert_eq!(elsewhere.post("k", "a").await.status, 503);
-    held.until_held(1).await;
+    held.wait_until_held(1).await;
     held.release();
     settle().await;
     here.database().fail_over();
@@ -169,28 +169,28 @@ async fn a_large_answer_that_has_come_and_was_put_back_after_a_failover_is_repla
     assert!(replay.is_replay(), "{replay:.200?}");
 }
 
-// Seeded faults: what was read counts as shown by the server that answered the claim; its bytes count as those of the
-// row that the claim met.
+// Seeded faults: the row that was read counts as shown by the server that answered the claim; its bytes count as those
+// of the row that the claim met.
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_was_read_from_another_server_than_answered_the_claim_is_told_when_that_is_durable() {
     let [(_, one), (there, other)] = two().await;
     assert_eq!(answering(&one, 64 * KIB).post("k", "a").await.status, 200);
     let read = there.hold(Call::Get);
     let retry = answering(&other, 64 * KIB).spawn(post("k", "a"));
-    read.until_held(1).await;
+    read.wait_until_held(1).await;
     let database = there.database();
     database.restart();
     let row = database.rows("").into_iter().find(|row| row.id == id("k")).expect("it has a row");
-    database.plant("", Row { token: Token([7; 16]), ..row });
+    database.insert_raw("", Row { token: Token([7; 16]), ..row });
     let barrier = there.hold(Call::Put);
     read.release();
-    barrier.until_held(1).await;
+    barrier.wait_until_held(1).await;
     assert!(!retry.is_finished(), "a write is under way behind which it may be told");
     barrier.release();
     assert!(retry.await.unwrap().is_replay());
 }
 
-// Seeded fault: what is kept is told though the row has changed.
+// Seeded fault: the kept answer is given though the row has changed.
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_has_come_is_not_told_after_its_retention() {
     let [(_, one), (there, other)] = two().await;

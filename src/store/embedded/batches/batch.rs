@@ -20,13 +20,16 @@ use crate::store::embedded::layout::writes::Writes;
 use crate::store::embedded::read;
 use crate::store::embedded::state::{PANICKED, StoreState};
 
+/// The result of a transition, and the outcome that it recorded.
 type Taken = (Applied<Stored>, Option<Bytes>);
+/// Sends an answer, once it is known whether the batch is durable.
 type Acknowledge<'a> = Box<dyn FnOnce(Result<(), StoreError>) + 'a>;
 
 /// Commands that are decided but not written yet.
 pub(crate) struct Batch<'a, E: StorageEngine> {
     pub(crate) shared: &'a StoreState<E>,
     pub(crate) engine: &'a E,
+    /// The store's time at the beginning. All commands of the batch judge and count expiries by it.
     pub(crate) now: Timestamp,
     /// The time of the beginning, for what begins in this batch.
     pub(crate) began: Timestamp,
@@ -37,21 +40,23 @@ pub(crate) struct Batch<'a, E: StorageEngine> {
     pub(crate) sums: Sums,
     /// The number of the last step that was written.
     pub(crate) number: u64,
-    // The listing entries that were erased.
+    // The listing entries that were erased, so that none is erased, or subtracted from the sum, twice.
     pub(crate) erased: HashSet<Vec<u8>, RandomState>,
-    // Whether something was written before the end and has to be made durable; or why that write failed.
+    // `true` if something was written before the end and has to be made durable; or why that write failed.
     pub(crate) early: Result<bool, String>,
     // The bytes that were written since the last sync.
     pub(crate) unsynced: usize,
-    /// The number of records that were listed as expiring, and the number of chunks that were written.
+    /// The number of records that were listed as expiring, and the number of chunks that were written. The writer
+    /// sweeps the more along with this batch, so that sweeping keeps up with writing.
     pub(crate) listed: usize,
     pub(crate) chunks: usize,
     /// The sweeps that were asked for. They come last; see
     /// [`sweep_asked`](crate::store::embedded::writer::sweep_asked).
     pub(crate) sweeps: Vec<(usize, ReplyTo<usize>)>,
-    // What memory learns once the batch is durable: outcomes, and records that are gone.
+    // The changes of memory once the batch is durable: outcomes, and records that are gone.
     pub(crate) fresh: Vec<(RecordId, Record)>,
     pub(crate) gone: Vec<RecordId>,
+    // They are called in this order at the end, also if the write has failed.
     answers: Vec<Acknowledge<'a>>,
 }
 
@@ -111,6 +116,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         let Submitted { id, transition, reply, .. } = step;
         let (applied, outcome) = match checked.and_then(|()| self.take(id, transition)) {
             Ok(taken) => taken,
+            // Nothing was decided, so there is nothing to wait for.
             Err(error) => return drop(reply.send(Err(error))),
         };
         let shared = self.shared;
@@ -118,6 +124,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             let Applied { reply, record } = applied;
             let record = record.map(|record| match outcome {
                 Some(outcome) => record.form(|_| Ok(outcome)),
+                // If there is an outcome, an earlier command recorded it. It is read back, once the batch is written.
                 None => read::whole(engine, id, &record),
             });
             let record = record.transpose().map_err(|error| shared.read_failed(error, id))?;
@@ -146,10 +153,11 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
 
     /// Returns the record as this batch leaves it so far, past its expiry or not.
     pub(crate) fn current(&self, id: RecordId) -> Result<Option<Record<Stored>>, ReadError> {
+        // In this order, because each may be newer than the next: this batch, the runs under way, the engine.
         if let Some(record) = self.overlay.get(&id) {
             return Ok(record.clone());
         }
-        if let Some(running) = self.shared.runs().get(&id) {
+        if let Some(running) = self.shared.runs.lock().get(&id) {
             return Ok(Some(running.clone()));
         }
         if self.shared.present.may_have(&id) { read::head(self.engine, id) } else { Ok(None) }
@@ -164,6 +172,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     pub(crate) fn answer<T: 'a>(&mut self, reply: ReplyTo<T>, answer: impl FnOnce(&E) -> Result<T, StoreError> + 'a) {
         let (engine, shared) = (self.engine, self.shared);
         self.answer_later(move |committed| {
+            // `answer` may read from the engine, which may panic.
             let answer = || shared.guarded(|| answer(engine));
             drop(reply.send(committed.and_then(|()| answer())));
         });
@@ -186,6 +195,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     pub(crate) fn commit(mut self) -> Result<(), String> {
         let written = catch_unwind(AssertUnwindSafe(|| self.write_all()));
         let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
+        // The totals of the last step. The counters of the store still have the values from before this batch.
         let totals = self.totals(Vec::new());
         let Self { shared, fresh, gone, answers, .. } = self;
         if result.is_ok() {
@@ -193,7 +203,8 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             shared.bytes.store(totals.bytes, Ordering::Relaxed);
             shared.numbers.store(totals.entries.sum, Ordering::Relaxed);
             shared.step.store(totals.step, Ordering::Relaxed);
-            shared.marker.is_durable(Mark { step: totals.step, time: Timestamp::from_millis(totals.seen) });
+            shared.marker.note_durable(Mark { step: totals.step, time: Timestamp::from_millis(totals.seen) });
+            // Memory learns of the batch before its answers are sent, so that a caller finds what it was answered.
             for (id, record) in fresh {
                 shared.cache.put(id, record);
             }

@@ -14,7 +14,8 @@ use crate::store::StoreError;
 use crate::store::embedded::layout::keys;
 use crate::store::embedded::layout::storage_engine::{StorageEngine, scan_keys};
 
-/// The bytes that a record adds to an entry that lists it.
+/// The bytes that a record adds to an entry that lists it: its id and fence. They count for the step at once, while
+/// `take_writes` makes the entry later.
 const LISTED_BYTES: usize = 40;
 
 /// The time for which the key of a damaged record is refused if the record does not say until when. It is as long as
@@ -28,6 +29,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             Some(Record { state: State::Running { .. }, fence, .. }) => {
                 self.take(id, Transition::Interrupt { fence, status: None, lost: None }).map(drop)
             }
+            // The run has ended, or its record is gone: its listing is outdated.
             _ => Ok(()),
         }
     }
@@ -35,7 +37,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     /// Lists when a record that cannot be read expires, if nothing else says so. Its key is refused until then.
     pub(crate) fn refuse_damaged(&mut self, id: RecordId, fence: Fence, error: &StoreError) {
         self.shared.report_damage(id, error, "refused for 30 days");
-        self.expire(id, fence, self.now.plus(DAMAGED_RETENTION));
+        self.list_expiry(id, fence, self.now.plus(DAMAGED_RETENTION));
     }
 
     /// Replaces a record by another one, or removes it. `outcome` has the bytes that the new one refers to.
@@ -56,9 +58,11 @@ impl<E: StorageEngine> Batch<'_, E> {
             self.step.writes.require_atomic();
         }
         if self.overlay.contains_key(&id) {
+            // An outcome that an earlier command of this batch recorded is replaced or removed.
             self.fresh.retain(|(earlier, _)| *earlier != id);
         }
         match (&old, &new) {
+            // Memory counts a record before it is written, and takes it out only once its deletion is durable.
             (None, Some(_)) => self.shared.present.insert(&id),
             (Some(_), None) => self.gone.push(id),
             _ => {}
@@ -71,7 +75,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         if let (Some(record), Some(expires)) =
             (&new, expires.filter(|_| expires != old.as_ref().and_then(|old| old.expires)))
         {
-            self.expire(id, record.fence, expires);
+            self.list_expiry(id, record.fence, expires);
         }
         match (&new, bytes) {
             (Some(record), Some(bytes)) => {
@@ -90,7 +94,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             State::Running { .. } => {
                 self.step.writes.count(LISTED_BYTES);
                 let entry = self.step.listings.claimed(&id, record.fence, || self.shared.next_number());
-                self.shared.runs().begin(id, record.clone(), entry);
+                self.shared.runs.lock().begin(id, record.clone(), entry);
             }
             State::Interrupted { .. } => {
                 let fence = record.fence.0.to_be_bytes().to_vec();
@@ -124,12 +128,14 @@ impl<E: StorageEngine> Batch<'_, E> {
 
     /// Ends a run. The entry that lists it is removed with the last of its runs.
     pub(crate) fn end_run(&mut self, id: &RecordId) {
-        let last = self.shared.runs().end(id);
+        let last = self.shared.runs.lock().end(id);
+        // `last` is empty while the entry lists other runs. An entry that is not written yet is only forgotten.
         if let Some(entry) = last.filter(|entry| !self.step.listings.forget(*entry)) {
             self.erase_entry(&keys::claimed(entry));
         }
     }
 
+    /// Adds the chunks of an outcome: to a transaction itself, or else to what is written ahead of the step.
     fn write_chunks(&mut self, id: RecordId, fence: Fence, length: u64, outcome: &Bytes) {
         let chunks = outcome.chunks(keys::CHUNK_BYTES).map(|chunk| outcome.slice_ref(chunk));
         self.chunks += chunks.len();
@@ -161,7 +167,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Lists a record as expiring at `expires`.
-    pub(crate) fn expire(&mut self, id: RecordId, fence: Fence, expires: Timestamp) {
+    pub(crate) fn list_expiry(&mut self, id: RecordId, fence: Fence, expires: Timestamp) {
         self.step.listings.expiring(expires, &id, fence);
         self.step.writes.count(LISTED_BYTES);
         self.listed += 1;
@@ -215,6 +221,7 @@ fn is_one_by_one(old: Option<&Record<Stored>>, new: Option<&Record<Stored>>) -> 
         Some(State::Completed { outcome: Stored::Inline(_), .. } | State::Consumed { .. }) => {
             matches!(was_there, None | Some(State::Running { .. }))
         }
+        // Interruptions, resolutions, releases and outcomes in chunks: their keys are recovered together or not at all.
         _ => false,
     }
 }

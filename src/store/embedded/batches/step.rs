@@ -11,22 +11,23 @@ use crate::record::Record;
 use crate::store::StoreError;
 use crate::store::embedded::layout::keys;
 use crate::store::embedded::layout::storage_engine::StorageEngine;
-use crate::store::embedded::layout::totals::{Entries, MOST_LEAVING, Totals};
-use crate::store::embedded::layout::writes::{MOST_IN_ORDER, Writes};
+use crate::store::embedded::layout::totals::{Entries, MAX_LEAVING, Totals};
+use crate::store::embedded::layout::writes::{MAX_IN_ORDER, Writes};
 use crate::store::embedded::state::READERS;
 
 /// The number of chunks of long outcomes that are written between two syncs: 128 KB.
 const CHUNKS_AT_ONCE: usize = 32;
 /// The most bytes that one command writes in addition to its chunks: a record with its outcome, and its listing.
-const MAX_VERB: usize = 8 * 1024;
+const MAX_COMMAND_BYTES: usize = 8 * 1024;
 
+/// The reason why a batch fails if the store was poisoned while it was decided.
 const READ_FAILED: &str = "a read failed meanwhile";
 
 impl<E: StorageEngine> Batch<'_, E> {
     /// Writes what was decided so far, if another command might not fit into the step. It is called between two
     /// commands. If it fails, the batch fails.
-    pub(crate) fn divide(&mut self) {
-        if self.step.writes.bytes() + MAX_VERB > E::MAX_STEP {
+    pub(crate) fn write_if_full(&mut self) {
+        if self.step.writes.bytes() + MAX_COMMAND_BYTES > E::MAX_STEP {
             self.write_decided();
         }
     }
@@ -37,6 +38,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             return;
         }
         if self.shared.is_poisoned() {
+            // A poisoned store writes nothing any more.
             self.early = Err(READ_FAILED.to_owned());
         } else if self.step.is_written {
             self.early = self.write_out().map(|()| true);
@@ -46,10 +48,10 @@ impl<E: StorageEngine> Batch<'_, E> {
     /// Prepares for a transaction, which is written at once and whose size is unknown before. What was decided earlier
     /// is written, and made durable if it is much, because what a transaction writes in addition to its effect and its
     /// outcome comes on top of [`MAX_STEP`](StorageEngine::MAX_STEP).
-    pub(crate) fn make_way(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn prepare_for_transaction(&mut self) -> Result<(), StoreError> {
         self.write_decided();
         if self.early.is_ok()
-            && let Err(reason) = self.sync_from(E::MAX_STEP / 2 - MAX_VERB)
+            && let Err(reason) = self.sync_from(E::MAX_STEP / 2 - MAX_COMMAND_BYTES)
         {
             self.early = Err(reason);
         }
@@ -75,6 +77,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         outcome: Bytes,
     ) -> Result<(Writes, Self), StoreError> {
         let mut batch = Self::new(self.shared, self.engine);
+        // `merge` takes `sums` and `number` back, so they begin with the values of this batch.
         (batch.now, batch.sums, batch.number, batch.step.is_transaction) = (self.now, self.sums, self.number, true);
         batch.write_record(id, old, Some(new), Some(outcome))?;
         Ok((batch.take_writes(), batch))
@@ -113,12 +116,14 @@ impl<E: StorageEngine> Batch<'_, E> {
         let written = listings.write(writes, || self.shared.next_number());
         self.sums.numbers = self.sums.numbers.wrapping_add(written);
         let mut leaving = std::mem::take(leaving);
-        if leaving.len() > MOST_LEAVING || writes.len() > MOST_IN_ORDER {
+        if leaving.len() > MAX_LEAVING || writes.len() > MAX_IN_ORDER {
             writes.require_atomic();
         }
         if writes.is_atomic() || *is_transaction {
+            // The removals are recovered with these totals, which therefore need not name them.
             leaving.clear();
         }
+        // The totals have the number of the step that they are a part of.
         self.number += 1;
         let totals = self.totals(leaving);
         self.step.writes.insert(keys::TOTALS, totals.encode());
@@ -144,6 +149,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     fn write_out(&mut self) -> Result<(), String> {
         let ahead = std::mem::take(&mut self.step.ahead);
         if !ahead.is_empty() {
+            // So these chunks alone are unsynced.
             self.sync_from(0)?;
         }
         for slice in ahead.chunks(CHUNKS_AT_ONCE) {
@@ -154,7 +160,8 @@ impl<E: StorageEngine> Batch<'_, E> {
             self.engine.sync()?;
             self.unsynced = 0;
         }
-        // A step is written key by key only while no thread reads; see `StorageEngine::write`.
+        // A step is written key by key only while no thread reads; see `StorageEngine::write`. The permits are held
+        // until this function returns.
         let alone = self.shared.readers.try_acquire_many(READERS);
         if alone.is_err() {
             self.step.writes.require_atomic();

@@ -14,6 +14,7 @@ use crate::store::embedded::layout::{keys, listing};
 /// The most that one slice deletes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slice {
+    /// The most items of listing entries to look at, and the most chunks and tombstones to remove.
     pub(crate) records: usize,
     pub(crate) chunks: usize,
 }
@@ -21,6 +22,7 @@ pub(crate) struct Slice {
 /// The result of a slice.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Swept {
+    /// The number of records that were deleted.
     pub(crate) records: usize,
     /// The number of items that were looked at, whether their records were deleted or not.
     pub(crate) seen: usize,
@@ -35,15 +37,19 @@ pub(crate) fn sweep<E: StorageEngine>(batch: &mut Batch<'_, E>, slice: Slice) ->
     Ok(Swept { records, seen, more: chunks > 0 || seen > 0 })
 }
 
+/// Deletes the records that expiry entries list as due, the oldest first. Returns how many, and how many items were
+/// looked at.
 fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<(usize, usize), StoreError> {
     let (mut seen, mut swept) = (0, 0);
     for entry in scan(batch.engine, keys::EXPIRY) {
         let (key, value) = read(batch, entry)?;
         let (key, value) = (key.as_ref(), value.as_ref());
+        // A key that is too short for a time is not one that the store wrote.
         let Some(expires) = keys::time_of(key) else { continue };
         if expires > batch.now || seen >= limit {
             break;
         }
+        // The engine has the entry until the step that removes it is written.
         if batch.has_erased(key) {
             continue;
         }
@@ -55,7 +61,7 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
                 break;
             }
             (seen, done) = (seen + 1, done + 1);
-            batch.divide();
+            batch.write_if_full();
             match remove(batch, *id, *fence, key, expires)? {
                 Removed::Record => swept += 1,
                 Removed::Nothing => {}
@@ -64,6 +70,7 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
             }
         }
         if done < records.len() {
+            // The items that are left stay under the same key, so the sum of the numbers is unchanged.
             batch.write(key, listing::rest(key, value, done));
         } else {
             batch.erase_entry(key);
@@ -72,6 +79,7 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
     Ok((swept, seen))
 }
 
+/// The result for one item: its record was not due any more, was deleted, or was deleted because it is damaged.
 enum Removed {
     Nothing,
     Record,
@@ -108,6 +116,7 @@ fn remove<E: StorageEngine>(
     }
 }
 
+/// Removes chunks that tombstones lead to, and each tombstone after its last chunk. Returns how many keys.
 fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<usize, StoreError> {
     let mut removed = 0;
     for tombstone in scan_keys(batch.engine, keys::TOMBSTONES) {
@@ -124,7 +133,7 @@ fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Re
         for chunk in chunks {
             let chunk = read(batch, chunk)?;
             batch.erase(chunk.as_ref());
-            batch.divide();
+            batch.write_if_full();
             removed += 1;
         }
         if removed < limit {
@@ -135,6 +144,7 @@ fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Re
     Ok(removed)
 }
 
+/// Returns an entry, or the error of a failed read. No record is at fault then, so the id is all zeros.
 fn read<E: StorageEngine, T>(batch: &Batch<'_, E>, entry: Result<T, ReadError>) -> Result<T, StoreError> {
     entry.map_err(|error| batch.shared.read_failed(error, RecordId::from_bytes([0; 32])))
 }

@@ -25,6 +25,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             }
             Purpose::Own(_) => self.write_alone(&mut effect),
         };
+        // The closure and its values are dropped before an answer is sent.
         drop(effect);
         match ran {
             Ok(outcome) => {
@@ -41,16 +42,19 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
+    /// Completes a run in one transaction with its effect. Nothing is done if the run may no longer say how it ended.
     fn commit_together(&mut self, completion: &Completion<()>, effect: &mut E::Transaction) -> Transacted<Bytes> {
         let id = completion.hold.id;
         let current = self.current(id).map_err(|error| CommitError::Store(self.shared.read_failed(error, id)))?;
         let live = current.clone().and_then(|record| record.live(self.now));
         // The application may have been asked about an interrupted run meanwhile, and have found nothing.
         let is_open = live.as_ref().is_none_or(|live| matches!(live.state, State::Running { .. }));
+        // This tries an empty outcome, so that the closure is not called in vain.
         if !is_open || self.completed(live.as_ref(), completion, &Bytes::new()).is_none() {
             return Err(CommitError::Superseded);
         }
-        self.make_way().map_err(CommitError::Store)?;
+        self.prepare_for_transaction().map_err(CommitError::Store)?;
+        // The engine may call the closure again; only the batch of the last call is merged.
         let (mut apart, mut bytes) = (None, 0);
         let ran = self.engine.transact(effect, &mut |outcome| {
             let record = self.completed(live.as_ref(), completion, outcome).ok_or(CommitError::Superseded)?;
@@ -68,7 +72,7 @@ impl<E: StorageEngine> Batch<'_, E> {
 
     /// Runs a transaction of the application that completes no run.
     fn write_alone(&mut self, effect: &mut E::Transaction) -> Transacted<Bytes> {
-        self.make_way().map_err(CommitError::Store)?;
+        self.prepare_for_transaction().map_err(CommitError::Store)?;
         let ran = self.engine.transact(effect, &mut |_| Ok(Writes::default()));
         self.ran(ran, 0)
     }
@@ -86,6 +90,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             Err(CommitError::Refused(TransactionError::Database(error))) => {
                 self.early = Err(format!("reading failed: {error}"));
             }
+            // The transaction was aborted or refused, or its closure panicked: nothing was written.
             Err(_) => {}
         }
         ran.map(|(outcome, _)| outcome)

@@ -3,7 +3,9 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::store::OpenError;
 
@@ -25,35 +27,32 @@ const ASIDE: &str = "unfinished.";
 pub(crate) struct Lock(Arc<Mutex<Option<File>>>);
 
 impl Lock {
-    fn file(&self) -> MutexGuard<'_, Option<File>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+    /// Gives the lock up, for all its handles, so that the directory can be opened again.
     pub(crate) fn give_up(&self) {
-        drop(self.file().take());
+        drop(self.0.lock().take());
     }
 
     /// Gives the lock up if `is_closed` says that nothing holds the engine's files any more. The question locks them
     /// for a moment, so it is not asked once the lock is given up: the next opening may be under way.
     pub(crate) fn give_up_if(&self, is_closed: impl FnOnce() -> bool) {
-        let mut file = self.file();
+        let mut file = self.0.lock();
         if file.is_some() && is_closed() {
             drop(file.take());
         }
     }
 
     pub(crate) fn is_given_up(&self) -> bool {
-        self.file().is_none()
+        self.0.lock().is_none()
     }
 
     /// Returns whether an opening ever came so far that something could have been recorded.
     pub(crate) fn is_complete(&self) -> io::Result<bool> {
-        self.file().as_ref().map_or(Ok(false), |file| Ok(file.metadata()?.len() > 0))
+        self.0.lock().as_ref().map_or(Ok(false), |file| Ok(file.metadata()?.len() > 0))
     }
 
     /// Records durably that an opening came so far.
     pub(crate) fn complete(&self, path: &Path) -> Result<(), OpenError> {
-        let mut file = self.file();
+        let mut file = self.0.lock();
         let written = file.as_mut().map_or(Ok(()), |file| file.write_all(COMPLETE).and_then(|()| file.sync_all()));
         written.map_err(io_error("writing", &path.join(LOCK_FILE)))
     }
@@ -79,6 +78,7 @@ pub(crate) fn require_store(path: &Path) -> Result<(), OpenError> {
     if path.join(LOCK_FILE).exists() { Ok(()) } else { Err(OpenError::NotFound { path: path.into() }) }
 }
 
+/// Refuses a directory that holds files but no lock file. An empty directory passes.
 fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(path).map_err(io_error("reading", path))? {
@@ -98,6 +98,7 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// Makes the lock file if there is none, and locks it without waiting. Its content stays.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let file = path.join(LOCK_FILE);
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
@@ -121,6 +122,7 @@ fn make_private(_: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Makes directories that only the user may read, those above that are missing included.
 fn private_builder() -> DirBuilder {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -150,6 +152,7 @@ pub(crate) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
     sync_one(path)
 }
 
+/// Makes a file durable, or the names in a directory.
 pub(crate) fn sync_one(path: &Path) -> Result<(), OpenError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(io_error("syncing", path))
 }
@@ -170,7 +173,7 @@ pub(crate) fn sync(path: &Path) -> Result<(), OpenError> {
     for (above, directory) in absolute.ancestors().skip(1).enumerate() {
         match sync_one(directory) {
             // The process may not have the right to read the directories higher up, or their file system may be
-            // read-only or not support syncs.
+            // read-only or not support syncs. The one directly above has the store's own name, so it has to be synced.
             Err(OpenError::Io { source, .. }) if above > 0 && is_harmless(source.kind()) => {}
             result => result?,
         }
@@ -178,6 +181,7 @@ pub(crate) fn sync(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Returns whether a sync of a directory higher up may fail in this way.
 fn is_harmless(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
     matches!(kind, InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
@@ -187,6 +191,7 @@ pub(crate) fn broken(path: &Path, reason: &str) -> OpenError {
     OpenError::Database { path: path.into(), reason: reason.to_owned() }
 }
 
+/// Returns a function that names the operation and the file in an error of the operating system.
 pub(crate) fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
     move |source| OpenError::Io { action, path: path.into(), source }
 }

@@ -31,8 +31,11 @@ pub(crate) struct Mark {
 /// The mark, or what there is in place of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
+    /// Its checksum fits.
     Whole(Mark),
+    /// There is no such file, as in a new store.
     Missing,
+    /// There is a file, but its checksum does not fit. It may hide a loss, so an opening is refused.
     Damaged,
 }
 
@@ -93,6 +96,7 @@ pub(crate) fn check(
     accepted: Option<u64>,
     damage: Option<&str>,
 ) -> Result<Checked, OpenError> {
+    // The number of missing steps, if it is known, and the loss in words, for the error and the log.
     let (missing, what) = match found {
         Found::Whole(mark) if mark.step <= last.step => return Ok(Checked::Holds),
         Found::Missing if !was_used => return Ok(Checked::New),
@@ -121,7 +125,8 @@ pub(crate) fn check(
 fn utc(time: Timestamp) -> String {
     let seconds = time.as_millis() / 1_000;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days are counted from the first of March of the year 0, so that a leap day is the last of its year.
+    // Days are counted from the first of March of the year 0, so that a leap day is the last of its year. 400 years
+    // have 146,097 days, and five months from March on 153.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

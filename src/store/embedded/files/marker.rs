@@ -6,16 +6,17 @@
 
 use std::error::Error as _;
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::mark::Mark;
 use crate::store::OpenError;
 
 /// The interval at which the thread looks, and so the greatest age of a step that no mark covers.
-const EVERY: Duration = Duration::from_secs(1);
+const MARK_EVERY: Duration = Duration::from_secs(1);
 /// The least time between two log lines about marks that cannot be written.
-const SAID_EVERY: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The last durable step, and the step of the mark.
 #[derive(Debug)]
@@ -23,9 +24,12 @@ pub(crate) struct Marker {
     path: PathBuf,
     /// The last durable step.
     durable: Mutex<Mark>,
-    /// The step of the mark. It is held while a mark is written, so that two are never written at once.
+    /// The step of the mark. It is held while a mark is written, so that two are never written at once. This lock is
+    /// taken before `durable`.
     written: Mutex<u64>,
+    /// By these, failures are logged at most once a minute, and the first success after them.
     failures: Mutex<Failures>,
+    /// `true` once the writer has ended; `ends` wakes the thread then.
     over: Mutex<bool>,
     ends: Condvar,
 }
@@ -45,8 +49,8 @@ impl Marker {
     }
 
     /// Notes that a step, and all before it, are durable.
-    pub(crate) fn is_durable(&self, step: Mark) {
-        *lock(&self.durable) = step;
+    pub(crate) fn note_durable(&self, step: Mark) {
+        *self.durable.lock() = step;
     }
 
     /// Writes marks until the writer ends.
@@ -58,21 +62,22 @@ impl Marker {
 
     /// Writes the last mark, and ends the thread.
     pub(crate) fn end(&self) {
-        *lock(&self.over) = true;
+        *self.over.lock() = true;
         self.ends.notify_all();
         self.try_to_write();
     }
 
     /// Waits until it is time to look, and returns whether the writer has ended.
     fn waits_until_over(&self) -> bool {
-        let over = self.ends.wait_timeout_while(lock(&self.over), EVERY, |over| !*over);
-        *over.unwrap_or_else(PoisonError::into_inner).0
+        let mut over = self.over.lock();
+        self.ends.wait_while_for(&mut over, |over| !*over, MARK_EVERY);
+        *over
     }
 
     /// Writes a mark, if there are steps that the last one does not cover.
     pub(crate) fn write(&self) -> Result<(), OpenError> {
-        let mut written = lock(&self.written);
-        let durable = *lock(&self.durable);
+        let mut written = self.written.lock();
+        let durable = *self.durable.lock();
         if durable.step != *written {
             durable.write(&self.path)?;
             *written = durable.step;
@@ -83,7 +88,7 @@ impl Marker {
     /// Does the same, and logs if it fails.
     fn try_to_write(&self) {
         let result = self.write();
-        let (mut failures, path) = (lock(&self.failures), self.path.display());
+        let (mut failures, path) = (self.failures.lock(), self.path.display());
         let Err(error) = result else {
             let Failures { count, .. } = std::mem::take(&mut *failures);
             if count > 0 {
@@ -92,7 +97,7 @@ impl Marker {
             return;
         };
         failures.count += 1;
-        if failures.said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+        if failures.said.is_none_or(|said| said.elapsed() >= LOG_EVERY) {
             failures.said = Some(Instant::now());
             tracing::error!(
                 target: "tower_idempotency", %path, %error, source = error.source(), count = failures.count,
@@ -100,10 +105,6 @@ impl Marker {
             );
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -124,17 +125,17 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("s");
         let marker = Marker::new(path.clone(), mark(3));
-        marker.is_durable(mark(4));
+        marker.note_durable(mark(4));
         // There is no such directory yet.
         marker.try_to_write();
-        assert_eq!(lock(&marker.failures).count, 1);
+        assert_eq!(marker.failures.lock().count, 1);
         fs::create_dir(&path).unwrap();
         marker.try_to_write();
-        assert_eq!((read(&path).unwrap(), lock(&marker.failures).count), (Found::Whole(mark(4)), 0));
+        assert_eq!((read(&path).unwrap(), marker.failures.lock().count), (Found::Whole(mark(4)), 0));
         fs::remove_file(path.join(MARK_FILE)).unwrap();
         marker.try_to_write();
         assert_eq!(read(&path).unwrap(), Found::Missing, "nothing is new");
-        marker.is_durable(mark(5));
+        marker.note_durable(mark(5));
         marker.end();
         assert_eq!(read(&path).unwrap(), Found::Whole(mark(5)));
         marker.run();

@@ -56,6 +56,7 @@ pub(crate) fn is_entry(key: &[u8]) -> bool {
     key.starts_with(RUNNING) || key.starts_with(EXPIRY)
 }
 
+/// Returns the key by which an interrupted operation is listed, the oldest first.
 pub(crate) fn interrupted(since: Timestamp, id: &RecordId) -> [u8; 41] {
     let mut key = [b'i'; 41];
     key[1..9].copy_from_slice(&since.as_millis().to_be_bytes());
@@ -95,7 +96,7 @@ pub(crate) fn chunks(id: RecordId, fence: Fence, length: u64) -> impl Iterator<I
     (0..u32::try_from(count).unwrap_or(u32::MAX)).map(move |index| chunk(&id, fence, index))
 }
 
-/// Returns the number at the end of the key of a listing entry, or of an item in such an entry.
+/// Returns the number at the end of the key of a listing entry, or of an item in such an entry; 0 if it is too short.
 pub(crate) fn number_of(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |number| u64::from_be_bytes(*number))
 }
@@ -118,6 +119,7 @@ pub(crate) fn time_of(key: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_millis(u64::from_be_bytes(bytes)))
 }
 
+/// Returns the key that begins with `tag` and names one outcome. An id can have several, under different fences.
 fn of_outcome(tag: u8, id: &RecordId, fence: Fence) -> [u8; 41] {
     let mut key = [tag; 41];
     key[1..33].copy_from_slice(id.as_bytes());

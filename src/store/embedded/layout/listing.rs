@@ -24,8 +24,10 @@ const LIST_BYTES: usize = 100 * ITEM_BYTES;
 /// The listing entries of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Listings {
+    // The items by their expiry. They are divided into entries, and get their numbers, when they are written.
     expiring: BTreeMap<Timestamp, Vec<u8>>,
-    // The entry that claims are added to, and earlier ones, which are full.
+    // The entry that claims are added to, and earlier ones, which are full, or empty and then not written. Claims get
+    // their entry's number at once, because `Runs` counts by it.
     claimed: Claimed,
     full: Vec<Claimed>,
 }
@@ -85,11 +87,13 @@ impl Listings {
     }
 }
 
+/// Adds an item: the id, then the fence, big-endian.
 fn append(list: &mut Vec<u8>, id: &RecordId, fence: Fence) {
     list.extend_from_slice(id.as_bytes());
     list.extend_from_slice(&fence.0.to_be_bytes());
 }
 
+/// Returns the value of an entry: its items, and a checksum that fits only under this key.
 fn value(key: &[u8], items: &[u8]) -> Vec<u8> {
     [items, &checksum(key, items)].concat()
 }
@@ -114,7 +118,8 @@ pub(crate) fn rest(key: &[u8], old: &[u8], count: usize) -> Vec<u8> {
     value(key, old.get(count * ITEM_BYTES..items).unwrap_or_default())
 }
 
-/// Returns whether a later entry of expiries than the one with this number lists a record.
+/// Returns whether a later entry of expiries than the one with this number lists a record. Reads all such entries, so
+/// only damaged records are looked up by it.
 pub(crate) fn is_named_after<E: StorageEngine>(engine: &E, id: RecordId, number: u64) -> Result<bool, ReadError> {
     for entry in scan(engine, keys::EXPIRY) {
         let (key, value) = entry?;

@@ -52,10 +52,10 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Makes durable everything that was written before this call.
     fn sync(&self) -> Result<(), String>;
 
-    /// Runs `effect`, and writes its writes together with those that `own` makes of its outcome. Returns the outcome,
-    /// and how many bytes the effect wrote, without those of `own`. `own` may be called again; what it returned before
-    /// was then undone.
-    fn transact(&self, effect: &mut Self::Transaction, own: Own<'_>) -> Transacted<(Bytes, usize)>;
+    /// Runs `effect`, and writes its writes together with those that `writes_of` returns for its outcome. Returns the
+    /// outcome, and how many bytes the effect wrote, without those of `writes_of`. `writes_of` may be called again;
+    /// what it returned before was then undone.
+    fn transact(&self, effect: &mut Self::Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)>;
 
     /// Helps a write that has been under way for a second. It is called again and again until the write is over.
     fn wake_stuck_threads(&self);
@@ -84,7 +84,7 @@ pub(crate) enum ReadError {
 }
 
 /// A function that returns what the store writes together with an outcome.
-pub(crate) type Own<'a> = &'a mut dyn FnMut(&Bytes) -> Transacted<Writes>;
+pub(crate) type RecordWritesFn<'a> = &'a mut dyn FnMut(&Bytes) -> Transacted<Writes>;
 
 /// Returns all entries whose keys begin with `prefix`.
 pub(crate) fn scan<'a, E: StorageEngine>(

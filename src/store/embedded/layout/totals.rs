@@ -26,16 +26,19 @@ pub(crate) struct Entries {
     pub(crate) leaving: Vec<u64>,
 }
 
-/// The most entries that are named as about to be removed.
-pub(crate) const MOST_LEAVING: usize = 64;
+/// The most entries that are named as about to be removed. A step that removes more is written atomically, and names
+/// none.
+pub(crate) const MAX_LEAVING: usize = 64;
 
 impl Totals {
+    /// Returns the stored form: these numbers in this order, big-endian. Its length says how many are leaving.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let Self { count, seen, bytes, step, entries } = self;
         let Entries { sum, below, leaving } = entries;
         [*count, *seen, *sum, *bytes, *step, *below].iter().chain(leaving).copied().flat_map(u64::to_be_bytes).collect()
     }
 
+    /// Reads the stored form; `None` if its length is wrong. It has no checksum of its own.
     pub(crate) fn decode(value: &[u8]) -> Option<Self> {
         let (numbers, []) = value.as_chunks::<8>() else { return None };
         let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_be_bytes(*number)).collect();

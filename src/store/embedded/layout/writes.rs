@@ -18,12 +18,14 @@ use super::keys;
 pub(crate) const ENTRY_BYTES: usize = 64;
 
 /// The most keys that are written one by one. Among more keys, saving one write to the log makes no difference.
-pub(crate) const MOST_IN_ORDER: usize = 128;
+pub(crate) const MAX_IN_ORDER: usize = 128;
 
 /// The keys of one step, each with its new value.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
+    // `None` removes the key. A later write of a key replaces an earlier one, so each key is written once.
     entries: HashMap<Vec<u8>, Option<Bytes>, RandomState>,
+    // An upper bound, because replaced writes stay counted.
     bytes: usize,
     is_atomic: bool,
 }
@@ -82,6 +84,7 @@ impl Writes {
     }
 }
 
+/// Returns the place of a key in [`Writes::in_order`], from 0 on.
 fn place(key: &[u8], is_removed: bool) -> u8 {
     match (is_removed, keys::is_entry(key), key == keys::TOTALS) {
         (true, ..) => 3,

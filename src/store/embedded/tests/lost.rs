@@ -107,7 +107,7 @@ fn the_mark_covers_each_step_that_is_durable_and_never_one_that_is_not() {
         let mut batch = still.batch();
         for number in 0..600 {
             complete(&still, &mut batch, &format!("k{number}"), Bytes::from(vec![7; 1_000]));
-            batch.divide();
+            batch.write_if_full();
         }
         batch.commit().unwrap();
         assert!(known() > before + 1, "each of its steps has a number");

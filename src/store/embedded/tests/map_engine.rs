@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::store::CommitError;
 use crate::store::embedded::files::directory;
-use crate::store::embedded::layout::storage_engine::{Own, ReadError, StorageEngine};
+use crate::store::embedded::layout::storage_engine::{ReadError, RecordWritesFn, StorageEngine};
 use crate::store::embedded::layout::writes::Writes;
 use crate::store::embedded::transact::{AppValue, Transacted};
 use crate::store::{OpenError, StoreError};
@@ -145,9 +145,9 @@ impl StorageEngine for MapEngine {
         fs::write(&self.file, bytes).map_err(|error| error.to_string())
     }
 
-    fn transact(&self, effect: &mut AppValue<Bytes>, own: Own<'_>) -> Transacted<(Bytes, usize)> {
+    fn transact(&self, effect: &mut AppValue<Bytes>, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
         let outcome = effect.get_mut();
-        let writes = own(outcome)?;
+        let writes = writes_of(outcome)?;
         self.write(writes)
             .map(|()| (outcome.clone(), 0))
             .map_err(|reason| CommitError::Store(StoreError::uncertain(reason)))

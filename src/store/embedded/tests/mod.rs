@@ -216,14 +216,8 @@ struct Still<E: Tested> {
 
 impl<E: Tested> Still<E> {
     fn new() -> Self {
-        Self::with(|_| {})
-    }
-
-    fn with(change: impl FnOnce(&mut Setup<E>)) -> Self {
         let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
-        let mut setup = setup(&clock);
-        change(&mut setup);
-        let shared = setup.prepare(&directory.path().join("s")).unwrap();
+        let shared = setup::<E>(&clock).prepare(&directory.path().join("s")).unwrap();
         Self { engine: shared.engine().unwrap(), shared, clock, _directory: directory }
     }
 

@@ -9,9 +9,10 @@
 //! 3. A record that this process only remembers is valid until it has expired by the latest clock.
 //! 4. Nothing is deleted in the first ten minutes after the opening, or after one of the clocks was set.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
@@ -27,16 +28,21 @@ const STEP: Duration = Duration::from_secs(1);
 const SLEW: u32 = 100;
 
 /// The name of the clock that does not belong to a machine.
-pub(crate) const KEPT: &str = "the clock that this process keeps";
+pub(crate) const KEPT_CLOCK: &str = "the clock that this process keeps";
 
+/// The three clocks. `DatabaseState` has them: each call takes its times from here, and each answer adds the
+/// database's.
 #[derive(Debug)]
 pub(crate) struct ThreeClocks {
+    /// This process's wall clock and monotonic clock.
     clock: Arc<dyn Clock>,
-    /// The database's clock and the wall clock may differ by less than this.
+    /// The database's clock and the wall clock may differ by at most this: see `SharedStoreBuilder::clocks_apart`.
     apart: Duration,
+    /// Locked for short steps, in which `clock` is read.
     state: Mutex<Readings>,
 }
 
+/// The clocks as they were last read. `read_clocks` and `answered` change them.
 #[derive(Debug)]
 struct Readings {
     /// The kept clock, since the Unix epoch. `None` before the database has answered.
@@ -44,9 +50,11 @@ struct Readings {
     /// The wall clock at the last look, and the monotonic time of that look.
     wall: Duration,
     looked: Duration,
+    /// The last time of the database that was noted. `None` before its first answer.
     read: Option<Read>,
-    /// The time at which the store was opened or a clock was last set, by the monotonic clock.
+    /// The time at which the store was opened or a clock was last set, by the monotonic clock. `may_delete` reads it.
     settled_since: Duration,
+    /// The database's clock and the wall clock were too far apart at the last answer. Then no claim is granted.
     are_apart: bool,
 }
 
@@ -79,30 +87,32 @@ impl ThreeClocks {
 
     /// Returns the clocks of this process, for a call of the database.
     pub(crate) fn now(&self) -> Clocks {
-        self.clocks(&self.look())
+        self.clocks(&self.read_clocks())
     }
 
     /// Returns the earliest of the three clocks, as far as the database's is known. It decides whether something that
     /// this process holds is over.
     pub(crate) fn earliest(&self) -> Timestamp {
-        self.known().earliest
+        self.range().earliest
     }
 
     /// Returns the latest of the three clocks, as far as the database's is known. It decides whether something that
     /// this process remembers is still valid.
     pub(crate) fn latest(&self) -> Timestamp {
-        self.known().latest
+        self.range().latest
     }
 
     /// Returns the range of all three clocks, as far as the database's is known.
-    fn known(&self) -> Moment {
-        let state = self.look();
+    fn range(&self) -> Moment {
+        let state = self.read_clocks();
         self.clocks(&state).at(timestamp(state.database().unwrap_or(state.wall)))
     }
 
     /// Returns the clocks of this process. Each call takes the database's own clock into account.
     fn clocks(&self, state: &Readings) -> Clocks {
         let (wall, kept) = (state.wall, state.kept.unwrap_or(state.wall));
+        // A wall clock that is far ahead counts for `apart` at most, so that it can't make fences and expiries run
+        // away.
         let highest = state.database().map_or(wall, |database| wall.min(database.saturating_add(self.apart)));
         Clocks { earliest: timestamp(kept.min(wall)), latest: timestamp(kept.max(highest)) }
     }
@@ -112,7 +122,7 @@ impl ThreeClocks {
     pub(crate) fn answered(&self, now: Timestamp, sent: Instant) -> Option<Skew> {
         // The database read the time at some moment of the call.
         let took = sent.elapsed();
-        let mut state = self.look();
+        let mut state = self.read_clocks();
         let (wall, received) = (state.wall, state.looked);
         let read = Read { now: since_epoch(now), sent: received.saturating_sub(took), received };
         let kept = *state.kept.get_or_insert(wall.min(read.now));
@@ -128,7 +138,7 @@ impl ThreeClocks {
         let is_skewed =
             [(read.now, wall), (read.now, kept), (wall, kept)].iter().any(|(a, b)| differ(*a, *b, took) > SKEW);
         is_skewed.then(|| Skew {
-            clock: if differ(read.now, wall, took) > SKEW { farther(read.now, wall, kept) } else { KEPT },
+            clock: if differ(read.now, wall, took) > SKEW { farther(read.now, wall, kept) } else { KEPT_CLOCK },
             database: now,
             wall: timestamp(wall),
             kept: timestamp(kept),
@@ -138,17 +148,18 @@ impl ThreeClocks {
 
     /// Returns whether the database's clock and the wall clock are so far apart that no operation may begin.
     pub(crate) fn are_apart(&self) -> bool {
-        self.state().are_apart
+        self.state.lock().are_apart
     }
 
     /// Returns an error if the database's clock and the wall clock are so far apart that no operation may begin.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        let state = self.look();
+        let state = self.read_clocks();
+        // Before the first answer there is nothing to compare.
         let Some(database) = state.database().filter(|_| state.are_apart) else { return Ok(()) };
-        let (days, apart) = (database.abs_diff(state.wall).as_secs() / 86_400, self.apart.as_secs() / 86_400);
+        let (seconds, apart) = (database.abs_diff(state.wall).as_secs(), self.apart.as_secs());
         Err(StoreError::unavailable(format!(
             "the clocks are too far apart: it is {} by the database and {} by this process, in milliseconds since 1970, a \
-             difference of {days} days, and at most {apart} are accepted; set the clock right that is wrong",
+             difference of {seconds} seconds, and at most {apart} are accepted; set the clock right that is wrong",
             database.as_millis(),
             state.wall.as_millis(),
         )))
@@ -157,13 +168,14 @@ impl ThreeClocks {
     /// Returns whether expired rows may be deleted: not in the first ten minutes after the opening, or after a clock
     /// was set.
     pub(crate) fn may_delete(&self) -> bool {
-        let state = self.look();
+        let state = self.read_clocks();
         state.looked.saturating_sub(state.settled_since) >= GRACE
     }
 
-    /// Moves the kept clock on, and notices whether the wall clock was set.
-    fn look(&self) -> MutexGuard<'_, Readings> {
-        let mut state = self.state();
+    /// Reads this process's clocks, moves the kept clock on, and notices whether the wall clock was set. Returns the
+    /// lock.
+    fn read_clocks(&self) -> MutexGuard<'_, Readings> {
+        let mut state = self.state.lock();
         let (wall, monotonic) = (since_epoch(self.clock.wall()), self.clock.monotonic());
         let passed = monotonic.saturating_sub(state.looked);
         if wall.abs_diff(state.wall.saturating_add(passed)) > STEP {
@@ -182,10 +194,6 @@ impl ThreeClocks {
             }
         }
         state
-    }
-
-    fn state(&self) -> MutexGuard<'_, Readings> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -206,6 +214,8 @@ impl Read {
         least > before_most + step || most + step < before_least
     }
 
+    /// Returns whether this answer shows the database's clock at least as far ahead as `before`: a greater lower bound
+    /// is the more precise one.
     fn is_ahead_of(&self, before: &Self) -> bool {
         self.ahead(before).0 >= before.ahead(before).0
     }

@@ -6,10 +6,14 @@ use super::writes::WriteError;
 use crate::store::StoreError;
 use crate::store::shared::backend::BackendError;
 
+/// Returns the error of a claim whose time is over. It is `Overloaded`, for which `fail_open` runs no handler: the
+/// claim may still be done.
 pub(crate) fn late() -> StoreError {
     StoreError::Overloaded { reason: "the database came to the claim too late" }
 }
 
+/// Returns the store's error for a call that failed. If this process is crowded, it is `Overloaded`, for which
+/// `fail_open` runs no handler.
 pub(crate) fn away(error: Arc<BackendError>) -> StoreError {
     if matches!(*error, BackendError::Crowded(_)) {
         return StoreError::Overloaded { reason: "too many calls of the database are under way" };
@@ -23,6 +27,7 @@ pub(crate) fn not_written(error: WriteError) -> StoreError {
         WriteError::Away(error) | WriteError::Never(error) => {
             StoreError::Unavailable { reason: error.to_string(), source: None }
         }
+        // Only claims have a deadline.
         WriteError::Late | WriteError::InDoubt => late(),
         WriteError::Gone => StoreError::uncertain("the store was closed meanwhile"),
     }

@@ -20,15 +20,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::resend::never_done;
-use super::snapshot::RowSnapshot;
+use super::snapshot::{RowSnapshot, Rows};
 use super::state::DatabaseState;
 use crate::key::RecordId;
-use crate::store::shared::backend::{Answer, Backend, BackendError, Kind, Row};
+use crate::store::shared::backend::{Backend, BackendError, Kind, Row};
 
-/// The most bytes that a row is expected to have.
+/// The most bytes that a row is expected to have. The time limit of its read follows from this.
 const LARGEST: usize = 17 * 1024 * 1024;
 /// The time for which a row is kept for retries, and the most bytes of such rows.
-const KEPT: Duration = Duration::from_secs(60);
+const ROW_KEPT: Duration = Duration::from_secs(60);
 const KEPT_BYTES: usize = 64 * 1024 * 1024;
 
 /// The result of a read once there is one, and the time at which the read was sent.
@@ -39,12 +39,14 @@ type LargeRows = Arc<DashMap<RecordId, watch::Sender<LargeRow>, RandomState>>;
 /// The large rows that are under way, and those that were read lately.
 #[derive(Debug, Clone)]
 pub(crate) struct Large {
+    /// The rows by id. Each has a channel with `None` until its read has ended.
     rows: LargeRows,
     queue: mpsc::UnboundedSender<RecordId>,
 }
 
 /// Returns whether the database has left the bytes of a row out.
 pub(crate) fn is_left_out(row: &Row) -> bool {
+    // A row of these kinds always has bytes. The rows of other kinds may have none.
     let has_bytes = matches!(row.kind, Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed);
     has_bytes && row.state.is_empty()
 }
@@ -67,7 +69,7 @@ impl Large {
         self.rows.get(id).map(|row| row.subscribe())
     }
 
-    /// Returns the receiver of the row, and reads the row unless it is under way.
+    /// Returns the receiver of the row, and reads the row unless it is under way or was read lately.
     pub(crate) fn read(&self, id: RecordId) -> watch::Receiver<LargeRow> {
         match self.rows.entry(id) {
             Entry::Occupied(row) => row.get().subscribe(),
@@ -88,6 +90,7 @@ impl Large {
     }
 }
 
+/// Reads the queued rows, one at a time, until the store is gone.
 async fn run<B: Backend>(
     backend: Arc<B>,
     state: Arc<DatabaseState>,
@@ -95,26 +98,24 @@ async fn run<B: Backend>(
     rows: LargeRows,
 ) {
     while let Some(id) = queued.recv().await {
-        let (clocks, sent, ids) = (state.clocks.now(), Instant::now(), [id]);
-        let row = match state.call_with(LARGEST, || backend.get(clocks, &ids)).await {
-            Ok(Answer { now, server, rows }) => {
-                state.answered(server, now, sent, false, rows.iter().flatten());
-                let (row, earliest) = (rows.into_iter().next().flatten(), clocks.at(now).earliest);
-                Ok((RowSnapshot { row, earliest, server: Some(server) }, sent))
-            }
-            Err(error) => {
-                state.failed(&error);
-                Err(Arc::new(error))
-            }
-        };
+        let ids = [id];
+        let read = state.ask(LARGEST, |clocks| backend.get(clocks, &ids)).await;
+        let row = read.map_err(Arc::new).map(|Rows { server, sent, earliest, rows }| {
+            let row = rows.into_iter().next().flatten();
+            state.note_fences(&row);
+            (RowSnapshot { row, earliest, server: Some(server) }, sent)
+        });
+        // The place is there: it is removed only once it has a result.
         let Some(place) = rows.get(&id).map(|place| place.clone()) else { continue };
+        // An error is not kept: the next request reads the row anew.
         let is_kept = row.is_ok() && kept_bytes(&rows) < KEPT_BYTES;
         place.send_replace(Some(row));
         let (rows, own) = (Arc::clone(&rows), place.subscribe());
+        // A place that was made since for the same id has another channel, and stays.
         let forget = move || rows.remove_if(&id, |_, place| place.subscribe().same_channel(&own));
         if is_kept {
             tokio::spawn(async move {
-                sleep(KEPT).await;
+                sleep(ROW_KEPT).await;
                 forget();
             });
         } else {
@@ -127,6 +128,7 @@ async fn run<B: Backend>(
 fn kept_bytes(rows: &LargeRows) -> usize {
     let bytes = |row: &LargeRow| match row {
         Some(Ok((RowSnapshot { row: Some(row), .. }, _))) => row.state.len(),
+        // The row is under way or absent, or its read failed.
         _ => 0,
     };
     rows.iter().map(|place| bytes(&place.borrow())).sum()
@@ -138,16 +140,10 @@ pub(crate) async fn which_are_large<B: Backend>(
     state: &DatabaseState,
     ids: &[RecordId],
 ) -> HashSet<RecordId> {
+    // A `put` answers without the bytes of large rows. A `get` would send them.
     let asks: Vec<_> = ids.iter().map(|id| never_done(*id)).collect();
-    let (clocks, sent) = (state.clocks.now(), Instant::now());
-    match state.call(|| backend.put(clocks, &asks)).await {
-        Ok(Answer { now, server, rows }) => {
-            state.answered(server, now, sent, false, rows.iter().flatten());
-            rows.into_iter().flatten().filter(is_left_out).map(|row| row.id).collect()
-        }
-        Err(error) => {
-            state.failed(&error);
-            HashSet::new()
-        }
-    }
+    // Without an answer no row is read ahead. A retry that is late leads here again.
+    let Ok(Rows { rows, .. }) = state.ask(0, |clocks| backend.put(clocks, &asks)).await else { return HashSet::new() };
+    state.note_fences(rows.iter().flatten());
+    rows.into_iter().flatten().filter(is_left_out).map(|row| row.id).collect()
 }

@@ -19,9 +19,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::store::shared::backend::{Answer, BackendError, Expect, Row, Write};
+use crate::store::shared::backend::{BackendError, Expect, Row, ServerId, Write};
 
-/// The most writes in one call, and the most bytes of state in those after the first.
+/// The most writes in one call, and the most bytes of state that they have together, unless the first alone has more.
 const MAX_BATCH_ROWS: usize = 64;
 const TOGETHER_BYTES: usize = 128 * 1024;
 /// A write with more bytes of state is large.
@@ -35,8 +35,8 @@ const BUSY_TRIES: u32 = 12;
 #[derive(Debug)]
 pub(crate) struct WriteResult {
     pub(crate) row: Option<Row>,
-    /// The answer, without its rows.
-    pub(crate) answer: Answer<()>,
+    /// The server that answered.
+    pub(crate) server: ServerId,
     /// The earliest time by which the database has judged the row.
     pub(crate) earliest: Timestamp,
     /// The time at which the first copy of the write was sent.
@@ -46,9 +46,9 @@ pub(crate) struct WriteResult {
 /// The reason why a write has no result.
 #[derive(Debug, Clone)]
 pub(crate) enum WriteError {
-    /// The database can't be reached, or has refused.
+    /// The database can't be reached or has refused, or the row stays locked. The write was not done.
     Away(Arc<BackendError>),
-    /// The database does not take the row.
+    /// The database never takes the row, however often it is sent.
     Never(Arc<BackendError>),
     /// The deadline had passed before the write was sent.
     Late,
@@ -86,6 +86,7 @@ pub(crate) fn is_large(bytes: usize) -> bool {
 #[derive(Debug)]
 pub(crate) struct PendingWrite {
     pub(crate) write: Write,
+    /// The time from which on it is not sent any more. Only claims have one.
     pub(crate) deadline: Option<Instant>,
     pub(crate) reply: WriteReply,
     /// `true` if it was sent without an answer, or is sent again as if it had been.
@@ -95,6 +96,7 @@ pub(crate) struct PendingWrite {
     /// The number of times that its row was locked.
     pub(crate) busy: u32,
     pub(crate) pauses: ExponentialBackoff,
+    /// Counts the write for `WriteQueue::is_behind` until this value is dropped.
     pub(crate) _waiting: Waiting,
 }
 
@@ -112,6 +114,7 @@ impl PendingWrite {
         match (row, self.write.expect) {
             (Some(row), Expect::Token(token)) => row.token == token,
             (None, Expect::Absent) => true,
+            // Another write has made the row, or a row is there that was not expected, or none is.
             _ => false,
         }
     }
@@ -126,10 +129,11 @@ impl PendingWrite {
         self.is_expected(row) && !self.is_done(row)
     }
 
-    /// Returns whether the write is sent again although something else has its row locked.
-    pub(crate) fn waits_for_lock(&mut self) -> bool {
+    /// Counts that something else had its row locked, and returns whether the write is sent again.
+    pub(crate) fn count_lock(&mut self) -> bool {
         self.busy += 1;
         let is_late = self.deadline.is_some_and(|end| end <= Instant::now());
+        // A copy that may be done has to be sent until its answer is known, and it may itself hold the lock.
         self.may_be_done || (self.busy < BUSY_TRIES && !is_late)
     }
 }
@@ -142,6 +146,7 @@ pub(crate) struct WriteBatch {
     pub(crate) large: Option<usize>,
 }
 
+/// The writes that wait for a call, and the calls that are under way. `WriteSender` has it under a lock.
 #[derive(Debug)]
 pub(crate) struct PendingWrites {
     small: VecDeque<PendingWrite>,
@@ -154,6 +159,7 @@ pub(crate) struct PendingWrites {
     large_bytes: usize,
     /// `true` if small writes go next, if there are any.
     is_turn_of_small: bool,
+    /// `true` after a late call with large writes: see rule 3 above.
     is_narrow: bool,
 }
 
@@ -170,10 +176,10 @@ impl PendingWrites {
     }
 
     /// Returns whether another task should send. If so, the task counts as started.
-    pub(crate) fn takes_on(&mut self) -> bool {
-        let takes_on = self.tasks < self.at_once && (!self.small.is_empty() || self.may_send_large());
-        self.tasks += usize::from(takes_on);
-        takes_on
+    pub(crate) fn starts_task(&mut self) -> bool {
+        let starts_task = self.tasks < self.at_once && (!self.small.is_empty() || self.may_send_large());
+        self.tasks += usize::from(starts_task);
+        starts_task
     }
 
     /// Takes the next batch. Returns `None` if the calling task has to end.
@@ -190,6 +196,7 @@ impl PendingWrites {
         self.is_turn_of_small = false;
         let puts = together(&mut self.small);
         if puts.is_empty() {
+            // The task counts as ended before the lock is free, so the next write starts another one.
             self.tasks -= 1;
             return None;
         }
@@ -200,9 +207,11 @@ impl PendingWrites {
         let Some(next) = self.large.front() else { return false };
         let at_once = if self.is_narrow { 1 } else { self.large_at_once() };
         let has_room = self.large_calls < at_once && self.large_bytes + next.bytes() <= AT_ONCE_BYTES;
+        // One call with large writes is always allowed, however many bytes it has.
         self.large_calls == 0 || has_room
     }
 
+    /// Returns how many calls may have large writes at once: one call is left for small ones, if there are several.
     fn large_at_once(&self) -> usize {
         self.at_once.saturating_sub(1).max(1)
     }
@@ -240,7 +249,7 @@ fn together(waiting: &mut VecDeque<PendingWrite>) -> Vec<PendingWrite> {
     let (mut ids, mut batch, mut bytes) = (HashSet::new(), Vec::new(), 0);
     let mut left = VecDeque::new();
     while let Some(put) = waiting.pop_front() {
-        let fits = batch.is_empty() || (batch.len() < MAX_BATCH_ROWS && bytes + put.bytes() <= TOGETHER_BYTES);
+        let fits = batch.is_empty() || bytes + put.bytes() <= TOGETHER_BYTES;
         // A later write of an id stays behind an earlier one.
         if ids.insert(put.write.id) && fits {
             bytes += put.bytes();

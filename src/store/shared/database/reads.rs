@@ -17,15 +17,17 @@ use tokio::time::{Instant, timeout};
 use super::errors::away;
 use super::large::{Large, LargeRow, which_are_large};
 pub(crate) use super::snapshot::RowSnapshot;
+use super::snapshot::Rows;
 use super::state::DatabaseState;
 use crate::key::RecordId;
 use crate::store::StoreError;
-use crate::store::shared::backend::{Answer, Backend, BackendError, Kind, Row};
+use crate::store::shared::backend::{Backend, BackendError, Kind, Row};
 
 /// The most rows in one call, and the most calls at a time.
 const MAX_BATCH_ROWS: usize = 64;
 const AT_ONCE: usize = 2;
 
+/// Takes the row, or the error that all reads of the same call share.
 type ReadReply = oneshot::Sender<Result<RowSnapshot, Arc<BackendError>>>;
 
 #[derive(Debug)]
@@ -38,6 +40,7 @@ struct Get {
 #[derive(Debug)]
 pub(crate) struct ReadBatcher {
     queue: mpsc::UnboundedSender<Get>,
+    /// The reader of large rows, with the rows that it has read ahead.
     large: Large,
     state: Arc<DatabaseState>,
 }
@@ -61,6 +64,7 @@ impl ReadBatcher {
                 return Ok(known);
             }
         }
+        // The row is not known, or may have changed since it was read ahead.
         let (reply, known) = oneshot::channel();
         self.queue.send(Get { id, reply }).map_err(|_| gone())?;
         known.await.map_err(|_| gone())?.map_err(away)
@@ -82,21 +86,25 @@ impl ReadBatcher {
 
 async fn read_large(mut row: watch::Receiver<LargeRow>) -> Result<RowSnapshot, StoreError> {
     match &*row.wait_for(Option::is_some).await.map_err(|_| gone())? {
-        // Time has gone on since.
+        // Time has gone on since the row was read, so the earliest time moves on with it.
         Some(Ok((known, sent))) => Ok(RowSnapshot { earliest: known.earliest.plus(sent.elapsed()), ..known.clone() }),
         Some(Err(error)) => Err(away(Arc::clone(error))),
+        // `wait_for` never returns `None`.
         None => Err(gone()),
     }
 }
 
+/// Returns the error of a read whose task has ended with its runtime.
 fn gone() -> StoreError {
     StoreError::unavailable("the store's runtime is gone")
 }
 
+/// Returns the error of a large row that is still under way after the time of a usual call.
 fn late() -> BackendError {
     BackendError::Uncertain("it did not come in time".into())
 }
 
+/// Sends the queued reads: at most [`AT_ONCE`] calls at a time, each in a task of its own.
 async fn run<B: Backend>(
     backend: Arc<B>,
     state: Arc<DatabaseState>,
@@ -106,6 +114,7 @@ async fn run<B: Backend>(
     let calls = Arc::new(Semaphore::new(AT_ONCE));
     let mut gets = Vec::new();
     while queued.recv_many(&mut gets, MAX_BATCH_ROWS).await > 0 {
+        // No code closes the semaphore, so this does not fail.
         let Ok(call) = Arc::clone(&calls).acquire_owned().await else { return };
         // Callers that were woken at the same time share a call.
         tokio::task::yield_now().await;
@@ -118,6 +127,7 @@ async fn run<B: Backend>(
         let large = large.clone();
         tokio::spawn(async move {
             if let Some(late) = read(&*backend, &state, gets).await {
+                // This queues the large ones to be read ahead. The retries of the requests find them.
                 which_are_large(&*backend, &state, &late).await.into_iter().for_each(|id| drop(large.read(id)));
             }
             drop(call);
@@ -129,6 +139,7 @@ async fn run<B: Backend>(
 async fn read<B: Backend>(backend: &B, state: &DatabaseState, gets: Vec<Get>) -> Option<Vec<RecordId>> {
     let mut asked: HashMap<RecordId, Vec<ReadReply>> = HashMap::new();
     for Get { id, reply } in gets {
+        // A closed reply belongs to a caller that has gone: see rule 3.
         if !reply.is_closed() {
             asked.entry(id).or_default().push(reply);
         }
@@ -137,17 +148,16 @@ async fn read<B: Backend>(backend: &B, state: &DatabaseState, gets: Vec<Get>) ->
     if ids.is_empty() {
         return None;
     }
-    let (clocks, sent) = (state.clocks.now(), Instant::now());
-    let answer = match state.call(|| backend.get(clocks, &ids)).await {
-        Ok(answer) if answer.rows.len() != ids.len() => {
-            Err(BackendError::Uncertain("it does not have a row for each id".into()))
-        }
-        answer => answer,
+    let sent = Instant::now();
+    let wanted = &ids;
+    let get = |clocks| async move {
+        let answer = backend.get(clocks, wanted).await?;
+        let has_all = answer.rows.len() == wanted.len();
+        has_all.then_some(answer).ok_or_else(|| BackendError::Uncertain("it does not have a row for each id".into()))
     };
-    match answer {
-        Ok(Answer { now, server, rows }) => {
-            state.answered(server, now, sent, false, rows.iter().flatten());
-            let earliest = clocks.at(now).earliest;
+    match state.ask(0, get).await {
+        Ok(Rows { server, earliest, rows, .. }) => {
+            state.note_fences(rows.iter().flatten());
             for (id, row) in ids.into_iter().zip(rows) {
                 for reply in asked.remove(&id).unwrap_or_default() {
                     let _ = reply.send(Ok(RowSnapshot { row: row.clone(), earliest, server: Some(server) }));
@@ -156,7 +166,6 @@ async fn read<B: Backend>(backend: &B, state: &DatabaseState, gets: Vec<Get>) ->
             None
         }
         Err(error) => {
-            state.failed(&error);
             let error = Arc::new(error);
             let is_late = sent.elapsed() >= state.timeout();
             let ids = asked.keys().copied().collect();

@@ -16,42 +16,28 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::queue::{PendingWrite, WriteResult};
 use super::writes::WriteSender;
 use crate::key::RecordId;
-use crate::store::shared::backend::{
-    Answer, Backend, Expect, GRACE, Kind, NewExpiry, NewFence, Row, ServerId, Stamp, Write,
-};
+use crate::store::shared::backend::{Answer, Backend, Expect, GRACE, Row, ServerId, Write};
 
 /// Returns a write that is never done. Its answer is the row as it is now.
 pub(crate) fn never_done(id: RecordId) -> Write {
-    Write { expect: Expect::Token(crate::store::shared::random_token()), ..trace(id) }
+    // The duration has no effect, because the write is never done.
+    Write::released(id, Expect::Token(crate::store::shared::random_token()), GRACE)
 }
 
 /// Returns a write of a row that has no meaning and is deleted soon.
 fn trace(id: RecordId) -> Write {
-    Write {
-        id,
-        expect: Expect::Absent,
-        token: crate::store::shared::random_token(),
-        fence: NewFence::Keep,
-        kind: Kind::Released,
-        session: None,
-        until: None,
-        began: Stamp::Now,
-        since: Stamp::Now,
-        expires: NewExpiry::In(GRACE),
-        state: Bytes::new(),
-    }
+    Write::released(id, Expect::Absent, GRACE)
 }
 
 impl<B: Backend> WriteSender<B> {
     /// Answers the writes that turn out to be done, or that can't be done any more. Returns the others, which are to be
     /// sent.
-    pub(crate) async fn not_done(self: &Arc<Self>, batch: Vec<PendingWrite>) -> Vec<PendingWrite> {
+    pub(crate) async fn without_done(self: &Arc<Self>, batch: Vec<PendingWrite>) -> Vec<PendingWrite> {
         let (asked, mut sent): (Vec<PendingWrite>, Vec<PendingWrite>) =
             batch.into_iter().partition(|put| put.may_be_done && put.is_large());
         if asked.is_empty() {
@@ -61,7 +47,8 @@ impl<B: Backend> WriteSender<B> {
         let asks: Vec<Write> = asked.iter().map(|put| never_done(put.write.id)).collect();
         let clocks = self.state.clocks.now();
         let Ok(Answer { now, server, rows }) = self.call(clocks, &asks, began).await else {
-            asked.into_iter().for_each(|put| self.again(put));
+            // Nothing is known yet: `enqueue_later` queues each write after a pause.
+            asked.into_iter().for_each(|put| self.enqueue_later(put));
             return sent;
         };
         let (mut done, mut others) = (Vec::new(), Vec::new());
@@ -82,11 +69,13 @@ impl<B: Backend> WriteSender<B> {
             }
             others.append(&mut done);
         }
-        done.into_iter().for_each(|(put, _)| self.again(put));
+        // Here `done` has only writes for which there was no barrier. Their rows may be lost, so they are asked about
+        // again.
+        done.into_iter().for_each(|(put, _)| self.enqueue_later(put));
+        // These are done for certain, or can't be done any more: their callers get the present row.
         for (put, row) in others {
-            let answer = Answer { now, server, rows: () };
             let (earliest, sent) = (clocks.at(now).earliest, put.sent.unwrap_or(began));
-            let _ = put.reply.send(Ok(WriteResult { row, answer, earliest, sent }));
+            let _ = put.reply.send(Ok(WriteResult { row, server, earliest, sent }));
         }
         sent
     }

@@ -1,4 +1,6 @@
-//! A row as this process last saw it.
+//! Rows as this process last saw them.
+
+use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::store::shared::backend::{Row, ServerId};
@@ -11,4 +13,15 @@ pub(crate) struct RowSnapshot {
     pub(crate) earliest: Timestamp,
     /// The server that returned it. `None` if this process wrote it.
     pub(crate) server: Option<ServerId>,
+}
+
+/// Rows that one call has read.
+#[derive(Debug)]
+pub(crate) struct Rows<R> {
+    pub(crate) server: ServerId,
+    /// The time at which the call was sent.
+    pub(crate) sent: Instant,
+    /// The earliest time by which the rows are judged.
+    pub(crate) earliest: Timestamp,
+    pub(crate) rows: R,
 }

@@ -2,22 +2,24 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::lazy;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::clocks::{KEPT, Skew, ThreeClocks};
+use super::clocks::{KEPT_CLOCK, Skew, ThreeClocks};
+use super::snapshot::Rows;
 use crate::clock::Timestamp;
 use crate::panics::panic_message;
 use crate::record::Fence;
 use crate::slots::{LogThrottle, Slots, once_a_minute};
 use crate::store::Health;
-use crate::store::shared::backend::{BackendError, Row, ServerId};
+use crate::store::shared::backend::{Answer, BackendError, Clocks, Row, ServerId};
 
 /// The number of calls that have to fail, one after the other, before claims are refused without a call.
 const FAILURES: u32 = 3;
@@ -26,18 +28,25 @@ const SLOWEST: usize = 64 * 1024;
 /// The time between two claims that are let through to find out whether the database is back.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
+/// The state that every call of the database uses, and every answer changes.
 #[derive(Debug)]
 pub(crate) struct DatabaseState {
+    /// The clocks that each call brings along. Each answer adds the database's time to them.
     pub(crate) clocks: ThreeClocks,
+    /// The greatest fence that was seen in any row. New fences are greater: see `floor()`.
     floor: AtomicU64,
+    /// The servers that have answered. `Sessions` reads their changes, and barriers are noted here.
     servers: Mutex<Servers>,
     /// Notified when another server answers than before: the same server after a restart, or one that took over.
+    /// `protocol/restore.rs` waits for it.
     pub(crate) replaced: Notify,
-    /// The store's slots, for their counts.
+    /// The store's slots. Their tally counts skewed answers and limits the log lines about them.
     slots: Arc<Slots>,
     timeout: Duration,
+    /// The series of failed calls. No code holds this lock together with that of `servers`.
     breaker: Mutex<Breaker>,
-    // Limits the lines that say that the database is away: if every second call fails, that changes with each call.
+    // At most one line a minute says that the database is away: if few calls succeed, that changes with each that
+    // does.
     lines: LogThrottle,
 }
 
@@ -50,16 +59,18 @@ struct Servers {
     last: Option<ServerId>,
     /// The server that has answered a write as durable. All that it had shown before is durable too.
     barrier: Option<ServerId>,
-    /// The number of times that another server has answered than before.
+    /// The number of times that another server has answered than before. When it grows, `Sessions` watches anew.
     changes: u64,
 }
 
+/// The circuit breaker: the calls that failed since the last answer. An answer resets it.
 #[derive(Debug, Default)]
 struct Breaker {
     failures: u32,
-    /// The time of the first of them, and the reason of the last.
+    /// The time of the first failure, and the reason of the last. `health` reports both.
     since: Option<Instant>,
     reason: String,
+    /// The time at which `admits` last let a claim through, or at which the database began to count as away.
     probed: Option<Instant>,
     /// `true` if the log says that the database is away.
     is_logged: bool,
@@ -122,6 +133,23 @@ impl DatabaseState {
         })
     }
 
+    /// Reads with one call, which has this many bytes there or back, and notes its answer. Its caller notes the fences.
+    pub(crate) async fn ask<R, F>(
+        &self,
+        bytes: usize,
+        call: impl FnOnce(Clocks) -> F + Send,
+    ) -> Result<Rows<R>, BackendError>
+    where
+        F: Future<Output = Result<Answer<R>, BackendError>> + Send,
+    {
+        let (clocks, sent) = (self.clocks.now(), Instant::now());
+        let answer = self.call_with(bytes, || call(clocks)).await;
+        let Answer { now, server, rows } = answer.inspect_err(|error| self.failed(error))?;
+        // `false`: a read does not show that anything is durable.
+        self.answered(server, now, sent, false, None);
+        Ok(Rows { server, sent, earliest: clocks.at(now).earliest, rows })
+    }
+
     /// Notes an answer to a call that was sent at `sent`.
     pub(crate) fn answered<'a>(
         &self,
@@ -131,22 +159,23 @@ impl DatabaseState {
         was_written: bool,
         rows: impl IntoIterator<Item = &'a Row>,
     ) {
-        if self.has_replaced(server, was_written) {
+        if self.note_server(server, was_written) {
             self.replaced.notify_one();
         }
         if let Some(skew) = self.clocks.answered(now, sent) {
             self.report_skew(&skew);
         }
-        self.raise(rows);
-        let Breaker { failures, is_logged, .. } = std::mem::take(&mut *self.breaker());
+        self.note_fences(rows);
+        // Any answer ends a series of failures, so claims are sent again.
+        let Breaker { failures, is_logged, .. } = std::mem::take(&mut *self.breaker.lock());
         if is_logged {
             tracing::info!(target: "tower_idempotency", failures, "the database answers again");
         }
     }
 
-    /// Notes the server of an answer, and returns whether it has replaced another one.
-    pub(crate) fn has_replaced(&self, server: ServerId, was_written: bool) -> bool {
-        let mut servers = self.servers();
+    /// Notes the server of an answer, and returns whether it replaces another one.
+    pub(crate) fn note_server(&self, server: ServerId, was_written: bool) -> bool {
+        let mut servers = self.servers.lock();
         let before = servers.last.replace(server);
         if was_written {
             servers.barrier = Some(server);
@@ -158,12 +187,12 @@ impl DatabaseState {
 
     /// Returns the number of times that another server has answered than before.
     pub(crate) fn server_changes(&self) -> u64 {
-        self.servers().changes
+        self.servers.lock().changes
     }
 
     /// Returns whether `server` has answered a write as durable. If so, all that it had shown before is durable too.
     pub(crate) fn is_behind_barrier(&self, server: ServerId) -> bool {
-        self.servers().barrier == Some(server)
+        self.servers.lock().barrier == Some(server)
     }
 
     /// Returns the greatest fence that was seen. New fences are greater, so that fences keep growing if the clock of
@@ -173,14 +202,10 @@ impl DatabaseState {
     }
 
     /// Notes the fences of rows.
-    pub(crate) fn raise<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) {
+    pub(crate) fn note_fences<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) {
         for row in rows {
             self.floor.fetch_max(row.fence.0, Ordering::Relaxed);
         }
-    }
-
-    fn servers(&self) -> MutexGuard<'_, Servers> {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts an answer that shows a difference between the clocks, and logs at most one line a minute.
@@ -189,7 +214,7 @@ impl DatabaseState {
         tally.skewed.fetch_add(1, Ordering::Relaxed);
         let Skew { clock, database, wall, kept, are_apart } = *skew;
         let (database, wall, kept) = (database.as_millis(), wall.as_millis(), kept.as_millis());
-        if clock == KEPT {
+        if clock == KEPT_CLOCK {
             once_a_minute!(
                 tally.lines.kept_apart,
                 warn,
@@ -222,14 +247,16 @@ impl DatabaseState {
         if matches!(error, BackendError::Never(_) | BackendError::Busy(_) | BackendError::Crowded(_)) {
             return;
         }
-        let mut breaker = self.breaker();
+        let mut breaker = self.breaker.lock();
         breaker.failures = breaker.failures.saturating_add(1);
         breaker.since.get_or_insert_with(Instant::now);
         breaker.reason = error.to_string();
         if breaker.failures == FAILURES {
+            // The first probe comes a second from now.
             breaker.probed = Some(Instant::now());
         }
-        if breaker.failures >= FAILURES && !breaker.is_logged && self.lines.due().is_some() {
+        // `take_due` comes last: it counts this line, and allows no other for a minute.
+        if breaker.failures >= FAILURES && !breaker.is_logged && self.lines.take_due().is_some() {
             breaker.is_logged = true;
             tracing::error!(target: "tower_idempotency", %error, "the database does not answer: new keys are refused");
         }
@@ -237,7 +264,7 @@ impl DatabaseState {
 
     /// Returns whether a claim may be sent. While the database is away, one claim a second may.
     pub(crate) fn admits(&self) -> bool {
-        let mut breaker = self.breaker();
+        let mut breaker = self.breaker.lock();
         if breaker.failures < FAILURES {
             return true;
         }
@@ -248,18 +275,16 @@ impl DatabaseState {
         is_due
     }
 
+    /// Returns whether the database answers, for the store's `health()`.
     pub(crate) fn health(&self) -> Health {
-        let breaker = self.breaker();
+        let breaker = self.breaker.lock();
         match breaker.since {
             Some(since) if breaker.failures >= FAILURES => {
                 Health::Away { since: since.elapsed(), reason: breaker.reason.clone() }
             }
+            // There are too few failures in a row, or none: claims are sent.
             _ => Health::Good,
         }
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

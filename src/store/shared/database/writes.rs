@@ -11,12 +11,13 @@
 //! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) decides
 //!    which writes are sent next, and how many at once.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use backon::BackoffBuilder as _;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
@@ -26,6 +27,7 @@ use super::queue::{PendingWrite, PendingWrites, Waiting, WriteBatch, is_large};
 pub(crate) use super::queue::{WriteError, WriteResult};
 use super::state::DatabaseState;
 use crate::store::shared::backend::{Answer, Backend, BackendError, Clocks, Row, Write};
+use crate::within::pauses;
 
 /// The queue of writes to the database.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ pub(crate) struct WriteQueue<B> {
     waiting: Arc<AtomicUsize>,
 }
 
-/// The number of writes without an answer from which on claims are refused.
+/// The number of writes without an answer from which on `SharedStore` refuses claims. Other writes are still taken.
 const MAX_PENDING_WRITES: usize = 4_096;
 
 impl<B: Backend> WriteQueue<B> {
@@ -65,6 +67,7 @@ impl<B: Backend> WriteQueue<B> {
         self.send(write, None, true)
     }
 
+    /// Queues a write. With `may_be_done`, it counts as sent already, so that it is never given up.
     fn send(
         &self,
         write: Write,
@@ -72,24 +75,21 @@ impl<B: Backend> WriteQueue<B> {
         may_be_done: bool,
     ) -> impl Future<Output = Result<WriteResult, WriteError>> + Send + use<B> {
         let (reply, result) = oneshot::channel();
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(20))
-            .with_max_delay(Duration::from_secs(1))
-            .with_jitter()
-            .without_max_times()
-            .build();
+        let pauses = pauses(Duration::from_millis(20), Duration::from_secs(1)).build();
         let waiting = Waiting::new(&self.waiting);
         let put = PendingWrite { write, deadline, reply, may_be_done, sent: None, busy: 0, pauses, _waiting: waiting };
-        self.sender.leave(put);
+        self.sender.enqueue(put);
         async move { result.await.unwrap_or(Err(WriteError::Gone)) }
     }
 }
 
+/// The part of the queue that its tasks share: they send the writes and answer the callers.
 #[derive(Debug)]
 pub(crate) struct WriteSender<B> {
     backend: Arc<B>,
     pub(crate) state: Arc<DatabaseState>,
     runtime: Handle,
+    /// Locked for short steps only, never during a call.
     queue: Mutex<PendingWrites>,
 }
 
@@ -99,13 +99,14 @@ struct Turn<B> {
     sender: Arc<WriteSender<B>>,
     /// The number of bytes of the large writes that it sends now.
     large: Option<usize>,
+    /// `true` once the queue no longer counts this task. If the task is dropped before, it was lost.
     is_over: bool,
 }
 
 impl<B> Turn<B> {
     /// Takes the writes of the next call. The turn is over if there are none for it.
     fn next(&mut self) -> Option<Vec<PendingWrite>> {
-        let mut queue = self.sender.queue();
+        let mut queue = self.sender.queue.lock();
         if let Some(bytes) = self.large.take() {
             queue.end_large(bytes);
         }
@@ -125,33 +126,27 @@ impl<B> Drop for Turn<B> {
         }
         // The runtime is gone, or the task has panicked.
         let gone = {
-            let mut queue = self.sender.queue();
+            let mut queue = self.sender.queue.lock();
             if let Some(bytes) = self.large.take() {
                 queue.end_large(bytes);
             }
             queue.lose_task()
         };
-        // The calls that wait for these writes fail.
+        // The lock is free again. The calls that wait for these writes fail now.
         drop(gone);
-    }
-}
-
-impl<B> WriteSender<B> {
-    fn queue(&self) -> MutexGuard<'_, PendingWrites> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<B: Backend> WriteSender<B> {
     /// Passes a write to the tasks that send, or starts one.
-    fn leave(self: &Arc<Self>, put: PendingWrite) {
-        self.queue().push(put);
-        self.take_on();
+    fn enqueue(self: &Arc<Self>, put: PendingWrite) {
+        self.queue.lock().push(put);
+        self.start_task();
     }
 
     /// Starts another task, if there are writes for it to send.
-    fn take_on(self: &Arc<Self>) {
-        if !self.queue().takes_on() {
+    fn start_task(self: &Arc<Self>) {
+        if !self.queue.lock().starts_task() {
             return;
         }
         let mut turn = Turn { sender: Arc::clone(self), large: None, is_over: false };
@@ -160,19 +155,21 @@ impl<B: Backend> WriteSender<B> {
             yield_now().await;
             while let Some(batch) = turn.next() {
                 // When large writes end, more of them may be sent at once.
-                turn.sender.take_on();
+                turn.sender.start_task();
                 turn.sender.send(batch).await;
             }
         });
     }
 
+    /// Sends writes in one call. Each is answered, or queued again for a later call.
     async fn send(self: &Arc<Self>, mut batch: Vec<PendingWrite>) {
         let now = Instant::now();
         for late in batch.extract_if(.., |put| put.deadline.is_some_and(|end| end <= now)) {
             let why = if late.may_be_done { WriteError::InDoubt } else { WriteError::Late };
             let _ = late.reply.send(Err(why));
         }
-        let mut batch = self.not_done(batch).await;
+        // `without_done` is in `resend.rs`: it asks whether earlier copies of large writes were done.
+        let mut batch = self.without_done(batch).await;
         if batch.is_empty() {
             return;
         }
@@ -185,19 +182,18 @@ impl<B: Backend> WriteSender<B> {
         match self.call(clocks, &writes, now).await {
             Ok(answer) => {
                 let earliest = clocks.at(answer.now).earliest;
-                let Answer { now: at, server, rows } = answer;
+                let Answer { server, rows, .. } = answer;
                 for (mut put, mut row) in batch.into_iter().zip(rows) {
-                    if put.is_busy(row.as_ref()) && put.waits_for_lock() {
-                        self.again(put);
+                    if put.is_busy(row.as_ref()) && put.count_lock() {
+                        self.enqueue_later(put);
                         continue;
                     }
-                    let answer = Answer { now: at, server, rows: () };
                     // The database need not send back the bytes of the write.
                     if let Some(done) = row.as_mut().filter(|row| row.token == put.write.token) {
                         done.state = put.write.state.clone();
                     }
                     let sent = put.sent.unwrap_or(now);
-                    let _ = put.reply.send(Ok(WriteResult { row, answer, earliest, sent }));
+                    let _ = put.reply.send(Ok(WriteResult { row, server, earliest, sent }));
                 }
             }
             // One of the writes was refused, or its row is locked. Each is sent by itself.
@@ -229,6 +225,7 @@ impl<B: Backend> WriteSender<B> {
         };
         match &answer {
             Ok(answer) => {
+                // A row that has the token of its write shows that this server answers durably: a barrier.
                 let is_done =
                     |(row, write): (&Option<Row>, &Write)| row.as_ref().is_some_and(|row| row.token == write.token);
                 let was_written = answer.rows.iter().zip(writes).any(is_done);
@@ -236,37 +233,40 @@ impl<B: Backend> WriteSender<B> {
             }
             Err(error) => self.state.failed(error),
         }
+        // Other errors may come before any bytes were sent, so they say nothing about the link.
         if is_large(bytes) && matches!(answer, Ok(_) | Err(BackendError::Uncertain(_))) {
-            self.queue().large_took(sent.elapsed(), self.state.timeout());
+            self.queue.lock().large_took(sent.elapsed(), self.state.timeout());
         }
         answer
     }
 
+    /// Answers a write whose call failed, or queues it again if it may be done or can still be done.
     fn failed(self: &Arc<Self>, mut put: PendingWrite, error: &Arc<BackendError>) {
         match **error {
             BackendError::Never(_) => drop(put.reply.send(Err(WriteError::Never(Arc::clone(error))))),
             BackendError::Nothing(_) if !put.may_be_done => {
                 let _ = put.reply.send(Err(WriteError::Away(Arc::clone(error))));
             }
-            BackendError::Busy(_) if !put.waits_for_lock() => {
+            BackendError::Busy(_) if !put.count_lock() => {
                 let _ = put.reply.send(Err(WriteError::Away(Arc::clone(error))));
             }
-            BackendError::Busy(_) | BackendError::Crowded(_) => self.again(put),
+            // This call has done nothing, so the write is sent again as it is.
+            BackendError::Busy(_) | BackendError::Crowded(_) => self.enqueue_later(put),
             BackendError::Nothing(_) | BackendError::Uncertain(_) => {
                 put.may_be_done = true;
-                self.again(put);
+                self.enqueue_later(put);
             }
         }
     }
 
     /// Sends a write again, after a pause.
-    pub(crate) fn again(self: &Arc<Self>, mut put: PendingWrite) {
+    pub(crate) fn enqueue_later(self: &Arc<Self>, mut put: PendingWrite) {
         let (pause, sender) = (put.pauses.next().unwrap_or_default(), Arc::downgrade(self));
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
             // The write is not sent if the store is gone.
             if let Some(sender) = sender.upgrade() {
-                sender.leave(put);
+                sender.enqueue(put);
             }
         });
     }

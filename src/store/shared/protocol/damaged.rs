@@ -1,7 +1,8 @@
 //! The completed records that this process has met and can't read.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::key::RecordId;
 use crate::store::shared::backend::{Kind, Row};
@@ -10,26 +11,29 @@ use crate::store::shared::backend::{Kind, Row};
 #[derive(Debug, Default)]
 pub(crate) struct Damaged(Mutex<HashSet<RecordId>>);
 
-const MOST_DAMAGED: usize = 1_024;
+/// The most ids that are kept. Damage beyond this is not listed, but its records are still refused.
+const MAX_DAMAGED: usize = 1_024;
 
 impl Damaged {
-    /// Notes a row that can't be read.
+    /// Notes a row that can't be read, if it is completed: the database lists rows of other kinds by itself.
     pub(crate) fn note(&self, row: &Row) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_done(row) && known.len() < MOST_DAMAGED {
+        let mut known = self.0.lock();
+        if is_done(row) && known.len() < MAX_DAMAGED {
             known.insert(row.id);
         }
     }
 
     pub(crate) fn known(&self) -> Vec<RecordId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+        self.0.lock().iter().copied().collect()
     }
 
+    /// Forgets a record that was settled, has expired, or can be read again.
     pub(crate) fn forget(&self, id: &RecordId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.0.lock().remove(id);
     }
 }
 
+/// Returns whether the row's kind says that its operation is done. The row's bytes do not count.
 pub(crate) fn is_done(row: &Row) -> bool {
     matches!(row.kind, Kind::Completed | Kind::Consumed)
 }

@@ -19,6 +19,8 @@ pub(crate) struct UnderWay {
 }
 
 impl Ends {
+    /// Counts an end of this operation's run until the returned value is dropped. `inner.rs` neither ends the session
+    /// nor forgets the run's row before that.
     pub(crate) fn begin(self: &Arc<Self>, id: RecordId) -> UnderWay {
         *self.0.entry(id).or_default() += 1;
         UnderWay { ends: Arc::clone(self), id }

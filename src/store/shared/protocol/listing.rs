@@ -16,8 +16,8 @@ use crate::record::Fence;
 use crate::store::contract::{InterruptedRun, Page};
 use crate::store::error::StoreError;
 use crate::store::shared::backend::{Backend, Kind, Row};
-use crate::store::shared::database::Rows;
 use crate::store::shared::database::errors::away;
+use crate::store::shared::database::snapshot::Rows;
 
 /// An outcome that came after its operation was taken over or settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,11 +80,13 @@ impl<B: Backend> Protocol<B> {
     pub(crate) async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
         let (mut cursor, mut found) = (None, Vec::new());
         while found.len() < limit {
+            // The database leaves out rows past their expiry, and nothing else of these is judged by the time.
             let (rows, _) = self.page(&mut cursor, limit).await?;
             if rows.is_empty() {
                 break;
             }
             let of = |row: &Row| {
+                // The row of a disputed outcome names its operation as its session.
                 let id = row.session.filter(|_| row.kind == Kind::Disputed)?;
                 Some(Disputed { id, fence: row.fence, since: row.since, expires: row.expires })
             };
@@ -97,6 +99,7 @@ impl<B: Backend> Protocol<B> {
     /// Returns a page of the rows that may need an operator, and the earliest time by which they were judged. Moves the
     /// cursor to the end of the page.
     async fn page(&self, cursor: &mut Cursor, limit: usize) -> Result<(Vec<Row>, Timestamp), StoreError> {
+        // The database leaves out the runs of these sessions while their bounds are not over: they are under way.
         let mut alive = self.sessions.others().alive();
         alive.extend(self.sessions.own.own().iter());
         let page = self.database.list(&alive, *cursor, limit).await;

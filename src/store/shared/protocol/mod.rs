@@ -36,9 +36,11 @@ use crate::store::cache::Cache;
 pub(crate) struct Protocol<B> {
     pub(crate) database: Arc<Database<B>>,
     pub(crate) sessions: Arc<Sessions<B>>,
+    /// The store's slots, here for the counters and the limited log lines of their tally.
     pub(crate) slots: Arc<Slots>,
     /// Completed records, which do not change before they expire.
     cache: Cache,
+    /// The ends of runs that are under way: while there are any, the session goes on.
     pub(crate) ends: Arc<Ends>,
     damaged: Damaged,
 }

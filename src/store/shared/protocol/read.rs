@@ -13,18 +13,19 @@ use crate::store::shared::database::reads::RowSnapshot;
 impl<B: Backend> Protocol<B> {
     /// Reads the row of `id`.
     pub(crate) async fn read(&self, id: RecordId) -> Result<RowSnapshot, StoreError> {
-        self.database.read(id).await
+        self.database.reads.get(id).await
     }
 
     /// Returns an answer with the bytes of its row: if the database has left them out, this reads them.
     pub(crate) async fn filled(&self, known: RowSnapshot) -> Result<RowSnapshot, StoreError> {
         let Some(row) = known.row.as_ref().filter(|row| is_left_out(row)) else { return Ok(known) };
-        let read = self.database.read_large(row).await?;
+        let read = self.database.reads.get_large(row).await?;
         match read.row {
             // The answer may be newer than the row that was read.
             Some(whole) if whole.token == row.token => {
                 Ok(RowSnapshot { row: Some(Row { state: whole.state, ..row.clone() }), ..known })
             }
+            // The row was written again meanwhile, or is gone. What was read last counts.
             row => Ok(RowSnapshot { row, ..read }),
         }
     }
@@ -49,6 +50,7 @@ impl<B: Backend> Protocol<B> {
     pub(crate) fn whole(&self, row: &Row, earliest: Timestamp) -> Option<Result<Record, StoreError>> {
         let held = self.view(earliest).of(row)?;
         if matches!(held, Decoded::Damaged(..)) {
+            // From now on `listing.rs` lists the record for operators.
             self.damaged.note(row);
         }
         Some(held.whole(row.id))
@@ -74,6 +76,7 @@ impl<B: Backend> Protocol<B> {
         let Some(record) = record else { return Ok(None) };
         if record.state.is_done() {
             if let Some(server) = known.server {
+                // This renews the session, unless the server has answered a write as durable since it was started.
                 self.sessions.barrier(server).await?;
             }
             let is_of_transaction = known.row.as_ref().is_some_and(is_of_transaction);

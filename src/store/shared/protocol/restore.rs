@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable as _};
+use backon::Retryable as _;
 use futures_util::StreamExt as _;
 
 use super::Protocol;
@@ -18,11 +18,14 @@ use crate::key::RecordId;
 use crate::record::{Applied, Completion, Hold, Record, Reply, RunResult, State, Transition};
 use crate::store::StoreError;
 use crate::store::shared::backend::Backend;
+use crate::within::pauses;
 
 /// The number of records that are checked at a time.
 const AT_A_TIME: usize = 16;
-/// The first pause before a record is checked again because the database did not answer, and the number of such tries.
+/// The first and the longest pause before a record is checked again because the database did not answer, and the number
+/// of such tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const TRIES: usize = 10;
 
 impl<B: Backend> Protocol<B> {
@@ -40,7 +43,9 @@ impl<B: Backend> Protocol<B> {
     /// Completes the operation once more, as its run did.
     async fn restore(&self, id: RecordId, record: Arc<Record>) {
         let complete = || async {
+            // A record that has expired need not be restored.
             let Some(completion) = self.completion(id, &record) else { return Ok(()) };
+            // `step` writes a missing record anew. If it is refused, it keeps the outcome as disputed.
             let Applied { reply, record } = self.step(id, Transition::Complete(completion)).await?;
             if reply == Reply::Refused && record.is_some_and(|record| !record.state.is_done()) {
                 // The end of the operation's new run counts.
@@ -48,7 +53,7 @@ impl<B: Backend> Protocol<B> {
             }
             Ok(())
         };
-        let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_jitter().with_max_times(TRIES);
+        let pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE).with_max_times(TRIES);
         let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
         // An outcome that is not restored now may be restored at the next change of the server.
         let _ = complete.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;

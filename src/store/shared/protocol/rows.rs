@@ -5,7 +5,6 @@
 //! a transaction of the application wrote the row.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,62 +22,35 @@ use crate::store::shared::session::others::OtherSessions;
 /// The version of a row that a transaction of the application wrote.
 const OF_TRANSACTION: u8 = VERSION | 0x80;
 
-/// The part of a record that a row holds as bytes.
+/// The part of a record that a row holds as bytes. The order of the fields is the stored format.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rest {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) attempt: u32,
     pub(crate) origin: Origin,
-    pub(crate) state: State<OutcomeBytes>,
+    pub(crate) state: State,
 }
-
-/// The bytes of an outcome, serialized as one byte string.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct OutcomeBytes(#[serde(with = "serde_bytes")] Vec<u8>);
 
 /// Returns the bytes of those parts of `draft` that have no columns.
 pub(crate) fn encode(id: &RecordId, draft: &Draft<Bytes>) -> Option<Bytes> {
-    let Draft { fingerprint, attempt, origin, state, .. } = draft;
-    let Ok(state) = state.form(|outcome| Ok::<_, Infallible>(OutcomeBytes(outcome.to_vec())));
-    let rest = Rest { fingerprint: *fingerprint, attempt: *attempt, origin: origin.clone(), state };
-    seal(id, &rest)
-}
-
-/// Returns the bytes of `rest` for the row of `id`.
-pub(crate) fn seal(id: &RecordId, rest: &Rest) -> Option<Bytes> {
-    postcard::to_extend(rest, vec![VERSION]).ok().map(|bytes| checked(id, bytes))
-}
-
-fn checked(id: &RecordId, mut bytes: Vec<u8>) -> Bytes {
-    let checksum = codec::checksum(id.as_bytes(), &bytes);
-    bytes.extend_from_slice(&checksum);
-    bytes.into()
+    let Draft { fingerprint, attempt, ref origin, ref state, .. } = *draft;
+    let rest = Rest { fingerprint, attempt, origin: origin.clone(), state: state.clone() };
+    // 0 is the capacity to begin with. `None` means that the record can't be encoded.
+    codec::seal(id, VERSION, &rest, 0).ok().map(Bytes::from)
 }
 
 /// Returns the same bytes, marked as written by a transaction of the application.
 pub(crate) fn of_transaction(id: &RecordId, bytes: &[u8]) -> Option<Bytes> {
     let (content, _) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
-    Some(checked(id, [&[OF_TRANSACTION], content.get(1..)?].concat()))
+    let mut bytes = [&[OF_TRANSACTION], content.get(1..)?].concat();
+    let checksum = codec::checksum(id.as_bytes(), &bytes);
+    bytes.extend_from_slice(&checksum);
+    Some(bytes.into())
 }
 
 /// Returns whether a transaction of the application wrote the row with its effects.
 pub(crate) fn is_of_transaction(row: &Row) -> bool {
     row.state.first() == Some(&OF_TRANSACTION)
-}
-
-/// Decodes the bytes of a row.
-pub(crate) fn open(id: &RecordId, bytes: &[u8]) -> Result<Rest, CodecError> {
-    // A later release may write entirely different bytes after the first.
-    if let Some(version) = bytes.first().filter(|version| ![VERSION, OF_TRANSACTION].contains(version)) {
-        return Err(CodecError::Version(*version));
-    }
-    let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Checksum)?;
-    let (_, rest) = content.split_first().ok_or(CodecError::Checksum)?;
-    if codec::checksum(id.as_bytes(), content) != *sum {
-        return Err(CodecError::Checksum);
-    }
-    let Ok((rest, [])) = postcard::take_from_bytes(rest) else { return Err(CodecError::Content) };
-    Ok(rest)
 }
 
 /// Returns the kind of a row in this state.
@@ -121,13 +93,13 @@ impl View<'_> {
             Kind::Other(number) => return Some(Decoded::Newer(format!("the row is of kind {number}"))),
             Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed => {}
         }
-        match open(&row.id, &row.state) {
+        match codec::open::<Rest>(&row.id, &[VERSION, OF_TRANSACTION], &row.state) {
             Ok(rest) if kind(&rest.state) == row.kind => {
                 let Rest { fingerprint, attempt, origin, state } = rest;
-                let Ok(state) = state.form(|outcome| Ok::<_, Infallible>(Bytes::copy_from_slice(&outcome.0)));
                 let record = self.presented(row, fingerprint, attempt, origin, state)?;
                 Some(Decoded::Record(Box::new(record)))
             }
+            // The bytes can be read, but their state is not that of the column.
             Ok(_) => self.damaged(row, CodecError::Content),
             Err(error @ CodecError::Version(_)) => Some(Decoded::Newer(error.to_string())),
             Err(error) => self.damaged(row, error),
@@ -138,10 +110,13 @@ impl View<'_> {
     /// whether it did.
     fn damaged(&self, row: &Row, error: CodecError) -> Option<Decoded> {
         let state = State::Interrupted { policy: ClaimPolicy::Unreadable, run: row.fence, status: None };
+        // The true number of attempts is unknown, so it counts as 1.
         let record = self.presented(row, Fingerprint::unverifiable(), 1, Origin::default(), state)?;
         Some(Decoded::Damaged(Box::new(record), error))
     }
 
+    /// Returns the record of a row: a run whose process is gone is presented as interrupted, and an expired record as
+    /// `None`.
     fn presented(
         &self,
         row: &Row,
@@ -162,6 +137,7 @@ impl View<'_> {
         record.live(self.earliest)
     }
 
+    /// Returns which process sees to the operation now, by the session and the bound of its row.
     fn owner(&self, row: &Row) -> Owner {
         match row.session {
             None => Owner::None,

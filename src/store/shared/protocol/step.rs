@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable as _};
+use backon::Retryable as _;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
@@ -19,12 +19,13 @@ use crate::store::shared::backend::{Backend, BackendError, Expect, Kind, Row, Wr
 use crate::store::shared::database::errors::{late, not_written};
 use crate::store::shared::database::reads::RowSnapshot;
 use crate::store::shared::database::writes::{WriteError, WriteResult};
+use crate::within::pauses;
 
 /// The number of times that a step begins again because another process has changed the row.
 const ROUNDS: u32 = 16;
 /// The first and the longest pause before a claim is given back once more.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl<B: Backend> Protocol<B> {
     /// Takes one step on the record of `id`, or refuses it.
@@ -43,6 +44,8 @@ impl<B: Backend> Protocol<B> {
         }
     }
 
+    /// Takes the step of [`step`](Self::step), in rounds: a round ends without a result if the row has changed
+    /// meanwhile. Sets `has_met` once a row was met.
     async fn decide(&self, id: RecordId, transition: Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
         let deadline = transition.claim().map(|claim| Instant::now() + claim.patience);
         // The row that a claim has met is returned before its requester gives up: the requester must not run as if
@@ -111,11 +114,13 @@ impl<B: Backend> Protocol<B> {
             let is_end = matches!(transition, Transition::Complete(_) | Transition::Interrupt { .. });
             let was_lost = is_end && record.is_none();
             let (token, expected) = (write.token, write.expect);
+            // A claim is kept, in case its answer is lost and it has to be invalidated.
             let claim = deadline.map(|_| write.clone());
-            let WriteResult { row, answer, earliest, .. } = match self.database.write(write, deadline).await {
+            let WriteResult { row, server, earliest, .. } = match self.database.writes.put(write, deadline).await {
                 Ok(result) => result,
                 Err(WriteError::InDoubt) => match claim {
                     Some(claim) => self.invalidate_claim(&claim, known.row.as_ref()).await?,
+                    // This does not happen: only a write with a deadline is ever in doubt.
                     None => return Err(late()),
                 },
                 Err(WriteError::Never(error)) if is_outcome(&transition) => {
@@ -149,11 +154,12 @@ impl<B: Backend> Protocol<B> {
                 }
                 return Ok(applied);
             }
+            // The row has the token that was expected, and still was not written.
             if matches!((&row, expected), (Some(row), Expect::Token(token)) if row.token == token) {
                 return Err(StoreError::unavailable("something else has the row locked"));
             }
             self.forget_run(row.as_ref());
-            known = RowSnapshot { row, earliest, server: Some(answer.server) };
+            known = RowSnapshot { row, earliest, server: Some(server) };
         }
         Err(StoreError::unavailable("the row changes all the time"))
     }
@@ -166,17 +172,15 @@ impl<B: Backend> Protocol<B> {
             None => release(claim.id, before, self.clocks().now()),
             Some(row) => unchanged(row, self.clocks().earliest()),
         };
-        let found = self.database.insist(write).await.map_err(not_written)?;
+        let found = self.database.writes.insist(write).await.map_err(not_written)?;
         if found.row.as_ref().is_some_and(|row| row.token == claim.token) { Ok(found) } else { Err(late()) }
     }
 
     /// Gives back a claim under which nothing ran. Tries again for as long as the database does not answer.
     pub(crate) async fn give_back(&self, id: RecordId, taken_back: Transition) {
-        let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_delay(LAST_PAUSE);
         let give_back = || self.step(id, taken_back.clone());
         let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
-        let pauses = pauses.with_jitter().without_max_times();
-        let _ = give_back.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
+        let _ = give_back.retry(pauses(FIRST_PAUSE, LONGEST_PAUSE)).sleep(tokio::time::sleep).when(is_away).await;
     }
 
     fn report_consumed(&self, id: RecordId, error: &BackendError) {
@@ -274,9 +278,11 @@ fn is_outcome(transition: &Transition) -> bool {
 fn consumed(transition: Transition) -> Transition {
     match transition {
         Transition::Complete(Completion { hold, fingerprint, result: _, retention }) => {
+            // The status is inside the outcome, whose bytes the store does not read. 0 means that it is unknown.
             let result = RunResult::Consumed { status: 0 };
             Transition::Complete(Completion { hold, fingerprint, result, retention })
         }
+        // The caller passes only completions: see `is_outcome`.
         other => other,
     }
 }
@@ -292,6 +298,7 @@ pub(crate) fn taken_back(transition: &Transition) -> Option<fn(Fence) -> Transit
         Transition::Inquire { bound, .. } if !bound.is_zero() => {
             Some(|fence| Transition::Inquire { fence, bound: Duration::ZERO })
         }
+        // Ends, settlements and questions that are over leave nothing to give back.
         _ => None,
     }
 }

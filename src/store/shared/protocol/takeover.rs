@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable as _};
+use backon::Retryable as _;
 
 use super::Protocol;
 use crate::key::RecordId;
@@ -11,9 +11,11 @@ use crate::record::{Completion, Draft, Expiry, Fence, Origin, RunResult, State};
 use crate::slots::once_a_minute;
 use crate::store::StoreError;
 use crate::store::shared::backend::{Backend, Kind, Row, Write};
+use crate::within::pauses;
 
-/// The pause before a disputed outcome that was not kept is sent again.
+/// The first and the longest pause before a disputed outcome that was not kept is sent again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The time for which a disputed outcome is kept.
 const DISPUTED_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
@@ -24,6 +26,7 @@ impl<B: Backend> Protocol<B> {
         // For an interrupted operation, token and fence are enough.
         let running = row.filter(|row| row.kind == Kind::Running);
         let Some(session) = running.and_then(|row| row.session) else { return Ok(true) };
+        // A process never marks a session of its own as dead.
         if self.sessions.own.own().contains(&session) {
             return Ok(true);
         }
@@ -32,6 +35,7 @@ impl<B: Backend> Protocol<B> {
         if row.and_then(|row| row.until).is_none_or(|until| others.has_ended(session, until)) {
             return Ok(true);
         }
+        // With less than half of its own lease left, this process considers no other process dead.
         if !self.sessions.own.holds_half() || !others.is_over(session) {
             return Ok(false);
         }
@@ -50,12 +54,15 @@ impl<B: Backend> Protocol<B> {
         let (fingerprint, attempt) = (*fingerprint, hold.attempt);
         let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin: Origin::default(), state };
         let id = disputed(hold.id, hold.fence);
+        // The row names its operation as its session: `listing.rs` reads that.
         let write = self.write(id, &draft, None, None);
         let write = write.map(|write| Write { kind: Kind::Disputed, session: Some(hold.id), ..write });
+        // An outcome that can't be encoded can't be kept either.
         let Some(write) = write else { return };
         self.slots.tally.disputed.fetch_add(1, Ordering::Relaxed);
-        let pauses = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_jitter().with_max_times(12);
-        let put = || self.database.write(write.clone(), None);
+        // The twelve tries after the first are spread over some minutes, in case the database is away.
+        let pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE).with_max_times(12);
+        let put = || self.database.writes.put(write.clone(), None);
         let kept = put.retry(pauses).sleep(tokio::time::sleep).await.is_ok();
         once_a_minute!(
             self.slots.tally.lines.disputed,

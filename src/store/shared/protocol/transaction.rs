@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use backon::BackoffBuilder as _;
 use bytes::Bytes;
 use tokio::time::sleep;
 
@@ -26,8 +26,9 @@ use crate::store::shared::backend::{Backend, Token, Write};
 use crate::store::shared::database::reads::RowSnapshot;
 use crate::store::shared::database::writes::{WriteError, WriteResult};
 use crate::store::shared::run_record::RunRecord;
+use crate::within::pauses;
 
-/// The pause before the row is read again.
+/// The first and the longest pause before the write that ends the run is sent again.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -36,7 +37,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub struct PendingTransaction<B: Backend> {
     protocol: Arc<Protocol<B>>,
     id: RecordId,
+    /// The token of the row while the transaction has not written it.
     claimed: Token,
+    /// The token of the row that the transaction writes.
     completed: Token,
     /// The write that ends the run if the transaction was not committed, and whether the key is free then.
     end: Write,
@@ -71,10 +74,12 @@ impl<B: Backend> Protocol<B> {
         let protocol = Arc::clone(self);
         let id = completion.hold.id;
         let fence = completion.hold.fence;
+        // Without a row here, the run was taken over or has ended.
         let row = protocol.sessions.held.get(&id).map(|row| row.clone())?;
         let record = protocol.view(protocol.clocks().earliest()).of(&row)?.whole(id).ok()?;
         let becomes = |transition| {
             let (change, _) = next(Current::from(Some(&record)), transition);
+            // `next` has refused: the run no longer has the operation.
             let Change::Put(draft) = change else { return None };
             protocol.write(id, &draft, Some(&row), Some(&record))
         };
@@ -98,16 +103,11 @@ impl<B: Backend> PendingTransaction<B> {
     /// Waits until it is known how the transaction ended. The run may not try to commit it any more.
     pub async fn end(&self) -> TransactionEnd {
         let Self { protocol, id, claimed, completed, end, is_free } = self;
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(FIRST_PAUSE)
-            .with_max_delay(LONGEST_PAUSE)
-            .with_jitter()
-            .without_max_times()
-            .build();
+        let mut pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE).build();
         let settled = loop {
-            match protocol.database.write(end.clone(), None).await {
-                Ok(WriteResult { row: Some(row), answer, earliest, .. }) if row.token == *completed => {
-                    let known = RowSnapshot { row: Some(row), earliest, server: Some(answer.server) };
+            match protocol.database.writes.put(end.clone(), None).await {
+                Ok(WriteResult { row: Some(row), server, earliest, .. }) if row.token == *completed => {
+                    let known = RowSnapshot { row: Some(row), earliest, server: Some(server) };
                     // On an error, the row that was read may not be durable yet.
                     if let Ok(Some(Record { state: State::Completed { outcome }, .. })) =
                         protocol.durable_whole(*id, known).await
@@ -120,12 +120,15 @@ impl<B: Backend> PendingTransaction<B> {
                 }
                 // The transaction has the row locked.
                 Ok(WriteResult { row: Some(row), .. }) if row.token == *claimed => {}
+                // Another run, a settlement or a release has changed the row.
                 Ok(_) => break TransactionEnd::RolledBack { is_free: false },
                 Err(WriteError::Gone) => break TransactionEnd::Gone,
+                // The write is sent again after the pause below.
                 Err(WriteError::Away(_) | WriteError::Never(_) | WriteError::Late | WriteError::InDoubt) => {}
             }
             sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
         };
+        // A later claim of this key has another token, and stays.
         protocol.sessions.held.remove_if(id, |_, row| row.token == *claimed);
         settled
     }

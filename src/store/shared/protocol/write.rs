@@ -9,12 +9,12 @@ use super::rows;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Draft, Expiry, Fence, Record, State};
-use crate::store::shared::backend::{Backend, Clocks, Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Write};
+use crate::store::shared::backend::{Backend, Clocks, Expect, GRACE, NewExpiry, NewFence, Row, Stamp, Write};
 
 /// The longest time that a row is kept only because its fence came from a clock that was ahead.
-const FAR: Duration = Duration::from_secs(366 * 24 * 3_600);
+const MAX_KEPT_FOR_FENCE: Duration = Duration::from_secs(366 * 24 * 3_600);
 /// The shortest time that a record is kept: duplicates that wait in other processes have to find it.
-const SHORTEST: Duration = Duration::from_secs(1);
+const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
 
 impl<B: Backend> Protocol<B> {
     /// Returns the write by which the record becomes what `draft` says. `row` is the present row, and `record` its
@@ -26,13 +26,16 @@ impl<B: Backend> Protocol<B> {
         row: Option<&Row>,
         record: Option<&Record>,
     ) -> Option<Write> {
+        // A row names this process's session only while a run or a question of this process is under way.
         let session = draft.owned.map(|_| self.sessions.own.id());
         let is_new = record.is_none();
         let fence = match draft.fence {
+            // A new claim, question or settlement: the fence is greater than every fence that this process has seen.
             None => NewFence::Above(self.database.state.floor()),
             Some(fence) if row.is_some_and(|row| row.fence == fence) => NewFence::Keep,
             Some(fence) => NewFence::Exactly(fence),
         };
+        // The fence that the row will have at least. The row outlives it: see `outlives`.
         let given = row.map_or(Fence(0), |row| row.fence).max(draft.fence.unwrap_or(self.database.state.floor()));
         let shortest = outlives(given, self.clocks().now());
         let kept_for = |kept: Duration| NewExpiry::In(kept.max(shortest));
@@ -43,10 +46,11 @@ impl<B: Backend> Protocol<B> {
                 State::Running { interrupted_retention, .. } => {
                     kept_for(draft.owned.unwrap_or_default().saturating_add(*interrupted_retention))
                 }
+                // This does not happen: only a running draft never expires.
                 _ => kept_for(GRACE),
             },
             Expiry::In(kept) => {
-                let kept = kept.max(SHORTEST);
+                let kept = kept.max(SHORTEST_RETENTION);
                 // The row may be kept for longer than its record.
                 until = (kept < shortest).then_some(kept);
                 kept_for(kept)
@@ -65,6 +69,7 @@ impl<B: Backend> Protocol<B> {
                 }
             }
         };
+        // A question leaves the operation in its state, and so leaves the time of that state.
         let is_question = matches!(draft.expiry, Expiry::AtLeast(_));
         Some(Write {
             id,
@@ -88,7 +93,7 @@ impl<B: Backend> Protocol<B> {
 /// (The database's own clock may just have been set.) A record that is kept for a shorter time expires at its row's
 /// [`until`](Row::until).
 fn outlives(fence: Fence, clocks: Clocks) -> Duration {
-    GRACE + between(clocks.latest, Timestamp::from_millis(fence.0 / 1_000)).min(FAR)
+    GRACE + between(clocks.latest, Timestamp::from_millis(fence.0 / 1_000)).min(MAX_KEPT_FOR_FENCE)
 }
 
 /// Returns the time from `from` to `until`.
@@ -98,19 +103,8 @@ fn between(from: Timestamp, until: Timestamp) -> Duration {
 
 /// Returns the write that frees the key. The row is kept for as long as a late claim may still arrive.
 pub(crate) fn release(id: RecordId, row: Option<&Row>, clocks: Clocks) -> Write {
-    Write {
-        id,
-        expect: row.map_or(Expect::Absent, |row| Expect::Token(row.token)),
-        token: crate::store::shared::random_token(),
-        fence: NewFence::Keep,
-        kind: Kind::Released,
-        session: None,
-        until: None,
-        began: Stamp::Keep,
-        since: Stamp::Now,
-        expires: NewExpiry::In(outlives(row.map_or(Fence(0), |row| row.fence), clocks)),
-        state: Bytes::new(),
-    }
+    let expect = row.map_or(Expect::Absent, |row| Expect::Token(row.token));
+    Write::released(id, expect, outlives(row.map_or(Fence(0), |row| row.fence), clocks))
 }
 
 /// Returns the write that keeps a row's content under another token: a write that expects the old token is not done any

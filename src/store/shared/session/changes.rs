@@ -1,4 +1,4 @@
-//! Notifications that a row has changed.
+//! Notifications that a row has changed. `changed` in `shared/store.rs` waits for them.
 
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -18,6 +18,7 @@ impl ChangeWaiters {
         let mut changed = self.0.entry(id).or_insert_with(|| watch::channel(()).0).subscribe();
         async move {
             if changed.changed().await.is_err() {
+                // The sender is gone without a notification, so no change is known.
                 std::future::pending::<()>().await;
             }
         }

@@ -7,18 +7,20 @@ pub(crate) mod changes;
 pub(crate) mod others;
 pub(crate) mod own;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ahash::RandomState;
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::others::{OtherSessions, Reading};
 use self::own::{Renewed, Session, dead};
 use super::backend::{Backend, BackendError, Expect, Kind, Row, ServerId};
+use super::database::Database;
 use super::database::errors::not_written;
+use super::database::snapshot::Rows;
 use super::database::writes::WriteResult;
-use super::database::{Database, Rows};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::slots::Slots;
@@ -27,9 +29,12 @@ use crate::store::StoreError;
 /// The sessions of this process and of the others.
 #[derive(Debug)]
 pub(crate) struct Sessions<B> {
+    /// The session of this process, which `renew` and `end` write.
     pub(crate) own: Session,
     /// The rows that name a session of this process: its runs, and the operations that it asks about.
     pub(crate) held: DashMap<RecordId, Row, RandomState>,
+    /// The sessions of other processes, as far as this one knows them. Use it through `others()`, which may start it
+    /// over.
     others: OtherSessions,
     /// The number of changes of the server after which watching has started over.
     started_over: Mutex<u64>,
@@ -37,7 +42,7 @@ pub(crate) struct Sessions<B> {
     slots: Arc<Slots>,
     /// Held while the session is renewed. The value is `true` once the session has ended.
     renewing: tokio::sync::Mutex<bool>,
-    /// Held while a barrier is written.
+    /// Held while a barrier is written. It is locked before `renewing`.
     barriers: tokio::sync::Mutex<()>,
 }
 
@@ -57,7 +62,7 @@ impl<B: Backend> Sessions<B> {
 
     /// Returns the sessions of other processes. Watching them starts over when another server has answered.
     pub(crate) fn others(&self) -> &OtherSessions {
-        let mut started_over = self.started_over.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut started_over = self.started_over.lock();
         let changes = self.database.state.server_changes();
         if *started_over < changes {
             *started_over = changes;
@@ -80,14 +85,17 @@ impl<B: Backend> Sessions<B> {
             }
             let renewal = own.renewal(self.over_before());
             let WriteResult { row, sent, .. } =
-                self.database.write_urgently(renewal.clone()).await.map_err(not_written)?;
+                self.database.urgent.put(renewal.clone(), None).await.map_err(not_written)?;
             match own.renewed(&renewal, row.as_ref(), sent) {
                 Renewed::Yes => {
                     let lease = own.lease();
+                    // The slots learn of it: a run that others may take over stops a sixth of the lease before the
+                    // lease ends.
                     self.slots.lease.hold(renewal.id, sent + lease, lease / 6);
                     return Ok(sent);
                 }
                 Renewed::Again => sleep(self.database.state.timeout() / 100).await,
+                // Then the loop begins the session that replaces it.
                 Renewed::Dead => tracing::error!(
                     target: "tower_idempotency",
                     "another process took this one for dead, as its lease was not renewed in time; runs of this process \
@@ -116,7 +124,7 @@ impl<B: Backend> Sessions<B> {
             if !std::mem::replace(&mut *has_ended, true)
                 && let Some(end) = self.own.end()
             {
-                let _ = self.database.write_urgently(end).await;
+                let _ = self.database.urgent.put(end, None).await;
             }
         };
         let _ = timeout(self.database.state.timeout() * 2, end).await;
@@ -148,6 +156,7 @@ impl<B: Backend> Sessions<B> {
         let Rows { server, sent, rows, .. } = self.database.sessions().await?;
         let others = self.others();
         others.read(sent);
+        // A session that has ended or was deleted is not listed any more, so it is read by its id.
         let unlisted = others.unlisted(&rows);
         let own = self.own.own();
         let rows = rows.into_iter().filter(|row| !own.contains(&row.id)).map(|row| (row.id, Some(row))).collect();
@@ -177,15 +186,17 @@ impl<B: Backend> Sessions<B> {
         let Some(expect) = others.expected(session) else { return Ok(others.is_over(session)) };
         let write = dead(session, expect);
         let token = write.token;
-        let WriteResult { row, answer, sent, .. } = self.database.write_urgently(write).await.map_err(not_written)?;
+        let WriteResult { row, server, sent, .. } = self.database.urgent.put(write, None).await.map_err(not_written)?;
+        // This write is done, or the session was ended or marked as dead before.
         if row.as_ref().is_some_and(|row| row.token == token || row.kind == Kind::Released) {
             self.others().ended(session);
             return Ok(true);
         }
+        // The row has the expected token, and still was not written.
         if matches!((&row, expect), (Some(row), Expect::Token(token)) if row.token == token) {
             return Err(StoreError::unavailable("something else has the row of a session locked"));
         }
-        self.others().note(Reading { server: answer.server, sent, rows: vec![(session, row)] });
+        self.others().note(Reading { server, sent, rows: vec![(session, row)] });
         Ok(false)
     }
 }

@@ -14,9 +14,9 @@
 //!    write is the proof: tokens never repeat, so no renewal came between. See `session/mod.rs`.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -34,6 +34,7 @@ const WAITS: u32 = 10;
 /// The time for which this process remembers that a session is over, if no row names it.
 const REMEMBERED: Duration = Duration::from_secs(3_600);
 
+/// The other sessions, as this process watches them. All of this is memory: no row is written here.
 #[derive(Debug)]
 pub(crate) struct OtherSessions {
     lease: Duration,
@@ -54,6 +55,7 @@ struct Other {
     sight: Sight,
     /// The time at which the first answer with this sight arrived.
     since: Instant,
+    /// `true` once the session counts as dead: its runs may be taken over once it is marked as dead, too.
     is_over: bool,
     /// The time at which a row last named the session, or a read last showed it.
     named: Instant,
@@ -100,10 +102,11 @@ impl OtherSessions {
     /// Returns whether a session of another process is over. A session that is not known counts as alive, and is read
     /// soon.
     pub(crate) fn is_over(&self, session: RecordId) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let now = Instant::now();
         let unread = Other { sight: Sight::Unread, since: now, is_over: false, named: now };
         let other = state.others.entry(session).or_insert_with(|| {
+            // This ends `due`, so the sessions are read now.
             self.unread.notify_one();
             unread
         });
@@ -113,8 +116,9 @@ impl OtherSessions {
 
     /// Returns whether the session has said that its run with this bound is over.
     pub(crate) fn has_ended(&self, session: RecordId, bound: Timestamp) -> bool {
-        let said = match self.state().others.get(&session).map(|other| other.sight) {
+        let said = match self.state.lock().others.get(&session).map(|other| other.sight) {
             Some(Sight::Row { said, .. }) => said,
+            // A session that is unread, absent or ended says nothing now.
             _ => None,
         };
         said.is_some_and(|said| bound < said.over_before)
@@ -123,35 +127,36 @@ impl OtherSessions {
     /// Returns what a write that declares the session dead has to expect of its row. Returns `None` if the session is
     /// not over, or has ended already.
     pub(crate) fn expected(&self, session: RecordId) -> Option<Expect> {
-        let state = self.state();
+        let state = self.state.lock();
         let other = state.others.get(&session).filter(|other| other.is_over)?;
         match other.sight {
             Sight::Row { token, .. } => Some(Expect::Token(token)),
             Sight::Absent { .. } => Some(Expect::Absent),
+            // An ended session needs no write, and an unread one is never over.
             Sight::Ended | Sight::Unread => None,
         }
     }
 
     /// Notes that a session was ended or declared dead.
     pub(crate) fn ended(&self, session: RecordId) {
-        if let Some(other) = self.state().others.get_mut(&session) {
+        if let Some(other) = self.state.lock().others.get_mut(&session) {
             (other.sight, other.is_over) = (Sight::Ended, true);
         }
     }
 
     /// Returns the sessions of other processes that count as alive.
     pub(crate) fn alive(&self) -> Vec<RecordId> {
-        self.state().others.iter().filter(|(_, other)| !other.is_over).map(|(id, _)| *id).collect()
+        self.state.lock().others.iter().filter(|(_, other)| !other.is_over).map(|(id, _)| *id).collect()
     }
 
     /// Forgets the results of all reads.
     pub(crate) fn start_over(&self) {
-        self.state().others.clear();
+        self.state.lock().others.clear();
     }
 
     /// Returns the sessions that have to be read by their ids, because they are not among the `listed` ones.
     pub(crate) fn unlisted(&self, listed: &[Row]) -> Vec<RecordId> {
-        let state = self.state();
+        let state = self.state.lock();
         let is_unlisted = |id: &RecordId| listed.iter().all(|row| row.id != *id);
         let open = state.others.iter().filter(|(_, other)| other.sight != Sight::Ended).map(|(id, _)| *id);
         open.filter(is_unlisted).collect()
@@ -160,7 +165,7 @@ impl OtherSessions {
     /// Notes the answer to a read of all sessions that was sent at `sent`. Watching starts over if this is too late
     /// after the read before.
     pub(crate) fn read(&self, sent: Instant) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let most = self.shortest_lease(&state) / 2;
         if state.read.replace(sent).is_some_and(|before| sent.saturating_duration_since(before) > most) {
             state.others.clear();
@@ -171,7 +176,7 @@ impl OtherSessions {
     /// Notes the result of a read.
     pub(crate) fn note(&self, reading: Reading) {
         let Reading { server, sent, rows } = reading;
-        let (mut state, received) = (self.state(), Instant::now());
+        let (mut state, received) = (self.state.lock(), Instant::now());
         for (id, row) in rows {
             let sight = match &row {
                 None => {
@@ -181,6 +186,7 @@ impl OtherSessions {
                 Some(row) if row.kind == Kind::Session => {
                     Sight::Row { token: row.token, until: row.until, said: Said::by(row), server }
                 }
+                // The row is the trace that an end, or a mark as dead, has left.
                 Some(_) => Sight::Ended,
             };
             let is_over = sight == Sight::Ended;
@@ -204,7 +210,7 @@ impl OtherSessions {
             let wait = Self::wait(other.sight).filter(|_| is_row && other.is_over);
             wait.is_some_and(|wait| other.since.elapsed() >= wait * WAITS)
         };
-        self.state().others.iter().filter(|(_, other)| is_long(other)).map(|(id, _)| *id).collect()
+        self.state.lock().others.iter().filter(|(_, other)| is_long(other)).map(|(id, _)| *id).collect()
     }
 
     /// Waits until the sessions have to be read again: each sixth of the shortest lease, as soon as a wait is over, and
@@ -212,7 +218,7 @@ impl OtherSessions {
     pub(crate) async fn due(&self) {
         let end = |other: &Other| Self::wait(other.sight).filter(|_| !other.is_over).map(|wait| other.since + wait);
         let next = {
-            let state = self.state();
+            let state = self.state.lock();
             let soon = Instant::now() + self.shortest_lease(&state) / 6;
             state.others.values().filter_map(end).min().map_or(soon, |next| next.min(soon))
         };
@@ -230,10 +236,6 @@ impl OtherSessions {
         // The lease of an absent session is assumed. It is at least this process's own.
         let open = state.others.values().filter(|other| !other.is_over);
         open.filter_map(|other| other.sight.lease()).fold(self.lease, Duration::min).max(SHORTEST_LEASE)
-    }
-
-    fn state(&self) -> MutexGuard<'_, Watched> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,10 +14,11 @@
 //!    whose answer is taken after its bound is given back: the session may have said already that the bound is over.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
@@ -27,9 +28,9 @@ use crate::store::shared::backend::{Expect, GRACE, Kind, NewExpiry, NewFence, Ro
 /// The longest time between two renewals.
 const LONGEST_PERIOD: Duration = Duration::from_secs(10);
 /// The time for which the row of a session is kept that is neither ended nor declared dead: in practice, for ever.
-const KEPT: Duration = Duration::from_secs(10 * 365 * 86_400);
+const SESSION_KEPT: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// The time for which the row of a session is kept that was ended or declared dead.
-const KEPT_DEAD: Duration = Duration::from_secs(3_600);
+const DEAD_SESSION_KEPT: Duration = Duration::from_secs(3_600);
 /// The version of the state of a session's row. The state is this byte, the lease in milliseconds, and the time before
 /// which all bounds are over, in milliseconds since 1970. Each number has eight bytes, the lowest first.
 const VERSION: u8 = 1;
@@ -42,6 +43,7 @@ pub(crate) struct Said {
     pub(crate) over_before: Timestamp,
 }
 
+/// This process's session, and how long the lease of it is held. The row itself is written by `Sessions`.
 #[derive(Debug)]
 pub(crate) struct Session {
     lease: Duration,
@@ -50,7 +52,9 @@ pub(crate) struct Session {
 
 #[derive(Debug)]
 struct SessionState {
+    /// The id of the row under which runs are claimed now.
     current: RecordId,
+    /// The token of that row, as far as it is known. `None` before its first write was answered.
     token: Option<Token>,
     /// The time until which the lease is certainly held.
     until: Instant,
@@ -61,6 +65,7 @@ struct SessionState {
 /// The result of a renewal.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Renewed {
+    /// The row was written, and the lease counts from the time at which it was sent.
     Yes,
     /// The row has another token of this process: from a renewal whose caller went away before the answer, or from
     /// before a failover. The renewal is made anew.
@@ -90,23 +95,23 @@ impl Session {
 
     /// Returns the session under which runs are claimed.
     pub(crate) fn id(&self) -> RecordId {
-        self.state().current
+        self.state.lock().current
     }
 
     /// Returns the sessions of this process, past ones included.
     pub(crate) fn own(&self) -> Arc<HashSet<RecordId>> {
-        Arc::clone(&self.state().own)
+        Arc::clone(&self.state.lock().own)
     }
 
     /// Returns whether at least half of the lease is left.
     pub(crate) fn holds_half(&self) -> bool {
-        self.state().until.saturating_duration_since(Instant::now()) >= self.lease / 2
+        self.state.lock().until.saturating_duration_since(Instant::now()) >= self.lease / 2
     }
 
     /// Returns the write that begins the session, or renews it. The write is sent again unchanged until its answer is
     /// known. A run of this process whose bound ends before `over_before` is over.
     pub(crate) fn renewal(&self, over_before: Timestamp) -> Write {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let current = state.current;
         // This happens before the write is sent: a read of the sessions may find the row before the answer arrives.
         if !state.own.contains(&current) {
@@ -122,14 +127,14 @@ impl Session {
             until: Some(self.lease),
             began: Stamp::Keep,
             since: Stamp::Keep,
-            expires: NewExpiry::In(KEPT),
+            expires: NewExpiry::In(SESSION_KEPT),
             state: Said { lease: self.lease, over_before }.bytes(),
         }
     }
 
     /// Notes the result of `renewal`, whose first copy was sent at `sent`.
     pub(crate) fn renewed(&self, renewal: &Write, row: Option<&Row>, sent: Instant) -> Renewed {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if row.is_some_and(|row| row.token == renewal.token) {
             state.token = Some(renewal.token);
             state.until = sent + self.lease;
@@ -140,20 +145,17 @@ impl Session {
             state.token = Some(row.token);
             return Renewed::Again;
         }
+        // The row was marked as dead, or is gone. The old session stays in `own`, so its runs may still end.
         state.current = crate::store::shared::random_id();
         state.token = None;
         state.until = Instant::now();
         Renewed::Dead
     }
 
-    /// Returns the write that ends this process's session.
+    /// Returns the write that ends this process's session. `None` if its row was never written.
     pub(crate) fn end(&self) -> Option<Write> {
-        let state = self.state();
+        let state = self.state.lock();
         state.token.map(|token| dead(state.current, Expect::Token(token)))
-    }
-
-    fn state(&self) -> MutexGuard<'_, SessionState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -175,18 +177,6 @@ impl Said {
 
 /// Returns the write that marks the session `id` as dead, if its row is as expected.
 pub(crate) fn dead(id: RecordId, expect: Expect) -> Write {
-    Write {
-        id,
-        expect,
-        token: crate::store::shared::random_token(),
-        fence: NewFence::Keep,
-        kind: Kind::Released,
-        session: None,
-        // This lets people distinguish it from a released operation.
-        until: Some(Duration::ZERO),
-        began: Stamp::Keep,
-        since: Stamp::Now,
-        expires: NewExpiry::In(KEPT_DEAD.max(GRACE)),
-        state: Bytes::new(),
-    }
+    // The bound lets people distinguish it from a released operation.
+    Write { until: Some(Duration::ZERO), ..Write::released(id, expect, DEAD_SESSION_KEPT.max(GRACE)) }
 }

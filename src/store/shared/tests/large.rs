@@ -7,9 +7,9 @@ use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::time::{advance, sleep};
 
-use super::script::{Reply, Script, error, id, made_by, state, write};
+use super::script::{Reply, Script, id, made_by, state, write};
 use crate::store::StoreError;
-use crate::store::shared::backend::{BackendError, Row, Token};
+use crate::store::shared::backend::{Row, Token};
 use crate::store::shared::database::reads::ReadBatcher;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,21 +37,6 @@ async fn a_row_that_is_not_the_one_that_was_met_is_read_once_more() {
     let same = Script::default();
     assert_eq!(gets(&same).get_large(&met(1)).await.unwrap().row, Some(met(1)));
     assert_eq!(same.gets.lock().unwrap().len(), 1);
-}
-
-// Seeded fault: the kept row is returned instead of the row that is read anew.
-#[tokio::test(start_paused = true)]
-async fn a_row_that_is_kept_and_not_the_one_that_was_met_is_read_anew() {
-    let script = Script::of([slow(Reply::Done), Reply::Others]);
-    let gets = gets(&script);
-    let row = met(1);
-    let mut gone = Box::pin(gets.get_large(&row));
-    assert!((&mut gone).now_or_never().is_none());
-    drop(gone);
-    sleep(2 * SECOND).await;
-    let changed = Row { token: Token([0xdd; 16]), ..met(1) };
-    assert_eq!(gets.get_large(&changed).await.unwrap().row, Some(changed));
-    assert_eq!(script.gets.lock().unwrap().len(), 2);
 }
 
 // Seeded faults: two rows are read at a time; a row is read once for each request.
@@ -89,22 +74,6 @@ async fn a_row_whose_requester_has_gone_is_kept_for_the_next_for_a_minute() {
         gets.get(id(1)).await.unwrap();
         assert_eq!(script.gets.lock().unwrap().len(), calls + 1);
     }
-}
-
-// Seeded faults: an error is kept for a minute; the next request gets it too.
-#[tokio::test(start_paused = true)]
-async fn an_error_is_told_to_those_who_wait_and_to_no_later_one() {
-    let script = Script::of([slow(error(BackendError::Nothing))]);
-    let gets = gets(&script);
-    let row = met(1);
-    let mut gone = Box::pin(gets.get_large(&row));
-    assert!((&mut gone).now_or_never().is_none());
-    drop(gone);
-    sleep(2 * SECOND).await;
-    assert!(gets.get(id(1)).await.is_ok());
-    let refused = Script::of([error(BackendError::Nothing)]);
-    let error = self::gets(&refused).get_large(&met(1)).await.unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
 }
 
 // Seeded fault: a request waits for as long as the row takes.

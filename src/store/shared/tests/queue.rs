@@ -40,23 +40,23 @@ fn next(queue: &mut PendingWrites) -> Vec<usize> {
 }
 
 /// Starts as many tasks as the queue wants, and returns their number.
-fn take_on(queue: &mut PendingWrites) -> usize {
-    (0..).take_while(|_| queue.takes_on()).count()
+fn start_tasks(queue: &mut PendingWrites) -> usize {
+    (0..).take_while(|_| queue.starts_task()).count()
 }
 
 // Seeded faults: one task more; one task fewer; a task without a write.
 #[test]
 fn so_many_tasks_send_as_may_and_none_if_there_is_nothing() {
     for at_once in 1..4 {
-        assert_eq!(take_on(&mut queue(at_once, [])), 0);
-        assert_eq!(take_on(&mut queue(at_once, [0, 0])), at_once);
+        assert_eq!(start_tasks(&mut queue(at_once, [])), 0);
+        assert_eq!(start_tasks(&mut queue(at_once, [0, 0])), at_once);
     }
     let mut queue = queue(1, [0]);
-    assert!(queue.takes_on());
+    assert!(queue.starts_task());
     assert_eq!(next(&mut queue), [0]);
     assert!(queue.next().is_none(), "its task is over");
     queue.push(put(1, 0));
-    assert!(queue.takes_on(), "so there is another");
+    assert!(queue.starts_task(), "so there is another");
 }
 
 // Seeded faults: a call has one write more, or a byte more.
@@ -72,7 +72,7 @@ fn a_call_has_64_small_writes_or_128_kib_at_most() {
 #[test]
 fn small_and_large_writes_take_turns_and_one_call_is_left_for_the_small_ones() {
     let mut queue = queue(2, [200 * KIB, 200 * KIB, 0]);
-    assert_eq!(take_on(&mut queue), 2);
+    assert_eq!(start_tasks(&mut queue), 2);
     assert_eq!(next(&mut queue), [200 * KIB]);
     assert_eq!(next(&mut queue), [0], "one call is left for it");
     assert!(queue.next().is_none(), "the other large one waits until the first is answered");
@@ -80,7 +80,7 @@ fn small_and_large_writes_take_turns_and_one_call_is_left_for_the_small_ones() {
     assert_eq!(next(&mut queue), [200 * KIB]);
     // With one call, small and large writes take turns.
     let mut alone = self::queue(1, [200 * KIB, 200 * KIB, 0, 0]);
-    assert!(alone.takes_on());
+    assert!(alone.starts_task());
     assert_eq!(next(&mut alone), [200 * KIB]);
     alone.end_large(200 * KIB);
     assert_eq!(next(&mut alone), [0, 0]);
@@ -93,7 +93,7 @@ fn small_and_large_writes_take_turns_and_one_call_is_left_for_the_small_ones() {
 fn large_writes_at_once_have_four_mebibytes_at_most_unless_one_alone_has_more() {
     let mut queue = queue(4, [2 * KIB * KIB, 2 * KIB * KIB, 16 * KIB]);
     assert_eq!([next(&mut queue), next(&mut queue)], [[2 * KIB * KIB], [2 * KIB * KIB]]);
-    assert!(!queue.takes_on(), "there is no room");
+    assert!(!queue.starts_task(), "there is no room");
     queue.end_large(2 * KIB * KIB);
     assert_eq!(next(&mut queue), [16 * KIB]);
     assert_eq!(next(&mut self::queue(4, [5 * KIB * KIB])), [5 * KIB * KIB]);
@@ -106,7 +106,7 @@ fn after_a_late_call_large_writes_go_one_at_a_time_until_one_is_so_quick_that_al
     let at_once = |took: &[Duration]| {
         let mut queue = queue(4, (0..4).map(|_| 200 * KIB));
         took.iter().for_each(|took| queue.large_took(*took, LIMIT));
-        while queue.takes_on() {}
+        while queue.starts_task() {}
         (0..).take_while(|_| queue.next().is_some_and(|batch| batch.large.is_some())).count()
     };
     let millisecond = Duration::from_millis(1);
@@ -122,10 +122,10 @@ fn after_a_late_call_large_writes_go_one_at_a_time_until_one_is_so_quick_that_al
 #[test]
 fn what_is_queued_is_given_up_with_the_last_task_alone() {
     let mut queue = queue(2, [0, 16 * KIB, 0]);
-    assert_eq!(take_on(&mut queue), 2);
+    assert_eq!(start_tasks(&mut queue), 2);
     assert!(queue.lose_task().is_empty());
     assert_eq!(queue.lose_task().len(), 3);
-    assert!(!queue.takes_on(), "nothing is left");
+    assert!(!queue.starts_task(), "nothing is left");
 }
 
 // An earlier write of an id may not fit into the rest of a call, while a later one may.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -53,25 +52,6 @@ async fn a_read_that_fails_is_not_sent_again_and_says_why() {
         assert_eq!(is_away, !is_crowded, "{error:?}");
         assert_eq!(script.gets.lock().unwrap().len(), 1);
     }
-}
-
-// Seeded fault: an absent row is an error.
-#[tokio::test(start_paused = true)]
-async fn an_absent_row_is_an_answer() {
-    let known = gets(&Script::of([Reply::Absent])).get(id(1)).await.unwrap();
-    assert_eq!((known.row, known.server), (None, Some(ServerId(1))));
-}
-
-// Seeded fault: a row is read although its requests have gone.
-#[tokio::test(start_paused = true)]
-async fn nothing_is_read_for_requests_that_have_gone() {
-    let script = Script::default();
-    let gets = gets(&script);
-    let mut gone = Box::pin(gets.get(id(1)));
-    assert!((&mut gone).now_or_never().is_none());
-    drop(gone);
-    gets.get(id(2)).await.unwrap();
-    assert_eq!(*script.gets.lock().unwrap(), [[id(2)]]);
 }
 
 // Seeded faults: one call at a time; three at a time.

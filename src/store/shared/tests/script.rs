@@ -45,8 +45,6 @@ pub(super) enum Reply {
     Locked,
     /// Other writes made the rows.
     Others,
-    /// No row is there, and nothing was done.
-    Absent,
     /// The answer has a row too few.
     Short,
     Error(BackendError),
@@ -150,7 +148,6 @@ impl Script {
             Reply::Done => done(),
             Reply::Locked => ids.into_iter().map(|id| Some(expected(id))).collect(),
             Reply::Others => ids.into_iter().map(|id| Some(Row { token: Token([0xdd; 16]), ..expected(id) })).collect(),
-            Reply::Absent => ids.into_iter().map(|_| None).collect(),
             Reply::Short => ids.into_iter().skip(1).map(|_| None).collect(),
             Reply::Error(error) => return Err(error),
             Reply::After(..) => unreachable!("it was waited for"),

@@ -13,7 +13,7 @@ const LEASE: Duration = Duration::from_secs(30);
 
 /// Returns the row that a renewal makes of the present one.
 fn made(renewal: &Write, there: Option<&Row>) -> Row {
-    renewal.over(there, Clocks::default().at(START)).unwrap()
+    renewal.apply_to(there, Clocks::default().at(START)).unwrap()
 }
 
 /// Returns a session that was begun now, and its row.
@@ -101,15 +101,12 @@ async fn a_session_that_was_declared_dead_is_not_renewed_and_its_runs_stay_this_
 }
 
 // Seeded fault: a session is this process's own only once the database has answered.
-#[test]
-fn a_session_is_this_process_s_before_its_row_is_sent() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(async {
-        let session = Session::new(LEASE);
-        assert!(session.own().is_empty());
-        let renewal = session.renewal(START);
-        assert!(session.own().contains(&renewal.id));
-    });
+#[tokio::test]
+async fn a_session_is_this_process_s_before_its_row_is_sent() {
+    let session = Session::new(LEASE);
+    assert!(session.own().is_empty());
+    let renewal = session.renewal(START);
+    assert!(session.own().contains(&renewal.id));
 }
 
 // Seeded faults: a session is renewed each third of a long lease; it is renewed each ten seconds of a short one.

@@ -95,13 +95,13 @@ async fn a_call_has_two_seconds_and_one_more_for_each_64_kib_and_a_panic_is_an_a
 async fn a_server_is_behind_a_barrier_once_it_has_answered_a_write_and_no_other_is() {
     let state = state();
     let [one, two] = [ServerId(1), ServerId(2)];
-    assert!(!state.has_replaced(one, false), "it took no other's place");
+    assert!(!state.note_server(one, false), "it took no other's place");
     assert!(!state.is_behind_barrier(one));
-    assert!(!state.has_replaced(one, true));
+    assert!(!state.note_server(one, true));
     assert!(state.is_behind_barrier(one) && !state.is_behind_barrier(two));
-    assert!(state.has_replaced(two, false), "it took the place of the first");
+    assert!(state.note_server(two, false), "it took the place of the first");
     assert!(!state.is_behind_barrier(two));
-    assert!(!state.has_replaced(two, true));
+    assert!(!state.note_server(two, true));
     assert!(state.is_behind_barrier(two) && !state.is_behind_barrier(one));
-    assert!(state.has_replaced(one, false));
+    assert!(state.note_server(one, false));
 }

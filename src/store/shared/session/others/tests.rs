@@ -20,7 +20,7 @@ static OTHER: LazyLock<RecordId> = LazyLock::new(|| RecordId::from_bytes([7; 32]
 fn row(token: u8) -> Row {
     let renewal = Session::new(SHORT).renewal(Timestamp::from_millis(1));
     let write = Write { id: *OTHER, token: Token([token; 16]), expires: NewExpiry::In(LEASE), ..renewal };
-    write.over(None, Clocks::default().at(Timestamp::from_millis(1))).unwrap()
+    write.apply_to(None, Clocks::default().at(Timestamp::from_millis(1))).unwrap()
 }
 
 fn read_by(watch: &OtherSessions, server: ServerId, row: Option<Row>) {
@@ -143,7 +143,7 @@ async fn a_session_whose_row_vanishes_is_watched_for_a_wait_of_its_own_lease() {
     let watch = OtherSessions::new(LEASE);
     let long = Session::new(LEASE * 4).renewal(Timestamp::from_millis(1));
     let long = Write { id: *OTHER, expires: NewExpiry::In(LEASE), ..long };
-    read_by(&watch, SERVER, long.over(None, Clocks::default().at(Timestamp::from_millis(1))));
+    read_by(&watch, SERVER, long.apply_to(None, Clocks::default().at(Timestamp::from_millis(1))));
     read_by(&watch, SERVER, None);
     for _ in 0..LEASE.as_secs() {
         assert!(!watch.is_over(*OTHER));
@@ -175,7 +175,7 @@ async fn a_session_that_has_not_changed_for_ten_waits_is_long_over_and_one_that_
     assert!(watch.is_over(*OTHER));
     sleep(REMEMBERED).await;
     watch.read(Instant::now());
-    assert!(watch.state().others.is_empty());
+    assert!(watch.state.lock().others.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,6 +258,6 @@ async fn a_session_that_is_over_is_remembered_for_an_hour_after_a_row_last_named
         absent.note(Reading { server: SERVER, sent: Instant::now(), rows });
         sleep(LEASE / 6).await;
     }
-    assert!(named.state().others.contains_key(&*OTHER));
-    assert!(absent.state().others.is_empty());
+    assert!(named.state.lock().others.contains_key(&*OTHER));
+    assert!(absent.state.lock().others.is_empty());
 }

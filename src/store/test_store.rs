@@ -2,17 +2,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, oneshot};
 use tokio::time::Instant;
 
 use super::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
-use super::memory::{MemoryStore, MemoryStoreBuilder, lock};
+use super::memory::{MemoryStore, MemoryStoreBuilder};
 use crate::clock::Clock;
 use crate::key::RecordId;
 use crate::record::{Applied, Claim, Record, Reply, Transition};
@@ -74,8 +75,10 @@ pub struct TestStore {
 /// One opening of the store, until its crash.
 #[derive(Debug, Default)]
 struct Process {
+    // By this number the memory store and `changed` tell openings apart. The first opening has 0.
     number: u64,
     crashed: AtomicBool,
+    // The faults that were ordered and did not happen yet, in their order.
     faults: Mutex<HashMap<StoreCall, VecDeque<Fault>>>,
     // The answers of ends that were lost. As over a database, an end that is passed again gets the answer of the first.
     lost: Mutex<HashMap<RecordId, (Transition, Applied)>>,
@@ -87,7 +90,9 @@ struct Process {
 /// The state that all openings share, other than the records.
 #[derive(Debug)]
 struct World {
+    // The number of the next opening.
     processes: AtomicU64,
+    // `true` once `another_process` was called, so that slots exclude only a part of the runs.
     is_shared: AtomicBool,
     // The changes: which process changed which record.
     changed: broadcast::Sender<(u64, RecordId)>,
@@ -96,8 +101,10 @@ struct World {
 /// The number of changes that are kept for a listener.
 const CHANGES: usize = 1_024;
 
+/// The latest gate of each kind of call, open or not.
 type Gates = Mutex<HashMap<StoreCall, Arc<Semaphore>>>;
 
+/// A fault that a test ordered: a call that does nothing, or one that is done and returns an error.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Fail,
@@ -118,6 +125,7 @@ impl Stall {
 
 impl Drop for Stall {
     fn drop(&mut self) {
+        // A closed semaphore lets all of its waiters go on, and all calls that come later.
         self.gate.close();
     }
 }
@@ -209,7 +217,7 @@ impl TestStore {
     }
 
     fn fault(&self, kind: StoreCall, fault: Fault) {
-        lock(&self.process.faults).entry(kind).or_default().push_back(fault);
+        self.process.faults.lock().entry(kind).or_default().push_back(fault);
     }
 
     /// Does `call`, with the faults that were ordered. It is done when this function is called, or, if it is stalled,
@@ -228,6 +236,7 @@ impl TestStore {
         match gate {
             None => act(),
             Some(gate) => drop(tokio::spawn(async move {
+                // This returns an error once the gate is open. It gives no permit.
                 let _ = gate.acquire().await;
                 act();
             })),
@@ -241,6 +250,7 @@ impl TestStore {
         }
     }
 
+    /// Does `call` now, or the fault that was ordered for it. A process that crashed meanwhile does nothing.
     fn act<T>(
         &self,
         kind: StoreCall,
@@ -249,7 +259,7 @@ impl TestStore {
         if self.process.crashed.load(Ordering::SeqCst) {
             return Err(StoreError::unavailable("the process crashed"));
         }
-        let fault = lock(&self.process.faults).get_mut(&kind).and_then(|faults| faults.pop_front());
+        let fault = self.process.faults.lock().get_mut(&kind).and_then(|faults| faults.pop_front());
         match fault {
             Some(Fault::Fail) => Err(StoreError::unavailable("the test said so")),
             Some(Fault::LoseAnswer) => call(self, true).and_then(|_| Err(uncertain())),
@@ -257,17 +267,18 @@ impl TestStore {
         }
     }
 
+    /// Applies a transition. An end whose answer was lost gets that answer when it is passed again.
     fn take(&self, id: RecordId, transition: Transition, is_lost: bool) -> Result<Applied, StoreError> {
         // A claim and a question are asked anew.
         if matches!(transition, Transition::Claim(_) | Transition::Reclaim(..) | Transition::Inquire { .. }) {
             return self.take_first(id, transition);
         }
-        let before = lock(&self.process.lost).get(&id).filter(|(lost, _)| *lost == transition).cloned();
+        let before = self.process.lost.lock().get(&id).filter(|(lost, _)| *lost == transition).cloned();
         let applied = match before {
             Some((_, applied)) => applied,
             None => self.take_first(id, transition.clone())?,
         };
-        let mut lost = lock(&self.process.lost);
+        let mut lost = self.process.lost.lock();
         if is_lost {
             lost.insert(id, (transition, applied.clone()))
         } else {
@@ -276,8 +287,10 @@ impl TestStore {
         Ok(applied)
     }
 
+    /// Applies a transition to the records in memory, and reports a change to the other processes.
     fn take_first(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         let transition = match transition {
+            // The slot of this process excludes no other process, so the claim has to leave a trace.
             Transition::Claim(claim) if self.world.is_shared.load(Ordering::SeqCst) => {
                 Transition::Claim(Claim { may_repeat: false, ..claim })
             }
@@ -292,14 +305,15 @@ impl TestStore {
     }
 }
 
+/// Returns the gate that holds up calls of this kind, if there is one and it is not open yet.
 fn closed_for(gates: &Gates, kind: StoreCall) -> Option<Arc<Semaphore>> {
-    lock(gates).get(&kind).filter(|gate| !gate.is_closed()).cloned()
+    gates.lock().get(&kind).filter(|gate| !gate.is_closed()).cloned()
 }
 
 /// Makes a gate that is closed for this kind of call from now on.
 fn gate(gates: &Gates, kind: StoreCall) -> Arc<Semaphore> {
     let gate = Arc::new(Semaphore::new(0));
-    lock(gates).insert(kind, Arc::clone(&gate));
+    gates.lock().insert(kind, Arc::clone(&gate));
     gate
 }
 
@@ -359,8 +373,9 @@ impl Records for TestStore {
             loop {
                 match changes.recv().await {
                     Ok((process, changed)) if process != own && changed == id => return,
-                    // It may be among those that are missing then.
+                    // After a lag the change may be among those that were dropped. It is missed then.
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    // All handles are gone, so nothing changes any more.
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 }
             }

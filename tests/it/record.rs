@@ -1,9 +1,13 @@
+//! The states of a record: the function `next`, which decides for every store which one follows.
+
 use std::time::Duration;
 
-use super::*;
-use crate::clock::Timestamp;
-use crate::fingerprint::Fingerprint;
-use crate::key::{Key, RecordId};
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::internals::{
+    Change, Claim, ClaimPolicy, Completion, Current, Fence, Hold, Lost, Origin, Owner, ReclaimReason, Record, Reply,
+    Resolution, RunResult, State, Transition, next,
+};
+use tower_idempotency::{Fingerprint, Key, RecordId};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 const DAY: Duration = Duration::from_secs(86_400);
