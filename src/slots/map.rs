@@ -2,6 +2,7 @@
 //!
 //! `point` is empty, except in the laboratory of interleavings, which lets another thread come between there.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -21,7 +22,7 @@ use crate::laboratory::point;
 
 /// The slots of one opened store, and what this process counts about its runs. A store owns this value, counts in its
 /// tally, and asks which runs are alive. The engine does all else.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Slots {
     /// The runs under way in this process. Ids are digests of keys that clients choose. Without a secret of its own,
     /// the map's hash could be attacked.
@@ -54,7 +55,19 @@ pub struct Slots {
     pub(crate) tally: Tally,
 }
 
-#[derive(Debug)]
+/// Shows how many there are of each, and no outcome.
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slots")
+            .field("live", &self.live())
+            .field("places", &self.places.len())
+            .field("elsewhere", &self.elsewhere.len())
+            .field("remembered", &self.remembered)
+            .field("waiters", &self.waiters.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
 pub(super) struct Place {
     phase: watch::Receiver<Phase>,
     /// The number of duplicates that wait for this run.

@@ -60,13 +60,13 @@ pub(crate) struct Remembered {
 }
 
 impl fmt::Debug for Remembered {
-    /// Shows the entries alone, unless they or their bytes are counted wrongly.
+    /// Shows the number of entries alone, unless they or their bytes are counted wrongly.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (count, bytes) = (self.len(), self.bytes.load(Ordering::Relaxed));
-        if count == self.ends.len() && (bytes == 0 || count > 0) {
-            return self.ends.fmt(f);
+        let (ends, count, bytes) = (self.ends.len(), self.len(), self.bytes.load(Ordering::Relaxed));
+        if count == ends && (bytes == 0 || count > 0) {
+            return count.fmt(f);
         }
-        f.debug_struct("Remembered").field("ends", &self.ends).field("count", &count).field("bytes", &bytes).finish()
+        f.debug_struct("Remembered").field("ends", &ends).field("count", &count).field("bytes", &bytes).finish()
     }
 }
 

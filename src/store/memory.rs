@@ -147,7 +147,7 @@ struct Claimant {
 /// Shows no record: outcomes are what clients were answered.
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").field("records", &self.len()).finish_non_exhaustive()
+        f.debug_struct("MemoryStore").field("records", &self.len()).field("slots", &self.slots).finish_non_exhaustive()
     }
 }
 

@@ -312,9 +312,9 @@ impl Life {
             self.ledger.see("unrecorded");
         }
         let store = format!("{:?}", self.once.store());
-        let mut empty = vec!["places: {}", "waiters: 0,"];
+        let mut empty = vec!["places: 0,", "waiters: 0,"];
         if !self.plan.may_keep_slots() {
-            empty.push("remembered: {}");
+            empty.push("remembered: 0,");
         }
         for missing in empty.into_iter().filter(|empty| !store.contains(*empty)) {
             self.ledger.wrong(format!("at the end it is not so that {missing} in {store}"));

@@ -93,7 +93,11 @@ pub(super) struct StoreState<E: StorageEngine> {
 impl<E: StorageEngine> fmt::Debug for StoreState<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let records = self.count.load(Ordering::Relaxed);
-        f.debug_struct("StoreState").field("path", &self.path).field("records", &records).finish_non_exhaustive()
+        f.debug_struct("StoreState")
+            .field("path", &self.path)
+            .field("records", &records)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
     }
 }
 
