@@ -55,8 +55,10 @@ struct Counting {
 impl Fate for Counting {
     async fn read(&self, way: Way, bytes: &[u8]) -> Pass {
         // The count comes before the bytes are sent, so that a client that has its answer is counted.
-        if way == Way::Request {
-            self.messages.lock().expect("counting does not panic").count(bytes, &self.counts);
+        let mut messages = self.messages.lock().expect("counting does not panic");
+        match way {
+            Way::Request => messages.count(bytes, &self.counts),
+            Way::Response => messages.is_under_way = false,
         }
         Pass::On
     }
@@ -69,6 +71,9 @@ struct Messages {
     has_begun: bool,
     /// `true` if the client has asked something since the last round trip began.
     asks: bool,
+    /// `true` if the client has asked something since the last answer. What it sends then belongs to the same round
+    /// trip.
+    is_under_way: bool,
     is_aside: bool,
 }
 
@@ -93,7 +98,8 @@ impl Messages {
             let asks = std::mem::replace(&mut self.asks, message[0] != b'S') || message[0] == b'Q';
             if matches!(message[0], b'Q' | b'S') {
                 let count = if asks && !self.is_aside { &counts.trips } else { &counts.aside };
-                count.fetch_add(1, Ordering::SeqCst);
+                let is_new = !std::mem::replace(&mut self.is_under_way, true);
+                count.fetch_add(u64::from(is_new), Ordering::SeqCst);
                 self.asks = false;
             }
         }
