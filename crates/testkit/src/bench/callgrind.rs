@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// The number of calls: in the first count, and in the second.
 const FEW: u64 = 1_000;
-const MANY: u64 = 3_000;
+pub const MANY: u64 = 3_000;
 /// The argument with which a bench starts itself.
 const CHILD: &str = "--counted";
 
