@@ -264,14 +264,14 @@ impl<St: Store> Run<St> {
             return (End::Interrupted { status: None }, Verdict::Interrupted);
         };
         self.span.record("ran_ms", millis(began.elapsed()));
-        let (lines, record_id) = (self.engine.lines(), self.presented.id.short());
+        let (lines, id) = (self.engine.lines(), || self.presented.id.short());
         match result {
             Some(Ok((answer, end))) => return (end, Verdict::Answered(answer)),
             Some(Err(panic)) => {
                 let panic = panic_message(&*panic);
-                once_a_minute!(lines.panicked, error, record_id, panic, "the handler panicked");
+                once_a_minute!(lines.panicked, error, record_id = id(), panic, "the handler panicked");
             }
-            None => once_a_minute!(lines.too_long, error, record_id, "the handler exceeded max_run"),
+            None => once_a_minute!(lines.too_long, error, record_id = id(), "the handler exceeded max_run"),
         }
         (End::Interrupted { status: None }, Verdict::Interrupted)
     }
