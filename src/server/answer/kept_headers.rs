@@ -1,47 +1,25 @@
 //! Decides which headers of an answer are recorded.
 
-use http::header::{
-    AGE, CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderName, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    VIA, WWW_AUTHENTICATE,
-};
+use http::HeaderMap;
+use http::header::{CONNECTION, HeaderName, TRAILER};
 
-/// Header names that are left out of a record, in addition to those that the answer's `Connection` names.
-const LEFT_OUT: [HeaderName; 30] = [
-    // These are hop-by-hop (RFC 9110, section 7.6.1). `Trailer` is still kept if there are trailers.
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    // These belong to the message that is sent, not to the outcome.
-    DATE,
-    CONTENT_LENGTH,
-    AGE,
-    VIA,
-    HeaderName::from_static("server-timing"),
-    // These are for the client that asked first.
-    SET_COOKIE,
-    HeaderName::from_static("set-cookie2"),
-    HeaderName::from_static("clear-site-data"),
-    WWW_AUTHENTICATE,
-    HeaderName::from_static("authentication-info"),
-    // These belong to one request.
-    HeaderName::from_static("request-id"),
-    HeaderName::from_static("x-request-id"),
-    HeaderName::from_static("correlation-id"),
-    HeaderName::from_static("x-correlation-id"),
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-    HeaderName::from_static("baggage"),
-    HeaderName::from_static("b3"),
-    HeaderName::from_static("x-trace-id"),
-    HeaderName::from_static("x-amzn-trace-id"),
-    HeaderName::from_static("x-amzn-requestid"),
-    HeaderName::from_static("x-cloud-trace-context"),
-    HeaderName::from_static("uber-trace-id"),
-    HeaderName::from_static("ratelimit"),
-];
+/// Returns whether a header is left out of a record, in addition to those that the answer's `Connection` names.
+fn is_left_out(name: &str) -> bool {
+    let is_named = matches!(
+        name,
+        // These are hop-by-hop (RFC 9110, section 7.6.1). `Trailer` is still kept if there are trailers.
+        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+            // These belong to the message that is sent, not to the outcome.
+            | "date" | "content-length" | "age" | "via" | "server-timing"
+            // These are for the client that asked first.
+            | "set-cookie" | "set-cookie2" | "clear-site-data" | "www-authenticate" | "authentication-info"
+            // These belong to one request.
+            | "request-id" | "x-request-id" | "correlation-id" | "x-correlation-id" | "traceparent" | "tracestate"
+            | "baggage" | "b3" | "x-trace-id" | "x-amzn-trace-id" | "x-amzn-requestid" | "x-cloud-trace-context"
+            | "uber-trace-id" | "ratelimit"
+    );
+    is_named || LEFT_OUT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// Beginnings of header names that are left out of a record: headers for proxies, for one origin (CORS), of rate
 /// limits, and of tracing.
@@ -99,7 +77,7 @@ impl KeptHeaders {
         if self.with.contains(name) {
             return true;
         }
-        !LEFT_OUT.contains(name) && !LEFT_OUT_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+        !is_left_out(name.as_str())
     }
 }
 
