@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
 
@@ -15,7 +15,7 @@ use super::policy::OnInFlight;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
 use crate::laboratory::{self, Protection};
-use crate::slots::{End, Ended, Entered, Phase};
+use crate::slots::{End, Ended, Entered, Phase, SharedPhase};
 use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 use crate::within::within;
@@ -88,7 +88,7 @@ impl<St: Store> Engine<St> {
                 };
                 let (reply, verdict) = oneshot::channel();
                 // If the run is dropped without a reply, its phase says how it ended.
-                let phase = slot.watch();
+                let phase = slot.phase();
                 let (engine, known) = (Arc::clone(self), Arc::new(AtomicBool::new(known)));
                 let run = Box::new(Run { engine, slot, presented, known, deadline, span: span.clone() });
                 let run = Box::pin(run.drive(None, work, reply));
@@ -149,9 +149,9 @@ impl<St: Store> Engine<St> {
 
 /// Returns the verdict of a run that ended without a reply: its runtime is shutting down, or a hook dropped it. The
 /// slot has the run's end.
-async fn last_word<T>(span: &Span, presented: &Presented, mut phase: watch::Receiver<Phase>) -> Verdict<T> {
-    if let Ok(Phase::Ended(ended)) = phase.wait_for(|phase| matches!(phase, Phase::Ended(_))).await.as_deref()
-        && let Ok(End::Refused(refusal)) = ended.clone().result_for(&presented.fingerprint)
+async fn last_word<T>(span: &Span, presented: &Presented, phase: SharedPhase) -> Verdict<T> {
+    if let Phase::Ended(ended) = phase.reach(|phase| matches!(phase, Phase::Ended(_))).await
+        && let Ok(End::Refused(refusal)) = ended.result_for(&presented.fingerprint)
     {
         return refusal.into();
     }

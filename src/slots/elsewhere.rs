@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::mapref::entry::Entry;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::map::{Place, Slots};
-use super::phase::{Ended, Phase};
+use super::map::Slots;
+use super::phase::{End, Ended, Phase};
+use super::shared_phase::SharedPhase;
 use super::wait::Waiter;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
@@ -19,8 +19,8 @@ use crate::key::RecordId;
 pub(crate) struct EndWatch {
     slots: Arc<Slots>,
     id: RecordId,
-    /// Sends the end to the waiters. Its receiver in `Slots::elsewhere` identifies the place.
-    phase: watch::Sender<Phase>,
+    /// Shows the waiters the end. A clone is in `Slots::elsewhere`.
+    phase: SharedPhase,
 }
 
 impl Slots {
@@ -31,9 +31,9 @@ impl Slots {
             // The entry is locked, so of two requests that come at once only one gets the task.
             Entry::Occupied(place) => (self.waiter(place.get()), None),
             Entry::Vacant(vacant) => {
-                let (phase, watched) = watch::channel(Phase::Running(fingerprint));
-                let place = vacant.insert(Place::new(watched));
-                (self.waiter(&place), Some(EndWatch { slots: Arc::clone(self), id, phase }))
+                let phase = SharedPhase::new(Phase::Running(fingerprint));
+                vacant.insert(phase.clone());
+                (self.waiter(&phase), Some(EndWatch { slots: Arc::clone(self), id, phase }))
             }
         }
     }
@@ -51,20 +51,26 @@ impl EndWatch {
 
     /// Returns whether a request waits. If not, the task is over.
     pub(crate) fn is_wanted(&self) -> bool {
-        // The place itself has one receiver. A waiter that comes at this moment is seen, as it comes under the lock.
-        self.slots.elsewhere.remove_if(&self.id, |_, _| self.phase.receiver_count() == 1).is_none()
+        // The place and this task have one clone each. A waiter that comes at this moment is seen, as it comes under
+        // the lock.
+        self.slots.elsewhere.remove_if(&self.id, |_, _| self.phase.clones() == 2).is_none()
     }
 
     /// Passes the run's end to the waiters.
     pub(crate) fn end(self, ended: impl Into<Ended>) {
-        self.phase.send_replace(Phase::Ended(ended.into()));
+        self.phase.show(Phase::Ended(ended.into()));
     }
 }
 
 impl Drop for EndWatch {
     fn drop(&mut self) {
         // After `is_wanted` has removed the place, a later request may have made another one.
-        let own = |_: &RecordId, place: &Place| place.is_of(&self.phase);
-        self.slots.elsewhere.remove_if(&self.id, own);
+        self.slots.elsewhere.remove_if(&self.id, |_, phase| phase.is(&self.phase));
+        // If the task was aborted, the waiters wait no longer: as far as is known, the run goes on.
+        let running =
+            self.phase.read(|phase| if let Phase::Running(fingerprint) = phase { Some(*fingerprint) } else { None });
+        if let Some(fingerprint) = running {
+            self.phase.show(Phase::Ended(Ended::new(fingerprint, End::InFlight)));
+        }
     }
 }

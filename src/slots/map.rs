@@ -12,8 +12,8 @@ use tokio::sync::{Notify, watch};
 
 use super::clients::{Client, Clients};
 use super::lease::Lease;
-use super::phase::Phase;
 use super::remembered::Remembered;
+use super::shared_phase::SharedPhase;
 use super::tally::Tally;
 use super::ticks::Ticks;
 use super::wait::Waiter;
@@ -26,11 +26,11 @@ use crate::laboratory::point;
 pub struct Slots {
     /// The runs under way in this process. Ids are digests of keys that clients choose. Without a secret of its own,
     /// the map's hash could be attacked.
-    pub(super) places: DashMap<RecordId, Place, RandomState>,
+    pub(super) places: DashMap<RecordId, SharedPhase, RandomState>,
     /// The runs that are over and whose end is not recorded.
     pub(crate) remembered: Remembered,
     /// The runs of other processes for which duplicates wait here.
-    pub(super) elsewhere: DashMap<RecordId, Place, RandomState>,
+    pub(super) elsewhere: DashMap<RecordId, SharedPhase, RandomState>,
     /// The times at which the tasks for `elsewhere` read the store.
     pub(super) ticks: Ticks,
     /// Until when other processes take this one for alive.
@@ -68,29 +68,12 @@ impl fmt::Debug for Slots {
     }
 }
 
-pub(super) struct Place {
-    phase: watch::Receiver<Phase>,
-    /// The number of duplicates that wait for this run.
-    waiters: Arc<AtomicUsize>,
-}
-
-impl Place {
-    pub(super) fn new(phase: watch::Receiver<Phase>) -> Self {
-        Self { phase, waiters: Arc::default() }
-    }
-
-    /// Returns whether this is the place whose phases `phase` sends.
-    pub(super) fn is_of(&self, phase: &watch::Sender<Phase>) -> bool {
-        phase.subscribe().same_channel(&self.phase)
-    }
-}
-
 impl Slots {
     /// Returns the run under way for `id`, or the one that only this process remembers.
     pub(crate) fn look(&self, id: &RecordId) -> Option<Waiter> {
         point();
-        if let Some(place) = self.places.get(id) {
-            return Some(self.waiter(&place));
+        if let Some(phase) = self.places.get(id) {
+            return Some(self.waiter(&phase));
         }
         point();
         self.recall(id)
@@ -161,15 +144,13 @@ impl Slots {
         self.live.load(Ordering::SeqCst)
     }
 
-    pub(super) fn waiter(&self, place: &Place) -> Waiter {
-        Waiter::new(place.phase.clone(), Arc::clone(&place.waiters), Arc::clone(&self.waiters))
+    pub(super) fn waiter(&self, phase: &SharedPhase) -> Waiter {
+        Waiter::new(phase.clone(), Arc::clone(&self.waiters))
     }
 
     /// Returns a waiter for a run that is over and that only this process remembers.
     pub(super) fn recall(&self, id: &RecordId) -> Option<Waiter> {
-        let phase = self.remembered.get(id)?;
-        // No duplicate waits for a run that is over, so the count per run is a fresh one.
-        Some(Waiter::new(phase, Arc::default(), Arc::clone(&self.waiters)))
+        Some(self.waiter(&self.remembered.get(id)?))
     }
 }
 

@@ -12,10 +12,9 @@ use std::time::Duration;
 use ahash::RandomState;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::phase::Phase;
+use super::shared_phase::SharedPhase;
 use crate::key::RecordId;
 use crate::laboratory::point;
 
@@ -33,7 +32,7 @@ struct EndedRun {
     /// The turn of the run's slot.
     turn: u64,
     /// Holds the run's last phase, with which duplicates are answered.
-    phase: watch::Receiver<Phase>,
+    phase: SharedPhase,
     /// The length of its outcome, which is counted in `Remembered::bytes`.
     bytes: usize,
     /// The end of the retention; `None` if it is beyond what the clock can represent.
@@ -83,14 +82,7 @@ impl Remembered {
     }
 
     /// Keeps the end of a run for `retention`. Its `bytes` were reserved.
-    pub(super) fn keep(
-        &self,
-        id: RecordId,
-        turn: u64,
-        phase: watch::Receiver<Phase>,
-        bytes: usize,
-        retention: Duration,
-    ) {
+    pub(super) fn keep(&self, id: RecordId, turn: u64, phase: SharedPhase, bytes: usize, retention: Duration) {
         let until = Instant::now().checked_add(retention);
         self.count.fetch_add(1, Ordering::SeqCst);
         let replaced = self.ends.insert(id, EndedRun { turn, phase, bytes, until });
@@ -99,7 +91,7 @@ impl Remembered {
     }
 
     /// Returns the phase of a run that is over and not recorded. Removes it if its retention is over.
-    pub(crate) fn get(&self, id: &RecordId) -> Option<watch::Receiver<Phase>> {
+    pub(crate) fn get(&self, id: &RecordId) -> Option<SharedPhase> {
         if self.len() == 0 {
             return None;
         }
@@ -174,6 +166,7 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
+    use super::super::phase::Phase;
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3_600);
@@ -183,7 +176,7 @@ mod tests {
     }
 
     fn keep(remembered: &Remembered, number: usize, bytes: usize, retention: Duration) {
-        let (_, phase) = watch::channel(Phase::Claiming);
+        let phase = SharedPhase::new(Phase::Claiming);
         remembered.keep(id(number), number as u64, phase, bytes, retention);
     }
 
@@ -234,7 +227,7 @@ mod tests {
         let remembered = Remembered::default();
         assert!(remembered.reserve(7) && remembered.reserve(8));
         for (turn, bytes) in [(1, 7), (2, 8)] {
-            remembered.keep(id(1), turn, watch::channel(Phase::Claiming).1, bytes, HOUR);
+            remembered.keep(id(1), turn, SharedPhase::new(Phase::Claiming), bytes, HOUR);
         }
         remembered.forget(&id(1), 1);
         assert_eq!((remembered.len(), remembered.bytes.load(Ordering::Relaxed)), (1, 8));

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dashmap::mapref::entry::Entry;
-use tokio::sync::watch;
 
 use super::clients::Client;
-use super::map::{Place, Slots};
+use super::map::Slots;
 use super::phase::{End, Ended, Phase, Refusal};
+use super::shared_phase::SharedPhase;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
@@ -24,8 +24,8 @@ pub(crate) struct Slot {
     /// The number of this slot. Later slots of the same id have greater ones.
     turn: u64,
     client: Option<Client>,
-    /// Shows duplicates the run's phase. The receiver is in the run's place.
-    phase: watch::Sender<Phase>,
+    /// Shows duplicates the run's phase. A clone is in the run's place.
+    phase: SharedPhase,
     /// `Some` while the store records how the run ended: how long the end is remembered.
     settling: Option<Duration>,
 }
@@ -62,8 +62,8 @@ impl Slots {
                     return Entered::Full(reason);
                 }
                 let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-                let (phase, receiver) = watch::channel(Phase::Claiming);
-                place.insert(Place::new(receiver));
+                let phase = SharedPhase::new(Phase::Claiming);
+                place.insert(phase.clone());
                 Entered::Mine(Slot { slots: Arc::clone(self), id, turn, client, phase, settling: None })
             }
         }
@@ -91,15 +91,15 @@ impl Slot {
         }
     }
 
-    /// Returns a receiver of the run's phase, for the requester.
-    pub(crate) fn watch(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
+    /// Returns the run's phase, for the requester.
+    pub(crate) fn phase(&self) -> SharedPhase {
+        self.phase.clone()
     }
 
     /// Shows the duplicates the run's phase.
     pub(crate) fn show_phase(&self, phase: Phase) {
         laboratory::point();
-        self.phase.send_replace(phase);
+        self.phase.show(phase);
     }
 
     /// Passes the run's end to the duplicates, and frees the slot.
@@ -114,7 +114,7 @@ impl Slot {
 
     /// Keeps the run's end in `Slots::remembered`, which has reserved these bytes.
     fn keep(&self, bytes: usize, retention: Duration) {
-        self.slots.remembered.keep(self.id, self.turn, self.phase.subscribe(), bytes, retention);
+        self.slots.remembered.keep(self.id, self.turn, self.phase.clone(), bytes, retention);
     }
 
     /// Passes the run's end to the duplicates, and keeps it for those that come later, for `retention`, because the
@@ -135,21 +135,19 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         // If the run has not ended, it panicked, its task was aborted, or its runtime is gone.
-        let settling = self.settling;
-        let cut = self.phase.send_if_modified(|phase| {
-            let ended = match phase {
-                Phase::Ended(_) => return false,
-                // No handler has started.
-                Phase::Claiming | Phase::Stalled => Refusal::Unavailable.into(),
-                Phase::Running(fingerprint) => Ended::new(*fingerprint, End::Interrupted { status: None }),
-            };
-            *phase = Phase::Ended(ended);
-            true
+        let cut = self.phase.read(|phase| match phase {
+            Phase::Ended(_) => None,
+            // No handler has started.
+            Phase::Claiming | Phase::Stalled => Some(Refusal::Unavailable.into()),
+            Phase::Running(fingerprint) => Some(Ended::new(*fingerprint, End::Interrupted { status: None })),
         });
-        laboratory::point();
-        // The end is kept before the slot is freed, so that no request finds neither.
-        if cut && let Some(retention) = settling {
-            self.keep_ended(retention);
+        if let Some(ended) = cut {
+            self.show_phase(Phase::Ended(ended));
+            laboratory::point();
+            // The end is kept before the slot is freed, so that no request finds neither.
+            if let Some(retention) = self.settling {
+                self.keep_ended(retention);
+            }
         }
         self.slots.leave(self.id, self.client);
     }

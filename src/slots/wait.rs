@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::phase::{End, Phase};
+use super::shared_phase::SharedPhase;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::laboratory::point;
 
@@ -20,16 +19,14 @@ const MAX_WAITERS: usize = 16_384;
 /// A duplicate that has met a run, and may wait for it.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    phase: watch::Receiver<Phase>,
-    /// The number of waiters for this run.
-    here: Arc<AtomicUsize>,
+    phase: SharedPhase,
     /// The number of waiters for all runs of this process.
     all: Arc<AtomicUsize>,
 }
 
 impl Waiter {
-    pub(super) fn new(phase: watch::Receiver<Phase>, here: Arc<AtomicUsize>, all: Arc<AtomicUsize>) -> Self {
-        Self { phase, here, all }
+    pub(super) fn new(phase: SharedPhase, all: Arc<AtomicUsize>) -> Self {
+        Self { phase, all }
     }
 
     /// Waits for the run's end, for at most `patience`, and then returns [`End::InFlight`]. Before it waits, it
@@ -38,32 +35,24 @@ impl Waiter {
     /// # Cancel safety
     /// A waiter owns nothing: dropping it changes nothing for the run and for the other waiters.
     pub(crate) async fn join(self, presented: &Fingerprint, patience: Duration) -> Result<End, Match> {
-        let Self { mut phase, here, all } = self;
+        let Self { phase, all } = self;
         point();
-        let Some(_seat) = Seat::take(&here, &all) else {
+        let Some(_seat) = Seat::take(phase.waiters(), &all) else {
             // Too many duplicates wait already. This one is answered by the present phase.
-            return phase.borrow().clone().result_for(presented);
+            return phase.read(Phase::clone).result_for(presented);
         };
         // Until the claim is answered, the fingerprint of the run's request is unknown. This wait is bounded by the
         // claim's own timeout, and not by the client's patience.
-        match reach(&mut phase, |phase| !matches!(phase, Phase::Claiming)).await.result_for(presented) {
+        match phase.reach(|phase| !matches!(phase, Phase::Claiming)).await.result_for(presented) {
             Ok(End::InFlight) if !patience.is_zero() => {}
             result => return result,
         }
-        let over = reach(&mut phase, |phase| matches!(phase, Phase::Ended(_)));
+        let over = phase.reach(|phase| matches!(phase, Phase::Ended(_)));
         match tokio::time::timeout(patience, over).await {
             Ok(phase) => phase.result_for(presented),
             Err(_) => Ok(End::InFlight),
         }
     }
-}
-
-/// Returns the first phase from now on that `wanted` accepts, or the last one if the run ends before.
-async fn reach(phase: &mut watch::Receiver<Phase>, wanted: impl FnMut(&Phase) -> bool + Send) -> Phase {
-    if let Ok(reached) = phase.wait_for(wanted).await {
-        return reached.clone();
-    }
-    phase.borrow().clone()
 }
 
 /// A place among the waiters, which is given back on drop.
