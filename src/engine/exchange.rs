@@ -55,7 +55,7 @@ impl<St: Store> Engine<St> {
                     break 'met waiter;
                 }
                 // Slot, record, slot: a record that was read between two looks at a free slot is durable.
-                let deadline = Instant::now() + STORE_TIMEOUT;
+                let deadline = began + STORE_TIMEOUT;
                 let loaded = if self.store.is_exclusive() {
                     // A look-up that hangs must leave time for the claim. The claim finds the record by itself.
                     within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(presented.id)).await

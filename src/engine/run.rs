@@ -263,7 +263,9 @@ impl<St: Store> Run<St> {
         let Some(result) = self.unless_stopped(session, working).await else {
             return (End::Interrupted { status: None }, Verdict::Interrupted);
         };
-        self.span.record("ran_ms", millis(began.elapsed()));
+        if !self.span.is_disabled() {
+            self.span.record("ran_ms", millis(began.elapsed()));
+        }
         let (lines, id) = (self.engine.lines(), || self.presented.id.short());
         match result {
             Some(Ok((answer, end))) => return (end, Verdict::Answered(answer)),

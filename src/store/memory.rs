@@ -205,10 +205,10 @@ impl Table {
     fn apply(&self, process: u64, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         let claim = if let Transition::Claim(claim) = &transition { Some(claim) } else { None };
         let (is_claim, leaves_no_trace) = (claim.is_some(), claim.is_some_and(|claim| claim.may_repeat));
-        if is_claim {
-            self.sweep(SWEPT_PER_CLAIM);
-        }
         let now = self.time.now();
+        if is_claim {
+            self.sweep(SWEPT_PER_CLAIM, now);
+        }
         // `point` does nothing, except in a laboratory, whose scheduler lets another thread run here.
         point();
         let place = self.rows.entry(id);
@@ -308,8 +308,7 @@ impl Table {
         }
     }
 
-    fn sweep(&self, limit: usize) -> usize {
-        let now = self.time.now();
+    fn sweep(&self, limit: usize, now: Timestamp) -> usize {
         let due: Vec<_> =
             self.expiry.lock().iter().take_while(|(expires, _)| *expires <= now).take(limit).copied().collect();
         let mut swept = 0;
@@ -381,7 +380,7 @@ impl Records for MemoryStore {
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        ready(Ok(self.table.sweep(limit)))
+        ready(Ok(self.table.sweep(limit, self.table.time.now())))
     }
 
     fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {
