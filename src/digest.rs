@@ -3,13 +3,14 @@
 use std::fmt;
 use std::sync::LazyLock;
 
+use arrayvec::ArrayVec;
 use blake3::Hasher;
 
 /// Up to this number of bytes, parts are gathered before they are hashed: BLAKE3 hashes several blocks at a time if
 /// they come as a whole, and copying is quicker than hashing. Beyond it, gathering gains nothing.
 const GATHERED: usize = 64 * 1024;
-/// The number of bytes that the small parts of most requests take.
-const USUAL: usize = 512;
+/// The number of bytes that the parts of most requests take, without a long body.
+const USUAL: usize = 256;
 /// The most bytes of a [`Prefix`]: a length of 64 bits, seven in each byte.
 const MAX_PREFIX: usize = 10;
 
@@ -25,22 +26,11 @@ pub(crate) fn purpose(context: &str) -> [u8; 32] {
 
 /// Returns the digest of all parts in a row.
 pub(crate) fn digest_of(purpose: &'static DigestKey, parts: &[&[u8]]) -> [u8; 32] {
-    // Short parts are put in a row on the stack and hashed in one step.
-    let mut room = [0; USUAL];
-    let mut length = 0;
+    let mut digester = Digester::new(purpose);
     for part in parts {
-        let Some(place) = room.get_mut(length..length + part.len()) else {
-            // The parts are too long for the room, so all of them are hashed one by one.
-            let mut hasher = Hasher::new_keyed(purpose);
-            for part in parts {
-                hasher.update(part);
-            }
-            return hasher.finalize().into();
-        };
-        place.copy_from_slice(part);
-        length += part.len();
+        digester.update(part);
     }
-    blake3::keyed_hash(purpose, room.get(..length).unwrap_or_default()).into()
+    digester.finish()
 }
 
 /// The length of what follows, in as few bytes as it needs: seven bits in each, the lowest first, and the eighth is set
@@ -53,19 +43,40 @@ pub(crate) struct Prefix {
 }
 
 impl Prefix {
+    /// Returns the prefix of a part: its length.
     #[inline]
     pub(crate) fn of(part: &[u8]) -> Self {
-        let (mut bytes, mut length, mut left) = ([0; MAX_PREFIX], 0, part.len());
-        for byte in &mut bytes {
-            let is_last = left < 0x80;
-            *byte = (left & 0x7f) as u8 | if is_last { 0 } else { 0x80 };
+        Self::of_number(part.len())
+    }
+
+    /// Returns a number in this form.
+    #[inline]
+    pub(crate) fn of_number(number: usize) -> Self {
+        let mut prefix = Self { bytes: [number as u8; MAX_PREFIX], length: 1 };
+        let mut left = number;
+        while left >= 0x80 {
+            prefix.bytes[prefix.length - 1] = left as u8 | 0x80;
             left >>= 7;
-            length += 1;
-            if is_last {
-                break;
+            prefix.bytes[prefix.length] = left as u8;
+            prefix.length += 1;
+        }
+        prefix
+    }
+
+    /// Returns the number with which `bytes` begin, and how many bytes it takes, or `None` if they begin with none.
+    #[cfg(feature = "server")]
+    pub(crate) fn read(bytes: &[u8]) -> Option<(usize, usize)> {
+        let mut number = 0;
+        for (place, byte) in bytes.iter().enumerate().take(MAX_PREFIX) {
+            let bits = usize::from(byte & 0x7f);
+            // No bit may be beyond the last.
+            let shifted = bits.checked_shl(7 * place as u32).filter(|shifted| shifted >> (7 * place) == bits)?;
+            number |= shifted;
+            if *byte < 0x80 {
+                return Some((number, place + 1));
             }
         }
-        Self { bytes, length }
+        None
     }
 
     #[inline]
@@ -78,7 +89,9 @@ impl Prefix {
 #[derive(Clone)]
 pub(crate) struct Digester {
     purpose: &'static [u8; 32],
-    /// The bytes that are not hashed yet. It is empty once `hasher` is there.
+    /// The first bytes, which are all that most requests have.
+    room: ArrayVec<u8, USUAL>,
+    /// All bytes, once they don't fit into `room`; empty once there is a hasher.
     gathered: Vec<u8>,
     /// `Some` once there are too many bytes to gather them.
     hasher: Option<Box<Hasher>>,
@@ -86,47 +99,59 @@ pub(crate) struct Digester {
 
 impl Digester {
     pub(crate) fn new(purpose: &'static DigestKey) -> Self {
-        Self { purpose, gathered: Vec::new(), hasher: None }
+        Self { purpose, room: ArrayVec::new(), gathered: Vec::new(), hasher: None }
     }
 
     /// Adds a part with its length before it, so that no two rows of such parts are the same bytes.
     #[inline]
     pub(crate) fn part(&mut self, part: &[u8]) -> &mut Self {
+        // Nearly all parts are short, and there is room for them: half the time of the way below.
+        if part.len() < 0x80 && part.len() < self.room.remaining_capacity() && self.is_short() {
+            self.room.push(part.len() as u8);
+            let _fits = self.room.try_extend_from_slice(part);
+            return self;
+        }
         self.update(Prefix::of(part).as_bytes()).update(part)
     }
 
     #[inline]
     pub(crate) fn update(&mut self, part: &[u8]) -> &mut Self {
-        // There is nearly always room. There is none once `hasher` has the bytes.
-        if part.len() <= self.gathered.capacity() - self.gathered.len() {
-            self.gathered.extend_from_slice(part);
+        if self.is_short() && self.room.try_extend_from_slice(part).is_ok() {
             return self;
         }
         self.update_beyond(part)
     }
 
-    /// Makes room for the part, or passes what was gathered and the part to the hasher.
+    /// Gathers the part with those before it, or passes all of them to the hasher.
     fn update_beyond(&mut self, part: &[u8]) -> &mut Self {
+        if self.is_short() {
+            self.gathered.reserve(self.room.len() + part.len().max(USUAL));
+            self.gathered.extend_from_slice(&self.room);
+        }
         if self.hasher.is_none() && self.gathered.len() + part.len() <= GATHERED {
-            self.gathered.reserve(USUAL.max(part.len()));
             self.gathered.extend_from_slice(part);
             return self;
         }
-        // This leaves no room in `gathered`.
         let gathered = std::mem::take(&mut self.gathered);
         let begin = || Box::new(Hasher::new_keyed(self.purpose));
         self.hasher.get_or_insert_with(begin).update(&gathered).update(part);
         self
     }
 
+    /// Returns whether all bytes so far are in `room`.
+    fn is_short(&self) -> bool {
+        self.gathered.is_empty() && self.hasher.is_none()
+    }
+
     /// Returns whether no byte came.
     pub(crate) fn is_empty(&self) -> bool {
-        self.gathered.is_empty() && self.hasher.is_none()
+        self.room.is_empty() && self.is_short()
     }
 
     pub(crate) fn finish(&self) -> [u8; 32] {
         match &self.hasher {
             Some(hasher) => hasher.finalize().into(),
+            None if self.is_short() => blake3::keyed_hash(self.purpose, &self.room).into(),
             None => blake3::keyed_hash(self.purpose, &self.gathered).into(),
         }
     }

@@ -162,7 +162,7 @@ impl FingerprintBuilder {
     /// Adds a field of what is asked for. The keys that a run derives for its downstream calls depend on all such
     /// fields.
     pub fn field(mut self, label: &str, value: &[u8]) -> Self {
-        self.operation.part(label.as_bytes()).part(value);
+        self.add_field(label, value);
         self
     }
 
@@ -170,31 +170,45 @@ impl FingerprintBuilder {
     /// of this crate.
     #[doc(hidden)]
     pub fn context_field(mut self, label: &str, value: &[u8]) -> Self {
-        self.context.part(label.as_bytes()).part(value);
+        self.add_context_field(label, value);
         self
     }
 
     /// Makes the credentials part of the fingerprint, even where a request has none: then only a request that has
     /// none either is the same.
     pub fn with_credentials(mut self) -> Self {
-        self.credentials.get_or_insert_with(|| Digester::new(&CREDENTIALS));
+        self.add_credentials();
         self
     }
 
     /// Adds a field of who asks.
     pub fn credential(mut self, label: &str, value: &[u8]) -> Self {
-        self = self.with_credentials();
-        if let Some(credentials) = &mut self.credentials {
-            credentials.part(label.as_bytes()).part(value);
-        }
+        self.add_credential(label, value);
         self
+    }
+
+    // The same without moving the builder, which has room for the fields of most requests.
+
+    pub(crate) fn add_field(&mut self, label: &str, value: &[u8]) {
+        self.operation.part(label.as_bytes()).part(value);
+    }
+
+    pub(crate) fn add_context_field(&mut self, label: &str, value: &[u8]) {
+        self.context.part(label.as_bytes()).part(value);
+    }
+
+    pub(crate) fn add_credentials(&mut self) -> &mut Digester {
+        self.credentials.get_or_insert_with(|| Digester::new(&CREDENTIALS))
+    }
+
+    pub(crate) fn add_credential(&mut self, label: &str, value: &[u8]) {
+        self.add_credentials().part(label.as_bytes()).part(value);
     }
 
     /// Sets the digest of the options by which it is made.
     #[cfg(feature = "server")]
-    pub(crate) fn options(mut self, digest: [u8; 8]) -> Self {
+    pub(crate) fn set_options(&mut self, digest: [u8; 8]) {
         self.options = digest;
-        self
     }
 
     /// The fingerprint of all fields so far.

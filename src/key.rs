@@ -50,10 +50,13 @@ impl Key {
         if text.len() > Self::MAX_BYTES {
             return Err(KeyError::TooLong { bytes: text.len() });
         }
-        match text.bytes().position(|byte| !(b' '..=b'~').contains(&byte)) {
-            Some(at) => Err(KeyError::Character { at }),
-            None => Ok(Self(text.into())),
+        let is_accepted = |byte: u8| (b' '..=b'~').contains(&byte);
+        // Without an early end, several bytes are compared at a time.
+        if text.bytes().fold(true, |all, byte| all & is_accepted(byte)) {
+            return Ok(Self(text.into()));
         }
+        let at = text.bytes().position(|byte| !is_accepted(byte)).unwrap_or_default();
+        Err(KeyError::Character { at })
     }
 
     /// The key's text: a secret, not for logs.

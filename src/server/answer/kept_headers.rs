@@ -3,6 +3,8 @@
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TRAILER};
 
+use crate::header::lines;
+
 /// Returns whether a header is left out of a record, in addition to those that the answer's `Connection` names.
 fn is_left_out(name: &str) -> bool {
     let is_named = matches!(
@@ -60,7 +62,7 @@ impl KeptHeaders {
         replay_header: &'a HeaderName,
         has_trailers: bool,
     ) -> impl Iterator<Item = (&'a HeaderName, &'a http::HeaderValue)> {
-        let has_hops = headers.contains_key(CONNECTION);
+        let has_hops = lines(headers, CONNECTION).next().is_some();
         headers.iter().filter(move |(name, _)| {
             // HTTP/1.1 sends only the trailers that this header names.
             let announces = has_trailers && **name == TRAILER && !self.without.contains(name);
@@ -83,6 +85,6 @@ impl KeptHeaders {
 
 /// Returns whether `Connection` names this header, which makes it hop-by-hop.
 fn named(headers: &HeaderMap, name: &HeaderName) -> bool {
-    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    let lines = lines(headers, CONNECTION).filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
 }

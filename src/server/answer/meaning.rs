@@ -22,6 +22,7 @@ use http_body::Body;
 use super::marks::{Keep, Release, Unsure};
 use super::snapshot::Recorder;
 use crate::engine::{End, OnInterrupted};
+use crate::header::lines;
 use crate::server::bodies::collect::{Collected, is_shorter};
 use crate::server::reject::rejection::Rejection;
 
@@ -187,8 +188,8 @@ impl Judge<'_> {
         };
         let record = |data| self.recorder.encode(parts.status, &parts.headers, data, trailers);
         match meaning {
-            // An answer that was not read to its end is consumed, and so is one that can't be encoded.
-            Meaning::Final => whole.and_then(record).map_or(End::Consumed { status }, End::Outcome),
+            // An answer that was not read to its end is consumed.
+            Meaning::Final => whole.map(record).map_or(End::Consumed { status }, End::Outcome),
             Meaning::NotStarted => End::Released,
             Meaning::Unknown => End::Interrupted { status: Some(status) },
         }
@@ -208,7 +209,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Returns the status of a gRPC answer. It is in the trailers, or in the head if the answer has no body.
 fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<&'a HeaderValue> {
-    trailers.and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| parts.headers.get(&GRPC_STATUS))
+    trailers.and_then(|trailers| trailers.get(&GRPC_STATUS)).or_else(|| lines(&parts.headers, GRPC_STATUS).next())
 }
 
 /// Returns whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has
@@ -219,7 +220,7 @@ fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
 
 /// Returns whether a complete answer is gRPC's and has no status. Its client takes that for `UNKNOWN`.
 fn is_grpc_without_status(parts: &Parts, trailers: Option<&HeaderMap>) -> bool {
-    let Some(media_type) = parts.headers.get(CONTENT_TYPE) else { return false };
+    let Some(media_type) = lines(&parts.headers, CONTENT_TYPE).next() else { return false };
     let rest = media_type.as_bytes().strip_prefix(b"application/grpc");
     // `application/grpc-web` has its trailers in the body.
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
@@ -238,5 +239,6 @@ fn is_stream(parts: &Parts) -> bool {
     const NAME: &[u8] = b"text/event-stream";
     let event_stream =
         |value: &HeaderValue| value.as_bytes().get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME));
-    parts.status == StatusCode::SWITCHING_PROTOCOLS || parts.headers.get(CONTENT_TYPE).is_some_and(event_stream)
+    parts.status == StatusCode::SWITCHING_PROTOCOLS
+        || lines(&parts.headers, CONTENT_TYPE).next().is_some_and(event_stream)
 }

@@ -1,38 +1,26 @@
 //! Turns an answer into the bytes of an outcome, and back.
 //!
 //! # Format 1
-//! The format is one byte for the version; then the answer's status, kept headers and trailers as postcard writes them
-//! (names and values are bytes, in order, repeats included); then the body's bytes up to the end, so that a replay
-//! shares them with the record instead of copying.
+//! The format is one byte for the version; the answer's status; its kept headers; 0, or 1 and its trailers; then the
+//! body's bytes up to the end, so that a replay shares them with the record instead of copying. Headers and trailers
+//! are their number, and for each the length of the name, the name, the length of the value, and the value, in order,
+//! repeats included. Numbers and lengths are written as [`Prefix`] has it.
 
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use serde::{Deserialize, Serialize};
 
 use super::kept_headers::KeptHeaders;
+use crate::digest::Prefix;
 use crate::server::bodies::body::SendBody;
 use crate::server::bodies::collect::{Bounds, Collected, collect};
 
 /// The first byte of an outcome. A change of the format needs another number.
 const VERSION: u8 = 1;
 
-/// The number of bytes that the head and the trailers of most answers take.
-const USUAL: usize = 256;
-
-// `serde_bytes` takes the bytes as a whole, while serde would take a slice byte by byte. Both are written alike.
-type Fields<'a> = Vec<(&'a serde_bytes::Bytes, &'a serde_bytes::Bytes)>;
-
-/// The part that postcard writes. It writes no names, so the order of the fields is part of the format.
-#[derive(Serialize, Deserialize)]
-struct Head<'a> {
-    status: u16,
-    #[serde(borrow)]
-    headers: Fields<'a>,
-    #[serde(borrow)]
-    trailers: Option<Fields<'a>>,
-}
+/// The headers that a replay may get in addition: the marker, and a server's `Content-Length` and `Date`.
+const ADDED: usize = 3;
 
 /// Records answers: decides which can be recorded, and which parts of them.
 #[derive(Debug, Clone)]
@@ -49,31 +37,66 @@ impl Recorder {
     /// effect. Returns `None` if it is too long.
     pub(crate) fn record(&self, answer: &Response<Bytes>) -> Option<Bytes> {
         let fits = answer.body().len() <= self.max_response_body;
-        fits.then(|| self.encode(answer.status(), answer.headers(), answer.body(), None))?
+        fits.then(|| self.encode(answer.status(), answer.headers(), answer.body(), None))
     }
 
-    /// Returns the outcome of an answer of any length, or `None` if postcard can't write its head.
+    /// Returns the outcome of an answer of any length.
     pub(crate) fn encode(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
         body: &Bytes,
         trailers: Option<&HeaderMap>,
-    ) -> Option<Bytes> {
-        let kept = self.kept_headers.choose(headers, &self.replay_header_name, trailers.is_some());
-        let head = Head {
-            status: status.as_u16(),
-            headers: kept.map(field).collect(),
-            trailers: trailers.map(|trailers| trailers.iter().map(field).collect()),
-        };
-        let mut bytes = Vec::with_capacity(USUAL);
-        bytes.push(VERSION);
-        let head = postcard::to_extend(&head, bytes).ok()?;
+    ) -> Bytes {
+        let kept = || self.kept_headers.choose(headers, &self.replay_header_name, trailers.is_some());
+        let status = Prefix::of_number(status.as_u16().into());
+        let (kept_size, trailers) = (Size::of(kept()), trailers.map(|trailers| (trailers, Size::of(trailers.iter()))));
         // A store counts the length of an outcome, but keeps its whole buffer. So the buffer must not be longer.
-        let mut bytes = BytesMut::with_capacity(head.len() + body.len());
-        bytes.put_slice(&head);
-        bytes.put_slice(body);
-        Some(bytes.freeze())
+        let trailers_bytes = trailers.as_ref().map_or(0, |(_, size)| size.bytes);
+        let length = 2 + status.as_bytes().len() + kept_size.bytes + trailers_bytes + body.len();
+        let mut outcome = Vec::with_capacity(length);
+        outcome.push(VERSION);
+        outcome.extend_from_slice(status.as_bytes());
+        write_fields(&mut outcome, &kept_size, kept());
+        outcome.push(u8::from(trailers.is_some()));
+        if let Some((trailers, size)) = trailers {
+            write_fields(&mut outcome, &size, trailers.iter());
+        }
+        outcome.extend_from_slice(body);
+        outcome.into()
+    }
+}
+
+/// The size of header fields, as the format has them.
+struct Size {
+    /// The number of fields.
+    count: Prefix,
+    /// The bytes of the fields and their number.
+    bytes: usize,
+}
+
+impl Size {
+    fn of<'a>(fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Self {
+        let (mut count, mut bytes) = (0, 0);
+        for (name, value) in fields {
+            for part in [name.as_str().as_bytes(), value.as_bytes()] {
+                bytes += Prefix::of(part).as_bytes().len() + part.len();
+            }
+            count += 1;
+        }
+        let count = Prefix::of_number(count);
+        Self { count, bytes: bytes + count.as_bytes().len() }
+    }
+}
+
+/// Writes header fields of this size, as the format has them.
+fn write_fields<'a>(bytes: &mut Vec<u8>, size: &Size, fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) {
+    bytes.extend_from_slice(size.count.as_bytes());
+    for (name, value) in fields {
+        for part in [name.as_str().as_bytes(), value.as_bytes()] {
+            bytes.extend_from_slice(Prefix::of(part).as_bytes());
+            bytes.extend_from_slice(part);
+        }
     }
 }
 
@@ -81,8 +104,10 @@ impl Recorder {
 pub(crate) async fn outcome_of_answer<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
     let (parts, body) = answer.into_parts();
     let mut bounds = Bounds { bytes: recorder.max_response_body, ..Bounds::default() };
-    match collect(body, &mut bounds).await {
-        Collected::Whole { data, trailers } => recorder.encode(parts.status, &parts.headers, &data, trailers.as_ref()),
+    match collect(Box::pin(body), &mut bounds).await {
+        Collected::Whole { data, trailers } => {
+            Some(recorder.encode(parts.status, &parts.headers, &data, trailers.as_ref()))
+        }
         Collected::Over { .. } | Collected::Failed { .. } => None,
     }
 }
@@ -94,26 +119,45 @@ pub(crate) fn decode(outcome: &Bytes) -> Option<(Response<Bytes>, Option<HeaderM
     if *version != VERSION {
         return None;
     }
-    let (head, body): (Head<'_>, &[u8]) = postcard::take_from_bytes(rest).ok()?;
-    let mut answer = Response::new(outcome.slice_ref(body));
-    *answer.status_mut() = StatusCode::from_u16(head.status).ok()?;
-    *answer.headers_mut() = map(outcome, &head.headers)?;
-    let trailers = match head.trailers {
-        Some(fields) => Some(map(outcome, &fields)?),
-        None => None,
+    let mut rest = rest;
+    let status = StatusCode::from_u16(u16::try_from(number(&mut rest)?).ok()?).ok()?;
+    let headers = fields(outcome, &mut rest)?;
+    let (has_trailers, rest_of_it) = rest.split_first()?;
+    rest = rest_of_it;
+    let trailers = match has_trailers {
+        0 => None,
+        1 => Some(fields(outcome, &mut rest)?),
+        _ => return None,
     };
+    let mut answer = Response::new(outcome.slice_ref(rest));
+    (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
     Some((answer, trailers))
 }
 
-fn field<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> (&'a serde_bytes::Bytes, &'a serde_bytes::Bytes) {
-    (serde_bytes::Bytes::new(name.as_str().as_bytes()), serde_bytes::Bytes::new(value.as_bytes()))
+/// Takes a number from the beginning of `bytes`, or returns `None` if there is none.
+fn number(bytes: &mut &[u8]) -> Option<usize> {
+    let (number, length) = Prefix::read(bytes)?;
+    *bytes = &bytes[length..];
+    Some(number)
 }
 
-/// Returns the fields as a map. Their values share the outcome's bytes, so keeping one of them keeps the whole outcome.
-fn map(outcome: &Bytes, fields: &Fields<'_>) -> Option<HeaderMap> {
-    // There is room for the marker of a replay. The attempt fails if there are more fields than a map can hold.
-    let mut headers = HeaderMap::try_with_capacity(fields.len() + 1).ok()?;
-    for (name, value) in fields {
+/// Takes a part and its length from the beginning of `bytes`.
+fn part<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = number(bytes)?;
+    let (part, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(part)
+}
+
+/// Takes header fields from the beginning of `bytes`, as a map. Their values share the outcome's bytes, so keeping one
+/// of them keeps the whole outcome.
+fn fields(outcome: &Bytes, bytes: &mut &[u8]) -> Option<HeaderMap> {
+    let count = number(bytes)?;
+    // Each field takes two bytes at least. The attempt fails if there are more fields than a map can hold.
+    let count = Some(count).filter(|count| *count <= bytes.len() / 2)?;
+    let mut headers = HeaderMap::try_with_capacity(count + ADDED).ok()?;
+    for _ in 0..count {
+        let (name, value) = (part(bytes)?, part(bytes)?);
         let value = HeaderValue::from_maybe_shared(outcome.slice_ref(value)).ok()?;
         headers.append(HeaderName::from_bytes(name).ok()?, value);
     }
@@ -129,7 +173,7 @@ mod tests {
         let replay_header_name = HeaderName::from_static("idempotent-replayed");
         let recorder = Recorder { kept_headers: KeptHeaders::default(), replay_header_name, max_response_body: 0 };
         let headers = HeaderMap::from_iter([(HeaderName::from_static("x"), HeaderValue::from_static(LONG))]);
-        let outcome = recorder.encode(StatusCode::OK, &headers, &Bytes::from(vec![0; 10_000]), None).unwrap();
+        let outcome = recorder.encode(StatusCode::OK, &headers, &Bytes::from(vec![0; 10_000]), None);
         let length = outcome.len();
         let (answer, _) = decode(&outcome).unwrap();
         assert_eq!(answer.body().as_ptr(), outcome[length - 10_000..].as_ptr(), "shared, not copied");
@@ -143,8 +187,21 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_outcome_are_refused() {
-        assert!(decode(&Bytes::new()).is_none());
-        assert!(decode(&Bytes::from_static(&[2, 0, 0, 0])).is_none());
-        assert!(decode(&Bytes::from_static(&[1, 0xff, 0xff, 0xff, 0xff])).is_none());
+        // Another version, a number that does not end or is too large, no headers, more than there are bytes for, a
+        // name that is none, and trailers that are neither there nor not.
+        let others: [&[u8]; 8] = [
+            &[],
+            &[2, 0, 0, 0],
+            &[1, 0xff, 0xff, 0xff, 0xff],
+            &[1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0, 0],
+            &[1, 0xc8, 1],
+            &[1, 0xc8, 1, 0x7f, 0, 0],
+            &[1, 0xc8, 1, 1, 1, b' ', 0, 0],
+            &[1, 0xc8, 1, 0, 2],
+        ];
+        for other in others {
+            assert!(decode(&Bytes::copy_from_slice(other)).is_none(), "{other:?}");
+        }
+        assert!(decode(&Bytes::from_static(&[1, 0xc8, 1, 0, 0])).is_some());
     }
 }

@@ -10,6 +10,7 @@ use http::request::Parts;
 
 use super::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 use crate::fingerprint::FingerprintBuilder;
+use crate::header::lines;
 
 /// Identifies a client that has nothing else (RFC 9421). Of others it says nothing, and is new with each try.
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
@@ -44,62 +45,52 @@ impl Credentials {
     /// Returns the headers in which a request says who sends it, in the order of their names. `key` is the header of
     /// the key: it may be written otherwise in a retry, and the record's id has it already.
     pub(crate) fn names<'a>(&self, parts: &'a Parts, key: &HeaderName) -> Vec<&'a HeaderName> {
-        let counts = |name: &&HeaderName| (is_credential(name) || self.headers.contains(name)) && *name != key;
+        let counts = |name: &&HeaderName| *name != key && (is_credential(name) || self.headers.contains(name));
         let mut names: Vec<_> = parts.headers.keys().filter(counts).collect();
         names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
         names
     }
 
     /// Adds to a fingerprint what the request says of who asks, in the headers of [`names`](Self::names).
-    pub(crate) fn add_to(
-        &self,
-        builder: FingerprintBuilder,
-        parts: &Parts,
-        names: &[&HeaderName],
-    ) -> FingerprintBuilder {
-        let builder = self.add_rules(builder.with_credentials());
-        self.fold(parts, names, builder, |builder, name, value| builder.credential(name, value))
+    pub(crate) fn add_to(&self, builder: &mut FingerprintBuilder, parts: &Parts, names: &[&HeaderName]) {
+        builder.add_credentials();
+        self.add_rules(builder);
+        self.for_each(parts, names, |name, value| builder.add_credential(name, value));
     }
 
-    /// Folds over what the request says of who asks: names, and values without what makes no difference.
-    pub(crate) fn fold<T>(
-        &self,
-        parts: &Parts,
-        names: &[&HeaderName],
-        init: T,
-        mut take: impl FnMut(T, &str, &[u8]) -> T,
-    ) -> T {
-        let (mut folded, mut has_any) = (init, false);
+    /// Passes on what the request says of who asks: names, and values without what makes no difference.
+    pub(crate) fn for_each(&self, parts: &Parts, names: &[&HeaderName], mut take: impl FnMut(&str, &[u8])) {
+        let mut has_any = false;
         for name in names {
             if **name == COOKIE {
                 // A cookie is taken whole, with its name.
                 for (_, cookie) in self.cookies(parts) {
-                    folded = take(folded, "cookie", cookie);
+                    take("cookie", cookie);
                     has_any = true;
                 }
                 continue;
             }
-            for value in parts.headers.get_all(*name) {
-                folded = fold_value(folded, name, value.as_bytes(), &mut take);
+            for value in lines(&parts.headers, *name) {
+                take_value(name, value.as_bytes(), &mut take);
                 has_any = true;
             }
         }
-        if has_any {
-            return folded;
+        if !has_any {
+            // Only a signature can say who asks now.
+            lines(&parts.headers, SIGNATURE).for_each(|value| take("signature", value.as_bytes()));
         }
-        // Only a signature can say who asks now.
-        let signatures = parts.headers.get_all(SIGNATURE).iter();
-        signatures.fold(folded, |folded, value| take(folded, "signature", value.as_bytes()))
     }
 
     /// Adds the options, unless they are the default ones. No header has a name with a blank.
-    fn add_rules(&self, builder: FingerprintBuilder) -> FingerprintBuilder {
-        let names = self.headers.iter();
-        let builder =
-            names.fold(builder, |builder, name| builder.credential("a header that counts", name.as_str().as_bytes()));
-        let Some(cookies) = &self.cookies else { return builder };
-        let builder = builder.credential("only some cookies count", b"");
-        cookies.iter().fold(builder, |builder, name| builder.credential("a cookie that counts", name.as_bytes()))
+    fn add_rules(&self, builder: &mut FingerprintBuilder) {
+        for name in &self.headers {
+            builder.add_credential("a header that counts", name.as_str().as_bytes());
+        }
+        let Some(cookies) = &self.cookies else { return };
+        builder.add_credential("only some cookies count", b"");
+        for name in cookies {
+            builder.add_credential("a cookie that counts", name.as_bytes());
+        }
     }
 
     /// Returns the cookies that count, with their names, in the order of their names. Cookies with equal names keep
@@ -107,7 +98,7 @@ impl Credentials {
     fn cookies<'a>(&self, parts: &'a Parts) -> Vec<(&'a [u8], &'a [u8])> {
         let mut counted = Vec::new();
         // HTTP/2 may split the field into several (RFC 9113, section 8.2.3).
-        let lines = parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        let lines = lines(&parts.headers, COOKIE).map(HeaderValue::as_bytes);
         // Some programs read on to the closing quote, beyond a semicolon. What comes after an open one always counts,
         // and so does what comes after a backslash, with which some escape a quote.
         let (mut is_quoted, mut is_escaped) = (false, false);
@@ -141,9 +132,40 @@ impl Credentials {
 /// Returns whether a header says who asks, whatever the options.
 fn is_credential(name: &HeaderName) -> bool {
     let name = name.as_str();
+    if is_usual(name) {
+        return false;
+    }
     (is_on(CREDENTIAL_HEADERS, name) || (may_end_an_entry(name) && has_ending(CREDENTIAL_HEADERS, name)))
         && !is_on(EXEMPT_HEADERS, name)
         && !has_ending(EXEMPT_HEADERS, name)
+}
+
+/// Returns whether most requests have this header, which is not on the lists: so they need not be searched for it.
+fn is_usual(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "content-type"
+            | "content-length"
+            | "user-agent"
+            | "accept"
+            | "accept-encoding"
+            | "accept-language"
+            | "cache-control"
+            | "connection"
+            | "origin"
+            | "priority"
+            | "referer"
+            | "te"
+            | "traceparent"
+            | "tracestate"
+            | "transfer-encoding"
+            | "x-forwarded-for"
+            | "x-forwarded-host"
+            | "x-forwarded-proto"
+            | "x-real-ip"
+            | "x-request-id"
+    )
 }
 
 /// Returns whether it is worth looking whether a name ends as an entry does. Most names of most requests don't. A new
@@ -197,18 +219,18 @@ fn stem(entry: &str) -> &str {
     entry.strip_suffix('*').unwrap_or(entry)
 }
 
-/// Adds a value. Where it begins with the name of an authentication scheme, that is compared without case, and the
+/// Passes a value on. Where it begins with the name of an authentication scheme, that is compared without case, and the
 /// blanks after it make no difference (RFC 9110, sections 11.1 and 11.4).
-fn fold_value<T>(init: T, name: &HeaderName, value: &[u8], mut take: impl FnMut(T, &str, &[u8]) -> T) -> T {
+fn take_value(name: &HeaderName, value: &[u8], mut take: impl FnMut(&str, &[u8])) {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let scheme = value.iter().position(is_blank).filter(|_| name.as_str().ends_with("authorization"));
     match scheme.map(|end| (&value[..end], value[end..].trim_ascii())) {
         // Without anything after it, it is no scheme but the credentials themselves.
         Some((scheme, rest)) if !rest.is_empty() => {
-            let folded = take(init, "a scheme", &scheme.to_ascii_lowercase());
-            take(folded, name.as_str(), rest)
+            take("a scheme", &scheme.to_ascii_lowercase());
+            take(name.as_str(), rest);
         }
         // Another header, or a value without a scheme.
-        _ => take(init, name.as_str(), value),
+        _ => take(name.as_str(), value),
     }
 }

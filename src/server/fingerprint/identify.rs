@@ -17,6 +17,7 @@ use super::multipart;
 use super::target::Target;
 use crate::digest::{DigestKey, Digester, purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
+use crate::header::lines;
 use crate::key::{RecordId, Scope};
 use crate::slots::Client;
 
@@ -146,37 +147,38 @@ impl Sameness {
     ) -> Fingerprint {
         // Labels, their order, and the forms of values are hashed: a change needs a new `VERSION` in
         // `src/fingerprint.rs`.
-        let builder = Fingerprint::builder(id).options(self.digest).field("method", parts.method.as_str().as_bytes());
-        let mut builder = Target::of(parts).add_to(builder, parts);
+        let mut builder = Fingerprint::builder(id);
+        builder.set_options(self.digest);
+        builder.add_field("method", parts.method.as_str().as_bytes());
+        Target::of(parts).add_to(&mut builder, parts);
         for name in &self.headers {
-            builder = fold_lines(parts, name, builder, |builder, value| {
-                builder.context_field("header", name.as_str().as_bytes()).context_field("value", value)
+            for_each_line(parts, name, |value| {
+                builder.add_context_field("header", name.as_str().as_bytes());
+                builder.add_context_field("value", value);
             });
         }
-        builder = self.with_content(builder, parts, body);
-        match credentials {
-            Some(names) => self.credentials.add_to(builder, parts, names).finish(),
-            None => builder.finish(),
+        self.add_content(&mut builder, parts, body);
+        if let Some(names) = credentials {
+            self.credentials.add_to(&mut builder, parts, names);
         }
+        builder.finish()
     }
 
     /// Adds content type and body. What a body is compared by depends on its type.
-    fn with_content(&self, builder: FingerprintBuilder, parts: &Parts, body: &Bytes) -> FingerprintBuilder {
+    fn add_content(&self, builder: &mut FingerprintBuilder, parts: &Parts, body: &Bytes) {
         let custom = match &self.body {
             FingerprintBody::Custom(custom) => (custom.digest)(parts, body),
             FingerprintBody::Bytes | FingerprintBody::CanonicalJson => None,
         };
-        let values = parts.headers.get_all(CONTENT_TYPE);
-        let mut first_two = values.iter();
+        let mut first_two = lines(&parts.headers, CONTENT_TYPE);
         // The only content type, or `None` if there are several or none.
         let only = first_two.next().filter(|_| first_two.next().is_none());
         let Some(mut media_type) = only.and_then(MediaType::of) else {
             // There is none, there are several, or it can't be parsed: all are compared as they were sent.
-            let add = |builder: FingerprintBuilder, value: &HeaderValue| {
-                builder.context_field("content-type", value.as_bytes())
-            };
-            let builder = values.iter().fold(builder, add);
-            return self.with_body_of(builder, custom.as_ref(), body, false);
+            for value in lines(&parts.headers, CONTENT_TYPE) {
+                builder.add_context_field("content-type", value.as_bytes());
+            }
+            return self.add_body(builder, custom.as_ref(), body, false);
         };
         let boundary = media_type.form_boundary();
         let is_form = boundary.is_some();
@@ -186,28 +188,22 @@ impl Sameness {
         if is_form && (custom.is_some() || form.is_some()) {
             media_type.remove_boundary();
         }
-        let builder = builder.context_field("content-type", media_type.canonical().as_bytes());
+        builder.add_context_field("content-type", media_type.canonical().as_bytes());
         match form {
-            Some(form) => form.into_iter().fold(builder, |builder, part| builder.field("multipart", part)),
-            None => self.with_body_of(builder, custom.as_ref(), body, media_type.is_json()),
+            Some(form) => form.into_iter().for_each(|part| builder.add_field("multipart", part)),
+            None => self.add_body(builder, custom.as_ref(), body, media_type.is_json()),
         }
     }
 
     /// Adds the body, in the form by which it is compared. The labels keep the forms apart.
-    fn with_body_of(
-        &self,
-        builder: FingerprintBuilder,
-        custom: Option<&Bytes>,
-        body: &Bytes,
-        is_json: bool,
-    ) -> FingerprintBuilder {
+    fn add_body(&self, builder: &mut FingerprintBuilder, custom: Option<&Bytes>, body: &Bytes, is_json: bool) {
         if let Some(custom) = custom {
-            return builder.field("custom", custom);
+            return builder.add_field("custom", custom);
         }
         let is_canonical = is_json && matches!(self.body, FingerprintBody::CanonicalJson);
         match is_canonical.then(|| canonical_json::canonical(body)).flatten() {
-            Some(canonical) => builder.field("json", &canonical),
-            None => builder.field("body", body),
+            Some(canonical) => builder.add_field("json", &canonical),
+            None => builder.add_field("body", body),
         }
     }
 }
@@ -222,24 +218,23 @@ impl Sameness {
         let mut hasher = CLIENTS.build_hasher();
         scope.hash(&mut hasher);
         if let Some(names) = credentials {
-            self.credentials.fold(parts, names, (), |(), name, value| (name, value).hash(&mut hasher));
+            self.credentials.for_each(parts, names, |name, value| (name, value).hash(&mut hasher));
         }
         Client::of(hasher.finish())
     }
 }
 
-/// Folds over the lines of a header field, as HTTP/1.1 would have them: cookies that HTTP/2 has split are joined
+/// Passes on the lines of a header field, as HTTP/1.1 would have them: cookies that HTTP/2 has split are joined
 /// (RFC 9113, section 8.2.3).
-fn fold_lines<T>(parts: &Parts, name: &HeaderName, init: T, mut take: impl FnMut(T, &[u8]) -> T) -> T {
-    let mut values = parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let Some(first) = values.next() else { return init };
-    match values.next() {
-        None => take(init, first),
-        Some(second) if *name == COOKIE => {
-            let all: Vec<_> = [first, second].into_iter().chain(values).collect();
-            take(init, &all.join(&b"; "[..]))
+fn for_each_line(parts: &Parts, name: &HeaderName, mut take: impl FnMut(&[u8])) {
+    let values = lines(&parts.headers, name).map(HeaderValue::as_bytes);
+    if *name == COOKIE {
+        let all: Vec<_> = values.collect();
+        if !all.is_empty() {
+            take(&all.join(&b"; "[..]));
         }
-        // Several lines of another field count one by one.
-        Some(second) => [first, second].into_iter().chain(values).fold(init, take),
+        return;
     }
+    // Several lines of another field count one by one.
+    values.for_each(take);
 }

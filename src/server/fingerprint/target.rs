@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 
 use crate::fingerprint::FingerprintBuilder;
+use crate::header::lines;
 use crate::server::run_context::context::IdempotencyContext;
 
 /// The place where the client sent the request, and, if that is in doubt, the other place where it may have sent it.
@@ -45,22 +46,21 @@ impl<'a> Target<'a> {
     }
 
     /// Adds the target to a fingerprint.
-    pub(crate) fn add_to(&self, mut builder: FingerprintBuilder, parts: &Parts) -> FingerprintBuilder {
+    pub(crate) fn add_to(&self, builder: &mut FingerprintBuilder, parts: &Parts) {
         // The labels are hashed: see `Sameness::fingerprint`. A host that is named twice in a row counts once.
         let mut last = None;
         for host in hosts(parts, self.uri.authority()).map(|host| plain_host(host, self.uri.scheme())) {
             if last.as_ref() != Some(&host) {
-                builder = builder.context_field("host", &host);
+                builder.add_context_field("host", &host);
                 last = Some(host);
             }
         }
-        builder = builder.field("target", target(self.uri));
+        builder.add_field("target", target(self.uri));
         if let Some(other) = self.other {
-            builder = builder.field("other target", target(other));
+            builder.add_field("other target", target(other));
         }
-        match self.nested {
-            Some(nested) => builder.field("nested", nested.as_bytes()),
-            None => builder,
+        if let Some(nested) = self.nested {
+            builder.add_field("nested", nested.as_bytes());
         }
     }
 }
@@ -117,7 +117,7 @@ fn hosts<'a>(parts: &'a Parts, authority: Option<&'a Authority>) -> impl Iterato
         let name = authority.as_str();
         name.rsplit_once('@').map_or(name, |(_, host)| host).as_bytes()
     });
-    named.into_iter().chain(parts.headers.get_all(HOST).iter().map(HeaderValue::as_bytes))
+    named.into_iter().chain(lines(&parts.headers, HOST).map(HeaderValue::as_bytes))
 }
 
 /// Returns a host without what makes no difference: case, the default port of its scheme (RFC 3986, section 6.2.3), and

@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::rejection::{Rejection, RejectionKind};
+use crate::header::lines;
 
 /// The content type of gRPC, for the call and for the answer.
 const GRPC: &str = "application/grpc";
@@ -18,7 +19,7 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 /// Returns whether a request with these headers is a gRPC call: its content type is `application/grpc`, or one such as
 /// `application/grpc+proto`.
 pub(crate) fn is_call(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    let content_type = lines(headers, CONTENT_TYPE).next().map_or(&[][..], HeaderValue::as_bytes);
     match content_type.strip_prefix(GRPC.as_bytes()) {
         // `application/grpc-web` is another protocol.
         Some(rest) => rest.first().is_none_or(|next| b"+; ".contains(next)),
