@@ -17,7 +17,7 @@ use http_body::{Frame, SizeHint};
 use tower::layer::util::Identity;
 use tower::{Layer, Service, ServiceExt as _, service_fn};
 use tower_idempotency::server::ReplayBody;
-use tower_idempotency::{IdempotencyLayer, MemoryStore};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted};
 
 fn layer() -> IdempotencyLayer<MemoryStore> {
     IdempotencyLayer::new(MemoryStore::new())
@@ -84,6 +84,29 @@ async fn a_key_does_allocate_so_that_the_count_can_differ() {
     });
     let without = cost(Identity::new(), || self::request(Method::POST, None));
     assert!(counted(&replay) > counted(&without), "{replay:?}, {without:?}");
+}
+
+// What a request with a key allocates beyond a bare handler. A block more costs some hundred instructions.
+#[test]
+fn a_request_with_a_key_allocates_few_blocks() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let bare: Router = Router::new().route("/charges", any(async || "charged"));
+    let layered = bare.clone().layer(layer().on_interrupted(OnInterrupted::Rerun));
+    let [bare, layered] = [bare, layered].map(|app| app.with_state(()));
+    let blocks = |app: &Router, key, is_replay| {
+        let request = request(Method::POST, Some(key));
+        let cost = measure(|| {
+            let response = runtime.block_on(app.clone().oneshot(request)).unwrap();
+            assert_eq!(response.headers().contains_key("idempotent-replayed"), is_replay);
+        });
+        cost.count_total
+    };
+    // The first ones make what later ones share.
+    for key in ["a", "b", "c", "d"] {
+        let _ = (blocks(&bare, key, false), blocks(&layered, key, false));
+    }
+    let [first, replay] = [false, true].map(|is_replay| blocks(&layered, "e", is_replay) - blocks(&bare, "e", false));
+    assert!(first <= 20 && replay <= 3, "{first} and {replay} blocks more");
 }
 
 /// Fails the test when it is read; says how long it would be.

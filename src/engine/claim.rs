@@ -1,17 +1,23 @@
-//! Claims an operation in the store, under its slot.
+//! Claims an operation in the store, under its slot, and ends a run that is not granted it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::pin;
+use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::commitment::Commitment;
 use super::context::Rerun;
 use super::engine::{Engine, Presented};
-use super::policy::OnInterrupted;
+use super::policy::{OnInterrupted, Policy};
+use super::run::{Run, Work};
+use super::verdict::Verdict;
 use crate::fingerprint::{Fingerprint, Match};
+use crate::key::RecordId;
 use crate::record::{Applied, Claim, Fence, Hold, Origin, Owner, ReclaimReason, Record, Reply, State, Transition};
-use crate::slots::{End, Ended, Refusal, once_a_minute};
+use crate::slots::{End, Ended, Phase, Refusal, SharedPhase, once_a_minute};
 use crate::store::{Store, StoreError};
-use crate::within::END_RECORDED_WITHIN;
+use crate::within::{END_RECORDED_WITHIN, STORE_TIMEOUT, within};
 
 /// The number of times an operation is claimed if its record vanishes each time before it is read.
 const CLAIMS: usize = 3;
@@ -27,13 +33,13 @@ pub(super) enum Acquired {
 
 impl<St: Store> Engine<St> {
     /// Claims the operation, or takes an interrupted one over: the one under the fence `again`, about which the
-    /// application said that it may run again, or any, if the policy says so. `known` is set once a record was read.
+    /// application said that it may run again, or any, if the policy says so. `phase` learns of a record that was read.
     /// The requester does not wait beyond `deadline`, so a claim that takes longer is given back.
     pub(super) async fn claim(
         &self,
         presented: &Presented,
         again: Option<Fence>,
-        known: &AtomicBool,
+        phase: &SharedPhase,
         deadline: Instant,
     ) -> Result<Acquired, Refusal> {
         if let Some(fence) = again {
@@ -43,7 +49,7 @@ impl<St: Store> Engine<St> {
                 Ok(None) => {}
                 Err(refusal) => {
                     // The run does not begin, so other processes may ask the application again.
-                    self.ask_no_more(presented.id, fence).await;
+                    Box::pin(self.ask_no_more(presented.id, fence)).await;
                     return Err(refusal);
                 }
             }
@@ -65,7 +71,7 @@ impl<St: Store> Engine<St> {
                 return Ok(Acquired::Run(hold(presented, &record), rerun, record.fingerprint));
             }
             // `Run::fails_open` reads this: an operation with a record does not run unprotected.
-            known.store(true, Ordering::Relaxed);
+            phase.note_record();
             if let Some(acquired) = Box::pin(self.take_over_if_interrupted(presented, record, deadline)).await? {
                 return Ok(acquired);
             }
@@ -205,6 +211,126 @@ impl<St: Store> Engine<St> {
             interrupted_retention: self.policy.interrupted_retention,
             patience: deadline.saturating_duration_since(Instant::now()),
         }
+    }
+}
+
+/// A run whose claim was answered, what it was granted or has met, its work, and where its verdict goes.
+pub(super) type Claimed<St, W, T> =
+    (Box<Run<St>>, Result<(Arc<Commitment>, Rerun), Met>, W, oneshot::Sender<Verdict<T>>);
+
+/// The reason why a run was not granted its operation.
+pub(super) enum Met {
+    /// The store has this record of it.
+    Record(Box<Record>),
+    /// The claim was refused.
+    Refusal(Refusal),
+}
+
+impl<St: Store> Run<St> {
+    /// Claims the operation. Returns `None` if the claim took too long: then the run has ended otherwise.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
+    pub(super) fn acquire<W: Work<T>, T: Send>(
+        mut self: Box<Self>,
+        session: Option<RecordId>,
+        again: Option<Fence>,
+        work: W,
+        reply: oneshot::Sender<Verdict<T>>,
+    ) -> impl Future<Output = Option<Claimed<St, W, T>>> + Send {
+        async move {
+            let (engine, presented, phase) = (Arc::clone(&self.engine), self.presented, self.slot.phase());
+            let mut claiming = pin!(engine.claim(&presented, again, &phase, self.deadline));
+            let Some(acquired) = within(Some(self.deadline), claiming.as_mut()).await else {
+                Box::pin(self.stalled(session, work, reply, claiming)).await;
+                return None;
+            };
+            let granted = match acquired {
+                Ok(Acquired::Run(hold, rerun, fingerprint)) => {
+                    // The record's fingerprint counts from now on, as it does when the run is over.
+                    self.presented.fingerprint = fingerprint;
+                    Ok((self.commitment(hold, session), rerun))
+                }
+                Ok(Acquired::Found(record)) => Err(Met::Record(record)),
+                Err(refusal) => Err(Met::Refusal(refusal)),
+            };
+            Some((self, granted, work, reply))
+        }
+    }
+
+    /// Ends a run that was not granted the operation: asks the application, answers from the record, or runs without
+    /// the store.
+    pub(super) async fn not_granted<W: Work<T>, T: Send + 'static>(
+        self: Box<Self>,
+        met: Met,
+        again: Option<Fence>,
+        work: W,
+        reply: oneshot::Sender<Verdict<T>>,
+    ) {
+        match met {
+            Met::Record(record) => match self.engine.reconciler(&self.presented, &record) {
+                Some((reconciler, listed)) if again.is_none() => {
+                    self.reconcile(reconciler, listed, work, reply).await;
+                }
+                // There is no reconciler for the record, or this run has asked it already.
+                _ => {
+                    drop(work);
+                    self.engine.report_not_rerun(&self.presented, &record);
+                    let found = self.engine.found(&self.presented, *record);
+                    self.over(found, reply);
+                }
+            },
+            Met::Refusal(Refusal::Unavailable) if self.fails_open() => {
+                // The claim has failed. `unprotected` makes another one when the work is done.
+                let claiming = std::future::ready(Err(Refusal::Unavailable));
+                self.unprotected(None, work, reply, claiming).await;
+            }
+            Met::Refusal(refusal) => {
+                drop(work);
+                self.over(refusal, reply);
+            }
+        }
+    }
+
+    /// Returns the commitment of this run, which holds the operation.
+    fn commitment(&self, hold: Hold, session: Option<RecordId>) -> Arc<Commitment> {
+        let Policy { retention, on_interrupted, .. } = self.engine.policy;
+        let (slots, fingerprint) = (Arc::clone(self.engine.store.slots()), self.presented.fingerprint);
+        let (may_rerun, turn) = (on_interrupted == OnInterrupted::Rerun, self.slot.turn());
+        Arc::new(Commitment::new(hold, fingerprint, retention, slots, session, may_rerun, turn))
+    }
+
+    /// Handles a claim that takes too long. The requester is answered now; the slot is kept until the store has
+    /// answered, so that a claim that was made can be undone.
+    async fn stalled<W: Work<T>, T: Send>(
+        self: Box<Self>,
+        session: Option<RecordId>,
+        work: W,
+        reply: oneshot::Sender<Verdict<T>>,
+        claiming: impl Future<Output = Result<Acquired, Refusal>> + Send,
+    ) {
+        let fail_open = self.fails_open();
+        once_a_minute!(
+            self.engine.lines().unanswered,
+            error,
+            record_id = self.presented.id.short(),
+            fail_open,
+            "the store has not answered in {STORE_TIMEOUT:?}"
+        );
+        if fail_open {
+            return self.unprotected(session, work, reply, claiming).await;
+        }
+        drop(work);
+        self.slot.show_phase(Phase::Stalled);
+        let _ = reply.send(Refusal::Unavailable.into());
+        match claiming.await {
+            Ok(Acquired::Run(hold, rerun, _)) => self.give_back(&hold, rerun).await,
+            // There is no claim to undo.
+            Ok(Acquired::Found(_)) | Err(_) => self.slot.end(Refusal::Unavailable),
+        }
+    }
+
+    /// Returns whether the run may go ahead without the store.
+    fn fails_open(&self) -> bool {
+        self.engine.fails_open() && !self.slot.phase().has_record()
     }
 }
 

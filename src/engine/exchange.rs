@@ -2,7 +2,6 @@
 //! answered from the record, or runs.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -14,8 +13,8 @@ use super::engine::{Engine, Presented, millis};
 use super::policy::OnInFlight;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
-use crate::laboratory::{self, Protection};
-use crate::slots::{End, Ended, Entered, Phase, SharedPhase};
+use crate::laboratory;
+use crate::slots::{End, Ended, Entered, Phase, SharedPhase, Waiter};
 use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 use crate::within::within;
@@ -28,105 +27,130 @@ pub(crate) fn span() -> Span {
     )
 }
 
+/// The beginning of an exchange. Whatever the work holds, such as a permit of an inner concurrency limit, is dropped by
+/// now, unless the request runs.
+enum Begun<T> {
+    /// The request has its verdict.
+    Over(Verdict<T>),
+    /// The request has met a run, for which it may wait.
+    Met(Waiter),
+    /// The request runs. If the run is dropped without a reply, its phase says how it ended.
+    Run(oneshot::Receiver<Verdict<T>>, SharedPhase),
+}
+
 impl<St: Store> Engine<St> {
     /// Brings a request to its verdict. `work` is called at most once, and only if this request runs. A run records its
     /// verdict in `span` by itself; any other verdict is recorded by the caller, once it knows the client's answer.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing for a run that has begun: it was spawned, and it records its outcome.
-    pub(crate) async fn exchange<T: Send + 'static>(
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
+    pub(crate) fn exchange<T: Send + 'static>(
         self: &Arc<Self>,
         span: &Span,
         presented: Presented,
         work: impl Work<T>,
-    ) -> Verdict<T> {
-        if !span.is_disabled() {
-            // `short` makes a text, which a span that is switched off does not need.
-            span.record("record_id", presented.id.short());
-        }
-        let began = Instant::now();
-        // Only a request that waited for another's run gets `waited_ms` in its span.
-        let mut has_waited = false;
-        let verdict = async {
-            let slots = self.store.slots();
-            // The block ends with a run that this request has met. In all other cases it returns the verdict.
-            let waiter = 'met: {
-                if let Some(waiter) = slots.look(&presented.id) {
-                    break 'met waiter;
+    ) -> impl Future<Output = Verdict<T>> + Send {
+        async move {
+            let began = Instant::now();
+            let deadline = began + STORE_TIMEOUT;
+            let begun = if span.is_disabled() {
+                self.begin(span, &presented, work, deadline).await
+            } else {
+                // `short` makes a text, which a span that is switched off does not need.
+                span.record("record_id", presented.id.short());
+                Box::pin(self.begin(span, &presented, work, deadline).instrument(span.clone())).await
+            };
+            // Only a request that waited for another's run gets `waited_ms` in its span.
+            let mut has_waited = false;
+            let mut verdict = match begun {
+                Begun::Over(verdict) => verdict,
+                Begun::Met(waiter) => {
+                    has_waited = true;
+                    Box::pin(waiter.join(&presented.fingerprint, self.patience())).await.into()
                 }
-                // Slot, record, slot: a record that was read between two looks at a free slot is durable.
-                let deadline = began + STORE_TIMEOUT;
-                let loaded = if self.store.is_exclusive() {
-                    // A look-up that hangs must leave time for the claim. The claim finds the record by itself.
-                    within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(presented.id)).await
-                } else {
-                    // A look-up would cost as much as the claim, and the claim returns the record if there is one.
-                    Some(Ok(self.store.recall(presented.id)))
-                };
-                if let Some(waiter) = slots.look(&presented.id) {
-                    break 'met waiter;
-                }
-                let known = match loaded {
-                    Some(Ok(Some(record))) if self.is_answered_by(&presented, &record) => {
-                        self.report_not_rerun(&presented, &record);
-                        return Ended::from(record).result_for(&presented.fingerprint).into();
-                    }
-                    Some(Err(error @ StoreError::Corrupt { .. })) => {
-                        return self.log_and_refuse(&presented, &error).into();
-                    }
-                    // There is no record, or it needs a step under the slot, or the store is away. The claim finds out
-                    // which.
-                    loaded => matches!(loaded, Some(Ok(Some(_)))),
-                };
-                if slots.remembered.is_crowded() {
-                    return self.overloaded("too many outcomes could not be recorded yet").into();
-                }
-                let slot = match slots.take(presented.id, self.policy.max_runs, presented.client) {
-                    Entered::Mine(slot) => slot,
-                    Entered::Taken(waiter) => break 'met waiter,
-                    Entered::Full(reason) => return self.overloaded(reason).into(),
-                };
-                let (reply, verdict) = oneshot::channel();
-                // If the run is dropped without a reply, its phase says how it ended.
-                let phase = slot.phase();
-                let (engine, known) = (Arc::clone(self), Arc::new(AtomicBool::new(known)));
-                let run = Box::new(Run { engine, slot, presented, known, deadline, span: span.clone() });
-                let run = Box::pin(run.drive(None, work, reply));
-                // Only a laboratory runs it here, to show that its tests notice a run that ends with its requester.
-                if laboratory::is_broken(Protection::Detached) {
-                    run.await;
-                } else {
-                    self.spawn(run);
-                }
-                return match verdict.await {
+                Begun::Run(reply, phase) => match reply.await {
                     Ok(verdict) => verdict,
                     Err(_) => Box::pin(last_word(span, &presented, phase)).await,
-                };
+                },
             };
-            // The work may hold something, such as a permit of an inner concurrency limit. It is dropped before the
-            // wait begins.
-            drop(work);
-            has_waited = true;
-            Box::pin(waiter.join(&presented.fingerprint, self.patience())).await.into()
+            if let Verdict::Met(End::InFlight) = verdict
+                && !self.store.is_exclusive()
+            {
+                // Another process has the run, unless this request has already waited long enough for a run of this
+                // process.
+                let patience = self.patience().saturating_sub(began.elapsed());
+                has_waited = true;
+                verdict = Box::pin(self.wait_elsewhere(&presented, patience)).await.into();
+            }
+            if has_waited {
+                span.record("waited_ms", millis(began.elapsed()));
+            }
+            // The request's own run gives `Answered` or `Committed`, so this outcome is another run's.
+            if let Verdict::Met(End::Outcome(_)) = verdict {
+                self.count(|tally| &tally.replays);
+            }
+            verdict
+        }
+    }
+
+    /// Looks at the slot, the store, and the slot again, and begins a run if the operation has none.
+    async fn begin<T: Send + 'static>(
+        self: &Arc<Self>,
+        span: &Span,
+        presented: &Presented,
+        work: impl Work<T>,
+        deadline: Instant,
+    ) -> Begun<T> {
+        let slots = self.store.slots();
+        if let Some(waiter) = slots.look(&presented.id) {
+            return Begun::Met(waiter);
+        }
+        // Slot, record, slot: a record that was read between two looks at a free slot is durable.
+        let loaded = if self.store.is_exclusive() {
+            // A look-up that hangs must leave time for the claim. The claim finds the record by itself.
+            within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(presented.id)).await
+        } else {
+            // A look-up would cost as much as the claim, and the claim returns the record if there is one.
+            Some(Ok(self.store.recall(presented.id)))
         };
-        let mut verdict = verdict.instrument(span.clone()).await;
-        if let Verdict::Met(End::InFlight) = verdict
-            && !self.store.is_exclusive()
-        {
-            // Another process has the run, unless this request has already waited long enough for a run of this
-            // process.
-            let patience = self.patience().saturating_sub(began.elapsed());
-            has_waited = true;
-            verdict = Box::pin(self.wait_elsewhere(&presented, patience)).await.into();
+        if let Some(waiter) = slots.look(&presented.id) {
+            return Begun::Met(waiter);
         }
-        if has_waited {
-            span.record("waited_ms", millis(began.elapsed()));
+        let known = match loaded {
+            Some(Ok(Some(record))) if self.is_answered_by(presented, &record) => {
+                self.report_not_rerun(presented, &record);
+                return Begun::Over(Ended::from(record).result_for(&presented.fingerprint).into());
+            }
+            Some(Err(error @ StoreError::Corrupt { .. })) => {
+                return Begun::Over(self.log_and_refuse(presented, &error).into());
+            }
+            // There is no record, or it needs a step under the slot, or the store is away. The claim finds out which.
+            loaded => matches!(loaded, Some(Ok(Some(_)))),
+        };
+        if slots.remembered.is_crowded() {
+            return Begun::Over(self.overloaded("too many outcomes could not be recorded yet").into());
         }
-        // The request's own run gives `Answered` or `Committed`, so this outcome is another run's.
-        if let Verdict::Met(End::Outcome(_)) = verdict {
-            self.count(|tally| &tally.replays);
+        let slot = match slots.take(presented.id, self.policy.max_runs, presented.client) {
+            Entered::Mine(slot) => slot,
+            Entered::Taken(waiter) => return Begun::Met(waiter),
+            Entered::Full(reason) => return Begun::Over(self.overloaded(reason).into()),
+        };
+        let (reply, verdict) = oneshot::channel();
+        let (engine, phase) = (Arc::clone(self), slot.phase());
+        if known {
+            phase.note_record();
         }
-        verdict
+        let run = Box::new(Run { engine, slot, presented: *presented, deadline, span: span.clone() });
+        let run = Box::pin(run.drive(None, work, reply));
+        // Only a laboratory runs it here, to show that its tests notice a run that ends with its requester.
+        #[cfg(idempotency_laboratory)]
+        if laboratory::is_broken(laboratory::Protection::Detached) {
+            run.await;
+            return Begun::Run(verdict, phase);
+        }
+        self.spawn(run);
+        Begun::Run(verdict, phase)
     }
 
     /// Spawns a run in a task of its own, in the present span. A layer's `wrap_run` may wrap it.
@@ -135,7 +159,8 @@ impl<St: Store> Engine<St> {
             Some(wrap) => wrap(run),
             None => run,
         };
-        laboratory::spawn(run.in_current_span());
+        let span = Span::current();
+        if span.is_disabled() { laboratory::spawn(run) } else { laboratory::spawn(run.instrument(span)) }
     }
 
     /// Returns how long a duplicate waits for a run.

@@ -4,7 +4,6 @@ use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use futures_util::FutureExt as _;
@@ -13,7 +12,6 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::claim::Acquired;
 use super::commitment::{CommitResult, Commitment};
 use super::context::{Rerun, RunContext};
 use super::engine::{Engine, Presented, millis};
@@ -21,10 +19,9 @@ use super::policy::{OnInterrupted, Policy};
 use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::panics::panic_message;
-use crate::record::{Applied, Fence, Hold, Reply};
-use crate::slots::{End, Ended, Phase, Refusal, Slot, once_a_minute};
+use crate::record::{Applied, Fence, Reply};
+use crate::slots::{End, Ended, Phase, Slot, once_a_minute};
 use crate::store::Store;
-use crate::within::STORE_TIMEOUT;
 use crate::within::within;
 
 /// The work of a run. It is called once, and only for the request that runs. It returns its product and its end.
@@ -52,8 +49,6 @@ pub(super) struct Run<St: Store> {
     pub(super) slot: Slot,
     /// The request. Once it is claimed, the fingerprint is the record's.
     pub(super) presented: Presented,
-    /// `true` if a record of the operation was read. If so, it does not run unprotected.
-    pub(super) known: Arc<AtomicBool>,
     /// The time by which the store has to answer.
     pub(super) deadline: Instant,
     /// The span of the exchange.
@@ -65,89 +60,53 @@ impl<St: Store> Run<St> {
     /// and `unprotected`. `again` is the fence of an interrupted run about which the application was asked and said
     /// that it may run again.
     ///
-    /// This future is allocated for each run, and moved. To keep it small, the run is boxed, because an `async fn`
-    /// keeps its arguments twice, and so are the paths that are rarely taken.
+    /// This future is allocated for each run. To keep it small, its steps are futures one after the other, which share
+    /// their place, and the paths that are rarely taken are boxed.
     pub(super) async fn drive<W: Work<T>, T: Send + 'static>(
-        mut self: Box<Self>,
+        self: Box<Self>,
         again: Option<Fence>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
         // The session is read before the claim, so that the claim has this session or a later one.
         let session = self.engine.store.slots().lease.session();
-        let acquired = {
-            let (engine, presented, known) = (Arc::clone(&self.engine), self.presented, Arc::clone(&self.known));
-            let claiming = engine.claim(&presented, again, &known, self.deadline);
-            tokio::pin!(claiming);
-            match within(Some(self.deadline), claiming.as_mut()).await {
-                Some(acquired) => acquired,
-                None => return Box::pin(self.stalled(session, work, reply, claiming)).await,
-            }
-        };
+        let Some((run, acquired, work, reply)) = self.acquire(session, again, work, reply).await else { return };
         match acquired {
-            Ok(Acquired::Run(hold, rerun, fingerprint)) => {
-                // The record's fingerprint counts from now on, as it does when the run is over.
-                self.presented.fingerprint = fingerprint;
-                self.run(hold, rerun, session, work, reply).await;
-            }
-            Ok(Acquired::Found(record)) => match self.engine.reconciler(&self.presented, &record) {
-                Some((reconciler, listed)) if again.is_none() => {
-                    self.reconcile(reconciler, listed, work, reply).await;
-                }
-                // There is no reconciler for the record, or this run has asked it already.
-                _ => {
-                    drop(work);
-                    self.engine.report_not_rerun(&self.presented, &record);
-                    let found = self.engine.found(&self.presented, *record);
-                    self.over(found, reply);
-                }
-            },
-            Err(Refusal::Unavailable) if self.fails_open() => {
-                // The claim has failed. `unprotected` makes another one when the work is done.
-                let claiming = std::future::ready(Err(Refusal::Unavailable));
-                Box::pin(self.unprotected(None, work, reply, claiming)).await;
-            }
-            Err(refusal) => {
-                drop(work);
-                self.over(refusal, reply);
-            }
+            Ok((commitment, rerun)) => run.run(commitment, rerun, work, reply).await,
+            Err(met) => Box::pin(run.not_granted(met, again, work, reply)).await,
         }
     }
 
     /// Does the work and settles its end.
     async fn run<W: Work<T>, T: Send>(
         mut self: Box<Self>,
-        hold: Hold,
+        commitment: Arc<Commitment>,
         rerun: Rerun,
-        session: Option<RecordId>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
     ) {
-        let slots = Arc::clone(self.engine.store.slots());
-        let retention = self.engine.policy.retention;
-        let (fingerprint, turn) = (self.presented.fingerprint, self.slot.turn());
-        let may_rerun = self.engine.policy.on_interrupted == OnInterrupted::Rerun;
-        let commitment = Arc::new(Commitment::new(hold, fingerprint, retention, slots, session, may_rerun, turn));
-        let context = RunContext::new(rerun, Arc::clone(&commitment));
         let guard = InterruptOnDrop { run: &self, commitment: &commitment, over: false };
-        let (end, verdict) = self.work(work, context, session).await;
+        let context = RunContext::new(rerun, Arc::clone(&commitment));
+        let (end, verdict) = self.work(work, context, commitment.session).await;
         match commitment.close().await {
             CommitResult::Nothing => {
                 guard.over();
                 let end = self.engine.count_and_judge(&self.presented, end);
-                match (self.settle(&commitment.hold, &end).await, &end) {
+                let is_done = matches!(end, End::Outcome(_) | End::Consumed { .. });
+                let pending = match self.settle(&commitment.hold, &end).await {
                     // Another process took the operation over, or it was settled. `superseded` in `settle.rs` answers
                     // the requester that the outcome is unknown, and its duplicates by the record.
-                    (Ok(Applied { reply: Reply::Refused, record }), End::Outcome(_) | End::Consumed { .. }) => {
+                    Ok(Applied { reply: Reply::Refused, record }) if is_done => {
                         return self.superseded(record, reply);
                     }
                     // A release or an interruption may be refused: the record that is there counts, and the answer
                     // stays.
-                    (Ok(_), _) => self.name_in_span(&verdict),
-                    (Err(pending), _) => {
-                        self.name_in_span(&verdict);
-                        return Box::pin(self.unrecorded(commitment.hold, end, pending, verdict, reply)).await;
-                    }
+                    Ok(_) => None,
+                    Err(pending) => Some(pending),
+                };
+                self.name_in_span(&verdict);
+                if let Some(pending) = pending {
+                    return Box::pin(self.unrecorded(commitment.hold, end, pending, verdict, reply)).await;
                 }
                 // First the waiters are answered and the slot is freed; then the requester is answered.
                 self.end(end);
@@ -178,6 +137,7 @@ impl<St: Store> Run<St> {
                 guard.over();
                 // Until the retention is over, or until a restart, after which the store knows, no request with this
                 // key runs, whatever `fail_open` says.
+                let retention = commitment.retention;
                 self.slot.remember(Ended::new(self.presented.fingerprint, End::InDoubt), retention);
                 // If the writer has answered since `close`, this forgets the doubt.
                 commitment.remembered();
@@ -199,41 +159,6 @@ impl<St: Store> Run<St> {
     pub(super) fn end(self: Box<Self>, end: End) {
         let Self { slot, presented, .. } = *self;
         slot.end(Ended::new(presented.fingerprint, end));
-    }
-
-    /// Handles a claim that takes too long. The requester is answered now; the slot is kept until the store has
-    /// answered, so that a claim that was made can be undone.
-    async fn stalled<W: Work<T>, T: Send>(
-        self: Box<Self>,
-        session: Option<RecordId>,
-        work: W,
-        reply: oneshot::Sender<Verdict<T>>,
-        claiming: impl Future<Output = Result<Acquired, Refusal>> + Send,
-    ) {
-        let fail_open = self.fails_open();
-        once_a_minute!(
-            self.engine.lines().unanswered,
-            error,
-            record_id = self.presented.id.short(),
-            fail_open,
-            "the store has not answered in {STORE_TIMEOUT:?}"
-        );
-        if fail_open {
-            return self.unprotected(session, work, reply, claiming).await;
-        }
-        drop(work);
-        self.slot.show_phase(Phase::Stalled);
-        let _ = reply.send(Refusal::Unavailable.into());
-        match claiming.await {
-            Ok(Acquired::Run(hold, rerun, _)) => self.give_back(&hold, rerun).await,
-            // There is no claim to undo.
-            Ok(Acquired::Found(_)) | Err(_) => self.slot.end(Refusal::Unavailable),
-        }
-    }
-
-    /// Returns whether the run may go ahead without the store.
-    fn fails_open(&self) -> bool {
-        self.engine.fails_open() && !self.known.load(Ordering::Relaxed)
     }
 
     /// Returns whether another process may run the operation again while this one still does: once the lease of this
@@ -310,7 +235,9 @@ impl<St: Store> Run<St> {
 
     /// Names the verdict in the span of the exchange.
     pub(super) fn name_in_span<T>(&self, verdict: &Verdict<T>) {
-        self.span.record("outcome", verdict.name());
+        if !self.span.is_disabled() {
+            self.span.record("outcome", verdict.name());
+        }
     }
 }
 
@@ -349,6 +276,7 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
 
 #[cfg(all(test, feature = "shared", feature = "test-util"))]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use bytes::Bytes;

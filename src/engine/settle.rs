@@ -20,10 +20,14 @@ use crate::within::STORE_TIMEOUT;
 
 impl<St: Store> Run<St> {
     /// Records how the run ended.
-    pub(super) async fn settle(&mut self, hold: &Hold, end: &End) -> Result<Applied, PendingEnd> {
+    pub(super) fn settle(
+        &mut self,
+        hold: &Hold,
+        end: &End,
+    ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send + use<'_, St> {
         // From here on a dropped slot stays taken: the end may be readable and not durable.
         self.slot.begin_settling(self.engine.policy.retention);
-        self.engine.record(self.presented.id, self.engine.ending(&self.presented, hold, end)).await
+        self.engine.record(self.presented.id, self.engine.ending(&self.presented, hold, end))
     }
 
     /// Ends a run whose operation was taken over by another process, or settled, while it ran. The record that is there
@@ -126,8 +130,12 @@ impl<St: Store> Engine<St> {
 
     /// Passes the store a transition that ends a run or settles an operation. The store tries again until this process
     /// is about to forget the end, because a newer run may begin then.
-    pub(super) async fn record(&self, id: RecordId, transition: Transition) -> Result<Applied, PendingEnd> {
-        recording::record(&self.store, id, transition, self.retries_for()).await
+    pub(super) fn record(
+        &self,
+        id: RecordId,
+        transition: Transition,
+    ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send {
+        recording::record(&self.store, id, transition, self.retries_for())
     }
 
     /// Returns for how long this process sends an end that it remembers to the store.

@@ -6,10 +6,11 @@
 //! 5. If it runs, the handler is called ([`Exchange::run`]), and `meaning.rs` says how the run ends.
 //! 6. The verdict becomes an answer: the handler's own, a replay, or a rejection ([`answer_of`]).
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Request, Response, Version, response};
 use tower_service::Service;
 use tracing::Span;
 
@@ -46,7 +47,7 @@ type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
 impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
     /// Takes the request through the steps above. `body` is its body, which was not polled yet.
-    pub(super) async fn answer<M, R, E>(mut self: Box<Self>, body: B) -> RunAnswer<M, R, E>
+    pub(super) async fn answer<M, R, E>(self: Box<Self>, body: B) -> RunAnswer<M, R, E>
     where
         M: BodyMode<B> + BodyMode<R>,
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
@@ -56,14 +57,38 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let shared = Arc::clone(&self.shared);
         let span = engine::span();
         let connection = Connection::of(&self.parts);
+        let (exchange, presented) = match self.identify::<M, R>(connection, &span, body).await {
+            Ok(identified) => identified,
+            Err(rejection) => return Ok(rejection),
+        };
+        let id = presented.id;
+        // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
+        let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
+        let verdict = shared.engine.exchange(&span, presented, |context| exchange.run::<M, R>(context)).await;
+        let mut answer = answer_of::<M, R, E, St>(&shared, connection, &span, &id, verdict);
+        if is_sub_request && let Ok(answer) = &mut answer {
+            marks::remove(answer.extensions_mut());
+        }
+        answer
+    }
+
+    /// Takes the first three steps: finds out what the request is. Returns the answer to a request that is rejected.
+    async fn identify<M: BodyMode<R>, R: SendBody>(
+        mut self: Box<Self>,
+        connection: Connection,
+        span: &Span,
+        body: B,
+    ) -> Result<(Box<Self>, Presented), Response<Through<M, R>>> {
+        let shared = Arc::clone(&self.shared);
+        let mut body = pin!(body);
         // This calls the application's scope function, which may reject the request.
         let (id, scope) = match shared.options.record_id(&self.parts, &self.key) {
             Ok(found) => found,
             Err(rejection) => {
                 // No request waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
-                let rejection = shared.reject_in_span::<M, R>(connection, &span, None, rejection);
-                return Ok(connection.read_on(Box::pin(body), rejection).await);
+                let rejection = shared.reject_in_span::<M, R>(connection, span, None, rejection);
+                return Err(Box::pin(connection.read_on(body, rejection)).await);
             }
         };
         let limit = shared.options.max_request_body;
@@ -73,19 +98,13 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
         let share = Some(Share::new(&shared.room, client));
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
-        let reject = |rejection| shared.reject_in_span::<M, R>(connection, &span, Some(&id), rejection);
-        let fingerprint = match collect(body, &mut bounds).await {
+        let reject = |rejection| shared.reject_in_span::<M, R>(connection, span, Some(&id), rejection);
+        let (data, trailers) = match collect(body.as_mut(), &mut bounds).await {
             Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {
                 // The body has ended, so there is nothing to read on.
-                return Ok(reject(reasons::body_incomplete()));
+                return Err(reject(reasons::body_incomplete()));
             }
-            Collected::Whole { data, trailers } => {
-                let_go_if_reset(&self.parts).await;
-                let fingerprint = sameness.fingerprint(&id, &self.parts, &data, credentials.as_deref());
-                self.body = Passage::Whole { data, trailers };
-                self.share = bounds.share;
-                fingerprint
-            }
+            Collected::Whole { data, trailers } => (data, trailers),
             Collected::Over { why, head, rest } => {
                 // The inner service and the room for bodies are free for others while the rest is read on.
                 drop((self, bounds));
@@ -93,36 +112,36 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
                     Why::TooLong => reasons::body_too_large(limit),
                     Why::NoRoom => reasons::overloaded(),
                     // A body that came too slowly is not waited for once more.
-                    Why::TooSlow => return Ok(connection.close(reject(reasons::body_late()))),
+                    Why::TooSlow => return Err(connection.close(reject(reasons::body_late()))),
                 };
                 // A body that declares more than the limit was not polled. Any other was, which asks a waiting client
                 // for it.
                 let is_asked = why != Why::TooLong || !head.is_empty();
                 let connection = if is_asked { connection.after_body_was_asked_for() } else { connection };
-                return Ok(connection.read_on(rest, reject(rejection)).await);
+                return Err(Box::pin(connection.read_on(rest, reject(rejection))).await);
             }
             // What is left of a body that failed can't be read.
             Collected::Failed { error, .. } => {
                 let is_over = exceeds_limit(&error);
                 let rejection = if is_over { reasons::body_over_outer_limit() } else { reasons::body_incomplete() };
-                return Ok(connection.close(reject(rejection)));
+                return Err(connection.close(reject(rejection)));
             }
         };
-        let enclosing = self.parts.extensions.get::<IdempotencyContext>();
-        // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
-        let is_sub_request = enclosing.is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key));
+        let_go_if_reset(&self.parts).await;
+        let fingerprint = sameness.fingerprint(&id, &self.parts, &data, credentials.as_deref());
+        self.body = Passage::Whole { data, trailers };
+        self.share = bounds.share;
         let slots = shared.engine.store.slots();
         // `true` if a run that is still under way has sent this request, by itself or through what it calls.
-        let is_within = enclosing.is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
+        let is_within = self.enclosing().is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         // What a run sends belongs to that run, which has a place in its client's share.
         let client = (!is_within).then_some(client);
-        let presented = Presented { id, fingerprint, client, is_within };
-        let verdict = shared.engine.exchange(&span, presented, |context| self.run::<M, R>(context)).await;
-        let mut answer = answer_of::<M, R, E, St>(&shared, connection, &span, &id, verdict);
-        if is_sub_request && let Ok(answer) = &mut answer {
-            marks::remove(answer.extensions_mut());
-        }
-        answer
+        Ok((self, Presented { id, fingerprint, client, is_within }))
+    }
+
+    /// Returns the exchange whose handler has sent this request.
+    fn enclosing(&self) -> Option<&IdempotencyContext> {
+        self.parts.extensions.get()
     }
 
     /// Calls the handler, and says how the run ends.
@@ -145,8 +164,9 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         };
         match answering.await {
             Ok(response) => {
-                let (response, end) = take::<M, R, St>(&shared, response).await;
-                (Ok(response), end)
+                let (parts, body) = response.into_parts();
+                let (passage, end) = take(&shared, &parts, body).await;
+                (Ok(Response::from_parts(parts, passage.into())), end)
             }
             Err(error) => {
                 let end = shared.judge().of_error(&error);
@@ -205,20 +225,14 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     })
 }
 
-/// Passes the handler's answer on, and says how the run ends by it.
-async fn take<M: BodyMode<R>, R: SendBody, St: Store>(
-    shared: &LayerState<St>,
-    response: Response<R>,
-) -> (Response<Through<M, R>>, End) {
-    let (parts, body) = response.into_parts();
-    let (passage, end) = if needs_no_body(&parts) {
-        (Passage::Untouched(body), shared.judge().of_answer::<R>(&parts, None))
-    } else {
-        // An answer has a time limit, and takes none of the room for request bodies.
-        let (bytes, time) = (shared.options.recorder.max_response_body, Some(shared.options.outcome_body_timeout));
-        let collected = collect(body, &mut Bounds { bytes, time, ..Bounds::default() }).await;
-        let end = shared.judge().of_answer(&parts, Some(&collected));
-        (Passage::from(collected), end)
-    };
-    (Response::from_parts(parts, passage.into()), end)
+/// Reads the body of the handler's answer, unless the head says how the run ends. Returns the body and that end.
+async fn take<R: SendBody, St: Store>(shared: &LayerState<St>, parts: &response::Parts, body: R) -> (Passage<R>, End) {
+    if needs_no_body(parts) {
+        return (Passage::Untouched(body), shared.judge().of_answer::<R>(parts, None));
+    }
+    // An answer has a time limit, and takes none of the room for request bodies.
+    let (bytes, time) = (shared.options.recorder.max_response_body, Some(shared.options.outcome_body_timeout));
+    let collected = collect(Box::pin(body), &mut Bounds { bytes, time, ..Bounds::default() }).await;
+    let end = shared.judge().of_answer(parts, Some(&collected));
+    (Passage::from(collected), end)
 }

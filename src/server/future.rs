@@ -39,6 +39,17 @@ impl<F, T, E> ResponseFuture<F, T, E> {
     }
 }
 
+#[cfg(all(test, feature = "axum", feature = "sled"))]
+impl<F, T, E> ResponseFuture<F, T, E> {
+    /// Returns the size of the future of an exchange.
+    pub(super) fn size(&self) -> usize {
+        match &self.kind {
+            FutureKind::Passing { .. } => 0,
+            FutureKind::Exchange { inner } => size_of_val(&**inner),
+        }
+    }
+}
+
 impl<F, T, E> fmt::Debug for ResponseFuture<F, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {

@@ -9,7 +9,6 @@
 //! 4. HTTP/2 and later close a stream instead of a connection, and have no such field (RFC 9113, section 8.2.2). The
 //!    body is still read on, so that the stream ends without a reset.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use http::header::{CONNECTION, EXPECT, HeaderValue};
@@ -20,6 +19,7 @@ use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
 use super::reject::grpc;
+use crate::header::lines;
 use crate::within::within;
 
 /// The most bytes that are read on.
@@ -42,7 +42,7 @@ impl Connection {
     pub(super) fn of(parts: &Parts) -> Self {
         let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         // HTTP/1.0 has no such expectation.
-        let waits = parts.version > Version::HTTP_10 && parts.headers.get_all(EXPECT).iter().any(expects);
+        let waits = parts.version > Version::HTTP_10 && lines(&parts.headers, EXPECT).any(expects);
         Self { is_grpc: grpc::is_call(&parts.headers), closes: parts.version <= Version::HTTP_11, waits }
     }
 
@@ -61,12 +61,12 @@ impl Connection {
 
     /// Reads the rest of `body`, so that the connection stays usable. If that fails, makes `rejection` say that it is
     /// closed.
-    pub(super) async fn read_on<B: Body, R>(self, body: Pin<Box<B>>, rejection: Response<R>) -> Response<R> {
+    pub(super) async fn read_on<B: Body + Unpin, R>(self, body: B, rejection: Response<R>) -> Response<R> {
         if self.is_read(body).await { rejection } else { self.close(rejection) }
     }
 
     /// Reads the rest of `body`, and returns whether its end was reached.
-    async fn is_read<B: Body>(self, body: Pin<Box<B>>) -> bool {
+    async fn is_read<B: Body + Unpin>(self, body: B) -> bool {
         if body.is_end_stream() {
             return true;
         }

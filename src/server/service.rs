@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -149,9 +150,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 // Without a valid key there is no record id, so the log line has none.
                 let connection = Connection::of(&parts);
                 let rejection = self.shared.reject_in_span::<M, R>(connection, &engine::span(), None, rejection);
-                ResponseFuture::exchange(Box::pin(
-                    async move { Ok(connection.read_on(Box::pin(body), rejection).await) },
-                ))
+                ResponseFuture::exchange(Box::pin(async move { Ok(connection.read_on(pin!(body), rejection).await) }))
             }
             Way::Exchange(key) => {
                 // The service that was polled ready goes along; the clone takes its place.
@@ -194,5 +193,53 @@ impl<S: fmt::Debug, St, M> fmt::Debug for IdempotencyService<S, St, M> {
             .field("inner", &self.inner)
             .field("options", &self.shared.options)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "axum", feature = "sled"))]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::body::Body;
+    use http::{HeaderValue, Method};
+    use tower::service_fn;
+
+    use super::super::options::{Hook, Options};
+    use super::*;
+    use crate::{MemoryStore, SledStore};
+
+    /// The longest block that glibc's allocator keeps for the thread that has freed it. Others cost several times as
+    /// much, so one is enough to lose what all others gain.
+    const MOST_BYTES: usize = 1_032;
+
+    /// Returns the sizes of the futures of an exchange and of its run.
+    async fn sizes(store: impl Store) -> [usize; 2] {
+        let run = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&run);
+        let wrap_run = Hook::<engine::WrapRun>(Arc::new(move |run| {
+            seen.store(size_of_val(&*run), Ordering::Relaxed);
+            run
+        }));
+        let options = Options { wrap_run: Some(wrap_run), ..Options::default() };
+        let charge = service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+        let shared = Arc::new(LayerState::new(Arc::new(store), options));
+        let mut service = IdempotencyService::<_, _>::behind(shared, charge);
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = Method::POST;
+        request.headers_mut().insert("idempotency-key", HeaderValue::from_static("k"));
+        let answering = service.call(request);
+        let exchange = answering.size();
+        let Ok(_) = answering.await;
+        [exchange, run.load(Ordering::Relaxed)]
+    }
+
+    #[tokio::test]
+    async fn no_future_of_an_exchange_is_longer_than_what_a_thread_keeps() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let sled = SledStore::open(directory.path()).expect("a store");
+        for [exchange, run] in [sizes(MemoryStore::new()).await, sizes(sled).await] {
+            assert!((1..=MOST_BYTES).contains(&exchange) && (1..=MOST_BYTES).contains(&run), "{exchange}, {run}");
+        }
     }
 }

@@ -134,7 +134,9 @@ impl<St: Store> LayerState<St> {
         };
         let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
         if is_replay {
-            span.record("outcome", "replayed");
+            if !span.is_disabled() {
+                span.record("outcome", "replayed");
+            }
             event_at!(
                 self.options.replay_level, parent: span,
                 record_id = id.short(), status = response.status().as_u16(), "replayed"

@@ -11,9 +11,10 @@
 //! Slots belong to the opened store, not to a layer: two layers over one store share them.
 //!
 //! `map.rs` has all slots, and `slot.rs` the right to one. `clients.rs` bounds the runs of each client. `phase.rs` has
-//! the phases of a run and its ends, `shared_phase.rs` shows them, and `wait.rs` is the duplicate's side. `remembered.rs` keeps the ends of runs that
-//! the store did not record. `elsewhere.rs` has the duplicates of other processes' runs, and `ticks.rs` says when they
-//! read. `lease.rs` has this process's lease over a shared store. `tally.rs` counts.
+//! the phases of a run and its ends, and `shared_phase.rs` shows them. `wait.rs` is the duplicate's side.
+//! `remembered.rs` keeps the ends of runs that the store did not record. `elsewhere.rs` has the duplicates of other
+//! processes' runs, and `ticks.rs` says when they read. `lease.rs` has this process's lease over a shared store.
+//! `tally.rs` counts.
 
 mod clients;
 mod elsewhere;
@@ -35,3 +36,4 @@ pub(crate) use phase::{End, Ended, Phase, Refusal};
 pub(crate) use shared_phase::SharedPhase;
 pub(crate) use slot::{Entered, Slot};
 pub(crate) use tally::{Lines, LogThrottle, REFUSALS, Tally, once_a_minute};
+pub(crate) use wait::Waiter;

@@ -5,7 +5,7 @@
 //! `point` is empty, except in the laboratory of interleavings, which lets another thread come between there.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -23,16 +23,29 @@ struct Shown {
     changed: Notify,
     /// The number of duplicates that wait for this run.
     waiters: AtomicUsize,
+    /// `true` if a record of the operation was read. If so, it does not run unprotected.
+    has_record: AtomicBool,
 }
 
 impl SharedPhase {
     pub(super) fn new(phase: Phase) -> Self {
-        Self(Arc::new(Shown { phase: Mutex::new(phase), changed: Notify::new(), waiters: AtomicUsize::new(0) }))
+        let (phase, changed, waiters) = (Mutex::new(phase), Notify::new(), AtomicUsize::new(0));
+        Self(Arc::new(Shown { phase, changed, waiters, has_record: AtomicBool::new(false) }))
     }
 
     /// Returns the number of duplicates that wait for this run.
     pub(super) fn waiters(&self) -> &AtomicUsize {
         &self.0.waiters
+    }
+
+    /// Notes that a record of the operation was read.
+    pub(crate) fn note_record(&self) {
+        self.0.has_record.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether a record of the operation was read.
+    pub(crate) fn has_record(&self) -> bool {
+        self.0.has_record.load(Ordering::Relaxed)
     }
 
     /// Returns whether `other` is a clone of this one.

@@ -238,7 +238,8 @@ impl Table {
             }
             Change::Put(draft) => {
                 let owner = draft.owned.map(|bound| Claimant { process, until: now.plus(bound) });
-                let record = draft.stamp(current.as_ref(), self.next_fence(), self.time.began(now), now);
+                let began = current.as_ref().map_or_else(|| self.time.began(now), |current| current.began);
+                let record = draft.stamp(current.as_ref(), self.next_fence(), began, now);
                 if !(leaves_no_trace && self.volatile_claims) {
                     let most = if is_claim { self.max_records } else { usize::MAX };
                     self.put(place, MemoryRow { record: record.clone(), owner, is_released: false }, most)?;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::body::Passage;
 use super::room::Share;
+use crate::header::lines;
 use crate::within::within;
 
 /// The result of reading a body.
@@ -24,13 +25,13 @@ pub(crate) enum Collected<B: Body> {
     /// The whole body.
     Whole { data: Bytes, trailers: Option<HeaderMap> },
     /// The body was not read to its end: `head` was read, and `rest` has what follows.
-    Over { why: Why, head: Bytes, rest: Pin<Box<B>> },
+    Over { why: Why, head: Bytes, rest: B },
     /// The body failed after `head`.
     Failed { head: Bytes, error: B::Error },
 }
 
-impl<B: Body> From<Collected<B>> for Passage<B> {
-    fn from(collected: Collected<B>) -> Self {
+impl<B: Body> From<Collected<Pin<Box<B>>>> for Passage<B> {
+    fn from(collected: Collected<Pin<Box<B>>>) -> Self {
         match collected {
             Collected::Whole { data, trailers } => Self::Whole { data, trailers },
             Collected::Over { head, rest, .. } => Self::Resumed { head, rest: Ok(rest) },
@@ -82,21 +83,20 @@ struct BodyHead {
 }
 
 /// Reads `body` within `bounds`.
-pub(crate) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<B> {
-    let mut body = Box::pin(body);
+pub(crate) async fn collect<B: Body + Unpin>(mut body: B, bounds: &mut Bounds) -> Collected<B> {
     let mut head = BodyHead::default();
     let Bounds { bytes: limit, time, share } = bounds;
     // A body that declares at once that it is too long is not read at all.
     if body.size_hint().lower() > *limit as u64 {
         return Collected::Over { why: Why::TooLong, head: head.finish(), rest: body };
     }
-    // The end of `time`, the time at which the body is too slow, and the bytes that have put this off. They are set when
-    // the layer has to wait: most bodies are there already.
+    // The end of `time`, the time at which the body is too slow, and the bytes that have put this off. They are set
+    // when the layer has to wait: most bodies are there already.
     let (mut end, mut too_slow, mut counted) = (None, None, 0);
     let mut trailers = None;
     loop {
         // This polls once and does not wait.
-        let ready = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx)));
+        let ready = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx)));
         let frame = match ready.await {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
@@ -112,7 +112,7 @@ pub(crate) async fn collect<B: Body>(body: B, bounds: &mut Bounds) -> Collected<
                     let put_off = too_slow.and_then(|at: Instant| at.checked_add(worth));
                     *too_slow.insert(put_off.map_or(latest, |at| at.min(latest)))
                 });
-                let frame = poll_fn(|cx| body.as_mut().poll_frame(cx));
+                let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
                 match within(end.into_iter().chain(slowest).min(), frame).await {
                     Some(frame) => frame,
                     None => return Collected::Over { why: Why::TooSlow, head: head.finish(), rest: body },
@@ -194,7 +194,7 @@ pub(crate) fn is_shorter(headers: &HeaderMap, length: usize) -> bool {
 
 /// Returns the length that `Content-Length` declares, if there is one.
 pub(crate) fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+    lines(headers, CONTENT_LENGTH).next().and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
 /// Returns whether a body failed because a layer outside found it too long.

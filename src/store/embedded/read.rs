@@ -6,9 +6,11 @@
 //! A read may meet a batch that is half applied: a record whose chunks are not there yet, or not any more. It is then
 //! tried once more, and refused if the chunks still do not fit.
 
+use std::future::{Future, ready};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::Either;
 
 use super::layout::keys;
 use super::layout::storage_engine::{ReadError, StorageEngine, scan};
@@ -20,18 +22,23 @@ use crate::store::contract::After;
 use crate::store::{InterruptedRun, Page, StoreError};
 
 /// Returns the live record of `id`, from memory or from disk.
-pub(super) async fn load<E: StorageEngine>(
+pub(super) fn load<E: StorageEngine>(
     shared: &Arc<StoreState<E>>,
     id: RecordId,
-) -> Result<Option<Record>, StoreError> {
+) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
     match from_memory(shared, id) {
-        Some(known) => known,
-        None => Box::pin(on_blocking_thread(shared, move |shared, engine| from_disk(shared, engine, id))).await,
+        Some(known) => Either::Left(ready(known)),
+        None => {
+            Either::Right(Box::pin(on_blocking_thread(shared, move |shared, engine| from_disk(shared, engine, id))))
+        }
     }
 }
 
 /// Returns the record of `id` as memory has it, or `None` if it has to be read.
-fn from_memory<E: StorageEngine>(shared: &StoreState<E>, id: RecordId) -> Option<Result<Option<Record>, StoreError>> {
+pub(super) fn from_memory<E: StorageEngine>(
+    shared: &StoreState<E>,
+    id: RecordId,
+) -> Option<Result<Option<Record>, StoreError>> {
     // A record in the cache is durable, so even a poisoned store answers from it.
     if let Some(record) = shared.cache.get(&id) {
         return Some(Ok((*record).clone().live(shared.time.now())));

@@ -96,10 +96,21 @@ impl<E: StorageEngine> Embedded<E> {
     }
 
     /// Makes a claim that leaves no trace: the slot is the claim.
-    async fn claim_by_slot(&self, id: RecordId, claim: Claim) -> Result<Applied, StoreError> {
+    fn claim_by_slot(&self, id: RecordId, claim: Claim) -> impl Future<Output = Result<Applied, StoreError>> + Send {
         let shared = &self.0.shared;
-        shared.check_load(self.0.writer.waiting())?;
-        let current = read::load(shared, id).await?;
+        let checked = shared.check_load(self.0.writer.waiting());
+        match read::from_memory(shared, id) {
+            Some(known) => Either::Left(ready(checked.and(known).and_then(|current| self.claimed(current, claim)))),
+            None => Either::Right(Box::pin(async move {
+                checked?;
+                self.claimed(read::load(shared, id).await?, claim)
+            })),
+        }
+    }
+
+    /// Returns the answer to such a claim of an operation that has this record.
+    fn claimed(&self, current: Option<Record>, claim: Claim) -> Result<Applied, StoreError> {
+        let shared = &self.0.shared;
         if current.is_none() {
             shared.check_room(0, 0)?;
         }
