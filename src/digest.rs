@@ -124,11 +124,12 @@ impl Digester {
 
     /// Gathers the part with those before it, or passes all of them to the hasher.
     fn update_beyond(&mut self, part: &[u8]) -> &mut Self {
+        let gathers = self.hasher.is_none() && self.room.len().max(self.gathered.len()) + part.len() <= GATHERED;
         if self.is_short() {
-            self.gathered.reserve(self.room.len() + part.len().max(USUAL));
+            self.gathered.reserve(self.room.len() + if gathers { part.len().max(USUAL) } else { 0 });
             self.gathered.extend_from_slice(&self.room);
         }
-        if self.hasher.is_none() && self.gathered.len() + part.len() <= GATHERED {
+        if gathers {
             self.gathered.extend_from_slice(part);
             return self;
         }

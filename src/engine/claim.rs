@@ -230,29 +230,31 @@ impl<St: Store> Run<St> {
     /// Claims the operation. Returns `None` if the claim took too long: then the run has ended otherwise.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
     pub(super) fn acquire<W: Work<T>, T: Send>(
-        mut self: Box<Self>,
+        self: Box<Self>,
         session: Option<RecordId>,
         again: Option<Fence>,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,
     ) -> impl Future<Output = Option<Claimed<St, W, T>>> + Send {
         async move {
-            let (engine, presented, phase) = (Arc::clone(&self.engine), self.presented, self.slot.phase());
-            let mut claiming = pin!(engine.claim(&presented, again, &phase, self.deadline));
-            let Some(acquired) = within(Some(self.deadline), claiming.as_mut()).await else {
-                Box::pin(self.stalled(session, work, reply, claiming)).await;
+            // If this is dropped, they are dropped in the reverse order: the work, and then the slot.
+            let (mut this, work, reply) = (self, work, reply);
+            let (engine, presented, phase) = (Arc::clone(&this.engine), this.presented, this.slot.phase());
+            let mut claiming = pin!(engine.claim(&presented, again, &phase, this.deadline));
+            let Some(acquired) = within(Some(this.deadline), claiming.as_mut()).await else {
+                Box::pin(this.stalled(session, work, reply, claiming)).await;
                 return None;
             };
             let granted = match acquired {
                 Ok(Acquired::Run(hold, rerun, fingerprint)) => {
                     // The record's fingerprint counts from now on, as it does when the run is over.
-                    self.presented.fingerprint = fingerprint;
-                    Ok((self.commitment(hold, session), rerun))
+                    this.presented.fingerprint = fingerprint;
+                    Ok((this.commitment(hold, session), rerun))
                 }
                 Ok(Acquired::Found(record)) => Err(Met::Record(record)),
                 Err(refusal) => Err(Met::Refusal(refusal)),
             };
-            Some((self, granted, work, reply))
+            Some((this, granted, work, reply))
         }
     }
 

@@ -155,7 +155,8 @@ fn fields(outcome: &Bytes, bytes: &mut &[u8]) -> Option<HeaderMap> {
     let count = number(bytes)?;
     // Each field takes two bytes at least. The attempt fails if there are more fields than a map can hold.
     let count = Some(count).filter(|count| *count <= bytes.len() / 2)?;
-    let mut headers = HeaderMap::try_with_capacity(count + ADDED).ok()?;
+    let mut headers =
+        HeaderMap::try_with_capacity(count + ADDED).or_else(|_| HeaderMap::try_with_capacity(count + 1)).ok()?;
     for _ in 0..count {
         let (name, value) = (part(bytes)?, part(bytes)?);
         let value = HeaderValue::from_maybe_shared(outcome.slice_ref(value)).ok()?;

@@ -70,7 +70,7 @@ impl Credentials {
                 }
                 continue;
             }
-            for value in lines(&parts.headers, *name) {
+            for value in parts.headers.get_all(*name) {
                 take_value(name, value.as_bytes(), &mut take);
                 has_any = true;
             }
@@ -132,41 +132,22 @@ impl Credentials {
 /// Returns whether a header says who asks, whatever the options.
 fn is_credential(name: &HeaderName) -> bool {
     let name = name.as_str();
-    if is_usual(name) {
-        return false;
-    }
+    !USUAL.contains(&name) && is_listed(name)
+}
+
+/// Returns whether the lists say that this header says who asks.
+fn is_listed(name: &str) -> bool {
     (is_on(CREDENTIAL_HEADERS, name) || (may_end_an_entry(name) && has_ending(CREDENTIAL_HEADERS, name)))
         && !is_on(EXEMPT_HEADERS, name)
         && !has_ending(EXEMPT_HEADERS, name)
 }
 
-/// Returns whether most requests have this header, which is not on the lists: so they need not be searched for it.
-fn is_usual(name: &str) -> bool {
-    matches!(
-        name,
-        "host"
-            | "content-type"
-            | "content-length"
-            | "user-agent"
-            | "accept"
-            | "accept-encoding"
-            | "accept-language"
-            | "cache-control"
-            | "connection"
-            | "origin"
-            | "priority"
-            | "referer"
-            | "te"
-            | "traceparent"
-            | "tracestate"
-            | "transfer-encoding"
-            | "x-forwarded-for"
-            | "x-forwarded-host"
-            | "x-forwarded-proto"
-            | "x-real-ip"
-            | "x-request-id"
-    )
-}
+/// Headers that most requests have and that are not on the lists, which need not be searched for them.
+const USUAL: [&str; 21] = [
+    "host", "content-type", "content-length", "user-agent", "accept", "accept-encoding", "accept-language",
+    "cache-control", "connection", "origin", "priority", "referer", "te", "traceparent", "tracestate",
+    "transfer-encoding", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "x-request-id",
+];
 
 /// Returns whether it is worth looking whether a name ends as an entry does. Most names of most requests don't. A new
 /// entry of [`CREDENTIAL_HEADERS`] that begins with `*` needs its last word here.
@@ -232,5 +213,18 @@ fn take_value(name: &HeaderName, value: &[u8], mut take: impl FnMut(&str, &[u8])
         }
         // Another header, or a value without a scheme.
         _ => take(name.as_str(), value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_usual_header_is_on_the_lists() {
+        for name in USUAL {
+            assert!(!is_listed(name), "{name}");
+        }
+        assert!(is_listed("authorization"));
     }
 }
