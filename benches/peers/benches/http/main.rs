@@ -3,7 +3,11 @@
 //! `cargo bench -p peers`, or `cargo bench -p peers -- "ours, sled"` for the lines with such a contender. Servers and
 //! load each run in a process of their own, over HTTP/1.1 with keep-alive on loopback. Both sides of a ratio take
 //! turns, in one run.
+//!
+//! `cargo bench -p peers --bench http -- cpu` measures the CPU time beyond the bare server's alone; with the feature
+//! `jemalloc` or `mimalloc`, all servers have that allocator.
 
+mod beyond;
 mod contenders;
 mod load;
 mod process;
@@ -16,6 +20,14 @@ use testkit::bench::report::Report;
 
 use load::Plan;
 use process::Server;
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[cfg(all(feature = "mimalloc", not(feature = "jemalloc")))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LEAST_NO_KEY: f64 = 0.98;
 const LEAST_REPLAY: f64 = 0.95;
@@ -100,11 +112,14 @@ fn main() {
     if let Some(place) = arguments.iter().position(|argument| argument == process::LOAD) {
         return load::generate(&serde_json::from_str(&arguments[place + 1]).expect("a plan"));
     }
+    // Cargo's own argument is one of them, and names no contender.
+    let wanted = arguments[1..].iter().find(|argument| !argument.starts_with("--"));
+    if wanted.is_some_and(|wanted| wanted == "cpu") {
+        return beyond::measure(&mut 0);
+    }
     let question = "What does an exchange cost over real sockets, next to what people would use instead?";
     let mut report = Report::new("http", "cargo bench -p peers", question);
     let mut serial = 0;
-    // Cargo's own argument is one of them, and names no contender.
-    let wanted = arguments[1..].iter().find(|argument| !argument.starts_with("--"));
     for connections in [64, 1] {
         for line in MATCHES.iter().filter(|line| wanted.is_none_or(|wanted| line.ours.contains(wanted.as_str()))) {
             run(&mut report, line, connections, &mut serial);
