@@ -79,6 +79,11 @@ use std::io::IsTerminal as _;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
+// A run is a task of its own: much of what one thread allocates is freed by another.
+#[cfg(feature = "example-jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[tokio::main]
 async fn main() {
     let args = args::Args::parse();
