@@ -87,4 +87,6 @@ async fn reopen(report: &mut Report, mut store: Filled) {
     if records == MANY {
         report.at_most(&format!("{MANY}/opening again"), times, MOST_REOPENING);
     }
+    let read = Estimate::exact(store.read_all().await);
+    report.row(&format!("{records} records"), "reading all, without lists and totals", "s", read);
 }
