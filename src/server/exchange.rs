@@ -57,7 +57,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let shared = Arc::clone(&self.shared);
         let span = engine::span();
         let connection = Connection::of(&self.parts);
-        let (exchange, presented) = match self.identify::<M, R>(connection, &span, body).await {
+        let (exchange, presented) = match self.identify::<M, R>(&shared, connection, &span, body).await {
             Ok(identified) => identified,
             Err(rejection) => return Ok(rejection),
         };
@@ -75,11 +75,11 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
     /// Takes the first three steps: finds out what the request is. Returns the answer to a request that is rejected.
     async fn identify<M: BodyMode<R>, R: SendBody>(
         mut self: Box<Self>,
+        shared: &LayerState<St>,
         connection: Connection,
         span: &Span,
         body: B,
     ) -> Result<(Box<Self>, Presented), Response<Through<M, R>>> {
-        let shared = Arc::clone(&self.shared);
         let mut body = pin!(body);
         // This calls the application's scope function, which may reject the request.
         let (id, scope) = match shared.options.record_id(&self.parts, &self.key) {
