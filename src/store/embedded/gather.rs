@@ -80,6 +80,12 @@ impl Load {
         self.commands == 0
     }
 
+    /// Returns how many of the commands that are in the queue it takes at most.
+    pub(super) fn room_for<E: StorageEngine>(&self, queue: &Receiver<Command<E>>) -> usize {
+        // This only counts. An error says that the queue is closed and empty.
+        queue.wait(0, Duration::ZERO).unwrap_or(0).min(MAX_COMMANDS - self.commands)
+    }
+
     /// Takes the next command, if there is one and it has room.
     pub(super) fn take<E: StorageEngine>(&mut self, queue: &mut Receiver<Command<E>>) -> Option<Command<E>> {
         if self.is_full::<E>() {

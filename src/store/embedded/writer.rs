@@ -143,6 +143,7 @@ impl<E: StorageEngine> Writer<'_, E> {
 
 /// Decides the commands that are there.
 fn decide_all<E: StorageEngine>(batch: &mut Batch<'_, E>, queue: &mut Receiver<Command<E>>, load: &mut Load) {
+    batch.reserve(load.room_for(queue));
     while let Some(command) = load.take(queue) {
         decide(batch, command);
         batch.write_if_full();

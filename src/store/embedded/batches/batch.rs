@@ -110,6 +110,14 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         }
     }
 
+    /// Makes room for this many commands more, so that nothing grows while they are decided.
+    pub(crate) fn reserve(&mut self, commands: usize) {
+        self.overlay.reserve(commands);
+        self.step.writes.reserve(commands);
+        self.fresh.reserve(commands);
+        self.answers.reserve(commands);
+    }
+
     /// Applies a transition, and answers once this batch is durable.
     pub(crate) fn apply(&mut self, step: Submitted) {
         let checked = step.check();

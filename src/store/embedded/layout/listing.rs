@@ -42,13 +42,14 @@ struct Claimed {
 impl Listings {
     /// Lists a record as expiring at `expires`.
     pub(crate) fn expiring(&mut self, expires: Timestamp, id: &RecordId, fence: Fence) {
-        append(self.expiring.entry(expires).or_default(), id, fence);
+        let list = self.expiring.entry(expires).or_insert_with(|| Vec::with_capacity(LIST_BYTES));
+        append(list, id, fence);
     }
 
     /// Lists a record as claimed, and returns the number of its entry. `next` returns a new number.
     pub(crate) fn claimed(&mut self, id: &RecordId, fence: Fence, next: impl FnOnce() -> u64) -> u64 {
         if self.claimed.list.is_empty() || self.claimed.list.len() == LIST_BYTES {
-            let new = Claimed { number: next(), list: Vec::new() };
+            let new = Claimed { number: next(), list: Vec::with_capacity(LIST_BYTES) };
             self.full.push(std::mem::replace(&mut self.claimed, new));
         }
         append(&mut self.claimed.list, id, fence);

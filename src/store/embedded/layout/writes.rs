@@ -42,6 +42,11 @@ impl Writes {
         self.entries.insert(key.into(), None);
     }
 
+    /// Makes room for `keys` keys more.
+    pub(crate) fn reserve(&mut self, keys: usize) {
+        self.entries.reserve(keys);
+    }
+
     /// Counts `bytes` bytes more.
     pub(crate) fn count(&mut self, bytes: usize) {
         self.bytes += bytes;
