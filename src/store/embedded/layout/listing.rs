@@ -30,6 +30,8 @@ pub(crate) struct Listings {
     // their entry's number at once, because `Runs` counts by it.
     claimed: Claimed,
     full: Vec<Claimed>,
+    /// The bytes that a new list has room for.
+    room: usize,
 }
 
 /// An entry that lists claimed operations.
@@ -40,16 +42,21 @@ struct Claimed {
 }
 
 impl Listings {
+    /// Gives new lists room for this many records, as far as one entry holds them.
+    pub(crate) fn reserve(&mut self, records: usize) {
+        self.room = (records * ITEM_BYTES).min(LIST_BYTES);
+    }
+
     /// Lists a record as expiring at `expires`.
     pub(crate) fn expiring(&mut self, expires: Timestamp, id: &RecordId, fence: Fence) {
-        let list = self.expiring.entry(expires).or_insert_with(|| Vec::with_capacity(LIST_BYTES));
-        append(list, id, fence);
+        let room = self.room;
+        append(self.expiring.entry(expires).or_insert_with(|| Vec::with_capacity(room)), id, fence);
     }
 
     /// Lists a record as claimed, and returns the number of its entry. `next` returns a new number.
     pub(crate) fn claimed(&mut self, id: &RecordId, fence: Fence, next: impl FnOnce() -> u64) -> u64 {
         if self.claimed.list.is_empty() || self.claimed.list.len() == LIST_BYTES {
-            let new = Claimed { number: next(), list: Vec::with_capacity(LIST_BYTES) };
+            let new = Claimed { number: next(), list: Vec::with_capacity(self.room) };
             self.full.push(std::mem::replace(&mut self.claimed, new));
         }
         append(&mut self.claimed.list, id, fence);
