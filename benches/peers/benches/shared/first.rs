@@ -18,8 +18,10 @@ const LOADS: [(usize, usize, &[Contender]); 2] = [
 ];
 
 const LEAST_TOGETHER: f64 = 2.0;
+/// Of the minimum that has a connection for each client.
+const LEAST_OF_MANY: f64 = 1.5;
 const LEAST_OF_PEERS: f64 = 1.0;
-const MOST_ALONE: f64 = 1.15;
+const MOST_ALONE: f64 = 1.3;
 
 pub(crate) async fn measure(report: &mut Report, url: &str) {
     for (clients, requests, contenders) in LOADS {
@@ -75,6 +77,9 @@ fn tell(report: &mut Report, contenders: &[Contender], clients: usize, rounds: &
             (Contender::ByHand, 1) => report.at_most(&format!("{goal}/p50"), p50.ratio(), MOST_ALONE),
             (Contender::ByHand, _) => {
                 report.at_least(&format!("{goal}/throughput"), throughput.ratio(), LEAST_TOGETHER)
+            }
+            (Contender::ByHandWithMany, _) => {
+                report.at_least(&format!("{goal}/throughput"), throughput.ratio(), LEAST_OF_MANY);
             }
             (Contender::Sqlx | Contender::Cratestack, 64) => {
                 report.at_least(&format!("{goal}/throughput"), throughput.ratio(), LEAST_OF_PEERS);

@@ -54,7 +54,7 @@ pub(crate) async fn measure(report: &mut Report, server: SocketAddr) {
             }
         };
         tell("first run", first, Some(MOST_FIRST));
-        tell("first run, nobody waits", aside, None);
+        tell("first run, no duplicate waits", aside, None);
         if contender != Contender::ByHand {
             tell("replay on another server", replay, Some(MOST_REPLAY));
             tell("the same again", known, Some(MOST_KNOWN));
