@@ -17,7 +17,10 @@ use testkit::bench::report::directory;
 use report::Report;
 
 /// The benches, in the order of their tables.
-const BENCHES: [&str; 8] = ["passthrough", "replay", "first", "http", "growth", "contention", "fingerprint", "shared"];
+const BENCHES: [&str; 11] = [
+    "passthrough", "replay", "first", "http", "cpu-glibc", "cpu-jemalloc", "cpu-mimalloc", "growth", "contention",
+    "fingerprint", "shared",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -46,7 +46,7 @@ const PLOTS: [Plot; 9] = [
         ..plot("http", "http.svg", "Throughput over sockets, 64 connections", "×")
     },
     Plot {
-        group: "1 connections",
+        group: "1 connection",
         name: "p50",
         ..plot("http", "http-latency.svg", "Median latency over sockets, one connection", "µs")
     },

@@ -35,8 +35,8 @@ fn table(report: &Report) -> Result<String, Box<dyn std::error::Error>> {
     }
     writeln!(text)?;
     for plot in plots(bench) {
-        writeln!(text, "![{}](figures/plots/{})", plot.title, plot.file)?;
+        writeln!(text, "![{}](figures/plots/{})\n", plot.title, plot.file)?;
     }
-    writeln!(text, "\nAll rows are in [`{bench}.json`](figures/data/{bench}.json).")?;
+    writeln!(text, "All rows are in [`{bench}.json`](figures/data/{bench}.json).")?;
     Ok(text)
 }
