@@ -199,7 +199,9 @@ fn report(figures: &Figures) {
         violations.len()
     );
     assert_eq!(violations.len(), 0);
-    assert!(*lost > 0 && *replayed > 0, "it shows nothing");
+    // Without the mark no loss is noticed: only the violations count then, and there may be none in one round.
+    let is_control = std::env::var_os(WITHOUT_MARK).is_some();
+    assert!(is_control || *lost > 0 && *replayed > 0, "it shows nothing");
 }
 
 #[test]
