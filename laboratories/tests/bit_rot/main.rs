@@ -155,13 +155,18 @@ fn a_damaged_disk_makes_no_store_forget_a_key_in_silence() {
     report(&figures.into_inner().unwrap());
 }
 
+/// Returns whether this process is the control: its stores have no mark.
+fn is_control() -> bool {
+    std::env::var_os(WITHOUT_MARK).is_some()
+}
+
 /// Makes a source, and damages each of its files at `places` places.
 fn rot(is_killed: bool, places: usize, dice: &mut Dice, figures: &Mutex<Figures>) {
     let mut source = match Source::make(is_killed, dice) {
         Ok(source) => source,
         Err(violation) => return figures.lock().unwrap().violations.push(violation),
     };
-    if std::env::var_os(WITHOUT_MARK).is_some() {
+    if is_control() {
         source.forget_the_mark();
     }
     // Without damage every key is there.
@@ -174,7 +179,7 @@ fn rot(is_killed: bool, places: usize, dice: &mut Dice, figures: &Mutex<Figures>
         other => panic!("without damage: {other:?}"),
     }
     // The mark guards only the log, so the control damages only the log.
-    let is_guarded = |file: &&str| std::env::var_os(WITHOUT_MARK).is_none() || file.ends_with("/db");
+    let is_guarded = |file: &&str| !is_control() || file.ends_with("/db");
     for file in damage::files(source.image()).filter(is_guarded) {
         for number in 0..places {
             let (place, image) = Place::damage(source.image(), file, number, dice);
@@ -200,8 +205,7 @@ fn report(figures: &Figures) {
     );
     assert_eq!(violations.len(), 0);
     // Without the mark no loss is noticed: only the violations count then, and there may be none in one round.
-    let is_control = std::env::var_os(WITHOUT_MARK).is_some();
-    assert!(is_control || *lost > 0 && *replayed > 0, "it shows nothing");
+    assert!(is_control() || *lost > 0 && *replayed > 0, "it shows nothing");
 }
 
 #[test]
