@@ -144,7 +144,8 @@ async fn a_scope_says_who_a_client_is_and_credentials_do_not_then() {
 async fn requests_without_credentials_are_one_client() {
     let gate = Gate::default();
     let lab = gated(max_runs(8), &gate);
-    let anonymous: Vec<_> = (0..8).map(|number| lab.spawn(testkit::lab::post(&format!("k{number}"), "a"))).collect();
+    let anonymous: Vec<_> =
+        (0..8).map(|number| lab.spawn(testkit::lab::post(&format!("anonymous-{number}"), "a"))).collect();
     settle().await;
     assert_eq!(anonymous.iter().filter(|sent| !sent.is_finished()).count(), 4);
     assert_eq!(send(&lab, "alice", 8).await.len(), 2);
