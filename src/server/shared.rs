@@ -74,7 +74,9 @@ impl<St: Store> LayerState<St> {
         id: Option<&RecordId>,
         rejection: Rejection,
     ) -> Response<Through<M, B>> {
-        span.record("outcome", rejection.kind.slug());
+        if !span.is_disabled() {
+            span.record("outcome", rejection.kind.slug());
+        }
         self.answer_rejection::<M, B>(connection, span, id, rejection)
     }
 

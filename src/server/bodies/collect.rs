@@ -63,7 +63,7 @@ const NANOS_PER_BYTE: u64 = 1_000_000_000 / 512;
 pub(crate) struct Bounds {
     /// The most bytes of the body.
     pub(crate) bytes: usize,
-    /// The longest time that the whole body may take, from when its reading begins.
+    /// The longest time that the whole body may take, from when it is first waited for.
     pub(crate) time: Option<Duration>,
     /// The body's share of the room for bodies, if it takes any. It grows with each frame.
     pub(crate) share: Option<Share>,
@@ -90,11 +90,9 @@ pub(crate) async fn collect<B: Body + Unpin>(mut body: B, bounds: &mut Bounds) -
     if body.size_hint().lower() > *limit as u64 {
         return Collected::Over { why: Why::TooLong, head: head.finish(), rest: body };
     }
-    // A time beyond what the clock can represent is no limit.
-    let end = time.and_then(|time| Instant::now().checked_add(time));
-    // The time at which the body is too slow, and the bytes that have put this off. It is set when the layer has to
-    // wait: most bodies are there already.
-    let (mut too_slow, mut counted) = (None, 0);
+    // The time at which the body has taken too long; the time at which it is too slow, and the bytes that have put this
+    // off. They are set when the layer has to wait: most bodies are there already.
+    let (mut end, mut too_slow, mut counted) = (None, None, 0);
     let mut trailers = None;
     loop {
         // This polls once and does not wait.
@@ -102,10 +100,13 @@ pub(crate) async fn collect<B: Body + Unpin>(mut body: B, bounds: &mut Bounds) -
         let frame = match ready.await {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
+                let now = Instant::now();
+                // A time beyond what the clock can represent is no limit.
+                end = end.or_else(|| now.checked_add(time.take()?));
                 let slowest = share.as_ref().map(|_| {
                     // The bytes since the last wait put the limit off by what they are worth, and at most to
                     // `BODY_PAUSE` from now.
-                    let latest = Instant::now() + BODY_PAUSE;
+                    let latest = now + BODY_PAUSE;
                     let bytes = head.length - std::mem::replace(&mut counted, head.length);
                     let worth = Duration::from_nanos((bytes as u64).saturating_mul(NANOS_PER_BYTE));
                     let put_off = too_slow.and_then(|at: Instant| at.checked_add(worth));
