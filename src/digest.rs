@@ -98,6 +98,7 @@ pub(crate) struct Digester {
 }
 
 impl Digester {
+    #[inline]
     pub(crate) fn new(purpose: &'static DigestKey) -> Self {
         Self { purpose, room: ArrayVec::new(), gathered: Vec::new(), hasher: None }
     }

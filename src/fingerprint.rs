@@ -89,6 +89,7 @@ pub enum Match {
 impl Fingerprint {
     /// Starts a fingerprint over labelled fields, for the record `id`. With credentials, it is of no use for another
     /// record.
+    #[inline]
     pub fn builder(id: &RecordId) -> FingerprintBuilder {
         let (operation, context) = (Digester::new(&OPERATION), Digester::new(&REQUEST));
         FingerprintBuilder { id: *id, operation, context, credentials: None, options: NO_OPTIONS }
@@ -213,13 +214,14 @@ impl FingerprintBuilder {
 
     /// The fingerprint of all fields so far.
     #[must_use]
+    #[inline]
     pub fn finish(mut self) -> Fingerprint {
         let whole = self.operation.finish();
         let mut operation = [0; 16];
         operation.copy_from_slice(&whole[..16]);
         // What follows the fields has a fixed length: the whole digest of the operation, and the record's id.
         let request = self.context.update(&whole).finish();
-        let credentials = self.credentials.map(|mut credentials| {
+        let credentials = self.credentials.as_mut().map(|credentials| {
             if credentials.is_empty() { *NO_CREDENTIALS } else { credentials.update(self.id.as_bytes()).finish() }
         });
         Fingerprint { version: VERSION, options: self.options, request, operation: Operation(operation), credentials }
