@@ -1,7 +1,6 @@
 //! One run, detached from its requester: claim, work, record.
 
 use std::future::{Future, poll_fn};
-use std::mem::replace;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -181,11 +180,9 @@ impl<St: Store> Run<St> {
         let began = Instant::now();
         let deadline = began.checked_add(self.engine.policy.max_run);
         let mut working = pin!(within(deadline, AssertUnwindSafe(work.start(context)).catch_unwind()));
-        let mut has_begun = false;
-        // The time limit is checked first, from the second poll on: work that wakes up after its limit takes no further
-        // step.
+        // The time limit is checked first: work that wakes up after its limit takes no further step.
         let working = poll_fn(|cx| match deadline {
-            Some(deadline) if replace(&mut has_begun, true) && deadline <= Instant::now() => Poll::Ready(None),
+            Some(deadline) if deadline <= Instant::now() => Poll::Ready(None),
             _ => working.as_mut().poll(cx),
         });
         let Some(result) = self.unless_stopped(session, working).await else {

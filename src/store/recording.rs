@@ -43,18 +43,16 @@ pub(crate) fn record<St: Store>(
     at_most: Duration,
 ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send {
     async move {
+        let began = Instant::now();
         if store.is_exclusive() {
             // It limits the time of each try itself, or answers at once.
             let error = match store.apply(id, transition.clone()).await {
                 Ok(applied) => return Ok(applied),
                 Err(error) => error,
             };
-            // The end is remembered from a later time on, so it is not forgotten before the last try.
-            let began = Instant::now();
             let tried = Box::pin(try_again(&**store, id, &transition, error)).await;
             return tried.map_err(|error| pending(store, id, transition, error, None, began, at_most));
         }
-        let began = Instant::now();
         let (shared, ending) = (Arc::clone(store), transition.clone());
         let mut trying: Trying = Box::pin(async move { tries(&*shared, id, &ending).await });
         let (error, under_way) = match within(Some(began + STORE_TIMEOUT), trying.as_mut()).await {
