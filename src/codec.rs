@@ -171,9 +171,8 @@ mod tests {
         let running =
             State::Running { policy: ClaimPolicy::Refuse, interrupted_retention: Duration::from_secs(86_400) };
         let running = Record { expires: None, owner: Owner::Here, ..record(running) };
-        let request = Some("POST /v1/charges".to_owned());
-        let described = Described { scope: Some([3; 32]), request, trace: Some([4; 16]) };
-        let origin = Origin(Some(Box::new(described)));
+        let label = Some("POST /v1/charges".to_owned());
+        let origin = Origin::of(Described { scope: Some([3; 32]), label, trace: Some([4; 16]) });
         let interrupted = |status| State::Interrupted { policy: ClaimPolicy::Rerun, run: Fence(1 << 40 | 2), status };
         let in_chunks = Stored::Chunked { length: 5_000, digest: digest(&[1; 5_000]) };
         [

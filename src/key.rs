@@ -121,6 +121,15 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// Returns the scope's digest (BLAKE3), by which operators find the operations of one owner. Records have it, and
+    /// not the scope itself.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        digest_of(&SCOPE, &[&self.parts])
+    }
+}
+
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Scope({} bytes)", self.parts.len())
@@ -129,6 +138,10 @@ impl fmt::Debug for Scope {
 
 /// The purpose of record ids. The text is part of the stored format: with another one, no record would be found.
 static RECORD_ID: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 record id v1"));
+
+/// The purpose of digests of scopes. The text is part of the stored format: with another one, no operation of an owner
+/// would be found.
+static SCOPE: DigestKey = LazyLock::new(|| purpose("tower-idempotency 2026 scope v1"));
 
 /// The digest of scope and key (BLAKE3): the only form in which a key reaches a store.
 ///

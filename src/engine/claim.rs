@@ -14,7 +14,7 @@ use super::run::{Run, Work};
 use super::verdict::Verdict;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
-use crate::record::{Applied, Claim, Fence, Hold, Origin, Owner, ReclaimReason, Record, Reply, State, Transition};
+use crate::record::{Applied, Claim, Fence, Hold, Owner, ReclaimReason, Record, Reply, State, Transition};
 use crate::slots::{End, Ended, Phase, Refusal, SharedPhase, once_a_minute};
 use crate::store::{Store, StoreError};
 use crate::within::{END_RECORDED_WITHIN, STORE_TIMEOUT, within};
@@ -104,7 +104,7 @@ impl<St: Store> Engine<St> {
             // settling.
             State::Running { policy, .. } if record.owner == Owner::Here => {
                 // The claim may come from a layer with another policy.
-                let interrupt = self.interruption(record.fingerprint, policy, &hold(presented, &record), None);
+                let interrupt = self.interruption(presented, policy, &hold(presented, &record), None);
                 let interrupted = self.store.apply(presented.id, interrupt).await;
                 interrupted.map_err(|error| self.log_and_refuse(presented, &error))?.record
             }
@@ -189,7 +189,7 @@ impl<St: Store> Engine<St> {
         let is_other = fingerprint.compare(&presented.fingerprint) != Match::Same;
         // A request with another fingerprint gets a mismatch at once; this is about the waiters whose fingerprint fits.
         let is_answer = if is_other {
-            self.is_answered_by(&Presented { fingerprint, ..*presented }, &record)
+            self.is_answered_by(&Presented { fingerprint, ..presented.clone() }, &record)
         } else {
             !self.runs_again(presented, &record)
         };
@@ -201,8 +201,7 @@ impl<St: Store> Engine<St> {
     pub(super) fn wish(&self, presented: &Presented, deadline: Instant) -> Claim {
         Claim {
             fingerprint: presented.fingerprint,
-            // No caller says where a request comes from yet.
-            origin: Origin::default(),
+            origin: presented.origin.clone(),
             policy: self.policy.claim_policy(),
             may_repeat: !self.claims_durably(),
             // The clocks of the process that ends the run, and of those that judge the bound, may run at different
@@ -239,7 +238,7 @@ impl<St: Store> Run<St> {
         async move {
             // If this is dropped, they are dropped in the reverse order: the work, and then the slot.
             let (mut this, work, reply) = (self, work, reply);
-            let (engine, presented, phase) = (Arc::clone(&this.engine), this.presented, this.slot.phase());
+            let (engine, presented, phase) = (Arc::clone(&this.engine), this.presented.clone(), this.slot.phase());
             let mut claiming = pin!(engine.claim(&presented, again, &phase, this.deadline));
             let Some(acquired) = within(Some(this.deadline), claiming.as_mut()).await else {
                 Box::pin(this.stalled(session, work, reply, claiming)).await;
@@ -295,9 +294,9 @@ impl<St: Store> Run<St> {
     /// Returns the commitment of this run, which holds the operation.
     fn commitment(&self, hold: Hold, session: Option<RecordId>) -> Arc<Commitment> {
         let Policy { retention, on_interrupted, .. } = self.engine.policy;
-        let (slots, fingerprint) = (Arc::clone(self.engine.store.slots()), self.presented.fingerprint);
+        let slots = Arc::clone(self.engine.store.slots());
         let (may_rerun, turn) = (on_interrupted == OnInterrupted::Rerun, self.slot.turn());
-        Arc::new(Commitment::new(hold, fingerprint, retention, slots, session, may_rerun, turn))
+        Arc::new(Commitment::new(hold, &self.presented, retention, slots, session, may_rerun, turn))
     }
 
     /// Handles a claim that takes too long. The requester is answered now; the slot is kept until the store has

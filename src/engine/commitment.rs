@@ -22,10 +22,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::engine::Presented;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::point;
-use crate::record::Hold;
+use crate::record::{Completion, Hold, Origin, RunResult};
 use crate::slots::{Slot, Slots};
 use crate::within::COMMIT_ANSWERED_WITHIN;
 
@@ -35,6 +36,8 @@ pub(super) struct Commitment {
     /// The right under which the run was claimed. The record is written under its fence.
     pub(super) hold: Hold,
     pub(super) fingerprint: Fingerprint,
+    /// The origin of the operation.
+    pub(super) origin: Origin,
     /// The time for which the store keeps the outcome, or the slot keeps a doubt.
     pub(super) retention: Duration,
     /// The slots of the run's store. They identify the store, and `remembered` there keeps a doubt.
@@ -96,7 +99,7 @@ impl Commitment {
     /// Creates the commitment of the run that has the slot of this turn.
     pub(super) fn new(
         hold: Hold,
-        fingerprint: Fingerprint,
+        presented: &Presented,
         retention: Duration,
         slots: Arc<Slots>,
         session: Option<RecordId>,
@@ -104,7 +107,14 @@ impl Commitment {
         turn: u64,
     ) -> Self {
         let (stage, moved, over) = (Mutex::new(Stage::Open), Notify::new(), AtomicBool::new(false));
-        Self { hold, fingerprint, retention, slots, session, may_rerun, turn, stage, moved, over }
+        let (fingerprint, origin) = (presented.fingerprint, presented.origin.clone());
+        Self { hold, fingerprint, origin, retention, slots, session, may_rerun, turn, stage, moved, over }
+    }
+
+    /// Returns the completion of the run by `outcome`.
+    pub(super) fn completion<O>(&self, outcome: O) -> Completion<O> {
+        let (hold, fingerprint, origin, retention) = (self.hold, self.fingerprint, self.origin.clone(), self.retention);
+        Completion { hold, fingerprint, origin, result: RunResult::Outcome(outcome), retention }
     }
 
     /// Marks the transaction as sent. Returns `false` if one was sent or committed before, or the run is closed.
@@ -316,8 +326,9 @@ mod tests {
             let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
             let hold = Hold { id, fence: Fence(1), attempt: 1 };
             let (turn, slots) = (slot.turn(), Arc::clone(&slots));
+            let presented = Presented::new(id, fingerprint, Origin::default());
             let commitment =
-                Arc::new(Commitment::new(hold, fingerprint, retention, Arc::clone(&slots), None, true, turn));
+                Arc::new(Commitment::new(hold, &presented, retention, Arc::clone(&slots), None, true, turn));
             let pending = PendingCommit::begin(&commitment).expect("it is the first");
             assert!(matches!(commitment.close().await, CommitResult::Doubt));
             // The run that has sent the transaction does the same.

@@ -65,8 +65,8 @@ impl RunContext {
     }
 
     /// Creates the context of a run that no store protects, and a guard that is kept until it is over.
-    pub(super) fn unprotected(Presented { id, fingerprint, .. }: Presented) -> (Self, Over) {
-        let operation = fingerprint.operation;
+    pub(super) fn unprotected(presented: &Presented) -> (Self, Over) {
+        let (id, operation) = (presented.id, presented.fingerprint.operation);
         let over = Arc::default();
         let protection = ProtectedBy::None(Arc::clone(&over));
         (Self { id, operation, fence: Fence(0), attempt: 1, rerun: Rerun::Maybe, protection }, Over(over))

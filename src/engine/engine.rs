@@ -11,6 +11,7 @@ use super::policy::{OnInterrupted, Policy};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
+use crate::record::Origin;
 use crate::slots::{Client, Lines, Refusal, once_a_minute};
 use crate::store::{Store, StoreError};
 
@@ -33,17 +34,26 @@ impl<St: fmt::Debug> fmt::Debug for Engine<St> {
 }
 
 /// The operation that a request names, and the fingerprint that it presents.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Presented {
     /// The digest of scope and key: the name of the slot and of the record.
     pub(crate) id: RecordId,
     /// The digest of this request. A record answers the request only if it has the same one.
     pub(crate) fingerprint: Fingerprint,
+    /// The origin of the operation. A layer finds it out once the request runs: see `Work::origin`.
+    pub(crate) origin: Origin,
     /// The client in whose share of `max_runs` the run counts, if it counts in one.
     pub(crate) client: Option<Client>,
     /// `true` if the request is sent by a run that is still under way. It belongs to that run then, even while the
     /// process shuts down.
     pub(crate) is_within: bool,
+}
+
+impl Presented {
+    /// A request that is no client's of a layer, and sent by no run.
+    pub(crate) fn new(id: RecordId, fingerprint: Fingerprint, origin: Origin) -> Self {
+        Self { id, fingerprint, origin, client: None, is_within: false }
+    }
 }
 
 impl<St: Store> Engine<St> {

@@ -141,7 +141,11 @@ impl<St: Store> Engine<St> {
         if known {
             phase.note_record();
         }
-        let run = Box::new(Run { engine, slot, presented: *presented, deadline, span: span.clone() });
+        let mut presented = presented.clone();
+        if let Some(origin) = work.origin() {
+            presented.origin = origin;
+        }
+        let run = Box::new(Run { engine, slot, presented, deadline, span: span.clone() });
         let run = Box::pin(run.drive(None, work, reply));
         // Only a laboratory runs it here, to show that its tests notice a run that ends with its requester.
         #[cfg(idempotency_laboratory)]

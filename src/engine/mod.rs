@@ -55,4 +55,5 @@ pub use operations::{Counts, Drained, Resolved};
 pub(crate) use policy::{OnInFlight, OnInterrupted, Policy};
 pub use reconcile::Reconciliation;
 pub use reconciler::{Reconciled, Reconciler};
+pub(crate) use run::Work;
 pub(crate) use verdict::Verdict;

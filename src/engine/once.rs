@@ -17,7 +17,7 @@ use super::reconciler::Reconciler;
 use super::verdict::Verdict;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
-use crate::record::{Fence, Resolution};
+use crate::record::{Described, Fence, Origin, Resolution};
 use crate::slots::{End, Refusal};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 
@@ -48,6 +48,8 @@ use crate::store::{InterruptedRun, Page, Store, StoreError};
 pub struct Once<St> {
     /// Replaced, not changed, by a method that sets an option: clones keep the old options.
     engine: Arc<Engine<St>>,
+    /// The origin of the operations that run through this handle.
+    origin: Origin,
 }
 
 /// The failure of an effect.
@@ -145,7 +147,8 @@ impl<St: Store> Once<St> {
     /// run for at most two seconds, and outcomes are remembered for 24 hours.
     #[must_use]
     pub fn new(store: St) -> Self {
-        Self { engine: Arc::new(Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None }) }
+        let engine = Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None };
+        Self { engine: Arc::new(engine), origin: Origin::default() }
     }
 
     /// Sets what a retry gets when the run before it was interrupted. Of this and
@@ -201,7 +204,25 @@ impl<St: Store> Once<St> {
         let Engine { store, policy, wrap_run } = &*self.engine;
         let (store, mut policy, wrap_run) = (Arc::clone(store), policy.clone(), wrap_run.clone());
         change(&mut policy);
-        Self { engine: Arc::new(Engine { store, policy, wrap_run }) }
+        Self { engine: Arc::new(Engine { store, policy, wrap_run }), origin: self.origin }
+    }
+
+    /// Returns a handle whose operations have this name, for the people who look after them: the queue, the customer,
+    /// the invoice. It is stored with the claim of an operation, and shown with [interrupted](Self::interrupted) ones.
+    /// The first claim's label stays. Default: none.
+    ///
+    /// ```
+    /// # use tower_idempotency::{MemoryStore, Once};
+    /// # let once = Once::new(MemoryStore::new());
+    /// let once_for_17 = once.clone().label("mailer: receipt of invoice 17");
+    /// ```
+    ///
+    /// A label has at most 200 bytes; a longer one is cut, and control characters become blanks. It is stored as it is
+    /// and read by operators: leave out secrets, payment data, and what your records must not keep of a person.
+    #[must_use]
+    pub fn label(self, label: impl AsRef<str>) -> Self {
+        let label = Described::label(label.as_ref());
+        Self { origin: Origin::of(Described { label, ..Described::default() }), ..self }
     }
 
     /// Runs `effect` and returns its outcome. If it already ran under `id`, returns the recorded one. The effect is
@@ -230,7 +251,8 @@ impl<St: Store> Once<St> {
             (result, end)
         };
         // Only a layer's clients have shares of `max_runs`, and only its handlers send requests of their own.
-        let (span, presented) = (exchange::span(), Presented { id, fingerprint, client: None, is_within: false });
+        let presented = Presented::new(id, fingerprint, self.origin.clone());
+        let span = exchange::span();
         let verdict = self.engine.exchange(&span, presented, work).await;
         // The message's own run names its verdict in the span by itself.
         if !verdict.is_of_own_run() {
@@ -330,7 +352,7 @@ impl<St: Store> Once<St> {
 
 impl<St> Clone for Once<St> {
     fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine) }
+        Self { engine: Arc::clone(&self.engine), origin: self.origin.clone() }
     }
 }
 

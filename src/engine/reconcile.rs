@@ -68,7 +68,7 @@ impl<St: Store> Engine<St> {
         match taken.map_err(|error| End::Refused(self.log_and_refuse(presented, &error)))? {
             Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
                 let asking = Asking { engine: self, id: record.id, fence, is_over: false };
-                let said = reconciler.ask(InterruptedRun { fence, ..*record }, self.lines()).await;
+                let said = reconciler.ask(InterruptedRun { fence, ..record.clone() }, self.lines()).await;
                 asking.over();
                 if matches!(said, Reconciled::StillUnknown) {
                     self.ask_no_more(record.id, fence).await;
@@ -159,7 +159,7 @@ impl<St: Store> Engine<St> {
             slot.end(record);
             return None;
         };
-        let presented = Presented { id, fingerprint: record.fingerprint, client: None, is_within: false };
+        let presented = Presented::new(id, record.fingerprint, record.origin.clone());
         // Retries wait for the answer as they wait for a run.
         slot.show_phase(Phase::Running(presented.fingerprint));
         let (end, reconciled) = match self.consult(reconciler, &presented, &listed).await {
@@ -228,7 +228,7 @@ impl<St: Store> Run<St> {
         reply: oneshot::Sender<Verdict<T>>,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let (engine, presented) = (Arc::clone(&self.engine), self.presented);
+            let (engine, presented) = (Arc::clone(&self.engine), self.presented.clone());
             self.slot.show_phase(Phase::Running(presented.fingerprint));
             let end = match engine.consult(&reconciler, &presented, &record).await {
                 Ok((fence, Reconciled::RunAgain)) => {

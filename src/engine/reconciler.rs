@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
+use crate::key::RecordId;
 use crate::panics::panic_message;
 use crate::slots::{Lines, LogThrottle, once_a_minute};
 use crate::store::InterruptedRun;
@@ -90,11 +91,12 @@ impl<O: 'static> Reconciler<O> {
         // The calls of one reconciler share a throttle for the line that `unfit` logs.
         let (ask, lines) = (Arc::clone(&self.ask), Arc::new(LogThrottle::new()));
         let mapped = move |run: InterruptedRun| {
-            let (asked, form, lines) = (ask(run), form.clone(), Arc::clone(&lines));
+            let (id, form, lines) = (run.id, form.clone(), Arc::clone(&lines));
+            let asked = ask(run);
             async move {
                 match asked.await {
                     Reconciled::Outcome(outcome) => {
-                        form(outcome).await.map_or_else(|| unfit(run, &lines), Reconciled::Outcome)
+                        form(outcome).await.map_or_else(|| unfit(id, &lines), Reconciled::Outcome)
                     }
                     Reconciled::RunAgain => Reconciled::RunAgain,
                     Reconciled::StillUnknown => Reconciled::StillUnknown,
@@ -111,9 +113,9 @@ impl<O: 'static> Reconciler<O> {
 
     /// Asks the application. Returns [`Reconciled::StillUnknown`] if it does not answer in time.
     pub(super) async fn ask(&self, run: InterruptedRun, lines: &Lines) -> Reconciled<O> {
+        let record_id = run.id.short();
         // The function itself may panic before it returns a future.
         let asking = AssertUnwindSafe(async { (self.ask)(run).await }).catch_unwind();
-        let record_id = run.id.short();
         match timeout(self.timeout, asking).await {
             Ok(Ok(reconciled)) => return reconciled,
             Ok(Err(panic)) => {
@@ -127,11 +129,11 @@ impl<O: 'static> Reconciler<O> {
 }
 
 /// Logs that an outcome cannot be recorded, and leaves the operation interrupted.
-fn unfit<O>(run: InterruptedRun, lines: &LogThrottle) -> Reconciled<O> {
+fn unfit<O>(id: RecordId, lines: &LogThrottle) -> Reconciled<O> {
     once_a_minute!(
         lines,
         error,
-        record_id = run.id.short(),
+        record_id = id.short(),
         "the reconciler's outcome can't be recorded: it is too long, or its body failed"
     );
     Reconciled::StillUnknown

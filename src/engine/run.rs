@@ -19,13 +19,19 @@ use super::policy::{OnInterrupted, Policy};
 use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::panics::panic_message;
-use crate::record::{Applied, Fence, Reply};
+use crate::record::{Applied, Fence, Origin, Reply};
 use crate::slots::{End, Ended, Phase, Slot, once_a_minute};
 use crate::store::Store;
 use crate::within::within;
 
 /// The work of a run. It is called once, and only for the request that runs. It returns its product and its end.
 pub(crate) trait Work<T>: Send + 'static {
+    /// Returns the origin of the operation, unless the request has it already. It is asked for before the claim, and
+    /// only if the request runs.
+    fn origin(&self) -> Option<Origin> {
+        None
+    }
+
     /// Begins the work. The future is boxed, because the futures of different work have different sizes.
     fn start(self, context: RunContext) -> BoxFuture<'static, (T, End)>;
 }
@@ -266,11 +272,7 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
         self.commitment.abandon(slot);
         let hold = &self.commitment.hold;
         // The transition takes effect when it is called; no caller is left to wait for it.
-        drop(
-            engine
-                .store
-                .apply(hold.id, engine.interruption(presented.fingerprint, engine.policy.claim_policy(), hold, None)),
-        );
+        drop(engine.store.apply(hold.id, engine.interruption(presented, engine.policy.claim_policy(), hold, None)));
     }
 }
 
@@ -315,7 +317,7 @@ mod tests {
             charges.store(true, Ordering::SeqCst);
             ((), End::Outcome(Bytes::new()))
         };
-        let presented = Presented { id: session, fingerprint: Fingerprint::of(b"m"), client: None, is_within: false };
+        let presented = Presented::new(session, Fingerprint::of(b"m"), Origin::default());
         let running = tokio::spawn(async move { engine.exchange(&Span::none(), presented, work).await });
         for _ in 0..100 {
             tokio::task::yield_now().await;

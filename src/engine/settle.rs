@@ -9,7 +9,6 @@ use super::engine::{Engine, Presented, source};
 use super::policy::OnInterrupted;
 use super::run::Run;
 use super::verdict::Verdict;
-use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
 use crate::record::{Applied, ClaimPolicy, Completion, Hold, Lost, Record, Reply, RunResult, Transition};
@@ -152,28 +151,31 @@ impl<St: Store> Engine<St> {
             End::Outcome(outcome) => RunResult::Outcome(outcome.clone()),
             End::Consumed { status } => RunResult::Consumed { status: *status },
             End::Released => return Transition::Release(hold.fence),
-            End::Interrupted { status } => return self.interruption(fingerprint, policy, hold, *status),
+            End::Interrupted { status } => return self.interruption(presented, policy, hold, *status),
             // Work does not end in these ways. If it did, its effects would be unknown.
             End::InDoubt | End::InFlight | End::Refused(_) => {
-                return self.interruption(fingerprint, policy, hold, None);
+                return self.interruption(presented, policy, hold, None);
             }
         };
-        let retention = self.policy.retention;
-        Transition::Complete(Completion { hold: *hold, fingerprint, result, retention })
+        let (hold, origin, retention) = (*hold, presented.origin.clone(), self.policy.retention);
+        Transition::Complete(Completion { hold, fingerprint, origin, result, retention })
     }
 
     /// Returns the transition that records a run that was claimed under this policy and whose end is unknown.
     pub(super) fn interruption(
         &self,
-        fingerprint: Fingerprint,
+        presented: &Presented,
         policy: ClaimPolicy,
         hold: &Hold,
         status: Option<u16>,
     ) -> Transition {
         let Hold { fence, attempt, .. } = *hold;
-        let retention = self.policy.interrupted_retention;
+        let (fingerprint, retention) = (presented.fingerprint, self.policy.interrupted_retention);
         // Only a database that several processes share can lose a claim, by a failover.
-        let lost = (!self.store.is_exclusive()).then_some(Lost { fingerprint, attempt, policy, retention });
+        let lost = (!self.store.is_exclusive()).then(|| {
+            let origin = presented.origin.clone();
+            Lost { fingerprint, origin, attempt, policy, retention }
+        });
         Transition::Interrupt { fence, status, lost }
     }
 
@@ -223,7 +225,8 @@ mod tests {
 
     use super::super::policy::Policy;
     use super::*;
-    use crate::record::Fence;
+    use crate::fingerprint::Fingerprint;
+    use crate::record::{Fence, Origin};
     use crate::slots::Entered;
     use crate::store::Records as _;
     use crate::store::test_store::TestStore;
@@ -240,7 +243,8 @@ mod tests {
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
         let hold = Hold { id, fence: Fence(1), attempt: 1 };
         let (remembered, _) = engine.remember(slot, Ended::new(fingerprint, End::Interrupted { status: None }));
-        let transition = engine.interruption(fingerprint, ClaimPolicy::Rerun, &hold, None);
+        let transition =
+            engine.interruption(&Presented::new(id, fingerprint, Origin::default()), ClaimPolicy::Rerun, &hold, None);
         let recorded = engine.record(id, transition).await;
         engine.free_once_recorded(recorded, remembered).await;
         let result = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;

@@ -39,7 +39,7 @@ impl<St: Store> Run<St> {
             record_id = self.presented.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
         );
-        let (context, over) = RunContext::unprotected(self.presented);
+        let (context, over) = RunContext::unprotected(&self.presented);
         // No process can take over an operation that has no claim. The claim stays under way: once the store grants it
         // to this run, another process may take the operation over.
         let mut claiming = pin!(claiming);

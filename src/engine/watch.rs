@@ -30,7 +30,7 @@ impl<St: Store> Engine<St> {
         let (waiter, watch) = self.store.slots().watch(presented.id, presented.fingerprint);
         // Of all requests that wait for one run, the first one starts the task.
         if let Some(watch) = watch {
-            laboratory::spawn(Arc::clone(self).look_for_end(watch, *presented));
+            laboratory::spawn(Arc::clone(self).look_for_end(watch, presented.clone()));
         }
         waiter.join(&presented.fingerprint, patience).await
     }
@@ -46,7 +46,7 @@ impl<St: Store> Engine<St> {
             match timeout(STORE_TIMEOUT, self.store.load(watch.id())).await {
                 Ok(Ok(Some(record))) => {
                     let fingerprint = record.fingerprint;
-                    let is_answer = self.is_answered_by(&Presented { fingerprint, ..presented }, &record);
+                    let is_answer = self.is_answered_by(&Presented { fingerprint, ..presented.clone() }, &record);
                     let ended = Ended::from(record);
                     if ended.is_in_flight() {
                         continue;

@@ -166,9 +166,9 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
             },
             // The record is of another run, done, or gone. If a failover has lost the claim, the end is written anew.
             _ => match lost.filter(|_| current.has_lost(fence)) {
-                Some(Lost { fingerprint, attempt, policy, retention }) => {
+                Some(Lost { fingerprint, origin, attempt, policy, retention }) => {
                     let state = State::Interrupted { policy, run: fence, status };
-                    put(Draft::anew(fence, fingerprint, attempt, retention, state))
+                    put(Draft::anew(fence, fingerprint, origin, attempt, retention, state))
                 }
                 None => refused(),
             },
@@ -190,13 +190,15 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
 
 /// Decides what follows when a run ends with an outcome, or with one that cannot be stored.
 fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>, Reply) {
-    let Completion { hold, fingerprint, result, retention } = completion;
+    let Completion { hold, fingerprint, origin, result, retention } = completion;
     let state = match result {
         RunResult::Outcome(outcome) => State::Completed { outcome },
         RunResult::Consumed { status } => State::Consumed { status },
     };
     match current {
-        _ if current.has_lost(hold.fence) => put(Draft::anew(hold.fence, fingerprint, hold.attempt, retention, state)),
+        _ if current.has_lost(hold.fence) => {
+            put(Draft::anew(hold.fence, fingerprint, origin, hold.attempt, retention, state))
+        }
         Current::Held(record) if record.run() == Some(hold.fence) => {
             put(Draft::ended(record, Some(record.fence), retention, state))
         }
@@ -233,16 +235,15 @@ impl<O> Draft<O> {
     }
 
     /// The end of a run whose claim was lost.
-    fn anew(fence: Fence, fingerprint: Fingerprint, attempt: u32, kept: Duration, state: State<O>) -> Self {
-        Self {
-            fence: Some(fence),
-            expiry: Expiry::In(kept),
-            owned: None,
-            fingerprint,
-            attempt,
-            origin: Origin::default(),
-            state,
-        }
+    fn anew(
+        fence: Fence,
+        fingerprint: Fingerprint,
+        origin: Origin,
+        attempt: u32,
+        kept: Duration,
+        state: State<O>,
+    ) -> Self {
+        Self { fence: Some(fence), expiry: Expiry::In(kept), owned: None, fingerprint, attempt, origin, state }
     }
 
     /// The record after the end of a run or a settlement. No process owns it. Without `fence` it gets a new one.

@@ -1,6 +1,7 @@
 //! The record of an operation.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,21 +49,60 @@ pub struct Record<O = Bytes> {
     pub owner: Owner,
 }
 
-/// The origin of an operation, for operators who have to find out what became of it. It has its place in a record, and
-/// nothing fills it in yet. Other modules only pass it on.
+/// The origin of an operation, for operators who have to find out what became of it. The first claim says it, and it
+/// stays as it is. No decision depends on it. Clones share the content.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Origin(pub Option<Box<Described>>);
+pub struct Origin(pub Option<Arc<Described>>);
 
 /// The content of an [`Origin`]. Stored bytes have the fields in this order, so the order stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Described {
     /// The digest of the scope that the key belongs to.
     pub scope: Option<[u8; 32]>,
-    /// A description of the request in words.
-    pub request: Option<String>,
+    /// The application's name for the operation.
+    pub label: Option<String>,
     /// The trace id of the first run.
     pub trace: Option<[u8; 16]>,
+}
+
+/// The most bytes of a label.
+const MAX_LABEL_BYTES: usize = 200;
+
+impl Described {
+    /// Returns a label of this text: at most 200 bytes, on one line, without control characters. `None` if nothing is
+    /// left.
+    #[must_use]
+    pub fn label(text: &str) -> Option<String> {
+        let text = text.trim();
+        let mut end = text.len().min(MAX_LABEL_BYTES);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        // A terminal would obey some control characters in a list or a log.
+        let label: String = text[..end].chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+        Some(label).filter(|label| !label.is_empty())
+    }
+}
+
+impl Origin {
+    /// Returns an origin with this content, or an empty one if there is none.
+    #[must_use]
+    pub fn of(described: Described) -> Self {
+        Self((described != Described::default()).then(|| Arc::new(described)))
+    }
+
+    /// Returns about how many bytes of memory it takes.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |described| size_of::<Described>() + described.label.as_ref().map_or(0, String::len))
+    }
+
+    /// Returns the application's name for the operation, if there is one.
+    #[must_use]
+    pub fn label(&self) -> Option<&str> {
+        self.0.as_ref()?.label.as_deref()
+    }
 }
 
 /// The state of an operation. Stored bytes have a variant's index, so the order of the variants stays.

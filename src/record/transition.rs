@@ -56,10 +56,12 @@ pub enum ReclaimReason {
 }
 
 /// An interrupted run whose claim may be lost by a failover of a database that several processes share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
     /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
+    /// The origin of the operation.
+    pub origin: Origin,
     /// The number of this attempt, counted from 1.
     pub attempt: u32,
     /// The policy under which the run was claimed.
@@ -108,6 +110,8 @@ pub struct Completion<O = Bytes> {
     pub hold: Hold,
     /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
+    /// The origin of the operation, for a record that is written anew because there is none.
+    pub origin: Origin,
     /// The end of the run.
     pub result: RunResult<O>,
     /// The time for which the end is kept, from now.
@@ -156,12 +160,12 @@ impl<O> Transition<O> {
             Self::Claim(claim) => Transition::Claim(claim),
             Self::Reclaim(claim, fence, reason) => Transition::Reclaim(claim, fence, reason),
             Self::Inquire { fence, bound } => Transition::Inquire { fence, bound },
-            Self::Complete(Completion { hold, fingerprint, result, retention }) => {
+            Self::Complete(Completion { hold, fingerprint, origin, result, retention }) => {
                 let result = match result {
                     RunResult::Outcome(outcome) => RunResult::Outcome(form(outcome)),
                     RunResult::Consumed { status } => RunResult::Consumed { status },
                 };
-                Transition::Complete(Completion { hold, fingerprint, result, retention })
+                Transition::Complete(Completion { hold, fingerprint, origin, result, retention })
             }
             Self::Release(fence) => Transition::Release(fence),
             Self::Interrupt { fence, status, lost } => Transition::Interrupt { fence, status, lost },

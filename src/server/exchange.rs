@@ -6,9 +6,11 @@
 //! 5. If it runs, the handler is called ([`Exchange::run`]), and `meaning.rs` says how the run ends.
 //! 6. The verdict becomes an answer: the handler's own, a replay, or a rejection ([`answer_of`]).
 
+use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response, Version, response};
 use tower_service::Service;
@@ -21,12 +23,14 @@ use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, e
 use super::bodies::room::Share;
 use super::fingerprint::target::seen_uri;
 use super::options::Options;
+use super::origin::origin;
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::run_context::context::IdempotencyContext;
 use super::shared::LayerState;
-use crate::engine::{self, End, Presented, RunContext, Verdict};
-use crate::key::{Key, RecordId};
+use crate::engine::{self, End, Presented, RunContext, Verdict, Work};
+use crate::key::{Key, RecordId, Scope};
+use crate::record::Origin;
 use crate::store::Store;
 
 /// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
@@ -38,6 +42,8 @@ pub(super) struct Exchange<S, St, B: SendBody> {
     pub(super) parts: Parts,
     /// The request's body, which is empty until it has been read.
     pub(super) body: Passage<B>,
+    /// The scope that the key belongs to, once it is known, if there is one.
+    pub(super) scope: Option<Scope>,
     /// The body's share of the room for bodies, until the run takes the body over.
     pub(super) share: Option<Share>,
 }
@@ -64,7 +70,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let id = presented.id;
         // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
         let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
-        let verdict = shared.engine.exchange(&span, presented, |context| exchange.run::<M, R>(context)).await;
+        let work = Handling { exchange, mode: PhantomData::<fn() -> M> };
+        let verdict = shared.engine.exchange(&span, presented, work).await;
         let mut answer = answer_of::<M, R, E, St>(&shared, connection, &span, &id, verdict);
         if is_sub_request && let Ok(answer) = &mut answer {
             marks::remove(answer.extensions_mut());
@@ -130,13 +137,13 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let_go_if_reset(&self.parts).await;
         let fingerprint = sameness.fingerprint(&id, &self.parts, &data, credentials.as_deref());
         self.body = Passage::Whole { data, trailers };
-        self.share = bounds.share;
+        (self.share, self.scope) = (bounds.share, scope);
         let slots = shared.engine.store.slots();
         // `true` if a run that is still under way has sent this request, by itself or through what it calls.
         let is_within = self.enclosing().is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         // What a run sends belongs to that run, which has a place in its client's share.
         let client = (!is_within).then_some(client);
-        Ok((self, Presented { id, fingerprint, client, is_within }))
+        Ok((self, Presented { id, fingerprint, origin: Origin::default(), client, is_within }))
     }
 
     /// Returns the exchange whose handler has sent this request.
@@ -153,7 +160,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
     {
         // `_service` lives until the answer's body was read, which may depend on the service.
         let (shared, _service, answering) = {
-            let Self { shared, key, mut service, mut parts, body, share } = *self;
+            let Self { shared, key, mut service, mut parts, body, share, .. } = *self;
             // From here on the body belongs to the run, and its room is free for other bodies.
             drop(share);
             let slots = Arc::clone(shared.engine.store.slots());
@@ -173,6 +180,31 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
                 (Err(error), end)
             }
         }
+    }
+}
+
+/// The work of an exchange: the call of the handler. `M` is the mode of the layer's bodies.
+struct Handling<S, St, B: SendBody, M> {
+    exchange: Box<Exchange<S, St, B>>,
+    mode: PhantomData<fn() -> M>,
+}
+
+impl<S, St, B, M, R, E> Work<RunAnswer<M, R, E>> for Handling<S, St, B, M>
+where
+    S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
+    St: Store,
+    B: SendBody,
+    M: BodyMode<B> + BodyMode<R>,
+    R: SendBody,
+    E: Send + 'static,
+{
+    fn origin(&self) -> Option<Origin> {
+        let Exchange { shared, parts, scope, .. } = &*self.exchange;
+        Some(origin(&shared.options, parts, scope.as_ref()))
+    }
+
+    fn start(self, context: RunContext) -> BoxFuture<'static, (RunAnswer<M, R, E>, End)> {
+        Box::pin(async move { self.exchange.run::<M, R>(context).await })
     }
 }
 

@@ -11,7 +11,6 @@ use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderName, Method, Response};
 use tower_layer::Layer;
-use tracing::Level;
 
 use super::answer::kept_headers::KeptHeaders;
 use super::answer::meaning::Classify;
@@ -297,17 +296,6 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }
 
-    /// Sets the level at which rejections are logged. Of each kind there is at most one such event a minute, with the
-    /// `count` of rejections since the last one; the others at DEBUG, or at this level if it is TRACE. Default: INFO.
-    pub fn rejection_level(self, level: Level) -> Self {
-        self.with(|options| options.rejection_level = level)
-    }
-
-    /// Sets the level of the one event by which each replay is logged. Default: DEBUG.
-    pub fn replay_level(self, level: Level) -> Self {
-        self.with(|options| options.replay_level = level)
-    }
-
     /// Sets the function that each run's future passes through before it is spawned. It is called in the requester's
     /// task, so that it can carry task-locals over. If the future is dropped before its first poll, the run never
     /// began. If it is dropped later, the run is interrupted. If it is dropped while its outcome is being written, this
@@ -351,7 +339,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Returns a layer with changed options. Its engine is new; the store, with the runs in it, stays the same.
-    fn with(self, change: impl FnOnce(&mut Options)) -> Self {
+    pub(super) fn with(self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = self.shared.options.clone();
         change(&mut options);
         Self::with_state(Arc::new(LayerState::new(Arc::clone(&self.shared.engine.store), options)))

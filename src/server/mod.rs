@@ -12,6 +12,8 @@
 //! | `exchange.rs` | one request with a key, from its head to its answer |
 //! | `bodies/` | body types, and how a body is read within bounds |
 //! | `read_on.rs` | reads on the body of a rejected request, so that its connection stays usable |
+//! | `visibility.rs` | the options that decide what operators see |
+//! | `origin.rs` | what a record keeps of where its operation came from |
 //! | `scope.rs` | what a function that says whose a key is may return |
 //! | `fingerprint/` | makes the fingerprint, which says whether two requests are the same |
 //! | `run_context/` | what a handler can ask about its own run, and do with it |
@@ -27,12 +29,14 @@ mod future;
 pub(crate) mod layer;
 mod operations;
 mod options;
+mod origin;
 mod read_on;
 pub(crate) mod reject;
 pub(crate) mod run_context;
 mod scope;
 mod service;
 mod shared;
+mod visibility;
 
 pub use answer::kept_headers::KeptHeaders;
 pub use answer::marks::answer_panic;

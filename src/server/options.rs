@@ -22,6 +22,8 @@ use crate::key::{Key, RecordId, Scope};
 type Covers = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
 /// Returns the scope of a request's key, or rejects the request.
 type ScopeOf = Arc<dyn Fn(&Parts) -> Result<Option<Scope>, Rejection> + Send + Sync>;
+/// Returns the application's name for the operation of a request.
+type LabelOf = Arc<dyn Fn(&Parts) -> Option<String> + Send + Sync>;
 type Render = Arc<dyn Fn(&Rejection) -> Response<Bytes> + Send + Sync>;
 /// Makes a reconciler whose answers the given recorder turns into outcomes. It is called whenever an option changes,
 /// because each option of the recorder counts, whether it is set before the reconciler or after it.
@@ -42,6 +44,7 @@ pub(super) struct Options {
     pub(super) strict_keys: bool,
     /// `None`: a request's credentials say whose its key is.
     pub(super) scope: Option<Hook<ScopeOf>>,
+    pub(super) label: Option<Hook<LabelOf>>,
     /// The options of runs: `on_in_flight`, `on_interrupted`, `retention`, `interrupted_retention`, `max_run`,
     /// `max_runs` and `fail_open`. `LayerState::new` gives the engine a copy.
     pub(super) policy: Policy,
@@ -78,6 +81,7 @@ impl Default for Options {
             require_key: false,
             strict_keys: false,
             scope: None,
+            label: None,
             policy: Policy::default(),
             reconcile: None,
             classify: None,

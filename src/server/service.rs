@@ -159,7 +159,8 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 // The body is handed to `answer`, which reads it and then puts it here.
                 let unread = Passage::Whole { data: Bytes::new(), trailers: None };
                 let shared = Arc::clone(&self.shared);
-                let exchange = Box::new(Exchange { shared, key, service: ready, parts, body: unread, share: None });
+                let exchange =
+                    Box::new(Exchange { shared, key, service: ready, parts, body: unread, scope: None, share: None });
                 ResponseFuture::exchange(Box::pin(exchange.answer::<M, R, S::Error>(body)))
             }
         }

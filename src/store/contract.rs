@@ -11,7 +11,7 @@ use super::StoreError;
 use crate::clock::Timestamp;
 use crate::fingerprint::Operation;
 use crate::key::RecordId;
-use crate::record::{Applied, ClaimPolicy, Fence, Record, State, Transition};
+use crate::record::{Applied, ClaimPolicy, Fence, Origin, Record, State, Transition};
 use crate::slots::Slots;
 
 /// Restricts [`Records`] to the stores of this crate. Put your own database behind `Backend`.
@@ -195,7 +195,7 @@ pub enum Health {
 }
 
 /// An operation of which it is unknown whether it took effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InterruptedRun {
     /// The id of the operation.
@@ -222,11 +222,34 @@ pub struct InterruptedRun {
     /// The HTTP status that the client got, if the handler answered that the effect is unknown; `None` if the run was
     /// interrupted without an answer.
     pub status: Option<u16>,
+    /// The origin of the operation: see `label`.
+    pub(crate) origin: Origin,
     /// The part of the fingerprint from which `derived_key` makes keys; `None` if the record is damaged.
     pub(crate) operation: Option<Operation>,
 }
 
 impl InterruptedRun {
+    /// Returns the application's name for the operation, which the `label` function of the layer or of
+    /// [`Once`](crate::Once) gave it; `None` if it gave none, or if the record is damaged.
+    #[must_use]
+    pub fn label(&self) -> Option<&str> {
+        self.origin.label()
+    }
+
+    /// Returns the [digest of the scope](crate::Scope::digest) that the operation's key belongs to; `None` if it
+    /// belongs to none, or if the record is damaged.
+    #[must_use]
+    pub fn scope(&self) -> Option<[u8; 32]> {
+        self.origin.0.as_ref()?.scope
+    }
+
+    /// Returns the trace id of the request that ran first, as its `traceparent` header gave it (W3C Trace Context,
+    /// section 3.2); `None` if it had no such header, or if the record is damaged.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<[u8; 16]> {
+        self.origin.0.as_ref()?.trace
+    }
+
     /// Returns the key that the run got for `step`. Services that the run called know the operation by it. `None` if
     /// the record is damaged, so that the key is not known; a reconciler is not asked about such a record.
     ///
@@ -243,8 +266,8 @@ impl InterruptedRun {
         let (&State::Interrupted { policy, status, .. }, Some(expires)) = (&record.state, record.expires) else {
             return None;
         };
-        let Record { fence, attempt, began, since, fingerprint, .. } = *record;
-        let operation = fingerprint.readable_operation();
-        Some(Self { id, fence, attempt, began, since, expires, policy, status, operation })
+        let Record { fence, attempt, began, since, fingerprint, ref origin, .. } = *record;
+        let (origin, operation) = (origin.clone(), fingerprint.readable_operation());
+        Some(Self { id, fence, attempt, began, since, expires, policy, status, origin, operation })
     }
 }

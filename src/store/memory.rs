@@ -345,7 +345,7 @@ impl Table {
 
 fn size(record: &Record) -> usize {
     let outcome = if let State::Completed { outcome } = &record.state { outcome.len() } else { 0 };
-    RECORD_BYTES + outcome
+    RECORD_BYTES + outcome + record.origin.bytes()
 }
 
 impl Sealed for MemoryStore {}

@@ -89,11 +89,13 @@ async fn what_was_interrupted_is_settled_by_who_knows() {
     let (store, effects) = (TestStore::new(), Arc::default());
     let once = Once::new(store.clone());
     deliver(&once, &effects, Err(EffectError::MaybeStarted("no answer"))).await.unwrap_err();
-    let [interrupted] = once.interrupted(10).await.unwrap()[..] else { panic!("one was interrupted") };
+    let Ok([interrupted]) = <[_; 1]>::try_from(once.interrupted(10).await.unwrap()) else {
+        panic!("one was interrupted")
+    };
     let outcome = Resolution::Outcome("it was sent".into());
     (0..3).for_each(|_| store.fail_next(StoreCall::Resolve));
     assert!(once.resolve(interrupted.id, interrupted.fence, outcome.clone()).await.is_err());
-    assert_eq!(once.interrupted(10).await.unwrap(), [interrupted], "nothing was done");
+    assert_eq!(once.interrupted(10).await.unwrap(), std::slice::from_ref(&interrupted), "nothing was done");
     let settled = once.resolve(interrupted.id, interrupted.fence, outcome.clone()).await.unwrap();
     assert_eq!(settled, Resolved::Settled);
     assert_eq!(once.interrupted(10).await.unwrap(), []);
@@ -106,7 +108,7 @@ async fn what_was_interrupted_is_settled_by_who_knows() {
 /// Leaves a key whose run was interrupted, and returns its entry in the list.
 async fn leave_interrupted(once: &Once<TestStore>) -> InterruptedRun {
     deliver(once, &Arc::default(), Err(EffectError::MaybeStarted("no answer"))).await.unwrap_err();
-    once.interrupted(1).await.unwrap()[0]
+    once.interrupted(1).await.unwrap().remove(0)
 }
 
 fn answer() -> Resolution {

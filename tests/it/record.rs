@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Change, Claim, ClaimPolicy, Completion, Current, Fence, Hold, Lost, Origin, Owner, ReclaimReason, Record, Reply,
-    Resolution, RunResult, State, Transition, next,
+    Change, Claim, ClaimPolicy, Completion, Current, Described, Fence, Hold, Lost, Origin, Owner, ReclaimReason,
+    Record, Reply, Resolution, RunResult, State, Transition, next,
 };
 use tower_idempotency::{Fingerprint, Key, RecordId};
 
@@ -41,10 +41,15 @@ fn refused(current: &Held, transition: Transition<&'static str>) {
     assert_eq!(step(current, 99, transition), (current.clone(), Reply::Refused));
 }
 
+/// The origin of which an end says, for a record that is written anew.
+fn origin() -> Origin {
+    Origin::of(Described { label: Some("a charge".to_owned()), ..Described::default() })
+}
+
 fn complete(fence: u64) -> Transition<&'static str> {
     let hold = Hold { id: RecordId::new(None, &Key::new("k").unwrap()), fence: Fence(fence), attempt: 1 };
     let (fingerprint, result) = (Fingerprint::of(b"m"), RunResult::Outcome("done"));
-    Transition::Complete(Completion { hold, fingerprint, result, retention: DAY })
+    Transition::Complete(Completion { hold, fingerprint, origin: origin(), result, retention: DAY })
 }
 
 fn interrupt(fence: u64) -> Transition<&'static str> {
@@ -129,6 +134,7 @@ fn a_run_that_was_thought_dead_still_says_how_it_ended() {
 fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot_or_took_over() {
     let done = taken(&None, 0, complete(7)).unwrap();
     assert_eq!((done.fence, done.state), (Fence(7), State::Completed { outcome: "done" }));
+    assert_eq!(done.origin, origin());
     for forgotten in [7, 8] {
         assert_eq!(next(Current::Released(Fence(forgotten)), complete(7)), (Change::Nothing, Reply::Refused));
     }
@@ -140,10 +146,11 @@ fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot
 #[test]
 fn a_run_whose_claim_was_lost_is_interrupted_but_not_over_what_somebody_forgot_or_took_over() {
     let (fingerprint, policy) = (Fingerprint::of(b"m"), ClaimPolicy::Ask);
-    let lost = Some(Lost { fingerprint, attempt: 2, policy, retention: DAY });
-    let interrupt = || Transition::Interrupt { fence: Fence(7), status: Some(502), lost };
+    let lost = Some(Lost { fingerprint, origin: origin(), attempt: 2, policy, retention: DAY });
+    let interrupt = || Transition::Interrupt { fence: Fence(7), status: Some(502), lost: lost.clone() };
     let cut = taken(&None, 0, interrupt()).unwrap();
     assert_eq!((cut.fence, cut.attempt, cut.expires), (Fence(7), 2, Some(NOW.plus(DAY))));
+    assert_eq!(cut.origin, origin());
     assert_eq!(cut.state, State::Interrupted { policy, run: Fence(7), status: Some(502) });
     assert_eq!(taken(&Some(cut.clone()), 0, interrupt()), Some(cut), "it is sent again");
     assert!(matches!(next::<()>(Current::Released(Fence(6)), interrupt().map(drop)), (Change::Put(_), Reply::Taken)));
@@ -253,7 +260,8 @@ fn a_record_keeps_the_policy_of_its_latest_claim() {
         let run = claimed_under(policy);
         assert_eq!(policy_of(&run), policy);
         let answered = Transition::Interrupt { fence: Fence(1), status: Some(504), lost: None };
-        let lost = Lost { fingerprint: Fingerprint::of(b"m"), attempt: 1, policy, retention: DAY };
+        let lost =
+            Lost { fingerprint: Fingerprint::of(b"m"), origin: Origin::default(), attempt: 1, policy, retention: DAY };
         let lost = Transition::Interrupt { fence: Fence(1), status: None, lost: Some(lost) };
         for cut in [taken(&run, 0, interrupt(1)), taken(&run, 0, answered), taken(&None, 0, lost)] {
             assert_eq!(policy_of(&cut), policy);

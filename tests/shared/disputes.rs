@@ -26,7 +26,7 @@ async fn completed_after_they_were_settled() -> ([tower_idempotency::Fence; 2], 
         holds.push(hold(store, "k").await);
         way.cut();
         until_over().await;
-        let listed = third.interrupted(Page::first(9)).await.unwrap()[0];
+        let listed = third.interrupted(Page::first(9)).await.unwrap().remove(0);
         assert_eq!(third.settle(listed.id, listed.fence, Resolution::Forget).await.unwrap(), Reply::Taken);
     }
     for (way, store, hold) in [(&here, &one, holds[0]), (&there, &other, holds[1])] {
@@ -127,7 +127,7 @@ async fn a_late_answer_that_can_not_be_stored_is_not_given_once_the_operation_wa
     gate.arrival().await;
     here.cut();
     until_over().await;
-    let listed = other.interrupted(Page::first(9)).await.unwrap()[0];
+    let listed = other.interrupted(Page::first(9)).await.unwrap().remove(0);
     assert_eq!(other.settle(listed.id, listed.fence, Resolution::Forget).await.unwrap(), Reply::Taken);
     here.mend();
     tokio::time::sleep(LEASE).await;

@@ -179,7 +179,7 @@ fn a_claim_of_another_runtime_that_is_dropped_is_given_back() {
 
 fn completion(hold: Hold) -> Completion {
     let result = RunResult::Outcome(Bytes::from_static(b"outcome"));
-    Completion { hold, fingerprint: Fingerprint::of(b"m"), result, retention: MINUTE }
+    Completion { hold, fingerprint: Fingerprint::of(b"m"), origin: Origin::default(), result, retention: MINUTE }
 }
 
 // A seeded fault: a row that the transaction still has locked counts as not written.

@@ -164,10 +164,22 @@ impl Job {
             Self::Complete { fence, run } => {
                 let hold = Hold { id, fence: Fence(fence), attempt: 1 };
                 let result = RunResult::Outcome(run);
-                Transition::Complete(Completion { hold, fingerprint, result, retention: RETENTION })
+                Transition::Complete(Completion {
+                    hold,
+                    fingerprint,
+                    origin: Origin::default(),
+                    result,
+                    retention: RETENTION,
+                })
             }
             Self::Interrupt { fence, by } => {
-                let lost = Lost { fingerprint, attempt: 1, policy, retention: INTERRUPTED_RETENTION };
+                let lost = Lost {
+                    fingerprint,
+                    origin: Origin::default(),
+                    attempt: 1,
+                    policy,
+                    retention: INTERRUPTED_RETENTION,
+                };
                 let lost = Some(lost).filter(|_| by == By::Itself);
                 Transition::Interrupt { fence: Fence(fence), status: None, lost }
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use testkit::history::Policy;
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, Resolved, RunContext};
-use tower_idempotency::internals::{Completion, Fence, Records as _, Resolution, RunResult, State};
+use tower_idempotency::internals::{Completion, Fence, Origin, Records as _, Resolution, RunResult, State};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Abort, CommitError, StoreError, TransactionTree};
 use tower_idempotency::{OnInterrupted, Once, SledStore};
@@ -168,7 +168,10 @@ impl Operations {
         self.tell(Note::Began(key));
         self.tell(Note::Effect(key));
         let result = RunResult::Consumed { status: 200 };
-        let completed = self.store.complete(Completion { hold, fingerprint, result, retention: KEPT }).await;
+        let completed = self
+            .store
+            .complete(Completion { hold, fingerprint, origin: Origin::default(), result, retention: KEPT })
+            .await;
         completed.map_or_else(away, |_| consumed())
     }
 

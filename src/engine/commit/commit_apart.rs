@@ -20,9 +20,7 @@ impl RunContext {
     pub fn send_apart(&self, outcome: Bytes) -> Option<SentApart> {
         let commitment = self.commitment()?;
         let pending = PendingCommit::begin(commitment)?;
-        let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
-        let completion = Completion { hold, fingerprint, result: RunResult::Outcome(outcome), retention };
-        Some(SentApart { pending, completion })
+        Some(SentApart { pending, completion: commitment.completion(outcome) })
     }
 }
 

@@ -13,7 +13,6 @@ use tokio::time::timeout;
 
 use crate::engine::commitment::{CommitResult, Commitment, PendingCommit};
 use crate::engine::context::RunContext;
-use crate::record::{Completion, RunResult};
 use crate::slots::once_a_minute;
 use crate::store::shared::{PendingTransaction, RecordInTransaction, RunRecord, SharedStore, TransactionEnd};
 use crate::store::{CommitError, Records as _};
@@ -67,8 +66,8 @@ impl RunContext {
         if !Arc::ptr_eq(&commitment.slots, store.slots()) {
             return Err(CommitError::Foreign);
         }
-        let Commitment { hold, fingerprint, retention, may_rerun, .. } = **commitment;
-        let completion = Completion { hold, fingerprint, result: RunResult::Outcome(outcome), retention };
+        let may_rerun = commitment.may_rerun;
+        let completion = commitment.completion(outcome);
         if commitment.is_over() {
             return Err(CommitError::Over);
         }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::engine::commitment::{CommitResult, PendingCommit};
 use crate::engine::context::RunContext;
-use crate::record::{Completion, RunResult};
+
 use crate::store::embedded::{Purpose, Reason, Transact};
 use crate::store::sled_engine::SledStore;
 use crate::store::{Abort, CommitError, Records as _, StoreError, TransactionTree, effect_of};
@@ -90,9 +90,7 @@ impl RunContext {
         let refused = || if commitment.is_over() { CommitError::Over } else { CommitError::Twice };
         let pending = PendingCommit::begin(commitment).ok_or_else(refused)?;
         // The writer puts in the outcome that the closure returns.
-        let result = RunResult::Outcome(());
-        let (hold, fingerprint, retention) = (commitment.hold, commitment.fingerprint, commitment.retention);
-        Ok((pending, Purpose::Run(Completion { hold, fingerprint, result, retention })))
+        Ok((pending, Purpose::Run(commitment.completion(()))))
     }
 }
 

@@ -148,7 +148,9 @@ async fn assert_settled(home: Home, policy: OnInterrupted, ends: Ends) {
         });
         if let OnInterrupted::Refuse = policy {
             assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
-            let [record] = layer.interrupted(10).await.unwrap()[..] else { panic!("one was interrupted") };
+            let Ok([record]) = <[_; 1]>::try_from(layer.interrupted(10).await.unwrap()) else {
+                panic!("one was interrupted")
+            };
             assert_eq!(layer.resolve(record.id, record.fence, Resolution::Forget).await.unwrap(), Resolved::Settled);
         }
         assert_receipt(&lab.post("k", "a").await, "k", false);

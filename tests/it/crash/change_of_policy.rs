@@ -118,7 +118,9 @@ async fn a_run_of_a_dead_process_keeps_its_policy_on_disk_and_between_processes(
     let lab = Lab::counting(reruns(&other));
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     assert_eq!((lab.effects(), reruns(&other).counts().not_rerun), (0, 1));
-    let [listed] = other.interrupted(Page::first(9)).await.unwrap()[..] else { panic!("one is interrupted") };
+    let Ok([listed]) = <[_; 1]>::try_from(other.interrupted(Page::first(9)).await.unwrap()) else {
+        panic!("one is interrupted")
+    };
     assert_eq!(listed.policy, ClaimPolicy::Refuse);
     run.abort();
 }

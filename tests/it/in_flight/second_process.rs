@@ -81,7 +81,7 @@ async fn an_operator_elsewhere_settles_a_run_that_was_thought_dead_and_has_the_l
     gate.arrival().await;
     stores[0].lapse();
     let operator = IdempotencyLayer::new(stores[1].clone());
-    let listed = operator.interrupted(9).await.unwrap()[0];
+    let listed = operator.interrupted(9).await.unwrap().remove(0);
     let answer = Resolution::Outcome(http::Response::new("told".into()));
     assert_eq!(operator.resolve(listed.id, listed.fence, answer).await.unwrap(), Resolved::Settled);
     gate.open();
@@ -98,7 +98,7 @@ async fn what_an_operator_elsewhere_forgot_is_not_recorded_when_its_run_ends_aft
     gate.arrival().await;
     stores[0].lapse();
     let operator = IdempotencyLayer::new(stores[1].clone());
-    let listed = operator.interrupted(9).await.unwrap()[0];
+    let listed = operator.interrupted(9).await.unwrap().remove(0);
     assert_eq!(operator.resolve(listed.id, listed.fence, Resolution::Forget).await.unwrap(), Resolved::Settled);
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");

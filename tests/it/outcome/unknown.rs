@@ -300,14 +300,14 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
     }
     assert_eq!(all, layer.interrupted(1_000).await.unwrap());
 
-    let settled = layer.resolve_all(bad.iter().map(|record| (*record, Resolution::Forget))).await;
-    assert_eq!(settled.iter().map(|(record, _)| *record).collect::<Vec<_>>(), bad, "in their order");
+    let settled = layer.resolve_all(bad.iter().map(|record| (record.clone(), Resolution::Forget))).await;
+    assert_eq!(settled.iter().map(|(record, _)| record.clone()).collect::<Vec<_>>(), bad, "in their order");
     assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Resolved::Settled))));
     assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 201);
     // Each operation gets its own result: it is settled already, or can't be recorded.
-    let late = layer.interrupted(Page::first(1).answered_with(StatusCode::GATEWAY_TIMEOUT)).await.unwrap()[0];
+    let late = layer.interrupted(Page::first(1).answered_with(StatusCode::GATEWAY_TIMEOUT)).await.unwrap().remove(0);
     let long = http::Response::new(Bytes::from(vec![0; 2 << 20]));
-    let decisions = [(bad[0], Resolution::Forget), (late, Resolution::Outcome(long))];
+    let decisions = [(bad[0].clone(), Resolution::Forget), (late, Resolution::Outcome(long))];
     let settled: Vec<_> = layer.resolve_all(decisions).await.into_iter().map(|(_, settled)| settled).collect();
     assert!(matches!(&settled[..], [Ok(Resolved::Stale), Err(_)]), "{settled:?}");
 }
@@ -322,7 +322,7 @@ async fn many_messages_are_settled_at_once() {
     let listed = once.interrupted(1_000).await.unwrap();
     assert!(listed.len() == 100 && listed.iter().all(|record| record.status.is_none()));
     let outcome = Resolution::Outcome(Bytes::from("sent"));
-    let settled = once.resolve_all(listed.iter().map(|record| (*record, outcome.clone()))).await;
+    let settled = once.resolve_all(listed.iter().map(|record| (record.clone(), outcome.clone()))).await;
     assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Resolved::Settled))));
     assert!(once.interrupted(1_000).await.unwrap().is_empty());
 }

@@ -31,7 +31,9 @@ async fn is_unknown(what: &str, body: fn() -> Body) {
         assert_eq!(asked.load(Ordering::SeqCst), times, "{what}: the next retry asks again");
     }
     assert_eq!(counted(layer.reconcile_all().await.unwrap()), (0, 0, 1), "{what}");
-    let [left] = layer.interrupted(9).await.unwrap()[..] else { panic!("{what}: it is still interrupted") };
+    let Ok([left]) = <[_; 1]>::try_from(layer.interrupted(9).await.unwrap()) else {
+        panic!("{what}: it is still interrupted")
+    };
     assert!(left.fence > fence, "{what}: each question has a fence of its own");
     let counts = layer.counts();
     assert_eq!((counts.reconciled, counts.runs, counts.replays, counts.live), (0, 0, 0, 0), "{what}");

@@ -69,7 +69,7 @@ impl Scene {
     }
 
     async fn left(&self) -> InterruptedRun {
-        self.layer.interrupted(9).await.unwrap()[0]
+        self.layer.interrupted(9).await.unwrap().remove(0)
     }
 
     fn happened(&self) -> (usize, usize) {

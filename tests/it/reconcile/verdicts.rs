@@ -141,7 +141,7 @@ async fn what_may_run_again_runs_once_knows_that_it_does_and_its_outcome_is_reco
         assert_eq!((&outcome.bytes[..], outcome.replayed), (&b"sent"[..], replayed));
     }
     let runs = log.lock().unwrap().clone();
-    let [first, second] = &runs[..] else { panic!("two runs") };
+    let Ok([first, second]) = <[_; 2]>::try_from(runs) else { panic!("two runs") };
     assert_eq!((first.attempt(), first.rerun()), (1, Rerun::No));
     assert_eq!((second.attempt(), second.rerun()), (2, Rerun::Yes));
     assert!(second.fence() > asked.questions()[0].fence, "newer than what it was asked under");
@@ -206,7 +206,7 @@ async fn asked_thrice<St: Store>(store: St, log: &Log, clock: &ManualClock) -> V
 
 fn assert_asked(questions: &[InterruptedRun], log: &Log) {
     let runs = log.lock().unwrap().clone();
-    let [run] = &runs[..] else { panic!("one run") };
+    let Ok([run]) = <[_; 1]>::try_from(runs) else { panic!("one run") };
     for question in questions {
         assert_eq!((question.id, question.attempt, question.began), (id("k"), 1, NOON.plus(HOUR)), "as it was begun");
         assert_eq!(question.derived_key("charge"), Some(run.derived_key("charge")));
@@ -251,7 +251,7 @@ async fn a_question_about_a_run_that_ran_again_names_that_attempt() {
     let once = once(store, asked.says([Reconciled::RunAgain, Reconciled::StillUnknown]));
     deliver(&once, &log, Err(EffectError::MaybeStarted("no answer"))).await.unwrap_err();
     deliver(&once, &log, Ok("sent")).await.unwrap_err();
-    let [first, second] = asked.questions()[..] else { panic!("two questions") };
+    let Ok([first, second]) = <[_; 2]>::try_from(asked.questions()) else { panic!("two questions") };
     assert_eq!((first.attempt, first.began), (1, NOON));
     assert_eq!((second.attempt, second.began), (2, NOON), "nothing of it is older than its first attempt");
     assert!(second.fence > log.lock().unwrap()[1].fence());
@@ -264,12 +264,12 @@ async fn questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_i
     leave_interrupted(&store, "k").await;
     let layer = asking(store, asked.says([Reconciled::StillUnknown]));
     let lab = Lab::counting(layer.clone());
-    let before = layer.interrupted(9).await.unwrap()[0];
+    let before = layer.interrupted(9).await.unwrap().remove(0);
     assert_eq!((before.since, before.expires), (NOON, NOON.plus(DAY)));
     for hour in 1..24 {
         clock.advance(HOUR);
         lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
-        let mut after = layer.interrupted(9).await.unwrap()[0];
+        let mut after = layer.interrupted(9).await.unwrap().remove(0);
         assert_eq!(after.fence, asked.questions()[hour - 1].fence, "what an operator settles it by");
         after.fence = before.fence;
         assert_eq!(after, before);
@@ -358,7 +358,7 @@ async fn an_operator_may_settle_what_the_application_does_not_know() {
     let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
     let print = charge_print(&id("k")).with_credentials().finish();
     assert!(matches!(once.run(id("k"), print, effect).await, Err(OnceError::OutcomeUnknown)));
-    let listed = once.interrupted(9).await.unwrap()[0];
+    let listed = once.interrupted(9).await.unwrap().remove(0);
     // It was listed before the question, so it has to be listed again.
     assert_eq!(once.resolve(stale.id, stale.fence, outcome(b"stale")).await.unwrap(), Resolved::Stale);
     assert_eq!(once.resolve(listed.id, listed.fence, outcome(b"it was sent")).await.unwrap(), Resolved::Settled);

@@ -9,7 +9,7 @@ use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use testkit::lab::time::DAY;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Completion, Hold, Records as _, Reply, RunResult, State};
+use tower_idempotency::internals::{Completion, Hold, Origin, Records as _, Reply, RunResult, State};
 use tower_idempotency::store::{Health, OpenError, Page, Store as _, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -62,7 +62,8 @@ pub(super) async fn claim(store: &SledStore, name: &str) -> Hold {
 pub(super) async fn run(store: &SledStore, name: &str, outcome: Bytes) -> Hold {
     let hold = claim(store, name).await;
     let result = RunResult::Outcome(outcome);
-    let completion = Completion { hold, fingerprint: wish(name).fingerprint, result, retention: DAY };
+    let completion =
+        Completion { hold, fingerprint: wish(name).fingerprint, origin: Origin::default(), result, retention: DAY };
     assert_eq!(store.complete(completion).await.unwrap(), Reply::Taken);
     hold
 }
@@ -324,7 +325,13 @@ async fn a_full_store_refuses_new_keys_and_finishes_what_has_begun() {
     }
     for (hold, name) in holds.iter().zip(["a", "b", "c"]) {
         let result = RunResult::Outcome(Bytes::from(vec![1; 100_000]));
-        let completion = Completion { hold: *hold, fingerprint: wish(name).fingerprint, result, retention: DAY };
+        let completion = Completion {
+            hold: *hold,
+            fingerprint: wish(name).fingerprint,
+            origin: Origin::default(),
+            result,
+            retention: DAY,
+        };
         assert_eq!(store.complete(completion).await.unwrap(), Reply::Taken);
     }
     store.close().await.unwrap();

@@ -3,7 +3,7 @@
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use tokio::time::sleep;
 use tower_idempotency::clock::Clock as _;
-use tower_idempotency::internals::{Completion, RunResult};
+use tower_idempotency::internals::{Completion, Origin, RunResult};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::GRACE;
 
@@ -66,7 +66,13 @@ async fn trap_96_fences_grow_though_the_database_was_a_day_ahead_when_one_was_gi
             world.stores[0].release(run.id, run.fence).await.unwrap();
         } else {
             let result = RunResult::Outcome("done".into());
-            let completion = Completion { hold: run, fingerprint: wish("k").fingerprint, result, retention: MINUTE };
+            let completion = Completion {
+                hold: run,
+                fingerprint: wish("k").fingerprint,
+                origin: Origin::default(),
+                result,
+                retention: MINUTE,
+            };
             world.stores[0].complete(completion).await.unwrap();
         }
         // Long enough for the row to be deleted, if it were kept for its grace alone.

@@ -7,7 +7,7 @@ use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::{Lab, at_once, charge_print, id, post, settle};
 use testkit::{Answer, Gate};
 use tokio::task::JoinHandle;
-use tower_idempotency::internals::{Completion, Records as _, RunResult};
+use tower_idempotency::internals::{Completion, Origin, Records as _, RunResult};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
@@ -220,7 +220,13 @@ async fn a_run_without_a_slot_whose_end_is_on_its_way_beyond_its_bound_is_not_in
     let locked = here.database().lock("", id("k"));
     here.fail_next(Call::Put, Fault::LoseCall);
     let result = RunResult::Outcome(Bytes::from_static(b"done"));
-    let completion = Completion { hold, fingerprint: Fingerprint::of(b"m"), result, retention: 3_600 * SECOND };
+    let completion = Completion {
+        hold,
+        fingerprint: Fingerprint::of(b"m"),
+        origin: Origin::default(),
+        result,
+        retention: 3_600 * SECOND,
+    };
     drop(one.complete(completion));
     tokio::time::sleep(bound + LEASE * 2).await;
     let elsewhere = IdempotencyLayer::new(other.clone());

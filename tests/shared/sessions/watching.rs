@@ -95,7 +95,7 @@ async fn no_operator_settles_the_run_of_a_session_that_is_renewed_before_it_is_d
     let operator = IdempotencyLayer::new(two.other.clone());
     two.here.cut();
     sleep(DEATH).await;
-    let listed = operator.interrupted(9).await.unwrap()[0];
+    let listed = operator.interrupted(9).await.unwrap().remove(0);
     // The other process sees no renewal from here on.
     let held = two.there.hold(Call::Sessions);
     two.here.mend();

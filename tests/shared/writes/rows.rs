@@ -82,7 +82,7 @@ async fn a_damaged_row_of_a_dead_process_is_listed_and_settled_by_its_columns() 
     overwrite(&damaging, id("k"), |write| write.state = damaged(&write.state)).await;
     tokio::time::sleep(DEATH).await;
     let operator = IdempotencyLayer::new(other.clone());
-    let listed = operator.interrupted(9).await.unwrap()[0];
+    let listed = operator.interrupted(9).await.unwrap().remove(0);
     assert_eq!(listed.derived_key("charge"), None, "none is made up");
     let told = Resolution::Outcome(http::Response::new("told".into()));
     operator.resolve(listed.id, listed.fence, told).await.map(|_| ()).unwrap();
@@ -121,7 +121,7 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
         server.post("k", "a").await.assert_refusal(503, "store-unavailable", false, None);
         assert_eq!(operator.counts().corrupt, 1);
         assert_eq!(listed().await, [id("before"), id("k"), id("after")]);
-        let run = operator.interrupted(9).await.unwrap()[1];
+        let run = operator.interrupted(9).await.unwrap().remove(1);
         let told = Resolution::Outcome(http::Response::new("told".into()));
         let resolution = if forgets { Resolution::Forget } else { told };
         assert_eq!(operator.resolve(run.id, run.fence, resolution).await.unwrap(), Resolved::Settled);

@@ -17,7 +17,7 @@ use tower::{BoxError, ServiceExt as _, service_fn};
 use tower_idempotency::FingerprintBuilder;
 use tower_idempotency::Meaning;
 use tower_idempotency::engine::EffectError;
-use tower_idempotency::internals::{Completion, Hold, RunResult};
+use tower_idempotency::internals::{Completion, Hold, Origin, RunResult};
 use tower_idempotency::server::Classify;
 use tower_idempotency::store::{SledStoreBuilder, Store};
 use tower_idempotency::test_util::TestStore;
@@ -244,7 +244,7 @@ pub fn on_disk(builder: SledStoreBuilder) -> (tempfile::TempDir, SledStore) {
 /// The end of the run that has `hold`, to be sent to a store.
 pub fn done(hold: Hold, outcome: &'static str, retention: Duration) -> Completion {
     let result = RunResult::Outcome(Bytes::from_static(outcome.as_bytes()));
-    Completion { hold, fingerprint: Fingerprint::of(b"m"), result, retention }
+    Completion { hold, fingerprint: Fingerprint::of(b"m"), origin: Origin::default(), result, retention }
 }
 
 /// The store's own tree, past the store.

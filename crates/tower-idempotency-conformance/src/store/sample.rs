@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::internals::{
-    Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Resolution, RunResult, Transition,
+    Claim, ClaimPolicy, Completion, Described, Fence, Hold, Origin, ReclaimReason, Record, Resolution, RunResult,
+    Transition,
 };
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -12,11 +13,16 @@ pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 /// The shortest time for which every store keeps a record.
 pub(super) const SHORT: Duration = Duration::from_secs(1);
 
+/// The origin of the operations, which lists show too.
+fn origin() -> Origin {
+    Origin::of(Described { label: Some("a sample".to_owned()), ..Described::default() })
+}
+
 /// The wish to run an operation, with time for everything.
 pub(super) fn wish() -> Claim {
     Claim {
         fingerprint: Fingerprint::of(b"a request"),
-        origin: Origin::default(),
+        origin: origin(),
         policy: ClaimPolicy::Refuse,
         may_repeat: false,
         bound: HOUR,
@@ -59,7 +65,7 @@ pub(crate) fn hold(id: RecordId, record: &Record) -> Hold {
 /// Returns the transition that ends the run with this right.
 pub(super) fn end(hold: Hold, result: RunResult) -> Transition {
     let fingerprint = Fingerprint::of(b"a request");
-    Transition::Complete(Completion { hold, fingerprint, result, retention: HOUR })
+    Transition::Complete(Completion { hold, fingerprint, origin: origin(), result, retention: HOUR })
 }
 
 pub(crate) fn complete(hold: Hold, outcome: impl Into<Bytes>) -> Transition {

@@ -103,9 +103,10 @@ impl<E: StorageEngine> Batch<'_, E> {
         completion: &Completion<()>,
         outcome: &Bytes,
     ) -> Option<Record<Stored>> {
-        let Completion { hold, fingerprint, retention, .. } = *completion;
+        let Completion { hold, fingerprint, ref origin, retention, .. } = *completion;
         let result = RunResult::Outcome(Stored::of(outcome));
-        let complete = Transition::Complete(Completion { hold, fingerprint, result, retention });
+        let complete =
+            Transition::Complete(Completion { hold, fingerprint, origin: origin.clone(), result, retention });
         match record::next(Current::from(live), complete) {
             (Change::Put(draft), Reply::Taken) => Some(draft.stamp(live, hold.fence, self.began, self.now)),
             _ => None,

@@ -97,8 +97,13 @@ fn the_mark_covers_each_step_that_is_durable_and_never_one_that_is_not() {
         let known = || still.shared.step.load(Ordering::Relaxed);
         // It has no claim on disk, so its batch writes nothing but the transaction.
         let hold = Hold { id: id("committed"), fence: still.shared.next_fence().unwrap(), attempt: 1 };
-        let completion =
-            Completion { hold, fingerprint: wish().fingerprint, result: RunResult::Outcome(()), retention: HOUR };
+        let completion = Completion {
+            hold,
+            fingerprint: wish().fingerprint,
+            origin: Origin::default(),
+            result: RunResult::Outcome(()),
+            retention: HOUR,
+        };
         let mut batch = still.batch();
         decide(&mut batch, transact(Purpose::Run(completion), E::nothing_but(Bytes::from("x"))));
         batch.commit().unwrap();

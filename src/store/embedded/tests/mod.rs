@@ -131,7 +131,7 @@ fn wish() -> Claim {
 
 fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
     let result = RunResult::Outcome(outcome.into());
-    Completion { hold, fingerprint: wish().fingerprint, result, retention: HOUR }
+    Completion { hold, fingerprint: wish().fingerprint, origin: Origin::default(), result, retention: HOUR }
 }
 
 /// Makes a transaction for this purpose, whose answer is not awaited.

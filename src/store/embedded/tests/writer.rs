@@ -273,7 +273,7 @@ fn transactions_write_little_between_two_syncs() {
 
 fn own_completion(hold: Hold) -> Completion<()> {
     let result = RunResult::Outcome(());
-    Completion { hold, fingerprint: wish().fingerprint, result, retention: HOUR }
+    Completion { hold, fingerprint: wish().fingerprint, origin: Origin::default(), result, retention: HOUR }
 }
 
 // What an engine that fails says about a transaction: it may have been written.

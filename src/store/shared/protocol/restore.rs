@@ -61,7 +61,7 @@ impl<B: Backend> Protocol<B> {
 
     /// Returns the completion of the run that this record is of, or `None` if the record has expired by any clock.
     fn completion(&self, id: RecordId, record: &Record) -> Option<Completion> {
-        let Record { fence, attempt, fingerprint, expires, .. } = *record;
+        let Record { fence, attempt, fingerprint, ref origin, expires, .. } = *record;
         let latest = self.clocks().latest();
         let left = expires?.as_millis().checked_sub(latest.as_millis()).filter(|left| *left > 0)?;
         let result = match &record.state {
@@ -70,6 +70,7 @@ impl<B: Backend> Protocol<B> {
             State::Running { .. } | State::Interrupted { .. } => return None,
         };
         let hold = Hold { id, fence, attempt };
-        Some(Completion { hold, fingerprint, result, retention: Duration::from_millis(left) })
+        let (origin, retention) = (origin.clone(), Duration::from_millis(left));
+        Some(Completion { hold, fingerprint, origin, result, retention })
     }
 }

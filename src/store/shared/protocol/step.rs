@@ -277,10 +277,9 @@ fn is_outcome(transition: &Transition) -> bool {
 /// Returns the same end of a run without its outcome.
 fn consumed(transition: Transition) -> Transition {
     match transition {
-        Transition::Complete(Completion { hold, fingerprint, result: _, retention }) => {
+        Transition::Complete(completion) => {
             // The status is inside the outcome, whose bytes the store does not read. 0 means that it is unknown.
-            let result = RunResult::Consumed { status: 0 };
-            Transition::Complete(Completion { hold, fingerprint, result, retention })
+            Transition::Complete(Completion { result: RunResult::Consumed { status: 0 }, ..completion })
         }
         // The caller passes only completions: see `is_outcome`.
         other => other,

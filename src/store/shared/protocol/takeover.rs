@@ -7,7 +7,7 @@ use backon::Retryable as _;
 
 use super::Protocol;
 use crate::key::RecordId;
-use crate::record::{Completion, Draft, Expiry, Fence, Origin, RunResult, State};
+use crate::record::{Completion, Draft, Expiry, Fence, RunResult, State};
 use crate::slots::once_a_minute;
 use crate::store::StoreError;
 use crate::store::shared::backend::{Backend, Kind, Row, Write};
@@ -45,14 +45,14 @@ impl<B: Backend> Protocol<B> {
     /// Keeps an outcome that is refused because another process took the operation over, or because the operation was
     /// settled. The outcome gets a row of its own, for operators.
     pub(crate) async fn dispute(&self, completion: &Completion) {
-        let Completion { hold, fingerprint, result, .. } = completion;
+        let Completion { hold, fingerprint, origin, result, .. } = completion;
         let state = match result {
             RunResult::Outcome(outcome) => State::Completed { outcome: outcome.clone() },
             RunResult::Consumed { status } => State::Consumed { status: *status },
         };
         let (fence, expiry) = (Some(hold.fence), Expiry::In(DISPUTED_KEPT));
-        let (fingerprint, attempt) = (*fingerprint, hold.attempt);
-        let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin: Origin::default(), state };
+        let (fingerprint, attempt, origin) = (*fingerprint, hold.attempt, origin.clone());
+        let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin, state };
         let id = disputed(hold.id, hold.fence);
         // The row names its operation as its session: `listing.rs` reads that.
         let write = self.write(id, &draft, None, None);

@@ -1,5 +1,7 @@
 //! Bytes that mean nothing to the store, and must come back as they were.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tower_idempotency::internals::{Claim, ClaimPolicy, Described, Origin, Record, State, Transition};
 use tower_idempotency::store::Store;
@@ -80,12 +82,12 @@ pub(crate) async fn what_a_record_says_is_kept<St: Store>(subject: &StoreSubject
     let rule = Rule::new(subject, "what_a_record_says_is_kept", advice);
     let everything = Described {
         scope: Some(random()),
-        request: Some("POST /charges?amount=1&name=Ä\u{0}\u{1f600}\"'\\ ".repeat(20)),
+        label: Some("POST /charges?amount=1&name=Ä\u{0}\u{1f600}\"'\\ ".repeat(20)),
         trace: Some([0xff; 16]),
     };
     let mut records = Vec::new();
     for origin in [None, Some(Described::default()), Some(everything)] {
-        let wish = Claim { origin: Origin(origin.map(Box::new)), ..wish() };
+        let wish = Claim { origin: Origin(origin.map(Arc::new)), ..wish() };
         let statuses = [0, 100, 200, 599, 256, u16::MAX];
         for (status, policy) in statuses.into_iter().zip([Unreadable, Refuse, Ask, Rerun].into_iter().cycle()) {
             let id = fresh_id();

@@ -76,10 +76,9 @@ pub(crate) async fn interrupted_operations_are_listed_until_they_are_settled<St:
         let record = rule.load(id).await;
         let should = record.and_then(|record| InterruptedRun::of(id, &record)).filter(|_| is_listed);
         rule.check(should.is_some() == is_listed, || format!("an operation that is {what} is not interrupted"));
-        for (by, list, should) in
-            [("", &listed, should), (" by its status", &with_status, should.filter(|run| run.status == Some(504)))]
-        {
-            let found: Vec<_> = list.iter().filter(|run| run.id == id).copied().collect();
+        let with_504 = should.clone().filter(|run| run.status == Some(504));
+        for (by, list, should) in [("", &listed, should), (" by its status", &with_status, with_504)] {
+            let found: Vec<_> = list.iter().filter(|run| run.id == id).cloned().collect();
             let is_so = found.as_slice() == should.as_slice();
             rule.check(is_so, || format!("an operation that is {what} is listed{by} as {found:?}, not {should:?}"));
         }

@@ -214,9 +214,9 @@ fn with_fence(transition: Transition, to: impl Fn(Fence) -> Fence) -> Transition
         Transition::Claim(claim) => Transition::Claim(claim),
         Transition::Reclaim(claim, fence, reason) => Transition::Reclaim(claim, to(fence), reason),
         Transition::Inquire { fence, bound } => Transition::Inquire { fence: to(fence), bound },
-        Transition::Complete(Completion { hold, fingerprint, result, retention }) => {
-            let hold = Hold { fence: to(hold.fence), ..hold };
-            Transition::Complete(Completion { hold, fingerprint, result, retention })
+        Transition::Complete(completion) => {
+            let hold = Hold { fence: to(completion.hold.fence), ..completion.hold };
+            Transition::Complete(Completion { hold, ..completion })
         }
         Transition::Release(fence) => Transition::Release(to(fence)),
         Transition::Interrupt { fence, status, lost } => Transition::Interrupt { fence: to(fence), status, lost },

@@ -21,7 +21,7 @@ async fn run(store: &PostgresStore, id: RecordId) {
     let run = store.apply(id, claim()).await.unwrap().record.unwrap();
     let hold = Hold { id, fence: run.fence, attempt: run.attempt };
     let (fingerprint, result) = (run.fingerprint, RunResult::Outcome("its outcome".into()));
-    let completion = Completion { hold, fingerprint, result, retention: HOUR };
+    let completion = Completion { hold, fingerprint, origin: Origin::default(), result, retention: HOUR };
     store.apply(id, Transition::Complete(completion)).await.unwrap();
 }
 

@@ -1,0 +1,45 @@
+//! The options that decide what operators see of the layer's requests.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use tracing::Level;
+
+use super::layer::IdempotencyLayer;
+use super::options::Hook;
+use crate::store::Store;
+
+/// Options for what operators see.
+impl<St: Store, M> IdempotencyLayer<St, M> {
+    /// Sets the function that names an operation for the people who look after it: the route, the account, the
+    /// caller's own reference. The label is stored with the operation's first claim and stays. Lists of interrupted
+    /// operations show it ([`InterruptedRun::label`](crate::store::InterruptedRun::label)). The function is called for
+    /// requests that run, and for no replay. It may return `None`. Default: no label.
+    ///
+    /// ```
+    /// use http::request::Parts;
+    /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
+    ///
+    /// let layer = IdempotencyLayer::new(MemoryStore::new()).label(|parts: &Parts| {
+    ///     let order = parts.headers.get("x-order").and_then(|order| order.to_str().ok());
+    ///     order.map(|order| format!("{} {}, order {order}", parts.method, parts.uri.path()))
+    /// });
+    /// ```
+    ///
+    /// A label has at most 200 bytes; a longer one is cut, and control characters become blanks. It is stored as it is
+    /// and read by operators: leave out keys, tokens, payment data, and what your records must not keep of a person.
+    pub fn label<L: Into<Option<String>>>(self, label: impl Fn(&Parts) -> L + Send + Sync + 'static) -> Self {
+        self.with(|options| options.label = Some(Hook(Arc::new(move |parts| label(parts).into()))))
+    }
+
+    /// Sets the level at which rejections are logged. Of each kind there is at most one such event a minute, with the
+    /// `count` of rejections since the last one; the others at DEBUG, or at this level if it is TRACE. Default: INFO.
+    pub fn rejection_level(self, level: Level) -> Self {
+        self.with(|options| options.rejection_level = level)
+    }
+
+    /// Sets the level of the one event by which each replay is logged. Default: DEBUG.
+    pub fn replay_level(self, level: Level) -> Self {
+        self.with(|options| options.replay_level = level)
+    }
+}
