@@ -61,15 +61,12 @@ pub fn read_key(headers: &HeaderMap, name: &HeaderName, strict: bool) -> Result<
         return Err(HeaderError::Repeated(name.clone()));
     }
     let value = line.as_bytes();
-    // It keeps the text of a quoted key until `Key::new` has copied it.
-    let quoted;
-    let text = if value.first() == Some(&b'"') {
-        quoted = string(value).ok_or_else(|| HeaderError::BadString(name.clone()))?;
-        quoted.as_str()
+    let key = if value.first() == Some(&b'"') {
+        Key::new(&string(value).ok_or_else(|| HeaderError::BadString(name.clone()))?)
     } else {
-        bare(value, name, strict)?
+        Key::of_printable(bare(line, name, strict)?)
     };
-    Key::new(text).map(Some).map_err(|source| HeaderError::Key { name: name.clone(), source })
+    key.map(Some).map_err(|source| HeaderError::Key { name: name.clone(), source })
 }
 
 /// Returns the text of a structured-field String, or `None` if the value is none. Parameters are dropped.
@@ -84,10 +81,11 @@ fn is_bare(byte: u8) -> bool {
 }
 
 /// Returns the text of a value that does not begin with a double quote.
-fn bare<'a>(value: &'a [u8], name: &HeaderName, strict: bool) -> Result<&'a str, HeaderError> {
+fn bare<'a>(line: &'a HeaderValue, name: &HeaderName, strict: bool) -> Result<&'a str, HeaderError> {
+    let value = line.as_bytes();
     // Without an early end, several bytes are compared at a time.
     let is_bare = value.iter().fold(true, |all, byte| all & is_bare(*byte));
-    match std::str::from_utf8(value) {
+    match line.to_str() {
         // Quotes would not turn an empty value into a key.
         Ok(text) if is_bare && strict && !text.is_empty() => Err(HeaderError::NotQuoted(name.clone())),
         Ok(text) if is_bare => Ok(text),

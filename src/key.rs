@@ -47,16 +47,18 @@ impl Key {
         if text.bytes().all(|byte| byte == b' ') {
             return Err(KeyError::Empty);
         }
-        if text.len() > Self::MAX_BYTES {
-            return Err(KeyError::TooLong { bytes: text.len() });
+        let at = text.bytes().position(|byte| !(b' '..=b'~').contains(&byte));
+        let key = Self::of_printable(text)?;
+        at.map_or(Ok(key), |at| Err(KeyError::Character { at }))
+    }
+
+    /// Makes a key of `text`, whose characters are known to be printable ASCII.
+    pub(crate) fn of_printable(text: &str) -> Result<Self, KeyError> {
+        match text.len() {
+            0 => Err(KeyError::Empty),
+            1..=Self::MAX_BYTES => Ok(Self(text.into())),
+            bytes => Err(KeyError::TooLong { bytes }),
         }
-        let is_accepted = |byte: u8| (b' '..=b'~').contains(&byte);
-        // Without an early end, several bytes are compared at a time.
-        if text.bytes().fold(true, |all, byte| all & is_accepted(byte)) {
-            return Ok(Self(text.into()));
-        }
-        let at = text.bytes().position(|byte| !is_accepted(byte)).unwrap_or_default();
-        Err(KeyError::Character { at })
     }
 
     /// The key's text: a secret, not for logs.
