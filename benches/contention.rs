@@ -156,7 +156,7 @@ async fn crowd(policy: OnInFlight, waits: bool) -> Crowd {
         assert_eq!(first.await.unwrap().0, 200);
     }
     let wakes = answers.iter().map(|(_, wakes)| *wakes);
-    Crowd { millis, runs: gated.layer.counts().runs, most_wakes: wakes.clone().max().unwrap(), wakes: wakes.sum() }
+    Crowd { millis, runs: gated.layer.stats().runs, most_wakes: wakes.clone().max().unwrap(), wakes: wakes.sum() }
 }
 
 async fn everybody() -> [f64; 2] {

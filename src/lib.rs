@@ -23,6 +23,7 @@ mod key;
 pub mod laboratory;
 #[cfg(not(idempotency_laboratory))]
 mod laboratory;
+pub mod observer;
 mod panics;
 #[cfg(feature = "server")]
 pub mod problem;
@@ -66,6 +67,8 @@ pub use engine::policy::{OnInFlight, OnInterrupted};
 pub use fingerprint::{Fingerprint, FingerprintBuilder, Match};
 #[doc(inline)]
 pub use key::{EmptyScope, Key, KeyError, RecordId, RecordIdError, Scope};
+#[doc(inline)]
+pub use observer::Observer;
 #[doc(inline)]
 pub use record::{Fence, Resolution};
 #[cfg(feature = "server")]

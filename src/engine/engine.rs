@@ -12,7 +12,7 @@ use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
 use crate::record::Origin;
-use crate::slots::{Client, Lines, Refusal, once_a_minute};
+use crate::slots::{Client, Lines, Refusal, Tally, once_a_minute};
 use crate::store::{Store, StoreError};
 
 /// A function that wraps a run's future before it is spawned.
@@ -87,9 +87,20 @@ impl<St: Store> Engine<St> {
         &self.store.slots().tally.lines
     }
 
-    /// Adds one to a counter of this process, which [`Counts`](super::Counts) shows.
-    pub(super) fn count(&self, which: impl FnOnce(&crate::slots::Tally) -> &AtomicU64) {
-        which(&self.store.slots().tally).fetch_add(1, Ordering::Relaxed);
+    /// Returns the counters and the observer of the store.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.store.slots().tally
+    }
+
+    /// Counts a run of which it is unknown whether it took effect.
+    pub(super) fn count_interrupted(&self) {
+        self.count(|tally| &tally.interrupted);
+        self.tally().notify(|observer| observer.interrupted());
+    }
+
+    /// Adds one to a counter of this process, which [`Stats`](super::Stats) shows.
+    pub(super) fn count(&self, which: impl FnOnce(&Tally) -> &AtomicU64) {
+        which(self.tally()).fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns whether the claim must be durable before the work starts.

@@ -84,11 +84,15 @@ impl<St: Store> Engine<St> {
                 verdict = Box::pin(self.wait_elsewhere(&presented, patience)).await.into();
             }
             if has_waited {
-                span.record("waited_ms", millis(began.elapsed()));
+                let waited = began.elapsed();
+                span.record("waited_ms", millis(waited));
+                self.count(|tally| &tally.waited);
+                self.tally().notify(|observer| observer.waited(waited));
             }
             // The request's own run gives `Answered` or `Committed`, so this outcome is another run's.
             if let Verdict::Met(End::Outcome(_)) = verdict {
                 self.count(|tally| &tally.replays);
+                self.tally().notify(|observer| observer.replayed(began.elapsed()));
             }
             verdict
         }

@@ -51,7 +51,7 @@ pub use context::{Rerun, RunContext};
 pub(crate) use engine::{Engine, Presented, WrapRun};
 pub(crate) use exchange::span;
 pub use once::{EffectError, OnceError, Outcome};
-pub use operations::{Counts, Drained, Resolved};
+pub use operations::{Drained, Resolved, Stats};
 pub(crate) use policy::{OnInFlight, OnInterrupted, Policy};
 pub use reconcile::Reconciliation;
 pub use reconciler::{Reconciled, Reconciler};

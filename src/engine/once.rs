@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::context::RunContext;
 use super::engine::{Engine, Presented};
 use super::exchange;
-use super::operations::{Counts, Drained, Resolved};
+use super::operations::{Drained, Resolved, Stats};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::reconcile::Reconciliation;
 use super::reconciler::Reconciler;
@@ -258,6 +258,9 @@ impl<St: Store> Once<St> {
         if !verdict.is_of_own_run() {
             span.record("outcome", verdict.name());
         }
+        if verdict.is_rejection() {
+            self.engine.tally().notify(|observer| observer.rejected(verdict.name()));
+        }
         match verdict {
             Verdict::Answered(Ok(bytes)) | Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
             Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
@@ -339,8 +342,8 @@ impl<St: Store> Once<St> {
 
     /// Returns what this process has counted over this store.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.engine.counts()
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
     }
 
     /// Returns the store.

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::engine::Engine;
 use crate::key::RecordId;
 use crate::laboratory;
+use crate::observer::SettledBy;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
 use crate::slots::{Ended, Entered, Phase, REFUSALS, Refusal, Slot};
 use crate::store::recording::PendingEnd;
@@ -27,7 +28,7 @@ const MAX_DRAIN_RESERVE: Duration = STORE_TIMEOUT;
 /// The counts of this process since the store was opened, over all layers on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Counts {
+pub struct Stats {
     /// Handlers that were started.
     pub runs: u64,
     /// Requests that were answered with the outcome of an earlier one.
@@ -63,9 +64,25 @@ pub struct Counts {
     /// Openings that went on without records that a damaged disk had lost, because `accept_loss_after` says
     /// so: 0 or 1.
     pub losses_accepted: u64,
+    /// Claims that the store has granted.
+    pub claimed: u64,
+    /// Ends of runs that the store has recorded at once.
+    pub recorded: u64,
+    /// Requests that have waited for the run of another one.
+    pub waited: u64,
+    /// Interrupted operations that an operator or the reconciler settled.
+    pub settled: u64,
+    /// Expired records that this process has deleted.
+    pub swept: u64,
+    /// Times that this process has renewed its lease over a shared store.
+    pub lease_renewals: u64,
+    /// Times that another process has taken this one for dead.
+    pub lease_losses: u64,
+    /// Times that the circuit breaker of a shared store has opened.
+    pub breaker_openings: u64,
     /// Runs that are under way now.
     pub live: u64,
-    // Refusals by layers, by the index of their `RejectionKind`. `Counts::refused` reads them.
+    // Refusals by layers, by the index of their `RejectionKind`. `Stats::refused` reads them.
     pub(crate) refused: [u64; REFUSALS],
 }
 
@@ -117,11 +134,11 @@ impl<St: Store> Engine<St> {
         Drained { runs: slots.live(), unrecorded: slots.remembered.count() }
     }
 
-    pub(crate) fn counts(&self) -> Counts {
+    pub(crate) fn stats(&self) -> Stats {
         let slots = self.store.slots();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let tally = &slots.tally;
-        Counts {
+        Stats {
             runs: read(&tally.runs),
             replays: read(&tally.replays),
             interrupted: read(&tally.interrupted),
@@ -136,6 +153,14 @@ impl<St: Store> Engine<St> {
             lost: read(&tally.lost),
             skewed: read(&tally.skewed),
             losses_accepted: read(&tally.losses_accepted),
+            claimed: read(&tally.claimed),
+            recorded: read(&tally.recorded),
+            waited: read(&tally.waited),
+            settled: read(&tally.settled),
+            swept: read(&tally.swept),
+            lease_renewals: read(&tally.lease_renewals),
+            lease_losses: read(&tally.lease_losses),
+            breaker_openings: read(&tally.breaker_openings),
             live: slots.live() as u64,
             refused: tally.refused.each_ref().map(read),
         }
@@ -171,12 +196,21 @@ impl<St: Store> Engine<St> {
             let _ = reply.send(settled);
         });
         match timeout(STORE_TIMEOUT, settling).await {
-            Ok(Ok(Ok(Reply::Taken))) => Ok(Resolved::Settled),
+            Ok(Ok(Ok(Reply::Taken))) => {
+                self.count_settled(SettledBy::Operator);
+                Ok(Resolved::Settled)
+            }
             Ok(Ok(Ok(Reply::Refused))) => Ok(Resolved::Stale),
             Ok(Ok(Err(error))) => Err(error),
             // The task was dropped with its runtime, or the store has not answered in time.
             Ok(Err(_)) | Err(_) => Err(not_answered()),
         }
+    }
+
+    /// Counts an operation that was settled.
+    pub(super) fn count_settled(&self, by: SettledBy) {
+        self.count(|tally| &tally.settled);
+        self.tally().notify(|observer| observer.settled(by));
     }
 
     /// Settles many operations, and returns what became of each.

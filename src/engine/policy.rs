@@ -38,7 +38,7 @@ pub enum OnInterrupted {
     ///
     /// It holds for runs that were claimed under this policy. Operations that were interrupted under another one are
     /// still refused with `outcome-unknown` after a change to this one, until they are settled;
-    /// [`Counts::not_rerun`](super::Counts::not_rerun) counts such refusals.
+    /// [`Stats::not_rerun`](super::Stats::not_rerun) counts such refusals.
     Rerun,
 }
 

@@ -21,6 +21,7 @@ use super::run::{Run, Work};
 use super::verdict::Verdict;
 use crate::fingerprint::Match;
 use crate::key::RecordId;
+use crate::observer::SettledBy;
 use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
 use crate::slots::{End, Ended, Entered, Phase, Refusal, Slot};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
@@ -98,6 +99,7 @@ impl<St: Store> Engine<St> {
         let (settled, ended) = self.settle_interrupted(slot, fence, Resolution::Outcome(outcome)).await;
         if let Ok(Reply::Taken) = settled {
             self.count(|tally| &tally.reconciled);
+            self.count_settled(SettledBy::Reconciler);
         }
         (settled, ended)
     }

@@ -18,6 +18,7 @@ use super::engine::{Engine, Presented, millis};
 use super::policy::{OnInterrupted, Policy};
 use super::verdict::Verdict;
 use crate::key::RecordId;
+use crate::observer::RunEnd;
 use crate::panics::panic_message;
 use crate::record::{Applied, Fence, Origin, Reply};
 use crate::slots::{End, Ended, Phase, Slot, once_a_minute};
@@ -99,6 +100,7 @@ impl<St: Store> Run<St> {
                 guard.over();
                 let end = self.engine.count_and_judge(&self.presented, end);
                 let is_done = matches!(end, End::Outcome(_) | End::Consumed { .. });
+                let sent = self.engine.tally().start();
                 let pending = match self.settle(&commitment.hold, &end).await {
                     // Another process took the operation over, or it was settled. `superseded` in `settle.rs` answers
                     // the requester that the outcome is unknown, and its duplicates by the record.
@@ -107,7 +109,12 @@ impl<St: Store> Run<St> {
                     }
                     // A release or an interruption may be refused: the record that is there counts, and the answer
                     // stays.
-                    Ok(_) => None,
+                    Ok(_) => {
+                        self.engine.count(|tally| &tally.recorded);
+                        let tally = self.engine.tally();
+                        tally.notify(|observer| sent.into_iter().for_each(|at| observer.recorded(at.elapsed())));
+                        None
+                    }
                     Err(pending) => Some(pending),
                 };
                 self.name_in_span(&verdict);
@@ -131,7 +138,7 @@ impl<St: Store> Run<St> {
                     (End::Released, Verdict::RolledBack)
                 } else {
                     // Under another policy than `Rerun`, the run's other effects are unknown.
-                    self.engine.count(|tally| &tally.interrupted);
+                    self.engine.count_interrupted();
                     (End::Interrupted { status: None }, Verdict::Interrupted)
                 };
                 self.name_in_span(&verdict);
@@ -139,7 +146,7 @@ impl<St: Store> Run<St> {
                 let _ = reply.send(verdict);
             }
             CommitResult::Doubt => {
-                self.engine.count(|tally| &tally.interrupted);
+                self.engine.count_interrupted();
                 guard.over();
                 // Until the retention is over, or until a restart, after which the store knows, no request with this
                 // key runs, whatever `fail_open` says.
@@ -191,7 +198,9 @@ impl<St: Store> Run<St> {
             Some(deadline) if deadline <= Instant::now() => Poll::Ready(None),
             _ => working.as_mut().poll(cx),
         });
-        let Some(result) = self.unless_stopped(session, working).await else {
+        let result = self.unless_stopped(session, working).await;
+        self.engine.tally().notify(|observer| observer.ran(run_end(&result), began.elapsed()));
+        let Some(result) = result else {
             return (End::Interrupted { status: None }, Verdict::Interrupted);
         };
         if !self.span.is_disabled() {
@@ -247,6 +256,22 @@ impl<St: Store> Run<St> {
     }
 }
 
+/// Returns how a handler ended, for the observer.
+fn run_end<T>(result: &Option<Option<std::thread::Result<(T, End)>>>) -> RunEnd {
+    match result {
+        None => RunEnd::Stopped,
+        Some(None) => RunEnd::TooLong,
+        Some(Some(Err(_))) => RunEnd::Panicked,
+        Some(Some(Ok((_, end)))) => match end {
+            End::Outcome(_) => RunEnd::Completed,
+            End::Consumed { .. } => RunEnd::NotReplayable,
+            End::Released => RunEnd::Released,
+            // Work ends in no other way.
+            _ => RunEnd::Unknown,
+        },
+    }
+}
+
 /// Records that a run was interrupted if it is dropped: its task was aborted, or its runtime is gone.
 struct InterruptOnDrop<'a, St: Store> {
     run: &'a Run<St>,
@@ -267,7 +292,7 @@ impl<St: Store> Drop for InterruptOnDrop<'_, St> {
             return;
         }
         let Run { engine, slot, presented, .. } = self.run;
-        engine.count(|tally| &tally.interrupted);
+        engine.count_interrupted();
         // If a transaction is under way, the slot stays taken until the writer has answered.
         self.commitment.abandon(slot);
         let hold = &self.commitment.hold;

@@ -38,7 +38,7 @@ impl<St: Store> Run<St> {
             record_id = self.presented.id.short(),
             "the operation was taken over or settled elsewhere while it ran; its outcome is not recorded"
         );
-        self.engine.count(|tally| &tally.interrupted);
+        self.engine.count_interrupted();
         self.name_in_span(&Verdict::<T>::Interrupted);
         // The duplicates get the end that the record has now.
         match record {
@@ -60,6 +60,7 @@ impl<St: Store> Run<St> {
     ) {
         let Self { engine, slot, presented, .. } = *self;
         engine.count(|tally| &tally.unrecorded);
+        engine.tally().notify(|observer| observer.unrecorded());
         once_a_minute!(
             engine.lines().unrecorded, error, record_id = presented.id.short(), error = %pending.error,
             source = source(&pending.error),
@@ -105,7 +106,7 @@ impl<St: Store> Engine<St> {
     /// released. Counts an end that is unknown.
     pub(super) fn count_and_judge(&self, presented: &Presented, end: End) -> End {
         let End::Interrupted { status } = end else { return end };
-        self.count(|tally| &tally.interrupted);
+        self.count_interrupted();
         if let Some(status) = status {
             self.report_unknown(presented, status);
         }

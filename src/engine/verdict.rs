@@ -30,6 +30,11 @@ impl<T> Verdict<T> {
         matches!(self, Self::Answered(_) | Self::Committed(_) | Self::RolledBack | Self::Interrupted)
     }
 
+    /// Returns whether the request got neither its own run's product nor an outcome.
+    pub(crate) fn is_rejection(&self) -> bool {
+        !matches!(self, Self::Answered(_) | Self::Committed(_) | Self::Met(End::Outcome(_)))
+    }
+
     /// Returns the name of the verdict in logs; for a refusal, it is the one of `RejectionKind::slug`.
     pub(crate) fn name(&self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Response;
 
 use super::layer::IdempotencyLayer;
-use crate::engine::{Counts, Drained, Reconciliation, Resolved};
+use crate::engine::{Drained, Reconciliation, Resolved, Stats};
 use crate::key::RecordId;
 use crate::record::{Fence, Resolution};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
@@ -121,7 +121,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
 
     /// Returns what this process has counted over this store.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.shared.engine.counts()
+    pub fn stats(&self) -> Stats {
+        self.shared.engine.stats()
     }
 }

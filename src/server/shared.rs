@@ -91,6 +91,7 @@ impl<St: Store> LayerState<St> {
         let slug = rejection.kind.slug();
         let tally = &self.engine.store.slots().tally;
         tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
+        tally.notify(|observer| observer.rejected(slug));
         // A client can be rejected as often as it likes. `take_due` returns a number at most once a minute, for the
         // line at the level that was set. `Level` grows with verbosity, so the other lines are at DEBUG, or at TRACE if
         // set.

@@ -1,18 +1,35 @@
 //! Counts what happens to the runs over one store, and limits how often that is logged.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::observer::{AlreadyObserved, Observer};
+use crate::panics::panic_message;
 
 /// The largest possible number of kinds of refusals.
 pub(crate) const REFUSALS: usize = 20;
 /// The time between two log lines.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// The counters of this process. [`Counts`](crate::engine::Counts) shows them and says what each one counts.
+/// Logs an event that a client can cause as often as it likes: at its level at most once a minute, with the `count` of
+/// such events since the last line, and otherwise at DEBUG.
+macro_rules! once_a_minute {
+    ($lines:expr, $level:ident, $($event:tt)*) => {
+        match $lines.take_due() {
+            Some(count) => tracing::$level!(target: "tower_idempotency", count, $($event)*),
+            None => tracing::debug!(target: "tower_idempotency", $($event)*),
+        }
+    };
+}
+pub(crate) use once_a_minute;
+
+/// The counters of this process. [`Stats`](crate::engine::Stats) shows them and says what each one counts.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) runs: AtomicU64,
@@ -29,9 +46,58 @@ pub(crate) struct Tally {
     pub(crate) lost: AtomicU64,
     pub(crate) losses_accepted: AtomicU64,
     pub(crate) skewed: AtomicU64,
+    pub(crate) claimed: AtomicU64,
+    pub(crate) recorded: AtomicU64,
+    pub(crate) waited: AtomicU64,
+    pub(crate) settled: AtomicU64,
+    pub(crate) swept: AtomicU64,
+    pub(crate) lease_renewals: AtomicU64,
+    pub(crate) lease_losses: AtomicU64,
+    pub(crate) breaker_openings: AtomicU64,
     // Refusals, by their kind as the server numbers them.
     pub(crate) refused: [AtomicU64; REFUSALS],
     pub(crate) lines: Lines,
+    // The application's observer, if it has set one.
+    observer: OnceLock<Box<dyn Observer>>,
+}
+
+impl Tally {
+    /// Sets the observer. Only the first one is set.
+    pub(crate) fn observe(&self, observer: Box<dyn Observer>) -> Result<(), AlreadyObserved> {
+        self.observer.set(observer).map_err(|_| AlreadyObserved)
+    }
+
+    /// Passes an event to the observer, if there is one.
+    #[inline]
+    pub(crate) fn notify(&self, event: impl FnOnce(&dyn Observer)) {
+        if let Some(observer) = self.observer.get() {
+            self.pass(&**observer, event);
+        }
+    }
+
+    /// Returns the time, if an observer is to learn how long something takes.
+    #[inline]
+    pub(crate) fn start(&self) -> Option<Instant> {
+        self.observer.get().map(|_| Instant::now())
+    }
+
+    /// Passes an event to the observer, whose panics end here.
+    #[cold]
+    fn pass(&self, observer: &dyn Observer, event: impl FnOnce(&dyn Observer)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| event(observer))) {
+            let panic = panic_message(&*panic);
+            once_a_minute!(self.lines.observer_panicked, error, panic, "the observer panicked");
+        }
+    }
+
+    /// Counts records that were swept, and returns how many.
+    pub(crate) fn count_swept(&self, records: usize) -> usize {
+        if records > 0 {
+            self.swept.fetch_add(records as u64, Ordering::Relaxed);
+            self.notify(|observer| observer.swept(records));
+        }
+        records
+    }
 }
 
 /// The kinds of events that can come often, some as often as a client likes. Of each, there is at most one line a
@@ -79,6 +145,7 @@ pub(crate) struct Lines {
     // Questions to the application.
     pub(crate) reconciler_panicked: LogThrottle,
     pub(crate) reconciler_late: LogThrottle,
+    pub(crate) observer_panicked: LogThrottle,
 }
 
 /// Writes no kinds, because their names would look like events in a log.
@@ -120,18 +187,6 @@ impl LogThrottle {
         Some(std::mem::take(&mut state.since))
     }
 }
-
-/// Logs an event that a client can cause as often as it likes: at its level at most once a minute, with the `count` of
-/// such events since the last line, and otherwise at DEBUG.
-macro_rules! once_a_minute {
-    ($lines:expr, $level:ident, $($event:tt)*) => {
-        match $lines.take_due() {
-            Some(count) => tracing::$level!(target: "tower_idempotency", count, $($event)*),
-            None => tracing::debug!(target: "tower_idempotency", $($event)*),
-        }
-    };
-}
-pub(crate) use once_a_minute;
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use super::StoreError;
 use crate::clock::Timestamp;
 use crate::fingerprint::Operation;
 use crate::key::RecordId;
+use crate::observer::{AlreadyObserved, Observer};
 use crate::record::{Applied, ClaimPolicy, Fence, Origin, Record, State, Transition};
 use crate::slots::Slots;
 
@@ -31,6 +32,18 @@ pub trait Sealed {}
 pub trait Store: Records {
     /// Returns the health of the store.
     fn health(&self) -> Health;
+
+    /// Sets the observer of what happens over this store in this process, for all its handles, layers and consumers.
+    /// It learns of what happens from then on, so set it before the layer serves.
+    ///
+    /// # Errors
+    /// [`AlreadyObserved`], if there is one. Then nothing changes.
+    fn observe(&self, observer: impl Observer) -> Result<(), AlreadyObserved>
+    where
+        Self: Sized,
+    {
+        self.slots().tally.observe(Box::new(observer))
+    }
 
     /// Finishes the work that was sent and closes the store, for all its handles. Does nothing for a store that needs
     /// no closing.

@@ -202,12 +202,12 @@ impl MemoryStore {
 }
 
 impl Table {
-    fn apply(&self, process: u64, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    fn apply(&self, slots: &Slots, process: u64, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         let claim = if let Transition::Claim(claim) = &transition { Some(claim) } else { None };
         let (is_claim, leaves_no_trace) = (claim.is_some(), claim.is_some_and(|claim| claim.may_repeat));
         let now = self.time.now();
         if is_claim {
-            self.sweep(SWEPT_PER_CLAIM, now);
+            slots.tally.count_swept(self.sweep(SWEPT_PER_CLAIM, now));
         }
         // `point` does nothing, except in a laboratory, whose scheduler lets another thread run here.
         point();
@@ -373,7 +373,7 @@ impl Records for MemoryStore {
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
-        ready(self.table.apply(self.process, id, transition))
+        ready(self.table.apply(&self.slots, self.process, id, transition))
     }
 
     fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
@@ -381,7 +381,7 @@ impl Records for MemoryStore {
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        ready(Ok(self.table.sweep(limit, self.table.time.now())))
+        ready(Ok(self.slots.tally.count_swept(self.table.sweep(limit, self.table.time.now()))))
     }
 
     fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {

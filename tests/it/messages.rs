@@ -195,7 +195,7 @@ async fn an_operator_who_goes_away_leaves_the_slot_until_what_he_said_is_durable
     let mut resolving = Box::pin(once.resolve(interrupted.id, interrupted.fence, answer()));
     assert!(futures_util::poll!(resolving.as_mut()).is_pending());
     drop(resolving);
-    assert_eq!(once.counts().live, 1, "the slot is held");
+    assert_eq!(once.stats().live, 1, "the slot is held");
     stall.release();
     assert_eq!(once.drain(Duration::from_secs(60)).await.runs, 0);
     assert_eq!(deliver(&once, &Arc::default(), Ok("sent")).await.unwrap(), ("it was sent".into(), true));
@@ -270,7 +270,7 @@ async fn an_effect_that_panics_or_hangs_is_interrupted() {
     let ended = once.run(id("hangs"), Fingerprint::of(MESSAGE), hangs).await;
     assert!(matches!(ended, Err(OnceError::Interrupted)), "{ended:?}");
     assert_eq!(once.interrupted(10).await.unwrap().len(), 2);
-    assert_eq!(once.counts().interrupted, 2);
+    assert_eq!(once.stats().interrupted, 2);
 }
 
 #[tokio::test]

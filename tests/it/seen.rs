@@ -30,7 +30,7 @@ async fn each_refusal_is_counted_by_its_kind() {
     lab.send(keyed("POST", "/", "k").header("x-stranger", "1").body(Body::empty()).unwrap()).await;
     store.fail_next(StoreCall::Claim);
     lab.post("other", "a").await;
-    let counts = layer.counts();
+    let counts = layer.stats();
     let refused = [
         (RejectionKind::KeyMissing, 1),
         (RejectionKind::KeyMalformed, 2),
@@ -127,7 +127,7 @@ fn trap_25_neither_key_nor_body_nor_credentials_are_logged_but_the_record_id_s_b
         (0..3).for_each(|_| store.fail_next(StoreCall::Complete));
         assert_eq!(lab.post(&format!("{KEY}-2"), "private body").await.text(), "private answer");
         assert_eq!(lab.post(&format!("{KEY}-3"), "private body").await.status, 500);
-        assert_eq!(layer.counts().interrupted, 1);
+        assert_eq!(layer.stats().interrupted, 1);
         let _stall = store.stall(StoreCall::Claim);
         assert_eq!(lab.post(&format!("{KEY}-4"), "private body").await.status, 503);
     });

@@ -133,7 +133,7 @@ async fn a_late_answer_that_can_not_be_stored_is_not_given_once_the_operation_wa
     tokio::time::sleep(LEASE).await;
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
-    assert_eq!((layer.counts().interrupted, layer.counts().disputed), (1, 1));
+    assert_eq!((layer.stats().interrupted, layer.stats().disputed), (1, 1));
 }
 
 /// Writes a disputed outcome with this number that began when the row of `key` did.

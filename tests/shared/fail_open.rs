@@ -45,7 +45,7 @@ async fn what_fail_open_has_run_is_recorded_when_the_database_is_back() {
     tokio::time::sleep(MINUTE).await;
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
-    assert_eq!(layer.counts().unprotected, 1);
+    assert_eq!(layer.stats().unprotected, 1);
     assert!(layer.drain(MINUTE).await.is_complete(), "nothing is left to be recorded");
 }
 

@@ -30,7 +30,7 @@ async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
     let layer = IdempotencyLayer::new(one);
     let answer = run_whose_claim_is_lost(&here, &effects.behind(layer.clone(), &gate), &gate).await;
     assert_eq!(answer.text(), "effect 1");
-    assert_eq!(layer.counts().lost, 1);
+    assert_eq!(layer.stats().lost, 1);
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
@@ -96,7 +96,7 @@ async fn a_claim_that_a_failover_lost_is_recorded_though_the_key_had_been_releas
     assert_eq!(answer.text(), "effect 1");
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
-    assert_eq!(layer.counts().disputed, 0);
+    assert_eq!(layer.stats().disputed, 0);
 }
 
 // Seeded faults: a run whose claim is lost is not interrupted, and leaves its key free; it is interrupted for as long

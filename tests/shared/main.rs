@@ -8,6 +8,7 @@ mod fail_open;
 mod failovers;
 mod forgotten;
 mod kept;
+mod observed;
 mod outages;
 mod rounds;
 mod sessions;

@@ -303,7 +303,7 @@ async fn an_outcome_that_is_too_large_for_the_database_is_consumed() {
     let retry = lab.post("k", "a").await;
     assert_eq!(retry.problem(), "not-replayable");
     assert!(retry.text().contains("was answered, and that answer was too large"), "{}", retry.text());
-    let counts = layer.counts();
+    let counts = layer.stats();
     assert_eq!((counts.consumed, counts.unrecorded, counts.runs), (1, 0, 1));
 }
 
@@ -376,5 +376,5 @@ async fn a_disputed_outcome_that_is_too_large_for_the_database_is_listed() {
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
     let disputed = other.disputed(9).await.unwrap();
     assert_eq!(disputed.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")]);
-    assert_eq!((layer.counts().disputed, layer.counts().consumed), (1, 0));
+    assert_eq!((layer.stats().disputed, layer.stats().consumed), (1, 0));
 }

@@ -202,7 +202,7 @@ impl Life {
     }
 
     async fn drain(&self) {
-        if self.once.counts().live > 0 {
+        if self.once.stats().live > 0 {
             self.ledger.see("drain waits");
         }
         if self.once.drain(LONG).await.runs == 0 {
@@ -303,7 +303,7 @@ impl Life {
     /// Checks that nothing is left: no run, no slot, no waiter.
     async fn rest(&self) {
         let left = self.once.drain(LONG).await.runs;
-        let counts = self.once.counts();
+        let counts = self.once.stats();
         let begun = self.ledger.begun();
         if left > 0 || counts.live > 0 || counts.runs != begun as u64 {
             self.ledger.wrong(format!("{left} runs left, {begun} begun: {counts:?}"));

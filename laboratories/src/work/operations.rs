@@ -220,7 +220,7 @@ impl Operations {
 
     /// Returns the number of answers that this process gave and could not record.
     pub fn unrecorded(&self) -> u64 {
-        self.refuse.counts().unrecorded
+        self.refuse.stats().unrecorded
     }
 
     fn tell(&self, note: Note) {

@@ -80,7 +80,7 @@ impl Home {
     /// Waits until no run is left, and returns whether that came about.
     pub(crate) async fn is_quiet(&self) -> bool {
         let (layer, began) = (self.layer(), Instant::now());
-        while layer.counts().live > 0 {
+        while layer.stats().live > 0 {
             if began.elapsed() > GIVE_UP {
                 return false;
             }

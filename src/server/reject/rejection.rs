@@ -11,7 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::engine::Counts;
+use crate::engine::Stats;
 use crate::key::{EmptyScope, RecordId};
 use crate::slots::REFUSALS;
 
@@ -79,7 +79,7 @@ impl RejectionKind {
 // The tally has a count for each kind.
 const _: () = assert!(RejectionKind::Custom.index() < REFUSALS);
 
-impl Counts {
+impl Stats {
     /// Requests refused by a layer with this kind of rejection.
     #[must_use]
     pub fn refused(&self, kind: RejectionKind) -> u64 {

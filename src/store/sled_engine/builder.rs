@@ -69,7 +69,7 @@ impl SledStoreBuilder {
     /// Opens a store that has lost records, if `batch` is the last batch that is there. The error
     /// [`OpenError::Lost`](crate::store::OpenError::Lost) says which one that is. **Requests whose keys are lost can
     /// run a second time.** The opening logs an ERROR and is counted in
-    /// [`Counts::losses_accepted`](crate::engine::Counts::losses_accepted).
+    /// [`Stats::losses_accepted`](crate::engine::Stats::losses_accepted).
     ///
     /// The batch names one loss, so a later loss is refused again even if this setting stays. Default: no loss is
     /// accepted.

@@ -34,7 +34,7 @@ async fn what_was_interrupted_under_refuse_does_not_run_again_after_a_deploy_to_
         assert_eq!(lab.effects(), 0, "{policy:?}");
         let listed = layer.interrupted(9).await.unwrap();
         assert_eq!(listed.iter().map(|run| (run.id, run.policy)).collect::<Vec<_>>(), [(id("k"), policy)]);
-        let counts = layer.counts();
+        let counts = layer.stats();
         assert_eq!((counts.not_rerun, counts.refused(RejectionKind::OutcomeUnknown)), (3, 3), "{policy:?}");
 
         // An operator and a reconciler are not bound by the policy.
@@ -44,7 +44,7 @@ async fn what_was_interrupted_under_refuse_does_not_run_again_after_a_deploy_to_
         leave_interrupted_under(policy, &store, "asked").await;
         let asks = lab.behind(asking(store.clone(), Asked::default().says([Reconciled::RunAgain])), effect);
         assert_eq!(asks.post("asked", "a").await.text(), "effect 2");
-        assert_eq!(layer.counts().not_rerun, 3, "{policy:?}");
+        assert_eq!(layer.stats().not_rerun, 3, "{policy:?}");
     }
 }
 
@@ -58,7 +58,7 @@ async fn what_was_interrupted_under_rerun_is_refused_or_asked_about_after_a_depl
     let asks = Lab::counting(asking(store.clone(), asked.says([Reconciled::StillUnknown])));
     asks.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
     assert_eq!(asked.questions().iter().map(|run| run.policy).collect::<Vec<_>>(), [ClaimPolicy::Rerun]);
-    assert_eq!((refuses.effects(), asks.effects(), reruns(&store).counts().not_rerun), (0, 0, 0));
+    assert_eq!((refuses.effects(), asks.effects(), reruns(&store).stats().not_rerun), (0, 0, 0));
     // The question has not changed the policy of the claim.
     assert_eq!(Lab::counting(reruns(&store)).post("k", "a").await.text(), "effect 1");
 }
@@ -117,7 +117,7 @@ async fn a_run_of_a_dead_process_keeps_its_policy_on_disk_and_between_processes(
     one.lapse();
     let lab = Lab::counting(reruns(&other));
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
-    assert_eq!((lab.effects(), reruns(&other).counts().not_rerun), (0, 1));
+    assert_eq!((lab.effects(), reruns(&other).stats().not_rerun), (0, 1));
     let Ok([listed]) = <[_; 1]>::try_from(other.interrupted(Page::first(9)).await.unwrap()) else {
         panic!("one is interrupted")
     };

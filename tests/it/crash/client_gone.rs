@@ -85,7 +85,7 @@ async fn trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left() {
 
     let (drained, ()) = tokio::join!(layer.drain(SECOND * 60), async { gate.open() });
     assert!(drained.is_complete());
-    assert_eq!(layer.counts().live, 0);
+    assert_eq!(layer.stats().live, 0);
     assert!(lab.post("k", "a").await.is_replay());
     lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
     let reopened = Lab::counting(IdempotencyLayer::new(store.reopen()));
@@ -101,11 +101,11 @@ async fn trap_68_a_claim_whose_requester_is_gone_is_run_and_recorded() {
     let stall = store.stall(StoreCall::Claim);
     let request = lab.spawn(post("k", "a"));
     settle().await;
-    assert_eq!((layer.counts().live, lab.effects()), (1, 0), "its claim is under way");
+    assert_eq!((layer.stats().live, lab.effects()), (1, 0), "its claim is under way");
     request.abort();
     assert!(request.await.unwrap_err().is_cancelled());
     stall.release();
     let retry = lab.post("k", "a").await;
     assert_eq!((retry.text(), lab.effects()), ("effect 1", 1));
-    assert_eq!(layer.counts().live, 0);
+    assert_eq!(layer.stats().live, 0);
 }

@@ -192,7 +192,7 @@ async fn trap_15_whether_a_panic_frees_the_key_is_policy() {
         assert_eq!(first.refusal(), (500, "outcome-unknown".to_owned()), "{policy:?}");
         assert_eq!(first.json()["retry_with_same_key"], matches!(policy, OnInterrupted::Rerun));
         assert_eq!(lab.post("k", "a").await.status, retry, "{policy:?}");
-        assert_eq!((lab.effects(), layer.counts().interrupted), (effects, 1), "{policy:?}");
+        assert_eq!((lab.effects(), layer.stats().interrupted), (effects, 1), "{policy:?}");
     }
 }
 

@@ -95,7 +95,7 @@ async fn a_sub_request_of_the_same_operation_passes() {
     let lab = Batches::behind(layer.clone());
     assert_eq!(send(&lab, "batch-1", "/charges batch-1").await, "effect 1");
     assert_eq!(send(&lab, "batch-2", "/charges -").await, "effect 2", "without a key it asks for nothing");
-    assert_eq!((layer.counts().runs, layer.store().len()), (2, 2));
+    assert_eq!((layer.stats().runs, layer.store().len()), (2, 2));
 }
 
 #[tokio::test]
@@ -286,7 +286,7 @@ async fn a_context_that_outlived_its_run_protects_nothing_even_while_the_operati
         let layer = IdempotencyLayer::new(store).fail_open(true).on_in_flight(OnInFlight::Reject);
         let lab = Lab::of(Router::new().route("/charges", route(handler)).layer(layer.clone()));
         assert_eq!(lab.post("k", "a").await.text(), "first");
-        assert_eq!(layer.counts().unprotected, u64::from(unprotected));
+        assert_eq!(layer.stats().unprotected, u64::from(unprotected));
         let second = lab.spawn(post("k", "a"));
         gate.arrival().await;
         let parts = kept.lock().unwrap().clone().unwrap();

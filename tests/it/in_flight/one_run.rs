@@ -74,7 +74,7 @@ async fn trap_67_two_layers_over_one_store_know_each_others_runs() {
     gate.arrival().await;
     assert_eq!(other.post("k", "a").await.refusal(), (409, "in-flight".to_owned()));
     assert_eq!(two.interrupted(10).await.unwrap(), [], "a living run is not taken for dead");
-    assert_eq!(two.counts().live, 1);
+    assert_eq!(two.stats().live, 1);
     gate.open();
     assert_eq!(first.await.unwrap().text(), "effect 1");
     assert!(other.post("k", "a").await.is_replay());

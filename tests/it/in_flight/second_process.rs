@@ -192,7 +192,7 @@ async fn what_another_process_asks_about_before_it_is_taken_over_runs_when_its_r
     elsewhere.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
     taking_over.release();
     retry.await.unwrap().assert_refusal(409, "in-flight", true, Some("1"));
-    assert_eq!((here.effects(), layer.counts().not_rerun), (0, 0));
+    assert_eq!((here.effects(), layer.stats().not_rerun), (0, 0));
     assert_eq!(here.post("k", "a").await.text(), "effect 1");
 }
 

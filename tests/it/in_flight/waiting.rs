@@ -139,7 +139,7 @@ async fn trap_07_a_waiter_that_gives_up_leaves_the_claim_alone() {
     assert_eq!(late.refusal(), (409, "in-flight".to_owned()));
     assert_eq!(late.headers["retry-after"], "1");
     assert_eq!(store.load(id("k")).await.unwrap(), claimed);
-    assert_eq!((layer.counts().live, layer.counts().runs), (1, 1));
+    assert_eq!((layer.stats().live, layer.stats().runs), (1, 1));
 
     gate.open();
     assert_eq!(first.await.unwrap().text(), "effect 1");
@@ -178,7 +178,7 @@ async fn trap_08_at_most_16384_wait_in_all() {
     gate.open();
     assert!(join_all(running).await.iter().all(|outcome| !outcome.as_ref().unwrap().replayed));
     assert!(last.await.unwrap().replayed);
-    assert_eq!(once.counts().runs, 17);
+    assert_eq!(once.stats().runs, 17);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use testkit::lab::{Lab, gated, id, post, settle};
 use testkit::{Answer, Gate};
 use tokio::sync::mpsc;
 use tower_idempotency::Resolution;
-use tower_idempotency::engine::{Counts, EffectError, OnceError, Resolved, RunContext};
+use tower_idempotency::engine::{EffectError, OnceError, Resolved, RunContext, Stats};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, Once, RejectionKind};
 
@@ -78,7 +78,7 @@ async fn max_runs_refuses_new_keys_and_neither_duplicates_nor_replays() {
     let lab = gated(layer.clone(), &gate);
     let running = [lab.spawn(post("one", "a")), lab.spawn(post("two", "a"))];
     settle().await;
-    assert_eq!(layer.counts().live, 2);
+    assert_eq!(layer.stats().live, 2);
     let duplicate = lab.spawn(post("one", "a"));
     settle().await;
     lab.post("new", "a").await.assert_refusal(503, "overloaded", true, Some("2"));
@@ -89,7 +89,7 @@ async fn max_runs_refuses_new_keys_and_neither_duplicates_nor_replays() {
     }
     assert!(duplicate.await.unwrap().is_replay());
     assert_eq!(lab.post("new", "a").await.status, StatusCode::OK);
-    assert_eq!(counted(&layer.counts()), 1);
+    assert_eq!(counted(&layer.stats()), 1);
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn at_max_runs_an_operator_settles_what_was_interrupted() {
     assert!(full.interrupted(9).await.unwrap().is_empty());
 }
 
-fn counted(counts: &Counts) -> u64 {
+fn counted(counts: &Stats) -> u64 {
     counts.refused(RejectionKind::Overloaded)
 }
 
@@ -130,7 +130,7 @@ async fn fail_open_opens_nothing_that_is_overloaded() {
     assert_eq!(lab.post("two", "a").await.refusal(), overloaded());
     gate.open();
     running.await.unwrap();
-    assert_eq!(layer.counts().unprotected, 0);
+    assert_eq!(layer.stats().unprotected, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +160,7 @@ async fn a_body_counts_until_its_run_takes_it_over_or_its_request_is_gone() {
     // Each run has taken its body over, and a duplicate that waits needs none.
     let under_way = [whole(&lab, "k").await, whole(&lab, "other").await, whole(&lab, "k").await];
     assert!(under_way.iter().all(|answer| !answer.is_finished()));
-    assert_eq!(layer.counts().live, 2);
+    assert_eq!(layer.stats().live, 2);
     let unfinished = Upload::begin(&lab, "unfinished");
     unfinished.send(60 * KIB).await;
     assert_eq!(whole(&lab, "new").await.await.unwrap().refusal(), overloaded());

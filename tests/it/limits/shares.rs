@@ -58,7 +58,7 @@ async fn one_client_has_at_most_half_of_the_runs_that_are_free() {
         assert_eq!(own.len(), runs, "{client}");
         running.extend(own);
     }
-    assert_eq!((layer.counts().live, layer.counts().unprotected), (16, 0));
+    assert_eq!((layer.stats().live, layer.stats().unprotected), (16, 0));
     gate.open();
     for sent in running {
         assert_eq!(sent.await.unwrap().status, 200);
@@ -77,7 +77,7 @@ async fn a_client_that_hangs_up_is_not_given_more_for_it() {
         }
         settle().await;
     }
-    assert_eq!(layer.counts().live, 4, "runs go on without their requesters, and count");
+    assert_eq!(layer.stats().live, 4, "runs go on without their requesters, and count");
     assert_eq!(send(&lab, "alice", 8).await.len(), 2);
     assert_eq!(send(&lab, "bob", 8).await.len(), 1);
     gate.open();

@@ -44,7 +44,7 @@ async fn outcomes_that_cannot_be_recorded_are_bounded_and_nothing_runs_again() {
         let (lab, layer) = unrecordable(&store, policy);
         // From outside, so that new runs are not refused before the bound is reached.
         let (under_way, requests, gate) = seventy_runs(&layer).await;
-        assert_eq!(layer.counts().live, 70);
+        assert_eq!(layer.stats().live, 70);
         for call in [StoreCall::Complete, StoreCall::Interrupt] {
             (0..1_000).for_each(|_| store.fail_next(call));
         }
@@ -120,7 +120,7 @@ async fn trap_88_drain_waits_for_outcomes_that_the_store_is_still_being_told() {
     let lab = Lab::counting(layer.clone());
     (0..4).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    assert_eq!((layer.counts().unrecorded, layer.counts().live), (1, 0));
+    assert_eq!((layer.stats().unrecorded, layer.stats().live), (1, 0));
     let mut drained = Box::pin(layer.drain(HOUR));
     assert!((&mut drained).now_or_never().is_none());
     assert!(drained.await.is_complete());

@@ -36,7 +36,7 @@ async fn a_new_key_runs_and_its_retry_is_replayed() {
         assert_eq!(retry, first);
     }
     assert_eq!((lab.effects(), store.len()), (1, 1));
-    let counts = layer.counts();
+    let counts = layer.stats();
     assert_eq!((counts.runs, counts.replays, counts.live), (1, 3, 0));
 }
 

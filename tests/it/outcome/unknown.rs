@@ -42,7 +42,7 @@ async fn trap_82_a_handler_can_say_that_it_does_not_know() {
     assert_eq!(lab.effects(), 1);
     let listed = layer.interrupted(9).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.status).collect::<Vec<_>>(), [Some(400)]);
-    assert_eq!((layer.counts().interrupted, layer.counts().unknown), (1, 1));
+    assert_eq!((layer.stats().interrupted, layer.stats().unknown), (1, 1));
 }
 
 #[tokio::test]
@@ -363,5 +363,5 @@ async fn an_outage_is_one_line_a_minute_and_not_one_an_answer() {
     lab.post("b", "a").await;
     let second = lines();
     assert!(second.len() == 1 && second[0].contains("count=50"), "{second:?}");
-    assert_eq!(layer.counts().unknown, 51);
+    assert_eq!(layer.stats().unknown, 51);
 }

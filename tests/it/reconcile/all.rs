@@ -44,7 +44,7 @@ async fn all_are_settled_that_can_be<St: Store + Clone>(store: St) {
     }
     let left: Vec<_> = layer.interrupted(9).await.unwrap().iter().map(|record| record.id).collect();
     assert!(left.len() == 2 && left.contains(&id("to-run-again")) && left.contains(&id("unknown")), "{left:?}");
-    let counts = layer.counts();
+    let counts = layer.stats();
     assert_eq!((counts.reconciled, counts.runs, counts.live, lab.effects()), (1, 1, 0, 1), "nothing runs by itself");
     // Then the clients come.
     let retry = lab.post("found", "a").await;
@@ -75,7 +75,7 @@ async fn a_consumer_settles_what_a_dead_process_left_without_redeliveries() {
     let once = Once::new(store.reopen()).reconcile_with(reconciler);
     assert_eq!(counted(once.reconcile_all().await.unwrap()), (1, 0, 0));
     assert_eq!(counted(once.reconcile_all().await.unwrap()), (0, 0, 0));
-    assert_eq!((once.interrupted(9).await.unwrap().len(), once.counts().reconciled, asked.times()), (0, 1, 1));
+    assert_eq!((once.interrupted(9).await.unwrap().len(), once.stats().reconciled, asked.times()), (0, 1, 1));
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn forty_asked() -> (IdempotencyLayer<TestStore>, Gate, Asked, JoinHandle<
 #[tokio::test]
 async fn an_application_is_asked_sixteen_questions_at_a_time_and_in_the_end_all() {
     let (layer, gate, asked, sweep) = forty_asked().await;
-    assert_eq!((asked.times(), layer.counts().live), (16, 16));
+    assert_eq!((asked.times(), layer.stats().live), (16, 16));
     gate.open();
     assert_eq!(counted(sweep.await.unwrap()), (40, 0, 0));
     assert_eq!((asked.times(), layer.interrupted(99).await.unwrap().len()), (40, 0));
@@ -166,7 +166,7 @@ async fn questions_whose_asker_goes_away_are_seen_through_and_no_more_are_asked(
     drop(sweep);
     gate.open();
     assert_eq!(layer.drain(SECOND * 60).await.runs, 0);
-    assert_eq!((asked.times(), layer.counts().reconciled, layer.interrupted(99).await.unwrap().len()), (16, 16, 24));
+    assert_eq!((asked.times(), layer.stats().reconciled, layer.interrupted(99).await.unwrap().len()), (16, 16, 24));
 }
 
 // While the process is shutting down.
@@ -196,7 +196,7 @@ async fn draining_waits_for_the_questions_that_are_open_and_asks_no_more() {
     gate.open();
     assert!(drained.await.is_complete());
     assert_eq!(counted(sweep.await.unwrap()), (16, 0, 24));
-    assert_eq!((asked.times(), layer.counts().reconciled), (16, 16));
+    assert_eq!((asked.times(), layer.stats().reconciled), (16, 16));
 }
 
 #[tokio::test(start_paused = true)]

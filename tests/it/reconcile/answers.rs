@@ -35,7 +35,7 @@ async fn is_unknown(what: &str, body: fn() -> Body) {
         panic!("{what}: it is still interrupted")
     };
     assert!(left.fence > fence, "{what}: each question has a fence of its own");
-    let counts = layer.counts();
+    let counts = layer.stats();
     assert_eq!((counts.reconciled, counts.runs, counts.replays, counts.live), (0, 0, 0, 0), "{what}");
 
     // An answer that just fits is recorded.

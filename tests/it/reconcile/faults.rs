@@ -65,7 +65,7 @@ impl Scene {
     async fn recovers(&self, stall: Option<Stall>) {
         drop(stall);
         settle().await;
-        assert_eq!(self.layer.counts().live, 0, "no slot is left");
+        assert_eq!(self.layer.stats().live, 0, "no slot is left");
     }
 
     async fn left(&self) -> InterruptedRun {
@@ -103,10 +103,10 @@ async fn a_verdict_that_the_store_fails_to_record_is_told_to_nobody_and_asked_fo
     let scene = Scene::new([found("charged"), found("charged, found again")]).await;
     (0..3).for_each(|_| scene.store.fail_next(StoreCall::Resolve));
     scene.refused_as_unavailable().await;
-    assert_eq!((scene.happened(), scene.layer.counts().reconciled), ((1, 0), 0));
+    assert_eq!((scene.happened(), scene.layer.stats().reconciled), ((1, 0), 0));
     assert_eq!(scene.left().await.fence, scene.asked.questions()[0].fence);
     assert_eq!(scene.lab.post("k", "a").await.text(), "charged, found again");
-    assert_eq!((scene.happened(), scene.layer.counts().reconciled), ((2, 0), 1));
+    assert_eq!((scene.happened(), scene.layer.stats().reconciled), ((2, 0), 1));
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn a_verdict_whose_record_was_not_acknowledged_is_sent_again_and_never_cha
     for _ in 0..2 {
         assert_eq!(scene.lab.post("k", "a").await.text(), "charged");
     }
-    assert_eq!(scene.layer.counts().reconciled, 1);
+    assert_eq!(scene.layer.stats().reconciled, 1);
     let restarted = Lab::counting(IdempotencyLayer::new(scene.store.reopen()));
     assert_eq!(restarted.post("k", "a").await.text(), "charged");
     assert_eq!(scene.happened(), (1, 0));
@@ -144,11 +144,11 @@ async fn a_verdict_that_the_store_takes_too_long_to_record_is_recorded_when_it_i
     for _ in 0..2 {
         scene.refused_as_unavailable().await;
     }
-    assert_eq!(scene.layer.counts().live, 1, "the slot is held");
+    assert_eq!(scene.layer.stats().live, 1, "the slot is held");
     scene.recovers(Some(stall)).await;
     let retry = scene.lab.post("k", "a").await;
     assert_eq!((retry.text(), retry.is_replay(), scene.happened()), ("charged", true, (1, 0)));
-    assert_eq!(scene.layer.counts().reconciled, 1);
+    assert_eq!(scene.layer.stats().reconciled, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,7 +186,7 @@ async fn fail_open_never_runs_what_was_interrupted_because_nobody_could_be_asked
         scene.refused_as_unavailable().await;
         scene.recovers(stall).await;
         assert_eq!(scene.lab.post("k", "a").await.text(), "charged", "{fault:?}");
-        assert_eq!((scene.happened(), scene.layer.counts().unprotected), ((1, 0), 0), "{fault:?}");
+        assert_eq!((scene.happened(), scene.layer.stats().unprotected), ((1, 0), 0), "{fault:?}");
     }
 }
 
@@ -198,11 +198,11 @@ async fn fail_open_runs_nothing_for_what_the_application_found_or_does_not_know(
         scene.lab.post("k", "a").await;
         scene.recovers(stall).await;
         assert_eq!(scene.lab.post("k", "a").await.text(), "charged", "{fault:?}");
-        assert_eq!((scene.lab.effects(), scene.layer.counts().unprotected), (0, 0), "{fault:?}");
+        assert_eq!((scene.lab.effects(), scene.layer.stats().unprotected), (0, 0), "{fault:?}");
     }
     let scene = Scene::open([Reconciled::StillUnknown]).await;
     scene.lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
-    assert_eq!((scene.happened(), scene.layer.counts().unprotected), ((1, 0), 0));
+    assert_eq!((scene.happened(), scene.layer.stats().unprotected), ((1, 0), 0));
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn operations_whose_own_records_fail_are_left_and_the_others_settled() {
         leave_interrupted(&scene.store, "k3").await;
         scene.store.fail_next(call);
         assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (2, 0, 1), "{call:?}");
-        assert_eq!((scene.happened(), scene.layer.counts().live), ((times, 0), 0), "{call:?}");
+        assert_eq!((scene.happened(), scene.layer.stats().live), ((times, 0), 0), "{call:?}");
         assert_eq!(counted(scene.layer.reconcile_all().await.unwrap()), (1, 0, 0), "{call:?}");
     }
     let scene = Scene::new([found("charged")]).await;
@@ -243,7 +243,7 @@ async fn a_question_whose_client_goes_away_is_seen_through_and_done_what_it_come
         gate.arrival().await;
         request.abort();
         assert!(request.await.unwrap_err().is_cancelled());
-        assert_eq!(layer.counts().live, 1, "the question is open");
+        assert_eq!(layer.stats().live, 1, "the question is open");
         gate.open();
         assert_eq!(layer.drain(SECOND * 60).await.runs, 0);
         let record = store.load(id("k")).await.unwrap().unwrap();
@@ -296,9 +296,9 @@ fn a_question_whose_runtime_is_gone_leaves_no_stuck_key() {
     let first = runtime();
     let lab = first.block_on(question_is_open(&store, &gate, &asked));
     let layer = asking(store.clone(), asked.says([found("charged")]));
-    assert_eq!(layer.counts().live, 1);
+    assert_eq!(layer.stats().live, 1);
     drop(first);
-    assert_eq!(layer.counts().live, 0);
+    assert_eq!(layer.stats().live, 0);
     let left = runtime().block_on(store.load(id("k"))).unwrap().unwrap();
     assert!(matches!(left.state, State::Interrupted { .. }), "{left:?}");
     gate.open();
@@ -315,7 +315,7 @@ async fn a_question_that_a_hook_drops_leaves_no_stuck_key() {
     });
     assert_eq!(counted(dropping.reconcile_all().await.unwrap()), (0, 0, 1));
     Lab::counting(dropping).post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!((scene.happened(), scene.layer.counts().live), ((0, 0), 0));
+    assert_eq!((scene.happened(), scene.layer.stats().live), ((0, 0), 0));
     assert_eq!((scene.lab.post("k", "a").await.text(), scene.happened()), ("charged", (1, 0)));
 }
 
@@ -333,7 +333,7 @@ async fn fail_open_does_not_run_what_was_just_seen_to_be_interrupted() {
         let lab = Lab::counting(layer.clone());
         store.fail_next(StoreCall::Claim);
         assert_eq!(lab.post("k", "a").await.refusal(), (status, slug.to_owned()));
-        assert_eq!((lab.effects(), layer.counts().unprotected), (0, 0), "asks: {asks}");
+        assert_eq!((lab.effects(), layer.stats().unprotected), (0, 0), "asks: {asks}");
     }
 }
 
@@ -347,7 +347,7 @@ async fn fail_open_does_not_run_unprotected_what_may_run_again() {
     store.fail_next(StoreCall::Reclaim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    assert_eq!((layer.counts().unprotected, lab.effects()), (0, 1));
+    assert_eq!((layer.stats().unprotected, lab.effects()), (0, 1));
 }
 
 /// The store works; the operation expired while it was asked about.
@@ -364,6 +364,6 @@ async fn fail_open_does_not_run_unprotected_while_the_store_works() {
         let layer = asking(store.clone(), reconciler).fail_open(fail_open);
         let lab = Lab::counting(layer.clone());
         assert_eq!(lab.post("k", "a").await.text(), "effect 1", "fail_open {fail_open}");
-        assert_eq!(layer.counts().unprotected, 0);
+        assert_eq!(layer.stats().unprotected, 0);
     }
 }

@@ -72,7 +72,7 @@ async fn racing_retries<St: Store + Clone>(store: St, rounds: usize) {
         assert!(answers.into_iter().all(|answer| answer.unwrap().text() == "charged"));
         assert_eq!((asked.times(), lab.effects()), (round, 0), "one question a key");
     }
-    assert_eq!(layer.counts().reconciled, rounds as u64);
+    assert_eq!(layer.stats().reconciled, rounds as u64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -98,7 +98,7 @@ async fn trap_74_a_verdict_after_its_timeout_counts_for_nothing() {
         gate.open();
         settle().await;
         assert_eq!(store.load(id("k")).await.unwrap(), left, "its answer is not used");
-        assert_eq!((layer.counts().live, layer.interrupted(9).await.unwrap().len()), (0, 1));
+        assert_eq!((layer.stats().live, layer.interrupted(9).await.unwrap().len()), (0, 1));
         assert_eq!((lab.post("k", "a").await.text(), asked.times(), lab.effects()), ("in time", 2, 0));
     }
 }
@@ -183,7 +183,7 @@ async fn trap_74_an_application_that_panics_or_hangs_does_not_know() {
         }
         let sum = layer.reconcile_all().await.unwrap();
         assert_eq!(began.elapsed().as_secs(), if how == "hangs" { 30 } else { 0 }, "{how}: of the paused clock");
-        assert_eq!((counted(sum), layer.counts().live, lab.effects()), ((0, 0, 1), 0, 0), "{how}");
+        assert_eq!((counted(sum), layer.stats().live, lab.effects()), ((0, 0, 1), 0, 0), "{how}");
         let lab = Lab::counting(asking(store, asked.says([found("charged")])));
         assert_eq!((lab.post("k", "a").await.text(), asked.times()), ("charged", 1), "{how}");
     }

@@ -54,7 +54,7 @@ async fn found_is_replayed<St: Store + Clone>(store: St) {
     for _ in 0..3 {
         assert_replay(&lab.post("k", "a").await);
     }
-    let counts = layer.counts();
+    let counts = layer.stats();
     assert_eq!((counts.reconciled, counts.replays, counts.runs, counts.live), (1, 3, 0, 0));
     assert_eq!((asked.times(), lab.effects(), layer.interrupted(9).await.unwrap().len()), (1, 0, 0));
 }
@@ -126,7 +126,7 @@ async fn a_redelivered_message_gets_the_bytes_that_the_application_found() {
         let outcome = deliver(&once, &log, Ok("sent again")).await.unwrap();
         assert_eq!((&outcome.bytes[..], outcome.replayed), (&b"it was sent"[..], true));
     }
-    assert_eq!((asked.times(), log.lock().unwrap().len(), once.counts().reconciled), (1, 1, 1));
+    assert_eq!((asked.times(), log.lock().unwrap().len(), once.stats().reconciled), (1, 1, 1));
 }
 
 // "Run it again."
@@ -145,7 +145,7 @@ async fn what_may_run_again_runs_once_knows_that_it_does_and_its_outcome_is_reco
     assert_eq!((first.attempt(), first.rerun()), (1, Rerun::No));
     assert_eq!((second.attempt(), second.rerun()), (2, Rerun::Yes));
     assert!(second.fence() > asked.questions()[0].fence, "newer than what it was asked under");
-    assert_eq!((asked.times(), once.counts().reconciled), (1, 0));
+    assert_eq!((asked.times(), once.stats().reconciled), (1, 0));
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn what_may_run_again_runs_for_the_request_that_asked() {
         let answer = lab.post("k", "a").await;
         assert_eq!((answer.text(), answer.is_replay()), ("2 Yes", replayed));
     }
-    assert_eq!((asked.times(), layer.counts().runs), (1, 1));
+    assert_eq!((asked.times(), layer.stats().runs), (1, 1));
 }
 
 // "Still unknown."
@@ -179,7 +179,7 @@ async fn what_is_still_unknown_is_refused_and_the_next_retry_asks_again() {
     for _ in 0..2 {
         assert_eq!(lab.post("k", "a").await.text(), "charged");
     }
-    assert_eq!((asked.times(), lab.effects(), layer.counts().reconciled), (3, 0, 1));
+    assert_eq!((asked.times(), lab.effects(), layer.stats().reconciled), (3, 0, 1));
 }
 
 #[tokio::test]

@@ -17,12 +17,12 @@ async fn trap_56_a_store_that_is_away_refuses_before_the_handler() {
     let (lab, layer) = Lab::with_layer(&store);
     store.fail_next(StoreCall::Claim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!((lab.effects(), layer.counts().runs), (0, 0));
+    assert_eq!((lab.effects(), layer.stats().runs), (0, 0));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1", "the key is free");
     store.crash();
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     lab.post("new", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!((lab.effects(), layer.counts().live), (1, 0));
+    assert_eq!((lab.effects(), layer.stats().live), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -35,7 +35,7 @@ async fn trap_68_a_claim_that_takes_too_long_is_given_back() {
         lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
         // The claim is still on its way, so that its slot is kept.
         lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-        assert_eq!((lab.effects(), layer.counts().live), (0, 1));
+        assert_eq!((lab.effects(), layer.stats().live), (0, 1));
         stall.release();
         assert!(layer.drain(HOUR).await.is_complete(), "the claim was answered, and given back");
         let after = lab.behind(IdempotencyLayer::new(store.reopen()), effect);
@@ -142,7 +142,7 @@ async fn a_look_up_that_fails_is_made_good_by_the_claim() {
             let answer = lab.post("k", "a").await;
             assert_eq!((answer.text(), answer.is_replay()), ("effect 1", replayed));
         }
-        assert_eq!((lab.effects(), layer.counts().unprotected), (1, 0));
+        assert_eq!((lab.effects(), layer.stats().unprotected), (1, 0));
     }
 }
 

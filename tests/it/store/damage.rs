@@ -21,10 +21,10 @@ async fn damaged_is_refused(length: usize, damage: impl Fn(&sled::Tree)) {
             let refused = lab.post("k", "a").await;
             refused.assert_refusal(503, "store-unavailable", false, None);
             assert_eq!(refused.json()["record_id"], id("k").short());
-            assert_eq!(layer.counts().corrupt, refusals);
+            assert_eq!(layer.stats().corrupt, refusals);
         }
         assert!(lab.post("other", "a").await.is_replay(), "the damage is one key's");
-        assert_eq!((lab.effects(), layer.counts().unprotected), (2, 0));
+        assert_eq!((lab.effects(), layer.stats().unprotected), (2, 0));
     }
 }
 

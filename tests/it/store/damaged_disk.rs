@@ -69,7 +69,7 @@ async fn a_bit_that_flips_in_the_middle_of_the_log_is_noticed_and_no_key_is_forg
     let store = SledStore::builder().accept_loss_after(*last).open(&path).unwrap();
     let lines = log.lines();
     assert!(lines.iter().any(|line| line.contains("the store has lost records")), "{lines:?}");
-    assert_eq!(IdempotencyLayer::new(store.clone()).counts().losses_accepted, 1);
+    assert_eq!(IdempotencyLayer::new(store.clone()).stats().losses_accepted, 1);
     let mut kept = 0;
     for number in 0..RECORDS {
         kept += usize::from(store.load(id(&format!("k{number}"))).await.unwrap().is_some());

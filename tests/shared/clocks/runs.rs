@@ -188,12 +188,12 @@ async fn clocks_that_differ_are_counted_and_the_store_is_as_healthy_as_it_was() 
     let world = World::new().await;
     let layer = IdempotencyLayer::new(world.stores[0].clone());
     world.server(0).post("k", "a").await;
-    assert_eq!(layer.counts().skewed, 0);
+    assert_eq!(layer.stats().skewed, 0);
     world.walls[0].step(6_000);
     world.server(0).post("other", "a").await;
-    assert!(layer.counts().skewed > 0);
+    assert!(layer.stats().skewed > 0);
     assert!(matches!(world.stores[0].health(), Health::Good), "{:?}", world.stores[0].health());
-    assert_eq!(IdempotencyLayer::new(world.stores[1].clone()).counts().skewed, 0);
+    assert_eq!(IdempotencyLayer::new(world.stores[1].clone()).stats().skewed, 0);
 }
 
 // Seeded faults: each answer is a line; a line about the kept clock hides one about the others.

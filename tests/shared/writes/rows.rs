@@ -119,7 +119,7 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
         assert_eq!(listed().await, [id("before"), id("after")], "no request has met it");
         let server = effects.server(&other, OnInterrupted::Refuse);
         server.post("k", "a").await.assert_refusal(503, "store-unavailable", false, None);
-        assert_eq!(operator.counts().corrupt, 1);
+        assert_eq!(operator.stats().corrupt, 1);
         assert_eq!(listed().await, [id("before"), id("k"), id("after")]);
         let run = operator.interrupted(9).await.unwrap().remove(1);
         let told = Resolution::Outcome(http::Response::new("told".into()));
@@ -174,5 +174,5 @@ async fn a_row_that_an_application_has_locked_is_waited_for() {
     assert!(!run.is_finished());
     lock.release();
     assert_eq!(run.await.unwrap().text(), "effect 1");
-    assert_eq!((row(&here, id("k")).unwrap().kind, layer.counts().unrecorded), (Kind::Completed, 0));
+    assert_eq!((row(&here, id("k")).unwrap().kind, layer.stats().unrecorded), (Kind::Completed, 0));
 }

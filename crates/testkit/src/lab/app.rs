@@ -226,12 +226,12 @@ pub async fn settle() {
 /// Lets the detached runs go on until none is left.
 pub async fn no_run_is_left(layer: &IdempotencyLayer<TestStore>) {
     for _ in 0..1_000 {
-        if layer.counts().live == 0 {
+        if layer.stats().live == 0 {
             return;
         }
         tokio::task::yield_now().await;
     }
-    panic!("{} runs are left", layer.counts().live);
+    panic!("{} runs are left", layer.stats().live);
 }
 
 /// A store on disk, in a directory that goes with the first value.

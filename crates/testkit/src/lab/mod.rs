@@ -3,6 +3,7 @@
 mod app;
 pub mod asked;
 pub mod charges;
+pub mod events;
 pub mod listed;
 pub mod steps;
 pub mod time;

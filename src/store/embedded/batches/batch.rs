@@ -50,6 +50,8 @@ pub(crate) struct Batch<'a, E: StorageEngine> {
     /// sweeps the more along with this batch, so that sweeping keeps up with writing.
     pub(crate) listed: usize,
     pub(crate) chunks: usize,
+    /// The number of expired records that the batch deletes.
+    pub(crate) swept: usize,
     /// The sweeps that were asked for. They come last; see
     /// [`sweep_asked`](crate::store::embedded::writer::sweep_asked).
     pub(crate) sweeps: Vec<(usize, ReplyTo<usize>)>,
@@ -103,6 +105,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             unsynced: 0,
             listed: 0,
             chunks: 0,
+            swept: 0,
             sweeps: Vec::new(),
             fresh: Vec::new(),
             gone: Vec::new(),
@@ -206,7 +209,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
         // The totals of the last step. The counters of the store still have the values from before this batch.
         let totals = self.totals(Vec::new());
-        let Self { shared, fresh, gone, answers, .. } = self;
+        let Self { shared, swept, fresh, gone, answers, .. } = self;
         if result.is_ok() {
             shared.count.store(totals.count, Ordering::Relaxed);
             shared.bytes.store(totals.bytes, Ordering::Relaxed);
@@ -225,6 +228,9 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         }
         for answer in answers {
             answer(result.as_ref().copied().map_err(StoreError::uncertain));
+        }
+        if result.is_ok() {
+            shared.slots.tally.count_swept(swept);
         }
         result
     }

@@ -34,6 +34,7 @@ pub(crate) struct Swept {
 pub(crate) fn sweep<E: StorageEngine>(batch: &mut Batch<'_, E>, slice: Slice) -> Result<Swept, StoreError> {
     let chunks = remove_chunks(batch, slice.chunks)?;
     let (records, seen) = remove_expired(batch, slice.records)?;
+    batch.swept += records;
     Ok(Swept { records, seen, more: chunks > 0 || seen > 0 })
 }
 

@@ -99,7 +99,8 @@ impl<B: Backend> Database<B> {
             return Ok(0);
         }
         let clocks = self.clocks().now();
-        self.state.call(|| self.backend.delete_expired(clocks, limit)).await
+        let deleted = self.state.call(|| self.backend.delete_expired(clocks, limit)).await?;
+        Ok(self.state.slots.tally.count_swept(deleted))
     }
 
     /// Asks what the database can lose, and logs it at the start and when it changes.

@@ -41,7 +41,7 @@ pub(crate) struct DatabaseState {
     /// `protocol/restore.rs` waits for it.
     pub(crate) replaced: Notify,
     /// The store's slots. Their tally counts skewed answers and limits the log lines about them.
-    slots: Arc<Slots>,
+    pub(super) slots: Arc<Slots>,
     timeout: Duration,
     /// The series of failed calls. No code holds this lock together with that of `servers`.
     breaker: Mutex<Breaker>,
@@ -171,6 +171,9 @@ impl DatabaseState {
         if is_logged {
             tracing::info!(target: "tower_idempotency", failures, "the database answers again");
         }
+        if failures >= FAILURES {
+            self.slots.tally.notify(|observer| observer.breaker(false));
+        }
     }
 
     /// Notes the server of an answer, and returns whether it replaces another one.
@@ -251,7 +254,8 @@ impl DatabaseState {
         breaker.failures = breaker.failures.saturating_add(1);
         breaker.since.get_or_insert_with(Instant::now);
         breaker.reason = error.to_string();
-        if breaker.failures == FAILURES {
+        let has_opened = breaker.failures == FAILURES;
+        if has_opened {
             // The first probe comes a second from now.
             breaker.probed = Some(Instant::now());
         }
@@ -259,6 +263,12 @@ impl DatabaseState {
         if breaker.failures >= FAILURES && !breaker.is_logged && self.lines.take_due().is_some() {
             breaker.is_logged = true;
             tracing::error!(target: "tower_idempotency", %error, "the database does not answer: new keys are refused");
+        }
+        // The observer may ask for the store's health, which locks the breaker.
+        drop(breaker);
+        if has_opened {
+            self.slots.tally.breaker_openings.fetch_add(1, Ordering::Relaxed);
+            self.slots.tally.notify(|observer| observer.breaker(true));
         }
     }
 

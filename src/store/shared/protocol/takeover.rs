@@ -60,6 +60,7 @@ impl<B: Backend> Protocol<B> {
         // An outcome that can't be encoded can't be kept either.
         let Some(write) = write else { return };
         self.slots.tally.disputed.fetch_add(1, Ordering::Relaxed);
+        self.slots.tally.notify(|observer| observer.disputed());
         // The twelve tries after the first are spread over some minutes, in case the database is away.
         let pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE).with_max_times(12);
         let put = || self.database.writes.put(write.clone(), None);
