@@ -23,6 +23,8 @@ mod key;
 pub mod laboratory;
 #[cfg(not(idempotency_laboratory))]
 mod laboratory;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod observer;
 mod panics;
 #[cfg(feature = "server")]

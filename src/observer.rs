@@ -30,7 +30,7 @@ pub trait Observer: Send + Sync + 'static {
     /// A duplicate has waited this long for the run of another request.
     fn waited(&self, took: Duration) {}
 
-    /// An operation was claimed. `took` is the time until the store's answer.
+    /// An operation was claimed. `took` is the time since the engine was asked, the look-up of the key included.
     fn claimed(&self, took: Duration) {}
 
     /// The end of a run was recorded. `took` is the time until the store's answer.

@@ -12,6 +12,7 @@ use tower_idempotency::engine::{Drained, Reconciliation};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, IdempotencyLayer};
 
+use crate::api::metrics::Scraped;
 use crate::api::{admin, routes};
 use crate::args::Args;
 use crate::stop::Stop;
@@ -27,9 +28,10 @@ const DEADLINE: Duration = Duration::from_secs(15);
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let Stores { records, ledger, database, admin, directory } = stores::open(&args).await?;
     let ledger = Arc::new(ledger);
+    let scraped = Scraped::start(records.clone())?;
     let layer = routes::layer(records.clone(), &ledger, &args);
     report(&layer).await;
-    let app = routes::app(&layer, ledger, [records.clone(), database.clone()], admin);
+    let app = routes::app(&layer, ledger, [records.clone(), database.clone()], scraped, admin);
 
     let stop = Stop::listen()?;
     let listener = TcpListener::bind(args.listen).await?;

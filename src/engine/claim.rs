@@ -239,7 +239,6 @@ impl<St: Store> Run<St> {
             // If this is dropped, they are dropped in the reverse order: the work, and then the slot.
             let (mut this, work, reply) = (self, work, reply);
             let (engine, presented, phase) = (Arc::clone(&this.engine), this.presented.clone(), this.slot.phase());
-            let asked = engine.tally().start();
             let mut claiming = pin!(engine.claim(&presented, again, &phase, this.deadline));
             let Some(acquired) = within(Some(this.deadline), claiming.as_mut()).await else {
                 Box::pin(this.stalled(session, work, reply, claiming)).await;
@@ -248,7 +247,6 @@ impl<St: Store> Run<St> {
             let granted = match acquired {
                 Ok(Acquired::Run(hold, rerun, fingerprint)) => {
                     engine.count(|tally| &tally.claimed);
-                    engine.tally().notify(|observer| asked.into_iter().for_each(|at| observer.claimed(at.elapsed())));
                     // The record's fingerprint counts from now on, as it does when the run is over.
                     this.presented.fingerprint = fingerprint;
                     Ok((this.commitment(hold, session), rerun))

@@ -23,7 +23,7 @@ use crate::panics::panic_message;
 use crate::record::{Applied, Fence, Origin, Reply};
 use crate::slots::{End, Ended, Phase, Slot, once_a_minute};
 use crate::store::Store;
-use crate::within::within;
+use crate::within::{STORE_TIMEOUT, within};
 
 /// The work of a run. It is called once, and only for the request that runs. It returns its product and its end.
 pub(crate) trait Work<T>: Send + 'static {
@@ -94,7 +94,9 @@ impl<St: Store> Run<St> {
     ) {
         let guard = InterruptOnDrop { run: &self, commitment: &commitment, over: false };
         let context = RunContext::new(rerun, Arc::clone(&commitment));
-        let (end, verdict) = self.work(work, context, commitment.session).await;
+        // The claim was asked for this long before it would have been too late.
+        let asked = Some(self.deadline - STORE_TIMEOUT);
+        let (end, verdict) = self.work(work, context, commitment.session, asked).await;
         match commitment.close().await {
             CommitResult::Nothing => {
                 guard.over();
@@ -181,16 +183,21 @@ impl<St: Store> Run<St> {
         !self.engine.store.is_exclusive() && (*on_interrupted == OnInterrupted::Rerun || reconciler.is_some())
     }
 
-    /// Calls the work, and returns how it ended, in whatever way, and its requester's answer.
+    /// Calls the work, and returns how it ended, in whatever way, and its requester's answer. `asked` is when the claim
+    /// was asked for, if it was granted.
     pub(super) async fn work<W: Work<T>, T: Send>(
         &self,
         work: W,
         context: RunContext,
         session: Option<RecordId>,
+        asked: Option<Instant>,
     ) -> (End, Verdict<T>) {
         self.engine.count(|tally| &tally.runs);
         self.slot.show_phase(Phase::Running(self.presented.fingerprint));
         let began = Instant::now();
+        if let Some(asked) = asked {
+            self.engine.tally().notify(|observer| observer.claimed(began.saturating_duration_since(asked)));
+        }
         let deadline = began.checked_add(self.engine.policy.max_run);
         let mut working = pin!(within(deadline, AssertUnwindSafe(work.start(context)).catch_unwind()));
         // The time limit is checked first: work that wakes up after its limit takes no further step.

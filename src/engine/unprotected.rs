@@ -43,14 +43,15 @@ impl<St: Store> Run<St> {
         // No process can take over an operation that has no claim. The claim stays under way: once the store grants it
         // to this run, another process may take the operation over.
         let mut claiming = pin!(claiming);
-        let ((end, verdict), claimed) = match select(pin!(self.work(work, context, None)), claiming.as_mut()).await {
-            Either::Left((worked, _)) => (worked, None),
-            Either::Right((claimed, working)) => {
-                let session = session.filter(|_| matches!(claimed, Ok(Acquired::Run(..))));
-                let worked = self.unless_stopped(session, working).await;
-                (worked.unwrap_or((End::Interrupted { status: None }, Verdict::Interrupted)), Some(claimed))
-            }
-        };
+        let ((end, verdict), claimed) =
+            match select(pin!(self.work(work, context, None, None)), claiming.as_mut()).await {
+                Either::Left((worked, _)) => (worked, None),
+                Either::Right((claimed, working)) => {
+                    let session = session.filter(|_| matches!(claimed, Ok(Acquired::Run(..))));
+                    let worked = self.unless_stopped(session, working).await;
+                    (worked.unwrap_or((End::Interrupted { status: None }, Verdict::Interrupted)), Some(claimed))
+                }
+            };
         // If the claim has not ended during the work, it is waited for after the answer.
         let claiming = async move {
             match claimed {

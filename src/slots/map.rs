@@ -144,6 +144,12 @@ impl Slots {
         self.live.load(Ordering::SeqCst)
     }
 
+    /// Returns the number of duplicates that wait.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn waiters(&self) -> usize {
+        self.waiters.load(Ordering::Relaxed)
+    }
+
     pub(super) fn waiter(&self, phase: &SharedPhase) -> Waiter {
         Waiter::new(phase.clone(), Arc::clone(&self.waiters))
     }

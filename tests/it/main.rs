@@ -18,6 +18,7 @@ mod in_flight;
 mod key;
 mod limits;
 mod messages;
+mod metrics;
 mod observer;
 mod origin;
 mod outcome;

@@ -14,7 +14,8 @@ use tower_idempotency::{AnyStore, IdempotencyLayer, OnInFlight, OnInterrupted};
 use super::account::Account;
 use super::errors::ApiError;
 use super::health::Needed;
-use super::{admin, charges, health, refunds, rejections};
+use super::metrics::Scraped;
+use super::{admin, charges, health, metrics, refunds, rejections};
 use crate::args::{Args, InFlight, Interrupted};
 use crate::ledger::Ledger;
 use crate::{names, reconcile};
@@ -50,6 +51,7 @@ pub(crate) fn app(
     layer: &IdempotencyLayer<AnyStore>,
     ledger: Arc<Ledger>,
     needed: Needed,
+    scraped: Scraped,
     operators: Router,
 ) -> Router {
     let payments = Router::new()
@@ -68,7 +70,8 @@ pub(crate) fn app(
         .merge(operators)
         .layer(middleware::from_fn(admin::only_this_machine));
     let health = Router::new().route("/healthz", get(health::get)).with_state(needed);
-    let routes = payments.merge(admin).merge(health).fallback(|| async { ApiError::not_found() });
+    let metrics = Router::new().route("/metrics", get(metrics::get)).with_state(scraped);
+    let routes = payments.merge(admin).merge(health).merge(metrics).fallback(|| async { ApiError::not_found() });
     // The layer has a timeout for bodies that it reads; this one is for requests without a key.
     let in_time = ServiceBuilder::new()
         .layer(RequestBodyTimeoutLayer::new(LONGEST_PAUSE))

@@ -3,6 +3,8 @@
 mod failure_table;
 mod files;
 mod guide;
+mod metrics;
+mod ops;
 mod options;
 mod time_limits;
 mod who_asks;

@@ -18,12 +18,15 @@ use cratestack_core::{CratestackError, IdempotencyRecord, IdempotencyStore, Rese
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use ruts::store::Ttl;
 use ruts::store::moka::MokaStore;
 use ruts::{CookieOptions, Session, SessionLayer};
 use testkit::bench::exchange::{KEY, SMALL, bare, protected};
 use testkit::bench::minimum::{Minimum, Writes, durable};
 use tower_cookies::CookieManagerLayer;
+use tower_idempotency::metrics::{BUCKETS, Metrics};
+use tower_idempotency::store::Store as _;
 use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
 use uuid::Uuid;
 
@@ -47,8 +50,15 @@ fn app(name: &str, directory: &Path) -> Router {
     let minimum = || Arc::new(Minimum::open(directory));
     match name {
         "bare axum" => bare(SMALL).with_state(()),
-        "ours, memory" => {
-            let store = MemoryStore::builder().max_records(MANY as usize).max_bytes(64 << 30).build();
+        "ours, memory" => protected(SMALL, memory(), OnInterrupted::Rerun),
+        "ours, metrics on" => {
+            let seconds = Matcher::Suffix("_seconds".to_owned());
+            let recorder =
+                PrometheusBuilder::new().set_buckets_for_metric(seconds, &BUCKETS).expect("there are buckets");
+            let scraped = recorder.install_recorder().expect("it is the only one");
+            let store = memory();
+            store.observe(Metrics::new()).expect("it is the only one");
+            tokio::spawn(scrape(scraped));
             protected(SMALL, store, OnInterrupted::Rerun)
         }
         "ours, sled, rerun" => protected(SMALL, sled(), OnInterrupted::Rerun),
@@ -59,6 +69,19 @@ fn app(name: &str, directory: &Path) -> Router {
         "cratestack-axum" => cratestack(),
         "moka by hand" => moka_by_hand(),
         _ => panic!("no contender is called {name}"),
+    }
+}
+
+fn memory() -> MemoryStore {
+    MemoryStore::builder().max_records(MANY as usize).max_bytes(64 << 30).build()
+}
+
+/// Renders the metrics every second, more often than any Prometheus server asks.
+async fn scrape(recorder: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        recorder.run_upkeep();
+        std::hint::black_box(recorder.render());
     }
 }
 

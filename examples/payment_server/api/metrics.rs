@@ -1,0 +1,35 @@
+//! The route that a Prometheus server scrapes.
+
+use axum::extract::State;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tower_idempotency::AnyStore;
+use tower_idempotency::metrics::{BUCKETS, Metrics, update};
+use tower_idempotency::store::Store as _;
+
+/// What a scrape reads: the recorder, and the store whose gauges it sets first.
+#[derive(Clone)]
+pub(crate) struct Scraped {
+    recorder: PrometheusHandle,
+    store: AnyStore,
+}
+
+impl Scraped {
+    /// Installs the recorder, and observes the store.
+    pub(crate) fn start(store: AnyStore) -> Result<Self, BuildError> {
+        let buckets = Matcher::Suffix("_seconds".to_owned());
+        let recorder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &BUCKETS)?.install_recorder()?;
+        // Only one observer is set, and this is the first.
+        let _first = store.observe(Metrics::new());
+        Ok(Self { recorder, store })
+    }
+}
+
+/// `GET /metrics`
+pub(crate) async fn get(State(scraped): State<Scraped>) -> String {
+    if let Err(error) = update(&scraped.store).await {
+        tracing::warn!("interrupted operations can't be counted: {error}");
+    }
+    // The recorder keeps each duration until then.
+    scraped.recorder.run_upkeep();
+    scraped.recorder.render()
+}

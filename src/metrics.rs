@@ -1,0 +1,234 @@
+//! Metrics over the facade of the crate `metrics`, for every exporter that it has.
+//!
+//! [`Metrics`] is an [`Observer`]: it counts and times what happens. [`update`] sets the gauges that no event sets:
+//! call it before each scrape. [`ALL`] is the list of what there is, with one help text for each name.
+
+use std::time::{Duration, SystemTime};
+
+use ::metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use crate::observer::{LeaseChange, Observer, RunEnd, SettledBy};
+use crate::store::{Health, Page, Store, StoreError};
+
+/// The bounds of the histograms' buckets, in seconds. The facade does not pass them on: give them to the exporter, for
+/// all names that end with `_seconds`.
+pub const BUCKETS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+/// The most interrupted operations that [`update`] counts.
+const MOST_COUNTED: usize = 1_000;
+
+/// The kind of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It has a value now, which [`update`] sets, or a change of the store.
+    Gauge,
+    /// It has durations, in seconds.
+    Histogram,
+}
+
+/// The name of a metric, and what it means.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Metric {
+    /// Its name, with its unit.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels. The guide's page "Metrics" has their values.
+    pub labels: &'static [&'static str],
+    /// What it means. The same text describes it everywhere.
+    pub help: &'static str,
+}
+
+/// Defines a constant for each name, and the list of all.
+macro_rules! metrics {
+    ($($constant:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(const $constant: &str = $name;)*
+
+        /// All metrics.
+        pub const ALL: &[Metric] =
+            &[$(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help }),*];
+    };
+}
+
+metrics! {
+    REQUESTS: Counter "idempotency_requests_total" ["outcome"] "Requests with a key, by what they were answered.";
+    RUNS: Counter "idempotency_runs_total" ["end"] "Handlers that have ended, by how.";
+    RUN: Histogram "idempotency_run_seconds" [] "The time from the call of a handler to its end.";
+    CLAIM: Histogram "idempotency_claim_seconds" [] "The time until the store has looked a key up and granted its claim.";
+    RECORD: Histogram "idempotency_record_seconds" [] "The time until the store has recorded the end of a run.";
+    REPLAY: Histogram "idempotency_replay_seconds" [] "The time until a retry was answered with the outcome, waits included.";
+    WAIT: Histogram "idempotency_wait_seconds" [] "The time for which a duplicate has waited for another request's run.";
+    UNRECORDED: Counter "idempotency_unrecorded_total" [] "Answers that were given before their record was written.";
+    INTERRUPTED: Counter "idempotency_interrupted_total" [] "Runs of which it is unknown whether they took effect.";
+    SETTLED: Counter "idempotency_settled_total" ["by"] "Interrupted operations that were settled.";
+    DISPUTED: Counter "idempotency_disputed_total" [] "Outcomes that came after their operation was taken over or settled.";
+    SWEPT: Counter "idempotency_swept_records_total" [] "Expired records that were deleted.";
+    LEASE: Counter "idempotency_lease_changes_total" ["change"] "Renewals and losses of this process's lease over a shared store.";
+    BREAKER: Gauge "idempotency_breaker_open" [] "1 while the circuit breaker of a shared store is open, else 0.";
+    LIVE: Gauge "idempotency_runs" [] "Runs that are under way.";
+    WAITERS: Gauge "idempotency_waiters" [] "Duplicates that wait for a run.";
+    REMEMBERED: Gauge "idempotency_remembered" [] "Ends of runs that only this process knows.";
+    OPEN: Gauge "idempotency_interrupted_operations" [] "Interrupted operations that wait to be settled, 1,000 at most.";
+    OLDEST: Gauge "idempotency_interrupted_oldest_seconds" [] "The age of the one that was interrupted first, or 0.";
+    HEALTHY: Gauge "idempotency_store_healthy" [] "1 if the store works, else 0.";
+}
+
+/// An observer that counts and times over the facade's recorder. Install the recorder first: what is counted before
+/// that is lost.
+///
+/// ```
+/// use tower_idempotency::metrics::Metrics;
+/// use tower_idempotency::store::Store as _;
+/// use tower_idempotency::{IdempotencyLayer, MemoryStore};
+///
+/// // … install the exporter's recorder, with the buckets of `tower_idempotency::metrics::BUCKETS` …
+/// let store = MemoryStore::new();
+/// store.observe(Metrics::new())?;
+/// let layer = IdempotencyLayer::new(store);
+/// # Ok::<(), tower_idempotency::observer::AlreadyObserved>(())
+/// ```
+pub struct Metrics {
+    ran: Counter,
+    // Nearly all runs end so.
+    completed: Counter,
+    replayed: Counter,
+    run: Histogram,
+    claim: Histogram,
+    record: Histogram,
+    replay: Histogram,
+    wait: Histogram,
+    unrecorded: Counter,
+    interrupted: Counter,
+    disputed: Counter,
+    swept: Counter,
+    breaker: Gauge,
+}
+
+impl Metrics {
+    /// Creates the observer, and describes all metrics to the recorder that is installed.
+    #[must_use]
+    pub fn new() -> Self {
+        for Metric { name, kind, help, .. } in ALL.iter().copied() {
+            match kind {
+                Kind::Counter => describe_counter!(name, help),
+                Kind::Gauge => describe_gauge!(name, help),
+                Kind::Histogram => describe_histogram!(name, help),
+            }
+        }
+        Self {
+            ran: counter!(REQUESTS, "outcome" => "ran"),
+            completed: counter!(RUNS, "end" => RunEnd::Completed.name()),
+            replayed: counter!(REQUESTS, "outcome" => "replayed"),
+            run: histogram!(RUN),
+            claim: histogram!(CLAIM),
+            record: histogram!(RECORD),
+            replay: histogram!(REPLAY),
+            wait: histogram!(WAIT),
+            unrecorded: counter!(UNRECORDED),
+            interrupted: counter!(INTERRUPTED),
+            disputed: counter!(DISPUTED),
+            swept: counter!(SWEPT),
+            breaker: gauge!(BREAKER),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Observer for Metrics {
+    fn ran(&self, end: RunEnd, took: Duration) {
+        self.ran.increment(1);
+        self.run.record(took);
+        match end {
+            RunEnd::Completed => self.completed.increment(1),
+            end => counter!(RUNS, "end" => end.name()).increment(1),
+        }
+    }
+
+    fn replayed(&self, took: Duration) {
+        self.replayed.increment(1);
+        self.replay.record(took);
+    }
+
+    fn rejected(&self, kind: &'static str) {
+        counter!(REQUESTS, "outcome" => kind).increment(1);
+    }
+
+    fn waited(&self, took: Duration) {
+        self.wait.record(took);
+    }
+
+    fn claimed(&self, took: Duration) {
+        self.claim.record(took);
+    }
+
+    fn recorded(&self, took: Duration) {
+        self.record.record(took);
+    }
+
+    fn unrecorded(&self) {
+        self.unrecorded.increment(1);
+    }
+
+    fn interrupted(&self) {
+        self.interrupted.increment(1);
+    }
+
+    fn settled(&self, by: SettledBy) {
+        counter!(SETTLED, "by" => by.name()).increment(1);
+    }
+
+    fn disputed(&self) {
+        self.disputed.increment(1);
+    }
+
+    fn swept(&self, records: usize) {
+        self.swept.increment(records as u64);
+    }
+
+    fn lease(&self, change: LeaseChange) {
+        counter!(LEASE, "change" => change.name()).increment(1);
+    }
+
+    fn breaker(&self, is_open: bool) {
+        self.breaker.set(if is_open { 1.0 } else { 0.0 });
+    }
+}
+
+/// Sets the gauges of a store: call it before each scrape. It lists interrupted operations, which is one read.
+///
+/// # Errors
+/// [`StoreError`], if they can't be listed. Then the gauges about them keep their values, and the others are set.
+///
+/// # Cancel safety
+/// This function only reads.
+pub async fn update(store: &impl Store) -> Result<(), StoreError> {
+    let slots = store.slots();
+    gauge!(LIVE).set(slots.live() as f64);
+    gauge!(WAITERS).set(slots.waiters() as f64);
+    gauge!(REMEMBERED).set(slots.remembered.count() as f64);
+    gauge!(HEALTHY).set(if store.health() == Health::Good { 1.0 } else { 0.0 });
+    let listed = store.interrupted(Page::first(MOST_COUNTED)).await?;
+    let oldest = listed.iter().filter_map(|run| run.since.to_system_time()).min();
+    let age = oldest.and_then(|since| SystemTime::now().duration_since(since).ok()).unwrap_or_default();
+    gauge!(OPEN).set(listed.len() as f64);
+    gauge!(OLDEST).set(age.as_secs_f64());
+    Ok(())
+}

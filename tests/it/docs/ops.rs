@@ -1,0 +1,77 @@
+//! The alerts and the dashboard under `ops/` ask for metrics and labels that there are, and name pages that there are.
+
+use std::collections::BTreeSet;
+
+use tower_idempotency::metrics::{ALL, Kind, Metric};
+
+use super::guide::root;
+
+const ALERTS: &str = include_str!("../../../ops/alerts.yml");
+const DASHBOARD: &str = include_str!("../../../ops/dashboard.json");
+
+/// The names in a text, with what follows each.
+fn names(text: &str) -> Vec<(&str, &str)> {
+    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let name = |(at, _): (usize, &str)| {
+        let end = text[at..].bytes().position(|byte| !is_of_name(&byte)).map_or(text.len(), |length| at + length);
+        (&text[at..end], &text[end..])
+    };
+    text.match_indices("idempotency_").map(name).collect()
+}
+
+/// The metric that this name is of. A histogram has three.
+fn metric(name: &str) -> Option<&'static Metric> {
+    let of_histogram = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
+    ALL.iter().find(|metric| match metric.kind {
+        Kind::Histogram => of_histogram == Some(metric.name),
+        _ => metric.name == name,
+    })
+}
+
+#[test]
+fn every_metric_of_the_alerts_and_the_dashboard_exists_with_its_labels() {
+    for text in [ALERTS, DASHBOARD] {
+        let names = names(text);
+        assert!(names.len() > 5);
+        for (name, rest) in names {
+            let metric = metric(name).unwrap_or_else(|| panic!("there is no metric {name}"));
+            let Some(labels) = rest.strip_prefix('{') else { continue };
+            let (labels, _) = labels.split_once('}').unwrap();
+            for label in labels.split(',') {
+                let label = label.split(['=', '!']).next().unwrap();
+                assert!(metric.labels.contains(&label), "{name} has no label {label}");
+            }
+        }
+    }
+    let shown: BTreeSet<_> =
+        names(DASHBOARD).iter().filter_map(|(name, _)| metric(name)).map(|metric| metric.name).collect();
+    let missing: Vec<_> = ALL.iter().map(|metric| metric.name).filter(|name| !shown.contains(name)).collect();
+    assert!(missing.is_empty(), "the dashboard does not show {missing:?}");
+}
+
+#[test]
+fn every_alert_names_a_page_and_a_heading_that_there_are() {
+    let alerts = ALERTS.matches("- alert: ").count();
+    let pages: Vec<_> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("page: ")).collect();
+    assert_eq!((pages.len(), ALERTS.matches("expr: ").count()), (alerts, alerts));
+    for page in pages {
+        let (file, heading) = page.split_once('#').unwrap_or((page, ""));
+        let text = std::fs::read_to_string(root().join(file)).unwrap_or_else(|_| panic!("there is no page {file}"));
+        let headings = text.lines().filter_map(|line| line.strip_prefix("## "));
+        let mut anchors = headings.map(|heading| heading.to_lowercase().replace(' ', "-"));
+        assert!(heading.is_empty() || anchors.any(|anchor| anchor == heading), "there is no heading {page}");
+    }
+}
+
+#[test]
+fn the_values_of_labels_in_the_alerts_are_rejections_and_ends_that_there_are() {
+    use tower_idempotency::RejectionKind;
+    use tower_idempotency::observer::{LeaseChange, RunEnd};
+    let mut known: BTreeSet<_> = RejectionKind::ALL.iter().map(|kind| kind.slug()).collect();
+    known.extend([RunEnd::Panicked, RunEnd::TooLong].map(RunEnd::name));
+    known.insert(LeaseChange::Lost.name());
+    let values = ALERTS.split("=\"").skip(1).chain(ALERTS.split("=~\"").skip(1));
+    for value in values.flat_map(|rest| rest.split('"').next().unwrap().split('|')) {
+        assert!(known.contains(value), "{value}");
+    }
+}

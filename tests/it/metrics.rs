@@ -1,0 +1,111 @@
+//! The metrics, as Prometheus reads them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::StatusCode;
+use metrics::set_default_local_recorder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use testkit::lab::{Lab, id, post};
+use tower_idempotency::metrics::{ALL, BUCKETS, Metrics, update};
+use tower_idempotency::store::Store as _;
+use tower_idempotency::test_util::{StoreCall, TestStore};
+use tower_idempotency::{IdempotencyLayer, Resolution};
+
+fn recorder() -> PrometheusRecorder {
+    let builder = PrometheusBuilder::new();
+    builder.set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS).unwrap().build_recorder()
+}
+
+/// The values in a scrape, by name and labels.
+fn values(scrape: &PrometheusHandle) -> BTreeMap<String, f64> {
+    let text = scrape.render();
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+#[tokio::test]
+async fn an_interrupted_charge_is_seen_in_the_metrics_until_it_is_settled() {
+    let recorder = recorder();
+    let scrape = recorder.handle();
+    let _local = set_default_local_recorder(&recorder);
+    let store = TestStore::new();
+    store.observe(Metrics::new()).unwrap();
+    let layer = IdempotencyLayer::new(store.clone());
+    let lab = Lab::new(layer.clone(), |number| async move {
+        if number == 1 { StatusCode::BAD_GATEWAY } else { StatusCode::CREATED }
+    });
+    for key in ["k", "k", "other", "other"] {
+        lab.post(key, "a").await;
+    }
+    update(&store).await.unwrap();
+    let seen = values(&scrape);
+    for (name, value) in [
+        ("idempotency_requests_total{outcome=\"ran\"}", 2.0),
+        ("idempotency_requests_total{outcome=\"replayed\"}", 1.0),
+        ("idempotency_requests_total{outcome=\"outcome-unknown\"}", 1.0),
+        ("idempotency_runs_total{end=\"unknown\"}", 1.0),
+        ("idempotency_runs_total{end=\"completed\"}", 1.0),
+        ("idempotency_claim_seconds_count", 2.0),
+        ("idempotency_record_seconds_count", 2.0),
+        ("idempotency_run_seconds_bucket{le=\"30\"}", 2.0),
+        ("idempotency_interrupted_total", 1.0),
+        ("idempotency_interrupted_operations", 1.0),
+        ("idempotency_store_healthy", 1.0),
+        ("idempotency_runs", 0.0),
+    ] {
+        assert_eq!(seen.get(name), Some(&value), "{name}");
+    }
+    let run = layer.interrupted(9).await.unwrap().remove(0);
+    let answer = http::Response::new(bytes::Bytes::from("charged"));
+    let _settled = layer.resolve(id("k"), run.fence, Resolution::Outcome(answer)).await.unwrap();
+    update(&store).await.unwrap();
+    let seen = values(&scrape);
+    assert_eq!(seen["idempotency_interrupted_operations"], 0.0);
+    assert_eq!(seen["idempotency_interrupted_oldest_seconds"], 0.0);
+    assert_eq!(seen["idempotency_settled_total{by=\"operator\"}"], 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_has_not_recorded_is_seen_in_the_metrics() {
+    let recorder = recorder();
+    let scrape = recorder.handle();
+    let _local = set_default_local_recorder(&recorder);
+    let store = TestStore::new();
+    store.observe(Metrics::new()).unwrap();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+    (0..50).for_each(|_| store.fail_next(StoreCall::Complete));
+    lab.post("k", "a").await;
+    update(&store).await.unwrap();
+    let seen = values(&scrape);
+    assert_eq!((seen["idempotency_unrecorded_total"], seen["idempotency_remembered"]), (1.0, 1.0));
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    update(&store).await.unwrap();
+    assert_eq!(values(&scrape)["idempotency_remembered"], 0.0);
+}
+
+#[tokio::test]
+async fn neither_a_key_nor_a_path_is_in_a_scrape_and_each_name_has_its_help_text() {
+    let recorder = recorder();
+    let scrape = recorder.handle();
+    let _local = set_default_local_recorder(&recorder);
+    let store = TestStore::new();
+    store.observe(Metrics::new()).unwrap();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+    for number in 0..100 {
+        let mut request = post(&format!("canary-{number}"), format!("body-canary-{number}"));
+        request.headers_mut().insert("authorization", format!("Bearer canary-{number}").parse().unwrap());
+        lab.send(request).await;
+        lab.post(&format!("canary-{number}"), "a").await;
+    }
+    update(&store).await.unwrap();
+    let text = scrape.render();
+    assert!(text.contains("credentials-changed") && !text.contains("canary") && !text.contains("charges"), "{text}");
+    let shown = ALL.iter().filter(|metric| text.contains(metric.name));
+    for metric in shown {
+        assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{}", metric.name);
+    }
+}
