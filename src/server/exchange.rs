@@ -231,7 +231,12 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     // The span of an own run has its outcome already.
     let is_of_own_run = verdict.is_of_own_run();
     let rejection = match verdict {
-        Verdict::Answered(answer) => return answer,
+        Verdict::Answered(mut answer) => {
+            if let Ok(answer) = &mut answer {
+                shared.name_outcome(answer, "ran");
+            }
+            return answer;
+        }
         // The last argument of `recorded_answer` says whether the answer is marked as a replay.
         Verdict::Committed(outcome) => return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, false)),
         Verdict::Met(End::Outcome(outcome)) => {

@@ -13,6 +13,7 @@
 //! | `bodies/` | body types, and how a body is read within bounds |
 //! | `read_on.rs` | reads on the body of a rejected request, so that its connection stays usable |
 //! | `visibility.rs` | the options that decide what operators see |
+//! | `cors.rs` | the layer's headers that scripts of other origins need |
 //! | `origin.rs` | what a record keeps of where its operation came from |
 //! | `scope.rs` | what a function that says whose a key is may return |
 //! | `fingerprint/` | makes the fingerprint, which says whether two requests are the same |
@@ -23,6 +24,7 @@
 
 pub(crate) mod answer;
 mod bodies;
+mod cors;
 mod exchange;
 pub(crate) mod fingerprint;
 mod future;
@@ -42,6 +44,7 @@ pub use answer::kept_headers::KeptHeaders;
 pub use answer::marks::answer_panic;
 pub use answer::meaning::Classify;
 pub use bodies::body::{AnyBody, BodyMode, KeepBody, Passage, ReplayBody, SendBody};
+pub use cors::CorsHeaders;
 pub use fingerprint::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 pub use fingerprint::identify::CustomBody;
 pub use future::ResponseFuture;

@@ -65,6 +65,8 @@ pub(super) struct Options {
     pub(super) recorder: Arc<Recorder>,
     pub(super) problem_base: Arc<str>,
     pub(super) render_rejection: Option<Hook<Render>>,
+    /// `None`: no answer says what became of its request.
+    pub(super) outcome_header_name: Option<HeaderName>,
     pub(super) rejection_level: Level,
     pub(super) replay_level: Level,
     pub(super) wrap_run: Option<Hook<WrapRun>>,
@@ -96,6 +98,7 @@ impl Default for Options {
             }),
             problem_base: Rejection::PROBLEM_BASE.into(),
             render_rejection: None,
+            outcome_header_name: None,
             rejection_level: Level::INFO,
             replay_level: Level::DEBUG,
             wrap_run: None,

@@ -117,6 +117,7 @@ impl<St: Store> LayerState<St> {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response.extensions_mut().insert(rejection);
+        self.name_outcome(&mut response, slug);
         response
     }
 
@@ -147,6 +148,14 @@ impl<St: Store> LayerState<St> {
             let marker = self.options.recorder.replay_header_name.clone();
             response.headers_mut().insert(marker, HeaderValue::from_static("true"));
         }
+        self.name_outcome(&mut response, if is_replay { "replayed" } else { "ran" });
         response
+    }
+
+    /// Names in an answer what became of its request, if the application has named a header for that.
+    pub(super) fn name_outcome<B>(&self, response: &mut Response<B>, outcome: &'static str) {
+        if let Some(name) = &self.options.outcome_header_name {
+            response.headers_mut().insert(name.clone(), HeaderValue::from_static(outcome));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use http::request::Parts;
 use tracing::Level;
 
@@ -30,6 +31,21 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// and read by operators: leave out keys, tokens, payment data, and what your records must not keep of a person.
     pub fn label<L: Into<Option<String>>>(self, label: impl Fn(&Parts) -> L + Send + Sync + 'static) -> Self {
         self.with(|options| options.label = Some(Hook(Arc::new(move |parts| label(parts).into()))))
+    }
+
+    /// Names the header by which each answer to a request with a key says what became of it: `ran`, `replayed`, or the
+    /// kind of a rejection ([`RejectionKind::slug`](crate::RejectionKind::slug)). Proxies and access logs can count by
+    /// it. It is not recorded. A browser's script sees it only if CORS exposes it. Default: no such header.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
+    ///
+    /// let layer = IdempotencyLayer::new(MemoryStore::new())
+    ///     .outcome_header_name(HeaderName::from_static("idempotency-outcome"));
+    /// ```
+    pub fn outcome_header_name(self, name: HeaderName) -> Self {
+        self.with(|options| options.outcome_header_name = Some(name))
     }
 
     /// Sets the level at which rejections are logged. Of each kind there is at most one such event a minute, with the

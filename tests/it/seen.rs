@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::routing::post as route;
-use http::{Request, StatusCode};
+use http::{HeaderName, Request, StatusCode};
 use testkit::Gate;
 use testkit::lab::{Lab, at_once, id, keyed, post};
 use testkit::log::{Log, logged};
@@ -161,4 +161,22 @@ async fn trap_18_the_span_goes_along_with_the_run() {
     let record_id = &id("k").to_string()[..8];
     assert!(line.contains(&format!("request{{tenant=7}}:exchange{{record_id=\"{record_id}\"")), "{line}");
     assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_says_what_became_of_its_request_in_a_header_that_is_off_by_default() {
+    let name = || HeaderName::from_static("idempotency-outcome");
+    let layer = IdempotencyLayer::new(MemoryStore::new());
+    let lab = Lab::counting(layer.clone().outcome_header_name(name()));
+    let outcome = async |key: &str, body: &'static str| {
+        let headers = lab.post(key, body).await.headers;
+        headers.get(name()).map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(outcome("k", "a").await.as_deref(), Some("ran"));
+    assert_eq!(outcome("k", "a").await.as_deref(), Some("replayed"));
+    assert_eq!(outcome("k", "b").await.as_deref(), Some("key-reused"));
+    assert_eq!(outcome("a key", "a").await.as_deref(), Some("key-malformed"));
+    // It is no part of the record, and a layer without the option does not set it.
+    let quiet = Lab::counting(layer);
+    assert_eq!(quiet.post("k", "a").await.headers.get(name()), None);
 }

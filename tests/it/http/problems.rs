@@ -62,12 +62,15 @@ fn from_origin(origin: &str, key: &str) -> Request<Body> {
 #[tokio::test]
 async fn trap_63_with_cors_outside_a_browser_sends_the_key_and_reads_the_marker() {
     let origins = ["https://a.example", "https://b.example"];
+    let layer = IdempotencyLayer::new(MemoryStore::new()).require_key(true);
+    let layer = layer.outcome_header_name("idempotency-outcome".parse().unwrap());
+    let headers = layer.cors_headers();
     let cors = CorsLayer::new()
         .allow_origin(origins.map(|origin| origin.parse().unwrap()))
         .allow_methods([http::Method::POST])
-        .allow_headers(["idempotency-key".parse().unwrap()])
-        .expose_headers(["idempotent-replayed", "retry-after"].map(|name| name.parse().unwrap()));
-    let mut lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()).require_key(true));
+        .allow_headers(headers.allow)
+        .expose_headers(headers.expose);
+    let mut lab = Lab::counting(layer);
     lab.app = lab.app.layer(cors);
 
     let preflight = Request::options("/charges")
@@ -85,7 +88,8 @@ async fn trap_63_with_cors_outside_a_browser_sends_the_key_and_reads_the_marker(
     for (answer, origin) in [(&first, origins[0]), (&retry, origins[1]), (&refused, origins[0])] {
         let allowed: Vec<_> = answer.headers.get_all("access-control-allow-origin").iter().collect();
         assert_eq!(allowed, [origin], "its own, once, and not the recorded one's");
-        assert_eq!(answer.headers["access-control-expose-headers"], "idempotent-replayed,retry-after");
+        let exposed = "idempotent-replayed,retry-after,link,idempotency-outcome";
+        assert_eq!(answer.headers["access-control-expose-headers"], exposed);
     }
     assert_eq!((retry.body, lab.effects()), (Bytes::from("effect 1"), 1));
 }
