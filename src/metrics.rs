@@ -24,11 +24,11 @@ const MOST_COUNTED: usize = 1_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// It only grows.
+    /// A number that only grows.
     Counter,
-    /// It has a value now, which [`update`] sets, or a change of the store.
+    /// A number as it is now. All but `idempotency_breaker_open` are set by [`update`] alone.
     Gauge,
-    /// It has durations, in seconds.
+    /// Durations, in seconds.
     Histogram,
 }
 
@@ -58,7 +58,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    REQUESTS: Counter "idempotency_requests_total" ["outcome"] "Requests with a key, by what they were answered.";
+    REQUESTS: Counter "idempotency_requests_total" ["outcome"] "Requests that are covered, by what they were answered.";
     RUNS: Counter "idempotency_runs_total" ["end"] "Handlers that have ended, by how.";
     RUN: Histogram "idempotency_run_seconds" [] "The time from the call of a handler to its end.";
     CLAIM: Histogram "idempotency_claim_seconds" [] "The time until the store has looked a key up and granted its claim.";
@@ -66,7 +66,7 @@ metrics! {
     REPLAY: Histogram "idempotency_replay_seconds" [] "The time until a retry was answered with the outcome, waits included.";
     WAIT: Histogram "idempotency_wait_seconds" [] "The time for which a duplicate has waited for another request's run.";
     UNRECORDED: Counter "idempotency_unrecorded_total" [] "Answers that were given before their record was written.";
-    INTERRUPTED: Counter "idempotency_interrupted_total" [] "Runs of which it is unknown whether they took effect.";
+    INTERRUPTED: Counter "idempotency_interrupted_total" [] "Runs of this process of which it is unknown whether they took effect.";
     SETTLED: Counter "idempotency_settled_total" ["by"] "Interrupted operations that were settled.";
     DISPUTED: Counter "idempotency_disputed_total" [] "Outcomes that came after their operation was taken over or settled.";
     SWEPT: Counter "idempotency_swept_records_total" [] "Expired records that were deleted.";
@@ -80,8 +80,8 @@ metrics! {
     HEALTHY: Gauge "idempotency_store_healthy" [] "1 if the store works, else 0.";
 }
 
-/// An observer that counts and times over the facade's recorder. Install the recorder first: what is counted before
-/// that is lost.
+/// An observer that counts and times over the facade's recorder. Install the recorder before you create this:
+/// otherwise most of it counts nothing. All stores of a process share the names, so observe one of them.
 ///
 /// ```
 /// use tower_idempotency::metrics::Metrics;
@@ -122,6 +122,12 @@ impl Metrics {
                 Kind::Histogram => describe_histogram!(name, help),
             }
         }
+        // A rate sees the first event only if the name was there with 0 before it.
+        RunEnd::ALL.iter().for_each(|end| drop(counter!(RUNS, "end" => end.name())));
+        SettledBy::ALL.iter().for_each(|by| drop(counter!(SETTLED, "by" => by.name())));
+        LeaseChange::ALL.iter().for_each(|change| drop(counter!(LEASE, "change" => change.name())));
+        #[cfg(feature = "server")]
+        crate::RejectionKind::ALL.iter().for_each(|kind| drop(counter!(REQUESTS, "outcome" => kind.slug())));
         Self {
             ran: counter!(REQUESTS, "outcome" => "ran"),
             completed: counter!(RUNS, "end" => RunEnd::Completed.name()),
@@ -154,7 +160,10 @@ impl std::fmt::Debug for Metrics {
 
 impl Observer for Metrics {
     fn ran(&self, end: RunEnd, took: Duration) {
-        self.ran.increment(1);
+        // The request of any other run is rejected, and counted then.
+        if matches!(end, RunEnd::Completed | RunEnd::NotReplayable | RunEnd::Released | RunEnd::Unknown) {
+            self.ran.increment(1);
+        }
         self.run.record(took);
         match end {
             RunEnd::Completed => self.completed.increment(1),
@@ -212,7 +221,8 @@ impl Observer for Metrics {
     }
 }
 
-/// Sets the gauges of a store: call it before each scrape. It lists interrupted operations, which is one read.
+/// Sets the gauges of a store: call it before each scrape. It lists interrupted operations, at most 1,000. A store on
+/// disk or in a database has an index of them; [`MemoryStore`](crate::MemoryStore) looks at each record.
 ///
 /// # Errors
 /// [`StoreError`], if they can't be listed. Then the gauges about them keep their values, and the others are set.
@@ -224,7 +234,9 @@ pub async fn update(store: &impl Store) -> Result<(), StoreError> {
     gauge!(LIVE).set(slots.live() as f64);
     gauge!(WAITERS).set(slots.waiters() as f64);
     gauge!(REMEMBERED).set(slots.remembered.count() as f64);
-    gauge!(HEALTHY).set(if store.health() == Health::Good { 1.0 } else { 0.0 });
+    let health = store.health();
+    gauge!(HEALTHY).set(if health == Health::Good { 1.0 } else { 0.0 });
+    gauge!(BREAKER).set(if matches!(health, Health::Away { .. }) { 1.0 } else { 0.0 });
     let listed = store.interrupted(Page::first(MOST_COUNTED)).await?;
     let oldest = listed.iter().filter_map(|run| run.since.to_system_time()).min();
     let age = oldest.and_then(|since| SystemTime::now().duration_since(since).ok()).unwrap_or_default();

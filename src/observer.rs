@@ -6,17 +6,18 @@ use std::time::Duration;
 /// Learns of what happens over a store in this process, to all layers and consumers. Give it to the store with
 /// [`Store::observe`](crate::store::Store::observe). Each method is one event and does nothing by default.
 ///
-/// Every argument is a duration, a number, or one of few values. None of them says which operation, key, path, scope
-/// or account an event is about, so that all of them can be labels of metrics. Spans and events of `tracing` name
-/// operations.
+/// Every argument is a duration, a number, or one of few values, which can be labels of metrics. None says which
+/// operation, key, path, scope or account an event is about. Spans and events of `tracing` name operations.
 ///
 /// A method is called where the event happens: on the threads of the runtime, and for an embedded store on its writer
 /// thread. **It must return at once and must not block**: requests wait for it. If it panics, the panic is caught and
-/// logged, at most once a minute, and the request goes on.
+/// logged, at most once a minute, and the request goes on. The store owns its observer: one that holds a handle of the
+/// store keeps it open until it is [closed](crate::store::Store::close).
 #[allow(unused_variables, reason = "the names of arguments are documentation")]
 pub trait Observer: Send + Sync + 'static {
-    /// A handler has ended, or was dropped. `took` is the time since it was called. If it has committed a transaction
-    /// that holds its outcome, the transaction decides how the run ends, whatever `end` says.
+    /// A handler has ended, or was stopped. `took` is the time since it was called. What is recorded of the run may be
+    /// another end: that of a transaction which the handler has committed, or of the process that took the operation
+    /// over. A run whose task is dropped has no such event.
     fn ran(&self, end: RunEnd, took: Duration) {}
 
     /// A request was answered with the outcome of an earlier one. `took` is the time since the engine was asked, waits
@@ -27,34 +28,38 @@ pub trait Observer: Send + Sync + 'static {
     /// `custom` for a rejection of the application's own.
     fn rejected(&self, kind: &'static str) {}
 
-    /// A duplicate has waited this long for the run of another request.
+    /// A request has waited this long for the run of another one. Requests that may not wait, and those with another
+    /// fingerprint, have no such event.
     fn waited(&self, took: Duration) {}
 
-    /// An operation was claimed. `took` is the time since the engine was asked, the look-up of the key included.
+    /// The store has granted a claim in time, and the handler is called. `took` is the time since the engine was asked,
+    /// the look-up of the key included; after a question to the reconciler, since its answer.
     fn claimed(&self, took: Duration) {}
 
-    /// The end of a run was recorded. `took` is the time until the store's answer.
+    /// The store has recorded the end of a run. `took` is the time until its answer. An end that is recorded in a
+    /// transaction of the application's, or only at a later try, has no such event.
     fn recorded(&self, took: Duration) {}
 
     /// The end of a run could not be recorded at once, and its answer was given all the same.
     fn unrecorded(&self) {}
 
-    /// It is unknown whether a run took effect.
+    /// It is unknown whether a run of this process took effect.
     fn interrupted(&self) {}
 
-    /// An interrupted operation was settled.
+    /// An interrupted operation was settled, and the store has answered in time.
     fn settled(&self, by: SettledBy) {}
 
     /// An outcome came after its operation had been taken over by another process, or settled.
     fn disputed(&self) {}
 
-    /// Expired records were deleted.
+    /// Expired records were deleted; of a shared store, also its expired rows of other kinds.
     fn swept(&self, records: usize) {}
 
     /// The lease of this process over a shared store has changed.
     fn lease(&self, change: LeaseChange) {}
 
-    /// The circuit breaker of a shared store has opened or closed. While it is open, new keys are refused.
+    /// The circuit breaker of a shared store has opened or closed. While it is open, new keys are refused, but for one
+    /// claim a second. Two changes at nearly the same time may come in either order.
     fn breaker(&self, is_open: bool) {}
 }
 
@@ -62,7 +67,7 @@ pub trait Observer: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunEnd {
-    /// Its answer is the outcome, which is recorded.
+    /// Its answer is the outcome.
     Completed,
     /// It took effect, and its answer is not recorded: it is a stream, or too long or too slow.
     NotReplayable,
@@ -79,6 +84,17 @@ pub enum RunEnd {
 }
 
 impl RunEnd {
+    /// All values.
+    pub const ALL: &'static [Self] = &[
+        Self::Completed,
+        Self::NotReplayable,
+        Self::Released,
+        Self::Unknown,
+        Self::Panicked,
+        Self::TooLong,
+        Self::Stopped,
+    ];
+
     /// Returns its name in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -105,6 +121,9 @@ pub enum SettledBy {
 }
 
 impl SettledBy {
+    /// All values.
+    pub const ALL: &'static [Self] = &[Self::Operator, Self::Reconciler];
+
     /// Returns its name in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -126,6 +145,9 @@ pub enum LeaseChange {
 }
 
 impl LeaseChange {
+    /// All values.
+    pub const ALL: &'static [Self] = &[Self::Renewed, Self::Lost];
+
     /// Returns its name in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -14,7 +14,7 @@ use super::run::{Run, Work};
 use super::verdict::Verdict;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
-use crate::record::{Applied, Claim, Fence, Hold, Owner, ReclaimReason, Record, Reply, State, Transition};
+use crate::record::{Applied, Claim, Fence, Hold, Origin, Owner, ReclaimReason, Record, Reply, State, Transition};
 use crate::slots::{End, Ended, Phase, Refusal, SharedPhase, once_a_minute};
 use crate::store::{Store, StoreError};
 use crate::within::{END_RECORDED_WITHIN, STORE_TIMEOUT, within};
@@ -25,8 +25,8 @@ const CLAIMS: usize = 3;
 /// The result of a claim, or of the look-up that replaces it during a shutdown.
 #[derive(Debug)]
 pub(super) enum Acquired {
-    /// This run holds the operation, whose record has this fingerprint.
-    Run(Hold, Rerun, Fingerprint),
+    /// This run holds the operation, whose record has this fingerprint and this origin.
+    Run(Hold, Rerun, Fingerprint, Origin),
     /// The store has a record of the operation.
     Found(Box<Record>),
 }
@@ -68,7 +68,7 @@ impl<St: Store> Engine<St> {
             let Some(record) = record else { continue };
             if reply == Reply::Taken {
                 let rerun = if may_repeat { Rerun::Maybe } else { Rerun::No };
-                return Ok(Acquired::Run(hold(presented, &record), rerun, record.fingerprint));
+                return Ok(Acquired::Run(hold(presented, &record), rerun, record.fingerprint, record.origin));
             }
             // `Run::fails_open` reads this: an operation with a record does not run unprotected.
             phase.note_record();
@@ -103,8 +103,10 @@ impl<St: Store> Engine<St> {
             // This request has the slot, so no run of this process is alive under the record: its run ended without
             // settling.
             State::Running { policy, .. } if record.owner == Owner::Here => {
-                // The claim may come from a layer with another policy.
-                let interrupt = self.interruption(presented, policy, &hold(presented, &record), None);
+                // The claim may come from a layer with another policy, and from a request with another fingerprint.
+                let (fingerprint, origin) = (record.fingerprint, record.origin.clone());
+                let claimed = Presented { fingerprint, origin, ..presented.clone() };
+                let interrupt = self.interruption(&claimed, policy, &hold(presented, &record), None);
                 let interrupted = self.store.apply(presented.id, interrupt).await;
                 interrupted.map_err(|error| self.log_and_refuse(presented, &error))?.record
             }
@@ -133,7 +135,7 @@ impl<St: Store> Engine<St> {
         let reclaimed = self.store.apply(presented.id, reclaim).await;
         let Applied { reply, record } = reclaimed.map_err(|error| self.log_and_refuse(presented, &error))?;
         Ok(record.map(|record| match reply {
-            Reply::Taken => Acquired::Run(hold(presented, &record), Rerun::Yes, record.fingerprint),
+            Reply::Taken => Acquired::Run(hold(presented, &record), Rerun::Yes, record.fingerprint, record.origin),
             // It was settled meanwhile.
             Reply::Refused => Acquired::Found(Box::new(record)),
         }))
@@ -245,10 +247,10 @@ impl<St: Store> Run<St> {
                 return None;
             };
             let granted = match acquired {
-                Ok(Acquired::Run(hold, rerun, fingerprint)) => {
+                Ok(Acquired::Run(hold, rerun, fingerprint, origin)) => {
                     engine.count(|tally| &tally.claimed);
-                    // The record's fingerprint counts from now on, as it does when the run is over.
-                    this.presented.fingerprint = fingerprint;
+                    // The record's fingerprint and origin count from now on, as they do when the run is over.
+                    (this.presented.fingerprint, this.presented.origin) = (fingerprint, origin);
                     Ok((this.commitment(hold, session), rerun))
                 }
                 Ok(Acquired::Found(record)) => Err(Met::Record(record)),
@@ -324,7 +326,7 @@ impl<St: Store> Run<St> {
         self.slot.show_phase(Phase::Stalled);
         let _ = reply.send(Refusal::Unavailable.into());
         match claiming.await {
-            Ok(Acquired::Run(hold, rerun, _)) => self.give_back(&hold, rerun).await,
+            Ok(Acquired::Run(hold, rerun, ..)) => self.give_back(&hold, rerun).await,
             // There is no claim to undo.
             Ok(Acquired::Found(_)) | Err(_) => self.slot.end(Refusal::Unavailable),
         }

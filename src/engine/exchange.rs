@@ -52,7 +52,7 @@ impl<St: Store> Engine<St> {
         work: impl Work<T>,
     ) -> impl Future<Output = Verdict<T>> + Send {
         async move {
-            let began = Instant::now();
+            let mut began = Instant::now();
             let deadline = began + STORE_TIMEOUT;
             let begun = if span.is_disabled() {
                 self.begin(span, &presented, work, deadline).await
@@ -66,7 +66,7 @@ impl<St: Store> Engine<St> {
             let mut verdict = match begun {
                 Begun::Over(verdict) => verdict,
                 Begun::Met(waiter) => {
-                    has_waited = true;
+                    (began, has_waited) = (Instant::now(), true);
                     Box::pin(waiter.join(&presented.fingerprint, self.patience())).await.into()
                 }
                 Begun::Run(reply, phase) => match reply.await {
@@ -80,14 +80,18 @@ impl<St: Store> Engine<St> {
                 // Another process has the run, unless this request has already waited long enough for a run of this
                 // process.
                 let patience = self.patience().saturating_sub(began.elapsed());
-                has_waited = true;
+                if !has_waited {
+                    (began, has_waited) = (Instant::now(), true);
+                }
                 verdict = Box::pin(self.wait_elsewhere(&presented, patience)).await.into();
             }
             if has_waited {
                 let waited = began.elapsed();
                 span.record("waited_ms", millis(waited));
-                self.count(|tally| &tally.waited);
-                self.tally().notify(|observer| observer.waited(waited));
+                if !self.patience().is_zero() && !matches!(verdict, Verdict::Mismatch(_)) {
+                    self.count(|tally| &tally.waited);
+                    self.tally().notify(|observer| observer.waited(waited));
+                }
             }
             // The request's own run gives `Answered` or `Committed`, so this outcome is another run's.
             if let Verdict::Met(End::Outcome(_)) = verdict {

@@ -64,11 +64,11 @@ pub struct Stats {
     /// Openings that went on without records that a damaged disk had lost, because `accept_loss_after` says
     /// so: 0 or 1.
     pub losses_accepted: u64,
-    /// Claims that the store has granted.
+    /// Claims that the store has granted in time.
     pub claimed: u64,
-    /// Ends of runs that the store has recorded at once.
+    /// Ends of runs that the store has recorded at once, those in a transaction of the application's not included.
     pub recorded: u64,
-    /// Requests that have waited for the run of another one.
+    /// Requests that have waited for the run of another one, and had the same fingerprint.
     pub waited: u64,
     /// Interrupted operations that an operator or the reconciler settled.
     pub settled: u64,
@@ -192,14 +192,14 @@ impl<St: Store> Engine<St> {
         let engine = Arc::clone(self);
         laboratory::spawn(async move {
             let (settled, _) = engine.settle_interrupted(slot, fence, resolution).await;
+            if let Ok(Reply::Taken) = settled {
+                engine.count_settled(SettledBy::Operator);
+            }
             // The caller may have gone away.
             let _ = reply.send(settled);
         });
         match timeout(STORE_TIMEOUT, settling).await {
-            Ok(Ok(Ok(Reply::Taken))) => {
-                self.count_settled(SettledBy::Operator);
-                Ok(Resolved::Settled)
-            }
+            Ok(Ok(Ok(Reply::Taken))) => Ok(Resolved::Settled),
             Ok(Ok(Ok(Reply::Refused))) => Ok(Resolved::Stale),
             Ok(Ok(Err(error))) => Err(error),
             // The task was dropped with its runtime, or the store has not answered in time.

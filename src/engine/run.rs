@@ -28,7 +28,7 @@ use crate::within::{STORE_TIMEOUT, within};
 /// The work of a run. It is called once, and only for the request that runs. It returns its product and its end.
 pub(crate) trait Work<T>: Send + 'static {
     /// Returns the origin of the operation, unless the request has it already. It is asked for before the claim, and
-    /// only if the request runs.
+    /// only if the request may run.
     fn origin(&self) -> Option<Origin> {
         None
     }
@@ -111,6 +111,7 @@ impl<St: Store> Run<St> {
                     }
                     // A release or an interruption may be refused: the record that is there counts, and the answer
                     // stays.
+                    Ok(Applied { reply: Reply::Refused, .. }) => None,
                     Ok(_) => {
                         self.engine.count(|tally| &tally.recorded);
                         let tally = self.engine.tally();

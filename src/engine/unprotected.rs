@@ -85,7 +85,7 @@ impl<St: Store> Run<St> {
     /// claim is settled.
     async fn unremembered(self: Box<Self>, end: End, claiming: impl Future<Output = Result<Acquired, Refusal>> + Send) {
         match (claiming.await, &end) {
-            (Ok(Acquired::Run(hold, rerun, _)), End::Released) => self.give_back(&hold, rerun).await,
+            (Ok(Acquired::Run(hold, rerun, ..)), End::Released) => self.give_back(&hold, rerun).await,
             (Ok(Acquired::Run(hold, ..)), _) => {
                 let transition = self.engine.ending(&self.presented, &hold, &end);
                 // The slot is kept meanwhile: otherwise a retry would find the run interrupted. If the store does not

@@ -74,13 +74,17 @@ impl Described {
     /// left.
     #[must_use]
     pub fn label(text: &str) -> Option<String> {
-        let text = text.trim();
+        // A terminal or a page would obey control characters, and show text after others in another order.
+        let is_refused = |char: char| {
+            char.is_control()
+                || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        };
+        let text = text.trim_matches(|char: char| char.is_whitespace() || is_refused(char));
         let mut end = text.len().min(MAX_LABEL_BYTES);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        // A terminal would obey some control characters in a list or a log.
-        let label: String = text[..end].chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+        let label: String = text[..end].chars().map(|char| if is_refused(char) { ' ' } else { char }).collect();
         Some(label).filter(|label| !label.is_empty())
     }
 }

@@ -22,14 +22,11 @@ fn trace_id(headers: &HeaderMap) -> Option<[u8; 16]> {
     let mut values = lines(headers, TRACEPARENT);
     let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
     let mut fields = value.split('-');
-    let (version, trace) = (fields.next()?, fields.next()?);
-    // Version `ff` is invalid, and a later version begins as the first does.
-    if version.len() != 2 || version == "ff" || trace.len() != 32 {
-        return None;
-    }
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let id =
-        Some(trace).filter(|trace| trace.bytes().all(is_hex)).and_then(|trace| u128::from_str_radix(trace, 16).ok());
+    let mut field = |length| fields.next().filter(|field| field.len() == length && field.bytes().all(is_hex));
+    let (version, trace, _parent, _flags) = (field(2)?, field(32)?, field(16)?, field(2)?);
+    // Version `ff` is invalid. A later version begins as the first does.
+    let id = Some(trace).filter(|_| version != "ff").and_then(|trace| u128::from_str_radix(trace, 16).ok());
     id.filter(|id| *id != 0).map(u128::to_be_bytes)
 }
 
@@ -48,7 +45,7 @@ mod tests {
         assert_eq!(of(&[ID]), Some(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes()));
         // A later version may have more fields.
         assert!(of(&["01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more"]).is_some());
-        let others: [&[&'static str]; 7] = [
+        let others: [&[&'static str]; 9] = [
             &[],
             &[ID, ID],
             &["00-00000000000000000000000000000000-b7ad6b7169203331-01"],
@@ -56,6 +53,8 @@ mod tests {
             &["00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
             &["ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
             &["00-0af7651916cd43dd8448eb211c8031-b7ad6b7169203331-01"],
+            &["zz-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
+            &["00-0af7651916cd43dd8448eb211c80319c"],
         ];
         for other in others {
             assert_eq!(of(other), None, "{other:?}");

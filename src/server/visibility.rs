@@ -14,8 +14,9 @@ use crate::store::Store;
 impl<St: Store, M> IdempotencyLayer<St, M> {
     /// Sets the function that names an operation for the people who look after it: the route, the account, the
     /// caller's own reference. The label is stored with the operation's first claim and stays. Lists of interrupted
-    /// operations show it ([`InterruptedRun::label`](crate::store::InterruptedRun::label)). The function is called for
-    /// requests that run, and for no replay. It may return `None`. Default: no label.
+    /// operations show it ([`InterruptedRun::label`](crate::store::InterruptedRun::label)). The function is called
+    /// before a claim: for each request that may run, and over a shared store for a replay whose record this process
+    /// does not have in memory. It may return `None`. Default: no label.
     ///
     /// ```
     /// use http::request::Parts;
@@ -28,7 +29,8 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// ```
     ///
     /// A label has at most 200 bytes; a longer one is cut, and control characters become blanks. It is stored as it is
-    /// and read by operators: leave out keys, tokens, payment data, and what your records must not keep of a person.
+    /// and read by operators. What a client chooses, such as a header's value, may mislead them. Leave out keys,
+    /// tokens, payment data, and what your records must not keep of a person.
     pub fn label<L: Into<Option<String>>>(self, label: impl Fn(&Parts) -> L + Send + Sync + 'static) -> Self {
         self.with(|options| options.label = Some(Hook(Arc::new(move |parts| label(parts).into()))))
     }

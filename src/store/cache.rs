@@ -39,7 +39,7 @@ impl Weighter<RecordId, Entry> for ByBytes {
             // A shared store also puts in consumed records, which have no outcome. No store puts in the other two.
             State::Running { .. } | State::Interrupted { .. } | State::Consumed { .. } => 0,
         };
-        ENTRY_BYTES + outcome
+        ENTRY_BYTES + outcome + record.origin.bytes() as u64
     }
 }
 

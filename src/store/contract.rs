@@ -242,7 +242,7 @@ pub struct InterruptedRun {
 }
 
 impl InterruptedRun {
-    /// Returns the application's name for the operation, which the `label` function of the layer or of
+    /// Returns the application's name for the operation, which the `label` option of the layer or of
     /// [`Once`](crate::Once) gave it; `None` if it gave none, or if the record is damaged.
     #[must_use]
     pub fn label(&self) -> Option<&str> {

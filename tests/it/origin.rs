@@ -109,6 +109,8 @@ async fn a_label_is_short_and_on_one_line_and_an_empty_one_is_none() {
         ("a\r\nb\u{1b}[2J\u{9b}c".to_owned(), Some("a  b [2J c".to_owned())),
         ("x".repeat(199) + "é", Some("x".repeat(199))),
         (" \t".to_owned(), None),
+        ("\u{1b}\u{202e}".to_owned(), None),
+        ("a\u{202e}b\u{2066}".to_owned(), Some("a b".to_owned())),
     ];
     for (text, label) in labels {
         let once = Once::new(MemoryStore::new()).label(&text);

@@ -1,10 +1,15 @@
 //! The route that a Prometheus server scrapes.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tower_idempotency::AnyStore;
 use tower_idempotency::metrics::{BUCKETS, Metrics, update};
 use tower_idempotency::store::Store as _;
+
+/// The recorder keeps each duration until then.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// What a scrape reads: the recorder, and the store whose gauges it sets first.
 #[derive(Clone)]
@@ -20,6 +25,13 @@ impl Scraped {
         let recorder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &BUCKETS)?.install_recorder()?;
         // Only one observer is set, and this is the first.
         let _first = store.observe(Metrics::new());
+        let upkeep = recorder.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(UPKEEP_EVERY).await;
+                upkeep.run_upkeep();
+            }
+        });
         Ok(Self { recorder, store })
     }
 }
@@ -29,7 +41,5 @@ pub(crate) async fn get(State(scraped): State<Scraped>) -> String {
     if let Err(error) = update(&scraped.store).await {
         tracing::warn!("interrupted operations can't be counted: {error}");
     }
-    // The recorder keeps each duration until then.
-    scraped.recorder.run_upkeep();
     scraped.recorder.render()
 }
