@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use testkit::lab::{Lab, id, post, settle};
+use testkit::lab::{Lab, hold, id, post, settle};
 use testkit::{Answer, Gate};
+use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
@@ -184,4 +185,25 @@ async fn trap_99_what_a_restart_has_made_visible_is_told_only_when_it_is_durable
     let told = asked.await.unwrap();
     assert!(!told.is_replay(), "{told:?}");
     drop((run, there));
+}
+
+// The run of a request ended without settling. A request with another fingerprint has its record interrupted, and a
+// failover loses the row before that. A seeded fault: the row is written anew as the later request's.
+#[tokio::test(start_paused = true)]
+async fn an_interruption_whose_row_was_lost_is_written_anew_as_the_claimed_request_s() {
+    let [(here, one), (_, other)] = two().await;
+    here.database().replication(Replication::Behind);
+    hold(&one, "k").await;
+    let claimed = one.load(id("k")).await.unwrap().unwrap();
+    let lab = Lab::counting(IdempotencyLayer::new(one).label(|_: &http::request::Parts| "a stranger's".to_owned()));
+    let answers = here.hold_answers(Call::Put);
+    let stranger = lab.spawn(post("k", "another request"));
+    answers.wait_until_held(1).await;
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    answers.release();
+    assert_ne!(stranger.await.unwrap().status, 200);
+    let record = other.load(id("k")).await.unwrap().unwrap();
+    assert!(matches!(record.state, State::Interrupted { .. }), "{record:?}");
+    assert_eq!((record.fingerprint, record.origin), (claimed.fingerprint, claimed.origin));
 }
