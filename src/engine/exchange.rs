@@ -22,8 +22,8 @@ use crate::within::within;
 /// Creates the span of one exchange. Fields that are not known yet are recorded later.
 pub(crate) fn span() -> Span {
     tracing::info_span!(
-        target: "tower_idempotency", "exchange", record_id = field::Empty, outcome = field::Empty,
-        waited_ms = field::Empty, ran_ms = field::Empty
+        target: "tower_idempotency", "exchange", record_id = field::Empty, label = field::Empty,
+        outcome = field::Empty, waited_ms = field::Empty, ran_ms = field::Empty
     )
 }
 
@@ -152,6 +152,10 @@ impl<St: Store> Engine<St> {
         let mut presented = presented.clone();
         if let Some(origin) = work.origin() {
             presented.origin = origin;
+        }
+        if !span.is_disabled() {
+            // A label that is missing is not recorded.
+            span.record("label", presented.origin.label());
         }
         let run = Box::new(Run { engine, slot, presented, deadline, span: span.clone() });
         let run = Box::pin(run.drive(None, work, reply));

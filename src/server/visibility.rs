@@ -14,9 +14,9 @@ use crate::store::Store;
 impl<St: Store, M> IdempotencyLayer<St, M> {
     /// Sets the function that names an operation for the people who look after it: the route, the account, the
     /// caller's own reference. The label is stored with the operation's first claim and stays. Lists of interrupted
-    /// operations show it ([`InterruptedRun::label`](crate::store::InterruptedRun::label)). The function is called
-    /// before a claim: for each request that may run, and over a shared store for a replay whose record this process
-    /// does not have in memory. It may return `None`. Default: no label.
+    /// operations show it ([`InterruptedRun::label`](crate::store::InterruptedRun::label)), and the span of a request
+    /// that runs. The function is called before a claim: for each request that may run, and over a shared store for a
+    /// replay whose record this process does not have in memory. It may return `None`. Default: no label.
     ///
     /// ```
     /// use http::request::Parts;

@@ -116,6 +116,16 @@ fn a_run_and_its_replays_have_one_outcome_each() {
 }
 
 #[test]
+fn the_span_of_a_run_has_its_label_once_and_that_of_a_replay_has_none() {
+    let log = logged(async {
+        let lab = Lab::counting(layer().label(|_: &Parts| "a-charge".to_owned()));
+        lab.post("k", "a").await;
+        lab.post("k", "a").await;
+    });
+    assert_eq!(in_spans(&log, "label"), [vec!["a-charge"], vec![]]);
+}
+
+#[test]
 fn a_consumer_s_span_has_one_outcome() {
     let log = logged(async {
         let once = Once::new(MemoryStore::new());
