@@ -79,7 +79,11 @@ impl Report {
     /// Asserts that the run has found the deliberate fault: a violation that contains `says`.
     pub(crate) fn assert_seen(&self, name: &str, says: &str) {
         self.print(&format!("control: {name}"), 1);
-        let has_seen = self.violations.iter().any(|violation| violation.contains(says));
-        assert!(has_seen, "{name}: nothing was seen that says {says:?}");
+        assert!(self.has_seen(says), "{name}: nothing was seen that says {says:?}");
+    }
+
+    /// Returns whether the run has found a violation that contains `says`.
+    pub(crate) fn has_seen(&self, says: &str) -> bool {
+        self.violations.iter().any(|violation| violation.contains(says))
     }
 }

@@ -141,5 +141,13 @@ async fn control_where_commits_are_answered_before_they_are_durable_outcomes_are
     let Some(mut database) = broken_database(name, &["wal_writer_delay=10s"], Fault::AnsweredEarly).await else {
         return;
     };
-    gone(&mut database, 2, How::KilledWithServers).await.assert_seen(name, "were charged twice");
+    let (mut report, twice) = (Report::default(), "were charged twice");
+    // A kill may come when the database has just written all that it has answered.
+    for _ in 0..4 {
+        report.add(gone(&mut database, 2, How::KilledWithServers).await);
+        if report.has_seen(twice) {
+            break;
+        }
+    }
+    report.assert_seen(name, twice);
 }
