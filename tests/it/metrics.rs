@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::StatusCode;
-use metrics::set_default_local_recorder;
+use metrics::{LocalRecorderGuard, set_default_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use testkit::lab::{Lab, id, post};
 use tower_idempotency::metrics::{ALL, BUCKETS, Metrics, update};
@@ -15,6 +15,13 @@ use tower_idempotency::{IdempotencyLayer, Resolution};
 fn recorder() -> PrometheusRecorder {
     let builder = PrometheusBuilder::new();
     builder.set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS).unwrap().build_recorder()
+}
+
+/// A store that is observed with this recorder, until the guard is dropped, and what a scrape reads.
+fn observed(recorder: &PrometheusRecorder) -> (LocalRecorderGuard<'_>, PrometheusHandle, TestStore) {
+    let (local, store) = (set_default_local_recorder(recorder), TestStore::new());
+    store.observe(Metrics::new()).unwrap();
+    (local, recorder.handle(), store)
 }
 
 /// The values in a scrape, by name and labels.
@@ -30,10 +37,7 @@ fn values(scrape: &PrometheusHandle) -> BTreeMap<String, f64> {
 #[tokio::test]
 async fn an_interrupted_charge_is_seen_in_the_metrics_until_it_is_settled() {
     let recorder = recorder();
-    let scrape = recorder.handle();
-    let _local = set_default_local_recorder(&recorder);
-    let store = TestStore::new();
-    store.observe(Metrics::new()).unwrap();
+    let (_local, scrape, store) = observed(&recorder);
     let layer = IdempotencyLayer::new(store.clone());
     let lab = Lab::new(layer.clone(), |number| async move {
         if number == 1 { StatusCode::BAD_GATEWAY } else { StatusCode::CREATED }
@@ -72,10 +76,7 @@ async fn an_interrupted_charge_is_seen_in_the_metrics_until_it_is_settled() {
 #[tokio::test(start_paused = true)]
 async fn what_the_store_has_not_recorded_is_seen_in_the_metrics() {
     let recorder = recorder();
-    let scrape = recorder.handle();
-    let _local = set_default_local_recorder(&recorder);
-    let store = TestStore::new();
-    store.observe(Metrics::new()).unwrap();
+    let (_local, scrape, store) = observed(&recorder);
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
     (0..50).for_each(|_| store.fail_next(StoreCall::Complete));
     lab.post("k", "a").await;
@@ -90,10 +91,7 @@ async fn what_the_store_has_not_recorded_is_seen_in_the_metrics() {
 #[tokio::test]
 async fn neither_a_key_nor_a_path_is_in_a_scrape_and_each_name_has_its_help_text() {
     let recorder = recorder();
-    let scrape = recorder.handle();
-    let _local = set_default_local_recorder(&recorder);
-    let store = TestStore::new();
-    store.observe(Metrics::new()).unwrap();
+    let (_local, scrape, store) = observed(&recorder);
     let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
     for number in 0..100 {
         let mut request = post(&format!("canary-{number}"), format!("body-canary-{number}"));

@@ -11,7 +11,6 @@ use tokio::time::timeout;
 
 use crate::engine::commitment::{CommitResult, PendingCommit};
 use crate::engine::context::RunContext;
-
 use crate::store::embedded::{Purpose, Reason, Transact};
 use crate::store::sled_engine::SledStore;
 use crate::store::{Abort, CommitError, Records as _, StoreError, TransactionTree, effect_of};
