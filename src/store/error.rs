@@ -107,8 +107,8 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
-    /// The last records are missing, because the disk is damaged, for example. Every opening is refused, until
-    /// `accept_loss_after` names this loss.
+    /// Records are missing, because the disk is damaged, for example: the last ones as a rule. Every opening is
+    /// refused, until `accept_loss_after` names this loss.
     #[error(
         "the store in {} has lost records: {reason}; restore the directory from a backup. To go on without them, open \
          it with `accept_loss_after({last})`: requests with their keys can then run a second time", path.display()
@@ -116,12 +116,14 @@ pub enum OpenError {
     Lost {
         /// The directory.
         path: PathBuf,
-        /// The number of the last batch that is there, by which the loss is accepted.
+        /// The number of the last batch that is there, or that the mark names if the damage is in the middle of the
+        /// log. The loss is accepted by it.
         last: u64,
         /// The number of batches that are missing, if that is known.
         missing: Option<u64>,
-        /// The time at which the last batch that is there was made. What is missing was recorded later.
-        since: Timestamp,
+        /// The time at which the last batch that is there was made. What is missing was recorded later. `None` if the
+        /// damage is in the middle of the log, because a record of any time may then be missing.
+        since: Option<Timestamp>,
         /// The loss: what is missing, and where the damage is, if that is known.
         reason: String,
     },

@@ -54,7 +54,7 @@ mod transact;
 mod watchdog;
 mod writer;
 
-pub(super) use layout::storage_engine::{ReadError, RecordWritesFn, StorageEngine};
+pub(super) use layout::storage_engine::{Damage, ReadError, RecordWritesFn, StorageEngine};
 pub(super) use layout::writes::{ENTRY_BYTES, Writes};
 pub(super) use open::Setup;
 pub(super) use space::Limits;

@@ -17,7 +17,7 @@ use super::batches::records::outcome_bytes;
 use super::files::directory::{self, Lock, broken, io_error};
 use super::files::mark::{self, Checked, Found, Mark};
 use super::files::marker::Marker;
-use super::layout::storage_engine::{ReadError, StorageEngine, scan};
+use super::layout::storage_engine::{Damage, ReadError, StorageEngine, scan};
 use super::layout::totals::Totals;
 use super::layout::{keys, listing};
 use super::present::{LateRecord, Present};
@@ -59,7 +59,7 @@ pub(crate) struct Setup<E: StorageEngine> {
 }
 
 /// The facts about a directory that are known before its engine is opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Known {
     /// `true` if the lock file says that an opening was complete.
     is_complete: bool,
@@ -67,6 +67,8 @@ struct Known {
     was_used: bool,
     /// The content of the mark file, which says up to which step everything was durable.
     mark: Found,
+    /// What is wrong with the engine's files.
+    damage: Option<Damage>,
 }
 
 impl<E: StorageEngine> Setup<E> {
@@ -120,8 +122,15 @@ impl<E: StorageEngine> Setup<E> {
         if !was_used && !self.create {
             return Err(OpenError::NotFound { path: path.into() });
         }
-        let open = || guarded(path, || E::open(&self.engine, path, was_used));
-        let engine = match open() {
+        let open = || {
+            guarded(path, || {
+                let damage = E::examine(path, was_used)?;
+                // A damaged file is refused before an engine can change it.
+                mark::check_damage(path, mark, self.accept_loss_after, damage.as_ref())?;
+                Ok((E::open(&self.engine, path)?, damage))
+            })
+        };
+        let (engine, damage) = match open() {
             // These files are not a database. If the operating system has refused an operation, they may be one.
             Err(OpenError::Database { reason, .. }) if !was_used => {
                 directory::set_aside(path, &reason)?;
@@ -131,7 +140,7 @@ impl<E: StorageEngine> Setup<E> {
         };
         let start = |engine: &E| {
             directory::sync(path)?;
-            self.start(path, engine, &lock, Known { is_complete, was_used, mark })
+            self.start(path, engine, &lock, Known { is_complete, was_used, mark, damage })
         };
         // The engine stays open through a failure or a panic of `start`, so that it is released under a time limit.
         let kept = engine.clone();
@@ -146,7 +155,7 @@ impl<E: StorageEngine> Setup<E> {
 
     /// Takes a new boot number and marks the last process's runs as interrupted, durably.
     fn start(self, path: &Path, engine: &E, lock: &Lock, known: Known) -> Result<StoreState<E>, OpenError> {
-        let (shared, is_whole, mark) = self.read(path, engine.clone(), lock, known)?;
+        let (shared, is_whole, mark) = self.read(path, engine.clone(), lock, &known)?;
         let failed = |reason: String| broken(path, &reason);
         let mut batch = Batch::new(&shared, engine);
         batch.write(keys::FORMAT, vec![FORMAT]);
@@ -182,7 +191,7 @@ impl<E: StorageEngine> Setup<E> {
         path: &Path,
         engine: E,
         lock: &Lock,
-        Known { was_used, mark, .. }: Known,
+        &Known { was_used, mark, ref damage, .. }: &Known,
     ) -> Result<(StoreState<E>, bool, Checked), OpenError> {
         let unreadable = |error: ReadError| broken(path, &error.to_string());
         let meta = |key: &[u8]| {
@@ -199,7 +208,7 @@ impl<E: StorageEngine> Setup<E> {
         let totals = required_value(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
         let seen = Timestamp::from_millis(totals.seen);
         let there = Mark { step: totals.step, time: seen };
-        let checked = mark::check(path, mark, there, was_used, self.accept_loss_after, engine.damage())?;
+        let checked = mark::check(path, mark, there, was_used, self.accept_loss_after, damage.as_ref())?;
         let boot = last.saturating_add(if checked == Checked::Accepted { MAX_LOST_BOOTS } else { 1 });
         if boot > MAX_BOOT {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));

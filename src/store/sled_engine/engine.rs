@@ -15,7 +15,7 @@ use super::segments;
 use super::transaction::{self, Transaction, as_batch};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
-use crate::store::embedded::{ReadError, RecordWritesFn, StorageEngine, Transacted, Writes};
+use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, Transacted, Writes};
 
 /// The size of a segment, sled's unit of space, and how often sled makes durable what its space collection has moved.
 /// (sled would accept 16 MiB too, but it keeps offsets within a segment in 24 bits, in which the last byte of so long a
@@ -45,9 +45,6 @@ pub(crate) struct SledEngine {
     disk: Arc<Disk>,
     /// Wakes the threads that wait within sled for a failed write.
     wake: Wake,
-    /// The place where the log ends, if it goes on after that. It may be the trace of a crash, so only an error about
-    /// lost records names it.
-    damage: Option<Arc<str>>,
 }
 
 /// Shows only its name: a tree of sled's would show all its keys and values.
@@ -73,17 +70,16 @@ impl StorageEngine for SledEngine {
     type Transaction = Transaction;
     type Watch = EpochGuards;
 
-    fn open(options: &u64, path: &Path, was_used: bool) -> Result<Self, OpenError> {
+    /// This reads sled's file, and may change a header in it.
+    fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError> {
         remove_torn_snapshots(path)?;
-        // This reads sled's file, and may change a header in it, so it comes before sled opens the file.
-        let damage = segments::mark_the_end(path, SEGMENT_BYTES, was_used)?;
-        let (tree, db) = open_database(path, *options)?;
-        let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
-        Ok(Self { tree, db, disk: Arc::new(disk), wake: Wake::default(), damage: damage.map(Into::into) })
+        segments::mark_the_end(path, SEGMENT_BYTES, was_used)
     }
 
-    fn damage(&self) -> Option<&str> {
-        self.damage.as_deref()
+    fn open(options: &u64, path: &Path) -> Result<Self, OpenError> {
+        let (tree, db) = open_database(path, *options)?;
+        let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
+        Ok(Self { tree, db, disk: Arc::new(disk), wake: Wake::default() })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, ReadError> {

@@ -1,24 +1,41 @@
 //! The messages of which sled's log consists, in a segment after its header.
 
+use std::ops::RangeInclusive;
+
 /// The bytes of a segment's header, which come before its first message.
 pub(super) const HEADER_BYTES: usize = 20;
 /// The longest header of a message. If no more than this is left of a segment, there is no further message.
-const MESSAGE_HEADER_BYTES: usize = 32;
+pub(super) const MESSAGE_HEADER_BYTES: usize = 32;
 /// The kind of a message that says that the rest of the segment is empty, and the last kind there is. Overwritten bytes
 /// are of kind 0.
 pub(super) const CAP: u8 = 2;
 const LAST_KIND: u8 = 11;
+/// The kinds that change a page, and of these the ones that add to what the page has.
+const CHANGES: RangeInclusive<u8> = 4..=LAST_KIND;
+const LINKS: RangeInclusive<u8> = 10..=LAST_KIND;
 
 /// Returns the place in the segment with this number at which no message follows the one before, or `None` if one
 /// message follows another up to the segment's end.
 pub(super) fn first_unreadable(segment: &[u8], segment_bytes: usize, number: u64) -> Option<usize> {
+    each_message(segment, segment_bytes, number, |_| {})
+}
+
+/// Calls `visit` with the header of each message of the segment with this number, up to the first one that can't be
+/// read. Returns the place of that one.
+pub(super) fn each_message(
+    segment: &[u8],
+    segment_bytes: usize,
+    number: u64,
+    mut visit: impl FnMut(Parts),
+) -> Option<usize> {
     let mut at = HEADER_BYTES;
     while at + MESSAGE_HEADER_BYTES <= segment_bytes {
-        match segment.get(at..).and_then(|rest| message(rest, number)) {
-            Some((CAP, _)) => return None,
-            Some((_, length)) => at += length,
-            None => return Some(at),
+        let Some(parts) = segment.get(at..).and_then(|rest| message(rest, number)) else { return Some(at) };
+        if parts.kind == CAP {
+            return None;
         }
+        visit(parts);
+        at += parts.bytes();
     }
     None
 }
@@ -29,6 +46,7 @@ pub(super) struct Parts {
     checksum: u32,
     kind: u8,
     segment: u64,
+    page: u64,
     // The lengths of the header and of the content, in bytes.
     header: usize,
     content: usize,
@@ -39,23 +57,30 @@ impl Parts {
     pub(super) fn bytes(self) -> usize {
         self.header.saturating_add(self.content)
     }
+
+    /// Returns the page that the message changes, if it changes one, and whether it writes the page anew, as a whole.
+    pub(super) fn change(self) -> Option<(u64, bool)> {
+        CHANGES.contains(&self.kind).then_some((self.page, !LINKS.contains(&self.kind)))
+    }
+
+    /// Returns whether a message of this segment can begin in this way.
+    pub(super) fn is_of(self, segment: u64) -> bool {
+        self.segment == segment && (1..=LAST_KIND).contains(&self.kind)
+    }
 }
 
-/// Returns the kind of the message that `bytes` begin with, and its length; `None` if it is not a message of this
-/// segment.
+/// Returns the header of the message that `bytes` begin with; `None` if it is not a message of this segment.
 ///
 /// A message is a checksum over everything that follows it, a byte for the kind, the length of the content, the number
 /// of the segment, that of the page, and the content.
-pub(super) fn message(bytes: &[u8], number: u64) -> Option<(u8, usize)> {
-    let parts = parts(bytes)?;
+pub(super) fn message(bytes: &[u8], number: u64) -> Option<Parts> {
+    let parts = parts(bytes).filter(|parts| parts.is_of(number))?;
     let content = bytes.get(parts.header..parts.bytes())?;
     let mut hasher = crc32fast::Hasher::new();
     // sled takes the content first, then the header without the checksum.
     hasher.update(content);
     hasher.update(bytes.get(4..parts.header)?);
-    let fits = parts.checksum == !hasher.finalize();
-    let is_of_this_segment = parts.segment == number && (1..=LAST_KIND).contains(&parts.kind);
-    (fits && is_of_this_segment).then_some((parts.kind, parts.bytes()))
+    (parts.checksum == !hasher.finalize()).then_some(parts)
 }
 
 /// Reads the header of a message, whether its checksum fits or not.
@@ -64,9 +89,9 @@ pub(super) fn parts(bytes: &[u8]) -> Option<Parts> {
     let (kind, rest) = rest.split_first()?;
     let (content, rest) = varint(rest)?;
     let (segment, rest) = varint(rest)?;
-    let (_page, rest) = varint(rest)?;
+    let (page, rest) = varint(rest)?;
     let (header, content) = (bytes.len() - rest.len(), usize::try_from(content).ok()?);
-    Some(Parts { checksum: u32::from_le_bytes(*checksum), kind: *kind, segment, header, content })
+    Some(Parts { checksum: u32::from_le_bytes(*checksum), kind: *kind, segment, page, header, content })
 }
 
 /// Reads a number as sled writes it: a small one in a byte, a larger one after a byte that says how many follow.
@@ -96,8 +121,13 @@ pub(super) mod tests {
 
     /// Returns a message of segment 7.
     pub(in crate::store::sled_engine) fn message_of(kind: u8, content: &[u8]) -> Vec<u8> {
-        // The number 300 takes two bytes.
-        let header = [&[kind, u8::try_from(content.len()).unwrap(), 7, 241, 60][..]].concat();
+        change(kind, 7, 60, content)
+    }
+
+    /// Returns a message of this segment for the page 240 + `page`.
+    pub(in crate::store::sled_engine) fn change(kind: u8, segment: u8, page: u8, content: &[u8]) -> Vec<u8> {
+        // The page's number takes two bytes.
+        let header = [kind, u8::try_from(content.len()).unwrap(), segment, 241, page];
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(content);
         hasher.update(&header);

@@ -14,6 +14,7 @@
 //!   long, because of its space collection.
 //! - `segments.rs`: lets sled open a database without its last snapshot, which it could otherwise take for an empty
 //!   one, and says where the log is damaged.
+//! - `skipped.rs`: finds damage in the log that sled skips in silence.
 //! - `messages.rs`: reads the messages of that log, and finds where they end.
 //! - `epochs.rs`: keeps sled from freeing memory while it still reads it. No code here calls `flush_async`, which can
 //!   deadlock.
@@ -24,6 +25,7 @@ mod engine;
 mod epochs;
 mod messages;
 mod segments;
+mod skipped;
 mod store;
 mod transaction;
 

@@ -15,7 +15,7 @@
 //!
 //! If a disk has damaged the log, sled's search ends there too, and sled overwrites what follows. So it is noted before
 //! whether the log goes on after its end. That alone is no proof of damage: a power cut may take a part of the log that
-//! was not synced and leave a later one.
+//! was not synced and leave a later one. Damage in a segment before that one is certain: `skipped.rs` finds it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
@@ -23,6 +23,7 @@ use std::path::Path;
 
 use super::messages::{HEADER_BYTES, first_unreadable, message, parts};
 use crate::store::OpenError;
+use crate::store::embedded::Damage;
 use crate::store::embedded::files::directory::{broken, io_error};
 
 /// In a header, sled stores numbers with these bits inverted, and the checksum with all its bits inverted.
@@ -30,20 +31,21 @@ const INVERTED: i64 = i64::MAX;
 
 /// The place in the log where a segment begins, and the end of the log when it began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Header {
-    begins: i64,
+pub(super) struct Header {
+    pub(super) begins: i64,
     written: i64,
 }
 
 #[derive(Debug)]
-struct Log {
+pub(super) struct Log {
     file: File,
-    segment_bytes: usize,
-    /// The headers of the segments, in their order in the file; `None` if one was overwritten, never written, or is
-    /// damaged.
-    headers: Vec<Option<Header>>,
+    pub(super) segment_bytes: usize,
+    /// The headers of the segments, in their order in the file; `None` if one was erased, never written, or is damaged.
+    pub(super) headers: Vec<Option<Header>>,
+    /// The place in the file of a header that is damaged.
+    pub(super) damaged_header: Option<u64>,
     /// The position in the log up to which the snapshot goes.
-    snapshot: Option<i64>,
+    pub(super) snapshot: Option<i64>,
 }
 
 /// The place where sled begins to look for the end of the log.
@@ -59,8 +61,8 @@ enum Start {
 }
 
 /// Makes sure that sled finds the content of the database. `was_used` says that it cannot be empty. Returns where the
-/// log ends, if it goes on after that.
-pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) -> Result<Option<String>, OpenError> {
+/// log is damaged, if it is.
+pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) -> Result<Option<Damage>, OpenError> {
     let failed = || io_error("reading", path);
     let Some(mut log) = Log::read(path, segment_bytes).map_err(failed())? else { return Ok(None) };
     let start = match log.start() {
@@ -69,11 +71,17 @@ pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) ->
         Start::Missing | Start::Nowhere => return Ok(None),
     };
     let end = log.end(start).map_err(failed())?;
-    let damage = log.goes_on_after(end).map_err(failed())?;
+    let damage = match log.skipped(end).map_err(failed())? {
+        Some(at) => Some((format!("the log in db can't be read at byte {at}, in its middle"), true)),
+        None => log.goes_on_after(end).map_err(failed())?.map(|at| {
+            let what = format!("the log in db can't be read from byte {at} on, though it goes on after that");
+            (what, false)
+        }),
+    };
     if end != start {
         log.lead_to_itself(end).map_err(io_error("writing", &path.join("db")))?;
     }
-    Ok(damage.map(|at| format!("the log in db can't be read from byte {at} on, though it goes on after that")))
+    Ok(damage.map(|(what, is_certain)| Damage { what, is_certain }))
 }
 
 impl Log {
@@ -89,7 +97,7 @@ impl Log {
         if settings.is_some_and(|text| !text.windows(expected.len()).any(|line| line == expected.as_bytes())) {
             return Ok(None);
         }
-        let mut file = match OpenOptions::new().read(true).write(true).open(path.join("db")) {
+        let file = match OpenOptions::new().read(true).write(true).open(path.join("db")) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
@@ -100,28 +108,40 @@ impl Log {
             // hold the lock a little longer.
             _ => file.unlock()?,
         }
+        Ok(Some(Self::of(file, segment_bytes, snapshot(path)?)?))
+    }
+
+    fn of(mut file: File, segment_bytes: usize, snapshot: Option<i64>) -> io::Result<Self> {
         let length = file.metadata()?.len();
-        let mut headers = Vec::new();
+        let (mut headers, mut damaged_header) = (Vec::new(), None);
         for at in (0..length.saturating_sub(HEADER_BYTES as u64 - 1)).step_by(segment_bytes) {
             let mut bytes = [0; HEADER_BYTES];
             file.seek(SeekFrom::Start(at))?;
             file.read_exact(&mut bytes)?;
-            headers.push(Header::of(&bytes));
+            let header = Header::of(&bytes);
+            // sled writes a header at once, and erases it with zeros.
+            if header.is_none() && bytes != [0; HEADER_BYTES] {
+                damaged_header.get_or_insert(at);
+            }
+            headers.push(header);
         }
-        Ok(Some(Self { file, segment_bytes, headers, snapshot: snapshot(path)? }))
+        Ok(Self { file, segment_bytes, headers, damaged_header, snapshot })
     }
 
     fn size(&self) -> i64 {
         i64::try_from(self.segment_bytes).unwrap_or(i64::MAX)
     }
 
+    /// Returns where the segment begins that a place in the log is in.
+    pub(super) fn segment_of(&self, place: i64) -> i64 {
+        place.max(0) / self.size() * self.size()
+    }
+
     /// Returns where sled begins, by sled's own rules.
     fn start(&self) -> Start {
-        // Returns where the segment begins that a place in the log is in.
-        let segment_of = |place: i64| place.max(0) / self.size() * self.size();
-        let first = segment_of(self.snapshot.unwrap_or(0));
+        let first = self.segment_of(self.snapshot.unwrap_or(0));
         let headers = || self.headers.iter().flatten().filter(|header| header.begins >= first);
-        let leads_to = segment_of(headers().map(|header| header.written).fold(first, i64::max));
+        let leads_to = self.segment_of(headers().map(|header| header.written).fold(first, i64::max));
         match headers().find(|header| header.begins == leads_to) {
             Some(header) => Start::In(*header),
             None if headers().next().is_none() && self.snapshot.is_some_and(|until| until % self.size() == 0) => {
@@ -155,7 +175,7 @@ impl Log {
     }
 
     /// Returns whether one message follows another up to the end of a segment, so that sled goes on to the next one.
-    fn is_read_to_its_end(&mut self, segment: Header) -> io::Result<bool> {
+    pub(super) fn is_read_to_its_end(&mut self, segment: Header) -> io::Result<bool> {
         let (_, bytes) = self.bytes_of(segment)?;
         Ok(first_unreadable(&bytes, self.segment_bytes, self.number(segment)).is_none())
     }
@@ -173,7 +193,7 @@ impl Log {
     }
 
     /// Returns the place of a segment in the file, and its content.
-    fn bytes_of(&mut self, segment: Header) -> io::Result<(u64, Vec<u8>)> {
+    pub(super) fn bytes_of(&mut self, segment: Header) -> io::Result<(u64, Vec<u8>)> {
         let place = self.seek(segment)?;
         let mut bytes = Vec::with_capacity(self.segment_bytes);
         (&self.file).take(self.segment_bytes as u64).read_to_end(&mut bytes)?;
@@ -181,7 +201,7 @@ impl Log {
     }
 
     /// Returns the number of a segment, which sled writes into each of its messages.
-    fn number(&self, segment: Header) -> u64 {
+    pub(super) fn number(&self, segment: Header) -> u64 {
         u64::try_from(segment.begins / self.size()).unwrap_or(0)
     }
 
@@ -224,20 +244,36 @@ impl Header {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::store::sled_engine::messages::CAP;
     use crate::store::sled_engine::messages::tests::message_of;
 
     const SIZE: usize = 1_000;
 
+    /// Returns the bytes of segments in a row with these contents, from the one with the number `first` on.
+    pub(in crate::store::sled_engine) fn segments(first: i64, contents: &[Vec<u8>]) -> Vec<u8> {
+        let segment = |(begins, contents): (i64, &Vec<u8>)| {
+            let mut bytes = [&Header { begins, written: begins - 1 }.to_bytes()[..], contents].concat();
+            bytes.resize(SIZE, 0);
+            bytes
+        };
+        (first..).map(|number| number * 1_000).zip(contents).flat_map(segment).collect()
+    }
+
+    /// Returns the log in a file with these bytes.
+    pub(in crate::store::sled_engine) fn log_of(bytes: &[u8], snapshot: Option<i64>) -> Log {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        Log::of(file, SIZE, snapshot).unwrap()
+    }
+
     fn header(begins: i64, written: i64) -> Option<Header> {
         Some(Header { begins, written })
     }
 
     fn start(headers: &[Option<Header>], snapshot: Option<i64>) -> Start {
-        let file = tempfile::tempfile().unwrap();
-        Log { file, segment_bytes: SIZE, headers: headers.to_vec(), snapshot }.start()
+        Log { headers: headers.to_vec(), ..log_of(&[], snapshot) }.start()
     }
 
     fn at(begins: i64, written: i64) -> Start {
@@ -271,49 +307,36 @@ mod tests {
 
     #[test]
     fn the_end_is_in_the_last_segment_before_which_all_is_whole() {
-        let segment = |begins, contents: &[u8]| {
-            let mut bytes = [&Header { begins, written: begins - 1 }.to_bytes()[..], contents].concat();
-            bytes.resize(SIZE, 0);
-            bytes
+        let capped = || message_of(CAP, b"");
+        let ends = |first: i64, contents: &[Vec<u8>], later: &[u8]| {
+            let mut log = log_of(&[later, &segments(first, contents)].concat(), None);
+            let first = log.at(first * 1_000).unwrap();
+            log.end(first).unwrap().begins
         };
-        let capped = segment(7_000, &message_of(CAP, b""));
-        let ends = |first: &[u8], second: &[u8]| {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&[second, first].concat()).unwrap();
-            let headers = [second, first].map(|bytes| Header::of(bytes.first_chunk().unwrap()));
-            let mut log = Log { file, segment_bytes: SIZE, headers: headers.to_vec(), snapshot: None };
-            log.end(headers[1].unwrap()).unwrap().begins
-        };
-        assert_eq!(ends(&capped, &segment(8_000, &[])), 8_000);
-        assert_eq!(ends(&capped, &segment(9_000, &[])), 7_000, "the next one is missing");
-        assert_eq!(ends(&segment(7_000, &[]), &segment(8_000, &[])), 7_000, "torn");
+        assert_eq!(ends(7, &[capped()], &segments(8, &[vec![]])), 8_000);
+        assert_eq!(ends(7, &[capped()], &segments(9, &[vec![]])), 7_000, "the next one is missing");
+        assert_eq!(ends(7, &[vec![]], &segments(8, &[vec![]])), 7_000, "torn");
     }
 
     #[test]
     fn where_the_log_goes_on_after_its_end_the_place_of_the_damage_is_known() {
         let messages: Vec<_> = (0..5).map(|number| message_of(8, &[number; 60])).collect();
-        let head = Header { begins: 7_000, written: 6_990 }.to_bytes();
-        let first = [&head[..], &messages.concat()].concat();
-        let damage_in = |first: &[u8], second: &[u8]| {
-            let mut segments = [first, second].map(<[u8]>::to_vec);
-            segments.iter_mut().for_each(|segment| segment.resize(SIZE, 0));
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&segments.concat()).unwrap();
-            let headers = segments.map(|bytes| Header::of(bytes.first_chunk().unwrap())).to_vec();
-            let mut log = Log { file, segment_bytes: SIZE, headers, snapshot: None };
+        let first = messages.concat();
+        let damage_in = |first: &[u8], other: Option<i64>| {
+            let other = other.map(|number| segments(number, &[vec![]])).unwrap_or_default();
+            let mut log = log_of(&[segments(7, &[first.to_vec()]), other].concat(), None);
             let end = log.headers[0].unwrap();
             log.goes_on_after(end).unwrap()
         };
-        assert_eq!(damage_in(&first, &[]), None, "that is its end");
-        let at = HEADER_BYTES + 2 * messages[0].len();
+        assert_eq!(damage_in(&first, None), None, "that is its end");
+        let third = 2 * messages[0].len();
+        let at = (HEADER_BYTES + third) as u64;
         let mut flipped = first.clone();
-        flipped[at + 20] ^= 1;
-        assert_eq!(damage_in(&flipped, &[]), Some(at as u64));
-        let torn = &first[..at + 20];
-        assert_eq!(damage_in(torn, &[]), None, "the end of a process that was killed");
-        let later = Header { begins: 8_000, written: 7_990 }.to_bytes();
-        assert_eq!(damage_in(torn, &later), Some(at as u64));
-        let earlier = Header { begins: 6_000, written: 5_990 }.to_bytes();
-        assert_eq!(damage_in(torn, &earlier), None);
+        flipped[third + 20] ^= 1;
+        assert_eq!(damage_in(&flipped, None), Some(at));
+        let torn = &first[..third + 20];
+        assert_eq!(damage_in(torn, None), None, "the end of a process that was killed");
+        assert_eq!(damage_in(torn, Some(8)), Some(at));
+        assert_eq!(damage_in(torn, Some(6)), None);
     }
 }

@@ -242,8 +242,8 @@ pub fn on_disk(builder: SledStoreBuilder) -> (tempfile::TempDir, SledStore) {
 }
 
 /// The end of the run that has `hold`, to be sent to a store.
-pub fn done(hold: Hold, outcome: &'static str, retention: Duration) -> Completion {
-    let result = RunResult::Outcome(Bytes::from_static(outcome.as_bytes()));
+pub fn done(hold: Hold, outcome: impl Into<Bytes>, retention: Duration) -> Completion {
+    let result = RunResult::Outcome(outcome.into());
     Completion { hold, fingerprint: Fingerprint::of(b"m"), origin: Origin::default(), result, retention }
 }
 

@@ -17,6 +17,7 @@ use super::directory::{self, MARK_FILE, NEW_MARK_FILE};
 use crate::clock::Timestamp;
 use crate::codec::{CHECKSUM_BYTES, checksum};
 use crate::store::OpenError;
+use crate::store::embedded::layout::storage_engine::Damage;
 
 /// The beginning of the file. The numbers of the mark follow, and a checksum.
 const HEAD: &[u8] = b"tower-idempotency mark\n";
@@ -94,10 +95,14 @@ pub(crate) fn check(
     last: Mark,
     was_used: bool,
     accepted: Option<u64>,
-    damage: Option<&str>,
+    damage: Option<&Damage>,
 ) -> Result<Checked, OpenError> {
     // The number of missing steps, if it is known, and the loss in words, for the error and the log.
     let (missing, what) = match found {
+        // `check_damage` has accepted it.
+        Found::Whole(mark) if mark.step <= last.step && damage.is_some_and(|damage| damage.is_certain) => {
+            return Ok(Checked::Accepted);
+        }
         Found::Whole(mark) if mark.step <= last.step => return Ok(Checked::Holds),
         Found::Missing if !was_used => return Ok(Checked::New),
         Found::Whole(mark) => {
@@ -107,18 +112,44 @@ pub(crate) fn check(
         Found::Missing => (None, format!("{MARK_FILE} is missing, so it is unknown how much else is")),
         Found::Damaged => (None, format!("{MARK_FILE} is damaged, so it is unknown how much is missing")),
     };
-    let since = last.time;
-    let damage = damage.map_or_else(String::new, |damage| format!("; {damage}"));
-    let reason = format!("{what}. The last batch that is there, number {}, is of {}{damage}", last.step, utc(since));
-    if accepted != Some(last.step) {
-        return Err(OpenError::Lost { path: path.into(), last: last.step, missing, since, reason });
-    }
-    tracing::error!(
-        target: "tower_idempotency", path = %path.display(), last = last.step, missing, reason,
-        "the store has lost records and is opened without them, as accept_loss_after says: their keys can run again"
-    );
+    let damage = damage.map_or_else(String::new, |damage| format!("; {}", damage.what));
+    let reason =
+        format!("{what}. The last batch that is there, number {}, is of {}{damage}", last.step, utc(last.time));
+    let lost = OpenError::Lost { path: path.into(), last: last.step, missing, since: Some(last.time), reason };
+    require_accepted(lost, accepted)?;
     last.write(path)?;
     Ok(Checked::Accepted)
+}
+
+/// Refuses a store whose files are certainly damaged, unless that loss is accepted. Without a mark, [`check`] refuses
+/// it.
+pub(crate) fn check_damage(
+    path: &Path,
+    found: Found,
+    accepted: Option<u64>,
+    damage: Option<&Damage>,
+) -> Result<(), OpenError> {
+    let (Found::Whole(mark), Some(Damage { what, is_certain: true })) = (found, damage) else { return Ok(()) };
+    let reason = format!(
+        "records that changed since the opening before the last one may be missing: {what}. The last batch that is \
+         marked, number {}, is of {}",
+        mark.step,
+        utc(mark.time)
+    );
+    let lost = OpenError::Lost { path: path.into(), last: mark.step, missing: None, since: None, reason };
+    require_accepted(lost, accepted)
+}
+
+/// Returns the loss as an error, unless it is the one that is accepted.
+fn require_accepted(lost: OpenError, accepted: Option<u64>) -> Result<(), OpenError> {
+    match &lost {
+        OpenError::Lost { path, last, missing, reason, .. } if accepted == Some(*last) => tracing::error!(
+            target: "tower_idempotency", path = %path.display(), last, missing, reason,
+            "the store has lost records and is opened without them, as accept_loss_after says: their keys can run again"
+        ),
+        _ => return Err(lost),
+    }
+    Ok(())
 }
 
 /// Returns a time in the form of RFC 3339.

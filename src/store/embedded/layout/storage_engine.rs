@@ -30,13 +30,12 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// The state that a thread keeps to maintain the engine; see [`maintain`](Self::maintain).
     type Watch: Default;
 
-    /// Opens the engine in `path`, which this process has locked. `was_used` says that something may have been recorded
-    /// there, so the engine must not take it for an empty one.
-    fn open(options: &Self::Options, path: &Path, was_used: bool) -> Result<Self, OpenError>;
+    /// Examines the engine's files in `path`, which this process has locked, and prepares them to be opened. `was_used`
+    /// says that something may have been recorded there, so the engine must not take it for an empty one.
+    fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError>;
 
-    /// Returns what the engine found wrong with the end of its log when it was opened, for an error. It may be the
-    /// traces of a crash.
-    fn damage(&self) -> Option<&str>;
+    /// Opens the engine in `path`, which this process has locked and examined.
+    fn open(options: &Self::Options, path: &Path) -> Result<Self, OpenError>;
 
     /// Returns the value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, ReadError>;
@@ -70,6 +69,16 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
 
     /// Returns whether all handles are gone, lent ones included, so that `path` can be opened again.
     fn is_closed(path: &Path) -> bool;
+}
+
+/// What is wrong with an engine's files, found before they are opened.
+#[derive(Debug)]
+pub(crate) struct Damage {
+    /// A clause for an error.
+    pub(crate) what: String,
+    /// If `false`, it may be the trace of a crash, so only an error about lost records names it. If `true`, no crash
+    /// leaves this, and the engine would open without some records.
+    pub(crate) is_certain: bool,
 }
 
 /// The reason why a read failed.

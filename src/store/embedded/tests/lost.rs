@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::atomic::Ordering;
 
-use super::map_engine::DAMAGED;
+use super::map_engine::{DAMAGED, HOLE, MapEngine};
 use super::*;
 use crate::store::embedded::files::directory::MARK_FILE;
 use crate::store::embedded::files::mark::{self, Found};
@@ -85,6 +85,34 @@ fn a_store_whose_mark_is_missing_or_damaged_is_not_opened_until_that_is_accepted
             open::<E>(&path, None).unwrap();
         }
     });
+}
+
+// The totals and the mark are whole, so only this can say it, and an engine that was opened would have forgotten it.
+#[test]
+fn a_store_with_certain_damage_is_not_opened_until_that_is_accepted_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let still = opened::<MapEngine>(&directory);
+    record(&still, "kept");
+    let last = last_step(&still);
+    still.shared.marker.end();
+    drop(still);
+    fs::write(path.join(HOLE), "there is a hole").unwrap();
+    let map = fs::read(path.join("map")).unwrap();
+    for accepted in [None, Some(last - 1), Some(last + 1)] {
+        let lost = open::<MapEngine>(&path, accepted).unwrap_err();
+        let OpenError::Lost { last: name, missing: None, since: None, reason, .. } = &lost else { panic!("{lost:?}") };
+        assert!(*name == last && reason.contains("there is a hole"), "{lost:?}");
+        assert_eq!(fs::read(path.join("map")).unwrap(), map, "it was not opened");
+    }
+    let shared = open::<MapEngine>(&path, Some(last)).unwrap();
+    assert_eq!(shared.slots.tally.losses_accepted.load(Ordering::Relaxed), 1);
+    assert!(shared.boot > 1_000, "the fences of openings that were lost do not come back");
+    drop(shared);
+    // Without a mark nothing names the loss before the engine is open. The missing mark refuses it then.
+    fs::remove_file(path.join(MARK_FILE)).unwrap();
+    let lost = open::<MapEngine>(&path, None).unwrap_err();
+    assert!(matches!(&lost, OpenError::Lost { since: Some(_), .. }), "{lost:?}");
 }
 
 // A mark that says more than what is durable would refuse a whole store.

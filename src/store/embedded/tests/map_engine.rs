@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::store::CommitError;
 use crate::store::embedded::files::directory;
-use crate::store::embedded::layout::storage_engine::{ReadError, RecordWritesFn, StorageEngine};
+use crate::store::embedded::layout::storage_engine::{Damage, ReadError, RecordWritesFn, StorageEngine};
 use crate::store::embedded::layout::writes::Writes;
 use crate::store::embedded::transact::{AppValue, Transacted};
 use crate::store::{OpenError, StoreError};
@@ -58,6 +58,9 @@ pub(super) const LENT: &str = "lent";
 /// its threads has panicked too.
 pub(super) const DAMAGED: &str = "damaged";
 
+/// A file that says what is certainly damaged.
+pub(super) const HOLE: &str = "hole";
+
 /// A file that says that the engine outlived the directory's lock.
 pub(super) const OUTLIVED: &str = "outlived";
 
@@ -95,7 +98,12 @@ impl StorageEngine for MapEngine {
     type Transaction = AppValue<Bytes>;
     type Watch = ();
 
-    fn open((): &(), path: &Path, _: bool) -> Result<Self, OpenError> {
+    fn examine(path: &Path, _: bool) -> Result<Option<Damage>, OpenError> {
+        let what = fs::read_to_string(path.join(HOLE)).ok();
+        Ok(what.map(|what| Damage { what, is_certain: true }))
+    }
+
+    fn open((): &(), path: &Path) -> Result<Self, OpenError> {
         let file = path.join("map");
         let bytes = fs::read(&file).unwrap_or_default();
         let map = if bytes.is_empty() { BTreeMap::new() } else { postcard::from_bytes(&bytes).unwrap() };
@@ -107,10 +115,6 @@ impl StorageEngine for MapEngine {
             last_was_atomic: Arc::default(),
             last: Arc::new(Last(path.into())),
         })
-    }
-
-    fn damage(&self) -> Option<&str> {
-        None
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {

@@ -1,0 +1,170 @@
+//! Finds damage in the log that sled skips in silence, before the segment in which the log ends.
+//!
+//! When sled opens a database, it reads all segments after its snapshot. Where it can't read a message, it skips the
+//! rest of that segment and goes on with the next one. That is right for one kind of segment: one that was freed and in
+//! part overwritten when the process died. Before sled frees a segment, it writes each of its pages anew, as a whole,
+//! into later ones. So where a segment can't be read to its end, and later ones do not have all of its pages anew, a
+//! disk has damaged it. sled would open the database without the changes of those pages, and the store without their
+//! records: their requests would run again.
+
+use std::collections::HashSet;
+use std::io;
+
+use super::messages::{MESSAGE_HEADER_BYTES, each_message, message, parts};
+use super::segments::{Header, Log};
+
+/// The content of a segment.
+#[derive(Debug, Default)]
+struct Content {
+    /// The place of the first message that can't be read.
+    unreadable: Option<usize>,
+    /// The pages that the messages before that place write anew, as a whole.
+    anew: Vec<u64>,
+    /// The pages that all messages change, also those that sled skips.
+    changed: Vec<u64>,
+}
+
+impl Content {
+    fn of(bytes: &[u8], segment_bytes: usize, number: u64) -> Self {
+        let (mut anew, mut changed) = (Vec::new(), Vec::new());
+        let unreadable = each_message(bytes, segment_bytes, number, |parts| {
+            if let Some((page, is_whole)) = parts.change() {
+                changed.push(page);
+                anew.extend(is_whole.then_some(page));
+            }
+        });
+        if let Some(at) = unreadable {
+            let rest = bytes.get(at..).unwrap_or_default();
+            // Only its content may be damaged.
+            let first = parts(rest).filter(|parts| parts.is_of(number));
+            changed.extend(first.and_then(|parts| parts.change()).map(|(page, _)| page));
+            let mut rest = rest.get(1..).unwrap_or_default();
+            while !rest.is_empty() {
+                let found = message(rest, number);
+                changed.extend(found.and_then(|parts| parts.change()).map(|(page, _)| page));
+                rest = &rest[found.map_or(1, |parts| parts.bytes())..];
+            }
+        }
+        Self { unreadable, anew, changed }
+    }
+}
+
+impl Log {
+    /// Returns the place in the file at which such damage begins. `end` is the segment in which the log ends.
+    pub(super) fn skipped(&mut self, end: Header) -> io::Result<Option<u64>> {
+        if let Some(at) = self.damaged_header {
+            return Ok(Some(at));
+        }
+        let first = self.segment_of(self.snapshot.unwrap_or(0));
+        let mut row: Vec<_> = self.headers.iter().flatten().copied().collect();
+        row.retain(|header| (first..end.begins).contains(&header.begins));
+        // As a rule, all of them can be read, and no pages need to be remembered.
+        let mut can_be_read = true;
+        for segment in &row {
+            can_be_read &= self.is_read_to_its_end(*segment)?;
+        }
+        if can_be_read {
+            return Ok(None);
+        }
+        row.push(end);
+        row.sort_unstable_by_key(|segment| -segment.begins);
+        let mut anew_later = HashSet::new();
+        for segment in row {
+            let (place, bytes) = self.bytes_of(segment)?;
+            let content = Content::of(&bytes, self.segment_bytes, self.number(segment));
+            // sled can end a segment where just a header would fit.
+            let is_torn = |at: &usize| segment != end && at + MESSAGE_HEADER_BYTES < self.segment_bytes;
+            if let Some(at) = content.unreadable.filter(is_torn)
+                && content.changed.iter().any(|page| !anew_later.contains(page))
+            {
+                return Ok(Some(place + at as u64));
+            }
+            anew_later.extend(content.anew);
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::sled_engine::messages::tests::change;
+    use crate::store::sled_engine::messages::{CAP, HEADER_BYTES};
+    use crate::store::sled_engine::segments::tests::{log_of, segments};
+
+    /// The kinds of a page as a whole and of an addition to one.
+    const WHOLE: u8 = 8;
+    const LINK: u8 = 10;
+    /// The length of each message here.
+    const LENGTH: usize = 69;
+
+    /// Returns the messages of the segment with this number: these changes of pages, and a cap.
+    fn messages(number: u8, changes: &[(u8, u8)]) -> Vec<u8> {
+        let changes = changes.iter().chain(&[(CAP, 0)]);
+        changes.flat_map(|(kind, page)| change(*kind, number, *page, &[number; 60])).collect()
+    }
+
+    fn flipped(mut messages: Vec<u8>, at: usize) -> Vec<u8> {
+        messages[at] ^= 1;
+        messages
+    }
+
+    /// Returns the place of the damage in a log of segments 7 to 9, of which 9 is the end.
+    fn skipped(contents: [Vec<u8>; 3], snapshot: i64) -> Option<u64> {
+        let mut log = log_of(&segments(7, &contents), Some(snapshot));
+        let end = log.headers[2].unwrap();
+        log.skipped(end).unwrap()
+    }
+
+    #[test]
+    fn an_unreadable_message_is_damage_unless_later_segments_have_all_pages_of_its_segment_anew() {
+        let first = messages(7, &[(WHOLE, 1), (LINK, 1), (LINK, 2), (LINK, 3)]);
+        let all = [(WHOLE, 1), (LINK, 9), (WHOLE, 2), (WHOLE, 3)];
+        // A damaged message may name another page, or another segment. Then only the other messages count.
+        for at in (0..4 * LENGTH).filter(|at| ![6, 7, 8].contains(&(at % LENGTH))) {
+            let skipped = |second: &[(u8, u8)], third: &[(u8, u8)]| {
+                skipped([flipped(first.clone(), at), messages(8, second), messages(9, third)], 7_300)
+            };
+            let damage = Some((at / LENGTH * LENGTH + HEADER_BYTES) as u64);
+            assert_eq!(skipped(&all, &[]), None, "it was freed");
+            assert_eq!(skipped(&all[..2], &all[2..]), None, "it was freed");
+            assert_eq!(skipped(&all[..2], &all[3..]), damage, "page 2 is not there");
+            if at / LENGTH != 0 && at / LENGTH != 3 {
+                assert_eq!(skipped(&all[..3], &[(LINK, 3)]), damage, "an addition is no page");
+            }
+            assert_eq!(skipped(&[], &all[1..]), damage, "what comes before shows that it was not freed");
+        }
+        assert_eq!(skipped([first, messages(8, &[]), messages(9, &[])], 7_300), None, "it can be read");
+    }
+
+    #[test]
+    fn damage_that_the_snapshot_covers_or_at_the_end_of_the_log_is_not_meant() {
+        let changes = [(LINK, 1), (LINK, 2)];
+        let [first, second, end] = [7, 8, 9].map(|number| messages(number, &changes));
+        assert_eq!(skipped([flipped(first.clone(), 50), second.clone(), end.clone()], 8_000), None);
+        assert_eq!(skipped([first.clone(), second.clone(), flipped(end.clone(), 50)], 7_000), None);
+        assert!(skipped([first, flipped(second, 50), end], 8_000).is_some());
+    }
+
+    #[test]
+    fn a_page_that_is_anew_only_in_what_is_skipped_is_not_there() {
+        let first = flipped(messages(7, &[(LINK, 2)]), 50);
+        let second = flipped(messages(8, &[(WHOLE, 1), (WHOLE, 2)]), 50);
+        let anew = |pages: &[(u8, u8)]| messages(9, pages);
+        assert_eq!(skipped([first.clone(), second.clone(), anew(&[(WHOLE, 1), (WHOLE, 2)])], 7_000), None);
+        assert!(skipped([first, second, anew(&[(WHOLE, 1)])], 7_000).is_some());
+    }
+
+    #[test]
+    fn a_header_that_can_not_be_read_is_damage_unless_it_was_erased() {
+        let mut bytes = segments(7, &[7, 8, 9].map(|number| messages(number, &[(LINK, 1)])));
+        let skipped = |bytes: &[u8]| {
+            let mut log = log_of(bytes, None);
+            let end = log.headers[2].unwrap();
+            log.skipped(end).unwrap()
+        };
+        bytes[1_007] ^= 1;
+        assert_eq!(skipped(&bytes), Some(1_000));
+        bytes[1_000..1_000 + HEADER_BYTES].fill(0);
+        assert_eq!(skipped(&bytes), None);
+    }
+}
