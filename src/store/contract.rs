@@ -30,6 +30,9 @@ pub trait Sealed {}
             for one that is chosen at run time"
 )]
 pub trait Store: Records {
+    /// Returns the name of the kind of store, for logs: `memory`, `sled`, or that of a shared store's backend.
+    fn name(&self) -> &'static str;
+
     /// Returns the health of the store.
     fn health(&self) -> Health;
 

@@ -29,7 +29,7 @@ impl AnyStore {
 
 /// Defines each method of [`Records`] once, for the object-safe trait, its implementation by every store, and
 /// `AnyStore`'s own implementation. The methods in the first braces return a value, those in the second a future, which
-/// is boxed. `health` and `close` are of [`Store`].
+/// is boxed. `name`, `health` and `close` are of [`Store`].
 macro_rules! methods {
     (
         { $($now:ident($($given:ident: $as:ty),*) -> $said:ty;)* }
@@ -38,6 +38,7 @@ macro_rules! methods {
         trait ErasedStore: Debug + Send + Sync {
             $(fn $now(&self, $($given: $as),*) -> $said;)*
             $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer>;)*
+            fn name(&self) -> &'static str;
             fn health(&self) -> Health;
             fn close(&self) -> Boxed<'_, ()>;
         }
@@ -49,6 +50,10 @@ macro_rules! methods {
             $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer> {
                 Box::pin(Records::$later(self, $($name),*))
             })*
+
+            fn name(&self) -> &'static str {
+                Store::name(self)
+            }
 
             fn health(&self) -> Health {
                 Store::health(self)
@@ -88,6 +93,10 @@ methods! {
 }
 
 impl Store for AnyStore {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
     fn health(&self) -> Health {
         self.0.health()
     }

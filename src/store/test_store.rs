@@ -385,6 +385,10 @@ impl Records for TestStore {
 }
 
 impl Store for TestStore {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
     fn health(&self) -> Health {
         if self.process.crashed.load(Ordering::SeqCst) { Health::Closed } else { Health::Good }
     }

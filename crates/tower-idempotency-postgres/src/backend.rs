@@ -56,6 +56,8 @@ impl fmt::Debug for PostgresBackend {
 }
 
 impl Backend for PostgresBackend {
+    const NAME: &'static str = "postgres";
+
     async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Result<Answer<Vec<Option<Row>>>, BackendError> {
         let bytes: Vec<&[u8]> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
         let connection = self.pool.take_to_read().await?;

@@ -47,6 +47,9 @@ use crate::store::error::Source;
 /// Any future may be dropped at any time. Its call may still be done, then or later. A dropped future must leave the
 /// backend usable: a connection that still waits for an answer is given up.
 pub trait Backend: Debug + Send + Sync + 'static {
+    /// The name of the database, for logs: see [`Store::name`](crate::store::Store::name). Default: `shared`.
+    const NAME: &'static str = "shared";
+
     /// Reads the rows of `ids`, in their order; `None` for an id that is absent. There may be no ids.
     fn get(
         &self,

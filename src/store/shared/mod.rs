@@ -1,8 +1,8 @@
 //! Stores that several processes share: one adapter over any database that can compare and set.
 
 // The modules. Each uses only those that come after it:
-// - `store.rs`: the store that applications open, and its settings. `inner.rs`: the state that its handles share, and
-//   its tasks. `spawn_on_drop.rs`: a future that is finished even if its caller drops it.
+// - `store.rs`: the store that applications open. `builder.rs`: its settings. `inner.rs`: the state that its handles
+//   share, and its tasks. `spawn_on_drop.rs`: a future that is finished even if its caller drops it.
 // - `protocol/`: one transition of a record.
 // - `session/`: tracks whether this process and the others are alive, and which rows have changed.
 // - `database/`: the one client of the database.
@@ -10,6 +10,7 @@
 //   database that does not decide in its own language.
 
 mod backend;
+mod builder;
 mod database;
 mod inner;
 mod judge;
@@ -25,6 +26,7 @@ pub use backend::{
     Answer, Backend, BackendError, Clocks, Expect, GRACE, Guarantee, Kind, NewExpiry, NewFence, Row, ServerId, Stamp,
     Token, Write,
 };
+pub use builder::SharedStoreBuilder;
 /// The stream that [`Backend::changes`] returns.
 pub use futures_util::stream::BoxStream;
 pub use judge::Moment;
@@ -32,7 +34,7 @@ pub use protocol::listing::Disputed;
 #[doc(hidden)]
 pub use protocol::transaction::{PendingTransaction, TransactionEnd};
 pub use run_record::{RecordInTransaction, RunRecord};
-pub use store::{SharedStore, SharedStoreBuilder};
+pub use store::SharedStore;
 
 use crate::key::RecordId;
 

@@ -185,6 +185,10 @@ impl Records for SledStore {
 }
 
 impl Store for SledStore {
+    fn name(&self) -> &'static str {
+        "sled"
+    }
+
     fn health(&self) -> Health {
         self.0.health()
     }

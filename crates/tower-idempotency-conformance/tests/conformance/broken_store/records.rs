@@ -258,6 +258,10 @@ impl Records for Broken {
 }
 
 impl Store for Broken {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
     fn health(&self) -> Health {
         if self.is_closed() { Health::Closed } else { Health::Good }
     }

@@ -17,13 +17,14 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
-use super::error::StoreError;
-use crate::clock::{Clock, SystemClock, Timeline, Timestamp};
+use super::builder::MemoryStoreBuilder;
+use crate::clock::{Timeline, Timestamp};
 use crate::key::RecordId;
 use crate::laboratory::point;
 use crate::record::{self, Applied, Change, Current, Fence, Owner, Record, State, Transition};
 use crate::slots::Slots;
+use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
+use crate::store::error::StoreError;
 
 /// The bytes that a record takes in addition to its outcome: its map entry, its expiry entry, and their share of empty
 /// places.
@@ -43,71 +44,6 @@ pub struct MemoryStore {
     // The number of the process, among those that share the table. There is only one, unless the test store plays
     // several.
     process: u64,
-}
-
-/// Sets up a [`MemoryStore`].
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct MemoryStoreBuilder {
-    max_records: usize,
-    max_bytes: usize,
-    clock: Arc<dyn Clock>,
-    volatile_claims: bool,
-}
-
-impl Default for MemoryStoreBuilder {
-    fn default() -> Self {
-        let clock = Arc::new(SystemClock::default());
-        Self { max_records: 100_000, max_bytes: 64 * 1024 * 1024, clock, volatile_claims: false }
-    }
-}
-
-impl MemoryStoreBuilder {
-    /// Sets the most records that the store keeps, running ones included. Default: 100,000.
-    pub fn max_records(mut self, records: usize) -> Self {
-        self.max_records = records;
-        self
-    }
-
-    /// Sets how many bytes of memory the records may take before the store takes no new keys. Outcomes of runs under
-    /// way are kept even beyond that. Default: 64 MiB.
-    pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.max_bytes = bytes;
-        self
-    }
-
-    /// Sets the clock. Default: [`SystemClock`].
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// Makes claims that need not be durable leave no trace, as in a store on disk.
-    #[cfg(feature = "test-util")]
-    pub(crate) fn volatile_claims(mut self) -> Self {
-        self.volatile_claims = true;
-        self
-    }
-
-    /// Builds the store.
-    #[must_use]
-    pub fn build(self) -> MemoryStore {
-        let Self { max_records, max_bytes, clock, volatile_claims } = self;
-        let table = Table {
-            rows: DashMap::default(),
-            expiry: Mutex::default(),
-            count: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            fences: AtomicU64::new(1),
-            keeps_traces: AtomicBool::new(false),
-            ended: Mutex::default(),
-            time: Timeline::start(clock, Timestamp::from_millis(0)),
-            max_records,
-            max_bytes,
-            volatile_claims,
-        };
-        MemoryStore { table: Arc::new(table), slots: Arc::default(), process: 0 }
-    }
 }
 
 /// The records, with an index by their expiry.
@@ -154,6 +90,28 @@ impl fmt::Debug for MemoryStore {
 impl Default for MemoryStore {
     fn default() -> Self {
         MemoryStoreBuilder::default().build()
+    }
+}
+
+impl MemoryStoreBuilder {
+    /// Builds the store.
+    #[must_use]
+    pub fn build(self) -> MemoryStore {
+        let Self { max_records, max_bytes, clock, volatile_claims } = self;
+        let table = Table {
+            rows: DashMap::default(),
+            expiry: Mutex::default(),
+            count: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            fences: AtomicU64::new(1),
+            keeps_traces: AtomicBool::new(false),
+            ended: Mutex::default(),
+            time: Timeline::start(clock, Timestamp::from_millis(0)),
+            max_records,
+            max_bytes,
+            volatile_claims,
+        };
+        MemoryStore { table: Arc::new(table), slots: Arc::default(), process: 0 }
     }
 }
 
@@ -390,6 +348,10 @@ impl Records for MemoryStore {
 }
 
 impl Store for MemoryStore {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
     fn health(&self) -> Health {
         Health::Good
     }
