@@ -251,6 +251,7 @@ impl<St: Store> Run<St> {
                     engine.count(|tally| &tally.claimed);
                     // The record's fingerprint and origin count from now on, as they do when the run is over.
                     (this.presented.fingerprint, this.presented.origin) = (fingerprint, origin);
+                    this.presented.attempt = hold.attempt;
                     Ok((this.commitment(hold, session), rerun))
                 }
                 Ok(Acquired::Found(record)) => Err(Met::Record(record)),

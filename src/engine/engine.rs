@@ -12,7 +12,7 @@ use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
 use crate::record::Origin;
-use crate::slots::{Client, Lines, Refusal, Tally, once_a_minute};
+use crate::slots::{Attempt, Client, End, Ended, Lines, Refusal, Tally, once_a_minute};
 use crate::store::{Store, StoreError};
 
 /// A function that wraps a run's future before it is spawned.
@@ -42,6 +42,8 @@ pub(crate) struct Presented {
     pub(crate) fingerprint: Fingerprint,
     /// The origin of the operation. A layer finds it out once the request runs: see `Work::origin`.
     pub(crate) origin: Origin,
+    /// The number of the attempt that the request has claimed; 0 before that.
+    pub(crate) attempt: u32,
     /// The client in whose share of `max_runs` the run counts, if it counts in one.
     pub(crate) client: Option<Client>,
     /// `true` if the request is sent by a run that is still under way. It belongs to that run then, even while the
@@ -52,7 +54,17 @@ pub(crate) struct Presented {
 impl Presented {
     /// A request that is no client's of a layer, and sent by no run.
     pub(crate) fn new(id: RecordId, fingerprint: Fingerprint, origin: Origin) -> Self {
-        Self { id, fingerprint, origin, client: None, is_within: false }
+        Self { id, fingerprint, origin, attempt: 0, client: None, is_within: false }
+    }
+
+    /// Returns the attempt of the request's own run, for logs.
+    pub(super) fn attempt(&self) -> Attempt {
+        Attempt { number: self.attempt, origin: self.origin.clone() }
+    }
+
+    /// Returns this end of the request's own run.
+    pub(super) fn ended(&self, end: End) -> Ended {
+        Ended::new(self.fingerprint, end).of(self.attempt())
     }
 }
 

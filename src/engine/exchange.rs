@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
 
 use super::engine::{Engine, Presented, millis};
+use super::event::Facts;
 use super::policy::OnInFlight;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
@@ -39,8 +40,9 @@ enum Begun<T> {
 }
 
 impl<St: Store> Engine<St> {
-    /// Brings a request to its verdict. `work` is called at most once, and only if this request runs. A run records its
-    /// verdict in `span` by itself; any other verdict is recorded by the caller, once it knows the client's answer.
+    /// Brings a request to its verdict, and returns also how long it has waited for another one's run. `work` is called
+    /// at most once, and only if this request runs. A run reports its verdict by itself; any other verdict is reported
+    /// by the caller, once it knows the client's answer.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing for a run that has begun: it was spawned, and it records its outcome.
@@ -50,7 +52,7 @@ impl<St: Store> Engine<St> {
         span: &Span,
         presented: Presented,
         work: impl Work<T>,
-    ) -> impl Future<Output = Verdict<T>> + Send {
+    ) -> impl Future<Output = (Verdict<T>, Option<Duration>)> + Send {
         async move {
             let mut began = Instant::now();
             let deadline = began + STORE_TIMEOUT;
@@ -71,10 +73,10 @@ impl<St: Store> Engine<St> {
                 }
                 Begun::Run(reply, phase) => match reply.await {
                     Ok(verdict) => verdict,
-                    Err(_) => Box::pin(last_word(span, &presented, phase)).await,
+                    Err(_) => Box::pin(self.last_word(span, &presented, phase)).await,
                 },
             };
-            if let Verdict::Met(End::InFlight) = verdict
+            if let Verdict::Met(End::InFlight, _) = verdict
                 && !self.store.is_exclusive()
             {
                 // Another process has the run, unless this request has already waited long enough for a run of this
@@ -85,8 +87,8 @@ impl<St: Store> Engine<St> {
                 }
                 verdict = Box::pin(self.wait_elsewhere(&presented, patience)).await.into();
             }
-            if has_waited {
-                let waited = began.elapsed();
+            let waited = has_waited.then(|| began.elapsed());
+            if let Some(waited) = waited {
                 span.record("waited_ms", millis(waited));
                 if !self.patience().is_zero() && !matches!(verdict, Verdict::Mismatch(_)) {
                     self.count(|tally| &tally.waited);
@@ -94,11 +96,11 @@ impl<St: Store> Engine<St> {
                 }
             }
             // The request's own run gives `Answered` or `Committed`, so this outcome is another run's.
-            if let Verdict::Met(End::Outcome(_)) = verdict {
+            if let Verdict::Met(End::Outcome(_), _) = verdict {
                 self.count(|tally| &tally.replays);
                 self.tally().notify(|observer| observer.replayed(began.elapsed()));
             }
-            verdict
+            (verdict, waited)
         }
     }
 
@@ -186,16 +188,17 @@ impl<St: Store> Engine<St> {
             OnInFlight::Reject => Duration::ZERO,
         }
     }
-}
 
-/// Returns the verdict of a run that ended without a reply: its runtime is shutting down, or a hook dropped it. The
-/// slot has the run's end.
-async fn last_word<T>(span: &Span, presented: &Presented, phase: SharedPhase) -> Verdict<T> {
-    if let Phase::Ended(ended) = phase.reach(|phase| matches!(phase, Phase::Ended(_))).await
-        && let Ok(End::Refused(refusal)) = ended.result_for(&presented.fingerprint)
-    {
-        return refusal.into();
+    /// Returns the verdict of a run that ended without a reply: its runtime is shutting down, or a hook dropped it. The
+    /// slot has the run's end.
+    async fn last_word<T>(&self, span: &Span, presented: &Presented, phase: SharedPhase) -> Verdict<T> {
+        if let Phase::Ended(ended) = phase.reach(|phase| matches!(phase, Phase::Ended(_))).await
+            && let Ok((End::Refused(refusal), _)) = ended.result_for(&presented.fingerprint)
+        {
+            return refusal.into();
+        }
+        let verdict = Verdict::Interrupted(presented.origin.clone());
+        self.report(span, verdict.name(), Facts { id: Some(&presented.id), ..Facts::default() });
+        verdict
     }
-    span.record("outcome", Verdict::<T>::Interrupted.name());
-    Verdict::Interrupted
 }

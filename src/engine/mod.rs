@@ -19,7 +19,7 @@
 //! - `policy.rs`, `reconciler.rs`: the choices of the application, and the question to it.
 //! - `context.rs`: what a handler can learn about its run and do with it. `commitment.rs`: the state of the run's
 //!   transaction.
-//! - `verdict.rs`: the answer that one request gets.
+//! - `verdict.rs`: the answer that one request gets. `event.rs`: its event in the log.
 //! - `watch.rs`: waits for the end of a run in another process.
 //! - `operations.rs`: the operators' functions (list, settle, drain, count), for the layer and for
 //!   [`Once`](crate::Once) alike.
@@ -31,6 +31,7 @@ mod commitment;
 mod context;
 #[allow(clippy::module_inception, reason = "the noun of this room")]
 mod engine;
+mod event;
 mod exchange;
 pub(crate) mod once;
 mod operations;
@@ -49,6 +50,7 @@ pub(crate) use crate::slots::End;
 pub use commit::commit_apart::SentApart;
 pub use context::{Rerun, RunContext};
 pub(crate) use engine::{Engine, Presented, WrapRun};
+pub(crate) use event::{Facts, RAN, REPLAYED};
 pub(crate) use exchange::span;
 pub use once::{EffectError, OnceError, Outcome};
 pub use operations::{Drained, Resolved, Stats};

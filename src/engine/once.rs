@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::context::RunContext;
 use super::engine::{Engine, Presented};
+use super::event::Facts;
 use super::exchange;
 use super::operations::{Drained, Resolved, Stats};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
@@ -253,10 +254,13 @@ impl<St: Store> Once<St> {
         // Only a layer's clients have shares of `max_runs`, and only its handlers send requests of their own.
         let presented = Presented::new(id, fingerprint, self.origin.clone());
         let span = exchange::span();
-        let verdict = self.engine.exchange(&span, presented, work).await;
-        // The message's own run names its verdict in the span by itself.
+        let (verdict, waited) = self.engine.exchange(&span, presented, work).await;
         if !verdict.is_of_own_run() {
-            span.record("outcome", verdict.name());
+            self.engine.report(
+                &span,
+                verdict.name(),
+                Facts { id: Some(&id), attempt: verdict.attempt(), waited, ran: None },
+            );
         }
         if verdict.is_rejection() {
             self.engine.tally().notify(|observer| observer.rejected(verdict.name()));
@@ -266,13 +270,13 @@ impl<St: Store> Once<St> {
             Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
             // The effect and its record were undone, and the id is free.
             Verdict::RolledBack => Err(OnceError::refused(Refusal::Unavailable)),
-            Verdict::Interrupted | Verdict::Met(End::InDoubt) => Err(OnceError::Interrupted),
-            Verdict::Met(End::Outcome(bytes)) => Ok(Outcome { bytes, replayed: true }),
-            Verdict::Met(End::Consumed { .. }) => Err(OnceError::NotReplayable),
+            Verdict::Interrupted(_) | Verdict::Met(End::InDoubt, _) => Err(OnceError::Interrupted),
+            Verdict::Met(End::Outcome(bytes), _) => Ok(Outcome { bytes, replayed: true }),
+            Verdict::Met(End::Consumed { .. }, _) => Err(OnceError::NotReplayable),
             // After a run without an effect, the next delivery of the message may run.
-            Verdict::Met(End::InFlight | End::Released) => Err(OnceError::InFlight),
-            Verdict::Met(End::Interrupted { .. }) => Err(OnceError::OutcomeUnknown),
-            Verdict::Met(End::Refused(refusal)) => Err(OnceError::refused(refusal)),
+            Verdict::Met(End::InFlight | End::Released, _) => Err(OnceError::InFlight),
+            Verdict::Met(End::Interrupted { .. }, _) => Err(OnceError::OutcomeUnknown),
+            Verdict::Met(End::Refused(refusal), _) => Err(OnceError::refused(refusal)),
             Verdict::Mismatch(found) => Err(OnceError::Mismatch(found)),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tracing::Level;
+
 use super::reconciler::Reconciler;
 use crate::record::ClaimPolicy;
 
@@ -42,6 +44,21 @@ pub enum OnInterrupted {
     Rerun,
 }
 
+/// The levels of the events of requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Levels {
+    pub(crate) ran: Level,
+    pub(crate) replayed: Level,
+    /// Of each kind of refusal, one event a minute has this level.
+    pub(crate) refused: Level,
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self { ran: Level::DEBUG, replayed: Level::DEBUG, refused: Level::INFO }
+    }
+}
+
 /// The policy of one layer or consumer.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
@@ -59,6 +76,8 @@ pub(crate) struct Policy {
     pub(crate) max_runs: usize,
     /// Lets handlers run unprotected while the store is away. A consumer can't set it.
     pub(crate) fail_open: bool,
+    /// The levels of the events of requests. A consumer has the defaults.
+    pub(crate) levels: Levels,
 }
 
 impl Default for Policy {
@@ -73,6 +92,7 @@ impl Default for Policy {
             max_run: Duration::from_secs(600),
             max_runs: 16_384,
             fail_open: false,
+            levels: Levels::default(),
         }
     }
 }

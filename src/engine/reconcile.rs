@@ -183,7 +183,7 @@ impl<St: Store> Engine<St> {
             Err(End::Released) => (End::Released, None),
             Err(end) => (end, Some(Reconciled::StillUnknown)),
         };
-        slot.end(Ended::new(presented.fingerprint, end));
+        slot.end(presented.ended(end));
         reconciled
     }
 }
@@ -256,7 +256,7 @@ impl<St: Store> Run<St> {
                 Err(end) => end,
             };
             drop(work);
-            self.over(Ended::new(presented.fingerprint, end), reply);
+            self.over(presented.ended(end), reply);
         })
     }
 }

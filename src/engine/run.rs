@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either, select};
@@ -15,6 +16,7 @@ use tracing::Span;
 use super::commitment::{CommitResult, Commitment};
 use super::context::{Rerun, RunContext};
 use super::engine::{Engine, Presented, millis};
+use super::event::Facts;
 use super::policy::{OnInterrupted, Policy};
 use super::verdict::Verdict;
 use crate::key::RecordId;
@@ -47,6 +49,15 @@ where
         // The function may panic before it returns a future.
         Box::pin(async move { self(context).await })
     }
+}
+
+/// The work of a run, once it is over.
+pub(super) struct Worked<T> {
+    pub(super) end: End,
+    /// The answer of its requester.
+    pub(super) verdict: Verdict<T>,
+    /// The time that it took.
+    pub(super) ran: Duration,
 }
 
 /// A run, from the moment its slot was taken.
@@ -96,7 +107,7 @@ impl<St: Store> Run<St> {
         let context = RunContext::new(rerun, Arc::clone(&commitment));
         // The claim was asked for this long before it would have been too late.
         let asked = Some(self.deadline - STORE_TIMEOUT);
-        let (end, verdict) = self.work(work, context, commitment.session, asked).await;
+        let Worked { end, verdict, ran } = self.work(work, context, commitment.session, asked).await;
         match commitment.close().await {
             CommitResult::Nothing => {
                 guard.over();
@@ -107,7 +118,7 @@ impl<St: Store> Run<St> {
                     // Another process took the operation over, or it was settled. `superseded` in `settle.rs` answers
                     // the requester that the outcome is unknown, and its duplicates by the record.
                     Ok(Applied { reply: Reply::Refused, record }) if is_done => {
-                        return self.superseded(record, reply);
+                        return self.superseded(record, ran, reply);
                     }
                     // A release or an interruption may be refused: the record that is there counts, and the answer
                     // stays.
@@ -120,7 +131,7 @@ impl<St: Store> Run<St> {
                     }
                     Err(pending) => Some(pending),
                 };
-                self.name_in_span(&verdict);
+                self.report(&verdict, ran);
                 if let Some(pending) = pending {
                     return Box::pin(self.unrecorded(commitment.hold, end, pending, verdict, reply)).await;
                 }
@@ -130,7 +141,7 @@ impl<St: Store> Run<St> {
             }
             CommitResult::Committed(outcome) => {
                 let verdict = Verdict::Committed(outcome.clone());
-                self.name_in_span(&verdict);
+                self.report(&verdict, ran);
                 guard.over();
                 self.end(End::Outcome(outcome));
                 let _ = reply.send(verdict);
@@ -142,9 +153,9 @@ impl<St: Store> Run<St> {
                 } else {
                     // Under another policy than `Rerun`, the run's other effects are unknown.
                     self.engine.count_interrupted();
-                    (End::Interrupted { status: None }, Verdict::Interrupted)
+                    (End::Interrupted { status: None }, Verdict::Interrupted(self.presented.origin.clone()))
                 };
-                self.name_in_span(&verdict);
+                self.report(&verdict, ran);
                 self.end(end);
                 let _ = reply.send(verdict);
             }
@@ -154,10 +165,10 @@ impl<St: Store> Run<St> {
                 // Until the retention is over, or until a restart, after which the store knows, no request with this
                 // key runs, whatever `fail_open` says.
                 let retention = commitment.retention;
-                self.slot.remember(Ended::new(self.presented.fingerprint, End::InDoubt), retention);
+                self.slot.remember(self.presented.ended(End::InDoubt), retention);
                 // If the writer has answered since `close`, this forgets the doubt.
                 commitment.remembered();
-                let _ = reply.send(Verdict::Met(End::InDoubt));
+                let _ = reply.send(Verdict::Met(End::InDoubt, self.presented.attempt()));
             }
         }
     }
@@ -174,7 +185,7 @@ impl<St: Store> Run<St> {
     /// Passes the run's end to the duplicates, and frees the slot.
     pub(super) fn end(self: Box<Self>, end: End) {
         let Self { slot, presented, .. } = *self;
-        slot.end(Ended::new(presented.fingerprint, end));
+        slot.end(presented.ended(end));
     }
 
     /// Returns whether another process may run the operation again while this one still does: once the lease of this
@@ -184,15 +195,15 @@ impl<St: Store> Run<St> {
         !self.engine.store.is_exclusive() && (*on_interrupted == OnInterrupted::Rerun || reconciler.is_some())
     }
 
-    /// Calls the work, and returns how it ended, in whatever way, and its requester's answer. `asked` is when the claim
-    /// was asked for, if it was granted.
+    /// Calls the work, and returns how it ended, in whatever way. `asked` is when the claim was asked for, if it was
+    /// granted.
     pub(super) async fn work<W: Work<T>, T: Send>(
         &self,
         work: W,
         context: RunContext,
         session: Option<RecordId>,
         asked: Option<Instant>,
-    ) -> (End, Verdict<T>) {
+    ) -> Worked<T> {
         self.engine.count(|tally| &tally.runs);
         self.slot.show_phase(Phase::Running(self.presented.fingerprint));
         let began = Instant::now();
@@ -207,23 +218,29 @@ impl<St: Store> Run<St> {
             _ => working.as_mut().poll(cx),
         });
         let result = self.unless_stopped(session, working).await;
-        self.engine.tally().notify(|observer| observer.ran(run_end(&result), began.elapsed()));
-        let Some(result) = result else {
-            return (End::Interrupted { status: None }, Verdict::Interrupted);
-        };
+        let ran = began.elapsed();
+        self.engine.tally().notify(|observer| observer.ran(run_end(&result), ran));
         if !self.span.is_disabled() {
-            self.span.record("ran_ms", millis(began.elapsed()));
+            self.span.record("ran_ms", millis(ran));
         }
         let (lines, id) = (self.engine.lines(), || self.presented.id.short());
         match result {
-            Some(Ok((answer, end))) => return (end, Verdict::Answered(answer)),
-            Some(Err(panic)) => {
+            Some(Some(Ok((answer, end)))) => return Worked { end, verdict: Verdict::Answered(answer), ran },
+            Some(Some(Err(panic))) => {
                 let panic = panic_message(&*panic);
                 once_a_minute!(lines.panicked, error, record_id = id(), panic, "the handler panicked");
             }
-            None => once_a_minute!(lines.too_long, error, record_id = id(), "the handler exceeded max_run"),
+            Some(None) => once_a_minute!(lines.too_long, error, record_id = id(), "the handler exceeded max_run"),
+            // `unless_stopped` has logged it.
+            None => {}
         }
-        (End::Interrupted { status: None }, Verdict::Interrupted)
+        self.interrupted(ran)
+    }
+
+    /// Returns the end of a run of which it is unknown how it ended.
+    pub(super) fn interrupted<T>(&self, ran: Duration) -> Worked<T> {
+        let verdict = Verdict::Interrupted(self.presented.origin.clone());
+        Worked { end: End::Interrupted { status: None }, verdict, ran }
     }
 
     /// Continues the work of a run that was claimed in `session`. Returns `None` if the run had to stop first, because
@@ -256,11 +273,12 @@ impl<St: Store> Run<St> {
         }
     }
 
-    /// Names the verdict in the span of the exchange.
-    pub(super) fn name_in_span<T>(&self, verdict: &Verdict<T>) {
-        if !self.span.is_disabled() {
-            self.span.record("outcome", verdict.name());
-        }
+    /// Reports the verdict of this run, whose handler took this long.
+    pub(super) fn report<T>(&self, verdict: &Verdict<T>, ran: Duration) {
+        let Self { engine, presented, span, .. } = self;
+        let facts =
+            Facts { id: Some(&presented.id), attempt: Some(&presented.attempt()), ran: Some(ran), waited: None };
+        engine.report(span, verdict.name(), facts);
     }
 }
 
@@ -356,7 +374,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         advance(still).await;
-        let Ok(verdict) = running.await else { panic!("the run does not panic") };
+        let Ok((verdict, _)) = running.await else { panic!("the run does not panic") };
         assert_eq!(charged.load(Ordering::SeqCst), matches!(verdict, Verdict::Answered(())));
         charged.load(Ordering::SeqCst)
     }

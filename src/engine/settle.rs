@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::context::Rerun;
 use super::engine::{Engine, Presented, source};
 use super::policy::OnInterrupted;
-use super::run::Run;
+use super::run::{Run, Worked};
 use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
@@ -31,7 +31,13 @@ impl<St: Store> Run<St> {
 
     /// Ends a run whose operation was taken over by another process, or settled, while it ran. The record that is there
     /// now counts, and this run's other effects are unknown.
-    pub(super) fn superseded<T>(self: Box<Self>, record: Option<Record>, reply: oneshot::Sender<Verdict<T>>) {
+    /// `ran` is the time that its handler took.
+    pub(super) fn superseded<T>(
+        self: Box<Self>,
+        record: Option<Record>,
+        ran: Duration,
+        reply: oneshot::Sender<Verdict<T>>,
+    ) {
         once_a_minute!(
             self.engine.lines().superseded,
             error,
@@ -39,13 +45,14 @@ impl<St: Store> Run<St> {
             "the operation was taken over or settled elsewhere while it ran; its outcome is not recorded"
         );
         self.engine.count_interrupted();
-        self.name_in_span(&Verdict::<T>::Interrupted);
+        let Worked { verdict, .. } = self.interrupted(ran);
+        self.report(&verdict, ran);
         // The duplicates get the end that the record has now.
         match record {
             Some(record) => self.slot.end(record),
             None => self.end(End::Interrupted { status: None }),
         }
-        let _ = reply.send(Verdict::Interrupted);
+        let _ = reply.send(verdict);
     }
 
     /// Gives the real answer although it could not be recorded, because the effect took place. The claim stays, so that
@@ -69,7 +76,7 @@ impl<St: Store> Run<St> {
         let ended = match &end {
             // The store may still have the claim, so the key is not free yet.
             End::Released => Refusal::Unavailable.into(),
-            end => Ended::new(presented.fingerprint, end.clone()),
+            end => presented.ended(end.clone()),
         };
         let (remembered, is_whole) = engine.remember(slot, ended);
         let _ = reply.send(verdict);
@@ -249,7 +256,7 @@ mod tests {
         let recorded = engine.record(id, transition).await;
         engine.free_once_recorded(recorded, remembered).await;
         let result = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
-        assert!(matches!(result, Ok(End::Interrupted { .. })), "{result:?}");
+        assert!(matches!(result, Ok((End::Interrupted { .. }, _))), "{result:?}");
         // Any other answer of the store counts.
         let id = RecordId::from_bytes([2; 32]);
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use super::claim::{Acquired, hold};
 use super::context::RunContext;
 use super::engine::{Engine, Presented};
-use super::run::{Run, Work};
+use super::run::{Run, Work, Worked};
 use super::settle::RememberedEnd;
 use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::record::{Applied, Hold, Owner, Record, Reply, State, Transition};
-use crate::slots::{End, Ended, Refusal, once_a_minute};
+use crate::slots::{End, Refusal, once_a_minute};
 use crate::store::Store;
 use crate::store::recording::until_answered;
 use crate::within::STORE_TIMEOUT;
@@ -43,13 +43,14 @@ impl<St: Store> Run<St> {
         // No process can take over an operation that has no claim. The claim stays under way: once the store grants it
         // to this run, another process may take the operation over.
         let mut claiming = pin!(claiming);
-        let ((end, verdict), claimed) =
+        let began = Instant::now();
+        let (Worked { end, verdict, ran }, claimed) =
             match select(pin!(self.work(work, context, None, None)), claiming.as_mut()).await {
                 Either::Left((worked, _)) => (worked, None),
                 Either::Right((claimed, working)) => {
                     let session = session.filter(|_| matches!(claimed, Ok(Acquired::Run(..))));
                     let worked = self.unless_stopped(session, working).await;
-                    (worked.unwrap_or((End::Interrupted { status: None }, Verdict::Interrupted)), Some(claimed))
+                    (worked.unwrap_or_else(|| self.interrupted(began.elapsed())), Some(claimed))
                 }
             };
         // If the claim has not ended during the work, it is waited for after the answer.
@@ -61,7 +62,7 @@ impl<St: Store> Run<St> {
         };
         // From now on the handler's context says that the run is over.
         drop(over);
-        self.name_in_span(&verdict);
+        self.report(&verdict, ran);
         let end = self.engine.count_and_judge(&self.presented, end);
         let slots = self.engine.store.slots();
         // Half of the room is kept for the ends of protected runs, which must be remembered.
@@ -70,7 +71,7 @@ impl<St: Store> Run<St> {
             return self.unremembered(end, claiming).await;
         }
         let Self { engine, slot, presented, .. } = *self;
-        let (remembered, _) = engine.remember(slot, Ended::new(presented.fingerprint, end.clone()));
+        let (remembered, _) = engine.remember(slot, presented.ended(end.clone()));
         let _ = reply.send(verdict);
         let granted = match claiming.await {
             Ok(Acquired::Run(hold, ..)) => Some(hold),

@@ -9,7 +9,7 @@ use tokio::time::{timeout, timeout_at};
 use super::engine::{Engine, Presented};
 use crate::fingerprint::Match;
 use crate::laboratory;
-use crate::slots::{End, EndWatch, Ended};
+use crate::slots::{Attempt, End, EndWatch, Ended};
 use crate::store::Store;
 use crate::within::{STORE_TIMEOUT, pauses};
 
@@ -23,9 +23,9 @@ impl<St: Store> Engine<St> {
         self: &Arc<Self>,
         presented: &Presented,
         patience: Duration,
-    ) -> Result<End, Match> {
+    ) -> Result<(End, Attempt), Match> {
         if patience.is_zero() {
-            return Ok(End::InFlight);
+            return Ok((End::InFlight, Attempt::default()));
         }
         let (waiter, watch) = self.store.slots().watch(presented.id, presented.fingerprint);
         // Of all requests that wait for one run, the first one starts the task.

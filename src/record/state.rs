@@ -107,6 +107,13 @@ impl Origin {
     pub fn label(&self) -> Option<&str> {
         self.0.as_ref()?.label.as_deref()
     }
+
+    /// Returns the trace id of the first run in hexadecimal, if there is one.
+    #[must_use]
+    pub(crate) fn trace_id(&self) -> Option<String> {
+        let trace = self.0.as_ref()?.trace?;
+        Some(format!("{:032x}", u128::from_be_bytes(trace)))
+    }
 }
 
 /// The state of an operation. Stored bytes have a variant's index, so the order of the variants stays.

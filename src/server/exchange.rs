@@ -9,6 +9,7 @@
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::request::Parts;
@@ -28,7 +29,7 @@ use super::read_on::Connection;
 use super::reject::reasons;
 use super::run_context::context::IdempotencyContext;
 use super::shared::LayerState;
-use crate::engine::{self, End, Presented, RunContext, Verdict, Work};
+use crate::engine::{self, End, Facts, Presented, RAN, RunContext, Verdict, Work};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::Origin;
 use crate::store::Store;
@@ -71,8 +72,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
         let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
         let work = Handling { exchange, mode: PhantomData::<fn() -> M> };
-        let verdict = shared.engine.exchange(&span, presented, work).await;
-        let mut answer = answer_of::<M, R, E, St>(&shared, connection, &span, &id, verdict);
+        let (verdict, waited) = shared.engine.exchange(&span, presented, work).await;
+        let mut answer = answer_of::<M, R, E, St>(&shared, connection, &span, &id, verdict, waited);
         if is_sub_request && let Ok(answer) = &mut answer {
             marks::remove(answer.extensions_mut());
         }
@@ -94,7 +95,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             Err(rejection) => {
                 // No request waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
-                let rejection = shared.reject_in_span::<M, R>(connection, span, None, rejection);
+                let rejection = shared.reject::<M, R>(connection, span, Facts::default(), rejection);
                 return Err(Box::pin(connection.read_on(body, rejection)).await);
             }
         };
@@ -105,7 +106,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
         let share = Some(Share::new(&shared.room, client));
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
-        let reject = |rejection| shared.reject_in_span::<M, R>(connection, span, Some(&id), rejection);
+        let reject =
+            |rejection| shared.reject::<M, R>(connection, span, Facts { id: Some(&id), ..Facts::default() }, rejection);
         let (data, trailers) = match collect(body.as_mut(), &mut bounds).await {
             Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {
                 // The body has ended, so there is nothing to read on.
@@ -143,7 +145,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let is_within = self.enclosing().is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         // What a run sends belongs to that run, which has a place in its client's share.
         let client = (!is_within).then_some(client);
-        Ok((self, Presented { id, fingerprint, origin: Origin::default(), client, is_within }))
+        Ok((self, Presented { client, is_within, ..Presented::new(id, fingerprint, Origin::default()) }))
     }
 
     /// Returns the exchange whose handler has sent this request.
@@ -226,39 +228,39 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     span: &Span,
     id: &RecordId,
     verdict: Verdict<RunAnswer<M, R, E>>,
+    waited: Option<Duration>,
 ) -> RunAnswer<M, R, E> {
     let policy = &shared.engine.policy;
-    // The span of an own run has its outcome already.
     let is_of_own_run = verdict.is_of_own_run();
+    let attempt = verdict.attempt().cloned();
+    let facts = Facts { id: Some(id), attempt: attempt.as_ref(), waited, ran: None };
     let rejection = match verdict {
         Verdict::Answered(mut answer) => {
             if let Ok(answer) = &mut answer {
-                shared.name_outcome(answer, "ran");
+                shared.name_outcome(answer, RAN);
             }
             return answer;
         }
-        // The last argument of `recorded_answer` says whether the answer is marked as a replay.
-        Verdict::Committed(outcome) => return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, false)),
-        Verdict::Met(End::Outcome(outcome)) => {
-            return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, true));
+        // The last argument of `recorded_answer` is given for a replay.
+        Verdict::Committed(outcome) => return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, None)),
+        Verdict::Met(End::Outcome(outcome), _) => {
+            return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, Some(facts)));
         }
-        Verdict::Met(End::Refused(refusal)) => reasons::of_refusal(refusal, id),
-        Verdict::Met(End::Consumed { status }) => reasons::not_replayable(status),
-        Verdict::Met(End::Interrupted { .. }) => reasons::outcome_unknown(policy, id),
-        Verdict::Met(End::InDoubt) => reasons::in_doubt(id),
+        Verdict::Met(End::Refused(refusal), _) => reasons::of_refusal(refusal, id),
+        Verdict::Met(End::Consumed { status }, _) => reasons::not_replayable(status),
+        Verdict::Met(End::Interrupted { .. }, attempt) => reasons::outcome_unknown(policy, id).of(attempt.origin),
+        Verdict::Met(End::InDoubt, attempt) => reasons::in_doubt(id).of(attempt.origin),
         // With `Released` the key is free, or another process took a step first. This request does not run any more:
         // its client retries.
-        Verdict::Met(End::InFlight | End::Released) => reasons::in_flight(),
+        Verdict::Met(End::InFlight | End::Released, _) => reasons::in_flight(),
         Verdict::Mismatch(found) => reasons::of_mismatch(found, id),
         Verdict::RolledBack => reasons::not_committed(),
-        Verdict::Interrupted => reasons::interrupted_run(policy, id),
+        Verdict::Interrupted(origin) => reasons::interrupted_run(policy, id).of(origin),
     };
-    let id = Some(id);
-    // `reject_in_span` also records the kind in the span.
     Ok(if is_of_own_run {
-        shared.answer_rejection::<M, R>(connection, span, id, rejection)
+        shared.answer_rejection::<M, R>(connection, rejection)
     } else {
-        shared.reject_in_span::<M, R>(connection, span, id, rejection)
+        shared.reject::<M, R>(connection, span, facts, rejection)
     })
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, Method, Response};
-use tracing::Level;
 
 use super::answer::kept_headers::KeptHeaders;
 use super::answer::meaning::Classify;
@@ -46,7 +45,7 @@ pub(super) struct Options {
     pub(super) scope: Option<Hook<ScopeOf>>,
     pub(super) label: Option<Hook<LabelOf>>,
     /// The options of runs: `on_in_flight`, `on_interrupted`, `retention`, `interrupted_retention`, `max_run`,
-    /// `max_runs` and `fail_open`. `LayerState::new` gives the engine a copy.
+    /// `max_runs`, `fail_open` and the levels. `LayerState::new` gives the engine a copy.
     pub(super) policy: Policy,
     /// Makes the policy's reconciler, whose answers are recorded as these options say: `reconcile_with`.
     pub(super) reconcile: Option<Hook<Reconcile>>,
@@ -67,8 +66,6 @@ pub(super) struct Options {
     pub(super) render_rejection: Option<Hook<Render>>,
     /// `None`: no answer says what became of its request.
     pub(super) outcome_header_name: Option<HeaderName>,
-    pub(super) rejection_level: Level,
-    pub(super) replay_level: Level,
     pub(super) wrap_run: Option<Hook<WrapRun>>,
 }
 
@@ -99,8 +96,6 @@ impl Default for Options {
             problem_base: Rejection::PROBLEM_BASE.into(),
             render_rejection: None,
             outcome_header_name: None,
-            rejection_level: Level::INFO,
-            replay_level: Level::DEBUG,
             wrap_run: None,
         }
     }

@@ -19,7 +19,7 @@ use super::reject::reasons;
 use super::reject::rejection::Rejection;
 use super::run_context::context::IdempotencyContext;
 use super::shared::LayerState;
-use crate::engine;
+use crate::engine::{self, Facts};
 use crate::header;
 use crate::key::Key;
 use crate::store::Store;
@@ -149,7 +149,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
             Way::Reject(rejection) => {
                 // Without a valid key there is no record id, so the log line has none.
                 let connection = Connection::of(&parts);
-                let rejection = self.shared.reject_in_span::<M, R>(connection, &engine::span(), None, rejection);
+                let rejection = self.shared.reject::<M, R>(connection, &engine::span(), Facts::default(), rejection);
                 ResponseFuture::exchange(Box::pin(async move { Ok(connection.read_on(pin!(body), rejection).await) }))
             }
             Way::Exchange(key) => {

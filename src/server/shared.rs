@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::Response;
 use http::header::{HeaderValue, RETRY_AFTER};
-use tracing::{Level, Span};
+use tracing::Span;
 
 use super::answer::meaning::Judge;
 use super::answer::snapshot;
@@ -17,23 +17,10 @@ use super::options::{Hook, Options};
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
-use crate::engine::Engine;
+use crate::engine::{Engine, Facts, RAN, REPLAYED};
 use crate::key::RecordId;
 use crate::slots::Refusal;
 use crate::store::Store;
-
-/// Logs an event at a level that is known at run time. `tracing` needs a macro call for each level.
-macro_rules! event_at {
-    ($level:expr, parent: $span:expr, $($fields:tt)*) => {
-        match $level {
-            Level::ERROR => tracing::error!(target: "tower_idempotency", parent: $span, $($fields)*),
-            Level::WARN => tracing::warn!(target: "tower_idempotency", parent: $span, $($fields)*),
-            Level::INFO => tracing::info!(target: "tower_idempotency", parent: $span, $($fields)*),
-            Level::DEBUG => tracing::debug!(target: "tower_idempotency", parent: $span, $($fields)*),
-            Level::TRACE => tracing::trace!(target: "tower_idempotency", parent: $span, $($fields)*),
-        }
-    };
-}
 
 /// The engine and the options of a layer, made once.
 pub(super) struct LayerState<St> {
@@ -65,43 +52,28 @@ impl<St: Store> LayerState<St> {
         }
     }
 
-    /// Rejects a request that did not run: records that in its span, and returns the
-    /// [answer](Self::answer_rejection).
-    pub(super) fn reject_in_span<M: BodyMode<B>, B: SendBody>(
+    /// Rejects a request that did not run: reports that, and returns the [answer](Self::answer_rejection).
+    pub(super) fn reject<M: BodyMode<B>, B: SendBody>(
         &self,
         connection: Connection,
         span: &Span,
-        id: Option<&RecordId>,
+        facts: Facts<'_>,
         rejection: Rejection,
     ) -> Response<Through<M, B>> {
-        if !span.is_disabled() {
-            span.record("outcome", rejection.kind.slug());
-        }
-        self.answer_rejection::<M, B>(connection, span, id, rejection)
+        self.engine.report(span, rejection.kind.slug(), facts);
+        self.answer_rejection::<M, B>(connection, rejection)
     }
 
-    /// Returns the answer to a request that is rejected, with the rejection in its extensions. Counts it and logs it.
+    /// Returns the answer to a request that is rejected, with the rejection in its extensions. Counts it.
     pub(super) fn answer_rejection<M: BodyMode<B>, B: SendBody>(
         &self,
         connection: Connection,
-        span: &Span,
-        id: Option<&RecordId>,
         rejection: Rejection,
     ) -> Response<Through<M, B>> {
         let slug = rejection.kind.slug();
         let tally = &self.engine.store.slots().tally;
         tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
         tally.notify(|observer| observer.rejected(slug));
-        // A client can be rejected as often as it likes. `take_due` returns a number at most once a minute, for the
-        // line at the level that was set. `Level` grows with verbosity, so the other lines are at DEBUG, or at TRACE if
-        // set.
-        let count = tally.lines.refused[rejection.kind.index()].take_due();
-        let level = self.options.rejection_level;
-        let level = if count.is_some() { level } else { level.max(Level::DEBUG) };
-        event_at!(
-            level, parent: span,
-            record_id = id.map(RecordId::short), status = rejection.status.as_u16(), count, "refused: {slug}"
-        );
         // The renderer, and layers outside that look into the extensions, see the layer's own base.
         let problem_base = Some(Arc::clone(&self.options.problem_base));
         let rejection = Rejection { problem_base, ..rejection };
@@ -129,26 +101,21 @@ impl<St: Store> LayerState<St> {
         span: &Span,
         id: &RecordId,
         outcome: &Bytes,
-        is_replay: bool,
+        replay: Option<Facts<'_>>,
     ) -> Response<Through<M, B>> {
         let Some((answer, trailers)) = snapshot::decode(outcome) else {
             // The digest of the record was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
-            return self.reject_in_span::<M, B>(connection, span, Some(id), reasons::of_refusal(Refusal::Corrupt, id));
+            let facts = replay.unwrap_or(Facts { id: Some(id), ..Facts::default() });
+            return self.reject::<M, B>(connection, span, facts, reasons::of_refusal(Refusal::Corrupt, id));
         };
         let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
-        if is_replay {
-            if !span.is_disabled() {
-                span.record("outcome", "replayed");
-            }
-            event_at!(
-                self.options.replay_level, parent: span,
-                record_id = id.short(), status = response.status().as_u16(), "replayed"
-            );
+        if let Some(facts) = replay {
+            self.engine.report(span, REPLAYED, facts);
             let marker = self.options.recorder.replay_header_name.clone();
             response.headers_mut().insert(marker, HeaderValue::from_static("true"));
         }
-        self.name_outcome(&mut response, if is_replay { "replayed" } else { "ran" });
+        self.name_outcome(&mut response, if replay.is_some() { REPLAYED } else { RAN });
         response
     }
 

@@ -14,9 +14,10 @@ use crate::store::Store;
 impl<St: Store, M> IdempotencyLayer<St, M> {
     /// Sets the function that names an operation for the people who look after it: the route, the account, the
     /// caller's own reference. The label is stored with the operation's first claim and stays. Lists of interrupted
-    /// operations show it ([`InterruptedRun::label`](crate::store::InterruptedRun::label)), and the span of a request
-    /// that runs. The function is called before a claim: for each request that may run, and over a shared store for a
-    /// replay whose record this process does not have in memory. It may return `None`. Default: no label.
+    /// operations show it ([`InterruptedRun::label`](crate::store::InterruptedRun::label)), as do the span of a request
+    /// that runs, the events of requests, and the refusals that an operator has to settle. The function is called
+    /// before a claim: for each request that may run, and over a shared store for a replay whose record this process
+    /// does not have in memory. It may return `None`. Default: no label.
     ///
     /// ```
     /// use http::request::Parts;
@@ -28,9 +29,9 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// });
     /// ```
     ///
-    /// A label has at most 200 bytes; a longer one is cut, and control characters become blanks. It is stored as it is
-    /// and read by operators. What a client chooses, such as a header's value, may mislead them. Leave out keys,
-    /// tokens, payment data, and what your records must not keep of a person.
+    /// A label has at most 200 bytes; a longer one is cut, and control characters become blanks. It is stored as it is,
+    /// and read by operators and by the client that sent the request. What a client chooses, such as a header's value,
+    /// may mislead operators. Leave out keys, tokens, payment data, and what your records must not keep of a person.
     pub fn label<L: Into<Option<String>>>(self, label: impl Fn(&Parts) -> L + Send + Sync + 'static) -> Self {
         self.with(|options| options.label = Some(Hook(Arc::new(move |parts| label(parts).into()))))
     }
@@ -50,14 +51,20 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.with(|options| options.outcome_header_name = Some(name))
     }
 
-    /// Sets the level at which rejections are logged. Of each kind there is at most one such event a minute, with the
-    /// `count` of rejections since the last one; the others at DEBUG, or at this level if it is TRACE. Default: INFO.
-    pub fn rejection_level(self, level: Level) -> Self {
-        self.with(|options| options.rejection_level = level)
+    /// Sets the level of the event `ran`, which each request leaves whose handler was called. Default: DEBUG.
+    pub fn run_level(self, level: Level) -> Self {
+        self.with(|options| options.policy.levels.ran = level)
     }
 
-    /// Sets the level of the one event by which each replay is logged. Default: DEBUG.
+    /// Sets the level of the event `replayed`, which each replay leaves. Default: DEBUG.
     pub fn replay_level(self, level: Level) -> Self {
-        self.with(|options| options.replay_level = level)
+        self.with(|options| options.policy.levels.replayed = level)
+    }
+
+    /// Sets the level of the event `refused`, which each rejection leaves. Of each kind there is at most one such event
+    /// a minute, with the `count` of rejections since the last one; the others are at DEBUG, or at this level if it is
+    /// TRACE. Default: INFO.
+    pub fn rejection_level(self, level: Level) -> Self {
+        self.with(|options| options.policy.levels.refused = level)
     }
 }

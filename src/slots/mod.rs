@@ -32,7 +32,7 @@ pub(crate) use clients::Client;
 pub(crate) use elsewhere::EndWatch;
 pub(crate) use map::Retrying;
 pub use map::Slots;
-pub(crate) use phase::{End, Ended, Phase, Refusal};
+pub(crate) use phase::{Attempt, End, Ended, Phase, Refusal};
 pub(crate) use shared_phase::SharedPhase;
 pub(crate) use slot::{Entered, Slot};
 pub(crate) use tally::{Lines, LogThrottle, REFUSALS, Tally, once_a_minute};

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::fingerprint::{Fingerprint, Match};
-use crate::record::{Owner, Record, State};
+use crate::record::{Origin, Owner, Record, State};
 
 /// The phase of a run.
 #[derive(Debug, Clone)]
@@ -22,11 +22,11 @@ pub(crate) enum Phase {
 
 impl Phase {
     /// Returns the answer to a request that meets a run in this phase and does not wait for it.
-    pub(super) fn result_for(self, presented: &Fingerprint) -> Result<End, Match> {
+    pub(super) fn result_for(self, presented: &Fingerprint) -> Result<(End, Attempt), Match> {
         match self {
             // `InFlight` would say that it is the same request.
-            Self::Claiming => Ok(End::Refused(Refusal::Overloaded)),
-            Self::Stalled => Ok(End::Refused(Refusal::Unavailable)),
+            Self::Claiming => Ok((End::Refused(Refusal::Overloaded), Attempt::default())),
+            Self::Stalled => Ok((End::Refused(Refusal::Unavailable), Attempt::default())),
             Self::Running(fingerprint) => Ended::new(fingerprint, End::InFlight).result_for(presented),
             Self::Ended(ended) => ended.result_for(presented),
         }
@@ -68,23 +68,38 @@ pub(crate) enum Refusal {
     ShuttingDown,
 }
 
+/// An attempt at an operation, for logs. No decision depends on it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attempt {
+    /// Its number, counted from 1; 0 if it is not known.
+    pub(crate) number: u32,
+    /// The origin of the operation.
+    pub(crate) origin: Origin,
+}
+
 /// An end, with the fingerprint of the operation's request. Only a request with the same fingerprint gets the end.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
     /// `None` if it is not known because nothing ran. Any request may get such an end.
     fingerprint: Option<Fingerprint>,
     end: End,
+    attempt: Attempt,
 }
 
 impl Ended {
     pub(crate) fn new(fingerprint: Fingerprint, end: End) -> Self {
-        Self { fingerprint: Some(fingerprint), end }
+        Self { fingerprint: Some(fingerprint), end, attempt: Attempt::default() }
+    }
+
+    /// Returns the same end, of this attempt.
+    pub(crate) fn of(self, attempt: Attempt) -> Self {
+        Self { attempt, ..self }
     }
 
     /// Returns the answer to a request with the fingerprint `presented`.
-    pub(crate) fn result_for(self, presented: &Fingerprint) -> Result<End, Match> {
+    pub(crate) fn result_for(self, presented: &Fingerprint) -> Result<(End, Attempt), Match> {
         match self.fingerprint.as_ref().map(|fingerprint| fingerprint.compare(presented)) {
-            None | Some(Match::Same) => Ok(self.end),
+            None | Some(Match::Same) => Ok((self.end, self.attempt)),
             Some(other) => Err(other),
         }
     }
@@ -107,7 +122,7 @@ impl Ended {
 
 impl From<Refusal> for Ended {
     fn from(refusal: Refusal) -> Self {
-        Self { fingerprint: None, end: End::Refused(refusal) }
+        Self { fingerprint: None, end: End::Refused(refusal), attempt: Attempt::default() }
     }
 }
 
@@ -121,6 +136,6 @@ impl From<Record> for Ended {
             State::Interrupted { .. } if record.owner == Owner::Elsewhere => End::InFlight,
             State::Interrupted { status, .. } => End::Interrupted { status },
         };
-        Self::new(record.fingerprint, end)
+        Self::new(record.fingerprint, end).of(Attempt { number: record.attempt, origin: record.origin })
     }
 }

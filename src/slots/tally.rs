@@ -104,9 +104,8 @@ impl Tally {
 /// minute.
 #[derive(Default)]
 pub(crate) struct Lines {
-    // Refusals, by their kind as the server numbers them.
-    #[cfg(feature = "server")]
-    pub(crate) refused: [LogThrottle; REFUSALS],
+    // Refusals of requests, by their kind.
+    pub(crate) refused: LogThrottles,
     pub(crate) overloaded: LogThrottle,
     // Faults of the store, by the requester's answer. `unanswered`: a claim has no answer in time.
     pub(crate) unavailable: LogThrottle,
@@ -162,6 +161,10 @@ pub(crate) struct LogThrottle {
     state: Mutex<LogWindow>,
 }
 
+/// A throttle for each of a few names.
+#[derive(Debug, Default)]
+pub(crate) struct LogThrottles(Mutex<Vec<(&'static str, LogWindow)>>);
+
 #[derive(Debug, Default)]
 struct LogWindow {
     last: Option<Instant>,
@@ -177,14 +180,31 @@ impl LogThrottle {
     /// Counts an event. If a log line is due, returns how many events there were since the last line, this one
     /// included.
     pub(crate) fn take_due(&self) -> Option<u64> {
+        self.state.lock().take_due()
+    }
+}
+
+impl LogThrottles {
+    /// Counts an event of this name, as [`LogThrottle::take_due`] does.
+    pub(crate) fn take_due(&self, name: &'static str) -> Option<u64> {
+        let mut windows = self.0.lock();
+        let index = windows.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            windows.push((name, LogWindow::default()));
+            windows.len() - 1
+        });
+        windows[index].1.take_due()
+    }
+}
+
+impl LogWindow {
+    fn take_due(&mut self) -> Option<u64> {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        state.since += 1;
-        if state.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_EVERY) {
+        self.since += 1;
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_EVERY) {
             return None;
         }
-        state.last = Some(now);
-        Some(std::mem::take(&mut state.since))
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.since))
     }
 }
 

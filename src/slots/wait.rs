@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::phase::{End, Phase};
+use super::phase::{Attempt, End, Phase};
 use super::shared_phase::SharedPhase;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::laboratory::point;
@@ -34,7 +34,7 @@ impl Waiter {
     ///
     /// # Cancel safety
     /// A waiter owns nothing: dropping it changes nothing for the run and for the other waiters.
-    pub(crate) async fn join(self, presented: &Fingerprint, patience: Duration) -> Result<End, Match> {
+    pub(crate) async fn join(self, presented: &Fingerprint, patience: Duration) -> Result<(End, Attempt), Match> {
         let Self { phase, all } = self;
         point();
         let Some(_seat) = Seat::take(phase.waiters(), &all) else {
@@ -44,13 +44,13 @@ impl Waiter {
         // Until the claim is answered, the fingerprint of the run's request is unknown. This wait is bounded by the
         // claim's own timeout, and not by the client's patience.
         match phase.reach(|phase| !matches!(phase, Phase::Claiming)).await.result_for(presented) {
-            Ok(End::InFlight) if !patience.is_zero() => {}
+            Ok((End::InFlight, _)) if !patience.is_zero() => {}
             result => return result,
         }
         let over = phase.reach(|phase| matches!(phase, Phase::Ended(_)));
         match tokio::time::timeout(patience, over).await {
             Ok(phase) => phase.result_for(presented),
-            Err(_) => Ok(End::InFlight),
+            Err(_) => Ok((End::InFlight, Attempt::default())),
         }
     }
 }

@@ -12,6 +12,7 @@ mod crash;
 mod derived_key;
 mod docs;
 mod errors;
+mod events;
 mod fingerprint;
 mod http;
 mod in_flight;

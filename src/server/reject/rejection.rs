@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::engine::Stats;
 use crate::key::{EmptyScope, RecordId};
+use crate::record::Origin;
 use crate::slots::REFUSALS;
 
 /// Defines the kinds by rows. Each row has a kind's slug, the status that its rejections have by default, and its
@@ -110,6 +111,8 @@ pub struct Rejection {
     /// The operation, if an operator can settle it. The answer has its [first eight hex digits](RecordId::short), as
     /// logs do, so that a client's ticket can be matched with them.
     pub record_id: Option<RecordId>,
+    // The origin of that operation.
+    pub(crate) origin: Origin,
     // The layer sets it when it rejects a request.
     pub(crate) problem_base: Option<Arc<str>>,
 }
@@ -126,6 +129,8 @@ struct Problem<'a> {
     original_status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     record_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
 }
 
 impl Rejection {
@@ -146,6 +151,7 @@ impl Rejection {
             retry_after: None,
             original_status: None,
             record_id: None,
+            origin: Origin::default(),
             problem_base: None,
         }
     }
@@ -173,6 +179,17 @@ impl Rejection {
     pub(crate) fn for_the_operator(mut self, id: &RecordId) -> Self {
         self.record_id = Some(*id);
         self
+    }
+
+    /// Gives the rejection the origin of that operation. Only a request with the same fingerprint gets it.
+    pub(crate) fn of(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// Returns the [label](crate::IdempotencyLayer::label) of the operation that an operator can settle, if it has one.
+    #[must_use]
+    pub fn label(&self) -> Option<&str> {
+        self.origin.label()
     }
 
     /// Sets the pause before the next try, which may have the same key.
@@ -209,6 +226,7 @@ impl Rejection {
             retry_with_same_key: self.retry_with_same_key,
             original_status: self.original_status.map(|status| status.as_u16()),
             record_id: self.record_id.as_ref().map(RecordId::short),
+            label: self.label(),
         }
     }
 
