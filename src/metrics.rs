@@ -10,7 +10,7 @@ use ::metrics::{
 };
 
 use crate::observer::{LeaseChange, Observer, RunEnd, SettledBy};
-use crate::store::{Health, Page, Store, StoreError};
+use crate::store::{Gauges, Health, Page, Store, StoreError};
 
 /// The bounds of the histograms' buckets, in seconds. The facade does not pass them on: give them to the exporter, for
 /// all names that end with `_seconds`.
@@ -78,6 +78,15 @@ metrics! {
     OPEN: Gauge "idempotency_interrupted_operations" [] "Interrupted operations that wait to be settled, 1,000 at most.";
     OLDEST: Gauge "idempotency_interrupted_oldest_seconds" [] "The age of the one that was interrupted first, or 0.";
     HEALTHY: Gauge "idempotency_store_healthy" [] "1 if the store works, else 0.";
+    RECORDS: Gauge "idempotency_store_records" [] "Records in the store, with expired ones that are not deleted yet.";
+    BYTES: Gauge "idempotency_store_bytes" [] "Bytes of the recorded outcomes, or an estimate of what a database's table takes.";
+    FREE: Gauge "idempotency_store_free_bytes" [] "Bytes of the disk that the store may still use.";
+    QUEUE: Gauge "idempotency_store_queue_writes" [] "Writes that wait for the store.";
+    BATCH: Gauge "idempotency_store_batch_writes" [] "Writes of the last batch.";
+    SYNC: Gauge "idempotency_store_sync_seconds" [] "The time that the last sync of the disk took.";
+    SWEEP_LAG: Gauge "idempotency_store_sweep_lag_seconds" [] "By how much the oldest record that is not deleted has outlived its expiry.";
+    LEASE_LEFT: Gauge "idempotency_store_lease_seconds" [] "The time that is left of this process's lease over a shared store.";
+    CONNECTIONS: Gauge "idempotency_store_connections" [] "Connections to the database that calls use.";
 }
 
 /// An observer that counts and times over the facade's recorder. Install the recorder before you create this:
@@ -221,8 +230,9 @@ impl Observer for Metrics {
     }
 }
 
-/// Sets the gauges of a store: call it before each scrape. It lists interrupted operations, at most 1,000. A store on
-/// disk or in a database has an index of them; [`MemoryStore`](crate::MemoryStore) looks at each record.
+/// Sets the gauges of a store, those that it [has](Store::gauges): call it before each scrape. It lists interrupted
+/// operations, at most 1,000. A store on disk or in a database has an index of them;
+/// [`MemoryStore`](crate::MemoryStore) looks at each record.
 ///
 /// # Errors
 /// [`StoreError`], if they can't be listed. Then the gauges about them keep their values, and the others are set.
@@ -237,6 +247,14 @@ pub async fn update(store: &impl Store) -> Result<(), StoreError> {
     let health = store.health();
     gauge!(HEALTHY).set(if health == Health::Good { 1.0 } else { 0.0 });
     gauge!(BREAKER).set(if matches!(health, Health::Away { .. }) { 1.0 } else { 0.0 });
+    let Gauges { records, bytes, free_bytes, queue, batch, sync, sweep_lag, lease, connections } = store.gauges();
+    let numbers = [(RECORDS, records), (BYTES, bytes), (FREE, free_bytes), (QUEUE, queue), (BATCH, batch)];
+    for (name, number) in numbers.into_iter().chain([(CONNECTIONS, connections)]) {
+        number.into_iter().for_each(|number| gauge!(name).set(number as f64));
+    }
+    for (name, duration) in [(SYNC, sync), (SWEEP_LAG, sweep_lag), (LEASE_LEFT, lease)] {
+        duration.into_iter().for_each(|duration| gauge!(name).set(duration.as_secs_f64()));
+    }
     let listed = store.interrupted(Page::first(MOST_COUNTED)).await?;
     let oldest = listed.iter().filter_map(|run| run.since.to_system_time()).min();
     let age = oldest.and_then(|since| SystemTime::now().duration_since(since).ok()).unwrap_or_default();

@@ -36,6 +36,10 @@ pub trait Store: Records {
     /// Returns the health of the store.
     fn health(&self) -> Health;
 
+    /// Returns numbers of the store as they are now. It reads memory alone, so it returns at once even if the disk or
+    /// the database hangs.
+    fn gauges(&self) -> Gauges;
+
     /// Sets the observer of what happens over this store in this process, for all its handles, layers and consumers.
     /// It learns of what happens from then on, so set it before the layer serves.
     ///
@@ -208,6 +212,32 @@ pub enum Health {
     },
     /// The store was closed.
     Closed,
+}
+
+/// Numbers of a store as they are now. `None`: the store has no such number, or does not know it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Gauges {
+    /// The records, expired ones included that were not deleted yet. A PostgreSQL store has an estimate, which is up to
+    /// 30 seconds old.
+    pub records: Option<u64>,
+    /// The bytes of the recorded outcomes; of a memory store, of all that a record takes; of a PostgreSQL store, an
+    /// estimate of what the table takes on disk.
+    pub bytes: Option<u64>,
+    /// The bytes of the disk that the store may still use, `min_free_space` included.
+    pub free_bytes: Option<u64>,
+    /// Writes that wait.
+    pub queue: Option<u64>,
+    /// The writes of the last batch.
+    pub batch: Option<u64>,
+    /// The time that the last sync of the disk took.
+    pub sync: Option<Duration>,
+    /// By how much the oldest record that is not deleted yet has outlived its expiry.
+    pub sweep_lag: Option<Duration>,
+    /// The time that is left of this process's lease over a shared store.
+    pub lease: Option<Duration>,
+    /// The connections to the database that calls use now.
+    pub connections: Option<u64>,
 }
 
 /// An operation of which it is unknown whether it took effect.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
+use super::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
 use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
@@ -29,7 +29,7 @@ impl AnyStore {
 
 /// Defines each method of [`Records`] once, for the object-safe trait, its implementation by every store, and
 /// `AnyStore`'s own implementation. The methods in the first braces return a value, those in the second a future, which
-/// is boxed. `name`, `health` and `close` are of [`Store`].
+/// is boxed. `name`, `health`, `gauges` and `close` are of [`Store`].
 macro_rules! methods {
     (
         { $($now:ident($($given:ident: $as:ty),*) -> $said:ty;)* }
@@ -40,6 +40,7 @@ macro_rules! methods {
             $(fn $later(&self, $($name: $type),*) -> Boxed<'_, $answer>;)*
             fn name(&self) -> &'static str;
             fn health(&self) -> Health;
+            fn gauges(&self) -> Gauges;
             fn close(&self) -> Boxed<'_, ()>;
         }
 
@@ -57,6 +58,10 @@ macro_rules! methods {
 
             fn health(&self) -> Health {
                 Store::health(self)
+            }
+
+            fn gauges(&self) -> Gauges {
+                Store::gauges(self)
             }
 
             fn close(&self) -> Boxed<'_, ()> {
@@ -99,6 +104,10 @@ impl Store for AnyStore {
 
     fn health(&self) -> Health {
         self.0.health()
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.0.gauges()
     }
 
     fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {

@@ -48,7 +48,7 @@ mod transaction;
 
 pub use connect::ConnectError;
 pub(crate) use contract::Records;
-pub use contract::{Health, InterruptedRun, Page, Store};
+pub use contract::{Gauges, Health, InterruptedRun, Page, Store};
 #[cfg(feature = "sled")]
 pub use embedded::Abort;
 #[doc(hidden)]

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, oneshot};
 use tokio::time::Instant;
 
-use super::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
+use super::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
 use super::memory::{MemoryStore, MemoryStoreBuilder};
 use crate::clock::Clock;
@@ -60,11 +60,9 @@ impl StoreCall {
 }
 
 /// A store for tests, which fails, stalls, loses answers, crashes and is opened again on command. Otherwise it behaves
-/// as a store on disk does, with the disk in memory: a claim that may be repeated leaves no trace.
-///
-/// With [`another_process`](Self::another_process) it behaves as a database that several processes share.
-///
-/// A value is a handle, and clones share the open store.
+/// as a store on disk does, with the disk in memory: a claim that may be repeated leaves no trace. With
+/// [`another_process`](Self::another_process) it behaves as a database that several processes share. A value is a
+/// handle, and clones share the open store.
 #[derive(Debug, Clone)]
 pub struct TestStore {
     memory: MemoryStore,
@@ -391,6 +389,10 @@ impl Store for TestStore {
 
     fn health(&self) -> Health {
         if self.process.crashed.load(Ordering::SeqCst) { Health::Closed } else { Health::Good }
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.memory.gauges()
     }
 
     fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {

@@ -59,6 +59,8 @@ async fn an_interrupted_charge_is_seen_in_the_metrics_until_it_is_settled() {
         ("idempotency_interrupted_total", 1.0),
         ("idempotency_interrupted_operations", 1.0),
         ("idempotency_store_healthy", 1.0),
+        ("idempotency_store_records", 2.0),
+        ("idempotency_store_sweep_lag_seconds", 0.0),
         ("idempotency_runs", 0.0),
     ] {
         assert_eq!(seen.get(name), Some(&value), "{name}");

@@ -21,6 +21,7 @@ use super::wire::types::Time;
 use super::wire::write::{Arrays, Parameters, millis};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::store::Gauges;
 use tower_idempotency::store::shared::{
     Answer, Backend, BackendError, Clocks, Expect, GRACE, Guarantee, Kind, Row, Write,
 };
@@ -177,6 +178,13 @@ impl Backend for PostgresBackend {
     /// As of the last [`guarantee`](Self::guarantee).
     fn full(&self) -> Option<&'static str> {
         self.limits.reached()
+    }
+
+    fn gauges(&self) -> Gauges {
+        let [records, bytes] = self.limits.last();
+        let mut gauges = Gauges::default();
+        (gauges.records, gauges.bytes, gauges.connections) = (records, bytes, Some(self.pool.in_use() as u64));
+        gauges
     }
 }
 

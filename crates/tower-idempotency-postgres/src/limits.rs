@@ -4,7 +4,7 @@
 //! deleted. The files do not shrink when rows are deleted, so their size alone would refuse new keys for ever. What
 //! counts is what the rows take that are there, and no more than the size of the files.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use tokio_postgres::{Error, Row};
 
@@ -25,11 +25,18 @@ pub(super) struct Limits {
     most: [u64; 2],
     /// The number of the limit that is reached, counted from 1; 0 if none is. `Backend::full` reads it.
     reached: AtomicU8,
+    /// The last estimates of the records and the bytes, and one more; 0 before the first count.
+    last: [AtomicU64; 2],
 }
 
 impl Limits {
     pub(super) fn new(max_records: u64, max_bytes: u64) -> Self {
-        Self { most: [max_records, max_bytes], reached: AtomicU8::new(0) }
+        Self { most: [max_records, max_bytes], reached: AtomicU8::new(0), last: Default::default() }
+    }
+
+    /// The last estimates of the records and the bytes.
+    pub(super) fn last(&self) -> [Option<u64>; 2] {
+        self.last.each_ref().map(|last| last.load(Ordering::Relaxed).checked_sub(1))
     }
 
     /// The limit that is reached, as far as is known.
@@ -40,6 +47,9 @@ impl Limits {
     /// Takes note of how full the table is. Says it in the log, if a limit is reached that was not, or not any more.
     pub(super) fn note(&self, counted: &Counted) {
         let estimates = [counted.records(), counted.bytes()];
+        for (last, estimate) in self.last.iter().zip(estimates) {
+            last.store(estimate.saturating_add(1), Ordering::Relaxed);
+        }
         let reached = (0..NAMES.len()).find(|&limit| estimates[limit] >= self.most[limit]);
         let number = reached.map_or(0, |limit| u8::try_from(limit + 1).unwrap_or(u8::MAX));
         let [records, bytes] = estimates;

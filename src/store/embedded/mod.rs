@@ -23,6 +23,7 @@
 //! - `batches/`: one batch, with its transactions and its sweep, and the steps in which it is written.
 //! - `layout/`: the stored bytes, and the trait of an engine that stores them.
 //! - `space.rs`: the limits, and whether the disk has enough free space for new keys.
+//! - `measured.rs`: what the writer notes of its work, for the gauges.
 //! - `watchdog.rs`: reports a batch that takes too long, and poisons the store if the batch never ends. It maintains
 //!   the engine from its opening to its last handle, and wakes its stuck threads if a batch, or the opening, takes
 //!   long.
@@ -40,6 +41,7 @@ mod command;
 pub(super) mod files;
 mod gather;
 mod layout;
+mod measured;
 mod open;
 mod present;
 mod queue;

@@ -20,6 +20,7 @@ use super::files::marker::Marker;
 use super::layout::storage_engine::{Damage, ReadError, StorageEngine, scan};
 use super::layout::totals::Totals;
 use super::layout::{keys, listing};
+use super::measured::Measured;
 use super::present::{LateRecord, Present};
 use super::queue::queue;
 use super::read;
@@ -237,6 +238,7 @@ impl<E: StorageEngine> Setup<E> {
             marker: Arc::new(Marker::new(path.into(), there)),
             batch: Mutex::default(),
             space: Space::default(),
+            measured: Measured::default(),
             readers: Arc::new(Semaphore::new(READERS as usize)),
             closed: AtomicBool::new(false),
             poison: OnceLock::new(),

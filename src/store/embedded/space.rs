@@ -1,7 +1,7 @@
 //! The limits of a store, and the free space of its disk.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The limits of a store. If one is reached, new keys are refused.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +24,8 @@ const PARTS: u64 = 10;
 #[derive(Debug, Default)]
 pub(super) struct Space {
     is_low: AtomicBool,
+    /// The free bytes of the disk, and one more; 0 if they are not known.
+    free: AtomicU64,
 }
 
 impl Space {
@@ -31,13 +33,17 @@ impl Space {
         self.is_low.load(Ordering::Relaxed)
     }
 
-    /// Asks the operating system. If it does not say, nothing is refused.
+    /// Returns the bytes of the disk that users may still use, as of the last look.
+    pub(super) fn free(&self) -> Option<u64> {
+        self.free.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// Asks the operating system. If it does not say, or the limit is 0, nothing is refused.
     pub(super) fn look(&self, path: &Path, limits: Limits) {
-        // The operator has switched this limit off.
-        if limits.min_free == Some(0) {
-            return;
-        }
-        let is_low = fs4::statvfs(path).is_ok_and(|stats| {
+        let stats = fs4::statvfs(path);
+        let known = stats.as_ref().map_or(0, |stats| stats.available_space().saturating_add(1));
+        self.free.store(known, Ordering::Relaxed);
+        let is_low = stats.is_ok_and(|stats| {
             // Space that is free but not available is reserved for the system, not for users.
             let (free, available) = (stats.free_space(), stats.available_space());
             let usable = stats.total_space().saturating_sub(free.saturating_sub(available));

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::files::directory::Lock;
 use super::files::marker::Marker;
 use super::layout::storage_engine::{ReadError, StorageEngine};
+use super::measured::Measured;
 use super::present::{Present, Runs};
 use super::space::{Limits, Space};
 use crate::clock::Timeline;
@@ -22,7 +23,7 @@ use crate::key::RecordId;
 use crate::record::Fence;
 use crate::slots::Slots;
 use crate::store::cache::Cache;
-use crate::store::{Health, StoreError};
+use crate::store::{Gauges, Health, StoreError};
 
 /// The reason that a store gives if its engine has panicked.
 pub(crate) const PANICKED: &str = "the database panicked";
@@ -79,6 +80,8 @@ pub(super) struct StoreState<E: StorageEngine> {
     pub(super) batch: Mutex<Option<Instant>>,
     /// The free space of the disk.
     pub(super) space: Space,
+    /// What the writer notes of its work.
+    pub(super) measured: Measured,
     /// Permits to read from the disk. The writer takes all of them while it writes a step key by key.
     pub(super) readers: Arc<Semaphore>,
     /// `close` sets this first, and commands are refused from then on. It is never reset.
@@ -241,6 +244,19 @@ impl<E: StorageEngine> StoreState<E> {
             return Health::Closed;
         }
         health_at(self.batch_age())
+    }
+}
+
+impl<E: StorageEngine> StoreState<E> {
+    /// Returns the numbers of the store, of whose commands `waiting` wait.
+    pub(super) fn gauges(&self, waiting: usize) -> Gauges {
+        Gauges {
+            records: Some(self.count.load(Ordering::Relaxed)),
+            bytes: Some(self.bytes.load(Ordering::Relaxed)),
+            free_bytes: self.space.free(),
+            queue: Some(waiting as u64),
+            ..self.measured.gauges(self.time.now())
+        }
     }
 }
 

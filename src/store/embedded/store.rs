@@ -17,7 +17,7 @@ use super::{close, read};
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{Health, InterruptedRun, Page};
+use crate::store::contract::{Gauges, Health, InterruptedRun, Page};
 use crate::store::{CommitError, StoreError};
 use crate::within::STORE_ANSWERS_WITHIN;
 
@@ -204,5 +204,9 @@ impl<E: StorageEngine> Embedded<E> {
 
     pub(crate) fn health(&self) -> Health {
         self.0.shared.health()
+    }
+
+    pub(crate) fn gauges(&self) -> Gauges {
+        self.0.shared.gauges(self.0.writer.waiting())
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::future::{Future, pending, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -23,7 +24,7 @@ use crate::key::RecordId;
 use crate::laboratory::point;
 use crate::record::{self, Applied, Change, Current, Fence, Owner, Record, State, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
+use crate::store::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::error::StoreError;
 
 /// The bytes that a record takes in addition to its outcome: its map entry, its expiry entry, and their share of empty
@@ -354,6 +355,18 @@ impl Store for MemoryStore {
 
     fn health(&self) -> Health {
         Health::Good
+    }
+
+    fn gauges(&self) -> Gauges {
+        let now = self.table.time.now();
+        let oldest = self.table.expiry.lock().first().map(|(expires, _)| *expires);
+        let lag = oldest.map_or(0, |oldest| now.as_millis().saturating_sub(oldest.as_millis()));
+        Gauges {
+            records: Some(self.table.count.load(Ordering::Relaxed) as u64),
+            bytes: Some(self.table.bytes.load(Ordering::Relaxed) as u64),
+            sweep_lag: Some(Duration::from_millis(lag)),
+            ..Gauges::default()
+        }
     }
 
     fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {

@@ -14,6 +14,7 @@ use futures_util::stream::BoxStream;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
+use crate::store::contract::Gauges;
 use crate::store::error::Source;
 
 /// A database that several processes share, as [`SharedStore`](super::SharedStore) uses it.
@@ -123,6 +124,12 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// called every 30 seconds, may take note of one.
     fn full(&self) -> Option<&'static str> {
         None
+    }
+
+    /// Returns what is known of `records`, `bytes` and `connections`. It does not ask the database. By default nothing
+    /// is known.
+    fn gauges(&self) -> Gauges {
+        Gauges::default()
     }
 }
 

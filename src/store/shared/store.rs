@@ -29,7 +29,7 @@ use super::spawn_on_drop::SpawnOnDrop;
 use crate::key::RecordId;
 use crate::record::{Applied, Completion, Record, Reply, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
+use crate::store::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::error::StoreError;
 
 /// The longest lease, and so a limit of the wait for a process that has died.
@@ -302,6 +302,15 @@ impl<B: Backend> Store for SharedStore<B> {
 
     fn health(&self) -> Health {
         if self.is_closed() { Health::Closed } else { self.inner.database.state.health() }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let lease = &self.slots().lease;
+        Gauges {
+            queue: Some(self.inner.database.writes.waiting() as u64),
+            lease: lease.session().map(|session| lease.left(session)),
+            ..self.backend().gauges()
+        }
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -14,7 +14,7 @@ use super::transaction::Transaction;
 use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{Health, InterruptedRun, Page, Records, Sealed, Store};
+use crate::store::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::embedded::{Embedded, Transact};
 use crate::store::{OpenError, StoreError};
 
@@ -191,6 +191,10 @@ impl Store for SledStore {
 
     fn health(&self) -> Health {
         self.0.health()
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.0.gauges()
     }
 
     fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {

@@ -24,7 +24,9 @@ use tower_idempotency::store::shared::BackendError;
 /// Connections, made when they are needed.
 pub(crate) struct Pool {
     connector: Arc<Connector>,
-    /// The number of connections that may be in use for calls.
+    /// The number of connections that may be in use for calls at once.
+    connections: usize,
+    /// Permits for them.
     calls: Arc<Semaphore>,
     /// The number of them that may be puts. A put takes its permit here before the one of `calls`.
     puts: Arc<Semaphore>,
@@ -53,7 +55,12 @@ impl Pool {
         let (calls, puts) = (semaphore(connections), semaphore((connections - 1).max(1)));
         let renewal = semaphore(1);
         let (dropped, idle, runtime) = (semaphore(connections), Mutex::new(vec![first]), Handle::current());
-        Self { connector, calls, puts, renewal, dropped, idle, wait, runtime }
+        Self { connector, connections, calls, puts, renewal, dropped, idle, wait, runtime }
+    }
+
+    /// The number of connections that calls use now, without a renewal of the session.
+    pub(crate) fn in_use(&self) -> usize {
+        self.connections.saturating_sub(self.calls.available_permits())
     }
 
     pub(crate) fn connector(&self) -> &Connector {

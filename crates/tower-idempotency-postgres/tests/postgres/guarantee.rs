@@ -17,4 +17,8 @@ async fn trap_58_what_can_be_lost_is_said() {
     }
     assert!(guarantee.setup.starts_with("PostgreSQL 1") && guarantee.setup.contains("primary"), "{}", guarantee.setup);
     assert!(guarantee.setup.contains("synchronous_commit on for puts"), "{}", guarantee.setup);
+    // It was counted with that. No call is under way.
+    let gauges = lab.backend.gauges();
+    assert_eq!((gauges.records, gauges.connections), (Some(0), Some(0)), "{gauges:?}");
+    assert!(gauges.bytes.is_some());
 }

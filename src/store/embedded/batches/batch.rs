@@ -210,6 +210,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         // The totals of the last step. The counters of the store still have the values from before this batch.
         let totals = self.totals(Vec::new());
         let Self { shared, swept, fresh, gone, answers, .. } = self;
+        shared.measured.note_batch(answers.len());
         if result.is_ok() {
             shared.count.store(totals.count, Ordering::Relaxed);
             shared.bytes.store(totals.bytes, Ordering::Relaxed);

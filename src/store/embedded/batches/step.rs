@@ -1,6 +1,7 @@
 //! Writes what a batch has decided, in steps that are bounded in size.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -58,10 +59,17 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.early.as_ref().map(drop).map_err(StoreError::uncertain)
     }
 
+    fn sync_engine(&self) -> Result<(), String> {
+        let began = Instant::now();
+        let synced = self.engine.sync();
+        self.shared.measured.note_sync(began.elapsed());
+        synced
+    }
+
     /// Makes durable what was written before, if it is more than `bytes`; see [`MAX_STEP`](StorageEngine::MAX_STEP).
     fn sync_from(&mut self, bytes: usize) -> Result<(), String> {
         if self.unsynced > bytes {
-            self.engine.sync()?;
+            self.sync_engine()?;
             self.unsynced = 0;
         }
         Ok(())
@@ -141,7 +149,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         if is_written {
             self.write_out()?;
         }
-        if early || is_written { self.engine.sync() } else { Ok(()) }
+        if early || is_written { self.sync_engine() } else { Ok(()) }
     }
 
     /// Writes what was decided so far: first the chunks of long outcomes, a few at a time and each time made durable;
@@ -157,7 +165,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             slice.iter().for_each(|(key, chunk)| chunks.insert(key, chunk.clone()));
             chunks.require_atomic();
             self.engine.write(chunks)?;
-            self.engine.sync()?;
+            self.sync_engine()?;
             self.unsynced = 0;
         }
         // A step is written key by key only while no thread reads; see `StorageEngine::write`. The permits are held

@@ -41,13 +41,17 @@ pub(crate) fn sweep<E: StorageEngine>(batch: &mut Batch<'_, E>, slice: Slice) ->
 /// Deletes the records that expiry entries list as due, the oldest first. Returns how many, and how many items were
 /// looked at.
 fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<(usize, usize), StoreError> {
-    let (mut seen, mut swept) = (0, 0);
+    let (mut seen, mut swept, mut due) = (0, 0, None);
     for entry in scan(batch.engine, keys::EXPIRY) {
         let (key, value) = read(batch, entry)?;
         let (key, value) = (key.as_ref(), value.as_ref());
         // A key that is too short for a time is not one that the store wrote.
         let Some(expires) = keys::time_of(key) else { continue };
-        if expires > batch.now || seen >= limit {
+        if expires > batch.now {
+            break;
+        }
+        if seen >= limit {
+            due = Some(expires);
             break;
         }
         // The engine has the entry until the step that removes it is written.
@@ -73,10 +77,12 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
         if done < records.len() {
             // The items that are left stay under the same key, so the sum of the numbers is unchanged.
             batch.write(key, listing::rest(key, value, done));
+            due = due.or(Some(expires));
         } else {
             batch.erase_entry(key);
         }
     }
+    batch.shared.measured.note_due(due);
     Ok((swept, seen))
 }
 

@@ -287,3 +287,24 @@ fn a_transaction_whose_write_fails_may_have_been_done() {
     batch.commit().unwrap_err();
     assert!(still.shared.is_poisoned());
 }
+
+#[test]
+fn the_lag_of_the_sweep_is_that_of_the_oldest_record_that_is_left() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let lag = || still.shared.gauges(0).sweep_lag.unwrap();
+        for name in ["first", "second"] {
+            let mut batch = still.batch();
+            complete(&still, &mut batch, name, "done".into());
+            batch.commit().unwrap();
+            still.clock.advance(HOUR / 2);
+        }
+        still.clock.advance(HOUR);
+        for (left, lag_then) in [(1, HOUR / 2), (0, Duration::ZERO)] {
+            let mut batch = still.batch();
+            assert_eq!(sweep(&mut batch, Slice { records: 1, chunks: 1 }).unwrap().records, 1);
+            batch.commit().unwrap();
+            assert_eq!((still.count("r"), lag()), (left, lag_then));
+        }
+    });
+}

@@ -50,7 +50,12 @@ impl<B: Backend> WriteQueue<B> {
 
     /// Returns whether so many writes have no answer yet that no new ones should come.
     pub(crate) fn is_behind(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) >= MAX_PENDING_WRITES
+        self.waiting() >= MAX_PENDING_WRITES
+    }
+
+    /// Returns the number of writes that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Sends a write. It is on its way when this returns; the future waits for its result.

@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
 use tower_idempotency::internals::{Applied, Record, Records, Reply, Sealed, Slots, State, Transition};
-use tower_idempotency::store::{Health, InterruptedRun, Page, Store, StoreError};
+use tower_idempotency::store::{Gauges, Health, InterruptedRun, Page, Store, StoreError};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{Fence, RecordId, Resolution};
 
@@ -260,6 +260,10 @@ impl Records for Broken {
 impl Store for Broken {
     fn name(&self) -> &'static str {
         self.inner.name()
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.inner.gauges()
     }
 
     fn health(&self) -> Health {
