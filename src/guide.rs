@@ -86,6 +86,9 @@ pages! {
     /// The costs of the layer, measured, and compared with other crates.
     performance: "running/performance.md",
 
+    /// The bytes that runs, waiters, records and connections take, and what bounds them.
+    budget: "running/budget.md",
+
     /// Tests of what your handler does when a process crashes or a store fails.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "test-util")))]
     testing: "testing.md",

@@ -29,7 +29,7 @@ use crate::store::error::StoreError;
 
 /// The bytes that a record takes in addition to its outcome: its map entry, its expiry entry, and their share of empty
 /// places.
-const RECORD_BYTES: usize = 320;
+const RECORD_BYTES: usize = 600;
 /// The number of expired records that each claim deletes, so that sweeping keeps up with claiming.
 const SWEPT_PER_CLAIM: usize = 2;
 
