@@ -11,6 +11,8 @@
 pub mod clock;
 #[cfg(any(feature = "sled", feature = "shared"))]
 mod codec;
+#[cfg(feature = "config")]
+pub mod config;
 mod digest;
 pub mod engine;
 pub mod failures;

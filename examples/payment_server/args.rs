@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::settings::Settings;
+
 /// A payment server whose charges can be retried safely.
 // It has no `Debug`: a URL may hold a password.
 #[derive(Parser)]
@@ -53,6 +55,14 @@ pub(crate) struct Args {
     /// The treatment of a duplicate while the first still runs: `reject` or `wait:SECONDS`.
     #[arg(long, default_value = "wait:2")]
     pub(crate) on_in_flight: InFlight,
+    /// A TOML file, or a JSON file that ends with `.json`, with settings of the layer and the stores.
+    ///
+    /// They override other arguments, and environment variables such as `PAYMENTS_LAYER__RETENTION=48h` override them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What that file and the environment say.
+    #[arg(skip)]
+    pub(crate) settings: Settings,
 }
 
 /// The place of the records.

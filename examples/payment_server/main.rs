@@ -6,6 +6,7 @@
 //! cargo run --example payment_server -- [--listen 127.0.0.1:4242] [--data ./payment-data] [--retention SECONDS]
 //!     [--on-interrupted refuse|rerun|reconcile] [--atomic] [--on-in-flight reject|wait:SECONDS]
 //!     [--store sled|sled:PATH|memory|postgres://USER@HOST/DATABASE] [--lease SECONDS] [--namespace NAME]
+//!     [--config FILE]
 //! ```
 //!
 //! It prints its address, and two lines to try. Its behaviour:
@@ -54,6 +55,13 @@
 //!    charge and record are one transaction. A server may die at any point: the other runs the charge if it did not
 //!    take place, and answers with it if it did. Any of them lists and refunds all charges. `--data` is not used.
 //!
+//! 9. `--config FILE` has all options of the layer and of the stores, in TOML or JSON. The environment overrides it:
+//!
+//! ```text
+//! printf '[layer]\nretention = "48h"\nrequire_key = true\n' > payments.toml
+//! PAYMENTS_LAYER__RETENTION=72h cargo run --example payment_server -- --config payments.toml
+//! ```
+//!
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
 //! Each answer repeats the request's `Idempotency-Key`, and has a `Request-Id` of its own, a replay too.
 //! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes the requests under way,
@@ -70,6 +78,7 @@ mod ledger;
 mod names;
 mod reconcile;
 mod server;
+mod settings;
 mod shared;
 mod stop;
 mod stores;

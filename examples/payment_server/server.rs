@@ -17,7 +17,7 @@ use crate::api::{admin, routes};
 use crate::args::Args;
 use crate::stop::Stop;
 use crate::stores::Stores;
-use crate::{connections, stores};
+use crate::{connections, settings, stores};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -25,7 +25,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// waits.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
+    args.settings = settings::read(args.config.as_deref())?;
     let Stores { records, ledger, database, admin, directory } = stores::open(&args).await?;
     let ledger = Arc::new(ledger);
     let scraped = Scraped::start(records.clone())?;

@@ -22,16 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) async fn open(url: &str, args: &Args) -> Result<PostgresStore, Box<dyn Error + Send + Sync>> {
     let lease = args.lease.map_or(LEASE, Duration::from_secs);
     let patience = PATIENCE.min(lease / 6);
-    let database = PostgresBackend::from_url(url)?.namespace(namespace(args))?.statement_timeout(patience * 3 / 4);
+    let database = PostgresBackend::from_url(url)?.statement_timeout(patience * 3 / 4);
+    let database = args.settings.postgres.clone().apply(database)?.namespace(namespace(args))?;
     // Several servers may do so at once.
     database.migrate().await?;
-    let store = PostgresStore::builder().lease(lease).call_timeout(patience);
+    let store = args.settings.idempotency.shared.clone();
+    let store = store.apply(PostgresStore::builder().lease(lease).call_timeout(patience));
     Ok(store.open(database.open().await?).await?)
 }
 
 /// Returns the namespace. Its servers share their keys, and with `--atomic` their charges.
 pub(crate) fn namespace(args: &Args) -> &str {
-    args.namespace.as_deref().unwrap_or(NAMESPACE)
+    args.namespace.as_deref().or(args.settings.postgres.namespace.as_deref()).unwrap_or(NAMESPACE)
 }
 
 /// Returns the operators' routes that only this store has.

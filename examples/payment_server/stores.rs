@@ -49,7 +49,8 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
         Place::Memory => {
             // No data outlives the process, not even the ledger.
             let directory = tempfile::tempdir()?;
-            let stores = apart(AnyStore::new(MemoryStore::new()), SledStore::open(directory.path())?)?;
+            let memory = args.settings.idempotency.memory.clone().apply(MemoryStore::builder()).build();
+            let stores = apart(AnyStore::new(memory), SledStore::open(directory.path())?)?;
             Ok(Stores { directory: Some(directory), ..stores })
         }
         Place::Postgres(url) => postgres(url, args).await,
@@ -59,7 +60,8 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
 
 /// Opens a store in a directory of this server's.
 fn sled(args: &Args, path: &Path) -> Result<SledStore, OpenError> {
-    let builder = SledStore::builder().create(!args.existing);
+    let settings = args.settings.idempotency.sled.clone();
+    let builder = settings.apply(SledStore::builder().create(!args.existing));
     match args.accept_loss_after {
         Some(batch) => builder.accept_loss_after(batch).open(path),
         None => builder.open(path),

@@ -8,6 +8,7 @@
 
 mod clock;
 mod commit;
+mod config;
 mod crash;
 mod derived_key;
 mod docs;

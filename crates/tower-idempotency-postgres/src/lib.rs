@@ -25,7 +25,8 @@
 // - `url.rs`: a store by its URL.
 // - `schema.sql`: the table, its indexes and the functions that write it.
 // - `schema.rs`: where they are, whether they are there, and `migrate`.
-// - `builder.rs`: what can be chosen; `open.rs`: how it becomes a backend; `rights.rs`: whether the role may do all.
+// - `builder.rs`: what can be chosen; `config.rs`: the same from a file; `open.rs`: how it becomes a backend;
+//   `rights.rs`: whether the role may do all.
 // - `connection/`: the connections that calls share; `hosts.rs`: to which of several hosts; `tls.rs`: whether they are
 //   encrypted.
 // - `backend.rs`: the calls; `queries.rs`: what they send; `wire/`: writes as parameters, and rows out of answers.
@@ -36,6 +37,8 @@
 
 mod backend;
 mod builder;
+#[cfg(feature = "config")]
+mod config;
 mod connection;
 mod error;
 mod guarantee;
@@ -56,6 +59,8 @@ pub type PostgresStore = tower_idempotency::store::shared::SharedStore<PostgresB
 
 pub use backend::PostgresBackend;
 pub use builder::PostgresBackendBuilder;
+#[cfg(feature = "config")]
+pub use config::PostgresConfig;
 pub use error::PostgresError;
 /// The TLS library, for its [`ClientConfig`](rustls::ClientConfig).
 #[cfg(feature = "rustls")]

@@ -27,20 +27,23 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
         InFlight::Reject => OnInFlight::Reject,
         InFlight::Wait(patience) => OnInFlight::Wait(patience),
     };
+    let settings = args.settings.idempotency.layer.clone();
+    let retention = settings.retention.unwrap_or(Duration::from_secs(args.retention));
     let layer = IdempotencyLayer::new(store)
         .scope(|parts| Ok(Account::of(&parts.headers)?.scope()?))
         .on_in_flight(on_in_flight)
-        .retention(Duration::from_secs(args.retention))
+        .retention(retention)
         .render_rejection(rejections::render);
-    match args.on_interrupted.unwrap_or(default) {
+    let layer = match args.on_interrupted.unwrap_or(default) {
         Interrupted::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
         Interrupted::Rerun => layer.on_interrupted(OnInterrupted::Rerun),
         Interrupted::Reconcile => {
             // All servers with `--atomic` have one ledger.
             let are_ledgers_apart = args.store.is_shared() && !args.atomic;
-            layer.reconcile_with(reconcile::reconciler(Arc::clone(ledger), are_ledgers_apart, args.retention))
+            layer.reconcile_with(reconcile::reconciler(Arc::clone(ledger), are_ledgers_apart, retention.as_secs()))
         }
-    }
+    };
+    settings.apply(layer)
 }
 
 /// The longest time in which no byte of a request's body comes.

@@ -5,6 +5,6 @@ mod files;
 mod guide;
 mod metrics;
 mod ops;
-mod options;
+pub(crate) mod options;
 mod time_limits;
 mod who_asks;

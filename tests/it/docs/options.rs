@@ -23,13 +23,19 @@ fn builders(source: &str) -> BTreeSet<String> {
     methods.map(|method| method.split(['(', '<']).next().unwrap().to_owned()).collect()
 }
 
+/// The options of the layer.
+pub(crate) fn options() -> BTreeSet<String> {
+    let mut options = builders(include_str!("../../../src/server/layer.rs"));
+    options.append(&mut builders(include_str!("../../../src/server/visibility.rs")));
+    options
+}
+
 #[test]
 fn the_guide_has_a_row_and_a_paragraph_for_each_option() {
     let (_, table) = PAGE.split_once("| option | default | what it does |\n|---|---|---|\n").unwrap();
     let rows = table.lines().take_while(|line| line.starts_with('|'));
     let named: BTreeSet<_> = rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect();
-    let mut options = builders(include_str!("../../../src/server/layer.rs"));
-    options.append(&mut builders(include_str!("../../../src/server/visibility.rs")));
+    let options = options();
     assert!(options.len() > 20, "the builder methods are not found: {options:?}");
     let missing: Vec<_> = options.symmetric_difference(&named).collect();
     assert!(missing.is_empty(), "only in the layer, or only in the table of docs/options.md: {missing:?}");

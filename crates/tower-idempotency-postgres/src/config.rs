@@ -1,0 +1,122 @@
+//! Settings from a file or the environment: the feature `config`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tower_idempotency::config::setting;
+
+use super::builder::PostgresBackendBuilder;
+use super::error::PostgresError;
+
+/// The options of a [`PostgresBackend`](crate::PostgresBackend), but for its URL and TLS. A field that is missing
+/// leaves the option as it is. See [`tower_idempotency::config`] for the forms of values and the other settings.
+///
+/// ```
+/// use tower_idempotency::config::IdempotencyConfig;
+/// use tower_idempotency_postgres::PostgresConfig;
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Settings {
+///     #[serde(flatten)]
+///     idempotency: IdempotencyConfig,
+///     postgres: PostgresConfig,
+/// }
+///
+/// let settings: Settings = serde_json::from_str(
+///     r#"{ "shared": { "lease": "1m" }, "postgres": { "namespace": "payments", "connections": 12 } }"#,
+/// )?;
+/// # assert_eq!(settings.postgres.connections, Some(12));
+/// # assert!(settings.idempotency.shared.lease.is_some());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PostgresConfig {
+    /// The option `namespace` of the builder.
+    pub namespace: Option<String>,
+    /// The option `schema` of the builder.
+    pub schema: Option<String>,
+    /// The option `connections` of the builder.
+    pub connections: Option<usize>,
+    /// The option `statement_timeout` of the builder.
+    #[serde(deserialize_with = "setting")]
+    pub statement_timeout: Option<Duration>,
+    /// The option `wait_for_connection` of the builder.
+    #[serde(deserialize_with = "setting")]
+    pub wait_for_connection: Option<Duration>,
+    /// The option `open_within` of the builder.
+    #[serde(deserialize_with = "setting")]
+    pub open_within: Option<Duration>,
+    /// The option `behind_pooler` of the builder, if it is `true`.
+    pub behind_pooler: Option<bool>,
+    /// The option `max_records` of the builder.
+    pub max_records: Option<u64>,
+    /// The option `max_bytes` of the builder.
+    pub max_bytes: Option<u64>,
+}
+
+impl PostgresConfig {
+    /// Sets the options that these settings have.
+    ///
+    /// # Errors
+    /// [`PostgresError::Option`] if the builder refuses the namespace or the schema.
+    pub fn apply(self, mut builder: PostgresBackendBuilder) -> Result<PostgresBackendBuilder, PostgresError> {
+        if let Some(namespace) = self.namespace {
+            builder = builder.namespace(namespace)?;
+        }
+        if let Some(schema) = self.schema {
+            builder = builder.schema(&schema)?;
+        }
+        if self.behind_pooler == Some(true) {
+            builder = builder.behind_pooler();
+        }
+        builder.connections = self.connections.unwrap_or(builder.connections);
+        builder.statement_timeout = self.statement_timeout.unwrap_or(builder.statement_timeout);
+        builder.wait_for_connection = self.wait_for_connection.unwrap_or(builder.wait_for_connection);
+        builder.open_within = self.open_within.unwrap_or(builder.open_within);
+        builder.max_records = self.max_records.unwrap_or(builder.max_records);
+        builder.max_bytes = self.max_bytes.unwrap_or(builder.max_bytes);
+        Ok(builder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PostgresBackend;
+
+    fn builder() -> PostgresBackendBuilder {
+        PostgresBackend::builder("postgres://u@localhost/d".parse().unwrap())
+    }
+
+    fn applied(json: &str) -> Result<PostgresBackendBuilder, PostgresError> {
+        let config: PostgresConfig = serde_json::from_str(json).unwrap();
+        config.apply(builder())
+    }
+
+    #[test]
+    fn each_setting_sets_its_option_and_no_other() {
+        let set = applied(
+            r#"{ "namespace": "n", "schema": "s", "connections": 12, "statement_timeout": "700ms", "behind_pooler": true,
+                 "wait_for_connection": "800ms", "open_within": "1m", "max_records": 5, "max_bytes": 6 }"#,
+        )
+        .unwrap();
+        assert_eq!((set.namespace.as_str(), set.schema.to_string().as_str()), ("n", "s"));
+        assert!(set.pooler);
+        assert_eq!((set.connections, set.max_records, set.max_bytes), (12, 5, 6));
+        let times = [set.statement_timeout, set.wait_for_connection, set.open_within];
+        assert_eq!(times, [700, 800, 60_000].map(Duration::from_millis));
+        let (default, untouched) = (builder(), applied("{}").unwrap());
+        assert_eq!(format!("{default:?}"), format!("{untouched:?}"));
+        assert_eq!((untouched.max_records, untouched.open_within), (default.max_records, default.open_within));
+    }
+
+    #[test]
+    fn what_the_builder_refuses_is_refused_and_an_unknown_field_is_named() {
+        assert!(matches!(applied(r#"{ "schema": "a\"b" }"#), Err(PostgresError::Option { .. })));
+        let unknown = serde_json::from_str::<PostgresConfig>(r#"{ "conections": 1 }"#).unwrap_err().to_string();
+        assert!(unknown.contains("unknown field `conections`"), "{unknown}");
+    }
+}

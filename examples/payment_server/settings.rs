@@ -1,0 +1,31 @@
+//! Settings from a file (`--config`) and from the environment.
+
+use std::path::Path;
+
+use figment::Figment;
+use figment::providers::{Env, Format as _, Json, Toml};
+use serde::Deserialize;
+use tower_idempotency::config::IdempotencyConfig;
+use tower_idempotency_postgres::PostgresConfig;
+
+/// The sections `layer`, `memory`, `sled`, `shared` and `postgres`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    #[serde(flatten)]
+    pub(crate) idempotency: IdempotencyConfig,
+    #[serde(default)]
+    pub(crate) postgres: PostgresConfig,
+}
+
+/// Reads the file, if there is one, and then the environment: `PAYMENTS_LAYER__RETENTION=48h`.
+pub(crate) fn read(file: Option<&Path>) -> Result<Settings, Box<figment::Error>> {
+    let settings = match file {
+        Some(file) if file.extension().is_some_and(|extension| extension == "json") => {
+            Figment::from(Json::file_exact(file))
+        }
+        Some(file) => Figment::from(Toml::file_exact(file)),
+        None => Figment::new(),
+    };
+    settings.merge(Env::prefixed("PAYMENTS_").split("__")).extract().map_err(Box::new)
+}

@@ -1,0 +1,155 @@
+//! The forms of values that are texts in a file.
+
+use std::time::Duration;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// A value that is a text in a file.
+trait FromText: Sized {
+    /// What such a text is, for an error.
+    const FORM: &'static str;
+
+    /// Reads the text. Returns `None` if it is no such value.
+    fn from_text(text: &str) -> Option<Self>;
+}
+
+/// A value of an option, in the form that it has in a file.
+pub trait Setting: Sized {
+    /// Reads the value.
+    ///
+    /// # Errors
+    /// The deserializer's error, or one that repeats a text and says what it has to be.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
+}
+
+/// Reads the value of an option, for `deserialize_with`.
+///
+/// # Errors
+/// As [`Setting::read`].
+pub fn setting<'de, T: Setting, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::read(deserializer).map(Some)
+}
+
+impl<T: FromText> Setting for T {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(&String::deserialize(deserializer)?)
+    }
+}
+
+impl<T: FromText> Setting for Vec<T> {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<String>::deserialize(deserializer)?.iter().map(|text| from_text(text)).collect()
+    }
+}
+
+/// Implements [`Setting`] for types that are in a file as they are.
+macro_rules! plain {
+    ($($type:ty),*) => {
+        $(impl Setting for $type {
+            fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::deserialize(deserializer)
+            }
+        })*
+    };
+}
+
+plain!(bool, u64, usize, String, Vec<String>);
+
+fn from_text<T: FromText, E: Error>(text: &str) -> Result<T, E> {
+    T::from_text(text).ok_or_else(|| E::custom(format_args!("{text:?} is not {}", T::FORM)))
+}
+
+impl FromText for Duration {
+    const FORM: &'static str = "a duration: write it as \"24h\", \"90s\" or \"1h 30m\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        humantime::parse_duration(text).ok()
+    }
+}
+
+impl FromText for tracing::Level {
+    const FORM: &'static str = "a level: error, warn, info, debug or trace";
+
+    fn from_text(text: &str) -> Option<Self> {
+        // A number would be one too.
+        text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_alphabetic()))
+    }
+}
+
+#[cfg(feature = "server")]
+mod server {
+    use http::{HeaderName, Method};
+    use serde::{Deserialize as _, Deserializer};
+
+    use super::{Duration, FromText, Setting, setting};
+    use crate::server::KeptHeaders;
+    use crate::{FingerprintBody, OnInFlight, OnInterrupted};
+
+    /// The headers to keep, or to leave out, besides what the layer does by itself.
+    #[derive(serde::Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    #[derive(Default)]
+    struct Kept {
+        #[serde(deserialize_with = "setting")]
+        with: Option<Vec<HeaderName>>,
+        #[serde(deserialize_with = "setting")]
+        without: Option<Vec<HeaderName>>,
+    }
+
+    impl Setting for KeptHeaders {
+        fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let Kept { with, without } = Kept::deserialize(deserializer)?;
+            Ok(Self::default().with(with.unwrap_or_default()).without(without.unwrap_or_default()))
+        }
+    }
+
+    impl FromText for HeaderName {
+        const FORM: &'static str = "the name of a header";
+
+        fn from_text(text: &str) -> Option<Self> {
+            text.parse().ok()
+        }
+    }
+
+    impl FromText for Method {
+        const FORM: &'static str = "an HTTP method in capital letters, such as POST";
+
+        fn from_text(text: &str) -> Option<Self> {
+            // Methods are case-sensitive (RFC 9110, section 9.1), so `post` would cover nothing.
+            text.parse().ok().filter(|_| !text.bytes().any(|byte| byte.is_ascii_lowercase()))
+        }
+    }
+
+    impl FromText for OnInFlight {
+        const FORM: &'static str = "\"reject\", or how long to wait, such as \"2s\"";
+
+        fn from_text(text: &str) -> Option<Self> {
+            if text == "reject" { Some(Self::Reject) } else { Duration::from_text(text).map(Self::Wait) }
+        }
+    }
+
+    impl FromText for OnInterrupted {
+        const FORM: &'static str = "\"refuse\" or \"rerun\"";
+
+        fn from_text(text: &str) -> Option<Self> {
+            match text {
+                "refuse" => Some(Self::Refuse),
+                "rerun" => Some(Self::Rerun),
+                _ => None,
+            }
+        }
+    }
+
+    impl FromText for FingerprintBody {
+        const FORM: &'static str = "\"bytes\" or \"canonical-json\"";
+
+        fn from_text(text: &str) -> Option<Self> {
+            match text {
+                "bytes" => Some(Self::Bytes),
+                "canonical-json" => Some(Self::CanonicalJson),
+                _ => None,
+            }
+        }
+    }
+}

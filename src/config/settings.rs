@@ -1,0 +1,128 @@
+//! The structs, one for each builder.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+#[cfg(feature = "server")]
+use {
+    crate::server::KeptHeaders,
+    crate::store::Store,
+    crate::{FingerprintBody, IdempotencyLayer, OnInFlight, OnInterrupted},
+    http::{HeaderName, Method},
+    tracing::Level,
+};
+
+use super::forms::setting;
+
+/// Defines a struct with a field for each option of a builder, and the method that applies them.
+#[allow(unused_macros, reason = "without any other feature there is no builder")]
+macro_rules! settings {
+    ($(#[$about:meta])* $name:ident for [$($generics:tt)*] $builder:ty: $($field:ident: $type:ty,)*) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        #[non_exhaustive]
+        pub struct $name {
+            $(
+                #[doc = concat!("The option `", stringify!($field), "` of the builder; `None` leaves it as it is.")]
+                #[serde(deserialize_with = "setting")]
+                pub $field: Option<$type>,
+            )*
+        }
+
+        impl $name {
+            /// Sets the options that these settings have.
+            pub fn apply<$($generics)*>(self, builder: $builder) -> $builder {
+                $(let builder = match self.$field {
+                    Some(value) => builder.$field(value),
+                    None => builder,
+                };)*
+                builder
+            }
+        }
+    };
+}
+
+#[cfg(feature = "server")]
+settings! {
+    /// The options of an [`IdempotencyLayer`] that are no functions.
+    LayerConfig for [St: Store, M] IdempotencyLayer<St, M>:
+    header_name: HeaderName,
+    replay_header_name: HeaderName,
+    outcome_header_name: HeaderName,
+    methods: Vec<Method>,
+    require_key: bool,
+    strict_keys: bool,
+    credential_headers: Vec<HeaderName>,
+    credential_cookies: Vec<String>,
+    on_in_flight: OnInFlight,
+    on_interrupted: OnInterrupted,
+    fingerprint_headers: Vec<HeaderName>,
+    fingerprint_body: FingerprintBody,
+    retention: Duration,
+    interrupted_retention: Duration,
+    max_run: Duration,
+    max_runs: usize,
+    max_request_body: usize,
+    max_buffered: usize,
+    max_response_body: usize,
+    outcome_body_timeout: Duration,
+    kept_headers: KeptHeaders,
+    fail_open: bool,
+    problem_base: String,
+    run_level: Level,
+    replay_level: Level,
+    rejection_level: Level,
+}
+
+#[cfg(feature = "memory")]
+settings! {
+    /// The options of a [`MemoryStore`](crate::MemoryStore).
+    MemoryConfig for [] crate::store::MemoryStoreBuilder:
+    max_records: usize,
+    max_bytes: usize,
+}
+
+#[cfg(feature = "sled")]
+settings! {
+    /// The options of a [`SledStore`](crate::SledStore).
+    SledConfig for [] crate::store::SledStoreBuilder:
+    cache_bytes: u64,
+    outcome_cache_bytes: u64,
+    max_records: u64,
+    max_bytes: u64,
+    min_free_space: u64,
+    create: bool,
+    accept_loss_after: u64,
+}
+
+#[cfg(feature = "shared")]
+settings! {
+    /// The options of a [`SharedStore`](crate::store::shared::SharedStore).
+    SharedConfig for [] crate::store::shared::SharedStoreBuilder:
+    lease: Duration,
+    call_timeout: Duration,
+    calls: usize,
+    open_within: Duration,
+    outcome_cache_bytes: u64,
+    clocks_apart: Duration,
+}
+
+/// All settings, with a section for the layer and one for each kind of store.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct IdempotencyConfig {
+    /// The layer's.
+    #[cfg(feature = "server")]
+    pub layer: LayerConfig,
+    /// Those of a store in memory.
+    #[cfg(feature = "memory")]
+    pub memory: MemoryConfig,
+    /// Those of a store on disk.
+    #[cfg(feature = "sled")]
+    pub sled: SledConfig,
+    /// Those of a store that several processes share.
+    #[cfg(feature = "shared")]
+    pub shared: SharedConfig,
+}

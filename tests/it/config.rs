@@ -1,0 +1,169 @@
+//! Settings from a file or the environment set the options of the builders, and nothing else.
+
+use std::collections::BTreeSet;
+
+use figment::Figment;
+use figment::providers::{Format as _, Json, Toml};
+use http::{HeaderName, Method};
+use serde::Deserialize;
+use testkit::lab::Lab;
+use testkit::lab::time::{DAY, HOUR, SECOND};
+use tower_idempotency::config::{IdempotencyConfig, LayerConfig};
+use tower_idempotency::server::KeptHeaders;
+use tower_idempotency::store::OpenError;
+use tower_idempotency::{FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore};
+use tracing::Level;
+
+use crate::docs::options::options;
+
+const TOML: &str = r#"
+[layer]
+header_name = "x-key"
+replay_header_name = "x-replayed"
+outcome_header_name = "x-outcome"
+methods = ["POST", "DELETE"]
+require_key = true
+strict_keys = true
+credential_headers = ["x-customer"]
+credential_cookies = ["session"]
+on_in_flight = "500ms"
+on_interrupted = "rerun"
+fingerprint_headers = ["x-tenant"]
+fingerprint_body = "canonical-json"
+retention = "48h"
+interrupted_retention = "60days"
+max_run = "1m 30s"
+max_runs = 7
+max_request_body = 8
+max_buffered = 9
+max_response_body = 10
+outcome_body_timeout = "11s"
+kept_headers = { with = ["set-cookie"], without = ["x-secret"] }
+fail_open = true
+problem_base = "https://pay.example/problems#"
+run_level = "info"
+replay_level = "TRACE"
+rejection_level = "warn"
+"#;
+
+fn layer() -> IdempotencyLayer<MemoryStore> {
+    IdempotencyLayer::new(MemoryStore::new())
+}
+
+/// The layer that these settings make, as its `Debug` output shows its options.
+fn made(settings: IdempotencyConfig) -> String {
+    format!("{:?}", settings.layer.apply(layer()))
+}
+
+#[test]
+fn each_setting_of_a_layer_sets_its_option() {
+    let name = HeaderName::from_static;
+    let by_hand = layer()
+        .header_name(name("x-key"))
+        .replay_header_name(name("x-replayed"))
+        .outcome_header_name(name("x-outcome"))
+        .methods([Method::POST, Method::DELETE])
+        .require_key(true)
+        .strict_keys(true)
+        .credential_headers([name("x-customer")])
+        .credential_cookies(["session"])
+        .on_in_flight(OnInFlight::Wait(SECOND / 2))
+        .on_interrupted(OnInterrupted::Rerun)
+        .fingerprint_headers([name("x-tenant")])
+        .fingerprint_body(FingerprintBody::CanonicalJson)
+        .retention(HOUR * 48)
+        .interrupted_retention(DAY * 60)
+        .max_run(SECOND * 90)
+        .max_runs(7)
+        .max_request_body(8)
+        .max_buffered(9)
+        .max_response_body(10)
+        .outcome_body_timeout(SECOND * 11)
+        .kept_headers(KeptHeaders::default().with([name("set-cookie")]).without([name("x-secret")]))
+        .fail_open(true)
+        .problem_base("https://pay.example/problems#")
+        .run_level(Level::INFO)
+        .replay_level(Level::TRACE)
+        .rejection_level(Level::WARN);
+    let settings: IdempotencyConfig = Figment::from(Toml::string(TOML)).extract().unwrap();
+    assert_eq!(made(settings.clone()), format!("{by_hand:?}"));
+    assert_eq!(made(IdempotencyConfig::default()), format!("{:?}", layer()), "nothing is set");
+    // The same in JSON, and each of them alone.
+    let value: serde_json::Value = Figment::from(Toml::string(TOML)).extract().unwrap();
+    let json: IdempotencyConfig = Figment::from(Json::string(&value.to_string())).extract().unwrap();
+    assert_eq!(made(json), made(settings));
+    for (field, value) in value["layer"].as_object().unwrap() {
+        let one = serde_json::json!({ "layer": { field: value } });
+        assert_ne!(made(serde_json::from_value(one).unwrap()), format!("{:?}", layer()), "{field} sets nothing");
+    }
+}
+
+/// Those that are functions, or types.
+const NOT_IN_A_FILE: [&str; 8] =
+    ["covers", "scope", "label", "reconcile_with", "classify", "render_rejection", "wrap_run", "any_body"];
+
+#[test]
+fn each_option_of_a_layer_that_is_no_function_has_a_setting() {
+    let error = serde_json::from_str::<LayerConfig>(r#"{ "nothing": 1 }"#).unwrap_err().to_string();
+    assert!(error.contains("unknown field `nothing`"), "{error}");
+    let (_, expected) = error.split_once("expected one of ").unwrap();
+    let settings: BTreeSet<_> = expected.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
+    let in_a_file = |option: &String| !NOT_IN_A_FILE.contains(&option.as_str());
+    assert_eq!(settings, options().into_iter().filter(in_a_file).collect());
+}
+
+#[test]
+fn what_is_unknown_or_malformed_is_named() {
+    for (json, part) in [
+        (r#"{ "layr": {} }"#, "unknown field `layr`"),
+        (r#"{ "layer": { "retentoin": "1h" } }"#, "unknown field `retentoin`"),
+        (r#"{ "memory": { "max": 1 } }"#, "unknown field `max`"),
+        (r#"{ "sled": { "path": "x" } }"#, "unknown field `path`"),
+        (r#"{ "shared": { "ttl": "1h" } }"#, "unknown field `ttl`"),
+        (r#"{ "layer": { "kept_headers": { "all": true } } }"#, "unknown field `all`"),
+        (r#"{ "layer": { "retention": "a day" } }"#, "\"a day\" is not a duration: write it as \"24h\""),
+        (r#"{ "layer": { "retention": 24 } }"#, "invalid type: integer `24`, expected a string"),
+        (r#"{ "layer": { "on_in_flight": "wait" } }"#, "\"wait\" is not \"reject\", or how long to wait"),
+        (r#"{ "layer": { "on_interrupted": "ask" } }"#, "\"ask\" is not \"refuse\" or \"rerun\""),
+        (r#"{ "layer": { "methods": ["post"] } }"#, "\"post\" is not an HTTP method in capital letters"),
+        (r#"{ "layer": { "header_name": "a b" } }"#, "\"a b\" is not the name of a header"),
+        (r#"{ "layer": { "run_level": "3" } }"#, "\"3\" is not a level"),
+    ] {
+        let error = serde_json::from_str::<IdempotencyConfig>(json).unwrap_err().to_string();
+        assert!(error.contains(part), "{json}: {error}");
+    }
+}
+
+#[test]
+fn a_file_and_the_environment_go_together_with_settings_of_the_application() {
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Settings {
+        listen: String,
+        #[serde(flatten)]
+        idempotency: IdempotencyConfig,
+    }
+    let file = "listen = \"127.0.0.1:1\"\n[layer]\nretention = \"1h\"\nmax_runs = 3\n[shared]\nlease = \"1m\"\n";
+    // Environment variables come in this form.
+    let settings = Figment::from(Toml::string(file)).join(("sled.max_records", 1_000)).merge(("layer.retention", "2h"));
+    let Settings { listen, idempotency } = settings.clone().extract().unwrap();
+    let IdempotencyConfig { layer, sled, shared, .. } = idempotency;
+    assert_eq!((listen.as_str(), layer.retention, layer.max_runs), ("127.0.0.1:1", Some(HOUR * 2), Some(3)));
+    assert_eq!((sled.max_records, shared.lease), (Some(1_000), Some(HOUR / 60)));
+    let error = settings.join(("lyer.retention", "2h")).extract::<Settings>().unwrap_err().to_string();
+    assert!(error.contains("unknown field `lyer`"), "{error}");
+}
+
+#[tokio::test]
+async fn the_settings_of_stores_are_those_of_their_builders() {
+    let config: IdempotencyConfig =
+        serde_json::from_str(r#"{ "memory": { "max_records": 1 }, "sled": { "create": false, "max_records": 1 } }"#)
+            .unwrap();
+    let store = config.memory.apply(MemoryStore::builder()).build();
+    let lab = Lab::counting(IdempotencyLayer::new(store));
+    assert_eq!(lab.post("k", "a").await.status, 200);
+    assert_eq!(lab.post("other", "a").await.problem(), "store-full");
+    let directory = tempfile::tempdir().unwrap();
+    let refused = config.sled.apply(SledStore::builder()).open(directory.path().join("s"));
+    assert!(matches!(refused, Err(OpenError::NotFound { .. })), "{refused:?}");
+}
