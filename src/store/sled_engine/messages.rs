@@ -63,6 +63,11 @@ impl Parts {
         CHANGES.contains(&self.kind).then_some((self.page, !LINKS.contains(&self.kind)))
     }
 
+    /// Returns the number of the segment that the message is of.
+    pub(super) fn segment(self) -> u64 {
+        self.segment
+    }
+
     /// Returns whether a message of this segment can begin in this way.
     pub(super) fn is_of(self, segment: u64) -> bool {
         self.segment == segment && (1..=LAST_KIND).contains(&self.kind)

@@ -42,7 +42,7 @@ pub(super) struct Log {
     pub(super) segment_bytes: usize,
     /// The headers of the segments, in their order in the file; `None` if one was erased, never written, or is damaged.
     pub(super) headers: Vec<Option<Header>>,
-    /// The place in the file of a header that is damaged.
+    /// The place in the file of a damaged header, if sled would read its segment.
     pub(super) damaged_header: Option<u64>,
     /// The position in the log up to which the snapshot goes.
     pub(super) snapshot: Option<i64>,
@@ -65,23 +65,29 @@ enum Start {
 pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) -> Result<Option<Damage>, OpenError> {
     let failed = || io_error("reading", path);
     let Some(mut log) = Log::read(path, segment_bytes).map_err(failed())? else { return Ok(None) };
+    let in_the_middle =
+        |at| Damage { what: format!("the log in db can't be read at byte {at}, in its middle"), is_certain: true };
     let start = match log.start() {
         Start::In(start) => start,
         Start::Missing if was_used => return Err(broken(path, "the end of its log is missing")),
-        Start::Missing | Start::Nowhere => return Ok(None),
+        Start::Missing | Start::Nowhere => return Ok(log.damaged_header.map(in_the_middle)),
     };
     let end = log.end(start).map_err(failed())?;
-    let damage = match log.skipped(end).map_err(failed())? {
-        Some(at) => Some((format!("the log in db can't be read at byte {at}, in its middle"), true)),
+    let skipped = match log.damaged_header {
+        None => log.skipped(end).map_err(failed())?,
+        header => header,
+    };
+    let damage = match skipped {
+        Some(at) => Some(in_the_middle(at)),
         None => log.goes_on_after(end).map_err(failed())?.map(|at| {
             let what = format!("the log in db can't be read from byte {at} on, though it goes on after that");
-            (what, false)
+            Damage { what, is_certain: false }
         }),
     };
     if end != start {
         log.lead_to_itself(end).map_err(io_error("writing", &path.join("db")))?;
     }
-    Ok(damage.map(|(what, is_certain)| Damage { what, is_certain }))
+    Ok(damage)
 }
 
 impl Log {
@@ -125,11 +131,27 @@ impl Log {
             }
             headers.push(header);
         }
-        Ok(Self { file, segment_bytes, headers, damaged_header, snapshot })
+        let mut log = Self { file, segment_bytes, headers, damaged_header, snapshot };
+        if let Some(at) = damaged_header {
+            log.damaged_header = log.is_behind_the_snapshot(at)?.then_some(at);
+        }
+        Ok(log)
     }
 
     fn size(&self) -> i64 {
         i64::try_from(self.segment_bytes).unwrap_or(i64::MAX)
+    }
+
+    /// Returns whether sled would read the segment at this place of the file if its header were whole: its messages say
+    /// which segment it is. sled reads no header of a segment that the snapshot has.
+    fn is_behind_the_snapshot(&mut self, at: u64) -> io::Result<bool> {
+        let mut bytes = Vec::with_capacity(self.segment_bytes);
+        self.file.seek(SeekFrom::Start(at))?;
+        (&self.file).take(self.segment_bytes as u64).read_to_end(&mut bytes)?;
+        let first = bytes.get(HEADER_BYTES..).and_then(|rest| Some((rest, parts(rest)?)));
+        let number = first.and_then(|(rest, parts)| message(rest, parts.segment()).map(|_| parts.segment()));
+        let begins = number.and_then(|number| i64::try_from(number).ok()?.checked_mul(self.size()));
+        Ok(begins.is_some_and(|begins| begins >= self.segment_of(self.snapshot.unwrap_or(0))))
     }
 
     /// Returns where the segment begins that a place in the log is in.

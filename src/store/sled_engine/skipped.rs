@@ -16,11 +16,11 @@ use super::segments::{Header, Log};
 /// The content of a segment.
 #[derive(Debug, Default)]
 struct Content {
-    /// The place of the first message that can't be read.
+    /// The place of the first message that can't be read, unless sled has erased what follows.
     unreadable: Option<usize>,
     /// The pages that the messages before that place write anew, as a whole.
     anew: Vec<u64>,
-    /// The pages that all messages change, also those that sled skips.
+    /// The pages that all these messages change, and those that sled skips, as far as they can be read.
     changed: Vec<u64>,
 }
 
@@ -33,28 +33,30 @@ impl Content {
                 anew.extend(is_whole.then_some(page));
             }
         });
-        if let Some(at) = unreadable {
-            let rest = bytes.get(at..).unwrap_or_default();
-            // Only its content may be damaged.
-            let first = parts(rest).filter(|parts| parts.is_of(number));
-            changed.extend(first.and_then(|parts| parts.change()).map(|(page, _)| page));
-            let mut rest = rest.get(1..).unwrap_or_default();
-            while !rest.is_empty() {
-                let found = message(rest, number);
-                changed.extend(found.and_then(|parts| parts.change()).map(|(page, _)| page));
-                rest = &rest[found.map_or(1, |parts| parts.bytes())..];
-            }
+        // Only the content of the unreadable message may be damaged. Then its own length leads to the next one. A
+        // search at every byte could find what looks like a message within an outcome.
+        let first = unreadable.and_then(|at| bytes.get(at..)).and_then(parts).filter(|parts| parts.is_of(number));
+        let (mut at, mut next) = (unreadable.unwrap_or(0), first);
+        while let Some(parts) = next {
+            changed.extend(parts.change().map(|(page, _)| page));
+            at = at.saturating_add(parts.bytes());
+            next = bytes.get(at..).and_then(|rest| message(rest, number));
         }
+        let is_erased = unreadable.is_some_and(|at| is_erased(bytes, at, segment_bytes));
+        let unreadable = unreadable.filter(|_| !is_erased);
         Self { unreadable, anew, changed }
     }
+}
+
+/// Returns whether a segment has zeros from this place to its end. When sled opens a database, it writes them over what
+/// follows the end of the log, or a batch that is torn in the next segment. It leaves the last byte as it is.
+fn is_erased(bytes: &[u8], at: usize, segment_bytes: usize) -> bool {
+    bytes.len() == segment_bytes && bytes[at..segment_bytes - 1].iter().all(|byte| *byte == 0)
 }
 
 impl Log {
     /// Returns the place in the file at which such damage begins. `end` is the segment in which the log ends.
     pub(super) fn skipped(&mut self, end: Header) -> io::Result<Option<u64>> {
-        if let Some(at) = self.damaged_header {
-            return Ok(Some(at));
-        }
         let first = self.segment_of(self.snapshot.unwrap_or(0));
         let mut row: Vec<_> = self.headers.iter().flatten().copied().collect();
         row.retain(|header| (first..end.begins).contains(&header.begins));
@@ -119,8 +121,8 @@ mod tests {
     fn an_unreadable_message_is_damage_unless_later_segments_have_all_pages_of_its_segment_anew() {
         let first = messages(7, &[(WHOLE, 1), (LINK, 1), (LINK, 2), (LINK, 3)]);
         let all = [(WHOLE, 1), (LINK, 9), (WHOLE, 2), (WHOLE, 3)];
-        // A damaged message may name another page, or another segment. Then only the other messages count.
-        for at in (0..4 * LENGTH).filter(|at| ![6, 7, 8].contains(&(at % LENGTH))) {
+        // A damaged header may name another page, or hide what follows. Then only the messages before it count.
+        for at in (0..4 * LENGTH).filter(|at| !(4..9).contains(&(at % LENGTH))) {
             let skipped = |second: &[(u8, u8)], third: &[(u8, u8)]| {
                 skipped([flipped(first.clone(), at), messages(8, second), messages(9, third)], 7_300)
             };
@@ -154,17 +156,29 @@ mod tests {
         assert!(skipped([first, second, anew(&[(WHOLE, 1)])], 7_000).is_some());
     }
 
+    // A process that died while sled cut a torn batch off leaves this. Refusing it would refuse a sound store.
     #[test]
-    fn a_header_that_can_not_be_read_is_damage_unless_it_was_erased() {
-        let mut bytes = segments(7, &[7, 8, 9].map(|number| messages(number, &[(LINK, 1)])));
+    fn a_segment_that_sled_has_erased_from_a_place_on_is_not_damaged() {
+        let mut bytes = segments(7, &[7, 8, 9].map(|number| messages(number, &[(LINK, 1), (LINK, 2)])));
         let skipped = |bytes: &[u8]| {
             let mut log = log_of(bytes, None);
             let end = log.headers[2].unwrap();
             log.skipped(end).unwrap()
         };
-        bytes[1_007] ^= 1;
-        assert_eq!(skipped(&bytes), Some(1_000));
-        bytes[1_000..1_000 + HEADER_BYTES].fill(0);
+        bytes[HEADER_BYTES + LENGTH..999].fill(0);
         assert_eq!(skipped(&bytes), None);
+        bytes[900] = 1;
+        assert_eq!(skipped(&bytes), Some((HEADER_BYTES + LENGTH) as u64));
+    }
+
+    #[test]
+    fn a_header_that_can_not_be_read_is_damage_unless_it_was_erased_or_the_snapshot_has_its_segment() {
+        let mut bytes = segments(7, &[7, 8, 9].map(|number| messages(number, &[(LINK, 1)])));
+        let damaged = |bytes: &[u8], snapshot| log_of(bytes, Some(snapshot)).damaged_header;
+        bytes[1_007] ^= 1;
+        assert_eq!(damaged(&bytes, 8_300), Some(1_000));
+        assert_eq!(damaged(&bytes, 9_000), None);
+        bytes[1_000..1_000 + HEADER_BYTES].fill(0);
+        assert_eq!(damaged(&bytes, 7_000), None);
     }
 }

@@ -99,8 +99,9 @@ pub(crate) fn check(
 ) -> Result<Checked, OpenError> {
     // The number of missing steps, if it is known, and the loss in words, for the error and the log.
     let (missing, what) = match found {
-        // `check_damage` has accepted it.
+        // `check_damage` has accepted it, and has removed the mark.
         Found::Whole(mark) if mark.step <= last.step && damage.is_some_and(|damage| damage.is_certain) => {
+            last.write(path)?;
             return Ok(Checked::Accepted);
         }
         Found::Whole(mark) if mark.step <= last.step => return Ok(Checked::Holds),
@@ -123,6 +124,9 @@ pub(crate) fn check(
 
 /// Refuses a store whose files are certainly damaged, unless that loss is accepted. Without a mark, [`check`] refuses
 /// it.
+///
+/// If it is accepted, the mark is removed until the opening has written a new one. The engine forgets the damage when
+/// it is opened, so a process that dies meanwhile must not leave a store that looks whole.
 pub(crate) fn check_damage(
     path: &Path,
     found: Found,
@@ -137,7 +141,10 @@ pub(crate) fn check_damage(
         utc(mark.time)
     );
     let lost = OpenError::Lost { path: path.into(), last: mark.step, missing: None, since: None, reason };
-    require_accepted(lost, accepted)
+    require_accepted(lost, accepted)?;
+    let file = path.join(MARK_FILE);
+    fs::remove_file(&file).map_err(directory::io_error("removing", &file))?;
+    directory::sync_one(path)
 }
 
 /// Returns the loss as an error, unless it is the one that is accepted.

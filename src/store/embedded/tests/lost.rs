@@ -38,6 +38,10 @@ fn without_two_steps<E: Tested>(directory: &tempfile::TempDir) -> u64 {
     last
 }
 
+fn mark_at(path: &Path, step: u64) {
+    mark::Mark { step, time: Timestamp::from_millis(1) }.write(path).unwrap();
+}
+
 fn open<E: Tested>(path: &Path, accepted: Option<u64>) -> Result<StoreState<E>, OpenError> {
     prepared(Setup { accept_loss_after: accepted, ..setup::<E>(&clock()) }, path)
 }
@@ -105,10 +109,17 @@ fn a_store_with_certain_damage_is_not_opened_until_that_is_accepted_by_name() {
         assert!(*name == last && reason.contains("there is a hole"), "{lost:?}");
         assert_eq!(fs::read(path.join("map")).unwrap(), map, "it was not opened");
     }
+    // A process that dies in an opening that accepts it leaves no mark: the engine may have forgotten the damage.
+    fs::write(path.join(DAMAGED), []).unwrap();
+    open::<MapEngine>(&path, Some(last)).unwrap_err();
+    fs::remove_file(path.join(DAMAGED)).unwrap();
+    assert_eq!(mark::read(&path).unwrap(), Found::Missing);
+    mark_at(&path, last);
     let shared = open::<MapEngine>(&path, Some(last)).unwrap();
     assert_eq!(shared.slots.tally.losses_accepted.load(Ordering::Relaxed), 1);
     assert!(shared.boot > 1_000, "the fences of openings that were lost do not come back");
     drop(shared);
+    assert!(matches!(mark::read(&path).unwrap(), Found::Whole(_)));
     // Without a mark nothing names the loss before the engine is open. The missing mark refuses it then.
     fs::remove_file(path.join(MARK_FILE)).unwrap();
     let lost = open::<MapEngine>(&path, None).unwrap_err();
