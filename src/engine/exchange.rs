@@ -15,7 +15,8 @@ use super::policy::OnInFlight;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
 use crate::laboratory;
-use crate::slots::{End, Ended, Entered, Phase, SharedPhase, Waiter};
+use crate::record::Origin;
+use crate::slots::{Attempt, End, Ended, Entered, Phase, SharedPhase, Waiter};
 use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 use crate::within::within;
@@ -35,8 +36,8 @@ enum Begun<T> {
     Over(Verdict<T>),
     /// The request has met a run, for which it may wait.
     Met(Waiter),
-    /// The request runs. If the run is dropped without a reply, its phase says how it ended.
-    Run(oneshot::Receiver<Verdict<T>>, SharedPhase),
+    /// The request runs. If the run is dropped without a reply, its phase says how it ended, and this is its origin.
+    Run(oneshot::Receiver<Verdict<T>>, SharedPhase, Origin),
 }
 
 impl<St: Store> Engine<St> {
@@ -71,9 +72,9 @@ impl<St: Store> Engine<St> {
                     (began, has_waited) = (Instant::now(), true);
                     Box::pin(waiter.join(&presented.fingerprint, self.patience())).await.into()
                 }
-                Begun::Run(reply, phase) => match reply.await {
+                Begun::Run(reply, phase, origin) => match reply.await {
                     Ok(verdict) => verdict,
-                    Err(_) => Box::pin(self.last_word(span, &presented, phase)).await,
+                    Err(_) => Box::pin(self.last_word(span, &presented, phase, origin)).await,
                 },
             };
             if let Verdict::Met(End::InFlight, _) = verdict
@@ -159,16 +160,17 @@ impl<St: Store> Engine<St> {
             // A label that is missing is not recorded.
             span.record("label", presented.origin.label());
         }
+        let origin = presented.origin.clone();
         let run = Box::new(Run { engine, slot, presented, deadline, span: span.clone() });
         let run = Box::pin(run.drive(None, work, reply));
         // Only a laboratory runs it here, to show that its tests notice a run that ends with its requester.
         #[cfg(idempotency_laboratory)]
         if laboratory::is_broken(laboratory::Protection::Detached) {
             run.await;
-            return Begun::Run(verdict, phase);
+            return Begun::Run(verdict, phase, origin);
         }
         self.spawn(run);
-        Begun::Run(verdict, phase)
+        Begun::Run(verdict, phase, origin)
     }
 
     /// Spawns a run in a task of its own, in the present span. A layer's `wrap_run` may wrap it.
@@ -191,14 +193,15 @@ impl<St: Store> Engine<St> {
 
     /// Returns the verdict of a run that ended without a reply: its runtime is shutting down, or a hook dropped it. The
     /// slot has the run's end.
-    async fn last_word<T>(&self, span: &Span, presented: &Presented, phase: SharedPhase) -> Verdict<T> {
+    async fn last_word<T>(&self, span: &Span, presented: &Presented, phase: SharedPhase, origin: Origin) -> Verdict<T> {
         if let Phase::Ended(ended) = phase.reach(|phase| matches!(phase, Phase::Ended(_))).await
             && let Ok((End::Refused(refusal), _)) = ended.result_for(&presented.fingerprint)
         {
             return refusal.into();
         }
-        let verdict = Verdict::Interrupted(presented.origin.clone());
-        self.report(span, verdict.name(), Facts { id: Some(&presented.id), ..Facts::default() });
+        let (verdict, attempt) = (Verdict::Interrupted(origin.clone()), Attempt { number: 0, origin });
+        let facts = Facts { id: Some(&presented.id), attempt: Some(&attempt), ..Facts::default() };
+        self.report(span, verdict.name(), facts);
         verdict
     }
 }

@@ -209,8 +209,8 @@ impl<St: Store> Once<St> {
     }
 
     /// Returns a handle whose operations have this name, for the people who look after them: the queue, the customer,
-    /// the invoice. It is stored with the claim of an operation, and shown with [interrupted](Self::interrupted) ones.
-    /// The first claim's label stays. Default: none.
+    /// the invoice. It is stored with the claim of an operation, and shown in logs and with
+    /// [interrupted](Self::interrupted) ones. The first claim's label stays. Default: none.
     ///
     /// ```
     /// # use tower_idempotency::{MemoryStore, Once};
@@ -270,7 +270,9 @@ impl<St: Store> Once<St> {
             Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
             // The effect and its record were undone, and the id is free.
             Verdict::RolledBack => Err(OnceError::refused(Refusal::Unavailable)),
-            Verdict::Interrupted(_) | Verdict::Met(End::InDoubt, _) => Err(OnceError::Interrupted),
+            Verdict::Interrupted(_) | Verdict::InDoubt(_) | Verdict::Met(End::InDoubt, _) => {
+                Err(OnceError::Interrupted)
+            }
             Verdict::Met(End::Outcome(bytes), _) => Ok(Outcome { bytes, replayed: true }),
             Verdict::Met(End::Consumed { .. }, _) => Err(OnceError::NotReplayable),
             // After a run without an effect, the next delivery of the message may run.

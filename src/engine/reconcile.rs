@@ -23,7 +23,7 @@ use crate::fingerprint::Match;
 use crate::key::RecordId;
 use crate::observer::SettledBy;
 use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
-use crate::slots::{End, Ended, Entered, Phase, Refusal, Slot};
+use crate::slots::{Attempt, End, Ended, Entered, Phase, Refusal, Slot};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 
@@ -161,7 +161,8 @@ impl<St: Store> Engine<St> {
             slot.end(record);
             return None;
         };
-        let presented = Presented::new(id, record.fingerprint, record.origin.clone());
+        let presented =
+            Presented { attempt: record.attempt, ..Presented::new(id, record.fingerprint, record.origin.clone()) };
         // Retries wait for the answer as they wait for a run.
         slot.show_phase(Phase::Running(presented.fingerprint));
         let (end, reconciled) = match self.consult(reconciler, &presented, &listed).await {
@@ -256,7 +257,8 @@ impl<St: Store> Run<St> {
                 Err(end) => end,
             };
             drop(work);
-            self.over(presented.ended(end), reply);
+            let attempt = Attempt { number: record.attempt, origin: record.origin };
+            self.over(Ended::new(presented.fingerprint, end).of(attempt), reply);
         })
     }
 }

@@ -165,10 +165,12 @@ impl<St: Store> Run<St> {
                 // Until the retention is over, or until a restart, after which the store knows, no request with this
                 // key runs, whatever `fail_open` says.
                 let retention = commitment.retention;
+                let verdict = Verdict::InDoubt(self.presented.origin.clone());
+                self.report(&verdict, ran);
                 self.slot.remember(self.presented.ended(End::InDoubt), retention);
                 // If the writer has answered since `close`, this forgets the doubt.
                 commitment.remembered();
-                let _ = reply.send(Verdict::Met(End::InDoubt, self.presented.attempt()));
+                let _ = reply.send(verdict);
             }
         }
     }

@@ -19,6 +19,8 @@ pub(crate) enum Verdict<T> {
     RolledBack,
     /// The request's own run panicked, or took too long. Its operation has this origin.
     Interrupted(Origin),
+    /// The request's own run has sent its transaction, and it is unknown whether that is durable.
+    InDoubt(Origin),
     /// The operation's state or end, and the attempt that is in it. Every request that presents its fingerprint gets
     /// the same.
     Met(End, Attempt),
@@ -30,7 +32,10 @@ impl<T> Verdict<T> {
     /// Returns whether the verdict comes from the request's own run. That run records it in the span, because its
     /// requester may be gone.
     pub(crate) fn is_of_own_run(&self) -> bool {
-        matches!(self, Self::Answered(_) | Self::Committed(_) | Self::RolledBack | Self::Interrupted(_))
+        matches!(
+            self,
+            Self::Answered(_) | Self::Committed(_) | Self::RolledBack | Self::Interrupted(_) | Self::InDoubt(_)
+        )
     }
 
     /// Returns whether the request got neither its own run's product nor an outcome.
@@ -54,7 +59,9 @@ impl<T> Verdict<T> {
             Self::Met(End::Outcome(_), _) => REPLAYED,
             Self::Met(End::Consumed { .. }, _) => "not-replayable",
             Self::Met(End::InFlight | End::Released, _) => "in-flight",
-            Self::Met(End::Interrupted { .. } | End::InDoubt, _) | Self::Interrupted(_) => "outcome-unknown",
+            Self::Met(End::Interrupted { .. } | End::InDoubt, _) | Self::Interrupted(_) | Self::InDoubt(_) => {
+                "outcome-unknown"
+            }
             Self::Met(End::Refused(Refusal::Full), _) => "store-full",
             Self::Met(End::Refused(Refusal::ShuttingDown), _) => "shutting-down",
             Self::Met(End::Refused(Refusal::Overloaded), _) => "overloaded",

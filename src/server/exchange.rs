@@ -249,6 +249,7 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
         Verdict::Met(End::Refused(refusal), _) => reasons::of_refusal(refusal, id),
         Verdict::Met(End::Consumed { status }, _) => reasons::not_replayable(status),
         Verdict::Met(End::Interrupted { .. }, attempt) => reasons::outcome_unknown(policy, id).of(attempt.origin),
+        Verdict::InDoubt(origin) => reasons::in_doubt(id).of(origin),
         Verdict::Met(End::InDoubt, attempt) => reasons::in_doubt(id).of(attempt.origin),
         // With `Released` the key is free, or another process took a step first. This request does not run any more:
         // its client retries.

@@ -106,8 +106,12 @@ impl<St: Store> LayerState<St> {
         let Some((answer, trailers)) = snapshot::decode(outcome) else {
             // The digest of the record was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
-            let facts = replay.unwrap_or(Facts { id: Some(id), ..Facts::default() });
-            return self.reject::<M, B>(connection, span, facts, reasons::of_refusal(Refusal::Corrupt, id));
+            let rejection = reasons::of_refusal(Refusal::Corrupt, id);
+            return match replay {
+                Some(facts) => self.reject::<M, B>(connection, span, facts, rejection),
+                // The run has reported itself.
+                None => self.answer_rejection::<M, B>(connection, rejection),
+            };
         };
         let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
         if let Some(facts) = replay {

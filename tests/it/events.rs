@@ -33,7 +33,7 @@ async fn traced(lab: &Lab, trace: &str) -> Answer {
     lab.send(request.body("a".into()).unwrap()).await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn each_request_with_a_key_is_one_event_that_plain_fmt_shows() {
     let lab = Lab::counting(IdempotencyLayer::new(MemoryStore::new()).require_key(true));
     let log = Log::begin(Level::DEBUG);
@@ -131,7 +131,7 @@ async fn an_operation_that_an_operator_settles_is_refused_with_its_label() {
     assert!(events.iter().any(|event| event.starts_with(&refusal)), "{events:#?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_message_of_a_consumer_is_an_event_too() {
     let once = Once::new(MemoryStore::new());
     let (id, fingerprint) = (RecordId::new(None, &Key::new("m").unwrap()), Fingerprint::of(b"m"));
