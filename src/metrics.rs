@@ -80,7 +80,7 @@ metrics! {
     HEALTHY: Gauge "idempotency_store_healthy" [] "1 if the store works, else 0.";
     RECORDS: Gauge "idempotency_store_records" [] "Records in the store, with expired ones that are not deleted yet.";
     BYTES: Gauge "idempotency_store_bytes" [] "Bytes of the recorded outcomes, or an estimate of what a database's table takes.";
-    FREE: Gauge "idempotency_store_free_bytes" [] "Bytes of the disk that the store may still use.";
+    FREE: Gauge "idempotency_store_free_bytes" [] "Bytes of the disk that are free, with those of `min_free_space`.";
     QUEUE: Gauge "idempotency_store_queue_writes" [] "Writes that wait for the store.";
     BATCH: Gauge "idempotency_store_batch_writes" [] "Writes of the last batch.";
     SYNC: Gauge "idempotency_store_sync_seconds" [] "The time that the last sync of the disk took.";

@@ -224,7 +224,7 @@ pub struct Gauges {
     /// The bytes of the recorded outcomes; of a memory store, of all that a record takes; of a PostgreSQL store, an
     /// estimate of what the table takes on disk.
     pub bytes: Option<u64>,
-    /// The bytes of the disk that the store may still use, `min_free_space` included.
+    /// The bytes of the disk that are free for users, those of `min_free_space` included.
     pub free_bytes: Option<u64>,
     /// Writes that wait.
     pub queue: Option<u64>,

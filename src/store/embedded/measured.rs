@@ -13,7 +13,7 @@ pub(crate) struct Measured {
     batch: AtomicU64,
     /// The time that the last sync took, in microseconds; 0 before the first.
     sync: AtomicU64,
-    /// The expiry of the oldest record that is due, in milliseconds; 0 if the last sweep left none.
+    /// The earliest expiry that the last sweep left, in milliseconds; 0 if it left none.
     due: AtomicU64,
 }
 

@@ -48,6 +48,8 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
         // A key that is too short for a time is not one that the store wrote.
         let Some(expires) = keys::time_of(key) else { continue };
         if expires > batch.now {
+            // It will be late if no sweep comes to it.
+            due = Some(expires);
             break;
         }
         if seen >= limit {

@@ -306,5 +306,15 @@ fn the_lag_of_the_sweep_is_that_of_the_oldest_record_that_is_left() {
             batch.commit().unwrap();
             assert_eq!((still.count("r"), lag()), (left, lag_then));
         }
+        // A sweep that does not come, or fails, is late for what the last one left.
+        let mut batch = still.batch();
+        complete(&still, &mut batch, "third", "done".into());
+        batch.commit().unwrap();
+        let mut batch = still.batch();
+        sweep(&mut batch, SWEPT_IDLE).unwrap();
+        batch.commit().unwrap();
+        assert_eq!(lag(), Duration::ZERO);
+        still.clock.advance(HOUR * 3);
+        assert_eq!(lag(), HOUR * 2);
     });
 }
