@@ -57,7 +57,8 @@ pub(crate) struct Args {
     pub(crate) on_in_flight: InFlight,
     /// A TOML file, or a JSON file that ends with `.json`, with settings of the layer and the stores.
     ///
-    /// They override other arguments, and environment variables such as `PAYMENTS_LAYER__RETENTION=48h` override them.
+    /// They override `--retention`, `--on-in-flight`, `--on-interrupted` and `--lease`. Environment variables such as
+    /// `PAYMENTS_LAYER__RETENTION=48h` override them.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// What that file and the environment say.

@@ -27,5 +27,7 @@ pub(crate) fn read(file: Option<&Path>) -> Result<Settings, Box<figment::Error>>
         Some(file) => Figment::from(Toml::file_exact(file)),
         None => Figment::new(),
     };
-    settings.merge(Env::prefixed("PAYMENTS_").split("__")).extract().map_err(Box::new)
+    // Kubernetes sets others with this prefix for a service of this name. They have no section.
+    let environment = Env::prefixed("PAYMENTS_").filter(|name| name.as_str().contains("__")).split("__");
+    settings.merge(environment).extract().map_err(Box::new)
 }

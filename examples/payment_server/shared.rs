@@ -20,14 +20,14 @@ const LEASE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn open(url: &str, args: &Args) -> Result<PostgresStore, Box<dyn Error + Send + Sync>> {
-    let lease = args.lease.map_or(LEASE, Duration::from_secs);
+    let shared = args.settings.idempotency.shared.clone();
+    let lease = shared.lease.unwrap_or(args.lease.map_or(LEASE, Duration::from_secs));
     let patience = PATIENCE.min(lease / 6);
     let database = PostgresBackend::from_url(url)?.statement_timeout(patience * 3 / 4);
     let database = args.settings.postgres.clone().apply(database)?.namespace(namespace(args))?;
     // Several servers may do so at once.
     database.migrate().await?;
-    let store = args.settings.idempotency.shared.clone();
-    let store = store.apply(PostgresStore::builder().lease(lease).call_timeout(patience));
+    let store = shared.apply(PostgresStore::builder().lease(lease).call_timeout(patience));
     Ok(store.open(database.open().await?).await?)
 }
 

@@ -61,7 +61,8 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
 /// Opens a store in a directory of this server's.
 fn sled(args: &Args, path: &Path) -> Result<SledStore, OpenError> {
     let settings = args.settings.idempotency.sled.clone();
-    let builder = settings.apply(SledStore::builder().create(!args.existing));
+    let builder = settings.apply(SledStore::builder());
+    let builder = if args.existing { builder.create(false) } else { builder };
     match args.accept_loss_after {
         Some(batch) => builder.accept_loss_after(batch).open(path),
         None => builder.open(path),

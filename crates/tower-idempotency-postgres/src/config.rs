@@ -72,12 +72,24 @@ impl PostgresConfig {
         if self.behind_pooler == Some(true) {
             builder = builder.behind_pooler();
         }
-        builder.connections = self.connections.unwrap_or(builder.connections);
-        builder.statement_timeout = self.statement_timeout.unwrap_or(builder.statement_timeout);
-        builder.wait_for_connection = self.wait_for_connection.unwrap_or(builder.wait_for_connection);
-        builder.open_within = self.open_within.unwrap_or(builder.open_within);
-        builder.max_records = self.max_records.unwrap_or(builder.max_records);
-        builder.max_bytes = self.max_bytes.unwrap_or(builder.max_bytes);
+        if let Some(value) = self.connections {
+            builder = builder.connections(value);
+        }
+        if let Some(value) = self.statement_timeout {
+            builder = builder.statement_timeout(value);
+        }
+        if let Some(value) = self.wait_for_connection {
+            builder = builder.wait_for_connection(value);
+        }
+        if let Some(value) = self.open_within {
+            builder = builder.open_within(value);
+        }
+        if let Some(value) = self.max_records {
+            builder = builder.max_records(value);
+        }
+        if let Some(value) = self.max_bytes {
+            builder = builder.max_bytes(value);
+        }
         Ok(builder)
     }
 }
@@ -108,6 +120,7 @@ mod tests {
         assert_eq!((set.connections, set.max_records, set.max_bytes), (12, 5, 6));
         let times = [set.statement_timeout, set.wait_for_connection, set.open_within];
         assert_eq!(times, [700, 800, 60_000].map(Duration::from_millis));
+        assert_eq!(applied(r#"{ "connections": 0 }"#).unwrap().connections, 1, "as the builder has it");
         let (default, untouched) = (builder(), applied("{}").unwrap());
         assert_eq!(format!("{default:?}"), format!("{untouched:?}"));
         assert_eq!((untouched.max_records, untouched.open_within), (default.max_records, default.open_within));
