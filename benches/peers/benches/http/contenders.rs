@@ -28,6 +28,10 @@ use tower_cookies::CookieManagerLayer;
 use tower_idempotency::metrics::{BUCKETS, Metrics};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use uuid::Uuid;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -61,6 +65,10 @@ fn app(name: &str, directory: &Path) -> Router {
             tokio::spawn(scrape(scraped));
             protected(SMALL, store, OnInterrupted::Rerun)
         }
+        "ours, events on" => {
+            log_events();
+            protected(SMALL, memory(), OnInterrupted::Rerun)
+        }
         "ours, sled, rerun" => protected(SMALL, sled(), OnInterrupted::Rerun),
         "ours, sled, refuse" => protected(SMALL, sled(), OnInterrupted::Refuse),
         "by hand, one write" => durable(SMALL, minimum(), Writes::One),
@@ -74,6 +82,15 @@ fn app(name: &str, directory: &Path) -> Router {
 
 fn memory() -> MemoryStore {
     MemoryStore::builder().max_records(MANY as usize).max_bytes(64 << 30).build()
+}
+
+/// Writes the event of each request, and its span, as a server does whose log another thread writes.
+fn log_events() {
+    let (lines, written) = tracing_appender::non_blocking(std::io::sink());
+    let filter = Targets::new().with_target("tower_idempotency", LevelFilter::DEBUG);
+    tracing_subscriber::registry().with(fmt::layer().with_writer(lines).with_ansi(false)).with(filter).init();
+    // The process is killed at the end of the round.
+    std::mem::forget(written);
 }
 
 /// Renders the metrics every second, more often than any Prometheus server asks.
