@@ -1,6 +1,7 @@
 //! Each request with a key leaves one event, which the plain `fmt` subscriber shows: what became of it, its record id,
 //! the attempt, the times, the store, and for a replay the trace of the first run.
 
+use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -129,6 +130,21 @@ async fn an_operation_that_an_operator_settles_is_refused_with_its_label() {
     let refusal = format!("INFO refused: outcome-unknown record_id=\"{short}\" attempt=1 label=\"order 17\"");
     let events = events(&log);
     assert!(events.iter().any(|event| event.starts_with(&refusal)), "{events:#?}");
+}
+
+#[tokio::test]
+async fn the_refusal_of_a_run_that_was_dropped_has_its_label() {
+    let layer = IdempotencyLayer::new(MemoryStore::new()).label(|_: &Parts| "order 17".to_owned());
+    let layer = layer.wrap_run(|mut run| async move {
+        let _ = futures_util::poll!(&mut run);
+    });
+    let lab = Lab::new(layer, |_| pending::<StatusCode>());
+    let log = Log::begin(Level::INFO);
+    let refused = lab.post("k", "a").await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["label"]), (500, &"order 17".into()));
+    let refusals: Vec<_> = events(&log).into_iter().filter(|event| event.contains("refused: ")).collect();
+    let [refusal] = &refusals[..] else { panic!("{refusals:#?}") };
+    assert!(refusal.contains("outcome-unknown") && refusal.contains("label=\"order 17\""), "{refusal}");
 }
 
 #[tokio::test(start_paused = true)]
