@@ -9,6 +9,8 @@ pub(super) const MESSAGE_HEADER_BYTES: usize = 32;
 /// The kind of a message that says that the rest of the segment is empty, and the last kind there is. Overwritten bytes
 /// are of kind 0.
 pub(super) const CAP: u8 = 2;
+/// The kind of a message before those of an atomic batch. It has the position of the batch's last byte in the log.
+pub(super) const BATCH: u8 = 3;
 const LAST_KIND: u8 = 11;
 /// The kinds that change a page, and of these the ones that add to what the page has.
 const CHANGES: RangeInclusive<u8> = 4..=LAST_KIND;
@@ -17,27 +19,38 @@ const LINKS: RangeInclusive<u8> = 10..=LAST_KIND;
 /// Returns the place in the segment with this number at which no message follows the one before, or `None` if one
 /// message follows another up to the segment's end.
 pub(super) fn first_unreadable(segment: &[u8], segment_bytes: usize, number: u64) -> Option<usize> {
-    each_message(segment, segment_bytes, number, |_| {})
+    let stop = each_message(segment, segment_bytes, number, |_, _| {});
+    (!stop.is_end).then_some(stop.at)
 }
 
-/// Calls `visit` with the header of each message of the segment with this number, up to the first one that can't be
-/// read. Returns the place of that one.
+/// The place in a segment at which its messages stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stop {
+    pub(super) at: usize,
+    /// `true` if the segment says that it ends there, or has no room for a further message.
+    pub(super) is_end: bool,
+}
+
+/// Calls `visit` with the place and the header of each message of the segment with this number, up to its end or the
+/// first one that can't be read.
 pub(super) fn each_message(
     segment: &[u8],
     segment_bytes: usize,
     number: u64,
-    mut visit: impl FnMut(Parts),
-) -> Option<usize> {
+    mut visit: impl FnMut(usize, Parts),
+) -> Stop {
     let mut at = HEADER_BYTES;
     while at + MESSAGE_HEADER_BYTES <= segment_bytes {
-        let Some(parts) = segment.get(at..).and_then(|rest| message(rest, number)) else { return Some(at) };
-        if parts.kind == CAP {
-            return None;
+        match segment.get(at..).and_then(|rest| message(rest, number)) {
+            None => return Stop { at, is_end: false },
+            Some(parts) if parts.kind == CAP => break,
+            Some(parts) => {
+                visit(at, parts);
+                at += parts.bytes();
+            }
         }
-        visit(parts);
-        at += parts.bytes();
     }
-    None
+    Stop { at, is_end: true }
 }
 
 /// The contents of a message's header.
@@ -56,6 +69,12 @@ impl Parts {
     /// Returns the length of the message. A damaged header may say any length, so the sum does not overflow.
     pub(super) fn bytes(self) -> usize {
         self.header.saturating_add(self.content)
+    }
+
+    /// Returns the position in the log up to which a batch goes that begins with this message, of which `bytes` are.
+    pub(super) fn batch(self, bytes: &[u8]) -> Option<i64> {
+        let content = bytes.get(self.header..self.bytes()).filter(|_| self.kind == BATCH)?;
+        Some(i64::from_le_bytes(*content.first_chunk()?))
     }
 
     /// Returns the page that the message changes, if it changes one, and whether it writes the page anew, as a whole.

@@ -14,6 +14,7 @@
 //!   long, because of its space collection.
 //! - `segments.rs`: lets sled open a database without its last snapshot, which it could otherwise take for an empty
 //!   one, and says where the log is damaged.
+//! - `end.rs`: finds where sled will end the log.
 //! - `skipped.rs`: finds damage in the log that sled skips in silence.
 //! - `messages.rs`: reads the messages of that log, and finds where they end.
 //! - `epochs.rs`: keeps sled from freeing memory while it still reads it. No code here calls `flush_async`, which can
@@ -21,6 +22,7 @@
 
 mod builder;
 mod durable;
+mod end;
 mod engine;
 mod epochs;
 mod messages;

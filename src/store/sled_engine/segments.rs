@@ -11,7 +11,9 @@
 //!
 //! So before sled overwrites anything, the header of the segment in which sled's search will end is made to lead to
 //! that segment itself, durably. It is the last segment that sled reaches: all segments before it, from the start of
-//! the search, can be read to their ends.
+//! the search, can be read to their ends. If a process died while it wrote an atomic batch into two segments, it is the
+//! first of them: sled drops the whole batch, and a header of the second segment that leads to itself would make a
+//! later opening apply the second half.
 //!
 //! If a disk has damaged the log, sled's search ends there too, and sled overwrites what follows. So it is noted before
 //! whether the log goes on after its end. That alone is no proof of damage: a power cut may take a part of the log that
@@ -72,20 +74,21 @@ pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) ->
         Start::Missing if was_used => return Err(broken(path, "the end of its log is missing")),
         Start::Missing | Start::Nowhere => return Ok(log.damaged_header.map(in_the_middle)),
     };
-    let end = log.end(start).map_err(failed())?;
+    let last = log.last(start).map_err(failed())?;
+    let end = log.end(start, last).map_err(failed())?;
     let skipped = match log.damaged_header {
         None => log.skipped(end).map_err(failed())?,
         header => header,
     };
     let damage = match skipped {
         Some(at) => Some(in_the_middle(at)),
-        None => log.goes_on_after(end).map_err(failed())?.map(|at| {
+        None => log.goes_on_after(last).map_err(failed())?.map(|at| {
             let what = format!("the log in db can't be read from byte {at} on, though it goes on after that");
             Damage { what, is_certain: false }
         }),
     };
-    if end != start {
-        log.lead_to_itself(end).map_err(io_error("writing", &path.join("db")))?;
+    if end.segment != start {
+        log.lead_to_itself(end.segment).map_err(io_error("writing", &path.join("db")))?;
     }
     Ok(damage)
 }
@@ -93,7 +96,7 @@ pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) ->
 impl Log {
     /// Reads the log. Returns `None` if there is no log with segments of this size, or another process has it; sled
     /// will then report what is wrong.
-    fn read(path: &Path, segment_bytes: usize) -> io::Result<Option<Self>> {
+    pub(super) fn read(path: &Path, segment_bytes: usize) -> io::Result<Option<Self>> {
         let settings = match fs::read(path.join("conf")) {
             // sled makes this file anew.
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -138,7 +141,7 @@ impl Log {
         Ok(log)
     }
 
-    fn size(&self) -> i64 {
+    pub(super) fn size(&self) -> i64 {
         i64::try_from(self.segment_bytes).unwrap_or(i64::MAX)
     }
 
@@ -173,20 +176,7 @@ impl Log {
         }
     }
 
-    /// Returns the segment in which sled will find the end of the log: the last one in a row, all of which but itself
-    /// are read to their ends.
-    fn end(&mut self, start: Header) -> io::Result<Header> {
-        let mut end = start;
-        while let Some(next) = self.at(end.begins + self.size()) {
-            if !self.is_read_to_its_end(end)? {
-                break;
-            }
-            end = next;
-        }
-        Ok(end)
-    }
-
-    fn at(&self, begins: i64) -> Option<Header> {
+    pub(super) fn at(&self, begins: i64) -> Option<Header> {
         self.headers.iter().flatten().find(|header| header.begins == begins).copied()
     }
 
@@ -202,15 +192,15 @@ impl Log {
         Ok(first_unreadable(&bytes, self.segment_bytes, self.number(segment)).is_none())
     }
 
-    /// Returns the place in the file at which the log ends in the segment `end`, if a message or a segment follows.
-    fn goes_on_after(&mut self, end: Header) -> io::Result<Option<u64>> {
-        let (place, bytes) = self.bytes_of(end)?;
-        let number = self.number(end);
+    /// Returns the place in the file at which the log ends in the segment `last`, if a message or a segment follows.
+    fn goes_on_after(&mut self, last: Header) -> io::Result<Option<u64>> {
+        let (place, bytes) = self.bytes_of(last)?;
+        let number = self.number(last);
         let Some(at) = first_unreadable(&bytes, self.segment_bytes, number) else { return Ok(None) };
         // The unreadable message may say how long it is. Then the message after it is looked for.
         let next = bytes.get(at..).and_then(parts).and_then(|parts| bytes.get(at.checked_add(parts.bytes())?..));
         let goes_on = next.is_some_and(|rest| message(rest, number).is_some())
-            || self.headers.iter().flatten().any(|header| header.begins > end.begins);
+            || self.headers.iter().flatten().any(|header| header.begins > last.begins);
         Ok(goes_on.then_some(place + at as u64))
     }
 
@@ -268,7 +258,6 @@ impl Header {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::store::sled_engine::messages::CAP;
     use crate::store::sled_engine::messages::tests::message_of;
 
     const SIZE: usize = 1_000;
@@ -325,19 +314,6 @@ pub(super) mod tests {
         assert_eq!(start(&[None, rest], Some(4_100)), Start::Missing);
         assert_eq!(start(&[header(4_000, 3_990)], Some(5_100)), Start::Missing);
         assert_eq!(start(&[], None), Start::Missing);
-    }
-
-    #[test]
-    fn the_end_is_in_the_last_segment_before_which_all_is_whole() {
-        let capped = || message_of(CAP, b"");
-        let ends = |first: i64, contents: &[Vec<u8>], later: &[u8]| {
-            let mut log = log_of(&[later, &segments(first, contents)].concat(), None);
-            let first = log.at(first * 1_000).unwrap();
-            log.end(first).unwrap().begins
-        };
-        assert_eq!(ends(7, &[capped()], &segments(8, &[vec![]])), 8_000);
-        assert_eq!(ends(7, &[capped()], &segments(9, &[vec![]])), 7_000, "the next one is missing");
-        assert_eq!(ends(7, &[vec![]], &segments(8, &[vec![]])), 7_000, "torn");
     }
 
     #[test]

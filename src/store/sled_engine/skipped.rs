@@ -10,8 +10,9 @@
 use std::collections::HashSet;
 use std::io;
 
+use super::end::End;
 use super::messages::{MESSAGE_HEADER_BYTES, each_message, message, parts};
-use super::segments::{Header, Log};
+use super::segments::Log;
 
 /// The content of a segment.
 #[derive(Debug, Default)]
@@ -27,12 +28,13 @@ struct Content {
 impl Content {
     fn of(bytes: &[u8], segment_bytes: usize, number: u64) -> Self {
         let (mut anew, mut changed) = (Vec::new(), Vec::new());
-        let unreadable = each_message(bytes, segment_bytes, number, |parts| {
+        let stop = each_message(bytes, segment_bytes, number, |_, parts| {
             if let Some((page, is_whole)) = parts.change() {
                 changed.push(page);
                 anew.extend(is_whole.then_some(page));
             }
         });
+        let unreadable = (!stop.is_end).then_some(stop.at);
         // Only the content of the unreadable message may be damaged. Then its own length leads to the next one. A
         // search at every byte could find what looks like a message within an outcome.
         let first = unreadable.and_then(|at| bytes.get(at..)).and_then(parts).filter(|parts| parts.is_of(number));
@@ -55,8 +57,8 @@ fn is_erased(bytes: &[u8], at: usize, segment_bytes: usize) -> bool {
 }
 
 impl Log {
-    /// Returns the place in the file at which such damage begins. `end` is the segment in which the log ends.
-    pub(super) fn skipped(&mut self, end: Header) -> io::Result<Option<u64>> {
+    /// Returns the place in the file at which such damage begins, before the segment in which the log ends.
+    pub(super) fn skipped(&mut self, End { segment: end, torn }: End) -> io::Result<Option<u64>> {
         let first = self.segment_of(self.snapshot.unwrap_or(0));
         let mut row: Vec<_> = self.headers.iter().flatten().copied().collect();
         row.retain(|header| (first..end.begins).contains(&header.begins));
@@ -72,7 +74,12 @@ impl Log {
         row.sort_unstable_by_key(|segment| -segment.begins);
         let mut anew_later = HashSet::new();
         for segment in row {
-            let (place, bytes) = self.bytes_of(segment)?;
+            let (place, mut bytes) = self.bytes_of(segment)?;
+            if segment == end
+                && let Some(torn) = torn
+            {
+                bytes.truncate(torn);
+            }
             let content = Content::of(&bytes, self.segment_bytes, self.number(segment));
             // sled can end a segment where just a header would fit.
             let is_torn = |at: &usize| segment != end && at + MESSAGE_HEADER_BYTES < self.segment_bytes;
@@ -89,8 +96,9 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
+    use crate::store::sled_engine::end::End;
     use crate::store::sled_engine::messages::tests::change;
-    use crate::store::sled_engine::messages::{CAP, HEADER_BYTES};
+    use crate::store::sled_engine::messages::{BATCH, CAP, HEADER_BYTES};
     use crate::store::sled_engine::segments::tests::{log_of, segments};
 
     /// The kinds of a page as a whole and of an addition to one.
@@ -113,7 +121,7 @@ mod tests {
     /// Returns the place of the damage in a log of segments 7 to 9, of which 9 is the end.
     fn skipped(contents: [Vec<u8>; 3], snapshot: i64) -> Option<u64> {
         let mut log = log_of(&segments(7, &contents), Some(snapshot));
-        let end = log.headers[2].unwrap();
+        let end = End { segment: log.headers[2].unwrap(), torn: None };
         log.skipped(end).unwrap()
     }
 
@@ -156,13 +164,23 @@ mod tests {
         assert!(skipped([first, second, anew(&[(WHOLE, 1)])], 7_000).is_some());
     }
 
+    #[test]
+    fn a_page_that_is_anew_only_in_a_torn_batch_is_not_there() {
+        let first = flipped(messages(7, &[(LINK, 1)]), 50);
+        let end = [(WHOLE, 2), (BATCH, 0), (WHOLE, 1)];
+        let mut log = log_of(&segments(7, &[first, messages(8, &end)]), None);
+        let segment = log.headers[1].unwrap();
+        assert_eq!(log.skipped(End { segment, torn: None }).unwrap(), None);
+        assert!(log.skipped(End { segment, torn: Some(HEADER_BYTES + LENGTH) }).unwrap().is_some());
+    }
+
     // A process that died while sled cut a torn batch off leaves this. Refusing it would refuse a sound store.
     #[test]
     fn a_segment_that_sled_has_erased_from_a_place_on_is_not_damaged() {
         let mut bytes = segments(7, &[7, 8, 9].map(|number| messages(number, &[(LINK, 1), (LINK, 2)])));
         let skipped = |bytes: &[u8]| {
             let mut log = log_of(bytes, None);
-            let end = log.headers[2].unwrap();
+            let end = End { segment: log.headers[2].unwrap(), torn: None };
             log.skipped(end).unwrap()
         };
         bytes[HEADER_BYTES + LENGTH..999].fill(0);
