@@ -12,7 +12,8 @@ use std::time::Duration;
 /// A method is called where the event happens: on the threads of the runtime, and for an embedded store on its writer
 /// thread. **It must return at once and must not block**: requests wait for it. If it panics, the panic is caught and
 /// logged, at most once a minute, and the request goes on. The store owns its observer: one that holds a handle of the
-/// store keeps it open until it is [closed](crate::store::Store::close).
+/// store keeps it open until it is [closed](crate::store::Store::close). A store has one observer; a pair of observers,
+/// `(a, b)`, is one that passes each event on to both.
 #[allow(unused_variables, reason = "the names of arguments are documentation")]
 pub trait Observer: Send + Sync + 'static {
     /// A handler has ended, or was stopped. `took` is the time since it was called. What is recorded of the run may be
@@ -158,9 +159,38 @@ impl LeaseChange {
     }
 }
 
-/// The store has an observer already. Make one that passes each event on to several.
+/// Passes each event on to the observers of a pair: first to the one, then to the other. If the first panics, the other
+/// does not learn of that event.
+macro_rules! pass_on {
+    ($($event:ident($($argument:ident: $type:ty),*);)*) => {
+        impl<A: Observer, B: Observer> Observer for (A, B) {
+            $(fn $event(&self, $($argument: $type),*) {
+                self.0.$event($($argument),*);
+                self.1.$event($($argument),*);
+            })*
+        }
+    };
+}
+
+pass_on! {
+    ran(end: RunEnd, took: Duration);
+    replayed(took: Duration);
+    rejected(kind: &'static str);
+    waited(took: Duration);
+    claimed(took: Duration);
+    recorded(took: Duration);
+    unrecorded();
+    interrupted();
+    settled(by: SettledBy);
+    disputed();
+    swept(records: usize);
+    lease(change: LeaseChange);
+    breaker(is_open: bool);
+}
+
+/// The store has an observer already. A pair of observers is one, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the store has an observer already; make one that passes each event on to several")]
+#[error("the store has an observer already; a pair of observers is one, too")]
 #[non_exhaustive]
 pub struct AlreadyObserved;
 

@@ -14,7 +14,7 @@ use testkit::lab::time::SECOND;
 use testkit::lab::{Lab, effect, gated, id, on_disk, post, settle};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{EffectError, Reconciled, Reconciler};
-use tower_idempotency::observer::RunEnd;
+use tower_idempotency::observer::{LeaseChange, RunEnd, SettledBy};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{
@@ -181,4 +181,26 @@ async fn an_observer_that_panics_changes_nothing_for_a_run_and_a_second_one_is_r
     assert_eq!((first.text(), again.text(), again.is_replay()), ("effect 1", "effect 1", true));
     assert_eq!(panics.load(Ordering::SeqCst), 3);
     settle().await;
+}
+
+#[test]
+fn both_observers_of_a_pair_learn_of_each_event() {
+    let (one, other) = (Events::default(), Events::default());
+    let pair = (one.clone(), other.clone());
+    pair.ran(RunEnd::Completed, SECOND);
+    pair.replayed(SECOND);
+    pair.rejected("in-flight");
+    pair.waited(SECOND);
+    pair.claimed(SECOND);
+    pair.recorded(SECOND);
+    pair.unrecorded();
+    pair.interrupted();
+    pair.settled(SettledBy::Operator);
+    pair.disputed();
+    pair.swept(2);
+    pair.lease(LeaseChange::Lost);
+    pair.breaker(true);
+    let learnt = one.take();
+    assert_eq!(learnt.len(), 13, "{learnt:?}");
+    assert_eq!(other.take(), learnt);
 }
