@@ -1,0 +1,116 @@
+//! The actions of operators: who may do them, and what they lead to, in words.
+
+use std::str::FromStr;
+
+use tower_idempotency::operations::{Action, Answer, Applied, ChangeError, OperationState};
+
+use crate::access::Permission;
+use crate::problem::in_words;
+
+/// An action without its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Answer,
+    Release,
+    Forget,
+    Reconcile,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Answer, Self::Release, Self::Forget, Self::Reconcile];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Release => "release",
+            Self::Forget => "forget",
+            Self::Reconcile => "reconcile",
+        }
+    }
+
+    pub(crate) const fn permission(self) -> Permission {
+        match self {
+            Self::Answer => Permission::Answer,
+            Self::Release => Permission::Release,
+            Self::Forget => Permission::Forget,
+            Self::Reconcile => Permission::Reconcile,
+        }
+    }
+
+    /// Returns whether the action is for operations in this state.
+    pub(crate) const fn fits(self, state: &OperationState) -> bool {
+        match state {
+            OperationState::Interrupted { .. } => !matches!(self, Self::Forget),
+            OperationState::Completed { .. } | OperationState::Consumed { .. } => matches!(self, Self::Forget),
+            _ => false,
+        }
+    }
+
+    /// Returns the words on its button.
+    pub(crate) const fn button(self) -> &'static str {
+        match self {
+            Self::Answer => "Give retries this answer",
+            Self::Release => "Free the key",
+            Self::Forget => "Delete the record",
+            Self::Reconcile => "Ask the application",
+        }
+    }
+
+    /// Returns what the action leads to.
+    pub(crate) const fn consequence(self) -> &'static str {
+        match self {
+            Self::Answer => {
+                "From now on, each retry with this key gets this answer, and the handler does not run again. Do this if \
+                 you have seen what became of the request."
+            }
+            Self::Release => {
+                "The key is free: the next retry runs the handler. If the request has taken effect, that is a second \
+                 effect, such as a second charge. Do this only if you have seen that it has taken no effect, or if a \
+                 second effect does no harm."
+            }
+            Self::Forget => {
+                "The recorded answer is deleted, and the key is free. This request has taken effect: a retry runs the \
+                 handler again, which is a second effect, such as a second charge."
+            }
+            Self::Reconcile => {
+                "The application looks up what became of the request. If it finds the effect, retries get the answer that \
+                 it gives. If it knows that there was none, the next retry runs the handler. If it does not know, nothing \
+                 changes."
+            }
+        }
+    }
+
+    /// Returns the action; `answer` is there if the action gives one.
+    pub(crate) fn action(self, answer: Option<Answer>) -> Option<Action> {
+        match self {
+            Self::Answer => answer.map(Action::Answer),
+            Self::Release => Some(Action::Release),
+            Self::Forget => Some(Action::Forget),
+            Self::Reconcile => Some(Action::Reconcile),
+        }
+    }
+
+    /// Returns what has come of the action.
+    pub(crate) fn said(self, result: &Result<Applied, ChangeError>) -> String {
+        match (self, result) {
+            (Self::Answer, Ok(Applied::Done)) => "Done: retries get this answer.".to_owned(),
+            (Self::Release | Self::Forget, Ok(Applied::Done)) => "Done: the key is free.".to_owned(),
+            (Self::Reconcile, Ok(Applied::Done)) => "Done: the application knew it, and retries get its answer.".to_owned(),
+            (_, Ok(Applied::RunsAgain)) => "The application says that the next retry may run the handler.".to_owned(),
+            (_, Ok(Applied::StillUnknown)) => "Nothing was changed: the application does not know either.".to_owned(),
+            (_, Ok(Applied::Stale)) => {
+                "Nothing was changed: since you looked, it was settled, or it runs again.".to_owned()
+            }
+            (_, Ok(_)) => "The result has no name in this version of the page.".to_owned(),
+            (_, Err(error)) => format!("It failed: {}.", in_words(error)),
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or(())
+    }
+}

@@ -1,0 +1,148 @@
+//! Changes, each with its result.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+use tower_idempotency::Fence;
+use tower_idempotency::operations::{Applied, Change, ChangeError};
+use tower_idempotency::store::Store;
+
+use super::read::{Answered, id_of, permitted, read};
+use crate::access::Permission;
+use crate::action::Kind;
+use crate::answer::Given;
+use crate::fields::Fields;
+use crate::guard::Caller;
+use crate::problem::{Problem, in_words};
+use crate::selection::Selection;
+use crate::site::Site;
+
+/// The most changes, and the most records of a purge.
+const MOST: usize = 1_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Changes {
+    changes: Vec<Wanted>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    id: String,
+    fence: String,
+    action: String,
+    answer: Option<WantedAnswer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedAnswer {
+    status: Option<u16>,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    #[serde(default)]
+    body: String,
+    #[serde(default)]
+    encoding: Encoding,
+}
+
+#[derive(Default, Deserialize)]
+enum Encoding {
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    #[serde(rename = "base64")]
+    Base64,
+}
+
+/// `POST api/changes`
+pub(super) async fn apply<St: Store>(
+    State(site): State<Arc<Site<St>>>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answered {
+    let Changes { changes } = read(body)?;
+    if changes.is_empty() || changes.len() > MOST {
+        return Err(Problem::wrong(format!("Send from 1 to {MOST} changes.")));
+    }
+    // Nothing is changed unless all of it is understood and permitted.
+    let changes: Vec<_> = changes.into_iter().map(|wanted| change(wanted, &caller)).collect::<Result<_, _>>()?;
+    let results = site.operations.by(caller.actor.name).apply_all(changes).await;
+    site.look_again().await;
+    let results = results.into_iter().map(|(id, result)| {
+        let error = result.as_ref().err().map(|error| in_words(error));
+        json!({ "id": id.to_string(), "result": name(&result), "error": error })
+    });
+    Ok(axum::Json(json!({ "results": results.collect::<Vec<_>>() })))
+}
+
+fn change(wanted: Wanted, caller: &Caller) -> Result<Change, Problem> {
+    let id = id_of(&wanted.id)?;
+    let fence = wanted.fence.parse().map_err(|_| Problem::wrong("A fence is a number in a text, as it is listed."))?;
+    let kind: Kind = wanted.action.parse().map_err(|()| {
+        Problem::wrong(format!("An action is one of {}.", Kind::ALL.map(Kind::name).join(", ")))
+    })?;
+    permitted(caller, kind.permission())?;
+    if wanted.answer.is_some() && kind != Kind::Answer {
+        return Err(Problem::wrong("Only the action `answer` has an answer."));
+    }
+    let answer = wanted.answer.map(|answer| {
+        let WantedAnswer { status, headers, body, encoding } = &answer;
+        let given = Given { status: *status, body, is_base64: matches!(encoding, Encoding::Base64) };
+        given.answer(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    });
+    let action = kind.action(answer.transpose().map_err(Problem::wrong)?);
+    let action = action.ok_or_else(|| Problem::wrong("The action `answer` needs an answer."))?;
+    Ok(Change::new(id, Fence(fence), action))
+}
+
+fn name(result: &Result<Applied, ChangeError>) -> &'static str {
+    match result {
+        Ok(Applied::Done) => "done",
+        Ok(Applied::Stale) => "stale",
+        Ok(Applied::StillUnknown) => "still-unknown",
+        Ok(Applied::RunsAgain) => "runs-again",
+        Ok(_) => "other",
+        Err(_) => "failed",
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Purged {
+    state: Option<String>,
+    older_than: Option<String>,
+    status: Option<u16>,
+    scope: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `POST api/purge`
+pub(super) async fn purge<St: Store>(
+    State(site): State<Arc<Site<St>>>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answered {
+    permitted(&caller, Permission::Purge)?;
+    let Purged { state, older_than, status, scope, limit } = read(body)?;
+    if older_than.is_none() && scope.is_none() {
+        return Err(Problem::wrong("Say which records: those older than `older_than`, or those of a `scope`."));
+    }
+    let limit = limit.unwrap_or(MOST);
+    if !(1..=MOST).contains(&limit) {
+        return Err(Problem::wrong(format!("`limit` must be a number from 1 to {MOST}.")));
+    }
+    let status = status.map(|status| status.to_string());
+    let fields = [("state", state), ("older_than", older_than), ("status", status), ("scope", scope)];
+    let selection = Selection::read(&Fields::of(fields)).map_err(Problem::wrong)?;
+    let purged = site.operations.by(caller.actor.name).purge(&selection.filter(), limit).await?;
+    site.look_again().await;
+    let (forgotten, left) = (purged.forgotten, purged.left);
+    Ok(axum::Json(json!({ "forgotten": forgotten, "left": left, "is_complete": purged.is_complete })))
+}

@@ -1,0 +1,71 @@
+//! Operations as JSON. Numbers that may exceed 2^53 are texts: many readers of JSON round them.
+
+use serde_json::{Value, json};
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::operations::{Disputed, OperationRecord, OperationState, Server};
+
+use crate::answer::Recorded;
+use crate::overview::Tally;
+use crate::text::{hex, rfc3339};
+
+pub(super) fn time(time: Timestamp) -> Value {
+    json!(rfc3339(time))
+}
+
+pub(super) fn operation(operation: &OperationRecord) -> Value {
+    let policy = match operation.state {
+        OperationState::Interrupted { policy, .. } => Some(format!("{policy:?}").to_lowercase()),
+        _ => None,
+    };
+    let (status, bytes, reason) = match &operation.state {
+        OperationState::Interrupted { status, .. } => (*status, None, None),
+        OperationState::Completed { status, bytes } => (*status, Some(bytes.to_string()), None),
+        OperationState::Consumed { status } => (Some(*status), None, None),
+        OperationState::Damaged { reason } => (None, None, Some(reason)),
+        _ => (None, None, None),
+    };
+    let server = match operation.server {
+        Server::Here => Some("here"),
+        Server::Elsewhere => Some("elsewhere"),
+        _ => None,
+    };
+    json!({
+        "id": operation.id.to_string(),
+        "fence": operation.fence.0.to_string(),
+        "state": operation.state.kind().to_string(),
+        "label": operation.label(),
+        "scope": operation.scope().map(|scope| hex(&scope)),
+        "trace_id": operation.trace_id().map(|trace| hex(&trace)),
+        "attempt": operation.attempt,
+        "began": time(operation.began),
+        "since": time(operation.since),
+        "expires": operation.expires.map(time),
+        "server": server,
+        "policy": policy,
+        "status": status,
+        "bytes": bytes,
+        "reason": reason,
+    })
+}
+
+pub(super) fn disputed(outcome: &Disputed) -> Value {
+    json!({
+        "id": outcome.id.to_string(),
+        "fence": outcome.fence.0.to_string(),
+        "since": time(outcome.since),
+        "expires": time(outcome.expires),
+    })
+}
+
+pub(super) fn recorded(answer: &Recorded) -> Value {
+    json!({
+        "status": answer.status,
+        "headers": answer.headers,
+        "body": answer.body,
+        "encoding": if answer.is_base64 { "base64" } else { "utf-8" },
+    })
+}
+
+pub(super) fn tally(tally: &Tally) -> Value {
+    json!({ "count": tally.count, "has_more": tally.has_more, "oldest": tally.oldest.map(time) })
+}

@@ -1,0 +1,125 @@
+//! What can be read, and found.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, RawQuery, State};
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tower_idempotency::store::Store;
+use tower_idempotency::{Key, RecordId};
+
+use super::json;
+use crate::access::Permission;
+use crate::answer::Recorded;
+use crate::fields::Fields;
+use crate::guard::Caller;
+use crate::problem::Problem;
+use crate::selection::Selection;
+use crate::site::Site;
+
+/// The most operations on a page.
+const MOST: usize = 1_000;
+/// The operations on a page whose URL does not say how many.
+const USUAL: usize = 100;
+
+pub(super) type Answered = Result<axum::Json<Value>, Problem>;
+
+/// `GET api/operations`
+pub(super) async fn list<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(query): RawQuery) -> Answered {
+    let fields = known(query, &["state", "older_than", "status", "scope", "after", "limit"])?;
+    let selection = Selection::read(&fields).map_err(Problem::wrong)?;
+    let limit = limit(&fields)?;
+    let listing = site.operations.list(&selection.filter(), selection.after.as_ref(), limit).await?;
+    let operations: Vec<_> = listing.operations.iter().map(json::operation).collect();
+    let next = listing.next.map(|next| next.to_string());
+    Ok(axum::Json(json!({ "operations": operations, "next": next, "now": json::time(listing.now) })))
+}
+
+/// `GET api/operations/{id}`
+pub(super) async fn inspect<St: Store>(State(site): State<Arc<Site<St>>>, Path(id): Path<String>) -> Answered {
+    let found = site.operations.inspect(id_of(&id)?).await?;
+    found.map(|operation| axum::Json(json::operation(&operation))).ok_or_else(no_operation)
+}
+
+/// `GET api/operations/{id}/outcome`
+pub(super) async fn outcome<St: Store>(
+    State(site): State<Arc<Site<St>>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Answered {
+    permitted(&caller, Permission::Bodies)?;
+    let recorded = site.operations.outcome(id_of(&id)?).await?.and_then(Recorded::of);
+    let none = || Problem::new(StatusCode::NOT_FOUND, "No outcome is recorded under this id.");
+    recorded.map(|answer| axum::Json(json::recorded(&answer))).ok_or_else(none)
+}
+
+/// `GET api/disputed`
+pub(super) async fn disputed<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(query): RawQuery) -> Answered {
+    let limit = limit(&known(query, &["limit"])?)?;
+    let disputed: Vec<_> = site.operations.disputed(limit).await?.iter().map(json::disputed).collect();
+    Ok(axum::Json(json!({ "disputed": disputed })))
+}
+
+/// What support staff know of an operation.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    key: String,
+    #[serde(default)]
+    scope: Vec<String>,
+}
+
+/// `POST api/find`: the key is a secret, so it is in the body and not in the URL.
+pub(super) async fn find<St: Store>(
+    State(site): State<Arc<Site<St>>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answered {
+    let Wanted { key, scope } = read(body)?;
+    let key = Key::new(&key).map_err(|error| Problem::wrong(error.to_string()))?;
+    let parts: Vec<_> = scope.iter().map(String::as_str).collect();
+    let scope = (site.scope_from)(&parts).map_err(|error| Problem::wrong(error.to_string()))?;
+    let found = site.operations.find(scope.as_ref(), &key).await?;
+    Ok(axum::Json(json!({ "operation": found.as_ref().map(json::operation) })))
+}
+
+/// Refuses what the caller may not do.
+pub(super) fn permitted(caller: &Caller, permission: Permission) -> Result<(), Problem> {
+    if caller.may(permission) { Ok(()) } else { Err(Problem::not_permitted(permission)) }
+}
+
+/// Reads a body of JSON. The error does not repeat any of it: it may have a key.
+pub(super) fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
+    let body = body.map_err(|error| Problem::new(error.status(), "The body can't be read, or is too long."))?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let what = if error.is_data() { "The JSON does not have the form that is described" } else { "It is not JSON" };
+        Problem::wrong(format!("{what}, at line {}, column {}.", error.line(), error.column()))
+    })
+}
+
+pub(super) fn id_of(text: &str) -> Result<RecordId, Problem> {
+    text.parse().map_err(|_| Problem::wrong("An id has 64 hex digits, as it is listed."))
+}
+
+/// Reads the fields of a query, which may have these names and no other: a filter with a slip would select too much.
+fn known(query: Option<String>, names: &[&str]) -> Result<Fields, Problem> {
+    let fields = Fields::parse(query.unwrap_or_default().as_bytes());
+    if fields.names().all(|name| names.contains(&name)) {
+        return Ok(fields);
+    }
+    Err(Problem::wrong(format!("The URL may have these parameters: {}.", names.join(", "))))
+}
+
+fn limit(fields: &Fields) -> Result<usize, Problem> {
+    let Some(limit) = fields.get("limit") else { return Ok(USUAL) };
+    let limit = limit.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+    limit.ok_or_else(|| Problem::wrong(format!("`limit` must be a number from 1 to {MOST}.")))
+}
+
+fn no_operation() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "There is no operation of this id: it was never there, was freed, or has expired.")
+}

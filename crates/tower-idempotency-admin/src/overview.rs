@@ -1,0 +1,70 @@
+//! How many operations are not over, and how old they are.
+
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::operations::{Cursor, Filter, OperationRecord, Operations, StateKind};
+use tower_idempotency::store::{Store, StoreError};
+
+/// The most operations that are counted of each kind.
+const MOST: usize = 1_000;
+/// The most calls to the store for each kind: it may look at 10,000 records in each and find none.
+const CALLS: usize = 10;
+
+/// Counts of what an operator has to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overview {
+    pub(crate) running: Tally,
+    pub(crate) interrupted: Tally,
+    pub(crate) disputed: Tally,
+    /// The time of the store.
+    pub(crate) now: Timestamp,
+}
+
+/// How many there are of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    pub(crate) count: usize,
+    /// Whether there may be more.
+    pub(crate) has_more: bool,
+    /// When the oldest that was counted began, was interrupted or was disputed.
+    pub(crate) oldest: Option<Timestamp>,
+}
+
+impl Tally {
+    fn add(&mut self, since: Timestamp) {
+        self.count += 1;
+        self.oldest = Some(self.oldest.map_or(since, |oldest| oldest.min(since)));
+    }
+}
+
+impl Overview {
+    pub(crate) async fn of<St: Store>(operations: &Operations<St>) -> Result<Self, StoreError> {
+        let (running, _) = counted(operations, StateKind::Running, |run| run.began).await?;
+        let (interrupted, now) = counted(operations, StateKind::Interrupted, |run| run.since).await?;
+        let mut disputed = Tally::default();
+        let listed = operations.disputed(MOST).await?;
+        listed.iter().for_each(|outcome| disputed.add(outcome.since));
+        disputed.has_more = disputed.count == MOST;
+        Ok(Self { running, interrupted, disputed, now })
+    }
+}
+
+/// Counts the operations in a state.
+async fn counted<St: Store>(
+    operations: &Operations<St>,
+    state: StateKind,
+    since: fn(&OperationRecord) -> Timestamp,
+) -> Result<(Tally, Timestamp), StoreError> {
+    let filter = Filter::all().in_state(state);
+    let (mut tally, mut after): (Tally, Option<Cursor>) = Default::default();
+    let mut calls = 0;
+    loop {
+        let listing = operations.list(&filter, after.as_ref(), MOST - tally.count).await?;
+        listing.operations.iter().for_each(|operation| tally.add(since(operation)));
+        calls += 1;
+        after = listing.next;
+        tally.has_more = after.is_some();
+        if !tally.has_more || tally.count >= MOST || calls >= CALLS {
+            return Ok((tally, listing.now));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Which operations are listed, as a URL says it.
+
+use std::time::Duration;
+
+use tower_idempotency::operations::{Cursor, Filter, StateKind};
+
+use crate::fields::{Fields, link};
+use crate::text::{digest, hex};
+
+/// A filter, and the place from which on the operations are listed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Selection {
+    pub(crate) state: Option<StateKind>,
+    pub(crate) older_than: Option<Duration>,
+    pub(crate) status: Option<u16>,
+    pub(crate) scope: Option<[u8; 32]>,
+    pub(crate) after: Option<Cursor>,
+}
+
+impl Selection {
+    /// Reads the fields `state`, `older_than`, `status`, `scope` and `after`; the error says which one is wrong.
+    pub(crate) fn read(fields: &Fields) -> Result<Self, String> {
+        let state = fields.get("state").filter(|state| *state != "any").map(|state| {
+            let states = "running, interrupted, completed, consumed, damaged, or any";
+            state.parse().map_err(|_| format!("`state` must be one of {states}"))
+        });
+        let older_than = fields.get("older_than").map(|age| {
+            humantime::parse_duration(age).map_err(|_| "`older_than` must be a time such as 10m, 2h or 30days".to_owned())
+        });
+        let status = fields.get("status").map(|status| {
+            let status = status.parse().ok().filter(|status| (100..=999).contains(status));
+            status.ok_or_else(|| "`status` must be an HTTP status, such as 504".to_owned())
+        });
+        let scope = fields.get("scope").map(|scope| {
+            digest(scope).ok_or_else(|| "`scope` must be the 64 hex digits of a scope's digest".to_owned())
+        });
+        let after = fields.get("after").map(|after| {
+            after.parse().map_err(|_| "`after` must be what the page before has as its next".to_owned())
+        });
+        Ok(Self {
+            state: state.transpose()?,
+            older_than: older_than.transpose()?,
+            status: status.transpose()?,
+            scope: scope.transpose()?,
+            after: after.transpose()?,
+        })
+    }
+
+    pub(crate) fn filter(&self) -> Filter {
+        let mut filter = Filter::all();
+        if let Some(state) = self.state {
+            filter = filter.in_state(state);
+        }
+        if let Some(age) = self.older_than {
+            filter = filter.older_than(age);
+        }
+        if let Some(status) = self.status {
+            filter = filter.answered_with(status);
+        }
+        if let Some(scope) = self.scope {
+            filter = filter.of_scope(scope);
+        }
+        filter
+    }
+
+    /// Returns the link to this selection, from its first operation on, or from the one after `after`.
+    pub(crate) fn link(&self, after: Option<&Cursor>) -> String {
+        let fields = [
+            ("state", Some(self.state.map_or_else(|| "any".to_owned(), |state| state.to_string()))),
+            ("older_than", self.older_than.map(|age| humantime::format_duration(age).to_string())),
+            ("status", self.status.map(|status| status.to_string())),
+            ("scope", self.scope.map(|scope| hex(&scope))),
+            ("after", after.map(ToString::to_string)),
+        ];
+        link(fields.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))))
+    }
+}

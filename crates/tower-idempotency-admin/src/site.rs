@@ -1,0 +1,88 @@
+//! What the handlers share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tower_idempotency::operations::Operations;
+use tower_idempotency::store::{Store, StoreError};
+use tower_idempotency::{EmptyScope, Scope};
+
+use crate::access::Actor;
+use crate::latencies::Latencies;
+use crate::overview::Overview;
+use crate::text::hex;
+
+/// The longest time for which an overview is shown before the store is asked again, however many look at it.
+const OVERVIEW_EVERY: Duration = Duration::from_secs(5);
+
+type Authorize = dyn Fn(Parts) -> BoxFuture<'static, Result<Actor, Response>> + Send + Sync;
+type ScopeFrom = dyn Fn(&[&str]) -> Result<Option<Scope>, EmptyScope> + Send + Sync;
+
+/// The operations, the application's hooks, and what is kept of the store's last answers.
+pub(crate) struct Site<St> {
+    pub(crate) operations: Operations<St>,
+    authorize: Box<Authorize>,
+    pub(crate) scope_from: Arc<ScopeFrom>,
+    pub(crate) latencies: Option<Latencies>,
+    /// A text of this process alone: the counts of another one must not be compared with its own.
+    pub(crate) instance: String,
+    overview: Mutex<Option<(Instant, Overview)>>,
+}
+
+impl<St: Store> Site<St> {
+    pub(crate) fn new(operations: Operations<St>, authorize: Box<Authorize>) -> Self {
+        let mut instance = [0; 8];
+        // Without random numbers, all processes have one name, and the graphs of several look odd.
+        let _ = getrandom::fill(&mut instance);
+        Self {
+            operations,
+            authorize,
+            scope_from: Arc::new(scope_of),
+            latencies: None,
+            instance: hex(&instance),
+            overview: Mutex::new(None),
+        }
+    }
+
+    pub(crate) async fn authorize(&self, parts: Parts) -> Result<Actor, Response> {
+        (self.authorize)(parts).await
+    }
+
+    /// Returns how many operations there are. One request asks the store, and those that come meanwhile wait for it.
+    pub(crate) async fn overview(&self) -> Result<Overview, StoreError> {
+        let mut kept = self.overview.lock().await;
+        if let Some((at, overview)) = &*kept
+            && at.elapsed() < OVERVIEW_EVERY
+        {
+            return Ok(*overview);
+        }
+        let overview = Overview::of(&self.operations).await?;
+        *kept = Some((Instant::now(), overview));
+        Ok(overview)
+    }
+
+    /// Forgets the overview, after a change.
+    pub(crate) async fn look_again(&self) {
+        *self.overview.lock().await = None;
+    }
+}
+
+/// Returns the scope of these parts: an account, or a tenant and a user. No parts: no scope.
+fn scope_of(parts: &[&str]) -> Result<Option<Scope>, EmptyScope> {
+    let mut parts = parts.iter();
+    let Some(first) = parts.next() else { return Ok(None) };
+    parts.try_fold(Scope::new(first)?, |scope, part| scope.and(part)).map(Some)
+}
+
+/// Shows neither the hooks nor the counts.
+impl<St> fmt::Debug for Site<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").finish_non_exhaustive()
+    }
+}
