@@ -293,6 +293,9 @@ impl<B: Backend> Records for SharedStore<B> {
     }
 
     async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
+        if self.is_closed() {
+            return Err(closed());
+        }
         let protocol = Arc::clone(&self.inner.protocol);
         self.within(async move { protocol.disputed(limit).await }).await
     }
