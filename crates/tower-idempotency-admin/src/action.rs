@@ -95,7 +95,9 @@ impl Kind {
         match (self, result) {
             (Self::Answer, Ok(Applied::Done)) => "Done: retries get this answer.".to_owned(),
             (Self::Release | Self::Forget, Ok(Applied::Done)) => "Done: the key is free.".to_owned(),
-            (Self::Reconcile, Ok(Applied::Done)) => "Done: the application knew it, and retries get its answer.".to_owned(),
+            (Self::Reconcile, Ok(Applied::Done)) => {
+                "Done: the application knew it, and retries get its answer.".to_owned()
+            }
             (_, Ok(Applied::RunsAgain)) => "The application says that the next retry may run the handler.".to_owned(),
             (_, Ok(Applied::StillUnknown)) => "Nothing was changed: the application does not know either.".to_owned(),
             (_, Ok(Applied::Stale)) => {

@@ -18,10 +18,7 @@ pub(crate) struct Given<'a> {
 
 impl Given<'_> {
     /// Makes the answer; the error says what is wrong with it.
-    pub(crate) fn answer<'a>(
-        self,
-        headers: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> Result<Answer, String> {
+    pub(crate) fn answer<'a>(self, headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Answer, String> {
         let body = match self.is_base64 {
             true => STANDARD.decode(self.body.trim()).map_err(|_| "The body is not Base64.".to_owned())?,
             false => self.body.as_bytes().to_vec(),
@@ -35,7 +32,8 @@ impl Given<'_> {
             .ok_or_else(|| "The status must be that of a final HTTP answer, such as 200.".to_owned())?;
         for (name, value) in headers {
             let header = name.parse::<HeaderName>().ok().zip(HeaderValue::from_str(value).ok());
-            let (name, value) = header.ok_or_else(|| "A header has a name or a value that HTTP does not have.".to_owned())?;
+            let (name, value) =
+                header.ok_or_else(|| "A header has a name or a value that HTTP does not have.".to_owned())?;
             answer.headers_mut().append(name, value);
         }
         if says_json(&answer) {

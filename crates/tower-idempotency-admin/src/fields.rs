@@ -28,7 +28,7 @@ impl Fields {
 
     /// Returns the first value of a field as it is.
     pub(crate) fn exact(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// Returns all values of a field.

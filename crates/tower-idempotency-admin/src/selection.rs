@@ -25,7 +25,8 @@ impl Selection {
             state.parse().map_err(|_| format!("`state` must be one of {states}"))
         });
         let older_than = fields.get("older_than").map(|age| {
-            humantime::parse_duration(age).map_err(|_| "`older_than` must be a time such as 10m, 2h or 30days".to_owned())
+            humantime::parse_duration(age)
+                .map_err(|_| "`older_than` must be a time such as 10m, 2h or 30days".to_owned())
         });
         let status = fields.get("status").map(|status| {
             let status = status.parse().ok().filter(|status| (100..=999).contains(status));
@@ -34,9 +35,9 @@ impl Selection {
         let scope = fields.get("scope").map(|scope| {
             digest(scope).ok_or_else(|| "`scope` must be the 64 hex digits of a scope's digest".to_owned())
         });
-        let after = fields.get("after").map(|after| {
-            after.parse().map_err(|_| "`after` must be what the page before has as its next".to_owned())
-        });
+        let after = fields
+            .get("after")
+            .map(|after| after.parse().map_err(|_| "`after` must be what the page before has as its next".to_owned()));
         Ok(Self {
             state: state.transpose()?,
             older_than: older_than.transpose()?,

@@ -1,7 +1,6 @@
 //! What the handlers share.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
@@ -28,7 +27,7 @@ type ScopeFrom = dyn Fn(&[&str]) -> Result<Option<Scope>, EmptyScope> + Send + S
 pub(crate) struct Site<St> {
     pub(crate) operations: Operations<St>,
     authorize: Box<Authorize>,
-    pub(crate) scope_from: Arc<ScopeFrom>,
+    pub(crate) scope_from: Box<ScopeFrom>,
     pub(crate) latencies: Option<Latencies>,
     /// A text of this process alone: the counts of another one must not be compared with its own.
     pub(crate) instance: String,
@@ -43,7 +42,7 @@ impl<St: Store> Site<St> {
         Self {
             operations,
             authorize,
-            scope_from: Arc::new(scope_of),
+            scope_from: Box::new(scope_of),
             latencies: None,
             instance: hex(&instance),
             overview: Mutex::new(None),

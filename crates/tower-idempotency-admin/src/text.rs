@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_time_that_no_calendar_has_is_shown_all_the_same() {
         assert_eq!(date(Timestamp::from_millis(1_795_341_787_999)), "2026-11-22 10:03:07 UTC");
-        assert_eq!(date(Timestamp::from_millis(u64::MAX)), format!("{} ms after 1970", u64::MAX / 1_000 * 1_000));
+        assert_eq!(date(Timestamp::from_millis(u64::MAX)), format!("{} ms after 1970", u64::MAX));
         assert_eq!(rfc3339(Timestamp::from_millis(1_500)).as_deref(), Some("1970-01-01T00:00:01.500Z"));
     }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::{Extension, Json};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
@@ -79,15 +79,16 @@ pub(super) async fn apply<St: Store>(
         let error = result.as_ref().err().map(|error| in_words(error));
         json!({ "id": id.to_string(), "result": name(&result), "error": error })
     });
-    Ok(axum::Json(json!({ "results": results.collect::<Vec<_>>() })))
+    Ok(Json(json!({ "results": results.collect::<Vec<_>>() })))
 }
 
 fn change(wanted: Wanted, caller: &Caller) -> Result<Change, Problem> {
     let id = id_of(&wanted.id)?;
     let fence = wanted.fence.parse().map_err(|_| Problem::wrong("A fence is a number in a text, as it is listed."))?;
-    let kind: Kind = wanted.action.parse().map_err(|()| {
-        Problem::wrong(format!("An action is one of {}.", Kind::ALL.map(Kind::name).join(", ")))
-    })?;
+    let kind: Kind = wanted
+        .action
+        .parse()
+        .map_err(|()| Problem::wrong(format!("An action is one of {}.", Kind::ALL.map(Kind::name).join(", "))))?;
     permitted(caller, kind.permission())?;
     if wanted.answer.is_some() && kind != Kind::Answer {
         return Err(Problem::wrong("Only the action `answer` has an answer."));
@@ -104,22 +105,19 @@ fn change(wanted: Wanted, caller: &Caller) -> Result<Change, Problem> {
 
 fn name(result: &Result<Applied, ChangeError>) -> &'static str {
     match result {
-        Ok(Applied::Done) => "done",
-        Ok(Applied::Stale) => "stale",
-        Ok(Applied::StillUnknown) => "still-unknown",
-        Ok(Applied::RunsAgain) => "runs-again",
-        Ok(_) => "other",
+        Ok(applied) => applied.name(),
         Err(_) => "failed",
     }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Purged {
+struct Purge {
     state: Option<String>,
     older_than: Option<String>,
     status: Option<u16>,
     scope: Option<String>,
+    after: Option<String>,
     limit: Option<usize>,
 }
 
@@ -130,7 +128,7 @@ pub(super) async fn purge<St: Store>(
     body: Result<Bytes, BytesRejection>,
 ) -> Answered {
     permitted(&caller, Permission::Purge)?;
-    let Purged { state, older_than, status, scope, limit } = read(body)?;
+    let Purge { state, older_than, status, scope, after, limit } = read(body)?;
     if older_than.is_none() && scope.is_none() {
         return Err(Problem::wrong("Say which records: those older than `older_than`, or those of a `scope`."));
     }
@@ -139,10 +137,11 @@ pub(super) async fn purge<St: Store>(
         return Err(Problem::wrong(format!("`limit` must be a number from 1 to {MOST}.")));
     }
     let status = status.map(|status| status.to_string());
-    let fields = [("state", state), ("older_than", older_than), ("status", status), ("scope", scope)];
+    let fields = [("state", state), ("older_than", older_than), ("status", status), ("scope", scope), ("after", after)];
     let selection = Selection::read(&Fields::of(fields)).map_err(Problem::wrong)?;
-    let purged = site.operations.by(caller.actor.name).purge(&selection.filter(), limit).await?;
+    let operator = site.operations.by(caller.actor.name);
+    let purged = operator.purge(&selection.filter(), selection.after.as_ref(), limit).await?;
     site.look_again().await;
-    let (forgotten, left) = (purged.forgotten, purged.left);
-    Ok(axum::Json(json!({ "forgotten": forgotten, "left": left, "is_complete": purged.is_complete })))
+    let next = purged.next.map(|next| next.to_string());
+    Ok(Json(json!({ "forgotten": purged.forgotten, "left": purged.left, "next": next })))
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::operations::{Disputed, OperationRecord, OperationState, Server};
+use tower_idempotency::operations::{OperationRecord, OperationState, Server};
+use tower_idempotency::store::Disputed;
 
 use crate::answer::Recorded;
 use crate::overview::Tally;
@@ -17,12 +18,10 @@ pub(super) fn operation(operation: &OperationRecord) -> Value {
         OperationState::Interrupted { policy, .. } => Some(format!("{policy:?}").to_lowercase()),
         _ => None,
     };
-    let (status, bytes, reason) = match &operation.state {
-        OperationState::Interrupted { status, .. } => (*status, None, None),
-        OperationState::Completed { status, bytes } => (*status, Some(bytes.to_string()), None),
-        OperationState::Consumed { status } => (Some(*status), None, None),
-        OperationState::Damaged { reason } => (None, None, Some(reason)),
-        _ => (None, None, None),
+    let (bytes, reason) = match &operation.state {
+        OperationState::Completed { bytes, .. } => (Some(bytes.to_string()), None),
+        OperationState::Damaged { reason } => (None, Some(reason)),
+        _ => (None, None),
     };
     let server = match operation.server {
         Server::Here => Some("here"),
@@ -37,12 +36,12 @@ pub(super) fn operation(operation: &OperationRecord) -> Value {
         "scope": operation.scope().map(|scope| hex(&scope)),
         "trace_id": operation.trace_id().map(|trace| hex(&trace)),
         "attempt": operation.attempt,
-        "began": time(operation.began),
-        "since": time(operation.since),
+        "began": reason.is_none().then(|| time(operation.began)),
+        "since": reason.is_none().then(|| time(operation.since)),
         "expires": operation.expires.map(time),
         "server": server,
         "policy": policy,
-        "status": status,
+        "status": operation.state.status(),
         "bytes": bytes,
         "reason": reason,
     })

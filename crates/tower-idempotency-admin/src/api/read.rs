@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
@@ -27,7 +27,7 @@ const MOST: usize = 1_000;
 /// The operations on a page whose URL does not say how many.
 const USUAL: usize = 100;
 
-pub(super) type Answered = Result<axum::Json<Value>, Problem>;
+pub(super) type Answered = Result<Json<Value>, Problem>;
 
 /// `GET api/operations`
 pub(super) async fn list<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(query): RawQuery) -> Answered {
@@ -37,13 +37,13 @@ pub(super) async fn list<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(
     let listing = site.operations.list(&selection.filter(), selection.after.as_ref(), limit).await?;
     let operations: Vec<_> = listing.operations.iter().map(json::operation).collect();
     let next = listing.next.map(|next| next.to_string());
-    Ok(axum::Json(json!({ "operations": operations, "next": next, "now": json::time(listing.now) })))
+    Ok(Json(json!({ "operations": operations, "next": next, "now": json::time(listing.now) })))
 }
 
 /// `GET api/operations/{id}`
 pub(super) async fn inspect<St: Store>(State(site): State<Arc<Site<St>>>, Path(id): Path<String>) -> Answered {
     let found = site.operations.inspect(id_of(&id)?).await?;
-    found.map(|operation| axum::Json(json::operation(&operation))).ok_or_else(no_operation)
+    found.map(|operation| Json(json::operation(&operation))).ok_or_else(no_operation)
 }
 
 /// `GET api/operations/{id}/outcome`
@@ -55,14 +55,14 @@ pub(super) async fn outcome<St: Store>(
     permitted(&caller, Permission::Bodies)?;
     let recorded = site.operations.outcome(id_of(&id)?).await?.and_then(Recorded::of);
     let none = || Problem::new(StatusCode::NOT_FOUND, "No outcome is recorded under this id.");
-    recorded.map(|answer| axum::Json(json::recorded(&answer))).ok_or_else(none)
+    recorded.map(|answer| Json(json::recorded(&answer))).ok_or_else(none)
 }
 
 /// `GET api/disputed`
 pub(super) async fn disputed<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(query): RawQuery) -> Answered {
     let limit = limit(&known(query, &["limit"])?)?;
     let disputed: Vec<_> = site.operations.disputed(limit).await?.iter().map(json::disputed).collect();
-    Ok(axum::Json(json!({ "disputed": disputed })))
+    Ok(Json(json!({ "disputed": disputed })))
 }
 
 /// What support staff know of an operation.
@@ -84,7 +84,7 @@ pub(super) async fn find<St: Store>(
     let parts: Vec<_> = scope.iter().map(String::as_str).collect();
     let scope = (site.scope_from)(&parts).map_err(|error| Problem::wrong(error.to_string()))?;
     let found = site.operations.find(scope.as_ref(), &key).await?;
-    Ok(axum::Json(json!({ "operation": found.as_ref().map(json::operation) })))
+    Ok(Json(json!({ "operation": found.as_ref().map(json::operation) })))
 }
 
 /// Refuses what the caller may not do.
@@ -121,5 +121,8 @@ fn limit(fields: &Fields) -> Result<usize, Problem> {
 }
 
 fn no_operation() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "There is no operation of this id: it was never there, was freed, or has expired.")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "There is no operation of this id: it was never there, was freed, or has expired.",
+    )
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 use tower_idempotency::RejectionKind;
@@ -19,7 +20,7 @@ pub(super) async fn get<St: Store>(State(site): State<Arc<Site<St>>>) -> Answere
     let overview = site.overview().await?;
     let store = site.operations.store();
     let (is_good, health) = health(&store.health());
-    Ok(axum::Json(json!({
+    Ok(Json(json!({
         "instance": site.instance,
         "now": json::time(overview.now),
         "store": { "name": store.name(), "is_good": is_good, "health": health },

@@ -1,0 +1,80 @@
+//! The operators' page of [tower-idempotency](tower_idempotency): an axum router with one page and a JSON API.
+//!
+//! The page shows what is in flight, interrupted and disputed, how many there are and how old they are. It finds an
+//! operation by its key, settles it, and says what that leads to before it does so. It draws rates and times live.
+//!
+//! ```
+//! use axum::Router;
+//! use axum::response::{IntoResponse as _, Response};
+//! use http::{StatusCode, request::Parts};
+//! use tower_idempotency::{IdempotencyLayer, MemoryStore};
+//! use tower_idempotency_admin::{Access, Actor, AdminPage};
+//!
+//! /// Says who calls, and what they may do.
+//! async fn authorize(parts: Parts) -> Result<Actor, Response> {
+//!     // A proxy signs operators in. It sets this header on each request, and removes it from what clients send.
+//!     match parts.headers.get("x-operator").and_then(|name| name.to_str().ok()) {
+//!         Some(name) => Ok(Actor::new(name, Access::ALL)),
+//!         None => Err(StatusCode::UNAUTHORIZED.into_response()),
+//!     }
+//! }
+//!
+//! let layer = IdempotencyLayer::new(MemoryStore::new());
+//! let page = AdminPage::new(layer.operations(), authorize);
+//! let app: Router = Router::new().nest("/ops/idempotency", page.router());
+//! ```
+//!
+//! There is no page without a hook that authorizes:
+//!
+//! ```compile_fail,E0061
+//! # use tower_idempotency::{IdempotencyLayer, MemoryStore};
+//! # use tower_idempotency_admin::AdminPage;
+//! let layer = IdempotencyLayer::new(MemoryStore::new());
+//! let page = AdminPage::new(layer.operations());
+//! ```
+//!
+//! # What it protects itself against
+//! - **Callers without access.** Each request, for a file or the description of the API too, is passed to the hook
+//!   first. What the page shows and changes is what the hook's [`Access`] permits.
+//! - **Other pages.** A request that may change something needs `Sec-Fetch-Site: same-origin`, which browsers send, or
+//!   an `Origin` that is the request's host. Programs have to send one of them, too. No other page can frame this one.
+//! - **Markup.** Labels, statuses, scopes and URLs are escaped, and characters that hide or turn text around are shown as
+//!   numbers. The page has no inline script and no inline style, and its content security policy permits none.
+//! - **Keys in logs.** The page sends a key in the body of a request. No URL has one, and no answer repeats it.
+//!
+//! It does not encrypt: serve it over TLS, or on this machine alone. **A hook that trusts the address of the caller has
+//! to look at the header `Host`, too**: a page of another host can make a browser on this machine call it under that
+//! host's name ("DNS rebinding").
+//!
+//! # How it is served
+//! Mount it with [`nest`](axum::Router::nest) under any path. All its links are relative, so that a proxy may serve it
+//! under another path. It is rendered by the server, and reading and settling work without JavaScript.
+//!
+//! The API is under `api/`; `GET api/openapi.json` describes it. Numbers that may exceed 2<sup>53</sup> are texts.
+
+// - `router.rs` builds the router. `guard.rs` decides which requests pass; `access.rs` and `nonce.rs` are its words.
+// - `page/`: the page. `api/`: the JSON API. `site.rs` is what both share; `overview.rs`, `latencies.rs` and `health.rs`
+//   are the numbers, `selection.rs` is what a URL selects, `action.rs` and `answer.rs` what operators do.
+// - `fields.rs`, `text.rs`, `problem.rs`: forms, texts from outside, errors.
+
+mod access;
+mod action;
+mod answer;
+mod api;
+mod fields;
+mod guard;
+mod health;
+mod latencies;
+mod nonce;
+mod overview;
+mod page;
+mod problem;
+mod router;
+mod selection;
+mod site;
+mod text;
+
+pub use access::{Access, Actor, Permission};
+pub use latencies::Latencies;
+pub use nonce::{Nonce, NonceError};
+pub use router::AdminPage;

@@ -1,0 +1,134 @@
+//! One operation: what is known of it, and what can be done.
+
+use http::StatusCode;
+use maud::{Markup, html};
+use tower_idempotency::operations::{OperationRecord, OperationState, Server, StateKind};
+use tower_idempotency::store::Store;
+
+use super::answer_form::{self, Entered};
+use super::frame::framed;
+use super::operation::{meaning, state};
+use crate::access::Permission;
+use crate::action::Kind;
+use crate::answer::Recorded;
+use crate::fields::link;
+use crate::guard::Caller;
+use crate::problem::Problem;
+use crate::selection::Selection;
+use crate::site::Site;
+use crate::text::{age, date, hex, now, shown, shown_lines};
+
+pub(super) async fn page<St: Store>(
+    site: &Site<St>,
+    caller: &Caller,
+    id: &str,
+    with_body: bool,
+) -> Result<Markup, Problem> {
+    let id = id.parse().map_err(|_| Problem::wrong("An id has 64 hex digits, as it is listed."))?;
+    let Some(operation) = site.operations.inspect(id).await? else {
+        let detail =
+            "There is no operation of this id: it was never there, its key was freed, or its record has expired.";
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    };
+    let recorded = match with_body {
+        false => None,
+        true if !caller.may(Permission::Bodies) => return Err(Problem::not_permitted(Permission::Bodies)),
+        true => site.operations.outcome(id).await?.and_then(Recorded::of),
+    };
+    let has_outcome = operation.state.kind() == StateKind::Completed;
+    let main = html! {
+        p { (meaning(&operation.state)) }
+        (facts(&operation))
+        @if let Some(recorded) = recorded { (answer(&recorded)) }
+        @else if has_outcome && caller.may(Permission::Bodies) {
+            p { a href=(link([("id", id.to_string().as_str()), ("body", "shown")])) { "Show the recorded answer" }
+                ", which may have personal data." }
+        }
+        @for kind in Kind::ALL {
+            @if kind.fits(&operation.state) && caller.may(kind.permission())
+                && (kind != Kind::Reconcile || site.operations.can_reconcile()) {
+                (way(kind, &operation, site))
+            }
+        }
+        p { a href="?" { "All operations" } }
+    };
+    let title = format!("Operation {}", id.short());
+    Ok(framed(caller, &title, main))
+}
+
+/// Returns a table of what is known.
+pub(super) fn facts(operation: &OperationRecord) -> Markup {
+    let now = now();
+    let time = |time| format!("{} ({} ago)", date(time), age(time, now));
+    let is_damaged = operation.state.kind() == StateKind::Damaged;
+    html! {
+        dl.facts {
+            @if let Some(label) = operation.label() { dt { "Label" } dd { bdi { (shown(label)) } } }
+            dt { "State" } dd { (state(operation)) }
+            @match &operation.state {
+                OperationState::Completed { bytes, .. } => { dt { "Recorded answer" } dd { (bytes) " bytes" } }
+                OperationState::Interrupted { policy, .. } => {
+                    dt { "Claimed under" } dd { (format!("{policy:?}").to_lowercase()) }
+                }
+                OperationState::Damaged { reason } => { dt { "Reason" } dd { (shown(reason)) } }
+                _ => {}
+            }
+            @if !is_damaged {
+                dt { "Began" } dd { (time(operation.began)) }
+                dt { "In this state since" } dd { (time(operation.since)) }
+                @if let Some(expires) = operation.expires { dt { "Kept until" } dd { (date(expires)) } }
+                dt { "Attempt" } dd { (operation.attempt) }
+                @match operation.server {
+                    Server::Here => { dt { "Server" } dd { "this process sees to it" } }
+                    Server::Elsewhere => { dt { "Server" } dd { "another process sees to it" } }
+                    _ => {}
+                }
+                dt { "Fence" } dd { code { (operation.fence.0) } }
+            }
+            dt { "Id" } dd { code { (operation.id) } }
+            @if let Some(scope) = operation.scope() {
+                dt { "Digest of the scope" }
+                dd { a href=(Selection { scope: Some(scope), ..Selection::default() }.link(None)) { code { (hex(&scope)) } } }
+            }
+            @if let Some(trace) = operation.trace_id() { dt { "Trace of the first request" } dd { code { (hex(&trace)) } } }
+        }
+    }
+}
+
+/// Returns a recorded answer with its body.
+fn answer(recorded: &Recorded) -> Markup {
+    html! {
+        section aria-labelledby="answer" {
+            h2 id="answer" { "The recorded answer" }
+            @if let Some(status) = recorded.status { p { "Status " strong { (status) } } }
+            @if !recorded.headers.is_empty() {
+                dl.facts { @for (name, value) in &recorded.headers {
+                    dt { code { (shown(name)) } } dd { bdi { (shown(value)) } }
+                } }
+            }
+            @if recorded.is_base64 { p { "The body is no text. In Base64:" } }
+            pre tabindex="0" { "\n" (shown_lines(&recorded.body)) }
+        }
+    }
+}
+
+/// Returns one of the ways to settle an operation: what it leads to, and then the button.
+fn way<St: Store>(kind: Kind, operation: &OperationRecord, site: &Site<St>) -> Markup {
+    let row = format!("{}:{}", operation.id, operation.fence.0);
+    html! {
+        section.way aria-labelledby=(kind.name()) {
+            h2 id=(kind.name()) { (kind.button()) }
+            p { (kind.consequence()) }
+            @if kind == Kind::Answer {
+                (answer_form::form(site.operations.form(), &[row], &Entered::default(), None))
+            } @else {
+                form method="post" action="?settle" {
+                    input type="hidden" name="do" value="review";
+                    input type="hidden" name="action" value=(kind.name());
+                    input type="hidden" name="row" value=(row);
+                    p { button { (kind.button()) "…" } }
+                }
+            }
+        }
+    }
+}

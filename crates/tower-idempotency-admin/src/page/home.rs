@@ -1,0 +1,57 @@
+//! The first view: the numbers, the list, and the form that finds.
+
+use axum::response::Response;
+use http::StatusCode;
+use maud::{Markup, html};
+use tower_idempotency::operations::StateKind;
+use tower_idempotency::store::{Store, StoreError};
+
+use super::frame::{framed, with_status};
+use super::{disputed, find, list, live};
+use crate::fields::Fields;
+use crate::guard::Caller;
+use crate::problem::in_words;
+use crate::selection::Selection;
+use crate::site::Site;
+use crate::text::shown;
+
+pub(super) async fn page<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Response {
+    let selected = Selection::read(fields).map(|selection| match fields.has("state") {
+        true => selection,
+        // What an operator looks for first.
+        false => Selection { state: Some(StateKind::Interrupted), ..selection },
+    });
+    let mut status = StatusCode::OK;
+    let listed = match &selected {
+        Ok(selection) => list::section(site, caller, selection).await,
+        Err(complaint) => {
+            status = StatusCode::BAD_REQUEST;
+            Ok(list::complaint(fields, complaint))
+        }
+    };
+    let overview = site.overview().await;
+    let disputed = disputed::section(site).await;
+    if overview.is_err() || listed.is_err() || disputed.is_err() {
+        status = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let main = html! {
+        nav aria-label="Sections" {
+            ul {
+                @for (id, name) in [("now", "Now"), ("list", "List"), ("find", "Find"), ("disputed", "Disputed"), ("live", "Live")] {
+                    li { a href={ "#" (id) } { (name) } }
+                }
+            }
+        }
+        (live::now(site, overview.map_err(|error| failed(&error))))
+        (listed.unwrap_or_else(|error| failed(&error)))
+        (find::form(None))
+        (disputed.unwrap_or_else(|error| failed(&error)))
+        (live::live(site))
+    };
+    with_status(status, framed(caller, "Operations", main))
+}
+
+/// Says that the store has not answered.
+fn failed(error: &StoreError) -> Markup {
+    html! { p.complaint role="alert" { "The store does not answer this: " (shown(&in_words(error))) } }
+}

@@ -1,0 +1,145 @@
+//! The list of operations, its filter, and what can be done with several of them.
+
+use maud::{Markup, html};
+use tower_idempotency::operations::{OperationRecord, StateKind};
+use tower_idempotency::store::{Store, StoreError};
+
+use super::operation::{name, plain_name, state};
+use crate::action::Kind;
+use crate::fields::Fields;
+use crate::guard::Caller;
+use crate::selection::Selection;
+use crate::site::Site;
+use crate::text::{age, date, hex, shown};
+
+/// The most operations that are shown at once.
+const SHOWN: usize = 100;
+/// The most calls to the store for one page: each looks at 10,000 records at most, and may find none.
+const CALLS: usize = 10;
+
+pub(super) async fn section<St: Store>(
+    site: &Site<St>,
+    caller: &Caller,
+    selection: &Selection,
+) -> Result<Markup, StoreError> {
+    let (filter, mut after) = (selection.filter(), selection.after.clone());
+    let mut calls = 0;
+    let listing = loop {
+        let listing = site.operations.list(&filter, after.as_ref(), SHOWN).await?;
+        calls += 1;
+        if !listing.operations.is_empty() || listing.next.is_none() || calls >= CALLS {
+            break listing;
+        }
+        after = listing.next;
+    };
+    let kinds: Vec<_> =
+        Kind::ALL.into_iter().filter(|kind| is_offered(*kind, site, caller, &listing.operations)).collect();
+    let table = html! {
+        table.operations {
+            caption { (listing.operations.len()) @if listing.operations.len() == 1 { " operation" } @else { " operations" } @if listing.next.is_some() { ", and there may be more" } }
+            thead { tr {
+                @if !kinds.is_empty() { th scope="col" { span.unseen { "Select" } span #select-all {} } }
+                th scope="col" { "State" } th scope="col" { "Operation" } th scope="col" { "For" }
+                th scope="col" { "Attempt" }
+            } }
+            tbody { @for operation in &listing.operations { (row(operation, !kinds.is_empty(), listing.now)) } }
+        }
+    };
+    Ok(html! {
+        section aria-labelledby="list" {
+            h2 id="list" { "List" }
+            (filter_form(selection))
+            @if listing.operations.is_empty() {
+                p { @match listing.next {
+                    Some(_) => "None so far: many records were looked at, and there are more.",
+                    None => "There is no such operation.",
+                } }
+            } @else if kinds.is_empty() {
+                (table)
+            } @else {
+                form method="post" action="?" {
+                    input type="hidden" name="do" value="review";
+                    (table)
+                    p { "With those that are selected, after a page that says what it leads to:" }
+                    p.buttons { @for kind in kinds {
+                        button name="action" value=(kind.name()) { (bulk(kind)) "…" }
+                    } }
+                }
+            }
+            @if let Some(next) = &listing.next { p { a href={ (selection.link(Some(next))) "#list" } { "Next page" } } }
+            @if selection.after.is_some() { p { a href={ (selection.link(None)) "#list" } { "First page" } } }
+        }
+    })
+}
+
+/// Says what is wrong with the URL.
+pub(super) fn complaint(fields: &Fields, complaint: &str) -> Markup {
+    let known = Selection::read(&Fields::of([("state", fields.get("state").map(str::to_owned))]));
+    html! {
+        section aria-labelledby="list" {
+            h2 id="list" { "List" }
+            p.complaint role="alert" { (shown(complaint)) "." }
+            (filter_form(&known.unwrap_or_default()))
+        }
+    }
+}
+
+fn row(operation: &OperationRecord, has_box: bool, now: tower_idempotency::clock::Timestamp) -> Markup {
+    let is_damaged = operation.state.kind() == StateKind::Damaged;
+    html! {
+        tr {
+            @if has_box {
+                td { label.box {
+                    input type="checkbox" name="row" value={ (operation.id) ":" (operation.fence.0) };
+                    span.unseen { "Select " (plain_name(operation)) }
+                } }
+            }
+            td data-label="State" { (state(operation)) }
+            td data-label="Operation" { (name(operation)) }
+            td data-label="For" { @if is_damaged { "–" } @else {
+                span title=(date(operation.since)) { (age(operation.since, now)) }
+            } }
+            td data-label="Attempt" { @if is_damaged { "–" } @else { (operation.attempt) } }
+        }
+    }
+}
+
+fn filter_form(selection: &Selection) -> Markup {
+    let scope = selection.scope.map(|scope| hex(&scope));
+    let age = selection.older_than.map(|age| humantime::format_duration(age).to_string());
+    html! {
+        form.filter method="get" action="?" {
+            p { label for="state" { "State" }
+                select id="state" name="state" {
+                    @for kind in StateKind::ALL {
+                        option value=(kind) selected[selection.state == Some(kind)] { (kind) }
+                    }
+                    option value="any" selected[selection.state.is_none()] { "any" }
+                } }
+            p { label for="older_than" { "For longer than" }
+                input id="older_than" name="older_than" value=[age] placeholder="10m" size="8" autocomplete="off"; }
+            p { label for="status" { "Answered with status" }
+                input id="status" name="status" value=[selection.status] inputmode="numeric" placeholder="504" size="5" autocomplete="off"; }
+            p { label for="scope" { "Digest of the scope" }
+                input id="scope" name="scope" value=[scope] size="20" maxlength="64" spellcheck="false" autocomplete="off"; }
+            p { button { "Show" } }
+        }
+    }
+}
+
+/// Returns whether a button is there: the caller may do it, and it is for one of the operations at least.
+fn is_offered<St: Store>(kind: Kind, site: &Site<St>, caller: &Caller, operations: &[OperationRecord]) -> bool {
+    caller.may(kind.permission())
+        && (kind != Kind::Reconcile || site.operations.can_reconcile())
+        && operations.iter().any(|operation| kind.fits(&operation.state))
+}
+
+/// Returns the words on the button that is for several operations.
+const fn bulk(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Answer => "Give their retries an answer",
+        Kind::Release => "Free their keys",
+        Kind::Forget => "Delete their records",
+        Kind::Reconcile => "Ask the application about them",
+    }
+}

@@ -1,0 +1,215 @@
+//! From a button to a change: what it leads to in words, the confirmation, and the result of each.
+
+use maud::{Markup, html};
+use tower_idempotency::operations::{Answer, Change, Form, OperationRecord};
+use tower_idempotency::store::Store;
+use tower_idempotency::{Fence, RecordId};
+
+use super::answer_form::{self, Entered};
+use super::detail::facts;
+use super::frame::framed;
+use super::operation::{name, state, word};
+use crate::action::Kind;
+use crate::fields::{Fields, link};
+use crate::guard::Caller;
+use crate::problem::Problem;
+use crate::site::Site;
+use crate::text::{age, now, shown, shown_lines};
+
+/// The most operations that one form settles.
+const MOST: usize = 100;
+/// The most characters of an answer that the confirmation shows.
+const SHOWN: usize = 10_000;
+
+/// What a form wants to be done.
+struct Wanted {
+    kind: Kind,
+    rows: Vec<(RecordId, Fence)>,
+    entered: Option<Entered>,
+}
+
+impl Wanted {
+    fn read(caller: &Caller, fields: &Fields) -> Result<Self, Problem> {
+        let kind: Kind = fields
+            .get("action")
+            .unwrap_or_default()
+            .parse()
+            .map_err(|()| Problem::wrong("There is no such action."))?;
+        if !caller.may(kind.permission()) {
+            return Err(Problem::not_permitted(kind.permission()));
+        }
+        let rows = fields.all("row").map(|row| {
+            let (id, fence) = row.split_once(':')?;
+            Some((id.parse().ok()?, Fence(fence.parse().ok()?)))
+        });
+        let rows: Option<Vec<_>> = rows.collect();
+        let rows = rows.ok_or_else(|| Problem::wrong("This form is not one of this page."))?;
+        match rows.len() {
+            0 => Err(Problem::wrong("No operation is selected. Go back, and select those that are meant.")),
+            1..=MOST => Ok(Self { kind, rows, entered: Entered::read(fields).filter(|_| kind == Kind::Answer) }),
+            _ => Err(Problem::wrong(format!("One form settles at most {MOST} operations."))),
+        }
+    }
+
+    /// The rows as they are in a form.
+    fn named(&self) -> Vec<String> {
+        self.rows.iter().map(|(id, fence)| format!("{id}:{}", fence.0)).collect()
+    }
+}
+
+/// Shows what an action leads to, and asks to confirm it.
+pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
+    let wanted = Wanted::read(caller, fields)?;
+    let form = site.operations.form();
+    if wanted.kind == Kind::Answer {
+        let complaint = match &wanted.entered {
+            None => Some(None),
+            Some(entered) => entered.answer(form).err().map(Some),
+        };
+        if let Some(complaint) = complaint {
+            return Ok(enter(caller, form, &wanted, complaint.as_deref()));
+        }
+    }
+    let mut operations = Vec::new();
+    for (id, fence) in &wanted.rows {
+        operations.push((*id, *fence, site.operations.inspect(*id).await?));
+    }
+    let kind = wanted.kind;
+    let main = html! {
+        p.consequence { strong { (kind.consequence()) } }
+        @match operations.as_slice() {
+            [(_, fence, Some(operation))] => {
+                (facts(operation))
+                @if let Some(doubt) = doubt(kind, operation, *fence) { p.complaint role="alert" { (doubt) } }
+            }
+            operations => (those(kind, operations)),
+        }
+        @if let Some(entered) = &wanted.entered { (preview(entered, form)) }
+        form method="post" action="?settle" {
+            input type="hidden" name="do" value="apply";
+            input type="hidden" name="action" value=(kind.name());
+            @for row in wanted.named() { input type="hidden" name="row" value=(row); }
+            @if let Some(entered) = &wanted.entered {
+                input type="hidden" name="status" value=(entered.status);
+                input type="hidden" name="content_type" value=(entered.content_type);
+                input type="hidden" name="encoding" value=(if entered.is_base64 { "base64" } else { "text" });
+                textarea name="body" hidden { "\n" (entered.body) }
+            }
+            p.buttons {
+                button.decisive #confirm { "Yes: " (kind.button().to_lowercase()) @if wanted.rows.len() > 1 { ", " (wanted.rows.len()) " times" } }
+                @match wanted.rows.as_slice() {
+                    [(id, _)] => a href=(link([("id", id.to_string().as_str())])) { "No, go back" },
+                    _ => a href="?" { "No, go back" },
+                }
+            }
+        }
+    };
+    Ok(framed(caller, &format!("{}?", kind.button()), main))
+}
+
+/// Asks for the answer.
+fn enter(caller: &Caller, form: Form, wanted: &Wanted, complaint: Option<&str>) -> Markup {
+    let entered = wanted.entered.clone().unwrap_or_default();
+    let main = html! {
+        p { (wanted.kind.consequence()) }
+        p { "This is for " (wanted.rows.len()) @if wanted.rows.len() == 1 { " operation." } @else { " operations." } }
+        (answer_form::form(form, &wanted.named(), &entered, complaint))
+        p { a href="?" { "All operations" } }
+    };
+    framed(caller, wanted.kind.button(), main)
+}
+
+/// Returns why an action will change nothing, as far as can be seen now.
+fn doubt(kind: Kind, operation: &OperationRecord, fence: Fence) -> Option<String> {
+    let state = word(&operation.state);
+    if !kind.fits(&operation.state) {
+        return Some(format!("It is {state} now: this will change nothing."));
+    }
+    let has_changed = operation.fence != fence;
+    has_changed.then(|| "It has changed since you looked: this will change nothing. Look at it again.".to_owned())
+}
+
+type Seen = (RecordId, Fence, Option<OperationRecord>);
+
+/// Returns the operations that are meant.
+fn those(kind: Kind, operations: &[Seen]) -> Markup {
+    let now = now();
+    html! {
+        table.operations {
+            caption { (operations.len()) @if operations.len() == 1 { " operation is meant" } @else { " operations are meant" } }
+            thead { tr { th scope="col" { "State" } th scope="col" { "Operation" } th scope="col" { "For" } th scope="col" { "Note" } } }
+            tbody { @for (id, fence, operation) in operations {
+                tr { @match operation {
+                    Some(operation) => {
+                        td data-label="State" { (state(operation)) }
+                        td data-label="Operation" { (name(operation)) }
+                        td data-label="For" { (age(operation.since, now)) }
+                        td data-label="Note" { (doubt(kind, operation, *fence).unwrap_or_default()) }
+                    }
+                    None => {
+                        td data-label="State" { "gone" }
+                        td data-label="Operation" { code { (id.short()) } }
+                        td data-label="For" { "–" }
+                        td data-label="Note" { "It is no longer there: this will change nothing." }
+                    }
+                } }
+            } }
+        }
+    }
+}
+
+/// Shows the answer that retries will get.
+fn preview(entered: &Entered, form: Form) -> Markup {
+    let body: String = entered.body.chars().take(SHOWN).collect();
+    html! {
+        section aria-labelledby="preview" {
+            h2 id="preview" { "The answer" }
+            @if form != Form::Bytes && !entered.status.is_empty() {
+                p { "Status " strong { (shown(&entered.status)) } ", content type " strong { (shown(&entered.content_type)) } ". "
+                    @if entered.is_base64 { "The body in Base64:" } @else { "The body:" } }
+            }
+            @if body.is_empty() { p { "It has no body." } } @else { pre tabindex="0" { "\n" (shown_lines(&body)) } }
+            @if body.len() < entered.body.len() { p { "… and more: " (entered.body.len()) " bytes." } }
+        }
+    }
+}
+
+/// Makes the changes, and shows the result of each.
+pub(super) async fn apply<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
+    let wanted = Wanted::read(caller, fields)?;
+    let form = site.operations.form();
+    let mut changes = Vec::new();
+    for (id, fence) in &wanted.rows {
+        let answer: Option<Answer> = match &wanted.entered {
+            Some(entered) => Some(entered.answer(form).map_err(Problem::wrong)?),
+            None => None,
+        };
+        let action = wanted.kind.action(answer).ok_or_else(|| Problem::wrong("This form has no answer."))?;
+        changes.push(Change::new(*id, *fence, action));
+    }
+    let results = site.operations.by(caller.actor.name.clone()).apply_all(changes).await;
+    site.look_again().await;
+    let mut rows = Vec::new();
+    for (id, result) in results {
+        let operation = site.operations.inspect(id).await.ok().flatten();
+        rows.push((id, wanted.kind.said(&result), operation));
+    }
+    let main = html! {
+        table.operations #results {
+            caption { "What has become of each" }
+            thead { tr { th scope="col" { "Operation" } th scope="col" { "Result" } th scope="col" { "State now" } } }
+            tbody { @for (id, said, operation) in rows {
+                tr {
+                    td data-label="Operation" { @match &operation {
+                        Some(operation) => (name(operation)),
+                        None => code { (id.short()) },
+                    } }
+                    td data-label="Result" { (shown(&said)) }
+                    td data-label="State now" { @match &operation { Some(operation) => (state(operation)), None => "no record" } }
+                }
+            } }
+        }
+        p { a href="?" { "All operations" } }
+    };
+    Ok(framed(caller, "Result", main))
+}

@@ -1,0 +1,77 @@
+//! The router.
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::response::Response;
+use axum::{Router, middleware};
+use http::request::Parts;
+use tower_idempotency::operations::Operations;
+use tower_idempotency::store::Store;
+use tower_idempotency::{EmptyScope, Scope};
+
+use crate::access::Actor;
+use crate::guard::guard;
+use crate::latencies::Latencies;
+use crate::site::Site;
+use crate::{api, page};
+
+/// The longest body of a request: 4 MiB. A layer's answers have at most 1 MiB by default.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// Builds the router of the operators' page.
+#[derive(Debug)]
+#[must_use = "call `router`"]
+pub struct AdminPage<St>(Site<St>);
+
+impl<St: Store> AdminPage<St> {
+    /// Creates the page over `operations`, which `layer.operations()` and `once.operations()` return.
+    ///
+    /// `authorize` is called for each request, with its head, extensions included. It says who calls, and what they may
+    /// do. Its `Err` is the answer to a caller that it does not know: a 401 that asks for credentials, or a redirect to
+    /// where they sign in. A known caller without [`Access`] gets a 403.
+    pub fn new<F, Fut>(operations: Operations<St>, authorize: F) -> Self
+    where
+        F: Fn(Parts) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Actor, Response>> + Send + 'static,
+    {
+        Self(Site::new(operations, Box::new(move |parts| Box::pin(authorize(parts)))))
+    }
+
+    /// Sets the observer whose times the page draws. It has to observe the store, too: see [`Latencies`]. Default: the
+    /// page draws rates alone.
+    pub fn latencies(mut self, latencies: Latencies) -> Self {
+        self.0.latencies = Some(latencies);
+        self
+    }
+
+    /// Sets how the owner of a key, as support staff know it, becomes the scope of the layer's option `scope`. It gets
+    /// the lines that they enter, without blank ones. `None`: the key belongs to no scope. Default: each line is a part
+    /// of the scope.
+    ///
+    /// ```
+    /// # use tower_idempotency::{IdempotencyLayer, MemoryStore, Scope};
+    /// # use tower_idempotency_admin::{Access, Actor, AdminPage};
+    /// # let layer = IdempotencyLayer::new(MemoryStore::new());
+    /// # let authorize = async |_| Ok(Actor::new("operator", Access::READ));
+    /// // The layer's scope is the number of the account; staff enter `ACME-17`.
+    /// let page = AdminPage::new(layer.operations(), authorize)
+    ///     .scope_from(|lines| lines.first().map(|line| Scope::new(line.trim_start_matches("ACME-"))).transpose());
+    /// ```
+    pub fn scope_from(
+        mut self,
+        scope_from: impl Fn(&[&str]) -> Result<Option<Scope>, EmptyScope> + Send + Sync + 'static,
+    ) -> Self {
+        self.0.scope_from = Box::new(scope_from);
+        self
+    }
+
+    /// Returns the router, to be nested under a path of your application. It has no fallback.
+    #[must_use = "nest it"]
+    pub fn router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
+        let site = Arc::new(self.0);
+        let routes = page::router().merge(api::router());
+        let guard = middleware::from_fn_with_state(Arc::clone(&site), guard);
+        routes.layer(DefaultBodyLimit::max(MAX_BODY)).layer(guard).with_state(site)
+    }
+}
