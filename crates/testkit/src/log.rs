@@ -54,6 +54,11 @@ impl Log {
         let lines = text.lines().map(str::trim).filter(|line| level(line).is_some_and(|level| level <= self.level));
         lines.map(str::to_owned).collect()
     }
+
+    /// Everything since the last look, at every level; of spans too.
+    pub fn everything(&self) -> String {
+        String::from_utf8(EVERYTHING.take()).expect("the log is text")
+    }
 }
 
 impl Drop for Log {
@@ -64,10 +69,10 @@ impl Drop for Log {
 
 /// Everything that is logged on this thread, by whomever and however unimportant, while `story` goes on; of spans too.
 pub fn logged(story: impl Future<Output = ()>) -> String {
-    let _log = Log::begin(Level::TRACE);
+    let log = Log::begin(Level::TRACE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(story);
-    String::from_utf8(EVERYTHING.take()).expect("the log is text")
+    log.everything()
 }
 
 /// The values of a field in each span of an exchange that was closed, of what [`logged`] returned.

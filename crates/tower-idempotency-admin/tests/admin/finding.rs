@@ -1,0 +1,87 @@
+//! Support staff find an operation by what they know.
+
+use serde_json::json;
+use tower_idempotency::{MemoryStore, Scope};
+use tower_idempotency_admin::{Access, AdminPage};
+
+use crate::desk::{Desk, authorize, layer};
+use crate::document::form;
+
+#[tokio::test]
+async fn an_operation_is_found_by_its_key_and_its_owner_and_the_key_is_in_no_url() {
+    let desk = Desk::new();
+    let (id, _) = desk.interrupted("order-17").await;
+    let find = form(desk.get("").await.text(), "do", "find");
+    let found = desk.submit(&find, &[("key", "order-17"), ("owner", "acme")]).await;
+    assert_eq!((found.status.as_u16(), found.header("location")), (303, Some(format!("?id={id}").as_str())));
+    let page = desk.get(found.header("location").unwrap()).await;
+    assert!(page.text().contains(&id), "{}", page.text());
+    // A client may have sent it as a structured field.
+    for (key, owner) in [("\"order-17\"", " acme \r\n"), (" order-17 ", "\r\nacme")] {
+        assert_eq!(desk.submit(&find, &[("key", key), ("owner", owner)]).await.status, 303, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_found_is_said_without_the_key() {
+    let desk = Desk::new();
+    desk.interrupted("order-17").await;
+    let find = form(desk.get("").await.text(), "do", "find");
+    for (key, owner) in [("order-17", "other"), ("order-17", ""), ("order-18", "acme"), ("", "acme"), ("é", "acme")] {
+        let answer = desk.submit(&find, &[("key", key), ("owner", owner)]).await;
+        assert_eq!(answer.status, 200, "{key} of {owner}");
+        assert!(answer.text().contains("role=\"alert\"") && !answer.text().contains("order-1"), "{}", answer.text());
+        form(answer.text(), "do", "find");
+    }
+    let none = desk.json("/api/find", json!({ "key": "order-18" })).await;
+    assert_eq!((none.status.as_u16(), none.json()), (200, json!({ "operation": null })));
+}
+
+#[tokio::test]
+async fn an_owner_is_what_the_application_makes_of_it() {
+    let layer = layer(MemoryStore::new());
+    let page = AdminPage::new(layer.operations(), |parts| authorize(parts, Access::ALL));
+    let page = page.scope_from(|lines| lines.first().map(|line| Scope::new(line.to_lowercase())).transpose());
+    let desk = Desk::of(layer, page);
+    let (id, _) = desk.interrupted("order-17").await;
+    let find = form(desk.get("").await.text(), "do", "find");
+    let found = desk.submit(&find, &[("key", "order-17"), ("owner", "ACME")]).await;
+    assert_eq!(found.header("location"), Some(format!("?id={id}").as_str()));
+    let found = desk.json("/api/find", json!({ "key": "order-17", "scope": ["Acme"] })).await;
+    assert_eq!(found.json()["operation"]["id"], id);
+}
+
+#[tokio::test]
+async fn filters_are_in_the_url_and_select() {
+    let desk = Desk::new();
+    desk.interrupted("open").await;
+    desk.charge("done", "17").await;
+    let digest = |name: &str| {
+        let digest = Scope::new(name).unwrap().digest();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let cases = [
+        ("", 1),
+        ("?state=any", 2),
+        ("?state=completed", 1),
+        ("?state=running", 0),
+        ("?status=504", 1),
+        ("?status=502", 0),
+        ("?state=any&older_than=1h", 0),
+        ("?state=any&older_than=", 2),
+        (&format!("?state=any&scope={}", digest("acme")), 2),
+        (&format!("?state=any&scope={}", digest("other")), 0),
+    ];
+    for (query, count) in cases {
+        let page = desk.get(query).await;
+        let rows = page.text().matches("data-label=\"Attempt\"").count();
+        assert_eq!((page.status.as_u16(), rows), (200, count), "{query}");
+    }
+    for wrong in ["?state=open", "?older_than=soon", "?status=99999", "?scope=acme", "?after=x"] {
+        let page = desk.get(wrong).await;
+        assert!(page.status == 400 && page.text().contains("role=\"alert\""), "{wrong}");
+        assert_eq!(desk.get(&format!("/api/operations{wrong}")).await.status, 400, "{wrong}");
+    }
+    // A slip in a name would select too much.
+    assert_eq!(desk.get("/api/operations?stat=running").await.status, 400);
+}

@@ -1,0 +1,73 @@
+//! The numbers that the page draws.
+
+use serde_json::json;
+use testkit::Gate;
+use tower_idempotency::MemoryStore;
+use tower_idempotency::store::Store as _;
+use tower_idempotency_admin::{Access, AdminPage, Latencies};
+
+use crate::desk::{Desk, authorize, layer};
+
+fn observed() -> Desk {
+    let (store, latencies) = (MemoryStore::new(), Latencies::new());
+    store.observe(latencies.clone()).unwrap();
+    let layer = layer(store);
+    let page = AdminPage::new(layer.operations(), |parts| authorize(parts, Access::READ)).latencies(latencies);
+    Desk::of(layer, page)
+}
+
+#[tokio::test]
+async fn what_happens_is_counted_and_timed_and_large_numbers_are_texts() {
+    let desk = observed();
+    for key in ["a", "b", "a"] {
+        desk.charge(key, "17").await;
+    }
+    desk.interrupted("c").await;
+    desk.charge("c", "unknown").await;
+    let stats = desk.get("/api/stats").await.json();
+    for (name, count) in [("runs", "3"), ("replays", "1"), ("rejections", "1"), ("interrupted", "1"), ("live", "0")] {
+        assert_eq!(stats["counts"][name], count, "{name}: {stats}");
+    }
+    assert!(stats["counts"].as_object().unwrap().values().all(serde_json::Value::is_string));
+    let timed = |name: &str| {
+        let counts = stats["latencies"][name].as_array().unwrap();
+        assert_eq!(counts.len(), stats["latencies"]["bounds_micros"].as_array().unwrap().len() + 1);
+        counts.iter().map(|count| count.as_str().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+    };
+    assert_eq!(["claim", "run", "record", "replay", "wait"].map(timed), [3, 3, 3, 1, 0]);
+    assert_eq!(stats["interrupted"]["count"], 1);
+    assert_eq!(stats["store"], json!({ "name": "memory", "is_good": true, "health": "works" }));
+}
+
+#[tokio::test]
+async fn the_numbers_are_whole_without_javascript() {
+    let desk = observed();
+    desk.charge("a", "17").await;
+    let page = desk.get("").await;
+    for part in ["Handlers run", "Claim of a key", "In flight", "Interrupted", "Disputed", "since the start"] {
+        assert!(page.text().contains(part), "{part}");
+    }
+    // What only the script fills is not there without it.
+    for line in page.text().split("<").filter(|tag| tag.contains("script-only")) {
+        assert!(line.contains(" hidden"), "{line}");
+    }
+    let without = Desk::new().get("").await;
+    assert!(!without.text().contains("Claim of a key"));
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_counted_with_its_age() {
+    let (store, gate) = (MemoryStore::new(), Gate::default());
+    let layer = layer(store);
+    let lab = testkit::lab::gated(layer.clone(), &gate);
+    let desk = Desk::over(layer, Access::READ);
+    let run = lab.spawn(testkit::lab::post("k", "a"));
+    gate.arrival().await;
+    let stats = desk.get("/api/stats").await.json();
+    assert_eq!((&stats["running"]["count"], &stats["counts"]["live"]), (&json!(1), &json!("1")));
+    assert!(stats["running"]["oldest"].is_string());
+    let listed = desk.listed("running").await;
+    assert_eq!((listed.len(), &listed[0]["server"]), (1, &json!("here")));
+    gate.open();
+    run.await.unwrap();
+}

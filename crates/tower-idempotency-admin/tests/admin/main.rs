@@ -1,0 +1,17 @@
+//! The operators' page, as callers see it: who may do what, what it withstands, and how it settles.
+
+mod authorization;
+mod canaries;
+mod desk;
+mod document;
+mod finding;
+mod headers;
+mod live;
+mod many;
+mod markup;
+mod odd;
+mod openapi;
+mod origins;
+mod paths;
+mod schema;
+mod settling;

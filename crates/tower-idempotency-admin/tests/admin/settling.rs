@@ -1,0 +1,227 @@
+//! An operator settles, without JavaScript: first what it leads to, in words, and then the button.
+
+use serde_json::json;
+use testkit::Answer;
+use testkit::lab::asked::{Asked, found};
+use testkit::log::Log;
+use tower_idempotency::MemoryStore;
+use tower_idempotency::Once;
+use tower_idempotency::engine::{EffectError, Reconciled};
+use tower_idempotency::{Fingerprint, Key, RecordId, Scope};
+use tower_idempotency_admin::{Access, AdminPage};
+
+use crate::desk::{Desk, authorize, layer};
+use crate::document::{Form, boxes, form, forms};
+
+/// Presses the button of a form for `action`, reads what it leads to, and confirms.
+async fn confirmed(desk: &Desk, ask: &Form, more: &[(&str, &str)], consequence: &str) -> Answer {
+    let review = desk.submit(ask, more).await;
+    assert_eq!(review.status, 200, "{}", review.text());
+    let text = review.text();
+    let confirm = form(text, "do", "apply");
+    let (words, button) = (text.find(consequence).expect(consequence), text.find("Yes: ").expect("a button"));
+    assert!(words < button, "the consequence comes after the button: {text}");
+    let result = desk.submit(&confirm, &[]).await;
+    assert_eq!(result.status, 200, "{}", result.text());
+    result
+}
+
+/// The form of an operation's page that leads to an action.
+async fn way(desk: &Desk, id: &str, action: &str) -> Form {
+    form(desk.get(&format!("?id={id}")).await.text(), "action", action)
+}
+
+#[tokio::test]
+async fn an_operation_is_given_an_answer_and_its_retry_gets_it() {
+    let desk = Desk::new();
+    let (id, _) = desk.interrupted("k").await;
+    let body = r#"{"id":"ch_1"}"#;
+    let ask = way(&desk, &id, "answer").await.with("status", "201").with("body", body);
+    let result = confirmed(&desk, &ask, &[], "each retry with this key gets this answer").await;
+    assert!(result.text().contains("Done: retries get this answer."), "{}", result.text());
+    let replay = desk.charge("k", "unknown").await;
+    assert_eq!((replay.status.as_u16(), replay.text(), replay.is_replay()), (201, body, true));
+    assert_eq!(replay.header("content-type"), Some("application/json"));
+}
+
+#[tokio::test]
+async fn a_key_is_freed_and_its_retry_runs() {
+    let desk = Desk::new();
+    let (id, _) = desk.interrupted("k").await;
+    let count = async || desk.get("/api/stats").await.json()["interrupted"]["count"].clone();
+    assert_eq!(count().await, 1);
+    let result = confirmed(&desk, &way(&desk, &id, "release").await, &[], "the next retry runs the handler").await;
+    assert!(result.text().contains("Done: the key is free."), "{}", result.text());
+    assert_eq!(count().await, 0);
+    assert_eq!(desk.charge("k", "unknown").await.status, 504, "it runs again");
+}
+
+#[tokio::test]
+async fn a_done_operation_is_forgotten_and_its_retry_runs() {
+    let desk = Desk::new();
+    desk.charge("k", "17").await;
+    let (id, _) = desk.found("k").await;
+    let result = confirmed(&desk, &way(&desk, &id, "forget").await, &[], "which is a second effect").await;
+    assert!(result.text().contains("Done: the key is free."), "{}", result.text());
+    let again = desk.charge("k", "17").await;
+    assert!(again.status == 200 && !again.is_replay());
+}
+
+#[tokio::test]
+async fn the_application_is_asked_if_it_can_be_asked() {
+    let desk = Desk::new();
+    let (id, _) = desk.interrupted("k").await;
+    assert!(!desk.get(&format!("?id={id}")).await.text().contains("Ask the application"));
+    let script = [Reconciled::StillUnknown, found("charged")];
+    let desk = Desk::over(desk.layer.reconcile_with(Asked::default().says(script)), Access::ALL);
+    for said in ["the application does not know either", "the application knew it"] {
+        let result = confirmed(&desk, &way(&desk, &id, "reconcile").await, &[], "The application looks up").await;
+        assert!(result.text().contains(said), "{}", result.text());
+    }
+    assert_eq!(desk.charge("k", "unknown").await.text(), "charged");
+}
+
+#[tokio::test]
+async fn several_are_settled_at_once_with_a_result_for_each() {
+    let desk = Desk::new();
+    for key in ["a", "b", "c"] {
+        desk.interrupted(key).await;
+    }
+    let list = desk.get("").await;
+    let (ask, rows) = (form(list.text(), "do", "review"), boxes(list.text()));
+    assert_eq!(rows.len(), 3);
+    let buttons: Vec<_> = ask.buttons.iter().map(|(action, _)| action.as_str()).collect();
+    assert_eq!(buttons, ["answer", "release"]);
+    // One of them is settled by another operator meanwhile.
+    desk.change(&desk.found("b").await, "release").await;
+    let more = rows.iter().map(|row| ("row", row.as_str())).chain([("action", "release")]).collect::<Vec<_>>();
+    let result = confirmed(&desk, &ask, &more, "the next retry runs the handler").await;
+    assert_eq!(result.text().matches("Done: the key is free.").count(), 2, "{}", result.text());
+    assert_eq!(result.text().matches("Nothing was changed").count(), 1, "{}", result.text());
+    assert!(desk.listed("interrupted").await.is_empty());
+}
+
+#[tokio::test]
+async fn several_are_given_one_answer() {
+    let desk = Desk::new();
+    for key in ["a", "b"] {
+        desk.interrupted(key).await;
+    }
+    let list = desk.get("").await;
+    let (ask, rows) = (form(list.text(), "do", "review"), boxes(list.text()));
+    let more = rows.iter().map(|row| ("row", row.as_str())).chain([("action", "answer")]).collect::<Vec<_>>();
+    let enter = form(desk.submit(&ask, &more).await.text(), "action", "answer");
+    let enter = enter.with("status", "502").with("content_type", "text/plain").with("body", "it failed\r\nfor good");
+    confirmed(&desk, &enter, &[], "each retry with this key gets this answer").await;
+    for key in ["a", "b"] {
+        let replay = desk.charge(key, "unknown").await;
+        assert_eq!((replay.status.as_u16(), replay.text()), (502, "it failed\nfor good"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_answer_is_said_and_what_was_entered_stays() {
+    let desk = Desk::new();
+    let (id, _) = desk.interrupted("k").await;
+    let ask = way(&desk, &id, "answer").await;
+    let cases = [
+        ("200", "application/json", "{id}"),
+        ("99", "text/plain", "\nx"),
+        ("ok", "text/plain", "x"),
+        ("200", "a\nb", "x"),
+    ];
+    for (status, content_type, body) in cases {
+        let entered = ask.clone().with("status", status).with("content_type", content_type).with("body", body);
+        let page = desk.submit(&entered, &[]).await;
+        assert!(page.text().contains("role=\"alert\""), "{}", page.text());
+        let again = form(page.text(), "action", "answer");
+        assert!(again.has("do", "review") && again.has("status", status) && again.has("body", body), "{again:?}");
+        // It is refused at the last step, too.
+        assert_eq!(desk.submit(&entered.with("do", "apply"), &[]).await.status, 400);
+    }
+    assert_eq!(desk.listed("interrupted").await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_operation_that_has_changed_since_is_not_changed_and_that_is_said_before() {
+    let desk = Desk::new();
+    let (id, _) = desk.interrupted("k").await;
+    let ask = way(&desk, &id, "release").await;
+    confirmed(&desk, &ask, &[], "").await;
+    desk.charge("k", "unknown").await;
+    let review = desk.submit(&ask, &[]).await;
+    assert!(review.text().contains("It has changed since you looked"), "{}", review.text());
+    let result = desk.submit(&form(review.text(), "do", "apply"), &[]).await;
+    assert!(result.text().contains("Nothing was changed"), "{}", result.text());
+    assert_eq!(desk.listed("interrupted").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_form_that_is_not_the_pages_changes_nothing() {
+    let desk = Desk::new();
+    let (id, fence) = desk.interrupted("k").await;
+    for body in [
+        String::new(),
+        "do=apply".to_owned(),
+        "do=apply&action=release".to_owned(),
+        format!("do=apply&action=burn&row={id}:{fence}"),
+        format!("do=apply&action=release&row={id}"),
+        format!("do=apply&action=release&row={id}:{fence}&row=x"),
+        format!("do=apply&action=answer&row={id}:{fence}"),
+        format!("do=apply&action=release{}", format!("&row={id}:{fence}").repeat(101)),
+        format!("do=apply&action=release&row={id}:{fence}&x={}", "x".repeat(5 << 20)),
+    ] {
+        let answer = desk.post("?settle", &body).await;
+        let status = if body.len() > 1 << 20 { 413 } else { 400 };
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
+    }
+    assert_eq!(desk.listed("interrupted").await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_outcome_of_a_consumer_is_bytes_in_and_out() {
+    let store = MemoryStore::new();
+    let once = Once::new(store.clone());
+    let id = RecordId::new(Some(&Scope::new("mailer").unwrap()), &Key::new("m").unwrap());
+    let failed =
+        once.run(id, Fingerprint::of(b"m"), async |_| Err::<bytes::Bytes, _>(EffectError::MaybeStarted("lost"))).await;
+    failed.unwrap_err();
+    let page = AdminPage::new(once.operations(), |parts| authorize(parts, Access::ALL));
+    let desk = Desk::of(layer(store), page);
+    let ask = way(&desk, &id.to_string(), "answer").await;
+    assert!(!ask.fields.iter().any(|(name, _)| name == "status"), "{ask:?}");
+    confirmed(&desk, &ask.with("body", "/wBh").with("encoding", "base64"), &[], "each retry").await;
+    let outcome = desk.get(&format!("/api/operations/{id}/outcome")).await.json();
+    assert_eq!(outcome, json!({ "status": null, "headers": [], "body": "/wBh", "encoding": "base64" }));
+    let effect = async |_| Ok::<_, EffectError<&str>>(bytes::Bytes::new());
+    assert_eq!(once.run(id, Fingerprint::of(b"m"), effect).await.unwrap().bytes, b"\xff\0a".as_slice());
+}
+
+#[tokio::test]
+async fn each_change_is_in_the_audit_log_with_the_name_that_the_hook_gave() {
+    let log = Log::begin(tracing::Level::INFO);
+    let desk = Desk::new();
+    let (id, fence) = desk.interrupted("k").await;
+    confirmed(&desk, &way(&desk, &id, "release").await, &[], "").await;
+    let lines = log.lines();
+    let audit: Vec<_> = lines.iter().filter(|line| line.contains("tower_idempotency::audit")).collect();
+    let [line] = audit.as_slice() else { panic!("{lines:?}") };
+    for part in [
+        r#"actor="alice""#,
+        r#"action="release""#,
+        &format!("record_id={id}"),
+        &format!("fence={fence}"),
+        r#"result="done""#,
+    ] {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn an_operation_that_runs_or_is_damaged_has_no_button() {
+    let desk = Desk::new();
+    let (id, _) = desk.interrupted("k").await;
+    assert!(!forms(desk.get(&format!("?id={id}")).await.text()).is_empty());
+    let free = RecordId::from_bytes([7; 32]);
+    assert_eq!(desk.get(&format!("?id={free}")).await.status, 404);
+}
