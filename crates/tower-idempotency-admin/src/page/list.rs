@@ -22,7 +22,7 @@ pub(super) async fn section<St: Store>(
     caller: &Caller,
     selection: &Selection,
 ) -> Result<Markup, StoreError> {
-    let (filter, mut after) = (selection.filter(), selection.after.clone());
+    let (filter, mut after) = (selection.filter(), selection.after);
     let mut calls = 0;
     let listing = loop {
         let listing = site.operations.list(&filter, after.as_ref(), SHOWN).await?;
