@@ -122,8 +122,8 @@ pub(crate) async fn the_list_is_paged_without_gaps_or_repeats<St: Store>(subject
     rule.check(nothing.is_empty(), || "a page of none has some".to_owned());
 }
 
-/// Operations in each state: a scan in pages of any size has each record that is loaded once, in the order of their ids,
-/// and nothing that is free or past its expiry; and the runs of a living process are listed as running.
+/// Operations in each state: a scan in pages of any size has each record that is loaded once, in the order of their
+/// ids, and nothing that is free or past its expiry; and the runs of a living process are listed as running.
 pub(crate) async fn a_scan_has_each_record_once_in_the_order_of_ids<St: Store>(subject: &StoreSubject<St>) {
     let advice = "begin each page strictly after the id that is given, and return where the next one begins for as long as there \
                   are records";
