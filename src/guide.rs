@@ -27,6 +27,7 @@ pages! {
     try_it: "try-it.md",
 
     /// Every situation of a request, and its answer.
+    #[cfg(any(not(doctest), all(feature = "utoipa", feature = "memory")))]
     answers: "answers.md",
 
     /// The order of layers: which go outside and which inside, with `ServiceBuilder` and with axum's `Router`.

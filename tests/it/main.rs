@@ -22,6 +22,7 @@ mod limits;
 mod messages;
 mod metrics;
 mod observer;
+mod openapi;
 mod origin;
 mod outcome;
 mod reconcile;
