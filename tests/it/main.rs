@@ -22,6 +22,7 @@ mod limits;
 mod messages;
 mod metrics;
 mod observer;
+mod openapi;
 mod operations;
 mod origin;
 mod outcome;
