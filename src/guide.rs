@@ -1,6 +1,7 @@
 //! The guide: how to use the layer, how to run it, and what to expect of it.
 //!
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`]
+//! - For the clients of your API: [`clients`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
 //! - To run: [`operators`], [`security`], [`mod@metrics`], [`mod@sled`], [`mod@shared`], [`performance`]
 //! - To trust: [`testing`], [`laboratories`], [`failures`](mod@crate::failures)
@@ -27,7 +28,11 @@ pages! {
     try_it: "try-it.md",
 
     /// Every situation of a request, and its answer.
+    #[cfg(any(not(doctest), all(feature = "utoipa", feature = "memory")))]
     answers: "answers.md",
+
+    /// For those who write clients of your API: which key to use, and what each rejection means.
+    clients: "clients.md",
 
     /// The order of layers: which go outside and which inside, with `ServiceBuilder` and with axum's `Router`.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]

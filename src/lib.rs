@@ -76,7 +76,7 @@ pub use key::{EmptyScope, Key, KeyError, RecordId, RecordIdError, Scope};
 #[doc(inline)]
 pub use observer::Observer;
 #[doc(inline)]
-pub use record::{Fence, Resolution};
+pub use record::Fence;
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::answer::marks::{Keep, Release, Unsure};

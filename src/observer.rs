@@ -115,7 +115,7 @@ impl RunEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SettledBy {
-    /// An operator, through `resolve` or `resolve_all`.
+    /// An operator, through [`Operator::apply`](crate::operations::Operator::apply).
     Operator,
     /// The application's reconciler.
     Reconciler,

@@ -11,14 +11,14 @@ use super::context::RunContext;
 use super::engine::{Engine, Presented};
 use super::event::Facts;
 use super::exchange;
-use super::operations::{Drained, Resolved, Stats};
+use super::operations::{Drained, Stats};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::reconcile::Reconciliation;
 use super::reconciler::Reconciler;
 use super::verdict::Verdict;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
-use crate::record::{Described, Fence, Origin, Resolution};
+use crate::record::{Described, Origin};
 use crate::slots::{End, Refusal};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 
@@ -305,32 +305,6 @@ impl<St: Store> Once<St> {
     /// This method only reads.
     pub async fn interrupted(&self, page: impl Into<Page>) -> Result<Vec<InterruptedRun>, StoreError> {
         self.engine.interrupted(page.into()).await
-    }
-
-    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store is away, or the operation's last run is over and this process has yet to record its
-    /// end in the store ([`Unavailable`](StoreError::Unavailable): try again once the store works). The error is
-    /// [`Uncertain`](StoreError::Uncertain) if there is no answer after 5 s at most: the step may still take place, and
-    /// until the store has said whether it did, messages of the operation are refused.
-    ///
-    /// # Cancel safety
-    /// If the future was polled and is dropped, the operation is still settled.
-    pub async fn resolve(&self, id: RecordId, fence: Fence, resolution: Resolution) -> Result<Resolved, StoreError> {
-        self.engine.resolve(id, fence, resolution).await
-    }
-
-    /// Settles many operations, each as [`resolve`](Self::resolve) does, and returns what became of each, in their
-    /// order.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, decisions that were sent still take effect, and no others are sent.
-    pub fn resolve_all(
-        &self,
-        decisions: impl IntoIterator<Item = (InterruptedRun, Resolution)>,
-    ) -> impl Future<Output = Vec<(InterruptedRun, Result<Resolved, StoreError>)>> + Send {
-        self.engine.resolve_all(decisions.into_iter().map(|(record, resolution)| (record, Ok(resolution))).collect())
     }
 
     /// Asks the reconciler about all interrupted operations, without waiting for redeliveries, and settles those

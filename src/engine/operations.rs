@@ -1,12 +1,10 @@
 //! The operators' functions, for the layer and for a consumer alike: list, settle, drain, count. `reconcile.rs` asks
 //! the application.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -20,8 +18,6 @@ use crate::store::recording::PendingEnd;
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 
-/// The number of operations that are settled at a time.
-const AT_A_TIME: usize = 64;
 /// The longest part of a drain that is left for the ends of runs that are dropped.
 const MAX_DRAIN_RESERVE: Duration = STORE_TIMEOUT;
 
@@ -107,14 +103,11 @@ impl Drained {
 }
 
 /// The result of a resolution.
-#[must_use = "`Stale` means that nothing was changed"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Resolved {
-    /// The operation is settled.
+pub(crate) enum Resolved {
+    /// The operation is settled, or forgotten.
     Settled,
-    /// Nothing was changed: the operation is no longer in the state that the resolution is for under this fence. It was
-    /// settled before, runs again, or was asked about since, which takes a new fence. List the operations again.
+    /// Nothing was changed.
     Stale,
 }
 
@@ -212,26 +205,6 @@ impl<St: Store> Engine<St> {
     pub(super) fn count_settled(&self, by: SettledBy) {
         self.count(|tally| &tally.settled);
         self.tally().notify(|observer| observer.settled(by));
-    }
-
-    /// Settles many operations, and returns what became of each.
-    pub(crate) fn resolve_all(
-        self: &Arc<Self>,
-        decided: Vec<(InterruptedRun, Result<Resolution, StoreError>)>,
-    ) -> impl Future<Output = Vec<(InterruptedRun, Result<Resolved, StoreError>)>> + Send + use<St> {
-        let engine = Arc::clone(self);
-        let one = move |(record, decided): (InterruptedRun, _)| {
-            let engine = Arc::clone(&engine);
-            async move {
-                let settled = match decided {
-                    Ok(resolution) => engine.resolve(record.id, record.fence, resolution).await,
-                    Err(error) => Err(error),
-                };
-                (record, settled)
-            }
-        };
-        // `buffered` returns the results in the order of `decided`.
-        futures_util::stream::iter(decided).map(one).buffered(AT_A_TIME).collect()
     }
 
     /// Settles an operation and frees its slot. Also returns the answer to requests that met the slot. If the store

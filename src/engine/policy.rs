@@ -32,7 +32,7 @@ pub enum OnInFlight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnInterrupted {
-    /// The retry is refused with `outcome-unknown`, until an operator settles the operation with `resolve`. This is for
+    /// The retry is refused with `outcome-unknown`, until an operator settles the operation. This is for
     /// effects elsewhere, such as cards and e-mail.
     Refuse,
     /// The retry runs. **If the first run had taken effect before it was interrupted, that is a second effect.** This

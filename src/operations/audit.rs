@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use super::operator::{Applied, ChangeError};
+use super::change::{Applied, ChangeError};
 use crate::key::RecordId;
 use crate::record::Fence;
 

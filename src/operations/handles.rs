@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::answer::Recording;
 use super::operations::Operations;
+use super::recording::Recording;
 use crate::engine::once::Once;
 #[cfg(feature = "server")]
 use crate::server::layer::IdempotencyLayer;

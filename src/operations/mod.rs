@@ -27,19 +27,22 @@
 //! ```
 //!
 //! # What operators see, and what they do not
-//! A list shows ids, labels, times and states. It shows no key, no scope and no body: a store has keys and scopes only as
-//! digests. [`outcome`](Operations::outcome) returns an answer with its body.
+//! A list shows ids, labels, times and states. It shows no key, no scope and no body: a store has keys and scopes only
+//! as digests. [`outcome`](Operations::outcome) returns an answer with its body.
 //!
 //! # Audit
 //! Each change leaves one event in the log, with the target `tower_idempotency::audit`: the actor, the action, the
 //! record id, the fence, and the result. It is written even if the caller goes away.
 
-// - `operations.rs`: reads. `operator.rs`: changes. `audit.rs`: their event.
-// - `filter.rs`: which operations are meant. `cursor.rs`: where a page begins. `record.rs`: what is known of one.
-// - `answer.rs`: an outcome as a layer or a consumer records it. `handles.rs`: the methods of the layer and of `Once`.
+// - `operations.rs`: reads. `filter.rs`: which operations are meant. `cursor.rs`: where a page begins. `record.rs`:
+//   what is known of one.
+// - `operator.rs`: makes changes. `change.rs`: what they are, and what became of them. `audit.rs`: their event.
+// - `answer.rs`: an outcome as a layer or a consumer records it; `recording.rs` turns it into bytes, and back.
+// - `handles.rs`: the methods of the layer and of `Once`.
 
 mod answer;
 mod audit;
+mod change;
 mod cursor;
 mod filter;
 mod handles;
@@ -47,10 +50,12 @@ mod handles;
 mod operations;
 mod operator;
 mod record;
+mod recording;
 
 pub use answer::{Answer, Form};
+pub use change::{Action, Applied, Change, ChangeError, Purged};
 pub use cursor::{Cursor, CursorError};
 pub use filter::Filter;
 pub use operations::{Listing, Operations};
-pub use operator::{Action, Applied, Change, ChangeError, Operator, Purged};
+pub use operator::Operator;
 pub use record::{OperationRecord, OperationState, Server, StateKind, StateKindError};

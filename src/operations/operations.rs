@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::answer::{Answer, Form, Recording};
+use super::answer::{Answer, Form};
 use super::cursor::{Cursor, Place};
 use super::filter::Filter;
-use super::operator::Operator;
 use super::record::{OperationRecord, StateKind};
+use super::recording::Recording;
 use crate::clock::Timestamp;
 use crate::engine::{Engine, Policy, Stats};
 use crate::key::{Key, RecordId, Scope};
@@ -21,7 +21,7 @@ const MAX_PAGE: usize = 1_000;
 const MAX_LOOKED_AT: usize = 10_000;
 const AT_A_TIME: usize = 500;
 
-/// Lists, finds and inspects the operations of a store. [`by`](Self::by) changes them.
+/// Lists, finds and inspects the operations of a store. [`by`](Self::by) returns the interface that changes them.
 ///
 /// This is a handle, and its clones share everything. `layer.operations()` and `once.operations()` return one;
 /// [`over`](Self::over) is for tools that have a store alone.
@@ -78,13 +78,6 @@ impl<St: Store> Operations<St> {
     #[must_use]
     pub fn can_reconcile(&self) -> bool {
         self.engine.policy.reconciler.is_some()
-    }
-
-    /// Returns the interface by which `actor` changes operations. The name is for the audit events: a person, or a
-    /// program.
-    #[must_use]
-    pub fn by(&self, actor: impl Into<Arc<str>>) -> Operator<St> {
-        Operator { operations: self.clone(), actor: actor.into() }
     }
 
     /// Returns a page of the operations that `filter` selects, at most `limit` and at most 1,000, from `after` on.

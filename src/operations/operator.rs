@@ -1,16 +1,19 @@
 //! Changes operations.
 
+use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures_util::StreamExt as _;
+use tokio::sync::oneshot;
 
-use super::answer::Answer;
 use super::audit;
+use super::change::{Action, Applied, Change, ChangeError, Purged};
 use super::cursor::Cursor;
 use super::filter::Filter;
 use super::operations::Operations;
 use super::record::{OperationRecord, OperationState};
-use crate::engine::{Reconciled, Resolved};
+use crate::engine::Reconciled;
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Fence, Resolution};
@@ -26,127 +29,13 @@ pub struct Operator<St> {
     pub(super) actor: Arc<str>,
 }
 
-/// A change of one operation, as it was seen: it names the fence, so that nothing is changed that has changed since.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Change {
-    /// The id of the operation.
-    pub id: RecordId,
-    /// The fence that the operation had when it was looked at.
-    pub fence: Fence,
-    /// What is to be done.
-    pub action: Action,
-}
-
-impl Change {
-    /// Returns the change of the operation with this id, if it still has this fence.
+impl<St: Store> Operations<St> {
+    /// Returns the interface by which `actor` changes operations. The name is for the audit events: a person, or a
+    /// program.
     #[must_use]
-    pub fn new(id: RecordId, fence: Fence, action: Action) -> Self {
-        Self { id, fence, action }
+    pub fn by(&self, actor: impl Into<Arc<str>>) -> Operator<St> {
+        Operator { operations: self.clone(), actor: actor.into() }
     }
-}
-
-/// What an operator does with an operation.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Action {
-    /// Settles an interrupted operation that took place: retries get this answer, for as long as they would get any
-    /// other.
-    Answer(Answer),
-    /// Settles an interrupted operation that did not take place, or may take place again: the key is free, and **the
-    /// next retry runs**.
-    Release,
-    /// Deletes the record of a done operation before its retention is over. **The key is free: a retry that still comes
-    /// is a second effect.** Another process that has the outcome in its cache goes on replaying it.
-    Forget,
-    /// Asks the reconciler about an interrupted operation now.
-    Reconcile,
-}
-
-impl Action {
-    /// Returns the action's name: `answer`, `release`, `forget` or `reconcile`.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Answer(_) => "answer",
-            Self::Release => "release",
-            Self::Forget => "forget",
-            Self::Reconcile => "reconcile",
-        }
-    }
-}
-
-/// The result of a change.
-#[must_use = "`Stale` means that nothing was changed"]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Applied {
-    /// The operation is settled, or forgotten. Of [`Action::Reconcile`]: the application knew the outcome.
-    Done,
-    /// Nothing was changed: the operation is no longer in the state that the action is for under this fence, or a
-    /// request for it is just being answered. Look at it again.
-    Stale,
-    /// Of [`Action::Reconcile`]: the application does not know. The operation is interrupted under a new fence.
-    StillUnknown,
-    /// Of [`Action::Reconcile`]: the application says that it may run again. It stays interrupted until a retry comes,
-    /// which runs.
-    RunsAgain,
-}
-
-impl Applied {
-    /// Returns the result's name: `done`, `stale`, `still-unknown` or `runs-again`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Stale => "stale",
-            Self::StillUnknown => "still-unknown",
-            Self::RunsAgain => "runs-again",
-        }
-    }
-}
-
-impl From<Resolved> for Applied {
-    fn from(resolved: Resolved) -> Self {
-        match resolved {
-            Resolved::Settled => Self::Done,
-            Resolved::Stale => Self::Stale,
-        }
-    }
-}
-
-/// The reason why a change was not made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ChangeError {
-    /// There is no reconciler: set one with `reconcile_with`.
-    #[error("there is no reconciler to ask; the layer's option `reconcile_with` sets one")]
-    NoReconciler,
-    /// The answer is bytes and the operations are a layer's, or the other way round.
-    #[error(
-        "the answer has another form than the recorded outcomes: a layer records HTTP answers, and a consumer bytes"
-    )]
-    WrongForm,
-    /// The answer is longer than the layer's `max_response_body`.
-    #[error("the answer is longer than `max_response_body`")]
-    TooLong,
-    /// The store failed. [`Uncertain`](StoreError::Uncertain): there is no answer after 5 seconds, and the change may
-    /// still be made; look at the operation again.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What became of the operations that were to be forgotten.
-#[must_use = "there may be more to forget"]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Purged {
-    /// Operations that are forgotten.
-    pub forgotten: usize,
-    /// Operations that were selected and are not forgotten, because they changed meanwhile or the store failed.
-    pub left: usize,
-    /// The place at which the next call goes on; `None` if all records were looked at.
-    pub next: Option<Cursor>,
 }
 
 impl<St: Store> Operator<St> {
@@ -158,8 +47,8 @@ impl<St: Store> Operator<St> {
     /// # Cancel safety
     /// If the future was polled and is dropped, the change is still made, and logged.
     pub async fn apply(&self, change: Change) -> Result<Applied, ChangeError> {
-        let (operator, (reply, applied)) = (self.clone(), tokio::sync::oneshot::channel());
-        laboratory::spawn(async move {
+        let (operator, (reply, applied)) = (self.clone(), oneshot::channel());
+        let mut changing = Box::pin(async move {
             let Change { id, fence, action } = change;
             let name = action.name();
             let result = operator.change(id, fence, action).await;
@@ -167,6 +56,10 @@ impl<St: Store> Operator<St> {
             // The caller may have gone away.
             let _ = reply.send(result);
         });
+        // The first poll takes the operation's slot, so that a drain that begins afterwards waits for the change.
+        if poll_fn(|context| Poll::Ready(changing.as_mut().poll(context))).await.is_pending() {
+            laboratory::spawn(changing);
+        }
         let gone = || {
             StoreError::uncertain("the task of the change was dropped with its runtime; look at the operation again")
         };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::answer::Recording;
+use super::recording::Recording;
 use crate::clock::Timestamp;
 use crate::fingerprint::Operation;
 use crate::key::RecordId;

@@ -237,7 +237,7 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     let rejection = match verdict {
         Verdict::Answered(mut answer) => {
             if let Ok(answer) = &mut answer {
-                shared.name_outcome(answer, RAN);
+                shared.options.name_outcome(answer, RAN);
             }
             return answer;
         }

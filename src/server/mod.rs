@@ -14,6 +14,7 @@
 //! | `read_on.rs` | reads on the body of a rejected request, so that its connection stays usable |
 //! | `visibility.rs` | the options that decide what operators see |
 //! | `cors.rs` | the layer's headers that scripts of other origins need |
+//! | `openapi/` | what the layer does, in an OpenAPI document |
 //! | `origin.rs` | what a record keeps of where its operation came from |
 //! | `scope.rs` | what a function that says whose a key is may return |
 //! | `fingerprint/` | makes the fingerprint, which says whether two requests are the same |
@@ -29,6 +30,8 @@ mod exchange;
 pub(crate) mod fingerprint;
 mod future;
 pub(crate) mod layer;
+#[cfg(feature = "utoipa")]
+mod openapi;
 mod operations;
 mod options;
 mod origin;

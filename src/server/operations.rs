@@ -1,17 +1,11 @@
 //! The operators' functions of a layer: list and settle interrupted operations, ask about them, drain, and count.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Response;
-
 use super::answer::snapshot::Recorder;
 use super::layer::IdempotencyLayer;
-use crate::engine::{Drained, Engine, Reconciliation, Resolved, Stats};
-use crate::key::RecordId;
-use crate::record::{Fence, Resolution};
+use crate::engine::{Drained, Engine, Reconciliation, Stats};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 
 /// Functions for operators.
@@ -53,51 +47,6 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.shared.engine.interrupted(page.into()).await
     }
 
-    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it, or has a done one forgotten. The result is
-    /// [`Resolved::Stale`] also if a request for the operation is just being answered.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store is away, the answer cannot be stored, or the operation's last run is over and this
-    /// process has yet to record its end in the store ([`Unavailable`](StoreError::Unavailable): try again once the
-    /// store works). The error is [`Uncertain`](StoreError::Uncertain) if there is no answer after 5 s at most: the
-    /// step may still take place, and until the store has said whether it did, requests for the operation are refused.
-    ///
-    /// # Cancel safety
-    /// If the future was polled and is dropped, the operation is still settled.
-    pub async fn resolve(
-        &self,
-        id: RecordId,
-        fence: Fence,
-        resolution: Resolution<Response<Bytes>>,
-    ) -> Result<Resolved, StoreError> {
-        self.shared.engine.resolve(id, fence, self.with_outcome(resolution)?).await
-    }
-
-    /// Settles many operations, each as [`resolve`](Self::resolve) does, and returns what became of each, in their
-    /// order.
-    /// ```
-    /// # use http::StatusCode;
-    /// # use tower_idempotency::{MemoryStore, IdempotencyLayer, Resolution, store::{Page, StoreError}};
-    /// # async fn after_an_outage(layer: IdempotencyLayer<MemoryStore>) -> Result<(), StoreError> {
-    /// // The card network says that it did nothing of what it answered 502 to.
-    /// let answered = layer.interrupted(Page::first(1_000).answered_with(StatusCode::BAD_GATEWAY)).await?;
-    /// let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolution::Release))).await;
-    /// # let _ = settled;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, decisions that were sent still take effect, and no others are sent.
-    pub fn resolve_all(
-        &self,
-        decisions: impl IntoIterator<Item = (InterruptedRun, Resolution<Response<Bytes>>)>,
-    ) -> impl Future<Output = Vec<(InterruptedRun, Result<Resolved, StoreError>)>> + Send {
-        let decisions = decisions.into_iter();
-        let decided: Vec<_> = decisions.map(|(record, resolution)| (record, self.with_outcome(resolution))).collect();
-        self.shared.engine.resolve_all(decided)
-    }
-
     pub(crate) fn engine(&self) -> &Arc<Engine<St>> {
         &self.shared.engine
     }
@@ -105,18 +54,6 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// Returns what records this layer's answers.
     pub(crate) fn recorder(&self) -> &Arc<Recorder> {
         &self.shared.options.recorder
-    }
-
-    /// Returns the resolution with its answer as an outcome.
-    fn with_outcome(&self, resolution: Resolution<Response<Bytes>>) -> Result<Resolution, StoreError> {
-        let answer = match resolution {
-            Resolution::Outcome(answer) => answer,
-            Resolution::Release => return Ok(Resolution::Release),
-            Resolution::Forget => return Ok(Resolution::Forget),
-        };
-        let outcome = self.shared.options.recorder.record(&answer);
-        let outcome = outcome.ok_or_else(|| StoreError::unavailable("the answer is longer than max_response_body"))?;
-        Ok(Resolution::Outcome(outcome))
     }
 
     /// Asks the reconciler about all interrupted operations, without waiting for their clients, and settles those whose

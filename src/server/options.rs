@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderName, Method, Response};
+use http::{Method, Response};
 
 use super::answer::meaning::Classify;
 use super::answer::snapshot::Recorder;
@@ -114,12 +115,37 @@ impl Options {
         Ok((RecordId::new(scope.as_ref(), key), scope))
     }
 
+    /// Returns the answer to a request that is rejected, with the rejection in its extensions.
+    pub(super) fn answer(&self, rejection: Rejection, is_grpc: bool) -> Response<Bytes> {
+        // The renderer, and layers outside that look into the extensions, see the layer's own base.
+        let problem_base = Some(Arc::clone(&self.problem_base));
+        let rejection = Rejection { problem_base, ..rejection };
+        let mut response = self.render(&rejection, is_grpc);
+        // A client would take a success for the answer to its request. A gRPC call has its own status.
+        if response.status().is_success() && !is_grpc {
+            *response.status_mut() = rejection.status;
+        }
+        if let Some(seconds) = rejection.retry_after_seconds() {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        self.name_outcome(&mut response, rejection.kind.slug());
+        response.extensions_mut().insert(rejection);
+        response
+    }
+
     /// Builds the response for a rejection: by the application's function, or else for gRPC or as problem JSON.
-    pub(super) fn render(&self, rejection: &Rejection, is_grpc: bool) -> Response<Bytes> {
+    fn render(&self, rejection: &Rejection, is_grpc: bool) -> Response<Bytes> {
         match &self.render_rejection {
             Some(render) => render(rejection),
             None if is_grpc => grpc::render(rejection),
             None => rejection.render(),
+        }
+    }
+
+    /// Names in an answer what became of its request, if the application has named a header for that.
+    pub(super) fn name_outcome<B>(&self, response: &mut Response<B>, outcome: &'static str) {
+        if let Some(name) = &self.outcome_header_name {
+            response.headers_mut().insert(name.clone(), HeaderValue::from_static(outcome));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::Response;
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::HeaderValue;
 use tracing::Span;
 
 use super::answer::meaning::Judge;
@@ -74,23 +74,8 @@ impl<St: Store> LayerState<St> {
         let tally = &self.engine.store.slots().tally;
         tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
         tally.notify(|observer| observer.rejected(slug));
-        // The renderer, and layers outside that look into the extensions, see the layer's own base.
-        let problem_base = Some(Arc::clone(&self.options.problem_base));
-        let rejection = Rejection { problem_base, ..rejection };
-        let mut response = self
-            .options
-            .render(&rejection, connection.is_grpc)
-            .map(|data| Passage::<B>::Whole { data, trailers: None }.into());
-        // A client would take a success for the answer to its request. A gRPC call has its own status.
-        if response.status().is_success() && !connection.is_grpc {
-            *response.status_mut() = rejection.status;
-        }
-        if let Some(seconds) = rejection.retry_after_seconds() {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
-        response.extensions_mut().insert(rejection);
-        self.name_outcome(&mut response, slug);
-        response
+        let answer = self.options.answer(rejection, connection.is_grpc);
+        answer.map(|data| Passage::<B>::Whole { data, trailers: None }.into())
     }
 
     /// Returns the recorded answer. If it is a replay, it is marked as one; it is none for the request whose own run
@@ -119,14 +104,7 @@ impl<St: Store> LayerState<St> {
             let marker = self.options.recorder.replay_header_name.clone();
             response.headers_mut().insert(marker, HeaderValue::from_static("true"));
         }
-        self.name_outcome(&mut response, if replay.is_some() { REPLAYED } else { RAN });
+        self.options.name_outcome(&mut response, if replay.is_some() { REPLAYED } else { RAN });
         response
-    }
-
-    /// Names in an answer what became of its request, if the application has named a header for that.
-    pub(super) fn name_outcome<B>(&self, response: &mut Response<B>, outcome: &'static str) {
-        if let Some(name) = &self.options.outcome_header_name {
-            response.headers_mut().insert(name.clone(), HeaderValue::from_static(outcome));
-        }
     }
 }

@@ -117,8 +117,8 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// Returns the present time of the clock by which the store judges records.
     fn now(&self) -> Timestamp;
 
-    /// Looks at the first `limit` records after the id `after`, in the order of their ids, and returns those that are not
-    /// past their expiry. It may show what is not durable yet.
+    /// Looks at the first `limit` records after the id `after`, in the order of their ids, and returns those that are
+    /// not past their expiry. It may show what is not durable yet.
     fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send;
 
     /// Returns the operations whose runs are under way in a process that is alive, in the order of their ids. A claim

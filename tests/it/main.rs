@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking")]
 #![allow(deprecated, reason = "tower-http discourages its check of a bearer token, and people use it")]
 
+mod canaries;
 mod clock;
 mod commit;
 mod config;
@@ -22,6 +23,8 @@ mod limits;
 mod messages;
 mod metrics;
 mod observer;
+mod openapi;
+mod operations;
 mod origin;
 mod outcome;
 mod reconcile;

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use testkit::lab::id;
+use testkit::lab::operator::{Operated as _, outcome};
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::time::HOUR;
 use tokio::time::timeout;
-use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, Rerun, Resolved, RunContext};
-use tower_idempotency::internals::{ClaimPolicy, Reply, Resolution};
+use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, Rerun, RunContext};
+use tower_idempotency::internals::{ClaimPolicy, Reply};
+use tower_idempotency::operations::{Action, Applied, ChangeError};
 use tower_idempotency::store::{InterruptedRun, Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, MemoryStore, OnInFlight, OnInterrupted, Once};
@@ -92,16 +94,16 @@ async fn what_was_interrupted_is_settled_by_who_knows() {
     let Ok([interrupted]) = <[_; 1]>::try_from(once.interrupted(10).await.unwrap()) else {
         panic!("one was interrupted")
     };
-    let outcome = Resolution::Outcome("it was sent".into());
+    let sent = outcome("it was sent");
     (0..3).for_each(|_| store.fail_next(StoreCall::Resolve));
-    assert!(once.resolve(interrupted.id, interrupted.fence, outcome.clone()).await.is_err());
+    assert!(once.resolve(interrupted.id, interrupted.fence, sent.clone()).await.is_err());
     assert_eq!(once.interrupted(10).await.unwrap(), std::slice::from_ref(&interrupted), "nothing was done");
-    let settled = once.resolve(interrupted.id, interrupted.fence, outcome.clone()).await.unwrap();
-    assert_eq!(settled, Resolved::Settled);
+    let settled = once.resolve(interrupted.id, interrupted.fence, sent.clone()).await.unwrap();
+    assert_eq!(settled, Applied::Done);
     assert_eq!(once.interrupted(10).await.unwrap(), []);
     assert_eq!(deliver(&once, &effects, Ok("sent")).await.unwrap(), ("it was sent".into(), true));
-    let settled = once.resolve(interrupted.id, interrupted.fence, outcome).await.unwrap();
-    assert_eq!(settled, Resolved::Stale);
+    let settled = once.resolve(interrupted.id, interrupted.fence, sent).await.unwrap();
+    assert_eq!(settled, Applied::Stale);
     assert_eq!(effects.load(Ordering::SeqCst), 1);
 }
 
@@ -111,8 +113,8 @@ async fn leave_interrupted(once: &Once<TestStore>) -> InterruptedRun {
     once.interrupted(1).await.unwrap().remove(0)
 }
 
-fn answer() -> Resolution {
-    Resolution::Outcome("it was sent".into())
+fn answer() -> Action {
+    outcome("it was sent")
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +124,7 @@ async fn settling_that_the_store_does_not_answer_holds_nobody_up_for_long() {
     let interrupted = leave_interrupted(&once).await;
     let stall = store.stall(StoreCall::Resolve);
     let unanswered = once.resolve(interrupted.id, interrupted.fence, answer()).await;
-    assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
+    assert!(matches!(unanswered, Err(ChangeError::Store(StoreError::Uncertain { .. }))), "{unanswered:?}");
     let meanwhile = deliver(&once, &Arc::default(), Ok("sent")).await;
     assert!(matches!(meanwhile, Err(OnceError::Unavailable)), "{meanwhile:?}");
     stall.release();
@@ -132,15 +134,15 @@ async fn settling_that_the_store_does_not_answer_holds_nobody_up_for_long() {
 
 #[tokio::test]
 async fn settling_whose_acknowledgement_was_lost_is_sent_again_and_known_for_our_own() {
-    for resolution in [answer(), Resolution::Release] {
+    for resolution in [answer(), Action::Release] {
         let store = TestStore::new();
         let once = Once::new(store.clone());
         let interrupted = leave_interrupted(&once).await;
         store.lose_answer(StoreCall::Resolve);
         let settled = once.resolve(interrupted.id, interrupted.fence, resolution.clone()).await.unwrap();
-        assert_eq!(settled, Resolved::Settled);
+        assert_eq!(settled, Applied::Done);
         let (_, replayed) = deliver(&once, &Arc::default(), Ok("sent")).await.unwrap();
-        assert_eq!(replayed, matches!(resolution, Resolution::Outcome(_)));
+        assert_eq!(replayed, matches!(resolution, Action::Answer(_)));
     }
 }
 
@@ -151,7 +153,7 @@ async fn settling_that_was_never_acknowledged_refuses_the_key_until_it_is() {
     let interrupted = leave_interrupted(&once).await;
     (0..4).for_each(|_| store.lose_answer(StoreCall::Resolve));
     let unanswered = once.resolve(interrupted.id, interrupted.fence, answer()).await;
-    assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
+    assert!(matches!(unanswered, Err(ChangeError::Store(StoreError::Uncertain { .. }))), "{unanswered:?}");
     let mut refusals = 0;
     let answered = async {
         loop {
@@ -177,8 +179,8 @@ async fn a_key_that_was_forgotten_without_a_word_is_free_once_the_store_says_so(
     store.fail_next(StoreCall::Resolve);
     store.lose_answer(StoreCall::Resolve);
     store.fail_next(StoreCall::Resolve);
-    let unanswered = once.resolve(interrupted.id, interrupted.fence, Resolution::Release).await;
-    assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
+    let unanswered = once.resolve(interrupted.id, interrupted.fence, Action::Release).await;
+    assert!(matches!(unanswered, Err(ChangeError::Store(StoreError::Uncertain { .. }))), "{unanswered:?}");
     let meanwhile = deliver(&once, &Arc::default(), Ok("sent")).await;
     assert!(matches!(meanwhile, Err(OnceError::Unavailable)), "{meanwhile:?}");
     assert!(once.drain(Duration::from_secs(60)).await.is_complete());

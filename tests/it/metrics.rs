@@ -6,11 +6,12 @@ use std::time::Duration;
 use http::StatusCode;
 use metrics::{LocalRecorderGuard, set_default_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use testkit::lab::operator::{Operated as _, answer};
 use testkit::lab::{Lab, id, post};
+use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::metrics::{ALL, BUCKETS, Metrics, update};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{IdempotencyLayer, Resolution};
 
 fn recorder() -> PrometheusRecorder {
     let builder = PrometheusBuilder::new();
@@ -66,8 +67,7 @@ async fn an_interrupted_charge_is_seen_in_the_metrics_until_it_is_settled() {
         assert_eq!(seen.get(name), Some(&value), "{name}");
     }
     let run = layer.interrupted(9).await.unwrap().remove(0);
-    let answer = http::Response::new(bytes::Bytes::from("charged"));
-    let _settled = layer.resolve(id("k"), run.fence, Resolution::Outcome(answer)).await.unwrap();
+    let _settled = layer.resolve(id("k"), run.fence, answer("charged")).await.unwrap();
     update(&store).await.unwrap();
     let seen = values(&scrape);
     assert_eq!(seen["idempotency_interrupted_operations"], 0.0);

@@ -10,16 +10,16 @@ use http::{Response, StatusCode};
 use testkit::Gate;
 use testkit::lab::asked::leave_interrupted;
 use testkit::lab::events::Events;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::time::SECOND;
 use testkit::lab::{Lab, effect, gated, id, on_disk, post, settle};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{EffectError, Reconciled, Reconciler};
 use tower_idempotency::observer::{LeaseChange, RunEnd, SettledBy};
+use tower_idempotency::operations::Action;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
-use tower_idempotency::{
-    Fingerprint, IdempotencyLayer, MemoryStore, Observer, OnInFlight, Once, Release, Resolution, SledStore,
-};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, Observer, OnInFlight, Once, Release, SledStore};
 
 /// A layer over an observed store, and the events.
 fn observed() -> (TestStore, IdempotencyLayer<TestStore>, Events) {
@@ -101,10 +101,10 @@ async fn an_end_that_is_not_recorded_and_a_settlement_are_observed() {
     assert!(events.take().ends_with(&["unrecorded".to_owned()]));
     let run = leave_interrupted(&store, "other").await;
     events.take();
-    let _settled = layer.resolve(id("other"), run.fence, Resolution::<Response<Bytes>>::Release).await.unwrap();
+    let _settled = layer.resolve(id("other"), run.fence, Action::Release).await.unwrap();
     assert_eq!(events.take(), ["settled operator"]);
     // Nothing is settled any more.
-    let _stale = layer.resolve(id("other"), run.fence, Resolution::<Response<Bytes>>::Release).await.unwrap();
+    let _stale = layer.resolve(id("other"), run.fence, Action::Release).await.unwrap();
     leave_interrupted(&store, "third").await;
     events.take();
     let found = Reconciler::new(|_| async { Reconciled::Outcome(Response::new(axum::body::Body::from("charged"))) });

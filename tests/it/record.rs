@@ -68,8 +68,12 @@ fn reclaim(fence: u64) -> Transition<&'static str> {
     Transition::Reclaim(claim(), Fence(fence), ReclaimReason::Verdict)
 }
 
-fn forget(fence: u64) -> Transition<&'static str> {
+fn free(fence: u64) -> Transition<&'static str> {
     Transition::Resolve(Fence(fence), Resolution::Release, DAY)
+}
+
+fn forget(fence: u64) -> Transition<&'static str> {
+    Transition::Resolve(Fence(fence), Resolution::Forget, DAY)
 }
 
 fn running() -> Held {
@@ -95,6 +99,7 @@ fn what_ends_a_run_is_answered_alike_when_it_is_sent_again() {
     assert_eq!(taken(&None, 0, Transition::Release(Fence(1))), None);
     let settled = taken(&interrupted(), 2, settle(1));
     refused(&settled, settle(1));
+    refused(&None, free(1));
     refused(&None, forget(1));
 }
 
@@ -110,7 +115,7 @@ fn an_older_fence_changes_nothing() {
 
 #[test]
 fn a_running_record_is_settled_and_taken_over_by_nobody() {
-    for transition in [settle(1), forget(1), reclaim(1), inquire(1)] {
+    for transition in [settle(1), free(1), forget(1), reclaim(1), inquire(1)] {
         refused(&running(), transition);
     }
 }

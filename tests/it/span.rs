@@ -7,13 +7,14 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use testkit::Answer;
+use testkit::lab::operator::{Operated as _, outcome};
 use testkit::lab::{Lab, effect, frames, id, keyed, layer, patient, post, with};
 use testkit::log::{Log, in_spans, logged};
-use tower_idempotency::engine::{EffectError, Resolved};
+use tower_idempotency::engine::EffectError;
+use tower_idempotency::operations::Applied;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
-    Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, Rejection, RejectionKind, Resolution,
-    Scope,
+    Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, Rejection, RejectionKind, Scope,
 };
 use tracing::Level;
 
@@ -66,8 +67,8 @@ async fn rejections() -> Vec<Answer> {
     // Bytes that this layer has not written.
     let [run] = refusing.interrupted(2).await.unwrap().try_into().unwrap();
     let consumer = Once::new(store.clone());
-    let settled = consumer.resolve(run.id, run.fence, Resolution::Outcome(Bytes::from("no answer"))).await;
-    assert_eq!(settled.unwrap(), Resolved::Settled);
+    let settled = consumer.resolve(run.id, run.fence, outcome("no answer")).await;
+    assert_eq!(settled.unwrap(), Applied::Done);
     told.push(panicking.post("k", "a").await);
 
     // Rejections because of a run that goes on, with and without a wait.

@@ -10,6 +10,7 @@
 mod api;
 #[cfg(target_os = "linux")]
 mod atomic;
+mod clients;
 mod crash;
 mod levers;
 mod operation;

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use axum::response::Response;
 use testkit::Gate;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::post;
 use tokio::time::sleep;
-use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
-use tower_idempotency::{IdempotencyLayer, OnInFlight, Resolution};
+use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::operations::{Action, Applied};
+use tower_idempotency::{IdempotencyLayer, OnInFlight};
 
 use crate::world::{DEATH, Effects, two};
 
@@ -28,8 +30,8 @@ async fn what_an_operator_has_forgotten_runs_again_also_where_its_run_was_droppe
     sleep(DEATH * 2).await;
     let operator = layer(other);
     let listed = operator.interrupted(9).await.unwrap();
-    let settled = operator.resolve(listed[0].id, listed[0].fence, Resolution::Release).await.unwrap();
-    assert_eq!(settled, Resolved::Settled);
+    let settled = operator.resolve(listed[0].id, listed[0].fence, Action::Release).await.unwrap();
+    assert_eq!(settled, Applied::Done);
     gate.open();
     here.mend();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");

@@ -9,6 +9,7 @@ mod failovers;
 mod forgotten;
 mod kept;
 mod observed;
+mod operations;
 mod outages;
 mod rounds;
 mod sessions;

@@ -6,10 +6,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use testkit::Gate;
 use testkit::lab::events::Events;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::post;
 use tower_idempotency::internals::Records as _;
+use tower_idempotency::operations::Action;
 use tower_idempotency::store::{Health, Page, Store as _};
-use tower_idempotency::{IdempotencyLayer, Observer, OnInterrupted, Resolution};
+use tower_idempotency::{IdempotencyLayer, Observer, OnInterrupted};
 
 use super::world::{Effects, LEASE, Store, two, until_over};
 
@@ -28,8 +30,7 @@ async fn a_lease_that_is_renewed_and_lost_and_a_disputed_outcome_are_observed() 
     until_over().await;
     let listed = other.interrupted(Page::first(9)).await.unwrap().remove(0);
     let elsewhere = IdempotencyLayer::new(other);
-    let forget = Resolution::<http::Response<bytes::Bytes>>::Release;
-    let _settled = elsewhere.resolve(listed.id, listed.fence, forget).await.unwrap();
+    let _settled = elsewhere.resolve(listed.id, listed.fence, Action::Release).await.unwrap();
     here.mend();
     tokio::time::sleep(LEASE).await;
     gate.open();

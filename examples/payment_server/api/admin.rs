@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response as HttpResponse, StatusCode};
 use serde_json::{Value, json};
-use tower_idempotency::engine::Resolved;
+use tower_idempotency::operations::{Action, Answer, Applied, Change, ChangeError};
 use tower_idempotency::store::{Page, StoreError};
-use tower_idempotency::{AnyStore, Fence, IdempotencyLayer, Resolution};
+use tower_idempotency::{AnyStore, Fence, IdempotencyLayer};
 
 use super::errors::ApiError;
 use super::fields::Fields;
@@ -58,7 +58,7 @@ pub(crate) async fn forget(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    resolve(&layer, &id, &query_of(query)?, Resolution::Release).await
+    resolve(&layer, &id, &query_of(query)?, Action::Release).await
 }
 
 /// `POST /admin/interrupted/{id}/answer?fence=N`, the answer's JSON as the body
@@ -75,7 +75,7 @@ pub(crate) async fn answer(
     let mut answer = HttpResponse::new(body);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *answer.status_mut() = status.unwrap_or(StatusCode::OK);
-    resolve(&layer, &id, &query, Resolution::Outcome(answer)).await
+    resolve(&layer, &id, &query, Action::Answer(Answer::Http(answer))).await
 }
 
 /// `POST /admin/interrupted/forget?status=504`: all that were answered with that status, at most as many as are listed
@@ -83,9 +83,10 @@ pub(crate) async fn forget_all(State(layer): Layer, RawQuery(query): RawQuery) -
     let status = status_of(&query_of(query)?)?;
     let status = status.ok_or_else(|| ApiError::invalid("status", "status must say which ones are meant"))?;
     let answered = layer.interrupted(Page::first(LISTED).answered_with(status)).await.map_err(store_error)?;
-    let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolution::Release))).await;
+    let changes = answered.into_iter().map(|record| Change::new(record.id, record.fence, Action::Release));
+    let settled = layer.operations().by("this machine").apply_all(changes.collect()).await;
     let (forgotten, left): (Vec<_>, Vec<_>) =
-        settled.into_iter().partition(|(_, settled)| matches!(settled, Ok(Resolved::Settled)));
+        settled.into_iter().partition(|(_, settled)| matches!(settled, Ok(Applied::Done)));
     tracing::warn!(%status, forgotten = forgotten.len(), "an operator settled interrupted operations");
     Ok(Json(json!({ "settled": forgotten.len(), "left": left.len() })))
 }
@@ -103,12 +104,12 @@ async fn resolve(
     layer: &IdempotencyLayer<AnyStore>,
     id: &str,
     query: &Fields,
-    resolution: Resolution<HttpResponse<Bytes>>,
+    action: Action,
 ) -> Result<Response, ApiError> {
     let id = id.parse().map_err(|_| ApiError::invalid("id", "id must be 64 hex digits, as they are listed"))?;
     let fence = Fence(query.number("fence", 1..=u64::MAX)?);
-    match layer.resolve(id, fence, resolution).await.map_err(store_error)? {
-        Resolved::Settled => {
+    match layer.operations().by("this machine").apply(Change::new(id, fence, action)).await.map_err(change_error)? {
+        Applied::Done => {
             tracing::warn!(record_id = id.short(), "an operator settled an interrupted operation");
             Ok(Json(json!({ "settled": true })).into_response())
         }
@@ -117,6 +118,10 @@ async fn resolve(
             Err(error.status(StatusCode::CONFLICT))
         }
     }
+}
+
+fn change_error(error: ChangeError) -> ApiError {
+    ApiError::api(StatusCode::SERVICE_UNAVAILABLE, crate::chain(&error))
 }
 
 pub(crate) fn store_error(error: StoreError) -> ApiError {

@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod admin;
 pub(crate) mod charges;
+pub(crate) mod clients;
 pub(crate) mod errors;
 pub(crate) mod fields;
 pub(crate) mod health;

@@ -15,7 +15,7 @@ use super::account::Account;
 use super::errors::ApiError;
 use super::health::Needed;
 use super::metrics::Scraped;
-use super::{admin, charges, health, metrics, refunds, rejections};
+use super::{admin, charges, clients, health, metrics, refunds, rejections};
 use crate::args::{Args, InFlight, Interrupted};
 use crate::ledger::Ledger;
 use crate::{names, reconcile};
@@ -74,7 +74,9 @@ pub(crate) fn app(
         .layer(middleware::from_fn(admin::only_this_machine));
     let health = Router::new().route("/healthz", get(health::get)).with_state(needed);
     let metrics = Router::new().route("/metrics", get(metrics::get)).with_state(scraped);
-    let routes = payments.merge(admin).merge(health).merge(metrics).fallback(|| async { ApiError::not_found() });
+    let clients = Router::new().route("/docs/clients", get(clients::get));
+    let routes = payments.merge(admin).merge(health).merge(metrics).merge(clients);
+    let routes = routes.fallback(|| async { ApiError::not_found() });
     // The layer has a timeout for bodies that it reads; this one is for requests without a key.
     let in_time = ServiceBuilder::new()
         .layer(RequestBodyTimeoutLayer::new(LONGEST_PAUSE))

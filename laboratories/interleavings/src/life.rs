@@ -8,8 +8,8 @@ use futures_util::FutureExt as _;
 use shuttle::future::JoinHandle;
 use testkit::history::{ClientAnswer, Policy};
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::engine::{Resolved, RunContext};
-use tower_idempotency::internals::Resolution;
+use tower_idempotency::engine::RunContext;
+use tower_idempotency::operations::{Action, Answer, Applied, Change};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::test_util::{ManualClock, Stall, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint, MemoryStore, OnInterrupted, Once};
@@ -219,17 +219,18 @@ impl Life {
     async fn resolve(&self, listed: InterruptedRun, stays: bool) -> bool {
         let key = key_of(listed.id);
         let found = self.ledger.look_up(key);
-        let resolution = match &found {
-            Some((_, outcome)) => Resolution::Outcome(outcome.clone()),
-            None => Resolution::Release,
+        let action = match &found {
+            Some((_, outcome)) => Action::Answer(Answer::Bytes(outcome.clone())),
+            None => Action::Release,
         };
         // The operator takes a while.
         wait(2).await;
         let ticket = found.map(|(request, outcome)| (self.ledger.sent(key, request), outcome));
-        let resolving = self.once.resolve(listed.id, listed.fence, resolution);
+        let operator = self.once.operations().by("the operator");
+        let resolving = operator.apply(Change::new(listed.id, listed.fence, action));
         // If the operator goes away, the task of the call goes on.
         let settled = if stays { Some(resolving.await) } else { resolving.now_or_never() };
-        let is_done = matches!(settled, Some(Ok(Resolved::Settled)));
+        let is_done = matches!(settled, Some(Ok(Applied::Done)));
         self.ledger.see(if is_done { "resolved" } else { "not resolved" });
         if let Some((ticket, outcome)) = ticket
             && is_done

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use testkit::history::Policy;
+use testkit::lab::operator::{Operated as _, outcome as outcome_of};
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
-use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, Resolved, RunContext};
-use tower_idempotency::internals::{Completion, Fence, Origin, Records as _, Resolution, RunResult, State};
+use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, RunContext};
+use tower_idempotency::internals::{Completion, Fence, Origin, Records as _, RunResult, State};
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Abort, CommitError, StoreError, TransactionTree};
 use tower_idempotency::{OnInterrupted, Once, SledStore};
@@ -188,10 +190,10 @@ impl Operations {
     pub async fn settle(&self, key: u64, fence: Fence, took_place: bool) {
         let bytes = key::outcome(key, fence.0);
         let outcome = took_place.then(|| key::digest(&bytes));
-        let resolution = if took_place { Resolution::Outcome(bytes) } else { Resolution::Release };
+        let action = if took_place { outcome_of(bytes) } else { Action::Release };
         self.tell(Note::Settling { key, outcome: outcome.clone() });
-        if let Ok(settled) = self.refuse.resolve(key::id(key), fence, resolution).await {
-            assert_eq!(settled, Resolved::Settled, "{key}: nothing else settles it");
+        if let Ok(settled) = self.refuse.resolve(key::id(key), fence, action).await {
+            assert_eq!(settled, Applied::Done, "{key}: nothing else settles it");
             self.tell(Note::Settled { key, outcome });
         }
     }

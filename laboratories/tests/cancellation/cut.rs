@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::Response;
 use testkit::dice::below;
 use testkit::history::{self, ClientAnswer, History};
+use testkit::lab::operator::{Operated as _, answer};
 use testkit::lab::post;
 use tokio::task::{JoinHandle, yield_now};
 use tower::{Service as _, ServiceExt as _};
-use tower_idempotency::engine::Resolved;
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::test_util::{Stall, StoreCall};
-use tower_idempotency::{Key, RecordId, Resolution};
+use tower_idempotency::{Key, RecordId};
 
 use crate::handler::{Act, Handler, Layer, Phase, Policy, told};
 use crate::home::{Home, Kind};
@@ -253,10 +253,9 @@ impl Lab {
             return Err(format!("{}: refused, and it can't be freed", cut.key));
         };
         let took_place = cut.handler.effects() > 0 || committed.contains(&cut.key);
-        let answer =
-            if took_place { Resolution::Outcome(Response::new("by hand".into())) } else { Resolution::Release };
-        match layer.resolve(listed.id, listed.fence, answer).await {
-            Ok(Resolved::Settled) => self.retry(cut, false).await,
+        let action = if took_place { answer("by hand") } else { Action::Release };
+        match layer.resolve(listed.id, listed.fence, action).await {
+            Ok(Applied::Done) => self.retry(cut, false).await,
             other => Err(format!("{}: an operator is told {other:?}", cut.key)),
         }
     }

@@ -12,14 +12,14 @@ use testkit::lab::charges::{
     Home, Left, OWN, assert_receipt, charge, charges as tree_of, commit, commit_behind, commit_with, layer, policies,
     receipt, replaying, serve, take,
 };
+use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::{Lab, post};
 use tokio::runtime::Runtime;
 use tokio::sync::{Barrier, Notify};
 use tokio::time::Instant;
-use tower_idempotency::Resolution;
-use tower_idempotency::engine::Resolved;
 use tower_idempotency::internals::Reply;
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
@@ -151,7 +151,7 @@ async fn assert_settled(home: Home, policy: OnInterrupted, ends: Ends) {
             let Ok([record]) = <[_; 1]>::try_from(layer.interrupted(10).await.unwrap()) else {
                 panic!("one was interrupted")
             };
-            assert_eq!(layer.resolve(record.id, record.fence, Resolution::Release).await.unwrap(), Resolved::Settled);
+            assert_eq!(layer.resolve(record.id, record.fence, Action::Release).await.unwrap(), Applied::Done);
         }
         assert_receipt(&lab.post("k", "a").await, "k", false);
     }

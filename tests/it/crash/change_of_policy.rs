@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use testkit::Gate;
 use testkit::lab::asked::{Asked, asking, leave_interrupted_under};
+use testkit::lab::operator::Operated as _;
 use testkit::lab::{Lab, effect, gated, id, on_disk, post};
 use testkit::log::Log;
-use tower_idempotency::engine::{ClaimPolicy, Reconciled, Resolved};
+use tower_idempotency::engine::{ClaimPolicy, Reconciled};
 use tower_idempotency::internals::Records as _;
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::Page;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, Resolution, SledStore, Unsure};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, SledStore, Unsure};
 use tracing::Level;
 
 const NOT_REPEATABLE: [ClaimPolicy; 3] = [ClaimPolicy::Unreadable, ClaimPolicy::Refuse, ClaimPolicy::Ask];
@@ -38,8 +40,8 @@ async fn what_was_interrupted_under_refuse_does_not_run_again_after_a_deploy_to_
         assert_eq!((counts.not_rerun, counts.refused(RejectionKind::OutcomeUnknown)), (3, 3), "{policy:?}");
 
         // An operator and a reconciler are not bound by the policy.
-        let settled = layer.resolve(listed[0].id, listed[0].fence, Resolution::Release).await.unwrap();
-        assert_eq!(settled, Resolved::Settled);
+        let settled = layer.resolve(listed[0].id, listed[0].fence, Action::Release).await.unwrap();
+        assert_eq!(settled, Applied::Done);
         assert_eq!(lab.post("k", "a").await.text(), "effect 1");
         leave_interrupted_under(policy, &store, "asked").await;
         let asks = lab.behind(asking(store.clone(), Asked::default().says([Reconciled::RunAgain])), effect);

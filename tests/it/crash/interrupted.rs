@@ -13,15 +13,15 @@ use http::{Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use testkit::lab::asked::leave_interrupted_under;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::{Steps as _, wish};
 use testkit::lab::time::{HOUR, SECOND};
 use testkit::lab::{Lab, done, effect, frames, gated, hold, id, layer, on_disk, post, rerun, settle};
 use testkit::{Answer, Gate};
 use tokio::sync::Semaphore;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_idempotency::Resolution;
-use tower_idempotency::engine::Resolved;
 use tower_idempotency::internals::{ClaimPolicy, Reply, State};
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
@@ -75,8 +75,8 @@ async fn trap_02_a_crash_shows_at_once_and_an_operator_can_free_the_key() {
 
     let listed = layer.interrupted(10).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [id("k")]);
-    let settled = layer.resolve(listed[0].id, listed[0].fence, Resolution::Release).await.unwrap();
-    assert_eq!(settled, Resolved::Settled);
+    let settled = layer.resolve(listed[0].id, listed[0].fence, Action::Release).await.unwrap();
+    assert_eq!(settled, Applied::Done);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert_eq!(lab.effects(), 1);
     running.abort();

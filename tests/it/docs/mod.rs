@@ -1,5 +1,6 @@
 //! Checks that the documentation is right: the table of failures, the guide's links, and its table of options.
 
+mod clients;
 mod failure_table;
 mod files;
 mod guide;

@@ -3,11 +3,12 @@
 
 use testkit::Gate;
 use testkit::lab::asked::{Asked, asking, found, leave_interrupted, leave_interrupted_under};
+use testkit::lab::operator::{Operated as _, answer};
 use testkit::lab::time::{NOON, SECOND};
 use testkit::lab::{Lab, gated, id, post, settle};
-use tower_idempotency::Resolution;
-use tower_idempotency::engine::{ClaimPolicy, Reconciled, Resolved};
+use tower_idempotency::engine::{ClaimPolicy, Reconciled};
 use tower_idempotency::internals::Records as _;
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Release};
 
@@ -82,8 +83,7 @@ async fn an_operator_elsewhere_settles_a_run_that_was_thought_dead_and_has_the_l
     stores[0].lapse();
     let operator = IdempotencyLayer::new(stores[1].clone());
     let listed = operator.interrupted(9).await.unwrap().remove(0);
-    let answer = Resolution::Outcome(http::Response::new("told".into()));
-    assert_eq!(operator.resolve(listed.id, listed.fence, answer).await.unwrap(), Resolved::Settled);
+    assert_eq!(operator.resolve(listed.id, listed.fence, answer("told")).await.unwrap(), Applied::Done);
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
     assert_eq!(here.post("k", "a").await.text(), "told");
@@ -99,7 +99,7 @@ async fn what_an_operator_elsewhere_forgot_is_not_recorded_when_its_run_ends_aft
     stores[0].lapse();
     let operator = IdempotencyLayer::new(stores[1].clone());
     let listed = operator.interrupted(9).await.unwrap().remove(0);
-    assert_eq!(operator.resolve(listed.id, listed.fence, Resolution::Release).await.unwrap(), Resolved::Settled);
+    assert_eq!(operator.resolve(listed.id, listed.fence, Action::Release).await.unwrap(), Applied::Done);
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
     assert_eq!(elsewhere.post("k", "a").await.text(), "elsewhere 1");

@@ -8,12 +8,13 @@ use futures_util::StreamExt as _;
 use http::StatusCode;
 use http_body::Frame;
 use http_body_util::StreamBody;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, gated, id, post, settle};
 use testkit::{Answer, Gate};
 use tokio::sync::mpsc;
-use tower_idempotency::Resolution;
-use tower_idempotency::engine::{EffectError, OnceError, Resolved, RunContext, Stats};
+use tower_idempotency::engine::{EffectError, OnceError, RunContext, Stats};
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, Once, RejectionKind};
 
@@ -111,8 +112,8 @@ async fn at_max_runs_an_operator_settles_what_was_interrupted() {
     assert_eq!(panics.post("k", "a").await.problem(), "outcome-unknown");
     let full = IdempotencyLayer::new(store).max_runs(0);
     let listed = full.interrupted(9).await.unwrap().remove(0);
-    let settled = full.resolve(listed.id, listed.fence, Resolution::Release).await;
-    assert_eq!(settled.unwrap(), Resolved::Settled);
+    let settled = full.resolve(listed.id, listed.fence, Action::Release).await;
+    assert_eq!(settled.unwrap(), Applied::Done);
     assert!(full.interrupted(9).await.unwrap().is_empty());
 }
 

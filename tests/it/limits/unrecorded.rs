@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::StatusCode;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, id, post, settle};
 use testkit::{Answer, Gate};
 use tokio::task::JoinHandle;
 use tower_idempotency::internals::Fence;
+use tower_idempotency::operations::{Action, ChangeError};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{IdempotencyLayer, OnInterrupted, Resolution};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
 use super::overload::KIB;
 
@@ -135,9 +137,9 @@ async fn settling_by_hand_what_this_process_knows_says_so() {
     let lab = Lab::counting(layer.clone());
     (0..1_000).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    let held = layer.resolve(id("k"), Fence(1), Resolution::Release).await;
+    let held = layer.resolve(id("k"), Fence(1), Action::Release).await;
     assert!(
-        matches!(&held, Err(StoreError::Unavailable { reason, .. }) if reason.contains("this process holds")),
+        matches!(&held, Err(ChangeError::Store(StoreError::Unavailable { reason, .. })) if reason.contains("this process holds")),
         "{held:?}"
     );
 }

@@ -15,12 +15,14 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use testkit::Gate;
 use testkit::lab::asked::{Asked, asking, found};
+use testkit::lab::operator::{answer, outcome};
 use testkit::lab::steps::Steps as _;
 use testkit::lab::{Lab, Shedding, frames, keyed, layer, on_disk, post, rerun, settle};
 use testkit::log::Log;
 use tower_idempotency::Meaning;
-use tower_idempotency::engine::{EffectError, Resolved};
-use tower_idempotency::internals::{Records as _, Resolution};
+use tower_idempotency::engine::EffectError;
+use tower_idempotency::internals::Records as _;
+use tower_idempotency::operations::{Action, Applied, Change};
 use tower_idempotency::store::{InterruptedRun, Page, Store};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, Keep, MemoryStore, Once, RecordId, Release, SledStore, Unsure};
@@ -300,16 +302,18 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
     }
     assert_eq!(all, layer.interrupted(1_000).await.unwrap());
 
-    let settled = layer.resolve_all(bad.iter().map(|record| (record.clone(), Resolution::Release))).await;
-    assert_eq!(settled.iter().map(|(record, _)| record.clone()).collect::<Vec<_>>(), bad, "in their order");
-    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Resolved::Settled))));
+    let operator = layer.operations().by("alice");
+    let release = |record: &InterruptedRun| Change::new(record.id, record.fence, Action::Release);
+    let settled = operator.apply_all(bad.iter().map(release).collect()).await;
+    let ids = bad.iter().map(|record| record.id);
+    assert!(settled.iter().map(|(id, _)| *id).eq(ids), "in their order");
+    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Applied::Done))));
     assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 201);
     // Each operation gets its own result: it is settled already, or can't be recorded.
     let late = layer.interrupted(Page::first(1).answered_with(StatusCode::GATEWAY_TIMEOUT)).await.unwrap().remove(0);
-    let long = http::Response::new(Bytes::from(vec![0; 2 << 20]));
-    let decisions = [(bad[0].clone(), Resolution::Release), (late, Resolution::Outcome(long))];
-    let settled: Vec<_> = layer.resolve_all(decisions).await.into_iter().map(|(_, settled)| settled).collect();
-    assert!(matches!(&settled[..], [Ok(Resolved::Stale), Err(_)]), "{settled:?}");
+    let changes = vec![release(&bad[0]), Change::new(late.id, late.fence, answer(vec![0; 2 << 20]))];
+    let settled: Vec<_> = operator.apply_all(changes).await.into_iter().map(|(_, settled)| settled).collect();
+    assert!(matches!(&settled[..], [Ok(Applied::Stale), Err(_)]), "{settled:?}");
 }
 
 #[tokio::test]
@@ -321,9 +325,9 @@ async fn many_messages_are_settled_at_once() {
     }
     let listed = once.interrupted(1_000).await.unwrap();
     assert!(listed.len() == 100 && listed.iter().all(|record| record.status.is_none()));
-    let outcome = Resolution::Outcome(Bytes::from("sent"));
-    let settled = once.resolve_all(listed.iter().map(|record| (record.clone(), outcome.clone()))).await;
-    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Resolved::Settled))));
+    let changes = listed.iter().map(|record| Change::new(record.id, record.fence, outcome("sent"))).collect();
+    let settled = once.operations().by("alice").apply_all(changes).await;
+    assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Applied::Done))));
     assert!(once.interrupted(1_000).await.unwrap().is_empty());
 }
 

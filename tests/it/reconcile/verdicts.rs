@@ -12,11 +12,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use testkit::Answer;
 use testkit::lab::asked::{Asked, asking, found, leave_interrupted, leave_interrupted_under};
+use testkit::lab::operator::{Operated as _, outcome};
 use testkit::lab::time::{DAY, HOUR, NOON};
 use testkit::lab::{Lab, charge_print, id, on_disk, post};
 use tower_idempotency::Meaning;
-use tower_idempotency::engine::{EffectError, OnceError, Outcome, Reconciled, Reconciler, Rerun, Resolved, RunContext};
-use tower_idempotency::internals::{ClaimPolicy, Fence, Records as _, Resolution};
+use tower_idempotency::engine::{EffectError, OnceError, Outcome, Reconciled, Reconciler, Rerun, RunContext};
+use tower_idempotency::internals::{ClaimPolicy, Fence, Records as _};
+use tower_idempotency::operations::Applied;
 use tower_idempotency::server::KeptHeaders;
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Page, Store};
@@ -354,14 +356,13 @@ async fn an_operator_may_settle_what_the_application_does_not_know() {
     let (store, asked) = (TestStore::new(), Asked::default());
     let stale = leave_interrupted(&store, "k").await;
     let once = once(store, asked.says([Reconciled::StillUnknown]));
-    let outcome = |outcome| Resolution::Outcome(Bytes::from_static(outcome));
     let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
     let print = charge_print(&id("k")).with_credentials().finish();
     assert!(matches!(once.run(id("k"), print, effect).await, Err(OnceError::OutcomeUnknown)));
     let listed = once.interrupted(9).await.unwrap().remove(0);
     // It was listed before the question, so it has to be listed again.
-    assert_eq!(once.resolve(stale.id, stale.fence, outcome(b"stale")).await.unwrap(), Resolved::Stale);
-    assert_eq!(once.resolve(listed.id, listed.fence, outcome(b"it was sent")).await.unwrap(), Resolved::Settled);
+    assert_eq!(once.resolve(stale.id, stale.fence, outcome("stale")).await.unwrap(), Applied::Stale);
+    assert_eq!(once.resolve(listed.id, listed.fence, outcome("it was sent")).await.unwrap(), Applied::Done);
     assert_eq!(once.run(id("k"), print, effect).await.unwrap().bytes, "it was sent");
     assert_eq!(asked.times(), 1);
 }

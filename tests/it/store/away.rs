@@ -1,11 +1,11 @@
 //! In doubt, refuse: while the store is away, slow or silent, nothing runs (promise 7).
 
 use testkit::lab::asked::leave_interrupted_under;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, effect, frames, no_run_is_left, post};
-use tower_idempotency::Resolution;
-use tower_idempotency::engine::Resolved;
 use tower_idempotency::internals::ClaimPolicy;
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
@@ -116,7 +116,7 @@ async fn a_claim_of_which_nobody_learns_whether_it_was_made_runs_nothing_and_is_
     lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
     let listed = layer.interrupted(9).await.unwrap();
     assert_eq!((listed.len(), lab.effects()), (1, 0));
-    assert_eq!(layer.resolve(listed[0].id, listed[0].fence, Resolution::Release).await.unwrap(), Resolved::Settled);
+    assert_eq!(layer.resolve(listed[0].id, listed[0].fence, Action::Release).await.unwrap(), Applied::Done);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1", "an operator frees it");
 }
 

@@ -5,11 +5,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::any;
 use testkit::Gate;
+use testkit::lab::operator::{Operated as _, answer};
 use testkit::lab::{Lab, id, post};
-use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
+use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::{Records as _, Transition};
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::shared::Kind;
-use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Resolution, Unsure};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Unsure};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryDatabase};
 
 use crate::world::{DEATH, Effects, LEASE, Store, builder, process, two};
@@ -200,9 +202,9 @@ async fn an_operator_elsewhere_settles_the_run_of_a_dead_process() {
         let operator = IdempotencyLayer::new(cut.other.clone());
         tokio::time::sleep(DEATH).await;
         let listed = operator.interrupted(9).await.unwrap().remove(0);
-        let told = Resolution::Outcome(http::Response::new("told".into()));
-        let resolution = if forgets { Resolution::Release } else { told };
-        assert_eq!(operator.resolve(listed.id, listed.fence, resolution).await.unwrap(), Resolved::Settled);
+        let told = answer("told");
+        let resolution = if forgets { Action::Release } else { told };
+        assert_eq!(operator.resolve(listed.id, listed.fence, resolution).await.unwrap(), Applied::Done);
         assert!(operator.interrupted(9).await.unwrap().is_empty());
         cut.here.mend();
         cut.gate.open();

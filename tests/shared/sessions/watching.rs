@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::Steps as _;
 use testkit::lab::{Lab, hold, post};
 use testkit::{Answer, Gate};
 use tokio::time::sleep;
-use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
+use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::{Hold, Reply, Resolution::Release};
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::shared::{Kind, Row, SharedStore};
-use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
 use crate::world::{DEATH, Effects, LEASE, Store, builder, database, process, until_over};
@@ -100,8 +102,8 @@ async fn no_operator_settles_the_run_of_a_session_that_is_renewed_before_it_is_d
     let held = two.there.hold(Call::Sessions);
     two.here.mend();
     sleep(SECOND * 3).await;
-    let settled = operator.resolve(listed.id, listed.fence, Resolution::Release).await.unwrap();
-    assert_eq!(settled, Resolved::Stale);
+    let settled = operator.resolve(listed.id, listed.fence, Action::Release).await.unwrap();
+    assert_eq!(settled, Applied::Stale);
     held.release();
     two.gate.open();
     assert_eq!((two.run.await.unwrap().text(), two.effects.count()), ("effect 1", 1));

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use testkit::Gate;
+use testkit::lab::operator::{Operated as _, answer};
 use testkit::lab::{Lab, id, post};
-use tower_idempotency::engine::Resolved;
 use tower_idempotency::internals::Records as _;
+use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::Page;
 use tower_idempotency::store::shared::{
     Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
 };
-use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId, Resolution};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 
 use crate::world::{DEATH, Effects, LEASE, two};
@@ -84,7 +85,7 @@ async fn a_damaged_row_of_a_dead_process_is_listed_and_settled_by_its_columns() 
     let operator = IdempotencyLayer::new(other.clone());
     let listed = operator.interrupted(9).await.unwrap().remove(0);
     assert_eq!(listed.derived_key("charge"), None, "none is made up");
-    let told = Resolution::Outcome(http::Response::new("told".into()));
+    let told = answer("told");
     operator.resolve(listed.id, listed.fence, told).await.map(|_| ()).unwrap();
     assert!(operator.interrupted(9).await.unwrap().is_empty());
     // The record no longer shows the request.
@@ -122,9 +123,9 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
         assert_eq!(operator.stats().corrupt, 1);
         assert_eq!(listed().await, [id("before"), id("k"), id("after")]);
         let run = operator.interrupted(9).await.unwrap().remove(1);
-        let told = Resolution::Outcome(http::Response::new("told".into()));
-        let resolution = if forgets { Resolution::Release } else { told };
-        assert_eq!(operator.resolve(run.id, run.fence, resolution).await.unwrap(), Resolved::Settled);
+        let told = answer("told");
+        let resolution = if forgets { Action::Release } else { told };
+        assert_eq!(operator.resolve(run.id, run.fence, resolution).await.unwrap(), Applied::Done);
         assert_eq!(listed().await, [id("before"), id("after")]);
         // The record no longer shows the request.
         let expected = if forgets { "effect 2" } else { "not-verifiable" };

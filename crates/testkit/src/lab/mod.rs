@@ -5,6 +5,7 @@ pub mod asked;
 pub mod charges;
 pub mod events;
 pub mod listed;
+pub mod operator;
 pub mod steps;
 pub mod time;
 

@@ -172,7 +172,7 @@ impl<St: Store> Rule<'_, St> {
         loop {
             let Scanned { records, next } = self.read(|| self.subject.store.scan(after, limit)).await;
             self.check(records.len() <= limit, || format!("a page of {limit} has {}", records.len()));
-            all.extend(records);
+            all.extend(records.into_iter().map(|listed| ListedRecord { record: listed.record.map(judged), ..listed }));
             let Some(next) = next else { return all };
             self.check(Some(next) > after, || "a page ends where it began".to_owned());
             after = Some(next);
@@ -260,7 +260,7 @@ impl<St: Store> Rule<'_, St> {
 
 /// A record without what makes no difference: of an operation that no process runs, only another process's question
 /// counts, and a store need not remember its own.
-fn judged(record: Record) -> Record {
+fn judged<O>(record: Record<O>) -> Record<O> {
     match (&record.state, record.owner) {
         (State::Interrupted { .. }, Owner::Here) => Record { owner: Owner::None, ..record },
         _ => record,

@@ -89,8 +89,14 @@ pub(super) fn settle(fence: Fence, outcome: impl Into<Bytes>) -> Transition {
     Transition::Resolve(fence, Resolution::Outcome(outcome.into()), HOUR)
 }
 
-pub(super) fn forget(fence: Fence) -> Transition {
+/// An interrupted operation's key becomes free.
+pub(super) fn free(fence: Fence) -> Transition {
     Transition::Resolve(fence, Resolution::Release, HOUR)
+}
+
+/// A done operation is forgotten.
+pub(super) fn forget(fence: Fence) -> Transition {
+    Transition::Resolve(fence, Resolution::Forget, HOUR)
 }
 
 /// The same transition, whose record is kept for [`SHORT`].
@@ -117,7 +123,8 @@ pub(super) fn name_of(transition: &Transition) -> &'static str {
         Transition::Release(_) => "release",
         Transition::Interrupt { .. } => "interrupt",
         Transition::Resolve(_, Resolution::Outcome(_), _) => "settle",
-        Transition::Resolve(..) => "forget",
+        Transition::Resolve(_, Resolution::Forget, _) => "forget",
+        Transition::Resolve(..) => "free",
     }
 }
 
@@ -134,6 +141,7 @@ pub(super) fn all_under(id: RecordId, fence: Fence) -> Vec<Transition> {
         interrupt(fence),
         answer(fence, 502),
         settle(fence, "settled"),
+        free(fence),
         forget(fence),
     ]
 }

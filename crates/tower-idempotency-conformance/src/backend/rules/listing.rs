@@ -126,8 +126,8 @@ pub(crate) async fn list_is_paged_without_gaps_or_repeats<B: Backend>(subject: &
     }
 }
 
-/// Rows of each kind: a scan in pages of any size has each row of an operation once, in the order of their ids, as `get`
-/// reads it, and no others.
+/// Rows of each kind: a scan in pages of any size has each row of an operation once, in the order of their ids, as
+/// `get` reads it, and no others.
 pub(crate) async fn a_scan_has_each_operation_once_in_the_order_of_ids<B: Backend>(subject: &BackendSubject<B>) {
     let advice = "read the kinds 1 to 4 and those of later releases, order by id, and begin each page strictly after the id that \
                   is given; leave out rows past their expiry";

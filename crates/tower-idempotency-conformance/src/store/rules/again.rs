@@ -7,7 +7,7 @@ use tower_idempotency::store::Store;
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
 use crate::store::sample::{
-    Ending, claim, complete, consume, forget, hold, inquire, interrupt, name_of, reclaim, settle,
+    Ending, claim, complete, consume, free, hold, inquire, interrupt, name_of, reclaim, settle,
 };
 use crate::store::subject::StoreSubject;
 
@@ -71,7 +71,7 @@ pub(crate) async fn what_takes_an_operation_is_taken_once<St: Store>(subject: &S
                 (1, Some(fence)) => reclaim(fence),
                 (2, Some(fence)) => inquire(fence),
                 (3, Some(fence)) => settle(fence, "settled"),
-                (4, Some(fence)) => forget(fence),
+                (4, Some(fence)) => free(fence),
                 _ => claim(),
             });
         }

@@ -9,7 +9,7 @@ use tower_idempotency::store::{InterruptedRun, Page};
 use crate::fresh::{fresh_id, fresh_ids};
 use crate::store::rule::Rule;
 use crate::store::sample::{
-    Ending, answer, claim, complete, consume, forget, hold, inquire, interrupt, name_of, reclaim, settle, wish,
+    Ending, answer, claim, complete, consume, free, hold, inquire, interrupt, name_of, reclaim, settle, wish,
 };
 use crate::store::subject::StoreSubject;
 
@@ -80,7 +80,7 @@ pub(crate) async fn what_was_answered_survives_a_reopening<St: Store>(subject: &
         &[|hold| answer(hold.fence, 504)],
         &[|hold| interrupt(hold.fence), |hold| settle(hold.fence, "settled")],
         &[|hold| Transition::Release(hold.fence)],
-        &[|hold| interrupt(hold.fence), |hold| forget(hold.fence)],
+        &[|hold| interrupt(hold.fence), |hold| free(hold.fence)],
     ];
     let mut stood: Vec<(RecordId, Option<Record>)> = Vec::new();
     for life in lives {

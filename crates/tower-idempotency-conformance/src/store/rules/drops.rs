@@ -8,7 +8,7 @@ use tower_idempotency::store::Store;
 
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
-use crate::store::sample::{Ending, complete, consume, forget, hold, interrupt, name_of, settle};
+use crate::store::sample::{Ending, complete, consume, free, hold, interrupt, name_of, settle};
 use crate::store::subject::StoreSubject;
 
 /// A transition that ends a run or settles an operation is done though its future is dropped: never polled, polled
@@ -33,7 +33,7 @@ pub(crate) async fn a_dropped_future_undoes_nothing<St: Store>(subject: &StoreSu
             |record| record.is_some_and(|record| matches!(record.state, State::Interrupted { .. })),
         ),
         (|hold| settle(hold.fence, "settled"), true, is_completed),
-        (|hold| forget(hold.fence), true, |record| record.is_none()),
+        (|hold| free(hold.fence), true, |record| record.is_none()),
     ];
     for (step, is_of_interrupted, holds) in steps {
         for polls in 0..4 {

@@ -6,7 +6,7 @@ use tower_idempotency::store::Store;
 
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
-use crate::store::sample::{SHORT, claim, complete, forget, hold, inquire, interrupt, reclaim, settle, shortly};
+use crate::store::sample::{SHORT, claim, complete, free, hold, inquire, interrupt, reclaim, settle, shortly};
 use crate::store::subject::StoreSubject;
 
 /// The ways in which an operation's record comes to be absent.
@@ -84,7 +84,7 @@ async fn freed<St: Store>(rule: &Rule<'_, St>, store: &St, id: RecordId, run: Re
             grows(&again);
             let cut = rule.made_by(store, id, &interrupt(again.fence)).await;
             if let Removal::Forgotten = removal {
-                rule.taken_by(store, id, &forget(cut.fence)).await;
+                rule.taken_by(store, id, &free(cut.fence)).await;
             } else {
                 let settled = rule.made_by(store, id, &shortly(settle(cut.fence, "settled"))).await;
                 grows(&settled);

@@ -7,7 +7,7 @@ use tower_idempotency::store::Store;
 
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
-use crate::store::sample::{SHORT, claim, complete, consume, forget, hold, interrupt, reclaim, settle, shortly};
+use crate::store::sample::{SHORT, claim, complete, consume, free, hold, interrupt, reclaim, settle, shortly};
 use crate::store::subject::StoreSubject;
 
 /// A recalled record is the one that would be loaded, and is done; an exclusive store recalls nothing.
@@ -30,7 +30,7 @@ pub(crate) async fn what_is_recalled_is_what_is_loaded<St: Store>(subject: &Stor
     recalls(&rule, id).await;
     let id = fresh_id();
     let run = rule.interrupted(id).await;
-    rule.taken(id, &forget(run.fence)).await;
+    rule.taken(id, &free(run.fence)).await;
     recalls(&rule, id).await;
     let run = rule.claimed(id).await;
     rule.made(id, &shortly(complete(hold(id, &run), "its outcome"))).await;

@@ -5,7 +5,7 @@ use tower_idempotency::store::Store;
 
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
-use crate::store::sample::{claim, complete, forget, hold, inquire, interrupt, name_of, reclaim, settle, wish};
+use crate::store::sample::{claim, complete, free, hold, inquire, interrupt, name_of, reclaim, settle, wish};
 use crate::store::subject::StoreSubject;
 
 /// A run that was thought dead still says how it ended, until another run takes the operation over or an operator
@@ -23,7 +23,7 @@ pub(crate) async fn a_late_outcome_is_recorded_until_somebody_took_over<St: Stor
         }
         let late = rule.made(id, &complete(hold(id, &run), "late")).await;
         rule.check(late.fence == fence, || format!("a late outcome changed the fence from {fence} to {}", late.fence));
-        for verdict in [settle(fence, "a verdict"), reclaim(fence), forget(fence)] {
+        for verdict in [settle(fence, "a verdict"), reclaim(fence), free(fence)] {
             rule.refused(id, &verdict).await;
         }
         let outcome = rule.load_outcome(&subject.store, id).await;
@@ -31,7 +31,7 @@ pub(crate) async fn a_late_outcome_is_recorded_until_somebody_took_over<St: Stor
             format!("an outcome that came late, after {questions} questions, is {outcome:?}")
         });
     }
-    let taken: [fn(Fence) -> Transition; 3] = [reclaim, |fence| settle(fence, "settled"), forget];
+    let taken: [fn(Fence) -> Transition; 3] = [reclaim, |fence| settle(fence, "settled"), free];
     for taken in taken {
         let id = fresh_id();
         let run = rule.claimed(id).await;

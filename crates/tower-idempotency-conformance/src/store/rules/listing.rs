@@ -9,14 +9,14 @@ use tower_idempotency::store::{InterruptedRun, Page};
 use crate::fresh::{fresh_id, fresh_ids};
 use crate::store::rule::Rule;
 use crate::store::sample::{
-    Ending, SHORT, answer, claim, complete, consume, forget, hold, inquire, interrupt, reclaim, settle, shortly,
+    Ending, SHORT, answer, claim, complete, consume, forget, free, hold, inquire, interrupt, reclaim, settle, shortly,
 };
 use crate::store::subject::StoreSubject;
 
 type Step = fn(Hold, Fence) -> Transition;
 
 /// The cases: how a run ends, what happens to the operation then, and whether it is listed.
-const LIVES: [(&str, Ending, Option<Step>, bool); 12] = [
+const LIVES: [(&str, Ending, Option<Step>, bool); 14] = [
     ("completed", |hold| complete(hold, "done"), None, false),
     ("consumed", |hold| consume(hold, 201), None, false),
     ("released", |hold| Transition::Release(hold.fence), None, false),
@@ -26,7 +26,9 @@ const LIVES: [(&str, Ending, Option<Step>, bool); 12] = [
     ("answered, and asked about", answered, Some(|_, fence| inquire(fence)), true),
     ("taken over", |hold| interrupt(hold.fence), Some(|_, fence| reclaim(fence)), false),
     ("settled", answered, Some(|_, fence| settle(fence, "settled")), false),
-    ("forgotten", |hold| interrupt(hold.fence), Some(|_, fence| forget(fence)), false),
+    ("freed", |hold| interrupt(hold.fence), Some(|_, fence| free(fence)), false),
+    ("forgotten", |hold| complete(hold, "done"), Some(|_, fence| forget(fence)), false),
+    ("forgotten without an outcome", |hold| consume(hold, 201), Some(|_, fence| forget(fence)), false),
     ("completed late", answered, Some(|hold, _| complete(hold, "late")), false),
     ("released late", |hold| interrupt(hold.fence), Some(|_, fence| Transition::Release(fence)), false),
 ];
@@ -120,8 +122,8 @@ pub(crate) async fn the_list_is_paged_without_gaps_or_repeats<St: Store>(subject
     rule.check(nothing.is_empty(), || "a page of none has some".to_owned());
 }
 
-/// Operations in each state: a scan in pages of any size has each record that is loaded once, in the order of their ids,
-/// and nothing that is free or past its expiry; and the runs of a living process are listed as running.
+/// Operations in each state: a scan in pages of any size has each record that is loaded once, in the order of their
+/// ids, and nothing that is free or past its expiry; and the runs of a living process are listed as running.
 pub(crate) async fn a_scan_has_each_record_once_in_the_order_of_ids<St: Store>(subject: &StoreSubject<St>) {
     let advice = "begin each page strictly after the id that is given, and return where the next one begins for as long as there \
                   are records";

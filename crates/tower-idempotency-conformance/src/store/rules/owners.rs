@@ -9,7 +9,7 @@ use tower_idempotency::store::Store;
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
 use crate::store::sample::{
-    Ending, HOUR, claim, complete, forget, hold, inquire, interrupt, name_of, reclaim, settle, wish,
+    Ending, HOUR, claim, complete, free, hold, inquire, interrupt, name_of, reclaim, settle, wish,
 };
 use crate::store::subject::StoreSubject;
 
@@ -32,7 +32,7 @@ pub(crate) async fn a_process_has_its_own_runs_however_long_they_take<St: Store>
         rule.check(is_own, || format!("a run past its bound: {run:?} has become {loaded:?}"));
         let listed = rule.listed(&[id], 1_000, None).await;
         rule.check(listed.is_empty(), || format!("this process's own run is listed: {listed:?}"));
-        for other in [reclaim(run.fence), inquire(run.fence), settle(run.fence, "settled"), forget(run.fence)] {
+        for other in [reclaim(run.fence), inquire(run.fence), settle(run.fence, "settled"), free(run.fence)] {
             let found = rule.refused(id, &other).await;
             rule.check(found.as_ref() == Some(&run), || format!("to {} a run made {found:?}", name_of(&other)));
         }
@@ -57,7 +57,7 @@ pub(crate) async fn nobody_takes_the_run_of_a_living_process<St: Store>(subject:
         .is_some_and(|seen| (seen.fence, seen.owner, &seen.state) == (run.fence, Owner::Elsewhere, &run.state));
     rule.check(is_so, || format!("another process sees {run:?} as {seen:?}"));
     let fence = run.fence;
-    for take in [claim(), interrupt(fence), reclaim(fence), inquire(fence), settle(fence, "no"), forget(fence)] {
+    for take in [claim(), interrupt(fence), reclaim(fence), inquire(fence), settle(fence, "no"), free(fence)] {
         let answered = rule.refused_by(another, id, &take).await;
         rule.check(answered == seen, || format!("to {} another's run was answered {answered:?}", name_of(&take)));
     }

@@ -10,7 +10,7 @@ use tower_idempotency::store::Store;
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
 use crate::store::sample::{
-    all_under, answer, claim, complete, consume, forget, hold, inquire, interrupt, name_of, reclaim, repeatable, settle,
+    all_under, answer, claim, complete, consume, free, hold, inquire, interrupt, name_of, reclaim, repeatable, settle,
 };
 use crate::store::subject::StoreSubject;
 
@@ -95,7 +95,7 @@ impl InitialRecord {
                     Self::Asked => is_ended_by(inquire(first)).await,
                     Self::TakenOver => is_ended_by(reclaim(first)).await,
                     Self::Settled => is_ended_by(settle(first, "what the operator found")).await,
-                    Self::Forgotten => is_ended_by(forget(first)).await,
+                    Self::Forgotten => is_ended_by(free(first)).await,
                     Self::CompletedLate => {
                         let asked = is_ended_by(inquire(first)).await;
                         is_ended_by(complete(hold, "late")).await;

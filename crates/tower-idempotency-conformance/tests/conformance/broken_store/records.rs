@@ -13,12 +13,13 @@ use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
+use tower_idempotency::internals::Resolution;
 use tower_idempotency::internals::{
     Applied, ListedRecord, Record, Records, Reply, Scanned, Sealed, Slots, State, Transition,
 };
 use tower_idempotency::store::{Disputed, Gauges, Health, InterruptedRun, Page, Store, StoreError};
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{Fence, RecordId, Resolution};
+use tower_idempotency::{Fence, RecordId};
 
 use super::effects::{self, Memory};
 use super::fault::Fault;

@@ -1,0 +1,131 @@
+//! What an operator does, and what became of it.
+
+use super::answer::Answer;
+use super::cursor::Cursor;
+use crate::engine::Resolved;
+use crate::key::RecordId;
+use crate::record::Fence;
+use crate::store::StoreError;
+
+/// A change of one operation, as it was seen: it names the fence, so that nothing is changed that has changed since.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Change {
+    /// The id of the operation.
+    pub id: RecordId,
+    /// The fence that the operation had when it was looked at.
+    pub fence: Fence,
+    /// What is to be done.
+    pub action: Action,
+}
+
+impl Change {
+    /// Returns the change of the operation with this id, if it still has this fence.
+    #[must_use]
+    pub fn new(id: RecordId, fence: Fence, action: Action) -> Self {
+        Self { id, fence, action }
+    }
+}
+
+/// What an operator does with an operation.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Action {
+    /// Settles an interrupted operation that took place: retries get this answer, for as long as they would get any
+    /// other.
+    Answer(Answer),
+    /// Settles an interrupted operation that did not take place, or may take place again: the key is free, and **the
+    /// next retry runs**.
+    Release,
+    /// Deletes the record of a done operation before its retention is over. **The key is free: a retry that still comes
+    /// is a second effect.** Another process that has the outcome in its cache goes on replaying it.
+    Forget,
+    /// Asks the reconciler about an interrupted operation now.
+    Reconcile,
+}
+
+impl Action {
+    /// Returns the action's name: `answer`, `release`, `forget` or `reconcile`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Answer(_) => "answer",
+            Self::Release => "release",
+            Self::Forget => "forget",
+            Self::Reconcile => "reconcile",
+        }
+    }
+}
+
+/// The result of a change.
+#[must_use = "`Stale` means that nothing was changed"]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Applied {
+    /// The operation is settled, or forgotten. Of [`Action::Reconcile`]: the application knew the outcome.
+    Done,
+    /// Nothing was changed: the operation is no longer in the state that the action is for under this fence, or a
+    /// request for it is just being answered. Look at it again.
+    Stale,
+    /// Of [`Action::Reconcile`]: the application does not know. The operation is interrupted under a new fence.
+    StillUnknown,
+    /// Of [`Action::Reconcile`]: the application says that it may run again. It stays interrupted until a retry comes,
+    /// which runs.
+    RunsAgain,
+}
+
+impl Applied {
+    /// Returns the result's name: `done`, `stale`, `still-unknown` or `runs-again`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Stale => "stale",
+            Self::StillUnknown => "still-unknown",
+            Self::RunsAgain => "runs-again",
+        }
+    }
+}
+
+impl From<Resolved> for Applied {
+    fn from(resolved: Resolved) -> Self {
+        match resolved {
+            Resolved::Settled => Self::Done,
+            Resolved::Stale => Self::Stale,
+        }
+    }
+}
+
+/// The reason why a change was not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// There is no reconciler: set one with `reconcile_with`.
+    #[error("there is no reconciler to ask; the layer's option `reconcile_with` sets one")]
+    NoReconciler,
+    /// The answer is bytes and the operations are a layer's, or the other way round.
+    #[error(
+        "the answer has another form than the recorded outcomes: a layer records HTTP answers, and a consumer bytes"
+    )]
+    WrongForm,
+    /// The answer is longer than the layer's `max_response_body`.
+    #[error("the answer is longer than `max_response_body`")]
+    TooLong,
+    /// The store failed. [`Uncertain`](StoreError::Uncertain): there is no answer after 5 seconds, and the change may
+    /// still be made; look at the operation again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What became of the operations that were to be forgotten.
+#[must_use = "there may be more to forget"]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Purged {
+    /// Operations that are forgotten.
+    pub forgotten: usize,
+    /// Operations that were selected and are not forgotten, because they changed meanwhile or the store failed.
+    pub left: usize,
+    /// The place at which the next call goes on; `None` if all records were looked at.
+    pub next: Option<Cursor>,
+}

@@ -1,0 +1,125 @@
+//! The parts that a layer adds to a document: the key's parameter, the headers of answers, the schema of a problem.
+
+use http::HeaderName;
+use http::header::{LINK, RETRY_AFTER};
+use serde_json::Value;
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, Required};
+
+use crate::key::Key;
+use crate::server::options::Options;
+
+/// The name of the problem's schema among the document's components.
+pub(super) const PROBLEM: &str = "IdempotencyProblem";
+
+/// A UUID of version 4.
+const EXAMPLE: &str = "4d5a7f0e-6f0c-4b8e-9c8e-0f6b1d2a3c4e";
+
+/// Returns a header's name as people write it. The case does not count.
+pub(super) fn written(name: &HeaderName) -> String {
+    let capitalized = |part: &str| {
+        let mut part = part.to_owned();
+        if let Some(first) = part.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        part
+    };
+    name.as_str().split('-').map(capitalized).collect::<Vec<_>>().join("-")
+}
+
+/// Returns the parameter of the key, as the layer reads it.
+pub(super) fn key(options: &Options) -> Parameter {
+    const QUOTES: usize = 2;
+    let quotes = if options.strict_keys { QUOTES } else { 0 };
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1 + quotes))
+        .max_length(Some(Key::MAX_BYTES + quotes));
+    let form = if options.strict_keys { " The value is in double quotes." } else { "" };
+    let description = format!(
+        "Makes the request safe to repeat: it takes effect at most once, and each repetition gets the answer of the \
+         first. Choose a value that is unique to the operation, such as a UUID (version 4), save it before the first \
+         attempt, and send it with every attempt, together with the same request.{form}"
+    );
+    let example = if options.strict_keys { format!("\"{EXAMPLE}\"") } else { EXAMPLE.to_owned() };
+    ParameterBuilder::new()
+        .name(written(&options.header_name))
+        .parameter_in(ParameterIn::Header)
+        .required(if options.require_key { Required::True } else { Required::False })
+        .description(Some(description))
+        .schema(Some(schema))
+        .example(Some(Value::String(example)))
+        .build()
+}
+
+/// Returns what is known of a header of an answer.
+pub(super) fn header(name: &HeaderName, options: &Options) -> Header {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let (description, schema) = if *name == options.recorder.replay_header_name {
+        let description = "`true` on an answer that was recorded for an earlier request with the same key.";
+        (Some(description), text().enum_values(Some(["true"])))
+    } else if options.outcome_header_name.as_ref() == Some(name) {
+        (Some("What became of the request: `ran`, `replayed`, or the kind of its rejection."), text())
+    } else if name == RETRY_AFTER {
+        let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
+        (Some("After how many seconds to send the request again, with the same key."), seconds)
+    } else if name == LINK {
+        (Some("The description of the problem (`rel=\"describedby\"`)."), text())
+    } else {
+        (None, text())
+    };
+    HeaderBuilder::new().description(description).schema(Some(schema)).build()
+}
+
+/// Returns the schema of a problem. Each layer has the same, because a document has one of this name.
+pub(super) fn problem() -> RefOr<Schema> {
+    const STATUS: [i32; 2] = [100, 599];
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let status = || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(STATUS[0])).maximum(Some(STATUS[1]));
+    let uri = text().format(Some(SchemaFormat::Custom("uri-reference".to_owned())));
+    ObjectBuilder::new()
+        .description(Some("The reason why a request was rejected (RFC 9457)."))
+        .property("type", uri.description(Some("The problem type. It ends in its kind, such as `in-flight`.")))
+        .property("title", text().description(Some("The kind in a few words, which don't change.")))
+        .property("status", status().description(Some("The answer's status.")))
+        .property("detail", text().description(Some("What happened this time, and what to do.")))
+        .property(
+            "retry_with_same_key",
+            ObjectBuilder::new()
+                .schema_type(Type::Boolean)
+                .description(Some("`true` if the same request with the same key may get another answer later.")),
+        )
+        .property(
+            "original_status",
+            status().description(Some("`not-replayable`: the status of the answer that was not stored.")),
+        )
+        .property(
+            "record_id",
+            text()
+                .pattern(Some("^[0-9a-f]{8}$"))
+                .description(Some("The operation, if an operator can settle it: quote it when you ask.")),
+        )
+        .property("label", text().description(Some("The name that the server has for the operation.")))
+        .required("type")
+        .required("title")
+        .required("status")
+        .required("detail")
+        .required("retry_with_same_key")
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_written_as_people_write_it() {
+        let written = |name: &'static str| written(&HeaderName::from_static(name));
+        assert_eq!(
+            ["idempotency-key", "x-request--key", "key-"].map(written),
+            ["Idempotency-Key", "X-Request--Key", "Key-"]
+        );
+    }
+}

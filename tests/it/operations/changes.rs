@@ -1,0 +1,228 @@
+//! Changes name the fence and an actor, each is an event in the log, and many at once have a result each.
+
+use bytes::Bytes;
+use http::Response;
+use testkit::lab::asked::{asking, found, leave_interrupted};
+use testkit::lab::time::SECOND;
+use testkit::lab::{Lab, at_once, id, on_disk, settle};
+use testkit::log::Log;
+use tower_idempotency::engine::{EffectError, Reconciled, Reconciler};
+use tower_idempotency::operations::{Action, Answer, Applied, Change, ChangeError, Filter, Operations, StateKind};
+use tower_idempotency::store::Store;
+use tower_idempotency::test_util::{StoreCall, TestStore};
+use tower_idempotency::{Fence, Fingerprint, IdempotencyLayer, MemoryStore, Once, SledStore};
+use tracing::Level;
+
+use super::{a_second_passes, account, change, clocked, lab, layer, send};
+
+fn answer(text: &'static str) -> Action {
+    Action::Answer(Answer::Http(Response::new(Bytes::from(text))))
+}
+
+async fn are_settled_and_forgotten<St: Store + Clone>(store: St) {
+    let layer = IdempotencyLayer::new(store);
+    let failing = Lab::new(layer.clone(), |_| async { http::StatusCode::BAD_GATEWAY });
+    let lab = failing.behind(layer.clone(), testkit::lab::effect);
+    let operations = layer.operations();
+    for key in ["answer", "release"] {
+        failing.post(key, "a").await;
+    }
+    let seen = operations.inspect(id("answer")).await.unwrap().unwrap();
+    // An action for another state, or another fence, changes nothing.
+    assert_eq!(change(&operations, &seen, Action::Forget).await.unwrap(), Applied::Stale);
+    let other = Change::new(seen.id, Fence(seen.fence.0 + 1), answer("other"));
+    assert_eq!(operations.by("alice").apply(other).await.unwrap(), Applied::Stale);
+    assert_eq!(change(&operations, &seen, answer("settled")).await.unwrap(), Applied::Done);
+    assert_eq!(change(&operations, &seen, answer("again")).await.unwrap(), Applied::Stale);
+    let replay = lab.post("answer", "a").await;
+    assert_eq!((replay.text(), replay.is_replay()), ("settled", true));
+    let seen = operations.inspect(id("release")).await.unwrap().unwrap();
+    assert_eq!(change(&operations, &seen, Action::Release).await.unwrap(), Applied::Done);
+    assert_eq!(lab.post("release", "a").await.text(), "effect 3");
+    // A done operation is forgotten by its present fence alone.
+    let done = operations.inspect(id("release")).await.unwrap().unwrap();
+    assert_eq!(change(&operations, &done, Action::Release).await.unwrap(), Applied::Stale);
+    assert_eq!(change(&operations, &seen, Action::Forget).await.unwrap(), Applied::Stale);
+    assert!(lab.post("release", "a").await.is_replay());
+    assert_eq!(change(&operations, &done, Action::Forget).await.unwrap(), Applied::Done);
+    assert_eq!(operations.inspect(id("release")).await.unwrap(), None);
+    assert_eq!(lab.post("release", "a").await.text(), "effect 4");
+    assert_eq!(layer.stats().settled, 2, "to forget is no settlement");
+}
+
+#[tokio::test]
+async fn an_operation_is_settled_or_forgotten_in_its_state_and_under_its_fence_alone() {
+    are_settled_and_forgotten(MemoryStore::new()).await;
+    are_settled_and_forgotten(TestStore::new()).await;
+    let (directory, sled) = on_disk(SledStore::builder());
+    are_settled_and_forgotten(sled.clone()).await;
+    // What was forgotten stays so, and what ran after it is there.
+    sled.close().await.unwrap();
+    drop(sled);
+    let operations = Operations::over(SledStore::open(directory.path()).unwrap());
+    assert_eq!(operations.list(&Filter::all(), None, 9).await.unwrap().operations.len(), 2);
+}
+
+#[tokio::test]
+async fn a_long_answer_is_forgotten_with_its_chunks() {
+    let (directory, sled) = on_disk(SledStore::builder());
+    let layer = IdempotencyLayer::new(sled.clone());
+    Lab::new(layer.clone(), |_| async { vec![b'x'; 100_000] }).post("k", "a").await;
+    let operations = layer.operations();
+    let seen = operations.inspect(id("k")).await.unwrap().unwrap();
+    assert_eq!(change(&operations, &seen, Action::Forget).await.unwrap(), Applied::Done);
+    use tower_idempotency::internals::Records as _;
+    sled.sweep(1_000).await.unwrap();
+    assert_eq!(testkit::lab::tree(&sled).scan_prefix(b"c").count(), 0);
+    assert_eq!(sled.gauges().bytes, Some(0));
+    drop(directory);
+}
+
+#[tokio::test]
+async fn a_reconciler_is_asked_now_about_one_operation() {
+    let store = TestStore::new();
+    for key in ["found", "again", "unknown"] {
+        leave_interrupted(&store, key).await;
+    }
+    let store = store.reopen();
+    let reconciler = Reconciler::new(|run: tower_idempotency::store::InterruptedRun| {
+        let verdict = match run.id {
+            it if it == id("found") => found("charged"),
+            it if it == id("again") => Reconciled::RunAgain,
+            _ => Reconciled::StillUnknown,
+        };
+        std::future::ready(verdict)
+    });
+    let layer = asking(store, reconciler);
+    let operations = layer.operations();
+    for (key, expected) in [("found", Applied::Done), ("again", Applied::RunsAgain), ("unknown", Applied::StillUnknown)]
+    {
+        let seen = operations.inspect(id(key)).await.unwrap().unwrap();
+        let other = Change::new(seen.id, Fence(seen.fence.0 + 1), Action::Reconcile);
+        assert_eq!(operations.by("bob").apply(other).await.unwrap(), Applied::Stale, "{key} under another fence");
+        assert_eq!(change(&operations, &seen, Action::Reconcile).await.unwrap(), expected, "{key}");
+    }
+    assert!(matches!(
+        change(
+            &Operations::over(MemoryStore::new()),
+            &operations.inspect(id("found")).await.unwrap().unwrap(),
+            Action::Reconcile
+        )
+        .await,
+        Err(ChangeError::NoReconciler)
+    ));
+}
+
+#[tokio::test]
+async fn many_changes_have_a_result_each_in_their_order() {
+    let layer = layer(MemoryStore::new()).max_response_body(10);
+    let lab = lab(layer.clone());
+    for number in 0..200 {
+        send(&lab, "/502", "one", &number.to_string()).await;
+    }
+    let operations = layer.operations();
+    let seen = operations.list(&Filter::all(), None, 1_000).await.unwrap().operations;
+    let action = |number: usize| match number % 4 {
+        0 => answer("ten bytes."),
+        1 => answer("eleven byte"),
+        2 => Action::Answer(Answer::Bytes(Bytes::from("x"))),
+        _ => Action::Release,
+    };
+    let changes = seen.iter().enumerate().map(|(number, seen)| Change::new(seen.id, seen.fence, action(number)));
+    let results = operations.by("alice").apply_all(changes.collect()).await;
+    assert_eq!(results.len(), 200);
+    for (number, (seen, (id, result))) in seen.iter().zip(results).enumerate() {
+        assert_eq!(seen.id, id);
+        let is_right = match number % 4 {
+            1 => matches!(result, Err(ChangeError::TooLong)),
+            2 => matches!(result, Err(ChangeError::WrongForm)),
+            _ => matches!(result, Ok(Applied::Done)),
+        };
+        assert!(is_right, "{number}: {result:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_forgets_what_is_done_and_old_or_of_one_owner_and_nothing_that_is_interrupted() {
+    let (store, clock) = clocked();
+    let layer = layer(store);
+    let lab = lab(layer.clone());
+    for number in 0..10 {
+        send(&lab, "/200", if number % 2 == 0 { "one" } else { "other" }, &format!("done-{number}")).await;
+        send(&lab, "/502", "one", &format!("interrupted-{number}")).await;
+        a_second_passes(&clock);
+    }
+    let operations = layer.operations();
+    let operator = operations.by("retention job");
+    let of_one = operator.purge(&Filter::all().of_scope(account("one").digest()), None, 1_000).await.unwrap();
+    assert_eq!((of_one.forgotten, of_one.left, of_one.next), (5, 0, None));
+    let old = operator.purge(&Filter::all().older_than(SECOND * 6), None, 1_000).await.unwrap();
+    assert_eq!((old.forgotten, old.left), (2, 0), "of the other owner");
+    let left = |state| {
+        let operations = operations.clone();
+        async move { operations.list(&Filter::all().in_state(state), None, 100).await.unwrap().operations.len() }
+    };
+    assert_eq!((left(StateKind::Completed).await, left(StateKind::Interrupted).await), (3, 10));
+}
+
+#[tokio::test]
+async fn each_change_is_an_event_that_names_its_actor_and_shows_no_secret() {
+    let layer = layer(MemoryStore::new());
+    let lab = lab(layer.clone());
+    send(&lab, "/502", "canary-account", "canary-key").await;
+    let operations = layer.operations();
+    let seen =
+        operations.find(Some(&account("canary-account")), &"canary-key".parse().unwrap()).await.unwrap().unwrap();
+    let log = Log::begin(Level::INFO);
+    let _ = change(&operations, &seen, Action::Forget).await.unwrap();
+    let _ = change(&operations, &seen, Action::Reconcile).await.unwrap_err();
+    let _ = change(&operations, &seen, answer("canary-body")).await.unwrap();
+    let (id, fence) = (seen.id, seen.fence);
+    let event = |level: &str, action: &str, result: &str| {
+        format!(
+            "{level} tower_idempotency::audit: {result} actor=\"alice\" action=\"{action}\" record_id={id} fence={fence}"
+        )
+    };
+    let lines = log.lines();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert_eq!(lines[0], event("INFO", "forget", "an operator changed an operation") + " result=\"stale\"");
+    assert!(
+        lines[1].starts_with(&event("WARN", "reconcile", "an operator could not change an operation")),
+        "{lines:?}"
+    );
+    assert_eq!(lines[2], event("INFO", "answer", "an operator changed an operation") + " result=\"done\"");
+    assert!(!lines.concat().contains("canary"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_change_whose_caller_goes_away_is_made_and_logged() {
+    let store = TestStore::new();
+    leave_interrupted(&store, "k").await;
+    let store = store.reopen();
+    let layer = IdempotencyLayer::new(store.clone());
+    let operations = layer.operations();
+    let seen = operations.inspect(id("k")).await.unwrap().unwrap();
+    let log = Log::begin(Level::INFO);
+    let stall = store.stall(StoreCall::Resolve);
+    let mut changing = Box::pin(change(&operations, &seen, answer("settled")));
+    assert!(at_once(&mut changing).is_none());
+    drop(changing);
+    drop(stall);
+    settle().await;
+    assert_eq!(operations.inspect(id("k")).await.unwrap().unwrap().state.kind(), StateKind::Completed);
+    assert!(log.lines().iter().any(|line| line.contains("actor=\"alice\" action=\"answer\"")));
+}
+
+#[tokio::test]
+async fn a_consumers_operation_is_settled_with_bytes() {
+    let once = Once::new(MemoryStore::new());
+    let effect = |_| async { Err::<Bytes, _>(EffectError::MaybeStarted("gone")) };
+    once.run(id("m"), Fingerprint::of(b"m"), effect).await.unwrap_err();
+    let operations = once.operations();
+    let seen = operations.inspect(id("m")).await.unwrap().unwrap();
+    assert!(matches!(change(&operations, &seen, answer("x")).await, Err(ChangeError::WrongForm)));
+    let sent = Action::Answer(Answer::Bytes(Bytes::from("sent")));
+    assert_eq!(change(&operations, &seen, sent).await.unwrap(), Applied::Done);
+    let again = once.run(id("m"), Fingerprint::of(b"m"), |_| async { Ok::<_, EffectError<()>>(Bytes::new()) }).await;
+    assert_eq!(again.unwrap().bytes, "sent");
+}

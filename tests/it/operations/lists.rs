@@ -1,0 +1,119 @@
+//! Lists select by state, age, status and scope, and their pages neither repeat nor leave out.
+
+use std::collections::HashSet;
+
+use testkit::lab::on_disk;
+use testkit::lab::time::SECOND;
+use tower_idempotency::operations::{Cursor, Filter, Operations, StateKind};
+use tower_idempotency::store::Store;
+use tower_idempotency::{MemoryStore, SledStore};
+
+use super::{a_second_passes, account, clocked, lab, layer, send};
+
+/// The labels of all operations that the filter selects, in pages of `limit`.
+async fn labels<St: Store>(operations: &Operations<St>, filter: &Filter, limit: usize) -> Vec<String> {
+    let (mut labels, mut next) = (Vec::new(), None::<Cursor>);
+    loop {
+        let page = operations.list(filter, next.as_ref(), limit).await.unwrap();
+        assert!(page.operations.len() <= limit);
+        labels.extend(page.operations.iter().map(|operation| operation.label().unwrap_or("none").to_owned()));
+        // As a page's links have it.
+        next = page.next.map(|next| next.to_string().parse().unwrap());
+        if next.is_none() {
+            return labels;
+        }
+    }
+}
+
+async fn selects_by_state_status_and_scope<St: Store + Clone>(store: St) {
+    let layer = layer(store);
+    let lab = lab(layer.clone());
+    for (path, owner, key) in [("/a/200", "one", "a"), ("/b/502", "one", "b"), ("/c/504", "other", "c")] {
+        send(&lab, path, owner, key).await;
+    }
+    let operations = layer.operations();
+    let mut all = labels(&operations, &Filter::all(), 1).await;
+    all.sort();
+    assert_eq!(all, ["label of /a/200", "label of /b/502", "label of /c/504"]);
+    for (filter, expected) in [
+        (Filter::all().in_state(StateKind::Completed), &["label of /a/200"][..]),
+        (Filter::all().in_state(StateKind::Interrupted), &["label of /b/502", "label of /c/504"]),
+        (Filter::all().in_state(StateKind::Running), &[]),
+        (Filter::all().in_state(StateKind::Consumed), &[]),
+        (Filter::all().answered_with(504), &["label of /c/504"]),
+        (Filter::all().answered_with(200), &["label of /a/200"]),
+        (Filter::all().in_state(StateKind::Interrupted).answered_with(502), &["label of /b/502"]),
+        (Filter::all().of_scope(account("other").digest()), &["label of /c/504"]),
+        (Filter::all().in_state(StateKind::Interrupted).of_scope(account("one").digest()), &["label of /b/502"]),
+    ] {
+        for limit in [1, 100] {
+            let mut found = labels(&operations, &filter, limit).await;
+            found.sort();
+            assert_eq!(found, expected, "{filter:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_selects_by_state_status_and_scope() {
+    selects_by_state_status_and_scope(MemoryStore::new()).await;
+    let (_directory, sled) = on_disk(SledStore::builder());
+    selects_by_state_status_and_scope(sled).await;
+}
+
+#[tokio::test]
+async fn a_list_selects_what_is_older_and_interrupted_operations_come_the_oldest_first() {
+    let (store, clock) = clocked();
+    let layer = layer(store);
+    let lab = lab(layer.clone());
+    for number in 0..5 {
+        send(&lab, &format!("/{number}/502"), "one", &format!("key-{number}")).await;
+        send(&lab, &format!("/{number}/200"), "one", &format!("done-{number}")).await;
+        a_second_passes(&clock);
+    }
+    let operations = layer.operations();
+    let old = Filter::all().older_than(SECOND * 3);
+    let interrupted = old.clone().in_state(StateKind::Interrupted);
+    for limit in [1, 2, 9] {
+        assert_eq!(labels(&operations, &interrupted, limit).await, ["label of /0/502", "label of /1/502"]);
+        let all: HashSet<_> = labels(&operations, &old, limit).await.into_iter().collect();
+        assert_eq!(all.len(), 4, "{all:?}");
+    }
+}
+
+async fn no_page_repeats_or_leaves_out<St: Store + Clone>(store: St) {
+    let layer = layer(store);
+    let lab = lab(layer.clone());
+    for number in 0..97 {
+        send(&lab, &format!("/{number}/200"), "one", &format!("key-{number}")).await;
+    }
+    let operations = layer.operations();
+    for limit in [1, 10, 97, 1_000] {
+        let listed = labels(&operations, &Filter::all(), limit).await;
+        let different: HashSet<_> = listed.iter().collect();
+        assert_eq!((listed.len(), different.len()), (97, 97), "in pages of {limit}");
+    }
+}
+
+#[tokio::test]
+async fn pages_neither_repeat_nor_leave_out() {
+    no_page_repeats_or_leaves_out(MemoryStore::new()).await;
+    let (_directory, sled) = on_disk(SledStore::builder());
+    no_page_repeats_or_leaves_out(sled).await;
+}
+
+// A filter that selects almost nothing would otherwise read a whole store in one call.
+#[tokio::test]
+async fn one_call_looks_at_a_bounded_number_of_records() {
+    let layer = layer(MemoryStore::new());
+    let lab = lab(layer.clone());
+    for number in 0..10_050 {
+        send(&lab, "/200", "one", &number.to_string()).await;
+    }
+    let operations = layer.operations();
+    let none = Filter::all().in_state(StateKind::Consumed);
+    let first = operations.list(&none, None, 10).await.unwrap();
+    assert!(first.operations.is_empty() && first.next.is_some(), "it goes on");
+    let second = operations.list(&none, first.next.as_ref(), 10).await.unwrap();
+    assert!(second.operations.is_empty() && second.next.is_none(), "it ends");
+}

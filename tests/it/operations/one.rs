@@ -1,0 +1,127 @@
+//! One operation is found by key and scope, and shown without its key, its scope or its body.
+
+use bytes::Bytes;
+use testkit::lab::{Lab, id, on_disk, post, tree};
+use tower_idempotency::engine::EffectError;
+use tower_idempotency::operations::{Answer, Filter, Form, OperationState, Operations, Server, StateKind};
+use tower_idempotency::store::Store;
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, Once, SledStore};
+
+use super::{account, lab, layer, send};
+
+/// The length of the answer's body, in chunks on disk.
+const LONG: usize = 100_000;
+
+async fn is_found_and_shown<St: Store + Clone>(store: St) {
+    let layer = layer(store);
+    let lab = lab(layer.clone());
+    send(&lab, "/a/201", "one", "the-key").await;
+    send(&lab, "/b/502", "one", "another").await;
+    let operations = layer.operations();
+    let key = Key::new("the-key").unwrap();
+    assert_eq!(operations.find(None, &key).await.unwrap(), None, "without its scope");
+    assert_eq!(operations.find(Some(&account("other")), &key).await.unwrap(), None);
+    let found = operations.find(Some(&account("one")), &key).await.unwrap().unwrap();
+    assert_eq!((found.label(), found.scope()), (Some("label of /a/201"), Some(account("one").digest())));
+    let OperationState::Completed { status, bytes } = found.state else { panic!("{found:?}") };
+    assert_eq!((status, found.attempt, found.server), (Some(201), 1, Server::None));
+    assert!(bytes > 0 && found.expires.is_some() && found.began <= found.since);
+    assert_eq!(operations.inspect(found.id).await.unwrap().as_ref(), Some(&found));
+    let listed = operations.list(&Filter::all().answered_with(201), None, 9).await.unwrap().operations;
+    assert_eq!(listed, std::slice::from_ref(&found));
+    assert!(!format!("{found:?}").contains("body of"), "no body is shown");
+    let Some(Answer::Http(answer)) = operations.outcome(found.id).await.unwrap() else { panic!("no answer") };
+    assert_eq!(answer.status(), 201);
+    assert_eq!(answer.into_body(), "body of /a/201", "only on request");
+    let interrupted = operations.find(Some(&account("one")), &Key::new("another").unwrap()).await.unwrap().unwrap();
+    assert_eq!(interrupted.state.status(), Some(502));
+    assert!(operations.outcome(interrupted.id).await.unwrap().is_none());
+    assert!(interrupted.derived_key("charge").is_some());
+}
+
+#[tokio::test]
+async fn an_operation_is_found_by_key_and_scope_and_shown_without_its_body() {
+    is_found_and_shown(MemoryStore::new()).await;
+    let (_directory, sled) = on_disk(SledStore::builder());
+    is_found_and_shown(sled).await;
+}
+
+#[tokio::test]
+async fn a_long_answer_is_listed_with_its_status_and_length() {
+    let (_directory, sled) = on_disk(SledStore::builder());
+    let layer = IdempotencyLayer::new(sled);
+    let lab = Lab::new(layer.clone(), |_| async { (http::StatusCode::ACCEPTED, vec![b'x'; LONG]) });
+    lab.post("k", "a").await;
+    let listed = layer.operations().list(&Filter::all(), None, 9).await.unwrap().operations.remove(0);
+    let OperationState::Completed { status: Some(202), bytes } = listed.state else { panic!("{listed:?}") };
+    assert!(bytes > LONG as u64);
+}
+
+async fn what_runs_is_listed<St: Store + Clone>(store: St) {
+    let layer = IdempotencyLayer::new(store);
+    let (lab, gate) = Lab::gated(layer.clone());
+    let running = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    let operations = layer.operations();
+    let listed = operations.list(&Filter::all().in_state(StateKind::Running), None, 9).await.unwrap().operations;
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].id, listed[0].server, &listed[0].state), (id("k"), Server::Here, &OperationState::Running));
+    gate.open();
+    running.await.unwrap();
+    let after = operations.list(&Filter::all().in_state(StateKind::Running), None, 9).await.unwrap();
+    assert!(after.operations.is_empty() && after.next.is_none());
+}
+
+#[tokio::test]
+async fn a_run_under_way_is_listed_until_it_ends() {
+    what_runs_is_listed(MemoryStore::new()).await;
+    let (_directory, sled) = on_disk(SledStore::builder());
+    what_runs_is_listed(sled).await;
+}
+
+#[tokio::test]
+async fn a_consumers_operation_is_listed_with_its_label_and_its_outcome_is_bytes() {
+    // It looks like the outcome of a layer, and is none.
+    let bytes = Bytes::from_static(b"\x01\xc8\x01\x00\x00");
+    let (store, key) = (MemoryStore::new(), Key::new("message").unwrap());
+    let once = Once::new(store.clone()).label("mailer: invoice 17");
+    let outcome = bytes.clone();
+    let effect = |_| async move { Ok::<_, EffectError<()>>(outcome) };
+    once.run(id("message"), Fingerprint::of(b"m"), effect).await.unwrap();
+    let operations = once.operations();
+    let found = operations.find(None, &key).await.unwrap().unwrap();
+    assert_eq!((found.label(), operations.form()), (Some("mailer: invoice 17"), Form::Bytes));
+    assert_eq!(found.state, OperationState::Completed { status: None, bytes: bytes.len() as u64 });
+    assert!(matches!(operations.outcome(found.id).await.unwrap(), Some(Answer::Bytes(found)) if found == bytes));
+    // A tool that has the store alone sees it too.
+    assert_eq!(Operations::over(store).find(None, &key).await.unwrap().unwrap().label(), found.label());
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_listed_as_damaged_and_the_others_are_listed() {
+    let (_directory, sled) = on_disk(SledStore::builder());
+    let layer = IdempotencyLayer::new(sled.clone());
+    let lab = Lab::counting(layer.clone());
+    for key in ["good", "bad"] {
+        lab.post(key, "a").await;
+    }
+    let (records, key) = (tree(&sled), [&b"r"[..], id("bad").as_bytes()].concat());
+    let mut bytes = records.get(&key).unwrap().unwrap().to_vec();
+    bytes[40] ^= 1;
+    records.insert(key, bytes).unwrap();
+    let operations = layer.operations();
+    let damaged = operations.list(&Filter::all().in_state(StateKind::Damaged), None, 9).await.unwrap().operations;
+    assert_eq!(damaged.iter().map(|operation| operation.id).collect::<Vec<_>>(), [id("bad")]);
+    assert_eq!(operations.list(&Filter::all(), None, 9).await.unwrap().operations.len(), 2);
+}
+
+#[tokio::test]
+async fn a_list_shows_no_expired_record() {
+    let (store, clock) = super::clocked();
+    let layer = layer(store).retention(testkit::lab::time::SECOND);
+    send(&lab(layer.clone()), "/200", "one", "k").await;
+    let operations = layer.operations();
+    assert_eq!(operations.list(&Filter::all(), None, 9).await.unwrap().operations.len(), 1);
+    clock.advance(testkit::lab::time::SECOND);
+    assert!(operations.list(&Filter::all(), None, 9).await.unwrap().operations.is_empty());
+}

@@ -1,0 +1,64 @@
+//! The operators' interface over a shared store: every process sees the operations of all of them.
+
+use testkit::Gate;
+use testkit::lab::{id, post};
+use tower_idempotency::operations::{Action, Applied, Change, Filter, Server, StateKind};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+
+use super::world::{Effects, two, until_over};
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_listed_as_running_by_all_processes_until_its_own_is_dead() {
+    let [(here, one), (_, other)] = two().await;
+    let (effects, gate) = (Effects::default(), Gate::default());
+    let layer = IdempotencyLayer::new(one);
+    let run = effects.behind(layer.clone(), &gate).spawn(post("k", "a"));
+    gate.arrival().await;
+    let [mine, theirs] = [layer.operations(), IdempotencyLayer::new(other).operations()];
+    let running = Filter::all().in_state(StateKind::Running);
+    for (operations, server) in [(&mine, Server::Here), (&theirs, Server::Elsewhere)] {
+        let listed = operations.list(&running, None, 9).await.unwrap().operations;
+        assert_eq!(listed.iter().map(|run| (run.id, run.server)).collect::<Vec<_>>(), [(id("k"), server)]);
+        let all = operations.list(&Filter::all(), None, 9).await.unwrap().operations;
+        assert_eq!(all, listed, "no session is an operation");
+    }
+    // To settle what runs elsewhere changes nothing.
+    let seen = theirs.inspect(id("k")).await.unwrap().unwrap();
+    let release = |fence| Change::new(seen.id, fence, Action::Release);
+    assert_eq!(theirs.by("alice").apply(release(seen.fence)).await.unwrap(), Applied::Stale);
+    here.cut();
+    until_over().await;
+    assert!(theirs.list(&running, None, 9).await.unwrap().operations.is_empty());
+    let dead =
+        theirs.list(&Filter::all().in_state(StateKind::Interrupted), None, 9).await.unwrap().operations.remove(0);
+    assert_eq!((dead.id, dead.server), (id("k"), Server::None));
+    assert_eq!(theirs.by("alice").apply(release(dead.fence)).await.unwrap(), Applied::Done);
+    run.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_process_forgets_runs_again_in_all_that_have_no_copy() {
+    let [(_, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    let [first, second] = [&one, &other].map(|store| effects.server(store, OnInterrupted::Refuse));
+    assert_eq!(first.post("k", "a").await.text(), "effect 1");
+    // The other process, which has not seen it, forgets it, and then runs it.
+    let operations = IdempotencyLayer::new(other).operations();
+    let done = operations.list(&Filter::all(), None, 9).await.unwrap().operations.remove(0);
+    let forget = Change::new(done.id, done.fence, Action::Forget);
+    assert_eq!(operations.by("alice").apply(forget).await.unwrap(), Applied::Done);
+    assert!(operations.list(&Filter::all(), None, 9).await.unwrap().operations.is_empty());
+    assert!(first.post("k", "a").await.is_replay(), "it has a copy");
+    assert_eq!(second.post("k", "a").await.text(), "effect 2");
+    assert!(second.post("k", "a").await.is_replay());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_outcome_is_listed_with_its_status() {
+    let [(_, one), (_, other)] = two().await;
+    let layer = IdempotencyLayer::new(one);
+    testkit::lab::Lab::new(layer, |_| async { vec![b'x'; 100_000] }).post("k", "a").await;
+    let operations = IdempotencyLayer::new(other).operations();
+    let listed = operations.list(&Filter::all().answered_with(200), None, 9).await.unwrap().operations;
+    assert_eq!(listed.len(), 1);
+}
