@@ -19,16 +19,17 @@
 //!    `tok_error` charges and answers 500; `tok_unavailable` answers 503 before charging, so that a retry runs;
 //!    `tok_panic` charges and panics; `tok_crash` charges and ends the process with code 70.
 //! 4. After `tok_crash`, start it again and retry: 409 `outcome-unknown`. Only you can find out whether the charge took
-//!    place. List the open operations, look the charge up in `GET /v1/charges`, and settle it, one way or the other:
+//!    place. Look the charge up in `GET /v1/charges`, and settle it on the page <http://127.0.0.1:4242/admin>, one way
+//!    or the other. The same with curl:
 //!
 //! ```text
-//! curl http://127.0.0.1:4242/admin/interrupted
-//! curl -X POST 'http://127.0.0.1:4242/admin/interrupted/ID/forget?fence=N'
-//! curl 'http://127.0.0.1:4242/admin/interrupted/ID/answer?fence=N' --json '{"id":"ch_…","object":"charge"}'
+//! curl 'http://127.0.0.1:4242/admin/api/operations?state=interrupted'
+//! curl http://127.0.0.1:4242/admin/api/changes -H 'Sec-Fetch-Site: same-origin' \
+//!     --json '{"changes":[{"id":"ID","fence":"N","action":"release"}]}'
 //! ```
 //!
-//! `forget` frees the key: a retry charges. `answer` gives retries that JSON (add `&status=402` for another status than
-//! 200). Both are open to this machine alone.
+//! `release` frees the key: a retry charges. `answer` gives retries an answer; `GET /admin/api/openapi.json` describes
+//! it. The page and its API are open to this machine alone.
 //!
 //! 5. The same with `--on-interrupted reconcile`: the server looks the charge up in its own ledger, by the key that it
 //!    derived for it, and answers the retry with it. An operation that charged nothing runs again. At the start the
@@ -49,7 +50,7 @@
 //! `--on-interrupted` decides.
 //! Each has a ledger of its own: `GET /v1/charges` of all of them shows all effects, a refund goes to the server of its
 //! charge, and under `reconcile` what a server does not find in its ledger stays unknown: another may have charged it.
-//! `GET /admin/disputed` lists charges that ended after their key had been taken over or freed.
+//! The page lists charges that ended after their key had been taken over or freed.
 //!
 //! 8. The same with `--atomic` for all of them: the ledger is the table `payment_server.charge` in that database, and
 //!    charge and record are one transaction. A server may die at any point: the other runs the charge if it did not

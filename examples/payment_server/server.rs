@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tower_idempotency::engine::{Drained, Reconciliation};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, IdempotencyLayer};
+use tower_idempotency_admin::Latencies;
 
 use crate::api::metrics::Scraped;
 use crate::api::{admin, routes};
@@ -27,12 +28,13 @@ const DEADLINE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
     args.settings = settings::read(args.config.as_deref())?;
-    let Stores { records, ledger, database, admin, directory } = stores::open(&args).await?;
+    let Stores { records, ledger, database, directory } = stores::open(&args).await?;
     let ledger = Arc::new(ledger);
-    let scraped = Scraped::start(records.clone())?;
+    let latencies = Latencies::new();
+    let scraped = Scraped::start(records.clone(), latencies.clone())?;
     let layer = routes::layer(records.clone(), &ledger, &args);
     report(&layer).await;
-    let app = routes::app(&layer, ledger, [records.clone(), database.clone()], scraped, admin);
+    let app = routes::app(&layer, ledger, [records.clone(), database.clone()], scraped, latencies);
 
     let stop = Stop::listen()?;
     let listener = TcpListener::bind(args.listen).await?;
@@ -75,7 +77,7 @@ async fn report(layer: &IdempotencyLayer<AnyStore>) {
     tracing::debug!(?layer, "as it is set");
     match layer.interrupted(admin::LISTED).await.map(|interrupted| interrupted.len()) {
         Ok(0) => tracing::info!("no interrupted operations"),
-        Ok(count) => tracing::warn!(count, "interrupted operations wait to be settled; see /admin/interrupted"),
+        Ok(count) => tracing::warn!(count, "interrupted operations wait to be settled; see /admin"),
         Err(error) => tracing::error!("interrupted operations can't be listed: {}", crate::chain(&error)),
     }
 }

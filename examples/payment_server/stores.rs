@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::path::Path;
 
-use axum::Router;
 use tempfile::TempDir;
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{AnyStore, MemoryStore, SledStore};
@@ -19,8 +18,6 @@ pub(crate) struct Stores {
     pub(crate) ledger: Ledger,
     /// The store whose database holds the ledger. It may be that of the records.
     pub(crate) database: AnyStore,
-    /// The operators' routes for this store alone.
-    pub(crate) admin: Router,
     // The directory is removed with the value.
     pub(crate) directory: Option<TempDir>,
 }
@@ -43,7 +40,7 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
             let store = sled(args, &args.data)?;
             let (ledger, records) = (Ledger::trees(store.clone(), args.atomic)?, AnyStore::new(store));
             let database = records.clone();
-            Ok(Stores { records, ledger, database, admin: Router::new(), directory: None })
+            Ok(Stores { records, ledger, database, directory: None })
         }
         Place::SledAt(path) => apart(AnyStore::new(sled(args, path)?), sled(args, &args.data)?),
         Place::Memory => {
@@ -72,18 +69,17 @@ fn sled(args: &Args, path: &Path) -> Result<SledStore, OpenError> {
 /// Returns these records, with a ledger in another store.
 fn apart(records: AnyStore, database: SledStore) -> Result<Stores, Failure> {
     let ledger = Ledger::trees(database.clone(), false)?;
-    Ok(Stores { records, ledger, database: AnyStore::new(database), admin: Router::new(), directory: None })
+    Ok(Stores { records, ledger, database: AnyStore::new(database), directory: None })
 }
 
 async fn postgres(url: &str, args: &Args) -> Result<Stores, Failure> {
     let store = shared::open(url, args).await?;
-    let (records, admin) = (AnyStore::new(store.clone()), shared::admin(store.clone()));
+    let records = AnyStore::new(store.clone());
     if args.atomic {
         let ledger = Ledger::table(url, store, shared::namespace(args)).await?;
         let database = records.clone();
-        return Ok(Stores { records, ledger, database, admin, directory: None });
+        return Ok(Stores { records, ledger, database, directory: None });
     }
     // Each server has charges of its own, so that the effects of all servers can be counted.
-    let stores = apart(records, sled(args, &args.data)?)?;
-    Ok(Stores { admin, ..stores })
+    apart(records, sled(args, &args.data)?)
 }

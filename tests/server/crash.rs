@@ -1,7 +1,8 @@
 //! A crash between the charge and its answer is never hidden.
 
+use serde_json::json;
 use tempfile::{TempDir, tempdir};
-use testkit::payment_server::{Server, Setup};
+use testkit::payment_server::{Listed, Server, Setup};
 use testkit::process::eventually;
 use testkit::{Answer, Call, Connection};
 
@@ -51,19 +52,18 @@ async fn a_retry_after_a_crash_is_refused() {
 async fn a_key_that_an_operator_forgets_runs_again() {
     let directory = tempdir().unwrap();
     let mut server = crash(&directory, "refuse").await;
-    let (id, fence) = server.interrupted().await.remove(0);
-    let forget = Call::post(&format!("/admin/interrupted/{id}/forget?fence={fence}"), "");
-    assert_eq!(server.send(&forget).await.status, 200);
+    let listed = server.interrupted().await.remove(0);
+    assert_eq!(server.release(&listed).await, "done");
     assert!(server.interrupted().await.is_empty());
-    assert_eq!(server.send(&forget).await.status, 409, "there is nothing left to settle");
+    assert_eq!(server.release(&listed).await, "stale", "there is nothing left to settle");
     let mut connection = Connection::http1(server.address).await.unwrap();
     connection.send(&charge()).await.expect_err("it runs again, and crashes again");
     assert_eq!(server.exit().await.code(), Some(70));
     let server = Setup::new(&directory).start();
     assert_eq!(server.charges().await.len(), 2);
     outcome_unknown(&server.send(&charge()).await);
-    let (_, later) = server.interrupted().await.remove(0);
-    assert!(later.parse::<u64>().unwrap() > fence.parse().unwrap(), "a fence never shrinks");
+    let later = server.interrupted().await.remove(0);
+    assert!(later.fence.parse::<u64>().unwrap() > listed.fence.parse().unwrap(), "a fence never shrinks");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,12 +71,10 @@ async fn a_key_that_an_operator_answers_is_replayed_that_answer() {
     let directory = tempdir().unwrap();
     let server = crash(&directory, "refuse").await;
     let charges = server.charges().await;
-    let (id, fence) = server.interrupted().await.remove(0);
+    let listed = server.interrupted().await.remove(0);
     let found = charges[0].to_string();
-    let path = format!("/admin/interrupted/{id}/answer?fence={fence}");
-    assert_eq!(server.send(&Call::post(&path, "not json")).await.status, 400);
     outcome_unknown(&server.send(&charge()).await);
-    assert_eq!(server.send(&Call::post(&path, &found)).await.status, 200);
+    assert_eq!(server.answer(&listed, &found).await, "done");
     let replay = server.send(&charge()).await;
     assert!(replay.is_replay());
     assert_eq!((replay.status.as_u16(), replay.text()), (200, found.as_str()));
@@ -92,11 +90,11 @@ async fn a_key_that_an_operator_answers_is_replayed_that_answer() {
 async fn nothing_is_settled_under_another_fence() {
     let directory = tempdir().unwrap();
     let server = crash(&directory, "refuse").await;
-    let (id, fence) = server.interrupted().await.remove(0);
-    let earlier = fence.parse::<u64>().unwrap() - 1;
-    let forget = |query: String| Call::post(&format!("/admin/interrupted/{id}/forget{query}"), "");
-    assert_eq!(server.send(&forget(format!("?fence={earlier}"))).await.status, 409);
-    assert_eq!(server.send(&forget(String::new())).await.status, 400);
+    let listed = server.interrupted().await.remove(0);
+    let earlier = listed.fence.parse::<u64>().unwrap() - 1;
+    assert_eq!(server.release(&Listed { fence: earlier.to_string(), ..listed.clone() }).await, "stale");
+    let change = json!({ "changes": [{ "id": listed.id, "action": "release" }] });
+    assert_eq!(server.send(&Call::operator_post("/admin/api/changes", &change)).await.status, 400);
     outcome_unknown(&server.send(&charge()).await);
 }
 

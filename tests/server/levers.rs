@@ -1,5 +1,6 @@
 //! The failures that can happen, by source.
 
+use serde_json::json;
 use tempfile::tempdir;
 use testkit::Call;
 use testkit::payment_server::Setup;
@@ -83,14 +84,14 @@ async fn what_the_card_network_did_not_answer_is_unknown_listed_by_status_and_se
     }
     server.send(&Call::charge("panic", "tok_panic")).await;
     assert_eq!(server.interrupted().await.len(), 4);
-    let listed = server.get("/admin/interrupted?status=504").await.json();
-    let listed = listed["data"].as_array().unwrap();
-    assert!(listed.len() == 3 && listed.iter().all(|line| line["status"] == 504), "{listed:?}");
+    let listed = server.interrupted_with("&status=504").await;
+    assert_eq!(listed.len(), 3);
     // The ledger has three charges; an operator who finds none would state that of all at once.
     assert_eq!(server.charges().await.len(), 4);
-    assert_eq!(server.send(&Call::post("/admin/interrupted/forget", "")).await.status, 400);
-    let settled = server.send(&Call::post("/admin/interrupted/forget?status=504", "")).await;
-    assert_eq!(settled.json(), serde_json::json!({ "settled": 3, "left": 0 }));
+    let changes = listed.iter().map(|listed| json!({ "id": listed.id, "fence": listed.fence, "action": "release" }));
+    let changes = json!({ "changes": changes.collect::<Vec<_>>() });
+    let settled = server.send(&Call::operator_post("/admin/api/changes", &changes)).await.json();
+    assert!(settled["results"].as_array().unwrap().iter().all(|result| result["result"] == "done"), "{settled}");
     assert_eq!(server.interrupted().await.len(), 1);
 }
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
 use crate::process::{GIVE_UP, LOOK, Output, Process, drain, eventually, signal, state};
 use crate::{Answer, Call, Connection};
 
@@ -78,6 +80,13 @@ impl Setup {
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         Launched { child: Process(child), stdout, log }
     }
+}
+
+/// An operation as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub id: String,
+    pub fence: String,
 }
 
 /// A server that may not listen yet.
@@ -183,12 +192,45 @@ impl Server {
         list["data"].as_array().expect("a list").clone()
     }
 
-    /// The operations that were interrupted: id and fence.
-    pub async fn interrupted(&self) -> Vec<(String, String)> {
-        let list = self.get("/admin/interrupted").await.json();
-        let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
-        let lines = list["data"].as_array().expect("a list").iter();
-        lines.map(|line| (text(&line["id"]), text(&line["fence"]))).collect()
+    /// The operations that were interrupted.
+    pub async fn interrupted(&self) -> Vec<Listed> {
+        self.interrupted_with("").await
+    }
+
+    /// Those of them that this part of the query selects, such as `&status=504`.
+    pub async fn interrupted_with(&self, query: &str) -> Vec<Listed> {
+        let (mut listed, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/admin/api/operations?state=interrupted&limit=1000{query}{after}");
+            let page = self.send(&Call::operator(&path)).await.json();
+            let text = |value: &Value| value.as_str().expect("a text").to_owned();
+            let operations = page["operations"].as_array().expect("a list").iter();
+            listed.extend(operations.map(|line| Listed { id: text(&line["id"]), fence: text(&line["fence"]) }));
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return listed,
+            }
+        }
+    }
+
+    /// Frees the key of an interrupted operation. Says what has become of it: `done`, `stale`.
+    pub async fn release(&self, listed: &Listed) -> String {
+        self.change(listed, json!({ "action": "release" })).await
+    }
+
+    /// Gives retries of an interrupted operation this JSON.
+    pub async fn answer(&self, listed: &Listed, body: &str) -> String {
+        let answer = json!({ "status": 200, "headers": [["content-type", "application/json"]], "body": body });
+        self.change(listed, json!({ "action": "answer", "answer": answer })).await
+    }
+
+    async fn change(&self, listed: &Listed, mut change: Value) -> String {
+        change["id"] = json!(listed.id);
+        change["fence"] = json!(listed.fence);
+        let call = Call::operator_post("/admin/api/changes", &json!({ "changes": [change] }));
+        let answer = self.send(&call).await;
+        let result = answer.json()["results"][0]["result"].as_str().map(str::to_owned);
+        result.unwrap_or_else(|| panic!("{change} was not understood: {}", answer.text()))
     }
 
     /// Waits until the handler has begun `count` charges with this source.

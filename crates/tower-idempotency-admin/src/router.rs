@@ -6,14 +6,14 @@ use axum::extract::DefaultBodyLimit;
 use axum::response::Response;
 use axum::{Router, middleware};
 use http::request::Parts;
+use tower_idempotency::Scope;
 use tower_idempotency::operations::Operations;
 use tower_idempotency::store::Store;
-use tower_idempotency::{EmptyScope, Scope};
 
 use crate::access::Actor;
 use crate::guard::guard;
 use crate::latencies::Latencies;
-use crate::site::Site;
+use crate::site::{NoScope, Site};
 use crate::{api, page};
 
 /// The longest body of a request: 4 MiB. A layer's answers have at most 1 MiB by default.
@@ -46,8 +46,8 @@ impl<St: Store> AdminPage<St> {
     }
 
     /// Sets how the owner of a key, as support staff know it, becomes the scope of the layer's option `scope`. It gets
-    /// the lines that they enter, without blank ones. `None`: the key belongs to no scope. Default: each line is a part
-    /// of the scope.
+    /// the lines that they enter, without blank ones. `None`: the key belongs to no scope. The text of an error is shown
+    /// to them; it should not repeat what they entered. Default: each line is a part of the scope.
     ///
     /// ```
     /// # use tower_idempotency::{IdempotencyLayer, MemoryStore, Scope};
@@ -55,12 +55,14 @@ impl<St: Store> AdminPage<St> {
     /// # let layer = IdempotencyLayer::new(MemoryStore::new());
     /// # let authorize = async |_| Ok(Actor::new("operator", Access::READ));
     /// // The layer's scope is the number of the account; staff enter `ACME-17`.
-    /// let page = AdminPage::new(layer.operations(), authorize)
-    ///     .scope_from(|lines| lines.first().map(|line| Scope::new(line.trim_start_matches("ACME-"))).transpose());
+    /// let page = AdminPage::new(layer.operations(), authorize).scope_from(|lines| {
+    ///     let number = lines.first().and_then(|line| line.strip_prefix("ACME-"));
+    ///     Ok(Some(Scope::new(number.ok_or("An account begins with ACME-.")?)?))
+    /// });
     /// ```
     pub fn scope_from(
         mut self,
-        scope_from: impl Fn(&[&str]) -> Result<Option<Scope>, EmptyScope> + Send + Sync + 'static,
+        scope_from: impl Fn(&[&str]) -> Result<Option<Scope>, NoScope> + Send + Sync + 'static,
     ) -> Self {
         self.0.scope_from = Box::new(scope_from);
         self

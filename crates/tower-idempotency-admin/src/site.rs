@@ -1,5 +1,6 @@
 //! What the handlers share.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use futures_util::future::BoxFuture;
 use http::request::Parts;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tower_idempotency::Scope;
 use tower_idempotency::operations::Operations;
 use tower_idempotency::store::{Store, StoreError};
-use tower_idempotency::{EmptyScope, Scope};
 
 use crate::access::Actor;
 use crate::latencies::Latencies;
@@ -21,7 +22,9 @@ use crate::text::hex;
 const OVERVIEW_EVERY: Duration = Duration::from_secs(5);
 
 type Authorize = dyn Fn(Parts) -> BoxFuture<'static, Result<Actor, Response>> + Send + Sync;
-type ScopeFrom = dyn Fn(&[&str]) -> Result<Option<Scope>, EmptyScope> + Send + Sync;
+type ScopeFrom = dyn Fn(&[&str]) -> Result<Option<Scope>, NoScope> + Send + Sync;
+/// Why what was entered names no owner.
+pub(crate) type NoScope = Box<dyn Error + Send + Sync>;
 
 /// The operations, the application's hooks, and what is kept of the store's last answers.
 pub(crate) struct Site<St> {
@@ -73,10 +76,10 @@ impl<St: Store> Site<St> {
 }
 
 /// Returns the scope of these parts: an account, or a tenant and a user. No parts: no scope.
-fn scope_of(parts: &[&str]) -> Result<Option<Scope>, EmptyScope> {
+fn scope_of(parts: &[&str]) -> Result<Option<Scope>, NoScope> {
     let mut parts = parts.iter();
     let Some(first) = parts.next() else { return Ok(None) };
-    parts.try_fold(Scope::new(first)?, |scope, part| scope.and(part)).map(Some)
+    Ok(Some(parts.try_fold(Scope::new(first)?, |scope, part| scope.and(part))?))
 }
 
 /// Shows neither the hooks nor the counts.

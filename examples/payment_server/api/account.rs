@@ -47,6 +47,11 @@ impl Account {
         self.0
     }
 
+    /// Returns its first eight hex digits, which are enough to tell accounts apart.
+    pub(crate) fn short(self) -> String {
+        self.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     pub(crate) fn scope(self) -> Result<Scope, EmptyScope> {
         Scope::new(self.0)
     }

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tower_idempotency::AnyStore;
 use tower_idempotency::metrics::{BUCKETS, Metrics, update};
 use tower_idempotency::store::Store as _;
+use tower_idempotency_admin::Latencies;
 
 /// The recorder keeps each duration until then.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -19,12 +20,12 @@ pub(crate) struct Scraped {
 }
 
 impl Scraped {
-    /// Installs the recorder, and observes the store.
-    pub(crate) fn start(store: AnyStore) -> Result<Self, BuildError> {
+    /// Installs the recorder, and observes the store, for the recorder and for the operators' page.
+    pub(crate) fn start(store: AnyStore, latencies: Latencies) -> Result<Self, BuildError> {
         let buckets = Matcher::Suffix("_seconds".to_owned());
         let recorder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &BUCKETS)?.install_recorder()?;
         // Only one observer is set, and this is the first.
-        let _first = store.observe(Metrics::new());
+        let _first = store.observe((Metrics::new(), latencies));
         let upkeep = recorder.clone();
         tokio::spawn(async move {
             loop {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::routing::{get, post};
 use axum::{Router, middleware};
+use http::request::Parts;
 use tower::ServiceBuilder;
 use tower_http::map_request_body::MapRequestBodyLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_idempotency::{AnyStore, IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency_admin::Latencies;
 
 use super::account::Account;
 use super::errors::ApiError;
@@ -31,6 +33,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
     let retention = settings.retention.unwrap_or(Duration::from_secs(args.retention));
     let layer = IdempotencyLayer::new(store)
         .scope(|parts| Ok(Account::of(&parts.headers)?.scope()?))
+        .label(|parts| label(parts))
         .on_in_flight(on_in_flight)
         .retention(retention)
         .render_rejection(rejections::render);
@@ -46,16 +49,21 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
     settings.apply(layer)
 }
 
+/// Returns the name of an operation for operators: its route, and the account as the ledger knows it.
+fn label(parts: &Parts) -> Option<String> {
+    let account = Account::of(&parts.headers).ok()?;
+    Some(format!("{} for account {}", parts.uri.path(), account.short()))
+}
+
 /// The longest time in which no byte of a request's body comes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Returns the app. `operators` has the operators' routes that only some stores have.
 pub(crate) fn app(
     layer: &IdempotencyLayer<AnyStore>,
     ledger: Arc<Ledger>,
     needed: Needed,
     scraped: Scraped,
-    operators: Router,
+    latencies: Latencies,
 ) -> Router {
     let payments = Router::new()
         .route("/v1/charges", post(charges::create).get(charges::list))
@@ -64,14 +72,7 @@ pub(crate) fn app(
         .layer(layer.clone())
         .with_state(ledger);
     // These are outside the layer: an operator's call is not an operation of a client.
-    let admin = Router::new()
-        .route("/admin/interrupted", get(admin::list))
-        .route("/admin/interrupted/forget", post(admin::forget_all))
-        .route("/admin/interrupted/{id}/forget", post(admin::forget))
-        .route("/admin/interrupted/{id}/answer", post(admin::answer))
-        .with_state(layer.clone())
-        .merge(operators)
-        .layer(middleware::from_fn(admin::only_this_machine));
+    let admin = Router::new().nest("/admin", admin::page(layer, latencies));
     let health = Router::new().route("/healthz", get(health::get)).with_state(needed);
     let metrics = Router::new().route("/metrics", get(metrics::get)).with_state(scraped);
     let clients = Router::new().route("/docs/clients", get(clients::get));

@@ -307,7 +307,7 @@ impl Ground {
         let refused = self.refused.lock().unwrap().clone();
         wrong.extend(self.history.unsettled().iter().map(|key| format!("{key}: no outcome: {:?}", refused.get(key))));
         let interrupted = self.server.interrupted().await;
-        wrong.extend(interrupted.iter().map(|(id, _)| format!("{id}: interrupted, but nothing crashed")));
+        wrong.extend(interrupted.iter().map(|listed| format!("{}: interrupted, but nothing crashed", listed.id)));
         wrong
     }
 }

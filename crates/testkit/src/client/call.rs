@@ -5,6 +5,7 @@ use http::{Method, Request};
 
 /// The host that requests name, whatever the server's port: a retry must repeat the host.
 pub(super) const HOST: &str = "pay.example";
+const OPERATORS_HOST: &str = "localhost";
 
 /// A request, to be sent as often as needed.
 #[derive(Debug, Clone)]
@@ -37,6 +38,22 @@ impl Call {
         call
     }
 
+    /// An operator's call, which the example server takes from this machine alone.
+    pub fn operator(path: &str) -> Self {
+        Self::get(path).header("host", OPERATORS_HOST)
+    }
+
+    /// An operator's change, or their question with a secret in it.
+    pub fn operator_post(path: &str, json: &serde_json::Value) -> Self {
+        let call = Self { method: Method::POST, body: json.to_string(), ..Self::operator(path) };
+        call.header("sec-fetch-site", "same-origin")
+    }
+
+    /// The host that it names.
+    pub(super) fn host(&self) -> &str {
+        self.headers.iter().find(|(name, _)| *name == "host").map_or(HOST, |(_, host)| host)
+    }
+
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.retain(|(held, _)| *held != name);
         self.headers.push((name, value.to_owned()));
@@ -45,6 +62,7 @@ impl Call {
     /// Its head, with this in the place of the path.
     pub(super) fn request(&self, uri: &str) -> Builder {
         let request = Request::builder().method(self.method.clone()).uri(uri);
-        self.headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
+        let headers = self.headers.iter().filter(|(name, _)| *name != "host");
+        headers.fold(request, |request, (name, value)| request.header(*name, value))
     }
 }

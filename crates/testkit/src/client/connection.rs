@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::answer::Answer;
-use super::call::{Call, HOST};
+use super::call::Call;
 
 /// A client's connection. Closed when dropped, whatever is under way.
 #[derive(Debug)]
@@ -65,8 +65,8 @@ impl Connection {
     /// Sends a request and reads its answer to the end.
     pub async fn send(&mut self, call: &Call) -> Result<Answer, Failure> {
         let request = match &self.sender {
-            Sender::One(_) => call.request(&call.path).header("host", HOST),
-            Sender::Two(_) => call.request(&format!("http://{HOST}{}", call.path)),
+            Sender::One(_) => call.request(&call.path).header("host", call.host()),
+            Sender::Two(_) => call.request(&format!("http://{}{}", call.host(), call.path)),
         };
         self.exchange(request.body(Full::from(call.body.clone()))?).await
     }

@@ -9,12 +9,13 @@ use crate::fields::{Fields, link};
 use crate::guard::Caller;
 use crate::problem::Problem;
 use crate::site::Site;
+use crate::text::shown;
 
 pub(super) fn form(message: Option<&str>) -> Markup {
     html! {
         section aria-labelledby="find" {
             h2 id="find" { "Find" }
-            @if let Some(message) = message { p.complaint role="alert" { (message) } }
+            @if let Some(message) = message { p.complaint role="alert" { (shown(message)) } }
             form.find method="post" action="?find" {
                 input type="hidden" name="do" value="find";
                 p { label for="key" { "Idempotency key, as the client sent it" }
@@ -41,8 +42,9 @@ pub(super) async fn find<St: Store>(
     };
     let owner: Vec<_> =
         fields.get("owner").unwrap_or_default().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let Ok(scope) = (site.scope_from)(&owner) else {
-        return again("The application does not understand this owner.");
+    let scope = match (site.scope_from)(&owner) {
+        Ok(scope) => scope,
+        Err(error) => return again(&format!("This is no owner: {error}")),
     };
     match site.operations.find(scope.as_ref(), &key).await? {
         Some(found) => Ok(Ok(link([("id", found.id.to_string().as_str())]))),

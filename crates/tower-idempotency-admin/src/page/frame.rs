@@ -30,7 +30,7 @@ pub(super) fn framed(caller: &Caller, title: &str, main: Markup) -> Markup {
                 a.skip href="#main" { "Skip to the content" }
                 header {
                     p { a href="?" { "Idempotency" } }
-                    p { "You are " bdi { (shown(&caller.actor.name)) } }
+                    p { "Signed in: " bdi { (shown(&caller.actor.name)) } }
                 }
                 main id="main" tabindex="-1" {
                     h1 { (title) }

@@ -78,7 +78,7 @@ pub(super) fn live<St: Store>(site: &Site<St>) -> Markup {
                 caption { "Requests" }
                 thead { tr {
                     th scope="col" { "What" } th scope="col" { "Total" }
-                    th.script-only hidden scope="col" { "Per second" } th.script-only hidden scope="col" { "Last minutes" }
+                    th.script-only hidden scope="col" { "Per second" } th.script-only hidden scope="col" { "Last 5 minutes" }
                 } }
                 tbody { @for (name, words, count) in counts {
                     tr data-count=(name) {
@@ -94,7 +94,7 @@ pub(super) fn live<St: Store>(site: &Site<St>) -> Markup {
                     caption { "Times, " span #times-of { "since the start" } }
                     thead { tr {
                         th scope="col" { "What" } th scope="col" { "Median" } th scope="col" { "99 %" }
-                        th.script-only hidden scope="col" { "99 %, last minutes" }
+                        th.script-only hidden scope="col" { "99 %, last 5 minutes" }
                     } }
                     tbody { @for timed in Timed::ALL {
                         @let counts = latencies.counts(timed);

@@ -41,7 +41,10 @@ async fn what_is_not_found_is_said_without_the_key() {
 async fn an_owner_is_what_the_application_makes_of_it() {
     let layer = layer(MemoryStore::new());
     let page = AdminPage::new(layer.operations(), |parts| authorize(parts, Access::ALL));
-    let page = page.scope_from(|lines| lines.first().map(|line| Scope::new(line.to_lowercase())).transpose());
+    let page = page.scope_from(|lines| {
+        let name = lines.first().ok_or("an owner has a <name>")?;
+        Ok(Some(Scope::new(name.to_lowercase())?))
+    });
     let desk = Desk::of(layer, page);
     let (id, _) = desk.interrupted("order-17").await;
     let find = form(desk.get("").await.text(), "do", "find");
@@ -49,6 +52,9 @@ async fn an_owner_is_what_the_application_makes_of_it() {
     assert_eq!(found.header("location"), Some(format!("?id={id}").as_str()));
     let found = desk.json("/api/find", json!({ "key": "order-17", "scope": ["Acme"] })).await;
     assert_eq!(found.json()["operation"]["id"], id);
+    let wrong = desk.submit(&find, &[("key", "order-17")]).await;
+    assert!(wrong.text().contains("This is no owner: an owner has a &lt;name&gt;"), "{}", wrong.text());
+    assert_eq!(desk.json("/api/find", json!({ "key": "order-17" })).await.status, 400);
 }
 
 #[tokio::test]

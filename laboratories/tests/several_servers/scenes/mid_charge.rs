@@ -9,7 +9,7 @@ use testkit::process::eventually;
 use crate::client::{Clients, SLOW};
 use crate::database::{Fault, PostgresServer, alive, broken_database, database, sql, until};
 use crate::fleet::{Fleet, SERVERS};
-use crate::operator::{forget, listed, settle};
+use crate::operator::{release, settle};
 use crate::report::{Report, in_time};
 use crate::wire::Wire;
 
@@ -108,9 +108,9 @@ impl Scene {
 
     /// Frees the uncharged key as an operator does. Nothing runs.
     async fn an_operator_forgets_the_uncharged(&mut self) {
-        let found = listed(self.fleet.server(2)).await;
+        let found = self.fleet.server(2).interrupted().await;
         match found.first() {
-            Some(first) => forget(self.fleet.server(2), first, &mut self.report).await,
+            Some(first) => release(self.fleet.server(2), first, &mut self.report).await,
             None => self.report.wrong("nothing is listed"),
         }
         self.ends_everywhere(UNCHARGED, true).await;
@@ -120,7 +120,7 @@ impl Scene {
     async fn an_operator_answers_for_the_charged(&mut self) {
         let charges = self.fleet.server(1).charges().await;
         let charge = charges.iter().find(|charge| charge["description"] == CHARGED).expect("it took place");
-        let found = listed(self.fleet.server(0)).await;
+        let found = self.fleet.server(0).interrupted().await;
         match found.as_slice() {
             [charged] => settle(self.fleet.server(0), charged, &charge.to_string(), &mut self.report).await,
             other => self.report.wrong(format!("listed are {other:?}")),
@@ -149,7 +149,7 @@ async fn run(database: &PostgresServer) -> Report {
     scene.ends_everywhere(UNCHARGED, false).await;
     scene.ends_everywhere(CHARGED, false).await;
     for number in 0..SERVERS {
-        let found = listed(scene.fleet.server(number)).await.len();
+        let found = scene.fleet.server(number).interrupted().await.len();
         scene.report.expect(found == 2, || format!("server {number} lists {found}"));
     }
     scene.an_operator_forgets_the_uncharged().await;

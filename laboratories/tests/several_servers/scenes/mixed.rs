@@ -87,8 +87,9 @@ async fn run(database: &PostgresServer, policy: &str) -> Report {
     for number in 0..SERVERS {
         let listed = fleet.server(number).interrupted().await;
         report.expect(listed.is_empty(), || format!("{policy}: listed are {listed:?}"));
-        let forgets = Call::post("/admin/interrupted/forget?status=504", "");
-        fleet.server(number).send(&forgets).await;
+        let purge = serde_json::json!({ "older_than": "0s" });
+        let purged = fleet.server(number).send(&Call::operator_post("/admin/api/purge", &purge)).await;
+        report.expect(purged.json()["forgotten"] == 0, || format!("{policy}: purged are {}", purged.text()));
     }
     report.expect(rows(&sql, policy).await == before, || format!("{policy}: rows were overwritten"));
     let effects = fleet.effects().await;
