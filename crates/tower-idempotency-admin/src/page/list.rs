@@ -38,7 +38,7 @@ pub(super) async fn section<St: Store>(
         table.operations {
             caption { (listing.operations.len()) @if listing.operations.len() == 1 { " operation" } @else { " operations" } @if listing.next.is_some() { ", and there may be more" } }
             thead { tr {
-                @if !kinds.is_empty() { th scope="col" { span.unseen { "Select" } span #select-all {} } }
+                @if !kinds.is_empty() { th scope="col" { span.unseen { "Select" } } }
                 th scope="col" { "State" } th scope="col" { "Operation" } th scope="col" { "For" }
                 th scope="col" { "Attempt" }
             } }
@@ -60,7 +60,7 @@ pub(super) async fn section<St: Store>(
                 form method="post" action="?" {
                     input type="hidden" name="do" value="review";
                     (table)
-                    p { "With those that are selected, after a page that says what it leads to:" }
+                    p #select-all { "With those that are selected, after a page that says what it leads to:" }
                     p.buttons { @for kind in kinds {
                         button name="action" value=(kind.name()) { (bulk(kind)) "…" }
                     } }

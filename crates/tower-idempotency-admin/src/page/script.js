@@ -5,13 +5,14 @@
   // ---- All rows of a table at once -------------------------------------------------------------------------------
   const all = document.getElementById("select-all");
   if (all) {
+    const label = document.createElement("label");
     const box = document.createElement("input");
     box.type = "checkbox";
-    box.setAttribute("aria-label", "Select all");
     box.addEventListener("change", () => {
       for (const row of document.querySelectorAll("input[name=row]")) row.checked = box.checked;
     });
-    all.append(box);
+    label.append(box, " Select all of this page");
+    all.before(label);
   }
 
   // ---- The live view ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 mod authorization;
 mod canaries;
+mod colours;
 mod desk;
 mod document;
 mod finding;
