@@ -15,6 +15,7 @@ mod docs;
 mod errors;
 mod events;
 mod fingerprint;
+mod health;
 mod http;
 mod in_flight;
 mod key;
