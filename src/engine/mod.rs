@@ -53,6 +53,7 @@ pub(crate) use engine::{Engine, Presented, WrapRun};
 pub(crate) use event::{Facts, RAN, REPLAYED};
 pub(crate) use exchange::span;
 pub use once::{EffectError, OnceError, Outcome};
+pub(crate) use operations::drain;
 pub use operations::{Drained, Resolved, Stats};
 pub(crate) use policy::{OnInFlight, OnInterrupted, Policy};
 pub use reconcile::Reconciliation;

@@ -42,7 +42,7 @@ pub enum NotReady {
     Full,
     /// `away`: the database can't be reached, and the circuit breaker is open.
     Away,
-    /// `draining`: the process shuts down.
+    /// `draining`: the process shuts down, or will after the [notice](crate::Shutdown::notice).
     Draining,
     /// `closed`: the store was closed.
     Closed,

@@ -30,5 +30,6 @@ mod record;
 mod run;
 mod scope;
 mod seen;
+mod shutdown;
 mod span;
 mod store;
