@@ -5,7 +5,6 @@ pub(crate) mod admin;
 pub(crate) mod charges;
 pub(crate) mod errors;
 pub(crate) mod fields;
-pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod refunds;
 pub(crate) mod rejections;
