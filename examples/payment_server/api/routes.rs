@@ -9,13 +9,13 @@ use axum::{Router, middleware};
 use tower::ServiceBuilder;
 use tower_http::map_request_body::MapRequestBodyLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
+use tower_idempotency::server::health;
 use tower_idempotency::{AnyStore, IdempotencyLayer, OnInFlight, OnInterrupted};
 
 use super::account::Account;
 use super::errors::ApiError;
-use super::health::Needed;
 use super::metrics::Scraped;
-use super::{admin, charges, clients, health, metrics, refunds, rejections};
+use super::{admin, charges, clients, metrics, refunds, rejections};
 use crate::args::{Args, InFlight, Interrupted};
 use crate::ledger::Ledger;
 use crate::{names, reconcile};
@@ -49,11 +49,11 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
 /// The longest time in which no byte of a request's body comes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Returns the app. `operators` has the operators' routes that only some stores have.
+/// Returns the app, which needs `stores`. `operators` has the operators' routes that only some stores have.
 pub(crate) fn app(
     layer: &IdempotencyLayer<AnyStore>,
     ledger: Arc<Ledger>,
-    needed: Needed,
+    stores: [AnyStore; 2],
     scraped: Scraped,
     operators: Router,
 ) -> Router {
@@ -72,10 +72,9 @@ pub(crate) fn app(
         .with_state(layer.clone())
         .merge(operators)
         .layer(middleware::from_fn(admin::only_this_machine));
-    let health = Router::new().route("/healthz", get(health::get)).with_state(needed);
     let metrics = Router::new().route("/metrics", get(metrics::get)).with_state(scraped);
     let clients = Router::new().route("/docs/clients", get(clients::get));
-    let routes = payments.merge(admin).merge(health).merge(metrics).merge(clients);
+    let routes = payments.merge(admin).merge(health::routes(stores)).merge(metrics).merge(clients);
     let routes = routes.fallback(|| async { ApiError::not_found() });
     // The layer has a timeout for bodies that it reads; this one is for requests without a key.
     let in_time = ServiceBuilder::new()
