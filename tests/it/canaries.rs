@@ -20,8 +20,8 @@ fn account(number: usize) -> String {
     format!("canary-account-{number}")
 }
 
-/// Each canary is sent, sent again, and sent with another body; a third of them is interrupted, and settled by an operator
-/// who finds them by key and account. Returns all that an operator may have seen.
+/// Each canary is sent, sent again, and sent with another body; a third of them is interrupted, and settled by an
+/// operator who finds them by key and account. Returns all that an operator may have seen.
 async fn evening(store: MemoryStore) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _local = set_default_local_recorder(&recorder);
