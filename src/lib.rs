@@ -28,6 +28,7 @@ mod laboratory;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod observer;
+pub mod operations;
 mod panics;
 #[cfg(feature = "server")]
 pub mod problem;
@@ -61,6 +62,7 @@ pub mod internals {
     pub use crate::slots::Slots;
     pub use crate::store::contract::{Records, Sealed};
     pub use crate::store::in_words;
+    pub use crate::store::listed::{ListedRecord, OutcomeStart, Scanned};
 }
 
 #[doc(inline)]

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tower_idempotency::operations::Operations;
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
 use crate::api::admin::{LISTED, store_error};
@@ -44,7 +45,7 @@ pub(crate) fn admin(store: PostgresStore) -> Router {
 /// `GET /admin/disputed`: outcomes that came after their operation was taken over or settled. Each may be a second
 /// charge.
 async fn disputed(State(store): State<PostgresStore>) -> Result<Json<Value>, ApiError> {
-    let disputed = store.disputed(LISTED).await.map_err(store_error)?;
+    let disputed = Operations::over(store).disputed(LISTED).await.map_err(store_error)?;
     let lines = disputed.iter().map(|outcome| {
         json!({
             "id": outcome.id.to_string(),

@@ -357,6 +357,10 @@ impl<St: Store> Once<St> {
     pub fn store(&self) -> &St {
         &self.engine.store
     }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine<St>> {
+        &self.engine
+    }
 }
 
 impl<St> Clone for Once<St> {

@@ -113,8 +113,8 @@ impl Drained {
 pub enum Resolved {
     /// The operation is settled.
     Settled,
-    /// Nothing was changed: the operation is no longer interrupted under this fence. It was settled before, runs again,
-    /// or was asked about since, which takes a new fence. List the interrupted operations again.
+    /// Nothing was changed: the operation is no longer in the state that the resolution is for under this fence. It was
+    /// settled before, runs again, or was asked about since, which takes a new fence. List the operations again.
     Stale,
 }
 
@@ -191,8 +191,9 @@ impl<St: Store> Engine<St> {
         let (reply, settling) = oneshot::channel();
         let engine = Arc::clone(self);
         laboratory::spawn(async move {
+            let is_settlement = !matches!(resolution, Resolution::Forget);
             let (settled, _) = engine.settle_interrupted(slot, fence, resolution).await;
-            if let Ok(Reply::Taken) = settled {
+            if is_settlement && matches!(settled, Ok(Reply::Taken)) {
                 engine.count_settled(SettledBy::Operator);
             }
             // The caller may have gone away.

@@ -116,7 +116,7 @@ impl<St: Store> Engine<St> {
             let (engine, reconciler) = (Arc::clone(self), reconciler.clone());
             // A question that has begun goes on if this caller is dropped.
             self.spawn(Box::pin(async move {
-                let _ = reply.send(engine.reconcile_one(&reconciler, record.id).await);
+                let _ = reply.send(engine.reconcile_one(&reconciler, record.id, None).await);
             }));
             async move { timeout(limit, reconciled).await }
         };
@@ -140,8 +140,13 @@ impl<St: Store> Engine<St> {
     }
 
     /// Asks about one operation. Returns `None` if a retry came first and handles it, or if it is no longer
-    /// interrupted.
-    async fn reconcile_one(self: &Arc<Self>, reconciler: &Reconciler, id: RecordId) -> Option<Reconciled<()>> {
+    /// interrupted, or not under this fence, if one is given.
+    pub(crate) async fn reconcile_one(
+        self: &Arc<Self>,
+        reconciler: &Reconciler,
+        id: RecordId,
+        fence: Option<Fence>,
+    ) -> Option<Reconciled<()>> {
         // A question starts no handler, so no `max_runs` bounds it.
         let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX, None) else { return None };
         // This is read under the slot, because drain waits for slots that were taken before it began.
@@ -156,7 +161,8 @@ impl<St: Store> Engine<St> {
             // The drop of the slot refuses the requests that have met it.
             Ok(Err(_)) | Err(_) => return Some(Reconciled::StillUnknown),
         };
-        let Some(listed) = InterruptedRun::of(id, &record) else {
+        let is_meant = fence.is_none_or(|fence| fence == record.fence);
+        let Some(listed) = InterruptedRun::of(id, &record).filter(|_| is_meant) else {
             // Requests that have met the slot are answered from the record.
             slot.end(record);
             return None;

@@ -8,7 +8,7 @@
 //!   │         Interrupt ▼    │                                   │ Complete, by the run that was thought dead
 //!   │                 Interrupted ───────────────────────────────┘
 //!   │                   │    ↺ Inquire (new fence)
-//!   └───────────────────┴── Resolve(Forget), or past its expiry
+//!   └───────────────────┴── Resolve(Release), or past its expiry
 //! ```
 //!
 //! `next` takes what a store holds and a [`Transition`]. It returns what the store has to write (`Change`) and what the

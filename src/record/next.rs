@@ -174,15 +174,17 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
             },
         },
         Transition::Resolve(fence, resolution, retention) => {
-            let is_meant =
-                |record: &&Record<O>| record.fence == fence && matches!(record.state, State::Interrupted { .. });
-            match (current.record().filter(is_meant), resolution) {
-                (Some(record), Resolution::Outcome(outcome)) => {
+            let Some(record) = current.record().filter(|record| record.fence == fence) else { return refused() };
+            match (&record.state, resolution) {
+                (State::Interrupted { .. }, Resolution::Outcome(outcome)) => {
                     put(Draft::ended(record, None, retention, State::Completed { outcome }))
                 }
-                (Some(_), Resolution::Forget) => (Change::Release, Reply::Taken),
-                // It was settled, has run again, or was asked about since.
-                (None, _) => refused(),
+                (State::Interrupted { .. }, Resolution::Release)
+                | (State::Completed { .. } | State::Consumed { .. }, Resolution::Forget) => {
+                    (Change::Release, Reply::Taken)
+                }
+                // It was settled, has run again, or was asked about since; or the resolution is for another state.
+                _ => refused(),
             }
         }
     }

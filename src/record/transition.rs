@@ -40,8 +40,8 @@ pub enum Transition<O = Bytes> {
         /// no record needs none.
         lost: Option<Lost>,
     },
-    /// Settles an interrupted operation, if its record is still interrupted under this fence. An outcome is kept for
-    /// this duration from now.
+    /// Settles an operation as an operator says, if its record still has this fence and a state that the resolution is
+    /// for. An outcome is kept for this duration from now.
     Resolve(Fence, Resolution<O>, Duration),
 }
 
@@ -130,14 +130,17 @@ pub enum RunResult<O = Bytes> {
     },
 }
 
-/// An operator's verdict on an interrupted operation. `O` is an answer for a layer, and bytes for a consumer.
+/// An operator's verdict on an operation. `O` is an answer for a layer, and bytes for a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resolution<O = Bytes> {
-    /// The operation took place. Retries get this outcome, for as long as they would get any other.
+    /// An interrupted operation took place. Retries get this outcome, for as long as they would get any other.
     Outcome(O),
-    /// The operation did not take place, or may take place again. The key is free, and the next run does not learn of
-    /// an earlier one.
+    /// An interrupted operation did not take place, or may take place again. The key is free, and the next run does not
+    /// learn of an earlier one.
+    Release,
+    /// The record of a done operation is deleted before its retention is over. **The key is free: a retry that still
+    /// comes is a second effect.**
     Forget,
 }
 
@@ -172,6 +175,7 @@ impl<O> Transition<O> {
             Self::Resolve(fence, resolution, retention) => {
                 let resolution = match resolution {
                     Resolution::Outcome(outcome) => Resolution::Outcome(form(outcome)),
+                    Resolution::Release => Resolution::Release,
                     Resolution::Forget => Resolution::Forget,
                 };
                 Transition::Resolve(fence, resolution, retention)

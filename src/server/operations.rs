@@ -1,13 +1,15 @@
 //! The operators' functions of a layer: list and settle interrupted operations, ask about them, drain, and count.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
 
+use super::answer::snapshot::Recorder;
 use super::layer::IdempotencyLayer;
-use crate::engine::{Drained, Reconciliation, Resolved, Stats};
+use crate::engine::{Drained, Engine, Reconciliation, Resolved, Stats};
 use crate::key::RecordId;
 use crate::record::{Fence, Resolution};
 use crate::store::{InterruptedRun, Page, Store, StoreError};
@@ -51,7 +53,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.shared.engine.interrupted(page.into()).await
     }
 
-    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it. The result is
+    /// Settles an interrupted operation, as [`interrupted`](Self::interrupted) lists it, or has a done one forgotten. The result is
     /// [`Resolved::Stale`] also if a request for the operation is just being answered.
     ///
     /// # Errors
@@ -79,7 +81,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// # async fn after_an_outage(layer: IdempotencyLayer<MemoryStore>) -> Result<(), StoreError> {
     /// // The card network says that it did nothing of what it answered 502 to.
     /// let answered = layer.interrupted(Page::first(1_000).answered_with(StatusCode::BAD_GATEWAY)).await?;
-    /// let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolution::Forget))).await;
+    /// let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolution::Release))).await;
     /// # let _ = settled;
     /// # Ok(())
     /// # }
@@ -96,10 +98,22 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.shared.engine.resolve_all(decided)
     }
 
+    pub(crate) fn engine(&self) -> &Arc<Engine<St>> {
+        &self.shared.engine
+    }
+
+    /// Returns what records this layer's answers.
+    pub(crate) fn recorder(&self) -> &Arc<Recorder> {
+        &self.shared.options.recorder
+    }
+
     /// Returns the resolution with its answer as an outcome.
     fn with_outcome(&self, resolution: Resolution<Response<Bytes>>) -> Result<Resolution, StoreError> {
-        // The only other resolution is `Forget`, which has no answer.
-        let Resolution::Outcome(answer) = resolution else { return Ok(Resolution::Forget) };
+        let answer = match resolution {
+            Resolution::Outcome(answer) => answer,
+            Resolution::Release => return Ok(Resolution::Release),
+            Resolution::Forget => return Ok(Resolution::Forget),
+        };
         let outcome = self.shared.options.recorder.record(&answer);
         let outcome = outcome.ok_or_else(|| StoreError::unavailable("the answer is longer than max_response_body"))?;
         Ok(Resolution::Outcome(outcome))

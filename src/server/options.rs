@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, Method, Response};
 
-use super::answer::kept_headers::KeptHeaders;
 use super::answer::meaning::Classify;
 use super::answer::snapshot::Recorder;
 use super::fingerprint::identify::Sameness;
@@ -88,11 +87,7 @@ impl Default for Options {
             max_request_body: MIB,
             max_buffered: 256 * MIB,
             outcome_body_timeout: Duration::from_secs(10),
-            recorder: Arc::new(Recorder {
-                kept_headers: KeptHeaders::default(),
-                replay_header_name: HeaderName::from_static("idempotent-replayed"),
-                max_response_body: MIB,
-            }),
+            recorder: Arc::default(),
             problem_base: Rejection::PROBLEM_BASE.into(),
             render_rejection: None,
             outcome_header_name: None,

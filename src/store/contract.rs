@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::StoreError;
+use super::listed::{Disputed, ListedRecord, Scanned};
 use crate::clock::Timestamp;
 use crate::fingerprint::Operation;
 use crate::key::RecordId;
@@ -112,6 +113,21 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
 
     /// Returns a page of the interrupted operations, the oldest first.
     fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send;
+
+    /// Returns the present time of the clock by which the store judges records.
+    fn now(&self) -> Timestamp;
+
+    /// Looks at the first `limit` records after the id `after`, in the order of their ids, and returns those that are not
+    /// past their expiry. It may show what is not durable yet.
+    fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send;
+
+    /// Returns the operations whose runs are under way in a process that is alive, in the order of their ids. A claim
+    /// that left no trace is not among them.
+    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send;
+
+    /// Returns at most `limit` disputed outcomes, those of the operations that began first. An exclusive store keeps
+    /// none.
+    fn disputed(&self, limit: usize) -> impl Future<Output = Result<Vec<Disputed>, StoreError>> + Send;
 
     /// Deletes at most `limit` records that are past their expiry, and returns how many. Stores sweep by themselves; no
     /// caller has to call this.

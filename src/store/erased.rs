@@ -8,6 +8,8 @@ use futures_util::future::BoxFuture;
 
 use super::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
+use super::listed::{Disputed, ListedRecord, Scanned};
+use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
@@ -88,11 +90,15 @@ methods! {
         is_exclusive() -> bool;
         recall(id: RecordId) -> Option<Record>;
         changed(id: RecordId) -> BoxFuture<'static, ()>;
+        now() -> Timestamp;
     }
     {
         load(id: RecordId) -> Option<Record>;
         apply(id: RecordId, transition: Transition) -> Applied;
         interrupted(page: Page) -> Vec<InterruptedRun>;
+        scan(after: Option<RecordId>, limit: usize) -> Scanned;
+        running() -> Vec<ListedRecord>;
+        disputed(limit: usize) -> Vec<Disputed>;
         sweep(limit: usize) -> usize;
     }
 }

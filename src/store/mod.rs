@@ -18,6 +18,7 @@
 
 // The files:
 // - `contract.rs`: the trait that all stores implement, and the types it returns.
+// - `listed.rs`: records as lists show them.
 // - `error.rs`: the faults of a store; `transaction.rs`: why a transaction with a record was not committed.
 // - `recording.rs`: passes the end of a run to a store until the store has answered.
 // - `memory.rs`, `test_store.rs`: the stores in memory. The second wraps the first, and fails and crashes on command.
@@ -34,6 +35,7 @@ pub(crate) mod contract;
 pub(crate) mod embedded;
 pub(crate) mod erased;
 mod error;
+pub(crate) mod listed;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
 pub(crate) mod recording;
@@ -54,6 +56,7 @@ pub use embedded::Abort;
 #[doc(hidden)]
 pub use error::in_words;
 pub use error::{OpenError, StoreError};
+pub use listed::Disputed;
 #[cfg(feature = "memory")]
 pub use memory::MemoryStoreBuilder;
 #[cfg(feature = "sled")]

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use super::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
 use super::error::StoreError;
+use super::listed::{Disputed, ListedRecord, Scanned};
 use super::memory::{MemoryStore, MemoryStoreBuilder};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::key::RecordId;
 use crate::record::{Applied, Claim, Record, Reply, Transition};
 use crate::slots::Slots;
@@ -359,6 +360,22 @@ impl Records for TestStore {
 
     fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
         self.call(StoreCall::Interrupted, move |store, _| now(store.memory.interrupted(page)))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.memory.now()
+    }
+
+    fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send {
+        self.call(StoreCall::Interrupted, move |store, _| now(store.memory.scan(after, limit)))
+    }
+
+    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
+        self.call(StoreCall::Interrupted, move |store, _| now(store.memory.running()))
+    }
+
+    fn disputed(&self, limit: usize) -> impl Future<Output = Result<Vec<Disputed>, StoreError>> + Send {
+        self.memory.disputed(limit)
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

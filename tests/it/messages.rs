@@ -132,7 +132,7 @@ async fn settling_that_the_store_does_not_answer_holds_nobody_up_for_long() {
 
 #[tokio::test]
 async fn settling_whose_acknowledgement_was_lost_is_sent_again_and_known_for_our_own() {
-    for resolution in [answer(), Resolution::Forget] {
+    for resolution in [answer(), Resolution::Release] {
         let store = TestStore::new();
         let once = Once::new(store.clone());
         let interrupted = leave_interrupted(&once).await;
@@ -177,7 +177,7 @@ async fn a_key_that_was_forgotten_without_a_word_is_free_once_the_store_says_so(
     store.fail_next(StoreCall::Resolve);
     store.lose_answer(StoreCall::Resolve);
     store.fail_next(StoreCall::Resolve);
-    let unanswered = once.resolve(interrupted.id, interrupted.fence, Resolution::Forget).await;
+    let unanswered = once.resolve(interrupted.id, interrupted.fence, Resolution::Release).await;
     assert!(matches!(unanswered, Err(StoreError::Uncertain { .. })), "{unanswered:?}");
     let meanwhile = deliver(&once, &Arc::default(), Ok("sent")).await;
     assert!(matches!(meanwhile, Err(OnceError::Unavailable)), "{meanwhile:?}");

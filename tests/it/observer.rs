@@ -101,10 +101,10 @@ async fn an_end_that_is_not_recorded_and_a_settlement_are_observed() {
     assert!(events.take().ends_with(&["unrecorded".to_owned()]));
     let run = leave_interrupted(&store, "other").await;
     events.take();
-    let _settled = layer.resolve(id("other"), run.fence, Resolution::<Response<Bytes>>::Forget).await.unwrap();
+    let _settled = layer.resolve(id("other"), run.fence, Resolution::<Response<Bytes>>::Release).await.unwrap();
     assert_eq!(events.take(), ["settled operator"]);
     // Nothing is settled any more.
-    let _stale = layer.resolve(id("other"), run.fence, Resolution::<Response<Bytes>>::Forget).await.unwrap();
+    let _stale = layer.resolve(id("other"), run.fence, Resolution::<Response<Bytes>>::Release).await.unwrap();
     leave_interrupted(&store, "third").await;
     events.take();
     let found = Reconciler::new(|_| async { Reconciled::Outcome(Response::new(axum::body::Body::from("charged"))) });

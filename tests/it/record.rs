@@ -69,7 +69,7 @@ fn reclaim(fence: u64) -> Transition<&'static str> {
 }
 
 fn forget(fence: u64) -> Transition<&'static str> {
-    Transition::Resolve(Fence(fence), Resolution::Forget, DAY)
+    Transition::Resolve(Fence(fence), Resolution::Release, DAY)
 }
 
 fn running() -> Held {

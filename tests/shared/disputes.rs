@@ -27,7 +27,7 @@ async fn completed_after_they_were_settled() -> ([tower_idempotency::Fence; 2], 
         way.cut();
         until_over().await;
         let listed = third.interrupted(Page::first(9)).await.unwrap().remove(0);
-        assert_eq!(third.settle(listed.id, listed.fence, Resolution::Forget).await.unwrap(), Reply::Taken);
+        assert_eq!(third.settle(listed.id, listed.fence, Resolution::Release).await.unwrap(), Reply::Taken);
     }
     for (way, store, hold) in [(&here, &one, holds[0]), (&there, &other, holds[1])] {
         way.mend();
@@ -103,7 +103,7 @@ async fn a_disputed_outcome_is_kept_though_the_database_refuses_it_at_first() {
     let hold = hold(&one, "k").await;
     here.cut();
     until_over().await;
-    assert_eq!(other.settle(hold.id, hold.fence, Resolution::Forget).await.unwrap(), Reply::Taken);
+    assert_eq!(other.settle(hold.id, hold.fence, Resolution::Release).await.unwrap(), Reply::Taken);
     here.mend();
     tokio::time::sleep(LEASE).await;
     let answers = here.hold_answers(Call::Put);
@@ -128,7 +128,7 @@ async fn a_late_answer_that_can_not_be_stored_is_not_given_once_the_operation_wa
     here.cut();
     until_over().await;
     let listed = other.interrupted(Page::first(9)).await.unwrap().remove(0);
-    assert_eq!(other.settle(listed.id, listed.fence, Resolution::Forget).await.unwrap(), Reply::Taken);
+    assert_eq!(other.settle(listed.id, listed.fence, Resolution::Release).await.unwrap(), Reply::Taken);
     here.mend();
     tokio::time::sleep(LEASE).await;
     gate.open();

@@ -28,7 +28,7 @@ async fn what_an_operator_has_forgotten_runs_again_also_where_its_run_was_droppe
     sleep(DEATH * 2).await;
     let operator = layer(other);
     let listed = operator.interrupted(9).await.unwrap();
-    let settled = operator.resolve(listed[0].id, listed[0].fence, Resolution::Forget).await.unwrap();
+    let settled = operator.resolve(listed[0].id, listed[0].fence, Resolution::Release).await.unwrap();
     assert_eq!(settled, Resolved::Settled);
     gate.open();
     here.mend();

@@ -106,7 +106,7 @@ async fn nothing_is_kept_of_a_run_that_was_ended_elsewhere_once_a_step_is_refuse
     let store = open().await;
     let hold = claimed(&store).await;
     overwrite(&store, Kind::Released);
-    let settle = Transition::Resolve(hold.fence, Resolution::Forget, MINUTE);
+    let settle = Transition::Resolve(hold.fence, Resolution::Release, MINUTE);
     assert_eq!(store.apply(ID, settle).await.unwrap().reply, Reply::Refused);
     assert_eq!(store.kept().1, 0);
 }

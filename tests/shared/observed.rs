@@ -28,7 +28,7 @@ async fn a_lease_that_is_renewed_and_lost_and_a_disputed_outcome_are_observed() 
     until_over().await;
     let listed = other.interrupted(Page::first(9)).await.unwrap().remove(0);
     let elsewhere = IdempotencyLayer::new(other);
-    let forget = Resolution::<http::Response<bytes::Bytes>>::Forget;
+    let forget = Resolution::<http::Response<bytes::Bytes>>::Release;
     let _settled = elsewhere.resolve(listed.id, listed.fence, forget).await.unwrap();
     here.mend();
     tokio::time::sleep(LEASE).await;

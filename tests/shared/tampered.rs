@@ -120,6 +120,16 @@ impl Backend for Tampered {
         self.database.list(clocks, alive, after, limit).await
     }
 
+    async fn scan(
+        &self,
+        clocks: Clocks,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
+        self.tamper()?;
+        self.database.scan(clocks, after, limit).await
+    }
+
     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         self.tamper()?;
         self.database.delete_expired(clocks, limit).await

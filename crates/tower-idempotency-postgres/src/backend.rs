@@ -141,6 +141,23 @@ impl Backend for PostgresBackend {
         Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
     }
 
+    async fn scan(
+        &self,
+        clocks: Clocks,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
+        let after = after.as_ref().map_or([].as_slice(), |id| id.as_bytes().as_slice());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let connection = self.pool.take_to_read().await?;
+        let query = &self.pool.connector().queries.scan;
+        let found =
+            query.ask(&connection.client, None, &[&self.namespace, &after, &limit, &Time(clocks.earliest)]).await;
+        let system = connection.system;
+        let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
+        Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })
+    }
+
     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let connection = self.pool.take().await?;

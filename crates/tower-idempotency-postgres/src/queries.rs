@@ -43,6 +43,7 @@ pub(super) struct Queries {
     pub(super) get: Query,
     pub(super) sessions: Query,
     pub(super) list: Query,
+    pub(super) scan: Query,
     pub(super) delete_expired: Query,
     /// The settings for `Setup::read`, and the counts for `Counted::read`, in the order in which those read them.
     pub(super) setup: Query,
@@ -192,6 +193,19 @@ const LIST: &str = "
     ) l ON true
     ORDER BY l.began, l.id";
 
+/// Answers with a page of the rows of operations: see `Backend::scan`.
+const SCAN: &str = "
+    WITH NOW
+    SELECT c.now, pg_postmaster_start_time(), l.*, pg_last_wal_replay_lsn()
+    FROM c
+    LEFT JOIN LATERAL (
+        SELECT COLUMNS, CASE WHEN octet_length(r.state) > 16384 THEN ''::bytea ELSE r.state END AS state
+        FROM idempotency.record r
+        WHERE r.namespace = $1 AND r.id > $2 AND (r.kind NOT IN (5, 6, 7)) IS TRUE AND (r.expires > c.earliest) IS TRUE
+        ORDER BY r.id LIMIT $3
+    ) l ON true
+    ORDER BY l.id";
+
 /// The settings that decide what the server can lose, for `guarantee.rs`.
 const SETUP: &str = "
     SELECT current_setting('server_version'), pg_is_in_recovery(), current_setting('fsync') = 'on',
@@ -264,6 +278,11 @@ impl Queries {
                 schema,
                 &LIST.replace("NOW", &now(6)),
                 &[Type::TEXT, Type::TIMESTAMPTZ, Type::BYTEA, Type::INT8, Type::BYTEA_ARRAY, Type::TIMESTAMPTZ],
+            ),
+            scan: Query::new(
+                schema,
+                &SCAN.replace("NOW", &now(4)),
+                &[Type::TEXT, Type::BYTEA, Type::INT8, Type::TIMESTAMPTZ],
             ),
             delete_expired: Query::new(
                 schema,

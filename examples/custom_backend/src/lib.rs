@@ -139,6 +139,25 @@ impl Backend for SqliteBackend {
         .await
     }
 
+    async fn scan(
+        &self,
+        clocks: Clocks,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.blocking(move |connection| {
+            let moment = clocks.at(now());
+            let mut select = connection.prepare_cached(
+                "SELECT * FROM idempotency WHERE id > ?1 AND kind NOT IN (5, 6, 7) AND expires > ?2 ORDER BY id LIMIT ?3",
+            )?;
+            let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+            let rows = select.query_map(params![after, number(moment.earliest), limit], row)?;
+            Ok(Answer { now: moment.now, server: SERVER, rows: rows.collect::<Sqlite<_>>()? })
+        })
+        .await
+    }
+
     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         let past = number(clocks.at(now()).earliest) - GRACE.as_millis() as i64;
         let delete = "DELETE FROM idempotency WHERE id IN (SELECT id FROM idempotency WHERE expires <= ?1 LIMIT ?2)";

@@ -58,7 +58,7 @@ pub(crate) async fn forget(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    resolve(&layer, &id, &query_of(query)?, Resolution::Forget).await
+    resolve(&layer, &id, &query_of(query)?, Resolution::Release).await
 }
 
 /// `POST /admin/interrupted/{id}/answer?fence=N`, the answer's JSON as the body
@@ -83,7 +83,7 @@ pub(crate) async fn forget_all(State(layer): Layer, RawQuery(query): RawQuery) -
     let status = status_of(&query_of(query)?)?;
     let status = status.ok_or_else(|| ApiError::invalid("status", "status must say which ones are meant"))?;
     let answered = layer.interrupted(Page::first(LISTED).answered_with(status)).await.map_err(store_error)?;
-    let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolution::Forget))).await;
+    let settled = layer.resolve_all(answered.into_iter().map(|record| (record, Resolution::Release))).await;
     let (forgotten, left): (Vec<_>, Vec<_>) =
         settled.into_iter().partition(|(_, settled)| matches!(settled, Ok(Resolved::Settled)));
     tracing::warn!(%status, forgotten = forgotten.len(), "an operator settled interrupted operations");

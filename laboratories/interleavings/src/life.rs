@@ -221,7 +221,7 @@ impl Life {
         let found = self.ledger.look_up(key);
         let resolution = match &found {
             Some((_, outcome)) => Resolution::Outcome(outcome.clone()),
-            None => Resolution::Forget,
+            None => Resolution::Release,
         };
         // The operator takes a while.
         wait(2).await;

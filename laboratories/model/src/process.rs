@@ -185,7 +185,7 @@ impl Job {
             }
             Self::Release { fence } => Transition::Release(Fence(fence)),
             Self::Resolve { fence, outcome } => {
-                let resolution = outcome.map_or(Resolution::Forget, Resolution::Outcome);
+                let resolution = outcome.map_or(Resolution::Release, Resolution::Outcome);
                 Transition::Resolve(Fence(fence), resolution, RETENTION)
             }
         }

@@ -188,7 +188,7 @@ impl Operations {
     pub async fn settle(&self, key: u64, fence: Fence, took_place: bool) {
         let bytes = key::outcome(key, fence.0);
         let outcome = took_place.then(|| key::digest(&bytes));
-        let resolution = if took_place { Resolution::Outcome(bytes) } else { Resolution::Forget };
+        let resolution = if took_place { Resolution::Outcome(bytes) } else { Resolution::Release };
         self.tell(Note::Settling { key, outcome: outcome.clone() });
         if let Ok(settled) = self.refuse.resolve(key::id(key), fence, resolution).await {
             assert_eq!(settled, Resolved::Settled, "{key}: nothing else settles it");

@@ -253,7 +253,8 @@ impl Lab {
             return Err(format!("{}: refused, and it can't be freed", cut.key));
         };
         let took_place = cut.handler.effects() > 0 || committed.contains(&cut.key);
-        let answer = if took_place { Resolution::Outcome(Response::new("by hand".into())) } else { Resolution::Forget };
+        let answer =
+            if took_place { Resolution::Outcome(Response::new("by hand".into())) } else { Resolution::Release };
         match layer.resolve(listed.id, listed.fence, answer).await {
             Ok(Resolved::Settled) => self.retry(cut, false).await,
             other => Err(format!("{}: an operator is told {other:?}", cut.key)),

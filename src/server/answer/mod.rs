@@ -8,4 +8,4 @@
 pub(super) mod kept_headers;
 pub(crate) mod marks;
 pub(crate) mod meaning;
-pub(super) mod snapshot;
+pub(crate) mod snapshot;

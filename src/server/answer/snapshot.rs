@@ -32,6 +32,16 @@ pub(crate) struct Recorder {
     pub(crate) max_response_body: usize,
 }
 
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            kept_headers: KeptHeaders::default(),
+            replay_header_name: HeaderName::from_static("idempotent-replayed"),
+            max_response_body: 1024 * 1024,
+        }
+    }
+}
+
 impl Recorder {
     /// Returns the outcome of an answer that no handler returned: an operator's, or one that is committed with its
     /// effect. Returns `None` if it is too long.
@@ -114,12 +124,8 @@ pub(crate) async fn outcome_of_answer<B: SendBody>(recorder: Arc<Recorder>, answ
 
 /// Returns the answer of an outcome, and its trailers, or `None` if the bytes are not an outcome.
 pub(crate) fn decode(outcome: &Bytes) -> Option<(Response<Bytes>, Option<HeaderMap>)> {
-    let (version, rest) = outcome.split_first()?;
     // Another release wrote it in another format: `LayerState::recorded_answer` counts it as damaged.
-    if *version != VERSION {
-        return None;
-    }
-    let mut rest = rest;
+    let (_, mut rest) = outcome.split_first().filter(|(version, _)| **version == VERSION)?;
     let status = StatusCode::from_u16(u16::try_from(number(&mut rest)?).ok()?).ok()?;
     let headers = fields(outcome, &mut rest)?;
     let (has_trailers, rest_of_it) = rest.split_first()?;
@@ -132,6 +138,12 @@ pub(crate) fn decode(outcome: &Bytes) -> Option<(Response<Bytes>, Option<HeaderM
     let mut answer = Response::new(outcome.slice_ref(rest));
     (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
     Some((answer, trailers))
+}
+
+/// Returns the status of the answer whose outcome begins with these bytes, or `None` if they begin no outcome.
+pub(crate) fn status(outcome: &[u8]) -> Option<StatusCode> {
+    let (_, mut rest) = outcome.split_first().filter(|(version, _)| **version == VERSION)?;
+    StatusCode::from_u16(u16::try_from(number(&mut rest)?).ok()?).ok()
 }
 
 /// Takes a number from the beginning of `bytes`, or returns `None` if there is none.
@@ -171,8 +183,7 @@ mod tests {
 
     #[test]
     fn an_outcome_keeps_no_more_memory_than_its_length_and_its_answer_shares_it() {
-        let replay_header_name = HeaderName::from_static("idempotent-replayed");
-        let recorder = Recorder { kept_headers: KeptHeaders::default(), replay_header_name, max_response_body: 0 };
+        let recorder = Recorder::default();
         let headers = HeaderMap::from_iter([(HeaderName::from_static("x"), HeaderValue::from_static(LONG))]);
         let outcome = recorder.encode(StatusCode::OK, &headers, &Bytes::from(vec![0; 10_000]), None);
         let length = outcome.len();

@@ -15,6 +15,7 @@
 //!
 //! Reads:
 //! - `read.rs`: reads from the cache or from the engine, and lists interrupted operations.
+//! - `scan.rs`: lists all records, and those whose runs are under way.
 //! - `present.rs`: what memory holds without a read: which records there may be, and which runs are under way.
 //!
 //! The writer:
@@ -47,6 +48,7 @@ mod present;
 mod queue;
 mod read;
 mod repair;
+mod scan;
 mod space;
 mod state;
 mod store;

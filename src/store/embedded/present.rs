@@ -145,6 +145,11 @@ impl Runs {
         self.live.get(id).map(|(record, _)| record)
     }
 
+    /// Returns all runs under way.
+    pub(super) fn all(&self) -> impl Iterator<Item = (RecordId, &Record<Stored>)> {
+        self.live.iter().map(|(id, (record, _))| (*id, record))
+    }
+
     /// Adds a run that is listed in the entry with this number.
     pub(super) fn begin(&mut self, id: RecordId, record: Record<Stored>, entry: u64) {
         self.live.insert(id, (record, entry));

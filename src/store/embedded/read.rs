@@ -51,7 +51,7 @@ pub(super) fn from_memory<E: StorageEngine>(
 }
 
 /// Calls `read` on a thread that may block.
-async fn on_blocking_thread<E: StorageEngine, T: Send + 'static>(
+pub(super) async fn on_blocking_thread<E: StorageEngine, T: Send + 'static>(
     shared: &Arc<StoreState<E>>,
     read: impl FnOnce(&StoreState<E>, &E) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

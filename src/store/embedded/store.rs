@@ -13,11 +13,13 @@ use super::layout::storage_engine::StorageEngine;
 use super::queue::Sender;
 use super::state::StoreState;
 use super::transact::{Purpose, Transact};
-use super::{close, read};
+use super::{close, read, scan};
+use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Gauges, Health, InterruptedRun, Page};
+use crate::store::listed::{ListedRecord, Scanned};
 use crate::store::{CommitError, StoreError};
 use crate::within::STORE_ANSWERS_WITHIN;
 
@@ -194,6 +196,18 @@ impl<E: StorageEngine> Embedded<E> {
 
     pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
         read::interrupted(&self.0.shared, page).await
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.shared.time.now()
+    }
+
+    pub(crate) async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Scanned, StoreError> {
+        scan::scan(&self.0.shared, after, limit).await
+    }
+
+    pub(crate) fn running(&self) -> Result<Vec<ListedRecord>, StoreError> {
+        scan::running(&self.0.shared)
     }
 
     pub(crate) fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

@@ -26,6 +26,7 @@ use crate::record::{self, Applied, Change, Current, Fence, Owner, Record, State,
 use crate::slots::Slots;
 use crate::store::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::error::StoreError;
+use crate::store::listed::{Disputed, ListedRecord, Scanned};
 
 /// The bytes that a record takes in addition to its outcome: its map entry, its expiry entry, and their share of empty
 /// places.
@@ -289,6 +290,17 @@ impl Table {
         Fence(self.fences.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Returns the records that `process` sees now, and that `is_meant` chooses, in the order of their ids.
+    fn listed(&self, process: u64, is_meant: impl Fn(&ListedRecord) -> bool) -> Vec<ListedRecord> {
+        let now = self.time.now();
+        let listed = self.rows.iter().filter_map(|row| {
+            Some(ListedRecord::of(*row.key(), &self.present(row.value(), process, now)?)).filter(&is_meant)
+        });
+        let mut found: Vec<_> = listed.collect();
+        found.sort_by_key(|record| record.id);
+        found
+    }
+
     fn interrupted(&self, process: u64, page: Page) -> Vec<InterruptedRun> {
         let now = self.time.now();
         let listed = self.rows.iter().filter_map(|row| {
@@ -337,6 +349,26 @@ impl Records for MemoryStore {
 
     fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
         ready(Ok(self.table.interrupted(self.process, page)))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.table.time.now()
+    }
+
+    fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send {
+        let mut records = self.table.listed(self.process, |record| Some(record.id) > after);
+        let has_more = records.len() > limit;
+        records.truncate(limit);
+        let next = records.last().map(|record| record.id).filter(|_| has_more);
+        ready(Ok(Scanned { records, next }))
+    }
+
+    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
+        ready(Ok(self.table.listed(self.process, ListedRecord::is_running)))
+    }
+
+    fn disputed(&self, _: usize) -> impl Future<Output = Result<Vec<Disputed>, StoreError>> + Send {
+        ready(Ok(Vec::new()))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

@@ -21,8 +21,8 @@ use crate::store::error::Source;
 ///
 /// # Rows
 /// There is at most one [`Row`] per id and namespace. Only [`delete_expired`](Self::delete_expired) deletes rows. A row
-/// whose expiry is not later than the earliest time counts as absent in `get`, `put`, `sessions` and `list`, whether it
-/// was deleted or not; `put` claims it over by an update.
+/// whose expiry is not later than the earliest time counts as absent in `get`, `put`, `sessions`, `list` and `scan`,
+/// whether it was deleted or not; `put` claims it over by an update.
 ///
 /// # Time
 /// Times are whole milliseconds since the Unix epoch. A database has one clock, which it reads in the step that it
@@ -102,6 +102,17 @@ pub trait Backend: Debug + Send + Sync + 'static {
         clocks: Clocks,
         alive: &[RecordId],
         after: Option<(Timestamp, RecordId)>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
+
+    /// Reads at most `limit` rows of the kinds [`Running`](Kind::Running), [`Interrupted`](Kind::Interrupted),
+    /// [`Completed`](Kind::Completed), [`Consumed`](Kind::Consumed) and [`Other`](Kind::Other), ordered by id, and only
+    /// those after `after` in that order. As in [`put`](Self::put), a [`state`](Row::state) of more than 16 KiB should
+    /// be left out. Operators look through all records by it, so it may read much in one call.
+    fn scan(
+        &self,
+        clocks: Clocks,
+        after: Option<RecordId>,
         limit: usize,
     ) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
 

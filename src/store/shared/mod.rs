@@ -30,7 +30,6 @@ pub use builder::SharedStoreBuilder;
 /// The stream that [`Backend::changes`] returns.
 pub use futures_util::stream::BoxStream;
 pub use judge::Moment;
-pub use protocol::listing::Disputed;
 #[doc(hidden)]
 pub use protocol::transaction::{PendingTransaction, TransactionEnd};
 pub use run_record::{RecordInTransaction, RunRecord};

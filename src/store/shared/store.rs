@@ -20,17 +20,18 @@ use super::database::errors::away;
 use super::database::state::DatabaseState;
 use super::inner::StoreInner;
 use super::protocol::Protocol;
-use super::protocol::listing::Disputed;
 use super::protocol::step::taken_back;
 use super::protocol::transaction::PendingTransaction;
 use super::run_record::RunRecord;
 use super::session::own::Session;
 use super::spawn_on_drop::SpawnOnDrop;
+use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Applied, Completion, Record, Reply, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::error::StoreError;
+use crate::store::listed::{Disputed, ListedRecord, Scanned};
 
 /// The longest lease, and so a limit of the wait for a process that has died.
 const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
@@ -134,19 +135,6 @@ impl<B: Backend> SharedStore<B> {
     #[must_use]
     pub fn guarantee(&self) -> Option<Guarantee> {
         self.inner.database.guarantee()
-    }
-
-    /// Returns at most `limit` disputed outcomes, those of the operations that began first. Their runs ended after
-    /// another process had taken the operation over, or after it was settled. Each may be a second effect.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] if the database does not answer.
-    ///
-    /// # Cancel safety
-    /// This method only reads.
-    pub async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
-        let protocol = Arc::clone(&self.inner.protocol);
-        self.within(async move { protocol.disputed(limit).await }).await
     }
 
     /// Returns the record of a run, for a transaction of the application, and a value that finds out afterwards whether
@@ -282,6 +270,31 @@ impl<B: Backend> Records for SharedStore<B> {
         }
         let protocol = Arc::clone(&self.inner.protocol);
         self.within(async move { protocol.interrupted(page).await }).await
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.database.clocks().earliest()
+    }
+
+    async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Scanned, StoreError> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        let protocol = Arc::clone(&self.inner.protocol);
+        self.within(async move { protocol.scan(after, limit).await }).await
+    }
+
+    async fn running(&self) -> Result<Vec<ListedRecord>, StoreError> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        let protocol = Arc::clone(&self.inner.protocol);
+        self.within(async move { protocol.running().await }).await
+    }
+
+    async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
+        let protocol = Arc::clone(&self.inner.protocol);
+        self.within(async move { protocol.disputed(limit).await }).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {

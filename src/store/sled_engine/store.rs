@@ -1,6 +1,6 @@
 //! The store that keeps records in sled.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, ready};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,13 @@ use futures_util::future::BoxFuture;
 use super::builder::SledStoreBuilder;
 use super::engine::SledEngine;
 use super::transaction::Transaction;
+use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
 use crate::store::embedded::{Embedded, Transact};
+use crate::store::listed::{Disputed, ListedRecord, Scanned};
 use crate::store::{OpenError, StoreError};
 
 /// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own. They survive crashes of the
@@ -173,6 +175,22 @@ impl Records for SledStore {
 
     fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
         self.0.interrupted(page)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send {
+        self.0.scan(after, limit)
+    }
+
+    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
+        ready(self.0.running())
+    }
+
+    fn disputed(&self, _: usize) -> impl Future<Output = Result<Vec<Disputed>, StoreError>> + Send {
+        ready(Ok(Vec::new()))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

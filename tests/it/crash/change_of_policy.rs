@@ -38,7 +38,7 @@ async fn what_was_interrupted_under_refuse_does_not_run_again_after_a_deploy_to_
         assert_eq!((counts.not_rerun, counts.refused(RejectionKind::OutcomeUnknown)), (3, 3), "{policy:?}");
 
         // An operator and a reconciler are not bound by the policy.
-        let settled = layer.resolve(listed[0].id, listed[0].fence, Resolution::Forget).await.unwrap();
+        let settled = layer.resolve(listed[0].id, listed[0].fence, Resolution::Release).await.unwrap();
         assert_eq!(settled, Resolved::Settled);
         assert_eq!(lab.post("k", "a").await.text(), "effect 1");
         leave_interrupted_under(policy, &store, "asked").await;

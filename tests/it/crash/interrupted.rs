@@ -75,7 +75,7 @@ async fn trap_02_a_crash_shows_at_once_and_an_operator_can_free_the_key() {
 
     let listed = layer.interrupted(10).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [id("k")]);
-    let settled = layer.resolve(listed[0].id, listed[0].fence, Resolution::Forget).await.unwrap();
+    let settled = layer.resolve(listed[0].id, listed[0].fence, Resolution::Release).await.unwrap();
     assert_eq!(settled, Resolved::Settled);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     assert_eq!(lab.effects(), 1);

@@ -99,7 +99,7 @@ async fn what_an_operator_elsewhere_forgot_is_not_recorded_when_its_run_ends_aft
     stores[0].lapse();
     let operator = IdempotencyLayer::new(stores[1].clone());
     let listed = operator.interrupted(9).await.unwrap().remove(0);
-    assert_eq!(operator.resolve(listed.id, listed.fence, Resolution::Forget).await.unwrap(), Resolved::Settled);
+    assert_eq!(operator.resolve(listed.id, listed.fence, Resolution::Release).await.unwrap(), Resolved::Settled);
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
     assert_eq!(elsewhere.post("k", "a").await.text(), "elsewhere 1");

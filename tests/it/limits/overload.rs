@@ -111,7 +111,7 @@ async fn at_max_runs_an_operator_settles_what_was_interrupted() {
     assert_eq!(panics.post("k", "a").await.problem(), "outcome-unknown");
     let full = IdempotencyLayer::new(store).max_runs(0);
     let listed = full.interrupted(9).await.unwrap().remove(0);
-    let settled = full.resolve(listed.id, listed.fence, Resolution::Forget).await;
+    let settled = full.resolve(listed.id, listed.fence, Resolution::Release).await;
     assert_eq!(settled.unwrap(), Resolved::Settled);
     assert!(full.interrupted(9).await.unwrap().is_empty());
 }

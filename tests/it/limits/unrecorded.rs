@@ -135,7 +135,7 @@ async fn settling_by_hand_what_this_process_knows_says_so() {
     let lab = Lab::counting(layer.clone());
     (0..1_000).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    let held = layer.resolve(id("k"), Fence(1), Resolution::Forget).await;
+    let held = layer.resolve(id("k"), Fence(1), Resolution::Release).await;
     assert!(
         matches!(&held, Err(StoreError::Unavailable { reason, .. }) if reason.contains("this process holds")),
         "{held:?}"

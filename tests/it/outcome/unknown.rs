@@ -300,14 +300,14 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
     }
     assert_eq!(all, layer.interrupted(1_000).await.unwrap());
 
-    let settled = layer.resolve_all(bad.iter().map(|record| (record.clone(), Resolution::Forget))).await;
+    let settled = layer.resolve_all(bad.iter().map(|record| (record.clone(), Resolution::Release))).await;
     assert_eq!(settled.iter().map(|(record, _)| record.clone()).collect::<Vec<_>>(), bad, "in their order");
     assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Resolved::Settled))));
     assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 201);
     // Each operation gets its own result: it is settled already, or can't be recorded.
     let late = layer.interrupted(Page::first(1).answered_with(StatusCode::GATEWAY_TIMEOUT)).await.unwrap().remove(0);
     let long = http::Response::new(Bytes::from(vec![0; 2 << 20]));
-    let decisions = [(bad[0].clone(), Resolution::Forget), (late, Resolution::Outcome(long))];
+    let decisions = [(bad[0].clone(), Resolution::Release), (late, Resolution::Outcome(long))];
     let settled: Vec<_> = layer.resolve_all(decisions).await.into_iter().map(|(_, settled)| settled).collect();
     assert!(matches!(&settled[..], [Ok(Resolved::Stale), Err(_)]), "{settled:?}");
 }

@@ -15,7 +15,7 @@ use testkit::{Answer, Gate};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::internals::{Records as _, Reply, Resolution::Forget};
+use tower_idempotency::internals::{Records as _, Reply, Resolution::Release};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
@@ -114,7 +114,7 @@ async fn trap_74_what_was_said_to_an_earlier_question_changes_nothing_once_anoth
     let retry = lab.spawn(post("k", "a"));
     gate.arrival().await;
     for fence in [run.fence, earlier] {
-        assert_eq!(store.settle(id("k"), fence, Forget).await.unwrap(), Reply::Refused);
+        assert_eq!(store.settle(id("k"), fence, Release).await.unwrap(), Reply::Refused);
         assert_eq!(store.reclaim(wish("k"), fence).await.unwrap(), None);
     }
     gate.open();

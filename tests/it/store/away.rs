@@ -116,7 +116,7 @@ async fn a_claim_of_which_nobody_learns_whether_it_was_made_runs_nothing_and_is_
     lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
     let listed = layer.interrupted(9).await.unwrap();
     assert_eq!((listed.len(), lab.effects()), (1, 0));
-    assert_eq!(layer.resolve(listed[0].id, listed[0].fence, Resolution::Forget).await.unwrap(), Resolved::Settled);
+    assert_eq!(layer.resolve(listed[0].id, listed[0].fence, Resolution::Release).await.unwrap(), Resolved::Settled);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1", "an operator frees it");
 }
 

@@ -201,7 +201,7 @@ async fn an_operator_elsewhere_settles_the_run_of_a_dead_process() {
         tokio::time::sleep(DEATH).await;
         let listed = operator.interrupted(9).await.unwrap().remove(0);
         let told = Resolution::Outcome(http::Response::new("told".into()));
-        let resolution = if forgets { Resolution::Forget } else { told };
+        let resolution = if forgets { Resolution::Release } else { told };
         assert_eq!(operator.resolve(listed.id, listed.fence, resolution).await.unwrap(), Resolved::Settled);
         assert!(operator.interrupted(9).await.unwrap().is_empty());
         cut.here.mend();

@@ -7,7 +7,7 @@ use testkit::lab::{Lab, hold, post};
 use testkit::{Answer, Gate};
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler, Resolved};
-use tower_idempotency::internals::{Hold, Reply, Resolution::Forget};
+use tower_idempotency::internals::{Hold, Reply, Resolution::Release};
 use tower_idempotency::store::shared::{Kind, Row, SharedStore};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, Resolution};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
@@ -100,7 +100,7 @@ async fn no_operator_settles_the_run_of_a_session_that_is_renewed_before_it_is_d
     let held = two.there.hold(Call::Sessions);
     two.here.mend();
     sleep(SECOND * 3).await;
-    let settled = operator.resolve(listed.id, listed.fence, Resolution::Forget).await.unwrap();
+    let settled = operator.resolve(listed.id, listed.fence, Resolution::Release).await.unwrap();
     assert_eq!(settled, Resolved::Stale);
     held.release();
     two.gate.open();
@@ -162,7 +162,7 @@ async fn dead_with_runs<const N: usize>(keys: [&str; N]) -> ([Hold; N], [(Memory
 /// Settles an operation. Returns how many gets and puts it takes.
 async fn settled((way, store): &(MemoryBackend, Store), hold: Hold) -> (u64, u64) {
     let before = way.counts();
-    assert_eq!(store.settle(hold.id, hold.fence, Forget).await.unwrap(), Reply::Taken);
+    assert_eq!(store.settle(hold.id, hold.fence, Release).await.unwrap(), Reply::Taken);
     (way.counts().gets - before.gets, way.counts().puts - before.puts)
 }
 
@@ -183,10 +183,10 @@ async fn a_takeover_is_refused_for_the_lock_that_something_else_has_on_the_row_o
     let ([hold], [(way, store), _]) = dead_with_runs(["k"]).await;
     let named = way.database().rows("").iter().find_map(|row| row.session).expect("the run names its session");
     let locked = way.database().lock("", named);
-    let refused = store.settle(hold.id, hold.fence, Forget).await;
+    let refused = store.settle(hold.id, hold.fence, Release).await;
     assert!(matches!(&refused, Err(error) if error.to_string().contains("locked")), "{refused:?}");
     locked.release();
-    assert_eq!(store.settle(hold.id, hold.fence, Forget).await.unwrap(), Reply::Taken);
+    assert_eq!(store.settle(hold.id, hold.fence, Release).await.unwrap(), Reply::Taken);
 }
 
 // Seeded fault: such a session is never declared dead.

@@ -99,7 +99,7 @@ async fn a_step_is_not_refused_by_a_row_that_another_process_has_changed_since()
     let first = one.inquire(id("k"), claimed.fence).await.unwrap().expect("it may ask");
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let second = other.inquire(id("k"), first).await.unwrap().expect("the first question is over");
-    let forget = tower_idempotency::internals::Resolution::Forget;
+    let forget = tower_idempotency::internals::Resolution::Release;
     assert_eq!(one.settle(id("k"), second, forget).await.unwrap(), Reply::Taken);
 }
 

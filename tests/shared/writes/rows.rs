@@ -123,7 +123,7 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
         assert_eq!(listed().await, [id("before"), id("k"), id("after")]);
         let run = operator.interrupted(9).await.unwrap().remove(1);
         let told = Resolution::Outcome(http::Response::new("told".into()));
-        let resolution = if forgets { Resolution::Forget } else { told };
+        let resolution = if forgets { Resolution::Release } else { told };
         assert_eq!(operator.resolve(run.id, run.fence, resolution).await.unwrap(), Resolved::Settled);
         assert_eq!(listed().await, [id("before"), id("after")]);
         // The record no longer shows the request.

@@ -195,6 +195,17 @@ impl Backend for MemoryBackend {
         self.way.send(Call::List, move |reply| database.list(clocks, &namespace, &alive, after, limit, reply)).await
     }
 
+    async fn scan(
+        &self,
+        clocks: Clocks,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
+        self.way.count(|counts| counts.lists += 1);
+        let Self { database, namespace, .. } = self.clone();
+        self.way.send(Call::List, move |reply| database.scan(clocks, &namespace, after, limit, reply)).await
+    }
+
     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         self.way.count(|counts| counts.sweeps += 1);
         let Self { database, namespace, .. } = self.clone();

@@ -211,6 +211,20 @@ impl MemoryDatabase {
         reply.send(self.at_work(list));
     }
 
+    pub(super) fn scan(
+        &self,
+        clocks: Clocks,
+        namespace: &str,
+        after: Option<RecordId>,
+        limit: usize,
+        reply: Reply<Answer<Vec<Row>>>,
+    ) {
+        let scan = |state: &mut State, now| {
+            state.answer(now, state.primary.scan(namespace, after, limit, clocks.at(now).earliest))
+        };
+        reply.send(self.at_work(scan));
+    }
+
     pub(super) fn delete_expired(&self, clocks: Clocks, namespace: &str, limit: usize, reply: Reply<usize>) {
         reply.send(self.at_work(|state, now| state.delete_expired(namespace, limit, clocks.at(now).earliest)));
     }

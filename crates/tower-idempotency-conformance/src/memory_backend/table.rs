@@ -56,6 +56,12 @@ impl Table {
         rows
     }
 
+    /// The rows of operations after `after`, at most `limit`, in the order of their ids.
+    pub(super) fn scan(&self, namespace: &str, after: Option<RecordId>, limit: usize, earliest: Timestamp) -> Vec<Row> {
+        let rows = self.keys(namespace).filter(|(_, id)| Some(*id) > after).filter_map(|key| self.read(key, earliest));
+        rows.filter(|row| !matches!(row.kind, Kind::Released | Kind::Session | Kind::Disputed)).take(limit).collect()
+    }
+
     /// Those that may be deleted, at most `limit`.
     pub(super) fn past_grace(&self, namespace: &str, limit: usize, earliest: Timestamp) -> Vec<Key> {
         let is_past_grace = |key: &&Key| self.there(key).is_some_and(|row| row.is_past_grace(earliest));

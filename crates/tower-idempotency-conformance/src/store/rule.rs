@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Applied, Owner, Record, Reply, State, Transition};
+use tower_idempotency::internals::{Applied, ListedRecord, Owner, Record, Reply, Scanned, State, Transition};
 use tower_idempotency::store::{InterruptedRun, Page};
 use tower_idempotency::store::{Store, StoreError};
 
@@ -164,6 +164,24 @@ impl<St: Store> Rule<'_, St> {
         }
         all.retain(|run: &InterruptedRun| ids.contains(&run.id));
         all
+    }
+
+    /// All records, in pages that look at `limit` of them.
+    pub(super) async fn scanned(&self, limit: usize) -> Vec<ListedRecord> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let Scanned { records, next } = self.read(|| self.subject.store.scan(after, limit)).await;
+            self.check(records.len() <= limit, || format!("a page of {limit} has {}", records.len()));
+            all.extend(records);
+            let Some(next) = next else { return all };
+            self.check(Some(next) > after, || "a page ends where it began".to_owned());
+            after = Some(next);
+        }
+    }
+
+    /// The operations whose runs are under way.
+    pub(super) async fn running(&self) -> Vec<ListedRecord> {
+        self.read(|| self.subject.store.running()).await
     }
 
     /// Reads, and again while the store can't be reached.

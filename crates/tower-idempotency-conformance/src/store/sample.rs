@@ -90,7 +90,7 @@ pub(super) fn settle(fence: Fence, outcome: impl Into<Bytes>) -> Transition {
 }
 
 pub(super) fn forget(fence: Fence) -> Transition {
-    Transition::Resolve(fence, Resolution::Forget, HOUR)
+    Transition::Resolve(fence, Resolution::Release, HOUR)
 }
 
 /// The same transition, whose record is kept for [`SHORT`].

@@ -93,6 +93,13 @@ impl<B: Backend> Database<B> {
         Ok(page)
     }
 
+    /// Reads a page of the rows of operations, in the order of their ids.
+    pub(crate) async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Rows<Vec<Row>>, BackendError> {
+        let page = self.state.ask(0, |clocks| self.backend.scan(clocks, after, limit)).await?;
+        self.state.note_fences(&page.rows);
+        Ok(page)
+    }
+
     /// Deletes at most `limit` rows that are past their expiry. Deletes none while the clocks can't be trusted for it.
     pub(crate) async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
         if !self.clocks().may_delete() {

@@ -12,26 +12,16 @@ use super::damaged::is_done;
 use super::rows::Decoded;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::Fence;
 use crate::store::contract::{InterruptedRun, Page};
 use crate::store::error::StoreError;
+use crate::store::listed::{Disputed, ListedRecord, Scanned};
 use crate::store::shared::backend::{Backend, Kind, Row};
 use crate::store::shared::database::errors::away;
+use crate::store::shared::database::reads::RowSnapshot;
 use crate::store::shared::database::snapshot::Rows;
 
-/// An outcome that came after its operation was taken over or settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Disputed {
-    /// The operation's id.
-    pub id: RecordId,
-    /// The fence of the run that produced it.
-    pub fence: Fence,
-    /// The time at which it came.
-    pub since: Timestamp,
-    /// The time until which it is kept.
-    pub expires: Timestamp,
-}
+/// The number of rows that are read at a time.
+const PAGE: usize = 1_000;
 
 /// The position at which a page begins.
 type Cursor = Option<(Timestamp, RecordId)>;
@@ -76,6 +66,40 @@ impl<B: Backend> Protocol<B> {
         Ok(InterruptedRun::of(id, &record))
     }
 
+    /// Returns the operations whose runs are under way, as this process sees them.
+    pub(crate) async fn running(&self) -> Result<Vec<ListedRecord>, StoreError> {
+        let (mut cursor, mut found) = (None, Vec::new());
+        loop {
+            // If no session counts as alive, the database leaves out no run.
+            let (rows, earliest) = self.page_besides(&[], &mut cursor, PAGE).await?;
+            if rows.is_empty() {
+                found.sort_by_key(|record: &ListedRecord| record.id);
+                return Ok(found);
+            }
+            let view = self.view(earliest);
+            let listed = rows.iter().filter_map(|row| listed(row, view.of(row)?));
+            found.extend(listed.filter(ListedRecord::is_running));
+        }
+    }
+
+    /// Looks at the first `limit` records after the id `after`.
+    pub(crate) async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Scanned, StoreError> {
+        let scanned = self.database.scan(after, limit).await.map_err(|error| away(Arc::new(error)))?;
+        let Rows { earliest, rows, server, .. } = scanned;
+        let next = rows.last().map(|row| row.id).filter(|_| rows.len() == limit);
+        let mut records = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.id;
+            // The database leaves out the bytes of a large row.
+            let known = self.filled(RowSnapshot { row: Some(row), earliest, server: Some(server) }).await?;
+            let Some(row) = known.row else { continue };
+            records.extend(
+                self.view(known.earliest).of(&row).and_then(|held| listed(&row, held)).filter(|record| record.id == id),
+            );
+        }
+        Ok(Scanned { records, next })
+    }
+
     /// Returns the disputed outcomes.
     pub(crate) async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
         let (mut cursor, mut found) = (None, Vec::new());
@@ -102,11 +126,30 @@ impl<B: Backend> Protocol<B> {
         // The database leaves out the runs of these sessions while their bounds are not over: they are under way.
         let mut alive = self.sessions.others().alive();
         alive.extend(self.sessions.own.own().iter());
-        let page = self.database.list(&alive, *cursor, limit).await;
+        self.page_besides(&alive, cursor, limit).await
+    }
+
+    /// Returns the same, where the sessions that count as alive are these.
+    async fn page_besides(
+        &self,
+        alive: &[RecordId],
+        cursor: &mut Cursor,
+        limit: usize,
+    ) -> Result<(Vec<Row>, Timestamp), StoreError> {
+        let page = self.database.list(alive, *cursor, limit).await;
         let Rows { earliest, rows, .. } = page.map_err(|error| away(Arc::new(error)))?;
         if let Some(last) = rows.last() {
             *cursor = Some((last.began, last.id));
         }
         Ok((rows, earliest))
     }
+}
+
+/// Returns what is listed of a row.
+fn listed(row: &Row, held: Decoded) -> Option<ListedRecord> {
+    Some(match held {
+        Decoded::Record(record) => ListedRecord::of(row.id, &record),
+        Decoded::Damaged(_, error) => ListedRecord { id: row.id, record: Err(error.to_string()) },
+        Decoded::Newer(reason) => ListedRecord { id: row.id, record: Err(reason) },
+    })
 }

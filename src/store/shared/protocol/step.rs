@@ -242,6 +242,8 @@ impl<B: Backend> Protocol<B> {
     fn done(&self, id: RecordId, row: &Row, draft: Option<Draft<Bytes>>, reply: Reply) -> Applied {
         let Some(draft) = draft else {
             self.forget_run(Some(row));
+            // An operator may have it forgotten.
+            self.cache.remove(&id);
             return Applied { reply, record: None };
         };
         let Draft { owned, fingerprint, attempt, origin, state, .. } = draft;

@@ -182,6 +182,10 @@ impl Backend for Script {
         unreachable!("it is not asked")
     }
 
+    async fn scan(&self, _: Clocks, _: Option<RecordId>, _: usize) -> Result<Answer<Vec<Row>>, BackendError> {
+        unreachable!("it is not asked")
+    }
+
     async fn delete_expired(&self, _: Clocks, _: usize) -> Result<usize, BackendError> {
         unreachable!("it is not asked")
     }

@@ -125,3 +125,44 @@ pub(crate) async fn list_is_paged_without_gaps_or_repeats<B: Backend>(subject: &
         }
     }
 }
+
+/// Rows of each kind: a scan in pages of any size has each row of an operation once, in the order of their ids, as `get`
+/// reads it, and no others.
+pub(crate) async fn a_scan_has_each_operation_once_in_the_order_of_ids<B: Backend>(subject: &BackendSubject<B>) {
+    let advice = "read the kinds 1 to 4 and those of later releases, order by id, and begin each page strictly after the id that \
+                  is given; leave out rows past their expiry";
+    let rule = Rule::new(subject, "a_scan_has_each_operation_once_in_the_order_of_ids", advice);
+    let mut all = Vec::new();
+    for kind in (1..=8).map(Kind::of) {
+        for _ in 0..5 {
+            let id = fresh_id();
+            rule.done(&Write { kind, ..claim(id) }).await;
+            all.push((kind, id, !matches!(kind, Kind::Released | Kind::Session | Kind::Disputed)));
+        }
+    }
+    let gone = fresh_id();
+    rule.write(&Write { kind: Kind::Completed, expires: NewExpiry::In(AT_ONCE), ..claim(gone) }).await;
+    rule.pass(AT_ONCE * 2).await;
+    all.push((Kind::Completed, gone, false));
+    for limit in [1, 7, 1_000] {
+        let mut rows: Vec<Row> = Vec::new();
+        loop {
+            let after = rows.last().map(|row| row.id);
+            let page = rule.answered("scan", rule.subject.backend.scan(Clocks::default(), after, limit).await).rows;
+            rule.check(page.len() <= limit, || format!("a page of at most {limit} has {} rows", page.len()));
+            if page.is_empty() {
+                break;
+            }
+            let last = page.iter().try_fold(after, |last, row| (last < Some(row.id)).then_some(Some(row.id)));
+            rule.check(last.is_some(), || format!("in pages of {limit}, the ids do not grow"));
+            rows.extend(page);
+        }
+        for (kind, id, should) in &all {
+            let found: Vec<_> = rows.iter().filter(|row| row.id == *id).cloned().collect();
+            let expected: Vec<_> = if *should { rule.get(*id).await.into_iter().collect() } else { Vec::new() };
+            rule.check(found == expected, || {
+                format!("a scan has {found:?} of a row of the kind {kind:?}: {expected:?}")
+            });
+        }
+    }
+}

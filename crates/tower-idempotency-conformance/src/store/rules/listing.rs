@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
-use tower_idempotency::internals::{Fence, Hold, Transition};
+use tower_idempotency::internals::{Fence, Hold, ListedRecord, Transition};
 use tower_idempotency::store::Store;
 use tower_idempotency::store::{InterruptedRun, Page};
 
@@ -118,4 +118,31 @@ pub(crate) async fn the_list_is_paged_without_gaps_or_repeats<St: Store>(subject
     rule.check(is_in_order, || "an operation is listed after one that began, and was interrupted, later".to_owned());
     let nothing = rule.page(Page::first(0)).await;
     rule.check(nothing.is_empty(), || "a page of none has some".to_owned());
+}
+
+/// Operations in each state: a scan in pages of any size has each record that is loaded once, in the order of their ids,
+/// and nothing that is free or past its expiry; and the runs of a living process are listed as running.
+pub(crate) async fn a_scan_has_each_record_once_in_the_order_of_ids<St: Store>(subject: &StoreSubject<St>) {
+    let advice = "begin each page strictly after the id that is given, and return where the next one begins for as long as there \
+                  are records";
+    let rule = Rule::new(subject, "a_scan_has_each_record_once_in_the_order_of_ids", advice);
+    let all = leave_all(&rule).await;
+    for limit in [1, 3, 1_000] {
+        let scanned = rule.scanned(limit).await;
+        let is_in_order = scanned.is_sorted_by_key(|record| record.id);
+        rule.check(is_in_order, || format!("in pages of {limit}, the ids do not grow"));
+        for (what, id, _) in &all {
+            let found: Vec<_> = scanned.iter().filter(|record| record.id == *id).cloned().collect();
+            let expected: Vec<_> = rule.load(*id).await.iter().map(|record| ListedRecord::of(*id, record)).collect();
+            rule.check(found == expected, || {
+                format!("in pages of {limit}, a scan has {found:?} of an operation that is {what}, not {expected:?}")
+            });
+        }
+    }
+    let running = rule.running().await;
+    for (what, id, _) in &all {
+        let is_listed = running.iter().any(|record| record.id == *id);
+        let should = what.starts_with("running") || *what == "taken over";
+        rule.check(is_listed == should, || format!("an operation that is {what} is listed as running: {is_listed}"));
+    }
 }

@@ -247,6 +247,33 @@ impl Backend for Broken {
         Ok(answer)
     }
 
+    async fn scan(
+        &self,
+        clocks: Clocks,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Answer<Vec<Row>>, BackendError> {
+        let mut answer = match self.fault {
+            Fault::ScansFromTheStart => self.inner.scan(self.judging(clocks), None, limit).await?,
+            _ => self.inner.scan(self.judging(clocks), after, limit).await?,
+        };
+        match self.fault {
+            Fault::ScansInItsOwnOrder => answer.rows.reverse(),
+            Fault::ScansMoreThanItsLimit => {
+                answer.rows = self.inner.scan(clocks, after, usize::MAX).await?.rows;
+            }
+            Fault::ScansSessions => {
+                let mut all = self.inner.database().rows(self.namespace);
+                all.retain(|row| Some(row.id) > after);
+                all.truncate(limit);
+                answer.rows = all;
+            }
+            _ => {}
+        }
+        answer.server = self.server(answer.server);
+        Ok(answer)
+    }
+
     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
         match self.fault {
             Fault::SweepsWithoutGrace => {

@@ -56,6 +56,8 @@ faults! {
     "list_has_what_operators_see_to_and_nothing_else":
         ListsNoDisputes, ListsNoRunsWithoutASession, ListsRunsByTheirBound, TakesAllSessionsForOver,;
     "list_is_paged_without_gaps_or_repeats": ListsByFinerTimes, BeginsThePageAtThePlace, ListsAllAtOnce,;
+    "a_scan_has_each_operation_once_in_the_order_of_ids":
+        ScansFromTheStart, ScansInItsOwnOrder, ScansMoreThanItsLimit, ScansSessions,;
     "namespaces_do_not_meet": HasOneNamespace,;
     "processes_see_each_others_writes": ReadsFromAReplica,;
     "changes_do_not_end": EndsItsChanges,;

@@ -13,8 +13,10 @@ use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
-use tower_idempotency::internals::{Applied, Record, Records, Reply, Sealed, Slots, State, Transition};
-use tower_idempotency::store::{Gauges, Health, InterruptedRun, Page, Store, StoreError};
+use tower_idempotency::internals::{
+    Applied, ListedRecord, Record, Records, Reply, Scanned, Sealed, Slots, State, Transition,
+};
+use tower_idempotency::store::{Disputed, Gauges, Health, InterruptedRun, Page, Store, StoreError};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{Fence, RecordId, Resolution};
 
@@ -243,10 +245,32 @@ impl Records for Broken {
         ready(Ok(effects::page(self.fault, runs.collect(), page)))
     }
 
+    fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+
+    fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send {
+        let after = after.filter(|_| self.fault != Fault::ScansFromTheStart);
+        let mut scanned = at_once(self.inner.scan(after, limit)).unwrap();
+        if self.fault == Fault::LeavesTheLastOut {
+            scanned.records.pop();
+        }
+        ready(Ok(scanned))
+    }
+
+    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
+        let running = at_once(self.inner.running()).unwrap();
+        ready(Ok(if self.fault == Fault::ListsNoRuns { Vec::new() } else { running }))
+    }
+
+    fn disputed(&self, limit: usize) -> impl Future<Output = Result<Vec<Disputed>, StoreError>> + Send {
+        self.inner.disputed(limit)
+    }
+
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         if self.fault == Fault::SweepsWhatIsInterrupted {
             for run in at_once(self.inner.interrupted(Page::first(usize::MAX))).unwrap() {
-                self.below(run.id, Transition::Resolve(run.fence, Resolution::Forget, HOUR)).unwrap();
+                self.below(run.id, Transition::Resolve(run.fence, Resolution::Release, HOUR)).unwrap();
             }
         }
         self.inner.sweep(if self.fault == Fault::SweepsMoreThanItsLimit { usize::MAX } else { limit })

@@ -1,0 +1,30 @@
+//! The event in the log that each change leaves.
+
+use tracing::{info, warn};
+
+use super::operator::{Applied, ChangeError};
+use crate::key::RecordId;
+use crate::record::Fence;
+
+/// Logs what an operator did to an operation: at INFO, or at WARN if it failed.
+pub(super) fn log(
+    actor: &str,
+    action: &'static str,
+    id: RecordId,
+    fence: Fence,
+    result: &Result<Applied, ChangeError>,
+) {
+    match result {
+        Ok(applied) => info!(
+            target: "tower_idempotency::audit", actor, action, record_id = %id, fence = fence.0, result = applied.name(),
+            "an operator changed an operation"
+        ),
+        Err(error) => {
+            let error: &(dyn std::error::Error + 'static) = error;
+            warn!(
+                target: "tower_idempotency::audit", actor, action, record_id = %id, fence = fence.0, result = "failed",
+                error, "an operator could not change an operation"
+            );
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The operators' interface, one for the layer, [`Once`](crate::Once) and all stores: list, find, inspect and settle
+//! operations.
+//!
+//! ```
+//! # #[cfg(all(feature = "memory", feature = "server"))] {
+//! use tower_idempotency::operations::{Action, Change, Filter, StateKind};
+//! use tower_idempotency::{IdempotencyLayer, Key, MemoryStore, Scope};
+//!
+//! # async fn evening(layer: IdempotencyLayer<MemoryStore>) -> Result<(), Box<dyn std::error::Error>> {
+//! let operations = layer.operations();
+//! // All that was interrupted more than an hour ago, the oldest first.
+//! let hour = std::time::Duration::from_secs(3_600);
+//! let old = operations.list(&Filter::all().in_state(StateKind::Interrupted).older_than(hour), None, 100).await?;
+//! for operation in old.operations {
+//!     println!("{} {:?}", operation.id, operation.label());
+//! }
+//! // What a client asks about.
+//! let scope = Scope::new("account 17")?;
+//! if let Some(found) = operations.find(Some(&scope), &Key::new("their key")?).await? {
+//!     // Looked up by hand: it did not take place. The next retry runs.
+//!     let change = Change::new(found.id, found.fence, Action::Release);
+//!     operations.by("alice").apply(change).await?;
+//! }
+//! # Ok(())
+//! # }
+//! # }
+//! ```
+//!
+//! # What operators see, and what they do not
+//! A list shows ids, labels, times and states. It shows no key, no scope and no body: a store has keys and scopes only as
+//! digests. [`outcome`](Operations::outcome) returns an answer with its body.
+//!
+//! # Audit
+//! Each change leaves one event in the log, with the target `tower_idempotency::audit`: the actor, the action, the
+//! record id, the fence, and the result. It is written even if the caller goes away.
+
+// - `operations.rs`: reads. `operator.rs`: changes. `audit.rs`: their event.
+// - `filter.rs`: which operations are meant. `cursor.rs`: where a page begins. `record.rs`: what is known of one.
+// - `answer.rs`: an outcome as a layer or a consumer records it. `handles.rs`: the methods of the layer and of `Once`.
+
+mod answer;
+mod audit;
+mod cursor;
+mod filter;
+mod handles;
+#[allow(clippy::module_inception, reason = "the noun of this room")]
+mod operations;
+mod operator;
+mod record;
+
+pub use answer::{Answer, Form};
+pub use cursor::{Cursor, CursorError};
+pub use filter::Filter;
+pub use operations::{Listing, Operations};
+pub use operator::{Action, Applied, Change, ChangeError, Operator, Purged};
+pub use record::{OperationRecord, OperationState, Server, StateKind, StateKindError};

@@ -1,0 +1,260 @@
+//! Reads operations.
+
+use std::sync::Arc;
+
+use super::answer::{Answer, Form, Recording};
+use super::cursor::{Cursor, Place};
+use super::filter::Filter;
+use super::operator::Operator;
+use super::record::{OperationRecord, StateKind};
+use crate::clock::Timestamp;
+use crate::engine::{Engine, Policy, Stats};
+use crate::key::{Key, RecordId, Scope};
+use crate::record::State;
+use crate::store::contract::After;
+use crate::store::listed::{ListedRecord, Scanned};
+use crate::store::{Disputed, Page, Store, StoreError};
+
+/// The most operations of one page.
+const MAX_PAGE: usize = 1_000;
+/// The most records that one call looks at, and the number that it reads at a time.
+const MAX_LOOKED_AT: usize = 10_000;
+const AT_A_TIME: usize = 500;
+
+/// Lists, finds and inspects the operations of a store. [`by`](Self::by) changes them.
+///
+/// This is a handle, and its clones share everything. `layer.operations()` and `once.operations()` return one;
+/// [`over`](Self::over) is for tools that have a store alone.
+#[derive(Debug)]
+pub struct Operations<St> {
+    pub(super) engine: Arc<Engine<St>>,
+    pub(super) recording: Recording,
+}
+
+/// A page of operations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listing {
+    /// The operations.
+    pub operations: Vec<OperationRecord>,
+    /// The place at which the next page begins; `None` if there are no more operations.
+    pub next: Option<Cursor>,
+    /// The time by the store's clock at which the list was made. Ages are counted to it.
+    pub now: Timestamp,
+}
+
+impl<St: Store> Operations<St> {
+    /// Returns the interface to a store whose operations may be a layer's or a consumer's. It has no reconciler, and
+    /// keeps operators' answers for 24 hours.
+    #[must_use]
+    pub fn over(store: St) -> Self {
+        let engine = Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None };
+        Self::new(Arc::new(engine), Recording::any())
+    }
+
+    pub(super) fn new(engine: Arc<Engine<St>>, recording: Recording) -> Self {
+        Self { engine, recording }
+    }
+
+    /// Returns the store.
+    #[must_use]
+    pub fn store(&self) -> &St {
+        &self.engine.store
+    }
+
+    /// Returns what this process has counted over this store.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Returns the form in which outcomes are recorded.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.recording.form()
+    }
+
+    /// Returns whether there is a reconciler to ask.
+    #[must_use]
+    pub fn can_reconcile(&self) -> bool {
+        self.engine.policy.reconciler.is_some()
+    }
+
+    /// Returns the interface by which `actor` changes operations. The name is for the audit events: a person, or a
+    /// program.
+    #[must_use]
+    pub fn by(&self, actor: impl Into<Arc<str>>) -> Operator<St> {
+        Operator { operations: self.clone(), actor: actor.into() }
+    }
+
+    /// Returns a page of the operations that `filter` selects, at most `limit` and at most 1,000, from `after` on.
+    ///
+    /// Interrupted operations are found by an index, and those that are running in memory, or by an index of the
+    /// database. For every other filter the store's records are read, at most 10,000 in one call. So a page may have
+    /// fewer operations than `limit`, or none, while [`next`](Listing::next) says that there are more. Over an embedded
+    /// store, a run that was claimed under [`OnInterrupted::Rerun`](crate::OnInterrupted::Rerun) leaves no claim and is
+    /// in no list; [`Stats::live`] counts it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is away, poisoned or closed.
+    ///
+    /// # Cancel safety
+    /// This method only reads.
+    pub async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<Listing, StoreError> {
+        let limit = limit.min(MAX_PAGE);
+        let place = after.map(|cursor| cursor.0);
+        match (filter.state, place) {
+            (Some(StateKind::Interrupted), Some(Place::Time(after))) => {
+                self.interrupted(filter, Some(after), limit).await
+            }
+            (Some(StateKind::Interrupted), _) => self.interrupted(filter, None, limit).await,
+            (Some(StateKind::Running), _) => self.running(filter, id_of(place), limit).await,
+            (_, _) => self.scan(filter, id_of(place), limit).await,
+        }
+    }
+
+    async fn interrupted(
+        &self,
+        filter: &Filter,
+        mut after: Option<After>,
+        limit: usize,
+    ) -> Result<Listing, StoreError> {
+        let (now, mut operations, mut looked_at) = (self.engine.store.now(), Vec::new(), 0);
+        loop {
+            let most = AT_A_TIME.min(MAX_LOOKED_AT - looked_at);
+            let runs = self.engine.store.interrupted(Page { after, ..Page::first(most) }).await?;
+            let is_last = runs.len() < most;
+            for run in runs {
+                let place = After { since: run.since, began: run.began, id: run.id };
+                let operation = OperationRecord::interrupted(run);
+                if filter.selects(&operation, now) {
+                    if operations.len() == limit {
+                        let next = after.map(|after| Cursor(Place::Time(after)));
+                        return Ok(Listing { operations, next, now });
+                    }
+                    operations.push(operation);
+                }
+                (after, looked_at) = (Some(place), looked_at + 1);
+            }
+            if is_last || looked_at == MAX_LOOKED_AT {
+                let next = after.filter(|_| !is_last).map(|after| Cursor(Place::Time(after)));
+                return Ok(Listing { operations, next, now });
+            }
+        }
+    }
+
+    async fn running(&self, filter: &Filter, after: Option<RecordId>, limit: usize) -> Result<Listing, StoreError> {
+        let now = self.engine.store.now();
+        let running = self.engine.store.running().await?.into_iter().filter(|listed| Some(listed.id) > after);
+        let selected = running.map(|listed| self.record(listed)).filter(|operation| filter.selects(operation, now));
+        let mut operations: Vec<_> = selected.take(limit + 1).collect();
+        let has_more = operations.len() > limit;
+        operations.truncate(limit);
+        let next = operations.last().filter(|_| has_more).map(|last| Cursor(Place::Id(last.id)));
+        Ok(Listing { operations, next, now })
+    }
+
+    async fn scan(&self, filter: &Filter, mut after: Option<RecordId>, limit: usize) -> Result<Listing, StoreError> {
+        let (now, mut operations, mut looked_at) = (self.engine.store.now(), Vec::new(), 0);
+        loop {
+            let most = AT_A_TIME.min(MAX_LOOKED_AT - looked_at);
+            let Scanned { records, next } = self.engine.store.scan(after, most).await?;
+            for listed in records {
+                let id = listed.id;
+                let operation = self.record(listed);
+                if filter.selects(&operation, now) {
+                    if operations.len() == limit {
+                        let next = after.map(|after| Cursor(Place::Id(after)));
+                        return Ok(Listing { operations, next, now });
+                    }
+                    operations.push(operation);
+                }
+                after = Some(id);
+            }
+            looked_at += most;
+            if next.is_none() || looked_at == MAX_LOOKED_AT {
+                return Ok(Listing { operations, next: next.map(|next| Cursor(Place::Id(next))), now });
+            }
+            after = next;
+        }
+    }
+
+    /// Returns the operation of a key: what a client can quote, and support staff know. `scope` is what the layer's
+    /// option `scope` returns for the client, or `None` where it is not set.
+    ///
+    /// A key is a secret: it must not become a part of a URL, a command line or a log.
+    ///
+    /// # Errors
+    /// As [`inspect`](Self::inspect).
+    ///
+    /// # Cancel safety
+    /// This method only reads.
+    pub async fn find(&self, scope: Option<&Scope>, key: &Key) -> Result<Option<OperationRecord>, StoreError> {
+        self.inspect(RecordId::new(scope, key)).await
+    }
+
+    /// Returns what is known of an operation, or `None` if the store has no record of it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is away, poisoned or closed. A damaged record is no error:
+    /// [`OperationState::Damaged`](super::OperationState::Damaged).
+    ///
+    /// # Cancel safety
+    /// This method only reads.
+    pub async fn inspect(&self, id: RecordId) -> Result<Option<OperationRecord>, StoreError> {
+        let listed = match self.engine.store.load(id).await {
+            Ok(Some(record)) => ListedRecord::of(id, &record),
+            Ok(None) => return Ok(None),
+            Err(StoreError::Corrupt { reason, .. }) => ListedRecord { id, record: Err(reason) },
+            Err(error) => return Err(error),
+        };
+        Ok(Some(self.record(listed)))
+    }
+
+    /// Returns the recorded outcome of an operation, with its body, or `None` if it has none. **A body may have
+    /// personal data:** show it only on request.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is away, poisoned or closed, or the record is damaged.
+    ///
+    /// # Cancel safety
+    /// This method only reads.
+    pub async fn outcome(&self, id: RecordId) -> Result<Option<Answer>, StoreError> {
+        match self.engine.store.load(id).await?.map(|record| record.state) {
+            Some(State::Completed { outcome }) => Ok(Some(self.recording.answer(outcome))),
+            // There is no record, or it has no outcome.
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns at most `limit` outcomes that came after their operation was taken over or settled, those of the
+    /// operations that began first. Each may be a second effect. Only a shared store has such: over an embedded store,
+    /// a run of an earlier process can't end any more.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is away or closed.
+    ///
+    /// # Cancel safety
+    /// This method only reads.
+    pub async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
+        self.engine.store.disputed(limit).await
+    }
+
+    fn record(&self, listed: ListedRecord) -> OperationRecord {
+        OperationRecord::of(listed, &self.recording)
+    }
+}
+
+impl<St> Clone for Operations<St> {
+    fn clone(&self) -> Self {
+        Self { engine: Arc::clone(&self.engine), recording: self.recording.clone() }
+    }
+}
+
+/// Returns the place in a list that is ordered by id. A cursor of another list begins anew.
+fn id_of(place: Option<Place>) -> Option<RecordId> {
+    match place {
+        Some(Place::Id(id)) => Some(id),
+        Some(Place::Time(_)) | None => None,
+    }
+}

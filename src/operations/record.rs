@@ -1,0 +1,246 @@
+//! What is known of one operation.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::answer::Recording;
+use crate::clock::Timestamp;
+use crate::fingerprint::Operation;
+use crate::key::RecordId;
+use crate::record::{ClaimPolicy, Fence, Origin, Owner, State};
+use crate::store::InterruptedRun;
+use crate::store::listed::{ListedRecord, OutcomeStart};
+
+/// What a store knows of one operation. It has no key, no scope and no body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OperationRecord {
+    /// The id of the operation.
+    pub id: RecordId,
+    /// The fence of the record, which every [`Change`](super::Change) names; 0 if the record is damaged.
+    pub fence: Fence,
+    /// The number of the latest attempt, counted from 1; 0 if the record is damaged.
+    pub attempt: u32,
+    /// The time at which the first attempt began; 0 if the record is damaged.
+    pub began: Timestamp,
+    /// The time at which the operation came to its state; 0 if the record is damaged.
+    pub since: Timestamp,
+    /// The time at which the record expires; `None` while the operation is running, or if the record is damaged.
+    pub expires: Option<Timestamp>,
+    /// The state of the operation.
+    pub state: OperationState,
+    /// The process that sees to the operation.
+    pub server: Server,
+    origin: Origin,
+    operation: Option<Operation>,
+}
+
+/// The state of an operation, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OperationState {
+    /// Its handler is running.
+    Running,
+    /// It is unknown whether it took effect.
+    Interrupted {
+        /// The HTTP status that the client got, if the handler answered that the effect is unknown.
+        status: Option<u16>,
+        /// The policy under which the run was claimed.
+        policy: ClaimPolicy,
+    },
+    /// It is done, and its outcome is recorded.
+    Completed {
+        /// The outcome's HTTP status; `None` for the outcome of a consumer.
+        status: Option<u16>,
+        /// The length of the recorded outcome, in bytes.
+        bytes: u64,
+    },
+    /// It is done, and its outcome could not be stored.
+    Consumed {
+        /// The outcome's HTTP status; 0 if it is not known.
+        status: u16,
+    },
+    /// Its record cannot be read. Its key is refused.
+    Damaged {
+        /// What is wrong with the record.
+        reason: String,
+    },
+}
+
+/// A state without its details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StateKind {
+    /// See [`OperationState::Running`].
+    Running,
+    /// See [`OperationState::Interrupted`].
+    Interrupted,
+    /// See [`OperationState::Completed`].
+    Completed,
+    /// See [`OperationState::Consumed`].
+    Consumed,
+    /// See [`OperationState::Damaged`].
+    Damaged,
+}
+
+/// The process that sees to an operation: it runs it, or asks the application about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Server {
+    /// No process.
+    None,
+    /// This process.
+    Here,
+    /// Another process, which is alive as far as the store can see.
+    Elsewhere,
+}
+
+impl OperationRecord {
+    /// Returns what `listed` says.
+    pub(super) fn of(listed: ListedRecord, recording: &Recording) -> Self {
+        let ListedRecord { id, record } = listed;
+        match record {
+            Ok(record) => Self {
+                id,
+                fence: record.fence,
+                attempt: record.attempt,
+                began: record.began,
+                since: record.since,
+                expires: record.expires,
+                state: OperationState::of(&record.state, recording),
+                server: record.owner.into(),
+                operation: record.fingerprint.readable_operation(),
+                origin: record.origin,
+            },
+            Err(reason) => Self {
+                id,
+                fence: Fence(0),
+                attempt: 0,
+                began: Timestamp::from_millis(0),
+                since: Timestamp::from_millis(0),
+                expires: None,
+                state: OperationState::Damaged { reason },
+                server: Server::None,
+                origin: Origin::default(),
+                operation: None,
+            },
+        }
+    }
+
+    /// Returns what the list of interrupted operations says.
+    pub(super) fn interrupted(run: InterruptedRun) -> Self {
+        let InterruptedRun { id, fence, attempt, began, since, expires, policy, status, origin, operation } = run;
+        let state = OperationState::Interrupted { status, policy };
+        let (expires, server) = (Some(expires), Server::None);
+        Self { id, fence, attempt, began, since, expires, state, server, origin, operation }
+    }
+
+    /// Returns the application's name for the operation (option `label`); `None` if it gave none.
+    #[must_use]
+    pub fn label(&self) -> Option<&str> {
+        self.origin.label()
+    }
+
+    /// Returns the [digest of the scope](crate::Scope::digest) that the operation's key belongs to; `None` if it
+    /// belongs to none.
+    #[must_use]
+    pub fn scope(&self) -> Option<[u8; 32]> {
+        self.origin.0.as_ref()?.scope
+    }
+
+    /// Returns the trace id of the request that ran first (W3C Trace Context, section 3.2); `None` if it had none.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<[u8; 16]> {
+        self.origin.0.as_ref()?.trace
+    }
+
+    /// Returns the key that the handler's run gets for `step`, by which the services that it calls know the operation;
+    /// `None` if the record is damaged.
+    #[must_use]
+    pub fn derived_key(&self, step: &str) -> Option<String> {
+        self.operation.map(|operation| operation.derived_key(&self.id, step))
+    }
+}
+
+impl OperationState {
+    fn of(state: &State<OutcomeStart>, recording: &Recording) -> Self {
+        match state {
+            State::Running { .. } => Self::Running,
+            &State::Interrupted { policy, status, .. } => Self::Interrupted { status, policy },
+            State::Completed { outcome } => {
+                Self::Completed { status: recording.status(&outcome.start), bytes: outcome.length }
+            }
+            &State::Consumed { status } => Self::Consumed { status },
+        }
+    }
+
+    /// Returns the state without its details.
+    #[must_use]
+    pub fn kind(&self) -> StateKind {
+        match self {
+            Self::Running => StateKind::Running,
+            Self::Interrupted { .. } => StateKind::Interrupted,
+            Self::Completed { .. } => StateKind::Completed,
+            Self::Consumed { .. } => StateKind::Consumed,
+            Self::Damaged { .. } => StateKind::Damaged,
+        }
+    }
+
+    /// Returns the HTTP status that the client got, if it got one that is known.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match *self {
+            Self::Running | Self::Damaged { .. } => None,
+            Self::Interrupted { status, .. } | Self::Completed { status, .. } => status,
+            Self::Consumed { status } => Some(status).filter(|status| *status > 0),
+        }
+    }
+}
+
+impl StateKind {
+    /// All states.
+    pub const ALL: [Self; 5] = [Self::Running, Self::Interrupted, Self::Completed, Self::Consumed, Self::Damaged];
+
+    /// Returns the state's name: `running`, `interrupted`, `completed`, `consumed` or `damaged`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Interrupted => "interrupted",
+            Self::Completed => "completed",
+            Self::Consumed => "consumed",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// Writes the name.
+impl fmt::Display for StateKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A text is not the name of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a state is running, interrupted, completed, consumed or damaged")]
+#[non_exhaustive]
+pub struct StateKindError;
+
+impl FromStr for StateKind {
+    type Err = StateKindError;
+
+    fn from_str(text: &str) -> Result<Self, StateKindError> {
+        Self::ALL.into_iter().find(|state| state.name() == text).ok_or(StateKindError)
+    }
+}
+
+impl From<Owner> for Server {
+    fn from(owner: Owner) -> Self {
+        match owner {
+            Owner::None => Self::None,
+            Owner::Here => Self::Here,
+            Owner::Elsewhere => Self::Elsewhere,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Records as lists show them: without the bytes of their outcomes.
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::key::RecordId;
+use crate::record::{Fence, Owner, Record, State};
+
+/// The bytes at the beginning of an outcome that are listed.
+const START_BYTES: usize = 16;
+
+/// A record of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRecord {
+    /// The id of the operation.
+    pub id: RecordId,
+    /// The record, or the reason why it cannot be read.
+    pub record: Result<Record<OutcomeStart>, String>,
+}
+
+/// The length of an outcome, and its first bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutcomeStart {
+    /// The length of the outcome, in bytes.
+    pub length: u64,
+    /// At most its first 16 bytes.
+    pub start: Bytes,
+}
+
+impl OutcomeStart {
+    /// Returns what is listed of an outcome of this length, of which `bytes` are the first ones. It shares no memory
+    /// with them.
+    pub(crate) fn of(length: u64, bytes: &[u8]) -> Self {
+        Self { length, start: Bytes::copy_from_slice(&bytes[..bytes.len().min(START_BYTES)]) }
+    }
+}
+
+impl ListedRecord {
+    /// Returns what is listed of a whole record.
+    #[must_use]
+    pub fn of(id: RecordId, record: &Record) -> Self {
+        let Ok(record) =
+            record.form(|outcome| Ok::<_, std::convert::Infallible>(OutcomeStart::of(outcome.len() as u64, outcome)));
+        Self { id, record: Ok(record) }
+    }
+
+    /// Returns whether the operation's run is under way, as far as the store can see.
+    pub(crate) fn is_running(&self) -> bool {
+        self.record
+            .as_ref()
+            .is_ok_and(|record| matches!(record.state, State::Running { .. }) && record.owner != Owner::None)
+    }
+}
+
+/// Records in the order of their ids.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scanned {
+    /// The records that are not past their expiry.
+    pub records: Vec<ListedRecord>,
+    /// The id after which the scan goes on; `None` if there are no more records.
+    pub next: Option<RecordId>,
+}
+
+/// An outcome that came after its operation was taken over or settled. Each may be a second effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Disputed {
+    /// The operation's id.
+    pub id: RecordId,
+    /// The fence of the run that produced it.
+    pub fence: Fence,
+    /// The time at which it came.
+    pub since: Timestamp,
+    /// The time until which it is kept.
+    pub expires: Timestamp,
+}
