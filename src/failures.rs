@@ -201,10 +201,10 @@
 //! # 14. The process shuts down: drain, close
 //! | fault | what happens | test |
 //! |---|---|---|
-//! | message lost | new keys are refused; keys that have a record are answered | `drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left` |
+//! | message lost | new keys are refused; keys that have a record are answered | `drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left`, `under_load_all_that_was_answered_is_recorded_and_no_run_is_cut` |
 //! | answer lost | drain waits for a run even if its client is gone | `sigterm_lets_a_charge_finish_whose_client_is_gone` |
 //! | process killed | the same as at any other time | `a_server_that_is_killed_at_random_keeps_its_word` |
-//! | thread paused | drain waits until its deadline; runs that are left are interrupted; connections that make no progress are cut | `trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left`, `trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_still` |
+//! | thread paused | drain waits until its deadline; runs that are left are interrupted; connections that make no progress are cut | `trap_17_drain_waits_for_detached_runs_and_says_how_many_are_left`, `trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_still`, `under_load_clients_that_stall_do_not_keep_a_server_from_ending` |
 //! | disk full | closing returns an error; the records are unchanged; a log that cannot be written does not end the process | `a_disk_that_fails_at_any_point_makes_nothing_false`, `trap_90_nothing_that_is_printed_ends_the_server` |
 //! | disk error | closing returns an error; the records are unchanged; a log that cannot be written does not end the process | `a_disk_that_fails_at_any_point_makes_nothing_false` |
 //! | power cut | everything that was answered was durable before | `what_was_said_before_a_power_cut_holds_after_it` |

@@ -3,7 +3,7 @@
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`]
 //! - For the clients of your API: [`clients`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
-//! - To run: [`operators`], [`security`], [`mod@metrics`], [`mod@sled`], [`mod@shared`], [`performance`]
+//! - To run: [`operators`], [`idem`], [`security`], [`mod@metrics`], [`mod@sled`], [`mod@shared`], [`performance`]
 //! - To trust: [`testing`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
 //! The pages are the files under `docs/` of the repository.
@@ -72,6 +72,9 @@ pages! {
     /// Starting, settling, shutting down; logs, counts and health.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "sled")))]
     operators: "running/operators.md",
+
+    /// `idem`, a program for the shell: list, find, settle and verify operations, and test a store.
+    idem: "running/idem.md",
 
     /// What an operator can measure, and when to worry.
     #[cfg(any(not(doctest), all(feature = "metrics", feature = "server", feature = "sled")))]

@@ -35,6 +35,7 @@ pub mod problem;
 mod record;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod shutdown;
 mod slots;
 pub mod store;
 mod within;
@@ -95,6 +96,8 @@ pub use server::reject::rejection::{Rejection, RejectionKind};
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::run_context::context::IdempotencyContext;
+#[doc(inline)]
+pub use shutdown::Shutdown;
 #[doc(inline)]
 pub use store::erased::AnyStore;
 #[cfg(feature = "memory")]

@@ -77,7 +77,7 @@ metrics! {
     REMEMBERED: Gauge "idempotency_remembered" [] "Ends of runs that only this process knows.";
     OPEN: Gauge "idempotency_interrupted_operations" [] "Interrupted operations that wait to be settled, 1,000 at most.";
     OLDEST: Gauge "idempotency_interrupted_oldest_seconds" [] "The age of the one that was interrupted first, or 0.";
-    HEALTHY: Gauge "idempotency_store_healthy" [] "1 if the store works, else 0.";
+    HEALTHY: Gauge "idempotency_store_healthy" [] "1 if the store works and takes new keys, else 0.";
     RECORDS: Gauge "idempotency_store_records" [] "Records in the store, with expired ones that are not deleted yet.";
     BYTES: Gauge "idempotency_store_bytes" [] "Bytes of the recorded outcomes, or an estimate of what a database's table takes.";
     FREE: Gauge "idempotency_store_free_bytes" [] "Bytes of the disk that are free, with those of `min_free_space`.";

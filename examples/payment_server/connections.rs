@@ -1,7 +1,7 @@
-//! Connections: they are accepted, bounded in time, and ended before the store is closed.
+//! Connections: they are accepted, and bounded in time and number.
 //!
 //! A client that stalls, in the middle of a head or between requests, holds its connection. While the server runs, such
-//! a connection is closed after a while; when the server stops, after [`PATIENCE`].
+//! a connection is closed after a while; when the server stops, [`Shutdown`](tower_idempotency::Shutdown) drops them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,19 +31,15 @@ const MOST: usize = 8_192;
 /// The interval of pings to an HTTP/2 client, and the longest time until its answer.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// The time for which connections without a run go on when the server stops.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// The time that an answer may take to be sent after its run has ended.
-const SENT_WITHIN: Duration = Duration::from_millis(500);
 
-/// The open connections.
-pub(crate) struct Connections {
+/// The open connections. They end when this is dropped.
+struct Connections {
     open: JoinSet<()>,
     graceful: GracefulShutdown,
 }
 
-/// Serves `app` until `stop`, and returns the connections that are open then.
-pub(crate) async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output = ()>) -> Connections {
+/// Serves `app`. After `stop`, no connection is accepted, and each finishes the request under way.
+pub(crate) async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output = ()>) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MOST_BUFFERED);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
@@ -53,13 +49,15 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, stop: impl Future<
         let accepted = tokio::select! {
             accepted = listener.accept(), if connections.open.len() < MOST => accepted,
             Some(_) = connections.open.join_next() => continue,
-            () = &mut stop => return connections,
+            () = &mut stop => break,
         };
         match accepted {
             Ok((stream, peer)) => connections.add(&builder, stream, peer, app.clone()),
             Err(error) => refused(&error).await,
         }
     }
+    drop((listener, app));
+    connections.graceful.shutdown().await;
 }
 
 /// Handles a connection that could not be accepted. If the client has gone, this does nothing. If too many files are
@@ -98,22 +96,5 @@ impl Connections {
                 tracing::debug!(error, "a connection ended");
             }
         });
-    }
-
-    /// Lets each connection finish the request under way. Those that stall are cut, and once `idle` says that no run is
-    /// left, all are.
-    pub(crate) async fn end<T>(self, idle: impl Future<Output = T>) {
-        let Self { mut open, graceful } = self;
-        let cut = async {
-            tokio::time::sleep(PATIENCE).await;
-            idle.await;
-            tokio::time::sleep(SENT_WITHIN).await;
-        };
-        tokio::select! {
-            () = graceful.shutdown() => {}
-            () = cut => tracing::warn!(connections = open.len(), "connections that stand still are cut"),
-        }
-        // Connections release the values that they hold, such as the store, before this returns.
-        open.shutdown().await;
     }
 }

@@ -1,16 +1,13 @@
-//! The stages of the server: open, listen, serve, drain, close.
+//! The stages of the server: open, listen, serve, end.
 
 use std::error::Error;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
-use tower_idempotency::engine::{Drained, Reconciliation};
-use tower_idempotency::store::Store as _;
-use tower_idempotency::{AnyStore, IdempotencyLayer};
+use tower_idempotency::engine::Reconciliation;
+use tower_idempotency::{AnyStore, IdempotencyLayer, Shutdown};
 use tower_idempotency_admin::Latencies;
 
 use crate::api::metrics::Scraped;
@@ -22,10 +19,6 @@ use crate::{connections, settings, stores};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// The time that runs have to finish. With the ten seconds that closing may take it is less than the 30 that Kubernetes
-/// waits.
-const DEADLINE: Duration = Duration::from_secs(15);
-
 pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
     args.settings = settings::read(args.config.as_deref())?;
     let Stores { records, ledger, database, directory } = stores::open(&args).await?;
@@ -34,39 +27,17 @@ pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
     let scraped = Scraped::start(records.clone(), latencies.clone())?;
     let layer = routes::layer(records.clone(), &ledger, &args);
     report(&layer).await;
-    let app = routes::app(&layer, ledger, [records.clone(), database.clone()], scraped, latencies);
+    let stores = [records, database];
+    let app = routes::app(&layer, ledger, stores.clone(), scraped, latencies);
 
-    let stop = Stop::listen()?;
+    let (stop, shutdown) = (Stop::listen()?, Shutdown::of(stores));
     let listener = TcpListener::bind(args.listen).await?;
     announce(listener.local_addr()?);
-    let asking = layer.clone();
-    tokio::spawn(async move { reconcile(&asking).await });
-    let connections = connections::serve(listener, app, stop.asked()).await;
-
-    tracing::info!("stopping: connections finish what is under way, and new keys are refused");
-    let refusing = layer.clone();
-    let draining = tokio::spawn(async move { refusing.drain(DEADLINE).await });
-    let drained = draining.map(Result::unwrap_or_default).shared();
-    connections.end(drained.clone()).await;
-    // A run may go on after the end of its connection.
-    let left = drained.await;
-    if !left.is_complete() {
-        let Drained { runs, unrecorded, .. } = left;
-        tracing::warn!(
-            runs,
-            unrecorded,
-            "not all was recorded in time; these keys will be refused after the next start"
-        );
-    }
-    // The layer's reconciler holds the ledger's trees, and closing waits for all of the store's handles.
-    drop(layer);
-    // If the two are one, the second close has nothing to do.
-    for closed in [records.close().await, database.close().await] {
-        if let Err(error) = closed {
-            // Every acknowledged answer is durable even if closing fails.
-            tracing::warn!("{}", crate::chain(&error));
-        }
-    }
+    // The layer's reconciler holds the ledger's trees, so nothing here keeps the layer.
+    tokio::spawn(async move { reconcile(&layer).await });
+    let server = connections::serve(listener, app, shutdown.stop_accepting());
+    // It logs what is left.
+    let _stopped = shutdown.serve(server, stop.asked()).await;
     drop(directory);
     tracing::info!("stopped");
     Ok(())

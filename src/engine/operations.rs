@@ -13,7 +13,7 @@ use crate::key::RecordId;
 use crate::laboratory;
 use crate::observer::SettledBy;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
-use crate::slots::{Ended, Entered, Phase, REFUSALS, Refusal, Slot};
+use crate::slots::{Ended, Entered, Phase, REFUSALS, Refusal, Slot, Slots};
 use crate::store::recording::PendingEnd;
 use crate::store::{InterruptedRun, Page, Store, StoreError};
 use crate::within::STORE_TIMEOUT;
@@ -112,19 +112,9 @@ pub(crate) enum Resolved {
 }
 
 impl<St: Store> Engine<St> {
-    /// Refuses new keys from now on, waits at most `limit` for the runs under way and for the outcomes that are still
-    /// being recorded, and returns what is left. Shortly before, runs are dropped that another process may run again,
-    /// so that it need not wait for the lease of this one.
+    /// See [`drain`].
     pub(crate) async fn drain(&self, limit: Duration) -> Drained {
-        let slots = self.store.slots();
-        let drained = slots.drained();
-        tokio::pin!(drained);
-        let reserve = MAX_DRAIN_RESERVE.min(limit / 4);
-        if timeout(limit.saturating_sub(reserve), drained.as_mut()).await.is_err() {
-            slots.stop();
-            let _ = timeout(reserve, drained).await;
-        }
-        Drained { runs: slots.live(), unrecorded: slots.remembered.count() }
+        drain(self.store.slots(), limit).await
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -251,6 +241,20 @@ impl<St: Store> Engine<St> {
         slot.end(ended.clone());
         (settled, ended)
     }
+}
+
+/// Refuses new keys from now on, waits at most `limit` for the runs under way and for the outcomes that are still being
+/// recorded, and returns what is left. Shortly before, runs are dropped that another process may run again, so that it
+/// need not wait for the lease of this one.
+pub(crate) async fn drain(slots: &Slots, limit: Duration) -> Drained {
+    let drained = slots.drained();
+    tokio::pin!(drained);
+    let reserve = MAX_DRAIN_RESERVE.min(limit / 4);
+    if timeout(limit.saturating_sub(reserve), drained.as_mut()).await.is_err() {
+        slots.stop();
+        let _ = timeout(reserve, drained).await;
+    }
+    Drained { runs: slots.live(), unrecorded: slots.remembered.count() }
 }
 
 /// Returns the error of settling an operation whose end only this process remembers.

@@ -22,6 +22,7 @@
 //! | `answer/` | what an answer means for the key, and what of it is recorded |
 //! | `reject/` | each reason to reject a request, and how a rejection reads |
 //! | `operations.rs` | what operators do with a layer |
+//! | `health.rs` | the probes `/livez` and `/readyz` |
 
 pub(crate) mod answer;
 mod bodies;
@@ -29,6 +30,7 @@ mod cors;
 mod exchange;
 pub(crate) mod fingerprint;
 mod future;
+pub mod health;
 pub(crate) mod layer;
 #[cfg(feature = "utoipa")]
 mod openapi;

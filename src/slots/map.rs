@@ -45,6 +45,8 @@ pub struct Slots {
     pub(super) turns: AtomicU64,
     /// Notifies drain when `live` or `retrying` has become 0.
     idle: Notify,
+    /// Set before a drain that is announced, and never cleared: the process is no longer ready.
+    leaving: AtomicBool,
     /// Set by drain, and never cleared: from then on new requests begin no run.
     draining: AtomicBool,
     /// `true` once runs are to stop that another process may run again.
@@ -104,6 +106,16 @@ impl Slots {
     pub(crate) fn retrying(self: &Arc<Self>) -> Retrying {
         self.retrying.fetch_add(1, Ordering::SeqCst);
         Retrying(Arc::clone(self))
+    }
+
+    /// Announces that the process will drain soon.
+    pub(crate) fn announce_drain(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether the process drains, or will soon.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst) || self.is_draining()
     }
 
     /// Refuses new runs from now on, and waits until no run is left and no end is being recorded.

@@ -34,7 +34,8 @@ pub trait Store: Records {
     /// Returns the name of the kind of store, for logs: `memory`, `sled`, or that of a shared store's backend.
     fn name(&self) -> &'static str;
 
-    /// Returns the health of the store.
+    /// Returns the health of the store. It reads memory alone, so it returns at once even if the disk or the database
+    /// hangs.
     fn health(&self) -> Health;
 
     /// Returns numbers of the store as they are now. It reads memory alone, so it returns at once even if the disk or
@@ -213,6 +214,11 @@ pub enum Health {
         /// The time that the write has taken so far.
         since: Duration,
     },
+    /// The store works, and a limit is reached: new keys are refused until records expire or the limit is raised.
+    Full {
+        /// The limit, such as `max_records`.
+        limit: &'static str,
+    },
     /// The database can't be reached, or refuses. New keys are refused until it answers again.
     Away {
         /// The time so far.
@@ -228,6 +234,17 @@ pub enum Health {
     },
     /// The store was closed.
     Closed,
+}
+
+/// Returns the stores, each once: clones share everything.
+pub(crate) fn distinct<St: Store>(stores: impl IntoIterator<Item = St>) -> Vec<St> {
+    let mut distinct: Vec<St> = Vec::new();
+    for store in stores {
+        if !distinct.iter().any(|other| Arc::ptr_eq(other.slots(), store.slots())) {
+            distinct.push(store);
+        }
+    }
+    distinct
 }
 
 /// Numbers of a store as they are now. `None`: the store has no such number, or does not know it yet.

@@ -49,8 +49,8 @@ pub(crate) mod test_store;
 mod transaction;
 
 pub use connect::ConnectError;
-pub(crate) use contract::Records;
 pub use contract::{Gauges, Health, InterruptedRun, Page, Store};
+pub(crate) use contract::{Records, distinct};
 #[cfg(feature = "sled")]
 pub use embedded::Abort;
 #[doc(hidden)]

@@ -405,7 +405,7 @@ impl Store for TestStore {
     }
 
     fn health(&self) -> Health {
-        if self.process.crashed.load(Ordering::SeqCst) { Health::Closed } else { Health::Good }
+        if self.process.crashed.load(Ordering::SeqCst) { Health::Closed } else { self.memory.health() }
     }
 
     fn gauges(&self) -> Gauges {

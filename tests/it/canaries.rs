@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use metrics::set_default_local_recorder;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use testkit::lab::{Lab, keyed};
 use testkit::log::logged;
 use tower_idempotency::metrics::{Metrics, update};
@@ -20,11 +20,9 @@ fn account(number: usize) -> String {
     format!("canary-account-{number}")
 }
 
-/// Each canary is sent, sent again, and sent with another body; a third of them is interrupted, and settled by an operator
-/// who finds them by key and account. Returns all that an operator may have seen.
-async fn evening(store: MemoryStore) -> String {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let _local = set_default_local_recorder(&recorder);
+/// Each canary is sent, sent again, and sent with another body; a third of them is interrupted, and settled by an
+/// operator who finds them by key and account. Returns all that an operator may have seen.
+async fn evening(store: MemoryStore, scrape: PrometheusHandle) -> String {
     store.observe(Metrics::new()).unwrap();
     let layer = IdempotencyLayer::new(store.clone())
         .scope(|parts: &Parts| Scope::new(parts.headers["authorization"].as_bytes()).unwrap())
@@ -56,13 +54,15 @@ async fn evening(store: MemoryStore) -> String {
     let listed = operations.list(&Filter::all(), None, CANARIES).await.unwrap();
     assert!(listed.operations.len() > CANARIES / 2);
     assert_eq!(layer.stats().settled, 167, "some were settled");
-    format!("{}\n{listed:?}\n{:?}\n{:?}\n{operations:?}", recorder.handle().render(), layer.stats(), store.gauges())
+    format!("{}\n{listed:?}\n{:?}\n{:?}\n{operations:?}", scrape.render(), layer.stats(), store.gauges())
 }
 
 #[test]
 fn no_key_account_or_body_is_in_what_operators_see() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _local = set_default_local_recorder(&recorder);
     let mut seen = String::new();
-    let log = logged(async { seen = evening(MemoryStore::new()).await });
+    let log = logged(async { seen = evening(MemoryStore::new(), recorder.handle()).await });
     // What is looked through is there.
     for expected in ["POST /charges", "an operator changed an operation", "key-reused", "replayed"] {
         assert!(log.contains(expected), "the log has no {expected:?}");

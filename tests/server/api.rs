@@ -199,7 +199,7 @@ async fn each_answer_repeats_its_key_and_has_a_request_id_of_its_own_replays_and
     assert_eq!(reused.refusal(), (422, "key-reused".to_owned()));
     let malformed = named(&server, Call::charge("a b", "tok_visa"), &mut ids).await;
     assert_eq!(malformed.refusal(), (400, "key-malformed".to_owned()));
-    for path in ["/v1/charges", "/healthz", "/nowhere"] {
+    for path in ["/v1/charges", "/readyz", "/nowhere"] {
         named(&server, Call::get(path), &mut ids).await;
     }
 }

@@ -47,7 +47,7 @@ async fn a_charge_of_one_server_is_in_the_ledger_of_all_and_of_no_other_namespac
         assert_eq!((replay.is_replay(), &replay.body), (true, &first.body));
         assert_eq!(server.charges().await, [first.json()]);
         assert_eq!(server.get(&one).await.json(), first.json());
-        assert_eq!(server.get("/healthz").await.json()["status"], "ok");
+        assert_eq!(server.get("/readyz").await.json()["ready"], true);
     }
     assert_eq!(stranger.get(&one).await.status, 404);
     assert!(stranger.charges().await.is_empty());

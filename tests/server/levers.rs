@@ -70,7 +70,7 @@ async fn a_panic_after_the_charge_leaves_the_outcome_unknown() {
     }
     assert_eq!(server.charges().await.len(), 1);
     assert_eq!(server.interrupted().await.len(), 1);
-    assert_eq!(server.get("/healthz").await.status, 200);
+    assert_eq!(server.get("/readyz").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

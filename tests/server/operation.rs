@@ -14,7 +14,7 @@ async fn it_says_where_it_listens_and_what_to_try() {
     let server = Setup::new(&directory).start();
     assert_ne!(server.address.port(), 0);
     let (output, log, address) = (server.output.clone(), server.log.clone(), server.address);
-    assert_eq!(server.get("/healthz").await.json()["status"], "ok");
+    assert_eq!(server.get("/readyz").await.json()["ready"], true);
     server.stop().await;
     let log = log.whole().await;
     assert!(log.contains("on_interrupted: Refuse"), "{log}");
@@ -158,10 +158,12 @@ async fn when_the_disk_fails_health_says_so_and_after_a_restart_no_key_is_charge
     };
     assert!(!told.is_empty());
     assert!(failed.status.is_server_error(), "{}", failed.text());
-    let health = server.get("/healthz").await;
-    assert_eq!(health.status, 503);
-    assert_eq!(health.json()["status"], "poisoned");
-    assert!(health.json()["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
+    for probe in ["/livez", "/readyz"] {
+        let health = server.get(probe).await;
+        assert_eq!(health.status, 503, "only a restart helps");
+        let stores = serde_json::json!([{ "store": "sled", "reasons": ["poisoned"] }]);
+        assert_eq!(health.json(), serde_json::json!({ "live": false, "ready": false, "stores": stores }));
+    }
     let refused = server.send(&Call::charge("after", "tok_visa")).await;
     assert_eq!(refused.refusal(), (503, "store-unavailable".to_owned()));
     drop(server);

@@ -54,7 +54,7 @@ async fn a_retry_on_the_other_server_is_answered_the_same_and_nothing_is_charged
         // Another request with the same key is refused there, too.
         let other = servers[second].send(&Call::charge(&format!("retry-{first}"), "tok_chargeDeclined")).await;
         assert_eq!(other.refusal(), (422, "key-reused".to_owned()));
-        assert_eq!(servers[second].get("/healthz").await.json()["status"], "ok");
+        assert_eq!(servers[second].get("/readyz").await.json()["ready"], true);
     }
     let [one, other] = servers;
     one.stop().await;
@@ -152,12 +152,12 @@ async fn health_says_while_the_database_is_away_and_no_server_has_to_be_started_
     assert_eq!(server.send(&call).await.status, 200);
     database.kill();
     let health = async |status: u16| {
-        let health = server.get("/healthz").await;
+        let health = server.get("/readyz").await;
         (health.status == status).then(|| health.json())
     };
     let away = until("the database is away", async || health(503).await).await;
-    assert_eq!(away["status"], "away");
-    assert!(away["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{away}");
+    let stores = serde_json::json!([{ "store": "postgres", "reasons": ["away"] }, { "store": "sled", "reasons": [] }]);
+    assert_eq!((&away["live"], &away["stores"]), (&true.into(), &stores));
     let refused = server.send(&Call::charge("new", "tok_visa")).await.refusal();
     assert_eq!(refused, (503, "store-unavailable".to_owned()), "{}", server.log.text());
     let known = server.send(&call).await;

@@ -19,7 +19,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x0
 async fn standing_still(address: SocketAddr) -> Vec<Raw> {
     let half_a_body = b"POST /v1/charges HTTP/1.1\r\nhost: pay.example\r\nidempotency-key: half\r\n\
         content-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\namount=10";
-    let whole = b"GET /healthz HTTP/1.1\r\nhost: pay.example\r\n\r\n";
+    let whole = b"GET /readyz HTTP/1.1\r\nhost: pay.example\r\n\r\n";
     let kinds: [&[u8]; 5] = [b"", b"POST /v1/charges HT", half_a_body, PREFACE, whole];
     let mut clients = Vec::new();
     for bytes in kinds.iter().cycle().take(100) {
@@ -53,7 +53,7 @@ async fn trap_91_sigterm_ends_the_server_cleanly_however_many_clients_stand_stil
     server.terminate();
     assert_eq!(server.exit().await.code(), Some(0));
     let log = server.log.whole().await;
-    assert!(log.contains("stopped") && log.contains("connections that stand still are cut"), "{log}");
+    assert!(log.contains("stopped") && log.contains("connections that have not ended are closed"), "{log}");
     for unclean in ["still held", "panicked", "not all was recorded"] {
         assert!(!log.contains(unclean), "{unclean}: {log}");
     }

@@ -82,7 +82,7 @@ async fn records_may_be_in_another_directory_than_the_charges() {
     let replay = server.send(&call).await;
     assert_eq!((replay.is_replay(), &replay.body), (true, &first.body));
     assert!(server.charges().await.is_empty());
-    assert_eq!(server.get("/healthz").await.json()["status"], "ok");
+    assert_eq!(server.get("/readyz").await.json()["ready"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

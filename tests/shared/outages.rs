@@ -8,6 +8,7 @@ use testkit::lab::steps::Wish;
 use testkit::lab::{at_once, id, post};
 use tokio::time::timeout;
 use tower_idempotency::internals::{Records as _, Reply, Transition};
+use tower_idempotency::server::health;
 use tower_idempotency::store::shared::Kind;
 use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
@@ -229,4 +230,26 @@ async fn what_a_claim_has_met_is_told_before_its_requester_gives_up() {
     let _barrier = there.hold(Call::Put);
     let told = claiming.await.expect("its requester still waits");
     assert!(matches!(told, Err(StoreError::Overloaded { .. })), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_without_its_database_is_not_ready_until_it_is_back_and_needs_no_request_or_restart() {
+    let [(here, one), _] = two().await;
+    let (stores, mut probes) = ([one], Vec::new());
+    let mut probe = || {
+        let [live, ready] = [health::livez(&stores), health::readyz(&stores)];
+        let body = String::from_utf8(ready.body().to_vec()).unwrap();
+        probes.push(body);
+        (live.status().as_u16(), ready.status().as_u16())
+    };
+    assert_eq!(probe(), (200, 200));
+    here.database().stop();
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(probe(), (200, 503));
+    here.database().start();
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(probe(), (200, 200));
+    let reasons = ["", "\"away\"", ""].map(|reason| format!("\"reasons\":[{reason}]"));
+    assert!(probes.iter().zip(&reasons).all(|(body, reasons)| body.contains(reasons)), "{probes:?}");
+    assert!(probes.iter().all(|body| body.contains("\"store\":\"shared\"")), "{probes:?}");
 }

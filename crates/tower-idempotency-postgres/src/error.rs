@@ -171,6 +171,11 @@ pub(super) fn is_schema_missing(code: &str) -> bool {
     matches!(code, "42P01" | "42883" | "3F000")
 }
 
+/// Returns whether the role lacks a right: `insufficient_privilege`.
+pub(super) fn is_forbidden(error: &Error) -> bool {
+    error.code().is_some_and(|code| code.code() == "42501")
+}
+
 // The next four make the errors of the contract, which say what may have been done.
 /// Nothing was sent that could write.
 pub(super) fn nothing(reason: impl Into<String>) -> BackendError {

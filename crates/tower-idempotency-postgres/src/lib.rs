@@ -23,7 +23,7 @@
 //
 // What is where:
 // - `url.rs`: a store by its URL.
-// - `schema.sql`: the table, its indexes and the functions that write it.
+// - `schema.sql`: the table, its indexes and the functions that write it; `view.sql`: the view for people.
 // - `schema.rs`: where they are, whether they are there, and `migrate`.
 // - `builder.rs`: what can be chosen; `config.rs`: the same from a file; `open.rs`: how it becomes a backend;
 //   `rights.rs`: whether the role may do all.

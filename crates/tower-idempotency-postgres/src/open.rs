@@ -84,7 +84,9 @@ impl PostgresBackendBuilder {
     /// Several processes may do so at once: one does, and the others wait for it. Where all is there, nothing is
     /// locked.
     ///
-    /// The role needs the right to make tables. The same SQL is in the crate's `src/schema.sql`.
+    /// The role needs the right to make tables. Where these are there, and only the view `operation` for people is
+    /// missing, which no store needs, a role without that right succeeds too. The same SQL is in the crate's
+    /// `src/schema.sql` and `src/view.sql`.
     ///
     /// # Errors
     /// As of [`open`](Self::open). Nothing was changed then.

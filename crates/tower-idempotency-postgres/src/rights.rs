@@ -1,9 +1,9 @@
 //! The rights of the role on the table: a right that is missing is found at opening, not by a handler's run.
 
+use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Error};
 
-use super::error::{NotConnected, words};
+use super::error::{NotConnected, is_forbidden, words};
 use super::schema::Schema;
 use super::wire::types::Uuid;
 use tower_idempotency::store::shared::Token;
@@ -109,11 +109,6 @@ pub(super) async fn try_out(client: &Client, schema: &Schema, namespace: &str) -
     }
     client.batch_execute("ROLLBACK").await?;
     Ok(())
-}
-
-/// Returns whether the role lacks a right: `insufficient_privilege`.
-fn is_forbidden(error: &Error) -> bool {
-    error.code().is_some_and(|code| code.code() == "42501")
 }
 
 /// A role's name, as SQL has it.

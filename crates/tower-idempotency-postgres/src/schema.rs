@@ -5,14 +5,17 @@ use std::fmt;
 use tokio_postgres::Client;
 use tokio_postgres::error::Error;
 
-use super::error::{PostgresError, is_schema_missing};
+use super::error::{PostgresError, is_forbidden, is_schema_missing};
 
 /// The version that this release needs. A later one has all that an earlier one has: functions have their version in
 /// their names.
 pub(super) const NEEDED: i32 = 1;
+/// The version that this release makes.
+const LATEST: i32 = 2;
 
-/// The statements that make version 1.
+/// The statements that make version 1, and those that make version 2 of it: what people look at.
 const SQL: &str = include_str!("schema.sql");
+const VIEW: &str = include_str!("view.sql");
 /// The schema's name in that.
 const DEFAULT: &str = "idempotency";
 /// Processes that migrate wait for each other by this lock. The number was drawn at random.
@@ -73,12 +76,28 @@ impl Schema {
         }
     }
 
-    /// Makes what is missing, in one transaction, one process after the other.
+    /// Makes what is missing, in one transaction, one process after the other. What only people need may stay missing,
+    /// if the role may not make it: a service whose tables another role has made still starts.
     pub(super) async fn migrate(&self, client: &Client) -> Result<(), Error> {
-        // A transaction that was begun and fails ends with its connection.
-        if self.version(client).await? >= Some(NEEDED) {
+        let found = self.version(client).await?;
+        if found >= Some(LATEST) {
             return Ok(());
         }
+        // A transaction that was begun and fails ends with its connection.
+        match self.make(client).await {
+            Err(error) if found >= Some(NEEDED) && is_forbidden(&error) => {
+                tracing::info!(
+                    target: "tower_idempotency",
+                    %error,
+                    "the view `operation` for people is not made: this role may not, and no store needs it"
+                );
+                Ok(())
+            }
+            made => made,
+        }
+    }
+
+    async fn make(&self, client: &Client) -> Result<(), Error> {
         // Under another isolation, what is made while this waits would stay unseen.
         let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})");
         client.batch_execute(&begin).await?;
@@ -86,12 +105,16 @@ impl Schema {
         let there = format!("SELECT to_regclass('{self}.version') IS NOT NULL, to_regnamespace('{self}') IS NOT NULL");
         let row = client.query_typed_one(&there, &[]).await?;
         let (table, schema): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
-        if !(table && self.version(client).await? >= Some(NEEDED)) {
+        let found = if table { self.version(client).await? } else { None };
+        if found < Some(NEEDED) {
             // `IF NOT EXISTS` would ask for the right to make schemas where there is one already.
             if !schema {
                 client.batch_execute(&format!("CREATE SCHEMA {self}")).await?;
             }
             client.batch_execute(&self.sql(SQL)).await?;
+        }
+        if found < Some(LATEST) {
+            client.batch_execute(&self.sql(VIEW)).await?;
         }
         client.batch_execute("COMMIT").await
     }
@@ -111,8 +134,10 @@ mod tests {
 
     #[test]
     fn all_that_the_file_makes_is_in_the_schema_that_was_asked_for() {
-        let sql = Schema::new("other").unwrap_or_default().sql(SQL);
+        let other = Schema::new("other").unwrap_or_default();
+        let sql = other.sql(SQL) + &other.sql(VIEW);
         assert!(!sql.contains("idempotency."));
         assert!(sql.contains("CREATE TABLE IF NOT EXISTS other.record"));
+        assert!(sql.contains("VIEW other.operation"));
     }
 }

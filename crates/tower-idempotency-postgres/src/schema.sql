@@ -1,6 +1,7 @@
 -- What a shared store of tower-idempotency has in PostgreSQL, 13 or later.
 --
--- `PostgresBackend::migrate` runs this file, if what is there is older. By hand: psql -1 -v ON_ERROR_STOP=1 -f schema.sql
+-- `PostgresBackend::migrate` runs this file, if what is there is older, and then view.sql. By hand:
+--   psql -1 -v ON_ERROR_STOP=1 -f schema.sql -f view.sql
 -- To use another schema than `idempotency`, replace `idempotency.` everywhere by its name and a dot, and create it first.
 --
 -- This file is ASCII: a database of any encoding takes it.

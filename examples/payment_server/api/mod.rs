@@ -6,7 +6,6 @@ pub(crate) mod charges;
 pub(crate) mod clients;
 pub(crate) mod errors;
 pub(crate) mod fields;
-pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod refunds;
 pub(crate) mod rejections;

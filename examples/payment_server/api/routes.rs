@@ -10,14 +10,14 @@ use http::request::Parts;
 use tower::ServiceBuilder;
 use tower_http::map_request_body::MapRequestBodyLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
+use tower_idempotency::server::health;
 use tower_idempotency::{AnyStore, IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_admin::Latencies;
 
 use super::account::Account;
 use super::errors::ApiError;
-use super::health::Needed;
 use super::metrics::Scraped;
-use super::{admin, charges, clients, health, metrics, refunds, rejections};
+use super::{admin, charges, clients, metrics, refunds, rejections};
 use crate::args::{Args, InFlight, Interrupted};
 use crate::ledger::Ledger;
 use crate::{names, reconcile};
@@ -58,10 +58,11 @@ fn label(parts: &Parts) -> Option<String> {
 /// The longest time in which no byte of a request's body comes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// Returns the app, which needs `stores`.
 pub(crate) fn app(
     layer: &IdempotencyLayer<AnyStore>,
     ledger: Arc<Ledger>,
-    needed: Needed,
+    stores: [AnyStore; 2],
     scraped: Scraped,
     latencies: Latencies,
 ) -> Router {
@@ -73,10 +74,9 @@ pub(crate) fn app(
         .with_state(ledger);
     // These are outside the layer: an operator's call is not an operation of a client.
     let admin = Router::new().nest("/admin", admin::page(layer, latencies));
-    let health = Router::new().route("/healthz", get(health::get)).with_state(needed);
     let metrics = Router::new().route("/metrics", get(metrics::get)).with_state(scraped);
     let clients = Router::new().route("/docs/clients", get(clients::get));
-    let routes = payments.merge(admin).merge(health).merge(metrics).merge(clients);
+    let routes = payments.merge(admin).merge(health::routes(stores)).merge(metrics).merge(clients);
     let routes = routes.fallback(|| async { ApiError::not_found() });
     // The layer has a timeout for bodies that it reads; this one is for requests without a key.
     let in_time = ServiceBuilder::new()

@@ -181,7 +181,7 @@ impl Clients {
             Kind::NewKey | Kind::Remembered => charge(&self.remembered),
             // This request charges nothing: its fields are missing.
             Kind::NoKey => Call::post("/v1/charges", ""),
-            Kind::Health => Call::get("/healthz"),
+            Kind::Health => Call::get("/livez"),
         };
         let mut came = self.ask(&self.for_others, request).await;
         if kind == Kind::NoKey && came.status == Some(400) {

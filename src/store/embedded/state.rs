@@ -243,7 +243,10 @@ impl<E: StorageEngine> StoreState<E> {
         if self.closed.load(Ordering::SeqCst) {
             return Health::Closed;
         }
-        health_at(self.batch_age())
+        match (health_at(self.batch_age()), self.check_room(0, 0)) {
+            (Health::Good, Err(StoreError::Full { limit })) => Health::Full { limit },
+            (health, _) => health,
+        }
     }
 }
 

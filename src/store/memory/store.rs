@@ -286,6 +286,21 @@ impl Table {
         swept
     }
 
+    /// Returns the limit that the next claim of a new key meets. Claims delete expired records, so there is none while
+    /// one of these is left: otherwise a store that is full would look full until a claim comes.
+    fn full(&self) -> Option<&'static str> {
+        let limit = if self.count.load(Ordering::Relaxed) >= self.max_records {
+            "max_records"
+        } else if self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
+            "max_bytes"
+        } else {
+            return None;
+        };
+        let now = self.time.now();
+        let has_expired = self.expiry.lock().first().is_some_and(|(expires, _)| *expires <= now);
+        (!has_expired).then_some(limit)
+    }
+
     fn next_fence(&self) -> Fence {
         Fence(self.fences.fetch_add(1, Ordering::Relaxed))
     }
@@ -386,7 +401,7 @@ impl Store for MemoryStore {
     }
 
     fn health(&self) -> Health {
-        Health::Good
+        self.table.full().map_or(Health::Good, |limit| Health::Full { limit })
     }
 
     fn gauges(&self) -> Gauges {

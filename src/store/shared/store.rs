@@ -317,7 +317,13 @@ impl<B: Backend> Store for SharedStore<B> {
     }
 
     fn health(&self) -> Health {
-        if self.is_closed() { Health::Closed } else { self.inner.database.state.health() }
+        if self.is_closed() {
+            return Health::Closed;
+        }
+        match (self.inner.database.state.health(), self.backend().full()) {
+            (Health::Good, Some(limit)) => Health::Full { limit },
+            (health, _) => health,
+        }
     }
 
     fn gauges(&self) -> Gauges {

@@ -8,6 +8,7 @@ use http::StatusCode;
 use testkit::Gate;
 use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::store::shared::{Backend as _, Clocks, Write};
+use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresStore};
 
 use crate::app::App;
@@ -22,11 +23,12 @@ async fn app(lab: &Lab, limits: impl Fn(PostgresBackendBuilder) -> PostgresBacke
 }
 
 /// Lets the database count, and the store read the counts. The store does so every 30 seconds by itself.
-async fn until_full(lab: &Lab, store: &PostgresStore, limit: Option<&str>) {
+async fn until_full(lab: &Lab, store: &PostgresStore, limit: Option<&'static str>) {
+    let health = limit.map_or(Health::Good, |limit| Health::Full { limit });
     until("the limit", async || {
         lab.client.batch_execute("VACUUM ANALYZE idempotency.record").await.unwrap();
         store.backend().guarantee().await.unwrap();
-        store.backend().full() == limit
+        store.backend().full() == limit && store.health() == health
     })
     .await;
 }

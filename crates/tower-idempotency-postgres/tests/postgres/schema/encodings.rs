@@ -6,7 +6,7 @@ use tower_idempotency_postgres::PostgresError;
 use crate::lab::{Lab, PostgresServer, builder, claim, client, id, own_server};
 
 /// A database with an encoding of its own, and its URL.
-async fn database(server: &PostgresServer, encoding: &str) -> String {
+pub(super) async fn database(server: &PostgresServer, encoding: &str) -> String {
     let name = encoding.to_lowercase();
     let sql = format!("CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
     client(&server.url()).await.batch_execute(&sql).await.unwrap();
@@ -62,4 +62,5 @@ async fn a_namespace_for_which_the_database_has_no_letters_is_refused_at_once() 
 #[test]
 fn the_schema_is_ascii() {
     assert!(include_str!("../../../src/schema.sql").is_ascii());
+    assert!(include_str!("../../../src/view.sql").is_ascii());
 }

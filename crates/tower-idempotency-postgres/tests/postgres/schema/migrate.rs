@@ -29,7 +29,7 @@ async fn many_processes_may_migrate_at_once() {
     let lab = Lab::new(&url).await;
     assert!(lab.put(claim(id(1))).await.is_some());
 
-    lab.sql("UPDATE idempotency.version SET version = 0").await;
+    lab.sql("DELETE FROM idempotency.version; INSERT INTO idempotency.version VALUES (0)").await;
     let older = PostgresBackend::from_url(&url).unwrap().open().await.unwrap_err();
     assert!(
         matches!(older, PostgresError::Schema { found: Some(0), .. }) && older.to_string().contains("migrate()"),

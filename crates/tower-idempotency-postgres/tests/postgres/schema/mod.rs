@@ -6,3 +6,4 @@ pub(crate) mod opening;
 pub(crate) mod plans;
 pub(crate) mod rights;
 pub(crate) mod roles;
+pub(crate) mod view;

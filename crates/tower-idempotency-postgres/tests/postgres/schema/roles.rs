@@ -79,7 +79,7 @@ async fn without_prepared_statements_all_is_the_same() {
 
 /// Operators and functions that fit better than those of the database wherever one of those takes other types, or any.
 /// Up to PostgreSQL 14, every user of a database may make them in its schema `public`, where they are found.
-const SHADOWS: &str = "
+pub(super) const SHADOWS: &str = "
     CREATE SCHEMA shadows;
     DO $do$ DECLARE
         one text; other text; name text;

@@ -1,0 +1,222 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tower_idempotency::operations::{Cursor, StateKind};
+
+const STORE: &str = "The store: `sled:PATH`, a path, or `postgres://USER@HOST/DATABASE?namespace=NAME`. By default it is \
+    the value of the variable IDEM_STORE, whose URL may have a password; PGPASSWORD may have it too";
+
+/// The time that `--wait` waits for: other servers have a lease of 30 seconds, and one that has died is noticed after
+/// at most 17/12 of it.
+const NOTICED_AFTER: &str = "45s";
+
+/// Lists, settles, verifies and tests what the store of a service has.
+///
+/// Keys and scopes are read from standard input. No key, no body and no password belongs on a command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "idem",
+    version,
+    after_help = "Exit codes: 0 done or found; 1 not found, nothing changed, or a fault found; 2 wrong usage; 3 the store \
+                  can't be used."
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Writes JSON: one value, with times in RFC 3339 and fences as strings.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// PostgreSQL: waits first, so that runs of a server that has died show as interrupted.
+    #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, require_equals = true,
+        default_missing_value = NOTICED_AFTER, value_parser = humantime::parse_duration)]
+    pub(crate) wait: Option<Duration>,
+    /// PostgreSQL: the schema in which the table is, if it is not `idempotency`.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) schema: Option<String>,
+    /// PostgreSQL: the URL is that of a pooler in transaction mode, such as PgBouncer.
+    #[arg(long, global = true)]
+    pub(crate) behind_pooler: bool,
+    /// PostgreSQL: trusts the certificates of this PEM file, in place of the system's.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Lists operations.
+    Ls(Ls),
+    /// Finds the operation of a key, which is read from standard input.
+    ///
+    /// The last line is the key. The lines before it are the parts of its scope, if it has one.
+    Find(OfStore),
+    /// Shows an operation.
+    Show(Show),
+    /// Settles an interrupted operation, after its effect was looked up.
+    Settle(Settle),
+    /// Deletes the record of a done operation: a retry that still comes runs again.
+    Forget(Forget),
+    /// Reads every record, and reports what is damaged.
+    Verify(OfStore),
+    /// Tests the store itself: claims, lost answers, clock, syncs, schema, rights, versions, and what it can lose.
+    Doctor(OfStore),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OfStore {
+    #[arg(help = STORE)]
+    pub(crate) store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    pub(crate) of: OfStore,
+    /// Only those in this state: running, interrupted, completed, consumed or damaged.
+    #[arg(long, conflicts_with = "disputed")]
+    pub(crate) state: Option<StateKind>,
+    /// Only those that have been in their state for longer, such as `24h`.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "disputed")]
+    pub(crate) older_than: Option<Duration>,
+    /// Only those whose client was answered with this HTTP status.
+    #[arg(long, value_name = "CODE", conflicts_with = "disputed")]
+    pub(crate) status: Option<u16>,
+    /// Only those of the scope with this digest, which `show` and `find` write.
+    #[arg(long, value_name = "DIGEST", value_parser = digest, conflicts_with = "disputed")]
+    pub(crate) scope: Option<[u8; 32]>,
+    /// Lists the outcomes that came after their operation was taken over or settled: each may be a second effect.
+    #[arg(long)]
+    pub(crate) disputed: bool,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: usize,
+    /// From the place on that an earlier list has ended with.
+    #[arg(long, value_name = "PLACE", conflicts_with = "disputed")]
+    pub(crate) after: Option<Cursor>,
+}
+
+#[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct OfOperation {
+    #[arg(help = STORE)]
+    pub(crate) store: Option<String>,
+    /// The record id: 64 hex digits, or the first eight or more, as in logs and refusals.
+    #[arg(value_parser = id)]
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    pub(crate) of: OfOperation,
+    /// Shows the recorded outcome too, with headers and body, which may have personal data.
+    #[arg(long)]
+    pub(crate) body: bool,
+}
+
+/// What every change takes.
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    /// The fence that the operation had when it was looked at.
+    #[arg(long, value_name = "N")]
+    pub(crate) fence: u64,
+    /// Who makes the change, for the audit event. By default it is the value of the variable USER.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) actor: Option<String>,
+    /// Does not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+#[command(group = clap::ArgGroup::new("how").required(true).args(["answer", "release"]))]
+pub(crate) struct Settle {
+    #[command(flatten)]
+    pub(crate) of: OfOperation,
+    #[command(flatten)]
+    pub(crate) change: Change,
+    /// It took effect: retries get the body in this file; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) answer: Option<PathBuf>,
+    /// The HTTP status of the answer.
+    #[arg(long, value_name = "CODE", default_value_t = 200, conflicts_with = "release")]
+    pub(crate) status: u16,
+    /// A header of the answer, such as `content-type: application/json`. May be given again.
+    #[arg(long, value_name = "HEADER", conflicts_with = "release")]
+    pub(crate) header: Vec<String>,
+    /// The operation is a message consumer's: the outcome is the file's bytes, without status and headers.
+    #[arg(long, conflicts_with_all = ["release", "status", "header"])]
+    pub(crate) consumer: bool,
+    /// It did not take effect: the next retry runs.
+    #[arg(long)]
+    pub(crate) release: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct Forget {
+    #[command(flatten)]
+    pub(crate) of: OfOperation,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// Reads the digest of a scope.
+fn digest(text: &str) -> Result<[u8; 32], &'static str> {
+    // A digest of a scope has the form of a record id.
+    let digest = text.parse::<tower_idempotency::RecordId>().map_err(|_| "a scope's digest has 64 hex digits")?;
+    Ok(*digest.as_bytes())
+}
+
+/// Reads a record id, or its beginning.
+fn id(text: &str) -> Result<String, &'static str> {
+    let is_id = (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id
+        .then(|| text.to_ascii_lowercase())
+        .ok_or("a record id has 64 hex digits; eight or more of the first are enough")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_store_comes_first_and_may_be_left_out() {
+        let id = "86dd3875";
+        for (arguments, store) in [(&["idem", "show", "sled:x", id][..], Some("sled:x")), (&["idem", "show", id], None)]
+        {
+            let Command::Show(show) = Arguments::try_parse_from(arguments).unwrap().command else { panic!() };
+            assert_eq!((show.of.store.as_deref(), show.of.id.as_str()), (store, id));
+        }
+    }
+
+    #[test]
+    fn a_settlement_says_how() {
+        let settle = |how: &[&str]| {
+            let arguments = [&["idem", "settle", "sled:x", "86dd3875", "--fence", "1"], how].concat();
+            Arguments::try_parse_from(arguments).map(drop)
+        };
+        assert!(settle(&["--release"]).is_ok() && settle(&["--answer", "-", "--status", "201"]).is_ok());
+        for wrong in [&[][..], &["--release", "--answer", "-"], &["--release", "--status", "201"], &["--consumer"]] {
+            assert!(settle(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

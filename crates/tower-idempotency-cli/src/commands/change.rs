@@ -1,0 +1,72 @@
+//! What settling and forgetting share.
+
+use serde_json::json;
+use tower_idempotency::operations::{self, Action, Applied, OperationRecord, StateKind};
+
+use super::look_up;
+use crate::arguments::{Change, OfOperation};
+use crate::consent;
+use crate::failure::{Ended, Failure, with_causes};
+use crate::open::Opened;
+use crate::screen::{self, Screen, ago};
+
+/// A change that is about to be made.
+pub(super) struct Planned {
+    pub(super) action: Action,
+    /// The states of operations for which it is.
+    pub(super) states: &'static [StateKind],
+    /// What it does, in words.
+    pub(super) consequence: String,
+}
+
+/// Says what the change does, asks, and makes it.
+pub(super) async fn make(
+    opened: &Opened,
+    of: &OfOperation,
+    change: &Change,
+    planned: Planned,
+    screen: Screen,
+) -> Result<Ended, Failure> {
+    let actor = consent::actor(change)?;
+    let Some(operation) = look_up::operation(opened, &of.id).await? else {
+        return unchanged(screen, "no operation has this id");
+    };
+    if operation.fence.0 != change.fence {
+        let now = format!("its fence is {} now: it has changed since. Look at it again", operation.fence);
+        return unchanged(screen, &now);
+    }
+    let state = operation.state.kind();
+    if !planned.states.contains(&state) {
+        if let Some(remark) = opened.remark(std::slice::from_ref(&operation)) {
+            screen::remark(remark)?;
+        }
+        return unchanged(screen, &format!("it is {state}, which this change is not for"));
+    }
+    consent::confirm(change, &format!("{}\n{}", named(&operation, opened), planned.consequence))?;
+    let change = operations::Change::new(operation.id, operation.fence, planned.action);
+    match opened.operations.by(actor).apply(change).await {
+        Ok(Applied::Done) => {
+            screen.answer("done", &json!({ "result": "done" }))?;
+            Ok(Ended::Well)
+        }
+        Ok(_) => unchanged(screen, "it has changed meanwhile. Look at it again"),
+        Err(error) => Err(Failure::Store(with_causes(&error))),
+    }
+}
+
+fn named(operation: &OperationRecord, opened: &Opened) -> String {
+    format!(
+        "{} ({}), {} for {}, attempt {}, fence {}.",
+        operation.id,
+        operation.label().unwrap_or("without a label"),
+        operation.state.kind(),
+        ago(operation.since, opened.now()),
+        operation.attempt,
+        operation.fence
+    )
+}
+
+fn unchanged(screen: Screen, why: &str) -> Result<Ended, Failure> {
+    screen.answer(format!("nothing was changed: {why}"), &json!({ "result": "stale", "reason": why }))?;
+    Ok(Ended::Badly)
+}

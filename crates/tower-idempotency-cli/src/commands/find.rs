@@ -1,0 +1,36 @@
+//! `idem find`.
+
+use serde_json::Value;
+
+use crate::arguments::{OfStore, Options};
+use crate::failure::{Ended, Failure};
+use crate::input::{self, KeyInScope};
+use crate::open::Opened;
+use crate::screen::{self, Screen};
+
+pub(crate) async fn run(options: &Options, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
+    let KeyInScope { scope, key } = input::key()?;
+    let opened = Opened::at(of.store, options).await?;
+    let now = opened.now();
+    let found = opened.operations.find(scope.as_ref(), &key).await;
+    if let Ok(Some(found)) = &found
+        && let Some(remark) = opened.remark(std::slice::from_ref(found))
+    {
+        screen::remark(remark)?;
+    }
+    opened.close().await?;
+    match found.map_err(|error| Failure::of(&error))? {
+        Some(found) => {
+            screen.answer(screen::details(&found, now), &screen::operation_as_json(&found, now))?;
+            Ok(Ended::Well)
+        }
+        None => {
+            screen.answer(
+                "no operation has this key in this scope: none was recorded, or its record has expired, or the service \
+                 has another scope for it",
+                &Value::Null,
+            )?;
+            Ok(Ended::Badly)
+        }
+    }
+}

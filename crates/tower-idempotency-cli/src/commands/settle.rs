@@ -1,0 +1,65 @@
+//! `idem settle`.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use tower_idempotency::operations::{Action, Answer, StateKind};
+
+use super::change::{self, Planned};
+use crate::arguments::{Options, Settle};
+use crate::consent;
+use crate::failure::{Ended, Failure};
+use crate::input;
+use crate::open::Opened;
+use crate::screen::Screen;
+
+pub(crate) async fn run(options: &Options, settle: Settle, screen: &Screen) -> Result<Ended, Failure> {
+    let is_input = settle.answer.as_deref() == Some(std::path::Path::new("-"));
+    consent::can_be_asked(&settle.change, is_input)?;
+    let planned = planned(&settle)?;
+    let opened = Opened::at(settle.of.store.clone(), options).await?;
+    let made = change::make(&opened, &settle.of, &settle.change, planned, *screen).await;
+    opened.close().await?;
+    made
+}
+
+fn planned(settle: &Settle) -> Result<Planned, Failure> {
+    let states: &[_] = &[StateKind::Interrupted];
+    let Some(file) = &settle.answer else {
+        let consequence = "It is taken as not done: the key is free, and the next retry RUNS the handler. If the effect took \
+                           place after all, it takes place a second time.";
+        return Ok(Planned { action: Action::Release, states, consequence: consequence.to_owned() });
+    };
+    let body = input::body(file)?;
+    let kept = "for 24 hours. The handler does not run again meanwhile.";
+    let length = body.len();
+    let (answer, consequence) = if settle.consumer {
+        let consequence = format!("It is taken as done: redelivered messages get these {length} bytes {kept}");
+        (Answer::Bytes(body), consequence)
+    } else {
+        let answer = response(settle, body)?;
+        let consequence = format!(
+            "It is taken as done: retries get {} with {} headers and a body of {length} bytes {kept}",
+            answer.status(),
+            answer.headers().len()
+        );
+        (Answer::Http(answer), consequence)
+    };
+    Ok(Planned { action: Action::Answer(answer), states, consequence })
+}
+
+fn response(settle: &Settle, body: Bytes) -> Result<Response<Bytes>, Failure> {
+    let wrong = |what: &str| Failure::Usage(format!("{what} can't be a part of an answer"));
+    let mut response = Response::new(body);
+    // An interim answer is none, and replays have no way to switch protocols.
+    let status = StatusCode::from_u16(settle.status).ok().filter(|status| status.as_u16() >= 200);
+    *response.status_mut() = status.ok_or_else(|| wrong(&format!("the status {}", settle.status)))?;
+    let mut headers = HeaderMap::new();
+    for header in &settle.header {
+        let (name, value) = header.split_once(':').ok_or_else(|| wrong("a header without a colon"))?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong("a header of such a name"))?;
+        let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong(&format!("such a value of {name}")))?;
+        headers.append(name, value);
+    }
+    *response.headers_mut() = headers;
+    Ok(response)
+}

@@ -1,0 +1,18 @@
+//! `idem doctor`: tests the store itself.
+
+// - `run.rs`: the command. `verdict.rs`: how it ends. `report.rs`: what it has found.
+// - `postgres.rs`, `claims.rs`: a database. `sled.rs`, `records.rs`: a directory.
+// - `file_system.rs`, `syncs.rs`, `disk.rs`: the disk of a directory.
+
+mod claims;
+mod disk;
+mod file_system;
+mod postgres;
+mod records;
+mod report;
+mod run;
+mod sled;
+mod syncs;
+mod verdict;
+
+pub(crate) use run::run;

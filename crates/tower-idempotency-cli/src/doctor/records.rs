@@ -1,0 +1,77 @@
+//! Tests claims of an embedded store, below the slots of a process, which would refuse the second one by themselves.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tower_idempotency::engine::ClaimPolicy;
+use tower_idempotency::internals::{Applied, Claim, Origin, Records as _, Reply, Resolution, State, Transition};
+use tower_idempotency::{Fingerprint, SledStore};
+
+use super::claims::new_id;
+use crate::failure::with_causes;
+use crate::open::opened;
+
+/// The record expires by itself if this process is killed.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// What a store has done.
+#[derive(Debug)]
+pub(super) enum Tested {
+    /// It has kept to the contract. For each check, what was seen.
+    Kept(Vec<(&'static str, &'static str)>),
+    /// It has granted a claim that it must not, or has lost one.
+    Broken(&'static str, String),
+    /// It did not do what it was asked.
+    Failed(String),
+}
+
+/// Claims a new key twice, opens the store again, and claims it once more. Leaves nothing.
+pub(super) async fn test(store: SledStore, path: &Path) -> Tested {
+    steps(store, path).await.unwrap_or_else(|error| Tested::Failed(with_causes(&*error)))
+}
+
+async fn steps(store: SledStore, path: &Path) -> Result<Tested, Box<dyn std::error::Error + Send + Sync>> {
+    let id = new_id();
+    let broken = |check, fault: &str| Ok(Tested::Broken(check, fault.to_owned()));
+    let Applied { reply: Reply::Taken, record: Some(taken) } = store.apply(id, claim()).await? else {
+        return broken("claim", "a claim of a new key was not granted");
+    };
+    if is_granted(&store.apply(id, claim()).await?) {
+        return broken("claim twice", "the second claim of the same key was granted too");
+    }
+    let mut seen = vec![("claim twice", "the second claim of a key is refused")];
+    // As a process that ends before its client has an answer.
+    store.close().await?;
+    drop(store);
+    let store = opened(path.to_owned()).await?;
+    match store.load(id).await? {
+        Some(record) if record.fence == taken.fence && matches!(record.state, State::Interrupted { .. }) => {}
+        _ => return broken("lost answer", "a claim whose process has ended is not there, or not shown as interrupted"),
+    }
+    if is_granted(&store.apply(id, claim()).await?) {
+        return broken("lost answer", "a key was granted again, though its run was interrupted");
+    }
+    seen.push(("lost answer", "a claim whose process has ended is there, and is not granted again"));
+    store.apply(id, Transition::Resolve(taken.fence, Resolution::Release, KEPT)).await?;
+    if store.load(id).await?.is_some() {
+        return broken("end", "a key that was released is still taken");
+    }
+    store.close().await?;
+    Ok(Tested::Kept(seen))
+}
+
+fn is_granted(applied: &Applied) -> bool {
+    applied.reply == Reply::Taken
+}
+
+fn claim() -> Transition {
+    Transition::Claim(Claim {
+        fingerprint: Fingerprint::of(b"idem doctor"),
+        origin: Origin::default(),
+        policy: ClaimPolicy::Refuse,
+        may_repeat: false,
+        bound: KEPT,
+        interrupted_retention: KEPT,
+        patience: KEPT,
+    })
+}

@@ -1,0 +1,73 @@
+//! What a test has found, as it goes on.
+
+use serde_json::{Value, json};
+
+use super::verdict::Verdict;
+use crate::failure::{Ended, Failure};
+use crate::screen::Screen;
+
+/// The checks so far.
+#[derive(Debug)]
+pub(super) struct Report {
+    screen: Screen,
+    checks: Vec<Value>,
+    verdict: Verdict,
+}
+
+impl Report {
+    pub(super) fn new(screen: Screen) -> Self {
+        Self { screen, checks: Vec::new(), verdict: Verdict::Good }
+    }
+
+    /// Something that is neither good nor bad.
+    pub(super) fn note(&mut self, check: &'static str, found: impl Into<String>) -> Result<(), Failure> {
+        self.add(check, "note", found.into())
+    }
+
+    /// Something that is as it has to be.
+    pub(super) fn good(&mut self, check: &'static str, found: impl Into<String>) -> Result<(), Failure> {
+        self.add(check, "good", found.into())
+    }
+
+    /// Something that could not be tested, or that people have to judge.
+    pub(super) fn unclear(&mut self, check: &'static str, found: impl Into<String>) -> Result<(), Failure> {
+        self.verdict = self.verdict.max(Verdict::Unclear);
+        self.add(check, "unclear", found.into())
+    }
+
+    /// Something from which the verdict follows.
+    pub(super) fn found(
+        &mut self,
+        check: &'static str,
+        verdict: Verdict,
+        found: impl Into<String>,
+    ) -> Result<(), Failure> {
+        self.verdict = self.verdict.max(verdict);
+        let mark = match verdict {
+            Verdict::Good => "good",
+            Verdict::OneCopy => "note",
+            Verdict::Unclear | Verdict::NotTested => "unclear",
+            _ => "BAD",
+        };
+        self.add(check, mark, found.into())
+    }
+
+    fn add(&mut self, check: &'static str, mark: &'static str, found: String) -> Result<(), Failure> {
+        self.screen.line(format_args!("{mark:8} {check:12} {found}"))?;
+        self.checks.push(json!({ "check": check, "result": mark.to_lowercase(), "found": found }));
+        Ok(())
+    }
+
+    /// Ends with the sentence.
+    pub(super) fn end(self) -> Result<Ended, Failure> {
+        let Self { screen, checks, verdict } = self;
+        let sentence = verdict.sentence();
+        let value = json!({ "checks": checks, "result": verdict.name(), "sentence": sentence });
+        screen.answer(format_args!("\n{sentence}"), &value)?;
+        Ok(match verdict.code() {
+            0 => Ended::Well,
+            1 => Ended::Badly,
+            _ => Ended::Untested,
+        })
+    }
+}

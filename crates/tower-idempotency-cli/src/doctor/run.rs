@@ -1,0 +1,18 @@
+//! The command.
+
+use super::report::Report;
+use super::{postgres, sled};
+use crate::arguments::{OfStore, Options};
+use crate::failure::{Ended, Failure};
+use crate::place::Place;
+use crate::screen::Screen;
+
+pub(crate) async fn run(options: &Options, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
+    let mut report = Report::new(*screen);
+    report.note("release", concat!("idem ", env!("CARGO_PKG_VERSION")))?;
+    match Place::of(of.store)? {
+        Place::Sled(path) => sled::test(&path, &mut report).await?,
+        Place::Postgres(database) => postgres::test(&database, options, &mut report).await?,
+    }
+    report.end()
+}

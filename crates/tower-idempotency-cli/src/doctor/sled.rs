@@ -1,0 +1,105 @@
+//! Tests a sled directory.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use tower_idempotency::store::{Gauges, OpenError, Store as _};
+
+use super::records::{self, Tested};
+use super::report::Report;
+use super::verdict::Verdict;
+use super::{file_system, syncs};
+use crate::failure::Failure;
+use crate::open::{opened, owner_is_other, reason};
+
+/// The files by which a directory is known as a store's, and its time.
+const LOCK_FILE: &str = "tower-idempotency.lock";
+const MARK_FILE: &str = "tower-idempotency.mark";
+
+pub(super) async fn test(path: &Path, report: &mut Report) -> Result<(), Failure> {
+    // Nothing is written to a directory that is not a store's.
+    if path.join(LOCK_FILE).exists() {
+        if let Some(other) = owner_is_other(path) {
+            return report.found("rights", Verdict::NotTested, other);
+        }
+        rights(path, report)?;
+        let directory = std::fs::canonicalize(path).map_err(|error| Failure::Store(error.to_string()))?;
+        file_system::test(&directory, report)?;
+        syncs::test(&directory, report)?;
+        clock(path, report)?;
+    }
+    report.found("copies", Verdict::OneCopy, "its disk is the only copy, but for backups")?;
+    let store = match opened(path.to_owned()).await {
+        Ok(store) => store,
+        Err(error) => return not_opened(&error, report),
+    };
+    report.good("open", "no record is missing, and the format is this release's")?;
+    space(&store.gauges(), report)?;
+    match records::test(store, path).await {
+        Tested::Kept(seen) => {
+            for (check, found) in seen {
+                report.good(check, found)?;
+            }
+            Ok(())
+        }
+        Tested::Broken(check, fault) => report.found(check, Verdict::ClaimIgnored, fault),
+        Tested::Failed(fault) => report.found("claim twice", Verdict::Damaged, fault),
+    }
+}
+
+fn not_opened(error: &OpenError, report: &mut Report) -> Result<(), Failure> {
+    let verdict = match error {
+        OpenError::Lost { .. } | OpenError::Database { .. } | OpenError::LockMissing { .. } => Verdict::Damaged,
+        OpenError::Format { .. } | OpenError::Incompatible { .. } => Verdict::OtherRelease,
+        OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Verdict::Refused,
+        _ => Verdict::NotTested,
+    };
+    report.found("open", verdict, reason(error))
+}
+
+/// Answers may have personal data.
+#[cfg(unix)]
+fn rights(path: &Path, report: &mut Report) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(path).map_or(0o700, |directory| directory.permissions().mode() & 0o777);
+    match mode & 0o077 {
+        0 => report.good("rights", "the directory belongs to this user, and no other can read it"),
+        _ => report
+            .note("rights", format!("its mode was {mode:o}, so other users may have read it; each opening closes it")),
+    }
+}
+
+#[cfg(not(unix))]
+fn rights(_: &Path, report: &mut Report) -> Result<(), Failure> {
+    report.unclear("rights", "they are not known on this system")
+}
+
+/// The mark was written by an earlier process, so by a clock that was right then.
+fn clock(path: &Path, report: &mut Report) -> Result<(), Failure> {
+    let marked = std::fs::metadata(path.join(MARK_FILE)).and_then(|file| file.modified());
+    match marked.map(|marked| marked.duration_since(SystemTime::now()).unwrap_or_default()) {
+        Ok(ahead) if ahead.as_secs() > 5 => {
+            let ahead = humantime::format_duration(std::time::Duration::from_secs(ahead.as_secs()));
+            report.found(
+                "clock",
+                Verdict::Clock,
+                format!("the store was written to {ahead} from now, by this machine's clock"),
+            )
+        }
+        Ok(_) => report.good("clock", "the store was last written to in the past"),
+        Err(_) => report.note("clock", "the store has no mark whose time could be compared"),
+    }
+}
+
+fn space(gauges: &Gauges, report: &mut Report) -> Result<(), Failure> {
+    const LITTLE: u64 = 1 << 30;
+    let (records, free) = (gauges.records.unwrap_or_default(), gauges.free_bytes);
+    match free {
+        Some(free) if free < LITTLE => report.unclear(
+            "space",
+            format!("{records} records; {} MiB of the disk are free, and a full disk refuses new keys", free >> 20),
+        ),
+        Some(free) => report.good("space", format!("{records} records; {} GiB of the disk are free", free >> 30)),
+        None => report.note("space", format!("{records} records")),
+    }
+}

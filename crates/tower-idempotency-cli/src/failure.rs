@@ -1,0 +1,72 @@
+//! How a command ends: its exit code.
+
+use std::io;
+use std::process::ExitCode;
+
+/// A command has ended, and has done what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// 0: it is done, or found.
+    Well,
+    /// 1: it is not found, has changed nothing, or has found a fault.
+    Badly,
+    /// 3: the store can't be opened, and that is what it was to find out.
+    Untested,
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Well => Self::SUCCESS,
+            Ended::Badly => Self::from(1),
+            Ended::Untested => Self::from(3),
+        }
+    }
+}
+
+/// A command could not do what it is for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// 2: the command line or the input is wrong, or the change was not confirmed.
+    #[error("{0}")]
+    Usage(String),
+    /// 3: the store can't be opened, or has failed.
+    #[error("{0}")]
+    Store(String),
+    /// 3, unless the reader of the output has gone, which is no failure.
+    #[error("the output can't be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// Returns the failure of a store, with its causes.
+    pub(crate) fn of(error: &dyn std::error::Error) -> Self {
+        Self::Store(with_causes(error))
+    }
+
+    /// Writes the failure to standard error, and returns its exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        let code = match &self {
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            Self::Usage(_) => 2,
+            Self::Store(_) | Self::Output(_) => 3,
+        };
+        // There is nowhere to say that this can't be written.
+        let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("idem: {self}\n"));
+        ExitCode::from(code)
+    }
+}
+
+/// Returns an error and its causes, in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some errors repeat their cause.
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,77 @@
+//! Opens a PostgreSQL database.
+
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tower_idempotency_postgres::tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tower_idempotency_postgres::tokio_postgres::{Client, Error, NoTls};
+use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder, PostgresStore};
+
+use super::tls;
+use crate::arguments::Options;
+use crate::failure::Failure;
+use crate::place::Database;
+
+/// Connections to a database that are about to be made.
+pub(crate) fn prepared(
+    database: &Database,
+    namespace: Option<&str>,
+    options: &Options,
+) -> Result<PostgresBackendBuilder, Failure> {
+    let usage = |error: tower_idempotency_postgres::PostgresError| Failure::Usage(error.to_string());
+    let mut builder = PostgresBackend::builder(database.config.clone()).connections(3);
+    if let Some(namespace) = namespace.or(database.namespace.as_deref()) {
+        builder = builder.namespace(namespace).map_err(usage)?;
+    }
+    if let Some(schema) = &options.schema {
+        builder = builder.schema(schema).map_err(usage)?;
+    }
+    if options.behind_pooler {
+        builder = builder.behind_pooler();
+    }
+    if is_encrypted(database) {
+        builder = builder.tls(tls::config(options.ca.as_deref())?);
+    }
+    Ok(builder)
+}
+
+/// Opens the store as one more server.
+pub(super) async fn store(database: &Database, options: &Options) -> Result<PostgresStore, Failure> {
+    let builder = prepared(database, None, options)?;
+    let backend = builder.open().await.map_err(|error| Failure::of(&error))?;
+    PostgresStore::open(backend).await.map_err(|error| Failure::of(&error))
+}
+
+/// Returns whether a connection is encrypted, or not made. In plain it is only to this machine, unless the URL asks for
+/// it.
+fn is_encrypted(database: &Database) -> bool {
+    database.config.get_ssl_mode() != SslMode::Disable && !(database.is_mode_open && database.is_local())
+}
+
+/// A connection of the tool's own, for what a store has no call for.
+pub(crate) struct Connected {
+    pub(crate) client: Client,
+    /// The name of the schema, without need of quotes: the backend's builder has taken it.
+    pub(crate) schema: String,
+}
+
+/// Connects to a server that takes writes.
+pub(crate) async fn connect(database: &Database, options: &Options) -> Result<Connected, Failure> {
+    let mut config = database.config.clone();
+    config.application_name("idem").target_session_attrs(TargetSessionAttrs::ReadWrite);
+    let client = if is_encrypted(database) {
+        config.ssl_mode(SslMode::Require);
+        let tls = MakeRustlsConnect::new(tls::config(options.ca.as_deref())?);
+        let (client, connection) = config.connect(tls).await.map_err(failed)?;
+        // It ends with the client, and with an error that the client's calls get too.
+        tokio::spawn(async move { drop(connection.await) });
+        client
+    } else {
+        let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+        tokio::spawn(async move { drop(connection.await) });
+        client
+    };
+    Ok(Connected { client, schema: options.schema.clone().unwrap_or_else(|| "idempotency".to_owned()) })
+}
+
+fn failed(error: Error) -> Failure {
+    Failure::of(&error)
+}

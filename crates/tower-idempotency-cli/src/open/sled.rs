@@ -1,0 +1,52 @@
+//! Opens a sled directory that no process has open.
+
+use std::path::{Path, PathBuf};
+
+use tower_idempotency::SledStore;
+use tower_idempotency::store::OpenError;
+
+use crate::failure::with_causes;
+
+/// Opens the store in a directory, and makes none.
+pub(crate) async fn opened(path: PathBuf) -> Result<SledStore, OpenError> {
+    // The disk may take a while, but this command waits for nothing else.
+    tokio::task::block_in_place(|| SledStore::builder().create(false).open(path))
+}
+
+/// Returns why a directory can't be opened, for operators.
+pub(crate) fn reason(error: &OpenError) -> String {
+    match error {
+        OpenError::InUse { path } => format!(
+            "{} is held open by another process, which is the service as a rule. One process at a time has a sled store: \
+             stop the service first, or use the operators' interface of the service itself",
+            path.display()
+        ),
+        OpenError::NotFound { path } => format!(
+            "there is no store in {}; none is made. Check the path, and that its volume is mounted",
+            path.display()
+        ),
+        other => with_causes(other),
+    }
+}
+
+/// Returns a reason to stop if the directory is another user's: the files that this process made would be closed to the
+/// service.
+#[cfg(target_os = "linux")]
+pub(crate) fn owner_is_other(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = std::fs::metadata(path).ok()?.uid();
+    // The files of a process there are its effective user's.
+    let own = std::fs::metadata("/proc/self").ok()?.uid();
+    (owner != own).then(|| {
+        format!(
+            "{} belongs to user {owner}, and this is user {own}. Run idem as that user, for example by `setpriv --reuid` or \
+             `sudo -u`: the files that it makes would be closed to the service",
+            path.display()
+        )
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn owner_is_other(_: &Path) -> Option<String> {
+    None
+}

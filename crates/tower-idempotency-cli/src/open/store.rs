@@ -1,0 +1,67 @@
+//! An open store of either kind.
+
+use tower_idempotency::AnyStore;
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::internals::Records as _;
+use tower_idempotency::operations::{OperationRecord, OperationState, Operations, Server};
+use tower_idempotency::store::Store as _;
+
+use super::{postgres, sled};
+use crate::arguments::Options;
+use crate::failure::Failure;
+use crate::place::Place;
+
+/// An open store.
+pub(crate) struct Opened {
+    pub(crate) operations: Operations<AnyStore>,
+    /// Other servers may have it open, so this process has to see first whether they live.
+    is_shared: bool,
+    /// It has waited for that.
+    has_waited: bool,
+}
+
+impl Opened {
+    /// Opens the store that the command line names, or the environment.
+    pub(crate) async fn at(named: Option<String>, options: &Options) -> Result<Self, Failure> {
+        match Place::of(named)? {
+            Place::Sled(path) => {
+                if let Some(other) = sled::owner_is_other(&path) {
+                    return Err(Failure::Usage(other));
+                }
+                let opened = sled::opened(path.clone()).await;
+                let store = opened.map_err(|error| Failure::Store(sled::reason(&error)))?;
+                let operations = Operations::over(AnyStore::new(store));
+                Ok(Self { operations, is_shared: false, has_waited: true })
+            }
+            Place::Postgres(database) => {
+                let store = postgres::store(&database, options).await?;
+                if let Some(wait) = options.wait {
+                    tokio::time::sleep(wait).await;
+                }
+                let operations = Operations::over(AnyStore::new(store));
+                Ok(Self { operations, is_shared: true, has_waited: options.wait.is_some() })
+            }
+        }
+    }
+
+    /// Returns a remark for people if an operation may only look as if it was running.
+    pub(crate) fn remark(&self, listed: &[OperationRecord]) -> Option<&'static str> {
+        let seems = |operation: &OperationRecord| {
+            operation.server == Server::Elsewhere && operation.state == OperationState::Running
+        };
+        (self.is_shared && !self.has_waited && listed.iter().any(seems)).then_some(
+            "some operations show as running because their servers were alive a moment ago; with --wait, those of a server \
+             that has died show as interrupted",
+        )
+    }
+
+    /// Returns the time by the store's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.operations.store().now()
+    }
+
+    /// Closes the store.
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        self.operations.store().close().await.map_err(|error| Failure::of(&error))
+    }
+}

@@ -1,0 +1,177 @@
+//! Which store a command is for.
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+
+use percent_encoding::percent_decode_str;
+use tower_idempotency_postgres::PostgresBackend;
+use tower_idempotency_postgres::tokio_postgres::Config;
+use tower_idempotency_postgres::tokio_postgres::config::Host;
+
+use crate::failure::Failure;
+
+/// The variables of the environment that name a store, and have a password.
+const STORE: &str = "IDEM_STORE";
+const PASSWORD: &str = "PGPASSWORD";
+
+/// A store's place.
+pub(crate) enum Place {
+    /// The directory of a sled store.
+    Sled(PathBuf),
+    /// A PostgreSQL database.
+    Postgres(Box<Database>),
+}
+
+/// A PostgreSQL database, and whose rows in it are meant.
+pub(crate) struct Database {
+    /// How it is reached, with the password.
+    pub(crate) config: Config,
+    /// `None`: the store's default.
+    pub(crate) namespace: Option<String>,
+    /// Whether the URL says nothing about TLS.
+    pub(crate) is_mode_open: bool,
+}
+
+impl Place {
+    /// Returns the place that the command line names, or the environment.
+    pub(crate) fn of(argument: Option<String>) -> Result<Self, Failure> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        match argument {
+            Some(named) => Self::read(&named, true, variable(PASSWORD)),
+            None => match variable(STORE) {
+                Some(named) => Self::read(&named, false, variable(PASSWORD)),
+                None => Err(Failure::Usage(format!("name a store, or set {STORE}"))),
+            },
+        }
+    }
+
+    /// Reads a store's name. No error repeats it: it may have a password.
+    fn read(named: &str, is_argument: bool, password: Option<String>) -> Result<Self, Failure> {
+        if named.starts_with("postgres://") || named.starts_with("postgresql://") {
+            return Database::read(named, is_argument, password).map(|database| Self::Postgres(Box::new(database)));
+        }
+        let path = named.strip_prefix("sled:").unwrap_or(named);
+        // The first part of a path after `//` would be a host.
+        if path.is_empty() || path.starts_with("//") || path.contains("://") {
+            return Err(Failure::Usage(
+                "the store is none that is known; expected sled:PATH, a path, or postgres://USER@HOST/DATABASE"
+                    .to_owned(),
+            ));
+        }
+        Ok(Self::Sled(path.into()))
+    }
+}
+
+impl Database {
+    fn read(url: &str, is_argument: bool, password: Option<String>) -> Result<Self, Failure> {
+        let (url, namespace) = without_namespace(url)?;
+        // It checks more than the client does.
+        let _ = PostgresBackend::from_url(&url).map_err(|error| Failure::Usage(error.to_string()))?;
+        let mut config = Config::from_str(&url).map_err(|_| Failure::Usage("the URL can't be read".to_owned()))?;
+        if is_argument && config.get_password().is_some() {
+            return Err(Failure::Usage(format!(
+                "a password on the command line is seen by every user of this machine, and kept by shells; change it. Set \
+                 {STORE} to the URL, or {PASSWORD} to the password"
+            )));
+        }
+        if let Some(password) = password.filter(|_| config.get_password().is_none()) {
+            config.password(password);
+        }
+        Ok(Self { config, namespace, is_mode_open: !url.contains("sslmode=") })
+    }
+
+    /// Returns whether the database is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        let is_local = |host: &Host| match host {
+            Host::Tcp(name) => {
+                name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+            #[cfg(unix)]
+            Host::Unix(_) => true,
+        };
+        self.config.get_hosts().iter().all(is_local)
+    }
+}
+
+/// Takes the parameter `namespace`, which is no parameter of the database's, out of a URL.
+fn without_namespace(url: &str) -> Result<(String, Option<String>), Failure> {
+    let Some((address, query)) = url.split_once('?') else { return Ok((url.to_owned(), None)) };
+    let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
+    let (namespaces, others): (Vec<_>, Vec<_>) = parameters.partition(|parameter| parameter.starts_with("namespace="));
+    let namespace = match namespaces.as_slice() {
+        [] => None,
+        [namespace] => {
+            let encoded = namespace.strip_prefix("namespace=").unwrap_or_default();
+            let decoded = percent_decode_str(encoded).decode_utf8();
+            Some(decoded.map_err(|_| Failure::Usage("the namespace is no text".to_owned()))?.into_owned())
+        }
+        _ => return Err(Failure::Usage("the namespace is given twice".to_owned())),
+    };
+    let url = if others.is_empty() { address.to_owned() } else { format!("{address}?{}", others.join("&")) };
+    Ok((url, namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "s3cr3t";
+
+    fn read(named: &str, is_argument: bool, password: Option<&str>) -> Result<Place, Failure> {
+        Place::read(named, is_argument, password.map(str::to_owned))
+    }
+
+    fn database(place: Result<Place, Failure>) -> Database {
+        match place {
+            Ok(Place::Postgres(database)) => *database,
+            Ok(Place::Sled(path)) => panic!("{}", path.display()),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+
+    #[test]
+    fn a_password_on_the_command_line_is_refused_and_not_repeated() {
+        for url in [format!("postgres://u:{SECRET}@h/d"), format!("postgres://u@h/d?password={SECRET}&namespace=n")] {
+            let Err(failure @ Failure::Usage(_)) = read(&url, true, None) else { panic!("{url}") };
+            assert!(!failure.to_string().contains(SECRET), "{failure}");
+            assert!(database(read(&url, false, None)).config.get_password().is_some());
+        }
+        for url in [
+            format!("postgres://u:x@{SECRET}@h/d"),
+            format!("postgres://u:{SECRET}@h:port/d"),
+            format!("mysql://{SECRET}"),
+        ] {
+            let Err(failure @ Failure::Usage(_)) = read(&url, true, None) else { panic!("{url}") };
+            assert!(!failure.to_string().contains(SECRET), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_password_may_come_from_a_variable() {
+        let taken = database(read("postgres://u@h/d", true, Some(SECRET)));
+        assert_eq!(taken.config.get_password(), Some(SECRET.as_bytes()));
+        let own = database(read("postgres://u:own@h/d", false, Some(SECRET)));
+        assert_eq!(own.config.get_password(), Some(b"own".as_slice()));
+    }
+
+    #[test]
+    fn a_namespace_is_a_parameter_of_the_url() {
+        let named = database(read("postgres://u@h/d?sslmode=disable&namespace=a%26b", true, None));
+        assert_eq!((named.namespace.as_deref(), named.is_mode_open), (Some("a&b"), false));
+        let plain = database(read("postgres://u@localhost,127.0.0.1/d", true, None));
+        assert!(plain.namespace.is_none() && plain.is_mode_open && plain.is_local());
+        assert!(!named.is_local());
+        assert!(read("postgres://u@h/d?namespace=a&namespace=b", true, None).is_err());
+    }
+
+    #[test]
+    fn a_path_is_a_sled_store() {
+        for (named, path) in [("sled:payments.db", "payments.db"), ("./a:b", "./a:b"), ("/var/lib/p", "/var/lib/p")] {
+            let Ok(Place::Sled(found)) = read(named, true, None) else { panic!("{named}") };
+            assert_eq!(found.to_str(), Some(path));
+        }
+        for wrong in ["", "sled:", "sled://host/p", "redis://h"] {
+            assert!(matches!(read(wrong, true, None), Err(Failure::Usage(_))), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Operations as text.
+
+use std::fmt::Write as _;
+
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::operations::{Answer, OperationRecord, OperationState, Server};
+use tower_idempotency::store::Disputed;
+
+use super::json::policy;
+use super::time::{ago, hex, time};
+
+/// Returns a table of operations.
+pub(crate) fn list(operations: &[OperationRecord], now: Timestamp) -> String {
+    let mut table =
+        format!("{:64}  {:11}  {:6}  {:12}  {:7}  {:18}  LABEL", "ID", "STATE", "STATUS", "FOR", "ATTEMPT", "FENCE");
+    for operation in operations {
+        let state = operation.state.kind();
+        let row = match &operation.state {
+            OperationState::Damaged { reason } => format!("\n{}  {state:11}  {reason}", operation.id),
+            _ => format!(
+                "\n{}  {state:11}  {:6}  {:12}  {:7}  {:18}  {}",
+                operation.id,
+                or_dash(operation.state.status()),
+                ago(operation.since, now),
+                operation.attempt,
+                operation.fence.to_string(),
+                operation.label().unwrap_or("-"),
+            ),
+        };
+        table.push_str(&row);
+    }
+    table
+}
+
+/// Returns a table of disputed outcomes.
+pub(crate) fn disputed(disputed: &[Disputed]) -> String {
+    let mut table = format!("{:64}  {:18}  {:24}  KEPT UNTIL", "ID", "FENCE OF THE RUN", "CAME");
+    for Disputed { id, fence, since, expires, .. } in disputed {
+        let row = format!("\n{id}  {:18}  {:24}  {}", fence.to_string(), time(*since), time(*expires));
+        table.push_str(&row);
+    }
+    table
+}
+
+/// Returns all that is known of an operation, a line for each.
+pub(crate) fn details(operation: &OperationRecord, now: Timestamp) -> String {
+    let mut lines = vec![("id", operation.id.to_string()), ("state", operation.state.kind().to_string())];
+    if let OperationState::Damaged { reason } = &operation.state {
+        lines.push(("reason", reason.clone()));
+        return aligned(&lines);
+    }
+    lines.push(("for", ago(operation.since, now)));
+    lines.push(("label", or_dash(operation.label())));
+    lines.push(("status", or_dash(operation.state.status())));
+    if let OperationState::Completed { bytes, .. } = operation.state {
+        lines.push(("outcome", format!("{bytes} bytes")));
+    }
+    if let Some(policy) = policy(operation) {
+        lines.push(("claimed under", policy));
+    }
+    lines.push(("attempt", operation.attempt.to_string()));
+    lines.push(("fence", operation.fence.to_string()));
+    lines.push(("began", time(operation.began)));
+    lines.push(("since", time(operation.since)));
+    lines.push(("expires", or_dash(operation.expires.map(time))));
+    lines.push(("scope", or_dash(operation.scope().map(|digest| hex(&digest)))));
+    lines.push(("trace id", or_dash(operation.trace_id().map(|id| hex(&id)))));
+    let server = match operation.server {
+        Server::None => "none",
+        Server::Here => "this process",
+        _ => "another process, which was alive when it was last looked at",
+    };
+    lines.push(("seen to by", server.to_owned()));
+    aligned(&lines)
+}
+
+/// Returns a recorded outcome. A terminal obeys none of its characters.
+pub(crate) fn answer(answer: &Answer) -> String {
+    match answer {
+        Answer::Http(response) => {
+            let mut text = response.status().to_string();
+            for (name, value) in response.headers() {
+                let _ = write!(text, "\n{name}: {}", shown(value.as_bytes()));
+            }
+            format!("{text}\n\n{}", shown(response.body()))
+        }
+        Answer::Bytes(bytes) => shown(bytes),
+        _ => "an outcome of a form that is not known".to_owned(),
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for char in String::from_utf8_lossy(bytes).chars() {
+        if char.is_control() && !matches!(char, '\n' | '\t') {
+            text.extend(char.escape_default());
+        } else {
+            text.push(char);
+        }
+    }
+    text
+}
+
+fn aligned(lines: &[(&str, String)]) -> String {
+    lines.iter().map(|(name, value)| format!("{name:14} {value}")).collect::<Vec<_>>().join("\n")
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_no_body_and_no_header() {
+        let mut response = http::Response::new(Bytes::from_static(b"\x1b]0;title\x07\x9b31m\nnext\tline"));
+        response.headers_mut().insert("x", http::HeaderValue::from_bytes(b"\x9b2J").unwrap());
+        let shown = answer(&Answer::Http(response));
+        assert!(shown.chars().all(|char| !char.is_control() || matches!(char, '\n' | '\t')), "{shown:?}");
+        assert!(shown.contains("next\tline"));
+    }
+}

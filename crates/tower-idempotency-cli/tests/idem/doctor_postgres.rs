@@ -1,0 +1,178 @@
+//! `idem doctor` over PostgreSQL: good databases, and broken ones.
+
+use testkit::postgres::{PostgresServer, own_server};
+use testkit::skipped;
+use tower_idempotency::store::Store as _;
+use tower_idempotency_postgres::tokio_postgres::Client;
+
+use crate::doctor_sled::assert_ends;
+use crate::postgres::{client, served};
+use crate::program::{idem, json};
+use crate::service::Service;
+
+/// A database that a service has used, its URL, and a client.
+async fn used(server: &PostgresServer) -> (String, Client) {
+    let (url, store) = served(server).await;
+    Service::over(store.clone()).send("/done", "k1", "paid").await;
+    store.close().await.unwrap();
+    (url, client(server).await)
+}
+
+/// The number of rows of each namespace.
+async fn rows(client: &Client) -> Vec<(String, i64)> {
+    let sql = "SELECT namespace, count(*) FROM idempotency.record GROUP BY 1 ORDER BY 1";
+    client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_good_database_is_found_good_and_stays_as_it_was() {
+    let Some(server) = own_server("that a good database is found good", &[]) else { return };
+    let (url, client) = used(&server).await;
+    let before = rows(&client).await;
+    let said = idem(&["doctor", &url]);
+    assert_ends(&said, 0, "one-copy");
+    for check in
+        ["connection", "schema", "rights", "set-up", "can lose", "claim twice", "lost answer", "at once", "clock"]
+    {
+        assert!(
+            said.stdout.lines().any(|line| line.get(9..).is_some_and(|line| line.starts_with(check))),
+            "{check}: {said:?}"
+        );
+    }
+    assert!(!said.stdout.contains("BAD"), "{}", said.stdout);
+    assert_eq!(json(0, &["doctor", &url])["result"], "one-copy");
+    assert_eq!(rows(&client).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_with_a_standby_that_is_waited_for_is_found_better() {
+    let Some(server) = own_server("that a standby counts", &[]) else { return };
+    let (url, client) = used(&server).await;
+    let standby = match PostgresServer::standby_of(server.address()) {
+        Ok(standby) => standby,
+        Err(obstacle) => return skipped("that a standby counts", &obstacle),
+    };
+    client.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    assert_ends(&idem(&["doctor", &url]), 0, "good");
+    drop(standby);
+}
+
+/// The claim is answered, and is gone once it is committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_ignores_claims_is_found_out() {
+    let Some(server) = own_server("that ignored claims are found out", &[]) else { return };
+    let (url, client) = used(&server).await;
+    client
+        .batch_execute(
+            "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 DELETE FROM idempotency.record r WHERE r.namespace = NEW.namespace AND r.id = NEW.id AND r.kind = 1;
+                 RETURN NULL;
+             END $$;
+             CREATE CONSTRAINT TRIGGER forget AFTER INSERT ON idempotency.record DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION forget()",
+        )
+        .await
+        .unwrap();
+    let said = idem(&["doctor", &url]);
+    assert_ends(&said, 1, "claim-ignored");
+    assert!(said.stdout.contains("the second claim of the same key was granted too"), "{}", said.stdout);
+}
+
+/// The claim is there, and no reader sees it: as behind a load balancer that reads from a standby.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_hides_claims_is_found_out() {
+    let Some(server) = own_server("that hidden claims are found out", &[]) else { return };
+    let (url, client) = used(&server).await;
+    client
+        .batch_execute(
+            "ALTER TABLE idempotency.record RENAME TO hidden;
+             CREATE VIEW idempotency.record AS
+                 SELECT * FROM idempotency.hidden WHERE kind <> 1 OR state <> 'idem doctor'::bytea",
+        )
+        .await
+        .unwrap();
+    assert_ends(&idem(&["doctor", &url]), 1, "claim-ignored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_whose_syncs_do_nothing_is_found_out() {
+    let Some(server) = own_server("that syncs are found out", &["fsync=off"]) else { return };
+    let (url, client) = used(&server).await;
+    let said = idem(&["doctor", &url]);
+    assert!(said.stdout.contains("fsync is off"), "{}", said.stdout);
+    assert_ends(&said, 1, "not-durable");
+    drop(client);
+    let Some(server) = own_server("that an unlogged table is found out", &[]) else { return };
+    let (url, client) = used(&server).await;
+    client.batch_execute("ALTER TABLE idempotency.record SET UNLOGGED").await.unwrap();
+    assert_ends(&idem(&["doctor", &url]), 1, "not-durable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_without_a_right_is_found_out_with_the_grant_that_it_needs() {
+    let Some(server) = own_server("that a missing right is found out", &[]) else { return };
+    let (url, client) = used(&server).await;
+    client
+        .batch_execute(
+            "CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA idempotency TO app;
+             GRANT SELECT ON idempotency.version TO app; GRANT SELECT, INSERT, DELETE ON idempotency.record TO app",
+        )
+        .await
+        .unwrap();
+    let app = url.replace("postgres@", "app@");
+    let said = idem(&["doctor", &app]);
+    assert_ends(&said, 1, "refused");
+    assert!(said.stdout.contains("GRANT UPDATE ON idempotency.record TO app"), "{}", said.stdout);
+    client.batch_execute("GRANT UPDATE ON idempotency.record TO app").await.unwrap();
+    assert_ends(&idem(&["doctor", &app]), 0, "one-copy");
+    // A policy that lets the role have the rows of its own namespace only: it serves, and not all can be tested.
+    client
+        .batch_execute(
+            "ALTER TABLE idempotency.record ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY app ON idempotency.record TO app USING (namespace = 'payments')
+                 WITH CHECK (namespace = 'payments')",
+        )
+        .await
+        .unwrap();
+    assert_ends(&idem(&["doctor", &app]), 0, "unclear");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_schema_is_found_out() {
+    let Some(server) = own_server("that an old schema is found out", &[]) else { return };
+    assert_ends(&idem(&["doctor", &server.url()]), 1, "other-release");
+    let (url, client) = used(&server).await;
+    client.batch_execute("DELETE FROM idempotency.version; INSERT INTO idempotency.version VALUES (0)").await.unwrap();
+    let said = idem(&["doctor", &url]);
+    assert_ends(&said, 1, "other-release");
+    assert!(said.stdout.contains("migrate"), "{}", said.stdout);
+    // One without the view serves.
+    client.batch_execute("DROP VIEW idempotency.operation; UPDATE idempotency.version SET version = 1").await.unwrap();
+    let said = idem(&["doctor", &url]);
+    assert_ends(&said, 0, "one-copy");
+    assert!(said.stdout.contains("the view for people is missing"), "{}", said.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_wrong_is_found_out() {
+    const PROMISE: &str = "that a wrong clock is found out";
+    let server = match PostgresServer::with_a_clock(&[]) {
+        Ok(server) => server,
+        Err(obstacle) => return skipped(PROMISE, &obstacle),
+    };
+    let (url, _client) = used(&server).await;
+    for ahead in [3_600, -3_600] {
+        server.set_clock(ahead);
+        let said = idem(&["doctor", &url]);
+        assert_ends(&said, 1, "clock");
+    }
+    server.set_clock(0);
+    assert_ends(&idem(&["doctor", &url]), 0, "one-copy");
+}
+
+#[test]
+fn a_database_that_is_away_is_not_tested() {
+    let nowhere = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    assert_ends(&idem(&["doctor", &format!("postgres://u@{nowhere}/d")]), 3, "not-tested");
+}

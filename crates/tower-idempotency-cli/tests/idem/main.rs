@@ -1,0 +1,12 @@
+//! `idem` as a process, over sled directories and servers of PostgreSQL of its own.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod doctor_postgres;
+mod doctor_sled;
+mod postgres;
+mod program;
+mod secrets;
+mod service;
+mod sled;
+mod tls;

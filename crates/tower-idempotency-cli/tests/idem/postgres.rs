@@ -1,0 +1,167 @@
+//! A database that services use meanwhile.
+
+use std::time::Duration;
+
+use testkit::postgres::{PostgresServer, own_server};
+use testkit::process::until;
+use tower_idempotency::store::Store as _;
+use tower_idempotency::store::shared::SharedStore;
+use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
+use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
+
+use crate::program::{idem, json, program, run};
+use crate::service::{Service, id};
+
+/// The namespace of the services.
+pub(crate) const NAMESPACE: &str = "payments";
+
+/// The URL of the services' rows, and a store over them. The table is there then.
+pub(crate) async fn served(server: &PostgresServer) -> (String, PostgresStore) {
+    let backend = PostgresBackend::from_url(&server.url()).unwrap().namespace(NAMESPACE).unwrap();
+    // Machines under test are slow.
+    let backend = backend.wait_for_connection(Duration::from_secs(30)).statement_timeout(Duration::from_secs(30));
+    backend.migrate().await.unwrap();
+    let store = PostgresStore::builder().open(backend.open().await.unwrap()).await.unwrap();
+    (format!("{}?namespace={NAMESPACE}", server.url()), store)
+}
+
+pub(crate) async fn client(server: &PostgresServer) -> Client {
+    let (client, connection) = connect(&server.url(), NoTls).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    client
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_is_found_and_settled_while_the_service_runs() {
+    let Some(server) = own_server("operations over PostgreSQL", &[]) else { return };
+    let (url, store) = served(&server).await;
+    let service = Service::over(store.clone());
+    service.send("/unsure", "k1", "").await;
+    service.send("/done", "k2", "paid").await;
+    let waiting = tokio::spawn({
+        let service = service.clone();
+        async move { service.send("/waits", "k3", "").await }
+    });
+    service.gate.arrival().await;
+
+    let all = idem(&["ls", &url]);
+    assert!(all.code == 0 && all.stderr.contains("--wait"), "{all:?}");
+    let running = json(0, &["ls", &url, "--state", "running"]);
+    assert_eq!(running["operations"][0]["id"], id("k3").to_string(), "{running:#}");
+    assert_eq!(running["operations"][0]["server"], "elsewhere");
+    let found = run(program(&["find", &url, "--json"]), "account 7\nk1\n").json();
+    assert_eq!((&found["state"], &found["label"]), (&"interrupted".into(), &"charge /unsure".into()));
+
+    let (key, fence) = (id("k1").to_string(), found["fence"].as_str().unwrap());
+    let settled = run(
+        program(&["settle", &url, &key[..8], "--fence", fence, "--answer", "-", "--status", "201", "--yes"]),
+        "paid",
+    );
+    assert_eq!(settled.code, 0, "{settled:?}");
+    assert_eq!(service.send("/unsure", "k1", "").await, (201, "paid".to_owned(), true));
+    assert_eq!(json(0, &["verify", &url])["records"], 3);
+    service.gate.open();
+    assert_eq!(waiting.await.unwrap().0, 200);
+    store.close().await.unwrap();
+}
+
+/// A service that is gone with its run shows as alive to one who has just come.
+#[test]
+fn a_run_whose_server_has_died_shows_as_interrupted_and_can_be_settled() {
+    let Some(server) = own_server("that the death of a server is noticed", &[]) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let url = runtime.block_on(async {
+        let (url, first) = served(&server).await;
+        first.close().await.unwrap();
+        let backend = PostgresBackend::from_url(&server.url()).unwrap().namespace(NAMESPACE).unwrap();
+        let builder = SharedStore::<PostgresBackend>::builder();
+        let builder = builder.call_timeout(Duration::from_millis(500)).lease(Duration::from_secs(3));
+        let store = builder.open(backend.open().await.unwrap()).await.unwrap();
+        let service = Service::over(store);
+        let gate = service.gate.clone();
+        tokio::spawn(async move { service.send("/waits", "k1", "").await });
+        gate.arrival().await;
+        url
+    });
+    // As if it was killed: nothing of it goes on.
+    runtime.shutdown_timeout(Duration::ZERO);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let seen = || json(0, &["show", &url, &id("k1").to_string(), "--wait=6s"]);
+    runtime.block_on(until("an interrupted operation", async || seen()["state"] == "interrupted"));
+    let fence = seen()["fence"].as_str().unwrap().to_owned();
+    let settled = idem(&["settle", &url, &id("k1").to_string(), "--fence", &fence, "--release", "--yes", "--wait=6s"]);
+    assert_eq!(settled.code, 0, "{settled:?}");
+    assert_eq!(idem(&["show", &url, &id("k1").to_string()]).code, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disputed_outcomes_are_listed() {
+    let Some(server) = own_server("that disputed outcomes are listed", &[]) else { return };
+    let (url, store) = served(&server).await;
+    Service::over(store.clone()).send("/done", "k1", "paid").await;
+    // As a run leaves it whose operation was taken over.
+    let sql =
+        "INSERT INTO idempotency.record (namespace, id, token, fence, kind, session, began, since, expires, state)
+        SELECT namespace, sha256(id), gen_random_uuid(), fence, 7, id, began, since, expires, state
+        FROM idempotency.record WHERE kind = 3";
+    client(&server).await.batch_execute(sql).await.unwrap();
+    let listed = json(0, &["ls", &url, "--disputed"]);
+    assert_eq!(listed["disputed"][0]["id"], id("k1").to_string());
+    assert!(idem(&["ls", &url, "--disputed"]).stdout.contains(&id("k1").to_string()));
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_row_is_reported() {
+    let Some(server) = own_server("that damaged rows are reported", &[]) else { return };
+    let (url, store) = served(&server).await;
+    let service = Service::over(store.clone());
+    for key in ["k1", "k2"] {
+        service.send("/done", key, &"paid ".repeat(10_000)).await;
+    }
+    assert_eq!(json(0, &["verify", &url])["records"], 2);
+    let id = id("k2");
+    let sql = "UPDATE idempotency.record SET state = set_byte(state, length(state) / 2, 0) WHERE id = $1";
+    client(&server).await.execute(sql, &[&id.as_bytes().as_slice()]).await.unwrap();
+    let found = json(1, &["verify", &url]);
+    assert_eq!((&found["damaged"][0]["id"], &found["records"]), (&id.to_string().into(), &2.into()), "{found:#}");
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_comes_from_the_environment() {
+    let Some(server) = own_server("passwords from the environment", &[]) else { return };
+    let (url, store) = served(&server).await;
+    let client = client(&server).await;
+    let directory: String = client.query_one("SHOW data_directory", &[]).await.unwrap().get(0);
+    let sql = format!(
+        "CREATE ROLE shy LOGIN PASSWORD 'right'; GRANT ALL ON SCHEMA idempotency TO shy;
+         GRANT ALL ON ALL TABLES IN SCHEMA idempotency TO shy;
+         COPY (VALUES ('host all shy 127.0.0.0/8 scram-sha-256'), ('host all all 127.0.0.0/8 trust'))
+             TO '{directory}/pg_hba.conf';
+         SELECT pg_reload_conf()"
+    );
+    client.batch_execute(&sql).await.unwrap();
+    let shy = url.replace("postgres@", "shy@");
+    until("the new rules", async || idem(&["ls", &shy]).code == 3).await;
+    let with = |arguments: &[&str], name: &str, value: &str| {
+        let mut command = program(arguments);
+        command.env(name, value);
+        run(command, "")
+    };
+    assert_eq!(with(&["ls", &shy], "PGPASSWORD", "right").code, 0);
+    assert_eq!(with(&["ls", &shy], "PGPASSWORD", "wrong").code, 3);
+    assert_eq!(with(&["ls"], "IDEM_STORE", &shy.replace("shy@", "shy:right@")).code, 0);
+    let wrong = with(&["ls"], "IDEM_STORE", &shy.replace("shy@", "shy:s3cr3t@"));
+    assert!(wrong.code == 3 && !wrong.all().contains("s3cr3t"), "{wrong:?}");
+    store.close().await.unwrap();
+}
+
+#[test]
+fn a_database_that_is_away_or_not_named_says_so() {
+    let nowhere = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let away = idem(&["ls", &format!("postgres://u@{nowhere}/d")]);
+    assert!(away.code == 3 && away.stderr.contains(&nowhere.to_string()), "{away:?}");
+    let unnamed = idem(&["ls"]);
+    assert!(unnamed.code == 2 && unnamed.stderr.contains("IDEM_STORE"), "{unnamed:?}");
+}

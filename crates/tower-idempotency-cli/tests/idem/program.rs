@@ -1,0 +1,68 @@
+//! The program.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// What a run of `idem` has said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Said {
+    /// The value that `--json` has written.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The last line of the output.
+    pub(crate) fn last_line(&self) -> &str {
+        self.stdout.lines().last().unwrap_or_default()
+    }
+
+    /// All that was written.
+    pub(crate) fn all(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+/// The program, with nothing of this machine's environment that it looks at.
+pub(crate) fn program(arguments: &[impl AsRef<OsStr>]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_idem"));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for name in ["IDEM_STORE", "PGPASSWORD", "LD_PRELOAD"] {
+        command.env_remove(name);
+    }
+    command.env("USER", "alice");
+    command
+}
+
+/// Runs a command to its end, with this standard input.
+pub(crate) fn run(mut command: Command, input: &str) -> Said {
+    let mut child = command.spawn().unwrap();
+    // The program may end before it has read all.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    Said {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Runs `idem` with these arguments.
+pub(crate) fn idem(arguments: &[&str]) -> Said {
+    run(program(arguments), "")
+}
+
+/// Runs `idem` with these arguments, and returns the value that it has written, after it has ended with this code.
+pub(crate) fn json(code: i32, arguments: &[&str]) -> Value {
+    let said = idem(&[arguments, &["--json"]].concat());
+    assert_eq!(said.code, code, "{said:?}");
+    said.json()
+}

@@ -1,0 +1,73 @@
+//! Connections over TLS.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use testkit::postgres::{PostgresServer, own_server};
+use testkit::process::until;
+use testkit::skipped;
+
+use crate::postgres::{client, served};
+use crate::program::idem;
+
+const PROMISE: &str = "connections over TLS";
+
+/// Makes an authority and a certificate of this server by it. The error says what is missing.
+fn certificates(directory: &Path, server: &PostgresServer) -> Result<(), String> {
+    let openssl = |arguments: &[&str]| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(arguments).current_dir(directory).stdin(Stdio::null()).stderr(Stdio::null());
+        let ended = openssl.status().map_err(|_| "the program openssl is missing".to_owned())?;
+        assert!(ended.success(), "{arguments:?}");
+        Ok::<_, String>(())
+    };
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    for name in ["ca", "other"] {
+        let (pem, of) = (format!("{name}.pem"), format!("{name}.key"));
+        openssl(&[&["req", "-x509"][..], &key, &["-subj", "/CN=an authority", "-keyout", &of, "-out", &pem]].concat())?;
+    }
+    openssl(&[&["req"][..], &key, &["-subj", "/CN=a server", "-keyout", "server.key", "-out", "server.csr"]].concat())?;
+    let extensions = format!("subjectAltName = IP:{}\nbasicConstraints = CA:FALSE\n", server.address().ip());
+    fs::write(directory.join("extensions"), extensions).unwrap();
+    openssl(&[
+        "x509", "-req", "-in", "server.csr", "-out", "server.crt", "-CA", "ca.pem", "-CAkey", "ca.key",
+        "-CAcreateserial", "-extfile", "extensions",
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_trusted_by_its_certificate_and_nothing_is_sent_in_plain() {
+    let Some(server) = own_server(PROMISE, &[]) else { return };
+    let directory = crate::service::directory();
+    if let Err(obstacle) = certificates(directory.path(), &server) {
+        return skipped(PROMISE, &obstacle);
+    }
+    let (url, _store) = served(&server).await;
+    let tls = format!("{url}&sslmode=require");
+    let [ca, other] = ["ca.pem", "other.pem"].map(|name| directory.path().join(name).to_str().unwrap().to_owned());
+    let plain = idem(&["ls", &tls, "--ca", &ca]);
+    assert!(plain.code == 3 && plain.stderr.contains("TLS"), "{plain:?}");
+
+    let client = client(&server).await;
+    let data: String = client.query_one("SHOW data_directory", &[]).await.unwrap().get(0);
+    let owner = fs::metadata(&data).unwrap();
+    for name in ["server.key", "server.crt"] {
+        let there = Path::new(&data).join(name);
+        fs::copy(directory.path().join(name), &there).unwrap();
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o600)).unwrap();
+        chown(&there, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+    client.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until("encryption", async || idem(&["ls", &tls, "--ca", &ca]).code == 0).await;
+    assert_eq!(idem(&["doctor", &tls, "--ca", &ca]).code, 0);
+    for stranger in [&["ls", &tls, "--ca", &other][..], &["ls", &tls]] {
+        let refused = idem(stranger);
+        assert!(refused.code == 3 && refused.stderr.contains("certificate"), "{refused:?}");
+    }
+    assert_eq!(idem(&["ls", &tls, "--ca", "missing.pem"]).code, 2);
+    // A server of this machine needs none.
+    assert_eq!(idem(&["ls", &url]).code, 0);
+}
