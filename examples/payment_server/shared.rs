@@ -45,7 +45,7 @@ pub(crate) fn admin(store: PostgresStore) -> Router {
 /// `GET /admin/disputed`: outcomes that came after their operation was taken over or settled. Each may be a second
 /// charge.
 async fn disputed(State(store): State<PostgresStore>) -> Result<Json<Value>, ApiError> {
-    let disputed = Operations::over(store).disputed(LISTED).await.map_err(store_error)?;
+    let disputed = Operations::over(store, Duration::ZERO).disputed(LISTED).await.map_err(store_error)?;
     let lines = disputed.iter().map(|outcome| {
         json!({
             "id": outcome.id.to_string(),
