@@ -78,7 +78,7 @@ pub struct Stopped<T> {
     pub output: Option<T>,
     /// The runs and outcomes that were left after [`Shutdown::drain_within`], over all stores.
     pub drained: Drained,
-    /// The first error of closing the stores. What was answered is recorded all the same.
+    /// The first error of closing the stores. What was recorded stays recorded.
     pub closed: Result<(), StoreError>,
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::engine::Engine;
@@ -154,8 +153,8 @@ impl<St: Store> Engine<St> {
         self.store.interrupted(page).await
     }
 
-    /// Settles an interrupted operation. Its slot is held until that is durable, so that no request is answered before.
-    /// It is held in a task of its own, so that a caller who goes away does not free it.
+    /// Settles an operation. Its slot is taken in the first poll, and held until the step is durable, so that no request
+    /// is answered before. Poll it in a task of its own: a caller who goes away must not drop it.
     pub(crate) async fn resolve(
         self: &Arc<Self>,
         id: RecordId,
@@ -171,23 +170,16 @@ impl<St: Store> Engine<St> {
                 Ok(Resolved::Stale)
             };
         };
-        let (reply, settling) = oneshot::channel();
-        let engine = Arc::clone(self);
-        laboratory::spawn(async move {
-            let is_settlement = !matches!(resolution, Resolution::Forget);
-            let (settled, _) = engine.settle_interrupted(slot, fence, resolution).await;
-            if is_settlement && matches!(settled, Ok(Reply::Taken)) {
-                engine.count_settled(SettledBy::Operator);
+        let is_settlement = !matches!(resolution, Resolution::Forget);
+        let (settled, _) = self.settle_interrupted(slot, fence, resolution).await;
+        match settled? {
+            Reply::Taken => {
+                if is_settlement {
+                    self.count_settled(SettledBy::Operator);
+                }
+                Ok(Resolved::Settled)
             }
-            // The caller may have gone away.
-            let _ = reply.send(settled);
-        });
-        match timeout(STORE_TIMEOUT, settling).await {
-            Ok(Ok(Ok(Reply::Taken))) => Ok(Resolved::Settled),
-            Ok(Ok(Ok(Reply::Refused))) => Ok(Resolved::Stale),
-            Ok(Ok(Err(error))) => Err(error),
-            // The task was dropped with its runtime, or the store has not answered in time.
-            Ok(Err(_)) | Err(_) => Err(not_answered()),
+            Reply::Refused => Ok(Resolved::Stale),
         }
     }
 

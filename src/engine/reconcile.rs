@@ -128,12 +128,12 @@ impl<St: Store> Engine<St> {
             let mut asked = futures_util::stream::iter(records).map(one).buffer_unordered(AT_A_TIME);
             while let Some(reconciled) = asked.next().await {
                 match reconciled {
-                    Ok(Ok(Some(Reconciled::Outcome(())))) => sum.settled += 1,
-                    Ok(Ok(Some(Reconciled::RunAgain))) => sum.run_again += 1,
-                    // A task that sends nothing was dropped with its runtime.
-                    Ok(Ok(Some(Reconciled::StillUnknown)) | Err(_)) | Err(_) => sum.unknown += 1,
+                    Ok(Ok(Ok(Some(Reconciled::Outcome(()))))) => sum.settled += 1,
+                    Ok(Ok(Ok(Some(Reconciled::RunAgain)))) => sum.run_again += 1,
                     // The operation is no longer interrupted, or a retry handles it: it is in none of the sums.
-                    Ok(Ok(None)) => {}
+                    Ok(Ok(Ok(None))) => {}
+                    // The application does not know, the store failed, or the task was dropped with its runtime.
+                    Ok(Ok(Ok(Some(Reconciled::StillUnknown)) | Err(_)) | Err(_)) | Err(_) => sum.unknown += 1,
                 }
             }
         }
@@ -146,26 +146,24 @@ impl<St: Store> Engine<St> {
         reconciler: &Reconciler,
         id: RecordId,
         fence: Option<Fence>,
-    ) -> Option<Reconciled<()>> {
+    ) -> Result<Option<Reconciled<()>>, StoreError> {
         // A question starts no handler, so no `max_runs` bounds it.
-        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX, None) else { return None };
+        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX, None) else { return Ok(None) };
         // This is read under the slot, because drain waits for slots that were taken before it began.
         if self.store.slots().is_draining() {
             slot.end(Refusal::ShuttingDown);
-            return Some(Reconciled::StillUnknown);
+            return Err(StoreError::unavailable("the process is shutting down"));
         }
-        let record = match timeout(STORE_TIMEOUT, self.store.load(id)).await {
-            Ok(Ok(Some(record))) => record,
-            // The record has expired since it was listed.
-            Ok(Ok(None)) => return None,
-            // The drop of the slot refuses the requests that have met it.
-            Ok(Err(_)) | Err(_) => return Some(Reconciled::StillUnknown),
-        };
+        let loaded = timeout(STORE_TIMEOUT, self.store.load(id)).await;
+        // After an error, the drop of the slot refuses the requests that have met it.
+        let loaded = loaded.map_err(|_| StoreError::unavailable("the store has not answered in time"))?;
+        // Without a record, it has expired since it was listed.
+        let Some(record) = loaded? else { return Ok(None) };
         let is_meant = fence.is_none_or(|fence| fence == record.fence);
         let Some(listed) = InterruptedRun::of(id, &record).filter(|_| is_meant) else {
             // Requests that have met the slot are answered from the record.
             slot.end(record);
-            return None;
+            return Ok(None);
         };
         let presented =
             Presented { attempt: record.attempt, ..Presented::new(id, record.fingerprint, record.origin.clone()) };
@@ -174,21 +172,18 @@ impl<St: Store> Engine<St> {
         let (end, reconciled) = match self.consult(reconciler, &presented, &listed).await {
             Ok((fence, Reconciled::Outcome(outcome))) => {
                 let (settled, _) = self.settle_reconciled(slot, fence, outcome).await;
-                return Some(match settled {
-                    Ok(Reply::Taken) => Reconciled::Outcome(()),
-                    Ok(Reply::Refused) | Err(_) => Reconciled::StillUnknown,
-                });
+                return settled.map(|reply| (reply == Reply::Taken).then_some(Reconciled::Outcome(())));
             }
             // There is no request to run. The record stays, so that the retry's run learns of the interrupted one.
             Ok((fence, Reconciled::RunAgain)) => {
                 self.ask_no_more(id, fence).await;
-                (End::Released, Some(Reconciled::RunAgain))
+                (End::Released, Ok(Some(Reconciled::RunAgain)))
             }
             Ok((_, Reconciled::StillUnknown)) => {
-                (End::Interrupted { status: listed.status }, Some(Reconciled::StillUnknown))
+                (End::Interrupted { status: listed.status }, Ok(Some(Reconciled::StillUnknown)))
             }
-            Err(End::Released) => (End::Released, None),
-            Err(end) => (end, Some(Reconciled::StillUnknown)),
+            Err(End::Released) => (End::Released, Ok(None)),
+            Err(end) => (end, Err(StoreError::uncertain("the store has taken no question about the operation"))),
         };
         slot.end(presented.ended(end));
         reconciled

@@ -107,7 +107,7 @@ impl<O: 'static> Reconciler<O> {
     }
 
     /// Returns the timeout. The bound of a question is longer, by the time that the store may take.
-    pub(super) fn limit(&self) -> Duration {
+    pub(crate) fn limit(&self) -> Duration {
         self.timeout
     }
 

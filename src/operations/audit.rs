@@ -5,6 +5,7 @@ use tracing::{info, warn};
 use super::change::{Applied, ChangeError};
 use crate::key::RecordId;
 use crate::record::Fence;
+use crate::store::StoreError;
 
 /// Logs what an operator did to an operation: at INFO, or at WARN if it failed.
 pub(super) fn log(
@@ -20,10 +21,12 @@ pub(super) fn log(
             "an operator changed an operation"
         ),
         Err(error) => {
+            let is_uncertain = matches!(error, ChangeError::Store(StoreError::Uncertain { .. }));
+            let result = if is_uncertain { "uncertain" } else { "failed" };
             let error: &(dyn std::error::Error + 'static) = error;
             warn!(
-                target: "tower_idempotency::audit", actor, action, record_id = %id, fence = fence.0, result = "failed",
-                error, "an operator could not change an operation"
+                target: "tower_idempotency::audit", actor, action, record_id = %id, fence = fence.0, result, error,
+                "it failed, or is not known, what an operator did to an operation"
             );
         }
     }

@@ -31,14 +31,15 @@ impl Change {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Action {
-    /// Settles an interrupted operation that took place: retries get this answer, for as long as they would get any
-    /// other.
+    /// Settles an interrupted operation that took place: retries get this answer, for as long as the layer or the
+    /// consumer keeps any other, or for what was given to [`Operations::over`](super::Operations::over).
     Answer(Answer),
     /// Settles an interrupted operation that did not take place, or may take place again: the key is free, and **the
     /// next retry runs**.
     Release,
     /// Deletes the record of a done operation before its retention is over. **The key is free: a retry that still comes
-    /// is a second effect.** Another process that has the outcome in its cache goes on replaying it.
+    /// is a second effect.** Another process that has the outcome in its cache goes on replaying it until it is asked
+    /// about the operation, by [`inspect`](super::Operations::inspect) for example.
     Forget,
     /// Asks the reconciler about an interrupted operation now.
     Reconcile,
@@ -111,21 +112,22 @@ pub enum ChangeError {
     /// The answer is longer than the layer's `max_response_body`.
     #[error("the answer is longer than `max_response_body`")]
     TooLong,
-    /// The store failed. [`Uncertain`](StoreError::Uncertain): there is no answer after 5 seconds, and the change may
-    /// still be made; look at the operation again.
+    /// The store failed. [`Uncertain`](StoreError::Uncertain): there is no answer after 5 seconds (of
+    /// [`Action::Reconcile`]: 15 seconds and the reconciler's own limit), and the change may still be made. The audit
+    /// event then follows when it is known. Look at the operation again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 /// What became of the operations that were to be forgotten.
 #[must_use = "there may be more to forget"]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct Purged {
-    /// Operations that are forgotten.
+    /// The number of operations that are forgotten.
     pub forgotten: usize,
-    /// Operations that were selected and are not forgotten, because they changed meanwhile or the store failed.
-    pub left: usize,
+    /// Those that were selected and are not forgotten: they changed meanwhile, or the store failed.
+    pub left: Vec<(RecordId, Result<Applied, ChangeError>)>,
     /// The place at which the next call goes on; `None` if all records were looked at.
     pub next: Option<Cursor>,
 }

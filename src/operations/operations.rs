@@ -1,6 +1,7 @@
 //! Reads operations.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::answer::{Answer, Form};
 use super::cursor::{Cursor, Place};
@@ -44,11 +45,14 @@ pub struct Listing {
 }
 
 impl<St: Store> Operations<St> {
-    /// Returns the interface to a store whose operations may be a layer's or a consumer's. It has no reconciler, and
-    /// keeps operators' answers for 24 hours.
+    /// Returns the interface to a store whose operations may be a layer's or a consumer's. It has no reconciler. It keeps
+    /// operators' answers for `retention`, counted from the settlement: give that of the layer. **A retry that comes
+    /// later runs again.** It records an answer in the form in which it is given, so give a layer's operation an
+    /// [`Answer::Http`].
     #[must_use]
-    pub fn over(store: St) -> Self {
-        let engine = Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None };
+    pub fn over(store: St, retention: Duration) -> Self {
+        let policy = Policy { retention, ..Policy::default() };
+        let engine = Engine { store: Arc::new(store), policy, wrap_run: None };
         Self::new(Arc::new(engine), Recording::any())
     }
 
@@ -80,7 +84,9 @@ impl<St: Store> Operations<St> {
         self.engine.policy.reconciler.is_some()
     }
 
-    /// Returns a page of the operations that `filter` selects, at most `limit` and at most 1,000, from `after` on.
+    /// Returns a page of the operations that `filter` selects, at most `limit` (1 to 1,000), from `after` on, which is
+    /// the [`next`](Listing::next) of the page before. With a place in a list of another order, such as that of another
+    /// filter, the list begins anew.
     ///
     /// Interrupted operations are found by an index, and those that are running in memory, or by an index of the
     /// database. For every other filter the store's records are read, at most 10,000 in one call. So a page may have
@@ -94,7 +100,7 @@ impl<St: Store> Operations<St> {
     /// # Cancel safety
     /// This method only reads.
     pub async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<Listing, StoreError> {
-        let limit = limit.min(MAX_PAGE);
+        let limit = limit.clamp(1, MAX_PAGE);
         let place = after.map(|cursor| cursor.0);
         match (filter.state, place) {
             (Some(StateKind::Interrupted), Some(Place::Time(after))) => {
@@ -186,7 +192,9 @@ impl<St: Store> Operations<St> {
         self.inspect(RecordId::new(scope, key)).await
     }
 
-    /// Returns what is known of an operation, or `None` if the store has no record of it.
+    /// Returns what is known of an operation, or `None` if the store has no record of it. An operation may be under way
+    /// all the same, if it was claimed under [`OnInterrupted::Rerun`](crate::OnInterrupted::Rerun) over an embedded
+    /// store, or runs by `fail_open`: its run has no record yet.
     ///
     /// # Errors
     /// [`StoreError`] if the store is away, poisoned or closed. A damaged record is no error:
@@ -195,13 +203,8 @@ impl<St: Store> Operations<St> {
     /// # Cancel safety
     /// This method only reads.
     pub async fn inspect(&self, id: RecordId) -> Result<Option<OperationRecord>, StoreError> {
-        let listed = match self.engine.store.load(id).await {
-            Ok(Some(record)) => ListedRecord::of(id, &record),
-            Ok(None) => return Ok(None),
-            Err(StoreError::Corrupt { reason, .. }) => ListedRecord { id, record: Err(reason) },
-            Err(error) => return Err(error),
-        };
-        Ok(Some(self.record(listed)))
+        let listed = self.engine.store.inspect(id).await?;
+        Ok(listed.map(|listed| self.record(listed)))
     }
 
     /// Returns the recorded outcome of an operation, with its body, or `None` if it has none. **A body may have
@@ -213,6 +216,10 @@ impl<St: Store> Operations<St> {
     /// # Cancel safety
     /// This method only reads.
     pub async fn outcome(&self, id: RecordId) -> Result<Option<Answer>, StoreError> {
+        // A copy of this process may be of a record that was forgotten.
+        if self.engine.store.inspect(id).await?.is_none() {
+            return Ok(None);
+        }
         match self.engine.store.load(id).await?.map(|record| record.state) {
             Some(State::Completed { outcome }) => Ok(Some(self.recording.answer(outcome))),
             // There is no record, or it has no outcome.
@@ -220,8 +227,8 @@ impl<St: Store> Operations<St> {
         }
     }
 
-    /// Returns at most `limit` outcomes that came after their operation was taken over or settled, those of the
-    /// operations that began first. Each may be a second effect. Only a shared store has such: over an embedded store,
+    /// Returns at most `limit` outcomes that came after their operation was taken over or settled, the oldest first. Each
+    /// may be a second effect. Only a shared store has such: over an embedded store,
     /// a run of an earlier process can't end any more.
     ///
     /// # Errors

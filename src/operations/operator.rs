@@ -3,9 +3,11 @@
 use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::audit;
 use super::change::{Action, Applied, Change, ChangeError, Purged};
@@ -18,6 +20,7 @@ use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Fence, Resolution};
 use crate::store::{Store, StoreError};
+use crate::within::STORE_TIMEOUT;
 
 /// The number of changes that are made at a time.
 const AT_A_TIME: usize = 64;
@@ -47,12 +50,16 @@ impl<St: Store> Operator<St> {
     /// # Cancel safety
     /// If the future was polled and is dropped, the change is still made, and logged.
     pub async fn apply(&self, change: Change) -> Result<Applied, ChangeError> {
+        let limit = self.limit(&change.action);
         let (operator, (reply, applied)) = (self.clone(), oneshot::channel());
+        // A drain waits until the event is logged.
+        let under_way = self.operations.engine.store.slots().retrying();
         let mut changing = Box::pin(async move {
             let Change { id, fence, action } = change;
             let name = action.name();
             let result = operator.change(id, fence, action).await;
             audit::log(&operator.actor, name, id, fence, &result);
+            drop(under_way);
             // The caller may have gone away.
             let _ = reply.send(result);
         });
@@ -60,10 +67,21 @@ impl<St: Store> Operator<St> {
         if poll_fn(|context| Poll::Ready(changing.as_mut().poll(context))).await.is_pending() {
             laboratory::spawn(changing);
         }
-        let gone = || {
-            StoreError::uncertain("the task of the change was dropped with its runtime; look at the operation again")
-        };
-        applied.await.unwrap_or_else(|_| Err(gone().into()))
+        let unknown = |reason| Err(StoreError::uncertain(reason).into());
+        match timeout(limit, applied).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => unknown("the task of the change was dropped with its runtime; look at the operation again"),
+            Err(_) => unknown("the store has not answered; look at the operation again"),
+        }
+    }
+
+    /// Returns how long a caller waits for a change. The change itself goes on.
+    fn limit(&self, action: &Action) -> Duration {
+        match (action, &self.operations.engine.policy.reconciler) {
+            // The time for a look-up, a new fence, the question and the record.
+            (Action::Reconcile, Some(reconciler)) => reconciler.limit().saturating_add(3 * STORE_TIMEOUT),
+            _ => STORE_TIMEOUT,
+        }
     }
 
     /// Makes many changes, and returns the result of each, in their order.
@@ -76,9 +94,9 @@ impl<St: Store> Operator<St> {
         futures_util::stream::iter(changes).map(one).buffered(AT_A_TIME).collect().await
     }
 
-    /// Forgets done operations that `filter` selects, among at most `limit` records, from `after` on: see
-    /// [`Action::Forget`]. Interrupted and running operations stay, whatever the filter says. It frees the space of
-    /// records whose retention is longer than what is wanted now, or that one owner wants to be deleted.
+    /// Forgets the done operations of one page of the list that `filter` selects: at most `limit` (1 to 1,000), from
+    /// `after` on; see [`Action::Forget`]. Interrupted and running operations stay, whatever the filter says, and so do
+    /// [disputed](Operations::disputed) outcomes, which expire after 30 days.
     ///
     /// # Errors
     /// [`StoreError`] if the records cannot be listed.
@@ -92,14 +110,10 @@ impl<St: Store> Operator<St> {
         };
         let done = listing.operations.iter().filter(|operation| is_done(operation));
         let changes = done.map(|operation| Change::new(operation.id, operation.fence, Action::Forget)).collect();
-        let mut purged = Purged { next: listing.next, ..Purged::default() };
-        for (_, result) in self.apply_all(changes).await {
-            match result {
-                Ok(Applied::Done) => purged.forgotten += 1,
-                Ok(_) | Err(_) => purged.left += 1,
-            }
-        }
-        Ok(purged)
+        let mut results = self.apply_all(changes).await;
+        let before = results.len();
+        results.retain(|(_, result)| !matches!(result, Ok(Applied::Done)));
+        Ok(Purged { forgotten: before - results.len(), left: results, next: listing.next })
     }
 
     async fn change(&self, id: RecordId, fence: Fence, action: Action) -> Result<Applied, ChangeError> {
@@ -110,7 +124,7 @@ impl<St: Store> Operator<St> {
             Action::Forget => Resolution::Forget,
             Action::Reconcile => {
                 let reconciler = engine.policy.reconciler.as_ref().ok_or(ChangeError::NoReconciler)?;
-                return Ok(match engine.reconcile_one(reconciler, id, Some(fence)).await {
+                return Ok(match engine.reconcile_one(reconciler, id, Some(fence)).await? {
                     Some(Reconciled::Outcome(())) => Applied::Done,
                     Some(Reconciled::RunAgain) => Applied::RunsAgain,
                     Some(Reconciled::StillUnknown) => Applied::StillUnknown,

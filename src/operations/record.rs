@@ -9,7 +9,7 @@ use crate::fingerprint::Operation;
 use crate::key::RecordId;
 use crate::record::{ClaimPolicy, Fence, Origin, Owner, State};
 use crate::store::InterruptedRun;
-use crate::store::listed::{ListedRecord, OutcomeStart};
+use crate::store::listed::{Damage, ListedRecord, OutcomeStart};
 
 /// What a store knows of one operation. It has no key, no scope and no body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,15 +17,16 @@ use crate::store::listed::{ListedRecord, OutcomeStart};
 pub struct OperationRecord {
     /// The id of the operation.
     pub id: RecordId,
-    /// The fence of the record, which every [`Change`](super::Change) names; 0 if the record is damaged.
+    /// The fence of the record, which every [`Change`](super::Change) names; 0 if it is not known.
     pub fence: Fence,
     /// The number of the latest attempt, counted from 1; 0 if the record is damaged.
     pub attempt: u32,
-    /// The time at which the first attempt began; 0 if the record is damaged.
+    /// The time at which the first attempt began; 0 if it is not known.
     pub began: Timestamp,
-    /// The time at which the operation came to its state; 0 if the record is damaged.
+    /// The time at which the operation came to its state; 0 if it is not known. Over a shared store, a run whose process
+    /// died has the time of its claim.
     pub since: Timestamp,
-    /// The time at which the record expires; `None` while the operation is running, or if the record is damaged.
+    /// The time at which the record expires; `None` while the operation is running, or if it is not known.
     pub expires: Option<Timestamp>,
     /// The state of the operation.
     pub state: OperationState,
@@ -60,7 +61,8 @@ pub enum OperationState {
         /// The outcome's HTTP status; 0 if it is not known.
         status: u16,
     },
-    /// Its record cannot be read. Its key is refused.
+    /// Its record cannot be read. Its key is refused. Over a shared store the fence is known, and an operator settles it
+    /// with [`Answer`](super::Action::Answer) or [`Release`](super::Action::Release).
     Damaged {
         /// What is wrong with the record.
         reason: String,
@@ -112,13 +114,13 @@ impl OperationRecord {
                 operation: record.fingerprint.readable_operation(),
                 origin: record.origin,
             },
-            Err(reason) => Self {
+            Err(Damage { reason, known }) => Self {
                 id,
-                fence: Fence(0),
+                fence: known.map_or(Fence(0), |known| known.fence),
                 attempt: 0,
-                began: Timestamp::from_millis(0),
-                since: Timestamp::from_millis(0),
-                expires: None,
+                began: known.map_or(Timestamp::from_millis(0), |known| known.began),
+                since: known.map_or(Timestamp::from_millis(0), |known| known.since),
+                expires: known.and_then(|known| known.expires),
                 state: OperationState::Damaged { reason },
                 server: Server::None,
                 origin: Origin::default(),
@@ -129,9 +131,10 @@ impl OperationRecord {
 
     /// Returns what the list of interrupted operations says.
     pub(super) fn interrupted(run: InterruptedRun) -> Self {
-        let InterruptedRun { id, fence, attempt, began, since, expires, policy, status, origin, operation } = run;
+        let InterruptedRun { id, fence, attempt, began, since, expires, policy, status, owner, origin, operation } =
+            run;
         let state = OperationState::Interrupted { status, policy };
-        let (expires, server) = (Some(expires), Server::None);
+        let (expires, server) = (Some(expires), owner.into());
         Self { id, fence, attempt, began, since, expires, state, server, origin, operation }
     }
 

@@ -20,14 +20,12 @@
 //! any ready server answers with an error of its own, also to replays and to requests without a key. If those matter,
 //! answer by [`Readiness::reasons`] instead, and leave [`Away`](NotReady::Away) and [`Full`](NotReady::Full) out.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::store::{Health, Store, distinct};
+use crate::store::{Health, Store};
 
 /// A reason why a process takes no new key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -78,7 +76,9 @@ impl Readiness {
         Self { store, reasons: of_store.into_iter().chain(leaving).collect() }
     }
 
-    /// Returns whether new keys are taken. A single request may still be refused, as `overloaded` for example.
+    /// Returns whether new keys are taken, as far as the health of the store shows. Requests may still be refused:
+    /// while the queue of the store is full, too many ends wait to be recorded, the clocks of a shared store are too far
+    /// apart, or its lease is being lost. [`Stats`](crate::engine::Stats) and the gauges show these.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.reasons.is_empty()
@@ -124,8 +124,12 @@ where
     St: Store,
     S: Clone + Send + Sync + 'static,
 {
+    use std::sync::Arc;
+
     use axum::body::Body;
     use axum::routing::get;
+
+    use crate::store::distinct;
 
     let stores: Arc<[St]> = distinct(stores).into();
     let probe = |answer: fn(&[St]) -> Response<Bytes>| {

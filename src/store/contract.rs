@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::fingerprint::Operation;
 use crate::key::RecordId;
 use crate::observer::{AlreadyObserved, Observer};
-use crate::record::{Applied, ClaimPolicy, Fence, Origin, Record, State, Transition};
+use crate::record::{Applied, ClaimPolicy, Fence, Origin, Owner, Record, State, Transition};
 use crate::slots::Slots;
 
 /// Restricts [`Records`] to the stores of this crate. Put your own database behind `Backend`.
@@ -108,8 +108,8 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// looked at the slot, loaded the record, and found the slot still free afterwards.
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
-    /// Applies a transition to the record of `id`, or refuses it. Applications settle operations with `resolve` of the
-    /// layer or of `Once`, which holds the slot meanwhile.
+    /// Applies a transition to the record of `id`, or refuses it. Operators settle operations through
+    /// [`Operations`](crate::operations::Operations), which holds the slot meanwhile.
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send;
 
     /// Returns a page of the interrupted operations, the oldest first.
@@ -121,6 +121,10 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// Looks at the first `limit` records after the id `after`, in the order of their ids, and returns those that are
     /// not past their expiry. It may show what is not durable yet.
     fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send;
+
+    /// Returns what the store has of `id` now, for operators: a shared store asks its database, whatever this process
+    /// remembers.
+    fn inspect(&self, id: RecordId) -> impl Future<Output = Result<Option<ListedRecord>, StoreError>> + Send;
 
     /// Returns the operations whose runs are under way in a process that is alive, in the order of their ids. A claim
     /// that left no trace is not among them.
@@ -301,6 +305,8 @@ pub struct InterruptedRun {
     /// The HTTP status that the client got, if the handler answered that the effect is unknown; `None` if the run was
     /// interrupted without an answer.
     pub status: Option<u16>,
+    /// The process that asks the application about it, if one does.
+    pub(crate) owner: Owner,
     /// The origin of the operation: see `label`.
     pub(crate) origin: Origin,
     /// The part of the fingerprint from which `derived_key` makes keys; `None` if the record is damaged.
@@ -345,8 +351,10 @@ impl InterruptedRun {
         let (&State::Interrupted { policy, status, .. }, Some(expires)) = (&record.state, record.expires) else {
             return None;
         };
-        let Record { fence, attempt, began, since, fingerprint, ref origin, .. } = *record;
+        let Record { fence, attempt, began, since, fingerprint, owner, ref origin, .. } = *record;
         let (origin, operation) = (origin.clone(), fingerprint.readable_operation());
-        Some(Self { id, fence, attempt, began, since, expires, policy, status, origin, operation })
+        // A question of this process is no reason to leave the operation alone.
+        let owner = if owner == Owner::Elsewhere { owner } else { Owner::None };
+        Some(Self { id, fence, attempt, began, since, expires, policy, status, owner, origin, operation })
     }
 }

@@ -97,6 +97,7 @@ methods! {
         apply(id: RecordId, transition: Transition) -> Applied;
         interrupted(page: Page) -> Vec<InterruptedRun>;
         scan(after: Option<RecordId>, limit: usize) -> Scanned;
+        inspect(id: RecordId) -> Option<ListedRecord>;
         running() -> Vec<ListedRecord>;
         disputed(limit: usize) -> Vec<Disputed>;
         sweep(limit: usize) -> usize;

@@ -1,10 +1,13 @@
 //! Records as lists show them: without the bytes of their outcomes.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Fence, Owner, Record, State};
+use crate::store::StoreError;
 
 /// The bytes at the beginning of an outcome that are listed.
 const START_BYTES: usize = 16;
@@ -15,7 +18,30 @@ pub struct ListedRecord {
     /// The id of the operation.
     pub id: RecordId,
     /// The record, or the reason why it cannot be read.
-    pub record: Result<Record<OutcomeStart>, String>,
+    pub record: Result<Record<OutcomeStart>, Damage>,
+}
+
+/// A record that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// What is wrong with it.
+    pub reason: String,
+    /// What is known of it all the same: a database keeps the fence and the times as columns. An operator settles it by
+    /// them, as one that is interrupted.
+    pub known: Option<Known>,
+}
+
+/// What is known of a record whose bytes cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// As in [`Record`].
+    pub fence: Fence,
+    /// As in [`Record`].
+    pub began: Timestamp,
+    /// As in [`Record`].
+    pub since: Timestamp,
+    /// As in [`Record`].
+    pub expires: Option<Timestamp>,
 }
 
 /// The length of an outcome, and its first bytes.
@@ -39,9 +65,31 @@ impl ListedRecord {
     /// Returns what is listed of a whole record.
     #[must_use]
     pub fn of(id: RecordId, record: &Record) -> Self {
-        let Ok(record) =
-            record.form(|outcome| Ok::<_, std::convert::Infallible>(OutcomeStart::of(outcome.len() as u64, outcome)));
+        let Ok(record) = record.form(|outcome| Ok::<_, Infallible>(OutcomeStart::of(outcome.len() as u64, outcome)));
+        Self::readable(id, record)
+    }
+
+    /// Returns what is listed of a record that was loaded. A damaged one is no error.
+    pub(crate) fn of_load(
+        id: RecordId,
+        loaded: Result<Option<Record>, StoreError>,
+    ) -> Result<Option<Self>, StoreError> {
+        match loaded {
+            Ok(record) => Ok(record.map(|record| Self::of(id, &record))),
+            Err(StoreError::Corrupt { reason, .. }) => Ok(Some(Self::damaged(id, reason, None))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns what is listed of a record that can be read.
+    pub(crate) fn readable(id: RecordId, record: Record<OutcomeStart>) -> Self {
         Self { id, record: Ok(record) }
+    }
+
+    /// Returns what is listed of a record that cannot be read, of which the columns of `known` are known.
+    pub(crate) fn damaged(id: RecordId, reason: String, known: Option<&Record>) -> Self {
+        let known = known.map(|&Record { fence, began, since, expires, .. }| Known { fence, began, since, expires });
+        Self { id, record: Err(Damage { reason, known }) }
     }
 
     /// Returns whether the operation's run is under way, as far as the store can see.

@@ -370,6 +370,10 @@ impl Records for TestStore {
         self.call(StoreCall::Interrupted, move |store, _| now(store.memory.scan(after, limit)))
     }
 
+    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
+        ListedRecord::of_load(id, self.load(id).await)
+    }
+
     fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
         self.call(StoreCall::Interrupted, move |store, _| now(store.memory.running()))
     }

@@ -1,11 +1,13 @@
 //! The operators' interface over a shared store: every process sees the operations of all of them.
 
+use std::time::Duration;
+
 use testkit::Gate;
 use testkit::lab::{id, post};
 use tower_idempotency::operations::{Action, Applied, Change, Filter, Server, StateKind};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
-use super::world::{Effects, two, until_over};
+use super::world::{Effects, LEASE, two, until_over};
 
 #[tokio::test(start_paused = true)]
 async fn a_run_is_listed_as_running_by_all_processes_until_its_own_is_dead() {
@@ -51,6 +53,47 @@ async fn what_one_process_forgets_runs_again_in_all_that_have_no_copy() {
     assert!(first.post("k", "a").await.is_replay(), "it has a copy");
     assert_eq!(second.post("k", "a").await.text(), "effect 2");
     assert!(second.post("k", "a").await.is_replay());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_a_copy_shows_what_the_database_has_and_drops_the_copy() {
+    let [(_, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    let server = effects.server(&one, OnInterrupted::Refuse);
+    server.post("k", "a").await;
+    let [mine, theirs] = [IdempotencyLayer::new(one), IdempotencyLayer::new(other)].map(|layer| layer.operations());
+    let seen = theirs.inspect(id("k")).await.unwrap().unwrap();
+    let forget = Change::new(seen.id, seen.fence, Action::Forget);
+    assert_eq!(theirs.by("alice").apply(forget).await.unwrap(), Applied::Done);
+    assert!(server.post("k", "a").await.is_replay());
+    assert!(mine.inspect(id("k")).await.unwrap().is_none());
+    assert!(mine.outcome(id("k")).await.unwrap().is_none());
+    assert_eq!(server.post("k", "a").await.text(), "effect 2");
+}
+
+// What a process that has a copy takes for lost after a failover would come back, with the data that was to be deleted.
+#[tokio::test(start_paused = true)]
+async fn what_was_forgotten_stays_forgotten_after_a_failover() {
+    for wait in [Duration::ZERO, Duration::from_secs(3_600)] {
+        let [(here, one), (_, other)] = two().await;
+        let effects = Effects::default();
+        let layer = IdempotencyLayer::new(one);
+        let gate = Gate::default();
+        gate.open();
+        let server = effects.behind(layer.clone(), &gate);
+        server.post("k", "a").await;
+        let operations = IdempotencyLayer::new(other).operations();
+        let seen = operations.inspect(id("k")).await.unwrap().unwrap();
+        let forget = Change::new(seen.id, seen.fence, Action::Forget);
+        assert_eq!(operations.by("alice").apply(forget).await.unwrap(), Applied::Done);
+        tokio::time::sleep(wait).await;
+        here.database().restart();
+        tokio::time::sleep(LEASE).await;
+        assert!(operations.inspect(id("k")).await.unwrap().is_none(), "after {wait:?}");
+        assert!(operations.disputed(9).await.unwrap().is_empty());
+        assert_eq!((layer.stats().lost, layer.stats().disputed), (0, 0));
+        assert_eq!(server.post("k", "a").await.text(), "effect 2", "the copy is dropped");
+    }
 }
 
 #[tokio::test(start_paused = true)]

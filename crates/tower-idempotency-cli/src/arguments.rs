@@ -49,6 +49,9 @@ pub(crate) struct Options {
     /// PostgreSQL: trusts the certificates of this PEM file, in place of the system's.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
+    /// How long an operator's answer is kept: as long as the service's own `retention`, or a later retry runs again.
+    #[arg(long, global = true, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub(crate) retention: Duration,
 }
 
 #[derive(Debug, Subcommand)]

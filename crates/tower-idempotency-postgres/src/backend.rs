@@ -151,8 +151,9 @@ impl Backend for PostgresBackend {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let connection = self.pool.take_to_read().await?;
         let query = &self.pool.connector().queries.scan;
-        let found =
-            query.ask(&connection.client, None, &[&self.namespace, &after, &limit, &Time(clocks.earliest)]).await;
+        let (earliest, client) = (Time(clocks.earliest), &connection.client);
+        let parameters: [&(dyn ToSql + Sync); 4] = [&self.namespace, &after, &limit, &earliest];
+        let found = patiently(client, query.ask(client, None, &parameters)).await;
         let system = connection.system;
         let Answer { now, server, rows } = answer(&connection.done(found)?, system)?;
         Ok(Answer { now, server, rows: rows.into_iter().flatten().collect() })

@@ -199,7 +199,8 @@ const SCAN: &str = "
     SELECT c.now, pg_postmaster_start_time(), l.*, pg_last_wal_replay_lsn()
     FROM c
     LEFT JOIN LATERAL (
-        SELECT COLUMNS, CASE WHEN octet_length(r.state) > 16384 THEN ''::bytea ELSE r.state END AS state
+        SELECT COLUMNS,
+            CASE WHEN octet_length(r.state) > 2048 THEN substring(r.state FROM 1 FOR 1024) ELSE r.state END AS state
         FROM idempotency.record r
         WHERE r.namespace = $1 AND r.id > $2 AND (r.kind NOT IN (5, 6, 7)) IS TRUE AND (r.expires > c.earliest) IS TRUE
         ORDER BY r.id LIMIT $3

@@ -51,14 +51,23 @@ fn list<E: StorageEngine>(
             },
             Err(error) => Err(error.to_string()),
         };
-        let record = match record {
-            Ok(Ok(record)) => Ok(record),
-            Ok(Err(ReadError::Corrupt(reason))) | Err(reason) => Err(reason),
+        records.push(match record {
+            Ok(Ok(record)) => ListedRecord::readable(id, record),
+            // The record may have been replaced since it was read.
+            Ok(Err(ReadError::Corrupt(reason))) | Err(reason) if is_current(engine, id, value.as_ref()) => {
+                ListedRecord::damaged(id, reason, None)
+            }
+            Ok(Err(ReadError::Corrupt(_))) | Err(_) => continue,
             Ok(Err(error @ ReadError::Failed(_))) => return Err(shared.read_failed(error, id)),
-        };
-        records.push(ListedRecord { id, record });
+        });
     }
     Ok(Scanned { records, next: None })
+}
+
+/// Returns whether the record still has these bytes.
+fn is_current<E: StorageEngine>(engine: &E, id: RecordId, bytes: &[u8]) -> bool {
+    // A read that fails here fails again where it is needed.
+    engine.get(&keys::record(&id)).is_ok_and(|now| now.is_some_and(|now| now.as_ref() == bytes))
 }
 
 /// Returns what is listed of an outcome. Of one in chunks, the first chunk is read.
@@ -87,7 +96,7 @@ pub(super) fn running<E: StorageEngine>(shared: &StoreState<E>) -> Result<Vec<Li
         .all()
         .map(|(id, record)| {
             let Ok(record) = record.form(no_outcome);
-            ListedRecord { id, record: Ok(record) }
+            ListedRecord::readable(id, record)
         })
         .collect();
     running.sort_by_key(|record| record.id);

@@ -371,11 +371,24 @@ impl Records for MemoryStore {
     }
 
     fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send {
-        let mut records = self.table.listed(self.process, |record| Some(record.id) > after);
-        let has_more = records.len() > limit;
-        records.truncate(limit);
-        let next = records.last().map(|record| record.id).filter(|_| has_more);
-        ready(Ok(Scanned { records, next }))
+        let now = self.table.time.now();
+        let mut ids: Vec<_> = self.table.rows.iter().map(|row| *row.key()).filter(|id| Some(*id) > after).collect();
+        let has_more = ids.len() > limit;
+        if has_more {
+            ids.select_nth_unstable(limit);
+            ids.truncate(limit);
+        }
+        ids.sort_unstable();
+        let next = ids.last().copied().filter(|_| has_more);
+        let present = |id: RecordId| {
+            let row = self.table.rows.get(&id)?;
+            Some(ListedRecord::of(id, &self.table.present(row.value(), self.process, now)?))
+        };
+        ready(Ok(Scanned { records: ids.into_iter().filter_map(present).collect(), next }))
+    }
+
+    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
+        ListedRecord::of_load(id, self.load(id).await)
     }
 
     fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {

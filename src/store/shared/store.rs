@@ -284,6 +284,14 @@ impl<B: Backend> Records for SharedStore<B> {
         self.within(async move { protocol.scan(after, limit).await }).await
     }
 
+    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        let protocol = Arc::clone(&self.inner.protocol);
+        self.within(async move { protocol.inspect(id).await }).await
+    }
+
     async fn running(&self) -> Result<Vec<ListedRecord>, StoreError> {
         if self.is_closed() {
             return Err(closed());

@@ -185,6 +185,10 @@ impl Records for SledStore {
         self.0.scan(after, limit)
     }
 
+    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
+        ListedRecord::of_load(id, self.load(id).await)
+    }
+
     fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
         ready(self.0.running())
     }

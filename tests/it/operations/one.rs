@@ -94,7 +94,10 @@ async fn a_consumers_operation_is_listed_with_its_label_and_its_outcome_is_bytes
     assert_eq!(found.state, OperationState::Completed { status: None, bytes: bytes.len() as u64 });
     assert!(matches!(operations.outcome(found.id).await.unwrap(), Some(Answer::Bytes(found)) if found == bytes));
     // A tool that has the store alone sees it too.
-    assert_eq!(Operations::over(store).find(None, &key).await.unwrap().unwrap().label(), found.label());
+    assert_eq!(
+        Operations::over(store, testkit::lab::time::DAY).find(None, &key).await.unwrap().unwrap().label(),
+        found.label()
+    );
 }
 
 #[tokio::test]

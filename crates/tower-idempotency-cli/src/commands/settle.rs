@@ -1,5 +1,7 @@
 //! `idem settle`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tower_idempotency::operations::{Action, Answer, StateKind};
@@ -15,14 +17,14 @@ use crate::screen::Screen;
 pub(crate) async fn run(options: &Options, settle: Settle, screen: &Screen) -> Result<Ended, Failure> {
     let is_input = settle.answer.as_deref() == Some(std::path::Path::new("-"));
     consent::can_be_asked(&settle.change, is_input)?;
-    let planned = planned(&settle)?;
+    let planned = planned(&settle, options.retention)?;
     let opened = Opened::at(settle.of.store.clone(), options).await?;
     let made = change::make(&opened, &settle.of, &settle.change, planned, *screen).await;
     opened.close().await?;
     made
 }
 
-fn planned(settle: &Settle) -> Result<Planned, Failure> {
+fn planned(settle: &Settle, retention: Duration) -> Result<Planned, Failure> {
     let states: &[_] = &[StateKind::Interrupted];
     let Some(file) = &settle.answer else {
         let consequence = "It is taken as not done: the key is free, and the next retry RUNS the handler. If the effect took \
@@ -30,7 +32,7 @@ fn planned(settle: &Settle) -> Result<Planned, Failure> {
         return Ok(Planned { action: Action::Release, states, consequence: consequence.to_owned() });
     };
     let body = input::body(file)?;
-    let kept = "for 24 hours. The handler does not run again meanwhile.";
+    let kept = format!("for {}. The handler does not run again meanwhile.", humantime::format_duration(retention));
     let length = body.len();
     let (answer, consequence) = if settle.consumer {
         let consequence = format!("It is taken as done: redelivered messages get these {length} bytes {kept}");

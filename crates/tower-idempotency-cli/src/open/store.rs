@@ -30,7 +30,7 @@ impl Opened {
                 }
                 let opened = sled::opened(path.clone()).await;
                 let store = opened.map_err(|error| Failure::Store(sled::reason(&error)))?;
-                let operations = Operations::over(AnyStore::new(store));
+                let operations = Operations::over(AnyStore::new(store), options.retention);
                 Ok(Self { operations, is_shared: false, has_waited: true })
             }
             Place::Postgres(database) => {
@@ -38,7 +38,7 @@ impl Opened {
                 if let Some(wait) = options.wait {
                     tokio::time::sleep(wait).await;
                 }
-                let operations = Operations::over(AnyStore::new(store));
+                let operations = Operations::over(AnyStore::new(store), options.retention);
                 Ok(Self { operations, is_shared: true, has_waited: options.wait.is_some() })
             }
         }

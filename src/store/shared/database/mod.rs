@@ -33,6 +33,9 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::store::StoreError;
 
+/// The most bytes of a row that a scan reads.
+const SCANNED_BYTES: usize = 2 * 1024;
+
 /// The client of a database.
 #[derive(Debug)]
 pub(crate) struct Database<B> {
@@ -95,7 +98,7 @@ impl<B: Backend> Database<B> {
 
     /// Reads a page of the rows of operations, in the order of their ids.
     pub(crate) async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Rows<Vec<Row>>, BackendError> {
-        let page = self.state.ask(0, |clocks| self.backend.scan(clocks, after, limit)).await?;
+        let page = self.state.ask(limit * SCANNED_BYTES, |clocks| self.backend.scan(clocks, after, limit)).await?;
         self.state.note_fences(&page.rows);
         Ok(page)
     }

@@ -17,7 +17,6 @@ use crate::store::error::StoreError;
 use crate::store::listed::{Disputed, ListedRecord, Scanned};
 use crate::store::shared::backend::{Backend, Kind, Row};
 use crate::store::shared::database::errors::away;
-use crate::store::shared::database::reads::RowSnapshot;
 use crate::store::shared::database::snapshot::Rows;
 
 /// The number of rows that are read at a time.
@@ -77,27 +76,17 @@ impl<B: Backend> Protocol<B> {
                 return Ok(found);
             }
             let view = self.view(earliest);
-            let listed = rows.iter().filter_map(|row| listed(row, view.of(row)?));
-            found.extend(listed.filter(ListedRecord::is_running));
+            found.extend(rows.iter().filter_map(|row| view.listed(row)).filter(ListedRecord::is_running));
         }
     }
 
     /// Looks at the first `limit` records after the id `after`.
     pub(crate) async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Scanned, StoreError> {
         let scanned = self.database.scan(after, limit).await.map_err(|error| away(Arc::new(error)))?;
-        let Rows { earliest, rows, server, .. } = scanned;
+        let Rows { earliest, rows, .. } = scanned;
         let next = rows.last().map(|row| row.id).filter(|_| rows.len() == limit);
-        let mut records = Vec::with_capacity(rows.len());
-        for row in rows {
-            let id = row.id;
-            // The database leaves out the bytes of a large row.
-            let known = self.filled(RowSnapshot { row: Some(row), earliest, server: Some(server) }).await?;
-            let Some(row) = known.row else { continue };
-            records.extend(
-                self.view(known.earliest).of(&row).and_then(|held| listed(&row, held)).filter(|record| record.id == id),
-            );
-        }
-        Ok(Scanned { records, next })
+        let view = self.view(earliest);
+        Ok(Scanned { records: rows.iter().filter_map(|row| view.listed(row)).collect(), next })
     }
 
     /// Returns the disputed outcomes.
@@ -105,7 +94,7 @@ impl<B: Backend> Protocol<B> {
         let (mut cursor, mut found) = (None, Vec::new());
         while found.len() < limit {
             // The database leaves out rows past their expiry, and nothing else of these is judged by the time.
-            let (rows, _) = self.page(&mut cursor, limit).await?;
+            let (rows, _) = self.page(&mut cursor, PAGE).await?;
             if rows.is_empty() {
                 break;
             }
@@ -143,13 +132,4 @@ impl<B: Backend> Protocol<B> {
         }
         Ok((rows, earliest))
     }
-}
-
-/// Returns what is listed of a row.
-fn listed(row: &Row, held: Decoded) -> Option<ListedRecord> {
-    Some(match held {
-        Decoded::Record(record) => ListedRecord::of(row.id, &record),
-        Decoded::Damaged(_, error) => ListedRecord { id: row.id, record: Err(error.to_string()) },
-        Decoded::Newer(reason) => ListedRecord { id: row.id, record: Err(reason) },
-    })
 }

@@ -1,12 +1,13 @@
 //! Reads rows, and returns their records once they may be returned.
 
 use super::Protocol;
-use super::rows::{Decoded, View, is_of_transaction};
+use super::rows::{Decoded, View, is_of_transaction, listed};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Record;
 use crate::store::StoreError;
-use crate::store::shared::backend::{Backend, Row};
+use crate::store::listed::ListedRecord;
+use crate::store::shared::backend::{Backend, Kind, Row};
 use crate::store::shared::database::large::is_left_out;
 use crate::store::shared::database::reads::RowSnapshot;
 
@@ -63,6 +64,25 @@ impl<B: Backend> Protocol<B> {
         // The record stays in the cache: a clock that was wrong for a moment must not make this process forget a record
         // that a failover may lose.
         Record::clone(&*self.cache.get(&id)?).live(self.clocks().latest())
+    }
+
+    /// Takes a record out of the cache that was forgotten in another process: the row is its trace. Returns whether it
+    /// is.
+    pub(crate) fn drop_forgotten(&self, row: &Row) -> bool {
+        let is_trace =
+            row.kind == Kind::Released && self.cache.get(&row.id).is_some_and(|record| record.fence <= row.fence);
+        if is_trace {
+            self.cache.remove(&row.id);
+        }
+        is_trace
+    }
+
+    /// Returns what the database says of `id`, for operators: never from the cache.
+    pub(crate) async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
+        let known = self.filled(self.read(id).await?).await?;
+        let Some(row) = known.row else { return Ok(None) };
+        self.drop_forgotten(&row);
+        Ok(self.view(known.earliest).of(&row).map(|held| listed(&row, held)))
     }
 
     /// Returns a record that was read, for an answer. A completed or consumed record is returned only behind a barrier,

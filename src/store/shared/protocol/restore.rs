@@ -3,9 +3,9 @@
 //! A record that a transaction of the application wrote under `Rerun` is not restored: it was lost together with its
 //! effects, so the operation may run again, and this process forgets the record.
 //!
-//! A completed record neither changes nor disappears before it expires. So if it is missing in a server that has
-//! replaced another one, it was lost. If there is another record in its place, the operation has run again, and the
-//! outcome is disputed.
+//! A completed record neither changes nor disappears before it expires, unless an operator has it forgotten, which
+//! leaves a trace. So if it is missing in a server that has replaced another one, it was lost. If there is another record
+//! in its place, the operation has run again, and the outcome is disputed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +45,9 @@ impl<B: Backend> Protocol<B> {
         let complete = || async {
             // A record that has expired need not be restored.
             let Some(completion) = self.completion(id, &record) else { return Ok(()) };
+            if self.read(id).await?.row.is_some_and(|row| self.drop_forgotten(&row)) {
+                return Ok(());
+            }
             // `step` writes a missing record anew. If it is refused, it keeps the outcome as disputed.
             let Applied { reply, record } = self.step(id, Transition::Complete(completion)).await?;
             if reply == Reply::Refused && record.is_some_and(|record| !record.state.is_done()) {

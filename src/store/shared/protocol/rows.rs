@@ -5,6 +5,7 @@
 //! a transaction of the application wrote the row.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::record::{ClaimPolicy, Draft, Origin, Owner, Record, State};
 use crate::store::StoreError;
+use crate::store::listed::{ListedRecord, OutcomeStart};
 use crate::store::shared::backend::{Kind, Row};
 use crate::store::shared::session::others::OtherSessions;
 
@@ -153,6 +155,55 @@ impl View<'_> {
 /// Returns whether a run is over: its session is over, or its bound is over and its process says that the run is.
 fn is_over(others: &OtherSessions, session: RecordId, bound: Option<Timestamp>) -> bool {
     others.is_over(session) || bound.is_none_or(|bound| others.has_ended(session, bound))
+}
+
+impl View<'_> {
+    /// Returns what is listed of a row, whose bytes may have been cut; `None` if it expired or was released.
+    pub(crate) fn listed(&self, row: &Row) -> Option<ListedRecord> {
+        let held = self.of(row)?;
+        let cut = if matches!(held, Decoded::Damaged(..)) { Cut::of(row) } else { None };
+        let Some(Cut { fingerprint, attempt, origin, outcome }) = cut else { return Some(listed(row, held)) };
+        let record = self.presented(row, fingerprint, attempt, origin, State::Completed { outcome: Bytes::new() })?;
+        let Ok(record) = record.form(|_| Ok::<_, Infallible>(outcome.clone()));
+        Some(ListedRecord::readable(row.id, record))
+    }
+}
+
+/// The beginning of a completed record whose bytes were cut.
+struct Cut {
+    fingerprint: Fingerprint,
+    attempt: u32,
+    origin: Origin,
+    outcome: OutcomeStart,
+}
+
+impl Cut {
+    /// Reads the fields of [`Rest`] one by one. Returns `None` if the bytes are those of another record, or whole.
+    fn of(row: &Row) -> Option<Self> {
+        let (version, content) = row.state.split_first()?;
+        let is_meant = row.kind == Kind::Completed && [VERSION, OF_TRANSACTION].contains(version);
+        let content = Some(content).filter(|_| is_meant)?;
+        let (fingerprint, content) = postcard::take_from_bytes(content).ok()?;
+        let (attempt, content) = postcard::take_from_bytes(content).ok()?;
+        let (origin, content) = postcard::take_from_bytes(content).ok()?;
+        // The index of the state, and the length of its outcome.
+        let (index, content): (u32, _) = postcard::take_from_bytes(content).ok()?;
+        let (length, start): (u64, &[u8]) = postcard::take_from_bytes(content).ok()?;
+        let is_cut = index == COMPLETED && length > start.len() as u64;
+        is_cut.then(|| Self { fingerprint, attempt, origin, outcome: OutcomeStart::of(length, start) })
+    }
+}
+
+/// The index of [`State::Completed`].
+const COMPLETED: u32 = 2;
+
+/// Returns what is listed of a row.
+pub(crate) fn listed(row: &Row, held: Decoded) -> ListedRecord {
+    match held {
+        Decoded::Record(record) => ListedRecord::of(row.id, &record),
+        Decoded::Damaged(record, error) => ListedRecord::damaged(row.id, error.to_string(), Some(&record)),
+        Decoded::Newer(reason) => ListedRecord::damaged(row.id, reason, None),
+    }
 }
 
 impl Decoded {

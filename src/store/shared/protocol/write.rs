@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Protocol;
+use super::damaged::is_done;
 use super::rows;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -101,10 +102,13 @@ fn between(from: Timestamp, until: Timestamp) -> Duration {
     Duration::from_millis(until.as_millis().saturating_sub(from.as_millis()))
 }
 
-/// Returns the write that frees the key. The row is kept for as long as a late claim may still arrive.
+/// Returns the write that frees the key. The row is kept for as long as a late claim may still arrive. The trace of a
+/// done record is kept for as long as the record was: other processes that have a copy learn by it that the record was
+/// forgotten, and not lost.
 pub(crate) fn release(id: RecordId, row: Option<&Row>, clocks: Clocks) -> Write {
     let expect = row.map_or(Expect::Absent, |row| Expect::Token(row.token));
-    Write::released(id, expect, outlives(row.map_or(Fence(0), |row| row.fence), clocks))
+    let done = row.filter(|row| is_done(row)).map_or(Duration::ZERO, |row| between(clocks.earliest, row.expires));
+    Write::released(id, expect, outlives(row.map_or(Fence(0), |row| row.fence), clocks).max(done))
 }
 
 /// Returns the write that keeps a row's content under another token: a write that expects the old token is not done any

@@ -259,6 +259,10 @@ impl Records for Broken {
         ready(Ok(scanned))
     }
 
+    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
+        self.inner.inspect(id).await
+    }
+
     fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
         let running = at_once(self.inner.running()).unwrap();
         ready(Ok(if self.fault == Fault::ListsNoRuns { Vec::new() } else { running }))
