@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use tower_idempotency::operations::{Action, Answer, Applied, ChangeError, OperationState};
+use tower_idempotency::store::StoreError;
 
 use crate::access::Permission;
 use crate::problem::in_words;
@@ -101,9 +102,13 @@ impl Kind {
             (_, Ok(Applied::RunsAgain)) => "The application says that the next retry may run the handler.".to_owned(),
             (_, Ok(Applied::StillUnknown)) => "Nothing was changed: the application does not know either.".to_owned(),
             (_, Ok(Applied::Stale)) => {
-                "Nothing was changed: since you looked, it was settled, or it runs again.".to_owned()
+                "Nothing was changed: it has changed since you looked, or a request for it is just being answered."
+                    .to_owned()
             }
             (_, Ok(_)) => "The result has no name in this version of the page.".to_owned(),
+            (_, Err(ChangeError::Store(error @ StoreError::Uncertain { .. }))) => {
+                format!("It is not known whether this was done; look at it again: {}.", in_words(error))
+            }
             (_, Err(error)) => format!("It failed: {}.", in_words(error)),
         }
     }

@@ -9,6 +9,7 @@ pub(crate) fn health(health: &Health) -> (bool, String) {
     match health {
         Health::Good => (true, "works".to_owned()),
         Health::Slow { since } => (false, format!("is slow: a write has been under way for {}", span(*since))),
+        Health::Full { limit } => (false, format!("is full and takes no new keys: {limit} is reached")),
         Health::Away { since, reason } => {
             (false, format!("can't be reached since {}: {}", span(*since), shown(reason)))
         }

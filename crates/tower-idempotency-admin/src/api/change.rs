@@ -7,10 +7,10 @@ use axum::extract::rejection::BytesRejection;
 use axum::{Extension, Json};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::json;
-use tower_idempotency::Fence;
+use serde_json::{Value, json};
 use tower_idempotency::operations::{Applied, Change, ChangeError};
-use tower_idempotency::store::Store;
+use tower_idempotency::store::{Store, StoreError};
+use tower_idempotency::{Fence, RecordId};
 
 use super::read::{Answered, id_of, permitted, read};
 use crate::access::Permission;
@@ -75,11 +75,16 @@ pub(super) async fn apply<St: Store>(
     let changes: Vec<_> = changes.into_iter().map(|wanted| change(wanted, &caller)).collect::<Result<_, _>>()?;
     let results = site.operations.by(caller.actor.name).apply_all(changes).await;
     site.look_again().await;
-    let results = results.into_iter().map(|(id, result)| {
+    Ok(Json(json!({ "results": all(&results) })))
+}
+
+/// Returns the result of each change.
+fn all(results: &[(RecordId, Result<Applied, ChangeError>)]) -> Vec<Value> {
+    let one = |(id, result): &(RecordId, Result<Applied, ChangeError>)| {
         let error = result.as_ref().err().map(|error| in_words(error));
-        json!({ "id": id.to_string(), "result": name(&result), "error": error })
-    });
-    Ok(Json(json!({ "results": results.collect::<Vec<_>>() })))
+        json!({ "id": id.to_string(), "result": name(result), "error": error })
+    };
+    results.iter().map(one).collect()
 }
 
 fn change(wanted: Wanted, caller: &Caller) -> Result<Change, Problem> {
@@ -106,6 +111,7 @@ fn change(wanted: Wanted, caller: &Caller) -> Result<Change, Problem> {
 fn name(result: &Result<Applied, ChangeError>) -> &'static str {
     match result {
         Ok(applied) => applied.name(),
+        Err(ChangeError::Store(StoreError::Uncertain { .. })) => "uncertain",
         Err(_) => "failed",
     }
 }
@@ -143,5 +149,5 @@ pub(super) async fn purge<St: Store>(
     let purged = operator.purge(&selection.filter(), selection.after.as_ref(), limit).await?;
     site.look_again().await;
     let next = purged.next.map(|next| next.to_string());
-    Ok(Json(json!({ "forgotten": purged.forgotten, "left": purged.left, "next": next })))
+    Ok(Json(json!({ "forgotten": purged.forgotten, "left": all(&purged.left), "next": next })))
 }
