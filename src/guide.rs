@@ -3,7 +3,7 @@
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`]
 //! - For the clients of your API: [`clients`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
-//! - To run: [`operators`], [`idem`], [`security`], [`mod@metrics`], [`mod@sled`], [`mod@shared`], [`performance`]
+//! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@sled`], [`mod@shared`], [`performance`]
 //! - To trust: [`testing`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
 //! The pages are the files under `docs/` of the repository.
@@ -75,6 +75,10 @@ pages! {
 
     /// `idem`, a program for the shell: list, find, settle and verify operations, and test a store.
     idem: "running/idem.md",
+
+    /// The operators' page: how to mount it, who may do what, and an evening with it.
+    #[cfg(any(not(doctest), all(feature = "axum", feature = "sled")))]
+    page: "running/page.md",
 
     /// What an operator can measure, and when to worry.
     #[cfg(any(not(doctest), all(feature = "metrics", feature = "server", feature = "sled")))]

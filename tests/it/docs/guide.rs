@@ -22,7 +22,7 @@ pub(super) fn pages() -> Vec<PathBuf> {
         let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
         let (inside, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
         directories.extend(inside);
-        pages.extend(files);
+        pages.extend(files.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "md")));
     }
     pages
 }
