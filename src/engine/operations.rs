@@ -153,8 +153,8 @@ impl<St: Store> Engine<St> {
         self.store.interrupted(page).await
     }
 
-    /// Settles an operation. Its slot is taken in the first poll, and held until the step is durable, so that no request
-    /// is answered before. Poll it in a task of its own: a caller who goes away must not drop it.
+    /// Settles an operation. Its slot is taken in the first poll, and held until the step is durable, so that no
+    /// request is answered before. Poll it in a task of its own: a caller who goes away must not drop it.
     pub(crate) async fn resolve(
         self: &Arc<Self>,
         id: RecordId,

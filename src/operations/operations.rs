@@ -45,9 +45,9 @@ pub struct Listing {
 }
 
 impl<St: Store> Operations<St> {
-    /// Returns the interface to a store whose operations may be a layer's or a consumer's. It has no reconciler. It keeps
-    /// operators' answers for `retention`, counted from the settlement: give that of the layer. **A retry that comes
-    /// later runs again.** It records an answer in the form in which it is given, so give a layer's operation an
+    /// Returns the interface to a store whose operations may be a layer's or a consumer's. It has no reconciler. It
+    /// keeps operators' answers for `retention`, counted from the settlement: give that of the layer. **A retry that
+    /// comes later runs again.** It records an answer in the form in which it is given, so give a layer's operation an
     /// [`Answer::Http`].
     #[must_use]
     pub fn over(store: St, retention: Duration) -> Self {
@@ -227,9 +227,9 @@ impl<St: Store> Operations<St> {
         }
     }
 
-    /// Returns at most `limit` outcomes that came after their operation was taken over or settled, the oldest first. Each
-    /// may be a second effect. Only a shared store has such: over an embedded store,
-    /// a run of an earlier process can't end any more.
+    /// Returns at most `limit` outcomes that came after their operation was taken over or settled, the oldest first.
+    /// Each may be a second effect. Only a shared store has such: over an embedded store, a run of an earlier process
+    /// can't end any more.
     ///
     /// # Errors
     /// [`StoreError`] if the store is away or closed.

@@ -23,8 +23,8 @@ pub struct OperationRecord {
     pub attempt: u32,
     /// The time at which the first attempt began; 0 if it is not known.
     pub began: Timestamp,
-    /// The time at which the operation came to its state; 0 if it is not known. Over a shared store, a run whose process
-    /// died has the time of its claim.
+    /// The time at which the operation came to its state; 0 if it is not known. Over a shared store, a run whose
+    /// process died has the time of its claim.
     pub since: Timestamp,
     /// The time at which the record expires; `None` while the operation is running, or if it is not known.
     pub expires: Option<Timestamp>,
@@ -61,8 +61,8 @@ pub enum OperationState {
         /// The outcome's HTTP status; 0 if it is not known.
         status: u16,
     },
-    /// Its record cannot be read. Its key is refused. Over a shared store the fence is known, and an operator settles it
-    /// with [`Answer`](super::Action::Answer) or [`Release`](super::Action::Release).
+    /// Its record cannot be read. Its key is refused. Over a shared store the fence is known, and an operator settles
+    /// it with [`Answer`](super::Action::Answer) or [`Release`](super::Action::Release).
     Damaged {
         /// What is wrong with the record.
         reason: String,

@@ -77,8 +77,8 @@ impl Readiness {
     }
 
     /// Returns whether new keys are taken, as far as the health of the store shows. Requests may still be refused:
-    /// while the queue of the store is full, too many ends wait to be recorded, the clocks of a shared store are too far
-    /// apart, or its lease is being lost. [`Stats`](crate::engine::Stats) and the gauges show these.
+    /// while the queue of the store is full, too many ends wait to be recorded, the clocks of a shared store are too
+    /// far apart, or its lease is being lost. [`Stats`](crate::engine::Stats) and the gauges show these.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.reasons.is_empty()

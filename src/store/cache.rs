@@ -1,9 +1,10 @@
 //! Recent outcomes, in front of a database.
 //!
-//! A shared store puts in what is completed and durable, which does not change before it expires, unless a failover loses
-//! it, or an operator has it forgotten. In an embedded store, only the writer fills and empties it: it takes a record out before it writes the batch
-//! that changes the record, and puts one in after the batch that wrote it is durable. So the cache never holds anything
-//! that is false or that a power cut could undo, and no reader can put back what was taken out.
+//! A shared store puts in what is completed and durable, which does not change before it expires, unless a failover
+//! loses it, or an operator has it forgotten. In an embedded store, only the writer fills and empties it: it takes a
+//! record out before it writes the batch that changes the record, and puts one in after the batch that wrote it is
+//! durable. So the cache of an embedded store never holds anything that is false or that a power cut could undo, and no
+//! reader can put back what was taken out.
 
 use std::sync::Arc;
 

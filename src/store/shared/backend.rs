@@ -107,8 +107,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Reads at most `limit` rows of the kinds [`Running`](Kind::Running), [`Interrupted`](Kind::Interrupted),
     /// [`Completed`](Kind::Completed), [`Consumed`](Kind::Consumed) and [`Other`](Kind::Other), ordered by id, and only
-    /// those after `after` in that order. A [`state`](Row::state) of more than 2 KiB should be cut to its first 1 KiB, so
-    /// that a page stays small. Operators look through all records by it, so it may read much in one call.
+    /// those after `after` in that order. A [`state`](Row::state) of more than 2 KiB should be cut to its first 1 KiB,
+    /// so that a page stays small. Operators look through all records by it, so it may read much in one call.
     fn scan(
         &self,
         clocks: Clocks,
