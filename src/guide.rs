@@ -3,7 +3,8 @@
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`]
 //! - For the clients of your API: [`clients`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
-//! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@sled`], [`mod@shared`], [`performance`]
+//! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@sled`], [`mod@shared`],
+//!   [`performance`]
 //! - To trust: [`testing`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
 //! The pages are the files under `docs/` of the repository.

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use tower_idempotency::operations::{Action, Answer, Applied, ChangeError, OperationState};
+use tower_idempotency::operations::{Action, Answer, Applied, ChangeError, OperationRecord, OperationState};
 use tower_idempotency::store::StoreError;
 
 use crate::access::Permission;
@@ -38,11 +38,13 @@ impl Kind {
         }
     }
 
-    /// Returns whether the action is for operations in this state.
-    pub(crate) const fn fits(self, state: &OperationState) -> bool {
-        match state {
-            OperationState::Interrupted { .. } => !matches!(self, Self::Forget),
-            OperationState::Completed { .. } | OperationState::Consumed { .. } => matches!(self, Self::Forget),
+    /// Returns whether the action is for such an operation.
+    pub(crate) fn fits(self, operation: &OperationRecord) -> bool {
+        match operation.state {
+            OperationState::Interrupted { .. } => self != Self::Forget,
+            OperationState::Completed { .. } | OperationState::Consumed { .. } => self == Self::Forget,
+            // Without its fence, it can't be settled.
+            OperationState::Damaged { .. } => matches!(self, Self::Answer | Self::Release) && operation.fence.0 > 0,
             _ => false,
         }
     }

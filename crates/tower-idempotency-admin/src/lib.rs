@@ -38,8 +38,8 @@
 //!   first. What the page shows and changes is what the hook's [`Access`] permits.
 //! - **Other pages.** A request that may change something needs `Sec-Fetch-Site: same-origin`, which browsers send, or
 //!   an `Origin` that is the request's host. Programs have to send one of them, too. No other page can frame this one.
-//! - **Markup.** Labels, statuses, scopes and URLs are escaped, and characters that hide or turn text around are shown as
-//!   numbers. The page has no inline script and no inline style, and its content security policy permits none.
+//! - **Markup.** Labels, statuses, scopes and URLs are escaped, and characters that hide or turn text around are shown
+//!   as numbers. The page has no inline script and no inline style, and its content security policy permits none.
 //! - **Keys in logs.** The page sends a key in the body of a request. No URL has one, and no answer repeats it.
 //!
 //! It does not encrypt: serve it over TLS, or on this machine alone. **A hook that trusts the address of the caller has
@@ -53,8 +53,8 @@
 //! The API is under `api/`; `GET api/openapi.json` describes it. Numbers that may exceed 2<sup>53</sup> are texts.
 
 // - `router.rs` builds the router. `guard.rs` decides which requests pass; `access.rs` and `nonce.rs` are its words.
-// - `page/`: the page. `api/`: the JSON API. `site.rs` is what both share; `overview.rs`, `latencies.rs` and `health.rs`
-//   are the numbers, `selection.rs` is what a URL selects, `action.rs` and `answer.rs` what operators do.
+// - `page/`: the page. `api/`: the JSON API. `site.rs` is what both share; `overview.rs`, `latencies.rs` and
+//   `health.rs` are the numbers, `selection.rs` is what a URL selects, `action.rs` and `answer.rs` what operators do.
 // - `fields.rs`, `text.rs`, `problem.rs`: forms, texts from outside, errors.
 
 mod access;

@@ -46,8 +46,8 @@ impl<St: Store> AdminPage<St> {
     }
 
     /// Sets how the owner of a key, as support staff know it, becomes the scope of the layer's option `scope`. It gets
-    /// the lines that they enter, without blank ones. `None`: the key belongs to no scope. The text of an error is shown
-    /// to them; it should not repeat what they entered. Default: each line is a part of the scope.
+    /// the lines that they enter, without blank ones. `None`: the key belongs to no scope. The text of an error is
+    /// shown to them; it should not repeat what they entered. Default: each line is a part of the scope.
     ///
     /// ```
     /// # use tower_idempotency::{IdempotencyLayer, MemoryStore, Scope};

@@ -33,7 +33,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
     let retention = settings.retention.unwrap_or(Duration::from_secs(args.retention));
     let layer = IdempotencyLayer::new(store)
         .scope(|parts| Ok(Account::of(&parts.headers)?.scope()?))
-        .label(|parts| label(parts))
+        .label(label)
         .on_in_flight(on_in_flight)
         .retention(retention)
         .render_rejection(rejections::render);

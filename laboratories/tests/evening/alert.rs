@@ -5,7 +5,8 @@ use testkit::payment_server::Server;
 const ALERTS: &str = include_str!("../../../ops/alerts.yml");
 const ALERT: &str = "IdempotencyOperationInterrupted";
 
-/// Returns whether the alert's expression is true of what a server says now. The alert fires if it is so for five minutes.
+/// Returns whether the alert's expression is true of what a server says now. The alert fires if it is so for five
+/// minutes.
 pub(crate) async fn is_true(server: &Server) -> bool {
     let (name, threshold) = expression();
     let metrics = server.get("/metrics").await;

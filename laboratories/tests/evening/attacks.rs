@@ -1,5 +1,6 @@
-//! What pages of other hosts try, in a browser whose person is signed in: they act and frame, and neither works. The page's
-//! own forms work, also where the browser says nothing of sites: over plain HTTP, under a name that is not this machine's.
+//! What pages of other hosts try, in a browser whose person is signed in: they act and frame, and neither works. The
+//! page's own forms work, also where the browser says nothing of sites: over plain HTTP, under a name that is not this
+//! machine's.
 
 use axum::Router;
 use axum::extract::State;

@@ -200,7 +200,6 @@ impl Evening {
         match self.hands {
             Hands::Mouse => {
                 self.pictures.take(page, "confirmation-light").await;
-                self.pictures.take_phone(page, "confirmation-phone").await;
                 page.click("#confirm").await;
             }
             Hands::Keyboard => {

@@ -3,7 +3,7 @@
 //!
 //! And what other pages try in the same browser.
 //!
-//! `SCREENSHOTS=DIRECTORY` writes pictures of the page. Those in the guide are made so:
+//! `SCREENSHOTS=DIRECTORY` writes pictures of the page. Those in the guide are made so, and have 16 colours:
 //!
 //! ```text
 //! SCREENSHOTS=$PWD/docs/running/screenshots cargo test -p laboratories --test evening over_sled

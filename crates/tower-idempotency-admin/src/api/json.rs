@@ -13,6 +13,11 @@ pub(super) fn time(time: Timestamp) -> Value {
     json!(rfc3339(time))
 }
 
+/// Returns a time that is 0 if it is not known.
+fn known(at: Timestamp) -> Option<Value> {
+    (at.as_millis() > 0).then(|| time(at))
+}
+
 pub(super) fn operation(operation: &OperationRecord) -> Value {
     let policy = match operation.state {
         OperationState::Interrupted { policy, .. } => Some(format!("{policy:?}").to_lowercase()),
@@ -36,8 +41,8 @@ pub(super) fn operation(operation: &OperationRecord) -> Value {
         "scope": operation.scope().map(|scope| hex(&scope)),
         "trace_id": operation.trace_id().map(|trace| hex(&trace)),
         "attempt": operation.attempt,
-        "began": reason.is_none().then(|| time(operation.began)),
-        "since": reason.is_none().then(|| time(operation.since)),
+        "began": known(operation.began),
+        "since": known(operation.since),
         "expires": operation.expires.map(time),
         "server": server,
         "policy": policy,

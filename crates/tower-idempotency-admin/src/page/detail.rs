@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use maud::{Markup, html};
+use tower_idempotency::clock::Timestamp;
 use tower_idempotency::operations::{OperationRecord, OperationState, Server, StateKind};
 use tower_idempotency::store::Store;
 
@@ -45,7 +46,7 @@ pub(super) async fn page<St: Store>(
                 ", which may have personal data." }
         }
         @for kind in Kind::ALL {
-            @if kind.fits(&operation.state) && caller.may(kind.permission())
+            @if kind.fits(&operation) && caller.may(kind.permission())
                 && (kind != Kind::Reconcile || site.operations.can_reconcile()) {
                 (way(kind, &operation, site))
             }
@@ -60,7 +61,7 @@ pub(super) async fn page<St: Store>(
 pub(super) fn facts(operation: &OperationRecord) -> Markup {
     let now = now();
     let time = |time| format!("{} ({} ago)", date(time), age(time, now));
-    let is_damaged = operation.state.kind() == StateKind::Damaged;
+    let is_known = |time: Timestamp| time.as_millis() > 0;
     html! {
         dl.facts {
             @if let Some(label) = operation.label() { dt { "Label" } dd { bdi { (shown(label)) } } }
@@ -73,18 +74,16 @@ pub(super) fn facts(operation: &OperationRecord) -> Markup {
                 OperationState::Damaged { reason } => { dt { "Reason" } dd { (shown(reason)) } }
                 _ => {}
             }
-            @if !is_damaged {
-                dt { "Began" } dd { (time(operation.began)) }
-                dt { "In this state since" } dd { (time(operation.since)) }
-                @if let Some(expires) = operation.expires { dt { "Kept until" } dd { (date(expires)) } }
-                dt { "Attempt" } dd { (operation.attempt) }
-                @match operation.server {
-                    Server::Here => { dt { "Server" } dd { "this process sees to it" } }
-                    Server::Elsewhere => { dt { "Server" } dd { "another process sees to it" } }
-                    _ => {}
-                }
-                dt { "Fence" } dd { code { (operation.fence.0) } }
+            @if is_known(operation.began) { dt { "Began" } dd { (time(operation.began)) } }
+            @if is_known(operation.since) { dt { "In this state since" } dd { (time(operation.since)) } }
+            @if let Some(expires) = operation.expires { dt { "Kept until" } dd { (date(expires)) } }
+            @if operation.attempt > 0 { dt { "Attempt" } dd { (operation.attempt) } }
+            @match operation.server {
+                Server::Here => { dt { "Server" } dd { "this process sees to it" } }
+                Server::Elsewhere => { dt { "Server" } dd { "another process sees to it" } }
+                _ => {}
             }
+            @if operation.fence.0 > 0 { dt { "Fence" } dd { code { (operation.fence.0) } } }
             dt { "Id" } dd { code { (operation.id) } }
             @if let Some(scope) = operation.scope() {
                 dt { "Digest of the scope" }

@@ -85,7 +85,6 @@ pub(super) fn complaint(fields: &Fields, complaint: &str) -> Markup {
 }
 
 fn row(operation: &OperationRecord, has_box: bool, now: tower_idempotency::clock::Timestamp) -> Markup {
-    let is_damaged = operation.state.kind() == StateKind::Damaged;
     html! {
         tr {
             @if has_box {
@@ -96,10 +95,10 @@ fn row(operation: &OperationRecord, has_box: bool, now: tower_idempotency::clock
             }
             td data-label="State" { (state(operation)) }
             td data-label="Operation" { (name(operation)) }
-            td data-label="For" { @if is_damaged { "–" } @else {
+            td data-label="For" { @if operation.since.as_millis() == 0 { "–" } @else {
                 span title=(date(operation.since)) { (age(operation.since, now)) }
             } }
-            td data-label="Attempt" { @if is_damaged { "–" } @else { (operation.attempt) } }
+            td data-label="Attempt" { @if operation.attempt == 0 { "–" } @else { (operation.attempt) } }
         }
     }
 }
@@ -131,7 +130,7 @@ fn filter_form(selection: &Selection) -> Markup {
 fn is_offered<St: Store>(kind: Kind, site: &Site<St>, caller: &Caller, operations: &[OperationRecord]) -> bool {
     caller.may(kind.permission())
         && (kind != Kind::Reconcile || site.operations.can_reconcile())
-        && operations.iter().any(|operation| kind.fits(&operation.state))
+        && operations.iter().any(|operation| kind.fits(operation))
 }
 
 /// Returns the words on the button that is for several operations.

@@ -59,8 +59,8 @@ pub(super) fn meaning(state: &OperationState) -> &'static str {
             "The request took effect, and its answer could not be stored. Retries are refused."
         }
         OperationState::Damaged { .. } => {
-            "Its record can't be read, and retries are refused. It can't be settled here: the guide's page on the store \
-             says what to do."
+            "Its record can't be read, and retries are refused. If its fence is known, it can be settled: look up what \
+             became of it first. Otherwise the guide's page on the store says what to do."
         }
         _ => "This version of the page does not know what that means.",
     }

@@ -122,7 +122,7 @@ fn enter(caller: &Caller, form: Form, wanted: &Wanted, complaint: Option<&str>) 
 /// Returns why an action will change nothing, as far as can be seen now.
 fn doubt(kind: Kind, operation: &OperationRecord, fence: Fence) -> Option<String> {
     let state = word(&operation.state);
-    if !kind.fits(&operation.state) {
+    if !kind.fits(operation) {
         return Some(format!("It is {state} now: this will change nothing."));
     }
     let has_changed = operation.fence != fence;
