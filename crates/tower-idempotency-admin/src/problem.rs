@@ -1,12 +1,11 @@
 //! Errors: RFC 9457 problems.
 
+use crate::access::Permission;
+use crate::patience::Unread;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
-use tower_idempotency::store::StoreError;
-
-use crate::access::Permission;
 
 /// A request that gets nothing else.
 #[derive(Debug)]
@@ -31,8 +30,8 @@ impl Problem {
     }
 }
 
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
+impl From<Unread> for Problem {
+    fn from(error: Unread) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, in_words(&error))
     }
 }

@@ -11,11 +11,12 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tower_idempotency::Scope;
 use tower_idempotency::operations::Operations;
-use tower_idempotency::store::{Store, StoreError};
+use tower_idempotency::store::Store;
 
 use crate::access::Actor;
 use crate::latencies::Latencies;
 use crate::overview::Overview;
+use crate::patience::{Unread, in_time};
 use crate::text::hex;
 
 /// The longest time for which an overview is shown before the store is asked again, however many look at it.
@@ -57,16 +58,19 @@ impl<St: Store> Site<St> {
     }
 
     /// Returns how many operations there are. One request asks the store, and those that come meanwhile wait for it.
-    pub(crate) async fn overview(&self) -> Result<Overview, StoreError> {
-        let mut kept = self.overview.lock().await;
-        if let Some((at, overview)) = &*kept
-            && at.elapsed() < OVERVIEW_EVERY
-        {
-            return Ok(*overview);
-        }
-        let overview = Overview::of(&self.operations).await?;
-        *kept = Some((Instant::now(), overview));
-        Ok(overview)
+    pub(crate) async fn overview(&self) -> Result<Overview, Unread> {
+        in_time(async {
+            let mut kept = self.overview.lock().await;
+            if let Some((at, overview)) = &*kept
+                && at.elapsed() < OVERVIEW_EVERY
+            {
+                return Ok(*overview);
+            }
+            let overview = Overview::of(&self.operations).await?;
+            *kept = Some((Instant::now(), overview));
+            Ok(overview)
+        })
+        .await
     }
 
     /// Forgets the overview, after a change.

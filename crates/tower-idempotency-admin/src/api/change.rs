@@ -18,6 +18,7 @@ use crate::action::Kind;
 use crate::answer::Given;
 use crate::fields::Fields;
 use crate::guard::Caller;
+use crate::patience::Unread;
 use crate::problem::{Problem, in_words};
 use crate::selection::Selection;
 use crate::site::Site;
@@ -146,7 +147,8 @@ pub(super) async fn purge<St: Store>(
     let fields = [("state", state), ("older_than", older_than), ("status", status), ("scope", scope), ("after", after)];
     let selection = Selection::read(&Fields::of(fields)).map_err(Problem::wrong)?;
     let operator = site.operations.by(caller.actor.name);
-    let purged = operator.purge(&selection.filter(), selection.after.as_ref(), limit).await?;
+    let purge = operator.purge(&selection.filter(), selection.after.as_ref(), limit).await;
+    let purged = purge.map_err(Unread::from)?;
     site.look_again().await;
     let next = purged.next.map(|next| next.to_string());
     Ok(Json(json!({ "forgotten": purged.forgotten, "left": all(&purged.left), "next": next })))

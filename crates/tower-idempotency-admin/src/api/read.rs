@@ -18,6 +18,7 @@ use crate::access::Permission;
 use crate::answer::Recorded;
 use crate::fields::Fields;
 use crate::guard::Caller;
+use crate::patience::in_time;
 use crate::problem::Problem;
 use crate::selection::Selection;
 use crate::site::Site;
@@ -34,7 +35,7 @@ pub(super) async fn list<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(
     let fields = known(query, &["state", "older_than", "status", "scope", "after", "limit"])?;
     let selection = Selection::read(&fields).map_err(Problem::wrong)?;
     let limit = limit(&fields)?;
-    let listing = site.operations.list(&selection.filter(), selection.after.as_ref(), limit).await?;
+    let listing = in_time(site.operations.list(&selection.filter(), selection.after.as_ref(), limit)).await?;
     let operations: Vec<_> = listing.operations.iter().map(json::operation).collect();
     let next = listing.next.map(|next| next.to_string());
     Ok(Json(json!({ "operations": operations, "next": next, "now": json::time(listing.now) })))
@@ -42,7 +43,7 @@ pub(super) async fn list<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(
 
 /// `GET api/operations/{id}`
 pub(super) async fn inspect<St: Store>(State(site): State<Arc<Site<St>>>, Path(id): Path<String>) -> Answered {
-    let found = site.operations.inspect(id_of(&id)?).await?;
+    let found = in_time(site.operations.inspect(id_of(&id)?)).await?;
     found.map(|operation| Json(json::operation(&operation))).ok_or_else(no_operation)
 }
 
@@ -53,7 +54,7 @@ pub(super) async fn outcome<St: Store>(
     Path(id): Path<String>,
 ) -> Answered {
     permitted(&caller, Permission::Bodies)?;
-    let recorded = site.operations.outcome(id_of(&id)?).await?.and_then(Recorded::of);
+    let recorded = in_time(site.operations.outcome(id_of(&id)?)).await?.and_then(Recorded::of);
     let none = || Problem::new(StatusCode::NOT_FOUND, "No outcome is recorded under this id.");
     recorded.map(|answer| Json(json::recorded(&answer))).ok_or_else(none)
 }
@@ -61,7 +62,7 @@ pub(super) async fn outcome<St: Store>(
 /// `GET api/disputed`
 pub(super) async fn disputed<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(query): RawQuery) -> Answered {
     let limit = limit(&known(query, &["limit"])?)?;
-    let disputed: Vec<_> = site.operations.disputed(limit).await?.iter().map(json::disputed).collect();
+    let disputed: Vec<_> = in_time(site.operations.disputed(limit)).await?.iter().map(json::disputed).collect();
     Ok(Json(json!({ "disputed": disputed })))
 }
 
@@ -83,7 +84,7 @@ pub(super) async fn find<St: Store>(
     let key = Key::new(&key).map_err(|error| Problem::wrong(error.to_string()))?;
     let parts: Vec<_> = scope.iter().map(String::as_str).collect();
     let scope = (site.scope_from)(&parts).map_err(|error| Problem::wrong(error.to_string()))?;
-    let found = site.operations.find(scope.as_ref(), &key).await?;
+    let found = in_time(site.operations.find(scope.as_ref(), &key)).await?;
     Ok(Json(json!({ "operation": found.as_ref().map(json::operation) })))
 }
 

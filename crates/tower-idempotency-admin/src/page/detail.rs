@@ -14,6 +14,7 @@ use crate::action::Kind;
 use crate::answer::Recorded;
 use crate::fields::link;
 use crate::guard::Caller;
+use crate::patience::in_time;
 use crate::problem::Problem;
 use crate::selection::Selection;
 use crate::site::Site;
@@ -26,7 +27,7 @@ pub(super) async fn page<St: Store>(
     with_body: bool,
 ) -> Result<Markup, Problem> {
     let id = id.parse().map_err(|_| Problem::wrong("An id has 64 hex digits, as it is listed."))?;
-    let Some(operation) = site.operations.inspect(id).await? else {
+    let Some(operation) = in_time(site.operations.inspect(id)).await? else {
         let detail =
             "There is no operation of this id: it was never there, its key was freed, or its record has expired.";
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
@@ -34,7 +35,7 @@ pub(super) async fn page<St: Store>(
     let recorded = match with_body {
         false => None,
         true if !caller.may(Permission::Bodies) => return Err(Problem::not_permitted(Permission::Bodies)),
-        true => site.operations.outcome(id).await?.and_then(Recorded::of),
+        true => in_time(site.operations.outcome(id)).await?.and_then(Recorded::of),
     };
     let has_outcome = operation.state.kind() == StateKind::Completed;
     let main = html! {

@@ -1,17 +1,18 @@
 //! Outcomes that came too late.
 
 use maud::{Markup, html};
-use tower_idempotency::store::{Store, StoreError};
+use tower_idempotency::store::Store;
 
 use crate::fields::link;
+use crate::patience::{Unread, in_time};
 use crate::site::Site;
 use crate::text::{date, now};
 
 /// The most that are shown.
 const SHOWN: usize = 100;
 
-pub(super) async fn section<St: Store>(site: &Site<St>) -> Result<Markup, StoreError> {
-    let disputed = site.operations.disputed(SHOWN).await?;
+pub(super) async fn section<St: Store>(site: &Site<St>) -> Result<Markup, Unread> {
+    let disputed = in_time(site.operations.disputed(SHOWN)).await?;
     let now = now();
     Ok(html! {
         section aria-labelledby="disputed" {

@@ -7,6 +7,7 @@ use tower_idempotency::store::Store;
 use super::frame::framed;
 use crate::fields::{Fields, link};
 use crate::guard::Caller;
+use crate::patience::in_time;
 use crate::problem::Problem;
 use crate::site::Site;
 use crate::text::shown;
@@ -46,7 +47,7 @@ pub(super) async fn find<St: Store>(
         Ok(scope) => scope,
         Err(error) => return again(&format!("This is no owner: {error}")),
     };
-    match site.operations.find(scope.as_ref(), &key).await? {
+    match in_time(site.operations.find(scope.as_ref(), &key)).await? {
         Some(found) => Ok(Ok(link([("id", found.id.to_string().as_str())]))),
         None => again(
             "There is no operation with this key of this owner. It was never sent, its record has expired, or its key is \

@@ -1,15 +1,17 @@
 //! The first view: the numbers, the list, and the form that finds.
 
 use axum::response::Response;
+use futures_util::future::join3;
 use http::StatusCode;
 use maud::{Markup, html};
 use tower_idempotency::operations::StateKind;
-use tower_idempotency::store::{Store, StoreError};
+use tower_idempotency::store::Store;
 
 use super::frame::{framed, with_status};
 use super::{disputed, find, list, live};
 use crate::fields::Fields;
 use crate::guard::Caller;
+use crate::patience::Unread;
 use crate::problem::in_words;
 use crate::selection::Selection;
 use crate::site::Site;
@@ -21,16 +23,14 @@ pub(super) async fn page<St: Store>(site: &Site<St>, caller: &Caller, fields: &F
         // What an operator looks for first.
         false => Selection { state: Some(StateKind::Interrupted), ..selection },
     });
-    let mut status = StatusCode::OK;
-    let listed = match &selected {
-        Ok(selection) => list::section(site, caller, selection).await,
-        Err(complaint) => {
-            status = StatusCode::BAD_REQUEST;
-            Ok(list::complaint(fields, complaint))
+    let mut status = if selected.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    let listed = async {
+        match &selected {
+            Ok(selection) => list::section(site, caller, selection).await,
+            Err(complaint) => Ok(list::complaint(fields, complaint)),
         }
     };
-    let overview = site.overview().await;
-    let disputed = disputed::section(site).await;
+    let (overview, listed, disputed) = join3(site.overview(), listed, disputed::section(site)).await;
     if overview.is_err() || listed.is_err() || disputed.is_err() {
         status = StatusCode::SERVICE_UNAVAILABLE;
     }
@@ -52,6 +52,6 @@ pub(super) async fn page<St: Store>(site: &Site<St>, caller: &Caller, fields: &F
 }
 
 /// Says that the store has not answered.
-fn failed(error: &StoreError) -> Markup {
+fn failed(error: &Unread) -> Markup {
     html! { p.complaint role="alert" { "The store does not answer this: " (shown(&in_words(error))) } }
 }

@@ -2,12 +2,13 @@
 
 use maud::{Markup, html};
 use tower_idempotency::operations::{OperationRecord, StateKind};
-use tower_idempotency::store::{Store, StoreError};
+use tower_idempotency::store::Store;
 
 use super::operation::{name, plain_name, state};
 use crate::action::Kind;
 use crate::fields::Fields;
 use crate::guard::Caller;
+use crate::patience::{Unread, in_time};
 use crate::selection::Selection;
 use crate::site::Site;
 use crate::text::{age, date, hex, shown};
@@ -21,17 +22,20 @@ pub(super) async fn section<St: Store>(
     site: &Site<St>,
     caller: &Caller,
     selection: &Selection,
-) -> Result<Markup, StoreError> {
+) -> Result<Markup, Unread> {
     let (filter, mut after) = (selection.filter(), selection.after);
     let mut calls = 0;
-    let listing = loop {
-        let listing = site.operations.list(&filter, after.as_ref(), SHOWN).await?;
-        calls += 1;
-        if !listing.operations.is_empty() || listing.next.is_none() || calls >= CALLS {
-            break listing;
+    let listing = in_time(async {
+        loop {
+            let listing = site.operations.list(&filter, after.as_ref(), SHOWN).await?;
+            calls += 1;
+            if !listing.operations.is_empty() || listing.next.is_none() || calls >= CALLS {
+                return Ok(listing);
+            }
+            after = listing.next;
         }
-        after = listing.next;
-    };
+    });
+    let listing = listing.await?;
     let kinds: Vec<_> =
         Kind::ALL.into_iter().filter(|kind| is_offered(*kind, site, caller, &listing.operations)).collect();
     let table = html! {

@@ -1,8 +1,8 @@
 //! From a button to a change: what it leads to in words, the confirmation, and the result of each.
 
 use maud::{Markup, html};
-use tower_idempotency::operations::{Answer, Change, Form, OperationRecord};
-use tower_idempotency::store::Store;
+use tower_idempotency::operations::{Change, Form, OperationRecord};
+use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{Fence, RecordId};
 
 use super::answer_form::{self, Entered};
@@ -12,6 +12,7 @@ use super::operation::{name, state, word};
 use crate::action::Kind;
 use crate::fields::{Fields, link};
 use crate::guard::Caller;
+use crate::patience::in_time;
 use crate::problem::Problem;
 use crate::site::Site;
 use crate::text::{age, now, shown, shown_lines};
@@ -70,10 +71,8 @@ pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: 
             return Ok(enter(caller, form, &wanted, complaint.as_deref()));
         }
     }
-    let mut operations = Vec::new();
-    for (id, fence) in &wanted.rows {
-        operations.push((*id, *fence, site.operations.inspect(*id).await?));
-    }
+    let seen = in_time(inspected(site, wanted.rows.iter().map(|(id, _)| *id))).await?;
+    let operations: Vec<_> = wanted.rows.iter().zip(seen).map(|((id, fence), seen)| (*id, *fence, seen)).collect();
     let kind = wanted.kind;
     let main = html! {
         p.consequence { strong { (kind.consequence()) } }
@@ -174,38 +173,52 @@ fn preview(entered: &Entered, form: Form) -> Markup {
     }
 }
 
+/// Returns what is known of these operations.
+async fn inspected<St: Store>(
+    site: &Site<St>,
+    ids: impl Iterator<Item = RecordId>,
+) -> Result<Vec<Option<OperationRecord>>, StoreError> {
+    let mut seen = Vec::new();
+    for id in ids {
+        seen.push(site.operations.inspect(id).await?);
+    }
+    Ok(seen)
+}
+
 /// Makes the changes, and shows the result of each.
 pub(super) async fn apply<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
     let wanted = Wanted::read(caller, fields)?;
     let form = site.operations.form();
-    let mut changes = Vec::new();
-    for (id, fence) in &wanted.rows {
-        let answer: Option<Answer> = match &wanted.entered {
-            Some(entered) => Some(entered.answer(form).map_err(Problem::wrong)?),
-            None => None,
-        };
-        let action = wanted.kind.action(answer).ok_or_else(|| Problem::wrong("This form has no answer."))?;
-        changes.push(Change::new(*id, *fence, action));
-    }
+    let answer = wanted.entered.as_ref().map(|entered| entered.answer(form));
+    let answer = answer.transpose().map_err(Problem::wrong)?;
+    let change = |(id, fence): &(RecordId, Fence)| {
+        let action = wanted.kind.action(answer.clone()).ok_or_else(|| Problem::wrong("This form has no answer."))?;
+        Ok(Change::new(*id, *fence, action))
+    };
+    let changes = wanted.rows.iter().map(change).collect::<Result<_, Problem>>()?;
     let results = site.operations.by(caller.actor.name.clone()).apply_all(changes).await;
     site.look_again().await;
-    let mut rows = Vec::new();
-    for (id, result) in results {
-        let operation = site.operations.inspect(id).await.ok().flatten();
-        rows.push((id, wanted.kind.said(&result), operation));
-    }
+    let seen = in_time(inspected(site, results.iter().map(|(id, _)| *id))).await.ok();
+    let rows = results.iter().enumerate().map(|(row, (id, result))| {
+        let operation = seen.as_ref().map(|seen| seen.get(row).and_then(Option::as_ref));
+        (id, wanted.kind.said(result), operation)
+    });
     let main = html! {
         table.operations #results {
             caption { "What has become of each" }
             thead { tr { th scope="col" { "Operation" } th scope="col" { "Result" } th scope="col" { "State now" } } }
             tbody { @for (id, said, operation) in rows {
                 tr {
-                    td data-label="Operation" { @match &operation {
+                    td data-label="Operation" { @match operation.flatten() {
                         Some(operation) => (name(operation)),
                         None => code { (id.short()) },
                     } }
                     td data-label="Result" { (shown(&said)) }
-                    td data-label="State now" { @match &operation { Some(operation) => (state(operation)), None => "no record" } }
+                    td data-label="State now" { @match operation {
+                        Some(Some(operation)) => (state(operation)),
+                        Some(None) => "no record",
+                        None => "not known",
+                    } }
                 }
             } }
         }

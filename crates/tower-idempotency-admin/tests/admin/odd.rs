@@ -4,6 +4,7 @@ use testkit::lab::asked::leave_interrupted;
 use testkit::lab::{on_disk, tree};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::{Kind, Row, SharedStore, SharedStoreBuilder};
+use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{RecordId, SledStore};
 use tower_idempotency_admin::Access;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
@@ -86,4 +87,23 @@ async fn a_store_that_does_not_answer_is_said_and_the_rest_of_the_page_is_there(
     for page in [desk.get(&format!("?id={id}")).await, desk.post("?find", "do=find&key=k").await] {
         assert!(page.status == 503 && page.text().contains("role=\"alert\""), "{}", page.text());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_said_and_the_rest_of_the_page_is_there() {
+    let store = TestStore::new();
+    let desk = Desk::over(layer(store.clone()), Access::ALL);
+    let (list, load) = (store.stall(StoreCall::Interrupted), store.stall(StoreCall::Load));
+    let (one, other) = tokio::join!(desk.get(""), desk.get("?state=any"));
+    for page in [one, other] {
+        assert_eq!(page.status, 503);
+        for part in ["has not answered within 10 seconds", "Handlers run", "name=\"key\""] {
+            assert!(page.text().contains(part), "{part}: {}", page.text());
+        }
+    }
+    let id = testkit::lab::id("k");
+    assert_eq!(desk.get(&format!("?id={id}")).await.status, 503);
+    assert_eq!(desk.get(&format!("/api/operations/{id}")).await.status, 503);
+    drop((list, load));
+    assert_eq!(desk.get("").await.status, 200);
 }
