@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use testkit::payment_server::{Server, Setup};
 use testkit::process::{eventually, until};
 use testkit::{Call, Connection};
@@ -12,6 +13,10 @@ use crate::pictures::Pictures;
 
 const KEY: &str = "order-17";
 const OWNER: &str = "Bearer alice";
+
+/// Waits as long as five polls take.
+const FIVE_ANSWERS: &str =
+    "return (async () => { for (let n = 0; n < 5; n += 1) await (await fetch('/admin/api/stats')).text() })()";
 
 /// How the operator uses the page.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,14 +138,35 @@ impl Evening {
         self.pictures.let_pass(async |number| some_traffic(server, number).await).await;
         page.script("document.getElementById('live').scrollIntoView()").await;
         self.pictures.take_dark(page, "live-dark").await;
+        // From here on it asks again at once.
+        page.script("const wait = setTimeout; polls = 0; setTimeout = (f) => { polls += 1; return wait(f, 0) }").await;
+        until("it asks again and again", async || page.script("return polls").await.as_u64() > Some(3)).await;
         page.click("#pause").await;
         assert_eq!(page.text("#pause").await, "Go on");
         assert_eq!(page.text("#live-status").await, "Paused.");
-        let paused = page.text(runs).await;
+        // What was asked before is answered by then.
+        page.script(FIVE_ANSWERS).await;
+        let (paused, polls) = (page.text(runs).await, page.script("return polls").await);
         traffic(server, "paused").await;
-        assert_eq!(page.text(runs).await, paused);
+        page.script(FIVE_ANSWERS).await;
+        assert_eq!((page.text(runs).await, page.script("return polls").await), (paused.clone(), polls));
         page.click("#pause").await;
         page.until_text(runs, |runs| runs != paused).await;
+        self.asks_for_less_motion().await;
+    }
+
+    /// A system that asks for less motion gets a view that begins paused.
+    async fn asks_for_less_motion(&self) {
+        let page = &self.browser;
+        let less = json!({ "features": [{ "name": "prefers-reduced-motion", "value": "reduce" }] });
+        page.devtools("Emulation.setEmulatedMedia", less).await;
+        page.go(&page.url().await).await;
+        page.until_text("#pause", |text| text == "Go on").await;
+        assert!(page.text("#live-status").await.contains("less motion"));
+        page.script(FIVE_ANSWERS).await;
+        assert_eq!(page.text("[data-count=runs] [data-part=rate]").await, "–");
+        page.devtools("Emulation.setEmulatedMedia", json!({ "features": [] })).await;
+        page.go(&page.url().await).await;
     }
 
     /// The operator finds the operation by what the client knows.
