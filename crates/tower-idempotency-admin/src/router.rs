@@ -29,7 +29,7 @@ impl<St: Store> AdminPage<St> {
     ///
     /// `authorize` is called for each request, with its head, extensions included. It says who calls, and what they may
     /// do. Its `Err` is the answer to a caller that it does not know: a 401 that asks for credentials, or a redirect to
-    /// where they sign in. A known caller without [`Access`] gets a 403.
+    /// where they sign in. A known caller without [`Access`](crate::Access) gets a 403.
     pub fn new<F, Fut>(operations: Operations<St>, authorize: F) -> Self
     where
         F: Fn(Parts) -> Fut + Send + Sync + 'static,
