@@ -1,4 +1,5 @@
-//! How long a caller waits for the store: the page is there, without some of its parts, while a disk or a database hangs.
+//! How long a caller waits for the store: the page is there, without some of its parts, while a disk or a database
+//! hangs.
 
 use std::time::Duration;
 
