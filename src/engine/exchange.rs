@@ -23,7 +23,7 @@ use crate::within::within;
 
 /// Creates the span of one exchange. Fields that are not known yet are recorded later.
 pub(crate) fn span() -> Span {
-    tracing::info_span!(
+    tracing::debug_span!(
         target: "tower_idempotency", "exchange", record_id = field::Empty, label = field::Empty,
         outcome = field::Empty, waited_ms = field::Empty, ran_ms = field::Empty
     )
@@ -156,9 +156,10 @@ impl<St: Store> Engine<St> {
         if let Some(origin) = work.origin() {
             presented.origin = origin;
         }
-        if !span.is_disabled() {
-            // A label that is missing is not recorded.
-            span.record("label", presented.origin.label());
+        if !span.is_disabled()
+            && let Some(label) = presented.origin.label()
+        {
+            span.record("label", label);
         }
         let origin = presented.origin.clone();
         let run = Box::new(Run { engine, slot, presented, deadline, span: span.clone() });

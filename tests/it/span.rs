@@ -142,7 +142,7 @@ fn a_consumer_s_span_has_one_outcome() {
 async fn an_event_within_the_span_of_a_rejection_shows_its_outcome_once() {
     let lab = Lab::counting(layer());
     lab.post("k", "a").await;
-    let log = Log::begin(Level::INFO);
+    let log = Log::begin(Level::DEBUG);
     lab.post("k", "b").await;
     let lines = log.lines();
     let [line] = &lines[..] else { panic!("{lines:#?}") };

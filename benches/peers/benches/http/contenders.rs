@@ -1,8 +1,9 @@
 //! The servers: the same handler, bare, behind our layer, and behind the alternatives.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -22,16 +23,14 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use ruts::store::Ttl;
 use ruts::store::moka::MokaStore;
 use ruts::{CookieOptions, Session, SessionLayer};
-use testkit::bench::exchange::{KEY, SMALL, bare, protected};
+use testkit::bench::exchange::{KEY, SMALL, bare, layer, protected};
 use testkit::bench::minimum::{Minimum, Writes, durable};
 use tower_cookies::CookieManagerLayer;
 use tower_idempotency::metrics::{BUCKETS, Metrics};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing::Level;
 use tracing_subscriber::fmt;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 use uuid::Uuid;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -65,9 +64,9 @@ fn app(name: &str, directory: &Path) -> Router {
             tokio::spawn(scrape(scraped));
             protected(SMALL, store, OnInterrupted::Rerun)
         }
-        "ours, events on" => {
-            log_events();
-            protected(SMALL, memory(), OnInterrupted::Rerun)
+        "ours, events on" => with_events(std::io::sink),
+        "ours, events in a file" => {
+            with_events(Mutex::new(File::create(directory.join("log")).expect("it can be written")))
         }
         "ours, sled, rerun" => protected(SMALL, sled(), OnInterrupted::Rerun),
         "ours, sled, refuse" => protected(SMALL, sled(), OnInterrupted::Refuse),
@@ -84,13 +83,11 @@ fn memory() -> MemoryStore {
     MemoryStore::builder().max_records(MANY as usize).max_bytes(64 << 30).build()
 }
 
-/// Writes the event of each request, and its span, as a server does whose log another thread writes.
-fn log_events() {
-    let (lines, written) = tracing_appender::non_blocking(std::io::sink());
-    let filter = Targets::new().with_target("tower_idempotency", LevelFilter::DEBUG);
-    tracing_subscriber::registry().with(fmt::layer().with_writer(lines).with_ansi(false)).with(filter).init();
-    // The process is killed at the end of the round.
-    std::mem::forget(written);
+/// Answers requests with a layer whose events are shown, as text.
+fn with_events<W: for<'w> fmt::MakeWriter<'w> + Send + Sync + 'static>(writer: W) -> Router {
+    fmt().with_max_level(Level::INFO).with_ansi(false).with_writer(writer).init();
+    let layer = layer(memory(), OnInterrupted::Rerun).run_level(Level::INFO).replay_level(Level::INFO);
+    bare(SMALL).layer(layer).with_state(())
 }
 
 /// Renders the metrics every second, more often than any Prometheus server asks.

@@ -83,7 +83,7 @@ const fn matched(kind: Kind, ours: &'static str, theirs: &'static str, goal: Opt
 }
 
 const BARE: &str = "bare axum";
-const MATCHES: [Match; 26] = [
+const MATCHES: [Match; 28] = [
     matched(Kind::NoKey, "ours, memory", BARE, Some(LEAST_NO_KEY)),
     matched(Kind::NoKey, "axum-idempotent", BARE, None),
     matched(Kind::NoKey, "cratestack-axum", BARE, None),
@@ -110,6 +110,8 @@ const MATCHES: [Match; 26] = [
     matched(Kind::First, "ours, metrics on", "ours, memory", Some(LEAST_WITH_METRICS)),
     matched(Kind::Replay, "ours, events on", "ours, memory", Some(LEAST_WITH_EVENTS)),
     matched(Kind::First, "ours, events on", "ours, memory", Some(LEAST_WITH_EVENTS)),
+    matched(Kind::Replay, "ours, events in a file", "ours, memory", None),
+    matched(Kind::First, "ours, events in a file", "ours, memory", None),
 ];
 
 fn main() {
