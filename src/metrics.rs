@@ -10,7 +10,7 @@ use ::metrics::{
 };
 
 use crate::observer::{LeaseChange, Observer, RunEnd, SettledBy};
-use crate::store::{Gauges, Health, Page, Store, StoreError};
+use crate::store::{Gauges, Health, Store, StoreError};
 
 /// The bounds of the histograms' buckets, in seconds. The facade does not pass them on: give them to the exporter, for
 /// all names that end with `_seconds`.
@@ -255,7 +255,7 @@ pub async fn update(store: &impl Store) -> Result<(), StoreError> {
     for (name, duration) in [(SYNC, sync), (SWEEP_LAG, sweep_lag), (LEASE_LEFT, lease)] {
         duration.into_iter().for_each(|duration| gauge!(name).set(duration.as_secs_f64()));
     }
-    let listed = store.interrupted(Page::first(MOST_COUNTED)).await?;
+    let listed = store.interrupted(None, MOST_COUNTED).await?;
     let oldest = listed.iter().filter_map(|run| run.since.to_system_time()).min();
     let age = oldest.and_then(|since| SystemTime::now().duration_since(since).ok()).unwrap_or_default();
     gauge!(OPEN).set(listed.len() as f64);

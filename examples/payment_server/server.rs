@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tower_idempotency::engine::Reconciliation;
+use tower_idempotency::operations::{Filter, Reconciliation, StateKind};
 use tower_idempotency::{AnyStore, IdempotencyLayer, Shutdown};
 use tower_idempotency_admin::Latencies;
 
@@ -46,7 +46,8 @@ pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
 /// Logs the settings and the state that an operator wants to know at the start.
 async fn report(layer: &IdempotencyLayer<AnyStore>) {
     tracing::debug!(?layer, "as it is set");
-    match layer.interrupted(admin::LISTED).await.map(|interrupted| interrupted.len()) {
+    let interrupted = Filter::all().in_state(StateKind::Interrupted);
+    match layer.operations().list(&interrupted, None, admin::LISTED).await.map(|listing| listing.operations.len()) {
         Ok(0) => tracing::info!("no interrupted operations"),
         Ok(count) => tracing::warn!(count, "interrupted operations wait to be settled; see /admin"),
         Err(error) => tracing::error!("interrupted operations can't be listed: {}", crate::chain(&error)),
@@ -56,7 +57,7 @@ async fn report(layer: &IdempotencyLayer<AnyStore>) {
 /// Settles the operations that the last process left, without waiting for their clients. Does nothing under another
 /// policy than `reconcile`.
 async fn reconcile(layer: &IdempotencyLayer<AnyStore>) {
-    match layer.reconcile_all().await {
+    match layer.operations().by("startup").reconcile_all().await {
         Ok(sum) if sum == Reconciliation::default() => {}
         Ok(Reconciliation { settled, run_again, unknown, .. }) => {
             tracing::info!(settled, run_again, unknown, "reconciled");

@@ -174,12 +174,17 @@ impl<St: Store> Engine<St> {
         Begun::Run(verdict, phase, origin)
     }
 
-    /// Spawns a run in a task of its own, in the present span. A layer's `wrap_run` may wrap it.
-    pub(super) fn spawn(&self, run: BoxFuture<'static, ()>) {
-        let run = match &self.wrap_run {
+    /// Passes a future that calls the application through the layer's `wrap_run`.
+    pub(crate) fn wrapped(&self, run: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        match &self.wrap_run {
             Some(wrap) => wrap(run),
             None => run,
-        };
+        }
+    }
+
+    /// Spawns a run in a task of its own, in the present span. A layer's `wrap_run` may wrap it.
+    pub(super) fn spawn(&self, run: BoxFuture<'static, ()>) {
+        let run = self.wrapped(run);
         let span = Span::current();
         if span.is_disabled() { laboratory::spawn(run) } else { laboratory::spawn(run.instrument(span)) }
     }

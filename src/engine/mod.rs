@@ -56,7 +56,6 @@ pub use once::{EffectError, OnceError, Outcome};
 pub use operations::{Drained, Stats};
 pub(crate) use operations::{Resolved, drain};
 pub(crate) use policy::{OnInFlight, OnInterrupted, Policy};
-pub use reconcile::Reconciliation;
 pub use reconciler::{Reconciled, Reconciler};
 pub(crate) use run::Work;
 pub(crate) use verdict::Verdict;

@@ -13,14 +13,13 @@ use super::event::Facts;
 use super::exchange;
 use super::operations::{Drained, Stats};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
-use super::reconcile::Reconciliation;
 use super::reconciler::Reconciler;
 use super::verdict::Verdict;
 use crate::fingerprint::{Fingerprint, Match};
 use crate::key::RecordId;
 use crate::record::{Described, Origin};
 use crate::slots::{End, Refusal};
-use crate::store::{InterruptedRun, Page, Store, StoreError};
+use crate::store::Store;
 
 /// Runs effects at most once per record id, without HTTP.
 ///
@@ -293,31 +292,6 @@ impl<St: Store> Once<St> {
     /// If the future is dropped, the wait ends, and new ids are refused all the same.
     pub async fn drain(&self, timeout: Duration) -> Drained {
         self.engine.drain(timeout).await
-    }
-
-    /// Returns a page of the interrupted operations of all layers and consumers over this store. An embedded store
-    /// orders them by when they were interrupted, and a shared store by when they began.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store is away, or a record is damaged.
-    ///
-    /// # Cancel safety
-    /// This method only reads.
-    pub async fn interrupted(&self, page: impl Into<Page>) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.engine.interrupted(page.into()).await
-    }
-
-    /// Asks the reconciler about all interrupted operations, without waiting for redeliveries, and settles those
-    /// whose outcome it knows. It does nothing without [`reconcile_with`](Self::reconcile_with).
-    ///
-    /// # Errors
-    /// [`StoreError`] if the operations cannot be listed. If the record of a single operation fails, the operation
-    /// counts as unknown.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped, questions that were asked are still finished, and no others are asked.
-    pub async fn reconcile_all(&self) -> Result<Reconciliation, StoreError> {
-        self.engine.reconcile_all().await
     }
 
     /// Returns what this process has counted over this store.

@@ -14,7 +14,7 @@ use crate::observer::SettledBy;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
 use crate::slots::{Ended, Entered, Phase, REFUSALS, Refusal, Slot, Slots};
 use crate::store::recording::PendingEnd;
-use crate::store::{InterruptedRun, Page, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 
 /// The longest part of a drain that is left for the ends of runs that are dropped.
@@ -146,11 +146,6 @@ impl<St: Store> Engine<St> {
             live: slots.live() as u64,
             refused: tally.refused.each_ref().map(read),
         }
-    }
-
-    /// Returns a page of the interrupted operations, the oldest first.
-    pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.store.interrupted(page).await
     }
 
     /// Settles an operation. Its slot is taken in the first poll, and held until the step is durable, so that no

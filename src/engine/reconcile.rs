@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -24,25 +23,8 @@ use crate::key::RecordId;
 use crate::observer::SettledBy;
 use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
 use crate::slots::{Attempt, End, Ended, Entered, Phase, Refusal, Slot};
-use crate::store::{InterruptedRun, Page, Store, StoreError};
+use crate::store::{InterruptedRun, Store, StoreError};
 use crate::within::STORE_TIMEOUT;
-
-/// The number of operations that are asked about at a time, and the number that are listed at a time.
-const AT_A_TIME: usize = 16;
-const PAGE: usize = 1_024;
-
-/// The numbers of interrupted operations that came to each end when the application was asked about them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Reconciliation {
-    /// Operations that have an outcome now.
-    pub settled: usize,
-    /// Operations that may run again, and will when a retry comes. They stay interrupted until then.
-    pub run_again: usize,
-    /// Operations whose end is still unknown, because the application does not know yet, the store failed, or the
-    /// process is shutting down. They stay interrupted.
-    pub unknown: usize,
-}
 
 impl<St: Store> Engine<St> {
     /// Returns the reconciler that is to be asked about `record` for this request, if there is one.
@@ -102,41 +84,6 @@ impl<St: Store> Engine<St> {
             self.count_settled(SettledBy::Reconciler);
         }
         (settled, ended)
-    }
-
-    /// Asks about all interrupted operations, and settles those whose outcome the application knows.
-    pub(crate) async fn reconcile_all(self: &Arc<Self>) -> Result<Reconciliation, StoreError> {
-        let mut sum = Reconciliation::default();
-        let Some(reconciler) = &self.policy.reconciler else { return Ok(sum) };
-        // A question that takes longer goes on by itself, and counts as unknown. This is the time for a look-up, a new
-        // fence, the question and the record.
-        let limit = reconciler.limit().saturating_add(3 * STORE_TIMEOUT);
-        let one = |record: InterruptedRun| {
-            let (reply, reconciled) = oneshot::channel();
-            let (engine, reconciler) = (Arc::clone(self), reconciler.clone());
-            // A question that has begun goes on if this caller is dropped.
-            self.spawn(Box::pin(async move {
-                let _ = reply.send(engine.reconcile_one(&reconciler, record.id, None).await);
-            }));
-            async move { timeout(limit, reconciled).await }
-        };
-        let mut page = Page::first(PAGE);
-        loop {
-            let records = self.store.interrupted(page).await?;
-            let Some(last) = records.last() else { return Ok(sum) };
-            page = Page::after(last, PAGE);
-            let mut asked = futures_util::stream::iter(records).map(one).buffer_unordered(AT_A_TIME);
-            while let Some(reconciled) = asked.next().await {
-                match reconciled {
-                    Ok(Ok(Ok(Some(Reconciled::Outcome(()))))) => sum.settled += 1,
-                    Ok(Ok(Ok(Some(Reconciled::RunAgain)))) => sum.run_again += 1,
-                    // The operation is no longer interrupted, or a retry handles it: it is in none of the sums.
-                    Ok(Ok(Ok(None))) => {}
-                    // The application does not know, the store failed, or the task was dropped with its runtime.
-                    Ok(Ok(Ok(Some(Reconciled::StillUnknown)) | Err(_)) | Err(_)) | Err(_) => sum.unknown += 1,
-                }
-            }
-        }
     }
 
     /// Asks about one operation. Returns `None` if a retry came first and handles it, or if it is no longer

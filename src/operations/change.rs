@@ -131,3 +131,17 @@ pub struct Purged {
     /// The place at which the next call goes on; `None` if all records were looked at.
     pub next: Option<Cursor>,
 }
+
+/// The numbers of interrupted operations that came to each end when the application was asked about them. An operation
+/// that was settled meanwhile, or that a retry handles, is in none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Reconciliation {
+    /// Operations that have an outcome now.
+    pub settled: usize,
+    /// Operations that may run again, and will when a retry comes. They stay interrupted until then.
+    pub run_again: usize,
+    /// Operations whose end is still unknown, because the application does not know yet, the store failed, or the
+    /// process is shutting down. They stay interrupted.
+    pub unknown: usize,
+}

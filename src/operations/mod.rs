@@ -54,7 +54,7 @@ mod recording;
 
 pub use crate::store::Disputed;
 pub use answer::{Answer, Form};
-pub use change::{Action, Applied, Change, ChangeError, Purged};
+pub use change::{Action, Applied, Change, ChangeError, Purged, Reconciliation};
 pub use cursor::{Cursor, CursorError};
 pub use filter::Filter;
 pub use operations::{Listing, Operations};

@@ -14,7 +14,7 @@ use crate::key::{Key, RecordId, Scope};
 use crate::record::State;
 use crate::store::contract::After;
 use crate::store::listed::{ListedRecord, Scanned};
-use crate::store::{Disputed, Page, Store, StoreError};
+use crate::store::{Disputed, Store, StoreError};
 
 /// The most operations of one page.
 const MAX_PAGE: usize = 1_000;
@@ -121,10 +121,10 @@ impl<St: Store> Operations<St> {
         let (now, mut operations, mut looked_at) = (self.engine.store.now(), Vec::new(), 0);
         loop {
             let most = AT_A_TIME.min(MAX_LOOKED_AT - looked_at);
-            let runs = self.engine.store.interrupted(Page { after, ..Page::first(most) }).await?;
+            let runs = self.engine.store.interrupted(after, most).await?;
             let is_last = runs.len() < most;
             for run in runs {
-                let place = After { since: run.since, began: run.began, id: run.id };
+                let place = After::of(&run);
                 let operation = OperationRecord::interrupted(run);
                 if filter.selects(&operation, now) {
                     if operations.len() == limit {

@@ -1,20 +1,20 @@
 //! Changes operations.
 
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::audit;
-use super::change::{Action, Applied, Change, ChangeError, Purged};
+use super::change::{Action, Applied, Change, ChangeError, Purged, Reconciliation};
 use super::cursor::Cursor;
 use super::filter::Filter;
-use super::operations::Operations;
-use super::record::{OperationRecord, OperationState};
+use super::operations::{Listing, Operations};
+use super::record::{OperationRecord, OperationState, StateKind};
 use crate::engine::Reconciled;
 use crate::key::RecordId;
 use crate::laboratory;
@@ -22,8 +22,11 @@ use crate::record::{Fence, Resolution};
 use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 
-/// The number of changes that are made at a time.
+/// The number of changes that are made at a time, and of questions that are put to the application at a time.
 const AT_A_TIME: usize = 64;
+const ASKED_AT_A_TIME: usize = 16;
+/// The number of interrupted operations that are listed at a time.
+const PAGE: usize = 1_000;
 
 /// Changes operations in the name of an actor: see [`Operations::by`].
 #[derive(Debug)]
@@ -54,7 +57,8 @@ impl<St: Store> Operator<St> {
         let (operator, (reply, applied)) = (self.clone(), oneshot::channel());
         // A drain waits until the event is logged.
         let under_way = self.operations.engine.store.slots().retrying();
-        let mut changing = Box::pin(async move {
+        let is_question = matches!(change.action, Action::Reconcile);
+        let mut changing = async move {
             let Change { id, fence, action } = change;
             let name = action.name();
             let result = operator.change(id, fence, action).await;
@@ -62,7 +66,11 @@ impl<St: Store> Operator<St> {
             drop(under_way);
             // The caller may have gone away.
             let _ = reply.send(result);
-        });
+        }
+        .boxed();
+        if is_question {
+            changing = self.operations.engine.wrapped(changing);
+        }
         // The first poll takes the operation's slot, so that a drain that begins afterwards waits for the change.
         if poll_fn(|context| Poll::Ready(changing.as_mut().poll(context))).await.is_pending() {
             laboratory::spawn(changing);
@@ -89,9 +97,49 @@ impl<St: Store> Operator<St> {
     /// # Cancel safety
     /// If the future is dropped, changes that were begun are still made, and no others are begun.
     pub async fn apply_all(&self, changes: Vec<Change>) -> Vec<(RecordId, Result<Applied, ChangeError>)> {
+        self.apply_at_a_time(changes, AT_A_TIME).await
+    }
+
+    async fn apply_at_a_time(
+        &self,
+        changes: Vec<Change>,
+        most: usize,
+    ) -> Vec<(RecordId, Result<Applied, ChangeError>)> {
         let one = |change: Change| async move { (change.id, self.apply(change).await) };
         // `buffered` returns the results in the order of the changes.
-        futures_util::stream::iter(changes).map(one).buffered(AT_A_TIME).collect().await
+        futures_util::stream::iter(changes).map(one).buffered(most).collect().await
+    }
+
+    /// Asks the reconciler about all interrupted operations, 16 at a time, and settles those whose outcome it knows:
+    /// [`Action::Reconcile`] for each. A process may call it when it starts. It does nothing without a reconciler.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the operations cannot be listed. If the change of a single operation fails, the operation
+    /// counts as unknown.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, questions that were asked are still finished, and no others are asked.
+    pub async fn reconcile_all(&self) -> Result<Reconciliation, StoreError> {
+        let (mut sum, mut after) = (Reconciliation::default(), None);
+        let interrupted = Filter::all().in_state(StateKind::Interrupted);
+        while self.operations.can_reconcile() {
+            let Listing { operations, next, .. } = self.operations.list(&interrupted, after.as_ref(), PAGE).await?;
+            let ask = |operation: &OperationRecord| Change::new(operation.id, operation.fence, Action::Reconcile);
+            for (_, result) in self.apply_at_a_time(operations.iter().map(ask).collect(), ASKED_AT_A_TIME).await {
+                match result {
+                    Ok(Applied::Done) => sum.settled += 1,
+                    Ok(Applied::RunsAgain) => sum.run_again += 1,
+                    // The operation is no longer interrupted, or a retry handles it.
+                    Ok(Applied::Stale) => {}
+                    Ok(Applied::StillUnknown) | Err(_) => sum.unknown += 1,
+                }
+            }
+            if next.is_none() {
+                break;
+            }
+            after = next;
+        }
+        Ok(sum)
     }
 
     /// Forgets the done operations of one page of the list that `filter` selects: at most `limit` (1 to 1,000), from

@@ -112,8 +112,12 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// [`Operations`](crate::operations::Operations), which holds the slot meanwhile.
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send;
 
-    /// Returns a page of the interrupted operations, the oldest first.
-    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send;
+    /// Returns at most `limit` interrupted operations, the oldest first, from the one after `after` on.
+    fn interrupted(
+        &self,
+        after: Option<After>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send;
 
     /// Returns the present time of the clock by which the store judges records.
     fn now(&self) -> Timestamp;
@@ -146,7 +150,6 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
 /// The last operation of a page. An embedded store orders operations by when they were interrupted, and a shared store
 /// by when they began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct After {
     /// The time at which the operation was interrupted.
     pub since: Timestamp,
@@ -156,54 +159,18 @@ pub struct After {
     pub id: RecordId,
 }
 
-/// A page of the interrupted operations, the oldest first. A number `n` stands for `Page::first(n)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub struct Page {
-    /// Only operations after this one, which is the last of the page before; `None` to start from the oldest.
-    #[doc(hidden)]
-    pub after: Option<After>,
-    /// The most operations to list.
-    #[doc(hidden)]
-    pub limit: usize,
-    /// Only operations whose clients were answered with this status; `None` for all.
-    #[doc(hidden)]
-    pub status: Option<u16>,
-}
-
-impl Page {
-    /// Returns the page of the oldest operations, at most `limit`.
-    pub fn first(limit: usize) -> Self {
-        Self { after: None, limit, status: None }
+impl After {
+    /// Returns the place of `run`, the last operation of a page.
+    #[must_use]
+    pub fn of(run: &InterruptedRun) -> Self {
+        let InterruptedRun { since, began, id, .. } = *run;
+        Self { since, began, id }
     }
 
-    /// Returns the page after `last`, the last operation of the page before, of at most `limit` operations.
-    pub fn after(last: &InterruptedRun, limit: usize) -> Self {
-        let InterruptedRun { since, began, id, .. } = *last;
-        Self { after: Some(After { since, began, id }), ..Self::first(limit) }
-    }
-
-    /// Selects the operations whose handlers gave an answer with this HTTP status that means that the effect is
-    /// unknown, for example during an outage of a downstream service.
-    pub fn answered_with(self, status: impl Into<u16>) -> Self {
-        Self { status: Some(status.into()), ..self }
-    }
-
-    /// Returns whether an operation belongs to this page, or to a later one, in the order of the exclusive stores: by
-    /// when it was interrupted.
-    pub(crate) fn includes(&self, record: &InterruptedRun) -> bool {
-        self.after.is_none_or(|after| (after.since, after.id) < (record.since, record.id)) && self.has_status(record)
-    }
-
-    /// Returns whether an operation has the status that this page asks for.
-    pub(crate) fn has_status(&self, record: &InterruptedRun) -> bool {
-        self.status.is_none() || self.status == record.status
-    }
-}
-
-impl From<usize> for Page {
-    fn from(limit: usize) -> Self {
-        Self::first(limit)
+    /// Returns whether `run` comes later in the order of the exclusive stores: by when it was interrupted.
+    #[cfg(any(feature = "memory", feature = "sled"))]
+    pub(crate) fn precedes(self, run: &InterruptedRun) -> bool {
+        (self.since, self.id) < (run.since, run.id)
     }
 }
 

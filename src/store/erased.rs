@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
+use super::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use super::error::StoreError;
 use super::listed::{Disputed, ListedRecord, Scanned};
 use crate::clock::Timestamp;
@@ -95,7 +95,7 @@ methods! {
     {
         load(id: RecordId) -> Option<Record>;
         apply(id: RecordId, transition: Transition) -> Applied;
-        interrupted(page: Page) -> Vec<InterruptedRun>;
+        interrupted(after: Option<After>, limit: usize) -> Vec<InterruptedRun>;
         scan(after: Option<RecordId>, limit: usize) -> Scanned;
         inspect(id: RecordId) -> Option<ListedRecord>;
         running() -> Vec<ListedRecord>;

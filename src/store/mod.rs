@@ -49,7 +49,7 @@ pub(crate) mod test_store;
 mod transaction;
 
 pub use connect::ConnectError;
-pub use contract::{Gauges, Health, InterruptedRun, Page, Store};
+pub use contract::{Gauges, Health, InterruptedRun, Store};
 pub(crate) use contract::{Records, distinct};
 #[cfg(feature = "sled")]
 pub use embedded::Abort;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, oneshot};
 use tokio::time::Instant;
 
-use super::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
+use super::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use super::error::StoreError;
 use super::listed::{Disputed, ListedRecord, Scanned};
 use super::memory::{MemoryStore, MemoryStoreBuilder};
@@ -358,8 +358,12 @@ impl Records for TestStore {
         })
     }
 
-    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
-        self.call(StoreCall::Interrupted, move |store, _| now(store.memory.interrupted(page)))
+    fn interrupted(
+        &self,
+        after: Option<After>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
+        self.call(StoreCall::Interrupted, move |store, _| now(store.memory.interrupted(after, limit)))
     }
 
     fn now(&self) -> Timestamp {

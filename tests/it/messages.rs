@@ -13,8 +13,8 @@ use testkit::lab::time::HOUR;
 use tokio::time::timeout;
 use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, Rerun, RunContext};
 use tower_idempotency::internals::{ClaimPolicy, Reply};
-use tower_idempotency::operations::{Action, Applied, ChangeError};
-use tower_idempotency::store::{InterruptedRun, Store, StoreError};
+use tower_idempotency::operations::{Action, Applied, ChangeError, OperationRecord};
+use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, MemoryStore, OnInFlight, OnInterrupted, Once};
 
@@ -108,7 +108,7 @@ async fn what_was_interrupted_is_settled_by_who_knows() {
 }
 
 /// Leaves a key whose run was interrupted, and returns its entry in the list.
-async fn leave_interrupted(once: &Once<TestStore>) -> InterruptedRun {
+async fn leave_interrupted(once: &Once<TestStore>) -> OperationRecord {
     deliver(once, &Arc::default(), Err(EffectError::MaybeStarted("no answer"))).await.unwrap_err();
     once.interrupted(1).await.unwrap().remove(0)
 }

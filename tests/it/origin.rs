@@ -8,6 +8,7 @@ use axum::extract::Request;
 use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::{Lab, id, keyed, on_disk};
 use tower_idempotency::engine::{EffectError, OnceError};
 use tower_idempotency::internals::Records as _;

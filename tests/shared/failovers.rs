@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use testkit::lab::operator::Operated as _;
 use testkit::lab::{Lab, hold, id, post, settle};
 use testkit::{Answer, Gate};
 use tower_idempotency::internals::{Records as _, State};
@@ -129,7 +130,7 @@ async fn a_claim_that_a_failover_lost_leaves_no_free_key_if_nobody_knows_how_its
         }
         assert_eq!(effects.count(), 0);
         let listed = IdempotencyLayer::new(other).interrupted(9).await.unwrap();
-        assert_eq!(listed.iter().map(|run| (run.id, run.status)).collect::<Vec<_>>(), [(id("k"), Some(200))]);
+        assert_eq!(listed.iter().map(|run| (run.id, run.state.status())).collect::<Vec<_>>(), [(id("k"), Some(200))]);
     }
 }
 

@@ -10,7 +10,7 @@ use testkit::lab::operator::Operated as _;
 use testkit::lab::post;
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::operations::Action;
-use tower_idempotency::store::{Health, Page, Store as _};
+use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency::{IdempotencyLayer, Observer, OnInterrupted};
 
 use super::world::{Effects, LEASE, Store, two, until_over};
@@ -28,7 +28,7 @@ async fn a_lease_that_is_renewed_and_lost_and_a_disputed_outcome_are_observed() 
     gate.arrival().await;
     here.cut();
     until_over().await;
-    let listed = other.interrupted(Page::first(9)).await.unwrap().remove(0);
+    let listed = other.interrupted(None, 9).await.unwrap().remove(0);
     let elsewhere = IdempotencyLayer::new(other);
     let _settled = elsewhere.resolve(listed.id, listed.fence, Action::Release).await.unwrap();
     here.mend();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use testkit::Gate;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::{Lab, done, hold, id, post, settle};
 use tower_idempotency::clock::Timestamp;

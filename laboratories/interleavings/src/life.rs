@@ -9,8 +9,7 @@ use shuttle::future::JoinHandle;
 use testkit::history::{ClientAnswer, Policy};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::RunContext;
-use tower_idempotency::operations::{Action, Answer, Applied, Change};
-use tower_idempotency::store::InterruptedRun;
+use tower_idempotency::operations::{Action, Answer, Applied, Change, Filter, OperationRecord, StateKind};
 use tower_idempotency::test_util::{ManualClock, Stall, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint, MemoryStore, OnInterrupted, Once};
 
@@ -179,7 +178,7 @@ impl Life {
                 }
             }
             Act::ReconcileAll => {
-                if self.once.reconcile_all().await.is_ok_and(|sum| sum.settled > 0) {
+                if self.once.operations().by("the process").reconcile_all().await.is_ok_and(|sum| sum.settled > 0) {
                     self.ledger.see("reconciled");
                 }
             }
@@ -210,13 +209,15 @@ impl Life {
         }
     }
 
-    /// The interrupted runs that the store lists; none if the store fails.
-    async fn listed(&self) -> Vec<InterruptedRun> {
-        self.once.interrupted(KEYS.len()).await.unwrap_or_default()
+    /// The interrupted operations that the store lists; none if the store fails.
+    async fn listed(&self) -> Vec<OperationRecord> {
+        let interrupted = Filter::all().in_state(StateKind::Interrupted);
+        let listed = self.once.operations().list(&interrupted, None, KEYS.len()).await;
+        listed.map(|listing| listing.operations).unwrap_or_default()
     }
 
     /// An operator looks up whether the run took effect, and settles it. Returns whether that counted.
-    async fn resolve(&self, listed: InterruptedRun, stays: bool) -> bool {
+    async fn resolve(&self, listed: OperationRecord, stays: bool) -> bool {
         let key = key_of(listed.id);
         let found = self.ledger.look_up(key);
         let action = match &found {

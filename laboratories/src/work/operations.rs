@@ -9,7 +9,7 @@ use testkit::lab::operator::{Operated as _, outcome as outcome_of};
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, RunContext};
 use tower_idempotency::internals::{Completion, Fence, Origin, Records as _, RunResult, State};
-use tower_idempotency::operations::{Action, Applied};
+use tower_idempotency::operations::{Action, Applied, OperationRecord};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Abort, CommitError, StoreError, TransactionTree};
 use tower_idempotency::{OnInterrupted, Once, SledStore};
@@ -205,7 +205,7 @@ impl Operations {
     }
 
     /// The interrupted runs, as an operator sees them.
-    pub async fn interrupted(&self) -> Result<Vec<InterruptedRun>, StoreError> {
+    pub async fn interrupted(&self) -> Result<Vec<OperationRecord>, StoreError> {
         self.refuse.interrupted(usize::MAX).await
     }
 

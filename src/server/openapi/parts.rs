@@ -39,8 +39,8 @@ pub(super) fn key(options: &Options) -> Parameter {
         .max_length(Some(Key::MAX_BYTES + quotes));
     let form = if options.strict_keys { " The value is in double quotes." } else { "" };
     let description = format!(
-        "Makes the request safe to repeat: it takes effect at most once, and each repetition gets the answer of the \
-         first. Choose a value that is unique to the operation, such as a UUID (version 4), save it before the first \
+        "Makes the request safe to repeat: once it is answered, each repetition gets the same answer, and nothing is \
+         done again. Choose a value that is unique to the operation, such as a UUID (version 4), save it before the first \
          attempt, and send it with every attempt, together with the same request.{form}"
     );
     let example = if options.strict_keys { format!("\"{EXAMPLE}\"") } else { EXAMPLE.to_owned() };

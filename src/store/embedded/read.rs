@@ -19,7 +19,7 @@ use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record};
 use crate::store::contract::After;
-use crate::store::{InterruptedRun, Page, StoreError};
+use crate::store::{InterruptedRun, StoreError};
 
 /// Returns the live record of `id`, from memory or from disk.
 pub(super) fn load<E: StorageEngine>(
@@ -84,28 +84,29 @@ fn from_disk<E: StorageEngine>(shared: &StoreState<E>, engine: &E, id: RecordId)
     result.map_err(|error| shared.read_failed(error, id))
 }
 
-/// Returns a page of the interrupted operations, the oldest first.
+/// Returns at most `limit` interrupted operations after `after`, the oldest first.
 pub(super) async fn interrupted<E: StorageEngine>(
     shared: &Arc<StoreState<E>>,
-    page: Page,
+    after: Option<After>,
+    limit: usize,
 ) -> Result<Vec<InterruptedRun>, StoreError> {
     shared.check()?;
-    on_blocking_thread(shared, move |shared, engine| list_interrupted(shared, engine, page)).await
+    on_blocking_thread(shared, move |shared, engine| list_interrupted(shared, engine, after, limit)).await
 }
 
-/// Reads the index of interrupted operations, from `page.after` on, and the record of each. Blocks its thread.
+/// Reads the index of interrupted operations, from `after` on, and the record of each. Blocks its thread.
 fn list_interrupted<E: StorageEngine>(
     shared: &StoreState<E>,
     engine: &E,
-    page: Page,
+    after: Option<After>,
+    limit: usize,
 ) -> Result<Vec<InterruptedRun>, StoreError> {
     let mut found = Vec::new();
-    // The range begins with the last operation of the page before, which `page.includes` leaves out.
-    let from = page
-        .after
+    // The range begins with the last operation of the page before, which is left out.
+    let from = after
         .map_or_else(|| keys::INTERRUPTED.to_vec(), |After { since, id, .. }| keys::interrupted(since, &id).to_vec());
     for entry in engine.range(from) {
-        if found.len() == page.limit {
+        if found.len() == limit {
             break;
         }
         // No record is at fault here, so the error names none: its id is all zeros.
@@ -121,8 +122,9 @@ fn list_interrupted<E: StorageEngine>(
                 let live = record.and_then(|record| record.live(shared.time.now()));
                 let listed = live.and_then(|record| InterruptedRun::of(id, &record));
                 // The operation may have been settled, or interrupted anew, since its key was read.
-                let is_meant =
-                    |listed: &InterruptedRun| Some(listed.since) == keys::time_of(key) && page.includes(listed);
+                let is_meant = |listed: &InterruptedRun| {
+                    Some(listed.since) == keys::time_of(key) && after.is_none_or(|after| after.precedes(listed))
+                };
                 found.extend(listed.filter(is_meant));
             }
             // The other operations can still be settled.

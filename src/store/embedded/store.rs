@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{Gauges, Health, InterruptedRun, Page};
+use crate::store::contract::{After, Gauges, Health, InterruptedRun};
 use crate::store::listed::{ListedRecord, Scanned};
 use crate::store::{CommitError, StoreError};
 use crate::within::STORE_ANSWERS_WITHIN;
@@ -194,8 +194,12 @@ impl<E: StorageEngine> Embedded<E> {
         }
     }
 
-    pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
-        read::interrupted(&self.0.shared, page).await
+    pub(crate) async fn interrupted(
+        &self,
+        after: Option<After>,
+        limit: usize,
+    ) -> Result<Vec<InterruptedRun>, StoreError> {
+        read::interrupted(&self.0.shared, after, limit).await
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -24,7 +24,7 @@ use crate::key::RecordId;
 use crate::laboratory::point;
 use crate::record::{self, Applied, Change, Current, Fence, Owner, Record, State, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
+use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use crate::store::error::StoreError;
 use crate::store::listed::{Disputed, ListedRecord, Scanned};
 
@@ -316,15 +316,15 @@ impl Table {
         found
     }
 
-    fn interrupted(&self, process: u64, page: Page) -> Vec<InterruptedRun> {
+    fn interrupted(&self, process: u64, after: Option<After>, limit: usize) -> Vec<InterruptedRun> {
         let now = self.time.now();
         let listed = self.rows.iter().filter_map(|row| {
             let record = self.present(row.value(), process, now)?;
-            InterruptedRun::of(*row.key(), &record).filter(|record| page.includes(record))
+            InterruptedRun::of(*row.key(), &record).filter(|run| after.is_none_or(|after| after.precedes(run)))
         });
         let mut found: Vec<_> = listed.collect();
         found.sort_by_key(|record| (record.since, record.id));
-        found.truncate(page.limit);
+        found.truncate(limit);
         found
     }
 }
@@ -362,8 +362,12 @@ impl Records for MemoryStore {
         ready(self.table.apply(&self.slots, self.process, id, transition))
     }
 
-    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
-        ready(Ok(self.table.interrupted(self.process, page)))
+    fn interrupted(
+        &self,
+        after: Option<After>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
+        ready(Ok(self.table.interrupted(self.process, after, limit)))
     }
 
     fn now(&self) -> Timestamp {

@@ -29,7 +29,7 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Applied, Completion, Record, Reply, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
+use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use crate::store::error::StoreError;
 use crate::store::listed::{Disputed, ListedRecord, Scanned};
 
@@ -264,12 +264,12 @@ impl<B: Backend> Records for SharedStore<B> {
         async move { step?.await? }
     }
 
-    async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
+    async fn interrupted(&self, after: Option<After>, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
         if self.is_closed() {
             return Err(closed());
         }
         let protocol = Arc::clone(&self.inner.protocol);
-        self.within(async move { protocol.interrupted(page).await }).await
+        self.within(async move { protocol.interrupted(after, limit).await }).await
     }
 
     fn now(&self) -> Timestamp {

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{Gauges, Health, InterruptedRun, Page, Records, Sealed, Store};
+use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use crate::store::embedded::{Embedded, Transact};
 use crate::store::listed::{Disputed, ListedRecord, Scanned};
 use crate::store::{OpenError, StoreError};
@@ -173,8 +173,12 @@ impl Records for SledStore {
         self.0.apply(id, transition)
     }
 
-    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
-        self.0.interrupted(page)
+    fn interrupted(
+        &self,
+        after: Option<After>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
+        self.0.interrupted(after, limit)
     }
 
     fn now(&self) -> Timestamp {

@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{OnceError, RunContext};
 use tower_idempotency::internals::{Completion, Hold, Records as _, Reply, RunResult, State};
+use tower_idempotency::store::Abort;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::{Abort, Page};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{OnInterrupted, Once, SledStore};
 
@@ -56,7 +56,7 @@ async fn assert_sound_but_for(store: &SledStore, long: &[usize], completed_late:
     assert_eq!(expiring.len(), expiring_once.len() + completed_late, "no other record expires twice");
     assert!(expiring_once.is_subset(&records), "no list names a record that is gone");
     assert!(records.difference(&expiring_once).all(|id| claimed.contains(id)), "who doesn't expire is running");
-    assert_eq!(keys("i"), store.interrupted(Page::first(usize::MAX)).await.unwrap().len());
+    assert_eq!(keys("i"), store.interrupted(None, usize::MAX).await.unwrap().len());
     assert_eq!(keys("c"), long.iter().map(|length| length.div_ceil(CHUNK)).sum::<usize>());
     assert!(store.db().unwrap().open_tree("charges").unwrap().iter().all(|charge| charge.is_ok()));
 }
@@ -210,7 +210,7 @@ async fn in_one_batch_with_other_calls_before_between_and_after_each_does_its_ow
     }
     let all = ["busy", "short", "long", "longer", "durable", "poor", "interrupted"].map(|key| charged(store, key));
     assert_eq!((all, charged(store, "sum")), ([1, 1, 1, 1, 1, 0, 0], 4));
-    let listed = store.interrupted(Page::first(10)).await.unwrap();
+    let listed = store.interrupted(None, 10).await.unwrap();
     assert_eq!(listed.len(), 1, "the one claimed and never run; the other said how it ended, late");
 }
 

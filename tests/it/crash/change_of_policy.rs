@@ -10,8 +10,7 @@ use testkit::lab::{Lab, effect, gated, id, on_disk, post};
 use testkit::log::Log;
 use tower_idempotency::engine::{ClaimPolicy, Reconciled};
 use tower_idempotency::internals::Records as _;
-use tower_idempotency::operations::{Action, Applied};
-use tower_idempotency::store::Page;
+use tower_idempotency::operations::{Action, Applied, OperationState};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, SledStore, Unsure};
 use tracing::Level;
@@ -35,7 +34,8 @@ async fn what_was_interrupted_under_refuse_does_not_run_again_after_a_deploy_to_
         lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
         assert_eq!(lab.effects(), 0, "{policy:?}");
         let listed = layer.interrupted(9).await.unwrap();
-        assert_eq!(listed.iter().map(|run| (run.id, run.policy)).collect::<Vec<_>>(), [(id("k"), policy)]);
+        let state = OperationState::Interrupted { status: None, policy };
+        assert_eq!(listed.iter().map(|run| (run.id, run.state.clone())).collect::<Vec<_>>(), [(id("k"), state)]);
         let counts = layer.stats();
         assert_eq!((counts.not_rerun, counts.refused(RejectionKind::OutcomeUnknown)), (3, 3), "{policy:?}");
 
@@ -120,7 +120,7 @@ async fn a_run_of_a_dead_process_keeps_its_policy_on_disk_and_between_processes(
     let lab = Lab::counting(reruns(&other));
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     assert_eq!((lab.effects(), reruns(&other).stats().not_rerun), (0, 1));
-    let Ok([listed]) = <[_; 1]>::try_from(other.interrupted(Page::first(9)).await.unwrap()) else {
+    let Ok([listed]) = <[_; 1]>::try_from(other.interrupted(None, 9).await.unwrap()) else {
         panic!("one is interrupted")
     };
     assert_eq!(listed.policy, ClaimPolicy::Refuse);

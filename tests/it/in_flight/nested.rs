@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post as route};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use testkit::lab::operator::Operated as _;
 use testkit::lab::{Lab, keyed, layer, post};
 use testkit::{Answer, Gate};
 use tower::ServiceExt as _;
@@ -203,7 +204,7 @@ async fn what_a_layer_inside_refuses_is_no_outcome_outside() {
     assert_eq!(lab.post("k", "a").await.refusal(), (500, "outcome-unknown".to_owned()));
     assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()));
     let listed = IdempotencyLayer::new(outer).interrupted(9).await.unwrap();
-    assert_eq!(listed[0].status, Some(500));
+    assert_eq!(listed[0].state.status(), Some(500));
 }
 
 /// A router whose handler at `/order` takes effect, sends a request to `/step` under the key `step`, and passes its

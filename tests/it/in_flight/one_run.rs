@@ -3,6 +3,7 @@
 
 use futures_util::future::join_all;
 use testkit::Gate;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, gated, on_disk, post};

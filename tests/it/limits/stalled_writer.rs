@@ -8,7 +8,7 @@ use testkit::Gate;
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::{Lab, hold, on_disk, post, settle};
 use tower_idempotency::internals::Records as _;
-use tower_idempotency::store::{Abort, CommitError, Health, Page, Store as _, StoreError, TransactionTree};
+use tower_idempotency::store::{Abort, CommitError, Health, Store as _, StoreError, TransactionTree};
 use tower_idempotency::{IdempotencyLayer, Release, SledStore};
 
 use super::overload::overloaded;
@@ -52,7 +52,7 @@ fn trap_84_a_read_that_hangs_holds_up_nobody_but_who_waits_for_it() {
         let cold = lab.spawn(post("cold", "a"));
         let listed = tokio::spawn({
             let store = store.clone();
-            async move { store.interrupted(Page::first(1)).await }
+            async move { store.interrupted(None, 1).await }
         });
         settle().await;
         // The runtime, which has one thread, goes on.

@@ -15,15 +15,15 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use testkit::Gate;
 use testkit::lab::asked::{Asked, asking, found};
-use testkit::lab::operator::{answer, outcome};
+use testkit::lab::operator::{Operated as _, answer, outcome};
 use testkit::lab::steps::Steps as _;
 use testkit::lab::{Lab, Shedding, frames, keyed, layer, on_disk, post, rerun, settle};
 use testkit::log::Log;
 use tower_idempotency::Meaning;
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::internals::Records as _;
-use tower_idempotency::operations::{Action, Applied, Change};
-use tower_idempotency::store::{InterruptedRun, Page, Store};
+use tower_idempotency::operations::{Action, Applied, Change, Filter, OperationRecord, StateKind};
+use tower_idempotency::store::{InterruptedRun, Store};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, Keep, MemoryStore, Once, RecordId, Release, SledStore, Unsure};
 use tracing::Level;
@@ -43,7 +43,7 @@ async fn trap_82_a_handler_can_say_that_it_does_not_know() {
     lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
     assert_eq!(lab.effects(), 1);
     let listed = layer.interrupted(9).await.unwrap();
-    assert_eq!(listed.iter().map(|record| record.status).collect::<Vec<_>>(), [Some(400)]);
+    assert_eq!(listed.iter().map(|record| record.state.status()).collect::<Vec<_>>(), [Some(400)]);
     assert_eq!((layer.stats().interrupted, layer.stats().unknown), (1, 1));
 }
 
@@ -55,7 +55,7 @@ async fn trap_81_statuses_of_what_was_cut_half_way_are_unknown_and_never_replaye
         let lab = Lab::new(layer.clone(), move |_| async move { status });
         assert_eq!(lab.post("k", "a").await.status, status);
         lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
-        assert_eq!((lab.effects(), layer.interrupted(9).await.unwrap()[0].status), (1, Some(status.as_u16())));
+        assert_eq!((lab.effects(), layer.interrupted(9).await.unwrap()[0].state.status()), (1, Some(status.as_u16())));
 
         let lab = Lab::new(rerun(), move |_| async move { status });
         lab.post("k", "a").await;
@@ -288,29 +288,25 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
     let statuses: Vec<_> = (0..300).map(|number| if number % 3 == 0 { 502 } else { 504 }).collect();
     outage(layer.clone(), &statuses).await;
     assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 301);
-    let bad = layer.interrupted(Page::first(1_000).answered_with(StatusCode::BAD_GATEWAY)).await.unwrap();
+    let operations = layer.operations();
+    let with = async |status: StatusCode, limit| {
+        let filter = Filter::all().in_state(StateKind::Interrupted).answered_with(status.as_u16());
+        operations.list(&filter, None, limit).await.unwrap().operations
+    };
+    let bad = with(StatusCode::BAD_GATEWAY, 1_000).await;
     assert_eq!(bad.len(), 100);
-    assert_eq!(layer.interrupted(Page::first(7).answered_with(StatusCode::GATEWAY_TIMEOUT)).await.unwrap().len(), 7);
-    assert_eq!(layer.interrupted(Page::first(7).answered_with(StatusCode::OK)).await.unwrap().len(), 0);
+    assert_eq!(with(StatusCode::GATEWAY_TIMEOUT, 7).await.len(), 7);
+    assert_eq!(with(StatusCode::OK, 7).await.len(), 0);
 
-    // Page by page.
-    let mut all = layer.interrupted(100).await.unwrap();
-    while let next = layer.interrupted(Page::after(all.last().unwrap(), 100)).await.unwrap()
-        && !next.is_empty()
-    {
-        all.extend(next);
-    }
-    assert_eq!(all, layer.interrupted(1_000).await.unwrap());
-
-    let operator = layer.operations().by("alice");
-    let release = |record: &InterruptedRun| Change::new(record.id, record.fence, Action::Release);
+    let operator = operations.by("alice");
+    let release = |record: &OperationRecord| Change::new(record.id, record.fence, Action::Release);
     let settled = operator.apply_all(bad.iter().map(release).collect()).await;
     let ids = bad.iter().map(|record| record.id);
     assert!(settled.iter().map(|(id, _)| *id).eq(ids), "in their order");
     assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Applied::Done))));
     assert_eq!(layer.interrupted(1_000).await.unwrap().len(), 201);
     // Each operation gets its own result: it is settled already, or can't be recorded.
-    let late = layer.interrupted(Page::first(1).answered_with(StatusCode::GATEWAY_TIMEOUT)).await.unwrap().remove(0);
+    let late = with(StatusCode::GATEWAY_TIMEOUT, 1).await.remove(0);
     let changes = vec![release(&bad[0]), Change::new(late.id, late.fence, answer(vec![0; 2 << 20]))];
     let settled: Vec<_> = operator.apply_all(changes).await.into_iter().map(|(_, settled)| settled).collect();
     assert!(matches!(&settled[..], [Ok(Applied::Stale), Err(_)]), "{settled:?}");
@@ -324,7 +320,7 @@ async fn many_messages_are_settled_at_once() {
         once.run(RecordId::from_bytes([number; 32]), Fingerprint::of(b"m"), effect).await.unwrap_err();
     }
     let listed = once.interrupted(1_000).await.unwrap();
-    assert!(listed.len() == 100 && listed.iter().all(|record| record.status.is_none()));
+    assert!(listed.len() == 100 && listed.iter().all(|record| record.state.status().is_none()));
     let changes = listed.iter().map(|record| Change::new(record.id, record.fence, outcome("sent"))).collect();
     let settled = once.operations().by("alice").apply_all(changes).await;
     assert!(settled.iter().all(|(_, settled)| matches!(settled, Ok(Applied::Done))));
@@ -335,7 +331,7 @@ async fn many_messages_are_settled_at_once() {
 async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question() {
     let (directory, store) = on_disk(SledStore::builder());
     outage(IdempotencyLayer::new(store.clone()), &[502]).await;
-    let listed = store.interrupted(Page::first(9)).await.unwrap();
+    let listed = store.interrupted(None, 9).await.unwrap();
     for record in &listed {
         assert!(store.inquire(record.id, record.fence).await.unwrap().is_some());
     }
@@ -343,7 +339,7 @@ async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question() {
     assert_eq!(statuses(&listed), BTreeSet::from([None, Some(502)]));
     store.close().await.unwrap();
     let store = SledStore::open(directory.path()).unwrap();
-    assert_eq!(statuses(&store.interrupted(Page::first(9)).await.unwrap()), statuses(&listed));
+    assert_eq!(statuses(&store.interrupted(None, 9).await.unwrap()), statuses(&listed));
 }
 
 #[tokio::test(start_paused = true)]

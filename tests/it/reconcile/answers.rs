@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::body::Body;
 use http::Response;
 use testkit::lab::asked::{counted, leave_interrupted};
+use testkit::lab::operator::Operated as _;
 use testkit::lab::{Lab, frames};
 use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::engine::{Reconciled, Reconciler};

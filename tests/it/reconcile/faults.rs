@@ -3,12 +3,13 @@
 
 use testkit::Gate;
 use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrupted};
+use testkit::lab::operator::Operated as _;
 use testkit::lab::time::{DAY, NOON, SECOND};
 use testkit::lab::{Lab, id, on_disk, post, settle};
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::{Records as _, State};
-use tower_idempotency::store::InterruptedRun;
-use tower_idempotency::store::{Page, Store};
+use tower_idempotency::operations::OperationRecord;
+use tower_idempotency::store::{InterruptedRun, Store};
 use tower_idempotency::test_util::{ManualClock, Stall, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, SledStore};
 
@@ -68,7 +69,7 @@ impl Scene {
         assert_eq!(self.layer.stats().live, 0, "no slot is left");
     }
 
-    async fn left(&self) -> InterruptedRun {
+    async fn left(&self) -> OperationRecord {
         self.layer.interrupted(9).await.unwrap().remove(0)
     }
 
@@ -268,7 +269,7 @@ async fn an_operation_whose_process_crashes_during_the_question_is_still_interru
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
     question_is_open(&store, &gate, &asked).await;
     let store = store.reopen();
-    assert_eq!(store.interrupted(Page::first(9)).await.unwrap().len(), 1);
+    assert_eq!(store.interrupted(None, 9).await.unwrap().len(), 1);
     gate.open();
     let restarted = Lab::counting(asking(store, asked.says([found("charged")])));
     assert_eq!((restarted.post("k", "a").await.text(), asked.times(), restarted.effects()), ("charged", 2, 0));
@@ -284,7 +285,7 @@ async fn an_operation_whose_store_is_closed_during_the_question_is_still_interru
     let restarted = Lab::counting(asking(store.clone(), asked.says([found("found by the next process")])));
     gate.open();
     old.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!(store.interrupted(Page::first(9)).await.unwrap().len(), 1, "the old verdict came to nothing");
+    assert_eq!(store.interrupted(None, 9).await.unwrap().len(), 1, "the old verdict came to nothing");
     assert_eq!((restarted.post("k", "a").await.text(), asked.times()), ("found by the next process", 2));
     assert!(asked.questions()[1].fence > asked.questions()[0].fence);
 }

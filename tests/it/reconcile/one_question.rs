@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use http::Response;
 use http_body_util::Full;
 use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrupted, patient};
+use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::{Steps as _, wish};
 use testkit::lab::time::SECOND;
 use testkit::lab::{Lab, id, on_disk, post, settle};

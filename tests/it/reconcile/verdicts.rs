@@ -21,7 +21,7 @@ use tower_idempotency::internals::{ClaimPolicy, Fence, Records as _};
 use tower_idempotency::operations::Applied;
 use tower_idempotency::server::KeptHeaders;
 use tower_idempotency::store::InterruptedRun;
-use tower_idempotency::store::{Page, Store};
+use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, TestStore};
 use tower_idempotency::{
     Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Once, Release, SledStore,
@@ -267,7 +267,7 @@ async fn questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_i
     let layer = asking(store, asked.says([Reconciled::StillUnknown]));
     let lab = Lab::counting(layer.clone());
     let before = layer.interrupted(9).await.unwrap().remove(0);
-    assert_eq!((before.since, before.expires), (NOON, NOON.plus(DAY)));
+    assert_eq!((before.since, before.expires), (NOON, Some(NOON.plus(DAY))));
     for hour in 1..24 {
         clock.advance(HOUR);
         lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
@@ -296,7 +296,7 @@ async fn a_run_leaves_a_durable_claim_before_its_handler_starts() {
         let (lab, gate) = Lab::gated(policy(IdempotencyLayer::new(store.clone())));
         let request = lab.spawn(post("k", "a"));
         gate.arrival().await;
-        assert_eq!(store.reopen().interrupted(Page::first(9)).await.unwrap().len(), is_listed);
+        assert_eq!(store.reopen().interrupted(None, 9).await.unwrap().len(), is_listed);
         request.abort();
     }
 }

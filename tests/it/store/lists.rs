@@ -10,7 +10,7 @@ use testkit::lab::{done, hold, id, on_disk, tree};
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Record, Records as _, State};
-use tower_idempotency::store::{Page, StoreError};
+use tower_idempotency::store::StoreError;
 use tower_idempotency::test_util::ManualClock;
 
 const NOON: Timestamp = Timestamp::from_millis(1_000_000);
@@ -42,7 +42,7 @@ async fn runs_that_were_claimed_together_end_apart_and_only_those_that_have_not_
     let store = SledStore::open(directory.path()).unwrap();
     assert_eq!(tree(&store).scan_prefix("n").count(), 0, "no run is under way");
     let mut interrupted: Vec<_> =
-        store.interrupted(Page::first(1_000)).await.unwrap().iter().map(|record| record.id).collect();
+        store.interrupted(None, 1_000).await.unwrap().iter().map(|record| record.id).collect();
     let mut expected: Vec<_> = running.iter().map(|name| id(name)).collect();
     interrupted.sort_by_key(|id| *id.as_bytes());
     expected.sort_by_key(|id| *id.as_bytes());
@@ -129,7 +129,7 @@ async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again(
             for name in ["stale", "a", "b"] {
                 assert!(matches!(store.claim(wish(name)).await.unwrap(), Claimed::Held(_)), "{name} is done");
             }
-            assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1, "and the run was interrupted");
+            assert_eq!(store.interrupted(None, 10).await.unwrap().len(), 1, "and the run was interrupted");
             assert!(matches!(store.claim(wish("c")).await.unwrap(), Claimed::Fresh(_)));
             assert_summed(&tree(&store));
             let mut listed = listed(&tree(&store), "e");
@@ -159,7 +159,7 @@ async fn questions_about_an_interrupted_run_leave_no_lists_behind() {
         fence = store.inquire(hold.id, fence).await.unwrap().expect("it is still interrupted");
     }
     assert_eq!(tree(&store).scan_prefix("e").count(), entries);
-    assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1);
+    assert_eq!(store.interrupted(None, 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use testkit::lab::time::DAY;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Completion, Hold, Origin, Records as _, Reply, RunResult, State};
-use tower_idempotency::store::{Health, OpenError, Page, Store as _, StoreError};
+use tower_idempotency::store::{Health, OpenError, Store as _, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
 
@@ -102,7 +102,7 @@ async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_
     }
     store.close().await.unwrap();
     let store = place.open();
-    assert_eq!(store.interrupted(Page::first(2_000)).await.unwrap().len(), 1_100);
+    assert_eq!(store.interrupted(None, 2_000).await.unwrap().len(), 1_100);
     let record = store.load(holds[0].id).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Interrupted { .. }), "{record:?}");
     assert_eq!(record.fence, holds[0].fence);
@@ -189,7 +189,7 @@ async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_
     }
     let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
     tree.insert([b"r".as_slice(), wish("damaged").id.as_bytes()].concat(), "garbage").unwrap();
-    let listed = store.interrupted(Page::first(10)).await.unwrap();
+    let listed = store.interrupted(None, 10).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [wish("whole").id]);
     assert!(matches!(store.claim(wish("damaged")).await, Err(StoreError::Corrupt { .. })));
     clock.advance(DAY);
@@ -199,7 +199,7 @@ async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_
     assert_eq!(tree.scan_prefix("i").count(), 0, "it is not listed under its old entry");
     let hold = claim(&store, "damaged").await;
     store.interrupt(hold.id, hold.fence).await.unwrap();
-    assert_eq!(store.interrupted(Page::first(10)).await.unwrap().len(), 1);
+    assert_eq!(store.interrupted(None, 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn trap_112_after_the_clock_was_days_ahead_an_operation_does_not_begin_in_
         }
         let hold = claim(&store, "later").await;
         store.interrupt(hold.id, hold.fence).await.unwrap();
-        let listed = store.interrupted(Page::first(9)).await.unwrap();
+        let listed = store.interrupted(None, 9).await.unwrap();
         assert_eq!(listed.iter().map(|run| run.began).collect::<Vec<_>>(), [right], "{opened_anew}");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::{Lab, at_once, charge_print, id, post, settle};
 use testkit::{Answer, Gate};

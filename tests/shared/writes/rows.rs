@@ -6,9 +6,9 @@ use bytes::Bytes;
 use testkit::Gate;
 use testkit::lab::operator::{Operated as _, answer};
 use testkit::lab::{Lab, id, post};
+use tower_idempotency::internals::After;
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::operations::{Action, Applied};
-use tower_idempotency::store::Page;
 use tower_idempotency::store::shared::{
     Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
 };
@@ -110,9 +110,9 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
         overwrite(&here, id("k"), |write| write.state = damaged(&write.state)).await;
         let operator = IdempotencyLayer::new(other.clone());
         let listed = async || -> Vec<RecordId> {
-            let (mut page, mut ids) = (Page::first(1), Vec::new());
-            while let Some(run) = other.interrupted(page).await.unwrap().pop() {
-                page = Page::after(&run, 1);
+            let (mut after, mut ids) = (None, Vec::new());
+            while let Some(run) = other.interrupted(after, 1).await.unwrap().pop() {
+                after = Some(After::of(&run));
                 ids.push(run.id);
             }
             ids
@@ -143,7 +143,7 @@ async fn a_damaged_outcome_that_was_met_and_is_interrupted_by_now_is_listed_once
     overwrite(&here, id("k"), |write| write.state = damaged(&write.state)).await;
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.status, 503);
     overwrite(&here, id("k"), |write| write.kind = Kind::Interrupted).await;
-    let listed = other.interrupted(Page::first(9)).await.unwrap();
+    let listed = other.interrupted(None, 9).await.unwrap();
     assert_eq!(listed.iter().map(|run| run.id).collect::<Vec<_>>(), [id("k")]);
 }
 

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use http::Response;
-use tower_idempotency::operations::{Action, Answer, Applied, Change, ChangeError, Operations};
-use tower_idempotency::store::Store;
+use tower_idempotency::operations::{
+    Action, Answer, Applied, Change, ChangeError, Filter, OperationRecord, Operations, Reconciliation, StateKind,
+};
+use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{Fence, IdempotencyLayer, Once, RecordId};
 
 /// A layer or a consumer, whose operations an operator changes.
@@ -19,6 +21,27 @@ pub trait Operated<St: Store>: Sync {
         action: Action,
     ) -> impl Future<Output = Result<Applied, ChangeError>> + Send {
         async move { self.operated().by("the test").apply(Change::new(id, fence, action)).await }
+    }
+
+    /// Lists interrupted operations, at most `limit`.
+    fn interrupted(&self, limit: usize) -> impl Future<Output = Result<Vec<OperationRecord>, StoreError>> + Send {
+        let interrupted = Filter::all().in_state(StateKind::Interrupted);
+        async move {
+            let (mut listed, mut after) = (Vec::new(), None);
+            loop {
+                let page = self.operated().list(&interrupted, after.as_ref(), limit - listed.len()).await?;
+                listed.extend(page.operations);
+                after = page.next;
+                if after.is_none() || listed.len() == limit {
+                    return Ok(listed);
+                }
+            }
+        }
+    }
+
+    /// Asks the reconciler about all interrupted operations.
+    fn reconcile_all(&self) -> impl Future<Output = Result<Reconciliation, StoreError>> + Send {
+        async move { self.operated().by("the test").reconcile_all().await }
     }
 }
 

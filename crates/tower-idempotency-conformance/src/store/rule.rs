@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Applied, ListedRecord, Owner, Record, Reply, Scanned, State, Transition};
-use tower_idempotency::store::{InterruptedRun, Page};
+use tower_idempotency::internals::{After, Applied, ListedRecord, Owner, Record, Reply, Scanned, State, Transition};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Store, StoreError};
 
 use super::sample::{claim, inquire, interrupt, name_of, reclaim};
@@ -144,21 +144,21 @@ impl<St: Store> Rule<'_, St> {
         }
     }
 
-    pub(super) async fn page(&self, page: Page) -> Vec<InterruptedRun> {
-        let listed = self.read(|| self.subject.store.interrupted(page)).await;
-        self.check(listed.len() <= page.limit, || format!("a page of {} has {}", page.limit, listed.len()));
+    pub(super) async fn page(&self, after: Option<After>, limit: usize) -> Vec<InterruptedRun> {
+        let listed = self.read(|| self.subject.store.interrupted(after, limit)).await;
+        self.check(listed.len() <= limit, || format!("a page of {limit} has {}", listed.len()));
         listed
     }
 
     /// Those of `ids` that are listed as interrupted, in pages of `limit`.
-    pub(super) async fn listed(&self, ids: &[RecordId], limit: usize, status: Option<u16>) -> Vec<InterruptedRun> {
-        let (mut all, mut page) = (Vec::new(), Page { status, ..Page::first(limit) });
+    pub(super) async fn listed(&self, ids: &[RecordId], limit: usize) -> Vec<InterruptedRun> {
+        let (mut all, mut after) = (Vec::new(), None::<After>);
         loop {
-            let listed = self.page(page).await;
+            let listed = self.page(after, limit).await;
             let Some(last) = listed.last() else { break };
-            let is_after = page.after.is_none_or(|after| listed.iter().all(|run| run.id != after.id));
+            let is_after = after.is_none_or(|after| listed.iter().all(|run| run.id != after.id));
             self.check(is_after, || "a page has the last operation of the page before".to_owned());
-            page = Page { status, ..Page::after(last, limit) };
+            after = Some(After::of(last));
             all.extend(listed);
             self.check(all.len() < 100_000, || "the list does not end".to_owned());
         }

@@ -25,7 +25,7 @@ async fn a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_i
             assert!(unavailable(store.apply(id("other"), claim).await.unwrap_err()));
         }
         assert!(unavailable(store.sync().await.unwrap_err()));
-        assert!(unavailable(store.interrupted(Page::first(1)).await.unwrap_err()));
+        assert!(unavailable(store.interrupted(None, 1).await.unwrap_err()));
         assert!(matches!(store.close().await, Err(StoreError::Uncertain { .. })));
 
         let store = setup::<E>(&clock()).open(&path).unwrap();

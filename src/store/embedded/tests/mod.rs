@@ -34,7 +34,7 @@ use crate::record::{
     State, Transition,
 };
 use crate::store::sled_engine::{self, SledEngine};
-use crate::store::{Health, OpenError, Page, StoreError};
+use crate::store::{Health, OpenError, StoreError};
 use map_engine::MapEngine;
 
 /// An engine that these tests run on.

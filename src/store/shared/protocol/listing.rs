@@ -12,7 +12,7 @@ use super::damaged::is_done;
 use super::rows::Decoded;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::store::contract::{InterruptedRun, Page};
+use crate::store::contract::{After, InterruptedRun};
 use crate::store::error::StoreError;
 use crate::store::listed::{Disputed, ListedRecord, Scanned};
 use crate::store::shared::backend::{Backend, Kind, Row};
@@ -27,8 +27,11 @@ type Cursor = Option<(Timestamp, RecordId)>;
 
 impl<B: Backend> Protocol<B> {
     /// Returns the interrupted operations, as this process sees them.
-    pub(crate) async fn interrupted(&self, page: Page) -> Result<Vec<InterruptedRun>, StoreError> {
-        let Page { after, limit, .. } = page;
+    pub(crate) async fn interrupted(
+        &self,
+        after: Option<After>,
+        limit: usize,
+    ) -> Result<Vec<InterruptedRun>, StoreError> {
         let mut cursor = after.map(|after| (after.began, after.id));
         let mut found = Vec::new();
         while found.len() < limit {
@@ -40,13 +43,13 @@ impl<B: Backend> Protocol<B> {
             for row in &rows {
                 // A later release has to handle what it has written.
                 let Some(Ok(record)) = view.of(row).map(|held| held.columns(row.id)) else { continue };
-                found.extend(InterruptedRun::of(row.id, &record).filter(|run| page.has_status(run)));
+                found.extend(InterruptedRun::of(row.id, &record));
             }
         }
         let damaged = join_all(self.damaged.known().into_iter().map(|id| self.listed_damaged(id))).await;
         let first = after.map(|after| (after.began, after.id));
         for run in damaged {
-            found.extend(run?.filter(|run| page.has_status(run) && first < Some((run.began, run.id))));
+            found.extend(run?.filter(|run| first < Some((run.began, run.id))));
         }
         found.sort_by_key(|run| (run.began, run.id));
         found.truncate(limit);

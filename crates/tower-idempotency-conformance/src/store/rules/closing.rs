@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
 use tower_idempotency::internals::{Claim, Owner, Record, Transition};
+use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Health, Store, StoreError};
-use tower_idempotency::store::{InterruptedRun, Page};
 
 use crate::fresh::{fresh_id, fresh_ids};
 use crate::store::rule::Rule;
@@ -126,7 +126,7 @@ pub(crate) async fn the_runs_of_an_earlier_opening_are_interrupted<St: Store>(su
                 == (run.fence, run.attempt, run.began, run.fingerprint)
         });
         rule.check(is_so, || format!("{run:?} of the last opening is seen as {seen:?}"));
-        let listed = rule.read(|| store.interrupted(Page::first(10_000))).await;
+        let listed = rule.read(|| store.interrupted(None, 10_000)).await;
         let listed: Vec<_> = listed.into_iter().filter(|run| run.id == *id).collect();
         let should = seen.and_then(|seen| InterruptedRun::of(*id, &seen));
         rule.check(listed.as_slice() == should.as_slice(), || format!("{should:?} is listed as {listed:?}"));

@@ -30,7 +30,7 @@ pub(crate) async fn a_process_has_its_own_runs_however_long_they_take<St: Store>
         let loaded = rule.load(id).await;
         let is_own = loaded.as_ref() == Some(&run) && run.owner == Owner::Here;
         rule.check(is_own, || format!("a run past its bound: {run:?} has become {loaded:?}"));
-        let listed = rule.listed(&[id], 1_000, None).await;
+        let listed = rule.listed(&[id], 1_000).await;
         rule.check(listed.is_empty(), || format!("this process's own run is listed: {listed:?}"));
         for other in [reclaim(run.fence), inquire(run.fence), settle(run.fence, "settled"), free(run.fence)] {
             let found = rule.refused(id, &other).await;
@@ -118,7 +118,7 @@ pub(crate) async fn the_runs_of_a_process_that_is_gone_are_interrupted<St: Store
             (seen.fence, run_of(seen), seen.began) == (run.fence, run_of(run), run.began)
         });
         rule.check(is_so, || format!("{run:?} of a process that is gone is seen as {seen:?}"));
-        let listed = rule.listed(&[*id], 1_000, None).await;
+        let listed = rule.listed(&[*id], 1_000).await;
         let should = seen.and_then(|seen| InterruptedRun::of(*id, &seen));
         rule.check(listed.as_slice() == should.as_slice(), || format!("{should:?} is listed as {listed:?}"));
     }

@@ -42,7 +42,7 @@ pub(crate) async fn a_record_past_its_expiry_is_absent<St: Store>(subject: &Stor
         rule.outlive(*id, SHORT).await;
         let recalled = subject.store.recall(*id);
         rule.check(recalled.is_none(), || format!("a record past its expiry was recalled: {recalled:?}"));
-        let listed = rule.listed(&[*id], 1_000, None).await;
+        let listed = rule.listed(&[*id], 1_000).await;
         rule.check(listed.is_empty(), || format!("an operation past its expiry is listed: {listed:?}"));
         if at == runs.len() / 2 {
             rule.swept(100).await;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Applied, ClaimPolicy, Completion, Fence, Hold, Origin, Record, Reply, State, Transition,
+    After, Applied, ClaimPolicy, Completion, Fence, Hold, Origin, Record, Reply, State, Transition,
 };
-use tower_idempotency::store::{InterruptedRun, Page};
+use tower_idempotency::store::InterruptedRun;
 
 use super::fault::Fault;
 
@@ -225,11 +225,16 @@ fn with_fence(transition: Transition, to: impl Fn(Fence) -> Fence) -> Transition
 }
 
 /// The page of a list that is right.
-pub(super) fn page(fault: Fault, mut runs: Vec<InterruptedRun>, page: Page) -> Vec<InterruptedRun> {
+pub(super) fn page(
+    fault: Fault,
+    mut runs: Vec<InterruptedRun>,
+    after: Option<After>,
+    limit: usize,
+) -> Vec<InterruptedRun> {
     if fault == Fault::ListsTheNewestFirst {
         runs.reverse();
     }
-    if let Some(after) = page.after {
+    if let Some(after) = after {
         let place = runs.iter().position(|run| run.id == after.id);
         let begin = match fault {
             Fault::BeginsThePageAtThePlace => place,
@@ -238,6 +243,6 @@ pub(super) fn page(fault: Fault, mut runs: Vec<InterruptedRun>, page: Page) -> V
         };
         runs.drain(..begin.unwrap_or(runs.len()));
     }
-    runs.truncate(if fault == Fault::ListsAllAtOnce { usize::MAX } else { page.limit });
+    runs.truncate(if fault == Fault::ListsAllAtOnce { usize::MAX } else { limit });
     runs
 }

@@ -36,7 +36,7 @@ faults! {
     "began_is_of_the_first_attempt_and_since_of_the_state": BeginsAnewAtEachAttempt, StampsAtAQuestion,;
     "a_record_outlives_the_question_about_it": LetsAQuestionOutliveItsRecord,;
     "a_sweep_takes_what_is_past_its_expiry_alone": SweepsMoreThanItsLimit, SweepsWhatIsInterrupted,;
-    "interrupted_operations_are_listed_until_they_are_settled": ListsNoQuestions, IgnoresTheStatus,;
+    "interrupted_operations_are_listed_until_they_are_settled": ListsNoQuestions,;
     "the_list_is_paged_without_gaps_or_repeats": BeginsThePageAtThePlace, LeavesOutTies, ListsTheNewestFirst, ListsAllAtOnce,;
     "a_scan_has_each_record_once_in_the_order_of_ids": ScansFromTheStart, LeavesTheLastOut, ListsNoRuns,;
     "a_process_has_its_own_runs_however_long_they_take": InterruptsItsOwnSlowRuns,;

@@ -15,9 +15,9 @@ use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
 use tower_idempotency::internals::Resolution;
 use tower_idempotency::internals::{
-    Applied, ListedRecord, Record, Records, Reply, Scanned, Sealed, Slots, State, Transition,
+    After, Applied, ListedRecord, Record, Records, Reply, Scanned, Sealed, Slots, State, Transition,
 };
-use tower_idempotency::store::{Disputed, Gauges, Health, InterruptedRun, Page, Store, StoreError};
+use tower_idempotency::store::{Disputed, Gauges, Health, InterruptedRun, Store, StoreError};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{Fence, RecordId};
 
@@ -230,10 +230,12 @@ impl Records for Broken {
         step
     }
 
-    fn interrupted(&self, page: Page) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
-        let whole = Page { status: page.status, ..Page::first(usize::MAX) };
-        let whole = if self.fault == Fault::IgnoresTheStatus { Page { status: None, ..whole } } else { whole };
-        let runs = at_once(self.inner.interrupted(whole)).unwrap();
+    fn interrupted(
+        &self,
+        after: Option<After>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
+        let runs = at_once(self.inner.interrupted(None, usize::MAX)).unwrap();
         let runs = runs.into_iter().filter(|run| {
             let record = self
                 .there(run.id)
@@ -243,7 +245,7 @@ impl Records for Broken {
                 .is_some_and(|record| matches!(record.state, State::Interrupted { run, .. } if run != record.fence));
             record.is_some() && !(is_asked && self.fault == Fault::ListsNoQuestions)
         });
-        ready(Ok(effects::page(self.fault, runs.collect(), page)))
+        ready(Ok(effects::page(self.fault, runs.collect(), after, limit)))
     }
 
     fn now(&self) -> Timestamp {
@@ -274,7 +276,7 @@ impl Records for Broken {
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         if self.fault == Fault::SweepsWhatIsInterrupted {
-            for run in at_once(self.inner.interrupted(Page::first(usize::MAX))).unwrap() {
+            for run in at_once(self.inner.interrupted(None, usize::MAX)).unwrap() {
                 self.below(run.id, Transition::Resolve(run.fence, Resolution::Release, HOUR)).unwrap();
             }
         }
