@@ -190,7 +190,7 @@ pass_on! {
 
 /// The store has an observer already. A pair of observers is one, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the store has an observer already; a pair of observers is one, too")]
+#[error("the store has an observer already; to have two, observe with a pair: `store.observe((one, other))`")]
 #[non_exhaustive]
 pub struct AlreadyObserved;
 

@@ -50,7 +50,7 @@ pub(crate) async fn guard<St: Store>(State(site): State<Arc<Site<St>>>, request:
     let nonce = request.extensions().get::<Nonce>().cloned();
     let (mut parts, body) = request.into_parts();
     if !parts.method.is_safe() && !is_same_origin(&parts) {
-        let detail = "A change must come from this page: with `Sec-Fetch-Site: same-origin`, or with an `Origin` that is \
+        let detail = "A POST must come from this page: with `Sec-Fetch-Site: same-origin`, or with an `Origin` that is \
                       the host of the request. A program sends one of them itself. If this is the page, the proxy in \
                       front of it has to pass the header `Host` on as it is.";
         return secured(Problem::new(StatusCode::FORBIDDEN, detail).into_response(), nonce.as_ref());

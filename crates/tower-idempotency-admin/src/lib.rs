@@ -34,10 +34,10 @@
 //! ```
 //!
 //! # What it protects itself against
-//! - **Callers without access.** Each request, for a file or the description of the API too, is passed to the hook
-//!   first. What the page shows and changes is what the hook's [`Access`] permits.
-//! - **Other pages.** A request that may change something needs `Sec-Fetch-Site: same-origin`, which browsers send, or
-//!   an `Origin` that is the request's host. Programs have to send one of them, too. No other page can frame this one.
+//! - **Callers without access.** The hook sees each request, for a file or the description of the API too, before
+//!   it is answered. What the page shows and changes is what the hook's [`Access`] permits.
+//! - **Other pages.** Each POST needs `Sec-Fetch-Site: same-origin`, which browsers send, or an `Origin` that is the
+//!   request's host. Programs have to send one of them, too. No other page can frame this one.
 //! - **Markup.** Labels, statuses, scopes and URLs are escaped, and characters that hide or turn text around are shown
 //!   as numbers. The page has no inline script and no inline style, and its content security policy permits none.
 //! - **Keys in logs.** The page sends a key in the body of a request. No URL has one, and no answer repeats it.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 /// The nonce of this answer in your own `Content-Security-Policy` (CSP Level 3). Put it into the request's extensions,
 /// in a layer outside. The page's two references, to its style sheet and its script, then have it.
 ///
-/// You need this only if your policy allows nothing by `'self'`. The page has no inline script and no inline style.
+/// You need this only if your policy permits no script and no style by `'self'`. The page has no inline script and no
+/// inline style. Your policy also has to permit `connect-src 'self'` (the live view) and `img-src 'self'` (the icon),
+/// and `form-action 'self'` if it names that directive. Append your header to the page's own, and do not replace it:
+/// browsers apply both.
 ///
 /// ```
 /// use tower_idempotency_admin::Nonce;

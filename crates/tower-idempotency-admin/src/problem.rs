@@ -25,7 +25,7 @@ impl Problem {
     }
 
     pub(crate) fn not_permitted(permission: Permission) -> Self {
-        let detail = format!("Your access does not include this: {permission:?}.").to_lowercase();
+        let detail = format!("Your access does not include this: {}.", format!("{permission:?}").to_lowercase());
         Self::new(StatusCode::FORBIDDEN, detail)
     }
 }

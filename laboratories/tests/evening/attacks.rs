@@ -79,7 +79,7 @@ async fn a_page_of_another_host_can_not_act() {
         browser.go(&format!("http://{host}:{attack}/")).await;
         browser.click("#go").await;
         until("an answer", async || browser.url().await.starts_with(&url)).await;
-        browser.until_text("body", |body| body.contains("A change must come from this page")).await;
+        browser.until_text("body", |body| body.contains("A POST must come from this page")).await;
         assert!(!target.is_settled().await, "{host}");
     }
 }

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use maud::{Markup, html};
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::engine::ClaimPolicy;
 use tower_idempotency::operations::{OperationRecord, OperationState, Server, StateKind};
 use tower_idempotency::store::Store;
 
@@ -52,6 +53,10 @@ pub(super) async fn page<St: Store>(
                 (way(kind, &operation, site))
             }
         }
+        @if Kind::ALL.into_iter().any(|kind| kind.fits(&operation))
+            && !Kind::ALL.into_iter().any(|kind| kind.fits(&operation) && caller.may(kind.permission())) {
+            p { "Your access does not include what can be done with it." }
+        }
         p { a href="?" { "All operations" } }
     };
     let title = format!("Operation {}", id.short());
@@ -70,7 +75,7 @@ pub(super) fn facts(operation: &OperationRecord) -> Markup {
             @match &operation.state {
                 OperationState::Completed { bytes, .. } => { dt { "Recorded answer" } dd { (bytes) " bytes" } }
                 OperationState::Interrupted { policy, .. } => {
-                    dt { "Claimed under" } dd { (format!("{policy:?}").to_lowercase()) }
+                    dt { "A retry" } dd { (under(*policy)) }
                 }
                 OperationState::Damaged { reason } => { dt { "Reason" } dd { (shown(reason)) } }
                 _ => {}
@@ -84,7 +89,7 @@ pub(super) fn facts(operation: &OperationRecord) -> Markup {
                 Server::Elsewhere => { dt { "Server" } dd { "another process sees to it" } }
                 _ => {}
             }
-            @if operation.fence.0 > 0 { dt { "Fence" } dd { code { (operation.fence.0) } } }
+            @if operation.fence.0 > 0 { dt { "Fence" } dd { code { (operation.fence.0) } ", the number of its last change" } }
             dt { "Id" } dd { code { (operation.id) } }
             @if let Some(scope) = operation.scope() {
                 dt { "Digest of the scope" }
@@ -92,6 +97,17 @@ pub(super) fn facts(operation: &OperationRecord) -> Markup {
             }
             @if let Some(trace) = operation.trace_id() { dt { "Trace of the first request" } dd { code { (hex(&trace)) } } }
         }
+    }
+}
+
+/// Returns what a retry of an interrupted operation gets, by the policy under which it was claimed.
+fn under(policy: ClaimPolicy) -> &'static str {
+    match policy {
+        ClaimPolicy::Refuse => "is refused until this is settled",
+        ClaimPolicy::Ask => "asks the application",
+        ClaimPolicy::Rerun => "runs it again",
+        ClaimPolicy::Unreadable => "is refused: the record can't be read",
+        _ => "is refused, or not: see the guide",
     }
 }
 

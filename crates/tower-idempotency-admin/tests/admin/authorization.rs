@@ -76,6 +76,7 @@ async fn a_caller_who_may_read_can_not_act_and_is_offered_no_button() {
         }
         let page = reader.get(&format!("?id={id}")).await;
         assert_eq!((page.status.as_u16(), forms(page.text())), (200, Vec::new()));
+        assert!(page.text().contains("Your access does not include what can be done with it."), "{}", page.text());
         assert_eq!(reader.get(&format!("?id={id}&body=shown")).await.status, 403);
         assert_eq!(reader.get(&format!("/api/operations/{id}/outcome")).await.status, 403);
     }
@@ -99,6 +100,8 @@ async fn a_caller_may_do_what_is_permitted_and_nothing_else() {
     assert_eq!(desk.listed("interrupted").await.len(), 1);
     let page = desk.get(&format!("?id={}", open.0)).await;
     assert_eq!(forms(page.text()).len(), 1, "{}", page.text());
+    assert!(page.text().contains("is refused until this is settled"), "{}", page.text());
+    assert!(!page.text().contains("Your access does not include"), "{}", page.text());
     assert_eq!(desk.change(&open, "release").await.json()["results"][0]["result"], "done");
 }
 
