@@ -5,6 +5,7 @@ use std::time::Duration;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::Steps as _;
 use testkit::lab::{Lab, hold, post};
+use testkit::log::Log;
 use testkit::{Answer, Gate};
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler};
@@ -13,6 +14,7 @@ use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::shared::{Kind, Row, SharedStore};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
+use tracing::Level;
 
 use crate::world::{DEATH, Effects, LEASE, Store, builder, database, process, until_over};
 
@@ -67,6 +69,21 @@ async fn a_process_is_judged_by_its_own_lease_and_not_by_that_of_who_watches() {
         assert_eq!(elsewhere.post("k", "a").await.text(), "effect 2", "{lease:?}");
         two.run.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_learns_once_from_the_log_that_another_process_has_died() {
+    let two = Two::with_a_lease_of(LEASE).await;
+    two.here.cut();
+    let log = Log::begin(Level::WARN);
+    let has_died = || log.lines().iter().filter(|line| line.contains("another process has died")).count();
+    sleep(LEASE / 2).await;
+    assert_eq!(has_died(), 0);
+    sleep(DEATH).await;
+    assert_eq!(two.elsewhere().post("k", "a").await.text(), "effect 2");
+    sleep(DEATH * 20).await;
+    assert_eq!(has_died(), 1, "{:?}", log.lines());
+    two.run.abort();
 }
 
 // Seeded fault: the run of a session that is over is taken without a write that expects the token that was watched.

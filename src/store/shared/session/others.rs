@@ -197,8 +197,16 @@ impl OtherSessions {
             }
             if other.sight != sight {
                 *other = Other { sight, since: received, is_over, named: other.named };
-            } else if let Some(wait) = Self::wait(sight) {
-                other.is_over |= sent >= other.since + wait;
+            } else if let Some(wait) = Self::wait(sight)
+                && !other.is_over
+                && sent >= other.since + wait
+            {
+                other.is_over = true;
+                tracing::warn!(
+                    target: "tower_idempotency",
+                    session = id.short(),
+                    "another process has died, or no longer renews its lease: its runs count as interrupted"
+                );
             }
         }
     }
