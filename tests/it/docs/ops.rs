@@ -49,10 +49,13 @@ fn every_metric_of_the_alerts_and_the_dashboard_exists_with_its_labels() {
     assert!(missing.is_empty(), "the dashboard does not show {missing:?}");
 }
 
+/// The annotation that alert managers show as a link.
+const RUNBOOK: &str = concat!("runbook_url: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/");
+
 #[test]
 fn every_alert_names_a_page_and_a_heading_that_there_are() {
     let alerts = ALERTS.matches("- alert: ").count();
-    let pages: Vec<_> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("page: ")).collect();
+    let pages: Vec<_> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix(RUNBOOK)).collect();
     assert_eq!((pages.len(), ALERTS.matches("expr: ").count()), (alerts, alerts));
     for page in pages {
         let (file, heading) = page.split_once('#').unwrap_or((page, ""));
