@@ -48,7 +48,7 @@ async fn report(layer: &IdempotencyLayer<AnyStore>) {
     tracing::debug!(?layer, "as it is set");
     let interrupted = Filter::all().in_state(StateKind::Interrupted);
     match layer.operations().list(&interrupted, None, admin::LISTED).await.map(|listing| listing.operations.len()) {
-        Ok(0) => tracing::info!("no interrupted operations"),
+        Ok(0) => tracing::info!("no interrupted operations so far"),
         Ok(count) => tracing::warn!(count, "interrupted operations wait to be settled; see /admin"),
         Err(error) => tracing::error!("interrupted operations can't be listed: {}", crate::chain(&error)),
     }

@@ -15,7 +15,7 @@ use super::account::Account;
 use super::errors::ApiError;
 use super::fields::Fields;
 use super::sources::Source;
-use crate::ledger::{ChargeId, Entry, Ledger, since_1970};
+use crate::ledger::{ChargeId, Entry, Intent, Ledger, since_1970};
 
 /// The largest amount, which is Stripe's limit too.
 const MAX_AMOUNT: u64 = 99_999_999;
@@ -32,6 +32,7 @@ pub(crate) struct Charge {
     amount_refunded: u64,
     created: u64,
     currency: String,
+    derived_key: Option<String>,
     description: Option<String>,
     paid: bool,
     refunded: bool,
@@ -41,10 +42,24 @@ pub(crate) struct Charge {
 impl Charge {
     pub(crate) fn of(id: ChargeId, entry: Entry) -> Self {
         let amount_refunded = entry.refunded();
-        let Entry { amount, currency, description, created, .. } = entry;
+        let Entry { amount, currency, description, created, intent, .. } = entry;
+        let derived_key = intent.map(Intent::text);
         let refunded = amount_refunded == amount;
         let (object, status) = ("charge", "succeeded");
-        Self { id, object, amount, amount_refunded, created, currency, description, paid: true, refunded, status }
+        let paid = true;
+        Self {
+            id,
+            object,
+            amount,
+            amount_refunded,
+            created,
+            currency,
+            derived_key,
+            description,
+            paid,
+            refunded,
+            status,
+        }
     }
 }
 
@@ -79,7 +94,7 @@ fn read(fields: &Fields) -> Result<(Source, Entry), ApiError> {
         return Err(ApiError::invalid("description", message));
     }
     let created = since_1970().as_secs();
-    Ok((source, Entry { amount, currency, description, created, refunds: Vec::new() }))
+    Ok((source, Entry { amount, currency, description, created, intent: None, refunds: Vec::new() }))
 }
 
 /// `GET /v1/charges`

@@ -18,6 +18,9 @@ pub(crate) struct Entry {
     pub(crate) currency: String,
     pub(crate) description: Option<String>,
     pub(crate) created: u64,
+    /// The intent of the run that made the charge; `None` without a key.
+    #[serde(default)]
+    pub(crate) intent: Option<Intent>,
     pub(crate) refunds: Vec<Refund>,
 }
 
@@ -79,6 +82,11 @@ impl Intent {
 
     pub(crate) fn bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
+    }
+
+    /// Returns the derived key, as the operators' page shows it.
+    pub(crate) fn text(self) -> String {
+        format!("{:032x}", self.0)
     }
 }
 

@@ -71,6 +71,7 @@ impl TableLedger {
     ) -> Result<(ChargeId, Response), LedgerError> {
         let id = self.ids.fresh()?;
         let intent = Intent::of_step(context, "charge");
+        let entry = Entry { intent, ..entry };
         let mut connection = self.pool.lend().await?;
         let transaction = connection.transaction().await.map_err(LedgerError::away)?;
         self.write(&transaction, ENTER, account, id, &entry, intent).await?;

@@ -56,6 +56,7 @@ impl TreeLedger {
     ) -> Result<(ChargeId, Response), LedgerError> {
         let id = self.ids.fresh()?;
         let intent = Intent::of_step(context, "charge");
+        let entry = Entry { intent, ..entry };
         let entered = self.enter(context, move |[charges, intents]| {
             enter(&charges, &intents, account, id, &entry, intent.map(|intent| (intent, entry.amount)))?;
             answer(&Charge::of(id, entry.clone()))
