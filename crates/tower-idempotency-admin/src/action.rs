@@ -63,8 +63,8 @@ impl Kind {
     pub(crate) const fn consequence(self) -> &'static str {
         match self {
             Self::Answer => {
-                "From now on, each retry with this key gets this answer, and the handler does not run again. Do this if \
-                 you have seen what became of the request."
+                "From now on, each retry with this key gets this answer and does not run again, for as long as the \
+                 service keeps answers. Do this if you have seen what became of the request."
             }
             Self::Release => {
                 "The key is free: the next retry runs the handler. If the request has taken effect, that is a second \

@@ -28,13 +28,16 @@ impl Given<'_> {
         let mut answer = Response::new(body);
         *answer.status_mut() = StatusCode::from_u16(status)
             .ok()
-            .filter(|status| status.as_u16() >= 200)
+            .filter(|status| (200..600).contains(&status.as_u16()))
             .ok_or_else(|| "The status must be that of a final HTTP answer, such as 200.".to_owned())?;
         for (name, value) in headers {
             let header = name.parse::<HeaderName>().ok().zip(HeaderValue::from_str(value).ok());
             let (name, value) =
                 header.ok_or_else(|| "A header has a name or a value that HTTP does not have.".to_owned())?;
             answer.headers_mut().append(name, value);
+        }
+        if says_json(&answer) && answer.body().is_empty() {
+            return Err("The content type is JSON, and the body is empty.".to_owned());
         }
         if says_json(&answer) {
             serde_json::from_slice::<serde::de::IgnoredAny>(answer.body())

@@ -53,6 +53,7 @@ fn scope_from(lines: &[&str]) -> Result<Option<Scope>, Box<dyn Error + Send + Sy
     for line in lines {
         headers.append(AUTHORIZATION, HeaderValue::from_str(line)?);
     }
-    let account = Account::of(&headers).map_err(|refusal| refusal.detail)?;
+    let hint = "write the credentials as the client sends them, such as `Bearer alice`; nothing is the demo account";
+    let account = Account::of(&headers).map_err(|_| hint)?;
     Ok(Some(account.scope()?))
 }

@@ -92,7 +92,7 @@ pub(super) fn facts(operation: &OperationRecord) -> Markup {
             @if operation.fence.0 > 0 { dt { "Fence" } dd { code { (operation.fence.0) } ", the number of its last change" } }
             dt { "Id" } dd { code { (operation.id) } }
             @if let Some(scope) = operation.scope() {
-                dt { "Digest of the scope" }
+                dt { "Owner (digest of the scope)" }
                 dd { a href=(Selection { scope: Some(scope), ..Selection::default() }.link(None)) { code { (hex(&scope)) } } }
             }
             @if let Some(trace) = operation.trace_id() { dt { "Trace of the first request" } dd { code { (hex(&trace)) } } }

@@ -21,7 +21,7 @@ pub(super) fn form(message: Option<&str>) -> Markup {
                 input type="hidden" name="do" value="find";
                 p { label for="key" { "Idempotency key, as the client sent it" }
                     input id="key" name="key" required maxlength="255" autocomplete="off" autocapitalize="off" spellcheck="false"; }
-                p { label for="owner" { "Owner of the key (the scope), each part on a line of its own" }
+                p { label for="owner" { "Owner of the key, as the application names it; several parts on a line each" }
                     textarea id="owner" name="owner" rows="2" autocomplete="off" autocapitalize="off" spellcheck="false"
                         aria-describedby="owner-hint" {} }
                 p.hint id="owner-hint" { "Leave it empty if the application sets no scope. Neither becomes a part of a URL or a log." }

@@ -115,7 +115,9 @@ fn filter_form(selection: &Selection) -> Markup {
             p { label for="state" { "State" }
                 select id="state" name="state" {
                     @for kind in StateKind::ALL {
-                        option value=(kind) selected[selection.state == Some(kind)] { (kind) }
+                        option value=(kind) selected[selection.state == Some(kind)] {
+                            @if kind == StateKind::Running { "in flight" } @else { (kind) }
+                        }
                     }
                     option value="any" selected[selection.state.is_none()] { "any" }
                 } }
@@ -123,7 +125,7 @@ fn filter_form(selection: &Selection) -> Markup {
                 input id="older_than" name="older_than" value=[age] placeholder="10m" size="8" autocomplete="off"; }
             p { label for="status" { "Answered with status" }
                 input id="status" name="status" value=[selection.status] inputmode="numeric" placeholder="504" size="5" autocomplete="off"; }
-            p { label for="scope" { "Digest of the scope" }
+            p { label for="scope" { "Owner (digest of the scope)" }
                 input id="scope" name="scope" value=[scope] size="20" maxlength="64" spellcheck="false" autocomplete="off"; }
             p { button { "Show" } }
         }

@@ -63,7 +63,7 @@ pub(super) fn live<St: Store>(site: &Site<St>) -> Markup {
         ("runs", "Handlers run", stats.runs),
         ("replays", "Replayed", stats.replays),
         ("rejections", "Rejected", rejections),
-        ("interrupted", "Interrupted", stats.interrupted),
+        ("interrupted", "Interrupted here", stats.interrupted),
         ("unrecorded", "Not recorded", stats.unrecorded),
     ];
     html! {
@@ -93,14 +93,14 @@ pub(super) fn live<St: Store>(site: &Site<St>) -> Markup {
                 table.numbers {
                     caption { "Times, " span #times-of { "since the start" } }
                     thead { tr {
-                        th scope="col" { "What" } th scope="col" { "Median" } th scope="col" { "99 %" }
-                        th.script-only hidden scope="col" { "99 %, last 5 minutes" }
+                        th scope="col" { "What" } th scope="col" { "Median" } th scope="col" { "p99" }
+                        th.script-only hidden scope="col" { "p99, last 5 minutes" }
                     } }
                     tbody { @for timed in Timed::ALL {
                         @let counts = latencies.counts(timed);
                         tr data-time=(timed.name()) {
                             th scope="row" { (words(timed)) }
-                            @for (label, part, share) in [("Median", "median", 0.5), ("99 %", "high", 0.99)] {
+                            @for (label, part, share) in [("Median", "median", 0.5), ("p99", "high", 0.99)] {
                                 td data-label=(label) { span data-part=(part) {
                                     @match quantile(&counts, share) { Some(time) => (short_span(time)), None => "–" }
                                 } }
@@ -116,10 +116,10 @@ pub(super) fn live<St: Store>(site: &Site<St>) -> Markup {
 
 fn words(timed: Timed) -> &'static str {
     match timed {
-        Timed::Claim => "Claim of a key",
+        Timed::Claim => "Claiming a key",
         Timed::Run => "Run of a handler",
         Timed::Record => "Recording of an answer",
         Timed::Replay => "Replay",
-        Timed::Wait => "Wait for a duplicate's run",
+        Timed::Wait => "Waiting for the first request",
     }
 }

@@ -44,7 +44,7 @@ async fn the_numbers_are_whole_without_javascript() {
     let desk = observed();
     desk.charge("a", "17").await;
     let page = desk.get("").await;
-    for part in ["Handlers run", "Claim of a key", "In flight", "Interrupted", "Disputed", "since the start"] {
+    for part in ["Handlers run", "Claiming a key", "In flight", "Interrupted", "Disputed", "since the start"] {
         assert!(page.text().contains(part), "{part}");
     }
     // What only the script fills is not there without it.
@@ -52,7 +52,7 @@ async fn the_numbers_are_whole_without_javascript() {
         assert!(line.contains(" hidden"), "{line}");
     }
     let without = Desk::new().get("").await;
-    assert!(!without.text().contains("Claim of a key"));
+    assert!(!without.text().contains("Claiming a key"));
 }
 
 #[tokio::test]
