@@ -14,7 +14,7 @@ pub struct Cursor(pub(super) Place);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Lists of interrupted operations are ordered by time.
+    /// Lists of interrupted operations and of disputed outcomes are ordered by time.
     Time(After),
     /// All others are ordered by id.
     Id(RecordId),

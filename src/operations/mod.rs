@@ -52,7 +52,6 @@ mod operator;
 mod record;
 mod recording;
 
-pub use crate::store::Disputed;
 pub use answer::{Answer, Form};
 pub use change::{Action, Applied, Change, ChangeError, Purged, Reconciliation};
 pub use cursor::{Cursor, CursorError};

@@ -11,10 +11,10 @@ use super::recording::Recording;
 use crate::clock::Timestamp;
 use crate::engine::{Engine, Policy, Stats};
 use crate::key::{Key, RecordId, Scope};
-use crate::record::State;
-use crate::store::contract::After;
+use crate::record::{Fence, State};
+use crate::store::contract::{After, Disputed};
 use crate::store::listed::{ListedRecord, Scanned};
-use crate::store::{Disputed, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// The most operations of one page.
 const MAX_PAGE: usize = 1_000;
@@ -227,17 +227,39 @@ impl<St: Store> Operations<St> {
         }
     }
 
-    /// Returns at most `limit` outcomes that came after their operation was taken over or settled, the oldest first.
-    /// Each may be a second effect. Only a shared store has such: over an embedded store, a run of an earlier process
-    /// can't end any more.
+    /// Returns a page of the outcomes that came after their operation was taken over or settled, at most `limit` (1 to
+    /// 1,000), from `after` on, in the order in which they came. Each may be a second effect. Only a shared store has
+    /// such: over an embedded store, a run of an earlier process can't end any more.
+    ///
+    /// Each has the id of its operation, and is like a record of it that the run had written: the fence is that of the
+    /// run, [`since`](OperationRecord::since) is when the outcome came, and [`began`](OperationRecord::began) is not
+    /// known. What became of the operation is in its own record: see [`inspect`](Self::inspect).
     ///
     /// # Errors
-    /// [`StoreError`] if the store is away or closed.
+    /// [`StoreError`] if the store is away or closed. A damaged outcome is no error:
+    /// [`OperationState::Damaged`](super::OperationState::Damaged).
     ///
     /// # Cancel safety
     /// This method only reads.
-    pub async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
-        self.engine.store.disputed(limit).await
+    pub async fn disputed(&self, after: Option<&Cursor>, limit: usize) -> Result<Listing, StoreError> {
+        let now = self.engine.store.now();
+        let after = after.and_then(|cursor| if let Place::Time(after) = cursor.0 { Some(after) } else { None });
+        let Disputed { records, next } = self.engine.store.disputed(after, limit.clamp(1, MAX_PAGE)).await?;
+        let operations = records.into_iter().map(|listed| self.record(listed)).collect();
+        Ok(Listing { operations, next: next.map(|next| Cursor(Place::Time(next))), now })
+    }
+
+    /// Returns the [disputed](Self::disputed) outcome of the run of `id` with this fence, with its body, or `None` if
+    /// there is none. **A body may have personal data:** show it only on request.
+    ///
+    /// # Errors
+    /// As [`outcome`](Self::outcome).
+    ///
+    /// # Cancel safety
+    /// This method only reads.
+    pub async fn disputed_outcome(&self, id: RecordId, fence: Fence) -> Result<Option<Answer>, StoreError> {
+        let outcome = self.engine.store.disputed_outcome(id, fence).await?;
+        Ok(outcome.map(|outcome| self.recording.answer(outcome)))
     }
 
     fn record(&self, listed: ListedRecord) -> OperationRecord {

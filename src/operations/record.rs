@@ -21,7 +21,7 @@ pub struct OperationRecord {
     pub fence: Fence,
     /// The number of the latest attempt, counted from 1; 0 if the record is damaged.
     pub attempt: u32,
-    /// The time at which the first attempt began; 0 if it is not known.
+    /// The time at which the first attempt began; 0 if it is not known, as of a disputed outcome.
     pub began: Timestamp,
     /// The time at which the operation came to its state; 0 if it is not known. Over a shared store, a run whose
     /// process died has the time of its claim.

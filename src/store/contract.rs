@@ -1,14 +1,15 @@
 //! The promises of a store, and its reports other than records: its health, and the interrupted operations.
 
 use std::fmt::Debug;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::StoreError;
-use super::listed::{Disputed, ListedRecord, Scanned};
+use super::listed::{ListedRecord, Scanned};
 use crate::clock::Timestamp;
 use crate::fingerprint::Operation;
 use crate::key::RecordId;
@@ -134,9 +135,23 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// that left no trace is not among them.
     fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send;
 
-    /// Returns at most `limit` disputed outcomes, those of the operations that began first. An exclusive store keeps
-    /// none.
-    fn disputed(&self, limit: usize) -> impl Future<Output = Result<Vec<Disputed>, StoreError>> + Send;
+    /// Returns at most `limit` disputed outcomes that came after the place `after`. An exclusive store keeps none.
+    fn disputed(
+        &self,
+        _after: Option<After>,
+        _limit: usize,
+    ) -> impl Future<Output = Result<Disputed, StoreError>> + Send {
+        ready(Ok(Disputed::default()))
+    }
+
+    /// Returns the disputed outcome of the run of `id` with this fence, if it has one.
+    fn disputed_outcome(
+        &self,
+        _id: RecordId,
+        _fence: Fence,
+    ) -> impl Future<Output = Result<Option<Bytes>, StoreError>> + Send {
+        ready(Ok(None))
+    }
 
     /// Deletes at most `limit` records that are past their expiry, and returns how many. Stores sweep by themselves; no
     /// caller has to call this.
@@ -324,4 +339,13 @@ impl InterruptedRun {
         let owner = if owner == Owner::Elsewhere { owner } else { Owner::None };
         Some(Self { id, fence, attempt, began, since, expires, policy, status, owner, origin, operation })
     }
+}
+
+/// Outcomes that came after their operations were taken over or settled, in the order in which they came.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Disputed {
+    /// The outcomes, each as a record of its operation's id and its run's fence.
+    pub records: Vec<ListedRecord>,
+    /// The place at which the next page begins; `None` if there are no more.
+    pub next: Option<After>,
 }

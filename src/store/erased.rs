@@ -4,14 +4,15 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
+use super::contract::{After, Disputed, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use super::error::StoreError;
-use super::listed::{Disputed, ListedRecord, Scanned};
+use super::listed::{ListedRecord, Scanned};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Applied, Record, Transition};
+use crate::record::{Applied, Fence, Record, Transition};
 use crate::slots::Slots;
 
 /// The future that an object-safe method returns in place of an `impl Future`.
@@ -99,7 +100,8 @@ methods! {
         scan(after: Option<RecordId>, limit: usize) -> Scanned;
         inspect(id: RecordId) -> Option<ListedRecord>;
         running() -> Vec<ListedRecord>;
-        disputed(limit: usize) -> Vec<Disputed>;
+        disputed(after: Option<After>, limit: usize) -> Disputed;
+        disputed_outcome(id: RecordId, fence: Fence) -> Option<Bytes>;
         sweep(limit: usize) -> usize;
     }
 }

@@ -108,17 +108,3 @@ pub struct Scanned {
     /// The id after which the scan goes on; `None` if there are no more records.
     pub next: Option<RecordId>,
 }
-
-/// An outcome that came after its operation was taken over or settled. Each may be a second effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Disputed {
-    /// The operation's id.
-    pub id: RecordId,
-    /// The fence of the run that produced it.
-    pub fence: Fence,
-    /// The time at which it came.
-    pub since: Timestamp,
-    /// The time until which it is kept.
-    pub expires: Timestamp,
-}

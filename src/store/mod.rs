@@ -56,7 +56,6 @@ pub use embedded::Abort;
 #[doc(hidden)]
 pub use error::in_words;
 pub use error::{OpenError, StoreError};
-pub use listed::Disputed;
 #[cfg(feature = "memory")]
 pub use memory::MemoryStoreBuilder;
 #[cfg(feature = "sled")]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use super::error::StoreError;
-use super::listed::{Disputed, ListedRecord, Scanned};
+use super::listed::{ListedRecord, Scanned};
 use super::memory::{MemoryStore, MemoryStoreBuilder};
 use crate::clock::{Clock, Timestamp};
 use crate::key::RecordId;
@@ -380,10 +380,6 @@ impl Records for TestStore {
 
     fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
         self.call(StoreCall::Interrupted, move |store, _| now(store.memory.running()))
-    }
-
-    fn disputed(&self, limit: usize) -> impl Future<Output = Result<Vec<Disputed>, StoreError>> + Send {
-        self.memory.disputed(limit)
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

@@ -24,7 +24,7 @@ async fn charges(servers: [&Server; 2]) -> usize {
 }
 
 async fn disputed(server: &Server) -> Vec<Value> {
-    server.send(&Call::operator("/admin/api/disputed")).await.json()["disputed"].as_array().unwrap().clone()
+    server.send(&Call::operator("/admin/api/disputed")).await.json()["operations"].as_array().unwrap().clone()
 }
 
 /// Asks again and again until there is a result.
@@ -138,6 +138,9 @@ async fn a_charge_that_ends_after_an_operator_freed_its_key_is_listed_as_dispute
         let line = until("a disputed outcome", async || disputed(server).await.pop()).await;
         assert_eq!((line["id"].as_str(), line["fence"].as_str()), (Some(&*listed.id), Some(&*listed.fence)));
         assert!(line["since"].as_str().is_some_and(|since| since.starts_with("20")), "{line}");
+        let outcome = format!("/admin/api/operations/{}/outcome?disputed={}", listed.id, listed.fence);
+        let outcome = server.send(&Call::operator(&outcome)).await.json();
+        assert!(outcome["body"].as_str().is_some_and(|body| body.contains("\"amount\":")), "{outcome}");
     }
     assert_eq!(charges([&one, &other]).await, 1);
 }

@@ -1,16 +1,21 @@
 //! Outcomes that come after their operation was taken over, and the list in which operators find the cases to settle.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use testkit::Gate;
 use testkit::lab::steps::{Steps as _, Wish, wish};
-use testkit::lab::{Lab, done, hold, id, post};
+use testkit::lab::{Lab, done, hold, id, post, with};
 use tower_idempotency::internals::{Completion, Records as _, Reply, Resolution, RunResult, State};
+use tower_idempotency::operations::{
+    Action, Answer, Applied, Change, Filter, OperationRecord, OperationState, Operations, Server, StateKind,
+};
+use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::{Kind, Row};
-use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, RecordId};
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted, RecordId, Scope};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
-use crate::world::{Effects, LEASE, Store, process, two, until_over};
+use crate::world::{Effects, LEASE, Store, disputed, process, two, until_over};
 
 /// The retention of the outcomes that are disputed here.
 const RETENTION: Duration = Duration::from_secs(60);
@@ -40,7 +45,7 @@ async fn completed_after_they_were_settled() -> ([tower_idempotency::Fence; 2], 
 #[tokio::test(start_paused = true)]
 async fn each_disputed_outcome_of_an_operation_is_listed() {
     let (fences, third) = completed_after_they_were_settled().await;
-    let disputed = third.disputed(9).await.unwrap();
+    let disputed = disputed(&third).await;
     let mut listed: Vec<_> = disputed.iter().map(|outcome| (outcome.id, outcome.fence)).collect();
     listed.sort_by_key(|(_, fence)| *fence);
     assert_eq!(listed, fences.map(|fence| (id("k"), fence)));
@@ -50,8 +55,8 @@ async fn each_disputed_outcome_of_an_operation_is_listed() {
 #[tokio::test(start_paused = true)]
 async fn a_disputed_outcome_is_kept_for_thirty_days_whatever_the_retention() {
     let (_, third) = completed_after_they_were_settled().await;
-    for outcome in third.disputed(9).await.unwrap() {
-        let kept = outcome.expires.as_millis() - outcome.since.as_millis();
+    for outcome in disputed(&third).await {
+        let kept = outcome.expires.unwrap().as_millis() - outcome.since.as_millis();
         assert_eq!(kept / 86_400_000, 30, "{outcome:?}");
     }
 }
@@ -112,7 +117,7 @@ async fn a_disputed_outcome_is_kept_though_the_database_refuses_it_at_first() {
     here.fail_next(Call::Put, Fault::Refuse);
     answers.release();
     assert_eq!(completing.await.unwrap().unwrap(), Reply::Refused);
-    let disputed = other.disputed(9).await.unwrap();
+    let disputed = disputed(&other).await;
     assert_eq!(disputed.iter().map(|outcome| (outcome.id, outcome.fence)).collect::<Vec<_>>(), [(hold.id, hold.fence)]);
 }
 
@@ -133,6 +138,9 @@ async fn a_late_answer_that_can_not_be_stored_is_not_given_once_the_operation_wa
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
     assert_eq!((layer.stats().interrupted, layer.stats().disputed), (1, 1));
+    let outcome = disputed(&other).await.remove(0);
+    assert_eq!(outcome.state, OperationState::Consumed { status: 200 });
+    assert!(layer.operations().disputed_outcome(outcome.id, outcome.fence).await.unwrap().is_none());
 }
 
 /// Writes a disputed outcome with this number that began when the row of `key` did.
@@ -151,7 +159,7 @@ async fn a_run_that_a_dead_process_has_left_is_no_disputed_outcome() {
     here.cut();
     until_over().await;
     assert_eq!(other.interrupted(None, 9).await.unwrap().len(), 1);
-    assert!(other.disputed(9).await.unwrap().is_empty());
+    assert!(disputed(&other).await.is_empty());
 }
 
 // A seeded fault: the database does not know which sessions are this process's own.
@@ -213,7 +221,7 @@ async fn the_list_of_interrupted_operations_goes_on_behind_a_disputed_outcome() 
     assert_eq!(ids, ["first", "between", "last"].map(id));
 }
 
-// A seeded fault: all of a page are listed.
+// Seeded faults: all of a page are listed; the next page begins with the place of the last row that was read.
 #[tokio::test(start_paused = true)]
 async fn no_more_disputed_outcomes_are_listed_than_were_asked_for() {
     let [(here, one), _] = two().await;
@@ -224,8 +232,89 @@ async fn no_more_disputed_outcomes_are_listed_than_were_asked_for() {
     assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("later", "a").await.text(), "effect 1");
     // The first page has one of them, and the second page two.
     (1..=3).for_each(|number| plant_disputed(&here, "later", number));
-    assert_eq!(one.disputed(2).await.unwrap().len(), 2);
-    assert_eq!(one.disputed(9).await.unwrap().len(), 3);
+    let operations = Operations::over(one, RETENTION);
+    let page = operations.disputed(None, 2).await.unwrap();
+    assert_eq!(page.operations.len(), 2);
+    let rest = operations.disputed(page.next.as_ref(), 2).await.unwrap();
+    assert_eq!((rest.operations.len(), rest.next), (1, None));
+    assert_eq!(operations.disputed(None, 3).await.unwrap().next, None, "it is known that there are no more");
+}
+
+/// An operation whose first outcome is of this size, and came after the operation had run again in another process.
+/// Returns the other process, and the operators' interface to it.
+async fn charged_twice(bytes: usize) -> (MemoryBackend, Operations<Store>) {
+    let [(here, one), (there, other)] = two().await;
+    let gate = Gate::default();
+    let charge = |store: Store, gate: &Gate, text: String| {
+        let layer = IdempotencyLayer::new(store).label(|_: &http::request::Parts| "charge 17".to_owned());
+        let layer = layer.scope(|_: &http::request::Parts| Ok(Scope::new("acme")?));
+        let (gate, text) = (gate.clone(), Arc::<str>::from(text));
+        Lab::new(layer, move |_| {
+            let (gate, text) = (gate.clone(), Arc::clone(&text));
+            async move {
+                gate.pass().await;
+                (http::StatusCode::ACCEPTED, text.to_string())
+            }
+        })
+    };
+    let run = charge(one, &gate, "x".repeat(bytes))
+        .spawn(with("traceparent", &format!("00-{}-b7ad6b7169203331-01", "ab".repeat(16))));
+    gate.arrival().await;
+    here.cut();
+    until_over().await;
+    let operations = Operations::over(other.clone(), RETENTION);
+    let seen = operations.list(&Filter::all(), None, 9).await.unwrap().operations.remove(0);
+    let release = Change::new(seen.id, seen.fence, Action::Release);
+    assert_eq!(operations.by("alice").apply(release).await.unwrap(), Applied::Done);
+    let open = Gate::default();
+    open.open();
+    assert_eq!(charge(other, &open, "again".to_owned()).post("k", "a").await.text(), "again");
+    here.mend();
+    tokio::time::sleep(LEASE).await;
+    gate.open();
+    assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
+    (there, operations)
+}
+
+fn body(answer: Option<Answer>) -> String {
+    let Some(Answer::Http(answer)) = answer else { panic!("{answer:?}") };
+    String::from_utf8(answer.into_body().to_vec()).unwrap()
+}
+
+// Seeded faults: a large one counts as damaged; it has the id of its row; the body of another run is shown.
+#[tokio::test(start_paused = true)]
+async fn a_disputed_outcome_is_listed_as_a_record_of_its_operation_and_its_body_is_compared_on_request() {
+    for size in [10, 100_000] {
+        let (_, operations) = charged_twice(size).await;
+        let listing = operations.disputed(None, 9).await.unwrap();
+        let [outcome] = listing.operations.as_slice() else { panic!("{listing:?}") };
+        let run_again = operations.inspect(outcome.id).await.unwrap().expect("it has run again");
+        assert!(outcome.fence < run_again.fence);
+        assert_eq!((outcome.label(), outcome.attempt), (Some("charge 17"), 1));
+        assert_eq!((outcome.scope(), outcome.trace_id()), (run_again.scope(), Some([0xab; 16])));
+        let OperationState::Completed { status: Some(202), bytes } = outcome.state else { panic!("{outcome:?}") };
+        assert!((size as u64..size as u64 + 200).contains(&bytes), "{bytes}");
+        assert_eq!((outcome.began.as_millis(), outcome.server), (0, Server::None));
+        assert!(outcome.since > run_again.since && outcome.expires > Some(listing.now));
+        assert_eq!(body(operations.disputed_outcome(outcome.id, outcome.fence).await.unwrap()), "x".repeat(size));
+        assert_eq!(body(operations.outcome(outcome.id).await.unwrap()), "again");
+        assert!(operations.disputed_outcome(outcome.id, run_again.fence).await.unwrap().is_none());
+    }
+}
+
+// A seeded fault: what can't be read is left out.
+#[tokio::test(start_paused = true)]
+async fn a_disputed_outcome_that_can_not_be_read_is_listed_as_damaged() {
+    let (backend, operations) = charged_twice(10).await;
+    let whole = operations.disputed(None, 9).await.unwrap().operations.remove(0);
+    let row = backend.database().rows("").into_iter().find(|row| row.kind == Kind::Disputed).expect("its row");
+    backend.database().insert_raw("", Row { state: row.state.slice(..9), ..row });
+    let damaged = operations.disputed(None, 9).await.unwrap().operations.remove(0);
+    assert_eq!(damaged.state.kind(), StateKind::Damaged);
+    let times = |record: &OperationRecord| (record.id, record.fence, record.began, record.since, record.expires);
+    assert_eq!(times(&damaged), times(&whole));
+    let error = operations.disputed_outcome(whole.id, whole.fence).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { id, .. } if id == whole.id), "{error}");
 }
 
 // A seeded fault: the row of a run is kept for as long as one of an operation that is interrupted.

@@ -10,7 +10,7 @@ use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
-use crate::world::{Effects, LEASE, two};
+use crate::world::{Effects, LEASE, disputed, two};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -80,7 +80,7 @@ async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_ag
     assert_eq!(server.post("k", "a").await.text(), "effect 1", "it has not noticed yet");
     tokio::time::sleep(LEASE).await;
     assert_eq!(server.post("k", "a").await.text(), "effect 2");
-    let disputed = other.disputed(9).await.unwrap();
+    let disputed = disputed(&other).await;
     assert_eq!(disputed.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")]);
     assert_eq!(effects.count(), 2);
 }

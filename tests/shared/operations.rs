@@ -90,7 +90,7 @@ async fn what_was_forgotten_stays_forgotten_after_a_failover() {
         here.database().restart();
         tokio::time::sleep(LEASE).await;
         assert!(operations.inspect(id("k")).await.unwrap().is_none(), "after {wait:?}");
-        assert!(operations.disputed(9).await.unwrap().is_empty());
+        assert!(operations.disputed(None, 9).await.unwrap().operations.is_empty());
         assert_eq!((layer.stats().lost, layer.stats().disputed), (0, 0));
         assert_eq!(server.post("k", "a").await.text(), "effect 2", "the copy is dropped");
     }

@@ -20,7 +20,7 @@ use tower_idempotency::store::{Health, Store as _, StoreError};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 
-use crate::world::{DEATH, Effects, LEASE, builder, database, process};
+use crate::world::{DEATH, Effects, LEASE, builder, database, disputed, process};
 
 /// A fault of every call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -385,7 +385,7 @@ async fn a_disputed_outcome_that_is_too_large_for_the_database_is_listed() {
     backend.set(Tamper::TakesNoLargeRows);
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
-    let disputed = other.disputed(9).await.unwrap();
+    let disputed = disputed(&other).await;
     assert_eq!(disputed.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")]);
     assert_eq!((layer.stats().disputed, layer.stats().consumed), (1, 0));
 }

@@ -8,7 +8,8 @@ use testkit::Gate;
 use testkit::lab::Lab;
 use tokio::time::Instant;
 use tower_idempotency::clock::{Clock, Timestamp};
-use tower_idempotency::store::shared::{SharedStore, SharedStoreBuilder};
+use tower_idempotency::operations::{OperationRecord, Operations};
+use tower_idempotency::store::shared::{Backend, SharedStore, SharedStoreBuilder};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 
@@ -61,6 +62,11 @@ pub(crate) async fn process(backend: &MemoryBackend) -> SharedStore<MemoryBacken
     // The process starts a moment later, so that no session is renewed while a test counts calls.
     tokio::time::sleep(LEASE * 5 / 4 + Duration::from_secs(3)).await;
     store
+}
+
+/// The disputed outcomes, as operators see them.
+pub(crate) async fn disputed<B: Backend>(store: &SharedStore<B>) -> Vec<OperationRecord> {
+    Operations::over(store.clone(), LEASE).disputed(None, 9).await.unwrap().operations
 }
 
 /// Two processes over one database, each with its own connection.

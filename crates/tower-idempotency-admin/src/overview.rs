@@ -41,9 +41,9 @@ impl Overview {
         let (running, _) = counted(operations, StateKind::Running, |run| run.began).await?;
         let (interrupted, now) = counted(operations, StateKind::Interrupted, |run| run.since).await?;
         let mut disputed = Tally::default();
-        let listed = operations.disputed(MOST).await?;
-        listed.iter().for_each(|outcome| disputed.add(outcome.since));
-        disputed.has_more = disputed.count == MOST;
+        let listed = operations.disputed(None, MOST).await?;
+        listed.operations.iter().for_each(|outcome| disputed.add(outcome.since));
+        disputed.has_more = listed.next.is_some();
         Ok(Self { running, interrupted, disputed, now })
     }
 }

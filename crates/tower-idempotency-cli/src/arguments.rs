@@ -103,7 +103,7 @@ pub(crate) struct Ls {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: usize,
     /// From the place on that an earlier list has ended with.
-    #[arg(long, value_name = "PLACE", conflicts_with = "disputed")]
+    #[arg(long, value_name = "PLACE")]
     pub(crate) after: Option<Cursor>,
 }
 
@@ -122,6 +122,9 @@ pub(crate) struct OfOperation {
 pub(crate) struct Show {
     #[command(flatten)]
     pub(crate) of: OfOperation,
+    /// In place of the operation, shows the disputed outcome of the run with this fence, as `ls --disputed` lists it.
+    #[arg(long, value_name = "FENCE")]
+    pub(crate) disputed: Option<u64>,
     /// Shows the recorded outcome too, with headers and body, which may have personal data.
     #[arg(long)]
     pub(crate) body: bool,

@@ -185,7 +185,8 @@ const LIST: &str = "
     FROM c
     LEFT JOIN LATERAL (
         SELECT COLUMNS,
-            CASE WHEN r.kind = 7 AND octet_length(r.state) > 16384 THEN ''::bytea ELSE r.state END AS state
+            CASE WHEN r.kind = 7 AND octet_length(r.state) > 2048 THEN substring(r.state FROM 1 FOR 1024)
+                ELSE r.state END AS state
         FROM idempotency.record r
         WHERE r.namespace = $1 AND r.kind IN (1, 2, 7) AND (r.began, r.id) > ($2, $3) AND (r.expires > c.earliest) IS TRUE
             AND (r.kind <> 1 OR r.session IS NULL OR r.session <> ALL ($5) OR r.until IS NULL OR r.until <= c.earliest)

@@ -26,7 +26,7 @@ use crate::record::{self, Applied, Change, Current, Fence, Owner, Record, State,
 use crate::slots::Slots;
 use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use crate::store::error::StoreError;
-use crate::store::listed::{Disputed, ListedRecord, Scanned};
+use crate::store::listed::{ListedRecord, Scanned};
 
 /// The bytes that a record takes in addition to its outcome: its map entry, its expiry entry, and their share of empty
 /// places.
@@ -397,10 +397,6 @@ impl Records for MemoryStore {
 
     fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
         ready(Ok(self.table.listed(self.process, ListedRecord::is_running)))
-    }
-
-    fn disputed(&self, _: usize) -> impl Future<Output = Result<Vec<Disputed>, StoreError>> + Send {
-        ready(Ok(Vec::new()))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

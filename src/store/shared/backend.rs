@@ -93,8 +93,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Reads at most `limit` rows that may need an operator, ordered by [`began`](Row::began), in whole milliseconds,
     /// and id. It reads only those after `after` in that order:
-    /// - those of the kinds [`Interrupted`](Kind::Interrupted) and [`Disputed`](Kind::Disputed), the latter without
-    ///   their states, if these are large;
+    /// - those of the kinds [`Interrupted`](Kind::Interrupted) and [`Disputed`](Kind::Disputed), the latter with their
+    ///   states cut as in [`scan`](Self::scan);
     /// - those of the kind [`Running`](Kind::Running) whose [`session`](Row::session) is absent or not in `alive`, or
     ///   whose [`until`](Row::until) is absent or not later than the earliest time.
     fn list(

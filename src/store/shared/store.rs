@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 use tokio::runtime::Handle;
@@ -27,11 +28,11 @@ use super::session::own::Session;
 use super::spawn_on_drop::SpawnOnDrop;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Applied, Completion, Record, Reply, Transition};
+use crate::record::{Applied, Completion, Fence, Record, Reply, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
+use crate::store::contract::{After, Disputed, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use crate::store::error::StoreError;
-use crate::store::listed::{Disputed, ListedRecord, Scanned};
+use crate::store::listed::{ListedRecord, Scanned};
 
 /// The longest lease, and so a limit of the wait for a process that has died.
 const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
@@ -162,6 +163,17 @@ impl<B: Backend> SharedStore<B> {
         found.await.unwrap_or_else(|_| Err(StoreError::unavailable("the store's runtime is gone")))
     }
 
+    /// Looks something up for an operator.
+    async fn look<T: Send + 'static, F>(&self, up: impl FnOnce(Arc<Protocol<B>>) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        self.within(up(Arc::clone(&self.inner.protocol))).await
+    }
+
     /// Refuses transitions that do not end a run while the store is closed, behind, or without its database.
     fn admit(&self, transition: &Transition) -> Result<(), StoreError> {
         let is_claim = transition.claim().is_some();
@@ -277,35 +289,23 @@ impl<B: Backend> Records for SharedStore<B> {
     }
 
     async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Scanned, StoreError> {
-        if self.is_closed() {
-            return Err(closed());
-        }
-        let protocol = Arc::clone(&self.inner.protocol);
-        self.within(async move { protocol.scan(after, limit).await }).await
+        self.look(async move |protocol| protocol.scan(after, limit).await).await
     }
 
     async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
-        if self.is_closed() {
-            return Err(closed());
-        }
-        let protocol = Arc::clone(&self.inner.protocol);
-        self.within(async move { protocol.inspect(id).await }).await
+        self.look(async move |protocol| protocol.inspect(id).await).await
     }
 
     async fn running(&self) -> Result<Vec<ListedRecord>, StoreError> {
-        if self.is_closed() {
-            return Err(closed());
-        }
-        let protocol = Arc::clone(&self.inner.protocol);
-        self.within(async move { protocol.running().await }).await
+        self.look(async move |protocol| protocol.running().await).await
     }
 
-    async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
-        if self.is_closed() {
-            return Err(closed());
-        }
-        let protocol = Arc::clone(&self.inner.protocol);
-        self.within(async move { protocol.disputed(limit).await }).await
+    async fn disputed(&self, after: Option<After>, limit: usize) -> Result<Disputed, StoreError> {
+        self.look(async move |protocol| protocol.disputed(after, limit).await).await
+    }
+
+    async fn disputed_outcome(&self, id: RecordId, fence: Fence) -> Result<Option<Bytes>, StoreError> {
+        self.look(async move |protocol| protocol.disputed_outcome(id, fence).await).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {

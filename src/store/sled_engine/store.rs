@@ -17,7 +17,7 @@ use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use crate::store::embedded::{Embedded, Transact};
-use crate::store::listed::{Disputed, ListedRecord, Scanned};
+use crate::store::listed::{ListedRecord, Scanned};
 use crate::store::{OpenError, StoreError};
 
 /// Keeps records in a [sled](https://docs.rs/sled/0.34) database in a directory of its own. They survive crashes of the
@@ -195,10 +195,6 @@ impl Records for SledStore {
 
     fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
         ready(self.0.running())
-    }
-
-    fn disputed(&self, _: usize) -> impl Future<Output = Result<Vec<Disputed>, StoreError>> + Send {
-        ready(Ok(Vec::new()))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

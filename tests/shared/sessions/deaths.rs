@@ -14,7 +14,7 @@ use tower_idempotency::store::shared::Kind;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Unsure};
 use tower_idempotency_conformance::memory_backend::{Call, MemoryDatabase};
 
-use crate::world::{DEATH, Effects, LEASE, Store, builder, process, two};
+use crate::world::{DEATH, Effects, LEASE, Store, builder, disputed, process, two};
 
 /// A process whose run waits at the gate and that is cut off from the database; the other process; the run.
 struct Cut {
@@ -84,7 +84,7 @@ async fn the_run_of_a_dead_process_that_may_run_again_is_taken_over_and_its_late
         let replay = lab.post("k", "a").await;
         assert_eq!((replay.text(), replay.is_replay()), ("effect 2", true));
     }
-    let disputed = cut.other.disputed(9).await.unwrap();
+    let disputed = disputed(&cut.other).await;
     assert_eq!(disputed.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")], "it is kept for operators");
     assert_eq!(cut.effects.count(), 2);
 }

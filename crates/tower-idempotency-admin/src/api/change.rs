@@ -8,11 +8,11 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tower_idempotency::RecordId;
 use tower_idempotency::operations::{Applied, Change, ChangeError};
 use tower_idempotency::store::{Store, StoreError};
-use tower_idempotency::{Fence, RecordId};
 
-use super::read::{Answered, id_of, permitted, read};
+use super::read::{Answered, fence_of, id_of, permitted, read};
 use crate::access::Permission;
 use crate::action::Kind;
 use crate::answer::Given;
@@ -90,7 +90,7 @@ fn all(results: &[(RecordId, Result<Applied, ChangeError>)]) -> Vec<Value> {
 
 fn change(wanted: Wanted, caller: &Caller) -> Result<Change, Problem> {
     let id = id_of(&wanted.id)?;
-    let fence = wanted.fence.parse().map_err(|_| Problem::wrong("A fence is a number in a text, as it is listed."))?;
+    let fence = fence_of(&wanted.fence)?;
     let kind: Kind = wanted
         .action
         .parse()
@@ -106,7 +106,7 @@ fn change(wanted: Wanted, caller: &Caller) -> Result<Change, Problem> {
     });
     let action = kind.action(answer.transpose().map_err(Problem::wrong)?);
     let action = action.ok_or_else(|| Problem::wrong("The action `answer` needs an answer."))?;
-    Ok(Change::new(id, Fence(fence), action))
+    Ok(Change::new(id, fence, action))
 }
 
 fn name(result: &Result<Applied, ChangeError>) -> &'static str {

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::operations::{OperationRecord, OperationState, Server};
-use tower_idempotency::store::Disputed;
+use tower_idempotency::operations::{Listing, OperationRecord, OperationState, Server};
 
 use crate::answer::Recorded;
 use crate::overview::Tally;
@@ -52,13 +51,10 @@ pub(super) fn operation(operation: &OperationRecord) -> Value {
     })
 }
 
-pub(super) fn disputed(outcome: &Disputed) -> Value {
-    json!({
-        "id": outcome.id.to_string(),
-        "fence": outcome.fence.0.to_string(),
-        "since": time(outcome.since),
-        "expires": time(outcome.expires),
-    })
+pub(super) fn listing(listing: &Listing) -> Value {
+    let operations: Vec<_> = listing.operations.iter().map(operation).collect();
+    let next = listing.next.map(|next| next.to_string());
+    json!({ "operations": operations, "next": next, "now": time(listing.now) })
 }
 
 pub(super) fn recorded(answer: &Recorded) -> Value {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tower_idempotency::store::Store;
-use tower_idempotency::{Key, RecordId};
+use tower_idempotency::{Fence, Key, RecordId};
 
 use super::json;
 use crate::access::Permission;
@@ -36,9 +36,7 @@ pub(super) async fn list<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(
     let selection = Selection::read(&fields).map_err(Problem::wrong)?;
     let limit = limit(&fields)?;
     let listing = in_time(site.operations.list(&selection.filter(), selection.after.as_ref(), limit)).await?;
-    let operations: Vec<_> = listing.operations.iter().map(json::operation).collect();
-    let next = listing.next.map(|next| next.to_string());
-    Ok(Json(json!({ "operations": operations, "next": next, "now": json::time(listing.now) })))
+    Ok(Json(json::listing(&listing)))
 }
 
 /// `GET api/operations/{id}`
@@ -52,18 +50,26 @@ pub(super) async fn outcome<St: Store>(
     State(site): State<Arc<Site<St>>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    RawQuery(query): RawQuery,
 ) -> Answered {
     permitted(&caller, Permission::Bodies)?;
-    let recorded = in_time(site.operations.outcome(id_of(&id)?)).await?.and_then(Recorded::of);
+    let (id, fields) = (id_of(&id)?, known(query, &["disputed"])?);
+    let recorded = match fields.get("disputed") {
+        None => in_time(site.operations.outcome(id)).await?,
+        Some(fence) => in_time(site.operations.disputed_outcome(id, fence_of(fence)?)).await?,
+    };
+    let recorded = recorded.and_then(Recorded::of);
     let none = || Problem::new(StatusCode::NOT_FOUND, "No outcome is recorded under this id.");
     recorded.map(|answer| Json(json::recorded(&answer))).ok_or_else(none)
 }
 
 /// `GET api/disputed`
 pub(super) async fn disputed<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(query): RawQuery) -> Answered {
-    let limit = limit(&known(query, &["limit"])?)?;
-    let disputed: Vec<_> = in_time(site.operations.disputed(limit)).await?.iter().map(json::disputed).collect();
-    Ok(Json(json!({ "disputed": disputed })))
+    let fields = known(query, &["after", "limit"])?;
+    let after = Selection::read(&fields).map_err(Problem::wrong)?.after;
+    let limit = limit(&fields)?;
+    let listing = in_time(site.operations.disputed(after.as_ref(), limit)).await?;
+    Ok(Json(json::listing(&listing)))
 }
 
 /// What support staff know of an operation.
@@ -104,6 +110,10 @@ pub(super) fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> 
 
 pub(super) fn id_of(text: &str) -> Result<RecordId, Problem> {
     text.parse().map_err(|_| Problem::wrong("An id has 64 hex digits, as it is listed."))
+}
+
+pub(super) fn fence_of(text: &str) -> Result<Fence, Problem> {
+    text.parse().map(Fence).map_err(|_| Problem::wrong("A fence is a number in a text, as it is listed."))
 }
 
 /// Reads the fields of a query, which may have these names and no other: a filter with a slip would select too much.

@@ -6,6 +6,7 @@ use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::ClaimPolicy;
 use tower_idempotency::operations::{OperationRecord, OperationState, Server, StateKind};
 use tower_idempotency::store::Store;
+use tower_idempotency::{Fence, RecordId};
 
 use super::answer_form::{self, Entered};
 use super::frame::framed;
@@ -26,9 +27,15 @@ pub(super) async fn page<St: Store>(
     caller: &Caller,
     id: &str,
     with_body: bool,
+    disputed: Option<&str>,
 ) -> Result<Markup, Problem> {
-    let id = id.parse().map_err(|_| Problem::wrong("An id has 64 hex digits, as it is listed."))?;
-    let Some(operation) = in_time(site.operations.inspect(id)).await? else {
+    let id: RecordId = id.parse().map_err(|_| Problem::wrong("An id has 64 hex digits, as it is listed."))?;
+    let title = format!("Operation {}", id.short());
+    let inspected = in_time(site.operations.inspect(id)).await?;
+    if let Some(fence) = disputed {
+        return Ok(framed(caller, &title, compared(site, caller, id, inspected.as_ref(), fence).await?));
+    }
+    let Some(operation) = inspected else {
         let detail =
             "There is no operation of this id: it was never there, its key was freed, or its record has expired.";
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
@@ -42,7 +49,7 @@ pub(super) async fn page<St: Store>(
     let main = html! {
         p { (meaning(&operation.state)) }
         (facts(&operation))
-        @if let Some(recorded) = recorded { (answer(&recorded)) }
+        @if let Some(recorded) = recorded { (answer("answer", "The recorded answer", &recorded)) }
         @else if has_outcome && caller.may(Permission::Bodies) {
             p { a href=(link([("id", id.to_string().as_str()), ("body", "shown")])) { "Show the recorded answer" }
                 ", which may have personal data." }
@@ -59,8 +66,40 @@ pub(super) async fn page<St: Store>(
         }
         p { a href="?" { "All operations" } }
     };
-    let title = format!("Operation {}", id.short());
     Ok(framed(caller, &title, main))
+}
+
+/// Shows the disputed answer of the run with this fence, after what is known of the operation now, with its own answer.
+async fn compared<St: Store>(
+    site: &Site<St>,
+    caller: &Caller,
+    id: RecordId,
+    operation: Option<&OperationRecord>,
+    fence: &str,
+) -> Result<Markup, Problem> {
+    let fence = fence.parse().map(Fence).map_err(|_| Problem::wrong("A fence is a number, as it is listed."))?;
+    if !caller.may(Permission::Bodies) {
+        return Err(Problem::not_permitted(Permission::Bodies));
+    }
+    let Some(disputed) = in_time(site.operations.disputed_outcome(id, fence)).await?.and_then(Recorded::of) else {
+        return Err(Problem::new(StatusCode::NOT_FOUND, "There is no disputed answer of this run, or it has expired."));
+    };
+    let recorded = match operation.map(|operation| operation.state.kind()) {
+        Some(StateKind::Completed) => in_time(site.operations.outcome(id)).await?.and_then(Recorded::of),
+        _ => None,
+    };
+    Ok(html! {
+        @match operation {
+            Some(operation) => { p { (meaning(&operation.state)) } (facts(operation)) }
+            None => p { "There is no record of the operation any more: its key was freed, or it has expired." }
+        }
+        @if let Some(recorded) = recorded { (answer("answer", "The recorded answer", &recorded)) }
+        p { "The run with the fence " code { (fence.0) } " came too late. Its answer counts for nothing, and may be of a second effect: compare \
+             it with your ledger." }
+        (answer("disputed", "The disputed answer", &disputed))
+        @if operation.is_some() { p { a href=(link([("id", id.to_string().as_str())])) { "The operation alone" } } }
+        p { a href="?#disputed" { "All that is disputed" } }
+    })
 }
 
 /// Returns a table of what is known.
@@ -111,11 +150,11 @@ fn under(policy: ClaimPolicy) -> &'static str {
     }
 }
 
-/// Returns a recorded answer with its body.
-fn answer(recorded: &Recorded) -> Markup {
+/// Returns a recorded answer with its body, under this heading.
+fn answer(name: &str, heading: &str, recorded: &Recorded) -> Markup {
     html! {
-        section aria-labelledby="answer" {
-            h2 id="answer" { "The recorded answer" }
+        section aria-labelledby=(name) {
+            h2 id=(name) { (heading) }
             @if let Some(status) = recorded.status { p { "Status " strong { (status) } } }
             @if !recorded.headers.is_empty() {
                 dl.facts { @for (name, value) in &recorded.headers {

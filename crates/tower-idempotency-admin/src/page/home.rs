@@ -30,7 +30,8 @@ pub(super) async fn page<St: Store>(site: &Site<St>, caller: &Caller, fields: &F
             Err(complaint) => Ok(list::complaint(fields, complaint)),
         }
     };
-    let (overview, listed, disputed) = join3(site.overview(), listed, disputed::section(site)).await;
+    let (overview, listed, disputed) =
+        join3(site.overview(), listed, disputed::section(site, caller, fields.get("disputed_after"))).await;
     if overview.is_err() || listed.is_err() || disputed.is_err() {
         status = StatusCode::SERVICE_UNAVAILABLE;
     }

@@ -34,7 +34,7 @@ async fn show<St: Store>(
         return files::file(name, &headers);
     }
     let page = match fields.get("id") {
-        Some(id) => detail::page(&site, &caller, id, fields.has("body")).await,
+        Some(id) => detail::page(&site, &caller, id, fields.has("body"), fields.get("disputed")).await,
         None => return home::page(&site, &caller, &fields).await,
     };
     page.map_or_else(|problem| error(&caller, problem), html)

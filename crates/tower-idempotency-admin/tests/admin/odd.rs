@@ -1,11 +1,13 @@
 //! Outcomes that came too late, records that can't be read, and a store that does not answer.
 
+use http::StatusCode;
+use serde_json::json;
 use testkit::lab::asked::leave_interrupted;
-use testkit::lab::{on_disk, tree};
+use testkit::lab::{Lab, on_disk, tree, with};
 use tower_idempotency::store::Store as _;
-use tower_idempotency::store::shared::{Kind, Row, SharedStore, SharedStoreBuilder};
+use tower_idempotency::store::shared::{Kind, Row, SharedStore, SharedStoreBuilder, Token};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{RecordId, SledStore};
+use tower_idempotency::{Fence, IdempotencyLayer, RecordId, SledStore};
 use tower_idempotency_admin::Access;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 
@@ -18,24 +20,81 @@ async fn desk() -> (Desk<SharedStore<MemoryBackend>>, SharedStore<MemoryBackend>
     let store = SharedStoreBuilder::default().open(backend.clone()).await.unwrap();
     leave_interrupted(&store, "k").await;
     let row = backend.database().rows("").into_iter().find(|row| row.kind == Kind::Interrupted).expect("a row");
-    let disputed = RecordId::from_bytes([0xd1; 32]);
-    let named = Some(testkit::lab::id("k"));
-    backend.database().insert_raw("", Row { id: disputed, kind: Kind::Disputed, session: named, ..row.clone() });
+    leave_disputed(&backend, layer(store.clone())).await;
     let damaged = RecordId::from_bytes([0xda; 32]);
     backend.database().insert_raw("", Row { id: damaged, kind: Kind::Completed, state: row.state.slice(..3), ..row });
     (Desk::over(layer(store.clone()), Access::ALL), store)
 }
 
+/// Leaves a disputed outcome: while the handler runs, the key is freed, as an operator frees it elsewhere.
+async fn leave_disputed(backend: &MemoryBackend, layer: IdempotencyLayer<SharedStore<MemoryBackend>>) {
+    let database = backend.database().clone();
+    let lab = Lab::new(layer, move |_| {
+        let row = database.rows("").into_iter().find(|row| row.kind == Kind::Running).expect("it runs");
+        let (token, fence) = (Token([9; 16]), Fence(row.fence.0 + 1));
+        database.insert_raw("", Row { kind: Kind::Released, session: None, token, fence, ..row });
+        async { (StatusCode::ACCEPTED, "charged <twice>") }
+    });
+    assert_eq!(lab.send(with("x-label", "charge 17")).await.problem(), "outcome-unknown");
+}
+
+// Seeded faults: the link is there for all who may read; the API gives the outcome of the operation.
 #[tokio::test]
-async fn what_is_disputed_is_counted_and_listed() {
-    let (desk, _) = desk().await;
-    let id = testkit::lab::id("k");
-    let page = desk.get("").await;
-    assert!(page.text().contains("1 outcomes"), "{}", page.text());
-    assert!(page.text().contains(&format!("<td data-label=\"Operation\"><a href=\"?id={id}\">")), "{}", page.text());
-    let disputed = desk.get("/api/disputed").await.json();
-    assert_eq!(disputed["disputed"][0]["id"], id.to_string());
+async fn what_is_disputed_is_counted_and_listed_and_its_answer_is_shown_on_request() {
+    let (desk, store) = desk().await;
+    let listed = desk.get("/api/disputed").await.json();
+    let [outcome] = listed["operations"].as_array().unwrap().as_slice() else { panic!("{listed}") };
+    assert_eq!(
+        (&outcome["state"], &outcome["status"], &outcome["began"]),
+        (&json!("completed"), &json!(202), &json!(null))
+    );
+    let (id, fence) = (outcome["id"].as_str().unwrap(), outcome["fence"].as_str().unwrap());
     assert_eq!(desk.get("/api/stats").await.json()["disputed"]["count"], 1);
+    let answer = desk.get(&format!("/api/operations/{id}/outcome?disputed={fence}")).await.json();
+    assert_eq!((&answer["status"], &answer["body"]), (&json!(202), &json!("charged <twice>")));
+    for (uri, status) in [("", 404), ("?disputed=1", 404), ("?disputed=x", 400), ("?fence=1", 400)] {
+        assert_eq!(desk.get(&format!("/api/operations/{id}/outcome{uri}")).await.status, status, "{uri}");
+    }
+
+    let (page, link) = (desk.get("").await, format!("?id={id}&amp;disputed={fence}"));
+    let bytes = outcome["bytes"].as_str().unwrap();
+    for part in ["1 outcome<", "charge 17", &format!("</span>, {bytes} bytes"), &link] {
+        assert!(page.text().contains(part), "{part}: {}", page.text());
+    }
+    assert!(!page.text().contains("twice"));
+    let shown = desk.get(&link.replace("&amp;", "&")).await;
+    for part in ["There is no record of the operation any more", "charged &lt;twice&gt;", "The disputed answer"] {
+        assert!(shown.text().contains(part), "{part}: {}", shown.text());
+    }
+    assert_eq!(desk.get(&format!("?id={id}&disputed=1")).await.status, 404);
+
+    let reader = Desk::over(layer(store), Access::READ);
+    assert!(reader.get("").await.text().contains(bytes) && !reader.get("").await.text().contains("disputed="));
+    for path in [format!("?id={id}&disputed={fence}"), format!("/api/operations/{id}/outcome?disputed={fence}")] {
+        assert_eq!(reader.get(&path).await.status, 403, "{path}");
+    }
+}
+
+// A seeded fault: the second page has the first one's outcomes.
+#[tokio::test]
+async fn what_is_disputed_comes_in_pages() {
+    let backend = MemoryBackend::new();
+    let store = SharedStoreBuilder::default().open(backend.clone()).await.unwrap();
+    leave_interrupted(&store, "k").await;
+    let row = backend.database().rows("").into_iter().find(|row| row.kind == Kind::Interrupted).expect("a row");
+    for number in 1..=101 {
+        let (id, kind) = (RecordId::from_bytes([number; 32]), Kind::Disputed);
+        backend.database().insert_raw("", Row { id, kind, session: Some(id), ..row.clone() });
+    }
+    let desk = Desk::over(layer(store), Access::ALL);
+    let first = desk.get("").await;
+    assert!(first.text().contains("100 outcomes, and there are more") && first.text().contains("damaged"));
+    let (_, link) = first.text().rsplit_once("href=\"?disputed_after=").unwrap();
+    let second = desk.get(&format!("?disputed_after={}", link.split_once('#').unwrap().0)).await;
+    assert!(second.text().contains("1 outcome<") && second.text().contains(&"65".repeat(32)), "{}", second.text());
+    let next = desk.get("/api/disputed?limit=100").await.json()["next"].as_str().unwrap().to_owned();
+    let second = desk.get(&format!("/api/disputed?after={next}")).await.json();
+    assert_eq!((&second["operations"][0]["id"], &second["next"]), (&json!("65".repeat(32)), &json!(null)));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Finds an operation by its record id, or by the digits of it that logs have.
 
-use tower_idempotency::RecordId;
 use tower_idempotency::operations::{Filter, OperationRecord, StateKind};
+use tower_idempotency::{Fence, RecordId};
 
 use crate::failure::Failure;
 use crate::open::Opened;
@@ -23,6 +23,20 @@ pub(super) async fn operation(opened: &Opened, id: &str) -> Result<Option<Operat
         },
     };
     opened.operations.inspect(id).await.map_err(|error| Failure::of(&error))
+}
+
+/// Returns the disputed outcome of the run with this fence, whose operation's id begins with these digits.
+pub(super) async fn disputed(opened: &Opened, id: &str, fence: Fence) -> Result<Option<OperationRecord>, Failure> {
+    let mut after = None;
+    loop {
+        let page = opened.operations.disputed(after.as_ref(), 1_000).await.map_err(|error| Failure::of(&error))?;
+        let is_meant = |outcome: &OperationRecord| outcome.fence == fence && outcome.id.to_string().starts_with(id);
+        let found = page.operations.into_iter().find(is_meant);
+        after = page.next;
+        if found.is_some() || after.is_none() {
+            return Ok(found);
+        }
+    }
 }
 
 /// Returns the ids that begin with these digits: of the interrupted operations, which are found by an index, or else of

@@ -11,7 +11,7 @@ use crate::screen::{self, Screen};
 
 pub(crate) async fn run(options: &Options, ls: Ls, screen: &Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(ls.of.store.clone(), options).await?;
-    let listed = if ls.disputed { disputed(&opened, &ls, *screen).await } else { list(&opened, &ls, *screen).await };
+    let listed = list(&opened, &ls, *screen).await;
     opened.close().await?;
     listed.map(|()| Ended::Well)
 }
@@ -30,7 +30,8 @@ async fn list(opened: &Opened, ls: &Ls, screen: Screen) -> Result<(), Failure> {
     if let Some(digest) = ls.scope {
         filter = filter.of_scope(digest);
     }
-    let (operations, next, now) = pages(opened, &filter, ls.after, ls.limit).await?;
+    let filter = Some(filter).filter(|_| !ls.disputed);
+    let (operations, next, now) = pages(opened, filter.as_ref(), ls.after, ls.limit).await?;
     if let Some(remark) = opened.remark(&operations) {
         screen::remark(remark)?;
     }
@@ -42,17 +43,20 @@ async fn list(opened: &Opened, ls: &Ls, screen: Screen) -> Result<(), Failure> {
     screen.answer(text, &json!({ "operations": values, "next": next.map(|next| next.to_string()) }))
 }
 
-/// Reads pages until there are as many operations, or no more.
+/// Reads pages until there are as many operations, or no more; of the disputed outcomes, if there is no filter.
 async fn pages(
     opened: &Opened,
-    filter: &Filter,
+    filter: Option<&Filter>,
     mut after: Option<Cursor>,
     limit: usize,
 ) -> Result<(Vec<OperationRecord>, Option<Cursor>, Timestamp), Failure> {
     let mut operations = Vec::new();
     loop {
         let left = limit.saturating_sub(operations.len());
-        let page = opened.operations.list(filter, after.as_ref(), left).await;
+        let page = match filter {
+            Some(filter) => opened.operations.list(filter, after.as_ref(), left).await,
+            None => opened.operations.disputed(after.as_ref(), left).await,
+        };
         let page = page.map_err(|error| Failure::of(&error))?;
         operations.extend(page.operations);
         if page.next.is_none() || operations.len() >= limit {
@@ -60,10 +64,4 @@ async fn pages(
         }
         after = page.next;
     }
-}
-
-async fn disputed(opened: &Opened, ls: &Ls, screen: Screen) -> Result<(), Failure> {
-    let disputed = opened.operations.disputed(ls.limit).await.map_err(|error| Failure::of(&error))?;
-    let values: Vec<Value> = disputed.iter().map(screen::disputed_as_json).collect();
-    screen.answer(screen::disputed(&disputed), &json!({ "disputed": values }))
 }

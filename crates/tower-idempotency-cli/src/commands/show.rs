@@ -1,6 +1,7 @@
 //! `idem show`.
 
 use serde_json::Value;
+use tower_idempotency::Fence;
 
 use super::look_up;
 use crate::arguments::{Options, Show};
@@ -16,7 +17,12 @@ pub(crate) async fn run(options: &Options, show: Show, screen: &Screen) -> Resul
 }
 
 async fn look(opened: &Opened, show: &Show, screen: Screen) -> Result<Ended, Failure> {
-    let Some(operation) = look_up::operation(opened, &show.of.id).await? else {
+    let fence = show.disputed.map(Fence);
+    let found = match fence {
+        None => look_up::operation(opened, &show.of.id).await?,
+        Some(fence) => look_up::disputed(opened, &show.of.id, fence).await?,
+    };
+    let Some(operation) = found else {
         screen.answer("no operation has this id; its record may have expired", &Value::Null)?;
         return Ok(Ended::Badly);
     };
@@ -26,7 +32,11 @@ async fn look(opened: &Opened, show: &Show, screen: Screen) -> Result<Ended, Fai
     let now = opened.now();
     let (mut text, mut value) = (screen::details(&operation, now), screen::operation_as_json(&operation, now));
     if show.body {
-        let outcome = opened.operations.outcome(operation.id).await.map_err(|error| Failure::of(&error))?;
+        let outcome = match fence {
+            None => opened.operations.outcome(operation.id).await,
+            Some(fence) => opened.operations.disputed_outcome(operation.id, fence).await,
+        };
+        let outcome = outcome.map_err(|error| Failure::of(&error))?;
         value["outcome"] = outcome.as_ref().map_or(Value::Null, screen::answer_as_json);
         text = match &outcome {
             Some(outcome) => format!("{text}\n\n{}", screen::answer(outcome)),

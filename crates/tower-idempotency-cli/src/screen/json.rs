@@ -3,25 +3,23 @@
 use serde_json::{Map, Value, json};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::operations::{Answer, OperationRecord, OperationState, Server};
-use tower_idempotency::store::Disputed;
 
 use super::time::{hex, time};
 
 /// Returns what is known of an operation.
 pub(crate) fn operation(operation: &OperationRecord, now: Timestamp) -> Value {
     let is_damaged = matches!(operation.state, OperationState::Damaged { .. });
-    let known = |at: Timestamp| (!is_damaged).then(|| time(at));
     let age = now.as_millis().saturating_sub(operation.since.as_millis()) / 1_000;
     json!({
         "id": operation.id.to_string(),
         "state": operation.state.kind().name(),
         "status": operation.state.status(),
-        "bytes": match operation.state { OperationState::Completed { bytes, .. } => Some(bytes), _ => None },
+        "bytes": bytes(operation),
         "reason": match &operation.state { OperationState::Damaged { reason } => Some(reason), _ => None },
         "policy": policy(operation),
         "label": operation.label(),
         "attempt": (!is_damaged).then_some(operation.attempt),
-        "fence": (!is_damaged).then(|| operation.fence.to_string()),
+        "fence": (operation.fence.0 > 0).then(|| operation.fence.to_string()),
         "began": known(operation.began),
         "since": known(operation.since),
         "seconds_in_state": (!is_damaged).then_some(age),
@@ -44,14 +42,17 @@ pub(super) fn policy(operation: &OperationRecord) -> Option<String> {
     }
 }
 
-/// Returns an outcome that is disputed.
-pub(crate) fn disputed(disputed: &Disputed) -> Value {
-    json!({
-        "id": disputed.id.to_string(),
-        "fence": disputed.fence.to_string(),
-        "since": time(disputed.since),
-        "expires": time(disputed.expires),
-    })
+/// Returns the length of the recorded outcome.
+pub(super) fn bytes(operation: &OperationRecord) -> Option<u64> {
+    match operation.state {
+        OperationState::Completed { bytes, .. } => Some(bytes),
+        _ => None,
+    }
+}
+
+/// Returns a time that is 0 if it is not known.
+pub(super) fn known(at: Timestamp) -> Option<String> {
+    (at.as_millis() > 0).then(|| time(at))
 }
 
 /// Returns a recorded outcome. Bytes that are no text are in hexadecimal.

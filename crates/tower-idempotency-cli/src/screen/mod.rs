@@ -5,7 +5,7 @@ mod output;
 mod text;
 mod time;
 
-pub(crate) use json::{answer as answer_as_json, disputed as disputed_as_json, operation as operation_as_json};
+pub(crate) use json::{answer as answer_as_json, operation as operation_as_json};
 pub(crate) use output::{Screen, remark};
-pub(crate) use text::{answer, details, disputed, list};
+pub(crate) use text::{answer, details, list};
 pub(crate) use time::ago;

@@ -4,39 +4,31 @@ use std::fmt::Write as _;
 
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::operations::{Answer, OperationRecord, OperationState, Server};
-use tower_idempotency::store::Disputed;
 
-use super::json::policy;
+use super::json::{bytes, known, policy};
 use super::time::{ago, hex, time};
 
 /// Returns a table of operations.
 pub(crate) fn list(operations: &[OperationRecord], now: Timestamp) -> String {
-    let mut table =
-        format!("{:64}  {:11}  {:6}  {:12}  {:7}  {:18}  LABEL", "ID", "STATE", "STATUS", "FOR", "ATTEMPT", "FENCE");
+    let mut table = format!(
+        "{:64}  {:11}  {:6}  {:8}  {:12}  {:7}  {:18}  LABEL",
+        "ID", "STATE", "STATUS", "BYTES", "FOR", "ATTEMPT", "FENCE"
+    );
     for operation in operations {
         let state = operation.state.kind();
         let row = match &operation.state {
             OperationState::Damaged { reason } => format!("\n{}  {state:11}  {reason}", operation.id),
             _ => format!(
-                "\n{}  {state:11}  {:6}  {:12}  {:7}  {:18}  {}",
+                "\n{}  {state:11}  {:6}  {:8}  {:12}  {:7}  {:18}  {}",
                 operation.id,
                 or_dash(operation.state.status()),
+                or_dash(bytes(operation)),
                 ago(operation.since, now),
                 operation.attempt,
                 operation.fence.to_string(),
                 operation.label().unwrap_or("-"),
             ),
         };
-        table.push_str(&row);
-    }
-    table
-}
-
-/// Returns a table of disputed outcomes.
-pub(crate) fn disputed(disputed: &[Disputed]) -> String {
-    let mut table = format!("{:64}  {:18}  {:24}  KEPT UNTIL", "ID", "FENCE OF THE RUN", "CAME");
-    for Disputed { id, fence, since, expires, .. } in disputed {
-        let row = format!("\n{id}  {:18}  {:24}  {}", fence.to_string(), time(*since), time(*expires));
         table.push_str(&row);
     }
     table
@@ -52,7 +44,7 @@ pub(crate) fn details(operation: &OperationRecord, now: Timestamp) -> String {
     lines.push(("for", ago(operation.since, now)));
     lines.push(("label", or_dash(operation.label())));
     lines.push(("status", or_dash(operation.state.status())));
-    if let OperationState::Completed { bytes, .. } = operation.state {
+    if let Some(bytes) = bytes(operation) {
         lines.push(("outcome", format!("{bytes} bytes")));
     }
     if let Some(policy) = policy(operation) {
@@ -60,7 +52,7 @@ pub(crate) fn details(operation: &OperationRecord, now: Timestamp) -> String {
     }
     lines.push(("attempt", operation.attempt.to_string()));
     lines.push(("fence", operation.fence.to_string()));
-    lines.push(("began", time(operation.began)));
+    lines.push(("began", or_dash(known(operation.began))));
     lines.push(("since", time(operation.since)));
     lines.push(("expires", or_dash(operation.expires.map(time))));
     lines.push(("scope", or_dash(operation.scope().map(|digest| hex(&digest)))));

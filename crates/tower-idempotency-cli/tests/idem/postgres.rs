@@ -95,19 +95,36 @@ fn a_run_whose_server_has_died_shows_as_interrupted_and_can_be_settled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn disputed_outcomes_are_listed() {
+async fn disputed_outcomes_are_listed_and_shown() {
     let Some(server) = own_server("that disputed outcomes are listed", &[]) else { return };
     let (url, store) = served(&server).await;
-    Service::over(store.clone()).send("/done", "k1", "paid").await;
-    // As a run leaves it whose operation was taken over.
-    let sql =
-        "INSERT INTO idempotency.record (namespace, id, token, fence, kind, session, began, since, expires, state)
-        SELECT namespace, sha256(id), gen_random_uuid(), fence, 7, id, began, since, expires, state
-        FROM idempotency.record WHERE kind = 3";
-    client(&server).await.batch_execute(sql).await.unwrap();
-    let listed = json(0, &["ls", &url, "--disputed"]);
-    assert_eq!(listed["disputed"][0]["id"], id("k1").to_string());
-    assert!(idem(&["ls", &url, "--disputed"]).stdout.contains(&id("k1").to_string()));
+    let service = Service::over(store.clone());
+    for key in ["k1", "k2"] {
+        let waiting = tokio::spawn({
+            let service = service.clone();
+            async move { service.send("/waits", key, "").await }
+        });
+        service.gate.arrival().await;
+        // As an operator frees the key.
+        let sql = "UPDATE idempotency.record SET kind = 5, session = NULL, fence = fence + 1, token = gen_random_uuid()
+            WHERE kind = 1";
+        client(&server).await.batch_execute(sql).await.unwrap();
+        service.gate.admit(1);
+        assert_eq!(waiting.await.unwrap().0, 500);
+    }
+    let listed = json(0, &["ls", &url, "--disputed", "--limit", "1"]);
+    let outcome = &listed["operations"][0];
+    assert_eq!((&outcome["id"], &outcome["label"]), (&id("k1").to_string().into(), &"charge /waits".into()));
+    assert_eq!((&outcome["status"], &outcome["began"]), (&200.into(), &serde_json::Value::Null));
+    let text = idem(&["ls", &url, "--disputed", "--after", listed["next"].as_str().unwrap()]).stdout;
+    assert!(text.contains(&id("k2").to_string()) && !text.contains(&id("k1").to_string()), "{text}");
+
+    let (key, fence) = (id("k1").to_string(), outcome["fence"].as_str().unwrap());
+    let shown = json(0, &["show", &url, &key[..8], "--disputed", fence, "--body"]);
+    assert_eq!((&shown["fence"], &shown["outcome"]["body"]), (&outcome["fence"], &"waited".into()), "{shown:#}");
+    let text = idem(&["show", &url, &key, "--disputed", fence]).stdout;
+    assert!(text.contains(&format!("outcome        {} bytes", outcome["bytes"])) && !text.contains("waited"), "{text}");
+    assert_eq!(idem(&["show", &url, &key, "--disputed", "1"]).code, 1);
     store.close().await.unwrap();
 }
 

@@ -62,7 +62,7 @@ async fn a_list_has_the_operations_that_were_asked_for() {
         }
     }
     assert!(found == sorted(&["k1", "k2", "k3", "k4"]) && pages >= 4, "{found:?}");
-    assert_eq!(json(0, &["ls", &store, "--disputed"])["disputed"], Value::Array(Vec::new()));
+    assert_eq!(json(0, &["ls", &store, "--disputed"])["operations"], Value::Array(Vec::new()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,7 +60,8 @@ macro_rules! __backend_rules {
                 sessions_are_the_rows_of_their_kind
                 list_has_what_operators_see_to_and_nothing_else
                 list_is_paged_without_gaps_or_repeats
-                a_scan_has_each_operation_once_in_the_order_of_ids;
+                a_scan_has_each_operation_once_in_the_order_of_ids
+                a_large_state_is_listed_by_its_beginning;
             surroundings:
                 namespaces_do_not_meet
                 processes_see_each_others_writes

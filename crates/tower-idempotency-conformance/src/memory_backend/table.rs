@@ -53,13 +53,16 @@ impl Table {
             .collect();
         rows.sort_by_key(place);
         rows.truncate(limit);
-        rows
+        rows.into_iter().map(|row| if row.kind == Kind::Disputed { cut(row) } else { row }).collect()
     }
 
     /// The rows of operations after `after`, at most `limit`, in the order of their ids.
     pub(super) fn scan(&self, namespace: &str, after: Option<RecordId>, limit: usize, earliest: Timestamp) -> Vec<Row> {
         let rows = self.keys(namespace).filter(|(_, id)| Some(*id) > after).filter_map(|key| self.read(key, earliest));
-        rows.filter(|row| !matches!(row.kind, Kind::Released | Kind::Session | Kind::Disputed)).take(limit).collect()
+        rows.filter(|row| !matches!(row.kind, Kind::Released | Kind::Session | Kind::Disputed))
+            .take(limit)
+            .map(cut)
+            .collect()
     }
 
     /// Those that may be deleted, at most `limit`.
@@ -76,4 +79,9 @@ impl Table {
     fn keys<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Key> {
         self.0.keys().filter(move |key| *key.0 == *namespace)
     }
+}
+
+/// The row as it is listed: of a large state only the beginning.
+fn cut(row: Row) -> Row {
+    if row.state.len() > 2_048 { Row { state: row.state.slice(..1_024), ..row } } else { row }
 }

@@ -26,7 +26,7 @@ use crate::key::RecordId;
 use crate::store::shared::backend::{Backend, BackendError, Kind, Row};
 
 /// The most bytes that a row is expected to have. The time limit of its read follows from this.
-const LARGEST: usize = 17 * 1024 * 1024;
+pub(crate) const LARGEST: usize = 17 * 1024 * 1024;
 /// The time for which a row is kept for retries, and the most bytes of such rows.
 const ROW_KEPT: Duration = Duration::from_secs(60);
 const KEPT_BYTES: usize = 64 * 1024 * 1024;

@@ -33,7 +33,7 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::store::StoreError;
 
-/// The most bytes of a row that a scan reads.
+/// The most bytes of a row that a scan or a list reads.
 const SCANNED_BYTES: usize = 2 * 1024;
 
 /// The client of a database.
@@ -77,9 +77,9 @@ impl<B: Backend> Database<B> {
         Ok(sessions)
     }
 
-    /// Reads rows in a call of their own.
-    pub(crate) async fn rows(&self, ids: &[RecordId]) -> Result<Rows<Vec<Option<Row>>>, BackendError> {
-        let rows = self.state.ask(0, |clocks| self.backend.get(clocks, ids)).await?;
+    /// Reads rows in a call of their own. They have at most this many bytes.
+    pub(crate) async fn rows(&self, ids: &[RecordId], bytes: usize) -> Result<Rows<Vec<Option<Row>>>, BackendError> {
+        let rows = self.state.ask(bytes, |clocks| self.backend.get(clocks, ids)).await?;
         self.state.note_fences(rows.rows.iter().flatten());
         Ok(rows)
     }
@@ -91,7 +91,8 @@ impl<B: Backend> Database<B> {
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
     ) -> Result<Rows<Vec<Row>>, BackendError> {
-        let page = self.state.ask(0, |clocks| self.backend.list(clocks, alive, after, limit)).await?;
+        let page =
+            self.state.ask(limit * SCANNED_BYTES, |clocks| self.backend.list(clocks, alive, after, limit)).await?;
         self.state.note_fences(&page.rows);
         Ok(page)
     }

@@ -5,22 +5,26 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::Protocol;
 use super::damaged::is_done;
 use super::rows::Decoded;
+use super::takeover::disputed;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::store::contract::{After, InterruptedRun};
+use crate::record::{Fence, State};
+use crate::store::contract::{After, Disputed, InterruptedRun};
 use crate::store::error::StoreError;
-use crate::store::listed::{Disputed, ListedRecord, Scanned};
+use crate::store::listed::{ListedRecord, Scanned};
 use crate::store::shared::backend::{Backend, Kind, Row};
 use crate::store::shared::database::errors::away;
+use crate::store::shared::database::large::LARGEST;
 use crate::store::shared::database::snapshot::Rows;
 
-/// The number of rows that are read at a time.
-const PAGE: usize = 1_000;
+/// The most rows that are read at a time.
+const PAGE: usize = 500;
 
 /// The position at which a page begins.
 type Cursor = Option<(Timestamp, RecordId)>;
@@ -92,24 +96,37 @@ impl<B: Backend> Protocol<B> {
         Ok(Scanned { records: rows.iter().filter_map(|row| view.listed(row)).collect(), next })
     }
 
-    /// Returns the disputed outcomes.
-    pub(crate) async fn disputed(&self, limit: usize) -> Result<Vec<Disputed>, StoreError> {
-        let (mut cursor, mut found) = (None, Vec::new());
-        while found.len() < limit {
-            // The database leaves out rows past their expiry, and nothing else of these is judged by the time.
-            let (rows, _) = self.page(&mut cursor, PAGE).await?;
+    /// Returns disputed outcomes, in the order in which they came: an absent row begins when it is written.
+    pub(crate) async fn disputed(&self, after: Option<After>, limit: usize) -> Result<Disputed, StoreError> {
+        let mut cursor = after.map(|after| (after.began, after.id));
+        let (mut records, mut last) = (Vec::new(), None);
+        loop {
+            let (rows, earliest) = self.page(&mut cursor, PAGE).await?;
             if rows.is_empty() {
-                break;
+                return Ok(Disputed { records, next: None });
             }
-            let of = |row: &Row| {
-                // The row of a disputed outcome names its operation as its session.
-                let id = row.session.filter(|_| row.kind == Kind::Disputed)?;
-                Some(Disputed { id, fence: row.fence, since: row.since, expires: row.expires })
-            };
-            found.extend(rows.iter().filter_map(of));
+            let view = self.view(earliest);
+            for row in &rows {
+                let Some(listed) = view.disputed(row) else { continue };
+                if records.len() == limit {
+                    return Ok(Disputed { records, next: last });
+                }
+                records.push(listed);
+                last = Some(After { since: row.since, began: row.began, id: row.id });
+            }
         }
-        found.truncate(limit);
-        Ok(found)
+    }
+
+    /// Returns the disputed outcome of the run with this fence.
+    pub(crate) async fn disputed_outcome(&self, id: RecordId, fence: Fence) -> Result<Option<Bytes>, StoreError> {
+        let read = self.database.rows(&[disputed(id, fence)], LARGEST).await;
+        let Rows { earliest, rows, .. } = read.map_err(|error| away(Arc::new(error)))?;
+        let row = rows.into_iter().flatten().find(|row| row.kind == Kind::Disputed);
+        let held = row.and_then(|row| self.view(earliest).decoded(&row));
+        Ok(match held.map(|held| held.whole(id)).transpose()?.map(|record| record.state) {
+            Some(State::Completed { outcome }) => Some(outcome),
+            _ => None,
+        })
     }
 
     /// Returns a page of the rows that may need an operator, and the earliest time by which they were judged. Moves the
@@ -128,7 +145,7 @@ impl<B: Backend> Protocol<B> {
         cursor: &mut Cursor,
         limit: usize,
     ) -> Result<(Vec<Row>, Timestamp), StoreError> {
-        let page = self.database.list(alive, *cursor, limit).await;
+        let page = self.database.list(alive, *cursor, limit.min(PAGE)).await;
         let Rows { earliest, rows, .. } = page.map_err(|error| away(Arc::new(error)))?;
         if let Some(last) = rows.last() {
             *cursor = Some((last.began, last.id));

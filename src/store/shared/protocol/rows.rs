@@ -91,12 +91,17 @@ impl View<'_> {
     /// Returns the record of a row, as this process sees it; `None` if it expired or was released.
     pub(crate) fn of(&self, row: &Row) -> Option<Decoded> {
         match row.kind {
-            Kind::Released | Kind::Session | Kind::Disputed => return None,
-            Kind::Other(number) => return Some(Decoded::Newer(format!("the row is of kind {number}"))),
-            Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed => {}
+            Kind::Released | Kind::Session | Kind::Disputed => None,
+            Kind::Other(number) => Some(Decoded::Newer(format!("the row is of kind {number}"))),
+            Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed => self.decoded(row),
         }
+    }
+
+    /// Returns the record in a row of an operation or of a disputed outcome; `None` if it expired.
+    pub(crate) fn decoded(&self, row: &Row) -> Option<Decoded> {
+        let is_meant = |state| kind(state) == row.kind || row.kind == Kind::Disputed && state.is_done();
         match codec::open::<Rest>(&row.id, &[VERSION, OF_TRANSACTION], &row.state) {
-            Ok(rest) if kind(&rest.state) == row.kind => {
+            Ok(rest) if is_meant(&rest.state) => {
                 let Rest { fingerprint, attempt, origin, state } = rest;
                 let record = self.presented(row, fingerprint, attempt, origin, state)?;
                 Some(Decoded::Record(Box::new(record)))
@@ -160,7 +165,19 @@ fn is_over(others: &OtherSessions, session: RecordId, bound: Option<Timestamp>) 
 impl View<'_> {
     /// Returns what is listed of a row, whose bytes may have been cut; `None` if it expired or was released.
     pub(crate) fn listed(&self, row: &Row) -> Option<ListedRecord> {
-        let held = self.of(row)?;
+        self.held(row, self.of(row)?)
+    }
+
+    /// Returns what is listed of a disputed outcome, under the id of its operation, which its row names as its session.
+    /// It is unknown when the operation began.
+    pub(crate) fn disputed(&self, row: &Row) -> Option<ListedRecord> {
+        let id = Some(row).filter(|row| row.kind == Kind::Disputed)?.session.unwrap_or(row.id);
+        let row = Row { began: Timestamp::from_millis(0), ..row.clone() };
+        Some(ListedRecord { id, ..self.held(&row, self.decoded(&row)?)? })
+    }
+
+    /// Returns what is listed of a row that was read as `held`.
+    fn held(&self, row: &Row, held: Decoded) -> Option<ListedRecord> {
         let cut = if matches!(held, Decoded::Damaged(..)) { Cut::of(row) } else { None };
         let Some(Cut { fingerprint, attempt, origin, outcome }) = cut else { return Some(listed(row, held)) };
         let record = self.presented(row, fingerprint, attempt, origin, State::Completed { outcome: Bytes::new() })?;
@@ -181,7 +198,8 @@ impl Cut {
     /// Reads the fields of [`Rest`] one by one. Returns `None` if the bytes are those of another record, or whole.
     fn of(row: &Row) -> Option<Self> {
         let (version, content) = row.state.split_first()?;
-        let is_meant = row.kind == Kind::Completed && [VERSION, OF_TRANSACTION].contains(version);
+        let is_meant =
+            matches!(row.kind, Kind::Completed | Kind::Disputed) && [VERSION, OF_TRANSACTION].contains(version);
         let content = Some(content).filter(|_| is_meant)?;
         let (fingerprint, content) = postcard::take_from_bytes(content).ok()?;
         let (attempt, content) = postcard::take_from_bytes(content).ok()?;

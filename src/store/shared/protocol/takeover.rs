@@ -54,7 +54,7 @@ impl<B: Backend> Protocol<B> {
         let (fingerprint, attempt, origin) = (*fingerprint, hold.attempt, origin.clone());
         let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin, state };
         let id = disputed(hold.id, hold.fence);
-        // The row names its operation as its session: `listing.rs` reads that.
+        // The row names its operation as its session: `rows.rs` reads that.
         let write = self.write(id, &draft, None, None);
         let write = write.map(|write| Write { kind: Kind::Disputed, session: Some(hold.id), ..write });
         // An outcome that can't be encoded can't be kept either.
@@ -77,7 +77,7 @@ impl<B: Backend> Protocol<B> {
 }
 
 /// Returns the id of the row that keeps the disputed outcome of the run with this fence.
-fn disputed(id: RecordId, fence: Fence) -> RecordId {
+pub(super) fn disputed(id: RecordId, fence: Fence) -> RecordId {
     let digest = blake3::Hasher::new_derive_key("tower-idempotency 2026 disputed outcome v1")
         .update(id.as_bytes())
         .update(&fence.0.to_le_bytes())

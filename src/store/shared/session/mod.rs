@@ -172,7 +172,7 @@ impl<B: Backend> Sessions<B> {
         if unlisted.is_empty() {
             return Ok(());
         }
-        let Rows { server, sent, rows, .. } = self.database.rows(&unlisted).await?;
+        let Rows { server, sent, rows, .. } = self.database.rows(&unlisted, 0).await?;
         self.others().note(Reading { server, sent, rows: unlisted.into_iter().zip(rows).collect() });
         Ok(())
     }

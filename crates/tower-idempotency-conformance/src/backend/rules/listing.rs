@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tower_idempotency::RecordId;
 use tower_idempotency::store::shared::{Backend, Clocks, Expect, Kind, NewExpiry, Row, Write};
 
@@ -164,5 +165,32 @@ pub(crate) async fn a_scan_has_each_operation_once_in_the_order_of_ids<B: Backen
                 format!("a scan has {found:?} of a row of the kind {kind:?}: {expected:?}")
             });
         }
+    }
+}
+
+/// A disputed outcome in the list, and a completed one in a scan, which are large: each has the beginning of its state,
+/// from which the store reads what operators see, and may have more of it.
+pub(crate) async fn a_large_state_is_listed_by_its_beginning<B: Backend>(subject: &BackendSubject<B>) {
+    let advice = "cut a state of more than 2 KiB to its first 1 KiB, in a scan and, of the kind 7, in the list; do not leave it out";
+    let rule = Rule::new(subject, "a_large_state_is_listed_by_its_beginning", advice);
+    let state: Bytes = (0..=u8::MAX).cycle().take(100_000).collect();
+    // The scan begins at the place before its row.
+    let mut bytes = *fresh_id().as_bytes();
+    let [place, id] = [254, 255].map(|last| {
+        bytes[31] = last;
+        RecordId::from_bytes(bytes)
+    });
+    let [disputed, completed] = [(fresh_id(), Kind::Disputed), (id, Kind::Completed)];
+    for (id, kind) in [disputed, completed] {
+        rule.write(&Write { kind, state: state.clone(), ..claim(id) }).await;
+    }
+    let scanned = rule.answered("scan", subject.backend.scan(Clocks::default(), Some(place), 1).await).rows;
+    for (rows, (id, kind)) in [(listed(&rule, &[], 1_000).await, disputed), (scanned, completed)] {
+        let found = rows.into_iter().find(|row| row.id == id).map(|row| row.state);
+        let is_beginning = found.as_ref().is_some_and(|found| found.len() >= 1_024 && state.starts_with(found));
+        rule.check(is_beginning, || {
+            let bytes = found.map(|found| found.len());
+            format!("a row of the kind {kind:?} with a state of 100000 bytes is listed with {bytes:?} bytes, or others")
+        });
     }
 }

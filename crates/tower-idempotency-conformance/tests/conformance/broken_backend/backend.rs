@@ -268,6 +268,9 @@ impl Backend for Broken {
                 all.truncate(limit);
                 answer.rows = all;
             }
+            Fault::ScansTheEndOfLargeStates => {
+                answer.rows.iter_mut().for_each(|row| drop(row.state.split_to(row.state.len() / 1_000)));
+            }
             _ => {}
         }
         answer.server = self.server(answer.server);

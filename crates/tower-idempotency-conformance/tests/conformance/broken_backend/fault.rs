@@ -58,6 +58,7 @@ faults! {
     "list_is_paged_without_gaps_or_repeats": ListsByFinerTimes, BeginsThePageAtThePlace, ListsAllAtOnce,;
     "a_scan_has_each_operation_once_in_the_order_of_ids":
         ScansFromTheStart, ScansInItsOwnOrder, ScansMoreThanItsLimit, ScansSessions,;
+    "a_large_state_is_listed_by_its_beginning": ListsNoLargeDisputes, ScansTheEndOfLargeStates,;
     "namespaces_do_not_meet": HasOneNamespace,;
     "processes_see_each_others_writes": ReadsFromAReplica,;
     "changes_do_not_end": EndsItsChanges,;

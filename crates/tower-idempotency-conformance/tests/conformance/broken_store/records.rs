@@ -17,7 +17,7 @@ use tower_idempotency::internals::Resolution;
 use tower_idempotency::internals::{
     After, Applied, ListedRecord, Record, Records, Reply, Scanned, Sealed, Slots, State, Transition,
 };
-use tower_idempotency::store::{Disputed, Gauges, Health, InterruptedRun, Store, StoreError};
+use tower_idempotency::store::{Gauges, Health, InterruptedRun, Store, StoreError};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{Fence, RecordId};
 
@@ -268,10 +268,6 @@ impl Records for Broken {
     fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
         let running = at_once(self.inner.running()).unwrap();
         ready(Ok(if self.fault == Fault::ListsNoRuns { Vec::new() } else { running }))
-    }
-
-    fn disputed(&self, limit: usize) -> impl Future<Output = Result<Vec<Disputed>, StoreError>> + Send {
-        self.inner.disputed(limit)
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

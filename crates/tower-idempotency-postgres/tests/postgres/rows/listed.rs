@@ -1,14 +1,62 @@
 //! Rows as operators see them: the beginning of a large one is enough, and a damaged one is settled by its columns.
 
 use http::StatusCode;
-use testkit::lab::Lab as Requests;
+use testkit::Gate;
+use testkit::lab::{Lab as Requests, id, post};
 use tower_idempotency::IdempotencyLayer;
-use tower_idempotency::operations::{Action, Applied, Change, Filter, OperationState, StateKind};
+use tower_idempotency::operations::{Action, Answer, Applied, Change, Filter, OperationState, StateKind};
+use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency_postgres::PostgresStore;
 
 use crate::lab::lab;
 
 const LONG: usize = 300_000;
+
+/// A body of this length. What can't be compressed is stored in another place than the row.
+fn long() -> Vec<u8> {
+    let byte = |at: usize| blake3::hash(&at.to_le_bytes()).as_bytes()[0];
+    (0..LONG).map(byte).collect()
+}
+
+// A seeded fault: the list has it without its beginning.
+#[tokio::test]
+async fn a_large_disputed_answer_is_listed_by_its_first_kilobyte_and_shown_whole_on_request() {
+    let Some(lab) = lab("how disputed outcomes are listed").await else { return };
+    let open = async || PostgresStore::open(lab.another().await).await.unwrap();
+    let layer = IdempotencyLayer::new(open().await).label(|_: &http::request::Parts| "y".repeat(200));
+    let gate = Gate::default();
+    let requests = Requests::new(layer, {
+        let gate = gate.clone();
+        move |_| {
+            let gate = gate.clone();
+            async move {
+                gate.pass().await;
+                (StatusCode::ACCEPTED, long())
+            }
+        }
+    });
+    let run = requests.spawn(post("k", "a"));
+    gate.arrival().await;
+    // As an operator frees the key.
+    lab.sql(
+        "UPDATE idempotency.record SET kind = 5, session = NULL, fence = fence + 1, token = gen_random_uuid() \
+             WHERE namespace = '$' AND kind = 1",
+    )
+    .await;
+    gate.open();
+    assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
+    let operations = IdempotencyLayer::new(open().await).operations();
+    let outcome = operations.disputed(None, 9).await.unwrap().operations.remove(0);
+    assert_eq!((outcome.id, outcome.label().map(str::len)), (id("k"), Some(200)));
+    let OperationState::Completed { status: Some(202), bytes } = outcome.state else { panic!("{outcome:?}") };
+    assert!(bytes > LONG as u64);
+    let Some(Answer::Http(answer)) = operations.disputed_outcome(outcome.id, outcome.fence).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(answer.into_body(), long());
+    let rows = lab.backend.list(Clocks::default(), &[], None, 9).await.unwrap().rows;
+    assert_eq!(rows.iter().map(|row| row.state.len()).collect::<Vec<_>>(), [1_024]);
+}
 
 #[tokio::test]
 async fn a_large_answer_is_listed_by_its_first_kilobyte_and_a_damaged_row_is_settled_by_its_columns() {
@@ -16,9 +64,7 @@ async fn a_large_answer_is_listed_by_its_first_kilobyte_and_a_damaged_row_is_set
     let store = PostgresStore::open(lab.another().await).await.unwrap();
     let layer = IdempotencyLayer::new(store).label(|_: &http::request::Parts| "x".repeat(200));
     let requests = Requests::new(layer.clone(), |number| async move {
-        // What can't be compressed is stored in another place than the row.
-        let byte = |at: usize| blake3::hash(&at.to_le_bytes()).as_bytes()[0];
-        (StatusCode::ACCEPTED, if number == 1 { (0..LONG).map(byte).collect() } else { Vec::new() })
+        (StatusCode::ACCEPTED, if number == 1 { long() } else { Vec::new() })
     });
     requests.post("large", "a").await;
     requests.post("small", "a").await;
