@@ -68,6 +68,13 @@ impl<St: Store> AdminPage<St> {
         self
     }
 
+    /// Sets the steps for which handlers [derive keys](tower_idempotency::IdempotencyContext::derived_key). Each
+    /// operation shows its derived keys, by which staff find it in the ledger, or at the provider. Default: none.
+    pub fn steps(mut self, steps: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.0.steps = steps.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Returns the router, to be nested under a path of your application. It has no fallback.
     #[must_use = "nest it"]
     pub fn router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {

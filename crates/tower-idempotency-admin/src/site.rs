@@ -10,7 +10,7 @@ use http::request::Parts;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tower_idempotency::Scope;
-use tower_idempotency::operations::Operations;
+use tower_idempotency::operations::{OperationRecord, Operations};
 use tower_idempotency::store::Store;
 
 use crate::access::Actor;
@@ -33,6 +33,8 @@ pub(crate) struct Site<St> {
     authorize: Box<Authorize>,
     pub(crate) scope_from: Box<ScopeFrom>,
     pub(crate) latencies: Option<Latencies>,
+    /// The steps for which handlers derive keys.
+    pub(crate) steps: Vec<String>,
     /// A text of this process alone: the counts of another one must not be compared with its own.
     pub(crate) instance: String,
     overview: Mutex<Option<(Instant, Overview)>>,
@@ -48,9 +50,18 @@ impl<St: Store> Site<St> {
             authorize,
             scope_from: Box::new(scope_of),
             latencies: None,
+            steps: Vec::new(),
             instance: hex(&instance),
             overview: Mutex::new(None),
         }
+    }
+
+    /// Returns the keys that the operation's run derives, each with its step. A damaged record has none.
+    pub(crate) fn derived_keys<'a>(
+        &'a self,
+        operation: &'a OperationRecord,
+    ) -> impl Iterator<Item = (&'a str, String)> {
+        self.steps.iter().filter_map(|step| Some((step.as_str(), operation.derived_key(step)?)))
     }
 
     pub(crate) async fn authorize(&self, parts: Parts) -> Result<Actor, Response> {

@@ -20,7 +20,8 @@ use super::errors::ApiError;
 pub(crate) const LISTED: usize = 1_000;
 
 pub(crate) fn page(layer: &IdempotencyLayer<AnyStore>, latencies: Latencies) -> Router {
-    AdminPage::new(layer.operations(), authorize).scope_from(scope_from).latencies(latencies).router()
+    let page = AdminPage::new(layer.operations(), authorize).scope_from(scope_from);
+    page.steps(["charge", "refund"]).latencies(latencies).router()
 }
 
 /// Lets in who calls from this machine. A real server asks who that is: what it says is in the audit events.

@@ -61,11 +61,26 @@ async fn some_traffic(server: &Server, number: usize) {
     tokio::time::sleep(Duration::from_millis(500).saturating_sub(begin.elapsed())).await;
 }
 
+/// The ledger knows of one charge with this derived key: its JSON.
+async fn charged(server: &Server, derived_key: &str) -> String {
+    let list = server.send(&Call::get("/v1/charges").header("authorization", OWNER)).await.json();
+    let charges = list["data"].as_array().expect("a list");
+    assert_eq!(charges.len(), 2, "an equal one, and this one: {list}");
+    let mut found = charges.iter().filter(|charge| charge["derived_key"] == derived_key);
+    let charge = found.next().unwrap_or_else(|| panic!("no charge has {derived_key}: {list}"));
+    assert!(found.next().is_none(), "{list}");
+    charge.to_string()
+}
+
 impl Evening {
     pub(crate) async fn pass(&self) {
         let mut server = self.setup.start();
         traffic(&server, "before").await;
         assert!(!alert::is_true(&server).await, "nothing is interrupted yet");
+
+        // The same client has an equal order.
+        let equal = Call::charge("order-16", "tok_visa").header("authorization", OWNER);
+        assert_eq!(server.send(&equal).await.status, 200);
 
         // The process dies after the charge and before its answer.
         let mut connection = Connection::http1(server.address).await.expect("the server listens");
@@ -82,13 +97,14 @@ impl Evening {
 
         self.look(&server).await;
         self.find(&quoted).await;
-        let found = self.charged(&server).await;
+        let derived = self.derived_key().await;
+        let found = charged(&server, &derived).await;
         self.settle(&found).await;
 
         let replay = server.send(&charge("tok_crash")).await;
         assert_eq!((replay.status.as_u16(), replay.is_replay()), (200, true), "{}", replay.text());
         assert_eq!(replay.text(), found);
-        assert_eq!(self.charged(&server).await, found, "there is one charge");
+        assert_eq!(charged(&server, &derived).await, found, "there is one charge");
         until("the alert's condition is false", async || !alert::is_true(&server).await).await;
         self.audited(&server, &quoted).await;
         server.stop().await;
@@ -197,11 +213,11 @@ impl Evening {
         }
     }
 
-    /// The ledger knows of the charge: its JSON.
-    async fn charged(&self, server: &Server) -> String {
-        let list = server.send(&Call::get("/v1/charges").header("authorization", OWNER)).await.json();
-        let [charge] = list["data"].as_array().expect("a list").as_slice() else { panic!("not one charge: {list}") };
-        charge.to_string()
+    /// The page says by which key the charge is found.
+    async fn derived_key(&self) -> String {
+        let facts = self.browser.text("dl.facts").await;
+        let (_, rest) = facts.split_once("Derived key, charge").expect("it is shown");
+        rest.split_whitespace().next().expect("a key").to_owned()
     }
 
     /// The operator gives retries the charge that was found, after reading what that leads to.

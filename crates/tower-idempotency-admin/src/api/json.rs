@@ -1,11 +1,15 @@
 //! Operations as JSON. Numbers that may exceed 2^53 are texts: many readers of JSON round them.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::operations::{Listing, OperationRecord, OperationState, Server};
+use tower_idempotency::store::Store;
 
 use crate::answer::Recorded;
 use crate::overview::Tally;
+use crate::site::Site;
 use crate::text::{hex, rfc3339};
 
 pub(super) fn time(time: Timestamp) -> Value {
@@ -17,7 +21,7 @@ fn known(at: Timestamp) -> Option<Value> {
     (at.as_millis() > 0).then(|| time(at))
 }
 
-pub(super) fn operation(operation: &OperationRecord) -> Value {
+pub(super) fn operation<St: Store>(site: &Site<St>, operation: &OperationRecord) -> Value {
     let policy = match operation.state {
         OperationState::Interrupted { policy, .. } => Some(format!("{policy:?}").to_lowercase()),
         _ => None,
@@ -38,6 +42,7 @@ pub(super) fn operation(operation: &OperationRecord) -> Value {
         "state": operation.state.kind().to_string(),
         "label": operation.label(),
         "scope": operation.scope().map(|scope| hex(&scope)),
+        "derived_keys": site.derived_keys(operation).collect::<BTreeMap<_, _>>(),
         "trace_id": operation.trace_id().map(|trace| hex(&trace)),
         "attempt": operation.attempt,
         "began": known(operation.began),
@@ -51,8 +56,8 @@ pub(super) fn operation(operation: &OperationRecord) -> Value {
     })
 }
 
-pub(super) fn listing(listing: &Listing) -> Value {
-    let operations: Vec<_> = listing.operations.iter().map(operation).collect();
+pub(super) fn listing<St: Store>(site: &Site<St>, listing: &Listing) -> Value {
+    let operations: Vec<_> = listing.operations.iter().map(|listed| operation(site, listed)).collect();
     let next = listing.next.map(|next| next.to_string());
     json!({ "operations": operations, "next": next, "now": time(listing.now) })
 }

@@ -36,13 +36,13 @@ pub(super) async fn list<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(
     let selection = Selection::read(&fields).map_err(Problem::wrong)?;
     let limit = limit(&fields)?;
     let listing = in_time(site.operations.list(&selection.filter(), selection.after.as_ref(), limit)).await?;
-    Ok(Json(json::listing(&listing)))
+    Ok(Json(json::listing(&site, &listing)))
 }
 
 /// `GET api/operations/{id}`
 pub(super) async fn inspect<St: Store>(State(site): State<Arc<Site<St>>>, Path(id): Path<String>) -> Answered {
     let found = in_time(site.operations.inspect(id_of(&id)?)).await?;
-    found.map(|operation| Json(json::operation(&operation))).ok_or_else(no_operation)
+    found.map(|operation| Json(json::operation(&site, &operation))).ok_or_else(no_operation)
 }
 
 /// `GET api/operations/{id}/outcome`
@@ -69,7 +69,7 @@ pub(super) async fn disputed<St: Store>(State(site): State<Arc<Site<St>>>, RawQu
     let after = Selection::read(&fields).map_err(Problem::wrong)?.after;
     let limit = limit(&fields)?;
     let listing = in_time(site.operations.disputed(after.as_ref(), limit)).await?;
-    Ok(Json(json::listing(&listing)))
+    Ok(Json(json::listing(&site, &listing)))
 }
 
 /// What support staff know of an operation.
@@ -91,7 +91,7 @@ pub(super) async fn find<St: Store>(
     let parts: Vec<_> = scope.iter().map(String::as_str).collect();
     let scope = (site.scope_from)(&parts).map_err(|error| Problem::wrong(error.to_string()))?;
     let found = in_time(site.operations.find(scope.as_ref(), &key)).await?;
-    Ok(Json(json!({ "operation": found.as_ref().map(json::operation) })))
+    Ok(Json(json!({ "operation": found.as_ref().map(|found| json::operation(&site, found)) })))
 }
 
 /// Refuses what the caller may not do.

@@ -48,7 +48,7 @@ pub(super) async fn page<St: Store>(
     let has_outcome = operation.state.kind() == StateKind::Completed;
     let main = html! {
         p { (meaning(&operation.state)) }
-        (facts(&operation))
+        (facts(site, &operation))
         @if let Some(recorded) = recorded { (answer("answer", "The recorded answer", &recorded)) }
         @else if has_outcome && caller.may(Permission::Bodies) {
             p { a href=(link([("id", id.to_string().as_str()), ("body", "shown")])) { "Show the recorded answer" }
@@ -90,7 +90,7 @@ async fn compared<St: Store>(
     };
     Ok(html! {
         @match operation {
-            Some(operation) => { p { (meaning(&operation.state)) } (facts(operation)) }
+            Some(operation) => { p { (meaning(&operation.state)) } (facts(site, operation)) }
             None => p { "There is no record of the operation any more: its key was freed, or it has expired." }
         }
         @if let Some(recorded) = recorded { (answer("answer", "The recorded answer", &recorded)) }
@@ -103,7 +103,7 @@ async fn compared<St: Store>(
 }
 
 /// Returns a table of what is known.
-pub(super) fn facts(operation: &OperationRecord) -> Markup {
+pub(super) fn facts<St: Store>(site: &Site<St>, operation: &OperationRecord) -> Markup {
     let now = now();
     let time = |time| format!("{} ({} ago)", date(time), age(time, now));
     let is_known = |time: Timestamp| time.as_millis() > 0;
@@ -133,6 +133,9 @@ pub(super) fn facts(operation: &OperationRecord) -> Markup {
             @if let Some(scope) = operation.scope() {
                 dt { "Owner (digest of the scope)" }
                 dd { a href=(Selection { scope: Some(scope), ..Selection::default() }.link(None)) { code { (hex(&scope)) } } }
+            }
+            @for (step, key) in site.derived_keys(operation) {
+                dt { "Derived key, " (shown(step)) } dd { code { (key) } }
             }
             @if let Some(trace) = operation.trace_id() { dt { "Trace of the first request" } dd { code { (hex(&trace)) } } }
         }

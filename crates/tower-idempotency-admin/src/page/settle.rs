@@ -78,7 +78,7 @@ pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: 
         p.consequence { strong { (kind.consequence()) } }
         @match operations.as_slice() {
             [(_, fence, Some(operation))] => {
-                (facts(operation))
+                (facts(site, operation))
                 @if let Some(doubt) = doubt(kind, operation, *fence) { p.complaint role="alert" { (doubt) } }
             }
             operations => (those(kind, operations)),

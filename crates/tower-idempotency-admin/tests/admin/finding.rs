@@ -1,10 +1,12 @@
 //! Support staff find an operation by what they know.
 
+use axum::Router;
+use axum::routing::post;
 use serde_json::json;
-use tower_idempotency::{MemoryStore, Scope};
+use tower_idempotency::{IdempotencyContext, MemoryStore, Scope};
 use tower_idempotency_admin::{Access, AdminPage};
 
-use crate::desk::{Desk, authorize, layer};
+use crate::desk::{Desk, PATH, authorize, layer};
 use crate::document::form;
 
 #[tokio::test]
@@ -35,6 +37,25 @@ async fn what_is_not_found_is_said_without_the_key() {
     }
     let none = desk.json("/api/find", json!({ "key": "order-18" })).await;
     assert_eq!((none.status.as_u16(), none.json()), (200, json!({ "operation": null })));
+}
+
+#[tokio::test]
+async fn an_operation_shows_the_keys_by_which_its_effect_is_found() {
+    let layer = layer(MemoryStore::new());
+    let page = AdminPage::new(layer.operations(), |parts| authorize(parts, Access::ALL)).steps(["charge", "<refund>"]);
+    let handler =
+        async |context: IdempotencyContext| [context.derived_key("charge"), context.derived_key("<refund>")].join(" ");
+    let payments = Router::new().route("/charges", post(handler)).layer(layer.clone());
+    let desk = Desk { app: payments.nest(PATH, page.router()), layer };
+    let answer = desk.charge("order-17", "").await;
+    let (charge, refund) = answer.text().split_once(' ').unwrap();
+    let (id, _) = desk.found("order-17").await;
+    let operation = desk.get(&format!("/api/operations/{id}")).await.json();
+    assert_eq!(operation["derived_keys"], json!({ "charge": charge, "<refund>": refund }));
+    let page = desk.get(&format!("?id={id}")).await;
+    for part in ["Derived key, charge", charge, "Derived key, &lt;refund&gt;", refund] {
+        assert!(page.text().contains(part), "{part}: {}", page.text());
+    }
 }
 
 #[tokio::test]
