@@ -12,6 +12,7 @@ use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrup
 use testkit::lab::operator::Operated as _;
 use testkit::lab::time::{DAY, NOON, SECOND};
 use testkit::lab::{Lab, id, on_disk, post, settle};
+use testkit::log::Log;
 use tokio::task::JoinHandle;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::operations::Reconciliation;
@@ -19,6 +20,7 @@ use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
+use tracing::Level;
 
 const ONE_OF_EACH: [&str; 3] = ["found", "to-run-again", "unknown"];
 
@@ -67,6 +69,24 @@ async fn what_a_dead_process_left_is_settled_without_its_clients() {
     join_all(ONE_OF_EACH.map(|key| leave_interrupted(&store, key))).await;
     store.close().await.unwrap();
     all_are_settled_that_can_be(SledStore::open(directory.path()).unwrap()).await;
+}
+
+#[tokio::test]
+async fn each_question_leaves_an_audit_event_that_names_who_asked() {
+    let store = TestStore::new();
+    join_all(ONE_OF_EACH.map(|key| leave_interrupted(&store, key))).await;
+    let layer = asking(store.reopen(), Reconciler::new(|run| std::future::ready(by_key(run))));
+    let log = Log::begin(Level::INFO);
+    let sum = layer.operations().by("startup").reconcile_all().await.unwrap();
+    assert_eq!(counted(sum), (1, 1, 1));
+    let mut events: Vec<_> = log.lines().into_iter().filter(|line| line.contains("::audit")).collect();
+    events.sort_by_key(|line| line.split("result=").nth(1).map(str::to_owned));
+    for (event, result) in events.iter().zip(["done", "runs-again", "still-unknown"]) {
+        let said = format!("result=\"{result}\"");
+        let parts = ["actor=\"startup\"", "action=\"reconcile\"", "record_id=", "fence=", &said];
+        assert!(parts.iter().all(|part| event.contains(part)), "{event}");
+    }
+    assert_eq!(events.len(), 3, "{events:?}");
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub(super) async fn page<St: Store>(
     };
     let has_outcome = operation.state.kind() == StateKind::Completed;
     let main = html! {
-        p { (meaning(&operation.state)) }
+        p { (meaning(&operation)) }
         (facts(site, &operation))
         @if let Some(recorded) = recorded { (answer("answer", "The recorded answer", &recorded)) }
         @else if has_outcome && caller.may(Permission::Bodies) {
@@ -90,7 +90,7 @@ async fn compared<St: Store>(
     };
     Ok(html! {
         @match operation {
-            Some(operation) => { p { (meaning(&operation.state)) } (facts(site, operation)) }
+            Some(operation) => { p { (meaning(operation)) } (facts(site, operation)) }
             None => p { "There is no record of the operation any more: its key was freed, or it has expired." }
         }
         @if let Some(recorded) = recorded { (answer("answer", "The recorded answer", &recorded)) }

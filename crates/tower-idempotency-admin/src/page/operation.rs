@@ -1,7 +1,7 @@
 //! How an operation is called, and its state.
 
 use maud::{Markup, html};
-use tower_idempotency::operations::{OperationRecord, OperationState};
+use tower_idempotency::operations::{OperationRecord, OperationState, Server};
 
 use crate::fields::link;
 use crate::text::shown;
@@ -47,8 +47,12 @@ pub(super) fn word(state: &OperationState) -> &'static str {
 }
 
 /// Returns what a state means, and for whom.
-pub(super) fn meaning(state: &OperationState) -> &'static str {
-    match state {
+pub(super) fn meaning(operation: &OperationRecord) -> &'static str {
+    match &operation.state {
+        OperationState::Running if operation.server == Server::Elsewhere => {
+            "Its handler is running in another process, unless that process has died within the last minute: then this \
+             shows as interrupted soon. Retries wait, or are told to come again."
+        }
         OperationState::Running => "Its handler is running. Retries wait, or are told to come again.",
         OperationState::Interrupted { .. } => {
             "It is unknown whether the request took effect. Retries are refused until this is settled, unless the \
