@@ -44,6 +44,7 @@ pub(super) fn operation(operation: &OperationRecord) -> Value {
         "since": known(operation.since),
         "expires": operation.expires.map(time),
         "server": server,
+        "session": operation.session.map(|session| session.short()),
         "policy": policy,
         "status": operation.state.status(),
         "bytes": bytes,

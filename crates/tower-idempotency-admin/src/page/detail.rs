@@ -123,6 +123,7 @@ pub(super) fn facts(operation: &OperationRecord) -> Markup {
                 Server::Elsewhere => { dt { "Server" } dd { "another process sees to it" } }
                 _ => {}
             }
+            @if let Some(session) = &operation.session { dt { "Session of the process" } dd { code { (session.short()) } } }
             @if operation.fence.0 > 0 { dt { "Fence" } dd { code { (operation.fence.0) } } }
             dt { "Id" } dd { code { (operation.id) } }
             @if let Some(scope) = operation.scope() {
