@@ -32,6 +32,9 @@ pub struct OperationRecord {
     pub state: OperationState,
     /// The process that sees to the operation.
     pub server: Server,
+    /// Over a shared store, the session of the process that sees to the operation, or that has left it. The log of that
+    /// process has its first eight digits.
+    pub session: Option<RecordId>,
     origin: Origin,
     operation: Option<Operation>,
 }
@@ -100,7 +103,7 @@ pub enum Server {
 impl OperationRecord {
     /// Returns what `listed` says.
     pub(super) fn of(listed: ListedRecord, recording: &Recording) -> Self {
-        let ListedRecord { id, record } = listed;
+        let ListedRecord { id, record, session } = listed;
         match record {
             Ok(record) => Self {
                 id,
@@ -111,6 +114,7 @@ impl OperationRecord {
                 expires: record.expires,
                 state: OperationState::of(&record.state, recording),
                 server: record.owner.into(),
+                session,
                 operation: record.fingerprint.readable_operation(),
                 origin: record.origin,
             },
@@ -123,6 +127,7 @@ impl OperationRecord {
                 expires: known.and_then(|known| known.expires),
                 state: OperationState::Damaged { reason },
                 server: Server::None,
+                session,
                 origin: Origin::default(),
                 operation: None,
             },
@@ -131,11 +136,11 @@ impl OperationRecord {
 
     /// Returns what the list of interrupted operations says.
     pub(super) fn interrupted(run: InterruptedRun) -> Self {
-        let InterruptedRun { id, fence, attempt, began, since, expires, policy, status, owner, origin, operation } =
-            run;
+        let InterruptedRun { id, fence, attempt, began, since, expires, policy, status, owner, session, .. } = run;
+        let (origin, operation) = (run.origin, run.operation);
         let state = OperationState::Interrupted { status, policy };
         let (expires, server) = (Some(expires), owner.into());
-        Self { id, fence, attempt, began, since, expires, state, server, origin, operation }
+        Self { id, fence, attempt, began, since, expires, state, server, session, origin, operation }
     }
 
     /// Returns the application's name for the operation (option `label`); `None` if it gave none.

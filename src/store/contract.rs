@@ -289,6 +289,8 @@ pub struct InterruptedRun {
     pub status: Option<u16>,
     /// The process that asks the application about it, if one does.
     pub(crate) owner: Owner,
+    /// As in [`OperationRecord`](crate::operations::OperationRecord::session).
+    pub session: Option<RecordId>,
     /// The origin of the operation: see `label`.
     pub(crate) origin: Origin,
     /// The part of the fingerprint from which `derived_key` makes keys; `None` if the record is damaged.
@@ -337,7 +339,8 @@ impl InterruptedRun {
         let (origin, operation) = (origin.clone(), fingerprint.readable_operation());
         // A question of this process is no reason to leave the operation alone.
         let owner = if owner == Owner::Elsewhere { owner } else { Owner::None };
-        Some(Self { id, fence, attempt, began, since, expires, policy, status, owner, origin, operation })
+        let session = None;
+        Some(Self { id, fence, attempt, began, since, expires, policy, status, owner, session, origin, operation })
     }
 }
 

@@ -19,6 +19,8 @@ pub struct ListedRecord {
     pub id: RecordId,
     /// The record, or the reason why it cannot be read.
     pub record: Result<Record<OutcomeStart>, Damage>,
+    /// The session that its row names; `None` over an embedded store. A record has none, as no other step needs it.
+    pub session: Option<RecordId>,
 }
 
 /// A record that cannot be read.
@@ -83,13 +85,13 @@ impl ListedRecord {
 
     /// Returns what is listed of a record that can be read.
     pub(crate) fn readable(id: RecordId, record: Record<OutcomeStart>) -> Self {
-        Self { id, record: Ok(record) }
+        Self { id, record: Ok(record), session: None }
     }
 
     /// Returns what is listed of a record that cannot be read, of which the columns of `known` are known.
     pub(crate) fn damaged(id: RecordId, reason: String, known: Option<&Record>) -> Self {
         let known = known.map(|&Record { fence, began, since, expires, .. }| Known { fence, began, since, expires });
-        Self { id, record: Err(Damage { reason, known }) }
+        Self { id, record: Err(Damage { reason, known }), session: None }
     }
 
     /// Returns whether the operation's run is under way, as far as the store can see.

@@ -294,7 +294,7 @@ async fn a_disputed_outcome_is_listed_as_a_record_of_its_operation_and_its_body_
         assert_eq!((outcome.scope(), outcome.trace_id()), (run_again.scope(), Some([0xab; 16])));
         let OperationState::Completed { status: Some(202), bytes } = outcome.state else { panic!("{outcome:?}") };
         assert!((size as u64..size as u64 + 200).contains(&bytes), "{bytes}");
-        assert_eq!((outcome.began.as_millis(), outcome.server), (0, Server::None));
+        assert_eq!((outcome.began.as_millis(), outcome.server, outcome.session), (0, Server::None, None));
         assert!(outcome.since > run_again.since && outcome.expires > Some(listing.now));
         assert_eq!(body(operations.disputed_outcome(outcome.id, outcome.fence).await.unwrap()), "x".repeat(size));
         assert_eq!(body(operations.outcome(outcome.id).await.unwrap()), "again");

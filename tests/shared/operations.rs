@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use testkit::Gate;
 use testkit::lab::{id, post};
+use testkit::log::Log;
 use tower_idempotency::operations::{Action, Applied, Change, Filter, Server, StateKind};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+use tracing::Level;
 
 use super::world::{Effects, LEASE, two, until_over};
 
 #[tokio::test(start_paused = true)]
 async fn a_run_is_listed_as_running_by_all_processes_until_its_own_is_dead() {
+    let log = Log::begin(Level::INFO);
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     let layer = IdempotencyLayer::new(one);
@@ -28,12 +31,21 @@ async fn a_run_is_listed_as_running_by_all_processes_until_its_own_is_dead() {
     let seen = theirs.inspect(id("k")).await.unwrap().unwrap();
     let release = |fence| Change::new(seen.id, fence, Action::Release);
     assert_eq!(theirs.by("alice").apply(release(seen.fence)).await.unwrap(), Applied::Stale);
+    // Its process says which one it is, and no other says the same.
+    let session = seen.session.expect("its process's session");
+    let said = log.lines().into_iter().filter(|line| line.contains("know this one by its session"));
+    let said: Vec<_> = said.map(|line| line.contains(&format!("session=\"{}\"", session.short()))).collect();
+    assert_eq!(said, [true, false]);
     here.cut();
     until_over().await;
     assert!(theirs.list(&running, None, 9).await.unwrap().operations.is_empty());
     let dead =
         theirs.list(&Filter::all().in_state(StateKind::Interrupted), None, 9).await.unwrap().operations.remove(0);
-    assert_eq!((dead.id, dead.server), (id("k"), Server::None));
+    assert_eq!(
+        (dead.id, dead.server, dead.session),
+        (id("k"), Server::None, Some(session)),
+        "it is known who has left it"
+    );
     assert_eq!(theirs.by("alice").apply(release(dead.fence)).await.unwrap(), Applied::Done);
     run.abort();
 }

@@ -49,6 +49,7 @@ pub(super) fn operation<St: Store>(site: &Site<St>, operation: &OperationRecord)
         "since": known(operation.since),
         "expires": operation.expires.map(time),
         "server": server,
+        "session": operation.session.map(|session| session.short()),
         "policy": policy,
         "status": operation.state.status(),
         "bytes": bytes,

@@ -128,6 +128,7 @@ pub(super) fn facts<St: Store>(site: &Site<St>, operation: &OperationRecord) -> 
                 Server::Elsewhere => { dt { "Server" } dd { "another process sees to it" } }
                 _ => {}
             }
+            @if let Some(session) = &operation.session { dt { "Session of the process" } dd { code { (session.short()) } } }
             @if operation.fence.0 > 0 { dt { "Fence" } dd { code { (operation.fence.0) } ", the number of its last change" } }
             dt { "Id" } dd { code { (operation.id) } }
             @if let Some(scope) = operation.scope() {

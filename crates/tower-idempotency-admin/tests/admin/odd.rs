@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 use testkit::lab::asked::leave_interrupted;
-use testkit::lab::{Lab, on_disk, tree, with};
+use testkit::lab::{Lab, hold, on_disk, tree, with};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::{Kind, Row, SharedStore, SharedStoreBuilder, Token};
 use tower_idempotency::test_util::{StoreCall, TestStore};
@@ -73,6 +73,20 @@ async fn what_is_disputed_is_counted_and_listed_and_its_answer_is_shown_on_reque
     for path in [format!("?id={id}&disputed={fence}"), format!("/api/operations/{id}/outcome?disputed={fence}")] {
         assert_eq!(reader.get(&path).await.status, 403, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_run_is_shown_with_the_session_of_its_process() {
+    let backend = MemoryBackend::new();
+    let open = async || SharedStoreBuilder::default().open(backend.another_process()).await.unwrap();
+    let hold = hold(&open().await, "k").await;
+    let row = backend.database().rows("").into_iter().find(|row| row.id == hold.id).expect("its row");
+    let session = row.session.expect("it runs").short();
+    let desk = Desk::over(layer(open().await), Access::ALL);
+    let run = desk.listed("running").await.remove(0);
+    assert_eq!((&run["server"], &run["session"]), (&json!("elsewhere"), &json!(session)));
+    let page = desk.get(&format!("?id={}", hold.id)).await;
+    assert!(page.text().contains(&format!("<dd><code>{session}</code></dd>")), "{}", page.text());
 }
 
 // A seeded fault: the second page has the first one's outcomes.

@@ -31,6 +31,7 @@ pub(crate) fn operation(operation: &OperationRecord, now: Timestamp) -> Value {
             Server::Here => Some("here"),
             _ => Some("elsewhere"),
         },
+        "session": operation.session.map(|session| session.short()),
     })
 }
 

@@ -63,6 +63,9 @@ pub(crate) fn details(operation: &OperationRecord, now: Timestamp) -> String {
         _ => "another process, which was alive when it was last looked at",
     };
     lines.push(("seen to by", server.to_owned()));
+    if let Some(session) = operation.session {
+        lines.push(("session", session.short()));
+    }
     aligned(&lines)
 }
 

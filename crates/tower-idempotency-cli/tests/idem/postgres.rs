@@ -49,6 +49,11 @@ async fn an_operation_is_found_and_settled_while_the_service_runs() {
     let running = json(0, &["ls", &url, "--state", "running"]);
     assert_eq!(running["operations"][0]["id"], id("k3").to_string(), "{running:#}");
     assert_eq!(running["operations"][0]["server"], "elsewhere");
+    let session = "SELECT left(session, 8) FROM idempotency.operation WHERE kind = 'running'";
+    let session: String = client(&server).await.query_one(session, &[]).await.unwrap().get(0);
+    assert_eq!(running["operations"][0]["session"], session);
+    let text = idem(&["show", &url, &id("k3").to_string()]).stdout;
+    assert!(text.contains(&format!("session        {session}")), "{text}");
     let found = run(program(&["find", &url, "--json"]), "account 7\nk1\n").json();
     assert_eq!((&found["state"], &found["label"]), (&"interrupted".into(), &"charge /unsure".into()));
 

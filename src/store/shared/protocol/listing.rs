@@ -47,7 +47,8 @@ impl<B: Backend> Protocol<B> {
             for row in &rows {
                 // A later release has to handle what it has written.
                 let Some(Ok(record)) = view.of(row).map(|held| held.columns(row.id)) else { continue };
-                found.extend(InterruptedRun::of(row.id, &record));
+                let run = InterruptedRun::of(row.id, &record);
+                found.extend(run.map(|run| InterruptedRun { session: row.session, ..run }));
             }
         }
         let damaged = join_all(self.damaged.known().into_iter().map(|id| self.listed_damaged(id))).await;

@@ -173,7 +173,7 @@ impl View<'_> {
     pub(crate) fn disputed(&self, row: &Row) -> Option<ListedRecord> {
         let id = Some(row).filter(|row| row.kind == Kind::Disputed)?.session.unwrap_or(row.id);
         let row = Row { began: Timestamp::from_millis(0), ..row.clone() };
-        Some(ListedRecord { id, ..self.held(&row, self.decoded(&row)?)? })
+        Some(ListedRecord { id, session: None, ..self.held(&row, self.decoded(&row)?)? })
     }
 
     /// Returns what is listed of a row that was read as `held`.
@@ -182,7 +182,7 @@ impl View<'_> {
         let Some(Cut { fingerprint, attempt, origin, outcome }) = cut else { return Some(listed(row, held)) };
         let record = self.presented(row, fingerprint, attempt, origin, State::Completed { outcome: Bytes::new() })?;
         let Ok(record) = record.form(|_| Ok::<_, Infallible>(outcome.clone()));
-        Some(ListedRecord::readable(row.id, record))
+        Some(ListedRecord { session: row.session, ..ListedRecord::readable(row.id, record) })
     }
 }
 
@@ -217,11 +217,12 @@ const COMPLETED: u32 = 2;
 
 /// Returns what is listed of a row.
 pub(crate) fn listed(row: &Row, held: Decoded) -> ListedRecord {
-    match held {
+    let listed = match held {
         Decoded::Record(record) => ListedRecord::of(row.id, &record),
         Decoded::Damaged(record, error) => ListedRecord::damaged(row.id, error.to_string(), Some(&record)),
         Decoded::Newer(reason) => ListedRecord::damaged(row.id, reason, None),
-    }
+    };
+    ListedRecord { session: row.session, ..listed }
 }
 
 impl Decoded {

@@ -91,6 +91,10 @@ impl<B: Backend> Sessions<B> {
             match own.renewed(&renewal, row.as_ref(), sent) {
                 Renewed::Yes => {
                     let lease = own.lease();
+                    if self.slots.lease.session() != Some(renewal.id) {
+                        let session = renewal.id.short();
+                        tracing::info!(target: "tower_idempotency", session, "other processes know this one by its session");
+                    }
                     // The slots learn of it: a run that others may take over stops a sixth of the lease before the
                     // lease ends.
                     self.slots.lease.hold(renewal.id, sent + lease, lease / 6);

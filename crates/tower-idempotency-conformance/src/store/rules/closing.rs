@@ -127,7 +127,9 @@ pub(crate) async fn the_runs_of_an_earlier_opening_are_interrupted<St: Store>(su
         });
         rule.check(is_so, || format!("{run:?} of the last opening is seen as {seen:?}"));
         let listed = rule.read(|| store.interrupted(None, 10_000)).await;
-        let listed: Vec<_> = listed.into_iter().filter(|run| run.id == *id).collect();
+        let mut listed: Vec<_> = listed.into_iter().filter(|run| run.id == *id).collect();
+        // No record has the session that a row names.
+        listed.iter_mut().for_each(|run| run.session = None);
         let should = seen.and_then(|seen| InterruptedRun::of(*id, &seen));
         rule.check(listed.as_slice() == should.as_slice(), || format!("{should:?} is listed as {listed:?}"));
     }

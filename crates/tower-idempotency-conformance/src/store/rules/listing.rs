@@ -1,8 +1,10 @@
 //! The list of the interrupted operations.
 
+use std::collections::HashSet;
+
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
-use tower_idempotency::internals::{Fence, Hold, ListedRecord, Transition};
+use tower_idempotency::internals::{Fence, Hold, ListedRecord, Owner, Transition};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 
@@ -119,7 +121,8 @@ pub(crate) async fn the_list_is_paged_without_gaps_or_repeats<St: Store>(subject
 }
 
 /// Operations in each state: a scan in pages of any size has each record that is loaded once, in the order of their
-/// ids, and nothing that is free or past its expiry; and the runs of a living process are listed as running.
+/// ids, and nothing that is free or past its expiry; and the runs of a living process are listed as running, with
+/// one session, or none.
 pub(crate) async fn a_scan_has_each_record_once_in_the_order_of_ids<St: Store>(subject: &StoreSubject<St>) {
     let advice = "begin each page strictly after the id that is given, and return where the next one begins for as long as there \
                   are records";
@@ -130,7 +133,8 @@ pub(crate) async fn a_scan_has_each_record_once_in_the_order_of_ids<St: Store>(s
         let is_in_order = scanned.is_sorted_by_key(|record| record.id);
         rule.check(is_in_order, || format!("in pages of {limit}, the ids do not grow"));
         for (what, id, _) in &all {
-            let found: Vec<_> = scanned.iter().filter(|record| record.id == *id).cloned().collect();
+            let found = scanned.iter().filter(|record| record.id == *id);
+            let found: Vec<_> = found.map(|record| ListedRecord { session: None, ..record.clone() }).collect();
             let expected: Vec<_> = rule.load(*id).await.iter().map(|record| ListedRecord::of(*id, record)).collect();
             rule.check(found == expected, || {
                 format!("in pages of {limit}, a scan has {found:?} of an operation that is {what}, not {expected:?}")
@@ -143,4 +147,8 @@ pub(crate) async fn a_scan_has_each_record_once_in_the_order_of_ids<St: Store>(s
         let should = what.starts_with("running") || *what == "taken over";
         rule.check(is_listed == should, || format!("an operation that is {what} is listed as running: {is_listed}"));
     }
+    let is_here = |run: &&ListedRecord| run.record.as_ref().is_ok_and(|record| record.owner == Owner::Here);
+    let sessions: HashSet<_> = running.iter().filter(is_here).map(|run| run.session).collect();
+    let is_one = sessions.len() == 1 && (!subject.store.is_exclusive() || sessions.contains(&None));
+    rule.check(is_one, || format!("the runs of one process are listed with the sessions {sessions:?}"));
 }

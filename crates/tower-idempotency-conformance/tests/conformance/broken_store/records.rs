@@ -266,7 +266,10 @@ impl Records for Broken {
     }
 
     fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
-        let running = at_once(self.inner.running()).unwrap();
+        let mut running = at_once(self.inner.running()).unwrap();
+        if self.fault == Fault::NamesASession {
+            running.iter_mut().for_each(|run| run.session = Some(run.id));
+        }
         ready(Ok(if self.fault == Fault::ListsNoRuns { Vec::new() } else { running }))
     }
 
