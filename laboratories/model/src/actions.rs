@@ -90,7 +90,7 @@ impl World {
             };
             events.extend((0..protocol.processes).find(may_sweep).map(|process| Event::Sweep(process, key)));
             if budget.by_hand > 0 && self.seen_from_outside(protocol, key).is_some() {
-                events.extend([false, true].map(|forget| Event::ByHand { key, forget }));
+                events.extend([false, true].map(|release| Event::ByHand { key, release }));
             }
         }
         // No write is late by more than five minutes.

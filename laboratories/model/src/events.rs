@@ -51,8 +51,8 @@ pub enum Event {
     Renew(usize),
     /// A process learns that it was marked dead, and has another session.
     Learn(usize),
-    /// An operator states that the operation took place, or forgets it.
-    ByHand { key: u8, forget: bool },
+    /// An operator states that an interrupted operation took place, or that it may run again.
+    ByHand { key: u8, release: bool },
     /// Five minutes pass.
     Tick,
     /// A clock is set by this number of units of five minutes.
@@ -305,11 +305,11 @@ impl World {
                 self.renewed(process);
             }
             Event::Learn(process) => self.learn(protocol, process),
-            Event::ByHand { key, forget } => {
+            Event::ByHand { key, release } => {
                 self.budget.by_hand -= 1;
                 let at = At { process: protocol.processes, key, is_orphan: false };
                 let fence = self.read(protocol, at)?.fence;
-                let outcome = (!forget).then_some(TOLD_BY_HAND);
+                let outcome = (!release).then_some(TOLD_BY_HAND);
                 self.take(protocol, at, Job::Resolve { fence, outcome });
             }
             Event::Tick => {
