@@ -3,6 +3,7 @@
 use crate::events::{Clock, Ending, Event, STEP};
 use crate::fault::Fault;
 use crate::process::{Effect, Job, Phase, Writing};
+use crate::rows::{Kept, Row};
 use crate::world::{Protocol, Status, World};
 
 impl World {
@@ -42,6 +43,12 @@ impl World {
                 },
                 Phase::Writing(_) => {}
             }
+            if desk.restores {
+                events.push(Event::Restore(process, key));
+            }
+            if budget.inspects > 0 && self.has_copy(process, key) {
+                events.push(Event::Inspect(process, key));
+            }
         }
         let status = self.status_of(self.session(process));
         if !own.is_idle() {
@@ -71,11 +78,13 @@ impl World {
         if !self.database.behind.is_empty() {
             events.push(Event::Replicate);
         }
-        // With nothing to lose, they change nothing.
+        // With nothing to lose, they change nothing, unless a process has a copy of what was forgotten.
+        let mut keys = 0..protocol.keys as u8;
+        let is_copied = keys.any(|key| (0..protocol.processes).any(|process| self.has_copy(process, key)));
         if budget.restarts > 0 && !self.database.behind.is_empty() {
             events.push(Event::Restart);
         }
-        if budget.failovers > 0 && !self.database.behind.is_empty() {
+        if budget.failovers > 0 && (!self.database.behind.is_empty() || is_copied) {
             events.push(Event::FailOver);
         }
         for key in 0..protocol.keys as u8 {
@@ -90,7 +99,16 @@ impl World {
             };
             events.extend((0..protocol.processes).find(may_sweep).map(|process| Event::Sweep(process, key)));
             if budget.by_hand > 0 && self.seen_from_outside(protocol, key).is_some() {
-                events.extend([false, true].map(|forget| Event::ByHand { key, forget }));
+                events.extend([false, true].map(|release| Event::ByHand { key, release }));
+            }
+            let is_done = |row: &Row| matches!(row.kept, Kept::Completed(_));
+            if budget.forgets > 0 && self.database.there(key).is_some_and(is_done) {
+                let is_free = |process: &usize| {
+                    let desk = &self.processes[*process].desks[usize::from(key)];
+                    // A process without a copy forgets as the operator's does.
+                    desk.phase == Phase::Idle && (desk.cache.is_some() || *process == protocol.processes)
+                };
+                events.extend((0..=protocol.processes).filter(is_free).map(|process| Event::Forget(process, key)));
             }
         }
         // No write is late by more than five minutes.

@@ -2,7 +2,7 @@
 
 use crate::database::Put;
 use crate::fault::Fault;
-use crate::process::{At, By, Job, Phase, Read, Writing};
+use crate::process::{At, By, Cached, Job, Phase, Read, Writing};
 use crate::rows::{Given, Kept, PATIENCE, Row, Run, UNKNOWN, Write};
 use crate::sights::Sight;
 use crate::step::Known;
@@ -56,8 +56,11 @@ impl World {
     pub(crate) fn done(&mut self, protocol: &Protocol, at: At, Writing { put, job }: Writing, row: Row) {
         let process = &mut self.processes[at.process];
         let desk = &mut process.desks[usize::from(at.key)];
-        if let Kept::Completed(run) = row.kept {
-            desk.cache = Some((run, row.expires));
+        match row.kept {
+            Kept::Completed(run) => desk.cache = Some(Cached::of(run, &row)),
+            // It may have been forgotten.
+            Kept::Released if protocol.fault != Some(Fault::ForgetKeepsTheCopy) => desk.cache = None,
+            _ => {}
         }
         match row.session {
             Some(_) => desk.held = Some(row),
@@ -94,20 +97,24 @@ impl World {
         record: Option<Record<Run>>,
     ) {
         self.let_go(at, known.row().as_ref());
-        let found = record.as_ref().and_then(|record| match record.state {
-            State::Completed { outcome } => Some(outcome),
-            _ => None,
-        });
         if let (Reply::Refused, Job::Complete { fence, .. }) = (reply, job) {
             self.disputed(at.key, fence);
         }
-        let Some(outcome) = found.filter(|_| matches!(known, Known::Read(_)) && !at.is_orphan) else {
+        if matches!(job, Job::Restore { .. } | Job::Forget { .. }) {
+            self.compared(protocol, at, job, reply, known.row());
+            return self.end(protocol, at, job, reply, record);
+        }
+        let found = match (known, record.as_ref().map(|record| &record.state)) {
+            (Known::Read(Some(row)), Some(State::Completed { outcome })) => Some(Cached::of(*outcome, &row)),
+            _ => None,
+        };
+        let Some(copy) = found.filter(|_| !at.is_orphan) else {
             return self.end(protocol, at, job, reply, record);
         };
         let told = match (job, reply) {
-            (Job::Complete { fence, run }, Reply::Taken) => Read::Own { fence, run },
+            (Job::Complete { run, .. }, Reply::Taken) => Read::Own(Cached { run, ..copy }),
             (Job::Claim | Job::Reclaim { .. } | Job::Resolve { .. }, _) if at.process < protocol.processes => {
-                Read::Replay(outcome)
+                Read::Replay(copy)
             }
             // The client gets `in-flight` or `outcome-unknown`.
             _ => return self.end(protocol, at, job, reply, record),
@@ -143,15 +150,14 @@ impl World {
             _ if server == self.database.server => self.tell(protocol, at, told),
             // Another server answered: the client gets `in-flight`, and the end of a run is recorded again.
             Read::Replay(_) => {}
-            Read::Own { fence, run } => self.take(protocol, at, Job::Complete { fence, run }),
+            Read::Own(Cached { fence, run, .. }) => self.take(protocol, at, Job::Complete { fence, run }),
         }
     }
 
     pub(crate) fn tell(&mut self, protocol: &Protocol, at: At, told: Read) {
-        let expires = self.read(protocol, at).map_or(0, |row| row.expires);
-        let (Read::Replay(run) | Read::Own { run, .. }) = told;
+        let (Read::Replay(copy) | Read::Own(copy)) = told;
         let desk = &mut self.processes[at.process].desks[usize::from(at.key)];
-        (desk.cache, desk.phase) = (Some((run, expires)), Phase::Idle);
-        self.told(protocol, at.key, run);
+        (desk.cache, desk.phase) = (Some(copy), Phase::Idle);
+        self.told(protocol, at.key, copy.run);
     }
 }

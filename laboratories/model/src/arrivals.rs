@@ -2,7 +2,7 @@
 
 use crate::database::{Done, Entry, Put, Replication};
 use crate::fault::Fault;
-use crate::rows::{BOUND, Kept, RETENTION, Row, Session, UNKNOWN};
+use crate::rows::{BOUND, Kept, Row, Session, UNKNOWN};
 use crate::sights::Sight;
 use crate::world::{Protocol, Status, World};
 
@@ -72,6 +72,7 @@ impl World {
                 before[usize::from(key)] = row;
             }
         }
+        self.replaced();
     }
 
     pub(crate) fn fail_over(&mut self, protocol: &Protocol) {
@@ -88,14 +89,19 @@ impl World {
             self.saw(if there.kept == Kept::Running { Sight::LostClaim } else { Sight::LostAnswer });
             self.truth(key).is_lost = true;
             self.truth(key).kept_until = None;
-            self.forgotten(key);
+            self.begins_anew(key);
         }
+        self.traces_lost();
         self.database.fail_over();
+        self.replaced();
     }
 
     /// Judges a write that becomes visible, for the runs of its operation. `before` is the row before it.
     pub(crate) fn shown(&mut self, put: &Put, before: Option<Row>, row: Option<Row>) {
         self.stamped(put, before, row);
+        if let (Some(key), Some(run)) = (put.key, put.restores()) {
+            self.restored(key, run);
+        }
         let (Some(key), Some(before)) = (put.key, before) else {
             if put.ends.is_some() && matches!(put.write.kept, Kept::Completed(_)) {
                 self.saw(Sight::CompletedOverAbsent);
@@ -108,8 +114,10 @@ impl World {
         if row.is_some_and(|row| row.fence < before.fence) {
             self.saw(Sight::FenceShrank);
         }
-        if matches!(before.kept, Kept::Completed(_)) {
-            self.saw(Sight::CompletedChanged);
+        match before.kept {
+            Kept::Completed(run) if put.forgets() => self.deleted(key, before.fence, run),
+            Kept::Completed(_) => self.saw(Sight::CompletedChanged),
+            _ => {}
         }
         // A claim that a failover has lost, and that arrived once more, has another fence.
         let is_own = self.truth(key).is_lost && before.session.is_some_and(|session| session.process == put.by);
@@ -137,7 +145,7 @@ impl World {
                 self.truth(key).taken.push(run);
             }
             if put.write.kept == Kept::Released {
-                self.forgotten(key);
+                self.begins_anew(key);
             }
         }
     }
@@ -191,7 +199,7 @@ impl World {
             truth.policy = Some(row.policy).filter(|policy| *policy != UNKNOWN);
         }
         if !is_again && matches!(row.kept, Kept::Completed(_)) {
-            truth.kept_until = Some(stamped + RETENTION.as_millis() as u64);
+            truth.kept_until = put.write.expires.map(|kept| stamped + kept);
         }
     }
 

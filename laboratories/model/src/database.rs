@@ -5,7 +5,7 @@ use tower_idempotency::store::shared::Moment;
 
 use crate::clocks::{self, Span};
 use crate::fault::Fault;
-use crate::rows::{Row, Token, UNIT, UNKNOWN, Write};
+use crate::rows::{Kept, Row, Run, Token, UNIT, UNKNOWN, Write};
 
 /// The moment at which a write is durable, and what waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,19 @@ pub(crate) struct Taken {
 impl Put {
     pub(crate) fn is(&self, other: &Self) -> bool {
         (self.by, self.number) == (other.by, other.number)
+    }
+
+    /// The run whose outcome it puts back, if it does. Other outcomes end a run, or settle an operation.
+    pub(crate) fn restores(&self) -> Option<Run> {
+        match self.write.kept {
+            Kept::Completed(run) if self.ends.is_none() && self.takes.is_none() => Some(run),
+            _ => None,
+        }
+    }
+
+    /// Returns whether it deletes a record that is done, if there is one.
+    pub(crate) fn forgets(&self) -> bool {
+        self.takes.is_some() && self.write.kept == Kept::Released
     }
 }
 
@@ -244,7 +257,7 @@ impl Database {
 const BARRIER: Row = Row {
     token: 0 as Token,
     fence: 0,
-    kept: crate::rows::Kept::Released,
+    kept: Kept::Released,
     session: None,
     until: 0,
     began: 0,

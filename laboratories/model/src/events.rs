@@ -51,8 +51,14 @@ pub enum Event {
     Renew(usize),
     /// A process learns that it was marked dead, and has another session.
     Learn(usize),
-    /// An operator states that the operation took place, or forgets it.
-    ByHand { key: u8, forget: bool },
+    /// An operator states that an interrupted operation took place, or that it may run again.
+    ByHand { key: u8, release: bool },
+    /// An operator deletes the record of a done operation, at this process. The last process has no copies.
+    Forget(usize, u8),
+    /// An operator asks this process about an operation that was forgotten, and of which it has a copy.
+    Inspect(usize, u8),
+    /// A process compares its copy of a record with the row, because another server answers.
+    Restore(usize, u8),
     /// Five minutes pass.
     Tick,
     /// A clock is set by this number of units of five minutes.
@@ -99,6 +105,7 @@ impl Event {
             | Self::Look(..)
             | Self::Answer(..)
             | Self::Renew(_)
+            | Self::Restore(..)
             | Self::Learn(_) => true,
             _ => false,
         }
@@ -192,14 +199,10 @@ impl World {
         let at = At { process, key, is_orphan: false };
         let times = self.times(protocol, process);
         let latest = if protocol.fault == Some(Fault::CacheByTheEarliest) { times.earliest } else { times.latest };
-        if let Some((run, expires)) = self.processes[process].desks[usize::from(key)].cache.take() {
-            if expires > latest.as_millis() {
-                self.processes[process].desks[usize::from(key)].cache = Some((run, expires));
-                self.saw(Sight::ToldFromMemory);
-                if !self.is_behind(process) {
-                    self.heard_by_client(key, run);
-                }
-                return;
+        if let Some(copy) = self.processes[process].desks[usize::from(key)].cache.take() {
+            if copy.expires > latest.as_millis() {
+                self.processes[process].desks[usize::from(key)].cache = Some(copy);
+                return self.told_from_memory(process, key, copy.run);
             }
             self.saw(Sight::NotTold);
         }
@@ -268,10 +271,12 @@ impl World {
             Event::Finish(process, key, ending) => self.finish(protocol, process, key, ending),
             Event::Look(process, key) => {
                 let Phase::Asked { fence } = self.processes[process].desks[usize::from(key)].phase else { return None };
-                // It is asked under the same key: an effect from before the operation began belongs to an earlier one.
+                // It is asked under the same key: an effect from before the operation began belongs to an earlier one,
+                // and that of a run that was forgotten to a forgotten one.
                 let takes_any = protocol.fault == Some(Fault::TakesAnEarlierEffect);
-                let truth = self.truth(key);
-                let found = truth.effects.last().copied().filter(|run| takes_any || truth.earlier != Some(*run));
+                let truth = &self.truths[usize::from(key)];
+                let is_earlier = |run| truth.earlier == Some(run) || self.was_forgotten(key, run);
+                let found = truth.effects.last().copied().filter(|run| takes_any || !is_earlier(*run));
                 self.processes[process].desks[usize::from(key)].phase = Phase::Knows { fence, found };
             }
             Event::Answer(process, key) => self.answer(protocol, process, key),
@@ -305,13 +310,24 @@ impl World {
                 self.renewed(process);
             }
             Event::Learn(process) => self.learn(protocol, process),
-            Event::ByHand { key, forget } => {
+            Event::ByHand { key, release } => {
                 self.budget.by_hand -= 1;
                 let at = At { process: protocol.processes, key, is_orphan: false };
                 let fence = self.read(protocol, at)?.fence;
-                let outcome = (!forget).then_some(TOLD_BY_HAND);
+                let outcome = (!release).then_some(TOLD_BY_HAND);
                 self.take(protocol, at, Job::Resolve { fence, outcome });
             }
+            Event::Forget(process, key) => {
+                self.budget.forgets -= 1;
+                let at = At { process, key, is_orphan: false };
+                let fence = self.read(protocol, at)?.fence;
+                self.take(protocol, at, Job::Forget { fence });
+            }
+            Event::Inspect(process, key) => {
+                self.budget.inspects -= 1;
+                self.inspect(protocol, process, key);
+            }
+            Event::Restore(process, key) => self.restore(protocol, process, key),
             Event::Tick => {
                 self.budget.ticks -= 1;
                 self.network.iter_mut().for_each(|put| put.age += 1);

@@ -65,4 +65,10 @@ pub enum Fault {
     ForgetsWhatIsDropped,
     /// A write that arrives once more lowers the bound and the expiry of its row.
     CopyLowers,
+    /// The trace of a record that was forgotten is kept as that of a run that was released.
+    TraceKeptForItsGrace,
+    /// A process that has a copy takes the trace of what was forgotten for that of another run.
+    TraceTakenForARun,
+    /// A process that has an operation forgotten keeps its own copy.
+    ForgetKeepsTheCopy,
 }

@@ -11,6 +11,8 @@
 //! - `process.rs` has the work and the memory of a process. `step.rs` and `answers.rs` have one step of it, as
 //!   `store/shared/protocol/step.rs` takes it: the row that the process holds or reads, the protocol's decision, the
 //!   write, and its answer.
+//! - `copies.rs` has the copies of completed records in the memory of processes: after a failover they are put back, as
+//!   in `store/shared/protocol/restore.rs`, and what an operator has forgotten is dropped.
 //! - `database.rs` has the rows, which of them are durable, and the effects of a failover and a restart. `rows.rs` has
 //!   one row, and the effect of a write on it.
 //! - `sessions.rs` has the statements of a session on the runs of its process, with renewals that may arrive late.
@@ -40,9 +42,19 @@
 //! no second effect. One run of that process that is stuck beyond its own bound keeps such a claim in flight for as
 //! long.
 //!
+//! What an operator has forgotten is neither written anew nor disputed by a process that has a copy, while its trace is
+//! there. A process that has learned of it does not tell it. Other processes tell it from memory until then.
+//!
+//! This holds until the operation runs again: the row of the later run takes the place of the trace, and a copy then
+//! counts as lost. The model shows what the protocol does, as sights that are better never seen. The copy is disputed
+//! after a failover, or written anew once the later row has expired, and a process that was asked keeps it. A
+//! restoration that is on its way disputes what another one puts back and an operator then forgets. Without any
+//! forgetting, a lost outcome counts as forgotten if a later run was released.
+//!
 //! The model leaves out: batches and the queue of puts, a full queue and the breaker; `fail_open`; `complete_in`; drain
-//! beyond its effect on sessions; attaching, watchers and notifications; damaged rows and unknown formats; the cached
-//! outcome that is put back after a failover; the slewing of the kept clock; the ten minutes after a clock was set in
+//! beyond its effect on sessions; attaching, watchers and notifications; damaged rows and unknown formats; records
+//! of the application's transactions; the barrier's own write before a copy takes the place of another (the copy is
+//! compared again until its row is durable); the slewing of the kept clock; the ten minutes after a clock was set in
 //! which nothing is swept; a process that does not know the database's latest time; the claim in doubt whose way is
 //! barred (here a claim without a waiter is sent until its end is known, and given back); listing; digits, bytes and
 //! SQL; others' earlier reads of a session, which have the effect of a renewal that arrives late; a session's row that
@@ -55,6 +67,7 @@ mod actions;
 mod answers;
 mod arrivals;
 mod clocks;
+mod copies;
 mod database;
 mod events;
 mod fault;

@@ -1,5 +1,7 @@
 //! A process: its work under each key, and its memory.
 
+use std::time::Duration;
+
 use tower_idempotency::internals::{
     Claim, ClaimPolicy, Completion, Hold, Lost, Origin, ReclaimReason, Resolution, RunResult, Transition,
 };
@@ -50,8 +52,27 @@ pub(crate) struct Desk {
     pub(crate) phase: Phase,
     /// The row that names a session of this process, as it wrote it.
     pub(crate) held: Option<Row>,
-    /// A completed record, and the time until which it is replayed.
-    pub(crate) cache: Option<(Run, u64)>,
+    /// Its copy of a completed record.
+    pub(crate) cache: Option<Cached>,
+    /// `true` if another server answers, and the copy is still to be compared with the row.
+    pub(crate) restores: bool,
+    /// The run of which the process knows that its record was forgotten.
+    pub(crate) learned: Option<Run>,
+}
+
+/// The copy of a completed record, and the time until which it is replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Cached {
+    pub(crate) run: Run,
+    pub(crate) fence: u64,
+    pub(crate) expires: u64,
+}
+
+impl Cached {
+    /// The copy of this row, which has the outcome of `run`.
+    pub(crate) fn of(run: Run, row: &Row) -> Self {
+        Self { run, fence: row.fence, expires: row.expires }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -74,9 +95,9 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Read {
     /// The outcome of another run.
-    Replay(Run),
+    Replay(Cached),
     /// The outcome of the own run, which is recorded already.
-    Own { fence: u64, run: Run },
+    Own(Cached),
 }
 
 /// The progress of a handler's effect.
@@ -127,6 +148,16 @@ pub(crate) enum Job {
         fence: u64,
         outcome: Option<Run>,
     },
+    /// The end of a run of which the process has a copy, for the time that is left of its retention.
+    Restore {
+        fence: u64,
+        run: Run,
+        left: u64,
+    },
+    /// The record of a run that is done is deleted.
+    Forget {
+        fence: u64,
+    },
 }
 
 /// The source of the statement that the end of a run is unknown.
@@ -161,16 +192,14 @@ impl Job {
                 Transition::Reclaim(claim(), Fence(fence), reason)
             }
             Self::Ask { fence } => Transition::Inquire { fence: Fence(fence), bound: BOUND },
-            Self::Complete { fence, run } => {
+            Self::Complete { fence, run } | Self::Restore { fence, run, .. } => {
                 let hold = Hold { id, fence: Fence(fence), attempt: 1 };
-                let result = RunResult::Outcome(run);
-                Transition::Complete(Completion {
-                    hold,
-                    fingerprint,
-                    origin: Origin::default(),
-                    result,
-                    retention: RETENTION,
-                })
+                let (origin, result) = (Origin::default(), RunResult::Outcome(run));
+                let retention = match self {
+                    Self::Restore { left, .. } => Duration::from_millis(left),
+                    _ => RETENTION,
+                };
+                Transition::Complete(Completion { hold, fingerprint, origin, result, retention })
             }
             Self::Interrupt { fence, by } => {
                 let lost = Lost {
@@ -188,6 +217,7 @@ impl Job {
                 let resolution = outcome.map_or(Resolution::Release, Resolution::Outcome);
                 Transition::Resolve(Fence(fence), resolution, RETENTION)
             }
+            Self::Forget { fence } => Transition::Resolve(Fence(fence), Resolution::Forget, RETENTION),
         }
     }
 
@@ -199,9 +229,9 @@ impl Job {
         }
     }
 
-    /// Returns whether it takes the operation from a run.
+    /// Returns whether it takes the operation from a run, or from the record of one.
     pub(crate) fn takes_over(self) -> bool {
-        matches!(self, Self::Reclaim { .. } | Self::Ask { .. } | Self::Resolve { .. })
+        matches!(self, Self::Reclaim { .. } | Self::Ask { .. } | Self::Resolve { .. } | Self::Forget { .. })
     }
 
     /// Returns whether it begins a run.

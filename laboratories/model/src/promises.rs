@@ -37,6 +37,9 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         "no process ends another's run": EndedAnothers,
         "who is taken over was marked dead": TakenAlive,
         "no answer of an earlier operation is told after a later one was claimed": EarlierAnswer,
+        "what was forgotten is not written anew before it runs again": ForgottenRestored,
+        "what was forgotten is not disputed where its trace is met": ForgottenDisputed,
+        "no process tells what it knows to be forgotten": ForgottenTold,
     });
     all.extend(sometimes! {
         "an outcome is told": Told,
@@ -69,6 +72,17 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         "what was not claimed as repeatable is not run again": NotRunAgain,
         "a claim without a run is over once its session says so": ClaimEndedByItsSession,
         "a run of a living process outlasts its bound": OutlastsItsBound,
+        "an outcome that a failover has lost is put back": Restored,
+        "an operation is forgotten": Forgotten,
+        "a forgotten operation runs again": RunsAgain,
+        "a forgotten operation runs again after a failover": RunsOnAnotherServer,
+        "a copy of what was forgotten is told": CopyTold,
+        "a copy of what was forgotten is dropped": CopyDropped,
+        "what was forgotten is written anew, as the row of a later run has expired": RestoredAfterALaterRun,
+        "what was forgotten is disputed, as the operation has run again": DisputedByALaterRun,
+        "what was forgotten is disputed, as it was put back and forgotten meanwhile": DisputedByARace,
+        "a process that was asked keeps its copy, as the operation has run again": AskedInVain,
+        "a lost outcome is taken for forgotten, as a later run was released": LossUnseen,
     });
     all
 }

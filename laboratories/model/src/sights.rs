@@ -12,6 +12,9 @@ pub(crate) enum Sight {
     EndedAnothers,
     TakenAlive,
     EarlierAnswer,
+    ForgottenRestored,
+    ForgottenDisputed,
+    ForgottenTold,
     // Now and then.
     Told,
     Replayed,
@@ -43,6 +46,18 @@ pub(crate) enum Sight {
     NotRunAgain,
     ClaimEndedByItsSession,
     OutlastsItsBound,
+    Restored,
+    Forgotten,
+    RunsAgain,
+    RunsOnAnotherServer,
+    CopyTold,
+    CopyDropped,
+    // Now and then, and better never.
+    RestoredAfterALaterRun,
+    DisputedByALaterRun,
+    DisputedByARace,
+    AskedInVain,
+    LossUnseen,
 }
 
 /// A set of sights.

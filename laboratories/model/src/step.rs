@@ -3,13 +3,14 @@
 
 use tower_idempotency::Fence;
 use tower_idempotency::internals::{Change, Current, Draft, Expiry, Origin, Owner, Record, Reply, State, next};
+use tower_idempotency::store::shared::GRACE;
 
 use crate::database::{Put, Taken};
 use crate::fault::Fault;
 use crate::process::{At, By, Effect, Job, Phase, Writing};
 use crate::rows::{FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, UNKNOWN, Write};
 use crate::sights::Sight;
-use crate::world::{Policy, Protocol, Status, World};
+use crate::world::{Forgotten, Policy, Protocol, Status, World};
 
 /// The knowledge of the row before the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +69,7 @@ impl World {
                 fence: Given::Keep,
                 kept: Kept::Released,
                 session: None,
-                expires: Some(tower_idempotency::store::shared::GRACE.as_millis() as u64),
+                expires: Some(self.trace_kept(protocol, at, row.as_ref())),
                 policy: UNKNOWN,
             },
             Change::Put(draft) => self.write(protocol, at, &draft, row.as_ref(), record.as_ref()),
@@ -96,6 +97,19 @@ impl World {
             Some(_) => Owner::Elsewhere,
         };
         row.record(owner, now)
+    }
+
+    /// The time for which the trace of this row is kept: that of a done record for as long as the record.
+    fn trace_kept(&self, protocol: &Protocol, at: At, row: Option<&Row>) -> u64 {
+        let grace = GRACE.as_millis() as u64;
+        match row {
+            _ if protocol.fault == Some(Fault::TraceKeptForItsGrace) => grace,
+            Some(Row { kept: Kept::Completed(_), expires, .. }) => {
+                let earliest = self.times(protocol, at.process).earliest.as_millis();
+                grace.max(expires.saturating_sub(earliest))
+            }
+            _ => grace,
+        }
     }
 
     /// The write for the protocol's draft, as in `store/shared/protocol/write.rs`.
@@ -217,6 +231,12 @@ impl World {
                 }
                 _ => self.saw(Sight::SettledByHand),
             },
+            (Job::Forget { fence }, Reply::Taken) => {
+                let forgotten = self.truths[usize::from(at.key)].forgotten.iter().find(|it| it.fence == fence);
+                if let Some(&Forgotten { run, .. }) = forgotten {
+                    self.learned(at, run);
+                }
+            }
             (Job::Interrupt { by: By::Finder, .. }, _) => self.found(protocol, at, record),
             // The requester is answered already.
             _ => {}
@@ -247,6 +267,10 @@ impl World {
 
     pub(crate) fn begin(&mut self, at: At, fence: u64) {
         self.granted(at.key, fence);
+        if let Some(forgotten) = self.truths[usize::from(at.key)].forgotten.last() {
+            let is_another = forgotten.server != self.database.server;
+            self.saw(if is_another { Sight::RunsOnAnotherServer } else { Sight::RunsAgain });
+        }
         let process = &mut self.processes[at.process];
         process.runs += 1;
         let run = (at.process as u8 + 1) * 16 + process.runs;

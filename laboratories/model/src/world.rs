@@ -42,6 +42,10 @@ pub struct Budget {
     pub slow: u8,
     /// Operations that an operator settles.
     pub by_hand: u8,
+    /// Records of done operations that an operator deletes.
+    pub forgets: u8,
+    /// Processes that an operator asks about an operation that was forgotten, and of which they have a copy.
+    pub inspects: u8,
     /// Starts of the database.
     pub restarts: u8,
     /// Standbys that take over.
@@ -127,7 +131,7 @@ pub(crate) struct Truth {
     pub(crate) told: Option<Run>,
     /// Runs that were taken over, or whose operation was settled.
     pub(crate) taken: Vec<u64>,
-    last_granted: u64,
+    pub(crate) last_granted: u64,
     /// `true` if a failover has lost an answer that was given.
     pub(crate) is_lost: bool,
     /// `true` if a row has vanished that refused a claim, and another copy of that claim has arrived, which has no run.
@@ -140,8 +144,19 @@ pub(crate) struct Truth {
     pub(crate) policy: Option<ClaimPolicy>,
     /// The outcome of the operation before this one.
     pub(crate) earlier: Option<Run>,
+    /// The records that an operator has deleted.
+    pub(crate) forgotten: Vec<Forgotten>,
     /// `true` if all clocks of a process were wrong together.
     pub(crate) is_premature: bool,
+}
+
+/// A record that was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Forgotten {
+    pub(crate) fence: u64,
+    pub(crate) run: Run,
+    /// The server that answered then.
+    pub(crate) server: u8,
 }
 
 impl Policy {
@@ -244,7 +259,7 @@ impl World {
     }
 
     /// Makes the operation a new one from now on.
-    pub(crate) fn forgotten(&mut self, key: u8) {
+    pub(crate) fn begins_anew(&mut self, key: u8) {
         self.allow(key);
         self.truth(key).told = None;
     }
@@ -267,6 +282,10 @@ impl World {
 
     /// A client gets an outcome that was read or written.
     pub(crate) fn told(&mut self, protocol: &Protocol, key: u8, run: Run) {
+        // The outcome was read before it was forgotten.
+        if self.was_forgotten(key, run) {
+            return;
+        }
         let is_told = |row: &Row| row.kept == Kept::Completed(run);
         let stored = match protocol.replication {
             Replication::Behind => self.database.there(key),
@@ -341,10 +360,12 @@ impl World {
                 self.processes[process] = Process { is_alive: false, sessions, sent: 1, ..gone };
             }
         }
-        if self.budget.requests == 0 {
-            for desk in self.processes.iter_mut().flat_map(|process| &mut process.desks) {
-                desk.cache = None;
-            }
+        let is_told = self.budget.requests > 0;
+        let may_be_replaced = self.budget.failovers + self.budget.restarts > 0;
+        for desk in self.processes.iter_mut().flat_map(|process| &mut process.desks) {
+            desk.cache = desk.cache.filter(|_| is_told || may_be_replaced || desk.restores);
+            desk.learned = desk.learned.filter(|_| is_told);
+            desk.restores &= desk.cache.is_some();
         }
         self.network.sort_unstable_by_key(|put| (put.by, put.number, put.age));
         self.calls.sort_unstable_by_key(|call| (call.key, call.run));

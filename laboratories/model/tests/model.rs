@@ -13,9 +13,9 @@ use explore::{is_seen_to_break, keeps_its_promises};
 use model::{Fault, Policy, Protocol};
 use scenes::{
     BOUND, BOUND_AND_DROP, BOUND_AND_FAILOVER, BOUND_AND_RESTART, CLOCK, CLOCK_BEHIND, CLOSED, COPIES, DEPLOYED,
-    DROPPED, EACH_CLOCK, GOALS, GOALS_OF_ASKING, LOST_AND_LATE_WRITES, LOST_BY_A_FAILOVER, LOST_WHILE_STANDING_STILL,
-    POLICIES, SETTLED_BY_HAND, SLOW, SYNCHRONOUS, Scene, THREE_PROCESSES, TIME, TWO_KEYS, TWO_PROCESSES, USED_AGAIN,
-    WALL_CLOCKS, WRONG_TOGETHER,
+    DROPPED, EACH_CLOCK, FORGOTTEN, FORGOTTEN_AND_CLOCK, FORGOTTEN_AND_LOST, GOALS, GOALS_OF_ASKING,
+    LOST_AND_LATE_WRITES, LOST_BY_A_FAILOVER, LOST_WHILE_STANDING_STILL, POLICIES, SETTLED_BY_HAND, SLOW, SYNCHRONOUS,
+    Scene, THREE_PROCESSES, TIME, TWO_KEYS, TWO_PROCESSES, USED_AGAIN, WALL_CLOCKS, WRONG_TOGETHER,
 };
 use stateright::{Expectation, Model};
 
@@ -38,6 +38,13 @@ fn the_promises_are_kept_when_answers_are_lost_and_writes_arrive_again() {
 #[test]
 fn the_promises_are_kept_when_an_operator_settles() {
     is_played(SETTLED_BY_HAND);
+}
+
+#[test]
+fn what_an_operator_has_forgotten_stays_forgotten_after_a_failover() {
+    is_played(FORGOTTEN);
+    is_played(FORGOTTEN_AND_LOST);
+    is_played_under(Policy::Refuse, FORGOTTEN_AND_CLOCK);
 }
 
 #[test]
@@ -126,9 +133,10 @@ fn the_promises_are_kept_when_each_clock_is_set_ahead_and_back() {
 #[test]
 fn all_that_must_be_seen_now_and_then_is_looked_for() {
     let scenes = [
-        LOST_AND_LATE_WRITES, SETTLED_BY_HAND, DROPPED, CLOSED, SLOW, SYNCHRONOUS, LOST_BY_A_FAILOVER,
-        LOST_WHILE_STANDING_STILL, TIME, BOUND, BOUND_AND_RESTART, BOUND_AND_FAILOVER, BOUND_AND_DROP, CLOCK, COPIES,
-        CLOCK_BEHIND, WALL_CLOCKS, WRONG_TOGETHER, USED_AGAIN, DEPLOYED, TWO_KEYS,
+        LOST_AND_LATE_WRITES, SETTLED_BY_HAND, FORGOTTEN, FORGOTTEN_AND_LOST, FORGOTTEN_AND_CLOCK, DROPPED, CLOSED,
+        SLOW, SYNCHRONOUS, LOST_BY_A_FAILOVER, LOST_WHILE_STANDING_STILL, TIME, BOUND, BOUND_AND_RESTART,
+        BOUND_AND_FAILOVER, BOUND_AND_DROP, CLOCK, COPIES, CLOCK_BEHIND, WALL_CLOCKS, WRONG_TOGETHER, USED_AGAIN,
+        DEPLOYED, TWO_KEYS,
     ];
     let is_sought = |name| {
         let of_scene = |scene: &Scene| [scene.goals, scene.goals_of_takeover, scene.goals_of_asking].concat();
@@ -142,6 +150,7 @@ fn all_that_must_be_seen_now_and_then_is_looked_for() {
 }
 
 const EARLIER: &str = "no answer of an earlier operation is told after a later one was claimed";
+const WRITTEN_ANEW: &str = "what was forgotten is not written anew before it runs again";
 
 /// A fault, the scene and the policy in which it is seen, and a promise that it breaks.
 const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
@@ -177,6 +186,9 @@ const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
     (Fault::SaysWithoutItsRuns, BOUND, Policy::Rerun, "one effect per key"),
     (Fault::SaysWithoutItsRuns, BOUND, Policy::Ask, "who is taken over was marked dead"),
     (Fault::ForgetsWhatIsDropped, BOUND_AND_DROP, Policy::Ask, "who is taken over was marked dead"),
+    (Fault::TraceKeptForItsGrace, FORGOTTEN_AND_CLOCK, Policy::Refuse, WRITTEN_ANEW),
+    (Fault::TraceTakenForARun, FORGOTTEN, Policy::Refuse, "what was forgotten is not disputed where its trace is met"),
+    (Fault::ForgetKeepsTheCopy, FORGOTTEN, Policy::Refuse, "no process tells what it knows to be forgotten"),
     (Fault::CopyLowers, COPIES, Policy::Refuse, "one effect per key"),
 ];
 

@@ -13,6 +13,8 @@ pub(crate) const NOTHING: Budget = Budget {
     late: 0,
     slow: 0,
     by_hand: 0,
+    forgets: 0,
+    inspects: 0,
     restarts: 0,
     failovers: 0,
     ticks: 0,
@@ -73,6 +75,52 @@ pub(crate) const SETTLED_BY_HAND: Scene = Scene {
     goals: &["an operator settles it", "an outcome is disputed", "a claim is taken back", "a session is renewed late"],
     goals_of_takeover: &["a run is taken over"],
     goals_of_asking: &[],
+};
+pub(crate) const FORGOTTEN: Scene = Scene {
+    name: "an operator forgets, failover",
+    protocol: Protocol {
+        budget: Budget { requests: 3, forgets: 1, inspects: 1, failovers: 1, late: 1, ..NOTHING },
+        ..TWO_PROCESSES
+    },
+    goals: &[
+        "an operation is forgotten",
+        "a forgotten operation runs again",
+        "a forgotten operation runs again after a failover",
+        "a copy of what was forgotten is told",
+        "a copy of what was forgotten is dropped",
+        "what was forgotten is disputed, as the operation has run again",
+        "a process that was asked keeps its copy, as the operation has run again",
+    ],
+    goals_of_takeover: &[],
+    goals_of_asking: &[],
+};
+pub(crate) const FORGOTTEN_AND_LOST: Scene = Scene {
+    name: "an operator forgets, failover to a standby that is behind",
+    protocol: Protocol {
+        replication: Replication::Behind,
+        budget: Budget { requests: 3, forgets: 1, failovers: 1, ..NOTHING },
+        ..TWO_PROCESSES
+    },
+    goals: &[
+        "a forgotten operation runs again after a failover",
+        "an outcome that a failover has lost is put back",
+        "a copy of what was forgotten is dropped",
+        "what was forgotten is disputed, as it was put back and forgotten meanwhile",
+        "a lost outcome is taken for forgotten, as a later run was released",
+    ],
+    ..FORGOTTEN
+};
+pub(crate) const FORGOTTEN_AND_CLOCK: Scene = Scene {
+    name: "an operator forgets, failover, time passes, the database's clock is set",
+    protocol: Protocol {
+        budget: Budget { forgets: 1, failovers: 1, ticks: 2, clocks: 2, ..TWO_REQUESTS },
+        ..TWO_PROCESSES
+    },
+    goals: &[
+        "a copy of what was forgotten is dropped",
+        "what was forgotten is written anew, as the row of a later run has expired",
+    ],
+    ..FORGOTTEN
 };
 pub(crate) const DROPPED: Scene = Scene {
     name: "futures are dropped, writes arrive again",
