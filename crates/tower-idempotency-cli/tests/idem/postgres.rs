@@ -65,6 +65,51 @@ async fn an_operation_is_found_and_settled_while_the_service_runs() {
     store.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_no_service_uses_is_no_empty_list() {
+    let Some(server) = own_server("that a wrong namespace is named", &[]) else { return };
+    let (url, store) = served(&server).await;
+    // One that exists, and has no operation.
+    assert_eq!(json(0, &["ls", &url])["operations"].as_array().unwrap().len(), 0);
+    Service::over(store.clone()).send("/done", "k1", "paid").await;
+    let client = client(&server).await;
+    let rows = async || client.query("SELECT DISTINCT namespace FROM idempotency.record", &[]).await.unwrap().len();
+    let id = id("k1").to_string();
+    let change = ["--fence", "1", "--yes"];
+    let commands = [
+        &["ls"][..],
+        &["find"],
+        &["show", &id],
+        &["verify"],
+        &[&["settle", &id, "--release"][..], &change].concat(),
+        &[&["forget", &id][..], &change].concat(),
+    ];
+    for (wrong, said) in
+        [(server.url(), "names no namespace"), (format!("{}?namespace=nope", server.url()), "\"nope\"")]
+    {
+        for command in commands {
+            let mut command = program(command);
+            command.env("IDEM_STORE", &wrong);
+            let refused = run(command, "account 7\nk1\n");
+            assert_eq!((refused.code, &*refused.stdout), (3, ""), "{refused:?}");
+            assert!(refused.stderr.contains(said) && refused.stderr.contains("NAME: \"payments\"\n"), "{refused:?}");
+        }
+    }
+    // No command has made the namespace that it has not found.
+    assert_eq!(rows().await, 1);
+    let many = "INSERT INTO idempotency.record (namespace, id, token, fence, kind, began, since, expires, state)
+        SELECT 'a' || n, id, gen_random_uuid(), fence, kind, began, since, expires, state
+        FROM idempotency.record, generate_series(101, 125) n WHERE kind = 3";
+    client.batch_execute(many).await.unwrap();
+    let refused = idem(&["ls", &server.url()]);
+    assert!(
+        refused.stderr.contains("\"a101\", \"a102\",") && refused.stderr.contains("\"a120\", and others"),
+        "{refused:?}"
+    );
+    assert!(!refused.stderr.contains("a121"), "{refused:?}");
+    store.close().await.unwrap();
+}
+
 /// A service that is gone with its run shows as alive to one who has just come.
 #[test]
 fn a_run_whose_server_has_died_shows_as_interrupted_and_can_be_settled() {
