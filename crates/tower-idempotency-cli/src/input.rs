@@ -50,10 +50,13 @@ fn read(text: &str) -> Result<KeyInScope, Failure> {
     Ok(KeyInScope { scope, key })
 }
 
-/// Reads a body from a file; `-` is standard input.
+/// The name of standard input, among files.
+pub(crate) const STANDARD: &str = "-";
+
+/// Reads a body from a file, or from standard input.
 pub(crate) fn body(file: &Path) -> Result<Bytes, Failure> {
     let mut body = Vec::new();
-    if file == Path::new("-") {
+    if file == Path::new(STANDARD) {
         io::stdin().lock().read_to_end(&mut body)?;
     } else {
         body = std::fs::read(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;

@@ -122,9 +122,19 @@ async fn a_retry_gets_the_answer_that_an_operator_has_given() {
         "settle", &store, &key, "--fence", &fence, "--answer", "-", "--status", "202", "--header",
         "location: /charges/2",
     ];
-    // There is no terminal to ask on.
+    // There is no terminal to ask on, and no name: one refusal says so, and what would be done.
+    let mut anonymous = program(&settle);
+    anonymous.env_remove("USER");
+    let unasked = run(anonymous, "receipt");
+    assert_eq!((unasked.code, &*unasked.stdout), (2, ""), "{unasked:?}");
+    for said in
+        [&key, "charge /unsure", "interrupted for", &fence, "retries get 202 Accepted", "7 bytes", "--yes", "--actor"]
+    {
+        assert!(unasked.stderr.contains(said), "{said}: {unasked:?}");
+    }
     let unasked = run(program(&settle), "receipt");
     assert!(unasked.code == 2 && unasked.stderr.contains("--yes"), "{unasked:?}");
+    assert!(!unasked.stderr.contains("--actor"), "{unasked:?}");
     let settled = run(program(&[&settle[..], &["--yes", "--json"]].concat()), "receipt");
     assert_eq!((settled.code, &settled.json()["result"]), (0, &Value::from("done")), "{settled:?}");
     for said in [
@@ -177,7 +187,10 @@ async fn a_change_that_does_not_fit_changes_nothing() {
     }
     let mut anonymous = program(&["forget", &store, &k1, "--fence", &done, "--yes"]);
     anonymous.env_remove("USER");
-    assert_eq!(run(anonymous, "").code, 2);
+    let anonymous = run(anonymous, "");
+    assert!(anonymous.code == 2 && anonymous.stderr.contains("--actor"), "{anonymous:?}");
+    assert!(anonymous.stderr.contains("RUNS the handler") && !anonymous.stderr.contains("--yes"), "{anonymous:?}");
+    assert_eq!(idem(&["forget", &store, &k1, "--fence", &done]).code, 2);
     assert_eq!(ids(&json(0, &["ls", &store])).len(), 4);
 }
 
