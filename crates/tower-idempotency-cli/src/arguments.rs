@@ -60,7 +60,8 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Finds the operation of a key, which is read from standard input.
     ///
-    /// The last line is the key. The lines before it are the parts of its scope, if it has one.
+    /// The last line is the key. The lines before it are the parts of its scope, if it has one; a part that is no text
+    /// is `\x` and its bytes in hexadecimal.
     Find(OfStore),
     /// Shows an operation.
     Show(Show),

@@ -69,7 +69,7 @@ async fn a_list_has_the_operations_that_were_asked_for() {
 async fn a_key_on_standard_input_finds_its_operation() {
     let closed = Closed::after(&REQUESTS).await;
     let find = |input: &str| run(program(&["find", &closed.name(), "--json"]), input);
-    for input in ["account 7\nk2\n", "account 7\n\"k2\""] {
+    for input in ["account 7\nk2\n", "account 7\n\"k2\"", "\\x6163636f756e742037\nk2"] {
         let found = find(input);
         assert_eq!(found.code, 0, "{found:?}");
         let found = found.json();
@@ -83,6 +83,8 @@ async fn a_key_on_standard_input_finds_its_operation() {
         let found = find(input);
         assert_eq!((found.code, found.json()), (1, Value::Null), "{input:?}");
     }
+    let lost = run(program(&["find", &closed.name()]), "account 8\nk2\n");
+    assert!(lost.stdout.contains("idem show") && lost.stdout.contains("idem ls --scope DIGEST"), "{lost:?}");
     assert_eq!(find("").code, 2);
 }
 
