@@ -1,7 +1,6 @@
 //! `idem settle`.
 
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -15,14 +14,14 @@ use crate::open::Opened;
 use crate::screen::Screen;
 
 pub(crate) async fn run(options: &Options, settle: Settle, screen: &Screen) -> Result<Ended, Failure> {
-    let planned = planned(&settle, options.retention)?;
-    let opened = Opened::at(settle.of.store.clone(), options).await?;
+    let planned = planned(&settle)?;
+    let opened = Opened::to_settle(settle.of.store.clone(), options, settle.retention).await?;
     let made = change::make(&opened, &settle.of, &settle.change, planned, *screen).await;
     opened.close().await?;
     made
 }
 
-fn planned(settle: &Settle, retention: Duration) -> Result<Planned, Failure> {
+fn planned(settle: &Settle) -> Result<Planned, Failure> {
     let states: &[_] = &[StateKind::Interrupted];
     let Some(file) = &settle.answer else {
         let consequence = "It is taken as not done: the key is free, and the next retry RUNS the handler. If the effect took \
@@ -35,7 +34,8 @@ fn planned(settle: &Settle, retention: Duration) -> Result<Planned, Failure> {
         });
     };
     let body = input::body(file)?;
-    let kept = format!("for {}. The handler does not run again meanwhile.", humantime::format_duration(retention));
+    let kept =
+        format!("for {}. The handler does not run again meanwhile.", humantime::format_duration(settle.retention));
     let length = body.len();
     let (answer, consequence) = if settle.consumer {
         let consequence = format!("It is taken as done: redelivered messages get these {length} bytes {kept}");

@@ -70,7 +70,7 @@ pub(crate) fn details(operation: &OperationRecord, now: Timestamp) -> String {
         Server::Here => "this process",
         _ => "another process, which was alive when it was last looked at",
     };
-    lines.push(("seen to by", server.to_owned()));
+    lines.push(("server", server.to_owned()));
     aligned(&lines)
 }
 

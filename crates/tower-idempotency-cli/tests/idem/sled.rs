@@ -103,6 +103,7 @@ async fn an_operation_is_shown_by_the_digits_that_a_log_has_and_its_body_on_requ
     assert_eq!((&shown["outcome"]["body"], &shown["outcome"]["status"]), (&Value::from("paid"), &Value::from(201)));
     assert_eq!(shown["outcome"]["headers"]["location"][0], "/charges/1");
     let text = idem(&["show", &store, &whole, "--body"]);
+    assert!(text.stdout.contains("\nserver         none\n"), "{text:?}");
     assert!(text.stdout.contains("location: /charges/1") && text.last_line() == "paid", "{text:?}");
     assert_eq!(json(1, &["show", &store, &"0".repeat(64)]), Value::Null);
     // The variable names the store, too.
