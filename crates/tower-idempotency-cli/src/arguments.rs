@@ -125,6 +125,10 @@ pub(crate) struct Show {
     /// Shows the recorded outcome too, with headers and body, which may have personal data.
     #[arg(long)]
     pub(crate) body: bool,
+    /// Shows the key that the handler derives for this step, to look it up in the ledger or at the provider. May be
+    /// given again.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) step: Vec<String>,
 }
 
 /// What every change takes.

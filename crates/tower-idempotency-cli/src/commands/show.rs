@@ -25,6 +25,11 @@ async fn look(opened: &Opened, show: &Show, screen: Screen) -> Result<Ended, Fai
     }
     let now = opened.now();
     let (mut text, mut value) = (screen::details(&operation, now), screen::operation_as_json(&operation, now));
+    for step in &show.step {
+        let key = operation.derived_key(step);
+        text.push_str(&format!("\n{:14} {step}: {}", "derived key", key.as_deref().unwrap_or("-")));
+        value["derived_keys"][step] = key.into();
+    }
     if show.body {
         let outcome = opened.operations.outcome(operation.id).await.map_err(|error| Failure::of(&error))?;
         value["outcome"] = outcome.as_ref().map_or(Value::Null, screen::answer_as_json);

@@ -112,6 +112,21 @@ async fn an_operation_is_shown_by_the_digits_that_a_log_has_and_its_body_on_requ
     assert_eq!(run(command, "").json()["id"].as_str(), Some(&*whole));
 }
 
+/// By which the services that the handler calls know the operation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_that_the_handler_derives_for_a_step_is_shown() {
+    let closed = Closed::after(&[]).await;
+    let (_, keys, _) = closed.served(async |service, _| service.send("/steps", "k1", "").await).await;
+    let (charge, mail) = keys.split_once(' ').unwrap();
+    let (store, id) = (closed.name(), id("k1").to_string());
+    let shown = json(0, &["show", &store, &id, "--step", "charge", "--step", "mail"]);
+    assert_eq!(shown["state"], "interrupted");
+    assert_eq!((&shown["derived_keys"]["charge"], &shown["derived_keys"]["mail"]), (&charge.into(), &mail.into()));
+    let text = idem(&["show", &store, &id, "--step", "charge", "--body"]).stdout;
+    assert!(text.contains(&format!("\nderived key    charge: {charge}\n")), "{text}");
+    assert!(json(0, &["show", &store, &id])["derived_keys"].is_null());
+}
+
 fn fence(store: &str, key: &str) -> String {
     json(0, &["show", store, &id(key).to_string()])["fence"].as_str().unwrap().to_owned()
 }
