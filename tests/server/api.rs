@@ -6,6 +6,7 @@ use serde_json::json;
 use tempfile::tempdir;
 use testkit::payment_server::{Server, Setup};
 use testkit::{Answer, Call, Connection};
+use tower_idempotency::Scope;
 
 fn charge(body: &str) -> Call {
     Call::post("/v1/charges", body)
@@ -170,6 +171,23 @@ async fn credentials_of_an_unknown_kind_are_refused_with_and_without_a_key() {
         }
     }
     assert!(server.charges().await.is_empty());
+}
+
+/// `idem find` takes the parts of a scope.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guide_to_idem_has_the_scope_of_this_server() {
+    let guide = include_str!("../../docs/running/idem.md");
+    let (_, digits) = guide.split_once(r"printf '%s\n' '\x").unwrap();
+    let (digits, _) = digits.split_once('\'').unwrap();
+    let part: Vec<_> =
+        (0..digits.len() / 2).map(|n| u8::from_str_radix(&digits[2 * n..2 * n + 2], 16).unwrap()).collect();
+    let directory = tempdir().unwrap();
+    let server = Setup::new(&directory).start();
+    let call = Call::charge("order-17", "tok_visa").header("authorization", "Bearer alice");
+    assert_eq!(server.send(&call).await.status, 200);
+    let listed = server.send(&Call::operator("/admin/api/operations")).await.json();
+    let digest: String = Scope::new(part).unwrap().digest().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(listed["operations"][0]["scope"], digest);
 }
 
 /// Sends `call`; the answer repeats its key, as it came, and has a request id that no other answer has had.

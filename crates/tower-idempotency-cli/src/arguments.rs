@@ -20,8 +20,8 @@ const NOTICED_AFTER: &str = "45s";
 #[command(
     name = "idem",
     version,
-    after_help = "Exit codes: 0 done or found; 1 not found, nothing changed, or a fault found; 2 wrong usage; 3 the store \
-                  can't be used."
+    after_help = "Exit codes: 0 done or found; 1 not found, nothing changed, or a fault found; 2 wrong usage, or not \
+                  confirmed; 3 the store can't be used."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -30,10 +30,11 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// What every command takes.
+/// What every command takes. Help has it after a command's own options.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Options {
-    /// Writes JSON: one value, with times in RFC 3339 and fences as strings.
+    /// Writes JSON: one value, with times in RFC 3339, and fences, which are large numbers, as strings.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// PostgreSQL: waits first, so that runs of a server that has died show as interrupted.
@@ -49,9 +50,6 @@ pub(crate) struct Options {
     /// PostgreSQL: trusts the certificates of this PEM file, in place of the system's.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// How long an operator's answer is kept: as long as the service's own `retention`, or a later retry runs again.
-    #[arg(long, global = true, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
-    pub(crate) retention: Duration,
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,7 +58,8 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Finds the operation of a key, which is read from standard input.
     ///
-    /// The last line is the key. The lines before it are the parts of its scope, if it has one.
+    /// The last line is the key. The lines before it are the parts of its scope, if it has one; a part that is no text
+    /// is `\x` and its bytes in hexadecimal.
     Find(OfStore),
     /// Shows an operation.
     Show(Show),
@@ -84,7 +83,8 @@ pub(crate) struct OfStore {
 pub(crate) struct Ls {
     #[command(flatten)]
     pub(crate) of: OfStore,
-    /// Only those in this state: running, interrupted, completed, consumed or damaged.
+    /// Only those in this state: running, interrupted, completed, consumed (done, but its answer was not kept) or
+    /// damaged.
     #[arg(long, conflicts_with = "disputed")]
     pub(crate) state: Option<StateKind>,
     /// Only those that have been in their state for longer, such as `24h`.
@@ -128,12 +128,16 @@ pub(crate) struct Show {
     /// Shows the recorded outcome too, with headers and body, which may have personal data.
     #[arg(long)]
     pub(crate) body: bool,
+    /// Shows the key that the handler derives for this step, to look it up in the ledger or at the provider. May be
+    /// given again.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) step: Vec<String>,
 }
 
 /// What every change takes.
 #[derive(Debug, Args)]
 pub(crate) struct Change {
-    /// The fence that the operation had when it was looked at.
+    /// The fence that the operation had when it was looked at: a number that grows with each of its runs and changes.
     #[arg(long, value_name = "N")]
     pub(crate) fence: u64,
     /// Who makes the change, for the audit event. By default it is the value of the variable USER.
@@ -164,6 +168,10 @@ pub(crate) struct Settle {
     /// The operation is a message consumer's: the outcome is the file's bytes, without status and headers.
     #[arg(long, conflicts_with_all = ["release", "status", "header"])]
     pub(crate) consumer: bool,
+    /// How long the answer is kept: as long as the service's own `retention`, or a later retry runs again.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration,
+        conflicts_with = "release")]
+    pub(crate) retention: Duration,
     /// It did not take effect: the next retry runs.
     #[arg(long)]
     pub(crate) release: bool,

@@ -6,33 +6,27 @@ use crate::arguments::Change;
 use crate::failure::Failure;
 use crate::screen;
 
-/// Returns the name for the audit event.
-pub(crate) fn actor(change: &Change) -> Result<String, Failure> {
-    let named = change.actor.clone().or_else(|| std::env::var("USER").ok());
-    named
-        .filter(|name| !name.trim().is_empty())
-        .ok_or_else(|| Failure::Usage("say who makes the change, for the audit event: --actor NAME".to_owned()))
-}
-
-/// Refuses early what could not be confirmed later.
-pub(crate) fn can_be_asked(change: &Change, takes_input: bool) -> Result<(), Failure> {
-    if change.yes || (io::stdin().is_terminal() && !takes_input) {
-        return Ok(());
-    }
-    Err(Failure::Usage("there is no terminal to confirm the change on; look at what it does, and add --yes".to_owned()))
-}
-
-/// Says what a change does, and returns if it is meant.
-pub(crate) fn confirm(change: &Change, consequence: &str) -> Result<(), Failure> {
+/// Says what a change does, and asks. Returns the name for the audit event, if the change is meant. `takes_input`: what
+/// comes from standard input is a part of the change.
+pub(crate) fn confirm(change: &Change, consequence: &str, takes_input: bool) -> Result<String, Failure> {
     screen::remark(consequence)?;
+    let actor = change.actor.clone().or_else(|| std::env::var("USER").ok()).filter(|name| !name.trim().is_empty());
+    let can_be_asked = io::stdin().is_terminal() && !takes_input;
+    let unconfirmed = (!change.yes && !can_be_asked).then_some("--yes: it can't be confirmed on standard input");
+    let anonymous = actor.is_none().then_some("--actor NAME: the audit event says who makes it");
+    let missing: Vec<_> = unconfirmed.into_iter().chain(anonymous).collect();
+    let Some(actor) = actor.filter(|_| missing.is_empty()) else {
+        let missing = missing.join("; and ");
+        return Err(Failure::Usage(format!("nothing was changed. To make this change, add {missing}")));
+    };
     if change.yes {
-        return Ok(());
+        return Ok(actor);
     }
     write!(io::stderr(), "Type yes to go on: ")?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     if answer.trim() == "yes" {
-        return Ok(());
+        return Ok(actor);
     }
     Err(Failure::Usage("not confirmed; nothing was changed".to_owned()))
 }

@@ -30,7 +30,8 @@ pub(crate) fn key() -> Result<KeyInScope, Failure> {
     read(&text)
 }
 
-/// The last line is the key. The lines before it are the parts of its scope; an empty one is no scope.
+/// The last line is the key. The lines before it are the parts of its scope; an empty one is no scope. A part that is
+/// no text is `\x` and its bytes in hexadecimal.
 fn read(text: &str) -> Result<KeyInScope, Failure> {
     let mut lines: Vec<&str> = text.lines().collect();
     while lines.last().is_some_and(|line| line.is_empty()) {
@@ -43,17 +44,34 @@ fn read(text: &str) -> Result<KeyInScope, Failure> {
     let scope = match lines.as_slice() {
         [] | [""] => None,
         [first, others @ ..] => {
-            let scope = others.iter().fold(Scope::new(first), |scope, part| scope?.and(part));
-            Some(scope.map_err(|error| Failure::Usage(error.to_string()))?)
+            let wrong = |error: tower_idempotency::EmptyScope| Failure::Usage(error.to_string());
+            let mut scope = Scope::new(part(first)?).map_err(wrong)?;
+            for other in others {
+                scope = scope.and(part(other)?).map_err(wrong)?;
+            }
+            Some(scope)
         }
     };
     Ok(KeyInScope { scope, key })
 }
 
-/// Reads a body from a file; `-` is standard input.
+/// Returns the bytes of a part of a scope.
+fn part(line: &str) -> Result<Vec<u8>, Failure> {
+    let Some(digits) = line.strip_prefix("\\x") else { return Ok(line.as_bytes().to_vec()) };
+    // A number could have a sign.
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let byte = |at| digits.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let bytes = (0..digits.len()).step_by(2).map(byte).collect::<Option<_>>().filter(|_| is_hex);
+    bytes.ok_or_else(|| Failure::Usage("a part of the scope after \\x has two hex digits for each byte".to_owned()))
+}
+
+/// The name of standard input, among files.
+pub(crate) const STANDARD: &str = "-";
+
+/// Reads a body from a file, or from standard input.
 pub(crate) fn body(file: &Path) -> Result<Bytes, Failure> {
     let mut body = Vec::new();
-    if file == Path::new("-") {
+    if file == Path::new(STANDARD) {
         io::stdin().lock().read_to_end(&mut body)?;
     } else {
         body = std::fs::read(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
@@ -69,23 +87,24 @@ mod tests {
 
     #[test]
     fn the_last_line_is_the_key_and_those_before_it_are_its_scope() {
-        let of = |parts: &[&str]| {
+        let of = |parts: &[&[u8]]| {
             let (first, others) = parts.split_first()?;
             Some(others.iter().fold(Scope::new(first).unwrap(), |scope, part| scope.and(part).unwrap()))
         };
         for (text, scope, key) in [
-            ("k", &[][..], "k"),
+            ("k", &[] as &[&[u8]], "k"),
             ("k\n", &[], "k"),
             ("\"k\"\r\n", &[], "k"),
             ("\nk\n", &[], "k"),
-            ("account 7\nk\n\n", &["account 7"], "k"),
-            ("tenant\nuser\nk", &["tenant", "user"], "k"),
+            ("account 7\nk\n\n", &[b"account 7"], "k"),
+            ("tenant\nuser\nk", &[b"tenant", b"user"], "k"),
+            ("tenant\n\\x00fF0a\n\\xk", &[b"tenant", b"\0\xff\n"], "\\xk"),
         ] {
             let KeyInScope { scope: found, key: found_key } = read(text).unwrap_or_else(|error| panic!("{error}"));
             let expected = RecordId::new(of(scope).as_ref(), &Key::new(key).unwrap());
             assert_eq!(RecordId::new(found.as_ref(), &found_key), expected, "{text:?}");
         }
-        for wrong in ["", "\n\n", "\nuser\nk", "a key\u{7f}"] {
+        for wrong in ["", "\n\n", "\nuser\nk", "a key\u{7f}", "\\x\nk", "\\x0\nk", "\\x+1\nk", "\\x\u{e9}\nk"] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::{LevelFilter as Level, Targets};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter as Level, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -56,11 +56,13 @@ fn run(Arguments { options, command }: Arguments, screen: &Screen) -> Result<End
 }
 
 /// Writes the audit events of changes, and what the store warns of, to standard error: standard output is for the
-/// answer alone. The database's client would log what it sends; none of that is written.
+/// answer alone. The database's client would log what it sends; none of that is written. What a database can lose is
+/// for `doctor` to say, and not for each command.
 fn log() {
     let shown = Targets::new()
         .with_target("tower_idempotency", Level::WARN)
         .with_target("tower_idempotency::audit", Level::INFO);
+    let shown = shown.and(filter_fn(|event| event.fields().field("loses").is_none()));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     tracing_subscriber::registry().with(lines.with_filter(shown)).init();
 }

@@ -17,6 +17,8 @@ pub(super) struct Planned {
     pub(super) states: &'static [StateKind],
     /// What it does, in words.
     pub(super) consequence: String,
+    /// Whether a part of it comes from standard input, so that no answer can.
+    pub(super) takes_input: bool,
 }
 
 /// Says what the change does, asks, and makes it.
@@ -27,7 +29,6 @@ pub(super) async fn make(
     planned: Planned,
     screen: Screen,
 ) -> Result<Ended, Failure> {
-    let actor = consent::actor(change)?;
     let Some(operation) = look_up::operation(opened, &of.id).await? else {
         return unchanged(screen, "no operation has this id");
     };
@@ -42,7 +43,8 @@ pub(super) async fn make(
         }
         return unchanged(screen, &format!("it is {state}, which this change is not for"));
     }
-    consent::confirm(change, &format!("{}\n{}", named(&operation, opened), planned.consequence))?;
+    let said = format!("{}\n{}", named(&operation, opened), planned.consequence);
+    let actor = consent::confirm(change, &said, planned.takes_input)?;
     let change = operations::Change::new(operation.id, operation.fence, planned.action);
     match opened.operations.by(actor).apply(change).await {
         Ok(Applied::Done) => {

@@ -27,7 +27,9 @@ pub(crate) async fn run(options: &Options, of: OfStore, screen: &Screen) -> Resu
         None => {
             screen.answer(
                 "no operation has this key in this scope: none was recorded, or its record has expired, or the service \
-                 has another scope for it",
+                 has another scope for it. There are other ways: `idem show` with the eight digits that the client quotes \
+                 (record_id), and `idem ls --scope DIGEST` with the digest that the page or `idem show` shows for another \
+                 operation of this client",
                 &Value::Null,
             )?;
             Ok(Ended::Badly)

@@ -4,17 +4,15 @@ use tower_idempotency::operations::{Action, StateKind};
 
 use super::change::{self, Planned};
 use crate::arguments::{Forget, Options};
-use crate::consent;
 use crate::failure::{Ended, Failure};
 use crate::open::Opened;
 use crate::screen::Screen;
 
 pub(crate) async fn run(options: &Options, forget: Forget, screen: &Screen) -> Result<Ended, Failure> {
-    consent::can_be_asked(&forget.change, false)?;
     let consequence = "The record and its answer are deleted, and the key is free: a retry that still comes RUNS the handler, \
                        and the effect takes place a second time. A server that has the answer in memory goes on replaying it.";
     let states = &[StateKind::Completed, StateKind::Consumed];
-    let planned = Planned { action: Action::Forget, states, consequence: consequence.to_owned() };
+    let planned = Planned { action: Action::Forget, states, consequence: consequence.to_owned(), takes_input: false };
     let opened = Opened::at(forget.of.store.clone(), options).await?;
     let made = change::make(&opened, &forget.of, &forget.change, planned, *screen).await;
     opened.close().await?;

@@ -1,6 +1,6 @@
 //! `idem settle`.
 
-use std::time::Duration;
+use std::path::Path;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -8,31 +8,34 @@ use tower_idempotency::operations::{Action, Answer, StateKind};
 
 use super::change::{self, Planned};
 use crate::arguments::{Options, Settle};
-use crate::consent;
 use crate::failure::{Ended, Failure};
 use crate::input;
 use crate::open::Opened;
 use crate::screen::Screen;
 
 pub(crate) async fn run(options: &Options, settle: Settle, screen: &Screen) -> Result<Ended, Failure> {
-    let is_input = settle.answer.as_deref() == Some(std::path::Path::new("-"));
-    consent::can_be_asked(&settle.change, is_input)?;
-    let planned = planned(&settle, options.retention)?;
-    let opened = Opened::at(settle.of.store.clone(), options).await?;
+    let planned = planned(&settle)?;
+    let opened = Opened::to_settle(settle.of.store.clone(), options, settle.retention).await?;
     let made = change::make(&opened, &settle.of, &settle.change, planned, *screen).await;
     opened.close().await?;
     made
 }
 
-fn planned(settle: &Settle, retention: Duration) -> Result<Planned, Failure> {
+fn planned(settle: &Settle) -> Result<Planned, Failure> {
     let states: &[_] = &[StateKind::Interrupted];
     let Some(file) = &settle.answer else {
         let consequence = "It is taken as not done: the key is free, and the next retry RUNS the handler. If the effect took \
                            place after all, it takes place a second time.";
-        return Ok(Planned { action: Action::Release, states, consequence: consequence.to_owned() });
+        return Ok(Planned {
+            action: Action::Release,
+            states,
+            consequence: consequence.to_owned(),
+            takes_input: false,
+        });
     };
     let body = input::body(file)?;
-    let kept = format!("for {}. The handler does not run again meanwhile.", humantime::format_duration(retention));
+    let kept =
+        format!("for {}. The handler does not run again meanwhile.", humantime::format_duration(settle.retention));
     let length = body.len();
     let (answer, consequence) = if settle.consumer {
         let consequence = format!("It is taken as done: redelivered messages get these {length} bytes {kept}");
@@ -46,7 +49,8 @@ fn planned(settle: &Settle, retention: Duration) -> Result<Planned, Failure> {
         );
         (Answer::Http(answer), consequence)
     };
-    Ok(Planned { action: Action::Answer(answer), states, consequence })
+    let takes_input = file.as_path() == Path::new(input::STANDARD);
+    Ok(Planned { action: Action::Answer(answer), states, consequence, takes_input })
 }
 
 fn response(settle: &Settle, body: Bytes) -> Result<Response<Bytes>, Failure> {

@@ -31,6 +31,11 @@ async fn look(opened: &Opened, show: &Show, screen: Screen) -> Result<Ended, Fai
     }
     let now = opened.now();
     let (mut text, mut value) = (screen::details(&operation, now), screen::operation_as_json(&operation, now));
+    for step in &show.step {
+        let key = operation.derived_key(step);
+        text.push_str(&format!("\n{:14} {step}: {}", "derived key", key.as_deref().unwrap_or("-")));
+        value["derived_keys"][step] = key.into();
+    }
     if show.body {
         let outcome = match fence {
             None => opened.operations.outcome(operation.id).await,

@@ -53,7 +53,7 @@ impl Report {
     }
 
     fn add(&mut self, check: &'static str, mark: &'static str, found: String) -> Result<(), Failure> {
-        self.screen.line(format_args!("{mark:8} {check:12} {found}"))?;
+        self.screen.line(format_args!("{mark:8} {check:13} {found}"))?;
         self.checks.push(json!({ "check": check, "result": mark.to_lowercase(), "found": found }));
         Ok(())
     }

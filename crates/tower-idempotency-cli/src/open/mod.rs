@@ -1,5 +1,6 @@
 //! Opens the store of a command.
 
+mod namespace;
 mod postgres;
 mod sled;
 mod store;

@@ -5,7 +5,7 @@ use tower_idempotency_postgres::tokio_postgres::config::{SslMode, TargetSessionA
 use tower_idempotency_postgres::tokio_postgres::{Client, Error, NoTls};
 use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder, PostgresStore};
 
-use super::tls;
+use super::{namespace, tls};
 use crate::arguments::Options;
 use crate::failure::Failure;
 use crate::place::Database;
@@ -33,10 +33,13 @@ pub(crate) fn prepared(
     Ok(builder)
 }
 
-/// Opens the store as one more server.
+/// Opens the store as one more server, in a namespace that services use.
 pub(super) async fn store(database: &Database, options: &Options) -> Result<PostgresStore, Failure> {
     let builder = prepared(database, None, options)?;
     let backend = builder.open().await.map_err(|error| Failure::of(&error))?;
+    let Connected { client, schema } = connect(database, options).await?;
+    namespace::check(&client, &schema, database.namespace.as_deref()).await?;
+    drop(client);
     PostgresStore::open(backend).await.map_err(|error| Failure::of(&error))
 }
 

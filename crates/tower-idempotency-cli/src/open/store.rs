@@ -1,5 +1,7 @@
 //! An open store of either kind.
 
+use std::time::Duration;
+
 use tower_idempotency::AnyStore;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::Records as _;
@@ -23,6 +25,16 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens the store that the command line names, or the environment.
     pub(crate) async fn at(named: Option<String>, options: &Options) -> Result<Self, Failure> {
+        // The time is for answers of operators, and only settling gives one.
+        Self::to_settle(named, options, Duration::from_secs(24 * 60 * 60)).await
+    }
+
+    /// Opens the store to settle an operation. An answer that is given is kept for `retention`.
+    pub(crate) async fn to_settle(
+        named: Option<String>,
+        options: &Options,
+        retention: Duration,
+    ) -> Result<Self, Failure> {
         match Place::of(named)? {
             Place::Sled(path) => {
                 if let Some(other) = sled::owner_is_other(&path) {
@@ -30,7 +42,7 @@ impl Opened {
                 }
                 let opened = sled::opened(path.clone()).await;
                 let store = opened.map_err(|error| Failure::Store(sled::reason(&error)))?;
-                let operations = Operations::over(AnyStore::new(store), options.retention);
+                let operations = Operations::over(AnyStore::new(store), retention);
                 Ok(Self { operations, is_shared: false, has_waited: true })
             }
             Place::Postgres(database) => {
@@ -38,7 +50,7 @@ impl Opened {
                 if let Some(wait) = options.wait {
                     tokio::time::sleep(wait).await;
                 }
-                let operations = Operations::over(AnyStore::new(store), options.retention);
+                let operations = Operations::over(AnyStore::new(store), retention);
                 Ok(Self { operations, is_shared: true, has_waited: options.wait.is_some() })
             }
         }

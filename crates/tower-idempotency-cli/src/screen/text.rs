@@ -62,7 +62,7 @@ pub(crate) fn details(operation: &OperationRecord, now: Timestamp) -> String {
         Server::Here => "this process",
         _ => "another process, which was alive when it was last looked at",
     };
-    lines.push(("seen to by", server.to_owned()));
+    lines.push(("server", server.to_owned()));
     if let Some(session) = operation.session {
         lines.push(("session", session.short()));
     }

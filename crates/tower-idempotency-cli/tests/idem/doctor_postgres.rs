@@ -31,11 +31,12 @@ async fn a_good_database_is_found_good_and_stays_as_it_was() {
     let before = rows(&client).await;
     let said = idem(&["doctor", &url]);
     assert_ends(&said, 0, "one-copy");
-    for check in
-        ["connection", "schema", "rights", "set-up", "can lose", "claim twice", "lost answer", "at once", "clock"]
-    {
+    for check in [
+        "connection", "schema", "rights", "set-up", "can lose", "claim twice", "lost answer", "end of a run",
+        "at once", "clock",
+    ] {
         assert!(
-            said.stdout.lines().any(|line| line.get(9..).is_some_and(|line| line.starts_with(check))),
+            said.stdout.lines().any(|line| line.get(9..).is_some_and(|line| line.starts_with(&format!("{check}  ")))),
             "{check}: {said:?}"
         );
     }

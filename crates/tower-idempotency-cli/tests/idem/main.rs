@@ -4,6 +4,7 @@
 
 mod doctor_postgres;
 mod doctor_sled;
+mod help;
 mod postgres;
 mod program;
 mod secrets;

@@ -46,6 +46,9 @@ async fn an_operation_is_found_and_settled_while_the_service_runs() {
 
     let all = idem(&["ls", &url]);
     assert!(all.code == 0 && all.stderr.contains("--wait"), "{all:?}");
+    // What the database can lose is not said each time.
+    let loss = "no standby is waited for";
+    assert!(!all.all().contains(loss) && idem(&["doctor", &url]).stdout.contains(loss), "{all:?}");
     let running = json(0, &["ls", &url, "--state", "running"]);
     assert_eq!(running["operations"][0]["id"], id("k3").to_string(), "{running:#}");
     assert_eq!(running["operations"][0]["server"], "elsewhere");
@@ -67,6 +70,51 @@ async fn an_operation_is_found_and_settled_while_the_service_runs() {
     assert_eq!(json(0, &["verify", &url])["records"], 3);
     service.gate.open();
     assert_eq!(waiting.await.unwrap().0, 200);
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_no_service_uses_is_no_empty_list() {
+    let Some(server) = own_server("that a wrong namespace is named", &[]) else { return };
+    let (url, store) = served(&server).await;
+    // One that exists, and has no operation.
+    assert_eq!(json(0, &["ls", &url])["operations"].as_array().unwrap().len(), 0);
+    Service::over(store.clone()).send("/done", "k1", "paid").await;
+    let client = client(&server).await;
+    let rows = async || client.query("SELECT DISTINCT namespace FROM idempotency.record", &[]).await.unwrap().len();
+    let id = id("k1").to_string();
+    let change = ["--fence", "1", "--yes"];
+    let commands = [
+        &["ls"][..],
+        &["find"],
+        &["show", &id],
+        &["verify"],
+        &[&["settle", &id, "--release"][..], &change].concat(),
+        &[&["forget", &id][..], &change].concat(),
+    ];
+    for (wrong, said) in
+        [(server.url(), "names no namespace"), (format!("{}?namespace=nope", server.url()), "\"nope\"")]
+    {
+        for command in commands {
+            let mut command = program(command);
+            command.env("IDEM_STORE", &wrong);
+            let refused = run(command, "account 7\nk1\n");
+            assert_eq!((refused.code, &*refused.stdout), (3, ""), "{refused:?}");
+            assert!(refused.stderr.contains(said) && refused.stderr.contains("NAME: \"payments\"\n"), "{refused:?}");
+        }
+    }
+    // No command has made the namespace that it has not found.
+    assert_eq!(rows().await, 1);
+    let many = "INSERT INTO idempotency.record (namespace, id, token, fence, kind, began, since, expires, state)
+        SELECT 'a' || n, id, gen_random_uuid(), fence, kind, began, since, expires, state
+        FROM idempotency.record, generate_series(101, 125) n WHERE kind = 3";
+    client.batch_execute(many).await.unwrap();
+    let refused = idem(&["ls", &server.url()]);
+    assert!(
+        refused.stderr.contains("\"a101\", \"a102\",") && refused.stderr.contains("\"a120\", and others"),
+        "{refused:?}"
+    );
+    assert!(!refused.stderr.contains("a121"), "{refused:?}");
     store.close().await.unwrap();
 }
 

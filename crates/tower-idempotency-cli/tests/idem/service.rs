@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use testkit::Gate;
 use tower::ServiceExt as _;
 use tower_idempotency::store::Store;
-use tower_idempotency::{IdempotencyLayer, Key, RecordId, Scope, SledStore, Unsure};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, Key, RecordId, Scope, SledStore, Unsure};
 
 /// The scope of all its keys.
 pub(crate) const ACCOUNT: &str = "account 7";
@@ -40,6 +40,7 @@ impl Service {
         let app = Router::new()
             .route("/done", post(async |body: String| (StatusCode::CREATED, [("location", "/charges/1")], body)))
             .route("/unsure", post(async || (StatusCode::BAD_GATEWAY, Extension(Unsure), "unknown")))
+            .route("/steps", post(steps))
             .route("/waits", post(waits))
             .layer(layer);
         Self { app, gate }
@@ -57,6 +58,12 @@ impl Service {
         let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap(), replayed)
     }
+}
+
+/// Answers with the keys of two steps, and does not know whether they took place.
+async fn steps(context: IdempotencyContext) -> (StatusCode, Extension<Unsure>, String) {
+    let keys = ["charge", "mail"].map(|step| context.derived_key(step));
+    (StatusCode::BAD_GATEWAY, Extension(Unsure), keys.join(" "))
 }
 
 /// The id of a key of the service.

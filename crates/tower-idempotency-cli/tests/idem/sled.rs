@@ -69,7 +69,7 @@ async fn a_list_has_the_operations_that_were_asked_for() {
 async fn a_key_on_standard_input_finds_its_operation() {
     let closed = Closed::after(&REQUESTS).await;
     let find = |input: &str| run(program(&["find", &closed.name(), "--json"]), input);
-    for input in ["account 7\nk2\n", "account 7\n\"k2\""] {
+    for input in ["account 7\nk2\n", "account 7\n\"k2\"", "\\x6163636f756e742037\nk2"] {
         let found = find(input);
         assert_eq!(found.code, 0, "{found:?}");
         let found = found.json();
@@ -83,6 +83,8 @@ async fn a_key_on_standard_input_finds_its_operation() {
         let found = find(input);
         assert_eq!((found.code, found.json()), (1, Value::Null), "{input:?}");
     }
+    let lost = run(program(&["find", &closed.name()]), "account 8\nk2\n");
+    assert!(lost.stdout.contains("idem show") && lost.stdout.contains("idem ls --scope DIGEST"), "{lost:?}");
     assert_eq!(find("").code, 2);
 }
 
@@ -101,12 +103,28 @@ async fn an_operation_is_shown_by_the_digits_that_a_log_has_and_its_body_on_requ
     assert_eq!((&shown["outcome"]["body"], &shown["outcome"]["status"]), (&Value::from("paid"), &Value::from(201)));
     assert_eq!(shown["outcome"]["headers"]["location"][0], "/charges/1");
     let text = idem(&["show", &store, &whole, "--body"]);
+    assert!(text.stdout.contains("\nserver         none\n"), "{text:?}");
     assert!(text.stdout.contains("location: /charges/1") && text.last_line() == "paid", "{text:?}");
     assert_eq!(json(1, &["show", &store, &"0".repeat(64)]), Value::Null);
     // The variable names the store, too.
     let mut command = program(&["show", &whole, "--json"]);
     command.env("IDEM_STORE", &store);
     assert_eq!(run(command, "").json()["id"].as_str(), Some(&*whole));
+}
+
+/// By which the services that the handler calls know the operation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_that_the_handler_derives_for_a_step_is_shown() {
+    let closed = Closed::after(&[]).await;
+    let (_, keys, _) = closed.served(async |service, _| service.send("/steps", "k1", "").await).await;
+    let (charge, mail) = keys.split_once(' ').unwrap();
+    let (store, id) = (closed.name(), id("k1").to_string());
+    let shown = json(0, &["show", &store, &id, "--step", "charge", "--step", "mail"]);
+    assert_eq!(shown["state"], "interrupted");
+    assert_eq!((&shown["derived_keys"]["charge"], &shown["derived_keys"]["mail"]), (&charge.into(), &mail.into()));
+    let text = idem(&["show", &store, &id, "--step", "charge", "--body"]).stdout;
+    assert!(text.contains(&format!("\nderived key    charge: {charge}\n")), "{text}");
+    assert!(json(0, &["show", &store, &id])["derived_keys"].is_null());
 }
 
 fn fence(store: &str, key: &str) -> String {
@@ -122,9 +140,19 @@ async fn a_retry_gets_the_answer_that_an_operator_has_given() {
         "settle", &store, &key, "--fence", &fence, "--answer", "-", "--status", "202", "--header",
         "location: /charges/2",
     ];
-    // There is no terminal to ask on.
+    // There is no terminal to ask on, and no name: one refusal says so, and what would be done.
+    let mut anonymous = program(&settle);
+    anonymous.env_remove("USER");
+    let unasked = run(anonymous, "receipt");
+    assert_eq!((unasked.code, &*unasked.stdout), (2, ""), "{unasked:?}");
+    for said in
+        [&key, "charge /unsure", "interrupted for", &fence, "retries get 202 Accepted", "7 bytes", "--yes", "--actor"]
+    {
+        assert!(unasked.stderr.contains(said), "{said}: {unasked:?}");
+    }
     let unasked = run(program(&settle), "receipt");
     assert!(unasked.code == 2 && unasked.stderr.contains("--yes"), "{unasked:?}");
+    assert!(!unasked.stderr.contains("--actor"), "{unasked:?}");
     let settled = run(program(&[&settle[..], &["--yes", "--json"]].concat()), "receipt");
     assert_eq!((settled.code, &settled.json()["result"]), (0, &Value::from("done")), "{settled:?}");
     for said in [
@@ -177,7 +205,10 @@ async fn a_change_that_does_not_fit_changes_nothing() {
     }
     let mut anonymous = program(&["forget", &store, &k1, "--fence", &done, "--yes"]);
     anonymous.env_remove("USER");
-    assert_eq!(run(anonymous, "").code, 2);
+    let anonymous = run(anonymous, "");
+    assert!(anonymous.code == 2 && anonymous.stderr.contains("--actor"), "{anonymous:?}");
+    assert!(anonymous.stderr.contains("RUNS the handler") && !anonymous.stderr.contains("--yes"), "{anonymous:?}");
+    assert_eq!(idem(&["forget", &store, &k1, "--fence", &done]).code, 2);
     assert_eq!(ids(&json(0, &["ls", &store])).len(), 4);
 }
 

@@ -1,0 +1,54 @@
+//! What `--help` says.
+
+use crate::program::idem;
+
+fn help(command: &[&str]) -> String {
+    let said = idem(&[command, &["--help"]].concat());
+    assert_eq!(said.code, 0, "{said:?}");
+    said.stdout
+}
+
+#[test]
+fn the_exit_codes_are_those_of_the_guide() {
+    let guide = include_str!("../../../../docs/running/idem.md");
+    let help = help(&[]);
+    for meaning in ["2 wrong usage, or not confirmed", "1 not found, nothing changed, or a fault found"] {
+        assert!(help.contains(meaning), "{help}");
+        assert!(guide.contains(&format!("| {} |", meaning.replacen(' ', " | ", 1))), "{meaning}");
+    }
+}
+
+#[test]
+fn the_options_of_every_command_come_after_its_own() {
+    for (command, own) in [
+        ("ls", &["--state", "--limit", "--after"][..]),
+        ("show", &["--body"]),
+        ("settle", &["--fence", "--answer", "--release"]),
+        ("forget", &["--fence", "--yes"]),
+    ] {
+        let help = help(&[command]);
+        let (own_options, common) = help.split_once("Options of every command:").unwrap();
+        for option in own {
+            assert!(own_options.contains(option), "{option}: {help}");
+        }
+        for option in ["--json", "--wait", "--schema", "--behind-pooler", "--ca"] {
+            assert!(common.contains(option) && !own_options.contains(option), "{option}: {help}");
+        }
+    }
+}
+
+#[test]
+fn an_option_is_where_it_does_something() {
+    for command in ["ls", "find", "show", "forget", "verify", "doctor"] {
+        assert!(!help(&[command]).contains("--retention"), "{command}");
+    }
+    assert!(help(&["settle"]).contains("--retention"));
+}
+
+#[test]
+fn words_of_its_own_are_explained() {
+    for command in ["settle", "forget"] {
+        assert!(help(&[command]).contains("a number that grows with"), "{command}");
+    }
+    assert!(help(&["ls"]).contains("consumed (done, but its answer was not kept)"));
+}
