@@ -85,6 +85,24 @@ async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_ag
     assert_eq!(effects.count(), 2);
 }
 
+// A seeded fault: the trace of the later run is taken for that of an operator who had the outcome forgotten.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_again_without_an_effect() {
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    here.database().replication(Replication::Behind);
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+    // This makes sure that the next claim has another fence.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let freeing =
+        Lab::new(IdempotencyLayer::new(other.clone()), |_| async { (tower_idempotency::Release, "not started") });
+    assert_eq!(freeing.post("k", "a").await.text(), "not started");
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(disputed(&other).await.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")]);
+}
+
 // A seeded fault: the trace of a released key, older than the run, refuses its outcome.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_a_failover_lost_is_recorded_though_the_key_had_been_released_before() {

@@ -42,11 +42,13 @@ impl World {
         }
     }
 
-    /// Drops the copy if the row is its trace, or that of a later run. Returns whether it is.
+    /// Drops the copy if the row is its trace, which has its fence. Returns whether it is.
     fn drop_forgotten(&mut self, protocol: &Protocol, at: At) -> bool {
         let row = self.read(protocol, at).filter(|row| row.kept == Kept::Released);
+        let takes_any = protocol.fault == Some(Fault::LaterTraceTaken);
         let cache = &mut self.processes[at.process].desks[usize::from(at.key)].cache;
-        let is_trace = |copy: &Cached| row.is_some_and(|row| copy.fence <= row.fence);
+        let is_trace =
+            |copy: &Cached| row.is_some_and(|row| copy.fence == row.fence || copy.fence < row.fence && takes_any);
         let Some(Cached { run, .. }) = cache.take_if(|copy| is_trace(copy)) else { return false };
         if self.was_forgotten(at.key, run) {
             self.saw(Sight::CopyDropped);
@@ -78,7 +80,7 @@ impl World {
         if let (Reply::Refused, Job::Restore { fence, run, .. }) = (reply, job) {
             match row {
                 _ if !self.was_forgotten(at.key, run) => self.disputed(at.key, fence),
-                Some(Row { kept: Kept::Released, .. }) => self.saw(Sight::DisputedByARace),
+                Some(row) if row.kept == Kept::Released && row.fence == fence => self.saw(Sight::DisputedByARace),
                 _ => self.saw(Sight::DisputedByALaterRun),
             }
         }

@@ -69,6 +69,8 @@ pub enum Fault {
     TraceKeptForItsGrace,
     /// A process that has a copy takes the trace of what was forgotten for that of another run.
     TraceTakenForARun,
+    /// A process that has a copy takes the trace of a later run for that of what was forgotten.
+    LaterTraceTaken,
     /// A process that has an operation forgotten keeps its own copy.
     ForgetKeepsTheCopy,
 }

@@ -40,6 +40,7 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         "what was forgotten is not written anew before it runs again": ForgottenRestored,
         "what was forgotten is not disputed where its trace is met": ForgottenDisputed,
         "no process tells what it knows to be forgotten": ForgottenTold,
+        "a lost outcome is not taken for forgotten": LossUnseen,
     });
     all.extend(sometimes! {
         "an outcome is told": Told,
@@ -82,7 +83,6 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         "what was forgotten is disputed, as the operation has run again": DisputedByALaterRun,
         "what was forgotten is disputed, as it was put back and forgotten meanwhile": DisputedByARace,
         "a process that was asked keeps its copy, as the operation has run again": AskedInVain,
-        "a lost outcome is taken for forgotten, as a later run was released": LossUnseen,
     });
     all
 }

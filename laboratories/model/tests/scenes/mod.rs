@@ -106,7 +106,6 @@ pub(crate) const FORGOTTEN_AND_LOST: Scene = Scene {
         "an outcome that a failover has lost is put back",
         "a copy of what was forgotten is dropped",
         "what was forgotten is disputed, as it was put back and forgotten meanwhile",
-        "a lost outcome is taken for forgotten, as a later run was released",
     ],
     ..FORGOTTEN
 };
