@@ -66,8 +66,8 @@ impl<B: Backend> Protocol<B> {
         Record::clone(&*self.cache.get(&id)?).live(self.clocks().latest())
     }
 
-    /// Takes a record out of the cache that was forgotten in another process: the row is its trace, which has its fence.
-    /// Returns whether it is. The trace of a later run says nothing of the record: a failover may have lost it.
+    /// Takes a record out of the cache that was forgotten in another process: the row is its trace, which has its
+    /// fence. Returns whether it is. The trace of a later run says nothing of the record: a failover may have lost it.
     pub(crate) fn drop_forgotten(&self, row: &Row) -> bool {
         let is_trace =
             row.kind == Kind::Released && self.cache.get(&row.id).is_some_and(|record| record.fence == row.fence);
