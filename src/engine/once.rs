@@ -209,7 +209,7 @@ impl<St: Store> Once<St> {
 
     /// Returns a handle whose operations have this name, for the people who look after them: the queue, the customer,
     /// the invoice. It is stored with the claim of an operation, and shown in logs and with
-    /// [interrupted](Self::interrupted) ones. The first claim's label stays. Default: none.
+    /// interrupted ones. The first claim's label stays. Default: none.
     ///
     /// ```
     /// # use tower_idempotency::{MemoryStore, Once};

@@ -21,7 +21,7 @@
 // - `listed.rs`: records as lists show them.
 // - `error.rs`: the faults of a store; `transaction.rs`: why a transaction with a record was not committed.
 // - `recording.rs`: passes the end of a run to a store until the store has answered.
-// - `memory.rs`, `test_store.rs`: the stores in memory. The second wraps the first, and fails and crashes on command.
+// - `memory/`, `test_store/`: the stores in memory. The second wraps the first, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`: sled as an embedded engine, and the store that applications open.
 // - `shared/`: the protocol over any database that compares and sets.

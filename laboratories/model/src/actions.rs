@@ -1,6 +1,7 @@
 //! The events that may happen in a world.
 
-use crate::events::{Clock, Ending, Event, STEP};
+use crate::event::{Clock, Ending, Event};
+use crate::events::STEP;
 use crate::fault::Fault;
 use crate::process::{Effect, Job, Phase, Writing};
 use crate::rows::{Kept, Row};

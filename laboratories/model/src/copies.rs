@@ -8,7 +8,8 @@ use crate::fault::Fault;
 use crate::process::{At, Cached, Job};
 use crate::rows::{Kept, Row, Run};
 use crate::sights::Sight;
-use crate::world::{Forgotten, Protocol, World};
+use crate::truth::Forgotten;
+use crate::world::{Protocol, World};
 
 impl World {
     /// Another server answers: each process is to compare its copies with the rows.

@@ -48,8 +48,7 @@
 //! This holds until the operation runs again: the row of the later run takes the place of the trace, and a copy then
 //! counts as lost. The model shows what the protocol does, as sights that are better never seen. The copy is disputed
 //! after a failover, or written anew once the later row has expired, and a process that was asked keeps it. A
-//! restoration that is on its way disputes what another one puts back and an operator then forgets. Without any
-//! forgetting, a lost outcome counts as forgotten if a later run was released.
+//! restoration that is on its way disputes what another one puts back and an operator then forgets.
 //!
 //! The model leaves out: batches and the queue of puts, a full queue and the breaker; `fail_open`; `complete_in`; drain
 //! beyond its effect on sessions; attaching, watchers and notifications; damaged rows and unknown formats; records
@@ -69,6 +68,7 @@ mod arrivals;
 mod clocks;
 mod copies;
 mod database;
+mod event;
 mod events;
 mod fault;
 mod leases;
@@ -78,10 +78,11 @@ mod rows;
 mod sessions;
 mod sights;
 mod step;
+mod truth;
 mod world;
 
 pub use database::Replication;
-pub use events::{Clock, Ending, Event};
+pub use event::{Clock, Ending, Event};
 pub use fault::Fault;
 pub use leases::{Accidents, LeaseEvent, LeaseFault, Leases, Occasion, Rates};
 pub use world::{Budget, Policy, Protocol, World};

@@ -10,7 +10,8 @@ use crate::fault::Fault;
 use crate::process::{At, By, Effect, Job, Phase, Writing};
 use crate::rows::{FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, UNKNOWN, Write};
 use crate::sights::Sight;
-use crate::world::{Forgotten, Policy, Protocol, Status, World};
+use crate::truth::Forgotten;
+use crate::world::{Policy, Protocol, Status, World};
 
 /// The knowledge of the row before the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod builder;
 mod store;
+mod table;
 
 pub use builder::MemoryStoreBuilder;
 pub use store::MemoryStore;

@@ -6,14 +6,15 @@
 // - `protocol/`: one transition of a record.
 // - `session/`: tracks whether this process and the others are alive, and which rows have changed.
 // - `database/`: the one client of the database.
-// - `backend.rs`, `run_record.rs`: the contract of a database. `judge.rs`: the same contract as functions, for a
-//   database that does not decide in its own language.
+// - `backend.rs`, `kind.rs`, `run_record.rs`: the contract of a database. `judge.rs`: the same contract as functions,
+//   for a database that does not decide in its own language.
 
 mod backend;
 mod builder;
 mod database;
 mod inner;
 mod judge;
+mod kind;
 mod protocol;
 mod run_record;
 mod session;

@@ -11,54 +11,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, oneshot};
 use tokio::time::Instant;
 
-use super::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
-use super::error::StoreError;
-use super::listed::{ListedRecord, Scanned};
-use super::memory::{MemoryStore, MemoryStoreBuilder};
+use super::call::StoreCall;
 use crate::clock::{Clock, Timestamp};
 use crate::key::RecordId;
 use crate::record::{Applied, Claim, Record, Reply, Transition};
 use crate::slots::Slots;
-
-/// A kind of call to a store, to say which call shall fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StoreCall {
-    /// Looking a record up.
-    Load,
-    /// Claiming a new operation.
-    Claim,
-    /// Taking over an interrupted operation.
-    Reclaim,
-    /// Taking a new fence for an interrupted operation.
-    Inquire,
-    /// Recording an outcome.
-    Complete,
-    /// Freeing a key.
-    Release,
-    /// Recording that a run was interrupted.
-    Interrupt,
-    /// Settling an interrupted operation.
-    Resolve,
-    /// Listing interrupted operations.
-    Interrupted,
-    /// Sweeping.
-    Sweep,
-}
-
-impl StoreCall {
-    fn of(transition: &Transition) -> Self {
-        match transition {
-            Transition::Claim(_) => Self::Claim,
-            Transition::Reclaim(..) => Self::Reclaim,
-            Transition::Inquire { .. } => Self::Inquire,
-            Transition::Complete(_) => Self::Complete,
-            Transition::Release(_) => Self::Release,
-            Transition::Interrupt { .. } => Self::Interrupt,
-            Transition::Resolve(..) => Self::Resolve,
-        }
-    }
-}
+use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
+use crate::store::error::StoreError;
+use crate::store::listed::{ListedRecord, Scanned};
+use crate::store::memory::{MemoryStore, MemoryStoreBuilder};
 
 /// A store for tests, which fails, stalls, loses answers, crashes and is opened again on command. Otherwise it behaves
 /// as a store on disk does, with the disk in memory: a claim that may be repeated leaves no trace. With
