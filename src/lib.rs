@@ -61,7 +61,7 @@ pub mod internals {
     pub use crate::header::{HeaderError, read_key};
     pub use crate::record::*;
     pub use crate::slots::Slots;
-    pub use crate::store::contract::{After, Records, Sealed};
+    pub use crate::store::contract::{After, Disputed, Records, Sealed};
     pub use crate::store::in_words;
     pub use crate::store::listed::{ListedRecord, OutcomeStart, Scanned};
 }

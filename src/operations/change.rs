@@ -39,8 +39,8 @@ pub enum Action {
     Release,
     /// Deletes the record of a done operation before its retention is over. **The key is free: a retry that still comes
     /// is a second effect.** Another process that has the outcome in its cache goes on replaying it until it is asked
-    /// about the operation while the key is free, by [`inspect`](super::Operations::inspect) for example. If the
-    /// operation has run again, a failover may list the forgotten outcome as disputed, or put it back once the row of
+    /// about the operation, by [`inspect`](super::Operations::inspect) for example, before the operation has run again.
+    /// If it has run again, a failover may list the forgotten outcome as disputed, or put it back once the row of
     /// the later run is gone.
     Forget,
     /// Asks the reconciler about an interrupted operation now.

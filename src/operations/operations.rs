@@ -11,7 +11,7 @@ use super::recording::Recording;
 use crate::clock::Timestamp;
 use crate::engine::{Engine, Policy, Stats};
 use crate::key::{Key, RecordId, Scope};
-use crate::record::{Fence, State};
+use crate::record::{Fence, Record, State};
 use crate::store::contract::{After, Disputed};
 use crate::store::listed::{ListedRecord, Scanned};
 use crate::store::{Store, StoreError};
@@ -217,11 +217,17 @@ impl<St: Store> Operations<St> {
     /// This method only reads.
     pub async fn outcome(&self, id: RecordId) -> Result<Option<Answer>, StoreError> {
         // A copy of this process may be of a record that was forgotten.
-        if self.engine.store.inspect(id).await?.is_none() {
-            return Ok(None);
-        }
-        match self.engine.store.load(id).await?.map(|record| record.state) {
-            Some(State::Completed { outcome }) => Ok(Some(self.recording.answer(outcome))),
+        let Some(listed) = self.engine.store.inspect(id).await? else { return Ok(None) };
+        match self.engine.store.load(id).await? {
+            Some(Record { fence, state: State::Completed { outcome }, .. }) => {
+                // It may be of an earlier run, which was forgotten or lost.
+                if listed.record.is_ok_and(|record| record.fence != fence) {
+                    return Err(StoreError::unavailable(
+                        "this process still has the outcome of an earlier run in memory; ask another process, or idem",
+                    ));
+                }
+                Ok(Some(self.recording.answer(outcome)))
+            }
             // There is no record, or it has no outcome.
             _ => Ok(None),
         }
@@ -229,7 +235,9 @@ impl<St: Store> Operations<St> {
 
     /// Returns a page of the outcomes that came after their operation was taken over or settled, at most `limit` (1 to
     /// 1,000), from `after` on, in the order in which they came. Each may be a second effect. Only a shared store has
-    /// such: over an embedded store, a run of an earlier process can't end any more.
+    /// such: over an embedded store, a run of an earlier process can't end any more. One call looks at most at 10,000
+    /// rows, so a page may have fewer outcomes than `limit`, or none, while there are more. `after` is the
+    /// [`next`](Listing::next) of a page of this list, and of no other.
     ///
     /// Each has the id of its operation, and is like a record of it that the run had written: the fence is that of the
     /// run, [`since`](OperationRecord::since) is when the outcome came, and [`began`](OperationRecord::began) is not

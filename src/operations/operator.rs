@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use super::audit;
 use super::change::{Action, Applied, Change, ChangeError, Purged, Reconciliation};
@@ -53,6 +54,12 @@ impl<St: Store> Operator<St> {
     /// # Cancel safety
     /// If the future was polled and is dropped, the change is still made, and logged.
     pub async fn apply(&self, change: Change) -> Result<Applied, ChangeError> {
+        let seen = Some(change.fence);
+        self.make(change, seen).await
+    }
+
+    /// Makes a change under the fence that the operation had when it was `seen`; `None`: under any fence.
+    async fn make(&self, change: Change, seen: Option<Fence>) -> Result<Applied, ChangeError> {
         let limit = self.limit(&change.action);
         let (operator, (reply, applied)) = (self.clone(), oneshot::channel());
         // A drain waits until the event is logged.
@@ -61,12 +68,13 @@ impl<St: Store> Operator<St> {
         let mut changing = async move {
             let Change { id, fence, action } = change;
             let name = action.name();
-            let result = operator.change(id, fence, action).await;
+            let result = operator.change(id, fence, seen, action).await;
             audit::log(&operator.actor, name, id, fence, &result);
             drop(under_way);
             // The caller may have gone away.
             let _ = reply.send(result);
         }
+        .in_current_span()
         .boxed();
         if is_question {
             changing = self.operations.engine.wrapped(changing);
@@ -97,21 +105,14 @@ impl<St: Store> Operator<St> {
     /// # Cancel safety
     /// If the future is dropped, changes that were begun are still made, and no others are begun.
     pub async fn apply_all(&self, changes: Vec<Change>) -> Vec<(RecordId, Result<Applied, ChangeError>)> {
-        self.apply_at_a_time(changes, AT_A_TIME).await
-    }
-
-    async fn apply_at_a_time(
-        &self,
-        changes: Vec<Change>,
-        most: usize,
-    ) -> Vec<(RecordId, Result<Applied, ChangeError>)> {
         let one = |change: Change| async move { (change.id, self.apply(change).await) };
         // `buffered` returns the results in the order of the changes.
-        futures_util::stream::iter(changes).map(one).buffered(most).collect().await
+        futures_util::stream::iter(changes).map(one).buffered(AT_A_TIME).collect().await
     }
 
     /// Asks the reconciler about all interrupted operations, 16 at a time, and settles those whose outcome it knows:
-    /// [`Action::Reconcile`] for each. A process may call it when it starts. It does nothing without a reconciler.
+    /// [`Action::Reconcile`] for each, whose audit event says what came of it. A process may call it when it starts. It
+    /// does nothing without a reconciler.
     ///
     /// # Errors
     /// [`StoreError`] if the operations cannot be listed. If the change of a single operation fails, the operation
@@ -124,8 +125,12 @@ impl<St: Store> Operator<St> {
         let interrupted = Filter::all().in_state(StateKind::Interrupted);
         while self.operations.can_reconcile() {
             let Listing { operations, next, .. } = self.operations.list(&interrupted, after.as_ref(), PAGE).await?;
-            let ask = |operation: &OperationRecord| Change::new(operation.id, operation.fence, Action::Reconcile);
-            for (_, result) in self.apply_at_a_time(operations.iter().map(ask).collect(), ASKED_AT_A_TIME).await {
+            // Each question takes a new fence, those of a retry or of another process too. So none is expected.
+            let ask = |operation: OperationRecord| {
+                self.make(Change::new(operation.id, operation.fence, Action::Reconcile), None)
+            };
+            let mut asked = futures_util::stream::iter(operations).map(ask).buffer_unordered(ASKED_AT_A_TIME);
+            while let Some(result) = asked.next().await {
                 match result {
                     Ok(Applied::Done) => sum.settled += 1,
                     Ok(Applied::RunsAgain) => sum.run_again += 1,
@@ -164,7 +169,13 @@ impl<St: Store> Operator<St> {
         Ok(Purged { forgotten: before - results.len(), left: results, next: listing.next })
     }
 
-    async fn change(&self, id: RecordId, fence: Fence, action: Action) -> Result<Applied, ChangeError> {
+    async fn change(
+        &self,
+        id: RecordId,
+        fence: Fence,
+        seen: Option<Fence>,
+        action: Action,
+    ) -> Result<Applied, ChangeError> {
         let Operations { engine, recording } = &self.operations;
         let resolution = match action {
             Action::Answer(answer) => Resolution::Outcome(recording.outcome(answer)?),
@@ -172,7 +183,7 @@ impl<St: Store> Operator<St> {
             Action::Forget => Resolution::Forget,
             Action::Reconcile => {
                 let reconciler = engine.policy.reconciler.as_ref().ok_or(ChangeError::NoReconciler)?;
-                return Ok(match engine.reconcile_one(reconciler, id, Some(fence)).await? {
+                return Ok(match engine.reconcile_one(reconciler, id, seen).await? {
                     Some(Reconciled::Outcome(())) => Applied::Done,
                     Some(Reconciled::RunAgain) => Applied::RunsAgain,
                     Some(Reconciled::StillUnknown) => Applied::StillUnknown,

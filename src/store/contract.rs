@@ -289,7 +289,8 @@ pub struct InterruptedRun {
     pub status: Option<u16>,
     /// The process that asks the application about it, if one does.
     pub(crate) owner: Owner,
-    /// As in [`OperationRecord`](crate::operations::OperationRecord::session).
+    /// As in [`OperationRecord`](crate::operations::OperationRecord::session), in a store's list alone.
+    #[doc(hidden)]
     pub session: Option<RecordId>,
     /// The origin of the operation: see `label`.
     pub(crate) origin: Origin,

@@ -99,8 +99,13 @@ async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_ag
     let freeing =
         Lab::new(IdempotencyLayer::new(other.clone()), |_| async { (tower_idempotency::Release, "not started") });
     assert_eq!(freeing.post("k", "a").await.text(), "not started");
-    tokio::time::sleep(LEASE).await;
-    assert_eq!(disputed(&other).await.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")]);
+    for _ in 0..2 {
+        tokio::time::sleep(LEASE).await;
+        assert_eq!(disputed(&other).await.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), [id("k")]);
+        // Each later change of the server meets the row of the first.
+        assert_eq!(IdempotencyLayer::new(one.clone()).stats().disputed, 1);
+        here.database().fail_over();
+    }
 }
 
 // A seeded fault: the trace of a released key, older than the run, refuses its outcome.

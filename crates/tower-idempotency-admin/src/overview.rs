@@ -32,6 +32,10 @@ pub(crate) struct Tally {
 impl Tally {
     fn add(&mut self, since: Timestamp) {
         self.count += 1;
+        // 0: it is not known.
+        if since.as_millis() == 0 {
+            return;
+        }
         self.oldest = Some(self.oldest.map_or(since, |oldest| oldest.min(since)));
     }
 }

@@ -15,7 +15,7 @@ use testkit::lab::{Lab, id, on_disk, post, settle};
 use testkit::log::Log;
 use tokio::task::JoinHandle;
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::operations::Reconciliation;
+use tower_idempotency::operations::{Action, Applied, Reconciliation};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
@@ -176,6 +176,18 @@ async fn an_application_is_asked_sixteen_questions_at_a_time_and_in_the_end_all(
     gate.open();
     assert_eq!(counted(sweep.await.unwrap()), (40, 0, 0));
     assert_eq!((asked.times(), layer.interrupted(99).await.unwrap().len()), (40, 0));
+}
+
+// Seeded fault: an operation is asked about only under the fence with which it was listed.
+#[tokio::test]
+async fn an_operation_that_a_retry_has_asked_about_meanwhile_is_asked_about_again() {
+    let (layer, gate, asked, sweep) = forty_asked().await;
+    let last = layer.interrupted(99).await.unwrap().pop().unwrap();
+    let other = asking(layer.operations().store().clone(), Asked::default().says([Reconciled::StillUnknown]));
+    let meanwhile = other.resolve(last.id, last.fence, Action::Reconcile).await.unwrap();
+    assert_eq!(meanwhile, Applied::StillUnknown);
+    gate.open();
+    assert_eq!((counted(sweep.await.unwrap()), asked.times()), ((40, 0, 0), 40));
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ pub(super) fn facts<St: Store>(site: &Site<St>, operation: &OperationRecord) -> 
             @match &operation.state {
                 OperationState::Completed { bytes, .. } => { dt { "Recorded answer" } dd { (bytes) " bytes" } }
                 OperationState::Interrupted { policy, .. } => {
-                    dt { "A retry" } dd { (under(*policy)) }
+                    dt { "Claimed under" } dd { (under(*policy)) }
                 }
                 OperationState::Damaged { reason } => { dt { "Reason" } dd { (shown(reason)) } }
                 _ => {}
@@ -143,14 +143,14 @@ pub(super) fn facts<St: Store>(site: &Site<St>, operation: &OperationRecord) -> 
     }
 }
 
-/// Returns what a retry of an interrupted operation gets, by the policy under which it was claimed.
+/// Returns what the policy means under which an interrupted operation was claimed.
 fn under(policy: ClaimPolicy) -> &'static str {
     match policy {
-        ClaimPolicy::Refuse => "is refused until this is settled",
-        ClaimPolicy::Ask => "asks the application",
-        ClaimPolicy::Rerun => "runs it again",
-        ClaimPolicy::Unreadable => "is refused: the record can't be read",
-        _ => "is refused, or not: see the guide",
+        ClaimPolicy::Refuse => "refuse: retries are refused until this is settled",
+        ClaimPolicy::Ask => "reconcile: a retry asks the application",
+        ClaimPolicy::Rerun => "rerun: a retry runs it again, if the service still has this policy",
+        ClaimPolicy::Unreadable => "unknown: the record can't be read",
+        _ => "a policy that this version of the page does not know",
     }
 }
 

@@ -50,8 +50,8 @@ pub(super) fn word(state: &OperationState) -> &'static str {
 pub(super) fn meaning(operation: &OperationRecord) -> &'static str {
     match &operation.state {
         OperationState::Running if operation.server == Server::Elsewhere => {
-            "Its handler is running in another process, unless that process has died within the last minute: then this \
-             shows as interrupted soon. Retries wait, or are told to come again."
+            "Its handler is running in another process, unless that process has just died: then this shows as \
+             interrupted once its lease is over. Retries wait, or are told to come again."
         }
         OperationState::Running => "Its handler is running. Retries wait, or are told to come again.",
         OperationState::Interrupted { .. } => {

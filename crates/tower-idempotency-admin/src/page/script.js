@@ -159,7 +159,7 @@
       hasFailed = false;
     } catch {
       // It may be away for a moment, or have signed the operator out.
-      if (!hasFailed) say("The numbers can't be read: the server does not answer, or the browser does not ask it. Those shown are old.");
+      if (!hasFailed) say("The numbers can't be read: the server does not answer, or the browser has blocked the request. Those shown are old.");
       hasFailed = true;
     }
     plan(EVERY);

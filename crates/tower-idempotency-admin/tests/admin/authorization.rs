@@ -100,7 +100,7 @@ async fn a_caller_may_do_what_is_permitted_and_nothing_else() {
     assert_eq!(desk.listed("interrupted").await.len(), 1);
     let page = desk.get(&format!("?id={}", open.0)).await;
     assert_eq!(forms(page.text()).len(), 1, "{}", page.text());
-    assert!(page.text().contains("is refused until this is settled"), "{}", page.text());
+    assert!(page.text().contains("refuse: retries are refused until this is settled"), "{}", page.text());
     assert!(!page.text().contains("Your access does not include"), "{}", page.text());
     assert_eq!(desk.change(&open, "release").await.json()["results"][0]["result"], "done");
 }

@@ -19,7 +19,7 @@ pub(super) async fn check(client: &Client, schema: &str, named: Option<&str>) ->
     if !client.query_typed(&row, &[(&namespace, Type::TEXT)]).await.map_err(failed)?.is_empty() {
         return Ok(());
     }
-    // From one namespace to the next, by the primary key. One more than are named tells whether there are others.
+    // From one namespace to the next, by the primary key. One more than are named shows that there are others.
     let names = format!(
         "WITH RECURSIVE n(name, number) AS (
              (SELECT namespace, 0 FROM {schema}.record ORDER BY namespace LIMIT 1)

@@ -25,6 +25,8 @@ use crate::store::shared::database::snapshot::Rows;
 
 /// The most rows that are read at a time.
 const PAGE: usize = 500;
+/// The most pages that one list of disputed outcomes reads.
+const MOST_PAGES: usize = 20;
 
 /// The position at which a page begins.
 type Cursor = Option<(Timestamp, RecordId)>;
@@ -101,21 +103,24 @@ impl<B: Backend> Protocol<B> {
     pub(crate) async fn disputed(&self, after: Option<After>, limit: usize) -> Result<Disputed, StoreError> {
         let mut cursor = after.map(|after| (after.began, after.id));
         let (mut records, mut last) = (Vec::new(), None);
-        loop {
+        // Interrupted operations have the same index, and there may be very many.
+        for _ in 0..MOST_PAGES {
             let (rows, earliest) = self.page(&mut cursor, PAGE).await?;
             if rows.is_empty() {
                 return Ok(Disputed { records, next: None });
             }
             let view = self.view(earliest);
             for row in &rows {
-                let Some(listed) = view.disputed(row) else { continue };
-                if records.len() == limit {
-                    return Ok(Disputed { records, next: last });
+                if let Some(listed) = view.disputed(row) {
+                    if records.len() == limit {
+                        return Ok(Disputed { records, next: last });
+                    }
+                    records.push(listed);
                 }
-                records.push(listed);
                 last = Some(After { since: row.since, began: row.began, id: row.id });
             }
         }
+        Ok(Disputed { records, next: last })
     }
 
     /// Returns the disputed outcome of the run with this fence.

@@ -59,12 +59,17 @@ impl<B: Backend> Protocol<B> {
         let write = write.map(|write| Write { kind: Kind::Disputed, session: Some(hold.id), ..write });
         // An outcome that can't be encoded can't be kept either.
         let Some(write) = write else { return };
+        let put = || self.database.writes.put(write.clone(), None);
+        let first = put().await;
+        // The outcome has its row already, which this process or another has written after an earlier failover.
+        if first.as_ref().is_ok_and(|result| result.row.as_ref().is_some_and(|row| row.token != write.token)) {
+            return;
+        }
         self.slots.tally.disputed.fetch_add(1, Ordering::Relaxed);
         self.slots.tally.notify(|observer| observer.disputed());
         // The twelve tries after the first are spread over some minutes, in case the database is away.
         let pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE).with_max_times(12);
-        let put = || self.database.writes.put(write.clone(), None);
-        let kept = put.retry(pauses).sleep(tokio::time::sleep).await.is_ok();
+        let kept = first.is_ok() || put.retry(pauses).sleep(tokio::time::sleep).await.is_ok();
         once_a_minute!(
             self.slots.tally.lines.disputed,
             error,

@@ -176,7 +176,7 @@ impl OtherSessions {
     /// Notes the result of a read.
     pub(crate) fn note(&self, reading: Reading) {
         let Reading { server, sent, rows } = reading;
-        let (mut state, received) = (self.state.lock(), Instant::now());
+        let (mut state, received, mut died) = (self.state.lock(), Instant::now(), Vec::new());
         for (id, row) in rows {
             let sight = match &row {
                 None => {
@@ -202,12 +202,17 @@ impl OtherSessions {
                 && sent >= other.since + wait
             {
                 other.is_over = true;
-                tracing::warn!(
-                    target: "tower_idempotency",
-                    session = id.short(),
-                    "another process has died, or no longer renews its lease: its runs count as interrupted"
-                );
+                // A session without a row may have been over for long.
+                died.extend(row.is_some().then_some(id));
             }
+        }
+        drop(state);
+        for session in died {
+            tracing::warn!(
+                target: "tower_idempotency",
+                session = session.short(),
+                "another process has died, or no longer renews its lease: its runs count as interrupted"
+            );
         }
     }
 
