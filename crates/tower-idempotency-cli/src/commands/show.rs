@@ -23,7 +23,10 @@ async fn look(opened: &Opened, show: &Show, screen: Screen) -> Result<Ended, Fai
         Some(fence) => look_up::disputed(opened, &show.of.id, fence).await?,
     };
     let Some(operation) = found else {
-        screen.answer("no operation has this id; its record may have expired", &Value::Null)?;
+        screen.answer(
+            "nothing is there for this id, or for this fence if one is given; it may have expired",
+            &Value::Null,
+        )?;
         return Ok(Ended::Badly);
     };
     if let Some(remark) = opened.remark(std::slice::from_ref(&operation)) {

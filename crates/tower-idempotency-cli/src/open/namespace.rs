@@ -37,8 +37,8 @@ pub(super) async fn check(client: &Client, schema: &str, named: Option<&str>) ->
 /// Says that a namespace is not used, and which ones are.
 fn unused(namespace: Option<&str>, used: &[String]) -> String {
     let said = match namespace {
-        Some(namespace) => format!("no service has used the namespace {namespace:?} of this database"),
-        None => format!("the URL names no namespace, and no service has used {DEFAULT:?} of this database"),
+        Some(namespace) => format!("no service has a row in the namespace {namespace:?} of this database"),
+        None => format!("the URL names no namespace, and no service has a row in {DEFAULT:?} of this database"),
     };
     let named: Vec<_> = used.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
     let others = if used.len() > NAMED { ", and others" } else { "" };

@@ -17,7 +17,10 @@ pub(crate) fn list(operations: &[OperationRecord], now: Timestamp) -> String {
     for operation in operations {
         let state = operation.state.kind();
         let row = match &operation.state {
-            OperationState::Damaged { reason } => format!("\n{}  {state:11}  {reason}", operation.id),
+            OperationState::Damaged { reason } => {
+                let fence = Some(operation.fence).filter(|fence| fence.0 > 0);
+                format!("\n{}  {state:11}  {reason}; fence {}", operation.id, or_dash(fence))
+            }
             _ => format!(
                 "\n{}  {state:11}  {:6}  {:8}  {:12}  {:7}  {:18}  {}",
                 operation.id,
