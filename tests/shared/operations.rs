@@ -83,6 +83,26 @@ async fn a_process_that_has_a_copy_shows_what_the_database_has_and_drops_the_cop
     assert_eq!(server.post("k", "a").await.text(), "effect 2");
 }
 
+// Seeded fault: the outcome is that of the copy, and the rest is that of the later run.
+#[tokio::test(start_paused = true)]
+async fn a_process_whose_copy_is_of_an_earlier_run_shows_no_outcome_in_place_of_the_later_one() {
+    let [(_, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    let server = effects.server(&one, OnInterrupted::Refuse);
+    server.post("k", "a").await;
+    let [mine, theirs] = [one, other.clone()].map(IdempotencyLayer::new).map(|layer| layer.operations());
+    let seen = theirs.inspect(id("k")).await.unwrap().unwrap();
+    let forget = Change::new(seen.id, seen.fence, Action::Forget);
+    assert_eq!(theirs.by("alice").apply(forget).await.unwrap(), Applied::Done);
+    // This makes sure that the next claim has another fence.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 2");
+    assert!(server.post("k", "a").await.is_replay(), "of its copy");
+    let error = mine.outcome(id("k")).await.unwrap_err();
+    assert!(error.to_string().contains("an earlier run"), "{error}");
+    assert!(theirs.outcome(id("k")).await.unwrap().is_some());
+}
+
 // What a process that has a copy takes for lost after a failover would come back, with the data that was to be deleted.
 #[tokio::test(start_paused = true)]
 async fn what_was_forgotten_stays_forgotten_after_a_failover() {
