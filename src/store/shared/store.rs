@@ -277,11 +277,7 @@ impl<B: Backend> Records for SharedStore<B> {
     }
 
     async fn interrupted(&self, after: Option<After>, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
-        if self.is_closed() {
-            return Err(closed());
-        }
-        let protocol = Arc::clone(&self.inner.protocol);
-        self.within(async move { protocol.interrupted(after, limit).await }).await
+        self.look(async move |protocol| protocol.interrupted(after, limit).await).await
     }
 
     fn now(&self) -> Timestamp {
