@@ -4,6 +4,8 @@ use tower_idempotency::clock::Timestamp;
 use tower_idempotency::operations::{Cursor, Filter, OperationRecord, Operations, StateKind};
 use tower_idempotency::store::{Store, StoreError};
 
+use crate::text::is_known;
+
 /// The most operations that are counted of each kind.
 const MOST: usize = 1_000;
 /// The most calls to the store for each kind: it may look at 10,000 records in each and find none.
@@ -32,8 +34,7 @@ pub(crate) struct Tally {
 impl Tally {
     fn add(&mut self, since: Timestamp) {
         self.count += 1;
-        // 0: it is not known.
-        if since.as_millis() == 0 {
+        if !is_known(since) {
             return;
         }
         self.oldest = Some(self.oldest.map_or(since, |oldest| oldest.min(since)));

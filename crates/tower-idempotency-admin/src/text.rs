@@ -6,6 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use tower_idempotency::clock::Timestamp;
 
+/// Returns whether a time is known: where it is not, it is 0.
+pub(crate) fn is_known(time: Timestamp) -> bool {
+    time.as_millis() > 0
+}
+
 /// Returns a text from outside without characters that are not seen, or that change the order of others: they are
 /// written as their numbers. The template escapes what is markup.
 pub(crate) fn shown(text: &str) -> Cow<'_, str> {

@@ -10,7 +10,7 @@ use tower_idempotency::store::Store;
 use crate::answer::Recorded;
 use crate::overview::Tally;
 use crate::site::Site;
-use crate::text::{hex, rfc3339};
+use crate::text::{hex, is_known, rfc3339};
 
 pub(super) fn time(time: Timestamp) -> Value {
     json!(rfc3339(time))
@@ -18,7 +18,7 @@ pub(super) fn time(time: Timestamp) -> Value {
 
 /// Returns a time that is 0 if it is not known.
 fn known(at: Timestamp) -> Option<Value> {
-    (at.as_millis() > 0).then(|| time(at))
+    is_known(at).then(|| time(at))
 }
 
 pub(super) fn operation<St: Store>(site: &Site<St>, operation: &OperationRecord) -> Value {

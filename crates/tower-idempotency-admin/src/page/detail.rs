@@ -2,7 +2,6 @@
 
 use http::StatusCode;
 use maud::{Markup, html};
-use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::ClaimPolicy;
 use tower_idempotency::operations::{OperationRecord, OperationState, Server, StateKind};
 use tower_idempotency::store::Store;
@@ -20,7 +19,7 @@ use crate::patience::in_time;
 use crate::problem::Problem;
 use crate::selection::Selection;
 use crate::site::Site;
-use crate::text::{age, date, hex, now, shown, shown_lines};
+use crate::text::{age, date, hex, is_known, now, shown, shown_lines};
 
 pub(super) async fn page<St: Store>(
     site: &Site<St>,
@@ -45,6 +44,7 @@ pub(super) async fn page<St: Store>(
         true if !caller.may(Permission::Bodies) => return Err(Problem::not_permitted(Permission::Bodies)),
         true => in_time(site.operations.outcome(id)).await?.and_then(Recorded::of),
     };
+    let fitting: Vec<_> = Kind::ALL.into_iter().filter(|kind| kind.fits(&operation)).collect();
     let has_outcome = operation.state.kind() == StateKind::Completed;
     let main = html! {
         p { (meaning(&operation)) }
@@ -54,14 +54,10 @@ pub(super) async fn page<St: Store>(
             p { a href=(link([("id", id.to_string().as_str()), ("body", "shown")])) { "Show the recorded answer" }
                 ", which may have personal data." }
         }
-        @for kind in Kind::ALL {
-            @if kind.fits(&operation) && caller.may(kind.permission())
-                && (kind != Kind::Reconcile || site.operations.can_reconcile()) {
-                (way(kind, &operation, site))
-            }
+        @for kind in fitting.iter().copied().filter(|kind| caller.may(kind.permission())) {
+            @if kind != Kind::Reconcile || site.operations.can_reconcile() { (way(kind, &operation, site)) }
         }
-        @if Kind::ALL.into_iter().any(|kind| kind.fits(&operation))
-            && !Kind::ALL.into_iter().any(|kind| kind.fits(&operation) && caller.may(kind.permission())) {
+        @if !fitting.is_empty() && !fitting.iter().any(|kind| caller.may(kind.permission())) {
             p { "Your access does not include what can be done with it." }
         }
         p { a href="?" { "All operations" } }
@@ -106,7 +102,6 @@ async fn compared<St: Store>(
 pub(super) fn facts<St: Store>(site: &Site<St>, operation: &OperationRecord) -> Markup {
     let now = now();
     let time = |time| format!("{} ({} ago)", date(time), age(time, now));
-    let is_known = |time: Timestamp| time.as_millis() > 0;
     html! {
         dl.facts {
             @if let Some(label) = operation.label() { dt { "Label" } dd { bdi { (shown(label)) } } }

@@ -10,7 +10,7 @@ use crate::fields::link;
 use crate::guard::Caller;
 use crate::patience::{Unread, in_time};
 use crate::site::Site;
-use crate::text::{age, date, shown};
+use crate::text::{age, date, is_known, shown};
 
 /// The most that are shown.
 const SHOWN: usize = 100;
@@ -41,7 +41,7 @@ pub(super) async fn section<St: Store>(
                     tbody { @for outcome in outcomes { tr {
                         td data-label="Operation" { (name(outcome)) }
                         td data-label="Outcome" { (what(outcome, caller)) }
-                        td data-label="Came" { @if outcome.since.as_millis() == 0 { "–" } @else {
+                        td data-label="Came" { @if !is_known(outcome.since) { "–" } @else {
                             span title=(date(outcome.since)) { (age(outcome.since, listing.now)) " ago" }
                         } }
                         td data-label="Attempt" { @if outcome.attempt == 0 { "–" } @else { (outcome.attempt) } }

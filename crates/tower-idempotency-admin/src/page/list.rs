@@ -11,7 +11,7 @@ use crate::guard::Caller;
 use crate::patience::{Unread, in_time};
 use crate::selection::Selection;
 use crate::site::Site;
-use crate::text::{age, date, hex, shown};
+use crate::text::{age, date, hex, is_known, shown};
 
 /// The most operations that are shown at once.
 const SHOWN: usize = 100;
@@ -99,7 +99,7 @@ fn row(operation: &OperationRecord, has_box: bool, now: tower_idempotency::clock
             }
             td data-label="State" { (state(operation)) }
             td data-label="Operation" { (name(operation)) }
-            td data-label="For" { @if operation.since.as_millis() == 0 { "–" } @else {
+            td data-label="For" { @if !is_known(operation.since) { "–" } @else {
                 span title=(date(operation.since)) { (age(operation.since, now)) }
             } }
             td data-label="Attempt" { @if operation.attempt == 0 { "–" } @else { (operation.attempt) } }
