@@ -37,15 +37,20 @@ async fn a_claim_that_a_failover_lost_is_recorded_when_its_run_ends() {
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
 }
 
+/// `server` answers `k`, and a failover loses the outcome.
+async fn lose_an_outcome(here: &MemoryBackend, server: &Lab) {
+    here.database().replication(Replication::Behind);
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    here.database().fail_over();
+    here.database().replication(Replication::InStep);
+}
+
 /// A failover loses an outcome that a living process knows, and that process puts it back. `then` changes that
 /// process's connection to the database as soon as the outcome is lost.
 async fn a_lost_outcome_is_put_back(then: impl FnOnce(&MemoryBackend)) {
     let [(here, one), (_, other)] = two().await;
     let effects = Effects::default();
-    here.database().replication(Replication::Behind);
-    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
-    here.database().fail_over();
-    here.database().replication(Replication::InStep);
+    lose_an_outcome(&here, &effects.server(&one, OnInterrupted::Refuse)).await;
     then(&here);
     tokio::time::sleep(LEASE).await;
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
@@ -70,10 +75,7 @@ async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_ag
     let [(here, one), (_, other)] = two().await;
     let effects = Effects::default();
     let server = effects.server(&one, OnInterrupted::Refuse);
-    here.database().replication(Replication::Behind);
-    assert_eq!(server.post("k", "a").await.text(), "effect 1");
-    here.database().fail_over();
-    here.database().replication(Replication::InStep);
+    lose_an_outcome(&here, &server).await;
     // This makes sure that the next claim has another fence.
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 2");
@@ -90,10 +92,7 @@ async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_ag
 async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_again_without_an_effect() {
     let [(here, one), (_, other)] = two().await;
     let effects = Effects::default();
-    here.database().replication(Replication::Behind);
-    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
-    here.database().fail_over();
-    here.database().replication(Replication::InStep);
+    lose_an_outcome(&here, &effects.server(&one, OnInterrupted::Refuse)).await;
     // This makes sure that the next claim has another fence.
     tokio::time::sleep(Duration::from_millis(1)).await;
     let freeing =

@@ -5,11 +5,11 @@ use std::time::Duration;
 use testkit::Gate;
 use testkit::lab::{id, post};
 use testkit::log::Log;
-use tower_idempotency::operations::{Action, Applied, Change, Filter, Server, StateKind};
+use tower_idempotency::operations::{Action, Applied, Change, Filter, Operations, Server, StateKind};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 use tracing::Level;
 
-use super::world::{Effects, LEASE, two, until_over};
+use super::world::{Effects, LEASE, Store, two, until_over};
 
 #[tokio::test(start_paused = true)]
 async fn a_run_is_listed_as_running_by_all_processes_until_its_own_is_dead() {
@@ -50,6 +50,13 @@ async fn a_run_is_listed_as_running_by_all_processes_until_its_own_is_dead() {
     run.abort();
 }
 
+/// An operator forgets `k`.
+async fn forget(operations: &Operations<Store>) {
+    let seen = operations.inspect(id("k")).await.unwrap().unwrap();
+    let forget = Change::new(seen.id, seen.fence, Action::Forget);
+    assert_eq!(operations.by("alice").apply(forget).await.unwrap(), Applied::Done);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_one_process_forgets_runs_again_in_all_that_have_no_copy() {
     let [(_, one), (_, other)] = two().await;
@@ -74,9 +81,7 @@ async fn a_process_that_has_a_copy_shows_what_the_database_has_and_drops_the_cop
     let server = effects.server(&one, OnInterrupted::Refuse);
     server.post("k", "a").await;
     let [mine, theirs] = [IdempotencyLayer::new(one), IdempotencyLayer::new(other)].map(|layer| layer.operations());
-    let seen = theirs.inspect(id("k")).await.unwrap().unwrap();
-    let forget = Change::new(seen.id, seen.fence, Action::Forget);
-    assert_eq!(theirs.by("alice").apply(forget).await.unwrap(), Applied::Done);
+    forget(&theirs).await;
     assert!(server.post("k", "a").await.is_replay());
     assert!(mine.inspect(id("k")).await.unwrap().is_none());
     assert!(mine.outcome(id("k")).await.unwrap().is_none());
@@ -91,9 +96,7 @@ async fn a_process_whose_copy_is_of_an_earlier_run_shows_no_outcome_in_place_of_
     let server = effects.server(&one, OnInterrupted::Refuse);
     server.post("k", "a").await;
     let [mine, theirs] = [one, other.clone()].map(IdempotencyLayer::new).map(|layer| layer.operations());
-    let seen = theirs.inspect(id("k")).await.unwrap().unwrap();
-    let forget = Change::new(seen.id, seen.fence, Action::Forget);
-    assert_eq!(theirs.by("alice").apply(forget).await.unwrap(), Applied::Done);
+    forget(&theirs).await;
     // This makes sure that the next claim has another fence.
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 2");
@@ -115,9 +118,7 @@ async fn what_was_forgotten_stays_forgotten_after_a_failover() {
         let server = effects.behind(layer.clone(), &gate);
         server.post("k", "a").await;
         let operations = IdempotencyLayer::new(other).operations();
-        let seen = operations.inspect(id("k")).await.unwrap().unwrap();
-        let forget = Change::new(seen.id, seen.fence, Action::Forget);
-        assert_eq!(operations.by("alice").apply(forget).await.unwrap(), Applied::Done);
+        forget(&operations).await;
         tokio::time::sleep(wait).await;
         here.database().restart();
         tokio::time::sleep(LEASE).await;
