@@ -52,7 +52,7 @@ pub use connect::ConnectError;
 pub use contract::{Gauges, Health, InterruptedRun, Store};
 pub(crate) use contract::{Records, distinct};
 #[cfg(feature = "sled")]
-pub use embedded::Abort;
+pub use embedded::{Abort, EmbeddedStore, EmbeddedStoreBuilder};
 #[doc(hidden)]
 pub use error::in_words;
 pub use error::{OpenError, StoreError};

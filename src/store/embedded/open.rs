@@ -27,7 +27,7 @@ use super::read;
 use super::repair::repair;
 use super::space::{Limits, Space};
 use super::state::{BOOT_SHIFT, MAX_BOOT, READERS, StoreState, release_apart};
-use super::store::Embedded;
+use super::store::EmbeddedStore;
 use super::{watchdog, writer};
 use crate::clock::{Clock, Timeline, Timestamp};
 use crate::key::RecordId;
@@ -48,7 +48,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The settings of a store.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup<E: StorageEngine> {
-    /// The engine's own settings: for sled, the bytes of its page cache.
+    /// The engine's own settings.
     pub(crate) engine: E::Options,
     pub(crate) outcome_cache_bytes: u64,
     pub(crate) limits: Limits,
@@ -74,7 +74,7 @@ struct Known {
 
 impl<E: StorageEngine> Setup<E> {
     /// Opens the store in `path`.
-    pub(crate) fn open(self, path: &Path) -> Result<Embedded<E>, OpenError> {
+    pub(crate) fn open(self, path: &Path) -> Result<EmbeddedStore<E>, OpenError> {
         watchdog::maintaining::<E, _>(|| {
             let shared = Arc::new(self.prepare(path)?);
             let (sender, commands) = queue();
@@ -89,13 +89,13 @@ impl<E: StorageEngine> Setup<E> {
             // This returns an error when the watchdog maintains the engine. Nothing else holds the sender.
             // `maintaining`, which calls this closure, ends its own maintenance afterwards, so there is no gap.
             let _: Result<Infallible, _> = begun.recv();
-            Ok(Embedded::new(shared, sender))
+            Ok(EmbeddedStore::new(shared, sender))
         })
     }
 
     /// Opens the store in `path`, and waits for at most `patience` while another process, or another opening, has it
     /// open.
-    pub(crate) fn open_within(self, path: &Path, patience: Duration) -> Result<Embedded<E>, OpenError> {
+    pub(crate) fn open_within(self, path: &Path, patience: Duration) -> Result<EmbeddedStore<E>, OpenError> {
         let began = Instant::now();
         loop {
             match self.clone().open(path) {

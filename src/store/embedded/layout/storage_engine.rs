@@ -16,12 +16,15 @@ use crate::store::embedded::transact::Transacted;
 ///
 /// One thread calls it to write, and a few call it to read. A panic in it poisons the store.
 pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
+    /// The engine's name, in errors and in the lock file.
+    const NAME: &'static str;
+
     /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as
     /// many more.
     const MAX_STEP: usize;
 
     /// The settings of the engine.
-    type Options: Clone + Debug + Send + Sync + 'static;
+    type Options: Clone + Debug + Default + Send + Sync + 'static;
     /// A key or a value, in the form in which it is read.
     type Value: AsRef<[u8]>;
     /// A transaction that an application writes together with a record. The application's own values in it are wrapped

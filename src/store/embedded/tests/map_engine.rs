@@ -90,6 +90,7 @@ impl MapEngine {
 }
 
 impl StorageEngine for MapEngine {
+    const NAME: &'static str = "map";
     const MAX_STEP: usize = 128 * 1024;
 
     type Options = ();

@@ -23,7 +23,7 @@ use super::open::Setup;
 use super::read;
 use super::space::Limits;
 use super::state::StoreState;
-use super::store::Embedded;
+use super::store::EmbeddedStore;
 use super::transact::{AppValue, Purpose, Transact};
 use super::writer::decide;
 use crate::clock::{ManualClock, Timestamp};
@@ -34,13 +34,11 @@ use crate::record::{
     State, Transition,
 };
 use crate::store::sled_engine::{self, SledEngine};
-use crate::store::{Health, OpenError, StoreError};
+use crate::store::{Health, OpenError, Records as _, Store as _, StoreError};
 use map_engine::MapEngine;
 
 /// An engine that these tests run on.
 trait Tested: StorageEngine {
-    fn options() -> Self::Options;
-
     /// Makes an effect that has this outcome and writes nothing.
     fn nothing_but(outcome: Bytes) -> Self::Transaction;
 
@@ -64,10 +62,6 @@ impl Drop for Touchy {
 }
 
 impl Tested for SledEngine {
-    fn options() -> u64 {
-        1 << 26
-    }
-
     fn nothing_but(outcome: Bytes) -> Self::Transaction {
         let closure = move |[]: [sled_engine::TransactionTree<'_>; 0]| Ok::<_, super::Abort<()>>(outcome.clone());
         sled_engine::transaction([], closure)
@@ -83,8 +77,6 @@ impl Tested for SledEngine {
 }
 
 impl Tested for MapEngine {
-    fn options() {}
-
     fn nothing_but(outcome: Bytes) -> Self::Transaction {
         AppValue::new(outcome)
     }
@@ -172,7 +164,7 @@ fn claimed(id: RecordId, answer: Result<Applied, StoreError>) -> Hold {
     }
 }
 
-async fn run<E: StorageEngine>(store: &Embedded<E>, name: &str) {
+async fn run<E: StorageEngine>(store: &EmbeddedStore<E>, name: &str) {
     let id = id(name);
     let hold = claimed(id, store.apply(id, Transition::Claim(wish())).await);
     let applied = store.apply(id, Transition::Complete(completion(hold, "done"))).await.unwrap();
@@ -186,7 +178,7 @@ fn clock() -> ManualClock {
 fn setup<E: Tested>(clock: &ManualClock) -> Setup<E> {
     let limits = Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None };
     Setup {
-        engine: E::options(),
+        engine: E::Options::default(),
         outcome_cache_bytes: 1 << 24,
         limits,
         clock: Arc::new(clock.clone()),
