@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::embedded::{Given, write_alone};
 use crate::engine::context::RunContext;
-use crate::store::sled_engine::SledStore;
-use crate::store::{Abort, CommitError, TransactionTree, effect_of};
+use crate::store::sled_engine::{SledStore, transaction};
+use crate::store::{Abort, CommitError, TransactionTree};
 
 impl RunContext {
     /// Writes the run's effect and the record of its outcome in one transaction, durably. With
@@ -39,7 +39,7 @@ impl RunContext {
     {
         let mut closure = closure;
         // The outcome may be a small part of a large buffer, which the record would keep alive.
-        let effect = effect_of(trees, move |trees| Ok(Bytes::copy_from_slice(&closure(trees)?)));
+        let effect = transaction(trees, move |trees| Ok(Bytes::copy_from_slice(&closure(trees)?)));
         self.complete_in_embedded(store, effect)
     }
 }
@@ -80,6 +80,6 @@ impl SledStore {
             // No record is written, so the writer needs no outcome.
             Ok::<_, Abort<E>>(Bytes::new())
         };
-        write_alone(self, effect_of(trees, kept), given)
+        write_alone(self, transaction(trees, kept), given)
     }
 }

@@ -8,8 +8,8 @@ use http::Response;
 
 use super::committed::Committed;
 use super::context::IdempotencyContext;
-use crate::store::sled_engine::SledStore;
-use crate::store::{Abort, CommitError, TransactionError, TransactionTree, effect_of};
+use crate::store::sled_engine::{SledStore, transaction};
+use crate::store::{Abort, CommitError, TransactionError, TransactionTree};
 
 impl IdempotencyContext {
     /// Writes the handler's effect and the record of its answer in one transaction, durably. With
@@ -79,7 +79,7 @@ impl IdempotencyContext {
             recorder.record(&answer).ok_or(Abort::Refused(TransactionError::Unrecordable))
         };
         // This sends the transaction to the writer, before the future is polled.
-        let committed = self.run.complete_in_embedded(store, effect_of(trees, recorded));
+        let committed = self.run.complete_in_embedded(store, transaction(trees, recorded));
         async move { Ok(Committed { outcome: committed.await? }) }
     }
 }

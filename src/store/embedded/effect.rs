@@ -35,34 +35,19 @@ pub(crate) struct Effect {
 }
 
 impl Effect {
-    /// Calls the database to insert a key and a value of these lengths.
-    pub(in crate::store) fn insert<T, E: ToString>(
-        &self,
-        key: usize,
-        value: usize,
-        call: impl FnOnce() -> Result<T, E>,
-    ) -> Result<T, TransactionError> {
+    /// Checks and counts a key and a value of these lengths, which are about to be inserted.
+    pub(in crate::store) fn insert(&self, key: usize, value: usize) -> Result<(), TransactionError> {
         for (what, bytes, limit) in [("key", key, self.limits.key), ("value", value, self.limits.value)] {
             if bytes > limit {
                 return Err(self.fail(TransactionError::TooLarge { what, bytes, limit }));
             }
         }
         self.count(key + value);
-        self.read(call)
-    }
-
-    /// Calls the database to remove a key of this length.
-    pub(in crate::store) fn remove<T, E: ToString>(
-        &self,
-        key: usize,
-        call: impl FnOnce() -> Result<T, E>,
-    ) -> Result<T, TransactionError> {
-        self.count(key);
-        self.read(call)
+        Ok(())
     }
 
     /// Calls the database. Its error aborts the transaction, even if the closure ignores it.
-    pub(in crate::store) fn read<T, E: ToString>(
+    pub(in crate::store) fn call<T, E: ToString>(
         &self,
         call: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, TransactionError> {
@@ -74,12 +59,12 @@ impl Effect {
     }
 
     /// Counts one more key, with this many bytes.
-    fn count(&self, bytes: usize) {
+    pub(in crate::store) fn count(&self, bytes: usize) {
         self.written.set(self.written.get() + bytes + ENTRY_BYTES);
     }
 
     /// Notes an error, unless there was one before, and returns it for the closure.
-    fn fail(&self, error: TransactionError) -> TransactionError {
+    pub(in crate::store) fn fail(&self, error: TransactionError) -> TransactionError {
         self.error.borrow_mut().get_or_insert_with(|| error.clone());
         error
     }

@@ -55,7 +55,7 @@ mod scan;
 mod space;
 mod state;
 mod store;
-#[cfg(test)]
+#[cfg(all(test, feature = "sled", feature = "fjall"))]
 mod tests;
 mod transact;
 mod watchdog;
@@ -64,8 +64,10 @@ mod writer;
 pub use builder::EmbeddedStoreBuilder;
 pub(crate) use effect::Effect;
 pub(super) use effect::EffectLimits;
+pub(super) use layout::keys::TOTALS;
 pub(crate) use layout::storage_engine::StorageEngine;
 pub(super) use layout::storage_engine::{Damage, ReadError, RecordWritesFn};
+pub(super) use layout::totals::{Mark, Totals};
 pub(super) use layout::writes::Writes;
 pub use store::EmbeddedStore;
 pub use transact::Abort;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::future::{Future, pending, ready};
+#[cfg(feature = "fjall")]
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -109,6 +111,12 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     /// Returns the engine, unless the store is closed.
     pub(crate) fn engine(&self) -> Result<E, StoreError> {
         self.0.shared.engine().ok_or_else(closed)
+    }
+
+    /// Returns the store's directory.
+    #[cfg(feature = "fjall")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.0.shared.path
     }
 
     /// Sends a transaction to the writer, now. It is answered in any case.

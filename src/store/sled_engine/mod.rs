@@ -29,7 +29,6 @@ mod skipped;
 mod store;
 mod transaction;
 
-#[cfg(test)]
 pub(super) use engine::SledEngine;
 pub use store::{SledStore, SledStoreBuilder};
 pub use transaction::TransactionTree;

@@ -42,7 +42,7 @@ impl TransactionTree<'_> {
         // The application's key is read before the call and dropped after it, so a panic in it is not taken for the
         // database's.
         let bytes = key.as_ref();
-        self.effect.read(|| self.tree.get(bytes))
+        self.effect.call(|| self.tree.get(bytes))
     }
 
     /// Sets the value of `key`, and returns the old one.
@@ -51,7 +51,8 @@ impl TransactionTree<'_> {
     /// [`TransactionError::TooLarge`] for a key over 256 bytes or a value over 4 KiB.
     pub fn insert(&self, key: impl Into<IVec>, value: impl Into<IVec>) -> Result<Option<IVec>, TransactionError> {
         let (key, value) = (key.into(), value.into());
-        self.effect.insert(key.len(), value.len(), || self.tree.insert(key, value))
+        self.effect.insert(key.len(), value.len())?;
+        self.effect.call(|| self.tree.insert(key, value))
     }
 
     /// Removes `key`, and returns its value.
@@ -60,7 +61,8 @@ impl TransactionTree<'_> {
     /// As [`get`](Self::get).
     pub fn remove(&self, key: impl Into<IVec>) -> Result<Option<IVec>, TransactionError> {
         let key = key.into();
-        self.effect.remove(key.len(), || self.tree.remove(key))
+        self.effect.count(key.len());
+        self.effect.call(|| self.tree.remove(key))
     }
 }
 

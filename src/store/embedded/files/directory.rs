@@ -1,7 +1,7 @@
 //! The directory of a store: makes, checks and locks it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,8 +17,10 @@ const LOCK_FILE: &str = "tower-idempotency.lock";
 pub(crate) const MARK_FILE: &str = "tower-idempotency.mark";
 pub(crate) const NEW_MARK_FILE: &str = "tower-idempotency.mark.new";
 
-/// The content of the lock file once the first opening's boot number, and the files that the engine made, are durable.
-const COMPLETE: &[u8] = b"complete\n";
+/// The first line of the lock file once the first opening's boot number, and the files that the engine made, are
+/// durable. The second one is the name of the engine. Stores that had only sled have no second line.
+const COMPLETE: &str = "complete";
+const FIRST_ENGINE: &str = "sled";
 /// The prefix of the name of a file that an unfinished first opening left, after it was set aside.
 const ASIDE: &str = "unfinished.";
 
@@ -45,16 +47,25 @@ impl Lock {
         self.0.lock().is_none()
     }
 
-    /// Returns whether an opening ever came so far that something could have been recorded.
-    pub(crate) fn is_complete(&self) -> io::Result<bool> {
-        self.0.lock().as_ref().map_or(Ok(false), |file| Ok(file.metadata()?.len() > 0))
+    /// Returns whether an opening ever came so far that something could have been recorded. Refuses a store of another
+    /// engine than `engine`.
+    pub(crate) fn is_complete(&self, path: &Path, engine: &'static str) -> Result<bool, OpenError> {
+        let mut content = Vec::new();
+        let read = self.0.lock().as_mut().map_or(Ok(0), |file| file.read_to_end(&mut content));
+        read.map_err(io_error("reading", &path.join(LOCK_FILE)))?;
+        let content = String::from_utf8_lossy(&content);
+        let found = content.lines().nth(1).unwrap_or(FIRST_ENGINE);
+        if content.is_empty() || found == engine {
+            return Ok(!content.is_empty());
+        }
+        Err(OpenError::OtherEngine { path: path.into(), found: found.to_owned(), engine })
     }
 
     /// Records durably that an opening came so far.
-    pub(crate) fn complete(&self, path: &Path) -> Result<(), OpenError> {
-        let mut file = self.0.lock();
-        let written = file.as_mut().map_or(Ok(()), |file| file.write_all(COMPLETE).and_then(|()| file.sync_all()));
-        written.map_err(io_error("writing", &path.join(LOCK_FILE)))
+    pub(crate) fn complete(&self, path: &Path, engine: &str) -> Result<(), OpenError> {
+        let (mut file, content) = (self.0.lock(), format!("{COMPLETE}\n{engine}\n"));
+        let write = |file: &mut File| file.write_all(content.as_bytes()).and_then(|()| file.sync_all());
+        file.as_mut().map_or(Ok(()), write).map_err(io_error("writing", &path.join(LOCK_FILE)))
     }
 }
 
@@ -101,7 +112,7 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
 /// Makes the lock file if there is none, and locks it without waiting. Its content stays.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let file = path.join(LOCK_FILE);
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
+    let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&file);
     let lock = lock.map_err(io_error("opening", &file))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),

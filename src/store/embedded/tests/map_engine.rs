@@ -101,7 +101,7 @@ impl StorageEngine for MapEngine {
 
     fn examine(path: &Path, _: bool) -> Result<Option<Damage>, OpenError> {
         let what = fs::read_to_string(path.join(HOLE)).ok();
-        Ok(what.map(|what| Damage { what, is_certain: true }))
+        Ok(what.map(|what| Damage { what, is_certain: true, last: None }))
     }
 
     fn open((): &(), path: &Path) -> Result<Self, OpenError> {

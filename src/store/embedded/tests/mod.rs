@@ -1,4 +1,4 @@
-//! The promises of every embedded engine's store, tested on sled and on the smallest engine.
+//! The promises of every embedded engine's store, tested on sled, on fjall and on the smallest engine.
 
 mod health;
 mod lost;
@@ -33,6 +33,7 @@ use crate::record::{
     Applied, Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Reply, Resolution, RunResult,
     State, Transition,
 };
+use crate::store::fjall_engine::{self, FjallEngine, TransactionKeyspace};
 use crate::store::sled_engine::{self, SledEngine};
 use crate::store::{Health, OpenError, Records as _, Store as _, StoreError};
 use map_engine::MapEngine;
@@ -76,6 +77,20 @@ impl Tested for SledEngine {
     }
 }
 
+impl Tested for FjallEngine {
+    fn nothing_but(outcome: Bytes) -> Self::Transaction {
+        let closure = move |[]: [TransactionKeyspace<'_>; 0]| Ok::<_, super::Abort<()>>(outcome.clone());
+        fjall_engine::transaction([], closure)
+    }
+
+    fn touchy() -> Self::Transaction {
+        let touchy = Touchy;
+        let closure =
+            move |[]: [TransactionKeyspace<'_>; 0]| Ok::<_, super::Abort<()>>(Bytes::copy_from_slice(touchy.as_ref()));
+        fjall_engine::transaction([], closure)
+    }
+}
+
 impl Tested for MapEngine {
     fn nothing_but(outcome: Bytes) -> Self::Transaction {
         AppValue::new(outcome)
@@ -91,11 +106,13 @@ macro_rules! on_each {
     ($engine:ident, $test:block) => {{
         fn on<$engine: Tested>() $test
         on::<SledEngine>();
+        on::<FjallEngine>();
         on::<MapEngine>();
     }};
     (async $engine:ident, $test:block) => {{
         async fn on<$engine: Tested>() $test
         on::<SledEngine>().await;
+        on::<FjallEngine>().await;
         on::<MapEngine>().await;
     }};
 }
