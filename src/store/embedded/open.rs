@@ -117,7 +117,7 @@ impl<E: StorageEngine> Setup<E> {
         // engine may build a durable snapshot on them, and if a power cut then lost them, there would be nothing under
         // the snapshot.
         directory::sync(path)?;
-        let is_complete = lock.is_complete(path, E::NAME)?;
+        let is_complete = directory::is_complete(path, E::NAME)?;
         let mark = mark::read(path)?;
         let was_used = is_complete || mark != Found::Missing;
         if !was_used && !self.create {

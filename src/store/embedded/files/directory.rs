@@ -1,7 +1,7 @@
 //! The directory of a store: makes, checks and locks it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -47,26 +47,25 @@ impl Lock {
         self.0.lock().is_none()
     }
 
-    /// Returns whether an opening ever came so far that something could have been recorded. Refuses a store of another
-    /// engine than `engine`.
-    pub(crate) fn is_complete(&self, path: &Path, engine: &'static str) -> Result<bool, OpenError> {
-        let mut content = Vec::new();
-        let read = self.0.lock().as_mut().map_or(Ok(0), |file| file.read_to_end(&mut content));
-        read.map_err(io_error("reading", &path.join(LOCK_FILE)))?;
-        let content = String::from_utf8_lossy(&content);
-        let found = content.lines().nth(1).unwrap_or(FIRST_ENGINE);
-        if content.is_empty() || found == engine {
-            return Ok(!content.is_empty());
-        }
-        Err(OpenError::OtherEngine { path: path.into(), found: found.to_owned(), engine })
-    }
-
     /// Records durably that an opening came so far.
     pub(crate) fn complete(&self, path: &Path, engine: &str) -> Result<(), OpenError> {
         let (mut file, content) = (self.0.lock(), format!("{COMPLETE}\n{engine}\n"));
         let write = |file: &mut File| file.write_all(content.as_bytes()).and_then(|()| file.sync_all());
         file.as_mut().map_or(Ok(()), write).map_err(io_error("writing", &path.join(LOCK_FILE)))
     }
+}
+
+/// Returns whether an opening ever came so far that something could have been recorded. Refuses a store of another
+/// engine than `engine`.
+pub(crate) fn is_complete(path: &Path, engine: &'static str) -> Result<bool, OpenError> {
+    let file = path.join(LOCK_FILE);
+    let content = fs::read(&file).map_err(io_error("reading", &file))?;
+    let content = String::from_utf8_lossy(&content);
+    let found = content.lines().nth(1).unwrap_or(FIRST_ENGINE);
+    if content.is_empty() || found == engine {
+        return Ok(!content.is_empty());
+    }
+    Err(OpenError::OtherEngine { path: path.into(), found: found.to_owned(), engine })
 }
 
 /// Makes the directory, or checks that it is empty or a store's, and locks it.
@@ -112,7 +111,7 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
 /// Makes the lock file if there is none, and locks it without waiting. Its content stays.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let file = path.join(LOCK_FILE);
-    let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&file);
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
     let lock = lock.map_err(io_error("opening", &file))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
