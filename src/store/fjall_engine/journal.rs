@@ -1,13 +1,14 @@
 //! Examines fjall's journals before fjall opens them.
 //!
-//! A journal is a file `N.jnl`: a row of batches, and zeros behind the last one. fjall writes to the one with the highest
-//! number. The others are complete and were synced, and are removed, the oldest first, when tables have what is in them.
+//! A journal is a file `N.jnl`: a row of batches, and zeros behind the last one. fjall writes to the one with the
+//! highest number. The others are complete and were synced. fjall removes them, the oldest first, when tables have what
+//! is in them.
 //!
 //! A batch, all numbers little-endian: `1`, the number of its entries (4 bytes), its sequence number (8); the entries;
-//! `3`, the XXH3 of the entries (8), `FJL` and `3`. An entry is `2`, a type, a compression, the number of a keyspace (8),
-//! the lengths of the key (2), of the value (4), and of the value as it is stored (4), the key, the value; or `4` and the
-//! number of a keyspace (8), which removes all of its keys. Sequence numbers rise from batch to batch; no checksum covers
-//! them, and fjall drops a batch whose number is too low.
+//! `3`, the XXH3 of the entries (8), `FJL` and `3`. An entry is `2`, a type, a compression, the number of a keyspace
+//! (8), the lengths of the key (2), of the value (4), and of the value as it is stored (4), the key, the value; or `4`
+//! and the number of a keyspace (8), which removes all of its keys. Sequence numbers rise from batch to batch; no
+//! checksum covers them, and fjall drops a batch whose number is too low.
 //!
 //! When fjall opens a database, it cuts a journal off at the first batch whose form is wrong, **even if whole batches
 //! follow, and in the middle of a row of journals** (fjall-rs/fjall#311). If only the checksum is wrong, it refuses to

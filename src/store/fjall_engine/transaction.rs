@@ -135,8 +135,8 @@ pub(super) fn add(batch: &mut OwnedWriteBatch, records: &Keyspace, step: Writes)
     }
 }
 
-/// Refuses keyspaces that the batch would not write: fjall compares them by their names alone, and takes what is written
-/// to one of another database for its own.
+/// Refuses keyspaces that the batch would not write: fjall compares them by their names alone, and takes what is
+/// written to one of another database for its own.
 fn check_keyspaces(db: &Database, records: &Keyspace, keyspaces: &[Keyspace]) -> Transacted<()> {
     for (index, keyspace) in keyspaces.iter().enumerate() {
         if keyspace.path().parent() != records.path().parent() {
