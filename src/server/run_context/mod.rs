@@ -5,7 +5,7 @@
 //!   in one transaction.
 //! - `committed.rs`: what a handler returns that has done so.
 
-#[cfg(any(feature = "sled", feature = "fjall", feature = "shared"))]
+#[cfg(any(feature = "embedded", feature = "shared"))]
 pub(super) mod committed;
 #[cfg(feature = "shared")]
 pub(super) mod complete_in;

@@ -62,6 +62,12 @@ struct Batch {
     totals: Option<(u64, Mark)>,
 }
 
+/// Returns whether there is any journal. fjall would begin its sequence numbers anew without one, and at the next opening
+/// drop what it wrote under them.
+pub(super) fn exists(path: &Path) -> io::Result<bool> {
+    Ok(!files(path)?.is_empty())
+}
+
 /// Returns what is wrong with the journals of the database in `path`.
 pub(super) fn examine(path: &Path) -> io::Result<Option<Damage>> {
     let Journals { last, broken, .. } = Journals::read(path)?;
@@ -101,8 +107,9 @@ impl Journals {
                 }
             }
             let next = journals.files.get(index + 1).map(|(next, _)| *next);
-            let (what, is_certain) = if !is_zero(&bytes[length..]) {
-                let goes_on = next.is_some() || (length + 1..bytes.len()).any(|at| Batch::read(&bytes[at..]).is_some());
+            let end = without_zeros(&bytes);
+            let (what, is_certain) = if length < end {
+                let goes_on = next.is_some() || (length + 1..end).any(|at| Batch::read(&bytes[at..]).is_some());
                 let behind = if goes_on { ", though it goes on after that" } else { "" };
                 (format!("the journal {number}.jnl can't be read from byte {length} on{behind}"), next.is_some())
             } else if next.is_some_and(|next| next != number + 1) {
@@ -163,9 +170,12 @@ fn split<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
+/// Returns the length of `bytes` without the zeros at their end. A journal ends with up to 64 MiB of them.
+fn without_zeros(bytes: &[u8]) -> usize {
     const ZEROS: [u8; 4_096] = [0; 4_096];
-    bytes.chunks(ZEROS.len()).all(|chunk| *chunk == ZEROS[..chunk.len()])
+    let is_zero = |chunk: &&[u8]| **chunk == ZEROS[..chunk.len()];
+    let zeros: usize = bytes.rchunks(ZEROS.len()).take_while(is_zero).map(<[u8]>::len).sum();
+    bytes[..bytes.len() - zeros].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 /// Returns the journals in `path`, with their numbers.
