@@ -15,7 +15,7 @@
 //! open, even if it is the last batch, of which a power cut has left a part. So the journals are read before:
 //! - A journal that is followed by another one has to be whole, and no number may be missing. All else is damage.
 //! - The last journal may end with a torn batch. It is then cut off before that batch. If the
-//!   [mark](crate::store::embedded::files::mark) says that more was durable, the opening is refused before.
+//!   mark (`files/mark.rs`) says that more was durable, the opening is refused before.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -62,8 +62,8 @@ struct Batch {
     totals: Option<(u64, Mark)>,
 }
 
-/// Returns whether there is any journal. fjall would begin its sequence numbers anew without one, and at the next opening
-/// drop what it wrote under them.
+/// Returns whether there is any journal. fjall would begin its sequence numbers anew without one, and at the next
+/// opening drop what it wrote under them.
 pub(super) fn exists(path: &Path) -> io::Result<bool> {
     Ok(!files(path)?.is_empty())
 }

@@ -19,13 +19,13 @@ use crate::store::embedded::transact::Transacted;
 /// - One thread, the writer, calls `write`, `sync` and `transact`. It and a few other threads call `get` and `range`,
 ///   meanwhile too. Each call may block.
 /// - Reads see what was written before, synced or not. A `range` may see later writes or not, also a part of them.
-/// - What was written before a `sync` that returned `Ok` survives SIGKILL and a power cut, names of files included. What
-///   was not synced may survive, as far as `write` says.
+/// - What was written before a `sync` that returned `Ok` survives SIGKILL and a power cut, names of files included.
+///   What was not synced may survive, as far as `write` says.
 /// - A failed `write` or `sync` poisons the store, and is not tried again. It is unknown what of it was done. A panic
 ///   poisons the store too.
 /// - Damage is never passed over in silence: `examine` reports it, or `open` fails, or a read returns
-///   [`ReadError::Corrupt`]. A loss from the end of the log is found by the [mark](crate::store::embedded::files::mark),
-///   and needs nothing of the engine.
+///   [`ReadError::Corrupt`]. A loss from the end of the log is found by the mark (`files/mark.rs`), and needs nothing of
+///   the engine.
 /// - A refused opening has changed no file.
 ///
 /// [`OpenError`] has the errors of an opening: `InUse` if a handle of an earlier opening is still held, `Io` for what
