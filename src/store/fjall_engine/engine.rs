@@ -80,8 +80,8 @@ impl FjallEngine {
         Ok(keyspace)
     }
 
-    /// Has the memtables that are full written to tables. While fjall is behind, they may be twice as large for each one
-    /// that waits: from four on, fjall would hold up every write for a tenth of a second at a time.
+    /// Has the memtables that are full written to tables. While fjall is behind, they may be twice as large for each
+    /// one that waits: from four on, fjall would hold up every write for a tenth of a second at a time.
     fn write_tables(&self) -> Result<(), String> {
         for keyspace in &*self.opened.lock() {
             let waiting = keyspace.tree.sealed_memtable_count();

@@ -25,7 +25,8 @@ impl FjallStoreBuilder {
         self
     }
 
-    /// Sets how many bytes of new records fjall keeps in memory before it writes them to a table. For tests, which would otherwise have to write much before fjall writes tables.
+    /// Sets how many bytes of new records fjall keeps in memory before it writes them to a table. For tests, which
+    /// would otherwise have to write much before fjall writes tables.
     #[doc(hidden)]
     pub fn memtable_bytes(mut self, bytes: u64) -> Self {
         self.0.engine.memtable_bytes = bytes;

@@ -24,8 +24,8 @@ use crate::store::embedded::transact::Transacted;
 /// - A failed `write` or `sync` poisons the store, and is not tried again. It is unknown what of it was done. A panic
 ///   poisons the store too.
 /// - Damage is never passed over in silence: `examine` reports it, or `open` fails, or a read returns
-///   [`ReadError::Corrupt`]. A loss from the end of the log is found by the mark (`files/mark.rs`), and needs nothing of
-///   the engine.
+///   [`ReadError::Corrupt`]. A loss from the end of the log is found by the mark (`files/mark.rs`), and needs nothing
+///   of the engine.
 /// - A refused opening has changed no file.
 ///
 /// [`OpenError`] has the errors of an opening: `InUse` if a handle of an earlier opening is still held, `Io` for what
