@@ -109,8 +109,10 @@ impl StorageEngine for FjallEngine {
         journal::examine(path).map_err(directory::io_error("reading the journals in", path))
     }
 
-    fn open(options: &FjallOptions, path: &Path) -> Result<Self, OpenError> {
-        journal::cut_off_what_is_torn(path).map_err(directory::io_error("cutting off a torn journal in", path))?;
+    fn open(options: &FjallOptions, path: &Path, damage: Option<&Damage>) -> Result<Self, OpenError> {
+        if damage.is_some() {
+            journal::cut_off(path).map_err(directory::io_error("cutting off a damaged journal in", path))?;
+        }
         // One worker: with several, releases of fjall before this one have lost inserts (fjall-rs/fjall#230).
         let builder = Database::builder(path).cache_size(options.cache_bytes).worker_threads(1);
         let builder = builder.manual_journal_persist(true).max_journaling_size(MAX_JOURNALS);

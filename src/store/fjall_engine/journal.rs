@@ -8,7 +8,8 @@
 //! `3`, the XXH3 of the entries (8), `FJL` and `3`. An entry is `2`, a type, a compression, the number of a keyspace
 //! (8), the lengths of the key (2), of the value (4), and of the value as it is stored (4), the key, the value; or `4`
 //! and the number of a keyspace (8), which removes all of its keys. Sequence numbers rise from batch to batch; no
-//! checksum covers them, and fjall drops a batch whose number is too low.
+//! checksum covers them, and fjall drops a batch whose number is too low. (That of a batch which only clears keyspaces
+//! may be used again after an opening, because no key has it.)
 //!
 //! When fjall opens a database, it cuts a journal off at the first batch whose form is wrong, **even if whole batches
 //! follow, and in the middle of a row of journals** (fjall-rs/fjall#311). If only the checksum is wrong, it refuses to
@@ -58,6 +59,7 @@ struct Break {
 struct Batch {
     length: usize,
     number: u64,
+    has_keys: bool,
     /// The totals that it writes, and the number of their keyspace.
     totals: Option<(u64, Mark)>,
 }
@@ -76,7 +78,7 @@ pub(super) fn examine(path: &Path) -> io::Result<Option<Damage>> {
 
 /// Cuts the journals off where they can't be read: a power cut has left a part of the last batch, or the loss of what
 /// follows is accepted. Journals behind that place get another name.
-pub(super) fn cut_off_what_is_torn(path: &Path) -> io::Result<()> {
+pub(super) fn cut_off(path: &Path) -> io::Result<()> {
     let Journals { files, broken, .. } = Journals::read(path)?;
     let Some(Break { file, length, .. }) = broken else { return Ok(()) };
     for (index, (_, name)) in files.iter().enumerate().skip(file) {
@@ -101,7 +103,7 @@ impl Journals {
             let mut length = 0;
             while let Some(batch) = Batch::read(&bytes[length..]).filter(|batch| last < Some(batch.number)) {
                 length += batch.length;
-                last = Some(batch.number);
+                last = last.max(batch.has_keys.then_some(batch.number));
                 if let Some((keyspace, mark)) = batch.totals.filter(|(keyspace, _)| *keyspace <= store) {
                     (store, journals.last) = (keyspace, Some(mark));
                 }
@@ -130,10 +132,10 @@ impl Batch {
         let mut rest = bytes;
         (take(&mut rest)? == BATCH).then_some(())?;
         let (count, number) = (u32::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?));
-        let (entries, mut totals) = (rest, None);
+        let (entries, mut totals, mut has_keys) = (rest, None, false);
         for _ in 0..count {
             match take(&mut rest)? {
-                ENTRY => totals = entry(&mut rest)?.or(totals),
+                ENTRY => (totals, has_keys) = (entry(&mut rest)?.or(totals), true),
                 CLEAR => drop(take::<8>(&mut rest)?),
                 _ => return None,
             }
@@ -142,7 +144,7 @@ impl Batch {
         (take(&mut rest)? == END).then_some(())?;
         (u64::from_le_bytes(take(&mut rest)?) == xxh3_64(entries)).then_some(())?;
         (take(&mut rest)? == *TRAILER).then_some(())?;
-        Some(Self { length: bytes.len() - rest.len(), number, totals })
+        Some(Self { length: bytes.len() - rest.len(), number, has_keys, totals })
     }
 }
 

@@ -55,9 +55,10 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// returns `Ok(None)`, if its `open` is safe for both.
     fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError>;
 
-    /// Opens the engine in `path`, which this process has locked and examined, and makes it if there is none. The
-    /// directory has files of the store's own, whose names begin with `tower-idempotency.`, and is synced afterwards.
-    fn open(options: &Self::Options, path: &Path) -> Result<Self, OpenError>;
+    /// Opens the engine in `path`, which this process has locked and examined, and makes it if there is none. `damage`
+    /// is what was found: it is the trace of a crash, or its loss is accepted. The directory has files of the store's
+    /// own, whose names begin with `tower-idempotency.`, and is synced afterwards.
+    fn open(options: &Self::Options, path: &Path, damage: Option<&Damage>) -> Result<Self, OpenError>;
 
     /// Returns the value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, ReadError>;
