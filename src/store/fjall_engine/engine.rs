@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::{AbstractTree as _, Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Slice};
 use parking_lot::Mutex;
 
@@ -27,6 +28,10 @@ const CURRENT: &str = "current";
 /// The most bytes of journals beyond which fjall writes out the keyspaces that hold up their removal: the least that it
 /// accepts. An idle keyspace of the application's would otherwise keep half a gigabyte of journals.
 const MAX_JOURNALS: u64 = 64 * 1024 * 1024;
+
+/// The most bytes of a table of the store's. At the end of a compaction fjall syncs the last table that it has written
+/// while every other call waits; with its default of 64 MiB some of these waits took a quarter of a second.
+const TABLE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// fjall's handles.
 #[derive(Clone)]
@@ -117,7 +122,9 @@ impl StorageEngine for FjallEngine {
         let builder = Database::builder(path).cache_size(options.cache_bytes).worker_threads(1);
         let builder = builder.manual_journal_persist(true).max_journaling_size(MAX_JOURNALS);
         let db = builder.open().map_err(|error| open_failed(path, error))?;
-        let records = open_keyspace(&db, path, RECORDS, KeyspaceCreateOptions::default)?;
+        let tables = Leveled::default().with_table_target_size(TABLE_BYTES);
+        let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(tables));
+        let records = open_keyspace(&db, path, RECORDS, settings)?;
         let opened = Arc::new(Mutex::new(vec![records.clone()]));
         Ok(Self { records, db, opened, memtable_bytes: options.memtable_bytes })
     }
