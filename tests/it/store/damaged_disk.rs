@@ -148,7 +148,7 @@ async fn a_store_whose_lock_file_is_emptied_is_still_known_to_have_been_used() {
     fs::write(path.join("conf"), [0; 62]).unwrap();
     let error = SledStore::open(&path).unwrap_err();
     assert!(!matches!(error, OpenError::NotFound { .. }), "{error:?}");
-    assert!(!path.join("unfinished.db").exists(), "it is not begun anew");
+    assert!(!path.join("unfinished.db.old").exists(), "it is not begun anew");
 }
 
 // "A container that is started without its volume forgets every key today, with one INFO line."

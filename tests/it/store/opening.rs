@@ -37,9 +37,9 @@ async fn a_first_opening_that_a_power_cut_interrupted_begins_anew_and_deletes_no
         let store = SledStore::open(&path).unwrap();
         assert!(store.load(id(&key)).await.unwrap().is_some());
         store.close().await.unwrap();
-        assert!(path.join("unfinished.conf").exists());
+        assert!(path.join("unfinished.conf.old").exists());
     }
-    assert!(path.join("unfinished.db").exists(), "it held the records of the first attempt");
+    assert!(path.join("unfinished.db.old").exists(), "it held the records of the first attempt");
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn a_store_that_was_complete_once_is_never_begun_anew() {
     torn_settings(&path);
     let error = SledStore::open(&path).unwrap_err();
     assert!(matches!(error, OpenError::Database { .. }), "{error}");
-    assert!(path.join("db").exists() && !path.join("unfinished.db").exists());
+    assert!(path.join("db").exists() && !path.join("unfinished.db.old").exists());
 }
 
 #[test]
