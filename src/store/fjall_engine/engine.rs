@@ -71,6 +71,11 @@ impl fmt::Debug for FjallEngine {
 }
 
 impl FjallEngine {
+    /// Returns the store's own keyspace, for tests.
+    pub(super) fn lend(&self) -> Keyspace {
+        self.records.clone()
+    }
+
     /// Opens a keyspace of the application's, and makes its name durable.
     pub(super) fn keyspace(
         &self,
