@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use testkit::process::ended;
 
+pub mod content;
 pub mod log;
 pub mod rebuild;
 

@@ -15,10 +15,11 @@ use std::path::Path;
 use bytes::Bytes;
 use testkit::Dice;
 
+use super::content::Content;
 use super::log::Event;
 
 /// Files, by their path; `None` for a directory.
-pub type Image = BTreeMap<String, Option<Vec<u8>>>;
+pub type Image = BTreeMap<String, Option<Content>>;
 
 /// Reads a directory.
 pub fn read_image(directory: &Path) -> Image {
@@ -30,7 +31,7 @@ pub fn read_image(directory: &Path) -> Image {
             let name = entry.file_name().into_string().expect("names of the laboratory are text");
             let below = if path.is_empty() { name } else { format!("{path}/{name}") };
             let is_directory = entry.file_type().expect("it has one").is_dir();
-            image.insert(below.clone(), (!is_directory).then(|| fs::read(entry.path()).expect("a file")));
+            image.insert(below.clone(), (!is_directory).then(|| Content::read(&entry.path()).expect("a file")));
             if is_directory {
                 unread.push(below);
             }
@@ -45,7 +46,7 @@ pub fn write_image(image: &Image, directory: &Path) {
     for (path, content) in image {
         let path = directory.join(path);
         match content {
-            Some(bytes) => fs::write(path, bytes).expect("there is room"),
+            Some(content) => content.write(&path).expect("there is room"),
             None => fs::create_dir(path).expect("its parent is there"),
         }
     }
@@ -119,17 +120,17 @@ impl Change {
         }
     }
 
-    fn apply(&self, bytes: &mut Vec<u8>) {
+    fn apply(&self, content: &mut Content) {
         match self {
-            Self::Write { offset, data } => overwrite(bytes, *offset, data),
-            Self::Truncate(length) => bytes.resize(*length, 0),
+            Self::Write { offset, data } => content.overwrite(*offset, data),
+            Self::Truncate(length) => content.resize(*length),
         }
     }
 }
 
 #[derive(Debug, Clone, Default)]
-struct Content {
-    durable: Vec<u8>,
+struct File {
+    durable: Content,
     /// The unsynced changes, with the numbers of their events.
     unsynced: Vec<(usize, Change)>,
 }
@@ -141,7 +142,7 @@ pub struct Disk {
     names: Names,
     durable: Names,
     unsynced: Vec<NameChange>,
-    files: Vec<Content>,
+    files: Vec<File>,
     /// The syncs under way: the file or directory of each, and its beginning.
     syncs: HashMap<u64, (Synced, usize)>,
     events: usize,
@@ -162,7 +163,7 @@ impl Disk {
         for (path, content) in image {
             let node = match content {
                 None => Node::Directory,
-                Some(bytes) => disk.add_file(bytes.clone()),
+                Some(content) => disk.add_file(content.clone()),
             };
             disk.names.insert(path.clone(), node);
         }
@@ -170,8 +171,8 @@ impl Disk {
         disk
     }
 
-    fn add_file(&mut self, durable: Vec<u8>) -> Node {
-        self.files.push(Content { durable, unsynced: Vec::new() });
+    fn add_file(&mut self, durable: Content) -> Node {
+        self.files.push(File { durable, unsynced: Vec::new() });
         Node::File(self.files.len() - 1)
     }
 
@@ -182,7 +183,7 @@ impl Disk {
         match event {
             Event::Process => self.syncs.clear(),
             Event::Create(path) => {
-                let node = self.add_file(Vec::new());
+                let node = self.add_file(Content::default());
                 self.rename(at, None, Some((path.clone(), node)));
             }
             Event::MakeDirectory(path) => self.rename(at, None, Some((path.clone(), Node::Directory))),
@@ -239,7 +240,7 @@ impl Disk {
     fn sync(&mut self, synced: &Synced, began: usize) {
         match synced {
             Synced::File(file) => {
-                let Content { durable, unsynced } = &mut self.files[*file];
+                let File { durable, unsynced } = &mut self.files[*file];
                 self.widest = self.widest.max(unsynced.iter().map(|(_, change)| change.bytes()).sum());
                 let covered = unsynced.partition_point(|(at, _)| *at < began);
                 unsynced.drain(..covered).for_each(|(_, change)| change.apply(durable));
@@ -258,10 +259,10 @@ impl Disk {
     /// The directory as processes see it now.
     pub fn whole(&self) -> Image {
         let content = |file: usize| {
-            let Content { durable, unsynced } = &self.files[file];
-            let mut bytes = durable.clone();
-            unsynced.iter().for_each(|(_, change)| change.apply(&mut bytes));
-            bytes
+            let File { durable, unsynced } = &self.files[file];
+            let mut content = durable.clone();
+            unsynced.iter().for_each(|(_, change)| change.apply(&mut content));
+            content
         };
         image(&self.names, content)
     }
@@ -289,7 +290,7 @@ impl Disk {
     }
 }
 
-fn image(names: &Names, mut content: impl FnMut(usize) -> Vec<u8>) -> Image {
+fn image(names: &Names, mut content: impl FnMut(usize) -> Content) -> Image {
     let mut image = Image::new();
     for (path, node) in names {
         let above = parent(path);
@@ -321,22 +322,22 @@ fn versions(unsynced: &[(usize, Change)], block: usize) -> BTreeMap<usize, Vec<u
     versions
 }
 
-fn survivor(content: &Content, luck: Luck, dice: &mut Dice) -> Vec<u8> {
-    let mut bytes = content.durable.clone();
+fn survivor(file: &File, luck: Luck, dice: &mut Dice) -> Content {
+    let mut content = file.durable.clone();
     let block = luck.block;
     // The last change of each block that has reached the disk.
     let mut last = HashMap::new();
-    for (index, changes) in versions(&content.unsynced, block) {
+    for (index, changes) in versions(&file.unsynced, block) {
         if dice.percent(luck.blocks) {
             let newest = changes.len() - 1;
             last.insert(index, changes[if dice.percent(50) { newest } else { dice.below(changes.len()) }]);
         }
     }
-    let mut longest = bytes.len();
-    for (number, (_, change)) in content.unsynced.iter().enumerate() {
+    let mut longest = content.len();
+    for (number, (_, change)) in file.unsynced.iter().enumerate() {
         match change {
             Change::Truncate(length) if dice.percent(50) => {
-                bytes.resize(*length, 0);
+                content.resize(*length);
                 longest = *length;
             }
             Change::Truncate(_) => {}
@@ -346,7 +347,7 @@ fn survivor(content: &Content, luck: Luck, dice: &mut Dice) -> Vec<u8> {
                     if last.get(&index).is_some_and(|last| *last >= number) {
                         let from = offset.max(&(index * block)) - offset;
                         let to = (offset + data.len()).min((index + 1) * block) - offset;
-                        overwrite(&mut bytes, offset + from, &data[from..to]);
+                        content.overwrite(offset + from, &data[from..to]);
                     }
                 }
             }
@@ -354,15 +355,7 @@ fn survivor(content: &Content, luck: Luck, dice: &mut Dice) -> Vec<u8> {
     }
     // A file can have got its new length and not its new bytes.
     if dice.percent(25) {
-        bytes.resize(longest, 0);
+        content.resize(longest);
     }
-    bytes
-}
-
-fn overwrite(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
-    let end = offset + data.len();
-    if bytes.len() < end {
-        bytes.resize(end, 0);
-    }
-    bytes[offset..end].copy_from_slice(data);
+    content
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
+use laboratories::disk::content::Content;
 use laboratories::disk::quick_directory;
 use laboratories::disk::rebuild::{Image, read_image, write_image};
 use laboratories::work::key::RETENTION;
@@ -129,7 +130,7 @@ async fn work(plan: Plan) {
 pub(crate) struct Source {
     is_killed: bool,
     image: Image,
-    first_mark: Vec<u8>,
+    first_mark: Content,
     /// The time of the workload's end on the store's clock and on the machine's.
     clock: u64,
     wall: u64,
@@ -167,7 +168,7 @@ impl Source {
         }
         let is_kept = |answer: &Answer| answer.clock + RETENTION > clock;
         let answers = answers.into_iter().filter(is_kept).map(|answer| (answer.key, answer)).collect();
-        let first_mark = fs::read(directory.path().join(FIRST_MARK)).expect("it was copied");
+        let first_mark = Content::read(&directory.path().join(FIRST_MARK)).expect("it was copied");
         let mut image = read_image(directory.path());
         image.retain(|path, _| path == STORE || Path::new(path).starts_with(STORE));
         Ok(Self { is_killed, image, first_mark, clock, wall, answers })

@@ -29,6 +29,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use laboratories::disk::LIE;
+use laboratories::disk::content::Content;
 use laboratories::disk::log::Event;
 use laboratories::disk::rebuild::{Disk, Image, Luck, write_image};
 use laboratories::work::notes::{FILE, Note};
@@ -178,7 +179,7 @@ fn cut(
             sound.push((moment, image));
         } else if figures.violations.len() < KEPT {
             let lengths: Vec<_> =
-                image.iter().map(|(path, bytes)| (path, bytes.as_ref().map_or(0, Vec::len))).collect();
+                image.iter().map(|(path, bytes)| (path, bytes.as_ref().map_or(0, Content::len))).collect();
             let text = format!("at {}, opening: {opens}, {luck:?}, {lengths:?}", known.standings.now);
             keep(&name, &image, &format!("{text}\n{}\n", wrong.join("\n")));
             println!("{text}");

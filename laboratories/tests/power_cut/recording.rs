@@ -108,7 +108,7 @@ impl Recording {
     /// Returns the length of the database before the recording.
     pub(crate) fn database_bytes(&self) -> u64 {
         let database = self.image.get(&format!("{STORE}/db")).and_then(Option::as_ref);
-        database.map_or(0, |bytes| bytes.len() as u64)
+        database.map_or(0, |content| content.len() as u64)
     }
 
     /// Asserts that nothing is missing: the recorded events lead to the directory's content.
