@@ -10,12 +10,13 @@ use std::sync::Arc;
 /// The size of a block.
 const BLOCK: usize = 4096;
 
-/// The bytes of a file, in blocks. A block of zeros takes no memory and no space, and copies share their blocks: engines
-/// make files long before they write to them, and a laboratory has thousands of copies.
+/// The bytes of a file, in blocks. A block of zeros takes no memory and no space, and copies share their blocks:
+/// engines make files long before they write to them, and a laboratory has thousands of copies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Content {
     length: usize,
-    /// The blocks that have something else than zeros, by their number. The last one may reach past the end, with zeros.
+    /// The blocks that have something else than zeros, by their number. The last one may reach past the end, with
+    /// zeros.
     blocks: BTreeMap<usize, Arc<[u8; BLOCK]>>,
 }
 

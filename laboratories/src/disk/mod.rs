@@ -10,6 +10,7 @@ use testkit::process::ended;
 
 pub mod content;
 pub mod log;
+mod names;
 pub mod rebuild;
 
 /// The preloaded library, which cargo builds next to the test programs.

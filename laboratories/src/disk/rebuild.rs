@@ -17,6 +17,7 @@ use testkit::Dice;
 
 use super::content::Content;
 use super::log::Event;
+use super::names::{NameChange, Names, Node};
 
 /// Files, by their path; `None` for a directory.
 pub type Image = BTreeMap<String, Option<Content>>;
@@ -73,38 +74,6 @@ impl Luck {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Node {
-    Directory,
-    File(usize),
-}
-
-type Names = BTreeMap<String, Node>;
-
-/// A change of a directory's names, by the number of its event.
-#[derive(Debug, Clone)]
-struct NameChange {
-    at: usize,
-    gone: Option<String>,
-    new: Option<(String, Node)>,
-}
-
-impl NameChange {
-    fn directory(&self) -> &str {
-        let path = self.gone.as_ref().or(self.new.as_ref().map(|(path, _)| path));
-        parent(path.expect("it changes some name"))
-    }
-
-    fn apply(&self, names: &mut Names) {
-        if let Some(gone) = &self.gone {
-            names.remove(gone);
-        }
-        if let Some((path, node)) = &self.new {
-            names.insert(path.clone(), *node);
-        }
-    }
-}
-
 #[derive(Debug, Clone)]
 enum Change {
     Write { offset: usize, data: Bytes },
@@ -144,16 +113,10 @@ pub struct Disk {
     unsynced: Vec<NameChange>,
     files: Vec<File>,
     /// The syncs under way: the file or directory of each, and its beginning.
-    syncs: HashMap<u64, (Synced, usize)>,
+    syncs: HashMap<u64, (Node, usize)>,
     events: usize,
     /// The most bytes of one file that were unsynced at a time.
     pub widest: usize,
-}
-
-#[derive(Debug, Clone)]
-enum Synced {
-    File(usize),
-    Directory(String),
 }
 
 impl Disk {
@@ -162,11 +125,12 @@ impl Disk {
         let mut disk = Self::default();
         for (path, content) in image {
             let node = match content {
-                None => Node::Directory,
+                None => disk.add_directory(),
                 Some(content) => disk.add_file(content.clone()),
             };
-            disk.names.insert(path.clone(), node);
+            disk.change_name(0, None, Some((path, node)));
         }
+        disk.unsynced.clear();
         disk.durable = disk.names.clone();
         disk
     }
@@ -174,6 +138,11 @@ impl Disk {
     fn add_file(&mut self, durable: Content) -> Node {
         self.files.push(File { durable, unsynced: Vec::new() });
         Node::File(self.files.len() - 1)
+    }
+
+    fn add_directory(&mut self) -> Node {
+        self.durable.add_directory();
+        self.names.add_directory()
     }
 
     /// Lets one more event happen.
@@ -184,14 +153,17 @@ impl Disk {
             Event::Process => self.syncs.clear(),
             Event::Create(path) => {
                 let node = self.add_file(Content::default());
-                self.rename(at, None, Some((path.clone(), node)));
+                self.change_name(at, None, Some((path, node)));
             }
-            Event::MakeDirectory(path) => self.rename(at, None, Some((path.clone(), Node::Directory))),
+            Event::MakeDirectory(path) => {
+                let node = self.add_directory();
+                self.change_name(at, None, Some((path, node)));
+            }
             Event::Rename { from, to } => {
-                let node = self.names[from];
-                self.rename(at, Some(from.clone()), Some((to.clone(), node)));
+                let node = self.names.get(from).expect("it is known");
+                self.change_name(at, Some(from), Some((to, node)));
             }
-            Event::Remove(path) => self.rename(at, Some(path.clone()), None),
+            Event::Remove(path) => self.change_name(at, Some(path), None),
             Event::Write { path, offset, data } => {
                 let offset = usize::try_from(*offset).expect("it fits memory");
                 self.change(at, path, Change::Write { offset, data: data.clone() });
@@ -200,57 +172,51 @@ impl Disk {
                 self.change(at, path, Change::Truncate(usize::try_from(*length).expect("it fits memory")));
             }
             Event::SyncBegins { path, number } => {
-                let synced = match self.file(path) {
-                    Some(file) => Synced::File(file),
-                    None => Synced::Directory(path.clone()),
-                };
-                self.syncs.insert(*number, (synced, at));
+                if let Some(node) = self.node(path) {
+                    self.syncs.insert(*number, (node, at));
+                }
             }
             Event::SyncEnds { number } => {
-                let (synced, began) = self.syncs.remove(number).expect("it has begun");
-                self.sync(&synced, began);
+                // A removed file may be synced.
+                if let Some((node, began)) = self.syncs.remove(number) {
+                    self.sync(node, began);
+                }
             }
         }
     }
 
-    fn file(&self, path: &str) -> Option<usize> {
-        match self.names.get(path) {
-            Some(Node::File(file)) => Some(*file),
-            Some(Node::Directory) => None,
-            None => {
-                assert!(path.is_empty() || path.ends_with(" (deleted)"), "{path} is not known: the log has a gap");
-                None
-            }
-        }
+    /// What has this path; `None` if it has been removed.
+    fn node(&self, path: &str) -> Option<Node> {
+        let node = self.names.get(path);
+        assert!(node.is_some() || path.ends_with(" (deleted)"), "{path} is not known: the log has a gap");
+        node
     }
 
-    fn rename(&mut self, at: usize, gone: Option<String>, new: Option<(String, Node)>) {
-        let change = NameChange { at, gone, new };
-        change.apply(&mut self.names);
+    fn change_name(&mut self, at: usize, gone: Option<&str>, new: Option<(&str, Node)>) {
+        let change = self.names.change(at, gone, new);
+        self.names.apply(&change);
         self.unsynced.push(change);
     }
 
     fn change(&mut self, at: usize, path: &str, change: Change) {
         // Writes to a removed file do not matter.
-        if let Some(file) = self.file(path) {
+        if let Some(Node::File(file)) = self.node(path) {
             self.files[file].unsynced.push((at, change));
         }
     }
 
-    fn sync(&mut self, synced: &Synced, began: usize) {
+    fn sync(&mut self, synced: Node, began: usize) {
         match synced {
-            Synced::File(file) => {
-                let File { durable, unsynced } = &mut self.files[*file];
+            Node::File(file) => {
+                let File { durable, unsynced } = &mut self.files[file];
                 self.widest = self.widest.max(unsynced.iter().map(|(_, change)| change.bytes()).sum());
                 let covered = unsynced.partition_point(|(at, _)| *at < began);
                 unsynced.drain(..covered).for_each(|(_, change)| change.apply(durable));
             }
-            Synced::Directory(path) => {
-                let covered = |change: &NameChange| change.at < began && change.directory() == path;
-                self.unsynced
-                    .iter()
-                    .filter(|change| covered(change))
-                    .for_each(|change| change.apply(&mut self.durable));
+            Node::Directory(directory) => {
+                let covered = |change: &NameChange| change.at < began && change.directory == directory;
+                let durable = &mut self.durable;
+                self.unsynced.iter().filter(|change| covered(change)).for_each(|change| durable.apply(change));
                 self.unsynced.retain(|change| !covered(change));
             }
         }
@@ -283,7 +249,7 @@ impl Disk {
         let first = dice.below(self.unsynced.len() + 1);
         for (number, change) in self.unsynced.iter().enumerate() {
             if if luck.journal { number < first } else { dice.percent(luck.names) } {
-                change.apply(&mut names);
+                names.apply(change);
             }
         }
         image(&names, |file| survivor(&self.files[file], luck, dice))
@@ -291,22 +257,11 @@ impl Disk {
 }
 
 fn image(names: &Names, mut content: impl FnMut(usize) -> Content) -> Image {
-    let mut image = Image::new();
-    for (path, node) in names {
-        let above = parent(path);
-        if above.is_empty() || image.contains_key(above) {
-            let content = match node {
-                Node::Directory => None,
-                Node::File(file) => Some(content(*file)),
-            };
-            image.insert(path.clone(), content);
-        }
-    }
-    image
-}
-
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+    let content = |(path, node)| match node {
+        Node::Directory(_) => (path, None),
+        Node::File(file) => (path, Some(content(file))),
+    };
+    names.paths().into_iter().map(content).collect()
 }
 
 /// The changes of each block that was changed.

@@ -122,3 +122,14 @@ fn the_bytes_of_a_file_are_those_that_were_written() {
     content.write(file.path()).unwrap();
     assert_eq!(std::fs::read(file.path()).unwrap(), expected);
 }
+
+#[test]
+fn a_new_directory_has_no_names_of_an_old_one_in_its_place() {
+    let removed = ["d/f", "d"].map(|path| Event::Remove(path.into()));
+    let again = [Event::MakeDirectory("d".into()), Event::Create("d/g".into())];
+    let left = left(&[made(true), removed.to_vec(), again.to_vec()].concat());
+    assert!(left.iter().all(|image| !(image.contains_key("d/f") && image.contains_key("d/g"))));
+    for names in [["d", "d/f"].as_slice(), &["d"], &["d", "d/g"], &[]] {
+        assert!(left.iter().any(|image| image.keys().eq(names)), "{names:?}");
+    }
+}
