@@ -9,7 +9,7 @@
 )]
 
 pub mod clock;
-#[cfg(any(feature = "sled", feature = "shared"))]
+#[cfg(any(feature = "sled", feature = "fjall", feature = "shared"))]
 mod codec;
 #[cfg(feature = "config")]
 pub mod config;
@@ -52,6 +52,10 @@ pub mod test_util {
 /// database: an application that shares its trees needs exactly this version.
 #[cfg(feature = "sled")]
 pub use sled;
+
+/// The version of fjall whose keyspaces [`FjallStore`] hands out, as with [`sled`](https://docs.rs/sled/0.34).
+#[cfg(feature = "fjall")]
+pub use fjall;
 
 /// The internals that the packages of this repository need: the tests, the laboratories, the model. They belong to no
 /// release: they change without notice.
@@ -100,6 +104,9 @@ pub use server::run_context::context::IdempotencyContext;
 pub use shutdown::Shutdown;
 #[doc(inline)]
 pub use store::erased::AnyStore;
+#[cfg(feature = "fjall")]
+#[doc(inline)]
+pub use store::fjall_engine::FjallStore;
 #[cfg(feature = "memory")]
 #[doc(inline)]
 pub use store::memory::MemoryStore;

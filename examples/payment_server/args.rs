@@ -17,12 +17,13 @@ pub(crate) struct Args {
     /// The address to listen on; port 0 takes any free one.
     #[arg(long, default_value = "127.0.0.1:4242")]
     pub(crate) listen: SocketAddr,
-    /// The directory of this server's charges, and with `--store sled` of its idempotency records.
+    /// The directory of this server's charges, and with `--store sled` or `fjall` of its idempotency records.
     ///
     /// With `--atomic` and PostgreSQL, charges are in the database, and this directory is not used.
     #[arg(long, default_value = "./payment-data")]
     pub(crate) data: PathBuf,
-    /// The place of the idempotency records: `sled`, `sled:PATH`, `memory` or `postgres://USER@HOST/DATABASE`.
+    /// The place of the idempotency records: `sled`, `sled:PATH`, `fjall`, `fjall:PATH`, `memory` or
+    /// `postgres://USER@HOST/DATABASE`.
     ///
     /// Servers share a PostgreSQL database. `memory` forgets everything, charges included, when the server ends.
     #[arg(long, value_name = "URL", default_value = "sled")]
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// Starts with records that a damaged disk has lost, as the error that names this batch says.
     #[arg(long, value_name = "BATCH")]
     pub(crate) accept_loss_after: Option<u64>,
+    /// The bytes of new records that fjall keeps in memory, for the laboratories.
+    #[arg(long, hide = true, value_name = "BYTES")]
+    pub(crate) memtable_bytes: Option<u64>,
     /// The time for which this server counts as alive without a sign of life, to those that share its database.
     /// Default: 30.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -69,13 +73,19 @@ pub(crate) struct Args {
 /// The place of the records.
 #[derive(Clone)]
 pub(crate) enum Place {
-    /// The directory of the charges.
-    Sled,
-    SledAt(PathBuf),
+    /// A directory; `None` is that of the charges.
+    Embedded(Engine, Option<PathBuf>),
     Memory,
     Postgres(String),
     /// A value that is not understood. The error does not repeat it, because it may be a URL with a password.
     Unknown,
+}
+
+/// A storage engine in this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Engine {
+    Sled,
+    Fjall,
 }
 
 impl Place {
@@ -90,9 +100,12 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
         // These forms are those of `AnyStore::connect`; the server needs more of a store than that returns.
-        Ok(match text.split_once(':').unwrap_or((text, "")) {
-            ("sled", "") => Self::Sled,
-            ("sled", path) if !path.starts_with("//") => Self::SledAt(path.into()),
+        let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
+        let embedded = |engine| Self::Embedded(engine, Some(rest.into()).filter(|_| !rest.is_empty()));
+        Ok(match (scheme, rest) {
+            ("sled" | "fjall", path) if path.starts_with("//") => Self::Unknown,
+            ("sled", _) => embedded(Engine::Sled),
+            ("fjall", _) => embedded(Engine::Fjall),
             ("memory", "") => Self::Memory,
             ("postgres" | "postgresql", rest) if rest.starts_with("//") => Self::Postgres(text.to_owned()),
             _ => Self::Unknown,

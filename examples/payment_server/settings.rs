@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tower_idempotency::config::IdempotencyConfig;
 use tower_idempotency_postgres::PostgresConfig;
 
-/// The sections `layer`, `memory`, `sled`, `shared` and `postgres`.
+/// The sections `layer`, `memory`, `sled`, `fjall`, `shared` and `postgres`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use tower_idempotency::store::OpenError;
-use tower_idempotency::{AnyStore, MemoryStore, SledStore};
+use tower_idempotency::{AnyStore, FjallStore, MemoryStore, SledStore};
 
-use crate::args::{Args, Place};
-use crate::ledger::Ledger;
+use crate::args::{Args, Engine, Place};
+use crate::ledger::{Database, Ledger};
 use crate::shared;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -29,20 +29,19 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
         }
     }
     let place = match &args.store {
-        Place::SledAt(path) if *path == args.data => &Place::Sled,
+        Place::Embedded(engine, Some(path)) if *path == args.data => &Place::Embedded(*engine, None),
         place => place,
     };
-    if args.atomic && !matches!(place, Place::Sled | Place::Postgres(_)) {
-        return Err("--atomic needs charges and records in one database: --store sled or postgres://…".into());
+    if args.atomic && !matches!(place, Place::Embedded(_, None) | Place::Postgres(_)) {
+        return Err("--atomic needs charges and records in one database: --store sled, fjall or postgres://…".into());
     }
     match place {
-        Place::Sled => {
-            let store = sled(args, &args.data)?;
-            let (ledger, records) = (Ledger::trees(store.clone(), args.atomic)?, AnyStore::new(store));
-            let database = records.clone();
-            Ok(Stores { records, ledger, database, directory: None })
+        Place::Embedded(engine, None) => {
+            let (records, database) = embedded(args, *engine, &args.data)?;
+            let ledger = Ledger::own(database, args.atomic)?;
+            Ok(Stores { database: records.clone(), records, ledger, directory: None })
         }
-        Place::SledAt(path) => apart(AnyStore::new(sled(args, path)?), sled(args, &args.data)?),
+        Place::Embedded(engine, Some(path)) => apart(embedded(args, *engine, path)?.0, sled(args, &args.data)?),
         Place::Memory => {
             // No data outlives the process, not even the ledger.
             let directory = tempfile::tempdir()?;
@@ -51,24 +50,50 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
             Ok(Stores { directory: Some(directory), ..stores })
         }
         Place::Postgres(url) => postgres(url, args).await,
-        Place::Unknown => Err("--store is not understood; give sled, sled:PATH, memory or postgres://…".into()),
+        Place::Unknown => {
+            Err("--store is not understood; give sled, sled:PATH, fjall, fjall:PATH, memory or postgres://…".into())
+        }
     }
 }
 
 /// Opens a store in a directory of this server's.
+fn embedded(args: &Args, engine: Engine, path: &Path) -> Result<(AnyStore, Database), OpenError> {
+    Ok(match engine {
+        Engine::Sled => {
+            let store = sled(args, path)?;
+            (AnyStore::new(store.clone()), Database::Sled(store))
+        }
+        Engine::Fjall => {
+            let mut builder = args.settings.idempotency.fjall.clone().apply(FjallStore::builder());
+            if args.existing {
+                builder = builder.create(false);
+            }
+            if let Some(batch) = args.accept_loss_after {
+                builder = builder.accept_loss_after(batch);
+            }
+            if let Some(bytes) = args.memtable_bytes {
+                builder = builder.memtable_bytes(bytes);
+            }
+            let store = builder.open(path)?;
+            (AnyStore::new(store.clone()), Database::Fjall(store))
+        }
+    })
+}
+
 fn sled(args: &Args, path: &Path) -> Result<SledStore, OpenError> {
-    let settings = args.settings.idempotency.sled.clone();
-    let builder = settings.apply(SledStore::builder());
-    let builder = if args.existing { builder.create(false) } else { builder };
-    match args.accept_loss_after {
-        Some(batch) => builder.accept_loss_after(batch).open(path),
-        None => builder.open(path),
+    let mut builder = args.settings.idempotency.sled.clone().apply(SledStore::builder());
+    if args.existing {
+        builder = builder.create(false);
     }
+    if let Some(batch) = args.accept_loss_after {
+        builder = builder.accept_loss_after(batch);
+    }
+    builder.open(path)
 }
 
 /// Returns these records, with a ledger in another store.
 fn apart(records: AnyStore, database: SledStore) -> Result<Stores, Failure> {
-    let ledger = Ledger::trees(database.clone(), false)?;
+    let ledger = Ledger::own(Database::Sled(database.clone()), false)?;
     Ok(Stores { records, ledger, database: AnyStore::new(database), directory: None })
 }
 

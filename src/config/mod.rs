@@ -40,6 +40,8 @@ mod forms;
 mod settings;
 
 pub use forms::{Setting, setting};
+#[cfg(feature = "fjall")]
+pub use settings::FjallConfig;
 pub use settings::IdempotencyConfig;
 #[cfg(feature = "server")]
 pub use settings::LayerConfig;

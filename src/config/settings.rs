@@ -96,6 +96,19 @@ settings! {
     accept_loss_after: u64,
 }
 
+#[cfg(feature = "fjall")]
+settings! {
+    /// The options of a [`FjallStore`](crate::FjallStore).
+    FjallConfig for [] crate::store::FjallStoreBuilder:
+    cache_bytes: u64,
+    outcome_cache_bytes: u64,
+    max_records: u64,
+    max_bytes: u64,
+    min_free_space: u64,
+    create: bool,
+    accept_loss_after: u64,
+}
+
 #[cfg(feature = "shared")]
 settings! {
     /// The options of a [`SharedStore`](crate::store::shared::SharedStore).
@@ -122,6 +135,9 @@ pub struct IdempotencyConfig {
     /// Those of a store on disk.
     #[cfg(feature = "sled")]
     pub sled: SledConfig,
+    /// Those of a store on disk, over fjall.
+    #[cfg(feature = "fjall")]
+    pub fjall: FjallConfig,
     /// Those of a store that several processes share.
     #[cfg(feature = "shared")]
     pub shared: SharedConfig,

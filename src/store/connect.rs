@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(any(feature = "sled", feature = "fjall"))]
+use super::embedded::StorageEngine;
 use super::erased::AnyStore;
 use super::error::{Source, in_words};
 
@@ -13,7 +15,7 @@ use super::error::{Source, in_words};
 pub enum ConnectError {
     /// The URL names no store. The operator is at fault.
     #[error(
-        "the store's URL can't be read; expected `sled:PATH` or `memory:`; for `postgres://user:password@host/database` \
+        "the store's URL can't be read; expected `sled:PATH`, `fjall:PATH` or `memory:`; for `postgres://user:password@host/database` \
          call `connect` of the crate tower-idempotency-postgres"
     )]
     Url,
@@ -23,7 +25,7 @@ pub enum ConnectError {
         /// The feature of this crate that has the store.
         feature: &'static str,
     },
-    /// The store could not be opened: [`OpenError`](super::OpenError) of sled; an error of the database, or
+    /// The store could not be opened: [`OpenError`](super::OpenError) of sled or fjall; an error of the database, or
     /// [`StoreError`](super::StoreError), of a shared store.
     #[error(transparent)]
     Open(Source),
@@ -41,6 +43,8 @@ impl AnyStore {
     ///
     /// - `sled:PATH`: [`SledStore`](crate::SledStore) in the directory `PATH`, which is not decoded. If there is no
     ///   store, a new one is made. Feature `sled`.
+    /// - `fjall:PATH`: [`FjallStore`](https://docs.rs/tower-idempotency/latest/tower_idempotency/type.FjallStore.html),
+    ///   in the same way. Feature `fjall`.
     /// - `memory:`: a new [`MemoryStore`](crate::MemoryStore). Feature `memory`.
     ///
     /// A shared store is opened by the crate of its database, such as `tower_idempotency_postgres::connect`. Give it to
@@ -70,7 +74,9 @@ impl AnyStore {
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
         match feature_of(url)? {
             #[cfg(feature = "sled")]
-            ("sled", path) => sled(path.into()).await.map_err(ConnectError::Open),
+            ("sled", path) => embedded::<super::sled_engine::SledEngine>(path).await,
+            #[cfg(feature = "fjall")]
+            ("fjall", path) => embedded::<super::fjall_engine::FjallEngine>(path).await,
             #[cfg(feature = "memory")]
             ("memory", _) => Ok(Self::new(super::memory::MemoryStore::new())),
             // The arm of this store is not in this build, because its feature is off.
@@ -84,17 +90,21 @@ fn feature_of(url: &str) -> Result<(&'static str, &str), ConnectError> {
     let (scheme, rest) = url.split_once(':').ok_or(ConnectError::Url)?;
     match scheme {
         // `sled://PATH` is refused: the first part of PATH would be a host.
-        "sled" if !rest.is_empty() && !rest.starts_with("//") => Ok(("sled", rest)),
+        "sled" | "fjall" if rest.is_empty() || rest.starts_with("//") => Err(ConnectError::Url),
+        "sled" => Ok(("sled", rest)),
+        "fjall" => Ok(("fjall", rest)),
         "memory" if rest.is_empty() => Ok(("memory", rest)),
         // Another scheme, or a rest that the scheme does not allow.
         _ => Err(ConnectError::Url),
     }
 }
 
-#[cfg(feature = "sled")]
-async fn sled(directory: std::path::PathBuf) -> Result<AnyStore, Source> {
+#[cfg(any(feature = "sled", feature = "fjall"))]
+async fn embedded<E: StorageEngine>(directory: &str) -> Result<AnyStore, ConnectError> {
+    let directory = std::path::PathBuf::from(directory);
     // The disk may take a while, so a thread that may block opens the store.
-    let opening = tokio::task::spawn_blocking(|| super::sled_engine::SledStore::open(directory));
+    let opening = tokio::task::spawn_blocking(|| super::EmbeddedStore::<E>::open(directory));
     // The first error says that the opening panicked or the runtime shuts down, the second is the store's.
-    Ok(AnyStore::new(opening.await??))
+    let opened = opening.await.map_err(Source::from).and_then(|opened| Ok(opened?));
+    opened.map(AnyStore::new).map_err(ConnectError::Open)
 }

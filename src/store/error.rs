@@ -91,12 +91,25 @@ pub enum OpenError {
     /// The directory holds a store's files, but not the lock file. A part of it was restored or copied.
     #[error(
         "{} holds a store's files without the lock file `tower-idempotency.lock`; restore the whole directory from the \
-         backup. If the backup has no such file, make it: its content is `complete` and a line end. Do not start with \
-         an empty directory, which knows no key", path.display()
+         backup. If the backup has no such file, make it: its two lines are `complete` and the name of \
+         the engine, `sled` or `fjall`. Do not start with an empty directory, which knows no key", path.display()
     )]
     LockMissing {
         /// The directory.
         path: PathBuf,
+    },
+    /// Another storage engine wrote the store. Its directory is unchanged.
+    #[error(
+        "the store in {} was written by {found}, and not by {engine}; open it with {found}, or copy it into a new \
+         directory with `idem copy`", path.display()
+    )]
+    OtherEngine {
+        /// The directory.
+        path: PathBuf,
+        /// The engine that wrote it, such as `sled`.
+        found: String,
+        /// The engine that was to open it.
+        engine: &'static str,
     },
     /// There is no store, and `create(false)` says that none is to be made.
     #[error(
@@ -137,14 +150,14 @@ pub enum OpenError {
         /// The latest format that this release reads.
         known: u8,
     },
-    /// The database was made by another version of sled, or by sled with settings other than this release's.
+    /// The database was made by another version of the storage engine, or with settings other than this release's.
     #[error(
         "the database in {} was made by another release: {reason}; use that release, or start with a new directory", path.display()
     )]
     Incompatible {
         /// The directory.
         path: PathBuf,
-        /// The reason that sled gives.
+        /// The reason that the engine gives.
         reason: String,
     },
     /// The operating system refused an operation.

@@ -3,6 +3,7 @@
 //! | store | feature | survives | for |
 //! |---|---|---|---|
 //! | [`SledStore`] | `sled` | crashes and power cuts | one machine; the default |
+//! | [`FjallStore`] | `fjall` | crashes and power cuts | one machine; more writes than sled can take |
 //! | [`MemoryStore`] | `memory` | nothing | tests, and applications that accept to lose all records at a restart |
 //! | [`PostgresStore`] | the crate `tower-idempotency-postgres` | what the database survives | several servers that share a PostgreSQL database |
 //! | [`SharedStore`] | `shared` | what the database survives | several servers that share a database of your own |
@@ -10,6 +11,7 @@
 //! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
 //!
 //! [`SledStore`]: crate::SledStore
+//! [`FjallStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/type.FjallStore.html
 //! [`MemoryStore`]: crate::MemoryStore
 //! [`AnyStore`]: crate::AnyStore
 //! [`PostgresStore`]: https://docs.rs/tower-idempotency-postgres
@@ -23,18 +25,20 @@
 // - `recording.rs`: passes the end of a run to a store until the store has answered.
 // - `memory/`, `test_store/`: the stores in memory. The second wraps the first, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
-// - `sled_engine/`: sled as an embedded engine, and the store that applications open.
+// - `sled_engine/`, `fjall_engine/`: an embedded engine each, and the store that applications open.
 // - `shared/`: the protocol over any database that compares and sets.
 // - `erased.rs`: any of the stores, chosen at run time; `connect.rs`: by a URL.
 
-#[cfg(any(feature = "sled", feature = "shared"))]
+#[cfg(any(feature = "sled", feature = "fjall", feature = "shared"))]
 mod cache;
 mod connect;
 pub(crate) mod contract;
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "fjall"))]
 pub(crate) mod embedded;
 pub(crate) mod erased;
 mod error;
+#[cfg(feature = "fjall")]
+pub(crate) mod fjall_engine;
 pub(crate) mod listed;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
@@ -45,22 +49,22 @@ pub mod shared;
 pub(crate) mod sled_engine;
 #[cfg(feature = "test-util")]
 pub(crate) mod test_store;
-#[cfg(any(feature = "sled", feature = "shared"))]
+#[cfg(any(feature = "sled", feature = "fjall", feature = "shared"))]
 mod transaction;
 
 pub use connect::ConnectError;
 pub use contract::{Gauges, Health, InterruptedRun, Store};
 pub(crate) use contract::{Records, distinct};
-#[cfg(feature = "sled")]
-pub use embedded::Abort;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub use embedded::{Abort, EmbeddedStore, EmbeddedStoreBuilder};
 #[doc(hidden)]
 pub use error::in_words;
 pub use error::{OpenError, StoreError};
+#[cfg(feature = "fjall")]
+pub use fjall_engine::{FjallStoreBuilder, TransactionKeyspace};
 #[cfg(feature = "memory")]
 pub use memory::MemoryStoreBuilder;
 #[cfg(feature = "sled")]
-pub(crate) use sled_engine::transaction as effect_of;
-#[cfg(feature = "sled")]
 pub use sled_engine::{SledStoreBuilder, TransactionTree};
-#[cfg(any(feature = "sled", feature = "shared"))]
+#[cfg(any(feature = "sled", feature = "fjall", feature = "shared"))]
 pub use transaction::{CommitError, TransactionError};

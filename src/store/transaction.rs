@@ -6,8 +6,9 @@ use super::StoreError;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionError {
-    /// A key is over 256 bytes, a value over 4 KiB, or everything together over 128 KiB, including the outcome and 64
-    /// bytes for each key. Use a digest as the key; divide the value, or the transaction; keep large answers elsewhere.
+    /// Everything together is over 128 KiB, including the outcome and 64 bytes for each key; or, in sled, a key is over
+    /// 256 bytes or a value over 4 KiB; or, in fjall, a key over 65,535 bytes. Use a digest as the key; divide the
+    /// value, or the transaction; keep large answers elsewhere.
     #[error("a {what} has {bytes} bytes; at most {limit} can be made durable")]
     TooLarge {
         /// The part that is too large: a key, a value, or the transaction.
@@ -17,6 +18,9 @@ pub enum TransactionError {
         /// The number of bytes that it may have.
         limit: usize,
     },
+    /// A key is empty. fjall has none such.
+    #[error("a key is empty; give it at least one byte")]
+    EmptyKey,
     /// The database cannot be read. The store is poisoned.
     #[error("the database failed: {0}; restart the process")]
     Database(String),
@@ -39,8 +43,8 @@ pub enum CommitError<E> {
     /// A key or value is too large, the trees cannot be read, or the answer cannot be recorded.
     #[error(transparent)]
     Refused(#[from] TransactionError),
-    /// The trees cannot be written to together.
-    #[error("{0}; give trees that `SledStore::db` of this store has opened, each once")]
+    /// The trees or keyspaces cannot be written to together.
+    #[error("{0}; give trees or keyspaces that were opened from this store, each once")]
     Trees(&'static str),
     /// The run has committed already, or is about to. A run commits once.
     #[error("this run has committed already; do all of the effect in one transaction")]
@@ -71,7 +75,7 @@ pub enum CommitError<E> {
 
 impl<E> CommitError<E> {
     /// Returns the same error, with `aborted` applied to the closure's reason.
-    #[cfg(feature = "sled")]
+    #[cfg(any(feature = "sled", feature = "fjall"))]
     pub(crate) fn map<P>(self, aborted: impl FnOnce(E) -> CommitError<P>) -> CommitError<P> {
         match self {
             Self::Aborted(reason) => aborted(reason),

@@ -1,25 +1,26 @@
 //! A ledger of either kind.
 
 use axum::response::Response;
-use tower_idempotency::{IdempotencyContext, SledStore};
+use tower_idempotency::IdempotencyContext;
 use tower_idempotency_postgres::PostgresStore;
 
 use super::entry::{ChargeId, Entry, Intent, NotRefunded, Noted, Refund};
 use super::error::LedgerError;
+use super::own::OwnLedger;
 use super::table::TableLedger;
-use super::trees::TreeLedger;
+use super::tables::Database;
 use crate::api::account::Account;
 
 pub(crate) enum Ledger {
-    Trees(TreeLedger),
+    Own(OwnLedger),
     Table(Box<TableLedger>),
 }
 
 impl Ledger {
     /// Opens this server's own ledger. With `is_atomic`, a change with a key is committed together with its record,
     /// which is in the same store.
-    pub(crate) fn trees(store: SledStore, is_atomic: bool) -> Result<Self, LedgerError> {
-        TreeLedger::open(store, is_atomic).map(Self::Trees)
+    pub(crate) fn own(database: Database, is_atomic: bool) -> Result<Self, LedgerError> {
+        OwnLedger::open(database, is_atomic).map(Self::Own)
     }
 
     /// Opens the ledger of all servers of a namespace. A change with a key is committed together with its record.
@@ -35,7 +36,7 @@ impl Ledger {
         entry: Entry,
     ) -> Result<(ChargeId, Response), LedgerError> {
         match self {
-            Self::Trees(ledger) => ledger.charge(context, account, entry).await,
+            Self::Own(ledger) => ledger.charge(context, account, entry).await,
             Self::Table(ledger) => ledger.charge(context, account, entry).await,
         }
     }
@@ -50,7 +51,7 @@ impl Ledger {
         refund: Refund,
     ) -> Result<Result<Response, NotRefunded>, LedgerError> {
         match self {
-            Self::Trees(ledger) => ledger.refund(context, account, id, amount, refund).await,
+            Self::Own(ledger) => ledger.refund(context, account, id, amount, refund).await,
             Self::Table(ledger) => ledger.refund(context, account, id, amount, refund).await,
         }
     }
@@ -60,7 +61,7 @@ impl Ledger {
     /// the retention.
     pub(crate) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry, Option<Noted>)>, LedgerError> {
         match self {
-            Self::Trees(ledger) => ledger.intended(intent).await,
+            Self::Own(ledger) => ledger.intended(intent).await,
             // Charge and record are one transaction there, and the note would be a part of it.
             Self::Table(ledger) => {
                 let charges = ledger.intended(intent).await?.into_iter();
@@ -71,7 +72,7 @@ impl Ledger {
 
     pub(crate) async fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
         match self {
-            Self::Trees(ledger) => ledger.get(account, id).await,
+            Self::Own(ledger) => ledger.get(account, id).await,
             Self::Table(ledger) => ledger.get(account, id).await,
         }
     }
@@ -83,7 +84,7 @@ impl Ledger {
         limit: usize,
     ) -> Result<(Vec<(ChargeId, Entry)>, bool), LedgerError> {
         match self {
-            Self::Trees(ledger) => ledger.list(account, limit).await,
+            Self::Own(ledger) => ledger.list(account, limit).await,
             Self::Table(ledger) => ledger.list(account, limit).await,
         }
     }

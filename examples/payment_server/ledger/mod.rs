@@ -6,7 +6,7 @@
 
 // - `entry.rs`: the entries, which are charges with their refunds; `ids.rs`: their ids.
 // - `either.rs`: a ledger of one of the two kinds.
-// - `trees.rs`: a ledger in sled, of one server.
+// - `own.rs`: a ledger in sled or fjall, of one server; `tables.rs`: its tables.
 // - `table.rs`: a ledger in PostgreSQL, of all servers; `table.sql`: its table; `pool.rs`: the connections to it.
 // - `error.rs`: the errors.
 
@@ -14,11 +14,13 @@ mod either;
 mod entry;
 mod error;
 mod ids;
+mod own;
 mod pool;
 mod table;
-mod trees;
+mod tables;
 
 pub(crate) use either::Ledger;
 pub(crate) use entry::{ChargeId, Entry, Intent, NotRefunded, Noted, Refund};
 pub(crate) use error::LedgerError;
 pub(crate) use ids::{random, since_1970};
+pub(crate) use tables::Database;

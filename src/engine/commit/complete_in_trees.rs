@@ -1,23 +1,13 @@
-//! Effect and record in one transaction: the functions that a run calls.
+//! Effect and record in one transaction of sled: the functions that a run calls.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 
-use crate::engine::commitment::{CommitResult, PendingCommit};
+use super::embedded::{Given, write_alone};
 use crate::engine::context::RunContext;
-use crate::store::embedded::{Purpose, Reason, Transact};
-use crate::store::sled_engine::SledStore;
-use crate::store::{Abort, CommitError, Records as _, StoreError, TransactionTree, effect_of};
-use crate::within::COMMIT_ANSWERED_WITHIN;
-
-/// The time that a transaction that belongs to no run may wait for the writer.
-const BEGUN_WITHIN: Duration = Duration::from_secs(30);
+use crate::store::sled_engine::{SledStore, transaction};
+use crate::store::{Abort, CommitError, TransactionTree};
 
 impl RunContext {
     /// Writes the run's effect and the record of its outcome in one transaction, durably. With
@@ -49,47 +39,8 @@ impl RunContext {
     {
         let mut closure = closure;
         // The outcome may be a small part of a large buffer, which the record would keep alive.
-        self.commit_whole(store, trees, move |trees| Ok(Bytes::copy_from_slice(&closure(trees)?)))
-    }
-
-    /// Does the same for an outcome that fills its buffer.
-    pub(crate) fn commit_whole<const N: usize, E, F>(
-        &self,
-        store: &SledStore,
-        trees: [&sled::Tree; N],
-        closure: F,
-    ) -> impl Future<Output = Result<Bytes, CommitError<E>>> + Send + use<N, E, F>
-    where
-        F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
-        E: Send + 'static,
-    {
-        let commitment = self.commitment().cloned();
-        let sent = self.begin(store).map(|(pending, purpose)| {
-            // The writer calls this, so the run learns the end even if the handler drops the future.
-            let settle = |result: &_| pending.answered(commit_result(result));
-            send(store, purpose, trees, closure, settle)
-        });
-        async move {
-            let result = answer(sent?).await;
-            // If `answer` stopped waiting, the run need not wait for the writer either.
-            if let (CommitResult::Doubt, Some(commitment)) = (commit_result(&result), commitment) {
-                commitment.give_up();
-            }
-            result
-        }
-    }
-
-    /// Begins the run's transaction in this store, if that is allowed.
-    fn begin<E>(&self, store: &SledStore) -> Result<(PendingCommit, Purpose), CommitError<E>> {
-        let commitment = self.commitment().ok_or(CommitError::Unprotected)?;
-        // Each opened store has its own slots, so this tells whether the run was claimed in another store.
-        if !Arc::ptr_eq(&commitment.slots, store.slots()) {
-            return Err(CommitError::Foreign);
-        }
-        let refused = || if commitment.is_over() { CommitError::Over } else { CommitError::Twice };
-        let pending = PendingCommit::begin(commitment).ok_or_else(refused)?;
-        // The writer puts in the outcome that the closure returns.
-        Ok((pending, Purpose::Run(commitment.completion(()))))
+        let effect = transaction(trees, move |trees| Ok(Bytes::copy_from_slice(&closure(trees)?)));
+        self.complete_in_embedded(store, effect)
     }
 }
 
@@ -122,67 +73,13 @@ impl SledStore {
         T: Send + 'static,
         E: Send + 'static,
     {
-        // The value that the closure returned the last time it was called.
-        let given = Arc::new(Mutex::new(None));
-        let (mut closure, value) = (closure, Arc::clone(&given));
+        let given = Given::default();
+        let (mut closure, value) = (closure, Given::clone(&given));
         let kept = move |trees: [TransactionTree<'_>; N]| {
             *value.lock() = Some(closure(trees)?);
             // No record is written, so the writer needs no outcome.
-            Ok(Bytes::new())
+            Ok::<_, Abort<E>>(Bytes::new())
         };
-        // No run waits for this transaction, so `settle` does nothing.
-        let sent = send(self, Purpose::Own(Instant::now() + BEGUN_WITHIN), trees, kept, |_| {});
-        // A transaction that was done has left a value, so `Panicked` never comes from here.
-        async move { answer(sent).await.and_then(|_| given.lock().take().ok_or(CommitError::Panicked)) }
-    }
-}
-
-/// Receives the writer's answer. It fails if the writer drops the transaction unanswered.
-type SentCommit<E> = oneshot::Receiver<Result<Bytes, CommitError<E>>>;
-
-/// Sends a transaction to the store's writer, which calls `settle` as soon as it knows the result.
-fn send<const N: usize, E, F>(
-    store: &SledStore,
-    purpose: Purpose,
-    trees: [&sled::Tree; N],
-    closure: F,
-    settle: impl FnOnce(&Result<Bytes, CommitError<E>>) + Send + 'static,
-) -> SentCommit<E>
-where
-    F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
-    E: Send + 'static,
-{
-    let (reply, sent) = oneshot::channel();
-    let answer = Box::new(move |result: Result<_, CommitError<Reason>>| {
-        let result = result.map_err(|error| error.map(own_reason));
-        settle(&result);
-        // The handler may have dropped its future.
-        let _ = reply.send(result);
-    });
-    store.transact(Transact { purpose, effect: effect_of(trees, closure), answer });
-    sent
-}
-
-/// Returns the closure's own reason. Its answer cannot carry the reason of another closure.
-fn own_reason<E: 'static>(reason: Reason) -> CommitError<E> {
-    reason.downcast().map_or(CommitError::Panicked, |reason| CommitError::Aborted(*reason))
-}
-
-/// Waits for the writer's answer.
-async fn answer<E>(sent: SentCommit<E>) -> Result<Bytes, CommitError<E>> {
-    let doubt = match timeout(COMMIT_ANSWERED_WITHIN, sent).await {
-        Ok(Ok(answer)) => return answer,
-        Ok(Err(_)) => "the store was poisoned or closed meanwhile",
-        Err(_) => "a write has not returned",
-    };
-    Err(CommitError::Store(StoreError::uncertain(doubt)))
-}
-
-/// Returns how a transaction ended, in the form that the run's commitment takes.
-fn commit_result<E>(result: &Result<Bytes, CommitError<E>>) -> CommitResult {
-    match result {
-        Ok(outcome) => CommitResult::Committed(outcome.clone()),
-        Err(CommitError::Store(StoreError::Uncertain { .. })) => CommitResult::Doubt,
-        Err(_) => CommitResult::Nothing,
+        write_alone(self, transaction(trees, kept), given)
     }
 }

@@ -8,7 +8,7 @@ use http::Response;
 
 use super::committed::Committed;
 use super::context::IdempotencyContext;
-use crate::store::sled_engine::SledStore;
+use crate::store::sled_engine::{SledStore, transaction};
 use crate::store::{Abort, CommitError, TransactionError, TransactionTree};
 
 impl IdempotencyContext {
@@ -79,7 +79,7 @@ impl IdempotencyContext {
             recorder.record(&answer).ok_or(Abort::Refused(TransactionError::Unrecordable))
         };
         // This sends the transaction to the writer, before the future is polled.
-        let committed = self.run.commit_whole(store, trees, recorded);
+        let committed = self.run.complete_in_embedded(store, transaction(trees, recorded));
         async move { Ok(Committed { outcome: committed.await? }) }
     }
 }

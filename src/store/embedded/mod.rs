@@ -6,10 +6,11 @@
 //! again: the kernel may have dropped the pages and would report success. To recover, restart the process.
 //!
 //! From the rest of the crate to the writer:
-//! - `store.rs`: the handle, which the rest of the crate calls. It sends commands to the writer and waits for their
-//!   answers.
+//! - `store.rs`: the handle, which applications and the rest of the crate call. It sends commands to the writer and
+//!   waits for their answers. `builder.rs`: its settings.
 //! - `command.rs`: the commands that the handles send to the writer.
-//! - `transact.rs`: a transaction on its way to the writer, and how it can end.
+//! - `transact.rs`: a transaction on its way to the writer, and how it can end. `effect.rs`: the application's part of
+//!   it.
 //! - `queue.rs`: the queue between the handles and the writer.
 //! - `state.rs`: the state that the handles, the writer and the watchdog share: counters, limits, health, poison.
 //!
@@ -37,8 +38,10 @@
 //! - `close.rs`: ends the writer, and releases the engine and the lock.
 
 mod batches;
+mod builder;
 mod close;
 mod command;
+mod effect;
 pub(super) mod files;
 mod gather;
 mod layout;
@@ -52,18 +55,21 @@ mod scan;
 mod space;
 mod state;
 mod store;
-#[cfg(test)]
+#[cfg(all(test, feature = "sled", feature = "fjall"))]
 mod tests;
 mod transact;
 mod watchdog;
 mod writer;
 
-pub(super) use layout::storage_engine::{Damage, ReadError, RecordWritesFn, StorageEngine};
-pub(super) use layout::writes::{ENTRY_BYTES, Writes};
-pub(super) use open::Setup;
-pub(super) use space::Limits;
-pub(super) use state::PANICKED;
-pub(super) use store::Embedded;
+pub use builder::EmbeddedStoreBuilder;
+pub(crate) use effect::Effect;
+pub(super) use effect::EffectLimits;
+pub(super) use layout::keys::TOTALS;
+pub(crate) use layout::storage_engine::StorageEngine;
+pub(super) use layout::storage_engine::{Damage, ReadError, RecordWritesFn};
+pub(super) use layout::totals::{Mark, Totals};
+pub(super) use layout::writes::Writes;
+pub use store::EmbeddedStore;
 pub use transact::Abort;
-pub(super) use transact::{AppValue, Transacted, quietly};
+pub(super) use transact::{AppValue, Transacted};
 pub(crate) use transact::{Purpose, Reason, Transact};

@@ -15,10 +15,10 @@ use tokio::sync::Semaphore;
 use super::batches::batch::Batch;
 use super::batches::records::outcome_bytes;
 use super::files::directory::{self, Lock, broken, io_error};
-use super::files::mark::{self, Checked, Found, Mark};
+use super::files::mark::{self, Checked, Found};
 use super::files::marker::Marker;
 use super::layout::storage_engine::{Damage, ReadError, StorageEngine, scan};
-use super::layout::totals::Totals;
+use super::layout::totals::{Mark, Totals};
 use super::layout::{keys, listing};
 use super::measured::Measured;
 use super::present::{LateRecord, Present};
@@ -27,9 +27,9 @@ use super::read;
 use super::repair::repair;
 use super::space::{Limits, Space};
 use super::state::{BOOT_SHIFT, MAX_BOOT, READERS, StoreState, release_apart};
-use super::store::Embedded;
+use super::store::EmbeddedStore;
 use super::{watchdog, writer};
-use crate::clock::{Clock, Timeline, Timestamp};
+use crate::clock::{Clock, Timeline};
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::OpenError;
@@ -48,7 +48,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The settings of a store.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup<E: StorageEngine> {
-    /// The engine's own settings: for sled, the bytes of its page cache.
+    /// The engine's own settings.
     pub(crate) engine: E::Options,
     pub(crate) outcome_cache_bytes: u64,
     pub(crate) limits: Limits,
@@ -74,7 +74,7 @@ struct Known {
 
 impl<E: StorageEngine> Setup<E> {
     /// Opens the store in `path`.
-    pub(crate) fn open(self, path: &Path) -> Result<Embedded<E>, OpenError> {
+    pub(crate) fn open(self, path: &Path) -> Result<EmbeddedStore<E>, OpenError> {
         watchdog::maintaining::<E, _>(|| {
             let shared = Arc::new(self.prepare(path)?);
             let (sender, commands) = queue();
@@ -89,13 +89,13 @@ impl<E: StorageEngine> Setup<E> {
             // This returns an error when the watchdog maintains the engine. Nothing else holds the sender.
             // `maintaining`, which calls this closure, ends its own maintenance afterwards, so there is no gap.
             let _: Result<Infallible, _> = begun.recv();
-            Ok(Embedded::new(shared, sender))
+            Ok(EmbeddedStore::new(shared, sender))
         })
     }
 
     /// Opens the store in `path`, and waits for at most `patience` while another process, or another opening, has it
     /// open.
-    pub(crate) fn open_within(self, path: &Path, patience: Duration) -> Result<Embedded<E>, OpenError> {
+    pub(crate) fn open_within(self, path: &Path, patience: Duration) -> Result<EmbeddedStore<E>, OpenError> {
         let began = Instant::now();
         loop {
             match self.clone().open(path) {
@@ -117,7 +117,7 @@ impl<E: StorageEngine> Setup<E> {
         // engine may build a durable snapshot on them, and if a power cut then lost them, there would be nothing under
         // the snapshot.
         directory::sync(path)?;
-        let is_complete = lock.is_complete().map_err(io_error("reading the lock file in", path))?;
+        let is_complete = directory::is_complete(path, E::NAME)?;
         let mark = mark::read(path)?;
         let was_used = is_complete || mark != Found::Missing;
         if !was_used && !self.create {
@@ -167,7 +167,7 @@ impl<E: StorageEngine> Setup<E> {
             shared.marker.write()?;
         }
         if !known.is_complete {
-            lock.complete(path)?;
+            lock.complete(path, E::NAME)?;
         }
         if mark == Checked::Accepted {
             shared.slots.tally.losses_accepted.fetch_add(1, Ordering::Relaxed);
@@ -207,8 +207,7 @@ impl<E: StorageEngine> Setup<E> {
         check_format(path, format.as_deref())?;
         let last = required_value(path, format.is_some(), meta(keys::BOOT)?, number)?.unwrap_or(0);
         let totals = required_value(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
-        let seen = Timestamp::from_millis(totals.seen);
-        let there = Mark { step: totals.step, time: seen };
+        let there @ Mark { time: seen, .. } = totals.mark();
         let checked = mark::check(path, mark, there, was_used, self.accept_loss_after, damage.as_ref())?;
         let boot = last.saturating_add(if checked == Checked::Accepted { MAX_LOST_BOOTS } else { 1 });
         if boot > MAX_BOOT {

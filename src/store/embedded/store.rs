@@ -1,10 +1,14 @@
-//! The handle of an embedded store, which the rest of the crate calls.
+//! The handle of an embedded store, which applications and the rest of the crate call.
 
-use std::future::{Future, ready};
+use std::fmt;
+use std::future::{Future, pending, ready};
+#[cfg(feature = "fjall")]
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::future::Either;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Either};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -18,36 +22,85 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{After, Gauges, Health, InterruptedRun};
+use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use crate::store::listed::{ListedRecord, Scanned};
 use crate::store::{CommitError, StoreError};
 use crate::within::STORE_ANSWERS_WITHIN;
 
-/// A store over an embedded engine. A value is a handle, and clones share the open store.
-#[derive(Debug)]
-pub(crate) struct Embedded<E: StorageEngine>(Arc<Inner<E>>);
+/// A store in a directory of its own, over the storage engine `E`: a [`SledStore`](crate::SledStore), for example.
+///
+/// A value is a handle, and clones share the open store. One process at a time, and one opening in it, may use a
+/// directory.
+///
+/// # Durability
+/// The store answers when its data is on disk: written, and made durable with `fdatasync`. One sync serves all that
+/// came in meanwhile (group commit). While few commands have come and other runs are under way, it waits for theirs for
+/// up to some 0.2 ms more. If a write, sync or read fails, or a write does not return within a minute, the store is
+/// [poisoned](Health::Poisoned): it answers only what memory can, and the process must be restarted.
+#[allow(private_bounds, reason = "the engines are those of this crate")]
+pub struct EmbeddedStore<E: StorageEngine>(Arc<Inner<E>>);
 
 /// The state that the clones share. When the last one is dropped, so is `writer`, and the writer's thread ends.
-#[derive(Debug)]
 struct Inner<E: StorageEngine> {
     shared: Arc<StoreState<E>>,
     writer: Sender<Command<E>>,
 }
 
-impl<E: StorageEngine> Clone for Embedded<E> {
+impl<E: StorageEngine> Clone for EmbeddedStore<E> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<E: StorageEngine> Embedded<E> {
-    pub(super) fn new(shared: Arc<StoreState<E>>, writer: Sender<Command<E>>) -> Self {
-        Self(Arc::new(Inner { shared, writer }))
+impl<E: StorageEngine> fmt::Debug for EmbeddedStore<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EmbeddedStore").field(&self.0.shared).finish()
+    }
+}
+
+#[allow(private_bounds, reason = "the engines are those of this crate")]
+impl<E: StorageEngine> EmbeddedStore<E> {
+    /// Returns the number of records. Expired records that are not swept yet count; runs whose claims leave no trace
+    /// (`Rerun`) do not.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.shared.count.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of records, including those that have expired and are not swept yet.
-    pub(crate) fn len(&self) -> u64 {
-        self.0.shared.count.load(Ordering::Relaxed)
+    /// Returns whether the store holds no record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns when everything that was written to the database before this call is durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Uncertain`] if the sync failed, which poisons the store; [`StoreError::Unavailable`] if the store
+    /// is closed or poisoned.
+    ///
+    /// # Cancel safety
+    /// The sync takes place even if its answer is not awaited.
+    pub fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<E> {
+        answer(self.send(Command::Sync))
+    }
+
+    /// Finishes the work that was sent and closes the store, for all its handles. Returns when the directory can be
+    /// opened again, or after ten seconds.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the application still holds a handle of the database that `db` lent, or the disk
+    /// does not return. [`StoreError::Uncertain`] if the store is closed, but was poisoned, before or just now. What
+    /// was answered is durable even then.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the store may be closed or still closing; call it again.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        close::close(&self.0.shared, &self.0.writer).await
+    }
+
+    pub(super) fn new(shared: Arc<StoreState<E>>, writer: Sender<Command<E>>) -> Self {
+        Self(Arc::new(Inner { shared, writer }))
     }
 
     #[cfg(test)]
@@ -60,14 +113,10 @@ impl<E: StorageEngine> Embedded<E> {
         self.0.shared.engine().ok_or_else(closed)
     }
 
-    /// Makes durable everything that was written to the engine, also past the store.
-    pub(crate) fn sync(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<E> {
-        answer(self.send(Command::Sync))
-    }
-
-    /// Finishes the work that was sent and closes the store, for all its handles.
-    pub(crate) async fn close(&self) -> Result<(), StoreError> {
-        close::close(&self.0.shared, &self.0.writer).await
+    /// Returns the store's directory.
+    #[cfg(feature = "fjall")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.0.shared.path
     }
 
     /// Sends a transaction to the writer, now. It is answered in any case.
@@ -160,22 +209,27 @@ fn closed() -> StoreError {
     StoreError::unavailable("closed")
 }
 
-/// The functions of [`Store`](crate::store::Store), to which the engine's own store delegates.
-impl<E: StorageEngine> Embedded<E> {
-    pub(crate) fn slots(&self) -> &Arc<Slots> {
+impl<E: StorageEngine> Sealed for EmbeddedStore<E> {}
+
+impl<E: StorageEngine> Records for EmbeddedStore<E> {
+    fn slots(&self) -> &Arc<Slots> {
         &self.0.shared.slots
     }
 
-    pub(crate) fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
+    fn recall(&self, _: RecordId) -> Option<Record> {
+        None
+    }
+
+    fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         read::load(&self.0.shared, id)
     }
 
     /// Sends the transition before its future is polled, except a claim that leaves no trace.
-    pub(crate) fn apply(
-        &self,
-        id: RecordId,
-        transition: Transition,
-    ) -> impl Future<Output = Result<Applied, StoreError>> + Send {
+    fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
         if let Some(known) = self.without_record(&id, &transition) {
             return Either::Left(Either::Left(ready(Ok(known))));
         }
@@ -194,37 +248,51 @@ impl<E: StorageEngine> Embedded<E> {
         }
     }
 
-    pub(crate) async fn interrupted(
-        &self,
-        after: Option<After>,
-        limit: usize,
-    ) -> Result<Vec<InterruptedRun>, StoreError> {
+    async fn interrupted(&self, after: Option<After>, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
         read::interrupted(&self.0.shared, after, limit).await
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    fn now(&self) -> Timestamp {
         self.0.shared.time.now()
     }
 
-    pub(crate) async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Scanned, StoreError> {
+    async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Scanned, StoreError> {
         scan::scan(&self.0.shared, after, limit).await
     }
 
-    pub(crate) fn running(&self) -> Result<Vec<ListedRecord>, StoreError> {
-        scan::running(&self.0.shared)
+    async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
+        ListedRecord::of_load(id, self.load(id).await)
     }
 
-    pub(crate) fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
+    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
+        ready(scan::running(&self.0.shared))
+    }
+
+    fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         // A sweep takes many batches, and has no time limit.
         let sent = self.send(|reply| Command::Sweep(limit, reply));
         async move { sent?.await.unwrap_or_else(|_| Err(gone())) }
     }
 
-    pub(crate) fn health(&self) -> Health {
+    fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {
+        pending().boxed()
+    }
+}
+
+impl<E: StorageEngine> Store for EmbeddedStore<E> {
+    fn name(&self) -> &'static str {
+        E::NAME
+    }
+
+    fn health(&self) -> Health {
         self.0.shared.health()
     }
 
-    pub(crate) fn gauges(&self) -> Gauges {
+    fn gauges(&self) -> Gauges {
         self.0.shared.gauges(self.0.writer.waiting())
+    }
+
+    fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        Self::close(self)
     }
 }

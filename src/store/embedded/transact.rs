@@ -27,6 +27,16 @@ impl<E> From<TransactionError> for Abort<E> {
     }
 }
 
+impl<E: Send + 'static> Abort<E> {
+    /// Returns the same, with the closure's reason in a box.
+    pub(in crate::store) fn boxed(self) -> Abort<Reason> {
+        match self {
+            Self::Because(reason) => Abort::Because(Box::new(reason)),
+            Self::Refused(error) => Abort::Refused(error),
+        }
+    }
+}
+
 /// A closure's reason to abort. Only the closure and the caller that awaits its answer know the type.
 pub(crate) type Reason = Box<dyn Any + Send>;
 

@@ -36,7 +36,7 @@ const TREE: &str = "tower-idempotency";
 
 /// sled's handles, and a descriptor of the store's own for sled's file.
 #[derive(Clone)]
-pub(crate) struct SledEngine {
+pub struct SledEngine {
     /// The store's own tree, which has all keys of `layout/keys.rs`.
     pub(super) tree: sled::Tree,
     /// The database around that tree. The application may hold handles of it, too.
@@ -45,6 +45,19 @@ pub(crate) struct SledEngine {
     disk: Arc<Disk>,
     /// Wakes the threads that wait within sled for a failed write.
     wake: Wake,
+}
+
+/// The settings of sled.
+#[derive(Debug, Clone)]
+pub(crate) struct SledOptions {
+    /// The bytes of memory in which sled keeps pages.
+    pub(super) cache_bytes: u64,
+}
+
+impl Default for SledOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 64 * 1024 * 1024 }
+    }
 }
 
 /// Shows only its name: a tree of sled's would show all its keys and values.
@@ -62,10 +75,10 @@ impl SledEngine {
 }
 
 impl StorageEngine for SledEngine {
+    const NAME: &'static str = "sled";
     const MAX_STEP: usize = transaction::MAX_STEP;
 
-    /// The bytes of memory in which sled keeps pages.
-    type Options = u64;
+    type Options = SledOptions;
     type Value = IVec;
     type Transaction = Transaction;
     type Watch = EpochGuards;
@@ -76,8 +89,8 @@ impl StorageEngine for SledEngine {
         segments::mark_the_end(path, SEGMENT_BYTES, was_used)
     }
 
-    fn open(options: &u64, path: &Path) -> Result<Self, OpenError> {
-        let (tree, db) = open_database(path, *options)?;
+    fn open(options: &SledOptions, path: &Path) -> Result<Self, OpenError> {
+        let (tree, db) = open_database(path, options.cache_bytes)?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
         Ok(Self { tree, db, disk: Arc::new(disk), wake: Wake::default() })
     }

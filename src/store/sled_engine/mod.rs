@@ -3,8 +3,7 @@
 //! sled 0.34 answers a write before it is on disk, and its `flush()` hands the bytes to the operating system without
 //! ever asking for them to be made durable. In simulated power cuts 39 of 40 lost acknowledged records. These files
 //! deal with that, and with other traits of sled 0.34:
-//! - `store.rs`: [`SledStore`], the store that applications open. It delegates to the room of embedded engines.
-//! - `builder.rs`: the settings of a store.
+//! - `store.rs`: [`SledStore`], the store that applications open, and what only it has.
 //! - `engine.rs`: sled as an engine: its settings and its calls. It removes the remains of a torn snapshot, which would
 //!   make every later opening fail. `flush_every_ms` stays on, because sled collects space on that thread.
 //! - `durable.rs`: flushes what was written, **and then makes it durable with `fdatasync` on a descriptor of the
@@ -20,7 +19,6 @@
 //! - `epochs.rs`: keeps sled from freeing memory while it still reads it. No code here calls `flush_async`, which can
 //!   deadlock.
 
-mod builder;
 mod durable;
 mod end;
 mod engine;
@@ -31,9 +29,7 @@ mod skipped;
 mod store;
 mod transaction;
 
-pub use builder::SledStoreBuilder;
-#[cfg(test)]
 pub(super) use engine::SledEngine;
-pub use store::SledStore;
+pub use store::{SledStore, SledStoreBuilder};
 pub use transaction::TransactionTree;
 pub(crate) use transaction::transaction;

@@ -67,8 +67,11 @@ enum Start {
 pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) -> Result<Option<Damage>, OpenError> {
     let failed = || io_error("reading", path);
     let Some(mut log) = Log::read(path, segment_bytes).map_err(failed())? else { return Ok(None) };
-    let in_the_middle =
-        |at| Damage { what: format!("the log in db can't be read at byte {at}, in its middle"), is_certain: true };
+    let in_the_middle = |at| Damage {
+        what: format!("the log in db can't be read at byte {at}, in its middle"),
+        is_certain: true,
+        last: None,
+    };
     let start = match log.start() {
         Start::In(start) => start,
         Start::Missing if was_used => return Err(broken(path, "the end of its log is missing")),
@@ -84,7 +87,7 @@ pub(super) fn mark_the_end(path: &Path, segment_bytes: usize, was_used: bool) ->
         Some(at) => Some(in_the_middle(at)),
         None => log.goes_on_after(last).map_err(failed())?.map(|at| {
             let what = format!("the log in db can't be read from byte {at} on, though it goes on after that");
-            Damage { what, is_certain: false }
+            Damage { what, is_certain: false, last: None }
         }),
     };
     if end.segment != start {

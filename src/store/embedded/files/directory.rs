@@ -17,8 +17,10 @@ const LOCK_FILE: &str = "tower-idempotency.lock";
 pub(crate) const MARK_FILE: &str = "tower-idempotency.mark";
 pub(crate) const NEW_MARK_FILE: &str = "tower-idempotency.mark.new";
 
-/// The content of the lock file once the first opening's boot number, and the files that the engine made, are durable.
-const COMPLETE: &[u8] = b"complete\n";
+/// The first line of the lock file once the first opening's boot number, and the files that the engine made, are
+/// durable. The second one is the name of the engine. Stores that had only sled have no second line.
+const COMPLETE: &str = "complete";
+const FIRST_ENGINE: &str = "sled";
 /// The prefix of the name of a file that an unfinished first opening left, after it was set aside.
 const ASIDE: &str = "unfinished.";
 
@@ -45,17 +47,25 @@ impl Lock {
         self.0.lock().is_none()
     }
 
-    /// Returns whether an opening ever came so far that something could have been recorded.
-    pub(crate) fn is_complete(&self) -> io::Result<bool> {
-        self.0.lock().as_ref().map_or(Ok(false), |file| Ok(file.metadata()?.len() > 0))
-    }
-
     /// Records durably that an opening came so far.
-    pub(crate) fn complete(&self, path: &Path) -> Result<(), OpenError> {
-        let mut file = self.0.lock();
-        let written = file.as_mut().map_or(Ok(()), |file| file.write_all(COMPLETE).and_then(|()| file.sync_all()));
-        written.map_err(io_error("writing", &path.join(LOCK_FILE)))
+    pub(crate) fn complete(&self, path: &Path, engine: &str) -> Result<(), OpenError> {
+        let (mut file, content) = (self.0.lock(), format!("{COMPLETE}\n{engine}\n"));
+        let write = |file: &mut File| file.write_all(content.as_bytes()).and_then(|()| file.sync_all());
+        file.as_mut().map_or(Ok(()), write).map_err(io_error("writing", &path.join(LOCK_FILE)))
     }
+}
+
+/// Returns whether an opening ever came so far that something could have been recorded. Refuses a store of another
+/// engine than `engine`.
+pub(crate) fn is_complete(path: &Path, engine: &'static str) -> Result<bool, OpenError> {
+    let file = path.join(LOCK_FILE);
+    let content = fs::read(&file).map_err(io_error("reading", &file))?;
+    let content = String::from_utf8_lossy(&content);
+    let found = content.lines().nth(1).unwrap_or(FIRST_ENGINE);
+    if content.is_empty() || found == engine {
+        return Ok(!content.is_empty());
+    }
+    Err(OpenError::OtherEngine { path: path.into(), found: found.to_owned(), engine })
 }
 
 /// Makes the directory, or checks that it is empty or a store's, and locks it.

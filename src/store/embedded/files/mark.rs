@@ -18,16 +18,10 @@ use crate::clock::Timestamp;
 use crate::codec::{CHECKSUM_BYTES, checksum};
 use crate::store::OpenError;
 use crate::store::embedded::layout::storage_engine::Damage;
+use crate::store::embedded::layout::totals::Mark;
 
 /// The beginning of the file. The numbers of the mark follow, and a checksum.
 const HEAD: &[u8] = b"tower-idempotency mark\n";
-
-/// A step, and when it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub(crate) step: u64,
-    pub(crate) time: Timestamp,
-}
 
 /// The mark, or what there is in place of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,17 +91,23 @@ pub(crate) fn check(
     accepted: Option<u64>,
     damage: Option<&Damage>,
 ) -> Result<Checked, OpenError> {
-    // The number of missing steps, if it is known, and the loss in words, for the error and the log.
-    let (missing, what) = match found {
+    match found {
         // `check_damage` has accepted it, and has removed the mark.
-        Found::Whole(mark) if mark.step <= last.step && damage.is_some_and(|damage| damage.is_certain) => {
-            last.write(path)?;
-            return Ok(Checked::Accepted);
-        }
+        Found::Whole(mark) if mark.step <= last.step && damage.is_some_and(|damage| damage.is_certain) => {}
         Found::Whole(mark) if mark.step <= last.step => return Ok(Checked::Holds),
         Found::Missing if !was_used => return Ok(Checked::New),
+        found => require_accepted(lost(path, found, last, damage), accepted)?,
+    }
+    last.write(path)?;
+    Ok(Checked::Accepted)
+}
+
+/// Returns the error for a loss of what came after `last`.
+fn lost(path: &Path, found: Found, last: Mark, damage: Option<&Damage>) -> OpenError {
+    // The number of missing steps, if it is known, and the loss in words, for the error and the log.
+    let (missing, what) = match found {
         Found::Whole(mark) => {
-            let missing = mark.step - last.step;
+            let missing = mark.step.saturating_sub(last.step);
             (Some(missing), format!("the last {missing} batches of writes are missing, until {}", utc(mark.time)))
         }
         Found::Missing => (None, format!("{MARK_FILE} is missing, so it is unknown how much else is")),
@@ -116,14 +116,11 @@ pub(crate) fn check(
     let damage = damage.map_or_else(String::new, |damage| format!("; {}", damage.what));
     let reason =
         format!("{what}. The last batch that is there, number {}, is of {}{damage}", last.step, utc(last.time));
-    let lost = OpenError::Lost { path: path.into(), last: last.step, missing, since: Some(last.time), reason };
-    require_accepted(lost, accepted)?;
-    last.write(path)?;
-    Ok(Checked::Accepted)
+    OpenError::Lost { path: path.into(), last: last.step, missing, since: Some(last.time), reason }
 }
 
-/// Refuses a store whose files are certainly damaged, unless that loss is accepted. Without a mark, [`check`] refuses
-/// it.
+/// Refuses a store whose files are certainly damaged, or damaged before the step of the mark, unless that loss is
+/// accepted. Without a mark, [`check`] refuses it.
 ///
 /// If it is accepted, the mark is removed until the opening has written a new one. The engine forgets the damage when
 /// it is opened, so a process that dies meanwhile must not leave a store that looks whole.
@@ -133,7 +130,14 @@ pub(crate) fn check_damage(
     accepted: Option<u64>,
     damage: Option<&Damage>,
 ) -> Result<(), OpenError> {
-    let (Found::Whole(mark), Some(Damage { what, is_certain: true })) = (found, damage) else { return Ok(()) };
+    let (Found::Whole(mark), Some(Damage { what, is_certain, last })) = (found, damage) else { return Ok(()) };
+    if let Some(last) = last.filter(|last| last.step < mark.step) {
+        // `check` finds the same loss once the engine is open, and logs that it is accepted.
+        return if accepted == Some(last.step) { Ok(()) } else { Err(lost(path, found, last, damage)) };
+    }
+    if !is_certain {
+        return Ok(());
+    }
     let reason = format!(
         "records that changed since the opening before the last one may be missing: {what}. The last batch that is \
          marked, number {}, is of {}",

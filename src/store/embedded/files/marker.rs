@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::mark::Mark;
 use crate::store::OpenError;
+use crate::store::embedded::layout::totals::Mark;
 
 /// The interval at which the thread looks, and so the greatest age of a step that no mark covers.
 const MARK_EVERY: Duration = Duration::from_secs(1);

@@ -5,23 +5,27 @@ use std::path::Path;
 
 use bytes::Bytes;
 
+use super::totals::Mark;
 use super::writes::Writes;
 use crate::store::OpenError;
 use crate::store::embedded::transact::Transacted;
 
 /// An open engine. A value is a handle, and clones share the engine.
 ///
-/// Products have one engine, [sled](crate::store::sled_engine). Tests have another one, a map in memory in which they
-/// inject faults (`tests/map_engine.rs`). A second embedded engine implements this trait.
+/// Products have two engines, `store/sled_engine` and `store/fjall_engine`. Tests have another one, a map in memory in
+/// which they inject faults (`tests/map_engine.rs`).
 ///
 /// One thread calls it to write, and a few call it to read. A panic in it poisons the store.
 pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
+    /// The engine's name, in errors and in the lock file.
+    const NAME: &'static str;
+
     /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as
     /// many more.
     const MAX_STEP: usize;
 
     /// The settings of the engine.
-    type Options: Clone + Debug + Send + Sync + 'static;
+    type Options: Clone + Debug + Default + Send + Sync + 'static;
     /// A key or a value, in the form in which it is read.
     type Value: AsRef<[u8]>;
     /// A transaction that an application writes together with a record. The application's own values in it are wrapped
@@ -79,6 +83,8 @@ pub(crate) struct Damage {
     /// If `false`, it may be the trace of a crash, so only an error about lost records names it. If `true`, no crash
     /// leaves this, and the engine would open without some records.
     pub(crate) is_certain: bool,
+    /// The last step before the damage, if the engine can tell. It drops what follows when it is opened.
+    pub(crate) last: Option<Mark>,
 }
 
 /// The reason why a read failed.

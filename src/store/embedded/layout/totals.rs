@@ -1,5 +1,14 @@
 //! The totals over all records of a store.
 
+use crate::clock::Timestamp;
+
+/// A step, and when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) step: u64,
+    pub(crate) time: Timestamp,
+}
+
 /// The totals, which are written with each step, after its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
@@ -36,6 +45,11 @@ impl Totals {
         let Self { count, seen, bytes, step, entries } = self;
         let Entries { sum, below, leaving } = entries;
         [*count, *seen, *sum, *bytes, *step, *below].iter().chain(leaving).copied().flat_map(u64::to_be_bytes).collect()
+    }
+
+    /// Returns the step that wrote them.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { step: self.step, time: Timestamp::from_millis(self.seen) }
     }
 
     /// Reads the stored form; `None` if its length is wrong. It has no checksum of its own.

@@ -7,7 +7,7 @@ use super::map_engine::{DAMAGED, HOLE, MapEngine};
 use super::*;
 use crate::store::embedded::files::directory::MARK_FILE;
 use crate::store::embedded::files::mark::{self, Found};
-use crate::store::embedded::layout::totals::Totals;
+use crate::store::embedded::layout::totals::{Mark, Totals};
 
 /// Returns the number of the last step that the engine has.
 fn last_step<E: Tested>(still: &Still<E>) -> u64 {
@@ -39,7 +39,7 @@ fn without_two_steps<E: Tested>(directory: &tempfile::TempDir) -> u64 {
 }
 
 fn mark_at(path: &Path, step: u64) {
-    mark::Mark { step, time: Timestamp::from_millis(1) }.write(path).unwrap();
+    Mark { step, time: Timestamp::from_millis(1) }.write(path).unwrap();
 }
 
 fn open<E: Tested>(path: &Path, accepted: Option<u64>) -> Result<StoreState<E>, OpenError> {

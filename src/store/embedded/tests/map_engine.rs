@@ -90,6 +90,7 @@ impl MapEngine {
 }
 
 impl StorageEngine for MapEngine {
+    const NAME: &'static str = "map";
     const MAX_STEP: usize = 128 * 1024;
 
     type Options = ();
@@ -100,7 +101,7 @@ impl StorageEngine for MapEngine {
 
     fn examine(path: &Path, _: bool) -> Result<Option<Damage>, OpenError> {
         let what = fs::read_to_string(path.join(HOLE)).ok();
-        Ok(what.map(|what| Damage { what, is_certain: true }))
+        Ok(what.map(|what| Damage { what, is_certain: true, last: None }))
     }
 
     fn open((): &(), path: &Path) -> Result<Self, OpenError> {

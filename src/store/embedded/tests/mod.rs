@@ -1,4 +1,4 @@
-//! The promises of every embedded engine's store, tested on sled and on the smallest engine.
+//! The promises of every embedded engine's store, tested on sled, on fjall and on the smallest engine.
 
 mod health;
 mod lost;
@@ -23,7 +23,7 @@ use super::open::Setup;
 use super::read;
 use super::space::Limits;
 use super::state::StoreState;
-use super::store::Embedded;
+use super::store::EmbeddedStore;
 use super::transact::{AppValue, Purpose, Transact};
 use super::writer::decide;
 use crate::clock::{ManualClock, Timestamp};
@@ -33,14 +33,13 @@ use crate::record::{
     Applied, Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Reply, Resolution, RunResult,
     State, Transition,
 };
+use crate::store::fjall_engine::{self, FjallEngine, TransactionKeyspace};
 use crate::store::sled_engine::{self, SledEngine};
-use crate::store::{Health, OpenError, StoreError};
+use crate::store::{Health, OpenError, Records as _, Store as _, StoreError};
 use map_engine::MapEngine;
 
 /// An engine that these tests run on.
 trait Tested: StorageEngine {
-    fn options() -> Self::Options;
-
     /// Makes an effect that has this outcome and writes nothing.
     fn nothing_but(outcome: Bytes) -> Self::Transaction;
 
@@ -64,10 +63,6 @@ impl Drop for Touchy {
 }
 
 impl Tested for SledEngine {
-    fn options() -> u64 {
-        1 << 26
-    }
-
     fn nothing_but(outcome: Bytes) -> Self::Transaction {
         let closure = move |[]: [sled_engine::TransactionTree<'_>; 0]| Ok::<_, super::Abort<()>>(outcome.clone());
         sled_engine::transaction([], closure)
@@ -82,9 +77,21 @@ impl Tested for SledEngine {
     }
 }
 
-impl Tested for MapEngine {
-    fn options() {}
+impl Tested for FjallEngine {
+    fn nothing_but(outcome: Bytes) -> Self::Transaction {
+        let closure = move |[]: [TransactionKeyspace<'_>; 0]| Ok::<_, super::Abort<()>>(outcome.clone());
+        fjall_engine::transaction([], closure)
+    }
 
+    fn touchy() -> Self::Transaction {
+        let touchy = Touchy;
+        let closure =
+            move |[]: [TransactionKeyspace<'_>; 0]| Ok::<_, super::Abort<()>>(Bytes::copy_from_slice(touchy.as_ref()));
+        fjall_engine::transaction([], closure)
+    }
+}
+
+impl Tested for MapEngine {
     fn nothing_but(outcome: Bytes) -> Self::Transaction {
         AppValue::new(outcome)
     }
@@ -99,11 +106,13 @@ macro_rules! on_each {
     ($engine:ident, $test:block) => {{
         fn on<$engine: Tested>() $test
         on::<SledEngine>();
+        on::<FjallEngine>();
         on::<MapEngine>();
     }};
     (async $engine:ident, $test:block) => {{
         async fn on<$engine: Tested>() $test
         on::<SledEngine>().await;
+        on::<FjallEngine>().await;
         on::<MapEngine>().await;
     }};
 }
@@ -172,7 +181,7 @@ fn claimed(id: RecordId, answer: Result<Applied, StoreError>) -> Hold {
     }
 }
 
-async fn run<E: StorageEngine>(store: &Embedded<E>, name: &str) {
+async fn run<E: StorageEngine>(store: &EmbeddedStore<E>, name: &str) {
     let id = id(name);
     let hold = claimed(id, store.apply(id, Transition::Claim(wish())).await);
     let applied = store.apply(id, Transition::Complete(completion(hold, "done"))).await.unwrap();
@@ -186,7 +195,7 @@ fn clock() -> ManualClock {
 fn setup<E: Tested>(clock: &ManualClock) -> Setup<E> {
     let limits = Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None };
     Setup {
-        engine: E::options(),
+        engine: E::Options::default(),
         outcome_cache_bytes: 1 << 24,
         limits,
         clock: Arc::new(clock.clone()),

@@ -1,36 +1,26 @@
-//! A ledger in trees of a sled store's database. That store may hold the records, too.
+//! A ledger in the database of an embedded store. That store may hold the records, too.
 
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
-use sled::Tree;
+use tower_idempotency::IdempotencyContext;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::{Abort, StoreError, TransactionTree};
-use tower_idempotency::{IdempotencyContext, SledStore};
+use tower_idempotency::store::{Abort, StoreError};
 
 use super::entry::{ChargeId, Entry, Intent, NotRefunded, Noted, Refund, charge_key, intent_key};
 use super::error::LedgerError;
 use super::ids::Ids;
+use super::tables::{Changing, Database, Table, Tables};
 use crate::api::account::Account;
 use crate::api::charges::Charge;
 use crate::api::refunds::Answer;
 use crate::json::json;
 
-const CHARGES: &str = "charges";
-const INTENTS: &str = "intents";
-
-pub(crate) struct TreeLedger {
-    trees: Trees,
-    store: SledStore,
+pub(crate) struct OwnLedger {
+    tables: Tables,
     /// `true` if a change with a key is committed together with its record. A crash leaves both or neither.
     is_atomic: bool,
     ids: Ids,
-}
-
-#[derive(Clone)]
-struct Trees {
-    charges: Tree,
-    intents: Tree,
 }
 
 /// The reason why a transaction is given up.
@@ -40,11 +30,9 @@ enum Reason {
     Entry(serde_json::Error),
 }
 
-impl TreeLedger {
-    pub(super) fn open(store: SledStore, is_atomic: bool) -> Result<Self, LedgerError> {
-        let database = store.db().map_err(LedgerError::away)?;
-        let (charges, intents) = (database.open_tree(CHARGES)?, database.open_tree(INTENTS)?);
-        Ok(Self { trees: Trees { charges, intents }, store, is_atomic, ids: Ids::default() })
+impl OwnLedger {
+    pub(super) fn open(database: Database, is_atomic: bool) -> Result<Self, LedgerError> {
+        Ok(Self { tables: Tables::open(database)?, is_atomic, ids: Ids::default() })
     }
 
     /// Enters a charge. When this returns its id and its answer, it survives a power cut.
@@ -57,8 +45,8 @@ impl TreeLedger {
         let id = self.ids.fresh()?;
         let intent = Intent::of_step(context, "charge");
         let entry = Entry { intent, ..entry };
-        let entered = self.enter(context, move |[charges, intents]| {
-            enter(&charges, &intents, account, id, &entry, intent.map(|intent| (intent, entry.amount)))?;
+        let entered = self.enter(context, move |tables| {
+            enter(tables, account, id, &entry, intent.map(|intent| (intent, entry.amount)))?;
             answer(&Charge::of(id, entry.clone()))
         });
         match entered.await {
@@ -76,8 +64,8 @@ impl TreeLedger {
         amount: Option<u64>,
         refund: Refund,
     ) -> Result<Result<Response, NotRefunded>, LedgerError> {
-        let entered = self.enter(context, move |[charges, intents]| {
-            let (refunded, entry) = take_back(&charges, &intents, account, id, amount, &refund)?;
+        let entered = self.enter(context, move |tables| {
+            let (refunded, entry) = take_back(tables, account, id, amount, &refund)?;
             answer(&Answer::of(id, refunded, &entry))
         });
         match entered.await {
@@ -91,22 +79,18 @@ impl TreeLedger {
     /// in the same transaction.
     async fn enter<F>(&self, context: Option<&IdempotencyContext>, closure: F) -> Result<Response, CommitError<Reason>>
     where
-        F: FnMut([TransactionTree<'_>; 2]) -> Result<http::Response<Bytes>, Abort<Reason>> + Send + 'static,
+        F: FnMut(&dyn Changing) -> Result<http::Response<Bytes>, Abort<Reason>> + Send + 'static,
     {
-        let trees = [&self.trees.charges, &self.trees.intents];
-        match context.filter(|_| self.is_atomic) {
-            Some(context) => Ok(context.complete_in_trees(&self.store, trees, closure).await?.into_response()),
-            None => Ok(self.store.transaction(trees, closure).await?.map(Into::into)),
-        }
+        self.tables.change(context.filter(|_| self.is_atomic), closure).await
     }
 
     /// Returns the charges that were made with this intent, or refunded in part, and the sum that was noted under it.
     pub(super) async fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry, Option<Noted>)>, LedgerError> {
-        self.read(move |trees| trees.intended(intent)).await
+        self.read(move |tables| intended(tables, intent)).await
     }
 
     pub(super) async fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
-        self.read(move |trees| trees.get(account, id)).await
+        self.read(move |tables| get(tables, account, id)).await
     }
 
     /// Returns the newest `limit` charges of an account, and whether there are more.
@@ -115,53 +99,50 @@ impl TreeLedger {
         account: Account,
         limit: usize,
     ) -> Result<(Vec<(ChargeId, Entry)>, bool), LedgerError> {
-        self.read(move |trees| trees.list(account, limit)).await
+        self.read(move |tables| list(tables, account, limit)).await
     }
 
     /// Reads in a thread that may block, because the disk may take a while.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Trees) -> Result<T, LedgerError> + Send + 'static,
+        read: impl FnOnce(&Tables) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        let trees = self.trees.clone();
-        let reading = tokio::task::spawn_blocking(move || read(&trees));
+        let tables = self.tables.clone();
+        let reading = tokio::task::spawn_blocking(move || read(&tables));
         reading.await.unwrap_or_else(|error| Err(LedgerError::failed(error)))
     }
 }
 
-impl Trees {
-    fn intended(&self, intent: Intent) -> Result<Vec<(ChargeId, Entry, Option<Noted>)>, LedgerError> {
-        let mut found = Vec::new();
-        for item in self.intents.scan_prefix(intent.bytes()) {
-            let (key, value) = item?;
-            let (Some(id), Some((account, noted))) = (key.last_chunk(), value.split_first_chunk()) else { continue };
-            let (id, account) = (ChargeId(*id), Account::from_bytes(*account));
-            found.extend(self.get(account, id)?.map(|entry| (id, entry, Noted::read(noted))));
-        }
-        Ok(found)
+fn intended(tables: &Tables, intent: Intent) -> Result<Vec<(ChargeId, Entry, Option<Noted>)>, LedgerError> {
+    let mut found = Vec::new();
+    for item in tables.prefix(Table::Intents, &intent.bytes()) {
+        let (key, value) = item?;
+        let (Some(id), Some((account, noted))) = (key.last_chunk(), value.split_first_chunk()) else { continue };
+        let (id, account) = (ChargeId(*id), Account::from_bytes(*account));
+        found.extend(get(tables, account, id)?.map(|entry| (id, entry, Noted::read(noted))));
     }
+    Ok(found)
+}
 
-    fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
-        let entry = self.charges.get(charge_key(account, id))?;
-        Ok(entry.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
-    }
+fn get(tables: &Tables, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
+    let entry = tables.get(Table::Charges, &charge_key(account, id))?;
+    Ok(entry.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+}
 
-    fn list(&self, account: Account, limit: usize) -> Result<(Vec<(ChargeId, Entry)>, bool), LedgerError> {
-        let mut newest = self.charges.scan_prefix(account.bytes()).rev();
-        let mut found = Vec::new();
-        for item in newest.by_ref().take(limit) {
-            let (key, value) = item?;
-            let Some(id) = key.last_chunk() else { continue };
-            found.push((ChargeId(*id), serde_json::from_slice(&value)?));
-        }
-        Ok((found, newest.next().is_some()))
+fn list(tables: &Tables, account: Account, limit: usize) -> Result<(Vec<(ChargeId, Entry)>, bool), LedgerError> {
+    let mut newest = tables.prefix(Table::Charges, &account.bytes()).rev();
+    let mut found = Vec::new();
+    for item in newest.by_ref().take(limit) {
+        let (key, value) = item?;
+        let Some(id) = key.last_chunk() else { continue };
+        found.push((ChargeId(*id), serde_json::from_slice(&value)?));
     }
+    Ok((found, newest.next().is_some()))
 }
 
 /// Enters a charge, its intent, and the sum that was intended: the intent leads to the charge.
 fn enter(
-    charges: &TransactionTree<'_>,
-    intents: &TransactionTree<'_>,
+    tables: &dyn Changing,
     account: Account,
     id: ChargeId,
     entry: &Entry,
@@ -169,38 +150,32 @@ fn enter(
 ) -> Result<(), Abort<Reason>> {
     if let Some((intent, amount)) = intended {
         let noted = Noted { amount, currency: entry.currency.clone() };
-        intents.insert(&intent_key(intent, id), [&account.bytes()[..], &noted.bytes()].concat())?;
+        let noted = [&account.bytes()[..], &noted.bytes()].concat();
+        tables.insert(Table::Intents, &intent_key(intent, id), noted)?;
     }
     let entry = serde_json::to_vec(entry).map_err(|error| Abort::Because(Reason::Entry(error)))?;
-    charges.insert(&charge_key(account, id), entry)?;
-    Ok(())
+    Ok(tables.insert(Table::Charges, &charge_key(account, id), entry)?)
 }
 
 /// Refunds a charge, and enters the refund with it.
 fn take_back(
-    charges: &TransactionTree<'_>,
-    intents: &TransactionTree<'_>,
+    tables: &dyn Changing,
     account: Account,
     id: ChargeId,
     amount: Option<u64>,
     refund: &Refund,
 ) -> Result<(Refund, Entry), Abort<Reason>> {
     let refused = |refused| Abort::Because(Reason::Refused(refused));
-    let old = charges.get(charge_key(account, id))?.ok_or_else(|| refused(NotRefunded::NoSuchCharge))?;
+    let old =
+        tables.get(Table::Charges, &charge_key(account, id))?.ok_or_else(|| refused(NotRefunded::NoSuchCharge))?;
     let mut entry: Entry = serde_json::from_slice(&old).map_err(|error| Abort::Because(Reason::Entry(error)))?;
     let refunded = entry.refund(amount, refund).map_err(refused)?;
-    enter(charges, intents, account, id, &entry, refund.intent.map(|intent| (intent, refunded.amount)))?;
+    enter(tables, account, id, &entry, refund.intent.map(|intent| (intent, refunded.amount)))?;
     Ok((refunded, entry))
 }
 
 fn answer(answer: &impl Serialize) -> Result<http::Response<Bytes>, Abort<Reason>> {
     json(answer).map_err(|error| Abort::Because(Reason::Entry(error)))
-}
-
-impl From<sled::Error> for LedgerError {
-    fn from(error: sled::Error) -> Self {
-        Self::failed(error)
-    }
 }
 
 fn failure(error: CommitError<Reason>) -> LedgerError {

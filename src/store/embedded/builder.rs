@@ -1,33 +1,68 @@
-//! The settings of a [`SledStore`](super::SledStore).
+//! The settings of an [`EmbeddedStore`].
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::engine::SledEngine;
+use super::layout::storage_engine::StorageEngine;
+use super::open::Setup;
+use super::space::Limits;
+use super::store::EmbeddedStore;
 use crate::clock::{Clock, SystemClock};
-use crate::store::embedded::{Limits, Setup};
+use crate::store::OpenError;
 
-/// Sets up a [`SledStore`](super::SledStore).
+/// Sets up an [`EmbeddedStore`].
 #[derive(Debug, Clone)]
 #[must_use]
-pub struct SledStoreBuilder(pub(super) Setup<SledEngine>);
+#[allow(private_bounds, reason = "the engines are those of this crate")]
+pub struct EmbeddedStoreBuilder<E: StorageEngine>(pub(in crate::store) Setup<E>);
 
-impl Default for SledStoreBuilder {
+impl<E: StorageEngine> Default for EmbeddedStoreBuilder<E> {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
         let clock = Arc::new(SystemClock::default());
         let limits = Limits { max_records: 10_000_000, max_bytes: u64::MAX, min_free: None };
         let (create, accept_loss_after) = (true, None);
-        Self(Setup { engine: 64 * MIB, outcome_cache_bytes: 16 * MIB, limits, clock, create, accept_loss_after })
+        Self(Setup {
+            engine: E::Options::default(),
+            outcome_cache_bytes: 16 * MIB,
+            limits,
+            clock,
+            create,
+            accept_loss_after,
+        })
     }
 }
 
-impl SledStoreBuilder {
-    /// Sets the bytes of memory in which sled keeps pages of the database. Default: 64 MiB.
-    pub fn cache_bytes(mut self, bytes: u64) -> Self {
-        self.0.engine = bytes;
-        self
+#[allow(private_bounds, reason = "the engines are those of this crate")]
+impl<E: StorageEngine> EmbeddedStore<E> {
+    /// Opens the store in `directory`, which is made with mode 0700 if it does not exist.
+    ///
+    /// Blocks while the lists of the records are read. If they are damaged, all records are read, and listed anew.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the directory is in use or not a store's, or the operating system refused.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::builder().open(directory)
     }
 
+    /// Opens the store in `directory` as [`open`](Self::open) does, and waits for at most `patience` while it is in
+    /// use; see [`EmbeddedStoreBuilder::open_within`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`OpenError::InUse`] only after `patience`.
+    pub fn open_within(directory: impl AsRef<Path>, patience: Duration) -> Result<Self, OpenError> {
+        Self::builder().open_within(directory, patience)
+    }
+
+    /// Returns a builder, to set what differs from the defaults.
+    pub fn builder() -> EmbeddedStoreBuilder<E> {
+        EmbeddedStoreBuilder::default()
+    }
+}
+
+#[allow(private_bounds, reason = "the engines are those of this crate")]
+impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     /// Sets the bytes of memory in which recent outcomes are kept, to be replayed without a read. Default: 16 MiB.
     pub fn outcome_cache_bytes(mut self, bytes: u64) -> Self {
         self.0.outcome_cache_bytes = bytes;
@@ -82,5 +117,22 @@ impl SledStoreBuilder {
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.0.clock = Arc::new(clock);
         self
+    }
+
+    /// Opens the store in `directory`. Blocks its thread.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`].
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<EmbeddedStore<E>, OpenError> {
+        self.0.open(directory.as_ref())
+    }
+
+    /// Opens the store in `directory`, and waits for at most `patience` while another process, or another opening in
+    /// this one, has it open. So a new process may start while the last one is still closing. Blocks its thread.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`]; [`OpenError::InUse`] only after `patience`.
+    pub fn open_within(self, directory: impl AsRef<Path>, patience: Duration) -> Result<EmbeddedStore<E>, OpenError> {
+        self.0.open_within(directory.as_ref(), patience)
     }
 }

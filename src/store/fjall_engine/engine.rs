@@ -1,0 +1,196 @@
+//! fjall as the engine of a store.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use fjall::{Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Slice};
+
+use super::journal;
+use super::transaction::{self, Transaction, add};
+use crate::laboratory::{self, Protection};
+use crate::store::OpenError;
+use crate::store::embedded::files::directory;
+use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, Transacted, Writes};
+
+/// The name of the store's keyspace.
+pub(super) const RECORDS: &str = "tower-idempotency";
+/// The directory of fjall's keyspaces, and the one in which it lists them.
+const KEYSPACES: &str = "keyspaces";
+const LIST: &str = "keyspaces/0";
+/// The file that names the tables of a keyspace that are in use.
+const CURRENT: &str = "current";
+/// The most bytes of journals beyond which fjall writes out the keyspaces that hold up their removal: the least that it
+/// accepts. An idle keyspace of the application's would otherwise keep half a gigabyte of journals.
+const MAX_JOURNALS: u64 = 64 * 1024 * 1024;
+
+/// fjall's handles.
+#[derive(Clone)]
+pub struct FjallEngine {
+    /// The store's own keyspace, which has all keys of `layout/keys.rs`.
+    records: Keyspace,
+    /// The database around that keyspace.
+    pub(super) db: Database,
+}
+
+/// The settings of fjall.
+#[derive(Debug, Clone)]
+pub(crate) struct FjallOptions {
+    /// The bytes of memory in which fjall keeps blocks of its tables.
+    pub(super) cache_bytes: u64,
+    /// The bytes of new records that are kept in memory before they are written to a table.
+    pub(super) memtable_bytes: u64,
+}
+
+impl Default for FjallOptions {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self { cache_bytes: 64 * MIB, memtable_bytes: 16 * MIB }
+    }
+}
+
+/// Shows only its name: fjall's handles would show paths and settings.
+impl fmt::Debug for FjallEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FjallEngine")
+    }
+}
+
+impl FjallEngine {
+    /// Opens a keyspace, and makes its name durable: fjall syncs what is in its directory alone.
+    pub(super) fn keyspace(
+        db: &Database,
+        path: &Path,
+        name: &str,
+        options: impl FnOnce() -> KeyspaceCreateOptions,
+    ) -> Result<Keyspace, OpenError> {
+        let keyspace = db.keyspace(name, options).map_err(|error| open_failed(path, error))?;
+        directory::sync_one(&path.join(KEYSPACES))?;
+        Ok(keyspace)
+    }
+}
+
+impl StorageEngine for FjallEngine {
+    const NAME: &'static str = "fjall";
+    const MAX_STEP: usize = transaction::MAX_STEP;
+
+    type Options = FjallOptions;
+    type Value = Slice;
+    type Transaction = Transaction;
+    type Watch = ();
+
+    fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError> {
+        if was_used {
+            require_files(path)?;
+        }
+        journal::examine(path).map_err(directory::io_error("reading the journals in", path))
+    }
+
+    fn open(options: &FjallOptions, path: &Path) -> Result<Self, OpenError> {
+        journal::cut_off_what_is_torn(path).map_err(directory::io_error("cutting off a torn journal in", path))?;
+        // One worker: with several, releases of fjall before this one have lost inserts (fjall-rs/fjall#230).
+        let builder = Database::builder(path).cache_size(options.cache_bytes).worker_threads(1);
+        let builder = builder.manual_journal_persist(true).max_journaling_size(MAX_JOURNALS);
+        let db = builder.open().map_err(|error| open_failed(path, error))?;
+        let settings = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
+        Ok(Self { records: Self::keyspace(&db, path, RECORDS, settings)?, db })
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Slice>, ReadError> {
+        Ok(self.records.get(key)?)
+    }
+
+    fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Slice, Slice), ReadError>> {
+        self.records.range(from..).map(|entry| Ok(entry.into_inner()?))
+    }
+
+    /// Every step is atomic: fjall recovers all of a batch or nothing.
+    fn write(&self, step: Writes) -> Result<(), String> {
+        let mut batch = self.db.batch();
+        add(&mut batch, &self.records, step);
+        batch.commit().map_err(|error| format!("writing failed: {error}"))
+    }
+
+    fn sync(&self) -> Result<(), String> {
+        if laboratory::is_broken(Protection::Flush) {
+            return Ok(());
+        }
+        self.db.persist(PersistMode::SyncData).map_err(|error| format!("syncing failed: {error}"))
+    }
+
+    fn transact(&self, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
+        transaction::run(&self.db, &self.records, effect, writes_of)
+    }
+
+    /// Nothing waits within fjall for a write that has failed.
+    fn wake_stuck_threads(&self) {}
+
+    fn maintain((): &mut ()) {}
+
+    /// The last handle ends fjall's threads, and waits for them.
+    fn close(self) {
+        drop(self);
+    }
+
+    /// fjall locks a file of its own while a handle of the database or of a keyspace is there.
+    fn is_closed(path: &Path) -> bool {
+        match File::open(path.join("lock")) {
+            Ok(file) => file.try_lock().is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        match error {
+            // The file ends too early, or a checksum, tag or header is not what was written.
+            Error::Storage(LsmError::Io(io)) if io.kind() != io::ErrorKind::UnexpectedEof => Self::Failed(io.into()),
+            Error::Io(io) => Self::Failed(io.into()),
+            Error::Storage(_) => Self::Corrupt(error.to_string()),
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+/// Refuses a database that was in use and lacks files without which fjall would begin anew, or delete keyspaces.
+fn require_files(path: &Path) -> Result<(), OpenError> {
+    let missing = |file: &Path| Err(directory::broken(path, &format!("{} is missing", file.display())));
+    for file in ["version".into(), Path::new(LIST).join(CURRENT)] {
+        if !path.join(&file).exists() {
+            return missing(&file);
+        }
+    }
+    for entry in fs::read_dir(path.join(KEYSPACES)).map_err(directory::io_error("reading", path))? {
+        let keyspace = entry.map_err(directory::io_error("reading", path))?.path();
+        // A keyspace that was about to be made has no tables yet.
+        let has_tables = fs::read_dir(keyspace.join("tables")).is_ok_and(|mut tables| tables.next().is_some());
+        let current = keyspace.join(CURRENT);
+        if has_tables && !current.exists() {
+            return missing(current.strip_prefix(path).unwrap_or(&current));
+        }
+    }
+    Ok(())
+}
+
+/// Returns what an error of fjall's says of the database in `path`.
+fn open_failed(path: &Path, error: Error) -> OpenError {
+    let refused = |error: io::Error| match error.kind() {
+        // These are about which files there are, and what is in them.
+        io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists | io::ErrorKind::UnexpectedEof => {
+            directory::broken(path, &error.to_string())
+        }
+        _ if error.raw_os_error().is_none() => directory::broken(path, &error.to_string()),
+        _ => directory::io_error("opening the database in", path)(error),
+    };
+    match error {
+        Error::Locked => OpenError::InUse { path: path.into() },
+        Error::InvalidVersion(Some(_)) => {
+            OpenError::Incompatible { path: path.into(), reason: "another version of fjall has made it".to_owned() }
+        }
+        Error::Io(error) | Error::Storage(LsmError::Io(error)) => refused(error),
+        error => directory::broken(path, &error.to_string()),
+    }
+}

@@ -1,0 +1,64 @@
+//! The store that keeps records in fjall.
+
+use fjall::{Keyspace, KeyspaceCreateOptions};
+
+use super::engine::{FjallEngine, RECORDS};
+use crate::store::StoreError;
+use crate::store::embedded::{EmbeddedStore, EmbeddedStoreBuilder};
+
+/// Keeps records in a [fjall](https://docs.rs/fjall/3) database in a directory of its own. They survive crashes of the
+/// process and power cuts.
+///
+/// # Memory
+/// The store takes memory for its two caches, for new records that are not in a table yet (16 MiB, and up to four times
+/// as much while fjall is behind), some 20 bytes for each record, by which it recognises a new key without a read, and
+/// the indexes and filters of fjall's tables.
+pub type FjallStore = EmbeddedStore<FjallEngine>;
+
+/// Sets up a [`FjallStore`].
+pub type FjallStoreBuilder = EmbeddedStoreBuilder<FjallEngine>;
+
+impl FjallStoreBuilder {
+    /// Sets the bytes of memory in which fjall keeps blocks of its tables. Default: 64 MiB.
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.0.engine.cache_bytes = bytes;
+        self
+    }
+
+    /// Sets how many bytes of new records fjall keeps in memory before it writes them to a table, in a store that is
+    /// made. For tests, which would otherwise have to write much before fjall writes tables.
+    #[doc(hidden)]
+    pub fn memtable_bytes(mut self, bytes: u64) -> Self {
+        self.0.engine.memtable_bytes = bytes;
+        self
+    }
+}
+
+impl FjallStore {
+    /// Opens a keyspace of the application's in the same database, and makes it with `options` if there is none of this
+    /// name. Blocks its thread for the disk. Open keyspaces at the start, and write to them with
+    /// [`transaction`](Self::transaction), which is durable when it returns.
+    ///
+    /// What you write with the keyspace's own functions is durable after [`sync`](Self::sync). Don't call its `clear`:
+    /// fjall then keeps journals that it could remove.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the name is empty, longer than 255 bytes, or the store's own; if the store is
+    /// closed or poisoned; or if the disk refuses.
+    pub fn keyspace(
+        &self,
+        name: &str,
+        options: impl FnOnce() -> KeyspaceCreateOptions,
+    ) -> Result<Keyspace, StoreError> {
+        if name == RECORDS || !(1..=255).contains(&name.len()) {
+            let reason = format!("a keyspace's name has 1 to 255 bytes, and is not `{RECORDS}`");
+            return Err(StoreError::unavailable(reason));
+        }
+        let engine = self.engine()?;
+        let opened = FjallEngine::keyspace(&engine.db, self.path(), name, options);
+        opened.map_err(|error| StoreError::Unavailable {
+            reason: "the keyspace can't be opened".to_owned(),
+            source: Some(error.into()),
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! The application's part of a transaction: a closure over its keyspaces, which runs on the writer's thread. What it
+//! writes is kept until the closure returns, and then written in one batch with the record.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, Slice};
+
+use crate::store::embedded::{Abort, AppValue, Effect, EffectLimits, Reason, RecordWritesFn, Transacted, Writes};
+use crate::store::{CommitError, StoreError, TransactionError};
+
+/// The most bytes of keys, values and outcome, where each key counts 64 bytes more. It bounds how long a transaction
+/// holds up the others, and is the same for each engine.
+pub(super) const MAX_STEP: usize = 128 * 1024;
+
+/// fjall panics on longer keys.
+const LIMITS: EffectLimits = EffectLimits { key: u16::MAX as usize, value: MAX_STEP, all: MAX_STEP };
+
+/// What a transaction writes to one keyspace; `None` removes a key.
+type Changes = RefCell<HashMap<Vec<u8>, Option<Slice>>>;
+
+/// One of the application's keyspaces, within a transaction. It sees what the transaction wrote before.
+///
+/// Inside the closure use only these: what is written to the `fjall::Keyspace` itself is not a part of the transaction.
+pub struct TransactionKeyspace<'a> {
+    keyspace: &'a Keyspace,
+    changes: &'a Changes,
+    effect: &'a Effect,
+}
+
+impl TransactionKeyspace<'_> {
+    /// Returns the value of `key`.
+    ///
+    /// # Errors
+    /// [`TransactionError`], as for the other functions. The transaction is then aborted, whatever the closure returns.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>, TransactionError> {
+        let bytes = key.as_ref();
+        if let Some(changed) = self.changes.borrow().get(bytes) {
+            return Ok(changed.clone());
+        }
+        self.effect.call(|| self.keyspace.get(bytes))
+    }
+
+    /// Sets the value of `key`.
+    ///
+    /// # Errors
+    /// [`TransactionError::EmptyKey`]; [`TransactionError::TooLarge`] for a key over 65,535 bytes or a value over 128
+    /// KiB.
+    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl Into<Slice>) -> Result<(), TransactionError> {
+        let (key, value) = (key.as_ref(), value.into());
+        self.change(key, Some(value))
+    }
+
+    /// Removes `key`.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<(), TransactionError> {
+        self.change(key.as_ref(), None)
+    }
+
+    fn change(&self, key: &[u8], value: Option<Slice>) -> Result<(), TransactionError> {
+        if key.is_empty() {
+            return Err(self.effect.fail(TransactionError::EmptyKey));
+        }
+        self.effect.insert(key.len(), value.as_ref().map_or(0, |value| value.len()))?;
+        self.changes.borrow_mut().insert(key.into(), value);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TransactionKeyspace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TransactionKeyspace")
+    }
+}
+
+/// The application's closure, in the form in which the engine calls it.
+type Call = Box<dyn FnMut(&[Keyspace], &[Changes], &Effect) -> Result<Bytes, Abort<Reason>> + Send>;
+
+/// The application's closure, and the keyspaces that it writes to.
+pub(crate) struct Transaction {
+    keyspaces: Vec<Keyspace>,
+    call: AppValue<Call>,
+}
+
+/// Makes a transaction for the engine from a closure over `N` keyspaces.
+pub(crate) fn transaction<const N: usize, E: Send + 'static>(
+    keyspaces: [&Keyspace; N],
+    mut closure: impl FnMut([TransactionKeyspace<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+) -> Transaction {
+    let call = move |keyspaces: &[Keyspace], changes: &[Changes], effect: &Effect| {
+        // There are as many of both as keyspaces were given.
+        let view = |index| TransactionKeyspace { keyspace: &keyspaces[index], changes: &changes[index], effect };
+        closure(std::array::from_fn(view)).map_err(Abort::boxed)
+    };
+    Transaction { keyspaces: keyspaces.map(Keyspace::clone).into(), call: AppValue::new(Box::new(call)) }
+}
+
+/// Calls the closure, and writes its changes and the store's in one batch.
+pub(super) fn run(
+    db: &Database,
+    records: &Keyspace,
+    effect: &mut Transaction,
+    writes_of: RecordWritesFn<'_>,
+) -> Transacted<(Bytes, usize)> {
+    let Transaction { keyspaces, call } = effect;
+    check_keyspaces(db, records, keyspaces)?;
+    let changes: Vec<Changes> = keyspaces.iter().map(|_| Changes::default()).collect();
+    let (outcome, bytes) = Effect::run(LIMITS, |effect| call.get_mut()(keyspaces, &changes, effect))?;
+    let mut batch = db.batch();
+    add(&mut batch, records, writes_of(&outcome)?);
+    for (keyspace, changes) in keyspaces.iter().zip(changes) {
+        for (key, value) in changes.into_inner() {
+            match value {
+                Some(value) => batch.insert(keyspace, key, value),
+                None => batch.remove(keyspace, key),
+            }
+        }
+    }
+    let failed = |error| CommitError::Store(StoreError::uncertain(format!("writing failed: {error}")));
+    batch.commit().map_err(failed)?;
+    Ok((outcome, bytes))
+}
+
+/// Adds a step of the store's to a batch.
+pub(super) fn add(batch: &mut OwnedWriteBatch, records: &Keyspace, step: Writes) {
+    for (key, value) in step.entries() {
+        match value {
+            Some(value) => batch.insert(records, key, &*value),
+            None => batch.remove(records, key),
+        }
+    }
+}
+
+/// Refuses keyspaces that the batch would not write: fjall compares them by their names alone, and takes what is written
+/// to one of another database for its own.
+fn check_keyspaces(db: &Database, records: &Keyspace, keyspaces: &[Keyspace]) -> Transacted<()> {
+    for (index, keyspace) in keyspaces.iter().enumerate() {
+        if keyspace.path().parent() != records.path().parent() {
+            return Err(CommitError::Trees("a keyspace is of another database than the store's"));
+        }
+        if keyspace == records {
+            return Err(CommitError::Trees("the store's own keyspace is not the application's to write"));
+        }
+        if keyspaces[..index].contains(keyspace) {
+            return Err(CommitError::Trees("a keyspace is named twice"));
+        }
+        // Another keyspace of this name may have been made since this one was deleted.
+        let there = db.keyspace_exists(keyspace.name());
+        let there = there.then(|| db.keyspace(keyspace.name(), KeyspaceCreateOptions::default));
+        if !there.is_some_and(|there| there.is_ok_and(|there| there.id() == keyspace.id())) {
+            return Err(CommitError::Trees("a keyspace was deleted"));
+        }
+    }
+    Ok(())
+}
