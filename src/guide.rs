@@ -3,8 +3,8 @@
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`]
 //! - For the clients of your API: [`clients`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
-//! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@sled`], [`mod@shared`],
-//!   [`performance`]
+//! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@embedded`], [`mod@sled`],
+//!   [`mod@shared`], [`performance`]
 //! - To trust: [`testing`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
 //! The pages are the files under `docs/` of the repository.
@@ -88,6 +88,9 @@ pages! {
     /// Whose a key is, what a replay leaves out, and slow uploads.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]
     security: "running/security.md",
+
+    /// Which embedded store: sled or fjall, and how to move from one to the other.
+    embedded: "running/embedded.md",
 
     /// The sled store: how it makes sled durable, your own trees in the same database, and what is on disk.
     sled: "running/sled.md",

@@ -9,7 +9,7 @@
 )]
 
 pub mod clock;
-#[cfg(any(feature = "sled", feature = "fjall", feature = "shared"))]
+#[cfg(any(feature = "embedded", feature = "shared"))]
 mod codec;
 #[cfg(feature = "config")]
 pub mod config;

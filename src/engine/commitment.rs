@@ -229,7 +229,7 @@ impl Commitment {
     }
 
     /// Returns whether the run is over, or being settled.
-    #[cfg(any(feature = "server", feature = "sled", feature = "fjall", feature = "shared"))]
+    #[cfg(any(feature = "server", feature = "embedded", feature = "shared"))]
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
@@ -276,7 +276,7 @@ impl Commitment {
 
 /// A transaction that the writer has not answered. If the writer never answers, its end is unknown.
 #[cfg_attr(
-    not(any(feature = "sled", feature = "fjall", feature = "shared", idempotency_laboratory)),
+    not(any(feature = "embedded", feature = "shared", idempotency_laboratory)),
     allow(dead_code, reason = "no enabled feature sends one")
 )]
 #[derive(Debug)]
@@ -286,7 +286,7 @@ pub(super) struct PendingCommit {
 }
 
 #[cfg_attr(
-    not(any(feature = "sled", feature = "fjall", feature = "shared", idempotency_laboratory)),
+    not(any(feature = "embedded", feature = "shared", idempotency_laboratory)),
     allow(dead_code, reason = "no enabled feature sends one")
 )]
 impl PendingCommit {

@@ -73,7 +73,7 @@ impl RunContext {
     }
 
     /// Returns the state of the run's transaction; `None` for a run without a store, which cannot commit.
-    #[cfg(any(feature = "sled", feature = "fjall", feature = "shared", idempotency_laboratory))]
+    #[cfg(any(feature = "embedded", feature = "shared", idempotency_laboratory))]
     pub(super) fn commitment(&self) -> Option<&Arc<Commitment>> {
         match &self.protection {
             ProtectedBy::Store(commitment) => Some(commitment),

@@ -53,7 +53,7 @@ pub use cors::CorsHeaders;
 pub use fingerprint::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 pub use fingerprint::identify::CustomBody;
 pub use future::ResponseFuture;
-#[cfg(any(feature = "sled", feature = "fjall", feature = "shared"))]
+#[cfg(any(feature = "embedded", feature = "shared"))]
 pub use run_context::committed::Committed;
 pub use scope::IntoScope;
 pub use service::IdempotencyService;

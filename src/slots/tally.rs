@@ -125,7 +125,7 @@ pub(crate) struct Lines {
     pub(crate) unprotected: LogThrottle,
     pub(crate) outdone: LogThrottle,
     // Of an embedded store: expired records that can't be deleted.
-    #[cfg(any(feature = "sled", feature = "fjall"))]
+    #[cfg(feature = "embedded")]
     pub(crate) unswept: LogThrottle,
     // Of a shared store. `doubtful`: the end of a transaction is unknown. `kept_apart`: the clock that this process
     // keeps differs from the others. The other lines have a counter of the same name.

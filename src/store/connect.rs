@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-#[cfg(any(feature = "sled", feature = "fjall"))]
+#[cfg(feature = "embedded")]
 use super::embedded::StorageEngine;
 use super::erased::AnyStore;
 use super::error::{Source, in_words};
@@ -99,7 +99,7 @@ fn feature_of(url: &str) -> Result<(&'static str, &str), ConnectError> {
     }
 }
 
-#[cfg(any(feature = "sled", feature = "fjall"))]
+#[cfg(feature = "embedded")]
 async fn embedded<E: StorageEngine>(directory: &str) -> Result<AnyStore, ConnectError> {
     let directory = std::path::PathBuf::from(directory);
     // The disk may take a while, so a thread that may block opens the store.

@@ -183,7 +183,7 @@ impl After {
     }
 
     /// Returns whether `run` comes later in the order of the exclusive stores: by when it was interrupted.
-    #[cfg(any(feature = "memory", feature = "sled", feature = "fjall"))]
+    #[cfg(any(feature = "memory", feature = "embedded"))]
     pub(crate) fn precedes(self, run: &InterruptedRun) -> bool {
         (self.since, self.id) < (run.since, run.id)
     }

@@ -29,11 +29,11 @@
 // - `shared/`: the protocol over any database that compares and sets.
 // - `erased.rs`: any of the stores, chosen at run time; `connect.rs`: by a URL.
 
-#[cfg(any(feature = "sled", feature = "fjall", feature = "shared"))]
+#[cfg(any(feature = "embedded", feature = "shared"))]
 mod cache;
 mod connect;
 pub(crate) mod contract;
-#[cfg(any(feature = "sled", feature = "fjall"))]
+#[cfg(feature = "embedded")]
 pub(crate) mod embedded;
 pub(crate) mod erased;
 mod error;
@@ -49,13 +49,13 @@ pub mod shared;
 pub(crate) mod sled_engine;
 #[cfg(feature = "test-util")]
 pub(crate) mod test_store;
-#[cfg(any(feature = "sled", feature = "fjall", feature = "shared"))]
+#[cfg(any(feature = "embedded", feature = "shared"))]
 mod transaction;
 
 pub use connect::ConnectError;
 pub use contract::{Gauges, Health, InterruptedRun, Store};
 pub(crate) use contract::{Records, distinct};
-#[cfg(any(feature = "sled", feature = "fjall"))]
+#[cfg(feature = "embedded")]
 pub use embedded::{Abort, EmbeddedStore, EmbeddedStoreBuilder};
 #[doc(hidden)]
 pub use error::in_words;
@@ -66,5 +66,5 @@ pub use fjall_engine::{FjallStoreBuilder, TransactionKeyspace};
 pub use memory::MemoryStoreBuilder;
 #[cfg(feature = "sled")]
 pub use sled_engine::{SledStoreBuilder, TransactionTree};
-#[cfg(any(feature = "sled", feature = "fjall", feature = "shared"))]
+#[cfg(any(feature = "embedded", feature = "shared"))]
 pub use transaction::{CommitError, TransactionError};

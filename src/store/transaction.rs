@@ -75,7 +75,7 @@ pub enum CommitError<E> {
 
 impl<E> CommitError<E> {
     /// Returns the same error, with `aborted` applied to the closure's reason.
-    #[cfg(any(feature = "sled", feature = "fjall"))]
+    #[cfg(feature = "embedded")]
     pub(crate) fn map<P>(self, aborted: impl FnOnce(E) -> CommitError<P>) -> CommitError<P> {
         match self {
             Self::Aborted(reason) => aborted(reason),

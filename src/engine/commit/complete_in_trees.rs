@@ -57,9 +57,9 @@ impl SledStore {
     /// # Errors
     /// [`CommitError`], as `Aborted`, `Panicked`, `Refused`, `Trees` or `Store`. Nothing was done, unless it is
     /// uncertain whether the transaction is durable, as it is when a write has not returned in 70 seconds. The store
-    /// returns [`Overloaded`](StoreError::Overloaded) at once while 4,096 commands wait for it, and
-    /// [`Unavailable`](StoreError::Unavailable) if it comes to the transaction only after 30 seconds and does not begin
-    /// it.
+    /// returns [`Overloaded`](crate::store::StoreError::Overloaded) at once while 4,096 commands wait for it, and
+    /// [`Unavailable`](crate::store::StoreError::Unavailable) if it comes to the transaction only after 30 seconds and
+    /// does not begin it.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing.

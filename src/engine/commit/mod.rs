@@ -13,5 +13,5 @@ pub(super) mod complete_in;
 mod complete_in_keyspaces;
 #[cfg(feature = "sled")]
 mod complete_in_trees;
-#[cfg(any(feature = "sled", feature = "fjall"))]
+#[cfg(feature = "embedded")]
 mod embedded;

@@ -94,7 +94,7 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     }
 
     /// Sets whether a store is made if there is none. A new store has no keys, so every retry of an earlier request
-    /// runs again. With `false`, opening fails with [`OpenError::NotFound`](crate::store::OpenError::NotFound), for
+    /// runs again. With `false`, opening fails with [`OpenError::NotFound`], for
     /// example if a container was started without its volume. Default: `true`.
     pub fn create(mut self, create: bool) -> Self {
         self.0.create = create;
@@ -102,7 +102,7 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     }
 
     /// Opens a store that has lost records, if `batch` is the last batch that is there. The error
-    /// [`OpenError::Lost`](crate::store::OpenError::Lost) says which one that is. **Requests whose keys are lost can
+    /// [`OpenError::Lost`] says which one that is. **Requests whose keys are lost can
     /// run a second time.** The opening logs an ERROR and is counted in
     /// [`Stats::losses_accepted`](crate::engine::Stats::losses_accepted).
     ///

@@ -55,7 +55,8 @@ mod scan;
 mod space;
 mod state;
 mod store;
-#[cfg(all(test, feature = "sled", feature = "fjall"))]
+#[cfg(test)]
+#[cfg(all(feature = "sled", feature = "fjall"))]
 mod tests;
 mod transact;
 mod watchdog;

@@ -128,7 +128,8 @@ impl<E: StorageEngine> Setup<E> {
                 let damage = E::examine(path, was_used)?;
                 // A damaged file is refused before an engine can change it.
                 mark::check_damage(path, mark, self.accept_loss_after, damage.as_ref())?;
-                Ok((E::open(&self.engine, path)?, damage))
+                let engine = E::open(&self.engine, path, damage.as_ref())?;
+                Ok((engine, damage))
             })
         };
         let (engine, damage) = match open() {

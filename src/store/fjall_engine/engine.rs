@@ -4,9 +4,12 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use fjall::{Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Slice};
+use fjall::compaction::Leveled;
+use fjall::{AbstractTree as _, Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Slice};
+use parking_lot::Mutex;
 
 use super::journal;
 use super::transaction::{self, Transaction, add};
@@ -26,13 +29,21 @@ const CURRENT: &str = "current";
 /// accepts. An idle keyspace of the application's would otherwise keep half a gigabyte of journals.
 const MAX_JOURNALS: u64 = 64 * 1024 * 1024;
 
+/// The most bytes of a table of the store's. At the end of a compaction fjall syncs the last table that it has written
+/// while every other call waits; with its default of 64 MiB some of these waits took a quarter of a second.
+const TABLE_BYTES: u64 = 8 * 1024 * 1024;
+
 /// fjall's handles.
 #[derive(Clone)]
 pub struct FjallEngine {
     /// The store's own keyspace, which has all keys of `layout/keys.rs`.
     records: Keyspace,
     /// The database around that keyspace.
-    pub(super) db: Database,
+    db: Database,
+    /// The keyspaces that were opened, the store's own included.
+    opened: Arc<Mutex<Vec<Keyspace>>>,
+    /// The bytes of new entries of a keyspace that are kept in memory before they are written to a table.
+    memtable_bytes: u64,
 }
 
 /// The settings of fjall.
@@ -47,7 +58,7 @@ pub(crate) struct FjallOptions {
 impl Default for FjallOptions {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
-        Self { cache_bytes: 64 * MIB, memtable_bytes: 16 * MIB }
+        Self { cache_bytes: 64 * MIB, memtable_bytes: 8 * MIB }
     }
 }
 
@@ -59,16 +70,31 @@ impl fmt::Debug for FjallEngine {
 }
 
 impl FjallEngine {
-    /// Opens a keyspace, and makes its name durable: fjall syncs what is in its directory alone.
+    /// Opens a keyspace of the application's, and makes its name durable.
     pub(super) fn keyspace(
-        db: &Database,
+        &self,
         path: &Path,
         name: &str,
         options: impl FnOnce() -> KeyspaceCreateOptions,
     ) -> Result<Keyspace, OpenError> {
-        let keyspace = db.keyspace(name, options).map_err(|error| open_failed(path, error))?;
-        directory::sync_one(&path.join(KEYSPACES))?;
+        let keyspace = open_keyspace(&self.db, path, name, options)?;
+        let mut opened = self.opened.lock();
+        if !opened.contains(&keyspace) {
+            opened.push(keyspace.clone());
+        }
         Ok(keyspace)
+    }
+
+    /// Has the memtables that are full written to tables. While fjall is behind, they may be twice as large for each
+    /// one that waits: from four on, fjall would hold up every write for a tenth of a second at a time.
+    fn write_tables(&self) -> Result<(), String> {
+        for keyspace in &*self.opened.lock() {
+            let waiting = keyspace.tree.sealed_memtable_count();
+            if keyspace.tree.active_memtable().size() >> waiting > self.memtable_bytes {
+                keyspace.rotate_memtable().map_err(|error| format!("writing a table failed: {error}"))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -88,14 +114,19 @@ impl StorageEngine for FjallEngine {
         journal::examine(path).map_err(directory::io_error("reading the journals in", path))
     }
 
-    fn open(options: &FjallOptions, path: &Path) -> Result<Self, OpenError> {
-        journal::cut_off_what_is_torn(path).map_err(directory::io_error("cutting off a torn journal in", path))?;
+    fn open(options: &FjallOptions, path: &Path, damage: Option<&Damage>) -> Result<Self, OpenError> {
+        if damage.is_some() {
+            journal::cut_off(path).map_err(directory::io_error("cutting off a damaged journal in", path))?;
+        }
         // One worker: with several, releases of fjall before this one have lost inserts (fjall-rs/fjall#230).
         let builder = Database::builder(path).cache_size(options.cache_bytes).worker_threads(1);
         let builder = builder.manual_journal_persist(true).max_journaling_size(MAX_JOURNALS);
         let db = builder.open().map_err(|error| open_failed(path, error))?;
-        let settings = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
-        Ok(Self { records: Self::keyspace(&db, path, RECORDS, settings)?, db })
+        let tables = Leveled::default().with_table_target_size(TABLE_BYTES);
+        let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(tables));
+        let records = open_keyspace(&db, path, RECORDS, settings)?;
+        let opened = Arc::new(Mutex::new(vec![records.clone()]));
+        Ok(Self { records, db, opened, memtable_bytes: options.memtable_bytes })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Slice>, ReadError> {
@@ -117,7 +148,8 @@ impl StorageEngine for FjallEngine {
         if laboratory::is_broken(Protection::Flush) {
             return Ok(());
         }
-        self.db.persist(PersistMode::SyncData).map_err(|error| format!("syncing failed: {error}"))
+        self.db.persist(PersistMode::SyncData).map_err(|error| format!("syncing failed: {error}"))?;
+        self.write_tables()
     }
 
     fn transact(&self, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
@@ -155,13 +187,32 @@ impl From<Error> for ReadError {
     }
 }
 
+/// Opens a keyspace, and makes its name durable: fjall syncs what is in its directory alone.
+///
+/// fjall never decides by itself that a memtable is full. It would ask its worker at each write until that has come to
+/// it; if the worker takes long, a thousand such requests fill its queue, and it waits for ever for a place in it.
+fn open_keyspace(
+    db: &Database,
+    path: &Path,
+    name: &str,
+    options: impl FnOnce() -> KeyspaceCreateOptions,
+) -> Result<Keyspace, OpenError> {
+    let keyspace = db.keyspace(name, || options().max_memtable_size(u64::MAX));
+    let keyspace = keyspace.map_err(|error| open_failed(path, error))?;
+    directory::sync_one(&path.join(KEYSPACES))?;
+    Ok(keyspace)
+}
+
 /// Refuses a database that was in use and lacks files without which fjall would begin anew, or delete keyspaces.
 fn require_files(path: &Path) -> Result<(), OpenError> {
-    let missing = |file: &Path| Err(directory::broken(path, &format!("{} is missing", file.display())));
+    let missing = |file: &Path| Err(directory::broken(path, &format!("its file {} is missing", file.display())));
     for file in ["version".into(), Path::new(LIST).join(CURRENT)] {
         if !path.join(&file).exists() {
             return missing(&file);
         }
+    }
+    if !journal::exists(path).map_err(directory::io_error("reading", path))? {
+        return Err(directory::broken(path, "it has no journal"));
     }
     for entry in fs::read_dir(path.join(KEYSPACES)).map_err(directory::io_error("reading", path))? {
         let keyspace = entry.map_err(directory::io_error("reading", path))?.path();

@@ -1,20 +1,22 @@
 //! Examines fjall's journals before fjall opens them.
 //!
-//! A journal is a file `N.jnl`: a row of batches, and zeros behind the last one. fjall writes to the one with the highest
-//! number. The others are complete and were synced, and are removed, the oldest first, when tables have what is in them.
+//! A journal is a file `N.jnl`: a row of batches, and zeros behind the last one. fjall writes to the one with the
+//! highest number. The others are complete and were synced. fjall removes them, the oldest first, when tables have what
+//! is in them.
 //!
 //! A batch, all numbers little-endian: `1`, the number of its entries (4 bytes), its sequence number (8); the entries;
-//! `3`, the XXH3 of the entries (8), `FJL` and `3`. An entry is `2`, a type, a compression, the number of a keyspace (8),
-//! the lengths of the key (2), of the value (4), and of the value as it is stored (4), the key, the value; or `4` and the
-//! number of a keyspace (8), which removes all of its keys. Sequence numbers rise from batch to batch; no checksum covers
-//! them, and fjall drops a batch whose number is too low.
+//! `3`, the XXH3 of the entries (8), `FJL` and `3`. An entry is `2`, a type, a compression, the number of a keyspace
+//! (8), the lengths of the key (2), of the value (4), and of the value as it is stored (4), the key, the value; or `4`
+//! and the number of a keyspace (8), which removes all of its keys. Sequence numbers rise from batch to batch; no
+//! checksum covers them, and fjall drops a batch whose number is too low. (That of a batch which only clears keyspaces
+//! may be used again after an opening, because no key has it.)
 //!
 //! When fjall opens a database, it cuts a journal off at the first batch whose form is wrong, **even if whole batches
 //! follow, and in the middle of a row of journals** (fjall-rs/fjall#311). If only the checksum is wrong, it refuses to
 //! open, even if it is the last batch, of which a power cut has left a part. So the journals are read before:
 //! - A journal that is followed by another one has to be whole, and no number may be missing. All else is damage.
 //! - The last journal may end with a torn batch. It is then cut off before that batch. If the
-//!   [mark](crate::store::embedded::files::mark) says that more was durable, the opening is refused before.
+//!   mark (`files/mark.rs`) says that more was durable, the opening is refused before.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -57,8 +59,15 @@ struct Break {
 struct Batch {
     length: usize,
     number: u64,
+    has_keys: bool,
     /// The totals that it writes, and the number of their keyspace.
     totals: Option<(u64, Mark)>,
+}
+
+/// Returns whether there is any journal. fjall would begin its sequence numbers anew without one, and at the next
+/// opening drop what it wrote under them.
+pub(super) fn exists(path: &Path) -> io::Result<bool> {
+    Ok(!files(path)?.is_empty())
 }
 
 /// Returns what is wrong with the journals of the database in `path`.
@@ -69,7 +78,7 @@ pub(super) fn examine(path: &Path) -> io::Result<Option<Damage>> {
 
 /// Cuts the journals off where they can't be read: a power cut has left a part of the last batch, or the loss of what
 /// follows is accepted. Journals behind that place get another name.
-pub(super) fn cut_off_what_is_torn(path: &Path) -> io::Result<()> {
+pub(super) fn cut_off(path: &Path) -> io::Result<()> {
     let Journals { files, broken, .. } = Journals::read(path)?;
     let Some(Break { file, length, .. }) = broken else { return Ok(()) };
     for (index, (_, name)) in files.iter().enumerate().skip(file) {
@@ -94,14 +103,15 @@ impl Journals {
             let mut length = 0;
             while let Some(batch) = Batch::read(&bytes[length..]).filter(|batch| last < Some(batch.number)) {
                 length += batch.length;
-                last = Some(batch.number);
+                last = last.max(batch.has_keys.then_some(batch.number));
                 if let Some((keyspace, mark)) = batch.totals.filter(|(keyspace, _)| *keyspace <= store) {
                     (store, journals.last) = (keyspace, Some(mark));
                 }
             }
             let next = journals.files.get(index + 1).map(|(next, _)| *next);
-            let (what, is_certain) = if !is_zero(&bytes[length..]) {
-                let goes_on = next.is_some() || (length + 1..bytes.len()).any(|at| Batch::read(&bytes[at..]).is_some());
+            let end = without_zeros(&bytes);
+            let (what, is_certain) = if length < end {
+                let goes_on = next.is_some() || (length + 1..end).any(|at| Batch::read(&bytes[at..]).is_some());
                 let behind = if goes_on { ", though it goes on after that" } else { "" };
                 (format!("the journal {number}.jnl can't be read from byte {length} on{behind}"), next.is_some())
             } else if next.is_some_and(|next| next != number + 1) {
@@ -122,10 +132,10 @@ impl Batch {
         let mut rest = bytes;
         (take(&mut rest)? == BATCH).then_some(())?;
         let (count, number) = (u32::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?));
-        let (entries, mut totals) = (rest, None);
+        let (entries, mut totals, mut has_keys) = (rest, None, false);
         for _ in 0..count {
             match take(&mut rest)? {
-                ENTRY => totals = entry(&mut rest)?.or(totals),
+                ENTRY => (totals, has_keys) = (entry(&mut rest)?.or(totals), true),
                 CLEAR => drop(take::<8>(&mut rest)?),
                 _ => return None,
             }
@@ -134,7 +144,7 @@ impl Batch {
         (take(&mut rest)? == END).then_some(())?;
         (u64::from_le_bytes(take(&mut rest)?) == xxh3_64(entries)).then_some(())?;
         (take(&mut rest)? == *TRAILER).then_some(())?;
-        Some(Self { length: bytes.len() - rest.len(), number, totals })
+        Some(Self { length: bytes.len() - rest.len(), number, has_keys, totals })
     }
 }
 
@@ -162,9 +172,12 @@ fn split<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
+/// Returns the length of `bytes` without the zeros at their end. A journal ends with up to 64 MiB of them.
+fn without_zeros(bytes: &[u8]) -> usize {
     const ZEROS: [u8; 4_096] = [0; 4_096];
-    bytes.chunks(ZEROS.len()).all(|chunk| *chunk == ZEROS[..chunk.len()])
+    let is_zero = |chunk: &&[u8]| **chunk == ZEROS[..chunk.len()];
+    let zeros: usize = bytes.rchunks(ZEROS.len()).take_while(is_zero).map(<[u8]>::len).sum();
+    bytes[..bytes.len() - zeros].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 /// Returns the journals in `path`, with their numbers.

@@ -10,8 +10,8 @@ use crate::store::embedded::{EmbeddedStore, EmbeddedStoreBuilder};
 /// process and power cuts.
 ///
 /// # Memory
-/// The store takes memory for its two caches, for new records that are not in a table yet (16 MiB, and up to four times
-/// as much while fjall is behind), some 20 bytes for each record, by which it recognises a new key without a read, and
+/// The store takes memory for its two caches, for new records that are not in a table yet (8 MiB, and more while fjall
+/// is behind), some 20 bytes for each record, by which it recognises a new key without a read, and
 /// the indexes and filters of fjall's tables.
 pub type FjallStore = EmbeddedStore<FjallEngine>;
 
@@ -25,8 +25,8 @@ impl FjallStoreBuilder {
         self
     }
 
-    /// Sets how many bytes of new records fjall keeps in memory before it writes them to a table, in a store that is
-    /// made. For tests, which would otherwise have to write much before fjall writes tables.
+    /// Sets how many bytes of new records fjall keeps in memory before it writes them to a table. For tests, which
+    /// would otherwise have to write much before fjall writes tables.
     #[doc(hidden)]
     pub fn memtable_bytes(mut self, bytes: u64) -> Self {
         self.0.engine.memtable_bytes = bytes;
@@ -39,8 +39,9 @@ impl FjallStore {
     /// name. Blocks its thread for the disk. Open keyspaces at the start, and write to them with
     /// [`transaction`](Self::transaction), which is durable when it returns.
     ///
-    /// What you write with the keyspace's own functions is durable after [`sync`](Self::sync). Don't call its `clear`:
-    /// fjall then keeps journals that it could remove.
+    /// What you write with the keyspace's own functions is durable after [`sync`](Self::sync), and kept in memory until
+    /// then at least: the store decides when a memtable is written to a table, so `max_memtable_size` of `options` has
+    /// no effect. Don't call its `clear`: fjall then keeps journals that it could remove.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the name is empty, longer than 255 bytes, or the store's own; if the store is
@@ -54,8 +55,7 @@ impl FjallStore {
             let reason = format!("a keyspace's name has 1 to 255 bytes, and is not `{RECORDS}`");
             return Err(StoreError::unavailable(reason));
         }
-        let engine = self.engine()?;
-        let opened = FjallEngine::keyspace(&engine.db, self.path(), name, options);
+        let opened = self.engine()?.keyspace(self.path(), name, options);
         opened.map_err(|error| StoreError::Unavailable {
             reason: "the keyspace can't be opened".to_owned(),
             source: Some(error.into()),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, Slice};
+use fjall::{Database, Keyspace, OwnedWriteBatch, Slice};
 
 use crate::store::embedded::{Abort, AppValue, Effect, EffectLimits, Reason, RecordWritesFn, Transacted, Writes};
 use crate::store::{CommitError, StoreError, TransactionError};
@@ -107,7 +107,7 @@ pub(super) fn run(
     writes_of: RecordWritesFn<'_>,
 ) -> Transacted<(Bytes, usize)> {
     let Transaction { keyspaces, call } = effect;
-    check_keyspaces(db, records, keyspaces)?;
+    check_keyspaces(records, keyspaces)?;
     let changes: Vec<Changes> = keyspaces.iter().map(|_| Changes::default()).collect();
     let (outcome, bytes) = Effect::run(LIMITS, |effect| call.get_mut()(keyspaces, &changes, effect))?;
     let mut batch = db.batch();
@@ -135,9 +135,9 @@ pub(super) fn add(batch: &mut OwnedWriteBatch, records: &Keyspace, step: Writes)
     }
 }
 
-/// Refuses keyspaces that the batch would not write: fjall compares them by their names alone, and takes what is written
-/// to one of another database for its own.
-fn check_keyspaces(db: &Database, records: &Keyspace, keyspaces: &[Keyspace]) -> Transacted<()> {
+/// Refuses keyspaces that the batch would not write: fjall compares them by their names alone, and takes what is
+/// written to one of another database for its own. None was deleted, because the store does not lend the database.
+fn check_keyspaces(records: &Keyspace, keyspaces: &[Keyspace]) -> Transacted<()> {
     for (index, keyspace) in keyspaces.iter().enumerate() {
         if keyspace.path().parent() != records.path().parent() {
             return Err(CommitError::Trees("a keyspace is of another database than the store's"));
@@ -147,12 +147,6 @@ fn check_keyspaces(db: &Database, records: &Keyspace, keyspaces: &[Keyspace]) ->
         }
         if keyspaces[..index].contains(keyspace) {
             return Err(CommitError::Trees("a keyspace is named twice"));
-        }
-        // Another keyspace of this name may have been made since this one was deleted.
-        let there = db.keyspace_exists(keyspace.name());
-        let there = there.then(|| db.keyspace(keyspace.name(), KeyspaceCreateOptions::default));
-        if !there.is_some_and(|there| there.is_ok_and(|there| there.id() == keyspace.id())) {
-            return Err(CommitError::Trees("a keyspace was deleted"));
         }
     }
     Ok(())

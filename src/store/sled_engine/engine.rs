@@ -89,7 +89,7 @@ impl StorageEngine for SledEngine {
         segments::mark_the_end(path, SEGMENT_BYTES, was_used)
     }
 
-    fn open(options: &SledOptions, path: &Path) -> Result<Self, OpenError> {
+    fn open(options: &SledOptions, path: &Path, _: Option<&Damage>) -> Result<Self, OpenError> {
         let (tree, db) = open_database(path, options.cache_bytes)?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
         Ok(Self { tree, db, disk: Arc::new(disk), wake: Wake::default() })

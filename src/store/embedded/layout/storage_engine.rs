@@ -15,7 +15,23 @@ use crate::store::embedded::transact::Transacted;
 /// Products have two engines, `store/sled_engine` and `store/fjall_engine`. Tests have another one, a map in memory in
 /// which they inject faults (`tests/map_engine.rs`).
 ///
-/// One thread calls it to write, and a few call it to read. A panic in it poisons the store.
+/// # Contract
+/// - One thread, the writer, calls `write`, `sync` and `transact`. It and a few other threads call `get` and `range`,
+///   meanwhile too. Each call may block.
+/// - Reads see what was written before, synced or not. A `range` may see later writes or not, also a part of them.
+/// - What was written before a `sync` that returned `Ok` survives SIGKILL and a power cut, names of files included.
+///   What was not synced may survive, as far as `write` says.
+/// - A failed `write` or `sync` poisons the store, and is not tried again. It is unknown what of it was done. A panic
+///   poisons the store too.
+/// - Damage is never passed over in silence: `examine` reports it, or `open` fails, or a read returns
+///   [`ReadError::Corrupt`]. A loss from the end of the log is found by the mark (`files/mark.rs`), and needs nothing
+///   of the engine.
+/// - A refused opening has changed no file.
+///
+/// [`OpenError`] has the errors of an opening: `InUse` if a handle of an earlier opening is still held, `Io` for what
+/// the operating system refuses, `Incompatible` for another version's files, and `Database` for files that can't be
+/// read. In a directory in which nothing can have been recorded, files that lead to `Database` are set aside, and the
+/// opening begins anew.
 pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// The engine's name, in errors and in the lock file.
     const NAME: &'static str;
@@ -34,12 +50,15 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// The state that a thread keeps to maintain the engine; see [`maintain`](Self::maintain).
     type Watch: Default;
 
-    /// Examines the engine's files in `path`, which this process has locked, and prepares them to be opened. `was_used`
-    /// says that something may have been recorded there, so the engine must not take it for an empty one.
+    /// Examines the engine's files in `path`, which this process has locked. `was_used` says that something may have
+    /// been recorded there, so the engine must not take it for an empty one. An engine that has nothing to look at
+    /// returns `Ok(None)`, if its `open` is safe for both.
     fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError>;
 
-    /// Opens the engine in `path`, which this process has locked and examined.
-    fn open(options: &Self::Options, path: &Path) -> Result<Self, OpenError>;
+    /// Opens the engine in `path`, which this process has locked and examined, and makes it if there is none. `damage`
+    /// is what was found: it is the trace of a crash, or its loss is accepted. The directory has files of the store's
+    /// own, whose names begin with `tower-idempotency.`, and is synced afterwards.
+    fn open(options: &Self::Options, path: &Path, damage: Option<&Damage>) -> Result<Self, OpenError>;
 
     /// Returns the value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, ReadError>;
@@ -52,7 +71,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// a read may make an engine write too.
     fn write(&self, step: Writes) -> Result<(), String>;
 
-    /// Makes durable everything that was written before this call.
+    /// Makes durable everything that was written before this call, the application's own writes included.
     fn sync(&self) -> Result<(), String>;
 
     /// Runs `effect`, and writes its writes together with those that `writes_of` returns for its outcome. Returns the
@@ -60,7 +79,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// what it returned before was then undone.
     fn transact(&self, effect: &mut Self::Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)>;
 
-    /// Helps a write that has been under way for a second. It is called again and again until the write is over.
+    /// Helps a write that has been under way for a second. It is called again and again until the write is over. Does
+    /// nothing if no thread waits within the engine for a write that has failed.
     fn wake_stuck_threads(&self);
 
     /// Maintains the engine. It is called eight times a second, from before an engine is opened until its last handle
@@ -68,7 +88,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// begins before the last one ends.
     fn maintain(watch: &mut Self::Watch);
 
-    /// Releases this handle.
+    /// Releases this handle. The last one may block and panic.
     fn close(self);
 
     /// Returns whether all handles are gone, lent ones included, so that `path` can be opened again.

@@ -104,7 +104,7 @@ impl StorageEngine for MapEngine {
         Ok(what.map(|what| Damage { what, is_certain: true, last: None }))
     }
 
-    fn open((): &(), path: &Path) -> Result<Self, OpenError> {
+    fn open((): &(), path: &Path, _: Option<&Damage>) -> Result<Self, OpenError> {
         let file = path.join("map");
         let bytes = fs::read(&file).unwrap_or_default();
         let map = if bytes.is_empty() { BTreeMap::new() } else { postcard::from_bytes(&bytes).unwrap() };

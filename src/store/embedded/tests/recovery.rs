@@ -164,7 +164,7 @@ fn a_repair_that_fails_half_way_is_done_again_by_the_next_opening() {
             let failed = prepared(setup::<E>(&clock()), &path).unwrap_err();
             assert!(matches!(failed, OpenError::Database { .. }), "{failed:?}");
         }
-        let engine = E::open(&E::Options::default(), &path).unwrap();
+        let engine = E::open(&E::Options::default(), &path, None).unwrap();
         set(&engine, b"r-no-record", None);
         engine.sync().unwrap();
         engine.close();
