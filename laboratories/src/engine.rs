@@ -3,7 +3,7 @@
 //! A laboratory of embedded stores runs on every engine. The variable `ENGINE` names one, for a long form.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,18 +15,26 @@ use testkit::payment_server::Setup;
 use tower_idempotency::clock::Clock;
 use tower_idempotency::engine::RunContext;
 use tower_idempotency::server::Committed;
-use tower_idempotency::store::{Abort, CommitError, OpenError, StoreError, TransactionError, TransactionTree};
-use tower_idempotency::{AnyStore, IdempotencyContext, SledStore};
+use tower_idempotency::store::{
+    Abort, CommitError, OpenError, StoreError, TransactionError, TransactionKeyspace, TransactionTree,
+};
+use tower_idempotency::{AnyStore, FjallStore, IdempotencyContext, SledStore};
 
 /// The variable that names the engine.
 pub const ENGINE: &str = "ENGINE";
 /// The bytes of each cache of a store that is to keep little in memory.
 const LITTLE: u64 = 1 << 20;
+/// The bytes of new records that fjall then keeps in memory, in a store of a laboratory's own, in a server, and in a
+/// table of the application's: it writes them to a file each time that they are more.
+const MEMTABLE: u64 = 512 << 10;
+const MEMTABLE_OF_SERVER: u64 = 64 << 10;
+const MEMTABLE_OF_TABLE: u64 = 4 << 10;
 
 /// An engine of embedded stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Engine {
     Sled,
+    Fjall,
 }
 
 /// The settings of a store.
@@ -44,12 +52,14 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub enum Embedded {
     Sled(SledStore),
+    Fjall(FjallStore),
 }
 
-/// A table of the application's own in the database of a store: a tree of sled's.
+/// A table of the application's own in the database of a store: a tree of sled's, or a keyspace of fjall's.
 #[derive(Clone)]
 pub enum Table {
     Sled(SledStore, sled::Tree),
+    Fjall(FjallStore, fjall::Keyspace),
 }
 
 /// The rows of a table, in a transaction.
@@ -68,7 +78,7 @@ pub trait Rows {
 }
 
 impl Engine {
-    pub const ALL: [Self; 1] = [Self::Sled];
+    pub const ALL: [Self; 2] = [Self::Sled, Self::Fjall];
 
     /// Returns the engine that `ENGINE` names, or all of them.
     pub fn chosen() -> Vec<Self> {
@@ -82,20 +92,15 @@ impl Engine {
     pub fn name(self) -> &'static str {
         match self {
             Self::Sled => "sled",
+            Self::Fjall => "fjall",
         }
     }
 
     /// Returns the same server with its records in a store over this engine, below its directory.
     pub fn serves(self, setup: Setup) -> Setup {
         match self {
-            Self::Sled => setup,
-        }
-    }
-
-    /// Returns the directory of the store of such a server.
-    pub fn records_of(self, setup: &Setup) -> PathBuf {
-        match self {
-            Self::Sled => setup.data.clone(),
+            Self::Sled => setup.with("--store sled"),
+            Self::Fjall => setup.with("--store fjall --memtable-bytes").with(&MEMTABLE_OF_SERVER.to_string()),
         }
     }
 
@@ -119,6 +124,19 @@ impl Engine {
                 }
                 builder.open(directory).map(Embedded::Sled)
             }
+            Self::Fjall => {
+                let mut builder = FjallStore::builder();
+                if is_small {
+                    builder = builder.cache_bytes(LITTLE).outcome_cache_bytes(LITTLE).memtable_bytes(MEMTABLE);
+                }
+                if let Some(clock) = clock {
+                    builder = builder.clock(clock);
+                }
+                if let Some(bytes) = min_free {
+                    builder = builder.min_free_space(bytes);
+                }
+                builder.open(directory).map(Embedded::Fjall)
+            }
         }
     }
 }
@@ -134,6 +152,7 @@ impl Embedded {
     pub fn any(&self) -> AnyStore {
         match self {
             Self::Sled(store) => AnyStore::new(store.clone()),
+            Self::Fjall(store) => AnyStore::new(store.clone()),
         }
     }
 
@@ -141,6 +160,7 @@ impl Embedded {
     pub fn records(&self) -> u64 {
         match self {
             Self::Sled(store) => store.len(),
+            Self::Fjall(store) => store.len(),
         }
     }
 
@@ -151,6 +171,7 @@ impl Embedded {
     pub async fn sync(&self) -> Result<(), StoreError> {
         match self {
             Self::Sled(store) => store.sync().await,
+            Self::Fjall(store) => store.sync().await,
         }
     }
 
@@ -161,6 +182,7 @@ impl Embedded {
     pub async fn close(&self) -> Result<(), StoreError> {
         match self {
             Self::Sled(store) => store.close().await,
+            Self::Fjall(store) => store.close().await,
         }
     }
 
@@ -174,6 +196,10 @@ impl Embedded {
                 let tree = store.db().map_err(text)?.open_tree(name).map_err(text)?;
                 Ok(Table::Sled(store.clone(), tree))
             }
+            Self::Fjall(store) => {
+                let settings = || fjall::KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_OF_TABLE);
+                Ok(Table::Fjall(store.clone(), store.keyspace(name, settings).map_err(text)?))
+            }
         }
     }
 }
@@ -186,6 +212,7 @@ impl Table {
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
         match self {
             Self::Sled(_, tree) => Ok(tree.get(key).map_err(text)?.map(|value| value.to_vec())),
+            Self::Fjall(_, keyspace) => Ok(keyspace.get(key).map_err(text)?.map(|value| value.to_vec())),
         }
     }
 
@@ -201,6 +228,7 @@ impl Table {
                 batch.insert(key, value);
                 tree.apply_batch(batch).map_err(text)
             }
+            Self::Fjall(_, keyspace) => keyspace.insert(key, value).map_err(text),
         }
     }
 
@@ -211,6 +239,7 @@ impl Table {
     pub fn values(&self) -> Result<Vec<Vec<u8>>, String> {
         match self {
             Self::Sled(_, tree) => tree.iter().values().map(|value| Ok(value.map_err(text)?.to_vec())).collect(),
+            Self::Fjall(_, keyspace) => keyspace.iter().map(|row| Ok(row.value().map_err(text)?.to_vec())).collect(),
         }
     }
 
@@ -222,6 +251,9 @@ impl Table {
     ) -> BoxFuture<'static, Result<Bytes, CommitError<E>>> {
         match self {
             Self::Sled(store, tree) => context.complete_in_trees(store, [tree], move |[rows]| effect(&rows)).boxed(),
+            Self::Fjall(store, keyspace) => {
+                context.complete_in_keyspaces(store, [keyspace], move |[rows]| effect(&rows)).boxed()
+            }
         }
     }
 
@@ -233,6 +265,9 @@ impl Table {
     ) -> BoxFuture<'static, Result<Committed, CommitError<E>>> {
         match self {
             Self::Sled(store, tree) => context.complete_in_trees(store, [tree], move |[rows]| effect(&rows)).boxed(),
+            Self::Fjall(store, keyspace) => {
+                context.complete_in_keyspaces(store, [keyspace], move |[rows]| effect(&rows)).boxed()
+            }
         }
     }
 }
@@ -244,6 +279,16 @@ impl Rows for TransactionTree<'_> {
 
     fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), TransactionError> {
         TransactionTree::insert(self, key, value).map(drop)
+    }
+}
+
+impl Rows for TransactionKeyspace<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TransactionError> {
+        Ok(TransactionKeyspace::get(self, key)?.map(|value| value.to_vec()))
+    }
+
+    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), TransactionError> {
+        TransactionKeyspace::insert(self, key, value)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The operations over a store, through the public API: a consumer that refuses interrupted operations, one that runs
 //! them again, and one that asks for their results.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use testkit::history::Policy;
@@ -11,7 +11,7 @@ use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, 
 use tower_idempotency::internals::{Completion, Fence, Origin, Records as _, RunResult, State};
 use tower_idempotency::operations::{Action, Applied, OperationRecord};
 use tower_idempotency::store::InterruptedRun;
-use tower_idempotency::store::{Abort, CommitError, StoreError};
+use tower_idempotency::store::{Abort, CommitError, Store as _, StoreError};
 use tower_idempotency::{AnyStore, OnInterrupted, Once};
 
 use crate::engine::{Embedded, Rows, Table};
@@ -32,6 +32,8 @@ pub type Witness = Arc<dyn Fn(Note) + Send + Sync>;
 pub struct Operations {
     pub store: AnyStore,
     embedded: Embedded,
+    ledger: Arc<OnceLock<Table>>,
+    committed: Arc<OnceLock<Table>>,
     refuse: Once<AnyStore>,
     rerun: Once<AnyStore>,
     reconcile: Once<AnyStore>,
@@ -59,7 +61,8 @@ impl Operations {
         let once = || Once::new(store.clone()).retention(KEPT);
         let (refuse, rerun) = (once(), once().on_interrupted(OnInterrupted::Rerun));
         let reconcile = once().reconcile_with(reconciler(whims, truth, witness.clone()));
-        Self { store, embedded, refuse, rerun, reconcile, whims, witness }
+        let (ledger, committed) = Default::default();
+        Self { store, embedded, ledger, committed, refuse, rerun, reconcile, whims, witness }
     }
 
     fn once(&self, key: u64) -> &Once<AnyStore> {
@@ -114,7 +117,7 @@ impl Operations {
             committed.insert(&key.to_be_bytes(), &(count + 1).to_be_bytes())?;
             if gives_up { Err(Abort::Because(())) } else { Ok(outcome.clone()) }
         };
-        match self.table(COMMITTED)?.complete(context, effect).await {
+        match self.table_of(COMMITTED)?.complete(context, effect).await {
             Ok(outcome) => Ok(outcome),
             Err(CommitError::Aborted(())) => Err(EffectError::NotStarted(Failure)),
             Err(_) => Err(EffectError::MaybeStarted(Failure)),
@@ -123,13 +126,13 @@ impl Operations {
 
     /// Returns the number of times that the effect of a key took place that is committed together with its record.
     pub fn committed(&self, key: u64) -> u64 {
-        let committed = self.table(COMMITTED).expect("the engine works");
+        let committed = self.table_of(COMMITTED).expect("the engine works");
         committed.get(&key.to_be_bytes()).expect("the engine works").map_or(0, |count| number(&count))
     }
 
     /// Writes into the application's own table. Returns whether that is durable.
     async fn enter(&self, key: u64, value: u64) -> bool {
-        let Ok(ledger) = self.table(LEDGER) else { return false };
+        let Ok(ledger) = self.table_of(LEDGER) else { return false };
         let written = ledger.insert(&key.to_be_bytes(), &value.to_be_bytes());
         let synced = written.is_ok() && self.embedded.sync().await.is_ok();
         if synced {
@@ -140,12 +143,18 @@ impl Operations {
 
     /// The entry in the application's own table.
     pub fn entry(&self, key: u64) -> Option<u64> {
-        let ledger = self.table(LEDGER).expect("the engine works");
+        let ledger = self.table_of(LEDGER).expect("the engine works");
         ledger.get(&key.to_be_bytes()).expect("the engine works").map(|value| number(&value))
     }
 
-    fn table(&self, name: &str) -> Result<Table, Failure> {
-        self.embedded.table(name).map_err(|_| Failure)
+    /// The table of this name, which is opened once: fjall syncs a directory each time.
+    fn table_of(&self, name: &str) -> Result<&Table, Failure> {
+        let opened = if name == LEDGER { &self.ledger } else { &self.committed };
+        if let Some(table) = opened.get() {
+            return Ok(table);
+        }
+        let table = self.embedded.table(name).map_err(|_| Failure)?;
+        Ok(opened.get_or_init(|| table))
     }
 
     /// An operation whose answer can't be stored. Only the layer has such answers; this makes the layer's calls.
@@ -221,9 +230,11 @@ impl Operations {
         Ok(())
     }
 
-    /// Closes the store.
-    pub async fn close(&self) -> Result<(), StoreError> {
-        self.embedded.close().await
+    /// Closes the store, of which nothing else may hold a table.
+    pub async fn close(self) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        drop(self);
+        store.close().await
     }
 
     /// Returns the number of answers that this process gave and could not record.

@@ -109,14 +109,13 @@ impl<'a> Retry<'a> {
         for key in committed() {
             (0..self.operations.committed(*key)).for_each(|_| self.known.histories.effect(*key));
         }
-        let store = self.operations.store.clone();
-        if store.health() != Health::Good {
-            self.say(format!("the store's health is {:?}", store.health()));
+        let health = self.operations.store.health();
+        if health != Health::Good {
+            self.say(format!("the store's health is {health:?}"));
         }
         let Self { operations, wrong, .. } = self;
-        drop(operations);
         let mut wrong = wrong.into_inner().unwrap();
-        wrong.extend(store.close().await.err().map(|error| format!("it can't be closed: {error}")));
+        wrong.extend(operations.close().await.err().map(|error| format!("it can't be closed: {error}")));
         wrong.extend(self.known.histories.violations());
         wrong
     }

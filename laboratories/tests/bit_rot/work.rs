@@ -120,9 +120,7 @@ async fn work(plan: Plan) {
             clock.advance(Duration::from_millis(later - now));
             now = later;
         }
-        let store = operations.store.clone();
-        drop(operations);
-        tower_idempotency::store::Store::close(&store).await.expect("it can be closed");
+        operations.close().await.expect("it can be closed");
     }
 }
 

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use laboratories::disk::quick_directory;
+use laboratories::disk::rebuild::read_image;
 use laboratories::engine::{Engine, Settings};
 use laboratories::work::notes;
 use laboratories::work::notes::{Found, Note, Said};
-use laboratories::work::retry::judge;
+use laboratories::work::retry::{judge, judge_image};
 use testkit::lab::{Lab, post};
 use testkit::{Gate, skipped};
 use tower_idempotency::IdempotencyLayer;
@@ -68,7 +69,13 @@ fn fill(engine: Engine, act: fn(u64) -> Act) -> Option<Came> {
             }
         };
         came.violations.extend(live(&plan, directory.path(), None).err());
-        // This process finds the disk full from the start.
+        let (notes, mut image) = (notes::read_file(&plan.notes), read_image(&plan.data));
+        let is_unrecorded = |note: &&Note| matches!(note, Note::Told { said: Said::Outcome(_), recorded: false, .. });
+        came.unrecorded += notes.iter().filter(is_unrecorded).count();
+        image.remove(FILLER);
+        came.acknowledged += known(&notes).histories.acknowledged();
+        came.violations.extend(judge_image(engine, &image, &known(&notes)));
+        // This process finds the disk full from the start, and has no mark.
         let again = plan_in(engine, directory.path(), Act::Everything, 20);
         came.violations.extend(live(&again, directory.path(), None).err());
         let notes = notes::read_file(&plan.notes);
@@ -76,11 +83,8 @@ fn fill(engine: Engine, act: fn(u64) -> Act) -> Option<Came> {
         let count = |is_one: fn(&Note) -> bool| notes.iter().filter(|note| is_one(note)).count();
         came.failed += count(|note| matches!(note, Note::Found(Found::Poisoned(_) | Found::NotOpened(_))));
         came.full += count(|note| matches!(note, Note::Told { said: Said::Refused(name), .. } if name == "store-full"));
-        came.unrecorded += count(|note| matches!(note, Note::Told { said: Said::Outcome(_), recorded: false, .. }));
         std::fs::remove_file(plan.data.join(FILLER)).expect("it is there");
-        let known = known(&notes);
-        came.acknowledged += known.histories.acknowledged();
-        came.violations.extend(judge(engine, &plan.data, &known));
+        came.violations.extend(judge(engine, &plan.data, &known(&notes)));
         drop(small);
     }
     came.violations.iter().for_each(|violation| println!("{violation}"));

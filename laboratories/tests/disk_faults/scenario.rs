@@ -88,7 +88,7 @@ struct Scenario {
     truth: Truth,
     tickets: AtomicU64,
     refused: AtomicU64,
-    /// The keys whose answers this process gives from memory alone.
+    /// The keys whose answers this process gives from memory alone, until it opens the store again.
     unrecorded: Mutex<HashSet<u64>>,
 }
 
@@ -215,6 +215,7 @@ impl Scenario {
             }
         };
         self.notes.write(&Note::Opened);
+        self.unrecorded.lock().unwrap().clear();
         let notes = self.notes.clone();
         Some(Operations::over(store, true, self.truth.clone(), Arc::new(move |note| notes.write(&note))))
     }
@@ -291,9 +292,8 @@ impl Scenario {
 
     async fn close(&self, operations: Operations) {
         let store = operations.store.clone();
-        drop(operations);
         let began = Instant::now();
-        let closed = tokio::time::timeout(CLOSES_WITHIN, store.close()).await;
+        let closed = tokio::time::timeout(CLOSES_WITHIN, operations.close()).await;
         let may_fail = self.plan.act == Act::Hang || matches!(store.health(), Health::Poisoned { .. });
         match closed {
             Err(_) => self.wrong(format!("closing has not returned in {:?}", began.elapsed())),

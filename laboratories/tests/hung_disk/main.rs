@@ -107,7 +107,7 @@ async fn hang(engine: Engine, seconds: Option<u64>) {
     let charges = base.charged + hung.charged + refused.len() + 3;
     let listed = server.charges().await.len();
     server.stop().await;
-    let records = engine.open(engine.records_of(&setup), Settings::default()).unwrap().records();
+    let records = engine.open(&setup.data, Settings::default()).unwrap().records();
 
     println!(
         "hung disk on {engine}: hung for {:.1} s at {rate} new keys/s; new keys: charged {}, overloaded {}, unavailable {}; \

@@ -20,6 +20,7 @@
 #![cfg(target_os = "linux")]
 
 mod checker;
+mod files;
 mod order;
 mod recording;
 mod workload;
@@ -40,12 +41,11 @@ use testkit::Dice;
 use testkit::control::violations_with;
 use testkit::dice::number;
 
+use files::Files;
 use order::Order;
 use recording::{Recording, Size};
 
 const TEST: &str = "what_was_said_before_a_power_cut_holds_after_it";
-/// The number of recordings in a chain.
-const GENERATIONS: usize = 2;
 /// The number of cuts from which on recordings are long.
 const MANY: usize = 200;
 /// The number of cases that are kept, and of violations that are shown.
@@ -57,10 +57,13 @@ const SHOWN: usize = 20;
 struct Scale {
     size: Size,
     cuts: usize,
+    /// The number of recordings in a chain.
+    generations: usize,
 }
 
-const SHORT: Scale = Scale { size: Size { rounds: 8, keys: 60 }, cuts: 15 };
-const LONG: Scale = Scale { size: Size { rounds: 16, keys: 90 }, cuts: 30 };
+const SHORT: Scale = Scale { size: Size { rounds: 8, keys: 60 }, cuts: 15, generations: 2 };
+/// In a chain of three, fjall begins another journal.
+const LONG: Scale = Scale { size: Size { rounds: 16, keys: 90 }, cuts: 30, generations: 3 };
 
 /// The figures of all recordings.
 #[derive(Debug, Default)]
@@ -71,6 +74,7 @@ struct Figures {
     recordings: usize,
     truncations: usize,
     used_again: usize,
+    files: Files,
     widest: usize,
     unsynced_blocks: usize,
     unsynced_names: usize,
@@ -94,7 +98,7 @@ fn what_was_said_before_a_power_cut_holds_after_it() {
 /// Cuts the power so many times.
 fn cut_often(engine: Engine, cuts: usize, seed: u64) -> Figures {
     let scale = if cuts < MANY { SHORT } else { LONG };
-    let chains = cuts.div_ceil(scale.cuts * GENERATIONS);
+    let chains = cuts.div_ceil(scale.cuts * scale.generations);
     let (next, figures) = (AtomicUsize::new(0), Mutex::new(Figures::default()));
     std::thread::scope(|threads| {
         for _ in 0..2 {
@@ -117,21 +121,27 @@ fn cut_often(engine: Engine, cuts: usize, seed: u64) -> Figures {
 
 fn report(engine: Engine, figures: &Figures) {
     figures.violations.iter().take(SHOWN).for_each(|violation| println!("{violation}"));
-    let Figures { cuts, opening, sweeping, recordings, truncations, used_again, unsynced_names, violations, .. } =
-        figures;
+    let Figures {
+        cuts, opening, sweeping, recordings, truncations, used_again, files, unsynced_names, violations, ..
+    } = figures;
     let on_average = |sum: usize| sum / cuts.max(&1);
     let widest = figures.widest / 1024;
     let (blocks, acknowledged) = (on_average(figures.unsynced_blocks), on_average(figures.acknowledged));
     let count = violations.len();
+    let (space, is_used_again) = match engine {
+        Engine::Sled => (format!("{used_again} segments were written again"), *used_again > 0),
+        Engine::Fjall => (files.to_string(), files.are_used_up()),
+    };
     println!(
-        "power cut on {engine}: recordings {recordings}, in which {used_again} segments were written again and {truncations} files cut, with at most {widest} KiB unsynced at a time; \
+        "power cut on {engine}: recordings {recordings}, in which {space} and {truncations} files cut, with at most {widest} \
+         KiB unsynced at a time; \
          on average {blocks} unsynced blocks and {acknowledged} acknowledged keys; {unsynced_names} unsynced names; \
          cuts {cuts}, of which {opening} while opening and {sweeping} amid a sweep, violations {count}"
     );
     assert_eq!(count, 0);
     assert!(*opening > 0 && blocks > 0 && acknowledged > 0, "it shows nothing");
     // Segments are large; the short form may fill too few of them.
-    assert!(*used_again > 0 || engine != Engine::Sled || *cuts < MANY, "no space was used again");
+    assert!(is_used_again || *cuts < MANY, "no space was used again");
     // In a short recording little expires.
     assert!(*sweeping > 0 || *cuts < MANY, "no cut came amid a sweep");
 }
@@ -139,7 +149,7 @@ fn report(engine: Engine, figures: &Figures) {
 /// Makes recordings, each on the directory that a power cut of the one before left.
 fn follow(engine: Engine, scale: Scale, dice: &mut Dice, name: &str, figures: &Mutex<Figures>) {
     let (mut image, mut before) = (Image::new(), Vec::new());
-    for generation in 0..GENERATIONS {
+    for generation in 0..scale.generations {
         let name = format!("{name}-{generation}");
         let recording = match Recording::make(engine, scale.size, image, before, dice) {
             Ok(recording) => recording,
@@ -199,21 +209,32 @@ fn cut(
     let mut figures = figures.lock().unwrap();
     figures.recordings += 1;
     figures.widest = figures.widest.max(disk.widest);
-    if engine == Engine::Sled {
-        let order = Order::of(&recording.events, recording.database_bytes());
-        figures.used_again += order.used_again;
-        figures.violations.extend(order.violations.into_iter().map(|line| format!("{name}: {line}")));
+    match engine {
+        Engine::Sled => {
+            let order = Order::of(&recording.events, recording.database_bytes());
+            figures.used_again += order.used_again;
+            figures.violations.extend(order.violations.into_iter().map(|line| format!("{name}: {line}")));
+        }
+        Engine::Fjall => figures.files.count(&recording.events),
     }
     figures.truncations += recording.events.iter().filter(|event| matches!(event, Event::Truncate { .. })).count();
     sound
 }
 
 /// Returns moments of a recording: some while the store is being opened, some right after an answer, some among the
-/// writes, some amid a sweep, and the rest anywhere.
+/// writes, some amid a sweep, some where the engine makes, renames or removes a file, and the rest anywhere.
 fn moments(recording: &Recording, count: usize, dice: &mut Dice) -> Vec<usize> {
     let (openings, sweeps) = (recording.between(&Note::Opening, &Note::Opened), recording.sweeps());
     let is_answer = |note: &Note| matches!(note, Note::Told { .. } | Note::Settled { .. } | Note::Synced { .. });
     let answered: Vec<_> = recording.notes.iter().filter(|(_, note)| is_answer(note)).map(|(at, _)| *at).collect();
+    // The names of an engine's files, and which of them are in use.
+    let is_name = |event: &Event| matches!(event, Event::Create(_) | Event::Rename { .. } | Event::Remove(_));
+    let named: Vec<_> = (0..recording.events.len()).filter(|at| is_name(&recording.events[*at])).collect();
+    let is_journal = |at: &usize| match &recording.events[*at] {
+        Event::Create(path) | Event::Remove(path) => path.ends_with(".jnl"),
+        _ => false,
+    };
+    let journals: Vec<_> = named.iter().copied().filter(is_journal).collect();
     // This has the event that wrote each block: most can be lost where most is written.
     let mut written = Vec::new();
     for (at, event) in recording.events.iter().enumerate() {
@@ -229,7 +250,11 @@ fn moments(recording: &Recording, count: usize, dice: &mut Dice) -> Vec<usize> {
     };
     let moment = |dice: &mut Dice| match dice.below(10) {
         0..=2 => amid(dice, &openings),
-        3..=5 => dice.pick(&answered) + 1 + dice.below(3),
+        3..=4 => dice.pick(&answered) + 1 + dice.below(3),
+        5 => {
+            let names = if journals.is_empty() || dice.percent(50) { &named } else { &journals };
+            dice.pick(names) + dice.below(12)
+        }
         6..=7 => dice.pick(&written) + dice.below(2),
         8 if !sweeps.is_empty() => amid(dice, &sweeps),
         _ => dice.below(recording.events.len()),
