@@ -16,7 +16,7 @@ use super::transaction::{self, Transaction, add};
 use crate::laboratory::{self, Protection};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
-use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, Transacted, Writes};
+use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Writes};
 
 /// The name of the store's keyspace.
 pub(super) const RECORDS: &str = "tower-idempotency";
@@ -125,6 +125,7 @@ impl StorageEngine for FjallEngine {
         let tables = Leveled::default().with_table_target_size(TABLE_BYTES);
         let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(tables));
         let records = open_keyspace(&db, path, RECORDS, settings)?;
+        check_beginning(path, &records)?;
         let opened = Arc::new(Mutex::new(vec![records.clone()]));
         Ok(Self { records, db, opened, memtable_bytes: options.memtable_bytes })
     }
@@ -201,6 +202,30 @@ fn open_keyspace(
     let keyspace = keyspace.map_err(|error| open_failed(path, error))?;
     directory::sync_one(&path.join(KEYSPACES))?;
     Ok(keyspace)
+}
+
+/// Refuses a database whose journals do not go on where its tables end: the oldest journal is missing, or fjall has taken
+/// its first batch for one that is in a table, because the number of that batch is damaged.
+fn check_beginning(path: &Path, records: &Keyspace) -> Result<(), OpenError> {
+    let end_of_tables = || records.tree.get_highest_persisted_seqno();
+    loop {
+        let last = end_of_tables();
+        // Reads see the numbers below the one that is given.
+        let totals = last.map_or(Ok(None), |last| records.tree.get(TOTALS, last + 1));
+        let totals = totals.map_err(|error| open_failed(path, Error::Storage(error)))?;
+        let step = totals.and_then(|totals| Totals::decode(&totals)).map_or(0, |totals| totals.step);
+        let next = journal::first_step_after(path, last, records.id());
+        let next = next.map_err(directory::io_error("reading the journals in", path))?;
+        if next.is_none_or(|next| next == step + 1) {
+            return Ok(());
+        }
+        // fjall's worker may have written a table meanwhile, and removed a journal.
+        if last == end_of_tables() {
+            let next = next.unwrap_or_default();
+            let reason = format!("its tables end with batch {step}, and its journals go on with batch {next}");
+            return Err(directory::broken(path, &reason));
+        }
+    }
 }
 
 /// Refuses a database that was in use and lacks files without which fjall would begin anew, or delete keyspaces.

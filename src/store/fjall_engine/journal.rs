@@ -76,6 +76,26 @@ pub(super) fn examine(path: &Path) -> io::Result<Option<Damage>> {
     Ok(broken.map(|Break { what, is_certain, .. }| Damage { what, is_certain, last }))
 }
 
+/// Returns the first step of the store's in a batch of a higher number than `number`, from the totals in this keyspace.
+pub(super) fn first_step_after(path: &Path, number: Option<u64>, keyspace: u64) -> io::Result<Option<u64>> {
+    for (_, file) in files(path)? {
+        let bytes = match fs::read(file) {
+            // Tables have all of it by now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            bytes => bytes?,
+        };
+        let mut rest = &bytes[..];
+        while let Some(batch) = Batch::read(rest) {
+            rest = &rest[batch.length..];
+            let totals = batch.totals.filter(|(of, _)| *of == keyspace && number < Some(batch.number));
+            if let Some((_, mark)) = totals {
+                return Ok(Some(mark.step));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Cuts the journals off where they can't be read: a power cut has left a part of the last batch, or the loss of what
 /// follows is accepted. Journals behind that place get another name.
 pub(super) fn cut_off(path: &Path) -> io::Result<()> {
