@@ -33,17 +33,19 @@ fn change(
     result
 }
 
-/// Changes a directory's entries at a path. If `call` succeeds, `event` records the change.
+/// Changes a directory's entries at a path, which begins at the descriptor `from` if it is relative. If `call`
+/// succeeds, `event` records the change.
 ///
 /// # Safety
 /// `path` is a string of C.
 unsafe fn entry(
+    from: c_int,
     path: *const c_char,
     call: impl FnOnce() -> c_long,
     event: impl FnOnce(&mut Turn<'_>, &[u8]),
 ) -> c_long {
     // SAFETY: as the caller promises.
-    let place = |lab: &'static Lab| Some((lab, unsafe { lab.place_at(path) }?));
+    let place = |lab: &'static Lab| Some((lab, unsafe { lab.place_at(from, path) }?));
     let Some((lab, place)) = lab().and_then(place) else { return call() };
     if let Some(instead) = lab.faults.strike(Kind::Entry, FAILED) {
         return instead;
@@ -117,15 +119,22 @@ unsafe extern "C" fn pwrite(descriptor: c_int, buffer: *const c_void, count: siz
     unsafe { pwrite64(descriptor, buffer, count, offset) }
 }
 
-/// A read changes nothing. It can fail, or hang.
+/// Reads a file. This changes nothing. It can fail, or hang.
+fn reading(descriptor: c_int, call: impl FnOnce() -> c_long) -> ssize_t {
+    let lab = lab().filter(|lab| lab.place_of(descriptor).is_some());
+    lab.and_then(|lab| lab.faults.strike(Kind::Read, FAILED)).unwrap_or_else(call) as ssize_t
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn read(descriptor: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
+    // SAFETY: the arguments are the caller's.
+    reading(descriptor, || unsafe { syscall(libc::SYS_read, descriptor, buffer, count) })
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pread64(descriptor: c_int, buffer: *mut c_void, count: size_t, offset: off_t) -> ssize_t {
-    let lab = lab().filter(|lab| lab.place_of(descriptor).is_some());
-    if let Some(instead) = lab.and_then(|lab| lab.faults.strike(Kind::Read, FAILED)) {
-        return instead as ssize_t;
-    }
     // SAFETY: the arguments are the caller's.
-    (unsafe { syscall(libc::SYS_pread64, descriptor, buffer, count, offset) }) as ssize_t
+    reading(descriptor, || unsafe { syscall(libc::SYS_pread64, descriptor, buffer, count, offset) })
 }
 
 #[unsafe(no_mangle)]
@@ -210,7 +219,7 @@ unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> 
     }
     // SAFETY: the path is the caller's.
     let opened = unsafe {
-        entry(path, call, |turn, path| {
+        entry(libc::AT_FDCWD, path, call, |turn, path| {
             let length = 0;
             turn.write_down(&if existed { Event::Truncate { path, length } } else { Event::Create(path) });
         })
@@ -229,7 +238,7 @@ unsafe extern "C" fn mkdir(path: *const c_char, mode: mode_t) -> c_int {
     // SAFETY: the arguments are the caller's.
     let call = || unsafe { syscall(libc::SYS_mkdirat, libc::AT_FDCWD, path, mode) };
     // SAFETY: the path is the caller's.
-    (unsafe { entry(path, call, |turn, path| turn.write_down(&Event::MakeDirectory(path))) }) as c_int
+    (unsafe { entry(libc::AT_FDCWD, path, call, |turn, path| turn.write_down(&Event::MakeDirectory(path))) }) as c_int
 }
 
 #[unsafe(no_mangle)]
@@ -238,21 +247,34 @@ unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
     let call = || unsafe { syscall(libc::SYS_renameat2, libc::AT_FDCWD, from, libc::AT_FDCWD, to, 0) };
     // SAFETY: the paths are the caller's.
     let renamed = unsafe {
-        entry(from, call, |turn, from| {
+        entry(libc::AT_FDCWD, from, call, |turn, from| {
             // A name outside the directory counts as no name.
-            let to = lab().and_then(|lab| lab.place_at(to));
+            let to = lab().and_then(|lab| lab.place_at(libc::AT_FDCWD, to));
             turn.write_down(&to.as_ref().map_or(Event::Remove(from), |to| Event::Rename(from, to)));
         })
     };
     renamed as c_int
 }
 
+/// Removes a file, or with `AT_REMOVEDIR` a directory.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn unlinkat(from: c_int, path: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: the arguments are the caller's.
+    let call = || unsafe { syscall(libc::SYS_unlinkat, from, path, flags) };
+    // SAFETY: the path is the caller's.
+    (unsafe { entry(from, path, call, |turn, path| turn.write_down(&Event::Remove(path))) }) as c_int
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
     // SAFETY: the arguments are the caller's.
-    let call = || unsafe { syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, 0) };
-    // SAFETY: the path is the caller's.
-    (unsafe { entry(path, call, |turn, path| turn.write_down(&Event::Remove(path))) }) as c_int
+    unsafe { unlinkat(libc::AT_FDCWD, path, 0) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn rmdir(path: *const c_char) -> c_int {
+    // SAFETY: the arguments are the caller's.
+    unsafe { unlinkat(libc::AT_FDCWD, path, libc::AT_REMOVEDIR) }
 }
 
 /// Ends the process between two events, so that each change that was made is recorded.

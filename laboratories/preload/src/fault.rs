@@ -2,7 +2,7 @@
 //!
 //! `DISK_PRELOAD_FAULT` is `KINDS N WHAT`, such as `write,entry 17 always:28` or `sync 3 hang`:
 //! - KINDS, with commas: `write` (bytes written, a file cut), `entry` (something made, renamed or removed), `sync`
-//!   (`fsync`, `fdatasync`, and `sync_file_range`, which reports failed writes too), `read` (`pread64`);
+//!   (`fsync`, `fdatasync`, and `sync_file_range`, which reports failed writes too), `read` (`read` and `pread64`);
 //! - N, from 1, counts the calls of these kinds;
 //! - WHAT: `once:ERRNO`, that call fails; `always:ERRNO`, it and all that follow; `hang`, it never returns;
 //!   `hang-while:PATH`, it and all that follow return once there is no such file.

@@ -46,13 +46,19 @@ impl Lab {
         self.below(path.get(..usize::try_from(length).ok()?)?)
     }
 
-    /// The place of a path, below the directory. `None` if it is somewhere else.
+    /// The place of a path, below the directory. `None` if it is somewhere else. A relative path begins at `from`, a
+    /// descriptor.
     ///
     /// # Safety
     /// `path` is a string of C.
-    pub(crate) unsafe fn place_at(&self, path: *const c_char) -> Option<Vec<u8>> {
+    pub(crate) unsafe fn place_at(&self, from: c_int, path: *const c_char) -> Option<Vec<u8>> {
         // SAFETY: as the caller promises.
-        self.below(unsafe { CStr::from_ptr(path) }.to_bytes())
+        let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+        if from == libc::AT_FDCWD || path.starts_with(b"/") {
+            return self.below(path);
+        }
+        let from = self.place_of(from)?;
+        Some(if from.is_empty() { path.to_vec() } else { [from.as_slice(), path].join(&b'/') })
     }
 
     fn below(&self, path: &[u8]) -> Option<Vec<u8>> {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use testkit::process::ended;
 
+pub mod content;
 pub mod log;
+mod names;
 pub mod rebuild;
 
 /// The preloaded library, which cargo builds next to the test programs.

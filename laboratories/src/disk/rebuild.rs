@@ -15,10 +15,12 @@ use std::path::Path;
 use bytes::Bytes;
 use testkit::Dice;
 
+use super::content::Content;
 use super::log::Event;
+use super::names::{NameChange, Names, Node};
 
 /// Files, by their path; `None` for a directory.
-pub type Image = BTreeMap<String, Option<Vec<u8>>>;
+pub type Image = BTreeMap<String, Option<Content>>;
 
 /// Reads a directory.
 pub fn read_image(directory: &Path) -> Image {
@@ -30,7 +32,7 @@ pub fn read_image(directory: &Path) -> Image {
             let name = entry.file_name().into_string().expect("names of the laboratory are text");
             let below = if path.is_empty() { name } else { format!("{path}/{name}") };
             let is_directory = entry.file_type().expect("it has one").is_dir();
-            image.insert(below.clone(), (!is_directory).then(|| fs::read(entry.path()).expect("a file")));
+            image.insert(below.clone(), (!is_directory).then(|| Content::read(&entry.path()).expect("a file")));
             if is_directory {
                 unread.push(below);
             }
@@ -45,7 +47,7 @@ pub fn write_image(image: &Image, directory: &Path) {
     for (path, content) in image {
         let path = directory.join(path);
         match content {
-            Some(bytes) => fs::write(path, bytes).expect("there is room"),
+            Some(content) => content.write(&path).expect("there is room"),
             None => fs::create_dir(path).expect("its parent is there"),
         }
     }
@@ -72,38 +74,6 @@ impl Luck {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Node {
-    Directory,
-    File(usize),
-}
-
-type Names = BTreeMap<String, Node>;
-
-/// A change of a directory's names, by the number of its event.
-#[derive(Debug, Clone)]
-struct NameChange {
-    at: usize,
-    gone: Option<String>,
-    new: Option<(String, Node)>,
-}
-
-impl NameChange {
-    fn directory(&self) -> &str {
-        let path = self.gone.as_ref().or(self.new.as_ref().map(|(path, _)| path));
-        parent(path.expect("it changes some name"))
-    }
-
-    fn apply(&self, names: &mut Names) {
-        if let Some(gone) = &self.gone {
-            names.remove(gone);
-        }
-        if let Some((path, node)) = &self.new {
-            names.insert(path.clone(), *node);
-        }
-    }
-}
-
 #[derive(Debug, Clone)]
 enum Change {
     Write { offset: usize, data: Bytes },
@@ -119,17 +89,17 @@ impl Change {
         }
     }
 
-    fn apply(&self, bytes: &mut Vec<u8>) {
+    fn apply(&self, content: &mut Content) {
         match self {
-            Self::Write { offset, data } => overwrite(bytes, *offset, data),
-            Self::Truncate(length) => bytes.resize(*length, 0),
+            Self::Write { offset, data } => content.overwrite(*offset, data),
+            Self::Truncate(length) => content.resize(*length),
         }
     }
 }
 
 #[derive(Debug, Clone, Default)]
-struct Content {
-    durable: Vec<u8>,
+struct File {
+    durable: Content,
     /// The unsynced changes, with the numbers of their events.
     unsynced: Vec<(usize, Change)>,
 }
@@ -141,18 +111,12 @@ pub struct Disk {
     names: Names,
     durable: Names,
     unsynced: Vec<NameChange>,
-    files: Vec<Content>,
+    files: Vec<File>,
     /// The syncs under way: the file or directory of each, and its beginning.
-    syncs: HashMap<u64, (Synced, usize)>,
+    syncs: HashMap<u64, (Node, usize)>,
     events: usize,
     /// The most bytes of one file that were unsynced at a time.
     pub widest: usize,
-}
-
-#[derive(Debug, Clone)]
-enum Synced {
-    File(usize),
-    Directory(String),
 }
 
 impl Disk {
@@ -161,18 +125,24 @@ impl Disk {
         let mut disk = Self::default();
         for (path, content) in image {
             let node = match content {
-                None => Node::Directory,
-                Some(bytes) => disk.add_file(bytes.clone()),
+                None => disk.add_directory(),
+                Some(content) => disk.add_file(content.clone()),
             };
-            disk.names.insert(path.clone(), node);
+            disk.change_name(0, None, Some((path, node)));
         }
+        disk.unsynced.clear();
         disk.durable = disk.names.clone();
         disk
     }
 
-    fn add_file(&mut self, durable: Vec<u8>) -> Node {
-        self.files.push(Content { durable, unsynced: Vec::new() });
+    fn add_file(&mut self, durable: Content) -> Node {
+        self.files.push(File { durable, unsynced: Vec::new() });
         Node::File(self.files.len() - 1)
+    }
+
+    fn add_directory(&mut self) -> Node {
+        self.durable.add_directory();
+        self.names.add_directory()
     }
 
     /// Lets one more event happen.
@@ -182,15 +152,18 @@ impl Disk {
         match event {
             Event::Process => self.syncs.clear(),
             Event::Create(path) => {
-                let node = self.add_file(Vec::new());
-                self.rename(at, None, Some((path.clone(), node)));
+                let node = self.add_file(Content::default());
+                self.change_name(at, None, Some((path, node)));
             }
-            Event::MakeDirectory(path) => self.rename(at, None, Some((path.clone(), Node::Directory))),
+            Event::MakeDirectory(path) => {
+                let node = self.add_directory();
+                self.change_name(at, None, Some((path, node)));
+            }
             Event::Rename { from, to } => {
-                let node = self.names[from];
-                self.rename(at, Some(from.clone()), Some((to.clone(), node)));
+                let node = self.names.get(from).expect("it is known");
+                self.change_name(at, Some(from), Some((to, node)));
             }
-            Event::Remove(path) => self.rename(at, Some(path.clone()), None),
+            Event::Remove(path) => self.change_name(at, Some(path), None),
             Event::Write { path, offset, data } => {
                 let offset = usize::try_from(*offset).expect("it fits memory");
                 self.change(at, path, Change::Write { offset, data: data.clone() });
@@ -199,57 +172,51 @@ impl Disk {
                 self.change(at, path, Change::Truncate(usize::try_from(*length).expect("it fits memory")));
             }
             Event::SyncBegins { path, number } => {
-                let synced = match self.file(path) {
-                    Some(file) => Synced::File(file),
-                    None => Synced::Directory(path.clone()),
-                };
-                self.syncs.insert(*number, (synced, at));
+                if let Some(node) = self.node(path) {
+                    self.syncs.insert(*number, (node, at));
+                }
             }
             Event::SyncEnds { number } => {
-                let (synced, began) = self.syncs.remove(number).expect("it has begun");
-                self.sync(&synced, began);
+                // A removed file may be synced.
+                if let Some((node, began)) = self.syncs.remove(number) {
+                    self.sync(node, began);
+                }
             }
         }
     }
 
-    fn file(&self, path: &str) -> Option<usize> {
-        match self.names.get(path) {
-            Some(Node::File(file)) => Some(*file),
-            Some(Node::Directory) => None,
-            None => {
-                assert!(path.is_empty() || path.ends_with(" (deleted)"), "{path} is not known: the log has a gap");
-                None
-            }
-        }
+    /// What has this path; `None` if it has been removed.
+    fn node(&self, path: &str) -> Option<Node> {
+        let node = self.names.get(path);
+        assert!(node.is_some() || path.ends_with(" (deleted)"), "{path} is not known: the log has a gap");
+        node
     }
 
-    fn rename(&mut self, at: usize, gone: Option<String>, new: Option<(String, Node)>) {
-        let change = NameChange { at, gone, new };
-        change.apply(&mut self.names);
+    fn change_name(&mut self, at: usize, gone: Option<&str>, new: Option<(&str, Node)>) {
+        let change = self.names.change(at, gone, new);
+        self.names.apply(&change);
         self.unsynced.push(change);
     }
 
     fn change(&mut self, at: usize, path: &str, change: Change) {
         // Writes to a removed file do not matter.
-        if let Some(file) = self.file(path) {
+        if let Some(Node::File(file)) = self.node(path) {
             self.files[file].unsynced.push((at, change));
         }
     }
 
-    fn sync(&mut self, synced: &Synced, began: usize) {
+    fn sync(&mut self, synced: Node, began: usize) {
         match synced {
-            Synced::File(file) => {
-                let Content { durable, unsynced } = &mut self.files[*file];
+            Node::File(file) => {
+                let File { durable, unsynced } = &mut self.files[file];
                 self.widest = self.widest.max(unsynced.iter().map(|(_, change)| change.bytes()).sum());
                 let covered = unsynced.partition_point(|(at, _)| *at < began);
                 unsynced.drain(..covered).for_each(|(_, change)| change.apply(durable));
             }
-            Synced::Directory(path) => {
-                let covered = |change: &NameChange| change.at < began && change.directory() == path;
-                self.unsynced
-                    .iter()
-                    .filter(|change| covered(change))
-                    .for_each(|change| change.apply(&mut self.durable));
+            Node::Directory(directory) => {
+                let covered = |change: &NameChange| change.at < began && change.directory == directory;
+                let durable = &mut self.durable;
+                self.unsynced.iter().filter(|change| covered(change)).for_each(|change| durable.apply(change));
                 self.unsynced.retain(|change| !covered(change));
             }
         }
@@ -258,10 +225,10 @@ impl Disk {
     /// The directory as processes see it now.
     pub fn whole(&self) -> Image {
         let content = |file: usize| {
-            let Content { durable, unsynced } = &self.files[file];
-            let mut bytes = durable.clone();
-            unsynced.iter().for_each(|(_, change)| change.apply(&mut bytes));
-            bytes
+            let File { durable, unsynced } = &self.files[file];
+            let mut content = durable.clone();
+            unsynced.iter().for_each(|(_, change)| change.apply(&mut content));
+            content
         };
         image(&self.names, content)
     }
@@ -282,30 +249,19 @@ impl Disk {
         let first = dice.below(self.unsynced.len() + 1);
         for (number, change) in self.unsynced.iter().enumerate() {
             if if luck.journal { number < first } else { dice.percent(luck.names) } {
-                change.apply(&mut names);
+                names.apply(change);
             }
         }
         image(&names, |file| survivor(&self.files[file], luck, dice))
     }
 }
 
-fn image(names: &Names, mut content: impl FnMut(usize) -> Vec<u8>) -> Image {
-    let mut image = Image::new();
-    for (path, node) in names {
-        let above = parent(path);
-        if above.is_empty() || image.contains_key(above) {
-            let content = match node {
-                Node::Directory => None,
-                Node::File(file) => Some(content(*file)),
-            };
-            image.insert(path.clone(), content);
-        }
-    }
-    image
-}
-
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+fn image(names: &Names, mut content: impl FnMut(usize) -> Content) -> Image {
+    let content = |(path, node)| match node {
+        Node::Directory(_) => (path, None),
+        Node::File(file) => (path, Some(content(file))),
+    };
+    names.paths().into_iter().map(content).collect()
 }
 
 /// The changes of each block that was changed.
@@ -321,22 +277,22 @@ fn versions(unsynced: &[(usize, Change)], block: usize) -> BTreeMap<usize, Vec<u
     versions
 }
 
-fn survivor(content: &Content, luck: Luck, dice: &mut Dice) -> Vec<u8> {
-    let mut bytes = content.durable.clone();
+fn survivor(file: &File, luck: Luck, dice: &mut Dice) -> Content {
+    let mut content = file.durable.clone();
     let block = luck.block;
     // The last change of each block that has reached the disk.
     let mut last = HashMap::new();
-    for (index, changes) in versions(&content.unsynced, block) {
+    for (index, changes) in versions(&file.unsynced, block) {
         if dice.percent(luck.blocks) {
             let newest = changes.len() - 1;
             last.insert(index, changes[if dice.percent(50) { newest } else { dice.below(changes.len()) }]);
         }
     }
-    let mut longest = bytes.len();
-    for (number, (_, change)) in content.unsynced.iter().enumerate() {
+    let mut longest = content.len();
+    for (number, (_, change)) in file.unsynced.iter().enumerate() {
         match change {
             Change::Truncate(length) if dice.percent(50) => {
-                bytes.resize(*length, 0);
+                content.resize(*length);
                 longest = *length;
             }
             Change::Truncate(_) => {}
@@ -346,7 +302,7 @@ fn survivor(content: &Content, luck: Luck, dice: &mut Dice) -> Vec<u8> {
                     if last.get(&index).is_some_and(|last| *last >= number) {
                         let from = offset.max(&(index * block)) - offset;
                         let to = (offset + data.len()).min((index + 1) * block) - offset;
-                        overwrite(&mut bytes, offset + from, &data[from..to]);
+                        content.overwrite(offset + from, &data[from..to]);
                     }
                 }
             }
@@ -354,15 +310,7 @@ fn survivor(content: &Content, luck: Luck, dice: &mut Dice) -> Vec<u8> {
     }
     // A file can have got its new length and not its new bytes.
     if dice.percent(25) {
-        bytes.resize(longest, 0);
+        content.resize(longest);
     }
-    bytes
-}
-
-fn overwrite(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
-    let end = offset + data.len();
-    if bytes.len() < end {
-        bytes.resize(end, 0);
-    }
-    bytes[offset..end].copy_from_slice(data);
+    content
 }

@@ -16,7 +16,7 @@ pub const ROUND: u64 = 1_000;
 pub enum Kind {
     /// Takes effect and answers.
     Done,
-    /// Does the same, with an entry in the application's own tree, synced before it answers.
+    /// Does the same, with an entry in the application's own table, synced before it answers.
     Ledger,
     /// Has no effect in every other run, and reports that.
     Released,

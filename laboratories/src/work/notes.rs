@@ -39,7 +39,7 @@ pub enum Note {
     /// The handler begins, the effect takes place.
     Began(u64),
     Effect(u64),
-    /// `sync` has answered: the handler's write to the application's own tree is durable.
+    /// `sync` has answered: the handler's write to the application's own table is durable.
     Synced {
         key: u64,
         value: u64,

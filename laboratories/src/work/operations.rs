@@ -1,7 +1,7 @@
 //! The operations over a store, through the public API: a consumer that refuses interrupted operations, one that runs
 //! them again, and one that asks for their results.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use testkit::history::Policy;
@@ -11,15 +11,17 @@ use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, 
 use tower_idempotency::internals::{Completion, Fence, Origin, Records as _, RunResult, State};
 use tower_idempotency::operations::{Action, Applied, OperationRecord};
 use tower_idempotency::store::InterruptedRun;
-use tower_idempotency::store::{Abort, CommitError, StoreError, TransactionTree};
-use tower_idempotency::{OnInterrupted, Once, SledStore};
+use tower_idempotency::store::{Abort, CommitError, Store as _, StoreError};
+use tower_idempotency::{AnyStore, OnInterrupted, Once};
+
+use crate::engine::{Embedded, Rows, Table};
 
 use super::key::{self, Kind, RETENTION};
 use super::notes::{Note, Said};
 use super::truth::Truth;
 
 const KEPT: std::time::Duration = std::time::Duration::from_millis(RETENTION);
-/// The application's own trees: the one that it syncs itself, and the one that is committed together with the record.
+/// The application's own tables: the one that it syncs itself, and the one that is committed together with the record.
 const LEDGER: &str = "ledger";
 const COMMITTED: &str = "committed";
 
@@ -28,10 +30,13 @@ pub type Witness = Arc<dyn Fn(Note) + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Operations {
-    pub store: SledStore,
-    refuse: Once<SledStore>,
-    rerun: Once<SledStore>,
-    reconcile: Once<SledStore>,
+    pub store: AnyStore,
+    embedded: Embedded,
+    ledger: Arc<OnceLock<Table>>,
+    committed: Arc<OnceLock<Table>>,
+    refuse: Once<AnyStore>,
+    rerun: Once<AnyStore>,
+    reconcile: Once<AnyStore>,
     /// `true` if handlers may fail and the application may withhold its knowledge. Otherwise every handler takes effect
     /// and answers, and the application answers with the truth.
     whims: bool,
@@ -43,8 +48,9 @@ pub struct Operations {
 struct Failure;
 
 impl Operations {
-    /// The operations over `store`. `truth` learns from the notes for `witness`.
-    pub fn over(store: SledStore, whims: bool, truth: Truth, witness: Witness) -> Self {
+    /// The operations over `embedded`. `truth` learns from the notes for `witness`.
+    pub fn over(embedded: Embedded, whims: bool, truth: Truth, witness: Witness) -> Self {
+        let store = embedded.any();
         let witness: Witness = {
             let truth = truth.clone();
             Arc::new(move |note: Note| {
@@ -55,10 +61,11 @@ impl Operations {
         let once = || Once::new(store.clone()).retention(KEPT);
         let (refuse, rerun) = (once(), once().on_interrupted(OnInterrupted::Rerun));
         let reconcile = once().reconcile_with(reconciler(whims, truth, witness.clone()));
-        Self { store, refuse, rerun, reconcile, whims, witness }
+        let (ledger, committed) = Default::default();
+        Self { store, embedded, ledger, committed, refuse, rerun, reconcile, whims, witness }
     }
 
-    fn once(&self, key: u64) -> &Once<SledStore> {
+    fn once(&self, key: u64) -> &Once<AnyStore> {
         match key::policy(key) {
             Policy::Refuse => &self.refuse,
             Policy::Reconcile => &self.reconcile,
@@ -105,12 +112,12 @@ impl Operations {
     /// Writes the effect and the record of its outcome in one transaction. The effect counts its own times.
     async fn commit(&self, key: u64, context: &RunContext, gives_up: bool) -> Result<Bytes, EffectError<Failure>> {
         let outcome = key::outcome(key, context.fence().0);
-        let effect = move |[committed]: [TransactionTree<'_>; 1]| {
-            let count = committed.get(key.to_be_bytes())?.map_or(0, |count| number(&count));
+        let effect = move |committed: &dyn Rows| {
+            let count = committed.get(&key.to_be_bytes())?.map_or(0, |count| number(&count));
             committed.insert(&key.to_be_bytes(), &(count + 1).to_be_bytes())?;
             if gives_up { Err(Abort::Because(())) } else { Ok(outcome.clone()) }
         };
-        match context.complete_in_trees(&self.store, [&self.tree(COMMITTED)?], effect).await {
+        match self.table_of(COMMITTED)?.complete(context, effect).await {
             Ok(outcome) => Ok(outcome),
             Err(CommitError::Aborted(())) => Err(EffectError::NotStarted(Failure)),
             Err(_) => Err(EffectError::MaybeStarted(Failure)),
@@ -119,32 +126,35 @@ impl Operations {
 
     /// Returns the number of times that the effect of a key took place that is committed together with its record.
     pub fn committed(&self, key: u64) -> u64 {
-        let committed = self.tree(COMMITTED).expect("sled works");
-        committed.get(key.to_be_bytes()).expect("sled works").map_or(0, |count| number(&count))
+        let committed = self.table_of(COMMITTED).expect("the engine works");
+        committed.get(&key.to_be_bytes()).expect("the engine works").map_or(0, |count| number(&count))
     }
 
-    /// Writes into the application's own tree. Returns whether that is durable.
+    /// Writes into the application's own table. Returns whether that is durable.
     async fn enter(&self, key: u64, value: u64) -> bool {
-        let Ok(ledger) = self.tree(LEDGER) else { return false };
-        // The write is alone, as `SledStore::db` requires.
-        let mut batch = sled::Batch::default();
-        batch.insert(&key.to_be_bytes(), &value.to_be_bytes());
-        let synced = ledger.apply_batch(batch).is_ok() && self.store.sync().await.is_ok();
+        let Ok(ledger) = self.table_of(LEDGER) else { return false };
+        let written = ledger.insert(&key.to_be_bytes(), &value.to_be_bytes());
+        let synced = written.is_ok() && self.embedded.sync().await.is_ok();
         if synced {
             self.tell(Note::Synced { key, value });
         }
         synced
     }
 
-    /// The entry in the application's own tree.
+    /// The entry in the application's own table.
     pub fn entry(&self, key: u64) -> Option<u64> {
-        let ledger = self.tree(LEDGER).expect("sled works");
-        ledger.get(key.to_be_bytes()).expect("sled works").map(|value| number(&value))
+        let ledger = self.table_of(LEDGER).expect("the engine works");
+        ledger.get(&key.to_be_bytes()).expect("the engine works").map(|value| number(&value))
     }
 
-    fn tree(&self, name: &str) -> Result<sled::Tree, Failure> {
-        let db = self.store.db().map_err(|_| Failure)?;
-        db.open_tree(name).map_err(|_| Failure)
+    /// The table of this name, which is opened once: fjall syncs a directory each time.
+    fn table_of(&self, name: &str) -> Result<&Table, Failure> {
+        let opened = if name == LEDGER { &self.ledger } else { &self.committed };
+        if let Some(table) = opened.get() {
+            return Ok(table);
+        }
+        let table = self.embedded.table(name).map_err(|_| Failure)?;
+        Ok(opened.get_or_init(|| table))
     }
 
     /// An operation whose answer can't be stored. Only the layer has such answers; this makes the layer's calls.
@@ -218,6 +228,13 @@ impl Operations {
             }
         }
         Ok(())
+    }
+
+    /// Closes the store, of which nothing else may hold a table.
+    pub async fn close(self) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        drop(self);
+        store.close().await
     }
 
     /// Returns the number of answers that this process gave and could not record.

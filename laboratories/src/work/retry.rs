@@ -11,10 +11,12 @@ use crate::disk::quick_directory;
 use crate::disk::rebuild::{Image, write_image};
 use futures_util::StreamExt as _;
 use testkit::history::Policy;
+use tower_idempotency::RecordId;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::{Health, Store as _};
-use tower_idempotency::{RecordId, SledStore};
+
+use crate::engine::{Embedded, Engine, Settings};
 
 use super::key;
 use super::notes::{Note, STORE, Said};
@@ -36,16 +38,16 @@ pub struct Known {
 }
 
 /// The violations in a directory after a power cut.
-pub fn judge_image(image: &Image, known: &Known) -> Vec<String> {
+pub fn judge_image(engine: Engine, image: &Image, known: &Known) -> Vec<String> {
     let directory = quick_directory();
     write_image(image, directory.path());
-    judge(directory.path(), known)
+    judge(engine, directory.path(), known)
 }
 
 /// The violations in the store in `directory`.
-pub fn judge(directory: &Path, known: &Known) -> Vec<String> {
+pub fn judge(engine: Engine, directory: &Path, known: &Known) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let judged = catch_unwind(AssertUnwindSafe(|| match open(directory, known.standings.now) {
+    let judged = catch_unwind(AssertUnwindSafe(|| match open(engine, directory, known.standings.now) {
         Ok(store) => runtime.block_on(Retry::over(store, known).everything()),
         Err(violation) => vec![violation],
     }));
@@ -53,10 +55,11 @@ pub fn judge(directory: &Path, known: &Known) -> Vec<String> {
 }
 
 /// Opens the store on a thread of its own, because opening might never return.
-fn open(directory: &Path, now: u64) -> Result<SledStore, String> {
-    let clock = ManualClock::new(Timestamp::from_millis(now));
+fn open(engine: Engine, directory: &Path, now: u64) -> Result<Embedded, String> {
+    let settings =
+        Settings { clock: Some(Arc::new(ManualClock::new(Timestamp::from_millis(now)))), ..Settings::default() };
     let (path, (sender, opened)) = (directory.join(STORE), mpsc::channel());
-    std::thread::spawn(move || sender.send(SledStore::builder().clock(clock).open(path)));
+    std::thread::spawn(move || sender.send(engine.open(path, settings)));
     match opened.recv_timeout(OPENS_WITHIN) {
         Ok(Ok(store)) => Ok(store),
         Ok(Err(error)) => Err(format!("it can't be opened: {error}")),
@@ -73,7 +76,7 @@ struct Retry<'a> {
 }
 
 impl<'a> Retry<'a> {
-    fn over(store: SledStore, known: &'a Known) -> Self {
+    fn over(store: Embedded, known: &'a Known) -> Self {
         let ran = Arc::<Mutex<HashSet<u64>>>::default();
         let (running, histories) = (Arc::clone(&ran), known.histories.clone());
         let witness = move |note| match note {
@@ -106,14 +109,13 @@ impl<'a> Retry<'a> {
         for key in committed() {
             (0..self.operations.committed(*key)).for_each(|_| self.known.histories.effect(*key));
         }
-        let store = self.operations.store.clone();
-        if store.health() != Health::Good {
-            self.say(format!("the store's health is {:?}", store.health()));
+        let health = self.operations.store.health();
+        if health != Health::Good {
+            self.say(format!("the store's health is {health:?}"));
         }
         let Self { operations, wrong, .. } = self;
-        drop(operations);
         let mut wrong = wrong.into_inner().unwrap();
-        wrong.extend(store.close().await.err().map(|error| format!("it can't be closed: {error}")));
+        wrong.extend(operations.close().await.err().map(|error| format!("it can't be closed: {error}")));
         wrong.extend(self.known.histories.violations());
         wrong
     }
@@ -129,7 +131,7 @@ impl<'a> Retry<'a> {
         said
     }
 
-    /// Checks that the effect in the application's tree and the record of the outcome are both there, or neither.
+    /// Checks that the effect in the application's table and the record of the outcome are both there, or neither.
     async fn both_or_neither(&self, key: u64) {
         let record = self.operations.store.load(key::id(key)).await;
         let (count, recorded) = (self.operations.committed(key), matches!(record, Ok(Some(_))));
@@ -158,7 +160,7 @@ impl<'a> Retry<'a> {
             let found = self.operations.entry(key);
             if found.is_none_or(|found| found < value) {
                 self.say(format!(
-                    "{key}: the application's own tree has {found:?}; it was told that {value} is synced"
+                    "{key}: the application's own table has {found:?}; it was told that {value} is synced"
                 ));
             }
         }

@@ -36,7 +36,7 @@ pub struct OfKey {
     /// The time of the last note about it.
     heard: u64,
     pub took_place: bool,
-    /// The durable entry in the application's own tree.
+    /// The durable entry in the application's own table.
     pub entry: Option<u64>,
 }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use laboratories::disk::live;
+use laboratories::engine::{Embedded, Engine, Settings};
 use laboratories::work::notes::{Note, STORE, Said};
 use laboratories::work::operations::Operations;
 use laboratories::work::truth::Truth;
 use serde::{Deserialize, Serialize};
-use tower_idempotency::SledStore;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::store::OpenError;
 
@@ -26,6 +26,7 @@ const CAME: &str = "came";
 /// The store, its time, and the keys to ask for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
+    engine: Engine,
     directory: PathBuf,
     clock: u64,
     keys: Vec<u64>,
@@ -61,8 +62,8 @@ pub(crate) enum Came {
 /// Opens the store, asks for the keys, and writes the result to a file.
 pub(crate) fn run(plan: Plan) -> ! {
     let clock = ManualClock::new(Timestamp::from_millis(plan.clock));
-    let builder = SledStore::builder().outcome_cache_bytes(1 << 20).clock(clock).min_free_space(0);
-    let came = match builder.open(plan.directory.join(STORE)) {
+    let settings = Settings { clock: Some(Arc::new(clock)), is_small: true, min_free: Some(0) };
+    let came = match plan.engine.open(plan.directory.join(STORE), settings) {
         Ok(store) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.expect("a runtime").block_on(everything(store, &plan.keys))
@@ -79,7 +80,7 @@ pub(crate) fn run(plan: Plan) -> ! {
     std::process::exit(0)
 }
 
-async fn everything(store: SledStore, keys: &[u64]) -> Came {
+async fn everything(store: Embedded, keys: &[u64]) -> Came {
     let ran = Arc::<Mutex<HashSet<u64>>>::default();
     let running = Arc::clone(&ran);
     let witness = move |note| {
@@ -95,8 +96,8 @@ async fn everything(store: SledStore, keys: &[u64]) -> Came {
 }
 
 /// Asks for `keys` in the store under `directory`, in a process of its own.
-pub(crate) fn ask(directory: &Path, clock: u64, keys: Vec<u64>) -> Came {
-    let part = Part::Ask(Plan { directory: directory.into(), clock, keys });
+pub(crate) fn ask(engine: Engine, directory: &Path, clock: u64, keys: Vec<u64>) -> Came {
+    let part = Part::Ask(Plan { engine, directory: directory.into(), clock, keys });
     let (status, output) = live(program(&part), directory, BOUND);
     if let Ok(came) = fs::read(directory.join(CAME)) {
         return serde_json::from_slice(&came).expect("it was written whole");

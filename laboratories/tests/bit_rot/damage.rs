@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use laboratories::disk::content::Content;
 use laboratories::disk::rebuild::Image;
 use testkit::Dice;
 
@@ -45,12 +46,18 @@ impl Place {
     /// Damages one place of `file` in a copy of `image`. Each kind of damage takes its turn.
     pub(crate) fn damage(image: &Image, file: &str, number: usize, dice: &mut Dice) -> (Self, Image) {
         let sound = image[file].as_ref().expect("a file");
+        // The rest is space that was never written to.
+        let written = sound.written();
         for attempt in 0..TRIES {
             let kind = if attempt == 0 { KINDS[number % KINDS.len()] } else { dice.pick(&KINDS) };
-            let (at, bytes) = damaged(sound, kind, dice);
-            if bytes != *sound {
+            let (at, bytes) = damaged(&written, kind, dice);
+            if bytes != written {
+                let mut damaged = Content::from(&*bytes);
+                if kind != Kind::Truncate {
+                    damaged.resize(sound.len());
+                }
                 let mut image = image.clone();
-                image.insert(file.to_owned(), Some(bytes));
+                image.insert(file.to_owned(), Some(damaged));
                 return (Self { kind, at, length: sound.len(), file: file.to_owned() }, image);
             }
         }
@@ -60,15 +67,13 @@ impl Place {
 
 /// Returns the files that have something to damage.
 pub(crate) fn files(image: &Image) -> impl Iterator<Item = &str> {
-    let has_bytes = |content: &Option<Vec<u8>>| content.as_ref().is_some_and(|bytes| !bytes.is_empty());
+    let has_bytes = |content: &Option<Content>| content.as_ref().is_some_and(|content| !content.written().is_empty());
     image.iter().filter(move |(_, content)| has_bytes(content)).map(|(path, _)| path.as_str())
 }
 
 /// Returns the places of the damage and the damaged bytes.
 fn damaged(sound: &[u8], kind: Kind, dice: &mut Dice) -> (Vec<usize>, Vec<u8>) {
-    let mut bytes = sound.to_vec();
-    // The rest is space that was never written to.
-    let written = sound.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+    let (mut bytes, written) = (sound.to_vec(), sound.len());
     let page = PAGE.min(written.div_ceil(2));
     let pages = written.div_ceil(page);
     let place_of = |page_number: usize| page_number * page..((page_number + 1) * page).min(sound.len());

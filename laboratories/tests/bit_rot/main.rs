@@ -2,15 +2,15 @@
 //! file or two exchanged pages, in each file of a store, after a kill and after a clean close.
 //!
 //! A workload runs in a process of its own and notes its answers and their times. Its directory is copied, one place of
-//! the copy is damaged, and another process opens the copy and asks for every key again: sled may panic on such files,
-//! or never return. Each acknowledged key must be replayed or refused, or opening must be refused. After a kill, a key
-//! may run again if its answer was given about a second before the kill, because the store writes its mark once a
-//! second.
+//! the copy is damaged, and another process opens the copy and asks for every key again: an engine may panic on such
+//! files, or never return. Each acknowledged key must be replayed or refused, or opening must be refused. After a kill,
+//! a key may run again if its answer was given about a second before the kill, because the store writes its mark once
+//! a second.
 //!
-//! The long form damages this many places in each file; its last line has the figures:
+//! The long form damages this many places in each file of one engine; its last line has the figures:
 //!
 //! ```text
-//! BIT_ROT=1000 cargo test -p laboratories --test bit_rot -- --nocapture
+//! ENGINE=sled BIT_ROT=1000 cargo test -p laboratories --test bit_rot makes_no -- --nocapture
 //! ```
 //!
 //! `BIT_ROT_SEED` repeats the places of a run, but not the data that its workloads wrote.
@@ -27,6 +27,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use laboratories::engine::{ENGINE, Engine};
 use serde::{Deserialize, Serialize};
 use testkit::Dice;
 use testkit::control::violations_with;
@@ -131,6 +132,13 @@ fn a_damaged_disk_makes_no_store_forget_a_key_in_silence() {
     let places: usize = number("BIT_ROT").unwrap_or(12);
     let seed = number("BIT_ROT_SEED").unwrap_or_else(testkit::dice::seed);
     println!("BIT_ROT_SEED={seed}");
+    for engine in Engine::chosen() {
+        report(engine, &rot_often(engine, places, seed));
+    }
+}
+
+/// Damages so many places in each file.
+fn rot_often(engine: Engine, places: usize, seed: u64) -> Figures {
     let (next, figures) = (AtomicUsize::new(0), Mutex::new(Figures::default()));
     // Half of the sources are killed, and half are closed.
     let sources = 2 * places.div_ceil(2 * PER_SOURCE);
@@ -143,6 +151,7 @@ fn a_damaged_disk_makes_no_store_forget_a_key_in_silence() {
                         break;
                     }
                     rot(
+                        engine,
                         number.is_multiple_of(2),
                         places.div_ceil(sources),
                         &mut Dice::of(&[seed, number as u64]),
@@ -152,7 +161,7 @@ fn a_damaged_disk_makes_no_store_forget_a_key_in_silence() {
             });
         }
     });
-    report(&figures.into_inner().unwrap());
+    figures.into_inner().unwrap()
 }
 
 /// Returns whether this process is the control: its stores have no mark.
@@ -161,8 +170,8 @@ fn is_control() -> bool {
 }
 
 /// Makes a source, and damages each of its files at `places` places.
-fn rot(is_killed: bool, places: usize, dice: &mut Dice, figures: &Mutex<Figures>) {
-    let mut source = match Source::make(is_killed, dice) {
+fn rot(engine: Engine, is_killed: bool, places: usize, dice: &mut Dice, figures: &Mutex<Figures>) {
+    let mut source = match Source::make(engine, is_killed, dice) {
         Ok(source) => source,
         Err(violation) => return figures.lock().unwrap().violations.push(violation),
     };
@@ -193,12 +202,12 @@ fn rot(is_killed: bool, places: usize, dice: &mut Dice, figures: &Mutex<Figures>
     }
 }
 
-fn report(figures: &Figures) {
+fn report(engine: Engine, figures: &Figures) {
     figures.in_file.iter().for_each(|(file, places)| println!("{places} places in {file}"));
     figures.errors.iter().for_each(|(error, times)| println!("{times} times: {error}"));
     let Figures { places, lost, not_opened, died, replayed, refused, again, oldest, violations, .. } = figures;
     println!(
-        "bit rot: places {places}, of which {lost} were refused as a loss, {not_opened} for another reason, and {died} ended \
+        "bit rot on {engine}: places {places}, of which {lost} were refused as a loss, {not_opened} for another reason, and {died} ended \
          the process; keys replayed {replayed}, refused {refused}, run again as they may {again}, of which the oldest was \
          answered {oldest} ms before the kill; violations {}",
         violations.len()
@@ -210,9 +219,11 @@ fn report(figures: &Figures) {
 
 #[test]
 fn without_the_mark_a_damaged_disk_makes_a_store_forget_keys() {
-    // The random damage may hit nothing that matters. Then the control damages other places.
-    let round = |_| violations_with(TEST, &[(WITHOUT_MARK, "1"), ("BIT_ROT", "40")]);
-    let violations = (0..4).map(round).find(|violations| *violations > 0).unwrap_or(0);
-    println!("bit rot without the mark: violations {violations}");
-    assert!(violations > 0);
+    for engine in Engine::chosen() {
+        // The random damage may hit nothing that matters. Then the control damages other places.
+        let round = |_| violations_with(TEST, &[(ENGINE, engine.name()), (WITHOUT_MARK, "1"), ("BIT_ROT", "40")]);
+        let violations = (0..4).map(round).find(|violations| *violations > 0).unwrap_or(0);
+        println!("bit rot on {engine} without the mark: violations {violations}");
+        assert!(violations > 0);
+    }
 }

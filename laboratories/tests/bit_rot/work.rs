@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
+use laboratories::disk::content::Content;
 use laboratories::disk::quick_directory;
 use laboratories::disk::rebuild::{Image, read_image, write_image};
+use laboratories::engine::{Engine, Settings};
 use laboratories::work::key::RETENTION;
 use laboratories::work::notes::{STORE, Said};
 use laboratories::work::operations::Operations;
@@ -18,7 +20,6 @@ use laboratories::work::truth::Truth;
 use serde::{Deserialize, Serialize};
 use testkit::Dice;
 use testkit::process::ended;
-use tower_idempotency::SledStore;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 
 use crate::ask::{self, Came, Told};
@@ -47,6 +48,7 @@ const MARK: &str = "store/tower-idempotency.mark";
 /// The directory of the workload, and how it ends.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
+    engine: Engine,
     directory: PathBuf,
     seed: u64,
     closes: bool,
@@ -96,8 +98,8 @@ async fn work(plan: Plan) {
     let path = plan.directory.join(STORE);
     let mut next = plan.seed % (1 << 40);
     for (opening, until) in [FIRST, ALL].into_iter().enumerate() {
-        let builder = SledStore::builder().cache_bytes(1 << 20).outcome_cache_bytes(1 << 20).clock(clock.clone());
-        let store = builder.min_free_space(0).open(&path).expect("the disk is sound");
+        let settings = Settings { clock: Some(Arc::new(clock.clone())), is_small: true, min_free: Some(0) };
+        let store = plan.engine.open(&path, settings).expect("the disk is sound");
         if opening == 0 {
             fs::copy(plan.directory.join(MARK), plan.directory.join(FIRST_MARK)).expect("a store has a mark");
         }
@@ -118,18 +120,17 @@ async fn work(plan: Plan) {
             clock.advance(Duration::from_millis(later - now));
             now = later;
         }
-        let store = operations.store.clone();
-        drop(operations);
-        tower_idempotency::store::Store::close(&store).await.expect("it can be closed");
+        operations.close().await.expect("it can be closed");
     }
 }
 
 /// The directory and the answers that a workload has left.
 #[derive(Debug)]
 pub(crate) struct Source {
+    engine: Engine,
     is_killed: bool,
     image: Image,
-    first_mark: Vec<u8>,
+    first_mark: Content,
     /// The time of the workload's end on the store's clock and on the machine's.
     clock: u64,
     wall: u64,
@@ -138,9 +139,9 @@ pub(crate) struct Source {
 
 impl Source {
     /// Runs a workload to its end. Returns an error if the workload failed.
-    pub(crate) fn make(is_killed: bool, dice: &mut Dice) -> Result<Self, String> {
+    pub(crate) fn make(engine: Engine, is_killed: bool, dice: &mut Dice) -> Result<Self, String> {
         let directory = quick_directory();
-        let plan = Plan { directory: directory.path().into(), seed: dice.roll(), closes: !is_killed };
+        let plan = Plan { engine, directory: directory.path().into(), seed: dice.roll(), closes: !is_killed };
         let mut command = program(&Part::Work(plan));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it can be started");
         if is_killed {
@@ -167,10 +168,10 @@ impl Source {
         }
         let is_kept = |answer: &Answer| answer.clock + RETENTION > clock;
         let answers = answers.into_iter().filter(is_kept).map(|answer| (answer.key, answer)).collect();
-        let first_mark = fs::read(directory.path().join(FIRST_MARK)).expect("it was copied");
+        let first_mark = Content::read(&directory.path().join(FIRST_MARK)).expect("it was copied");
         let mut image = read_image(directory.path());
         image.retain(|path, _| path == STORE || Path::new(path).starts_with(STORE));
-        Ok(Self { is_killed, image, first_mark, clock, wall, answers })
+        Ok(Self { engine, is_killed, image, first_mark, clock, wall, answers })
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -190,7 +191,7 @@ impl Source {
     pub(crate) fn ask(&self, image: &Image) -> Came {
         let directory = quick_directory();
         write_image(image, directory.path());
-        ask::ask(directory.path(), self.clock, self.answers.keys().copied().collect())
+        ask::ask(self.engine, directory.path(), self.clock, self.answers.keys().copied().collect())
     }
 
     /// Returns how many milliseconds before the kill a key was answered that ran again, or `None` if it did not run.

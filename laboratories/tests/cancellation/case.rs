@@ -314,8 +314,8 @@ impl Case {
         let takes_time =
             matches!(self.meanwhile, Meanwhile::Stalled(_) | Meanwhile::Held(_)) || self.script.contains(&Act::Hang);
         // A case that needs a store on disk for each of its keys is expensive: it runs under one policy.
-        let is_dear = kind == Kind::Sled && self.spoils_its_store() && policy != Refuse;
-        let has_transactions = kind == Kind::Sled || !self.script.contains(&Act::Commit);
+        let is_dear = kind.is_embedded() && self.spoils_its_store() && policy != Refuse;
+        let has_transactions = kind.is_embedded() || !self.script.contains(&Act::Commit);
         self.policies.contains(&policy)
             && has_transactions
             && !is_dear

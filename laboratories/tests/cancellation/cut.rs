@@ -44,13 +44,14 @@ impl Group {
         let mut groups = Vec::new();
         for policy in Policy::ALL {
             let group = |kind| Self { round, kind, policy, script: &[], stall: None };
-            groups.extend(Kind::ALL.map(group));
+            groups.extend(Kind::all().into_iter().map(group));
             groups.extend(
                 [StoreCall::Claim, StoreCall::Complete].map(|call| Self { stall: Some(call), ..group(Kind::Test) }),
             );
             if policy != Policy::Reconcile {
                 // A run that was interrupted commits again.
-                groups.push(Self { script: &[Act::Commit; 4], ..group(Kind::Sled) });
+                let commits = |kind| Self { script: &[Act::Commit; 4], ..group(kind) };
+                groups.extend(Kind::all().into_iter().filter(|kind| kind.is_embedded()).map(commits));
             }
         }
         groups
@@ -106,7 +107,7 @@ impl Lab {
     fn cut(&self, way: &str, point: Arc<Point>) -> Cut {
         let Group { round, kind, policy, stall, .. } = self.group;
         let (commits, number) = (self.group.commits(), self.cuts.len());
-        let key = format!("{round}-{way}-{kind:?}-{policy:?}-{commits}-{stall:?}-{number}");
+        let key = format!("{round}-{way}-{}-{policy:?}-{commits}-{stall:?}-{number}", kind.name());
         let handler = Handler::new(&key, self.group.script, &self.history);
         point.begin();
         Cut { key, handler, point, phase: Phase::Asking }
@@ -221,7 +222,7 @@ impl Lab {
         match cut.phase {
             Phase::Asking | Phase::Over => true,
             Phase::Claiming | Phase::Running => false,
-            Phase::Recording => self.group.kind == Kind::Sled,
+            Phase::Recording => self.group.kind.is_embedded(),
         }
     }
 

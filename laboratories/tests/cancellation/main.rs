@@ -50,9 +50,9 @@ fn a_request_dropped_at_any_poll_leaves_its_key_neither_stuck_nor_run_again() {
     let history = History::new(history::Policy::Refuse);
     let mut figures = Figures::default();
     for round in 0..rounds() {
-        for kind in Kind::ALL {
+        for kind in Kind::all() {
             for policy in Policy::ALL {
-                let has_own_time = round == 0 && kind != Kind::Sled;
+                let has_own_time = round == 0 && !kind.is_embedded();
                 let sweep = Sweep { round, kind, policy, has_own_time, history: &history, figures: &mut figures };
                 runtime(round, has_own_time).block_on(sweep.run());
             }
@@ -60,7 +60,12 @@ fn a_request_dropped_at_any_poll_leaves_its_key_neither_stuck_nor_run_again() {
     }
     let Figures { drops, mut violations } = figures;
     violations.extend(history.violations());
-    report(&format!("cancellation: {}, keys {}", by_phase(&drops), history.keys()), &violations);
+    report(&format!("cancellation over {}: {}, keys {}", stores(), by_phase(&drops), history.keys()), &violations);
+}
+
+/// The names of the stores.
+fn stores() -> String {
+    Kind::all().into_iter().map(Kind::name).collect::<Vec<_>>().join(" + ")
 }
 
 fn by_phase(drops: &BTreeMap<Phase, usize>) -> String {
@@ -114,7 +119,7 @@ impl Sweep<'_> {
         for polls in 0..MOST_POLLS {
             let is_own = case.spoils_its_store();
             let home = if is_own { Home::new(self.kind) } else { shared.clone() };
-            let key = format!("{}-{:?}-{:?}-{}-{polls}", self.round, self.kind, self.policy, case.name);
+            let key = format!("{}-{}-{:?}-{}-{polls}", self.round, self.kind.name(), self.policy, case.name);
             let attempt = Attempt::new(case, self.policy, key, self.history, &home);
             let point = if self.round == 0 { Point::holding(polls) } else { Point::passing(polls) };
             let (fate, helper) = attempt.drop_at(&point).await;
@@ -172,7 +177,10 @@ fn a_run_whose_runtime_is_dropped_is_recorded_or_interrupted_and_never_stuck() {
     }
     let cut::Figures { cut, by_hand, keys, violations } = figures;
     let drops = by_phase(&cut);
-    report(&format!("dropped runtimes: {drops}, keys {keys}, of which {by_hand} are settled by hand"), &violations);
+    report(
+        &format!("dropped runtimes over {}: {drops}, keys {keys}, of which {by_hand} are settled by hand", stores()),
+        &violations,
+    );
     let phases = [Phase::Claiming, Phase::Running, Phase::Recording];
     assert!(phases.iter().all(|phase| cut.contains_key(phase)), "not every phase was reached: {cut:?}");
 }

@@ -3,10 +3,10 @@
 //!
 //! Every answer is compared with a model of the store's time ([`model`]), and with the history of its key.
 //!
-//! The long form takes this many random steps:
+//! The long form takes this many random steps on one engine, and in memory:
 //!
 //! ```text
-//! JUMPS=20000 cargo test -p laboratories --test clock_jumps -- --nocapture
+//! ENGINE=sled JUMPS=20000 cargo test -p laboratories --test clock_jumps -- --nocapture
 //! ```
 //!
 //! The control gives the store a clock whose monotonic time is the wall clock's.
@@ -16,6 +16,7 @@ mod world;
 
 use std::time::Duration;
 
+use laboratories::engine::{ENGINE, Engine};
 use testkit::control::{report, violations_with};
 use testkit::dice::{below, number};
 
@@ -43,23 +44,28 @@ impl Jump {
 
 #[tokio::test]
 async fn a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart() {
-    let steps = number("JUMPS").unwrap_or(400);
-    let mut figures = Figures::default();
+    for engine in Engine::chosen() {
+        jump_often(engine, number("JUMPS").unwrap_or(400)).await;
+    }
+}
+
+async fn jump_often(engine: Engine, steps: usize) {
+    let (mut figures, embedded) = (Figures::default(), Kind::Embedded(engine));
     for policy in [Policy::Refuse, Policy::Rerun] {
         for jump in [Jump::Forward, Jump::Backward] {
-            for (kind, restarts) in [(Kind::Memory, false), (Kind::Sled, false), (Kind::Sled, true)] {
+            for (kind, restarts) in [(Kind::Memory, false), (embedded, false), (embedded, true)] {
                 let world = World::new(kind, policy, &mut figures);
                 in_every_phase(world, jump, restarts).await;
             }
         }
-        for kind in [Kind::Memory, Kind::Sled] {
+        for kind in [Kind::Memory, embedded] {
             walk(World::new(kind, policy, &mut figures), kind, steps).await;
         }
     }
     let Figures { jumps, restarts, requests, keys, early, violations } = figures;
     let figures =
         format!("jumps {jumps}, restarts {restarts}, requests {requests}, keys {keys}, expired early {early}");
-    report(&format!("clock jumps: {figures}"), &violations);
+    report(&format!("clock jumps on {engine}: {figures}"), &violations);
     assert!(early > 0, "a jump forward across a restart was to be seen");
 }
 
@@ -130,7 +136,7 @@ async fn walk(mut world: World<'_>, kind: Kind, steps: usize) {
                 let jump = [Jump::Forward, Jump::Backward][below(2)];
                 world.jump(jump.from(world.time.wall));
             }
-            92..96 if kind == Kind::Sled => {
+            92..96 if kind != Kind::Memory => {
                 let wall = world.time.wall;
                 let walls = [wall, Jump::Forward.from(wall), Jump::Backward.from(wall)];
                 world.restart(walls[below(3)]).await;
@@ -144,7 +150,9 @@ async fn walk(mut world: World<'_>, kind: Kind, steps: usize) {
 #[test]
 fn without_steady_time_a_clock_that_jumps_is_seen_to_be_noticed() {
     let test = "a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart";
-    let violations = violations_with(test, &[(CLOCK, FOLLOWS), ("JUMPS", "100")]);
-    println!("clock jumps without steady time: violations {violations}");
-    assert!(violations > 0);
+    for engine in Engine::chosen() {
+        let violations = violations_with(test, &[(ENGINE, engine.name()), (CLOCK, FOLLOWS), ("JUMPS", "100")]);
+        println!("clock jumps on {engine} without steady time: violations {violations}");
+        assert!(violations > 0);
+    }
 }

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::response::IntoResponse as _;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
+use laboratories::engine::{Embedded, Engine, Settings};
 use tempfile::TempDir;
 use testkit::history::{ClientAnswer, History};
 use testkit::lab::post;
@@ -19,7 +20,7 @@ use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::test_util::ManualClock;
-use tower_idempotency::{AnyStore, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore};
+use tower_idempotency::{AnyStore, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted};
 
 use crate::model::{Life, State, Time, millis};
 
@@ -57,7 +58,7 @@ impl Clock for Hands {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Memory,
-    Sled,
+    Embedded(Engine),
 }
 
 /// The treatment of a retry after an interrupted run.
@@ -109,7 +110,7 @@ pub(crate) struct World<'a> {
     clock: Hands,
     pub(crate) time: Time,
     any: AnyStore,
-    sled: Option<(TempDir, SledStore)>,
+    embedded: Option<(TempDir, Engine, Embedded)>,
     keys: Vec<Key>,
     runs: Arc<AtomicUsize>,
     history: History,
@@ -122,12 +123,12 @@ pub(crate) struct World<'a> {
 impl<'a> World<'a> {
     pub(crate) fn new(kind: Kind, policy: Policy, figures: &'a mut Figures) -> Self {
         let clock = Hands::new();
-        let (any, sled) = match kind {
+        let (any, embedded) = match kind {
             Kind::Memory => (AnyStore::new(MemoryStore::builder().clock(clock.clone()).build()), None),
-            Kind::Sled => {
+            Kind::Embedded(engine) => {
                 let directory = tempfile::tempdir().expect("a temporary directory");
-                let store = open(&directory, &clock);
-                (AnyStore::new(store.clone()), Some((directory, store)))
+                let store = open(engine, &directory, &clock);
+                (store.any(), Some((directory, engine, store)))
             }
         };
         let history = History::new(match policy {
@@ -135,7 +136,7 @@ impl<'a> World<'a> {
             Policy::Rerun => history::Policy::Rerun,
         });
         let (time, keys, runs) = (Time::new(START), Vec::new(), Arc::default());
-        Self { policy, clock, time, any, sled, keys, runs, history, figures, expired: 0, swept: 0 }
+        Self { policy, clock, time, any, embedded, keys, runs, history, figures, expired: 0, swept: 0 }
     }
 
     /// Adds a key that was never used.
@@ -168,7 +169,7 @@ impl<'a> World<'a> {
         self.request(last).await;
         let before = self.time.now();
         self.figures.jumps += usize::from(wall != self.time.wall);
-        let (directory, store) = self.sled.take().expect("the other one forgets");
+        let (directory, engine, store) = self.embedded.take().expect("the other one forgets");
         store.close().await.expect("the store can be closed");
         self.set(wall);
         self.time.reopen();
@@ -186,9 +187,9 @@ impl<'a> World<'a> {
                 };
             }
         }
-        let store = open(&directory, &self.clock);
-        self.any = AnyStore::new(store.clone());
-        self.sled = Some((directory, store));
+        let store = open(engine, &directory, &self.clock);
+        self.any = store.any();
+        self.embedded = Some((directory, engine, store));
         self.history.crashed();
         self.figures.restarts += 1;
     }
@@ -341,6 +342,7 @@ async fn handle(act: Act, number: usize) -> Response<Body> {
     format!("run {number}").into_response()
 }
 
-fn open(directory: &TempDir, clock: &Hands) -> SledStore {
-    SledStore::builder().clock(clock.clone()).open(directory.path()).expect("the store can be opened")
+fn open(engine: Engine, directory: &TempDir, clock: &Hands) -> Embedded {
+    let settings = Settings { clock: Some(Arc::new(clock.clone())), ..Settings::default() };
+    engine.open(directory.path(), settings).expect("the store can be opened")
 }

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use laboratories::disk::quick_directory;
+use laboratories::disk::rebuild::read_image;
+use laboratories::engine::{Engine, Settings};
 use laboratories::work::notes;
 use laboratories::work::notes::{Found, Note, Said};
-use laboratories::work::retry::judge;
+use laboratories::work::retry::{judge, judge_image};
 use testkit::lab::{Lab, post};
 use testkit::{Gate, skipped};
+use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::store::{Health, Store as _};
-use tower_idempotency::{IdempotencyLayer, SledStore};
 
 use crate::points::{known, wrong_in};
 use crate::process::live;
@@ -54,11 +56,11 @@ struct Came {
 }
 
 /// Fills disks and returns the figures, or `None` if no file system can be mounted.
-fn fill(act: fn(u64) -> Act) -> Option<Came> {
+fn fill(engine: Engine, act: fn(u64) -> Act) -> Option<Came> {
     let mut came = Came::default();
     for left in LEFT {
         let directory = quick_directory();
-        let plan = plan_in(directory.path(), act(left), 20);
+        let plan = plan_in(engine, directory.path(), act(left), 20);
         let small = match Small::mounted(&plan.data) {
             Ok(small) => small,
             Err(obstacle) => {
@@ -67,24 +69,27 @@ fn fill(act: fn(u64) -> Act) -> Option<Came> {
             }
         };
         came.violations.extend(live(&plan, directory.path(), None).err());
-        // This process finds the disk full from the start.
-        let again = plan_in(directory.path(), Act::Everything, 20);
+        let (notes, mut image) = (notes::read_file(&plan.notes), read_image(&plan.data));
+        let is_unrecorded = |note: &&Note| matches!(note, Note::Told { said: Said::Outcome(_), recorded: false, .. });
+        came.unrecorded += notes.iter().filter(is_unrecorded).count();
+        image.remove(FILLER);
+        came.acknowledged += known(&notes).histories.acknowledged();
+        came.violations.extend(judge_image(engine, &image, &known(&notes)));
+        // This process finds the disk full from the start, and has no mark.
+        let again = plan_in(engine, directory.path(), Act::Everything, 20);
         came.violations.extend(live(&again, directory.path(), None).err());
         let notes = notes::read_file(&plan.notes);
         came.violations.extend(wrong_in(&notes));
         let count = |is_one: fn(&Note) -> bool| notes.iter().filter(|note| is_one(note)).count();
         came.failed += count(|note| matches!(note, Note::Found(Found::Poisoned(_) | Found::NotOpened(_))));
         came.full += count(|note| matches!(note, Note::Told { said: Said::Refused(name), .. } if name == "store-full"));
-        came.unrecorded += count(|note| matches!(note, Note::Told { said: Said::Outcome(_), recorded: false, .. }));
         std::fs::remove_file(plan.data.join(FILLER)).expect("it is there");
-        let known = known(&notes);
-        came.acknowledged += known.histories.acknowledged();
-        came.violations.extend(judge(&plan.data, &known));
+        came.violations.extend(judge(engine, &plan.data, &known(&notes)));
         drop(small);
     }
     came.violations.iter().for_each(|violation| println!("{violation}"));
     println!(
-        "full disk: disks {}, failures {}, refused as full {}, acknowledged keys {}, of which {} without a record, \
+        "full disk on {engine}: disks {}, failures {}, refused as full {}, acknowledged keys {}, of which {} without a record, \
          violations {}",
         LEFT.len(),
         came.failed,
@@ -98,9 +103,11 @@ fn fill(act: fn(u64) -> Act) -> Option<Came> {
 
 #[test]
 fn on_a_full_disk_nothing_false_is_said_and_with_room_again_all_is_there() {
-    let Some(came) = fill(Act::Fill) else { return };
-    assert_eq!(came.violations.len(), 0);
-    assert!(came.failed > 0 && came.acknowledged > 0, "it shows nothing");
+    for engine in Engine::chosen() {
+        let Some(came) = fill(engine, Act::Fill) else { return };
+        assert_eq!(came.violations.len(), 0);
+        assert!(came.failed > 0 && came.acknowledged > 0, "it shows nothing");
+    }
 }
 
 /// Sends new keys until the store notices that the disk has less space.
@@ -115,6 +122,12 @@ async fn until_refused(lab: &Lab) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_that_had_begun_before_there_was_less_left_are_all_recorded() {
+    for engine in Engine::chosen() {
+        run_below_the_mark(engine).await;
+    }
+}
+
+async fn run_below_the_mark(engine: Engine) {
     const RUNS: usize = 64;
     let directory = quick_directory();
     let small = match Small::mounted(directory.path()) {
@@ -122,7 +135,7 @@ async fn runs_that_had_begun_before_there_was_less_left_are_all_recorded() {
         Err(obstacle) => return skipped("that runs under way are recorded below the mark", &obstacle),
     };
     let path = directory.path().join("store");
-    let store = SledStore::builder().min_free_space(4 << 20).open(&path).unwrap();
+    let store = engine.open(&path, Settings { min_free: Some(4 << 20), ..Settings::default() }).unwrap().any();
     let (gate, layer) = (Gate::default(), IdempotencyLayer::new(store.clone()));
     let answers = gate.clone();
     let lab = Lab::new(layer.clone(), move |_| {
@@ -151,7 +164,7 @@ async fn runs_that_had_begun_before_there_was_less_left_are_all_recorded() {
     drop((lab, layer));
     std::fs::remove_file(directory.path().join(FILLER)).unwrap();
     store.close().await.unwrap();
-    let lab = Lab::counting(IdempotencyLayer::new(SledStore::open(&path).unwrap()));
+    let lab = Lab::counting(IdempotencyLayer::new(engine.open(&path, Settings::default()).unwrap().any()));
     for number in 0..RUNS {
         assert!(lab.post(&format!("k{number}"), "a").await.is_replay());
     }
@@ -161,7 +174,9 @@ async fn runs_that_had_begun_before_there_was_less_left_are_all_recorded() {
 // "A full disk cost 5 of 1,564 acknowledged answers their record."
 #[test]
 fn below_the_mark_no_answer_is_given_that_is_not_recorded() {
-    let Some(came) = fill(Act::FillBelowMark) else { return };
-    assert_eq!((came.violations.len(), came.unrecorded), (0, 0));
-    assert!(came.full > 0 && came.acknowledged > 0, "it shows nothing");
+    for engine in Engine::chosen() {
+        let Some(came) = fill(engine, Act::FillBelowMark) else { return };
+        assert_eq!((came.violations.len(), came.unrecorded), (0, 0));
+        assert!(came.full > 0 && came.acknowledged > 0, "it shows nothing");
+    }
 }

@@ -1,6 +1,7 @@
 //! A disk that hangs. The test takes the watchdog's minute, so it belongs to the long form.
 
 use laboratories::disk::quick_directory;
+use laboratories::engine::Engine;
 use laboratories::work::notes;
 use laboratories::work::notes::{Found, Note};
 use laboratories::work::retry::judge;
@@ -19,31 +20,38 @@ fn a_sync_that_never_returns_shows_in_the_health_and_every_request_is_answered()
         println!("hanging disk: only in the long form");
         return;
     }
-    let calls = strike(None, From::Nothing, 60).notes.iter().find_map(|note| match note {
+    Engine::chosen().into_iter().for_each(hang_often);
+}
+
+fn hang_often(engine: Engine) {
+    let calls = strike(engine, None, From::Nothing, 60).notes.iter().find_map(|note| match note {
         Note::Found(Found::Calls(calls)) => Some(*calls),
         _ => None,
     });
     let [_, _, opening] = calls.expect("it was opened");
     let came: Vec<(bool, Vec<String>)> = std::thread::scope(|threads| {
-        let hanging: Vec<_> = SYNCS.map(|n| threads.spawn(move || hang(opening + n))).collect();
+        let hanging: Vec<_> = SYNCS.map(|n| threads.spawn(move || hang(engine, opening + n))).collect();
         hanging.into_iter().map(|hanging| hanging.join().expect("it does not panic")).collect()
     });
     let (syncs, poisoned) = (came.len(), came.iter().filter(|(poisoned, _)| *poisoned).count());
     let violations: Vec<_> = came.into_iter().flat_map(|(_, wrong)| wrong).collect();
     violations.iter().for_each(|violation| println!("{violation}"));
-    println!("hanging disk: syncs {syncs}, of which {poisoned} poisoned the store, violations {}", violations.len());
+    println!(
+        "hanging disk on {engine}: syncs {syncs}, of which {poisoned} poisoned the store, violations {}",
+        violations.len()
+    );
     assert!(violations.is_empty() && poisoned > 0);
 }
 
 /// Returns whether the store is poisoned when the `n`-th sync hangs, and what is wrong then.
-fn hang(n: u64) -> (bool, Vec<String>) {
+fn hang(engine: Engine, n: u64) -> (bool, Vec<String>) {
     let directory = quick_directory();
-    let plan = plan_in(directory.path(), Act::Hang, 100);
+    let plan = plan_in(engine, directory.path(), Act::Hang, 100);
     let lived = live(&plan, directory.path(), Some(format!("sync {n} hang")));
     let notes = notes::read_file(&plan.notes);
     let poisoned = notes.iter().any(|note| matches!(note, Note::Found(Found::Poisoned(_))));
     let mut wrong = wrong_in(&notes);
     wrong.extend(lived.err());
-    wrong.extend(judge(&plan.data, &known(&notes)));
+    wrong.extend(judge(engine, &plan.data, &known(&notes)));
     (poisoned, wrong.into_iter().map(|line| format!("sync {n}: {line}")).collect())
 }

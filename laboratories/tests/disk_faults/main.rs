@@ -5,10 +5,10 @@
 //! every acknowledged key is there and nothing has run twice. The kernel may drop what it failed to write, so the test
 //! checks the same in the directory that a power cut would have left.
 //!
-//! The long form takes every point; its last line has the figures:
+//! The long form takes every point of one engine; its last line has the figures:
 //!
 //! ```text
-//! DISK_FAULTS=all cargo test -p laboratories --test disk_faults -- --nocapture
+//! ENGINE=sled DISK_FAULTS=all cargo test -p laboratories --test disk_faults -- --nocapture
 //! ```
 //!
 //! The short form takes some of the points, and every one of opening.
@@ -26,6 +26,7 @@ mod scenario;
 use std::sync::Mutex;
 
 use laboratories::disk::LIE;
+use laboratories::engine::{ENGINE, Engine};
 use laboratories::work::notes::{Found, Note};
 use testkit::control::violations_with;
 
@@ -73,30 +74,37 @@ fn a_disk_that_fails_at_any_point_makes_nothing_false() {
         scenario::run(plan);
     }
     let all = std::env::var("DISK_FAULTS").is_ok_and(|form| form == "all");
-    let points = Mutex::new(points_of(all));
+    for engine in Engine::chosen() {
+        let figures = strike_often(engine, all);
+        report(engine, &figures);
+        // The short form does not wait for the watchdog's minute.
+        assert!(!all || figures.stuck == 0, "every request is answered");
+    }
+}
+
+/// Lets the disk fail at all points, or at some of them.
+fn strike_often(engine: Engine, all: bool) -> Figures {
+    let points = Mutex::new(points_of(engine, all));
     let figures = Mutex::new(Figures::default());
     std::thread::scope(|threads| {
         for _ in 0..PROCESSES {
             threads.spawn(|| {
                 loop {
                     let Some(point) = points.lock().unwrap().pop() else { break };
-                    let came = strike(Some(point), point.from, if all { 90 } else { 8 });
+                    let came = strike(engine, Some(point), point.from, if all { 90 } else { 8 });
                     figures.lock().unwrap().add(&point, came);
                 }
             });
         }
     });
-    let figures = figures.into_inner().unwrap();
-    report(&figures);
-    // The short form does not wait for the watchdog's minute.
-    assert!(!all || figures.stuck == 0, "every request is answered");
+    figures.into_inner().unwrap()
 }
 
 /// Returns every point, or some of them.
-fn points_of(all: bool) -> Vec<Point> {
+fn points_of(engine: Engine, all: bool) -> Vec<Point> {
     let mut points = Vec::new();
     for from in [From::Nothing, From::Something] {
-        let came = strike(None, from, 60);
+        let came = strike(engine, None, from, 60);
         assert!(came.wrong.is_empty(), "without a fault: {:#?}", came.wrong);
         let opening = came.notes.iter().find_map(|note| match note {
             Note::Found(Found::Calls(calls)) => Some(*calls),
@@ -121,26 +129,28 @@ fn points_of(all: bool) -> Vec<Point> {
     points
 }
 
-fn report(figures: &Figures) {
+fn report(engine: Engine, figures: &Figures) {
     let Figures { points, opening, struck, not_opened, poisoned, stuck, acknowledged, unhelpful, violations } = figures;
     unhelpful.iter().take(SHOWN).for_each(|error| println!("it does not say what to do: {error}"));
     violations.iter().take(SHOWN).for_each(|violation| println!("{violation}"));
     let count = violations.len();
     println!(
-        "disk faults: fault points {points}, of which {opening} while opening; struck {struck}; not opened {not_opened} \
+        "disk faults on {engine}: fault points {points}, of which {opening} while opening; struck {struck}; not opened {not_opened} \
          ({} without saying what to do), poisoned {poisoned}, stuck {stuck}; acknowledged keys {acknowledged}, \
          violations {count}",
         unhelpful.len()
     );
     assert_eq!(count, 0);
     assert_eq!(unhelpful.len(), 0, "an error of opening says what to do");
-    // sled's own threads may do a little less in one run than in the other.
+    // The engine's own threads may do a little less in one run than in the other.
     assert!(struck * 10 >= points * 9 && *opening > 0 && *poisoned > 0 && *acknowledged > 0, "it shows nothing");
 }
 
 #[test]
 fn where_nobody_is_told_of_failures_a_disk_loses_answers() {
-    let violations = violations_with(TEST, &[(LIE, "faults"), ("DISK_FAULTS", "some")]);
-    println!("disk faults without an error: violations {violations}");
-    assert!(violations > 0);
+    for engine in Engine::chosen() {
+        let violations = violations_with(TEST, &[(ENGINE, engine.name()), (LIE, "faults"), ("DISK_FAULTS", "some")]);
+        println!("disk faults on {engine} without an error: violations {violations}");
+        assert!(violations > 0);
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use laboratories::disk::log;
 use laboratories::disk::rebuild::{Disk, Image, Luck, read_image, write_image};
 use laboratories::disk::{Counts, counts, quick_directory};
+use laboratories::engine::Engine;
 use laboratories::work::notes;
 use laboratories::work::notes::{Found, Note};
 use laboratories::work::retry::{Known, judge, judge_image};
@@ -95,21 +96,21 @@ impl Came {
 }
 
 /// Returns the directory that an earlier process left, and the notes of that process.
-fn earlier() -> &'static (Image, Vec<Note>) {
-    static EARLIER: OnceLock<(Image, Vec<Note>)> = OnceLock::new();
-    EARLIER.get_or_init(|| {
+fn earlier(engine: Engine) -> &'static (Image, Vec<Note>) {
+    static EARLIER: [OnceLock<(Image, Vec<Note>)>; Engine::ALL.len()] = [const { OnceLock::new() }; Engine::ALL.len()];
+    EARLIER[engine as usize].get_or_init(|| {
         let directory = quick_directory();
-        let plan = plan_in(directory.path(), Act::Prepare, 60);
+        let plan = plan_in(engine, directory.path(), Act::Prepare, 60);
         live(&plan, directory.path(), None).expect("nothing fails");
         (read_image(&plan.data), notes::read_file(&plan.notes))
     })
 }
 
 /// Runs the scenario with a fault, or without one, and judges its answers and its directory.
-pub(crate) fn strike(point: Option<Point>, from: From, patience: u64) -> Came {
+pub(crate) fn strike(engine: Engine, point: Option<Point>, from: From, patience: u64) -> Came {
     let directory = quick_directory();
-    let plan = plan_in(directory.path(), Act::Everything, patience);
-    let (image, mut all) = if from == From::Something { earlier().clone() } else { Default::default() };
+    let plan = plan_in(engine, directory.path(), Act::Everything, patience);
+    let (image, mut all) = if from == From::Something { earlier(engine).clone() } else { Default::default() };
     write_image(&image, &plan.data);
     let lived = live(&plan, directory.path(), point.map(|point| point.fault()));
     let notes = notes::read_file(&plan.notes);
@@ -123,8 +124,9 @@ pub(crate) fn strike(point: Option<Point>, from: From, patience: u64) -> Came {
     let cut = disk.cut(Luck::draw(&mut dice), &mut dice);
     // The process starts again with a sound disk, or the power was cut as well: a failed write's pages may be gone.
     came.acknowledged = known(&all).histories.acknowledged();
-    came.wrong.extend(judge_image(&cut, &known(&all)).into_iter().map(|line| format!("after a power cut: {line}")));
-    came.wrong.extend(judge(&plan.data, &known(&all)));
+    came.wrong
+        .extend(judge_image(engine, &cut, &known(&all)).into_iter().map(|line| format!("after a power cut: {line}")));
+    came.wrong.extend(judge(engine, &plan.data, &known(&all)));
     came
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use laboratories::disk::counts;
+use laboratories::engine::{Engine, Settings};
 use laboratories::work::key;
 use laboratories::work::key::{Kind, RETENTION};
 use laboratories::work::notes::{Found, Note, Notes, STORE, Said};
@@ -15,7 +16,6 @@ use laboratories::work::operations::Operations;
 use laboratories::work::truth::Truth;
 use serde::{Deserialize, Serialize};
 use testkit::history::Policy;
-use tower_idempotency::SledStore;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::store::{Health, Store as _};
 
@@ -26,7 +26,6 @@ pub(crate) const PLAN: &str = "DISK_FAULTS_PLAN";
 pub(crate) const START: u64 = 1_000_000_000;
 /// The time in which a store must close: the store allows ten seconds, and the machine may be busy.
 const CLOSES_WITHIN: Duration = Duration::from_secs(20);
-const CACHE: u64 = 1 << 20;
 /// The free space below which the store takes no new keys, in the acts that ask for it.
 const MARK: u64 = 4 << 20;
 
@@ -48,6 +47,7 @@ pub(crate) enum Act {
 /// The act of one process, and its directories.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
+    pub(crate) engine: Engine,
     /// The path of the store's directory.
     pub(crate) data: PathBuf,
     pub(crate) notes: PathBuf,
@@ -88,7 +88,7 @@ struct Scenario {
     truth: Truth,
     tickets: AtomicU64,
     refused: AtomicU64,
-    /// The keys whose answers this process gives from memory alone.
+    /// The keys whose answers this process gives from memory alone, until it opens the store again.
     unrecorded: Mutex<HashSet<u64>>,
 }
 
@@ -155,7 +155,7 @@ impl Scenario {
     async fn hang(&self, mut cast: Cast) {
         let Some(operations) = self.open() else { return };
         match self.see_it_hang(&operations, &cast.of_each_sort()).await {
-            // The sync was one of sled's own, in the background, without a waiter.
+            // The sync was one of the engine's own, in the background, without a waiter.
             None => {}
             Some((Some(_), Some(Health::Poisoned { reason }))) if !reason.is_empty() => {
                 self.found(Found::Poisoned(reason));
@@ -205,9 +205,8 @@ impl Scenario {
     fn open(&self) -> Option<Operations> {
         self.notes.write(&Note::Opening);
         let mark = if let Act::FillBelowMark(_) = self.plan.act { MARK } else { 0 };
-        let builder = SledStore::builder().cache_bytes(CACHE).outcome_cache_bytes(CACHE).clock(self.clock.clone());
-        let builder = builder.min_free_space(mark);
-        let store = match builder.open(self.plan.data.join(STORE)) {
+        let settings = Settings { clock: Some(Arc::new(self.clock.clone())), is_small: true, min_free: Some(mark) };
+        let store = match self.plan.engine.open(self.plan.data.join(STORE), settings) {
             Ok(store) => store,
             Err(error) => {
                 let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
@@ -216,6 +215,7 @@ impl Scenario {
             }
         };
         self.notes.write(&Note::Opened);
+        self.unrecorded.lock().unwrap().clear();
         let notes = self.notes.clone();
         Some(Operations::over(store, true, self.truth.clone(), Arc::new(move |note| notes.write(&note))))
     }
@@ -292,9 +292,8 @@ impl Scenario {
 
     async fn close(&self, operations: Operations) {
         let store = operations.store.clone();
-        drop(operations);
         let began = Instant::now();
-        let closed = tokio::time::timeout(CLOSES_WITHIN, store.close()).await;
+        let closed = tokio::time::timeout(CLOSES_WITHIN, operations.close()).await;
         let may_fail = self.plan.act == Act::Hang || matches!(store.health(), Health::Poisoned { .. });
         match closed {
             Err(_) => self.wrong(format!("closing has not returned in {:?}", began.elapsed())),
@@ -319,11 +318,11 @@ pub(crate) fn fill(directory: &Path, left: u64) {
 }
 
 /// Returns a plan for a process whose files are in `directory`.
-pub(crate) fn plan_in(directory: &Path, act: Act, patience: u64) -> Plan {
+pub(crate) fn plan_in(engine: Engine, directory: &Path, act: Act, patience: u64) -> Plan {
     let (data, notes) = (directory.join("data"), directory.join("said"));
     for directory in [&data, &notes] {
         std::fs::create_dir_all(directory).expect("it can be made");
     }
     let data = data.canonicalize().expect("it is there");
-    Plan { data, notes, counts: directory.join("counts"), act, patience }
+    Plan { engine, data, notes, counts: directory.join("counts"), act, patience }
 }

@@ -13,7 +13,7 @@
 //! return, and at the 99th percentile a request that needs no disk takes at most twice as long as before.
 //!
 //! ```text
-//! HUNG_DISK=30 cargo test --release -p laboratories --test hung_disk -- --nocapture
+//! ENGINE=sled HUNG_DISK=30 cargo test --release -p laboratories --test hung_disk -- --nocapture
 //! ```
 #![cfg(target_os = "linux")]
 
@@ -25,11 +25,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use laboratories::disk::{counts, preload, quick_directory};
+use laboratories::engine::{Engine, Settings};
 use load::{Came, Clients, Kind, Latencies};
 use testkit::dice::number;
 use testkit::payment_server::Setup;
 use testkit::process::memory;
-use tower_idempotency::SledStore;
 
 /// The number of charges of an earlier process, which are on disk alone.
 const COLD: usize = 20;
@@ -42,11 +42,16 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing_is_done_for_who_was_told_no() {
-    let seconds: Option<u64> = number("HUNG_DISK");
+    for engine in Engine::chosen() {
+        hang(engine, number("HUNG_DISK")).await;
+    }
+}
+
+async fn hang(engine: Engine, seconds: Option<u64>) {
     let (hang, rate) = (Duration::from_secs(seconds.unwrap_or(4)), if seconds.is_some() { 2_000 } else { 300 });
     let directory = quick_directory();
     let hangs = directory.path().join("hangs");
-    let setup = Setup::new(&directory).log("warn");
+    let setup = engine.serves(Setup::new(&directory).log("warn"));
     fs::create_dir(&setup.data).unwrap();
     let counts_file = directory.path().join("counts");
     let environment = [
@@ -102,11 +107,10 @@ async fn trap_84_while_the_disk_hangs_all_that_needs_no_disk_goes_on_and_nothing
     let charges = base.charged + hung.charged + refused.len() + 3;
     let listed = server.charges().await.len();
     server.stop().await;
-    let store = SledStore::open(&setup.data).unwrap();
-    let records = store.len();
+    let records = engine.open(&setup.data, Settings::default()).unwrap().records();
 
     println!(
-        "hung disk: hung for {:.1} s at {rate} new keys/s; new keys: charged {}, overloaded {}, unavailable {}; \
+        "hung disk on {engine}: hung for {:.1} s at {rate} new keys/s; new keys: charged {}, overloaded {}, unavailable {}; \
          served {:.0} ms after the disk's return; memory {} MiB before, at most {} MiB",
         began.elapsed().as_secs_f64() - returned.elapsed().as_secs_f64(),
         hung.charged,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use laboratories::engine::Engine;
 use testkit::dice::{below, time_below};
 use testkit::history::{History, Policy};
 use testkit::payment_server::{Server, Setup};
@@ -53,8 +54,8 @@ pub(crate) struct Lane {
 struct Broken;
 
 impl Lane {
-    pub(crate) fn new(treatment: Treatment, directory: PathBuf, tally: Arc<Tally>) -> Self {
-        let setup = Setup::new(directory).with(treatment.arguments);
+    pub(crate) fn new(engine: Engine, treatment: Treatment, directory: PathBuf, tally: Arc<Tally>) -> Self {
+        let setup = engine.serves(Setup::new(directory)).with(treatment.arguments);
         tally.reconcilers.add(usize::from(treatment.policy == Policy::Reconcile));
         Self {
             history: History::new(treatment.policy),

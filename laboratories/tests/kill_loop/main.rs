@@ -6,10 +6,10 @@
 //! directory of its own, on which server follows server. `testkit::history` judges; the effects are read from the
 //! server's ledger.
 //!
-//! The long form; its last line has the figures:
+//! The long form of one engine; its last line has the figures:
 //!
 //! ```text
-//! KILLS=10000 cargo test -p laboratories --test kill_loop -- --nocapture
+//! ENGINE=sled KILLS=10000 cargo test -p laboratories --test kill_loop a_server -- --nocapture
 //! ```
 //!
 //! `KILL_LANES=refuse,rerun` takes only some of the policies.
@@ -25,6 +25,7 @@ mod tally;
 
 use std::sync::Arc;
 
+use laboratories::engine::Engine;
 use lane::Lane;
 use tally::Tally;
 use tempfile::tempdir;
@@ -35,7 +36,12 @@ use tokio::task::JoinSet;
 #[cfg_attr(idempotency_laboratory, ignore = "run by its controls")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_at_random_keeps_its_word() {
-    let kills: usize = number("KILLS").unwrap_or(40);
+    for engine in Engine::chosen() {
+        kill_often(engine, number("KILLS").unwrap_or(40)).await;
+    }
+}
+
+async fn kill_often(engine: Engine, kills: usize) {
     let taken = policies::taken();
     let names: Vec<_> = taken.iter().map(|policy| policy.name).collect();
     let directory = tempdir().unwrap();
@@ -44,7 +50,7 @@ async fn a_server_that_is_killed_at_random_keeps_its_word() {
     for policy in &taken {
         let data = directory.path().join(policy.name);
         std::fs::create_dir(&data).unwrap();
-        lanes.spawn(Lane::new(*policy, data, Arc::clone(&tally)).run(kills.div_ceil(taken.len())));
+        lanes.spawn(Lane::new(engine, *policy, data, Arc::clone(&tally)).run(kills.div_ceil(taken.len())));
     }
     while let Some(ended) = lanes.join_next().await {
         if let Err(panic) = ended {
@@ -60,37 +66,38 @@ async fn a_server_that_is_killed_at_random_keeps_its_word() {
     if count > 0 && !control::is_control() {
         println!("the data is kept in {}", directory.keep().display());
     }
-    println!("kill loop: {}, {tally}, violations {count}", names.join(" + "));
+    println!("kill loop on {engine}: {}, {tally}, violations {count}", names.join(" + "));
     assert_eq!(count, 0);
     tally.assert_reached();
 }
 
 #[cfg(idempotency_laboratory)]
 mod control_of_the_kill_loop {
+    use laboratories::engine::{ENGINE, Engine};
     use testkit::control::violations_when_broken;
 
     const TEST: &str = "a_server_that_is_killed_at_random_keeps_its_word";
-    /// The most kills; a control ends soon after it has seen a violation. sled writes unflushed data by itself a moment
-    /// later: a kill must hit that moment.
+    /// The most kills; a control ends soon after it has seen a violation. An engine writes unflushed data by itself a
+    /// moment later: a kill must hit that moment.
     const KILLS: &str = "300";
 
-    fn violations(protection: &str, lanes: &str) -> usize {
-        violations_when_broken(TEST, protection, &[("KILLS", KILLS), ("KILL_LANES", lanes)])
+    /// Asserts that each engine's kill loop sees it.
+    fn is_seen(protection: &str, lanes: &str) {
+        for engine in Engine::chosen() {
+            let extra = [(ENGINE, engine.name()), ("KILLS", KILLS), ("KILL_LANES", lanes)];
+            let violations = violations_when_broken(TEST, protection, &extra);
+            println!("kill loop on {engine}, {protection} broken, {lanes}: violations {violations}");
+            assert!(violations > 0, "the kill loop would not see it: {lanes}");
+        }
     }
 
     #[test]
     fn a_claim_that_is_not_durable_lets_keys_be_charged_twice() {
-        let violations = violations("durable-claim", "refuse");
-        assert!(violations > 0, "the kill loop would not see it");
-        println!("kill loop, claims not durable: violations {violations}");
+        is_seen("durable-claim", "refuse");
     }
 
     #[test]
     fn an_answer_before_its_record_is_written_is_lost() {
-        for lanes in ["refuse,rerun", "atomic-rerun"] {
-            let violations = violations("flush", lanes);
-            assert!(violations > 0, "the kill loop would not see it: {lanes}");
-            println!("kill loop, answers before their records are written, {lanes}: violations {violations}");
-        }
+        ["refuse,rerun", "atomic-rerun"].into_iter().for_each(|lanes| is_seen("flush", lanes));
     }
 }

@@ -1,10 +1,10 @@
 //! The real server is stopped in the middle of runs and resumed ([`stopped`]): one effect for each key, and one
 //! outcome.
 //!
-//! The long form; its last line has the figures:
+//! The long form of one engine; its last line has the figures:
 //!
 //! ```text
-//! PAUSES=100 cargo test -p laboratories --test paused -- --nocapture
+//! ENGINE=sled PAUSES=100 cargo test -p laboratories --test paused -- --nocapture
 //! ```
 //!
 //! Its control breaks the crate inside: `.ci/controls -p laboratories --test paused`.
@@ -13,6 +13,7 @@
 mod stopped;
 
 use futures_util::future::join_all;
+use laboratories::engine::Engine;
 use testkit::control::report;
 use testkit::dice::number;
 use testkit::history::{History, Policy};
@@ -21,12 +22,17 @@ use testkit::history::{History, Policy};
 #[cfg_attr(idempotency_laboratory, ignore = "run by its controls")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_stopped_and_goes_on_charges_each_key_once_and_says_the_same() {
-    let pauses: usize = number("PAUSES").unwrap_or(4);
+    for engine in Engine::chosen() {
+        stop_often(engine, number("PAUSES").unwrap_or(4)).await;
+    }
+}
+
+async fn stop_often(engine: Engine, pauses: usize) {
     // Nothing crashes: no policy allows a second effect.
     let history = History::new(Policy::Refuse);
     // Each mode has a server of its own, and all run at the same time.
     let server = async |mode: usize| {
-        let lab = stopped::Lab::start(mode, &history);
+        let lab = stopped::Lab::start(engine, mode, &history);
         let mut given_up = 0;
         for pause in (mode..pauses).step_by(stopped::MODES.len()) {
             // The modes have long pauses in turn; the first time it is the last mode.
@@ -40,18 +46,24 @@ async fn a_server_that_was_stopped_and_goes_on_charges_each_key_once_and_says_th
     let mut violations = history.violations();
     violations.extend(history.unsettled().into_iter().map(|key| format!("{key}: never settled")));
     let keys = history.keys();
-    report(&format!("stopped server: pauses {pauses}, requests given up {given_up}, keys {keys}"), &violations);
+    report(
+        &format!("stopped server on {engine}: pauses {pauses}, requests given up {given_up}, keys {keys}"),
+        &violations,
+    );
 }
 
 #[cfg(idempotency_laboratory)]
 mod control_of_the_pauses {
+    use laboratories::engine::{ENGINE, Engine};
     use testkit::control::violations_when_broken;
 
     #[test]
     fn without_records_a_server_that_goes_on_is_seen_to_make_a_second_effect() {
         let test = "a_server_that_was_stopped_and_goes_on_charges_each_key_once_and_says_the_same";
-        let violations = violations_when_broken(test, "record", &[("PAUSES", "3")]);
-        println!("{test} without records: violations {violations}");
-        assert!(violations > 0);
+        for engine in Engine::chosen() {
+            let violations = violations_when_broken(test, "record", &[(ENGINE, engine.name()), ("PAUSES", "3")]);
+            println!("{test} on {engine} without records: violations {violations}");
+            assert!(violations > 0);
+        }
     }
 }

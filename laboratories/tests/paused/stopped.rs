@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use laboratories::engine::Engine;
 use tempfile::TempDir;
 use testkit::dice::below;
 use testkit::history::{ClientAnswer, History};
@@ -53,9 +54,9 @@ struct Shared {
 }
 
 impl Lab {
-    pub(crate) fn start(mode: usize, history: &History) -> Self {
+    pub(crate) fn start(engine: Engine, mode: usize, history: &History) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let setup = Setup::new(&directory).with(MODES[mode]);
+        let setup = engine.serves(Setup::new(&directory)).with(MODES[mode]);
         let (server, name) = (setup.start(), format!("server-{mode}"));
         Self { setup, server, history: history.clone(), name, _directory: directory }
     }

@@ -5,12 +5,12 @@
 //! store's directory, every sync, and the answers that clients got. Its end, and a random choice of moments before it,
 //! is taken for a power cut: `src/disk/rebuild.rs` decides what is left then. One of these moments begins the next
 //! recording, so that the store goes on with what a power cut left, and is cut again. The rules are in `standing.rs`
-//! and in the history checker. `order.rs` looks, without any luck, for space that was used again too early.
+//! and in the history checker. `order.rs` looks, without any luck, for space that sled used again too early.
 //!
-//! The long form; its last line has the figures:
+//! The long form of one engine; its last line has the figures:
 //!
 //! ```text
-//! POWER_CUTS=5000 cargo test -p laboratories --test power_cut -- --nocapture
+//! ENGINE=sled POWER_CUTS=5000 cargo test -p laboratories --test power_cut what -- --nocapture
 //! ```
 //!
 //! `POWER_CUT_SEED` repeats the random choices of a run, whose seed it prints; the order of a workload's threads is not
@@ -20,6 +20,7 @@
 #![cfg(target_os = "linux")]
 
 mod checker;
+mod files;
 mod order;
 mod recording;
 mod workload;
@@ -29,8 +30,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use laboratories::disk::LIE;
+use laboratories::disk::content::Content;
 use laboratories::disk::log::Event;
 use laboratories::disk::rebuild::{Disk, Image, Luck, write_image};
+use laboratories::engine::{ENGINE, Engine};
 use laboratories::work::notes::{FILE, Note};
 use laboratories::work::retry::{Known, judge_image};
 use laboratories::work::standing::Histories;
@@ -38,12 +41,11 @@ use testkit::Dice;
 use testkit::control::violations_with;
 use testkit::dice::number;
 
+use files::Files;
 use order::Order;
 use recording::{Recording, Size};
 
 const TEST: &str = "what_was_said_before_a_power_cut_holds_after_it";
-/// The number of recordings in a chain.
-const GENERATIONS: usize = 2;
 /// The number of cuts from which on recordings are long.
 const MANY: usize = 200;
 /// The number of cases that are kept, and of violations that are shown.
@@ -55,10 +57,13 @@ const SHOWN: usize = 20;
 struct Scale {
     size: Size,
     cuts: usize,
+    /// The number of recordings in a chain.
+    generations: usize,
 }
 
-const SHORT: Scale = Scale { size: Size { rounds: 8, keys: 60 }, cuts: 15 };
-const LONG: Scale = Scale { size: Size { rounds: 16, keys: 90 }, cuts: 30 };
+const SHORT: Scale = Scale { size: Size { rounds: 8, keys: 60 }, cuts: 15, generations: 2 };
+/// In a chain of three, fjall begins another journal.
+const LONG: Scale = Scale { size: Size { rounds: 16, keys: 90 }, cuts: 30, generations: 3 };
 
 /// The figures of all recordings.
 #[derive(Debug, Default)]
@@ -69,6 +74,7 @@ struct Figures {
     recordings: usize,
     truncations: usize,
     used_again: usize,
+    files: Files,
     widest: usize,
     unsynced_blocks: usize,
     unsynced_names: usize,
@@ -84,8 +90,15 @@ fn what_was_said_before_a_power_cut_holds_after_it() {
     let cuts: usize = number("POWER_CUTS").unwrap_or(60);
     let seed = number("POWER_CUT_SEED").unwrap_or_else(testkit::dice::seed);
     println!("POWER_CUT_SEED={seed}");
+    for engine in Engine::chosen() {
+        report(engine, &cut_often(engine, cuts, seed));
+    }
+}
+
+/// Cuts the power so many times.
+fn cut_often(engine: Engine, cuts: usize, seed: u64) -> Figures {
     let scale = if cuts < MANY { SHORT } else { LONG };
-    let chains = cuts.div_ceil(scale.cuts * GENERATIONS);
+    let chains = cuts.div_ceil(scale.cuts * scale.generations);
     let (next, figures) = (AtomicUsize::new(0), Mutex::new(Figures::default()));
     std::thread::scope(|threads| {
         for _ in 0..2 {
@@ -95,47 +108,54 @@ fn what_was_said_before_a_power_cut_holds_after_it() {
                     if chain >= chains {
                         break;
                     }
-                    follow(scale, &mut Dice::of(&[seed, chain as u64]), &format!("{seed}-{chain}"), &figures);
+                    let name = format!("{engine}-{seed}-{chain}");
+                    follow(engine, scale, &mut Dice::of(&[seed, chain as u64]), &name, &figures);
                     let Figures { cuts, violations, .. } = &*figures.lock().unwrap();
                     println!("so far: cuts {cuts}, violations {}", violations.len());
                 }
             });
         }
     });
-    report(&figures.into_inner().unwrap());
+    figures.into_inner().unwrap()
 }
 
-fn report(figures: &Figures) {
+fn report(engine: Engine, figures: &Figures) {
     figures.violations.iter().take(SHOWN).for_each(|violation| println!("{violation}"));
-    let Figures { cuts, opening, sweeping, recordings, truncations, used_again, unsynced_names, violations, .. } =
-        figures;
+    let Figures {
+        cuts, opening, sweeping, recordings, truncations, used_again, files, unsynced_names, violations, ..
+    } = figures;
     let on_average = |sum: usize| sum / cuts.max(&1);
     let widest = figures.widest / 1024;
     let (blocks, acknowledged) = (on_average(figures.unsynced_blocks), on_average(figures.acknowledged));
     let count = violations.len();
+    let (space, is_used_again) = match engine {
+        Engine::Sled => (format!("{used_again} segments were written again"), *used_again > 0),
+        Engine::Fjall => (files.to_string(), files.are_used_up()),
+    };
     println!(
-        "power cut: recordings {recordings}, in which {used_again} segments were written again and {truncations} files cut, with at most {widest} KiB unsynced at a time; \
+        "power cut on {engine}: recordings {recordings}, in which {space} and {truncations} files cut, with at most {widest} \
+         KiB unsynced at a time; \
          on average {blocks} unsynced blocks and {acknowledged} acknowledged keys; {unsynced_names} unsynced names; \
          cuts {cuts}, of which {opening} while opening and {sweeping} amid a sweep, violations {count}"
     );
     assert_eq!(count, 0);
     assert!(*opening > 0 && blocks > 0 && acknowledged > 0, "it shows nothing");
     // Segments are large; the short form may fill too few of them.
-    assert!(*used_again > 0 || *cuts < MANY, "no space was used again");
+    assert!(is_used_again || *cuts < MANY, "no space was used again");
     // In a short recording little expires.
     assert!(*sweeping > 0 || *cuts < MANY, "no cut came amid a sweep");
 }
 
 /// Makes recordings, each on the directory that a power cut of the one before left.
-fn follow(scale: Scale, dice: &mut Dice, name: &str, figures: &Mutex<Figures>) {
+fn follow(engine: Engine, scale: Scale, dice: &mut Dice, name: &str, figures: &Mutex<Figures>) {
     let (mut image, mut before) = (Image::new(), Vec::new());
-    for generation in 0..GENERATIONS {
+    for generation in 0..scale.generations {
         let name = format!("{name}-{generation}");
-        let recording = match Recording::make(scale.size, image, before, dice) {
+        let recording = match Recording::make(engine, scale.size, image, before, dice) {
             Ok(recording) => recording,
             Err(violation) => return figures.lock().unwrap().violations.push(format!("{name}: {violation}")),
         };
-        let mut sound = cut(&recording, moments(&recording, scale.cuts, dice), dice, &name, figures);
+        let mut sound = cut(engine, &recording, moments(&recording, scale.cuts, dice), dice, &name, figures);
         if sound.is_empty() {
             return;
         }
@@ -147,6 +167,7 @@ fn follow(scale: Scale, dice: &mut Dice, name: &str, figures: &Mutex<Figures>) {
 
 /// Cuts the power at some moments, and returns what it left in a case without a violation.
 fn cut(
+    engine: Engine,
     recording: &Recording,
     moments: Vec<usize>,
     dice: &mut Dice,
@@ -165,7 +186,7 @@ fn cut(
         let histories = Histories::of(&standings, recording.notes_until(moment));
         let (opens, acknowledged) = (standings.opens, histories.acknowledged());
         let known = Known { standings, histories };
-        let wrong = judge_image(&image, &known);
+        let wrong = judge_image(engine, &image, &known);
         let mut figures = figures.lock().unwrap();
         figures.cuts += 1;
         figures.opening += usize::from(opens);
@@ -178,7 +199,7 @@ fn cut(
             sound.push((moment, image));
         } else if figures.violations.len() < KEPT {
             let lengths: Vec<_> =
-                image.iter().map(|(path, bytes)| (path, bytes.as_ref().map_or(0, Vec::len))).collect();
+                image.iter().map(|(path, bytes)| (path, bytes.as_ref().map_or(0, Content::len))).collect();
             let text = format!("at {}, opening: {opens}, {luck:?}, {lengths:?}", known.standings.now);
             keep(&name, &image, &format!("{text}\n{}\n", wrong.join("\n")));
             println!("{text}");
@@ -188,19 +209,32 @@ fn cut(
     let mut figures = figures.lock().unwrap();
     figures.recordings += 1;
     figures.widest = figures.widest.max(disk.widest);
-    let order = Order::of(&recording.events, recording.database_bytes());
-    figures.used_again += order.used_again;
-    figures.violations.extend(order.violations.into_iter().map(|line| format!("{name}: {line}")));
+    match engine {
+        Engine::Sled => {
+            let order = Order::of(&recording.events, recording.database_bytes());
+            figures.used_again += order.used_again;
+            figures.violations.extend(order.violations.into_iter().map(|line| format!("{name}: {line}")));
+        }
+        Engine::Fjall => figures.files.count(&recording.events),
+    }
     figures.truncations += recording.events.iter().filter(|event| matches!(event, Event::Truncate { .. })).count();
     sound
 }
 
 /// Returns moments of a recording: some while the store is being opened, some right after an answer, some among the
-/// writes, some amid a sweep, and the rest anywhere.
+/// writes, some amid a sweep, some where the engine makes, renames or removes a file, and the rest anywhere.
 fn moments(recording: &Recording, count: usize, dice: &mut Dice) -> Vec<usize> {
     let (openings, sweeps) = (recording.between(&Note::Opening, &Note::Opened), recording.sweeps());
     let is_answer = |note: &Note| matches!(note, Note::Told { .. } | Note::Settled { .. } | Note::Synced { .. });
     let answered: Vec<_> = recording.notes.iter().filter(|(_, note)| is_answer(note)).map(|(at, _)| *at).collect();
+    // The names of an engine's files, and which of them are in use.
+    let is_name = |event: &Event| matches!(event, Event::Create(_) | Event::Rename { .. } | Event::Remove(_));
+    let named: Vec<_> = (0..recording.events.len()).filter(|at| is_name(&recording.events[*at])).collect();
+    let is_journal = |at: &usize| match &recording.events[*at] {
+        Event::Create(path) | Event::Remove(path) => path.ends_with(".jnl"),
+        _ => false,
+    };
+    let journals: Vec<_> = named.iter().copied().filter(is_journal).collect();
     // This has the event that wrote each block: most can be lost where most is written.
     let mut written = Vec::new();
     for (at, event) in recording.events.iter().enumerate() {
@@ -216,7 +250,11 @@ fn moments(recording: &Recording, count: usize, dice: &mut Dice) -> Vec<usize> {
     };
     let moment = |dice: &mut Dice| match dice.below(10) {
         0..=2 => amid(dice, &openings),
-        3..=5 => dice.pick(&answered) + 1 + dice.below(3),
+        3..=4 => dice.pick(&answered) + 1 + dice.below(3),
+        5 => {
+            let names = if journals.is_empty() || dice.percent(50) { &named } else { &journals };
+            dice.pick(names) + dice.below(12)
+        }
         6..=7 => dice.pick(&written) + dice.below(2),
         8 if !sweeps.is_empty() => amid(dice, &sweeps),
         _ => dice.below(recording.events.len()),
@@ -237,7 +275,9 @@ fn keep(name: &str, image: &Image, text: &str) {
 
 #[test]
 fn where_fdatasync_does_nothing_a_power_cut_loses_answers() {
-    let violations = violations_with(TEST, &[(LIE, "fdatasync"), ("POWER_CUTS", "60")]);
-    println!("power cut where fdatasync does nothing: violations {violations}");
-    assert!(violations > 0);
+    for engine in Engine::chosen() {
+        let violations = violations_with(TEST, &[(ENGINE, engine.name()), (LIE, "fdatasync"), ("POWER_CUTS", "60")]);
+        println!("power cut on {engine} where fdatasync does nothing: violations {violations}");
+        assert!(violations > 0);
+    }
 }

@@ -7,6 +7,7 @@ use laboratories::disk;
 use laboratories::disk::log;
 use laboratories::disk::log::Event;
 use laboratories::disk::rebuild::{Disk, Image, read_image, write_image};
+use laboratories::engine::Engine;
 use laboratories::work::notes;
 use laboratories::work::notes::{Note, STORE};
 use laboratories::work::standing::{Standing, Standings};
@@ -29,6 +30,7 @@ pub(crate) struct Size {
 
 #[derive(Debug)]
 pub(crate) struct Recording {
+    engine: Engine,
     /// The directory before the recording; all of it is durable.
     pub(crate) image: Image,
     /// The notes that led there.
@@ -39,13 +41,19 @@ pub(crate) struct Recording {
 
 impl Recording {
     /// Records a few processes that begin where `image` and `before` ended. Returns an error if one of them failed.
-    pub(crate) fn make(size: Size, image: Image, before: Vec<Note>, dice: &mut Dice) -> Result<Self, String> {
+    pub(crate) fn make(
+        engine: Engine,
+        size: Size,
+        image: Image,
+        before: Vec<Note>,
+        dice: &mut Dice,
+    ) -> Result<Self, String> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let recorded = directory.path().join("recorded");
         std::fs::create_dir(&recorded).expect("it is new");
         write_image(&image, &recorded);
         let log = directory.path().join("log");
-        let mut recording = Self { image, before, events: Vec::new(), notes: Vec::new() };
+        let mut recording = Self { engine, image, before, events: Vec::new(), notes: Vec::new() };
         let processes = 1 + dice.below(2);
         for process in 0..=processes {
             let abort = process < processes || dice.percent(50);
@@ -66,6 +74,7 @@ impl Recording {
         };
         let cut = standings.keys.iter().filter(|(_, of_key)| is_cut(of_key.standing));
         Plan {
+            engine: self.engine,
             directory: directory.canonicalize().expect("it is there"),
             seed: dice.roll(),
             clock: standings.now,
@@ -105,10 +114,10 @@ impl Recording {
         sweeps
     }
 
-    /// Returns the length of the database before the recording.
+    /// Returns the length of sled's log before the recording.
     pub(crate) fn database_bytes(&self) -> u64 {
         let database = self.image.get(&format!("{STORE}/db")).and_then(Option::as_ref);
-        database.map_or(0, |bytes| bytes.len() as u64)
+        database.map_or(0, |content| content.len() as u64)
     }
 
     /// Asserts that nothing is missing: the recorded events lead to the directory's content.

@@ -1,6 +1,6 @@
 //! The workload, in a process of its own under the preloaded library. Its rounds of operations, some at a time, move a
-//! window of retention, so that sled has much to collect. The store is closed and opened again, and the process may end
-//! in the middle.
+//! window of retention, so that the engine has much to collect. The store is closed and opened again, and the process
+//! may end in the middle.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use laboratories::engine::{Engine, Settings};
 use laboratories::work::key;
 use laboratories::work::key::{Kind, RETENTION, ROUND};
 use laboratories::work::notes::{Note, Notes, STORE, Said};
@@ -17,19 +18,18 @@ use serde::{Deserialize, Serialize};
 use testkit::Dice;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tower_idempotency::RecordId;
 use tower_idempotency::clock::{ManualClock, Timestamp};
-use tower_idempotency::{RecordId, SledStore};
 
 /// The variable that holds the plan of a process of the workload.
 pub(crate) const PLAN: &str = "POWER_CUT_PLAN";
 /// The number of requests under way at a time.
 const CLIENTS: usize = 24;
-/// sled's cache, small enough to be of no use.
-pub(crate) const CACHE: u64 = 1 << 20;
 
 /// The plan of one process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
+    pub(crate) engine: Engine,
     pub(crate) directory: PathBuf,
     pub(crate) seed: u64,
     /// The time at the start.
@@ -105,7 +105,7 @@ impl Workload {
                 self.all(&operations, keys.clone()).await;
                 ids.extend(keys.clone().map(|key| (key::id(key), key)));
                 self.settle(&operations, &ids).await;
-                // Now and then enough time passes for every record to expire, and sled's data shrinks.
+                // Now and then enough time passes for every record to expire, and the data shrinks.
                 let (leaps, sweeps) = self.whims();
                 known = if leaps { Vec::new() } else { keys.collect() };
                 let passes = if leaps { 2 * RETENTION } else { ROUND };
@@ -120,7 +120,7 @@ impl Workload {
                 }
             }
             assert_eq!(operations.unrecorded(), 0, "the disk works");
-            operations.store.close().await.expect("it can be closed");
+            operations.close().await.expect("it can be closed");
         }
         assert!(!self.plan.abort, "it ends before this");
     }
@@ -132,8 +132,8 @@ impl Workload {
 
     fn open(&self) -> Operations {
         self.notes.write(&Note::Opening);
-        let builder = SledStore::builder().cache_bytes(CACHE).outcome_cache_bytes(CACHE).clock(self.clock.clone());
-        let store = builder.open(self.plan.directory.join(STORE)).expect("it can be opened");
+        let settings = Settings { clock: Some(Arc::new(self.clock.clone())), is_small: true, min_free: None };
+        let store = self.plan.engine.open(self.plan.directory.join(STORE), settings).expect("it can be opened");
         self.notes.write(&Note::Opened);
         let notes = self.notes.clone();
         let witness = move |note: Note| notes.write(&note);

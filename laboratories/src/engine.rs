@@ -1,0 +1,297 @@
+//! The engines of embedded stores, by their names, and the stores over them.
+//!
+//! A laboratory of embedded stores runs on every engine. The variable `ENGINE` names one, for a long form.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::Response;
+use serde::{Deserialize, Serialize};
+use testkit::payment_server::Setup;
+use tower_idempotency::clock::Clock;
+use tower_idempotency::engine::RunContext;
+use tower_idempotency::server::Committed;
+use tower_idempotency::store::{
+    Abort, CommitError, OpenError, StoreError, TransactionError, TransactionKeyspace, TransactionTree,
+};
+use tower_idempotency::{AnyStore, FjallStore, IdempotencyContext, SledStore};
+
+/// The variable that names the engine.
+pub const ENGINE: &str = "ENGINE";
+/// The bytes of each cache of a store that is to keep little in memory.
+const LITTLE: u64 = 1 << 20;
+/// The bytes of new records that fjall then keeps in memory, in a store of a laboratory's own, in a server, and in a
+/// table of the application's: it writes them to a file each time that they are more.
+const MEMTABLE: u64 = 512 << 10;
+const MEMTABLE_OF_SERVER: u64 = 64 << 10;
+const MEMTABLE_OF_TABLE: u64 = 4 << 10;
+
+/// An engine of embedded stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Engine {
+    Sled,
+    Fjall,
+}
+
+/// The settings of a store.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The clock; `None`: the machine's.
+    pub clock: Option<Arc<dyn Clock>>,
+    /// `true` if the store is to keep little in memory, so that it often reads and writes.
+    pub is_small: bool,
+    /// The bytes of the disk that are to be left free.
+    pub min_free: Option<u64>,
+}
+
+/// A store over one of the engines. Clones share it.
+#[derive(Debug, Clone)]
+pub enum Embedded {
+    Sled(SledStore),
+    Fjall(FjallStore),
+}
+
+/// A table of the application's own in the database of a store: a tree of sled's, or a keyspace of fjall's.
+#[derive(Clone)]
+pub enum Table {
+    Sled(SledStore, sled::Tree),
+    Fjall(FjallStore, fjall::Keyspace),
+}
+
+/// The rows of a table, in a transaction.
+pub trait Rows {
+    /// Returns the value of `key`.
+    ///
+    /// # Errors
+    /// Those of the table.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TransactionError>;
+
+    /// Sets the value of `key`.
+    ///
+    /// # Errors
+    /// Those of the table.
+    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), TransactionError>;
+}
+
+impl Engine {
+    pub const ALL: [Self; 2] = [Self::Sled, Self::Fjall];
+
+    /// Returns the engine that `ENGINE` names, or all of them.
+    pub fn chosen() -> Vec<Self> {
+        let name = std::env::var(ENGINE).ok();
+        let chosen: Vec<_> =
+            Self::ALL.into_iter().filter(|engine| name.as_ref().is_none_or(|name| name == engine.name())).collect();
+        assert!(!chosen.is_empty(), "{ENGINE} is {name:?}; there are {:?}", Self::ALL);
+        chosen
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Fjall => "fjall",
+        }
+    }
+
+    /// Returns the same server with its records in a store over this engine, below its directory.
+    pub fn serves(self, setup: Setup) -> Setup {
+        match self {
+            Self::Sled => setup.with("--store sled"),
+            Self::Fjall => setup.with("--store fjall --memtable-bytes").with(&MEMTABLE_OF_SERVER.to_string()),
+        }
+    }
+
+    /// Opens the store in `directory`.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn open(self, directory: impl AsRef<Path>, settings: Settings) -> Result<Embedded, OpenError> {
+        let Settings { clock, is_small, min_free } = settings;
+        match self {
+            Self::Sled => {
+                let mut builder = SledStore::builder();
+                if is_small {
+                    builder = builder.cache_bytes(LITTLE).outcome_cache_bytes(LITTLE);
+                }
+                if let Some(clock) = clock {
+                    builder = builder.clock(clock);
+                }
+                if let Some(bytes) = min_free {
+                    builder = builder.min_free_space(bytes);
+                }
+                builder.open(directory).map(Embedded::Sled)
+            }
+            Self::Fjall => {
+                let mut builder = FjallStore::builder();
+                if is_small {
+                    builder = builder.cache_bytes(LITTLE).outcome_cache_bytes(LITTLE).memtable_bytes(MEMTABLE);
+                }
+                if let Some(clock) = clock {
+                    builder = builder.clock(clock);
+                }
+                if let Some(bytes) = min_free {
+                    builder = builder.min_free_space(bytes);
+                }
+                builder.open(directory).map(Embedded::Fjall)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Embedded {
+    /// The same store, for layers and consumers.
+    pub fn any(&self) -> AnyStore {
+        match self {
+            Self::Sled(store) => AnyStore::new(store.clone()),
+            Self::Fjall(store) => AnyStore::new(store.clone()),
+        }
+    }
+
+    /// Returns the number of records.
+    pub fn records(&self) -> u64 {
+        match self {
+            Self::Sled(store) => store.len(),
+            Self::Fjall(store) => store.len(),
+        }
+    }
+
+    /// Makes the application's own writes durable.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn sync(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sled(store) => store.sync().await,
+            Self::Fjall(store) => store.sync().await,
+        }
+    }
+
+    /// Closes the store, for all its handles.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sled(store) => store.close().await,
+            Self::Fjall(store) => store.close().await,
+        }
+    }
+
+    /// Opens a table.
+    ///
+    /// # Errors
+    /// Those of the store and of its engine, in words.
+    pub fn table(&self, name: &str) -> Result<Table, String> {
+        match self {
+            Self::Sled(store) => {
+                let tree = store.db().map_err(text)?.open_tree(name).map_err(text)?;
+                Ok(Table::Sled(store.clone(), tree))
+            }
+            Self::Fjall(store) => {
+                let settings = || fjall::KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_OF_TABLE);
+                Ok(Table::Fjall(store.clone(), store.keyspace(name, settings).map_err(text)?))
+            }
+        }
+    }
+}
+
+impl Table {
+    /// Returns the value of `key`.
+    ///
+    /// # Errors
+    /// Those of the engine, in words.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        match self {
+            Self::Sled(_, tree) => Ok(tree.get(key).map_err(text)?.map(|value| value.to_vec())),
+            Self::Fjall(_, keyspace) => Ok(keyspace.get(key).map_err(text)?.map(|value| value.to_vec())),
+        }
+    }
+
+    /// Sets the value of `key`, in a write of its own. It is not durable yet.
+    ///
+    /// # Errors
+    /// Those of the engine, in words.
+    pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        match self {
+            Self::Sled(_, tree) => {
+                // The write is alone, as `SledStore::db` requires.
+                let mut batch = sled::Batch::default();
+                batch.insert(key, value);
+                tree.apply_batch(batch).map_err(text)
+            }
+            Self::Fjall(_, keyspace) => keyspace.insert(key, value).map_err(text),
+        }
+    }
+
+    /// Returns all values.
+    ///
+    /// # Errors
+    /// Those of the engine, in words.
+    pub fn values(&self) -> Result<Vec<Vec<u8>>, String> {
+        match self {
+            Self::Sled(_, tree) => tree.iter().values().map(|value| Ok(value.map_err(text)?.to_vec())).collect(),
+            Self::Fjall(_, keyspace) => keyspace.iter().map(|row| Ok(row.value().map_err(text)?.to_vec())).collect(),
+        }
+    }
+
+    /// Writes the effect of a consumer's run and the record of its outcome in one transaction.
+    pub fn complete<E: Send + 'static>(
+        &self,
+        context: &RunContext,
+        mut effect: impl FnMut(&dyn Rows) -> Result<Bytes, Abort<E>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<Bytes, CommitError<E>>> {
+        match self {
+            Self::Sled(store, tree) => context.complete_in_trees(store, [tree], move |[rows]| effect(&rows)).boxed(),
+            Self::Fjall(store, keyspace) => {
+                context.complete_in_keyspaces(store, [keyspace], move |[rows]| effect(&rows)).boxed()
+            }
+        }
+    }
+
+    /// Writes the effect of a request and the record of its answer in one transaction.
+    pub fn answer<E: Send + 'static>(
+        &self,
+        context: &IdempotencyContext,
+        mut effect: impl FnMut(&dyn Rows) -> Result<Response<Bytes>, Abort<E>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<Committed, CommitError<E>>> {
+        match self {
+            Self::Sled(store, tree) => context.complete_in_trees(store, [tree], move |[rows]| effect(&rows)).boxed(),
+            Self::Fjall(store, keyspace) => {
+                context.complete_in_keyspaces(store, [keyspace], move |[rows]| effect(&rows)).boxed()
+            }
+        }
+    }
+}
+
+impl Rows for TransactionTree<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TransactionError> {
+        Ok(TransactionTree::get(self, key)?.map(|value| value.to_vec()))
+    }
+
+    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), TransactionError> {
+        TransactionTree::insert(self, key, value).map(drop)
+    }
+}
+
+impl Rows for TransactionKeyspace<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TransactionError> {
+        Ok(TransactionKeyspace::get(self, key)?.map(|value| value.to_vec()))
+    }
+
+    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), TransactionError> {
+        TransactionKeyspace::insert(self, key, value)
+    }
+}
+
+fn text(error: impl fmt::Display) -> String {
+    error.to_string()
+}
