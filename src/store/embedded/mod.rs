@@ -65,9 +65,11 @@ mod writer;
 pub use builder::EmbeddedStoreBuilder;
 pub(crate) use effect::Effect;
 pub(super) use effect::EffectLimits;
+#[cfg(feature = "fjall")]
 pub(super) use layout::keys::TOTALS;
 pub(crate) use layout::storage_engine::StorageEngine;
 pub(super) use layout::storage_engine::{Damage, ReadError, RecordWritesFn};
+#[cfg(feature = "fjall")]
 pub(super) use layout::totals::{Mark, Totals};
 pub(super) use layout::writes::Writes;
 pub use store::EmbeddedStore;

@@ -24,20 +24,23 @@ use crate::store::embedded::transact::Transacted;
 /// - A failed `write` or `sync` poisons the store, and is not tried again. It is unknown what of it was done. A panic
 ///   poisons the store too.
 /// - Damage is never passed over in silence: `examine` reports it, or `open` fails, or a read returns
-///   [`ReadError::Corrupt`]. A loss from the end of the log is found by the mark (`files/mark.rs`), and needs nothing
-///   of the engine.
-/// - A refused opening has changed no file.
+///   [`ReadError::Corrupt`]. A loss from the end of the log is found by the mark (`files/mark.rs`), if the totals are
+///   lost with it. An engine that copies its log into other files, and so may keep newer totals than records, reports
+///   such damage as certain.
+/// - `examine` changes nothing but what makes the opening safe. A loss is refused before `open` if `examine` returns
+///   [`Damage::last`] or certain damage; otherwise after it.
 ///
-/// [`OpenError`] has the errors of an opening: `InUse` if a handle of an earlier opening is still held, `Io` for what
-/// the operating system refuses, `Incompatible` for another version's files, and `Database` for files that can't be
-/// read. In a directory in which nothing can have been recorded, files that lead to `Database` are set aside, and the
-/// opening begins anew.
+/// [`OpenError`] has the errors of an opening: `InUse`, from `examine` and from `open`, if a handle of an earlier
+/// opening is still held; `Io` for what the operating system refuses; `Incompatible` for another version's files; and
+/// `Database` for files that can't be read. In a directory in which nothing can have been recorded, files that lead to
+/// `Database` are set aside, and the opening begins anew: so it never means EIO or ENOSPC. `files/directory.rs` has
+/// `io_error`, `broken` and `sync_one`.
 pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// The engine's name, in errors and in the lock file.
     const NAME: &'static str;
 
     /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as
-    /// many more.
+    /// many more. It is 128 KiB, unless the engine can take only less: the texts of errors rely on it.
     const MAX_STEP: usize;
 
     /// The settings of the engine.
@@ -57,7 +60,9 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
 
     /// Opens the engine in `path`, which this process has locked and examined, and makes it if there is none. `damage`
     /// is what was found: it is the trace of a crash, or its loss is accepted. The directory has files of the store's
-    /// own, whose names begin with `tower-idempotency.`, and is synced afterwards.
+    /// own, whose names begin with `tower-idempotency.`. Each file directly in it is opened, synced and closed
+    /// afterwards, while the engine is open: an engine with POSIX locks, which a process loses when it closes the file,
+    /// keeps its files in a directory below, and syncs the names there itself.
     fn open(options: &Self::Options, path: &Path, damage: Option<&Damage>) -> Result<Self, OpenError>;
 
     /// Returns the value of a key.
@@ -71,12 +76,17 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// a read may make an engine write too.
     fn write(&self, step: Writes) -> Result<(), String>;
 
-    /// Makes durable everything that was written before this call, the application's own writes included.
+    /// Makes durable everything that was written before this call, the application's own writes included. An engine
+    /// whose `write` is durable returns `Ok`; each step of a batch costs a sync then.
     fn sync(&self) -> Result<(), String>;
 
     /// Runs `effect`, and writes its writes together with those that `writes_of` returns for its outcome. Returns the
     /// outcome, and how many bytes the effect wrote, without those of `writes_of`. `writes_of` may be called again;
     /// what it returned before was then undone.
+    ///
+    /// If the engine fails to write, it returns `CommitError::Store(StoreError::uncertain(…))`; if it fails to read,
+    /// `CommitError::Refused(TransactionError::Database(…))`. Both poison the store. Every other error says that
+    /// nothing was written.
     fn transact(&self, effect: &mut Self::Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)>;
 
     /// Helps a write that has been under way for a second. It is called again and again until the write is over. Does
@@ -91,7 +101,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Releases this handle. The last one may block and panic.
     fn close(self);
 
-    /// Returns whether all handles are gone, lent ones included, so that `path` can be opened again.
+    /// Returns whether all handles are gone, lent ones included, so that `path` can be opened again. It may lock the
+    /// engine's files for a moment.
     fn is_closed(path: &Path) -> bool;
 }
 
@@ -100,20 +111,22 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
 pub(crate) struct Damage {
     /// A clause for an error.
     pub(crate) what: String,
-    /// If `false`, it may be the trace of a crash, so only an error about lost records names it. If `true`, no crash
-    /// leaves this, and the engine would open without some records.
+    /// If `false`, it may be the trace of a crash, so only an error about lost records names it; the mark decides. If
+    /// `true`, no crash leaves this, and the engine would open without some records.
     pub(crate) is_certain: bool,
-    /// The last step before the damage, if the engine can tell. It drops what follows when it is opened.
+    /// The last step before the damage, if the engine can tell: `Totals::decode` of the value of the key `TOTALS` has
+    /// it. The engine drops what follows when it is opened.
     pub(crate) last: Option<Mark>,
 }
 
 /// The reason why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// The engine failed.
+    /// The engine failed. This poisons the store.
     #[error("{0}")]
     Failed(Box<dyn std::error::Error + Send + Sync>),
-    /// The bytes that were read are not those that were written.
+    /// The bytes that were read are not those that were written, or they are missing though they were written. This
+    /// refuses one record, and is counted. A range may go on after it.
     #[error("{0}")]
     Corrupt(String),
 }
