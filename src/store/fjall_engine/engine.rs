@@ -210,8 +210,8 @@ fn open_keyspace(
     Ok(keyspace)
 }
 
-/// Refuses a database whose journals do not go on where its tables end: the oldest journal is missing, or fjall has taken
-/// its first batch for one that is in a table, because the number of that batch is damaged.
+/// Refuses a database whose journals do not go on where its tables end: the oldest journal is missing, or fjall has
+/// taken its first batch for one that is in a table, because the number of that batch is damaged.
 fn check_beginning(path: &Path, records: &Keyspace) -> Result<(), OpenError> {
     let end_of_tables = || records.tree.get_highest_persisted_seqno();
     loop {
@@ -263,8 +263,9 @@ fn require_files(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Refuses a keyspace whose manifest is not the one that was written. fjall does not check it: with another one it opens
-/// without some tables, or ends the process. `current` is the manifest's number (8 bytes), its XXH3 (16), and a zero.
+/// Refuses a keyspace whose manifest is not the one that was written. fjall does not check it: with another one it
+/// opens without some tables, or ends the process. `current` is the manifest's number (8 bytes), its XXH3 (16), and a
+/// zero.
 fn check_manifest(path: &Path, keyspace: &Path, current: &[u8]) -> Result<(), OpenError> {
     let (number, digest) = current.split_first_chunk().unzip();
     let name = keyspace.join(format!("v{}", u64::from_le_bytes(*number.unwrap_or(&[0; 8]))));
