@@ -85,10 +85,10 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
         if done < records.len() {
             // The items that are left stay under the same key, so the sum of the numbers is unchanged.
             batch.write(key, listing::rest(key, value, done));
-            due = due.or(Some(expires));
-        } else {
-            batch.erase_entry(key);
+            due = Some(expires);
+            break;
         }
+        batch.erase_entry(key);
     }
     // What a later batch lists expires later than this one begins.
     batch.shared.swept_until.store(due.unwrap_or(batch.now).as_millis(), Ordering::Relaxed);
