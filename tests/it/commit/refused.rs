@@ -252,7 +252,7 @@ async fn what_is_too_long_for_one_step_is_not_committed<D: Disk>() {
         let told = deliver(&once, &key, move |context| async move {
             let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
                 for number in 0_u32..values {
-                    charges.insert(&number.to_be_bytes(), vec![1; 4_000])?;
+                    charges.insert(number.to_be_bytes(), vec![1; 4_000])?;
                 }
                 Ok::<_, Abort<()>>(Bytes::from(vec![b'x'; outcome_bytes]))
             });

@@ -94,10 +94,13 @@ async fn a_list_whose_time_is_over_is_swept_in_slices_and_nothing_else_with_it<D
     assert!(matches!(store.claim(wish(&names[0])).await.unwrap(), Claimed::Fresh(_)), "its key is free");
 }
 
+/// Damages an entry, whose key and value it is given.
+type Damaging<T> = fn(&T, &[u8], &[u8]);
+
 // Promise 7: in doubt, no record counts as absent. A record that is listed twice must not hide that another is lost.
 on_both!(where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again);
 async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again<D: Disk>() {
-    let damages: [fn(&D::Table, &[u8], &[u8]); 4] = [
+    let damages: [Damaging<D::Table>; 4] = [
         |table, key, _| table.remove(key),
         |table, key, value| table.insert(key, &value[..value.len() - 1]),
         |table, key, value| table.insert(key, &value[40..]),

@@ -37,7 +37,7 @@ pub trait Disk: Store + Clone {
     const MAX_KEY: usize;
     const MAX_VALUE: usize;
 
-    type Builder: DiskBuilder<Disk = Self>;
+    type Builder: DiskBuilder<Disk = Self> + Sync;
     /// An application's tree or keyspace, or the store's own.
     type Table: Table;
     /// Such a table within a transaction.
