@@ -11,7 +11,9 @@ use testkit::lab::time::{DAY, HOUR, SECOND};
 use tower_idempotency::config::{IdempotencyConfig, LayerConfig};
 use tower_idempotency::server::KeptHeaders;
 use tower_idempotency::store::OpenError;
-use tower_idempotency::{FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore};
+use tower_idempotency::{
+    FingerprintBody, FjallStore, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore,
+};
 use tracing::Level;
 
 use crate::docs::options::options;
@@ -119,6 +121,7 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "layer": { "retentoin": "1h" } }"#, "unknown field `retentoin`"),
         (r#"{ "memory": { "max": 1 } }"#, "unknown field `max`"),
         (r#"{ "sled": { "path": "x" } }"#, "unknown field `path`"),
+        (r#"{ "fjall": { "path": "x" } }"#, "unknown field `path`"),
         (r#"{ "shared": { "ttl": "1h" } }"#, "unknown field `ttl`"),
         (r#"{ "layer": { "kept_headers": { "all": true } } }"#, "unknown field `all`"),
         (r#"{ "layer": { "retention": "a day" } }"#, "\"a day\" is not a duration: write it as \"24h\""),
@@ -156,14 +159,15 @@ fn a_file_and_the_environment_go_together_with_settings_of_the_application() {
 
 #[tokio::test]
 async fn the_settings_of_stores_are_those_of_their_builders() {
-    let config: IdempotencyConfig =
-        serde_json::from_str(r#"{ "memory": { "max_records": 1 }, "sled": { "create": false, "max_records": 1 } }"#)
-            .unwrap();
+    let json = r#"{ "memory": { "max_records": 1 }, "sled": { "create": false }, "fjall": { "create": false } }"#;
+    let config: IdempotencyConfig = serde_json::from_str(json).unwrap();
     let store = config.memory.apply(MemoryStore::builder()).build();
     let lab = Lab::counting(IdempotencyLayer::new(store));
     assert_eq!(lab.post("k", "a").await.status, 200);
     assert_eq!(lab.post("other", "a").await.problem(), "store-full");
     let directory = tempfile::tempdir().unwrap();
     let refused = config.sled.apply(SledStore::builder()).open(directory.path().join("s"));
+    assert!(matches!(refused, Err(OpenError::NotFound { .. })), "{refused:?}");
+    let refused = config.fjall.apply(FjallStore::builder()).open(directory.path().join("f"));
     assert!(matches!(refused, Err(OpenError::NotFound { .. })), "{refused:?}");
 }

@@ -6,14 +6,15 @@ use axum::Router;
 use axum::body::Body;
 use http::Request;
 use serde_json::{Value, json};
+use testkit::lab::disk::{Disk, DiskBuilder as _};
 use testkit::lab::steps::Steps as _;
 use testkit::lab::time::{HOUR, clock};
 use testkit::lab::{Lab, done, hold, on_disk, post};
-use testkit::{Answer, Gate};
+use testkit::{Answer, Gate, on_both};
 use tower_idempotency::server::health::{self, NotReady, Readiness};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{AnyStore, IdempotencyLayer, MemoryStore, SledStore};
+use tower_idempotency::{AnyStore, FjallStore, IdempotencyLayer, MemoryStore, SledStore};
 
 async fn ask(app: &Router, method: &str, path: &str) -> Answer {
     let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
@@ -41,9 +42,13 @@ fn of(store: &str, reasons: &[&str]) -> Value {
 #[tokio::test]
 async fn a_process_is_ready_while_it_takes_new_keys_and_names_its_store() {
     assert_eq!(said([MemoryStore::new()]).await, (200, 200, of("memory", &[])));
-    let (_directory, store) = on_disk(SledStore::builder());
-    assert_eq!(said([store.clone()]).await, (200, 200, of("sled", &[])));
-    assert_eq!(said([AnyStore::new(store)]).await, (200, 200, of("sled", &[])));
+}
+
+on_both!(a_store_on_disk_is_named_by_its_engine);
+async fn a_store_on_disk_is_named_by_its_engine<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
+    assert_eq!(said([store.clone()]).await, (200, 200, of(D::NAME, &[])));
+    assert_eq!(said([AnyStore::new(store)]).await, (200, 200, of(D::NAME, &[])));
 }
 
 #[tokio::test]
@@ -79,24 +84,24 @@ async fn a_full_store_makes_a_process_not_ready_until_a_record_expires() {
     }
 }
 
-#[tokio::test]
-async fn a_full_store_on_disk_makes_a_process_not_ready_until_it_is_swept() {
-    for limited in [SledStore::builder().max_records(1), SledStore::builder().max_bytes(1)] {
+on_both!(a_full_store_on_disk_makes_a_process_not_ready_until_it_is_swept);
+async fn a_full_store_on_disk_makes_a_process_not_ready_until_it_is_swept<D: Disk>() {
+    for limited in [D::builder().max_records(1), D::builder().max_bytes(1)] {
         let clock = clock();
         let (_directory, store) = on_disk(limited.clock(clock.clone()));
-        assert_eq!(said([store.clone()]).await, (200, 200, of("sled", &[])));
+        assert_eq!(said([store.clone()]).await, (200, 200, of(D::NAME, &[])));
         record(&store).await;
-        assert_eq!(said([store.clone()]).await, (200, 503, of("sled", &["full"])));
+        assert_eq!(said([store.clone()]).await, (200, 503, of(D::NAME, &["full"])));
         clock.advance(HOUR);
         testkit::process::until("it is swept", async || said([store.clone()]).await.1 == 200).await;
     }
 }
 
-#[tokio::test]
-async fn a_disk_that_is_nearly_full_makes_a_process_not_ready() {
-    let (_directory, store) = on_disk(SledStore::builder().min_free_space(u64::MAX));
+on_both!(a_disk_that_is_nearly_full_makes_a_process_not_ready);
+async fn a_disk_that_is_nearly_full_makes_a_process_not_ready<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder().min_free_space(u64::MAX));
     testkit::process::until("it has looked", async || said([store.clone()]).await.1 == 503).await;
-    assert_eq!(said([store]).await, (200, 503, of("sled", &["full"])));
+    assert_eq!(said([store]).await, (200, 503, of(D::NAME, &["full"])));
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,9 +121,10 @@ async fn a_process_that_drains_is_not_ready_and_lives() {
 
 #[tokio::test]
 async fn a_closed_store_makes_a_process_not_ready_and_needs_no_restart() {
-    let (_directory, store) = on_disk(SledStore::builder());
-    store.close().await.unwrap();
-    assert_eq!(said([store]).await, (200, 503, of("sled", &["closed"])));
+    for store in [AnyStore::new(on_disk(SledStore::builder()).1), AnyStore::new(on_disk(FjallStore::builder()).1)] {
+        store.close().await.unwrap();
+        assert_eq!(said([store.clone()]).await, (200, 503, of(store.name(), &["closed"])));
+    }
     let store = TestStore::new();
     store.crash();
     let _ = IdempotencyLayer::new(store.clone()).drain(HOUR).await;

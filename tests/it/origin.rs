@@ -8,13 +8,14 @@ use axum::extract::Request;
 use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
+use testkit::lab::disk::Disk;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::{Lab, id, keyed, on_disk};
+use testkit::on_both;
 use tower_idempotency::engine::{EffectError, OnceError};
-use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::Store;
 use tower_idempotency::{
-    Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInterrupted, Once, RecordId, Scope, SledStore,
+    Fingerprint, FjallStore, IdempotencyLayer, Key, MemoryStore, OnInterrupted, Once, RecordId, Scope, SledStore,
 };
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -60,28 +61,30 @@ async fn an_interrupted_operation_is_listed_with_its_label_scope_and_trace() {
     is_listed_with_its_origin(MemoryStore::new()).await;
     let (_directory, sled) = on_disk(SledStore::builder());
     is_listed_with_its_origin(sled).await;
+    let (_directory, fjall) = on_disk(FjallStore::builder());
+    is_listed_with_its_origin(fjall).await;
 }
 
-#[tokio::test]
-async fn a_label_survives_a_restart() {
-    let (directory, sled) = on_disk(SledStore::builder());
-    fail(labelled(sled.clone(), &Arc::default()), "k", None).await;
-    sled.close().await.unwrap();
-    drop(sled);
-    let again = SledStore::builder().open(directory.path()).unwrap();
+on_both!(a_label_survives_a_restart);
+async fn a_label_survives_a_restart<D: Disk>() {
+    let (directory, store) = on_disk(D::builder());
+    fail(labelled(store.clone(), &Arc::default()), "k", None).await;
+    store.close().await.unwrap();
+    drop(store);
+    let again = D::open(directory.path()).unwrap();
     let listed = IdempotencyLayer::new(again).interrupted(9).await.unwrap().remove(0);
     assert_eq!((listed.label(), listed.trace_id()), (Some("POST /charges, call 0"), None));
 }
 
-// Under `Rerun` on sled a claim leaves no record: the one that is written at the end has the origin all the same.
-#[tokio::test]
-async fn an_outcome_whose_claim_left_no_record_has_the_origin() {
-    let (_directory, sled) = on_disk(SledStore::builder());
-    let layer = labelled(sled.clone(), &Arc::default()).on_interrupted(OnInterrupted::Rerun);
+// Under `Rerun` on disk a claim leaves no record: the one that is written at the end has the origin all the same.
+on_both!(an_outcome_whose_claim_left_no_record_has_the_origin);
+async fn an_outcome_whose_claim_left_no_record_has_the_origin<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
+    let layer = labelled(store.clone(), &Arc::default()).on_interrupted(OnInterrupted::Rerun);
     let lab = Lab::counting(layer);
     lab.send(request("k", Some(TRACE))).await;
     let id = RecordId::new(Some(&scope()), &Key::new("k").unwrap());
-    let origin = sled.load(id).await.unwrap().unwrap().origin;
+    let origin = store.load(id).await.unwrap().unwrap().origin;
     assert_eq!(origin.label(), Some("POST /charges, call 0"));
     assert_eq!(origin.0.unwrap().trace, Some(TRACE_ID));
 }

@@ -235,6 +235,7 @@ impl<E: StorageEngine> Setup<E> {
             boot,
             next_fence: AtomicU64::new((boot << BOOT_SHIFT) + 1),
             step: AtomicU64::new(there.step),
+            swept_until: AtomicU64::new(0),
             marker: Arc::new(Marker::new(path.into(), there)),
             batch: Mutex::default(),
             space: Space::default(),

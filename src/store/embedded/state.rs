@@ -73,6 +73,9 @@ pub(super) struct StoreState<E: StorageEngine> {
     pub(super) next_fence: AtomicU64,
     /// The number of the last durable step.
     pub(super) step: AtomicU64,
+    /// The time before which no entry lists records that expire, in milliseconds. An engine may take long to pass over
+    /// many keys that were removed, so a sweep begins here.
+    pub(super) swept_until: AtomicU64,
     /// Writes the mark of the last durable step, on a thread of its own.
     pub(super) marker: Arc<Marker>,
     /// The time at which the batch under way began. The writer sets it; the watchdog, `check_load` and `health` read

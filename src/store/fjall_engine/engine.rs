@@ -10,6 +10,7 @@ use bytes::Bytes;
 use fjall::compaction::Leveled;
 use fjall::{AbstractTree as _, Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Slice};
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::journal;
 use super::transaction::{self, Transaction, add};
@@ -70,6 +71,11 @@ impl fmt::Debug for FjallEngine {
 }
 
 impl FjallEngine {
+    /// Returns the store's own keyspace, for tests.
+    pub(super) fn lend(&self) -> Keyspace {
+        self.records.clone()
+    }
+
     /// Opens a keyspace of the application's, and makes its name durable.
     pub(super) fn keyspace(
         &self,
@@ -228,7 +234,8 @@ fn check_beginning(path: &Path, records: &Keyspace) -> Result<(), OpenError> {
     }
 }
 
-/// Refuses a database that was in use and lacks files without which fjall would begin anew, or delete keyspaces.
+/// Refuses a database that was in use and lacks files without which fjall would begin anew, or delete keyspaces, or in
+/// which they are damaged.
 fn require_files(path: &Path) -> Result<(), OpenError> {
     let missing = |file: &Path| Err(directory::broken(path, &format!("its file {} is missing", file.display())));
     for file in ["version".into(), Path::new(LIST).join(CURRENT)] {
@@ -244,11 +251,29 @@ fn require_files(path: &Path) -> Result<(), OpenError> {
         // A keyspace that was about to be made has no tables yet.
         let has_tables = fs::read_dir(keyspace.join("tables")).is_ok_and(|mut tables| tables.next().is_some());
         let current = keyspace.join(CURRENT);
-        if has_tables && !current.exists() {
-            return missing(current.strip_prefix(path).unwrap_or(&current));
+        match fs::read(&current) {
+            Ok(current) => check_manifest(path, &keyspace, &current)?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(directory::io_error("reading", &current)(error));
+            }
+            Err(_) if has_tables => return missing(current.strip_prefix(path).unwrap_or(&current)),
+            Err(_) => {}
         }
     }
     Ok(())
+}
+
+/// Refuses a keyspace whose manifest is not the one that was written. fjall does not check it: with another one it opens
+/// without some tables, or ends the process. `current` is the manifest's number (8 bytes), its XXH3 (16), and a zero.
+fn check_manifest(path: &Path, keyspace: &Path, current: &[u8]) -> Result<(), OpenError> {
+    let (number, digest) = current.split_first_chunk().unzip();
+    let name = keyspace.join(format!("v{}", u64::from_le_bytes(*number.unwrap_or(&[0; 8]))));
+    let digest = digest.and_then(|digest: &[u8]| digest.first_chunk()).map(|digest| u128::from_le_bytes(*digest));
+    match fs::read(&name) {
+        Ok(manifest) if digest == Some(xxh3_128(&manifest)) => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(directory::io_error("reading", &name)(error)),
+        _ => Err(directory::broken(path, &format!("{} is missing or damaged", name.display()))),
+    }
 }
 
 /// Returns what an error of fjall's says of the database in `path`.

@@ -35,6 +35,15 @@ impl FjallStoreBuilder {
 }
 
 impl FjallStore {
+    /// Returns the store's own keyspace. For tests, which damage what is in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] once the store is closed.
+    #[doc(hidden)]
+    pub fn records(&self) -> Result<Keyspace, StoreError> {
+        self.engine().map(|engine| engine.lend())
+    }
+
     /// Opens a keyspace of the application's in the same database, and makes it with `options` if there is none of this
     /// name. Blocks its thread for the disk. Open keyspaces at the start, and write to them with
     /// [`transaction`](Self::transaction), which is durable when it returns.

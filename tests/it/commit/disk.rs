@@ -10,13 +10,15 @@ use std::process::Command;
 use futures_util::future::join_all;
 use testkit::lab::Lab;
 use testkit::lab::charges::{
-    OWN, charge, charged, charges as tree_of, commit_outcome, deliver, layer, receipt, replaying, serve,
+    OWN, charge, charged, charges as table_of, commit_outcome, deliver, layer, receipt, replaying, serve,
 };
+use testkit::lab::disk::{Disk, InTables as _, Table as _};
+use testkit::on_both;
 use tokio::runtime::Runtime;
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError};
-use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
+use tower_idempotency::store::{Abort, Health, StoreError, TransactionError};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once};
 
 /// The variable with the place of the child's store.
 const PLACE: &str = "TOWER_IDEMPOTENCY_PLACE";
@@ -33,14 +35,17 @@ const AT_A_TIME: usize = 8;
 const LONG: usize = 50_000;
 
 /// Runs `test` again, in a process whose files may not grow, and returns the keys that it prints.
-fn without_space(test: &str, blocks: u32, place: &Path) -> (Vec<String>, Vec<String>) {
+fn without_space<D: Disk>(test: &str, blocks: u32, place: &Path) -> (Vec<String>, Vec<String>) {
+    if D::IS_LONG_AT_FIRST {
+        child(async { D::open(place).unwrap().close().await.unwrap() });
+    }
     // A write past the bound is then an error, and no signal.
     let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
     let mut child = Command::new("sh");
     child.args(["-c", &limited, "sh"]).arg(std::env::current_exe().unwrap());
     let module = module_path!().split_once("::").map_or("", |(_, module)| module);
-    let output =
-        child.args(["--exact", &format!("{module}::{test}"), "--nocapture"]).env(PLACE, place).output().unwrap();
+    let test = format!("{module}::{test}::on_{}", D::NAME);
+    let output = child.args(["--exact", &test, "--nocapture"]).env(PLACE, place).output().unwrap();
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(output.status.success(), "{}:\n{stdout}\n{stderr}", output.status);
     let keys = |said: &str| stdout.lines().filter_map(|line| line.strip_prefix(said)).map(str::to_owned).collect();
@@ -49,14 +54,14 @@ fn without_space(test: &str, blocks: u32, place: &Path) -> (Vec<String>, Vec<Str
 
 /// An application that charges and answers at length in one transaction. A run that comes after one that was not
 /// committed is a second effect.
-fn charging(layer: IdempotencyLayer<SledStore>) -> Lab {
+fn charging(layer: IdempotencyLayer<impl Disk>) -> Lab {
     let store = layer.store().clone();
     serve(layer, move |context| {
-        let charged = store.db().map(|_| tree_of(&store));
+        let charges = store.try_table("charges");
         let (store, key) = (store.clone(), context.key().as_str().to_owned());
         async move {
             let body = vec![b'x'; LONG];
-            let committed = context.complete_in_trees(&store, [&charged.unwrap()], move |[charges]| {
+            let committed = context.complete_in_tables(&store, [&charges.unwrap()], move |[charges]| {
                 charge(&charges, &key)?;
                 Ok::<_, Abort<&str>>(receipt(&key).map(|_| body.clone().into()))
             });
@@ -76,7 +81,7 @@ fn charging(layer: IdempotencyLayer<SledStore>) -> Lab {
 }
 
 /// Charges until the disk refuses. Returns the keys that were charged, and those that may have been.
-async fn charge_until_refused(layer: IdempotencyLayer<SledStore>) -> (Lab, Vec<String>, Vec<String>) {
+async fn charge_until_refused(layer: IdempotencyLayer<impl Disk>) -> (Lab, Vec<String>, Vec<String>) {
     let (store, lab) = (layer.store().clone(), charging(layer));
     let (mut done, mut doubtful) = (Vec::new(), Vec::new());
     while store.health() == Health::Good {
@@ -110,7 +115,7 @@ fn child(run: impl Future<Output = ()>) {
 }
 
 /// Asserts the promises of the store after a restart.
-fn assert_restarted(store: &SledStore, policy: &OnInterrupted, done: &[String], doubtful: &[String]) {
+fn assert_restarted(store: &impl Disk, policy: &OnInterrupted, done: &[String], doubtful: &[String]) {
     let lab = replaying(store, *policy);
     let retry = |key: &String| Runtime::new().unwrap().block_on(lab.post(key, "a"));
     for key in done {
@@ -129,10 +134,10 @@ fn assert_restarted(store: &SledStore, policy: &OnInterrupted, done: &[String], 
 }
 
 /// The test `test`, in the parent and in its child.
-fn refused_write(test: &str, policy: OnInterrupted, fail_open: bool) {
+fn refused_write<D: Disk>(test: &str, policy: OnInterrupted, fail_open: bool) {
     if let Some(place) = std::env::var_os(PLACE) {
         return child(async {
-            let layer = layer(SledStore::open(place).unwrap(), policy).fail_open(fail_open);
+            let layer = layer(D::open(place).unwrap(), policy).fail_open(fail_open);
             let (lab, done, doubtful) = charge_until_refused(layer).await;
             for key in &doubtful {
                 let retry = lab.post(key, "a").await;
@@ -151,47 +156,43 @@ fn refused_write(test: &str, policy: OnInterrupted, fail_open: bool) {
     for blocks in BLOCKS {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("s");
-        let (done, doubtful) = without_space(test, blocks, &place);
+        let (done, doubtful) = without_space::<D>(test, blocks, &place);
         assert!(!done.is_empty());
-        assert_restarted(&SledStore::open(place).unwrap(), &policy, &done, &doubtful);
+        assert_restarted(&D::open(place).unwrap(), &policy, &done, &doubtful);
         in_doubt += doubtful.len();
     }
     // The refused write may be a claim, but not each time.
     assert!(in_doubt > 0, "no write of a commit was refused");
 }
 
-#[test]
-fn a_commit_whose_write_is_refused_is_answered_that_nobody_knows_and_after_the_restart_it_is_known() {
+on_both!(fn a_commit_whose_write_is_refused_is_answered_that_nobody_knows_and_after_the_restart_it_is_known);
+fn a_commit_whose_write_is_refused_is_answered_that_nobody_knows_and_after_the_restart_it_is_known<D: Disk>() {
     let test = "a_commit_whose_write_is_refused_is_answered_that_nobody_knows_and_after_the_restart_it_is_known";
-    refused_write(test, OnInterrupted::Rerun, false);
+    refused_write::<D>(test, OnInterrupted::Rerun, false);
 }
 
-#[test]
-fn a_commit_under_a_durable_claim_whose_write_is_refused_is_known_after_the_restart() {
+on_both!(fn a_commit_under_a_durable_claim_whose_write_is_refused_is_known_after_the_restart);
+fn a_commit_under_a_durable_claim_whose_write_is_refused_is_known_after_the_restart<D: Disk>() {
     let test = "a_commit_under_a_durable_claim_whose_write_is_refused_is_known_after_the_restart";
-    refused_write(test, OnInterrupted::Refuse, false);
+    refused_write::<D>(test, OnInterrupted::Refuse, false);
 }
 
-#[test]
-fn an_operation_of_which_nobody_knows_is_not_run_again_where_fail_open_was_chosen() {
+on_both!(fn an_operation_of_which_nobody_knows_is_not_run_again_where_fail_open_was_chosen);
+fn an_operation_of_which_nobody_knows_is_not_run_again_where_fail_open_was_chosen<D: Disk>() {
     let test = "an_operation_of_which_nobody_knows_is_not_run_again_where_fail_open_was_chosen";
-    refused_write(test, OnInterrupted::Rerun, true);
+    refused_write::<D>(test, OnInterrupted::Rerun, true);
 }
 
-#[test]
-fn a_transaction_that_meets_a_database_which_has_failed_poisons_the_store() {
+on_both!(fn a_transaction_that_meets_a_database_which_has_failed_poisons_the_store);
+fn a_transaction_that_meets_a_database_which_has_failed_poisons_the_store<D: Disk>() {
     if let Some(place) = std::env::var_os(PLACE) {
         return child(async {
-            let store = SledStore::open(place).unwrap();
+            let store = D::open(place).unwrap();
             let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
             let health = store.clone();
             let delivered = deliver(&once, "k", move |context| async move {
                 // The application's own writes, past the store, fill the disk.
-                let (db, _made) = (store.db().unwrap(), tree_of(&store));
-                let mut number = 0_u32..;
-                let mut fits =
-                    || db.insert(number.next().unwrap().to_be_bytes(), vec![1; 4_000]).is_ok() && db.flush().is_ok();
-                while fits() {}
+                table_of(&store).fill();
                 let committed = commit_outcome(&context, &store, "k", || ()).await;
                 Err(EffectError::MaybeStarted(if committed.is_ok() { "committed" } else { "not committed" }))
             });
@@ -201,14 +202,14 @@ fn a_transaction_that_meets_a_database_which_has_failed_poisons_the_store() {
     }
     let test = "a_transaction_that_meets_a_database_which_has_failed_poisons_the_store";
     let directory = tempfile::tempdir().unwrap();
-    without_space(test, BLOCKS[0], &directory.path().join("s"));
+    without_space::<D>(test, BLOCKS[0], &directory.path().join("s"));
 }
 
-#[test]
-fn who_comes_again_for_an_operation_in_doubt_is_told_as_the_first_was_to_keep_the_key() {
+on_both!(fn who_comes_again_for_an_operation_in_doubt_is_told_as_the_first_was_to_keep_the_key);
+fn who_comes_again_for_an_operation_in_doubt_is_told_as_the_first_was_to_keep_the_key<D: Disk>() {
     if let Some(place) = std::env::var_os(PLACE) {
         return child(async {
-            let layer = layer(SledStore::open(place).unwrap(), OnInterrupted::Rerun);
+            let layer = layer(D::open(place).unwrap(), OnInterrupted::Rerun);
             let (lab, _, doubtful) = charge_until_refused(layer).await;
             for key in &doubtful {
                 let retry = lab.post(key, "a").await;
@@ -219,6 +220,6 @@ fn who_comes_again_for_an_operation_in_doubt_is_told_as_the_first_was_to_keep_th
     let test = "who_comes_again_for_an_operation_in_doubt_is_told_as_the_first_was_to_keep_the_key";
     for blocks in BLOCKS {
         let directory = tempfile::tempdir().unwrap();
-        without_space(test, blocks, &directory.path().join("s"));
+        without_space::<D>(test, blocks, &directory.path().join("s"));
     }
 }

@@ -10,23 +10,24 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::StatusCode;
 use http_body_util::Full;
-use testkit::Gate;
 use testkit::lab::asked::Asked;
 use testkit::lab::charges::{
-    Home, Left, OWN, assert_receipt, charge, charged, charges as tree_of, charging, commit, commit_behind,
+    Home, Left, OWN, assert_receipt, charge, charged, charges as table_of, charging, commit, commit_behind,
     commit_outcome, deliver, layer, policies, receipt, replaying, serve, take, unmarked,
 };
+use testkit::lab::disk::{Disk, InTables as _, Table as _, View as _};
 use testkit::lab::{post, settle};
+use testkit::{Gate, on_both};
 use tower_idempotency::engine::{EffectError, Reconciled, Rerun, RunContext};
 use tower_idempotency::store::Abort;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::{OnInterrupted, Once, Release, SledStore};
+use tower_idempotency::{OnInterrupted, Once, Release};
 
-#[tokio::test]
-async fn effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the_marked_replay() {
+on_both!(effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the_marked_replay);
+async fn effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the_marked_replay<D: Disk>() {
     for policy in policies() {
         for close in [true, false] {
-            let home = Home::new();
+            let home = Home::<D>::new();
             let lab = charging(&home.store, policy);
             let first = lab.post("k", "a").await;
             assert_receipt(&first, "k", false);
@@ -42,10 +43,10 @@ async fn effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the
     }
 }
 
-#[tokio::test]
-async fn a_message_s_effect_and_outcome_are_both_there_after_reopening() {
+on_both!(a_message_s_effect_and_outcome_are_both_there_after_reopening);
+async fn a_message_s_effect_and_outcome_are_both_there_after_reopening<D: Disk>() {
     for policy in policies() {
-        let home = Home::new();
+        let home = Home::<D>::new();
         let (once, store) = (Once::new(home.store.clone()).on_interrupted(policy), home.store.clone());
         let effect = move |context: RunContext| async move {
             commit_outcome(&context, &store, "k", || ()).await.expect("it can be committed");
@@ -62,13 +63,13 @@ async fn a_message_s_effect_and_outcome_are_both_there_after_reopening() {
     }
 }
 
-#[tokio::test]
-async fn an_answer_of_a_hundred_kilobytes_is_committed_with_its_effect() {
-    let (home, long) = (Home::new(), Bytes::from(vec![b'x'; 100_000]));
+on_both!(an_answer_of_a_hundred_kilobytes_is_committed_with_its_effect);
+async fn an_answer_of_a_hundred_kilobytes_is_committed_with_its_effect<D: Disk>() {
+    let (home, long) = (Home::<D>::new(), Bytes::from(vec![b'x'; 100_000]));
     let (store, body) = (home.store.clone(), long.clone());
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
         let body = body.clone();
-        let committed = context.complete_in_trees(&store, [&tree_of(&store)], move |[charges]| {
+        let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
             charge(&charges, "k")?;
             Ok::<_, Abort<&str>>(receipt("k").map(|_| body.clone()))
         });
@@ -83,9 +84,9 @@ async fn an_answer_of_a_hundred_kilobytes_is_committed_with_its_effect() {
     assert_eq!((unmarked(retry), home.charged("k")), (first, 1));
 }
 
-#[tokio::test]
-async fn a_run_that_takes_over_one_that_was_interrupted_commits_like_any_other() {
-    let home = Home::new();
+on_both!(a_run_that_takes_over_one_that_was_interrupted_commits_like_any_other);
+async fn a_run_that_takes_over_one_that_was_interrupted_commits_like_any_other<D: Disk>() {
+    let home = Home::<D>::new();
     let cut = serve(layer(home.store.clone(), OnInterrupted::Refuse), |_| async { panic!("on purpose") as &str });
     assert_eq!(cut.post("k", "a").await.refusal(), (500, "outcome-unknown".to_owned()));
     let store = home.store.clone();
@@ -99,12 +100,15 @@ async fn a_run_that_takes_over_one_that_was_interrupted_commits_like_any_other()
     drop((cut, lab));
     let home = home.dropped().await;
     assert_receipt(&replaying(&home.store, OnInterrupted::Refuse).post("k", "a").await, "k", true);
-    assert_eq!((home.charged("k"), home.store.db().unwrap().tree_names().len()), (1, 3));
+    assert_eq!((home.charged("k"), home.store.tables(&home.path())), (1, 2));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_commit_that_races_with_the_handler_s_answer_makes_one_answer_and_says_which() {
-    let (home, told) = (Home::new(), Left::default());
+on_both!(
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    a_commit_that_races_with_the_handler_s_answer_makes_one_answer_and_says_which
+);
+async fn a_commit_that_races_with_the_handler_s_answer_makes_one_answer_and_says_which<D: Disk>() {
+    let (home, told) = (Home::<D>::new(), Left::default());
     let (store, left) = (home.store.clone(), Arc::clone(&told));
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
         let (store, left) = (store.clone(), Arc::clone(&left));
@@ -127,28 +131,28 @@ async fn a_commit_that_races_with_the_handler_s_answer_makes_one_answer_and_says
     }
 }
 
-#[tokio::test]
-async fn a_transaction_sees_what_it_wrote_in_all_its_trees_and_others_see_it_only_afterwards() {
-    let home = Home::new();
-    let accounts = |store: &SledStore| ["a", "b"].map(|name| store.db().unwrap().open_tree(name).unwrap());
-    accounts(&home.store)[0].insert("stock", "old").unwrap();
+on_both!(a_transaction_sees_what_it_wrote_in_all_its_tables_and_others_see_it_only_afterwards);
+async fn a_transaction_sees_what_it_wrote_in_all_its_tables_and_others_see_it_only_afterwards<D: Disk>() {
+    let home = Home::<D>::new();
+    let accounts = |store: &D| ["a", "b"].map(|name| store.table(name));
+    accounts(&home.store)[0].insert("stock", "old");
     for gives_up in [true, false] {
         let (store, key) = (home.store.clone(), if gives_up { "no" } else { "yes" });
         let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
             let [one, two] = accounts(&store);
-            let committed = context.complete_in_trees(&store, [&one, &two], move |[one, two]| {
+            let committed = context.complete_in_tables(&store, [&one, &two], move |[one, two]| {
                 assert_eq!(one.get("stock")?.unwrap(), "old");
-                assert_eq!(one.insert("stock", "new")?.unwrap(), "old");
+                one.insert("stock", "new")?;
                 assert_eq!((one.get("stock")?.unwrap(), two.get("stock")?), ("new".into(), None));
-                assert_eq!(two.insert("stock", "moved")?, None);
-                assert_eq!(one.remove("stock")?.unwrap(), "new");
+                two.insert("stock", "moved")?;
+                one.remove("stock")?;
                 assert_eq!((one.get("stock")?, two.get("stock")?.unwrap()), (None, "moved".into()));
                 if gives_up { Err(Abort::Because("seen enough")) } else { Ok(receipt("moved")) }
             });
             async move { committed.await.is_ok().to_string() }
         });
         lab.post(key, "a").await;
-        let outside = accounts(&home.store).map(|tree| tree.get("stock").unwrap());
+        let outside = accounts(&home.store).map(|account| account.get("stock"));
         let expected = if gives_up { [Some("old".into()), None] } else { [None, Some("moved".into())] };
         assert_eq!(outside, expected);
     }
@@ -176,11 +180,11 @@ impl Then {
     }
 }
 
-#[tokio::test]
-async fn whatever_a_handler_does_after_its_commit_everybody_gets_the_committed_answer() {
+on_both!(whatever_a_handler_does_after_its_commit_everybody_gets_the_committed_answer);
+async fn whatever_a_handler_does_after_its_commit_everybody_gets_the_committed_answer<D: Disk>() {
     let all = [Then::Panics, Then::Succeeds, Then::Fails, Then::Releases, Then::Hangs];
     for (policy, then) in policies().into_iter().flat_map(|policy| all.map(|then| (policy, then))) {
-        let (home, gate) = (Home::new(), Gate::default());
+        let (home, gate) = (Home::<D>::new(), Gate::default());
         let (store, pass) = (home.store.clone(), gate.on_a_thread());
         let mut layer = layer(store.clone(), policy);
         if let Then::Hangs = then {
@@ -211,10 +215,10 @@ async fn whatever_a_handler_does_after_its_commit_everybody_gets_the_committed_a
     }
 }
 
-#[tokio::test]
-async fn a_commit_that_nobody_awaits_is_a_commit_all_the_same() {
+on_both!(a_commit_that_nobody_awaits_is_a_commit_all_the_same);
+async fn a_commit_that_nobody_awaits_is_a_commit_all_the_same<D: Disk>() {
     for policy in policies() {
-        let home = Home::new();
+        let home = Home::<D>::new();
         let store = home.store.clone();
         let lab = serve(layer(store.clone(), policy), move |context| {
             drop(commit(&context, &store));
@@ -226,10 +230,10 @@ async fn a_commit_that_nobody_awaits_is_a_commit_all_the_same() {
     }
 }
 
-#[tokio::test]
-async fn a_client_that_goes_away_during_the_commit_changes_nothing() {
+on_both!(a_client_that_goes_away_during_the_commit_changes_nothing);
+async fn a_client_that_goes_away_during_the_commit_changes_nothing<D: Disk>() {
     for policy in policies() {
-        let (home, gate) = (Home::new(), Gate::default());
+        let (home, gate) = (Home::<D>::new(), Gate::default());
         let (store, pass) = (home.store.clone(), gate.on_a_thread());
         let lab = serve(layer(store.clone(), policy), move |context| {
             let pass = pass.clone();

@@ -7,27 +7,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, select};
-use testkit::Gate;
 use testkit::lab::charges::{
-    Home, Left, OWN, assert_receipt, charge, charges as tree_of, commit, commit_behind, commit_with, layer, policies,
+    Home, Left, OWN, assert_receipt, charge, charges as table_of, commit, commit_behind, commit_with, layer, policies,
     receipt, replaying, serve, take,
 };
+use testkit::lab::disk::{Disk, InTables as _};
 use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::{Lab, post};
+use testkit::{Gate, on_both};
 use tokio::runtime::Runtime;
 use tokio::sync::{Barrier, Notify};
 use tokio::time::Instant;
 use tower_idempotency::internals::Reply;
 use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::{Abort, Health, Store as _, StoreError};
-use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
+use tower_idempotency::store::{Abort, Health, StoreError};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
-#[tokio::test]
-async fn a_handler_that_exceeds_max_run_while_its_commit_is_with_the_writer_is_answered_by_the_commit() {
+on_both!(a_handler_that_exceeds_max_run_while_its_commit_is_with_the_writer_is_answered_by_the_commit);
+async fn a_handler_that_exceeds_max_run_while_its_commit_is_with_the_writer_is_answered_by_the_commit<D: Disk>() {
     for policy in policies() {
-        let home = Home::new();
+        let home = Home::<D>::new();
         let store = home.store.clone();
         let layer = layer(store.clone(), policy).max_run(Duration::from_millis(20));
         let lab = serve(layer, move |context| {
@@ -50,9 +51,9 @@ async fn a_handler_that_exceeds_max_run_while_its_commit_is_with_the_writer_is_a
     }
 }
 
-#[tokio::test]
-async fn a_run_that_exceeded_max_run_commits_nothing_before_its_key_runs_again_or_after() {
-    let (home, contexts) = (Home::new(), Left::default());
+on_both!(a_run_that_exceeded_max_run_commits_nothing_before_its_key_runs_again_or_after);
+async fn a_run_that_exceeded_max_run_commits_nothing_before_its_key_runs_again_or_after<D: Disk>() {
+    let (home, contexts) = (Home::<D>::new(), Left::default());
     let (store, left) = (home.store.clone(), Arc::clone(&contexts));
     let layer = layer(store.clone(), OnInterrupted::Rerun).max_run(Duration::from_millis(200));
     let lab = serve(layer, move |context| {
@@ -79,10 +80,10 @@ async fn a_run_that_exceeded_max_run_commits_nothing_before_its_key_runs_again_o
     assert_receipt(&lab.post("k", "a").await, "k", true);
 }
 
-#[tokio::test]
-async fn a_run_whose_operation_was_taken_from_it_commits_nothing() {
+on_both!(a_run_whose_operation_was_taken_from_it_commits_nothing);
+async fn a_run_whose_operation_was_taken_from_it_commits_nothing<D: Disk>() {
     for policy in policies() {
-        let (home, errors) = (Home::new(), Left::default());
+        let (home, errors) = (Home::<D>::new(), Left::default());
         let (store, left) = (home.store.clone(), Arc::clone(&errors));
         let is_recorded = matches!(policy, OnInterrupted::Refuse);
         let lab = serve(layer(store.clone(), policy), move |context| {
@@ -116,7 +117,7 @@ enum Ends {
 }
 
 /// An application whose transactions wait at the gate, and end so.
-fn behind(gate: &Gate, layer: IdempotencyLayer<SledStore>, ends: Ends) -> Lab {
+fn behind(gate: &Gate, layer: IdempotencyLayer<impl Disk>, ends: Ends) -> Lab {
     let (store, pass) = (layer.store().clone(), gate.on_a_thread());
     serve(layer, move |context| {
         let pass = pass.clone();
@@ -133,7 +134,7 @@ fn behind(gate: &Gate, layer: IdempotencyLayer<SledStore>, ends: Ends) -> Lab {
 
 /// Asserts that the key of a run that was dropped is not stuck, once the writer has answered, and was charged at most
 /// once.
-async fn assert_settled(home: Home, policy: OnInterrupted, ends: Ends) {
+async fn assert_settled(home: Home<impl Disk>, policy: OnInterrupted, ends: Ends) {
     // The transaction came before.
     home.store.sync().await.unwrap();
     if ends == Ends::Committed {
@@ -164,10 +165,10 @@ fn cases() -> impl Iterator<Item = (OnInterrupted, Ends)> {
     policies().into_iter().flat_map(|policy| [Ends::Committed, Ends::GivenUp].map(|ends| (policy, ends)))
 }
 
-#[tokio::test]
-async fn a_run_that_is_dropped_during_its_commit_leaves_a_key_that_is_refused_until_the_writer_has_answered() {
+on_both!(a_run_that_is_dropped_during_its_commit_leaves_a_key_that_is_refused_until_the_writer_has_answered);
+async fn a_run_that_is_dropped_during_its_commit_leaves_a_key_that_is_refused_until_the_writer_has_answered<D: Disk>() {
     for (policy, ends) in cases() {
-        let (home, gate, dropped) = (Home::new(), Gate::default(), Arc::new(Notify::new()));
+        let (home, gate, dropped) = (Home::<D>::new(), Gate::default(), Arc::new(Notify::new()));
         let drops = Arc::clone(&dropped);
         let layer = layer(home.store.clone(), policy).wrap_run(move |run| {
             let drops = Arc::clone(&drops);
@@ -188,11 +189,11 @@ async fn a_run_that_is_dropped_during_its_commit_leaves_a_key_that_is_refused_un
     }
 }
 
-#[test]
-fn a_runtime_that_is_dropped_during_a_commit_leaves_no_stuck_key_and_one_effect() {
+on_both!(fn a_runtime_that_is_dropped_during_a_commit_leaves_no_stuck_key_and_one_effect);
+fn a_runtime_that_is_dropped_during_a_commit_leaves_no_stuck_key_and_one_effect<D: Disk>() {
     for (policy, ends) in cases() {
         let (first, second) = (Runtime::new().unwrap(), Runtime::new().unwrap());
-        let (home, gate) = (Home::new(), Gate::default());
+        let (home, gate) = (Home::<D>::new(), Gate::default());
         let lab = behind(&gate, layer(home.store.clone(), policy), ends);
         first.spawn({
             let lab = lab.clone();
@@ -209,20 +210,23 @@ fn a_runtime_that_is_dropped_during_a_commit_leaves_no_stuck_key_and_one_effect(
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_store_that_is_closed_while_runs_commit_answers_nobody_falsely() {
+on_both!(
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    a_store_that_is_closed_while_runs_commit_answers_nobody_falsely
+);
+async fn a_store_that_is_closed_while_runs_commit_answers_nobody_falsely<D: Disk>() {
     let (mut committed, mut not_committed, mut round) = (0, 0, 0);
     // The closing comes in between by chance.
     while round < 20 || (round < 500 && (committed == 0 || not_committed == 0)) {
         round += 1;
-        let (home, ready) = (Home::new(), Arc::new(Barrier::new(9)));
+        let (home, ready) = (Home::<D>::new(), Arc::new(Barrier::new(9)));
         let (store, at_once) = (home.store.clone(), Arc::clone(&ready));
         let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
-            let (store, at_once, charges) = (store.clone(), Arc::clone(&at_once), tree_of(&store));
+            let (store, at_once, charges) = (store.clone(), Arc::clone(&at_once), table_of(&store));
             async move {
                 at_once.wait().await;
                 let key = context.key().as_str().to_owned();
-                let committed = context.complete_in_trees(&store, [&charges], move |[charges]| {
+                let committed = context.complete_in_tables(&store, [&charges], move |[charges]| {
                     charge(&charges, &key)?;
                     Ok::<_, Abort<&str>>(receipt(&key))
                 });
@@ -253,9 +257,9 @@ async fn a_store_that_is_closed_while_runs_commit_answers_nobody_falsely() {
     assert!(committed > 0 && not_committed > 0, "closing came in between: {committed}, {not_committed}");
 }
 
-#[tokio::test]
-async fn a_run_that_was_dropped_commits_nothing_after_its_transaction_was_given_up() {
-    let (home, gate, dropped, contexts) = (Home::new(), Gate::default(), Arc::new(Notify::new()), Left::default());
+on_both!(a_run_that_was_dropped_commits_nothing_after_its_transaction_was_given_up);
+async fn a_run_that_was_dropped_commits_nothing_after_its_transaction_was_given_up<D: Disk>() {
+    let (home, gate, dropped, contexts) = (Home::<D>::new(), Gate::default(), Arc::new(Notify::new()), Left::default());
     let drops = Arc::clone(&dropped);
     let layer = layer(home.store.clone(), OnInterrupted::Rerun).wrap_run(move |run| {
         let drops = Arc::clone(&drops);
@@ -286,9 +290,12 @@ async fn a_run_that_was_dropped_commits_nothing_after_its_transaction_was_given_
     assert_eq!(home.charged("k"), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_transaction_that_the_writer_does_not_answer_is_given_up_as_any_other_call_is() {
-    let (home, gate, told) = (Home::new(), Gate::default(), Left::default());
+on_both!(
+    #[tokio::test(start_paused = true)]
+    a_transaction_that_the_writer_does_not_answer_is_given_up_as_any_other_call_is
+);
+async fn a_transaction_that_the_writer_does_not_answer_is_given_up_as_any_other_call_is<D: Disk>() {
+    let (home, gate, told) = (Home::<D>::new(), Gate::default(), Left::default());
     let (store, pass, left) = (home.store.clone(), gate.on_a_thread(), Arc::clone(&told));
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
         let (pass, left) = (pass.clone(), Arc::clone(&left));
@@ -306,9 +313,12 @@ async fn a_transaction_that_the_writer_does_not_answer_is_given_up_as_any_other_
     assert!(given_up, "the handler was told nothing, and waited until max_run: {told:?} after {waited:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_commit_that_was_given_up_and_came_about_after_all_is_replayed() {
-    let (home, gate) = (Home::new(), Gate::default());
+on_both!(
+    #[tokio::test(start_paused = true)]
+    a_commit_that_was_given_up_and_came_about_after_all_is_replayed
+);
+async fn a_commit_that_was_given_up_and_came_about_after_all_is_replayed<D: Disk>() {
+    let (home, gate) = (Home::<D>::new(), Gate::default());
     let (store, pass) = (home.store.clone(), gate.on_a_thread());
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
         let committed = commit_behind(&context, &store, pass.clone());
@@ -332,9 +342,9 @@ impl Drop for Careless {
     }
 }
 
-#[tokio::test]
-async fn what_a_closure_holds_can_do_the_store_no_harm_when_it_is_dropped() {
-    let home = Home::new();
+on_both!(what_a_closure_holds_can_do_the_store_no_harm_when_it_is_dropped);
+async fn what_a_closure_holds_can_do_the_store_no_harm_when_it_is_dropped<D: Disk>() {
+    let home = Home::<D>::new();
     let store = home.store.clone();
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
         let careless = Careless;

@@ -4,17 +4,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use testkit::Gate;
 use testkit::lab::charges::{
-    Committing, Home, Left, OWN, assert_receipt, charge, charges as tree_of, commit, commit_behind, commit_with,
+    Committing, Home, Left, OWN, assert_receipt, charge, charges as table_of, commit, commit_behind, commit_with,
     deliver, layer, policies, receipt, replaying, serve, take, unmarked,
 };
-use testkit::lab::{post, settle, tree};
+use testkit::lab::disk::{Disk, InTables as _, Table as _, View as _};
+use testkit::lab::{post, settle};
+use testkit::{Gate, on_both};
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::{Abort, TransactionError, TransactionTree};
+use tower_idempotency::store::{Abort, TransactionError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{AnyStore, IdempotencyContext, OnInterrupted, Once, SledStore};
+use tower_idempotency::{AnyStore, IdempotencyContext, OnInterrupted, Once};
 
 /// The reason why a transaction writes nothing.
 #[derive(Debug, Clone, Copy)]
@@ -24,9 +25,9 @@ enum Fault {
     LargeValue,
     LargeKey,
     Overlooked,
-    StoresTree,
+    StoresTable,
     Twice,
-    ForeignTree,
+    ForeignTable,
 }
 
 impl Fault {
@@ -36,62 +37,62 @@ impl Fault {
         Self::LargeValue,
         Self::LargeKey,
         Self::Overlooked,
-        Self::StoresTree,
+        Self::StoresTable,
         Self::Twice,
-        Self::ForeignTree,
+        Self::ForeignTable,
     ];
 
-    fn attempt(self, context: &IdempotencyContext, store: &SledStore) -> Committing<Committed> {
-        let with = |other: sled::Tree| -> Committing<Committed> {
-            Box::pin(context.complete_in_trees(store, [&tree_of(store), &other], |[charges, _]| {
+    fn attempt<D: Disk>(self, context: &IdempotencyContext, store: &D) -> Committing<Committed> {
+        let with = |other: D::Table| -> Committing<Committed> {
+            context.complete_in_tables(store, [&table_of(store), &other], |[charges, _]| {
                 charge(&charges, "k")?;
                 Ok(receipt("k"))
-            }))
+            })
         };
-        let charged_first = |then: fn(&TransactionTree<'_>) -> Result<(), Abort<&'static str>>| {
-            Box::pin(commit_with(context, store, then))
-        };
+        let charged_first =
+            |then: fn(&D::View<'_>) -> Result<(), Abort<&'static str>>| commit_with(context, store, then);
         match self {
             Self::OwnError => charged_first(|_| Err(Abort::Because("too poor"))),
             Self::Panic => charged_first(|_| panic!("on purpose")),
-            Self::LargeValue => charged_first(|charges| Ok(charges.insert("large", vec![1; 4_097]).map(drop)?)),
-            Self::LargeKey => charged_first(|charges| Ok(charges.insert(vec![1; 257], "large").map(drop)?)),
+            Self::LargeValue => charged_first(|charges| Ok(charges.insert("large", vec![1; D::MAX_VALUE + 1])?)),
+            Self::LargeKey => charged_first(|charges| Ok(charges.insert(vec![1; D::MAX_KEY + 1], "large")?)),
             Self::Overlooked => charged_first(|charges| {
-                let _ = charges.insert("large", vec![1; 4_097]);
+                let _ = charges.insert("large", vec![1; D::MAX_VALUE + 1]);
                 Ok(())
             }),
-            Self::StoresTree => with(tree(store)),
-            Self::Twice => with(tree_of(store)),
-            Self::ForeignTree => with(sled::Config::new().temporary(true).open().unwrap().open_tree("else").unwrap()),
+            Self::StoresTable => with(store.records()),
+            Self::Twice => with(table_of(store)),
+            Self::ForeignTable => with(D::elsewhere().1),
         }
     }
 
     /// Asserts that the error is this one, and names the remedy.
-    fn assert_told(self, error: &CommitError<&'static str>) {
+    fn assert_told<D: Disk>(self, error: &CommitError<&'static str>) {
+        let of = |what, most| format!("a {what} has {} bytes; at most {most}", most + 1);
+        let (value, key) = (of("value", D::MAX_VALUE), of("key", D::MAX_KEY));
         let (expected, remedy) = match self {
             Self::OwnError => (matches!(error, CommitError::Aborted("too poor")), "aborted"),
             Self::Panic => (matches!(error, CommitError::Panicked), "panicked"),
             Self::LargeValue | Self::Overlooked => (
                 matches!(error, CommitError::Refused(TransactionError::TooLarge { what: "value", .. })),
-                "a value has 4097 bytes; at most 4096",
+                value.as_str(),
             ),
-            Self::LargeKey => (
-                matches!(error, CommitError::Refused(TransactionError::TooLarge { what: "key", .. })),
-                "a key has 257 bytes; at most 256",
-            ),
-            Self::StoresTree | Self::Twice | Self::ForeignTree => (
+            Self::LargeKey => {
+                (matches!(error, CommitError::Refused(TransactionError::TooLarge { what: "key", .. })), key.as_str())
+            }
+            Self::StoresTable | Self::Twice | Self::ForeignTable => (
                 matches!(error, CommitError::Trees(_)),
-                "give trees that `SledStore::db` of this store has opened, each once",
+                "give trees or keyspaces that were opened from this store, each once",
             ),
         };
         assert!(expected && error.to_string().contains(remedy), "{self:?}: {error:?}: {error}");
     }
 }
 
-#[tokio::test]
-async fn a_transaction_that_is_given_up_writes_nothing_and_the_handler_s_own_answer_counts() {
+on_both!(a_transaction_that_is_given_up_writes_nothing_and_the_handler_s_own_answer_counts);
+async fn a_transaction_that_is_given_up_writes_nothing_and_the_handler_s_own_answer_counts<D: Disk>() {
     for (policy, fault) in policies().into_iter().flat_map(|policy| Fault::ALL.map(|fault| (policy, fault))) {
-        let (home, errors) = (Home::new(), Left::default());
+        let (home, errors) = (Home::<D>::new(), Left::default());
         let (store, told) = (home.store.clone(), Arc::clone(&errors));
         let lab = serve(layer(store.clone(), policy), move |context| {
             let (attempt, told) = (fault.attempt(&context, &store), Arc::clone(&told));
@@ -104,26 +105,26 @@ async fn a_transaction_that_is_given_up_writes_nothing_and_the_handler_s_own_ans
         let first = lab.post("k", "a").await;
         assert_eq!((first.status, first.text(), first.is_replay()), (OWN.0, OWN.1, false), "{fault:?}");
         let [error] = &take(&errors)[..] else { panic!("{fault:?}: it ran again") };
-        fault.assert_told(error);
-        assert!(tree_of(&home.store).is_empty(), "{fault:?}");
+        fault.assert_told::<D>(error);
+        assert!(table_of(&home.store).is_empty(), "{fault:?}");
         drop(lab);
         let home = home.dropped().await;
         let retry = replaying(&home.store, policy).post("k", "a").await;
         assert!(retry.is_replay(), "{fault:?}: recorded as ever");
         assert_eq!(unmarked(retry), first, "{fault:?}");
-        assert!(tree_of(&home.store).is_empty(), "{fault:?}");
+        assert!(table_of(&home.store).is_empty(), "{fault:?}");
     }
 }
 
-#[tokio::test]
-async fn after_a_transaction_that_was_given_up_another_may_succeed() {
+on_both!(after_a_transaction_that_was_given_up_another_may_succeed);
+async fn after_a_transaction_that_was_given_up_another_may_succeed<D: Disk>() {
     for (policy, fault) in policies().into_iter().flat_map(|policy| Fault::ALL.map(|fault| (policy, fault))) {
-        let home = Home::new();
+        let home = Home::<D>::new();
         let store = home.store.clone();
         let lab = serve(layer(store.clone(), policy), move |context| {
             let (attempt, store) = (fault.attempt(&context, &store), store.clone());
             async move {
-                fault.assert_told(&attempt.await.unwrap_err());
+                fault.assert_told::<D>(&attempt.await.unwrap_err());
                 commit(&context, &store).await.expect("another may be tried")
             }
         });
@@ -135,10 +136,10 @@ async fn after_a_transaction_that_was_given_up_another_may_succeed() {
     }
 }
 
-#[tokio::test]
-async fn a_run_commits_once_whether_the_first_is_done_or_under_way() {
+on_both!(a_run_commits_once_whether_the_first_is_done_or_under_way);
+async fn a_run_commits_once_whether_the_first_is_done_or_under_way<D: Disk>() {
     for under_way in [false, true] {
-        let (home, gate) = (Home::new(), Gate::default());
+        let (home, gate) = (Home::<D>::new(), Gate::default());
         if !under_way {
             gate.open();
         }
@@ -167,10 +168,10 @@ async fn a_run_commits_once_whether_the_first_is_done_or_under_way() {
     }
 }
 
-#[tokio::test]
-async fn a_commit_after_the_handler_has_answered_is_refused_and_writes_nothing() {
+on_both!(a_commit_after_the_handler_has_answered_is_refused_and_writes_nothing);
+async fn a_commit_after_the_handler_has_answered_is_refused_and_writes_nothing<D: Disk>() {
     for policy in policies() {
-        let (home, contexts) = (Home::new(), Left::default());
+        let (home, contexts) = (Home::<D>::new(), Left::default());
         let left = Arc::clone(&contexts);
         let lab = serve(layer(home.store.clone(), policy), move |context| {
             left.lock().unwrap().push(context);
@@ -187,9 +188,9 @@ async fn a_commit_after_the_handler_has_answered_is_refused_and_writes_nothing()
     }
 }
 
-#[tokio::test]
-async fn a_commit_in_another_store_than_the_layer_s_is_refused() {
-    let (home, other) = (Home::new(), Home::new());
+on_both!(a_commit_in_another_store_than_the_layer_s_is_refused);
+async fn a_commit_in_another_store_than_the_layer_s_is_refused<D: Disk>() {
+    let (home, other) = (Home::<D>::new(), Home::<D>::new());
     let (erased, store, wrong) = (AnyStore::new(home.store.clone()), home.store.clone(), other.store.clone());
     let lab = serve(layer(erased, OnInterrupted::Rerun), move |context| {
         let (store, wrong) = (store.clone(), wrong.clone());
@@ -204,10 +205,10 @@ async fn a_commit_in_another_store_than_the_layer_s_is_refused() {
     assert_eq!((home.charged("k"), other.charged("k")), (1, 0));
 }
 
-#[tokio::test]
-async fn a_run_without_a_store_or_with_one_that_has_no_transactions_commits_nothing() {
+on_both!(a_run_without_a_store_or_with_one_that_has_no_transactions_commits_nothing);
+async fn a_run_without_a_store_or_with_one_that_has_no_transactions_commits_nothing<D: Disk>() {
     for away in [true, false] {
-        let (home, test) = (Home::new(), TestStore::new());
+        let (home, test) = (Home::<D>::new(), TestStore::new());
         let store = home.store.clone();
         let lab = serve(layer(test.clone(), OnInterrupted::Rerun).fail_open(true), move |context| {
             let committed = commit(&context, &store);
@@ -227,29 +228,29 @@ async fn a_run_without_a_store_or_with_one_that_has_no_transactions_commits_noth
     }
 }
 
-#[tokio::test]
-async fn an_answer_that_is_longer_than_what_is_recorded_is_not_committed() {
-    let home = Home::new();
+on_both!(an_answer_that_is_longer_than_what_is_recorded_is_not_committed);
+async fn an_answer_that_is_longer_than_what_is_recorded_is_not_committed<D: Disk>() {
+    let home = Home::<D>::new();
     let store = home.store.clone();
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun).max_response_body(100), move |context| {
-        let committed = context.complete_in_trees(&store, [&tree_of(&store)], move |[charges]| {
+        let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
             charges.insert("k", "charged")?;
             Ok::<_, Abort<()>>(receipt("k").map(|_| Bytes::from(vec![b'x'; 101])))
         });
         async move { matches!(committed.await, Err(CommitError::Refused(_))).to_string() }
     });
     assert_eq!(lab.post("k", "a").await.text(), "true", "the bound of `max_response_body` binds here too");
-    assert!(tree_of(&home.store).is_empty());
+    assert!(table_of(&home.store).is_empty());
 }
 
-#[tokio::test]
-async fn what_is_too_long_for_one_step_of_sleds_is_not_committed() {
-    let home = Home::new();
+on_both!(what_is_too_long_for_one_step_is_not_committed);
+async fn what_is_too_long_for_one_step_is_not_committed<D: Disk>() {
+    let home = Home::<D>::new();
     let once = Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun);
     for (values, outcome_bytes, fits) in [(20, 10, true), (0, 100_000, true), (40, 10, false), (0, 200_000, false)] {
         let (store, key) = (home.store.clone(), format!("{values} {outcome_bytes}"));
         let told = deliver(&once, &key, move |context| async move {
-            let committed = context.complete_in_trees(&store, [&tree_of(&store)], move |[charges]| {
+            let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
                 for number in 0_u32..values {
                     charges.insert(&number.to_be_bytes(), vec![1; 4_000])?;
                 }

@@ -6,19 +6,20 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use testkit::lab::charges::{
-    Commit, Committing, Delivered, Home, assert_receipt, blobs, busy, charge, charged, charges as tree_of, charging,
+    Commit, Committing, Delivered, Home, assert_receipt, blobs, busy, charge, charged, charges as table_of, charging,
     deliver, policies, replaying,
 };
+use testkit::lab::disk::{Disk, DiskBuilder as _, InTables as _, Table as _};
 use testkit::lab::listed::{assert_summed, listed};
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::time::DAY;
-use testkit::lab::{Lab, done, hold, id, tree};
-use testkit::{Answer, Gate};
+use testkit::lab::{Lab, done, hold, id};
+use testkit::{Answer, Gate, on_both};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{OnceError, RunContext};
-use tower_idempotency::internals::{Completion, Hold, Records as _, Reply, RunResult, State};
+use tower_idempotency::internals::{Completion, Hold, Reply, RunResult, State};
 use tower_idempotency::store::Abort;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::test_util::ManualClock;
@@ -29,36 +30,36 @@ const LONG: usize = 60_000;
 const INLINE: usize = 3 * 1024;
 const CHUNK: usize = 4_000;
 
-/// Asserts that the parts of the store's own tree match: the totals count the records, each record that expires is
+/// Asserts that the parts of the store's own table match: the totals count the records, each record that expires is
 /// listed once (and once more if it was interrupted and `completed_late`), each one that runs is listed, each one that
 /// was interrupted has an entry, and there are the chunks of `long` outcomes and no others. The keys are those of
 /// `src/store/embedded/keys.rs`.
-async fn assert_sound(store: &SledStore, long: &[usize]) {
+async fn assert_sound(store: &impl Disk, long: &[usize]) {
     assert_sound_but_for(store, long, 0).await;
 }
 
-async fn assert_sound_but_for(store: &SledStore, long: &[usize], completed_late: usize) {
-    let tree = tree(store);
+async fn assert_sound_but_for(store: &impl Disk, long: &[usize], completed_late: usize) {
+    let table = store.records();
     // This removes all chunks of outcomes whose records are gone, and all lists whose time is over.
     while store.sweep(100).await.unwrap() > 0 {}
-    while tree.scan_prefix("g").next().is_some() {
+    while table.count("g") > 0 {
         store.sweep(0).await.unwrap();
     }
-    let keys = |kind: &str| tree.scan_prefix(kind).count();
-    let totals = tree.get("mtotals").unwrap().unwrap();
+    let keys = |kind: &str| table.count(kind);
+    let totals = table.get("mtotals").unwrap();
     let count = u64::from_be_bytes(totals[..8].try_into().unwrap());
     assert_eq!(count, keys("r") as u64, "the count doesn't drift");
-    let records: BTreeSet<[u8; 32]> =
-        tree.scan_prefix("r").keys().map(|key| key.unwrap()[1..].try_into().unwrap()).collect();
-    assert_summed(&tree);
-    let (expiring, claimed) = (listed(&tree, "e"), listed(&tree, "n"));
+    let records: BTreeSet<[u8; 32]> = table.scan("r").iter().map(|(key, _)| key[1..].try_into().unwrap()).collect();
+    assert_summed(&table);
+    let (expiring, claimed) = (listed(&table, "e"), listed(&table, "n"));
     let expiring_once: BTreeSet<_> = expiring.iter().copied().collect();
     assert_eq!(expiring.len(), expiring_once.len() + completed_late, "no other record expires twice");
     assert!(expiring_once.is_subset(&records), "no list names a record that is gone");
     assert!(records.difference(&expiring_once).all(|id| claimed.contains(id)), "who doesn't expire is running");
     assert_eq!(keys("i"), store.interrupted(None, usize::MAX).await.unwrap().len());
     assert_eq!(keys("c"), long.iter().map(|length| length.div_ceil(CHUNK)).sum::<usize>());
-    assert!(store.db().unwrap().open_tree("charges").unwrap().iter().all(|charge| charge.is_ok()));
+    // All of it can be read.
+    drop(table_of(store).scan(""));
 }
 
 /// The answer to a charge. If a slow machine makes requests wait too long for the store, the charge was not made, and
@@ -73,11 +74,14 @@ async fn charged_at_last(lab: &Lab, key: &str) -> Answer {
     panic!("the store was away ten times");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_commits_at_once_are_all_there_after_reopening() {
+on_both!(
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    many_commits_at_once_are_all_there_after_reopening
+);
+async fn many_commits_at_once_are_all_there_after_reopening<D: Disk>() {
     const CHARGES: usize = 1_500;
     for policy in policies() {
-        let home = Home::new();
+        let home = Home::<D>::new();
         let lab = charging(&home.store, policy);
         let keys: Vec<_> = (0..CHARGES).map(|number| format!("k{number}")).collect();
         let charged = keys.iter().map(|key| {
@@ -95,7 +99,7 @@ async fn many_commits_at_once_are_all_there_after_reopening() {
             assert_receipt(&lab.post(key, "a").await, key, true);
             assert_eq!(home.charged(key), 1);
         }
-        assert_eq!(tree_of(&home.store).len(), CHARGES);
+        assert_eq!(table_of(&home.store).count(""), CHARGES);
     }
 }
 
@@ -108,7 +112,7 @@ struct Begun {
 
 impl Begun {
     /// Begins a run for each key.
-    async fn new(once: &Once<SledStore>, keys: &[&'static str]) -> (Self, Vec<RunContext>) {
+    async fn new(once: &Once<impl Disk>, keys: &[&'static str]) -> (Self, Vec<RunContext>) {
         let (send, contexts) = unbounded_channel();
         let gate = Gate::default();
         let begin = |key: &'static str| {
@@ -141,17 +145,17 @@ impl Begun {
 /// Commits an outcome of this number of bytes with a charge, or gives up at the end if `gives_up`.
 fn commit_long(
     context: &RunContext,
-    store: &SledStore,
+    store: &impl Disk,
     key: &'static str,
     length: usize,
     gives_up: bool,
 ) -> Committing<Bytes> {
-    Box::pin(context.complete_in_trees(store, [&tree_of(store)], move |[charges]| {
+    context.complete_in_tables(store, [&table_of(store)], move |[charges]| {
         charge(&charges, key)?;
         // This is the number of earlier charges, as this transaction sees them.
         let sum = charge(&charges, "sum")?;
         if gives_up { Err(Abort::Because("no")) } else { Ok(Bytes::from(vec![u8::try_from(sum).unwrap(); length])) }
-    }))
+    })
 }
 
 fn complete(hold: Hold, length: usize) -> Completion {
@@ -159,9 +163,9 @@ fn complete(hold: Hold, length: usize) -> Completion {
     Completion { result, ..done(hold, "", DAY) }
 }
 
-#[tokio::test]
-async fn in_one_batch_with_other_calls_before_between_and_after_each_does_its_own() {
-    let (home, gate) = (Home::new(), Gate::default());
+on_both!(in_one_batch_with_other_calls_before_between_and_after_each_does_its_own);
+async fn in_one_batch_with_other_calls_before_between_and_after_each_does_its_own<D: Disk>() {
+    let (home, gate) = (Home::<D>::new(), Gate::default());
     let store = home.store.clone();
     let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
     let refusing = Once::new(store.clone());
@@ -223,15 +227,15 @@ fn lengths(delivered: Vec<Delivered>) -> Vec<Option<usize>> {
 }
 
 /// A store whose time is moved by hand.
-fn with_clock() -> (Home, ManualClock) {
+fn with_clock<D: Disk>() -> (Home<D>, ManualClock) {
     let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
-    (Home::with(SledStore::builder().clock(clock.clone())), clock)
+    (Home::with(D::builder().clock(clock.clone())), clock)
 }
 
-#[tokio::test]
-async fn a_commit_over_a_record_that_has_expired_leaves_nothing_of_it_behind() {
+on_both!(a_commit_over_a_record_that_has_expired_leaves_nothing_of_it_behind);
+async fn a_commit_over_a_record_that_has_expired_leaves_nothing_of_it_behind<D: Disk>() {
     for swept_along in [false, true] {
-        let (home, clock) = with_clock();
+        let (home, clock) = with_clock::<D>();
         let once = Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun).retention(DAY);
         for (round, length) in [(1, 50_000), (2, 10), (3, LONG), (4, 90_000)] {
             let (begun, contexts) = Begun::new(&once, &["k"]).await;
@@ -259,13 +263,13 @@ async fn a_commit_over_a_record_that_has_expired_leaves_nothing_of_it_behind() {
     }
 }
 
-#[tokio::test]
-async fn a_full_store_commits_what_has_begun_and_counts_it_once() {
+on_both!(a_full_store_commits_what_has_begun_and_counts_it_once);
+async fn a_full_store_commits_what_has_begun_and_counts_it_once<D: Disk>() {
     let (home, clock) = {
         let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
-        (Home::with(SledStore::builder().clock(clock.clone()).max_records(2)), clock)
+        (Home::with(D::builder().clock(clock.clone()).max_records(2)), clock)
     };
-    let once = |home: &Home| Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun).retention(DAY);
+    let once = |home: &Home<D>| Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun).retention(DAY);
     let (begun, contexts) = Begun::new(&once(&home), &["a", "b", "c"]).await;
     for (context, key) in contexts.iter().zip(["a", "b", "c"]) {
         commit_long(context, &home.store, key, 10, true).await.unwrap_err();
@@ -293,10 +297,10 @@ async fn no_key_or_value_that_a_transaction_takes_ends_in_a_file_that_sled_never
     for (key_bytes, value_bytes, count) in
         [(4_096, 4_096, 400), (4_096, 1, 1_000), (1_024, 1, 4_000), (600, 1, 10_000), (256, 4_096, 1_000)]
     {
-        let home = Home::new();
+        let home = Home::<SledStore>::new();
         let (once, store) = (Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun), home.store.clone());
         let outcome = deliver(&once, "k", move |context| async move {
-            let committed = context.complete_in_trees(&store, [&tree_of(&store)], move |[charges]| {
+            let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
                 for number in 0_u32..count {
                     let mut key = vec![7; key_bytes];
                     key[key_bytes - 4..].copy_from_slice(&number.to_be_bytes());
@@ -316,14 +320,14 @@ async fn no_key_or_value_that_a_transaction_takes_ends_in_a_file_that_sled_never
     }
 }
 
-#[tokio::test]
-async fn a_committed_outcome_keeps_no_more_memory_than_its_length() {
-    let home = Home::new();
+on_both!(a_committed_outcome_keeps_no_more_memory_than_its_length);
+async fn a_committed_outcome_keeps_no_more_memory_than_its_length<D: Disk>() {
+    let home = Home::<D>::new();
     let (once, store) = (Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun), home.store.clone());
     let large = Bytes::from(vec![7; 1 << 20]);
     let within = large.as_ptr_range();
     let outcome = deliver(&once, "k", move |context| async move {
-        let committed = context.complete_in_trees(&store, [], move |[]| Ok::<_, Abort<()>>(large.slice(..3)));
+        let committed = context.complete_in_tables(&store, [], move |[]| Ok::<_, Abort<()>>(large.slice(..3)));
         Ok(committed.await.expect("it can be committed"))
     });
     assert_eq!(outcome.await.unwrap().bytes.len(), 3);

@@ -3,30 +3,32 @@
 
 use std::time::Duration;
 
+use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _, View as _};
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::{Lab, done, hold, on_disk};
+use testkit::on_both;
 use tower_idempotency::internals::{Reply, Resolution};
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::{Abort, Health, Store as _, StoreError, TransactionError, TransactionTree};
-use tower_idempotency::{IdempotencyLayer, OnInterrupted, SledStore};
+use tower_idempotency::store::{Abort, Health, StoreError, TransactionError};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 
-/// A store, and two trees of the application.
-fn opened() -> (tempfile::TempDir, SledStore, [sled::Tree; 2]) {
-    let (directory, store) = on_disk(SledStore::builder());
-    let trees = ["one", "two"].map(|name| store.db().unwrap().open_tree(name).unwrap());
-    (directory, store, trees)
+/// A store, and two tables of the application.
+fn opened<D: Disk>() -> (tempfile::TempDir, D, [D::Table; 2]) {
+    let (directory, store) = on_disk(D::builder());
+    let tables = ["one", "two"].map(|name| store.table(name));
+    (directory, store, tables)
 }
 
 type Never = CommitError<()>;
 
-#[tokio::test]
-async fn what_it_writes_is_there_after_reopening_and_what_it_returns_is_told() {
-    let (directory, store, [one, two]) = opened();
+on_both!(what_it_writes_is_there_after_reopening_and_what_it_returns_is_told);
+async fn what_it_writes_is_there_after_reopening_and_what_it_returns_is_told<D: Disk>() {
+    let (directory, store, [one, two]) = opened::<D>();
     let written: Result<u64, Never> = store
         .transaction([&one, &two], |[one, two]| {
             let count =
                 one.get(b"count")?.map_or(0, |count| u64::from_be_bytes(count.as_ref().try_into().unwrap())) + 1;
-            one.insert(b"count", &count.to_be_bytes())?;
+            one.insert(b"count", count.to_be_bytes())?;
             two.insert(b"k", b"v")?;
             Ok(count)
         })
@@ -34,15 +36,14 @@ async fn what_it_writes_is_there_after_reopening_and_what_it_returns_is_told() {
     assert_eq!(written.unwrap(), 1);
     drop((one, two));
     store.close().await.unwrap();
-    let store = SledStore::open(directory.path()).unwrap();
-    let one = store.db().unwrap().open_tree("one").unwrap();
-    assert_eq!(one.get(b"count").unwrap().unwrap(), &1_u64.to_be_bytes());
+    let store = D::open(directory.path()).unwrap();
+    assert_eq!(store.table("one").get(b"count").unwrap(), &1_u64.to_be_bytes()[..]);
     assert!(store.is_empty(), "it is no run's, and has no record");
 }
 
-#[tokio::test]
-async fn one_that_is_given_up_panics_or_writes_too_much_leaves_nothing() {
-    let (_directory, store, [one, _]) = opened();
+on_both!(one_that_is_given_up_panics_or_writes_too_much_leaves_nothing);
+async fn one_that_is_given_up_panics_or_writes_too_much_leaves_nothing<D: Disk>() {
+    let (_directory, store, [one, _]) = opened::<D>();
     let aborted: Result<(), CommitError<&str>> = store
         .transaction([&one], |[one]| {
             one.insert(b"k", b"v")?;
@@ -72,12 +73,12 @@ impl Drop for Touchy {
     }
 }
 
-#[tokio::test]
-async fn a_reason_that_nobody_is_told_may_panic_when_it_is_dropped() {
-    let (_directory, store, [one, _]) = opened();
+on_both!(a_reason_that_nobody_is_told_may_panic_when_it_is_dropped);
+async fn a_reason_that_nobody_is_told_may_panic_when_it_is_dropped<D: Disk>() {
+    let (_directory, store, [one, _]) = opened::<D>();
     let refused: Result<(), CommitError<Touchy>> = store
         .transaction([&one], |[one]| {
-            let _overlooked = one.insert(vec![0; 257], b"v");
+            let _overlooked = one.insert(vec![0; D::MAX_KEY + 1], b"v");
             Err(Abort::Because(Touchy))
         })
         .await;
@@ -86,19 +87,21 @@ async fn a_reason_that_nobody_is_told_may_panic_when_it_is_dropped() {
 }
 
 // "`TransactionTree::remove` counts nothing, an insert counts no overhead per entry."
-#[tokio::test]
-async fn trap_86_many_tiny_keys_and_removals_are_counted_too() {
-    let (_directory, store, [one, _]) = opened();
-    let insert = |[one]: [TransactionTree<'_>; 1]| {
-        (0..2_000_u16).try_for_each(|key| one.insert(&key.to_be_bytes(), b"").map(drop))?;
-        Ok(())
-    };
-    let remove = |[one]: [TransactionTree<'_>; 1]| {
-        (0..2_000_u16).try_for_each(|key| one.remove(&key.to_be_bytes()).map(drop))?;
-        Ok(())
-    };
-    let (inserted, removed): (Result<(), Never>, Result<(), Never>) =
-        (store.transaction([&one], insert).await, store.transaction([&one], remove).await);
+on_both!(trap_86_many_tiny_keys_and_removals_are_counted_too);
+async fn trap_86_many_tiny_keys_and_removals_are_counted_too<D: Disk>() {
+    let (_directory, store, [one, _]) = opened::<D>();
+    let inserted: Result<(), Never> = store
+        .transaction([&one], |[one]| {
+            (0..2_000_u16).try_for_each(|key| one.insert(key.to_be_bytes(), b""))?;
+            Ok(())
+        })
+        .await;
+    let removed: Result<(), Never> = store
+        .transaction([&one], |[one]| {
+            (0..2_000_u16).try_for_each(|key| one.remove(key.to_be_bytes()))?;
+            Ok(())
+        })
+        .await;
     for refused in [inserted, removed] {
         let is_too_large = matches!(
             &refused,
@@ -109,9 +112,9 @@ async fn trap_86_many_tiny_keys_and_removals_are_counted_too() {
     assert!(one.is_empty());
 }
 
-#[tokio::test]
-async fn among_claims_and_outcomes_each_is_done_in_its_turn() {
-    let (_directory, store, [one, _]) = opened();
+on_both!(among_claims_and_outcomes_each_is_done_in_its_turn);
+async fn among_claims_and_outcomes_each_is_done_in_its_turn<D: Disk>() {
+    let (_directory, store, [one, _]) = opened::<D>();
     let mut held = Vec::new();
     for number in 0..50 {
         held.push(hold(&store, &format!("k{number}")).await);
@@ -120,7 +123,7 @@ async fn among_claims_and_outcomes_each_is_done_in_its_turn() {
         held.iter().map(|hold| store.complete(done(*hold, "done", Duration::from_secs(60)))).collect();
     let writing = (0..50_u64).map(|key| {
         store.transaction([&one], move |[one]| {
-            one.insert(&key.to_be_bytes(), b"written")?;
+            one.insert(key.to_be_bytes(), b"written")?;
             Ok::<_, Abort<()>>(key)
         })
     });
@@ -129,14 +132,14 @@ async fn among_claims_and_outcomes_each_is_done_in_its_turn() {
     for completed in futures_util::future::join_all(completing).await {
         completed.unwrap();
     }
-    assert_eq!((one.len(), store.len()), (50, 50));
+    assert_eq!((one.count(""), store.len()), (50, 50));
 }
 
-#[tokio::test]
-async fn neither_with_trees_of_another_database_nor_in_a_closed_store() {
-    let (_directory, store, [one, two]) = opened();
+on_both!(neither_with_tables_of_another_database_nor_in_a_closed_store);
+async fn neither_with_tables_of_another_database_nor_in_a_closed_store<D: Disk>() {
+    let (_directory, store, [one, two]) = opened::<D>();
     drop((one, two));
-    let kept = sled::Config::new().temporary(true).open().unwrap().open_tree("elsewhere").unwrap();
+    let (_elsewhere, kept) = D::elsewhere();
     let foreign: Result<(), Never> = store.transaction([&kept], |_| Ok(())).await;
     assert!(matches!(foreign, Err(CommitError::Trees(_))), "{foreign:?}");
     store.close().await.unwrap();
@@ -144,18 +147,18 @@ async fn neither_with_trees_of_another_database_nor_in_a_closed_store() {
     assert!(matches!(closed, Err(CommitError::Store(StoreError::Unavailable { .. }))), "{closed:?}");
 }
 
-#[tokio::test]
-async fn with_less_free_than_is_to_be_left_new_keys_are_refused_and_outcomes_recorded() {
+on_both!(with_less_free_than_is_to_be_left_new_keys_are_refused_and_outcomes_recorded);
+async fn with_less_free_than_is_to_be_left_new_keys_are_refused_and_outcomes_recorded<D: Disk>() {
     for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
         let directory = tempfile::tempdir().unwrap();
-        let store = SledStore::open(directory.path()).unwrap();
+        let store = D::open(directory.path()).unwrap();
         let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(policy));
         assert_eq!(lab.post("before", "a").await.text(), "effect 1");
         let held = hold(&store, "under way").await;
         drop(lab);
         // The store has the same records, and all of the disk is to be left free.
         store.close().await.unwrap();
-        let store = SledStore::builder().min_free_space(u64::MAX).open(directory.path()).unwrap();
+        let store = D::builder().min_free_space(u64::MAX).open(directory.path()).unwrap();
         store.sync().await.unwrap();
         let lab = Lab::counting(IdempotencyLayer::new(store.clone()).on_interrupted(policy).fail_open(true));
         lab.post("new", "a").await.assert_refusal(503, "store-full", true, None);
@@ -177,9 +180,9 @@ impl AsRef<[u8]> for TouchyKey {
 }
 
 // "The application's key is converted and dropped as if that were sled's doing."
-#[tokio::test]
-async fn a_key_that_panics_is_the_closure_s_panic_and_not_the_database_s() {
-    let (_directory, store, [one, _]) = opened();
+on_both!(a_key_that_panics_is_the_closure_s_panic_and_not_the_database_s);
+async fn a_key_that_panics_is_the_closure_s_panic_and_not_the_database_s<D: Disk>() {
+    let (_directory, store, [one, _]) = opened::<D>();
     let read: Result<(), Never> = store
         .transaction([&one], |[one]| {
             one.get(TouchyKey(Touchy))?;
@@ -190,9 +193,9 @@ async fn a_key_that_panics_is_the_closure_s_panic_and_not_the_database_s() {
     assert_eq!(store.health(), Health::Good);
 }
 
-#[tokio::test]
-async fn what_a_closure_throws_may_panic_when_it_is_dropped() {
-    let (_directory, store, [one, _]) = opened();
+on_both!(what_a_closure_throws_may_panic_when_it_is_dropped);
+async fn what_a_closure_throws_may_panic_when_it_is_dropped<D: Disk>() {
+    let (_directory, store, [one, _]) = opened::<D>();
     let thrown: Result<(), Never> = store.transaction([&one], |_| std::panic::panic_any(Touchy)).await;
     assert!(matches!(thrown, Err(CommitError::Panicked)), "{thrown:?}");
     assert_eq!(store.health(), Health::Good);

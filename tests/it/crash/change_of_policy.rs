@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
-use testkit::Gate;
 use testkit::lab::asked::{Asked, asking, leave_interrupted_under};
+use testkit::lab::disk::Disk;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::{Lab, effect, gated, id, on_disk, post};
 use testkit::log::Log;
+use testkit::{Gate, on_both};
 use tower_idempotency::engine::{ClaimPolicy, Reconciled};
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::operations::{Action, Applied, OperationState};
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, SledStore, Unsure};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, Unsure};
 use tracing::Level;
 
 const NOT_REPEATABLE: [ClaimPolicy; 3] = [ClaimPolicy::Unreadable, ClaimPolicy::Refuse, ClaimPolicy::Ask];
@@ -90,18 +91,18 @@ async fn an_answer_that_means_unknown_keeps_the_policy_of_its_claim() {
     assert_eq!(lab.effects(), 1);
 }
 
-#[tokio::test]
-async fn a_run_of_a_dead_process_keeps_its_policy_on_disk_and_between_processes() {
-    let (directory, store) = on_disk(SledStore::builder());
+on_both!(a_run_of_a_dead_process_keeps_its_policy_on_disk);
+async fn a_run_of_a_dead_process_keeps_its_policy_on_disk<D: Disk>() {
+    let (directory, store) = on_disk(D::builder());
     let gate = Gate::default();
     let run = gated(IdempotencyLayer::new(store.clone()), &gate).spawn(post("k", "a"));
     gate.arrival().await;
     run.abort();
-    tower_idempotency::store::Store::close(&store).await.unwrap();
+    store.close().await.unwrap();
     drop(store);
     let store = loop {
         // The run that was detached may still hold it.
-        match SledStore::open(directory.path()) {
+        match D::open(directory.path()) {
             Ok(store) => break store,
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
@@ -109,8 +110,11 @@ async fn a_run_of_a_dead_process_keeps_its_policy_on_disk_and_between_processes(
     let lab = Lab::counting(IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun));
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     assert_eq!(lab.effects(), 0);
+}
 
-    // Two processes, of which one has another policy.
+// Two processes, of which one has another policy.
+#[tokio::test]
+async fn a_run_of_a_dead_process_keeps_its_policy_between_processes() {
     let world = TestStore::new();
     let (one, other) = (world.another_process(), world.another_process());
     let gate = Gate::default();

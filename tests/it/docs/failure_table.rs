@@ -39,7 +39,7 @@ fn cells() -> Vec<Cell> {
     cells
 }
 
-/// The functions under a directory that follow a test's attribute.
+/// The functions under a directory that follow a test's attribute, or the macro that makes tests of them.
 fn tests_under(directory: &Path, found: &mut HashSet<String>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -49,8 +49,9 @@ fn tests_under(directory: &Path, found: &mut HashSet<String>) {
             let text = fs::read_to_string(&path).unwrap();
             let lines: Vec<_> = text.lines().map(str::trim).collect();
             let below = lines.windows(2).filter(|pair| {
-                let attribute = pair[0].strip_prefix("#[").unwrap_or_default();
-                attribute.starts_with("test]") || attribute.starts_with("tokio::test")
+                let above = pair[0];
+                let is_each = above.starts_with("on_both!(") || above == ");";
+                is_each || above.starts_with("#[test]") || above.starts_with("#[tokio::test")
             });
             found.extend(below.filter_map(|pair| name_of(pair[1])));
         }
@@ -59,7 +60,7 @@ fn tests_under(directory: &Path, found: &mut HashSet<String>) {
 
 fn name_of(line: &str) -> Option<String> {
     let rest = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")?;
-    Some(rest.split('(').next()?.to_owned())
+    Some(rest.split(['(', '<']).next()?.to_owned())
 }
 
 #[test]

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
 use testkit::lab::asked::{Asked, found};
+use testkit::lab::disk::{Disk, InTables as _};
 use testkit::lab::{Shedding, post};
-use testkit::{Answer, Gate};
+use testkit::{Answer, Gate, on_both};
 use tower::util::BoxCloneService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -22,13 +23,11 @@ use tower_http::map_response_body::MapResponseBodyLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_idempotency::server::answer_panic;
 use tower_idempotency::store::Abort;
-use tower_idempotency::{
-    AnyStore, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore,
-};
+use tower_idempotency::{AnyStore, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted};
 
 type Stack = BoxCloneService<Request<Body>, Response, BoxError>;
 
-/// Real time, as sled's writer is a thread of its own; nothing is asserted about it. The handlers that are cut by it
+/// Real time, as a store's writer is a thread of its own; nothing is asserted about it. The handlers that are cut by it
 /// never end by themselves.
 const TIMEOUT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(60);
@@ -137,15 +136,15 @@ enum Mishap {
 
 /// A handler that takes effect, and then has a mishap the first time.
 #[derive(Clone)]
-struct Handler {
+struct Handler<D> {
     mishap: Mishap,
     effects: Arc<AtomicUsize>,
     gate: Gate,
     // The store, if effect and answer are committed together.
-    commits: Option<SledStore>,
+    commits: Option<D>,
 }
 
-impl Handler {
+impl<D: Disk> Handler<D> {
     async fn answer(self, request: Request<Body>) -> Result<Response, BoxError> {
         if request.uri().path() == "/busy" {
             self.gate.pass().await;
@@ -157,7 +156,7 @@ impl Handler {
             let context = request.extensions().get::<IdempotencyContext>().unwrap().clone();
             let committed = Bytes::from(answer.clone());
             // The call sends the transaction, even if this future is dropped later.
-            let committing = context.complete_in_trees(store, [], move |[]| {
+            let committing = context.complete_in_tables(store, [], move |[]| {
                 Ok::<_, Abort<std::io::Error>>(http::Response::new(committed.clone()))
             });
             drop(committing);
@@ -172,7 +171,7 @@ impl Handler {
     }
 }
 
-fn stack(guard: Guard, inside: bool, layer: IdempotencyLayer<AnyStore>, handler: Handler) -> Stack {
+fn stack(guard: Guard, inside: bool, layer: IdempotencyLayer<AnyStore>, handler: Handler<impl Disk>) -> Stack {
     let handler = service_fn(move |request| handler.clone().answer(request)).boxed_clone();
     let layer = if guard == Guard::LoadShedClassified { layer.classify(Shedding) } else { layer };
     if inside {
@@ -202,10 +201,10 @@ async fn sees(service: Stack, effects: &AtomicUsize) -> String {
     }
 }
 
-async fn cell(guard: Guard, inside: bool, policy: Policy) -> String {
+async fn cell<D: Disk>(guard: Guard, inside: bool, policy: Policy) -> String {
     let directory = tempfile::tempdir().unwrap();
-    let sled = (policy == Policy::Atomic).then(|| SledStore::open(directory.path()).unwrap());
-    let store = sled.clone().map_or_else(|| AnyStore::new(MemoryStore::new()), AnyStore::new);
+    let commits = (policy == Policy::Atomic).then(|| D::open(directory.path()).unwrap());
+    let store = commits.clone().map_or_else(|| AnyStore::new(MemoryStore::new()), AnyStore::new);
     let layer = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Wait(LONG));
     let layer = match policy {
         Policy::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
@@ -214,7 +213,7 @@ async fn cell(guard: Guard, inside: bool, policy: Policy) -> String {
     };
     let (effects, gate) = (Arc::<AtomicUsize>::default(), Gate::default());
     let mishap = guard.mishap(inside);
-    let handler = Handler { mishap, effects: Arc::clone(&effects), gate: gate.clone(), commits: sled };
+    let handler = Handler { mishap, effects: Arc::clone(&effects), gate: gate.clone(), commits };
     let service = stack(guard, inside, layer, handler);
     if !guard.is_busy() {
         let first = sees(service.clone(), &effects).await;
@@ -249,13 +248,16 @@ async fn cell(guard: Guard, inside: bool, policy: Policy) -> String {
     format!("{first}, then {}", sees(service, &effects).await)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_guide_says_what_clients_see_of_layers_inside_and_outside() {
+on_both!(
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    the_guide_says_what_clients_see_of_layers_inside_and_outside
+);
+async fn the_guide_says_what_clients_see_of_layers_inside_and_outside<D: Disk>() {
     let mut rows = Vec::new();
     for (guard, inside) in Guard::ALL {
         let mut row = format!("| {guard} | {} |", if inside { "inside" } else { "outside" });
         for policy in [Policy::Refuse, Policy::Reconcile, Policy::Rerun, Policy::Atomic] {
-            row.push_str(&format!(" {} |", cell(guard, inside, policy).await));
+            row.push_str(&format!(" {} |", cell::<D>(guard, inside, policy).await));
         }
         rows.push(row);
     }

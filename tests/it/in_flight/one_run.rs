@@ -2,14 +2,15 @@
 //! 1).
 
 use futures_util::future::join_all;
-use testkit::Gate;
+use testkit::lab::disk::Disk;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, gated, on_disk, post};
+use testkit::{Gate, on_both};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, SledStore};
+use tower_idempotency::{FjallStore, IdempotencyLayer, MemoryStore, OnInFlight, SledStore};
 
 async fn one_of_many_claims<St: Store + Clone>(store: St) {
     let claims = (0..32).map(|_| {
@@ -27,15 +28,20 @@ async fn one_of_many_claims<St: Store + Clone>(store: St) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn trap_01_of_many_claims_at_once_one_is_given() {
-    let (_directory, on_disk) = on_disk(SledStore::builder());
-    one_of_many_claims(on_disk).await;
+    let (_directory, sled) = on_disk(SledStore::builder());
+    one_of_many_claims(sled).await;
+    let (_directory, fjall) = on_disk(FjallStore::builder());
+    one_of_many_claims(fjall).await;
     one_of_many_claims(MemoryStore::new()).await;
     one_of_many_claims(TestStore::new()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn trap_01_of_many_requests_at_once_one_runs() {
-    let (_directory, store) = on_disk(SledStore::builder());
+on_both!(
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    trap_01_of_many_requests_at_once_one_runs
+);
+async fn trap_01_of_many_requests_at_once_one_runs<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
     let lab = Lab::counting(IdempotencyLayer::new(store));
     let answers = join_all((0..32).map(|_| lab.spawn(post("k", "a")))).await;
     let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
@@ -62,11 +68,13 @@ async fn trap_66_a_duplicate_that_comes_as_the_first_completes_does_not_run() {
     racing_duplicates(TestStore::new(), 400).await;
     let (_directory, store) = on_disk(SledStore::builder());
     racing_duplicates(store, 100).await;
+    let (_directory, store) = on_disk(FjallStore::builder());
+    racing_duplicates(store, 100).await;
 }
 
-#[tokio::test]
-async fn trap_67_two_layers_over_one_store_know_each_others_runs() {
-    let (_directory, store) = on_disk(SledStore::builder());
+on_both!(trap_67_two_layers_over_one_store_know_each_others_runs);
+async fn trap_67_two_layers_over_one_store_know_each_others_runs<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
     let gate = Gate::default();
     let one = IdempotencyLayer::new(store.clone());
     let two = IdempotencyLayer::new(store).on_in_flight(OnInFlight::Reject).retention(HOUR);

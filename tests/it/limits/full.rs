@@ -1,14 +1,15 @@
 //! A full store refuses new keys before anything runs, and never a completion, nor does it forget what it holds.
 
 use futures_util::FutureExt as _;
-use testkit::Gate;
 use testkit::lab::asked::leave_interrupted_under;
+use testkit::lab::disk::{Disk, DiskBuilder as _};
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::time::{HOUR, clock};
 use testkit::lab::{Lab, done, hold, on_disk, post};
-use tower_idempotency::internals::{ClaimPolicy, Records as _};
+use testkit::{Gate, on_both};
+use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::store::{Store, StoreError};
-use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
+use tower_idempotency::{FjallStore, IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
 
 // A seeded fault: a store that is over its limit of bytes refuses each claim, also of a key with a record.
 #[tokio::test]
@@ -77,6 +78,8 @@ async fn trap_57_a_full_store_refuses_new_keys_before_the_handler_and_never_a_co
         full_refuses_claims_only(layer(MemoryStore::builder().max_bytes(1_000).build())).await;
         let (_directory, store) = on_disk(SledStore::builder().max_records(1));
         full_refuses_claims_only(IdempotencyLayer::new(store).on_interrupted(policy)).await;
+        let (_directory, store) = on_disk(FjallStore::builder().max_records(1));
+        full_refuses_claims_only(IdempotencyLayer::new(store).on_interrupted(policy)).await;
     }
 }
 
@@ -115,13 +118,15 @@ async fn trap_58_a_full_store_evicts_neither_running_nor_unexpired_records() {
     full_forgets_nothing(IdempotencyLayer::new(MemoryStore::builder().max_records(5).build())).await;
     let (_directory, store) = on_disk(SledStore::builder().max_records(5));
     full_forgets_nothing(IdempotencyLayer::new(store)).await;
+    let (_directory, store) = on_disk(FjallStore::builder().max_records(5));
+    full_forgets_nothing(IdempotencyLayer::new(store)).await;
 }
 
 // A short outcome is part of its record, and a long one has chunks of its own.
-#[tokio::test]
-async fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep() {
+on_both!(max_bytes_refuses_claims_and_is_given_back_by_the_sweep);
+async fn max_bytes_refuses_claims_and_is_given_back_by_the_sweep<D: Disk>() {
     let clock = clock();
-    let (_directory, store) = on_disk(SledStore::builder().max_bytes(10_000).clock(clock.clone()));
+    let (_directory, store) = on_disk(D::builder().max_bytes(10_000).clock(clock.clone()));
     for (hold, length) in [(hold(&store, "short").await, 3_000), (hold(&store, "long").await, 7_000)] {
         let outcome: &'static str = String::leak("x".repeat(length));
         store.complete(done(hold, outcome, HOUR)).await.unwrap();

@@ -1,15 +1,15 @@
-//! A `SledStore` whose writer stalls in the middle of a batch.
+//! A store on disk whose writer stalls in the middle of a batch.
 
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::IntoResponse as _;
-use testkit::Gate;
+use testkit::lab::disk::{Disk, Table as _, View as _};
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::{Lab, hold, on_disk, post, settle};
-use tower_idempotency::internals::Records as _;
-use tower_idempotency::store::{Abort, CommitError, Health, Store as _, StoreError, TransactionTree};
-use tower_idempotency::{IdempotencyLayer, Release, SledStore};
+use testkit::{Gate, on_both};
+use tower_idempotency::store::{Abort, CommitError, Health, StoreError};
+use tower_idempotency::{IdempotencyLayer, Release};
 
 use super::overload::overloaded;
 
@@ -25,28 +25,27 @@ fn without_standing_still(act: impl AsyncFnOnce() + Send + 'static) {
 }
 
 /// A store whose writer stalls in the middle of a batch, with its lock held, until the sender is used.
-fn blocked(store: &SledStore) -> std::sync::mpsc::Sender<()> {
-    let tree = store.db().unwrap().open_tree("elsewhere").unwrap();
+fn blocked(store: &impl Disk) -> std::sync::mpsc::Sender<()> {
+    let table = store.table("elsewhere");
     let ((go_on, gate), (began, begun)) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel());
-    let closure = move |[_]: [TransactionTree<'_>; 1]| {
+    drop(store.transaction([&table], move |_| {
         began.send(()).unwrap();
         let _ = gate.recv();
         Ok::<_, Abort<()>>(())
-    };
-    drop(store.transaction([&tree], closure));
+    }));
     begun.recv().unwrap();
     go_on
 }
 
-#[test]
-fn trap_84_a_read_that_hangs_holds_up_nobody_but_who_waits_for_it() {
+on_both!(fn trap_84_a_read_that_hangs_holds_up_nobody_but_who_waits_for_it);
+fn trap_84_a_read_that_hangs_holds_up_nobody_but_who_waits_for_it<D: Disk>() {
     without_standing_still(async || {
-        let (directory, store) = on_disk(SledStore::builder());
+        let (directory, store) = on_disk(D::builder());
         let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
         assert_eq!(lab.post("cold", "a").await.text(), "effect 1");
         drop(lab);
         store.close().await.unwrap();
-        let store = SledStore::open(directory.path()).unwrap();
+        let store = D::open(directory.path()).unwrap();
         let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
         let go_on = blocked(&store);
         let cold = lab.spawn(post("cold", "a"));
@@ -65,10 +64,10 @@ fn trap_84_a_read_that_hangs_holds_up_nobody_but_who_waits_for_it() {
     });
 }
 
-#[test]
-fn trap_83_claims_queued_behind_a_batch_that_hangs_are_not_done_when_it_returns() {
+on_both!(fn trap_83_claims_queued_behind_a_batch_that_hangs_are_not_done_when_it_returns);
+fn trap_83_claims_queued_behind_a_batch_that_hangs_are_not_done_when_it_returns<D: Disk>() {
     without_standing_still(async || {
-        let (_directory, store) = on_disk(SledStore::builder());
+        let (_directory, store) = on_disk(D::builder());
         let before = hold(&store, "before").await;
         let go_on = blocked(&store);
         let late: Vec<_> = (0..100)
@@ -85,16 +84,16 @@ fn trap_83_claims_queued_behind_a_batch_that_hangs_are_not_done_when_it_returns(
     });
 }
 
-#[test]
-fn while_4096_calls_wait_neither_new_keys_nor_the_applications_own_transactions_are_taken() {
+on_both!(fn while_4096_calls_wait_neither_new_keys_nor_the_applications_own_transactions_are_taken);
+fn while_4096_calls_wait_neither_new_keys_nor_the_applications_own_transactions_are_taken<D: Disk>() {
     without_standing_still(async || {
-        let (_directory, store) = on_disk(SledStore::builder());
-        let tree = store.db().unwrap().open_tree("ours").unwrap();
+        let (_directory, store) = on_disk(D::builder());
+        let table = store.table("ours");
         let lab = Lab::counting(IdempotencyLayer::new(store.clone()).fail_open(true));
         let go_on = blocked(&store);
         let write = |key: u64| {
-            store.transaction([&tree], move |[tree]| {
-                tree.insert(&key.to_be_bytes(), b"")?;
+            store.transaction([&table], move |[table]| {
+                table.insert(key.to_be_bytes(), b"")?;
                 Ok::<_, Abort<()>>(())
             })
         };
@@ -105,15 +104,15 @@ fn while_4096_calls_wait_neither_new_keys_nor_the_applications_own_transactions_
         go_on.send(()).unwrap();
         let done = futures_util::future::join_all(waiting).await.into_iter().filter(Result::is_ok).count();
         // Calls that the store reached too late, if any, were not begun.
-        assert_eq!(done, tree.len());
+        assert_eq!(done, table.count(""));
         assert_eq!(lab.post("new", "a").await.text(), "effect 1");
     });
 }
 
-#[test]
-fn a_release_and_a_panic_that_end_behind_a_batch_that_hangs_are_answered_once_it_returns() {
+on_both!(fn a_release_and_a_panic_that_end_behind_a_batch_that_hangs_are_answered_once_it_returns);
+fn a_release_and_a_panic_that_end_behind_a_batch_that_hangs_are_answered_once_it_returns<D: Disk>() {
     without_standing_still(async || {
-        let (_directory, store) = on_disk(SledStore::builder());
+        let (_directory, store) = on_disk(D::builder());
         let gate = Gate::default();
         let handler = gate.clone();
         let lab = Lab::new(IdempotencyLayer::new(store.clone()), move |number| {

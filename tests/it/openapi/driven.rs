@@ -13,7 +13,8 @@ use tower::ServiceExt as _;
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
-    AnyStore, FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, Rejection, RejectionKind,
+    AnyStore, FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, Rejection,
+    RejectionKind, SledStore,
 };
 
 /// A layer with the options under test, over a store.
@@ -146,7 +147,7 @@ impl Driven {
         let own = see(&panicking, self.post("a")).await;
         let retry = see(&Lab::counting((self.layer)(store)), self.post("a")).await;
 
-        let (home, gate) = (Home::new(), Gate::default());
+        let (home, gate) = (Home::<SledStore>::new(), Gate::default());
         let (store, pass) = (home.store.clone(), gate.on_a_thread());
         // Under this policy no claim waits for the disk, for which the paused clock has no time.
         let layer = self.over(store.clone()).on_interrupted(OnInterrupted::Rerun);

@@ -3,14 +3,16 @@
 use bytes::Bytes;
 use http::Response;
 use testkit::lab::asked::{asking, found, leave_interrupted};
+use testkit::lab::disk::{Disk, Table as _};
 use testkit::lab::time::{DAY, SECOND};
 use testkit::lab::{Lab, at_once, id, on_disk, settle};
 use testkit::log::Log;
+use testkit::on_both;
 use tower_idempotency::engine::{EffectError, Reconciled, Reconciler};
 use tower_idempotency::operations::{Action, Answer, Applied, Change, ChangeError, Filter, Operations, StateKind};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{Fence, Fingerprint, IdempotencyLayer, MemoryStore, Once, SledStore};
+use tower_idempotency::{Fence, Fingerprint, IdempotencyLayer, MemoryStore, Once};
 use tracing::Level;
 
 use super::{a_second_passes, account, change, clocked, lab, layer, send};
@@ -54,28 +56,29 @@ async fn are_settled_and_forgotten<St: Store + Clone>(store: St) {
 async fn an_operation_is_settled_or_forgotten_in_its_state_and_under_its_fence_alone() {
     are_settled_and_forgotten(MemoryStore::new()).await;
     are_settled_and_forgotten(TestStore::new()).await;
-    let (directory, sled) = on_disk(SledStore::builder());
-    are_settled_and_forgotten(sled.clone()).await;
-    // What was forgotten stays so, and what ran after it is there.
-    sled.close().await.unwrap();
-    drop(sled);
-    let operations = Operations::over(SledStore::open(directory.path()).unwrap(), DAY);
+}
+
+on_both!(on_disk_what_was_forgotten_stays_so_and_what_ran_after_it_is_there);
+async fn on_disk_what_was_forgotten_stays_so_and_what_ran_after_it_is_there<D: Disk>() {
+    let (directory, store) = on_disk(D::builder());
+    are_settled_and_forgotten(store.clone()).await;
+    store.close().await.unwrap();
+    drop(store);
+    let operations = Operations::over(D::open(directory.path()).unwrap(), DAY);
     assert_eq!(operations.list(&Filter::all(), None, 9).await.unwrap().operations.len(), 2);
 }
 
-#[tokio::test]
-async fn a_long_answer_is_forgotten_with_its_chunks() {
-    let (directory, sled) = on_disk(SledStore::builder());
-    let layer = IdempotencyLayer::new(sled.clone());
+on_both!(a_long_answer_is_forgotten_with_its_chunks);
+async fn a_long_answer_is_forgotten_with_its_chunks<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
+    let layer = IdempotencyLayer::new(store.clone());
     Lab::new(layer.clone(), |_| async { vec![b'x'; 100_000] }).post("k", "a").await;
     let operations = layer.operations();
     let seen = operations.inspect(id("k")).await.unwrap().unwrap();
     assert_eq!(change(&operations, &seen, Action::Forget).await.unwrap(), Applied::Done);
-    use tower_idempotency::internals::Records as _;
-    sled.sweep(1_000).await.unwrap();
-    assert_eq!(testkit::lab::tree(&sled).scan_prefix(b"c").count(), 0);
-    assert_eq!(sled.gauges().bytes, Some(0));
-    drop(directory);
+    store.sweep(1_000).await.unwrap();
+    assert_eq!(store.records().count("c"), 0);
+    assert_eq!(store.gauges().bytes, Some(0));
 }
 
 #[tokio::test]

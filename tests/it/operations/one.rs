@@ -1,11 +1,13 @@
 //! One operation is found by key and scope, and shown without its key, its scope or its body.
 
 use bytes::Bytes;
-use testkit::lab::{Lab, id, on_disk, post, tree};
+use testkit::lab::disk::{Disk, Table as _};
+use testkit::lab::{Lab, id, on_disk, post};
+use testkit::on_both;
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::operations::{Answer, Filter, Form, OperationState, Operations, Server, StateKind};
 use tower_idempotency::store::Store;
-use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, Once, SledStore};
+use tower_idempotency::{Fingerprint, FjallStore, IdempotencyLayer, Key, MemoryStore, Once, SledStore};
 
 use super::{account, lab, layer, send};
 
@@ -44,12 +46,14 @@ async fn an_operation_is_found_by_key_and_scope_and_shown_without_its_body() {
     is_found_and_shown(MemoryStore::new()).await;
     let (_directory, sled) = on_disk(SledStore::builder());
     is_found_and_shown(sled).await;
+    let (_directory, fjall) = on_disk(FjallStore::builder());
+    is_found_and_shown(fjall).await;
 }
 
-#[tokio::test]
-async fn a_long_answer_is_listed_with_its_status_and_length() {
-    let (_directory, sled) = on_disk(SledStore::builder());
-    let layer = IdempotencyLayer::new(sled);
+on_both!(a_long_answer_is_listed_with_its_status_and_length);
+async fn a_long_answer_is_listed_with_its_status_and_length<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
+    let layer = IdempotencyLayer::new(store);
     let lab = Lab::new(layer.clone(), |_| async { (http::StatusCode::ACCEPTED, vec![b'x'; LONG]) });
     lab.post("k", "a").await;
     let listed = layer.operations().list(&Filter::all(), None, 9).await.unwrap().operations.remove(0);
@@ -77,6 +81,8 @@ async fn a_run_under_way_is_listed_until_it_ends() {
     what_runs_is_listed(MemoryStore::new()).await;
     let (_directory, sled) = on_disk(SledStore::builder());
     what_runs_is_listed(sled).await;
+    let (_directory, fjall) = on_disk(FjallStore::builder());
+    what_runs_is_listed(fjall).await;
 }
 
 #[tokio::test]
@@ -100,18 +106,18 @@ async fn a_consumers_operation_is_listed_with_its_label_and_its_outcome_is_bytes
     );
 }
 
-#[tokio::test]
-async fn a_damaged_record_is_listed_as_damaged_and_the_others_are_listed() {
-    let (_directory, sled) = on_disk(SledStore::builder());
-    let layer = IdempotencyLayer::new(sled.clone());
+on_both!(a_damaged_record_is_listed_as_damaged_and_the_others_are_listed);
+async fn a_damaged_record_is_listed_as_damaged_and_the_others_are_listed<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
+    let layer = IdempotencyLayer::new(store.clone());
     let lab = Lab::counting(layer.clone());
     for key in ["good", "bad"] {
         lab.post(key, "a").await;
     }
-    let (records, key) = (tree(&sled), [&b"r"[..], id("bad").as_bytes()].concat());
-    let mut bytes = records.get(&key).unwrap().unwrap().to_vec();
+    let (records, key) = (store.records(), [&b"r"[..], id("bad").as_bytes()].concat());
+    let mut bytes = records.get(&key).unwrap().to_vec();
     bytes[40] ^= 1;
-    records.insert(key, bytes).unwrap();
+    records.insert(key, bytes);
     let operations = layer.operations();
     let damaged = operations.list(&Filter::all().in_state(StateKind::Damaged), None, 9).await.unwrap().operations;
     assert_eq!(damaged.iter().map(|operation| operation.id).collect::<Vec<_>>(), [id("bad")]);

@@ -13,19 +13,19 @@ use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
-use testkit::Gate;
 use testkit::lab::asked::{Asked, asking, found};
+use testkit::lab::disk::Disk;
 use testkit::lab::operator::{Operated as _, answer, outcome};
 use testkit::lab::steps::Steps as _;
 use testkit::lab::{Lab, Shedding, frames, keyed, layer, on_disk, post, rerun, settle};
 use testkit::log::Log;
+use testkit::{Gate, on_both};
 use tower_idempotency::Meaning;
 use tower_idempotency::engine::EffectError;
-use tower_idempotency::internals::Records as _;
 use tower_idempotency::operations::{Action, Applied, Change, Filter, OperationRecord, StateKind};
 use tower_idempotency::store::{InterruptedRun, Store};
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{Fingerprint, IdempotencyLayer, Keep, MemoryStore, Once, RecordId, Release, SledStore, Unsure};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Keep, MemoryStore, Once, RecordId, Release, Unsure};
 use tracing::Level;
 
 /// The card network did not answer.
@@ -281,9 +281,9 @@ async fn outage<St: Store>(layer: IdempotencyLayer<St>, statuses: &[u16]) {
     join_all(all).await;
 }
 
-#[tokio::test]
-async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once() {
-    let (_directory, store) = on_disk(SledStore::builder());
+on_both!(after_an_outage_operations_are_listed_by_status_and_settled_at_once);
+async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
     let layer = IdempotencyLayer::new(store);
     let statuses: Vec<_> = (0..300).map(|number| if number % 3 == 0 { 502 } else { 504 }).collect();
     outage(layer.clone(), &statuses).await;
@@ -327,9 +327,9 @@ async fn many_messages_are_settled_at_once() {
     assert!(once.interrupted(1_000).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question() {
-    let (directory, store) = on_disk(SledStore::builder());
+on_both!(the_status_of_an_unknown_answer_survives_a_restart_and_a_question);
+async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question<D: Disk>() {
+    let (directory, store) = on_disk(D::builder());
     outage(IdempotencyLayer::new(store.clone()), &[502]).await;
     let listed = store.interrupted(None, 9).await.unwrap();
     for record in &listed {
@@ -338,7 +338,7 @@ async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question() {
     let statuses = |listed: &[InterruptedRun]| BTreeSet::from_iter(listed.iter().map(|record| record.status));
     assert_eq!(statuses(&listed), BTreeSet::from([None, Some(502)]));
     store.close().await.unwrap();
-    let store = SledStore::open(directory.path()).unwrap();
+    let store = D::open(directory.path()).unwrap();
     assert_eq!(statuses(&store.interrupted(None, 9).await.unwrap()), statuses(&listed));
 }
 

@@ -7,19 +7,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
-use testkit::Gate;
 use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrupted, patient};
+use testkit::lab::disk::Disk;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::time::{DAY, NOON, SECOND};
 use testkit::lab::{Lab, id, on_disk, post, settle};
 use testkit::log::Log;
+use testkit::{Gate, on_both};
 use tokio::task::JoinHandle;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::operations::{Action, Applied, Reconciliation};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
-use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once, SledStore};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, Once};
 use tracing::Level;
 
 const ONE_OF_EACH: [&str; 3] = ["found", "to-run-again", "unknown"];
@@ -65,10 +66,14 @@ async fn what_a_dead_process_left_is_settled_without_its_clients() {
     let store = TestStore::new();
     join_all(ONE_OF_EACH.map(|key| leave_interrupted(&store, key))).await;
     all_are_settled_that_can_be(store.reopen()).await;
-    let (directory, store) = on_disk(SledStore::builder());
+}
+
+on_both!(on_disk_too_what_a_dead_process_left_is_settled_without_its_clients);
+async fn on_disk_too_what_a_dead_process_left_is_settled_without_its_clients<D: Disk>() {
+    let (directory, store) = on_disk(D::builder());
     join_all(ONE_OF_EACH.map(|key| leave_interrupted(&store, key))).await;
     store.close().await.unwrap();
-    all_are_settled_that_can_be(SledStore::open(directory.path()).unwrap()).await;
+    all_are_settled_that_can_be(D::open(directory.path()).unwrap()).await;
 }
 
 #[tokio::test]

@@ -1,17 +1,18 @@
 //! Questions about interrupted operations, and their faults: the store fails before, while and after the application is
 //! asked; clients, processes and runtimes go away meanwhile.
 
-use testkit::Gate;
 use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrupted};
+use testkit::lab::disk::Disk;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::time::{DAY, NOON, SECOND};
 use testkit::lab::{Lab, id, on_disk, post, settle};
+use testkit::{Gate, on_both};
+use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::operations::OperationRecord;
 use tower_idempotency::store::{InterruptedRun, Store};
 use tower_idempotency::test_util::{ManualClock, Stall, StoreCall, TestStore};
-use tower_idempotency::{IdempotencyLayer, SledStore};
 
 /// The fault of the store's next call.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -275,13 +276,13 @@ async fn an_operation_whose_process_crashes_during_the_question_is_still_interru
     assert_eq!((restarted.post("k", "a").await.text(), asked.times(), restarted.effects()), ("charged", 2, 0));
 }
 
-#[tokio::test]
-async fn an_operation_whose_store_is_closed_during_the_question_is_still_interrupted_and_asked_about_again() {
-    let (directory, store) = on_disk(SledStore::builder());
+on_both!(an_operation_whose_store_is_closed_during_the_question_is_still_interrupted_and_asked_about_again);
+async fn an_operation_whose_store_is_closed_during_the_question_is_still_interrupted_and_asked_about_again<D: Disk>() {
+    let (directory, store) = on_disk(D::builder());
     let (gate, asked) = (Gate::default(), Asked::default());
     let old = question_is_open(&store, &gate, &asked).await;
     store.close().await.unwrap();
-    let store = SledStore::open(directory.path()).unwrap();
+    let store = D::open(directory.path()).unwrap();
     let restarted = Lab::counting(asking(store.clone(), asked.says([found("found by the next process")])));
     gate.open();
     old.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));

@@ -20,7 +20,7 @@ use tower_idempotency::internals::{Records as _, Reply, Resolution::Release};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{MemoryStore, SledStore};
+use tower_idempotency::{FjallStore, MemoryStore, SledStore};
 
 /// Half of them come before the application is asked, half meanwhile.
 async fn twenty_retries(lab: &Lab, gate: &Gate) -> Vec<JoinHandle<Answer>> {
@@ -81,6 +81,8 @@ async fn trap_74_retries_that_race_for_the_question_ask_once() {
     racing_retries(MemoryStore::new(), 200).await;
     racing_retries(TestStore::new(), 200).await;
     let (_directory, store) = on_disk(SledStore::builder());
+    racing_retries(store, 30).await;
+    let (_directory, store) = on_disk(FjallStore::builder());
     racing_retries(store, 30).await;
 }
 

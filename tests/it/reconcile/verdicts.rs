@@ -12,9 +12,11 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use testkit::Answer;
 use testkit::lab::asked::{Asked, asking, found, leave_interrupted, leave_interrupted_under};
+use testkit::lab::disk::{Disk, DiskBuilder as _};
 use testkit::lab::operator::{Operated as _, outcome};
 use testkit::lab::time::{DAY, HOUR, NOON};
 use testkit::lab::{Lab, charge_print, id, on_disk, post};
+use testkit::on_both;
 use tower_idempotency::Meaning;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome, Reconciled, Reconciler, Rerun, RunContext};
 use tower_idempotency::internals::{ClaimPolicy, Fence, Records as _};
@@ -23,9 +25,7 @@ use tower_idempotency::server::KeptHeaders;
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, TestStore};
-use tower_idempotency::{
-    Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Once, Release, SledStore,
-};
+use tower_idempotency::{Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Once, Release};
 
 // "Here is the outcome."
 
@@ -68,10 +68,14 @@ async fn an_outcome_that_the_application_found_is_replayed_to_all_retries_and_no
     found_is_replayed(store.clone()).await;
     let restarted = Lab::counting(IdempotencyLayer::new(store.reopen()));
     assert_replay(&restarted.post("k", "a").await);
-    let (directory, store) = on_disk(SledStore::builder());
+}
+
+on_both!(on_disk_an_outcome_that_the_application_found_is_replayed_after_a_restart_too);
+async fn on_disk_an_outcome_that_the_application_found_is_replayed_after_a_restart_too<D: Disk>() {
+    let (directory, store) = on_disk(D::builder());
     found_is_replayed(store.clone()).await;
     store.close().await.unwrap();
-    let restarted = Lab::counting(IdempotencyLayer::new(SledStore::open(directory.path()).unwrap()));
+    let restarted = Lab::counting(IdempotencyLayer::new(D::open(directory.path()).unwrap()));
     assert_replay(&restarted.post("k", "a").await);
     assert_eq!(restarted.effects(), 0);
 }
@@ -150,12 +154,12 @@ async fn what_may_run_again_runs_once_knows_that_it_does_and_its_outcome_is_reco
     assert_eq!((asked.times(), once.stats().reconciled), (1, 0));
 }
 
-#[tokio::test]
-async fn what_may_run_again_runs_for_the_request_that_asked() {
-    let (directory, store) = on_disk(SledStore::builder());
+on_both!(what_may_run_again_runs_for_the_request_that_asked);
+async fn what_may_run_again_runs_for_the_request_that_asked<D: Disk>() {
+    let (directory, store) = on_disk(D::builder());
     leave_interrupted(&store, "k").await;
     store.close().await.unwrap();
-    let (store, asked) = (SledStore::open(directory.path()).unwrap(), Asked::default());
+    let (store, asked) = (D::open(directory.path()).unwrap(), Asked::default());
     let handler = |context: IdempotencyContext| async move { format!("{} {:?}", context.attempt(), context.rerun()) };
     let layer = asking(store, asked.says([Reconciled::RunAgain]));
     let lab = Lab::of(Router::new().fallback(any(handler)).layer(layer.clone()));
@@ -229,16 +233,16 @@ async fn a_question_names_the_run_as_it_was_begun_and_a_fence_newer_than_all_bef
     assert_asked(&questions, &log);
 }
 
-#[tokio::test]
-async fn a_question_names_the_run_as_it_was_begun_over_a_store_on_disk_and_its_restarts() {
+on_both!(a_question_names_the_run_as_it_was_begun_over_a_store_on_disk_and_its_restarts);
+async fn a_question_names_the_run_as_it_was_begun_over_a_store_on_disk_and_its_restarts<D: Disk>() {
     let (clock, log) = (ManualClock::new(NOON), Log::default());
-    let (directory, mut store) = on_disk(SledStore::builder().clock(clock.clone()));
+    let (directory, mut store) = on_disk(D::builder().clock(clock.clone()));
     clock.advance(HOUR);
     deliver_first(store.clone(), &log).await;
     let mut questions = Vec::new();
     for _ in 0..2 {
         store.close().await.unwrap();
-        store = SledStore::builder().clock(clock.clone()).open(directory.path()).unwrap();
+        store = D::builder().clock(clock.clone()).open(directory.path()).unwrap();
         questions.extend(asked_thrice(store.clone(), &log, &clock).await);
     }
     assert_asked(&questions, &log);

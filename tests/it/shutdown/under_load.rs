@@ -19,17 +19,18 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use testkit::client::Raw;
+use testkit::lab::disk::Disk;
 use testkit::lab::{Lab, on_disk};
 use testkit::process::eventually;
-use testkit::{Answer, Call, Connection, Gate};
+use testkit::{Answer, Call, Connection, Gate, on_both};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tower_idempotency::server::health;
 use tower_idempotency::shutdown::Stopped;
-use tower_idempotency::store::{Health, Store as _};
-use tower_idempotency::{IdempotencyLayer, Shutdown, SledStore};
+use tower_idempotency::store::Health;
+use tower_idempotency::{IdempotencyLayer, Shutdown};
 
 const CLIENTS: usize = 24;
 /// The answers after which the server is shut down.
@@ -90,7 +91,7 @@ async fn charge(State(runs): State<Arc<Runs>>, headers: HeaderMap) -> String {
     format!("charged for {key}")
 }
 
-fn app(store: &SledStore, runs: &Arc<Runs>) -> Router {
+fn app(store: &impl Disk, runs: &Arc<Runs>) -> Router {
     let charges = Router::new().route("/v1/charges", post(charge)).with_state(Arc::clone(runs));
     charges.route_layer(IdempotencyLayer::new(store.clone())).merge(health::routes([store.clone()]))
 }
@@ -164,11 +165,11 @@ async fn again(lab: &Lab, call: &Call) -> Answer {
 }
 
 /// Shuts a server down under load, and checks what has to hold then. `stalled` clients hold connections meanwhile.
-async fn under_load(
+async fn under_load<D: Disk>(
     serve: fn(TcpListener, Router, Stop) -> Server,
     stalled: &[&[u8]],
 ) -> (Stopped<io::Result<()>>, Vec<Raw>) {
-    let (directory, store) = on_disk(SledStore::builder());
+    let (directory, store) = on_disk(D::builder());
     let (runs, asked) = (Arc::<Runs>::default(), Arc::new(Notify::new()));
     // Without clients that stall, nothing but the connections' own end is waited for.
     let connections = if stalled.is_empty() { FOREVER } else { Duration::from_millis(50) };
@@ -217,7 +218,7 @@ async fn under_load(
     }
     // All runs and answers are in the store.
     drop(store);
-    let reopened = SledStore::open_within(directory.path(), FOREVER).unwrap();
+    let reopened = D::open_within(directory.path(), FOREVER).unwrap();
     let lab = Lab::of(app(&reopened, &Arc::default()));
     for (call, answer) in &answered {
         let retry = again(&lab, call).await;
@@ -230,10 +231,13 @@ async fn under_load(
     (stopped, held)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn under_load_all_that_was_answered_is_recorded_and_no_run_is_cut() {
+on_both!(
+    #[tokio::test(flavor = "multi_thread")]
+    under_load_all_that_was_answered_is_recorded_and_no_run_is_cut
+);
+async fn under_load_all_that_was_answered_is_recorded_and_no_run_is_cut<D: Disk>() {
     for serve in [of_axum as fn(_, _, _) -> _, of_hyper] {
-        let (stopped, _) = under_load(serve, &[]).await;
+        let (stopped, _) = under_load::<D>(serve, &[]).await;
         assert!(stopped.is_clean(), "{stopped:?}");
     }
 }
@@ -245,18 +249,24 @@ const STALLED: [&[u8]; 3] = [
     b"POST /v1/charges HTTP/1.1\r\nhost: pay.example\r\nidempotency-key: half\r\ncontent-length: 100\r\n\r\namount=10",
 ];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn under_load_clients_that_stall_do_not_keep_a_server_from_ending() {
+on_both!(
+    #[tokio::test(flavor = "multi_thread")]
+    under_load_clients_that_stall_do_not_keep_a_server_from_ending
+);
+async fn under_load_clients_that_stall_do_not_keep_a_server_from_ending<D: Disk>() {
     for serve in [of_axum as fn(_, _, _) -> _, of_hyper] {
-        let (stopped, held) = under_load(serve, &STALLED).await;
+        let (stopped, held) = under_load::<D>(serve, &STALLED).await;
         assert!(stopped.output.is_none() && stopped.closed.is_ok(), "{stopped:?}");
         assert_eq!(held.len(), STALLED.len());
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_owns_its_connections_closes_those_that_stall() {
-    let (_, held) = under_load(of_hyper, &STALLED).await;
+on_both!(
+    #[tokio::test(flavor = "multi_thread")]
+    a_server_that_owns_its_connections_closes_those_that_stall
+);
+async fn a_server_that_owns_its_connections_closes_those_that_stall<D: Disk>() {
+    let (_, held) = under_load::<D>(of_hyper, &STALLED).await;
     for client in held {
         // The end may be a reset.
         let _ = timeout(FOREVER, client.rest()).await.expect("its connection is not closed");

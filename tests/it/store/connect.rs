@@ -1,6 +1,8 @@
 //! A store that is chosen by its URL.
 
+use testkit::lab::disk::Disk;
 use testkit::lab::{Lab, id};
+use testkit::on_both;
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::{ConnectError, OpenError, Store as _};
 use tower_idempotency::{AnyStore, IdempotencyLayer};
@@ -18,11 +20,11 @@ async fn is_replayed(url: &str, key: &str) -> bool {
     answer.is_replay()
 }
 
-#[tokio::test]
-async fn what_follows_sled_is_a_directory_and_its_records_are_there_the_next_time() {
+on_both!(what_follows_an_engine_is_a_directory_and_its_records_are_there_the_next_time);
+async fn what_follows_an_engine_is_a_directory_and_its_records_are_there_the_next_time<D: Disk>() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a b%20c?d=e");
-    let url = format!("sled:{}", path.display());
+    let url = format!("{}:{}", D::NAME, path.display());
     assert!(!is_replayed(&url, "k").await);
     assert!(is_replayed(&url, "k").await);
     assert!(path.is_dir(), "as it stands there");
@@ -37,10 +39,10 @@ async fn each_store_in_memory_is_a_new_one() {
     assert!(store.load(id("k")).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn what_the_store_itself_says_is_told() {
+on_both!(what_the_store_itself_says_is_told);
+async fn what_the_store_itself_says_is_told<D: Disk>() {
     let directory = tempfile::tempdir().unwrap();
-    let url = format!("sled:{}", directory.path().display());
+    let url = format!("{}:{}", D::NAME, directory.path().display());
     let open = AnyStore::connect(&url).await.unwrap();
     let error = AnyStore::connect(&url).await.unwrap_err();
     assert!(error.to_string().contains("is in use: one store at a time may open it"), "{error}");
@@ -58,6 +60,9 @@ async fn a_url_of_another_form_is_refused_says_which_ones_there_are_and_shows_no
         "sled",
         "sled:",
         "sled://payments.db",
+        "fjall",
+        "fjall:",
+        "fjall://payments.db",
         "memory",
         "memory:x",
         "memory://",
@@ -74,15 +79,18 @@ async fn a_url_of_another_form_is_refused_says_which_ones_there_are_and_shows_no
         let error = AnyStore::connect(url).await.unwrap_err();
         assert!(matches!(error, ConnectError::Url), "{url}: {error:?}");
         let said = format!("{error} {error:?}");
-        assert!(["`sled:PATH`", "`memory:`", "`postgres://"].iter().all(|form| said.contains(form)), "{said}");
+        assert!(
+            ["`sled:PATH`", "`fjall:PATH`", "`memory:`", "`postgres://"].iter().all(|form| said.contains(form)),
+            "{said}"
+        );
         assert!(!said.contains(SECRET), "{said}");
     }
 }
 
-#[tokio::test]
-async fn a_store_may_be_opened_by_a_task_of_its_own() {
+on_both!(a_store_may_be_opened_by_a_task_of_its_own);
+async fn a_store_may_be_opened_by_a_task_of_its_own<D: Disk>() {
     let directory = tempfile::tempdir().unwrap();
-    let url = format!("sled:{}", directory.path().display());
+    let url = format!("{}:{}", D::NAME, directory.path().display());
     let opening = tokio::spawn(async move { AnyStore::connect(&url).await });
     opening.await.unwrap().unwrap().close().await.unwrap();
 }

@@ -5,27 +5,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use testkit::lab::disk::{Disk, DiskBuilder as _};
 use testkit::lab::steps::Steps as _;
 use testkit::lab::time::DAY;
 use testkit::lab::{Lab, done, hold, id};
 use testkit::log::Log;
-use tower_idempotency::internals::Records as _;
+use testkit::on_both;
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{IdempotencyLayer, SledStore};
 use tracing::Level;
 
-const RECORDS: usize = 200;
+pub(super) const RECORDS: usize = 200;
 const LOCK: &str = "tower-idempotency.lock";
 
 /// Records outcomes in a new store, and closes it.
-async fn recorded() -> (tempfile::TempDir, PathBuf) {
-    recorded_as("recorded").await
+pub(super) async fn recorded<D: Disk>() -> (tempfile::TempDir, PathBuf) {
+    recorded_as::<D>("recorded").await
 }
 
-async fn recorded_as(outcome: impl Into<Bytes>) -> (tempfile::TempDir, PathBuf) {
+pub(super) async fn recorded_as<D: Disk>(outcome: impl Into<Bytes>) -> (tempfile::TempDir, PathBuf) {
     let (directory, outcome) = (tempfile::tempdir().unwrap(), outcome.into());
     let path = directory.path().join("s");
-    let store = SledStore::open(&path).unwrap();
+    let store = D::open(&path).unwrap();
     for number in 0..RECORDS {
         let held = hold(&store, &format!("k{number}")).await;
         store.complete(done(held, outcome.clone(), DAY)).await.unwrap();
@@ -34,9 +35,9 @@ async fn recorded_as(outcome: impl Into<Bytes>) -> (tempfile::TempDir, PathBuf) 
     (directory, path)
 }
 
-/// Flips a bit in the middle of the database's written part.
-fn flip_in_the_middle(path: &Path) -> u64 {
-    let file = path.join("db");
+/// Flips a bit in the middle of what is written of the engine's log.
+fn flip_in_the_middle<D: Disk>(path: &Path) -> u64 {
+    let file = path.join(D::LOG);
     let mut bytes = fs::read(&file).unwrap();
     let middle = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 2;
     bytes[middle] ^= 1;
@@ -56,22 +57,22 @@ fn lose_the_snapshot(path: &Path) {
 
 // "One byte flipped in the middle of sled's log: 6,912 of 12,000 acknowledged keys charged again, and not a line was
 // logged."
-#[tokio::test]
-async fn a_bit_that_flips_in_the_middle_of_the_log_is_noticed_and_no_key_is_forgotten_in_silence() {
-    let (_directory, path) = recorded().await;
+on_both!(a_bit_that_flips_in_the_middle_of_the_log_is_noticed_and_no_key_is_forgotten_in_silence);
+async fn a_bit_that_flips_in_the_middle_of_the_log_is_noticed_and_no_key_is_forgotten_in_silence<D: Disk>() {
+    let (_directory, path) = recorded::<D>().await;
     lose_the_snapshot(&path);
-    let at = flip_in_the_middle(&path);
-    let lost = SledStore::open(&path).unwrap_err();
+    let at = flip_in_the_middle::<D>(&path);
+    let lost = D::open(&path).unwrap_err();
     let OpenError::Lost { last, missing: Some(missing), .. } = &lost else { panic!("{lost:?}") };
     let message = lost.to_string();
     assert!(message.contains(&format!("the last {missing} batches of writes are missing")), "{message}");
     let damage = message.split("can't be read from byte ").nth(1).expect("where the damage is");
     let byte: u64 = damage.split(' ').next().unwrap().parse().unwrap();
     assert!(byte <= at && at < byte + 200_000, "{message}, and the bit is at {at}");
-    assert!(matches!(SledStore::open(&path), Err(OpenError::Lost { .. })), "it stays so");
+    assert!(matches!(D::open(&path), Err(OpenError::Lost { .. })), "it stays so");
 
     let log = Log::begin(Level::ERROR);
-    let store = SledStore::builder().accept_loss_after(*last).open(&path).unwrap();
+    let store = D::builder().accept_loss_after(*last).open(&path).unwrap();
     let lines = log.lines();
     assert!(lines.iter().any(|line| line.contains("the store has lost records")), "{lines:?}");
     assert_eq!(IdempotencyLayer::new(store.clone()).stats().losses_accepted, 1);
@@ -81,7 +82,7 @@ async fn a_bit_that_flips_in_the_middle_of_the_log_is_noticed_and_no_key_is_forg
     }
     assert!(0 < kept && kept < RECORDS, "{kept} of them are there");
     store.close().await.unwrap();
-    SledStore::open(&path).unwrap();
+    D::open(&path).unwrap();
 }
 
 // "Closed, Flip in store/db: one key ran again." sled skips the rest of the segment with the damage, and as a rule it
@@ -89,7 +90,7 @@ async fn a_bit_that_flips_in_the_middle_of_the_log_is_noticed_and_no_key_is_forg
 #[tokio::test]
 async fn trap_121_a_bit_that_flips_before_the_last_segments_is_noticed_before_sled_skips_anything() {
     const SEGMENT: usize = 8 * 1024 * 1024;
-    let (_directory, path) = recorded_as(vec![b'x'; 80_000]).await;
+    let (_directory, path) = recorded_as::<SledStore>(vec![b'x'; 80_000]).await;
     let (file, mut bytes) = (path.join("db"), fs::read(path.join("db")).unwrap());
     let segments = bytes.len() / SEGMENT;
     assert!(segments > 3, "{segments}");
@@ -106,57 +107,57 @@ async fn trap_121_a_bit_that_flips_before_the_last_segments_is_noticed_before_sl
     }
 }
 
-#[tokio::test]
-async fn an_older_database_under_a_newer_mark_is_not_opened() {
-    let (_directory, path) = recorded().await;
-    let (db, older) = (path.join("db"), fs::read(path.join("db")).unwrap());
+on_both!(an_older_database_under_a_newer_mark_is_not_opened);
+async fn an_older_database_under_a_newer_mark_is_not_opened<D: Disk>() {
+    let (_directory, path) = recorded::<D>().await;
+    let (log, older) = (path.join(D::LOG), fs::read(path.join(D::LOG)).unwrap());
     let snapshots: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let store = SledStore::open(&path).unwrap();
+    let store = D::open(&path).unwrap();
     let held = hold(&store, "later").await;
     store.complete(done(held, "recorded", DAY)).await.unwrap();
     store.close().await.unwrap();
     // The database alone is restored.
-    fs::write(db, older).unwrap();
+    fs::write(log, older).unwrap();
     for entry in fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.file_name().unwrap().to_string_lossy().starts_with("snap.") && !snapshots.contains(&entry) {
             fs::remove_file(entry).unwrap();
         }
     }
-    let lost = SledStore::open(&path).unwrap_err();
+    let lost = D::open(&path).unwrap_err();
     assert!(matches!(lost, OpenError::Lost { missing: Some(1..), .. }), "{lost:?}");
 }
 
-#[tokio::test]
-async fn a_directory_that_was_restored_without_its_lock_file_is_not_called_somebody_else_s() {
-    let (_directory, path) = recorded().await;
+on_both!(a_directory_that_was_restored_without_its_lock_file_is_not_called_somebody_else_s);
+async fn a_directory_that_was_restored_without_its_lock_file_is_not_called_somebody_else_s<D: Disk>() {
+    let (_directory, path) = recorded::<D>().await;
     fs::remove_file(path.join(LOCK)).unwrap();
-    let error = SledStore::open(&path).unwrap_err();
+    let error = D::open(&path).unwrap_err();
     assert!(matches!(error, OpenError::LockMissing { .. }), "{error:?}");
     let message = error.to_string();
     assert!(message.contains(LOCK) && message.contains("restore the whole directory"), "{message}");
     assert!(!path.join(LOCK).exists(), "nothing is changed");
     // This is the remedy that the error names.
-    fs::write(path.join(LOCK), "complete\n").unwrap();
-    let store = SledStore::open(&path).unwrap();
+    fs::write(path.join(LOCK), format!("complete\n{}\n", D::NAME)).unwrap();
+    let store = D::open(&path).unwrap();
     assert!(store.load(id("k0")).await.unwrap().is_some());
 }
 
-#[tokio::test]
-async fn a_store_whose_lock_file_is_emptied_is_still_known_to_have_been_used() {
-    let (_directory, path) = recorded().await;
+on_both!(a_store_whose_lock_file_is_emptied_is_still_known_to_have_been_used);
+async fn a_store_whose_lock_file_is_emptied_is_still_known_to_have_been_used<D: Disk>() {
+    let (_directory, path) = recorded::<D>().await;
     fs::write(path.join(LOCK), []).unwrap();
-    fs::write(path.join("conf"), [0; 62]).unwrap();
-    let error = SledStore::open(&path).unwrap_err();
+    D::tear_first_opening(&path);
+    let error = D::open(&path).unwrap_err();
     assert!(!matches!(error, OpenError::NotFound { .. }), "{error:?}");
-    assert!(!path.join("unfinished.db").exists(), "it is not begun anew");
+    assert!(!path.join(format!("unfinished.{}.old", D::LOG)).exists(), "it is not begun anew");
 }
 
 // "A container that is started without its volume forgets every key today, with one INFO line."
-#[tokio::test]
-async fn where_no_store_is_to_be_made_none_is_made() {
+on_both!(where_no_store_is_to_be_made_none_is_made);
+async fn where_no_store_is_to_be_made_none_is_made<D: Disk>() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
-    let open = || SledStore::builder().create(false).open(&path);
+    let open = || D::builder().create(false).open(&path);
     let is_not_found = || {
         let error = open().unwrap_err();
         assert!(matches!(error, OpenError::NotFound { .. }), "{error:?}");
@@ -170,19 +171,19 @@ async fn where_no_store_is_to_be_made_none_is_made() {
     // The first opening of all was interrupted: nothing was recorded.
     fs::write(path.join(LOCK), []).unwrap();
     is_not_found();
-    SledStore::open(&path).unwrap().close().await.unwrap();
+    D::open(&path).unwrap().close().await.unwrap();
     open().unwrap().close().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_store_that_is_made_anew_warns_that_no_key_is_known() {
+on_both!(a_store_that_is_made_anew_warns_that_no_key_is_known);
+async fn a_store_that_is_made_anew_warns_that_no_key_is_known<D: Disk>() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let log = Log::begin(Level::WARN);
-    SledStore::open(&path).unwrap().close().await.unwrap();
+    D::open(&path).unwrap().close().await.unwrap();
     let lines = log.lines();
     assert!(lines.iter().any(|line| line.starts_with("WARN") && line.contains("no key is known")), "{lines:?}");
-    let lab = Lab::counting(IdempotencyLayer::new(SledStore::open(&path).unwrap()));
+    let lab = Lab::counting(IdempotencyLayer::new(D::open(&path).unwrap()));
     lab.post("k", "a").await;
     assert_eq!(log.lines(), [""; 0], "only the first time");
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use testkit::lab::disk::Disk;
 use testkit::lab::steps::Steps as _;
 use testkit::lab::time::{HOUR, clock};
 use testkit::lab::{done, hold, on_disk};
+use testkit::on_both;
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::{Gauges, Store};
-use tower_idempotency::{AnyStore, MemoryStore, SledStore};
+use tower_idempotency::{AnyStore, MemoryStore};
 
 async fn with_two_records<St: Store>(store: &St) -> Gauges {
     assert_eq!(store.gauges().records, Some(0));
@@ -18,9 +20,9 @@ async fn with_two_records<St: Store>(store: &St) -> Gauges {
     store.gauges()
 }
 
-#[tokio::test]
-async fn a_store_on_disk_has_records_bytes_free_space_and_what_its_last_batch_took() {
-    let (_directory, store) = on_disk(SledStore::builder());
+on_both!(a_store_on_disk_has_records_bytes_free_space_and_what_its_last_batch_took);
+async fn a_store_on_disk_has_records_bytes_free_space_and_what_its_last_batch_took<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
     let gauges = with_two_records(&store).await;
     assert_eq!((gauges.records, gauges.bytes, gauges.queue), (Some(2), Some(16), Some(0)));
     assert_eq!((gauges.batch, gauges.sweep_lag), (Some(1), Some(Duration::ZERO)));

@@ -1,15 +1,16 @@
-//! Entries of a `SledStore` that list many records, and its memory of the records that exist.
+//! Entries of a store on disk that list many records, and its memory of the records that exist.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use testkit::lab::disk::{Disk, DiskBuilder as _, Table};
 use testkit::lab::listed::{assert_summed, listed};
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::time::DAY;
-use testkit::lab::{done, hold, id, on_disk, tree};
-use tower_idempotency::SledStore;
+use testkit::lab::{done, hold, id, on_disk};
+use testkit::on_both;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Record, Records as _, State};
+use tower_idempotency::internals::{Record, State};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::test_util::ManualClock;
 
@@ -19,28 +20,28 @@ fn names(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|number| format!("k{number}")).collect()
 }
 
-async fn state(store: &SledStore, name: &str) -> Option<State> {
+async fn state(store: &impl Disk, name: &str) -> Option<State> {
     store.load(id(name)).await.unwrap().map(|record: Record| record.state)
 }
 
-#[tokio::test]
-async fn runs_that_were_claimed_together_end_apart_and_only_those_that_have_not_are_interrupted() {
+on_both!(runs_that_were_claimed_together_end_apart_and_only_those_that_have_not_are_interrupted);
+async fn runs_that_were_claimed_together_end_apart_and_only_those_that_have_not_are_interrupted<D: Disk>() {
     const RUNS: u32 = 300;
-    let (directory, store) = on_disk(SledStore::builder());
+    let (directory, store) = on_disk(D::builder());
     let names = names(0..RUNS);
     let holds = join_all(names.iter().map(|name| hold(&store, name))).await;
-    let entries = tree(&store).scan_prefix("n").count();
+    let entries = store.records().count("n");
     assert!(entries < 100, "{entries} entries for {RUNS} claims");
     // Every other one, so that hardly an entry's runs have all ended.
     join_all(holds.iter().step_by(2).map(|hold| store.complete(done(*hold, "done", DAY)))).await;
-    let claimed = listed(&tree(&store), "n");
-    assert_summed(&tree(&store));
+    let claimed = listed(&store.records(), "n");
+    assert_summed(&store.records());
     let running: Vec<_> = names.iter().skip(1).step_by(2).collect();
     assert!(running.iter().all(|name| claimed.contains(id(name).as_bytes())));
     store.close().await.unwrap();
 
-    let store = SledStore::open(directory.path()).unwrap();
-    assert_eq!(tree(&store).scan_prefix("n").count(), 0, "no run is under way");
+    let store = D::open(directory.path()).unwrap();
+    assert_eq!(store.records().count("n"), 0, "no run is under way");
     let mut interrupted: Vec<_> =
         store.interrupted(None, 1_000).await.unwrap().iter().map(|record| record.id).collect();
     let mut expected: Vec<_> = running.iter().map(|name| id(name)).collect();
@@ -52,24 +53,24 @@ async fn runs_that_were_claimed_together_end_apart_and_only_those_that_have_not_
     }
 }
 
-#[tokio::test]
-async fn the_last_run_of_a_batch_takes_its_list_along() {
-    let (_directory, store) = on_disk(SledStore::builder());
+on_both!(the_last_run_of_a_batch_takes_its_list_along);
+async fn the_last_run_of_a_batch_takes_its_list_along<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
     let names = names(0..150);
     let holds = join_all(names.iter().map(|name| hold(&store, name))).await;
     let (last, others) = holds.split_last().unwrap();
     join_all(others.iter().map(|hold| store.complete(done(*hold, "done", DAY)))).await;
-    assert_eq!(tree(&store).scan_prefix("n").count(), 1, "the last one's");
+    assert_eq!(store.records().count("n"), 1, "the last one's");
     store.release(last.id, last.fence).await.unwrap();
-    assert_eq!(tree(&store).scan_prefix("n").count(), 0);
-    assert_summed(&tree(&store));
-    assert_eq!((store.len(), listed(&tree(&store), "e").len()), (149, 149));
+    assert_eq!(store.records().count("n"), 0);
+    assert_summed(&store.records());
+    assert_eq!((store.len(), listed(&store.records(), "e").len()), (149, 149));
 }
 
-#[tokio::test]
-async fn a_list_whose_time_is_over_is_swept_in_slices_and_nothing_else_with_it() {
+on_both!(a_list_whose_time_is_over_is_swept_in_slices_and_nothing_else_with_it);
+async fn a_list_whose_time_is_over_is_swept_in_slices_and_nothing_else_with_it<D: Disk>() {
     let clock = ManualClock::new(NOON);
-    let (_directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
+    let (_directory, store) = on_disk(D::builder().clock(clock.clone()));
     let names = names(0..90);
     let holds = join_all(names.iter().map(|name| hold(&store, name))).await;
     join_all(holds.iter().map(|hold| store.complete(done(*hold, "old", DAY)))).await;
@@ -81,35 +82,34 @@ async fn a_list_whose_time_is_over_is_swept_in_slices_and_nothing_else_with_it()
         let slice = store.sweep(7).await.unwrap();
         assert!(slice <= 7);
         swept += slice;
-        let left = listed(&tree(&store), "e").len() as u64;
+        let left = listed(&store.records(), "e").len() as u64;
         assert!(left >= store.len(), "{left} are listed of {}: who is there is listed", store.len());
     }
     // The store sweeps by itself as well.
     assert!(swept <= 90);
     store.sweep(7).await.unwrap();
-    assert_eq!(listed(&tree(&store), "e"), [*id("young").as_bytes()]);
-    assert_summed(&tree(&store));
+    assert_eq!(listed(&store.records(), "e"), [*id("young").as_bytes()]);
+    assert_summed(&store.records());
     assert!(matches!(state(&store, "young").await, Some(State::Completed { .. })));
     assert!(matches!(store.claim(wish(&names[0])).await.unwrap(), Claimed::Fresh(_)), "its key is free");
 }
 
-/// Promise 7: in doubt, no record counts as absent. A record that is listed twice must not hide that another is lost.
-#[tokio::test]
-async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again() {
-    type Damage = fn(&sled::Tree, sled::IVec, &[u8]);
-    let damages: [Damage; 4] = [
-        |tree, key, _| drop(tree.remove(key).unwrap()),
-        |tree, key, value| drop(tree.insert(key, &value[..value.len() - 1]).unwrap()),
-        |tree, key, value| drop(tree.insert(key, &value[40..]).unwrap()),
-        |tree, key, value| {
+// Promise 7: in doubt, no record counts as absent. A record that is listed twice must not hide that another is lost.
+on_both!(where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again);
+async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again<D: Disk>() {
+    let damages: [fn(&D::Table, &[u8], &[u8]); 4] = [
+        |table, key, _| table.remove(key),
+        |table, key, value| table.insert(key, &value[..value.len() - 1]),
+        |table, key, value| table.insert(key, &value[40..]),
+        |table, key, value| {
             let flipped: Vec<u8> = value.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 3)).collect();
-            drop(tree.insert(key, flipped).unwrap());
+            table.insert(key, flipped);
         },
     ];
     for kind in ["e", "n"] {
         for damage in damages {
             let clock = ManualClock::new(NOON);
-            let (directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
+            let (directory, store) = on_disk(D::builder().clock(clock.clone()));
             let run = async |name: &str| store.complete(done(hold(&store, name).await, "done", DAY)).await.unwrap();
             run("stale").await;
             clock.advance(DAY);
@@ -118,21 +118,21 @@ async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again(
                 run(name).await;
             }
             hold(&store, "running").await;
-            let own = tree(&store);
-            let (key, value) = own.scan_prefix(kind).next_back().unwrap().unwrap();
-            damage(&own, key, &value);
+            let own = store.records();
+            let (key, value) = own.scan(kind).pop().unwrap();
+            damage(&own, &key, &value);
             drop(own);
             store.close().await.unwrap();
 
-            let store = SledStore::builder().clock(clock.clone()).open(directory.path()).unwrap();
+            let store = D::builder().clock(clock.clone()).open(directory.path()).unwrap();
             assert_eq!(store.len(), 4);
             for name in ["stale", "a", "b"] {
                 assert!(matches!(store.claim(wish(name)).await.unwrap(), Claimed::Held(_)), "{name} is done");
             }
             assert_eq!(store.interrupted(None, 10).await.unwrap().len(), 1, "and the run was interrupted");
             assert!(matches!(store.claim(wish("c")).await.unwrap(), Claimed::Fresh(_)));
-            assert_summed(&tree(&store));
-            let mut listed = listed(&tree(&store), "e");
+            assert_summed(&store.records());
+            let mut listed = listed(&store.records(), "e");
             listed.dedup();
             for name in ["stale", "a", "b", "running"] {
                 assert!(listed.contains(id(name).as_bytes()), "{name} is listed again");
@@ -142,56 +142,56 @@ async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again(
                 store.sweep(10).await.unwrap();
             }
             store.close().await.unwrap();
-            let store = SledStore::builder().clock(clock).open(directory.path()).unwrap();
+            let store = D::builder().clock(clock).open(directory.path()).unwrap();
             assert_eq!(store.len(), 1, "the run of c");
         }
     }
 }
 
-#[tokio::test]
-async fn questions_about_an_interrupted_run_leave_no_lists_behind() {
-    let (_directory, store) = on_disk(SledStore::builder());
+on_both!(questions_about_an_interrupted_run_leave_no_lists_behind);
+async fn questions_about_an_interrupted_run_leave_no_lists_behind<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
     let hold = hold(&store, "k").await;
     store.interrupt(hold.id, hold.fence).await.unwrap();
-    let entries = tree(&store).scan_prefix("e").count();
+    let entries = store.records().count("e");
     let mut fence = hold.fence;
     for _ in 0..20 {
         fence = store.inquire(hold.id, fence).await.unwrap().expect("it is still interrupted");
     }
-    assert_eq!(tree(&store).scan_prefix("e").count(), entries);
+    assert_eq!(store.records().count("e"), entries);
     assert_eq!(store.interrupted(None, 10).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_damaged_record_of_a_run_is_refused_for_30_days_whatever_an_older_list_says() {
+on_both!(a_damaged_record_of_a_run_is_refused_for_30_days_whatever_an_older_list_says);
+async fn a_damaged_record_of_a_run_is_refused_for_30_days_whatever_an_older_list_says<D: Disk>() {
     let clock = ManualClock::new(NOON);
-    let (directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
+    let (directory, store) = on_disk(D::builder().clock(clock.clone()));
     let first = hold(&store, "k").await;
     store.interrupt(first.id, first.fence).await.unwrap();
     clock.advance(DAY - Duration::from_secs(60));
     store.reclaim(wish("k"), first.fence).await.unwrap().expect("it runs again");
-    tree(&store).insert([b"r".as_slice(), id("k").as_bytes()].concat(), "garbage").unwrap();
+    store.records().insert([b"r".as_slice(), id("k").as_bytes()].concat(), "garbage");
     store.close().await.unwrap();
-    let store = SledStore::builder().clock(clock.clone()).open(directory.path()).unwrap();
+    let store = D::builder().clock(clock.clone()).open(directory.path()).unwrap();
     clock.advance(DAY);
     store.sweep(10).await.unwrap();
     assert!(matches!(store.claim(wish("k")).await, Err(StoreError::Corrupt { .. })));
     clock.advance(DAY * 29);
-    while tree(&store).scan_prefix("r").count() > 0 {
+    while store.records().count("r") > 0 {
         store.sweep(10).await.unwrap();
     }
     assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)), "its key is free");
 }
 
-#[tokio::test]
-async fn a_damaged_record_of_a_key_claimed_anew_is_refused_until_its_own_time_is_over() {
+on_both!(a_damaged_record_of_a_key_claimed_anew_is_refused_until_its_own_time_is_over);
+async fn a_damaged_record_of_a_key_claimed_anew_is_refused_until_its_own_time_is_over<D: Disk>() {
     let clock = ManualClock::new(NOON);
-    let (_directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
+    let (_directory, store) = on_disk(D::builder().clock(clock.clone()));
     let run = async || store.complete(done(hold(&store, "k").await, "done", DAY)).await.unwrap();
     run().await;
     clock.advance(DAY);
     run().await;
-    tree(&store).insert([b"r".as_slice(), id("k").as_bytes()].concat(), "garbage").unwrap();
+    store.records().insert([b"r".as_slice(), id("k").as_bytes()].concat(), "garbage");
     let is_refused = async || matches!(store.claim(wish("k")).await, Err(StoreError::Corrupt { .. }));
     store.sweep(10).await.unwrap();
     assert!(is_refused().await, "the old list is not its own");
@@ -199,16 +199,16 @@ async fn a_damaged_record_of_a_key_claimed_anew_is_refused_until_its_own_time_is
     store.sweep(10).await.unwrap();
     assert!(is_refused().await);
     clock.advance(Duration::from_millis(1));
-    while tree(&store).scan_prefix("r").count() > 0 {
+    while store.records().count("r") > 0 {
         store.sweep(10).await.unwrap();
     }
     assert!(!is_refused().await, "its key is free");
 }
 
-#[tokio::test]
-async fn who_was_forgotten_is_absent_and_who_came_back_is_found_whatever_the_order() {
+on_both!(who_was_forgotten_is_absent_and_who_came_back_is_found_whatever_the_order);
+async fn who_was_forgotten_is_absent_and_who_came_back_is_found_whatever_the_order<D: Disk>() {
     let clock = ManualClock::new(NOON);
-    let (directory, store) = on_disk(SledStore::builder().outcome_cache_bytes(0).clock(clock.clone()));
+    let (directory, store) = on_disk(D::builder().outcome_cache_bytes(0).clock(clock.clone()));
     for round in 0..3 {
         for name in names(0..200) {
             let hold = hold(&store, &name).await;
@@ -227,6 +227,6 @@ async fn who_was_forgotten_is_absent_and_who_came_back_is_found_whatever_the_ord
     }
     hold(&store, "k0").await;
     store.close().await.unwrap();
-    let store = SledStore::builder().clock(clock).open(directory.path()).unwrap();
+    let store = D::builder().clock(clock).open(directory.path()).unwrap();
     assert!(matches!(state(&store, "k0").await, Some(State::Interrupted { .. })));
 }

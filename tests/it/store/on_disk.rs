@@ -1,16 +1,19 @@
-//! The promises of `SledStore` beyond the contract: restarts, one owner, the details of durability.
+//! The promises of a store on disk beyond the contract: restarts, one owner, the details of durability.
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use testkit::lab::time::DAY;
+use testkit::on_both;
+use testkit::process::until;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Completion, Hold, Origin, Records as _, Reply, RunResult, State};
-use tower_idempotency::store::{Health, OpenError, Store as _, StoreError};
+use tower_idempotency::internals::{Completion, Hold, Origin, Reply, RunResult, State};
+use tower_idempotency::store::{Health, OpenError, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
 
@@ -26,23 +29,8 @@ impl Place {
         Self { _parent: parent, path }
     }
 
-    pub(super) fn open(&self) -> SledStore {
-        SledStore::open(&self.path).unwrap()
-    }
-
-    /// The database itself, without the store, which is closed.
-    pub(super) fn database(&self) -> sled::Db {
-        // The settings of a new database belong to the format.
-        sled::Config::new().path(&self.path).segment_size(8 * 1024 * 1024).open().unwrap()
-    }
-
-    /// Writes to the store's tree without the store.
-    pub(super) fn plant(&self, entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
-        let db = self.database();
-        let tree = db.open_tree("tower-idempotency").unwrap();
-        entries.into_iter().for_each(|(key, value)| drop(tree.insert(key, value).unwrap()));
-        db.flush().unwrap();
-        fs::write(self.path.join("tower-idempotency.lock"), b"").unwrap();
+    pub(super) fn open<D: Disk>(&self) -> D {
+        D::open(&self.path).unwrap()
     }
 }
 
@@ -52,14 +40,14 @@ pub(super) fn wish(name: &str) -> Wish {
     Wish::new(id, fingerprint)
 }
 
-pub(super) async fn claim(store: &SledStore, name: &str) -> Hold {
+pub(super) async fn claim(store: &impl Disk, name: &str) -> Hold {
     match store.claim(wish(name)).await.unwrap() {
         Claimed::Fresh(hold) => hold,
         Claimed::Held(record) => panic!("held: {record:?}"),
     }
 }
 
-pub(super) async fn run(store: &SledStore, name: &str, outcome: Bytes) -> Hold {
+pub(super) async fn run(store: &impl Disk, name: &str, outcome: Bytes) -> Hold {
     let hold = claim(store, name).await;
     let result = RunResult::Outcome(outcome);
     let completion =
@@ -68,22 +56,22 @@ pub(super) async fn run(store: &SledStore, name: &str, outcome: Bytes) -> Hold {
     hold
 }
 
-pub(super) async fn outcome(store: &SledStore, name: &str) -> Bytes {
+pub(super) async fn outcome(store: &impl Disk, name: &str) -> Bytes {
     match store.load(wish(name).id).await.unwrap().unwrap().state {
         State::Completed { outcome, .. } => outcome,
         other => panic!("not completed: {other:?}"),
     }
 }
 
-#[tokio::test]
-async fn outcomes_small_and_large_are_there_after_a_restart() {
+on_both!(outcomes_small_and_large_are_there_after_a_restart);
+async fn outcomes_small_and_large_are_there_after_a_restart<D: Disk>() {
     let place = Place::new();
-    let store = place.open();
+    let store = place.open::<D>();
     let large = Bytes::from(vec![7; 300_000]);
     run(&store, "small", Bytes::from("x")).await;
     run(&store, "large", large.clone()).await;
     store.close().await.unwrap();
-    let store = place.open();
+    let store = place.open::<D>();
     assert_eq!(outcome(&store, "small").await, "x");
     assert_eq!(outcome(&store, "large").await, large);
     assert!(
@@ -92,16 +80,16 @@ async fn outcomes_small_and_large_are_there_after_a_restart() {
     );
 }
 
-#[tokio::test]
-async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_comes_back() {
+on_both!(a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_comes_back);
+async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_comes_back<D: Disk>() {
     let place = Place::new();
-    let store = place.open();
+    let store = place.open::<D>();
     let mut holds = Vec::new();
     for number in 0..1_100 {
         holds.push(claim(&store, &format!("k{number}")).await);
     }
     store.close().await.unwrap();
-    let store = place.open();
+    let store = place.open::<D>();
     assert_eq!(store.interrupted(None, 2_000).await.unwrap().len(), 1_100);
     let record = store.load(holds[0].id).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Interrupted { .. }), "{record:?}");
@@ -112,24 +100,24 @@ async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_
     assert!(fence > last);
 }
 
-#[tokio::test]
-async fn after_close_everything_is_refused_and_the_directory_can_be_opened_again() {
+on_both!(after_close_everything_is_refused_and_the_directory_can_be_opened_again);
+async fn after_close_everything_is_refused_and_the_directory_can_be_opened_again<D: Disk>() {
     let place = Place::new();
     for round in 0..5 {
-        let store = place.open();
+        let store = place.open::<D>();
         run(&store, &format!("k{round}"), Bytes::from("x")).await;
         store.clone().close().await.unwrap();
         assert_eq!(store.health(), Health::Closed);
         assert!(matches!(store.claim(wish("other")).await, Err(StoreError::Unavailable { .. })));
-        assert!(store.db().is_err());
+        assert!(store.try_table("charges").is_err());
         store.close().await.unwrap();
     }
 }
 
-#[tokio::test]
-async fn what_was_asked_before_close_is_done() {
+on_both!(what_was_asked_before_close_is_done);
+async fn what_was_asked_before_close_is_done<D: Disk>() {
     let place = Place::new();
-    let store = place.open();
+    let store = place.open::<D>();
     let holds = [claim(&store, "a").await, claim(&store, "b").await];
     let answers = holds.map(|hold| store.interrupt(hold.id, hold.fence));
     store.close().await.unwrap();
@@ -139,22 +127,22 @@ async fn what_was_asked_before_close_is_done() {
 }
 
 #[tokio::test]
-async fn the_remains_of_a_torn_snapshot_do_not_stop_an_opening() {
+async fn the_remains_of_a_torn_snapshot_of_sleds_do_not_stop_an_opening() {
     let place = Place::new();
-    let store = place.open();
+    let store = place.open::<SledStore>();
     run(&store, "k", Bytes::from("x")).await;
     store.close().await.unwrap();
     fs::write(place.path.join("snap.7FFFFFFFFFFFFFFF.generating"), b"torn").unwrap();
-    let store = place.open();
+    let store = place.open::<SledStore>();
     assert_eq!(outcome(&store, "k").await, "x");
 }
 
-#[tokio::test]
-async fn trap_72_a_key_claimed_anew_leaves_nothing_of_its_old_record_behind() {
+on_both!(trap_72_a_key_claimed_anew_leaves_nothing_of_its_old_record_behind);
+async fn trap_72_a_key_claimed_anew_leaves_nothing_of_its_old_record_behind<D: Disk>() {
     let place = Place::new();
     let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
-    let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
-    let keys = |store: &SledStore| store.db().unwrap().open_tree("tower-idempotency").unwrap().len();
+    let store = D::builder().clock(clock.clone()).open(&place.path).unwrap();
+    let keys = |store: &D| store.records().count("");
     run(&store, "k", Bytes::from("x")).await;
     let with_one_small = keys(&store);
     clock.advance(DAY);
@@ -171,61 +159,59 @@ async fn trap_72_a_key_claimed_anew_leaves_nothing_of_its_old_record_behind() {
 }
 
 /// Sweeps until nothing is left of outcomes whose records are gone.
-async fn swept_clean(store: &SledStore) {
-    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-    while tree.scan_prefix("g").next().is_some() {
+async fn swept_clean(store: &impl Disk) {
+    while store.records().count("g") > 0 {
         store.sweep(100).await.unwrap();
     }
 }
 
-#[tokio::test]
-async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_is_over() {
+on_both!(a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_is_over);
+async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_is_over<D: Disk>() {
     let place = Place::new();
     let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
-    let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+    let store = D::builder().clock(clock.clone()).open(&place.path).unwrap();
     for name in ["damaged", "whole"] {
         let hold = claim(&store, name).await;
         store.interrupt(hold.id, hold.fence).await.unwrap();
     }
-    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-    tree.insert([b"r".as_slice(), wish("damaged").id.as_bytes()].concat(), "garbage").unwrap();
+    let records = store.records();
+    records.insert([b"r".as_slice(), wish("damaged").id.as_bytes()].concat(), "garbage");
     let listed = store.interrupted(None, 10).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [wish("whole").id]);
     assert!(matches!(store.claim(wish("damaged")).await, Err(StoreError::Corrupt { .. })));
     clock.advance(DAY);
-    while tree.scan_prefix("r").next().is_some() {
+    while records.count("r") > 0 {
         store.sweep(10).await.unwrap();
     }
-    assert_eq!(tree.scan_prefix("i").count(), 0, "it is not listed under its old entry");
+    assert_eq!(records.count("i"), 0, "it is not listed under its old entry");
     let hold = claim(&store, "damaged").await;
     store.interrupt(hold.id, hold.fence).await.unwrap();
     assert_eq!(store.interrupted(None, 10).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_damaged_running_record_is_freed_thirty_days_after_the_next_opening() {
+on_both!(a_damaged_running_record_is_freed_thirty_days_after_the_next_opening);
+async fn a_damaged_running_record_is_freed_thirty_days_after_the_next_opening<D: Disk>() {
     let place = Place::new();
     let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
-    let open = || SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+    let open = || D::builder().clock(clock.clone()).open(&place.path).unwrap();
     let store = open();
     claim(&store, "k").await;
     let key = [b"r".as_slice(), wish("k").id.as_bytes()].concat();
-    store.db().unwrap().open_tree("tower-idempotency").unwrap().insert(&key, "garbage").unwrap();
+    store.records().insert(&key, "garbage");
     store.close().await.unwrap();
     let store = open();
     clock.advance(DAY * 29);
     store.sweep(10).await.unwrap();
     assert!(matches!(store.claim(wish("k")).await, Err(StoreError::Corrupt { .. })));
     clock.advance(DAY);
-    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-    while tree.contains_key(&key).unwrap() {
+    while store.records().get(&key).is_some() {
         store.sweep(10).await.unwrap();
     }
     claim(&store, "k").await;
 }
 
-#[tokio::test]
-async fn a_damaged_boot_number_is_an_error_and_no_fence_comes_back() {
+on_both!(a_damaged_boot_number_is_an_error_and_no_fence_comes_back);
+async fn a_damaged_boot_number_is_an_error_and_no_fence_comes_back<D: Disk>() {
     let worst = [u8::MAX; 8].as_slice();
     for (key, value) in [
         ("mboot", Some(b"junk".as_slice())),
@@ -235,57 +221,47 @@ async fn a_damaged_boot_number_is_an_error_and_no_fence_comes_back() {
         ("mtotals", None),
     ] {
         let place = Place::new();
-        let store = place.open();
+        let store = place.open::<D>();
         store.close().await.unwrap();
-        let db = place.database();
-        let tree = db.open_tree("tower-idempotency").unwrap();
-        match value {
-            Some(value) => drop(tree.insert(key, value).unwrap()),
-            None => drop(tree.remove(key).unwrap()),
-        }
-        db.flush().unwrap();
-        drop((tree, db));
-        let error = SledStore::open(&place.path).unwrap_err();
+        D::past_the_store(&place.path, |records| match value {
+            Some(value) => records.insert(key, value),
+            None => records.remove(key),
+        });
+        let error = D::open(&place.path).unwrap_err();
         assert!(matches!(&error, OpenError::Database { .. }), "{error:?}");
     }
 }
 
-#[tokio::test]
-async fn a_record_that_expired_is_swept_without_anybody_asking() {
+on_both!(a_record_that_expired_is_swept_without_anybody_asking);
+async fn a_record_that_expired_is_swept_without_anybody_asking<D: Disk>() {
     let place = Place::new();
     let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
-    let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
-    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+    let store = D::builder().clock(clock.clone()).open(&place.path).unwrap();
     for number in 0..50 {
         run(&store, &format!("k{number}"), Bytes::from("x")).await;
     }
-    let before = tree.len();
+    let keys = || store.records().count("");
+    let before = keys();
     assert_eq!((store.len(), store.is_empty()), (50, false));
-    let mut events = tree.watch_prefix("r");
     clock.advance(DAY);
-    let removed = tokio::task::spawn_blocking(move || {
-        let removals = std::iter::from_fn(|| events.next()).filter(|event| matches!(event, sled::Event::Remove { .. }));
-        removals.take(50).count()
-    });
-    assert_eq!(tokio::time::timeout(Duration::from_secs(60), removed).await.unwrap().unwrap(), 50);
+    until("all are swept", async || store.is_empty()).await;
     // The batch is visible as a whole once a later call is answered.
     store.sweep(0).await.unwrap();
-    assert_eq!(tree.len(), before - 100, "records and expiry entries");
-    assert!(store.is_empty());
+    assert_eq!((keys(), store.records().count("r")), (before - 100, 0), "records and expiry entries");
 }
 
-#[tokio::test]
-async fn trap_75_a_clock_that_was_set_back_across_a_restart_does_not_turn_time_back() {
+on_both!(trap_75_a_clock_that_was_set_back_across_a_restart_does_not_turn_time_back);
+async fn trap_75_a_clock_that_was_set_back_across_a_restart_does_not_turn_time_back<D: Disk>() {
     let place = Place::new();
     let start = Timestamp::from_millis(10 * 86_400_000);
     let clock = ManualClock::new(start);
-    let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+    let store = D::builder().clock(clock.clone()).open(&place.path).unwrap();
     run(&store, "k", Bytes::from("x")).await;
     clock.advance(DAY / 2);
     let last = run(&store, "later", Bytes::from("x")).await;
     store.close().await.unwrap();
     let clock = ManualClock::new(Timestamp::from_millis(86_400_000));
-    let store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+    let store = D::builder().clock(clock.clone()).open(&place.path).unwrap();
     clock.advance(DAY / 2);
     assert_eq!(store.load(wish("k").id).await.unwrap(), None, "a day has passed by the store's clock");
     assert!(store.load(wish("later").id).await.unwrap().is_some());
@@ -294,18 +270,18 @@ async fn trap_75_a_clock_that_was_set_back_across_a_restart_does_not_turn_time_b
 
 // Seeded fault: it begins by the store's time, which never goes back. Then a charge of the operation seems to be from
 // before the operation began.
-#[tokio::test]
-async fn trap_112_after_the_clock_was_days_ahead_an_operation_does_not_begin_in_the_future() {
+on_both!(trap_112_after_the_clock_was_days_ahead_an_operation_does_not_begin_in_the_future);
+async fn trap_112_after_the_clock_was_days_ahead_an_operation_does_not_begin_in_the_future<D: Disk>() {
     for opened_anew in [false, true] {
         let place = Place::new();
         let clock = ManualClock::new(Timestamp::from_millis(10 * 86_400_000));
-        let mut store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+        let mut store = D::builder().clock(clock.clone()).open(&place.path).unwrap();
         run(&store, "k", Bytes::from("x")).await;
         let right = Timestamp::from_millis(5 * 86_400_000);
         clock.jump(right);
         if opened_anew {
             store.close().await.unwrap();
-            store = SledStore::builder().clock(clock.clone()).open(&place.path).unwrap();
+            store = D::builder().clock(clock.clone()).open(&place.path).unwrap();
         }
         let hold = claim(&store, "later").await;
         store.interrupt(hold.id, hold.fence).await.unwrap();
@@ -314,10 +290,10 @@ async fn trap_112_after_the_clock_was_days_ahead_an_operation_does_not_begin_in_
     }
 }
 
-#[tokio::test]
-async fn a_full_store_refuses_new_keys_and_finishes_what_has_begun() {
+on_both!(a_full_store_refuses_new_keys_and_finishes_what_has_begun);
+async fn a_full_store_refuses_new_keys_and_finishes_what_has_begun<D: Disk>() {
     let place = Place::new();
-    let store = SledStore::builder().max_records(3).open(&place.path).unwrap();
+    let store = D::builder().max_records(3).open(&place.path).unwrap();
     let holds = [claim(&store, "a").await, claim(&store, "b").await, claim(&store, "c").await];
     for may_repeat in [false, true] {
         let refused = store.claim(Wish { may_repeat, ..wish("d") }).await;
@@ -335,17 +311,17 @@ async fn a_full_store_refuses_new_keys_and_finishes_what_has_begun() {
         assert_eq!(store.complete(completion).await.unwrap(), Reply::Taken);
     }
     store.close().await.unwrap();
-    let store = SledStore::builder().max_records(3).open(&place.path).unwrap();
+    let store = D::builder().max_records(3).open(&place.path).unwrap();
     assert!(matches!(store.claim(wish("d")).await, Err(StoreError::Full { .. })), "counted across a restart");
 }
 
-#[tokio::test]
-async fn the_application_s_own_trees_are_durable_after_sync() {
+on_both!(the_application_s_own_tables_are_durable_after_sync);
+async fn the_application_s_own_tables_are_durable_after_sync<D: Disk>() {
     let place = Place::new();
-    let store = place.open();
-    store.db().unwrap().open_tree("charges").unwrap().insert("ch_1", "100").unwrap();
+    let store = place.open::<D>();
+    store.table("charges").insert("ch_1", "100");
     store.sync().await.unwrap();
     store.close().await.unwrap();
-    let store = place.open();
-    assert_eq!(store.db().unwrap().open_tree("charges").unwrap().get("ch_1").unwrap().unwrap(), "100");
+    let store = place.open::<D>();
+    assert_eq!(store.table("charges").get("ch_1").unwrap(), "100");
 }

@@ -19,12 +19,11 @@ use tower_idempotency::Meaning;
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::internals::{Completion, Hold, Origin, RunResult};
 use tower_idempotency::server::Classify;
-use tower_idempotency::store::{SledStoreBuilder, Store};
+use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{
-    Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, OnInterrupted, Once, RecordId, SledStore,
-};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, OnInterrupted, Once, RecordId};
 
+use super::disk::DiskBuilder;
 use super::steps::{Claimed, Steps as _, wish};
 use super::time::HOUR;
 use crate::{Answer, Gate};
@@ -235,7 +234,7 @@ pub async fn no_run_is_left(layer: &IdempotencyLayer<TestStore>) {
 }
 
 /// A store on disk, in a directory that goes with the first value.
-pub fn on_disk(builder: SledStoreBuilder) -> (tempfile::TempDir, SledStore) {
+pub fn on_disk<B: DiskBuilder>(builder: B) -> (tempfile::TempDir, B::Disk) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = builder.open(directory.path()).expect("a new store");
     (directory, store)
@@ -245,11 +244,6 @@ pub fn on_disk(builder: SledStoreBuilder) -> (tempfile::TempDir, SledStore) {
 pub fn done(hold: Hold, outcome: impl Into<Bytes>, retention: Duration) -> Completion {
     let result = RunResult::Outcome(outcome.into());
     Completion { hold, fingerprint: Fingerprint::of(b"m"), origin: Origin::default(), result, retention }
-}
-
-/// The store's own tree, past the store.
-pub fn tree(store: &SledStore) -> sled::Tree {
-    store.db().expect("it is open").open_tree("tower-idempotency").expect("it is there")
 }
 
 /// Claims `key`, which is free.

@@ -1,4 +1,4 @@
-//! A store with a tree of the application's, and handlers that charge in the transaction of their answer.
+//! A store with a table of the application's, and handlers that charge in the transaction of their answer.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -16,12 +16,11 @@ use tokio::time::timeout;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome, RunContext};
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::{Abort, OpenError, SledStoreBuilder, Store, TransactionError, TransactionTree};
-use tower_idempotency::{
-    Fingerprint, IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Once, SledStore,
-};
+use tower_idempotency::store::{Abort, OpenError, Store, TransactionError};
+use tower_idempotency::{Fingerprint, IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Once};
 
 use super::app::{Lab, id};
+use super::disk::{Disk, DiskBuilder as _, InTables as _, Table as _, View};
 use crate::{Answer, Gate};
 
 /// The result of a transaction of these tests.
@@ -46,29 +45,29 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(2);
 
 /// A store in a directory of its own.
-pub struct Home {
+pub struct Home<D: Disk> {
     directory: TempDir,
-    builder: SledStoreBuilder,
-    pub store: SledStore,
+    builder: D::Builder,
+    pub store: D,
 }
 
 #[allow(clippy::new_without_default, reason = "it makes a directory")]
-impl Home {
+impl<D: Disk> Home<D> {
     pub fn new() -> Self {
-        Self::with(SledStore::builder())
+        Self::with(D::builder())
     }
 
-    pub fn with(builder: SledStoreBuilder) -> Self {
+    pub fn with(builder: D::Builder) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = builder.clone().open(place(&directory)).expect("a new store");
-        // Made beforehand: to make a tree waits for a transaction under way.
-        store.db().unwrap().open_tree("charges").unwrap();
+        // Made beforehand: to make one waits for a transaction under way.
+        store.table("charges");
         Self { directory, builder, store }
     }
 
     /// Closes the store for all handles and opens it again.
     pub async fn reopened(self) -> Self {
-        self.store.close().await.expect("no tree is held");
+        self.store.close().await.expect("no table is held");
         let store = self.builder.clone().open(place(&self.directory)).expect("it was closed");
         Self { store, ..self }
     }
@@ -104,14 +103,14 @@ fn place(directory: &TempDir) -> PathBuf {
     directory.path().join("payments.db")
 }
 
-/// The application's tree.
-pub fn charges(store: &SledStore) -> sled::Tree {
-    store.db().expect("the store is open").open_tree("charges").expect("it is there")
+/// The application's table.
+pub fn charges<D: Disk>(store: &D) -> D::Table {
+    store.table("charges")
 }
 
 /// Returns how often `key` was charged.
-pub fn charged(store: &SledStore, key: &str) -> u64 {
-    charges(store).get(key).expect("the database works").map_or(0, |count| number(&count))
+pub fn charged(store: &impl Disk, key: &str) -> u64 {
+    charges(store).get(key).map_or(0, |count| number(&count))
 }
 
 fn number(bytes: &[u8]) -> u64 {
@@ -119,9 +118,9 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 /// An effect that shows how often it took place: it counts under `key`.
-pub fn charge(charges: &TransactionTree<'_>, key: &str) -> Result<u64, TransactionError> {
+pub fn charge(charges: &impl View, key: &str) -> Result<u64, TransactionError> {
     let count = charges.get(key)?.map_or(0, |count| number(&count)) + 1;
-    charges.insert(key, count.to_be_bytes().to_vec())?;
+    charges.insert(key, count.to_be_bytes())?;
     Ok(count)
 }
 
@@ -132,28 +131,28 @@ pub fn receipt(key: &str) -> Response<Bytes> {
 }
 
 /// Charges and answers in one transaction.
-pub fn commit(context: &IdempotencyContext, store: &SledStore) -> Committing<Committed> {
+pub fn commit(context: &IdempotencyContext, store: &impl Disk) -> Committing<Committed> {
     commit_with(context, store, |_| Ok(()))
 }
 
-/// Likewise, after what `then` does with the tree.
-pub fn commit_with(
+/// Likewise, after what `then` does with the table.
+pub fn commit_with<D: Disk>(
     context: &IdempotencyContext,
-    store: &SledStore,
-    then: impl Fn(&TransactionTree<'_>) -> Result<(), Abort<&'static str>> + Send + 'static,
+    store: &D,
+    then: impl Fn(&D::View<'_>) -> Result<(), Abort<&'static str>> + Send + 'static,
 ) -> Committing<Committed> {
     let key = context.key().as_str().to_owned();
-    Box::pin(context.complete_in_trees(store, [&charges(store)], move |[charges]| {
+    context.complete_in_tables(store, [&charges(store)], move |[charges]| {
         charge(&charges, &key)?;
         then(&charges)?;
         Ok(receipt(&key))
-    }))
+    })
 }
 
 /// Likewise, with a transaction that waits at a gate.
 pub fn commit_behind(
     context: &IdempotencyContext,
-    store: &SledStore,
+    store: &impl Disk,
     pass: impl Fn() + Send + 'static,
 ) -> Committing<Committed> {
     commit_with(context, store, move |_| {
@@ -165,15 +164,15 @@ pub fn commit_behind(
 /// Charges `key` and answers in one transaction, `after` having returned on the writer's thread.
 pub fn commit_outcome(
     context: &RunContext,
-    store: &SledStore,
+    store: &impl Disk,
     key: &'static str,
     after: impl Fn() + Send + 'static,
 ) -> Committing<Bytes> {
-    Box::pin(context.complete_in_trees(store, [&charges(store)], move |[charges]| {
+    context.complete_in_tables(store, [&charges(store)], move |[charges]| {
         after();
         charge(&charges, key)?;
         Ok(Bytes::from(format!("charged {key}")))
-    }))
+    })
 }
 
 /// A layer that waits for a run as long as it takes.
@@ -199,7 +198,7 @@ where
 }
 
 /// A handler that charges, and answers with what it committed.
-pub fn charging(store: &SledStore, policy: OnInterrupted) -> Lab {
+pub fn charging(store: &impl Disk, policy: OnInterrupted) -> Lab {
     let store = store.clone();
     serve(layer(store.clone(), policy), move |context| {
         let committed = commit(&context, &store);
@@ -208,13 +207,14 @@ pub fn charging(store: &SledStore, policy: OnInterrupted) -> Lab {
 }
 
 /// An application whose handler must not run any more: it replays what was recorded.
-pub fn replaying(store: &SledStore, policy: OnInterrupted) -> Lab {
+pub fn replaying(store: &impl Disk, policy: OnInterrupted) -> Lab {
     serve(layer(store.clone(), policy), |_| async { "it ran again" })
 }
 
 /// Delivers a message by which `key` is charged as `effect` says.
-pub async fn deliver<F, Fut>(once: &Once<SledStore>, key: &str, effect: F) -> Delivered
+pub async fn deliver<D, F, Fut>(once: &Once<D>, key: &str, effect: F) -> Delivered
 where
+    D: Disk,
     F: FnOnce(RunContext) -> Fut + Send + 'static,
     Fut: Future<Output = Result<Bytes, EffectError<&'static str>>> + Send + 'static,
 {
@@ -237,7 +237,7 @@ pub fn assert_receipt(answer: &Answer, key: &str, is_replay: bool) {
 }
 
 /// Keeps the writer busy with a transaction of its own, until `gate` is opened: what is sent meanwhile is one batch.
-pub async fn busy(store: &SledStore, gate: &Gate) -> JoinHandle<Delivered> {
+pub async fn busy(store: &impl Disk, gate: &Gate) -> JoinHandle<Delivered> {
     let (once, store, pass) =
         (Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun), store.clone(), gate.on_a_thread());
     let run = tokio::spawn(async move {

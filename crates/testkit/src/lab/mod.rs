@@ -3,6 +3,7 @@
 mod app;
 pub mod asked;
 pub mod charges;
+pub mod disk;
 pub mod events;
 pub mod listed;
 pub mod operator;
@@ -11,5 +12,5 @@ pub mod time;
 
 pub use app::{
     Lab, Shedding, at_once, charge_print, done, effect, foreign, frames, gated, hold, id, insert_answer, keyed, layer,
-    no_run_is_left, numbered, on_disk, patient, post, rerun, settle, tree, with,
+    no_run_is_left, numbered, on_disk, patient, post, rerun, settle, with,
 };

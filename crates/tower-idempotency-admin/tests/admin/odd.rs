@@ -3,11 +3,13 @@
 use http::StatusCode;
 use serde_json::json;
 use testkit::lab::asked::leave_interrupted;
-use testkit::lab::{Lab, hold, on_disk, tree, with};
+use testkit::lab::disk::{Disk, Table as _};
+use testkit::lab::{Lab, hold, on_disk, with};
+use testkit::on_both;
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::{Kind, Row, SharedStore, SharedStoreBuilder, Token};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{Fence, IdempotencyLayer, RecordId, SledStore};
+use tower_idempotency::{Fence, IdempotencyLayer, RecordId};
 use tower_idempotency_admin::Access;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 
@@ -130,15 +132,15 @@ async fn a_record_that_can_not_be_read_is_shown_and_settled_if_its_fence_is_know
     assert!(desk.listed("damaged").await.is_empty());
 }
 
-#[tokio::test]
-async fn a_record_of_which_nothing_is_known_has_no_button_and_no_times() {
-    let (_directory, store) = on_disk(SledStore::builder());
+on_both!(a_record_of_which_nothing_is_known_has_no_button_and_no_times);
+async fn a_record_of_which_nothing_is_known_has_no_button_and_no_times<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
     leave_interrupted(&store, "k").await;
-    let (records, id) = (tree(&store), testkit::lab::id("k"));
+    let (records, id) = (store.records(), testkit::lab::id("k"));
     let key = [&b"r"[..], id.as_bytes()].concat();
-    let mut bytes = records.get(&key).unwrap().unwrap().to_vec();
+    let mut bytes = records.get(&key).unwrap().to_vec();
     bytes[40] ^= 1;
-    records.insert(key, bytes).unwrap();
+    records.insert(key, bytes);
     let desk = Desk::over(layer(store), Access::ALL);
     assert!(boxes(desk.get("?state=damaged").await.text()).is_empty());
     let page = desk.get(&format!("?id={id}")).await;

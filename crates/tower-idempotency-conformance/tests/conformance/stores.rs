@@ -1,5 +1,5 @@
-//! Each store keeps the contract of stores: in memory, in sled, over a database that several processes share, and
-//! behind `AnyStore`.
+//! Each store keeps the contract of stores: in memory, in sled, in fjall, over a database that several processes share,
+//! and behind `AnyStore`.
 
 use std::time::Duration;
 
@@ -50,25 +50,32 @@ mod test_store {
     tower_idempotency_conformance::store_conformance!(subject);
 }
 
-mod sled {
-    use tower_idempotency::SledStore;
+macro_rules! on_disk {
+    ($module:ident, $store:ident) => {
+        mod $module {
+            use tower_idempotency::$store;
 
-    use super::*;
+            use super::*;
 
-    async fn subject() -> StoreSubject<SledStore> {
-        let (clock, directory) = (by_hand(), tempfile::tempdir().unwrap());
-        let (path, time) = (directory.path().to_owned(), clock.clone());
-        let open = move || {
-            let builder =
-                SledStore::builder().clock(time.clone()).max_records(MOST as u64).outcome_cache_bytes(1 << 20);
-            builder.open(&path).unwrap()
-        };
-        let subject = with_clock(open(), clock).most_records(MOST);
-        subject.reopened_by(move || std::future::ready(open())).kept(directory)
-    }
+            async fn subject() -> StoreSubject<$store> {
+                let (clock, directory) = (by_hand(), tempfile::tempdir().unwrap());
+                let (path, time) = (directory.path().to_owned(), clock.clone());
+                let open = move || {
+                    let builder =
+                        $store::builder().clock(time.clone()).max_records(MOST as u64).outcome_cache_bytes(1 << 20);
+                    builder.open(&path).unwrap()
+                };
+                let subject = with_clock(open(), clock).most_records(MOST);
+                subject.reopened_by(move || std::future::ready(open())).kept(directory)
+            }
 
-    tower_idempotency_conformance::store_conformance!(subject);
+            tower_idempotency_conformance::store_conformance!(subject);
+        }
+    };
 }
+
+on_disk!(sled, SledStore);
+on_disk!(fjall, FjallStore);
 
 /// Tokio's clock.
 #[derive(Debug)]
@@ -143,6 +150,23 @@ mod any_store {
             let again = again.another_process();
             async { AnyStore::new(shared(again).await) }
         })
+    }
+
+    tower_idempotency_conformance::store_conformance!(subject);
+}
+
+/// An embedded store by its URL, with the settings that it has then.
+mod any_store_on_disk {
+    use super::*;
+
+    async fn subject() -> StoreSubject<AnyStore> {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("fjall:{}", directory.path().join("s").display());
+        let open = move || {
+            let url = url.clone();
+            async move { AnyStore::connect(&url).await.unwrap() }
+        };
+        StoreSubject::new(open().await).longest_outcome(LONGEST).reopened_by(open).kept(directory)
     }
 
     tower_idempotency_conformance::store_conformance!(subject);

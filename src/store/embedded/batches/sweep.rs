@@ -3,12 +3,14 @@
 //! A record is deleted at once, and its item in a list with the list. The chunks of a long outcome, of which there may
 //! be hundreds, are left under a tombstone and removed a few at a time.
 
+use std::sync::atomic::Ordering;
+
 use super::batch::Batch;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::StoreError;
-use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine, scan, scan_keys};
+use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine, scan_keys};
 use crate::store::embedded::layout::{keys, listing};
 
 /// The most that one slice deletes.
@@ -42,9 +44,13 @@ pub(crate) fn sweep<E: StorageEngine>(batch: &mut Batch<'_, E>, slice: Slice) ->
 /// looked at.
 fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<(usize, usize), StoreError> {
     let (mut seen, mut swept, mut due) = (0, 0, None);
-    for entry in scan(batch.engine, keys::EXPIRY) {
+    let from = Timestamp::from_millis(batch.shared.swept_until.load(Ordering::Relaxed));
+    for entry in batch.engine.range(keys::expiry(from, 0).to_vec()) {
         let (key, value) = read(batch, entry)?;
         let (key, value) = (key.as_ref(), value.as_ref());
+        if !key.starts_with(keys::EXPIRY) {
+            break;
+        }
         // A key that is too short for a time is not one that the store wrote.
         let Some(expires) = keys::time_of(key) else { continue };
         if expires > batch.now {
@@ -84,6 +90,8 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
             batch.erase_entry(key);
         }
     }
+    // What a later batch lists expires later than this one begins.
+    batch.shared.swept_until.store(due.unwrap_or(batch.now).as_millis(), Ordering::Relaxed);
     batch.shared.measured.note_due(due);
     Ok((swept, seen))
 }

@@ -21,8 +21,10 @@ pub(crate) const NEW_MARK_FILE: &str = "tower-idempotency.mark.new";
 /// durable. The second one is the name of the engine. Stores that had only sled have no second line.
 const COMPLETE: &str = "complete";
 const FIRST_ENGINE: &str = "sled";
-/// The prefix of the name of a file that an unfinished first opening left, after it was set aside.
+/// The prefix and the suffix of the name of a file that an unfinished first opening left, after it was set aside. fjall
+/// would read a file whose name ends as those of its journals do.
 const ASIDE: &str = "unfinished.";
+const OLD: &str = ".old";
 
 /// The directory's lock. It is held until the last of its handles is dropped, or one of them gives it up.
 #[derive(Debug, Clone)]
@@ -152,7 +154,7 @@ pub(crate) fn set_aside(path: &Path, reason: &str) -> Result<(), OpenError> {
         if text == LOCK_FILE || text.starts_with(ASIDE) {
             continue;
         }
-        let (from, to) = (path.join(&name), path.join(format!("{ASIDE}{text}")));
+        let (from, to) = (path.join(&name), path.join(format!("{ASIDE}{text}{OLD}")));
         // A file that was set aside earlier is replaced; only a directory that is not empty is in the way.
         if to.is_dir() {
             fs::remove_dir_all(&to).map_err(io_error("removing", &to))?;
