@@ -1,24 +1,23 @@
 //! The engines of embedded stores, by their names, and the stores over them.
 //!
-//! A laboratory of embedded stores runs on every engine. The variable `ENGINE` names one, for a long form.
+//! A laboratory of embedded stores runs on every engine. The variable `ENGINE` names one, for a long form. What the
+//! stores have in common is in `testkit::lab::disk`; here the engine is chosen while the program runs.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::Response;
 use serde::{Deserialize, Serialize};
+use testkit::lab::disk::{Disk as _, DiskBuilder, InTables as _, View};
 use testkit::payment_server::Setup;
 use tower_idempotency::clock::Clock;
 use tower_idempotency::engine::RunContext;
 use tower_idempotency::server::Committed;
-use tower_idempotency::store::{
-    Abort, CommitError, OpenError, StoreError, TransactionError, TransactionKeyspace, TransactionTree,
-};
-use tower_idempotency::{AnyStore, FjallStore, IdempotencyContext, SledStore};
+use tower_idempotency::store::{Abort, CommitError, OpenError, StoreError, TransactionError};
+use tower_idempotency::{AnyStore, FjallStore, IdempotencyContext, SledStore, fjall, sled};
 
 /// The variable that names the engine.
 pub const ENGINE: &str = "ENGINE";
@@ -29,6 +28,9 @@ const LITTLE: u64 = 1 << 20;
 const MEMTABLE: u64 = 512 << 10;
 const MEMTABLE_OF_SERVER: u64 = 64 << 10;
 const MEMTABLE_OF_TABLE: u64 = 4 << 10;
+/// The bytes that make fjall begin another journal, and more than it then has in memory at once.
+const JOURNAL: usize = 72 << 20;
+const CHUNK: usize = 1 << 20;
 
 /// An engine of embedded stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,13 +70,23 @@ pub trait Rows {
     ///
     /// # Errors
     /// Those of the table.
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TransactionError>;
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, TransactionError>;
 
     /// Sets the value of `key`.
     ///
     /// # Errors
     /// Those of the table.
     fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), TransactionError>;
+}
+
+impl<V: View> Rows for V {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, TransactionError> {
+        View::get(self, key)
+    }
+
+    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), TransactionError> {
+        View::insert(self, key, value)
+    }
 }
 
 impl Engine {
@@ -91,12 +103,12 @@ impl Engine {
 
     pub fn name(self) -> &'static str {
         match self {
-            Self::Sled => "sled",
-            Self::Fjall => "fjall",
+            Self::Sled => SledStore::NAME,
+            Self::Fjall => FjallStore::NAME,
         }
     }
 
-    /// Returns the same server with its records in a store over this engine, below its directory.
+    /// Returns the same server with its records in a store over this engine, in its directory.
     pub fn serves(self, setup: Setup) -> Setup {
         match self {
             Self::Sled => setup.with("--store sled"),
@@ -109,31 +121,18 @@ impl Engine {
     /// # Errors
     /// Those of the store.
     pub fn open(self, directory: impl AsRef<Path>, settings: Settings) -> Result<Embedded, OpenError> {
-        let Settings { clock, is_small, min_free } = settings;
         match self {
             Self::Sled => {
-                let mut builder = SledStore::builder();
-                if is_small {
-                    builder = builder.cache_bytes(LITTLE).outcome_cache_bytes(LITTLE);
-                }
-                if let Some(clock) = clock {
-                    builder = builder.clock(clock);
-                }
-                if let Some(bytes) = min_free {
-                    builder = builder.min_free_space(bytes);
+                let mut builder = settings.apply(SledStore::builder());
+                if settings.is_small {
+                    builder = builder.cache_bytes(LITTLE);
                 }
                 builder.open(directory).map(Embedded::Sled)
             }
             Self::Fjall => {
-                let mut builder = FjallStore::builder();
-                if is_small {
-                    builder = builder.cache_bytes(LITTLE).outcome_cache_bytes(LITTLE).memtable_bytes(MEMTABLE);
-                }
-                if let Some(clock) = clock {
-                    builder = builder.clock(clock);
-                }
-                if let Some(bytes) = min_free {
-                    builder = builder.min_free_space(bytes);
+                let mut builder = settings.apply(FjallStore::builder());
+                if settings.is_small {
+                    builder = builder.cache_bytes(LITTLE).memtable_bytes(MEMTABLE);
                 }
                 builder.open(directory).map(Embedded::Fjall)
             }
@@ -144,6 +143,22 @@ impl Engine {
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl Settings {
+    /// Applies the settings that each engine has.
+    fn apply<B: DiskBuilder>(&self, mut builder: B) -> B {
+        if self.is_small {
+            builder = builder.outcome_cache_bytes(LITTLE);
+        }
+        if let Some(clock) = &self.clock {
+            builder = builder.clock(Arc::clone(clock));
+        }
+        if let Some(bytes) = self.min_free {
+            builder = builder.min_free_space(bytes);
+        }
+        builder
     }
 }
 
@@ -202,6 +217,24 @@ impl Embedded {
             }
         }
     }
+
+    /// Writes so much that fjall begins another journal, and something that keeps it from removing the full one.
+    ///
+    /// # Errors
+    /// Those of the store and of fjall, in words.
+    pub fn fill_journal(&self) -> Result<(), String> {
+        let Self::Fjall(store) = self else { return Ok(()) };
+        let kept = store.keyspace("kept", fjall::KeyspaceCreateOptions::default).map_err(text)?;
+        kept.insert("row", "this stays in memory").map_err(text)?;
+        let filler = store.keyspace("filler", fjall::KeyspaceCreateOptions::default).map_err(text)?;
+        for number in 0..JOURNAL / CHUNK {
+            filler.insert("row", vec![1; CHUNK]).map_err(text)?;
+            if number % 8 == 7 {
+                filler.rotate_memtable_and_wait().map_err(text)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Table {
@@ -250,10 +283,8 @@ impl Table {
         mut effect: impl FnMut(&dyn Rows) -> Result<Bytes, Abort<E>> + Send + 'static,
     ) -> BoxFuture<'static, Result<Bytes, CommitError<E>>> {
         match self {
-            Self::Sled(store, tree) => context.complete_in_trees(store, [tree], move |[rows]| effect(&rows)).boxed(),
-            Self::Fjall(store, keyspace) => {
-                context.complete_in_keyspaces(store, [keyspace], move |[rows]| effect(&rows)).boxed()
-            }
+            Self::Sled(store, tree) => context.complete_in_tables(store, [tree], move |[rows]| effect(&rows)),
+            Self::Fjall(store, keyspace) => context.complete_in_tables(store, [keyspace], move |[rows]| effect(&rows)),
         }
     }
 
@@ -264,31 +295,9 @@ impl Table {
         mut effect: impl FnMut(&dyn Rows) -> Result<Response<Bytes>, Abort<E>> + Send + 'static,
     ) -> BoxFuture<'static, Result<Committed, CommitError<E>>> {
         match self {
-            Self::Sled(store, tree) => context.complete_in_trees(store, [tree], move |[rows]| effect(&rows)).boxed(),
-            Self::Fjall(store, keyspace) => {
-                context.complete_in_keyspaces(store, [keyspace], move |[rows]| effect(&rows)).boxed()
-            }
+            Self::Sled(store, tree) => context.complete_in_tables(store, [tree], move |[rows]| effect(&rows)),
+            Self::Fjall(store, keyspace) => context.complete_in_tables(store, [keyspace], move |[rows]| effect(&rows)),
         }
-    }
-}
-
-impl Rows for TransactionTree<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TransactionError> {
-        Ok(TransactionTree::get(self, key)?.map(|value| value.to_vec()))
-    }
-
-    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), TransactionError> {
-        TransactionTree::insert(self, key, value).map(drop)
-    }
-}
-
-impl Rows for TransactionKeyspace<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TransactionError> {
-        Ok(TransactionKeyspace::get(self, key)?.map(|value| value.to_vec()))
-    }
-
-    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), TransactionError> {
-        TransactionKeyspace::insert(self, key, value)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The damage that a disk does to a file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use laboratories::disk::content::Content;
@@ -37,10 +38,9 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// Returns the file's name, without the number in the name of a snapshot.
-    pub(crate) fn file_name(&self) -> String {
-        let name = self.file.rsplit('/').next().unwrap_or_default();
-        name.split_once("snap.").map_or(name, |_| "snap").to_owned()
+    /// Returns the kind of the file.
+    pub(crate) fn kind(&self) -> String {
+        kind(&self.file)
     }
 
     /// Damages one place of `file` in a copy of `image`. Each kind of damage takes its turn.
@@ -65,10 +65,30 @@ impl Place {
     }
 }
 
-/// Returns the files that have something to damage.
-pub(crate) fn files(image: &Image) -> impl Iterator<Item = &str> {
-    let has_bytes = |content: &Option<Content>| content.as_ref().is_some_and(|content| !content.written().is_empty());
-    image.iter().filter(move |(_, content)| has_bytes(content)).map(|(path, _)| path.as_str())
+/// Returns the files that have something to damage, of each kind.
+pub(crate) fn files(image: &Image) -> BTreeMap<String, Vec<&str>> {
+    let mut files = BTreeMap::<_, Vec<_>>::new();
+    for (path, content) in image {
+        if content.as_ref().is_some_and(|content| !content.written().is_empty()) {
+            files.entry(kind(path)).or_default().push(path.as_str());
+        }
+    }
+    files
+}
+
+/// Returns the name of a file without its number. A file that has only a number is one of its directory.
+fn kind(path: &str) -> String {
+    let mut names = path.rsplit('/');
+    let (name, above) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
+    let is_digit = |letter: char| letter.is_ascii_digit();
+    match name.trim_matches(is_digit) {
+        "" => format!("{above}/N"),
+        ".jnl" => "N.jnl".to_owned(),
+        // The number is hexadecimal.
+        snapshot if snapshot.starts_with("snap.") => "snap.N".to_owned(),
+        rest if rest.len() < name.len() => format!("{rest}N"),
+        name => name.to_owned(),
+    }
 }
 
 /// Returns the places of the damage and the damaged bytes.

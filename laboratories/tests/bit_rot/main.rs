@@ -7,7 +7,7 @@
 //! a key may run again if its answer was given about a second before the kill, because the store writes its mark once
 //! a second.
 //!
-//! The long form damages this many places in each file of one engine; its last line has the figures:
+//! The long form damages this many places in the files of each kind of one engine; its last line has the figures:
 //!
 //! ```text
 //! ENGINE=sled BIT_ROT=1000 cargo test -p laboratories --test bit_rot makes_no -- --nocapture
@@ -42,7 +42,7 @@ const TEST: &str = "a_damaged_disk_makes_no_store_forget_a_key_in_silence";
 const WITHOUT_MARK: &str = "BIT_ROT_WITHOUT_MARK";
 /// The variable that holds the part of a process of this laboratory.
 const PART: &str = "BIT_ROT_PART";
-/// The number of places that are damaged in each file of one source.
+/// The number of places that are damaged in the files of each kind of one source.
 const PER_SOURCE: usize = 10;
 /// The number of processes at a time.
 const PROCESSES: usize = 2;
@@ -84,7 +84,7 @@ struct Figures {
 impl Figures {
     fn add(&mut self, source: &Source, place: &Place, came: Came) {
         self.places += 1;
-        *self.in_file.entry(place.file_name()).or_default() += 1;
+        *self.in_file.entry(place.kind()).or_default() += 1;
         let mut wrong = Vec::new();
         match came {
             Came::Refused { is_lost, error } => {
@@ -137,7 +137,7 @@ fn a_damaged_disk_makes_no_store_forget_a_key_in_silence() {
     }
 }
 
-/// Damages so many places in each file.
+/// Damages so many places in the files of each kind.
 fn rot_often(engine: Engine, places: usize, seed: u64) -> Figures {
     let (next, figures) = (AtomicUsize::new(0), Mutex::new(Figures::default()));
     // Half of the sources are killed, and half are closed.
@@ -169,7 +169,7 @@ fn is_control() -> bool {
     std::env::var_os(WITHOUT_MARK).is_some()
 }
 
-/// Makes a source, and damages each of its files at `places` places.
+/// Makes a source, and damages its files of each kind at `places` places.
 fn rot(engine: Engine, is_killed: bool, places: usize, dice: &mut Dice, figures: &Mutex<Figures>) {
     let mut source = match Source::make(engine, is_killed, dice) {
         Ok(source) => source,
@@ -188,10 +188,14 @@ fn rot(engine: Engine, is_killed: bool, places: usize, dice: &mut Dice, figures:
         other => panic!("without damage: {other:?}"),
     }
     // The mark guards only the log, so the control damages only the log.
-    let is_guarded = |file: &&str| !is_control() || file.ends_with("/db");
-    for file in damage::files(source.image()).filter(is_guarded) {
+    let log = match engine {
+        Engine::Sled => "db",
+        Engine::Fjall => "N.jnl",
+    };
+    let is_guarded = |kind: &str| !is_control() || kind == log;
+    for (_, files) in damage::files(source.image()).into_iter().filter(|(kind, _)| is_guarded(kind)) {
         for number in 0..places {
-            let (place, image) = Place::damage(source.image(), file, number, dice);
+            let (place, image) = Place::damage(source.image(), dice.pick(&files), number, dice);
             let came = source.ask(&image);
             let mut figures = figures.lock().unwrap();
             figures.add(&source, &place, came);

@@ -23,7 +23,7 @@ use testkit::process::ended;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 
 use crate::ask::{self, Came, Told};
-use crate::{Part, program};
+use crate::{Part, is_control, program};
 
 const START: u64 = 1_000_000_000;
 /// The rate of the store's clock relative to the machine's, so that records expire during the workload.
@@ -52,6 +52,8 @@ pub(crate) struct Plan {
     directory: PathBuf,
     seed: u64,
     closes: bool,
+    /// `true` if fjall begins another journal, and keeps the first one.
+    fills: bool,
 }
 
 /// A line of the workload's notes.
@@ -103,6 +105,9 @@ async fn work(plan: Plan) {
         if opening == 0 {
             fs::copy(plan.directory.join(MARK), plan.directory.join(FIRST_MARK)).expect("a store has a mark");
         }
+        if plan.fills && opening == 1 {
+            store.fill_journal().expect("the disk is sound");
+        }
         let operations = Operations::over(store, false, Truth::default(), Arc::new(|_| ()));
         while began.elapsed() < until || (opening == 1 && !plan.closes) {
             let keys = futures_util::stream::iter(next..next + KEYS);
@@ -141,7 +146,13 @@ impl Source {
     /// Runs a workload to its end. Returns an error if the workload failed.
     pub(crate) fn make(engine: Engine, is_killed: bool, dice: &mut Dice) -> Result<Self, String> {
         let directory = quick_directory();
-        let plan = Plan { engine, directory: directory.path().into(), seed: dice.roll(), closes: !is_killed };
+        let plan = Plan {
+            engine,
+            directory: directory.path().into(),
+            seed: dice.roll(),
+            closes: !is_killed,
+            fills: !is_killed && !is_control(),
+        };
         let mut command = program(&Part::Work(plan));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it can be started");
         if is_killed {

@@ -19,6 +19,7 @@
 mod cast;
 mod full;
 mod hang;
+mod judging;
 mod points;
 mod process;
 mod scenario;
@@ -72,6 +73,9 @@ impl Figures {
 fn a_disk_that_fails_at_any_point_makes_nothing_false() {
     if let Some(plan) = scenario::plan() {
         scenario::run(plan);
+    }
+    if let Some(case) = judging::case() {
+        judging::run(&case);
     }
     let all = std::env::var("DISK_FAULTS").is_ok_and(|form| form == "all");
     for engine in Engine::chosen() {

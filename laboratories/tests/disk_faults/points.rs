@@ -8,10 +8,11 @@ use laboratories::disk::{Counts, counts, quick_directory};
 use laboratories::engine::Engine;
 use laboratories::work::notes;
 use laboratories::work::notes::{Found, Note};
-use laboratories::work::retry::{Known, judge, judge_image};
+use laboratories::work::retry::Known;
 use laboratories::work::standing::{Histories, Standings};
 use testkit::Dice;
 
+use crate::judging::{judged, judged_image};
 use crate::process::live;
 use crate::scenario::{Act, START, plan_in};
 
@@ -124,9 +125,8 @@ pub(crate) fn strike(engine: Engine, point: Option<Point>, from: From, patience:
     let cut = disk.cut(Luck::draw(&mut dice), &mut dice);
     // The process starts again with a sound disk, or the power was cut as well: a failed write's pages may be gone.
     came.acknowledged = known(&all).histories.acknowledged();
-    came.wrong
-        .extend(judge_image(engine, &cut, &known(&all)).into_iter().map(|line| format!("after a power cut: {line}")));
-    came.wrong.extend(judge(engine, &plan.data, &known(&all)));
+    came.wrong.extend(judged_image(engine, &cut, &all).into_iter().map(|line| format!("after a power cut: {line}")));
+    came.wrong.extend(judged(engine, &plan.data, &all));
     came
 }
 

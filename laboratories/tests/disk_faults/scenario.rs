@@ -306,11 +306,12 @@ impl Scenario {
 /// The file that fills the disk.
 pub(crate) const FILLER: &str = "filler";
 
-/// Takes all space except for `left` bytes.
+/// Takes all space except for `left` bytes. What was taken before is never free meanwhile.
 pub(crate) fn fill(directory: &Path, left: u64) {
     use std::io::Write as _;
     let path = directory.join(FILLER);
-    let mut filler = std::fs::File::create(&path).expect("there is still room");
+    let filler = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let mut filler = filler.expect("there is still room");
     // The last chunk may fit in part.
     while filler.write(&[1; 4096]).is_ok() {}
     let length = filler.metadata().expect("it is there").len();
