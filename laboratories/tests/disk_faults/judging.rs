@@ -1,4 +1,5 @@
-//! The judging of a directory, in a process of its own: an engine may end the process that opens what a lying disk left.
+//! The judging of a directory, in a process of its own: an engine may end the process that opens what a lying disk has
+//! left.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
