@@ -91,7 +91,8 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
         batch.erase_entry(key);
     }
     // What a later batch lists expires later than this one begins.
-    batch.shared.swept_until.store(due.unwrap_or(batch.now).as_millis(), Ordering::Relaxed);
+    let until = due.map_or(batch.now, |due| due.min(batch.now));
+    batch.shared.swept_until.store(until.as_millis(), Ordering::Relaxed);
     batch.shared.measured.note_due(due);
     Ok((swept, seen))
 }
