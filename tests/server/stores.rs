@@ -21,7 +21,7 @@ async fn a_store_that_is_not_understood_is_refused_and_its_password_is_not_repea
         ["psotgres://u:s3cr3t@h/d", "postgres:u:s3cr3t@h/d", "redis://:s3cr3t@h", "sled://x", "memory:x", "other"]
     {
         let said = refusal(&Setup::new(&directory).with(&format!("--store {url}")), 1).await;
-        assert!(said.contains("give sled, sled:PATH, memory or postgres://"), "{said}");
+        assert!(said.contains("give sled, sled:PATH, fjall, fjall:PATH, memory or postgres://"), "{said}");
         assert!(!said.contains("s3cr3t"), "{said}");
     }
     assert!(!directory.path().join("data").exists(), "nothing was opened");
@@ -55,10 +55,10 @@ async fn with_existing_a_server_whose_volume_is_not_mounted_does_not_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn atomic_needs_charges_and_records_in_one_database() {
     let directory = tempdir().unwrap();
-    let elsewhere = format!("sled:{}", directory.path().join("elsewhere").display());
-    for store in ["memory", &elsewhere] {
+    let [sled, fjall] = ["sled", "fjall"].map(|engine| format!("{engine}:{}", directory.path().join(engine).display()));
+    for store in ["memory", &sled, &fjall] {
         let said = refusal(&Setup::new(&directory).with(&format!("--atomic --store {store}")), 1).await;
-        assert!(said.contains("--atomic needs") && said.contains("--store sled or postgres://"), "{said}");
+        assert!(said.contains("--atomic needs") && said.contains("--store sled, fjall or postgres://"), "{said}");
     }
 }
 
