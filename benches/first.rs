@@ -1,7 +1,8 @@
 //! Measures the price of running and recording the first request with a key.
 //!
-//! `cargo bench --bench first`. It measures claim, run and record in process, per policy and store, and compares them
-//! with as many durable writes by hand (`testkit::bench::minimum`). Both sides take turns, in one run.
+//! `cargo bench --bench first`, or `cargo bench --bench first -- fjall` for the groups with such a name. It measures
+//! claim, run and record in process, per store and policy, and compares them with as many durable writes by hand
+//! (`testkit::bench::minimum`), and the embedded stores with each other. All sides of a group take turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::path::Path;
@@ -13,9 +14,10 @@ use tempfile::TempDir;
 use testkit::bench::estimate::{Estimate, Pairs, pairs};
 use testkit::bench::exchange::{SMALL, protected};
 use testkit::bench::load::{Round, round};
-use testkit::bench::minimum::{Minimum, Writes, durable, volatile};
+use testkit::bench::minimum::{Engine, Minimum, Writes, durable, volatile};
 use testkit::bench::report::Report;
-use tower_idempotency::{MemoryStore, OnInterrupted, SledStore};
+use testkit::lab::disk::Disk;
+use tower_idempotency::{FjallStore, MemoryStore, OnInterrupted, SledStore};
 
 /// The numbers of requests at once, each with the number of requests in a round.
 const LOADS: [(usize, usize); 4] = [(1, 200), (8, 1_600), (64, 6_400), (512, 10_240)];
@@ -23,69 +25,87 @@ const LOADS: [(usize, usize); 4] = [(1, 200), (8, 1_600), (64, 6_400), (512, 10_
 const COUNTED: usize = 64;
 const COUNTED_REQUESTS: usize = 64_000;
 /// The argument with which this bench starts itself to count syncs.
-const CHILD: &str = "--policy";
+const CHILD: &str = "--count";
 
-/// By policy, of the hand-written minimum.
-const LEAST_THROUGHPUT: [(&str, f64); 2] = [("rerun", 0.88), ("refuse", 0.92)];
+/// By store and policy, of the hand-written minimum over the same engine, at 64.
+const LEAST_THROUGHPUT: [(&str, f64); 4] =
+    [("sled, rerun", 0.88), ("sled, refuse", 0.92), ("fjall, rerun", 0.85), ("fjall, refuse", 0.88)];
+/// By policy, of the store on sled, at 64.
+const LEAST_OVER_SLED: [(&str, f64); 2] = [("fjall, rerun", 1.35), ("fjall, refuse", 1.5)];
 const MOST_P50: f64 = 1.1;
 const MOST_P99: f64 = 1.5;
 const MOST_SYNCS: f64 = 0.1;
 
-/// The layer, and hand-written code that is as durable.
-struct Case {
-    name: &'static str,
+/// The layer over a store, and hand-written code that is as durable.
+struct Pair {
+    name: String,
     ours: Router,
     theirs: Router,
-    is_durable: bool,
     _directories: Vec<TempDir>,
 }
 
+/// What the sides of a group did in one turn: ours and theirs of each pair.
+type Turn = Vec<[Round; 2]>;
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if let Some(policy) = std::env::args().skip_while(|argument| argument != CHILD).nth(1) {
-        let case = Case::on_sled(if policy == "refuse" { "refuse" } else { "rerun" });
-        runtime.block_on(round(&case.ours, COUNTED, COUNTED_REQUESTS, &mut 0));
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(place) = arguments.iter().position(|argument| argument == CHILD) {
+        let counted = embedded(&OnInterrupted::Rerun).into_iter().chain(embedded(&OnInterrupted::Refuse));
+        let counted = counted.into_iter().find(|pair| pair.name == arguments[place + 1]).unwrap();
+        runtime.block_on(round(&counted.ours, COUNTED, COUNTED_REQUESTS, &mut 0));
         return;
     }
+    // Cargo's own argument is one of them.
+    let wanted = arguments[1..].iter().find(|argument| !argument.starts_with("--"));
     let question = "What does the first request with a key pay for being run once, and recorded?";
     let mut report = Report::new("first", "cargo bench --bench first", question);
-    for case in [Case::in_memory(), Case::on_sled("rerun"), Case::on_sled("refuse")] {
-        for (clients, requests) in LOADS {
-            let rounds = runtime.block_on(measure(&case, clients, requests));
-            tell(&mut report, &case, clients, &rounds);
+    let groups: [fn() -> Vec<Pair>; 3] =
+        [|| vec![in_memory()], || embedded(&OnInterrupted::Rerun), || embedded(&OnInterrupted::Refuse)];
+    for group in groups {
+        let pairs = group();
+        if !pairs.iter().any(|pair| wanted.is_none_or(|wanted| pair.name.contains(wanted.as_str()))) {
+            continue;
         }
-    }
-    for policy in ["rerun", "refuse"] {
-        count_syncs(&mut report, policy);
+        for (clients, requests) in LOADS {
+            let turns = runtime.block_on(measure(&pairs, clients, requests));
+            for (place, pair) in pairs.iter().enumerate() {
+                let rounds: Vec<_> = turns.iter().map(|turn| turn[place]).collect();
+                tell(&mut report, &pair.name, clients, &rounds);
+            }
+            if let [sled, fjall] = &*pairs {
+                compare(&mut report, [&sled.name, &fjall.name], clients, &turns);
+            }
+        }
+        pairs.iter().filter(|pair| pair.name != MEMORY).for_each(|pair| count_syncs(&mut report, &pair.name));
     }
     report.finish();
 }
 
-impl Case {
-    fn in_memory() -> Self {
-        let store = MemoryStore::builder().max_records(10_000_000).max_bytes(8 << 30).build();
-        Self {
-            name: "memory",
-            ours: protected(SMALL, store, OnInterrupted::Rerun),
-            theirs: volatile(SMALL),
-            is_durable: false,
-            _directories: Vec::new(),
-        }
-    }
+const MEMORY: &str = "memory";
 
-    fn on_sled(name: &'static str) -> Self {
-        let (ours, theirs) = (directory(), directory());
-        let (policy, writes) = match name {
-            "refuse" => (OnInterrupted::Refuse, Writes::Two),
-            _ => (OnInterrupted::Rerun, Writes::One),
-        };
-        Self {
-            name,
-            ours: protected(SMALL, SledStore::open(ours.path()).unwrap(), policy),
-            theirs: durable(SMALL, Arc::new(Minimum::open(theirs.path())), writes),
-            is_durable: true,
-            _directories: vec![ours, theirs],
-        }
+fn in_memory() -> Pair {
+    let store = MemoryStore::builder().max_records(10_000_000).max_bytes(8 << 30).build();
+    let ours = protected(SMALL, store, OnInterrupted::Rerun);
+    Pair { name: MEMORY.to_owned(), ours, theirs: volatile(SMALL), _directories: Vec::new() }
+}
+
+/// The stores on sled and on fjall, in this order.
+fn embedded(policy: &OnInterrupted) -> Vec<Pair> {
+    vec![on_disk::<SledStore>(Engine::Sled, policy), on_disk::<FjallStore>(Engine::Fjall, policy)]
+}
+
+fn on_disk<D: Disk>(engine: Engine, policy: &OnInterrupted) -> Pair {
+    let (ours, theirs) = (directory(), directory());
+    let (name, writes) = match policy {
+        OnInterrupted::Rerun => ("rerun", Writes::One),
+        _ => ("refuse", Writes::Two),
+    };
+    Pair {
+        name: format!("{}, {name}", D::NAME),
+        ours: protected(SMALL, D::open(ours.path()).unwrap(), policy.clone()),
+        theirs: durable(SMALL, Arc::new(Minimum::open(engine, theirs.path())), writes),
+        _directories: vec![ours, theirs],
     }
 }
 
@@ -94,55 +114,65 @@ fn directory() -> TempDir {
     tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap()
 }
 
-/// Measures rounds of ours and of theirs in turns. The side that begins changes.
-async fn measure(case: &Case, clients: usize, requests: usize) -> Vec<[Round; 2]> {
+/// Measures rounds of all sides in turns. The side that begins changes.
+async fn measure(sides: &[Pair], clients: usize, requests: usize) -> Vec<Turn> {
     let mut serial = u64::try_from(clients).unwrap() << 32;
-    let mut rounds = Vec::new();
+    let mut turns = Vec::new();
     for turn in 0..=pairs() {
-        let both = if turn % 2 == 0 {
-            let ours = round(&case.ours, clients, requests, &mut serial).await;
-            [ours, round(&case.theirs, clients, requests, &mut serial).await]
-        } else {
-            let theirs = round(&case.theirs, clients, requests, &mut serial).await;
-            [round(&case.ours, clients, requests, &mut serial).await, theirs]
-        };
-        // The first round warms up.
+        let mut rounds: Vec<[Option<Round>; 2]> = vec![[None; 2]; sides.len()];
+        for side in 0..2 * sides.len() {
+            let side = (side + turn) % (2 * sides.len());
+            let Pair { ours, theirs, .. } = &sides[side / 2];
+            let app = if side % 2 == 0 { ours } else { theirs };
+            rounds[side / 2][side % 2] = Some(round(app, clients, requests, &mut serial).await);
+        }
+        // The first turn warms up.
         if turn > 0 {
-            rounds.push(both);
+            turns.push(rounds.into_iter().map(|pair| pair.map(Option::unwrap)).collect());
         }
     }
-    rounds
+    turns
 }
 
-fn tell(report: &mut Report, case: &Case, clients: usize, rounds: &[[Round; 2]]) {
+fn tell(report: &mut Report, name: &str, clients: usize, rounds: &[[Round; 2]]) {
     let of = |what: fn(&Round) -> f64| Pairs {
         ours: rounds.iter().map(|[ours, _]| what(ours)).collect(),
         theirs: rounds.iter().map(|[_, theirs]| what(theirs)).collect(),
     };
-    let group = format!("{}, {clients} at once", case.name);
+    let group = format!("{name}, {clients} at once");
     let (throughput, p50, p99) = (of(|round| round.throughput), of(|round| round.p50), of(|round| round.p99));
-    for (name, unit, pairs) in [("throughput", "requests/s", &throughput), ("p50", "µs", &p50), ("p99", "µs", &p99)] {
-        report.row(&group, &format!("{name}, ours"), unit, pairs.ours());
-        report.row(&group, &format!("{name}, by hand"), unit, pairs.theirs());
-        report.row(&group, &format!("{name}, ratio"), "×", pairs.ratio());
+    for (what, unit, pairs) in [("throughput", "requests/s", &throughput), ("p50", "µs", &p50), ("p99", "µs", &p99)] {
+        report.row(&group, &format!("{what}, ours"), unit, pairs.ours());
+        report.row(&group, &format!("{what}, by hand"), unit, pairs.theirs());
+        report.row(&group, &format!("{what}, ratio"), "×", pairs.ratio());
     }
-    let name = |what: &str| format!("{}/{clients}/{what}", case.name);
-    let least = LEAST_THROUGHPUT.iter().find(|(policy, _)| *policy == case.name);
+    let goal = |what: &str| format!("{name}/{clients}/{what}");
+    let least = LEAST_THROUGHPUT.iter().find(|(of, _)| *of == name);
     if let (Some((_, least)), COUNTED) = (least, clients) {
-        report.at_least(&name("throughput"), throughput.ratio(), *least);
-        report.at_most(&name("p99"), p99.ratio(), MOST_P99);
+        report.at_least(&goal("throughput"), throughput.ratio(), *least);
+        report.at_most(&goal("p99"), p99.ratio(), MOST_P99);
     }
-    if case.is_durable && clients == 1 {
-        report.at_most(&name("p50"), p50.ratio(), MOST_P50);
+    if name != MEMORY && clients == 1 {
+        report.at_most(&goal("p50"), p50.ratio(), MOST_P50);
     }
 }
 
-/// Counts the calls that make something durable, those of sled's own flusher too, in a process of its own. The count
-/// takes time, in which more requests come together.
-fn count_syncs(report: &mut Report, policy: &str) {
+/// Compares ours on fjall with ours on sled.
+fn compare(report: &mut Report, [sled, fjall]: [&str; 2], clients: usize, turns: &[Turn]) {
+    let ours = |place: usize| turns.iter().map(|turn| turn[place][0].throughput).collect();
+    let ratio = Pairs { ours: ours(1), theirs: ours(0) }.ratio();
+    report.row(&format!("{fjall}, {clients} at once"), &format!("throughput, over {sled}"), "×", ratio);
+    if let (Some((_, least)), COUNTED) = (LEAST_OVER_SLED.iter().find(|(of, _)| *of == fjall), clients) {
+        report.at_least(&format!("{fjall}/{clients}/over {sled}"), ratio, *least);
+    }
+}
+
+/// Counts the calls that make something durable, those of the engine's own threads too, in a process of its own. The
+/// count takes time, in which more requests come together.
+fn count_syncs(report: &mut Report, name: &str) {
     let this = std::env::current_exe().unwrap();
     let traced = ["-f", "-c", "--seccomp-bpf", "-e", "trace=fdatasync,fsync"];
-    let strace = Command::new("strace").args(traced).arg(this).args([CHILD, policy]).output();
+    let strace = Command::new("strace").args(traced).arg(this).args([CHILD, name]).output();
     let Ok(output) = strace else {
         println!("SKIPPED: syncs are counted by strace, which is not installed");
         return;
@@ -152,6 +182,6 @@ fn count_syncs(report: &mut Report, policy: &str) {
     let calls = |line: &str| line.split_whitespace().nth(3)?.parse::<f64>().ok();
     let syncs: f64 = said.lines().filter(|line| line.ends_with("sync")).filter_map(calls).sum();
     let each = Estimate::exact(syncs / COUNTED_REQUESTS as f64);
-    report.row(&format!("{policy}, {COUNTED} at once"), "syncs", "per request", each);
-    report.at_most(&format!("{policy}/{COUNTED}/syncs"), each, MOST_SYNCS);
+    report.row(&format!("{name}, {COUNTED} at once"), "syncs", "per request", each);
+    report.at_most(&format!("{name}/{COUNTED}/syncs"), each, MOST_SYNCS);
 }

@@ -7,7 +7,8 @@ use testkit::bench::exchange::{SMALL, protected};
 use testkit::bench::report::Report;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::test_util::ManualClock;
-use tower_idempotency::{OnInterrupted, SledStore};
+use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
+use tower_idempotency::OnInterrupted;
 
 use crate::filled::{directory, send_all};
 use crate::memory::size;
@@ -19,10 +20,10 @@ const DAYS: u64 = 3;
 const HOUR: Duration = Duration::from_secs(3_600);
 const MOST_DISK: f64 = 4.0;
 
-pub(crate) async fn tell(report: &mut Report) {
+pub(crate) async fn tell<D: Disk>(report: &mut Report) {
     let directory = directory();
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-    let store = SledStore::builder().clock(clock.clone()).open(directory.path()).unwrap();
+    let store = D::builder().clock(clock.clone()).open(directory.path()).unwrap();
     let app = protected(SMALL, store.clone(), OnInterrupted::Refuse);
     let (mut next, mut ratios) = (0, Vec::new());
     for hour in 0..DAYS * DAY {
@@ -35,16 +36,15 @@ pub(crate) async fn tell(report: &mut Report) {
             ratios.push(size(directory.path()) as f64 / live(&store));
         }
     }
-    let group = format!("{} records live, {HOURLY} an hour come and go", DAY * HOURLY);
+    let group = format!("{}, {} records live, {HOURLY} an hour come and go", D::NAME, DAY * HOURLY);
     report.row(&group, "live data", "MiB", Estimate::exact(live(&store) / f64::from(1 << 20)));
     let most = Estimate::exact(ratios.iter().copied().fold(0.0, f64::max));
     report.row(&group, "disk, of live data", "×", Estimate::of(ratios));
     report.row(&group, "disk, of live data, at most", "×", most);
-    report.at_most("churn/disk", most, MOST_DISK);
+    report.at_most(&format!("{}/churn/disk", D::NAME), most, MOST_DISK);
 }
 
 /// Returns the number of bytes of all keys and values in the store.
-fn live(store: &SledStore) -> f64 {
-    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-    tree.iter().map(Result::unwrap).map(|(key, value)| (key.len() + value.len()) as f64).sum()
+fn live<D: Disk>(store: &D) -> f64 {
+    store.records().scan("").iter().map(|(key, value)| (key.len() + value.len()) as f64).sum()
 }

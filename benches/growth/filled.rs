@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use testkit::bench::exchange::{SMALL, protected, send};
 use testkit::bench::load::key;
 use tokio::task::JoinSet;
-use tower_idempotency::{OnInterrupted, SledStore};
+use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
+use tower_idempotency::OnInterrupted;
 
 /// The numbers of requests at once while a store is filled and while it is measured.
 const FILLERS: usize = 512;
@@ -17,8 +18,6 @@ const CLIENTS: usize = 64;
 /// The number of new keys in a round: so few that a small store stays small.
 const FIRSTS: usize = 320;
 const REPLAYS: usize = 6_400;
-/// The size of sled's segments in a store.
-const SEGMENT_BYTES: usize = 8 << 20;
 /// The number of recent keys, all of them certainly in memory.
 const RECENT: usize = 5_000;
 
@@ -43,11 +42,11 @@ impl Kind {
     }
 }
 
-pub(crate) struct Filled {
+pub(crate) struct Filled<D> {
     /// The number of records when the store was filled.
     pub(crate) records: usize,
     directory: TempDir,
-    store: SledStore,
+    store: D,
     app: Router,
     recorded: u64,
 }
@@ -56,16 +55,16 @@ pub(crate) fn directory() -> TempDir {
     tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap()
 }
 
-fn open(directory: &Path) -> (SledStore, Router) {
-    let store = SledStore::builder().max_records(u64::MAX).open(directory).unwrap();
+fn open<D: Disk>(directory: &Path) -> (D, Router) {
+    let store = D::builder().max_records(u64::MAX).open(directory).unwrap();
     let app = protected(SMALL, store.clone(), OnInterrupted::Refuse);
     (store, app)
 }
 
-impl Filled {
+impl<D: Disk> Filled<D> {
     pub(crate) async fn new(records: usize) -> Self {
         let directory = directory();
-        let (store, app) = open(directory.path());
+        let (store, app) = open::<D>(directory.path());
         // Each record is written once, which is quicker.
         let fill = protected(SMALL, store.clone(), OnInterrupted::Rerun);
         send_all(&fill, FILLERS, (0..records as u64).collect()).await;
@@ -100,19 +99,20 @@ impl Filled {
     }
 
     /// Closes the store, and returns the seconds that reading all its records takes, each with its checksum. Opening
-    /// would have to do so if no lists and totals were kept. sled is open before.
+    /// would have to do so if no lists and totals were kept. The engine is open before.
     pub(crate) async fn read_all(self) -> f64 {
         let Self { directory, store, app, .. } = self;
         drop(app);
         store.close().await.unwrap();
-        let database = sled::Config::new().path(directory.path()).segment_size(SEGMENT_BYTES).open().unwrap();
-        let began = Instant::now();
-        for tree in database.tree_names() {
-            for entry in &database.open_tree(tree).unwrap() {
-                black_box(blake3::hash(&entry.unwrap().1));
+        let mut took = 0.0;
+        D::past_the_store(directory.path(), |table| {
+            let began = Instant::now();
+            for (_, value) in table.scan("") {
+                black_box(blake3::hash(&value));
             }
-        }
-        began.elapsed().as_secs_f64()
+            took = began.elapsed().as_secs_f64();
+        });
+        took
     }
 }
 

@@ -1,9 +1,9 @@
 //! Measures the costs in a store that has grown.
 //!
-//! `cargo bench --bench growth`: 10 k, 100 k and 1 M records; `GROWTH=5000000` adds as many more. It measures claims,
-//! replays of recent and of old keys, and opening again, by the number of records, and memory, in a process for each
-//! number. Then it measures the disk under the churn of three days, and requests while expired records are swept; the
-//! bench sets the clock.
+//! `cargo bench --bench growth`, or `cargo bench --bench growth -- fjall` for one engine: 10 k, 100 k and 1 M records;
+//! `GROWTH=5000000` adds as many more. It measures claims, replays of recent and of old keys, and opening again, by the
+//! number of records, and memory, in a process for each number. Then it measures the disk under the churn of three days,
+//! and requests while expired records are swept; the bench sets the clock.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 mod churn;
@@ -13,6 +13,9 @@ mod sweeping;
 
 use testkit::bench::estimate::{Estimate, Pairs, pairs};
 use testkit::bench::report::Report;
+use testkit::lab::disk::Disk;
+use tokio::runtime::Runtime;
+use tower_idempotency::{FjallStore, SledStore};
 
 use filled::{Filled, Kind};
 
@@ -21,37 +24,52 @@ const SIZES: [usize; 3] = [FEW, 100_000, MANY];
 /// The number of records for which the goals are.
 const MANY: usize = 1_000_000;
 
-const MOST_SLOWER: f64 = 1.5;
+const MOST_SLOWER: [(&str, f64); 2] = [(SledStore::NAME, 1.5), (FjallStore::NAME, 1.3)];
 const MOST_REOPENING: f64 = 1.0;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if let Some(records) = memory::counted() {
-        return runtime.block_on(memory::count(records));
+    if let Some((engine, records)) = memory::counted() {
+        return match &*engine {
+            FjallStore::NAME => runtime.block_on(memory::count::<FjallStore>(records)),
+            _ => runtime.block_on(memory::count::<SledStore>(records)),
+        };
     }
+    // Cargo's own argument is one of them.
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let is_wanted = |name| wanted.as_ref().is_none_or(|wanted| wanted == name);
     let question = "What becomes of all this when the store has grown?";
     let mut report = Report::new("growth", "cargo bench --bench growth", question);
     let more = std::env::var("GROWTH").map(|records| records.parse().expect("GROWTH is a number"));
     let sizes: Vec<_> = SIZES.into_iter().chain(more.ok()).collect();
-    runtime.block_on(async {
-        reopen(&mut report, Filled::new(FEW).await).await;
-        for records in &sizes[1..] {
-            let mut many = Filled::new(*records).await;
-            compare(&mut report, &mut Filled::new(FEW).await, &mut many).await;
-            reopen(&mut report, many).await;
-        }
-    });
-    for records in sizes {
-        memory::tell(&mut report, records);
+    if is_wanted(SledStore::NAME) {
+        measure::<SledStore>(&runtime, &mut report, &sizes);
     }
-    runtime.block_on(churn::tell(&mut report));
-    runtime.block_on(sweeping::tell(&mut report));
+    if is_wanted(FjallStore::NAME) {
+        measure::<FjallStore>(&runtime, &mut report, &sizes);
+    }
     report.finish();
 }
 
+fn measure<D: Disk>(runtime: &Runtime, report: &mut Report, sizes: &[usize]) {
+    runtime.block_on(async {
+        reopen(report, Filled::<D>::new(FEW).await).await;
+        for records in &sizes[1..] {
+            let mut many = Filled::<D>::new(*records).await;
+            compare(report, &mut Filled::new(FEW).await, &mut many).await;
+            reopen(report, many).await;
+        }
+    });
+    for records in sizes {
+        memory::tell::<D>(report, *records);
+    }
+    runtime.block_on(churn::tell::<D>(report));
+    runtime.block_on(sweeping::tell::<D>(report));
+}
+
 /// Compares a store with few records and one with many, in turns. New keys come last, because they make the store grow.
-async fn compare(report: &mut Report, few: &mut Filled, many: &mut Filled) {
-    let group = format!("{} records", many.records);
+async fn compare<D: Disk>(report: &mut Report, few: &mut Filled<D>, many: &mut Filled<D>) {
+    let group = format!("{}, {} records", D::NAME, many.records);
     for kind in [Kind::Recent, Kind::Old, Kind::First] {
         let mut both = Pairs { ours: Vec::new(), theirs: Vec::new() };
         for turn in 0..=pairs() {
@@ -71,22 +89,26 @@ async fn compare(report: &mut Report, few: &mut Filled, many: &mut Filled) {
         report.row(&group, &format!("{name}, with {} records", few.records), "µs", both.theirs());
         report.row(&group, name, "µs", both.ours());
         report.row(&group, &format!("{name}, over {} records", few.records), "×", both.ratio());
-        if many.records == MANY && kind != Kind::Old {
-            report.at_most(&format!("{MANY}/{name}"), both.ratio(), MOST_SLOWER);
+        let most = MOST_SLOWER.iter().find(|(engine, _)| *engine == D::NAME);
+        if let (Some((_, most)), MANY) = (most, many.records)
+            && kind != Kind::Old
+        {
+            report.at_most(&format!("{}/{MANY}/{name}", D::NAME), both.ratio(), *most);
         }
     }
 }
 
-async fn reopen(report: &mut Report, mut store: Filled) {
+async fn reopen<D: Disk>(report: &mut Report, mut store: Filled<D>) {
     let mut times = Vec::new();
     for _ in 0..pairs().div_ceil(3) {
         times.push(store.reopen().await);
     }
     let (records, times) = (store.records, Estimate::of(times));
-    report.row(&format!("{records} records"), "opening again", "s", times);
+    let group = format!("{}, {records} records", D::NAME);
+    report.row(&group, "opening again", "s", times);
     if records == MANY {
-        report.at_most(&format!("{MANY}/opening again"), times, MOST_REOPENING);
+        report.at_most(&format!("{}/{MANY}/opening again", D::NAME), times, MOST_REOPENING);
     }
     let read = Estimate::exact(store.read_all().await);
-    report.row(&format!("{records} records"), "reading all, without lists and totals", "s", read);
+    report.row(&group, "reading all, without lists and totals", "s", read);
 }

@@ -7,7 +7,8 @@ use testkit::bench::estimate::Estimate;
 use testkit::bench::exchange::{SMALL, protected, send};
 use testkit::bench::report::Report;
 use testkit::process::memory;
-use tower_idempotency::{OnInterrupted, SledStore};
+use testkit::lab::disk::Disk;
+use tower_idempotency::OnInterrupted;
 
 use crate::MANY;
 use crate::filled::{directory, send_all};
@@ -15,18 +16,19 @@ use crate::filled::{directory, send_all};
 /// The argument with which the bench starts itself.
 const CHILD: &str = "--memory";
 const MOST_RESIDENT: f64 = 400.0;
-/// The bytes that the store keeps in memory by default: sled's pages, and recent outcomes.
+/// The bytes that the store keeps in memory by default: the engine's pages, and recent outcomes.
 const CACHES: f64 = ((64 + 16) << 20) as f64;
 
-/// Returns the number of records that this process is to hold, if it was started for that.
-pub(crate) fn counted() -> Option<usize> {
-    std::env::args().skip_while(|argument| argument != CHILD).nth(1)?.parse().ok()
+/// Returns the engine and the number of records that this process is to hold, if it was started for that.
+pub(crate) fn counted() -> Option<(String, usize)> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != CHILD).skip(1);
+    Some((arguments.next()?, arguments.next()?.parse().ok()?))
 }
 
 /// Prints the memory and the disk space of `records` written records.
-pub(crate) async fn count(records: usize) {
+pub(crate) async fn count<D: Disk>(records: usize) {
     let directory = directory();
-    let store = SledStore::open(directory.path()).unwrap();
+    let store = D::open(directory.path()).unwrap();
     let app = protected(SMALL, store.clone(), OnInterrupted::Rerun);
     // The store needs this memory for any number of records.
     send(&app, Some("one")).await;
@@ -38,20 +40,20 @@ pub(crate) async fn count(records: usize) {
     println!("disk {}", size(directory.path()));
 }
 
-pub(crate) fn tell(report: &mut Report, records: usize) {
+pub(crate) fn tell<D: Disk>(report: &mut Report, records: usize) {
     let this = std::env::current_exe().unwrap();
-    let output = Command::new(this).args([CHILD, &records.to_string()]).output().unwrap();
+    let output = Command::new(this).args([CHILD, D::NAME, &records.to_string()]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8(output.stdout).unwrap();
     let figure =
         |name: &str| -> f64 { said.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap() };
-    let (resident, disk, group) = (figure("resident"), figure("disk"), format!("{records} records"));
+    let (resident, disk, group) = (figure("resident"), figure("disk"), format!("{}, {records} records", D::NAME));
     let beyond = Estimate::exact((resident - CACHES).max(0.0) / records as f64);
     report.row(&group, "resident", "MiB", Estimate::exact(resident / f64::from(1 << 20)));
     report.row(&group, "resident beyond the caches, a record", "B", beyond);
     report.row(&group, "disk, a record", "B", Estimate::exact(disk / records as f64));
     if records == MANY {
-        report.at_most(&format!("{MANY}/resident"), beyond, MOST_RESIDENT);
+        report.at_most(&format!("{}/{MANY}/resident", D::NAME), beyond, MOST_RESIDENT);
     }
 }
 

@@ -6,9 +6,10 @@ use testkit::bench::estimate::{Estimate, Pairs, pairs};
 use testkit::bench::exchange::{SMALL, bare, layer};
 use testkit::bench::load::round;
 use testkit::bench::report::Report;
+use testkit::lab::disk::{Disk, DiskBuilder as _};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::test_util::ManualClock;
-use tower_idempotency::{OnInterrupted, SledStore};
+use tower_idempotency::OnInterrupted;
 
 use crate::filled::{directory, send_all};
 
@@ -21,10 +22,10 @@ const LATER: Duration = Duration::from_secs(365 * 86_400);
 const LEAST_SWEPT: f64 = 20_000.0;
 const MOST_P99: f64 = 1.25;
 
-pub(crate) async fn tell(report: &mut Report) {
+pub(crate) async fn tell<D: Disk>(report: &mut Report) {
     let directory = directory();
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-    let store = SledStore::builder().clock(clock.clone()).open(directory.path()).unwrap();
+    let store = D::builder().clock(clock.clone()).open(directory.path()).unwrap();
     let over = |retention| {
         let layer = layer(store.clone(), OnInterrupted::Refuse).retention(retention);
         bare(SMALL).layer(layer).with_state(())
@@ -52,12 +53,12 @@ pub(crate) async fn tell(report: &mut Report) {
         rates.push(swept as f64 / began.elapsed().as_secs_f64());
         while tower_idempotency::internals::Records::sweep(&store, 10_000).await.unwrap() > 0 {}
     }
-    let group = format!("{CLIENTS} at once, while {EXPIRE} records are swept");
+    let group = format!("{}, {CLIENTS} at once, while {EXPIRE} records are swept", D::NAME);
     report.row(&group, "p99 without", "µs", p99.theirs());
     report.row(&group, "p99 meanwhile", "µs", p99.ours());
     report.row(&group, "ratio", "×", p99.ratio());
     let rates = Estimate::of(rates);
     report.row(&group, "swept", "records/s", rates);
-    report.at_least("sweeping/rate", rates, LEAST_SWEPT);
-    report.at_most("sweeping/p99", p99.ratio(), MOST_P99);
+    report.at_least(&format!("{}/sweeping/rate", D::NAME), rates, LEAST_SWEPT);
+    report.at_most(&format!("{}/sweeping/p99", D::NAME), p99.ratio(), MOST_P99);
 }

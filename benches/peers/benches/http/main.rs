@@ -34,6 +34,11 @@ const LEAST_REPLAY: f64 = 0.8;
 const LEAST_IN_MEMORY: f64 = 0.65;
 const LEAST_RERUN: f64 = 0.88;
 const LEAST_REFUSE: f64 = 0.92;
+const LEAST_RERUN_ON_FJALL: f64 = 0.85;
+const LEAST_REFUSE_ON_FJALL: f64 = 0.88;
+/// Of the same on sled.
+const LEAST_RERUN_OVER_SLED: f64 = 1.35;
+const LEAST_REFUSE_OVER_SLED: f64 = 1.5;
 const LEAST_WITH_METRICS: f64 = 0.97;
 /// With the event of each request in the log.
 const LEAST_WITH_EVENTS: f64 = 0.95;
@@ -83,7 +88,7 @@ const fn matched(kind: Kind, ours: &'static str, theirs: &'static str, goal: Opt
 }
 
 const BARE: &str = "bare axum";
-const MATCHES: [Match; 28] = [
+const MATCHES: [Match; 32] = [
     matched(Kind::NoKey, "ours, memory", BARE, Some(LEAST_NO_KEY)),
     matched(Kind::NoKey, "axum-idempotent", BARE, None),
     matched(Kind::NoKey, "cratestack-axum", BARE, None),
@@ -99,6 +104,10 @@ const MATCHES: [Match; 28] = [
     matched(Kind::First, "moka by hand", BARE, None),
     matched(Kind::First, "ours, sled, rerun", "by hand, one write", Some(LEAST_RERUN)),
     matched(Kind::First, "ours, sled, refuse", "by hand, two writes", Some(LEAST_REFUSE)),
+    matched(Kind::First, "ours, fjall, rerun", "by hand on fjall, one write", Some(LEAST_RERUN_ON_FJALL)),
+    matched(Kind::First, "ours, fjall, refuse", "by hand on fjall, two writes", Some(LEAST_REFUSE_ON_FJALL)),
+    matched(Kind::First, "ours, fjall, rerun", "ours, sled, rerun", Some(LEAST_RERUN_OVER_SLED)),
+    matched(Kind::First, "ours, fjall, refuse", "ours, sled, refuse", Some(LEAST_REFUSE_OVER_SLED)),
     matched(Kind::First, "ours, sled, rerun", BARE, None),
     matched(Kind::First, "ours, sled, refuse", BARE, None),
     matched(Kind::First, "by hand, one write", BARE, None),

@@ -1,6 +1,6 @@
-//! The least code that keeps the same promise by hand: sled, one thread that writes all queued records as one batch,
-//! flushes and syncs it, and answers; and a handler that waits for it once or twice. No layer, no fingerprint, no
-//! duplicates, no expiry, no interrupted runs.
+//! The least code that keeps the same promise by hand: an engine, one thread that writes all queued records as one batch
+//! and syncs it, and answers; and a handler that waits for it once or twice. No layer, no fingerprint, no duplicates, no
+//! expiry, no interrupted runs.
 
 use std::fs::File;
 use std::path::Path;
@@ -25,6 +25,13 @@ const CLAIM: [u8; 128] = [1; 128];
 /// The size of an outcome's record without the answer.
 const HEAD: [u8; 160] = [2; 160];
 
+/// The engine of a store by hand, with its own settings, but for the size of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Sled,
+    Fjall,
+}
+
 /// The number of times that the handler waits for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
@@ -48,11 +55,12 @@ struct QueuedRecord {
 }
 
 impl Minimum {
-    pub fn open(directory: &Path) -> Self {
-        let db = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).open().expect("it opens");
-        let disk = File::options().write(true).open(directory.join("db")).expect("sled has made it");
+    pub fn open(engine: Engine, directory: &Path) -> Self {
         let (queue, puts) = channel();
-        let writer = std::thread::spawn(move || write(&db, &disk, &puts));
+        let writer = match engine {
+            Engine::Sled => on_sled(directory, puts),
+            Engine::Fjall => on_fjall(directory, puts),
+        };
         Self { queue: Some(queue), writer: Some(writer) }
     }
 
@@ -71,19 +79,40 @@ impl Drop for Minimum {
     }
 }
 
-fn write(db: &sled::Db, disk: &File, puts: &Receiver<QueuedRecord>) {
+/// sled's `flush` syncs nothing by itself.
+fn on_sled(directory: &Path, puts: Receiver<QueuedRecord>) -> JoinHandle<()> {
+    let db = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).open().expect("it opens");
+    let disk = File::options().write(true).open(directory.join("db")).expect("sled has made it");
+    std::thread::spawn(move || {
+        write(&puts, |records| {
+            let mut batch = sled::Batch::default();
+            records.iter().for_each(|record| batch.insert(&*record.key, &*record.value));
+            db.apply_batch(batch).expect("it is written");
+            db.flush().expect("it is flushed");
+            disk.sync_data().expect("it is synced");
+        });
+    })
+}
+
+fn on_fjall(directory: &Path, puts: Receiver<QueuedRecord>) -> JoinHandle<()> {
+    let db = fjall::Database::builder(directory).cache_size(CACHE_BYTES).open().expect("it opens");
+    let keyspace = db.keyspace("records", fjall::KeyspaceCreateOptions::default).expect("it is made");
+    std::thread::spawn(move || {
+        write(&puts, |records| {
+            let mut batch = db.batch().durability(Some(fjall::PersistMode::SyncData));
+            records.iter().for_each(|record| batch.insert(&keyspace, &*record.key, &*record.value));
+            batch.commit().expect("it is written and synced");
+        });
+    })
+}
+
+/// Writes all queued records as one batch, again and again.
+fn write(puts: &Receiver<QueuedRecord>, mut write: impl FnMut(&[QueuedRecord])) {
     while let Ok(first) = puts.recv() {
-        let mut batch = sled::Batch::default();
-        let mut done = Vec::new();
-        for put in std::iter::once(first).chain(puts.try_iter()).take(MAX_BATCH) {
-            batch.insert(put.key.as_ref(), put.value.as_ref());
-            done.push(put.done);
-        }
-        db.apply_batch(batch).expect("it is written");
-        db.flush().expect("it is flushed");
-        disk.sync_data().expect("it is synced");
-        for done in done {
-            let _ = done.send(());
+        let batch: Vec<_> = std::iter::once(first).chain(puts.try_iter()).take(MAX_BATCH).collect();
+        write(&batch);
+        for record in batch {
+            let _ = record.done.send(());
         }
     }
 }
