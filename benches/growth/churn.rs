@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use testkit::bench::disk;
 use testkit::bench::estimate::Estimate;
 use testkit::bench::exchange::{SMALL, protected};
 use testkit::bench::report::Report;
-use tower_idempotency::clock::Timestamp;
-use tower_idempotency::test_util::ManualClock;
 use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
 use tower_idempotency::OnInterrupted;
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::test_util::ManualClock;
 
 use crate::filled::{directory, send_all};
-use crate::memory::size;
 
 /// The number of records that come in an hour, and the hours for which each is kept.
 const HOURLY: u64 = 8_000;
@@ -33,7 +33,7 @@ pub(crate) async fn tell<D: Disk>(report: &mut Report) {
         // The writer looks once a second, and some of these hours pass in that time.
         assert!(store.len() <= DAY * HOURLY * 5 / 4, "sweeping keeps up: {} records", store.len());
         if hour > DAY {
-            ratios.push(size(directory.path()) as f64 / live(&store));
+            ratios.push(disk::size(directory.path()) as f64 / live(&store));
         }
     }
     let group = format!("{}, {} records live, {HOURLY} an hour come and go", D::NAME, DAY * HOURLY);

@@ -8,8 +8,8 @@ use axum::Router;
 use tempfile::TempDir;
 use testkit::bench::exchange::{SMALL, protected, send};
 use testkit::bench::load::key;
-use tokio::task::JoinSet;
 use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
+use tokio::task::JoinSet;
 use tower_idempotency::OnInterrupted;
 
 /// The numbers of requests at once while a store is filled and while it is measured.

@@ -1,13 +1,13 @@
 //! The memory and the disk space of a record, measured in a process of its own.
 
-use std::path::Path;
 use std::process::Command;
 
+use testkit::bench::disk;
 use testkit::bench::estimate::Estimate;
 use testkit::bench::exchange::{SMALL, protected, send};
 use testkit::bench::report::Report;
-use testkit::process::memory;
 use testkit::lab::disk::Disk;
+use testkit::process::memory;
 use tower_idempotency::OnInterrupted;
 
 use crate::MANY;
@@ -37,7 +37,7 @@ pub(crate) async fn count<D: Disk>(records: usize) {
     println!("resident {}", resident() - before);
     drop(app);
     store.close().await.unwrap();
-    println!("disk {}", size(directory.path()));
+    println!("disk {}", disk::size(directory.path()));
 }
 
 pub(crate) fn tell<D: Disk>(report: &mut Report, records: usize) {
@@ -60,26 +60,4 @@ pub(crate) fn tell<D: Disk>(report: &mut Report, records: usize) {
 /// Returns the bytes of this process that are in memory.
 fn resident() -> i64 {
     i64::try_from(memory(std::process::id(), "VmRSS:")).unwrap()
-}
-
-/// Returns the bytes that a directory takes on disk.
-pub(crate) fn size(directory: &Path) -> u64 {
-    let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
-        Ok(metadata) => blocks(&metadata),
-        // The file was removed meanwhile.
-        Err(_) => 0,
-    };
-    entries.map(size).sum()
-}
-
-#[cfg(unix)]
-fn blocks(metadata: &std::fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::blocks(metadata) * 512
-}
-
-#[cfg(not(unix))]
-fn blocks(metadata: &std::fs::Metadata) -> u64 {
-    metadata.len()
 }

@@ -7,9 +7,9 @@ use testkit::bench::exchange::{SMALL, bare, layer};
 use testkit::bench::load::round;
 use testkit::bench::report::Report;
 use testkit::lab::disk::{Disk, DiskBuilder as _};
+use tower_idempotency::OnInterrupted;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::test_util::ManualClock;
-use tower_idempotency::OnInterrupted;
 
 use crate::filled::{directory, send_all};
 

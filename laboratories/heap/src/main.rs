@@ -1,23 +1,29 @@
-//! Writes to four stores, with eight tasks each, for the number of seconds in the first argument. Prints the number of
-//! recorded outcomes. A corrupted heap ends the program before that.
+//! Writes to four stores over the engine in the first argument, with eight tasks each, for the number of seconds in the
+//! second one. Prints the number of recorded outcomes. A corrupted heap ends the program before that.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tower_idempotency::engine::EffectError;
-use tower_idempotency::{Fingerprint, Key, Once, RecordId, SledStore};
+use tower_idempotency::store::{OpenError, Store as _};
+use tower_idempotency::{AnyStore, Fingerprint, FjallStore, Key, Once, RecordId, SledStore};
 
 const STORES: usize = 4;
 const TASKS: usize = 8;
+const CACHE_BYTES: u64 = 8 << 20;
+/// So few that fjall often writes tables and merges them.
+const MEMTABLE_BYTES: u64 = 1 << 20;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let seconds = std::env::args().nth(1).ok_or("give the number of seconds")?.parse()?;
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let [engine, seconds] = [1, 2].map(|place| std::env::args().nth(place));
+    let engine = engine.ok_or("give the engine and the number of seconds")?;
+    let end = Instant::now() + Duration::from_secs(seconds.ok_or("give the number of seconds")?.parse()?);
     let (mut tasks, mut stores) = (Vec::new(), Vec::new());
     for _ in 0..STORES {
         let directory = tempfile::tempdir()?;
-        let store = SledStore::builder().cache_bytes(8 << 20).open(directory.path())?;
+        let store = open(&engine, directory.path())?;
         for task in 0..TASKS {
             tasks.push(tokio::spawn(write(store.clone(), task, end)));
         }
@@ -34,7 +40,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn write(store: SledStore, task: usize, end: Instant) -> usize {
+fn open(engine: &str, directory: &Path) -> Result<AnyStore, OpenError> {
+    match engine {
+        "fjall" => {
+            let store = FjallStore::builder().cache_bytes(CACHE_BYTES).memtable_bytes(MEMTABLE_BYTES);
+            store.open(directory).map(AnyStore::new)
+        }
+        _ => SledStore::builder().cache_bytes(CACHE_BYTES).open(directory).map(AnyStore::new),
+    }
+}
+
+async fn write(store: AnyStore, task: usize, end: Instant) -> usize {
     let once = Once::new(store);
     let mut recorded = 0;
     while Instant::now() < end {
