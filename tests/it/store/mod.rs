@@ -7,6 +7,7 @@ mod damage;
 mod damaged_disk;
 mod directory;
 mod fail_open;
+mod fjall_journal;
 mod gauges;
 mod lists;
 mod lost_snapshot;
