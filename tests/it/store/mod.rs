@@ -8,6 +8,7 @@ mod damaged_disk;
 mod directory;
 mod fail_open;
 mod fjall_journal;
+mod fjall_known;
 mod gauges;
 mod lists;
 mod lost_snapshot;
