@@ -1,4 +1,4 @@
-//! The process that opens a damaged store and asks for every key again.
+//! The process that opens a damaged store and asks for keys again.
 
 use std::collections::HashSet;
 use std::fs;

@@ -40,6 +40,10 @@ const BOUND: Duration = Duration::from_secs(180);
 /// the time that a busy machine takes to write one.
 const ABOUT_A_SECOND: u64 = 3_000;
 
+/// The number of keys to ask for once a file is damaged: the last ones, which are lost first, and about as many of the
+/// others. An engine keeps several records in a block, so each block has some of them.
+const ASKED: usize = 300;
+
 /// The names of files next to the store's directory.
 const TOLD: &str = "told";
 const FIRST_MARK: &str = "first-mark";
@@ -198,11 +202,23 @@ impl Source {
         self.image.insert(MARK.to_owned(), Some(self.first_mark.clone()));
     }
 
-    /// Starts a process that opens `image` and asks for every key again.
-    pub(crate) fn ask(&self, image: &Image) -> Came {
+    /// Starts a process that opens the store without damage, and asks for every key again.
+    pub(crate) fn ask_for_all(&self) -> Came {
+        self.ask(&self.image, self.answers.keys().copied().collect())
+    }
+
+    /// Starts a process that opens `image`, and asks for some of the keys again.
+    pub(crate) fn ask_for_some(&self, image: &Image, dice: &mut Dice) -> Came {
+        let keys: Vec<u64> = self.answers.keys().copied().collect();
+        let (others, last) = keys.split_at(keys.len().saturating_sub(ASKED));
+        let others = others.iter().filter(|_| dice.below(others.len()) < ASKED);
+        self.ask(image, others.chain(last).copied().collect())
+    }
+
+    fn ask(&self, image: &Image, keys: Vec<u64>) -> Came {
         let directory = quick_directory();
         write_image(image, directory.path());
-        ask::ask(self.engine, directory.path(), self.clock, self.answers.keys().copied().collect())
+        ask::ask(self.engine, directory.path(), self.clock, keys)
     }
 
     /// Returns how many milliseconds before the kill a key was answered that ran again, or `None` if it did not run.

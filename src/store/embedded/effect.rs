@@ -37,13 +37,19 @@ pub(crate) struct Effect {
 impl Effect {
     /// Checks and counts a key and a value of these lengths, which are about to be inserted.
     pub(in crate::store) fn insert(&self, key: usize, value: usize) -> Result<(), TransactionError> {
-        for (what, bytes, limit) in [("key", key, self.limits.key), ("value", value, self.limits.value)] {
-            if bytes > limit {
-                return Err(self.fail(TransactionError::TooLarge { what, bytes, limit }));
-            }
-        }
+        self.check("key", key, self.limits.key)?;
+        self.check("value", value, self.limits.value)?;
         self.count(key + value);
         Ok(())
+    }
+
+    /// Checks the length of a key that is about to be read.
+    pub(in crate::store) fn read(&self, key: usize) -> Result<(), TransactionError> {
+        self.check("key", key, self.limits.key)
+    }
+
+    fn check(&self, what: &'static str, bytes: usize, limit: usize) -> Result<(), TransactionError> {
+        if bytes > limit { Err(self.fail(TransactionError::TooLarge { what, bytes, limit })) } else { Ok(()) }
     }
 
     /// Calls the database. Its error aborts the transaction, even if the closure ignores it.

@@ -1,7 +1,7 @@
 //! fjall as the engine of a store.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use bytes::Bytes;
 use fjall::compaction::Leveled;
 use fjall::{AbstractTree as _, Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Slice};
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_128;
 
-use super::journal;
+use super::files::require_files;
+use super::journal::{self, KEYSPACES};
 use super::transaction::{self, Transaction, add};
 use crate::laboratory::{self, Protection};
 use crate::store::OpenError;
@@ -21,11 +21,6 @@ use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, T
 
 /// The name of the store's keyspace.
 pub(super) const RECORDS: &str = "tower-idempotency";
-/// The directory of fjall's keyspaces, and the one in which it lists them.
-const KEYSPACES: &str = "keyspaces";
-const LIST: &str = "keyspaces/0";
-/// The file that names the tables of a keyspace that are in use.
-const CURRENT: &str = "current";
 /// The most bytes of journals beyond which fjall writes out the keyspaces that hold up their removal: the least that it
 /// accepts. An idle keyspace of the application's would otherwise keep half a gigabyte of journals.
 const MAX_JOURNALS: u64 = 64 * 1024 * 1024;
@@ -124,14 +119,18 @@ impl StorageEngine for FjallEngine {
         if damage.is_some() {
             journal::cut_off(path).map_err(directory::io_error("cutting off a damaged journal in", path))?;
         }
+        // From several journals, fjall's worker writes tables at once, and removes journals: an opening that is refused
+        // would take away what shows the damage. So the steps are checked without a worker.
+        let are_several = journal::count(path).map_err(directory::io_error("reading", path))? > 1;
+        if are_several {
+            let (_db, records) = open_database(options, path, 0)?;
+            check_steps(path, &records)?;
+        }
         // One worker: with several, releases of fjall before this one have lost inserts (fjall-rs/fjall#230).
-        let builder = Database::builder(path).cache_size(options.cache_bytes).worker_threads(1);
-        let builder = builder.manual_journal_persist(true).max_journaling_size(MAX_JOURNALS);
-        let db = builder.open().map_err(|error| open_failed(path, error))?;
-        let tables = Leveled::default().with_table_target_size(TABLE_BYTES);
-        let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(tables));
-        let records = open_keyspace(&db, path, RECORDS, settings)?;
-        check_beginning(path, &records)?;
+        let (db, records) = open_database(options, path, 1)?;
+        if !are_several {
+            check_steps(path, &records)?;
+        }
         let opened = Arc::new(Mutex::new(vec![records.clone()]));
         Ok(Self { records, db, opened, memtable_bytes: options.memtable_bytes })
     }
@@ -194,6 +193,17 @@ impl From<Error> for ReadError {
     }
 }
 
+/// Opens the database with this many workers, and the store's keyspace.
+fn open_database(options: &FjallOptions, path: &Path, workers: usize) -> Result<(Database, Keyspace), OpenError> {
+    let builder = Database::builder(path).cache_size(options.cache_bytes).worker_threads_unchecked(workers);
+    let builder = builder.manual_journal_persist(true).max_journaling_size(MAX_JOURNALS);
+    let db = builder.open().map_err(|error| open_failed(path, error))?;
+    let tables = Leveled::default().with_table_target_size(TABLE_BYTES);
+    let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(tables));
+    let records = open_keyspace(&db, path, RECORDS, settings)?;
+    Ok((db, records))
+}
+
 /// Opens a keyspace, and makes its name durable: fjall syncs what is in its directory alone.
 ///
 /// fjall never decides by itself that a memtable is full. It would ask its worker at each write until that has come to
@@ -210,70 +220,22 @@ fn open_keyspace(
     Ok(keyspace)
 }
 
-/// Refuses a database whose journals do not go on where its tables end: the oldest journal is missing, or fjall has
-/// taken its first batch for one that is in a table, because the number of that batch is damaged.
-fn check_beginning(path: &Path, records: &Keyspace) -> Result<(), OpenError> {
-    let end_of_tables = || records.tree.get_highest_persisted_seqno();
-    loop {
-        let last = end_of_tables();
-        // Reads see the numbers below the one that is given.
-        let totals = last.map_or(Ok(None), |last| records.tree.get(TOTALS, last + 1));
-        let totals = totals.map_err(|error| open_failed(path, Error::Storage(error)))?;
-        let step = totals.and_then(|totals| Totals::decode(&totals)).map_or(0, |totals| totals.step);
-        let next = journal::first_step_after(path, last, records.id());
-        let next = next.map_err(directory::io_error("reading the journals in", path))?;
-        if next.is_none_or(|next| next == step + 1) {
-            return Ok(());
+/// Refuses a database that lacks a step of the store's: the tables end with one, and each batch of the journals that
+/// fjall takes has the next one. A step is missing if the oldest journal is, or if the number of a batch is damaged, so
+/// that fjall takes it for one that is in a table. No worker may write tables meanwhile.
+fn check_steps(path: &Path, records: &Keyspace) -> Result<(), OpenError> {
+    let last = records.tree.get_highest_persisted_seqno();
+    // Reads see the numbers below the one that is given.
+    let totals = last.map_or(Ok(None), |last| records.tree.get(TOTALS, last + 1));
+    let totals = totals.map_err(|error| open_failed(path, Error::Storage(error)))?;
+    let step = totals.and_then(|totals| Totals::decode(&totals)).map_or(0, |totals| totals.step);
+    match journal::gap(path, records.id(), last, step).map_err(directory::io_error("reading the journals in", path))? {
+        None => Ok(()),
+        Some((last, next)) => {
+            let reason =
+                format!("batch {next} follows batch {last} in its tables and journals, and those between are missing");
+            Err(directory::broken(path, &reason))
         }
-        // fjall's worker may have written a table meanwhile, and removed a journal.
-        if last == end_of_tables() {
-            let next = next.unwrap_or_default();
-            let reason = format!("its tables end with batch {step}, and its journals go on with batch {next}");
-            return Err(directory::broken(path, &reason));
-        }
-    }
-}
-
-/// Refuses a database that was in use and lacks files without which fjall would begin anew, or delete keyspaces, or in
-/// which they are damaged.
-fn require_files(path: &Path) -> Result<(), OpenError> {
-    let missing = |file: &Path| Err(directory::broken(path, &format!("its file {} is missing", file.display())));
-    for file in ["version".into(), Path::new(LIST).join(CURRENT)] {
-        if !path.join(&file).exists() {
-            return missing(&file);
-        }
-    }
-    if !journal::exists(path).map_err(directory::io_error("reading", path))? {
-        return Err(directory::broken(path, "it has no journal"));
-    }
-    for entry in fs::read_dir(path.join(KEYSPACES)).map_err(directory::io_error("reading", path))? {
-        let keyspace = entry.map_err(directory::io_error("reading", path))?.path();
-        // A keyspace that was about to be made has no tables yet.
-        let has_tables = fs::read_dir(keyspace.join("tables")).is_ok_and(|mut tables| tables.next().is_some());
-        let current = keyspace.join(CURRENT);
-        match fs::read(&current) {
-            Ok(current) => check_manifest(path, &keyspace, &current)?,
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(directory::io_error("reading", &current)(error));
-            }
-            Err(_) if has_tables => return missing(current.strip_prefix(path).unwrap_or(&current)),
-            Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// Refuses a keyspace whose manifest is not the one that was written. fjall does not check it: with another one it
-/// opens without some tables, or ends the process. `current` is the manifest's number (8 bytes), its XXH3 (16), and a
-/// zero.
-fn check_manifest(path: &Path, keyspace: &Path, current: &[u8]) -> Result<(), OpenError> {
-    let (number, digest) = current.split_first_chunk().unzip();
-    let name = keyspace.join(format!("v{}", u64::from_le_bytes(*number.unwrap_or(&[0; 8]))));
-    let digest = digest.and_then(|digest: &[u8]| digest.first_chunk()).map(|digest| u128::from_le_bytes(*digest));
-    match fs::read(&name) {
-        Ok(manifest) if digest == Some(xxh3_128(&manifest)) => Ok(()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(directory::io_error("reading", &name)(error)),
-        _ => Err(directory::broken(path, &format!("{} is missing or damaged", name.display()))),
     }
 }
 

@@ -7,17 +7,22 @@
 //! A batch, all numbers little-endian: `1`, the number of its entries (4 bytes), its sequence number (8); the entries;
 //! `3`, the XXH3 of the entries (8), `FJL` and `3`. An entry is `2`, a type, a compression, the number of a keyspace
 //! (8), the lengths of the key (2), of the value (4), and of the value as it is stored (4), the key, the value; or `4`
-//! and the number of a keyspace (8), which removes all of its keys. Sequence numbers rise from batch to batch; no
-//! checksum covers them, and fjall drops a batch whose number is too low. (That of a batch which only clears keyspaces
-//! may be used again after an opening, because no key has it.)
+//! and the number of a keyspace (8), which removes all of its keys.
+//!
+//! Within a keyspace, sequence numbers rise from batch to batch, until it is cleared. No checksum covers them. fjall
+//! leaves out what a batch has for a keyspace whose tables have its number or a higher one, and panics at numbers from
+//! 2^63 on. A crash leaves no whole batch with another number than its own, so a number that does not rise is damage.
 //!
 //! When fjall opens a database, it cuts a journal off at the first batch whose form is wrong, **even if whole batches
 //! follow, and in the middle of a row of journals** (fjall-rs/fjall#311). If only the checksum is wrong, it refuses to
 //! open, even if it is the last batch, of which a power cut has left a part. So the journals are read before:
 //! - A journal that is followed by another one has to be whole, and no number may be missing. All else is damage.
-//! - The last journal may end with a torn batch. It is then cut off before that batch. If the
-//!   mark (`files/mark.rs`) says that more was durable, the opening is refused before.
+//! - The last journal may end with a torn batch. It is then cut off before that batch. If the mark (`files/mark.rs`)
+//!   says that more was durable, the opening is refused before. If no step of the store's comes before that batch, the
+//!   mark can't tell, and whole batches after it are taken for durable ones.
+//! - Each step of the store's has the next number. Once fjall is open, and says what its tables have, [`gap`] compares.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,11 +31,16 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::store::embedded::{Damage, Mark, TOTALS, Totals};
 
+/// The directory of the keyspaces, each of which is a directory with its number.
+pub(super) const KEYSPACES: &str = "keyspaces";
+
 const BATCH: [u8; 1] = [1];
 const ENTRY: [u8; 1] = [2];
 const END: [u8; 1] = [3];
 const CLEAR: [u8; 1] = [4];
 const TRAILER: &[u8; 4] = b"FJL\x03";
+/// The sequence numbers from here on are not for batches.
+const NUMBERS: u64 = 1 << 63;
 
 /// The suffix of a journal behind a loss that was accepted. fjall does not read it.
 const LOST: &str = "lost";
@@ -59,15 +69,16 @@ struct Break {
 struct Batch {
     length: usize,
     number: u64,
-    has_keys: bool,
-    /// The totals that it writes, and the number of their keyspace.
-    totals: Option<(u64, Mark)>,
+    /// The numbers of the keyspaces that it writes to, and of those that it clears afterwards.
+    keyspaces: Vec<u64>,
+    cleared: Vec<u64>,
+    /// The step of the totals that it writes.
+    step: Option<Mark>,
 }
 
-/// Returns whether there is any journal. fjall would begin its sequence numbers anew without one, and at the next
-/// opening drop what it wrote under them.
-pub(super) fn exists(path: &Path) -> io::Result<bool> {
-    Ok(!files(path)?.is_empty())
+/// Returns the number of journals.
+pub(super) fn count(path: &Path) -> io::Result<usize> {
+    Ok(files(path)?.len())
 }
 
 /// Returns what is wrong with the journals of the database in `path`.
@@ -76,21 +87,19 @@ pub(super) fn examine(path: &Path) -> io::Result<Option<Damage>> {
     Ok(broken.map(|Break { what, is_certain, .. }| Damage { what, is_certain, last }))
 }
 
-/// Returns the first step of the store's in a batch of a higher number than `number`, from the totals in this keyspace.
-pub(super) fn first_step_after(path: &Path, number: Option<u64>, keyspace: u64) -> io::Result<Option<u64>> {
+/// Returns two steps of the store's between which others are missing, if there are such. `step` is the last one in the
+/// tables of the store's keyspace, and `last` the highest sequence number there: fjall leaves out the batches up to it.
+pub(super) fn gap(path: &Path, store: u64, last: Option<u64>, mut step: u64) -> io::Result<Option<(u64, u64)>> {
     for (_, file) in files(path)? {
-        let bytes = match fs::read(file) {
-            // Tables have all of it by now.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            bytes => bytes?,
-        };
+        let bytes = fs::read(file)?;
         let mut rest = &bytes[..];
-        while let Some(batch) = Batch::read(rest) {
+        while let Some(batch) = Batch::read(rest, store) {
             rest = &rest[batch.length..];
-            let totals = batch.totals.filter(|(of, _)| *of == keyspace && number < Some(batch.number));
-            if let Some((_, mark)) = totals {
-                return Ok(Some(mark.step));
+            let Some(next) = batch.step.filter(|_| last < Some(batch.number)) else { continue };
+            if next.step > step.saturating_add(1) {
+                return Ok(Some((step, next.step)));
             }
+            step = next.step;
         }
     }
     Ok(None)
@@ -116,24 +125,31 @@ pub(super) fn cut_off(path: &Path) -> io::Result<()> {
 impl Journals {
     fn read(path: &Path) -> io::Result<Self> {
         let mut journals = Self { files: files(path)?, last: None, broken: None };
-        // The number of the last batch, and the number of the store's keyspace, which is the first one that was made.
-        let (mut last, mut store) = (None, u64::MAX);
+        let store = store_keyspace(path)?;
+        // The last sequence number in each keyspace.
+        let mut numbers = HashMap::new();
         for (index, (number, file)) in journals.files.iter().enumerate() {
             let bytes = fs::read(file)?;
-            let mut length = 0;
-            while let Some(batch) = Batch::read(&bytes[length..]).filter(|batch| last < Some(batch.number)) {
-                length += batch.length;
-                last = last.max(batch.has_keys.then_some(batch.number));
-                if let Some((keyspace, mark)) = batch.totals.filter(|(keyspace, _)| *keyspace <= store) {
-                    (store, journals.last) = (keyspace, Some(mark));
+            let (mut length, mut is_wrong) = (0, false);
+            while let Some(batch) = Batch::read(&bytes[length..], store) {
+                is_wrong = !batch.rises(&mut numbers);
+                if is_wrong {
+                    break;
                 }
+                length += batch.length;
+                journals.last = batch.step.or(journals.last);
             }
             let next = journals.files.get(index + 1).map(|(next, _)| *next);
             let end = without_zeros(&bytes);
             let (what, is_certain) = if length < end {
-                let goes_on = next.is_some() || (length + 1..end).any(|at| Batch::read(&bytes[at..]).is_some());
-                let behind = if goes_on { ", though it goes on after that" } else { "" };
-                (format!("the journal {number}.jnl can't be read from byte {length} on{behind}"), next.is_some())
+                let goes_on = next.is_some() || (length + 1..end).any(|at| Batch::read(&bytes[at..], store).is_some());
+                let behind = match (is_wrong, goes_on) {
+                    (true, _) => ", where the number of a batch is wrong",
+                    (false, true) => ", though it goes on after that",
+                    (false, false) => "",
+                };
+                let is_certain = is_wrong || next.is_some() || goes_on && journals.last.is_none();
+                (format!("the journal {number}.jnl can't be read from byte {length} on{behind}"), is_certain)
             } else if next.is_some_and(|next| next != number + 1) {
                 (format!("the journal {}.jnl is missing", number + 1), true)
             } else {
@@ -147,16 +163,17 @@ impl Journals {
 }
 
 impl Batch {
-    /// Reads the batch that `bytes` begin with, if it is whole.
-    fn read(bytes: &[u8]) -> Option<Self> {
+    /// Reads the batch that `bytes` begin with, if it is whole. `store` is the number of the store's keyspace.
+    fn read(bytes: &[u8], store: u64) -> Option<Self> {
         let mut rest = bytes;
         (take(&mut rest)? == BATCH).then_some(())?;
         let (count, number) = (u32::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?));
-        let (entries, mut totals, mut has_keys) = (rest, None, false);
+        let mut batch = Self { length: 0, number, keyspaces: Vec::new(), cleared: Vec::new(), step: None };
+        let entries = rest;
         for _ in 0..count {
             match take(&mut rest)? {
-                ENTRY => (totals, has_keys) = (entry(&mut rest)?.or(totals), true),
-                CLEAR => drop(take::<8>(&mut rest)?),
+                ENTRY => batch.entry(&mut rest, store)?,
+                CLEAR => batch.cleared.push(u64::from_le_bytes(take(&mut rest)?)),
                 _ => return None,
             }
         }
@@ -164,21 +181,54 @@ impl Batch {
         (take(&mut rest)? == END).then_some(())?;
         (u64::from_le_bytes(take(&mut rest)?) == xxh3_64(entries)).then_some(())?;
         (take(&mut rest)? == *TRAILER).then_some(())?;
-        Some(Self { length: bytes.len() - rest.len(), number, has_keys, totals })
+        batch.length = bytes.len() - rest.len();
+        Some(batch)
+    }
+
+    /// Reads an entry.
+    fn entry(&mut self, rest: &mut &[u8], store: u64) -> Option<()> {
+        let [_, compression] = take(rest)?;
+        let (keyspace, key) = (u64::from_le_bytes(take(rest)?), u16::from_le_bytes(take(rest)?));
+        let [value, stored] = [u32::from_le_bytes(take(rest)?), u32::from_le_bytes(take(rest)?)];
+        // No checksum covers this either; fjall relies on it.
+        (compression != 0 || value == stored).then_some(())?;
+        let (key, value) = (split(rest, key.into())?, split(rest, stored as usize)?);
+        if !self.keyspaces.contains(&keyspace) {
+            self.keyspaces.push(keyspace);
+        }
+        // The application may have the same key.
+        if keyspace == store && key == TOTALS {
+            self.step = Totals::decode(value).map(|totals| totals.mark());
+        }
+        Some(())
+    }
+
+    /// Returns whether its sequence number is higher than the last one in each of its keyspaces, and notes it there.
+    fn rises(&self, numbers: &mut HashMap<u64, u64>) -> bool {
+        let mut rises = self.number < NUMBERS;
+        for keyspace in &self.keyspaces {
+            rises &= numbers.insert(*keyspace, self.number).is_none_or(|last| last < self.number);
+        }
+        // What is written later may have a number again that only keys of a cleared keyspace had.
+        numbers.retain(|keyspace, _| !self.cleared.contains(keyspace));
+        rises
     }
 }
 
-/// Reads an entry. Returns the totals, if it sets them.
-#[allow(clippy::option_option, reason = "the outer one says that it can't be read")]
-fn entry(rest: &mut &[u8]) -> Option<Option<(u64, Mark)>> {
-    let [_, compression] = take(rest)?;
-    let (keyspace, key) = (u64::from_le_bytes(take(rest)?), u16::from_le_bytes(take(rest)?));
-    let [value, stored] = [u32::from_le_bytes(take(rest)?), u32::from_le_bytes(take(rest)?)];
-    // No checksum covers this either; fjall relies on it.
-    (compression != 0 || value == stored).then_some(())?;
-    let (key, value) = (split(rest, key.into())?, split(rest, stored as usize)?);
-    let totals = Some(value).filter(|_| key == TOTALS).and_then(Totals::decode);
-    Some(totals.map(|totals| (keyspace, totals.mark())))
+/// Returns the number of the store's keyspace. It is the lowest one: the store makes its keyspace before it lends
+/// others, and fjall gives out each number once. (Number 0 is its own.)
+fn store_keyspace(path: &Path) -> io::Result<u64> {
+    let mut lowest = u64::MAX;
+    match fs::read_dir(path.join(KEYSPACES)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        keyspaces => {
+            for keyspace in keyspaces? {
+                let number = keyspace?.file_name().to_str().and_then(|name| name.parse().ok());
+                lowest = number.filter(|number| *number > 0).unwrap_or(lowest).min(lowest);
+            }
+        }
+    }
+    Ok(lowest)
 }
 
 /// Takes the next bytes, if there are so many.

@@ -3,15 +3,17 @@
 //! fjall writes a batch to its journal before it answers, and syncs when it is asked to. Its tables and their names are
 //! durable before a journal is removed. What it leaves to others, these files deal with:
 //! - `store.rs`: [`FjallStore`], the store that applications open, and what only it has.
-//! - `engine.rs`: fjall as an engine: its settings and its calls. Without some of its files, fjall takes a database for
-//!   a new or an unfinished one, and deletes what it does not know: so their presence is checked before it opens. It
-//!   never makes the names of keyspaces durable, so the engine does.
+//! - `engine.rs`: fjall as an engine: its settings and its calls. fjall never makes the names of keyspaces durable, so
+//!   the engine does.
+//! - `files.rs`: checks fjall's other files before it opens them. Without some of them, fjall takes a database for a
+//!   new or an unfinished one, and deletes what it does not know.
 //! - `journal.rs`: examines the journals before fjall opens them. fjall takes damage in a journal for its end, **cuts
 //!   off what follows, and says nothing.** It may refuse a journal of which a power cut has torn the last batch; that
 //!   batch is cut off before.
 //! - `transaction.rs`: writes an application's effect in one batch with the record of its outcome.
 
 mod engine;
+mod files;
 mod journal;
 mod store;
 mod transaction;

@@ -34,9 +34,11 @@ impl TransactionKeyspace<'_> {
     /// Returns the value of `key`.
     ///
     /// # Errors
-    /// [`TransactionError`], as for the other functions. The transaction is then aborted, whatever the closure returns.
+    /// [`TransactionError::TooLarge`] for a key over 65,535 bytes, or [`TransactionError::Database`]. The transaction
+    /// is then aborted, whatever the closure returns.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>, TransactionError> {
         let bytes = key.as_ref();
+        self.effect.read(bytes.len())?;
         if let Some(changed) = self.changes.borrow().get(bytes) {
             return Ok(changed.clone());
         }

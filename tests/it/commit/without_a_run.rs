@@ -86,6 +86,17 @@ async fn a_reason_that_nobody_is_told_may_panic_when_it_is_dropped<D: Disk>() {
     assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)), "the store works on");
 }
 
+// fjall panics when it reads such a key, which would poison the store.
+on_both!(a_key_that_is_too_long_to_be_there_can_be_asked_for_and_the_store_works_on);
+async fn a_key_that_is_too_long_to_be_there_can_be_asked_for_and_the_store_works_on<D: Disk>() {
+    let (_directory, store, [one, _]) = opened::<D>();
+    let found: Result<_, CommitError<Never>> =
+        store.transaction([&one], |[one]| Ok(one.get(vec![0; D::MAX_KEY + 1])?)).await;
+    let is_refused = matches!(found, Err(CommitError::Refused(TransactionError::TooLarge { what: "key", limit, .. })) if limit == D::MAX_KEY);
+    assert!(is_refused || matches!(found, Ok(None)), "{found:?}");
+    assert!(matches!(store.claim(wish("k")).await.unwrap(), Claimed::Fresh(_)), "the store works on");
+}
+
 // "`TransactionTree::remove` counts nothing, an insert counts no overhead per entry."
 on_both!(trap_86_many_tiny_keys_and_removals_are_counted_too);
 async fn trap_86_many_tiny_keys_and_removals_are_counted_too<D: Disk>() {

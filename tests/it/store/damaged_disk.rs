@@ -127,6 +127,26 @@ async fn an_older_database_under_a_newer_mark_is_not_opened<D: Disk>() {
     assert!(matches!(lost, OpenError::Lost { missing: Some(1..), .. }), "{lost:?}");
 }
 
+// An engine would make a new file, and the next opening would not know what is missing.
+on_both!(a_directory_without_its_log_is_refused_before_a_new_one_is_made);
+async fn a_directory_without_its_log_is_refused_before_a_new_one_is_made<D: Disk>() {
+    let (_directory, path) = recorded::<D>().await;
+    fs::remove_file(path.join(D::LOG)).unwrap();
+    lose_the_snapshot(&path);
+    let files = || {
+        let mut files: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.into_iter().map(|file| (fs::read(&file).ok(), file)).collect::<Vec<_>>()
+    };
+    let before = files();
+    for _ in 0..2 {
+        let error = D::open(&path).unwrap_err();
+        let OpenError::Database { reason, .. } = &error else { panic!("{error:?}") };
+        assert!(reason.contains("db is missing") || reason.contains("no journal"), "{reason}");
+        assert!(files() == before, "no file is changed");
+    }
+}
+
 on_both!(a_directory_that_was_restored_without_its_lock_file_is_not_called_somebody_else_s);
 async fn a_directory_that_was_restored_without_its_lock_file_is_not_called_somebody_else_s<D: Disk>() {
     let (_directory, path) = recorded::<D>().await;

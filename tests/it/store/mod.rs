@@ -7,6 +7,8 @@ mod damage;
 mod damaged_disk;
 mod directory;
 mod fail_open;
+mod fjall_journal;
+mod fjall_known;
 mod gauges;
 mod lists;
 mod lost_snapshot;

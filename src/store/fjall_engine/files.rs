@@ -1,0 +1,60 @@
+//! Examines the files of fjall without which it would begin anew, or open without some tables.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::journal::{self, KEYSPACES};
+use crate::store::OpenError;
+use crate::store::embedded::files::directory;
+
+/// The keyspace in which fjall lists the others.
+const LIST: &str = "keyspaces/0";
+/// The file that names the tables of a keyspace that are in use.
+const CURRENT: &str = "current";
+
+/// Refuses a database that was in use and lacks files without which fjall would begin anew, or delete keyspaces, or in
+/// which they are damaged.
+pub(super) fn require_files(path: &Path) -> Result<(), OpenError> {
+    let missing = |file: &Path| Err(directory::broken(path, &format!("its file {} is missing", file.display())));
+    for file in ["version".into(), Path::new(LIST).join(CURRENT)] {
+        if !path.join(&file).exists() {
+            return missing(&file);
+        }
+    }
+    if journal::count(path).map_err(directory::io_error("reading", path))? == 0 {
+        // fjall would begin its sequence numbers anew, and at the next opening drop what it wrote under them.
+        return Err(directory::broken(path, "it has no journal"));
+    }
+    for entry in fs::read_dir(path.join(KEYSPACES)).map_err(directory::io_error("reading", path))? {
+        let keyspace = entry.map_err(directory::io_error("reading", path))?.path();
+        // A keyspace that was about to be made has no tables yet.
+        let has_tables = fs::read_dir(keyspace.join("tables")).is_ok_and(|mut tables| tables.next().is_some());
+        let current = keyspace.join(CURRENT);
+        match fs::read(&current) {
+            Ok(current) => check_manifest(path, &keyspace, &current)?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(directory::io_error("reading", &current)(error));
+            }
+            Err(_) if has_tables => return missing(current.strip_prefix(path).unwrap_or(&current)),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a keyspace whose manifest is not the one that was written. fjall does not check it: with another one it
+/// opens without some tables, or ends the process. `current` is the manifest's number (8 bytes), its XXH3 (16), and a
+/// zero.
+fn check_manifest(path: &Path, keyspace: &Path, current: &[u8]) -> Result<(), OpenError> {
+    let (number, digest) = current.split_first_chunk().unzip();
+    let name = keyspace.join(format!("v{}", u64::from_le_bytes(*number.unwrap_or(&[0; 8]))));
+    let digest = digest.and_then(|digest: &[u8]| digest.first_chunk()).map(|digest| u128::from_le_bytes(*digest));
+    match fs::read(&name) {
+        Ok(manifest) if digest == Some(xxh3_128(&manifest)) => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(directory::io_error("reading", &name)(error)),
+        _ => Err(directory::broken(path, &format!("{} is missing or damaged", name.display()))),
+    }
+}

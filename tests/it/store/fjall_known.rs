@@ -1,0 +1,137 @@
+//! Problems of fjall's that its users have reported, and that a store must not have. `fjall_journal.rs` has #311.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use testkit::lab::disk::Disk as _;
+use testkit::process::until;
+use tower_idempotency::{FjallStore, fjall};
+
+use super::damaged_disk::{RECORDS, recorded};
+use super::fjall_journal::{batches, has_all, record, write};
+
+/// A bound that no machine needs.
+const LONG: Duration = Duration::from_secs(120);
+const MIB: usize = 1024 * 1024;
+/// The bytes after which fjall begins another journal, at the least.
+const JOURNAL: usize = 64 * MIB;
+
+/// Writes so many bytes to a keyspace of the application's.
+async fn fill(store: &FjallStore, bytes: usize) {
+    let filler = store.table("filler");
+    for number in 0..bytes / MIB {
+        filler.insert("row", vec![1; MIB]).unwrap();
+        if number % 8 == 7 {
+            store.sync().await.unwrap();
+        }
+    }
+}
+
+/// Returns the names and the lengths of the files that may be journals.
+fn journals(path: &Path) -> Vec<(String, u64)> {
+    let entries = fs::read_dir(path).unwrap().map(Result::unwrap);
+    let named = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap()));
+    let is_other =
+        |name: &str| name.starts_with("tower-idempotency.") || ["version", "lock", "keyspaces"].contains(&name);
+    named.filter(|(name, _)| !is_other(name)).map(|(name, metadata)| (name, metadata.len())).collect()
+}
+
+// fjall-rs/fjall#257: after a kill, each full journal leaves a sealed memtable, and from four on a write waits for
+// fjall's worker.
+#[tokio::test]
+async fn a_store_that_is_opened_with_many_full_journals_writes_on() {
+    let (_directory, path) = recorded::<FjallStore>().await;
+    let all = batches(&path);
+    let journals: Vec<&[Vec<u8>]> = all.chunks(all.len() / 12).collect();
+    assert!(journals.len() >= 12);
+    write(&path, &journals);
+    let store = FjallStore::open(&path).unwrap();
+    let writes = async {
+        for number in 0..RECORDS {
+            record(&store, &format!("later{number}")).await;
+        }
+    };
+    tokio::time::timeout(LONG, writes).await.expect("writes return");
+    has_all(&store).await;
+}
+
+// fjall-rs/fjall#288: a keyspace with one entry keeps every journal since. Seeded fault: fjall's own bound, which is
+// half a gigabyte.
+#[tokio::test]
+async fn an_idle_keyspace_does_not_keep_journals_without_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let store = FjallStore::open(&path).unwrap();
+    store.table("idle").insert("row", "kept").unwrap();
+    for number in 0..6 {
+        fill(&store, JOURNAL).await;
+        record(&store, &format!("k{number}")).await;
+    }
+    let bytes: u64 = journals(&path).iter().map(|(_, length)| length).sum();
+    assert!(bytes <= 4 * JOURNAL as u64, "{bytes} bytes in {:?}", journals(&path));
+    store.close().await.unwrap();
+    let store = FjallStore::open(&path).unwrap();
+    assert_eq!(store.table("idle").get("row").unwrap().as_deref(), Some(&b"kept"[..]));
+}
+
+// fjall-rs/fjall#317: the journal that followed a recovered one had a wrong extension, and was not read again.
+#[tokio::test]
+async fn a_journal_that_follows_a_recovered_one_is_read_again() {
+    let (_directory, path) = recorded::<FjallStore>().await;
+    let store = FjallStore::open(&path).unwrap();
+    // What keeps the journals.
+    store.table("idle").insert("row", "kept").unwrap();
+    fill(&store, JOURNAL + 16 * MIB).await;
+    let names = || journals(&path).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    until("fjall begins another journal", async || names().contains(&"1.jnl".to_owned())).await;
+    record(&store, "later").await;
+    store.close().await.unwrap();
+    for name in names() {
+        let number = name.strip_suffix(".jnl").and_then(|number| number.parse::<u32>().ok());
+        assert!(number.is_some(), "{name}");
+    }
+    let store = FjallStore::open(&path).unwrap();
+    has_all(&store).await;
+    assert_eq!(store.len(), RECORDS as u64 + 1);
+    assert_eq!(store.table("idle").get("row").unwrap().as_deref(), Some(&b"kept"[..]));
+}
+
+// fjall-rs/fjall#230: inserts were lost while several threads wrote to several keyspaces and memtables rotated.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_insert_is_lost_while_memtables_rotate_under_writers_to_several_keyspaces() {
+    const EACH: u32 = 3_000;
+    const NAMES: [&str; 3] = ["one", "two", "three"];
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let store = FjallStore::builder().memtable_bytes(16 * 1024).open(&path).unwrap();
+    let writers = NAMES.map(|name| {
+        let keyspace: fjall::Keyspace = store.table(name);
+        thread::spawn(move || {
+            for number in 0..EACH {
+                keyspace.insert(number.to_be_bytes(), [7; 64]).unwrap();
+            }
+        })
+    });
+    for number in 0..RECORDS {
+        record(&store, &format!("k{number}")).await;
+    }
+    // These end before the runtime does, and without it.
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    store.sync().await.unwrap();
+    let tables = store.records().unwrap().table_count();
+    assert!(tables > 1, "memtables have rotated: {tables}");
+    for _ in 0..2 {
+        has_all(&store).await;
+        for name in NAMES {
+            assert_eq!(store.table(name).len().unwrap(), EACH as usize, "{name}");
+        }
+    }
+    store.close().await.unwrap();
+    let store = FjallStore::open(&path).unwrap();
+    has_all(&store).await;
+    for name in NAMES {
+        assert_eq!(store.table(name).len().unwrap(), EACH as usize, "{name}");
+    }
+}
