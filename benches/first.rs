@@ -51,7 +51,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(place) = arguments.iter().position(|argument| argument == CHILD) {
-        let counted = embedded(&OnInterrupted::Rerun).into_iter().chain(embedded(&OnInterrupted::Refuse));
+        let counted = embedded(OnInterrupted::Rerun).into_iter().chain(embedded(OnInterrupted::Refuse));
         let counted = counted.into_iter().find(|pair| pair.name == arguments[place + 1]).unwrap();
         runtime.block_on(round(&counted.ours, COUNTED, COUNTED_REQUESTS, &mut 0));
         return;
@@ -61,7 +61,7 @@ fn main() {
     let question = "What does the first request with a key pay for being run once, and recorded?";
     let mut report = Report::new("first", "cargo bench --bench first", question);
     let groups: [fn() -> Vec<Pair>; 3] =
-        [|| vec![in_memory()], || embedded(&OnInterrupted::Rerun), || embedded(&OnInterrupted::Refuse)];
+        [|| vec![in_memory()], || embedded(OnInterrupted::Rerun), || embedded(OnInterrupted::Refuse)];
     for group in groups {
         let pairs = group();
         if !pairs.iter().any(|pair| wanted.is_none_or(|wanted| pair.name.contains(wanted.as_str()))) {
@@ -91,11 +91,11 @@ fn in_memory() -> Pair {
 }
 
 /// The stores on sled and on fjall, in this order.
-fn embedded(policy: &OnInterrupted) -> Vec<Pair> {
+fn embedded(policy: OnInterrupted) -> Vec<Pair> {
     vec![on_disk::<SledStore>(Engine::Sled, policy), on_disk::<FjallStore>(Engine::Fjall, policy)]
 }
 
-fn on_disk<D: Disk>(engine: Engine, policy: &OnInterrupted) -> Pair {
+fn on_disk<D: Disk>(engine: Engine, policy: OnInterrupted) -> Pair {
     let (ours, theirs) = (directory(), directory());
     let (name, writes) = match policy {
         OnInterrupted::Rerun => ("rerun", Writes::One),
@@ -103,7 +103,7 @@ fn on_disk<D: Disk>(engine: Engine, policy: &OnInterrupted) -> Pair {
     };
     Pair {
         name: format!("{}, {name}", D::NAME),
-        ours: protected(SMALL, D::open(ours.path()).unwrap(), policy.clone()),
+        ours: protected(SMALL, D::open(ours.path()).unwrap(), policy),
         theirs: durable(SMALL, Arc::new(Minimum::open(engine, theirs.path())), writes),
         _directories: vec![ours, theirs],
     }
@@ -123,7 +123,7 @@ async fn measure(sides: &[Pair], clients: usize, requests: usize) -> Vec<Turn> {
         for side in 0..2 * sides.len() {
             let side = (side + turn) % (2 * sides.len());
             let Pair { ours, theirs, .. } = &sides[side / 2];
-            let app = if side % 2 == 0 { ours } else { theirs };
+            let app = if side.is_multiple_of(2) { ours } else { theirs };
             rounds[side / 2][side % 2] = Some(round(app, clients, requests, &mut serial).await);
         }
         // The first turn warms up.

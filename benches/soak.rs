@@ -81,7 +81,7 @@ async fn soak<D: Disk>(name: &'static str, seconds: u64) {
                 times.lock().unwrap().push((due.elapsed(), answer.status() == 200));
             });
         }
-        if (tick + 1) % 60_000 == 0 {
+        if (tick + 1).is_multiple_of(60_000) {
             let (times, files) = (std::mem::take(&mut *times.lock().unwrap()), directory.path().to_owned());
             // It looks at a few hundred files.
             let (times, disk) = tokio::task::spawn_blocking(move || (sorted(times), disk::size(&files))).await.unwrap();
@@ -92,9 +92,9 @@ async fn soak<D: Disk>(name: &'static str, seconds: u64) {
     }
     judge(&mut report, &minutes);
     if seconds < HOUR {
-        report.say()
+        report.say();
     } else {
-        report.finish()
+        report.finish();
     }
     store.close().await.unwrap();
 }
