@@ -1,6 +1,6 @@
-//! The least code that keeps the same promise by hand: an engine, one thread that writes all queued records as one batch
-//! and syncs it, and answers; and a handler that waits for it once or twice. No layer, no fingerprint, no duplicates, no
-//! expiry, no interrupted runs.
+//! The least code that keeps the same promise by hand: an engine, one thread that writes all queued records as one
+//! batch and syncs it, and answers; and a handler that waits for it once or twice. No layer, no fingerprint, no
+//! duplicates, no expiry, no interrupted runs.
 
 use std::fs::File;
 use std::path::Path;
