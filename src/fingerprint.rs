@@ -108,7 +108,6 @@ impl Fingerprint {
     }
 
     /// A fingerprint that can be compared with no other: of a record whose own can't be read.
-    #[cfg(feature = "shared")]
     pub(crate) fn unverifiable() -> Self {
         Self {
             version: UNREADABLE,

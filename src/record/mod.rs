@@ -14,14 +14,15 @@
 //! `next` takes what a store holds and a [`Transition`]. It returns what the store has to write (`Change`) and what the
 //! store has to answer ([`Reply`]). A store calls it inside its own atomic step, and makes no such decision itself.
 //! `next` neither reads nor returns a point in time: it says for how long a record lasts, and the store counts that
-//! from the present time of its own clock (`Draft::stamp`).
+//! from the present time of its own clock (`Draft::stamp`). Only the record of another store, which `Adopt` writes as
+//! it is, brings its own times.
 //!
 //! Rules:
 //! 1. A record past its expiry counts as absent, whether it was swept or not ([`Record::live`]). A run whose process is
 //!    gone, or whose bound is over, is presented as interrupted, under its own fence ([`Record::lapse`]); this needs no
 //!    write.
-//! 2. Every transition but `Claim` names a fence. If it is not the fence that the record expects, the transition is
-//!    refused and changes nothing.
+//! 2. Every transition but `Claim` and `Adopt` names a fence. If it is not the fence that the record expects, the
+//!    transition is refused and changes nothing.
 //! 3. A claim, a reclaim, a question and a resolution each take a new fence. So a step of an earlier holder is never
 //!    mistaken for a step of a later one.
 //! 4. The outcome of a run is not thrown away because the run was thought dead: a completion that names the run's own

@@ -75,6 +75,8 @@ pub struct Draft<O> {
     pub origin: Origin,
     /// As in [`Record`].
     pub state: State<O>,
+    /// The times at which the operation began and entered its state, if the record was made by another store.
+    pub times: Option<(Timestamp, Timestamp)>,
 }
 
 /// The time for which a record is kept.
@@ -87,6 +89,8 @@ pub enum Expiry {
     AtLeast(Duration),
     /// For this long from now.
     In(Duration),
+    /// Until this time.
+    At(Timestamp),
 }
 
 /// The reply to a transition.
@@ -140,7 +144,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                 let owned = (!bound.is_zero()).then_some(bound);
                 // The reply to the question must still find the record.
                 let (expiry, origin) = (Expiry::AtLeast(bound), origin.clone());
-                put(Draft { fence: None, expiry, owned, fingerprint, attempt, origin, state })
+                put(Draft { fence: None, expiry, owned, fingerprint, attempt, origin, state, times: None })
             }
             // It is not interrupted under this fence, or another process asks about it.
             _ => refused(),
@@ -187,6 +191,12 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                 _ => refused(),
             }
         }
+        Transition::Adopt(record) => match current {
+            // A run that is under way belongs to its own store.
+            Current::Absent if !matches!(record.state, State::Running { .. }) => put(Draft::adopted(*record)),
+            // What was released here has run here.
+            _ => refused(),
+        },
     }
 }
 
@@ -233,7 +243,8 @@ impl<O> Draft<O> {
     fn running(claim: Claim, attempt: u32) -> Self {
         let Claim { fingerprint, origin, policy, bound, interrupted_retention, .. } = claim;
         let state = State::Running { policy, interrupted_retention };
-        Self { fence: None, expiry: Expiry::Never, owned: Some(bound), fingerprint, attempt, origin, state }
+        let (expiry, owned) = (Expiry::Never, Some(bound));
+        Self { fence: None, expiry, owned, fingerprint, attempt, origin, state, times: None }
     }
 
     /// The end of a run whose claim was lost.
@@ -245,33 +256,46 @@ impl<O> Draft<O> {
         kept: Duration,
         state: State<O>,
     ) -> Self {
-        Self { fence: Some(fence), expiry: Expiry::In(kept), owned: None, fingerprint, attempt, origin, state }
+        let (fence, expiry) = (Some(fence), Expiry::In(kept));
+        Self { fence, expiry, owned: None, fingerprint, attempt, origin, state, times: None }
     }
 
     /// The record after the end of a run or a settlement. No process owns it. Without `fence` it gets a new one.
     fn ended(record: &Record<O>, fence: Option<Fence>, kept: Duration, state: State<O>) -> Self {
         let Record { fingerprint, attempt, ref origin, .. } = *record;
-        Self { fence, expiry: Expiry::In(kept), owned: None, fingerprint, attempt, origin: origin.clone(), state }
+        let (expiry, origin) = (Expiry::In(kept), origin.clone());
+        Self { fence, expiry, owned: None, fingerprint, attempt, origin, state, times: None }
+    }
+
+    /// The record of another store, as it is.
+    fn adopted(record: Record<O>) -> Self {
+        let Record { fence, began, since, expires, fingerprint, attempt, origin, state, .. } = record;
+        let (fence, times) = (Some(fence), Some((began, since)));
+        let expiry = expires.map_or(Expiry::Never, Expiry::At);
+        Self { fence, expiry, owned: None, fingerprint, attempt, origin, state, times }
     }
 
     /// Returns the record that this draft makes of `current`, as the store presented it. `fresh` is a fence that was
     /// never given before, `now` is the store's time, and a new operation began at `began`.
     #[must_use]
     pub fn stamp(self, current: Option<&Record<O>>, fresh: Fence, began: Timestamp, now: Timestamp) -> Record<O> {
-        let Self { fence, expiry, owned, fingerprint, attempt, origin, state } = self;
+        let Self { fence, expiry, owned, fingerprint, attempt, origin, state, times } = self;
         // Only a question asks for `AtLeast`. The operation stays in its state, so `since` stays too.
         let is_question = matches!(expiry, Expiry::AtLeast(_));
         let before = current.filter(|_| is_question);
+        let stamped = || (current.map_or(began, |current| current.began), before.map_or(now, |before| before.since));
+        let (began, since) = times.unwrap_or_else(stamped);
         Record {
             fence: fence.unwrap_or(fresh),
-            began: current.map_or(began, |current| current.began),
-            since: before.map_or(now, |before| before.since),
+            began,
+            since,
             expires: match expiry {
                 Expiry::Never => None,
                 Expiry::AtLeast(least) => {
                     current.and_then(|current| current.expires).map(|expires| expires.max(now.plus(least)))
                 }
                 Expiry::In(kept) => Some(now.plus(kept)),
+                Expiry::At(expires) => Some(expires),
             },
             fingerprint,
             attempt,

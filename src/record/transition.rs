@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::state::{ClaimPolicy, Fence, Origin};
+use super::state::{ClaimPolicy, Fence, Origin, Record, State};
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 
@@ -43,6 +43,8 @@ pub enum Transition<O = Bytes> {
     /// Settles an operation as an operator says, if its record still has this fence and a state that the resolution is
     /// for. An outcome is kept for this duration from now.
     Resolve(Fence, Resolution<O>, Duration),
+    /// Writes a record of another store as it is, if there is none. A record of a run that is under way is refused.
+    Adopt(Box<Record<O>>),
 }
 
 /// The reason why an interrupted operation may run again.
@@ -180,6 +182,7 @@ impl<O> Transition<O> {
                 };
                 Transition::Resolve(fence, resolution, retention)
             }
+            Self::Adopt(record) => Transition::Adopt(Box::new(record.map(form))),
         }
     }
 
@@ -189,6 +192,10 @@ impl<O> Transition<O> {
         match self {
             Self::Complete(Completion { result: RunResult::Outcome(outcome), .. })
             | Self::Resolve(_, Resolution::Outcome(outcome), _) => Some(outcome),
+            Self::Adopt(record) => match &record.state {
+                State::Completed { outcome } => Some(outcome),
+                _ => None,
+            },
             // Every other transition leaves no outcome.
             _ => None,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join_all};
 
 use super::StoreError;
 use super::listed::{ListedRecord, Scanned};
@@ -156,6 +156,17 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// Deletes at most `limit` records that are past their expiry, and returns how many. Stores sweep by themselves; no
     /// caller has to call this.
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Writes records of another store as they are, each by [`Transition::Adopt`]: its fence, its times and all that it
+    /// says. For a tool that moves records while no server runs. Ids do not repeat. The answers are in the order of the
+    /// records. The fences that an embedded store gives have to be above those of the records: see its `fences_above`.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply); some of the records may be written then. No limit refuses one but the free space of
+    /// the disk. A database may have no way to write such a row.
+    fn adopt(&self, records: Vec<(RecordId, Record)>) -> impl Future<Output = Result<Vec<Applied>, StoreError>> + Send {
+        try_join_all(records.into_iter().map(|(id, record)| self.apply(id, Transition::Adopt(Box::new(record)))))
+    }
 
     /// Returns a future that is ready when another process has changed the record of `id` since this call, as far as
     /// the store hears of it: it may miss a change. An exclusive store's future is never ready.

@@ -103,6 +103,7 @@ methods! {
         disputed(after: Option<After>, limit: usize) -> Disputed;
         disputed_outcome(id: RecordId, fence: Fence) -> Option<Bytes>;
         sweep(limit: usize) -> usize;
+        adopt(records: Vec<(RecordId, Record)>) -> Vec<Applied>;
     }
 }
 

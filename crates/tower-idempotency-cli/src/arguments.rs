@@ -6,14 +6,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tower_idempotency::operations::{Cursor, StateKind};
 
-const STORE: &str = "The store: `sled:PATH`, a path, or `postgres://USER@HOST/DATABASE?namespace=NAME`. By default it is \
+const STORE: &str = "The store: `sled:PATH`, `fjall:PATH`, a path, or `postgres://USER@HOST/DATABASE?namespace=NAME`. By default it is \
     the value of the variable IDEM_STORE, whose URL may have a password; PGPASSWORD may have it too";
 
 /// The time that `--wait` waits for: other servers have a lease of 30 seconds, and one that has died is noticed after
 /// at most 17/12 of it.
 const NOTICED_AFTER: &str = "45s";
 
-/// Lists, settles, verifies and tests what the store of a service has.
+/// Lists, settles, verifies, copies and tests what the store of a service has.
 ///
 /// Keys and scopes are read from standard input. No key, no body and no password belongs on a command line.
 #[derive(Debug, Parser)]
@@ -69,6 +69,11 @@ pub(crate) enum Command {
     Forget(Forget),
     /// Reads every record, and reports what is damaged.
     Verify(OfStore),
+    /// Copies all live records to another store, while no server runs, and counts both sides.
+    ///
+    /// The records stay in the old store, too. A record that is in the new store already is never overwritten, so the
+    /// command may be run again after an interruption. PGPASSWORD is the password of both databases.
+    Copy(Copy),
     /// Tests the store itself: claims, lost answers, clock, syncs, schema, rights, versions, and what it can lose.
     Doctor(OfStore),
 }
@@ -77,6 +82,15 @@ pub(crate) enum Command {
 pub(crate) struct OfStore {
     #[arg(help = STORE)]
     pub(crate) store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// The store that has the records: `sled:PATH`, `fjall:PATH`, a path, or a URL of PostgreSQL. No server may use it.
+    pub(crate) from: String,
+    /// The store that gets them: `sled:PATH` or `fjall:PATH`, which is made if it is not there, or a URL of PostgreSQL
+    /// whose table is there. No server may use it.
+    pub(crate) to: String,
 }
 
 #[derive(Debug, Args)]

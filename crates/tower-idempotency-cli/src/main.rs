@@ -50,6 +50,7 @@ fn run(Arguments { options, command }: Arguments, screen: &Screen) -> Result<End
             Command::Settle(settle) => commands::settle::run(&options, settle, screen).await,
             Command::Forget(forget) => commands::forget::run(&options, forget, screen).await,
             Command::Verify(verify) => commands::verify::run(&options, verify, screen).await,
+            Command::Copy(copy) => commands::copy::run(&options, copy, screen).await,
             Command::Doctor(doctor) => doctor::run(&options, doctor, screen).await,
         }
     })

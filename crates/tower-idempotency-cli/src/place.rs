@@ -16,10 +16,24 @@ const PASSWORD: &str = "PGPASSWORD";
 
 /// A store's place.
 pub(crate) enum Place {
-    /// The directory of a sled store.
-    Sled(PathBuf),
+    /// The directory of an embedded store.
+    Directory(Directory),
     /// A PostgreSQL database.
     Postgres(Box<Database>),
+}
+
+/// The directory of an embedded store.
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    /// `None`: the one that made it.
+    pub(crate) engine: Option<Engine>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sled,
+    Fjall,
 }
 
 /// A PostgreSQL database, and whose rows in it are meant.
@@ -50,15 +64,19 @@ impl Place {
         if named.starts_with("postgres://") || named.starts_with("postgresql://") {
             return Database::read(named, is_argument, password).map(|database| Self::Postgres(Box::new(database)));
         }
-        let path = named.strip_prefix("sled:").unwrap_or(named);
+        let (engine, path) = match named.split_once(':') {
+            Some(("sled", path)) => (Some(Engine::Sled), path),
+            Some(("fjall", path)) => (Some(Engine::Fjall), path),
+            _ => (None, named),
+        };
         // The first part of a path after `//` would be a host.
         if path.is_empty() || path.starts_with("//") || path.contains("://") {
             return Err(Failure::Usage(
-                "the store is none that is known; expected sled:PATH, a path, or postgres://USER@HOST/DATABASE"
+                "the store is none that is known; expected sled:PATH, fjall:PATH, a path, or postgres://USER@HOST/DATABASE"
                     .to_owned(),
             ));
         }
-        Ok(Self::Sled(path.into()))
+        Ok(Self::Directory(Directory { path: path.into(), engine }))
     }
 }
 
@@ -124,7 +142,7 @@ mod tests {
     fn database(place: Result<Place, Failure>) -> Database {
         match place {
             Ok(Place::Postgres(database)) => *database,
-            Ok(Place::Sled(path)) => panic!("{}", path.display()),
+            Ok(Place::Directory(directory)) => panic!("{directory:?}"),
             Err(failure) => panic!("{failure}"),
         }
     }
@@ -165,12 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_a_sled_store() {
-        for (named, path) in [("sled:payments.db", "payments.db"), ("./a:b", "./a:b"), ("/var/lib/p", "/var/lib/p")] {
-            let Ok(Place::Sled(found)) = read(named, true, None) else { panic!("{named}") };
-            assert_eq!(found.to_str(), Some(path));
+    fn a_directory_is_named_with_its_engine_or_without() {
+        for (named, path, engine) in [
+            ("sled:payments.db", "payments.db", Some(Engine::Sled)),
+            ("fjall:payments.db", "payments.db", Some(Engine::Fjall)),
+            ("./a:b", "./a:b", None),
+            ("/var/lib/p", "/var/lib/p", None),
+        ] {
+            let Ok(Place::Directory(found)) = read(named, true, None) else { panic!("{named}") };
+            assert_eq!((found.path.to_str(), found.engine), (Some(path), engine));
         }
-        for wrong in ["", "sled:", "sled://host/p", "redis://h"] {
+        for wrong in ["", "sled:", "sled://host/p", "fjall:", "fjall://host/p", "redis://h"] {
             assert!(matches!(read(wrong, true, None), Err(Failure::Usage(_))), "{wrong}");
         }
     }

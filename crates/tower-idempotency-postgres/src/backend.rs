@@ -16,6 +16,7 @@ use super::limits::{Counted, Limits};
 use super::notifications::listen::ChangeFeed;
 use super::notifications::notify::Notifier;
 use super::queries::Queries;
+use super::wire::adopted::RowArrays;
 use super::wire::row::answer;
 use super::wire::types::Time;
 use super::wire::write::{Arrays, Parameters, millis};
@@ -168,6 +169,16 @@ impl Backend for PostgresBackend {
             .await;
         let deleted = deleted.and_then(|rows| rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0)));
         Ok(usize::try_from(connection.done(deleted)?).unwrap_or(0))
+    }
+
+    async fn adopt(&self, clocks: Clocks, rows: &[Row]) -> Result<Answer<Vec<RecordId>>, BackendError> {
+        let columns = RowArrays::of(rows)?;
+        let connection = self.pool.take_to_put().await?;
+        let query = &self.pool.connector().queries.adopt;
+        let written = query.ask(&connection.client, None, &columns.all(&self.namespace, &Time(clocks.earliest))).await;
+        let system = connection.system;
+        let Answer { now, server, rows } = answer(&connection.done(written)?, system)?;
+        Ok(Answer { now, server, rows: rows.into_iter().flatten().map(|row| row.id).collect() })
     }
 
     fn changes(&self) -> BoxStream<'static, RecordId> {

@@ -45,6 +45,7 @@ pub(super) struct Queries {
     pub(super) list: Query,
     pub(super) scan: Query,
     pub(super) delete_expired: Query,
+    pub(super) adopt: Query,
     /// The settings for `Setup::read`, and the counts for `Counted::read`, in the order in which those read them.
     pub(super) setup: Query,
     pub(super) counted: Query,
@@ -208,6 +209,31 @@ const SCAN: &str = "
     ) l ON true
     ORDER BY l.id";
 
+// A role may have commits that are answered before they are durable; an adoption never has.
+/// Writes rows as they are, each if its id is absent, and answers with those that it has written, or with the time
+/// alone.
+const ADOPT: &str = "
+    WITH NOW,
+    s AS MATERIALIZED (
+        SELECT set_config('synchronous_commit', CASE WHEN IS_DURABLE THEN current_setting('synchronous_commit')
+            ELSE 'on' END, true) AS setting),
+    i AS (
+        INSERT INTO idempotency.record AS r
+            (namespace, id, token, fence, kind, until, began, since, expires, state)
+        SELECT $1, w.id, w.token, w.fence, w.kind, w.until, w.began, w.since, w.expires, w.state
+        FROM s CROSS JOIN unnest($2::bytea[], $3::uuid[], $4::int8[], $5::int2[], $6::timestamptz[],
+            $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::bytea[])
+            AS w(id, token, fence, kind, until, began, since, expires, state)
+        ORDER BY w.id
+        ON CONFLICT (namespace, id) DO UPDATE SET
+            token = EXCLUDED.token, fence = EXCLUDED.fence, kind = EXCLUDED.kind, session = NULL,
+            until = EXCLUDED.until, began = EXCLUDED.began, since = EXCLUDED.since, expires = EXCLUDED.expires,
+            state = EXCLUDED.state
+            WHERE r.expires <= (SELECT c.earliest FROM c) AND r.fence < EXCLUDED.fence
+        RETURNING r.*)
+    SELECT c.now, pg_postmaster_start_time(), COLUMNS, ''::bytea AS state, pg_last_wal_replay_lsn()
+    FROM c LEFT JOIN i r ON true";
+
 /// The settings that decide what the server can lose, for `guarantee.rs`.
 const SETUP: &str = "
     SELECT current_setting('server_version'), pg_is_in_recovery(), current_setting('fsync') = 'on',
@@ -290,6 +316,23 @@ impl Queries {
                 schema,
                 "SELECT idempotency.delete_expired_1($1, $2, $3, $4)",
                 &[Type::TEXT, Type::INT8, Type::INT8, Type::TIMESTAMPTZ],
+            ),
+            adopt: Query::new(
+                schema,
+                &ADOPT.replace("NOW", &now(11)),
+                &[
+                    Type::TEXT,
+                    Type::BYTEA_ARRAY,
+                    Type::UUID_ARRAY,
+                    Type::INT8_ARRAY,
+                    Type::INT2_ARRAY,
+                    Type::TIMESTAMPTZ_ARRAY,
+                    Type::TIMESTAMPTZ_ARRAY,
+                    Type::TIMESTAMPTZ_ARRAY,
+                    Type::TIMESTAMPTZ_ARRAY,
+                    Type::BYTEA_ARRAY,
+                    Type::TIMESTAMPTZ,
+                ],
             ),
             setup: Query::new(schema, SETUP, &[]),
             counted: Query::new(schema, COUNTED, &[Type::TEXT]),

@@ -148,6 +148,7 @@ impl World {
             expires: match draft.expiry {
                 Expiry::Never => Some(milliseconds(crate::rows::BOUND + crate::rows::INTERRUPTED_RETENTION)),
                 Expiry::In(kept) => Some(milliseconds(kept)),
+                Expiry::At(expires) => Some(expires.as_millis()),
                 Expiry::AtLeast(least) => {
                     let now = self.times(protocol, at.process).earliest.as_millis();
                     let expires = record.and_then(|record| record.expires).map_or(now, |expires| expires.as_millis());
@@ -326,5 +327,14 @@ fn decide(protocol: &Protocol, current: Current<'_, Run>, process: usize, job: J
 
 pub(crate) fn draft(fence: u64, state: State<Run>) -> Draft<Run> {
     let (fence, expiry) = (Some(Fence(fence)), Expiry::In(RETENTION));
-    Draft { fence, expiry, owned: None, fingerprint: *FINGERPRINT, attempt: 1, origin: Origin::default(), state }
+    Draft {
+        fence,
+        expiry,
+        owned: None,
+        fingerprint: *FINGERPRINT,
+        attempt: 1,
+        origin: Origin::default(),
+        state,
+        times: None,
+    }
 }

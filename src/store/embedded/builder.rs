@@ -9,6 +9,7 @@ use super::open::Setup;
 use super::space::Limits;
 use super::store::EmbeddedStore;
 use crate::clock::{Clock, SystemClock};
+use crate::record::Fence;
 use crate::store::OpenError;
 
 /// Sets up an [`EmbeddedStore`].
@@ -30,6 +31,7 @@ impl<E: StorageEngine> Default for EmbeddedStoreBuilder<E> {
             clock,
             create,
             accept_loss_after,
+            fences_above: Fence(0),
         })
     }
 }
@@ -110,6 +112,13 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
     /// accepted.
     pub fn accept_loss_after(mut self, batch: u64) -> Self {
         self.0.accept_loss_after = Some(batch);
+        self
+    }
+
+    /// Lets all new fences be above this one, from this opening on. For a tool that moves records from another store.
+    #[doc(hidden)]
+    pub fn fences_above(mut self, fence: Fence) -> Self {
+        self.0.fences_above = fence;
         self
     }
 

@@ -57,6 +57,8 @@ pub(crate) struct Setup<E: StorageEngine> {
     pub(crate) create: bool,
     /// The step after which a loss is accepted.
     pub(crate) accept_loss_after: Option<u64>,
+    /// New fences are above this one.
+    pub(crate) fences_above: Fence,
 }
 
 /// The facts about a directory that are known before its engine is opened.
@@ -211,6 +213,9 @@ impl<E: StorageEngine> Setup<E> {
         let there @ Mark { time: seen, .. } = totals.mark();
         let checked = mark::check(path, mark, there, was_used, self.accept_loss_after, damage.as_ref())?;
         let boot = last.saturating_add(if checked == Checked::Accepted { MAX_LOST_BOOTS } else { 1 });
+        // The fences of the boot that has this one are above it, because they begin after it.
+        let boot = boot.max(self.fences_above.0 >> BOOT_SHIFT);
+        let first = ((boot << BOOT_SHIFT) + 1).max(self.fences_above.0.saturating_add(1));
         if boot > MAX_BOOT {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
         }
@@ -233,7 +238,7 @@ impl<E: StorageEngine> Setup<E> {
             bytes: AtomicU64::new(totals.bytes.saturating_add(late_bytes)),
             numbers: AtomicU64::new(numbers),
             boot,
-            next_fence: AtomicU64::new((boot << BOOT_SHIFT) + 1),
+            next_fence: AtomicU64::new(first),
             step: AtomicU64::new(there.step),
             swept_until: AtomicU64::new(0),
             marker: Arc::new(Marker::new(path.into(), there)),

@@ -207,7 +207,12 @@ impl<E: StorageEngine> StoreState<E> {
         if self.bytes.load(Ordering::Relaxed).saturating_add_signed(bytes) >= max_bytes {
             return full("max_bytes");
         }
-        if self.space.is_low() { full("min_free_space") } else { Ok(()) }
+        self.check_space()
+    }
+
+    /// Returns an error if the disk has too little free space.
+    pub(super) fn check_space(&self) -> Result<(), StoreError> {
+        if self.space.is_low() { Err(StoreError::Full { limit: "min_free_space" }) } else { Ok(()) }
     }
 
     /// Refuses a new key while the writer is behind: too many commands wait, or the batch under way takes too long.

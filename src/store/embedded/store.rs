@@ -20,7 +20,7 @@ use super::transact::{Purpose, Transact};
 use super::{close, read, scan};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{self, Applied, Change, Claim, Current, Record, Transition};
+use crate::record::{self, Applied, Change, Claim, Current, Fence, Record, Transition};
 use crate::slots::Slots;
 use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use crate::store::listed::{ListedRecord, Scanned};
@@ -97,6 +97,13 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     /// If the future is dropped, the store may be closed or still closing; call it again.
     pub async fn close(&self) -> Result<(), StoreError> {
         close::close(&self.0.shared, &self.0.writer).await
+    }
+
+    /// Returns a fence that is above all that were given so far.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn fence_above_all(&self) -> Fence {
+        Fence(self.0.shared.unused_number())
     }
 
     pub(super) fn new(shared: Arc<StoreState<E>>, writer: Sender<Command<E>>) -> Self {

@@ -99,6 +99,8 @@ impl Table {
                 None
             }
             Change::Put(draft) => {
+                // The fence of another store may be ahead.
+                self.fences.fetch_max(draft.fence.map_or(0, |fence| fence.0 + 1), Ordering::Relaxed);
                 let owner = draft.owned.map(|bound| Claimant { process, until: now.plus(bound) });
                 let began = current.as_ref().map_or_else(|| self.time.began(now), |current| current.began);
                 let record = draft.stamp(current.as_ref(), self.next_fence(), began, now);

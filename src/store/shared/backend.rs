@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fmt::Debug;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -129,6 +129,20 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Returns what the database promises and what it can lose, as it is set up now.
     fn guarantee(&self) -> impl Future<Output = Result<Guarantee, BackendError>> + Send;
+
+    /// Writes rows as they are, with their fences and times: each if its id is absent, or if there is a row past its
+    /// expiry with a smaller fence. Returns the ids of those that it wrote, which are as durable as after a
+    /// [`put`](Self::put). Ids do not repeat. For a tool that moves records while no process uses the store. By default
+    /// the database has no way to do it.
+    #[doc(hidden)]
+    fn adopt(
+        &self,
+        clocks: Clocks,
+        rows: &[Row],
+    ) -> impl Future<Output = Result<Answer<Vec<RecordId>>, BackendError>> + Send {
+        let _ = (clocks, rows);
+        ready(Err(BackendError::Never("this database has no way to take the records of another store".into())))
+    }
 
     /// Returns the limit that the database has reached, if there is one: new keys are refused with
     /// [`StoreError::Full`](crate::store::StoreError::Full) then, and everything else is done. It is called for each

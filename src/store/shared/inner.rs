@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::backend::Backend;
 use super::database::Database;
+use super::database::errors::away;
 use super::database::state::DatabaseState;
 use super::protocol::Protocol;
 use super::session::Sessions;
@@ -90,6 +91,8 @@ impl<B: Backend> StoreInner<B> {
     pub(super) async fn begin(&self) -> Result<(), StoreError> {
         self.database.ask_time().await?;
         self.database.clocks().check()?;
+        // The fences of these rows are a floor for those that this process gives.
+        self.database.sessions().await.map_err(|error| away(Arc::new(error)))?;
         self.sessions.renew().await.map(drop)
     }
 

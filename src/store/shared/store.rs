@@ -146,6 +146,23 @@ impl<B: Backend> SharedStore<B> {
         self.inner.protocol.complete_apart(completion, is_free)
     }
 
+    /// Returns this process's session.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn session(&self) -> RecordId {
+        self.inner.protocol.sessions.own.id()
+    }
+
+    /// Lets all processes give fences above this one, from their openings on. For a tool that moves records from
+    /// another store while no other process has this one open.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database is away.
+    #[doc(hidden)]
+    pub async fn raise_fences(&self, above: Fence) -> Result<(), StoreError> {
+        self.look(async move |protocol| protocol.raise_fences(above).await).await
+    }
+
     /// Returns the runtime of the store's tasks.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
@@ -233,6 +250,10 @@ impl<B: Backend> Records for SharedStore<B> {
         }
         let protocol = Arc::clone(&self.inner.protocol);
         self.within(async move { protocol.load(id).await }).await
+    }
+
+    async fn adopt(&self, records: Vec<(RecordId, Record)>) -> Result<Vec<Applied>, StoreError> {
+        self.look(async move |protocol| protocol.adopt(records).await).await
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
@@ -347,6 +368,10 @@ impl<B: Backend> Store for SharedStore<B> {
 
 /// Takes a step. If it panics, it may have been taken.
 async fn step<B: Backend>(protocol: &Protocol<B>, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    if let Transition::Adopt(record) = transition {
+        let adopted = protocol.adopt(vec![(id, *record)]).await?.pop();
+        return adopted.ok_or_else(|| StoreError::unavailable("the database has not answered for the record"));
+    }
     let step = AssertUnwindSafe(protocol.step(id, transition)).catch_unwind().await;
     step.unwrap_or_else(|_| Err(StoreError::uncertain("the store panicked")))
 }

@@ -38,6 +38,8 @@ impl StoreCall {
             Transition::Release(_) => Self::Release,
             Transition::Interrupt { .. } => Self::Interrupt,
             Transition::Resolve(..) => Self::Resolve,
+            // It records what another store has.
+            Transition::Adopt(_) => Self::Complete,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The commands, but `doctor`.
 
 mod change;
+pub(crate) mod copy;
 pub(crate) mod find;
 pub(crate) mod forget;
 mod look_up;

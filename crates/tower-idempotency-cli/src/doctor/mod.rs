@@ -1,17 +1,17 @@
 //! `idem doctor`: tests the store itself.
 
 // - `run.rs`: the command. `verdict.rs`: how it ends. `report.rs`: what it has found.
-// - `postgres.rs`, `claims.rs`: a database. `sled.rs`, `records.rs`: a directory.
+// - `postgres.rs`, `claims.rs`: a database. `directory.rs`, `records.rs`: a directory.
 // - `file_system.rs`, `syncs.rs`, `disk.rs`: the disk of a directory.
 
 mod claims;
+mod directory;
 mod disk;
 mod file_system;
 mod postgres;
 mod records;
 mod report;
 mod run;
-mod sled;
 mod syncs;
 mod verdict;
 

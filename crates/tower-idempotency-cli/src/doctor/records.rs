@@ -1,15 +1,16 @@
 //! Tests claims of an embedded store, below the slots of a process, which would refuse the second one by themselves.
 
-use std::path::Path;
 use std::time::Duration;
 
 use tower_idempotency::engine::ClaimPolicy;
 use tower_idempotency::internals::{Applied, Claim, Origin, Records as _, Reply, Resolution, State, Transition};
-use tower_idempotency::{Fingerprint, SledStore};
+use tower_idempotency::store::Store as _;
+use tower_idempotency::{AnyStore, Fingerprint};
 
 use super::claims::new_id;
 use crate::failure::with_causes;
 use crate::open::opened;
+use crate::place::Directory;
 
 /// The record expires by itself if this process is killed.
 const KEPT: Duration = Duration::from_secs(60);
@@ -26,11 +27,11 @@ pub(super) enum Tested {
 }
 
 /// Claims a new key twice, opens the store again, and claims it once more. Leaves nothing.
-pub(super) async fn test(store: SledStore, path: &Path) -> Tested {
-    steps(store, path).await.unwrap_or_else(|error| Tested::Failed(with_causes(&*error)))
+pub(super) async fn test(store: AnyStore, directory: &Directory) -> Tested {
+    steps(store, directory).await.unwrap_or_else(|error| Tested::Failed(with_causes(&*error)))
 }
 
-async fn steps(store: SledStore, path: &Path) -> Result<Tested, Box<dyn std::error::Error + Send + Sync>> {
+async fn steps(store: AnyStore, directory: &Directory) -> Result<Tested, Box<dyn std::error::Error + Send + Sync>> {
     let id = new_id();
     let broken = |check, fault: &str| Ok(Tested::Broken(check, fault.to_owned()));
     let Applied { reply: Reply::Taken, record: Some(taken) } = store.apply(id, claim()).await? else {
@@ -43,7 +44,7 @@ async fn steps(store: SledStore, path: &Path) -> Result<Tested, Box<dyn std::err
     // As a process that ends before its client has an answer.
     store.close().await?;
     drop(store);
-    let store = opened(path.to_owned()).await?;
+    let store = opened(directory).await?;
     match store.load(id).await? {
         Some(record) if record.fence == taken.fence && matches!(record.state, State::Interrupted { .. }) => {}
         _ => return broken("lost answer", "a claim whose process has ended is not there, or not shown as interrupted"),

@@ -1,7 +1,7 @@
 //! The command.
 
 use super::report::Report;
-use super::{postgres, sled};
+use super::{directory, postgres};
 use crate::arguments::{OfStore, Options};
 use crate::failure::{Ended, Failure};
 use crate::place::Place;
@@ -11,7 +11,7 @@ pub(crate) async fn run(options: &Options, of: OfStore, screen: &Screen) -> Resu
     let mut report = Report::new(*screen);
     report.note("release", concat!("idem ", env!("CARGO_PKG_VERSION")))?;
     match Place::of(of.store)? {
-        Place::Sled(path) => sled::test(&path, &mut report).await?,
+        Place::Directory(named) => directory::test(&named, &mut report).await?,
         Place::Postgres(database) => postgres::test(&database, options, &mut report).await?,
     }
     report.end()

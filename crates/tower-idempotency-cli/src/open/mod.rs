@@ -1,11 +1,12 @@
 //! Opens the store of a command.
 
+mod directory;
 mod namespace;
 mod postgres;
-mod sled;
 mod store;
 mod tls;
 
+pub(crate) use directory::{Embedded, embedded, opened, owner_is_other, reason};
+pub(crate) use namespace::check as check_namespace;
 pub(crate) use postgres::{Connected, connect, prepared};
-pub(crate) use sled::{opened, owner_is_other, reason};
 pub(crate) use store::Opened;

@@ -12,7 +12,7 @@ const NAMED: usize = 20;
 
 /// Fails if the namespace has no row. A service that runs has one for each server, and one for each operation. Call it
 /// before the store is opened, which makes a row.
-pub(super) async fn check(client: &Client, schema: &str, named: Option<&str>) -> Result<(), Failure> {
+pub(crate) async fn check(client: &Client, schema: &str, named: Option<&str>) -> Result<(), Failure> {
     let namespace = named.unwrap_or(DEFAULT);
     let failed = |error: Error| Failure::of(&error);
     let row = format!("SELECT FROM {schema}.record WHERE namespace = $1 LIMIT 1");

@@ -8,7 +8,7 @@ use tower_idempotency::internals::Records as _;
 use tower_idempotency::operations::{OperationRecord, OperationState, Operations, Server};
 use tower_idempotency::store::Store as _;
 
-use super::{postgres, sled};
+use super::{directory, postgres};
 use crate::arguments::Options;
 use crate::failure::Failure;
 use crate::place::Place;
@@ -36,13 +36,13 @@ impl Opened {
         retention: Duration,
     ) -> Result<Self, Failure> {
         match Place::of(named)? {
-            Place::Sled(path) => {
-                if let Some(other) = sled::owner_is_other(&path) {
+            Place::Directory(named) => {
+                if let Some(other) = directory::owner_is_other(&named.path) {
                     return Err(Failure::Usage(other));
                 }
-                let opened = sled::opened(path.clone()).await;
-                let store = opened.map_err(|error| Failure::Store(sled::reason(&error)))?;
-                let operations = Operations::over(AnyStore::new(store), retention);
+                let opened = directory::opened(&named).await;
+                let store = opened.map_err(|error| Failure::Store(directory::reason(&error)))?;
+                let operations = Operations::over(store, retention);
                 Ok(Self { operations, is_shared: false, has_waited: true })
             }
             Place::Postgres(database) => {

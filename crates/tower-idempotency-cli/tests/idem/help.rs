@@ -39,7 +39,7 @@ fn the_options_of_every_command_come_after_its_own() {
 
 #[test]
 fn an_option_is_where_it_does_something() {
-    for command in ["ls", "find", "show", "forget", "verify", "doctor"] {
+    for command in ["ls", "find", "show", "forget", "verify", "copy", "doctor"] {
         assert!(!help(&[command]).contains("--retention"), "{command}");
     }
     assert!(help(&["settle"]).contains("--retention"));
@@ -51,4 +51,15 @@ fn words_of_its_own_are_explained() {
         assert!(help(&[command]).contains("a number that grows with"), "{command}");
     }
     assert!(help(&["ls"]).contains("consumed (done, but its answer was not kept)"));
+}
+
+#[test]
+fn each_store_is_named_where_one_is_taken() {
+    for command in ["ls", "find", "show", "settle", "forget", "verify", "copy", "doctor"] {
+        let help = help(&[command]);
+        for store in ["sled:PATH", "fjall:PATH"] {
+            assert!(help.contains(store), "{command}: {help}");
+        }
+    }
+    assert!(help(&["copy"]).contains("may be run again"));
 }

@@ -1,9 +1,11 @@
-//! `idem` as a process, over sled directories and servers of PostgreSQL of its own.
+//! `idem` as a process, over directories and servers of PostgreSQL of its own.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod copy;
 mod doctor_postgres;
 mod doctor_sled;
+mod fjall;
 mod help;
 mod postgres;
 mod program;

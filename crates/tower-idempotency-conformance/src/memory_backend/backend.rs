@@ -213,6 +213,13 @@ impl Backend for MemoryBackend {
         self.way.send(Call::DeleteExpired, delete).await
     }
 
+    async fn adopt(&self, clocks: Clocks, rows: &[Row]) -> Result<Answer<Vec<RecordId>>, BackendError> {
+        self.way.count(|counts| counts.puts += 1);
+        let Self { database, namespace, .. } = self.clone();
+        let rows = rows.to_vec();
+        self.way.send(Call::Put, move |reply| database.adopt(clocks, &namespace, &rows, reply)).await
+    }
+
     /// Some are missing if the stream is not polled for long.
     fn changes(&self) -> BoxStream<'static, RecordId> {
         let own = Arc::clone(&self.namespace);

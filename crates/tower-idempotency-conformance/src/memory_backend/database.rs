@@ -229,6 +229,27 @@ impl MemoryDatabase {
         reply.send(self.at_work(|state, now| state.delete_expired(namespace, limit, clocks.at(now).earliest)));
     }
 
+    pub(super) fn adopt(
+        &self,
+        clocks: Clocks,
+        namespace: &Arc<str>,
+        rows: &[Row],
+        reply: Reply<Answer<Vec<RecordId>>>,
+    ) {
+        reply.send(self.at_work(|state, now| {
+            let (mut written, earliest) = (Vec::new(), clocks.at(now).earliest);
+            for row in rows {
+                let key: Key = (Arc::clone(namespace), row.id);
+                let is_free = |there: &Row| there.is_absent(earliest) && there.fence < row.fence;
+                if state.primary.there(&key).is_none_or(is_free) {
+                    written.push(row.id);
+                    state.change(key, Some(row.clone()));
+                }
+            }
+            state.answer(now, written)
+        }));
+    }
+
     pub(super) fn guarantee(&self, reply: Reply<Replication>) {
         reply.send(self.at_work(|state, _| state.replication));
     }

@@ -125,6 +125,7 @@ pub(super) fn name_of(transition: &Transition) -> &'static str {
         Transition::Resolve(_, Resolution::Outcome(_), _) => "settle",
         Transition::Resolve(_, Resolution::Forget, _) => "forget",
         Transition::Resolve(..) => "free",
+        Transition::Adopt(_) => "adopt",
     }
 }
 

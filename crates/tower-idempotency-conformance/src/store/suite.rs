@@ -54,6 +54,8 @@ macro_rules! __store_rules {
                 a_change_is_told_of_its_own_record_alone;
             drops:
                 a_dropped_future_undoes_nothing;
+            adoption:
+                a_record_of_another_store_is_taken_as_it_is;
             closing:
                 a_closed_store_takes_no_claim_and_loses_no_ending
                 what_was_answered_survives_a_reopening

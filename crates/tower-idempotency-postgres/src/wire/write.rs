@@ -145,7 +145,7 @@ impl<'a> Arrays<'a> {
     }
 }
 
-fn number(fence: Fence) -> Result<i64, BackendError> {
+pub(super) fn number(fence: Fence) -> Result<i64, BackendError> {
     i64::try_from(fence.0).map_err(|_| never(format!("the fence {fence} is beyond 63 bits")))
 }
 

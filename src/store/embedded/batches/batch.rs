@@ -151,6 +151,13 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         if live.is_none() && matches!(transition, Transition::Claim(_)) {
             self.shared.check_room(self.sums.records, self.sums.bytes)?;
         }
+        if let Transition::Adopt(record) = &transition {
+            // A full disk would poison the store. The other limits are those of a service.
+            self.shared.check_space()?;
+            if record.fence.0 >= self.shared.unused_number() {
+                return Err(StoreError::unavailable("the record's fence is not below those that this store gives"));
+            }
+        }
         let outcome = transition.outcome().cloned();
         let transition = transition.map(|outcome| Stored::of(&outcome));
         let (change, reply) = record::next(Current::from(live.as_ref()), transition);

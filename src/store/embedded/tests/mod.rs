@@ -201,6 +201,7 @@ fn setup<E: Tested>(clock: &ManualClock) -> Setup<E> {
         clock: Arc::new(clock.clone()),
         create: true,
         accept_loss_after: None,
+        fences_above: Fence(0),
     }
 }
 

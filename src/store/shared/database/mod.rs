@@ -104,6 +104,14 @@ impl<B: Backend> Database<B> {
         Ok(page)
     }
 
+    /// Writes rows of another store as they are, and returns the ids of those that were written.
+    pub(crate) async fn adopt(&self, rows: &[Row]) -> Result<Vec<RecordId>, BackendError> {
+        let bytes = rows.iter().map(|row| row.state.len()).sum();
+        let written = self.state.ask(bytes, |clocks| self.backend.adopt(clocks, rows)).await?;
+        self.state.note_fences(rows);
+        Ok(written.rows)
+    }
+
     /// Deletes at most `limit` rows that are past their expiry. Deletes none while the clocks can't be trusted for it.
     pub(crate) async fn delete_expired(&self, limit: usize) -> Result<usize, BackendError> {
         if !self.clocks().may_delete() {

@@ -6,9 +6,11 @@
 // - `takeover.rs`: the steps around taking an operation over. `restore.rs`: outcomes that a failover has lost and this
 //   process still has.
 // - `transaction.rs`: the record of a run in a transaction of the application.
+// - `adopt.rs`: the records of another store.
 // - `listing.rs`: what needs an operator. `damaged.rs`: completed records that this process can't read.
 // - `ends.rs`: the ends of runs that are on their way to the database.
 
+mod adopt;
 mod damaged;
 pub(crate) mod ends;
 pub(crate) mod listing;

@@ -52,7 +52,7 @@ impl<B: Backend> Protocol<B> {
         };
         let (fence, expiry) = (Some(hold.fence), Expiry::In(DISPUTED_KEPT));
         let (fingerprint, attempt, origin) = (*fingerprint, hold.attempt, origin.clone());
-        let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin, state };
+        let draft = Draft { fence, expiry, owned: None, fingerprint, attempt, origin, state, times: None };
         let id = disputed(hold.id, hold.fence);
         // The row names its operation as its session: `rows.rs` reads that.
         let write = self.write(id, &draft, None, None);

@@ -56,6 +56,8 @@ impl<B: Backend> Protocol<B> {
                 until = (kept < shortest).then_some(kept);
                 kept_for(kept)
             }
+            // This does not happen: `adopt.rs` writes the records of other stores.
+            Expiry::At(expires) => kept_for(between(self.clocks().earliest(), expires)),
             Expiry::AtLeast(least) => {
                 let least = least.max(shortest);
                 let clocks = &self.clocks();
@@ -93,7 +95,7 @@ impl<B: Backend> Protocol<B> {
 /// may have been ahead and may be right by then, so the row is kept until this process's clocks are past the fence.
 /// (The database's own clock may just have been set.) A record that is kept for a shorter time expires at its row's
 /// [`until`](Row::until).
-fn outlives(fence: Fence, clocks: Clocks) -> Duration {
+pub(crate) fn outlives(fence: Fence, clocks: Clocks) -> Duration {
     GRACE + between(clocks.latest, Timestamp::from_millis(fence.0 / 1_000)).min(MAX_KEPT_FOR_FENCE)
 }
 

@@ -4,8 +4,10 @@
 //! - `again.rs`, `late.rs`, `crowd.rs`, `drops.rs`: what is sent twice, late, many at once, and then dropped.
 //! - `bytes.rs`, `fences.rs`, `times.rs`, `owners.rs`: what is in a record then.
 //! - `sweep.rs`, `listing.rs`, `hints.rs`, `closing.rs`: the other methods.
+//! - `adoption.rs`: the records of another store.
 //! - `limits.rs`: what is refused because there is no room, or no time.
 
+pub(super) mod adoption;
 pub(super) mod again;
 pub(super) mod bytes;
 pub(super) mod closing;

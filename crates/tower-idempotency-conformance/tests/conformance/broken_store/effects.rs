@@ -86,6 +86,9 @@ impl Memory {
             (Fault::OwnsQuestionsThatAreOver, Transition::Inquire { fence, bound: Duration::ZERO }, _) => {
                 Transition::Inquire { fence, bound: Duration::from_secs(3_600) }
             }
+            (Fault::StampsWhatItAdopts, Transition::Adopt(record), _) => {
+                Transition::Adopt(Box::new(Record { began: now, since: now, ..*record }))
+            }
             (Fault::CountsFencesPerRecord, transition, _) => {
                 let base = self.base.get(&id).copied().unwrap_or(0);
                 with_fence(transition, |fence| Fence(fence.0 + base))
@@ -221,6 +224,7 @@ fn with_fence(transition: Transition, to: impl Fn(Fence) -> Fence) -> Transition
         Transition::Release(fence) => Transition::Release(to(fence)),
         Transition::Interrupt { fence, status, lost } => Transition::Interrupt { fence: to(fence), status, lost },
         Transition::Resolve(fence, resolution, retention) => Transition::Resolve(to(fence), resolution, retention),
+        Transition::Adopt(record) => Transition::Adopt(record),
     }
 }
 

@@ -46,6 +46,7 @@ faults! {
     "what_is_recalled_is_what_is_loaded": RecallsWhatItSaw,;
     "a_change_is_told_of_its_own_record_alone": TellsOfEveryChange,;
     "a_dropped_future_undoes_nothing": GivesUpWithItsFuture,;
+    "a_record_of_another_store_is_taken_as_it_is": StampsWhatItAdopts, OverwritesWhatItAdopts,;
     "a_closed_store_takes_no_claim_and_loses_no_ending": TakesClaimsWhenClosed, LosesEndingsAtClose,;
     "what_was_answered_survives_a_reopening": ForgetsAtReopening,;
     "the_runs_of_an_earlier_opening_are_interrupted": ForgetsRunsAtReopening,;

@@ -124,6 +124,11 @@ impl Broken {
         if let (Fault::ResolvesWhatRuns, Transition::Resolve(fence, ..)) = (self.fault, &transition) {
             self.below(id, interrupted(*fence))?;
         }
+        if let (Fault::OverwritesWhatItAdopts, Transition::Adopt(_), Some(before)) = (self.fault, &transition, &before)
+        {
+            self.below(id, Transition::Resolve(before.fence, Resolution::Release, HOUR))?;
+            self.below(id, Transition::Resolve(before.fence, Resolution::Forget, HOUR))?;
+        }
         let applied = if effects::is_refused(self.fault, &transition, before.as_ref()) {
             Applied { reply: Reply::Refused, record: before.clone() }
         } else {

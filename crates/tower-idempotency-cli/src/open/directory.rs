@@ -1,23 +1,52 @@
-//! Opens a sled directory that no process has open.
+//! Opens a directory that no process has open.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tower_idempotency::SledStore;
 use tower_idempotency::store::OpenError;
+use tower_idempotency::{AnyStore, Fence, FjallStore, SledStore};
 
 use crate::failure::with_causes;
+use crate::place::{Directory, Engine};
+
+/// An open directory.
+pub(crate) struct Embedded {
+    pub(crate) store: AnyStore,
+    /// It is above all fences that were given here.
+    pub(crate) fence: Fence,
+}
 
 /// Opens the store in a directory, and makes none.
-pub(crate) async fn opened(path: PathBuf) -> Result<SledStore, OpenError> {
+pub(crate) async fn opened(directory: &Directory) -> Result<AnyStore, OpenError> {
+    embedded(directory, false, Fence(0)).await.map(|opened| opened.store)
+}
+
+/// Opens the store in a directory. If `create`, it is made if there is none. New fences are above `above`.
+pub(crate) async fn embedded(directory: &Directory, create: bool, above: Fence) -> Result<Embedded, OpenError> {
+    let path = &directory.path;
+    let sled = || {
+        let store = SledStore::builder().create(create).fences_above(above).open(path)?;
+        Ok(Embedded { fence: store.fence_above_all(), store: AnyStore::new(store) })
+    };
+    let fjall = || {
+        let store = FjallStore::builder().create(create).fences_above(above).open(path)?;
+        Ok(Embedded { fence: store.fence_above_all(), store: AnyStore::new(store) })
+    };
     // The disk may take a while, but this command waits for nothing else.
-    tokio::task::block_in_place(|| SledStore::builder().create(false).open(path))
+    tokio::task::block_in_place(|| match directory.engine {
+        Some(Engine::Sled) => sled(),
+        Some(Engine::Fjall) => fjall(),
+        None => match sled() {
+            Err(OpenError::OtherEngine { found, .. }) if found == "fjall" => fjall(),
+            opened => opened,
+        },
+    })
 }
 
 /// Returns why a directory can't be opened, for operators.
 pub(crate) fn reason(error: &OpenError) -> String {
     match error {
         OpenError::InUse { path } => format!(
-            "{} is held open by another process, which is the service as a rule. One process at a time has a sled store: \
+            "{} is held open by another process, which is the service as a rule. One process at a time has a directory: \
              stop the service first, or use the operators' interface of the service itself",
             path.display()
         ),

@@ -1,4 +1,4 @@
-//! Tests a sled directory.
+//! Tests the directory of an embedded store.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -11,31 +11,33 @@ use super::verdict::Verdict;
 use super::{file_system, syncs};
 use crate::failure::Failure;
 use crate::open::{opened, owner_is_other, reason};
+use crate::place::Directory;
 
 /// The files by which a directory is known as a store's, and its time.
 const LOCK_FILE: &str = "tower-idempotency.lock";
 const MARK_FILE: &str = "tower-idempotency.mark";
 
-pub(super) async fn test(path: &Path, report: &mut Report) -> Result<(), Failure> {
+pub(super) async fn test(directory: &Directory, report: &mut Report) -> Result<(), Failure> {
+    let path = directory.path.as_path();
     // Nothing is written to a directory that is not a store's.
     if path.join(LOCK_FILE).exists() {
         if let Some(other) = owner_is_other(path) {
             return report.found("rights", Verdict::NotTested, other);
         }
         rights(path, report)?;
-        let directory = std::fs::canonicalize(path).map_err(|error| Failure::Store(error.to_string()))?;
-        file_system::test(&directory, report)?;
-        syncs::test(&directory, report)?;
+        let canonical = std::fs::canonicalize(path).map_err(|error| Failure::Store(error.to_string()))?;
+        file_system::test(&canonical, report)?;
+        syncs::test(&canonical, report)?;
         clock(path, report)?;
     }
     report.found("copies", Verdict::OneCopy, "its disk is the only copy, but for backups")?;
-    let store = match opened(path.to_owned()).await {
+    let store = match opened(directory).await {
         Ok(store) => store,
         Err(error) => return not_opened(&error, report),
     };
     report.good("open", "no record is missing, and the format is this release's")?;
     space(&store.gauges(), report)?;
-    match records::test(store, path).await {
+    match records::test(store, directory).await {
         Tested::Kept(seen) => {
             for (check, found) in seen {
                 report.good(check, found)?;

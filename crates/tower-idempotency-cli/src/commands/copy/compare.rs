@@ -1,0 +1,107 @@
+//! Reads both stores again, next to each other in the order of their ids, and compares them.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use tower_idempotency::RecordId;
+use tower_idempotency::internals::{ListedRecord, Records as _, State};
+
+use super::ends::End;
+use super::records::{Copied, is_unreadable};
+use crate::failure::Failure;
+
+/// The number of records that are read at a time.
+const PAGE: usize = 1_000;
+
+/// How many records are in each state.
+pub(super) type States = BTreeMap<&'static str, u64>;
+
+/// Both stores, as they are after the copy.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    pub(super) from: States,
+    pub(super) to: States,
+    /// They are in the old store alone, or other records are in the new one.
+    pub(super) unequal: Vec<RecordId>,
+    /// How many records only the new store has.
+    pub(super) others: u64,
+}
+
+/// The records of a store in the order of their ids.
+struct Scan<'a> {
+    end: &'a End,
+    read: VecDeque<ListedRecord>,
+    after: Option<RecordId>,
+    is_over: bool,
+}
+
+impl<'a> Scan<'a> {
+    fn of(end: &'a End) -> Self {
+        Self { end, read: VecDeque::new(), after: None, is_over: false }
+    }
+
+    /// Returns the next record, and leaves it there.
+    async fn peek(&mut self) -> Result<Option<&ListedRecord>, Failure> {
+        while self.read.is_empty() && !self.is_over {
+            let page = self.end.store.scan(self.after, PAGE).await.map_err(|error| Failure::of(&error))?;
+            (self.after, self.is_over) = (page.next, page.next.is_none());
+            self.read = page.records.into();
+        }
+        Ok(self.read.front())
+    }
+
+    fn take(&mut self, states: &mut States) -> Option<ListedRecord> {
+        let record = self.read.pop_front()?;
+        *states.entry(state(&record)).or_default() += 1;
+        Some(record)
+    }
+}
+
+/// Compares the stores.
+pub(super) async fn both(from: &End, to: &End, copied: &Copied) -> Result<Compared, Failure> {
+    let damaged: HashSet<RecordId> = copied.damaged.iter().map(|(id, _)| *id).collect();
+    let (mut compared, mut old, mut new) = (Compared::default(), Scan::of(from), Scan::of(to));
+    loop {
+        let (first, second) = (old.peek().await?.map(|record| record.id), new.peek().await?.map(|record| record.id));
+        match (first, second) {
+            (None, None) => return Ok(compared),
+            (Some(id), second) if second.is_none_or(|second| id < second) => {
+                let is_over = old.take(&mut compared.from).is_some_and(|record| has_expired(&record, to));
+                if !is_over {
+                    compared.unequal.push(id);
+                }
+            }
+            (first, Some(id)) if first.is_none_or(|first| id < first) => {
+                new.take(&mut compared.to);
+                compared.others += 1;
+            }
+            (Some(id), _) | (_, Some(id)) => {
+                let (one, other) = (old.take(&mut compared.from), new.take(&mut compared.to));
+                let refuses = other.as_ref().and_then(|other| other.record.as_ref().ok()).is_some_and(is_unreadable);
+                if one.map(of_no_session) != other.map(of_no_session) && !(damaged.contains(&id) && refuses) {
+                    compared.unequal.push(id);
+                }
+            }
+        }
+    }
+}
+
+/// Returns the record without what a row of a database has in addition.
+fn of_no_session(record: ListedRecord) -> ListedRecord {
+    ListedRecord { session: None, ..record }
+}
+
+/// Returns whether a record has expired by the clock of a store.
+fn has_expired(record: &ListedRecord, end: &End) -> bool {
+    let expires = record.record.as_ref().ok().and_then(|record| record.expires);
+    expires.is_some_and(|expires| expires <= end.store.now())
+}
+
+fn state(record: &ListedRecord) -> &'static str {
+    match record.record.as_ref().map(|record| &record.state) {
+        Ok(State::Running { .. }) => "running",
+        Ok(State::Interrupted { .. }) => "interrupted",
+        Ok(State::Completed { .. }) => "completed",
+        Ok(State::Consumed { .. }) => "consumed",
+        Err(_) => "damaged",
+    }
+}

@@ -1,0 +1,14 @@
+//! `idem copy`.
+
+// - `run.rs`: the command. `report.rs`: what it says at the end.
+// - `ends.rs`: opens both stores. `namespace.rs`: the namespace of a database, and who uses it.
+// - `records.rs`: copies the records. `compare.rs`: reads both stores again, and compares them.
+
+mod compare;
+mod ends;
+mod namespace;
+mod records;
+mod report;
+mod run;
+
+pub(crate) use run::run;

@@ -1,0 +1,41 @@
+//! The command.
+
+use super::compare;
+use super::ends::{End, Ends};
+use super::records;
+use super::report::Report;
+use crate::arguments::{Copy, Options};
+use crate::failure::{Ended, Failure};
+use crate::place::Place;
+use crate::screen::{self, Screen};
+
+pub(crate) async fn run(options: &Options, copy: Copy, screen: &Screen) -> Result<Ended, Failure> {
+    let (from, to) = (Place::of(Some(copy.from))?, Place::of(Some(copy.to))?);
+    let ends = Ends::open(from, to, options).await?;
+    let copied = copied(&ends).await;
+    let closed = ends.close().await;
+    let report = copied?;
+    closed?;
+    report.end(*screen)
+}
+
+async fn copied(Ends { from, to }: &Ends) -> Result<Report, Failure> {
+    if has_disputed(from).await? {
+        screen::remark(
+            "outcomes that came too late are not copied: list them in the old store with `idem ls --disputed`",
+        )?;
+    }
+    let copied = records::copy(from, to).await?;
+    let compared = compare::both(from, to, &copied).await?;
+    for end in [from, to] {
+        end.require_unused("was used during the copy, so its records may have changed: stop it, and copy again")
+            .await?;
+    }
+    Ok(Report { copied, compared })
+}
+
+async fn has_disputed(from: &End) -> Result<bool, Failure> {
+    use tower_idempotency::internals::Records as _;
+    let disputed = from.store.disputed(None, 1).await.map_err(|error| Failure::of(&error))?;
+    Ok(!disputed.records.is_empty())
+}

@@ -1,0 +1,110 @@
+//! Records that move to another store.
+//!
+//! - `answers.rs`: what retries get, and what operators see, is the same.
+//! - `refused.rs`: a copy that would lose or overwrite something is refused or says so.
+//! - `interrupted.rs`: a copy that was killed is made again.
+
+mod answers;
+mod interrupted;
+mod refused;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tower_idempotency::engine::ClaimPolicy;
+use tower_idempotency::internals::{
+    Applied, Claim, Completion, Hold, Origin, Record, Records as _, Reply, RunResult, Transition,
+};
+use tower_idempotency::store::Store as _;
+use tower_idempotency::{AnyStore, Fingerprint, RecordId};
+
+use crate::program::json;
+use crate::service::{Service, directory, id};
+
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A place for a store of one engine. There is none at first.
+pub(crate) struct Place {
+    engine: &'static str,
+    directory: TempDir,
+}
+
+impl Place {
+    pub(crate) fn of(engine: &'static str) -> Self {
+        Self { engine, directory: directory() }
+    }
+
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        self.directory.path().join("store")
+    }
+
+    /// As the command line names it.
+    pub(crate) fn name(&self) -> String {
+        format!("{}:{}", self.engine, self.path().display())
+    }
+
+    pub(crate) async fn opened(&self) -> AnyStore {
+        AnyStore::connect(&self.name()).await.unwrap()
+    }
+
+    /// Opens the store for a while.
+    pub(crate) async fn with<T>(&self, during: impl AsyncFnOnce(&AnyStore) -> T) -> T {
+        let store = self.opened().await;
+        let result = during(&store).await;
+        store.close().await.unwrap();
+        result
+    }
+
+    /// Serves these requests, each of a path, a key and a body.
+    pub(crate) async fn serves(&self, requests: &[(&str, &str, &str)]) {
+        self.with(async |store| {
+            let service = Service::over(store.clone());
+            for (path, key, body) in requests {
+                service.send(path, key, body).await;
+            }
+        })
+        .await;
+    }
+}
+
+/// Claims a key, past all layers.
+pub(crate) async fn claim(store: &AnyStore, id: RecordId) -> Hold {
+    let claim = Claim {
+        fingerprint: Fingerprint::of(b"message"),
+        origin: Origin::default(),
+        policy: ClaimPolicy::Rerun,
+        may_repeat: false,
+        bound: HOUR,
+        interrupted_retention: HOUR,
+        patience: HOUR,
+    };
+    let Applied { reply: Reply::Taken, record: Some(Record { fence, attempt, .. }) } =
+        store.apply(id, Transition::Claim(claim)).await.unwrap()
+    else {
+        panic!("it is taken")
+    };
+    Hold { id, fence, attempt }
+}
+
+/// Completes a run, past all layers.
+pub(crate) async fn complete(store: &AnyStore, hold: Hold, result: RunResult, retention: Duration) {
+    let (fingerprint, origin) = (Fingerprint::of(b"message"), Origin::default());
+    let completion = Completion { hold, fingerprint, origin, result, retention };
+    assert_eq!(store.apply(hold.id, Transition::Complete(completion)).await.unwrap().reply, Reply::Taken);
+}
+
+/// All operations of a store, as `ls` lists them, without what depends on the present time.
+pub(crate) fn listed(store: &str) -> Vec<Value> {
+    let listed = json(0, &["ls", store, "--limit", "1000"]);
+    let mut operations = listed["operations"].as_array().unwrap().clone();
+    operations.iter_mut().for_each(|one| one["seconds_in_state"] = Value::Null);
+    operations.sort_by_key(|one| one["id"].as_str().unwrap().to_owned());
+    operations
+}
+
+pub(crate) fn ids(keys: &[&str]) -> Vec<String> {
+    let mut ids: Vec<_> = keys.iter().map(|key| id(key).to_string()).collect();
+    ids.sort();
+    ids
+}

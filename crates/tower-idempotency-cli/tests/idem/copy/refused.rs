@@ -1,0 +1,154 @@
+//! A copy that would lose or overwrite something is refused, or says so.
+
+use testkit::postgres::own_server;
+use tower_idempotency::store::Store as _;
+
+use super::{Place, ids};
+use crate::postgres::{client, served};
+use crate::program::{idem, json};
+use crate::service::{Closed, Service, id};
+
+const REQUESTS: [(&str, &str, &str); 3] = [("/done", "k1", "paid"), ("/done", "k2", "paid too"), ("/unsure", "k3", "")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_is_there_is_never_overwritten() {
+    let (from, to) = (Place::of("sled"), Place::of("fjall"));
+    from.serves(&REQUESTS).await;
+    to.serves(&[("/done", "k1", "other"), ("/done", "own", "")]).await;
+    let said = json(1, &["copy", &from.name(), &to.name()]);
+    assert_eq!(said["not_the_same"], serde_json::json!(ids(&["k1"])), "{said:#}");
+    assert_eq!((&said["copied"], &said["others"], &said["complete"]), (&2.into(), &1.into(), &false.into()));
+    let text = idem(&["copy", &from.name(), &to.name()]);
+    assert!(text.code == 1 && text.last_line().contains("NOT complete"), "{text:?}");
+    to.with(async |store| {
+        let service = Service::over(store.clone());
+        assert_eq!(service.send("/done", "k1", "other").await, (201, "other".to_owned(), true));
+        assert_eq!(service.send("/done", "k2", "paid too").await, (201, "paid too".to_owned(), true));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_a_process_has_open_is_refused() {
+    let (from, to) = (Place::of("sled"), Place::of("fjall"));
+    from.serves(&REQUESTS).await;
+    from.with(async |_| {
+        let refused = idem(&["copy", &from.name(), &to.name()]);
+        assert!(refused.code == 3 && refused.stderr.contains("is held open by another process"), "{refused:?}");
+        assert!(!to.path().exists(), "nothing is made for a copy that is refused");
+    })
+    .await;
+    to.with(async |_| assert_eq!(idem(&["copy", &from.name(), &to.name()]).code, 3)).await;
+    assert_eq!(json(0, &["copy", &from.name(), &to.name()])["copied"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_a_server_uses_is_refused() {
+    let Some(server) = own_server("that a database in use is refused", &[]) else { return };
+    let (url, store) = served(&server).await;
+    let service = Service::over(store.clone());
+    service.send("/done", "k1", "paid").await;
+    let (from, to) = (Place::of("sled"), Place::of("sled"));
+    from.serves(&REQUESTS).await;
+    for (from, to) in [(&url, &to.name()), (&from.name(), &url)] {
+        let refused = idem(&["copy", from, to]);
+        assert!(refused.code == 3 && refused.stdout.is_empty(), "{refused:?}");
+        assert!(refused.stderr.contains("is in use: the server with the session"), "{refused:?}");
+    }
+    // The server dies in a run: its lease is over, and nothing has seen yet that it died.
+    let waiting = tokio::spawn({
+        let service = service.clone();
+        async move { service.send("/waits", "k2", "").await }
+    });
+    service.gate.arrival().await;
+    let over = "UPDATE idempotency.record SET until = now() - interval '1 s', token = gen_random_uuid() WHERE kind = 6";
+    let refused = loop {
+        client(&server).await.batch_execute(over).await.unwrap();
+        let refused = idem(&["copy", &url, &to.name()]);
+        // The server may have renewed its lease meanwhile.
+        if !refused.stderr.contains("is in use") {
+            break refused;
+        }
+    };
+    assert!(refused.code == 3 && refused.stderr.contains("1 runs show as under way"), "{refused:?}");
+    service.gate.open();
+    waiting.await.unwrap();
+    store.close().await.unwrap();
+    let said = json(0, &["copy", &url, &to.name()]);
+    assert_eq!(said["copied"], 2, "{said:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_not_copied_to_itself() {
+    let from = Place::of("sled");
+    from.serves(&REQUESTS).await;
+    let path = from.path().display().to_string();
+    for to in [from.name(), path.clone(), format!("fjall:{path}/../store")] {
+        let refused = idem(&["copy", &from.name(), &to]);
+        assert!(refused.code == 2 && refused.stderr.contains("the same store"), "{refused:?}");
+    }
+    let Some(server) = own_server("that a database is not copied to itself", &[]) else { return };
+    let (url, store) = served(&server).await;
+    store.close().await.unwrap();
+    let refused = idem(&["copy", &url, &url.replace("127.0.0.1", "localhost")]);
+    assert!(refused.code == 2 && refused.stderr.contains("the same store"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_store_is_named_with_its_engine_and_an_old_one_need_not_be() {
+    let (from, to) = (Place::of("fjall"), Place::of("fjall"));
+    from.serves(&REQUESTS).await;
+    let [old, new] = [&from, &to].map(|place| place.path().display().to_string());
+    let refused = idem(&["copy", &old, &new]);
+    assert!(refused.code == 2 && refused.stderr.contains("name the engine"), "{refused:?}");
+    assert_eq!(json(0, &["copy", &old, &to.name()])["copied"], 3);
+    for command in ["ls", "verify"] {
+        for name in [&new, &to.name()] {
+            assert_eq!(idem(&[command, name]).code, 0, "{command} {name}");
+        }
+    }
+    let other = idem(&["ls", &format!("sled:{new}")]);
+    assert!(other.code == 3 && other.stderr.contains("fjall"), "{other:?}");
+    let missing = idem(&["copy", &format!("{old}-missing"), &to.name()]);
+    assert!(missing.code == 3 && missing.stderr.contains("there is no store"), "{missing:?}");
+}
+
+/// The key of a record that can't be read is refused in the new store as it was in the old one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_record_is_named_and_its_key_stays_refused() {
+    let long = "x".repeat(10_000);
+    let closed = Closed::after(&[("/done", "k1", "paid"), ("/done", "k2", &long), ("/done", "k3", &long)]).await;
+    closed
+        .served(async |_, store| {
+            let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+            for (kind, key) in [(b"r", "k1"), (b"c", "k3")] {
+                let prefix = [kind, id(key).as_bytes().as_slice()].concat();
+                let (key, mut value) = tree.scan_prefix(prefix).last().unwrap().unwrap();
+                let last = value.len() - 1;
+                value[last] ^= 1;
+                tree.insert(key, value).unwrap();
+            }
+            store.sync().await.unwrap();
+        })
+        .await;
+    let to = Place::of("fjall");
+    for (copied, already) in [(3, 0), (0, 3)] {
+        let said = json(1, &["copy", &closed.name(), &to.name()]);
+        let mut damaged: Vec<_> =
+            said["damaged"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
+        damaged.sort();
+        assert_eq!((damaged, &said["not_the_same"]), (ids(&["k1", "k3"]), &serde_json::json!([])), "{said:#}");
+        assert_eq!((&said["copied"], &said["already_there"]), (&copied.into(), &already.into()), "{said:#}");
+    }
+    to.with(async |store| {
+        let service = Service::over(store.clone());
+        for (key, body) in [("k1", "paid"), ("k3", &*long)] {
+            let (status, answer, _) = service.send("/done", key, body).await;
+            assert!((400..500).contains(&status), "{status} {answer}");
+        }
+        assert_eq!(service.send("/done", "k2", &long).await, (201, long.clone(), true));
+    })
+    .await;
+    let listed = json(0, &["ls", &to.name(), "--state", "interrupted"]);
+    assert_eq!(listed["operations"].as_array().unwrap().len(), 2, "operators settle them: {listed:#}");
+}
