@@ -11,6 +11,7 @@ use fjall::compaction::Leveled;
 use fjall::{AbstractTree as _, Database, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Slice};
 use parking_lot::Mutex;
 
+use super::durable::Disk;
 use super::files::require_files;
 use super::journal::{self, KEYSPACES};
 use super::transaction::{self, Transaction, add};
@@ -36,6 +37,8 @@ pub struct FjallEngine {
     records: Keyspace,
     /// The database around that keyspace.
     db: Database,
+    /// By this the journal is made durable.
+    disk: Arc<Mutex<Disk>>,
     /// The keyspaces that were opened, the store's own included.
     opened: Arc<Mutex<Vec<Keyspace>>>,
     /// The bytes of new entries of a keyspace that are kept in memory before they are written to a table.
@@ -54,7 +57,9 @@ pub(crate) struct FjallOptions {
 impl Default for FjallOptions {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
-        Self { cache_bytes: 64 * MIB, memtable_bytes: 8 * MIB }
+        // All calls wait while fjall takes a new table in, which syncs a few files: so tables are as large as fjall's
+        // own settings make them.
+        Self { cache_bytes: 64 * MIB, memtable_bytes: 64 * MIB }
     }
 }
 
@@ -90,8 +95,9 @@ impl FjallEngine {
     /// one that waits: from four on, fjall would hold up every write for a tenth of a second at a time.
     fn write_tables(&self) -> Result<(), String> {
         for keyspace in &*self.opened.lock() {
-            let waiting = keyspace.tree.sealed_memtable_count();
-            if keyspace.tree.active_memtable().size() >> waiting > self.memtable_bytes {
+            let waiting = u32::try_from(keyspace.tree.sealed_memtable_count()).unwrap_or(u32::MAX);
+            let most = self.memtable_bytes.saturating_mul(2_u64.saturating_pow(waiting));
+            if keyspace.tree.active_memtable().size() > most {
                 keyspace.rotate_memtable().map_err(|error| format!("writing a table failed: {error}"))?;
             }
         }
@@ -109,6 +115,9 @@ impl StorageEngine for FjallEngine {
     type Watch = ();
 
     fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError> {
+        if !Self::is_closed(path) {
+            return Err(OpenError::InUse { path: path.into() });
+        }
         if was_used {
             require_files(path)?;
         }
@@ -131,8 +140,9 @@ impl StorageEngine for FjallEngine {
         if !are_several {
             check_steps(path, &records)?;
         }
-        let opened = Arc::new(Mutex::new(vec![records.clone()]));
-        Ok(Self { records, db, opened, memtable_bytes: options.memtable_bytes })
+        let disk = Disk::open(path).map_err(directory::io_error("opening the journal in", path))?;
+        let (disk, opened) = (Arc::new(Mutex::new(disk)), Arc::new(Mutex::new(vec![records.clone()])));
+        Ok(Self { records, db, disk, opened, memtable_bytes: options.memtable_bytes })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Slice>, ReadError> {
@@ -154,7 +164,8 @@ impl StorageEngine for FjallEngine {
         if laboratory::is_broken(Protection::Flush) {
             return Ok(());
         }
-        self.db.persist(PersistMode::SyncData).map_err(|error| format!("syncing failed: {error}"))?;
+        self.db.persist(PersistMode::Buffer).map_err(|error| format!("writing failed: {error}"))?;
+        self.disk.lock().sync().map_err(|error| format!("syncing failed: {error}"))?;
         self.write_tables()
     }
 

@@ -18,8 +18,8 @@
 //! open, even if it is the last batch, of which a power cut has left a part. So the journals are read before:
 //! - A journal that is followed by another one has to be whole, and no number may be missing. All else is damage.
 //! - The last journal may end with a torn batch. It is then cut off before that batch. If the mark (`files/mark.rs`)
-//!   says that more was durable, the opening is refused before. If no step of the store's comes before that batch, the
-//!   mark can't tell, and whole batches after it are taken for durable ones.
+//!   says that more was durable, the opening is refused before. If no step of the store's comes before that batch, but
+//!   one after it, those that are there end before that one.
 //! - Each step of the store's has the next number. Once fjall is open, and says what its tables have, [`gap`] compares.
 
 use std::collections::HashMap;
@@ -79,6 +79,16 @@ struct Batch {
 /// Returns the number of journals.
 pub(super) fn count(path: &Path) -> io::Result<usize> {
     Ok(files(path)?.len())
+}
+
+/// Returns the number of the journal that fjall writes to.
+pub(super) fn newest(path: &Path) -> io::Result<Option<u64>> {
+    Ok(files(path)?.last().map(|(number, _)| *number))
+}
+
+/// Returns the name of a journal.
+pub(super) fn file(path: &Path, number: u64) -> PathBuf {
+    path.join(format!("{number}.jnl"))
 }
 
 /// Returns what is wrong with the journals of the database in `path`.
@@ -142,13 +152,17 @@ impl Journals {
             let next = journals.files.get(index + 1).map(|(next, _)| *next);
             let end = without_zeros(&bytes);
             let (what, is_certain) = if length < end {
-                let goes_on = next.is_some() || (length + 1..end).any(|at| Batch::read(&bytes[at..], store).is_some());
-                let behind = match (is_wrong, goes_on) {
+                let mut later = (length + 1..end).filter_map(|at| Batch::read(&bytes[at..], store)).peekable();
+                let behind = match (is_wrong, next.is_some() || later.peek().is_some()) {
                     (true, _) => ", where the number of a batch is wrong",
                     (false, true) => ", though it goes on after that",
                     (false, false) => "",
                 };
-                let is_certain = is_wrong || next.is_some() || goes_on && journals.last.is_none();
+                let is_certain = is_wrong || next.is_some();
+                if !is_certain && journals.last.is_none() {
+                    let before = |step: Mark| Mark { step: step.step.saturating_sub(1), ..step };
+                    journals.last = later.find_map(|batch| batch.step).map(before);
+                }
                 (format!("the journal {number}.jnl can't be read from byte {length} on{behind}"), is_certain)
             } else if next.is_some_and(|next| next != number + 1) {
                 (format!("the journal {}.jnl is missing", number + 1), true)

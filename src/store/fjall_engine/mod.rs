@@ -5,6 +5,8 @@
 //! - `store.rs`: [`FjallStore`], the store that applications open, and what only it has.
 //! - `engine.rs`: fjall as an engine: its settings and its calls. fjall never makes the names of keyspaces durable, so
 //!   the engine does.
+//! - `durable.rs`: makes the journal durable by a descriptor of the store's own, because fjall may hide that a sync has
+//!   failed.
 //! - `files.rs`: checks fjall's other files before it opens them. Without some of them, fjall takes a database for a
 //!   new or an unfinished one, and deletes what it does not know.
 //! - `journal.rs`: examines the journals before fjall opens them. fjall takes damage in a journal for its end, **cuts
@@ -12,6 +14,7 @@
 //!   batch is cut off before.
 //! - `transaction.rs`: writes an application's effect in one batch with the record of its outcome.
 
+mod durable;
 mod engine;
 mod files;
 mod journal;

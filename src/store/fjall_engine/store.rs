@@ -10,9 +10,9 @@ use crate::store::embedded::{EmbeddedStore, EmbeddedStoreBuilder};
 /// process and power cuts.
 ///
 /// # Memory
-/// The store takes memory for its two caches, for new records that are not in a table yet (8 MiB, and more while fjall
-/// is behind), some 20 bytes for each record, by which it recognises a new key without a read, and
-/// the indexes and filters of fjall's tables.
+/// The store takes memory for its two caches, for new records that are not in a table yet (64 MiB, and more while fjall
+/// is behind), some 20 bytes for each record, by which it recognises a new key without a read, and the indexes and
+/// filters of fjall's tables.
 pub type FjallStore = EmbeddedStore<FjallEngine>;
 
 /// Sets up a [`FjallStore`].
@@ -54,7 +54,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the name is empty, longer than 255 bytes, or the store's own; if the store is
-    /// closed or poisoned; or if the disk refuses.
+    /// closed; or if fjall or the disk refuses.
     pub fn keyspace(
         &self,
         name: &str,

@@ -1,0 +1,48 @@
+//! The one place where a write to fjall becomes durable.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::journal;
+
+/// A descriptor of the store's own for the journal that fjall writes to.
+///
+/// fjall's worker syncs the journal too, by fjall's descriptor. If that fails, the worker lets others write and sync
+/// before it says that nothing more is to be written; and the kernel reports a failure once by each descriptor, and may
+/// have dropped what it could not write. So a sync by fjall's descriptor may succeed though the data is lost.
+#[derive(Debug)]
+pub(super) struct Disk {
+    directory: PathBuf,
+    /// The number of the journal.
+    number: u64,
+    file: File,
+}
+
+impl Disk {
+    /// Opens the newest journal in `directory`, which fjall has made.
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let number = journal::newest(directory)?.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self { directory: directory.into(), number, file: open(directory, number)? })
+    }
+
+    /// Makes durable everything that fjall has handed to the operating system before this call.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        loop {
+            self.file.sync_data()?;
+            // fjall syncs a journal before it begins another one. If that failed, the sync above says so.
+            match open(&self.directory, self.number + 1) {
+                Ok(file) => (self.number, self.file) = (self.number + 1, file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            // The worker may have failed to make its name durable.
+            File::open(&self.directory)?.sync_all()?;
+        }
+    }
+}
+
+/// Some systems sync only files that may be written to.
+fn open(directory: &Path, number: u64) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(journal::file(directory, number))
+}
