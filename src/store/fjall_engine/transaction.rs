@@ -129,7 +129,8 @@ pub(super) fn run(
 
 /// Adds a step of the store's to a batch.
 pub(super) fn add(batch: &mut OwnedWriteBatch, records: &Keyspace, step: Writes) {
-    for (key, value) in step.entries() {
+    // fjall's readers may see the beginning of a batch.
+    for (key, value) in step.in_order() {
         match value {
             Some(value) => batch.insert(records, key, &*value),
             None => batch.remove(records, key),

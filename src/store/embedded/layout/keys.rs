@@ -56,6 +56,11 @@ pub(crate) fn is_entry(key: &[u8]) -> bool {
     key.starts_with(RUNNING) || key.starts_with(EXPIRY)
 }
 
+/// Returns whether this is the key of a chunk of an outcome.
+pub(crate) fn is_chunk(key: &[u8]) -> bool {
+    key.starts_with(b"c")
+}
+
 /// Returns the key by which an interrupted operation is listed, the oldest first.
 pub(crate) fn interrupted(since: Timestamp, id: &RecordId) -> [u8; 41] {
     let mut key = [b'i'; 41];

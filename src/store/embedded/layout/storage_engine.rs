@@ -73,7 +73,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
 
     /// Writes a step. If it is atomic, all of it is recovered or nothing; if not, any prefix of it [in
     /// order](Writes::in_order). No thread reads through the store while a step that is not atomic is written, because
-    /// a read may make an engine write too.
+    /// a read may make an engine write too. An engine whose reads may see the beginning of an atomic step applies it in
+    /// order, so that they find what a record refers to.
     fn write(&self, step: Writes) -> Result<(), String>;
 
     /// Makes durable everything that was written before this call, the application's own writes included. An engine

@@ -102,11 +102,23 @@ impl End {
     /// Opens a namespace that gets records, which may be new.
     async fn new_database(database: &Database, options: &Options, above: Fence) -> Result<Self, Failure> {
         let mut namespace = Namespace::of(database, options).await?;
-        namespace.require_unused("is in use").await?;
+        namespace.wait_until_unused(options.wait).await?;
         let store = open(database, options).await?;
         namespace.own = Some(store.session());
-        store.raise_fences(above).await.map_err(|error| Failure::of(&error))?;
-        Ok(Self { store: AnyStore::new(store), fence: above, namespace: Some(namespace) })
+        let raised = store.raise_fences(above).await.map_err(|error| Failure::of(&error));
+        let end = Self { store: AnyStore::new(store), fence: above, namespace: Some(namespace) };
+        end.or_closed(raised).await
+    }
+
+    /// Closes it if something failed: its lease would keep others away.
+    async fn or_closed(self, result: Result<(), Failure>) -> Result<Self, Failure> {
+        match result {
+            Ok(()) => Ok(self),
+            Err(failure) => {
+                self.close().await?;
+                Err(failure)
+            }
+        }
     }
 
     /// Fails if a server uses the store now.
@@ -133,29 +145,35 @@ async fn directory(directory: &Directory) -> Result<End, Failure> {
 async fn database(database: &Database, options: &Options) -> Result<End, Failure> {
     let mut namespace = Namespace::of(database, options).await?;
     check_namespace(&namespace.connected.client, &namespace.connected.schema, database.namespace.as_deref()).await?;
-    if let Some(wait) = options.wait {
-        namespace.wait_until_unused(wait).await?;
-    }
-    namespace.require_unused("is in use").await?;
+    namespace.wait_until_unused(options.wait).await?;
     let store = open(database, options).await?;
     namespace.own = Some(store.session());
+    let none_runs = require_no_run(&store, options.wait).await;
+    // It is read last, so that it is above all fences.
+    let (fence, none_runs) = match namespace.fence().await {
+        Ok(fence) => (fence, none_runs),
+        Err(failure) => (Fence(0), none_runs.and(Err(failure))),
+    };
+    End { store: AnyStore::new(store), fence, namespace: Some(namespace) }.or_closed(none_runs).await
+}
+
+/// Fails if runs are under way in the store, and are so still after `wait`.
+async fn require_no_run(store: &PostgresStore, wait: Option<Duration>) -> Result<(), Failure> {
     let under_way = async || store.running().await.map_err(|error| Failure::of(&error));
     let mut running = under_way().await?;
-    if let (Some(wait), false) = (options.wait, running.is_empty()) {
+    if let (Some(wait), false) = (wait, running.is_empty()) {
         // By then this process has seen that their servers have died.
         tokio::time::sleep(wait).await;
         running = under_way().await?;
     }
-    if !running.is_empty() {
-        store.close().await.map_err(|error| Failure::of(&error))?;
-        return Err(Failure::Store(format!(
-            "{} runs show as under way in the store that has the records. If their servers have died, give --wait: it \
-             waits until they show as interrupted",
-            running.len()
-        )));
+    if running.is_empty() {
+        return Ok(());
     }
-    let fence = namespace.fence().await?;
-    Ok(End { store: AnyStore::new(store), fence, namespace: Some(namespace) })
+    Err(Failure::Store(format!(
+        "{} runs show as under way in the store that has the records. If their servers have died, give --wait: it \
+         waits until they show as interrupted",
+        running.len()
+    )))
 }
 
 async fn open(database: &Database, options: &Options) -> Result<PostgresStore, Failure> {

@@ -48,13 +48,13 @@ impl Namespace {
         )))
     }
 
-    /// Waits for at most this long while another process has a lease here.
-    pub(super) async fn wait_until_unused(&self, most: Duration) -> Result<(), Failure> {
+    /// Fails if another process has a lease here, and has one still after `wait`.
+    pub(super) async fn wait_until_unused(&self, wait: Option<Duration>) -> Result<(), Failure> {
         let began = Instant::now();
-        while self.user().await?.is_some() && began.elapsed() < most {
+        while wait.is_some_and(|wait| began.elapsed() < wait) && self.user().await?.is_some() {
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
-        Ok(())
+        self.require_unused("is in use").await
     }
 
     /// Returns the session of another process that has the latest lease, and for how many seconds.
