@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::durable::Disk;
 use super::files::require_files;
 use super::journal::{self, KEYSPACES};
+use super::memtables::Memtables;
 use super::transaction::{self, Transaction, add};
 use crate::laboratory::{self, Protection};
 use crate::store::OpenError;
@@ -39,10 +40,7 @@ pub struct FjallEngine {
     db: Database,
     /// By this the journal is made durable.
     disk: Arc<Mutex<Disk>>,
-    /// The keyspaces that were opened, the store's own included.
-    opened: Arc<Mutex<Vec<Keyspace>>>,
-    /// The bytes of new entries of a keyspace that are kept in memory before they are written to a table.
-    memtable_bytes: u64,
+    memtables: Arc<Memtables>,
 }
 
 /// The settings of fjall.
@@ -57,9 +55,9 @@ pub(crate) struct FjallOptions {
 impl Default for FjallOptions {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
-        // All calls wait while fjall takes a new table in, which syncs a few files: so tables are as large as fjall's
-        // own settings make them.
-        Self { cache_bytes: 64 * MIB, memtable_bytes: 64 * MIB }
+        // A memtable is written and synced at once, and a sync of the journal then waits for the disk: with fjall's own
+        // 64 MiB, for up to 70 ms.
+        Self { cache_bytes: 64 * MIB, memtable_bytes: 8 * MIB }
     }
 }
 
@@ -84,24 +82,8 @@ impl FjallEngine {
         options: impl FnOnce() -> KeyspaceCreateOptions,
     ) -> Result<Keyspace, OpenError> {
         let keyspace = open_keyspace(&self.db, path, name, options)?;
-        let mut opened = self.opened.lock();
-        if !opened.contains(&keyspace) {
-            opened.push(keyspace.clone());
-        }
+        self.memtables.add(keyspace.clone());
         Ok(keyspace)
-    }
-
-    /// Has the memtables that are full written to tables. While fjall is behind, they may be twice as large for each
-    /// one that waits: from four on, fjall would hold up every write for a tenth of a second at a time.
-    fn write_tables(&self) -> Result<(), String> {
-        for keyspace in &*self.opened.lock() {
-            let waiting = u32::try_from(keyspace.tree.sealed_memtable_count()).unwrap_or(u32::MAX);
-            let most = self.memtable_bytes.saturating_mul(2_u64.saturating_pow(waiting));
-            if keyspace.tree.active_memtable().size() > most {
-                keyspace.rotate_memtable().map_err(|error| format!("writing a table failed: {error}"))?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -141,8 +123,9 @@ impl StorageEngine for FjallEngine {
             check_steps(path, &records)?;
         }
         let disk = Disk::open(path).map_err(directory::io_error("opening the journal in", path))?;
-        let (disk, opened) = (Arc::new(Mutex::new(disk)), Arc::new(Mutex::new(vec![records.clone()])));
-        Ok(Self { records, db, disk, opened, memtable_bytes: options.memtable_bytes })
+        let memtables = Memtables::new(options.memtable_bytes)?;
+        memtables.add(records.clone());
+        Ok(Self { records, db, disk: Arc::new(Mutex::new(disk)), memtables: Arc::new(memtables) })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Slice>, ReadError> {
@@ -166,7 +149,7 @@ impl StorageEngine for FjallEngine {
         }
         self.db.persist(PersistMode::Buffer).map_err(|error| format!("writing failed: {error}"))?;
         self.disk.lock().sync().map_err(|error| format!("syncing failed: {error}"))?;
-        self.write_tables()
+        self.memtables.write_full()
     }
 
     fn transact(&self, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
@@ -215,10 +198,8 @@ fn open_database(options: &FjallOptions, path: &Path, workers: usize) -> Result<
     Ok((db, records))
 }
 
-/// Opens a keyspace, and makes its name durable: fjall syncs what is in its directory alone.
-///
-/// fjall never decides by itself that a memtable is full. It would ask its worker at each write until that has come to
-/// it; if the worker takes long, a thousand such requests fill its queue, and it waits for ever for a place in it.
+/// Opens a keyspace, and makes its name durable: fjall syncs what is in its directory alone. The store decides when its
+/// memtable is full.
 fn open_keyspace(
     db: &Database,
     path: &Path,
