@@ -46,3 +46,27 @@ impl Disk {
 fn open(directory: &Path, number: u64) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(journal::file(directory, number))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    // Seeded fault: the journal after the first one is not looked for.
+    #[test]
+    fn the_journals_that_fjall_has_begun_since_are_synced_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let begin = |number| fs::write(journal::file(directory.path(), number), "batches").unwrap();
+        assert_eq!(Disk::open(directory.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
+        (3..=4).for_each(begin);
+        let mut disk = Disk::open(directory.path()).unwrap();
+        disk.sync().unwrap();
+        assert_eq!(disk.number, 4);
+        (5..=6).for_each(begin);
+        // What is in it is in tables, and fjall has removed it.
+        fs::remove_file(journal::file(directory.path(), 4)).unwrap();
+        disk.sync().unwrap();
+        assert_eq!(disk.number, 6);
+    }
+}
