@@ -17,7 +17,7 @@ use crate::store::{CommitError, TransactionError};
 pub enum Abort<E> {
     /// The closure gives up for a reason of the application.
     Because(E),
-    /// The transaction's trees returned an error, from which the operator `?` makes this variant.
+    /// The transaction's trees or keyspaces returned an error, from which the operator `?` makes this variant.
     Refused(TransactionError),
 }
 
