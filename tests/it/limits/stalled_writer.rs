@@ -26,11 +26,13 @@ fn without_standing_still(act: impl AsyncFnOnce() + Send + 'static) {
 
 /// A store whose writer stalls in the middle of a batch, with its lock held, until the sender is used.
 fn blocked(store: &impl Disk) -> std::sync::mpsc::Sender<()> {
-    let table = store.table("elsewhere");
+    let (table, records) = (store.table("elsewhere"), store.records());
     let ((go_on, gate), (began, begun)) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel());
     drop(store.transaction([&table], move |_| {
+        let held = records.hold_up_reads();
         began.send(()).unwrap();
         let _ = gate.recv();
+        drop(held);
         Ok::<_, Abort<()>>(())
     }));
     begun.recv().unwrap();

@@ -10,6 +10,7 @@ use http::Response;
 use tempfile::TempDir;
 use tower_idempotency::clock::Clock;
 use tower_idempotency::engine::RunContext;
+use tower_idempotency::fjall::AbstractTree as _;
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::{
     Abort, FjallStoreBuilder, OpenError, StoreError, TransactionError, TransactionKeyspace,
@@ -79,6 +80,10 @@ impl Table for fjall::Keyspace {
     fn fill(&self) {
         let fits = |number: &u32| fjall::Keyspace::insert(self, number.to_be_bytes(), vec![1; 4_000]).is_ok();
         (0..).find(|number| !fits(number));
+    }
+
+    fn hold_up_reads(&self) -> impl Sized {
+        self.tree.get_version_history_lock()
     }
 
     fn scan(&self, prefix: impl AsRef<[u8]>) -> Vec<(Bytes, Bytes)> {

@@ -79,6 +79,8 @@ impl Table for sled::Tree {
         (0..).find(|number| !fits(number));
     }
 
+    fn hold_up_reads(&self) -> impl Sized {}
+
     fn scan(&self, prefix: impl AsRef<[u8]>) -> Vec<(Bytes, Bytes)> {
         let entries = self.scan_prefix(prefix).map(|entry| entry.expect("it can be read"));
         entries.map(|(key, value)| (Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value))).collect()

@@ -141,6 +141,8 @@ pub trait Table: Clone + Send + Sync + 'static {
     fn remove(&self, key: impl AsRef<[u8]>);
     /// Inserts entries until the disk refuses one.
     fn fill(&self);
+    /// Holds up all reads until the result is dropped, if a transaction that is under way does not by itself.
+    fn hold_up_reads(&self) -> impl Sized;
     /// The entries whose keys begin with `prefix`, in their order.
     fn scan(&self, prefix: impl AsRef<[u8]>) -> Vec<(Bytes, Bytes)>;
 
