@@ -98,7 +98,7 @@ async fn everything(store: Embedded, keys: &[u64]) -> Came {
 /// Asks for `keys` in the store under `directory`, in a process of its own.
 pub(crate) fn ask(engine: Engine, directory: &Path, clock: u64, keys: Vec<u64>) -> Came {
     let part = Part::Ask(Plan { engine, directory: directory.into(), clock, keys });
-    let (status, output) = live(program(&part), directory, BOUND);
+    let (status, output) = live(program(&part, directory), directory, BOUND);
     if let Ok(came) = fs::read(directory.join(CAME)) {
         return serde_json::from_slice(&came).expect("it was written whole");
     }

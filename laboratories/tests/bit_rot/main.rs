@@ -23,6 +23,8 @@ mod damage;
 mod work;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,8 +42,9 @@ use work::Source;
 const TEST: &str = "a_damaged_disk_makes_no_store_forget_a_key_in_silence";
 /// The variable that makes a run put an outdated mark in place of the store's last one.
 const WITHOUT_MARK: &str = "BIT_ROT_WITHOUT_MARK";
-/// The variable that holds the part of a process of this laboratory.
+/// The variable that names the file with the part of a process of this laboratory, which may be long.
 const PART: &str = "BIT_ROT_PART";
+const PART_FILE: &str = "part";
 /// The number of places that are damaged in the files of each kind of one source.
 const PER_SOURCE: usize = 10;
 /// The number of processes at a time.
@@ -55,11 +58,13 @@ enum Part {
     Ask(ask::Plan),
 }
 
-/// Returns a command that starts this program again, for one part.
-fn program(part: &Part) -> Command {
+/// Returns a command that starts this program again, for one part, which is kept in `directory`.
+fn program(part: &Part, directory: &Path) -> Command {
+    let file = directory.join(PART_FILE);
+    fs::write(&file, serde_json::to_vec(part).expect("parts are plain")).expect("it can be written");
     let mut command = Command::new(std::env::current_exe().expect("a test knows where it is"));
     command.args(["--exact", TEST, "--nocapture", "--test-threads=1"]);
-    command.env(PART, serde_json::to_string(part).expect("parts are plain"));
+    command.env(PART, file);
     command
 }
 
@@ -123,8 +128,8 @@ impl Figures {
 
 #[test]
 fn a_damaged_disk_makes_no_store_forget_a_key_in_silence() {
-    if let Ok(part) = std::env::var(PART) {
-        match serde_json::from_str(&part).expect("a part") {
+    if let Some(part) = std::env::var_os(PART) {
+        match serde_json::from_slice(&fs::read(part).expect("it is there")).expect("a part") {
             Part::Work(plan) => work::run(plan),
             Part::Ask(plan) => ask::run(plan),
         }

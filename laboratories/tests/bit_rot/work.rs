@@ -157,7 +157,7 @@ impl Source {
             closes: !is_killed,
             fills: !is_killed && !is_control(),
         };
-        let mut command = program(&Part::Work(plan));
+        let mut command = program(&Part::Work(plan), directory.path());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it can be started");
         if is_killed {
             let life = ALL + Duration::from_millis(dice.below(1_000) as u64);
