@@ -43,12 +43,13 @@ impl Effect {
         Ok(())
     }
 
-    /// Checks the length of a key that is about to be read.
-    pub(in crate::store) fn read(&self, key: usize) -> Result<(), TransactionError> {
-        self.check("key", key, self.limits.key)
-    }
-
-    fn check(&self, what: &'static str, bytes: usize, limit: usize) -> Result<(), TransactionError> {
+    /// Checks the length of a key or a value.
+    pub(in crate::store) fn check(
+        &self,
+        what: &'static str,
+        bytes: usize,
+        limit: usize,
+    ) -> Result<(), TransactionError> {
         if bytes > limit { Err(self.fail(TransactionError::TooLarge { what, bytes, limit })) } else { Ok(()) }
     }
 

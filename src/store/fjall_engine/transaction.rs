@@ -38,7 +38,7 @@ impl TransactionKeyspace<'_> {
     /// is then aborted, whatever the closure returns.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>, TransactionError> {
         let bytes = key.as_ref();
-        self.effect.read(bytes.len())?;
+        self.effect.check("key", bytes.len(), LIMITS.key)?;
         if let Some(changed) = self.changes.borrow().get(bytes) {
             return Ok(changed.clone());
         }
