@@ -16,6 +16,7 @@ use testkit::bench::exchange::{SMALL, protected};
 use testkit::bench::load::{Round, round};
 use testkit::bench::minimum::{Engine, Minimum, Writes, durable, volatile};
 use testkit::bench::report::Report;
+use testkit::bench::wanted;
 use testkit::lab::disk::Disk;
 use tower_idempotency::{FjallStore, MemoryStore, OnInterrupted, SledStore};
 
@@ -56,15 +57,14 @@ fn main() {
         runtime.block_on(round(&counted.ours, COUNTED, COUNTED_REQUESTS, &mut 0));
         return;
     }
-    // Cargo's own argument is one of them.
-    let wanted = arguments[1..].iter().find(|argument| !argument.starts_with("--"));
+    let wanted = wanted();
     let question = "What does the first request with a key pay for being run once, and recorded?";
     let mut report = Report::new("first", "cargo bench --bench first", question);
     let groups: [fn() -> Vec<Pair>; 3] =
         [|| vec![in_memory()], || embedded(OnInterrupted::Rerun), || embedded(OnInterrupted::Refuse)];
     for group in groups {
         let pairs = group();
-        if !pairs.iter().any(|pair| wanted.is_none_or(|wanted| pair.name.contains(wanted.as_str()))) {
+        if !pairs.iter().any(|pair| wanted.as_ref().is_none_or(|wanted| pair.name.contains(wanted))) {
             continue;
         }
         for (clients, requests) in LOADS {

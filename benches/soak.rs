@@ -14,6 +14,7 @@ use testkit::bench::estimate::{Estimate, micros, quantile};
 use testkit::bench::exchange::{SMALL, bare, layer, request};
 use testkit::bench::load::key;
 use testkit::bench::report::Report;
+use testkit::bench::wanted;
 use testkit::lab::disk::Disk;
 use testkit::process::memory;
 use tower::ServiceExt as _;
@@ -48,11 +49,9 @@ struct Minute {
 }
 
 fn main() {
-    // Cargo's own argument is one of them.
-    let engine = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let seconds = std::env::var("SOAK").map_or(HOUR, |seconds| seconds.parse().expect("SOAK is a number of seconds"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    match engine.as_deref() {
+    match wanted().as_deref() {
         Some(SledStore::NAME) => runtime.block_on(soak::<SledStore>("soak-sled", seconds)),
         Some(FjallStore::NAME) | None => runtime.block_on(soak::<FjallStore>("soak-fjall", seconds)),
         Some(other) => panic!("there is no engine {other}"),

@@ -13,6 +13,7 @@ mod sweeping;
 
 use testkit::bench::estimate::{Estimate, Pairs, pairs};
 use testkit::bench::report::Report;
+use testkit::bench::wanted;
 use testkit::lab::disk::Disk;
 use tokio::runtime::Runtime;
 use tower_idempotency::{FjallStore, SledStore};
@@ -35,8 +36,7 @@ fn main() {
             _ => runtime.block_on(memory::count::<SledStore>(records)),
         };
     }
-    // Cargo's own argument is one of them.
-    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let wanted = wanted();
     let is_wanted = |name| wanted.as_ref().is_none_or(|wanted| wanted == name);
     let question = "What becomes of all this when the store has grown?";
     let mut report = Report::new("growth", "cargo bench --bench growth", question);

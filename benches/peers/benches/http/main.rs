@@ -17,6 +17,7 @@ use std::path::Path;
 use testkit::bench::estimate::{Pairs, pairs};
 use testkit::bench::load::Round;
 use testkit::bench::report::Report;
+use testkit::bench::wanted;
 
 use load::Plan;
 use process::Server;
@@ -131,16 +132,15 @@ fn main() {
     if let Some(place) = arguments.iter().position(|argument| argument == process::LOAD) {
         return load::generate(&serde_json::from_str(&arguments[place + 1]).expect("a plan"));
     }
-    // Cargo's own argument is one of them, and names no contender.
-    let wanted = arguments[1..].iter().find(|argument| !argument.starts_with("--"));
-    if wanted.is_some_and(|wanted| wanted == "cpu") {
+    let wanted = wanted();
+    if wanted.as_deref() == Some("cpu") {
         return beyond::measure(&mut 0);
     }
     let question = "What does an exchange cost over real sockets, next to what people would use instead?";
     let mut report = Report::new("http", "cargo bench -p peers", question);
     let mut serial = 0;
     for connections in [64, 1] {
-        for line in MATCHES.iter().filter(|line| wanted.is_none_or(|wanted| line.ours.contains(wanted.as_str()))) {
+        for line in MATCHES.iter().filter(|line| wanted.as_ref().is_none_or(|wanted| line.ours.contains(wanted))) {
             run(&mut report, line, connections, &mut serial);
         }
     }

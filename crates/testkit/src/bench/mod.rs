@@ -7,3 +7,8 @@ pub mod exchange;
 pub mod load;
 pub mod minimum;
 pub mod report;
+
+/// Returns the argument that says what of a bench is wanted. Cargo's own argument is one of them, and names nothing.
+pub fn wanted() -> Option<String> {
+    std::env::args().skip(1).find(|argument| !argument.starts_with("--"))
+}
