@@ -1,7 +1,6 @@
 //! fjall as the engine of a store.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -168,10 +167,7 @@ impl StorageEngine for FjallEngine {
 
     /// fjall locks a file of its own while a handle of the database or of a keyspace is there.
     fn is_closed(path: &Path) -> bool {
-        match File::open(path.join("lock")) {
-            Ok(file) => file.try_lock().is_ok(),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        }
+        directory::is_unlocked(&path.join("lock"))
     }
 }
 

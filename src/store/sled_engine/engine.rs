@@ -1,7 +1,7 @@
 //! sled as the engine of a store.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -146,11 +146,7 @@ impl StorageEngine for SledEngine {
     /// sled's threads may hold its file a little longer, and the application holds a lent handle for as long as it
     /// likes.
     fn is_closed(path: &Path) -> bool {
-        match File::open(path.join("db")) {
-            // sled locks this file while it is open. The lock that is taken here ends with this line.
-            Ok(file) => file.try_lock().is_ok(),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        }
+        directory::is_unlocked(&path.join("db"))
     }
 }
 

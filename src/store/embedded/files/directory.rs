@@ -26,9 +26,21 @@ const FIRST_ENGINE: &str = "sled";
 const ASIDE: &str = "unfinished.";
 const OLD: &str = ".old";
 
+/// A file that this process has locked. The lock is given up explicitly: a child process that is just being started has
+/// a copy of the descriptor until it runs its program, and would keep the lock for as long.
+#[derive(Debug)]
+struct LockedFile(File);
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // An error changes nothing: the descriptor is closed next.
+        let _ = self.0.unlock();
+    }
+}
+
 /// The directory's lock. It is held until the last of its handles is dropped, or one of them gives it up.
 #[derive(Debug, Clone)]
-pub(crate) struct Lock(Arc<Mutex<Option<File>>>);
+pub(crate) struct Lock(Arc<Mutex<Option<LockedFile>>>);
 
 impl Lock {
     /// Gives the lock up, for all its handles, so that the directory can be opened again.
@@ -52,7 +64,10 @@ impl Lock {
     /// Records durably that an opening came so far.
     pub(crate) fn complete(&self, path: &Path, engine: &str) -> Result<(), OpenError> {
         let (mut file, content) = (self.0.lock(), format!("{COMPLETE}\n{engine}\n"));
-        let write = |file: &mut File| file.write_all(content.as_bytes()).and_then(|()| file.sync_all());
+        let write = |LockedFile(file): &mut LockedFile| {
+            file.write_all(content.as_bytes())?;
+            file.sync_all()
+        };
         file.as_mut().map_or(Ok(()), write).map_err(io_error("writing", &path.join(LOCK_FILE)))
     }
 }
@@ -111,14 +126,23 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
 }
 
 /// Makes the lock file if there is none, and locks it without waiting. Its content stays.
-fn lock(path: &Path) -> Result<File, OpenError> {
+fn lock(path: &Path) -> Result<LockedFile, OpenError> {
     let file = path.join(LOCK_FILE);
     let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
     let lock = lock.map_err(io_error("opening", &file))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(LockedFile(lock)),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.into() }),
         Err(TryLockError::Error(error)) => Err(io_error("locking", &file)(error)),
+    }
+}
+
+/// Returns whether no opening holds the lock of this `file` of the engine's, which locks it while it is open. Locks it for
+/// a moment.
+pub(crate) fn is_unlocked(file: &Path) -> bool {
+    match File::open(file) {
+        Ok(file) => file.try_lock().map(|()| LockedFile(file)).is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 
@@ -215,6 +239,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    // Seeded fault: the lock ends with the descriptor, which a child process that is being started has a copy of.
+    #[test]
+    fn the_lock_is_given_up_although_a_copy_of_its_descriptor_is_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = acquire(directory.path()).unwrap();
+        let copied = lock.0.lock().as_ref().unwrap().0.try_clone().unwrap();
+        lock.give_up();
+        assert!(acquire(directory.path()).is_ok(), "it was given up");
+        assert!(is_unlocked(&directory.path().join(LOCK_FILE)), "its last handle was dropped");
+        drop(copied);
+    }
 
     // Seeded faults: it is asked after the lock was given up; the lock is given up while it is asked. The question
     // locks the engine's files, and an opening that came then found them in use.

@@ -1,5 +1,6 @@
 //! The store on sled.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,6 +48,11 @@ impl Disk for SledStore {
         let db = sled::Config::new().path(path).segment_size(8 * 1024 * 1024).open().expect("no store has it open");
         act(&db.open_tree(RECORDS).expect("the database works"));
         db.flush().expect("the disk works");
+        drop(db);
+        // sled leaves its lock to the end of the descriptor. A child process that another test is just starting has a
+        // copy of that until it runs its program.
+        let file = File::open(path.join("db")).expect("it was just written");
+        file.lock().and_then(|()| file.unlock()).expect("it can be locked");
     }
 
     fn elsewhere() -> (TempDir, sled::Tree) {
