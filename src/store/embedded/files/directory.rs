@@ -242,7 +242,7 @@ mod tests {
 
     // Seeded fault: the lock ends with the descriptor, which a child process that is being started has a copy of.
     #[test]
-    fn the_lock_is_given_up_although_a_copy_of_its_descriptor_is_open() {
+    fn trap_123_the_lock_is_given_up_although_a_copy_of_its_descriptor_is_open() {
         let directory = tempfile::tempdir().unwrap();
         let lock = acquire(directory.path()).unwrap();
         let copied = lock.0.lock().as_ref().unwrap().0.try_clone().unwrap();
