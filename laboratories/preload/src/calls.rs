@@ -159,12 +159,12 @@ unsafe extern "C" fn ftruncate(descriptor: c_int, length: off_t) -> c_int {
 
 /// Syncs a file. A sync that has succeeded covers the writes from before its beginning. Other threads may write
 /// meanwhile.
-fn sync(descriptor: c_int, call: impl FnOnce() -> c_long) -> c_int {
+fn sync(descriptor: c_int, is_fsync: bool, call: impl FnOnce() -> c_long) -> c_int {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let Some((lab, path)) = lab().and_then(|lab| Some((lab, lab.place_of(descriptor)?))) else {
         return call() as c_int;
     };
-    if let Some(instead) = lab.faults.strike(Kind::Sync, 0) {
+    if let Some(instead) = lab.faults.strike_sync(lab, descriptor, &path, is_fsync && path.ends_with(b".jnl")) {
         return instead as c_int;
     }
     let (number, path) = (NUMBER.fetch_add(1, Ordering::Relaxed), path.as_slice());
@@ -179,7 +179,7 @@ fn sync(descriptor: c_int, call: impl FnOnce() -> c_long) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn fsync(descriptor: c_int) -> c_int {
     // SAFETY: the arguments are the caller's.
-    sync(descriptor, || unsafe { syscall(libc::SYS_fsync, descriptor) })
+    sync(descriptor, true, || unsafe { syscall(libc::SYS_fsync, descriptor) })
 }
 
 #[unsafe(no_mangle)]
@@ -188,7 +188,7 @@ unsafe extern "C" fn fdatasync(descriptor: c_int) -> c_int {
         return 0;
     }
     // SAFETY: the arguments are the caller's.
-    sync(descriptor, || unsafe { syscall(libc::SYS_fdatasync, descriptor) })
+    sync(descriptor, false, || unsafe { syscall(libc::SYS_fdatasync, descriptor) })
 }
 
 /// This is no sync: it waits for the disk's controller, not for the disk, and leaves out the file's length. It can fail

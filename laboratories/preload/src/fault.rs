@@ -2,7 +2,9 @@
 //!
 //! `DISK_PRELOAD_FAULT` is `KINDS N WHAT`, such as `write,entry 17 always:28` or `sync 3 hang`:
 //! - KINDS, with commas: `write` (bytes written, a file cut), `entry` (something made, renamed or removed), `sync`
-//!   (`fsync`, `fdatasync`, and `sync_file_range`, which reports failed writes too), `read` (`read` and `pread64`);
+//!   (`fsync`, `fdatasync`, and `sync_file_range`, which reports failed writes too), `read` (`read` and `pread64`),
+//!   `journal` (`fsync`, and no other sync, of a file whose name ends in `.jnl`; if it fails, the next sync of the file by
+//!   each other descriptor that is open then fails too, as the kernel reports a failed write to each once);
 //! - N, from 1, counts the calls of these kinds;
 //! - WHAT: `once:ERRNO`, that call fails; `always:ERRNO`, it and all that follow; `hang`, it never returns;
 //!   `hang-while:PATH`, it and all that follow return once there is no such file.
@@ -21,6 +23,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libc::{c_int, c_long};
 
+use crate::lab::Lab;
 use crate::system::{die, exists, fail_with, open};
 
 /// A kind of call that can fail.
@@ -30,20 +33,28 @@ pub(crate) enum Kind {
     Entry,
     Sync,
     Read,
+    Journal,
 }
 
 impl Kind {
     /// Returns whether the caller may find out only later that nothing was done.
     fn can_be_left_out(self) -> bool {
-        matches!(self, Self::Write | Self::Sync)
+        matches!(self, Self::Write | Self::Sync | Self::Journal)
     }
 }
 
 /// The return value of a call that has failed.
 pub(crate) const FAILED: c_long = -1;
 
-const KINDS: [(&str, Kind); 4] =
-    [("write", Kind::Write), ("entry", Kind::Entry), ("sync", Kind::Sync), ("read", Kind::Read)];
+const KINDS: [(&str, Kind); 5] = [
+    ("write", Kind::Write),
+    ("entry", Kind::Entry),
+    ("sync", Kind::Sync),
+    ("read", Kind::Read),
+    ("journal", Kind::Journal),
+];
+/// More than the number of any descriptor of a program in a laboratory.
+const DESCRIPTORS: c_int = 1_024;
 /// The time between two checks whether calls still hang, in milliseconds.
 const LOOK_EVERY: c_int = 2;
 
@@ -75,6 +86,8 @@ pub(crate) struct Faults {
     lie: Option<Lie>,
     counts: Mutex<Counts>,
     file: Option<c_int>,
+    // The descriptors that have not reported a failed sync of their file yet, with its place.
+    owing: Mutex<Vec<(c_int, Vec<u8>)>>,
 }
 
 /// The calls that succeed without doing their work.
@@ -95,7 +108,7 @@ impl Faults {
             "faults" => Lie::Faults,
             _ => die("DISK_PRELOAD_LIE is neither fdatasync nor faults"),
         });
-        Self { fault, lie, counts: Mutex::default(), file }
+        Self { fault, lie, counts: Mutex::default(), file, owing: Mutex::default() }
     }
 
     /// Returns whether `fdatasync` does nothing.
@@ -127,6 +140,26 @@ impl Faults {
         }
     }
 
+    /// The same for a sync of the file at `place` by `descriptor`, of the kind `journal` or not.
+    pub(crate) fn strike_sync(&self, lab: &Lab, descriptor: c_int, place: &[u8], is_journal: bool) -> Option<c_long> {
+        let mut owing = self.owing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = owing.iter().position(|(owes, of)| *owes == descriptor && of == place) {
+            owing.swap_remove(index);
+            fail_with(libc::EIO);
+            return Some(FAILED);
+        }
+        if is_journal && let Some(instead) = self.strike(Kind::Journal, 0) {
+            let others = (0..DESCRIPTORS).filter(|other| *other != descriptor);
+            let others = others.filter(|other| lab.place_of(*other).as_deref() == Some(place));
+            owing.extend(others.map(|other| (other, place.to_vec())));
+            // The search has changed it.
+            fail_with(libc::EIO);
+            return Some(instead);
+        }
+        drop(owing);
+        self.strike(Kind::Sync, 0)
+    }
+
     fn count(&self, kind: Kind) -> Option<What> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.of_kind[kind as usize] += 1;
@@ -144,7 +177,7 @@ impl Faults {
 
     fn report(&self, counts: &Counts) {
         let Some(file) = self.file else { return };
-        let [writes, entries, syncs, reads] = counts.of_kind;
+        let [writes, entries, syncs, reads, _] = counts.of_kind;
         let bytes = [writes, entries, syncs, counts.struck, reads].map(u64::to_le_bytes).concat();
         // SAFETY: the bytes are there.
         let written = unsafe { libc::syscall(libc::SYS_pwrite64, file, bytes.as_ptr(), bytes.len(), 0) };

@@ -23,6 +23,7 @@ mod judging;
 mod points;
 mod process;
 mod scenario;
+mod worker;
 
 use std::sync::Mutex;
 
