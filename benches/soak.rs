@@ -3,6 +3,9 @@
 //! `cargo bench --bench soak -- fjall`, or `-- sled`: 10,000 new keys a second, each kept for a minute, under `Refuse`.
 //! `SOAK=60` takes a quick look of so many seconds, whose figures are not kept. A request is timed from the moment at
 //! which it is due, so that a stall delays all that are due meanwhile; the load's own clock adds up to 2 ms.
+//!
+//! fjall syncs its journal, and begins another one, while all writes wait (fjall-rs/fjall#282). So the p99 of the seconds
+//! in which it does is compared with that of the others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::path::Path;
@@ -34,6 +37,13 @@ const LONGEST_STALL: f64 = 100.0;
 /// Of the last third, of the first one.
 const MOST_GROWTH: f64 = 1.1;
 
+/// What was seen in a second: how long each request took and whether it was answered, and whether the journal became
+/// another one.
+struct Second {
+    requests: Vec<(Duration, bool)>,
+    is_rotated: bool,
+}
+
 /// What was seen in a minute.
 struct Minute {
     /// In ms.
@@ -46,6 +56,8 @@ struct Minute {
     resident: f64,
     disk: f64,
     records: u64,
+    /// The p99 of each second, and whether the journal was rotated in it.
+    seconds: Vec<(f64, bool)>,
 }
 
 fn main() {
@@ -69,7 +81,8 @@ async fn soak<D: Disk>(name: &'static str, seconds: u64) {
     let app = bare(SMALL).layer(layer).with_state(());
     let times = Arc::new(Mutex::new(Vec::new()));
     let mut ticks = tokio::time::interval(TICK);
-    let (began, mut minutes) = (Instant::now(), Vec::new());
+    let (began, mut minutes, mut minute) = (Instant::now(), Vec::new(), Vec::new());
+    let mut journal = newest_journal(directory.path());
     for tick in 0..seconds * 1_000 {
         ticks.tick().await;
         let due = began + TICK * u32::try_from(tick).unwrap();
@@ -80,13 +93,18 @@ async fn soak<D: Disk>(name: &'static str, seconds: u64) {
                 times.lock().unwrap().push((due.elapsed(), answer.status() == 200));
             });
         }
-        if (tick + 1).is_multiple_of(60_000) {
-            let (times, files) = (std::mem::take(&mut *times.lock().unwrap()), directory.path().to_owned());
-            // It looks at a few hundred files.
-            let (times, disk) = tokio::task::spawn_blocking(move || (sorted(times), disk::size(&files))).await.unwrap();
-            let minute = Minute::of(&times, disk, store.len());
-            tell(&mut report, minutes.len() + 1, &minute);
-            minutes.push(minute);
+        if !(tick + 1).is_multiple_of(1_000) {
+            continue;
+        }
+        let now = newest_journal(directory.path());
+        let is_rotated = std::mem::replace(&mut journal, now) != now;
+        minute.push(Second { requests: std::mem::take(&mut *times.lock().unwrap()), is_rotated });
+        if minute.len() == 60 {
+            let (seconds, files, records) = (std::mem::take(&mut minute), directory.path().to_owned(), store.len());
+            // It sorts half a million times, and looks at a few hundred files.
+            let seen = tokio::task::spawn_blocking(move || Minute::of(&seconds, &files, records)).await.unwrap();
+            tell(&mut report, minutes.len() + 1, &seen);
+            minutes.push(seen);
         }
     }
     judge(&mut report, &minutes);
@@ -98,33 +116,48 @@ async fn soak<D: Disk>(name: &'static str, seconds: u64) {
     store.close().await.unwrap();
 }
 
-fn sorted(mut times: Vec<(Duration, bool)>) -> Vec<(Duration, bool)> {
-    times.sort();
-    times
+/// Returns the number of the journal that fjall writes to. sled has none.
+fn newest_journal(directory: &Path) -> Option<u64> {
+    let names = directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter_map(|name| name.to_str()?.strip_suffix(".jnl")?.parse().ok()).max()
 }
 
 impl Minute {
-    /// `times` are those of the requests, and whether they were answered.
-    fn of(times: &[(Duration, bool)], disk: u64, records: u64) -> Self {
-        let (answered, refused): (Vec<_>, Vec<_>) = times.iter().partition(|(_, is_answered)| *is_answered);
-        let times: Vec<_> = answered.iter().map(|(time, _)| *time).collect();
-        let millis = |share| micros(quantile(&times, share)) / 1e3;
+    fn of(seconds: &[Second], files: &Path, records: u64) -> Self {
+        let requests: Vec<_> = seconds.iter().flat_map(|second| &second.requests).copied().collect();
+        let times = answered(&requests);
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let p99 = |second: &Second| {
+            let times = answered(&second.requests);
+            (!times.is_empty()).then(|| (millis(&times, 0.99), second.is_rotated))
+        };
         Self {
-            p50: millis(0.5),
-            p99: millis(0.99),
-            longest: millis(1.0),
-            answered: answered.len(),
-            refused: refused.len(),
+            p50: millis(&times, 0.5),
+            p99: millis(&times, 0.99),
+            longest: millis(&times, 1.0),
+            answered: times.len(),
+            refused: requests.len() - times.len(),
             resident: mebibytes(memory(std::process::id(), "VmRSS:")),
-            disk: mebibytes(disk),
+            disk: mebibytes(disk::size(files)),
             records,
+            seconds: seconds.iter().filter_map(p99).collect(),
         }
     }
 }
 
+/// Returns the sorted times of the requests that were answered.
+fn answered(requests: &[(Duration, bool)]) -> Vec<Duration> {
+    let mut times: Vec<_> = requests.iter().filter(|(_, is_answered)| *is_answered).map(|(time, _)| *time).collect();
+    times.sort();
+    times
+}
+
+fn millis(times: &[Duration], share: f64) -> f64 {
+    micros(quantile(times, share)) / 1e3
+}
+
 fn tell(report: &mut Report, number: usize, minute: &Minute) {
-    let Minute { p50, p99, longest, answered, refused, resident, disk, records } = *minute;
+    let Minute { p50, p99, longest, answered, refused, resident, disk, records, .. } = *minute;
     let name = format!("minute {number}");
     let mut row = |group: &str, unit, value| report.row(group, &name, unit, Estimate::exact(value));
     row("requests a second", "requests/s", answered as f64 / MINUTE.as_secs_f64());
@@ -138,6 +171,14 @@ fn tell(report: &mut Report, number: usize, minute: &Minute) {
 }
 
 fn judge(report: &mut Report, minutes: &[Minute]) {
+    let seconds: Vec<_> = minutes.iter().flat_map(|minute| &minute.seconds).collect();
+    for (name, rotated) in [("p99 of a second with a rotation", true), ("p99 of a second without", false)] {
+        let p99: Vec<_> = seconds.iter().filter(|(_, is)| *is == rotated).map(|(p99, _)| *p99).collect();
+        if !p99.is_empty() {
+            let name = format!("{name}, of {}", p99.len());
+            report.row("the journal's rotation (fjall)", &name, "ms", Estimate::of(p99));
+        }
+    }
     let longest = minutes.iter().map(|minute| minute.longest).fold(0.0, f64::max);
     let refused = minutes.iter().map(|minute| minute.refused).sum::<usize>() as f64;
     report.at_most("refused requests", Estimate::exact(refused), 0.0);
