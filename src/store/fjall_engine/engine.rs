@@ -155,16 +155,6 @@ impl StorageEngine for FjallEngine {
         transaction::run(&self.db, &self.records, effect, writes_of)
     }
 
-    /// Nothing waits within fjall for a write that has failed.
-    fn wake_stuck_threads(&self) {}
-
-    fn maintain((): &mut ()) {}
-
-    /// The last handle ends fjall's threads, and waits for them.
-    fn close(self) {
-        drop(self);
-    }
-
     /// fjall locks a file of its own while a handle of the database or of a keyspace is there.
     fn is_closed(path: &Path) -> bool {
         directory::is_unlocked(&path.join("lock"))

@@ -10,20 +10,13 @@ use super::journal::{self, KEYSPACES};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 
-/// The keyspace in which fjall lists the others.
-const LIST: &str = "keyspaces/0";
 /// The file that names the tables of a keyspace that are in use.
 const CURRENT: &str = "current";
 
 /// Refuses a database that was in use and lacks files without which fjall would begin anew, or delete keyspaces, or in
 /// which they are damaged.
 pub(super) fn require_files(path: &Path) -> Result<(), OpenError> {
-    let missing = |file: &Path| Err(directory::broken(path, &format!("its file {} is missing", file.display())));
-    for file in ["version".into(), Path::new(LIST).join(CURRENT)] {
-        if !path.join(&file).exists() {
-            return missing(&file);
-        }
-    }
+    directory::require_files(path, &["version", "keyspaces/0/current"])?;
     if journal::count(path).map_err(directory::io_error("reading", path))? == 0 {
         // fjall would begin its sequence numbers anew, and at the next opening drop what it wrote under them.
         return Err(directory::broken(path, "it has no journal"));
@@ -38,7 +31,9 @@ pub(super) fn require_files(path: &Path) -> Result<(), OpenError> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(directory::io_error("reading", &current)(error));
             }
-            Err(_) if has_tables => return missing(current.strip_prefix(path).unwrap_or(&current)),
+            Err(_) if has_tables => {
+                return Err(directory::broken(path, &format!("its file {} is missing", current.display())));
+            }
             Err(_) => {}
         }
     }

@@ -86,8 +86,8 @@ impl StorageEngine for SledEngine {
     /// This reads sled's file, and may change a header in it.
     fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError> {
         // sled would make a new one. An opening makes it before it says that the directory was used.
-        if was_used && !path.join("db").exists() {
-            return Err(directory::broken(path, "its file db is missing"));
+        if was_used {
+            directory::require_files(path, &["db"])?;
         }
         remove_torn_snapshots(path)?;
         segments::mark_the_end(path, SEGMENT_BYTES, was_used)

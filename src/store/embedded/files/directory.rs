@@ -223,6 +223,14 @@ fn is_harmless(kind: io::ErrorKind) -> bool {
     matches!(kind, InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
 }
 
+/// Refuses a database that was in use and lacks one of these files, which the engine would make anew.
+pub(crate) fn require_files(path: &Path, names: &[&str]) -> Result<(), OpenError> {
+    match names.iter().find(|name| !path.join(name).exists()) {
+        Some(name) => Err(broken(path, &format!("its file {name} is missing"))),
+        None => Ok(()),
+    }
+}
+
 pub(crate) fn broken(path: &Path, reason: &str) -> OpenError {
     OpenError::Database { path: path.into(), reason: reason.to_owned() }
 }

@@ -34,7 +34,10 @@ use crate::store::embedded::transact::Transacted;
 /// opening is still held; `Io` for what the operating system refuses; `Incompatible` for another version's files; and
 /// `Database` for files that can't be read. In a directory in which nothing can have been recorded, files that lead to
 /// `Database` are set aside, and the opening begins anew: so it never means EIO or ENOSPC. `files/directory.rs` has
-/// `io_error`, `broken` and `sync_one`.
+/// `io_error`, `broken`, `require_files` and `sync_one`, and `acquire` and `is_unlocked` for an engine without a lock of
+/// its own, whose files are in a directory below.
+///
+/// The engine's type is `pub`, in a private module: the store's alias names it.
 pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// The engine's name, in errors and in the lock file.
     const NAME: &'static str;
@@ -48,14 +51,16 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// A key or a value, in the form in which it is read.
     type Value: AsRef<[u8]>;
     /// A transaction that an application writes together with a record. The application's own values in it are wrapped
-    /// in [`AppValue`](crate::store::embedded::transact::AppValue).
+    /// in [`AppValue`](crate::store::embedded::transact::AppValue). An engine that offers applications no transactions
+    /// takes `AppValue<Bytes>`: an outcome, with which it writes the record alone.
     type Transaction: Send + 'static;
     /// The state that a thread keeps to maintain the engine; see [`maintain`](Self::maintain).
     type Watch: Default;
 
     /// Examines the engine's files in `path`, which this process has locked. `was_used` says that something may have
-    /// been recorded there, so the engine must not take it for an empty one. An engine that has nothing to look at
-    /// returns `Ok(None)`, if its `open` is safe for both.
+    /// been recorded there, so the engine must not take it for an empty one: without a file that it would make anew, it
+    /// returns `Database`, and changes nothing. An engine that has nothing to look at returns `Ok(None)`, if its `open`
+    /// is safe for both.
     fn examine(path: &Path, was_used: bool) -> Result<Option<Damage>, OpenError>;
 
     /// Opens the engine in `path`, which this process has locked and examined, and makes it if there is none. `damage`
@@ -83,24 +88,28 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
 
     /// Runs `effect`, and writes its writes together with those that `writes_of` returns for its outcome. Returns the
     /// outcome, and how many bytes the effect wrote, without those of `writes_of`. `writes_of` may be called again;
-    /// what it returned before was then undone.
+    /// what it returned before was then undone. The part of an effect that all engines share is
+    /// [`Effect`](crate::store::embedded::Effect).
     ///
+    /// A table of another database, the store's own, and one that is given twice are refused with `CommitError::Trees`.
     /// If the engine fails to write, it returns `CommitError::Store(StoreError::uncertain(…))`; if it fails to read,
     /// `CommitError::Refused(TransactionError::Database(…))`. Both poison the store. Every other error says that
     /// nothing was written.
     fn transact(&self, effect: &mut Self::Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)>;
 
     /// Helps a write that has been under way for a second. It is called again and again until the write is over. Does
-    /// nothing if no thread waits within the engine for a write that has failed.
-    fn wake_stuck_threads(&self);
+    /// nothing if no thread waits within the engine for a write that has failed, as by default.
+    fn wake_stuck_threads(&self) {}
 
     /// Maintains the engine. It is called eight times a second, from before an engine is opened until its last handle
     /// is gone, lent ones included. It is called by one thread after the other, each with a watch of its own, which
-    /// begins before the last one ends.
-    fn maintain(watch: &mut Self::Watch);
+    /// begins before the last one ends. By default it does nothing.
+    fn maintain(_watch: &mut Self::Watch) {}
 
-    /// Releases this handle. The last one may block and panic.
-    fn close(self);
+    /// Releases this handle, by default as a drop does. The last one may block and panic.
+    fn close(self) {
+        drop(self);
+    }
 
     /// Returns whether all handles are gone, lent ones included, so that `path` can be opened again. It may lock the
     /// engine's files for a moment.
@@ -110,10 +119,12 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
 /// What is wrong with an engine's files, found before they are opened.
 #[derive(Debug)]
 pub(crate) struct Damage {
-    /// A clause for an error.
+    /// A clause for an error. It says from which byte of which file on nothing can be read: `FILE can't be read from byte
+    /// N on`.
     pub(crate) what: String,
     /// If `false`, it may be the trace of a crash, so only an error about lost records names it; the mark decides. If
-    /// `true`, no crash leaves this, and the engine would open without some records.
+    /// `true`, no crash leaves this, and the engine would open without some records. Damage in a log is not certain
+    /// while the totals that follow it are lost with it: then the mark knows how much is missing.
     pub(crate) is_certain: bool,
     /// The last step before the damage, if the engine can tell: `Totals::decode` of the value of the key `TOTALS` has
     /// it. The engine drops what follows when it is opened.
@@ -127,7 +138,8 @@ pub(crate) enum ReadError {
     #[error("{0}")]
     Failed(Box<dyn std::error::Error + Send + Sync>),
     /// The bytes that were read are not those that were written, or they are missing though they were written. This
-    /// refuses one record, and is counted. A range may go on after it.
+    /// refuses one record, and is counted. A range may go on after it. Values have checksums of the store's own; keys
+    /// have none, so an engine that can't tell whether a key is damaged has to add one.
     #[error("{0}")]
     Corrupt(String),
 }

@@ -158,10 +158,6 @@ impl StorageEngine for MapEngine {
             .map_err(|reason| CommitError::Store(StoreError::uncertain(reason)))
     }
 
-    fn wake_stuck_threads(&self) {}
-
-    fn maintain((): &mut ()) {}
-
     fn close(self) {
         while self.is_damaged() && Arc::strong_count(&self.last) == 1 {
             thread::park();

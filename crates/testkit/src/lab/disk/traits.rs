@@ -29,7 +29,7 @@ pub trait Disk: Store + Clone {
     const SETTINGS: &'static str;
     /// Whether the engine makes the first of its files longer than what is in it, until it opens the database again.
     const IS_LONG_AT_FIRST: bool;
-    /// What a power cut in a first opening may leave of that: its length without its bytes.
+    /// What a power cut in a first opening may leave of that: its length without its bytes. The engine must refuse it.
     const TORN: &'static [u8];
     /// A file or directory that the engine can't do without.
     const OBSTACLE: &'static str;
@@ -141,7 +141,8 @@ pub trait Table: Clone + Send + Sync + 'static {
     fn remove(&self, key: impl AsRef<[u8]>);
     /// Inserts entries until the disk refuses one.
     fn fill(&self);
-    /// Holds up all reads until the result is dropped, if a transaction that is under way does not by itself.
+    /// Holds up all reads until the result is dropped. Does nothing only if a transaction that is under way holds them
+    /// up by itself: a test of stalled reads may pass on an engine whose reads go on.
     fn hold_up_reads(&self) -> impl Sized;
     /// The entries whose keys begin with `prefix`, in their order.
     fn scan(&self, prefix: impl AsRef<[u8]>) -> Vec<(Bytes, Bytes)>;
