@@ -4,8 +4,8 @@
 //! `SOAK=60` takes a quick look of so many seconds, whose figures are not kept. A request is timed from the moment at
 //! which it is due, so that a stall delays all that are due meanwhile; the load's own clock adds up to 2 ms.
 //!
-//! fjall syncs its journal, and begins another one, while all writes wait (fjall-rs/fjall#282). So the p99 of the seconds
-//! in which it does is compared with that of the others.
+//! fjall syncs its journal, and begins another one, while all writes wait (fjall-rs/fjall#282). So the p99 of the
+//! seconds in which it does is compared with that of the others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::path::Path;

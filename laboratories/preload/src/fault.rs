@@ -3,8 +3,8 @@
 //! `DISK_PRELOAD_FAULT` is `KINDS N WHAT`, such as `write,entry 17 always:28` or `sync 3 hang`:
 //! - KINDS, with commas: `write` (bytes written, a file cut), `entry` (something made, renamed or removed), `sync`
 //!   (`fsync`, `fdatasync`, and `sync_file_range`, which reports failed writes too), `read` (`read` and `pread64`),
-//!   `journal` (`fsync`, and no other sync, of a file whose name ends in `.jnl`; if it fails, the next sync of the file by
-//!   each other descriptor that is open then fails too, as the kernel reports a failed write to each once);
+//!   `journal` (`fsync`, and no other sync, of a file whose name ends in `.jnl`; if it fails, the next sync of the
+//!   file by each other descriptor that is open then fails too, as the kernel reports a failed write to each once);
 //! - N, from 1, counts the calls of these kinds;
 //! - WHAT: `once:ERRNO`, that call fails; `always:ERRNO`, it and all that follow; `hang`, it never returns;
 //!   `hang-while:PATH`, it and all that follow return once there is no such file.
