@@ -164,7 +164,9 @@ fn sync(descriptor: c_int, is_fsync: bool, call: impl FnOnce() -> c_long) -> c_i
     let Some((lab, path)) = lab().and_then(|lab| Some((lab, lab.place_of(descriptor)?))) else {
         return call() as c_int;
     };
-    if let Some(instead) = lab.faults.strike_sync(lab, descriptor, &path, is_fsync && path.ends_with(b".jnl")) {
+    let is_journal = is_fsync && path.ends_with(b".jnl");
+    let is_open = |other| lab.place_of(other).as_deref() == Some(&*path);
+    if let Some(instead) = lab.faults.strike_sync(descriptor, &path, is_journal, is_open) {
         return instead as c_int;
     }
     let (number, path) = (NUMBER.fetch_add(1, Ordering::Relaxed), path.as_slice());

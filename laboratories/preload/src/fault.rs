@@ -23,7 +23,6 @@ use std::sync::{Mutex, PoisonError};
 
 use libc::{c_int, c_long};
 
-use crate::lab::Lab;
 use crate::system::{die, exists, fail_with, open};
 
 /// A kind of call that can fail.
@@ -140,8 +139,15 @@ impl Faults {
         }
     }
 
-    /// The same for a sync of the file at `place` by `descriptor`, of the kind `journal` or not.
-    pub(crate) fn strike_sync(&self, lab: &Lab, descriptor: c_int, place: &[u8], is_journal: bool) -> Option<c_long> {
+    /// The same for a sync by `descriptor`, of the kind `journal` or not. `is_open` says whether another descriptor is
+    /// of the same file, which is at `place`.
+    pub(crate) fn strike_sync(
+        &self,
+        descriptor: c_int,
+        place: &[u8],
+        is_journal: bool,
+        is_open: impl Fn(c_int) -> bool,
+    ) -> Option<c_long> {
         let mut owing = self.owing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = owing.iter().position(|(owes, of)| *owes == descriptor && of == place) {
             owing.swap_remove(index);
@@ -150,8 +156,7 @@ impl Faults {
         }
         if is_journal && let Some(instead) = self.strike(Kind::Journal, 0) {
             let others = (0..DESCRIPTORS).filter(|other| *other != descriptor);
-            let others = others.filter(|other| lab.place_of(*other).as_deref() == Some(place));
-            owing.extend(others.map(|other| (other, place.to_vec())));
+            owing.extend(others.filter(|other| is_open(*other)).map(|other| (other, place.to_vec())));
             // The search has changed it.
             fail_with(libc::EIO);
             return Some(instead);

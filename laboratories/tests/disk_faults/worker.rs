@@ -74,8 +74,8 @@ async fn charge(store: &AnyStore, key: u8, bytes: usize) -> Result<usize, String
     outcome.map(|outcome| outcome.bytes.len()).map_err(|error| error.to_string())
 }
 
-/// A logger that holds up the thread that logs an error, for as long as the process lives. fjall's worker logs its failure
-/// before it poisons the database.
+/// A logger that holds up the thread that logs an error, for as long as the process lives. fjall's worker logs its
+/// failure before it poisons the database.
 struct HoldsUp {
     fails: Sender<()>,
     end: Mutex<Receiver<()>>,

@@ -119,8 +119,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
 /// What is wrong with an engine's files, found before they are opened.
 #[derive(Debug)]
 pub(crate) struct Damage {
-    /// A clause for an error. It says from which byte of which file on nothing can be read: `FILE can't be read from byte
-    /// N on`.
+    /// A clause for an error. It says from which byte of which file on nothing can be read: `FILE can't be read from
+    /// byte N on`.
     pub(crate) what: String,
     /// If `false`, it may be the trace of a crash, so only an error about lost records names it; the mark decides. If
     /// `true`, no crash leaves this, and the engine would open without some records. Damage in a log is not certain
