@@ -34,8 +34,8 @@ use crate::store::embedded::transact::Transacted;
 /// opening is still held; `Io` for what the operating system refuses; `Incompatible` for another version's files; and
 /// `Database` for files that can't be read. In a directory in which nothing can have been recorded, files that lead to
 /// `Database` are set aside, and the opening begins anew: so it never means EIO or ENOSPC. `files/directory.rs` has
-/// `io_error`, `broken`, `require_files` and `sync_one`, and `acquire` and `is_unlocked` for an engine without a lock of
-/// its own, whose files are in a directory below.
+/// `io_error`, `broken`, `require_files` and `sync_one`, and `acquire` and `is_unlocked` for an engine without a lock
+/// of its own, whose files are in a directory below.
 ///
 /// The engine's type is `pub`, in a private module: the store's alias names it.
 pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
