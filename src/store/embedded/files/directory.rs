@@ -137,8 +137,8 @@ fn lock(path: &Path) -> Result<LockedFile, OpenError> {
     }
 }
 
-/// Returns whether no opening holds the lock of this `file` of the engine's, which locks it while it is open. Locks it for
-/// a moment.
+/// Returns whether no opening holds the lock of this `file` of the engine's, which locks it while it is open. Locks it
+/// for a moment.
 pub(crate) fn is_unlocked(file: &Path) -> bool {
     match File::open(file) {
         Ok(file) => file.try_lock().map(|()| LockedFile(file)).is_ok(),
