@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// Returns whether the caller may find out only later that nothing was done.
     fn can_be_left_out(self) -> bool {
-        matches!(self, Self::Write | Self::Sync | Self::Journal)
+        matches!(self, Self::Write | Self::Sync)
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) fn require_files(path: &Path) -> Result<(), OpenError> {
                 return Err(directory::io_error("reading", &current)(error));
             }
             Err(_) if has_tables => {
-                return Err(directory::broken(path, &format!("its file {} is missing", current.display())));
+                let file = current.strip_prefix(path).unwrap_or(&current).display();
+                return Err(directory::broken(path, &format!("its file {file} is missing")));
             }
             Err(_) => {}
         }
