@@ -1,10 +1,13 @@
 //! The one place where a write to fjall becomes durable.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::journal;
+
+/// The bytes of a new journal that are read at first. Few are in it, because the store syncs each of its steps.
+const FIRST: u64 = 64 * 1024;
 
 /// A descriptor of the store's own for the journal that fjall writes to.
 ///
@@ -22,7 +25,7 @@ pub(super) struct Disk {
 impl Disk {
     /// Opens the newest journal in `directory`, which fjall has made.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let number = journal::newest(directory)?.ok_or(io::ErrorKind::NotFound)?;
+        let number = journal::numbers(directory)?.pop().ok_or(io::ErrorKind::NotFound)?;
         Ok(Self { directory: directory.into(), number, file: open(directory, number)? })
     }
 
@@ -31,14 +34,31 @@ impl Disk {
         loop {
             self.file.sync_data()?;
             // fjall syncs a journal before it begins another one. If that failed, the sync above says so.
-            match open(&self.directory, self.number + 1) {
-                Ok(file) => (self.number, self.file) = (self.number + 1, file),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(error),
-            }
+            let Some(next) = self.next()? else { return Ok(()) };
+            let file = open(&self.directory, next)?;
+            // If the worker has failed to sync this journal, a descriptor that is opened later does not report that.
+            // What is written again is synced again.
+            write_again(&file)?;
             // The worker may have failed to make its name durable.
             File::open(&self.directory)?.sync_all()?;
+            (self.number, self.file) = (next, file);
         }
+    }
+
+    /// Returns the number of the journal after this one, if fjall has begun one. This opens no file unless there is
+    /// one: a process may have no descriptor left.
+    fn next(&self) -> io::Result<Option<u64>> {
+        let is_there = |number| journal::file(&self.directory, number).try_exists();
+        if is_there(self.number + 1)? {
+            return Ok(Some(self.number + 1));
+        }
+        // fjall removes the oldest journal first.
+        if is_there(self.number)? {
+            return Ok(None);
+        }
+        // It has begun others since, and removed some: tables have what is in these.
+        let later = journal::numbers(&self.directory)?.into_iter().find(|number| *number > self.number);
+        later.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the journal was removed"))
     }
 }
 
@@ -47,26 +67,78 @@ fn open(directory: &Path, number: u64) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(journal::file(directory, number))
 }
 
+/// Writes the whole batches of a journal again, as they are. fjall may write behind them meanwhile.
+fn write_again(mut journal: &File) -> io::Result<()> {
+    let (mut bytes, mut whole) = (Vec::new(), 0);
+    // Zeros follow the last batch.
+    while bytes.get(whole) != Some(&0) && journal.take(FIRST.max(bytes.len() as u64)).read_to_end(&mut bytes)? > 0 {
+        whole += journal::whole(&bytes[whole..]);
+    }
+    journal.seek(SeekFrom::Start(0))?;
+    journal.write_all(&bytes[..whole])
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::SystemTime;
+
+    use xxhash_rust::xxh3::xxh3_64;
 
     use super::*;
 
-    // Seeded fault: the journal after the first one is not looked for.
+    /// A batch without entries.
+    fn batch() -> Vec<u8> {
+        [&[1][..], &[0; 12], &[3], &xxh3_64(b"").to_le_bytes(), b"FJL\x03"].concat()
+    }
+
+    fn begin(directory: &Path, number: u64) {
+        fs::write(journal::file(directory, number), [batch(), vec![0; 9]].concat()).unwrap();
+    }
+
+    fn remove(directory: &Path, number: u64) {
+        fs::remove_file(journal::file(directory, number)).unwrap();
+    }
+
+    // Seeded faults: the journal after the first one is not looked for; the one after a removed one is not.
     #[test]
     fn the_journals_that_fjall_has_begun_since_are_synced_too() {
         let directory = tempfile::tempdir().unwrap();
-        let begin = |number| fs::write(journal::file(directory.path(), number), "batches").unwrap();
-        assert_eq!(Disk::open(directory.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
-        (3..=4).for_each(begin);
-        let mut disk = Disk::open(directory.path()).unwrap();
+        let path = directory.path();
+        assert_eq!(Disk::open(path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        (3..=4).for_each(|number| begin(path, number));
+        let mut disk = Disk::open(path).unwrap();
         disk.sync().unwrap();
         assert_eq!(disk.number, 4);
-        (5..=6).for_each(begin);
         // What is in it is in tables, and fjall has removed it.
-        fs::remove_file(journal::file(directory.path(), 4)).unwrap();
+        (5..=6).for_each(|number| begin(path, number));
+        remove(path, 4);
         disk.sync().unwrap();
         assert_eq!(disk.number, 6);
+        (7..=9).for_each(|number| begin(path, number));
+        (6..=7).for_each(|number| remove(path, number));
+        disk.sync().unwrap();
+        assert_eq!(disk.number, 9);
+        // An operator has removed it.
+        remove(path, 9);
+        assert_eq!(disk.sync().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    // Seeded fault: it is not written again.
+    #[test]
+    fn what_fjall_may_have_failed_to_sync_before_is_written_again_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        begin(directory.path(), 1);
+        let mut disk = Disk::open(directory.path()).unwrap();
+        for (number, batches) in [(2, 1), (3, 5_000)] {
+            let journal = journal::file(directory.path(), number);
+            let content = [batch().repeat(batches), b"\x01torn".to_vec(), vec![0; 9]].concat();
+            fs::write(&journal, &content).unwrap();
+            File::options().write(true).open(&journal).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            disk.sync().unwrap();
+            assert_ne!(journal.metadata().unwrap().modified().unwrap(), SystemTime::UNIX_EPOCH);
+            assert_eq!(fs::read(journal).unwrap(), content);
+            assert_eq!(disk.file.stream_position().unwrap(), (batch().len() * batches) as u64);
+        }
     }
 }

@@ -111,7 +111,7 @@ impl StorageEngine for FjallEngine {
         }
         // From several journals, fjall's worker writes tables at once, and removes journals: an opening that is refused
         // would take away what shows the damage. So the steps are checked without a worker.
-        let are_several = journal::count(path).map_err(directory::io_error("reading", path))? > 1;
+        let are_several = journal::numbers(path).map_err(directory::io_error("reading", path))?.len() > 1;
         if are_several {
             let (_db, records) = open_database(options, path, 0)?;
             check_steps(path, &records)?;

@@ -17,7 +17,7 @@ const CURRENT: &str = "current";
 /// which they are damaged.
 pub(super) fn require_files(path: &Path) -> Result<(), OpenError> {
     directory::require_files(path, &["version", "keyspaces/0/current"])?;
-    if journal::count(path).map_err(directory::io_error("reading", path))? == 0 {
+    if journal::numbers(path).map_err(directory::io_error("reading", path))?.is_empty() {
         // fjall would begin its sequence numbers anew, and at the next opening drop what it wrote under them.
         return Err(directory::broken(path, "it has no journal"));
     }

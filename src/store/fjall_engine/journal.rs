@@ -76,19 +76,24 @@ struct Batch {
     step: Option<Mark>,
 }
 
-/// Returns the number of journals.
-pub(super) fn count(path: &Path) -> io::Result<usize> {
-    Ok(files(path)?.len())
-}
-
-/// Returns the number of the journal that fjall writes to.
-pub(super) fn newest(path: &Path) -> io::Result<Option<u64>> {
-    Ok(files(path)?.last().map(|(number, _)| *number))
+/// Returns the numbers of the journals, in their order. fjall writes to the last one.
+pub(super) fn numbers(path: &Path) -> io::Result<Vec<u64>> {
+    Ok(files(path)?.into_iter().map(|(number, _)| number).collect())
 }
 
 /// Returns the name of a journal.
 pub(super) fn file(path: &Path, number: u64) -> PathBuf {
     path.join(format!("{number}.jnl"))
+}
+
+/// Returns the length of the whole batches that `bytes` begin with.
+pub(super) fn whole(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    // The steps of the store's don't matter, so no keyspace is the store's.
+    while let Some(batch) = Batch::read(rest, u64::MAX) {
+        rest = &rest[batch.length..];
+    }
+    bytes.len() - rest.len()
 }
 
 /// Returns what is wrong with the journals of the database in `path`.
