@@ -16,8 +16,8 @@
 //! When fjall opens a database, it cuts a journal off at the first batch whose form is wrong, **even if whole batches
 //! follow, and in the middle of a row of journals** (fjall-rs/fjall#311). If only the checksum is wrong, it refuses to
 //! open, even if it is the last batch, of which a power cut has left a part. So the journals are read before:
-//! - A journal that is followed by another one has to be whole, and no number may be missing. All else is damage.
-//! - The last journal may end with a torn batch. It is then cut off before that batch. If the mark (`files/mark.rs`)
+//! - A journal before one with a batch has to be whole, and no number may be missing. All else is damage.
+//! - The last journal with a batch may end with a torn one. It is then cut off before that batch. If the mark (`files/mark.rs`)
 //!   says that more was durable, the opening is refused before. If no step of the store's comes before that batch, but
 //!   one after it, those that are there end before that one.
 //! - Each step of the store's has the next number. Once fjall is open, and says what its tables have, [`gap`] compares.
@@ -158,12 +158,16 @@ impl Journals {
             let end = without_zeros(&bytes);
             let (what, is_certain) = if length < end {
                 let mut later = (length + 1..end).filter_map(|at| Batch::read(&bytes[at..], store)).peekable();
-                let behind = match (is_wrong, next.is_some() || later.peek().is_some()) {
+                let mut goes_on = false;
+                for (_, later) in &journals.files[index + 1..] {
+                    goes_on |= without_zeros(&fs::read(later)?) > 0;
+                }
+                let behind = match (is_wrong, goes_on || later.peek().is_some()) {
                     (true, _) => ", where the number of a batch is wrong",
                     (false, true) => ", though it goes on after that",
                     (false, false) => "",
                 };
-                let is_certain = is_wrong || next.is_some();
+                let is_certain = is_wrong || goes_on;
                 if !is_certain && journals.last.is_none() {
                     let before = |step: Mark| Mark { step: step.step.saturating_sub(1), ..step };
                     journals.last = later.find_map(|batch| batch.step).map(before);

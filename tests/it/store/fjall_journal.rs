@@ -110,6 +110,30 @@ async fn a_flipped_byte_at_the_beginning_or_in_the_middle_of_a_journal_is_a_loss
     each_is_a_loss(&damage, |count| vec![0, 1, count / 2]).await;
 }
 
+// A write may fail halfway, and fjall's worker begin another journal before the process ends. Seeded faults: damage
+// before an empty journal is a loss; damage before a batch that the mark does not cover is none.
+#[tokio::test]
+async fn a_torn_batch_before_an_empty_journal_is_cut_off_and_before_a_batch_it_is_a_loss() {
+    let (_directory, path) = recorded::<FjallStore>().await;
+    let mark = fs::read(path.join(MARK)).unwrap();
+    let sound = batches(&path);
+    let torn = [&sound[..], &[sound[0][..sound[0].len() / 2].to_vec()]].concat();
+    let mut later = Vec::new();
+    for empty in [vec![], vec![0; 4_096]] {
+        fs::write(path.join(MARK), &mark).unwrap();
+        write(&path, &[&torn, &[empty]]);
+        let store = FjallStore::open(&path).unwrap();
+        has_all(&store).await;
+        record(&store, "later").await;
+        store.close().await.unwrap();
+        later = batches(&path).split_off(sound.len());
+    }
+    fs::write(path.join(MARK), &mark).unwrap();
+    write(&path, &[&torn, &later]);
+    let error = refused(&path);
+    assert!(matches!(error, OpenError::Lost { .. }), "{error:?}");
+}
+
 // fjall panics when it comes to give out such a number. Seeded faults: they are taken; they prove nothing.
 #[tokio::test]
 async fn a_sequence_number_that_fjall_never_gives_out_is_a_loss_even_in_a_last_batch_that_the_mark_does_not_cover() {
