@@ -22,6 +22,9 @@ use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, T
 
 /// The name of the store's keyspace.
 pub(super) const RECORDS: &str = "tower-idempotency";
+/// The most keyspaces of the application's. When fjall opens a database, it has a place in a queue for each of 1,000,
+/// and waits for ever for one more.
+pub(super) const MAX_KEYSPACES: usize = 256;
 /// The most bytes of journals beyond which fjall writes out the keyspaces that hold up their removal: the least that it
 /// accepts. An idle keyspace of the application's would otherwise keep half a gigabyte of journals.
 const MAX_JOURNALS: u64 = 64 * 1024 * 1024;
@@ -29,6 +32,10 @@ const MAX_JOURNALS: u64 = 64 * 1024 * 1024;
 /// The most bytes of a table of the store's. At the end of a compaction fjall syncs the last table that it has written
 /// while every other call waits; with its default of 64 MiB some of these waits took a quarter of a second.
 const TABLE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The most files of tables that fjall keeps open. With its default of 900, few of the 1,024 that many systems allow a
+/// process are left for its connections.
+const MAX_OPEN_TABLES: usize = 256;
 
 /// fjall's handles.
 #[derive(Clone)]
@@ -71,6 +78,12 @@ impl FjallEngine {
     /// Returns the store's own keyspace, for tests.
     pub(super) fn lend(&self) -> Keyspace {
         self.records.clone()
+    }
+
+    /// Returns whether a keyspace of this name can be made, or is there.
+    pub(super) fn has_room_for(&self, name: &str) -> bool {
+        // One of them is the store's own.
+        self.db.keyspace_count() <= MAX_KEYSPACES || self.db.keyspace_exists(name)
     }
 
     /// Opens a keyspace of the application's, and makes its name durable.
@@ -177,6 +190,7 @@ impl From<Error> for ReadError {
 fn open_database(options: &FjallOptions, path: &Path, workers: usize) -> Result<(Database, Keyspace), OpenError> {
     let builder = Database::builder(path).cache_size(options.cache_bytes).worker_threads_unchecked(workers);
     let builder = builder.manual_journal_persist(true).max_journaling_size(MAX_JOURNALS);
+    let builder = builder.max_cached_files(Some(MAX_OPEN_TABLES));
     let db = builder.open().map_err(|error| open_failed(path, error))?;
     let tables = Leveled::default().with_table_target_size(TABLE_BYTES);
     let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(tables));

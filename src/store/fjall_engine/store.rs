@@ -2,7 +2,7 @@
 
 use fjall::{Keyspace, KeyspaceCreateOptions};
 
-use super::engine::{FjallEngine, RECORDS};
+use super::engine::{FjallEngine, MAX_KEYSPACES, RECORDS};
 use crate::store::StoreError;
 use crate::store::embedded::{EmbeddedStore, EmbeddedStoreBuilder};
 
@@ -53,8 +53,8 @@ impl FjallStore {
     /// no effect. Don't call its `clear`: fjall then keeps journals that it could remove.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the name is empty, longer than 255 bytes, or the store's own; if the store is
-    /// closed; or if fjall or the disk refuses.
+    /// [`StoreError::Unavailable`] if the name is empty, longer than 255 bytes, or the store's own; if it is new and there
+    /// are 256 keyspaces already; if the store is closed; or if fjall or the disk refuses.
     pub fn keyspace(
         &self,
         name: &str,
@@ -64,7 +64,12 @@ impl FjallStore {
             let reason = format!("a keyspace's name has 1 to 255 bytes, and is not `{RECORDS}`");
             return Err(StoreError::unavailable(reason));
         }
-        let opened = self.engine()?.keyspace(self.path(), name, options);
+        let engine = self.engine()?;
+        if !engine.has_room_for(name) {
+            let reason = format!("there are {MAX_KEYSPACES} keyspaces already; share one, with a prefix for each use");
+            return Err(StoreError::unavailable(reason));
+        }
+        let opened = engine.keyspace(self.path(), name, options);
         opened.map_err(|error| StoreError::Unavailable {
             reason: "the keyspace can't be opened".to_owned(),
             source: Some(error.into()),

@@ -136,3 +136,23 @@ async fn no_insert_is_lost_while_memtables_rotate_under_writers_to_several_keysp
         assert_eq!(store.table(name).len().unwrap(), EACH as usize, "{name}");
     }
 }
+
+// fjall waits for ever at an opening with over 1,000 keyspaces that have tables. Seeded fault: the bound is not kept.
+#[tokio::test]
+async fn a_keyspace_too_many_is_refused_and_all_others_open_again() {
+    const MOST: usize = 256;
+    let (_directory, path) = recorded::<FjallStore>().await;
+    let settings = fjall::KeyspaceCreateOptions::default;
+    for _ in 0..2 {
+        let store = FjallStore::open(&path).unwrap();
+        for number in 0..MOST {
+            let keyspace = store.keyspace(&format!("{number}"), settings).unwrap();
+            keyspace.insert("row", "").unwrap();
+            keyspace.rotate_memtable().unwrap();
+        }
+        let error = store.keyspace("one more", settings).map(drop).unwrap_err();
+        assert!(error.to_string().contains("there are 256 keyspaces already"), "{error}");
+        has_all(&store).await;
+        store.close().await.unwrap();
+    }
+}

@@ -5,6 +5,7 @@ mod away;
 mod connect;
 mod damage;
 mod damaged_disk;
+mod descriptors;
 mod directory;
 mod fail_open;
 mod fjall_journal;
