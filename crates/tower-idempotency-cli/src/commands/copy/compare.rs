@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use tower_idempotency::RecordId;
+use futures_util::{StreamExt as _, stream};
 use tower_idempotency::internals::{ListedRecord, Records as _, State};
+use tower_idempotency::store::StoreError;
+use tower_idempotency::{AnyStore, RecordId};
 
 use super::ends::End;
 use super::records::{Copied, is_unreadable};
 use crate::failure::Failure;
 
-/// The number of records that are read at a time.
+/// The number of records that are listed at a time, and of those that are read whole at a time.
 const PAGE: usize = 1_000;
+const READ_AT_A_TIME: usize = 32;
 
 /// How many records are in each state.
 pub(super) type States = BTreeMap<&'static str, u64>;
@@ -60,8 +63,13 @@ impl<'a> Scan<'a> {
 pub(super) async fn both(from: &End, to: &End, copied: &Copied) -> Result<Compared, Failure> {
     let damaged: HashSet<RecordId> = copied.damaged.iter().map(|(id, _)| *id).collect();
     let (mut compared, mut old, mut new) = (Compared::default(), Scan::of(from), Scan::of(to));
+    // The lists have the beginnings of outcomes alone.
+    let mut alike = Vec::with_capacity(PAGE);
     loop {
         let (first, second) = (old.peek().await?.map(|record| record.id), new.peek().await?.map(|record| record.id));
+        if alike.len() == PAGE || (first, second) == (None, None) {
+            compared.unequal.extend(unequal(&from.store, &to.store, alike.drain(..)).await?);
+        }
         match (first, second) {
             (None, None) => return Ok(compared),
             (Some(id), second) if second.is_none_or(|second| id < second) => {
@@ -77,12 +85,37 @@ pub(super) async fn both(from: &End, to: &End, copied: &Copied) -> Result<Compar
             (Some(id), _) | (_, Some(id)) => {
                 let (one, other) = (old.take(&mut compared.from), new.take(&mut compared.to));
                 let refuses = other.as_ref().and_then(|other| other.record.as_ref().ok()).is_some_and(is_unreadable);
-                if one.map(of_no_session) != other.map(of_no_session) && !(damaged.contains(&id) && refuses) {
+                if one.map(of_no_session) == other.map(of_no_session) {
+                    alike.push(id);
+                } else if !(damaged.contains(&id) && refuses) {
                     compared.unequal.push(id);
                 }
             }
         }
     }
+}
+
+/// Reads records whole, and returns the ids of those that differ.
+async fn unequal(
+    from: &AnyStore,
+    to: &AnyStore,
+    ids: impl Iterator<Item = RecordId>,
+) -> Result<Vec<RecordId>, Failure> {
+    let equal = async |id| {
+        let (one, other) = (from.load(id).await, to.load(id).await);
+        match (one, other) {
+            // One that is not there has expired since it was listed.
+            (Ok(one), Ok(other)) => Ok(one.is_none() || other.is_none() || one == other),
+            (Err(StoreError::Corrupt { .. }), _) | (_, Err(StoreError::Corrupt { .. })) => Ok(false),
+            (Err(error), _) | (_, Err(error)) => Err(Failure::of(&error)),
+        }
+    };
+    let mut read = stream::iter(ids).map(|id| async move { (id, equal(id).await) }).buffered(READ_AT_A_TIME);
+    let mut unequal = Vec::new();
+    while let Some((id, is_equal)) = read.next().await {
+        unequal.extend((!is_equal?).then_some(id));
+    }
+    Ok(unequal)
 }
 
 /// Returns the record without what a row of a database has in addition.
@@ -103,5 +136,39 @@ fn state(record: &ListedRecord) -> &'static str {
         Ok(State::Completed { .. }) => "completed",
         Ok(State::Consumed { .. }) => "consumed",
         Err(_) => "damaged",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::lab::steps::Steps as _;
+    use testkit::lab::time::DAY;
+    use testkit::lab::{done, hold, id};
+    use tower_idempotency::SledStore;
+    use tower_idempotency::store::Store as _;
+
+    use super::*;
+
+    // Seeded fault: what the lists say is enough.
+    #[tokio::test]
+    async fn an_outcome_that_differs_behind_its_beginning_is_another_one() {
+        let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        // Fences grow with each opening, and those of the new store have to be above.
+        SledStore::open(directories[1].path()).unwrap().close().await.unwrap();
+        let [from, to] = directories.each_ref().map(|path| AnyStore::new(SledStore::open(path.path()).unwrap()));
+        let mut records = Vec::new();
+        for (key, last) in [("same", b'x'), ("other", b'y')] {
+            let held = hold(&from, key).await;
+            from.complete(done(held, vec![b'x'; 10_000], DAY)).await.unwrap();
+            let mut record = from.load(id(key)).await.unwrap().unwrap();
+            let State::Completed { outcome } = &mut record.state else { panic!("{record:?}") };
+            let mut bytes = outcome.to_vec();
+            bytes[9_999] = last;
+            *outcome = bytes.into();
+            records.push((id(key), record));
+        }
+        to.adopt(records).await.unwrap();
+        let both = [id("same"), id("other"), id("expired")];
+        assert_eq!(unequal(&from, &to, both.into_iter()).await.unwrap(), [id("other")]);
     }
 }
