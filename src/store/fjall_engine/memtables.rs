@@ -5,8 +5,9 @@
 //! the store decides, after each sync.
 //!
 //! When fjall drops an old memtable, or an old version of a keyspace with the tables that it alone has, all calls wait:
-//! to free 64 MiB, and to remove such a file, takes up to a tenth of a second. So a thread has a handle of each until
-//! fjall has none any more.
+//! to free 64 MiB, and to remove such a file, takes up to a tenth of a second. So a thread drops each one last: a
+//! memtable once fjall has no handle of it, and a version two rotations of its keyspace later, when fjall has none
+//! either. The old tables of a keyspace that is idle stay on disk for so long.
 
 use std::any::Any;
 use std::mem;

@@ -11,8 +11,8 @@ use crate::store::embedded::{EmbeddedStore, EmbeddedStoreBuilder};
 ///
 /// # Memory
 /// The store takes memory for its two caches, for new records that are not in a table yet (8 MiB, and more while fjall
-/// is behind), some 20 bytes for each record, by which it recognises a new key without a read, and the indexes and
-/// filters of fjall's tables.
+/// is behind), and some 90 bytes for each record: 20 by which it recognises a new key without a read, and the indexes
+/// and filters of fjall's tables.
 pub type FjallStore = EmbeddedStore<FjallEngine>;
 
 /// Sets up a [`FjallStore`].
@@ -48,13 +48,14 @@ impl FjallStore {
     /// name. Blocks its thread for the disk. Open keyspaces at the start, and write to them with
     /// [`transaction`](Self::transaction), which is durable when it returns.
     ///
-    /// What you write with the keyspace's own functions is durable after [`sync`](Self::sync), and kept in memory until
-    /// then at least: the store decides when a memtable is written to a table, so `max_memtable_size` of `options` has
-    /// no effect. Don't call its `clear`: fjall then keeps journals that it could remove.
+    /// What you write with the keyspace's own functions is durable after [`sync`](Self::sync). Until then, or until a
+    /// request of the store's, it is kept in memory and in journals that grow without bound: the store decides when a
+    /// memtable is written to a table, so `max_memtable_size` of `options` has no effect. Don't call its `clear`: fjall
+    /// then keeps journals that it could remove.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the name is empty, longer than 255 bytes, or the store's own; if it is new and there
-    /// are 256 keyspaces already; if the store is closed; or if fjall or the disk refuses.
+    /// [`StoreError::Unavailable`] if the name is empty, longer than 255 bytes, or the store's own; if it is new and
+    /// there are 256 keyspaces already; if the store is closed; or if fjall or the disk refuses.
     pub fn keyspace(
         &self,
         name: &str,
