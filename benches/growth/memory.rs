@@ -55,6 +55,7 @@ pub(crate) fn tell<D: Disk>(report: &mut Report, records: usize) {
     report.row(&group, "disk, a record", "B", Estimate::exact(disk / records as f64));
     // Fewer records leave room in the caches.
     if records >= MANY {
+        assert!(resident > CACHES, "the caches are not full");
         let beyond = Estimate::exact((resident - CACHES) / records as f64);
         report.row(&group, "resident beyond the caches, a record", "B", beyond);
         let most = MOST_RESIDENT.iter().find(|(engine, _)| *engine == D::NAME);

@@ -129,7 +129,7 @@ impl<E: StorageEngine> Setup<E> {
             guarded(path, || {
                 let damage = E::examine(path, was_used)?;
                 // A damaged file is refused before an engine can change it.
-                mark::check_damage(path, mark, self.accept_loss_after, damage.as_ref())?;
+                mark::check_damage(path, mark, was_used, self.accept_loss_after, damage.as_ref())?;
                 let engine = E::open(&self.engine, path, damage.as_ref())?;
                 Ok((engine, damage))
             })

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::journal;
 
-/// The bytes of a new journal that are read at first. Few are in it, because the store syncs each of its steps.
-const FIRST: u64 = 64 * 1024;
+/// The bytes of a journal that are read at a time. So many zeros are taken for the space behind its last batch.
+const CHUNK: u64 = 256 * 1024;
 
 /// A descriptor of the store's own for the journal that fjall writes to.
 ///
@@ -35,10 +35,17 @@ impl Disk {
             self.file.sync_data()?;
             // fjall syncs a journal before it begins another one. If that failed, the sync above says so.
             let Some(next) = self.next()? else { return Ok(()) };
-            let file = open(&self.directory, next)?;
+            let file = match open(&self.directory, next) {
+                // fjall has removed it since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
             // If the worker has failed to sync this journal, a descriptor that is opened later does not report that.
             // What is written again is synced again.
-            write_again(&file)?;
+            if !write_again(&file)? {
+                // The worker may have failed to begin it, so that fjall goes on with the other one.
+                return Ok(());
+            }
             // The worker may have failed to make its name durable.
             File::open(&self.directory)?.sync_all()?;
             (self.number, self.file) = (next, file);
@@ -67,15 +74,23 @@ fn open(directory: &Path, number: u64) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(journal::file(directory, number))
 }
 
-/// Writes the whole batches of a journal again, as they are. fjall may write behind them meanwhile.
-fn write_again(mut journal: &File) -> io::Result<()> {
-    let (mut bytes, mut whole) = (Vec::new(), 0);
-    // Zeros follow the last batch.
-    while bytes.get(whole) != Some(&0) && journal.take(FIRST.max(bytes.len() as u64)).read_to_end(&mut bytes)? > 0 {
-        whole += journal::whole(&bytes[whole..]);
+/// Writes the whole batches of a journal again, as they are. fjall may write behind them meanwhile. Returns whether
+/// anything is in it.
+fn write_again(mut journal: &File) -> io::Result<bool> {
+    let (mut at, mut bytes) = (0, Vec::new());
+    loop {
+        let read = bytes.len();
+        journal.seek(SeekFrom::Start(at + read as u64))?;
+        journal.take(CHUNK).read_to_end(&mut bytes)?;
+        if bytes[read..].iter().all(|byte| *byte == 0) {
+            return Ok(at > 0 || read > 0);
+        }
+        let whole = journal::whole(&bytes);
+        journal.seek(SeekFrom::Start(at))?;
+        journal.write_all(&bytes[..whole])?;
+        bytes.drain(..whole);
+        at += whole as u64;
     }
-    journal.seek(SeekFrom::Start(0))?;
-    journal.write_all(&bytes[..whole])
 }
 
 #[cfg(test)]
@@ -130,15 +145,36 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         begin(directory.path(), 1);
         let mut disk = Disk::open(directory.path()).unwrap();
-        for (number, batches) in [(2, 1), (3, 5_000)] {
+        for (number, batches) in [(2, 1), (3, 20_000)] {
             let journal = journal::file(directory.path(), number);
             let content = [batch().repeat(batches), b"\x01torn".to_vec(), vec![0; 9]].concat();
             fs::write(&journal, &content).unwrap();
             File::options().write(true).open(&journal).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
             disk.sync().unwrap();
             assert_ne!(journal.metadata().unwrap().modified().unwrap(), SystemTime::UNIX_EPOCH);
-            assert_eq!(fs::read(journal).unwrap(), content);
-            assert_eq!(disk.file.stream_position().unwrap(), (batch().len() * batches) as u64);
+            assert_eq!(fs::read(&journal).unwrap(), content);
+            // What it wrote would hide damage.
+            let damaged = [&content[..content.len() - 9], &[7; 9][..]].concat();
+            fs::write(&journal, &damaged).unwrap();
+            assert!(write_again(&disk.file).unwrap());
+            assert_eq!(fs::read(&journal).unwrap(), damaged);
         }
+    }
+
+    // fjall makes a journal, and goes on with the one before if it can't prepare it. Seeded fault: the store goes on to
+    // any journal.
+    #[test]
+    fn a_journal_that_fjall_has_not_begun_to_write_to_does_not_replace_the_one_before() {
+        let directory = tempfile::tempdir().unwrap();
+        begin(directory.path(), 1);
+        let mut disk = Disk::open(directory.path()).unwrap();
+        for empty in [0, 9] {
+            fs::write(journal::file(directory.path(), 2), vec![0; empty]).unwrap();
+            disk.sync().unwrap();
+            assert_eq!(disk.number, 1);
+        }
+        begin(directory.path(), 2);
+        disk.sync().unwrap();
+        assert_eq!(disk.number, 2);
     }
 }

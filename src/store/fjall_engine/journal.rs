@@ -1,8 +1,8 @@
 //! Examines fjall's journals before fjall opens them.
 //!
 //! A journal is a file `N.jnl`: a row of batches, and zeros behind the last one. fjall writes to the one with the
-//! highest number. The others are complete and were synced. fjall removes them, the oldest first, when tables have what
-//! is in them.
+//! highest number. The others are complete and were synced, unless fjall could not begin the next one. fjall removes
+//! them, the oldest first, when tables have what is in them.
 //!
 //! A batch, all numbers little-endian: `1`, the number of its entries (4 bytes), its sequence number (8); the entries;
 //! `3`, the XXH3 of the entries (8), `FJL` and `3`. An entry is `2`, a type, a compression, the number of a keyspace
@@ -121,20 +121,31 @@ pub(super) fn gap(path: &Path, store: u64, last: Option<u64>, mut step: u64) -> 
 }
 
 /// Cuts the journals off where they can't be read: a power cut has left a part of the last batch, or the loss of what
-/// follows is accepted. Journals behind that place get another name.
+/// follows is accepted. Journals behind that place get another name, if anything is in them. If the process dies
+/// meanwhile, the damage is still there.
 pub(super) fn cut_off(path: &Path) -> io::Result<()> {
     let Journals { files, broken, .. } = Journals::read(path)?;
-    let Some(Break { file, length, .. }) = broken else { return Ok(()) };
-    for (index, (_, name)) in files.iter().enumerate().skip(file) {
-        if index == file {
-            let journal = OpenOptions::new().write(true).open(name)?;
-            journal.set_len(length as u64)?;
-            journal.sync_all()?;
-        } else {
-            fs::rename(name, name.with_extension(LOST))?;
+    let Some(Break { file, length, what, .. }) = broken else { return Ok(()) };
+    for (_, name) in files[file + 1..].iter().rev() {
+        if without_zeros(&fs::read(name)?) == 0 {
+            fs::remove_file(name)?;
+            continue;
         }
+        let mut lost = name.with_extension(LOST);
+        for more in 1.. {
+            if !lost.try_exists()? {
+                break;
+            }
+            lost = name.with_extension(format!("{more}.{LOST}"));
+        }
+        fs::rename(name, lost)?;
     }
-    File::open(path)?.sync_all()
+    File::open(path)?.sync_all()?;
+    let journal = OpenOptions::new().write(true).open(&files[file].1)?;
+    journal.set_len(length as u64)?;
+    journal.sync_all()?;
+    tracing::info!(target: "tower_idempotency", path = %path.display(), what, "fjall's journals are cut off there");
+    Ok(())
 }
 
 impl Journals {
@@ -162,12 +173,14 @@ impl Journals {
                 for (_, later) in &journals.files[index + 1..] {
                     goes_on |= without_zeros(&fs::read(later)?) > 0;
                 }
-                let behind = match (is_wrong, goes_on || later.peek().is_some()) {
+                let is_followed = later.peek().is_some();
+                let behind = match (is_wrong, goes_on || is_followed) {
                     (true, _) => ", where the number of a batch is wrong",
                     (false, true) => ", though it goes on after that",
                     (false, false) => "",
                 };
-                let is_certain = is_wrong || goes_on;
+                // A write that fails halfway leaves nothing behind it, and all before was synced.
+                let is_certain = is_wrong || goes_on || (next.is_some() && is_followed);
                 if !is_certain && journals.last.is_none() {
                     let before = |step: Mark| Mark { step: step.step.saturating_sub(1), ..step };
                     journals.last = later.find_map(|batch| batch.step).map(before);

@@ -8,6 +8,7 @@ use std::fmt;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, OwnedWriteBatch, Slice};
 
+use super::engine::write_failed;
 use crate::store::embedded::{Abort, AppValue, Effect, EffectLimits, Reason, RecordWritesFn, Transacted, Writes};
 use crate::store::{CommitError, StoreError, TransactionError};
 
@@ -122,8 +123,7 @@ pub(super) fn run(
             }
         }
     }
-    let failed = |error| CommitError::Store(StoreError::uncertain(format!("writing failed: {error}")));
-    batch.commit().map_err(failed)?;
+    batch.commit().map_err(|error| CommitError::Store(StoreError::uncertain(write_failed(&error))))?;
     Ok((outcome, bytes))
 }
 

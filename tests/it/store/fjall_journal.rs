@@ -111,7 +111,8 @@ async fn a_flipped_byte_at_the_beginning_or_in_the_middle_of_a_journal_is_a_loss
 }
 
 // A write may fail halfway, and fjall's worker begin another journal before the process ends. Seeded faults: damage
-// before an empty journal is a loss; damage before a batch that the mark does not cover is none.
+// before an empty journal is a loss; damage before a batch that the mark does not cover is none, in the next journal or
+// before it.
 #[tokio::test]
 async fn a_torn_batch_before_an_empty_journal_is_cut_off_and_before_a_batch_it_is_a_loss() {
     let (_directory, path) = recorded::<FjallStore>().await;
@@ -128,10 +129,37 @@ async fn a_torn_batch_before_an_empty_journal_is_cut_off_and_before_a_batch_it_i
         store.close().await.unwrap();
         later = batches(&path).split_off(sound.len());
     }
-    fs::write(path.join(MARK), &mark).unwrap();
-    write(&path, &[&torn, &later]);
-    let error = refused(&path);
-    assert!(matches!(error, OpenError::Lost { .. }), "{error:?}");
+    // The batch is torn before other batches of the same journal, or of the next one.
+    for journals in [[&torn[..], &later], [&[&torn, &later[..]].concat(), &[]]] {
+        fs::write(path.join(MARK), &mark).unwrap();
+        write(&path, &journals);
+        let error = refused(&path);
+        assert!(matches!(error, OpenError::Lost { .. }), "{error:?}");
+    }
+}
+
+// Seeded faults: the damage is cut off before the mark is compared; what was kept of an earlier loss is overwritten.
+#[tokio::test]
+async fn what_a_loss_leaves_is_kept_until_it_is_accepted_and_then_too() {
+    let (_directory, path) = recorded::<FjallStore>().await;
+    let sound = batches(&path);
+    let (first, rest) = sound.split_at(sound.len() / 2);
+    let torn = [first, &[rest[0][..rest[0].len() / 2].to_vec()]].concat();
+    for (kept, mark) in [("1.lost", None), ("1.1.lost", Some("damaged")), ("1.2.lost", None)] {
+        match mark {
+            Some(damaged) => fs::write(path.join(MARK), damaged).unwrap(),
+            None => fs::remove_file(path.join(MARK)).unwrap(),
+        }
+        write(&path, &[&torn, rest, &[vec![0; 9]]]);
+        let error = refused(&path);
+        let OpenError::Lost { last, .. } = error else { panic!("{error:?}") };
+        assert_eq!(fs::read(journal(&path, 0)).unwrap(), torn.concat());
+        assert_eq!(fs::read(journal(&path, 1)).unwrap(), rest.concat());
+        let store = FjallStore::builder().accept_loss_after(last).open(&path).unwrap();
+        store.close().await.unwrap();
+        assert_eq!(fs::read(path.join(kept)).unwrap(), rest.concat());
+        assert!(!journal(&path, 1).exists() && !journal(&path, 2).exists());
+    }
 }
 
 // fjall panics when it comes to give out such a number. Seeded faults: they are taken; they prove nothing.

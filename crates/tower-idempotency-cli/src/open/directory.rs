@@ -20,15 +20,16 @@ pub(crate) async fn opened(directory: &Directory) -> Result<AnyStore, OpenError>
     embedded(directory, false, Fence(0)).await.map(|opened| opened.store)
 }
 
-/// Opens the store in a directory. If `create`, it is made if there is none. New fences are above `above`.
+/// Opens the store in a directory. If `create`, it is made if there is none. New fences are above `above`. It has no
+/// outcomes in memory, so what is read is what the directory has.
 pub(crate) async fn embedded(directory: &Directory, create: bool, above: Fence) -> Result<Embedded, OpenError> {
     let path = &directory.path;
     let sled = || {
-        let store = SledStore::builder().create(create).fences_above(above).open(path)?;
+        let store = SledStore::builder().create(create).fences_above(above).outcome_cache_bytes(0).open(path)?;
         Ok(Embedded { fence: store.fence_above_all(), store: AnyStore::new(store) })
     };
     let fjall = || {
-        let store = FjallStore::builder().create(create).fences_above(above).open(path)?;
+        let store = FjallStore::builder().create(create).fences_above(above).outcome_cache_bytes(0).open(path)?;
         Ok(Embedded { fence: store.fence_above_all(), store: AnyStore::new(store) })
     };
     // The disk may take a while, but this command waits for nothing else.

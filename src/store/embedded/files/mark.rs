@@ -119,25 +119,30 @@ fn lost(path: &Path, found: Found, last: Mark, damage: Option<&Damage>) -> OpenE
     OpenError::Lost { path: path.into(), last: last.step, missing, since: Some(last.time), reason }
 }
 
-/// Refuses a store whose files are certainly damaged, or damaged before the step of the mark, unless that loss is
-/// accepted. Without a mark, [`check`] refuses it.
+/// Refuses a store whose files are certainly damaged, or damaged before the step of the mark, or damaged without a mark,
+/// unless that loss is accepted. Without a mark and a known step, [`check`] refuses it.
 ///
 /// If it is accepted, the mark is removed until the opening has written a new one. The engine forgets the damage when
 /// it is opened, so a process that dies meanwhile must not leave a store that looks whole.
 pub(crate) fn check_damage(
     path: &Path,
     found: Found,
+    was_used: bool,
     accepted: Option<u64>,
     damage: Option<&Damage>,
 ) -> Result<(), OpenError> {
-    let (Found::Whole(mark), Some(Damage { what, is_certain, last })) = (found, damage) else { return Ok(()) };
-    if let Some(last) = last.filter(|last| last.step < mark.step) {
+    let Some(Damage { what, is_certain, last }) = damage else { return Ok(()) };
+    let last_of_lost = match found {
+        Found::Whole(mark) => last.filter(|last| last.step < mark.step),
+        Found::Missing if !was_used => None,
+        // Nothing says that no more was durable.
+        Found::Missing | Found::Damaged => *last,
+    };
+    if let Some(last) = last_of_lost {
         // `check` finds the same loss once the engine is open, and logs that it is accepted.
         return if accepted == Some(last.step) { Ok(()) } else { Err(lost(path, found, last, damage)) };
     }
-    if !is_certain {
-        return Ok(());
-    }
+    let (Found::Whole(mark), true) = (found, *is_certain) else { return Ok(()) };
     let reason = format!(
         "records that changed since the opening before the last one may be missing: {what}. The last batch that is \
          marked, number {}, is of {}",

@@ -179,7 +179,8 @@ async fn require_no_run(store: &PostgresStore, wait: Option<Duration>) -> Result
 async fn open(database: &Database, options: &Options) -> Result<PostgresStore, Failure> {
     let patient = prepared(database, None, options)?.statement_timeout(PATIENCE).wait_for_connection(PATIENCE);
     let backend = patient.open().await.map_err(|error| Failure::of(&error))?;
-    let builder = PostgresStore::builder().call_timeout(PATIENCE).lease(PATIENCE * 6);
+    // Without outcomes in memory, what is read is what the database has.
+    let builder = PostgresStore::builder().call_timeout(PATIENCE).lease(PATIENCE * 6).outcome_cache_bytes(0);
     builder.open(backend).await.map_err(|error| Failure::of(&error))
 }
 

@@ -1,6 +1,7 @@
 //! A copy that would lose or overwrite something is refused, or says so.
 
 use testkit::postgres::own_server;
+use tower_idempotency::SledStore;
 use tower_idempotency::store::Store as _;
 
 use super::{Place, ids};
@@ -111,6 +112,26 @@ async fn a_new_store_is_named_with_its_engine_and_an_old_one_need_not_be() {
     assert!(other.code == 3 && other.stderr.contains("fjall"), "{other:?}");
     let missing = idem(&["copy", &format!("{old}-missing"), &to.name()]);
     assert!(missing.code == 3 && missing.stderr.contains("there is no store"), "{missing:?}");
+}
+
+/// A record that the new store can't read is no copy, although it was written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_is_damaged_in_the_new_store_is_not_complete() {
+    let long = "x".repeat(10_000);
+    let (from, to) = (Place::of("fjall"), Place::of("sled"));
+    from.serves(&[("/done", "k1", "paid"), ("/done", "k2", &long)]).await;
+    json(0, &["copy", &from.name(), &to.name()]);
+    let store = SledStore::open(to.path()).unwrap();
+    let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+    let prefix = [b"c", id("k2").as_bytes().as_slice()].concat();
+    let (key, mut value) = tree.scan_prefix(prefix).last().unwrap().unwrap();
+    value[9] ^= 1;
+    tree.insert(key, value).unwrap();
+    store.sync().await.unwrap();
+    drop(tree);
+    store.close().await.unwrap();
+    let again = idem(&["copy", &from.name(), &to.name()]);
+    assert!(again.code == 3 && again.stderr.contains("is damaged"), "{again:?}");
 }
 
 /// The key of a record that can't be read is refused in the new store as it was in the old one.
