@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use testkit::bench::disk;
-use testkit::bench::estimate::{Estimate, micros, quantile};
+use testkit::bench::estimate::Estimate;
 use testkit::bench::exchange::{SMALL, bare, layer, request};
 use testkit::bench::load::key;
 use testkit::bench::report::Report;
@@ -32,15 +32,17 @@ const RETENTION: Duration = MINUTE;
 /// The minutes after which a store has as many records as it will have, and its files are merged.
 const WARM: usize = 10;
 
+/// In the place of the time of a request that was refused.
+const REFUSED: u32 = u32::MAX;
 /// In ms.
 const LONGEST_STALL: f64 = 100.0;
 /// Of the last third, of the first one.
 const MOST_GROWTH: f64 = 1.1;
 
-/// What was seen in a second: how long each request took and whether it was answered, and whether the journal became
-/// another one.
+/// What was seen in a second: how long each request took in µs, or [`REFUSED`], and whether the journal became another
+/// one. It is small, because the memory of the process is measured.
 struct Second {
-    requests: Vec<(Duration, bool)>,
+    requests: Vec<u32>,
     is_rotated: bool,
 }
 
@@ -81,7 +83,7 @@ async fn soak<D: Disk>(name: &'static str, seconds: u64) {
     let app = bare(SMALL).layer(layer).with_state(());
     let times = Arc::new(Mutex::new(Vec::new()));
     let mut ticks = tokio::time::interval(TICK);
-    let (began, mut minutes, mut minute) = (Instant::now(), Vec::new(), Vec::new());
+    let (began, mut minutes, mut minute, mut evaluated) = (Instant::now(), Vec::new(), Vec::new(), None);
     let mut journal = newest_journal(directory.path());
     for tick in 0..seconds * 1_000 {
         ticks.tick().await;
@@ -90,7 +92,8 @@ async fn soak<D: Disk>(name: &'static str, seconds: u64) {
             let (app, times) = (app.clone(), Arc::clone(&times));
             tokio::spawn(async move {
                 let Ok(answer) = app.oneshot(request(Some(&key(tick * AT_ONCE + number)))).await;
-                times.lock().unwrap().push((due.elapsed(), answer.status() == 200));
+                let took = u32::try_from(due.elapsed().as_micros()).unwrap();
+                times.lock().unwrap().push(if answer.status() == 200 { took } else { REFUSED });
             });
         }
         if !(tick + 1).is_multiple_of(1_000) {
@@ -101,11 +104,15 @@ async fn soak<D: Disk>(name: &'static str, seconds: u64) {
         minute.push(Second { requests: std::mem::take(&mut *times.lock().unwrap()), is_rotated });
         if minute.len() == 60 {
             let (seconds, files, records) = (std::mem::take(&mut minute), directory.path().to_owned(), store.len());
-            // It sorts half a million times, and looks at a few hundred files.
-            let seen = tokio::task::spawn_blocking(move || Minute::of(&seconds, &files, records)).await.unwrap();
-            tell(&mut report, minutes.len() + 1, &seen);
-            minutes.push(seen);
+            // No request is sent while this waits, so it waits for the minute before.
+            let next = tokio::task::spawn_blocking(move || Minute::of(seconds, &files, records));
+            if let Some(evaluated) = evaluated.replace(next) {
+                add(&mut report, &mut minutes, evaluated.await.unwrap());
+            }
         }
+    }
+    if let Some(evaluated) = evaluated {
+        add(&mut report, &mut minutes, evaluated.await.unwrap());
     }
     judge(&mut report, &minutes);
     if seconds < HOUR {
@@ -123,37 +130,41 @@ fn newest_journal(directory: &Path) -> Option<u64> {
 }
 
 impl Minute {
-    fn of(seconds: &[Second], files: &Path, records: u64) -> Self {
-        let requests: Vec<_> = seconds.iter().flat_map(|second| &second.requests).copied().collect();
-        let times = answered(&requests);
+    fn of(seconds: Vec<Second>, files: &Path, records: u64) -> Self {
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let p99 = |second: &Second| {
-            let times = answered(&second.requests);
-            (!times.is_empty()).then(|| (millis(&times, 0.99), second.is_rotated))
-        };
+        let (mut all, mut sent, mut each) = (Vec::new(), 0, Vec::new());
+        for Second { mut requests, is_rotated } in seconds {
+            sent += requests.len();
+            requests.retain(|took| *took != REFUSED);
+            if !requests.is_empty() {
+                each.push((millis(&mut requests, 0.99), is_rotated));
+            }
+            all.append(&mut requests);
+        }
         Self {
-            p50: millis(&times, 0.5),
-            p99: millis(&times, 0.99),
-            longest: millis(&times, 1.0),
-            answered: times.len(),
-            refused: requests.len() - times.len(),
+            p50: millis(&mut all, 0.5),
+            p99: millis(&mut all, 0.99),
+            longest: millis(&mut all, 1.0),
+            answered: all.len(),
+            refused: sent - all.len(),
             resident: mebibytes(memory(std::process::id(), "VmRSS:")),
             disk: mebibytes(disk::size(files)),
             records,
-            seconds: seconds.iter().filter_map(p99).collect(),
+            seconds: each,
         }
     }
 }
 
-/// Returns the sorted times of the requests that were answered.
-fn answered(requests: &[(Duration, bool)]) -> Vec<Duration> {
-    let mut times: Vec<_> = requests.iter().filter(|(_, is_answered)| *is_answered).map(|(time, _)| *time).collect();
-    times.sort();
-    times
+/// Returns this share's quantile of the times, in ms. It takes little time, because the store needs the processors.
+fn millis(times: &mut [u32], share: f64) -> f64 {
+    let last = times.len() - 1;
+    let (_, took, _) = times.select_nth_unstable((last as f64 * share) as usize);
+    f64::from(*took) / 1e3
 }
 
-fn millis(times: &[Duration], share: f64) -> f64 {
-    micros(quantile(times, share)) / 1e3
+fn add(report: &mut Report, minutes: &mut Vec<Minute>, minute: Minute) {
+    tell(report, minutes.len() + 1, &minute);
+    minutes.push(minute);
 }
 
 fn tell(report: &mut Report, number: usize, minute: &Minute) {

@@ -1,8 +1,8 @@
 //! The memtables of the keyspaces: when they are written to tables, and where old ones are freed.
 //!
 //! fjall must not decide by itself that a memtable is full: it would ask its worker at each write until that has come
-//! to it; if the worker takes long, a thousand such requests fill its queue, and it waits for ever for a place in it. So
-//! the store decides, after each sync. (fjall still writes out keyspaces that hold up the removal of a journal.)
+//! to it; if the worker takes long, a thousand such requests fill its queue, and it waits for ever for a place in it.
+//! So the store decides, after each sync. (fjall still writes out keyspaces that hold up the removal of a journal.)
 //!
 //! When fjall drops an old memtable, or an old version of a keyspace with the tables that it alone has, all calls wait:
 //! to free 64 MiB, and to remove such a file, takes up to a tenth of a second. So a thread drops each one last: a

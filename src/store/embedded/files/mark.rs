@@ -119,8 +119,8 @@ fn lost(path: &Path, found: Found, last: Mark, damage: Option<&Damage>) -> OpenE
     OpenError::Lost { path: path.into(), last: last.step, missing, since: Some(last.time), reason }
 }
 
-/// Refuses a store whose files are certainly damaged, or damaged before the step of the mark, or damaged without a mark,
-/// unless that loss is accepted. Without a mark and a known step, [`check`] refuses it.
+/// Refuses a store whose files are certainly damaged, or damaged before the step of the mark, or damaged without a
+/// mark, unless that loss is accepted. Without a mark and a known step, [`check`] refuses it.
 ///
 /// If it is accepted, the mark is removed until the opening has written a new one. The engine forgets the damage when
 /// it is opened, so a process that dies meanwhile must not leave a store that looks whole.
