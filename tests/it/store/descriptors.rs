@@ -9,8 +9,7 @@ use testkit::lab::steps::Steps as _;
 use testkit::lab::time::DAY;
 use testkit::lab::{done, hold, id};
 use testkit::on_both;
-use tower_idempotency::internals::Records as _;
-use tower_idempotency::store::{Health, Store as _};
+use tower_idempotency::store::Health;
 
 /// The variable with the place of the child's store.
 const PLACE: &str = "TOWER_IDEMPOTENCY_DESCRIPTORS";
