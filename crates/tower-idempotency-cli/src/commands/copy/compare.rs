@@ -145,7 +145,6 @@ mod tests {
     use testkit::lab::time::DAY;
     use testkit::lab::{done, hold, id};
     use tower_idempotency::SledStore;
-    use tower_idempotency::store::Store as _;
 
     use super::*;
 
