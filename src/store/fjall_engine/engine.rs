@@ -14,7 +14,7 @@ use super::durable::Disk;
 use super::files::require_files;
 use super::journal::{self, KEYSPACES};
 use super::memtables::Memtables;
-use super::transaction::{self, Transaction, add};
+use super::transaction::{self, Transaction, add, write_failed};
 use crate::laboratory::{self, Protection};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
@@ -183,14 +183,6 @@ impl From<Error> for ReadError {
             Error::Storage(_) => Self::Corrupt(error.to_string()),
             error => Self::Failed(error.into()),
         }
-    }
-}
-
-/// Returns why a write failed.
-pub(super) fn write_failed(error: &Error) -> String {
-    match error {
-        Error::Poisoned => "an earlier write or sync of fjall's worker failed; its log has the reason".to_owned(),
-        error => format!("writing failed: {error}"),
     }
 }
 

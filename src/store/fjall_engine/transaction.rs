@@ -8,7 +8,6 @@ use std::fmt;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, OwnedWriteBatch, Slice};
 
-use super::engine::write_failed;
 use crate::store::embedded::{Abort, AppValue, Effect, EffectLimits, Reason, RecordWritesFn, Transacted, Writes};
 use crate::store::{CommitError, StoreError, TransactionError};
 
@@ -135,6 +134,16 @@ pub(super) fn add(batch: &mut OwnedWriteBatch, records: &Keyspace, step: Writes)
             Some(value) => batch.insert(records, key, &*value),
             None => batch.remove(records, key),
         }
+    }
+}
+
+/// Returns why a write failed.
+pub(super) fn write_failed(error: &fjall::Error) -> String {
+    match error {
+        fjall::Error::Poisoned => {
+            "an earlier write or sync of fjall's worker failed; its log has the reason".to_owned()
+        }
+        error => format!("writing failed: {error}"),
     }
 }
 
