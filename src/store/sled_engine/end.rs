@@ -59,6 +59,7 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::*;
+    use crate::store::embedded::files::directory::is_unlocked;
     use crate::store::sled_engine::messages::tests::{change, message_of};
     use crate::store::sled_engine::messages::{BATCH, CAP, HEADER_BYTES};
     use crate::store::sled_engine::segments::mark_the_end;
@@ -113,6 +114,10 @@ mod tests {
         db.apply_batch(batch).unwrap();
         db.flush().unwrap();
         drop(db);
+        // A thread of sled's may still have the log, and lock it, for a moment.
+        while !is_unlocked(&directory.path().join("db")) {
+            std::thread::yield_now();
+        }
         let mut log = Log::read(directory.path(), SEGMENT).unwrap().unwrap();
         let mut batches = Vec::new();
         for segment in log.headers.clone().into_iter().flatten() {

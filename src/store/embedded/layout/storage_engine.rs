@@ -26,16 +26,19 @@ use crate::store::embedded::transact::Transacted;
 /// - Damage is never passed over in silence: `examine` reports it, or `open` fails, or a read returns
 ///   [`ReadError::Corrupt`]. A loss from the end of the log is found by the mark (`files/mark.rs`), if the totals are
 ///   lost with it. An engine that copies its log into other files, and so may keep newer totals than records, reports
-///   such damage as certain.
+///   such damage as certain; if what is left is of no single moment, it fails with `Database`, which can't be accepted.
 /// - `examine` changes nothing but what makes the opening safe. A loss is refused before `open` if `examine` returns
-///   [`Damage::last`] or certain damage; otherwise after it.
+///   [`Damage::last`] or certain damage. Otherwise the mark is compared after it: until then `open`, and the release of
+///   the engine after a refusal, must leave what shows the damage.
 ///
 /// [`OpenError`] has the errors of an opening: `InUse`, from `examine` and from `open`, if a handle of an earlier
 /// opening is still held; `Io` for what the operating system refuses; `Incompatible` for another version's files; and
 /// `Database` for files that can't be read. In a directory in which nothing can have been recorded, files that lead to
 /// `Database` are set aside, and the opening begins anew: so it never means EIO or ENOSPC. `files/directory.rs` has
-/// `io_error`, `broken`, `require_files` and `sync_one`, and `acquire` and `is_unlocked` for an engine without a lock
-/// of its own, whose files are in a directory below.
+/// `io_error`, `broken`, `require_files`, `sync` and `sync_one`. For an engine without a lock of its own, whose files
+/// are in a directory below, it has `acquire`, which makes that directory with a lock file of the same name as the
+/// store's. Call `sync` on it before the engine has files open, keep the lock until the last handle is gone, and give
+/// its file to `is_unlocked`. Errors name the store's directory.
 ///
 /// The engine's type is `pub`, in a private module: the store's alias names it.
 pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
@@ -70,10 +73,13 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// keeps its files in a directory below, and syncs the names there itself.
     fn open(options: &Self::Options, path: &Path, damage: Option<&Damage>) -> Result<Self, OpenError>;
 
-    /// Returns the value of a key.
+    /// Returns the value of a key. `None` says that it was never written, or was removed: a record that is missed runs
+    /// again. An engine whose search may be misled by a damaged key has to find that out. A new key is not asked for as
+    /// a rule, because memory knows which records there are.
     fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, ReadError>;
 
-    /// Returns the entries from a key on, in the order of their keys.
+    /// Returns the entries from a key on, in the order of their keys. It may go on after `Corrupt`. If it can't, it
+    /// returns `Failed`: what follows is otherwise taken for absent.
     fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Self::Value, Self::Value), ReadError>>;
 
     /// Writes a step. If it is atomic, all of it is recovered or nothing; if not, any prefix of it [in
@@ -89,7 +95,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Runs `effect`, and writes its writes together with those that `writes_of` returns for its outcome. Returns the
     /// outcome, and how many bytes the effect wrote, without those of `writes_of`. `writes_of` may be called again;
     /// what it returned before was then undone. The part of an effect that all engines share is
-    /// [`Effect`](crate::store::embedded::Effect).
+    /// [`Effect`](crate::store::embedded::Effect). An engine without transactions writes what `writes_of` returns for
+    /// the outcome, and returns that outcome with 0 bytes, as the engine of the tests does.
     ///
     /// A table of another database, the store's own, and one that is given twice are refused with `CommitError::Trees`.
     /// If the engine fails to write, it returns `CommitError::Store(StoreError::uncertain(…))`; if it fails to read,
@@ -138,8 +145,8 @@ pub(crate) enum ReadError {
     #[error("{0}")]
     Failed(Box<dyn std::error::Error + Send + Sync>),
     /// The bytes that were read are not those that were written, or they are missing though they were written. This
-    /// refuses one record, and is counted. A range may go on after it. Values have checksums of the store's own; keys
-    /// have none, so an engine that can't tell whether a key is damaged has to add one.
+    /// refuses one record, and is counted. Records and chunks have checksums of the store's own. Keys and all other
+    /// values have none: an engine that can't tell whether they are damaged has to add one.
     #[error("{0}")]
     Corrupt(String),
 }
