@@ -158,7 +158,7 @@ impl Minute {
 /// Returns this share's quantile of the times, in ms. It takes little time, because the store needs the processors.
 fn millis(times: &mut [u32], share: f64) -> f64 {
     let last = times.len() - 1;
-    let (_, took, _) = times.select_nth_unstable((last as f64 * share) as usize);
+    let (_, took, _) = times.select_nth_unstable((last as f64 * share).round() as usize);
     f64::from(*took) / 1e3
 }
 

@@ -58,8 +58,8 @@ pub(crate) fn tell<D: Disk>(report: &mut Report, records: usize) {
         assert!(resident > CACHES, "the caches are not full");
         let beyond = Estimate::exact((resident - CACHES) / records as f64);
         report.row(&group, "resident beyond the caches, a record", "B", beyond);
-        let most = MOST_RESIDENT.iter().find(|(engine, _)| *engine == D::NAME);
-        if let (Some((_, most)), MANY) = (most, records) {
+        let most = MOST_RESIDENT.iter().find(|(engine, _)| *engine == D::NAME && records == MANY);
+        if let Some((_, most)) = most {
             report.at_most(&format!("{}/{MANY}/resident", D::NAME), beyond, *most);
         }
     }

@@ -8,12 +8,11 @@ use tower_idempotency::store::StoreError;
 use tower_idempotency::{AnyStore, RecordId};
 
 use super::ends::End;
-use super::records::{Copied, is_unreadable};
+use super::records::{Copied, READ_AT_A_TIME, is_unreadable};
 use crate::failure::Failure;
 
-/// The number of records that are listed at a time, and of those that are read whole at a time.
+/// The number of records that are listed at a time.
 const PAGE: usize = 1_000;
-const READ_AT_A_TIME: usize = 32;
 
 /// How many records are in each state.
 pub(super) type States = BTreeMap<&'static str, u64>;

@@ -18,8 +18,8 @@ const AT_A_TIME: usize = 4;
 /// The most records of a group, and about the most bytes of their outcomes.
 const GROUP: usize = 256;
 const GROUP_BYTES: u64 = 4 << 20;
-/// The number of records of a group that are read at a time.
-const READ_AT_A_TIME: usize = 32;
+/// The number of whole records that are read at a time.
+pub(super) const READ_AT_A_TIME: usize = 32;
 /// For how long the key of a record that can't be read is refused, if it does not say until when.
 const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
