@@ -120,6 +120,12 @@ impl<E: StorageEngine> EmbeddedStore<E> {
         self.0.shared.engine().ok_or_else(closed)
     }
 
+    /// Poisons the store: from now on it refuses everything that the cache can't answer.
+    #[cfg(feature = "fjall")]
+    pub(crate) fn poison(&self, reason: String) {
+        self.0.shared.poison(reason);
+    }
+
     /// Returns the store's directory.
     #[cfg(feature = "fjall")]
     pub(crate) fn path(&self) -> &Path {

@@ -160,7 +160,10 @@ impl StorageEngine for FjallEngine {
             return Ok(());
         }
         self.db.persist(PersistMode::Buffer).map_err(|error| write_failed(&error))?;
-        self.disk.lock().sync().map_err(|error| format!("syncing failed: {error}"))?;
+        self.disk.lock().sync().map_err(|error| format!("syncing failed: {error}"))
+    }
+
+    fn after_sync(&self) -> Result<(), String> {
         self.memtables.write_full()
     }
 

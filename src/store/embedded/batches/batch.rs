@@ -216,7 +216,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
         // The totals of the last step. The counters of the store still have the values from before this batch.
         let totals = self.totals(Vec::new());
-        let Self { shared, swept, fresh, gone, answers, .. } = self;
+        let Self { shared, engine, swept, fresh, gone, answers, .. } = self;
         shared.measured.note_batch(answers.len());
         if result.is_ok() {
             shared.count.store(totals.count, Ordering::Relaxed);
@@ -237,10 +237,14 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         for answer in answers {
             answer(result.as_ref().copied().map_err(StoreError::uncertain));
         }
-        if result.is_ok() {
-            shared.slots.tally.count_swept(swept);
+        result?;
+        shared.slots.tally.count_swept(swept);
+        // An answer may have read from the engine, and failed.
+        if shared.is_poisoned() {
+            return Ok(());
         }
-        result
+        let after = catch_unwind(AssertUnwindSafe(|| engine.after_sync()));
+        after.unwrap_or_else(|_| Err(PANICKED.to_owned())).inspect_err(|reason| shared.poison(reason.clone()))
     }
 
     /// Commits the totals alone.

@@ -16,7 +16,7 @@ use crate::store::embedded::transact::Transacted;
 /// which they inject faults (`tests/map_engine.rs`).
 ///
 /// # Contract
-/// - One thread, the writer, calls `write`, `sync` and `transact`. It and a few other threads call `get` and `range`,
+/// - One thread, the writer, calls `write`, `sync`, `after_sync` and `transact`. It and a few other threads call `get` and `range`,
 ///   meanwhile too. Each call may block.
 /// - Reads see what was written before, synced or not. A `range` may see later writes or not, also a part of them.
 /// - What was written before a `sync` that returned `Ok` survives SIGKILL and a power cut, names of files included.
@@ -91,6 +91,12 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Makes durable everything that was written before this call, the application's own writes included. An engine
     /// whose `write` is durable returns `Ok`; each step of a batch costs a sync then.
     fn sync(&self) -> Result<(), String>;
+
+    /// Does what can wait until the answers of a batch are sent. The writer calls it after each batch that it has made
+    /// durable. A failure poisons the store, and takes nothing back. By default it does nothing.
+    fn after_sync(&self) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Runs `effect`, and writes its writes together with those that `writes_of` returns for its outcome. Returns the
     /// outcome, and how many bytes the effect wrote, without those of `writes_of`. `writes_of` may be called again;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::map_engine::LENT;
+use super::map_engine::{LENT, MapEngine};
 use super::*;
 use crate::store::embedded::watchdog;
 
@@ -49,6 +49,18 @@ fn who_is_not_answered_because_the_database_panicked_finds_the_store_poisoned_an
         assert!(shared.is_poisoned());
         assert_eq!(second.try_recv().unwrap().unwrap(), 2);
     });
+}
+
+// Seeded fault: it is done before the answers.
+#[test]
+fn what_an_engine_does_after_the_answers_takes_none_of_them_back_and_poisons_the_store_if_it_fails() {
+    let still = Still::<MapEngine>::new();
+    still.engine.fail_after_syncs();
+    let mut batch = still.batch();
+    let mut answer = step(&mut batch, id("k"), Transition::Claim(wish()));
+    batch.commit().unwrap_err();
+    claimed(id("k"), answer.try_recv().unwrap());
+    assert!(still.shared.is_poisoned());
 }
 
 #[tokio::test]

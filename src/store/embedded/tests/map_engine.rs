@@ -23,6 +23,7 @@ pub(super) struct MapEngine {
     file: PathBuf,
     map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
     writes_fail: Arc<AtomicBool>,
+    after_syncs_fail: Arc<AtomicBool>,
     last_was_atomic: Arc<AtomicBool>,
     last: Arc<Last>,
 }
@@ -74,6 +75,11 @@ impl MapEngine {
         self.writes_fail.store(true, Ordering::SeqCst);
     }
 
+    /// Makes what it does after the answers fail from now on.
+    pub(super) fn fail_after_syncs(&self) {
+        self.after_syncs_fail.store(true, Ordering::SeqCst);
+    }
+
     /// Returns whether the last step that was written was atomic.
     pub(super) fn last_was_atomic(&self) -> bool {
         self.last_was_atomic.load(Ordering::SeqCst)
@@ -113,6 +119,7 @@ impl StorageEngine for MapEngine {
             file,
             map: Arc::new(Mutex::new(map)),
             writes_fail: Arc::default(),
+            after_syncs_fail: Arc::default(),
             last_was_atomic: Arc::default(),
             last: Arc::new(Last(path.into())),
         })
@@ -148,6 +155,10 @@ impl StorageEngine for MapEngine {
     fn sync(&self) -> Result<(), String> {
         let bytes = postcard::to_allocvec(&*self.map.lock().unwrap()).unwrap();
         fs::write(&self.file, bytes).map_err(|error| error.to_string())
+    }
+
+    fn after_sync(&self) -> Result<(), String> {
+        if self.after_syncs_fail.load(Ordering::SeqCst) { Err("on purpose".to_owned()) } else { Ok(()) }
     }
 
     fn transact(&self, effect: &mut AppValue<Bytes>, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
