@@ -11,7 +11,7 @@ use fjall::{AbstractTree as _, Database, Error, Keyspace, KeyspaceCreateOptions,
 use parking_lot::Mutex;
 
 use super::durable::Disk;
-use super::files::require_files;
+use super::files::{require_files, require_keyspaces, sync_keyspaces};
 use super::journal::{self, KEYSPACES};
 use super::memtables::Memtables;
 use super::transaction::{self, Transaction, add, write_failed};
@@ -86,7 +86,7 @@ impl FjallEngine {
         self.db.keyspace_count() <= MAX_KEYSPACES || self.db.keyspace_exists(name)
     }
 
-    /// Opens a keyspace of the application's, and makes its name durable.
+    /// Opens a keyspace of the application's. Its name is durable after [`sync_names`].
     pub(super) fn keyspace(
         &self,
         path: &Path,
@@ -115,13 +115,19 @@ impl StorageEngine for FjallEngine {
         if was_used {
             require_files(path)?;
         }
-        journal::examine(path).map_err(directory::io_error("reading the journals in", path))
+        let examined = journal::examine(path).map_err(directory::io_error("reading the journals in", path));
+        let (damage, keyspaces) = examined?;
+        if was_used {
+            require_keyspaces(path, &keyspaces)?;
+        }
+        Ok(damage)
     }
 
     fn open(options: &FjallOptions, path: &Path, damage: Option<&Damage>) -> Result<Self, OpenError> {
         if damage.is_some() {
             journal::cut_off(path).map_err(directory::io_error("cutting off a damaged journal in", path))?;
         }
+        sync_keyspaces(path)?;
         // From several journals, fjall's worker writes tables at once, and removes journals: an opening that is refused
         // would take away what shows the damage. So the steps are checked without a worker.
         let are_several = journal::numbers(path).map_err(directory::io_error("reading", path))?.len() > 1;
@@ -198,11 +204,16 @@ fn open_database(options: &FjallOptions, path: &Path, workers: usize) -> Result<
     let tables = Leveled::default().with_table_target_size(TABLE_BYTES);
     let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(tables));
     let records = open_keyspace(&db, path, RECORDS, settings)?;
+    sync_names(path)?;
     Ok((db, records))
 }
 
-/// Opens a keyspace, and makes its name durable: fjall syncs what is in its directory alone. The store decides when its
-/// memtable is full.
+/// Makes the names of the keyspaces durable: fjall syncs what is in their directories alone.
+pub(super) fn sync_names(path: &Path) -> Result<(), OpenError> {
+    directory::sync_one(&path.join(KEYSPACES))
+}
+
+/// Opens a keyspace. The store decides when its memtable is full.
 fn open_keyspace(
     db: &Database,
     path: &Path,
@@ -210,9 +221,7 @@ fn open_keyspace(
     options: impl FnOnce() -> KeyspaceCreateOptions,
 ) -> Result<Keyspace, OpenError> {
     let keyspace = db.keyspace(name, || options().max_memtable_size(u64::MAX));
-    let keyspace = keyspace.map_err(|error| open_failed(path, error))?;
-    directory::sync_one(&path.join(KEYSPACES))?;
-    Ok(keyspace)
+    keyspace.map_err(|error| open_failed(path, error))
 }
 
 /// Refuses a database that lacks a step of the store's: the tables end with one, and each batch of the journals that

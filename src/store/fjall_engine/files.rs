@@ -1,8 +1,9 @@
 //! Examines the files of fjall without which it would begin anew, or open without some tables.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -21,8 +22,7 @@ pub(super) fn require_files(path: &Path) -> Result<(), OpenError> {
         // fjall would begin its sequence numbers anew, and at the next opening drop what it wrote under them.
         return Err(directory::broken(path, "it has no journal"));
     }
-    for entry in fs::read_dir(path.join(KEYSPACES)).map_err(directory::io_error("reading", path))? {
-        let keyspace = entry.map_err(directory::io_error("reading", path))?.path();
+    for keyspace in keyspaces(path)? {
         // A keyspace that was about to be made has no tables yet.
         let has_tables = fs::read_dir(keyspace.join("tables")).is_ok_and(|mut tables| tables.next().is_some());
         let current = keyspace.join(CURRENT);
@@ -39,6 +39,30 @@ pub(super) fn require_files(path: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// Refuses a database that lacks one of `keyspaces`, to which its journals write: fjall deletes what is left of it, and
+/// leaves out these writes.
+pub(super) fn require_keyspaces(path: &Path, keyspaces: &BTreeSet<u64>) -> Result<(), OpenError> {
+    keyspaces
+        .iter()
+        .try_for_each(|number| directory::require_files(path, &[&format!("{KEYSPACES}/{number}/{CURRENT}")]))
+}
+
+/// Makes the names of the keyspaces' files durable. A killed process may have left one with the operating system that
+/// fjall takes for durable: it then removes journals, without which that file must not be lost.
+pub(super) fn sync_keyspaces(path: &Path) -> Result<(), OpenError> {
+    match keyspaces(path) {
+        // The opening makes them.
+        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        keyspaces => keyspaces?.iter().try_for_each(|keyspace| directory::sync_one(keyspace)),
+    }
+}
+
+/// Returns the directories of the keyspaces.
+fn keyspaces(path: &Path) -> Result<Vec<PathBuf>, OpenError> {
+    let read = fs::read_dir(path.join(KEYSPACES)).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    read.map_err(directory::io_error("reading", path))
 }
 
 /// Refuses a keyspace whose manifest is not the one that was written. fjall does not check it: with another one it

@@ -22,7 +22,7 @@
 //!   before that batch, but one after it, those that are there end before that one.
 //! - Each step of the store's has the next number. Once fjall is open, and says what its tables have, [`gap`] compares.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,9 @@ const LOST: &str = "lost";
 /// The journals of a database, in the order of their numbers.
 struct Journals {
     files: Vec<(u64, PathBuf)>,
-    /// The last step of the store's in the batches that can be read.
+    /// The numbers of the keyspaces that the batches that can be read write to.
+    keyspaces: BTreeSet<u64>,
+    /// The last step of the store's in these batches.
     last: Option<Mark>,
     /// Where they can't be read any more, if they go on.
     broken: Option<Break>,
@@ -96,10 +98,10 @@ pub(super) fn whole(bytes: &[u8]) -> usize {
     bytes.len() - rest.len()
 }
 
-/// Returns what is wrong with the journals of the database in `path`.
-pub(super) fn examine(path: &Path) -> io::Result<Option<Damage>> {
-    let Journals { last, broken, .. } = Journals::read(path)?;
-    Ok(broken.map(|Break { what, is_certain, .. }| Damage { what, is_certain, last }))
+/// Returns what is wrong with the journals of the database in `path`, and which keyspaces they write to.
+pub(super) fn examine(path: &Path) -> io::Result<(Option<Damage>, BTreeSet<u64>)> {
+    let Journals { keyspaces, last, broken, .. } = Journals::read(path)?;
+    Ok((broken.map(|Break { what, is_certain, .. }| Damage { what, is_certain, last }), keyspaces))
 }
 
 /// Returns two steps of the store's between which others are missing, if there are such. `step` is the last one in the
@@ -150,7 +152,7 @@ pub(super) fn cut_off(path: &Path) -> io::Result<()> {
 
 impl Journals {
     fn read(path: &Path) -> io::Result<Self> {
-        let mut journals = Self { files: files(path)?, last: None, broken: None };
+        let mut journals = Self { files: files(path)?, keyspaces: BTreeSet::new(), last: None, broken: None };
         let store = store_keyspace(path)?;
         // The last sequence number in each keyspace.
         let mut numbers = HashMap::new();
@@ -164,6 +166,7 @@ impl Journals {
                 }
                 length += batch.length;
                 journals.last = batch.step.or(journals.last);
+                journals.keyspaces.extend(batch.keyspaces);
             }
             let next = journals.files.get(index + 1).map(|(next, _)| *next);
             let end = without_zeros(&bytes);

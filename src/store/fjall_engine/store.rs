@@ -2,9 +2,9 @@
 
 use fjall::{Keyspace, KeyspaceCreateOptions};
 
-use super::engine::{FjallEngine, MAX_KEYSPACES, RECORDS};
-use crate::store::StoreError;
+use super::engine::{FjallEngine, MAX_KEYSPACES, RECORDS, sync_names};
 use crate::store::embedded::{EmbeddedStore, EmbeddedStoreBuilder};
+use crate::store::{OpenError, StoreError};
 
 /// Keeps records in a [fjall](https://docs.rs/fjall/3) database in a directory of its own. They survive crashes of the
 /// process and power cuts.
@@ -55,7 +55,8 @@ impl FjallStore {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the name is empty, longer than 255 bytes, or the store's own; if it is new and
-    /// there are 256 keyspaces already; if the store is closed; or if fjall or the disk refuses.
+    /// there are 256 keyspaces already; if the store is closed; or if fjall or the disk refuses. If the disk fails to
+    /// sync the keyspace's name, the store is poisoned.
     pub fn keyspace(
         &self,
         name: &str,
@@ -70,10 +71,16 @@ impl FjallStore {
             let reason = format!("there are {MAX_KEYSPACES} keyspaces already; share one, with a prefix for each use");
             return Err(StoreError::unavailable(reason));
         }
-        let opened = engine.keyspace(self.path(), name, options);
-        opened.map_err(|error| StoreError::Unavailable {
+        let unavailable = |error: OpenError| StoreError::Unavailable {
             reason: "the keyspace can't be opened".to_owned(),
             source: Some(error.into()),
-        })
+        };
+        let keyspace = engine.keyspace(self.path(), name, options).map_err(unavailable)?;
+        sync_names(self.path()).map_err(|error| {
+            // Another sync may succeed without the name, and what is written to the keyspace would be lost with it.
+            self.poison(format!("syncing the name of a keyspace failed: {error}"));
+            unavailable(error)
+        })?;
+        Ok(keyspace)
     }
 }

@@ -264,3 +264,41 @@ async fn a_key_of_the_application_is_never_taken_for_the_totals() {
     let error = refused(&path);
     assert!(matches!(error, OpenError::Lost { last, .. } if last == step), "{error:?}, and {step} is there");
 }
+
+// fjall deletes a keyspace without the file that names its tables, and leaves out what the journals have for it. Seeded
+// fault: such a file may be missing if there are no tables.
+#[tokio::test]
+async fn a_keyspace_that_a_journal_writes_to_is_missed_before_fjall_deletes_the_rest_of_it() {
+    let (_directory, path) = recorded::<FjallStore>().await;
+    let store = FjallStore::open(&path).unwrap();
+    store.table("charges").insert("charge", "5").unwrap();
+    store.close().await.unwrap();
+    for keyspace in ["keyspaces/1", "keyspaces/2"] {
+        let (current, all) = (path.join(keyspace).join("current"), path.join(keyspace));
+        for (from, to) in [(&current, path.join("aside")), (&all, path.join("aside"))] {
+            fs::rename(from, &to).unwrap();
+            let error = refused(&path);
+            assert!(matches!(error, OpenError::Database { .. }), "{error:?}");
+            assert!(error.to_string().contains(&format!("{keyspace}/current is missing")), "{error}");
+            fs::rename(&to, from).unwrap();
+        }
+    }
+    let store = FjallStore::open(&path).unwrap();
+    has_all(&store).await;
+    assert_eq!(store.table("charges").get("charge").unwrap().as_deref(), Some(&b"5"[..]));
+}
+
+// Seeded fault: the store goes on, and the next call finds the keyspace in memory.
+#[tokio::test]
+async fn a_keyspace_whose_name_may_not_be_durable_poisons_the_store() {
+    let (_directory, path) = recorded::<FjallStore>().await;
+    let store = FjallStore::open(&path).unwrap();
+    let settings = fjall::KeyspaceCreateOptions::default;
+    store.keyspace("charges", settings).unwrap();
+    // The directory that has the names can't be synced.
+    fs::rename(path.join("keyspaces"), path.join("aside")).unwrap();
+    store.keyspace("charges", settings).map(drop).unwrap_err();
+    fs::rename(path.join("aside"), path.join("keyspaces")).unwrap();
+    let error = store.sync().await.unwrap_err();
+    assert!(error.to_string().contains("syncing the name of a keyspace failed"), "{error}");
+}
