@@ -5,9 +5,9 @@
 //! So the store decides, after each sync. (fjall still writes out keyspaces that hold up the removal of a journal.)
 //!
 //! When fjall drops an old memtable, or an old version of a keyspace with the tables that it alone has, all calls wait:
-//! to free 64 MiB, and to remove such a file, takes up to a tenth of a second. So a thread drops each one last: a
-//! memtable once fjall has no handle of it, and a version two rotations of its keyspace later, when fjall has none
-//! either. The old tables of a keyspace that is idle stay on disk for so long.
+//! to free 64 MiB, and to remove such a file, takes up to a tenth of a second. So a thread keeps a handle of each, and
+//! drops it when fjall has none any more. That of a version is given to the thread two rotations of its keyspace later;
+//! until then, the old tables of an idle keyspace stay on disk.
 
 use std::any::Any;
 use std::mem;
@@ -25,8 +25,10 @@ use crate::store::embedded::files::directory;
 
 /// The name of the thread.
 const FREES: &str = "idempotency-mem";
-/// The interval at which the thread looks whether fjall still has a memtable.
+/// The interval at which the thread looks whether fjall still has a memtable. It doubles each time, because fjall keeps
+/// the last one of a keyspace until the next.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_SELDOM: Duration = Duration::from_secs(10);
 
 /// What the thread drops once no other handle of it is left.
 type Old = Arc<dyn Any + Send + Sync>;
@@ -105,15 +107,18 @@ impl Drop for Memtables {
 
 /// Drops what no other handle is left of.
 fn free(old: &Receiver<Old>) {
-    let mut kept = Vec::new();
+    let (mut kept, mut wait) = (Vec::new(), LOOK_EVERY);
     loop {
         let next = match &*kept {
             [] => old.recv().map_err(RecvTimeoutError::from),
-            _ => old.recv_timeout(LOOK_EVERY),
+            _ => old.recv_timeout(wait),
         };
         match next {
-            Ok(old) => kept.push(old),
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(old) => {
+                kept.push(old);
+                wait = LOOK_EVERY;
+            }
+            Err(RecvTimeoutError::Timeout) => wait = LOOK_SELDOM.min(wait * 2),
             Err(RecvTimeoutError::Disconnected) => return,
         }
         kept.retain(|old| Arc::strong_count(old) > 1);
