@@ -18,8 +18,8 @@
 //! open, even if it is the last batch, of which a power cut has left a part. So the journals are read before:
 //! - A journal before one with a batch has to be whole, and no number may be missing. All else is damage.
 //! - The last journal with a batch may end with a torn one. It is then cut off before that batch. If the mark
-//!   (`files/mark.rs`) says that more was durable, the opening is refused before. If no step of the store's comes
-//!   before that batch, but one after it, those that are there end before that one.
+//!   (`files/mark.rs`) says that more was durable, the opening is refused before. If no step of the store's precedes
+//!   the damage, but step n follows it, the last one that can be there is n - 1.
 //! - Each step of the store's has the next number. Once fjall is open, and says what its tables have, [`gap`] compares.
 
 use std::collections::{BTreeSet, HashMap};

@@ -10,7 +10,7 @@ use crate::store::{OpenError, StoreError};
 /// process and power cuts.
 ///
 /// # Memory
-/// The store takes memory for its two caches, for new records that are not in a table yet (8 MiB, and more while fjall
+/// The store takes memory for its two caches, for new records that are not in a table yet (4 MiB, and more while fjall
 /// is behind), and some 90 bytes for each record: 20 by which it recognises a new key without a read, and the indexes
 /// and filters of fjall's tables.
 pub type FjallStore = EmbeddedStore<FjallEngine>;
