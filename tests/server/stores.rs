@@ -64,25 +64,27 @@ async fn atomic_needs_charges_and_records_in_one_database() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_may_be_in_another_directory_than_the_charges() {
-    let directory = tempdir().unwrap();
-    let records = directory.path().join("records");
-    let setup = Setup::new(&directory).with(&format!("--store sled:{}", records.display()));
-    let call = Call::charge("apart", "tok_visa");
-    let server = setup.start();
-    let first = server.send(&call).await;
-    let log = server.log.clone();
-    server.stop().await;
-    let log = log.whole().await;
-    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
-    assert!(warnings.iter().all(|line| line.contains("the store is new")) && warnings.len() == 2, "{log}");
-    assert!(records.is_dir() && setup.data.is_dir());
-    // The charges are lost, and the records are still there.
-    std::fs::remove_dir_all(&setup.data).unwrap();
-    let server = setup.start();
-    let replay = server.send(&call).await;
-    assert_eq!((replay.is_replay(), &replay.body), (true, &first.body));
-    assert!(server.charges().await.is_empty());
-    assert_eq!(server.get("/readyz").await.json()["ready"], true);
+    for engine in ["sled", "fjall"] {
+        let directory = tempdir().unwrap();
+        let records = directory.path().join("records");
+        let setup = Setup::new(&directory).with(&format!("--store {engine}:{}", records.display()));
+        let call = Call::charge("apart", "tok_visa");
+        let server = setup.start();
+        let first = server.send(&call).await;
+        let log = server.log.clone();
+        server.stop().await;
+        let log = log.whole().await;
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+        assert!(warnings.iter().all(|line| line.contains("the store is new")) && warnings.len() == 2, "{log}");
+        assert!(records.is_dir() && setup.data.is_dir());
+        // The charges are lost, and the records are still there.
+        std::fs::remove_dir_all(&setup.data).unwrap();
+        let server = setup.start();
+        let replay = server.send(&call).await;
+        assert_eq!((replay.is_replay(), &replay.body), (true, &first.body));
+        assert!(server.charges().await.is_empty());
+        assert_eq!(server.get("/readyz").await.json()["ready"], true);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,9 +29,14 @@ struct SystemCall<'a> {
 }
 
 impl SystemCall<'_> {
+    /// Returns whether it is on sled's log, or on fjall's journal.
     fn is_on_database(&self) -> bool {
         let descriptor = self.arguments.split(['>', ',']).next();
-        descriptor.is_some_and(|descriptor| descriptor.ends_with("/db"))
+        descriptor.is_some_and(|descriptor| descriptor.ends_with("/db") || descriptor.ends_with(".jnl"))
+    }
+
+    fn is_write(&self) -> bool {
+        self.name == "pwrite64" || self.name == "write"
     }
 
     fn is_on_socket(&self) -> bool {
@@ -85,7 +90,7 @@ fn answered_too_early(log: &str, charges: &[String], writes: Writes) -> Vec<Stri
         let Some(answer) = calls.iter().filter(of_charge).find(|call| call.is_on_socket()) else {
             return Some(format!("{charge}: no answer was seen"));
         };
-        let written = calls.iter().filter(of_charge).filter(|call| call.name == "pwrite64" && call.is_on_database());
+        let written = calls.iter().filter(of_charge).filter(|call| call.is_write() && call.is_on_database());
         let mut written = written.filter(|write| write.began < answer.began);
         let write = match writes {
             Writes::All => written.next_back(),
@@ -155,15 +160,18 @@ async fn every_answer_follows_its_sync(connections: usize, each: usize, writes: 
         skipped("that every answer follows its sync", &obstacle);
         return;
     }
-    let directory = tempdir().unwrap();
-    let (log, charges) = traced(directory.path(), "--on-interrupted refuse", connections, each).await;
-    let early = answered_too_early(&log, &charges, writes);
-    assert!(early.is_empty(), "{} of {}: {early:#?}", early.len(), charges.len());
-    // The control: had it not synced, this would have failed.
-    let unsynced: String =
-        log.lines().filter(|line| !line.contains("fdatasync")).flat_map(|line| [line, "\n"]).collect();
-    assert_eq!(answered_too_early(&unsynced, &charges, writes).len(), charges.len());
-    println!("{} answers over {connections} connections, each after its fdatasync", charges.len());
+    for store in ["sled", "fjall"] {
+        let directory = tempdir().unwrap();
+        let arguments = format!("--store {store} --on-interrupted refuse");
+        let (log, charges) = traced(directory.path(), &arguments, connections, each).await;
+        let early = answered_too_early(&log, &charges, writes);
+        assert!(early.is_empty(), "{store}: {} of {}: {early:#?}", early.len(), charges.len());
+        // The control: had it not synced, this would have failed.
+        let unsynced: String =
+            log.lines().filter(|line| !line.contains("fdatasync")).flat_map(|line| [line, "\n"]).collect();
+        assert_eq!(answered_too_early(&unsynced, &charges, writes).len(), charges.len());
+        println!("{} answers over {connections} connections from {store}, each after its fdatasync", charges.len());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,6 +209,8 @@ async fn an_isolated_charge_costs_one_sync_in_one_transaction_and_three_without(
         ("--atomic", 1),
         // The claim, the charge, the outcome.
         ("--store sled", 3),
+        ("--store fjall", 3),
+        ("--store fjall --atomic", 1),
         ("--on-interrupted reconcile", 3),
         // The charge, the outcome.
         ("--on-interrupted rerun", 2),
@@ -242,6 +252,7 @@ mod checker {
             [WRITE, "7 fsync(11</data/db>) = 0", ANSWER],
             [WRITE, "7 fdatasync(10</data/db>) = -1 EIO (Input/output error)", ANSWER],
             [&WRITE.replace("ch_1", "ch_2"), SYNC, ANSWER],
+            [&WRITE.replace("/data/db", "/data/0.jnl"), "7 fdatasync(11</data/keyspaces/1/v2>) = 0", ANSWER],
             [WRITE, SYNC, &ANSWER.replace("socket:[34]", "/data/db")],
         ] {
             assert!(is_early(&lines, Writes::All) && is_early(&lines, Writes::One), "{lines:?}");
