@@ -1,5 +1,6 @@
-//! Writes to four stores over the engine in the first argument, with eight tasks each, for the number of seconds in the
-//! second one. Prints the number of recorded outcomes. A corrupted heap ends the program before that.
+//! Writes to four stores over the engine in the first argument, and reads from them, with eight tasks each, for the
+//! number of seconds in the second one. Halfway it opens the stores again. Prints how many outcomes were recorded and
+//! replayed. A corrupted heap ends the program before that.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use tower_idempotency::{AnyStore, Fingerprint, FjallStore, Key, Once, RecordId, 
 const STORES: usize = 4;
 const TASKS: usize = 8;
 const CACHE_BYTES: u64 = 8 << 20;
+/// So few that most outcomes are read from the disk.
+const OUTCOME_CACHE_BYTES: u64 = 1 << 20;
 /// So few that fjall often writes tables and merges them.
 const MEMTABLE_BYTES: u64 = 1 << 20;
 
@@ -19,24 +22,30 @@ const MEMTABLE_BYTES: u64 = 1 << 20;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [engine, seconds] = [1, 2].map(|place| std::env::args().nth(place));
     let engine = engine.ok_or("give the engine and the number of seconds")?;
-    let end = Instant::now() + Duration::from_secs(seconds.ok_or("give the number of seconds")?.parse()?);
-    let (mut tasks, mut stores) = (Vec::new(), Vec::new());
-    for _ in 0..STORES {
-        let directory = tempfile::tempdir()?;
-        let store = open(&engine, directory.path())?;
-        for task in 0..TASKS {
-            tasks.push(tokio::spawn(write(store.clone(), task, end)));
+    let seconds: f64 = seconds.ok_or("give the number of seconds")?.parse()?;
+    let directories = [(); STORES].map(|()| tempfile::tempdir());
+    let (mut recorded, mut replayed) = (0, 0);
+    // The second time, they are opened again.
+    for time in 0..2 {
+        let end = Instant::now() + Duration::from_secs_f64(seconds / 2.0);
+        let (mut tasks, mut stores) = (Vec::new(), Vec::new());
+        for directory in &directories {
+            let store = open(&engine, directory.as_ref().map_err(ToString::to_string)?.path())?;
+            for task in 0..TASKS {
+                tasks.push(tokio::spawn(write(store.clone(), task, time, end)));
+            }
+            stores.push(store);
         }
-        stores.push((directory, store));
+        for task in tasks {
+            let counts = task.await?;
+            recorded += counts.0;
+            replayed += counts.1;
+        }
+        for store in stores {
+            store.close().await?;
+        }
     }
-    let mut recorded = 0;
-    for task in tasks {
-        recorded += task.await?;
-    }
-    for (_directory, store) in stores {
-        store.close().await?;
-    }
-    println!("recorded {recorded}");
+    println!("recorded {recorded}, replayed {replayed}");
     Ok(())
 }
 
@@ -44,21 +53,34 @@ fn open(engine: &str, directory: &Path) -> Result<AnyStore, OpenError> {
     match engine {
         "fjall" => {
             let store = FjallStore::builder().cache_bytes(CACHE_BYTES).memtable_bytes(MEMTABLE_BYTES);
+            store.outcome_cache_bytes(OUTCOME_CACHE_BYTES).open(directory).map(AnyStore::new)
+        }
+        _ => {
+            let store = SledStore::builder().cache_bytes(CACHE_BYTES).outcome_cache_bytes(OUTCOME_CACHE_BYTES);
             store.open(directory).map(AnyStore::new)
         }
-        _ => SledStore::builder().cache_bytes(CACHE_BYTES).open(directory).map(AnyStore::new),
     }
 }
 
-async fn write(store: AnyStore, task: usize, end: Instant) -> usize {
+/// Records outcomes, and asks for an earlier one, from the disk, after each fourth. Returns how many there were of
+/// both.
+async fn write(store: AnyStore, task: usize, time: usize, end: Instant) -> (usize, usize) {
     let once = Once::new(store);
-    let mut recorded = 0;
+    let (mut recorded, mut replayed) = (0, 0);
     while Instant::now() < end {
-        let Ok(key) = Key::new(&format!("{task}-{recorded}")) else { break };
-        let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from(vec![7; 2_000])) };
-        if once.run(RecordId::new(None, &key), Fingerprint::of(b"m"), effect).await.is_ok() {
-            recorded += 1;
+        let run = async |time, number| {
+            let key = Key::new(&format!("{task}-{time}-{number}")).ok()?;
+            let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from(vec![7; 2_000])) };
+            once.run(RecordId::new(None, &key), Fingerprint::of(b"m"), effect).await.ok()
+        };
+        let new = run(time, recorded).await;
+        assert!(new.is_none_or(|outcome| !outcome.replayed), "a new key has no outcome");
+        recorded += 1;
+        if recorded % 4 == 0 {
+            // Also one of the opening before.
+            let earlier = if time == 1 && recorded % 8 == 0 { run(0, replayed).await } else { run(time, recorded / 2).await };
+            replayed += usize::from(earlier.is_some_and(|outcome| outcome.replayed && outcome.bytes == [7; 2_000][..]));
         }
     }
-    recorded
+    (recorded, replayed)
 }
