@@ -100,7 +100,7 @@ async fn compare<D: Disk>(report: &mut Report, few: &mut Filled<D>, many: &mut F
 
 async fn reopen<D: Disk>(report: &mut Report, mut store: Filled<D>) {
     let mut times = Vec::new();
-    for _ in 0..pairs().div_ceil(3) {
+    for _ in 0..pairs() {
         times.push(store.reopen().await);
     }
     let (records, times) = (store.records, Estimate::of(times));
