@@ -20,7 +20,7 @@ use crate::slots::Slots;
 /// Restricts [`Records`] to the stores of this crate. Put your own database behind `Backend`.
 pub trait Sealed {}
 
-/// A place where records are kept: [`SledStore`](crate::SledStore), [`MemoryStore`](crate::MemoryStore),
+/// A place where records are kept: [`SledStore`](crate::SledStore), `FjallStore`, [`MemoryStore`](crate::MemoryStore),
 /// `PostgresStore` and every other `SharedStore` over a database of your own, or [`AnyStore`](crate::AnyStore), which
 /// is chosen at run time. The trait is sealed.
 ///
@@ -28,11 +28,11 @@ pub trait Sealed {}
 /// that two layers over one store share them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a store",
-    note = "the stores are `SledStore`, `MemoryStore`, `PostgresStore`, `SharedStore` over a backend of your own, and `AnyStore` \
+    note = "the stores are `SledStore`, `FjallStore`, `MemoryStore`, `PostgresStore`, `SharedStore` over a backend of your own, and `AnyStore` \
             for one that is chosen at run time"
 )]
 pub trait Store: Records {
-    /// Returns the name of the kind of store, for logs: `memory`, `sled`, or that of a shared store's backend.
+    /// Returns the name of the kind of store, for logs: `memory`, `sled`, `fjall`, or that of a shared store's backend.
     fn name(&self) -> &'static str;
 
     /// Returns the health of the store. It reads memory alone, so it returns at once even if the disk or the database

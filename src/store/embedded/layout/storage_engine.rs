@@ -16,8 +16,8 @@ use crate::store::embedded::transact::Transacted;
 /// which they inject faults (`tests/map_engine.rs`).
 ///
 /// # Contract
-/// - One thread, the writer, calls `write`, `sync`, `after_sync` and `transact`. It and a few other threads call `get` and `range`,
-///   meanwhile too. Each call may block.
+/// - One thread, the writer, calls `write`, `sync`, `after_sync` and `transact`. It and a few other threads call `get`
+///   and `range`, meanwhile too. Each call may block.
 /// - Reads see what was written before, synced or not. A `range` may see later writes or not, also a part of them.
 /// - What was written before a `sync` that returned `Ok` survives SIGKILL and a power cut, names of files included.
 ///   What was not synced may survive, as far as `write` says.
