@@ -30,8 +30,8 @@ pub(super) const MAX_KEYSPACES: usize = 256;
 const MAX_JOURNALS: u64 = 64 * 1024 * 1024;
 
 /// The most bytes of a table of the store's. At the end of a compaction fjall syncs the last table that it has written
-/// while every other call waits; with its default of 64 MiB some of these waits took a quarter of a second. With 8 MiB
-/// the disk takes less, and a new key in a store of a million longer.
+/// while every other call waits; with its default of 64 MiB some of these waits took a quarter of a second. With 8 MiB,
+/// stalls and new keys in a large store take longer.
 const TABLE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The most files of tables that fjall keeps open. With its default, few of those that many systems allow a process are
