@@ -23,14 +23,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [engine, seconds] = [1, 2].map(|place| std::env::args().nth(place));
     let engine = engine.ok_or("give the engine and the number of seconds")?;
     let seconds: f64 = seconds.ok_or("give the number of seconds")?.parse()?;
-    let directories = [(); STORES].map(|()| tempfile::tempdir());
+    let directories = (0..STORES).map(|_| tempfile::tempdir()).collect::<Result<Vec<_>, _>>()?;
     let (mut recorded, mut replayed) = (0, 0);
     // The second time, they are opened again.
     for time in 0..2 {
         let end = Instant::now() + Duration::from_secs_f64(seconds / 2.0);
         let (mut tasks, mut stores) = (Vec::new(), Vec::new());
         for directory in &directories {
-            let store = open(&engine, directory.as_ref().map_err(ToString::to_string)?.path())?;
+            let store = open(&engine, directory.path())?;
             for task in 0..TASKS {
                 tasks.push(tokio::spawn(write(store.clone(), task, time, end)));
             }
@@ -66,19 +66,20 @@ fn open(engine: &str, directory: &Path) -> Result<AnyStore, OpenError> {
 /// both.
 async fn write(store: AnyStore, task: usize, time: usize, end: Instant) -> (usize, usize) {
     let once = Once::new(store);
-    let (mut recorded, mut replayed) = (0, 0);
+    let (mut sent, mut recorded, mut replayed) = (0, 0, 0);
     while Instant::now() < end {
         let run = async |time, number| {
             let key = Key::new(&format!("{task}-{time}-{number}")).ok()?;
             let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from(vec![7; 2_000])) };
             once.run(RecordId::new(None, &key), Fingerprint::of(b"m"), effect).await.ok()
         };
-        let new = run(time, recorded).await;
+        let new = run(time, sent).await;
+        recorded += usize::from(new.is_some());
         assert!(new.is_none_or(|outcome| !outcome.replayed), "a new key has no outcome");
-        recorded += 1;
-        if recorded % 4 == 0 {
+        sent += 1;
+        if sent % 4 == 0 {
             // Also one of the opening before.
-            let earlier = if time == 1 && recorded % 8 == 0 { run(0, replayed).await } else { run(time, recorded / 2).await };
+            let earlier = if time == 1 && sent % 8 == 0 { run(0, replayed).await } else { run(time, sent / 2).await };
             replayed += usize::from(earlier.is_some_and(|outcome| outcome.replayed && outcome.bytes == [7; 2_000][..]));
         }
     }
