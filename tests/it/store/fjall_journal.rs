@@ -273,14 +273,14 @@ async fn a_keyspace_that_a_journal_writes_to_is_missed_before_fjall_deletes_the_
     let store = FjallStore::open(&path).unwrap();
     store.table("charges").insert("charge", "5").unwrap();
     store.close().await.unwrap();
+    let aside = path.join("aside");
     for keyspace in ["keyspaces/1", "keyspaces/2"] {
-        let (current, all) = (path.join(keyspace).join("current"), path.join(keyspace));
-        for (from, to) in [(&current, path.join("aside")), (&all, path.join("aside"))] {
-            fs::rename(from, &to).unwrap();
+        for missing in [path.join(keyspace).join("current"), path.join(keyspace)] {
+            fs::rename(&missing, &aside).unwrap();
             let error = refused(&path);
             assert!(matches!(error, OpenError::Database { .. }), "{error:?}");
             assert!(error.to_string().contains(&format!("{keyspace}/current is missing")), "{error}");
-            fs::rename(&to, from).unwrap();
+            fs::rename(&aside, &missing).unwrap();
         }
     }
     let store = FjallStore::open(&path).unwrap();
