@@ -17,7 +17,8 @@ use super::batches::records::outcome_bytes;
 use super::files::directory::{self, Lock, broken, io_error};
 use super::files::mark::{self, Checked, Found};
 use super::files::marker::Marker;
-use super::layout::storage_engine::{Damage, ReadError, StorageEngine, scan};
+use super::layout::cleared::Cleared;
+use super::layout::storage_engine::{Damage, ReadError, StorageEngine, scan_from};
 use super::layout::totals::{Mark, Totals};
 use super::layout::{keys, listing};
 use super::measured::Measured;
@@ -219,7 +220,8 @@ impl<E: StorageEngine> Setup<E> {
         if boot > MAX_BOOT {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
         }
-        let listed = Present::load(&engine, totals.count, &totals.entries).map_err(unreadable)?;
+        let cleared = Cleared::read(&engine).map_err(unreadable)?;
+        let listed = Present::load(&engine, cleared, totals.count, &totals.entries).map_err(unreadable)?;
         // Only records of the last step, if it was interrupted before it wrote its totals.
         let (late, late_bytes) = count_late(&engine, &listed.late);
         // If some entries are lost, every step writes a sum that does not fit the rest, until the repair has listed all
@@ -240,7 +242,9 @@ impl<E: StorageEngine> Setup<E> {
             boot,
             next_fence: AtomicU64::new(first),
             step: AtomicU64::new(there.step),
-            swept_until: AtomicU64::new(0),
+            swept_until: AtomicU64::new(cleared.before.as_millis()),
+            cleared,
+            removed: AtomicU64::new(0),
             marker: Arc::new(Marker::new(path.into(), there)),
             batch: Mutex::default(),
             space: Space::default(),
@@ -265,7 +269,8 @@ fn interrupt_runs<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Resul
 /// Adds the marks of a slice of these runs to `batch`. Returns whether there was any entry that lists runs.
 pub(super) fn interrupt_slice<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
     let (mut count, mut any) = (0, false);
-    for entry in scan(batch.engine, keys::RUNNING) {
+    let [from, _] = batch.shared.cleared.firsts();
+    for entry in scan_from(batch.engine, from) {
         let (key, value) = entry.map_err(|error| error.to_string())?;
         let (key, value) = (key.as_ref(), value.as_ref());
         any = true;
@@ -295,7 +300,8 @@ fn interrupt_listed<E: StorageEngine>(
 ) -> Result<(), String> {
     let Err(error) = batch.interrupt_run(id) else { return Ok(()) };
     // A later entry says until when the key is refused.
-    let is_listed = listing::is_named_after(batch.engine, id, number).map_err(|error| error.to_string())?;
+    let from = batch.shared.cleared.before;
+    let is_listed = listing::is_named_after(batch.engine, id, from, number).map_err(|error| error.to_string())?;
     if !is_listed {
         batch.refuse_damaged(id, fence, &error);
     }

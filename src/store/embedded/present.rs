@@ -12,7 +12,8 @@ use std::collections::{HashMap, HashSet};
 use ahash::RandomState;
 use dashmap::DashMap;
 
-use super::layout::storage_engine::{ReadError, StorageEngine, scan};
+use super::layout::cleared::Cleared;
+use super::layout::storage_engine::{ReadError, StorageEngine, scan_from};
 use super::layout::totals::Entries;
 use super::layout::{keys, listing};
 use crate::codec::Stored;
@@ -52,15 +53,20 @@ pub(super) struct LateRecord {
 
 impl Present {
     /// Reads the listing entries of a store that holds `count` records. Every record is listed, as running or with its
-    /// expiry. `said` is what the totals say about the entries.
-    pub(super) fn load<E: StorageEngine>(engine: &E, count: u64, said: &Entries) -> Result<Listed, ReadError> {
+    /// expiry. `said` is what the totals say about the entries, and those before `cleared` are gone.
+    pub(super) fn load<E: StorageEngine>(
+        engine: &E,
+        cleared: Cleared,
+        count: u64,
+        said: &Entries,
+    ) -> Result<Listed, ReadError> {
         let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MAX_RESERVED);
         let present = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
         // `items` and `counted` are compared with the totals; `sum` has all entries, as the next totals will.
         let (mut items, mut sum, mut counted, mut damaged) = (0, 0_u64, 0_u64, false);
         // `later`: the records in entries that the totals do not count. `claimed`: the runs in those that they do.
         let (mut later, mut claimed) = (Vec::new(), HashSet::with_hasher(RandomState::new()));
-        for entry in [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|prefix| scan(engine, prefix)) {
+        for entry in cleared.firsts().into_iter().flat_map(|from| scan_from(engine, from)) {
             let (key, value) = match entry {
                 Err(ReadError::Corrupt(_)) => {
                     // What follows cannot be listed. The repair reads the records themselves.
@@ -154,6 +160,11 @@ impl Runs {
     pub(super) fn begin(&mut self, id: RecordId, record: Record<Stored>, entry: u64) {
         self.live.insert(id, (record, entry));
         *self.left.entry(entry).or_default() += 1;
+    }
+
+    /// Returns the lowest number of an entry that lists a run.
+    pub(super) fn first_entry(&self) -> Option<u64> {
+        self.left.keys().min().copied()
     }
 
     /// Removes a run that has ended. Returns the number of its entry if it was the last one there.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::batches::batch::Batch;
 use super::batches::records::outcome_bytes;
 use super::layout::keys;
-use super::layout::storage_engine::{ReadError, StorageEngine, scan_keys};
+use super::layout::storage_engine::{ReadError, StorageEngine, scan_from, scan_keys};
 use super::state::StoreState;
 use crate::key::RecordId;
 use crate::record::Fence;
@@ -43,16 +43,17 @@ pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Re
         batch.commit()?;
     }
     let old = |key: &E::Value| keys::number_of(key.as_ref()) < first;
-    let entries = || [keys::RUNNING, keys::EXPIRY].into_iter().flat_map(|kind| scan_keys(engine, kind));
+    let entries = || shared.cleared.firsts().into_iter().flat_map(|from| scan_from(engine, from));
     // Entries from the first unreadable one on stay; they do no harm.
-    let outdated: Vec<_> = entries().map_while(Result::ok).filter(old).collect();
+    let outdated: Vec<_> = entries().map_while(Result::ok).map(|(key, _)| key).filter(old).collect();
     for slice in outdated.chunks(PER_BATCH) {
         let mut batch = Batch::new(shared, engine);
         // The sum of numbers is not kept up here; it is made anew below.
         slice.iter().for_each(|key| batch.erase(key.as_ref()));
         batch.commit()?;
     }
-    let sum = entries().map_while(Result::ok).fold(0, |sum: u64, key| sum.wrapping_add(keys::number_of(key.as_ref())));
+    let numbers = entries().map_while(Result::ok).map(|(key, _)| keys::number_of(key.as_ref()));
+    let sum = numbers.fold(0, u64::wrapping_add);
     shared.numbers.store(sum, Ordering::Relaxed);
     // The totals are written, which have the sum.
     Batch::new(shared, engine).commit_totals()

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::files::directory::Lock;
 use super::files::marker::Marker;
+use super::layout::cleared::Cleared;
 use super::layout::storage_engine::{ReadError, StorageEngine};
 use super::measured::Measured;
 use super::present::{Present, Runs};
@@ -76,6 +77,10 @@ pub(super) struct StoreState<E: StorageEngine> {
     /// The time before which no entry lists records that expire, in milliseconds. An engine may take long to pass over
     /// many keys that were removed, so a sweep begins here.
     pub(super) swept_until: AtomicU64,
+    /// Where the listing entries began when the store was opened.
+    pub(super) cleared: Cleared,
+    /// The number of listing entries that were removed since the store noted how far it has come.
+    pub(super) removed: AtomicU64,
     /// Writes the mark of the last durable step, on a thread of its own.
     pub(super) marker: Arc<Marker>,
     /// The time at which the batch under way began. The writer sets it; the watchdog, `check_load` and `health` read

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,11 +30,6 @@ pub(super) const MAX_KEYSPACES: usize = 256;
 /// accepts. An idle keyspace of the application's would otherwise keep half a gigabyte of journals.
 const MAX_JOURNALS: u64 = 64 * 1024 * 1024;
 
-/// The most bytes of a table of the store's. At the end of a compaction fjall syncs the last table that it has written
-/// while every other call waits; with its default of 64 MiB some of these waits took a quarter of a second. With 8 MiB,
-/// stalls and new keys in a large store take longer.
-const TABLE_BYTES: u64 = 4 * 1024 * 1024;
-
 /// The most files of tables that fjall keeps open. With its default, few of those that many systems allow a process are
 /// left for its connections: on Linux 900 of 1,024, on macOS 150 of 256.
 const MAX_OPEN_TABLES: usize = 128;
@@ -55,7 +51,8 @@ pub struct FjallEngine {
 pub(crate) struct FjallOptions {
     /// The bytes of memory in which fjall keeps blocks of its tables.
     pub(super) cache_bytes: u64,
-    /// The bytes of new records that are kept in memory before they are written to a table.
+    /// The bytes of new records that are kept in memory before they are written to a table, and the most bytes of a
+    /// table of the store's.
     pub(super) memtable_bytes: u64,
 }
 
@@ -63,7 +60,9 @@ impl Default for FjallOptions {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
         // A memtable is written and synced at once, and a sync of the journal then waits for the disk: with fjall's own
-        // 64 MiB, for up to 70 ms.
+        // 64 MiB, for up to 70 ms. At the end of a compaction fjall syncs the last table that it has written while all
+        // other calls wait: with 64 MiB, a quarter of a second. With 8 MiB, stalls and new keys in a large store take
+        // longer.
         Self { cache_bytes: 64 * MIB, memtable_bytes: 4 * MIB }
     }
 }
@@ -142,7 +141,7 @@ impl StorageEngine for FjallEngine {
             check_steps(path, &records)?;
         }
         let disk = Disk::open(path).map_err(directory::io_error("opening the journal in", path))?;
-        let memtables = Memtables::new(options.memtable_bytes)?;
+        let memtables = Memtables::new(&db, options.memtable_bytes)?;
         memtables.add(records.clone());
         Ok(Self { records, db, disk: Arc::new(Mutex::new(disk)), memtables: Arc::new(memtables) })
     }
@@ -170,7 +169,8 @@ impl StorageEngine for FjallEngine {
         self.disk.lock().sync().map_err(|error| format!("syncing failed: {error}"))
     }
 
-    fn after_sync(&self) -> Result<(), String> {
+    fn after_sync(&self, cleared: &[Range<Vec<u8>>]) -> Result<(), String> {
+        cleared.iter().for_each(|keys| self.memtables.drop_tables(&self.records, keys.clone()));
         self.memtables.write_full()
     }
 
@@ -202,7 +202,7 @@ fn open_database(options: &FjallOptions, path: &Path, workers: usize) -> Result<
     let builder = builder.manual_journal_persist(true).max_journaling_size(MAX_JOURNALS);
     let builder = builder.max_cached_files(Some(MAX_OPEN_TABLES));
     let db = builder.open().map_err(|error| open_failed(path, error))?;
-    let tables = Leveled::default().with_table_target_size(TABLE_BYTES);
+    let tables = Leveled::default().with_table_target_size(options.memtable_bytes);
     let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(tables));
     let records = open_keyspace(&db, path, RECORDS, settings)?;
     sync_names(path)?;

@@ -1,37 +1,28 @@
-//! The memtables of the keyspaces: when they are written to tables, and where old ones are freed.
+//! The memtables of the keyspaces: when they are written to tables, and what `upkeep.rs` does about it.
 //!
 //! fjall must not decide by itself that a memtable is full: it would ask its worker at each write until that has come
 //! to it; if the worker takes long, a thousand such requests fill its queue, and it waits for ever for a place in it.
 //! So the store decides, after each sync. (fjall still writes out keyspaces that hold up the removal of a journal.)
 //!
-//! When fjall drops an old memtable, or an old version of a keyspace with the tables that it alone has, all calls wait:
-//! to free 64 MiB, and to remove such a file, takes up to a tenth of a second. So a thread keeps a handle of each, and
-//! drops it when fjall has none any more. That of a version is given to the thread two rotations of its keyspace later;
-//! until then, the old tables of an idle keyspace stay on disk.
+//! A version of a keyspace is given to that thread two rotations later. Until then, the old tables of an idle keyspace
+//! stay on disk.
 
-use std::any::Any;
 use std::mem;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use fjall::{AbstractTree as _, Keyspace};
+use fjall::{AbstractTree as _, Database, Keyspace};
 use parking_lot::Mutex;
 
+use super::upkeep::{Old, Task, Upkeep};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 
 /// The name of the thread.
-const FREES: &str = "idempotency-mem";
-/// The interval at which the thread looks whether fjall still has a memtable. It doubles each time, because fjall keeps
-/// the last one of a keyspace until the next.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-const LOOK_SELDOM: Duration = Duration::from_secs(10);
-
-/// What the thread drops once no other handle of it is left.
-type Old = Arc<dyn Any + Send + Sync>;
+const THREAD: &str = "idempotency-mem";
 
 /// The keyspaces that were opened, the store's own included.
 pub(super) struct Memtables {
@@ -39,8 +30,10 @@ pub(super) struct Memtables {
     /// The bytes of new entries of a keyspace that are kept in memory before they are written to a table.
     most: u64,
     /// These are there until this is dropped.
-    old: Option<Sender<Old>>,
+    tasks: Option<Sender<Task>>,
     thread: Option<JoinHandle<()>>,
+    /// Why the thread has ended, unless it has panicked.
+    failed: Arc<OnceLock<String>>,
 }
 
 /// A keyspace, and its versions. fjall drops those of one rotation of the memtable in the next one at the latest.
@@ -55,17 +48,27 @@ struct Opened {
 
 impl Memtables {
     /// Starts the thread.
-    pub(super) fn new(most: u64) -> Result<Self, OpenError> {
-        let (old, dropped) = channel();
-        let thread = thread::Builder::new().name(FREES.to_owned()).spawn(move || free(&dropped));
-        let thread = thread.map_err(directory::io_error("starting a thread", Path::new(FREES)))?;
-        Ok(Self { opened: Mutex::default(), most, old: Some(old), thread: Some(thread) })
+    pub(super) fn new(db: &Database, most: u64) -> Result<Self, OpenError> {
+        let (tasks, received) = channel();
+        let failed = Arc::new(OnceLock::new());
+        let (fails, snapshots) = (Arc::clone(&failed), db.supervisor.snapshot_tracker.clone());
+        // What no snapshot can see any more is left out by a merge.
+        let unseen = move || snapshots.get_seqno_safe_to_gc();
+        let run = move || {
+            if let Err(error) = Upkeep::default().run(&received, &unseen) {
+                let _ = fails.set(error.to_string());
+            }
+        };
+        let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(run);
+        let thread = thread.map_err(directory::io_error("starting a thread", Path::new(THREAD)))?;
+        Ok(Self { opened: Mutex::default(), most, tasks: Some(tasks), thread: Some(thread), failed })
     }
 
-    /// Takes a keyspace in, if it is not here yet.
+    /// Takes a keyspace in, if it is not here yet. An earlier process may have left it far behind.
     pub(super) fn add(&self, keyspace: Keyspace) {
         let mut opened = self.opened.lock();
         if !opened.iter().any(|opened| opened.keyspace == keyspace) {
+            self.send(Task::Merge(keyspace.clone()));
             opened.push(Opened { keyspace, version: u64::MAX, versions: Vec::new(), earlier: Vec::new() });
         }
     }
@@ -73,6 +76,10 @@ impl Memtables {
     /// Has the memtables that are full written to tables. While fjall is behind, they may be twice as large for each
     /// one that waits: from four on, fjall would hold up every write for a tenth of a second at a time.
     pub(super) fn write_full(&self) -> Result<(), String> {
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            let failed = self.failed.get().map_or("a thread panicked", String::as_str);
+            return Err(format!("merging tables failed: {failed}"));
+        }
         for Opened { keyspace, version, versions, earlier } in &mut *self.opened.lock() {
             let now = keyspace.tree.current_version();
             if mem::replace(version, now.id()) != now.id() {
@@ -83,15 +90,25 @@ impl Memtables {
             if memtable.size() > self.most.saturating_mul(2_u64.saturating_pow(waiting)) {
                 keyspace.rotate_memtable().map_err(|error| format!("writing a table failed: {error}"))?;
                 self.free(memtable);
+                self.send(Task::Merge(keyspace.clone()));
                 mem::replace(earlier, mem::take(versions)).into_iter().for_each(|old| self.free(old));
             }
         }
         Ok(())
     }
 
-    /// Hands something to the thread. If that has ended, which it does not, this drops it.
+    /// Has the tables dropped in which all keys lie in a range. Keys of this range in other tables may come back.
+    pub(super) fn drop_tables(&self, keyspace: &Keyspace, keys: Range<Vec<u8>>) {
+        self.send(Task::DropTables(keyspace.clone(), keys));
+    }
+
     fn free(&self, old: Old) {
-        let _ = self.old.as_ref().map(|thread| thread.send(old));
+        self.send(Task::Free(old));
+    }
+
+    /// Hands something to the thread. If that has failed, this drops it.
+    fn send(&self, task: Task) {
+        let _ = self.tasks.as_ref().map(|thread| thread.send(task));
     }
 }
 
@@ -100,27 +117,7 @@ impl Memtables {
 impl Drop for Memtables {
     fn drop(&mut self) {
         self.opened.get_mut().iter_mut().for_each(|opened| (opened.versions, opened.earlier) = Default::default());
-        drop(self.old.take());
+        drop(self.tasks.take());
         let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
-/// Drops what no other handle is left of.
-fn free(old: &Receiver<Old>) {
-    let (mut kept, mut wait) = (Vec::new(), LOOK_EVERY);
-    loop {
-        let next = match &*kept {
-            [] => old.recv().map_err(RecvTimeoutError::from),
-            _ => old.recv_timeout(wait),
-        };
-        match next {
-            Ok(old) => {
-                kept.push(old);
-                wait = LOOK_EVERY;
-            }
-            Err(RecvTimeoutError::Timeout) => wait = LOOK_SELDOM.min(wait * 2),
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        kept.retain(|old| Arc::strong_count(old) > 1);
     }
 }

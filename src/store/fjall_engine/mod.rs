@@ -12,8 +12,8 @@
 //! - `journal.rs`: examines the journals before fjall opens them. fjall takes damage in a journal for its end, **cuts
 //!   off what follows, and says nothing.** It may refuse a journal of which a power cut has torn the last batch; that
 //!   batch is cut off before.
-//! - `memtables.rs`: decides when a memtable is written to a table, and drops old ones, and removes old tables, on a
-//!   thread of its own.
+//! - `memtables.rs`: decides when a memtable is written to a table.
+//! - `upkeep.rs`: a thread that merges tables, drops those of what was removed, and frees what is old.
 //! - `transaction.rs`: writes an application's effect in one batch with the record of its outcome.
 
 mod durable;
@@ -23,6 +23,7 @@ mod journal;
 mod memtables;
 mod store;
 mod transaction;
+mod upkeep;
 
 pub(super) use engine::FjallEngine;
 pub use store::{FjallStore, FjallStoreBuilder};

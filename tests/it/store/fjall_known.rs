@@ -5,8 +5,13 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use testkit::lab::disk::Disk as _;
+use testkit::lab::on_disk;
+use testkit::lab::time::{DAY, clock};
 use testkit::process::until;
+use tower_idempotency::fjall::AbstractTree as _;
+use tower_idempotency::internals::Records as _;
 use tower_idempotency::{FjallStore, fjall};
 
 use super::damaged_disk::{RECORDS, recorded};
@@ -135,6 +140,37 @@ async fn no_insert_is_lost_while_memtables_rotate_under_writers_to_several_keysp
     for name in NAMES {
         assert_eq!(store.table(name).len().unwrap(), EACH as usize, "{name}");
     }
+}
+
+// fjall makes one merge for each memtable, and chooses those that write the least. So a large store fell behind until
+// every write waited for ever; and the lists of what had expired stayed for ever, because a table of removals lies over
+// many tables of lists. Seeded faults: the store makes no merges; it drops no tables.
+#[tokio::test]
+async fn trap_125_a_large_store_whose_records_come_and_go_does_not_fall_behind() {
+    const ROUNDS: u32 = 48;
+    const EACH: u32 = 1_000;
+    const KEPT: u32 = 8;
+    /// In a list, an id and a fence.
+    const LISTED: u32 = 40;
+    let clock = clock();
+    let (_directory, store) = on_disk(FjallStore::builder().memtable_bytes(8 * 1024).clock(clock.clone()));
+    let rounds = async {
+        for round in 0..ROUNDS {
+            let keys: Vec<_> = (0..EACH).map(|number| format!("{round} {number}")).collect();
+            join_all(keys.iter().map(|key| record(&store, key))).await;
+            clock.advance(DAY / KEPT);
+            while store.len() > u64::from(EACH * KEPT) {
+                store.sweep(EACH as usize).await.unwrap();
+            }
+        }
+    };
+    tokio::time::timeout(LONG, rounds).await.expect("writes return");
+    let lists = || {
+        let version = store.records().unwrap().tree.current_version();
+        let items = version.iter_tables().flat_map(|table| table.iter()).map(Result::unwrap);
+        items.filter(|item| item.key.user_key.starts_with(b"e")).map(|item| item.value.len()).sum::<usize>()
+    };
+    until("most lists of what is gone are gone", async || lists() < (3 * KEPT * EACH * LISTED) as usize).await;
 }
 
 // fjall waits for ever at an opening with over 1,000 keyspaces that have tables. Seeded fault: the bound is not kept.

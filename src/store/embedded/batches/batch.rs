@@ -13,6 +13,7 @@ use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Current, Record, Transition};
 use crate::store::StoreError;
 use crate::store::embedded::command::{ReplyTo, Submitted};
+use crate::store::embedded::layout::cleared::Cleared;
 use crate::store::embedded::layout::listing::Listings;
 use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine};
 use crate::store::embedded::layout::totals::Mark;
@@ -52,6 +53,8 @@ pub(crate) struct Batch<'a, E: StorageEngine> {
     pub(crate) chunks: usize,
     /// The number of expired records that the batch deletes.
     pub(crate) swept: usize,
+    /// What the batch notes, if it does.
+    pub(crate) cleared: Option<Cleared>,
     /// The sweeps that were asked for. They come last; see
     /// [`sweep_asked`](crate::store::embedded::writer::sweep_asked).
     pub(crate) sweeps: Vec<(usize, ReplyTo<usize>)>,
@@ -106,6 +109,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             listed: 0,
             chunks: 0,
             swept: 0,
+            cleared: None,
             sweeps: Vec::new(),
             fresh: Vec::new(),
             gone: Vec::new(),
@@ -216,13 +220,14 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
         // The totals of the last step. The counters of the store still have the values from before this batch.
         let totals = self.totals(Vec::new());
-        let Self { shared, engine, swept, fresh, gone, answers, .. } = self;
+        let Self { shared, engine, swept, erased, cleared, fresh, gone, answers, .. } = self;
         shared.measured.note_batch(answers.len());
         if result.is_ok() {
             shared.count.store(totals.count, Ordering::Relaxed);
             shared.bytes.store(totals.bytes, Ordering::Relaxed);
             shared.numbers.store(totals.entries.sum, Ordering::Relaxed);
             shared.step.store(totals.step, Ordering::Relaxed);
+            shared.removed.fetch_add(erased.len() as u64, Ordering::Relaxed);
             shared.marker.note_durable(Mark { step: totals.step, time: Timestamp::from_millis(totals.seen) });
             // Memory learns of the batch before its answers are sent, so that a caller finds what it was answered.
             for (id, record) in fresh {
@@ -243,7 +248,8 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         if shared.is_poisoned() {
             return Ok(());
         }
-        let after = catch_unwind(AssertUnwindSafe(|| engine.after_sync()));
+        let cleared: Vec<_> = cleared.into_iter().flat_map(Cleared::ranges).collect();
+        let after = catch_unwind(AssertUnwindSafe(|| engine.after_sync(&cleared)));
         after.unwrap_or_else(|_| Err(PANICKED.to_owned())).inspect_err(|reason| shared.poison(reason.clone()))
     }
 

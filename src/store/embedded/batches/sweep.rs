@@ -10,8 +10,13 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::StoreError;
+use crate::store::embedded::layout::cleared::Cleared;
 use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine, scan_keys};
 use crate::store::embedded::layout::{keys, listing};
+
+/// The number of listing entries that are removed between two notes of how far the store has come. Each has at most 4
+/// KB.
+pub(crate) const NOTED_AFTER: u64 = 64;
 
 /// The most that one slice deletes.
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +39,26 @@ pub(crate) struct Swept {
 
 /// Adds the deletion of a slice to `batch`.
 pub(crate) fn sweep<E: StorageEngine>(batch: &mut Batch<'_, E>, slice: Slice) -> Result<Swept, StoreError> {
+    note_cleared(batch);
     let chunks = remove_chunks(batch, slice.chunks)?;
     let (records, seen) = remove_expired(batch, slice.records)?;
     batch.swept += records;
     Ok(Swept { records, seen, more: chunks > 0 || seen > 0 })
+}
+
+/// Notes from time to time which listing entries are gone. The removals of this batch are written before the note, or
+/// with it.
+fn note_cleared<E: StorageEngine>(batch: &mut Batch<'_, E>) {
+    let shared = batch.shared;
+    if shared.removed.load(Ordering::Relaxed) < NOTED_AFTER {
+        return;
+    }
+    shared.removed.store(0, Ordering::Relaxed);
+    let below = shared.runs.lock().first_entry().unwrap_or_else(|| shared.unused_number());
+    let before = Timestamp::from_millis(shared.swept_until.load(Ordering::Relaxed));
+    let cleared = Cleared { before, below };
+    batch.write(keys::CLEARED, cleared.encode());
+    batch.cleared = Some(cleared);
 }
 
 /// Deletes the records that expiry entries list as due, the oldest first. Returns how many, and how many items were
@@ -105,7 +126,7 @@ enum Removed {
 }
 
 /// Removes a record that an entry lists as expiring at `expires`. Its key may have been claimed again, or the operation
-/// settled, since.
+/// settled, since, and then it expires later.
 fn remove<E: StorageEngine>(
     batch: &mut Batch<'_, E>,
     id: RecordId,
@@ -114,7 +135,7 @@ fn remove<E: StorageEngine>(
     expires: Timestamp,
 ) -> Result<Removed, StoreError> {
     match batch.current(id) {
-        Ok(Some(record)) if record.expires == Some(expires) => {
+        Ok(Some(record)) if record.expires.is_some_and(|its| its <= expires) => {
             batch.write_record(id, Some(record), None, None)?;
             Ok(Removed::Record)
         }
@@ -124,7 +145,8 @@ fn remove<E: StorageEngine>(
         Err(error) => {
             let error = batch.shared.read_failed(error, id);
             let number = keys::number_of(key);
-            if read(batch, listing::is_named_after(batch.engine, id, number))? {
+            let from = Timestamp::from_millis(batch.shared.swept_until.load(Ordering::Relaxed));
+            if read(batch, listing::is_named_after(batch.engine, id, from, number))? {
                 return Ok(Removed::Nothing);
             }
             batch.shared.report_damage(id, &error, "swept");

@@ -30,6 +30,9 @@ pub(crate) const BOOT: &[u8] = b"mboot";
 /// [`totals`](super::totals).
 pub(crate) const TOTALS: &[u8] = b"mtotals";
 
+/// The key of the time and the number before which no listing entry is left; see [`cleared`](super::cleared).
+pub(crate) const CLEARED: &[u8] = b"mcleared";
+
 pub(crate) fn record(id: &RecordId) -> [u8; 33] {
     let mut key = [b'r'; 33];
     key[1..].copy_from_slice(id.as_bytes());

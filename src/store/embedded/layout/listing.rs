@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::keys;
-use super::storage_engine::{ReadError, StorageEngine, scan};
+use super::storage_engine::{ReadError, StorageEngine, scan_from};
 use super::writes::Writes;
 use crate::clock::Timestamp;
 use crate::codec::{CHECKSUM_BYTES, checksum};
@@ -126,10 +126,15 @@ pub(crate) fn rest(key: &[u8], old: &[u8], count: usize) -> Vec<u8> {
     value(key, old.get(count * ITEM_BYTES..items).unwrap_or_default())
 }
 
-/// Returns whether a later entry of expiries than the one with this number lists a record. Reads all such entries, so
-/// only damaged records are looked up by it.
-pub(crate) fn is_named_after<E: StorageEngine>(engine: &E, id: RecordId, number: u64) -> Result<bool, ReadError> {
-    for entry in scan(engine, keys::EXPIRY) {
+/// Returns whether an entry of expiries from a time on, with a higher number than this one, lists a record. Reads all
+/// such entries, so only damaged records are looked up by it.
+pub(crate) fn is_named_after<E: StorageEngine>(
+    engine: &E,
+    id: RecordId,
+    from: Timestamp,
+    number: u64,
+) -> Result<bool, ReadError> {
+    for entry in scan_from(engine, keys::expiry(from, 0).to_vec()) {
         let (key, value) = entry?;
         let key = key.as_ref();
         let names = || read(key, value.as_ref()).is_some_and(|records| records.iter().any(|(listed, _)| *listed == id));

@@ -1,6 +1,7 @@
 //! The contract of an embedded engine: it holds an ordered map of bytes that is written in steps.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -93,8 +94,12 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     fn sync(&self) -> Result<(), String>;
 
     /// Does what can wait until the answers of a batch are sent. The writer calls it after each batch that it has made
-    /// durable. A failure poisons the store, and takes nothing back. By default it does nothing.
-    fn after_sync(&self) -> Result<(), String> {
+    /// durable. All keys in the ranges of `cleared` are removed, durably, and none of them is read or written again,
+    /// also after an opening: an engine that frees removed keys late, or never, frees these at once. If it brings some
+    /// of them back, that does no harm. A failure poisons the store, and takes nothing back. By default this does
+    /// nothing.
+    fn after_sync(&self, cleared: &[Range<Vec<u8>>]) -> Result<(), String> {
+        let _ = cleared;
         Ok(())
     }
 
@@ -165,8 +170,25 @@ pub(crate) fn scan<'a, E: StorageEngine>(
     engine: &'a E,
     prefix: &[u8],
 ) -> impl Iterator<Item = Result<(E::Value, E::Value), ReadError>> + use<'a, E> {
+    scan_within(engine, prefix.to_vec(), prefix)
+}
+
+/// Returns the entries from a key on that are of its kind.
+pub(crate) fn scan_from<'a, E: StorageEngine>(
+    engine: &'a E,
+    from: Vec<u8>,
+) -> impl Iterator<Item = Result<(E::Value, E::Value), ReadError>> + use<'a, E> {
+    let kind = from.get(..1).unwrap_or_default().to_vec();
+    scan_within(engine, from, &kind)
+}
+
+fn scan_within<'a, E: StorageEngine>(
+    engine: &'a E,
+    from: Vec<u8>,
+    prefix: &[u8],
+) -> impl Iterator<Item = Result<(E::Value, E::Value), ReadError>> + use<'a, E> {
     let prefix = prefix.to_vec();
-    let entries = engine.range(prefix.clone());
+    let entries = engine.range(from);
     entries.take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.as_ref().starts_with(&prefix)))
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -157,7 +158,7 @@ impl StorageEngine for MapEngine {
         fs::write(&self.file, bytes).map_err(|error| error.to_string())
     }
 
-    fn after_sync(&self) -> Result<(), String> {
+    fn after_sync(&self, _: &[Range<Vec<u8>>]) -> Result<(), String> {
         if self.after_syncs_fail.load(Ordering::SeqCst) { Err("on purpose".to_owned()) } else { Ok(()) }
     }
 

@@ -1,5 +1,6 @@
 //! The promises of every embedded engine's store, tested on sled, on fjall and on the smallest engine.
 
+mod cleared;
 mod health;
 mod lost;
 mod map_engine;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::map_engine::OUTLIVED;
 use super::*;
+use crate::store::embedded::layout::cleared::Cleared;
 use crate::store::embedded::layout::listing;
 use crate::store::embedded::layout::storage_engine::{scan, scan_keys};
 use crate::store::embedded::layout::totals::Totals;
@@ -25,7 +26,8 @@ enum Shape {
 /// Checks that the lists are whole, so that nothing has to be made anew.
 fn assert_listed<E: Tested>(still: &Still<E>) {
     let totals = Totals::decode(still.engine.get(keys::TOTALS).unwrap().unwrap().as_ref()).unwrap();
-    let listed = Present::load(&still.engine, totals.count, &totals.entries).unwrap();
+    let listed =
+        Present::load(&still.engine, Cleared::read(&still.engine).unwrap(), totals.count, &totals.entries).unwrap();
     assert!(listed.is_whole, "nothing has to be made anew");
 }
 
