@@ -45,3 +45,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(readme, text)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use testkit::bench::estimate::Estimate;
+
+    /// From tables of the sign test, and for many values from the binomial coefficients themselves.
+    #[test]
+    fn an_interval_leaves_out_two_and_a_half_per_cent_on_each_side() {
+        for (count, left_out) in [(1, 0), (5, 0), (6, 0), (21, 5), (100, 39), (3_197, 1_542)] {
+            let estimate = Estimate::of((0..count).map(f64::from).collect());
+            let expected = (f64::from(left_out), f64::from(count - 1 - left_out));
+            assert_eq!((estimate.low, estimate.high), expected, "{count} values");
+        }
+    }
+}

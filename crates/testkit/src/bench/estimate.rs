@@ -109,16 +109,3 @@ pub fn quantile(sorted: &[Duration], share: f64) -> Duration {
 pub fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// From tables of the sign test, and for many values from its normal approximation.
-    #[test]
-    fn an_interval_leaves_out_two_and_a_half_per_cent_on_each_side() {
-        for (count, wanted) in [(1, 0), (5, 0), (6, 0), (21, 5), (100, 39), (3_197, 1_542)] {
-            assert_eq!(left_out(count), wanted, "{count} values");
-        }
-    }
-}
