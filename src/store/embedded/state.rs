@@ -19,7 +19,7 @@ use super::layout::storage_engine::{ReadError, StorageEngine};
 use super::measured::Measured;
 use super::present::{Present, Runs};
 use super::space::{Limits, Space};
-use crate::clock::Timeline;
+use crate::clock::{Timeline, Timestamp};
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::slots::Slots;
@@ -187,6 +187,11 @@ impl<E: StorageEngine> StoreState<E> {
             return Err(StoreError::unavailable("2^40 fences were given since it was opened; restart the process"));
         }
         Ok(Fence(fence))
+    }
+
+    /// Returns the time at which a sweep begins.
+    pub(super) fn swept_until(&self) -> Timestamp {
+        Timestamp::from_millis(self.swept_until.load(Ordering::Relaxed))
     }
 
     /// Returns a number for a listing entry, later than all before. It is taken from the fences, of which one boot has

@@ -55,7 +55,7 @@ fn note_cleared<E: StorageEngine>(batch: &mut Batch<'_, E>) {
     }
     shared.removed.store(0, Ordering::Relaxed);
     let below = shared.runs.lock().first_entry().unwrap_or_else(|| shared.unused_number());
-    let before = Timestamp::from_millis(shared.swept_until.load(Ordering::Relaxed));
+    let before = shared.swept_until();
     let cleared = Cleared { before, below };
     batch.write(keys::CLEARED, cleared.encode());
     batch.cleared = Some(cleared);
@@ -65,7 +65,7 @@ fn note_cleared<E: StorageEngine>(batch: &mut Batch<'_, E>) {
 /// looked at.
 fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<(usize, usize), StoreError> {
     let (mut seen, mut swept, mut due) = (0, 0, None);
-    let from = Timestamp::from_millis(batch.shared.swept_until.load(Ordering::Relaxed));
+    let from = batch.shared.swept_until();
     for entry in batch.engine.range(keys::expiry(from, 0).to_vec()) {
         let (key, value) = read(batch, entry)?;
         let (key, value) = (key.as_ref(), value.as_ref());
@@ -145,7 +145,7 @@ fn remove<E: StorageEngine>(
         Err(error) => {
             let error = batch.shared.read_failed(error, id);
             let number = keys::number_of(key);
-            let from = Timestamp::from_millis(batch.shared.swept_until.load(Ordering::Relaxed));
+            let from = batch.shared.swept_until();
             if read(batch, listing::is_named_after(batch.engine, id, from, number))? {
                 return Ok(Removed::Nothing);
             }

@@ -3,18 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::store::embedded::batches::sweep::{NOTED_AFTER, Slice, sweep};
+use crate::store::embedded::batches::sweep::NOTED_AFTER;
 use crate::store::embedded::layout::cleared::Cleared;
 use crate::store::embedded::layout::storage_engine::scan;
-
-const ALL: Slice = Slice { records: usize::MAX, chunks: usize::MAX };
-
-fn swept<E: Tested>(still: &Still<E>) -> usize {
-    let mut batch = still.batch();
-    let swept = sweep(&mut batch, ALL).unwrap().records;
-    batch.commit().unwrap();
-    swept
-}
 
 fn entries<E: Tested>(still: &Still<E>, kind: &[u8]) -> Vec<(Vec<u8>, Bytes)> {
     let owned = |(key, value): (E::Value, E::Value)| (key.as_ref().to_vec(), Bytes::copy_from_slice(value.as_ref()));
@@ -24,7 +15,7 @@ fn entries<E: Tested>(still: &Still<E>, kind: &[u8]) -> Vec<(Vec<u8>, Bytes)> {
 /// Notes how far the store has come, as if as many entries had been removed.
 fn note<E: Tested>(still: &Still<E>) {
     still.shared.removed.store(NOTED_AFTER, Ordering::Relaxed);
-    swept(still);
+    still.sweep();
 }
 
 // Seeded fault: `Cleared::read` returns `NOTHING`.
@@ -41,7 +32,7 @@ fn trap_124_entries_that_come_back_after_they_were_cleared_change_nothing() {
         let expiries = entries(&still, keys::EXPIRY);
         claim(&still, &["running"]);
         still.clock.advance(HOUR * 2);
-        assert_eq!(swept(&still), 1);
+        assert_eq!(still.sweep(), 1);
         note(&still);
         // As a disk would have it whose engine had dropped the removals alone.
         assert_eq!((claims.len(), expiries.len()), (1, 1));
@@ -79,7 +70,7 @@ fn what_is_noted_leaves_out_what_is_still_there() {
         end(&mut batch, held[0]);
         batch.commit().unwrap();
         still.clock.advance(HOUR * 2);
-        assert_eq!(swept(&still), 2);
+        assert_eq!(still.sweep(), 2);
         note(&still);
         let firsts = Cleared::read(&still.engine).unwrap().firsts();
         assert!(claimed < firsts[0] && expiring < firsts[1]);
@@ -97,7 +88,7 @@ fn a_record_that_is_written_past_its_time_is_swept() {
         batch.commit().unwrap();
         let record = still.load(late).unwrap();
         still.clock.advance(HOUR * 2);
-        assert_eq!(swept(&still), 1);
+        assert_eq!(still.sweep(), 1);
         // The sweep has gone beyond the time at which it expires.
         let mut batch = still.batch();
         let adopted = step(&mut batch, id("late"), Transition::Adopt(Box::new(record)));
@@ -105,7 +96,7 @@ fn a_record_that_is_written_past_its_time_is_swept() {
         drop(adopted);
         assert!(still.load(late).is_some());
         still.clock.advance(Duration::from_millis(1));
-        assert_eq!(swept(&still), 1);
+        assert_eq!(still.sweep(), 1);
         assert!(still.load(late).is_none());
     });
 }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::batches::batch::Batch;
+use super::batches::sweep::sweep;
 use super::command::{Command, Submitted};
 use super::layout::keys;
 use super::layout::storage_engine::{StorageEngine, scan_keys};
@@ -26,7 +27,7 @@ use super::space::Limits;
 use super::state::StoreState;
 use super::store::EmbeddedStore;
 use super::transact::{AppValue, Purpose, Transact};
-use super::writer::decide;
+use super::writer::{SWEPT_IDLE, decide};
 use crate::clock::{ManualClock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::{Key, RecordId};
@@ -234,6 +235,14 @@ impl<E: Tested> Still<E> {
 
     fn batch(&self) -> Batch<'_, E> {
         Batch::new(&self.shared, &self.engine)
+    }
+
+    /// Sweeps a slice, and returns how many records were deleted.
+    fn sweep(&self) -> usize {
+        let mut batch = self.batch();
+        let swept = sweep(&mut batch, SWEPT_IDLE).unwrap().records;
+        batch.commit().unwrap();
+        swept
     }
 
     /// Reads what is stored, past the cache.

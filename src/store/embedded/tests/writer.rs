@@ -51,17 +51,11 @@ fn a_record_that_is_kept_for_less_than_those_before_it_is_swept_in_its_time() {
             let _answer = step(&mut batch, hold.id, Transition::Complete(completion));
             batch.commit().unwrap();
         };
-        let swept = || {
-            let mut batch = still.batch();
-            let swept = sweep(&mut batch, SWEPT_IDLE).unwrap().records;
-            batch.commit().unwrap();
-            swept
-        };
         kept_for("long", 24 * HOUR);
-        assert_eq!(swept(), 0, "nothing is due, and the sweep notes where it ended");
+        assert_eq!(still.sweep(), 0, "nothing is due, and the sweep notes where it ended");
         kept_for("short", HOUR);
         still.clock.advance(2 * HOUR);
-        assert_eq!(swept(), 1);
+        assert_eq!(still.sweep(), 1);
         assert!(still.load(id("short")).is_none() && still.load(id("long")).is_some());
     });
 }
