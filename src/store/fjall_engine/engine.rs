@@ -135,14 +135,13 @@ impl StorageEngine for FjallEngine {
             let (_db, records) = open_database(options, path, 0)?;
             check_steps(path, &records)?;
         }
-        // One worker: with several, releases of fjall before this one have lost inserts (fjall-rs/fjall#230).
+        // One worker, because releases of fjall before this one have lost inserts with several (fjall-rs/fjall#230).
         let (db, records) = open_database(options, path, 1)?;
         if !are_several {
             check_steps(path, &records)?;
         }
         let disk = Disk::open(path).map_err(directory::io_error("opening the journal in", path))?;
-        let memtables = Memtables::new(&db, options.memtable_bytes)?;
-        memtables.add(records.clone());
+        let memtables = Memtables::new(&db, records.clone(), options.memtable_bytes)?;
         Ok(Self { records, db, disk: Arc::new(Mutex::new(disk)), memtables: Arc::new(memtables) })
     }
 
@@ -170,7 +169,7 @@ impl StorageEngine for FjallEngine {
     }
 
     fn after_sync(&self, cleared: &[Range<Vec<u8>>]) -> Result<(), String> {
-        cleared.iter().for_each(|keys| self.memtables.drop_tables(&self.records, keys.clone()));
+        cleared.iter().for_each(|keys| self.memtables.drop_tables(keys.clone()));
         self.memtables.write_full()
     }
 
@@ -202,8 +201,9 @@ fn open_database(options: &FjallOptions, path: &Path, workers: usize) -> Result<
     let builder = builder.manual_journal_persist(true).max_journaling_size(MAX_JOURNALS);
     let builder = builder.max_cached_files(Some(MAX_OPEN_TABLES));
     let db = builder.open().map_err(|error| open_failed(path, error))?;
-    let tables = Leveled::default().with_table_target_size(options.memtable_bytes);
-    let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(tables));
+    // Its worker never finds a level too large: `upkeep.rs` merges.
+    let unmerged = Leveled::default().with_l0_threshold(u8::MAX).with_table_target_size(1 << 48);
+    let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(unmerged));
     let records = open_keyspace(&db, path, RECORDS, settings)?;
     sync_names(path)?;
     Ok((db, records))

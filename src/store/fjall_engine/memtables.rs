@@ -4,8 +4,8 @@
 //! to it; if the worker takes long, a thousand such requests fill its queue, and it waits for ever for a place in it.
 //! So the store decides, after each sync. (fjall still writes out keyspaces that hold up the removal of a journal.)
 //!
-//! A version of a keyspace is given to that thread two rotations later. Until then, the old tables of an idle keyspace
-//! stay on disk.
+//! A version of a keyspace is given to the thread of `upkeep.rs` two rotations later. Until then, the old tables of an
+//! idle keyspace stay on disk.
 
 use std::mem;
 use std::ops::Range;
@@ -17,12 +17,15 @@ use std::thread::{self, JoinHandle};
 use fjall::{AbstractTree as _, Database, Keyspace};
 use parking_lot::Mutex;
 
-use super::upkeep::{Old, Task, Upkeep};
+use super::upkeep::{BEHIND, Old, Task, Upkeep};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 
 /// The name of the thread.
 const THREAD: &str = "idempotency-mem";
+
+/// The number of unmerged tables, beyond [`BEHIND`], for which a memtable may be twice as large.
+const STEP: usize = 2;
 
 /// The keyspaces that were opened, the store's own included.
 pub(super) struct Memtables {
@@ -47,21 +50,24 @@ struct Opened {
 }
 
 impl Memtables {
-    /// Starts the thread.
-    pub(super) fn new(db: &Database, most: u64) -> Result<Self, OpenError> {
+    /// Starts the thread, and takes in the store's own keyspace.
+    pub(super) fn new(db: &Database, records: Keyspace, most: u64) -> Result<Self, OpenError> {
         let (tasks, received) = channel();
         let failed = Arc::new(OnceLock::new());
         let (fails, snapshots) = (Arc::clone(&failed), db.supervisor.snapshot_tracker.clone());
         // What no snapshot can see any more is left out by a merge.
         let unseen = move || snapshots.get_seqno_safe_to_gc();
+        let upkeep = Upkeep::new(records.clone(), most);
         let run = move || {
-            if let Err(error) = Upkeep::default().run(&received, &unseen) {
+            if let Err(error) = upkeep.run(&received, &unseen) {
                 let _ = fails.set(error.to_string());
             }
         };
         let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(run);
         let thread = thread.map_err(directory::io_error("starting a thread", Path::new(THREAD)))?;
-        Ok(Self { opened: Mutex::default(), most, tasks: Some(tasks), thread: Some(thread), failed })
+        let memtables = Self { opened: Mutex::default(), most, tasks: Some(tasks), thread: Some(thread), failed };
+        memtables.add(records);
+        Ok(memtables)
     }
 
     /// Takes a keyspace in, if it is not here yet. An earlier process may have left it far behind.
@@ -73,19 +79,21 @@ impl Memtables {
         }
     }
 
-    /// Has the memtables that are full written to tables. While fjall is behind, they may be twice as large for each
-    /// one that waits: from four on, fjall would hold up every write for a tenth of a second at a time.
+    /// Has the memtables that are full written to tables. While these are behind, they may be twice as large for each
+    /// memtable that waits, and for each [`STEP`] unmerged tables: from four memtables and 30 tables on, fjall would hold
+    /// up every write until there are fewer.
     pub(super) fn write_full(&self) -> Result<(), String> {
         if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             let failed = self.failed.get().map_or("a thread panicked", String::as_str);
-            return Err(format!("merging tables failed: {failed}"));
+            return Err(format!("looking after the tables failed: {failed}"));
         }
         for Opened { keyspace, version, versions, earlier } in &mut *self.opened.lock() {
             let now = keyspace.tree.current_version();
             if mem::replace(version, now.id()) != now.id() {
                 versions.push(Arc::new(now));
             }
-            let waiting = u32::try_from(keyspace.tree.sealed_memtable_count()).unwrap_or(u32::MAX);
+            let unmerged = keyspace.tree.l0_run_count().saturating_sub(BEHIND) / STEP;
+            let waiting = u32::try_from(keyspace.tree.sealed_memtable_count() + unmerged).unwrap_or(u32::MAX);
             let memtable = keyspace.tree.active_memtable();
             if memtable.size() > self.most.saturating_mul(2_u64.saturating_pow(waiting)) {
                 keyspace.rotate_memtable().map_err(|error| format!("writing a table failed: {error}"))?;
@@ -97,9 +105,10 @@ impl Memtables {
         Ok(())
     }
 
-    /// Has the tables dropped in which all keys lie in a range. Keys of this range in other tables may come back.
-    pub(super) fn drop_tables(&self, keyspace: &Keyspace, keys: Range<Vec<u8>>) {
-        self.send(Task::DropTables(keyspace.clone(), keys));
+    /// Has the tables of the store's dropped in which all keys lie in a range. Keys of this range in other tables may
+    /// come back.
+    pub(super) fn drop_tables(&self, keys: Range<Vec<u8>>) {
+        self.send(Task::DropTables(keys));
     }
 
     fn free(&self, old: Old) {

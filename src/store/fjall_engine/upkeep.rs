@@ -1,8 +1,10 @@
 //! A thread that looks after the tables of the keyspaces. It does three things that fjall does not do well enough:
 //!
-//! - It merges tables while fjall is behind. fjall's worker makes one merge for each memtable. In a large store that is
-//!   less than what is needed: unmerged tables pile up, and at 30 of them every write waits for a merge, which only
-//!   another write could bring about.
+//! - It merges tables, again and again while too many are left. fjall's worker makes one merge for each memtable. In a
+//!   large store that is less than what is needed: unmerged tables pile up, and at 30 of them every write waits for a
+//!   merge, which only another write could bring about. In the store's own keyspace this thread alone merges, because
+//!   fjall may move a table into a gap of a level while another merge fills that gap. In keyspaces of the application's,
+//!   whose settings fjall keeps, it helps fjall's worker.
 //! - It drops tables that have nothing but keys that the store has removed for good. fjall would often keep these for
 //!   ever: it chooses the merges that write the least, and a table of removals lies over many tables of what was
 //!   removed.
@@ -14,19 +16,19 @@ use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread;
 use std::time::Duration;
 
+use fjall::compaction::Leveled;
 use fjall::{AbstractTree as _, Keyspace, LsmError};
 
-/// The interval at which the thread looks whether fjall still has something old. It doubles each time, because fjall
-/// keeps the last one of a keyspace until the next.
+/// The interval at which the thread looks whether fjall still has something old, or is still behind. It doubles each
+/// time, because fjall keeps the last one of a keyspace until the next, and an application may let many tables pile up.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOK_SELDOM: Duration = Duration::from_secs(10);
 
-/// The number of unmerged tables from which on the thread merges too. fjall slows down writes from 20 on. With fewer of
-/// them, more merges would only cost time: all calls wait for the end of each.
-const BEHIND: usize = 12;
+/// The number of unmerged tables from which on the thread makes one merge after the other. fjall slows down writes from
+/// 20 on. With fewer of them, more merges would only cost time: all calls wait for the end of each.
+pub(super) const BEHIND: usize = 12;
 
 /// What the thread drops once no other handle of it is left.
 pub(super) type Old = Arc<dyn Any + Send + Sync>;
@@ -34,24 +36,37 @@ pub(super) type Old = Arc<dyn Any + Send + Sync>;
 /// What the thread is asked for.
 pub(super) enum Task {
     Free(Old),
-    DropTables(Keyspace, Range<Vec<u8>>),
+    DropTables(Range<Vec<u8>>),
+    /// A memtable is written to a table, or the keyspace was opened.
     Merge(Keyspace),
 }
 
 /// The thread's work.
-#[derive(Default)]
 pub(super) struct Upkeep {
+    /// The store's own keyspace.
+    records: Keyspace,
+    /// How its tables are merged.
+    tables: Arc<Leveled>,
     /// What fjall still has handles of.
     old: Vec<Old>,
-    /// The keyspaces whose tables may have to be merged.
+    /// The keyspaces whose tables are to be merged.
     unmerged: Vec<Keyspace>,
-    /// How long it has waited for something to free.
+    /// `true` if the last look at them has merged some.
+    has_merged: bool,
+    /// How long it has waited for something to free or to merge.
     waited: Duration,
 }
 
 impl Upkeep {
-    /// Works until the sender is gone, then ends after the merge under way. `unseen` returns up to which number no
-    /// snapshot sees what was replaced.
+    /// `table_bytes` is the most of a table of the store's.
+    pub(super) fn new(records: Keyspace, table_bytes: u64) -> Self {
+        let tables = Arc::new(Leveled::default().with_table_target_size(table_bytes));
+        let (old, unmerged) = Default::default();
+        Self { records, tables, old, unmerged, has_merged: false, waited: Duration::ZERO }
+    }
+
+    /// Works until the sender is gone and all tasks are done, with the merges that are due at once. `unseen` returns up
+    /// to which number no snapshot sees what was replaced.
     pub(super) fn run(mut self, tasks: &Receiver<Task>, unseen: &dyn Fn() -> u64) -> Result<(), LsmError> {
         loop {
             let next = match self.pause() {
@@ -73,37 +88,47 @@ impl Upkeep {
 
     /// Returns how long to wait for the next task, if there is other work.
     fn pause(&mut self) -> Option<Duration> {
-        if !self.unmerged.is_empty() {
+        if self.has_merged {
             return Some(Duration::ZERO);
         }
         self.waited = LOOK_SELDOM.min(LOOK_EVERY.max(self.waited * 2));
-        (!self.old.is_empty()).then_some(self.waited)
+        (!self.old.is_empty() || !self.unmerged.is_empty()).then_some(self.waited)
     }
 
     fn take(&mut self, task: Task) -> Result<(), LsmError> {
         self.waited = Duration::ZERO;
         match task {
             Task::Free(old) => self.old.push(old),
-            Task::DropTables(keyspace, keys) => drop_tables(&keyspace, &keys)?,
-            Task::Merge(keyspace) if self.unmerged.contains(&keyspace) => {}
-            Task::Merge(keyspace) => self.unmerged.push(keyspace),
-        }
-        Ok(())
-    }
-
-    /// Makes one merge in each keyspace that is behind.
-    fn merge(&mut self, unseen: u64) -> Result<(), LsmError> {
-        self.unmerged.retain(|keyspace| keyspace.tree.l0_run_count() >= BEHIND);
-        for keyspace in &self.unmerged {
-            let before = keyspace.tree.current_version().id();
-            keyspace.tree.compact(keyspace.config.compaction_strategy.clone(), unseen)?;
-            if keyspace.tree.current_version().id() == before {
-                // fjall's worker has these tables in a merge of its own.
-                thread::sleep(LOOK_EVERY);
+            Task::DropTables(keys) => drop_tables(&self.records, &keys)?,
+            Task::Merge(keyspace) => {
+                let is_due = keyspace == self.records || is_behind(&keyspace);
+                if is_due && !self.unmerged.contains(&keyspace) {
+                    self.unmerged.push(keyspace);
+                }
             }
         }
         Ok(())
     }
+
+    /// Makes one merge in each keyspace, unless fjall's worker has its tables in one, or its settings ask for none.
+    fn merge(&mut self, unseen: u64) -> Result<(), LsmError> {
+        self.has_merged = false;
+        for keyspace in &self.unmerged {
+            let before = keyspace.tree.current_version().id();
+            if *keyspace == self.records {
+                keyspace.tree.compact(self.tables.clone(), unseen)?;
+            } else {
+                keyspace.tree.compact(keyspace.config.compaction_strategy.clone(), unseen)?;
+            }
+            self.has_merged |= keyspace.tree.current_version().id() != before;
+        }
+        self.unmerged.retain(is_behind);
+        Ok(())
+    }
+}
+
+fn is_behind(keyspace: &Keyspace) -> bool {
+    keyspace.tree.l0_run_count() >= BEHIND
 }
 
 /// Drops the tables in which all keys lie in this range. fjall waits until the merge under way is over, and then makes
