@@ -166,9 +166,10 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.overlay.insert(id, None);
     }
 
-    /// Lists a record as expiring at `expires`, or now, if that has passed: a sweep may have gone beyond it.
+    /// Lists a record as expiring at `expires`, or now, if that has passed, and not before what a sweep has come to.
     pub(crate) fn list_expiry(&mut self, id: RecordId, fence: Fence, expires: Timestamp) {
-        self.step.listings.expiring(expires.max(self.now), &id, fence);
+        let listed = expires.max(self.now).max(self.shared.swept_until());
+        self.step.listings.expiring(listed, &id, fence);
         self.step.writes.count(LISTED_BYTES);
         self.listed += 1;
         self.step.is_written = true;

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 
 use super::batch::Batch;
 use crate::clock::Timestamp;
+use crate::codec::Stored;
 use crate::key::RecordId;
-use crate::record::Fence;
+use crate::record::{Fence, Record, State};
 use crate::store::StoreError;
 use crate::store::embedded::layout::cleared::Cleared;
 use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine, scan_keys};
@@ -87,7 +88,8 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
         if batch.has_erased(key) {
             continue;
         }
-        // An entry that was damaged after the opening cannot be used; the next opening finds its records.
+        // An entry that was damaged after the opening cannot be used. The next opening notices by the sum of the
+        // numbers that it is not read, and finds its records.
         let Some(records) = listing::read(key, value) else { continue };
         let mut done = 0;
         for (id, fence) in &records {
@@ -112,7 +114,7 @@ fn remove_expired<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> R
         batch.erase_entry(key);
     }
     // What a later batch lists expires later than this one begins.
-    let until = due.map_or(batch.now, |due| due.min(batch.now));
+    let until = due.map_or(batch.now, |due| due.min(batch.now)).max(from);
     batch.shared.swept_until.store(until.as_millis(), Ordering::Relaxed);
     batch.shared.measured.note_due(due);
     Ok((swept, seen))
@@ -165,8 +167,15 @@ fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Re
         }
         let tombstone = read(batch, tombstone)?;
         let tombstone = tombstone.as_ref();
+        let Some(id) = tombstone.get(1..33).and_then(keys::id_of) else { continue };
         // This very batch may complete its record, with chunks under the same keys.
-        if tombstone.get(1..33).and_then(keys::id_of).is_some_and(|id| batch.has_changed(&id)) {
+        if batch.has_changed(&id) {
+            continue;
+        }
+        // An engine may bring back what was removed, as after a merge that left a removal out.
+        if has_chunks(batch.current(id).ok().flatten().as_ref(), Fence(keys::number_of(tombstone))) {
+            batch.erase(tombstone);
+            removed += 1;
             continue;
         }
         let chunks = scan_keys(batch.engine, &keys::chunks_under(tombstone)).take(limit - removed);
@@ -182,6 +191,13 @@ fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Re
         }
     }
     Ok(removed)
+}
+
+/// Returns whether a record has an outcome in chunks with this fence.
+fn has_chunks(record: Option<&Record<Stored>>, fence: Fence) -> bool {
+    record.is_some_and(|record| {
+        record.fence == fence && matches!(record.state, State::Completed { outcome: Stored::Chunked { .. } })
+    })
 }
 
 /// Returns an entry, or the error of a failed read. No record is at fault then, so the id is all zeros.

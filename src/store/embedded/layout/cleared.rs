@@ -24,10 +24,13 @@ impl Cleared {
     /// Nothing was noted yet.
     const NOTHING: Self = Self { before: Timestamp::from_millis(0), below: 0 };
 
-    /// Reads what was noted last. If that makes no sense, entries are read from the first one on.
+    /// Reads what was noted last. If it is damaged, entries are read from the first one on.
     pub(crate) fn read<E: StorageEngine>(engine: &E) -> Result<Self, ReadError> {
-        let noted = engine.get(keys::CLEARED)?;
-        Ok(noted.and_then(|noted| Self::decode(noted.as_ref())).unwrap_or(Self::NOTHING))
+        match engine.get(keys::CLEARED) {
+            Ok(noted) => Ok(noted.and_then(|noted| Self::decode(noted.as_ref())).unwrap_or(Self::NOTHING)),
+            Err(ReadError::Corrupt(_)) => Ok(Self::NOTHING),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the keys of the first `n` and the first `e` entry that may be there.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::map_engine::{MapEngine, UNREADABLE};
 use super::*;
 use crate::store::embedded::batches::sweep::NOTED_AFTER;
 use crate::store::embedded::layout::cleared::Cleared;
@@ -99,4 +100,42 @@ fn a_record_that_is_written_past_its_time_is_swept() {
         assert_eq!(still.sweep(), 1);
         assert!(still.load(late).is_none());
     });
+}
+
+// A step that is not atomic may write the note without the time. Seeded faults: the record is listed at its own time; a
+// sweep goes back to the time.
+#[test]
+fn nothing_is_listed_before_what_was_noted_if_the_clock_was_set_back() {
+    on_each!(E, {
+        let directory = tempfile::tempdir().unwrap();
+        let still = opened::<E>(&directory);
+        let noted = Cleared { before: still.shared.time.now().plus(3 * HOUR), below: 0 };
+        still.set(keys::CLEARED, Some(noted.encode().into()));
+        still.engine.sync().unwrap();
+        drop(still);
+        let still = opened::<E>(&directory);
+        assert_eq!(still.sweep(), 0);
+        let mut batch = still.batch();
+        complete(&still, &mut batch, "k", "done".into());
+        batch.commit().unwrap();
+        let [_, first] = noted.firsts();
+        assert!(entries(&still, keys::EXPIRY).iter().all(|(key, _)| first <= *key));
+        still.clock.advance(3 * HOUR);
+        assert_eq!(still.sweep(), 1);
+    });
+}
+
+// Seeded fault: the store does not open.
+#[test]
+fn a_note_that_cannot_be_read_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let still = opened::<MapEngine>(&directory);
+    claim(&still, &["running"]);
+    still.set(keys::CLEARED, Some(Bytes::from_static(UNREADABLE)));
+    still.engine.sync().unwrap();
+    drop(still);
+    let still = opened::<MapEngine>(&directory);
+    assert!(still.load(id("running")).is_some_and(|record| matches!(record.state, State::Interrupted { .. })));
+    note(&still);
+    assert_ne!(still.engine.get(keys::CLEARED).unwrap().unwrap(), UNREADABLE);
 }

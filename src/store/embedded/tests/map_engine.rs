@@ -63,6 +63,9 @@ pub(super) const DAMAGED: &str = "damaged";
 /// A file that says what is certainly damaged.
 pub(super) const HOLE: &str = "hole";
 
+/// A value that can't be read.
+pub(super) const UNREADABLE: &[u8] = b"unreadable";
+
 /// A file that says that the engine outlived the directory's lock.
 pub(super) const OUTLIVED: &str = "outlived";
 
@@ -128,7 +131,10 @@ impl StorageEngine for MapEngine {
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         assert!(!self.is_damaged(), "on purpose");
-        Ok(self.map.lock().unwrap().get(key).cloned())
+        match self.map.lock().unwrap().get(key) {
+            Some(value) if value == UNREADABLE => Err(ReadError::Corrupt("on purpose".to_owned())),
+            value => Ok(value.cloned()),
+        }
     }
 
     fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), ReadError>> {

@@ -39,6 +39,28 @@ fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
     });
 }
 
+// Seeded faults: the sweep does not look at the record; it does not compare the fences.
+#[test]
+fn a_tombstone_that_comes_back_after_its_outcome_was_written_takes_nothing_along() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let mut batch = still.batch();
+        let id = complete(&still, &mut batch, "k", vec![1; 10_000].into());
+        batch.commit().unwrap();
+        let fence = read::head(&still.engine, id).unwrap().unwrap().fence;
+        let (earlier, chunks) = (Fence(fence.0 - 1), still.count("c"));
+        still.set(&keys::chunk(&id, earlier, 0), Some(Bytes::from_static(b"of an earlier outcome")));
+        for fence in [earlier, fence] {
+            still.set(&keys::tombstone(&id, fence), Some(Bytes::new()));
+        }
+        while still.count("g") > 0 {
+            assert_eq!(still.sweep(), 0);
+        }
+        assert_eq!(still.count("c"), chunks);
+        assert!(still.load(id).is_some());
+    });
+}
+
 // Seeded fault: the place that the sweep notes is the expiry of the next record, which is kept for longer.
 #[test]
 fn a_record_that_is_kept_for_less_than_those_before_it_is_swept_in_its_time() {
