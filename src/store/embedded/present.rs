@@ -6,6 +6,9 @@
 //! A record is put in before it is written and taken out after its deletion is durable, so the count is never too low.
 //! When a store is opened, the counts are made from the entries that list the records, if these are whole, or else from
 //! the records themselves ([`repair`](super::repair)).
+//!
+//! Memory also holds how most records were listed last. So a sweep sees that an item of a list is up to date, and
+//! deletes the record without reading it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,17 +19,36 @@ use super::layout::cleared::Cleared;
 use super::layout::storage_engine::{ReadError, StorageEngine, scan_from};
 use super::layout::totals::Entries;
 use super::layout::{keys, listing};
+use crate::clock::Timestamp;
 use crate::codec::Stored;
 use crate::key::RecordId;
-use crate::record::{Fence, Record};
+use crate::record::{Fence, Record, State};
 
 /// The most records that memory is reserved for when a store is opened.
 const MAX_RESERVED: usize = 1 << 20;
 
-/// The number of records that have each tag, which is a part of an id. It takes some 20 bytes for each record.
+/// What memory knows of the records with each tag, which is a part of an id. It takes some 30 bytes for each record.
 #[derive(Debug)]
 pub(super) struct Present {
-    tags: DashMap<u32, u32, RandomState>,
+    tags: DashMap<u32, Known, RandomState>,
+}
+
+/// What memory knows of the records with a tag. Only the writer reads more of it than whether it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// There are so many.
+    Count(u32),
+    /// There is one, which can be deleted with its own key alone.
+    One(Plain),
+}
+
+/// How a record was listed last, and the length of its outcome. A fence is given once, and a record is not listed twice
+/// with the same fence and time unless it is the same, so the lower halves of both tell whether an item is up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Plain {
+    fence: u32,
+    expires: u32,
+    length: u16,
 }
 
 /// The contents of the listing entries.
@@ -115,17 +137,67 @@ impl Present {
 
     /// Counts a new record, before it is written.
     pub(super) fn insert(&self, id: &RecordId) {
-        *self.tags.entry(tag(id)).or_insert(0) += 1;
+        let mut known = self.tags.entry(tag(id)).or_insert(Known::Count(0));
+        *known = Known::Count(known.count() + 1);
+    }
+
+    /// Notes that a counted record is written, and when it was listed to expire, if it was with this change.
+    pub(super) fn note(&self, id: &RecordId, record: &Record<Stored>, listed: Option<Timestamp>) {
+        if let Some(mut known) = self.tags.get_mut(&tag(id))
+            && known.count() == 1
+        {
+            *known = listed.and_then(|listed| Plain::of(record, listed)).map_or(Known::Count(1), Known::One);
+        }
+    }
+
+    /// Returns the length of a record's outcome, if the record is as it was when it was listed with this fence to expire
+    /// at this time, and has no other key than its own. `None` says nothing.
+    pub(super) fn length_as_listed(&self, id: &RecordId, fence: Fence, expires: Timestamp) -> Option<u16> {
+        match *self.tags.get(&tag(id))? {
+            Known::One(plain) => (plain == Plain { fence: low(fence.0), expires: low(expires.as_millis()), ..plain })
+                .then_some(plain.length),
+            Known::Count(_) => None,
+        }
     }
 
     /// Uncounts a record, after its deletion is durable.
     pub(super) fn remove(&self, id: &RecordId) {
-        let last = |_: &u32, count: &mut u32| {
-            *count = count.saturating_sub(1);
-            *count == 0
+        let last = |_: &u32, known: &mut Known| {
+            *known = Known::Count(known.count().saturating_sub(1));
+            *known == Known::Count(0)
         };
         self.tags.remove_if_mut(&tag(id), last);
     }
+}
+
+impl Known {
+    const fn count(self) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::One(_) => 1,
+        }
+    }
+}
+
+impl Plain {
+    /// Returns what is kept of a record that was listed to expire at `listed`, unless it has other keys than its own.
+    fn of(record: &Record<Stored>, listed: Timestamp) -> Option<Self> {
+        let length = match &record.state {
+            State::Completed { outcome: Stored::Inline(outcome) } => u16::try_from(outcome.len()).ok()?,
+            State::Consumed { .. } => 0,
+            State::Completed { outcome: Stored::Chunked { .. } }
+            | State::Running { .. }
+            | State::Interrupted { .. } => {
+                return None;
+            }
+        };
+        Some(Self { fence: low(record.fence.0), expires: low(listed.as_millis()), length })
+    }
+}
+
+/// Returns the lower half of a number.
+const fn low(number: u64) -> u32 {
+    (number & 0xffff_ffff) as u32
 }
 
 /// Returns the first bytes of an id, which is a digest.
@@ -183,15 +255,71 @@ impl Runs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fingerprint::Fingerprint;
+    use crate::record::{Origin, Owner};
 
-    #[test]
-    fn of_two_records_with_the_same_tag_the_other_stays() {
-        let present = Present { tags: DashMap::default() };
+    fn with_one_tag() -> [RecordId; 2] {
         let mut bytes = [7; 32];
         let one = RecordId::from_bytes(bytes);
         bytes[31] = 8;
         let other = RecordId::from_bytes(bytes);
         assert_eq!(tag(&one), tag(&other));
+        [one, other]
+    }
+
+    fn record(fence: u64, state: State<Stored>) -> Record<Stored> {
+        let at = Timestamp::from_millis(5);
+        Record {
+            fence: Fence(fence),
+            began: at,
+            since: at,
+            expires: Some(at),
+            fingerprint: Fingerprint::of(b"m"),
+            attempt: 1,
+            origin: Origin::default(),
+            state,
+            owner: Owner::None,
+        }
+    }
+
+    // Seeded faults: each of the conditions is left out in turn.
+    #[test]
+    fn only_an_item_that_is_up_to_date_says_how_long_an_outcome_is() {
+        const LATE: u64 = 1 << 40;
+        let present = Present { tags: DashMap::default() };
+        let [one, other] = with_one_tag();
+        let time = Timestamp::from_millis;
+        let done = |length| State::Completed { outcome: Stored::of(&vec![1; length].into()) };
+        let length = |id: &RecordId, fence, at| present.length_as_listed(id, Fence(fence), time(at));
+        assert_eq!(length(&one, 7, LATE), None, "there is none");
+        present.insert(&one);
+        assert_eq!(length(&one, 0, 0), None, "it was not noted");
+        present.note(&one, &record(7, done(200)), Some(time(LATE)));
+        assert_eq!(length(&one, 7, LATE), Some(200));
+        assert_eq!([length(&one, 6, LATE), length(&one, 7, LATE - 1)], [None; 2], "the item is outdated");
+        for chunked in [done(4_000), done(100_000)] {
+            present.note(&one, &record(7, chunked), Some(time(LATE)));
+            assert_eq!(length(&one, 7, LATE), None, "it has other keys");
+        }
+        present.note(&one, &record(7, done(200)), Some(time(LATE)));
+        present.note(&one, &record(7, done(300)), None);
+        assert_eq!(length(&one, 7, LATE), None, "it was written without a new item");
+        present.note(&one, &record(7, done(200)), Some(time(LATE)));
+        present.insert(&other);
+        present.note(&other, &record(8, done(200)), Some(time(LATE)));
+        assert_eq!([length(&one, 7, LATE), length(&other, 8, LATE)], [None; 2], "there are two");
+        present.remove(&one);
+        assert_eq!(length(&other, 8, LATE), None, "it is not known which one is left");
+        present.note(&other, &record(8, done(200)), Some(time(LATE)));
+        assert_eq!(length(&other, 8, LATE), Some(200));
+        present.remove(&other);
+        assert!(present.tags.is_empty());
+    }
+
+    #[test]
+    fn of_two_records_with_the_same_tag_the_other_stays() {
+        let present = Present { tags: DashMap::default() };
+        let [one, other] = with_one_tag();
         assert!(!present.may_have(&one));
         present.insert(&one);
         present.insert(&other);

@@ -65,7 +65,7 @@ fn list_again<E: StorageEngine>(batch: &mut Batch<'_, E>, id: RecordId) -> Resul
         Ok(Some(record)) => {
             batch.sums.bytes += outcome_bytes(Some(&record));
             match record.expires {
-                Some(expires) => batch.list_expiry(id, record.fence, expires),
+                Some(expires) => drop(batch.list_expiry(id, record.fence, expires)),
                 None => batch.interrupt_run(id)?,
             }
         }

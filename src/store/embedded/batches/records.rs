@@ -72,13 +72,11 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
         // If the expiry has not changed, as after an inquiry, it is listed already.
         let expires = new.as_ref().and_then(|new| new.expires);
-        if let (Some(record), Some(expires)) =
-            (&new, expires.filter(|_| expires != old.as_ref().and_then(|old| old.expires)))
-        {
-            self.list_expiry(id, record.fence, expires);
-        }
+        let expires = expires.filter(|_| expires != old.as_ref().and_then(|old| old.expires));
         match (&new, bytes) {
             (Some(record), Some(bytes)) => {
+                let listed = expires.map(|expires| self.list_expiry(id, record.fence, expires));
+                self.shared.present.note(&id, record, listed);
                 self.enter(id, record, outcome.unwrap_or_default());
                 self.step.writes.insert(&keys::record(&id), bytes);
             }
@@ -151,28 +149,36 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
     }
 
-    /// Removes a record that cannot be read, and what may be left of its outcome.
-    pub(crate) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
+    /// Removes a record that has no other key than its own, and an outcome of this length.
+    pub(crate) fn remove_plain(&mut self, id: RecordId, length: u16) {
         self.shared.cache.remove(&id);
-        // The length of its outcome is not known, so its bytes stay counted until the lists are made anew.
         self.erase(&keys::record(&id));
         self.gone.push(id);
+        self.sums.records -= 1;
+        self.sums.bytes -= i64::from(length);
+        self.overlay.insert(id, None);
+    }
+
+    /// Removes a record that cannot be read, and what may be left of its outcome.
+    pub(crate) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
+        // The length of its outcome is not known, so its bytes stay counted until the lists are made anew.
+        self.remove_plain(id, 0);
         // If it was interrupted, it is no longer known since when.
         let listed = scan_keys(self.engine, keys::INTERRUPTED).map_while(Result::ok);
         let of_it = listed.filter(|key| keys::id_of(key.as_ref()) == Some(id));
         of_it.for_each(|key| self.step.writes.remove(key.as_ref()));
         self.step.writes.insert(&keys::tombstone(&id, fence), Bytes::new());
-        self.sums.records -= 1;
-        self.overlay.insert(id, None);
     }
 
     /// Lists a record as expiring at `expires`, or now, if that has passed, and not before what a sweep has come to.
-    pub(crate) fn list_expiry(&mut self, id: RecordId, fence: Fence, expires: Timestamp) {
+    /// Returns the time under which it is listed.
+    pub(crate) fn list_expiry(&mut self, id: RecordId, fence: Fence, expires: Timestamp) -> Timestamp {
         let listed = expires.max(self.now).max(self.shared.swept_until());
         self.step.listings.expiring(listed, &id, fence);
         self.step.writes.count(LISTED_BYTES);
         self.listed += 1;
         self.step.is_written = true;
+        listed
     }
 
     /// Removes a listing entry, unless it was removed already.

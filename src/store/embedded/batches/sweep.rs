@@ -136,6 +136,11 @@ fn remove<E: StorageEngine>(
     key: &[u8],
     expires: Timestamp,
 ) -> Result<Removed, StoreError> {
+    let length = batch.shared.present.length_as_listed(&id, fence, expires);
+    if let Some(length) = length.filter(|_| !batch.has_changed(&id)) {
+        batch.remove_plain(id, length);
+        return Ok(Removed::Record);
+    }
     match batch.current(id) {
         Ok(Some(record)) if record.expires.is_some_and(|its| its <= expires) => {
             batch.write_record(id, Some(record), None, None)?;

@@ -1,6 +1,7 @@
 //! The writer's handling of its commands: in bounded steps, in slices, in time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::store::embedded::batches::sweep::{Slice, sweep};
@@ -36,6 +37,45 @@ fn trap_54_a_slice_of_the_sweep_is_small_however_long_the_outcomes_are() {
             left = now;
         }
         assert_eq!([count("r"), count("e"), count("g"), count("c")], [0; 4]);
+    });
+}
+
+// Seeded faults: the length is not subtracted; memory does not learn that the record is gone.
+#[test]
+fn a_record_that_is_as_it_was_listed_is_swept_without_a_read() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let mut batch = still.batch();
+        let ids = ["one", "other"].map(|name| complete(&still, &mut batch, name, vec![1; 500].into()));
+        batch.commit().unwrap();
+        // A read would find these bytes, and report them.
+        ids.iter().for_each(|id| still.set(&keys::record(id), Some(Bytes::from_static(b"damaged"))));
+        still.clock.advance(HOUR * 2);
+        assert_eq!(still.sweep(), 2);
+        let shared = &still.shared;
+        let [count, bytes] = [&shared.count, &shared.bytes].map(|total| total.load(Ordering::Relaxed));
+        assert_eq!((count, bytes, shared.slots.tally.corrupt.load(Ordering::Relaxed)), (0, 0, 0));
+        assert!(ids.iter().all(|id| !shared.present.may_have(id)));
+        assert_eq!([still.count("r"), still.count("e"), still.count("g")], [0; 3]);
+    });
+}
+
+// Seeded fault: the sweep does not look at what the batch has changed, and subtracts the record twice.
+#[test]
+fn a_record_that_the_batch_has_deleted_is_not_swept_again() {
+    on_each!(E, {
+        let still = Still::<E>::new();
+        let mut batch = still.batch();
+        let id = complete(&still, &mut batch, "k", "done".into());
+        batch.commit().unwrap();
+        still.clock.advance(HOUR * 2);
+        let mut batch = still.batch();
+        let record = batch.current(id).unwrap();
+        batch.write_record(id, record, None, None).unwrap();
+        assert_eq!(sweep(&mut batch, SWEPT_IDLE).unwrap().records, 0);
+        batch.commit().unwrap();
+        let [count, bytes] = [&still.shared.count, &still.shared.bytes].map(|total| total.load(Ordering::Relaxed));
+        assert_eq!((count, bytes, still.count("e")), (0, 0, 0));
     });
 }
 
