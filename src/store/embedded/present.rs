@@ -43,7 +43,7 @@ enum Known {
 }
 
 /// How a record was listed last, and the length of its outcome. A fence is given once, and a record is not listed twice
-/// with the same fence and time unless it is the same, so the lower halves of both tell whether an item is up to date.
+/// with the same fence and time unless it is the same, so half of the bits of both tell whether an item is up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Plain {
     fence: u32,
@@ -154,8 +154,10 @@ impl Present {
     /// at this time, and has no other key than its own. `None` says nothing.
     pub(super) fn length_as_listed(&self, id: &RecordId, fence: Fence, expires: Timestamp) -> Option<u16> {
         match *self.tags.get(&tag(id))? {
-            Known::One(plain) => (plain == Plain { fence: low(fence.0), expires: low(expires.as_millis()), ..plain })
-                .then_some(plain.length),
+            Known::One(plain) => {
+                let wanted = Plain { fence: half(fence.0), expires: half(expires.as_millis()), ..plain };
+                (plain == wanted).then_some(plain.length)
+            }
             Known::Count(_) => None,
         }
     }
@@ -191,13 +193,13 @@ impl Plain {
                 return None;
             }
         };
-        Some(Self { fence: low(record.fence.0), expires: low(listed.as_millis()), length })
+        Some(Self { fence: half(record.fence.0), expires: half(listed.as_millis()), length })
     }
 }
 
-/// Returns the lower half of a number.
-const fn low(number: u64) -> u32 {
-    (number & 0xffff_ffff) as u32
+/// Returns half as many bits, in which all have a part: the upper ones of a fence are the number of the opening.
+const fn half(number: u64) -> u32 {
+    ((number ^ number >> 32) & 0xffff_ffff) as u32
 }
 
 /// Returns the first bytes of an id, which is a digest.

@@ -79,7 +79,7 @@ pub(super) struct StoreState<E: StorageEngine> {
     pub(super) swept_until: AtomicU64,
     /// Where the listing entries began when the store was opened.
     pub(super) cleared: Cleared,
-    /// The number of listing entries that were removed since the store noted how far it has come.
+    /// The number of listing entries that were removed, durably, since the store noted how far it has come.
     pub(super) removed: AtomicU64,
     /// Writes the mark of the last durable step, on a thread of its own.
     pub(super) marker: Arc<Marker>,

@@ -26,6 +26,8 @@ const THREAD: &str = "idempotency-mem";
 
 /// The number of unmerged tables, beyond [`BEHIND`], for which a memtable may be twice as large.
 const STEP: usize = 2;
+/// How often it may become twice as large.
+const MAX_DOUBLINGS: usize = 4;
 
 /// The keyspaces that were opened, the store's own included.
 pub(super) struct Memtables {
@@ -93,9 +95,9 @@ impl Memtables {
                 versions.push(Arc::new(now));
             }
             let unmerged = keyspace.tree.l0_run_count().saturating_sub(BEHIND) / STEP;
-            let waiting = u32::try_from(keyspace.tree.sealed_memtable_count() + unmerged).unwrap_or(u32::MAX);
+            let doublings = MAX_DOUBLINGS.min(keyspace.tree.sealed_memtable_count() + unmerged);
             let memtable = keyspace.tree.active_memtable();
-            if memtable.size() > self.most.saturating_mul(2_u64.saturating_pow(waiting)) {
+            if memtable.size() > self.most.saturating_mul(1 << doublings) {
                 keyspace.rotate_memtable().map_err(|error| format!("writing a table failed: {error}"))?;
                 self.free(memtable);
                 self.send(Task::Merge(keyspace.clone()));

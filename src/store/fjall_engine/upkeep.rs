@@ -29,6 +29,13 @@ const LOOK_SELDOM: Duration = Duration::from_secs(10);
 /// The number of unmerged tables from which on the thread makes one merge after the other. fjall slows down writes from
 /// 20 on. With fewer of them, more merges would only cost time: all calls wait for the end of each.
 pub(super) const BEHIND: usize = 12;
+/// The number from which on it merges them before all others. By fjall's own choice they would wait until the levels
+/// below, which have grown by their merges, are small again.
+const FAR_BEHIND: usize = 20;
+
+/// The most tables, roughly, into which the store's keyspace is divided. To choose a merge, fjall takes a time that grows
+/// with the third power of the tables in a level, and other calls wait meanwhile: a second for 2,000.
+const MAX_TABLES: u64 = 512;
 
 /// What the thread drops once no other handle of it is left.
 pub(super) type Old = Arc<dyn Any + Send + Sync>;
@@ -45,8 +52,8 @@ pub(super) enum Task {
 pub(super) struct Upkeep {
     /// The store's own keyspace.
     records: Keyspace,
-    /// How its tables are merged.
-    tables: Arc<Leveled>,
+    /// The most bytes of a table of a store that is not large.
+    table_bytes: u64,
     /// What fjall still has handles of.
     old: Vec<Old>,
     /// The keyspaces whose tables are to be merged.
@@ -58,11 +65,9 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    /// `table_bytes` is the most of a table of the store's.
     pub(super) fn new(records: Keyspace, table_bytes: u64) -> Self {
-        let tables = Arc::new(Leveled::default().with_table_target_size(table_bytes));
         let (old, unmerged) = Default::default();
-        Self { records, tables, old, unmerged, has_merged: false, waited: Duration::ZERO }
+        Self { records, table_bytes, old, unmerged, has_merged: false, waited: Duration::ZERO }
     }
 
     /// Works until the sender is gone and all tasks are done, with the merges that are due at once. `unseen` returns up
@@ -116,7 +121,7 @@ impl Upkeep {
         for keyspace in &self.unmerged {
             let before = keyspace.tree.current_version().id();
             if *keyspace == self.records {
-                keyspace.tree.compact(self.tables.clone(), unseen)?;
+                keyspace.tree.compact(Arc::new(self.choice()), unseen)?;
             } else {
                 keyspace.tree.compact(keyspace.config.compaction_strategy.clone(), unseen)?;
             }
@@ -124,6 +129,18 @@ impl Upkeep {
         }
         self.unmerged.retain(is_behind);
         Ok(())
+    }
+
+    /// Returns how the next merge in the store's keyspace is chosen.
+    fn choice(&self) -> Leveled {
+        let tree = &self.records.tree;
+        let table_bytes = self.table_bytes.max(tree.disk_space() / MAX_TABLES);
+        if tree.l0_run_count() < FAR_BEHIND {
+            return Leveled::default().with_table_target_size(table_bytes);
+        }
+        // The other levels may then be larger, by both numbers.
+        let threshold = u8::try_from(BEHIND).unwrap_or(u8::MAX);
+        Leveled::default().with_l0_threshold(threshold).with_table_target_size(table_bytes.saturating_mul(4))
     }
 }
 

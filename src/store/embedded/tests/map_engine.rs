@@ -63,8 +63,9 @@ pub(super) const DAMAGED: &str = "damaged";
 /// A file that says what is certainly damaged.
 pub(super) const HOLE: &str = "hole";
 
-/// A value that can't be read.
+/// A value that is damaged, and one whose read fails.
 pub(super) const UNREADABLE: &[u8] = b"unreadable";
+pub(super) const FAILING: &[u8] = b"failing";
 
 /// A file that says that the engine outlived the directory's lock.
 pub(super) const OUTLIVED: &str = "outlived";
@@ -133,6 +134,7 @@ impl StorageEngine for MapEngine {
         assert!(!self.is_damaged(), "on purpose");
         match self.map.lock().unwrap().get(key) {
             Some(value) if value == UNREADABLE => Err(ReadError::Corrupt("on purpose".to_owned())),
+            Some(value) if value == FAILING => Err(ReadError::Failed("on purpose".into())),
             value => Ok(value.cloned()),
         }
     }

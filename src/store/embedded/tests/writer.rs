@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
+use super::map_engine::{FAILING, MapEngine};
 use super::*;
 use crate::store::embedded::batches::sweep::{Slice, sweep};
 use crate::store::embedded::layout::writes::ENTRY_BYTES;
@@ -99,6 +100,22 @@ fn a_tombstone_that_comes_back_after_its_outcome_was_written_takes_nothing_along
         assert_eq!(still.count("c"), chunks);
         assert!(still.load(id).is_some());
     });
+}
+
+// Seeded fault: a read that fails is taken for a record that is gone.
+#[test]
+fn a_tombstone_that_comes_back_takes_nothing_along_if_the_disk_fails() {
+    let still = Still::<MapEngine>::new();
+    let mut batch = still.batch();
+    let id = complete(&still, &mut batch, "k", vec![1; 10_000].into());
+    batch.commit().unwrap();
+    let (fence, chunks) = (read::head(&still.engine, id).unwrap().unwrap().fence, still.count("c"));
+    still.set(&keys::record(&id), Some(Bytes::from_static(FAILING)));
+    still.set(&keys::tombstone(&id, fence), Some(Bytes::new()));
+    let mut batch = still.batch();
+    assert!(sweep(&mut batch, SWEPT_IDLE).is_err());
+    assert!(batch.commit().unwrap_err().contains("a read failed"));
+    assert_eq!(still.count("c"), chunks);
 }
 
 // Seeded fault: the place that the sweep notes is the expiry of the next record, which is kept for longer.
