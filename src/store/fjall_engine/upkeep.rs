@@ -2,9 +2,9 @@
 //!
 //! - It merges tables, again and again while too many are left. fjall's worker makes one merge for each memtable. In a
 //!   large store that is less than what is needed: unmerged tables pile up, and at 30 of them every write waits for a
-//!   merge, which only another write could bring about. In the store's own keyspace this thread alone merges, because
-//!   fjall may move a table into a gap of a level while another merge fills that gap. In keyspaces of the application's,
-//!   whose settings fjall keeps, it helps fjall's worker.
+//!   merge, which only another write could bring about. In the store's own keyspace this thread alone merges: fjall may
+//!   move a table into a gap of a level while another merge fills that gap. In keyspaces of the application's, whose
+//!   settings fjall keeps, it helps fjall's worker.
 //! - It drops tables that have nothing but keys that the store has removed for good. fjall would often keep these for
 //!   ever: it chooses the merges that write the least, and a table of removals lies over many tables of what was
 //!   removed.
@@ -33,8 +33,8 @@ pub(super) const BEHIND: usize = 12;
 /// below, which have grown by their merges, are small again.
 const FAR_BEHIND: usize = 20;
 
-/// The most tables, roughly, into which the store's keyspace is divided. To choose a merge, fjall takes a time that grows
-/// with the third power of the tables in a level, and other calls wait meanwhile: a second for 2,000.
+/// The most tables, roughly, into which the store's keyspace is divided. To choose a merge takes fjall a time that grows
+/// with the third power of the tables in a level, and other calls wait meanwhile.
 const MAX_TABLES: u64 = 512;
 
 /// What the thread drops once no other handle of it is left.
