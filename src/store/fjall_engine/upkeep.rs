@@ -33,8 +33,8 @@ pub(super) const BEHIND: usize = 12;
 /// below, which have grown by their merges, are small again.
 const FAR_BEHIND: usize = 20;
 
-/// The most tables, roughly, into which the store's keyspace is divided. To choose a merge takes fjall a time that grows
-/// with the third power of the tables in a level, and other calls wait meanwhile.
+/// The most tables, roughly, into which the store's keyspace is divided. To choose a merge takes fjall a time that
+/// grows with the third power of the tables in a level, and other calls wait meanwhile.
 const MAX_TABLES: u64 = 512;
 
 /// What the thread drops once no other handle of it is left.
