@@ -82,8 +82,8 @@ impl Memtables {
     }
 
     /// Has the memtables that are full written to tables. While these are behind, they may be twice as large for each
-    /// memtable that waits, and for each [`STEP`] unmerged tables: from four memtables and 30 tables on, fjall would hold
-    /// up every write until there are fewer.
+    /// memtable that waits, and for each [`STEP`] unmerged tables: from four memtables and 30 tables on, fjall would
+    /// hold up every write until there are fewer.
     pub(super) fn write_full(&self) -> Result<(), String> {
         if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             let failed = self.failed.get().map_or("a thread panicked", String::as_str);
