@@ -11,8 +11,8 @@ use crate::store::{OpenError, StoreError};
 ///
 /// # Memory
 /// The store takes memory for its two caches, for new records that are not in a table yet (4 MiB, and more while tables
-/// wait to be merged), and some 100 bytes for each record: 30 by which it recognises a new key and sweeps without a read,
-/// and the indexes and filters of fjall's tables.
+/// wait to be merged), and some 100 bytes for each record: 30 by which it recognises a new key and sweeps without a
+/// read, and the indexes and filters of fjall's tables.
 pub type FjallStore = EmbeddedStore<FjallEngine>;
 
 /// Sets up a [`FjallStore`].
