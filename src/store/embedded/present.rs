@@ -150,8 +150,8 @@ impl Present {
         }
     }
 
-    /// Returns the length of a record's outcome, if the record is as it was when it was listed with this fence to expire
-    /// at this time, and has no other key than its own. `None` says nothing.
+    /// Returns the length of a record's outcome, if the record is as it was when it was listed with this fence to
+    /// expire at this time, and has no other key than its own. `None` says nothing.
     pub(super) fn length_as_listed(&self, id: &RecordId, fence: Fence, expires: Timestamp) -> Option<u16> {
         match *self.tags.get(&tag(id))? {
             Known::One(plain) => {

@@ -17,9 +17,9 @@ use super::journal::{self, KEYSPACES};
 use super::memtables::Memtables;
 use super::transaction::{self, Transaction, add, write_failed};
 use crate::laboratory::{self, Protection};
-use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Writes};
+use crate::store::{CommitError, OpenError, StoreError};
 
 /// The name of the store's keyspace.
 pub(super) const RECORDS: &str = "tower-idempotency";
@@ -155,6 +155,7 @@ impl StorageEngine for FjallEngine {
 
     /// Every step is atomic: fjall recovers all of a batch or nothing.
     fn write(&self, step: Writes) -> Result<(), String> {
+        self.memtables.wait_for(&self.records)?;
         let mut batch = self.db.batch();
         add(&mut batch, &self.records, step);
         batch.commit().map_err(|error| write_failed(&error))
@@ -174,6 +175,8 @@ impl StorageEngine for FjallEngine {
     }
 
     fn transact(&self, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
+        let waited = self.memtables.wait_for(&self.records);
+        waited.map_err(|reason| CommitError::Store(StoreError::uncertain(reason)))?;
         transaction::run(&self.db, &self.records, effect, writes_of)
     }
 

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use fjall::{AbstractTree as _, Database, Keyspace};
 use parking_lot::Mutex;
@@ -26,7 +27,9 @@ const THREAD: &str = "idempotency-mem";
 
 /// The number of unmerged tables, beyond [`BEHIND`], for which a memtable may be twice as large.
 const STEP: usize = 2;
-/// How often it may become twice as large.
+/// The number from which on fjall holds up every write.
+const HALTED: usize = 30;
+/// How often a memtable may become twice as large.
 const MAX_DOUBLINGS: usize = 4;
 
 /// The keyspaces that were opened, the store's own included.
@@ -82,13 +85,10 @@ impl Memtables {
     }
 
     /// Has the memtables that are full written to tables. While these are behind, they may be twice as large for each
-    /// memtable that waits, and for each [`STEP`] unmerged tables: from four memtables and 30 tables on, fjall would
-    /// hold up every write until there are fewer.
+    /// memtable that waits, and for each [`STEP`] unmerged tables: from four memtables and [`HALTED`] tables on,
+    /// fjall would hold up every write until there are fewer.
     pub(super) fn write_full(&self) -> Result<(), String> {
-        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
-            let failed = self.failed.get().map_or("a thread panicked", String::as_str);
-            return Err(format!("looking after the tables failed: {failed}"));
-        }
+        self.check()?;
         for Opened { keyspace, version, versions, earlier } in &mut *self.opened.lock() {
             let now = keyspace.tree.current_version();
             if mem::replace(version, now.id()) != now.id() {
@@ -103,6 +103,25 @@ impl Memtables {
                 self.send(Task::Merge(keyspace.clone()));
                 mem::replace(earlier, mem::take(versions)).into_iter().for_each(|old| self.free(old));
             }
+        }
+        Ok(())
+    }
+
+    /// Waits until a keyspace takes writes. fjall itself would wait for ever once the thread has failed, as on a full
+    /// disk.
+    pub(super) fn wait_for(&self, keyspace: &Keyspace) -> Result<(), String> {
+        while keyspace.tree.l0_run_count() >= HALTED {
+            self.check()?;
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Returns why the thread has ended, if it has.
+    fn check(&self) -> Result<(), String> {
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            let failed = self.failed.get().map_or("a thread panicked", String::as_str);
+            return Err(format!("looking after the tables failed: {failed}"));
         }
         Ok(())
     }

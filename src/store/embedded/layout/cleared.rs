@@ -1,8 +1,8 @@
 //! The keys from which on listing entries are read, because all earlier ones are gone.
 //!
 //! An engine may keep what was removed for long, or for ever: in an LSM tree, a removal frees an entry only when both
-//! come into the same merge, and the tree may choose other merges each time. Entries are removed roughly in the order of
-//! their keys, so the store notes from time to time how far it has come. An engine may then free all earlier keys at
+//! come into the same merge, and the tree may choose other merges each time. Entries are removed roughly in the order
+//! of their keys, so the store notes from time to time how far it has come. An engine may then free all earlier keys at
 //! once, and no later opening reads them.
 
 use std::ops::Range;

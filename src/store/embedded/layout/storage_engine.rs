@@ -96,8 +96,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Does what can wait until the answers of a batch are sent. The writer calls it after each batch that it has made
     /// durable. All keys in the ranges of `cleared` are removed, durably, and none of them is written again. They are
     /// read again only if the note of them is lost; the lists are then made anew. So an engine that frees removed keys
-    /// late, or never, frees these at once. If it brings some of them back, that does no harm. A failure poisons the store, and takes nothing back. By default this does
-    /// nothing.
+    /// late, or never, frees these at once. If it brings some of them back, that does no harm. A failure poisons the
+    /// store, and takes nothing back. By default this does nothing.
     fn after_sync(&self, cleared: &[Range<Vec<u8>>]) -> Result<(), String> {
         let _ = cleared;
         Ok(())
