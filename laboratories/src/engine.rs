@@ -25,7 +25,7 @@ pub const ENGINE: &str = "ENGINE";
 const LITTLE: u64 = 1 << 20;
 /// The bytes of new records that fjall then keeps in memory, in a store of a laboratory's own, in a server, and in a
 /// table of the application's: it writes them to a file each time that they are more.
-const MEMTABLE: u64 = 4 << 10;
+const MEMTABLE: u64 = 8 << 10;
 const MEMTABLE_OF_SERVER: u64 = 64 << 10;
 const MEMTABLE_OF_TABLE: u64 = 4 << 10;
 /// The bytes that make fjall begin another journal, and more than it then has in memory at once.
