@@ -52,7 +52,7 @@ pub(crate) struct FjallOptions {
     /// The bytes of memory in which fjall keeps blocks of its tables.
     pub(super) cache_bytes: u64,
     /// The bytes of new records that are kept in memory before they are written to a table, and the most bytes of a
-    /// table of the store's.
+    /// table, unless the store is large.
     pub(super) memtable_bytes: u64,
 }
 

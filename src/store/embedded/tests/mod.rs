@@ -5,6 +5,7 @@ mod health;
 mod lost;
 mod map_engine;
 mod recovery;
+mod sweep;
 mod writer;
 
 use std::path::Path;
