@@ -23,11 +23,10 @@ use tower_idempotency::{AnyStore, FjallStore, IdempotencyContext, SledStore, fja
 pub const ENGINE: &str = "ENGINE";
 /// The bytes of each cache of a store that is to keep little in memory.
 const LITTLE: u64 = 1 << 20;
-/// The bytes of new records that fjall then keeps in memory, in a store of a laboratory's own, in a server, and in a
-/// table of the application's: it writes them to a file each time that they are more.
+/// The bytes of new records that fjall then keeps in memory, in a store of a laboratory's own and in a server: it writes
+/// them to a file each time that they are more.
 const MEMTABLE: u64 = 8 << 10;
 const MEMTABLE_OF_SERVER: u64 = 64 << 10;
-const MEMTABLE_OF_TABLE: u64 = 4 << 10;
 /// The bytes that make fjall begin another journal, and more than it then has in memory at once.
 const JOURNAL: usize = 72 << 20;
 const CHUNK: usize = 1 << 20;
@@ -212,8 +211,8 @@ impl Embedded {
                 Ok(Table::Sled(store.clone(), tree))
             }
             Self::Fjall(store) => {
-                let settings = || fjall::KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_OF_TABLE);
-                Ok(Table::Fjall(store.clone(), store.keyspace(name, settings).map_err(text)?))
+                let keyspace = store.keyspace(name, fjall::KeyspaceCreateOptions::default).map_err(text)?;
+                Ok(Table::Fjall(store.clone(), keyspace))
             }
         }
     }
