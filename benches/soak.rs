@@ -157,7 +157,8 @@ impl Minute {
 
 /// Returns this share's quantile of the times, in ms. It takes little time, because the store needs the processors.
 fn millis(times: &mut [u32], share: f64) -> f64 {
-    let last = times.len() - 1;
+    // There are none if all requests were refused.
+    let Some(last) = times.len().checked_sub(1) else { return f64::NAN };
     let (_, took, _) = times.select_nth_unstable((last as f64 * share).round() as usize);
     f64::from(*took) / 1e3
 }
@@ -173,9 +174,11 @@ fn tell(report: &mut Report, number: usize, minute: &Minute) {
     let mut row = |group: &str, unit, value| report.row(group, &name, unit, Estimate::exact(value));
     row("requests a second", "requests/s", answered as f64 / MINUTE.as_secs_f64());
     row("refused", "requests", refused as f64);
-    row("p50", "ms", p50);
-    row("p99", "ms", p99);
-    row("longest", "ms", longest);
+    if answered > 0 {
+        row("p50", "ms", p50);
+        row("p99", "ms", p99);
+        row("longest", "ms", longest);
+    }
     row("memory", "MiB", resident);
     row("disk", "MiB", disk);
     row("records", "records", records as f64);
