@@ -68,7 +68,7 @@ pub(super) use effect::EffectLimits;
 #[cfg(feature = "fjall")]
 pub(super) use layout::keys::TOTALS;
 pub(crate) use layout::storage_engine::StorageEngine;
-pub(super) use layout::storage_engine::{Damage, ReadError, RecordWritesFn};
+pub(super) use layout::storage_engine::{Damage, MAX_STEP, ReadError, RecordWritesFn};
 #[cfg(feature = "fjall")]
 pub(super) use layout::totals::{Mark, Totals};
 pub(super) use layout::writes::Writes;

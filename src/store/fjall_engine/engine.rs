@@ -101,7 +101,6 @@ impl FjallEngine {
 
 impl StorageEngine for FjallEngine {
     const NAME: &'static str = "fjall";
-    const MAX_STEP: usize = transaction::MAX_STEP;
 
     type Options = FjallOptions;
     type Value = Slice;

@@ -8,12 +8,10 @@ use std::fmt;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, OwnedWriteBatch, Slice};
 
-use crate::store::embedded::{Abort, AppValue, Effect, EffectLimits, Reason, RecordWritesFn, Transacted, Writes};
+use crate::store::embedded::{
+    Abort, AppValue, Effect, EffectLimits, MAX_STEP, Reason, RecordWritesFn, Transacted, Writes,
+};
 use crate::store::{CommitError, StoreError, TransactionError};
-
-/// The most bytes of keys, values and outcome, where each key counts 64 bytes more. It bounds how long a transaction
-/// holds up the others, and is the same for each engine.
-pub(super) const MAX_STEP: usize = 128 * 1024;
 
 /// fjall panics on longer keys.
 const LIMITS: EffectLimits = EffectLimits { key: u16::MAX as usize, value: MAX_STEP, all: MAX_STEP };

@@ -76,7 +76,6 @@ impl SledEngine {
 
 impl StorageEngine for SledEngine {
     const NAME: &'static str = "sled";
-    const MAX_STEP: usize = transaction::MAX_STEP;
 
     type Options = SledOptions;
     type Value = IVec;

@@ -10,15 +10,10 @@ use sled::transaction::{
 };
 use sled::{IVec, Tree};
 
-use crate::store::embedded::{Abort, AppValue, Effect, EffectLimits, Reason, RecordWritesFn, Transacted, Writes};
+use crate::store::embedded::{
+    Abort, AppValue, Effect, EffectLimits, MAX_STEP, Reason, RecordWritesFn, Transacted, Writes,
+};
 use crate::store::{CommitError, StoreError, TransactionError};
-
-/// The most bytes of keys, values and outcome, where each key counts 64 bytes more.
-///
-/// If the process ends within a batch, sled undoes the whole batch, and with it what its space collection has moved
-/// meanwhile. If the batch was so long that the old places of what was moved are overwritten already, the database can
-/// no longer be opened. So nothing that long is written at once, by a transaction or by the store itself.
-pub(super) const MAX_STEP: usize = 128 * 1024;
 
 /// sled writes whole pages, of 16 entries, or of 256 keys in an index, and a page over 128 KiB goes to a file that it
 /// never syncs.

@@ -11,6 +11,14 @@ use super::writes::Writes;
 use crate::store::OpenError;
 use crate::store::embedded::transact::Transacted;
 
+/// The most bytes that are written at once, where each key counts 64 bytes more. It bounds how long a transaction holds
+/// up the others.
+///
+/// If the process ends within a batch, sled undoes the whole batch, and with it what its space collection has moved
+/// meanwhile. If the batch was so long that the old places of what was moved are overwritten already, the database can
+/// no longer be opened. So nothing that long is written at once, by a transaction or by the store itself.
+pub(in crate::store) const MAX_STEP: usize = 128 * 1024;
+
 /// An open engine. A value is a handle, and clones share the engine.
 ///
 /// Products have two engines, `store/sled_engine` and `store/fjall_engine`. Tests have another one, a map in memory in
@@ -47,8 +55,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     const NAME: &'static str;
 
     /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as
-    /// many more. It is 128 KiB, unless the engine can take only less: the texts of errors rely on it.
-    const MAX_STEP: usize;
+    /// many more. An engine that can take only less says so: the texts of errors then have to be changed.
+    const MAX_STEP: usize = MAX_STEP;
 
     /// The settings of the engine.
     type Options: Clone + Debug + Default + Send + Sync + 'static;

@@ -102,7 +102,6 @@ impl MapEngine {
 
 impl StorageEngine for MapEngine {
     const NAME: &'static str = "map";
-    const MAX_STEP: usize = 128 * 1024;
 
     type Options = ();
     type Value = Vec<u8>;
