@@ -154,7 +154,7 @@ impl StorageEngine for FjallEngine {
 
     /// Every step is atomic: fjall recovers all of a batch or nothing.
     fn write(&self, step: Writes) -> Result<(), String> {
-        self.memtables.wait_for(&self.records)?;
+        self.memtables.wait_for(&self.db, &self.records)?;
         let mut batch = self.db.batch();
         add(&mut batch, &self.records, step);
         batch.commit().map_err(|error| write_failed(&error))
@@ -174,8 +174,10 @@ impl StorageEngine for FjallEngine {
     }
 
     fn transact(&self, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
-        let waited = self.memtables.wait_for(&self.records);
-        waited.map_err(|reason| CommitError::Store(StoreError::uncertain(reason)))?;
+        for keyspace in [&self.records].into_iter().chain(&effect.keyspaces) {
+            let waited = self.memtables.wait_for(&self.db, keyspace);
+            waited.map_err(|reason| CommitError::Store(StoreError::uncertain(reason)))?;
+        }
         transaction::run(&self.db, &self.records, effect, writes_of)
     }
 

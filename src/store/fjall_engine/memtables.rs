@@ -2,7 +2,8 @@
 //!
 //! fjall must not decide by itself that a memtable is full: it would ask its worker at each write until that has come
 //! to it; if the worker takes long, a thousand such requests fill its queue, and it waits for ever for a place in it.
-//! So the store decides, after each sync. (fjall still writes out keyspaces that hold up the removal of a journal.)
+//! So the store decides, after each batch, and while it is idle at each look at the disk. (fjall still writes out
+//! keyspaces that hold up the removal of a journal.)
 //!
 //! A version of a keyspace is given to the thread of `upkeep.rs` two rotations later. Until then, the old tables of an
 //! idle keyspace stay on disk.
@@ -15,9 +16,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use fjall::{AbstractTree as _, Database, Keyspace};
+use fjall::{AbstractTree as _, Database, Keyspace, PersistMode};
 use parking_lot::Mutex;
 
+use super::transaction::write_failed;
 use super::upkeep::{BEHIND, Old, Task, Upkeep};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
@@ -27,8 +29,9 @@ const THREAD: &str = "idempotency-mem";
 
 /// The number of unmerged tables, beyond [`BEHIND`], for which a memtable may be twice as large.
 const STEP: usize = 2;
-/// The number from which on fjall holds up every write.
-const HALTED: usize = 30;
+/// The numbers of unmerged tables, and of full memtables, from which on fjall holds up every write.
+const TOO_MANY_TABLES: usize = 30;
+const TOO_MANY_MEMTABLES: usize = 4;
 /// How often a memtable may become twice as large.
 const MAX_DOUBLINGS: usize = 4;
 
@@ -85,8 +88,8 @@ impl Memtables {
     }
 
     /// Has the memtables that are full written to tables. While these are behind, they may be twice as large for each
-    /// memtable that waits, and for each [`STEP`] unmerged tables: from four memtables and [`HALTED`] tables on,
-    /// fjall would hold up every write until there are fewer.
+    /// memtable that waits, and for each [`STEP`] unmerged tables: so it takes longer until there are so many that
+    /// fjall holds up every write.
     pub(super) fn write_full(&self) -> Result<(), String> {
         self.check()?;
         for Opened { keyspace, version, versions, earlier } in &mut *self.opened.lock() {
@@ -107,11 +110,14 @@ impl Memtables {
         Ok(())
     }
 
-    /// Waits until a keyspace takes writes. fjall itself would wait for ever once the thread has failed, as on a full
-    /// disk.
-    pub(super) fn wait_for(&self, keyspace: &Keyspace) -> Result<(), String> {
-        while keyspace.tree.l0_run_count() >= HALTED {
+    /// Waits until a keyspace takes writes. fjall itself would wait for ever once the thread or fjall's worker has
+    /// failed, as on a full disk.
+    pub(super) fn wait_for(&self, db: &Database, keyspace: &Keyspace) -> Result<(), String> {
+        let tree = &keyspace.tree;
+        while tree.l0_run_count() >= TOO_MANY_TABLES || tree.sealed_memtable_count() >= TOO_MANY_MEMTABLES {
             self.check()?;
+            // This fails if fjall's worker has.
+            db.persist(PersistMode::Buffer).map_err(|error| write_failed(&error))?;
             thread::sleep(Duration::from_millis(10));
         }
         Ok(())
@@ -121,7 +127,7 @@ impl Memtables {
     fn check(&self) -> Result<(), String> {
         if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             let failed = self.failed.get().map_or("a thread panicked", String::as_str);
-            return Err(format!("looking after the tables failed: {failed}"));
+            return Err(format!("merging tables failed: {failed}"));
         }
         Ok(())
     }
@@ -149,5 +155,66 @@ impl Drop for Memtables {
         self.opened.get_mut().iter_mut().for_each(|opened| (opened.versions, opened.earlier) = Default::default());
         drop(self.tasks.take());
         let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use fjall::KeyspaceCreateOptions;
+    use fjall::compaction::Leveled;
+    use tempfile::{TempDir, tempdir};
+
+    use super::super::journal::KEYSPACES;
+    use super::*;
+
+    /// Opens a database, and a keyspace in which fjall's worker merges nothing.
+    fn open(directory: &TempDir) -> (Database, Keyspace) {
+        let db = Database::builder(directory).worker_threads_unchecked(1).open().unwrap();
+        let unmerged = Leveled::default().with_l0_threshold(u8::MAX);
+        let settings = || KeyspaceCreateOptions::default().compaction_strategy(Arc::new(unmerged));
+        let keyspace = db.keyspace("records", settings).unwrap();
+        (db, keyspace)
+    }
+
+    fn remove_tables(directory: &TempDir, keyspace: &Keyspace) {
+        let keyspace = directory.path().join(KEYSPACES).join(keyspace.id().to_string());
+        fs::remove_dir_all(keyspace.join("tables")).unwrap();
+    }
+
+    // Seeded fault: the thread is not checked, and the test does not end.
+    #[test]
+    fn a_write_does_not_wait_for_merges_that_never_come() {
+        let directory = tempdir().unwrap();
+        let (db, records) = open(&directory);
+        while records.tree.l0_run_count() < TOO_MANY_TABLES {
+            records.insert("key", "value").unwrap();
+            records.rotate_memtable_and_wait().unwrap();
+        }
+        remove_tables(&directory, &records);
+
+        let memtables = Memtables::new(&db, records.clone(), 1).unwrap();
+        let failed = memtables.wait_for(&db, &records).unwrap_err();
+        assert!(failed.starts_with("merging tables failed: ") && failed.contains("NotFound"), "{failed}");
+        assert_eq!(memtables.write_full().unwrap_err(), failed);
+    }
+
+    // Seeded faults: memtables are not counted; fjall's worker is not looked at, and the test does not end.
+    #[test]
+    fn a_write_does_not_wait_for_tables_that_are_never_written() {
+        let directory = tempdir().unwrap();
+        let (db, records) = open(&directory);
+        let memtables = Memtables::new(&db, records.clone(), 1).unwrap();
+        // fjall's worker learns of none but the last.
+        for _ in 1..TOO_MANY_MEMTABLES {
+            records.tree.insert("key", "value", 1);
+            records.tree.rotate_memtable();
+        }
+        records.tree.insert("key", "value", 1);
+        remove_tables(&directory, &records);
+        records.rotate_memtable().unwrap();
+        let failed = memtables.wait_for(&db, &records).unwrap_err();
+        assert!(failed.contains("fjall's worker failed"), "{failed}");
     }
 }

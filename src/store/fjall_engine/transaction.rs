@@ -82,7 +82,7 @@ type Call = Box<dyn FnMut(&[Keyspace], &[Changes], &Effect) -> Result<Bytes, Abo
 
 /// The application's closure, and the keyspaces that it writes to.
 pub(crate) struct Transaction {
-    keyspaces: Vec<Keyspace>,
+    pub(super) keyspaces: Vec<Keyspace>,
     call: AppValue<Call>,
 }
 
