@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waited_for_nothing_waits_ever_more_seldom_until_it_was_worth_it() {
+    fn after_useless_waits_batches_wait_ever_more_seldom_until_one_is_useful() {
         let mut delay = CommitDelay::default();
         let mut skipped = Vec::new();
         for _ in 0..9 {

@@ -27,13 +27,13 @@ use crate::record::{Fence, Record, State};
 /// The most records that memory is reserved for when a store is opened.
 const MAX_RESERVED: usize = 1 << 20;
 
-/// What memory knows of the records with each tag, which is a part of an id. It takes some 30 bytes for each record.
+/// What is remembered of the records with each tag, which is a part of an id. It takes some 30 bytes for each record.
 #[derive(Debug)]
 pub(super) struct Present {
     tags: DashMap<u32, Known, RandomState>,
 }
 
-/// What memory knows of the records with a tag. Only the writer reads more of it than whether it is there.
+/// What is remembered of the records with a tag. Only the writer reads more of it than whether it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
     /// There are so many.
@@ -151,7 +151,7 @@ impl Present {
     }
 
     /// Returns the length of a record's outcome, if the record is as it was when it was listed with this fence to
-    /// expire at this time, and has no other key than its own. `None` says nothing.
+    /// expire at this time, and has no other key than its own. `None` says that the record has to be read.
     pub(super) fn length_as_listed(&self, id: &RecordId, fence: Fence, expires: Timestamp) -> Option<u16> {
         match *self.tags.get(&tag(id))? {
             Known::One(plain) => {

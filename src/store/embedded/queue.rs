@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_when_enough_are_there_and_not_before() {
+    fn a_receiver_is_woken_when_enough_items_are_there_and_not_before() {
         let (sender, mut receiver) = queue();
         sender.send(0).unwrap();
         let taking = thread::spawn(move || (receiver.wait(3, LONG), receiver.wait(1, LONG), receiver.take(), receiver));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_will_take_is_given_back_or_dropped() {
+    fn an_item_without_a_receiver_is_given_back_or_dropped() {
         let (sender, mut receiver) = queue();
         let item = Arc::new(());
         for _ in 0..3 {

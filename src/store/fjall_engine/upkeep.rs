@@ -10,7 +10,8 @@
 //!   removed.
 //! - It frees what is old. When fjall drops an old memtable, or an old version of a keyspace with the tables that it
 //!   alone has, all calls wait: to free 64 MiB, and to remove such a file, takes up to a tenth of a second. So the
-//!   thread keeps a handle of each, and drops it when fjall has none any more.
+//!   thread gets a handle of each. It drops that of a memtable when fjall has none any more, and that of a version at
+//!   once: fjall has dropped it two rotations later, unless a read still needs it.
 
 use std::any::Any;
 use std::ops::Range;

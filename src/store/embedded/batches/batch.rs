@@ -229,7 +229,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             shared.step.store(totals.step, Ordering::Relaxed);
             shared.removed.fetch_add(erased.len() as u64, Ordering::Relaxed);
             shared.marker.note_durable(Mark { step: totals.step, time: Timestamp::from_millis(totals.seen) });
-            // Memory learns of the batch before its answers are sent, so that a caller finds what it was answered.
+            // Memory is updated before the answers are sent, so that a caller finds what it was answered.
             for (id, record) in fresh {
                 shared.cache.put(id, record);
             }

@@ -78,7 +78,7 @@ fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
 fn assert_known<E: Tested>(still: &Still<E>) -> usize {
     let ids: Vec<_> =
         scan_keys(&still.engine, keys::RECORDS).map(|key| keys::id_of(key.unwrap().as_ref()).unwrap()).collect();
-    assert!(ids.iter().all(|id| still.shared.present.may_have(id)), "memory knows every record");
+    assert!(ids.iter().all(|id| still.shared.present.may_have(id)), "memory has every record");
     assert_eq!(still.shared.count.load(Ordering::Relaxed), ids.len() as u64, "the count doesn't drift");
     let bytes = |id: &RecordId| match still.load(*id).unwrap().state {
         State::Completed { outcome } => outcome.len() as u64,
