@@ -48,8 +48,7 @@ impl FjallStore {
     /// name. Blocks its thread for the disk. Open keyspaces at the start, and write to them with
     /// [`transaction`](Self::transaction), which is durable when it returns.
     ///
-    /// What you write with the keyspace's own functions is durable after [`sync`](Self::sync). Until then, or until a
-    /// request of the store's, it is kept in memory and in journals that grow without bound: the store decides when a
+    /// What you write with the keyspace's own functions is durable after [`sync`](Self::sync). The store decides when a
     /// memtable is written to a table, so `max_memtable_size` of `options` has no effect. Don't call its `clear`: fjall
     /// then keeps journals that it could remove.
     ///

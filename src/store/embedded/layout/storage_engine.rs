@@ -84,7 +84,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
 
     /// Returns the value of a key. `None` says that it was never written, or was removed: a record that is missed runs
     /// again. An engine whose search may be misled by a damaged key has to find that out. A new key is not asked for as
-    /// a rule, because memory knows which records there are.
+    /// a rule, because the store remembers which records there are.
     fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, ReadError>;
 
     /// Returns the entries from a key on, in the order of their keys. It may go on after `Corrupt`. If it can't, it
@@ -101,8 +101,8 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// whose `write` is durable returns `Ok`; each step of a batch costs a sync then.
     fn sync(&self) -> Result<(), String>;
 
-    /// Does what can wait until the answers of a batch are sent. The writer calls it after each batch that it has made
-    /// durable. All keys in the ranges of `cleared` are removed, durably, and none of them is written again. They are
+    /// Does what can wait until the answers of a batch are sent. The writer calls it after each batch, which is durable
+    /// then, and eight times a second while it has nothing to write. All keys in the ranges of `cleared` are removed, durably, and none of them is written again. They are
     /// read again only if the note of them is lost; the lists are then made anew. So an engine that frees removed keys
     /// late, or never, frees these at once. If it brings some of them back, that does no harm. A failure poisons the
     /// store, and takes nothing back. By default this does nothing.
@@ -150,7 +150,7 @@ pub(crate) struct Damage {
     pub(crate) what: String,
     /// If `false`, it may be the trace of a crash, so only an error about lost records names it; the mark decides. If
     /// `true`, no crash leaves this, and the engine would open without some records. Damage in a log is not certain
-    /// while the totals that follow it are lost with it: then the mark knows how much is missing.
+    /// while the totals that follow it are lost with it: then the mark says how much is missing.
     pub(crate) is_certain: bool,
     /// The last step before the damage, if the engine can tell: `Totals::decode` of the value of the key `TOTALS` has
     /// it. The engine drops what follows when it is opened.
