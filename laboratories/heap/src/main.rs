@@ -1,6 +1,7 @@
 //! Writes to four stores over the engine in the first argument, and reads from them, with eight tasks each, for the
-//! number of seconds in the second one. Halfway it opens the stores again. Prints how many outcomes were recorded and
-//! replayed. A corrupted heap ends the program before that.
+//! number of seconds in the second one. Halfway it opens the stores again. The outcomes of every other task expire soon,
+//! so that stores sweep all the time. Prints how many outcomes were recorded and replayed. A corrupted heap ends the
+//! program before that.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ const CACHE_BYTES: u64 = 8 << 20;
 const OUTCOME_CACHE_BYTES: u64 = 1 << 20;
 /// So few that fjall often writes tables and merges them.
 const MEMTABLE_BYTES: u64 = 1 << 20;
+/// So short that most of a run is spent sweeping, too.
+const RETENTION: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,7 +68,7 @@ fn open(engine: &str, directory: &Path) -> Result<AnyStore, OpenError> {
 /// Records outcomes, and asks for an earlier one, from the disk, after each fourth. Returns how many there were of
 /// both.
 async fn write(store: AnyStore, task: usize, time: usize, end: Instant) -> (usize, usize) {
-    let once = Once::new(store);
+    let once = if task % 2 == 0 { Once::new(store) } else { Once::new(store).retention(RETENTION) };
     let (mut sent, mut recorded, mut replayed) = (0, 0, 0);
     while Instant::now() < end {
         let run = async |time, number| {
