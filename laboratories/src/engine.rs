@@ -23,8 +23,8 @@ use tower_idempotency::{AnyStore, FjallStore, IdempotencyContext, SledStore, fja
 pub const ENGINE: &str = "ENGINE";
 /// The bytes of each cache of a store that is to keep little in memory.
 const LITTLE: u64 = 1 << 20;
-/// The bytes of new records that fjall then keeps in memory, in a store of a laboratory's own and in a server: it writes
-/// them to a file each time that they are more.
+/// The bytes of new records that fjall then keeps in memory, in a store of a laboratory's own and in a server: it
+/// writes them to a file each time that they are more.
 const MEMTABLE: u64 = 8 << 10;
 const MEMTABLE_OF_SERVER: u64 = 64 << 10;
 /// The bytes that make fjall begin another journal, and more than it then has in memory at once.

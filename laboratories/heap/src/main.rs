@@ -1,7 +1,7 @@
 //! Writes to four stores over the engine in the first argument, and reads from them, with eight tasks each, for the
-//! number of seconds in the second one. Halfway it opens the stores again. The outcomes of every other task expire soon,
-//! so that stores sweep all the time. Prints how many outcomes were recorded and replayed. A corrupted heap ends the
-//! program before that.
+//! number of seconds in the second one. Halfway it opens the stores again. The outcomes of every other task expire
+//! soon, so that stores sweep all the time. Prints how many outcomes were recorded and replayed. A corrupted heap ends
+//! the program before that.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
