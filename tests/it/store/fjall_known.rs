@@ -85,8 +85,8 @@ async fn an_idle_keyspace_does_not_keep_journals_without_bound() {
     assert_eq!(store.table("idle").get("row").unwrap().as_deref(), Some(&b"kept"[..]));
 }
 
-// fjall would write out a full memtable by itself, and the store has taken that over. Seeded fault: memtables are looked
-// at after batches with commands alone.
+// fjall would write out a full memtable by itself, and the store has taken that over. Seeded fault: memtables are
+// looked at after batches with commands alone.
 #[tokio::test]
 async fn what_is_written_past_the_store_is_written_to_tables() {
     let directory = tempfile::tempdir().unwrap();
