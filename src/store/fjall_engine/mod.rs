@@ -10,8 +10,8 @@
 //! - `files.rs`: checks fjall's other files before it opens them. Without some of them, fjall takes a database for a
 //!   new or an unfinished one, and deletes what it does not know.
 //! - `journal.rs`: examines the journals before fjall opens them. fjall takes damage in a journal for its end, and
-//!   **cuts off what follows without an error.** It may refuse a journal of which a power cut has torn the last batch; that
-//!   batch is cut off before.
+//!   **cuts off what follows without an error.** It may refuse a journal of which a power cut has torn the last batch;
+//!   that batch is cut off before.
 //! - `memtables.rs`: decides when a memtable is written to a table.
 //! - `upkeep.rs`: a thread that merges tables, drops those of what was removed, and frees what is old.
 //! - `transaction.rs`: writes an application's effect in one batch with the record of its outcome.

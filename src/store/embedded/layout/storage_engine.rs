@@ -101,11 +101,12 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// whose `write` is durable returns `Ok`; each step of a batch costs a sync then.
     fn sync(&self) -> Result<(), String>;
 
-    /// Does what can wait until the answers of a batch are sent. The writer calls it after each batch, which is durable
-    /// then, and eight times a second while it has nothing to write. All keys in the ranges of `cleared` are removed, durably, and none of them is written again. They are
-    /// read again only if the note of them is lost; the lists are then made anew. So an engine that frees removed keys
-    /// late, or never, frees these at once. If it brings some of them back, that does no harm. A failure poisons the
-    /// store, and takes nothing back. By default this does nothing.
+    /// Does what can wait until the answers of a batch are sent. The writer calls it after each batch, which is
+    /// durable then, and eight times a second while it has nothing to write. All keys in the ranges of `cleared` are
+    /// removed, durably, and none of them is written again. They are read again only if the note of them is lost; the
+    /// lists are then made anew. So an engine that frees removed keys late, or never, frees these at once. If it
+    /// brings some of them back, that does no harm. A failure poisons the store, and takes nothing back. By default
+    /// this does nothing.
     fn after_sync(&self, cleared: &[Range<Vec<u8>>]) -> Result<(), String> {
         let _ = cleared;
         Ok(())
