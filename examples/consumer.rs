@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use tower_idempotency::engine::{EffectError, OnceError};
+use tower_idempotency::engine::{Advice, EffectError};
 use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId, Scope};
 
 static MAILS: AtomicU64 = AtomicU64::new(0);
@@ -37,9 +37,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("{}: {:?} (replayed: {})", delivery.id, outcome.bytes, outcome.replayed);
                 // The message is acknowledged only now.
             }
-            // A producer has used one id for two messages. Nothing ran.
-            Err(error @ OnceError::Mismatch(_)) => println!("{}: {error}", delivery.id),
-            Err(error) => return Err(error.into()),
+            Err(error) => match error.advice() {
+                Advice::Acknowledge => println!("{}: {error}; it is acknowledged", delivery.id),
+                Advice::Redeliver => println!("{}: {error}; the queue delivers it again", delivery.id),
+                // A producer has used one id for two messages. Nothing ran.
+                Advice::HandOver => println!("{}: {error}; an operator looks at it", delivery.id),
+            },
         }
     }
     assert_eq!(MAILS.load(Ordering::SeqCst), 1);

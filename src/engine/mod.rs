@@ -52,7 +52,7 @@ pub use context::{Rerun, RunContext};
 pub(crate) use engine::{Engine, Presented, WrapRun};
 pub(crate) use event::{Facts, RAN, REPLAYED};
 pub(crate) use exchange::span;
-pub use once::{EffectError, OnceError, Outcome};
+pub use once::{Advice, EffectError, OnceError, Outcome};
 pub use operations::{Drained, Stats};
 pub(crate) use operations::{Resolved, drain};
 pub(crate) use policy::{OnInFlight, OnInterrupted, Policy};

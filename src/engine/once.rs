@@ -79,17 +79,7 @@ pub struct Outcome {
     pub replayed: bool,
 }
 
-/// The reason why a message has no outcome. The table says what to do with it.
-///
-/// | do | with |
-/// |---|---|
-/// | acknowledge it | `Ok`, [`NotReplayable`](Self::NotReplayable) |
-/// | let it be redelivered later | [`Effect(NotStarted)`](EffectError::NotStarted), [`InFlight`](Self::InFlight), [`Unavailable`](Self::Unavailable), [`Full`](Self::Full), [`Overloaded`](Self::Overloaded), [`ShuttingDown`](Self::ShuttingDown) |
-/// | hand it to an operator | [`OutcomeUnknown`](Self::OutcomeUnknown), [`Interrupted`](Self::Interrupted), [`Mismatch`](Self::Mismatch), [`Corrupt`](Self::Corrupt) |
-///
-/// After [`Effect(MaybeStarted)`](EffectError::MaybeStarted), a redelivered message gets what
-/// [`on_interrupted`](Once::on_interrupted) and [`reconcile_with`](Once::reconcile_with) say: if one of them helps, let
-/// it be redelivered; if the policy is to refuse, hand it to an operator.
+/// The reason why a message has no outcome. [`advice`](Self::advice) says what to do with the message.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OnceError<E> {
@@ -129,7 +119,42 @@ pub enum OnceError<E> {
     ShuttingDown,
 }
 
+/// What to do with a message that has no outcome. A message with one is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Acknowledge it: the effect took place.
+    Acknowledge,
+    /// Let the queue deliver it again, after a pause.
+    Redeliver,
+    /// Set it aside for an operator, for example in a dead-letter queue, and acknowledge it: another delivery ends in
+    /// the same way.
+    HandOver,
+}
+
 impl<E> OnceError<E> {
+    /// Returns what to do with the message.
+    ///
+    /// | advice | errors |
+    /// |---|---|
+    /// | [`Acknowledge`](Advice::Acknowledge) | [`NotReplayable`](Self::NotReplayable) |
+    /// | [`Redeliver`](Advice::Redeliver) | [`Effect`](Self::Effect), [`Interrupted`](Self::Interrupted), [`InFlight`](Self::InFlight), [`Unavailable`](Self::Unavailable), [`Full`](Self::Full), [`Overloaded`](Self::Overloaded), [`ShuttingDown`](Self::ShuttingDown) |
+    /// | [`HandOver`](Advice::HandOver) | [`OutcomeUnknown`](Self::OutcomeUnknown), [`Mismatch`](Self::Mismatch), [`Corrupt`](Self::Corrupt) |
+    ///
+    /// After [`Effect(MaybeStarted)`](EffectError::MaybeStarted) and [`Interrupted`](Self::Interrupted), another delivery
+    /// gets what [`on_interrupted`](Once::on_interrupted) and [`reconcile_with`](Once::reconcile_with) say. If the
+    /// policy is to refuse, that is [`OutcomeUnknown`](Self::OutcomeUnknown), and nothing runs. If it is to run again, a
+    /// message whose effect fails each time is delivered without end: bound the number of deliveries, as most queues
+    /// can.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::NotReplayable => Advice::Acknowledge,
+            Self::Effect(_) | Self::Interrupted | Self::InFlight => Advice::Redeliver,
+            Self::Unavailable | Self::Full | Self::Overloaded | Self::ShuttingDown => Advice::Redeliver,
+            Self::OutcomeUnknown | Self::Mismatch(_) | Self::Corrupt => Advice::HandOver,
+        }
+    }
+
     /// Returns the error of a message that was refused before it ran.
     fn refused(refusal: Refusal) -> Self {
         match refusal {
@@ -230,7 +255,7 @@ impl<St: Store> Once<St> {
     ///
     /// # Errors
     /// [`OnceError::Effect`] is the effect's own error; every other variant says why no outcome is returned.
-    /// [`OnceError`] has a table of what to do with the message.
+    /// [`OnceError::advice`] says what to do with the message.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing for an effect that has begun; it is recorded all the same.

@@ -11,7 +11,7 @@ use testkit::lab::operator::{Operated as _, outcome};
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::time::HOUR;
 use tokio::time::timeout;
-use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, Rerun, RunContext};
+use tower_idempotency::engine::{Advice, EffectError, OnceError, Reconciled, Reconciler, Rerun, RunContext};
 use tower_idempotency::internals::{ClaimPolicy, Reply};
 use tower_idempotency::operations::{Action, Applied, ChangeError, OperationRecord};
 use tower_idempotency::store::{Store, StoreError};
@@ -72,6 +72,7 @@ async fn another_message_under_the_same_id_is_refused() {
     let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
     let refused = once.run(id("k"), Fingerprint::of(b"another"), effect).await;
     assert!(matches!(refused, Err(OnceError::Mismatch(_))), "{refused:?}");
+    assert_eq!(refused.unwrap_err().advice(), Advice::HandOver);
 }
 
 #[tokio::test]
@@ -84,6 +85,36 @@ async fn an_effect_that_says_it_did_not_start_may_run_again_and_any_other_failur
     let refused = deliver(&once, &effects, Ok("sent")).await;
     assert!(matches!(refused, Err(OnceError::OutcomeUnknown)), "{refused:?}");
     assert_eq!(effects.load(Ordering::SeqCst), 2);
+}
+
+/// Delivers the message until it is acknowledged or handed over. Returns which, and how often it was delivered.
+async fn follow(once: &Once<MemoryStore>, failures: Vec<EffectError<&'static str>>) -> (Advice, usize) {
+    let mut failures = failures.into_iter();
+    let effects = Arc::default();
+    for delivered in 1..=10 {
+        let end = failures.next().map_or(Ok("sent"), Err);
+        let advice = deliver(once, &effects, end).await.map_or_else(|error| error.advice(), |_| Advice::Acknowledge);
+        if advice != Advice::Redeliver {
+            return (advice, delivered);
+        }
+    }
+    panic!("it is delivered without end");
+}
+
+// Seeded faults: an effect that may have started is handed over at once; an unknown outcome is redelivered.
+#[tokio::test]
+async fn the_advice_brings_each_message_to_an_end_that_the_policy_allows() {
+    let (not_started, maybe_started) =
+        (|| EffectError::NotStarted("no connection"), || EffectError::MaybeStarted("no answer"));
+    let once = || Once::new(MemoryStore::new());
+    assert_eq!(follow(&once(), vec![]).await, (Advice::Acknowledge, 1));
+    assert_eq!(follow(&once(), vec![not_started(), not_started()]).await, (Advice::Acknowledge, 3));
+    let rerun = once().on_interrupted(OnInterrupted::Rerun);
+    assert_eq!(follow(&rerun, vec![maybe_started(), maybe_started()]).await, (Advice::Acknowledge, 3));
+    let refuse = once();
+    assert_eq!(follow(&refuse, vec![maybe_started()]).await, (Advice::HandOver, 2));
+    // Nothing ran the second time, or it would have been acknowledged.
+    assert_eq!(follow(&refuse, vec![]).await, (Advice::HandOver, 1));
 }
 
 #[tokio::test(start_paused = true)]
