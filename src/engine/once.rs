@@ -140,11 +140,11 @@ impl<E> OnceError<E> {
     /// | [`Redeliver`](Advice::Redeliver) | [`Effect`](Self::Effect), [`Interrupted`](Self::Interrupted), [`InFlight`](Self::InFlight), [`Unavailable`](Self::Unavailable), [`Full`](Self::Full), [`Overloaded`](Self::Overloaded), [`ShuttingDown`](Self::ShuttingDown) |
     /// | [`HandOver`](Advice::HandOver) | [`OutcomeUnknown`](Self::OutcomeUnknown), [`Mismatch`](Self::Mismatch), [`Corrupt`](Self::Corrupt) |
     ///
-    /// After [`Effect(MaybeStarted)`](EffectError::MaybeStarted) and [`Interrupted`](Self::Interrupted), another delivery
-    /// gets what [`on_interrupted`](Once::on_interrupted) and [`reconcile_with`](Once::reconcile_with) say. If the
-    /// policy is to refuse, that is [`OutcomeUnknown`](Self::OutcomeUnknown), and nothing runs. If it is to run again, a
-    /// message whose effect fails each time is delivered without end: bound the number of deliveries, as most queues
-    /// can.
+    /// After [`Effect(MaybeStarted)`](EffectError::MaybeStarted) and [`Interrupted`](Self::Interrupted), another
+    /// delivery gets what [`on_interrupted`](Once::on_interrupted) and [`reconcile_with`](Once::reconcile_with) say.
+    /// If the policy is to refuse, that is [`OutcomeUnknown`](Self::OutcomeUnknown), and nothing runs. If it is to run
+    /// again, a message whose effect fails each time is delivered without end: bound the number of deliveries, as most
+    /// queues can.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
