@@ -126,8 +126,8 @@ pub enum Advice {
     Acknowledge,
     /// Let the queue deliver it again, after a pause.
     Redeliver,
-    /// Set it aside for an operator, for example in a dead-letter queue, and acknowledge it: another delivery ends in
-    /// the same way.
+    /// Set it aside for an operator, for example in a dead-letter queue, and acknowledge it: as a rule, another
+    /// delivery ends in the same way.
     HandOver,
 }
 
@@ -142,9 +142,12 @@ impl<E> OnceError<E> {
     ///
     /// After [`Effect(MaybeStarted)`](EffectError::MaybeStarted) and [`Interrupted`](Self::Interrupted), another
     /// delivery gets what [`on_interrupted`](Once::on_interrupted) and [`reconcile_with`](Once::reconcile_with) say.
-    /// If the policy is to refuse, that is [`OutcomeUnknown`](Self::OutcomeUnknown), and nothing runs. If it is to run
-    /// again, a message whose effect fails each time is delivered without end: bound the number of deliveries, as most
-    /// queues can.
+    /// If the policy is to refuse, that is [`OutcomeUnknown`](Self::OutcomeUnknown), and nothing runs. After a
+    /// transaction whose commit is in doubt, it gets `Interrupted` again, until the retention is over or the process is
+    /// restarted. With a reconciler that may know more later, you can let `OutcomeUnknown` be redelivered, too.
+    ///
+    /// Bound the number of deliveries, as most queues can: an effect that fails each time, or a store that stays
+    /// unavailable, would let a message be delivered without end.
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
