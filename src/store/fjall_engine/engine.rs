@@ -17,9 +17,9 @@ use super::journal::{self, KEYSPACES};
 use super::memtables::Memtables;
 use super::transaction::{self, Transaction, add, write_failed};
 use crate::laboratory::{self, Protection};
+use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Writes};
-use crate::store::{CommitError, OpenError, StoreError};
 
 /// The name of the store's keyspace.
 pub(super) const RECORDS: &str = "tower-idempotency";
@@ -174,11 +174,8 @@ impl StorageEngine for FjallEngine {
     }
 
     fn transact(&self, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
-        for keyspace in [&self.records].into_iter().chain(&effect.keyspaces) {
-            let waited = self.memtables.wait_for(&self.db, keyspace);
-            waited.map_err(|reason| CommitError::Store(StoreError::uncertain(reason)))?;
-        }
-        transaction::run(&self.db, &self.records, effect, writes_of)
+        let wait_for = |keyspace: &Keyspace| self.memtables.wait_for(&self.db, keyspace);
+        transaction::run(&self.db, &self.records, effect, writes_of, wait_for)
     }
 
     /// fjall locks a file of its own while a handle of the database or of a keyspace is there.

@@ -111,7 +111,8 @@ impl Memtables {
     }
 
     /// Waits until a keyspace takes writes. fjall itself would wait for ever once the thread or fjall's worker has
-    /// failed, as on a full disk.
+    /// failed, as on a full disk. (If a table is made, and one of them fails, between this and the write, fjall still
+    /// does; the store is then poisoned after a minute.)
     pub(super) fn wait_for(&self, db: &Database, keyspace: &Keyspace) -> Result<(), String> {
         let tree = &keyspace.tree;
         while tree.l0_run_count() >= TOO_MANY_TABLES || tree.sealed_memtable_count() >= TOO_MANY_MEMTABLES {

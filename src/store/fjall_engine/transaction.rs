@@ -82,7 +82,7 @@ type Call = Box<dyn FnMut(&[Keyspace], &[Changes], &Effect) -> Result<Bytes, Abo
 
 /// The application's closure, and the keyspaces that it writes to.
 pub(crate) struct Transaction {
-    pub(super) keyspaces: Vec<Keyspace>,
+    keyspaces: Vec<Keyspace>,
     call: AppValue<Call>,
 }
 
@@ -99,20 +99,27 @@ pub(crate) fn transaction<const N: usize, E: Send + 'static>(
     Transaction { keyspaces: keyspaces.map(Keyspace::clone).into(), call: AppValue::new(Box::new(call)) }
 }
 
-/// Calls the closure, and writes its changes and the store's in one batch.
+/// Calls the closure, and writes its changes and the store's in one batch, once `wait_for` has returned for each
+/// keyspace that it writes to.
 pub(super) fn run(
     db: &Database,
     records: &Keyspace,
     effect: &mut Transaction,
     writes_of: RecordWritesFn<'_>,
+    wait_for: impl Fn(&Keyspace) -> Result<(), String>,
 ) -> Transacted<(Bytes, usize)> {
     let Transaction { keyspaces, call } = effect;
     check_keyspaces(records, keyspaces)?;
     let changes: Vec<Changes> = keyspaces.iter().map(|_| Changes::default()).collect();
     let (outcome, bytes) = Effect::run(LIMITS, |effect| call.get_mut()(keyspaces, &changes, effect))?;
+    let failed = |reason| CommitError::Store(StoreError::uncertain(reason));
     let mut batch = db.batch();
     add(&mut batch, records, writes_of(&outcome)?);
+    wait_for(records).map_err(failed)?;
     for (keyspace, changes) in keyspaces.iter().zip(changes) {
+        if !changes.borrow().is_empty() {
+            wait_for(keyspace).map_err(failed)?;
+        }
         for (key, value) in changes.into_inner() {
             match value {
                 Some(value) => batch.insert(keyspace, key, value),
@@ -120,7 +127,7 @@ pub(super) fn run(
             }
         }
     }
-    batch.commit().map_err(|error| CommitError::Store(StoreError::uncertain(write_failed(&error))))?;
+    batch.commit().map_err(|error| failed(write_failed(&error)))?;
     Ok((outcome, bytes))
 }
 

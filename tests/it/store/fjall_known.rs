@@ -12,6 +12,7 @@ use testkit::lab::time::{DAY, clock};
 use testkit::process::until;
 use tower_idempotency::fjall::AbstractTree as _;
 use tower_idempotency::internals::Records as _;
+use tower_idempotency::store::CommitError;
 use tower_idempotency::{FjallStore, IdempotencyLayer, fjall};
 
 use super::damaged_disk::{RECORDS, recorded};
@@ -53,8 +54,9 @@ async fn a_store_that_is_opened_with_many_full_journals_writes_on() {
     assert!(journals.len() >= 12);
     write(&path, &journals);
     let writes = async {
-        // The opening writes, too.
-        let opening = tokio::task::spawn_blocking(move || FjallStore::open(&path).unwrap());
+        // The opening writes, too. The end of the test does not wait for a thread of its own.
+        let (opened, opening) = tokio::sync::oneshot::channel();
+        thread::spawn(move || opened.send(FjallStore::open(&path).unwrap()).unwrap());
         let store = opening.await.unwrap();
         for number in 0..RECORDS {
             record(&store, &format!("later{number}")).await;
@@ -94,6 +96,23 @@ async fn what_is_written_past_the_store_is_written_to_tables() {
     let filler = store.table("filler");
     (0..16).for_each(|number: u8| filler.insert([number], vec![1; MIB]).unwrap());
     until("the first memtable is written", async || filler.table_count() > 0).await;
+}
+
+// Four full memtables of the other database would hold up every write to it. Seeded fault: keyspaces are waited for
+// before they are checked, and the transaction does not return.
+#[tokio::test]
+async fn a_transaction_does_not_wait_for_a_keyspace_of_another_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let elsewhere =
+        fjall::Database::builder(directory.path().join("other")).worker_threads_unchecked(0).open().unwrap();
+    let foreign = elsewhere.keyspace("rows", fjall::KeyspaceCreateOptions::default).unwrap();
+    for _ in 0..4 {
+        foreign.insert("row", "value").unwrap();
+        foreign.rotate_memtable().unwrap();
+    }
+    let store = FjallStore::open(directory.path().join("s")).unwrap();
+    let refused: Result<(), CommitError<()>> = store.transaction([&foreign], |_| Ok(())).await;
+    assert!(matches!(refused, Err(CommitError::Trees(_))), "{refused:?}");
 }
 
 // fjall-rs/fjall#317: the journal that followed a recovered one had a wrong extension, and was not read again.
