@@ -18,7 +18,7 @@ const CACHE_BYTES: u64 = 8 << 20;
 const OUTCOME_CACHE_BYTES: u64 = 1 << 20;
 /// So few that fjall often writes tables and merges them.
 const MEMTABLE_BYTES: u64 = 1 << 20;
-/// So short that most of a run is spent sweeping, too.
+/// So short that the stores sweep all the time.
 const RETENTION: Duration = Duration::from_secs(1);
 
 #[tokio::main]
