@@ -1,0 +1,186 @@
+//! A call: its attempts, one after the other, until one has an answer or there can be none any more.
+
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::Response;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http_body::Body;
+use retry_policies::RetryDecision;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::layer::Options;
+use crate::transport::Failure;
+use crate::uses::Use;
+use crate::verdict::{Verdict, is_replay, judge, may_be_rejection};
+use crate::{BoxError, Delivery, Error, Key, Known, Reason, ResponseBody};
+
+/// How much of a rejection is read at least.
+const MAX_REJECTION: usize = 64 << 10;
+/// What a time that no clock can represent is taken for.
+const AGES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// Sends the request of a call, each time anew.
+pub(crate) trait Attempts: Send {
+    type Body: Body<Error: Into<BoxError>> + Unpin + Send;
+
+    /// Sends the request. It is called again only if [`can_repeat`](Self::can_repeat) says so.
+    fn send(&mut self) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send;
+
+    /// Whether there is a body to send once more.
+    fn can_repeat(&self) -> bool;
+
+    /// Whether the last answer has come from another origin than the request went to.
+    fn is_from_elsewhere(&self) -> bool {
+        false
+    }
+}
+
+/// An attempt without an answer to the operation.
+struct Miss {
+    known: Known,
+    /// How long the server asks to wait.
+    after: Option<Duration>,
+    response: Option<Response<Bytes>>,
+    source: Option<BoxError>,
+    /// Why there can be no further attempt, if the attempt itself says so.
+    last: Option<Reason>,
+}
+
+impl From<Failure> for Miss {
+    fn from(failure: Failure) -> Self {
+        let Failure { source, known, last } = failure;
+        Self { known, after: None, response: None, source: Some(source), last }
+    }
+}
+
+/// Makes the call with this key, for this use of it.
+pub(crate) async fn call<A: Attempts>(
+    options: &Options,
+    key: Key,
+    this: Use,
+    mut attempts: A,
+) -> Result<Response<ResponseBody<A::Body>>, Error> {
+    if !options.uses.begin(this) {
+        return Err(Error::new(Known::NotSent, Reason::KeyReused, None).of_call(key, 0, None));
+    }
+    options.budget.deposit();
+    let result = attempt_all(options, &key, &mut attempts).await;
+    let is_free = match &result {
+        Ok(answer) => !answer.status().is_success() && !is_replay(answer.headers()),
+        Err(error) => error.known() <= Known::Refused && error.reason() != Reason::Rejected,
+    };
+    if is_free {
+        options.uses.forget(this);
+    }
+    result
+}
+
+async fn attempt_all<A: Attempts>(
+    options: &Options,
+    key: &Key,
+    attempts: &mut A,
+) -> Result<Response<ResponseBody<A::Body>>, Error> {
+    let (began, began_at) = (Instant::now(), SystemTime::now());
+    let deadline = after(began, options.deadline);
+    let (mut known, mut made) = (Known::NotSent, 0);
+    loop {
+        made += 1;
+        let is_earlier_unknown = known >= Known::Unknown;
+        let until = after(Instant::now(), options.attempt_timeout).min(deadline);
+        let miss = match attempt(options, attempts, until, is_earlier_unknown).await {
+            Ok(mut answer) => {
+                let is_replay = is_replay(answer.headers());
+                let is_earlier_unknown = is_earlier_unknown && !is_replay && !answer.status().is_success();
+                let delivery = Delivery { key: key.clone(), attempts: made, is_replay, is_earlier_unknown };
+                answer.extensions_mut().insert(delivery);
+                return Ok(answer);
+            }
+            Err(miss) => miss,
+        };
+        known = known.max(miss.known);
+        let next = match miss.last {
+            Some(reason) => Err(reason),
+            None if !attempts.can_repeat() => Err(Reason::SentOnce),
+            None => next_attempt(options, miss.after, deadline, began_at, made - 1),
+        };
+        match next {
+            Ok(at) => sleep_until(at).await,
+            Err(reason) => {
+                return Err(Error::new(known, reason, miss.source).of_call(key.clone(), made, miss.response));
+            }
+        }
+    }
+}
+
+/// Makes one attempt, and reads its answer.
+async fn attempt<A: Attempts>(
+    options: &Options,
+    attempts: &mut A,
+    until: Instant,
+    is_earlier_unknown: bool,
+) -> Result<Response<ResponseBody<A::Body>>, Miss> {
+    let lost = |error: BoxError| Miss::from(Failure::lost(error));
+    let answer = timeout_at(until, attempts.send()).await.map_err(|elapsed| lost(elapsed.into()))??;
+    let is_from_elsewhere = attempts.is_from_elsewhere();
+    let answer = timeout_at(until, read(answer, options.max_answer)).await.map_err(|elapsed| lost(elapsed.into()))?;
+    let answer = match answer {
+        Ok(answer) => answer,
+        // What broke off on its way from another origin is not asked for again.
+        Err(error) => return Err(Miss { last: is_from_elsewhere.then_some(Reason::Redirect), ..lost(error.into()) }),
+    };
+    if is_from_elsewhere {
+        return Ok(answer);
+    }
+    let body = answer.body().bytes_read();
+    let (known, after, last) = match judge(answer.status(), answer.headers(), &body, is_earlier_unknown) {
+        Verdict::Answer => return Ok(answer),
+        Verdict::Rejected(known) => (known, None, Some(Reason::Rejected)),
+        Verdict::Again(known, after) => (known, after, None),
+    };
+    Err(Miss { known, after, response: Some(answer.map(|_| body)), source: None, last })
+}
+
+/// Reads an answer as far as it has to be known before it is passed on.
+async fn read<B: Body + Unpin>(answer: Response<B>, max_answer: usize) -> Result<Response<ResponseBody<B>>, B::Error> {
+    let (head, body) = answer.into_parts();
+    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_stream = header(CONTENT_TYPE).starts_with("text/event-stream");
+    let limit = match may_be_rejection(head.status, &head.headers) {
+        true => max_answer.max(MAX_REJECTION),
+        false => max_answer,
+    };
+    // No more than what is declared is read in vain.
+    let is_too_long = header(CONTENT_LENGTH).parse().is_ok_and(|length: usize| length > limit);
+    let body = match limit == 0 || is_stream || is_too_long {
+        true => ResponseBody::untouched(body),
+        false => ResponseBody::read(body, limit).await?,
+    };
+    Ok(Response::from_parts(head, body))
+}
+
+/// When the next attempt may begin, or why there is none.
+fn next_attempt(
+    options: &Options,
+    asked: Option<Duration>,
+    deadline: Instant,
+    began_at: SystemTime,
+    retries: u32,
+) -> Result<Instant, Reason> {
+    let RetryDecision::Retry { execute_after } = options.backoff.should_retry(began_at, retries) else {
+        return Err(Reason::Backoff);
+    };
+    // The policy adds its wait to the wall clock, and it is subtracted again at once.
+    let backoff = execute_after.duration_since(SystemTime::now()).unwrap_or_default();
+    let at = after(Instant::now(), asked.unwrap_or_default().saturating_add(backoff));
+    if at >= deadline {
+        return Err(Reason::Deadline);
+    }
+    // The last question, because the answer costs something.
+    if options.budget.withdraw() { Ok(at) } else { Err(Reason::Budget) }
+}
+
+fn after(now: Instant, duration: Duration) -> Instant {
+    now.checked_add(duration).unwrap_or(now + AGES)
+}

@@ -1,0 +1,157 @@
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{Either, Empty, Full};
+
+/// A request's body, which a retry has to send again.
+///
+/// `Full` and `Empty` of http-body-util can be sent again. Wrap any other body in [`SentOnce`], or collect it into a
+/// `Full` before the call.
+pub trait RetryBody: Body + Sized {
+    /// Returns a body that sends the same bytes from the beginning, or `None` if there can be none. It is called before
+    /// each attempt, on a body of which nothing has been read.
+    fn try_clone(&self) -> Option<Self>;
+}
+
+impl<D: bytes::Buf + Clone> RetryBody for Full<D> {
+    fn try_clone(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+impl<D: bytes::Buf> RetryBody for Empty<D> {
+    fn try_clone(&self) -> Option<Self> {
+        Some(Self::new())
+    }
+}
+
+impl<L, R> RetryBody for Either<L, R>
+where
+    L: RetryBody,
+    R: RetryBody<Data = L::Data>,
+    L::Error: Into<crate::BoxError>,
+    R::Error: Into<crate::BoxError>,
+{
+    fn try_clone(&self) -> Option<Self> {
+        match self {
+            Self::Left(body) => body.try_clone().map(Self::Left),
+            Self::Right(body) => body.try_clone().map(Self::Right),
+        }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A body that can't be sent again, such as a stream. The call has one attempt, and its error is
+    /// [`Reason::SentOnce`](crate::Reason::SentOnce) if that was not enough.
+    #[derive(Debug, Clone, Default)]
+    pub struct SentOnce<B> {
+        #[pin]
+        body: B,
+    }
+}
+
+impl<B> SentOnce<B> {
+    /// Wraps a body.
+    pub fn new(body: B) -> Self {
+        Self { body }
+    }
+}
+
+impl<B: Body> Body for SentOnce<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B: Body> RetryBody for SentOnce<B> {
+    fn try_clone(&self) -> Option<Self> {
+        None
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The body of an answer: what the layer has read of it, and then the rest.
+    #[derive(Debug)]
+    pub struct ResponseBody<B> {
+        read: VecDeque<Frame<Bytes>>,
+        #[pin]
+        rest: Option<B>,
+    }
+}
+
+impl<B> ResponseBody<B> {
+    /// A body of which nothing was read.
+    pub(crate) fn untouched(body: B) -> Self {
+        Self { read: VecDeque::new(), rest: Some(body) }
+    }
+
+    /// The bytes that were read.
+    pub(crate) fn bytes_read(&self) -> Bytes {
+        let mut data = self.read.iter().filter_map(Frame::data_ref);
+        match (data.next(), data.next()) {
+            (None, _) => Bytes::new(),
+            (Some(only), None) => only.clone(),
+            _ => self.read.iter().filter_map(Frame::data_ref).flatten().copied().collect(),
+        }
+    }
+}
+
+impl<B: Body + Unpin> ResponseBody<B> {
+    /// Reads a body to its end, or until more than `limit` bytes have come.
+    pub(crate) async fn read(mut body: B, limit: usize) -> Result<Self, B::Error> {
+        let (mut read, mut length) = (VecDeque::new(), 0);
+        while length <= limit {
+            let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await else {
+                return Ok(Self { read, rest: None });
+            };
+            let frame = frame?.map_data(|mut data| data.copy_to_bytes(data.remaining()));
+            length += frame.data_ref().map_or(0, Bytes::len);
+            read.push_back(frame);
+        }
+        Ok(Self { read, rest: Some(body) })
+    }
+}
+
+impl<B: Body> Body for ResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        if let Some(frame) = this.read.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Some(rest) = this.rest.as_pin_mut() else { return Poll::Ready(None) };
+        let to_bytes = |frame: Frame<B::Data>| frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
+        rest.poll_frame(cx).map_ok(to_bytes)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read: usize = self.read.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + read as u64);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + read as u64);
+        }
+        hint
+    }
+}

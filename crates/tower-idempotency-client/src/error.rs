@@ -1,0 +1,154 @@
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::{BoxError, Key};
+
+/// What is known of an operation when a call has ended without an answer to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Known {
+    /// No attempt was sent. The operation has not taken place.
+    NotSent,
+    /// The server refused each attempt before the operation began.
+    Refused,
+    /// **The operation may have taken place.** Ask again with the same key; a new key could run it a second time.
+    Unknown,
+    /// The operation has taken place, and its answer was not kept. Look its result up; do not send it again.
+    Done,
+}
+
+/// Why a call ended without another attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The server's rejection is final. [`Error::response`] has it.
+    Rejected,
+    /// The deadline for all attempts is over, or would be before the next one.
+    Deadline,
+    /// The backoff policy permits no more attempts.
+    Backoff,
+    /// The budget that calls share for their retries is used up.
+    Budget,
+    /// The body can't be sent again.
+    SentOnce,
+    /// The client may have followed a redirect to another origin. Build it without redirects, and say so with
+    /// [`without_redirects`](crate::KeyedRetryLayer::without_redirects).
+    Redirect,
+    /// The key is not a valid one. Nothing was sent.
+    InvalidKey,
+    /// This client has used the key for another request. Nothing was sent. Use a new key for a new operation.
+    KeyReused,
+    /// The inner service can't take the request: it is not ready, or the request is malformed.
+    Unsendable,
+    /// The method is safe, so the layer has passed the request through: it has no key, and was not retried.
+    PassedThrough,
+}
+
+/// A call that ended without an answer to its operation.
+///
+/// `source` is the failure of the last attempt, if that got no response.
+pub struct Error(Box<Parts>);
+
+struct Parts {
+    known: Known,
+    reason: Reason,
+    key: Option<Key>,
+    attempts: u32,
+    response: Option<http::Response<Bytes>>,
+    source: Option<BoxError>,
+}
+
+impl Error {
+    pub(crate) fn new(known: Known, reason: Reason, source: Option<BoxError>) -> Self {
+        Self(Box::new(Parts { known, reason, key: None, attempts: 0, response: None, source }))
+    }
+
+    pub(crate) fn of_call(mut self, key: Key, attempts: u32, response: Option<http::Response<Bytes>>) -> Self {
+        (self.0.key, self.0.attempts, self.0.response) = (Some(key), attempts, response);
+        self
+    }
+
+    /// What is known of the operation, from all attempts of this call. Calls before it are not considered.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        self.0.known
+    }
+
+    /// Why there was no further attempt.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.0.reason
+    }
+
+    /// The key to ask again with, unless the error came before there was one.
+    #[must_use]
+    pub fn key(&self) -> Option<&Key> {
+        self.0.key.as_ref()
+    }
+
+    /// How many attempts began.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// The response that the last attempt got, if it got one. Its body is what the layer has read of it.
+    #[must_use]
+    pub fn response(&self) -> Option<&http::Response<Bytes>> {
+        self.0.response.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self.0.known {
+            Known::NotSent => "nothing was sent",
+            Known::Refused => "the server refused the operation before it began",
+            Known::Unknown => "the operation may have taken place; ask again with the same key",
+            Known::Done => "the operation has taken place, and its answer was not kept; look its result up",
+        })?;
+        formatter.write_str(match self.0.reason {
+            Reason::Rejected => ": the server's rejection is final",
+            Reason::Deadline => ": the deadline for all attempts is over",
+            Reason::Backoff => ": the backoff policy permits no more attempts",
+            Reason::Budget => ": the budget for retries is used up",
+            Reason::SentOnce => ": the body can't be sent again",
+            Reason::Redirect => {
+                ": the client may have followed a redirect; build it without redirects, and set without_redirects"
+            }
+            Reason::InvalidKey => ": the idempotency key is not valid",
+            Reason::KeyReused => {
+                ": the idempotency key was used for another request; use a new one for a new operation"
+            }
+            Reason::Unsendable => ": the inner service can't take the request",
+            Reason::PassedThrough => ": a request with a safe method is not retried",
+        })?;
+        match &self.0.response {
+            Some(response) => write!(formatter, " ({}, attempt {})", response.status(), self.0.attempts),
+            None if self.0.attempts > 0 => write!(formatter, " (attempt {})", self.0.attempts),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers and bodies may have the key, and more that does not belong into logs.
+        let status = self.0.response.as_ref().map(http::Response::status);
+        formatter
+            .debug_struct("Error")
+            .field("known", &self.0.known)
+            .field("reason", &self.0.reason)
+            .field("attempts", &self.0.attempts)
+            .field("status", &status)
+            .field("source", &self.0.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}

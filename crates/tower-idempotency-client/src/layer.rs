@@ -1,0 +1,163 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Extensions, HeaderName};
+use retry_policies::policies::ExponentialBackoff;
+use retry_policies::{Jitter, RetryPolicy};
+use tower::Layer;
+use tower::retry::budget::{Budget, TpsBudget};
+
+use crate::uses::Uses;
+use crate::{InvalidKey, Key, KeyedRetry};
+
+type ChooseKey = dyn Fn(&Extensions) -> Result<Key, InvalidKey> + Send + Sync;
+
+/// Gives each call with an unsafe method one idempotency key, and retries it with that key.
+///
+/// All services that one layer makes, and all clones of it, share its budget and its memory of keys. So make one layer
+/// for each API, and clone it.
+#[derive(Clone)]
+pub struct KeyedRetryLayer {
+    pub(crate) options: Arc<Options>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) header: HeaderName,
+    pub(crate) is_quoted: bool,
+    pub(crate) choose_key: Option<Arc<ChooseKey>>,
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) backoff: Arc<dyn RetryPolicy + Send + Sync>,
+    pub(crate) budget: Arc<dyn Budget + Send + Sync>,
+    pub(crate) max_answer: usize,
+    pub(crate) has_redirects: bool,
+    pub(crate) uses: Arc<Uses>,
+}
+
+impl KeyedRetryLayer {
+    /// Returns a layer with the defaults, which each method names.
+    #[must_use]
+    pub fn new() -> Self {
+        let backoff = ExponentialBackoff::builder()
+            .retry_bounds(Duration::from_millis(500), Duration::from_secs(8))
+            .jitter(Jitter::Full)
+            .build_with_max_retries(u32::MAX);
+        Self {
+            options: Arc::new(Options {
+                header: HeaderName::from_static("idempotency-key"),
+                is_quoted: false,
+                choose_key: None,
+                attempt_timeout: Duration::from_secs(30),
+                deadline: Duration::from_secs(60),
+                backoff: Arc::new(backoff),
+                budget: Arc::new(TpsBudget::default()),
+                max_answer: 1 << 20,
+                has_redirects: true,
+                uses: Arc::new(Uses::new()),
+            }),
+        }
+    }
+
+    /// Sets the header of the key. The default is `Idempotency-Key`.
+    #[must_use]
+    pub fn header_name(self, name: HeaderName) -> Self {
+        self.with(|options| options.header = name)
+    }
+
+    /// Sends the key in double quotes, as draft-ietf-httpapi-idempotency-key-header has it. By default it is sent bare,
+    /// which nearly all APIs expect.
+    #[must_use]
+    pub fn quoted(self, quoted: bool) -> Self {
+        self.with(|options| options.is_quoted = quoted)
+    }
+
+    /// Sets the function that chooses the key of a call without one. The default is [`Key::random`].
+    ///
+    /// It gets the request's extensions: what the application has put there, such as the order's id. It gets nothing
+    /// else of the request, so that no key is derived from a credential. It is called once for each call, not for each
+    /// attempt.
+    #[must_use]
+    pub fn keys(self, choose: impl Fn(&Extensions) -> Result<Key, InvalidKey> + Send + Sync + 'static) -> Self {
+        self.with(|options| options.choose_key = Some(Arc::new(choose)))
+    }
+
+    /// Sets how long one attempt may take, until its answer is read. The default is 30 s.
+    #[must_use]
+    pub fn attempt_timeout(self, timeout: Duration) -> Self {
+        self.with(|options| options.attempt_timeout = timeout)
+    }
+
+    /// Sets how long all attempts of a call and the waits between them may take. The default is 60 s. Stay well below
+    /// the time for which the server remembers a key.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.with(|options| options.deadline = deadline)
+    }
+
+    /// Sets how long to wait before a retry, and how many there may be. The default is a random time between zero and a
+    /// bound (full jitter) that doubles from 0.5 to 8 s, without a limit but the deadline.
+    ///
+    /// Where a server sends `Retry-After`, that time comes first, and this one is added.
+    #[must_use]
+    pub fn backoff(self, backoff: impl RetryPolicy + Send + Sync + 'static) -> Self {
+        self.with(|options| options.backoff = Arc::new(backoff))
+    }
+
+    /// Sets the budget from which all calls pay for their retries. The default is tower's [`TpsBudget`]: 10 retries a
+    /// second, and 20 % of the calls of the last ten seconds.
+    #[must_use]
+    pub fn budget(self, budget: impl Budget + Send + Sync + 'static) -> Self {
+        self.with(|options| options.budget = Arc::new(budget))
+    }
+
+    /// Sets up to which size an answer is read within its attempt, in bytes. The default is 1 MiB.
+    ///
+    /// An answer that breaks off while it is read is asked for again, with the same key. What is longer is passed on as
+    /// it comes, and so is an event stream. Rejections in JSON are read in any case.
+    #[must_use]
+    pub fn max_answer(self, bytes: usize) -> Self {
+        self.with(|options| options.max_answer = bytes)
+    }
+
+    /// Promises that the client below follows no redirects. The default is that it may.
+    ///
+    /// It matters for reqwest, which follows them unless it is built with `redirect::Policy::none()`, and whose errors
+    /// don't say whether they come from another origin. Without this promise, an attempt of reqwest that got no answer
+    /// is not repeated ([`Reason::Redirect`](crate::Reason::Redirect)).
+    #[must_use]
+    pub fn without_redirects(self) -> Self {
+        self.with(|options| options.has_redirects = false)
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Options)) -> Self {
+        set(Arc::make_mut(&mut self.options));
+        self
+    }
+}
+
+impl Default for KeyedRetryLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for KeyedRetryLayer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("KeyedRetryLayer")
+            .field("header", &self.options.header)
+            .field("attempt_timeout", &self.options.attempt_timeout)
+            .field("deadline", &self.options.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for KeyedRetryLayer {
+    type Service = KeyedRetry<S>;
+
+    fn layer(&self, inner: S) -> KeyedRetry<S> {
+        KeyedRetry::new(inner, self.options.clone())
+    }
+}

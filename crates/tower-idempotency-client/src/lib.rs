@@ -1,0 +1,149 @@
+//! A Tower layer for HTTP clients that makes retries safe: each call with an unsafe method gets one `Idempotency-Key`,
+//! and every attempt sends that same key, so that a server that remembers keys runs the operation once.
+//!
+//! When a call ends without an answer, its [`Error`] says what is known: nothing was sent, the server refused, or **the
+//! operation may have taken place**; and it has the key to ask again with.
+//!
+//! # With reqwest
+//! With the feature `reqwest`:
+//!
+//! ```
+//! use reqwest::redirect::Policy;
+//! use tower::{Layer as _, Service as _, ServiceExt as _};
+//! use tower_idempotency_client::{Delivery, Key, KeyedRetryLayer, Known};
+//!
+//! # async fn pay(order: &str) -> Result<(), Box<dyn std::error::Error>> {
+//! // Once, at the start. Redirects are off, because the errors of reqwest do not say whether one was followed.
+//! let client = reqwest::Client::builder().redirect(Policy::none()).build()?;
+//! let mut client = KeyedRetryLayer::new().without_redirects().layer(client);
+//!
+//! // For each operation. Save the key with the order, before the call, and use it for this order only.
+//! let key = Key::random();
+//! let mut request = reqwest::Request::new(http::Method::POST, "https://api.example.com/charges".parse()?);
+//! request.headers_mut().insert("idempotency-key", key.as_str().parse()?);
+//! *request.body_mut() = Some(format!("order={order}&amount=500&currency=eur").into());
+//!
+//! match client.ready().await?.call(request).await {
+//!     // The API's answer, and its last word. Look at the status, as ever.
+//!     Ok(answer) => match answer.extensions().get::<Delivery>() {
+//!         Some(delivery) if delivery.is_earlier_unknown() => println!("ask again later, with the saved key"),
+//!         _ if answer.status().is_success() => println!("paid: {}", answer.text().await?),
+//!         _ => println!("not paid: {}", answer.status()),
+//!     },
+//!     Err(error) => match error.known() {
+//!         Known::NotSent | Known::Refused => println!("not paid: {error}"),
+//!         Known::Done => println!("paid, and the receipt is lost: {error}"),
+//!         // Call again later, with the saved key and the same request. A new key could charge a second time.
+//!         _ => println!("unknown: {error}"),
+//!     },
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! Without a key in the header, the call gets a random one, which its attempts share. That is enough for an operation
+//! that ends with its process; [`Error::key`] and [`Delivery::key`] have it.
+//!
+//! With the feature `reqwest-middleware`, the layer is also a middleware, with reqwest's own way to build requests:
+//!
+//! ```
+//! # #[cfg(feature = "reqwest-middleware")]
+//! # async fn pay() -> Result<(), Box<dyn std::error::Error>> {
+//! use reqwest::redirect::Policy;
+//! use tower_idempotency_client::{Error, KeyedRetryLayer};
+//!
+//! let client = reqwest::Client::builder().redirect(Policy::none()).build()?;
+//! let layer = KeyedRetryLayer::new().without_redirects();
+//! let client = reqwest_middleware::ClientBuilder::new(client).with(layer).build();
+//!
+//! let result = client.post("https://api.example.com/charges").body("amount=500&currency=eur").send().await;
+//! if let Err(reqwest_middleware::Error::Middleware(error)) = &result {
+//!     if let Some(error) = error.downcast_ref::<Error>() {
+//!         println!("{:?}: {error}", error.known());
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # With hyper, and with any other service
+//! The inner service takes an [`http::Request`] whose body implements [`RetryBody`]: `Full` and `Empty` do, and
+//! [`SentOnce`] wraps all others. With the feature `hyper-util`, "no connection" is recognized in the errors of its
+//! client.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http_body_util::Full;
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//! use tower::{Layer as _, ServiceExt as _};
+//! use tower_idempotency_client::KeyedRetryLayer;
+//!
+//! # async fn pay() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = KeyedRetryLayer::new().layer(Client::builder(TokioExecutor::new()).build_http());
+//! let request = http::Request::post("http://127.0.0.1:4242/v1/charges").body(Full::new(Bytes::from("amount=500")))?;
+//! let answer = client.oneshot(request).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! A layer that follows redirects belongs outside of this one. A timeout for each attempt is part of it.
+//!
+//! # What is retried
+//! | what an attempt got | what follows | known, if there is no other attempt |
+//! |---|---|---|
+//! | no connection | a retry | not sent |
+//! | a connection that broke, an answer that broke off, a timeout | a retry | unknown |
+//! | an answer with `Idempotent-Replayed: true`, or a 2xx | it is the answer | |
+//! | a problem (RFC 9457) with `retry_with_same_key: true`, such as 409 `in-flight` | a retry | by its type |
+//! | a problem with `retry_with_same_key: false`, such as `outcome-unknown` | an error: [`Reason::Rejected`] | by its type |
+//! | 409 with the code `idempotency_key_in_use` or `idempotency_in_flight` | a retry | unknown |
+//! | the type or code `idempotency_error` or `idempotency_conflict`: the key has another request | an error | refused |
+//! | 422 | it is the answer, whatever its headers say | |
+//! | `stripe-should-retry` or `x-should-retry` | a retry if it is `true`, else it is the answer | by its status |
+//! | 408, 425, 429 | a retry | refused |
+//! | 502, 503, 504 | a retry | unknown |
+//! | 409 with `Retry-After`, or after an attempt that was lost | a retry | unknown |
+//! | any other answer, redirects and 500 included | it is the answer | |
+//!
+//! The first row that fits counts. An error sums up all attempts: one that was lost makes the operation unknown, unless
+//! a later one says that it has taken place.
+//!
+//! A retry waits for `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), and for a random time besides.
+//! There is a [deadline](KeyedRetryLayer::deadline) for all attempts, and a [budget](KeyedRetryLayer::budget) that all
+//! calls share.
+//!
+//! Requests with a safe method (GET, HEAD, OPTIONS, TRACE; RFC 9110 section 9.2.1) pass through. They get no key, are
+//! not retried, and cost no allocation.
+//!
+//! # What it does not promise
+//! - The server has to remember keys. One that does not runs each attempt.
+//! - It remembers nothing across a restart: save the key and the request before the call.
+//! - An answer longer than [`max_answer`](KeyedRetryLayer::max_answer), and an event stream, can break off after the
+//!   layer has passed it on. Ask again with [`Delivery::key`].
+//! - A call whose future is dropped may have been sent.
+//! - That a key is used for one request only is checked for the last 10,000 operations of one layer, by a hash. The
+//!   server has the last word.
+
+// `layer.rs` and `service.rs` are the Tower side, `reqwest/` the one for reqwest. Each makes `attempts.rs` go round,
+// which asks `verdict.rs` and `retry_after.rs` what an answer means, `transport.rs` what a failure means, and `uses.rs`
+// whether the key is free. Values: `key.rs`, `body.rs`, `delivery.rs`, `error.rs`.
+
+mod attempts;
+mod body;
+mod delivery;
+mod error;
+mod key;
+mod layer;
+#[cfg(feature = "reqwest")]
+mod reqwest;
+mod retry_after;
+mod service;
+mod transport;
+mod uses;
+mod verdict;
+
+pub use body::{ResponseBody, RetryBody, SentOnce};
+pub use delivery::Delivery;
+pub use error::{Error, Known, Reason};
+pub use key::{InvalidKey, Key};
+pub use layer::KeyedRetryLayer;
+pub use service::{KeyedRetry, ResponseFuture};
+pub use tower::BoxError;

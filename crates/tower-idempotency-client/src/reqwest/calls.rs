@@ -1,0 +1,88 @@
+use std::future::Future;
+
+use http::{Extensions, Response};
+use http_body_util::Full;
+use reqwest::{Body, Request, ResponseBuilderExt as _, Url};
+
+use crate::attempts::{self, Attempts};
+use crate::layer::Options;
+use crate::service::invalid_key;
+use crate::transport::Failure;
+use crate::{BoxError, Error, Reason};
+
+/// What sends a request once: a service, or the middlewares below.
+pub(super) trait Client: Send {
+    fn send(&mut self, request: Request) -> impl Future<Output = Result<reqwest::Response, BoxError>> + Send;
+}
+
+/// Makes a call. `extensions` are what the application says of it.
+pub(super) async fn call(
+    options: &Options,
+    mut request: Request,
+    extensions: &Extensions,
+    client: impl Client,
+) -> Result<reqwest::Response, Error> {
+    let key = options.key(request.headers_mut(), extensions).map_err(invalid_key)?;
+    // What is no URI is refused by reqwest.
+    let uri = request.url().as_str().parse().unwrap_or_default();
+    let body = Full::new(request.body().and_then(Body::as_bytes).unwrap_or_default());
+    let this = options.uses.describe(&key, request.method(), &uri, request.headers(), body);
+    let calls = Calls {
+        client,
+        url: request.url().clone(),
+        request: Some(request),
+        has_redirects: options.has_redirects,
+        is_from_elsewhere: false,
+    };
+    let answer = attempts::call(options, key, this, calls).await?;
+    Ok(answer.map(Body::wrap).into())
+}
+
+/// The attempts of a call.
+struct Calls<C> {
+    client: C,
+    url: Url,
+    /// The request, until it is sent for the last time.
+    request: Option<Request>,
+    has_redirects: bool,
+    /// Whether the last answer has come from another origin.
+    is_from_elsewhere: bool,
+}
+
+impl<C: Client> Attempts for Calls<C> {
+    type Body = Body;
+
+    async fn send(&mut self) -> Result<Response<Body>, Failure> {
+        let copy = self.request.as_ref().and_then(Request::try_clone);
+        let Some(request) = copy.or_else(|| self.request.take()) else {
+            return Err(Failure::not_sent("the body was sent already".into()));
+        };
+        let answer = self.client.send(request).await.map_err(|error| failure(error, self.has_redirects))?;
+        let url = answer.url().clone();
+        self.is_from_elsewhere = url.origin() != self.url.origin();
+        // The conversion loses the URL, which reqwest keeps in an extension that only this builder makes.
+        let (with_url, ()) = Response::builder().url(url).body(()).unwrap_or_default().into_parts();
+        let mut answer = Response::from(answer);
+        answer.extensions_mut().extend(with_url.extensions);
+        Ok(answer)
+    }
+
+    fn can_repeat(&self) -> bool {
+        self.request.is_some()
+    }
+
+    fn is_from_elsewhere(&self) -> bool {
+        self.is_from_elsewhere
+    }
+}
+
+fn failure(error: BoxError, has_redirects: bool) -> Failure {
+    let is_builder = error.downcast_ref().is_some_and(reqwest::Error::is_builder);
+    let failure = Failure::of(error);
+    match (is_builder, has_redirects) {
+        (true, _) => Failure { last: Some(Reason::Unsendable), ..Failure::not_sent(failure.source) },
+        // An earlier stop of the same attempt may have had the effect, and its error does not say so.
+        (false, true) => Failure { last: Some(Reason::Redirect), ..Failure::lost(failure.source) },
+        (false, false) => failure,
+    }
+}

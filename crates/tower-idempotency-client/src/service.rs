@@ -1,0 +1,188 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::request::Parts;
+use http::{Extensions, HeaderMap, Request, Response};
+use http_body::Body;
+use tower::Service;
+
+use crate::attempts::{self, Attempts};
+use crate::layer::Options;
+use crate::transport::Failure;
+use crate::{BoxError, Error, InvalidKey, Key, Known, Reason, ResponseBody, RetryBody};
+
+/// The service of [`KeyedRetryLayer`](crate::KeyedRetryLayer).
+#[derive(Clone)]
+pub struct KeyedRetry<S> {
+    pub(crate) inner: S,
+    pub(crate) options: Arc<Options>,
+}
+
+impl<S> KeyedRetry<S> {
+    pub(crate) fn new(inner: S, options: Arc<Options>) -> Self {
+        Self { inner, options }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S: std::fmt::Debug> std::fmt::Debug for KeyedRetry<S> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("KeyedRetry").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// Returns the key of a call: the caller's own, or else a new one, which it writes into the header.
+    pub(crate) fn key(&self, headers: &mut HeaderMap, extensions: &Extensions) -> Result<Key, InvalidKey> {
+        let mut lines = headers.get_all(&self.header).iter();
+        match (lines.next(), lines.next(), extensions.get::<Key>()) {
+            (Some(line), None, None) => return Key::of_header(line),
+            // They may be equal, but one of them is too many.
+            (Some(_), ..) => return Err(InvalidKey::Doubled),
+            (None, ..) => {}
+        }
+        let key = match (extensions.get::<Key>(), &self.choose_key) {
+            (Some(key), _) => key.clone(),
+            (None, Some(choose)) => choose(extensions)?,
+            (None, None) => Key::random(),
+        };
+        headers.insert(&self.header, key.to_header(self.is_quoted)?);
+        Ok(key)
+    }
+}
+
+pub(crate) fn invalid_key(error: InvalidKey) -> Error {
+    Error::new(Known::NotSent, Reason::InvalidKey, Some(error.into()))
+}
+
+impl<S, B, A> Service<Request<B>> for KeyedRetry<S>
+where
+    S: Service<Request<B>, Response = Response<A>, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
+    B: RetryBody + Send + 'static,
+    A: Body<Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    type Response = Response<ResponseBody<A>>;
+    type Error = Error;
+    type Future = ResponseFuture<S::Future, A>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx).map_err(not_ready)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if request.method().is_safe() {
+            return ResponseFuture { kind: Kind::PassedThrough { future: self.inner.call(request) } };
+        }
+        // The clone takes the place of the service that is ready.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let options = self.options.clone();
+        let (mut head, body) = request.into_parts();
+        let future = Box::pin(async move {
+            let key = options.key(&mut head.headers, &head.extensions).map_err(invalid_key)?;
+            let this = match body.try_clone() {
+                Some(copy) => options.uses.describe(&key, &head.method, &head.uri, &head.headers, copy),
+                None => options.uses.describe(&key, &head.method, &head.uri, &head.headers, String::new()),
+            };
+            let requests = Requests { inner, is_ready: true, head, body: Some(body) };
+            attempts::call(&options, key, this, requests).await
+        });
+        ResponseFuture { kind: Kind::Keyed { future } }
+    }
+}
+
+/// The attempts of a call over a service.
+struct Requests<S, B> {
+    inner: S,
+    is_ready: bool,
+    head: Parts,
+    /// The body, until it is sent for the last time.
+    body: Option<B>,
+}
+
+impl<S, B, A> Attempts for Requests<S, B>
+where
+    S: Service<Request<B>, Response = Response<A>, Error: Into<BoxError>, Future: Send> + Send,
+    B: RetryBody + Send,
+    A: Body<Error: Into<BoxError>> + Unpin + Send,
+{
+    type Body = A;
+
+    async fn send(&mut self) -> Result<Response<A>, Failure> {
+        if !std::mem::take(&mut self.is_ready) {
+            let ready = std::future::poll_fn(|cx| self.inner.poll_ready(cx)).await;
+            ready.map_err(|error| Failure::not_sent(error.into()))?;
+        }
+        let copy = self.body.as_ref().and_then(RetryBody::try_clone);
+        let Some(body) = copy.or_else(|| self.body.take()) else {
+            return Err(Failure::not_sent("the body was sent already".into()));
+        };
+        let request = Request::from_parts(self.head.clone(), body);
+        self.inner.call(request).await.map_err(|error| Failure::of(error.into()))
+    }
+
+    fn can_repeat(&self) -> bool {
+        self.body.is_some()
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The future of [`KeyedRetry`].
+    ///
+    /// If it is dropped, so is the attempt that is under way, and the operation may have taken place. So give the call
+    /// a key of your own if you may drop it, and ask again with that key.
+    pub struct ResponseFuture<F, B> {
+        #[pin]
+        kind: Kind<F, B>,
+    }
+}
+
+type Keyed<B> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<B>>, Error>> + Send>>;
+
+pin_project_lite::pin_project! {
+    #[project = KindProjected]
+    enum Kind<F, B> {
+        PassedThrough { #[pin] future: F },
+        Keyed { future: Keyed<B> },
+    }
+}
+
+impl<F, E, B> Future for ResponseFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<ResponseBody<B>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            KindProjected::Keyed { future } => future.as_mut().poll(cx),
+            KindProjected::PassedThrough { future } => {
+                let result = ready!(future.poll(cx));
+                Poll::Ready(result.map(|answer| answer.map(ResponseBody::untouched)).map_err(passed_through))
+            }
+        }
+    }
+}
+
+impl<F, B> std::fmt::Debug for ResponseFuture<F, B> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn not_ready(error: impl Into<BoxError>) -> Error {
+    Error::new(Known::NotSent, Reason::Unsendable, Some(error.into()))
+}
+
+/// A request with a safe method has no effect that could be unknown, but it may have been sent.
+pub(crate) fn passed_through(error: impl Into<BoxError>) -> Error {
+    let Failure { source, known, .. } = Failure::of(error.into());
+    Error::new(known, Reason::PassedThrough, Some(source))
+}

@@ -1,0 +1,48 @@
+use std::error::Error;
+
+use crate::{BoxError, Known, Reason};
+
+/// Why an attempt got no answer.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) source: BoxError,
+    pub(crate) known: Known,
+    /// Why there can be no further attempt, if the failure itself says so.
+    pub(crate) last: Option<Reason>,
+}
+
+impl Failure {
+    /// The failure of a service that sends each request once.
+    pub(crate) fn of(source: BoxError) -> Self {
+        let known = if is_connect(&*source) { Known::NotSent } else { Known::Unknown };
+        Self { source, known, last: None }
+    }
+
+    /// The request never reached the service.
+    pub(crate) fn not_sent(source: BoxError) -> Self {
+        Self { source, known: Known::NotSent, last: None }
+    }
+
+    /// The answer broke off, or did not come in time.
+    pub(crate) fn lost(source: BoxError) -> Self {
+        Self { source, known: Known::Unknown, last: None }
+    }
+}
+
+/// Whether an error, or one of its causes, says that there was no connection.
+fn is_connect(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| (**error).source()).any(is_connect_itself)
+}
+
+fn is_connect_itself(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "hyper-util")]
+    if error.downcast_ref().is_some_and(hyper_util::client::legacy::Error::is_connect) {
+        return true;
+    }
+    #[cfg(feature = "reqwest")]
+    if error.downcast_ref().is_some_and(::reqwest::Error::is_connect) {
+        return true;
+    }
+    // Only `connect` is refused.
+    error.downcast_ref().is_some_and(|error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+}

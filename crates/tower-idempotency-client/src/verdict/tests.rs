@@ -1,0 +1,113 @@
+use super::*;
+
+fn verdict(status: u16, lines: &[(&'static str, &'static str)], body: &str, is_earlier_unknown: bool) -> Verdict {
+    let line = |(name, value): &(&'static str, &'static str)| (name.parse().unwrap(), value.parse().unwrap());
+    let headers = lines.iter().map(line).collect();
+    judge(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), is_earlier_unknown)
+}
+
+fn problem(status: u16, name: &str, again: bool, lines: &[(&'static str, &'static str)]) -> Verdict {
+    let lines = [&[("content-type", "application/problem+json")], lines].concat();
+    let body = format!(r#"{{"type":"https://example.com/problem/#{name}","retry_with_same_key":{again}}}"#);
+    verdict(status, &lines, &body, false)
+}
+
+fn json(status: u16, body: &str) -> Verdict {
+    verdict(status, &[("content-type", "application/json")], body, false)
+}
+
+const AFTER: (&str, &str) = ("retry-after", "1");
+const ONE: Option<Duration> = Some(Duration::from_secs(1));
+
+#[test]
+fn a_replay_is_final_whatever_it_says() {
+    let replay = ("idempotent-replayed", "true");
+    for status in [200, 409, 429, 500, 503] {
+        assert_eq!(
+            verdict(status, &[replay, AFTER, ("x-should-retry", "true")], "", true),
+            Verdict::Answer,
+            "{status}"
+        );
+    }
+}
+
+#[test]
+fn a_problem_says_what_is_known() {
+    for name in ["key-missing", "key-malformed", "key-reused", "body-too-large", "custom"] {
+        assert_eq!(problem(400, name, false, &[]), Verdict::Rejected(Known::Refused), "{name}");
+    }
+    for name in ["overloaded", "shutting-down", "store-unavailable"] {
+        assert_eq!(problem(503, name, true, &[AFTER]), Verdict::Again(Known::Refused, ONE), "{name}");
+    }
+    assert_eq!(problem(503, "store-full", true, &[]), Verdict::Again(Known::Refused, None));
+    assert_eq!(problem(503, "store-unavailable", false, &[]), Verdict::Rejected(Known::Unknown));
+    assert_eq!(problem(409, "in-flight", true, &[AFTER]), Verdict::Again(Known::Unknown, ONE));
+    assert_eq!(problem(409, "outcome-unknown", false, &[]), Verdict::Rejected(Known::Unknown));
+    assert_eq!(problem(503, "outcome-unknown", true, &[]), Verdict::Again(Known::Unknown, None));
+    assert_eq!(problem(422, "credentials-changed", false, &[]), Verdict::Rejected(Known::Unknown));
+    assert_eq!(problem(409, "not-replayable", false, &[]), Verdict::Rejected(Known::Done));
+    assert_eq!(problem(409, "of-a-later-release", false, &[]), Verdict::Rejected(Known::Unknown));
+}
+
+#[test]
+fn a_422_is_never_retried() {
+    assert_eq!(problem(422, "key-reused", true, &[AFTER]), Verdict::Rejected(Known::Refused));
+    assert_eq!(verdict(422, &[("x-should-retry", "true"), AFTER], "", true), Verdict::Answer);
+    assert_eq!(verdict(422, &[], "", true), Verdict::Answer);
+}
+
+#[test]
+fn the_statuses_of_refusals_are_retried() {
+    for status in [408, 425, 429] {
+        assert_eq!(verdict(status, &[AFTER], "", false), Verdict::Again(Known::Refused, ONE), "{status}");
+    }
+    for status in [502, 503, 504] {
+        assert_eq!(verdict(status, &[], "", false), Verdict::Again(Known::Unknown, None), "{status}");
+    }
+    for status in [200, 201, 303, 307, 400, 401, 402, 404, 410, 500, 501] {
+        assert_eq!(verdict(status, &[AFTER], "", true), Verdict::Answer, "{status}");
+    }
+}
+
+#[test]
+fn a_server_may_say_whether_to_retry() {
+    for name in ["stripe-should-retry", "x-should-retry"] {
+        assert_eq!(verdict(500, &[(name, "true")], "", false), Verdict::Again(Known::Unknown, None), "{name}");
+        assert_eq!(verdict(402, &[(name, "true"), AFTER], "", false), Verdict::Again(Known::Unknown, ONE), "{name}");
+        for status in [409, 429, 503] {
+            assert_eq!(verdict(status, &[(name, "false"), AFTER], "", true), Verdict::Answer, "{name} {status}");
+        }
+        assert_eq!(verdict(500, &[(name, "maybe")], "", false), Verdict::Answer, "{name}");
+    }
+}
+
+#[test]
+fn a_conflict_is_retried_where_an_attempt_may_still_run() {
+    assert_eq!(verdict(409, &[], "", false), Verdict::Answer);
+    assert_eq!(verdict(409, &[], "", true), Verdict::Again(Known::Unknown, None));
+    assert_eq!(verdict(409, &[AFTER], "", false), Verdict::Again(Known::Unknown, ONE));
+    let stripe = r#"{"error":{"type":"invalid_request_error","code":"idempotency_key_in_use"}}"#;
+    assert_eq!(json(409, stripe), Verdict::Again(Known::Unknown, None));
+    let acp = r#"{"type":"invalid_request","code":"idempotency_in_flight","message":"wait"}"#;
+    assert_eq!(json(409, acp), Verdict::Again(Known::Unknown, None));
+}
+
+#[test]
+fn a_key_of_another_request_is_refused_in_each_dialect() {
+    let stripe = r#"{"error":{"type":"idempotency_error","message":"Keys can only be used with the same parameters"}}"#;
+    assert_eq!(json(400, stripe), Verdict::Rejected(Known::Refused));
+    let acp = r#"{"type":"invalid_request","code":"idempotency_conflict","message":"other body"}"#;
+    assert_eq!(json(422, acp), Verdict::Rejected(Known::Refused));
+}
+
+#[test]
+fn what_is_no_rejection_is_an_answer() {
+    for body in ["", "{", "[]", "null", r#"{"type":7}"#, r#"{"error":"text"}"#, r#"{"retry_with_same_key":"yes"}"#] {
+        assert_eq!(json(400, body), Verdict::Answer, "{body}");
+    }
+    // Only what calls itself JSON is read.
+    assert_eq!(
+        verdict(400, &[("content-type", "text/plain")], r#"{"retry_with_same_key":true}"#, false),
+        Verdict::Answer
+    );
+}

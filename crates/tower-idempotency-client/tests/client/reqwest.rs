@@ -1,0 +1,167 @@
+//! reqwest, through its service and through reqwest-middleware.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use http::StatusCode;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use testkit::proxy::Way;
+use tower::{Layer as _, ServiceExt as _};
+use tower_idempotency_client::{Delivery, Error, KeyedRetry, KeyedRetryLayer, Known, Reason};
+
+use crate::server::{charging, cut, quick, serve};
+
+fn without_redirects() -> Client {
+    Client::builder().redirect(Policy::none()).pool_max_idle_per_host(0).no_proxy().build().unwrap()
+}
+
+/// reqwest as it is built by default: it follows redirects.
+fn with_redirects() -> Client {
+    Client::builder().pool_max_idle_per_host(0).no_proxy().build().unwrap()
+}
+
+fn service(layer: &KeyedRetryLayer) -> KeyedRetry<Client> {
+    layer.clone().without_redirects().layer(without_redirects())
+}
+
+fn middleware(layer: &KeyedRetryLayer) -> ClientWithMiddleware {
+    ClientBuilder::new(without_redirects()).with(layer.clone().without_redirects()).build()
+}
+
+fn error(error: reqwest_middleware::Error) -> Error {
+    let reqwest_middleware::Error::Middleware(error) = error else { panic!("{error:?}") };
+    error.downcast().unwrap()
+}
+
+fn charge(url: &str) -> reqwest::Request {
+    let mut request = reqwest::Request::new(http::Method::POST, Url::parse(url).unwrap());
+    *request.body_mut() = Some("amount=5".into());
+    request
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_replayed_over_both() {
+    let (server, charges) = charging().await;
+    let (proxy, cut) = cut(server).await;
+    let url = format!("http://{}/charges", proxy.address());
+    for (number, at) in [(1, 0), (2, 60), (3, 120)] {
+        *cut.lock().unwrap() = Some((Way::Response, at));
+        let answer = service(&quick()).oneshot(charge(&url)).await.unwrap();
+        assert!(Delivery::of(&http::Response::from(answer)).unwrap().is_replay());
+        *cut.lock().unwrap() = Some((Way::Response, at));
+        let answer = middleware(&quick()).post(&url).body("amount=5").send().await.unwrap();
+        assert_eq!(answer.extensions().get::<Delivery>().unwrap().attempts(), 2);
+        assert_eq!((answer.url().as_str(), answer.status()), (&*url, StatusCode::CREATED));
+        assert_eq!(answer.text().await.unwrap(), format!("charge {}", 2 * number));
+    }
+    assert_eq!(charges.load(Ordering::SeqCst), 6);
+}
+
+#[tokio::test]
+async fn what_a_middleware_below_adds_comes_with_each_attempt() {
+    let (server, _) = charging().await;
+    let (proxy, cut) = cut(server).await;
+    *cut.lock().unwrap() = Some((Way::Response, 0));
+    struct Counts(Arc<AtomicUsize>);
+    #[async_trait::async_trait]
+    impl reqwest_middleware::Middleware for Counts {
+        async fn handle(
+            &self,
+            request: reqwest::Request,
+            extensions: &mut http::Extensions,
+            next: reqwest_middleware::Next<'_>,
+        ) -> reqwest_middleware::Result<reqwest::Response> {
+            assert!(request.headers().contains_key("idempotency-key"));
+            self.0.fetch_add(1, Ordering::SeqCst);
+            next.run(request, extensions).await
+        }
+    }
+    let attempts = Arc::default();
+    let layer = quick().without_redirects();
+    let client = ClientBuilder::new(without_redirects()).with(layer).with(Counts(Arc::clone(&attempts))).build();
+    client.post(format!("http://{}/charges", proxy.address())).body("amount=5").send().await.unwrap();
+    assert_eq!(attempts.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn without_a_connection_nothing_was_sent_if_there_are_no_redirects() {
+    let url = "http://127.0.0.1:9/charges";
+    let layer = quick().backoff(retry_policies::policies::ExponentialBackoff::builder().build_with_max_retries(0));
+    let over_service = service(&layer).oneshot(charge(url)).await.unwrap_err();
+    let over_middleware = error(middleware(&layer).post(url).body("amount=5").send().await.unwrap_err());
+    for error in [over_service, over_middleware] {
+        assert_eq!((error.known(), error.reason()), (Known::NotSent, Reason::Backoff), "{error}");
+    }
+    // The first stop may have had the effect, and have sent the client to a second one, which is away.
+    let error = layer.layer(with_redirects()).oneshot(charge(url)).await.unwrap_err();
+    assert_eq!((error.known(), error.reason()), (Known::Unknown, Reason::Redirect));
+    assert!(error.to_string().contains("without_redirects"), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_retried_across_a_redirect_to_another_origin() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let busy = move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")]) }
+    };
+    let other = serve(Router::new().route("/charges", post(busy))).await;
+    let to = format!("http://{other}/charges");
+    let redirect = move || {
+        let to = to.clone();
+        async move { (StatusCode::TEMPORARY_REDIRECT, [("location", to)]) }
+    };
+    let here = serve(Router::new().route("/charges", post(redirect))).await;
+    let url = format!("http://{here}/charges");
+    let answer = quick().layer(with_redirects()).oneshot(charge(&url)).await.unwrap();
+    assert_eq!((answer.status(), asked.load(Ordering::SeqCst)), (StatusCode::SERVICE_UNAVAILABLE, 1));
+    // One that is not followed is the answer.
+    let answer = service(&quick()).oneshot(charge(&url)).await.unwrap();
+    assert_eq!((answer.status(), asked.load(Ordering::SeqCst)), (StatusCode::TEMPORARY_REDIRECT, 1));
+}
+
+#[tokio::test]
+async fn a_request_that_reqwest_refuses_was_sent_nothing_and_is_not_retried() {
+    let error = service(&quick()).oneshot(charge("ftp://127.0.0.1/charges")).await.unwrap_err();
+    assert_eq!((error.known(), error.reason(), error.attempts()), (Known::NotSent, Reason::Unsendable, 1));
+}
+
+#[tokio::test]
+async fn trap_65_a_stream_of_reqwest_is_sent_once() {
+    let (server, charges) = charging().await;
+    let (proxy, cut) = cut(server).await;
+    *cut.lock().unwrap() = Some((Way::Response, 0));
+    let body = http_body_util::StreamBody::new(futures_util::stream::iter([Ok::<_, std::io::Error>(
+        http_body::Frame::data(bytes::Bytes::from("amount=5")),
+    )]));
+    let url = format!("http://{}/charges", proxy.address());
+    let mut request = charge(&url);
+    *request.body_mut() = Some(reqwest::Body::wrap(body));
+    let failed = service(&quick()).oneshot(request).await.unwrap_err();
+    assert_eq!((failed.known(), failed.reason()), (Known::Unknown, Reason::SentOnce));
+    // The key asks again, with the same bytes.
+    let again = reqwest::Request::try_clone(&charge(&url)).map(|mut request| {
+        request.headers_mut().insert("idempotency-key", failed.key().unwrap().as_str().parse().unwrap());
+        request
+    });
+    let answer = without_redirects().execute(again.unwrap()).await.unwrap();
+    assert_eq!((answer.text().await.unwrap().as_str(), charges.load(Ordering::SeqCst)), ("charge 1", 1));
+}
+
+#[tokio::test]
+async fn a_request_with_a_safe_method_passes_through_as_it_is() {
+    let (server, _) = charging().await;
+    let url = format!("http://{server}/charges");
+    let answer = middleware(&quick().deadline(Duration::ZERO)).get(&url).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let failed = middleware(&quick()).get("http://127.0.0.1:9/").send().await.unwrap_err();
+    assert!(failed.is_connect());
+    let request = reqwest::Request::new(http::Method::GET, Url::parse(&url).unwrap());
+    assert_eq!(service(&quick()).oneshot(request).await.unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
+}

@@ -1,0 +1,147 @@
+//! What is tried again, when, and with which key.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use retry_policies::policies::ExponentialBackoff;
+use tokio::time::Instant;
+use tower_idempotency_client::{Delivery, KeyedRetryLayer, Known, Reason, SentOnce};
+
+use crate::script::{Script, post};
+
+#[tokio::test(start_paused = true)]
+async fn trap_64_each_attempt_has_the_same_key_and_the_same_bytes() {
+    let script = Script::default()
+        .fails("connection reset")
+        .hangs()
+        .answers(425, &[], "")
+        .answers(429, &[], "")
+        .answers(502, &[], "")
+        .answers(503, &[], "")
+        .problem(409, "in-flight", true)
+        .breaks_off(200)
+        .answers(200, &[("idempotent-replayed", "true")], "charged");
+    let answer = script.post(&KeyedRetryLayer::new().deadline(Duration::from_secs(300))).await.unwrap();
+    let delivery = Delivery::of(&answer).unwrap().clone();
+    assert!(delivery.is_replay() && !delivery.is_earlier_unknown());
+    assert_eq!(delivery.attempts(), 9);
+    assert_eq!(script.keys(), vec![delivery.key().as_str().to_owned(); 9]);
+    assert!(script.sent().iter().all(|request| request.body() == "amount=5" && request.uri().path() == "/charges"));
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "charged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_calls_have_two_keys() {
+    let (script, layer) = (Script::default().answers(200, &[], "").answers(200, &[], ""), KeyedRetryLayer::new());
+    script.call(&layer, post("amount=5")).await.unwrap();
+    script.call(&layer, post("amount=5")).await.unwrap();
+    let keys = script.keys();
+    assert_ne!(keys[0], keys[1]);
+    assert!(keys.iter().all(|key| uuid::Uuid::parse_str(key).unwrap().get_version_num() == 4), "{keys:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_422_is_not_retried() {
+    for (name, value) in [("x-should-retry", "true"), ("retry-after", "1")] {
+        let answer = Script::default().answers(422, &[(name, value)], "").post(&KeyedRetryLayer::new()).await.unwrap();
+        assert_eq!(answer.status(), 422);
+    }
+    let error = Script::default().problem(422, "key-reused", true).post(&KeyedRetryLayer::new()).await.unwrap_err();
+    assert_eq!((error.known(), error.reason()), (Known::Refused, Reason::Rejected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replayed_error_is_final() {
+    let lines = [("idempotent-replayed", "true"), ("retry-after", "1")];
+    for status in [429, 500, 503] {
+        let answer = Script::default().answers(status, &lines, "").post(&KeyedRetryLayer::new()).await.unwrap();
+        assert_eq!(answer.status(), status);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_comes_before_the_next_attempt() {
+    let date = [("date", "Thu, 26 Nov 2026 10:00:00 GMT"), ("retry-after", "Thu, 26 Nov 2026 10:00:20 GMT")];
+    for lines in [&date[..], &[("retry-after", "20")]] {
+        let script = Script::default().answers(429, lines, "").answers(200, &[], "");
+        let began = Instant::now();
+        script.post(&KeyedRetryLayer::new()).await.unwrap();
+        let waited = began.elapsed();
+        assert!((Duration::from_secs(20)..Duration::from_secs(21)).contains(&waited), "{waited:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_beyond_the_deadline_ends_the_call_at_once() {
+    let began = Instant::now();
+    let error = Script::default().answers(429, &[("retry-after", "60")], "").post(&KeyedRetryLayer::new()).await;
+    let error = error.unwrap_err();
+    assert_eq!((error.known(), error.reason()), (Known::Refused, Reason::Deadline));
+    assert_eq!(error.response().unwrap().status(), 429);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn trap_64_waits_are_random_and_double() {
+    let mut waits = Vec::new();
+    for _ in 0..40 {
+        let script = Script::default().fails("reset").fails("reset").fails("reset").answers(200, &[], "");
+        let began = Instant::now();
+        script.post(&KeyedRetryLayer::new()).await.unwrap();
+        waits.push(began.elapsed());
+    }
+    let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+    // Bounds of 0.5, 1 and 2 s. tokio's clock has milliseconds.
+    assert!(*most <= Duration::from_millis(3510), "{most:?}");
+    assert!(*least < Duration::from_millis(1750) && *most > Duration::from_millis(1750), "{least:?} {most:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn trap_64_all_attempts_together_have_a_deadline() {
+    let began = Instant::now();
+    let script = Script::default().hangs().hangs().hangs();
+    let layer = KeyedRetryLayer::new().attempt_timeout(Duration::from_secs(4)).deadline(Duration::from_secs(10));
+    let error = script.call(&layer, post("amount=5")).await.unwrap_err();
+    assert_eq!((error.known(), error.reason()), (Known::Unknown, Reason::Deadline));
+    assert!(began.elapsed() <= Duration::from_millis(10_010), "{:?}", began.elapsed());
+    assert!(script.attempts() >= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_backoff_policy_limits_attempts() {
+    let backoff = ExponentialBackoff::builder().build_with_max_retries(2);
+    let script = Script::default().fails("reset").fails("reset").answers(503, &[], "down");
+    let error = script.post(&KeyedRetryLayer::new().backoff(backoff)).await.unwrap_err();
+    assert_eq!((error.known(), error.reason(), error.attempts()), (Known::Unknown, Reason::Backoff, 3));
+    assert_eq!(error.response().unwrap().body(), "down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn trap_65_a_body_that_cannot_be_sent_again_is_sent_once() {
+    let script = Script::default().fails("connection reset");
+    let request = post("amount=5").map(SentOnce::new);
+    let error = script.call(&KeyedRetryLayer::new(), request).await.unwrap_err();
+    assert_eq!((error.known(), error.reason(), error.attempts()), (Known::Unknown, Reason::SentOnce, 1));
+    assert_eq!(script.keys(), [error.key().unwrap().as_str()]);
+    assert!(error.to_string().contains("can't be sent again"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_long_or_a_stream_is_passed_on_as_it_comes() {
+    let layer = KeyedRetryLayer::new().max_answer(3);
+    let long = Script::default().breaks_off(200);
+    let answer = long.post(&layer).await.unwrap();
+    assert!(answer.into_body().collect().await.is_err());
+    let declared = Script::default().answers(200, &[("content-length", "7")], "charged");
+    assert_eq!(declared.post(&layer).await.unwrap().into_body().collect().await.unwrap().to_bytes(), "charged");
+    let stream = Script::default().answers(200, &[("content-type", "text/event-stream")], "data: 1");
+    let body = stream.post(&KeyedRetryLayer::new()).await.unwrap().into_body();
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "data: 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_is_read_whatever_the_limit_of_answers() {
+    let script = Script::default().problem(409, "in-flight", true).answers(200, &[], "charged");
+    let answer = script.post(&KeyedRetryLayer::new().max_answer(0)).await.unwrap();
+    assert_eq!(Delivery::of(&answer).unwrap().attempts(), 2);
+}

@@ -1,0 +1,126 @@
+//! A service that answers as a test says, and keeps what it was sent.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::{pending, ready};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use tower::util::BoxCloneService;
+use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
+use tower_idempotency_client::{Error, KeyedRetryLayer, ResponseBody, RetryBody};
+
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub(crate) type Answer = Response<ResponseBody<Body>>;
+type Step = Box<dyn FnOnce() -> Option<Result<Response<Body>, BoxError>> + Send>;
+
+#[derive(Clone, Default)]
+pub(crate) struct Script {
+    steps: Arc<Mutex<VecDeque<Step>>>,
+    sent: Arc<Mutex<Vec<Request<Bytes>>>>,
+}
+
+impl Script {
+    /// The next attempt gets this answer.
+    pub(crate) fn answers(self, status: u16, lines: &[(&str, &str)], body: &'static str) -> Self {
+        let mut answer = Response::builder().status(status);
+        for (name, value) in lines {
+            answer = answer.header(*name, *value);
+        }
+        let answer = answer.body(Full::new(Bytes::from(body)).map_err(never).boxed_unsync()).unwrap();
+        self.then(move || Some(Ok(answer)))
+    }
+
+    /// The next attempt gets a problem of our layer.
+    pub(crate) fn problem(self, status: u16, name: &str, again: bool) -> Self {
+        let body = format!(r#"{{"type":"https://example.com/#{name}","retry_with_same_key":{again}}}"#);
+        self.answers(status, &[("content-type", "application/problem+json"), ("retry-after", "1")], body.leak())
+    }
+
+    /// The next attempt fails.
+    pub(crate) fn fails(self, error: impl Into<BoxError>) -> Self {
+        let error = error.into();
+        self.then(move || Some(Err(error)))
+    }
+
+    /// The next attempt gets no answer.
+    pub(crate) fn hangs(self) -> Self {
+        self.then(|| None)
+    }
+
+    /// The answer of the next attempt breaks off after its first bytes.
+    pub(crate) fn breaks_off(self, status: u16) -> Self {
+        let frames = [Ok(http_body::Frame::data(Bytes::from("{\"id\":"))), Err(BoxError::from("connection reset"))];
+        let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+        self.then(move || Some(Ok(Response::builder().status(status).body(body).unwrap())))
+    }
+
+    fn then(self, step: impl FnOnce() -> Option<Result<Response<Body>, BoxError>> + Send + 'static) -> Self {
+        self.steps.lock().unwrap().push_back(Box::new(step));
+        self
+    }
+
+    /// The service. An attempt beyond the script panics.
+    pub(crate) fn service<B>(&self) -> BoxCloneService<Request<B>, Response<Body>, BoxError>
+    where
+        B: http_body::Body<Data = Bytes, Error: std::fmt::Debug> + Send + 'static,
+    {
+        let script = self.clone();
+        BoxCloneService::new(tower::service_fn(move |request: Request<B>| {
+            let script = script.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                script.sent.lock().unwrap().push(Request::from_parts(head, body));
+                let step = script.steps.lock().unwrap().pop_front().expect("the script has no further attempt");
+                match step() {
+                    Some(result) => ready(result).await,
+                    None => pending().await,
+                }
+            }
+        }))
+    }
+
+    /// Makes a call.
+    pub(crate) async fn call<B>(&self, layer: &KeyedRetryLayer, request: Request<B>) -> Result<Answer, Error>
+    where
+        B: RetryBody + http_body::Body<Data = Bytes, Error: std::fmt::Debug> + Send + 'static,
+    {
+        layer.layer(self.service()).ready().await?.call(request).await
+    }
+
+    /// Makes a call with POST.
+    pub(crate) async fn post(&self, layer: &KeyedRetryLayer) -> Result<Answer, Error> {
+        let result = self.call(layer, post("amount=5")).await;
+        assert!(self.steps.lock().unwrap().is_empty(), "the script was not followed to its end");
+        result
+    }
+
+    /// How many attempts came.
+    pub(crate) fn attempts(&self) -> usize {
+        self.sent.lock().unwrap().len()
+    }
+
+    /// The keys of the attempts, as they were sent.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let sent = self.sent.lock().unwrap();
+        let key = |request: &Request<Bytes>| request.headers()["idempotency-key"].to_str().unwrap().to_owned();
+        sent.iter().map(key).collect()
+    }
+
+    /// What was sent.
+    pub(crate) fn sent(&self) -> std::sync::MutexGuard<'_, Vec<Request<Bytes>>> {
+        self.sent.lock().unwrap()
+    }
+}
+
+pub(crate) fn post(body: &'static str) -> Request<Full<Bytes>> {
+    Request::post("http://api.example.com/charges").body(Full::new(Bytes::from(body))).unwrap()
+}
+
+fn never(error: Infallible) -> BoxError {
+    match error {}
+}

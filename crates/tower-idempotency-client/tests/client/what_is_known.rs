@@ -1,0 +1,100 @@
+//! What the error of a call says.
+
+use std::io::{Error as IoError, ErrorKind};
+use std::time::Duration;
+
+use tower_idempotency_client::{Delivery, Error, KeyedRetryLayer, Known, Reason};
+
+use crate::script::Script;
+
+fn layer() -> KeyedRetryLayer {
+    KeyedRetryLayer::new().backoff(retry_policies::policies::ExponentialBackoff::builder().build_with_max_retries(1))
+}
+
+async fn error(script: Script) -> Error {
+    script.post(&layer()).await.unwrap_err()
+}
+
+fn refused_connection() -> IoError {
+    IoError::from(ErrorKind::ConnectionRefused)
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_connection_nothing_was_sent() {
+    let error = error(Script::default().fails(refused_connection()).fails(refused_connection())).await;
+    assert_eq!(error.known(), Known::NotSent);
+    assert!(std::error::Error::source(&error).unwrap().downcast_ref::<IoError>().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_each_time_has_not_begun() {
+    let error = error(Script::default().fails(refused_connection()).problem(503, "overloaded", true)).await;
+    assert_eq!((error.known(), error.response().unwrap().status().as_u16()), (Known::Refused, 503));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_lost_makes_it_unknown_whatever_comes_after() {
+    let later = [
+        Script::default().fails("reset").fails(refused_connection()),
+        Script::default().fails("reset").problem(503, "overloaded", true),
+        Script::default().hangs().answers(429, &[], ""),
+        Script::default().breaks_off(200).problem(422, "key-reused", false),
+        Script::default().answers(504, &[], "").answers(425, &[], ""),
+    ];
+    for script in later {
+        let error = error(script).await;
+        assert_eq!(error.known(), Known::Unknown, "{error}");
+        assert!(error.key().is_some() && error.to_string().contains("ask again with the same key"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_what_it_knows_is_believed() {
+    for (name, known) in [("outcome-unknown", Known::Unknown), ("not-replayable", Known::Done)] {
+        let error = error(Script::default().problem(409, name, false)).await;
+        assert_eq!((error.known(), error.reason()), (known, Reason::Rejected));
+    }
+    // What has taken place is not unknown any more.
+    let error = error(Script::default().fails("reset").problem(409, "not-replayable", false)).await;
+    assert_eq!(error.known(), Known::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_says_nothing_of_a_lost_attempt_is_marked() {
+    for (status, lines, is_unknown) in
+        [(401, &[][..], true), (500, &[], true), (200, &[], false), (402, &[("idempotent-replayed", "true")], false)]
+    {
+        let answer = Script::default().fails("reset").answers(status, lines, "").post(&layer()).await.unwrap();
+        assert_eq!(Delivery::of(&answer).unwrap().is_earlier_unknown(), is_unknown, "{status}");
+    }
+    let answer = Script::default().answers(401, &[], "").post(&layer()).await.unwrap();
+    assert!(!Delivery::of(&answer).unwrap().is_earlier_unknown());
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_errors_nor_keys_show_the_key() {
+    let error = error(Script::default().fails("reset").problem(409, "outcome-unknown", false)).await;
+    let key = error.key().unwrap();
+    for text in [format!("{error}"), format!("{error:?}"), format!("{key:?}")] {
+        assert!(!text.contains(key.as_str()), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_ready_was_sent_nothing() {
+    use tower::{Layer as _, ServiceExt as _};
+    let limited = tower::load_shed::LoadShed::new(tower::limit::ConcurrencyLimit::new(
+        tower::service_fn(|_: http::Request<http_body_util::Full<bytes::Bytes>>| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, tower::BoxError>(http::Response::new(http_body_util::Full::new(bytes::Bytes::new())))
+        }),
+        1,
+    ));
+    let service = layer().layer(limited);
+    let first = service.clone().oneshot(crate::script::post("1"));
+    let second = service.oneshot(crate::script::post("2"));
+    let (first, second) = tokio::join!(first, second);
+    assert!(first.is_ok());
+    // What sheds load says so in the answer to the call, where it can't be told from a loss.
+    assert!(second.is_ok() || second.unwrap_err().known() == Known::Unknown);
+}
