@@ -10,9 +10,9 @@ use http_body::Body;
 use retry_policies::RetryDecision;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::layer::Options;
+use crate::options::{Chosen, Options};
 use crate::transport::Failure;
-use crate::uses::Use;
+use crate::uses::{Use, Uses};
 use crate::verdict::{Verdict, is_replay, judge, may_be_rejection};
 use crate::{BoxError, Delivery, Error, Key, Known, Reason, ResponseBody};
 
@@ -28,11 +28,14 @@ pub(crate) trait Attempts: Send {
     /// Sends the request. It is called again only if [`can_repeat`](Self::can_repeat) says so.
     fn send(&mut self) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send;
 
+    /// Describes the use of this key for the request, if there is still a request.
+    fn describe(&self, uses: &Uses, key: &Key) -> Option<Use>;
+
     /// Whether there is a body to send once more.
     fn can_repeat(&self) -> bool;
 
-    /// Whether the last answer has come from another origin than the request went to.
-    fn is_from_elsewhere(&self) -> bool {
+    /// Whether the last attempt has, or may have, reached another origin than the request went to.
+    fn is_elsewhere(&self) -> bool {
         false
     }
 }
@@ -48,21 +51,15 @@ struct Miss {
     last: Option<Reason>,
 }
 
-impl From<Failure> for Miss {
-    fn from(failure: Failure) -> Self {
-        let Failure { source, known, last } = failure;
-        Self { known, after: None, response: None, source: Some(source), last }
-    }
-}
-
-/// Makes the call with this key, for this use of it.
+/// Makes the call with this key.
 pub(crate) async fn call<A: Attempts>(
     options: &Options,
-    key: Key,
-    this: Use,
+    Chosen { key, is_own }: Chosen,
     mut attempts: A,
 ) -> Result<Response<ResponseBody<A::Body>>, Error> {
-    if !options.uses.begin(this) {
+    let uses = &options.uses;
+    let this = if is_own { attempts.describe(uses, &key) } else { None };
+    if this.is_some_and(|this| !uses.begin(this)) {
         return Err(Error::new(Known::NotSent, Reason::KeyReused, None).of_call(key, 0, None));
     }
     options.budget.deposit();
@@ -71,8 +68,13 @@ pub(crate) async fn call<A: Attempts>(
         Ok(answer) => !answer.status().is_success() && !is_replay(answer.headers()),
         Err(error) => error.known() <= Known::Refused && error.reason() != Reason::Rejected,
     };
-    if is_free {
-        options.uses.forget(this);
+    match this {
+        Some(this) if is_free => uses.forget(this),
+        // The caller gets a key to ask again with.
+        None if !is_free && result.is_err() => {
+            let _ = attempts.describe(uses, &key).map(|this| uses.begin(this));
+        }
+        _ => {}
     }
     result
 }
@@ -82,13 +84,13 @@ async fn attempt_all<A: Attempts>(
     key: &Key,
     attempts: &mut A,
 ) -> Result<Response<ResponseBody<A::Body>>, Error> {
-    let (began, began_at) = (Instant::now(), SystemTime::now());
+    let began = Instant::now();
     let deadline = after(began, options.deadline);
-    let (mut known, mut made) = (Known::NotSent, 0);
+    let (mut known, mut made, mut now) = (Known::NotSent, 0, began);
     loop {
         made += 1;
         let is_earlier_unknown = known >= Known::Unknown;
-        let until = after(Instant::now(), options.attempt_timeout).min(deadline);
+        let until = after(now, options.attempt_timeout).min(deadline);
         let miss = match attempt(options, attempts, until, is_earlier_unknown).await {
             Ok(mut answer) => {
                 let is_replay = is_replay(answer.headers());
@@ -103,10 +105,13 @@ async fn attempt_all<A: Attempts>(
         let next = match miss.last {
             Some(reason) => Err(reason),
             None if !attempts.can_repeat() => Err(Reason::SentOnce),
-            None => next_attempt(options, miss.after, deadline, began_at, made - 1),
+            None => next_attempt(options, miss.after, deadline, began, made - 1),
         };
         match next {
-            Ok(at) => sleep_until(at).await,
+            Ok(at) => {
+                sleep_until(at).await;
+                now = Instant::now();
+            }
             Err(reason) => {
                 return Err(Error::new(known, reason, miss.source).of_call(key.clone(), made, miss.response));
             }
@@ -121,18 +126,19 @@ async fn attempt<A: Attempts>(
     until: Instant,
     is_earlier_unknown: bool,
 ) -> Result<Response<ResponseBody<A::Body>>, Miss> {
-    let lost = |error: BoxError| Miss::from(Failure::lost(error));
-    let answer = timeout_at(until, attempts.send()).await.map_err(|elapsed| lost(elapsed.into()))??;
-    let is_from_elsewhere = attempts.is_from_elsewhere();
-    let answer = timeout_at(until, read(answer, options.max_answer)).await.map_err(|elapsed| lost(elapsed.into()))?;
-    let answer = match answer {
+    let answer = timeout_at(until, async {
+        let answer = attempts.send().await?;
+        read(answer, options.max_answer).await.map_err(|error| Failure::lost(error.into()))
+    });
+    let answer = match answer.await.unwrap_or_else(|elapsed| Err(Failure::lost(elapsed.into()))) {
+        Ok(answer) if attempts.is_elsewhere() => return Ok(answer),
         Ok(answer) => answer,
-        // What broke off on its way from another origin is not asked for again.
-        Err(error) => return Err(Miss { last: is_from_elsewhere.then_some(Reason::Redirect), ..lost(error.into()) }),
+        Err(Failure { source, known, last }) => {
+            // What is lost on its way from another origin is not asked for again.
+            let last = last.or(attempts.is_elsewhere().then_some(Reason::Redirect));
+            return Err(Miss { known, after: None, response: None, source: Some(source), last });
+        }
     };
-    if is_from_elsewhere {
-        return Ok(answer);
-    }
     let body = answer.body().bytes_read();
     let (known, after, last) = match judge(answer.status(), answer.headers(), &body, is_earlier_unknown) {
         Verdict::Answer => return Ok(answer),
@@ -165,14 +171,16 @@ fn next_attempt(
     options: &Options,
     asked: Option<Duration>,
     deadline: Instant,
-    began_at: SystemTime,
+    began: Instant,
     retries: u32,
 ) -> Result<Instant, Reason> {
+    // Policies count from the wall clock's time, and add their wait to it.
+    let wall = SystemTime::now();
+    let began_at = wall.checked_sub(began.elapsed()).unwrap_or(wall);
     let RetryDecision::Retry { execute_after } = options.backoff.should_retry(began_at, retries) else {
         return Err(Reason::Backoff);
     };
-    // The policy adds its wait to the wall clock, and it is subtracted again at once.
-    let backoff = execute_after.duration_since(SystemTime::now()).unwrap_or_default();
+    let backoff = execute_after.duration_since(wall).unwrap_or_default();
     let at = after(Instant::now(), asked.unwrap_or_default().saturating_add(backoff));
     if at >= deadline {
         return Err(Reason::Deadline);

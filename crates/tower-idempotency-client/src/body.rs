@@ -87,6 +87,8 @@ pin_project_lite::pin_project! {
     /// The body of an answer: what the layer has read of it, and then the rest.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
+        // Most bodies have one frame.
+        first: Option<Frame<Bytes>>,
         read: VecDeque<Frame<Bytes>>,
         #[pin]
         rest: Option<B>,
@@ -96,33 +98,43 @@ pin_project_lite::pin_project! {
 impl<B> ResponseBody<B> {
     /// A body of which nothing was read.
     pub(crate) fn untouched(body: B) -> Self {
-        Self { read: VecDeque::new(), rest: Some(body) }
+        Self { first: None, read: VecDeque::new(), rest: Some(body) }
     }
 
     /// The bytes that were read.
     pub(crate) fn bytes_read(&self) -> Bytes {
-        let mut data = self.read.iter().filter_map(Frame::data_ref);
+        let mut data = self.data();
         match (data.next(), data.next()) {
             (None, _) => Bytes::new(),
             (Some(only), None) => only.clone(),
-            _ => self.read.iter().filter_map(Frame::data_ref).flatten().copied().collect(),
+            _ => self.data().flatten().copied().collect(),
         }
+    }
+
+    fn data(&self) -> impl Iterator<Item = &Bytes> {
+        self.first.iter().chain(&self.read).filter_map(Frame::data_ref)
     }
 }
 
 impl<B: Body + Unpin> ResponseBody<B> {
     /// Reads a body to its end, or until more than `limit` bytes have come.
     pub(crate) async fn read(mut body: B, limit: usize) -> Result<Self, B::Error> {
-        let (mut read, mut length) = (VecDeque::new(), 0);
+        let (mut first, mut read, mut length) = (None, VecDeque::new(), 0);
         while length <= limit {
-            let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await else {
-                return Ok(Self { read, rest: None });
+            // Most bodies know that they have ended, and need not be asked again.
+            let frame = match body.is_end_stream() {
+                true => None,
+                false => std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await,
             };
+            let Some(frame) = frame else { return Ok(Self { first, read, rest: None }) };
             let frame = frame?.map_data(|mut data| data.copy_to_bytes(data.remaining()));
             length += frame.data_ref().map_or(0, Bytes::len);
-            read.push_back(frame);
+            match first {
+                None => first = Some(frame),
+                Some(_) => read.push_back(frame),
+            }
         }
-        Ok(Self { read, rest: Some(body) })
+        Ok(Self { first, read, rest: Some(body) })
     }
 }
 
@@ -132,7 +144,7 @@ impl<B: Body> Body for ResponseBody<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        if let Some(frame) = this.read.pop_front() {
+        if let Some(frame) = this.first.take().or_else(|| this.read.pop_front()) {
             return Poll::Ready(Some(Ok(frame)));
         }
         let Some(rest) = this.rest.as_pin_mut() else { return Poll::Ready(None) };
@@ -141,11 +153,11 @@ impl<B: Body> Body for ResponseBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        self.first.is_none() && self.read.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let read: usize = self.read.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+        let read: usize = self.data().map(Bytes::len).sum();
         let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + read as u64);

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 use http::HeaderValue;
 
@@ -13,13 +14,14 @@ const MAX_KEY: usize = 255;
 /// **Save the key before the call, with what is to be sent**, if the operation has to survive the end of the process.
 /// A key is a secret for as long as the server remembers it, so `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Key(String);
+pub struct Key(Arc<str>);
 
 impl Key {
     /// Returns a new key: a random UUID (version 4, RFC 9562 section 5.4).
     #[must_use]
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().to_string())
+        let mut text = uuid::Uuid::encode_buffer();
+        Self(Arc::from(&*uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text)))
     }
 
     /// Takes a key of the caller's own.
@@ -35,7 +37,7 @@ impl Key {
             0 => Err(InvalidKey::Empty),
             1..=MAX_KEY => match key.bytes().position(|byte| !is_accepted(byte)) {
                 Some(at) => Err(InvalidKey::Character { at }),
-                None => Ok(Self(key)),
+                None => Ok(Self(key.into())),
             },
             length => Err(InvalidKey::TooLong { length }),
         }

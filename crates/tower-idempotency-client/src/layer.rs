@@ -8,10 +8,9 @@ use retry_policies::{Jitter, RetryPolicy};
 use tower::Layer;
 use tower::retry::budget::{Budget, TpsBudget};
 
+use crate::options::Options;
 use crate::uses::Uses;
 use crate::{InvalidKey, Key, KeyedRetry};
-
-type ChooseKey = dyn Fn(&Extensions) -> Result<Key, InvalidKey> + Send + Sync;
 
 /// Gives each call with an unsafe method one idempotency key, and retries it with that key.
 ///
@@ -20,20 +19,6 @@ type ChooseKey = dyn Fn(&Extensions) -> Result<Key, InvalidKey> + Send + Sync;
 #[derive(Clone)]
 pub struct KeyedRetryLayer {
     pub(crate) options: Arc<Options>,
-}
-
-#[derive(Clone)]
-pub(crate) struct Options {
-    pub(crate) header: HeaderName,
-    pub(crate) is_quoted: bool,
-    pub(crate) choose_key: Option<Arc<ChooseKey>>,
-    pub(crate) attempt_timeout: Duration,
-    pub(crate) deadline: Duration,
-    pub(crate) backoff: Arc<dyn RetryPolicy + Send + Sync>,
-    pub(crate) budget: Arc<dyn Budget + Send + Sync>,
-    pub(crate) max_answer: usize,
-    pub(crate) has_redirects: bool,
-    pub(crate) uses: Arc<Uses>,
 }
 
 impl KeyedRetryLayer {

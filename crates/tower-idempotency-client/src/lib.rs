@@ -122,9 +122,9 @@
 //! - That a key is used for one request only is checked for the last 10,000 operations of one layer, by a hash. The
 //!   server has the last word.
 
-// `layer.rs` and `service.rs` are the Tower side, `reqwest/` the one for reqwest. Each makes `attempts.rs` go round,
-// which asks `verdict.rs` and `retry_after.rs` what an answer means, `transport.rs` what a failure means, and `uses.rs`
-// whether the key is free. Values: `key.rs`, `body.rs`, `delivery.rs`, `error.rs`.
+// `layer.rs` and `service.rs` are the Tower side, `reqwest/` the one for reqwest. Both run `attempts.rs`, which asks
+// `verdict.rs` and `retry_after.rs` what an answer means, `transport.rs` what a failure means, and `uses.rs` whether the
+// key is free. `options.rs` has the layer's settings. Values: `key.rs`, `body.rs`, `delivery.rs`, `error.rs`.
 
 mod attempts;
 mod body;
@@ -132,6 +132,7 @@ mod delivery;
 mod error;
 mod key;
 mod layer;
+mod options;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod retry_after;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use tower::Service;
 
 use crate::attempts::{self, Attempts};
-use crate::layer::Options;
+use crate::options::Options;
 use crate::transport::Failure;
+use crate::uses::{Use, Uses};
 use crate::{BoxError, Error, InvalidKey, Key, Known, Reason, ResponseBody, RetryBody};
 
 /// The service of [`KeyedRetryLayer`](crate::KeyedRetryLayer).
@@ -34,26 +35,6 @@ impl<S> KeyedRetry<S> {
 impl<S: std::fmt::Debug> std::fmt::Debug for KeyedRetry<S> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("KeyedRetry").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-impl Options {
-    /// Returns the key of a call: the caller's own, or else a new one, which it writes into the header.
-    pub(crate) fn key(&self, headers: &mut HeaderMap, extensions: &Extensions) -> Result<Key, InvalidKey> {
-        let mut lines = headers.get_all(&self.header).iter();
-        match (lines.next(), lines.next(), extensions.get::<Key>()) {
-            (Some(line), None, None) => return Key::of_header(line),
-            // They may be equal, but one of them is too many.
-            (Some(_), ..) => return Err(InvalidKey::Doubled),
-            (None, ..) => {}
-        }
-        let key = match (extensions.get::<Key>(), &self.choose_key) {
-            (Some(key), _) => key.clone(),
-            (None, Some(choose)) => choose(extensions)?,
-            (None, None) => Key::random(),
-        };
-        headers.insert(&self.header, key.to_header(self.is_quoted)?);
-        Ok(key)
     }
 }
 
@@ -86,12 +67,8 @@ where
         let (mut head, body) = request.into_parts();
         let future = Box::pin(async move {
             let key = options.key(&mut head.headers, &head.extensions).map_err(invalid_key)?;
-            let this = match body.try_clone() {
-                Some(copy) => options.uses.describe(&key, &head.method, &head.uri, &head.headers, copy),
-                None => options.uses.describe(&key, &head.method, &head.uri, &head.headers, String::new()),
-            };
             let requests = Requests { inner, is_ready: true, head, body: Some(body) };
-            attempts::call(&options, key, this, requests).await
+            attempts::call(&options, key, requests).await
         });
         ResponseFuture { kind: Kind::Keyed { future } }
     }
@@ -125,6 +102,14 @@ where
         };
         let request = Request::from_parts(self.head.clone(), body);
         self.inner.call(request).await.map_err(|error| Failure::of(error.into()))
+    }
+
+    fn describe(&self, uses: &Uses, key: &Key) -> Option<Use> {
+        let Parts { method, uri, headers, .. } = &self.head;
+        Some(match self.body.as_ref().and_then(RetryBody::try_clone) {
+            Some(copy) => uses.describe(key, method, uri, headers, copy),
+            None => uses.describe(key, method, uri, headers, String::new()),
+        })
     }
 
     fn can_repeat(&self) -> bool {

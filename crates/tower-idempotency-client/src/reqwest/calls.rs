@@ -5,10 +5,11 @@ use http_body_util::Full;
 use reqwest::{Body, Request, ResponseBuilderExt as _, Url};
 
 use crate::attempts::{self, Attempts};
-use crate::layer::Options;
+use crate::options::Options;
 use crate::service::invalid_key;
 use crate::transport::Failure;
-use crate::{BoxError, Error, Reason};
+use crate::uses::{Use, Uses};
+use crate::{BoxError, Error, Key, Reason};
 
 /// What sends a request once: a service, or the middlewares below.
 pub(super) trait Client: Send {
@@ -23,18 +24,14 @@ pub(super) async fn call(
     client: impl Client,
 ) -> Result<reqwest::Response, Error> {
     let key = options.key(request.headers_mut(), extensions).map_err(invalid_key)?;
-    // What is no URI is refused by reqwest.
-    let uri = request.url().as_str().parse().unwrap_or_default();
-    let body = Full::new(request.body().and_then(Body::as_bytes).unwrap_or_default());
-    let this = options.uses.describe(&key, request.method(), &uri, request.headers(), body);
     let calls = Calls {
         client,
         url: request.url().clone(),
         request: Some(request),
         has_redirects: options.has_redirects,
-        is_from_elsewhere: false,
+        is_elsewhere: false,
     };
-    let answer = attempts::call(options, key, this, calls).await?;
+    let answer = attempts::call(options, key, calls).await?;
     Ok(answer.map(Body::wrap).into())
 }
 
@@ -45,8 +42,8 @@ struct Calls<C> {
     /// The request, until it is sent for the last time.
     request: Option<Request>,
     has_redirects: bool,
-    /// Whether the last answer has come from another origin.
-    is_from_elsewhere: bool,
+    /// Whether the last attempt has, or may have, reached another origin.
+    is_elsewhere: bool,
 }
 
 impl<C: Client> Attempts for Calls<C> {
@@ -57,9 +54,11 @@ impl<C: Client> Attempts for Calls<C> {
         let Some(request) = copy.or_else(|| self.request.take()) else {
             return Err(Failure::not_sent("the body was sent already".into()));
         };
+        // Until the answer says where it comes from.
+        self.is_elsewhere = self.has_redirects;
         let answer = self.client.send(request).await.map_err(|error| failure(error, self.has_redirects))?;
         let url = answer.url().clone();
-        self.is_from_elsewhere = url.origin() != self.url.origin();
+        self.is_elsewhere = url.origin() != self.url.origin();
         // The conversion loses the URL, which reqwest keeps in an extension that only this builder makes.
         let (with_url, ()) = Response::builder().url(url).body(()).unwrap_or_default().into_parts();
         let mut answer = Response::from(answer);
@@ -67,12 +66,20 @@ impl<C: Client> Attempts for Calls<C> {
         Ok(answer)
     }
 
+    fn describe(&self, uses: &Uses, key: &Key) -> Option<Use> {
+        let request = self.request.as_ref()?;
+        // What is no URI is refused by reqwest.
+        let uri = request.url().as_str().parse().unwrap_or_default();
+        let body = Full::new(request.body().and_then(Body::as_bytes).unwrap_or_default());
+        Some(uses.describe(key, request.method(), &uri, request.headers(), body))
+    }
+
     fn can_repeat(&self) -> bool {
         self.request.is_some()
     }
 
-    fn is_from_elsewhere(&self) -> bool {
-        self.is_from_elsewhere
+    fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere
     }
 }
 
@@ -82,7 +89,7 @@ fn failure(error: BoxError, has_redirects: bool) -> Failure {
     match (is_builder, has_redirects) {
         (true, _) => Failure { last: Some(Reason::Unsendable), ..Failure::not_sent(failure.source) },
         // An earlier stop of the same attempt may have had the effect, and its error does not say so.
-        (false, true) => Failure { last: Some(Reason::Redirect), ..Failure::lost(failure.source) },
+        (false, true) => Failure::lost(failure.source),
         (false, false) => failure,
     }
 }

@@ -102,3 +102,14 @@ async fn a_key_of_which_nothing_has_come_is_free_for_a_corrected_request() {
     let error = Script::default().call(&layer, keyed("order-18", "amount=6")).await.unwrap_err();
     assert_eq!(error.reason(), Reason::KeyReused);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_an_error_gives_back_is_for_the_same_request() {
+    let layer = KeyedRetryLayer::new();
+    let error = Script::default().problem(409, "outcome-unknown", false).post(&layer).await.unwrap_err();
+    let key = error.key().unwrap().as_str();
+    let other = Script::default().call(&layer, keyed(key, "amount=6")).await.unwrap_err();
+    assert_eq!((other.known(), other.reason()), (Known::NotSent, Reason::KeyReused));
+    let again = Script::default().answers(200, &[("idempotent-replayed", "true")], "");
+    assert!(Delivery::of(&again.call(&layer, keyed(key, "amount=5")).await.unwrap()).unwrap().is_replay());
+}

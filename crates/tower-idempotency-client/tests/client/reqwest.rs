@@ -101,6 +101,12 @@ async fn without_a_connection_nothing_was_sent_if_there_are_no_redirects() {
     let error = layer.layer(with_redirects()).oneshot(charge(url)).await.unwrap_err();
     assert_eq!((error.known(), error.reason()), (Known::Unknown, Reason::Redirect));
     assert!(error.to_string().contains("without_redirects"), "{error}");
+    // What does not come in time may have been sent there, too.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/charges", silent.local_addr().unwrap());
+    let layer = quick().attempt_timeout(Duration::from_millis(20));
+    let error = layer.layer(with_redirects()).oneshot(charge(&url)).await.unwrap_err();
+    assert_eq!((error.known(), error.reason(), error.attempts()), (Known::Unknown, Reason::Redirect, 1));
 }
 
 #[tokio::test]

@@ -1,0 +1,55 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Extensions, HeaderMap, HeaderName};
+use retry_policies::RetryPolicy;
+use tower::retry::budget::Budget;
+
+use crate::uses::Uses;
+use crate::{InvalidKey, Key};
+
+/// The key of a call.
+pub(crate) struct Chosen {
+    pub(crate) key: Key,
+    /// Whether it is the caller's, who may have used it before.
+    pub(crate) is_own: bool,
+}
+
+type ChooseKey = dyn Fn(&Extensions) -> Result<Key, InvalidKey> + Send + Sync;
+
+/// What [`KeyedRetryLayer`](crate::KeyedRetryLayer) sets.
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) header: HeaderName,
+    pub(crate) is_quoted: bool,
+    pub(crate) choose_key: Option<Arc<ChooseKey>>,
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) backoff: Arc<dyn RetryPolicy + Send + Sync>,
+    pub(crate) budget: Arc<dyn Budget + Send + Sync>,
+    pub(crate) max_answer: usize,
+    pub(crate) has_redirects: bool,
+    pub(crate) uses: Arc<Uses>,
+}
+
+impl Options {
+    /// Returns the key of a call, and writes it into the header unless the caller has done so.
+    pub(crate) fn key(&self, headers: &mut HeaderMap, extensions: &Extensions) -> Result<Chosen, InvalidKey> {
+        let mut lines = headers.get_all(&self.header).iter();
+        match (lines.next(), lines.next(), extensions.get::<Key>()) {
+            (Some(line), None, None) => return Ok(Chosen { key: Key::of_header(line)?, is_own: true }),
+            // They may be equal, but one of them is too many.
+            (Some(_), ..) => return Err(InvalidKey::Doubled),
+            (None, ..) => {}
+        }
+        let own = match (extensions.get::<Key>(), &self.choose_key) {
+            (Some(key), _) => Some(key.clone()),
+            (None, Some(choose)) => Some(choose(extensions)?),
+            (None, None) => None,
+        };
+        let is_own = own.is_some();
+        let key = own.unwrap_or_else(Key::random);
+        headers.insert(&self.header, key.to_header(self.is_quoted)?);
+        Ok(Chosen { key, is_own })
+    }
+}
