@@ -26,11 +26,7 @@ pub(crate) struct Script {
 impl Script {
     /// The next attempt gets this answer.
     pub(crate) fn answers(self, status: u16, lines: &[(&str, &str)], body: &'static str) -> Self {
-        let mut answer = Response::builder().status(status);
-        for (name, value) in lines {
-            answer = answer.header(*name, *value);
-        }
-        let answer = answer.body(Full::new(Bytes::from(body)).map_err(never).boxed_unsync()).unwrap();
+        let answer = head(status, lines).body(Full::new(Bytes::from(body)).map_err(never).boxed_unsync()).unwrap();
         self.then(move || Some(Ok(answer)))
     }
 
@@ -52,10 +48,11 @@ impl Script {
     }
 
     /// The answer of the next attempt breaks off after its first bytes.
-    pub(crate) fn breaks_off(self, status: u16) -> Self {
+    pub(crate) fn breaks_off(self, status: u16, lines: &[(&str, &str)]) -> Self {
         let frames = [Ok(http_body::Frame::data(Bytes::from("{\"id\":"))), Err(BoxError::from("connection reset"))];
         let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
-        self.then(move || Some(Ok(Response::builder().status(status).body(body).unwrap())))
+        let answer = head(status, lines).body(body).unwrap();
+        self.then(move || Some(Ok(answer)))
     }
 
     fn then(self, step: impl FnOnce() -> Option<Result<Response<Body>, BoxError>> + Send + 'static) -> Self {
@@ -115,6 +112,10 @@ impl Script {
     pub(crate) fn sent(&self) -> std::sync::MutexGuard<'_, Vec<Request<Bytes>>> {
         self.sent.lock().unwrap()
     }
+}
+
+fn head(status: u16, lines: &[(&str, &str)]) -> http::response::Builder {
+    lines.iter().fold(Response::builder().status(status), |head, (name, value)| head.header(*name, *value))
 }
 
 pub(crate) fn post(body: &'static str) -> Request<Full<Bytes>> {

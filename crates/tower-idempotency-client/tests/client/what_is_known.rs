@@ -38,7 +38,7 @@ async fn an_attempt_that_was_lost_makes_it_unknown_whatever_comes_after() {
         Script::default().fails("reset").fails(refused_connection()),
         Script::default().fails("reset").problem(503, "overloaded", true),
         Script::default().hangs().answers(429, &[], ""),
-        Script::default().breaks_off(200).problem(422, "key-reused", false),
+        Script::default().breaks_off(200, &[]).problem(422, "key-reused", false),
         Script::default().answers(504, &[], "").answers(425, &[], ""),
     ];
     for script in later {
