@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::options::{Chosen, Options};
 use crate::transport::Failure;
-use crate::uses::{Use, Uses};
+use crate::uses::{Before, Use, Uses};
 use crate::verdict::{Verdict, is_replay, judge, may_be_rejection};
 use crate::{BoxError, Delivery, Error, Key, Known, Reason, ResponseBody};
 
@@ -58,25 +58,34 @@ pub(crate) async fn call<A: Attempts>(
     mut attempts: A,
 ) -> Result<Response<ResponseBody<A::Body>>, Error> {
     let uses = &options.uses;
-    let this = if is_own { attempts.describe(uses, &key) } else { None };
-    if this.is_some_and(|this| !uses.begin(this)) {
+    let own = if is_own { attempts.describe(uses, &key).map(|this| (this, uses.begin(this))) } else { None };
+    if let Some((_, Before::Other)) = own {
         return Err(Error::new(Known::NotSent, Reason::KeyReused, None).of_call(key, 0, None));
     }
     options.budget.deposit();
     let result = attempt_all(options, &key, &mut attempts).await;
-    let is_free = match &result {
-        Ok(answer) => !answer.status().is_success() && !is_replay(answer.headers()),
-        Err(error) => error.known() <= Known::Refused && error.reason() != Reason::Rejected,
-    };
-    match this {
-        Some(this) if is_free => uses.forget(this),
-        // The caller gets a key to ask again with.
-        None if !is_free && result.is_err() => {
+    match own {
+        // What an earlier call has remembered is not this one's to forget.
+        Some((this, Before::Nothing)) if is_free(&result) => uses.forget(this),
+        // The caller gets the key to ask again with.
+        None if result.is_err() && !is_free(&result) => {
             let _ = attempts.describe(uses, &key).map(|this| uses.begin(this));
         }
         _ => {}
     }
     result
+}
+
+/// Whether nothing has come of a call, so that a corrected request may have its key.
+fn is_free<B>(result: &Result<Response<B>, Error>) -> bool {
+    match result {
+        Ok(answer) => {
+            let may_be_done =
+                Delivery::of(answer).is_some_and(|delivery| delivery.is_replay || delivery.is_earlier_unknown);
+            answer.status().is_client_error() && !may_be_done
+        }
+        Err(error) => error.known() <= Known::Refused && error.reason() != Reason::Rejected,
+    }
 }
 
 async fn attempt_all<A: Attempts>(

@@ -123,8 +123,8 @@
 //!   server has the last word.
 
 // `layer.rs` and `service.rs` are the Tower side, `reqwest/` the one for reqwest. Both run `attempts.rs`, which asks
-// `verdict.rs` and `retry_after.rs` what an answer means, `transport.rs` what a failure means, and `uses.rs` whether the
-// key is free. `options.rs` has the layer's settings. Values: `key.rs`, `body.rs`, `delivery.rs`, `error.rs`.
+// `verdict.rs` and `retry_after.rs` what an answer means, `transport.rs` what a failure means, and `uses.rs` whether
+// the key is free. `options.rs` has the layer's settings. Values: `key.rs`, `body.rs`, `delivery.rs`, `error.rs`.
 
 mod attempts;
 mod body;

@@ -40,6 +40,14 @@ pub(crate) struct Use {
     request: u64,
 }
 
+/// What a key was used for before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Before {
+    Nothing,
+    Same,
+    Other,
+}
+
 #[derive(Debug)]
 pub(crate) struct Uses {
     seed: RandomState,
@@ -78,13 +86,18 @@ impl Uses {
         Use { operation: operation.finish(), request: request.finish() }
     }
 
-    /// Remembers a use, and says whether the key was not used for another request before.
-    pub(crate) fn begin(&self, this: Use) -> bool {
+    /// Remembers a use, and says what the key was used for before.
+    pub(crate) fn begin(&self, this: Use) -> Before {
+        let mut before = Before::Same;
         // Of two calls at once, the second one finds what the first one has written.
-        self.requests.get_or_insert_with(&this.operation, || Ok::<_, ()>(this.request)) == Ok(this.request)
+        let request = self.requests.get_or_insert_with(&this.operation, || {
+            before = Before::Nothing;
+            Ok::<_, ()>(this.request)
+        });
+        if request == Ok(this.request) { before } else { Before::Other }
     }
 
-    /// Forgets a use of which nothing has come: the key is free for a corrected request.
+    /// Forgets a use: the key is free for a corrected request.
     pub(crate) fn forget(&self, this: Use) {
         self.requests.remove(&this.operation);
     }

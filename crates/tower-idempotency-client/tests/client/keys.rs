@@ -96,6 +96,23 @@ async fn a_key_of_which_nothing_has_come_is_free_for_a_corrected_request() {
     let script = Script::default().answers(400, &[], "").answers(200, &[], "");
     script.call(&layer, keyed("order-17", "amount=-5")).await.unwrap();
     script.call(&layer, keyed("order-17", "amount=5")).await.unwrap();
+    // What an earlier call has done is not undone by one that is refused.
+    let script = Script::default().answers(200, &[], "").answers(401, &[], "");
+    script.call(&layer, keyed("order-16", "amount=5")).await.unwrap();
+    script.call(&layer, keyed("order-16", "amount=5")).await.unwrap();
+    let error = Script::default().call(&layer, keyed("order-16", "amount=6")).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::KeyReused);
+    // A server's error may come after the effect, and so may a 401 after an attempt that was lost.
+    for (number, script) in
+        [Script::default().answers(500, &[], ""), Script::default().fails("reset").answers(401, &[], "")]
+            .into_iter()
+            .enumerate()
+    {
+        let key = format!("order-2{number}");
+        script.call(&layer, keyed(&key, "amount=5")).await.unwrap();
+        let error = Script::default().call(&layer, keyed(&key, "amount=6")).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::KeyReused, "{key}");
+    }
     // Where it is not known what has come of it, it is not free.
     let script = Script::default().problem(409, "outcome-unknown", false);
     script.call(&layer, keyed("order-18", "amount=5")).await.unwrap_err();

@@ -1,8 +1,13 @@
 //! What the error of a call says.
 
-use std::io::{Error as IoError, ErrorKind};
+use std::io::ErrorKind;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use tower_idempotency_client::{Delivery, Error, KeyedRetryLayer, Known, Reason};
 
 use crate::script::Script;
@@ -15,27 +20,37 @@ async fn error(script: Script) -> Error {
     script.post(&layer()).await.unwrap_err()
 }
 
-fn refused_connection() -> IoError {
-    IoError::from(ErrorKind::ConnectionRefused)
+/// What hyper-util's client says where it finds no server.
+async fn refused_connection() -> hyper_util::client::legacy::Error {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let request = Request::post("http://127.0.0.1:9/").body(Full::default()).unwrap();
+    client.request(request).await.unwrap_err()
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_connection_nothing_was_sent() {
-    let error = error(Script::default().fails(refused_connection()).fails(refused_connection())).await;
+    let error = error(Script::default().fails(refused_connection().await).fails(refused_connection().await)).await;
     assert_eq!(error.known(), Known::NotSent);
-    assert!(std::error::Error::source(&error).unwrap().downcast_ref::<IoError>().is_some());
+    assert!(std::error::Error::source(&error).unwrap().downcast_ref::<hyper_util::client::legacy::Error>().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_has_found_no_server_itself_may_have_done_its_work() {
+    let of_another_step = || std::io::Error::from(ErrorKind::ConnectionRefused);
+    let error = error(Script::default().fails(of_another_step()).fails(of_another_step())).await;
+    assert_eq!(error.known(), Known::Unknown);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_refused_each_time_has_not_begun() {
-    let error = error(Script::default().fails(refused_connection()).problem(503, "overloaded", true)).await;
+    let error = error(Script::default().fails(refused_connection().await).problem(503, "overloaded", true)).await;
     assert_eq!((error.known(), error.response().unwrap().status().as_u16()), (Known::Refused, 503));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_was_lost_makes_it_unknown_whatever_comes_after() {
     let later = [
-        Script::default().fails("reset").fails(refused_connection()),
+        Script::default().fails("reset").fails(refused_connection().await),
         Script::default().fails("reset").problem(503, "overloaded", true),
         Script::default().hangs().answers(429, &[], ""),
         Script::default().breaks_off(200, &[]).problem(422, "key-reused", false),
