@@ -4,8 +4,8 @@ use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Response, StatusCode};
 use http_body::Body;
 use retry_policies::RetryDecision;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::options::{Chosen, Options};
 use crate::transport::Failure;
 use crate::uses::{Before, Use, Uses};
-use crate::verdict::{Verdict, is_replay, judge, may_be_rejection};
+use crate::verdict::{Verdict, judge, may_be_rejection};
 use crate::{BoxError, Delivery, Error, Key, Known, Reason, ResponseBody};
 
 /// How much of a rejection is read at least.
@@ -34,7 +34,12 @@ pub(crate) trait Attempts: Send {
     /// Whether there is a body to send once more.
     fn can_repeat(&self) -> bool;
 
-    /// Whether the last attempt has, or may have, reached another origin than the request went to.
+    /// Whether an attempt may follow redirects. Then one that gets no answer may have been sent to another origin.
+    fn has_redirects(&self) -> bool {
+        false
+    }
+
+    /// Whether the last answer comes from elsewhere than the request went to.
     fn is_elsewhere(&self) -> bool {
         false
     }
@@ -63,13 +68,15 @@ pub(crate) async fn call<A: Attempts>(
         return Err(Error::new(Known::NotSent, Reason::KeyReused, None).of_call(key, 0, None));
     }
     options.budget.deposit();
-    let result = attempt_all(options, &key, &mut attempts).await;
-    match own {
+    let result = attempt_all(options, &key, is_own, &mut attempts).await;
+    match (own, is_free(&result)) {
         // What an earlier call has remembered is not this one's to forget.
-        Some((this, Before::Nothing)) if is_free(&result) => uses.forget(this),
-        // The caller gets the key to ask again with.
-        None if result.is_err() && !is_free(&result) => {
-            let _ = attempts.describe(uses, &key).map(|this| uses.begin(this));
+        (Some((this, Before::Nothing)), true) => uses.forget(this),
+        // Another call may have forgotten it meanwhile.
+        (Some((this, _)), false) => _ = uses.begin(this),
+        // The caller gets the key to ask again with. What has succeeded needs no other call.
+        (None, false) if !result.as_ref().is_ok_and(|answer| answer.status().is_success()) => {
+            _ = attempts.describe(uses, &key).map(|this| uses.begin(this));
         }
         _ => {}
     }
@@ -80,17 +87,17 @@ pub(crate) async fn call<A: Attempts>(
 fn is_free<B>(result: &Result<Response<B>, Error>) -> bool {
     match result {
         Ok(answer) => {
-            let may_be_done =
-                Delivery::of(answer).is_some_and(|delivery| delivery.is_replay || delivery.is_earlier_unknown);
-            answer.status().is_client_error() && !may_be_done
+            let is_taken = Delivery::of(answer).is_some_and(|delivery| delivery.is_replay || delivery.is_unknown);
+            !answer.status().is_success() && !is_taken
         }
-        Err(error) => error.known() <= Known::Refused && error.reason() != Reason::Rejected,
+        Err(error) => error.known() <= Known::Refused,
     }
 }
 
 async fn attempt_all<A: Attempts>(
     options: &Options,
     key: &Key,
+    is_own: bool,
     attempts: &mut A,
 ) -> Result<Response<ResponseBody<A::Body>>, Error> {
     let began = Instant::now();
@@ -102,9 +109,11 @@ async fn attempt_all<A: Attempts>(
         let until = after(now, options.attempt_timeout).min(deadline);
         let miss = match attempt(options, attempts, until, is_earlier_unknown).await {
             Ok(mut answer) => {
-                let is_replay = is_replay(answer.headers());
-                let is_earlier_unknown = is_earlier_unknown && !is_replay && !answer.status().is_success();
-                let delivery = Delivery { key: key.clone(), attempts: made, is_replay, is_earlier_unknown };
+                let (status, is_replay) = (answer.status(), options.is_replay(answer.headers()));
+                // A conflict may be with an earlier call of the caller's key.
+                let is_of_api = status.is_client_error() && !(is_own && status == StatusCode::CONFLICT);
+                let is_unknown = !is_replay && !status.is_success() && (is_earlier_unknown || !is_of_api);
+                let delivery = Delivery { key: key.clone(), attempts: made, is_replay, is_unknown };
                 answer.extensions_mut().insert(delivery);
                 return Ok(answer);
             }
@@ -140,11 +149,13 @@ async fn attempt<A: Attempts>(
         read(answer, options.max_answer).await.map_err(|error| Failure::lost(error.into()))
     });
     let answer = match answer.await.unwrap_or_else(|elapsed| Err(Failure::lost(elapsed.into()))) {
-        Ok(answer) if attempts.is_elsewhere() => return Ok(answer),
+        Ok(answer) if attempts.is_elsewhere() || options.is_replay(answer.headers()) => return Ok(answer),
         Ok(answer) => answer,
         Err(Failure { source, known, last }) => {
-            // What is lost on its way from another origin is not asked for again.
-            let last = last.or(attempts.is_elsewhere().then_some(Reason::Redirect));
+            let (known, last) = match attempts.has_redirects() {
+                true => (Known::Unknown, Some(Reason::Redirect)),
+                false => (known, last),
+            };
             return Err(Miss { known, after: None, response: None, source: Some(source), last });
         }
     };
@@ -154,6 +165,7 @@ async fn attempt<A: Attempts>(
         Verdict::Rejected(known) => (known, None, Some(Reason::Rejected)),
         Verdict::Again(known, after) => (known, after, None),
     };
+    let known = if attempts.has_redirects() { known.max(Known::Unknown) } else { known };
     Err(Miss { known, after, response: Some(answer.map(|_| body)), source: None, last })
 }
 

@@ -6,7 +6,7 @@ pub struct Delivery {
     pub(crate) key: Key,
     pub(crate) attempts: u32,
     pub(crate) is_replay: bool,
-    pub(crate) is_earlier_unknown: bool,
+    pub(crate) is_unknown: bool,
 }
 
 impl Delivery {
@@ -28,19 +28,21 @@ impl Delivery {
         self.attempts
     }
 
-    /// Whether the server says that this is the recorded answer of an earlier attempt (`Idempotent-Replayed: true`).
+    /// Whether the server says that this is the recorded answer of an earlier attempt ([`replay_header_name`](crate::KeyedRetryLayer::replay_header_name)).
     #[must_use]
     pub fn is_replay(&self) -> bool {
         self.is_replay
     }
 
-    /// Whether an earlier attempt of this call may have had an effect of which this answer says nothing: that attempt
-    /// was lost, and this answer is neither a success nor a replay.
+    /// Whether the operation may have taken place although this answer is no success. Ask again with the same key.
     ///
-    /// A 401 after a lost attempt, for example, says that the token has expired since, and not that nothing was done.
-    /// Ask again with the same key.
+    /// That is so if the answer is no replay, and
+    /// - an earlier attempt of the call was lost: a 401 after it says that the token has expired since, and not that
+    ///   nothing was done; or
+    /// - it is neither a success nor a client's error, such as 500, or a redirect; or
+    /// - it is a 409 to a key of the caller's own: an earlier call with that key may still run.
     #[must_use]
-    pub fn is_earlier_unknown(&self) -> bool {
-        self.is_earlier_unknown
+    pub fn is_unknown(&self) -> bool {
+        self.is_unknown
     }
 }

@@ -15,7 +15,8 @@ use crate::{InvalidKey, Key, KeyedRetry};
 /// Gives each call with an unsafe method one idempotency key, and retries it with that key.
 ///
 /// All services that one layer makes, and all clones of it, share its budget and its memory of keys. So make one layer
-/// for each API, and clone it.
+/// for each API, and clone it. Accounts are told apart by the request's headers for credentials. If an inner service
+/// adds them, or they have names of the API's own, make a layer for each account.
 #[derive(Clone)]
 pub struct KeyedRetryLayer {
     pub(crate) options: Arc<Options>,
@@ -32,6 +33,7 @@ impl KeyedRetryLayer {
         Self {
             options: Arc::new(Options {
                 header: HeaderName::from_static("idempotency-key"),
+                replay_header: HeaderName::from_static("idempotent-replayed"),
                 is_quoted: false,
                 choose_key: None,
                 attempt_timeout: Duration::from_secs(30),
@@ -51,8 +53,14 @@ impl KeyedRetryLayer {
         self.with(|options| options.header = name)
     }
 
+    /// Sets the header by which the server marks a replay, with the value `true`. The default is `Idempotent-Replayed`.
+    #[must_use]
+    pub fn replay_header_name(self, name: HeaderName) -> Self {
+        self.with(|options| options.replay_header = name)
+    }
+
     /// Sends the key in double quotes, as draft-ietf-httpapi-idempotency-key-header has it. By default it is sent bare,
-    /// which nearly all APIs expect.
+    /// which nearly all APIs expect. A key that the caller has written into the header gets this form, too.
     #[must_use]
     pub fn quoted(self, quoted: bool) -> Self {
         self.with(|options| options.is_quoted = quoted)
@@ -100,7 +108,8 @@ impl KeyedRetryLayer {
     /// Sets up to which size an answer is read within its attempt, in bytes. The default is 1 MiB.
     ///
     /// An answer that breaks off while it is read is asked for again, with the same key. What is longer is passed on as
-    /// it comes, and so is an event stream. Rejections in JSON are read in any case.
+    /// it comes, and so is an event stream. Rejections in JSON are read in any case. Where answers come slowly, such as
+    /// lines of JSON over minutes, set 0: else the timeout of the attempt ends them.
     #[must_use]
     pub fn max_answer(self, bytes: usize) -> Self {
         self.with(|options| options.max_answer = bytes)
@@ -110,7 +119,8 @@ impl KeyedRetryLayer {
     ///
     /// It matters for reqwest, which follows them unless it is built with `redirect::Policy::none()`, and whose errors
     /// don't say whether they come from another origin. Without this promise, an attempt of reqwest that got no answer
-    /// is not repeated ([`Reason::Redirect`](crate::Reason::Redirect)).
+    /// is not repeated ([`Reason::Redirect`](crate::Reason::Redirect)), and what is known of it is
+    /// [`Unknown`](crate::Known::Unknown). An answer after a redirect that was followed is never judged: it is the answer.
     #[must_use]
     pub fn without_redirects(self) -> Self {
         self.with(|options| options.has_redirects = false)

@@ -26,13 +26,14 @@
 //! match client.ready().await?.call(request).await {
 //!     // The API's answer, and its last word. Look at the status, as ever.
 //!     Ok(answer) => match answer.extensions().get::<Delivery>() {
-//!         Some(delivery) if delivery.is_earlier_unknown() => println!("ask again later, with the saved key"),
+//!         Some(delivery) if delivery.is_unknown() => println!("ask again later, with the saved key"),
 //!         _ if answer.status().is_success() => println!("paid: {}", answer.text().await?),
 //!         _ => println!("not paid: {}", answer.status()),
 //!     },
 //!     Err(error) => match error.known() {
 //!         Known::NotSent | Known::Refused => println!("not paid: {error}"),
-//!         Known::Done => println!("paid, and the receipt is lost: {error}"),
+//!         // Its answer may have been an error, too.
+//!         Known::Done => println!("it ran, and its answer was not kept: look it up"),
 //!         // Call again later, with the saved key and the same request. A new key could charge a second time.
 //!         _ => println!("unknown: {error}"),
 //!     },
@@ -84,22 +85,26 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A layer that follows redirects belongs outside of this one. A timeout for each attempt is part of it.
+//! A layer that follows redirects belongs outside of this one. A timeout for each attempt is part of it. A layer that
+//! retries belongs nowhere: outside of this one, each of its attempts is a call with a new random key.
 //!
 //! # What is retried
 //! | what an attempt got | what follows | known, if there is no other attempt |
 //! |---|---|---|
 //! | no connection | a retry | not sent |
 //! | a connection that broke, an answer that broke off, a timeout | a retry | unknown |
-//! | an answer with `Idempotent-Replayed: true`, or a 2xx | it is the answer | |
+//! | an answer with `Idempotent-Replayed: true`, a 2xx, or what came after a redirect that was followed | it is the answer | |
 //! | a problem (RFC 9457) with `retry_with_same_key: true`, such as 409 `in-flight` | a retry | by its type |
 //! | a problem with `retry_with_same_key: false`, such as `outcome-unknown` | an error: [`Reason::Rejected`] | by its type |
-//! | 409 with the code `idempotency_key_in_use` or `idempotency_in_flight` | a retry | unknown |
-//! | the type or code `idempotency_error` or `idempotency_conflict`: the key has another request | an error | refused |
+//! | the code `idempotency_conflict`: the key has another request | an error: [`Reason::Rejected`] | refused |
+//! | 409 with a type or code of keys: `idempotency_key_in_use`, `idempotency_in_flight`, `idempotency_error`, or a problem whose type has `idempotency` in it | a retry | unknown |
+//! | the type `idempotency_error` with another status: the key has another request | an error: [`Reason::Rejected`] | refused |
 //! | 422 | it is the answer, whatever its headers say | |
-//! | `stripe-should-retry` or `x-should-retry` | a retry if it is `true`, else it is the answer | by its status |
-//! | 408, 425, 429 | a retry | refused |
-//! | 502, 503, 504 | a retry | unknown |
+//! | `stripe-should-retry` or `x-should-retry`: `true` | a retry | refused with 425 and 429, else unknown |
+//! | the same: `false`, with 408, 409, 425, 429, 502, 503 or 504 | an error: [`Reason::Rejected`] | refused with 425 and 429, else unknown |
+//! | the same: `false`, with another status | it is the answer | |
+//! | 425, 429 | a retry | refused |
+//! | 408, 502, 503, 504 | a retry | unknown |
 //! | 409 with `Retry-After`, or after an attempt that was lost | a retry | unknown |
 //! | any other answer, redirects and 500 included | it is the answer | |
 //!
@@ -119,8 +124,10 @@
 //! - An answer longer than [`max_answer`](KeyedRetryLayer::max_answer), and an event stream, can break off after the
 //!   layer has passed it on. Ask again with [`Delivery::key`].
 //! - A call whose future is dropped may have been sent.
-//! - That a key is used for one request only is checked for the last 10,000 operations of one layer, by a hash. The
-//!   server has the last word.
+//! - That a key is used for one request only is checked for the last 10,000 keys of one layer, by a hash. The server has
+//!   the last word.
+//! - A client or a layer outside that follows a redirect to another origin sends the header of the key there, too.
+//! - What it says of a connection that was never made is the word of the client itself: hyper-util's or reqwest's.
 
 // `layer.rs` and `service.rs` are the Tower side, `reqwest/` the one for reqwest. Both run `attempts.rs`, which asks
 // `verdict.rs` and `retry_after.rs` what an answer means, `transport.rs` what a failure means, and `uses.rs` whether

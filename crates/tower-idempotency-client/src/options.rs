@@ -21,6 +21,7 @@ type ChooseKey = dyn Fn(&Extensions) -> Result<Key, InvalidKey> + Send + Sync;
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) header: HeaderName,
+    pub(crate) replay_header: HeaderName,
     pub(crate) is_quoted: bool,
     pub(crate) choose_key: Option<Arc<ChooseKey>>,
     pub(crate) attempt_timeout: Duration,
@@ -33,19 +34,20 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Returns the key of a call, and writes it into the header unless the caller has done so.
+    pub(crate) fn is_replay(&self, headers: &HeaderMap) -> bool {
+        headers.get(&self.replay_header).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+    }
+
+    /// Returns the key of a call, and writes it into the header, in the form that the API expects.
     pub(crate) fn key(&self, headers: &mut HeaderMap, extensions: &Extensions) -> Result<Chosen, InvalidKey> {
         let mut lines = headers.get_all(&self.header).iter();
-        match (lines.next(), lines.next(), extensions.get::<Key>()) {
-            (Some(line), None, None) => return Ok(Chosen { key: Key::of_header(line)?, is_own: true }),
+        let own = match (lines.next(), lines.next(), extensions.get::<Key>(), &self.choose_key) {
+            (Some(line), None, None, _) => Some(Key::of_header(line)?),
             // They may be equal, but one of them is too many.
             (Some(_), ..) => return Err(InvalidKey::Doubled),
-            (None, ..) => {}
-        }
-        let own = match (extensions.get::<Key>(), &self.choose_key) {
-            (Some(key), _) => Some(key.clone()),
-            (None, Some(choose)) => Some(choose(extensions)?),
-            (None, None) => None,
+            (None, _, Some(key), _) => Some(key.clone()),
+            (None, _, None, Some(choose)) => Some(choose(extensions)?),
+            (None, _, None, None) => None,
         };
         let is_own = own.is_some();
         let key = own.unwrap_or_else(Key::random);

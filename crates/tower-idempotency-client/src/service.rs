@@ -94,11 +94,12 @@ where
     async fn send(&mut self) -> Result<Response<A>, Failure> {
         if !std::mem::take(&mut self.is_ready) {
             let ready = std::future::poll_fn(|cx| self.inner.poll_ready(cx)).await;
-            ready.map_err(|error| Failure::not_sent(error.into()))?;
+            // Such a service is not to be asked again.
+            ready.map_err(|error| Failure::unsendable(error.into()))?;
         }
         let copy = self.body.as_ref().and_then(RetryBody::try_clone);
         let Some(body) = copy.or_else(|| self.body.take()) else {
-            return Err(Failure::not_sent("the body was sent already".into()));
+            return Err(Failure::unsendable("the body was sent already".into()));
         };
         let request = Request::from_parts(self.head.clone(), body);
         self.inner.call(request).await.map_err(|error| Failure::of(error.into()))
@@ -106,10 +107,7 @@ where
 
     fn describe(&self, uses: &Uses, key: &Key) -> Option<Use> {
         let Parts { method, uri, headers, .. } = &self.head;
-        Some(match self.body.as_ref().and_then(RetryBody::try_clone) {
-            Some(copy) => uses.describe(key, method, uri, headers, copy),
-            None => uses.describe(key, method, uri, headers, String::new()),
-        })
+        Some(uses.describe(key, (method, uri, headers), self.body.as_ref().and_then(RetryBody::try_clone)))
     }
 
     fn can_repeat(&self) -> bool {

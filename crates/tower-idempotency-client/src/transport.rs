@@ -18,9 +18,9 @@ impl Failure {
         Self { source, known, last: None }
     }
 
-    /// The request never reached the service.
-    pub(crate) fn not_sent(source: BoxError) -> Self {
-        Self { source, known: Known::NotSent, last: None }
+    /// The service can't take the request.
+    pub(crate) fn unsendable(source: BoxError) -> Self {
+        Self { source, known: Known::NotSent, last: Some(Reason::Unsendable) }
     }
 
     /// The answer broke off, or did not come in time.

@@ -1,9 +1,10 @@
 //! Remembers which request each key was used for, so that a key that is used for another one is an error before
 //! anything is sent.
 //!
-//! It holds hashes under secret seeds, and forgets the least used ones: the server has the last word.
+//! It holds hashes under a secret seed, and forgets those that were not used for longest: the server has the last word.
 
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -11,12 +12,13 @@ use bytes::Buf as _;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, Method, Uri};
 use http_body::Body;
-use quick_cache::sync::Cache;
+use lru::LruCache;
+use parking_lot::Mutex;
 
 use crate::Key;
 
 /// How many keys are remembered.
-const MOST_USES: usize = 10_000;
+const MOST_USES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// Two accounts may use the same key: it is another one for the server. A header that is missing here makes an error of
 /// what the server would take, so APIs' own headers of tokens are in it.
@@ -36,8 +38,22 @@ const CREDENTIALS: [HeaderName; 8] = [
 pub(crate) struct Use {
     /// The key, the server and who asks.
     operation: u64,
-    /// All of the request that a server compares.
-    request: u64,
+    request: Digest,
+}
+
+/// All of a request that a server compares.
+#[derive(Debug, Clone, Copy)]
+struct Digest {
+    head: u64,
+    /// `None`: it can't be read before it is sent, so it is not compared.
+    body: Option<u64>,
+}
+
+impl Digest {
+    fn may_be(self, other: Self) -> bool {
+        let is_body_equal = self.body.zip(other.body).is_none_or(|(body, other)| body == other);
+        self.head == other.head && is_body_equal
+    }
 }
 
 /// What a key was used for before.
@@ -48,19 +64,23 @@ pub(crate) enum Before {
     Other,
 }
 
-#[derive(Debug)]
 pub(crate) struct Uses {
     seed: RandomState,
-    requests: Cache<u64, u64>,
+    requests: Mutex<LruCache<u64, Digest>>,
 }
 
 impl Uses {
     pub(crate) fn new() -> Self {
-        Self { seed: RandomState::new(), requests: Cache::new(MOST_USES) }
+        Self { seed: RandomState::new(), requests: Mutex::new(LruCache::new(MOST_USES)) }
     }
 
-    /// Describes a use. The body is read to its end if that needs no waiting; else it is not compared.
-    pub(crate) fn describe<B: Body>(&self, key: &Key, method: &Method, uri: &Uri, headers: &HeaderMap, body: B) -> Use {
+    /// Describes a use. A body that is not there at once is not compared.
+    pub(crate) fn describe<B: Body>(
+        &self,
+        key: &Key,
+        (method, uri, headers): (&Method, &Uri, &HeaderMap),
+        body: Option<B>,
+    ) -> Use {
         let mut operation = self.seed.build_hasher();
         key.hash(&mut operation);
         (uri.scheme(), uri.authority(), headers.get(HOST)).hash(&mut operation);
@@ -69,36 +89,52 @@ impl Uses {
                 (name, value).hash(&mut operation);
             }
         }
-        let mut request = self.seed.build_hasher();
-        (method, uri.path(), uri.query(), headers.get(CONTENT_TYPE)).hash(&mut request);
+        let head = self.seed.hash_one((method, uri.path(), uri.query(), headers.get(CONTENT_TYPE)));
+        let body = body.and_then(|body| self.digest(body));
+        Use { operation: operation.finish(), request: Digest { head, body } }
+    }
+
+    fn digest<B: Body>(&self, body: B) -> Option<u64> {
+        let mut digest = self.seed.build_hasher();
         let mut body = std::pin::pin!(body);
         let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(Ok(frame))) = Pin::as_mut(&mut body).poll_frame(&mut cx) {
+        loop {
+            let frame = match Pin::as_mut(&mut body).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(None) => return Some(digest.finish()),
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return None,
+            };
             if let Ok(mut data) = frame.into_data() {
                 while data.has_remaining() {
-                    let chunk = data.chunk();
-                    request.write(chunk);
-                    let length = chunk.len();
+                    let length = data.chunk().len();
+                    digest.write(data.chunk());
                     data.advance(length);
                 }
             }
         }
-        Use { operation: operation.finish(), request: request.finish() }
     }
 
-    /// Remembers a use, and says what the key was used for before.
+    /// Remembers a use, unless there is one of this key, and says what the key was used for before.
     pub(crate) fn begin(&self, this: Use) -> Before {
-        let mut before = Before::Same;
-        // Of two calls at once, the second one finds what the first one has written.
-        let request = self.requests.get_or_insert_with(&this.operation, || {
-            before = Before::Nothing;
-            Ok::<_, ()>(this.request)
-        });
-        if request == Ok(this.request) { before } else { Before::Other }
+        let mut requests = self.requests.lock();
+        match requests.get(&this.operation) {
+            Some(before) if before.may_be(this.request) => Before::Same,
+            Some(_) => Before::Other,
+            None => {
+                requests.put(this.operation, this.request);
+                Before::Nothing
+            }
+        }
     }
 
     /// Forgets a use: the key is free for a corrected request.
     pub(crate) fn forget(&self, this: Use) {
-        self.requests.remove(&this.operation);
+        self.requests.lock().pop(&this.operation);
+    }
+}
+
+impl std::fmt::Debug for Uses {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Uses").finish_non_exhaustive()
     }
 }

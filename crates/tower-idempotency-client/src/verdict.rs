@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::Known;
 use crate::retry_after::retry_after;
 
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// Servers say with them whether the same request may get another answer.
 const SHOULD_RETRY: [HeaderName; 2] =
     [HeaderName::from_static("stripe-should-retry"), HeaderName::from_static("x-should-retry")];
@@ -24,84 +23,64 @@ pub(crate) enum Verdict {
     Again(Known, Option<Duration>),
 }
 
-/// What rejections in JSON say of themselves: problem details (RFC 9457), and envelopes in the style of Stripe and ACP.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Rejection {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    code: Option<String>,
-    retry_with_same_key: Option<bool>,
-    error: Option<Envelope>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Envelope {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    code: Option<String>,
-}
-
-pub(crate) fn is_replay(headers: &HeaderMap) -> bool {
-    headers.get(REPLAYED).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
-}
-
 /// Whether the answer's body may be a rejection, which has to be read.
 pub(crate) fn may_be_rejection(status: StatusCode, headers: &HeaderMap) -> bool {
-    let is_json = |value: &http::HeaderValue| value.to_str().is_ok_and(|value| value.contains("json"));
+    let is_json = |value: &http::HeaderValue| value.to_str().is_ok_and(|value| value.to_lowercase().contains("json"));
     (status.is_client_error() || status.is_server_error()) && headers.get(CONTENT_TYPE).is_some_and(is_json)
 }
 
-/// Judges an answer. `is_earlier_unknown` says that an earlier attempt of the call was lost.
+/// Judges an answer that is no replay. `is_earlier_unknown` says that an earlier attempt of the call was lost.
 pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], is_earlier_unknown: bool) -> Verdict {
-    if is_replay(headers) || status.is_success() {
+    if status.is_success() {
         return Verdict::Answer;
     }
+    let after = retry_after(headers);
     let rejection = match may_be_rejection(status, headers) {
         true => serde_json::from_slice(body).unwrap_or_default(),
-        false => Rejection::default(),
+        false => Value::Null,
     };
-    let after = retry_after(headers);
-    if let Some(again) = rejection.retry_with_same_key {
+    if let Some(verdict) = judge_rejection(status, &rejection, after) {
+        return verdict;
+    }
+    if status == StatusCode::UNPROCESSABLE_ENTITY {
+        return Verdict::Answer;
+    }
+    let known = known_of_status(status);
+    let should_retry = SHOULD_RETRY.into_iter().filter_map(|name| headers.get(name));
+    match should_retry.map(|value| value.as_bytes()).find(|value| [&b"true"[..], b"false"].contains(value)) {
+        Some(b"true") => return Verdict::Again(known, after),
+        // It is the last word, and says nothing of the operation.
+        Some(_) if is_again(status) || status == StatusCode::CONFLICT => return Verdict::Rejected(known),
+        Some(_) => return Verdict::Answer,
+        None => {}
+    }
+    // What conflicts may be an earlier attempt of this call, which still runs.
+    let may_still_run = status == StatusCode::CONFLICT && (after.is_some() || is_earlier_unknown);
+    if is_again(status) || may_still_run { Verdict::Again(known, after) } else { Verdict::Answer }
+}
+
+/// Judges what a rejection in JSON says of itself: problem details (RFC 9457), and envelopes in the style of Stripe and
+/// of the Agentic Commerce Protocol. `None`: it is none that is known here.
+fn judge_rejection(status: StatusCode, rejection: &Value, after: Option<Duration>) -> Option<Verdict> {
+    let kind = rejection["type"].as_str().unwrap_or_default();
+    if let Some(again) = rejection["retry_with_same_key"].as_bool() {
         // The `type` is a URL, and its last part is the problem's name.
-        let name = rejection.kind.as_deref().and_then(|kind| kind.rsplit(['/', '#']).next()).unwrap_or_default();
-        let known = known_of_problem(name, after.is_some());
-        return if again && status != StatusCode::UNPROCESSABLE_ENTITY {
-            Verdict::Again(known, after)
-        } else {
-            Verdict::Rejected(known)
-        };
+        let known = known_of_problem(kind.rsplit(['/', '#']).next().unwrap_or_default(), after.is_some());
+        let is_again = again && status != StatusCode::UNPROCESSABLE_ENTITY;
+        return Some(if is_again { Verdict::Again(known, after) } else { Verdict::Rejected(known) });
     }
-    let envelope = rejection.error.unwrap_or_default();
-    let says = |name| {
-        let texts = [&rejection.kind, &rejection.code, &envelope.kind, &envelope.code];
-        texts.into_iter().any(|text| text.as_deref() == Some(name))
-    };
-    // In flight first: an API may give both the code and the type of errors around keys.
-    if status == StatusCode::CONFLICT && (says("idempotency_key_in_use") || says("idempotency_in_flight")) {
-        return Verdict::Again(Known::Unknown, after);
+    let error = &rejection["error"];
+    let texts = [Some(kind), rejection["code"].as_str(), error["type"].as_str(), error["code"].as_str()];
+    let says = |name| texts.contains(&Some(name));
+    if says("idempotency_conflict") {
+        return Some(Verdict::Rejected(Known::Refused));
     }
-    if says("idempotency_error") || says("idempotency_conflict") {
-        return Verdict::Rejected(Known::Refused);
+    let is_of_keys = says("idempotency_key_in_use") || says("idempotency_in_flight") || says("idempotency_error");
+    // The draft has a conflict for a request that is being processed, with a type of the API's own for keys.
+    if status == StatusCode::CONFLICT && (is_of_keys || kind.to_lowercase().contains("idempotency")) {
+        return Some(Verdict::Again(Known::Unknown, after));
     }
-    let should_retry =
-        SHOULD_RETRY.iter().filter_map(|name| headers.get(name)).find_map(|value| match value.as_bytes() {
-            b"true" => Some(true),
-            b"false" => Some(false),
-            _ => None,
-        });
-    match should_retry {
-        _ if status == StatusCode::UNPROCESSABLE_ENTITY => Verdict::Answer,
-        Some(false) => Verdict::Answer,
-        Some(true) => Verdict::Again(known_of_status(status), after),
-        None if is_again(status) => Verdict::Again(known_of_status(status), after),
-        // What conflicts may be an earlier attempt of this call, which still runs.
-        None if status == StatusCode::CONFLICT && (after.is_some() || is_earlier_unknown) => {
-            Verdict::Again(Known::Unknown, after)
-        }
-        None => Verdict::Answer,
-    }
+    says("idempotency_error").then_some(Verdict::Rejected(Known::Refused))
 }
 
 /// Statuses that say that another attempt may get another answer.
@@ -109,10 +88,10 @@ fn is_again(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 502..=504)
 }
 
-/// 408, 425 and 429 say that the request was not processed (RFC 9110 section 15.5.9, RFC 8470 section 5.2, RFC 6585
-/// section 4). A 5xx may come from a gateway that has lost the answer.
+/// 425 and 429 say that the request was not processed (RFC 8470 section 5.2, RFC 6585 section 4). A 5xx may come from a
+/// gateway that has lost the answer, and a 408 from a layer that has ended a handler.
 fn known_of_status(status: StatusCode) -> Known {
-    if matches!(status.as_u16(), 408 | 425 | 429) { Known::Refused } else { Known::Unknown }
+    if matches!(status.as_u16(), 425 | 429) { Known::Refused } else { Known::Unknown }
 }
 
 /// The names are those of the module `problem` of tower-idempotency. One that is not known here says nothing.

@@ -9,7 +9,7 @@ use crate::options::Options;
 use crate::service::invalid_key;
 use crate::transport::Failure;
 use crate::uses::{Use, Uses};
-use crate::{BoxError, Error, Key, Reason};
+use crate::{BoxError, Error, Key};
 
 /// What sends a request once: a service, or the middlewares below.
 pub(super) trait Client: Send {
@@ -42,7 +42,7 @@ struct Calls<C> {
     /// The request, until it is sent for the last time.
     request: Option<Request>,
     has_redirects: bool,
-    /// Whether the last attempt has, or may have, reached another origin.
+    /// Whether the last answer has come after a redirect.
     is_elsewhere: bool,
 }
 
@@ -52,13 +52,11 @@ impl<C: Client> Attempts for Calls<C> {
     async fn send(&mut self) -> Result<Response<Body>, Failure> {
         let copy = self.request.as_ref().and_then(Request::try_clone);
         let Some(request) = copy.or_else(|| self.request.take()) else {
-            return Err(Failure::not_sent("the body was sent already".into()));
+            return Err(Failure::unsendable("the body was sent already".into()));
         };
-        // Until the answer says where it comes from.
-        self.is_elsewhere = self.has_redirects;
-        let answer = self.client.send(request).await.map_err(|error| failure(error, self.has_redirects))?;
+        let answer = self.client.send(request).await.map_err(|error| failure(error, &self.url))?;
         let url = answer.url().clone();
-        self.is_elsewhere = url.origin() != self.url.origin();
+        self.is_elsewhere = url != self.url;
         // The conversion loses the URL, which reqwest keeps in an extension that only this builder makes.
         let (with_url, ()) = Response::builder().url(url).body(()).unwrap_or_default().into_parts();
         let mut answer = Response::from(answer);
@@ -70,12 +68,17 @@ impl<C: Client> Attempts for Calls<C> {
         let request = self.request.as_ref()?;
         // What is no URI is refused by reqwest.
         let uri = request.url().as_str().parse().unwrap_or_default();
-        let body = Full::new(request.body().and_then(Body::as_bytes).unwrap_or_default());
-        Some(uses.describe(key, request.method(), &uri, request.headers(), body))
+        // `None`: a stream.
+        let body = request.body().map_or(Some(&[][..]), Body::as_bytes).map(Full::new);
+        Some(uses.describe(key, (request.method(), &uri, request.headers()), body))
     }
 
     fn can_repeat(&self) -> bool {
         self.request.is_some()
+    }
+
+    fn has_redirects(&self) -> bool {
+        self.has_redirects
     }
 
     fn is_elsewhere(&self) -> bool {
@@ -83,13 +86,11 @@ impl<C: Client> Attempts for Calls<C> {
     }
 }
 
-fn failure(error: BoxError, has_redirects: bool) -> Failure {
-    let is_builder = error.downcast_ref().is_some_and(reqwest::Error::is_builder);
-    let failure = Failure::of(error);
-    match (is_builder, has_redirects) {
-        (true, _) => Failure { last: Some(Reason::Unsendable), ..Failure::not_sent(failure.source) },
-        // An earlier stop of the same attempt may have had the effect, and its error does not say so.
-        (false, true) => Failure::lost(failure.source),
-        (false, false) => failure,
+/// Judges an error of the client's. Middlewares have errors of their own, and of other requests.
+fn failure(error: BoxError, url: &Url) -> Failure {
+    match error.downcast_ref::<reqwest::Error>() {
+        Some(of_reqwest) if of_reqwest.url().is_some_and(|failed| failed != url) => Failure::lost(error),
+        Some(of_reqwest) if of_reqwest.is_builder() => Failure::unsendable(error),
+        _ => Failure::of(error),
     }
 }

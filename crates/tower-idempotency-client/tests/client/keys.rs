@@ -14,12 +14,15 @@ fn keyed(key: &str, body: &'static str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_callers_own_key_is_sent_as_it_is() {
-    for (sent, key) in [("order-17", "order-17"), ("\"order-17\"", "order-17")] {
-        let script = Script::default().answers(503, &[], "").answers(200, &[], "");
-        let answer = script.call(&KeyedRetryLayer::new(), keyed(sent, "")).await.unwrap();
-        assert_eq!(script.keys(), [sent, sent]);
-        assert_eq!(Delivery::of(&answer).unwrap().key().as_str(), key);
+async fn the_callers_own_key_is_sent_in_the_form_that_the_api_expects() {
+    for written in ["order-17", "\"order-17\""] {
+        for (is_quoted, sent) in [(false, "order-17"), (true, "\"order-17\"")] {
+            let script = Script::default().answers(503, &[], "").answers(200, &[], "");
+            let answer = script.call(&KeyedRetryLayer::new().quoted(is_quoted), keyed(written, "")).await.unwrap();
+            assert_eq!(script.keys(), [sent, sent]);
+            assert_eq!(Delivery::of(&answer).unwrap().key().as_str(), "order-17");
+            assert!(!format!("{:?}", script.sent()[0].headers()).contains("order-17"), "a log has the key");
+        }
     }
     let script = Script::default().answers(503, &[], "").answers(200, &[], "");
     let mut request = post("");
@@ -43,6 +46,31 @@ async fn a_function_chooses_one_key_for_all_attempts() {
     assert_eq!(script.keys(), ["order-17", "order-17"]);
     let error = Script::default().call(&KeyedRetryLayer::new().keys(|_| Key::new("")), post("")).await.unwrap_err();
     assert_eq!((error.known(), error.reason()), (Known::NotSent, Reason::InvalidKey));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_header_of_the_key_may_have_another_name() {
+    let layer = KeyedRetryLayer::new().header_name(http::HeaderName::from_static("x-request-key"));
+    let script = Script::default().answers(200, &[], "");
+    let mut request = post("");
+    request.headers_mut().insert("x-request-key", "order-17".parse().unwrap());
+    let answer = script.call(&layer, request).await.unwrap();
+    assert_eq!(Delivery::of(&answer).unwrap().key().as_str(), "order-17");
+    assert!(!script.sent()[0].headers().contains_key("idempotency-key"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_ten_thousand_keys_are_remembered() {
+    let layer = KeyedRetryLayer::new();
+    for number in 0..10_001 {
+        let script = Script::default().answers(200, &[], "");
+        script.call(&layer, keyed(&format!("order-{number}"), "amount=5")).await.unwrap();
+    }
+    for number in [1, 5_000, 10_000] {
+        let error = Script::default().call(&layer, keyed(&format!("order-{number}"), "amount=6")).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::KeyReused, "{number}");
+    }
+    Script::default().answers(200, &[], "").call(&layer, keyed("order-0", "amount=6")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

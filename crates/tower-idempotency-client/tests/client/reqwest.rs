@@ -127,6 +127,21 @@ async fn nothing_is_retried_across_a_redirect_to_another_origin() {
     let url = format!("http://{here}/charges");
     let answer = quick().layer(with_redirects()).oneshot(charge(&url)).await.unwrap();
     assert_eq!((answer.status(), asked.load(Ordering::SeqCst)), (StatusCode::SERVICE_UNAVAILABLE, 1));
+    // Neither is one to the same origin: the first stop may have had the effect.
+    let again = serve(
+        Router::new()
+            .route("/charges", post(async || (StatusCode::SEE_OTHER, [("location", "/charges/1")])))
+            .route("/charges/1", axum::routing::get(async || StatusCode::TOO_MANY_REQUESTS)),
+    );
+    let url_of_same = format!("http://{}/charges", again.await);
+    let answer = quick().layer(with_redirects()).oneshot(charge(&url_of_same)).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    // One to what reqwest can't ask says nothing of the first stop either.
+    let nowhere =
+        serve(Router::new().route("/charges", post(async || (StatusCode::FOUND, [("location", "app://done")])))).await;
+    let nowhere = charge(&format!("http://{nowhere}/charges"));
+    let error = quick().layer(with_redirects()).oneshot(nowhere).await.unwrap_err();
+    assert_eq!((error.known(), error.reason()), (Known::Unknown, Reason::Redirect));
     // One that is not followed is the answer.
     let answer = service(&quick()).oneshot(charge(&url)).await.unwrap();
     assert_eq!((answer.status(), asked.load(Ordering::SeqCst)), (StatusCode::TEMPORARY_REDIRECT, 1));
@@ -149,14 +164,13 @@ async fn trap_65_a_stream_of_reqwest_is_sent_once() {
     let url = format!("http://{}/charges", proxy.address());
     let mut request = charge(&url);
     *request.body_mut() = Some(reqwest::Body::wrap(body));
-    let failed = service(&quick()).oneshot(request).await.unwrap_err();
+    let client = service(&quick());
+    let failed = client.clone().oneshot(request).await.unwrap_err();
     assert_eq!((failed.known(), failed.reason()), (Known::Unknown, Reason::SentOnce));
     // The key asks again, with the same bytes.
-    let again = reqwest::Request::try_clone(&charge(&url)).map(|mut request| {
-        request.headers_mut().insert("idempotency-key", failed.key().unwrap().as_str().parse().unwrap());
-        request
-    });
-    let answer = without_redirects().execute(again.unwrap()).await.unwrap();
+    let mut again = charge(&url);
+    again.headers_mut().insert("idempotency-key", failed.key().unwrap().as_str().parse().unwrap());
+    let answer = client.oneshot(again).await.unwrap();
     assert_eq!((answer.text().await.unwrap().as_str(), charges.load(Ordering::SeqCst)), ("charge 1", 1));
 }
 

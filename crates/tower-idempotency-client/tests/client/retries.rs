@@ -23,7 +23,7 @@ async fn trap_64_each_attempt_has_the_same_key_and_the_same_bytes() {
         .answers(200, &[("idempotent-replayed", "true")], "charged");
     let answer = script.post(&KeyedRetryLayer::new().deadline(Duration::from_secs(300))).await.unwrap();
     let delivery = Delivery::of(&answer).unwrap().clone();
-    assert!(delivery.is_replay() && !delivery.is_earlier_unknown());
+    assert!(delivery.is_replay() && !delivery.is_unknown());
     assert_eq!(delivery.attempts(), 9);
     assert_eq!(script.keys(), vec![delivery.key().as_str().to_owned(); 9]);
     assert!(script.sent().iter().all(|request| request.body() == "amount=5" && request.uri().path() == "/charges"));
@@ -57,6 +57,15 @@ async fn a_replayed_error_is_final() {
         let answer = Script::default().answers(status, &lines, "").post(&KeyedRetryLayer::new()).await.unwrap();
         assert_eq!(answer.status(), status);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_header_of_replays_may_have_another_name() {
+    let layer = KeyedRetryLayer::new().replay_header_name(http::HeaderName::from_static("x-replay"));
+    let answer = Script::default().answers(503, &[("x-replay", "true")], "").post(&layer).await.unwrap();
+    assert!(Delivery::of(&answer).unwrap().is_replay());
+    let script = Script::default().answers(503, &[("idempotent-replayed", "true")], "").answers(200, &[], "");
+    assert!(!Delivery::of(&script.post(&layer).await.unwrap()).unwrap().is_replay());
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,11 +128,22 @@ async fn the_backoff_policy_limits_attempts() {
 #[tokio::test(start_paused = true)]
 async fn trap_65_a_body_that_cannot_be_sent_again_is_sent_once() {
     let script = Script::default().fails("connection reset");
-    let request = post("amount=5").map(SentOnce::new);
-    let error = script.call(&KeyedRetryLayer::new(), request).await.unwrap_err();
+    let (layer, request) = (KeyedRetryLayer::new(), post("amount=5").map(SentOnce::new));
+    let error = script.call(&layer, request).await.unwrap_err();
     assert_eq!((error.known(), error.reason(), error.attempts()), (Known::Unknown, Reason::SentOnce, 1));
     assert_eq!(script.keys(), [error.key().unwrap().as_str()]);
     assert!(error.to_string().contains("can't be sent again"), "{error}");
+    // The key asks again, whether the body can be read before it is sent or not.
+    for is_stream in [false, true] {
+        let script = Script::default().answers(200, &[("idempotent-replayed", "true")], "");
+        let mut request = post("amount=5");
+        request.extensions_mut().insert(error.key().unwrap().clone());
+        let answer = match is_stream {
+            true => script.call(&layer, request.map(SentOnce::new)).await,
+            false => script.call(&layer, request).await,
+        };
+        assert!(Delivery::of(&answer.unwrap()).unwrap().is_replay());
+    }
 }
 
 #[tokio::test(start_paused = true)]

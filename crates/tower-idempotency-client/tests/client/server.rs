@@ -122,7 +122,7 @@ async fn without_the_layer_a_key_for_each_attempt_charges_twice() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_and_an_unknown_host_were_sent_nothing() {
+async fn a_request_without_a_connection_was_not_sent() {
     let listener = TcpListener::bind((testkit::dice::loopback(), 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);

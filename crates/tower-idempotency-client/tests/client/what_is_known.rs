@@ -1,16 +1,18 @@
 //! What the error of a call says.
 
+use std::future::{Ready, poll_fn, ready};
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tower_idempotency_client::{Delivery, Error, KeyedRetryLayer, Known, Reason};
+use tower::{Layer as _, Service};
+use tower_idempotency_client::{Delivery, Error, Key, KeyedRetryLayer, Known, Reason};
 
-use crate::script::Script;
+use crate::script::{Script, post};
 
 fn layer() -> KeyedRetryLayer {
     KeyedRetryLayer::new().backoff(retry_policies::policies::ExponentialBackoff::builder().build_with_max_retries(1))
@@ -80,10 +82,17 @@ async fn an_answer_that_says_nothing_of_a_lost_attempt_is_marked() {
         [(401, &[][..], true), (500, &[], true), (200, &[], false), (402, &[("idempotent-replayed", "true")], false)]
     {
         let answer = Script::default().fails("reset").answers(status, lines, "").post(&layer()).await.unwrap();
-        assert_eq!(Delivery::of(&answer).unwrap().is_earlier_unknown(), is_unknown, "{status}");
+        assert_eq!(Delivery::of(&answer).unwrap().is_unknown(), is_unknown, "{status}");
     }
-    let answer = Script::default().answers(401, &[], "").post(&layer()).await.unwrap();
-    assert!(!Delivery::of(&answer).unwrap().is_earlier_unknown());
+    for (status, is_unknown) in [(401, false), (409, false), (500, true), (303, true)] {
+        let answer = Script::default().answers(status, &[], "").post(&layer()).await.unwrap();
+        assert_eq!(Delivery::of(&answer).unwrap().is_unknown(), is_unknown, "{status}");
+    }
+    // What conflicts may be an earlier call with the caller's key.
+    let mut request = post("");
+    request.extensions_mut().insert(Key::random());
+    let answer = Script::default().answers(409, &[], "").call(&layer(), request).await.unwrap();
+    assert!(Delivery::of(&answer).unwrap().is_unknown());
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,21 +104,34 @@ async fn neither_errors_nor_keys_show_the_key() {
     }
 }
 
+/// A service that is ready for one request, which it loses.
+#[derive(Clone)]
+struct ReadyOnce {
+    is_ready: bool,
+}
+
+impl Service<Request<Full<Bytes>>> for ReadyOnce {
+    type Response = http::Response<Full<Bytes>>;
+    type Error = &'static str;
+    type Future = Ready<Result<Self::Response, &'static str>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        Poll::Ready(if self.is_ready { Ok(()) } else { Err("it has ended") })
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        assert!(std::mem::take(&mut self.is_ready), "a service is called before it is ready");
+        ready(Err("reset"))
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_not_ready_was_sent_nothing() {
-    use tower::{Layer as _, ServiceExt as _};
-    let limited = tower::load_shed::LoadShed::new(tower::limit::ConcurrencyLimit::new(
-        tower::service_fn(|_: http::Request<http_body_util::Full<bytes::Bytes>>| async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            Ok::<_, tower::BoxError>(http::Response::new(http_body_util::Full::new(bytes::Bytes::new())))
-        }),
-        1,
-    ));
-    let service = layer().layer(limited);
-    let first = service.clone().oneshot(crate::script::post("1"));
-    let second = service.oneshot(crate::script::post("2"));
-    let (first, second) = tokio::join!(first, second);
-    assert!(first.is_ok());
-    // What sheds load says so in the answer to the call, where it can't be told from a loss.
-    assert!(second.is_ok() || second.unwrap_err().known() == Known::Unknown);
+async fn a_service_that_is_not_ready_was_sent_nothing_and_is_not_asked_again() {
+    let mut service = KeyedRetryLayer::new().layer(ReadyOnce { is_ready: true });
+    poll_fn(|cx| service.poll_ready(cx)).await.unwrap();
+    let error = service.call(post("")).await.unwrap_err();
+    assert_eq!((error.known(), error.reason(), error.attempts()), (Known::Unknown, Reason::Unsendable, 2));
+    let mut service = KeyedRetryLayer::new().layer(ReadyOnce { is_ready: false });
+    let error = poll_fn(|cx| service.poll_ready(cx)).await.unwrap_err();
+    assert_eq!((error.known(), error.reason(), error.attempts()), (Known::NotSent, Reason::Unsendable, 0));
 }
