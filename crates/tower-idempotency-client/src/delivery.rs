@@ -28,7 +28,9 @@ impl Delivery {
         self.attempts
     }
 
-    /// Whether the server says that this is the recorded answer of an earlier attempt ([`replay_header_name`](crate::KeyedRetryLayer::replay_header_name)).
+    /// Whether the server says, in the header of
+    /// [`replay_header_name`](crate::KeyedRetryLayer::replay_header_name), that this is the recorded answer of an
+    /// earlier attempt.
     #[must_use]
     pub fn is_replay(&self) -> bool {
         self.is_replay

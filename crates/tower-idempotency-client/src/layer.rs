@@ -120,7 +120,8 @@ impl KeyedRetryLayer {
     /// It matters for reqwest, which follows them unless it is built with `redirect::Policy::none()`, and whose errors
     /// don't say whether they come from another origin. Without this promise, an attempt of reqwest that got no answer
     /// is not repeated ([`Reason::Redirect`](crate::Reason::Redirect)), and what is known of it is
-    /// [`Unknown`](crate::Known::Unknown). An answer after a redirect that was followed is never judged: it is the answer.
+    /// [`Unknown`](crate::Known::Unknown). What comes after a redirect that was followed is the answer, whatever it
+    /// says.
     #[must_use]
     pub fn without_redirects(self) -> Self {
         self.with(|options| options.has_redirects = false)

@@ -124,8 +124,8 @@
 //! - An answer longer than [`max_answer`](KeyedRetryLayer::max_answer), and an event stream, can break off after the
 //!   layer has passed it on. Ask again with [`Delivery::key`].
 //! - A call whose future is dropped may have been sent.
-//! - That a key is used for one request only is checked for the last 10,000 keys of one layer, by a hash. The server has
-//!   the last word.
+//! - That a key is used for one request only is checked for the last 10,000 keys of one layer, by a hash. The server
+//!   has the last word.
 //! - A client or a layer outside that follows a redirect to another origin sends the header of the key there, too.
 //! - What it says of a connection that was never made is the word of the client itself: hyper-util's or reqwest's.
 

@@ -158,3 +158,15 @@ async fn a_key_that_an_error_gives_back_is_for_the_same_request() {
     let again = Script::default().answers(200, &[("idempotent-replayed", "true")], "");
     assert!(Delivery::of(&again.call(&layer, keyed(key, "amount=5")).await.unwrap()).unwrap().is_replay());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_succeeded_keeps_its_key_though_another_one_gave_it_back() {
+    let layer = KeyedRetryLayer::new();
+    let first = Script::default().answers(429, &[("retry-after", "1")], "").answers(400, &[], "");
+    let second = Script::default().answers(429, &[("retry-after", "5")], "").answers(200, &[], "");
+    let calls = (first.call(&layer, keyed("order-17", "1")), second.call(&layer, keyed("order-17", "1")));
+    let (first, second) = tokio::join!(calls.0, calls.1);
+    assert_eq!((first.unwrap().status().as_u16(), second.unwrap().status().as_u16()), (400, 200));
+    let error = Script::default().call(&layer, keyed("order-17", "2")).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::KeyReused);
+}

@@ -148,6 +148,17 @@ async fn nothing_is_retried_across_a_redirect_to_another_origin() {
 }
 
 #[tokio::test]
+async fn a_refusal_says_nothing_of_the_stop_before_it() {
+    let busy = serve(Router::new().route("/charges", post(async || StatusCode::TOO_MANY_REQUESTS))).await;
+    let url = format!("http://{busy}/charges");
+    let layer = quick().backoff(retry_policies::policies::ExponentialBackoff::builder().build_with_max_retries(0));
+    let error = service(&layer).oneshot(charge(&url)).await.unwrap_err();
+    assert_eq!((error.known(), error.reason()), (Known::Refused, Reason::Backoff));
+    let error = layer.layer(with_redirects()).oneshot(charge(&url)).await.unwrap_err();
+    assert_eq!((error.known(), error.reason()), (Known::Unknown, Reason::Backoff));
+}
+
+#[tokio::test]
 async fn a_request_that_reqwest_refuses_was_sent_nothing_and_is_not_retried() {
     let error = service(&quick()).oneshot(charge("ftp://127.0.0.1/charges")).await.unwrap_err();
     assert_eq!((error.known(), error.reason(), error.attempts()), (Known::NotSent, Reason::Unsendable, 1));
