@@ -68,7 +68,9 @@ pub(crate) async fn call<A: Attempts>(
         return Err(Error::new(Known::NotSent, Reason::KeyReused, None).of_call(key, 0, None));
     }
     options.budget.deposit();
-    let result = attempt_all(options, &key, is_own, &mut attempts).await;
+    // Whatever has come of an earlier call with this key, nothing that this one meets undoes it.
+    let known = if let Some((_, Before::Same)) = own { Known::Unknown } else { Known::NotSent };
+    let result = attempt_all(options, &key, is_own, known, &mut attempts).await;
     match (own, is_free(&result)) {
         // What an earlier call has remembered is not this one's to forget.
         (Some((this, Before::Nothing)), true) => uses.forget(this),
@@ -98,11 +100,12 @@ async fn attempt_all<A: Attempts>(
     options: &Options,
     key: &Key,
     is_own: bool,
+    mut known: Known,
     attempts: &mut A,
 ) -> Result<Response<ResponseBody<A::Body>>, Error> {
     let began = Instant::now();
     let deadline = after(began, options.deadline);
-    let (mut known, mut made, mut now) = (Known::NotSent, 0, began);
+    let (mut made, mut now) = (0, began);
     loop {
         made += 1;
         let is_earlier_unknown = known >= Known::Unknown;
@@ -110,9 +113,14 @@ async fn attempt_all<A: Attempts>(
         let miss = match attempt(options, attempts, until, is_earlier_unknown).await {
             Ok(mut answer) => {
                 let (status, is_replay) = (answer.status(), options.is_replay(answer.headers()));
-                // A conflict may be with an earlier call of the caller's key.
-                let is_of_api = status.is_client_error() && !(is_own && status == StatusCode::CONFLICT);
-                let is_unknown = !is_replay && !status.is_success() && (is_earlier_unknown || !is_of_api);
+                let is_refused = match status {
+                    // A conflict may be with an earlier call of the caller's key.
+                    StatusCode::CONFLICT => !is_own,
+                    // The operation is to be asked for elsewhere (RFC 9110 sections 15.4.8 and 15.4.9).
+                    StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+                    _ => status.is_client_error(),
+                };
+                let is_unknown = !is_replay && !status.is_success() && (is_earlier_unknown || !is_refused);
                 let delivery = Delivery { key: key.clone(), attempts: made, is_replay, is_unknown };
                 answer.extensions_mut().insert(delivery);
                 return Ok(answer);

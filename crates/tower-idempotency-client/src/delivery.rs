@@ -39,9 +39,9 @@ impl Delivery {
     /// Whether the operation may have taken place although this answer is no success. Ask again with the same key.
     ///
     /// That is so if the answer is no replay, and
-    /// - an earlier attempt of the call was lost: a 401 after it says that the token has expired since, and not that
-    ///   nothing was done; or
-    /// - it is neither a success nor a client's error, such as 500, or a redirect; or
+    /// - an earlier attempt of the call was lost, or an earlier call with the key is remembered: a 401 after it says
+    ///   that the token has expired since, and not that nothing was done; or
+    /// - it is neither a success nor a client's error nor 307 or 308, such as 500 or 303; or
     /// - it is a 409 to a key of the caller's own: an earlier call with that key may still run.
     #[must_use]
     pub fn is_unknown(&self) -> bool {

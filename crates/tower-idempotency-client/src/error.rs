@@ -69,7 +69,8 @@ impl Error {
         self
     }
 
-    /// What is known of the operation, from all attempts of this call. Calls before it are not considered.
+    /// What is known of the operation, from all attempts of this call, and from calls with the key that this client
+    /// remembers: after one of those, it is never less than [`Known::Unknown`].
     #[must_use]
     pub fn known(&self) -> Known {
         self.0.known

@@ -115,7 +115,8 @@ impl KeyedRetryLayer {
         self.with(|options| options.max_answer = bytes)
     }
 
-    /// Promises that the client below follows no redirects. The default is that it may.
+    /// Promises that the client below sends each request once: it follows no redirects, and has no retries of its own
+    /// beyond those of requests that were not processed, which reqwest has by default. The default is that it may.
     ///
     /// It matters for reqwest, which follows them unless it is built with `redirect::Policy::none()`, and whose errors
     /// don't say whether they come from another origin. Without this promise, an attempt of reqwest that got no answer

@@ -94,8 +94,8 @@
 //! | no connection | a retry | not sent |
 //! | a connection that broke, an answer that broke off, a timeout | a retry | unknown |
 //! | an answer with `Idempotent-Replayed: true`, a 2xx, or what came after a redirect that was followed | it is the answer | |
-//! | a problem (RFC 9457) with `retry_with_same_key: true`, such as 409 `in-flight` | a retry | by its type |
-//! | a problem with `retry_with_same_key: false`, such as `outcome-unknown` | an error: [`Reason::Rejected`] | by its type |
+//! | a problem (RFC 9457) with `retry_with_same_key: true`, such as 409 `in-flight`, and not 422 | a retry | by its type |
+//! | a problem with that member otherwise, such as `outcome-unknown` | an error: [`Reason::Rejected`] | by its type |
 //! | the code `idempotency_conflict`: the key has another request | an error: [`Reason::Rejected`] | refused |
 //! | 409 with a type or code of keys: `idempotency_key_in_use`, `idempotency_in_flight`, `idempotency_error`, or a problem whose type has `idempotency` in it | a retry | unknown |
 //! | the type `idempotency_error` with another status: the key has another request | an error: [`Reason::Rejected`] | refused |
@@ -120,7 +120,8 @@
 //!
 //! # What it does not promise
 //! - The server has to remember keys. One that does not runs each attempt.
-//! - It remembers nothing across a restart: save the key and the request before the call.
+//! - It remembers nothing across a restart: save the key and the request before the call. What a call with a saved key
+//!   finds after a restart says nothing of those before it: [`Known::NotSent`] is of this process.
 //! - An answer longer than [`max_answer`](KeyedRetryLayer::max_answer), and an event stream, can break off after the
 //!   layer has passed it on. Ask again with [`Delivery::key`].
 //! - A call whose future is dropped may have been sent.

@@ -56,7 +56,8 @@ impl<C: Client> Attempts for Calls<C> {
         };
         let answer = self.client.send(request).await.map_err(|error| failure(error, &self.url))?;
         let url = answer.url().clone();
-        self.is_elsewhere = url != self.url;
+        // An answer that a service in process has made has no URL of its own.
+        self.is_elsewhere = self.has_redirects && url != self.url;
         // The conversion loses the URL, which reqwest keeps in an extension that only this builder makes.
         let (with_url, ()) = Response::builder().url(url).body(()).unwrap_or_default().into_parts();
         let mut answer = Response::from(answer);

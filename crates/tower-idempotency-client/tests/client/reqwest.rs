@@ -159,6 +159,19 @@ async fn a_refusal_says_nothing_of_the_stop_before_it() {
 }
 
 #[tokio::test]
+async fn an_answer_of_a_service_in_process_is_judged_without_a_url() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let answers = tower::service_fn(move |_: reqwest::Request| {
+        let status = if counted.fetch_add(1, Ordering::SeqCst) == 0 { 503 } else { 200 };
+        let answer = http::Response::builder().status(status).body("").unwrap();
+        std::future::ready(Ok::<_, reqwest::Error>(reqwest::Response::from(answer)))
+    });
+    let answer = quick().without_redirects().layer(answers).oneshot(charge("http://api.example.com/")).await.unwrap();
+    assert_eq!((answer.status(), asked.load(Ordering::SeqCst)), (StatusCode::OK, 2));
+}
+
+#[tokio::test]
 async fn a_request_that_reqwest_refuses_was_sent_nothing_and_is_not_retried() {
     let error = service(&quick()).oneshot(charge("ftp://127.0.0.1/charges")).await.unwrap_err();
     assert_eq!((error.known(), error.reason(), error.attempts()), (Known::NotSent, Reason::Unsendable, 1));

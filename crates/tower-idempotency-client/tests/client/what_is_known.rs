@@ -66,6 +66,21 @@ async fn an_attempt_that_was_lost_makes_it_unknown_whatever_comes_after() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_is_made_again_says_no_less_than_the_one_before() {
+    let layer = layer();
+    let lost = Script::default().fails("reset").fails("reset").post(&layer).await.unwrap_err();
+    let again = || {
+        let mut request = post("amount=5");
+        request.extensions_mut().insert(lost.key().unwrap().clone());
+        request
+    };
+    let script = Script::default().fails(refused_connection().await).fails(refused_connection().await);
+    assert_eq!(script.call(&layer, again()).await.unwrap_err().known(), Known::Unknown);
+    let answer = Script::default().answers(401, &[], "").call(&layer, again()).await.unwrap();
+    assert!(Delivery::of(&answer).unwrap().is_unknown());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_says_what_it_knows_is_believed() {
     for (name, known) in [("outcome-unknown", Known::Unknown), ("not-replayable", Known::Done)] {
         let error = error(Script::default().problem(409, name, false)).await;
@@ -84,7 +99,7 @@ async fn an_answer_that_says_nothing_of_a_lost_attempt_is_marked() {
         let answer = Script::default().fails("reset").answers(status, lines, "").post(&layer()).await.unwrap();
         assert_eq!(Delivery::of(&answer).unwrap().is_unknown(), is_unknown, "{status}");
     }
-    for (status, is_unknown) in [(401, false), (409, false), (500, true), (303, true)] {
+    for (status, is_unknown) in [(401, false), (409, false), (307, false), (500, true), (303, true)] {
         let answer = Script::default().answers(status, &[], "").post(&layer()).await.unwrap();
         assert_eq!(Delivery::of(&answer).unwrap().is_unknown(), is_unknown, "{status}");
     }
