@@ -19,7 +19,9 @@ enum Kind {
     Exchange,
 }
 
-const KINDS: [Kind; 4] = [Kind::Flip, Kind::Zero, Kind::Truncate, Kind::Exchange];
+/// The number of kinds.
+pub(crate) const KINDS: usize = EACH.len();
+const EACH: [Kind; 4] = [Kind::Flip, Kind::Zero, Kind::Truncate, Kind::Exchange];
 
 /// One place of damage: the file, the kind and the position.
 #[derive(Debug)]
@@ -43,16 +45,19 @@ impl Place {
         kind(&self.file)
     }
 
-    /// Damages one place of `file` in a copy of `image`. Each kind of damage takes its turn.
-    pub(crate) fn damage(image: &Image, file: &str, number: usize, dice: &mut Dice) -> (Self, Image) {
+    /// Damages one place of `file` in a copy of `image`, among its last `most` bytes. Each kind of damage takes its
+    /// turn.
+    pub(crate) fn damage(image: &Image, file: &str, most: usize, number: usize, dice: &mut Dice) -> (Self, Image) {
         let sound = image[file].as_ref().expect("a file");
         // The rest is space that was never written to.
         let written = sound.written();
+        let (before, end) = written.split_at(written.len().saturating_sub(most));
         for attempt in 0..TRIES {
-            let kind = if attempt == 0 { KINDS[number % KINDS.len()] } else { dice.pick(&KINDS) };
-            let (at, bytes) = damaged(&written, kind, dice);
-            if bytes != written {
-                let mut damaged = Content::from(&*bytes);
+            let kind = if attempt == 0 { EACH[number % KINDS] } else { dice.pick(&EACH) };
+            let (mut at, bytes) = damaged(end, kind, dice);
+            if bytes != end {
+                at.iter_mut().for_each(|at| *at += before.len());
+                let mut damaged = Content::from(&*[before, &bytes].concat());
                 if kind != Kind::Truncate {
                     damaged.resize(sound.len());
                 }
