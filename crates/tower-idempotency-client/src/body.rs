@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Empty, Full};
 
@@ -16,13 +16,13 @@ pub trait RetryBody: Body + Sized {
     fn try_clone(&self) -> Option<Self>;
 }
 
-impl<D: bytes::Buf + Clone> RetryBody for Full<D> {
+impl<D: Buf + Clone> RetryBody for Full<D> {
     fn try_clone(&self) -> Option<Self> {
         Some(self.clone())
     }
 }
 
-impl<D: bytes::Buf> RetryBody for Empty<D> {
+impl<D: Buf> RetryBody for Empty<D> {
     fn try_clone(&self) -> Option<Self> {
         Some(Self::new())
     }
@@ -127,7 +127,7 @@ impl<B: Body + Unpin> ResponseBody<B> {
                 false => std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await,
             };
             let Some(frame) = frame else { return Ok(Self { first, read, rest: None }) };
-            let frame = frame?.map_data(|mut data| data.copy_to_bytes(data.remaining()));
+            let frame = in_bytes(frame?);
             length += frame.data_ref().map_or(0, Bytes::len);
             match first {
                 None => first = Some(frame),
@@ -148,8 +148,7 @@ impl<B: Body> Body for ResponseBody<B> {
             return Poll::Ready(Some(Ok(frame)));
         }
         let Some(rest) = this.rest.as_pin_mut() else { return Poll::Ready(None) };
-        let to_bytes = |frame: Frame<B::Data>| frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
-        rest.poll_frame(cx).map_ok(to_bytes)
+        rest.poll_frame(cx).map_ok(in_bytes)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -166,4 +165,8 @@ impl<B: Body> Body for ResponseBody<B> {
         }
         hint
     }
+}
+
+fn in_bytes(frame: Frame<impl Buf>) -> Frame<Bytes> {
+    frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
 }

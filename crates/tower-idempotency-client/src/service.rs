@@ -32,6 +32,14 @@ impl<S> KeyedRetry<S> {
     }
 }
 
+impl<S: Clone> KeyedRetry<S> {
+    /// Takes the service that is ready, and leaves a clone in its place.
+    pub(crate) fn take_ready(&mut self) -> S {
+        let clone = self.inner.clone();
+        std::mem::replace(&mut self.inner, clone)
+    }
+}
+
 impl<S: std::fmt::Debug> std::fmt::Debug for KeyedRetry<S> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("KeyedRetry").field("inner", &self.inner).finish_non_exhaustive()
@@ -60,9 +68,7 @@ where
         if request.method().is_safe() {
             return ResponseFuture { kind: Kind::PassedThrough { future: self.inner.call(request) } };
         }
-        // The clone takes the place of the service that is ready.
-        let clone = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, clone);
+        let inner = self.take_ready();
         let options = self.options.clone();
         let (mut head, body) = request.into_parts();
         let future = Box::pin(async move {

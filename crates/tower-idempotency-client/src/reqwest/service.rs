@@ -25,9 +25,7 @@ where
     }
 
     fn call(&mut self, request: Request) -> ResponseFuture {
-        // The clone takes the place of the service that is ready.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let mut inner = self.take_ready();
         let options = self.options.clone();
         Box::pin(async move {
             if request.method().is_safe() {
