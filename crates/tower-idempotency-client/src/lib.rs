@@ -57,13 +57,13 @@
 //! let client = reqwest_middleware::ClientBuilder::new(client).with(layer).build();
 //!
 //! let result = client.post("https://api.example.com/charges").body("amount=500&currency=eur").send().await;
-//! if let Err(reqwest_middleware::Error::Middleware(error)) = &result {
-//!     if let Some(error) = error.downcast_ref::<Error>() {
-//!         println!("{:?}: {error}", error.known());
-//!     }
+//! if let Some(error) = result.as_ref().err().and_then(Error::within) {
+//!     println!("{:?}: {error}", error.known());
 //! }
 //! # Ok(()) }
 //! ```
+//!
+//! reqwest-retry may stay for requests with a safe method, with the feature `reqwest-retry` and [`KeyedStrategy`].
 //!
 //! # With hyper, and with any other service
 //! The inner service takes an [`http::Request`] whose body implements [`RetryBody`]: `Full` and `Empty` do, and
@@ -86,7 +86,8 @@
 //! ```
 //!
 //! A layer that follows redirects belongs outside of this one. A timeout for each attempt is part of it. A layer that
-//! retries belongs nowhere: outside of this one, each of its attempts is a call with a new random key.
+//! retries belongs nowhere: outside of this one, each of its attempts is a call with a new random key. The exception is
+//! reqwest-retry with [`KeyedStrategy`], which does not repeat such a call.
 //!
 //! # What is retried
 //! | what an attempt got | what follows | known, if there is no other attempt |
@@ -154,5 +155,7 @@ pub use delivery::Delivery;
 pub use error::{Error, Known, Reason};
 pub use key::{InvalidKey, Key};
 pub use layer::KeyedRetryLayer;
+#[cfg(feature = "reqwest-retry")]
+pub use reqwest::KeyedStrategy;
 pub use service::{KeyedRetry, ResponseFuture};
 pub use tower::BoxError;

@@ -4,3 +4,8 @@ mod calls;
 #[cfg(feature = "reqwest-middleware")]
 mod middleware;
 mod service;
+#[cfg(feature = "reqwest-retry")]
+mod strategy;
+
+#[cfg(feature = "reqwest-retry")]
+pub use strategy::KeyedStrategy;

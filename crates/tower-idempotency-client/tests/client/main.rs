@@ -6,6 +6,7 @@ mod budget;
 mod keys;
 mod passed_through;
 mod reqwest;
+mod reqwest_retry;
 mod retries;
 mod script;
 mod server;

@@ -16,7 +16,7 @@ use tower_idempotency_client::{Delivery, Error, KeyedRetry, KeyedRetryLayer, Kno
 
 use crate::server::{charging, cut, quick, serve};
 
-fn without_redirects() -> Client {
+pub(crate) fn without_redirects() -> Client {
     Client::builder().redirect(Policy::none()).pool_max_idle_per_host(0).no_proxy().build().unwrap()
 }
 
