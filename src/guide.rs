@@ -1,6 +1,6 @@
 //! The guide: how to use the layer, how to run it, and what to expect of it.
 //!
-//! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`]
+//! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`], [`consumers`]
 //! - For the clients of your API: [`clients`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
 //! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@embedded`], [`mod@sled`],
@@ -43,9 +43,13 @@ pages! {
     #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]
     options: "options.md",
 
-    /// Plain Tower and hyper, gRPC with tonic, and message consumers.
+    /// Plain Tower and hyper, and gRPC with tonic.
     #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]
     stacks: "stacks.md",
+
+    /// For message consumers: which id to use, when to acknowledge, and what else can go wrong.
+    #[cfg(any(not(doctest), feature = "memory"))]
+    consumers: "consumers.md",
 
     /// The promises of the layer, and their limits.
     promises: "promises.md",

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use testkit::lab::disk::{Disk as _, DiskBuilder, InTables as _, View};
 use testkit::payment_server::Setup;
 use tower_idempotency::clock::Clock;
-use tower_idempotency::engine::RunContext;
+use tower_idempotency::engine::OnceContext;
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::{Abort, CommitError, OpenError, StoreError, TransactionError};
 use tower_idempotency::{AnyStore, FjallStore, IdempotencyContext, SledStore, fjall, sled};
@@ -278,9 +278,9 @@ impl Table {
     /// Writes the effect of a consumer's run and the record of its outcome in one transaction.
     pub fn complete<E: Send + 'static>(
         &self,
-        context: &RunContext,
-        mut effect: impl FnMut(&dyn Rows) -> Result<Bytes, Abort<E>> + Send + 'static,
-    ) -> BoxFuture<'static, Result<Bytes, CommitError<E>>> {
+        context: &OnceContext<String>,
+        mut effect: impl FnMut(&dyn Rows) -> Result<String, Abort<E>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<String, CommitError<E>>> {
         match self {
             Self::Sled(store, tree) => context.complete_in_tables(store, [tree], move |[rows]| effect(&rows)),
             Self::Fjall(store, keyspace) => context.complete_in_tables(store, [keyspace], move |[rows]| effect(&rows)),

@@ -23,7 +23,8 @@
 //! - `watch.rs`: waits for the end of a run in another process.
 //! - `operations.rs`: the operators' functions (list, settle, drain, count), for the layer and for
 //!   [`Once`](crate::Once) alike.
-//! - `once.rs`: the engine without HTTP, for consumers of messages.
+//! - `once.rs`: the engine without HTTP, for consumers of messages. `once_context.rs`: what an effect learns and can
+//!   do; `once_result.rs`: what comes of a message.
 
 mod claim;
 mod commit;
@@ -34,6 +35,8 @@ mod engine;
 mod event;
 mod exchange;
 pub(crate) mod once;
+mod once_context;
+mod once_result;
 mod operations;
 pub(crate) mod policy;
 mod reconcile;
@@ -52,7 +55,8 @@ pub use context::{Rerun, RunContext};
 pub(crate) use engine::{Engine, Presented, WrapRun};
 pub(crate) use event::{Facts, RAN, REPLAYED};
 pub(crate) use exchange::span;
-pub use once::{Advice, EffectError, OnceError, Outcome};
+pub use once_context::OnceContext;
+pub use once_result::{Advice, EffectError, OnceError, Outcome};
 pub use operations::{Drained, Stats};
 pub(crate) use operations::{Resolved, drain};
 pub(crate) use policy::{OnInFlight, OnInterrupted, Policy};

@@ -1,27 +1,34 @@
 //! The engine alone, for message consumers.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::context::RunContext;
 use super::engine::{Engine, Presented};
 use super::event::Facts;
 use super::exchange;
+use super::once_context::{OnceContext, json_of};
+use super::once_result::{EffectError, OnceError, Outcome};
 use super::operations::{Drained, Stats};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::reconciler::Reconciler;
 use super::verdict::Verdict;
-use crate::fingerprint::{Fingerprint, Match};
+use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::record::{Described, Origin};
-use crate::slots::{End, Refusal};
+use crate::slots::{End, Refusal, once_a_minute};
 use crate::store::Store;
 
 /// Runs effects at most once per record id, without HTTP.
+///
+/// `T` is what an effect produces: any type that serde can write and read. It is recorded as JSON, and a message that
+/// is delivered again gets it back. A consumer that has nothing to say takes `()`. For another type, create another
+/// consumer over a clone of the store.
 ///
 /// `Once` is a handle, and its clones share everything. All layers and consumers over one store share its ids, its
 /// interrupted operations and its counts. Put the consumer's name into the [`Scope`](crate::Scope) of its ids;
@@ -29,8 +36,12 @@ use crate::store::Store;
 /// own, apart from the layers', if operators settle operations with outcomes: the outcome that a layer records is an
 /// HTTP response.
 ///
+/// The order that is safe: run the effect here, and acknowledge the message when this has returned, as
+/// [`Advice::of`](crate::engine::Advice::of) says. [`guide::consumers`](mod@crate::guide::consumers) says which id to
+/// use, and what else can go wrong.
+///
 /// ```
-/// use bytes::Bytes;
+/// use tower_idempotency::engine::Advice;
 /// use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId, Scope, engine::EffectError};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -38,145 +49,30 @@ use crate::store::Store;
 /// let once = Once::new(MemoryStore::new());
 /// let id = RecordId::new(Some(&Scope::new("mailer")?), &Key::new("message-17")?);
 /// for redelivered in [false, true] {
-///     let effect = |_context| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from("mail sent")) };
-///     let outcome = once.run(id, Fingerprint::of(b"the message"), effect).await?;
-///     assert_eq!(outcome.replayed, redelivered);
+///     let effect = |_context| async { Ok::<_, EffectError<std::io::Error>>("mail sent".to_owned()) };
+///     let result = once.run(id, Fingerprint::of(b"the message"), effect).await;
+///     // What to do with the message, whatever has happened.
+///     assert_eq!(Advice::of(&result), Advice::Acknowledge);
+///     assert_eq!(result?.replayed, redelivered);
 /// }
 /// # Ok(())
 /// # }
 /// ```
-pub struct Once<St> {
+pub struct Once<St, T> {
     /// Replaced, not changed, by a method that sets an option: clones keep the old options.
     engine: Arc<Engine<St>>,
     /// The origin of the operations that run through this handle.
     origin: Origin,
+    outcome: PhantomData<fn(T) -> T>,
 }
 
-/// The failure of an effect.
-#[derive(Debug, thiserror::Error)]
-pub enum EffectError<E> {
-    /// The effect did not take place; it may be tried again under the same key.
-    #[error("the effect did not take place")]
-    NotStarted(#[source] E),
-    /// It is unknown whether the effect took place. `?` converts an error into this.
-    #[error("it is not known whether the effect took place")]
-    MaybeStarted(#[source] E),
-}
-
-impl<E> From<E> for EffectError<E> {
-    fn from(error: E) -> Self {
-        Self::MaybeStarted(error)
-    }
-}
-
-/// The result of an effect, from this run or an earlier one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Outcome {
-    /// The bytes of the outcome.
-    pub bytes: Bytes,
-    /// `true` if an earlier run produced them.
-    pub replayed: bool,
-}
-
-/// The reason why a message has no outcome. [`advice`](Self::advice) says what to do with the message.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OnceError<E> {
-    /// The effect itself failed, as it says.
-    #[error(transparent)]
-    Effect(EffectError<E>),
-    /// The effect panicked or exceeded `max_run`, or its transaction may or may not be durable: it is unknown whether
-    /// it took place.
-    #[error("the effect was interrupted; it is not known whether it took place")]
-    Interrupted,
-    /// An earlier run was interrupted, and the policy is to refuse.
-    #[error("an earlier run was interrupted; it is not known whether it took place")]
-    OutcomeUnknown,
-    /// The effect is running now; come again later.
-    #[error("the effect is running; try again later")]
-    InFlight,
-    /// The effect took place, but its outcome could not be stored.
-    #[error("the effect took place, but its outcome was not stored")]
-    NotReplayable,
-    /// The id belongs to another message.
-    #[error("the id was used with another fingerprint")]
-    Mismatch(Match),
-    /// The store can't be reached, is poisoned or takes too long. Nothing ran.
-    #[error("the store is not available")]
-    Unavailable,
-    /// There is a record, but its bytes are damaged. Nothing ran.
-    #[error("what is stored for this id can't be read")]
-    Corrupt,
-    /// The store's limits are reached. Nothing ran.
-    #[error("the store is full")]
-    Full,
-    /// Too much is under way: runs, outcomes that could not be recorded, or the store's work. Nothing ran.
-    #[error("too much is under way")]
-    Overloaded,
-    /// The process is shutting down. Nothing ran.
-    #[error("the process is shutting down")]
-    ShuttingDown,
-}
-
-/// What to do with a message that has no outcome. A message with one is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Advice {
-    /// Acknowledge it: the effect took place.
-    Acknowledge,
-    /// Let the queue deliver it again, after a pause.
-    Redeliver,
-    /// Set it aside for an operator, for example in a dead-letter queue, and acknowledge it: as a rule, another
-    /// delivery ends in the same way.
-    HandOver,
-}
-
-impl<E> OnceError<E> {
-    /// Returns what to do with the message.
-    ///
-    /// | advice | errors |
-    /// |---|---|
-    /// | [`Acknowledge`](Advice::Acknowledge) | [`NotReplayable`](Self::NotReplayable) |
-    /// | [`Redeliver`](Advice::Redeliver) | [`Effect`](Self::Effect), [`Interrupted`](Self::Interrupted), [`InFlight`](Self::InFlight), [`Unavailable`](Self::Unavailable), [`Full`](Self::Full), [`Overloaded`](Self::Overloaded), [`ShuttingDown`](Self::ShuttingDown) |
-    /// | [`HandOver`](Advice::HandOver) | [`OutcomeUnknown`](Self::OutcomeUnknown), [`Mismatch`](Self::Mismatch), [`Corrupt`](Self::Corrupt) |
-    ///
-    /// After [`Effect(MaybeStarted)`](EffectError::MaybeStarted) and [`Interrupted`](Self::Interrupted), another
-    /// delivery gets what [`on_interrupted`](Once::on_interrupted) and [`reconcile_with`](Once::reconcile_with) say.
-    /// If the policy is to refuse, that is [`OutcomeUnknown`](Self::OutcomeUnknown), and nothing runs. After a
-    /// transaction whose commit is in doubt, it gets `Interrupted` again, until the retention is over or the process is
-    /// restarted. With a reconciler that may know more later, you can let `OutcomeUnknown` be redelivered, too.
-    ///
-    /// Bound the number of deliveries, as most queues can: an effect that fails each time, or a store that stays
-    /// unavailable, would let a message be delivered without end.
-    #[must_use]
-    pub fn advice(&self) -> Advice {
-        match self {
-            Self::NotReplayable => Advice::Acknowledge,
-            Self::Effect(_) | Self::Interrupted | Self::InFlight => Advice::Redeliver,
-            Self::Unavailable | Self::Full | Self::Overloaded | Self::ShuttingDown => Advice::Redeliver,
-            Self::OutcomeUnknown | Self::Mismatch(_) | Self::Corrupt => Advice::HandOver,
-        }
-    }
-
-    /// Returns the error of a message that was refused before it ran.
-    fn refused(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Unavailable => Self::Unavailable,
-            Refusal::Corrupt => Self::Corrupt,
-            Refusal::Full => Self::Full,
-            Refusal::Overloaded => Self::Overloaded,
-            Refusal::ShuttingDown => Self::ShuttingDown,
-        }
-    }
-}
-
-impl<St: Store> Once<St> {
+impl<St: Store, T> Once<St, T> {
     /// Creates a consumer over `store`. Defaults: retries of interrupted operations are refused, duplicates wait for a
     /// run for at most two seconds, and outcomes are remembered for 24 hours.
     #[must_use]
     pub fn new(store: St) -> Self {
         let engine = Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None };
-        Self { engine: Arc::new(engine), origin: Origin::default() }
+        Self { engine: Arc::new(engine), origin: Origin::default(), outcome: PhantomData }
     }
 
     /// Sets what a retry gets when the run before it was interrupted. Of this and
@@ -187,10 +83,14 @@ impl<St: Store> Once<St> {
     }
 
     /// Sets the reconciler, which is asked about an interrupted run when its message comes again. The message is
-    /// refused if the reconciler does not know. Default: no reconciler.
+    /// refused if the reconciler does not know, or if its outcome can't be written as JSON. Default: no reconciler.
     #[must_use]
-    pub fn reconcile_with(self, reconciler: Reconciler) -> Self {
-        self.with(|policy| policy.reconcile_with(reconciler))
+    pub fn reconcile_with(self, reconciler: Reconciler<T>) -> Self
+    where
+        T: Serialize + Send + 'static,
+    {
+        let in_json = reconciler.map(|outcome| ready(json_of(&outcome).ok()));
+        self.with(|policy| policy.reconcile_with(in_json))
     }
 
     /// Sets what a duplicate gets while the first message still runs. Default: it waits for two seconds.
@@ -232,7 +132,7 @@ impl<St: Store> Once<St> {
         let Engine { store, policy, wrap_run } = &*self.engine;
         let (store, mut policy, wrap_run) = (Arc::clone(store), policy.clone(), wrap_run.clone());
         change(&mut policy);
-        Self { engine: Arc::new(Engine { store, policy, wrap_run }), origin: self.origin }
+        Self { engine: Arc::new(Engine { store, policy, wrap_run }), ..self }
     }
 
     /// Returns a handle whose operations have this name, for the people who look after them: the queue, the customer,
@@ -241,7 +141,7 @@ impl<St: Store> Once<St> {
     ///
     /// ```
     /// # use tower_idempotency::{MemoryStore, Once};
-    /// # let once = Once::new(MemoryStore::new());
+    /// # let once = Once::<_, ()>::new(MemoryStore::new());
     /// let once_for_17 = once.clone().label("mailer: receipt of invoice 17");
     /// ```
     ///
@@ -256,23 +156,39 @@ impl<St: Store> Once<St> {
     /// Runs `effect` and returns its outcome. If it already ran under `id`, returns the recorded one. The effect is
     /// detached: it runs on if this future is dropped.
     ///
+    /// If JSON can't have what the effect produced, such as a map whose keys are no texts, this call returns it all the
+    /// same, and the next one gets [`OnceError::NotReplayable`].
+    ///
     /// # Errors
     /// [`OnceError::Effect`] is the effect's own error; every other variant says why no outcome is returned.
     /// [`OnceError::advice`] says what to do with the message.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing for an effect that has begun; it is recorded all the same.
-    pub async fn run<W, F, E>(&self, id: RecordId, fingerprint: Fingerprint, effect: W) -> Result<Outcome, OnceError<E>>
+    pub async fn run<W, F, E>(
+        &self,
+        id: RecordId,
+        fingerprint: Fingerprint,
+        effect: W,
+    ) -> Result<Outcome<T>, OnceError<E>>
     where
-        W: FnOnce(RunContext) -> F + Send + 'static,
-        F: Future<Output = Result<Bytes, EffectError<E>>> + Send + 'static,
+        T: Serialize + DeserializeOwned + Send + 'static,
+        W: FnOnce(OnceContext<T>) -> F + Send + 'static,
+        F: Future<Output = Result<T, EffectError<E>>> + Send + 'static,
         E: Send + 'static,
     {
+        let engine = Arc::clone(&self.engine);
         let work = move |context| async move {
-            let result = effect(context).await;
+            let result = effect(OnceContext::new(context)).await;
             let end = match &result {
-                // It may be a small part of a large buffer, which the record would keep alive.
-                Ok(bytes) => End::Outcome(Bytes::copy_from_slice(bytes)),
+                Ok(value) => match json_of(value) {
+                    Ok(json) => End::Outcome(json),
+                    Err(error) => {
+                        let (line, record_id) = (&engine.lines().unwritable, id.short());
+                        once_a_minute!(line, error, record_id, %error, "the outcome of a message can't be recorded");
+                        End::Consumed { status: 0 }
+                    }
+                },
                 Err(EffectError::NotStarted(_)) => End::Released,
                 Err(EffectError::MaybeStarted(_)) => End::Interrupted { status: None },
             };
@@ -293,14 +209,15 @@ impl<St: Store> Once<St> {
             self.engine.tally().notify(|observer| observer.rejected(verdict.name()));
         }
         match verdict {
-            Verdict::Answered(Ok(bytes)) | Verdict::Committed(bytes) => Ok(Outcome { bytes, replayed: false }),
+            Verdict::Answered(Ok(value)) => Ok(Outcome { value, replayed: false }),
+            Verdict::Committed(json) => Outcome::read(&json, false),
             Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
             // The effect and its record were undone, and the id is free.
             Verdict::RolledBack => Err(OnceError::refused(Refusal::Unavailable)),
             Verdict::Interrupted(_) | Verdict::InDoubt(_) | Verdict::Met(End::InDoubt, _) => {
                 Err(OnceError::Interrupted)
             }
-            Verdict::Met(End::Outcome(bytes), _) => Ok(Outcome { bytes, replayed: true }),
+            Verdict::Met(End::Outcome(json), _) => Outcome::read(&json, true),
             Verdict::Met(End::Consumed { .. }, _) => Err(OnceError::NotReplayable),
             // After a run without an effect, the next delivery of the message may run.
             Verdict::Met(End::InFlight | End::Released, _) => Err(OnceError::InFlight),
@@ -339,13 +256,13 @@ impl<St: Store> Once<St> {
     }
 }
 
-impl<St> Clone for Once<St> {
+impl<St, T> Clone for Once<St, T> {
     fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine), origin: self.origin.clone() }
+        Self { engine: Arc::clone(&self.engine), origin: self.origin.clone(), outcome: PhantomData }
     }
 }
 
-impl<St: fmt::Debug> fmt::Debug for Once<St> {
+impl<St: fmt::Debug, T> fmt::Debug for Once<St, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Once").field("engine", &self.engine).finish()
     }

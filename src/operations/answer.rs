@@ -13,7 +13,7 @@ pub enum Answer {
     /// The answer of a layer's handler.
     #[cfg(feature = "server")]
     Http(http::Response<Bytes>),
-    /// The outcome of a consumer.
+    /// The outcome of a consumer: what its effect produced, as JSON.
     Bytes(Bytes),
 }
 
@@ -34,7 +34,7 @@ pub enum Form {
     /// HTTP answers: the operations are a layer's.
     #[cfg(feature = "server")]
     Http,
-    /// Bytes: the operations are a consumer's.
+    /// Bytes, which are JSON: the operations are a consumer's.
     Bytes,
     /// Either: it is not known whose the operations are.
     #[cfg(feature = "server")]

@@ -106,11 +106,14 @@ pub enum ChangeError {
     /// There is no reconciler: set one with `reconcile_with`.
     #[error("there is no reconciler to ask; the layer's option `reconcile_with` sets one")]
     NoReconciler,
-    /// The answer is bytes and the operations are a layer's, or the other way round.
+    /// The answer is JSON and the operations are a layer's, or the other way round.
     #[error(
-        "the answer has another form than the recorded outcomes: a layer records HTTP answers, and a consumer bytes"
+        "the answer has another form than the recorded outcomes: a layer records HTTP answers, and a consumer JSON"
     )]
     WrongForm,
+    /// The answer is not JSON of the type that the consumer records.
+    #[error("the consumer can't read this outcome: {0}; give it as JSON of the type that its effects return")]
+    WrongType(serde_json::Error),
     /// The answer is longer than the layer's `max_response_body`.
     #[error("the answer is longer than `max_response_body`")]
     TooLong,

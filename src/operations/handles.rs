@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
+
 use super::operations::Operations;
 use super::recording::Recording;
 use crate::engine::once::Once;
@@ -20,11 +22,12 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     }
 }
 
-impl<St: Store> Once<St> {
+impl<St: Store, T: DeserializeOwned> Once<St, T> {
     /// Returns the operators' interface to the operations of this store. It keeps operators' outcomes, and asks the
-    /// reconciler, as this consumer's options say.
+    /// reconciler, as this consumer's options say. An outcome is JSON that this consumer can read.
     #[must_use]
     pub fn operations(&self) -> Operations<St> {
-        Operations::new(Arc::clone(self.engine()), Recording::Bytes)
+        let check = |json: &[u8]| serde_json::from_slice::<T>(json).map(drop);
+        Operations::new(Arc::clone(self.engine()), Recording::Bytes(check))
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 
 use super::answer::{Answer, Form};
 use super::change::ChangeError;
@@ -15,9 +16,20 @@ use crate::server::answer::snapshot::{self, Recorder};
 pub(super) enum Recording {
     #[cfg(feature = "server")]
     Http(Arc<Recorder>),
-    Bytes,
+    /// With what a consumer says of an operator's bytes.
+    Bytes(fn(&[u8]) -> serde_json::Result<()>),
     #[cfg(feature = "server")]
     Any(Arc<Recorder>),
+}
+
+/// Whose type is not known here.
+fn is_json(bytes: &[u8]) -> serde_json::Result<()> {
+    serde_json::from_slice::<IgnoredAny>(bytes).map(drop)
+}
+
+fn checked(bytes: Bytes, check: fn(&[u8]) -> serde_json::Result<()>) -> Result<Bytes, ChangeError> {
+    check(&bytes).map_err(ChangeError::WrongType)?;
+    Ok(bytes)
 }
 
 impl Recording {
@@ -26,14 +38,14 @@ impl Recording {
         #[cfg(feature = "server")]
         return Self::Any(Arc::new(Recorder::default()));
         #[cfg(not(feature = "server"))]
-        Self::Bytes
+        Self::Bytes(is_json)
     }
 
     pub(super) fn form(&self) -> Form {
         match self {
             #[cfg(feature = "server")]
             Self::Http(_) => Form::Http,
-            Self::Bytes => Form::Bytes,
+            Self::Bytes(_) => Form::Bytes,
             #[cfg(feature = "server")]
             Self::Any(_) => Form::Any,
         }
@@ -47,8 +59,8 @@ impl Recording {
                 recorder.record(&answer).ok_or(ChangeError::TooLong)
             }
             #[cfg(feature = "server")]
-            (Self::Any(_), Answer::Bytes(bytes)) => Ok(bytes),
-            (Self::Bytes, Answer::Bytes(bytes)) => Ok(bytes),
+            (Self::Any(_), Answer::Bytes(bytes)) => checked(bytes, is_json),
+            (Self::Bytes(check), Answer::Bytes(bytes)) => checked(bytes, *check),
             #[cfg(feature = "server")]
             _ => Err(ChangeError::WrongForm),
         }
@@ -62,7 +74,7 @@ impl Recording {
                 Some((answer, _)) => Answer::Http(answer),
                 None => Answer::Bytes(outcome),
             },
-            Self::Bytes => Answer::Bytes(outcome),
+            Self::Bytes(_) => Answer::Bytes(outcome),
         }
     }
 
@@ -71,7 +83,7 @@ impl Recording {
         match self {
             #[cfg(feature = "server")]
             Self::Http(_) | Self::Any(_) => snapshot::status(start).map(|status| status.as_u16()),
-            Self::Bytes => {
+            Self::Bytes(_) => {
                 let _ = start;
                 None
             }

@@ -117,6 +117,7 @@ pub(crate) struct Lines {
     // unprotected run whose operation was claimed elsewhere meanwhile.
     pub(crate) panicked: LogThrottle,
     pub(crate) too_long: LogThrottle,
+    pub(crate) unwritable: LogThrottle,
     pub(crate) stopped: LogThrottle,
     pub(crate) unknown: LogThrottle,
     pub(crate) not_rerun: LogThrottle,

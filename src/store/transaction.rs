@@ -27,6 +27,9 @@ pub enum TransactionError {
     /// The answer's body is longer than `max_response_body`.
     #[error("the answer can't be recorded: its body is longer than max_response_body")]
     Unrecordable,
+    /// The outcome of a message can't be written as JSON: the text says why.
+    #[error("the outcome can't be recorded as JSON: {0}")]
+    Unwritable(String),
 }
 
 /// The reason why a transaction was not committed. Unless a variant says otherwise, nothing was done, and another

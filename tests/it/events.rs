@@ -4,7 +4,6 @@
 use std::future::pending;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
 use testkit::lab::{Lab, at_once, id, keyed, on_disk, patient, post};
@@ -154,7 +153,7 @@ async fn a_message_of_a_consumer_is_an_event_too() {
     let once = Once::new(MemoryStore::new());
     let (id, fingerprint) = (RecordId::new(None, &Key::new("m").unwrap()), Fingerprint::of(b"m"));
     let log = Log::begin(Level::DEBUG);
-    let effect = |_| async { Ok::<_, EffectError<()>>(Bytes::from("sent")) };
+    let effect = |_| async { Ok::<_, EffectError<()>>("sent".to_owned()) };
     once.run(id, fingerprint, effect).await.unwrap();
     once.run(id, fingerprint, effect).await.unwrap();
     let short = id.short();

@@ -263,7 +263,7 @@ async fn trap_120_no_debug_output_of_a_store_or_a_layer_shows_what_was_sent_or_a
         for number in 0..20 {
             lab.post(&format!("secret-{number}"), "secret").await;
         }
-        let once = Once::new(store.clone());
+        let once = Once::<_, ()>::new(store.clone());
         for shown in [format!("{store:?}"), format!("{layer:?}"), format!("{once:?}"), format!("{:#?}", layer.clone())]
         {
             // As a text, and as the numbers of its bytes in a row or in lines.

@@ -1,22 +1,25 @@
 //! The engine alone, for consumers of messages: a redelivered message has one effect and the same outcome (promises 1,
 //! 2 and 5).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use testkit::lab::id;
 use testkit::lab::operator::{Operated as _, outcome};
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::time::HOUR;
+use testkit::log::Log;
 use tokio::time::timeout;
-use tower_idempotency::engine::{Advice, EffectError, OnceError, Reconciled, Reconciler, Rerun, RunContext};
+use tower_idempotency::engine::{Advice, EffectError, OnceContext, OnceError, Reconciled, Reconciler, Rerun};
 use tower_idempotency::internals::{ClaimPolicy, Reply};
 use tower_idempotency::operations::{Action, Applied, ChangeError, OperationRecord};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, MemoryStore, OnInFlight, OnInterrupted, Once};
+use tracing::Level;
 
 type Failure = OnceError<&'static str>;
 
@@ -24,16 +27,16 @@ const MESSAGE: &[u8] = b"a message";
 
 /// Delivers the message: its effect counts, and `end` decides how it ends.
 async fn deliver<St: Store>(
-    once: &Once<St>,
+    once: &Once<St, String>,
     effects: &Arc<AtomicUsize>,
     end: Result<&'static str, EffectError<&'static str>>,
-) -> Result<(Bytes, bool), Failure> {
+) -> Result<(String, bool), Failure> {
     let effects = Arc::clone(effects);
-    let effect = move |_: RunContext| async move {
+    let effect = move |_: OnceContext<_>| async move {
         effects.fetch_add(1, Ordering::SeqCst);
-        end.map(Bytes::from)
+        end.map(str::to_owned)
     };
-    once.run(id("k"), Fingerprint::of(MESSAGE), effect).await.map(|outcome| (outcome.bytes, outcome.replayed))
+    once.run(id("k"), Fingerprint::of(MESSAGE), effect).await.map(|outcome| (outcome.value, outcome.replayed))
 }
 
 #[tokio::test]
@@ -44,32 +47,88 @@ async fn a_redelivered_message_has_one_effect_and_the_same_outcome() {
     assert_eq!(effects.load(Ordering::SeqCst), 1);
 }
 
-// Seeded fault: the record has the bytes that the effect returned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Sent {
+    mail: u64,
+    to: Vec<Option<String>>,
+}
+
 #[tokio::test]
-async fn a_recorded_outcome_that_was_a_small_part_of_a_large_buffer_does_not_keep_the_buffer() {
-    struct Buffer(Arc<[u8]>);
-
-    impl AsRef<[u8]> for Buffer {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
+async fn an_outcome_of_any_serde_type_is_the_same_after_a_restart() {
+    let sent = Sent { mail: 17, to: vec![Some("ann@example.com".to_owned()), None] };
+    let mut store = TestStore::new();
+    for replayed in [false, true, true] {
+        store = store.reopen();
+        let value = sent.clone();
+        let effect = async move |_| Ok::<_, EffectError<&str>>(value);
+        let result = Once::new(store.clone()).run(id("k"), Fingerprint::of(MESSAGE), effect).await;
+        assert_eq!(Advice::of(&result), Advice::Acknowledge);
+        let outcome = result.unwrap();
+        assert_eq!((outcome.value, outcome.replayed), (sent.clone(), replayed));
     }
+    // One that has nothing to say.
+    for replayed in [false, true] {
+        let effect = async |_| Ok::<_, EffectError<&str>>(());
+        let outcome = Once::new(store.clone()).run(id("nothing"), Fingerprint::of(MESSAGE), effect).await.unwrap();
+        assert_eq!((outcome.value, outcome.replayed), ((), replayed));
+    }
+}
 
-    let buffer: Arc<[u8]> = vec![b'x'; 1024 * 1024].into();
-    let (once, whole) = (Once::new(MemoryStore::new()), Bytes::from_owner(Buffer(Arc::clone(&buffer))));
-    let effect = |_| async move { Ok::<_, EffectError<&str>>(whole.slice(..4)) };
-    let outcome = once.run(id("k"), Fingerprint::of(MESSAGE), effect).await.unwrap();
-    assert_eq!(outcome.bytes, "xxxx");
-    drop(outcome);
-    assert_eq!(Arc::strong_count(&buffer), 1);
-    assert_eq!(deliver(&once, &Arc::default(), Ok("other")).await.unwrap(), ("xxxx".into(), true));
+// Seeded fault: a message whose outcome can't be read runs again.
+#[tokio::test]
+async fn an_outcome_of_another_type_is_acknowledged_and_nothing_runs() {
+    let (store, effects) = (MemoryStore::new(), Arc::default());
+    deliver(&Once::new(store.clone()), &effects, Ok("sent")).await.unwrap();
+    let effect = async |_| -> Result<Sent, EffectError<&str>> { panic!("it runs again") };
+    let result = Once::new(store).run(id("k"), Fingerprint::of(MESSAGE), effect).await;
+    assert!(matches!(result, Err(OnceError::WrongType(_))), "{result:?}");
+    assert_eq!(Advice::of(&result), Advice::Acknowledge);
+}
+
+// Seeded faults: the first delivery fails, too; the id is free, or interrupted.
+#[tokio::test]
+async fn an_outcome_that_json_can_t_have_is_given_once_and_the_message_never_runs_again() {
+    let log = Log::begin(Level::ERROR);
+    let (once, effects) = (Once::new(MemoryStore::new()), Arc::new(AtomicUsize::new(0)));
+    let run = || {
+        let effects = effects.clone();
+        let effect = async move |_| {
+            effects.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, EffectError<&str>>(BTreeMap::from([((1, 2), 3)]))
+        };
+        once.run(id("k"), Fingerprint::of(MESSAGE), effect)
+    };
+    assert_eq!(run().await.unwrap().value[&(1, 2)], 3);
+    for _ in 0..2 {
+        let result = run().await;
+        assert!(matches!(result, Err(OnceError::NotReplayable)), "{result:?}");
+        assert_eq!(Advice::of(&result), Advice::Acknowledge);
+    }
+    assert_eq!(effects.load(Ordering::SeqCst), 1);
+    let lines = log.lines();
+    assert!(lines.iter().any(|line| line.contains("can't be recorded") && line.contains("key must be a string")));
+}
+
+#[tokio::test]
+async fn an_outcome_of_the_reconciler_that_json_can_t_have_leaves_the_message_interrupted() {
+    let (store, asked) = (TestStore::new(), Arc::new(AtomicUsize::new(0)));
+    let lost = async |_| Err::<BTreeMap<(u8, u8), u8>, _>(EffectError::MaybeStarted("no answer"));
+    Once::new(store.clone()).run(id("k"), Fingerprint::of(MESSAGE), lost).await.unwrap_err();
+    let asks = asked.clone();
+    let reconciler = Reconciler::new(move |_| {
+        asks.fetch_add(1, Ordering::SeqCst);
+        async { Reconciled::Outcome(BTreeMap::from([((1, 2), 3)])) }
+    });
+    let result = Once::new(store).reconcile_with(reconciler).run(id("k"), Fingerprint::of(MESSAGE), lost).await;
+    assert!(matches!(result, Err(OnceError::OutcomeUnknown)), "{result:?}");
+    assert_eq!((Advice::of(&result), asked.load(Ordering::SeqCst)), (Advice::HandOver, 1));
 }
 
 #[tokio::test]
 async fn another_message_under_the_same_id_is_refused() {
     let (once, effects) = (Once::new(MemoryStore::new()), Arc::default());
     deliver(&once, &effects, Ok("sent")).await.unwrap();
-    let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
+    let effect = |_| async { Ok::<_, EffectError<&str>>(String::new()) };
     let refused = once.run(id("k"), Fingerprint::of(b"another"), effect).await;
     assert!(matches!(refused, Err(OnceError::Mismatch(_))), "{refused:?}");
     assert_eq!(refused.unwrap_err().advice(), Advice::HandOver);
@@ -88,7 +147,7 @@ async fn an_effect_that_says_it_did_not_start_may_run_again_and_any_other_failur
 }
 
 /// Delivers the message until it is acknowledged or handed over. Returns which, and how often it was delivered.
-async fn follow(once: &Once<MemoryStore>, failures: Vec<EffectError<&'static str>>) -> (Advice, usize) {
+async fn follow(once: &Once<MemoryStore, String>, failures: Vec<EffectError<&'static str>>) -> (Advice, usize) {
     let mut failures = failures.into_iter();
     let effects = Arc::default();
     for delivered in 1..=10 {
@@ -139,7 +198,7 @@ async fn what_was_interrupted_is_settled_by_who_knows() {
 }
 
 /// Leaves a key whose run was interrupted, and returns its entry in the list.
-async fn leave_interrupted(once: &Once<TestStore>) -> OperationRecord {
+async fn leave_interrupted(once: &Once<TestStore, String>) -> OperationRecord {
     deliver(once, &Arc::default(), Err(EffectError::MaybeStarted("no answer"))).await.unwrap_err();
     once.interrupted(1).await.unwrap().remove(0)
 }
@@ -255,22 +314,21 @@ async fn a_rerun_knows_that_it_is_one_and_has_a_higher_fence() {
     let once = Once::new(store.clone());
     let mut fences = Vec::new();
     let effect = |store: TestStore| {
-        move |context: RunContext| async move {
+        move |context: OnceContext<_>| async move {
             assert_eq!((context.attempt(), context.rerun()), (1, Rerun::No));
             store.crash();
-            Ok::<_, EffectError<&str>>(context.fence().0.to_string().into())
+            Ok::<_, EffectError<&str>>(context.fence().0)
         }
     };
     let outcome = once.run(id("k"), Fingerprint::of(MESSAGE), effect(store.clone())).await.unwrap();
-    fences.push(outcome.bytes);
+    fences.push(outcome.value);
     let once = Once::new(store.reopen()).reconcile_with(Reconciler::new(|_| async { Reconciled::RunAgain }));
-    let effect = |context: RunContext| async move {
+    let effect = |context: OnceContext<_>| async move {
         assert_eq!((context.attempt(), context.rerun()), (2, Rerun::Yes));
-        Ok::<_, EffectError<&str>>(context.fence().0.to_string().into())
+        Ok::<_, EffectError<&str>>(context.fence().0)
     };
-    fences.push(once.run(id("k"), Fingerprint::of(MESSAGE), effect).await.unwrap().bytes);
-    let [first, second] = [0, 1].map(|at| std::str::from_utf8(&fences[at]).unwrap().parse::<u64>().unwrap());
-    assert!(second > first);
+    fences.push(once.run(id("k"), Fingerprint::of(MESSAGE), effect).await.unwrap().value);
+    assert!(fences[1] > fences[0]);
 }
 
 // A seeded fault: while it runs, they are compared with the message that runs again.
@@ -284,22 +342,22 @@ async fn duplicates_of_a_rerun_are_compared_with_the_message_that_was_recorded()
     // The recorded message has no credentials.
     let again = Fingerprint::builder(&id("k")).field("message", MESSAGE).with_credentials().finish();
     let meets = once.clone();
-    let effect = move |_: RunContext| async move {
+    let effect = move |_: OnceContext<_>| async move {
         let met = deliver(&meets, &Arc::default(), Ok("other")).await;
         assert!(matches!(met, Err(OnceError::InFlight)), "{met:?}");
         Ok::<_, EffectError<&str>>("sent".into())
     };
-    assert_eq!(once.run(id("k"), again, effect).await.unwrap().bytes, "sent");
+    assert_eq!(once.run(id("k"), again, effect).await.unwrap().value, "sent");
     assert_eq!(deliver(&once, &Arc::default(), Ok("other")).await.unwrap(), ("sent".into(), true));
 }
 
 #[tokio::test]
 async fn an_effect_that_panics_or_hangs_is_interrupted() {
     let once = Once::new(MemoryStore::new()).max_run(Duration::from_millis(1));
-    let panics = |_: RunContext| async { panic!("on purpose") as Result<Bytes, EffectError<&str>> };
+    let panics = |_: OnceContext<_>| async { panic!("on purpose") as Result<(), EffectError<&str>> };
     let ended = once.run(id("panics"), Fingerprint::of(MESSAGE), panics).await;
     assert!(matches!(ended, Err(OnceError::Interrupted)), "{ended:?}");
-    let hangs = |_: RunContext| std::future::pending::<Result<Bytes, EffectError<&str>>>();
+    let hangs = |_: OnceContext<_>| std::future::pending::<Result<(), EffectError<&str>>>();
     let ended = once.run(id("hangs"), Fingerprint::of(MESSAGE), hangs).await;
     assert!(matches!(ended, Err(OnceError::Interrupted)), "{ended:?}");
     assert_eq!(once.interrupted(10).await.unwrap().len(), 2);
@@ -316,10 +374,10 @@ async fn drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left() 
     let running = tokio::spawn({
         let once = once.clone();
         async move {
-            let effect = |_: RunContext| async move {
+            let effect = |_: OnceContext<_>| async move {
                 arrived.send(()).unwrap();
                 gate.await.unwrap();
-                Ok::<_, EffectError<&str>>(Bytes::new())
+                Ok::<_, EffectError<&str>>(String::new())
             };
             once.run(id("slow"), Fingerprint::of(MESSAGE), effect).await
         }
@@ -327,7 +385,7 @@ async fn drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left() 
     arrival.await.unwrap();
     assert_eq!(once.drain(Duration::from_millis(1)).await.runs, 1);
     assert!(deliver(&once, &effects, Ok("sent")).await.unwrap().1, "a replay");
-    let effect = |_: RunContext| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
+    let effect = |_: OnceContext<_>| async { Ok::<_, EffectError<&str>>(String::new()) };
     let refused = once.run(id("new"), Fingerprint::of(MESSAGE), effect).await;
     assert!(matches!(refused, Err(OnceError::ShuttingDown)), "{refused:?}");
     open.send(()).unwrap();

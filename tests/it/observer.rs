@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::response::IntoResponse as _;
-use bytes::Bytes;
 use http::{Response, StatusCode};
 use testkit::Gate;
 use testkit::lab::asked::leave_interrupted;
@@ -120,7 +119,7 @@ async fn a_consumer_s_rejected_message_is_observed_and_its_effect_s_error_is_no_
     let (store, _, events) = observed();
     let once = Once::new(store);
     let run = async |message: &'static [u8]| {
-        let effect = |_| async { Err::<Bytes, _>(EffectError::MaybeStarted("no answer")) };
+        let effect = |_| async { Err::<(), _>(EffectError::MaybeStarted("no answer")) };
         once.run(id("k"), Fingerprint::of(message), effect).await.unwrap_err();
     };
     run(b"m").await;

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use axum::extract::Request;
-use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
 use testkit::lab::disk::Disk;
@@ -118,7 +117,7 @@ async fn a_label_is_short_and_on_one_line_and_an_empty_one_is_none() {
     ];
     for (text, label) in labels {
         let once = Once::new(MemoryStore::new()).label(&text);
-        let effect = |_| async { Err::<Bytes, _>(EffectError::MaybeStarted("no answer")) };
+        let effect = |_| async { Err::<(), _>(EffectError::MaybeStarted("no answer")) };
         let failed = once.run(id("k"), Fingerprint::of(b"m"), effect).await;
         assert!(matches!(failed, Err(OnceError::Effect(_))));
         assert_eq!(once.interrupted(9).await.unwrap()[0].label(), label.as_deref(), "{text}");

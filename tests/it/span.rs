@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use testkit::Answer;
@@ -66,7 +65,7 @@ async fn rejections() -> Vec<Answer> {
     told.push(long.post("k", "a").await);
     // Bytes that this layer has not written.
     let [run] = refusing.interrupted(2).await.unwrap().try_into().unwrap();
-    let consumer = Once::new(store.clone());
+    let consumer = Once::<_, String>::new(store.clone());
     let settled = consumer.resolve(run.id, run.fence, outcome("no answer")).await;
     assert_eq!(settled.unwrap(), Applied::Done);
     told.push(panicking.post("k", "a").await);
@@ -131,7 +130,7 @@ fn a_consumer_s_span_has_one_outcome() {
     let log = logged(async {
         let once = Once::new(MemoryStore::new());
         for message in ["a", "a", "b"] {
-            let effect = |_| async { Ok::<_, EffectError<()>>(Bytes::new()) };
+            let effect = |_| async { Ok::<_, EffectError<()>>(()) };
             let _ = once.run(id("message"), Fingerprint::of(message.as_bytes()), effect).await;
         }
     });

@@ -179,7 +179,7 @@ pub(crate) struct Settle {
     /// A header of the answer, such as `content-type: application/json`. May be given again.
     #[arg(long, value_name = "HEADER", conflicts_with = "release")]
     pub(crate) header: Vec<String>,
-    /// The operation is a message consumer's: the outcome is the file's bytes, without status and headers.
+    /// The operation is a message consumer's: the file is its outcome in JSON, as the effect returns it.
     #[arg(long, conflicts_with_all = ["release", "status", "header"])]
     pub(crate) consumer: bool,
     /// How long the answer is kept: as long as the service's own `retention`, or a later retry runs again.

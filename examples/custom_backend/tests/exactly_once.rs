@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bytes::Bytes;
 use custom_backend::{Effect, SqliteBackend};
 use rusqlite::Connection;
 use tower_idempotency::OnInterrupted;
-use tower_idempotency::engine::{EffectError, OnceError, Outcome};
+use tower_idempotency::engine::{EffectError, OnceContext, OnceError, Outcome};
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::shared::{BackendError, RecordInTransaction as _, SharedStore};
 use tower_idempotency::{Fingerprint, Key, Once, RecordId};
@@ -43,11 +42,11 @@ fn charge(killed: Killed) -> Effect {
     })
 }
 
-async fn order(store: &Store, killed: Killed) -> Result<Outcome, OnceError<CommitError<BackendError>>> {
+async fn order(store: &Store, killed: Killed) -> Result<Outcome<String>, OnceError<CommitError<BackendError>>> {
     let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
-    let (store, outcome) = (store.clone(), Bytes::from_static(b"charged"));
-    let effect = move |context: tower_idempotency::engine::RunContext| async move {
-        let committed = context.complete_in(&store, charge(killed), outcome.clone()).await;
+    let (store, outcome) = (store.clone(), "charged".to_owned());
+    let effect = move |context: OnceContext<String>| async move {
+        let committed = context.complete_in(&store, charge(killed), &outcome).await;
         if killed == Killed::AfterTheCommit {
             std::process::abort();
         }
@@ -85,7 +84,7 @@ async fn a_process_dies(moment: &str, charged_before: i64) {
             Err(error) => panic!("{error}"),
         }
     };
-    assert_eq!((&outcome.bytes[..], outcome.replayed), (&b"charged"[..], charged_before == 1));
+    assert_eq!((outcome.value.as_str(), outcome.replayed), ("charged", charged_before == 1));
     assert_eq!(charges(&file), 1);
 }
 
@@ -114,9 +113,9 @@ async fn a_run_that_has_committed_commits_no_second_time() {
     let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
     // The transaction has decided how the run ends, so a panic of the effect would not be seen.
     let (send, again) = tokio::sync::oneshot::channel();
-    let effect = move |context: tower_idempotency::engine::RunContext| async move {
-        let outcome = || Bytes::from_static(b"charged");
-        let record = context.record_for(&store, outcome()).map_err(EffectError::NotStarted)?;
+    let effect = move |context: OnceContext<String>| async move {
+        let outcome = || "charged".to_owned();
+        let record = context.record_for(&store, &outcome()).map_err(EffectError::NotStarted)?;
         let backend = store.backend();
         backend.write_in(charge(Killed::Never), record.clone()).await.map_err(EffectError::NotStarted)?;
         send.send(backend.write_in(charge(Killed::Never), record).await).unwrap();

@@ -73,7 +73,7 @@ async fn write(store: AnyStore, task: usize, time: usize, end: Instant) -> (usiz
     while Instant::now() < end {
         let run = async |time, number| {
             let key = Key::new(&format!("{task}-{time}-{number}")).ok()?;
-            let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from(vec![7; 2_000])) };
+            let effect = |_| async { Ok::<_, EffectError<std::io::Error>>("7".repeat(1_998)) };
             once.run(RecordId::new(None, &key), Fingerprint::of(b"m"), effect).await.ok()
         };
         let new = run(time, sent).await;
@@ -83,7 +83,7 @@ async fn write(store: AnyStore, task: usize, time: usize, end: Instant) -> (usiz
         if sent % 4 == 0 {
             // Also one of the opening before.
             let earlier = if time == 1 && sent % 8 == 0 { run(0, replayed).await } else { run(time, sent / 2).await };
-            replayed += usize::from(earlier.is_some_and(|outcome| outcome.replayed && outcome.bytes == [7; 2_000][..]));
+            replayed += usize::from(earlier.is_some_and(|outcome| outcome.replayed && outcome.value == "7".repeat(1_998)));
         }
     }
     (recorded, replayed)

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use shuttle::future::JoinHandle;
 use testkit::history::{ClientAnswer, Policy};
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::engine::RunContext;
+use tower_idempotency::engine::OnceContext;
 use tower_idempotency::operations::{Action, Answer, Applied, Change, Filter, OperationRecord, StateKind};
 use tower_idempotency::test_util::{ManualClock, Stall, TestStore};
 use tower_idempotency::{AnyStore, Fingerprint, MemoryStore, OnInterrupted, Once};
@@ -27,9 +27,9 @@ const WHILES: usize = 400;
 pub struct Life {
     plan: Plan,
     machine: Machine,
-    once: Once<AnyStore>,
+    once: Once<AnyStore, String>,
     /// Another layer over the same store.
-    twin: Once<AnyStore>,
+    twin: Once<AnyStore, String>,
     /// The store, if it is one that fails on command.
     test: Option<TestStore>,
     stalls: Mutex<Vec<Stall>>,
@@ -147,11 +147,11 @@ impl Life {
     }
 
     /// Sends a request and notes its answer.
-    async fn ask(&self, once: &Once<AnyStore>, key: &'static str, request: &'static str) -> ClientAnswer {
+    async fn ask(&self, once: &Once<AnyStore, String>, key: &'static str, request: &'static str) -> ClientAnswer {
         let ticket = self.ledger.sent(key, request);
         let (ledger, breaths) = (self.ledger.clone(), self.plan.breaths);
         let store = self.plan.commits.then(|| once.store().clone());
-        let effect = move |context: RunContext| async move {
+        let effect = move |context: OnceContext<String>| async move {
             match store {
                 None => handle(ledger, key, request, breaths).await,
                 Some(store) => commit(ledger, key, request, breaths, context, store).await,
@@ -221,7 +221,7 @@ impl Life {
         let key = key_of(listed.id);
         let found = self.ledger.look_up(key);
         let action = match &found {
-            Some((_, outcome)) => Action::Answer(Answer::Bytes(outcome.clone())),
+            Some((_, outcome)) => testkit::lab::operator::outcome(work::text(outcome.clone())),
             None => Action::Release,
         };
         // The operator takes a while.

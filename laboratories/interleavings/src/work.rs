@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use testkit::history::ClientAnswer;
 use tokio::sync::oneshot;
-use tower_idempotency::engine::{EffectError, OnceError, Outcome, Reconciled, Reconciler, RunContext, SentApart};
+use tower_idempotency::engine::{EffectError, OnceContext, OnceError, Outcome, Reconciled, Reconciler, SentApart};
 use tower_idempotency::internals::{Applied, Records as _, Reply, Transition};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::{AnyStore, Key, RecordId};
@@ -26,19 +26,24 @@ pub async fn wait(breaths: usize) {
     }
 }
 
+/// An outcome of the ledger, as a run returns it.
+pub fn text(outcome: Bytes) -> String {
+    String::from_utf8(outcome.into()).expect("the ledger's outcomes are text")
+}
+
 /// The work of a run.
 pub async fn handle(
     ledger: Ledger,
     key: &'static str,
     request: &'static str,
     breaths: usize,
-) -> Result<Bytes, EffectError<&'static str>> {
+) -> Result<String, EffectError<&'static str>> {
     let (_inside, ending) = ledger.begin(key);
     wait(breaths).await;
     let outcome = ending.has_effect().then(|| ledger.effect(key, request));
     wait(breaths).await;
     match ending {
-        Ending::Outcome => Ok(outcome.expect("it has one")),
+        Ending::Outcome => Ok(text(outcome.expect("it has one"))),
         Ending::NotStarted => Err(EffectError::NotStarted("not started")),
         Ending::Unknown { .. } => Err(EffectError::MaybeStarted("no answer")),
         // This bypasses the panic hook, which would print a schedule though nothing failed.
@@ -53,14 +58,14 @@ pub async fn commit(
     key: &'static str,
     request: &'static str,
     breaths: usize,
-    context: RunContext,
+    context: OnceContext<String>,
     store: AnyStore,
-) -> Result<Bytes, EffectError<&'static str>> {
+) -> Result<String, EffectError<&'static str>> {
     let (_inside, ending) = ledger.begin(key);
     wait(breaths).await;
     let outcome = Bytes::from(format!("{request}@{}", context.fence().0));
-    let sent = context.send_apart(outcome.clone()).expect("it is the first");
-    if context.send_apart(outcome.clone()).is_some() {
+    let sent = context.send_apart(&text(outcome.clone())).expect("it is the first");
+    if context.send_apart(&text(outcome.clone())).is_some() {
         ledger.wrong(format!("{key}: two transactions in one run"));
     }
     let fate = ledger.fate();
@@ -114,7 +119,7 @@ fn answer_sent(ledger: &Ledger, outcome: Bytes, fate: Fate, sent: SentApart) {
 }
 
 /// A reconciler that looks in the ledger, unless the plan has another answer.
-pub fn reconciler(ledger: &Ledger) -> Reconciler {
+pub fn reconciler(ledger: &Ledger) -> Reconciler<String> {
     let ledger = ledger.clone();
     Reconciler::new(move |run: InterruptedRun| {
         let ledger = ledger.clone();
@@ -128,16 +133,16 @@ pub fn reconciler(ledger: &Ledger) -> Reconciler {
                 None => {}
             }
             match ledger.look_up(key_of(run.id)) {
-                Some((_, outcome)) => Reconciled::Outcome(outcome),
+                Some((_, outcome)) => Reconciled::Outcome(text(outcome)),
                 None => Reconciled::RunAgain,
             }
         }
     })
 }
 
-pub fn told(result: Result<Outcome, OnceError<&'static str>>) -> ClientAnswer {
+pub fn told(result: Result<Outcome<String>, OnceError<&'static str>>) -> ClientAnswer {
     let slug = match result {
-        Ok(outcome) => return ClientAnswer::outcome(outcome.bytes),
+        Ok(outcome) => return ClientAnswer::outcome(outcome.value),
         // The run's own error. The key may be free now: no outcome.
         Err(OnceError::Effect(_)) => "effect-failed",
         Err(OnceError::Interrupted | OnceError::OutcomeUnknown) => "outcome-unknown",

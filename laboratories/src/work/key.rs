@@ -1,7 +1,6 @@
 //! The operations of the workload. Each is a number, from which everything else follows, so that a retry does the same
 //! as the first request.
 
-use bytes::Bytes;
 use testkit::Dice;
 use testkit::history::Policy;
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -70,8 +69,8 @@ pub fn turns(key: u64, fence: u64) -> bool {
     Dice::of(&[key, fence, 3]).percent(50)
 }
 
-/// The answer of a run: it has the same length in every run, and other bytes.
-pub fn outcome(key: u64, fence: u64) -> Bytes {
+/// The answer of a run: it has the same length in every run, and other characters.
+pub fn outcome(key: u64, fence: u64) -> String {
     let mut size = dice(key, 4);
     let most = match size.below(1_000) {
         // Sometimes several long ones come together: many of sled's segments between two syncs.
@@ -85,18 +84,18 @@ pub fn outcome(key: u64, fence: u64) -> Bytes {
     // This is the most that a transaction takes.
     let most = if policy(key) == Policy::Atomic { most.min(100_000) } else { most };
     let length = 16 + size.below(most - 16);
-    let mut bytes = [key.to_be_bytes(), fence.to_be_bytes()].concat();
+    let mut text = format!("{key:x}:{fence:x}:");
     let mut content = Dice::of(&[key, fence]);
-    while bytes.len() < length {
-        bytes.extend_from_slice(&content.roll().to_be_bytes());
+    while text.len() < length {
+        text.push_str(&format!("{:016x}", content.roll()));
     }
-    bytes.truncate(length);
-    bytes.into()
+    text.truncate(length);
+    text
 }
 
 /// The digest of an outcome in the notes.
-pub fn digest(bytes: &[u8]) -> String {
-    format!("{} bytes {}", bytes.len(), &blake3::hash(bytes).to_hex()[..16])
+pub fn digest(text: &str) -> String {
+    format!("{} bytes {}", text.len(), &blake3::hash(text.as_bytes()).to_hex()[..16])
 }
 
 pub fn id(key: u64) -> RecordId {

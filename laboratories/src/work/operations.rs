@@ -3,11 +3,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use testkit::history::Policy;
 use testkit::lab::operator::{Operated as _, outcome as outcome_of};
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
-use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler, RunContext};
+use tower_idempotency::engine::{EffectError, OnceContext, OnceError, Reconciled, Reconciler};
 use tower_idempotency::internals::{Completion, Fence, Origin, Records as _, RunResult, State};
 use tower_idempotency::operations::{Action, Applied, OperationRecord};
 use tower_idempotency::store::InterruptedRun;
@@ -34,9 +33,9 @@ pub struct Operations {
     embedded: Embedded,
     ledger: Arc<OnceLock<Table>>,
     committed: Arc<OnceLock<Table>>,
-    refuse: Once<AnyStore>,
-    rerun: Once<AnyStore>,
-    reconcile: Once<AnyStore>,
+    refuse: Once<AnyStore, String>,
+    rerun: Once<AnyStore, String>,
+    reconcile: Once<AnyStore, String>,
     /// `true` if handlers may fail and the application may withhold its knowledge. Otherwise every handler takes effect
     /// and answers, and the application answers with the truth.
     whims: bool,
@@ -65,7 +64,7 @@ impl Operations {
         Self { store, embedded, ledger, committed, refuse, rerun, reconcile, whims, witness }
     }
 
-    fn once(&self, key: u64) -> &Once<AnyStore> {
+    fn once(&self, key: u64) -> &Once<AnyStore, String> {
         match key::policy(key) {
             Policy::Refuse => &self.refuse,
             Policy::Reconcile => &self.reconcile,
@@ -82,14 +81,14 @@ impl Operations {
         let handler = move |context| async move { operations.handle(key, context).await };
         let result = self.once(key).run(key::id(key), key::fingerprint(key, other), handler).await;
         match result {
-            Ok(outcome) => Said::Outcome(key::digest(&outcome.bytes)),
+            Ok(outcome) => Said::Outcome(key::digest(&outcome.value)),
             Err(OnceError::Effect(EffectError::NotStarted(Failure))) => Said::Freed,
             Err(OnceError::Effect(EffectError::MaybeStarted(Failure))) if !key::claims(key) => Said::Freed,
             Err(error) => Said::Refused(name(&error).to_owned()),
         }
     }
 
-    async fn handle(self, key: u64, context: RunContext) -> Result<Bytes, EffectError<Failure>> {
+    async fn handle(self, key: u64, context: OnceContext<String>) -> Result<String, EffectError<Failure>> {
         self.tell(Note::Began(key));
         tokio::task::yield_now().await;
         let fence = context.fence().0;
@@ -110,7 +109,12 @@ impl Operations {
     }
 
     /// Writes the effect and the record of its outcome in one transaction. The effect counts its own times.
-    async fn commit(&self, key: u64, context: &RunContext, gives_up: bool) -> Result<Bytes, EffectError<Failure>> {
+    async fn commit(
+        &self,
+        key: u64,
+        context: &OnceContext<String>,
+        gives_up: bool,
+    ) -> Result<String, EffectError<Failure>> {
         let outcome = key::outcome(key, context.fence().0);
         let effect = move |committed: &dyn Rows| {
             let count = committed.get(&key.to_be_bytes())?.map_or(0, |count| number(&count));
@@ -171,7 +175,10 @@ impl Operations {
                 return match record.state {
                     State::Consumed { .. } => consumed(),
                     // It was settled meanwhile.
-                    State::Completed { outcome, .. } => Said::Outcome(key::digest(&outcome)),
+                    State::Completed { outcome, .. } => {
+                        let text: String = serde_json::from_slice(&outcome).expect("an operator's, which was checked");
+                        Said::Outcome(key::digest(&text))
+                    }
                     _ => Said::Refused("outcome-unknown".to_owned()),
                 };
             }
@@ -198,9 +205,9 @@ impl Operations {
 
     /// Settles an operation that was interrupted: by an outcome if its effect took place, otherwise by forgetting it.
     pub async fn settle(&self, key: u64, fence: Fence, took_place: bool) {
-        let bytes = key::outcome(key, fence.0);
-        let outcome = took_place.then(|| key::digest(&bytes));
-        let action = if took_place { outcome_of(bytes) } else { Action::Release };
+        let text = key::outcome(key, fence.0);
+        let outcome = took_place.then(|| key::digest(&text));
+        let action = if took_place { outcome_of(text) } else { Action::Release };
         self.tell(Note::Settling { key, outcome: outcome.clone() });
         if let Ok(settled) = self.refuse.resolve(key::id(key), fence, action).await {
             assert_eq!(settled, Applied::Done, "{key}: nothing else settles it");
@@ -248,7 +255,7 @@ impl Operations {
 }
 
 /// The application, which looks up the operation that it is asked about. It settles it as an operator does.
-fn reconciler(whims: bool, truth: Truth, witness: Witness) -> Reconciler<Bytes> {
+fn reconciler(whims: bool, truth: Truth, witness: Witness) -> Reconciler<String> {
     Reconciler::new(move |run: InterruptedRun| {
         let (id, fence) = (run.id, run.fence.0);
         let knows = truth.of(id).filter(|(key, _)| !(whims && key::turns(*key, fence)));
@@ -278,7 +285,7 @@ fn name<E>(error: &OnceError<E>) -> &'static str {
     match error {
         OnceError::OutcomeUnknown | OnceError::Interrupted | OnceError::Effect(_) => "outcome-unknown",
         OnceError::InFlight => "in-flight",
-        OnceError::NotReplayable => "not-replayable",
+        OnceError::NotReplayable | OnceError::WrongType(_) => "not-replayable",
         OnceError::Mismatch(_) => "key-reused",
         OnceError::Full => "store-full",
         OnceError::Overloaded => "overloaded",

@@ -8,7 +8,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
 use laboratories::disk::{live, quick_directory, this_program};
 use laboratories::engine::{Engine, Settings};
 use tower_idempotency::engine::EffectError;
@@ -68,9 +67,9 @@ fn go_on_after_the_failure(data: &Path) -> ! {
 /// Runs an operation with an outcome of so many bytes. Returns what was acknowledged.
 async fn charge(store: &AnyStore, key: u8, bytes: usize) -> Result<usize, String> {
     let (id, fingerprint) = (RecordId::from_bytes([key; 32]), Fingerprint::of(&[key]));
-    let effect = move |_| async move { Ok::<_, EffectError<String>>(Bytes::from(vec![1; bytes])) };
+    let effect = move |_| async move { Ok::<_, EffectError<String>>("1".repeat(bytes)) };
     let outcome = Once::new(store.clone()).run(id, fingerprint, effect).await;
-    outcome.map(|outcome| outcome.bytes.len()).map_err(|error| error.to_string())
+    outcome.map(|outcome| outcome.value.len()).map_err(|error| error.to_string())
 }
 
 /// A logger that holds up the thread that logs an error, for as long as the process lives. fjall's worker logs its

@@ -1,9 +1,9 @@
 //! A run's transaction without a database, for the laboratory of interleavings: its writer is a task of the schedule.
 
-use bytes::Bytes;
+use serde::Serialize;
 
 use crate::engine::commitment::{CommitResult, PendingCommit};
-use crate::engine::context::RunContext;
+use crate::engine::once_context::{OnceContext, json_of};
 use crate::record::{Completion, RunResult};
 
 /// A transaction that was sent. If this value is dropped, the transaction's end is unknown.
@@ -14,13 +14,14 @@ pub struct SentApart {
     completion: Completion,
 }
 
-impl RunContext {
+impl<T: Serialize> OnceContext<T> {
     /// Sends the run's transaction, which records `outcome`, to the holder of the returned value. Returns `None` if the
     /// run cannot commit.
-    pub fn send_apart(&self, outcome: Bytes) -> Option<SentApart> {
-        let commitment = self.commitment()?;
+    pub fn send_apart(&self, outcome: &T) -> Option<SentApart> {
+        let json = json_of(outcome).ok()?;
+        let commitment = self.run.commitment()?;
         let pending = PendingCommit::begin(commitment)?;
-        Some(SentApart { pending, completion: commitment.completion(outcome) })
+        Some(SentApart { pending, completion: commitment.completion(json) })
     }
 }
 

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::engine::commitment::{CommitResult, Commitment, PendingCommit};
 use crate::engine::context::RunContext;
+use crate::engine::once_context::{OnceContext, recorded};
 use crate::slots::once_a_minute;
 use crate::store::shared::{PendingTransaction, RecordInTransaction, RunRecord, SharedStore, TransactionEnd};
 use crate::store::{CommitError, Records as _};
@@ -20,14 +22,14 @@ use crate::store::{CommitError, Records as _};
 /// The time that a run that is over waits to learn whether its transaction was committed. The store goes on by itself.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
-impl RunContext {
-    /// Writes the record of the run's outcome in a transaction of the application. The application commits it, and with
-    /// it the run's effect. If the transaction is a closure, the backend has committed it when this returns. With
+impl<T: Serialize> OnceContext<T> {
+    /// Writes the record of the effect's outcome in a transaction of the application. The application commits it, and
+    /// with it the effect. If the transaction is a closure, the backend has committed it when this returns. With
     /// [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once: the database has both or
     /// neither.
     ///
-    /// Whatever the run returns afterwards, the transaction decides. If it was committed, the requester gets this
-    /// outcome. If it was not, the key is free under `Rerun`, and the run counts as interrupted under every other
+    /// Whatever the effect returns afterwards, the transaction decides. If it was committed, the message has this
+    /// outcome. If it was not, the id is free under `Rerun`, and the run counts as interrupted under every other
     /// policy, because its other effects are unknown. Call this last, just before the commit: while the transaction is
     /// open, it has the record locked. A run whose transaction has failed may try another one.
     ///
@@ -41,6 +43,35 @@ impl RunContext {
         &self,
         store: &SharedStore<B>,
         transaction: B::Transaction<'_>,
+        outcome: &T,
+    ) -> impl Future<Output = Result<(), CommitError<B::Error>>> + Send {
+        // The run is bound to the transaction here, before the future is polled.
+        let written = recorded(outcome).map(|outcome| self.run.complete_in(store, transaction, outcome));
+        async move { written?.await }
+    }
+
+    /// Returns the record of the effect's outcome, for a transaction that the application gives to the database itself:
+    /// [`RecordInTransaction::write_in`], or what the backend offers for other clients. From now on the transaction
+    /// decides how the run ends: see [`complete_in`](Self::complete_in).
+    ///
+    /// # Errors
+    /// [`CommitError::Unprotected`], [`CommitError::Foreign`], [`CommitError::Over`], [`CommitError::Superseded`], and
+    /// [`CommitError::Refused`] if JSON can't have the outcome. After an error, what the effect returns counts.
+    pub fn record_for<B: RecordInTransaction>(
+        &self,
+        store: &SharedStore<B>,
+        outcome: &T,
+    ) -> Result<RunRecord, CommitError<B::Error>> {
+        self.run.record_for(store, recorded(outcome)?)
+    }
+}
+
+impl RunContext {
+    /// Writes the record of the run's outcome in a transaction of the application: see [`OnceContext::complete_in`].
+    pub(crate) fn complete_in<B: RecordInTransaction>(
+        &self,
+        store: &SharedStore<B>,
+        transaction: B::Transaction<'_>,
         outcome: Bytes,
     ) -> impl Future<Output = Result<(), CommitError<B::Error>>> + Send {
         let record = self.record_for(store, outcome);
@@ -49,14 +80,8 @@ impl RunContext {
         async move { written?.await }
     }
 
-    /// Returns the record of the run's outcome, for a transaction that the application gives to the database itself:
-    /// [`RecordInTransaction::write_in`], or what the backend offers for other clients. From now on the transaction
-    /// decides how the run ends: see [`complete_in`](Self::complete_in).
-    ///
-    /// # Errors
-    /// [`CommitError::Unprotected`], [`CommitError::Foreign`], [`CommitError::Over`] and [`CommitError::Superseded`].
-    /// After an error, the value that the run returns counts.
-    pub fn record_for<B: RecordInTransaction>(
+    /// Returns the record of the run's outcome: see [`OnceContext::record_for`].
+    pub(crate) fn record_for<B: RecordInTransaction>(
         &self,
         store: &SharedStore<B>,
         outcome: Bytes,

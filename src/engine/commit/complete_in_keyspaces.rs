@@ -4,21 +4,22 @@ use std::future::Future;
 
 use bytes::Bytes;
 use fjall::Keyspace;
+use serde::Serialize;
 
-use super::embedded::{Given, write_alone};
-use crate::engine::context::RunContext;
+use super::embedded::{Given, taken, write_alone};
+use crate::engine::once_context::{OnceContext, recorded};
 use crate::store::fjall_engine::{FjallStore, transaction};
 use crate::store::{Abort, CommitError, TransactionKeyspace};
 
-impl RunContext {
-    /// Writes the run's effect and the record of its outcome in one batch, durably. With
+impl<T: Serialize + Send + 'static> OnceContext<T> {
+    /// Writes the effect and the record of its outcome in one batch, durably. With
     /// [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once: a crash leaves both or
     /// neither, and a retry gets the outcome or runs.
     ///
     /// `closure` is given the keyspaces, which must have been opened by [`FjallStore::keyspace`], and returns the
     /// outcome. It runs on the store's writer thread, where every other request with a key waits for it: it should only
-    /// read and write these keyspaces. Whatever the run returns afterwards, the client gets this outcome. All that the
-    /// transaction writes, the outcome included, is at most 128 KiB.
+    /// read and write these keyspaces. Whatever the effect returns afterwards, the message has this outcome. All that
+    /// the transaction writes, the outcome included, is at most 128 KiB.
     ///
     /// # Errors
     /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and the value that
@@ -32,21 +33,28 @@ impl RunContext {
         store: &FjallStore,
         keyspaces: [&Keyspace; N],
         closure: F,
-    ) -> impl Future<Output = Result<Bytes, CommitError<E>>> + Send + use<N, E, F>
+    ) -> impl Future<Output = Result<T, CommitError<E>>> + Send + use<N, T, E, F>
     where
-        F: FnMut([TransactionKeyspace<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+        F: FnMut([TransactionKeyspace<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
         E: Send + 'static,
     {
-        let mut closure = closure;
-        // The outcome may be a small part of a large buffer, which the record would keep alive.
-        let effect = transaction(keyspaces, move |keyspaces| Ok(Bytes::copy_from_slice(&closure(keyspaces)?)));
-        self.complete_in_embedded(store, effect)
+        let given = Given::default();
+        let (mut closure, value) = (closure, Given::clone(&given));
+        let effect = transaction(keyspaces, move |keyspaces| {
+            let outcome = closure(keyspaces)?;
+            let json = recorded(&outcome)?;
+            *value.lock() = Some(outcome);
+            Ok::<_, Abort<E>>(json)
+        });
+        // This sends the transaction to the writer, before the future is polled.
+        let committed = self.run.complete_in_embedded(store, effect);
+        async move { taken(committed.await, &given) }
     }
 }
 
 impl FjallStore {
     /// Writes to keyspaces of the application in one batch, durably, for effects that belong to no run. The effect of a
-    /// run should be written with the record of its outcome, by [`RunContext::complete_in_keyspaces`].
+    /// run should be written with the record of its outcome, by [`OnceContext::complete_in_keyspaces`].
     ///
     /// `closure` is given the keyspaces, which must have been opened by [`keyspace`](Self::keyspace). It runs on the
     /// store's writer thread, where every other request with a key waits for it, so it should only read and write these

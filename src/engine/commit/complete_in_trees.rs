@@ -3,20 +3,21 @@
 use std::future::Future;
 
 use bytes::Bytes;
+use serde::Serialize;
 
-use super::embedded::{Given, write_alone};
-use crate::engine::context::RunContext;
+use super::embedded::{Given, taken, write_alone};
+use crate::engine::once_context::{OnceContext, recorded};
 use crate::store::sled_engine::{SledStore, transaction};
 use crate::store::{Abort, CommitError, TransactionTree};
 
-impl RunContext {
-    /// Writes the run's effect and the record of its outcome in one transaction, durably. With
+impl<T: Serialize + Send + 'static> OnceContext<T> {
+    /// Writes the effect and the record of its outcome in one transaction, durably. With
     /// [`Rerun`](crate::engine::OnInterrupted::Rerun) the effect takes place exactly once: a crash leaves both or
     /// neither, and a retry gets the outcome or runs.
     ///
     /// `closure` is given the trees, which must have been opened from [`SledStore::db`], and returns the outcome. It
     /// runs on the store's writer thread, where every other request waits for it, look-ups included: it should only
-    /// read and write these trees. The database may call it again, after undoing what it wrote. Whatever the run
+    /// read and write these trees. The database may call it again, after undoing what it wrote. Whatever the effect
     /// returns afterwards, the client gets this outcome. All that the transaction writes, the outcome included, is at
     /// most 128 KiB.
     ///
@@ -32,21 +33,28 @@ impl RunContext {
         store: &SledStore,
         trees: [&sled::Tree; N],
         closure: F,
-    ) -> impl Future<Output = Result<Bytes, CommitError<E>>> + Send + use<N, E, F>
+    ) -> impl Future<Output = Result<T, CommitError<E>>> + Send + use<N, T, E, F>
     where
-        F: FnMut([TransactionTree<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+        F: FnMut([TransactionTree<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
         E: Send + 'static,
     {
-        let mut closure = closure;
-        // The outcome may be a small part of a large buffer, which the record would keep alive.
-        let effect = transaction(trees, move |trees| Ok(Bytes::copy_from_slice(&closure(trees)?)));
-        self.complete_in_embedded(store, effect)
+        let given = Given::default();
+        let (mut closure, value) = (closure, Given::clone(&given));
+        let effect = transaction(trees, move |trees| {
+            let outcome = closure(trees)?;
+            let json = recorded(&outcome)?;
+            *value.lock() = Some(outcome);
+            Ok::<_, Abort<E>>(json)
+        });
+        // This sends the transaction to the writer, before the future is polled.
+        let committed = self.run.complete_in_embedded(store, effect);
+        async move { taken(committed.await, &given) }
     }
 }
 
 impl SledStore {
     /// Writes to trees of the application in one transaction, durably, for effects that belong to no run. The effect of
-    /// a run should be written with the record of its outcome, by [`RunContext::complete_in_trees`].
+    /// a run should be written with the record of its outcome, by [`OnceContext::complete_in_trees`].
     ///
     /// `closure` is given the trees, which must have been opened from [`db`](Self::db). It runs on the store's writer
     /// thread, where every other request waits for it, so it should only read and write these trees; the database may

@@ -66,8 +66,13 @@ pub(crate) fn write_alone<S: StorageEngine, T: Send + 'static, E: Send + 'static
 ) -> impl Future<Output = Result<T, CommitError<E>>> + Send + use<S, T, E> {
     // No run waits for this transaction, so `settle` does nothing.
     let sent = send(store, Purpose::Own(Instant::now() + BEGUN_WITHIN), effect, |_| {});
-    // A transaction that was done has left a value, so `Panicked` never comes from here.
-    async move { answer(sent).await.and_then(|_| given.lock().take().ok_or(CommitError::Panicked)) }
+    async move { taken(answer(sent).await, &given) }
+}
+
+/// Returns the value that a transaction has left, if it was done.
+pub(super) fn taken<T, E>(answer: Result<Bytes, CommitError<E>>, given: &Given<T>) -> Result<T, CommitError<E>> {
+    // One that was done has left a value, so `Panicked` never comes from here.
+    answer.and_then(|_| given.lock().take().ok_or(CommitError::Panicked))
 }
 
 /// Receives the writer's answer. It fails if the writer drops the transaction unanswered.

@@ -65,7 +65,7 @@ pub trait RecordInTransaction: Backend {
 }
 
 /// The record of a run, for a transaction of the application. A run gives it out with
-/// [`RunContext::record_for`](crate::engine::RunContext::record_for).
+/// [`OnceContext::record_for`](crate::engine::OnceContext::record_for).
 #[derive(Debug, Clone)]
 #[must_use = "the transaction has to write it"]
 pub struct RunRecord {

@@ -18,7 +18,7 @@ use testkit::lab::charges::{
 use testkit::lab::disk::{Disk, InTables as _, Table as _, View as _};
 use testkit::lab::{post, settle};
 use testkit::{Gate, on_both};
-use tower_idempotency::engine::{EffectError, Reconciled, Rerun, RunContext};
+use tower_idempotency::engine::{EffectError, OnceContext, Reconciled, Rerun};
 use tower_idempotency::store::Abort;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::{OnInterrupted, Once, Release};
@@ -48,17 +48,17 @@ async fn a_message_s_effect_and_outcome_are_both_there_after_reopening<D: Disk>(
     for policy in policies() {
         let home = Home::<D>::new();
         let (once, store) = (Once::new(home.store.clone()).on_interrupted(policy), home.store.clone());
-        let effect = move |context: RunContext| async move {
+        let effect = move |context: OnceContext<String>| async move {
             commit_outcome(&context, &store, "k", || ()).await.expect("it can be committed");
             Err(EffectError::MaybeStarted("what it returns afterwards"))
         };
         let outcome = deliver(&once, "k", effect).await.unwrap();
-        assert_eq!((outcome.bytes, outcome.replayed), (Bytes::from("charged k"), false));
+        assert_eq!((outcome.value.as_str(), outcome.replayed), ("charged k", false));
         drop(once);
         let home = home.dropped().await;
         let once = Once::new(home.store.clone()).on_interrupted(policy);
-        let outcome = deliver(&once, "k", |_| async { Ok(Bytes::from("it ran again")) }).await.unwrap();
-        assert_eq!((outcome.bytes, outcome.replayed), (Bytes::from("charged k"), true));
+        let outcome = deliver(&once, "k", |_| async { Ok("it ran again".to_owned()) }).await.unwrap();
+        assert_eq!((outcome.value.as_str(), outcome.replayed), ("charged k", true));
         assert_eq!(home.charged("k"), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! Effect and record in one transaction: a transaction that is given up, or comes at the wrong time or place, writes
 //! nothing, and its error names the remedy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,13 +10,14 @@ use testkit::lab::charges::{
     deliver, layer, policies, receipt, replaying, serve, take, unmarked,
 };
 use testkit::lab::disk::{Disk, InTables as _, Table as _, View as _};
-use testkit::lab::{post, settle};
+use testkit::lab::{id, post, settle};
 use testkit::{Gate, on_both};
+use tower_idempotency::engine::{EffectError, OnceContext, OnceError};
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, TransactionError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{AnyStore, IdempotencyContext, OnInterrupted, Once};
+use tower_idempotency::{AnyStore, Fingerprint, IdempotencyContext, OnInterrupted, Once};
 
 /// The reason why a transaction writes nothing.
 #[derive(Debug, Clone, Copy)]
@@ -254,14 +256,36 @@ async fn what_is_too_long_for_one_step_is_not_committed<D: Disk>() {
                 for number in 0_u32..values {
                     charges.insert(number.to_be_bytes(), vec![1; 4_000])?;
                 }
-                Ok::<_, Abort<()>>(Bytes::from(vec![b'x'; outcome_bytes]))
+                Ok::<_, Abort<()>>("x".repeat(outcome_bytes))
             });
-            Ok(match committed.await {
-                Ok(_) => Bytes::from("committed"),
-                Err(error) => Bytes::from(error.to_string()),
-            })
+            Ok(committed.await.map_or_else(|error| error.to_string(), |_| "committed".to_owned()))
         });
-        let told = told.await.unwrap().bytes;
-        assert_eq!(told.starts_with(b"a transaction has"), !fits, "{key}: {told:?}");
+        let told = told.await.unwrap().value;
+        assert_eq!(told.starts_with("a transaction has"), !fits, "{key}: {told:?}");
     }
+}
+
+on_both!(an_outcome_that_json_can_t_have_is_not_committed_and_the_effect_is_undone);
+async fn an_outcome_that_json_can_t_have_is_not_committed_and_the_effect_is_undone<D: Disk>() {
+    let home = Home::<D>::new();
+    let (once, store) = (Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun), home.store.clone());
+    let effect = async move |context: OnceContext<BTreeMap<(u8, u8), u8>>| {
+        let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
+            charge(&charges, "k")?;
+            Ok::<_, Abort<()>>(BTreeMap::from([((1, 2), 3)]))
+        });
+        match committed.await {
+            Err(CommitError::Refused(error @ TransactionError::Unwritable(_))) => {
+                Err(EffectError::NotStarted(error.to_string()))
+            }
+            committed => panic!("{committed:?}"),
+        }
+    };
+    let refused = once.run(id("k"), Fingerprint::of(b"m"), effect).await;
+    let Err(OnceError::Effect(EffectError::NotStarted(why))) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("key must be a string"), "{why}");
+    assert_eq!(home.charged("k"), 0);
+    // The id is free.
+    let effect = async |_| Ok::<_, EffectError<()>>(BTreeMap::new());
+    assert!(!once.run(id("k"), Fingerprint::of(b"m"), effect).await.unwrap().replayed);
 }

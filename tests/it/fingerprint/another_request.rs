@@ -8,12 +8,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::OriginalUri;
 use axum::routing::post as route;
-use bytes::Bytes;
 use testkit::Gate;
 use testkit::lab::time::HOUR;
-use testkit::lab::{Lab, charge_print, foreign, frames, gated, id, insert_answer, keyed, layer, post};
-use tower_idempotency::engine::EffectError;
-use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, Once, RecordId, Scope};
+use testkit::lab::{Lab, charge_print, foreign, frames, gated, id, insert_answer, insert_bytes, keyed, layer, post};
+use tower_idempotency::internals::Origin;
+use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, RecordId, Scope};
 
 // Row: known key, other request → 422 `key-reused`.
 
@@ -46,18 +45,13 @@ async fn a_known_key_with_another_request_is_refused() {
 // Row: recorded under another fingerprint version or options → compared by the recorded ones; where that can't be done,
 // 409 `not-verifiable`.
 
-async fn plant_bytes(store: &MemoryStore, fingerprint: Fingerprint) {
-    let id = RecordId::new(None, &Key::new("k").unwrap());
-    let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from_static(b"recorded")) };
-    Once::new(store.clone()).run(id, fingerprint, effect).await.unwrap();
-}
-
 #[tokio::test]
 async fn a_record_without_credentials_is_compared_without_them() {
     // This is the record of a layer with a scope for the same record id.
     let store = MemoryStore::new();
     let request = Fingerprint::builder(&id("k")).field("method", b"POST").context_field("host", b"pay.example");
-    plant_bytes(&store, request.field("target", b"/charges").field("body", b"a").finish()).await;
+    let fingerprint = request.field("target", b"/charges").field("body", b"a").finish();
+    insert_bytes(&store, id("k"), fingerprint, Origin::default(), "recorded").await;
     let lab = Lab::counting(IdempotencyLayer::new(store));
     let request = |body| keyed("POST", "/charges", "k").header("cookie", "a=b").body(Body::from(body)).unwrap();
     lab.send(request("b")).await.assert_refusal(422, "key-reused", false, None);

@@ -155,7 +155,7 @@ async fn trap_08_at_most_16384_wait_in_all() {
         let gate = gate.clone();
         let effect = move |_| async move {
             gate.pass().await;
-            Ok::<_, EffectError<()>>(bytes::Bytes::new())
+            Ok::<_, EffectError<()>>(())
         };
         let once = once.clone();
         async move { once.run(id(&format!("k{key}")), Fingerprint::of(b"m"), effect).await }.boxed()

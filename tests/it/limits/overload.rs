@@ -13,7 +13,7 @@ use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, gated, id, post, settle};
 use testkit::{Answer, Gate};
 use tokio::sync::mpsc;
-use tower_idempotency::engine::{EffectError, OnceError, RunContext, Stats};
+use tower_idempotency::engine::{EffectError, OnceContext, OnceError, Stats};
 use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, Once, RejectionKind};
@@ -245,7 +245,7 @@ async fn a_body_counts_while_its_claim_is_waited_for() {
 #[tokio::test]
 async fn a_consumer_is_bounded_too() {
     let once = Once::new(MemoryStore::new()).max_runs(0);
-    let effect = |_: RunContext| async { Ok::<_, EffectError<()>>(Bytes::new()) };
+    let effect = |_: OnceContext<()>| async { Ok::<_, EffectError<()>>(()) };
     let refused = once.run(id("k"), Fingerprint::of(b"m"), effect).await;
     assert!(matches!(refused, Err(OnceError::Overloaded)), "{refused:?}");
 }

@@ -7,12 +7,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::post as route;
-use bytes::Bytes;
 use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, gated, id, keyed, settle};
 use testkit::{Answer, Gate};
 use tower::ServiceExt as _;
-use tower_idempotency::engine::{EffectError, RunContext};
+use tower_idempotency::engine::{EffectError, OnceContext};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, Once, Scope};
 
 use super::overload::{KIB, Upload, overloaded};
@@ -186,9 +185,9 @@ async fn a_consumer_has_all_of_max_runs_and_what_it_runs_counts() {
     let consume = |key: &str| {
         let (once, gate, id) = (once.clone(), gate.clone(), id(key));
         tokio::spawn(async move {
-            let effect = |_: RunContext| async move {
+            let effect = |_: OnceContext<()>| async move {
                 gate.pass().await;
-                Ok::<_, EffectError<()>>(Bytes::new())
+                Ok::<_, EffectError<()>>(())
             };
             once.run(id, Fingerprint::of(b"m"), effect).await
         })

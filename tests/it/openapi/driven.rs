@@ -7,14 +7,14 @@ use bytes::Bytes;
 use futures_util::stream::pending;
 use http::{HeaderName, HeaderValue, Request};
 use testkit::lab::charges::{Home, OWN, commit_behind, serve};
-use testkit::lab::{Lab, charge_print, frames, id};
+use testkit::lab::{Lab, charge_print, frames, id, insert_bytes};
 use testkit::{Answer, Gate};
 use tower::ServiceExt as _;
-use tower_idempotency::engine::EffectError;
+use tower_idempotency::internals::Origin;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
-    AnyStore, FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, Rejection,
-    RejectionKind, SledStore,
+    AnyStore, FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Rejection, RejectionKind,
+    SledStore,
 };
 
 /// A layer with the options under test, over a store.
@@ -171,6 +171,5 @@ pub(super) async fn see(lab: &Lab, request: Request<Body>) -> Seen {
 /// Records an outcome that this release can't read, for the request with the body `a`.
 async fn plant(store: &MemoryStore) {
     let fingerprint = charge_print(&id("k")).with_credentials().finish();
-    let effect = |_| async { Ok::<_, EffectError<()>>(Bytes::from_static(b"\xff")) };
-    Once::new(store.clone()).run(id("k"), fingerprint, effect).await.unwrap();
+    insert_bytes(store, id("k"), fingerprint, Origin::default(), b"\xff".as_slice()).await;
 }

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use http::Response;
 use testkit::lab::asked::{asking, found, leave_interrupted};
 use testkit::lab::disk::{Disk, Table as _};
+use testkit::lab::operator::outcome;
 use testkit::lab::time::{DAY, SECOND};
 use testkit::lab::{Lab, at_once, id, on_disk, settle};
 use testkit::log::Log;
 use testkit::on_both;
-use tower_idempotency::engine::{EffectError, Reconciled, Reconciler};
+use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler};
 use tower_idempotency::operations::{Action, Answer, Applied, Change, ChangeError, Filter, Operations, StateKind};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
@@ -252,15 +253,19 @@ async fn a_change_whose_caller_goes_away_is_made_and_logged() {
 }
 
 #[tokio::test]
-async fn a_consumers_operation_is_settled_with_bytes() {
+async fn a_consumers_operation_is_settled_with_json_that_the_consumer_can_read() {
     let once = Once::new(MemoryStore::new());
-    let effect = |_| async { Err::<Bytes, _>(EffectError::MaybeStarted("gone")) };
+    let effect = |_| async { Err::<(String, u64), _>(EffectError::MaybeStarted("gone")) };
     once.run(id("m"), Fingerprint::of(b"m"), effect).await.unwrap_err();
     let operations = once.operations();
     let seen = operations.inspect(id("m")).await.unwrap().unwrap();
     assert!(matches!(change(&operations, &seen, answer("x")).await, Err(ChangeError::WrongForm)));
-    let sent = Action::Answer(Answer::Bytes(Bytes::from("sent")));
-    assert_eq!(change(&operations, &seen, sent).await.unwrap(), Applied::Done);
-    let again = once.run(id("m"), Fingerprint::of(b"m"), |_| async { Ok::<_, EffectError<()>>(Bytes::new()) }).await;
-    assert_eq!(again.unwrap().bytes, "sent");
+    for wrong in ["sent", "\"sent\"", "[\"sent\"]"] {
+        let refused = change(&operations, &seen, Action::Answer(Answer::Bytes(Bytes::from(wrong)))).await;
+        assert!(matches!(refused, Err(ChangeError::WrongType(_))), "{wrong}: {refused:?}");
+    }
+    let again = || once.run(id("m"), Fingerprint::of(b"m"), |_| async { Ok::<_, EffectError<()>>(Default::default()) });
+    assert!(matches!(again().await, Err(OnceError::OutcomeUnknown)), "nothing was changed");
+    assert_eq!(change(&operations, &seen, outcome(("sent", 17))).await.unwrap(), Applied::Done);
+    assert_eq!(again().await.unwrap().value, ("sent".to_owned(), 17));
 }

@@ -1,6 +1,5 @@
 //! One operation is found by key and scope, and shown without its key, its scope or its body.
 
-use bytes::Bytes;
 use testkit::lab::disk::{Disk, Table as _};
 use testkit::lab::{Lab, id, on_disk, post};
 use testkit::on_both;
@@ -86,19 +85,18 @@ async fn a_run_under_way_is_listed_until_it_ends() {
 }
 
 #[tokio::test]
-async fn a_consumers_operation_is_listed_with_its_label_and_its_outcome_is_bytes() {
-    // It looks like the outcome of a layer, and is none.
-    let bytes = Bytes::from_static(b"\x01\xc8\x01\x00\x00");
+async fn a_consumers_operation_is_listed_with_its_label_and_its_outcome_is_json() {
     let (store, key) = (MemoryStore::new(), Key::new("message").unwrap());
     let once = Once::new(store.clone()).label("mailer: invoice 17");
-    let outcome = bytes.clone();
-    let effect = |_| async move { Ok::<_, EffectError<()>>(outcome) };
+    let effect = |_| async move { Ok::<_, EffectError<()>>(("sent".to_owned(), 17)) };
     once.run(id("message"), Fingerprint::of(b"m"), effect).await.unwrap();
     let operations = once.operations();
     let found = operations.find(None, &key).await.unwrap().unwrap();
     assert_eq!((found.label(), operations.form()), (Some("mailer: invoice 17"), Form::Bytes));
-    assert_eq!(found.state, OperationState::Completed { status: None, bytes: bytes.len() as u64 });
-    assert!(matches!(operations.outcome(found.id).await.unwrap(), Some(Answer::Bytes(found)) if found == bytes));
+    assert_eq!(found.state, OperationState::Completed { status: None, bytes: 11 });
+    assert!(
+        matches!(operations.outcome(found.id).await.unwrap(), Some(Answer::Bytes(found)) if found == r#"["sent",17]"#)
+    );
     // A tool that has the store alone sees it too.
     assert_eq!(
         Operations::over(store, testkit::lab::time::DAY).find(None, &key).await.unwrap().unwrap().label(),

@@ -316,7 +316,7 @@ async fn after_an_outage_operations_are_listed_by_status_and_settled_at_once<D: 
 async fn many_messages_are_settled_at_once() {
     let once = Once::new(MemoryStore::new());
     for number in 0..100_u8 {
-        let effect = |_| async { Err::<Bytes, _>(EffectError::MaybeStarted("the queue's broker did not answer")) };
+        let effect = |_| async { Err::<String, _>(EffectError::MaybeStarted("the queue's broker did not answer")) };
         once.run(RecordId::from_bytes([number; 32]), Fingerprint::of(b"m"), effect).await.unwrap_err();
     }
     let listed = once.interrupted(1_000).await.unwrap();

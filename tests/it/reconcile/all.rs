@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrupted, patient};
@@ -98,7 +97,7 @@ async fn each_question_leaves_an_audit_event_that_names_who_asked() {
 async fn a_consumer_settles_what_a_dead_process_left_without_redeliveries() {
     let (store, asked) = (TestStore::new(), Asked::default());
     leave_interrupted(&store, "k").await;
-    let reconciler = asked.says([Reconciled::Outcome(Bytes::from("it was sent"))]);
+    let reconciler = asked.says([Reconciled::Outcome("it was sent".to_owned())]);
     let once = Once::new(store.reopen()).reconcile_with(reconciler);
     assert_eq!(counted(once.reconcile_all().await.unwrap()), (1, 0, 0));
     assert_eq!(counted(once.reconcile_all().await.unwrap()), (0, 0, 0));

@@ -1,7 +1,6 @@
 //! Requests and messages of others, under the key of an operation that the application is asked about.
 
 use axum::body::Body;
-use bytes::Bytes;
 use testkit::Gate;
 use testkit::lab::asked::{Asked, asking, found, leave_interrupted};
 use testkit::lab::{Lab, id, keyed, post};
@@ -47,7 +46,7 @@ async fn another_message_under_the_id_is_refused_and_nobody_is_asked_about_it() 
     let (store, log, asked) = (TestStore::new(), Log::default(), Asked::default());
     deliver_first(store.clone(), &log).await;
     let once = once(store, asked.says([Reconciled::RunAgain]));
-    let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
+    let effect = |_| async { Ok::<_, EffectError<&str>>(String::new()) };
     let refused = once.run(id("k"), Fingerprint::of(b"another"), effect).await;
     assert!(matches!(refused, Err(OnceError::Mismatch(_))), "{refused:?}");
     assert_eq!(asked.times(), 0);

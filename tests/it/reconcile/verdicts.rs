@@ -18,7 +18,7 @@ use testkit::lab::time::{DAY, HOUR, NOON};
 use testkit::lab::{Lab, charge_print, id, on_disk, post};
 use testkit::on_both;
 use tower_idempotency::Meaning;
-use tower_idempotency::engine::{EffectError, OnceError, Outcome, Reconciled, Reconciler, Rerun, RunContext};
+use tower_idempotency::engine::{EffectError, OnceContext, OnceError, Outcome, Reconciled, Reconciler, Rerun};
 use tower_idempotency::internals::{ClaimPolicy, Fence, Records as _};
 use tower_idempotency::operations::Applied;
 use tower_idempotency::server::KeptHeaders;
@@ -97,18 +97,18 @@ async fn an_outcome_that_was_found_is_kept_as_the_layers_options_say_whatever_th
     assert_eq!((lab.post("k", "a").await.text(), asked.times()), ("effect 1", 1), "kept from when it was found");
 }
 
-pub(super) type Log = Arc<Mutex<Vec<RunContext>>>;
+pub(super) type Log = Arc<Mutex<Vec<OnceContext<String>>>>;
 
 /// Delivers a message under the id `k`: its effect is logged, and `end` decides how it ends.
 pub(super) async fn deliver<St: Store>(
-    once: &Once<St>,
+    once: &Once<St, String>,
     log: &Log,
     end: Result<&'static str, EffectError<&'static str>>,
-) -> Result<Outcome, OnceError<&'static str>> {
+) -> Result<Outcome<String>, OnceError<&'static str>> {
     let log = Arc::clone(log);
-    let effect = move |context: RunContext| async move {
+    let effect = move |context: OnceContext<String>| async move {
         log.lock().unwrap().push(context);
-        end.map(Bytes::from)
+        end.map(str::to_owned)
     };
     once.run(id("k"), Fingerprint::of(b"m"), effect).await
 }
@@ -119,7 +119,7 @@ pub(super) async fn deliver_first<St: Store>(store: St, log: &Log) {
     assert!(matches!(cut, Err(OnceError::Effect(EffectError::MaybeStarted("no answer")))), "{cut:?}");
 }
 
-pub(super) fn once<St: Store>(store: St, reconciler: Reconciler) -> Once<St> {
+pub(super) fn once<St: Store>(store: St, reconciler: Reconciler<String>) -> Once<St, String> {
     Once::new(store).reconcile_with(reconciler)
 }
 
@@ -130,7 +130,7 @@ async fn a_redelivered_message_gets_the_bytes_that_the_application_found() {
     let once = once(store, asked.says([Reconciled::Outcome("it was sent".into())]));
     for _ in 0..3 {
         let outcome = deliver(&once, &log, Ok("sent again")).await.unwrap();
-        assert_eq!((&outcome.bytes[..], outcome.replayed), (&b"it was sent"[..], true));
+        assert_eq!((outcome.value.as_str(), outcome.replayed), ("it was sent", true));
     }
     assert_eq!((asked.times(), log.lock().unwrap().len(), once.stats().reconciled), (1, 1, 1));
 }
@@ -144,7 +144,7 @@ async fn what_may_run_again_runs_once_knows_that_it_does_and_its_outcome_is_reco
     let once = once(store.reopen(), asked.says([Reconciled::RunAgain]));
     for replayed in [false, true, true] {
         let outcome = deliver(&once, &log, Ok("sent")).await.unwrap();
-        assert_eq!((&outcome.bytes[..], outcome.replayed), (&b"sent"[..], replayed));
+        assert_eq!((outcome.value.as_str(), outcome.replayed), ("sent", replayed));
     }
     let runs = log.lock().unwrap().clone();
     let Ok([first, second]) = <[_; 2]>::try_from(runs) else { panic!("two runs") };
@@ -360,13 +360,13 @@ async fn an_operator_may_settle_what_the_application_does_not_know() {
     let (store, asked) = (TestStore::new(), Asked::default());
     let stale = leave_interrupted(&store, "k").await;
     let once = once(store, asked.says([Reconciled::StillUnknown]));
-    let effect = |_| async { Ok::<_, EffectError<&str>>(Bytes::new()) };
+    let effect = |_| async { Ok::<_, EffectError<&str>>(String::new()) };
     let print = charge_print(&id("k")).with_credentials().finish();
     assert!(matches!(once.run(id("k"), print, effect).await, Err(OnceError::OutcomeUnknown)));
     let listed = once.interrupted(9).await.unwrap().remove(0);
     // It was listed before the question, so it has to be listed again.
     assert_eq!(once.resolve(stale.id, stale.fence, outcome("stale")).await.unwrap(), Applied::Stale);
     assert_eq!(once.resolve(listed.id, listed.fence, outcome("it was sent")).await.unwrap(), Applied::Done);
-    assert_eq!(once.run(id("k"), print, effect).await.unwrap().bytes, "it was sent");
+    assert_eq!(once.run(id("k"), print, effect).await.unwrap().value, "it was sent");
     assert_eq!(asked.times(), 1);
 }

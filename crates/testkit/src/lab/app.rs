@@ -16,16 +16,15 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _, service_fn};
 use tower_idempotency::FingerprintBuilder;
 use tower_idempotency::Meaning;
-use tower_idempotency::engine::EffectError;
-use tower_idempotency::internals::{Completion, Hold, Origin, RunResult};
+use tower_idempotency::internals::{Claim, Completion, Hold, Origin, Reply, RunResult, Transition};
 use tower_idempotency::server::Classify;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, OnInterrupted, Once, RecordId};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, OnInterrupted, RecordId};
 
 use super::disk::DiskBuilder;
-use super::steps::{Claimed, Steps as _, wish};
-use super::time::HOUR;
+use super::steps::{Claimed, Steps as _, Wish, wish};
+use super::time::{DAY, HOUR};
 use crate::{Answer, Gate};
 
 /// A router with one handler, behind a layer.
@@ -282,8 +281,21 @@ pub fn foreign(fingerprint: Fingerprint, version: u8, options: [u8; 8]) -> Finge
 }
 
 /// Records an answer 200 with the body `recorded` for `id`, in format 1 of `server/snapshot.rs`.
-pub async fn insert_answer<St: Store + Clone>(store: &St, id: RecordId, fingerprint: Fingerprint) {
-    let outcome = Bytes::from_static(b"\x01\xc8\x01\x00\x00recorded");
-    let effect = |_| async move { Ok::<_, EffectError<()>>(outcome) };
-    assert!(!Once::new(store.clone()).run(id, fingerprint, effect).await.unwrap().replayed);
+pub async fn insert_answer<St: Store>(store: &St, id: RecordId, fingerprint: Fingerprint) {
+    insert_bytes(store, id, fingerprint, Origin::default(), b"\x01\xc8\x01\x00\x00recorded".as_slice()).await;
+}
+
+/// Records these bytes for `id`, whatever they are.
+pub async fn insert_bytes<St: Store>(
+    store: &St,
+    id: RecordId,
+    fingerprint: Fingerprint,
+    origin: Origin,
+    outcome: impl Into<Bytes>,
+) {
+    let claim = Claim { origin: origin.clone(), ..Wish::new(id, fingerprint).claim() };
+    let claimed = store.apply(id, Transition::Claim(claim)).await.expect("the store works").record.expect("it is free");
+    let hold = Hold { id, fence: claimed.fence, attempt: claimed.attempt };
+    let completion = Completion { fingerprint, origin, ..done(hold, outcome, DAY) };
+    assert_eq!(store.complete(completion).await.expect("the store works"), Reply::Taken);
 }

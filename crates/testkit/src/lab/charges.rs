@@ -13,7 +13,7 @@ use http::{Response, StatusCode};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tower_idempotency::engine::{EffectError, OnceError, Outcome, RunContext};
+use tower_idempotency::engine::{EffectError, OnceContext, OnceError, Outcome};
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::{Abort, OpenError, Store, TransactionError};
@@ -28,7 +28,7 @@ pub type Commit<T> = Result<T, CommitError<&'static str>>;
 /// A transaction that was sent, and its answer.
 pub type Committing<T> = BoxFuture<'static, Commit<T>>;
 /// The result of a message of these tests.
-pub type Delivered = Result<Outcome, OnceError<&'static str>>;
+pub type Delivered = Result<Outcome<String>, OnceError<&'static str>>;
 
 /// The answer of a handler that did not commit.
 pub const OWN: (StatusCode, &str) = (StatusCode::PAYMENT_REQUIRED, "the handler's own");
@@ -163,15 +163,15 @@ pub fn commit_behind(
 
 /// Charges `key` and answers in one transaction, `after` having returned on the writer's thread.
 pub fn commit_outcome(
-    context: &RunContext,
+    context: &OnceContext<String>,
     store: &impl Disk,
     key: &'static str,
     after: impl Fn() + Send + 'static,
-) -> Committing<Bytes> {
+) -> Committing<String> {
     context.complete_in_tables(store, [&charges(store)], move |[charges]| {
         after();
         charge(&charges, key)?;
-        Ok(Bytes::from(format!("charged {key}")))
+        Ok(format!("charged {key}"))
     })
 }
 
@@ -212,11 +212,11 @@ pub fn replaying(store: &impl Disk, policy: OnInterrupted) -> Lab {
 }
 
 /// Delivers a message by which `key` is charged as `effect` says.
-pub async fn deliver<D, F, Fut>(once: &Once<D>, key: &str, effect: F) -> Delivered
+pub async fn deliver<D, F, Fut>(once: &Once<D, String>, key: &str, effect: F) -> Delivered
 where
     D: Disk,
-    F: FnOnce(RunContext) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<Bytes, EffectError<&'static str>>> + Send + 'static,
+    F: FnOnce(OnceContext<String>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<String, EffectError<&'static str>>> + Send + 'static,
 {
     once.run(id(key), Fingerprint::of(b"m"), effect).await
 }

@@ -11,6 +11,6 @@ pub mod steps;
 pub mod time;
 
 pub use app::{
-    Lab, Shedding, at_once, charge_print, done, effect, foreign, frames, gated, hold, id, insert_answer, keyed, layer,
-    no_run_is_left, numbered, on_disk, patient, post, rerun, settle, with,
+    Lab, Shedding, at_once, charge_print, done, effect, foreign, frames, gated, hold, id, insert_answer, insert_bytes,
+    keyed, layer, no_run_is_left, numbered, on_disk, patient, post, rerun, settle, with,
 };

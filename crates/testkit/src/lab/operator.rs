@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use http::Response;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tower_idempotency::operations::{
     Action, Answer, Applied, Change, ChangeError, Filter, OperationRecord, Operations, Reconciliation, StateKind,
 };
@@ -51,7 +53,7 @@ impl<St: Store, M: Sync> Operated<St> for IdempotencyLayer<St, M> {
     }
 }
 
-impl<St: Store> Operated<St> for Once<St> {
+impl<St: Store, T: DeserializeOwned> Operated<St> for Once<St, T> {
     fn operated(&self) -> Operations<St> {
         self.operations()
     }
@@ -63,6 +65,6 @@ pub fn answer(body: impl Into<Bytes>) -> Action {
 }
 
 /// Redeliveries get this outcome, of a consumer.
-pub fn outcome(bytes: impl Into<Bytes>) -> Action {
-    Action::Answer(Answer::Bytes(bytes.into()))
+pub fn outcome(value: impl Serialize) -> Action {
+    Action::Answer(Answer::Bytes(serde_json::to_vec(&value).expect("it can be written").into()))
 }

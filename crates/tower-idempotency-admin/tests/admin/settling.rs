@@ -179,22 +179,25 @@ async fn a_form_that_is_not_the_pages_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_outcome_of_a_consumer_is_bytes_in_and_out() {
+async fn an_outcome_of_a_consumer_is_json_in_and_out() {
     let store = MemoryStore::new();
     let once = Once::new(store.clone());
     let id = RecordId::new(Some(&Scope::new("mailer").unwrap()), &Key::new("m").unwrap());
     let failed =
-        once.run(id, Fingerprint::of(b"m"), async |_| Err::<bytes::Bytes, _>(EffectError::MaybeStarted("lost"))).await;
+        once.run(id, Fingerprint::of(b"m"), async |_| Err::<String, _>(EffectError::MaybeStarted("lost"))).await;
     failed.unwrap_err();
     let page = AdminPage::new(once.operations(), |parts| authorize(parts, Access::ALL));
     let desk = Desk::of(layer(store), page);
     let ask = way(&desk, &id.to_string(), "answer").await;
     assert!(!ask.fields.iter().any(|(name, _)| name == "status"), "{ask:?}");
-    confirmed(&desk, &ask.with("body", "/wBh").with("encoding", "base64"), &[], "each retry").await;
+    let review = desk.submit(&ask.clone().with("body", "it was sent"), &[]).await;
+    let refused = desk.submit(&form(review.text(), "do", "apply"), &[]).await;
+    assert!(refused.text().contains("give it as JSON"), "{}", refused.text());
+    confirmed(&desk, &ask.with("body", "\"it was sent\""), &[], "each retry").await;
     let outcome = desk.get(&format!("/api/operations/{id}/outcome")).await.json();
-    assert_eq!(outcome, json!({ "status": null, "headers": [], "body": "/wBh", "encoding": "base64" }));
-    let effect = async |_| Ok::<_, EffectError<&str>>(bytes::Bytes::new());
-    assert_eq!(once.run(id, Fingerprint::of(b"m"), effect).await.unwrap().bytes, b"\xff\0a".as_slice());
+    assert_eq!(outcome, json!({ "status": null, "headers": [], "body": "\"it was sent\"", "encoding": "utf-8" }));
+    let effect = async |_| Ok::<_, EffectError<&str>>(String::new());
+    assert_eq!(once.run(id, Fingerprint::of(b"m"), effect).await.unwrap().value, "it was sent");
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use testkit::Gate;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome};
@@ -14,7 +13,7 @@ use tower_idempotency_postgres::PostgresBackend;
 
 use crate::lab::{Lab, builder, id, lab, own_server};
 
-type Consumer = Once<SharedStore<PostgresBackend>>;
+type Consumer = Once<SharedStore<PostgresBackend>, String>;
 
 /// Counts effects, each of which waits at a gate before it takes place.
 #[derive(Clone, Default)]
@@ -30,12 +29,12 @@ impl Work {
         work
     }
 
-    async fn run(&self, consumer: &Consumer, number: u64) -> Result<Outcome, OnceError<std::io::Error>> {
+    async fn run(&self, consumer: &Consumer, number: u64) -> Result<Outcome<String>, OnceError<std::io::Error>> {
         let Self { effects, gate } = self.clone();
         let effect = move |_| async move {
             gate.pass().await;
             let number = effects.fetch_add(1, Ordering::SeqCst) + 1;
-            Ok::<_, EffectError<std::io::Error>>(Bytes::from(format!("effect {number}")))
+            Ok::<_, EffectError<std::io::Error>>(format!("effect {number}"))
         };
         consumer.run(id(number), Fingerprint::of(b"message"), effect).await
     }
@@ -59,12 +58,12 @@ async fn what_one_process_has_done_the_others_replay() {
     let (processes, work) = (join_all([process(&lab), process(&lab), process(&lab)]).await, Work::opened());
     let all = (0..600).map(|number| {
         let (consumer, work) = (processes[number % 3].clone(), work.clone());
-        async move { (number / 6, work.run(&consumer, (number / 6) as u64).await.unwrap().bytes) }
+        async move { (number / 6, work.run(&consumer, (number / 6) as u64).await.unwrap().value) }
     });
-    let mut told: Vec<Option<Bytes>> = vec![None; 100];
-    for (key, bytes) in join_all(all).await {
-        let first = told[key].get_or_insert_with(|| bytes.clone());
-        assert_eq!(*first, bytes, "{key}");
+    let mut told: Vec<Option<String>> = vec![None; 100];
+    for (key, text) in join_all(all).await {
+        let first = told[key].get_or_insert_with(|| text.clone());
+        assert_eq!(*first, text, "{key}");
     }
     assert_eq!(work.count(), 100);
 }
@@ -85,7 +84,7 @@ async fn a_duplicate_elsewhere_waits_for_the_run_and_is_given_its_outcome() {
     work.gate.open();
     assert!(!run.await.unwrap().unwrap().replayed);
     let replay = duplicate.await.unwrap().unwrap();
-    assert_eq!((&replay.bytes[..], replay.replayed, work.count()), (&b"effect 1"[..], true, 1));
+    assert_eq!((replay.value.as_str(), replay.replayed, work.count()), ("effect 1", true, 1));
 }
 
 // Killed at any moment: between a claim and its outcome, in the middle of either.
@@ -102,8 +101,8 @@ async fn a_server_that_is_killed_and_started_again_makes_no_second_effect() {
                 for _ in 0..200 {
                     if let Ok(outcome) = work.run(&consumer, key).await {
                         let mut told = told.lock().unwrap();
-                        let first = told.entry(key).or_insert_with(|| outcome.bytes.clone());
-                        assert_eq!(*first, outcome.bytes, "{key}");
+                        let first = told.entry(key).or_insert_with(|| outcome.value.clone());
+                        assert_eq!(*first, outcome.value, "{key}");
                         return;
                     }
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -127,8 +126,8 @@ async fn a_server_that_is_killed_and_started_again_makes_no_second_effect() {
     assert!(work.count() <= 60, "{} effects of 60 keys", work.count());
     let other = process(&lab).await;
     let told = told.lock().unwrap().clone();
-    for (key, bytes) in &told {
-        assert_eq!(work.run(&other, *key).await.unwrap().bytes, *bytes, "{key}");
+    for (key, text) in &told {
+        assert_eq!(work.run(&other, *key).await.unwrap().value, *text, "{key}");
     }
     assert!(!told.is_empty());
 }

@@ -80,14 +80,15 @@ macro_rules! forwards {
             context.$complete(self, tables, closure).boxed()
         }
 
-        fn complete_run<const N: usize, E, F>(
+        fn complete_run<const N: usize, T, E, F>(
             &self,
-            context: &RunContext,
+            context: &OnceContext<T>,
             tables: [&Self::Table; N],
             closure: F,
-        ) -> Sent<Bytes, E>
+        ) -> Sent<T, E>
         where
-            F: FnMut([$view<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+            F: FnMut([$view<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
+            T: Serialize + Send + 'static,
             E: Send + 'static,
         {
             context.$complete(self, tables, closure).boxed()

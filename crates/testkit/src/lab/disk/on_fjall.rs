@@ -7,9 +7,10 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::Response;
+use serde::Serialize;
 use tempfile::TempDir;
 use tower_idempotency::clock::Clock;
-use tower_idempotency::engine::RunContext;
+use tower_idempotency::engine::OnceContext;
 use tower_idempotency::fjall::AbstractTree as _;
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::{

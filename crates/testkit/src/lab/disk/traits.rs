@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::Response;
+use serde::Serialize;
 use tempfile::TempDir;
 use tower_idempotency::IdempotencyContext;
 use tower_idempotency::clock::Clock;
-use tower_idempotency::engine::RunContext;
+use tower_idempotency::engine::OnceContext;
 use tower_idempotency::server::Committed;
 use tower_idempotency::store::{Abort, CommitError, OpenError, Store, StoreError, TransactionError};
 
@@ -108,14 +109,15 @@ pub trait Disk: Store + Clone {
         E: Send + 'static;
 
     /// A run's effect and its outcome in one transaction; call [`InTables::complete_in_tables`].
-    fn complete_run<const N: usize, E, F>(
+    fn complete_run<const N: usize, T, E, F>(
         &self,
-        context: &RunContext,
+        context: &OnceContext<T>,
         tables: [&Self::Table; N],
         closure: F,
-    ) -> Sent<Bytes, E>
+    ) -> Sent<T, E>
     where
-        F: FnMut([Self::View<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+        F: FnMut([Self::View<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
+        T: Serialize + Send + 'static,
         E: Send + 'static;
 }
 
@@ -198,18 +200,18 @@ impl InTables for IdempotencyContext {
     }
 }
 
-impl InTables for RunContext {
-    type Outcome = Bytes;
-    type Done = Bytes;
+impl<T: Serialize + Send + 'static> InTables for OnceContext<T> {
+    type Outcome = T;
+    type Done = T;
 
     fn complete_in_tables<D: Disk, const N: usize, E, F>(
         &self,
         store: &D,
         tables: [&D::Table; N],
         closure: F,
-    ) -> Sent<Bytes, E>
+    ) -> Sent<T, E>
     where
-        F: FnMut([D::View<'_>; N]) -> Result<Bytes, Abort<E>> + Send + 'static,
+        F: FnMut([D::View<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
         E: Send + 'static,
     {
         store.complete_run(self, tables, closure)

@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 
-use bytes::Bytes;
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::store::{ConnectError, Store as _};
 use tower_idempotency::{Fingerprint, Once};
@@ -14,7 +13,7 @@ const SECRET: &str = "s3cr3t";
 
 /// Runs one operation. Returns whether it was replayed.
 async fn is_replayed(store: &PostgresStore) -> bool {
-    let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(Bytes::from_static(b"done")) };
+    let effect = |_| async { Ok::<_, EffectError<std::io::Error>>(()) };
     let consumer = Once::new(store.clone());
     consumer.run(id(1), Fingerprint::of(b"message"), effect).await.unwrap().replayed
 }

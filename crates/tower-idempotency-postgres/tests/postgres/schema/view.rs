@@ -3,12 +3,12 @@
 use axum::body::Body;
 use axum::routing::post;
 use axum::{Extension, Router};
-use bytes::Bytes;
 use http::{Request, StatusCode};
 use testkit::Gate;
+use testkit::lab::insert_bytes;
 use tower::ServiceExt as _;
-use tower_idempotency::engine::EffectError;
-use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, Once, RecordId, Scope, Unsure};
+use tower_idempotency::internals::{Described, Origin};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, RecordId, Scope, Unsure};
 use tower_idempotency_postgres::tokio_postgres::{Client, Row, SimpleQueryMessage};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
@@ -113,14 +113,13 @@ async fn the_view_says_what_an_operation_is_and_shows_no_answer() {
 async fn outcomes_of_every_origin_are_shown() {
     let Some(server) = own_server("that outcomes of every origin are shown", &[]) else { return };
     let lab = Lab::new(&server.url()).await;
-    let once = Once::new(store(&lab).await);
+    let store = store(&lab).await;
     for (number, outcome) in
         ["mail sent", "", "\u{1}", "\u{1}\u{2}", "\u{1}\u{64}\u{1}\u{4}a b"].into_iter().enumerate()
     {
-        let once = once.clone().label(format!("message {number}"));
         let id = RecordId::new(None, &Key::new(&format!("message-{number}")).unwrap());
-        let effect = move |_| async move { Ok::<_, EffectError<std::io::Error>>(Bytes::from(outcome)) };
-        once.run(id, Fingerprint::of(b"message"), effect).await.unwrap();
+        let origin = Origin::of(Described { label: Some(format!("message {number}")), ..Described::default() });
+        insert_bytes(&store, id, Fingerprint::of(b"message"), origin, outcome).await;
         let row = labelled(&lab.client, &format!("message {number}")).await;
         assert_eq!(row.get::<_, Option<i64>>("status"), None, "{outcome:?}");
         assert_eq!(row.get::<_, i64>("bytes"), i64::try_from(outcome.len()).unwrap(), "{outcome:?}");
