@@ -63,7 +63,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! reqwest-retry may stay for requests with a safe method, with the feature `reqwest-retry` and [`KeyedStrategy`].
+//! reqwest-retry may stay for requests with a safe method, with the feature `reqwest-retry` and its
+//! `KeyedStrategy`.
 //!
 //! # With hyper, and with any other service
 //! The inner service takes an [`http::Request`] whose body implements [`RetryBody`]: `Full` and `Empty` do, and
@@ -87,7 +88,7 @@
 //!
 //! A layer that follows redirects belongs outside of this one. A timeout for each attempt is part of it. A layer that
 //! retries belongs nowhere: outside of this one, each of its attempts is a call with a new random key. The exception is
-//! reqwest-retry with [`KeyedStrategy`], which does not repeat such a call.
+//! reqwest-retry with `KeyedStrategy`, which does not repeat such a call.
 //!
 //! # What is retried
 //! | what an attempt got | what follows | known, if there is no other attempt |

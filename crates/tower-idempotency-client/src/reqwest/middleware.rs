@@ -23,8 +23,8 @@ impl Middleware for KeyedRetryLayer {
 }
 
 impl crate::Error {
-    /// Finds the layer's error in one of reqwest-middleware, also where reqwest-retry has wrapped it. `None`: the
-    /// error comes from elsewhere.
+    /// Finds the layer's error in one of reqwest-middleware; with the feature `reqwest-retry`, also where reqwest-retry
+    /// has wrapped it. `None`: the error comes from elsewhere.
     #[must_use]
     pub fn within(error: &Error) -> Option<&Self> {
         let Error::Middleware(error) = error else { return None };

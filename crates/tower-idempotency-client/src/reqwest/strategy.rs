@@ -1,3 +1,5 @@
+use std::fmt;
+
 use reqwest::Response;
 use reqwest_middleware::Error;
 use reqwest_retry::{DefaultRetryableStrategy, Retryable, RetryableStrategy};
@@ -23,8 +25,8 @@ use crate::Delivery;
 /// let client = ClientBuilder::new(client)
 ///     // The retries of safe requests; the order matters.
 ///     .with(RetryTransientMiddleware::new_with_policy_and_strategy(policy, KeyedStrategy::new()))
-///     // The retries of all others. Without a `backoff`, its own default counts.
-///     .with(KeyedRetryLayer::new().without_redirects().backoff(policy))
+///     // The retries of all others, for up to its `deadline`.
+///     .with(KeyedRetryLayer::new().without_redirects())
 ///     .build();
 /// # Ok(()) }
 /// ```
@@ -33,7 +35,6 @@ use crate::Delivery;
 ///
 /// reqwest-retry wraps each error; [`Error::within`](crate::Error::within) finds the layer's. It takes no streams: send
 /// those with a client that has the layer alone.
-#[derive(Debug, Clone, Copy, Default)]
 pub struct KeyedStrategy<S = DefaultRetryableStrategy> {
     others: S,
 }
@@ -43,6 +44,18 @@ impl KeyedStrategy {
     #[must_use]
     pub fn new() -> Self {
         Self::with_others(DefaultRetryableStrategy)
+    }
+}
+
+impl Default for KeyedStrategy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> fmt::Debug for KeyedStrategy<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("KeyedStrategy").finish_non_exhaustive()
     }
 }
 

@@ -138,7 +138,7 @@ async fn requests_with_a_safe_method_are_left_to_the_other_strategy() {
         async move { if is_first { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK } }
     };
     let url = format!("http://{}/", serve(Router::new().route("/", get(busy))).await);
-    let answer = retrying(KeyedStrategy::new()).get(&url).send().await.unwrap();
+    let answer = retrying(KeyedStrategy::default()).get(&url).send().await.unwrap();
     assert_eq!((answer.status(), asked.load(Ordering::SeqCst)), (StatusCode::OK, 2));
     // Three retries, and no error of the layer's.
     let failed = retrying(KeyedStrategy::new()).get("http://127.0.0.1:9/").send().await.unwrap_err();
