@@ -34,7 +34,8 @@ async fn send(_text: &str) -> Result<Sent, EffectError<std::io::Error>> {
 
 /// Consumes until the queue is empty. Returns how many messages are for an operator.
 async fn consume(once: &Once<SledStore, Sent>, mut queue: VecDeque<Message>) -> Result<usize, Box<dyn Error>> {
-    // Another consumer of the same messages over the same store needs another name.
+    // Another consumer of the same messages over the same store needs another name. An id that is no key (1 to 255
+    // characters of printable ASCII) is for an operator, too; here there is none.
     let (mailer, mut set_aside) = (Scope::new("mailer")?, 0);
     while let Some(message) = queue.pop_front() {
         let id = RecordId::new(Some(&mailer), &Key::new(message.id)?);
@@ -43,7 +44,7 @@ async fn consume(once: &Once<SledStore, Sent>, mut queue: VecDeque<Message>) -> 
         // The message is acknowledged here, and not before: what is not acknowledged comes again.
         match Advice::of(&result) {
             Advice::Acknowledge => {}
-            Advice::Redeliver => queue.push_back(message),
+            Advice::Redeliver => queue.push_back(message), // a broker delivers it after a pause
             Advice::HandOver => set_aside += 1,
         }
         match result {

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::future::{Future, ready};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +22,7 @@ use super::reconciler::Reconciler;
 use super::verdict::Verdict;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
+use crate::panics::panic_message;
 use crate::record::{Described, Origin};
 use crate::slots::{End, Refusal, once_a_minute};
 use crate::store::Store;
@@ -157,7 +160,7 @@ impl<St: Store, T> Once<St, T> {
     /// detached: it runs on if this future is dropped.
     ///
     /// If JSON can't have what the effect produced, such as a map whose keys are no texts, this call returns it all the
-    /// same, and the next one gets [`OnceError::NotReplayable`].
+    /// same, logs it at ERROR, and the next one gets [`OnceError::NotReplayable`].
     ///
     /// # Errors
     /// [`OnceError::Effect`] is the effect's own error; every other variant says why no outcome is returned.
@@ -181,11 +184,11 @@ impl<St: Store, T> Once<St, T> {
         let work = move |context| async move {
             let result = effect(OnceContext::new(context)).await;
             let end = match &result {
-                Ok(value) => match json_of(value) {
+                Ok(value) => match written(value) {
                     Ok(json) => End::Outcome(json),
                     Err(error) => {
                         let (line, record_id) = (&engine.lines().unwritable, id.short());
-                        once_a_minute!(line, error, record_id, %error, "the outcome of a message can't be recorded");
+                        once_a_minute!(line, error, record_id, error, "the outcome of a message can't be recorded");
                         End::Consumed { status: 0 }
                     }
                 },
@@ -210,14 +213,14 @@ impl<St: Store, T> Once<St, T> {
         }
         match verdict {
             Verdict::Answered(Ok(value)) => Ok(Outcome { value, replayed: false }),
-            Verdict::Committed(json) => Outcome::read(&json, false),
+            Verdict::Committed(json) => self.read(id, &json, false),
             Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
             // The effect and its record were undone, and the id is free.
             Verdict::RolledBack => Err(OnceError::refused(Refusal::Unavailable)),
             Verdict::Interrupted(_) | Verdict::InDoubt(_) | Verdict::Met(End::InDoubt, _) => {
                 Err(OnceError::Interrupted)
             }
-            Verdict::Met(End::Outcome(json), _) => Outcome::read(&json, true),
+            Verdict::Met(End::Outcome(json), _) => self.read(id, &json, true),
             Verdict::Met(End::Consumed { .. }, _) => Err(OnceError::NotReplayable),
             // After a run without an effect, the next delivery of the message may run.
             Verdict::Met(End::InFlight | End::Released, _) => Err(OnceError::InFlight),
@@ -225,6 +228,17 @@ impl<St: Store, T> Once<St, T> {
             Verdict::Met(End::Refused(refusal), _) => Err(OnceError::refused(refusal)),
             Verdict::Mismatch(found) => Err(OnceError::Mismatch(found)),
         }
+    }
+
+    fn read<E>(&self, id: RecordId, json: &[u8], replayed: bool) -> Result<Outcome<T>, OnceError<E>>
+    where
+        T: DeserializeOwned,
+    {
+        serde_json::from_slice(json).map(|value| Outcome { value, replayed }).map_err(|error| {
+            let (line, record_id) = (&self.engine.lines().wrong_type, id.short());
+            once_a_minute!(line, error, record_id, %error, "the outcome of a message is of another type");
+            OnceError::WrongType(error)
+        })
     }
 
     /// Refuses new ids from now on, and waits at most `timeout` for runs that are under way, and for outcomes whose
@@ -254,6 +268,12 @@ impl<St: Store, T> Once<St, T> {
     pub(crate) fn engine(&self) -> &Arc<Engine<St>> {
         &self.engine
     }
+}
+
+/// Returns an outcome as it is recorded. The effect has taken place, so a panic here must not make it run again.
+fn written<T: Serialize>(value: &T) -> Result<Bytes, String> {
+    let json = catch_unwind(AssertUnwindSafe(|| json_of(value))).map_err(|panic| panic_message(&*panic).to_owned())?;
+    json.map_err(|error| error.to_string())
 }
 
 impl<St, T> Clone for Once<St, T> {

@@ -57,3 +57,16 @@ pub(super) fn json_of<T: Serialize>(outcome: &T) -> serde_json::Result<Bytes> {
     // The box has no room to spare, which the record would keep alive.
     serde_json::to_vec(outcome).map(|json| json.into_boxed_slice().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::json_of;
+
+    // Seeded fault: the buffer into which it was written is kept whole.
+    #[test]
+    fn a_recorded_outcome_keeps_no_more_memory_than_its_length() {
+        let json = json_of(&"x".repeat(1_000)).unwrap();
+        let length = json.len();
+        assert_eq!(json.try_into_mut().unwrap().capacity(), length);
+    }
+}

@@ -1,7 +1,5 @@
 //! What comes of a message: an outcome, or why it has none, and what to do with it.
 
-use serde::de::DeserializeOwned;
-
 use crate::fingerprint::Match;
 use crate::slots::Refusal;
 
@@ -11,21 +9,14 @@ use crate::slots::Refusal;
 pub struct Outcome<T> {
     /// What the effect produced.
     pub value: T,
-    /// `true` if an earlier run produced them.
+    /// `true` if an earlier run produced it.
     pub replayed: bool,
-}
-
-impl<T: DeserializeOwned> Outcome<T> {
-    pub(super) fn read<E>(json: &[u8], replayed: bool) -> Result<Self, OnceError<E>> {
-        let value = serde_json::from_slice(json).map_err(OnceError::WrongType)?;
-        Ok(Self { value, replayed })
-    }
 }
 
 /// The failure of an effect.
 #[derive(Debug, thiserror::Error)]
 pub enum EffectError<E> {
-    /// The effect did not take place; it may be tried again under the same key.
+    /// The effect did not take place; it may be tried again under the same id.
     #[error("the effect did not take place")]
     NotStarted(#[source] E),
     /// It is unknown whether the effect took place. `?` converts an error into this.
@@ -59,14 +50,16 @@ pub enum OnceError<E> {
     /// The effect took place, but its outcome could not be stored.
     #[error("the effect took place, but its outcome was not stored")]
     NotReplayable,
-    /// The effect took place, but its outcome is recorded in another form than that of the type: an earlier version of
-    /// the program, or an operator, has written it.
-    #[error("the effect took place, but its recorded outcome is not of the type that is asked for")]
-    WrongType(#[source] serde_json::Error),
+    /// There is an outcome, and it is of another type. An earlier version of the program or an operator has written it,
+    /// or another consumer of the message, if neither has a [`Scope`](crate::Scope) of its own: then the effect has
+    /// **not** taken place. Or JSON does not give the value back as it was. It is logged at ERROR.
+    #[error("the recorded outcome is of another type: {0}")]
+    WrongType(serde_json::Error),
     /// The id belongs to another message.
     #[error("the id was used with another fingerprint")]
     Mismatch(Match),
-    /// The store can't be reached, is poisoned or takes too long. Nothing ran.
+    /// The store can't be reached, is poisoned or takes too long; nothing ran. Or the effect's transaction was not
+    /// committed under [`Rerun`](crate::OnInterrupted::Rerun), and the id is free.
     #[error("the store is not available")]
     Unavailable,
     /// There is a record, but its bytes are damaged. Nothing ran.
@@ -109,9 +102,9 @@ impl<E> OnceError<E> {
     ///
     /// | advice | errors |
     /// |---|---|
-    /// | [`Acknowledge`](Advice::Acknowledge) | [`NotReplayable`](Self::NotReplayable), [`WrongType`](Self::WrongType) |
+    /// | [`Acknowledge`](Advice::Acknowledge) | [`NotReplayable`](Self::NotReplayable) |
     /// | [`Redeliver`](Advice::Redeliver) | [`Effect`](Self::Effect), [`Interrupted`](Self::Interrupted), [`InFlight`](Self::InFlight), [`Unavailable`](Self::Unavailable), [`Full`](Self::Full), [`Overloaded`](Self::Overloaded), [`ShuttingDown`](Self::ShuttingDown) |
-    /// | [`HandOver`](Advice::HandOver) | [`OutcomeUnknown`](Self::OutcomeUnknown), [`Mismatch`](Self::Mismatch), [`Corrupt`](Self::Corrupt) |
+    /// | [`HandOver`](Advice::HandOver) | [`OutcomeUnknown`](Self::OutcomeUnknown), [`Mismatch`](Self::Mismatch), [`WrongType`](Self::WrongType), [`Corrupt`](Self::Corrupt) |
     ///
     /// After [`Effect(MaybeStarted)`](EffectError::MaybeStarted) and [`Interrupted`](Self::Interrupted), another
     /// delivery gets what [`on_interrupted`](crate::Once::on_interrupted) and
@@ -125,10 +118,10 @@ impl<E> OnceError<E> {
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
-            Self::NotReplayable | Self::WrongType(_) => Advice::Acknowledge,
+            Self::NotReplayable => Advice::Acknowledge,
             Self::Effect(_) | Self::Interrupted | Self::InFlight => Advice::Redeliver,
             Self::Unavailable | Self::Full | Self::Overloaded | Self::ShuttingDown => Advice::Redeliver,
-            Self::OutcomeUnknown | Self::Mismatch(_) | Self::Corrupt => Advice::HandOver,
+            Self::OutcomeUnknown | Self::Mismatch(_) | Self::WrongType(_) | Self::Corrupt => Advice::HandOver,
         }
     }
 

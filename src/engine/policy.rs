@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tracing::Level;
 
 use super::reconciler::Reconciler;
@@ -65,7 +66,7 @@ pub(crate) struct Policy {
     pub(crate) on_in_flight: OnInFlight,
     pub(crate) on_interrupted: OnInterrupted,
     /// The reconciler that is asked about an interrupted run before a retry is refused.
-    pub(crate) reconciler: Option<Reconciler>,
+    pub(crate) reconciler: Option<Reconciler<Bytes>>,
     /// The time for which an outcome is kept after its run.
     pub(crate) retention: Duration,
     /// The time for which an interrupted operation is kept. After it, a retry runs.
@@ -114,7 +115,7 @@ impl Policy {
     }
 
     /// Sets the reconciler. A retry is refused if the reconciler does not know.
-    pub(crate) fn reconcile_with(&mut self, reconciler: Reconciler) {
+    pub(crate) fn reconcile_with(&mut self, reconciler: Reconciler<Bytes>) {
         (self.on_interrupted, self.reconciler) = (OnInterrupted::Refuse, Some(reconciler));
     }
 }

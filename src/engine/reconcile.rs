@@ -28,7 +28,11 @@ use crate::within::STORE_TIMEOUT;
 
 impl<St: Store> Engine<St> {
     /// Returns the reconciler that is to be asked about `record` for this request, if there is one.
-    pub(super) fn reconciler(&self, presented: &Presented, record: &Record) -> Option<(Reconciler, InterruptedRun)> {
+    pub(super) fn reconciler(
+        &self,
+        presented: &Presented,
+        record: &Record,
+    ) -> Option<(Reconciler<Bytes>, InterruptedRun)> {
         let reconciler = self.policy.reconciler.as_ref()?;
         if !record.is_interrupted() || record.fingerprint.compare(&presented.fingerprint) != Match::Same {
             return None;
@@ -39,10 +43,10 @@ impl<St: Store> Engine<St> {
     /// Takes a new fence and asks. An error means that the application was not asked, and is the requester's answer.
     async fn consult(
         &self,
-        reconciler: &Reconciler,
+        reconciler: &Reconciler<Bytes>,
         presented: &Presented,
         record: &InterruptedRun,
-    ) -> Result<(Fence, Reconciled), End> {
+    ) -> Result<(Fence, Reconciled<Bytes>), End> {
         // The bound covers the answer to this step, the question, and the recording of its reply.
         let bound = reconciler.limit().saturating_add(2 * STORE_TIMEOUT);
         let taking = self.store.apply(record.id, Transition::Inquire { fence: record.fence, bound });
@@ -90,7 +94,7 @@ impl<St: Store> Engine<St> {
     /// interrupted, or not under this fence, if one is given.
     pub(crate) async fn reconcile_one(
         self: &Arc<Self>,
-        reconciler: &Reconciler,
+        reconciler: &Reconciler<Bytes>,
         id: RecordId,
         fence: Option<Fence>,
     ) -> Result<Option<Reconciled<()>>, StoreError> {
@@ -173,7 +177,7 @@ impl<St: Store> Run<St> {
     /// Asks the application about the run before this one; then answers, runs, or refuses.
     pub(super) fn reconcile<W: Work<T>, T: Send + 'static>(
         mut self: Box<Self>,
-        reconciler: Reconciler,
+        reconciler: Reconciler<Bytes>,
         record: InterruptedRun,
         work: W,
         reply: oneshot::Sender<Verdict<T>>,

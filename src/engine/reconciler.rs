@@ -6,7 +6,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
@@ -20,7 +19,7 @@ use crate::store::InterruptedRun;
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Reconciled<O = Bytes> {
+pub enum Reconciled<O> {
     /// The operation took place; this is its outcome, which is replayed from now on.
     Outcome(O),
     /// The operation did not take place, or may take place again: the next retry runs it.
@@ -41,13 +40,12 @@ type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Se
 ///
 /// ```
 /// use std::time::Duration;
-/// use bytes::Bytes;
 /// use tower_idempotency::engine::{Reconciled, Reconciler};
 /// use tower_idempotency::store::InterruptedRun;
 /// use tower_idempotency::{Once, store::Store};
 ///
 /// # fn consumer<St: Store>(store: St) {
-/// # async fn look_up(key: &str) -> Result<Option<Bytes>, std::io::Error> { Ok(None) }
+/// # async fn look_up(key: &str) -> Result<Option<String>, std::io::Error> { Ok(None) }
 /// let reconciler = Reconciler::new(|run: InterruptedRun| async move {
 ///     let Some(key) = run.derived_key("charge") else { return Reconciled::StillUnknown };
 ///     match look_up(&key).await {
@@ -60,7 +58,7 @@ type AskFn<O> = dyn Fn(InterruptedRun) -> BoxFuture<'static, Reconciled<O>> + Se
 /// # let _ = once;
 /// # }
 /// ```
-pub struct Reconciler<O = Bytes> {
+pub struct Reconciler<O> {
     ask: Arc<AskFn<O>>,
     timeout: Duration,
 }
@@ -134,7 +132,7 @@ fn unfit<O>(id: RecordId, lines: &LogThrottle) -> Reconciled<O> {
         lines,
         error,
         record_id = id.short(),
-        "the reconciler's outcome can't be recorded: it is too long, or its body failed"
+        "the reconciler's outcome can't be recorded: it is too long, its body failed, or JSON can't have it"
     );
     Reconciled::StillUnknown
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::answer::{Answer, Form};
 use super::change::ChangeError;
@@ -24,7 +24,7 @@ pub(super) enum Recording {
 
 /// Whose type is not known here.
 fn is_json(bytes: &[u8]) -> serde_json::Result<()> {
-    serde_json::from_slice::<IgnoredAny>(bytes).map(drop)
+    serde_json::from_slice::<Value>(bytes).map(drop)
 }
 
 fn checked(bytes: Bytes, check: fn(&[u8]) -> serde_json::Result<()>) -> Result<Bytes, ChangeError> {

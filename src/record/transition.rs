@@ -132,7 +132,7 @@ pub enum RunResult<O = Bytes> {
     },
 }
 
-/// An operator's verdict on an operation. `O` is an answer for a layer, and bytes for a consumer.
+/// An operator's verdict on an operation. `O` is an answer for a layer, and JSON for a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resolution<O = Bytes> {

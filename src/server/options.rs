@@ -26,7 +26,7 @@ type LabelOf = Arc<dyn Fn(&Parts) -> Option<String> + Send + Sync>;
 type Render = Arc<dyn Fn(&Rejection) -> Response<Bytes> + Send + Sync>;
 /// Makes a reconciler whose answers the given recorder turns into outcomes. It is called whenever an option changes,
 /// because each option of the recorder counts, whether it is set before the reconciler or after it.
-type Reconcile = Arc<dyn Fn(&Arc<Recorder>) -> Reconciler + Send + Sync>;
+type Reconcile = Arc<dyn Fn(&Arc<Recorder>) -> Reconciler<Bytes> + Send + Sync>;
 
 /// A function of the application's. `Debug` shows only that it is set.
 #[derive(Clone)]

@@ -117,7 +117,9 @@ pub(crate) struct Lines {
     // unprotected run whose operation was claimed elsewhere meanwhile.
     pub(crate) panicked: LogThrottle,
     pub(crate) too_long: LogThrottle,
+    // Of consumers: an outcome that JSON can't have, and one that was recorded for another type.
     pub(crate) unwritable: LogThrottle,
+    pub(crate) wrong_type: LogThrottle,
     pub(crate) stopped: LogThrottle,
     pub(crate) unknown: LogThrottle,
     pub(crate) not_rerun: LogThrottle,

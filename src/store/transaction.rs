@@ -43,7 +43,7 @@ pub enum CommitError<E> {
     /// The closure panicked.
     #[error("the transaction's closure panicked")]
     Panicked,
-    /// A key or value is too large, the trees cannot be read, or the answer cannot be recorded.
+    /// A key or value is too large, the trees cannot be read, or the answer or outcome cannot be recorded.
     #[error(transparent)]
     Refused(#[from] TransactionError),
     /// The trees or keyspaces cannot be written to together.

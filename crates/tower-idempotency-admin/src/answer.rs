@@ -24,7 +24,11 @@ impl Given<'_> {
             false => self.body.as_bytes().to_vec(),
         };
         let body = Bytes::from(body);
-        let Some(status) = self.status else { return Ok(Answer::Bytes(body)) };
+        let Some(status) = self.status else {
+            serde_json::from_slice::<serde_json::Value>(&body)
+                .map_err(|error| format!("The outcome of a message consumer is JSON, and this is not: {error}."))?;
+            return Ok(Answer::Bytes(body));
+        };
         let mut answer = Response::new(body);
         *answer.status_mut() = StatusCode::from_u16(status)
             .ok()
@@ -117,8 +121,17 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_come_back_as_they_were() {
         let bytes = Bytes::from_static(b"\xff\0a");
-        let recorded = Recorded::of(Answer::Bytes(bytes.clone())).unwrap();
-        let given = Given { status: None, body: &recorded.body, is_base64: recorded.is_base64 };
-        assert!(matches!(given.answer([]).unwrap(), Answer::Bytes(again) if again == bytes));
+        let recorded = Recorded::of(Answer::Http(Response::new(bytes.clone()))).unwrap();
+        let given = Given { status: recorded.status, body: &recorded.body, is_base64: recorded.is_base64 };
+        assert!(matches!(given.answer([]).unwrap(), Answer::Http(again) if *again.body() == bytes));
+    }
+
+    #[test]
+    fn an_outcome_of_a_consumer_is_json() {
+        let given = |body| Given { status: None, body, is_base64: false }.answer([]);
+        assert!(matches!(given("[\"sent\", 17]").unwrap(), Answer::Bytes(json) if json == "[\"sent\", 17]"));
+        for wrong in ["sent", "", "\"\\ud800\""] {
+            given(wrong).unwrap_err();
+        }
     }
 }

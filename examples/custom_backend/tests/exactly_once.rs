@@ -1,6 +1,7 @@
 //! Effect and record in one transaction of SQLite. A process is killed between the two, or after their commit.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use custom_backend::{Effect, SqliteBackend};
 use rusqlite::Connection;
 use tower_idempotency::OnInterrupted;
 use tower_idempotency::engine::{EffectError, OnceContext, OnceError, Outcome};
-use tower_idempotency::store::CommitError;
 use tower_idempotency::store::shared::{BackendError, RecordInTransaction as _, SharedStore};
+use tower_idempotency::store::{CommitError, TransactionError};
 use tower_idempotency::{Fingerprint, Key, Once, RecordId};
 
 type Store = SharedStore<SqliteBackend>;
@@ -126,6 +127,25 @@ async fn a_run_that_has_committed_commits_no_second_time() {
     let again = again.await.unwrap();
     assert!(matches!(again, Err(CommitError::Superseded)), "{again:?}");
     assert_eq!(charges(&file), 1);
+}
+
+#[tokio::test]
+async fn an_outcome_that_json_can_t_have_is_refused_before_the_transaction_and_the_id_is_free() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("payments");
+    let store = open(&file).await;
+    let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
+    let id = RecordId::new(None, &Key::new("order-17").unwrap());
+    let effect = async move |context: OnceContext<BTreeMap<(u8, u8), u8>>| {
+        let outcome = BTreeMap::from([((1, 2), 3)]);
+        let committed = context.complete_in(&store, charge(Killed::Never), &outcome).await;
+        assert!(matches!(committed, Err(CommitError::Refused(TransactionError::Unwritable(_)))), "{committed:?}");
+        Err(EffectError::NotStarted("unwritable"))
+    };
+    once.run(id, Fingerprint::of(b"5 EUR"), effect).await.unwrap_err();
+    assert_eq!(charges(&file), 0);
+    let effect = async |_| Ok::<_, EffectError<&str>>(BTreeMap::new());
+    assert!(!once.run(id, Fingerprint::of(b"5 EUR"), effect).await.unwrap().replayed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

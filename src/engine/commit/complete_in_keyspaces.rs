@@ -22,8 +22,8 @@ impl<T: Serialize + Send + 'static> OnceContext<T> {
     /// the transaction writes, the outcome included, is at most 128 KiB.
     ///
     /// # Errors
-    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and the value that
-    /// the run returns counts as usual.
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the
+    /// effect returns counts as usual.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the transaction still

@@ -18,12 +18,12 @@ impl<T: Serialize + Send + 'static> OnceContext<T> {
     /// `closure` is given the trees, which must have been opened from [`SledStore::db`], and returns the outcome. It
     /// runs on the store's writer thread, where every other request waits for it, look-ups included: it should only
     /// read and write these trees. The database may call it again, after undoing what it wrote. Whatever the effect
-    /// returns afterwards, the client gets this outcome. All that the transaction writes, the outcome included, is at
+    /// returns afterwards, the message has this outcome. All that the transaction writes, the outcome included, is at
     /// most 128 KiB.
     ///
     /// # Errors
-    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and the value that
-    /// the run returns counts as usual.
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the
+    /// effect returns counts as usual.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing, and the transaction still

@@ -124,7 +124,7 @@ pub(super) fn once<St: Store>(store: St, reconciler: Reconciler<String>) -> Once
 }
 
 #[tokio::test]
-async fn a_redelivered_message_gets_the_bytes_that_the_application_found() {
+async fn a_redelivered_message_gets_the_outcome_that_the_application_found() {
     let (store, log, asked) = (TestStore::new(), Log::default(), Asked::default());
     deliver_first(store.clone(), &log).await;
     let once = once(store, asked.says([Reconciled::Outcome("it was sent".into())]));

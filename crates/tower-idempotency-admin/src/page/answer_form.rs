@@ -58,11 +58,11 @@ pub(super) fn form(form: Form, rows: &[String], entered: &Entered, complaint: Op
                 p { label for="answer-status" { "Status" }
                     input id="answer-status" name="status" value=(entered.status) inputmode="numeric" size="5"
                         required[form == Form::Http] autocomplete="off"; }
-                @if form == Form::Any { p.hint { "Leave it empty for the outcome of a message consumer." } }
+                @if form == Form::Any { p.hint { "Leave it empty for the outcome of a message consumer, which is JSON." } }
                 p { label for="content-type" { "Content type" }
                     input id="content-type" name="content_type" value=(entered.content_type) size="24" autocomplete="off"; }
             }
-            p { label for="body" { "Body" }
+            p { label for="body" { @if form == Form::Bytes { "Outcome, in JSON" } @else { "Body" } }
                 textarea id="body" name="body" rows="6" spellcheck="false" autocomplete="off" { "\n" (entered.body) } }
             p { label for="encoding" { "The body is entered as" }
                 select id="encoding" name="encoding" {

@@ -190,9 +190,16 @@ async fn an_outcome_of_a_consumer_is_json_in_and_out() {
     let desk = Desk::of(layer(store), page);
     let ask = way(&desk, &id.to_string(), "answer").await;
     assert!(!ask.fields.iter().any(|(name, _)| name == "status"), "{ask:?}");
-    let review = desk.submit(&ask.clone().with("body", "it was sent"), &[]).await;
+    let refused = desk.submit(&ask.clone().with("body", "it was sent"), &[]).await;
+    assert!(
+        refused.text().contains("The outcome of a message consumer is JSON, and this is not"),
+        "{}",
+        refused.text()
+    );
+    // JSON of another type.
+    let review = desk.submit(&ask.clone().with("body", "17"), &[]).await;
     let refused = desk.submit(&form(review.text(), "do", "apply"), &[]).await;
-    assert!(refused.text().contains("give it as JSON"), "{}", refused.text());
+    assert!(refused.text().contains("give it as JSON of the type"), "{}", refused.text());
     confirmed(&desk, &ask.with("body", "\"it was sent\""), &[], "each retry").await;
     let outcome = desk.get(&format!("/api/operations/{id}/outcome")).await.json();
     assert_eq!(outcome, json!({ "status": null, "headers": [], "body": "\"it was sent\"", "encoding": "utf-8" }));

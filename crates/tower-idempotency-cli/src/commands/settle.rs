@@ -4,7 +4,6 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use serde::de::IgnoredAny;
 use tower_idempotency::operations::{Action, Answer, StateKind};
 
 use super::change::{self, Planned};
@@ -39,7 +38,7 @@ fn planned(settle: &Settle) -> Result<Planned, Failure> {
         format!("for {}. The handler does not run again meanwhile.", humantime::format_duration(settle.retention));
     let length = body.len();
     let (answer, consequence) = if settle.consumer {
-        if let Err(error) = serde_json::from_slice::<IgnoredAny>(&body) {
+        if let Err(error) = serde_json::from_slice::<serde_json::Value>(&body) {
             return Err(Failure::Usage(format!("the outcome of a consumer is JSON, and this is not: {error}")));
         }
         let consequence = format!("It is taken as done: redelivered messages get these {length} bytes {kept}");
