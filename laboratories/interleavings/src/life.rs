@@ -17,7 +17,7 @@ use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::plan::{Act, Client, KEYS, Kind, LONG, Plan, REQUESTS};
 use crate::runs;
-use crate::work::{commit, handle, id, key_of, reconciler, told, wait};
+use crate::work::{commit, handle, id, key_of, reconciler, recorded, told, wait};
 
 /// A time that is longer than any of the crate's own time-outs, jitter included.
 const A_WHILE: Duration = Duration::from_secs(90);
@@ -221,7 +221,7 @@ impl Life {
         let key = key_of(listed.id);
         let found = self.ledger.look_up(key);
         let action = match &found {
-            Some((_, outcome)) => testkit::lab::operator::outcome(work::text(outcome.clone())),
+            Some((_, outcome)) => Action::Answer(Answer::Bytes(recorded(outcome.clone()))),
             None => Action::Release,
         };
         // The operator takes a while.

@@ -31,6 +31,11 @@ pub fn text(outcome: Bytes) -> String {
     String::from_utf8(outcome.into()).expect("the ledger's outcomes are text")
 }
 
+/// The same as it is recorded, in JSON: these texts need no escapes.
+pub fn recorded(outcome: Bytes) -> Bytes {
+    format!("\"{}\"", text(outcome)).into()
+}
+
 /// The work of a run.
 pub async fn handle(
     ledger: Ledger,
