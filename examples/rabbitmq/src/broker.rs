@@ -14,8 +14,9 @@ const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Runs the server, and Erlang's name service for it, until the standard input ends: this process has ended then, in
-/// whatever way. They are a process group, which ends as one.
+/// whatever way, Ctrl-C included. They are a process group, which ends as one.
 const GUARD: &str = r#"
+trap '' INT TERM HUP
 setsid sh -c 'epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & exec "$0"' "$0" </dev/null & group=$!
 read -r _
 kill -s KILL -- "-$group"
@@ -34,10 +35,11 @@ impl Broker {
     /// Starts a server.
     ///
     /// # Errors
-    /// It is not installed, or does not start within a minute.
+    /// [`NotFound`](io::ErrorKind::NotFound): it is not installed. Or it does not start within a minute.
     pub fn start() -> io::Result<Self> {
         if !Path::new(PROGRAM).exists() {
-            return Err(io::Error::other("there is no RabbitMQ: install Debian's package rabbitmq-server"));
+            let missing = "there is no RabbitMQ: install Debian's package rabbitmq-server";
+            return Err(io::Error::new(io::ErrorKind::NotFound, missing));
         }
         let directory = tempfile::tempdir()?;
         let [port, names, nodes] = free_ports()?;
@@ -62,10 +64,10 @@ impl Broker {
             .stdout(fs::File::create(at.join("log"))?)
             .stderr(Stdio::null())
             .spawn()?;
-        let mut broker = Self { directory, guard, port };
+        let broker = Self { directory, guard, port };
         let began = Instant::now();
         while !broker.log().contains("Server startup complete") {
-            if broker.guard.try_wait()?.is_some() || began.elapsed() > STARTS_WITHIN {
+            if began.elapsed() > STARTS_WITHIN {
                 return Err(io::Error::other(format!("RabbitMQ does not start: {}", broker.log())));
             }
             std::thread::sleep(Duration::from_millis(50));

@@ -3,25 +3,26 @@
 use std::convert::Infallible;
 
 use futures_util::StreamExt as _;
+use lapin::Connection;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
 use tower_idempotency::engine::{Advice, EffectError};
 use tower_idempotency::{Fingerprint, Key, Once, RecordId, Scope, SledStore};
 
 use crate::mailer::Mailer;
 
-/// The queue. A message that is rejected goes to its dead letters, if it has any.
-pub(crate) const ORDERS: &str = "orders";
-
-/// Consumes orders until the connection ends, and acknowledges each as `handle` says, when it has returned.
-pub(crate) async fn consume(url: &str, mut handle: impl AsyncFnMut(&Delivery) -> Advice) -> lapin::Result<()> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+/// Consumes orders until the connection ends, and acknowledges each as `handle` says, when it has returned. One that is
+/// rejected goes to the queue's dead letters, if it has any.
+pub(crate) async fn consume(
+    connection: &Connection,
+    queue: &str,
+    mut handle: impl AsyncFnMut(&Delivery) -> Advice,
+) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
     channel.basic_qos(1, BasicQosOptions::default()).await?;
     let (consumer, options) = ("mailer".into(), BasicConsumeOptions::default());
-    let mut orders = channel.basic_consume(ORDERS.into(), consumer, options, FieldTable::default()).await?;
+    let mut orders = channel.basic_consume(queue.into(), consumer, options, FieldTable::default()).await?;
     while let Some(order) = orders.next().await.transpose()? {
         match handle(&order).await {
             Advice::Acknowledge => order.ack(BasicAckOptions::default()).await?,

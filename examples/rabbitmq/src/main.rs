@@ -16,7 +16,7 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error + Send + Sync>> {
     for (name, with_crate) in [("without this crate", false), ("with this crate", true)] {
         let Sum { deliveries, redelivered, mails, twice, lost } = run(&broker, ORDERS, with_crate).await?;
         println!("{name:22}{deliveries:>11}{redelivered:>13}{mails:>7}{twice:>12}{lost:>6}");
-        is_right &= lost == 0 && (twice == 0) == with_crate;
+        is_right &= redelivered == ORDERS && lost == 0 && (twice == 0) == with_crate;
     }
     Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

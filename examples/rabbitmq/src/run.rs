@@ -3,11 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueuePurgeOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use testkit::proxy::{End, Fate, Pass, Proxy, Way};
@@ -17,7 +17,7 @@ use tower_idempotency::engine::Advice;
 use tower_idempotency::{Once, SledStore};
 
 use crate::broker::Broker;
-use crate::consumer::{ORDERS, consume, naive, once};
+use crate::consumer::{consume, naive, once};
 use crate::mailer::Mailer;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -41,14 +41,15 @@ pub struct Sum {
     pub lost: u64,
 }
 
-/// Publishes `orders`, and consumes them with this crate or without it. Every second acknowledgement is lost, together
-/// with its connection: the mail is sent by then, and the broker delivers the order again.
+/// Publishes `orders`, and consumes them with this crate or without it. The first acknowledgement of each is lost,
+/// together with its connection: the mail is sent by then, and the broker delivers the order again.
 ///
 /// # Errors
 /// The broker or the store fails, or the run takes longer than five minutes.
 pub async fn run(broker: &Broker, orders: u64, with_crate: bool) -> Result<Sum, Failure> {
     let to = SocketAddr::from(([127, 0, 0, 1], broker.port()));
-    publish(&url(to), orders).await?;
+    let queue = if with_crate { "orders.with" } else { "orders.without" };
+    publish(&url(to), queue, orders).await?;
     let acknowledgements = Arc::new(Acknowledgements { orders, ..Acknowledgements::default() });
     let loses = Arc::clone(&acknowledgements);
     let proxy = Proxy::to(to, move |_| Some(Loses(Arc::clone(&loses)))).await;
@@ -59,17 +60,24 @@ pub async fn run(broker: &Broker, orders: u64, with_crate: bool) -> Result<Sum, 
     let url = url(proxy.address());
     let consuming = async {
         loop {
+            let connection = match Connection::connect(&url, ConnectionProperties::default()).await {
+                Ok(connection) => connection,
+                // The broker itself is away.
+                Err(error) => break error,
+            };
             let handle = async |order: &Delivery| -> Advice {
                 deliveries += 1;
                 redelivered += u64::from(order.redelivered);
+                // One order is under way at a time, so the next acknowledgement is this one's.
+                acknowledgements.is_first.store(!order.redelivered, Ordering::SeqCst);
                 if with_crate { once(&consumer, &mailer, order).await } else { naive(&mailer, order) }
             };
             // An error: the connection was cut.
-            let _ = consume(&url, handle).await;
+            let _ = consume(&connection, queue, handle).await;
         }
     };
     tokio::select! {
-        () = consuming => {}
+        error = consuming => return Err(error.into()),
         done = timeout(GIVE_UP, acknowledgements.done.notified()) => done?,
     }
     store.close().await?;
@@ -83,18 +91,17 @@ pub async fn run(broker: &Broker, orders: u64, with_crate: bool) -> Result<Sum, 
     })
 }
 
-/// Puts orders into the queue, which is empty before. Each has an id, which the consumer's record is kept under.
-async fn publish(url: &str, orders: u64) -> Result<(), Failure> {
+/// Puts orders into a new queue. Each has an id, which the consumer's record is kept under.
+async fn publish(url: &str, queue: &str, orders: u64) -> Result<(), Failure> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
-    channel.queue_declare(ORDERS.into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
-    channel.queue_purge(ORDERS.into(), QueuePurgeOptions::default()).await?;
+    channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     for number in 0..orders {
         let id = BasicProperties::default().with_message_id(format!("order-{number}:confirmation").into());
         let text = format!("order {number} is on its way");
         let options = BasicPublishOptions::default();
-        let confirmed = channel.basic_publish("".into(), ORDERS.into(), options, text.as_bytes(), id).await?.await?;
+        let confirmed = channel.basic_publish("".into(), queue.into(), options, text.as_bytes(), id).await?.await?;
         if !confirmed.is_ack() {
             return Err(io::Error::other("the broker has not taken an order").into());
         }
@@ -109,11 +116,13 @@ fn url(at: SocketAddr) -> String {
 #[derive(Debug, Default)]
 struct Acknowledgements {
     orders: u64,
-    sent: AtomicU64,
+    /// Whether the order that is under way was not delivered before.
+    is_first: AtomicBool,
+    passed: AtomicU64,
     done: Notify,
 }
 
-/// A connection that loses every second acknowledgement, and ends with it.
+/// A connection that loses the first acknowledgement of an order, and ends with it.
 struct Loses(Arc<Acknowledgements>);
 
 impl Fate for Loses {
@@ -121,16 +130,13 @@ impl Fate for Loses {
         if way == Way::Response || !bytes.windows(ACKNOWLEDGE.len()).any(|window| window == ACKNOWLEDGE) {
             return Pass::On;
         }
-        let Acknowledgements { orders, sent, done } = &*self.0;
-        match sent.fetch_add(1, Ordering::SeqCst) + 1 {
-            odd if odd % 2 == 1 => Pass::Cut(0, End::Rst),
-            even => {
-                // The last one that passes.
-                if even == 2 * orders {
-                    done.notify_one();
-                }
-                Pass::On
-            }
+        let Acknowledgements { orders, is_first, passed, done } = &*self.0;
+        if is_first.load(Ordering::SeqCst) {
+            return Pass::Cut(0, End::Rst);
         }
+        if passed.fetch_add(1, Ordering::SeqCst) + 1 == *orders {
+            done.notify_one();
+        }
+        Pass::On
     }
 }
