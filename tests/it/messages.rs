@@ -77,7 +77,7 @@ async fn an_outcome_of_any_serde_type_is_the_same_after_a_restart() {
 // Seeded faults: a message whose outcome can't be read runs again; it is acknowledged, though the outcome may be that
 // of another consumer.
 #[tokio::test]
-async fn an_outcome_of_another_type_is_handed_over_and_nothing_runs() {
+async fn trap_127_an_outcome_of_another_type_is_handed_over_and_nothing_runs() {
     let log = Log::begin(Level::ERROR);
     let (store, effects) = (MemoryStore::new(), Arc::default());
     deliver(&Once::new(store.clone()), &effects, Ok("sent")).await.unwrap();
@@ -90,7 +90,7 @@ async fn an_outcome_of_another_type_is_handed_over_and_nothing_runs() {
 
 // Without serde_json's `float_roundtrip`, 186 of them are off in their last digit.
 #[tokio::test]
-async fn each_number_is_the_same_in_a_replay() {
+async fn trap_128_each_number_is_the_same_in_a_replay() {
     let once = Once::new(MemoryStore::new());
     let numbers: Vec<f64> = (1..2_000).map(|number: i32| f64::from(number).sqrt() * 1e-7).collect();
     for replayed in [false, true] {
@@ -113,7 +113,7 @@ impl Serialize for Panics {
 
 // Seeded fault: the panic is taken for one of the effect, which runs again.
 #[tokio::test]
-async fn a_panic_while_an_outcome_is_written_does_not_let_the_message_run_again() {
+async fn trap_126_a_panic_while_an_outcome_is_written_does_not_let_the_message_run_again() {
     let once = Once::new(MemoryStore::new()).on_interrupted(OnInterrupted::Rerun);
     let run = || once.run(id("k"), Fingerprint::of(MESSAGE), async |_| Ok::<_, EffectError<&str>>(Panics));
     assert!(run().await.is_ok());
