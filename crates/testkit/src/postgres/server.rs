@@ -19,8 +19,10 @@ use crate::process::state;
 const LOOK: Duration = Duration::from_millis(20);
 const GIVE_UP: Duration = Duration::from_secs(120);
 
-/// Runs the server until the standard input ends, which it does when the test's process ends in any way.
+/// Runs the server until the standard input ends, which it does when the test's process ends in any way, Ctrl-C
+/// included.
 const GUARD: &str = r#"
+trap '' INT TERM HUP
 "$@" & server=$!
 echo $server
 read -r word
