@@ -21,6 +21,7 @@ use crate::lab::{Lab, address, builder, claim, id, lab, own_server, put, until};
 
 /// Ends the pooler when the standard input ends, which it does when the test's process ends in any way.
 const GUARD: &str = r#"
+trap '' INT TERM HUP
 "$@" >/dev/null 2>&1 & pooler=$!
 echo $pooler
 read -r _
