@@ -117,9 +117,6 @@ pub(crate) struct Lines {
     // unprotected run whose operation was claimed elsewhere meanwhile.
     pub(crate) panicked: LogThrottle,
     pub(crate) too_long: LogThrottle,
-    // Of consumers: an outcome that JSON can't have, and one that was recorded for another type.
-    pub(crate) unwritable: LogThrottle,
-    pub(crate) wrong_type: LogThrottle,
     pub(crate) stopped: LogThrottle,
     pub(crate) unknown: LogThrottle,
     pub(crate) not_rerun: LogThrottle,
@@ -127,6 +124,9 @@ pub(crate) struct Lines {
     pub(crate) superseded: LogThrottle,
     pub(crate) unprotected: LogThrottle,
     pub(crate) outdone: LogThrottle,
+    // Of consumers: an outcome that JSON can't have, and one that was recorded for another type.
+    pub(crate) unwritable: LogThrottle,
+    pub(crate) wrong_type: LogThrottle,
     // Of an embedded store: expired records that can't be deleted.
     #[cfg(feature = "embedded")]
     pub(crate) unswept: LogThrottle,

@@ -37,9 +37,8 @@ impl Notes {
 
     /// Deliveries of a record that was delivered before.
     pub(crate) fn redelivered(&self) -> usize {
-        let text = self.text();
-        let records: BTreeSet<_> = text.lines().filter(|line| line.starts_with("delivered")).collect();
-        self.deliveries() - records.len()
+        let (text, mut records) = (self.text(), BTreeSet::new());
+        text.lines().filter(|line| line.starts_with("delivered") && !records.insert(*line)).count()
     }
 
     pub(crate) fn commits_lost(&self) -> usize {
