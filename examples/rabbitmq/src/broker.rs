@@ -14,7 +14,8 @@ const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Runs the server, and Erlang's name service for it, until the standard input ends: this process has ended then, in
-/// whatever way, Ctrl-C included. They are a process group, which ends as one.
+/// whatever way, Ctrl-C included. They are a process group, which ends as one. The guard ends after the server: the
+/// shell becomes Debian's script, and this becomes Erlang (see `RABBITMQ_ALLOW_INPUT`), so `wait` waits for that.
 const GUARD: &str = r#"
 trap '' INT TERM HUP
 setsid sh -c 'epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & exec "$0"' "$0" </dev/null & group=$!
@@ -53,7 +54,8 @@ impl Broker {
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", port.to_string())
             .env("RABBITMQ_DIST_PORT", nodes.to_string())
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
+            .env("RABBITMQ_ALLOW_INPUT", "true")
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-noinput -kernel inet_dist_use_interface {127,0,0,1}")
             .env("RABBITMQ_MNESIA_BASE", at)
             .env("RABBITMQ_LOG_BASE", at)
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
