@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use sled::IVec;
@@ -45,6 +46,8 @@ pub struct SledEngine {
     disk: Arc<Disk>,
     /// Wakes the threads that wait within sled for a failed write.
     wake: Wake,
+    /// `true` once the application has a handle: from then on it may read at any time.
+    is_lent: Arc<AtomicBool>,
 }
 
 /// The settings of sled.
@@ -70,7 +73,14 @@ impl fmt::Debug for SledEngine {
 impl SledEngine {
     /// Returns the database, for the application's trees.
     pub(super) fn lend(&self) -> sled::Db {
+        self.is_lent.store(true, Ordering::SeqCst);
         self.db.clone()
+    }
+
+    /// sled may make new pages while it reads, if one has grown too long, and two threads should not do so at once. The
+    /// store's own readers are counted, and the application's are not.
+    fn writes_as_one(&self, step: &Writes) -> bool {
+        step.is_atomic() || self.is_lent.load(Ordering::SeqCst)
     }
 }
 
@@ -95,7 +105,7 @@ impl StorageEngine for SledEngine {
     fn open(options: &SledOptions, path: &Path, _: Option<&Damage>) -> Result<Self, OpenError> {
         let (tree, db) = open_database(path, options.cache_bytes)?;
         let disk = Disk::open(path).map_err(directory::io_error("opening", &path.join("db")))?;
-        Ok(Self { tree, db, disk: Arc::new(disk), wake: Wake::default() })
+        Ok(Self { tree, db, disk: Arc::new(disk), wake: Wake::default(), is_lent: Arc::default() })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, ReadError> {
@@ -106,9 +116,8 @@ impl StorageEngine for SledEngine {
         self.tree.range(from..).map(|entry| Ok(entry?))
     }
 
-    /// sled may make new pages while it reads, if one has grown too long, and two threads should not do so at once.
     fn write(&self, step: Writes) -> Result<(), String> {
-        if step.is_atomic() {
+        if self.writes_as_one(&step) {
             return self.tree.apply_batch(as_batch(step)).map_err(|error| write_failed(&error));
         }
         for (key, value) in step.in_order() {
@@ -205,4 +214,20 @@ fn remove_torn_snapshots(path: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The store counts its own readers, and can't count those of the application.
+    #[test]
+    fn once_the_application_has_a_handle_each_step_is_one_batch() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = SledEngine::open(&SledOptions::default(), directory.path(), None).unwrap();
+        assert!(!engine.writes_as_one(&Writes::default()));
+        let same = engine.clone();
+        drop(engine.lend());
+        assert!(engine.writes_as_one(&Writes::default()) && same.writes_as_one(&Writes::default()));
+    }
 }
