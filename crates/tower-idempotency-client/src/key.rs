@@ -49,13 +49,6 @@ impl Key {
         &self.0
     }
 
-    /// Reads a header's value: a key as it is, or in the double quotes of a structured field (RFC 9651 section 3.3.3).
-    pub(crate) fn of_header(value: &HeaderValue) -> Result<Self, InvalidKey> {
-        let text = value.to_str().map_err(|_| InvalidKey::Character { at: 0 })?.trim();
-        let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-        Self::new(bare.unwrap_or(text))
-    }
-
     /// The value of the header that sends it.
     pub(crate) fn to_header(&self, quoted: bool) -> Result<HeaderValue, InvalidKey> {
         let value =
@@ -63,6 +56,17 @@ impl Key {
         let mut value = value.map_err(|_| InvalidKey::Character { at: 0 })?;
         value.set_sensitive(true);
         Ok(value)
+    }
+}
+
+/// Reads a header's value: a key as it is, or in the double quotes of a structured field (RFC 9651 section 3.3.3).
+impl TryFrom<&HeaderValue> for Key {
+    type Error = InvalidKey;
+
+    fn try_from(value: &HeaderValue) -> Result<Self, InvalidKey> {
+        let text = value.to_str().map_err(|_| InvalidKey::Character { at: 0 })?.trim();
+        let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        Self::new(bare.unwrap_or(text))
     }
 }
 

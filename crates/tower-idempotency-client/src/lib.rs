@@ -158,5 +158,6 @@ pub use key::{InvalidKey, Key};
 pub use layer::KeyedRetryLayer;
 #[cfg(feature = "reqwest-retry")]
 pub use reqwest::KeyedStrategy;
+pub use retry_after::retry_after;
 pub use service::{KeyedRetry, ResponseFuture};
 pub use tower::BoxError;

@@ -42,7 +42,7 @@ impl Options {
     pub(crate) fn key(&self, headers: &mut HeaderMap, extensions: &Extensions) -> Result<Chosen, InvalidKey> {
         let mut lines = headers.get_all(&self.header).iter();
         let own = match (lines.next(), lines.next(), extensions.get::<Key>(), &self.choose_key) {
-            (Some(line), None, None, _) => Some(Key::of_header(line)?),
+            (Some(line), None, None, _) => Some(Key::try_from(line)?),
             // They may be equal, but one of them is too many.
             (Some(_), ..) => return Err(InvalidKey::Doubled),
             (None, _, Some(key), _) => Some(key.clone()),

@@ -3,9 +3,11 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 use http::header::{DATE, HeaderName, RETRY_AFTER};
 
-/// How long a response asks to wait: seconds, or a date (RFC 9110 section 10.2.3). A date is compared with the server's
-/// own `Date`, so that a wrong clock of this machine makes no difference; without one, with this machine's clock.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// How long a response asks to wait by `Retry-After`: seconds, or a date (RFC 9110 section 10.2.3). A date is compared
+/// with the server's own `Date`, so that a wrong clock of this machine makes no difference; without one, with this
+/// machine's clock. `None`: it does not ask, or in no form that the RFC has.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // A number that is too large for an integer is later than any deadline.
