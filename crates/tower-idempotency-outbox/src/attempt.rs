@@ -1,0 +1,167 @@
+//! A call that a relay has a lease of: it is sent, and its result is written.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Full};
+use retry_policies::{RetryDecision, RetryPolicy};
+use tokio::time::{Instant, sleep, timeout_at};
+use tower::{BoxError, Service, ServiceExt as _};
+use tower_idempotency_client::KeyedRetry;
+
+use crate::next::{Next, answered as answered_with, unanswered};
+use crate::storage::{LONGEST_WAIT, Leased, Update};
+use crate::{Answer, Call, Entry, Outbox, State, TARGET};
+
+/// How long to wait before it is tried again to write it.
+const WRITE_AGAIN: Duration = Duration::from_millis(500);
+
+/// For how long a call is tried.
+pub(crate) struct Terms {
+    pub(crate) try_for: Duration,
+    pub(crate) give_up_after: Duration,
+    pub(crate) backoff: Arc<dyn RetryPolicy + Send + Sync>,
+}
+
+impl Terms {
+    pub(crate) fn lease(&self) -> Duration {
+        // One half for the try, one for writing its result.
+        2 * self.try_for
+    }
+
+    /// What becomes of a call after this try.
+    fn settled(&self, next: Next, entry: &Entry, tried_for: Duration) -> Update {
+        match next {
+            Next::End(update) => update,
+            Next::Again(asked, update) => match self.wait(entry.tries, tried_for, asked) {
+                Some(wait) => Update { state: State::Waiting, wait, ..update },
+                None => update,
+            },
+        }
+    }
+
+    /// How long to wait after so many tries, in so long a time; `None`: there are to be no more.
+    fn wait(&self, tries: u32, tried_for: Duration, asked: Duration) -> Option<Duration> {
+        let now = SystemTime::now();
+        let began = now.checked_sub(tried_for).unwrap_or(SystemTime::UNIX_EPOCH);
+        let RetryDecision::Retry { execute_after } = self.backoff.should_retry(began, tries.saturating_sub(1)) else {
+            return None;
+        };
+        let wait = execute_after.duration_since(now).unwrap_or_default().max(asked).min(LONGEST_WAIT);
+        (tried_for.saturating_add(wait) < self.give_up_after).then_some(wait)
+    }
+}
+
+/// Sends a call, of which the relay has asked for a lease at this time, and writes what has come of it.
+pub(crate) async fn carry<C, A>(
+    outbox: impl Outbox,
+    client: KeyedRetry<C>,
+    terms: Arc<Terms>,
+    Leased { entry, tried_for }: Leased,
+    asked: Instant,
+) where
+    C: Service<Request<Full<Bytes>>, Response = Response<A>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    A: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    let earlier = entry.may_have_taken_place;
+    let unsent = |state, reason: String| Update { may_have_taken_place: Some(earlier), ..Update::to(state, reason) };
+    let update = match &entry.call {
+        // The reason is in the entry.
+        None => unsent(State::Damaged, entry.reason.clone().unwrap_or_default()),
+        // The server may have forgotten its key by now.
+        Some(_) if entry.tries > 1 && tried_for >= terms.give_up_after => {
+            let before = entry.reason.as_deref().unwrap_or("no result was written");
+            unsent(State::GivenUp, format!("its time was over before it was sent again; the try before: {before}"))
+        }
+        // A try that began now could go on after the lease.
+        Some(_) if asked.elapsed() >= terms.try_for => {
+            unsent(State::Waiting, "the outbox has taken too long to give it to a relay".to_owned())
+        }
+        Some(call) => {
+            let next = send(client, call, asked + terms.lease(), earlier).await;
+            terms.settled(next, &entry, tried_for.saturating_add(asked.elapsed()))
+        }
+    };
+    write(&outbox, &entry, update, asked + terms.lease()).await;
+}
+
+/// Sends the call, and reads what is kept of its answer.
+async fn send<C, A>(client: KeyedRetry<C>, call: &Call, until: Instant, earlier: bool) -> Next
+where
+    C: Service<Request<Full<Bytes>>, Response = Response<A>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    A: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    let answered = match timeout_at(until, client.oneshot(call.request())).await {
+        Ok(answered) => answered,
+        // The layer ends its attempts before. This is a service that is never ready.
+        Err(_) => {
+            let update = Update::to(State::GivenUp, "the client has not answered in time");
+            return Next::Again(Duration::ZERO, Update { may_have_taken_place: Some(true), ..update });
+        }
+    };
+    let (head, mut rest) = match answered {
+        Ok(answer) => answer.into_parts(),
+        Err(error) => return unanswered(&error, earlier),
+    };
+    // The status has come, and counts, even if the body breaks off, or has no end.
+    let mut body = BytesMut::new();
+    let is_whole = timeout_at(until, async {
+        while let Some(frame) = rest.frame().await {
+            let Ok(frame) = frame else { return false };
+            let data = frame.into_data().unwrap_or_default();
+            let fits = data.len().min(Answer::MAX_BODY - body.len());
+            body.extend_from_slice(&data[..fits]);
+            if fits < data.len() {
+                return false;
+            }
+        }
+        true
+    });
+    let is_cut = !is_whole.await.unwrap_or(false);
+    answered_with(head, body.freeze(), is_cut, earlier)
+}
+
+/// Writes the result, again and again while the lease lasts.
+async fn write(outbox: &impl Outbox, entry: &Entry, update: Update, until: Instant) {
+    loop {
+        let error = match outbox.update(entry, update.clone()).await {
+            Ok(true) => return log(entry, &update),
+            // Another relay has it by now, or an operator.
+            Ok(false) => return log_late(entry, &update),
+            Err(error) => error,
+        };
+        if Instant::now() + WRITE_AGAIN >= until {
+            // The call is sent again, with the same key.
+            return error.log("a call's result can't be written");
+        }
+        error.log("a call's result can't be written yet");
+        sleep(WRITE_AGAIN).await;
+    }
+}
+
+fn log(entry: &Entry, update: &Update) {
+    let (position, state, reason) = (entry.position, update.state.as_str(), &*update.reason);
+    match update.state {
+        State::Refused | State::GivenUp | State::Damaged => {
+            let may_have_taken_place = update.may_have_taken_place;
+            tracing::warn!(target: TARGET, position, state, may_have_taken_place, reason, "a call has ended");
+        }
+        State::Waiting | State::Sending | State::Delivered => {
+            tracing::debug!(target: TARGET, position, state, tries = entry.tries, reason, "a call was tried");
+        }
+    }
+}
+
+fn log_late(entry: &Entry, update: &Update) {
+    let (position, state, reason) = (entry.position, update.state.as_str(), &*update.reason);
+    tracing::warn!(target: TARGET, position, state, reason, "a call's result came after its lease, and is not written");
+}

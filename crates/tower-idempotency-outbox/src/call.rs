@@ -1,0 +1,228 @@
+//! A call: the request that is to be made, its key, and the order it belongs to.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http_body_util::Full;
+use serde::{Deserialize, Serialize};
+use tower_idempotency_client::{InvalidKey, Key};
+
+/// The most bytes that a partition key may have.
+const MAX_PARTITION_KEY: usize = 255;
+/// The header in which a request may bring its key.
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A request with an unsafe method, and the key that each attempt to send it has.
+///
+/// The key names the call: it is stored once, and [`Outbox::get`](crate::Outbox::get) finds it by its key.
+#[derive(Clone, PartialEq)]
+pub struct Call {
+    key: Key,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+    partition_key: Option<String>,
+}
+
+impl Call {
+    /// Takes a request. Its key is the [`Key`] in its extensions, or the one in its header `Idempotency-Key`, or a
+    /// random one.
+    ///
+    /// # Errors
+    /// The request can't be stored, or not be made: see [`InvalidCall`].
+    pub fn new(request: Request<impl Into<Bytes>>) -> Result<Self, InvalidCall> {
+        let (mut head, body) = request.into_parts();
+        let lines = head.headers.get_all(&KEY).iter().count();
+        let key = match (head.extensions.remove::<Key>(), head.headers.remove(&KEY)) {
+            (Some(key), None) => key,
+            (None, Some(line)) if lines == 1 => Key::try_from(&line)?,
+            (None, None) => Key::random(),
+            _ => return Err(InvalidKey::Doubled.into()),
+        };
+        let headers = head.headers;
+        Self { key, method: head.method, uri: head.uri, headers, body: body.into(), partition_key: None }.checked()
+    }
+
+    /// Sends this call after those that were stored with the same partition key before it have ended. One that was
+    /// given up, or set aside as damaged, holds the later ones back until an operator has settled it. One that was
+    /// refused lets them go, and comes after them if an operator retries it.
+    ///
+    /// Two transactions that overlap have no order, unless they wait for each other, for instance by a lock on the row
+    /// of the customer.
+    ///
+    /// # Errors
+    /// [`InvalidCall::PartitionKey`]: it is empty, has more than 255 bytes, or has a control character.
+    pub fn in_order_of(mut self, partition_key: impl Into<String>) -> Result<Self, InvalidCall> {
+        self.partition_key = Some(partition_key.into());
+        self.checked()
+    }
+
+    /// The key that is sent with each attempt.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The absolute URI.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// The headers, without that of the key.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The partition key, if the call has one.
+    #[must_use]
+    pub fn partition_key(&self) -> Option<&str> {
+        self.partition_key.as_deref()
+    }
+
+    /// The request, for an attempt.
+    pub(crate) fn request(&self) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        self.method.clone_into(request.method_mut());
+        self.uri.clone_into(request.uri_mut());
+        self.headers.clone_into(request.headers_mut());
+        request.extensions_mut().insert(self.key.clone());
+        request
+    }
+
+    /// The call as it is stored.
+    pub(crate) fn to_json(&self) -> String {
+        // All header values were checked. Of two equal calls, the texts are equal, however their headers came about.
+        let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+        let mut headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        headers.sort_by(|(name, _), (other, _)| name.cmp(other));
+        let stored = Stored {
+            key: self.key.as_str().to_owned(),
+            method: self.method.to_string(),
+            uri: self.uri.to_string(),
+            headers,
+            body: STANDARD.encode(&self.body),
+            partition_key: self.partition_key.clone(),
+        };
+        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("texts alone"))
+    }
+
+    /// Reads what was stored. An error says what is damaged.
+    pub(crate) fn from_json(json: &str) -> Result<Self, String> {
+        let stored: Stored = serde_json::from_str(json).map_err(|error| format!("it is no call: {error}"))?;
+        let damaged = |what: &str, why: &dyn fmt::Display| format!("its {what} is damaged: {why}");
+        let header = |(name, value): (String, String)| {
+            let name = name.parse::<HeaderName>().map_err(|error| damaged("headers", &error))?;
+            let value = HeaderValue::try_from(value).map_err(|error| damaged("headers", &error))?;
+            Ok::<_, String>((name, value))
+        };
+        let call = Self {
+            key: Key::new(stored.key).map_err(|error| damaged("key", &error))?,
+            method: stored.method.parse().map_err(|error| damaged("method", &error))?,
+            uri: stored.uri.parse().map_err(|error| damaged("uri", &error))?,
+            headers: stored.headers.into_iter().map(header).collect::<Result<_, _>>()?,
+            body: STANDARD.decode(stored.body).map_err(|error| damaged("body", &error))?.into(),
+            partition_key: stored.partition_key,
+        };
+        call.checked().map_err(|error| error.to_string())
+    }
+
+    fn checked(self) -> Result<Self, InvalidCall> {
+        if self.method.is_safe() {
+            return Err(InvalidCall::SafeMethod);
+        }
+        match (self.uri.scheme_str(), self.uri.authority()) {
+            (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
+                return Err(InvalidCall::Credential { place: "the URI".to_owned() });
+            }
+            (Some("http" | "https"), Some(_)) => {}
+            _ => return Err(InvalidCall::Uri),
+        }
+        for (name, value) in &self.headers {
+            if value.is_sensitive() || [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(name) {
+                return Err(InvalidCall::Credential { place: name.to_string() });
+            }
+            if value.to_str().is_err() {
+                return Err(InvalidCall::Header { name: name.to_string() });
+            }
+        }
+        let is_ordered_by_text =
+            |key: &String| (1..=MAX_PARTITION_KEY).contains(&key.len()) && !key.contains(char::is_control);
+        match &self.partition_key {
+            Some(key) if !is_ordered_by_text(key) => Err(InvalidCall::PartitionKey),
+            _ => Ok(self),
+        }
+    }
+}
+
+impl fmt::Debug for Call {
+    /// Leaves out headers and body, which may have what does not belong into logs.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (method, uri) = (&self.method, &self.uri);
+        formatter.debug_struct("Call").field("method", method).field("uri", uri).finish_non_exhaustive()
+    }
+}
+
+/// A call in JSON. Programs in other languages may write it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    key: String,
+    method: String,
+    uri: String,
+    headers: Vec<(String, String)>,
+    /// In base64.
+    body: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    partition_key: Option<String>,
+}
+
+/// Why a request can't be put into an outbox.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidCall {
+    /// Its key is not valid.
+    #[error(transparent)]
+    Key(#[from] InvalidKey),
+    /// Its method is safe (RFC 9110 section 9.2.1): it has no effect that must not be lost.
+    #[error("a request with a safe method needs no outbox; send it")]
+    SafeMethod,
+    /// Its URI is not absolute.
+    #[error("a call needs an absolute URI with the scheme http or https")]
+    Uri,
+    /// It has a credential, which would be kept where others read it, and may have expired when the call is made.
+    #[error("{place} has a credential, which is not stored; let the relay's client add it to each request")]
+    #[non_exhaustive]
+    Credential {
+        /// The header, or the URI.
+        place: String,
+    },
+    /// A header has a value that is not printable ASCII.
+    #[error("the header {name} is not printable ASCII, and can't be stored as text")]
+    #[non_exhaustive]
+    Header {
+        /// The header.
+        name: String,
+    },
+    /// Its partition key is empty, has more than 255 bytes, or has a control character.
+    #[error("a partition key has 1 to 255 bytes, and no control character")]
+    PartitionKey,
+}

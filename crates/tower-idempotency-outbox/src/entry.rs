@@ -1,0 +1,159 @@
+//! What an outbox holds: a call, and what has become of it.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::Call;
+
+/// How far a call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum State {
+    /// It waits for its next try, or for those before it.
+    Waiting,
+    /// A relay has it. If its lease ends without a result, the call is sent again.
+    Sending,
+    /// **An end**: the operation has taken place. The answer is kept.
+    Delivered,
+    /// **An end**: the server has refused the call, and the operation has not taken place.
+    Refused,
+    /// **An end**: there is no try any more, and no answer of the operation. It waits for an operator.
+    /// [`Entry::may_have_taken_place`] says whether the operation may have taken place.
+    GivenUp,
+    /// It can't be read. It is set aside, and waits for an operator.
+    Damaged,
+}
+
+impl State {
+    /// Its name, as it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Sending => "sending",
+            Self::Delivered => "delivered",
+            Self::Refused => "refused",
+            Self::GivenUp => "given_up",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// A call in an outbox, as it was when it was read.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Entry {
+    /// Its place in the order in which calls were stored.
+    pub position: u64,
+    /// How far it has come.
+    pub state: State,
+    /// The call; `None` if it can't be read.
+    pub call: Option<Call>,
+    /// How often a relay has begun to send it, since it was stored or an operator has retried it.
+    pub tries: u32,
+    /// When the first of these tries began, by the outbox's clock.
+    pub first_try: Option<SystemTime>,
+    /// When it may be tried next; while it is [sent](State::Sending), when its lease ends.
+    pub due: SystemTime,
+    /// Whether the operation may have taken place. **If this is `false`, it has not.**
+    pub may_have_taken_place: bool,
+    /// What the last try has met, or why there is none any more, for people to read.
+    pub reason: Option<String>,
+    /// The server's last answer, if there was one.
+    pub answer: Option<Answer>,
+    /// Each change gives the entry another one, so that a change that comes too late does nothing.
+    pub(crate) fence: u64,
+}
+
+impl Entry {
+    /// Gives it its call, or the reason why that can't be read.
+    pub(crate) fn with_call(&mut self, call: Result<Call, String>) {
+        match call {
+            Ok(call) => self.call = Some(call),
+            Err(why) => self.reason = Some(self.reason.take().map_or(why.clone(), |reason| format!("{why}; {reason}"))),
+        }
+    }
+}
+
+/// The answer to a call, as it is kept.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The first 16 KiB of headers, but for those that are not printable ASCII, and for `Set-Cookie`.
+    pub headers: HeaderMap,
+    /// The body, up to [`MAX_BODY`](Self::MAX_BODY) bytes.
+    pub body: Bytes,
+    /// Whether the body was longer.
+    pub is_cut: bool,
+}
+
+impl Answer {
+    /// The bytes of a body that are kept.
+    pub const MAX_BODY: usize = 32 << 10;
+    /// The bytes of headers that are kept, so that each database can take an answer.
+    const MAX_HEADERS: usize = 16 << 10;
+
+    pub(crate) fn to_json(&self) -> String {
+        let text = |(name, value): (&HeaderName, &HeaderValue)| {
+            Some((name.to_string(), value.to_str().ok()?.to_owned())).filter(|_| name != http::header::SET_COOKIE)
+        };
+        let mut left = Self::MAX_HEADERS;
+        let fits = move |(name, value): &(String, String)| {
+            let rest = left.checked_sub(name.len() + value.len());
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        };
+        let stored = Stored {
+            status: self.status.as_u16(),
+            headers: self.headers.iter().filter_map(text).take_while(fits).collect(),
+            body: STANDARD.encode(&self.body),
+            is_cut: self.is_cut,
+        };
+        serde_json::to_string(&stored).unwrap_or_else(|_| unreachable!("texts and numbers alone"))
+    }
+
+    /// Reads what was stored. What can't be read is no answer.
+    pub(crate) fn from_json(json: &str) -> Option<Self> {
+        let stored: Stored = serde_json::from_str(json).ok()?;
+        let header = |(name, value): (String, String)| {
+            Some((name.parse::<HeaderName>().ok()?, HeaderValue::try_from(value).ok()?))
+        };
+        Some(Self {
+            status: StatusCode::from_u16(stored.status).ok()?,
+            headers: stored.headers.into_iter().filter_map(header).collect(),
+            body: STANDARD.decode(stored.body).ok()?.into(),
+            is_cut: stored.is_cut,
+        })
+    }
+}
+
+impl fmt::Debug for Answer {
+    /// Leaves out headers and body, which may have what does not belong into logs.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    status: u16,
+    headers: Vec<(String, String)>,
+    /// In base64.
+    body: String,
+    is_cut: bool,
+}

@@ -1,0 +1,141 @@
+//! An outbox for HTTP calls: a call outlives the process that wanted it made.
+//!
+//! An order is committed, and the process ends before it has called the payment API: the charge is never made. It calls
+//! first, and the commit fails: the charge has no order. With an outbox, **the call is stored in the transaction of the
+//! order**, so that both are there or neither is. A relay sends it afterwards, with one `Idempotency-Key` however often
+//! it has to be sent, until it has a definite end.
+//!
+//! # Put a call in, and relay it
+//! With the feature `postgres`, in a transaction of tokio-postgres, or of [any client](PostgresOutbox::put_sql):
+//!
+//! ```no_run
+//! # #[cfg(feature = "postgres")]
+//! # mod shop {
+//! use bytes::Bytes;
+//! use http_body_util::Full;
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//! use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool, tokio_postgres::NoTls};
+//! use tower_idempotency_outbox::{Call, PostgresOutbox, Relay};
+//!
+//! # async fn shop() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = Pool::builder(Manager::new("postgres://shop@localhost/shop".parse()?, NoTls)).build()?;
+//! let outbox = PostgresOutbox::new(pool.clone(), "payments_outbox")?;
+//! outbox.migrate().await?; // makes the schema `payments_outbox` and its table, unless they are there
+//!
+//! // In one process, or in several. The client adds the credentials, which are not stored.
+//! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+//! let relay = tokio::spawn(Relay::new(outbox.clone(), client).run(async { _ = tokio::signal::ctrl_c().await }));
+//!
+//! // For each order:
+//! let mut connection = pool.get().await?;
+//! let transaction = connection.transaction().await?;
+//! transaction.execute("INSERT INTO orders VALUES (17)", &[]).await?;
+//! let request = http::Request::post("http://localhost:4242/v1/charges")
+//!     .header("content-type", "application/x-www-form-urlencoded")
+//!     .header("idempotency-key", "order-17:charge")
+//!     .body("amount=500&currency=eur")?;
+//! let call = Call::new(request)?.in_order_of("customer-7")?;
+//! outbox.put_in(&transaction, &call).await?;
+//! transaction.commit().await?;
+//! # relay.await?;
+//! # Ok(()) }
+//! # }
+//! ```
+//!
+//! With the feature `sled`, in a transaction of a `SledStore`: see [`SledOutbox`]. An application without a database
+//! has an outbox in [files of its own](SledOutbox::open).
+//!
+//! # Look at it
+//! ```
+//! use tower_idempotency_client::Key;
+//! use tower_idempotency_outbox::{Outbox, State};
+//!
+//! # async fn look(outbox: impl Outbox) -> Result<(), Box<dyn std::error::Error>> {
+//! let Some(entry) = outbox.get(&Key::new("order-17:charge")?).await? else { return Ok(()) };
+//! match entry.state {
+//!     State::Delivered => println!("paid: {:?}", entry.answer.map(|answer| answer.body)),
+//!     State::Refused => println!("not paid: {:?}", entry.reason),
+//!     State::GivenUp | State::Damaged => println!("an operator has to look: {:?}", entry.reason),
+//!     _ => println!("under way: {} tries so far", entry.tries),
+//! }
+//! // An operator has looked at the payment API, and has found no charge. The server still knows the key.
+//! for entry in outbox.list(State::GivenUp, None, 100).await? {
+//!     outbox.retry(&entry).await?;
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # What an answer means
+//! A try sends the call through the layer of [`tower_idempotency_client`], which may send it several times. Then:
+//!
+//! | what the try has met | what becomes of the call |
+//! |---|---|
+//! | 2xx | [`Delivered`](State::Delivered) |
+//! | a server that says that the operation ran, and that its answer was not kept | `Delivered`, without an answer of the operation |
+//! | 4xx, and no earlier attempt may have taken effect; or a 4xx that is a replay | [`Refused`](State::Refused) |
+//! | 307, 308 | `Refused`: no redirect is followed |
+//! | any other redirect; a 5xx that is a replay; a server that says that it does not know | [`GivenUp`](State::GivenUp) |
+//! | 401, 407: the relay's credentials are not right | another try |
+//! | 4xx after an attempt that may have taken effect | another try |
+//! | any other answer, such as 500; no answer; no connection | another try |
+//!
+//! When there is [no time](Relay::give_up_after) for another try, the call is given up, and
+//! [`may_have_taken_place`](Entry::may_have_taken_place) says what is known of it. It can be
+//! [tried again](Outbox::retry), or [settled](Outbox::settle).
+//!
+//! # What it promises
+//! 1. A call is there if and only if the transaction that has put it in was committed.
+//! 2. A call that is there is sent until it has an end, whichever processes are killed. Each attempt has the same key.
+//! 3. Before it is sent, the outbox notes durably that it may have taken place. A call is `Refused` only if the
+//!    operation has not taken place, as far as the server's answers are true.
+//! 4. Calls with the same [partition key](Call::in_order_of) are sent in the order of their transactions.
+//! 5. A result is written only under the lease that the relay has.
+//!
+//! # What it does not promise
+//! - **The server has to remember keys**, for longer than [`Relay::give_up_after`]. One that does not runs each
+//!   attempt.
+//! - The end of a lease proves that its relay can't write a result any more. It does not prove that its request can't
+//!   arrive any more: see [`Relay`].
+//! - Two transactions that overlap have no order.
+//! - An operator who retries a call whose key the server has forgotten may have it done twice.
+//! - The database is trusted: who can write to it can have requests made with the relay's credentials. Let the client
+//!   refuse other hosts than those that it is for.
+//! - Answers and requests are kept as they are, without the credentials of the client: encrypt the database if they are
+//!   secret.
+
+#![cfg_attr(not(any(feature = "postgres", feature = "sled")), allow(dead_code, reason = "no database stores a call"))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// `call.rs` and `entry.rs` are values: what is stored. `outbox.rs` is what applications and operators call, and
+// `storage.rs` what that asks of a database: `postgres/` and `sled/`. `relay.rs` takes calls out, `attempt.rs` sends
+// one, and `next.rs` says what the result means.
+
+mod attempt;
+mod call;
+mod entry;
+mod error;
+mod next;
+mod outbox;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod relay;
+#[cfg(feature = "sled")]
+mod sled;
+mod storage;
+
+pub use call::{Call, InvalidCall};
+/// The pool, and in it the client whose connections it has.
+#[cfg(feature = "postgres")]
+pub use deadpool_postgres;
+pub use entry::{Answer, Entry, State};
+pub use error::OutboxError;
+pub use outbox::Outbox;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresOutbox;
+pub use relay::Relay;
+#[cfg(feature = "sled")]
+pub use sled::{PutError, SledOutbox};
+
+/// What its log lines come from.
+const TARGET: &str = "tower_idempotency_outbox";

@@ -1,0 +1,89 @@
+//! What a try's result means for the call: an end, or another try.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::response::Parts;
+use tower_idempotency_client::{Delivery, Error, Known, Reason, retry_after};
+
+use crate::storage::Update;
+use crate::{Answer, State};
+
+/// What comes after a try.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// The call has ended.
+    End(Update),
+    /// There is another try, after this time at least. The update is for the case that there is none any more.
+    Again(Duration, Update),
+}
+
+/// What comes after a try that has got an answer. `is_cut`: the body is longer. `earlier`: a try before it may have
+/// taken effect.
+pub(crate) fn answered(head: Parts, body: Bytes, is_cut: bool, earlier: bool) -> Next {
+    let (status, delivery) = (head.status, head.extensions.get::<Delivery>());
+    let is_replay = delivery.is_some_and(Delivery::is_replay);
+    // A replay is the answer of the operation itself, whatever has come before.
+    let is_unknown = !is_replay && (earlier || delivery.is_none_or(Delivery::is_unknown));
+    let asked = retry_after(&head.headers).unwrap_or_default();
+    let answer = Answer { status, headers: head.headers, body, is_cut };
+    let update = |state, may_have_taken_place| Update {
+        may_have_taken_place: Some(may_have_taken_place),
+        answer: Some(answer),
+        ..Update::to(state, format!("the server has answered {status}"))
+    };
+    match status {
+        _ if status.is_success() => Next::End(update(State::Delivered, true)),
+        // The relay's credentials, which may be replaced.
+        StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED if !is_replay => {
+            Next::Again(asked, update(State::GivenUp, is_unknown))
+        }
+        _ if status.is_client_error() && !is_unknown => Next::End(update(State::Refused, false)),
+        // They say that the operation has not begun here (RFC 9110 sections 15.4.8 and 15.4.9).
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT if !is_unknown => {
+            Next::End(update(State::Refused, false))
+        }
+        // No redirect is followed, and another try would get the same one. A recorded answer does not change, either.
+        _ if status.is_redirection() || is_replay => Next::End(update(State::GivenUp, true)),
+        _ => Next::Again(asked, update(State::GivenUp, is_unknown)),
+    }
+}
+
+/// What comes after a try that has got none.
+pub(crate) fn unanswered(error: &Error, earlier: bool) -> Next {
+    let known = if earlier { error.known().max(Known::Unknown) } else { error.known() };
+    let answer = error.response().map(|answer| Answer {
+        status: answer.status(),
+        headers: answer.headers().clone(),
+        is_cut: answer.body().len() > Answer::MAX_BODY,
+        body: answer.body().slice(..answer.body().len().min(Answer::MAX_BODY)),
+    });
+    let update = |state| Update {
+        may_have_taken_place: Some(known >= Known::Unknown),
+        answer,
+        ..Update::to(state, describe(error))
+    };
+    match (known, error.reason()) {
+        (Known::Done, _) => Next::End(update(State::Delivered)),
+        (Known::NotSent | Known::Refused, Reason::Rejected) => Next::End(update(State::Refused)),
+        // The server's last word is that it doesn't know; or the client can't send the call, and will not later.
+        (_, Reason::Rejected | Reason::KeyReused | Reason::InvalidKey) => Next::End(update(State::GivenUp)),
+        _ => {
+            let asked = error.response().and_then(|answer| retry_after(answer.headers()));
+            Next::Again(asked.unwrap_or_default(), update(State::GivenUp))
+        }
+    }
+}
+
+/// The error with its causes.
+fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(this) = cause {
+        text.push_str(": ");
+        text.push_str(&this.to_string());
+        cause = this.source();
+    }
+    text
+}

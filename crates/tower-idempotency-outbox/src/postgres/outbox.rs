@@ -1,0 +1,267 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::tokio_postgres::error::SqlState;
+use deadpool_postgres::tokio_postgres::types::{ToSql, Type};
+use deadpool_postgres::tokio_postgres::{Error, Row, Transaction};
+use deadpool_postgres::{Object, Pool};
+use tokio::time::timeout;
+use tower_idempotency_client::Key;
+
+use super::statements::Statements;
+use crate::storage::{Leased, SKEW, Storage, Update};
+use crate::{Answer, Call, Entry, OutboxError, State};
+
+/// How long a statement may take, the wait for a connection included.
+const STATEMENT_WITHIN: Duration = Duration::from_secs(20);
+/// A time that the database can subtract from any other.
+const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// How many entries are deleted by one statement.
+const DELETED_AT_ONCE: usize = 1_000;
+
+/// An outbox in a table of PostgreSQL, 13 or later. Any number of processes share it.
+///
+/// Times are those of the database. Relays and [`Outbox`](crate::Outbox)'s methods take their connections from a pool;
+/// the application's transactions are those of any client.
+///
+/// The table is `call` in the schema of the outbox; its columns are there for people to read. Give each API, or each
+/// account with it, an outbox of its own: a relay sends all calls that it finds.
+///
+/// Relays are made for the isolation level `READ COMMITTED`, which is PostgreSQL's default. Under a stricter one,
+/// several of them disturb each other, and have to ask again.
+///
+/// If `synchronous_commit` is off, or a standby takes over that has not received all, what the database has forgotten
+/// counts as not done: a call may be lost with its transaction, or be sent again with its key.
+#[derive(Clone)]
+pub struct PostgresOutbox {
+    pool: Pool,
+    statements: Arc<Statements>,
+    /// The partition key after which the next lease looks for calls, so that each has its turn.
+    after: Arc<Mutex<String>>,
+}
+
+impl PostgresOutbox {
+    /// The SQLSTATE with which [`put_sql`](Self::put_sql) fails if another call has the key. The transaction has to be
+    /// rolled back.
+    pub const KEY_REUSED: &'static str = "TI003";
+
+    /// Returns the outbox in this schema. Nothing is sent to the database.
+    ///
+    /// # Errors
+    /// [`OutboxError::Name`]: the schema's name has other characters than lower-case letters, digits and underscores.
+    pub fn new(pool: Pool, schema: &str) -> Result<Self, OutboxError> {
+        Ok(Self { pool, statements: Arc::new(Statements::new(schema)?), after: Arc::default() })
+    }
+
+    /// Makes the schema and the table, unless they are there; then this takes no lock, and the role needs no right to
+    /// make them. Several processes may do it at once.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`], for instance if the role may make no schema.
+    pub async fn migrate(&self) -> Result<(), OutboxError> {
+        let Statements { is_there, begin, make, .. } = &*self.statements;
+        let made = async {
+            let connection = Connection::of(&self.pool).await?;
+            let is_made = async || {
+                let row = connection.client().query_typed_one(is_there, &[]).await?;
+                row.try_get::<_, bool>(0)
+            };
+            let made = async {
+                if !is_made().await? {
+                    // A transaction that was begun and fails ends with its connection.
+                    connection.client().batch_execute(begin).await?;
+                    // Another process may have made it meanwhile.
+                    if !is_made().await? {
+                        connection.client().batch_execute(make).await?;
+                    }
+                    connection.client().batch_execute("COMMIT").await?;
+                }
+                Ok::<_, Error>(())
+            };
+            made.await.map_err(OutboxError::database)?;
+            connection.give_back();
+            Ok(())
+        };
+        timeout(STATEMENT_WITHIN, made).await.map_err(OutboxError::database)?
+    }
+
+    /// Puts a call in, in the application's transaction.
+    ///
+    /// A call that is there already, in whatever state, is not put in again.
+    ///
+    /// # Errors
+    /// The transaction has to be rolled back: [`OutboxError::KeyReused`], or the database's error.
+    pub async fn put_in(&self, transaction: &Transaction<'_>, call: &Call) -> Result<(), OutboxError> {
+        let put = transaction.query_typed(self.put_sql(), &[(&self.put_parameter(call), Type::TEXT)]).await;
+        put.map(drop).map_err(put_error)
+    }
+
+    /// The statement that puts a call in, for a transaction of any client. It has one parameter, of type `text`, which
+    /// is [`put_parameter`](Self::put_parameter).
+    ///
+    /// With sqlx:
+    ///
+    /// ```text
+    /// sqlx::query(outbox.put_sql()).bind(outbox.put_parameter(&call)).execute(&mut *transaction).await?;
+    /// ```
+    #[must_use]
+    pub fn put_sql(&self) -> &str {
+        &self.statements.put
+    }
+
+    /// The call, as [`put_sql`](Self::put_sql) takes it.
+    #[must_use]
+    pub fn put_parameter(&self, call: &Call) -> String {
+        call.to_json()
+    }
+
+    /// Sends one statement. A connection goes back to the pool only after a success: after an error, or if this is
+    /// dropped, it may still be busy, or in a transaction.
+    async fn query(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, OutboxError> {
+        let rows = async {
+            let connection = Connection::of(&self.pool).await?;
+            let rows = connection.client().query_typed(sql, parameters).await.map_err(put_error)?;
+            connection.give_back();
+            Ok(rows)
+        };
+        timeout(STATEMENT_WITHIN, rows).await.map_err(OutboxError::database)?
+    }
+}
+
+impl fmt::Debug for PostgresOutbox {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PostgresOutbox").field("put_sql", &self.statements.put).finish_non_exhaustive()
+    }
+}
+
+impl Storage for PostgresOutbox {
+    async fn insert(&self, call: &Call) -> Result<(), OutboxError> {
+        self.query(self.put_sql(), &[(&self.put_parameter(call), Type::TEXT)]).await.map(drop)
+    }
+
+    async fn find(&self, key: &Key) -> Result<Option<Entry>, OutboxError> {
+        let rows = self.query(&self.statements.find, &[(&key.as_str(), Type::TEXT)]).await?;
+        rows.first().map(entry).transpose()
+    }
+
+    async fn page(&self, state: State, after: Option<u64>, limit: u16) -> Result<Vec<Entry>, OutboxError> {
+        let after = after.map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX));
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&state.as_str(), Type::TEXT), (&after, Type::INT8), (&i64::from(limit), Type::INT8)];
+        self.query(&self.statements.page, &parameters).await?.iter().map(entry).collect()
+    }
+
+    async fn lease(&self, time: Duration, most: u16) -> Result<Vec<Leased>, OutboxError> {
+        loop {
+            let after = self.after.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+                [(&time.as_secs_f64(), Type::FLOAT8), (&i64::from(most), Type::INT8), (&after, Type::TEXT)];
+            let rows = self.query(&self.statements.lease, &parameters).await?;
+            // The next lease begins where this one ends, or at the first partition key.
+            let last = rows.iter().filter_map(|row| row.try_get::<_, Option<String>>(12).ok()?).max();
+            let next = last.filter(|_| rows.len() == usize::from(most)).unwrap_or_default();
+            *self.after.lock().unwrap_or_else(PoisonError::into_inner) = next;
+            if !rows.is_empty() || after.is_empty() {
+                return rows.iter().map(leased).collect();
+            }
+        }
+    }
+
+    async fn update(&self, entry: &Entry, update: Update) -> Result<bool, OutboxError> {
+        // Positions and fences come from the database, where they are of this type.
+        let (position, fence) = (entry.position as i64, entry.fence as i64);
+        let answer = update.answer.as_ref().map(Answer::to_json);
+        let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
+            (&position, Type::INT8),
+            (&fence, Type::INT8),
+            (&update.state.as_str(), Type::TEXT),
+            (&update.wait.as_secs_f64(), Type::FLOAT8),
+            (&update.restarts, Type::BOOL),
+            (&update.may_have_taken_place, Type::BOOL),
+            (&update.reason, Type::TEXT),
+            (&answer, Type::TEXT),
+        ];
+        Ok(!self.query(&self.statements.update, &parameters).await?.is_empty())
+    }
+
+    async fn sweep(&self, ended: Duration) -> Result<bool, OutboxError> {
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&ended.min(AGES).as_secs_f64(), Type::FLOAT8), (&(DELETED_AT_ONCE as i64), Type::INT8)];
+        Ok(self.query(&self.statements.sweep, &parameters).await?.len() == DELETED_AT_ONCE)
+    }
+}
+
+fn put_error(error: Error) -> OutboxError {
+    match error.code().map(SqlState::code) {
+        Some(PostgresOutbox::KEY_REUSED) => OutboxError::KeyReused,
+        _ => OutboxError::database(error),
+    }
+}
+
+/// Reads an entry. What can't be read of its call is damaged, and what is none of its columns is an error.
+fn entry(row: &Row) -> Result<Entry, OutboxError> {
+    let columns = || {
+        let request: String = row.try_get(2)?;
+        let (state, answer): (String, Option<String>) = (row.try_get(1)?, row.try_get(8)?);
+        let mut entry = Entry {
+            position: number(row.try_get(0)?),
+            // The table has no other one.
+            state: serde_json::from_value(state.into()).unwrap_or(State::Damaged),
+            call: None,
+            tries: row.try_get::<_, i32>(3)?.unsigned_abs(),
+            first_try: row.try_get(4)?,
+            due: row.try_get(5)?,
+            may_have_taken_place: row.try_get(6)?,
+            reason: row.try_get(7)?,
+            answer: answer.as_deref().and_then(Answer::from_json),
+            fence: number(row.try_get(9)?),
+        };
+        entry.with_call(Call::from_json(&request));
+        Ok(entry)
+    };
+    columns().map_err(|error: Error| OutboxError::database(error))
+}
+
+fn leased(row: &Row) -> Result<Leased, OutboxError> {
+    let entry = entry(row)?;
+    let before = row.try_get(10).map_err(OutboxError::database)?;
+    let seconds: f64 = row.try_get(11).map_err(OutboxError::database)?;
+    // A first try that is yet to come is of a clock that was wrong.
+    let tried_for = match Duration::try_from_secs_f64(seconds) {
+        Ok(time) => time,
+        Err(_) if -seconds <= SKEW.as_secs_f64() => Duration::ZERO,
+        Err(_) => Duration::MAX,
+    };
+    Ok(Leased { entry: Entry { may_have_taken_place: before, ..entry }, tried_for })
+}
+
+fn number(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+/// A connection of the pool. It is closed when this is dropped, unless it is given back.
+struct Connection(Option<Object>);
+
+impl Connection {
+    async fn of(pool: &Pool) -> Result<Self, OutboxError> {
+        Ok(Self(Some(pool.get().await.map_err(OutboxError::database)?)))
+    }
+
+    fn client(&self) -> &Object {
+        let Some(client) = &self.0 else { unreachable!("it is given away at the end") };
+        client
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
+    }
+}

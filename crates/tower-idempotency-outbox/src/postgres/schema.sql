@@ -1,0 +1,52 @@
+-- An outbox of HTTP calls. `outbox` stands for the schema's name.
+
+CREATE TABLE outbox.call (
+    -- The order in which calls were stored.
+    position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- {"key", "method", "uri", "headers": [["name", "value"]], "body": base64, "partition_key"?}
+    request jsonb NOT NULL,
+    key text NOT NULL GENERATED ALWAYS AS (request ->> 'key') STORED UNIQUE,
+    partition_key text COLLATE "C" GENERATED ALWAYS AS (request ->> 'partition_key') STORED,
+    state text NOT NULL DEFAULT 'waiting'
+        CHECK (state IN ('waiting', 'sending', 'delivered', 'refused', 'given_up', 'damaged')),
+    -- Each change of a relay or an operator takes the next one, and compares the last one.
+    fence bigint NOT NULL DEFAULT 0,
+    tries integer NOT NULL DEFAULT 0,
+    first_try timestamptz,
+    -- The next try; while the call is sent, the end of the relay's lease.
+    due timestamptz NOT NULL DEFAULT statement_timestamp(),
+    may_have_taken_place boolean NOT NULL DEFAULT false,
+    ended timestamptz,
+    reason text,
+    -- {"status", "headers", "body": base64, "is_cut"}
+    answer jsonb
+);
+
+-- For relays: the calls that have no order, by the time when they are due, and the first one of each partition key.
+CREATE INDEX call_due ON outbox.call (due, position)
+    WHERE partition_key IS NULL AND state IN ('waiting', 'sending');
+CREATE INDEX call_in_order ON outbox.call (partition_key, position)
+    WHERE state IN ('waiting', 'sending', 'given_up', 'damaged');
+CREATE INDEX call_listed ON outbox.call (state, position);
+CREATE INDEX call_ended ON outbox.call (ended) WHERE ended IS NOT NULL;
+
+-- Puts a call in. One that is there already is not put in again; another one with the same key is an error.
+CREATE FUNCTION outbox.put(new_request text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    there jsonb;
+BEGIN
+    LOOP
+        INSERT INTO outbox.call (request) VALUES (new_request::jsonb) ON CONFLICT (key) DO NOTHING;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+        SELECT request INTO there FROM outbox.call WHERE key = new_request::jsonb ->> 'key';
+        -- A relay may have deleted it meanwhile.
+        IF FOUND AND there = new_request::jsonb THEN
+            RETURN;
+        ELSIF FOUND THEN
+            RAISE EXCEPTION 'the outbox has another call with this key'
+                USING ERRCODE = 'TI003', HINT = 'Use a new key for a new operation.';
+        END IF;
+    END LOOP;
+END $$;

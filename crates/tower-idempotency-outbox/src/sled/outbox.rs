@@ -1,0 +1,316 @@
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use tower_idempotency::SledStore;
+use tower_idempotency::sled::{self, Tree};
+use tower_idempotency::store::{Abort, CommitError, TransactionError, TransactionTree};
+use tower_idempotency_client::Key;
+
+use super::head::{Head, is_open};
+use super::tree;
+use crate::storage::{Leased, Storage, Update};
+use crate::{Call, Entry, OutboxError, State};
+
+/// How many heads of up to 4 KiB are written in one transaction, which has at most 128 KiB.
+const LEASED_AT_ONCE: usize = 24;
+/// How many entries are deleted in one transaction.
+const DELETED_AT_ONCE: usize = 16;
+
+/// An outbox in a tree of a [`SledStore`]. One process has it at a time.
+///
+/// A call has at most some 90 KiB.
+///
+/// ```no_run
+/// use bytes::Bytes;
+/// use tower_idempotency::SledStore;
+/// use tower_idempotency_outbox::{Call, PutError, SledOutbox};
+///
+/// # async fn order(store: &SledStore) -> Result<(), Box<dyn std::error::Error>> {
+/// let orders = store.db()?.open_tree("orders")?;
+/// let outbox = SledOutbox::new(store, "outbox").await?;
+///
+/// let request = http::Request::post("https://api.example.com/charges").body(Bytes::from("order=17&amount=500"))?;
+/// let call = Call::new(request)?;
+/// let (put, key) = (outbox.clone(), call.key().clone());
+/// // The order and the call are there together, or neither is.
+/// let order = store.transaction([&orders, outbox.tree()], move |[orders, calls]| {
+///     orders.insert("17", key.as_str())?;
+///     put.put_in::<PutError>(&calls, &call)
+/// });
+/// order.await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct SledOutbox {
+    store: SledStore,
+    tree: Tree,
+    clock: Clock,
+}
+
+impl SledOutbox {
+    /// Returns the outbox in the tree with this name, which is made if there is none.
+    ///
+    /// # Errors
+    /// [`OutboxError::Name`]: the tree has other data. [`OutboxError::Database`]: the store is closed, or can't be
+    /// read.
+    pub async fn new(store: &SledStore, name: &str) -> Result<Self, OutboxError> {
+        let db = store.db().map_err(OutboxError::database)?;
+        let tree = db.open_tree(name).map_err(OutboxError::database)?;
+        let this = Self { store: store.clone(), tree, clock: Clock::new() };
+        let (is_outbox, is_empty) = this.read(|tree| Ok((tree::is_outbox(tree)?, tree.is_empty()))).await?;
+        match (is_outbox, is_empty) {
+            (true, _) => Ok(this),
+            (false, true) => this.write(|tree| Ok(tree::found(tree)?)).await.map(|()| this),
+            (false, false) => Err(OutboxError::Name("that of a tree with other data, or of a later release")),
+        }
+    }
+
+    /// Opens an outbox in a directory of its own, for applications that have no database. Each call is then put in with
+    /// [`Outbox::put`](crate::Outbox::put).
+    ///
+    /// # Errors
+    /// The store can't be opened: see [`SledStore::open`].
+    pub async fn open(directory: impl AsRef<Path>) -> Result<Self, OutboxError> {
+        Self::new(&SledStore::open(directory).map_err(OutboxError::database)?, "outbox").await
+    }
+
+    /// The tree, for a transaction of the application: [`SledStore::transaction`], or `complete_in_trees` of a run.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Closes the store, once its clones and its relays are dropped. An outbox of an application's own store is dropped
+    /// before that is closed.
+    ///
+    /// # Errors
+    /// As [`SledStore::close`], for instance because there is a clone.
+    pub async fn close(self) -> Result<(), OutboxError> {
+        let Self { store, tree, .. } = self;
+        drop(tree);
+        store.close().await.map_err(OutboxError::database)
+    }
+
+    /// Puts a call in, in the application's transaction; `tree` is what that has of [`tree`](Self::tree).
+    ///
+    /// A call that is there already, in whatever state, is not put in again.
+    ///
+    /// # Errors
+    /// The transaction has to be aborted: see [`PutError`]; or the call is too large.
+    pub fn put_in<E: From<PutError>>(&self, tree: &TransactionTree<'_>, call: &Call) -> Result<(), Abort<E>> {
+        if !tree::is_outbox(tree)? {
+            return Err(Abort::Because(PutError::OtherTree.into()));
+        }
+        let json = call.to_json();
+        let there = tree::find(tree, call.key().as_str())?;
+        let there =
+            there.map(|position| Ok::<_, TransactionError>((position, tree::head(tree, position)?))).transpose()?;
+        if let Some((position, Some(head))) = there {
+            let is_same = tree::text(tree, b'c', position, head.call)? == json;
+            return if is_same { Ok(()) } else { Err(Abort::Because(PutError::KeyReused.into())) };
+        }
+        let position = tree::next_position(tree)?;
+        tree.insert(tree::key_of(call.key().as_str()), &position.to_be_bytes())?;
+        tree::write_text(tree, b'c', position, &json, 0)?;
+        let head = Head::new(call.key().as_str(), call.partition_key(), json.len(), self.clock.now());
+        Ok(tree::write_head(tree, position, &head)?)
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        mut closure: impl FnMut(&TransactionTree<'_>) -> Result<T, Abort<PutError>> + Send + 'static,
+    ) -> Result<T, OutboxError> {
+        self.store.transaction([&self.tree], move |[tree]| closure(&tree)).await.map_err(|error| match error {
+            CommitError::Aborted(PutError::KeyReused) => OutboxError::KeyReused,
+            CommitError::Refused(error @ TransactionError::TooLarge { .. }) => OutboxError::TooLarge(error.to_string()),
+            error => OutboxError::database(error),
+        })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Tree) -> Result<T, sled::Error> + Send + 'static,
+    ) -> Result<T, OutboxError> {
+        // A store that was closed or has failed is not read.
+        self.store.db().map_err(OutboxError::database)?;
+        let tree = self.tree.clone();
+        let read = tokio::task::spawn_blocking(move || read(&tree)).await;
+        read.map_err(OutboxError::database)?.map_err(OutboxError::database)
+    }
+}
+
+impl std::fmt::Debug for SledOutbox {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SledOutbox").finish_non_exhaustive()
+    }
+}
+
+impl Storage for SledOutbox {
+    async fn insert(&self, call: &Call) -> Result<(), OutboxError> {
+        let (this, call) = (self.clone(), call.clone());
+        self.write(move |tree| this.put_in(tree, &call)).await
+    }
+
+    async fn find(&self, key: &Key) -> Result<Option<Entry>, OutboxError> {
+        let key = key.clone();
+        self.read(move |tree| {
+            let Some(position) = tree::find(tree, key.as_str())? else { return Ok(None) };
+            tree::entry_at(tree, position)
+        })
+        .await
+    }
+
+    async fn page(&self, state: State, after: Option<u64>, limit: u16) -> Result<Vec<Entry>, OutboxError> {
+        self.read(move |tree| {
+            let from = tree::head_of(is_open(state), after.map_or(0, |after| after.saturating_add(1)));
+            let to = tree::head_of(is_open(state), u64::MAX);
+            let mut entries = Vec::new();
+            for line in tree.range(from..=to) {
+                let (key, value) = line?;
+                if entries.len() == usize::from(limit) {
+                    break;
+                }
+                // It may be in another state by now.
+                let is_listed = Head::of(&value).state == state;
+                let position = tree::position_of(&key).filter(|_| is_listed);
+                let entry = position.map(|position| tree::entry_at(tree, position)).transpose()?.flatten();
+                entries.extend(entry.filter(|entry| entry.state == state));
+            }
+            Ok(entries)
+        })
+        .await
+    }
+
+    async fn lease(&self, time: Duration, most: u16) -> Result<Vec<Leased>, OutboxError> {
+        let now = self.clock.now();
+        let most = usize::from(most).min(LEASED_AT_ONCE);
+        let due = self.read(move |tree| due(tree, now, most)).await?;
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        let leased = self.write(move |tree| {
+            let mut leased = Vec::new();
+            for &(position, fence) in &due {
+                // Another relay may have been here meanwhile.
+                let Some(mut head) = tree::head(tree, position)?.filter(|head| head.fence == fence) else { continue };
+                let before = head.clone();
+                head.lease(now, time);
+                tree::write_head(tree, position, &head)?;
+                leased.push((position, head, before));
+            }
+            Ok(leased)
+        });
+        let leased = leased.await?;
+        self.read(move |tree| {
+            let leased = leased.into_iter().map(|(position, head, before)| {
+                let tried_for = before.tried_for(now);
+                let may_have_taken_place = before.may_have_taken_place;
+                let entry = Entry { may_have_taken_place, ..tree::entry(tree, position, head)? };
+                Ok(Leased { entry, tried_for })
+            });
+            leased.collect()
+        })
+        .await
+    }
+
+    async fn update(&self, entry: &Entry, update: Update) -> Result<bool, OutboxError> {
+        let (position, fence, now) = (entry.position, entry.fence, self.clock.now());
+        self.write(move |tree| {
+            let head = tree::head(tree, position)?.filter(|head| head.fence == fence);
+            let Some(mut head) = head else { return Ok(false) };
+            let answer = update.answer.as_ref().map(crate::Answer::to_json);
+            if let Some(answer) = &answer {
+                tree::write_text(tree, b'a', position, answer, head.answer.unwrap_or(0))?;
+            }
+            head.update(&update, answer.map(|answer| answer.len()), now);
+            tree::write_head(tree, position, &head)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn sweep(&self, ended: Duration) -> Result<bool, OutboxError> {
+        let now = self.clock.now();
+        let is_old = move |head: &Head| {
+            // What can't be read has ended, too.
+            let since = head.ended.unwrap_or(0);
+            u128::from(now.saturating_sub(since)) >= ended.as_millis()
+        };
+        let old = self.read(move |tree| {
+            let heads = tree.scan_prefix(b"e").take(DELETED_AT_ONCE);
+            let mut old = Vec::new();
+            for line in heads {
+                let (key, value) = line?;
+                // They are about in the order in which they have ended. One that comes late holds others back.
+                let head = Head::of(&value);
+                if !is_old(&head) {
+                    break;
+                }
+                old.extend(tree::position_of(&key));
+            }
+            Ok(old)
+        });
+        let old = old.await?;
+        let is_full = old.len() == DELETED_AT_ONCE;
+        self.write(move |tree| {
+            for &position in &old {
+                if let Some(head) = tree::head(tree, position)?.filter(is_old) {
+                    tree::remove(tree, position, &head)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(is_full)
+    }
+}
+
+/// Finds entries that a relay may have, the earliest first: of each partition key the first one.
+fn due(tree: &Tree, now: u64, most: usize) -> Result<Vec<(u64, u64)>, sled::Error> {
+    let (mut due, mut behind) = (Vec::new(), HashSet::new());
+    for line in tree.scan_prefix(b"o") {
+        let (key, value) = line?;
+        let (Some(position), head) = (tree::position_of(&key), Head::of(&value)) else { continue };
+        let is_due = head.is_due(now);
+        if head.partition_key.is_none_or(|key| behind.insert(key)) && is_due {
+            due.push((head.due, position, head.fence));
+        }
+    }
+    due.sort_unstable();
+    Ok(due.into_iter().take(most).map(|(_, position, fence)| (position, fence)).collect())
+}
+
+/// Why a call can't be put in, in the application's transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// Another call has this key.
+    #[error("the outbox has another call with this key; use a new key for a new operation")]
+    KeyReused,
+    /// The tree is none of an outbox.
+    #[error("the tree is not the outbox's; give the transaction SledOutbox::tree, and put_in what it has of that")]
+    OtherTree,
+}
+
+/// Milliseconds since 1970: by the wall clock as it was at first, and the clock that has moved on more since then. The
+/// monotonic one may stop while the machine sleeps, and the wall clock may be set back.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    began: Instant,
+    at: u64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { began: Instant::now(), at: wall() }
+    }
+
+    fn now(&self) -> u64 {
+        wall().max(self.at + self.began.elapsed().as_millis() as u64)
+    }
+}
+
+fn wall() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}

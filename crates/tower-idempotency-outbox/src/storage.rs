@@ -1,0 +1,87 @@
+//! What a database has to do for an outbox.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tower_idempotency_client::Key;
+
+use crate::{Answer, Call, Entry, OutboxError, State};
+
+/// The longest that a call waits for its next try. A time that is farther ahead comes from a clock that was wrong, and
+/// counts as over.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How far ahead a first try may be, because two servers have the database one after the other, or clocks are set.
+pub(crate) const SKEW: Duration = Duration::from_secs(60);
+/// How many characters of a reason are kept.
+const MAX_REASON: usize = 500;
+
+/// What an entry becomes.
+#[derive(Debug, Clone)]
+pub struct Update {
+    pub(crate) state: State,
+    /// How long the next try waits.
+    pub(crate) wait: Duration,
+    /// What is known of the tries so far; `None`: what was known.
+    pub(crate) may_have_taken_place: Option<bool>,
+    /// Whether its tries count from zero again.
+    pub(crate) restarts: bool,
+    pub(crate) reason: String,
+    /// The answer; `None`: the one that is there stays.
+    pub(crate) answer: Option<Answer>,
+}
+
+impl Update {
+    pub(crate) fn to(state: State, reason: impl Into<String>) -> Self {
+        let mut reason: String = reason.into();
+        if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
+            reason.truncate(end);
+        }
+        // PostgreSQL's texts have no NUL, and JSON writes six characters for others.
+        let reason = reason.replace(char::is_control, " ");
+        Self { state, wait: Duration::ZERO, may_have_taken_place: None, restarts: false, reason, answer: None }
+    }
+}
+
+/// An entry that a relay has a lease of.
+#[derive(Debug)]
+pub struct Leased {
+    /// Its `may_have_taken_place` is of the tries before.
+    pub(crate) entry: Entry,
+    /// How long ago its first try began. If the clock says that it begins later, it was wrong once, and this is the
+    /// longest time.
+    pub(crate) tried_for: Duration,
+}
+
+/// A database's part. Other crates can't implement it.
+///
+/// Rules:
+/// 1. Each method is one transaction, durable when it returns `Ok`.
+/// 2. `lease` and `update` give the entry a new fence. `update` compares the fence, and does nothing if it is another.
+/// 3. `lease` takes entries that wait, or whose lease is over, and are due, the earliest first; of each partition key
+///    only the first open one. It counts a try, and notes that the operation may have taken place, before it is sent.
+/// 4. Times are those of the database, where it has a clock.
+pub trait Storage {
+    /// Puts a call in. If it is there already, this does nothing.
+    fn insert(&self, call: &Call) -> impl Future<Output = Result<(), OutboxError>> + Send;
+
+    /// Finds an entry.
+    fn find(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, OutboxError>> + Send;
+
+    /// Lists entries in one state, by their positions.
+    fn page(
+        &self,
+        state: State,
+        after: Option<u64>,
+        limit: u16,
+    ) -> impl Future<Output = Result<Vec<Entry>, OutboxError>> + Send;
+
+    /// Takes up to `most` entries for this time.
+    fn lease(&self, time: Duration, most: u16) -> impl Future<Output = Result<Vec<Leased>, OutboxError>> + Send;
+
+    /// Changes an entry if it still is as it was read. Returns whether it was.
+    fn update(&self, entry: &Entry, update: Update) -> impl Future<Output = Result<bool, OutboxError>> + Send;
+
+    /// Deletes some of those that have ended so long ago, and makes those due whose time is too far ahead. Returns
+    /// whether there may be more.
+    fn sweep(&self, ended: Duration) -> impl Future<Output = Result<bool, OutboxError>> + Send;
+}

@@ -1,0 +1,210 @@
+//! Each call comes to a definite end, by what the server has answered.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use testkit::process::until;
+use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
+use tower_idempotency_client::KeyedRetryLayer;
+use tower_idempotency_outbox::{Entry, Outbox, Relay, State};
+
+use crate::home::{Home, call, over_both};
+use crate::server::{Reply, answer, entry, relay, run_until, server, server_of};
+
+over_both!(
+    a_call_is_delivered_once_and_its_answer_is_kept,
+    an_answer_ends_a_call_or_lets_it_be_tried_again,
+    a_refusal_after_a_lost_try_is_no_proof_that_nothing_was_done,
+    a_key_that_the_client_has_used_for_another_request_is_given_up_unsent,
+    an_answer_counts_however_long_it_is,
+    a_replay_counts_whatever_was_lost_before,
+    no_redirect_is_followed,
+    those_that_have_ended_are_deleted_later_and_the_others_stay,
+);
+
+async fn a_call_is_delivered_once_and_its_answer_is_kept(home: impl Home) {
+    let (client, log) = server_of(201, &[("x-charge", "7"), ("set-cookie", "secret")], "charge 7");
+    home.order("1", &[call(1)], false).await.unwrap();
+    let entry = run_until(relay(home.outbox(), &client), home.outbox(), call(1).key(), State::Delivered).await;
+    let kept = entry.answer.unwrap();
+    assert_eq!((kept.status, &*kept.body, kept.is_cut), (StatusCode::CREATED, &b"charge 7"[..], false));
+    assert_eq!(kept.headers["x-charge"], "7");
+    assert!(!kept.headers.contains_key("set-cookie"));
+    assert_eq!((entry.tries, entry.may_have_taken_place), (1, true));
+    let got = log.all();
+    assert_eq!((got.len(), &*got[0].key, &*got[0].body), (1, "order-1:charge", "charge 1"));
+    // A long answer is kept in part.
+    static LONG: [u8; 40_000] = [b'a'; 40_000];
+    let (client, _) = server_of(200, &[], str::from_utf8(&LONG).unwrap());
+    home.outbox().put(&call(2)).await.unwrap();
+    let entry = run_until(relay(home.outbox(), &client), home.outbox(), call(2).key(), State::Delivered).await;
+    let kept = entry.answer.unwrap();
+    assert_eq!((kept.body.len(), kept.is_cut), (32 << 10, true));
+}
+
+const PROBLEM: &[(&str, &str)] = &[("content-type", "application/problem+json")];
+const REPLAY: &[(&str, &str)] = &[("idempotent-replayed", "true")];
+
+fn problem(name: &str, retry: bool) -> &'static str {
+    let kind = format!("https://docs.rs/tower-idempotency/latest/tower_idempotency/#{name}");
+    let problem =
+        format!(r#"{{"type":"{kind}","title":"","status":409,"code":"{name}","retry_with_same_key":{retry}}}"#);
+    problem.leak()
+}
+
+/// What a call has become after one try: its state, and whether the operation may have taken place.
+async fn after(home: &impl Home, number: u32, reply: fn() -> Reply) -> (State, bool) {
+    let (client, log) = server(move |_, _| async move { reply() });
+    home.outbox().put(&call(number)).await.unwrap();
+    // It is given up at its first try, or has another end.
+    let relay = relay(home.outbox(), &client).give_up_after(Duration::ZERO);
+    let ended = async || {
+        let entry: Entry = entry(home.outbox(), call(number).key()).await;
+        !matches!(entry.state, State::Waiting | State::Sending)
+    };
+    relay.run(until("an end", ended)).await;
+    assert_eq!(log.all().len(), 1);
+    let entry = entry(home.outbox(), call(number).key()).await;
+    assert!(entry.reason.is_some());
+    (entry.state, entry.may_have_taken_place)
+}
+
+async fn an_answer_ends_a_call_or_lets_it_be_tried_again(home: impl Home) {
+    use State::{Delivered, GivenUp, Refused};
+    type Case = (fn() -> Reply, State, bool);
+    let cases: [Case; 17] = [
+        (|| answer(200, &[], ""), Delivered, true),
+        (|| answer(204, REPLAY, ""), Delivered, true),
+        (|| answer(402, &[], ""), Refused, false),
+        (|| answer(402, REPLAY, ""), Refused, false),
+        (|| answer(422, &[], ""), Refused, false),
+        // The credentials may be replaced.
+        (|| answer(401, &[], ""), GivenUp, false),
+        (|| answer(429, &[], ""), GivenUp, false),
+        (|| answer(409, &[], ""), GivenUp, true),
+        (|| answer(500, &[], ""), GivenUp, true),
+        (|| answer(500, REPLAY, ""), GivenUp, true),
+        (|| answer(503, &[], ""), GivenUp, true),
+        (|| answer(307, &[("location", "http://elsewhere.example/")], ""), Refused, false),
+        (|| answer(303, &[("location", "http://elsewhere.example/")], ""), GivenUp, true),
+        (|| answer(409, PROBLEM, problem("outcome-unknown", false)), GivenUp, true),
+        (|| answer(409, PROBLEM, problem("not-replayable", false)), Delivered, true),
+        (|| answer(409, PROBLEM, problem("in-flight", true)), GivenUp, true),
+        (|| Err("the connection broke".into()), GivenUp, true),
+    ];
+    for (number, (reply, state, may_have_taken_place)) in cases.into_iter().enumerate() {
+        let found = after(&home, number as u32, reply).await;
+        assert_eq!(found, (state, may_have_taken_place), "case {number}: {:?}", reply());
+    }
+}
+
+async fn a_refusal_after_a_lost_try_is_no_proof_that_nothing_was_done(home: impl Home) {
+    let (outbox, key) = (home.outbox(), call(1).key().clone());
+    let (lost, log) = server(|_, _| async { Err("the connection broke".into()) });
+    outbox.put(&call(1)).await.unwrap();
+    relay(outbox, &lost).run(until("a try", async || !log.all().is_empty())).await;
+    // Another process, whose client remembers nothing.
+    let (refuses, log) = server_of(400, &[], "");
+    relay(outbox, &refuses).run(until("two tries", async || log.all().len() > 1)).await;
+    let waiting = entry(outbox, &key).await;
+    assert_eq!((waiting.state, waiting.may_have_taken_place), (State::Waiting, true));
+    let begun = waiting.first_try;
+    // Nor is it a proof that the server has no room, or that it has another request with the key.
+    let (busy, log) = server_of(429, &[], "");
+    relay(outbox, &busy).run(until("two tries", async || log.all().len() > 1)).await;
+    let waiting = entry(outbox, &key).await;
+    assert_eq!((waiting.state, waiting.may_have_taken_place), (State::Waiting, true));
+    assert_eq!(waiting.first_try, begun);
+    let given_up = run_until(relay(outbox, &refuses).give_up_after(Duration::ZERO), outbox, &key, State::GivenUp).await;
+    assert!(given_up.may_have_taken_place);
+}
+
+async fn a_key_that_the_client_has_used_for_another_request_is_given_up_unsent(home: impl Home) {
+    let (client, log) = server_of(200, &[], "");
+    let layer = KeyedRetryLayer::new();
+    let other = Request::post("http://api.example/charges").extension(call(1).key().clone());
+    let other = other.body(Full::new(Bytes::from("another charge"))).unwrap();
+    layer.layer(client.clone()).oneshot(other).await.unwrap();
+    home.outbox().put(&call(1)).await.unwrap();
+    let relay = relay(home.outbox(), &client).layer(layer);
+    let entry = run_until(relay, home.outbox(), call(1).key(), State::GivenUp).await;
+    assert_eq!((entry.may_have_taken_place, log.all().len()), (false, 1));
+}
+
+async fn an_answer_counts_however_long_it_is(home: impl Home) {
+    let outbox = home.outbox();
+    // Its body has no end.
+    let endless = service_fn(async |_: Request<Full<Bytes>>| {
+        let frames = futures_util::stream::once(async { Ok::<_, BoxError>(Frame::data(Bytes::from("a"))) });
+        let body = BodyExt::boxed_unsync(StreamBody::new(frames.chain(futures_util::stream::pending())));
+        Ok::<_, BoxError>(Response::builder().header("content-type", "text/event-stream").body(body).unwrap())
+    });
+    outbox.put(&call(1)).await.unwrap();
+    let delivered = until("it is delivered", async || entry(outbox, call(1).key()).await.state == State::Delivered);
+    let try_for = Duration::from_millis(300);
+    Relay::new(outbox.clone(), endless).try_for(try_for).poll_every(Duration::from_millis(5)).run(delivered).await;
+    let delivered = entry(outbox, call(1).key()).await;
+    assert_eq!(delivered.tries, 1);
+    let kept = delivered.answer.unwrap();
+    assert_eq!((&*kept.body, kept.is_cut), (&b"a"[..], true));
+    // Its headers are longer than what is kept, and its body is as long as that.
+    let long: &str = "\"".repeat(30_000).leak();
+    let names = ["x-0", "x-1", "x-2", "x-3", "x-4", "x-5", "x-6", "x-7"];
+    let (client, _) = server(move |_, _| async move { answer(200, &names.map(|name| (name, long)), long) });
+    outbox.put(&call(2)).await.unwrap();
+    let delivered = run_until(relay(outbox, &client), outbox, call(2).key(), State::Delivered).await;
+    assert_eq!(delivered.answer.unwrap().body.len(), long.len());
+}
+
+async fn a_replay_counts_whatever_was_lost_before(home: impl Home) {
+    let (client, log) = server(|_, number| async move {
+        if number == 1 { Err("the connection broke".into()) } else { answer(402, REPLAY, "declined") }
+    });
+    home.outbox().put(&call(1)).await.unwrap();
+    let entry = run_until(relay(home.outbox(), &client), home.outbox(), call(1).key(), State::Refused).await;
+    assert_eq!((entry.tries, entry.may_have_taken_place), (2, false));
+    assert_eq!(log.all()[0], log.all()[1]);
+}
+
+async fn no_redirect_is_followed(home: impl Home) {
+    for (number, status) in [(1, 301), (2, 302), (3, 303), (4, 307), (5, 308)] {
+        let (client, log) = server_of(status, &[("location", "http://elsewhere.example/")], "");
+        home.outbox().put(&call(number)).await.unwrap();
+        let state = if status > 303 { State::Refused } else { State::GivenUp };
+        let entry = run_until(relay(home.outbox(), &client), home.outbox(), call(number).key(), state).await;
+        assert_eq!(entry.answer.unwrap().headers["location"], "http://elsewhere.example/");
+        assert_eq!(log.all().len(), 1, "{status}");
+    }
+}
+
+async fn those_that_have_ended_are_deleted_later_and_the_others_stay(home: impl Home) {
+    let outbox = home.outbox();
+    let (client, _) = server(|body, _| async move {
+        answer(
+            match &*body {
+                "charge 1" => 200,
+                "charge 2" => 400,
+                _ => 303,
+            },
+            &[],
+            "",
+        )
+    });
+    for number in 1..=3 {
+        outbox.put(&call(number)).await.unwrap();
+    }
+    run_until(relay(outbox, &client), outbox, call(3).key(), State::GivenUp).await;
+    run_until(relay(outbox, &client), outbox, call(2).key(), State::Refused).await;
+    run_until(relay(outbox, &client), outbox, call(1).key(), State::Delivered).await;
+    let deleted = async || outbox.list(State::Delivered, None, 9).await.unwrap().is_empty();
+    relay(outbox, &client).keep_for(Duration::ZERO).run(until("it is deleted", deleted)).await;
+    assert!(outbox.get(call(1).key()).await.unwrap().is_none() && outbox.get(call(2).key()).await.unwrap().is_none());
+    assert_eq!(entry(outbox, call(3).key()).await.state, State::GivenUp);
+    // Its key is free: what was deleted is forgotten.
+    outbox.put(&call(1)).await.unwrap();
+    assert_eq!(entry(outbox, call(1).key()).await.state, State::Waiting);
+}

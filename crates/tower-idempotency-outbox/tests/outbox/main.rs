@@ -1,0 +1,12 @@
+//! The outbox and its relays: each promise over sled and over PostgreSQL.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::future_not_send, reason = "a test stays on its thread")]
+
+mod ends;
+mod home;
+mod operators;
+mod order;
+mod put;
+mod server;
+mod tries;

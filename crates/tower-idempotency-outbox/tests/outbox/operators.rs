@@ -1,0 +1,92 @@
+//! What an operator sees and does.
+
+use tower_idempotency_outbox::{Outbox, State};
+
+use crate::home::{Home, call, over_both};
+use crate::server::{answer, entry, relay, run_until, server, server_of};
+
+over_both!(
+    what_was_refused_or_given_up_is_listed_and_can_be_tried_again,
+    a_change_that_comes_too_late_does_nothing,
+    a_call_that_waits_can_be_given_up,
+    a_damaged_entry_is_set_aside_and_the_others_go_on,
+);
+
+async fn what_was_refused_or_given_up_is_listed_and_can_be_tried_again(home: impl Home) {
+    let outbox = home.outbox();
+    for number in 1..=3 {
+        outbox.put(&call(number)).await.unwrap();
+    }
+    let (client, _) = server(|body, _| async move { answer(if body == "charge 1" { 400 } else { 303 }, &[], "") });
+    for (number, state) in [(1, State::Refused), (2, State::GivenUp), (3, State::GivenUp)] {
+        run_until(relay(outbox, &client), outbox, call(number).key(), state).await;
+    }
+    let first = outbox.list(State::GivenUp, None, 1).await.unwrap();
+    assert_eq!(first[0].call, Some(call(2)));
+    let second = outbox.list(State::GivenUp, Some(first[0].position), 9).await.unwrap();
+    assert_eq!((second.len(), second[0].call.clone()), (1, Some(call(3))));
+    let (client, log) = server_of(200, &[], "");
+    for number in 1..=3 {
+        let before = entry(outbox, call(number).key()).await;
+        assert!(outbox.retry(&before).await.unwrap());
+        let after = run_until(relay(outbox, &client), outbox, call(number).key(), State::Delivered).await;
+        assert_eq!(after.tries, 1);
+    }
+    assert_eq!(log.all()[0].key, call(1).key().as_str());
+}
+
+async fn a_change_that_comes_too_late_does_nothing(home: impl Home) {
+    let outbox = home.outbox();
+    let (client, _) = server_of(303, &[], "");
+    outbox.put(&call(1)).await.unwrap();
+    let waiting = entry(outbox, call(1).key()).await;
+    let given_up = run_until(relay(outbox, &client), outbox, call(1).key(), State::GivenUp).await;
+    assert!(!outbox.retry(&waiting).await.unwrap() && !outbox.settle(&waiting, true).await.unwrap());
+    assert!(outbox.settle(&given_up, false).await.unwrap());
+    // Another operator has looked at it before.
+    assert!(!outbox.settle(&given_up, true).await.unwrap() && !outbox.retry(&given_up).await.unwrap());
+    let refused = entry(outbox, call(1).key()).await;
+    assert_eq!((refused.state, refused.may_have_taken_place), (State::Refused, false));
+    // What has been settled as refused is not settled again, but can be tried.
+    assert!(!outbox.settle(&refused, true).await.unwrap() && outbox.retry(&refused).await.unwrap());
+    let (client, _) = server_of(200, &[], "");
+    let delivered = run_until(relay(outbox, &client), outbox, call(1).key(), State::Delivered).await;
+    assert!(!outbox.retry(&delivered).await.unwrap());
+}
+
+async fn a_call_that_waits_can_be_given_up(home: impl Home) {
+    let outbox = home.outbox();
+    outbox.put(&call(1)).await.unwrap();
+    let waiting = entry(outbox, call(1).key()).await;
+    assert!(outbox.give_up(&waiting).await.unwrap() && !outbox.give_up(&waiting).await.unwrap());
+    let given_up = entry(outbox, call(1).key()).await;
+    assert_eq!((given_up.state, given_up.may_have_taken_place), (State::GivenUp, false));
+    assert!(!outbox.give_up(&given_up).await.unwrap() && outbox.settle(&given_up, false).await.unwrap());
+}
+
+async fn a_damaged_entry_is_set_aside_and_the_others_go_on(home: impl Home) {
+    let outbox = home.outbox();
+    for number in 1..=2 {
+        outbox.put(&call(number)).await.unwrap();
+    }
+    let whole = entry(outbox, call(1).key()).await;
+    home.damage(&whole, false).await;
+    let (client, log) = server_of(200, &[], "");
+    let damaged = run_until(relay(outbox, &client), outbox, call(1).key(), State::Damaged).await;
+    run_until(relay(outbox, &client), outbox, call(2).key(), State::Delivered).await;
+    assert_eq!(log.bodies(), ["charge 2"]);
+    assert!(damaged.call.is_none() && !damaged.may_have_taken_place);
+    assert!(damaged.reason.as_ref().unwrap().contains("method"), "{:?}", damaged.reason);
+    let listed = outbox.list(State::Damaged, None, 9).await.unwrap();
+    assert_eq!((listed.len(), listed[0].position), (1, whole.position));
+    // Once it is repaired, it can be tried.
+    home.damage(&whole, true).await;
+    assert!(outbox.retry(&damaged).await.unwrap());
+    run_until(relay(outbox, &client), outbox, call(1).key(), State::Delivered).await;
+    // What can't be repaired can be settled.
+    outbox.put(&call(3)).await.unwrap();
+    home.damage(&entry(outbox, call(3).key()).await, false).await;
+    let damaged = run_until(relay(outbox, &client), outbox, call(3).key(), State::Damaged).await;
+    assert!(outbox.settle(&damaged, false).await.unwrap());
+    assert_eq!(entry(outbox, call(3).key()).await.state, State::Refused);
+}
