@@ -5,9 +5,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use parking_lot::{RwLock, RwLockReadGuard};
 use sled::IVec;
 
 use super::durable::{Disk, Wake};
@@ -46,8 +46,9 @@ pub struct SledEngine {
     disk: Arc<Disk>,
     /// Wakes the threads that wait within sled for a failed write.
     wake: Wake,
-    /// `true` once the application has a handle: from then on it may read at any time.
-    is_lent: Arc<AtomicBool>,
+    /// `true` once the application has a handle: from then on it may read at any time. A step holds it while it is
+    /// written key by key.
+    is_lent: Arc<RwLock<bool>>,
 }
 
 /// The settings of sled.
@@ -73,14 +74,18 @@ impl fmt::Debug for SledEngine {
 impl SledEngine {
     /// Returns the database, for the application's trees.
     pub(super) fn lend(&self) -> sled::Db {
-        self.is_lent.store(true, Ordering::SeqCst);
+        if !*self.is_lent.read() {
+            *self.is_lent.write() = true;
+        }
         self.db.clone()
     }
 
+    /// Holds the application off while a step is written key by key. `None`: it is to be written as one batch.
+    ///
     /// sled may make new pages while it reads, if one has grown too long, and two threads should not do so at once. The
     /// store's own readers are counted, and the application's are not.
-    fn writes_as_one(&self, step: &Writes) -> bool {
-        step.is_atomic() || self.is_lent.load(Ordering::SeqCst)
+    fn alone(&self, step: &Writes) -> Option<RwLockReadGuard<'_, bool>> {
+        Some(self.is_lent.read()).filter(|is_lent| !step.is_atomic() && !**is_lent)
     }
 }
 
@@ -117,9 +122,9 @@ impl StorageEngine for SledEngine {
     }
 
     fn write(&self, step: Writes) -> Result<(), String> {
-        if self.writes_as_one(&step) {
+        let Some(_alone) = self.alone(&step) else {
             return self.tree.apply_batch(as_batch(step)).map_err(|error| write_failed(&error));
-        }
+        };
         for (key, value) in step.in_order() {
             let written = match value {
                 Some(value) => self.tree.insert(key, &*value),
@@ -220,14 +225,16 @@ fn remove_torn_snapshots(path: &Path) -> Result<(), OpenError> {
 mod tests {
     use super::*;
 
-    // The store counts its own readers, and can't count those of the application.
     #[test]
-    fn once_the_application_has_a_handle_each_step_is_one_batch() {
+    fn trap_131_once_the_application_has_a_handle_each_step_is_one_batch() {
         let directory = tempfile::tempdir().unwrap();
         let engine = SledEngine::open(&SledOptions::default(), directory.path(), None).unwrap();
-        assert!(!engine.writes_as_one(&Writes::default()));
-        let same = engine.clone();
-        drop(engine.lend());
-        assert!(engine.writes_as_one(&Writes::default()) && same.writes_as_one(&Writes::default()));
+        let (same, step) = (engine.clone(), Writes::default());
+        let writing = engine.alone(&step).unwrap();
+        // The first handle has to wait for the step.
+        assert!(same.is_lent.try_write().is_none());
+        drop(writing);
+        drop(same.lend());
+        assert!(engine.alone(&step).is_none() && same.alone(&step).is_none());
     }
 }
