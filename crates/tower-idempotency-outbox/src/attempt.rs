@@ -28,8 +28,8 @@ pub(crate) struct Terms {
 
 impl Terms {
     pub(crate) fn lease(&self) -> Duration {
-        // One half for the try, one for writing its result.
-        2 * self.try_for
+        // A third until the try begins at the latest, one for the try, and one for its result.
+        3 * self.try_for
     }
 
     /// What becomes of a call after this try.
@@ -70,25 +70,29 @@ pub(crate) async fn carry<C, A>(
     A: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     let earlier = entry.may_have_taken_place;
+    let (late, until) = (asked.elapsed(), asked + terms.lease());
     let unsent = |state, reason: String| Update { may_have_taken_place: Some(earlier), ..Update::to(state, reason) };
     let update = match &entry.call {
         // The reason is in the entry.
         None => unsent(State::Damaged, entry.reason.clone().unwrap_or_default()),
         // The server may have forgotten its key by now.
-        Some(_) if entry.tries > 1 && tried_for >= terms.give_up_after => {
+        Some(_) if entry.tries > 1 && tried_for.saturating_add(late) >= terms.give_up_after => {
             let before = entry.reason.as_deref().unwrap_or("no result was written");
             unsent(State::GivenUp, format!("its time was over before it was sent again; the try before: {before}"))
         }
-        // A try that began now could go on after the lease.
-        Some(_) if asked.elapsed() >= terms.try_for => {
-            unsent(State::Waiting, "the outbox has taken too long to give it to a relay".to_owned())
+        // A try that began now could go on after the lease. This is none.
+        Some(_) if late >= terms.try_for => {
+            tracing::warn!(target: TARGET, position = entry.position, ?late, "the outbox is too slow for `try_for`");
+            let update = unsent(State::Waiting, "the outbox was too slow to give it to a relay".to_owned());
+            Update { restarts: entry.tries == 1, ..update }
         }
         Some(call) => {
-            let next = send(client, call, asked + terms.lease(), earlier).await;
+            // The rest of the lease is for the result.
+            let next = send(client, call, until - terms.try_for / 2, earlier).await;
             terms.settled(next, &entry, tried_for.saturating_add(asked.elapsed()))
         }
     };
-    write(&outbox, &entry, update, asked + terms.lease()).await;
+    write(&outbox, &entry, update, until).await;
 }
 
 /// Sends the call, and reads what is kept of its answer.

@@ -48,12 +48,12 @@ impl Call {
         Self { key, method: head.method, uri: head.uri, headers, body: body.into(), partition_key: None }.checked()
     }
 
-    /// Sends this call after those that were stored with the same partition key before it have ended. One that was
+    /// Sends this call after those that were put in with the same partition key before it have ended. One that was
     /// given up, or set aside as damaged, holds the later ones back until an operator has settled it. One that was
-    /// refused lets them go, and comes after them if an operator retries it.
+    /// refused lets them go; if an operator retries it, it is sent at once, even while a later one is under way.
     ///
-    /// Two transactions that overlap have no order, unless they wait for each other, for instance by a lock on the row
-    /// of the customer.
+    /// Two transactions that overlap have no order, unless each of them takes a lock before it puts its call in, for
+    /// instance on the row of the customer.
     ///
     /// # Errors
     /// [`InvalidCall::PartitionKey`]: it is empty, has more than 255 bytes, or has a control character.

@@ -67,17 +67,19 @@
 //! ```
 //!
 //! # What an answer means
-//! A try sends the call through the layer of [`tower_idempotency_client`], which may send it several times. Then:
+//! A try sends the call through the layer of [`tower_idempotency_client`], which may send it several times. Of this
+//! table, the first row that fits counts:
 //!
 //! | what the try has met | what becomes of the call |
 //! |---|---|
 //! | 2xx | [`Delivered`](State::Delivered) |
 //! | a server that says that the operation ran, and that its answer was not kept | `Delivered`, without an answer of the operation |
-//! | 4xx, and no earlier attempt may have taken effect; or a 4xx that is a replay | [`Refused`](State::Refused) |
-//! | 307, 308 | `Refused`: no redirect is followed |
-//! | any other redirect; a 5xx that is a replay; a server that says that it does not know | [`GivenUp`](State::GivenUp) |
+//! | a 4xx that is a replay | [`Refused`](State::Refused) |
+//! | 408, 409, 425, 429, or a server that says that the request may be sent again | another try |
 //! | 401, 407: the relay's credentials are not right | another try |
-//! | 4xx after an attempt that may have taken effect | another try |
+//! | any other 4xx, and 307 and 308, if no earlier attempt may have taken effect | `Refused`: no redirect is followed |
+//! | any other redirect; a 5xx that is a replay; a server that says that it does not know | [`GivenUp`](State::GivenUp) |
+//! | any other 4xx after an attempt that may have taken effect | another try |
 //! | any other answer, such as 500; no answer; no connection | another try |
 //!
 //! When there is [no time](Relay::give_up_after) for another try, the call is given up, and
@@ -89,7 +91,7 @@
 //! 2. A call that is there is sent until it has an end, whichever processes are killed. Each attempt has the same key.
 //! 3. Before it is sent, the outbox notes durably that it may have taken place. A call is `Refused` only if the
 //!    operation has not taken place, as far as the server's answers are true.
-//! 4. Calls with the same [partition key](Call::in_order_of) are sent in the order of their transactions.
+//! 4. Calls with the same [partition key](Call::in_order_of) are sent in the order in which they were put in.
 //! 5. A result is written only under the lease that the relay has.
 //!
 //! # What it does not promise
@@ -97,7 +99,7 @@
 //!   attempt.
 //! - The end of a lease proves that its relay can't write a result any more. It does not prove that its request can't
 //!   arrive any more: see [`Relay`].
-//! - Two transactions that overlap have no order.
+//! - Two transactions that overlap have no order, unless they wait for each other before they put their calls in.
 //! - An operator who retries a call whose key the server has forgotten may have it done twice.
 //! - The database is trusted: who can write to it can have requests made with the relay's credentials. Let the client
 //!   refuse other hosts than those that it is for.

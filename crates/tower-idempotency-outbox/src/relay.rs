@@ -23,8 +23,8 @@ use crate::{Outbox, TARGET};
 
 /// How often calls that have ended are looked for, to be deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-const SHORTEST_TRY: Duration = Duration::from_millis(10);
-/// A lease is twice as long, and still ends within the longest wait.
+const SHORTEST_TRY: Duration = Duration::from_millis(100);
+/// A lease is three times as long, and still ends within the longest wait.
 const LONGEST_TRY: Duration = Duration::from_secs(6 * 60 * 60);
 /// How long to wait after the outbox has failed.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -95,10 +95,10 @@ impl<O: Outbox, C> Relay<O, C> {
     }
 
     /// Sets how long a try may take, in which the layer may send the call several times. The default is 30 s; it is at
-    /// least 10 ms, and at most 6 hours.
+    /// least 100 ms, and at most 6 hours.
     ///
-    /// A lease is twice as long, so that the result can be written. If a relay's process ends, its calls are sent again
-    /// after that time.
+    /// A lease is three times as long, so that the try can begin late, and its result can be written. If a relay's
+    /// process ends, its calls are sent again after that time.
     #[must_use]
     pub fn try_for(mut self, time: Duration) -> Self {
         self.terms.try_for = time.clamp(SHORTEST_TRY, LONGEST_TRY);
@@ -117,9 +117,9 @@ impl<O: Outbox, C> Relay<O, C> {
 
     /// Sets when a call is given up: so long after its first try began. The default is 12 hours.
     ///
-    /// **It has to be less than the time for which the server remembers a key**, less the time of a try: many servers
-    /// forget keys after 24 hours, and a request that comes later is a new operation. A relay that comes to a call too
-    /// late, because it was down, gives it up without sending it.
+    /// **It has to be less than the time for which the server remembers a key**, less twice the time of a try: many
+    /// servers forget keys after 24 hours, and a request that comes later is a new operation. A relay that comes to a
+    /// call too late, because it was down, gives it up without sending it.
     #[must_use]
     pub fn give_up_after(mut self, time: Duration) -> Self {
         self.terms.give_up_after = time;

@@ -57,8 +57,9 @@ pub struct Leased {
 /// Rules:
 /// 1. Each method is one transaction, durable when it returns `Ok`.
 /// 2. `lease` and `update` give the entry a new fence. `update` compares the fence, and does nothing if it is another.
-/// 3. `lease` takes entries that wait, or whose lease is over, and are due, the earliest first; of each partition key
-///    only the first open one. It counts a try, and notes that the operation may have taken place, before it is sent.
+/// 3. `lease` takes entries that wait, or whose lease is over, and are due, of each partition key only the first open
+///    one, so that each has its turn. It counts a try, and notes that the operation may have taken place, before it is
+///    sent.
 /// 4. Times are those of the database, where it has a clock.
 pub trait Storage {
     /// Puts a call in. If it is there already, this does nothing.

@@ -198,7 +198,7 @@ async fn trade(outbox: &impl Outbox, missing: Vec<u32>, put: impl AsyncFn(u32)) 
         .layer(KeyedRetryLayer::new().backoff(backoff().build_with_max_retries(1)))
         .poll_every(Duration::from_millis(20))
         .backoff(backoff().build_with_max_retries(u32::MAX))
-        // After a kill, a call waits for twice this time.
+        // After a kill, a call waits for three times as long.
         .try_for(Duration::from_secs(1))
         .run(orders)
         .await;

@@ -28,6 +28,9 @@ const DELETED_AT_ONCE: usize = 1_000;
 /// The table is `call` in the schema of the outbox; its columns are there for people to read. Give each API, or each
 /// account with it, an outbox of its own: a relay sends all calls that it finds.
 ///
+/// To take calls, a relay looks once at each partition key that has a call which has not ended: 50,000 of them take
+/// some 0.2 s.
+///
 /// Relays are made for the isolation level `READ COMMITTED`, which is PostgreSQL's default. Under a stricter one,
 /// several of them disturb each other, and have to ask again.
 ///
@@ -158,9 +161,8 @@ impl Storage for PostgresOutbox {
             let parameters: [(&(dyn ToSql + Sync), Type); 3] =
                 [(&time.as_secs_f64(), Type::FLOAT8), (&i64::from(most), Type::INT8), (&after, Type::TEXT)];
             let rows = self.query(&self.statements.lease, &parameters).await?;
-            // The next lease begins where this one ends, or at the first partition key.
-            let last = rows.iter().filter_map(|row| row.try_get::<_, Option<String>>(12).ok()?).max();
-            let next = last.filter(|_| rows.len() == usize::from(most)).unwrap_or_default();
+            // The next lease begins where this one has ended, or at the first partition key.
+            let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>(12).ok()?).unwrap_or_default();
             *self.after.lock().unwrap_or_else(PoisonError::into_inner) = next;
             if !rows.is_empty() || after.is_empty() {
                 return rows.iter().map(leased).collect();
@@ -188,7 +190,11 @@ impl Storage for PostgresOutbox {
     async fn sweep(&self, ended: Duration) -> Result<bool, OutboxError> {
         let parameters: [(&(dyn ToSql + Sync), Type); 2] =
             [(&ended.min(AGES).as_secs_f64(), Type::FLOAT8), (&(DELETED_AT_ONCE as i64), Type::INT8)];
-        Ok(self.query(&self.statements.sweep, &parameters).await?.len() == DELETED_AT_ONCE)
+        let is_full = self.query(&self.statements.delete, &parameters).await?.len() == DELETED_AT_ONCE;
+        if !is_full {
+            self.query(&self.statements.soon, &[]).await?;
+        }
+        Ok(is_full)
     }
 }
 

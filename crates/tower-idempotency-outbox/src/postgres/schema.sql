@@ -6,7 +6,8 @@ CREATE TABLE outbox.call (
     -- {"key", "method", "uri", "headers": [["name", "value"]], "body": base64, "partition_key"?}
     request jsonb NOT NULL,
     key text NOT NULL GENERATED ALWAYS AS (request ->> 'key') STORED UNIQUE,
-    partition_key text COLLATE "C" GENERATED ALWAYS AS (request ->> 'partition_key') STORED,
+    partition_key text COLLATE "C" GENERATED ALWAYS AS (request ->> 'partition_key') STORED
+        CHECK (partition_key <> ''),
     state text NOT NULL DEFAULT 'waiting'
         CHECK (state IN ('waiting', 'sending', 'delivered', 'refused', 'given_up', 'damaged')),
     -- Each change of a relay or an operator takes the next one, and compares the last one.

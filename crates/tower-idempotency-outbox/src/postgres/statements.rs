@@ -17,7 +17,8 @@ pub(super) struct Statements {
     pub(super) page: String,
     pub(super) lease: String,
     pub(super) update: String,
-    pub(super) sweep: String,
+    pub(super) delete: String,
+    pub(super) soon: String,
     pub(super) is_there: String,
     pub(super) begin: String,
     pub(super) make: String,
@@ -29,9 +30,15 @@ impl Statements {
         // It is the last thing that is made. `to_regprocedure` may remember what was missing before another process has
         // made it.
         let is_there = format!(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS proc
-                JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = proc.pronamespace
-                WHERE namespace.nspname = '{schema}' AND proc.proname = 'put')"
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace AS namespace
+                JOIN pg_catalog.pg_proc AS proc ON proc.pronamespace = namespace.oid AND proc.proname = 'put'
+                JOIN pg_catalog.pg_class AS class ON class.relnamespace = namespace.oid AND class.relname = 'call'
+                WHERE namespace.nspname = '{schema}')"
+        );
+        // `IF NOT EXISTS` would ask for the right to make schemas where there is one already.
+        let make_schema = format!(
+            "DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = '{schema}') THEN
+                CREATE SCHEMA \"{schema}\"; END IF; END $do$"
         );
         // Some words, such as `order`, are names only in quotes.
         let schema = format!("\"{schema}\"");
@@ -50,9 +57,11 @@ impl Statements {
                     SELECT partition_key, position, state, due FROM {call} AS call
                     WHERE call.partition_key > heads.partition_key AND {open}
                     ORDER BY call.partition_key, call.position LIMIT 1) AS next
+            ), ready AS MATERIALIZED (
+                SELECT partition_key, position, due FROM heads WHERE {due} LIMIT $2
             ), found AS MATERIALIZED (
                 SELECT position FROM (
-                    (SELECT position, due FROM heads WHERE {due} LIMIT $2)
+                    (SELECT position, due FROM ready)
                     UNION ALL
                     (SELECT position, due FROM {call} WHERE partition_key IS NULL AND {due}
                         ORDER BY due, position LIMIT $2)) AS either
@@ -65,7 +74,8 @@ impl Statements {
                 due = statement_timestamp() + make_interval(secs => $1)
             FROM locked WHERE call.position = locked.position
             RETURNING {ENTRY}, locked.may_have_taken_place,
-                extract(epoch FROM statement_timestamp() - call.first_try)::float8, call.partition_key"
+                extract(epoch FROM statement_timestamp() - call.first_try)::float8,
+                (SELECT max(partition_key) FROM ready HAVING count(*) = $2)"
         );
         let update = format!(
             "UPDATE {call} SET state = $3, fence = fence + 1, due = statement_timestamp() + make_interval(secs => $4),
@@ -75,15 +85,16 @@ impl Statements {
                 ended = CASE WHEN $3 IN ('delivered', 'refused') THEN statement_timestamp() END
             WHERE position = $1 AND fence = $2 RETURNING position"
         );
-        let sweep = format!(
-            "WITH soon AS (UPDATE {call} SET due = statement_timestamp()
-                WHERE state IN ('waiting', 'sending') AND due > statement_timestamp() + interval '2 days')
-            DELETE FROM {call} WHERE position IN (SELECT position FROM {call}
+        let soon = format!(
+            "UPDATE {call} SET due = statement_timestamp()
+            WHERE state IN ('waiting', 'sending') AND due > statement_timestamp() + interval '2 days'"
+        );
+        let delete = format!(
+            "DELETE FROM {call} WHERE position IN (SELECT position FROM {call}
                 WHERE ended < statement_timestamp() - make_interval(secs => $1) LIMIT $2 FOR UPDATE SKIP LOCKED)
             RETURNING position"
         );
-        let make =
-            format!("CREATE SCHEMA IF NOT EXISTS {schema}; {}", SCHEMA.replace("outbox.", &format!("{schema}.")));
+        let make = format!("{make_schema}; {}", SCHEMA.replace("outbox.", &format!("{schema}.")));
         let page = "state = $1 AND position > $2 ORDER BY position LIMIT $3";
         Ok(Self {
             put: format!("SELECT {schema}.put($1)"),
@@ -91,7 +102,8 @@ impl Statements {
             page: format!("SELECT {ENTRY} FROM {call} AS call WHERE {page}"),
             lease,
             update,
-            sweep,
+            delete,
+            soon,
             is_there,
             begin: format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})"),
             make,

@@ -293,8 +293,8 @@ pub enum PutError {
     OtherTree,
 }
 
-/// Milliseconds since 1970: by the wall clock as it was at first, and the clock that has moved on more since then. The
-/// monotonic one may stop while the machine sleeps, and the wall clock may be set back.
+/// Milliseconds since 1970: the later one of the wall clock's time, and of its time at the start plus the monotonic
+/// clock's since then. The monotonic clock may stop while the machine sleeps, and the wall clock may be set back.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     began: Instant,
