@@ -1,0 +1,106 @@
+//! What is shown while it runs: a table in a terminal, and lines elsewhere.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ratatui::layout::Constraint;
+use ratatui::style::{Color, Style, Stylize as _};
+use ratatui::widgets::{Block, Cell, Row, Table};
+use ratatui::{DefaultTerminal, Frame};
+
+use crate::tally::{Side, Story};
+
+/// How often there is a line, where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(2);
+
+/// The numbers of a side, with their names.
+pub(crate) fn numbers(story: &Story, side: Side) -> [(&'static str, u64); 10] {
+    let counts = story.counts(side);
+    let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+    [
+        ("payments", read(&counts.payments)),
+        ("sent", read(&counts.sent)),
+        ("swallowed", counts.swallowed()),
+        ("retried", read(&counts.retried)),
+        ("replayed", read(&counts.replayed)),
+        ("acknowledged", read(&counts.acknowledged)),
+        ("unknown", read(&counts.unknown)),
+        ("charges", read(&counts.charges)),
+        ("CHARGED TWICE", read(&counts.twice)),
+        ("LOST", read(&counts.lost)),
+    ]
+}
+
+/// Whether a number of this name has to be zero.
+pub(crate) fn is_verdict(name: &str) -> bool {
+    matches!(name, "CHARGED TWICE" | "LOST")
+}
+
+/// Where it is shown.
+pub(crate) enum Screen {
+    Terminal(DefaultTerminal),
+    Lines(Instant),
+}
+
+impl std::fmt::Debug for Screen {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if matches!(self, Self::Terminal(_)) { "Terminal" } else { "Lines" })
+    }
+}
+
+impl Screen {
+    /// Takes the terminal, if there is one.
+    pub(crate) fn open() -> Self {
+        if io::stdout().is_terminal() {
+            return Self::Terminal(ratatui::init());
+        }
+        Self::Lines(Instant::now())
+    }
+
+    /// Shows this moment.
+    pub(crate) fn show(&mut self, story: &Story) -> io::Result<()> {
+        match self {
+            Self::Terminal(terminal) => terminal.draw(|frame| draw(frame, story)).map(drop),
+            Self::Lines(last) if last.elapsed() > LINE_EVERY => {
+                *last = Instant::now();
+                let mut out = io::stdout().lock();
+                for side in Side::BOTH {
+                    let numbers = numbers(story, side).map(|(name, number)| format!("{name} {number}")).join(", ");
+                    writeln!(out, "{:>3} s  {:18} {numbers}", story.at() / 1_000, side.name())?;
+                }
+                Ok(())
+            }
+            Self::Lines(_) => Ok(()),
+        }
+    }
+
+    /// Gives the terminal back.
+    pub(crate) fn close(self) {
+        if matches!(self, Self::Terminal(_)) {
+            ratatui::restore();
+        }
+    }
+}
+
+fn draw(frame: &mut Frame<'_>, story: &Story) {
+    let sides = Side::BOTH.map(|side| numbers(story, side));
+    let row = |index: usize| {
+        let [naive, ours] = sides.each_ref().map(|side| side[index]);
+        let is_bad = is_verdict(naive.0);
+        let cell = |number: u64| {
+            let color = if number > 0 { Color::Red } else { Color::Green };
+            let style = if is_bad { Style::new().fg(color).bold() } else { Style::new() };
+            Cell::from(format!("{number:>12}")).style(style)
+        };
+        Row::new([Cell::from(naive.0), cell(naive.1), cell(ours.1)])
+    };
+    let last = story.blows().last().map_or_else(String::new, |blow| format!(" {} ", blow.what));
+    let head = Row::new(["".to_owned(), format!("{:>12}", Side::Naive.name()), Side::Ours.name().to_owned()]).bold();
+    let title = format!(" the alien, {} s ", story.at() / 1_000);
+    let widths = [Constraint::Length(16), Constraint::Length(14), Constraint::Length(18)];
+    let table = Table::new((0..sides[0].len()).map(row), widths)
+        .header(head)
+        .block(Block::bordered().title(title).title_bottom(last));
+    frame.render_widget(table, frame.area());
+}
