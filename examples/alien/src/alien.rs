@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,18 +18,9 @@ use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
 use crate::fate::{Fate, Mischief};
-use crate::tally::{Side, Story};
+use crate::tally::{Payment, Side, Story};
 
-/// What the alien knows of a call: whose it is, and what happened to it so far.
-#[derive(Debug, Clone)]
-pub(crate) struct Payment {
-    pub(crate) customer: u32,
-    pub(crate) order: u32,
-    /// The attempts so far.
-    pub(crate) attempts: Arc<AtomicU32>,
-}
-
-/// Stands between customers and the servers of one side.
+/// Sits between customers and the servers of one side.
 #[derive(Debug, Clone)]
 pub(crate) struct Alien {
     pub(crate) seed: u64,

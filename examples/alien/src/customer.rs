@@ -12,9 +12,9 @@ use tower::retry::budget::TpsBudget;
 use tower::{Layer as _, ServiceExt as _};
 use tower_idempotency_client::{Delivery, Key, KeyedRetryLayer, Known};
 
-use crate::alien::{Alien, Payment};
+use crate::alien::Alien;
 use crate::bank::{Charge, Order};
-use crate::tally::{Belief, key};
+use crate::tally::{Belief, Payment, key};
 
 /// The client's layer: it does not wait long, because this is a demonstration.
 pub(crate) fn layer() -> KeyedRetryLayer {

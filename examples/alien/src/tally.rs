@@ -1,13 +1,12 @@
 //! What has happened: counts, the story of each payment, and what each side believes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::alien::Payment;
 use crate::bank::{Charge, now};
 use crate::fate::Mischief;
 
@@ -28,6 +27,15 @@ impl Side {
             Self::Ours => "tower-idempotency",
         }
     }
+}
+
+/// A payment: whose it is, and how often it was sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Payment {
+    pub(crate) customer: u32,
+    pub(crate) order: u32,
+    /// The attempts so far.
+    pub(crate) attempts: Arc<AtomicU32>,
 }
 
 /// What a customer believes of a payment.
