@@ -18,6 +18,7 @@ mod screen;
 mod server;
 mod tally;
 
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -61,7 +62,13 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error + Send + Sync>> {
     let mut screen = Screen::open();
     let verdicts = run(&cli.settings, &story, |story| screen.show(story)).await;
     screen.close();
-    let verdicts = verdicts?;
+    let verdicts = match verdicts {
+        Err(error) if error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == ErrorKind::Interrupted) => {
+            println!("stopped: nothing was decided");
+            return Ok(ExitCode::from(130));
+        }
+        verdicts => verdicts?,
+    };
     println!("{:22}{:>14}{:>20}", "", Side::Naive.name(), Side::Ours.name());
     for (naive, ours) in numbers(&story, Side::Naive).iter().zip(numbers(&story, Side::Ours)) {
         println!("{:22}{:>14}{:>20}", naive.0, naive.1, ours.1);

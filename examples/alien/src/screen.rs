@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use ratatui::layout::Constraint;
 use ratatui::style::{Color, Style, Stylize as _};
 use ratatui::widgets::{Block, Cell, Row, Table};
@@ -58,10 +59,13 @@ impl Screen {
         Self::Lines(Instant::now())
     }
 
-    /// Shows this moment.
+    /// Shows this moment. The error [`Interrupted`](io::ErrorKind::Interrupted): the user wants to stop.
     pub(crate) fn show(&mut self, story: &Story) -> io::Result<()> {
         match self {
-            Self::Terminal(terminal) => terminal.draw(|frame| draw(frame, story)).map(drop),
+            Self::Terminal(terminal) => {
+                terminal.draw(|frame| draw(frame, story))?;
+                if is_stopped()? { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+            }
             Self::Lines(last) if last.elapsed() > LINE_EVERY => {
                 *last = Instant::now();
                 let mut out = io::stdout().lock();
@@ -81,6 +85,19 @@ impl Screen {
             ratatui::restore();
         }
     }
+}
+
+/// Whether `q` or Ctrl-C was pressed. The terminal sends no signal while this program draws on it.
+fn is_stopped() -> io::Result<bool> {
+    while event::poll(Duration::ZERO)? {
+        if let Event::Key(key) = event::read()? {
+            let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
+            if key.code == KeyCode::Char('q') || with_control && key.code == KeyCode::Char('c') {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn draw(frame: &mut Frame<'_>, story: &Story) {
