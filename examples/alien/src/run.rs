@@ -180,11 +180,16 @@ async fn strike_on(servers: [Arc<Mutex<Vec<Server>>>; 2], seed: u64, is_memory: 
         sleep(after).await;
         // What is only in memory would be forgotten, which no layer can help.
         let blow = if is_memory && blow == Blow::Kill { Blow::Pause(300) } else { blow };
-        let strike = async |servers: &Mutex<Vec<Server>>| {
+        let strike = async |servers: &Mutex<Vec<Server>>| -> io::Result<String> {
             let mut servers = servers.lock().await;
             let at = server % servers.len();
             match blow {
-                Blow::Kill => servers[at].kill().map(|()| format!("server {} is killed", at + 1)),
+                Blow::Kill => {
+                    servers[at].kill()?;
+                    // A busy machine takes long to start it. It is to have served for a while before the next blow.
+                    servers[at].listens().await?;
+                    Ok(format!("server {} is killed", at + 1))
+                }
                 Blow::Pause(time) => {
                     servers[at].pause();
                     sleep(Duration::from_millis(time)).await;

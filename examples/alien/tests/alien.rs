@@ -39,7 +39,8 @@ fn agrees(store: &str) {
     assert!(naive[4] > 0, "the naive server was not harmed");
     let [made, acknowledged, unknown, charges, twice, lost] = ours[..] else { panic!("{ours:?}") };
     assert_eq!((made, twice, lost), (payments, 0, 0));
-    // An unknown one is reported with its key, and may have been charged.
+    // An unknown one is reported with its key, and may have been charged. Few are, or this shows nothing.
+    assert!(acknowledged > payments * 9 / 10, "{ours:?}");
     assert_eq!(acknowledged + unknown, payments);
     assert!((acknowledged..=acknowledged + unknown).contains(&charges), "{ours:?}");
     let report = std::fs::read_to_string(report).unwrap();
