@@ -48,7 +48,7 @@ pages! {
     stacks: "stacks.md",
 
     /// For message consumers: which id to use, when to acknowledge, and what else can go wrong.
-    #[cfg(any(not(doctest), feature = "memory"))]
+    #[cfg(any(not(doctest), feature = "sled"))]
     consumers: "consumers.md",
 
     /// The promises of the layer, and their limits.
