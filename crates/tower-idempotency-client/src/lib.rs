@@ -5,41 +5,63 @@
 //! operation may have taken place**; and it has the key to ask again with.
 //!
 //! # With reqwest
-//! With the feature `reqwest`:
+//! ```text
+//! $ cargo add tower-idempotency-client --features reqwest
+//! $ cargo add reqwest --no-default-features --features form,rustls
+//! $ cargo add tower --features util
+//! ```
 //!
 //! ```
+//! use std::time::Duration;
+//!
 //! use reqwest::redirect::Policy;
 //! use tower::{Layer as _, Service as _, ServiceExt as _};
-//! use tower_idempotency_client::{Delivery, Key, KeyedRetryLayer, Known};
+//! use tower_idempotency_client::{Delivery, Key, KeyedRetry, KeyedRetryLayer, Known};
 //!
-//! # async fn pay(order: &str) -> Result<(), Box<dyn std::error::Error>> {
-//! // Once, at the start. Redirects are off, because the errors of reqwest do not say whether one was followed.
+//! // Once, at the start. Redirects are off, because the errors of reqwest do not say whether one was followed; then
+//! // `without_redirects` lets the layer retry after them. reqwest's own retries may stay as they are.
+//! # fn start() -> Result<KeyedRetry<reqwest::Client>, reqwest::Error> {
 //! let client = reqwest::Client::builder().redirect(Policy::none()).build()?;
-//! let mut client = KeyedRetryLayer::new().without_redirects().layer(client);
+//! let client = KeyedRetryLayer::new().without_redirects().deadline(Duration::from_secs(20)).layer(client);
+//! # Ok(client) }
 //!
-//! // For each operation. Save the key with the order, before the call, and use it for this order only.
-//! let key = Key::random();
-//! let mut request = reqwest::Request::new(http::Method::POST, "https://api.example.com/charges".parse()?);
-//! request.headers_mut().insert("idempotency-key", key.as_str().parse()?);
-//! *request.body_mut() = Some(format!("order={order}&amount=500&currency=eur").into());
-//!
-//! match client.ready().await?.call(request).await {
-//!     // The API's answer, and its last word. Look at the status, as ever.
-//!     Ok(answer) => match answer.extensions().get::<Delivery>() {
-//!         Some(delivery) if delivery.is_unknown() => println!("ask again later, with the saved key"),
-//!         _ if answer.status().is_success() => println!("paid: {}", answer.text().await?),
-//!         _ => println!("not paid: {}", answer.status()),
-//!     },
-//!     Err(error) => match error.known() {
-//!         Known::NotSent | Known::Refused => println!("not paid: {error}"),
-//!         // Its answer may have been an error, too.
-//!         Known::Done => println!("it ran, and its answer was not kept: look it up"),
-//!         // Call again later, with the saved key and the same request. A new key could charge a second time.
-//!         _ => println!("unknown: {error}"),
-//!     },
+//! /// Pays an order. `key` is `Key::random()` as text, which was saved with the order before the first call. It is for
+//! /// this order and this request only.
+//! async fn pay(mut client: KeyedRetry<reqwest::Client>, key: &str, order: &str)
+//!     -> Result<(), Box<dyn std::error::Error>> {
+//!     let request = client.get_ref().post("https://api.example.com/charges").header("idempotency-key", key);
+//!     let request = request.form(&[("order", order), ("amount", "500"), ("currency", "eur")]);
+//!     match client.ready().await?.call(request.build()?).await {
+//!         Ok(answer) => match answer.extensions().get::<Delivery>() {
+//!             // No success, and no proof that nothing was done: a 500, or a 401 after an attempt that was lost.
+//!             Some(delivery) if delivery.is_unknown() => println!("call again later, with the saved key"),
+//!             _ if answer.status().is_success() => println!("paid: {}", answer.text().await.unwrap_or_default()),
+//!             _ => println!("not paid: {}", answer.status()),
+//!         },
+//!         Err(error) => match error.known() {
+//!             Known::NotSent | Known::Refused => println!("not paid: {error}"),
+//!             Known::Done => println!("it ran, and its answer was not kept: look the result up"),
+//!             // A new key could charge a second time.
+//!             _ => println!("call again later, with the saved key: {error}"),
+//!         },
+//!     }
+//!     Ok(())
 //! }
-//! # Ok(()) }
 //! ```
+//!
+//! The service is `Clone`: clone it for each task. Clones share the budget for retries and the memory of keys.
+//!
+//! What is known of a call that ended without an answer:
+//!
+//! | [`Known`] | the operation | what to do |
+//! |---|---|---|
+//! | `NotSent` | has not taken place | call again with the same key, or give it up |
+//! | `Refused` | has not taken place | the same; if the reason is that the key has another request, take a new key |
+//! | `Unknown` | may have taken place | call again later, with the same key and the same request, until there is an answer |
+//! | `Done` | has taken place, with a result that was not kept; it may have been an error | look the result up; no call brings it back |
+//!
+//! A later call with the key of one that ended as `Unknown` never says `NotSent` or `Refused`, as long as the layer
+//! remembers the key (it remembers 10,000, in one process). So there is nothing to add up: the last word counts.
 //!
 //! Without a key in the header, the call gets a random one, which its attempts share. That is enough for an operation
 //! that ends with its process; [`Error::key`] and [`Delivery::key`] have it.
@@ -114,8 +136,13 @@
 //! a later one says that it has taken place.
 //!
 //! A retry waits for `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), and for a random time besides.
-//! There is a [deadline](KeyedRetryLayer::deadline) for all attempts, and a [budget](KeyedRetryLayer::budget) that all
-//! calls share.
+//! By default an attempt takes 30 s at most, and all attempts of a call [60 s](KeyedRetryLayer::deadline). All calls
+//! share a [budget](KeyedRetryLayer::budget) of 10 retries a second and a fifth of their number; when it is used up, a
+//! call ends with what is known by then ([`Reason::Budget`]). An answer of up to
+//! [1 MiB](KeyedRetryLayer::max_answer) is read within its attempt.
+//!
+//! An error has the failure of the last attempt as its `source`, and the server's last rejection in
+//! [`Error::response`].
 //!
 //! Requests with a safe method (GET, HEAD, OPTIONS, TRACE; RFC 9110 section 9.2.1) pass through. They get no key, are
 //! not retried, and cost no allocation.
