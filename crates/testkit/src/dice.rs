@@ -1,6 +1,6 @@
 //! Chance, and how large a run is.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -71,4 +71,10 @@ pub fn loopback() -> Ipv4Addr {
     let [_, high, middle, low] = (seed() as u32).to_be_bytes();
     let own = Ipv4Addr::new(127, 64 | (high & 127), middle, low.clamp(1, 254));
     if cfg!(target_os = "linux") { own } else { Ipv4Addr::LOCALHOST }
+}
+
+/// An address at which nothing listens.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((loopback(), 0)).expect("loopback has a free port");
+    listener.local_addr().expect("it is bound")
 }

@@ -12,10 +12,11 @@ pub(crate) const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// A process, killed when dropped.
 #[derive(Debug)]
-pub(crate) struct Process(pub(crate) Child);
+pub struct Process(pub Child);
 
 impl Process {
-    pub(crate) fn kill(&mut self) {
+    /// SIGKILL, and waits for its end.
+    pub fn kill(&mut self) {
         self.0.kill().expect("its own child");
         self.0.wait().expect("its own child");
     }

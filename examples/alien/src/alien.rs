@@ -59,7 +59,7 @@ impl Alien {
         match fate.mischief {
             Mischief::RequestSwallowed => std::future::pending().await,
             Mischief::AnswerSwallowed => {
-                let _ = send(server, request, usize::MAX, usize::MAX).await;
+                let _ = send(server, request).await;
                 std::future::pending().await
             }
             Mischief::Duplicated => {
@@ -67,13 +67,13 @@ impl Alien {
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     // What comes back is no customer's.
-                    let _ = send(server, again, usize::MAX, usize::MAX).await;
+                    let _ = send(server, again).await;
                 });
-                send(server, request, usize::MAX, usize::MAX).await
+                send(server, request).await
             }
-            Mischief::RequestCut => send(server, request, fate.bytes, usize::MAX).await,
-            Mischief::AnswerCut => send(server, request, usize::MAX, fate.bytes).await,
-            Mischief::None | Mischief::Reordered => send(server, request, usize::MAX, usize::MAX).await,
+            Mischief::RequestCut => send_cut(server, request, fate.bytes, usize::MAX).await,
+            Mischief::AnswerCut => send_cut(server, request, usize::MAX, fate.bytes).await,
+            Mischief::None | Mischief::Reordered => send(server, request).await,
         }
     }
 }
@@ -92,8 +92,13 @@ impl Service<Request<Full<Bytes>>> for Alien {
     }
 }
 
-/// Sends a request over a connection that breaks after so many bytes in either direction.
-async fn send(
+/// Sends a request over a connection of its own.
+pub(crate) async fn send(server: SocketAddr, request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, BoxError> {
+    send_cut(server, request, usize::MAX, usize::MAX).await
+}
+
+/// The same, over one that breaks after so many bytes in either direction.
+async fn send_cut(
     server: SocketAddr,
     request: Request<Full<Bytes>>,
     out: usize,
@@ -132,7 +137,7 @@ impl AsyncRead for Cut {
         std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
         let read = part.filled();
         buffer.put_slice(read);
-        self.back = if self.back == usize::MAX { self.back } else { self.back - read.len() };
+        self.back -= read.len();
         Poll::Ready(Ok(()))
     }
 }
@@ -144,7 +149,7 @@ impl AsyncWrite for Cut {
         }
         let most = bytes.len().min(self.out);
         let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[..most]))?;
-        self.out = if self.out == usize::MAX { self.out } else { self.out - written };
+        self.out -= written;
         Poll::Ready(Ok(written))
     }
 

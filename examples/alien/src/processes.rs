@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use testkit::process::signal;
+use testkit::dice::free_address;
+use testkit::process::{Process, signal};
 
 /// How long a server may take to listen.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
@@ -16,13 +17,13 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     arguments: Vec<String>,
-    process: Child,
+    process: Process,
 }
 
 impl Server {
     /// Starts it.
     pub(crate) fn start(naive: bool, ledger: &str, schema: &str) -> io::Result<Self> {
-        let address = free_address()?;
+        let address = free_address();
         let mut arguments: Vec<String> = ["serve", "--listen"].map(str::to_owned).into();
         arguments.extend([address.to_string(), "--ledger".to_owned(), ledger.to_owned()]);
         arguments.extend(["--schema".to_owned(), schema.to_owned()]);
@@ -35,7 +36,7 @@ impl Server {
     pub(crate) async fn listens(&mut self) -> io::Result<()> {
         let began = Instant::now();
         while tokio::net::TcpStream::connect(self.address).await.is_err() {
-            if let Some(status) = self.process.try_wait()? {
+            if let Some(status) = self.process.0.try_wait()? {
                 return Err(io::Error::other(format!("a server has ended: {status}")));
             }
             if began.elapsed() > STARTS_WITHIN {
@@ -48,38 +49,25 @@ impl Server {
 
     /// Kills the process (SIGKILL), and starts another one, at the same address and with the same ledger.
     pub(crate) fn kill(&mut self) -> io::Result<()> {
-        self.process.kill()?;
-        self.process.wait()?;
+        self.process.kill();
         self.process = spawn(&self.arguments)?;
         Ok(())
     }
 
     /// Stops the process where it is.
     pub(crate) fn pause(&self) {
-        signal(self.process.id(), "STOP");
+        signal(self.process.0.id(), "STOP");
     }
 
     /// Lets it go on.
     pub(crate) fn resume(&self) {
-        signal(self.process.id(), "CONT");
+        signal(self.process.0.id(), "CONT");
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Errors: it has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn spawn(arguments: &[String]) -> io::Result<Child> {
+fn spawn(arguments: &[String]) -> io::Result<Process> {
     let mut command = Command::new(std::env::current_exe()?);
     // Its input ends with this process, and it then ends too.
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn()
-}
-
-fn free_address() -> io::Result<SocketAddr> {
-    std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()
+    command.spawn().map(Process)
 }

@@ -2,19 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Request;
-use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http_body_util::{BodyExt as _, Full};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::alien::Alien;
+use crate::alien::{Alien, send};
 use crate::bank::{Charge, Failure, now};
 use crate::customer::{Customer, layer};
 use crate::fate::{Blow, blow};
@@ -205,7 +204,7 @@ async fn strike_on(servers: [Arc<Mutex<Vec<Server>>>; 2], seed: u64, is_memory: 
 }
 
 /// Reads a ledger that changes no more: what was sent twice may still be under way.
-async fn steady(server: std::net::SocketAddr) -> Result<Vec<Charge>, Failure> {
+async fn steady(server: SocketAddr) -> Result<Vec<Charge>, Failure> {
     let mut before = None;
     loop {
         let now = charges(server).await.ok();
@@ -218,12 +217,8 @@ async fn steady(server: std::net::SocketAddr) -> Result<Vec<Charge>, Failure> {
 }
 
 /// Reads a ledger.
-async fn charges(server: std::net::SocketAddr) -> Result<Vec<Charge>, Failure> {
-    let stream = TcpStream::connect(server).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(async move { _ = connection.await });
-    let request = Request::get("/ledger").header("host", "pay.example").body(Empty::<bytes::Bytes>::new())?;
-    let body = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
-    connection.abort();
+async fn charges(server: SocketAddr) -> Result<Vec<Charge>, Failure> {
+    let request = Request::get("/ledger").header("host", "pay.example").body(Full::default())?;
+    let body = send(server, request).await?.into_body().collect().await?.to_bytes();
     Ok(serde_json::from_slice(&body)?)
 }

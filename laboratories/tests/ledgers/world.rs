@@ -1,19 +1,19 @@
 //! The processes: shops, which put orders in and relay their calls, and the payment server; and the network between.
 
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::dice::{below, loopback, time_below};
+use testkit::dice::{below, free_address, time_below};
 use testkit::payment_server::{Server, Setup};
-use testkit::proxy::Proxy;
+use testkit::process::Process;
+use testkit::proxy::{Cut, Proxy};
 use tokio::time::sleep;
 
-use crate::cut::fate;
+use crate::cut::byte_of;
 use crate::shop::{CALLS, CHARGES, PLACE, Place, SHOP, SHOPS};
 
 /// The most time between two kills.
@@ -32,7 +32,7 @@ pub(crate) struct World {
     place: Place,
     calls: u32,
     child: String,
-    shops: Vec<Option<Shop>>,
+    shops: Vec<Option<Process>>,
     setup: Setup,
     server: Server,
     proxy: Proxy,
@@ -49,7 +49,7 @@ impl World {
         let server = setup.start();
         let cuts = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&cuts);
-        let proxy = Proxy::to(listen, move |number| Some(fate(number, &counted))).await;
+        let proxy = Proxy::to(listen, move |number| Some(Cut::new(byte_of(number), &counted))).await;
         let mut world = Self {
             place,
             calls,
@@ -65,13 +65,13 @@ impl World {
         world
     }
 
-    fn shop(&self, number: usize, shops: usize) -> Shop {
+    fn shop(&self, number: usize, shops: usize) -> Process {
         let mut command = Command::new(std::env::current_exe().expect("a test knows where it is"));
         command.args(["--exact", &self.child, "--nocapture", "--test-threads=1"]);
         command.env(PLACE, self.place.to_string()).env(SHOP, number.to_string()).env(SHOPS, shops.to_string());
         command.env(CALLS, self.calls.to_string()).env(CHARGES, format!("http://{}/v1/charges", self.proxy.address()));
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        Shop(command.spawn().expect("this program can be started again"))
+        Process(command.spawn().expect("this program can be started again"))
     }
 
     /// Kills one process after the other, and starts it again, until each shop has ended by itself: all of its orders
@@ -84,7 +84,7 @@ impl World {
             assert!(began.elapsed() < bound, "the calls have no end: {kills:?}");
             sleep(time_below(MOST_TIME)).await;
             for shop in &mut self.shops {
-                if let Some(status) = shop.as_mut().and_then(Shop::ended) {
+                if let Some(status) = shop.as_mut().and_then(|shop| shop.0.try_wait().expect("its own child")) {
                     assert!(status.success(), "a shop has failed: {status}");
                     *shop = None;
                 }
@@ -110,26 +110,4 @@ impl World {
         self.server.stop().await;
         (charges, self.cuts.load(Ordering::SeqCst))
     }
-}
-
-/// The process of a shop. It is killed when this is dropped.
-struct Shop(Child);
-
-impl Shop {
-    fn ended(&mut self) -> Option<std::process::ExitStatus> {
-        self.0.try_wait().expect("its own child")
-    }
-}
-
-impl Drop for Shop {
-    fn drop(&mut self) {
-        // Errors: it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((loopback(), 0)).expect("loopback has a free port");
-    listener.local_addr().expect("it is bound")
 }

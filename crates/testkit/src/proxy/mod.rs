@@ -5,6 +5,7 @@
 //! hold, swallow, send again.
 
 mod carry;
+mod cut;
 mod fate;
 mod link;
 mod plan;
@@ -12,6 +13,7 @@ mod planned;
 mod traffic;
 mod way;
 
+pub use cut::Cut;
 pub use fate::{End, Fate, Pass, Way};
 pub use link::Link;
 pub use plan::{Plan, Until};

@@ -14,7 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use retry_policies::policies::ExponentialBackoff;
-use testkit::proxy::{End, Fate, Pass, Proxy, Way};
+use testkit::proxy::{Cut, Proxy, Way};
 use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirect;
@@ -43,28 +43,14 @@ pub(crate) async fn charging() -> (SocketAddr, Arc<AtomicUsize>) {
 }
 
 /// Where the next connection breaks.
-pub(crate) type Cut = Arc<Mutex<Option<(Way, usize)>>>;
+pub(crate) type Place = Arc<Mutex<Option<(Way, usize)>>>;
 
 /// The way to a server on which one connection after the other breaks where the test says, and all others hold.
-pub(crate) async fn cut(server: SocketAddr) -> (Proxy, Cut) {
-    let cut = Cut::default();
+pub(crate) async fn cut(server: SocketAddr) -> (Proxy, Place) {
+    let cut = Place::default();
     let next = cut.clone();
-    let proxy =
-        Proxy::to(server, move |_| Some(Breaks { at: next.lock().unwrap().take(), passed: AtomicUsize::new(0) }));
+    let proxy = Proxy::to(server, move |_| Some(Cut::new(next.lock().unwrap().take(), &Arc::default())));
     (proxy.await, cut)
-}
-
-struct Breaks {
-    at: Option<(Way, usize)>,
-    passed: AtomicUsize,
-}
-
-impl Fate for Breaks {
-    async fn read(&self, way: Way, bytes: &[u8]) -> Pass {
-        let Some((_, at)) = self.at.filter(|(broken, _)| *broken == way) else { return Pass::On };
-        let left = at - self.passed.fetch_add(bytes.len(), Ordering::SeqCst).min(at);
-        if left < bytes.len() { Pass::Cut(left, End::Rst) } else { Pass::On }
-    }
 }
 
 /// A layer that waits a little, because the network is fast here.

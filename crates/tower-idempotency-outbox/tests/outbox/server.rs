@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use retry_policies::policies::ExponentialBackoff;
+use testkit::Gate;
 use testkit::process::until;
 use tower::util::BoxCloneService;
 use tower::{BoxError, service_fn};
@@ -68,6 +69,18 @@ pub(crate) fn server_of(
     body: &'static str,
 ) -> (Client, Log) {
     server(move |_, _| async move { answer(status, headers, body) })
+}
+
+/// The same, once the gate lets a request pass.
+pub(crate) fn server_at(gate: &Gate, status: u16) -> (Client, Log) {
+    let gate = gate.clone();
+    server(move |_, _| {
+        let gate = gate.clone();
+        async move {
+            gate.pass().await;
+            answer(status, &[], "")
+        }
+    })
 }
 
 pub(crate) fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Reply {

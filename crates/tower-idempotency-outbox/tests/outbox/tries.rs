@@ -8,7 +8,7 @@ use testkit::process::until;
 use tower_idempotency_outbox::{Outbox, State};
 
 use crate::home::{Home, PostgresHome, call, over_both};
-use crate::server::{Reply, answer, entry, relay, run_until, server, server_of};
+use crate::server::{Reply, answer, entry, relay, run_until, server, server_at, server_of};
 
 over_both!(
     a_call_is_sent_with_its_key_until_the_server_answers,
@@ -68,14 +68,7 @@ async fn a_result_that_comes_after_its_lease_does_nothing(home: impl Home) {
     let outbox = home.outbox();
     outbox.put(&call(1)).await.unwrap();
     let gate = Gate::default();
-    let held = gate.clone();
-    let (slow, _) = server(move |_, _| {
-        let gate = held.clone();
-        async move {
-            gate.pass().await;
-            answer(400, &[], "")
-        }
-    });
+    let (slow, _) = server_at(&gate, 400);
     // It has room for one, so it does not take the call again itself.
     let (shutdown, first) = (tokio::sync::oneshot::channel::<()>(), relay(outbox, &slow).concurrency(1));
     let first = tokio::spawn(first.run(async { _ = shutdown.1.await }));
@@ -117,14 +110,7 @@ async fn a_relay_that_shuts_down_finishes_what_it_has(home: impl Home) {
         outbox.put(&call(number)).await.unwrap();
     }
     let gate = Gate::default();
-    let held = gate.clone();
-    let (client, log) = server(move |_, _| {
-        let gate = held.clone();
-        async move {
-            gate.pass().await;
-            answer(200, &[], "")
-        }
-    });
+    let (client, log) = server_at(&gate, 200);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let run = tokio::spawn(relay(outbox, &client).concurrency(1).run(async { _ = stopped.await }));
     gate.arrival().await;
