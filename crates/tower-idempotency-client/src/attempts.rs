@@ -1,6 +1,7 @@
 //! A call: its attempts, one after the other, until one has an answer or there can be none any more.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -56,33 +57,148 @@ struct Miss {
     last: Option<Reason>,
 }
 
-/// Makes the call with this key.
-pub(crate) async fn call<A: Attempts>(
-    options: &Options,
-    Chosen { key, is_own }: Chosen,
-    mut attempts: A,
-) -> Result<Response<ResponseBody<A::Body>>, Error> {
-    let uses = &options.uses;
-    let own = if is_own { attempts.describe(uses, &key).map(|this| (this, uses.begin(this))) } else { None };
-    if let Some((_, Before::Other)) = own {
-        return Err(Error::new(Known::NotSent, Reason::KeyReused, None).of_call(key, 0, None));
+/// A call with a key.
+pub(crate) struct Call<A> {
+    options: Arc<Options>,
+    chosen: Chosen,
+    attempts: A,
+    began: Instant,
+    /// How many attempts have begun.
+    made: u32,
+    /// What is known of the operation before the attempt that is under way.
+    known: Known,
+}
+
+impl<A: Attempts> Call<A> {
+    pub(crate) fn new(options: Arc<Options>, chosen: Chosen, attempts: A) -> Self {
+        Self { options, chosen, attempts, began: Instant::now(), made: 0, known: Known::NotSent }
     }
-    options.budget.deposit();
-    // Whatever has come of an earlier call with this key, nothing that this one meets undoes it.
-    let known = if let Some((_, Before::Same)) = own { Known::Unknown } else { Known::NotSent };
-    let result = attempt_all(options, &key, is_own, known, &mut attempts).await;
-    match (own, is_free(&result)) {
-        // What an earlier call has remembered is not this one's to forget.
-        (Some((this, Before::Nothing)), true) => uses.forget(this),
-        // Another call may have forgotten it meanwhile.
-        (Some((this, _)), false) => _ = uses.begin(this),
-        // The caller gets the key to ask again with. What has succeeded needs no other call.
-        (None, false) if !result.as_ref().is_ok_and(|answer| answer.status().is_success()) => {
-            _ = attempts.describe(uses, &key).map(|this| uses.begin(this));
+
+    /// Makes the call.
+    pub(crate) async fn make(&mut self) -> Result<Response<ResponseBody<A::Body>>, Error> {
+        let own = if self.chosen.is_own { self.begin_use() } else { None };
+        match own {
+            Some((_, Before::Other)) => return Err(self.error(Reason::KeyReused, None, None)),
+            // Whatever has come of an earlier call with this key, nothing that this one meets undoes it.
+            Some((_, Before::Same)) => self.known = Known::Unknown,
+            Some((_, Before::Nothing)) | None => {}
         }
-        _ => {}
+        self.options.budget.deposit();
+        let result = self.attempt_all().await;
+        match (own, is_free(&result)) {
+            // What an earlier call has remembered is not this one's to forget.
+            (Some((this, Before::Nothing)), true) => self.options.uses.forget(this),
+            // Another call may have forgotten it meanwhile.
+            (Some((this, _)), false) => _ = self.options.uses.begin(this),
+            // The caller gets the key to ask again with. What has succeeded needs no other call.
+            (None, false) if !result.as_ref().is_ok_and(|answer| answer.status().is_success()) => _ = self.begin_use(),
+            _ => {}
+        }
+        result
     }
-    result
+
+    fn begin_use(&self) -> Option<(Use, Before)> {
+        let uses = &self.options.uses;
+        self.attempts.describe(uses, &self.chosen.key).map(|this| (this, uses.begin(this)))
+    }
+
+    fn error(&self, reason: Reason, source: Option<BoxError>, response: Option<Response<Bytes>>) -> Error {
+        Error::new(self.known, reason, source).of_call(self.chosen.key.clone(), self.made, response)
+    }
+
+    async fn attempt_all(&mut self) -> Result<Response<ResponseBody<A::Body>>, Error> {
+        let mut now = self.began;
+        loop {
+            self.made += 1;
+            let miss = match self.attempt(now).await {
+                Ok(answer) => return Ok(answer),
+                Err(miss) => miss,
+            };
+            self.known = self.known.max(miss.known);
+            let next = match miss.last {
+                Some(reason) => Err(reason),
+                None if !self.attempts.can_repeat() => Err(Reason::SentOnce),
+                None => self.next_attempt(miss.after),
+            };
+            match next {
+                Ok(at) => sleep_until(at).await,
+                Err(reason) => return Err(self.error(reason, miss.source, miss.response)),
+            }
+            now = Instant::now();
+        }
+    }
+
+    /// Makes one attempt, and reads its answer.
+    async fn attempt(&mut self, now: Instant) -> Result<Response<ResponseBody<A::Body>>, Box<Miss>> {
+        let until = after(now, self.options.attempt_timeout).min(self.deadline());
+        let answer = timeout_at(until, async {
+            let mut answer = self.attempts.send().await?.map(ResponseBody::untouched);
+            let limit = read_limit(&answer, self.options.max_answer);
+            poll_fn(|cx| answer.body_mut().poll_read(cx, limit)).await.map_err(|error| Failure::lost(error.into()))?;
+            Ok(answer)
+        })
+        .await;
+        match answer.unwrap_or_else(|elapsed| Err(Failure::lost(elapsed.into()))) {
+            Ok(answer) => self.judge(answer),
+            Err(Failure { source, known, last }) => {
+                let (known, last) = match self.attempts.has_redirects() {
+                    true => (Known::Unknown, Some(Reason::Redirect)),
+                    false => (known, last),
+                };
+                Err(Box::new(Miss { known, after: None, response: None, source: Some(source), last }))
+            }
+        }
+    }
+
+    /// Says how the answer came about, if it is the operation's.
+    fn judge<B>(&self, mut answer: Response<ResponseBody<B>>) -> Result<Response<ResponseBody<B>>, Box<Miss>> {
+        let (status, is_replay) = (answer.status(), self.options.is_replay(answer.headers()));
+        let is_earlier_unknown = self.known >= Known::Unknown;
+        if !status.is_success() && !is_replay && !self.attempts.is_elsewhere() {
+            let body = answer.body().bytes_read();
+            let (known, after, last) = match judge(status, answer.headers(), &body, is_earlier_unknown) {
+                Verdict::Answer => (None, None, None),
+                Verdict::Rejected(known) => (Some(known), None, Some(Reason::Rejected)),
+                Verdict::Again(known, after) => (Some(known), after, None),
+            };
+            if let Some(known) = known {
+                let known = if self.attempts.has_redirects() { known.max(Known::Unknown) } else { known };
+                return Err(Box::new(Miss { known, after, response: Some(answer.map(|_| body)), source: None, last }));
+            }
+        }
+        let is_refused = match status {
+            // A conflict may be with an earlier call of the caller's key.
+            StatusCode::CONFLICT => !self.chosen.is_own,
+            // The operation is to be asked for elsewhere (RFC 9110 sections 15.4.8 and 15.4.9).
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+            _ => status.is_client_error(),
+        };
+        let is_unknown = !is_replay && !status.is_success() && (is_earlier_unknown || !is_refused);
+        let delivery = Delivery { key: self.chosen.key.clone(), attempts: self.made, is_replay, is_unknown };
+        answer.extensions_mut().insert(delivery);
+        Ok(answer)
+    }
+
+    fn deadline(&self) -> Instant {
+        after(self.began, self.options.deadline)
+    }
+
+    /// When the next attempt may begin, or why there is none.
+    fn next_attempt(&self, asked: Option<Duration>) -> Result<Instant, Reason> {
+        // Policies count from the wall clock's time, and add their wait to it.
+        let wall = SystemTime::now();
+        let began = wall.checked_sub(self.began.elapsed()).unwrap_or(wall);
+        let RetryDecision::Retry { execute_after } = self.options.backoff.should_retry(began, self.made - 1) else {
+            return Err(Reason::Backoff);
+        };
+        let backoff = execute_after.duration_since(wall).unwrap_or_default();
+        let at = after(Instant::now(), asked.unwrap_or_default().saturating_add(backoff));
+        if at >= self.deadline() {
+            return Err(Reason::Deadline);
+        }
+        // The last question, because the answer costs something.
+        if self.options.budget.withdraw() { Ok(at) } else { Err(Reason::Budget) }
+    }
 }
 
 /// Whether nothing has come of a call, so that a corrected request may have its key.
@@ -96,126 +212,17 @@ fn is_free<B>(result: &Result<Response<B>, Error>) -> bool {
     }
 }
 
-async fn attempt_all<A: Attempts>(
-    options: &Options,
-    key: &Key,
-    is_own: bool,
-    mut known: Known,
-    attempts: &mut A,
-) -> Result<Response<ResponseBody<A::Body>>, Error> {
-    let began = Instant::now();
-    let deadline = after(began, options.deadline);
-    let (mut made, mut now) = (0, began);
-    loop {
-        made += 1;
-        let is_earlier_unknown = known >= Known::Unknown;
-        let until = after(now, options.attempt_timeout).min(deadline);
-        let miss = match attempt(options, attempts, until, is_earlier_unknown).await {
-            Ok(mut answer) => {
-                let (status, is_replay) = (answer.status(), options.is_replay(answer.headers()));
-                let is_refused = match status {
-                    // A conflict may be with an earlier call of the caller's key.
-                    StatusCode::CONFLICT => !is_own,
-                    // The operation is to be asked for elsewhere (RFC 9110 sections 15.4.8 and 15.4.9).
-                    StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
-                    _ => status.is_client_error(),
-                };
-                let is_unknown = !is_replay && !status.is_success() && (is_earlier_unknown || !is_refused);
-                let delivery = Delivery { key: key.clone(), attempts: made, is_replay, is_unknown };
-                answer.extensions_mut().insert(delivery);
-                return Ok(answer);
-            }
-            Err(miss) => miss,
-        };
-        known = known.max(miss.known);
-        let next = match miss.last {
-            Some(reason) => Err(reason),
-            None if !attempts.can_repeat() => Err(Reason::SentOnce),
-            None => next_attempt(options, miss.after, deadline, began, made - 1),
-        };
-        match next {
-            Ok(at) => {
-                sleep_until(at).await;
-                now = Instant::now();
-            }
-            Err(reason) => {
-                return Err(Error::new(known, reason, miss.source).of_call(key.clone(), made, miss.response));
-            }
-        }
-    }
-}
-
-/// Makes one attempt, and reads its answer.
-async fn attempt<A: Attempts>(
-    options: &Options,
-    attempts: &mut A,
-    until: Instant,
-    is_earlier_unknown: bool,
-) -> Result<Response<ResponseBody<A::Body>>, Miss> {
-    let answer = timeout_at(until, async {
-        let answer = attempts.send().await?;
-        read(answer, options.max_answer).await.map_err(|error| Failure::lost(error.into()))
-    });
-    let answer = match answer.await.unwrap_or_else(|elapsed| Err(Failure::lost(elapsed.into()))) {
-        Ok(answer) if attempts.is_elsewhere() || options.is_replay(answer.headers()) => return Ok(answer),
-        Ok(answer) => answer,
-        Err(Failure { source, known, last }) => {
-            let (known, last) = match attempts.has_redirects() {
-                true => (Known::Unknown, Some(Reason::Redirect)),
-                false => (known, last),
-            };
-            return Err(Miss { known, after: None, response: None, source: Some(source), last });
-        }
-    };
-    let body = answer.body().bytes_read();
-    let (known, after, last) = match judge(answer.status(), answer.headers(), &body, is_earlier_unknown) {
-        Verdict::Answer => return Ok(answer),
-        Verdict::Rejected(known) => (known, None, Some(Reason::Rejected)),
-        Verdict::Again(known, after) => (known, after, None),
-    };
-    let known = if attempts.has_redirects() { known.max(Known::Unknown) } else { known };
-    Err(Miss { known, after, response: Some(answer.map(|_| body)), source: None, last })
-}
-
-/// Reads an answer as far as it has to be known before it is passed on.
-async fn read<B: Body + Unpin>(answer: Response<B>, max_answer: usize) -> Result<Response<ResponseBody<B>>, B::Error> {
-    let (head, body) = answer.into_parts();
-    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_stream = header(CONTENT_TYPE).starts_with("text/event-stream");
-    let limit = match may_be_rejection(head.status, &head.headers) {
+/// How many bytes of an answer are read before it is passed on.
+fn read_limit<B>(answer: &Response<B>, max_answer: usize) -> usize {
+    let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let limit = match may_be_rejection(answer.status(), answer.headers()) {
         true => max_answer.max(MAX_REJECTION),
         false => max_answer,
     };
     // No more than what is declared is read in vain.
     let is_too_long = header(CONTENT_LENGTH).parse().is_ok_and(|length: usize| length > limit);
-    let body = match limit == 0 || is_stream || is_too_long {
-        true => ResponseBody::untouched(body),
-        false => ResponseBody::read(body, limit).await?,
-    };
-    Ok(Response::from_parts(head, body))
-}
-
-/// When the next attempt may begin, or why there is none.
-fn next_attempt(
-    options: &Options,
-    asked: Option<Duration>,
-    deadline: Instant,
-    began: Instant,
-    retries: u32,
-) -> Result<Instant, Reason> {
-    // Policies count from the wall clock's time, and add their wait to it.
-    let wall = SystemTime::now();
-    let began_at = wall.checked_sub(began.elapsed()).unwrap_or(wall);
-    let RetryDecision::Retry { execute_after } = options.backoff.should_retry(began_at, retries) else {
-        return Err(Reason::Backoff);
-    };
-    let backoff = execute_after.duration_since(wall).unwrap_or_default();
-    let at = after(Instant::now(), asked.unwrap_or_default().saturating_add(backoff));
-    if at >= deadline {
-        return Err(Reason::Deadline);
-    }
-    // The last question, because the answer costs something.
-    if options.budget.withdraw() { Ok(at) } else { Err(Reason::Budget) }
+    let is_stream = header(CONTENT_TYPE).starts_with("text/event-stream");
+    if is_stream || is_too_long { 0 } else { limit }
 }
 
 fn after(now: Instant, duration: Duration) -> Instant {

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
@@ -87,9 +87,11 @@ pin_project_lite::pin_project! {
     /// The body of an answer: what the layer has read of it, and then the rest.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
-        // Most bodies have one frame.
-        first: Option<Frame<Bytes>>,
+        // Most bodies have one frame, of data.
+        first: Option<Bytes>,
         read: VecDeque<Frame<Bytes>>,
+        // How many bytes the layer has read.
+        length: usize,
         #[pin]
         rest: Option<B>,
     }
@@ -98,7 +100,7 @@ pin_project_lite::pin_project! {
 impl<B> ResponseBody<B> {
     /// A body of which nothing was read.
     pub(crate) fn untouched(body: B) -> Self {
-        Self { first: None, read: VecDeque::new(), rest: Some(body) }
+        Self { first: None, read: VecDeque::new(), length: 0, rest: Some(body) }
     }
 
     /// The bytes that were read.
@@ -112,29 +114,32 @@ impl<B> ResponseBody<B> {
     }
 
     fn data(&self) -> impl Iterator<Item = &Bytes> {
-        self.first.iter().chain(&self.read).filter_map(Frame::data_ref)
+        self.first.iter().chain(self.read.iter().filter_map(Frame::data_ref))
     }
 }
 
 impl<B: Body + Unpin> ResponseBody<B> {
-    /// Reads a body to its end, or until more than `limit` bytes have come.
-    pub(crate) async fn read(mut body: B, limit: usize) -> Result<Self, B::Error> {
-        let (mut first, mut read, mut length) = (None, VecDeque::new(), 0);
-        while length <= limit {
+    /// Reads a body to its end, or until more than `limit` bytes have come; nothing if `limit` is 0.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<Result<(), B::Error>> {
+        while let Some(rest) = &mut self.rest
+            && limit > 0
+            && self.length <= limit
+        {
             // Most bodies know that they have ended, and need not be asked again.
-            let frame = match body.is_end_stream() {
-                true => None,
-                false => std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await,
+            let frame = if rest.is_end_stream() { None } else { ready!(Pin::new(rest).poll_frame(cx)) };
+            let Some(frame) = frame else {
+                self.rest = None;
+                break;
             };
-            let Some(frame) = frame else { return Ok(Self { first, read, rest: None }) };
             let frame = in_bytes(frame?);
-            length += frame.data_ref().map_or(0, Bytes::len);
-            match first {
-                None => first = Some(frame),
-                Some(_) => read.push_back(frame),
+            self.length += frame.data_ref().map_or(0, Bytes::len);
+            match frame.into_data() {
+                Ok(data) if self.first.is_none() && self.read.is_empty() => self.first = Some(data),
+                Ok(data) => self.read.push_back(Frame::data(data)),
+                Err(trailers) => self.read.push_back(trailers),
             }
         }
-        Ok(Self { first, read, rest: Some(body) })
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -144,7 +149,7 @@ impl<B: Body> Body for ResponseBody<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        if let Some(frame) = this.first.take().or_else(|| this.read.pop_front()) {
+        if let Some(frame) = this.first.take().map(Frame::data).or_else(|| this.read.pop_front()) {
             return Poll::Ready(Some(Ok(frame)));
         }
         let Some(rest) = this.rest.as_pin_mut() else { return Poll::Ready(None) };

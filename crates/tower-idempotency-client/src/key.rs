@@ -1,7 +1,8 @@
 use std::fmt;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use http::HeaderValue;
+use uuid::fmt::Hyphenated;
 
 /// The most bytes that a key may have.
 const MAX_KEY: usize = 255;
@@ -14,14 +15,16 @@ const MAX_KEY: usize = 255;
 /// **Save the key before the call, with what is to be sent**, if the operation has to survive the end of the process.
 /// A key is a secret for as long as the server remembers it, so `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Key(Arc<str>);
+pub struct Key(Bytes);
 
 impl Key {
     /// Returns a new key: a random UUID (version 4, RFC 9562 section 5.4).
     #[must_use]
     pub fn random() -> Self {
-        let mut text = uuid::Uuid::encode_buffer();
-        Self(Arc::from(&*uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text)))
+        let mut text = [0; Hyphenated::LENGTH];
+        uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
+        // The header shares them, so this is the only allocation.
+        Self(Bytes::from_owner(text))
     }
 
     /// Takes a key of the caller's own.
@@ -46,13 +49,16 @@ impl Key {
     /// The key as it is sent, without quotes.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        // It has ASCII only.
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
     /// The value of the header that sends it.
     pub(crate) fn to_header(&self, quoted: bool) -> Result<HeaderValue, InvalidKey> {
-        let value =
-            if quoted { HeaderValue::try_from(format!("\"{}\"", self.0)) } else { HeaderValue::from_str(&self.0) };
+        let value = match quoted {
+            true => HeaderValue::try_from(format!("\"{}\"", self.as_str())),
+            false => HeaderValue::from_maybe_shared(self.0.clone()),
+        };
         let mut value = value.map_err(|_| InvalidKey::Character { at: 0 })?;
         value.set_sensitive(true);
         Ok(value)

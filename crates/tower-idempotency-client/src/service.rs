@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::Service;
 
-use crate::attempts::{self, Attempts};
+use crate::attempts::{Attempts, Call};
 use crate::options::Options;
 use crate::transport::Failure;
 use crate::uses::{Use, Uses};
@@ -71,11 +71,11 @@ where
         let inner = self.take_ready();
         let options = self.options.clone();
         let (mut head, body) = request.into_parts();
-        let future = Box::pin(async move {
-            let key = options.key(&mut head.headers, &head.extensions).map_err(invalid_key)?;
-            let requests = Requests { inner, is_ready: true, head, body: Some(body) };
-            attempts::call(&options, key, requests).await
-        });
+        let chosen = options.key(&mut head.headers, &head.extensions);
+        let requests = Requests { inner, is_ready: true, head, body: Some(body) };
+        // The future has it once; a variable of its own would be there a second time.
+        let mut call = chosen.map(|chosen| Call::new(options, chosen, requests));
+        let future = Box::pin(async move { call.as_mut().map_err(|error| invalid_key(*error))?.make().await });
         ResponseFuture { kind: Kind::Keyed { future } }
     }
 }

@@ -29,11 +29,9 @@ pub(crate) fn may_be_rejection(status: StatusCode, headers: &HeaderMap) -> bool 
     (status.is_client_error() || status.is_server_error()) && headers.get(CONTENT_TYPE).is_some_and(is_json)
 }
 
-/// Judges an answer that is no replay. `is_earlier_unknown` says that an earlier attempt of the call was lost.
+/// Judges an answer that is neither a success nor a replay. `is_earlier_unknown` says that an earlier attempt of the
+/// call was lost.
 pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], is_earlier_unknown: bool) -> Verdict {
-    if status.is_success() {
-        return Verdict::Answer;
-    }
     let after = retry_after(headers);
     let rejection = match may_be_rejection(status, headers) {
         true => serde_json::from_slice(body).unwrap_or_default(),

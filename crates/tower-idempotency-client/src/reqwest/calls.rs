@@ -1,10 +1,11 @@
 use std::future::Future;
+use std::sync::Arc;
 
 use http::{Extensions, Response};
 use http_body_util::Full;
 use reqwest::{Body, Request, ResponseBuilderExt as _, Url};
 
-use crate::attempts::{self, Attempts};
+use crate::attempts::{Attempts, Call};
 use crate::options::Options;
 use crate::service::invalid_key;
 use crate::transport::Failure;
@@ -18,7 +19,7 @@ pub(super) trait Client: Send {
 
 /// Makes a call. `extensions` are what the application says of it.
 pub(super) async fn call(
-    options: &Options,
+    options: &Arc<Options>,
     mut request: Request,
     extensions: &Extensions,
     client: impl Client,
@@ -31,7 +32,7 @@ pub(super) async fn call(
         has_redirects: options.has_redirects,
         is_elsewhere: false,
     };
-    let answer = attempts::call(options, key, calls).await?;
+    let answer = Call::new(options.clone(), key, calls).make().await?;
     Ok(answer.map(Body::wrap).into())
 }
 
