@@ -108,10 +108,10 @@ where
 }
 
 impl Meaning {
-    /// Returns what an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun). 408, 502 and 504
-    /// are unknown. So are gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which are in the trailers, or in the
-    /// head of an answer without a body. So is a rejection by another idempotency layer that the handler passes on.
-    /// Everything else is final.
+    /// Returns what an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun). 429 is not
+    /// started: a client that asks too often has had no effect. 408, 502 and 504 are unknown. So are gRPC's
+    /// `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which are in the trailers, or in the head of an answer without a
+    /// body. So is a rejection by another idempotency layer that the handler passes on. Everything else is final.
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const UNKNOWN: [StatusCode; 3] =
             [StatusCode::REQUEST_TIMEOUT, StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
@@ -120,7 +120,11 @@ impl Meaning {
         let is_unknown = UNKNOWN.contains(&parts.status)
             || grpc_status(parts, trailers).is_some_and(|status| UNKNOWN_IN_GRPC.contains(&status.as_bytes()))
             || parts.extensions.get::<Rejection>().is_some();
-        if is_unknown { Self::Unknown } else { Self::Final }
+        match parts.status {
+            _ if is_unknown => Self::Unknown,
+            StatusCode::TOO_MANY_REQUESTS => Self::NotStarted,
+            _ => Self::Final,
+        }
     }
 
     /// Returns what an answer means by default under [`Rerun`](OnInterrupted::Rerun). 401, 403, 408, 429 and 5xx are
