@@ -1,6 +1,7 @@
 //! The guide: how to use the layer, how to run it, and what to expect of it.
 //!
-//! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`stacks`], [`consumers`]
+//! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`profiles`], [`stacks`],
+//!   [`browsers`], [`consumers`]
 //! - For the clients of your API: [`clients`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
 //! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@embedded`], [`mod@sled`],
@@ -42,6 +43,14 @@ pages! {
     /// All options, their defaults, and the limits of the stores.
     #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]
     options: "options.md",
+
+    /// What clients of an API expect of its keys: those of the draft, of Stripe, of the Agentic Commerce Protocol.
+    #[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]
+    profiles: "profiles.md",
+
+    /// Keys that a browser sends by itself, and what a replayed `Set-Cookie` means.
+    #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]
+    browsers: "browsers.md",
 
     /// Plain Tower and hyper, and gRPC with tonic.
     #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]

@@ -84,7 +84,7 @@ pub use observer::Observer;
 pub use record::Fence;
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::answer::marks::{Keep, Release, Unsure};
+pub use server::answer::marks::{Invalid, Keep, Release, Unsure};
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::answer::meaning::Meaning;

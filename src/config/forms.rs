@@ -83,7 +83,7 @@ mod server {
     use serde::{Deserialize as _, Deserializer};
 
     use super::{Duration, FromText, Setting, setting};
-    use crate::server::KeptHeaders;
+    use crate::server::{KeptHeaders, Profile};
     use crate::{FingerprintBody, OnInFlight, OnInterrupted};
 
     /// The headers to keep, or to leave out, besides what the layer does by itself.
@@ -118,6 +118,14 @@ mod server {
         fn from_text(text: &str) -> Option<Self> {
             // Methods are case-sensitive (RFC 9110, section 9.1), so `post` would cover nothing.
             text.parse().ok().filter(|_| !text.bytes().any(|byte| byte.is_ascii_lowercase()))
+        }
+    }
+
+    impl FromText for Profile {
+        const FORM: &'static str = "\"draft\", \"stripe\" or \"acp\"";
+
+        fn from_text(text: &str) -> Option<Self> {
+            [Self::draft(), Self::stripe(), Self::acp()].into_iter().find(|profile| profile.name == text)
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 #[cfg(feature = "server")]
 use {
-    crate::server::KeptHeaders,
+    crate::server::{KeptHeaders, Profile},
     crate::store::Store,
     crate::{FingerprintBody, IdempotencyLayer, OnInFlight, OnInterrupted},
     http::{HeaderName, Method},
@@ -47,6 +47,8 @@ macro_rules! settings {
 settings! {
     /// The options of an [`IdempotencyLayer`] that are no functions.
     LayerConfig for [St: Store, M] IdempotencyLayer<St, M>:
+    profile: Profile,
+    discoverable: Vec<String>,
     header_name: HeaderName,
     replay_header_name: HeaderName,
     outcome_header_name: HeaderName,

@@ -14,7 +14,7 @@ pub struct CorsHeaders {
     /// The request headers that a script has to be allowed to send (`Access-Control-Allow-Headers`): the key's.
     pub allow: Vec<HeaderName>,
     /// The response headers that a script has to be allowed to read (`Access-Control-Expose-Headers`): the marker of a
-    /// replay, `Retry-After` and `Link`, and the one that `outcome_header_name` names.
+    /// replay, `Retry-After` and `Link`, the one that `outcome_header_name` names, and those of the profile.
     pub expose: Vec<HeaderName>,
 }
 
@@ -30,9 +30,11 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// ```
     #[must_use]
     pub fn cors_headers(&self) -> CorsHeaders {
-        let Options { header_name, recorder, outcome_header_name, .. } = &self.shared.options;
+        let Options { header_name, recorder, outcome_header_name, profile, .. } = &self.shared.options;
         let mut expose = vec![recorder.replay_header_name.clone(), RETRY_AFTER, LINK];
         expose.extend(outcome_header_name.clone());
+        expose.extend(profile.retry_header.clone());
+        expose.extend(profile.echo_key.then(|| header_name.clone()));
         CorsHeaders { allow: vec![header_name.clone()], expose }
     }
 }

@@ -18,7 +18,6 @@ use tower_service::Service;
 use tracing::Span;
 
 use super::answer::marks;
-use super::answer::meaning::needs_no_body;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::bodies::room::Share;
@@ -267,12 +266,13 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
 
 /// Reads the body of the handler's answer, unless the head says how the run ends. Returns the body and that end.
 async fn take<R: SendBody, St: Store>(shared: &LayerState<St>, parts: &response::Parts, body: R) -> (Passage<R>, End) {
-    if needs_no_body(parts) {
-        return (Passage::Untouched(body), shared.judge().of_answer::<R>(parts, None));
+    let judge = shared.judge();
+    if judge.needs_no_body(parts) {
+        return (Passage::Untouched(body), judge.of_answer::<R>(parts, None));
     }
     // An answer has a time limit, and takes none of the room for request bodies.
     let (bytes, time) = (shared.options.recorder.max_response_body, Some(shared.options.outcome_body_timeout));
     let collected = collect(Box::pin(body), &mut Bounds { bytes, time, ..Bounds::default() }).await;
-    let end = shared.judge().of_answer(parts, Some(&collected));
+    let end = judge.of_answer(parts, Some(&collected));
     (Passage::from(collected), end)
 }

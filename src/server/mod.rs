@@ -16,6 +16,10 @@
 //! | `cors.rs` | the layer's headers that scripts of other origins need |
 //! | `openapi/` | what the layer does, in an OpenAPI document |
 //! | `origin.rs` | what a record keeps of where its operation came from |
+//! | `profile.rs` | what clients of an API expect of its keys: statuses, codes, forms |
+//! | `discovery.rs` | sets the profile, and tells clients what a retry can expect |
+//! | `replay_member.rs` | marks a replay in its body, where the profile has a member for that |
+//! | `checked.rs` | marks what an extractor rejects as invalid |
 //! | `scope.rs` | what a function that says whose a key is may return |
 //! | `fingerprint/` | makes the fingerprint, which says whether two requests are the same |
 //! | `run_context/` | what a handler can ask about its own run, and do with it |
@@ -26,7 +30,10 @@
 
 pub(crate) mod answer;
 mod bodies;
+#[cfg(feature = "axum")]
+mod checked;
 mod cors;
+mod discovery;
 mod exchange;
 pub(crate) mod fingerprint;
 mod future;
@@ -37,8 +44,10 @@ mod openapi;
 mod operations;
 mod options;
 mod origin;
+mod profile;
 mod read_on;
 pub(crate) mod reject;
+mod replay_member;
 pub(crate) mod run_context;
 mod scope;
 mod service;
@@ -49,10 +58,13 @@ pub use answer::kept_headers::KeptHeaders;
 pub use answer::marks::answer_panic;
 pub use answer::meaning::Classify;
 pub use bodies::body::{AnyBody, BodyMode, KeepBody, Passage, ReplayBody, SendBody};
+#[cfg(feature = "axum")]
+pub use checked::Checked;
 pub use cors::CorsHeaders;
 pub use fingerprint::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
-pub use fingerprint::identify::CustomBody;
+pub use fingerprint::identify::{Compared, CustomBody};
 pub use future::ResponseFuture;
+pub use profile::{Envelope, Profile};
 #[cfg(any(feature = "embedded", feature = "shared"))]
 pub use run_context::committed::Committed;
 pub use scope::IntoScope;

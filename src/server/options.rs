@@ -8,14 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
-use http::{Method, Response};
+use http::{HeaderMap, Method, Response};
 
 use super::answer::meaning::Classify;
 use super::answer::snapshot::Recorder;
 use super::fingerprint::identify::Sameness;
+use super::fingerprint::target::Target;
+use super::profile::Profile;
 use super::reject::grpc;
 use super::reject::rejection::Rejection;
 use crate::engine::{Policy, Reconciler, WrapRun};
+use crate::header::lines;
 use crate::key::{Key, RecordId, Scope};
 
 type Covers = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
@@ -36,6 +39,7 @@ pub(super) struct Hook<F>(pub(super) F);
 /// the field's own comment names the methods.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
+    pub(super) profile: Arc<Profile>,
     pub(super) header_name: HeaderName,
     pub(super) methods: Vec<Method>,
     pub(super) covers: Option<Hook<Covers>>,
@@ -62,10 +66,12 @@ pub(super) struct Options {
     /// Records the parts of an answer that are kept: `kept_headers`, `replay_header_name` and `max_response_body`.
     /// Handlers' contexts share it.
     pub(super) recorder: Arc<Recorder>,
-    pub(super) problem_base: Arc<str>,
+    pub(super) problem_base: Arc<String>,
     pub(super) render_rejection: Option<Hook<Render>>,
     /// `None`: no answer says what became of its request.
     pub(super) outcome_header_name: Option<HeaderName>,
+    /// The routes that clients are told of: `discoverable`.
+    pub(super) routes: Arc<[String]>,
     pub(super) wrap_run: Option<Hook<WrapRun>>,
 }
 
@@ -74,6 +80,7 @@ const MIB: usize = 1024 * 1024;
 impl Default for Options {
     fn default() -> Self {
         Self {
+            profile: Arc::default(),
             header_name: HeaderName::from_static("idempotency-key"),
             methods: vec![Method::POST, Method::PATCH],
             covers: None,
@@ -89,9 +96,10 @@ impl Default for Options {
             max_buffered: 256 * MIB,
             outcome_body_timeout: Duration::from_secs(10),
             recorder: Arc::default(),
-            problem_base: Rejection::PROBLEM_BASE.into(),
+            problem_base: Arc::new(Rejection::PROBLEM_BASE.to_owned()),
             render_rejection: None,
             outcome_header_name: None,
+            routes: Arc::default(),
             wrap_run: None,
         }
     }
@@ -112,14 +120,24 @@ impl Options {
             Some(scope) => scope(parts)?,
             None => None,
         };
-        Ok((RecordId::new(scope.as_ref(), key), scope))
+        if !self.profile.key_per_path {
+            return Ok((RecordId::new(scope.as_ref(), key), scope));
+        }
+        // The path is a last part of the scope. Who asks is said by the scope itself, or else by the credentials.
+        let path = Target::of(parts).path();
+        let of_path = match &scope {
+            Some(scope) => scope.clone().and(path)?,
+            None => Scope::new(path)?,
+        };
+        Ok((RecordId::new(Some(&of_path), key), scope))
     }
 
     /// Returns the answer to a request that is rejected, with the rejection in its extensions.
     pub(super) fn answer(&self, rejection: Rejection, is_grpc: bool) -> Response<Bytes> {
-        // The renderer, and layers outside that look into the extensions, see the layer's own base.
+        // The renderer, and layers outside that look into the extensions, see the layer's own base, status and code.
         let problem_base = Some(Arc::clone(&self.problem_base));
-        let rejection = Rejection { problem_base, ..rejection };
+        let mut rejection = Rejection { problem_base, ..rejection };
+        self.profile.name(&mut rejection);
         let mut response = self.render(&rejection, is_grpc);
         // A client would take a success for the answer to its request. A gRPC call has its own status.
         if response.status().is_success() && !is_grpc {
@@ -128,18 +146,34 @@ impl Options {
         if let Some(seconds) = rejection.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
+        self.say_retry(&mut response, rejection.retry_with_same_key);
         self.name_outcome(&mut response, rejection.kind.slug());
         response.extensions_mut().insert(rejection);
         response
     }
 
-    /// Builds the response for a rejection: by the application's function, or else for gRPC or as problem JSON.
+    /// Builds the response for a rejection: by the application's function, or else for gRPC or as the profile has it.
     fn render(&self, rejection: &Rejection, is_grpc: bool) -> Response<Bytes> {
         match &self.render_rejection {
             Some(render) => render(rejection),
             None if is_grpc => grpc::render(rejection),
-            None => rejection.render(),
+            None => self.profile.envelope.render(rejection),
         }
+    }
+
+    /// Says in an error whether the same request may get another answer, if the profile has a header for that.
+    pub(super) fn say_retry<B>(&self, response: &mut Response<B>, retry: bool) {
+        if let Some(name) = &self.profile.retry_header
+            && !response.status().is_success()
+        {
+            response.headers_mut().insert(name.clone(), HeaderValue::from_static(if retry { "true" } else { "false" }));
+        }
+    }
+
+    /// Returns the key of a covered request as its answer repeats it, if the profile says so.
+    pub(super) fn echo(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let mut keys = lines(headers, &self.header_name);
+        self.profile.echo_key.then(|| keys.next().filter(|_| keys.next().is_none()).cloned()).flatten()
     }
 
     /// Names in an answer what became of its request, if the application has named a header for that.

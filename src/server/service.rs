@@ -1,18 +1,21 @@
 //! The service: passes a request on, rejects it, or begins an exchange.
 
 use std::fmt;
+use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tower_service::Service;
 
 use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through};
 use super::exchange::Exchange;
+use super::fingerprint::target::Target;
 use super::future::ResponseFuture;
 use super::read_on::Connection;
 use super::reject::reasons;
@@ -127,6 +130,9 @@ where
         if self.shared.passes(&request) {
             // A handler may have copied its context into this request, whose handler would take it for its own.
             IdempotencyContext::remove_copy(request.extensions_mut());
+            if self.shared.options.may_describe(request.method(), request.headers()) {
+                return self.describe(request);
+            }
             return ResponseFuture::passing(self.inner.call(untouched::<M, B>(request)));
         }
         self.exchange(request)
@@ -144,13 +150,15 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
         R: SendBody,
     {
         let (mut parts, body) = request.into_parts();
+        let echo = self.shared.options.echo(&parts.headers);
         match self.shared.way(&mut parts) {
             Way::Pass => ResponseFuture::passing(self.inner.call(untouched::<M, B>(Request::from_parts(parts, body)))),
             Way::Reject(rejection) => {
                 // Without a valid key there is no record id, so the log line has none.
                 let connection = Connection::of(&parts);
                 let rejection = self.shared.reject::<M, R>(connection, &engine::span(), Facts::default(), rejection);
-                ResponseFuture::exchange(Box::pin(async move { Ok(connection.read_on(pin!(body), rejection).await) }))
+                let answer = async move { Ok(connection.read_on(pin!(body), rejection).await) };
+                ResponseFuture::exchange(self.echoing(echo, answer))
             }
             Way::Exchange(key) => {
                 // The service that was polled ready goes along; the clone takes its place.
@@ -161,9 +169,49 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 let shared = Arc::clone(&self.shared);
                 let exchange =
                     Box::new(Exchange { shared, key, service: ready, parts, body: unread, scope: None, share: None });
-                ResponseFuture::exchange(Box::pin(exchange.answer::<M, R, S::Error>(body)))
+                ResponseFuture::exchange(self.echoing(echo, exchange.answer::<M, R, S::Error>(body)))
             }
         }
+    }
+
+    /// Passes an `OPTIONS` request on, and answers it if the application does not.
+    #[inline(never)]
+    fn describe<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, Through<M, R>, S::Error>
+    where
+        S: Service<Request<Through<M, B>>, Response = Response<R>, Future: Send, Error: Send> + Clone + Send + 'static,
+        M: BodyMode<B> + BodyMode<R>,
+        B: SendBody,
+        R: SendBody,
+    {
+        let clone = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, clone);
+        let shared = Arc::clone(&self.shared);
+        ResponseFuture::exchange(Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let path = Target::of(&parts).path().to_owned();
+            let answer = ready.call(untouched::<M, B>(Request::from_parts(parts, body))).await?;
+            Ok(match shared.described(&path, &answer) {
+                Some(described) => described.map(|data| Passage::<R>::Whole { data, trailers: None }.into()),
+                None => answer.map(|body| Passage::Untouched(body).into()),
+            })
+        }))
+    }
+
+    /// Boxes the future of an answer, which repeats the key if there is one to repeat.
+    fn echoing<B, E: Send>(
+        &self,
+        key: Option<HeaderValue>,
+        answer: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<Response<B>, E>> {
+        let Some(key) = key else { return Box::pin(answer) };
+        let name = self.shared.options.header_name.clone();
+        Box::pin(async move {
+            let mut answer = answer.await;
+            if let Ok(answer) = &mut answer {
+                answer.headers_mut().insert(name, key);
+            }
+            answer
+        })
     }
 }
 

@@ -17,7 +17,8 @@ use super::options::{Hook, Options};
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
-use crate::engine::{Engine, Facts, RAN, REPLAYED};
+use super::replay_member;
+use crate::engine::{Engine, Facts, Policy, RAN, REPLAYED};
 use crate::key::RecordId;
 use crate::slots::Refusal;
 use crate::store::Store;
@@ -35,7 +36,8 @@ impl<St> LayerState<St> {
     pub(super) fn new(store: Arc<St>, mut options: Options) -> Self {
         // This gives the policy its reconciler, before the policy is copied for the engine.
         options.make_reconciler();
-        let policy = options.policy.clone();
+        let retention = options.policy.retention.max(options.profile.min_retention);
+        let policy = Policy { retention, ..options.policy.clone() };
         let wrap_run = options.wrap_run.clone().map(|Hook(wrap)| wrap);
         let room = Arc::new(Room::new(options.max_buffered));
         Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, room }
@@ -49,6 +51,8 @@ impl<St: Store> LayerState<St> {
             classify: self.options.classify.as_deref().map(|classify| &**classify),
             on_interrupted: self.engine.policy.on_interrupted,
             recorder: &self.options.recorder,
+            invalid: self.options.profile.invalid,
+            server_error: self.options.profile.server_error,
         }
     }
 
@@ -88,7 +92,7 @@ impl<St: Store> LayerState<St> {
         outcome: &Bytes,
         replay: Option<Facts<'_>>,
     ) -> Response<Through<M, B>> {
-        let Some((answer, trailers)) = snapshot::decode(outcome) else {
+        let Some((mut answer, trailers)) = snapshot::decode(outcome) else {
             // The digest of the record was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
             let rejection = reasons::of_refusal(Refusal::Corrupt, id);
@@ -98,12 +102,16 @@ impl<St: Store> LayerState<St> {
                 None => self.answer_rejection::<M, B>(connection, rejection),
             };
         };
-        let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
         if let Some(facts) = replay {
             self.engine.report(span, REPLAYED, facts);
             let marker = self.options.recorder.replay_header_name.clone();
-            response.headers_mut().insert(marker, HeaderValue::from_static("true"));
+            answer.headers_mut().insert(marker, HeaderValue::from_static("true"));
+            if let Some(member) = self.options.profile.replay_member {
+                replay_member::add(&mut answer, member);
+            }
+            self.options.say_retry(&mut answer, false);
         }
+        let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
         self.options.name_outcome(&mut response, if replay.is_some() { REPLAYED } else { RAN });
         response
     }

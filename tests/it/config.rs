@@ -9,7 +9,7 @@ use serde::Deserialize;
 use testkit::lab::Lab;
 use testkit::lab::time::{DAY, HOUR, SECOND};
 use tower_idempotency::config::{IdempotencyConfig, LayerConfig};
-use tower_idempotency::server::KeptHeaders;
+use tower_idempotency::server::{KeptHeaders, Profile};
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{
     FingerprintBody, FjallStore, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore,
@@ -20,6 +20,8 @@ use crate::docs::options::options;
 
 const TOML: &str = r#"
 [layer]
+profile = "acp"
+discoverable = ["/charges"]
 header_name = "x-key"
 replay_header_name = "x-replayed"
 outcome_header_name = "x-outcome"
@@ -61,6 +63,8 @@ fn made(settings: IdempotencyConfig) -> String {
 fn each_setting_of_a_layer_sets_its_option() {
     let name = HeaderName::from_static;
     let by_hand = layer()
+        .profile(Profile::acp())
+        .discoverable(["/charges"])
         .header_name(name("x-key"))
         .replay_header_name(name("x-replayed"))
         .outcome_header_name(name("x-outcome"))
@@ -127,6 +131,7 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "layer": { "retention": "a day" } }"#, "\"a day\" is not a duration: write it as \"24h\""),
         (r#"{ "layer": { "retention": 24 } }"#, "invalid type: integer `24`, expected a string"),
         (r#"{ "layer": { "on_in_flight": "wait" } }"#, "\"wait\" is not \"reject\", or how long to wait"),
+        (r#"{ "layer": { "profile": "paypal" } }"#, "\"paypal\" is not \"draft\", \"stripe\" or \"acp\""),
         (r#"{ "layer": { "on_interrupted": "ask" } }"#, "\"ask\" is not \"refuse\" or \"rerun\""),
         (r#"{ "layer": { "methods": ["post"] } }"#, "\"post\" is not an HTTP method in capital letters"),
         (r#"{ "layer": { "header_name": "a b" } }"#, "\"a b\" is not the name of a header"),

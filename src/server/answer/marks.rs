@@ -34,8 +34,20 @@ pub struct Keep;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsure;
 
+/// Marks an answer as the refusal of a request that is wrong in itself, *before anything happened*: a field is missing,
+/// or is no number. The layer's [`Profile`](crate::server::Profile) says what follows: by default the answer is
+/// recorded and replayed; with [`Profile::stripe`](crate::server::Profile::stripe) the key is freed for the corrected
+/// request. [`Release`] frees it in any case. Put the mark into the answer's extensions, or, in axum, into what the
+/// handler returns: `(StatusCode::UNPROCESSABLE_ENTITY, Invalid, "the amount is no number")`. Alone it is an answer
+/// too: 400. [`Checked`](crate::server::Checked) sets it on what an extractor rejects.
+///
+/// Use it only where the check comes before the first effect and looks at nothing but the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Invalid;
+
 /// Removes the marks from an answer.
 pub(crate) fn remove(extensions: &mut Extensions) {
+    extensions.remove::<Invalid>();
     extensions.remove::<Unsure>();
     extensions.remove::<Keep>();
     extensions.remove::<Release>();
@@ -70,7 +82,7 @@ mod parts {
     use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
     use http::StatusCode;
 
-    use super::{Keep, Release, Unsure};
+    use super::{Invalid, Keep, Release, Unsure};
 
     /// Lets a handler return a mark as a part of its answer, or alone, with this status.
     macro_rules! mark {
@@ -95,4 +107,5 @@ mod parts {
     mark!(Release, StatusCode::SERVICE_UNAVAILABLE);
     mark!(Keep, StatusCode::OK);
     mark!(Unsure, StatusCode::GATEWAY_TIMEOUT);
+    mark!(Invalid, StatusCode::BAD_REQUEST);
 }

@@ -19,7 +19,7 @@ use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use http_body::Body;
 
-use super::marks::{Keep, Release, Unsure};
+use super::marks::{Invalid, Keep, Release, Unsure};
 use super::snapshot::Recorder;
 use crate::engine::{End, OnInterrupted};
 use crate::header::lines;
@@ -142,8 +142,8 @@ impl Meaning {
         Self::of_answer(parts, trailers)
     }
 
-    /// Returns what the handler's marks say, if there are any.
-    fn of_marks(marks: &Extensions) -> Option<Self> {
+    /// Returns what the handler's marks say, if there are any. `invalid` is what an invalid request means.
+    fn of_marks(marks: &Extensions, invalid: Self) -> Option<Self> {
         // Most answers have no extensions at all.
         if marks.is_empty() {
             None
@@ -151,8 +151,10 @@ impl Meaning {
             Some(Self::Unknown)
         } else if marks.get::<Keep>().is_some() {
             Some(Self::Final)
+        } else if marks.get::<Release>().is_some() {
+            Some(Self::NotStarted)
         } else {
-            marks.get::<Release>().map(|_| Self::NotStarted)
+            marks.get::<Invalid>().map(|_| invalid)
         }
     }
 }
@@ -164,6 +166,10 @@ pub(crate) struct Judge<'a> {
     /// It chooses between the two defaults.
     pub(crate) on_interrupted: OnInterrupted,
     pub(crate) recorder: &'a Recorder,
+    /// What an answer means that is marked as invalid.
+    pub(crate) invalid: Meaning,
+    /// What a 5xx without a mark means, if it is not what [`Meaning::of_answer`] says.
+    pub(crate) server_error: Option<Meaning>,
 }
 
 impl Judge<'_> {
@@ -183,7 +189,7 @@ impl Judge<'_> {
             Some(Collected::Whole { data, trailers }) => (Some(data), trailers.as_ref()),
             Some(Collected::Over { .. } | Collected::Failed { .. }) | None => (None, None),
         };
-        let meaning = match (Meaning::of_marks(&parts.extensions), body) {
+        let meaning = match (self.of_marks(parts), body) {
             (Some(mark), _) => mark,
             // Without a status, `settle.rs` does not count the end among the answers that mean "unknown".
             (None, Some(Collected::Failed { .. })) => return End::Interrupted { status: None },
@@ -199,12 +205,25 @@ impl Judge<'_> {
         }
     }
 
+    fn of_marks(&self, parts: &Parts) -> Option<Meaning> {
+        Meaning::of_marks(&parts.extensions, self.invalid)
+    }
+
+    /// Returns whether an answer is judged by its head alone, so that its body need not be read: it is marked as one
+    /// that is not recorded, or is a stream.
+    pub(crate) fn needs_no_body(&self, parts: &Parts) -> bool {
+        matches!(self.of_marks(parts), Some(Meaning::NotStarted | Meaning::Unknown)) || is_stream(parts)
+    }
+
     /// Returns what an answer without a mark means: the application's classifier says so, or else the default.
     fn classified(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
         let classified = self.classify.and_then(|classify| classify.answer(parts, trailers));
         classified.unwrap_or_else(|| match self.on_interrupted {
             OnInterrupted::Rerun => Meaning::of_answer_under_rerun(parts, trailers),
-            OnInterrupted::Refuse => Meaning::of_answer(parts, trailers),
+            OnInterrupted::Refuse => match self.server_error {
+                Some(meaning) if parts.status.is_server_error() => meaning,
+                _ => Meaning::of_answer(parts, trailers),
+            },
         })
     }
 }
@@ -229,13 +248,6 @@ fn is_grpc_without_status(parts: &Parts, trailers: Option<&HeaderMap>) -> bool {
     // `application/grpc-web` has its trailers in the body.
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
         && grpc_status(parts, trailers).is_none()
-}
-
-/// Returns whether an answer is judged by its head alone, so that its body need not be read: it is marked as one that
-/// is not recorded, or is a stream.
-pub(crate) fn needs_no_body(parts: &Parts) -> bool {
-    let mark = Meaning::of_marks(&parts.extensions);
-    matches!(mark, Some(Meaning::NotStarted | Meaning::Unknown)) || is_stream(parts)
 }
 
 /// Returns whether an answer goes on for as long as the client reads it.

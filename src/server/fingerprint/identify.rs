@@ -94,9 +94,21 @@ impl fmt::Debug for CustomBody {
     }
 }
 
+/// The parts of a request that must be the same in a retry, besides the body, `fingerprint_headers` and who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Compared {
+    /// Method, host, path, query and content type.
+    #[default]
+    Request,
+    /// Method and path.
+    Body,
+}
+
 /// The options that say when two requests are the same.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sameness {
+    compared: Compared,
     /// The headers that must be equal in a retry, by their names in order.
     headers: Vec<HeaderName>,
     body: FingerprintBody,
@@ -115,20 +127,29 @@ impl Sameness {
         self.digest = self.digested();
     }
 
+    pub(crate) fn of_parts(&mut self, compared: Compared) {
+        self.compared = compared;
+        self.digest = self.digested();
+    }
+
     pub(crate) fn of_body(&mut self, body: FingerprintBody) {
         self.body = body;
         self.digest = self.digested();
     }
 
-    /// Returns the digest of headers and body: zeros for the defaults, as `Fingerprint::builder` has it.
+    /// Returns the digest of these options: zeros for the defaults, as `Fingerprint::builder` has it.
     fn digested(&self) -> [u8; 8] {
         let mut digest = [0; 8];
-        if self.headers.is_empty() && matches!(self.body, FingerprintBody::Bytes) {
+        let is_of_request = self.compared == Compared::Request;
+        if self.headers.is_empty() && matches!(self.body, FingerprintBody::Bytes) && is_of_request {
             return digest;
         }
         let mut digester = Digester::new(&OPTIONS);
         for part in self.headers.iter().map(HeaderName::as_str).chain([&*self.body.name()]) {
             digester.part(part.as_bytes());
+        }
+        if !is_of_request {
+            digester.part(b"body only");
         }
         digest.copy_from_slice(&digester.finish()[..8]);
         digest
@@ -150,7 +171,10 @@ impl Sameness {
         let mut builder = Fingerprint::builder(id);
         builder.set_options(self.digest);
         builder.add_field("method", parts.method.as_str().as_bytes());
-        Target::of(parts).add_to(&mut builder, parts);
+        match self.compared {
+            Compared::Request => Target::of(parts).add_to(&mut builder, parts),
+            Compared::Body => builder.add_field("target", Target::of(parts).path().as_bytes()),
+        }
         for name in &self.headers {
             for_each_line(parts, name, |value| {
                 builder.add_context_field("header", name.as_str().as_bytes());
@@ -175,8 +199,10 @@ impl Sameness {
         let only = first_two.next().filter(|_| first_two.next().is_none());
         let Some(mut media_type) = only.and_then(MediaType::of) else {
             // There is none, there are several, or it can't be parsed: all are compared as they were sent.
-            for value in lines(&parts.headers, CONTENT_TYPE) {
-                builder.add_context_field("content-type", value.as_bytes());
+            if self.compared == Compared::Request {
+                for value in lines(&parts.headers, CONTENT_TYPE) {
+                    builder.add_context_field("content-type", value.as_bytes());
+                }
             }
             return self.add_body(builder, custom.as_ref(), body, false);
         };
@@ -188,7 +214,9 @@ impl Sameness {
         if is_form && (custom.is_some() || form.is_some()) {
             media_type.remove_boundary();
         }
-        builder.add_context_field("content-type", media_type.canonical().as_bytes());
+        if self.compared == Compared::Request {
+            builder.add_context_field("content-type", media_type.canonical().as_bytes());
+        }
         match form {
             Some(form) => form.into_iter().for_each(|part| builder.add_field("multipart", part)),
             None => self.add_body(builder, custom.as_ref(), body, media_type.is_json()),

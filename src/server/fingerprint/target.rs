@@ -45,6 +45,11 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Returns the path to which the client sent the request.
+    pub(crate) fn path(&self) -> &'a str {
+        self.uri.path()
+    }
+
     /// Adds the target to a fingerprint.
     pub(crate) fn add_to(&self, builder: &mut FingerprintBuilder, parts: &Parts) {
         // The labels are hashed: see `Sameness::fingerprint`. A host that is named twice in a row counts once.

@@ -2,8 +2,10 @@
 //!
 //! - `reasons.rs`: each reason to reject a request, and the text of the rejection.
 //! - `rejection.rs`: what a rejection is, and how it reads as an answer.
+//! - `envelope.rs`: how it reads in the forms of Stripe's API and of the Agentic Commerce Protocol.
 //! - `grpc.rs`: how it reads to a gRPC client.
 
+pub(super) mod envelope;
 pub(super) mod grpc;
 pub(super) mod reasons;
 pub(crate) mod rejection;

@@ -2,6 +2,7 @@
 //!
 //! The module `reasons.rs` decides when a request is rejected, and with which words.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +89,9 @@ impl Stats {
     }
 }
 
+/// Status and code that a profile has for a kind of rejection.
+pub(crate) type Row = (RejectionKind, StatusCode, &'static str);
+
 /// A rejection: why a request was not run and not answered from a record. It rides in the answer's extensions, for
 /// layers outside that want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,8 +117,9 @@ pub struct Rejection {
     pub record_id: Option<RecordId>,
     // The origin of that operation.
     pub(crate) origin: Origin,
-    // The layer sets it when it rejects a request.
-    pub(crate) problem_base: Option<Arc<str>>,
+    // The layer sets both when it rejects a request.
+    pub(crate) problem_base: Option<Arc<String>>,
+    pub(crate) row: Option<&'static Row>,
 }
 
 /// The members of an RFC 9457 problem, ours included.
@@ -153,6 +158,7 @@ impl Rejection {
             record_id: None,
             origin: Origin::default(),
             problem_base: None,
+            row: None,
         }
     }
 
@@ -201,7 +207,13 @@ impl Rejection {
     /// The beginning of the problem's `type`, as the layer has it set.
     #[must_use]
     pub fn problem_base(&self) -> &str {
-        self.problem_base.as_deref().unwrap_or(Self::PROBLEM_BASE)
+        self.problem_base.as_ref().map_or(Self::PROBLEM_BASE, |base| base.as_str())
+    }
+
+    /// The code of the rejection in the layer's [`Profile`](crate::server::Profile), or else its slug with `_` for `-`.
+    #[must_use]
+    pub fn code(&self) -> Cow<'static, str> {
+        self.row.map_or_else(|| self.kind.slug().replace('-', "_").into(), |(.., code)| Cow::Borrowed(*code))
     }
 
     /// The problem's `type`: the base and the slug.

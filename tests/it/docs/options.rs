@@ -26,7 +26,11 @@ fn builders(source: &str) -> BTreeSet<String> {
 /// The options of the layer.
 pub(crate) fn options() -> BTreeSet<String> {
     let mut options = builders(include_str!("../../../src/server/layer.rs"));
-    options.append(&mut builders(include_str!("../../../src/server/visibility.rs")));
+    for of_others in
+        [include_str!("../../../src/server/visibility.rs"), include_str!("../../../src/server/discovery.rs")]
+    {
+        options.append(&mut builders(of_others));
+    }
     options
 }
 

@@ -2,8 +2,11 @@
 
 mod any_body;
 mod body_types;
+mod discovery;
+mod firefox;
 mod layers;
 mod problems;
+mod profiles;
 mod record_id;
 mod refused_early;
 mod service;

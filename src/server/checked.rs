@@ -1,0 +1,41 @@
+//! An extractor whose rejection is marked as invalid.
+
+use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+
+use super::answer::marks::Invalid;
+
+/// An extractor that marks what the extractor within rejects as [`Invalid`]. The layer's
+/// [`Profile`](super::Profile) decides whether the key is free then.
+///
+/// An extractor runs before the handler, so its rejection means that nothing has happened. The layer can't see where an
+/// answer comes from: without this, the 400 or 422 of a `Json` is recorded like one of the handler's. Put it around
+/// each extractor that looks at nothing but the request.
+/// ```
+/// use axum::{Json, Router, routing::post};
+/// use tower_idempotency::server::{Checked, Profile};
+/// use tower_idempotency::{IdempotencyLayer, MemoryStore};
+///
+/// async fn charge(Checked(Json(amount)): Checked<Json<u64>>) -> String {
+///     format!("charged {amount}")
+/// }
+///
+/// let layer = IdempotencyLayer::new(MemoryStore::new()).profile(Profile::stripe());
+/// let app: Router = Router::new().route("/charges", post(charge)).layer(layer);
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Checked<E>(pub E);
+
+impl<S: Send + Sync, E: FromRequest<S>> FromRequest<S> for Checked<E> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        E::from_request(request, state).await.map(Self).map_err(|rejection| {
+            let mut answer = rejection.into_response();
+            if answer.status().is_client_error() {
+                answer.extensions_mut().insert(Invalid);
+            }
+            answer
+        })
+    }
+}

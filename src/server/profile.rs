@@ -1,0 +1,201 @@
+//! Profiles: what the clients of an API expect of its idempotency keys, as one value.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::{Response, StatusCode};
+
+use super::answer::meaning::Meaning;
+use super::fingerprint::identify::{Compared, FingerprintBody};
+use super::reject::envelope;
+use super::reject::rejection::{Rejection, RejectionKind};
+
+/// What the clients of an API expect of its idempotency keys: statuses, codes, headers, and which requests are the
+/// same.
+///
+/// [`draft`](Self::draft) is the default, [`stripe`](Self::stripe) and [`acp`](Self::acp) are those of two widespread
+/// APIs. Change the fields of one of them for a dialect of your own:
+/// ```
+/// use http::{HeaderName, StatusCode};
+/// use tower_idempotency::server::Profile;
+/// use tower_idempotency::{IdempotencyLayer, MemoryStore, RejectionKind};
+///
+/// let mut acme = Profile::stripe();
+/// acme.name = "acme";
+/// acme.require_key = true;
+/// acme.codes = &[(RejectionKind::KeyReused, StatusCode::CONFLICT, "duplicate_request")];
+/// acme.replay_member = Some("replayed");
+/// let layer = IdempotencyLayer::new(MemoryStore::new()).profile(acme);
+/// ```
+/// [`guide::profiles`](mod@crate::guide::profiles) compares the three.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Profile {
+    /// The name by which [`well_known`](crate::IdempotencyLayer::well_known) tells clients which profile it is.
+    pub name: &'static str,
+    /// Whether covered requests without a key are refused. It sets the option
+    /// [`require_key`](crate::IdempotencyLayer::require_key).
+    pub require_key: bool,
+    /// Whether each answer to a covered request repeats the key, as the client has sent it.
+    pub echo_key: bool,
+    /// Whether the same key on another path is another operation. If not, it is a reused key.
+    pub key_per_path: bool,
+    /// Which parts of a request must be the same in a retry.
+    pub compared: Compared,
+    /// How bodies are compared. It sets the option [`fingerprint_body`](crate::IdempotencyLayer::fingerprint_body).
+    pub fingerprint_body: FingerprintBody,
+    /// The rejections that have a status and a code of their own. All others have the status that
+    /// [`problem`](crate::problem) names, and their slug as code, with `_` for `-`.
+    pub codes: &'static [(RejectionKind, StatusCode, &'static str)],
+    /// The form of rejections. [`render_rejection`](crate::IdempotencyLayer::render_rejection) comes before it.
+    pub envelope: Envelope,
+    /// The header that marks a replay. It sets the option
+    /// [`replay_header_name`](crate::IdempotencyLayer::replay_header_name).
+    pub replay_header: HeaderName,
+    /// The member that marks a replay whose body is a JSON object, with the value `true`, for clients that see no
+    /// headers. Other bodies are replayed as they are, and so are those with a `Content-Encoding`. Headers with a
+    /// digest of the body are left out of a replay that has the member.
+    pub replay_member: Option<&'static str>,
+    /// The header by which rejections and replayed errors say whether the same request may get another answer: `true`
+    /// or `false`.
+    pub retry_header: Option<HeaderName>,
+    /// What a 5xx means that its handler has not marked, and `classify` has left open, unless the policy is
+    /// [`Rerun`](crate::OnInterrupted::Rerun). `None`: what [`Meaning::of_answer`] says.
+    pub server_error: Option<Meaning>,
+    /// What an answer means that is marked as [`Invalid`](crate::Invalid): [`Meaning::Final`] records it, and
+    /// [`Meaning::NotStarted`] frees the key for the corrected request.
+    pub invalid: Meaning,
+    /// The least [`retention`](crate::IdempotencyLayer::retention) that the profile's clients count on. A shorter one
+    /// that is set is raised to it.
+    pub min_retention: Duration,
+}
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Profile {
+    /// The default: draft-ietf-httpapi-idempotency-key-header, with rejections as problem details (RFC 9457).
+    #[must_use]
+    pub fn draft() -> Self {
+        Self {
+            name: "draft",
+            require_key: false,
+            echo_key: false,
+            key_per_path: false,
+            compared: Compared::Request,
+            fingerprint_body: FingerprintBody::Bytes,
+            codes: &[],
+            envelope: Envelope::Problem,
+            replay_header: REPLAYED,
+            replay_member: None,
+            retry_header: None,
+            server_error: None,
+            invalid: Meaning::Final,
+            min_retention: Duration::ZERO,
+        }
+    }
+
+    /// That of Stripe's API v1, whose official clients work with it as they are.
+    ///
+    /// A reused key is a 400 `idempotency_error`, as is a key of other credentials. A request in flight is a 409
+    /// `idempotency_key_in_use`. `stripe-should-retry` says whether a retry helps. Validation errors free the key. As
+    /// with Stripe, a 500 is an outcome, and is replayed.
+    #[must_use]
+    pub fn stripe() -> Self {
+        Self {
+            name: "stripe",
+            echo_key: true,
+            codes: &[
+                (RejectionKind::KeyReused, StatusCode::BAD_REQUEST, "idempotency_key_reused"),
+                (RejectionKind::CredentialsChanged, StatusCode::BAD_REQUEST, "credentials_changed"),
+                (RejectionKind::InFlight, StatusCode::CONFLICT, "idempotency_key_in_use"),
+            ],
+            envelope: Envelope::Stripe,
+            retry_header: Some(HeaderName::from_static("stripe-should-retry")),
+            invalid: Meaning::NotStarted,
+            min_retention: DAY,
+            ..Self::draft()
+        }
+    }
+
+    /// That of the Agentic Commerce Protocol (agentic checkout, section 6).
+    ///
+    /// **It deviates in one rule.** The protocol never stores a 5xx, and runs a retry afresh. That is a second effect
+    /// where the first run had one before it failed. Here a 5xx that the handler marks as [`Release`](crate::Release)
+    /// frees the key, as the protocol has it, and one without a mark is unknown: its retry gets what
+    /// [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Under [`Rerun`](crate::OnInterrupted::Rerun)
+    /// each 5xx without a mark runs again, which is the protocol's rule to the letter.
+    #[must_use]
+    pub fn acp() -> Self {
+        Self {
+            name: "acp",
+            require_key: true,
+            echo_key: true,
+            key_per_path: true,
+            compared: Compared::Body,
+            fingerprint_body: FingerprintBody::CanonicalJson,
+            codes: &[
+                (RejectionKind::KeyMissing, StatusCode::BAD_REQUEST, "idempotency_key_required"),
+                (RejectionKind::KeyReused, StatusCode::UNPROCESSABLE_ENTITY, "idempotency_conflict"),
+                (RejectionKind::InFlight, StatusCode::CONFLICT, "idempotency_in_flight"),
+            ],
+            envelope: Envelope::Flat,
+            server_error: Some(Meaning::Unknown),
+            min_retention: DAY,
+            ..Self::draft()
+        }
+    }
+
+    /// Gives a rejection the status and the code that the profile has for its kind.
+    pub(super) fn name(&self, rejection: &mut Rejection) {
+        rejection.row = self.codes.iter().find(|(kind, ..)| *kind == rejection.kind);
+        rejection.status = rejection.row.map_or(rejection.status, |(_, status, _)| *status);
+    }
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self::draft()
+    }
+}
+
+/// The form of a rejection.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum Envelope {
+    /// Problem details (RFC 9457): see [`problem`](crate::problem).
+    Problem,
+    /// Problem details with a member `error` in the form of Stripe's API: an object with `type`, `code` and `message`.
+    Stripe,
+    /// An object with `type`, `code` and `message`, as the Agentic Commerce Protocol has it.
+    Flat,
+    /// What a function makes of the rejection.
+    Custom(fn(&Rejection) -> Response<Bytes>),
+}
+
+impl Envelope {
+    /// Renders a rejection in this form: what a [`render_rejection`](crate::IdempotencyLayer::render_rejection) of your
+    /// own can start from.
+    #[must_use]
+    pub fn render(&self, rejection: &Rejection) -> Response<Bytes> {
+        match self {
+            Self::Problem => rejection.render(),
+            Self::Stripe => envelope::stripe(rejection),
+            Self::Flat => envelope::flat(rejection),
+            Self::Custom(render) => render(rejection),
+        }
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Problem => "Problem",
+            Self::Stripe => "Stripe",
+            Self::Flat => "Flat",
+            Self::Custom(_) => "Custom",
+        })
+    }
+}

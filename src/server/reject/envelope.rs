@@ -1,0 +1,44 @@
+//! The forms of rejections that are not problem details alone.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::json;
+
+use super::rejection::{Rejection, RejectionKind};
+
+/// Adds to a problem what Stripe's clients read.
+pub(crate) fn stripe(rejection: &Rejection) -> Response<Bytes> {
+    let mut body = rejection.problem();
+    let kind = stripe_type(rejection.kind, rejection.status);
+    body["error"] = json!({ "type": kind, "code": rejection.code(), "message": rejection.detail });
+    let mut response = rejection.render();
+    *response.body_mut() = body.to_string().into();
+    response
+}
+
+/// Returns the type of an error in Stripe's API. Its clients make a class of error of each.
+fn stripe_type(kind: RejectionKind, status: StatusCode) -> &'static str {
+    match kind {
+        RejectionKind::Custom if status == StatusCode::UNAUTHORIZED => "authentication_error",
+        RejectionKind::KeyMissing | RejectionKind::KeyMalformed => "invalid_request_error",
+        RejectionKind::BodyTooLarge | RejectionKind::BodyIncomplete => "invalid_request_error",
+        _ if status.is_server_error() => "api_error",
+        RejectionKind::Custom => "invalid_request_error",
+        _ => "idempotency_error",
+    }
+}
+
+/// Returns the flat form of the Agentic Commerce Protocol, which permits no other members.
+pub(crate) fn flat(rejection: &Rejection) -> Response<Bytes> {
+    let kind = match rejection.status {
+        StatusCode::SERVICE_UNAVAILABLE => "service_unavailable",
+        status if status.is_server_error() => "processing_error",
+        _ => "invalid_request",
+    };
+    let body = json!({ "type": kind, "code": rejection.code(), "message": rejection.detail });
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = rejection.status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
