@@ -13,6 +13,14 @@ use crate::retry_after::retry_after;
 const SHOULD_RETRY: [HeaderName; 2] =
     [HeaderName::from_static("stripe-should-retry"), HeaderName::from_static("x-should-retry")];
 
+/// Codes of rejections that no retry changes, and what is known after them.
+const OWN_CODES: [(&str, Known); 4] = [
+    ("outcome_unknown", Known::Unknown),
+    ("not_verifiable", Known::Unknown),
+    ("credentials_changed", Known::Unknown),
+    ("not_replayable", Known::Done),
+];
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It is the operation's own answer, or the API's.
@@ -72,6 +80,14 @@ fn judge_rejection(status: StatusCode, rejection: &Value, after: Option<Duration
     let says = |name| texts.contains(&Some(name));
     if says("idempotency_conflict") {
         return Some(Verdict::Rejected(Known::Refused));
+    }
+    // Those of tower-idempotency in the protocol's envelope, which says no more. A 503 may be asked again.
+    if status != StatusCode::SERVICE_UNAVAILABLE {
+        for (code, known) in OWN_CODES {
+            if says(code) {
+                return Some(Verdict::Rejected(known));
+            }
+        }
     }
     let is_of_keys = says("idempotency_key_in_use") || says("idempotency_in_flight") || says("idempotency_error");
     // The draft has a conflict for a request that is being processed, with a type of the API's own for keys.

@@ -105,6 +105,16 @@ fn a_key_of_another_request_is_refused_in_each_dialect() {
 }
 
 #[test]
+fn the_layer_s_own_codes_are_known_in_the_flat_envelope() {
+    let flat = |code| format!(r#"{{"type":"invalid_request","code":"{code}","message":"no"}}"#);
+    for code in ["outcome_unknown", "not_verifiable", "credentials_changed"] {
+        assert_eq!(json(409, &flat(code)), Verdict::Rejected(Known::Unknown), "{code}");
+    }
+    assert_eq!(json(409, &flat("not_replayable")), Verdict::Rejected(Known::Done));
+    assert_eq!(json(503, &flat("outcome_unknown")), Verdict::Again(Known::Unknown, None));
+}
+
+#[test]
 fn what_is_no_rejection_is_an_answer() {
     for body in ["", "{", "[]", "null", r#"{"type":7}"#, r#"{"error":"text"}"#, r#"{"retry_with_same_key":"yes"}"#] {
         assert_eq!(json(400, body), Verdict::Answer, "{body}");
