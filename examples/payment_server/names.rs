@@ -1,4 +1,4 @@
-//! The headers by which client and operator name an answer. Stripe's clients read both.
+//! The header by which client and operator name an answer.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -7,17 +7,12 @@ use http::{HeaderName, HeaderValue};
 
 use crate::ledger::random;
 
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// Repeats the request's `Idempotency-Key`, and gives each answer a `Request-Id` of its own. This is outside the layer,
-/// so that rejections have both, and a replay has the id of its own request and not that of the first.
+/// Gives each answer a `Request-Id` of its own, which Stripe's clients read. This is outside the layer, so that
+/// rejections have one, and a replay has the id of its own request and not that of the first.
 pub(crate) async fn name(request: Request, next: Next) -> Response {
-    let key = request.headers().get(KEY).cloned();
     let mut answer = next.run(request).await;
-    if let Some(key) = key {
-        answer.headers_mut().insert(KEY, key);
-    }
     if let Some(id) = fresh_id() {
         answer.headers_mut().insert(REQUEST_ID, id);
     }

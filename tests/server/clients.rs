@@ -70,7 +70,7 @@ impl Fate for FirstAnswerLost {
 }
 
 /// A way to the server that loses the first answer, and the number of connections that have taken it.
-async fn losing_the_first_answer(server: &Server) -> (Proxy, Arc<AtomicUsize>) {
+pub(crate) async fn losing_the_first_answer(server: &Server) -> (Proxy, Arc<AtomicUsize>) {
     let connections = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&connections);
     let fate = move |number| {

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and prints its figures"
 )]
 
+mod acp;
 mod api;
 #[cfg(target_os = "linux")]
 mod atomic;
@@ -19,5 +20,6 @@ mod retries;
 mod shared;
 mod standing_still;
 mod stores;
+mod stripe;
 #[cfg(target_os = "linux")]
 mod sync_before_answer;

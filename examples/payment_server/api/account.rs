@@ -5,8 +5,8 @@ use axum::response::Response;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use tower_idempotency::EmptyScope;
-use tower_idempotency::{Rejection, Scope};
+use tower_idempotency::server::Envelope;
+use tower_idempotency::{EmptyScope, Rejection, Scope};
 
 use super::rejections;
 
@@ -66,6 +66,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Account {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        Self::of(&parts.headers).map_err(|rejection| rejections::render(&rejection).map(Into::into))
+        Self::of(&parts.headers).map_err(|rejection| rejections::render(Envelope::Stripe, &rejection).map(Into::into))
     }
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
 
-use tower_idempotency::Release;
+use tower_idempotency::{Invalid, Release};
 
 use crate::ledger::LedgerError;
 
@@ -16,22 +16,28 @@ pub(crate) struct ApiError {
     code: Option<&'static str>,
     param: Option<&'static str>,
     message: String,
-    // `true` if nothing has happened, so that a retry with the key runs.
-    is_free: bool,
+    // `None`: it is an outcome.
+    mark: Option<Mark>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Mark {
+    Invalid,
+    Release,
 }
 
 impl ApiError {
     /// Returns the error of a request that is wrong in itself, which is seen before anything happens. As with Stripe,
-    /// its key stays free for the corrected request.
+    /// the profile leaves its key free for the corrected request.
     pub(crate) fn invalid(param: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
         let (status, param, message) = (StatusCode::BAD_REQUEST, param.into(), message.into());
-        Self { status, kind: "invalid_request_error", code: None, param, message, is_free: true }
+        Self { status, kind: "invalid_request_error", code: None, param, message, mark: Some(Mark::Invalid) }
     }
 
     /// Returns the error of a request that conflicts with the ledger's state. It is an outcome: an earlier run of the
     /// request may have made that state.
     pub(crate) fn refused(param: &'static str, message: impl Into<String>) -> Self {
-        Self { is_free: false, ..Self::invalid(param, message) }
+        Self { mark: None, ..Self::invalid(param, message) }
     }
 
     pub(crate) fn missing(param: &'static str, what: &str) -> Self {
@@ -46,16 +52,16 @@ impl ApiError {
     pub(crate) fn declined() -> Self {
         let message = "Your card was declined.".to_owned();
         let status = StatusCode::PAYMENT_REQUIRED;
-        Self { status, kind: "card_error", code: Some("card_declined"), param: None, message, is_free: false }
+        Self { status, kind: "card_error", code: Some("card_declined"), param: None, message, mark: None }
     }
 
     pub(crate) fn api(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, kind: "api_error", code: None, param: None, message: message.into(), is_free: false }
+        Self { status, kind: "api_error", code: None, param: None, message: message.into(), mark: None }
     }
 
     /// Returns the error of a request that had no effect. Use it only where this is certain.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self { is_free: true, ..Self::api(StatusCode::SERVICE_UNAVAILABLE, message) }
+        Self { mark: Some(Mark::Release), ..Self::api(StatusCode::SERVICE_UNAVAILABLE, message) }
     }
 
     pub(crate) fn status(self, status: StatusCode) -> Self {
@@ -82,6 +88,10 @@ impl IntoResponse for ApiError {
             error[name] = value.into();
         }
         let answer = (self.status, Json(json!({ "error": error }))).into_response();
-        if self.is_free { (Release, answer).into_response() } else { answer }
+        match self.mark {
+            Some(Mark::Invalid) => (Invalid, answer).into_response(),
+            Some(Mark::Release) => (Release, answer).into_response(),
+            None => answer,
+        }
     }
 }

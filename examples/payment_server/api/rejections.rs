@@ -1,24 +1,25 @@
-//! The form of the layer's rejections here: problems, and errors in the style of Stripe's API.
+//! What this API's clients expect of its keys: problems that are errors in the style of Stripe's API, too.
 
 use bytes::Bytes;
-use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
-use serde_json::json;
-use tower_idempotency::{Rejection, RejectionKind};
+use tower_idempotency::server::{Envelope, Profile};
+use tower_idempotency::{Meaning, Rejection};
 
-pub(crate) fn render(rejection: &Rejection) -> Response<Bytes> {
-    let kind = match rejection.kind {
-        RejectionKind::Custom => "authentication_error",
-        _ => "idempotency_error",
-    };
-    let mut body = rejection.problem();
-    body["error"] = json!({ "type": kind, "code": rejection.kind.slug(), "message": rejection.detail });
-    let mut response = rejection.render();
-    *response.body_mut() = Bytes::from(body.to_string());
-    if !rejection.retry_with_same_key {
-        // Stripe's clients retry every 409 and 5xx without this header.
-        response.headers_mut().insert("stripe-should-retry", HeaderValue::from_static("false"));
-    }
+/// The profile, unless the settings name one: `PAYMENTS_LAYER__PROFILE=stripe`, or `acp`.
+pub(crate) fn profile() -> Profile {
+    let mut profile = Profile::draft();
+    profile.name = "payments";
+    profile.envelope = Envelope::Stripe;
+    profile.echo_key = true;
+    profile.invalid = Meaning::NotStarted;
+    // Stripe's clients retry every 409 and 5xx without this header.
+    profile.retry_header = Some(HeaderName::from_static("stripe-should-retry"));
+    profile
+}
+
+pub(crate) fn render(envelope: Envelope, rejection: &Rejection) -> Response<Bytes> {
+    let mut response = envelope.render(rejection);
     if rejection.status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

@@ -29,14 +29,18 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
         InFlight::Reject => OnInFlight::Reject,
         InFlight::Wait(patience) => OnInFlight::Wait(patience),
     };
-    let settings = args.settings.idempotency.layer.clone();
+    let mut settings = args.settings.idempotency.layer.clone();
+    let profile = settings.profile.take().unwrap_or_else(rejections::profile);
+    let envelope = profile.envelope;
     let retention = settings.retention.unwrap_or(Duration::from_secs(args.retention));
     let layer = IdempotencyLayer::new(store)
+        .profile(profile)
+        .discoverable(["/v1/charges", "/v1/refunds"])
         .scope(|parts| Ok(Account::of(&parts.headers)?.scope()?))
         .label(label)
         .on_in_flight(on_in_flight)
         .retention(retention)
-        .render_rejection(rejections::render);
+        .render_rejection(move |rejection| rejections::render(envelope, rejection));
     let layer = match args.on_interrupted.unwrap_or(default) {
         Interrupted::Refuse => layer.on_interrupted(OnInterrupted::Refuse),
         Interrupted::Rerun => layer.on_interrupted(OnInterrupted::Rerun),
@@ -76,7 +80,8 @@ pub(crate) fn app(
     let admin = Router::new().nest("/admin", admin::page(layer, latencies));
     let metrics = Router::new().route("/metrics", get(metrics::get)).with_state(scraped);
     let clients = Router::new().route("/docs/clients", get(clients::get));
-    let routes = payments.merge(admin).merge(health::routes(stores)).merge(metrics).merge(clients);
+    let routes =
+        payments.merge(layer.well_known()).merge(admin).merge(health::routes(stores)).merge(metrics).merge(clients);
     let routes = routes.fallback(|| async { ApiError::not_found() });
     // The layer has a timeout for bodies that it reads; this one is for requests without a key.
     let in_time = ServiceBuilder::new()
