@@ -118,7 +118,10 @@ async fn client(address: SocketAddr, number: usize, counted: impl Fn()) -> Seen 
         let is_repeated = turn % 4 == 3;
         let key = format!("c{number}-{}", if is_repeated { turn - 1 } else { turn });
         let call = Call::charge(&key, "tok_visa");
-        match open.send(&call).await {
+        // Which one hangs is worth more than that one does.
+        let sent = timeout(FOREVER, open.send(&call)).await;
+        let sent = sent.unwrap_or_else(|_| panic!("client {number} has no answer for {key}, and no end"));
+        match sent {
             Ok(answer) if answer.status == 200 => {
                 counted();
                 let is_first = !is_repeated || seen.not_run.remove(&key);
@@ -200,7 +203,7 @@ async fn under_load<D: Disk>(
     // Once it has stopped accepting, it does not accept again.
     let refuses = async { while TcpStream::connect(address).await.is_ok() {} };
     timeout(FOREVER, refuses).await.expect("it goes on accepting");
-    let seen = timeout(FOREVER, join_all(clients)).await.expect("a client is not let go");
+    let seen = timeout(FOREVER * 2, join_all(clients)).await.expect("a client is not let go");
     assert!(!serving.is_finished(), "runs are under way");
     runs.gate.open();
     let stopped = timeout(FOREVER, serving).await.expect("it does not end").unwrap();
