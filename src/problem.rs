@@ -1,10 +1,11 @@
 //! The problem types of rejections: what happened, and what the client can do. Each problem type has a section.
 //!
-//! A rejection is `application/problem+json` (RFC 9457) with the members `type`, `title`, `status`, `detail` and
+//! A [`Profile`](crate::server::Profile) may give some of them another status, and another form. By default a rejection
+//! is `application/problem+json` (RFC 9457) with the members `type`, `title`, `status`, `detail` and
 //! `retry_with_same_key`. The last one says whether the same request with the same key may get another answer later. A
 //! problem that an operator can settle has a `record_id` too: eight hex digits to quote when you ask the operator. An
-//! `outcome-unknown` may have a `label`, the application's own name for the operation.
-//! Unless a section says otherwise, nothing ran.
+//! `outcome-unknown` may have a `label`, the application's own name for the operation. Unless a section says otherwise,
+//! nothing ran.
 //!
 //! ## key-missing
 //! Status 400. The server requires a key. Send the request with a key.

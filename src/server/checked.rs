@@ -1,11 +1,13 @@
 //! An extractor whose rejection is marked as invalid.
 
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::request::Parts;
 
 use super::answer::marks::Invalid;
 
-/// An extractor that marks what the extractor within rejects as [`Invalid`]. The layer's
+/// An extractor that marks a 400, 413, 415 or 422 of the extractor within as [`Invalid`]. The layer's
 /// [`Profile`](super::Profile) decides whether the key is free then.
 ///
 /// An extractor runs before the handler, so its rejection means that nothing has happened. The layer can't see where an
@@ -30,12 +32,29 @@ impl<S: Send + Sync, E: FromRequest<S>> FromRequest<S> for Checked<E> {
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        E::from_request(request, state).await.map(Self).map_err(|rejection| {
-            let mut answer = rejection.into_response();
-            if answer.status().is_client_error() {
-                answer.extensions_mut().insert(Invalid);
-            }
-            answer
-        })
+        E::from_request(request, state).await.map(Self).map_err(marked)
     }
+}
+
+impl<S: Send + Sync, E: FromRequestParts<S>> FromRequestParts<S> for Checked<E> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        E::from_request_parts(parts, state).await.map(Self).map_err(marked)
+    }
+}
+
+/// Marks an answer that says that the request is wrong in itself. A 401 or a 429 says something else.
+fn marked(rejection: impl IntoResponse) -> Response {
+    const WRONG: [StatusCode; 4] = [
+        StatusCode::BAD_REQUEST,
+        StatusCode::PAYLOAD_TOO_LARGE,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        StatusCode::UNPROCESSABLE_ENTITY,
+    ];
+    let mut answer = rejection.into_response();
+    if WRONG.contains(&answer.status()) {
+        answer.extensions_mut().insert(Invalid);
+    }
+    answer
 }

@@ -19,18 +19,25 @@ use crate::key::Key;
 use crate::store::Store;
 
 impl<St: Store, M> IdempotencyLayer<St, M> {
-    /// Sets the profile: what clients expect of this API's keys. It sets the options
-    /// [`require_key`](Self::require_key), [`fingerprint_body`](Self::fingerprint_body) and
-    /// [`replay_header_name`](Self::replay_header_name) to those of the profile, so set it before them. Records made
-    /// under a profile that compares requests in another way can't be compared (409 `not-verifiable`), and keys get
-    /// other records where [`key_per_path`](Profile::key_per_path) changes. Default: [`Profile::draft`].
+    /// Sets the profile: what clients expect of this API's keys. It sets [`require_key`](Self::require_key),
+    /// [`fingerprint_body`](Self::fingerprint_body) and [`replay_header_name`](Self::replay_header_name), unless the
+    /// application has set them to something else than their defaults. Records made under a profile that compares
+    /// bodies in another way can't be compared (409 `not-verifiable`), and keys get other records where
+    /// [`key_per_path`](Profile::key_per_path) changes. Default: [`Profile::draft`].
     pub fn profile(self, profile: Profile) -> Self {
         self.with(|options| {
-            options.require_key = profile.require_key;
-            options.sameness.of_body(profile.fingerprint_body.clone());
-            options.sameness.of_parts(profile.compared);
-            Arc::make_mut(&mut options.recorder).replay_header_name = profile.replay_header.clone();
-            options.profile = Arc::new(profile);
+            // What is as the profile before has it, the application has not set.
+            let before = std::mem::replace(&mut options.profile, Arc::new(profile));
+            let profile = &options.profile;
+            if options.require_key == before.require_key {
+                options.require_key = profile.require_key;
+            }
+            if options.sameness.has_body(&before.fingerprint_body) {
+                options.sameness.of_body(profile.fingerprint_body.clone());
+            }
+            if options.recorder.replay_header_name == before.replay_header {
+                Arc::make_mut(&mut options.recorder).replay_header_name = profile.replay_header.clone();
+            }
         })
     }
 
@@ -55,15 +62,18 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.with(|options| options.routes = routes.into())
     }
 
-    /// Returns what clients are told: the routes, the profile, the header of the key and whether it is required, the
-    /// retention, and what a retry can expect. [`guide::profiles`](mod@crate::guide::profiles) has an example.
+    /// Returns what clients are told: the routes, as [`discoverable`](Self::discoverable) names them; the profile, the
+    /// header of the key and whether it is required, the retention, and what a retry can expect. What an error means is
+    /// left out where a [`classify`](Self::classify) decides it. [`guide::profiles`](mod@crate::guide::profiles) has an
+    /// example.
     #[must_use]
     pub fn discovery(&self) -> Value {
         self.shared.discovery()
     }
 
     /// Returns a router with the route `/.well-known/idempotency`, which answers with [`discovery`](Self::discovery) as
-    /// JSON. Merge it into the application's outermost router, after its options are set.
+    /// JSON. Merge it into the application's outermost router, after its options are set. Where several layers are in
+    /// one application, write such a route by hand, with the [`discovery`](Self::discovery) of each.
     #[cfg(feature = "axum")]
     pub fn well_known<S: Clone + Send + Sync + 'static>(&self) -> axum::Router<S> {
         let discovery = self.discovery().to_string();
@@ -121,6 +131,17 @@ impl<St> LayerState<St> {
         };
         let mut in_flight = options.seen(RejectionKind::InFlight);
         in_flight["after_seconds"] = wait.into();
+        let mut retry = json!({
+            "completed": "replay",
+            "in_flight": in_flight,
+            "other_request": options.seen(RejectionKind::KeyReused),
+            "interrupted": interrupted(policy, options),
+            "invalid_request": if profile.invalid == Some(Meaning::NotStarted) { "run" } else { "replay" },
+        });
+        if options.classify.is_none() {
+            retry["server_error"] = server_error(policy, profile.server_error).into();
+            retry["rate_limited"] = "run".into();
+        }
         json!({
             "profile": profile.name,
             "routes": *options.routes,
@@ -133,15 +154,7 @@ impl<St> LayerState<St> {
             "retention_seconds": policy.retention.as_secs(),
             "replay_header": recorder.replay_header_name.as_str(),
             "replay_member": profile.replay_member,
-            "retry": {
-                "completed": "replay",
-                "in_flight": in_flight,
-                "other_request": options.seen(RejectionKind::KeyReused),
-                "interrupted": interrupted(policy, options),
-                "server_error": server_error(policy, profile.server_error),
-                "invalid_request": if profile.invalid == Meaning::NotStarted { "run" } else { "replay" },
-                "rate_limited": "run",
-            },
+            "retry": retry,
         })
     }
 }

@@ -89,7 +89,11 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
     ) -> Result<(Box<Self>, Presented), Response<Through<M, R>>> {
         let mut body = pin!(body);
         // This calls the application's scope function, which may reject the request.
-        let (id, scope) = match shared.options.record_id(&self.parts, &self.key) {
+        let found = shared.options.scope_of(&self.parts).and_then(|scope| {
+            let path = shared.options.path_of_id(&self.parts);
+            Ok((Options::record_id(scope.as_ref(), &self.key, path.as_deref())?, scope))
+        });
+        let (id, scope) = match found {
             Ok(found) => found,
             Err(rejection) => {
                 // No request waits while the service holds something, such as the permit of an inner concurrency limit.
@@ -165,8 +169,9 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             // From here on the body belongs to the run, and its room is free for other bodies.
             drop(share);
             let slots = Arc::clone(shared.engine.store.slots());
-            let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.options.recorder));
-            IdempotencyContext::replace(&mut parts, key, context, slots, seen, recorder);
+            let (seen, path) = (seen_uri(&parts).clone(), shared.options.path_of_id(&parts));
+            let recorder = Arc::clone(&shared.options.recorder);
+            IdempotencyContext::replace(&mut parts, key, context, slots, (seen, path), recorder);
             let answering = service.call(Request::from_parts(parts, body.into()));
             (shared, service, answering)
         };

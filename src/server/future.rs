@@ -3,10 +3,10 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
-use http::Response;
+use http::{HeaderName, HeaderValue, Response};
 use http_body::Body;
 
 use super::bodies::body::Passage;
@@ -25,7 +25,7 @@ pin_project_lite::pin_project! {
         // The inner service's future, without an allocation. Only the type of its answer's body changes.
         Passing { #[pin] inner: F },
         // An exchange, or a rejection that reads on the request's body. Few requests need it, so it is boxed.
-        Exchange { inner: BoxFuture<'static, Result<Response<T>, E>> },
+        Exchange { inner: BoxFuture<'static, Result<Response<T>, E>>, echo: Option<Box<(HeaderName, HeaderValue)>> },
     }
 }
 
@@ -34,8 +34,12 @@ impl<F, T, E> ResponseFuture<F, T, E> {
         Self { kind: FutureKind::Passing { inner } }
     }
 
-    pub(super) fn exchange(inner: BoxFuture<'static, Result<Response<T>, E>>) -> Self {
-        Self { kind: FutureKind::Exchange { inner } }
+    /// The future of an exchange, whose answer gets this header, if there is one.
+    pub(super) fn exchange(
+        inner: BoxFuture<'static, Result<Response<T>, E>>,
+        echo: Option<Box<(HeaderName, HeaderValue)>>,
+    ) -> Self {
+        Self { kind: FutureKind::Exchange { inner, echo } }
     }
 }
 
@@ -45,7 +49,7 @@ impl<F, T, E> ResponseFuture<F, T, E> {
     pub(super) fn size(&self) -> usize {
         match &self.kind {
             FutureKind::Passing { .. } => 0,
-            FutureKind::Exchange { inner } => size_of_val(&**inner),
+            FutureKind::Exchange { inner, .. } => size_of_val(&**inner),
         }
     }
 }
@@ -72,7 +76,14 @@ where
             KindProjected::Passing { inner } => {
                 inner.poll(cx).map_ok(|response| response.map(|body| Passage::Untouched(body).into()))
             }
-            KindProjected::Exchange { inner } => inner.as_mut().poll(cx),
+            KindProjected::Exchange { inner, echo } => {
+                let mut answer = ready!(inner.as_mut().poll(cx));
+                if let (Ok(answer), Some(echo)) = (&mut answer, echo.take()) {
+                    let (name, key) = *echo;
+                    answer.headers_mut().insert(name, key);
+                }
+                Poll::Ready(answer)
+            }
         }
     }
 }

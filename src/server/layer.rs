@@ -198,11 +198,12 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// Sets the function that decides what an unmarked answer means, and what an error of the inner service means: that
     /// it is a final outcome, that nothing happened, or that the effect is unknown. An answer is unmarked if the
-    /// handler has not marked it as [`Keep`](crate::Keep), [`Release`](crate::Release) or [`Unsure`](crate::Unsure).
-    /// A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns a [`Meaning`](crate::Meaning), or an
-    /// `Option` of one, is enough. Default: [`Meaning::of_answer`](crate::Meaning::of_answer), and
-    /// [`Meaning::of_answer_under_rerun`](crate::Meaning::of_answer_under_rerun) under [`OnInterrupted::Rerun`]; errors
-    /// are unknown.
+    /// handler has not marked it as [`Keep`](crate::Keep), [`Release`](crate::Release) or [`Unsure`](crate::Unsure). A
+    /// closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns an `Option` of a
+    /// [`Meaning`](crate::Meaning) is enough; `None` leaves the answer to the default. Default: what the
+    /// [`profile`](Self::profile) says of a 5xx, else [`Meaning::of_answer`](crate::Meaning::of_answer), and under
+    /// [`OnInterrupted::Rerun`] [`Meaning::of_answer_under_rerun`](crate::Meaning::of_answer_under_rerun); errors are
+    /// unknown.
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|options| options.classify = Some(Hook(Arc::new(classify))))
     }
@@ -222,7 +223,7 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// Sets how long an outcome is replayed, counted from its completion. **A retry that comes later runs again**, so
     /// this has to be longer than any client goes on retrying; with zero, only duplicates that come during the run get
-    /// its answer. Default: 24 hours.
+    /// its answer. A [`profile`](Self::profile) may have a least one. Default: 24 hours.
     pub fn retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.retention = retention)
     }
@@ -290,8 +291,8 @@ impl<St, M> IdempotencyLayer<St, M> {
     }
 
     /// Sets the function that builds the response for a rejection. `Retry-After` is set whatever the function returns,
-    /// if the rejection has one. gRPC calls get the function's response, too. Default: [`Rejection::render`], and for
-    /// gRPC calls a status in their own form.
+    /// if the rejection has one. gRPC calls get the function's response, too. Default: the form of the
+    /// [`profile`](Self::profile), and for gRPC calls a status in their own form.
     pub fn render_rejection(self, render: impl Fn(&Rejection) -> Response<Bytes> + Send + Sync + 'static) -> Self {
         self.with(|options| options.render_rejection = Some(Hook(Arc::new(render))))
     }

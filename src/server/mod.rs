@@ -62,7 +62,7 @@ pub use bodies::body::{AnyBody, BodyMode, KeepBody, Passage, ReplayBody, SendBod
 pub use checked::Checked;
 pub use cors::CorsHeaders;
 pub use fingerprint::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
-pub use fingerprint::identify::{Compared, CustomBody};
+pub use fingerprint::identify::CustomBody;
 pub use future::ResponseFuture;
 pub use profile::{Envelope, Profile};
 #[cfg(any(feature = "embedded", feature = "shared"))]

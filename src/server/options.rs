@@ -113,23 +113,29 @@ impl Options {
         }
     }
 
-    /// The id of the operation that a request with `key` belongs to, and the scope that says whose it is, if one does.
-    pub(super) fn record_id(&self, parts: &Parts, key: &Key) -> Result<(RecordId, Option<Scope>), Rejection> {
-        let scope = match &self.scope {
+    /// The scope that says whose the key of a request is, if one does.
+    pub(super) fn scope_of(&self, parts: &Parts) -> Result<Option<Scope>, Rejection> {
+        match &self.scope {
             // This is the application's function. A rejection that it returns ends the request.
-            Some(scope) => scope(parts)?,
-            None => None,
-        };
-        if !self.profile.key_per_path {
-            return Ok((RecordId::new(scope.as_ref(), key), scope));
+            Some(scope) => scope(parts),
+            None => Ok(None),
         }
+    }
+
+    /// The path that is a part of an operation's id, if one is.
+    pub(super) fn path_of_id(&self, parts: &Parts) -> Option<Box<str>> {
+        self.profile.key_per_path.then(|| Target::of(parts).path().into())
+    }
+
+    /// The id of the operation that `key` names in this scope, for a request to this path.
+    pub(super) fn record_id(scope: Option<&Scope>, key: &Key, path: Option<&str>) -> Result<RecordId, Rejection> {
+        let Some(path) = path else { return Ok(RecordId::new(scope, key)) };
         // The path is a last part of the scope. Who asks is said by the scope itself, or else by the credentials.
-        let path = Target::of(parts).path();
-        let of_path = match &scope {
+        let of_path = match scope {
             Some(scope) => scope.clone().and(path)?,
             None => Scope::new(path)?,
         };
-        Ok((RecordId::new(Some(&of_path), key), scope))
+        Ok(RecordId::new(Some(&of_path), key))
     }
 
     /// Returns the answer to a request that is rejected, with the rejection in its extensions.
@@ -164,16 +170,18 @@ impl Options {
     /// Says in an error whether the same request may get another answer, if the profile has a header for that.
     pub(super) fn say_retry<B>(&self, response: &mut Response<B>, retry: bool) {
         if let Some(name) = &self.profile.retry_header
-            && !response.status().is_success()
+            && (response.status().is_client_error() || response.status().is_server_error())
         {
             response.headers_mut().insert(name.clone(), HeaderValue::from_static(if retry { "true" } else { "false" }));
         }
     }
 
-    /// Returns the key of a covered request as its answer repeats it, if the profile says so.
-    pub(super) fn echo(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+    /// Returns the header by which the answer to a covered request repeats its key, if the profile says so. It is
+    /// boxed, because few profiles do.
+    pub(super) fn echo(&self, headers: &HeaderMap) -> Option<Box<(HeaderName, HeaderValue)>> {
         let mut keys = lines(headers, &self.header_name);
-        self.profile.echo_key.then(|| keys.next().filter(|_| keys.next().is_none()).cloned()).flatten()
+        let only = || keys.next().filter(|_| keys.next().is_none()).cloned();
+        self.profile.echo_key.then(only).flatten().map(|key| Box::new((self.header_name.clone(), key)))
     }
 
     /// Names in an answer what became of its request, if the application has named a header for that.

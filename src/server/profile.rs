@@ -8,7 +8,7 @@ use http::header::HeaderName;
 use http::{Response, StatusCode};
 
 use super::answer::meaning::Meaning;
-use super::fingerprint::identify::{Compared, FingerprintBody};
+use super::fingerprint::identify::FingerprintBody;
 use super::reject::envelope;
 use super::reject::rejection::{Rejection, RejectionKind};
 
@@ -38,12 +38,13 @@ pub struct Profile {
     /// Whether covered requests without a key are refused. It sets the option
     /// [`require_key`](crate::IdempotencyLayer::require_key).
     pub require_key: bool,
-    /// Whether each answer to a covered request repeats the key, as the client has sent it.
+    /// Whether the layer's answers to covered requests repeat the key, as the client has sent it. What is answered
+    /// outside of the layer does not, nor does an error of the inner service.
     pub echo_key: bool,
-    /// Whether the same key on another path is another operation. If not, it is a reused key.
+    /// Whether the same key on another path is another operation. If not, it is a reused key. Paths are compared byte
+    /// by byte. **A change of this makes other records**: a retry of a request from before the change runs again. Wait
+    /// for the retention in between, or give the layer another store or [`scope`](crate::IdempotencyLayer::scope).
     pub key_per_path: bool,
-    /// Which parts of a request must be the same in a retry.
-    pub compared: Compared,
     /// How bodies are compared. It sets the option [`fingerprint_body`](crate::IdempotencyLayer::fingerprint_body).
     pub fingerprint_body: FingerprintBody,
     /// The rejections that have a status and a code of their own. All others have the status that
@@ -55,20 +56,22 @@ pub struct Profile {
     /// [`replay_header_name`](crate::IdempotencyLayer::replay_header_name).
     pub replay_header: HeaderName,
     /// The member that marks a replay whose body is a JSON object, with the value `true`, for clients that see no
-    /// headers. Other bodies are replayed as they are, and so are those with a `Content-Encoding`. Headers with a
-    /// digest of the body are left out of a replay that has the member.
+    /// headers. Other bodies are replayed as they are, and so are those with a `Content-Encoding`. `ETag`, digests and
+    /// signatures are left out of a replay that has the member, because they are of the body without it.
     pub replay_member: Option<&'static str>,
     /// The header by which rejections and replayed errors say whether the same request may get another answer: `true`
     /// or `false`.
     pub retry_header: Option<HeaderName>,
-    /// What a 5xx means that its handler has not marked, and `classify` has left open, unless the policy is
+    /// What a 5xx means that its handler has not marked, and for which
+    /// [`classify`](crate::IdempotencyLayer::classify) returns `None`, unless the policy is
     /// [`Rerun`](crate::OnInterrupted::Rerun). `None`: what [`Meaning::of_answer`] says.
     pub server_error: Option<Meaning>,
-    /// What an answer means that is marked as [`Invalid`](crate::Invalid): [`Meaning::Final`] records it, and
-    /// [`Meaning::NotStarted`] frees the key for the corrected request.
-    pub invalid: Meaning,
+    /// What an answer means that is marked as [`Invalid`](crate::Invalid). [`Meaning::NotStarted`] frees the key for
+    /// the corrected request. `None`: what it means without the mark.
+    pub invalid: Option<Meaning>,
     /// The least [`retention`](crate::IdempotencyLayer::retention) that the profile's clients count on. A shorter one
-    /// that is set is raised to it.
+    /// that is set is raised to it, as is a shorter
+    /// [`interrupted_retention`](crate::IdempotencyLayer::interrupted_retention).
     pub min_retention: Duration,
 }
 
@@ -84,7 +87,6 @@ impl Profile {
             require_key: false,
             echo_key: false,
             key_per_path: false,
-            compared: Compared::Request,
             fingerprint_body: FingerprintBody::Bytes,
             codes: &[],
             envelope: Envelope::Problem,
@@ -92,7 +94,7 @@ impl Profile {
             replay_member: None,
             retry_header: None,
             server_error: None,
-            invalid: Meaning::Final,
+            invalid: None,
             min_retention: Duration::ZERO,
         }
     }
@@ -114,7 +116,7 @@ impl Profile {
             ],
             envelope: Envelope::Stripe,
             retry_header: Some(HeaderName::from_static("stripe-should-retry")),
-            invalid: Meaning::NotStarted,
+            invalid: Some(Meaning::NotStarted),
             min_retention: DAY,
             ..Self::draft()
         }
@@ -126,7 +128,10 @@ impl Profile {
     /// where the first run had one before it failed. Here a 5xx that the handler marks as [`Release`](crate::Release)
     /// frees the key, as the protocol has it, and one without a mark is unknown: its retry gets what
     /// [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Under [`Rerun`](crate::OnInterrupted::Rerun)
-    /// each 5xx without a mark runs again, which is the protocol's rule to the letter.
+    /// each 5xx without a mark runs again, as the protocol has it.
+    ///
+    /// Set a [`scope`](crate::IdempotencyLayer::scope): the protocol gives each authenticated identity its own keys.
+    /// What names the endpoint, host and query, has to be the same in a retry, as has the media type.
     #[must_use]
     pub fn acp() -> Self {
         Self {
@@ -134,7 +139,6 @@ impl Profile {
             require_key: true,
             echo_key: true,
             key_per_path: true,
-            compared: Compared::Body,
             fingerprint_body: FingerprintBody::CanonicalJson,
             codes: &[
                 (RejectionKind::KeyMissing, StatusCode::BAD_REQUEST, "idempotency_key_required"),

@@ -10,8 +10,11 @@ use serde_json::value::RawValue;
 
 use crate::server::fingerprint::media_type::MediaType;
 
-/// The headers with a digest of the body, which another body makes wrong.
-const DIGESTS: [HeaderName; 4] = [
+/// The headers that speak of the body's bytes, which another body makes wrong.
+const OF_THE_BYTES: [HeaderName; 7] = [
+    HeaderName::from_static("etag"),
+    HeaderName::from_static("signature"),
+    HeaderName::from_static("signature-input"),
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
     HeaderName::from_static("digest"),
@@ -23,8 +26,8 @@ const DIGESTS: [HeaderName; 4] = [
 pub(crate) fn add(answer: &mut Response<Bytes>, name: &str) {
     let Some(body) = is_json(answer.headers()).then(|| marked(answer.body(), name)).flatten() else { return };
     *answer.body_mut() = body;
-    for digest in &DIGESTS {
-        answer.headers_mut().remove(digest);
+    for name in &OF_THE_BYTES {
+        answer.headers_mut().remove(name);
     }
 }
 
@@ -81,7 +84,13 @@ mod tests {
     fn replayed(content_type: &'static str, body: &'static str) -> String {
         let mut answer = Response::new(Bytes::from_static(body.as_bytes()));
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        answer.headers_mut().insert("etag", HeaderValue::from_static("\"1\""));
         add(&mut answer, "replayed");
+        assert_eq!(
+            answer.headers().contains_key("etag"),
+            *answer.body() == body,
+            "it is of the body without the member"
+        );
         String::from_utf8(answer.into_body().to_vec()).unwrap()
     }
 

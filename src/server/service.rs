@@ -1,22 +1,21 @@
 //! The service: passes a request on, rejects it, or begins an exchange.
 
 use std::fmt;
-use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use tower_service::Service;
 
 use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through};
 use super::exchange::Exchange;
 use super::fingerprint::target::Target;
 use super::future::ResponseFuture;
+use super::options::Options;
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
@@ -102,10 +101,19 @@ impl<St: Store> LayerState<St> {
     fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
         let Some(enclosing) = parts.extensions.get::<IdempotencyContext>() else { return false };
         let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
+        if going_on.peek().is_none() {
+            return false;
+        }
         // The application's scope function is called only if such an exchange goes on. If it rejects the request, the
         // request becomes an exchange, which calls the function again and answers with its rejection.
-        going_on.peek().is_some()
-            && self.options.record_id(parts, key).is_ok_and(|(id, _)| going_on.any(|context| context.record_id() == id))
+        let Ok(scope) = self.options.scope_of(parts) else { return false };
+        // A nested router shows the request of the exchange itself with another path.
+        let path = match enclosing.is_of_sub_request(key) {
+            true => self.options.path_of_id(parts),
+            false => enclosing.path_of_id().map(Into::into),
+        };
+        Options::record_id(scope.as_ref(), key, path.as_deref())
+            .is_ok_and(|id| going_on.any(|context| context.record_id() == id))
     }
 }
 
@@ -158,7 +166,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 let connection = Connection::of(&parts);
                 let rejection = self.shared.reject::<M, R>(connection, &engine::span(), Facts::default(), rejection);
                 let answer = async move { Ok(connection.read_on(pin!(body), rejection).await) };
-                ResponseFuture::exchange(self.echoing(echo, answer))
+                ResponseFuture::exchange(Box::pin(answer), echo)
             }
             Way::Exchange(key) => {
                 // The service that was polled ready goes along; the clone takes its place.
@@ -169,7 +177,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 let shared = Arc::clone(&self.shared);
                 let exchange =
                     Box::new(Exchange { shared, key, service: ready, parts, body: unread, scope: None, share: None });
-                ResponseFuture::exchange(self.echoing(echo, exchange.answer::<M, R, S::Error>(body)))
+                ResponseFuture::exchange(Box::pin(exchange.answer::<M, R, S::Error>(body)), echo)
             }
         }
     }
@@ -186,32 +194,16 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
         let clone = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, clone);
         let shared = Arc::clone(&self.shared);
-        ResponseFuture::exchange(Box::pin(async move {
+        let answer = async move {
             let (parts, body) = request.into_parts();
-            let path = Target::of(&parts).path().to_owned();
+            let path = Target::of(&parts).path().into_owned();
             let answer = ready.call(untouched::<M, B>(Request::from_parts(parts, body))).await?;
             Ok(match shared.described(&path, &answer) {
                 Some(described) => described.map(|data| Passage::<R>::Whole { data, trailers: None }.into()),
                 None => answer.map(|body| Passage::Untouched(body).into()),
             })
-        }))
-    }
-
-    /// Boxes the future of an answer, which repeats the key if there is one to repeat.
-    fn echoing<B, E: Send>(
-        &self,
-        key: Option<HeaderValue>,
-        answer: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
-    ) -> BoxFuture<'static, Result<Response<B>, E>> {
-        let Some(key) = key else { return Box::pin(answer) };
-        let name = self.shared.options.header_name.clone();
-        Box::pin(async move {
-            let mut answer = answer.await;
-            if let Ok(answer) = &mut answer {
-                answer.headers_mut().insert(name, key);
-            }
-            answer
-        })
+        };
+        ResponseFuture::exchange(Box::pin(answer), None)
     }
 }
 

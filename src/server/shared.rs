@@ -18,7 +18,7 @@ use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
 use super::replay_member;
-use crate::engine::{Engine, Facts, Policy, RAN, REPLAYED};
+use crate::engine::{Engine, Facts, RAN, REPLAYED};
 use crate::key::RecordId;
 use crate::slots::Refusal;
 use crate::store::Store;
@@ -36,8 +36,10 @@ impl<St> LayerState<St> {
     pub(super) fn new(store: Arc<St>, mut options: Options) -> Self {
         // This gives the policy its reconciler, before the policy is copied for the engine.
         options.make_reconciler();
-        let retention = options.policy.retention.max(options.profile.min_retention);
-        let policy = Policy { retention, ..options.policy.clone() };
+        let mut policy = options.policy.clone();
+        for retention in [&mut policy.retention, &mut policy.interrupted_retention] {
+            *retention = options.profile.min_retention.max(*retention);
+        }
         let wrap_run = options.wrap_run.clone().map(|Hook(wrap)| wrap);
         let room = Arc::new(Room::new(options.max_buffered));
         Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, room }

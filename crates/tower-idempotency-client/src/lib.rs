@@ -123,6 +123,8 @@
 //! | the code `idempotency_conflict`: the key has another request | an error: [`Reason::Rejected`] | refused |
 //! | 409 with a type or code of keys: `idempotency_key_in_use`, `idempotency_in_flight`, `idempotency_error`, or a problem whose type has `idempotency` in it | a retry | unknown |
 //! | the type `idempotency_error` with another status: the key has another request | an error: [`Reason::Rejected`] | refused |
+//! | the code `outcome_unknown`, `not_verifiable` or `credentials_changed`, without `Retry-After`, and not 503 | an error: [`Reason::Rejected`] | unknown |
+//! | the code `not_replayable`, likewise | an error: [`Reason::Rejected`] | done |
 //! | 422 | it is the answer, whatever its headers say | |
 //! | `stripe-should-retry` or `x-should-retry`: `true` | a retry | refused with 425 and 429, else unknown |
 //! | the same: `false`, with 408, 409, 425, 429, 502, 503 or 504 | an error: [`Reason::Rejected`] | refused with 425 and 429, else unknown |

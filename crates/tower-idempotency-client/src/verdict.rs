@@ -81,8 +81,8 @@ fn judge_rejection(status: StatusCode, rejection: &Value, after: Option<Duration
     if says("idempotency_conflict") {
         return Some(Verdict::Rejected(Known::Refused));
     }
-    // Those of tower-idempotency in the protocol's envelope, which says no more. A 503 may be asked again.
-    if status != StatusCode::SERVICE_UNAVAILABLE {
+    // Those of tower-idempotency in the protocol's envelope, where only `Retry-After` says that a retry is of use.
+    if after.is_none() && status != StatusCode::SERVICE_UNAVAILABLE {
         for (code, known) in OWN_CODES {
             if says(code) {
                 return Some(Verdict::Rejected(known));

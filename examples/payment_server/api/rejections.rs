@@ -12,7 +12,7 @@ pub(crate) fn profile() -> Profile {
     profile.name = "payments";
     profile.envelope = Envelope::Stripe;
     profile.echo_key = true;
-    profile.invalid = Meaning::NotStarted;
+    profile.invalid = Some(Meaning::NotStarted);
     // Stripe's clients retry every 409 and 5xx without this header.
     profile.retry_header = Some(HeaderName::from_static("stripe-should-retry"));
     profile

@@ -1,16 +1,14 @@
 //! The meaning of a handler's answer, or of its error, for the key: the one place that decides it.
 //!
-//! The rules, which [`Judge`] keeps:
-//! 1. The handler's mark wins: [`Unsure`], [`Keep`], [`Release`]. Of several marks the first in this order counts, so
-//!    that there is no second effect.
-//! 2. An answer without a mark is unknown if its body failed, if it is shorter than its head says, or if it is gRPC's
-//!    and has no status.
-//! 3. Every other answer is left to [`Classify`], which sees the head and the trailers. An answer that is passed on
-//!    before it is complete is judged by its head.
-//! 4. Only a final answer that was read to its end is recorded. Any other final answer is consumed: the request never
-//!    runs again, and the answer is not replayed.
-//! 5. The answer to a request that a handler sends says nothing of that handler's own effect. So a rejection that the
-//!    handler passes on is unknown, and `exchange.rs` takes the marks out of an answer that another exchange encloses.
+//! The rules, which [`Judge`] keeps: 1. The handler's mark wins: [`Unsure`], [`Keep`], [`Release`], and [`Invalid`]
+//! where the profile gives it a meaning. Of    several marks the first in this order counts, so that there is no second
+//! effect. 2. An answer without a mark is unknown if its body failed, if it is shorter than its head says, or if it is
+//! gRPC's    and has no status. 3. Every other answer is left to [`Classify`], which sees the head and the trailers. An
+//! answer that is passed on    before it is complete is judged by its head. 4. Only a final answer that was read to its
+//! end is recorded. Any other final answer is consumed: the request never    runs again, and the answer is not
+//! replayed. 5. The answer to a request that a handler sends says nothing of that handler's own effect. So a rejection
+//! that the    handler passes on is unknown, and `exchange.rs` takes the marks out of an answer that another exchange
+//! encloses.
 
 use std::any::Any;
 
@@ -42,8 +40,8 @@ pub enum Meaning {
 /// Decides what answers mean that their handler has not marked.
 ///
 /// A closure that takes the head and the trailers, and returns a [`Meaning`] or an `Option` of one, is a classifier.
-/// `None` leaves an answer to [`Meaning::of_answer`], or under [`Rerun`](OnInterrupted::Rerun) to
-/// [`Meaning::of_answer_under_rerun`]:
+/// `None` leaves an answer to the default: what the layer's [`Profile`](crate::server::Profile) says of a 5xx, else
+/// [`Meaning::of_answer`], or under [`Rerun`](OnInterrupted::Rerun) [`Meaning::of_answer_under_rerun`]:
 /// ```
 /// use http::response::Parts;
 /// use http::{HeaderMap, StatusCode};
@@ -52,7 +50,7 @@ pub enum Meaning {
 ///
 /// let layer = IdempotencyLayer::new(MemoryStore::new()).classify(|parts: &Parts, _: Option<&HeaderMap>| {
 ///     // Here only the admission check answers so, before anything else.
-///     (parts.status == StatusCode::TOO_MANY_REQUESTS).then_some(Meaning::NotStarted)
+///     (parts.status == StatusCode::SERVICE_UNAVAILABLE).then_some(Meaning::NotStarted)
 /// });
 /// ```
 /// Errors of the inner service are unknown unless [`error`](Self::error) says otherwise. With tower's load shed inside:
@@ -142,8 +140,8 @@ impl Meaning {
         Self::of_answer(parts, trailers)
     }
 
-    /// Returns what the handler's marks say, if there are any. `invalid` is what an invalid request means.
-    fn of_marks(marks: &Extensions, invalid: Self) -> Option<Self> {
+    /// Returns what the handler's marks say, if there are any. `invalid` is what the mark of an invalid request says.
+    fn of_marks(marks: &Extensions, invalid: Option<Self>) -> Option<Self> {
         // Most answers have no extensions at all.
         if marks.is_empty() {
             None
@@ -154,7 +152,7 @@ impl Meaning {
         } else if marks.get::<Release>().is_some() {
             Some(Self::NotStarted)
         } else {
-            marks.get::<Invalid>().map(|_| invalid)
+            invalid.filter(|_| marks.get::<Invalid>().is_some())
         }
     }
 }
@@ -166,8 +164,8 @@ pub(crate) struct Judge<'a> {
     /// It chooses between the two defaults.
     pub(crate) on_interrupted: OnInterrupted,
     pub(crate) recorder: &'a Recorder,
-    /// What an answer means that is marked as invalid.
-    pub(crate) invalid: Meaning,
+    /// What the mark [`Invalid`] says, if it says something.
+    pub(crate) invalid: Option<Meaning>,
     /// What a 5xx without a mark means, if it is not what [`Meaning::of_answer`] says.
     pub(crate) server_error: Option<Meaning>,
 }

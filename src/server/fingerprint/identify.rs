@@ -94,21 +94,9 @@ impl fmt::Debug for CustomBody {
     }
 }
 
-/// The parts of a request that must be the same in a retry, besides the body, `fingerprint_headers` and who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Compared {
-    /// Method, host, path, query and content type.
-    #[default]
-    Request,
-    /// Method and path.
-    Body,
-}
-
 /// The options that say when two requests are the same.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sameness {
-    compared: Compared,
     /// The headers that must be equal in a retry, by their names in order.
     headers: Vec<HeaderName>,
     body: FingerprintBody,
@@ -127,29 +115,25 @@ impl Sameness {
         self.digest = self.digested();
     }
 
-    pub(crate) fn of_parts(&mut self, compared: Compared) {
-        self.compared = compared;
-        self.digest = self.digested();
-    }
-
     pub(crate) fn of_body(&mut self, body: FingerprintBody) {
         self.body = body;
         self.digest = self.digested();
     }
 
+    /// Returns whether bodies are compared in this way.
+    pub(crate) fn has_body(&self, body: &FingerprintBody) -> bool {
+        self.body.name() == body.name()
+    }
+
     /// Returns the digest of these options: zeros for the defaults, as `Fingerprint::builder` has it.
     fn digested(&self) -> [u8; 8] {
         let mut digest = [0; 8];
-        let is_of_request = self.compared == Compared::Request;
-        if self.headers.is_empty() && matches!(self.body, FingerprintBody::Bytes) && is_of_request {
+        if self.headers.is_empty() && matches!(self.body, FingerprintBody::Bytes) {
             return digest;
         }
         let mut digester = Digester::new(&OPTIONS);
         for part in self.headers.iter().map(HeaderName::as_str).chain([&*self.body.name()]) {
             digester.part(part.as_bytes());
-        }
-        if !is_of_request {
-            digester.part(b"body only");
         }
         digest.copy_from_slice(&digester.finish()[..8]);
         digest
@@ -171,10 +155,7 @@ impl Sameness {
         let mut builder = Fingerprint::builder(id);
         builder.set_options(self.digest);
         builder.add_field("method", parts.method.as_str().as_bytes());
-        match self.compared {
-            Compared::Request => Target::of(parts).add_to(&mut builder, parts),
-            Compared::Body => builder.add_field("target", Target::of(parts).path().as_bytes()),
-        }
+        Target::of(parts).add_to(&mut builder, parts);
         for name in &self.headers {
             for_each_line(parts, name, |value| {
                 builder.add_context_field("header", name.as_str().as_bytes());
@@ -199,10 +180,8 @@ impl Sameness {
         let only = first_two.next().filter(|_| first_two.next().is_none());
         let Some(mut media_type) = only.and_then(MediaType::of) else {
             // There is none, there are several, or it can't be parsed: all are compared as they were sent.
-            if self.compared == Compared::Request {
-                for value in lines(&parts.headers, CONTENT_TYPE) {
-                    builder.add_context_field("content-type", value.as_bytes());
-                }
+            for value in lines(&parts.headers, CONTENT_TYPE) {
+                builder.add_context_field("content-type", value.as_bytes());
             }
             return self.add_body(builder, custom.as_ref(), body, false);
         };
@@ -214,9 +193,7 @@ impl Sameness {
         if is_form && (custom.is_some() || form.is_some()) {
             media_type.remove_boundary();
         }
-        if self.compared == Compared::Request {
-            builder.add_context_field("content-type", media_type.canonical().as_bytes());
-        }
+        builder.add_context_field("content-type", media_type.canonical().as_bytes());
         match form {
             Some(form) => form.into_iter().for_each(|part| builder.add_field("multipart", part)),
             None => self.add_body(builder, custom.as_ref(), body, media_type.is_json()),

@@ -45,9 +45,14 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Returns the path to which the client sent the request.
-    pub(crate) fn path(&self) -> &'a str {
-        self.uri.path()
+    /// Returns the path to which the client sent the request. If it is in doubt, the text has all that it may be.
+    pub(crate) fn path(&self) -> Cow<'a, str> {
+        let path = self.uri.path();
+        if self.other.is_none() && self.nested.is_none() {
+            return path.into();
+        }
+        // No path has a line break.
+        format!("{path}\n{}\n{}", self.other.map_or("", Uri::path), self.nested.unwrap_or_default()).into()
     }
 
     /// Adds the target to a fingerprint.

@@ -27,18 +27,19 @@ pub(super) struct Addition {
 }
 
 impl Addition {
-    /// Returns what a layer with these options adds. `may_retry` is false if the document says already what clients
-    /// try again.
-    pub(super) fn of(options: &Options, may_retry: bool) -> Self {
+    /// Returns what a layer with these options, and this retention, adds. `may_retry` is false if the document says
+    /// already what clients try again.
+    pub(super) fn of(options: &Options, retention: Duration, may_retry: bool) -> Self {
         let mut answer = Response::default();
-        let names = [Some(&options.recorder.replay_header_name), options.outcome_header_name.as_ref()];
+        let echo = options.profile.echo_key.then_some(&options.header_name);
+        let names = [Some(&options.recorder.replay_header_name), options.outcome_header_name.as_ref(), echo];
         for name in names.into_iter().flatten() {
             answer.headers.insert(parts::written(name), parts::header(name, options).into());
         }
         let mut extensions = vec![(FERN, Value::Bool(true))];
         // Without a key, what is sent again runs again.
         if may_retry && options.require_key {
-            extensions.push((SPEAKEASY, retries(options.policy.retention)));
+            extensions.push((SPEAKEASY, retries(retention)));
         }
         Self { parameter: parts::key(options), answer, rejections: rejections::responses(options), extensions }
     }

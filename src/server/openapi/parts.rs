@@ -62,6 +62,11 @@ pub(super) fn header(name: &HeaderName, options: &Options) -> Header {
         (Some(description), text().enum_values(Some(["true"])))
     } else if options.outcome_header_name.as_ref() == Some(name) {
         (Some("What became of the request: `ran`, `replayed`, or the kind of its rejection."), text())
+    } else if *name == options.header_name {
+        (Some("The key of the request."), text())
+    } else if options.profile.retry_header.as_ref() == Some(name) {
+        let description = "Whether the same request with the same key may get another answer.";
+        (Some(description), text().enum_values(Some(["true", "false"])))
     } else if name == RETRY_AFTER {
         let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
         (Some("After how many seconds to send the request again, with the same key."), seconds)

@@ -40,6 +40,7 @@ fn add(response: &mut Documented, options: &Options, rejection: &Rejection, answ
     }
     // The first two are not headers in the sense of OpenAPI, and the last one is the connection's.
     let names = answer.headers().keys().filter(|name| ![CONTENT_TYPE, CONTENT_LENGTH, CONNECTION].contains(name));
+    let names = names.chain(options.profile.echo_key.then_some(&options.header_name));
     response.headers.extend(names.map(|name| (parts::written(name), parts::header(name, options).into())));
 
     let media_type = answer.headers().get(CONTENT_TYPE).map(HeaderValue::to_str);

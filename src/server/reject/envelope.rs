@@ -1,7 +1,7 @@
 //! The forms of rejections that are not problem details alone.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
@@ -40,5 +40,9 @@ pub(crate) fn flat(rejection: &Rejection) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
     *response.status_mut() = rejection.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if rejection.retry_with_same_key && rejection.retry_after.is_none() {
+        // Nothing else in this form says that a retry is of use.
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    }
     response
 }

@@ -211,9 +211,16 @@ impl Rejection {
     }
 
     /// The code of the rejection in the layer's [`Profile`](crate::server::Profile), or else its slug with `_` for `-`.
+    /// A custom rejection has that of its status, such as `unauthorized`.
     #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
-        self.row.map_or_else(|| self.kind.slug().replace('-', "_").into(), |(.., code)| Cow::Borrowed(*code))
+        if let Some((.., code)) = self.row {
+            return Cow::Borrowed(code);
+        }
+        match self.status.canonical_reason() {
+            Some(reason) if self.kind == RejectionKind::Custom => reason.to_lowercase().replace([' ', '-'], "_").into(),
+            _ => self.kind.slug().replace('-', "_").into(),
+        }
     }
 
     /// The problem's `type`: the base and the slug.

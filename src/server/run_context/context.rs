@@ -35,6 +35,8 @@ pub struct IdempotencyContext {
     slots: Arc<Slots>,
     // The URI to which the client sent the request, as the request says.
     seen: Uri,
+    // The path that is a part of the record's id, if one is.
+    path_of_id: Option<Box<str>>,
     // It records an answer that is committed with its effect.
     pub(crate) recorder: Arc<Recorder>,
     // The exchange around this one.
@@ -46,12 +48,13 @@ pub struct IdempotencyContext {
 impl Clone for IdempotencyContext {
     /// A handler clones it with its request's extensions, and axum's extractor clones it.
     fn clone(&self) -> Self {
-        let Self { key, run, slots, seen, recorder, outer, copied: _ } = self;
+        let Self { key, run, slots, seen, path_of_id, recorder, outer, copied: _ } = self;
         Self {
             key: key.clone(),
             run: run.clone(),
             slots: Arc::clone(slots),
             seen: seen.clone(),
+            path_of_id: path_of_id.clone(),
             recorder: Arc::clone(recorder),
             outer: outer.clone(),
             copied: true,
@@ -66,10 +69,11 @@ impl IdempotencyContext {
         key: Key,
         run: RunContext,
         slots: Arc<Slots>,
-        seen: Uri,
+        (seen, path_of_id): (Uri, Option<Box<str>>),
         recorder: Arc<Recorder>,
     ) {
-        let outer = parts.extensions.insert(Self { key, run, slots, seen, recorder, outer: None, copied: false });
+        let context = Self { key, run, slots, seen, path_of_id, recorder, outer: None, copied: false };
+        let outer = parts.extensions.insert(context);
         if let (Some(outer), Some(context)) = (outer, parts.extensions.get_mut::<Self>()) {
             context.outer = Some(Arc::new(outer));
         }
@@ -98,6 +102,11 @@ impl IdempotencyContext {
         if extensions.get::<Self>().is_some_and(|context| context.copied) {
             extensions.remove::<Self>();
         }
+    }
+
+    /// Returns the path that is a part of the record's id, if one is.
+    pub(crate) fn path_of_id(&self) -> Option<&str> {
+        self.path_of_id.as_deref()
     }
 
     /// Returns whether the request of this exchange, or of one around it, said that its client had sent it to `uri`.

@@ -9,7 +9,7 @@ use testkit::Answer;
 use testkit::lab::{Lab, layer};
 use tower_http::cors::CorsLayer;
 use tower_idempotency::server::Profile;
-use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted};
+use tower_idempotency::{IdempotencyLayer, Meaning, MemoryStore, OnInFlight, OnInterrupted};
 
 async fn charge() -> &'static str {
     "charged"
@@ -77,6 +77,12 @@ fn it_follows_the_options_and_the_profile() {
     assert_eq!(acp["retry"]["server_error"], "interrupted");
     let stripe = layer().profile(Profile::stripe()).on_interrupted(OnInterrupted::Rerun).discovery();
     assert_eq!(stripe["retry"]["other_request"], json!({ "status": 400, "code": "idempotency_key_reused" }));
+    let classified =
+        layer().classify(|_: &http::response::Parts, _: Option<&http::HeaderMap>| None::<Meaning>).discovery();
+    assert_eq!(
+        (&classified["retry"]["server_error"], &classified["retry"]["rate_limited"]),
+        (&json!(null), &json!(null))
+    );
     assert_eq!((&stripe["retry"]["interrupted"], &stripe["retry"]["invalid_request"]), (&json!("run"), &json!("run")));
 }
 

@@ -80,7 +80,7 @@ async fn an_upload_whose_boundary_is_drawn_anew_is_the_same_upload() {
 }
 
 #[tokio::test]
-async fn a_sign_in_whose_answer_is_lost_signs_nobody_in_unless_it_is_left_out_or_keeps_its_cookie() {
+async fn a_sign_in_whose_answer_is_lost_has_no_session_unless_it_is_left_out_or_keeps_its_cookie() {
     // By default the retry comes to the page without a session.
     let (lab, _) = app(layer());
     lab.send(form("/login", KEY, None)).await;

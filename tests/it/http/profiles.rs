@@ -1,18 +1,24 @@
 //! The profiles: an API answers as its clients expect, and each part of a profile can be changed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use axum::response::IntoResponse as _;
 use axum::routing::post;
 use axum::{Json, Router};
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use testkit::lab::time::{HOUR, clock};
 use testkit::lab::{Lab, gated, keyed, layer};
 use testkit::{Answer, Gate};
 use tower_idempotency::server::{Checked, Envelope, Profile};
 use tower_idempotency::{
-    IdempotencyLayer, Invalid, Keep, MemoryStore, OnInFlight, OnInterrupted, Rejection, RejectionKind, Release, Scope,
+    FingerprintBody, IdempotencyContext, IdempotencyLayer, Invalid, Keep, Key, Meaning, MemoryStore, OnInFlight,
+    OnInterrupted, RecordId, Rejection, RejectionKind, Release, Scope, Unsure,
 };
 
 fn acp() -> IdempotencyLayer<MemoryStore> {
@@ -63,12 +69,20 @@ async fn acp_requires_a_key_and_repeats_it_on_each_answer() {
     assert!(answers[1].is_replay());
     let malformed = lab.send(json_to("/checkout_sessions", "a,b", "{}")).await;
     assert_eq!((malformed.status.as_u16(), &malformed.headers["idempotency-key"]), (400, &"a,b".parse().unwrap()));
+    let mut doubled = session("{}");
+    doubled.headers_mut().append("idempotency-key", "other".parse().unwrap());
+    let doubled = lab.send(doubled).await;
+    assert_eq!((doubled.status.as_u16(), doubled.header("idempotency-key")), (400, None));
+    let panics = Lab::new(acp(), |_| async { panic!("on purpose") as StatusCode });
+    assert_eq!(panics.send(session("{}")).await.headers["idempotency-key"], "k");
+    let too_long = Lab::counting(acp().max_request_body(1)).send(session("{}")).await;
+    assert_eq!((too_long.status.as_u16(), &too_long.headers["idempotency-key"]), (413, &"k".parse().unwrap()));
     // As it was sent, in quotes.
     assert_eq!(lab.send(json_to("/checkout_sessions", "\"k\"", "{}")).await.headers["idempotency-key"], "\"k\"");
 }
 
 #[tokio::test]
-async fn acp_compares_json_by_its_meaning_and_nothing_but_the_body() {
+async fn acp_compares_json_by_its_meaning_and_no_header() {
     let lab = Lab::counting(acp());
     let first = r#"{"items": [{"id": "a", "quantity": 1}, {"id": "b", "quantity": 2}], "note": null}"#;
     lab.send(session(first)).await;
@@ -81,16 +95,15 @@ async fn acp_compares_json_by_its_meaning_and_nothing_but_the_body() {
     ] {
         assert_eq!(flat_error(&lab.send(session(other)).await), of_acp(422, "idempotency_conflict"), "{other}");
     }
-    let changed = [
-        json_to("/checkout_sessions?api-version=2", "k", first),
-        keyed("POST", "/checkout_sessions", "k")
-            .header(CONTENT_TYPE, "application/vnd.acp+json")
-            .header("api-version", "2026-01-30")
-            .body(first.into())
-            .unwrap(),
-    ];
-    for request in changed {
-        assert!(lab.send(request).await.is_replay());
+    let mut changed = session(first);
+    changed.headers_mut().insert("api-version", "2026-01-30".parse().unwrap());
+    changed.headers_mut().insert(CONTENT_TYPE, "application/json; charset=utf-8".parse().unwrap());
+    assert!(lab.send(changed).await.is_replay());
+    // What names the endpoint is no header, and is not the body.
+    let mut elsewhere = session(first);
+    elsewhere.headers_mut().insert("host", "other.example".parse().unwrap());
+    for other in [elsewhere, json_to("/checkout_sessions?shop=2", "k", first)] {
+        assert_eq!(flat_error(&lab.send(other).await), of_acp(422, "idempotency_conflict"));
     }
     assert_eq!(lab.effects(), 1);
 }
@@ -106,6 +119,23 @@ async fn acp_takes_the_same_key_on_another_path_for_another_operation() {
                 assert_eq!((answer.text(), answer.is_replay()), (&*format!("effect {}", number + 1), is_replay));
             }
         }
+    }
+}
+
+// Operators find an operation by these parts, and a store keeps its records under this id.
+#[tokio::test]
+async fn the_path_is_the_last_part_of_the_scope_in_a_record_s_id() {
+    let id = async |context: IdempotencyContext| context.record_id().to_string();
+    let shop = |_: &Parts| Ok(Scope::new("shop")?);
+    let key = Key::new("k").unwrap();
+    let path = |scope: Option<Scope>| match scope {
+        Some(scope) => scope.and("/checkout_sessions").unwrap(),
+        None => Scope::new("/checkout_sessions").unwrap(),
+    };
+    for (layer, scope) in [(acp(), None), (acp().scope(shop), Some(Scope::new("shop").unwrap()))] {
+        let lab = Lab::of(Router::new().route("/checkout_sessions", post(id)).layer(layer));
+        let expected = RecordId::new(Some(&path(scope)), &key).to_string();
+        assert_eq!(lab.send(session("{}")).await.text(), expected);
     }
 }
 
@@ -160,7 +190,7 @@ async fn acp_never_records_a_5xx_and_runs_it_again_only_where_nothing_has_happen
 async fn the_rejections_of_acp_have_the_types_of_its_schema() {
     let own = acp().scope(|_: &http::request::Parts| Err::<Scope, _>(StatusCode::UNAUTHORIZED.into()));
     let refused = Lab::counting(own).send(session("{}")).await;
-    assert_eq!(flat_error(&refused), of_acp(401, "custom"));
+    assert_eq!(flat_error(&refused), of_acp(401, "unauthorized"));
     let broken = Lab::new(acp(), |_| async { panic!("on purpose") as StatusCode });
     let answer = broken.send(session("{}")).await;
     assert_eq!(flat_error(&answer), (500, "processing_error".to_owned(), "outcome_unknown".to_owned()));
@@ -242,20 +272,102 @@ async fn a_validation_error_frees_the_key_in_stripe_s_profile_and_is_recorded_in
     }
 }
 
-#[tokio::test]
-async fn what_an_extractor_fails_with_is_not_taken_for_an_invalid_request() {
-    struct Broken;
-    impl<S: Sync> axum::extract::FromRequest<S> for Broken {
-        type Rejection = StatusCode;
+/// An extractor that fails with this status.
+struct Fails<const STATUS: u16>;
 
-        async fn from_request(_: axum::extract::Request, _: &S) -> Result<Self, StatusCode> {
-            Err(StatusCode::INTERNAL_SERVER_ERROR)
+impl<S: Sync, const STATUS: u16> FromRequestParts<S> for Fails<STATUS> {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+        Err(StatusCode::from_u16(STATUS).unwrap())
+    }
+}
+
+/// Whether the retry of a request whose extractor fails so is a replay.
+async fn is_recorded<const STATUS: u16>(layer: IdempotencyLayer<MemoryStore>) -> bool {
+    let charge = async |_: Checked<Fails<STATUS>>| "charged";
+    let lab = Lab::of(Router::new().route("/charges", post(charge)).layer(layer));
+    lab.send(json_to("/charges", "k", "1")).await;
+    lab.send(json_to("/charges", "k", "1")).await.is_replay()
+}
+
+#[tokio::test]
+async fn only_what_is_wrong_in_itself_counts_as_an_invalid_request() {
+    assert!(!is_recorded::<422>(stripe()).await && !is_recorded::<415>(stripe()).await);
+    assert!(is_recorded::<401>(stripe()).await && is_recorded::<500>(stripe()).await);
+    // Where the profile says nothing, the mark changes nothing.
+    let rerun = || layer().on_interrupted(OnInterrupted::Rerun);
+    assert!(!is_recorded::<401>(rerun()).await && !is_recorded::<429>(layer()).await);
+    assert!(is_recorded::<422>(layer()).await && is_recorded::<422>(rerun()).await);
+    let teapots = |parts: &http::response::Parts, _: Option<&HeaderMap>| {
+        (parts.status == StatusCode::UNPROCESSABLE_ENTITY).then_some(Meaning::NotStarted)
+    };
+    assert!(!is_recorded::<422>(layer().classify(teapots)).await);
+}
+
+#[tokio::test]
+async fn another_mark_comes_before_that_of_an_invalid_request() {
+    let wrong = StatusCode::UNPROCESSABLE_ENTITY;
+    let kept = Lab::new(stripe(), move |_| async move { (wrong, Invalid, Keep) });
+    kept.send(session("{}")).await;
+    assert!(kept.send(session("{}")).await.is_replay());
+    let unsure = Lab::new(stripe(), move |_| async move { (wrong, Invalid, Unsure) });
+    unsure.send(session("{}")).await;
+    assert_eq!(error(&unsure.send(session("{}")).await).0, 409);
+    let freed = Lab::new(acp(), move |_| async move { (wrong, Invalid, Release) });
+    freed.send(session("{}")).await;
+    assert!(!freed.send(session("{}")).await.is_replay());
+}
+
+#[tokio::test]
+async fn a_classifier_that_says_nothing_of_a_5xx_leaves_it_to_the_profile() {
+    let teapots = |parts: &http::response::Parts, _: Option<&HeaderMap>| {
+        (parts.status == StatusCode::IM_A_TEAPOT).then_some(Meaning::NotStarted)
+    };
+    let lab = Lab::new(acp().classify(teapots), |_| async { StatusCode::INTERNAL_SERVER_ERROR });
+    lab.send(session("{}")).await;
+    assert_eq!(flat_error(&lab.send(session("{}")).await), of_acp(409, "outcome_unknown"));
+}
+
+#[tokio::test]
+async fn a_key_per_path_counts_where_the_client_has_sent_the_request() {
+    // On a nested router, whose prefix axum cuts.
+    let update = async |number: &'static str| number;
+    let sessions = |number| Router::new().route("/update", post(move || update(number))).layer(acp());
+    let lab = Lab::of(Router::new().nest("/1", sessions("one")).nest("/2", sessions("two")));
+    for (path, text) in [("/1/update", "one"), ("/2/update", "two")] {
+        for is_replay in [false, true] {
+            let answer = lab.send(json_to(path, "k", "{}")).await;
+            assert_eq!((answer.text(), answer.is_replay()), (text, is_replay));
         }
     }
-    let broken = async |_: Checked<Broken>| "charged";
-    let lab = Lab::of(Router::new().route("/charges", post(broken)).layer(stripe()));
-    lab.send(json_to("/charges", "k", "1")).await;
-    assert!(lab.send(json_to("/charges", "k", "1")).await.is_replay());
+    // Under a pattern, with a layer on the outer router and on the nested one: that is one operation.
+    let runs = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&runs);
+    let update = async move || (counted.fetch_add(1, Ordering::SeqCst) + 1).to_string();
+    let both = acp();
+    let sessions = Router::new().route("/", post(update)).layer(both.clone());
+    let lab = Lab::of(Router::new().nest("/sessions/{id}", sessions).layer(both.clone()));
+    for (path, text) in [("/sessions/17", "1"), ("/sessions/18", "2")] {
+        for is_replay in [false, true] {
+            let answer = lab.send(json_to(path, "k", "{}")).await;
+            assert_eq!((answer.text(), answer.is_replay()), (text, is_replay), "{path}");
+        }
+    }
+    assert_eq!(both.stats().runs, 2);
+}
+
+#[tokio::test]
+async fn two_places_of_one_original_uri_are_two_paths() {
+    let to = |uri: &str, original: &str| {
+        let original = axum::extract::OriginalUri(original.parse().unwrap());
+        keyed("POST", uri, "k").extension(original).body(Body::from("{}")).unwrap()
+    };
+    let lab = Lab::counting(acp());
+    // A layer outside has sent the second one elsewhere.
+    assert_eq!(lab.send(to("/checkout/complete", "/checkout")).await.text(), "effect 1");
+    assert_eq!(lab.send(to("/checkout/cancel", "/checkout")).await.text(), "effect 2");
+    assert!(lab.send(to("/checkout/complete", "/checkout")).await.is_replay());
 }
 
 #[tokio::test]
@@ -288,7 +400,22 @@ async fn a_profile_s_least_retention_is_kept_whatever_is_set() {
             assert_eq!(lab.effects(), runs);
         }
     }
-    // It leaves nothing behind.
+}
+
+#[tokio::test]
+async fn what_is_unknown_is_kept_as_long_as_what_is_done() {
+    let clock = clock();
+    let store = MemoryStore::builder().clock(clock.clone()).build();
+    let layer = IdempotencyLayer::new(store).interrupted_retention(HOUR).profile(Profile::acp());
+    let lab = Lab::new(layer, |_| async { StatusCode::INTERNAL_SERVER_ERROR });
+    lab.send(session("{}")).await;
+    clock.advance(HOUR * 23);
+    assert_eq!(lab.send(session("{}")).await.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn a_longer_retention_stays_and_a_profile_leaves_nothing_behind() {
+    assert_eq!(acp().retention(HOUR * 48).discovery()["retention_seconds"], 172_800);
     let clock = clock();
     let store = MemoryStore::builder().clock(clock.clone()).build();
     let back = IdempotencyLayer::new(store).retention(HOUR).profile(Profile::acp()).profile(Profile::draft());
@@ -328,7 +455,32 @@ async fn a_dialect_of_one_s_own_is_a_value() {
 }
 
 #[tokio::test]
-async fn an_option_that_is_set_after_the_profile_counts() {
+async fn a_record_of_a_profile_that_compares_otherwise_is_not_verifiable() {
+    let store = MemoryStore::new();
+    let mut by_meaning = Profile::draft();
+    by_meaning.fingerprint_body = FingerprintBody::CanonicalJson;
+    Lab::counting(IdempotencyLayer::new(store.clone())).send(session("{}")).await;
+    let lab = Lab::counting(IdempotencyLayer::new(store).profile(by_meaning));
+    assert_eq!(lab.send(session("{}")).await.refusal(), (409, "not-verifiable".to_owned()));
+}
+
+#[test]
+fn scripts_of_other_origins_may_read_what_the_profile_sends() {
+    let expose = |profile| layer().profile(profile).cors_headers().expose;
+    assert_eq!(expose(Profile::stripe())[3..], ["stripe-should-retry", "idempotency-key"]);
+    assert_eq!(expose(Profile::acp())[3..], ["idempotency-key"]);
+}
+
+#[tokio::test]
+async fn what_the_application_has_set_stays_whether_before_the_profile_or_after_it() {
+    let strict = layer().require_key(true).profile(Profile::stripe());
+    let missing = Lab::counting(strict).send(without_key(session("{}"))).await;
+    assert_eq!(error(&missing).2, "key_missing");
+    let custom = layer().replay_header_name(HeaderName::from_static("replayed")).profile(Profile::acp());
+    let lab = Lab::counting(custom.profile(Profile::stripe()));
+    lab.send(without_key(session("{}"))).await;
+    lab.send(session("{}")).await;
+    assert_eq!(lab.send(session("{}")).await.headers["replayed"], "true");
     let relaxed = acp().require_key(false).replay_header_name(HeaderName::from_static("replayed"));
     let lab = Lab::counting(relaxed);
     assert_eq!(lab.send(without_key(session("{}"))).await.text(), "effect 1");

@@ -36,14 +36,18 @@ def seen(call):
 
 
 def at_once(of, key):
-    results = []
-    ask = lambda: results.append(seen(lambda: charge(of, key, "tok_slow")))
-    threads = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+    """Two calls at once. If one comes after the other, it is a replay, and another pair is sent."""
+    for number in range(10):
+        results = []
+        ask = lambda: results.append(seen(lambda: charge(of, f"{key}-{number}", "tok_slow")))
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if any("error" in result for result in results) or of is patient:
+            break
+    return {"answers": results, "pairs": number + 1}
 
 
 plain, patient = client(API, 0), client(API, 5)
