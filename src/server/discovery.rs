@@ -1,4 +1,4 @@
-//! The profile of a layer, and what clients are told of it before their first request.
+//! The profile of a layer, and what clients can find out about it before their first request.
 
 use std::sync::Arc;
 
@@ -62,10 +62,10 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
         self.with(|options| options.routes = routes.into())
     }
 
-    /// Returns what clients are told: the routes, as [`discoverable`](Self::discoverable) names them; the profile, the
-    /// header of the key and whether it is required, the retention, and what a retry can expect. What an error means is
-    /// left out where a [`classify`](Self::classify) decides it. [`guide::profiles`](mod@crate::guide::profiles) has an
-    /// example.
+    /// Returns what clients can find out: the routes, as [`discoverable`](Self::discoverable) names them; the profile,
+    /// the header of the key and whether it is required, the retention, and what a retry can expect. What an error
+    /// means is left out where a [`classify`](Self::classify) decides it.
+    /// [`guide::profiles`](mod@crate::guide::profiles) has an example.
     #[must_use]
     pub fn discovery(&self) -> Value {
         self.shared.discovery()

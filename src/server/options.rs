@@ -70,7 +70,7 @@ pub(super) struct Options {
     pub(super) render_rejection: Option<Hook<Render>>,
     /// `None`: no answer says what became of its request.
     pub(super) outcome_header_name: Option<HeaderName>,
-    /// The routes that clients are told of: `discoverable`.
+    /// The routes that clients find in the description: `discoverable`.
     pub(super) routes: Arc<[String]>,
     pub(super) wrap_run: Option<Hook<WrapRun>>,
 }
