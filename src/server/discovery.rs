@@ -88,12 +88,6 @@ impl Options {
         !self.routes.is_empty() && *method == Method::OPTIONS && !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// Returns whether the application has no answer of its own to `OPTIONS` on a route that is named.
-    fn is_undescribed<B>(&self, path: &str, answer: &Response<B>) -> bool {
-        matches!(answer.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
-            && self.routes.iter().any(|route| is_of_route(path, route))
-    }
-
     /// Returns status and code of a kind of rejection, as clients see them.
     fn seen(&self, kind: RejectionKind) -> Value {
         let mut rejection = Rejection::new(kind, "");
@@ -109,7 +103,8 @@ impl Options {
 impl<St> LayerState<St> {
     /// Answers an `OPTIONS` request to `path` with the description, if `answer` is not the application's own.
     pub(super) fn described<B>(&self, path: &str, answer: &Response<B>) -> Option<Response<Bytes>> {
-        if !self.options.is_undescribed(path, answer) {
+        let is_own = !matches!(answer.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED);
+        if is_own || !self.options.routes.iter().any(|route| is_of_route(path, route)) {
             return None;
         }
         let mut described = Response::new(Bytes::from(self.discovery().to_string()));

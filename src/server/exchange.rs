@@ -44,6 +44,8 @@ pub(super) struct Exchange<S, St, B: SendBody> {
     pub(super) body: Passage<B>,
     /// The scope that the key belongs to, once it is known, if there is one.
     pub(super) scope: Option<Scope>,
+    /// The path that is a part of the record's id, once it is known, if one is.
+    pub(super) path: Option<Box<str>>,
     /// The body's share of the room for bodies, until the run takes the body over.
     pub(super) share: Option<Share>,
 }
@@ -90,8 +92,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let mut body = pin!(body);
         // This calls the application's scope function, which may reject the request.
         let found = shared.options.scope_of(&self.parts).and_then(|scope| {
-            let path = shared.options.path_of_id(&self.parts);
-            Ok((Options::record_id(scope.as_ref(), &self.key, path.as_deref())?, scope))
+            self.path = shared.options.path_of_id(&self.parts);
+            Ok((Options::record_id(scope.as_ref(), &self.key, self.path.as_deref())?, scope))
         });
         let (id, scope) = match found {
             Ok(found) => found,
@@ -165,12 +167,11 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
     {
         // `_service` lives until the answer's body was read, which may depend on the service.
         let (shared, _service, answering) = {
-            let Self { shared, key, mut service, mut parts, body, share, .. } = *self;
+            let Self { shared, key, mut service, mut parts, body, path, share, .. } = *self;
             // From here on the body belongs to the run, and its room is free for other bodies.
             drop(share);
             let slots = Arc::clone(shared.engine.store.slots());
-            let (seen, path) = (seen_uri(&parts).clone(), shared.options.path_of_id(&parts));
-            let recorder = Arc::clone(&shared.options.recorder);
+            let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.options.recorder));
             IdempotencyContext::replace(&mut parts, key, context, slots, (seen, path), recorder);
             let answering = service.call(Request::from_parts(parts, body.into()));
             (shared, service, answering)

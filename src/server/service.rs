@@ -169,14 +169,20 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 ResponseFuture::exchange(Box::pin(answer), echo)
             }
             Way::Exchange(key) => {
-                // The service that was polled ready goes along; the clone takes its place.
-                let clone = self.inner.clone();
-                let ready = std::mem::replace(&mut self.inner, clone);
+                let service = self.take_ready();
                 // The body is handed to `answer`, which reads it and then puts it here.
                 let unread = Passage::Whole { data: Bytes::new(), trailers: None };
                 let shared = Arc::clone(&self.shared);
-                let exchange =
-                    Box::new(Exchange { shared, key, service: ready, parts, body: unread, scope: None, share: None });
+                let exchange = Box::new(Exchange {
+                    shared,
+                    key,
+                    service,
+                    parts,
+                    body: unread,
+                    scope: None,
+                    path: None,
+                    share: None,
+                });
                 ResponseFuture::exchange(Box::pin(exchange.answer::<M, R, S::Error>(body)), echo)
             }
         }
@@ -191,19 +197,27 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
         B: SendBody,
         R: SendBody,
     {
-        let clone = self.inner.clone();
-        let mut ready = std::mem::replace(&mut self.inner, clone);
+        let mut service = self.take_ready();
         let shared = Arc::clone(&self.shared);
         let answer = async move {
             let (parts, body) = request.into_parts();
             let path = Target::of(&parts).path().into_owned();
-            let answer = ready.call(untouched::<M, B>(Request::from_parts(parts, body))).await?;
+            let answer = service.call(untouched::<M, B>(Request::from_parts(parts, body))).await?;
             Ok(match shared.described(&path, &answer) {
                 Some(described) => described.map(|data| Passage::<R>::Whole { data, trailers: None }.into()),
                 None => answer.map(|body| Passage::Untouched(body).into()),
             })
         };
         ResponseFuture::exchange(Box::pin(answer), None)
+    }
+
+    /// Takes the service that was polled ready, and leaves a clone in its place.
+    fn take_ready(&mut self) -> S
+    where
+        S: Clone,
+    {
+        let clone = self.inner.clone();
+        std::mem::replace(&mut self.inner, clone)
     }
 }
 
