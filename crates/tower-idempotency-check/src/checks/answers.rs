@@ -1,0 +1,35 @@
+//! What several checks ask of an answer.
+
+use crate::dialect::Rule;
+use crate::finding::Severity;
+use crate::http::message::Answer;
+use crate::probe::Probe;
+
+/// Notes where a retry's answer is not the first one.
+pub(super) fn compare(probe: &Probe<'_>, first: &Answer, again: &Answer) {
+    if again.status != first.status {
+        let what = format!("a retry gets {}, and the first request got {}", again.summary(), first.summary());
+        probe.found(Severity::Wrong, Rule::Retry, what);
+    } else if !again.is_same(first) {
+        let what = format!("a retry gets another body: {}, and not {}", again.summary(), first.summary());
+        probe.found(Severity::Wrong, Rule::Retry, what);
+    } else if again.header("content-type") != first.header("content-type") {
+        probe.found(Severity::Wrong, Rule::Retry, "a retry gets another Content-Type");
+    }
+}
+
+/// Whether an answer says of itself that it is a replay.
+pub(super) fn is_marked(answer: &Answer) -> bool {
+    const MARKS: [&str; 4] =
+        ["idempotent-replayed", "idempotency-replayed", "x-idempotent-replayed", "idempotency-status"];
+    let is_in_body = || answer.json().is_some_and(|body| body["replayed"] == true);
+    MARKS.iter().any(|mark| answer.headers.contains_key(*mark)) || is_in_body()
+}
+
+/// Notes that a key is still "in flight" after half a minute.
+pub(super) fn note_if_stuck(probe: &Probe<'_>, after: &str, again: &Answer) {
+    if again.says_wait() {
+        let what = format!("30 s after {after}, its retry still gets {}: does it ever end?", again.summary());
+        probe.found(Severity::Note, Rule::InFlight, what);
+    }
+}

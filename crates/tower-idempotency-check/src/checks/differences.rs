@@ -1,0 +1,185 @@
+//! A key that is used for another request, or by another account.
+
+use http::Method;
+
+use crate::dialect::Rule;
+use crate::finding::Severity;
+use crate::http::message::{Answer, Message};
+use crate::probe::{Probe, Stop, new_key};
+
+use super::answers::compare;
+
+/// Why a plan has no other body.
+pub(super) const NO_OTHER_BODY: &str =
+    "the body has no number to change: it needs `--other-data`, or `other_data` in a plan";
+
+/// Sends another request with a key that was used, and notes what is wrong with its answer and with what follows.
+async fn refused(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) -> Message) -> Result<(), Stop> {
+    let (key, before) = (new_key(), probe.before().await?);
+    let first = probe.first(&key).await?;
+    let other = probe.send(label, &change(probe.keyed(&key))).await?;
+    expect_reused(probe, label, &first, &other);
+    let effects = probe.effects(&before, [&first, &other]).await?;
+    if effects > 1 {
+        let what = format!("{label} with the key of the first request has an effect");
+        probe.counted(Severity::Dangerous, Rule::Reused, what);
+    }
+    still_there(probe, label, &key, &first).await
+}
+
+/// Sends the first request again, after the key came with another one: its answer is still there.
+async fn still_there(probe: &Probe<'_>, label: &str, key: &str, first: &Answer) -> Result<(), Stop> {
+    let before = probe.before().await?;
+    let again = probe.settled("the first request again", &probe.keyed(key)).await?;
+    compare(probe, first, &again);
+    if probe.can_count() && probe.effects(&before, []).await? > 0 {
+        probe.counted(Severity::Dangerous, Rule::Retry, format!("after {label}, the first request runs again"));
+    }
+    Ok(())
+}
+
+/// Notes what is wrong with the refusal of a key that belongs to another request.
+fn expect_reused(probe: &Probe<'_>, label: &str, first: &Answer, other: &Answer) {
+    let dialect = probe.dialect();
+    if other.status.is_success() {
+        let what = match other.is_same(first) {
+            true => format!("{label} gets the answer of the first request, and its client believes that it was done"),
+            false => format!("{label} with the key of the first request runs: {}", other.summary()),
+        };
+        probe.found(Severity::Dangerous, Rule::Reused, what);
+    } else if !dialect.reused.contains(&other.status.as_u16()) {
+        let wanted = dialect.reused.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        // The draft only recommends the status; one that says "wait" leads astray.
+        let is_free = dialect.reused_code.is_none() && other.status.is_client_error() && !other.says_wait();
+        let severity = if is_free { Severity::Note } else { Severity::Wrong };
+        probe.found(severity, Rule::Reused, format!("{label} gets {}, and not {wanted}", other.summary()));
+    } else if let Some(code) = dialect.reused_code
+        && !String::from_utf8_lossy(&other.body).contains(code)
+    {
+        probe.found(Severity::Wrong, Rule::Reused, format!("{label} is refused without {code}: {}", other.summary()));
+    }
+}
+
+pub(super) async fn other_body(probe: &Probe<'_>) -> Result<(), Stop> {
+    let Some(other) = probe.endpoint.other_body.clone() else { return Err(Stop::Skip(NO_OTHER_BODY)) };
+    refused(probe, "another body", |message| message.with_body(other)).await
+}
+
+pub(super) async fn other_query(probe: &Probe<'_>) -> Result<(), Stop> {
+    if probe.dialect().is_key_per_path {
+        return Err(Stop::Skip("the profile compares the body only"));
+    }
+    let join = if probe.endpoint.target.contains('?') { '&' } else { '?' };
+    let change = |message: Message| {
+        let target = format!("{}{join}idem-check=1", message.target);
+        Message { target, ..message }
+    };
+    if probe.dialect().reused_code.is_some() {
+        return refused(probe, "another query", change).await;
+    }
+    elsewhere(probe, "another query", change).await
+}
+
+/// The draft speaks of the payload alone: another query or path may also be an operation of its own. It must not get
+/// the first answer, though.
+async fn elsewhere(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) -> Message) -> Result<(), Stop> {
+    let key = new_key();
+    let first = probe.first(&key).await?;
+    let before = probe.before().await?;
+    let other = probe.settled(label, &change(probe.keyed(&key))).await?;
+    if probe.is_first(&first, &other, &before).await? {
+        let what = format!("{label} gets the answer of the first request, which is of another resource");
+        probe.found(Severity::Wrong, Rule::Target, what);
+    }
+    still_there(probe, label, &key, &first).await
+}
+
+pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
+    let Some(path) = probe.endpoint.other_path.clone() else {
+        return Err(Stop::Skip("it needs `--other-path`, or `other_path` in a plan"));
+    };
+    let change = |message| Message { target: path.clone(), ..message };
+    let alone = probe.send("another path, with a key of its own", &change(probe.keyed(&new_key()))).await?;
+    if !alone.status.is_success() {
+        return Err(Stop::Other(format!("{path} has to take the same body, and gets {}", alone.summary())));
+    }
+    if !probe.dialect().is_key_per_path {
+        return match probe.dialect().reused_code {
+            Some(_) => refused(probe, "another path", change).await,
+            None => elsewhere(probe, "another path", change).await,
+        };
+    }
+    let key = new_key();
+    let first = probe.first(&key).await?;
+    let before = probe.before().await?;
+    let other = probe.send("another path", &change(probe.keyed(&key))).await?;
+    if probe.is_first(&first, &other, &before).await? {
+        probe.found(Severity::Dangerous, Rule::Scope, "another path gets the answer of the first one");
+    } else if probe.dialect().reused.contains(&other.status.as_u16()) {
+        let what = format!("a key on another path is refused: {}", other.summary());
+        probe.found(Severity::Wrong, Rule::Scope, what);
+    }
+    Ok(())
+}
+
+pub(super) async fn other_method(probe: &Probe<'_>) -> Result<(), Stop> {
+    let key = new_key();
+    let method = if probe.endpoint.method == Method::PUT { Method::POST } else { Method::PUT };
+    let first = probe.first(&key).await?;
+    let before = probe.before().await?;
+    // Most servers have no such operation, and say so.
+    let other = probe.settled("another method", &Message { method, ..probe.keyed(&key) }).await?;
+    if probe.is_first(&first, &other, &before).await? {
+        let what = "another method with the key gets the answer of the first request";
+        probe.found(Severity::Dangerous, Rule::Target, what);
+    }
+    still_there(probe, "another method", &key, &first).await
+}
+
+pub(super) async fn other_account(probe: &Probe<'_>) -> Result<(), Stop> {
+    let Some((name, value)) = &probe.endpoint.other_account else {
+        return Err(Stop::Skip("it needs `--other-account`, or `other_account` in a plan"));
+    };
+    let alone = probe.send("another account, with a key of its own", &probe.keyed(&new_key()).set(name, value)).await?;
+    if !alone.status.is_success() {
+        return Err(Stop::Other(format!("the other account's own request gets {}", alone.summary())));
+    }
+    let key = new_key();
+    let first = probe.first(&key).await?;
+    let before = probe.before().await?;
+    let other = probe.settled("another account, the same key", &probe.keyed(&key).set(name, value)).await?;
+    if probe.is_first(&first, &other, &before).await? {
+        let what = "another account with the same key gets the answer of the first one";
+        probe.found(Severity::Dangerous, Rule::Scope, what);
+    }
+    let cookie = first.header("set-cookie");
+    if cookie.is_some() && cookie == other.header("set-cookie") {
+        let what = "another account with the same key gets the Set-Cookie of the first one, and so its session";
+        probe.found(Severity::Dangerous, Rule::Scope, what);
+    }
+    still_there(probe, "another account", &key, &first).await
+}
+
+pub(super) async fn same_meaning(probe: &Probe<'_>) -> Result<(), Stop> {
+    let body: Option<serde_json::Value> = serde_json::from_str(&probe.endpoint.body).ok();
+    let Some(body) = body.filter(serde_json::Value::is_object) else {
+        return Err(Stop::Skip("the body is no JSON object"));
+    };
+    let (key, before) = (new_key(), probe.before().await?);
+    let first = probe.first(&key).await?;
+    let written = format!("{body:#}\n");
+    let other = probe.settled("the same JSON, written in another way", &probe.keyed(&key).with_body(written)).await?;
+    if probe.dialect().compares_meaning {
+        compare(probe, &first, &other);
+    } else if !other.status.is_success() {
+        let what =
+            format!("JSON is compared by its bytes: {}. Tell the API's clients to save the body", other.summary());
+        probe.found(Severity::Note, Rule::Reused, what);
+    }
+    let effects = probe.effects(&before, [&first, &other]).await?;
+    if effects > 1 {
+        let what = "the same JSON, written in another way, runs again with the same key";
+        probe.counted(Severity::Dangerous, Rule::Reused, what);
+    }
+    Ok(())
+}

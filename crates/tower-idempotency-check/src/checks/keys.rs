@@ -1,0 +1,142 @@
+//! How a key is written.
+
+use crate::dialect::Rule;
+use crate::finding::Severity;
+use crate::http::message::{Answer, Message};
+use crate::probe::{Probe, Stop, new_key};
+
+use super::answers::compare;
+
+pub(super) async fn missing(probe: &Probe<'_>) -> Result<(), Stop> {
+    let before = probe.before().await?;
+    let answer = probe.send("without a key", &probe.plain()).await?;
+    let dialect = probe.dialect();
+    if dialect.is_key_required {
+        let has_code = dialect.missing_code.is_none_or(|code| String::from_utf8_lossy(&answer.body).contains(code));
+        if answer.status.as_u16() != 400 || !has_code {
+            let what = format!("a request without a key gets {}", answer.summary());
+            probe.found(Severity::Wrong, Rule::Missing, what);
+        }
+        if probe.can_count() && probe.effects(&before, [&answer]).await? > 0 {
+            let what = "a request without a key has an effect, although a key is required";
+            probe.counted(Severity::Dangerous, Rule::Missing, what);
+        }
+        return Ok(());
+    }
+    if answer.status.is_success() {
+        let again = probe.send("without a key again", &probe.plain()).await?;
+        let effects = probe.effects(&before, [&answer, &again]).await?;
+        if again.status.is_success() && probe.can_count() && effects < 2 {
+            let what = "two requests without a key have one effect: what was not asked for is deduplicated";
+            probe.counted(Severity::Dangerous, Rule::Missing, what);
+        }
+    }
+    Ok(())
+}
+
+/// Sends a request twice whose key is not valid. It has to be refused, or not to be taken for another operation.
+async fn invalid(probe: &Probe<'_>, label: &str, change: impl Fn(Message) -> Message) -> Result<(), Stop> {
+    let before = probe.before().await?;
+    let message = change(probe.plain());
+    let first = probe.send(label, &message).await?;
+    if first.status.is_client_error() {
+        if probe.can_count() && probe.effects(&before, [&first]).await? > 0 {
+            probe.counted(Severity::Dangerous, Rule::Syntax, format!("{label} is refused, and has an effect"));
+        }
+        return Ok(());
+    }
+    if !first.status.is_success() {
+        let what = format!("{label} gets {}, and not a client's error", first.summary());
+        probe.found(Severity::Wrong, Rule::Syntax, what);
+        return Ok(());
+    }
+    let again = probe.settled(&format!("{label}, again"), &message).await?;
+    let effects = probe.effects(&before, [&first, &again]).await?;
+    let what = match effects {
+        0 | 1 => format!("with {label}, the request runs as one with a key: {}", first.summary()),
+        _ => format!("with {label}, the request runs as one without a key: two have {effects} effects"),
+    };
+    // A field that can't be parsed may be ignored (RFC 9651, section 4.2), where a request needs no key.
+    let severity = if probe.dialect().is_key_required { Severity::Dangerous } else { Severity::Note };
+    probe.found(severity, Rule::Syntax, what);
+    Ok(())
+}
+
+pub(super) async fn empty(probe: &Probe<'_>) -> Result<(), Stop> {
+    let name = &probe.endpoint.key_header;
+    invalid(probe, "an empty key", |message| message.with(name, "")).await
+}
+
+pub(super) async fn doubled(probe: &Probe<'_>) -> Result<(), Stop> {
+    let (name, keys) = (&probe.endpoint.key_header, [new_key(), new_key()]);
+    invalid(probe, "two different keys", |message| message.with(name, &keys[0]).with(name, &keys[1])).await
+}
+
+pub(super) async fn malformed(probe: &Probe<'_>) -> Result<(), Stop> {
+    let name = &probe.endpoint.key_header;
+    let unterminated = format!("\"{}", new_key());
+    invalid(probe, "a key whose quotes do not end", |message| message.with(name, &unterminated)).await
+}
+
+pub(super) async fn long(probe: &Probe<'_>) -> Result<(), Stop> {
+    const LONGEST: usize = 255;
+    let before = probe.before().await?;
+    // The quotes count, for a server that knows of none.
+    let key = padded(&new_key(), if probe.is_quoted() { LONGEST - 2 } else { LONGEST });
+    let first = probe.send("a key of 255 characters", &probe.keyed(&key)).await?;
+    if !first.status.is_success() {
+        let what = format!("a key of {LONGEST} characters is refused: {}", first.summary());
+        // The draft leaves the form of keys to the API.
+        let severity = if probe.dialect().name == "draft" { Severity::Note } else { Severity::Wrong };
+        probe.found(severity, Rule::Syntax, what);
+        return Ok(());
+    }
+    let again = probe.settled("the same again", &probe.keyed(&key)).await?;
+    compare(probe, &first, &again);
+    // Two keys that differ at their ends only.
+    let (one, other) = (format!("{key}{}", "a".repeat(745)), format!("{key}{}b", "a".repeat(744)));
+    let one = probe.send("a key of 1,000 characters", &probe.keyed(&one)).await?;
+    let other = probe.send("another one with the same beginning", &probe.keyed(&other)).await?;
+    let all: [&Answer; 4] = [&first, &again, &one, &other];
+    let effects = probe.effects(&before, all).await?;
+    let expected = 1 + usize::from(one.status.is_success()) + usize::from(other.status.is_success());
+    let is_cut = if probe.can_count() { effects < expected } else { other.status.is_success() && other.is_same(&one) };
+    if is_cut {
+        let what = "keys that differ after their beginning are one: a long key is cut";
+        probe.counted(Severity::Dangerous, Rule::Syntax, what);
+    }
+    if one.status.is_server_error() {
+        probe.found(Severity::Wrong, Rule::Syntax, format!("a key of 1,000 characters gets {}", one.summary()));
+    }
+    Ok(())
+}
+
+pub(super) async fn case(probe: &Probe<'_>) -> Result<(), Stop> {
+    let key = format!("{}-a", new_key().to_lowercase());
+    let first = probe.first(&key).await?;
+    let before = probe.before().await?;
+    let other = probe.settled("the same key in capitals", &probe.keyed(&key.to_uppercase())).await?;
+    if probe.is_first(&first, &other, &before).await? {
+        let what = "keys that differ in case alone are one: an operation of another key is taken for done";
+        probe.found(Severity::Wrong, Rule::Syntax, what);
+    }
+    Ok(())
+}
+
+fn padded(key: &str, length: usize) -> String {
+    format!("{key}{}", "k".repeat(length - key.len()))
+}
+
+pub(super) async fn quoted(probe: &Probe<'_>) -> Result<(), Stop> {
+    let (key, before) = (new_key(), probe.before().await?);
+    let first = probe.first(&key).await?;
+    let form = if probe.is_quoted() { "the same key without quotes" } else { "the same key in quotes" };
+    let other = probe.settled(form, &probe.keyed_as(&key, !probe.is_quoted())).await?;
+    let what = match (other.status.is_success(), probe.effects(&before, [&first, &other]).await?) {
+        (false, _) => format!("{form} is refused: {}", other.summary()),
+        (true, 0 | 1) => return Ok(()),
+        (true, _) => format!("{form} is no key, or another one: both requests run"),
+    };
+    probe.found(Severity::Note, Rule::Syntax, what);
+    Ok(())
+}

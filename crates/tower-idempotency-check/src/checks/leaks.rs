@@ -1,0 +1,31 @@
+//! What a replay should leave out.
+
+use crate::dialect::Rule;
+use crate::finding::Severity;
+use crate::probe::{Probe, Stop, new_key};
+
+pub(super) async fn replayed_headers(probe: &Probe<'_>) -> Result<(), Stop> {
+    let key = new_key();
+    let first = probe.first(&key).await?;
+    // `Date` has whole seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
+    let again = probe.settled("the same again, two seconds later", &probe.keyed(&key)).await?;
+    if let (Some(date), Some(replayed)) = (first.header("date"), again.header("date"))
+        && date == replayed
+    {
+        probe.found(Severity::Wrong, Rule::Fields, "a replay has the Date of the first answer");
+    }
+    if again.headers.get_all("date").iter().count() > 1 || again.headers.get_all("content-length").iter().count() > 1 {
+        probe.found(Severity::Wrong, Rule::Fields, "a replay has Date or Content-Length twice");
+    }
+    for hop in ["proxy-authenticate", "proxy-connection", "te", "trailer", "upgrade"] {
+        if first.headers.contains_key(hop) && first.headers.get(hop) == again.headers.get(hop) {
+            probe.found(Severity::Note, Rule::Fields, format!("a replay has the hop-by-hop header {hop}"));
+        }
+    }
+    if first.headers.contains_key("set-cookie") && again.headers.contains_key("set-cookie") {
+        let what = "a replay has Set-Cookie: who knows the key gets the first client's session";
+        probe.found(Severity::Note, Rule::Scope, what);
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! The same request again, and many times at once.
+
+use std::time::{Duration, Instant};
+
+use crate::dialect::Rule;
+use crate::finding::Severity;
+use crate::http::message::Answer;
+use crate::probe::{Probe, Stop, new_key};
+
+use super::answers::{compare, is_marked, note_if_stuck};
+
+/// How many copies come at once.
+const COPIES: usize = 100;
+/// How often they come.
+const BURSTS: usize = 4;
+/// When the retry of a slow request comes, and the least time that the request takes.
+const MEANWHILE: Duration = Duration::from_millis(300);
+const SLOW: Duration = Duration::from_millis(700);
+
+/// Sends the endpoint's request, and finds out whether the server honours keys in quotes, as the draft has them, or
+/// bare ones, as most clients send them.
+pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
+    let forms = if probe.dialect().name == "draft" { &[true, false][..] } else { &[false] };
+    let mut worked: Option<Answer> = None;
+    let mut refused = None;
+    for is_quoted in forms {
+        let form = if *is_quoted { "a request with a key in quotes" } else { "a request with a bare key" };
+        let (message, before) = (probe.keyed_as(&new_key(), *is_quoted), probe.before().await?);
+        let first = probe.send(form, &message).await?;
+        if !first.status.is_success() {
+            refused.get_or_insert(first);
+            continue;
+        }
+        probe.quote(*is_quoted);
+        let effects = probe.effects(&before, [&first]).await?;
+        if effects != 1 && worked.is_none() {
+            return Err(Stop::Other(format!(
+                "one request has {effects} effects by the plan's count: correct the plan"
+            )));
+        }
+        worked = Some(first.clone());
+        if forms.len() == 1 {
+            break;
+        }
+        let again = probe.settled("the same again", &message).await?;
+        if again.is_same(&first) && probe.effects(&before, [&first, &again]).await? <= 1 {
+            if !is_quoted {
+                let what = "a key in quotes is not honoured, and a bare one is: the checks go on with bare keys";
+                probe.found(Severity::Note, Rule::Syntax, what);
+            }
+            break;
+        }
+    }
+    let Some(worked) = worked else {
+        let why = refused.map(|answer| answer.summary()).unwrap_or_default();
+        let hint = if probe.endpoint.body.is_empty() { " Give a body that succeeds, by `--data`." } else { "" };
+        return Err(Stop::Other(format!("the first request does not succeed: {why}{hint}")));
+    };
+    tell_apart(probe, &worked).await?;
+    if probe.dialect().does_echo && worked.header(&probe.endpoint.key_header).is_none() {
+        probe.found(Severity::Note, Rule::Echo, "the answer does not repeat the key");
+    }
+    Ok(())
+}
+
+/// Finds out whether two operations get equal answers, such as 204. Then only a count tells them apart.
+async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
+    let before = probe.before().await?;
+    let another = probe.first(&new_key()).await?;
+    // A server that takes both for one operation is for the check `new-key` to find.
+    let is_counted = probe.can_count() && probe.effects(&before, [&another]).await? == 1;
+    let are_alike = another.is_same(worked);
+    if are_alike && !probe.can_count() {
+        let why = "two operations get equal answers, so that nothing can be inferred from them: say how to count, by `--count`";
+        return Err(Stop::Other(why.to_owned()));
+    }
+    probe.note_alike(are_alike && is_counted);
+    Ok(())
+}
+
+pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
+    let (key, before) = (new_key(), probe.before().await?);
+    let first = probe.first(&key).await?;
+    let again = probe.settled("the same request again", &probe.keyed(&key)).await?;
+    compare(probe, &first, &again);
+    let third = probe.settled("and again", &probe.keyed(&key)).await?;
+    compare(probe, &first, &third);
+    let effects = probe.effects(&before, [&first, &again, &third]).await?;
+    if effects > 1 {
+        let what = format!("three requests with one key have {effects} effects");
+        probe.counted(Severity::Dangerous, Rule::Retry, what);
+    }
+    if !is_marked(&again) && again.status.is_success() {
+        let what = "a client can't see that the second answer is a replay: no header says so";
+        probe.found(Severity::Note, Rule::Marker, what);
+    }
+    Ok(())
+}
+
+pub(super) async fn another_key(probe: &Probe<'_>) -> Result<(), Stop> {
+    let before = probe.before().await?;
+    let first = probe.first(&new_key()).await?;
+    let other = probe.send("the same with another key", &probe.keyed(&new_key())).await?;
+    if !other.status.is_success() {
+        let what = format!("the same request with a new key is refused: {}", other.summary());
+        probe.found(Severity::Wrong, Rule::Retry, what);
+        return Ok(());
+    }
+    if probe.can_count() && probe.effects(&before, [&first, &other]).await? < 2 {
+        let what = "two orders with two keys are taken for one: the second is lost";
+        probe.counted(Severity::Dangerous, Rule::Retry, what);
+    }
+    Ok(())
+}
+
+pub(super) async fn at_once(probe: &Probe<'_>) -> Result<(), Stop> {
+    // A race is not lost each time.
+    for _ in 0..BURSTS {
+        burst(probe, &probe.endpoint.body).await?;
+        if probe.is_broken() {
+            return Ok(());
+        }
+    }
+    match &probe.endpoint.slow {
+        Some(slow) => burst(probe, slow).await,
+        None => Ok(()),
+    }
+}
+
+async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
+    let (key, before) = (new_key(), probe.before().await?);
+    let message = probe.keyed(&key).with_body(body.to_owned());
+    let answers = probe.at_once("the request", COPIES, &message).await?;
+    let came: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+    let after = probe.settled("once more", &message).await?;
+    let effects = probe.effects(&before, came.iter().copied().chain([&after])).await?;
+    if effects > 1 {
+        probe.counted(Severity::Dangerous, Rule::InFlight, format!("{COPIES} copies at once have {effects} effects"));
+    }
+    if probe.can_count() && effects == 0 {
+        probe.counted(Severity::Dangerous, Rule::InFlight, format!("{COPIES} copies at once have no effect at all"));
+    }
+    let lost = answers.len() - came.len();
+    if lost > 0 {
+        let what =
+            format!("{lost} of {COPIES} copies get no answer: the server may accept too few connections at once");
+        probe.found(Severity::Note, Rule::Connection, what);
+    }
+    if came.is_empty() {
+        return Err(Stop::Other("no copy got an answer".to_owned()));
+    }
+    note_if_stuck(probe, "copies at once", &after);
+    let successes = || came.iter().copied().chain([&after]).filter(|answer| answer.status.is_success());
+    if let Some(first) = successes().next()
+        && let Some(other) = successes().find(|other| !other.is_same(first))
+    {
+        let what = format!("copies get different answers: {} and {}", first.summary(), other.summary());
+        probe.found(Severity::Wrong, Rule::InFlight, what);
+    }
+    let strange = came.iter().find(|answer| !answer.status.is_success() && !answer.says_wait());
+    if let Some(strange) = strange {
+        let what = format!("a copy gets {}, which no client takes for \"wait\"", strange.summary());
+        probe.found(Severity::Wrong, Rule::InFlight, what);
+    }
+    let refused = came.iter().filter(|answer| answer.status.as_u16() == 409);
+    if let Some(what) = refused.into_iter().find_map(|refused| wrong_in_flight(probe, refused)) {
+        probe.found(Severity::Wrong, Rule::InFlight, what);
+    }
+    Ok(())
+}
+
+/// What is wrong with a refusal of a request whose first copy still runs.
+fn wrong_in_flight(probe: &Probe<'_>, refused: &Answer) -> Option<String> {
+    let text = String::from_utf8_lossy(&refused.body);
+    let code = probe.dialect().in_flight_code.filter(|code| !text.contains(code));
+    let after = refused.header("retry-after");
+    let is_number = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty();
+    match (code, after) {
+        (Some(code), _) => {
+            Some(format!("a request in flight is refused without the code {code}: {}", refused.summary()))
+        }
+        (None, Some(after)) if !is_number(after) && httpdate::parse_http_date(after).is_err() => {
+            Some(format!("Retry-After is neither seconds nor a date: {after:?}"))
+        }
+        (None, None) if probe.dialect().name == "acp" => {
+            Some(format!("a request in flight is refused without Retry-After: {}", refused.summary()))
+        }
+        _ => None,
+    }
+}
+
+pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
+    let Some(slow) = &probe.endpoint.slow else {
+        return Err(Stop::Skip("it needs `--slow`, or `slow` in a plan"));
+    };
+    let (key, before) = (new_key(), probe.before().await?);
+    let message = probe.keyed(&key).with_body(slow.clone());
+    let first = async {
+        let began = Instant::now();
+        (probe.send("a slow request", &message).await, began.elapsed())
+    };
+    let retry = async {
+        tokio::time::sleep(MEANWHILE).await;
+        probe.send("the same while it runs", &message).await
+    };
+    let ((first, took), retry) = tokio::join!(first, retry);
+    let (first, retry) = (first?, retry?);
+    if took < SLOW {
+        let why = format!("the `slow` request takes {} ms: it has to take a second or more", took.as_millis());
+        return Err(Stop::Other(why));
+    }
+    match retry.status.as_u16() {
+        409 => {
+            if let Some(what) = wrong_in_flight(probe, &retry) {
+                probe.found(Severity::Wrong, Rule::InFlight, what);
+            }
+        }
+        _ if retry.status.is_success() => compare(probe, &first, &retry),
+        _ if retry.says_wait() => {
+            let what = format!("a retry while the first request runs gets {}, and not 409", retry.summary());
+            probe.found(Severity::Note, Rule::InFlight, what);
+        }
+        _ => {
+            let what = format!("a retry while the first request runs gets {}", retry.summary());
+            probe.found(Severity::Wrong, Rule::InFlight, what);
+        }
+    }
+    let effects = probe.effects(&before, [&first, &retry]).await?;
+    if effects > 1 {
+        let what = format!("a retry while the first request runs leads to {effects} effects");
+        probe.counted(Severity::Dangerous, Rule::InFlight, what);
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! What survives the end of the server's process.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::dialect::Rule;
+use crate::finding::Severity;
+use crate::http::message::Answer;
+use crate::probe::{Probe, Stop, new_key};
+
+use super::answers::{compare, note_if_stuck};
+
+/// How long a command may take, and the server after it until it answers.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Runs a command of the plan in a shell. What the command writes goes nowhere: a server that it starts would keep the
+/// checker's own output open.
+async fn run(command: &str) -> Result<(), Stop> {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = shell.kill_on_drop(true).spawn();
+    let child = child.as_mut().map_err(|error| Stop::Other(format!("{command:?} does not start: {error}")))?;
+    match tokio::time::timeout(WITHIN, child.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(Stop::Other(format!("{command:?} has failed: {status}"))),
+        Ok(Err(error)) => Err(Stop::Other(format!("{command:?} can't be waited for: {error}"))),
+        Err(_) => Err(Stop::Other(format!("{command:?} takes more than {} s", WITHIN.as_secs()))),
+    }
+}
+
+/// Waits until the server accepts connections.
+async fn is_there(probe: &Probe<'_>) -> Result<(), Stop> {
+    let began = std::time::Instant::now();
+    while probe.connection().await.is_err() {
+        if began.elapsed() > WITHIN {
+            return Err(Stop::Other("the server does not come back".to_owned()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+const IN_MEMORY: &str = "the server's own list is shorter than before: it keeps its effects in memory, and a key says nothing of \
+                         what is gone";
+
+/// Sends the request of a key that was answered before the server's end: the answer is still there.
+async fn still_answered(probe: &Probe<'_>, label: &str, key: &str, first: &Answer) -> Result<(), Stop> {
+    let before = probe.before().await?;
+    let again = probe.settled(label, &probe.keyed(key)).await?;
+    compare(probe, first, &again);
+    if probe.can_count() && probe.effects(&before, []).await? > 0 {
+        let what = format!("{label}, a retry of a request that was answered runs again");
+        probe.counted(Severity::Dangerous, Rule::Retry, what);
+    }
+    Ok(())
+}
+
+pub(super) async fn restart(probe: &Probe<'_>) -> Result<(), Stop> {
+    let Some(command) = &probe.endpoint.restart else {
+        return Err(Stop::Skip("it needs `--restart`, or `restart` in a plan"));
+    };
+    let key = new_key();
+    let first = probe.first(&key).await?;
+    let before = probe.before().await?;
+    run(command).await?;
+    is_there(probe).await?;
+    if probe.has_lost(&before).await? {
+        return Err(Stop::Other(IN_MEMORY.to_owned()));
+    }
+    still_answered(probe, "after the restart", &key, &first).await
+}
+
+pub(super) async fn kill(probe: &Probe<'_>) -> Result<(), Stop> {
+    let Some(command) = &probe.endpoint.kill else { return Err(Stop::Skip("it needs `--kill`, or `kill` in a plan")) };
+    let (answered, key) = (new_key(), new_key());
+    let first = probe.first(&answered).await?;
+    let before = probe.before().await?;
+    let body = probe.endpoint.slow.clone().unwrap_or_else(|| probe.endpoint.body.clone());
+    let message = probe.keyed(&key).with_body(body);
+    // The kill comes while the request is under way, or at once after it.
+    let killed = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        run(command).await
+    };
+    let (under_way, killed) = tokio::join!(probe.send("a request, and a kill", &message), killed);
+    killed?;
+    is_there(probe).await?;
+    if probe.has_lost(&before).await? {
+        return Err(Stop::Other(IN_MEMORY.to_owned()));
+    }
+    let again = probe.settled("after the kill", &message).await?;
+    note_if_stuck(probe, "a kill", &again);
+    let effects = probe.effects(&before, under_way.iter().chain([&again])).await?;
+    if effects > 1 {
+        let what = format!("a kill in the middle of a request leads to {effects} effects");
+        probe.counted(Severity::Dangerous, Rule::Retry, what);
+    }
+    if let Ok(under_way) = &under_way
+        && under_way.status.is_success()
+    {
+        compare(probe, under_way, &again);
+    }
+    still_answered(probe, "after the kill", &answered, &first).await
+}

@@ -1,0 +1,115 @@
+//! One connection to the server.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::header::HOST;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::address::Address;
+use super::failure::{ANSWER_WITHIN, Failure};
+use super::message::{Answer, Message};
+
+const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// The most bytes of an answer's body.
+const LONGEST_BODY: usize = 16 << 20;
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Connects, TLS included.
+async fn connect(address: &Address) -> Result<Box<dyn Stream>, Failure> {
+    let failed = |error: io::Error| Failure::NotConnected(error.to_string());
+    let host = address.host.trim_matches(['[', ']']);
+    let connecting = async {
+        let stream = TcpStream::connect((host, address.port)).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        if address.is_tls {
+            return super::tls::connect(stream, host).await.map(|stream| Box::new(stream) as _);
+        }
+        Ok(Box::new(stream) as _)
+    };
+    let too_late = |_| Failure::NotConnected("it took too long".to_owned());
+    timeout(CONNECTED_WITHIN, connecting).await.map_err(too_late)?
+}
+
+/// A connection over which requests go one after the other.
+pub(crate) struct Connection {
+    host: String,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: &Address) -> Result<Self, Failure> {
+        let stream = connect(address).await?;
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(|error| Failure::NotConnected(error.to_string()))?;
+        tokio::spawn(connection);
+        Ok(Self { host: address.authority(), sender })
+    }
+
+    /// Sends a request, and reads its answer to the end.
+    pub(crate) async fn send(&mut self, message: &Message) -> Result<Answer, Failure> {
+        timeout(ANSWER_WITHIN, self.exchange(message)).await.unwrap_or(Err(Failure::TooLate))
+    }
+
+    async fn exchange(&mut self, message: &Message) -> Result<Answer, Failure> {
+        let mut request = Request::builder().method(&message.method).uri(&message.target).header(HOST, &self.host);
+        for (name, value) in &message.headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(message.body.clone()));
+        let request = request.map_err(|error| Failure::NotSendable(error.to_string()))?;
+        let ended = |error: hyper::Error| Failure::Ended(error.to_string());
+        self.sender.ready().await.map_err(ended)?;
+        let (head, body) = self.sender.send_request(request).await.map_err(ended)?.into_parts();
+        let body = Limited::new(body, LONGEST_BODY).collect().await;
+        let body = body.map_err(|error| Failure::Ended(error.to_string()))?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+}
+
+/// When a client hangs up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HangUp {
+    /// After the head and half of the body.
+    InTheBody,
+    /// So long after the whole request is sent.
+    After(Duration),
+    /// When the answer comes: it is swallowed.
+    AtTheAnswer,
+}
+
+/// Sends a request, and hangs up.
+pub(crate) async fn hang_up(address: &Address, message: &Message, when: HangUp) -> Result<(), Failure> {
+    let mut stream = connect(address).await?;
+    let mut bytes = message.head(&address.authority(), message.body.len()).into_bytes();
+    let body = match when {
+        HangUp::InTheBody => &message.body[..message.body.len() / 2],
+        HangUp::After(_) | HangUp::AtTheAnswer => &message.body[..],
+    };
+    bytes.extend_from_slice(body);
+    let ended = |error: io::Error| Failure::Ended(error.to_string());
+    let sending = async {
+        stream.write_all(&bytes).await?;
+        stream.flush().await
+    };
+    timeout(ANSWER_WITHIN, sending).await.map_err(|_| Failure::TooLate)?.map_err(ended)?;
+    match when {
+        HangUp::InTheBody => {}
+        HangUp::After(pause) => tokio::time::sleep(pause).await,
+        HangUp::AtTheAnswer => {
+            let first = timeout(ANSWER_WITHIN, stream.read_u8()).await.map_err(|_| Failure::TooLate)?;
+            first.map_err(ended)?;
+        }
+    }
+    Ok(())
+}

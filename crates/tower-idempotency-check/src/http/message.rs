@@ -1,0 +1,161 @@
+//! What is sent, and what comes back.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+
+/// A request, as it is sent. `Host` and `Content-Length` are added.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) target: String,
+    /// In this order, and as often as they are there.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
+}
+
+impl Message {
+    /// Adds a header line.
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Replaces all lines of a header by one.
+    pub(crate) fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.retain(|(held, _)| !held.eq_ignore_ascii_case(name));
+        self.with(name, value)
+    }
+
+    pub(crate) fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The command that sends it, for a shell.
+    pub(crate) fn curl(&self, origin: &str, key_header: &str) -> String {
+        let mut line = format!("curl -i -X {} {}", self.method, quoted(&format!("{origin}{}", self.target)));
+        for (name, value) in &self.headers {
+            let is_shown = SHOWN.iter().any(|shown| name.eq_ignore_ascii_case(shown)) || name == key_header;
+            let header = match value.as_str() {
+                // curl leaves out a header that ends with a colon.
+                "" => format!("{name};"),
+                _ if !is_shown => format!("{name}: ***"),
+                value => format!("{name}: {value}"),
+            };
+            line.push_str(&format!(" -H {}", quoted(&header)));
+        }
+        let body = String::from_utf8_lossy(&self.body);
+        let text = body.trim_end_matches(' ');
+        let blanks = body.len() - text.len();
+        match blanks {
+            _ if body.is_empty() => {}
+            0..=8 => line.push_str(&format!(" --data-raw {}", quoted(&body))),
+            _ => line.push_str(&format!(" --data-raw {} # and {blanks} blanks after it", quoted(text))),
+        }
+        line
+    }
+
+    /// The bytes of the head in HTTP/1.1, with this length of the body.
+    pub(crate) fn head(&self, host: &str, length: usize) -> String {
+        let mut head = format!("{} {} HTTP/1.1\r\nhost: {host}\r\n", self.method, self.target);
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("content-length: {length}\r\n\r\n"));
+        head
+    }
+}
+
+/// What is no secret, besides the key, which is the check's own. All other headers of a plan may be one.
+const SHOWN: [&str; 5] = ["accept", "accept-language", "content-type", "prefer", "user-agent"];
+
+/// Quotes a text for a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub(crate) fn json(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// The body, without the mark of a replay that some servers put into it.
+    pub(crate) fn content(&self) -> Vec<u8> {
+        match self.json() {
+            Some(serde_json::Value::Object(mut members)) if members.get("replayed") == Some(&true.into()) => {
+                members.remove("replayed");
+                serde_json::Value::Object(members).to_string().into()
+            }
+            Some(json) => json.to_string().into(),
+            None => self.body.to_vec(),
+        }
+    }
+
+    /// Whether the body is that of another answer, byte by byte; one that is marked as a replay is compared as JSON.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let is_marked = |answer: &Self| answer.json().is_some_and(|body| body["replayed"] == true);
+        self.body == other.body || (is_marked(self) || is_marked(other)) && self.content() == other.content()
+    }
+
+    /// Whether a client takes it for "wait, and send again".
+    pub(crate) fn says_wait(&self) -> bool {
+        // Some servers say themselves that waiting is of no use.
+        let is_final = || {
+            self.header("stripe-should-retry") == Some("false")
+                || self.json().is_some_and(|body| body["retry_with_same_key"] == false)
+        };
+        matches!(self.status.as_u16(), 409 | 423 | 425 | 429 | 503) && !is_final()
+    }
+
+    /// Status and the beginning of the body, for a report.
+    pub(crate) fn summary(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let begin: String = text.chars().take(120).collect();
+        let more = if begin.len() < text.len() { "…" } else { "" };
+        // A terminal obeys none of its characters.
+        let begin: String =
+            begin.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
+        format!("{} {begin}{more}", self.status.as_u16())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(body: &'static str) -> Answer {
+        Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into() }
+    }
+
+    #[test]
+    fn a_command_shows_no_secret_and_sends_what_was_sent() {
+        let headers = [("X-Auth-Token", "s3cr3t"), ("Key", ""), ("content-type", "text/plain")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let message = Message { method: Method::POST, target: "/".to_owned(), headers, body: "@it's".into() };
+        let line = message.curl("http://a", "Key");
+        let expected = r"curl -i -X POST 'http://a/' -H 'X-Auth-Token: ***' -H 'Key;' -H 'content-type: text/plain' --data-raw '@it'\''s'";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_mark_in_the_body_is_no_difference_and_a_terminal_obeys_nothing() {
+        assert!(answer(r#"{"id":1}"#).is_same(&answer(r#"{"id":1,"replayed":true}"#)));
+        for other in [r#"{"id":2,"replayed":true}"#, r#"{"id":1} "#, r#"{"id":1,"replayed":false}"#] {
+            assert!(!answer(r#"{"id":1}"#).is_same(&answer(other)), "{other}");
+        }
+        assert_eq!(answer("\x1b]0;a\x07\nb").summary(), "200  ]0;a  b");
+    }
+}

@@ -1,0 +1,349 @@
+//! What a check works with: it sends requests, counts them, and notes what came of each.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::Method;
+
+use crate::dialect::{Dialect, Rule};
+use crate::effects::{self, Ledger};
+use crate::finding::{Event, Finding, Severity};
+use crate::http::address::Address;
+use crate::http::connection::{self, Connection, HangUp};
+use crate::http::failure::Failure;
+use crate::http::message::{Answer, Message};
+use crate::plan::{Endpoint, Plan};
+
+/// A key that was never used.
+pub(crate) fn new_key() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// How long a check waits for a run that is under way.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+/// The first pause between two of its requests, and the longest.
+const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How many connections are made at once, and the pause after them.
+const WAVE: usize = 4;
+const BETWEEN_WAVES: Duration = Duration::from_millis(5);
+
+/// Why a check can't go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stop {
+    /// The plan does not say what the check needs.
+    #[error("{0}")]
+    Skip(&'static str),
+    #[error("the most requests were sent; --max-requests permits more")]
+    Budget,
+    #[error("{0}")]
+    Failed(#[from] Failure),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What the checks of an endpoint share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The requests that may still be sent, of all checks together.
+    left: AtomicUsize,
+    /// Keys are sent in quotes, as a String of structured fields.
+    is_quoted: AtomicBool,
+    /// Two operations have got equal answers.
+    are_alike: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { left: AtomicUsize::new(most), is_quoted: AtomicBool::new(false), are_alike: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, requests: usize) -> Result<(), Stop> {
+        let take = |left: usize| left.checked_sub(requests);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map(drop).map_err(|_| Stop::Budget)
+    }
+}
+
+/// What a server said of its effects before a check; `None` if the plan does not say how to count.
+pub(crate) struct Before(Option<Ledger>);
+
+pub(crate) struct Probe<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    address: &'a Address,
+    reset: Option<&'a (Method, String)>,
+    shared: &'a Shared,
+    began: Instant,
+    events: Mutex<Vec<Event>>,
+    findings: Mutex<Vec<Finding>>,
+}
+
+impl<'a> Probe<'a> {
+    pub(crate) fn new(plan: &'a Plan, endpoint: &'a Endpoint, shared: &'a Shared) -> Self {
+        let (events, findings) = (Mutex::default(), Mutex::default());
+        let (address, reset) = (&plan.address, plan.reset.as_ref());
+        Self { endpoint, address, reset, shared, began: Instant::now(), events, findings }
+    }
+
+    pub(crate) fn dialect(&self) -> &Dialect {
+        &self.endpoint.dialect
+    }
+
+    /// What was found, and what was sent.
+    pub(crate) fn end(self) -> (Vec<Finding>, Vec<Event>, Duration) {
+        let took = self.began.elapsed();
+        let mut events = self.events.into_inner().unwrap_or_default();
+        events.sort_by_key(|event| event.began);
+        (self.findings.into_inner().unwrap_or_default(), events, took)
+    }
+
+    /// Notes a finding.
+    pub(crate) fn found(&self, severity: Severity, rule: Rule, what: impl Into<String>) {
+        self.push(severity, rule, what.into(), false);
+    }
+
+    /// Notes a finding that rests on how many effects there were.
+    pub(crate) fn counted(&self, severity: Severity, rule: Rule, what: impl Into<String>) {
+        let mut what = what.into();
+        if !self.can_count() {
+            what.push_str(" (inferred: the answers differ)");
+        }
+        self.push(severity, rule, what, true);
+    }
+
+    fn push(&self, severity: Severity, rule: Rule, what: String, is_counted: bool) {
+        let finding = Finding { severity, what, rule: self.dialect().paragraph(rule), is_counted };
+        if let Ok(mut findings) = self.findings.lock() {
+            findings.push(finding);
+        }
+    }
+
+    /// Whether something was found that breaks the check.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.has(|finding| finding.severity > Severity::Note)
+    }
+
+    /// Whether it rests on a count alone.
+    pub(crate) fn is_broken_by_count(&self) -> bool {
+        self.is_broken() && !self.has(|finding| finding.severity > Severity::Note && !finding.is_counted)
+    }
+
+    fn has(&self, is: fn(&Finding) -> bool) -> bool {
+        self.findings.lock().is_ok_and(|findings| findings.iter().any(is))
+    }
+
+    /// The endpoint's request, without a key.
+    pub(crate) fn plain(&self) -> Message {
+        let Endpoint { method, target, headers, body, .. } = self.endpoint;
+        let (method, target) = (method.clone(), target.clone());
+        Message { method, target, headers: headers.clone(), body: body.clone().into() }
+    }
+
+    /// The endpoint's request, with this key in the form that the server honours.
+    pub(crate) fn keyed(&self, key: &str) -> Message {
+        self.keyed_as(key, self.is_quoted())
+    }
+
+    /// The endpoint's request, with this key, in quotes or bare.
+    pub(crate) fn keyed_as(&self, key: &str, is_quoted: bool) -> Message {
+        let value = if is_quoted { format!("\"{key}\"") } else { key.to_owned() };
+        self.plain().with(&self.endpoint.key_header, value)
+    }
+
+    /// Whether keys are sent in quotes.
+    pub(crate) fn is_quoted(&self) -> bool {
+        self.shared.is_quoted.load(Ordering::Relaxed)
+    }
+
+    /// Sends the keys of this and the next checks in quotes, or bare.
+    pub(crate) fn quote(&self, is_quoted: bool) {
+        self.shared.is_quoted.store(is_quoted, Ordering::Relaxed);
+    }
+
+    /// Notes that two operations have got equal answers, or not.
+    pub(crate) fn note_alike(&self, are_alike: bool) {
+        self.shared.are_alike.store(are_alike, Ordering::Relaxed);
+    }
+
+    /// Whether a success is the answer of the first request, and of no operation of its own. `before` is what there was
+    /// before it.
+    pub(crate) async fn is_first(&self, first: &Answer, other: &Answer, before: &Before) -> Result<bool, Stop> {
+        let is_same = other.status.is_success() && other.is_same(first);
+        Ok(is_same && (!self.shared.are_alike.load(Ordering::Relaxed) || self.effects(before, []).await? == 0))
+    }
+
+    /// Sends a request over a connection of its own.
+    pub(crate) async fn send(&self, label: &str, message: &Message) -> Result<Answer, Stop> {
+        self.shared.take(1)?;
+        let began = self.began.elapsed();
+        let answer = match Connection::open(self.address).await {
+            Ok(mut connection) => connection.send(message).await,
+            Err(failure) => Err(failure),
+        };
+        self.note(began, label, message, answer.as_ref().map(Answer::summary));
+        Ok(answer?)
+    }
+
+    pub(crate) async fn connection(&self) -> Result<Connection, Stop> {
+        Ok(Connection::open(self.address).await?)
+    }
+
+    /// Sends a request over this connection.
+    pub(crate) async fn send_over(
+        &self,
+        connection: &mut Connection,
+        label: &str,
+        message: &Message,
+    ) -> Result<Result<Answer, Failure>, Stop> {
+        self.shared.take(1)?;
+        let began = self.began.elapsed();
+        let answer = connection.send(message).await;
+        self.note(began, label, message, answer.as_ref().map(Answer::summary));
+        Ok(answer)
+    }
+
+    /// Sends a request many times at once: the connections are there before the first one is sent.
+    pub(crate) async fn at_once(
+        &self,
+        label: &str,
+        copies: usize,
+        message: &Message,
+    ) -> Result<Vec<Result<Answer, Failure>>, Stop> {
+        self.shared.take(copies)?;
+        let mut connections = Vec::with_capacity(copies);
+        while connections.len() < copies {
+            // Some servers have room for five that they have not accepted yet.
+            let wave = WAVE.min(copies - connections.len());
+            for connection in join_all((0..wave).map(|_| Connection::open(self.address))).await {
+                connections.push(connection?);
+            }
+            tokio::time::sleep(BETWEEN_WAVES).await;
+        }
+        let began = self.began.elapsed();
+        let sending = connections.into_iter().map(|mut connection| async move { connection.send(message).await });
+        let answers = join_all(sending).await;
+        let mut statuses = std::collections::BTreeMap::<String, usize>::new();
+        for answer in &answers {
+            let said = answer.as_ref().map_or_else(ToString::to_string, |answer| answer.status.as_u16().to_string());
+            *statuses.entry(said).or_default() += 1;
+        }
+        let said: Vec<_> = statuses.into_iter().map(|(status, count)| format!("{count} × {status}")).collect();
+        self.note::<Failure>(began, &format!("{label}, {copies} copies"), message, Ok(said.join(", ")));
+        Ok(answers)
+    }
+
+    /// Sends a request, and hangs up.
+    pub(crate) async fn hang_up(&self, label: &str, message: &Message, when: HangUp) -> Result<(), Stop> {
+        self.shared.take(1)?;
+        let began = self.began.elapsed();
+        let end = connection::hang_up(self.address, message, when).await;
+        let said = end.as_ref().map(|()| "the client hangs up".to_owned());
+        self.note(began, label, message, said);
+        Ok(end?)
+    }
+
+    /// Sends a request until it is not refused because the first one is under way.
+    pub(crate) async fn settled(&self, label: &str, message: &Message) -> Result<Answer, Stop> {
+        let (began, mut pause) = (Instant::now(), PAUSE);
+        loop {
+            let answer = self.send(label, message).await?;
+            if !answer.says_wait() || began.elapsed() > SETTLED_WITHIN {
+                return Ok(answer);
+            }
+            let asked = answer.header("retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
+            tokio::time::sleep(asked.unwrap_or(pause).min(Duration::from_secs(5))).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Sends the endpoint's request with a new key, and expects it to succeed.
+    pub(crate) async fn first(&self, key: &str) -> Result<Answer, Stop> {
+        let answer = self.send("the first request", &self.keyed(key)).await?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        Err(Stop::Other(format!("the first request does not succeed: {}", answer.summary())))
+    }
+
+    /// Sends the plan's reset.
+    pub(crate) async fn reset(&self) -> Result<(), Stop> {
+        let Some((method, target)) = self.reset else { return Ok(()) };
+        let answer = self.send("the reset", &self.bare(method, target)).await?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        Err(Stop::Other(format!("the reset does not succeed: {}", answer.summary())))
+    }
+
+    /// A request without a body, with the endpoint's headers.
+    fn bare(&self, method: &Method, target: &str) -> Message {
+        let headers = self.endpoint.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+        let (method, target) = (method.clone(), target.to_owned());
+        Message { method, target, headers: headers.cloned().collect(), body: bytes::Bytes::new() }
+    }
+
+    /// What the server says of its effects now.
+    pub(crate) async fn before(&self) -> Result<Before, Stop> {
+        Ok(Before(self.ledger().await?))
+    }
+
+    async fn ledger(&self) -> Result<Option<Ledger>, Stop> {
+        let Some((method, target)) = &self.endpoint.count else { return Ok(None) };
+        self.shared.take(1)?;
+        let (message, began) = (self.bare(method, target), self.began.elapsed());
+        let answer = Connection::open(self.address).await?.send(&message).await?;
+        let counted = Ledger::of(&answer).map(|ledger| ledger.to_string());
+        self.note::<Failure>(began, "effects are counted", &message, Ok(counted.unwrap_or_else(|| answer.summary())));
+        let unreadable = || Stop::Other(format!("effects can't be counted: {}", answer.summary()));
+        Ledger::of(&answer).map(Some).ok_or_else(unreadable)
+    }
+
+    /// How many effects there were since: counted, or inferred from the answers.
+    pub(crate) async fn effects<'b>(
+        &self,
+        before: &Before,
+        answers: impl IntoIterator<Item = &'b Answer>,
+    ) -> Result<usize, Stop> {
+        match (&before.0, self.ledger().await?) {
+            (Some(before), Some(after)) => Ok(after.since(before)),
+            _ => Ok(effects::inferred(answers)),
+        }
+    }
+
+    /// Whether effects that were there before are gone: the server keeps them in memory.
+    pub(crate) async fn has_lost(&self, before: &Before) -> Result<bool, Stop> {
+        Ok(match (&before.0, self.ledger().await?) {
+            (Some(before), Some(after)) => after.is_less_than(before),
+            _ => false,
+        })
+    }
+
+    /// Whether new effects still show where the plan counts them. A list may show the oldest alone.
+    pub(crate) async fn still_counts(&self) -> Result<bool, Stop> {
+        let before = self.before().await?;
+        let one = self.first(&new_key()).await?;
+        let other = self.first(&new_key()).await?;
+        // Equal answers say nothing of the list.
+        Ok(one.body == other.body || self.effects(&before, [&one, &other]).await? == 2)
+    }
+
+    /// Whether the plan says how to count effects.
+    pub(crate) fn can_count(&self) -> bool {
+        self.endpoint.count.is_some()
+    }
+
+    fn note<E: ToString>(&self, began: Duration, label: &str, message: &Message, received: Result<String, E>) {
+        let received = received.unwrap_or_else(|error| error.to_string());
+        let (label, sent, ended) =
+            (label.to_owned(), message.curl(&self.address.origin(), &self.endpoint.key_header), self.began.elapsed());
+        if let Ok(mut events) = self.events.lock() {
+            events.push(Event { began, ended, label, sent, received });
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A report in the form of `JUnit`, which CI systems read.
+
+use std::fmt::Write as _;
+
+use crate::finding::{Outcome, Report};
+
+impl Report {
+    /// All of it, as the XML of `JUnit`.
+    #[must_use]
+    pub fn to_junit(&self) -> String {
+        let count = |is: fn(&Outcome) -> bool| self.checks.iter().filter(|check| is(&check.outcome)).count();
+        let (failures, errors) =
+            (count(|outcome| *outcome == Outcome::Broken), count(|outcome| matches!(outcome, Outcome::Failed(_))));
+        let (tests, skipped) = (self.checks.len(), count(|outcome| matches!(outcome, Outcome::Skipped(_))));
+        let mut xml = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"idem check {}\" tests=\"{tests}\" \
+             failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\">\n",
+            escaped(&self.origin)
+        );
+        for check in &self.checks {
+            let _ = write!(
+                xml,
+                "  <testcase classname=\"{}\" name=\"{}\" time=\"{:.3}\">",
+                escaped(&check.endpoint),
+                check.name,
+                check.took.as_secs_f64()
+            );
+            let said: Vec<_> =
+                check.findings.iter().map(|finding| format!("{}: {}", finding.severity.word(), finding.what)).collect();
+            let said = escaped(&said.join("\n"));
+            let _ = match &check.outcome {
+                Outcome::Kept if said.is_empty() => Ok(()),
+                Outcome::Kept => write!(xml, "<system-out>{said}</system-out>"),
+                Outcome::Broken => write!(xml, "<failure message=\"{}\">{said}</failure>", escaped(check.question)),
+                Outcome::Skipped(why) => write!(xml, "<skipped message=\"{}\"/>", escaped(why)),
+                Outcome::Failed(why) => write!(xml, "<error message=\"{}\"/>", escaped(why)),
+            };
+            xml.push_str("</testcase>\n");
+        }
+        xml.push_str("</testsuite>\n");
+        xml
+    }
+}
+
+/// A text for XML and HTML. Characters that XML does not permit become blanks.
+pub(super) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\t' | '\n' | '\r' => escaped.push(character),
+            _ if character.is_control() => escaped.push(' '),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn what_a_server_says_is_no_markup() {
+        assert_eq!(escaped("<a href='x'>&\"\u{0}</a>\n"), "&lt;a href=&#39;x&#39;&gt;&amp;&quot; &lt;/a&gt;\n");
+    }
+}

@@ -1,0 +1,97 @@
+//! Runs the checks of a plan.
+
+use crate::checks::{CHECKS, Check};
+use crate::finding::{Checked, Outcome, Report};
+use crate::plan::{Endpoint, Plan, PlanError, Settings};
+use crate::probe::{Probe, Shared, Stop};
+
+const CUT: &str = "new effects don't show where they are counted: the list is cut, or shows the oldest. Count by one that \
+                   shows the newest, or all";
+
+impl Plan {
+    /// Reads a plan from TOML.
+    ///
+    /// # Errors
+    /// [`PlanError`] names what is wrong.
+    pub fn from_toml(text: &str) -> Result<Self, PlanError> {
+        Self::new(Settings::from_toml(text)?)
+    }
+
+    /// Makes a plan of these settings.
+    ///
+    /// # Errors
+    /// [`PlanError`] names what is wrong.
+    pub fn new(settings: Settings) -> Result<Self, PlanError> {
+        let plan = Self::of(settings)?;
+        match plan.only.iter().find(|name| !CHECKS.iter().any(|check| check.name == **name)) {
+            Some(unknown) => {
+                Err(PlanError::Field { field: "only", value: unknown.clone(), form: "the name of a check" })
+            }
+            None => Ok(plan),
+        }
+    }
+
+    /// Runs all checks of all endpoints, one after the other. `progress` is called with each that has ended.
+    ///
+    /// If the future is dropped, what was sent stays sent.
+    pub async fn run(&self, mut progress: impl FnMut(&Checked)) -> Report {
+        let shared = Shared::new(self.max_requests);
+        let mut checks = Vec::new();
+        for endpoint in &self.endpoints {
+            if let Some(failed) = self.reset(endpoint, &shared).await {
+                progress(&failed);
+                checks.push(failed);
+                continue;
+            }
+            let is_wanted =
+                |name: &str| self.only.is_empty() || name == "works" || self.only.iter().any(|wanted| wanted == name);
+            for check in CHECKS.iter().filter(|check| is_wanted(check.name)) {
+                let checked = self.check(endpoint, check, &shared).await;
+                progress(&checked);
+                // Without an endpoint that works, no other check says anything.
+                let is_over = check.name == "works" && checked.outcome != Outcome::Kept;
+                checks.push(checked);
+                if is_over {
+                    break;
+                }
+            }
+        }
+        let mut profiles: Vec<_> = self.endpoints.iter().map(|endpoint| endpoint.dialect.name).collect();
+        profiles.dedup();
+        Report { origin: self.origin(), profiles, checks, requests: self.max_requests - shared.left() }
+    }
+
+    async fn check(&self, endpoint: &Endpoint, check: &Check, shared: &Shared) -> Checked {
+        let probe = Probe::new(self, endpoint, shared);
+        let end = (check.run)(&probe).await;
+        let is_broken = probe.is_broken();
+        // A list that is cut makes findings of nothing.
+        let is_doubtful = probe.can_count() && probe.is_broken_by_count();
+        let is_counted = !is_doubtful || probe.still_counts().await.unwrap_or(true);
+        let (findings, timeline, took) = probe.end();
+        let outcome = match end {
+            _ if !is_counted => Outcome::Failed(CUT.to_owned()),
+            // What was found before the check could not go on counts.
+            _ if is_broken => Outcome::Broken,
+            Ok(()) => Outcome::Kept,
+            // A check that was asked for by its name is missed.
+            Err(Stop::Skip(why)) if self.only.iter().any(|name| name == check.name) => Outcome::Failed(why.to_owned()),
+            Err(Stop::Skip(why)) => Outcome::Skipped(why.to_owned()),
+            Err(stop) => Outcome::Failed(stop.to_string()),
+        };
+        let endpoint = format!("{} {}", endpoint.method, endpoint.target);
+        Checked { name: check.name, question: check.question, endpoint, outcome, findings, timeline, took }
+    }
+
+    /// Sends the plan's reset. Returns how it ended if it has failed.
+    async fn reset(&self, endpoint: &Endpoint, shared: &Shared) -> Option<Checked> {
+        const RESET: Check = Check {
+            name: "reset",
+            question: "Does the plan's reset succeed?",
+            run: |probe| Box::pin(async move { probe.reset().await }),
+        };
+        self.reset.as_ref()?;
+        let checked = self.check(endpoint, &RESET, shared).await;
+        (checked.outcome != Outcome::Kept).then_some(checked)
+    }
+}

@@ -1,0 +1,42 @@
+//! Another request of the same kind: a body in which one number is another one.
+
+/// Returns the body with its first number raised by one, if it has one. JSON stays JSON, and a form a form.
+pub(crate) fn other(body: &str) -> Option<String> {
+    let mut begin = None;
+    for (at, character) in body.char_indices().chain([(body.len(), ' ')]) {
+        match begin {
+            None if character.is_ascii_digit() && is_value(&body[..at]) => begin = Some(at),
+            Some(begin) if !character.is_ascii_digit() => {
+                let digits = &body[begin..at];
+                // A longer one is no amount.
+                let Ok(number) = digits.parse::<u64>() else { break };
+                return Some(format!("{}{}{}", &body[..begin], number.saturating_add(1), &body[at..]));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether a value may begin after this text, as in `{"amount":` and `amount=`.
+fn is_value(before: &str) -> bool {
+    before.is_empty() || before.trim_end().ends_with([':', '=', '[', ','])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::other;
+
+    #[test]
+    fn one_number_is_another_one() {
+        for (body, expected) in [
+            ("amount=5&currency=usd", Some("amount=6&currency=usd")),
+            (r#"{"id":"a1","amount": 99}"#, Some(r#"{"id":"a1","amount": 100}"#)),
+            ("7", Some("8")),
+            ("name=alice", None),
+            ("", None),
+        ] {
+            assert_eq!(other(body).as_deref(), expected, "{body}");
+        }
+    }
+}

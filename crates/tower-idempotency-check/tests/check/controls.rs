@@ -1,0 +1,174 @@
+//! Each of these servers is broken in one way, and the check that is meant for it finds it.
+
+use tempfile::tempdir;
+use tower_idempotency_check::{Outcome, Plan, Report};
+
+use super::server::{Fault, start};
+
+/// A plan for a server, with all kinds of requests that it knows.
+async fn report(fault: Fault, profile: &str, only: &[&str], is_counted: bool) -> Report {
+    let directory = tempdir().unwrap();
+    let restarted = directory.path().join("restarted");
+    let address = start(fault, profile == "acp", restarted.clone()).await;
+    let only = only.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    let plan = format!(
+        r#"
+        url = "http://{address}/charges"
+        profile = "{profile}"
+        data = '{{"amount":5,"currency":"usd"}}'
+        headers = ["Authorization: Bearer alice"]
+        other_account = "Authorization: Bearer bob"
+        other_path = "/refunds"
+        {2}
+        slow = '{{"amount":5,"kind":"slow"}}'
+        declined = '{{"amount":5,"kind":"declined"}}'
+        server_error = '{{"amount":5,"kind":"fails"}}'
+        rate_limited = '{{"amount":5,"kind":"limited"}}'
+        restart = "touch {0}"
+        kill = "touch {0}"
+        only = [{only}]
+        {1}
+        "#,
+        restarted.display(),
+        if only.contains("retention") { "retention = \"4s\"" } else { "" },
+        if is_counted { "count = \"GET /charges\"" } else { "" },
+    );
+    Plan::from_toml(&plan).unwrap().run(|_| {}).await
+}
+
+/// The names of the checks that are broken.
+fn broken(report: &Report) -> Vec<&'static str> {
+    let is_broken = |check: &&tower_idempotency_check::Checked| check.outcome == Outcome::Broken;
+    report.checks.iter().filter(is_broken).map(|check| check.name).collect()
+}
+
+macro_rules! controls {
+    ($($fault:ident, $profile:literal: $check:literal, $what:literal;)*) => {
+        /// The faults, the profile and the check that are meant for each, and what is wrong.
+        const CONTROLS: &[(Fault, &str, &str, &str)] = &[$((Fault::$fault, $profile, $check, $what)),*];
+    };
+}
+
+controls! {
+    NoKeys, "draft": "same-key-again", "keys are not looked at";
+    RecordsLate, "draft": "at-once", "the key is recorded after the effect only";
+    SecondCopyRuns, "draft": "at-once", "2 of 100 copies at once run";
+    CopiesFail, "draft": "at-once", "copies of a request in flight get a 500";
+    CopiesDiffer, "draft": "at-once", "copies of a request in flight get a success of their own";
+    SaysSoon, "draft": "in-flight", "`Retry-After` is a word";
+    IgnoresAccount, "draft": "other-account", "another account gets the first one's answer";
+    IgnoresBody, "draft": "other-body", "another body gets the first one's answer: keyed by the header alone";
+    IgnoresMethod, "draft": "other-method", "another method gets the first one's answer";
+    IgnoresPath, "draft": "other-path", "another path gets the first one's answer";
+    MalformedIsNone, "acp": "key-malformed", "a key whose quotes do not end is taken for none, and the request runs";
+    RecordsSent, "draft": "answer-swallowed", "an answer is recorded once it is sent, so that one which is cut is lost";
+    IgnoresQuery, "draft": "other-query", "another query gets the first one's answer";
+    KeysByBody, "draft": "other-body", "another body runs, as the key and the body are the key";
+    WrongStatus, "draft": "other-body", "another body is refused with 409, which a client takes for \"wait\"";
+    RefusalForgets, "draft": "other-body", "a refusal of another body deletes the record";
+    IgnoresKey, "draft": "new-key", "equal requests with two keys are one";
+    GuessesKey, "draft": "key-missing", "equal requests without a key are one";
+    ReplayWithoutBody, "draft": "same-key-again", "a replay has no body";
+    ReplayOtherStatus, "draft": "same-key-again", "a replay has another status";
+    ReplayOtherBody, "draft": "same-key-again", "a replay has another body";
+    ReplaysDate, "draft": "replayed-headers", "a replay has the `Date` of the first answer";
+    RunsAfterFailure, "draft": "server-error", "a retry after a 500 runs again";
+    ForgivesFailure, "draft": "server-error", "a 500 is replayed as a success, and nothing was done";
+    Replays429, "stripe": "rate-limited", "a 429 is replayed";
+    ForgetsDeclined, "draft": "declined", "a declined request is judged anew";
+    DropsRuns, "draft": "hang-up-before-answer", "a client that hangs up drops its run after the effect";
+    TakesHalf, "draft": "truncated-body", "half a body runs";
+    LowersKeys, "draft": "key-case", "keys are compared without case";
+    LeavesBodies, "draft": "connection-after-replay", "a replay leaves the request's body on the connection";
+    CutsKeys, "draft": "key-long", "keys are cut after 64 characters";
+    EmptyIsNone, "acp": "key-empty", "an empty key is taken for none, and the request runs";
+    MixesKeys, "acp": "key-doubled", "a request with two keys runs without one";
+    LosesNext, "draft": "connection-after-rejection", "a rejection leaves a body unread, and the next request on the connection is lost";
+    ForgetsSoon, "draft": "retention", "a record is gone before its retention is over";
+    ForgetsAtRestart, "draft": "restart", "records are gone after a restart";
+    ForgetsAtRestart, "draft": "kill", "records are gone after a kill";
+    SharesCookies, "draft": "other-account", "another account gets the first one's session";
+    RunsWithoutKey, "acp": "key-missing", "a request without a key runs, although one is required";
+    ComparesBytes, "acp": "same-meaning", "JSON is compared by its bytes";
+    StoresFailure, "acp": "server-error", "a 5xx is stored and replayed";
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_broken_server_is_found_by_the_check_meant_for_it() {
+    let controls = CONTROLS.iter().map(|(fault, profile, check, _)| async move {
+        let report = report(*fault, profile, &[check], true).await;
+        let is_found = broken(&report) == [*check] && report.exit_code() == 1;
+        (!is_found).then(|| format!("{fault:?} by {check}: {}", report.to_text()))
+    });
+    let missed: Vec<_> = futures_util::future::join_all(controls).await.into_iter().flatten().collect();
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_count_effects_are_inferred_from_answers_that_differ() {
+    for (fault, check) in [(Fault::NoKeys, "same-key-again"), (Fault::RecordsLate, "at-once")] {
+        let report = report(fault, "draft", &[check], false).await;
+        assert_eq!((broken(&report), report.exit_code()), (vec![check], 1), "{}", report.to_text());
+        assert!(report.to_text().contains("(inferred: the answers differ)"), "{}", report.to_text());
+    }
+    // Where they don't differ, nothing is inferred, and nothing is called kept.
+    let alike = report(Fault::Alike, "draft", &["same-key-again"], false).await;
+    assert_eq!(alike.exit_code(), 2, "{}", alike.to_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_was_asked_for_and_can_t_run_is_no_success() {
+    let report = report(Fault::None, "acp", &["other-query"], true).await;
+    assert_eq!((broken(&report), report.exit_code()), (Vec::new(), 2), "{}", report.to_text());
+}
+
+#[test]
+fn a_plan_says_what_is_wrong_with_it_and_repeats_no_secret() {
+    let base = "url = \"http://127.0.0.1:1/\"\n";
+    for (line, said) in [
+        ("headers = [\"s3cr3t\"]", "Authorization: Bearer a"),
+        ("headers = \"s3cr3t\"", "line 2 "),
+        ("url = \"http://me:s3cr3t@host/\"", "line 2 "),
+        ("[[endpoint]]\nmax_requests = 3", "max_requests is for the whole plan"),
+        ("retention = \"24h\"", "at most 10 minutes"),
+        ("other_path = \"refunds\"", "/refunds"),
+        ("method = \"a b\"", "\"a b\" is not a method"),
+    ] {
+        let error = Plan::from_toml(&format!("{base}{line}\n")).unwrap_err().to_string();
+        assert!(error.contains(said) && !error.contains("s3cr3t"), "{line}: {error}");
+    }
+    let error = Plan::from_toml("url = \"http://me:s3cr3t@host/\"").unwrap_err().to_string();
+    assert!(!error.contains("s3cr3t"), "{error}");
+}
+
+#[test]
+fn the_guide_lists_every_control() {
+    let guide = include_str!("../../../../docs/check.md");
+    for (fault, profile, check, what) in CONTROLS {
+        let row = format!("| {what} | {profile} | `{check}` |\n");
+        assert!(guide.contains(&row), "{fault:?}: {row}");
+    }
+    let rows = guide.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |")).count();
+    assert_eq!(rows, CONTROLS.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_fault_keeps_every_check() {
+    for (fault, profile) in
+        [(Fault::None, "draft"), (Fault::None, "acp"), (Fault::OnlyQuoted, "draft"), (Fault::Alike, "draft")]
+    {
+        let report = report(fault, profile, &[], true).await;
+        assert_eq!((broken(&report), report.exit_code()), (Vec::new(), 0), "{}", report.to_text());
+        assert!(
+            report
+                .checks
+                .iter()
+                .all(|check| check.findings.is_empty() || profile == "draft" || check.name == "server-error"),
+            "{}",
+            report.to_text()
+        );
+        let skipped = report.checks.iter().filter(|check| matches!(check.outcome, Outcome::Skipped(_)));
+        let skipped: Vec<_> = skipped.map(|check| check.name).collect();
+        assert!(skipped.iter().all(|name| ["other-query", "retention"].contains(name)), "{skipped:?}");
+    }
+}

@@ -1,0 +1,6 @@
+//! The checks find what is broken, and nothing in what is not.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod controls;
+mod ours;
+mod server;

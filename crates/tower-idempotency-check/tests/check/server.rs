@@ -1,0 +1,390 @@
+//! A server that keeps what a key promises, unless it has a fault.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+
+/// What is wrong with a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    /// None either: a bare key is no String of structured fields, and is ignored.
+    OnlyQuoted,
+    /// Keys are not looked at.
+    NoKeys,
+    /// The key is recorded after the effect.
+    RecordsLate,
+    /// Two of many copies run.
+    SecondCopyRuns,
+    /// Copies of a request in flight get a 500.
+    CopiesFail,
+    /// They get a 200 that says nothing.
+    CopiesDiffer,
+    /// Copies of a request in flight may come back "soon".
+    SaysSoon,
+    /// Another account's answer is given.
+    IgnoresAccount,
+    /// All accounts get one session.
+    SharesCookies,
+    /// Another request gets the answer of the first.
+    IgnoresBody,
+    IgnoresQuery,
+    IgnoresMethod,
+    IgnoresPath,
+    /// A key that can't be read is taken for none.
+    MalformedIsNone,
+    /// An answer is recorded once it has been sent.
+    RecordsSent,
+    /// No fault: all answers are alike.
+    Alike,
+    /// Another request runs.
+    KeysByBody,
+    /// Another request is refused with 409.
+    WrongStatus,
+    /// A refusal of another request deletes the record.
+    RefusalForgets,
+    /// Equal requests with two keys are one.
+    IgnoresKey,
+    /// Equal requests without a key are one.
+    GuessesKey,
+    ReplayWithoutBody,
+    ReplayOtherStatus,
+    ReplayOtherBody,
+    /// The `Date` of the first answer is replayed.
+    ReplaysDate,
+    /// A retry of a request that has failed runs.
+    RunsAfterFailure,
+    /// A retry of a request that has failed before its effect is a success.
+    ForgivesFailure,
+    Replays429,
+    /// A declined request is judged anew.
+    ForgetsDeclined,
+    /// A client that hangs up drops the run after its effect.
+    DropsRuns,
+    /// What came of half a body runs.
+    TakesHalf,
+    /// Keys are compared without case.
+    LowersKeys,
+    /// A replay leaves the body on the connection, and what follows is read as a part of it.
+    LeavesBodies,
+    /// Keys are cut after 64 characters.
+    CutsKeys,
+    /// An empty key is none.
+    EmptyIsNone,
+    /// A request with two keys runs as one without a key.
+    MixesKeys,
+    /// Rejections leave the body unread on the connection.
+    LosesNext,
+    /// Records live for a second.
+    ForgetsSoon,
+    /// Records are gone after a restart.
+    ForgetsAtRestart,
+    /// A request without a key runs, although one is required.
+    RunsWithoutKey,
+    /// JSON is compared by its bytes.
+    ComparesBytes,
+    /// A 5xx is recorded, although the profile has it otherwise.
+    StoresFailure,
+}
+
+struct Record {
+    fingerprint: String,
+    answer: Option<(StatusCode, String, Option<String>)>,
+    at: Instant,
+    copies: usize,
+}
+
+pub(crate) struct Server {
+    fault: Fault,
+    is_acp: bool,
+    records: Mutex<HashMap<String, Record>>,
+    charges: Mutex<Vec<String>>,
+    judged: Mutex<usize>,
+    /// The connections on which a body was left.
+    left: Mutex<HashSet<SocketAddr>>,
+    /// The server has restarted if this file is there.
+    restarted: PathBuf,
+}
+
+type Shared = Arc<Server>;
+
+/// Starts a server, and returns its address.
+pub(crate) async fn start(fault: Fault, is_acp: bool, restarted: PathBuf) -> SocketAddr {
+    let (records, charges, judged, left) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
+    let server = Arc::new(Server { fault, is_acp, records, charges, judged, left, restarted });
+    let charges = || post(charge).put(charge).get(list);
+    let app = Router::new().route("/charges", charges()).route("/refunds", charges()).with_state(server);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    address
+}
+
+async fn list(State(server): State<Shared>) -> String {
+    let charges = server.charges.lock().unwrap();
+    let items: Vec<_> = charges.iter().rev().take(200).map(|id| format!("{{\"id\":\"{id}\"}}")).collect();
+    format!("[{}]", items.join(","))
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).map(|value| value.to_str().unwrap_or_default().to_owned())
+}
+
+fn refuse(status: StatusCode, code: &str) -> Response {
+    (
+        status,
+        [("content-type", "application/json")],
+        format!("{{\"type\":\"invalid_request\",\"code\":\"{code}\",\"message\":\"no\"}}"),
+    )
+        .into_response()
+}
+
+async fn charge(
+    State(server): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let fault = server.fault;
+    if server.left.lock().unwrap().contains(&peer) {
+        return StatusCode::NOT_IMPLEMENTED.into_response();
+    }
+    let (parts, body) = request.into_parts();
+    let keys: Vec<_> =
+        parts.headers.get_all("idempotency-key").iter().map(|key| key.to_str().unwrap().to_owned()).collect();
+    if fault == Fault::LosesNext
+        && server.records.lock().unwrap().contains_key(&keys.first().cloned().unwrap_or_default())
+    {
+        // The body is not read: hyper closes the connection and does not say so.
+        let length: usize = text(&parts.headers, "content-length").unwrap().parse().unwrap();
+        if length > 10_000 {
+            drop(body);
+            return refuse(StatusCode::UNPROCESSABLE_ENTITY, "reused");
+        }
+    }
+    let body = read(body, fault == Fault::TakesHalf).await;
+    let Some(body) = body else { return refuse(StatusCode::BAD_REQUEST, "incomplete") };
+    let echo = parts.headers.get("idempotency-key").cloned().filter(|_| server.is_acp);
+    // The run goes on if its client goes away.
+    let answering = Arc::clone(&server);
+    let run = async move { answer(&answering, &parts, keys, body).await };
+    let mut answer = if fault == Fault::DropsRuns { run.await } else { tokio::spawn(run).await.unwrap() };
+    if fault == Fault::LeavesBodies && answer.headers().contains_key("idempotent-replayed") {
+        server.left.lock().unwrap().insert(peer);
+    }
+    if fault == Fault::SharesCookies {
+        answer.headers_mut().insert("set-cookie", "session=1".parse().unwrap());
+    }
+    if let Some(key) = echo {
+        answer.headers_mut().insert("idempotency-key", key);
+    }
+    answer
+}
+
+async fn read(body: Body, takes_half: bool) -> Option<String> {
+    use futures_util::StreamExt as _;
+    let (mut stream, mut read) = (body.into_data_stream(), Vec::new());
+    while let Some(chunk) = stream.next().await {
+        match chunk {
+            Ok(chunk) => read.extend_from_slice(&chunk),
+            Err(_) if takes_half => break,
+            Err(_) => return None,
+        }
+    }
+    Some(String::from_utf8(read).unwrap())
+}
+
+async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<String>, body: String) -> Response {
+    let fault = server.fault;
+    let key = match (keys.as_slice(), fault) {
+        ([], Fault::GuessesKey) => Some(body.clone()),
+        ([], Fault::RunsWithoutKey) => None,
+        ([], _) if server.is_acp => return refuse(StatusCode::BAD_REQUEST, "idempotency_key_required"),
+        ([], _) | (_, Fault::NoKeys) => None,
+        ([only], Fault::OnlyQuoted) if !(only.len() > 1 && only.starts_with('"') && only.ends_with('"')) => None,
+        ([only], Fault::MalformedIsNone) if only.starts_with('"') != only.ends_with('"') => None,
+        ([only], Fault::EmptyIsNone) if only.is_empty() => None,
+        ([_, _], Fault::MixesKeys) => None,
+        ([only], _) if !only.is_empty() && only.starts_with('"') == (only.ends_with('"') && only.len() > 1) => {
+            Some(only.trim_matches('"').to_owned())
+        }
+        _ => return refuse(StatusCode::BAD_REQUEST, "malformed"),
+    };
+    let Some(key) = key else {
+        let (status, text, _) = run(server, &body).await;
+        return (status, text).into_response();
+    };
+    let key = match fault {
+        Fault::IgnoresKey => body.clone(),
+        Fault::KeysByBody => format!("{key} {body}"),
+        Fault::LowersKeys => key.to_lowercase(),
+        Fault::CutsKeys => key.chars().take(64).collect(),
+        Fault::IgnoresAccount => key,
+        _ if server.is_acp => {
+            format!("{} {} {key}", parts.uri.path(), text(&parts.headers, "authorization").unwrap_or_default())
+        }
+        _ => format!("{} {key}", text(&parts.headers, "authorization").unwrap_or_default()),
+    };
+    // A control of its own knows the record by the bare key.
+    let key = if fault == Fault::LosesNext { keys[0].clone() } else { key };
+    let canonical = match serde_json::from_str::<serde_json::Value>(&body) {
+        Ok(json) if fault != Fault::ComparesBytes && server.is_acp => json.to_string(),
+        _ => body.clone(),
+    };
+    let query = parts.uri.query().unwrap_or_default();
+    let fingerprint = match fault {
+        Fault::IgnoresBody => String::new(),
+        Fault::IgnoresQuery => canonical,
+        Fault::IgnoresMethod => format!("{} {query} {canonical}", parts.uri.path()),
+        Fault::IgnoresPath => format!("{} {query} {canonical}", parts.method),
+        _ => format!("{} {} {query} {canonical}", parts.method, parts.uri.path()),
+    };
+    if fault == Fault::ForgetsAtRestart && server.restarted.exists() {
+        server.records.lock().unwrap().clear();
+        let _ = std::fs::remove_file(&server.restarted);
+    }
+    if let Some(known) = known(server, &key, &fingerprint) {
+        return known;
+    }
+    if fault == Fault::RecordsLate {
+        server.records.lock().unwrap().remove(&key);
+    }
+    let (status, text, date) = run(server, &body).await;
+    let is_forgotten = match fault {
+        Fault::RunsAfterFailure => status.is_server_error(),
+        Fault::ForgetsDeclined => status == StatusCode::PAYMENT_REQUIRED,
+        Fault::Replays429 => false,
+        _ => status == StatusCode::TOO_MANY_REQUESTS,
+    };
+    let mut records = server.records.lock().unwrap();
+    if is_forgotten {
+        records.remove(&key);
+    } else if server.is_acp && status.is_server_error() && fault != Fault::StoresFailure {
+        // It may have had its effect: the key stays taken.
+        records.insert(key, Record { fingerprint, answer: None, at: Instant::now(), copies: 0 });
+    } else {
+        let answer = Some((status, text.clone(), date.clone()));
+        let record = Record { fingerprint, answer, at: Instant::now(), copies: 0 };
+        if fault == Fault::RecordsSent && status.is_success() {
+            records.remove(&key);
+            return sent_then_recorded(Arc::clone(server), key, record, text);
+        }
+        records.insert(key, record);
+    }
+    drop(records);
+    respond(status, text, date)
+}
+
+/// Answers in two parts, and records the answer after the second one. If the client goes away, it is never recorded.
+fn sent_then_recorded(server: Shared, key: String, record: Record, text: String) -> Response {
+    let (first, rest) = text.split_at(1);
+    let (first, rest) = (first.to_owned(), rest.to_owned());
+    let first = futures_util::stream::once(async move { Ok::<_, Infallible>(first) });
+    let rest = futures_util::stream::once(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.records.lock().unwrap().insert(key, record);
+        Ok(rest)
+    });
+    let body = Body::from_stream(futures_util::StreamExt::chain(first, rest));
+    (StatusCode::CREATED, [("content-type", "application/json")], body).into_response()
+}
+
+fn respond(status: StatusCode, text: String, date: Option<String>) -> Response {
+    let mut response = (status, [("content-type", "application/json")], text).into_response();
+    if let Some(date) = date {
+        response.headers_mut().insert("date", date.parse().unwrap());
+    }
+    response
+}
+
+/// The answer to a request whose key is known, or `None`, and then the key is claimed.
+fn known(server: &Server, key: &str, fingerprint: &str) -> Option<Response> {
+    let fault = server.fault;
+    let mut records = server.records.lock().unwrap();
+    if fault == Fault::ForgetsSoon {
+        records.retain(|_, record| record.at.elapsed() < Duration::from_secs(1));
+    }
+    let Some(record) = records.get_mut(key) else {
+        let (fingerprint, at) = (fingerprint.to_owned(), Instant::now());
+        records.insert(key.to_owned(), Record { fingerprint, answer: None, at, copies: 0 });
+        return None;
+    };
+    if record.fingerprint != fingerprint {
+        if fault == Fault::RefusalForgets {
+            records.remove(key);
+        }
+        let status = if fault == Fault::WrongStatus { StatusCode::CONFLICT } else { StatusCode::UNPROCESSABLE_ENTITY };
+        return Some(refuse(status, "idempotency_conflict"));
+    }
+    record.copies += 1;
+    let Some((status, text, date)) = record.answer.clone() else {
+        return match fault {
+            Fault::SecondCopyRuns if record.copies == 1 => None,
+            Fault::CopiesDiffer => Some((StatusCode::OK, "{}").into_response()),
+            Fault::CopiesFail => Some(StatusCode::INTERNAL_SERVER_ERROR.into_response()),
+            Fault::SaysSoon => Some((StatusCode::CONFLICT, [("retry-after", "soon")]).into_response()),
+            _ => {
+                let mut refused = refuse(StatusCode::CONFLICT, "idempotency_in_flight");
+                refused.headers_mut().insert("retry-after", "1".parse().unwrap());
+                Some(refused)
+            }
+        };
+    };
+    let mut replay = match fault {
+        Fault::ReplayWithoutBody => respond(status, String::new(), None),
+        Fault::ReplayOtherStatus => respond(StatusCode::ACCEPTED, text, None),
+        Fault::ReplayOtherBody => respond(status, format!("{text} "), None),
+        Fault::ForgivesFailure if status.is_server_error() => respond(StatusCode::OK, "{}".to_owned(), None),
+        Fault::ReplaysDate => respond(status, text, date),
+        _ => respond(status, text, None),
+    };
+    replay.headers_mut().insert("idempotent-replayed", "true".parse().unwrap());
+    Some(replay)
+}
+
+/// The operation itself.
+async fn run(server: &Server, body: &str) -> (StatusCode, String, Option<String>) {
+    let id = {
+        let mut charges = server.charges.lock().unwrap();
+        let id = format!("ch_{}", charges.len() + 1);
+        if body.contains("declined") {
+            drop(charges);
+            let mut judged = server.judged.lock().unwrap();
+            *judged += 1;
+            return (StatusCode::PAYMENT_REQUIRED, format!("{{\"declined\":{judged}}}"), None);
+        }
+        if body.contains("limited") {
+            return (StatusCode::TOO_MANY_REQUESTS, "{}".to_owned(), None);
+        }
+        if server.fault == Fault::ForgivesFailure && body.contains("fails") {
+            return (StatusCode::INTERNAL_SERVER_ERROR, "{\"error\":1}".to_owned(), None);
+        }
+        charges.push(id.clone());
+        id
+    };
+    let takes = match body.contains("slow") {
+        true => 1_500,
+        false if server.fault == Fault::DropsRuns => 500,
+        false => 30,
+    };
+    tokio::time::sleep(Duration::from_millis(takes)).await;
+    if body.contains("fails") {
+        return (StatusCode::INTERNAL_SERVER_ERROR, format!("{{\"failed\":\"{id}\"}}"), None);
+    }
+    let date = (server.fault == Fault::ReplaysDate).then(|| httpdate::fmt_http_date(std::time::SystemTime::now()));
+    match server.fault {
+        Fault::Alike => (StatusCode::CREATED, "{\"ok\":true}".to_owned(), date),
+        _ => (StatusCode::CREATED, format!("{{\"id\":\"{id}\"}}"), date),
+    }
+}
