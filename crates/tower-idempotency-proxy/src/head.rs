@@ -1,0 +1,197 @@
+//! Heads, as a gateway passes them on (RFC 9110, section 7.6).
+
+use std::net::SocketAddr;
+
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, VIA};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Uri, Version};
+
+/// Headers of one connection, besides those that `Connection` names (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [&str; 9] = [
+    "connection", "http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+    "te", "transfer-encoding", "upgrade",
+];
+
+/// Who called, and how (a de-facto standard: services know these better than RFC 7239's `Forwarded`).
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Why a request can't be passed on.
+pub(crate) type NotForwarded = &'static str;
+
+const NO_PATH: NotForwarded = "it has no path that begins with /";
+const NAMES_OTHERS: NotForwarded = "its Connection names a field that is not of the connection";
+const HOSTS: NotForwarded = "it has more than one Host";
+const CODING: NotForwarded = "its Transfer-Encoding is not chunked";
+
+/// Makes a request's head one for the service at `origin`.
+pub(crate) fn forward(
+    parts: &mut Parts,
+    origin: &(http::uri::Scheme, Authority),
+    peer: Option<SocketAddr>,
+    is_http2: bool,
+) -> Result<(), NotForwarded> {
+    let path = parts.uri.path_and_query().cloned();
+    let path = path.filter(|path| path.as_str().starts_with('/') && parts.method != Method::CONNECT);
+    let path: PathAndQuery = path.ok_or(NO_PATH)?;
+    let headers = &mut parts.headers;
+    // The layer has read all fields. A client must not take one from the service that has counted here.
+    if connection_names(headers).any(|name| !HOP_BY_HOP.contains(&name.as_str())) {
+        return Err(NAMES_OTHERS);
+    }
+    if headers.get_all(HOST).iter().count() > 1 {
+        return Err(HOSTS);
+    }
+    if headers.get_all(TRANSFER_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err(CODING);
+    }
+    let wants_trailers = headers.get(TE).is_some_and(|te| te.as_bytes() == b"trailers");
+    without_hop_by_hop(headers);
+    // This side has answered it already.
+    headers.remove(EXPECT);
+    if wants_trailers && is_http2 {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    join_cookies(headers);
+    // For many services `x_account` and `x-account` are one variable.
+    let twins: Vec<_> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    for name in twins {
+        headers.remove(name);
+    }
+    // HTTP/2 has the host in the target.
+    let host = parts.uri.authority().map(|authority| match authority.port() {
+        Some(port) => format!("{}:{port}", authority.host()),
+        None => authority.host().to_owned(),
+    });
+    if let Some(host) = host.and_then(|host| HeaderValue::from_str(&host).ok()) {
+        headers.insert(HOST, host);
+    }
+    if let Some(host) = headers.get(HOST).cloned() {
+        headers.entry(FORWARDED_HOST).or_insert(host);
+    }
+    if is_http2 {
+        // There the origin is the authority, and another host would contradict it (RFC 9113, section 8.3.1).
+        headers.remove(HOST);
+    }
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.ip().to_canonical().to_string()).ok()) {
+        headers.append(FORWARDED_FOR, peer);
+    }
+    let via = match parts.version {
+        Version::HTTP_2 => "2 idem",
+        Version::HTTP_10 => "1.0 idem",
+        _ => "1.1 idem",
+    };
+    headers.append(VIA, HeaderValue::from_static(via));
+    let mut uri = http::uri::Parts::default();
+    (uri.scheme, uri.authority, uri.path_and_query) = (Some(origin.0.clone()), Some(origin.1.clone()), Some(path));
+    parts.uri = Uri::from_parts(uri).map_err(|_| NO_PATH)?;
+    parts.version = Version::HTTP_11;
+    Ok(())
+}
+
+/// Makes one line of the cookies that a client of HTTP/2 has split (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// The fields that `Connection` names.
+fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    let names = lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    // `close` is an option, and no field.
+    names.filter(|name| headers.contains_key(name))
+}
+
+/// Removes what belongs to one connection.
+pub(crate) fn without_hop_by_hop(headers: &mut HeaderMap) {
+    for name in connection_names(headers).collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use http::uri::Scheme;
+
+    use super::*;
+
+    fn forwarded(request: http::request::Builder, is_http2: bool) -> Result<Parts, NotForwarded> {
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        let origin = (Scheme::HTTP, Authority::from_static("127.0.0.1:3000"));
+        forward(&mut parts, &origin, Some(([10, 0, 0, 7], 1).into()), is_http2)?;
+        Ok(parts)
+    }
+
+    fn lines<'a>(parts: &'a Parts, name: &str) -> Vec<&'a str> {
+        parts.headers.get_all(name).iter().map(|line| line.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_belongs_to_one_connection_stays_there() {
+        let request = Request::post("/charges?a=b").header("connection", "close, upgrade, HTTP2-Settings");
+        let request = request.header("http2-settings", "a").header("te", "trailers").header("upgrade", "h2c");
+        let request = request.header("x-end", "2").header("x_end", "3");
+        let parts = forwarded(request.header("expect", "100-continue"), false).unwrap();
+        for gone in ["connection", "http2-settings", "te", "upgrade", "expect", "x_end"] {
+            assert_eq!(lines(&parts, gone), [""; 0], "{gone}");
+        }
+        assert_eq!(
+            (lines(&parts, "x-end"), parts.uri.to_string()),
+            (vec!["2"], "http://127.0.0.1:3000/charges?a=b".into())
+        );
+    }
+
+    #[test]
+    fn the_service_learns_who_has_called_and_under_which_name() {
+        let request = Request::get("/").header("host", "pay.example").header("x-forwarded-for", "192.0.2.1");
+        let parts = forwarded(request, false).unwrap();
+        assert_eq!(lines(&parts, "host"), ["pay.example"]);
+        assert_eq!(lines(&parts, "x-forwarded-host"), ["pay.example"]);
+        assert_eq!(lines(&parts, "x-forwarded-for"), ["192.0.2.1", "10.0.0.7"]);
+        assert_eq!(lines(&parts, "via"), ["1.1 idem"]);
+        // As HTTP/2 has it.
+        let request = Request::get("http://pay.example/").version(Version::HTTP_2).header("te", "trailers");
+        let request = request.header("cookie", "a=1").header("cookie", "b=2");
+        let parts = forwarded(request, true).unwrap();
+        assert_eq!((lines(&parts, "host"), lines(&parts, "te")), (vec![""; 0], vec!["trailers"]));
+        assert_eq!(lines(&parts, "x-forwarded-host"), ["pay.example"]);
+        assert_eq!(lines(&parts, "cookie"), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_not_passed_on() {
+        let post = || Request::post("/");
+        for (request, why) in [
+            (Request::connect("pay.example:443"), NO_PATH),
+            (Request::options("*"), NO_PATH),
+            (post().header("connection", "close, Authorization").header("authorization", "a"), NAMES_OTHERS),
+            (post().header("connection", "x-account").header("x-account", "a"), NAMES_OTHERS),
+            (post().header("host", "a").header("host", "b"), HOSTS),
+            (post().header("transfer-encoding", "gzip, chunked"), CODING),
+        ] {
+            assert_eq!(forwarded(request, false).unwrap_err(), why);
+        }
+    }
+
+    #[test]
+    fn what_a_service_answers_loses_what_its_connection_names() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("connection", "x-hop"), ("x-hop", "1"), ("x-end", "2")] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        without_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-end"]);
+    }
+}

@@ -1,0 +1,10 @@
+//! The proxy over sockets, in front of a service that notes what it gets.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod broken;
+mod checked;
+mod keys;
+mod marks;
+mod passing;
+mod service;
+mod whole;
