@@ -10,6 +10,8 @@ pub(crate) enum Ended {
     Well,
     /// 1: it is not found, has changed nothing, or has found a fault.
     Badly,
+    /// 2: what was to be examined could not be.
+    Unchecked,
     /// 3: the store can't be opened, and that is what it was to find out.
     Untested,
 }
@@ -19,6 +21,7 @@ impl From<Ended> for ExitCode {
         match ended {
             Ended::Well => Self::SUCCESS,
             Ended::Badly => Self::from(1),
+            Ended::Unchecked => Self::from(2),
             Ended::Untested => Self::from(3),
         }
     }

@@ -2,19 +2,34 @@
 //!
 //! [guide]: https://docs.rs/tower-idempotency/latest/tower_idempotency/guide/idem/index.html
 
-// - `arguments.rs`: the command line. `place.rs`: which store it names. `failure.rs`: exit codes.
-// - `input.rs`: what is a secret comes from standard input. `consent.rs`: what a change does, and whether it is meant.
-// - `open/`: opens the store. `screen/`: what is written, as text and as JSON.
-// - `commands/`: one file for each command but `doctor/`.
+// - `arguments/`: the command line. `failure.rs`: exit codes. `screen/`: what is written, as text and as JSON.
+// - With the feature `check`, `check.rs`: examines a server from outside.
+// - With the feature `proxy`, `proxy/`: serves in front of a service.
+// - With the feature `store`: `place.rs` reads which store is meant, `open/` opens it, `input.rs` reads secrets from
+//   standard input, `consent.rs` asks before a change; `commands/` has one file for each command but `doctor/`.
+#![cfg_attr(
+    not(all(feature = "store", feature = "check")),
+    allow(dead_code, reason = "some ends and causes are those of one feature alone")
+)]
 
 mod arguments;
+#[cfg(feature = "check")]
+mod check;
+#[cfg(feature = "store")]
 mod commands;
+#[cfg(feature = "store")]
 mod consent;
+#[cfg(feature = "store")]
 mod doctor;
 mod failure;
+#[cfg(feature = "store")]
 mod input;
+#[cfg(feature = "store")]
 mod open;
+#[cfg(feature = "store")]
 mod place;
+#[cfg(feature = "proxy")]
+mod proxy;
 mod screen;
 
 use std::process::ExitCode;
@@ -32,38 +47,50 @@ use self::screen::Screen;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let screen = Screen::new(arguments.options.json);
-    log();
+    log(is_service(&arguments.command));
     match run(arguments, &screen) {
         Ok(ended) => ended.into(),
         Err(failure) => failure.report(),
     }
 }
 
-fn run(Arguments { options, command }: Arguments, screen: &Screen) -> Result<Ended, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+/// Returns whether a command runs until it is stopped.
+fn is_service(command: &Command) -> bool {
+    match command {
+        #[cfg(feature = "proxy")]
+        Command::Proxy(_) => true,
+        #[allow(unreachable_patterns, reason = "a build may have no other command")]
+        _ => false,
+    }
+}
+
+fn run(arguments: Arguments, screen: &Screen) -> Result<Ended, Failure> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if !is_service(&arguments.command) {
+        runtime.worker_threads(2);
+    }
+    let runtime = runtime.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Store(format!("no thread can be started: {error}")))?;
     runtime.block_on(async {
-        match command {
-            Command::Ls(ls) => commands::ls::run(&options, ls, screen).await,
-            Command::Find(find) => commands::find::run(&options, find, screen).await,
-            Command::Show(show) => commands::show::run(&options, show, screen).await,
-            Command::Settle(settle) => commands::settle::run(&options, settle, screen).await,
-            Command::Forget(forget) => commands::forget::run(&options, forget, screen).await,
-            Command::Verify(verify) => commands::verify::run(&options, verify, screen).await,
-            Command::Copy(copy) => commands::copy::run(&options, copy, screen).await,
-            Command::Doctor(doctor) => doctor::run(&options, doctor, screen).await,
+        match arguments.command {
+            #[cfg(feature = "store")]
+            Command::Store(command) => commands::run(&arguments.options.store, command, screen).await,
+            #[cfg(feature = "check")]
+            Command::Check(check) => check::run(*check, screen).await,
+            #[cfg(feature = "proxy")]
+            Command::Proxy(proxy) => proxy::run(&arguments.options.store, *proxy, screen).await,
         }
     })
 }
 
 /// Writes the audit events of changes, and what the store warns of, to standard error: standard output is for the
 /// answer alone. The database's client would log what it sends; none of that is written. What a database can lose is
-/// for `doctor` to say, and not for each command.
-fn log() {
+/// for `doctor` and for a service to say, and not for each command.
+fn log(is_service: bool) {
     let shown = Targets::new()
         .with_target("tower_idempotency", Level::WARN)
         .with_target("tower_idempotency::audit", Level::INFO);
-    let shown = shown.and(filter_fn(|event| event.fields().field("loses").is_none()));
+    let shown = shown.and(filter_fn(move |event| is_service || event.fields().field("loses").is_none()));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     tracing_subscriber::registry().with(lines.with_filter(shown)).init();
 }

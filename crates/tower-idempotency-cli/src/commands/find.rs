@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-use crate::arguments::{OfStore, Options};
+use crate::arguments::{OfStore, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::input::{self, KeyInScope};
 use crate::open::Opened;
 use crate::screen::{self, Screen};
 
-pub(crate) async fn run(options: &Options, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
     let KeyInScope { scope, key } = input::key()?;
     let opened = Opened::at(of.store, options).await?;
     let now = opened.now();

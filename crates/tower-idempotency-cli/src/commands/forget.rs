@@ -3,12 +3,12 @@
 use tower_idempotency::operations::{Action, StateKind};
 
 use super::change::{self, Planned};
-use crate::arguments::{Forget, Options};
+use crate::arguments::{Forget, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::open::Opened;
 use crate::screen::Screen;
 
-pub(crate) async fn run(options: &Options, forget: Forget, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, forget: Forget, screen: &Screen) -> Result<Ended, Failure> {
     let consequence = "The record and its answer are deleted, and the key is free: a retry that still comes RUNS the handler, \
                        and the effect takes place a second time. A server that has the answer in memory goes on replaying it.";
     let states = &[StateKind::Completed, StateKind::Consumed];

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::operations::{Cursor, Filter, OperationRecord};
 
-use crate::arguments::{Ls, Options};
+use crate::arguments::{Ls, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::open::Opened;
 use crate::screen::{self, Screen};
 
-pub(crate) async fn run(options: &Options, ls: Ls, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, ls: Ls, screen: &Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(ls.of.store.clone(), options).await?;
     let listed = list(&opened, &ls, *screen).await;
     opened.close().await?;

@@ -1,11 +1,28 @@
-//! The commands, but `doctor`.
+//! The commands that are for a store, but `doctor`.
 
 mod change;
-pub(crate) mod copy;
-pub(crate) mod find;
-pub(crate) mod forget;
+mod copy;
+mod find;
+mod forget;
 mod look_up;
-pub(crate) mod ls;
-pub(crate) mod settle;
-pub(crate) mod show;
-pub(crate) mod verify;
+mod ls;
+mod settle;
+mod show;
+mod verify;
+
+use crate::arguments::{StoreCommand, StoreOptions};
+use crate::failure::{Ended, Failure};
+use crate::screen::Screen;
+
+pub(crate) async fn run(options: &StoreOptions, command: StoreCommand, screen: &Screen) -> Result<Ended, Failure> {
+    match command {
+        StoreCommand::Ls(ls) => ls::run(options, ls, screen).await,
+        StoreCommand::Find(find) => find::run(options, find, screen).await,
+        StoreCommand::Show(show) => show::run(options, show, screen).await,
+        StoreCommand::Settle(settle) => settle::run(options, settle, screen).await,
+        StoreCommand::Forget(forget) => forget::run(options, forget, screen).await,
+        StoreCommand::Verify(verify) => verify::run(options, verify, screen).await,
+        StoreCommand::Copy(copy) => copy::run(options, copy, screen).await,
+        StoreCommand::Doctor(doctor) => crate::doctor::run(options, doctor, screen).await,
+    }
+}

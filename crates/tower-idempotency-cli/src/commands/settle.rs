@@ -7,13 +7,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tower_idempotency::operations::{Action, Answer, StateKind};
 
 use super::change::{self, Planned};
-use crate::arguments::{Options, Settle};
+use crate::arguments::{Settle, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::input;
 use crate::open::Opened;
 use crate::screen::Screen;
 
-pub(crate) async fn run(options: &Options, settle: Settle, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, settle: Settle, screen: &Screen) -> Result<Ended, Failure> {
     let planned = planned(&settle)?;
     let opened = Opened::to_settle(settle.of.store.clone(), options, settle.retention).await?;
     let made = change::make(&opened, &settle.of, &settle.change, planned, *screen).await;

@@ -4,12 +4,12 @@ use serde_json::Value;
 use tower_idempotency::Fence;
 
 use super::look_up;
-use crate::arguments::{Options, Show};
+use crate::arguments::{Show, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::open::Opened;
 use crate::screen::{self, Screen};
 
-pub(crate) async fn run(options: &Options, show: Show, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, show: Show, screen: &Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(show.of.store.clone(), options).await?;
     let shown = look(&opened, &show, *screen).await;
     opened.close().await?;

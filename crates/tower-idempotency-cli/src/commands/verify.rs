@@ -8,7 +8,7 @@ use tower_idempotency::RecordId;
 use tower_idempotency::operations::{Filter, OperationState, StateKind};
 use tower_idempotency::store::StoreError;
 
-use crate::arguments::{OfStore, Options};
+use crate::arguments::{OfStore, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::open::Opened;
 use crate::screen::Screen;
@@ -24,7 +24,7 @@ struct Read {
     damaged: Vec<(RecordId, String)>,
 }
 
-pub(crate) async fn run(options: &Options, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
     let opened = Opened::at(of.store, options).await?;
     let read = read(&opened).await;
     opened.close().await?;

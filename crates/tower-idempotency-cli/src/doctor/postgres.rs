@@ -10,7 +10,7 @@ use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 use super::claims::{self, Tested};
 use super::report::Report;
 use super::verdict::Verdict;
-use crate::arguments::Options;
+use crate::arguments::StoreOptions;
 use crate::failure::{Failure, with_causes};
 use crate::open::{Connected, connect, prepared};
 use crate::place::Database;
@@ -20,7 +20,7 @@ const NAMESPACE: &str = "idem-doctor";
 /// A store logs an error from this difference of two clocks on, and does not open from the second one on.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(5);
 
-pub(super) async fn test(database: &Database, options: &Options, report: &mut Report) -> Result<(), Failure> {
+pub(super) async fn test(database: &Database, options: &StoreOptions, report: &mut Report) -> Result<(), Failure> {
     // As the service does: the version, the rights, and each kind of write in a transaction that is rolled back.
     let application = match prepared(database, None, options)?.open().await {
         Ok(application) => application,
@@ -94,7 +94,7 @@ fn verdict(loss: &str) -> Verdict {
     }
 }
 
-async fn claims(database: &Database, options: &Options, report: &mut Report) -> Result<(), Failure> {
+async fn claims(database: &Database, options: &StoreOptions, report: &mut Report) -> Result<(), Failure> {
     let (one, other) = match opened(database, options).await? {
         Ok(opened) => opened,
         Err(error) => {
@@ -121,7 +121,7 @@ async fn claims(database: &Database, options: &Options, report: &mut Report) -> 
 /// Opens the namespace of the test twice, as two servers do.
 async fn opened(
     database: &Database,
-    options: &Options,
+    options: &StoreOptions,
 ) -> Result<Result<(PostgresBackend, PostgresBackend), PostgresError>, Failure> {
     let builder = prepared(database, Some(NAMESPACE), options)?;
     Ok(async { Ok((builder.clone().open().await?, builder.open().await?)) }.await)

@@ -2,12 +2,12 @@
 
 use super::report::Report;
 use super::{directory, postgres};
-use crate::arguments::{OfStore, Options};
+use crate::arguments::{OfStore, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::place::Place;
 use crate::screen::Screen;
 
-pub(crate) async fn run(options: &Options, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, of: OfStore, screen: &Screen) -> Result<Ended, Failure> {
     let mut report = Report::new(*screen);
     report.note("release", concat!("idem ", env!("CARGO_PKG_VERSION")))?;
     match Place::of(of.store)? {

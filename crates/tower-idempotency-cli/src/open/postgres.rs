@@ -6,7 +6,7 @@ use tower_idempotency_postgres::tokio_postgres::{Client, Error, NoTls};
 use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder, PostgresStore};
 
 use super::{namespace, tls};
-use crate::arguments::Options;
+use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::place::Database;
 
@@ -14,7 +14,7 @@ use crate::place::Database;
 pub(crate) fn prepared(
     database: &Database,
     namespace: Option<&str>,
-    options: &Options,
+    options: &StoreOptions,
 ) -> Result<PostgresBackendBuilder, Failure> {
     let usage = |error: tower_idempotency_postgres::PostgresError| Failure::Usage(error.to_string());
     let mut builder = PostgresBackend::builder(database.config.clone()).connections(3);
@@ -34,7 +34,7 @@ pub(crate) fn prepared(
 }
 
 /// Opens the store as one more server, in a namespace that services use.
-pub(super) async fn store(database: &Database, options: &Options) -> Result<PostgresStore, Failure> {
+pub(super) async fn store(database: &Database, options: &StoreOptions) -> Result<PostgresStore, Failure> {
     let builder = prepared(database, None, options)?;
     let backend = builder.open().await.map_err(|error| Failure::of(&error))?;
     let Connected { client, schema } = connect(database, options).await?;
@@ -57,7 +57,7 @@ pub(crate) struct Connected {
 }
 
 /// Connects to a server that takes writes.
-pub(crate) async fn connect(database: &Database, options: &Options) -> Result<Connected, Failure> {
+pub(crate) async fn connect(database: &Database, options: &StoreOptions) -> Result<Connected, Failure> {
     let mut config = database.config.clone();
     config.application_name("idem").target_session_attrs(TargetSessionAttrs::ReadWrite);
     let client = if is_encrypted(database) {

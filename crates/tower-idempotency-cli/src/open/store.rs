@@ -9,7 +9,7 @@ use tower_idempotency::operations::{OperationRecord, OperationState, Operations,
 use tower_idempotency::store::Store as _;
 
 use super::{directory, postgres};
-use crate::arguments::Options;
+use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::place::Place;
 
@@ -24,7 +24,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// Opens the store that the command line names, or the environment.
-    pub(crate) async fn at(named: Option<String>, options: &Options) -> Result<Self, Failure> {
+    pub(crate) async fn at(named: Option<String>, options: &StoreOptions) -> Result<Self, Failure> {
         // The time is for answers of operators, and only settling gives one.
         Self::to_settle(named, options, Duration::from_secs(24 * 60 * 60)).await
     }
@@ -32,7 +32,7 @@ impl Opened {
     /// Opens the store to settle an operation. An answer that is given is kept for `retention`.
     pub(crate) async fn to_settle(
         named: Option<String>,
-        options: &Options,
+        options: &StoreOptions,
         retention: Duration,
     ) -> Result<Self, Failure> {
         match Place::of(named)? {

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod check;
 mod copy;
 mod doctor_postgres;
 mod doctor_sled;
@@ -9,6 +10,7 @@ mod fjall;
 mod help;
 mod postgres;
 mod program;
+mod proxy;
 mod secrets;
 mod service;
 mod sled;

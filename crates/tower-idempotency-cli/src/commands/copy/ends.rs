@@ -8,7 +8,7 @@ use tower_idempotency::{AnyStore, Fence};
 use tower_idempotency_postgres::PostgresStore;
 
 use super::namespace::Namespace;
-use crate::arguments::Options;
+use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::open::{Embedded, check_namespace, embedded, owner_is_other, prepared, reason};
 use crate::place::{Database, Directory, Place};
@@ -33,7 +33,7 @@ pub(super) struct End {
 
 impl Ends {
     /// Opens both stores. Nothing is opened if they are the same one.
-    pub(super) async fn open(from: Place, to: Place, options: &Options) -> Result<Self, Failure> {
+    pub(super) async fn open(from: Place, to: Place, options: &StoreOptions) -> Result<Self, Failure> {
         let same = || Failure::Usage("both names are of the same store: name another one to copy to".to_owned());
         match (from, to) {
             (Place::Directory(from), Place::Directory(to)) => {
@@ -100,7 +100,7 @@ impl End {
     }
 
     /// Opens a namespace that gets records, which may be new.
-    async fn new_database(database: &Database, options: &Options, above: Fence) -> Result<Self, Failure> {
+    async fn new_database(database: &Database, options: &StoreOptions, above: Fence) -> Result<Self, Failure> {
         let mut namespace = Namespace::of(database, options).await?;
         namespace.wait_until_unused(options.wait).await?;
         let store = open(database, options).await?;
@@ -142,7 +142,7 @@ async fn directory(directory: &Directory) -> Result<End, Failure> {
 }
 
 /// Opens a namespace that has records.
-async fn database(database: &Database, options: &Options) -> Result<End, Failure> {
+async fn database(database: &Database, options: &StoreOptions) -> Result<End, Failure> {
     let mut namespace = Namespace::of(database, options).await?;
     check_namespace(&namespace.connected.client, &namespace.connected.schema, database.namespace.as_deref()).await?;
     namespace.wait_until_unused(options.wait).await?;
@@ -176,7 +176,7 @@ async fn require_no_run(store: &PostgresStore, wait: Option<Duration>) -> Result
     )))
 }
 
-async fn open(database: &Database, options: &Options) -> Result<PostgresStore, Failure> {
+async fn open(database: &Database, options: &StoreOptions) -> Result<PostgresStore, Failure> {
     let patient = prepared(database, None, options)?.statement_timeout(PATIENCE).wait_for_connection(PATIENCE);
     let backend = patient.open().await.map_err(|error| Failure::of(&error))?;
     // Without outcomes in memory, what is read is what the database has.

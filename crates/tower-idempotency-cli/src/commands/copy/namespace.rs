@@ -6,7 +6,7 @@ use tower_idempotency::{Fence, RecordId};
 use tower_idempotency_postgres::tokio_postgres::Error;
 use tower_idempotency_postgres::tokio_postgres::types::Type;
 
-use crate::arguments::Options;
+use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::open::{Connected, connect};
 use crate::place::Database;
@@ -23,7 +23,7 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    pub(super) async fn of(database: &Database, options: &Options) -> Result<Self, Failure> {
+    pub(super) async fn of(database: &Database, options: &StoreOptions) -> Result<Self, Failure> {
         let connected = connect(database, options).await?;
         let name = database.namespace.clone().unwrap_or_else(|| DEFAULT.to_owned());
         Ok(Self { connected, name, own: None })

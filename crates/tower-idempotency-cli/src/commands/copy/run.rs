@@ -4,12 +4,12 @@ use super::compare;
 use super::ends::{End, Ends};
 use super::records;
 use super::report::Report;
-use crate::arguments::{Copy, Options};
+use crate::arguments::{Copy, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::place::Place;
 use crate::screen::{self, Screen};
 
-pub(crate) async fn run(options: &Options, copy: Copy, screen: &Screen) -> Result<Ended, Failure> {
+pub(crate) async fn run(options: &StoreOptions, copy: Copy, screen: &Screen) -> Result<Ended, Failure> {
     let (from, to) = (Place::of(Some(copy.from))?, Place::of(Some(copy.to))?);
     let ends = Ends::open(from, to, options).await?;
     let copied = copied(&ends).await;

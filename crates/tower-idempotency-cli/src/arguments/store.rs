@@ -1,42 +1,22 @@
-//! The command line.
+//! The commands that are for a store.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Subcommand};
 use tower_idempotency::operations::{Cursor, StateKind};
 
-const STORE: &str = "The store: `sled:PATH`, `fjall:PATH`, a path, or `postgres://USER@HOST/DATABASE?namespace=NAME`. By default it is \
+pub(super) const STORE: &str = "The store: `sled:PATH`, `fjall:PATH`, a path, or `postgres://USER@HOST/DATABASE?namespace=NAME`. By default it is \
     the value of the variable IDEM_STORE, whose URL may have a password; PGPASSWORD may have it too";
 
 /// The time that `--wait` waits for: other servers have a lease of 30 seconds, and one that has died is noticed after
 /// at most 17/12 of it.
 const NOTICED_AFTER: &str = "45s";
 
-/// Lists, settles, verifies, copies and tests what the store of a service has.
-///
-/// Keys and scopes are read from standard input. No key, no body and no password belongs on a command line.
-#[derive(Debug, Parser)]
-#[command(
-    name = "idem",
-    version,
-    after_help = "Exit codes: 0 done or found; 1 not found, nothing changed, or a fault found; 2 wrong usage, or not \
-                  confirmed; 3 the store can't be used."
-)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    pub(crate) options: Options,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-/// What every command takes. Help has it after a command's own options.
+/// What every command with a store takes. Help has it after a command's own options.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Options of every command")]
-pub(crate) struct Options {
-    /// Writes JSON: one value, with times in RFC 3339, and fences, which are large numbers, as strings.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+#[command(next_help_heading = "Options of every command with a store")]
+pub(crate) struct StoreOptions {
     /// PostgreSQL: waits first, so that runs of a server that has died show as interrupted.
     #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, require_equals = true,
         default_missing_value = NOTICED_AFTER, value_parser = humantime::parse_duration)]
@@ -53,7 +33,7 @@ pub(crate) struct Options {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum StoreCommand {
     /// Lists operations.
     Ls(Ls),
     /// Finds the operation of a key, which is read from standard input.
@@ -217,21 +197,19 @@ fn id(text: &str) -> Result<String, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::Parser as _;
 
     use super::*;
-
-    #[test]
-    fn the_command_line_makes_sense() {
-        Arguments::command().debug_assert();
-    }
+    use crate::arguments::{Arguments, Command};
 
     #[test]
     fn the_store_comes_first_and_may_be_left_out() {
         let id = "86dd3875";
         for (arguments, store) in [(&["idem", "show", "sled:x", id][..], Some("sled:x")), (&["idem", "show", id], None)]
         {
-            let Command::Show(show) = Arguments::try_parse_from(arguments).unwrap().command else { panic!() };
+            let Command::Store(StoreCommand::Show(show)) = Arguments::try_parse_from(arguments).unwrap().command else {
+                panic!()
+            };
             assert_eq!((show.of.store.as_deref(), show.of.id.as_str()), (store, id));
         }
     }

@@ -1,0 +1,100 @@
+//! `idem check`.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use tower_idempotency_check::{Plan, Settings};
+
+use crate::arguments::Check;
+use crate::failure::{Ended, Failure};
+use crate::screen::Screen;
+
+pub(crate) async fn run(check: Check, screen: &Screen) -> Result<Ended, Failure> {
+    let is_meant = check.yes;
+    let (junit, html) = (check.junit.clone(), check.html.clone());
+    let plan = Plan::new(settings(check)?).map_err(|error| Failure::Usage(error.to_string()))?;
+    if !plan.is_local() && !is_meant {
+        let origin = plan.origin();
+        return Err(Failure::Usage(format!(
+            "{origin} is not on this machine, and the checks make effects there. If that is meant, add --yes"
+        )));
+    }
+    // Before the run, which makes effects.
+    let files = [junit.map(created).transpose()?, html.map(created).transpose()?];
+    let mut endpoint = String::new();
+    let report = plan
+        .run(|checked| {
+            // The run goes on, and decides the exit code, if its reader has gone.
+            if endpoint != checked.endpoint {
+                endpoint.clone_from(&checked.endpoint);
+                let _ = screen.line(&endpoint);
+            }
+            let _ = screen.line(checked.line());
+        })
+        .await;
+    for (file, text) in files.into_iter().zip([report.to_junit(), report.to_html()]) {
+        if let Some((path, mut file)) = file {
+            let written = file.write_all(text.as_bytes());
+            written.map_err(|error| Failure::Store(format!("{}: {error}", path.display())))?;
+        }
+    }
+    let _ = if screen.is_json {
+        screen.answer("", &serde_json::to_value(&report).unwrap_or_default())
+    } else {
+        screen.line(report.to_text())
+    };
+    Ok(match report.exit_code() {
+        0 => Ended::Well,
+        1 => Ended::Badly,
+        _ => Ended::Unchecked,
+    })
+}
+
+fn created(path: PathBuf) -> Result<(PathBuf, File), Failure> {
+    let file = File::create(&path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+    Ok((path, file))
+}
+
+/// Reads the plan, and puts the command line over it and over each of its endpoints.
+fn settings(check: Check) -> Result<Settings, Failure> {
+    let mut settings = match &check.plan {
+        Some(file) => {
+            Settings::from_toml(&read(file)?).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?
+        }
+        None => Settings::default(),
+    };
+    if check.url.is_some() && settings.endpoint.iter().any(|endpoint| endpoint.url.is_some()) {
+        return Err(Failure::Usage("the plan's endpoints have URLs of their own: leave out the one here".to_owned()));
+    }
+    macro_rules! over {
+        ($($field:ident: $value:expr),*) => { $(if let Some(value) = $value {
+            settings.$field = Some(value);
+            for endpoint in &mut settings.endpoint {
+                endpoint.$field = None;
+            }
+        })* };
+    }
+    macro_rules! texts { ($($field:ident),*) => { over!($($field: check.$field),*) }; }
+    macro_rules! bodies { ($($field:ident),*) => { over!($($field: check.$field.map(body).transpose()?),*) }; }
+    texts!(url, profile, count, other_account, other_path, method, key_header, restart, kill, max_requests, retention);
+    bodies!(data, other_data, declined, server_error, rate_limited, slow);
+    let name = |line: &String| line.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let given: Vec<_> = check.headers.iter().map(name).collect();
+    settings.headers.retain(|line| !given.contains(&name(line)));
+    for endpoint in &mut settings.endpoint {
+        endpoint.headers.retain(|line| !given.contains(&name(line)));
+    }
+    settings.headers.extend(check.headers);
+    settings.only.extend(check.only);
+    Ok(settings)
+}
+
+/// A body is given as it is, or as `@FILE`.
+fn body(text: String) -> Result<String, Failure> {
+    text.strip_prefix('@').map_or_else(|| Ok(text.clone()), |file| read(Path::new(file)))
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+}

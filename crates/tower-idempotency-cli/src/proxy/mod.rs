@@ -1,0 +1,7 @@
+//! `idem proxy`.
+
+mod run;
+mod settings;
+mod store;
+
+pub(crate) use run::run;

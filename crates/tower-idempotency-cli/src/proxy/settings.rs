@@ -1,0 +1,39 @@
+//! The settings of the proxy's file.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use tower_idempotency::config::{FjallConfig, LayerConfig, SharedConfig, SledConfig};
+use tower_idempotency_postgres::PostgresConfig;
+
+use crate::failure::Failure;
+
+/// The sections of the file. Each may be missing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Settings {
+    pub(super) layer: LayerConfig,
+    pub(super) sled: SledConfig,
+    pub(super) fjall: FjallConfig,
+    pub(super) shared: SharedConfig,
+    pub(super) postgres: PostgresConfig,
+}
+
+impl Settings {
+    /// Reads the file, if there is one, and sets the profile that the command line names.
+    pub(super) fn read(file: Option<&Path>, profile: Option<String>) -> Result<Self, Failure> {
+        let mut settings = match file {
+            Some(file) => {
+                let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
+                let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
+                toml::from_str(&text).map_err(|error| wrong(&error))?
+            }
+            None => Self::default(),
+        };
+        if let Some(profile) = profile {
+            let layer = LayerConfig::deserialize(toml::Table::from_iter([("profile".to_owned(), profile.into())]));
+            settings.layer.profile = layer.map_err(|error| Failure::Usage(format!("--profile: {error}")))?.profile;
+        }
+        Ok(settings)
+    }
+}

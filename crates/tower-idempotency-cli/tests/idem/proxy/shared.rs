@@ -1,0 +1,50 @@
+//! Several proxies share their keys over a database, and one has a directory of either engine.
+
+use tempfile::tempdir;
+use testkit::postgres::own_server;
+use testkit::{Answer, Call, Connection, skipped};
+
+use super::parts::{Language, Parts};
+
+async fn order(parts: &Parts) -> Answer {
+    let call = Call::post("/orders", "item=book").header("idempotency-key", "k");
+    Connection::http1(parts.proxy).await.unwrap().send(&call).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_through_another_proxy_is_replayed() {
+    if !Language::Python.is_there() {
+        return skipped("proxies share their keys", "there is no python3");
+    }
+    let Some(server) = own_server("proxies share their keys over PostgreSQL", &[]) else { return };
+    let directory = tempdir().unwrap();
+    let mut parts = [0, 1].map(|_| Parts::new(Language::Python, directory.path()));
+    // One service, and one database, whose table the first proxy makes.
+    parts[1].service = parts[0].service;
+    for parts in &mut parts {
+        parts.store = format!("{}?namespace=orders", server.url());
+    }
+    let _service = parts[0].start_service().await;
+    let _proxies = [parts[0].start_proxy(&[]).await, parts[1].start_proxy(&[]).await];
+    let (first, again) = (order(&parts[0]).await, order(&parts[1]).await);
+    assert_eq!((first.status.as_u16(), first.is_replay()), (201, false));
+    assert_eq!((again.text(), again.is_replay()), (first.text(), true));
+    assert_eq!(parts[0].effects().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_may_be_fjall_s() {
+    if !Language::Python.is_there() {
+        return skipped("the proxy has a store of fjall", "there is no python3");
+    }
+    let directory = tempdir().unwrap();
+    let mut parts = Parts::new(Language::Python, directory.path());
+    parts.store = format!("fjall:{}", directory.path().join("store").display());
+    let _service = parts.start_service().await;
+    let mut proxy = parts.start_proxy(&[]).await;
+    let first = order(&parts).await;
+    proxy.kill();
+    let _proxy = parts.start_proxy(&[]).await;
+    let again = order(&parts).await;
+    assert_eq!((again.text(), again.is_replay()), (first.text(), true));
+}
