@@ -1,12 +1,12 @@
 //! The guide: how to use the layer, how to run it, and what to expect of it.
 //!
-//! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`profiles`], [`stacks`],
+//! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`profiles`], [`stacks`], [`proxy`],
 //!   [`browsers`], [`consumers`]
 //! - For the clients of your API: [`clients`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
 //! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@embedded`], [`mod@sled`],
 //!   [`mod@shared`], [`performance`]
-//! - To trust: [`testing`], [`laboratories`], [`failures`](mod@crate::failures)
+//! - To trust: [`testing`], [`check`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
 //! The pages are the files under `docs/` of the repository.
 
@@ -47,6 +47,12 @@ pages! {
     /// What clients of an API expect of its keys: those of the draft, of Stripe, of the Agentic Commerce Protocol.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]
     profiles: "profiles.md",
+
+    /// `idem check`: whether an API in any language keeps what its keys promise.
+    check: "check.md",
+
+    /// `idem proxy`: the layer in front of a service in any language.
+    proxy: "proxy.md",
 
     /// Keys that a browser sends by itself, and what a replayed `Set-Cookie` means.
     #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]

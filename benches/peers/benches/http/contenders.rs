@@ -4,9 +4,8 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -15,9 +14,6 @@ use axum::response::Response;
 use axum::routing::post;
 use axum_idempotent::{IdempotentLayer, IdempotentOptions};
 use bytes::Bytes;
-use cratestack_core::{CratestackError, IdempotencyRecord, IdempotencyStore, ReservationOutcome};
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use ruts::store::Ttl;
@@ -28,20 +24,28 @@ use testkit::bench::minimum::{Engine, Minimum, Writes, durable};
 use tower_cookies::CookieManagerLayer;
 use tower_idempotency::metrics::{BUCKETS, Metrics};
 use tower_idempotency::store::Store as _;
-use tower_idempotency::{FjallStore, MemoryStore, OnInterrupted, SledStore};
+use tower_idempotency::{AnyStore, FjallStore, MemoryStore, OnInterrupted, SledStore};
+use tower_idempotency_proxy::{Proxy, Upstream};
 use tracing::Level;
 use tracing_subscriber::fmt;
-use uuid::Uuid;
+
+use crate::records::Records;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// A number larger than the requests of any run here.
 const MANY: u64 = 100_000_000;
 
+/// The beginning of the names of proxies.
+const PROXY: &str = "proxy, ";
+
 /// Serves until the process is killed, and prints the address.
 pub(crate) fn serve(name: &str, directory: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let app = app(name, directory);
+        let app = match name.strip_prefix(PROXY) {
+            Some(kind) => proxy(kind, directory).await,
+            None => app(name, directory),
+        };
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         println!("{}", listener.local_addr().expect("it has one"));
         axum::serve(listener, app).await.expect("it serves");
@@ -82,6 +86,22 @@ fn app(name: &str, directory: &Path) -> Router {
         "moka by hand" => moka_by_hand(),
         _ => panic!("no contender is called {name}"),
     }
+}
+
+/// Returns a proxy in front of a bare server in this process, without a layer or with one.
+async fn proxy(kind: &str, directory: &Path) -> Router {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let origin = format!("http://{}", listener.local_addr().expect("it has one"));
+    let service = bare(SMALL).with_state(());
+    tokio::spawn(async move { axum::serve(listener, service).await.expect("it serves") });
+    let upstream = Upstream::new(origin.parse().expect("an origin")).expect("a service");
+    let store = match kind {
+        "bare" => return Router::new().fallback_service(upstream),
+        "memory" => AnyStore::new(memory()),
+        "sled" => AnyStore::new(SledStore::builder().max_records(MANY).open(directory).expect("it opens")),
+        _ => panic!("no proxy is called {kind}"),
+    };
+    Router::new().fallback_service(Proxy::new(layer(store, OnInterrupted::Refuse), upstream).service())
 }
 
 fn memory() -> MemoryStore {
@@ -125,76 +145,6 @@ fn axum_idempotent() -> Router {
 fn cratestack() -> Router {
     let layer = cratestack_axum::idempotency::IdempotencyLayer::new(Arc::new(Records::default()), DAY);
     bare(SMALL).layer(layer).with_state(())
-}
-
-/// The store that users of that crate would write for one process: a map with atomic claims.
-#[derive(Debug, Default)]
-struct Records(DashMap<(String, String), Reserved>);
-
-#[derive(Debug)]
-struct Reserved {
-    token: Uuid,
-    hash: [u8; 32],
-    expires: SystemTime,
-    done: Option<IdempotencyRecord>,
-}
-
-#[async_trait]
-impl IdempotencyStore for Records {
-    async fn reserve_or_fetch(
-        &self,
-        principal: &str,
-        key: &str,
-        hash: [u8; 32],
-        expires: SystemTime,
-    ) -> Result<ReservationOutcome, CratestackError> {
-        let token = Uuid::new_v4();
-        let reserved = Reserved { token, hash, expires, done: None };
-        Ok(match self.0.entry((principal.to_owned(), key.to_owned())) {
-            Entry::Vacant(place) => {
-                place.insert(reserved);
-                ReservationOutcome::Reserved { token }
-            }
-            Entry::Occupied(mut place) if place.get().expires < SystemTime::now() => {
-                place.insert(reserved);
-                ReservationOutcome::Reserved { token }
-            }
-            Entry::Occupied(place) if place.get().hash != hash => ReservationOutcome::Conflict,
-            Entry::Occupied(place) => {
-                place.get().done.clone().map_or(ReservationOutcome::InFlight, ReservationOutcome::Replay)
-            }
-        })
-    }
-
-    async fn complete(
-        &self,
-        principal: &str,
-        key: &str,
-        token: Uuid,
-        status: u16,
-        headers: &[u8],
-        body: &[u8],
-    ) -> Result<(), CratestackError> {
-        let reserved = self.0.get_mut(&(principal.to_owned(), key.to_owned()));
-        if let Some(mut reserved) = reserved.filter(|reserved| reserved.token == token) {
-            reserved.done = Some(IdempotencyRecord {
-                key: key.to_owned(),
-                principal_fingerprint: principal.to_owned(),
-                request_hash: reserved.hash,
-                response_status: status,
-                response_headers: headers.to_owned(),
-                response_body: body.to_owned(),
-                created_at: SystemTime::now(),
-                expires_at: reserved.expires,
-            });
-        }
-        Ok(())
-    }
-
-    async fn release(&self, principal: &str, key: &str, token: Uuid) -> Result<(), CratestackError> {
-        self.0.remove_if(&(principal.to_owned(), key.to_owned()), |_, reserved| reserved.token == token);
-        Ok(())
-    }
 }
 
 type Cache = moka::sync::Cache<String, (StatusCode, HeaderMap, Bytes)>;

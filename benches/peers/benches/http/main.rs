@@ -11,6 +11,7 @@ mod beyond;
 mod contenders;
 mod load;
 mod process;
+mod records;
 
 use std::path::Path;
 
@@ -89,7 +90,8 @@ const fn matched(kind: Kind, ours: &'static str, theirs: &'static str, goal: Opt
 }
 
 const BARE: &str = "bare axum";
-const MATCHES: [Match; 32] = [
+const BARE_PROXY: &str = "proxy, bare";
+const MATCHES: [Match; 36] = [
     matched(Kind::NoKey, "ours, memory", BARE, Some(LEAST_NO_KEY)),
     matched(Kind::NoKey, "axum-idempotent", BARE, None),
     matched(Kind::NoKey, "cratestack-axum", BARE, None),
@@ -122,6 +124,10 @@ const MATCHES: [Match; 32] = [
     matched(Kind::First, "ours, events on", "ours, memory", Some(LEAST_WITH_EVENTS)),
     matched(Kind::Replay, "ours, events in a file", "ours, memory", None),
     matched(Kind::First, "ours, events in a file", "ours, memory", None),
+    matched(Kind::NoKey, "proxy, memory", BARE_PROXY, None),
+    matched(Kind::Replay, "proxy, memory", BARE_PROXY, None),
+    matched(Kind::First, "proxy, memory", BARE_PROXY, None),
+    matched(Kind::First, "proxy, sled", BARE_PROXY, None),
 ];
 
 fn main() {
@@ -164,7 +170,7 @@ fn run(report: &mut Report, line: &Match, connections: usize, serial: &mut u64) 
             address: server.address,
             connections,
             requests,
-            keys: if server.name == BARE { "none" } else { kind.keys() }.to_owned(),
+            keys: if [BARE, BARE_PROXY].contains(&server.name) { "none" } else { kind.keys() }.to_owned(),
             first: *serial,
             session: server.name == "axum-idempotent",
             marks_replays: server.name.starts_with("ours"),
