@@ -22,7 +22,7 @@ pub(crate) fn new_key() -> String {
 }
 
 /// How long a check waits for a run that is under way.
-const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const SETTLED_WITHIN: Duration = Duration::from_secs(15);
 /// The first pause between two of its requests, and the longest.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

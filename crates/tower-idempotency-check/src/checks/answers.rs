@@ -3,7 +3,7 @@
 use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::message::Answer;
-use crate::probe::Probe;
+use crate::probe::{Probe, SETTLED_WITHIN};
 
 /// Notes where a retry's answer is not the first one.
 pub(super) fn compare(probe: &Probe<'_>, first: &Answer, again: &Answer) {
@@ -26,10 +26,11 @@ pub(super) fn is_marked(answer: &Answer) -> bool {
     MARKS.iter().any(|mark| answer.headers.contains_key(*mark)) || is_in_body()
 }
 
-/// Notes that a key is still "in flight" after half a minute.
+/// Notes that a key is still "in flight" after all that waiting.
 pub(super) fn note_if_stuck(probe: &Probe<'_>, after: &str, again: &Answer) {
     if again.says_wait() {
-        let what = format!("30 s after {after}, its retry still gets {}: does it ever end?", again.summary());
+        let within = SETTLED_WITHIN.as_secs();
+        let what = format!("{within} s after {after}, its retry still gets {}: does it ever end?", again.summary());
         probe.found(Severity::Note, Rule::InFlight, what);
     }
 }
