@@ -298,10 +298,11 @@ impl<'a> Probe<'a> {
         self.shared.take(1)?;
         let (message, began) = (self.bare(method, target), self.began.elapsed());
         let answer = Connection::open(self.address).await?.send(&message).await?;
-        let counted = Ledger::of(&answer).map(|ledger| ledger.to_string());
-        self.note::<Failure>(began, "effects are counted", &message, Ok(counted.unwrap_or_else(|| answer.summary())));
+        let ledger = Ledger::of(&answer);
+        let counted = ledger.as_ref().map_or_else(|| answer.summary(), ToString::to_string);
+        self.note::<Failure>(began, "effects are counted", &message, Ok(counted));
         let unreadable = || Stop::Other(format!("effects can't be counted: {}", answer.summary()));
-        Ledger::of(&answer).map(Some).ok_or_else(unreadable)
+        ledger.map(Some).ok_or_else(unreadable)
     }
 
     /// How many effects there were since: counted, or inferred from the answers.

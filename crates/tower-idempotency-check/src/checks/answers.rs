@@ -3,7 +3,7 @@
 use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::message::Answer;
-use crate::probe::{Probe, SETTLED_WITHIN};
+use crate::probe::{Probe, SETTLED_WITHIN, Stop};
 
 /// Notes where a retry's answer is not the first one.
 pub(super) fn compare(probe: &Probe<'_>, first: &Answer, again: &Answer) {
@@ -33,4 +33,15 @@ pub(super) fn note_if_stuck(probe: &Probe<'_>, after: &str, again: &Answer) {
         let what = format!("{within} s after {after}, its retry still gets {}: does it ever end?", again.summary());
         probe.found(Severity::Note, Rule::InFlight, what);
     }
+}
+
+/// Sends the first request again, after something else has happened: its answer is still there.
+pub(super) async fn still_there(probe: &Probe<'_>, label: &str, key: &str, first: &Answer) -> Result<(), Stop> {
+    let before = probe.before().await?;
+    let again = probe.settled("the first request again", &probe.keyed(key)).await?;
+    compare(probe, first, &again);
+    if probe.can_count() && probe.effects(&before, []).await? > 0 {
+        probe.counted(Severity::Dangerous, Rule::Retry, format!("after {label}, the first request runs again"));
+    }
+    Ok(())
 }

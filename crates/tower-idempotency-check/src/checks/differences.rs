@@ -7,7 +7,7 @@ use crate::finding::Severity;
 use crate::http::message::{Answer, Message};
 use crate::probe::{Probe, Stop, new_key};
 
-use super::answers::compare;
+use super::answers::{compare, still_there};
 
 /// Why a plan has no other body.
 pub(super) const NO_OTHER_BODY: &str =
@@ -25,17 +25,6 @@ async fn refused(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) ->
         probe.counted(Severity::Dangerous, Rule::Reused, what);
     }
     still_there(probe, label, &key, &first).await
-}
-
-/// Sends the first request again, after the key came with another one: its answer is still there.
-async fn still_there(probe: &Probe<'_>, label: &str, key: &str, first: &Answer) -> Result<(), Stop> {
-    let before = probe.before().await?;
-    let again = probe.settled("the first request again", &probe.keyed(key)).await?;
-    compare(probe, first, &again);
-    if probe.can_count() && probe.effects(&before, []).await? > 0 {
-        probe.counted(Severity::Dangerous, Rule::Retry, format!("after {label}, the first request runs again"));
-    }
-    Ok(())
 }
 
 /// Notes what is wrong with the refusal of a key that belongs to another request.

@@ -162,8 +162,8 @@ async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
         let what = format!("a copy gets {}, which no client takes for \"wait\"", strange.summary());
         probe.found(Severity::Wrong, Rule::InFlight, what);
     }
-    let refused = came.iter().filter(|answer| answer.status.as_u16() == 409);
-    if let Some(what) = refused.into_iter().find_map(|refused| wrong_in_flight(probe, refused)) {
+    let mut refused = came.iter().filter(|answer| answer.status.as_u16() == 409);
+    if let Some(what) = refused.find_map(|refused| wrong_in_flight(probe, refused)) {
         probe.found(Severity::Wrong, Rule::InFlight, what);
     }
     Ok(())

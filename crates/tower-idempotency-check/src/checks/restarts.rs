@@ -7,10 +7,9 @@ use tokio::process::Command;
 
 use crate::dialect::Rule;
 use crate::finding::Severity;
-use crate::http::message::Answer;
 use crate::probe::{Probe, Stop, new_key};
 
-use super::answers::{compare, note_if_stuck};
+use super::answers::{compare, note_if_stuck, still_there};
 
 /// How long a command may take, and the server after it until it answers.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -45,18 +44,6 @@ async fn is_there(probe: &Probe<'_>) -> Result<(), Stop> {
 const IN_MEMORY: &str = "the server's own list is shorter than before: it keeps its effects in memory, and a key says nothing of \
                          what is gone";
 
-/// Sends the request of a key that was answered before the server's end: the answer is still there.
-async fn still_answered(probe: &Probe<'_>, label: &str, key: &str, first: &Answer) -> Result<(), Stop> {
-    let before = probe.before().await?;
-    let again = probe.settled(label, &probe.keyed(key)).await?;
-    compare(probe, first, &again);
-    if probe.can_count() && probe.effects(&before, []).await? > 0 {
-        let what = format!("{label}, a retry of a request that was answered runs again");
-        probe.counted(Severity::Dangerous, Rule::Retry, what);
-    }
-    Ok(())
-}
-
 pub(super) async fn restart(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(command) = &probe.endpoint.restart else {
         return Err(Stop::Skip("it needs `--restart`, or `restart` in a plan"));
@@ -69,7 +56,7 @@ pub(super) async fn restart(probe: &Probe<'_>) -> Result<(), Stop> {
     if probe.has_lost(&before).await? {
         return Err(Stop::Other(IN_MEMORY.to_owned()));
     }
-    still_answered(probe, "after the restart", &key, &first).await
+    still_there(probe, "a restart", &key, &first).await
 }
 
 pub(super) async fn kill(probe: &Probe<'_>) -> Result<(), Stop> {
@@ -102,5 +89,5 @@ pub(super) async fn kill(probe: &Probe<'_>) -> Result<(), Stop> {
     {
         compare(probe, under_way, &again);
     }
-    still_answered(probe, "after the kill", &answered, &first).await
+    still_there(probe, "a kill", &answered, &first).await
 }

@@ -33,14 +33,23 @@ pub(crate) async fn embedded(directory: &Directory, create: bool, above: Fence) 
         Ok(Embedded { fence: store.fence_above_all(), store: AnyStore::new(store) })
     };
     // The disk may take a while, but this command waits for nothing else.
-    tokio::task::block_in_place(|| match directory.engine {
+    tokio::task::block_in_place(|| by_engine(directory.engine, sled, fjall))
+}
+
+/// Opens a directory with the engine that was named, or else with the one that made it.
+pub(crate) fn by_engine<T>(
+    engine: Option<Engine>,
+    sled: impl FnOnce() -> Result<T, OpenError>,
+    fjall: impl FnOnce() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    match engine {
         Some(Engine::Sled) => sled(),
         Some(Engine::Fjall) => fjall(),
         None => match sled() {
             Err(OpenError::OtherEngine { found, .. }) if found == "fjall" => fjall(),
             opened => opened,
         },
-    })
+    }
 }
 
 /// Returns why a directory can't be opened, for operators.

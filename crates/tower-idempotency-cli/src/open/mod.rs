@@ -6,6 +6,8 @@ mod postgres;
 mod store;
 mod tls;
 
+#[cfg(feature = "proxy")]
+pub(crate) use directory::by_engine;
 pub(crate) use directory::{Embedded, embedded, opened, owner_is_other, reason};
 pub(crate) use namespace::check as check_namespace;
 pub(crate) use postgres::{Connected, connect, prepared};

@@ -67,11 +67,10 @@ async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener, Failure>
 /// Whose a key is, by the values of these headers. A request with none of them has no scope. One that has some of them,
 /// or one twice, is refused: it would belong with others.
 fn scope(names: &[HeaderName], parts: &Parts) -> Result<Option<Scope>, Rejection> {
-    let mut scope: Option<Scope> = None;
-    let is_there = |name: &&HeaderName| parts.headers.contains_key(*name);
-    if !names.iter().any(|name| is_there(&name)) {
+    if !names.iter().any(|name| parts.headers.contains_key(name)) {
         return Ok(None);
     }
+    let mut scope: Option<Scope> = None;
     for name in names {
         let mut values = parts.headers.get_all(name).iter();
         let (Some(value), None) = (values.next(), values.next()) else {

@@ -8,7 +8,7 @@ use super::settings::Settings;
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::open;
-use crate::place::{Database, Directory, Engine, Place};
+use crate::place::{Database, Directory, Place};
 
 pub(super) async fn open(place: Place, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
     match place {
@@ -27,14 +27,7 @@ pub(super) async fn open(place: Place, options: &StoreOptions, settings: &Settin
 fn embedded(directory: &Directory, settings: &Settings) -> Result<AnyStore, OpenError> {
     let sled = || settings.sled.clone().apply(SledStore::builder()).open(&directory.path).map(AnyStore::new);
     let fjall = || settings.fjall.clone().apply(FjallStore::builder()).open(&directory.path).map(AnyStore::new);
-    match directory.engine {
-        Some(Engine::Sled) => sled(),
-        Some(Engine::Fjall) => fjall(),
-        None => match sled() {
-            Err(OpenError::OtherEngine { found, .. }) if found == "fjall" => fjall(),
-            opened => opened,
-        },
-    }
+    open::by_engine(directory.engine, sled, fjall)
 }
 
 async fn shared(database: &Database, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
