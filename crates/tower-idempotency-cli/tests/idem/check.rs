@@ -139,3 +139,28 @@ async fn a_credential_is_in_no_report() {
     assert!(said.stdout.contains("authorization: ***") || said.stdout.contains("Authorization: ***"), "{said:?}");
     assert!(!said.all().contains("s3cr3t"), "{said:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_comes_before_a_plan_and_its_endpoints() {
+    let directory = tempdir().unwrap();
+    let (address, _) = start(None).await;
+    let plan = directory.path().join("plan.toml");
+    let text = format!(
+        "url = \"http://{address}/charges\"\nheaders = [\"Accept: plan\", \"Prefer: plan\"]\nonly = [\"works\"]\n\
+         [[endpoint]]\ndata = \"a=1\"\nprofile = \"acp\"\nheaders = [\"Accept: endpoint\"]\n"
+    );
+    std::fs::write(&plan, text).unwrap();
+    let said = check(&["--plan", plan.to_str().unwrap(), "--profile", "stripe", "-H", "accept: line", "--json"]).await;
+    assert_eq!(said.json()["profiles"], serde_json::json!(["stripe"]), "{said:?}");
+    let sent = said.json()["checks"][0]["timeline"][0]["sent"].as_str().unwrap().to_owned();
+    assert!(sent.contains("'accept: line'") && sent.contains("'Prefer: plan'"), "{sent}");
+    assert!(!sent.contains("Accept: ") && sent.contains("a=1"), "{sent}");
+
+    std::fs::write(&plan, format!("[[endpoint]]\nurl = \"http://{address}/charges\"\nmax_requests = 3\n")).unwrap();
+    for (more, wrong) in
+        [(&[][..], "max_requests is for the whole plan"), (&["http://127.0.0.1:1/"], "leave out the one")]
+    {
+        let said = check(&[&["--plan", plan.to_str().unwrap()], more].concat()).await;
+        assert!(said.code == 2 && said.stderr.contains(wrong), "{said:?}");
+    }
+}
