@@ -204,6 +204,22 @@ impl Settings {
         })
     }
 
+    /// Puts these settings over those of a plan, and over each of its endpoints. A header takes the place of the plan's
+    /// lines of the same header; the plan's `only` goes on with these.
+    #[must_use]
+    pub fn over_plan(self, mut plan: Self) -> Self {
+        let of_endpoint = Self { max_requests: None, reset: None, ..self.clone() };
+        let endpoint = std::mem::take(&mut plan.endpoint).into_iter();
+        let endpoint = endpoint.map(|own| Self {
+            // What belongs to the whole plan alone is noticed later.
+            only: own.only.clone(),
+            endpoint: own.endpoint.clone(),
+            ..of_endpoint.clone().over(&own)
+        });
+        let (endpoint, only) = (endpoint.collect(), [&plan.only[..], &self.only].concat());
+        Self { endpoint, only, ..self.over(&plan) }
+    }
+
     /// These settings, and what they don't say from others.
     fn over(self, others: &Self) -> Self {
         macro_rules! either {

@@ -58,36 +58,22 @@ fn created(path: PathBuf) -> Result<(PathBuf, File), Failure> {
 
 /// Reads the plan, and puts the command line over it and over each of its endpoints.
 fn settings(check: Check) -> Result<Settings, Failure> {
-    let mut settings = match &check.plan {
+    let plan = match &check.plan {
         Some(file) => {
             Settings::from_toml(&read(file)?).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?
         }
         None => Settings::default(),
     };
-    if check.url.is_some() && settings.endpoint.iter().any(|endpoint| endpoint.url.is_some()) {
+    if check.url.is_some() && plan.endpoint.iter().any(|endpoint| endpoint.url.is_some()) {
         return Err(Failure::Usage("the plan's endpoints have URLs of their own: leave out the one here".to_owned()));
     }
-    macro_rules! over {
-        ($($field:ident: $value:expr),*) => { $(if let Some(value) = $value {
-            settings.$field = Some(value);
-            for endpoint in &mut settings.endpoint {
-                endpoint.$field = None;
-            }
-        })* };
-    }
-    macro_rules! texts { ($($field:ident),*) => { over!($($field: check.$field),*) }; }
-    macro_rules! bodies { ($($field:ident),*) => { over!($($field: check.$field.map(body).transpose()?),*) }; }
+    let mut given = Settings::default();
+    macro_rules! texts { ($($field:ident),*) => { $(given.$field = check.$field;)* }; }
+    macro_rules! bodies { ($($field:ident),*) => { $(given.$field = check.$field.map(body).transpose()?;)* }; }
     texts!(url, profile, count, other_account, other_path, method, key_header, restart, kill, max_requests, retention);
+    texts!(headers, only);
     bodies!(data, other_data, declined, server_error, rate_limited, slow);
-    let name = |line: &String| line.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let given: Vec<_> = check.headers.iter().map(name).collect();
-    settings.headers.retain(|line| !given.contains(&name(line)));
-    for endpoint in &mut settings.endpoint {
-        endpoint.headers.retain(|line| !given.contains(&name(line)));
-    }
-    settings.headers.extend(check.headers);
-    settings.only.extend(check.only);
-    Ok(settings)
+    Ok(given.over_plan(plan))
 }
 
 /// A body is given as it is, or as `@FILE`.
