@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     directory: PathBuf,
     seed: u64,
     closes: bool,
+    /// `true` if the store keeps little in memory. Otherwise fjall has all records in its journal only.
+    is_small: bool,
     /// `true` if fjall begins another journal, and keeps the first one.
     fills: bool,
 }
@@ -104,7 +106,7 @@ async fn work(plan: Plan) {
     let path = plan.directory.join(STORE);
     let mut next = plan.seed % (1 << 40);
     for (opening, until) in [FIRST, ALL].into_iter().enumerate() {
-        let settings = Settings { clock: Some(Arc::new(clock.clone())), is_small: true, min_free: Some(0) };
+        let settings = Settings { clock: Some(Arc::new(clock.clone())), is_small: plan.is_small, min_free: Some(0) };
         let store = plan.engine.open(&path, settings).expect("the disk is sound");
         if opening == 0 {
             fs::copy(plan.directory.join(MARK), plan.directory.join(FIRST_MARK)).expect("a store has a mark");
@@ -148,13 +150,14 @@ pub(crate) struct Source {
 
 impl Source {
     /// Runs a workload to its end. Returns an error if the workload failed.
-    pub(crate) fn make(engine: Engine, is_killed: bool, dice: &mut Dice) -> Result<Self, String> {
+    pub(crate) fn make(engine: Engine, is_killed: bool, is_small: bool, dice: &mut Dice) -> Result<Self, String> {
         let directory = quick_directory();
         let plan = Plan {
             engine,
             directory: directory.path().into(),
             seed: dice.roll(),
             closes: !is_killed,
+            is_small,
             fills: !is_killed && !is_control(),
         };
         let mut command = program(&Part::Work(plan), directory.path());
