@@ -8,6 +8,7 @@ mod doctor_postgres;
 mod doctor_sled;
 mod fjall;
 mod help;
+mod https;
 mod postgres;
 mod program;
 mod proxy;

@@ -1,11 +1,12 @@
 //! Connections over TLS.
 
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use testkit::postgres::{PostgresServer, own_server};
+use testkit::postgres::own_server;
 use testkit::process::until;
 use testkit::skipped;
 
@@ -14,8 +15,9 @@ use crate::program::idem;
 
 const PROMISE: &str = "connections over TLS";
 
-/// Makes an authority and a certificate of this server by it. The error says what is missing.
-fn certificates(directory: &Path, server: &PostgresServer) -> Result<(), String> {
+/// Makes two authorities, `ca.pem` and `other.pem`, and a certificate of a server at this address by the first of them.
+/// The error says what is missing.
+pub(crate) fn certificates(directory: &Path, server: IpAddr) -> Result<(), String> {
     let openssl = |arguments: &[&str]| {
         let mut openssl = Command::new("openssl");
         openssl.args(arguments).current_dir(directory).stdin(Stdio::null()).stderr(Stdio::null());
@@ -29,7 +31,7 @@ fn certificates(directory: &Path, server: &PostgresServer) -> Result<(), String>
         openssl(&[&["req", "-x509"][..], &key, &["-subj", "/CN=an authority", "-keyout", &of, "-out", &pem]].concat())?;
     }
     openssl(&[&["req"][..], &key, &["-subj", "/CN=a server", "-keyout", "server.key", "-out", "server.csr"]].concat())?;
-    let extensions = format!("subjectAltName = IP:{}\nbasicConstraints = CA:FALSE\n", server.address().ip());
+    let extensions = format!("subjectAltName = IP:{server}\nbasicConstraints = CA:FALSE\n");
     fs::write(directory.join("extensions"), extensions).unwrap();
     openssl(&[
         "x509", "-req", "-in", "server.csr", "-out", "server.crt", "-CA", "ca.pem", "-CAkey", "ca.key",
@@ -41,7 +43,7 @@ fn certificates(directory: &Path, server: &PostgresServer) -> Result<(), String>
 async fn a_server_is_trusted_by_its_certificate_and_nothing_is_sent_in_plain() {
     let Some(server) = own_server(PROMISE, &[]) else { return };
     let directory = crate::service::directory();
-    if let Err(obstacle) = certificates(directory.path(), &server) {
+    if let Err(obstacle) = certificates(directory.path(), server.address().ip()) {
         return skipped(PROMISE, &obstacle);
     }
     let (url, _store) = served(&server).await;

@@ -2,6 +2,7 @@
 
 mod checked;
 mod killed;
+mod limits;
 mod parts;
 mod shared;
 mod started;
