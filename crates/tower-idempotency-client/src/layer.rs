@@ -77,6 +77,9 @@ impl KeyedRetryLayer {
     }
 
     /// Sets how long one attempt may take, until its answer is read. The default is 30 s.
+    ///
+    /// It also ends an attempt that the client below never answers: hyper 1.12 may lose a request that it is given at
+    /// the moment when its connection ends.
     #[must_use]
     pub fn attempt_timeout(self, timeout: Duration) -> Self {
         self.with(|options| options.attempt_timeout = timeout)

@@ -1,24 +1,33 @@
 //! A connection, and what is sent over it.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::answer::Answer;
 use super::call::Call;
 
+/// Said where a connection has ended.
+const ENDED: &str = "the connection has ended";
+
 /// A client's connection. Closed when dropped, whatever is under way.
 #[derive(Debug)]
 pub struct Connection {
-    sender: Sender,
+    /// `None` once the driver has ended while an answer was awaited.
+    sender: Option<Sender>,
     driver: Arc<Driver>,
+    /// Changes when the driver ends.
+    ended: watch::Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -37,6 +46,7 @@ impl Drop for Driver {
     }
 }
 
+type Answering = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Connection {
@@ -52,19 +62,26 @@ impl Connection {
     }
 
     fn spawned<T>(sender: Sender, connection: impl Future<Output = T> + Send + 'static) -> Self {
-        let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
-        Self { sender, driver: Arc::new(driver) }
+        let (ending, ended) = watch::channel(());
+        let driver = Driver(tokio::spawn(async move {
+            drop(connection.await);
+            drop(ending);
+        }));
+        Self { sender: Some(sender), driver: Arc::new(driver), ended }
     }
 
     /// Another sender over the same connection, for a concurrent request. The connection must be HTTP/2.
     pub fn another(&self) -> Self {
-        let Sender::Two(sender) = &self.sender else { panic!("HTTP/1.1 takes one request after the other") };
-        Self { sender: Sender::Two(sender.clone()), driver: Arc::clone(&self.driver) }
+        let sender = self.sender.as_ref().map(|sender| match sender {
+            Sender::One(_) => panic!("HTTP/1.1 takes one request after the other"),
+            Sender::Two(sender) => Sender::Two(sender.clone()),
+        });
+        Self { sender, driver: Arc::clone(&self.driver), ended: self.ended.clone() }
     }
 
     /// Sends a request and reads its answer to the end.
     pub async fn send(&mut self, call: &Call) -> Result<Answer, Failure> {
-        let request = match &self.sender {
+        let request = match self.sender.as_ref().ok_or(ENDED)? {
             Sender::One(_) => call.request(&call.path).header("host", call.host()),
             Sender::Two(_) => call.request(&format!("http://{}{}", call.host(), call.path)),
         };
@@ -73,14 +90,24 @@ impl Connection {
 
     /// The same, with a request as it is.
     pub async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
-        let response = match &mut self.sender {
+        let mut answering: Answering = match self.sender.as_mut().ok_or(ENDED)? {
             Sender::One(sender) => {
                 sender.ready().await?;
-                sender.send_request(request).await?
+                Box::pin(sender.send_request(request))
             }
             Sender::Two(sender) => {
                 sender.ready().await?;
-                sender.send_request(request).await?
+                Box::pin(sender.send_request(request))
+            }
+        };
+        let response = tokio::select! {
+            biased;
+            response = &mut answering => response?,
+            _ = self.ended.changed() => {
+                // A request that comes while the driver ends may be left in hyper's channel between them, unread. The
+                // channel drops it with its last sender, and then there is an error in place of an answer.
+                self.sender = None;
+                answering.await?
             }
         };
         Ok(Answer::read(response).await?)
