@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,12 +14,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::tempdir;
 use testkit::dice::free_address;
-use testkit::process::{Process, until};
+use testkit::process::Process;
 use testkit::{Answer, Call, Connection, skipped};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::program::{program, run};
+use crate::program::{accepts, program, proxy, run};
 use crate::tls::certificates;
 
 /// What names the certificates that this machine trusts.
@@ -69,12 +68,10 @@ async fn the_proxy_sends_nothing_to_a_service_that_it_does_not_trust() {
         (format!("https://{service}"), format!("sled:{}", directory.path().join("store").display()));
     let order = async |authority: &str, key: &str, more: &[&str]| -> Answer {
         let [listen, monitor] = [(); 2].map(|()| free_address());
-        let (at, second) = (listen.to_string(), monitor.to_string());
-        let options = ["proxy", "--listen", &at, "--monitor", &second, "--upstream", &upstream, "--store", &store];
-        let mut command = program(&[&options[..], more].concat());
-        command.env(TRUSTED, directory.path().join(authority)).stdin(Stdio::null()).stdout(Stdio::null());
-        let _proxy = Process(command.stderr(Stdio::null()).spawn().unwrap());
-        until("the proxy listens", async || TcpStream::connect(listen).await.is_ok()).await;
+        let mut command = proxy(listen, monitor, &upstream, &store);
+        command.args(more).env(TRUSTED, directory.path().join(authority));
+        let _proxy = Process(command.spawn().unwrap());
+        accepts(listen).await;
         let call = Call::post("/orders", "item=book").header("idempotency-key", key);
         Connection::http1(listen).await.unwrap().send(&call).await.unwrap()
     };

@@ -2,9 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use testkit::process::until;
+use tokio::net::TcpStream;
 
 /// What a run of `idem` has said.
 #[derive(Debug)]
@@ -40,6 +43,20 @@ pub(crate) fn program(arguments: &[impl AsRef<OsStr>]) -> Command {
     }
     command.env("USER", "alice");
     command
+}
+
+/// `idem proxy` as a process that says nothing.
+pub(crate) fn proxy(listen: SocketAddr, monitor: SocketAddr, upstream: &str, store: &str) -> Command {
+    let (listen, monitor) = (listen.to_string(), monitor.to_string());
+    let options = ["--listen", &listen, "--monitor", &monitor, "--upstream", upstream, "--store", store];
+    let mut command = program(&["proxy"]);
+    command.args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Waits until a process accepts connections at this address.
+pub(crate) async fn accepts(address: SocketAddr) {
+    until("it accepts connections", async || TcpStream::connect(address).await.is_ok()).await;
 }
 
 /// Runs a command to its end, with this standard input.

@@ -12,7 +12,7 @@ use axum::routing::post;
 use tempfile::tempdir;
 use testkit::dice::free_address;
 
-use crate::program::{idem, program};
+use crate::program::{accepts, idem, program};
 
 /// A service that outlives the proxy, and counts its orders.
 async fn service() -> SocketAddr {
@@ -71,7 +71,7 @@ async fn what_the_proxy_has_answered_survives_its_restart_and_its_death() {
     let (listen, service) = (free_address(), service().await);
     let script = Script::new(directory.path(), listen, service);
     script.run(&[]);
-    testkit::process::until("the proxy listens", async || tokio::net::TcpStream::connect(listen).await.is_ok()).await;
+    accepts(listen).await;
     let (url, path) = (format!("http://{listen}/orders"), script.0.display().to_string());
     let (restart, kill) = (format!("sh {path} TERM"), format!("sh {path} KILL"));
     let arguments = [

@@ -3,14 +3,12 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tempfile::tempdir;
 use testkit::client::Raw;
-use testkit::process::{Process, until};
-use testkit::{Call, Connection, skipped};
+use testkit::process::until;
+use testkit::{Call, Connection};
 use tokio::net::TcpStream;
 
-use super::parts::{Language, Parts};
-use crate::program::program;
+use super::parts::Parts;
 
 /// The files that the proxy may have open, and more connections than that.
 const FILES: usize = 80;
@@ -20,12 +18,7 @@ const BOUND: Duration = Duration::from_secs(150);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_says_nothing_or_half_a_head_is_cut() {
-    if !Language::Python.is_there() {
-        return skipped("idle clients of the proxy are cut", "there is no python3");
-    }
-    let directory = tempdir().unwrap();
-    let parts = Parts::new(Language::Python, directory.path());
-    let _service = parts.start_service().await;
+    let Some((_directory, parts, _service)) = Parts::served("idle clients of the proxy are cut").await else { return };
     let _proxy = parts.start_proxy(&[]).await;
     // Nothing, a version of HTTP, half a head, and no second request.
     let whole = "POST /orders HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
@@ -46,20 +39,17 @@ async fn a_client_that_says_nothing_or_half_a_head_is_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_connections_than_files_stop_the_proxy_only_while_they_last() {
-    if !Language::Python.is_there() {
-        return skipped("the proxy bears too many connections", "there is no python3");
-    }
-    let directory = tempdir().unwrap();
-    let parts = Parts::new(Language::Python, directory.path());
-    let _service = parts.start_service().await;
-    let idem = program(&[] as &[&str]).get_program().to_owned();
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -n {FILES} && exec \"$@\""), "sh"]).arg(idem);
-    command.args(["proxy", "--listen", &parts.proxy.to_string(), "--monitor", &parts.monitor.to_string()]);
-    command.args(["--upstream", &format!("http://{}", parts.service), "--store", &parts.store]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut proxy = Process(command.spawn().unwrap());
-    until("it listens", async || TcpStream::connect(parts.proxy).await.is_ok()).await;
+    let Some((_directory, parts, _service)) = Parts::served("the proxy bears too many connections").await else {
+        return;
+    };
+    let idem = parts.proxy_command();
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", &format!("ulimit -n {FILES} && exec \"$@\""), "sh"])
+        .arg(idem.get_program())
+        .args(idem.get_args());
+    limited.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut proxy = parts.start_proxy_by(&mut limited).await;
 
     let mut idle = Vec::new();
     for _ in 0..CONNECTIONS {

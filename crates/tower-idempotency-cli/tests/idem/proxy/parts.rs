@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use tempfile::{TempDir, tempdir};
 use testkit::dice::free_address;
-use testkit::process::{Process, until};
-use tokio::net::TcpStream;
+use testkit::process::Process;
+use testkit::skipped;
 
-use crate::program::program;
+use crate::program::{self, accepts};
 
 /// The program of a service, and the language that it is for.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +52,19 @@ impl Parts {
         Self { language, service, proxy, monitor, ledger, store }
     }
 
+    /// Returns the parts in a directory of their own, with the service in Python started. Returns `None`, after it has
+    /// said that this promise is not shown, if Python is missing.
+    pub(super) async fn served(promise: &str) -> Option<(TempDir, Self, Process)> {
+        if !Language::Python.is_there() {
+            skipped(promise, "there is no python3");
+            return None;
+        }
+        let directory = tempdir().unwrap();
+        let parts = Self::new(Language::Python, directory.path());
+        let service = parts.start_service().await;
+        Some((directory, parts, service))
+    }
+
     pub(super) async fn start_service(&self) -> Process {
         let (interpreter, file) = self.language.command();
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/idem/proxy").join(file);
@@ -61,13 +75,15 @@ impl Parts {
         process
     }
 
+    pub(super) fn proxy_command(&self) -> Command {
+        program::proxy(self.proxy, self.monitor, &format!("http://{}", self.service), &self.store)
+    }
+
     pub(super) async fn start_proxy(&self, more: &[&str]) -> Process {
-        let (listen, monitor, upstream) =
-            (self.proxy.to_string(), self.monitor.to_string(), format!("http://{}", self.service));
-        let arguments =
-            ["proxy", "--listen", &listen, "--monitor", &monitor, "--upstream", &upstream, "--store", &self.store];
-        let mut command = program(&[&arguments[..], more].concat());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.start_proxy_by(self.proxy_command().args(more)).await
+    }
+
+    pub(super) async fn start_proxy_by(&self, command: &mut Command) -> Process {
         let process = Process(command.spawn().unwrap());
         accepts(self.proxy).await;
         process
@@ -77,8 +93,4 @@ impl Parts {
         let text = std::fs::read_to_string(&self.ledger).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
-}
-
-async fn accepts(address: SocketAddr) {
-    until("it accepts connections", async || TcpStream::connect(address).await.is_ok()).await;
 }

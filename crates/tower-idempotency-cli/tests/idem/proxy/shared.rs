@@ -34,13 +34,8 @@ async fn a_retry_through_another_proxy_is_replayed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_may_be_fjall_s() {
-    if !Language::Python.is_there() {
-        return skipped("the proxy has a store of fjall", "there is no python3");
-    }
-    let directory = tempdir().unwrap();
-    let mut parts = Parts::new(Language::Python, directory.path());
+    let Some((directory, mut parts, _service)) = Parts::served("the proxy has a store of fjall").await else { return };
     parts.store = format!("fjall:{}", directory.path().join("store").display());
-    let _service = parts.start_service().await;
     let mut proxy = parts.start_proxy(&[]).await;
     let first = order(&parts).await;
     proxy.kill();

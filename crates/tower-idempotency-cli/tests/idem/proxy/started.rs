@@ -5,19 +5,14 @@ use std::time::Duration;
 
 use tempfile::tempdir;
 use testkit::process::{ended, signal};
-use testkit::{Call, Connection, skipped};
+use testkit::{Call, Connection};
 
-use super::parts::{Language, Parts};
+use super::parts::Parts;
 use crate::program::{idem, program, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn options_come_from_the_command_line_and_a_file_and_a_signal_ends_it_in_good_order() {
-    if !Language::Python.is_there() {
-        return skipped("the proxy takes its options", "there is no python3");
-    }
-    let directory = tempdir().unwrap();
-    let parts = Parts::new(Language::Python, directory.path());
-    let _service = parts.start_service().await;
+    let Some((directory, parts, _service)) = Parts::served("the proxy takes its options").await else { return };
     let file = directory.path().join("proxy.toml");
     std::fs::write(&file, "[layer]\nrequire_key = true\non_in_flight = \"reject\"\n[sled]\nmax_records = 1000\n")
         .unwrap();
