@@ -2,7 +2,7 @@
 //!
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`profiles`], [`stacks`], [`proxy`],
 //!   [`browsers`], [`consumers`]
-//! - For the clients of your API: [`clients`]
+//! - For the clients of your API: [`clients`], [`meanings`]
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
 //! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@embedded`], [`mod@sled`],
 //!   [`mod@shared`], [`performance`]
@@ -35,6 +35,10 @@ pages! {
 
     /// For those who write clients of your API: which key to use, and what each rejection means.
     clients: "clients.md",
+
+    /// What each answer says about the operation: whether it was done, and whether a retry helps.
+    #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]
+    meanings: "meanings.md",
 
     /// The order of layers: which go outside and which inside, with `ServiceBuilder` and with axum's `Router`.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]

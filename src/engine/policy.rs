@@ -109,6 +109,12 @@ impl Policy {
         }
     }
 
+    /// Returns whether the retry of a run whose end is unknown may get more than a refusal: it runs, or the application
+    /// is asked.
+    pub(crate) fn answers_retries(&self) -> bool {
+        self.reconciler.is_some() || self.on_interrupted == OnInterrupted::Rerun
+    }
+
     /// Sets what a retry gets, and removes the reconciler.
     pub(crate) fn set_on_interrupted(&mut self, on_interrupted: OnInterrupted) {
         (self.on_interrupted, self.reconciler) = (on_interrupted, None);

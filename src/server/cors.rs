@@ -3,6 +3,7 @@
 use http::HeaderName;
 use http::header::{LINK, RETRY_AFTER};
 
+use super::effect::Effect;
 use super::layer::IdempotencyLayer;
 use super::options::Options;
 
@@ -14,7 +15,7 @@ pub struct CorsHeaders {
     /// The request headers that a script has to be allowed to send (`Access-Control-Allow-Headers`): the key's.
     pub allow: Vec<HeaderName>,
     /// The response headers that a script has to be allowed to read (`Access-Control-Expose-Headers`): the marker of a
-    /// replay, `Retry-After` and `Link`, the one that `outcome_header_name` names, and those of the profile.
+    /// replay, `Idempotency-Effect`, `Retry-After` and `Link`, the one that `outcome_header_name` names, and those of the profile.
     pub expose: Vec<HeaderName>,
 }
 
@@ -26,12 +27,12 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// # use tower_idempotency::{IdempotencyLayer, MemoryStore};
     /// let headers = IdempotencyLayer::new(MemoryStore::new()).cors_headers();
     /// assert_eq!(headers.allow, ["idempotency-key"]);
-    /// assert_eq!(headers.expose, ["idempotent-replayed", "retry-after", "link"]);
+    /// assert_eq!(headers.expose, ["idempotent-replayed", "idempotency-effect", "retry-after", "link"]);
     /// ```
     #[must_use]
     pub fn cors_headers(&self) -> CorsHeaders {
         let Options { header_name, recorder, outcome_header_name, profile, .. } = &self.shared.options;
-        let mut expose = vec![recorder.replay_header_name.clone(), RETRY_AFTER, LINK];
+        let mut expose = vec![recorder.replay_header_name.clone(), Effect::HEADER, RETRY_AFTER, LINK];
         expose.extend(outcome_header_name.clone());
         expose.extend(profile.retry_header.clone());
         expose.extend(profile.echo_key.then(|| header_name.clone()));

@@ -21,6 +21,7 @@ use super::answer::marks;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::bodies::room::Share;
+use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
 use super::options::Options;
 use super::origin::origin;
@@ -77,6 +78,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let mut answer = answer_of::<M, R, E, St>(&shared, connection, &span, &id, verdict, waited);
         if is_sub_request && let Ok(answer) = &mut answer {
             marks::remove(answer.extensions_mut());
+            answer.headers_mut().remove(Effect::HEADER);
         }
         answer
     }
@@ -172,14 +174,16 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             drop(share);
             let slots = Arc::clone(shared.engine.store.slots());
             let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.options.recorder));
-            IdempotencyContext::replace(&mut parts, key, context, slots, (seen, path), recorder);
+            let answers_retries = shared.engine.policy.answers_retries();
+            IdempotencyContext::replace(&mut parts, key, context, slots, (seen, path), recorder, answers_retries);
             let answering = service.call(Request::from_parts(parts, body.into()));
             (shared, service, answering)
         };
         match answering.await {
             Ok(response) => {
-                let (parts, body) = response.into_parts();
+                let (mut parts, body) = response.into_parts();
                 let (passage, end) = take(&shared, &parts, body).await;
+                shared.say_effect(&mut parts, &end);
                 (Ok(Response::from_parts(parts, passage.into())), end)
             }
             Err(error) => {

@@ -24,6 +24,7 @@
 //! | `fingerprint/` | makes the fingerprint, which says whether two requests are the same |
 //! | `run_context/` | what a handler can ask about its own run, and do with it |
 //! | `answer/` | what an answer means for the key, and what of it is recorded |
+//! | `effect.rs` | what an answer that is no outcome says about the operation |
 //! | `reject/` | each reason to reject a request, and how a rejection reads |
 //! | `operations.rs` | what operators do with a layer |
 //! | `health.rs` | the probes `/livez` and `/readyz` |
@@ -34,6 +35,7 @@ mod bodies;
 mod checked;
 mod cors;
 mod discovery;
+pub(crate) mod effect;
 mod exchange;
 pub(crate) mod fingerprint;
 mod future;
@@ -61,6 +63,7 @@ pub use bodies::body::{AnyBody, BodyMode, KeepBody, Passage, ReplayBody, SendBod
 #[cfg(feature = "axum")]
 pub use checked::Checked;
 pub use cors::CorsHeaders;
+pub use effect::Effect;
 pub use fingerprint::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 pub use fingerprint::identify::CustomBody;
 pub use future::ResponseFuture;

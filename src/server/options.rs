@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::answer::meaning::Classify;
 use super::answer::snapshot::Recorder;
@@ -152,7 +152,8 @@ impl Options {
         if let Some(seconds) = rejection.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
-        self.say_retry(&mut response, rejection.retry_with_same_key);
+        self.say_retry(response.status(), response.headers_mut(), rejection.retry_with_same_key);
+        rejection.say_effect(response.headers_mut());
         self.name_outcome(&mut response, rejection.kind.slug());
         response.extensions_mut().insert(rejection);
         response
@@ -168,11 +169,11 @@ impl Options {
     }
 
     /// Says in an error whether the same request may get another answer, if the profile has a header for that.
-    pub(super) fn say_retry<B>(&self, response: &mut Response<B>, retry: bool) {
+    pub(super) fn say_retry(&self, status: StatusCode, headers: &mut HeaderMap, retry: bool) {
         if let Some(name) = &self.profile.retry_header
-            && (response.status().is_client_error() || response.status().is_server_error())
+            && (status.is_client_error() || status.is_server_error())
         {
-            response.headers_mut().insert(name.clone(), HeaderValue::from_static(if retry { "true" } else { "false" }));
+            headers.insert(name.clone(), HeaderValue::from_static(if retry { "true" } else { "false" }));
         }
     }
 

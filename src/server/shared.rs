@@ -7,18 +7,21 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::Response;
 use http::header::HeaderValue;
+use http::response::Parts;
 use tracing::Span;
 
 use super::answer::meaning::Judge;
 use super::answer::snapshot;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::room::Room;
+use super::effect::Effect;
 use super::options::{Hook, Options};
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
 use super::replay_member;
-use crate::engine::{Engine, Facts, RAN, REPLAYED};
+use crate::engine::{End, Engine, Facts, RAN, REPLAYED};
+use crate::header::lines;
 use crate::key::RecordId;
 use crate::slots::Refusal;
 use crate::store::Store;
@@ -55,6 +58,22 @@ impl<St: Store> LayerState<St> {
             recorder: &self.options.recorder,
             invalid: self.options.profile.invalid,
             server_error: self.options.profile.server_error,
+        }
+    }
+
+    /// Says in the head of a handler's answer what it says about the operation, unless it is the operation's outcome.
+    pub(super) fn say_effect(&self, parts: &mut Parts, end: &End) {
+        match end {
+            // The status says whether to send the request again.
+            End::Released => Effect::None.say(&mut parts.headers, None, None),
+            End::Interrupted { .. } => {
+                let retry = self.engine.policy.answers_retries();
+                Effect::Unknown.say(&mut parts.headers, Some(retry), None);
+                self.options.say_retry(parts.status, &mut parts.headers, retry);
+            }
+            // What another layer has said is of another operation.
+            _ if lines(&parts.headers, Effect::HEADER).next().is_some() => _ = parts.headers.remove(Effect::HEADER),
+            _ => {}
         }
     }
 
@@ -111,7 +130,7 @@ impl<St: Store> LayerState<St> {
             if let Some(member) = self.options.profile.replay_member {
                 replay_member::add(&mut answer, member);
             }
-            self.options.say_retry(&mut answer, false);
+            self.options.say_retry(answer.status(), answer.headers_mut(), false);
         }
         let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
         self.options.name_outcome(&mut response, if replay.is_some() { REPLAYED } else { RAN });

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use axum::Router;
+use axum::extract::Request;
+use axum::response::IntoResponse as _;
+use http::StatusCode;
 use testkit::Gate;
-use testkit::lab::{post, settle};
+use testkit::lab::{Lab, keyed, post, settle};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 
-use crate::world::{Effects, two};
+use crate::world::{Effects, Store, two};
 
 /// The calls that a process has sent: gets and puts.
 fn calls(backend: &tower_idempotency_conformance::memory_backend::MemoryBackend) -> (u64, u64) {
@@ -30,6 +34,29 @@ async fn a_first_run_takes_two_calls_a_replay_elsewhere_one_and_the_next_one_the
     }
     servers[1].post("k", "b").await.assert_refusal(422, "key-reused", false, None);
     assert_eq!(effects.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_answer_that_says_that_nothing_was_done_another_server_runs_the_key_with_other_credentials() {
+    let [(_, one), (_, other)] = two().await;
+    for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
+        let server = |store: &Store| {
+            let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy);
+            let sign_in = async |request: Request| match request.headers().contains_key("authorization") {
+                true => "done".into_response(),
+                false => StatusCode::UNAUTHORIZED.into_response(),
+            };
+            Lab::of(Router::new().fallback(sign_in).layer(layer))
+        };
+        let (key, servers) = (format!("{policy:?}"), [server(&one), server(&other)]);
+        for server in &servers {
+            assert_eq!(server.post(&key, "a").await.status, 401);
+        }
+        let signed_in =
+            || keyed("POST", "/elsewhere", &key).header("authorization", "Bearer a").body("b".into()).unwrap();
+        assert_eq!(servers[1].send(signed_in()).await.text(), "done");
+        assert!(servers[0].send(signed_in()).await.is_replay());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@
 //!   random numbers.
 //! - Checks: [`history`] compares the answers with the effects that took place; a [`control`] repeats a test in a
 //!   process in which a protection is broken.
+//! - [`meanings`] are the tables of what answers say, with which several crates are compared.
 //! - `lab`: a layer around a handler, in process, and a store's transitions. `bench`: estimates and figures.
 //!
 //! The laboratories compile some of their programs against a library of their own (`laboratories/library`). What those
@@ -25,6 +26,7 @@ pub mod history;
 pub mod lab;
 #[cfg(feature = "lab")]
 pub mod log;
+pub mod meanings;
 pub mod payment_server;
 #[cfg(target_os = "linux")]
 pub mod postgres;

@@ -12,7 +12,7 @@ fn is_left_out(name: &str) -> bool {
         // These are hop-by-hop (RFC 9110, section 7.6.1). `Trailer` is still kept if there are trailers.
         "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
             // These belong to the message that is sent, not to the outcome.
-            | "date" | "content-length" | "age" | "via" | "server-timing"
+            | "date" | "content-length" | "age" | "via" | "server-timing" | "idempotency-effect"
             // These are for the client that asked first.
             | "set-cookie" | "set-cookie2" | "clear-site-data" | "www-authenticate" | "authentication-info"
             // These belong to one request.
@@ -30,8 +30,8 @@ const LEFT_OUT_PREFIXES: [&str; 5] = ["proxy-", "access-control-", "ratelimit-",
 /// Selects the headers of an answer that are recorded and replayed. The first answer carries all of them in any case.
 ///
 /// By default all headers are kept except hop-by-hop headers and those that `Connection` names, `Date`,
-/// `Content-Length` (it is made anew), `Age`, `Via`, `Server-Timing`, `Set-Cookie`, `Clear-Site-Data`,
-/// `WWW-Authenticate`, `Authentication-Info`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the ids of tracing
+/// `Content-Length` (it is made anew), `Age`, `Via`, `Server-Timing`, `Idempotency-Effect`, `Set-Cookie`,
+/// `Clear-Site-Data`, `WWW-Authenticate`, `Authentication-Info`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the ids of tracing
 /// systems and single requests.
 #[derive(Debug, Clone, Default)]
 #[must_use]

@@ -1,27 +1,33 @@
 //! The meaning of a handler's answer, or of its error, for the key: the one place that decides it.
 //!
-//! The rules, which [`Judge`] keeps: 1. The handler's mark wins: [`Unsure`], [`Keep`], [`Release`], and [`Invalid`]
-//! where the profile gives it a meaning. Of    several marks the first in this order counts, so that there is no second
-//! effect. 2. An answer without a mark is unknown if its body failed, if it is shorter than its head says, or if it is
-//! gRPC's    and has no status. 3. Every other answer is left to [`Classify`], which sees the head and the trailers. An
-//! answer that is passed on    before it is complete is judged by its head. 4. Only a final answer that was read to its
-//! end is recorded. Any other final answer is consumed: the request never    runs again, and the answer is not
-//! replayed. 5. The answer to a request that a handler sends says nothing of that handler's own effect. So a rejection
-//! that the    handler passes on is unknown, and `exchange.rs` takes the marks out of an answer that another exchange
-//! encloses.
+//! The rules, which [`Judge`] keeps:
+//! 1. The handler's mark wins: [`Unsure`], [`Keep`], [`Release`], and [`Invalid`] where the profile gives it a meaning.
+//!    Of several marks the first in this order counts, so that there is no second effect.
+//! 2. An answer without a mark is unknown if its body failed, if it is shorter than its head says, or if it is gRPC's
+//!    and has no status.
+//! 3. Every other answer is left to [`Classify`], which sees the head and the trailers. An answer that is passed on
+//!    before it is complete is judged by its head.
+//! 4. Only a final answer that was read to its end is recorded. Any other final answer is consumed: the request never
+//!    runs again, and the answer is not replayed.
+//! 5. The answer to a request that a handler sends says nothing of that handler's own effect. So what another layer
+//!    refuses, and the handler passes on, is unknown, and `exchange.rs` takes the marks out of an answer that another
+//!    exchange encloses.
 
 use std::any::Any;
 
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use http_body::Body;
 
 use super::marks::{Invalid, Keep, Release, Unsure};
+use super::not_applied;
 use super::snapshot::Recorder;
 use crate::engine::{End, OnInterrupted};
 use crate::header::lines;
 use crate::server::bodies::collect::{Collected, is_shorter};
+use crate::server::effect::Effect;
 use crate::server::reject::rejection::Rejection;
 
 /// The meaning of an answer, or of an error of the inner service: what it says about the effect.
@@ -106,38 +112,43 @@ where
 }
 
 impl Meaning {
-    /// Returns what an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun). 429 is not
-    /// started: a client that asks too often has had no effect. 408, 502 and 504 are unknown. So are gRPC's
-    /// `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which are in the trailers, or in the head of an answer without a
-    /// body. So is a rejection by another idempotency layer that the handler passes on. Everything else is final.
+    /// Returns what an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun).
+    ///
+    /// Not started: the statuses whose definitions say that the request was not applied and may be sent again, such as
+    /// 307, 401, 425 and 429, and gRPC's `PERMISSION_DENIED` and `UNAUTHENTICATED`.
+    /// [`guide::meanings`](mod@crate::guide::meanings) has the list. The layer adds a 400 whose body says
+    /// `use_dpop_nonce` (RFC 9449, section 8).
+    ///
+    /// Unknown: 408, 502 and 504; gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which are in the trailers, or
+    /// in the head of an answer without a body; and what another idempotency layer has refused, if the handler passes
+    /// that on.
+    ///
+    /// Everything else is final.
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         const UNKNOWN: [StatusCode; 3] =
             [StatusCode::REQUEST_TIMEOUT, StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
+        let of_grpc = grpc_status(parts, trailers).map(HeaderValue::as_bytes);
         // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED.
-        const UNKNOWN_IN_GRPC: [&[u8]; 3] = [b"1", b"2", b"4"];
         let is_unknown = UNKNOWN.contains(&parts.status)
-            || grpc_status(parts, trailers).is_some_and(|status| UNKNOWN_IN_GRPC.contains(&status.as_bytes()))
-            || parts.extensions.get::<Rejection>().is_some();
-        match parts.status {
-            _ if is_unknown => Self::Unknown,
-            StatusCode::TOO_MANY_REQUESTS => Self::NotStarted,
+            || matches!(of_grpc, Some(b"1" | b"2" | b"4"))
+            || parts.extensions.get::<Rejection>().is_some()
+            || lines(&parts.headers, Effect::HEADER).next().is_some();
+        // PERMISSION_DENIED, UNAUTHENTICATED.
+        let is_not_applied = not_applied::by_status(parts) || matches!(of_grpc, Some(b"7" | b"16"));
+        match (is_unknown, is_not_applied) {
+            (true, _) => Self::Unknown,
+            (_, true) => Self::NotStarted,
             _ => Self::Final,
         }
     }
 
-    /// Returns what an answer means by default under [`Rerun`](OnInterrupted::Rerun). 401, 403, 408, 429 and 5xx are
-    /// not started, so that a retry runs. Everything else means what [`of_answer`](Self::of_answer) says.
+    /// Returns what an answer means by default under [`Rerun`](OnInterrupted::Rerun): what
+    /// [`of_answer`](Self::of_answer) says, and each 5xx that would be final is unknown, so that a retry runs.
     pub fn of_answer_under_rerun(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
-        const TRANSIENT: [StatusCode; 4] = [
-            StatusCode::UNAUTHORIZED,
-            StatusCode::FORBIDDEN,
-            StatusCode::REQUEST_TIMEOUT,
-            StatusCode::TOO_MANY_REQUESTS,
-        ];
-        if TRANSIENT.contains(&parts.status) || parts.status.is_server_error() {
-            return Self::NotStarted;
+        match Self::of_answer(parts, trailers) {
+            Self::Final if parts.status.is_server_error() => Self::Unknown,
+            meaning => meaning,
         }
-        Self::of_answer(parts, trailers)
     }
 
     /// Returns what the handler's marks say, if there are any. `invalid` is what the mark of an invalid request says.
@@ -192,7 +203,7 @@ impl Judge<'_> {
             // Without a status, `settle.rs` does not count the end among the answers that mean "unknown".
             (None, Some(Collected::Failed { .. })) => return End::Interrupted { status: None },
             (None, _) if whole.is_some_and(|data| is_cut(parts, data.len(), trailers)) => Meaning::Unknown,
-            (None, _) => self.classified(parts, trailers),
+            (None, _) => self.classified(parts, trailers, whole),
         };
         let record = |data| self.recorder.encode(parts.status, &parts.headers, data, trailers);
         match meaning {
@@ -213,15 +224,25 @@ impl Judge<'_> {
         matches!(self.of_marks(parts), Some(Meaning::NotStarted | Meaning::Unknown)) || is_stream(parts)
     }
 
-    /// Returns what an answer without a mark means: the application's classifier says so, or else the default.
-    fn classified(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Meaning {
+    /// Returns what an answer without a mark means: the application's classifier says so, or else the default. `whole`
+    /// is its body, if that was read to its end.
+    fn classified(&self, parts: &Parts, trailers: Option<&HeaderMap>, whole: Option<&Bytes>) -> Meaning {
         let classified = self.classify.and_then(|classify| classify.answer(parts, trailers));
-        classified.unwrap_or_else(|| match self.on_interrupted {
-            OnInterrupted::Rerun => Meaning::of_answer_under_rerun(parts, trailers),
-            OnInterrupted::Refuse => match self.server_error {
-                Some(meaning) if parts.status.is_server_error() => meaning,
-                _ => Meaning::of_answer(parts, trailers),
-            },
+        classified.unwrap_or_else(|| {
+            let meaning = match self.on_interrupted {
+                OnInterrupted::Rerun => Meaning::of_answer_under_rerun(parts, trailers),
+                OnInterrupted::Refuse => Meaning::of_answer(parts, trailers),
+            };
+            match (meaning, self.server_error) {
+                (Meaning::Final, _) if not_applied::asks_for_nonce(parts, whole) => Meaning::NotStarted,
+                (Meaning::NotStarted, _) => meaning,
+                (_, Some(server_error))
+                    if parts.status.is_server_error() && self.on_interrupted == OnInterrupted::Refuse =>
+                {
+                    server_error
+                }
+                _ => meaning,
+            }
         })
     }
 }
@@ -236,7 +257,9 @@ fn grpc_status<'a>(parts: &'a Parts, trailers: Option<&'a HeaderMap>) -> Option<
 /// Returns whether an answer that seems to be complete was cut: it is shorter than it declares, or it is gRPC's and has
 /// no status.
 fn is_cut(parts: &Parts, length: usize, trailers: Option<&HeaderMap>) -> bool {
-    is_shorter(&parts.headers, length) || is_grpc_without_status(parts, trailers)
+    // These two have no body, whatever they declare (RFC 9110, section 8.6).
+    let has_body = !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    has_body && is_shorter(&parts.headers, length) || is_grpc_without_status(parts, trailers)
 }
 
 /// Returns whether a complete answer is gRPC's and has no status. Its client takes that for `UNKNOWN`.

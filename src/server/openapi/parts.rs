@@ -9,6 +9,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Required};
 
 use crate::key::Key;
+use crate::server::effect::Effect;
 use crate::server::options::Options;
 
 /// The name of the problem's schema among the document's components.
@@ -67,6 +68,10 @@ pub(super) fn header(name: &HeaderName, options: &Options) -> Header {
     } else if options.profile.retry_header.as_ref() == Some(name) {
         let description = "Whether the same request with the same key may get another answer.";
         (Some(description), text().enum_values(Some(["true", "false"])))
+    } else if *name == Effect::HEADER {
+        let description = "What the answer says about the operation: `none`, `pending`, `unknown` or `done`, and whether a \
+            retry with the same key may get another answer (`;retry`, or `;retry=?0`).";
+        (Some(description), text())
     } else if name == RETRY_AFTER {
         let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
         (Some("After how many seconds to send the request again, with the same key."), seconds)

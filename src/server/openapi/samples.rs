@@ -40,10 +40,16 @@ pub(super) fn rejections(options: &Options) -> Vec<Rejection> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{BTreeSet, HashSet};
+    use std::sync::Arc;
+
+    use testkit::meanings;
 
     use super::*;
-    use crate::RejectionKind;
+    use crate::engine::{OnInterrupted, Reconciled, Reconciler};
+    use crate::server::effect::Effect;
+    use crate::server::profile::Profile;
+    use crate::{Rejection, RejectionKind};
 
     #[test]
     fn each_kind_has_a_sample() {
@@ -52,5 +58,51 @@ mod tests {
         assert_eq!(requiring, RejectionKind::ALL.iter().copied().collect());
         let not_requiring = of(&Options::default());
         assert_eq!(requiring.difference(&not_requiring).collect::<Vec<_>>(), [&RejectionKind::KeyMissing]);
+    }
+
+    /// Status, and what it says, of each rejection of a layer under this policy.
+    fn said(policy: &str, profile: Profile) -> BTreeSet<(&'static str, u16, String)> {
+        let mut options = Options { require_key: true, profile: Arc::new(profile), ..Options::default() };
+        match policy {
+            "rerun" => options.policy.set_on_interrupted(OnInterrupted::Rerun),
+            "ask" => options.policy.reconcile_with(Reconciler::new(|_| async { Reconciled::StillUnknown })),
+            _ => {}
+        }
+        let others = [0].map(reasons::not_replayable);
+        let all = rejections(&options).into_iter().chain(others);
+        let of = |rejection: Rejection| {
+            let answer = options.answer(rejection.clone(), false);
+            let says = answer.headers()[Effect::HEADER].to_str().unwrap().to_owned();
+            // As gRPC has it, too.
+            assert_eq!(options.answer(rejection.clone(), true).headers()[Effect::HEADER], says.as_str());
+            assert_eq!(options.profile.envelope.render(&rejection).headers()[Effect::HEADER], says.as_str());
+            (rejection.kind.slug(), answer.status().as_u16(), says)
+        };
+        all.map(of).collect()
+    }
+
+    #[test]
+    fn each_rejection_says_what_the_page_of_meanings_has_for_it_in_each_policy_and_profile() {
+        for policy in ["refuse", "ask", "rerun"] {
+            let rows = meanings::rejections().into_iter().filter(|row| row.is_for(policy));
+            let rows: BTreeSet<_> =
+                rows.map(|row| (row.get("problem"), row.statuses()[0], row.get("says").to_owned())).collect();
+            assert_eq!(said(policy, Profile::draft()), rows, "{policy}");
+            for profile in [Profile::stripe(), Profile::acp()] {
+                let without_status = |said: BTreeSet<(&'static str, u16, String)>| {
+                    said.into_iter().map(|(kind, _, says)| (kind, says)).collect::<BTreeSet<_>>()
+                };
+                let name = profile.name;
+                assert_eq!(without_status(said(policy, profile)), without_status(rows.clone()), "{policy} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_was_not_kept_is_named_by_its_status() {
+        for status in [201, 402, 500] {
+            let answer = Options::default().answer(reasons::not_replayable(status), false);
+            assert_eq!(answer.headers()[Effect::HEADER], format!("done;status={status};retry=?0"));
+        }
     }
 }

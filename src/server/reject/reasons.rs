@@ -13,6 +13,7 @@ use crate::engine::{OnInterrupted, Policy};
 use crate::fingerprint::Match;
 use crate::header::HeaderError;
 use crate::key::RecordId;
+use crate::server::effect::Effect;
 use crate::slots::Refusal;
 
 /// Rejects a covered request without a key, where `require_key` is set.
@@ -62,7 +63,8 @@ pub(crate) fn of_refusal(refusal: Refusal, id: &RecordId) -> Rejection {
             let detail = "What is stored for this key can't be read, so the request is not run again. \
                 A new key would run it again; ask the operator before you use one.";
             // A retry does not help, so no pause is set.
-            Rejection::new(RejectionKind::StoreUnavailable, detail).for_the_operator(id)
+            let corrupt = Rejection::new(RejectionKind::StoreUnavailable, detail).for_the_operator(id);
+            Rejection { effect: Effect::Unknown, ..corrupt }
         }
         Refusal::Full => {
             let detail = "The store of idempotency keys is full. Nothing was done; try again later with the same key.";
@@ -125,7 +127,9 @@ pub(crate) fn not_replayable(status: u16) -> Rejection {
         "The request with this key was answered{with}, and that answer was too large, too slow or a stream, so that it \
          was not stored. It is not run again; a new key would run it again."
     );
-    Rejection { original_status, ..Rejection::new(RejectionKind::NotReplayable, detail) }
+    // Without its status, it is not known whether it was a success.
+    let effect = if original_status.is_some() { Effect::Done } else { Effect::Unknown };
+    Rejection { original_status, effect, ..Rejection::new(RejectionKind::NotReplayable, detail) }
 }
 
 /// Rejects a retry of a request if it is unknown whether the request took effect.
@@ -168,6 +172,6 @@ pub(crate) fn interrupted_run(policy: &Policy, id: &RecordId) -> Rejection {
     };
     let interrupted_run =
         Rejection::new(RejectionKind::OutcomeUnknown, format!("{unknown} {then}")).for_the_operator(id);
-    let retry_with_same_key = policy.reconciler.is_some() || policy.on_interrupted == OnInterrupted::Rerun;
+    let retry_with_same_key = policy.answers_retries();
     Rejection { status: StatusCode::INTERNAL_SERVER_ERROR, retry_with_same_key, ..interrupted_run }
 }

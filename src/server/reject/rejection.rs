@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
 use crate::engine::Stats;
 use crate::key::{EmptyScope, RecordId};
 use crate::record::Origin;
+use crate::server::effect::Effect;
 use crate::slots::REFUSALS;
 
-/// Defines the kinds by rows. Each row has a kind's slug, the status that its rejections have by default, and its
-/// title. The order of the rows is the order of the counts in the tally, which no store keeps.
+/// Defines the kinds by rows. Each row has a kind's slug, the status that its rejections have by default, what they say
+/// about the operation, and its title. The order of the rows is the order of the counts in the tally, which no store keeps.
 macro_rules! kinds {
-    ($($kind:ident, $slug:literal, $status:ident, $title:literal;)*) => {
+    ($($kind:ident, $slug:literal, $status:ident, $effect:ident, $title:literal;)*) => {
         /// The kind of a rejection. Its [`slug`](Self::slug) ends the problem's `type`; each is described in
         /// [`problem`](crate::problem).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,12 +37,12 @@ macro_rules! kinds {
             /// All but `Custom`.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
-            /// Returns the slug, the default status and the title.
-            const fn row(self) -> (&'static str, StatusCode, &'static str) {
+            /// Returns the slug, the default status, the default effect and the title.
+            const fn row(self) -> (&'static str, StatusCode, Effect, &'static str) {
                 match self {
-                    $(Self::$kind => ($slug, StatusCode::$status, $title),)*
-                    // The application says both in `Rejection::custom`.
-                    Self::Custom => ("custom", StatusCode::INTERNAL_SERVER_ERROR, ""),
+                    $(Self::$kind => ($slug, StatusCode::$status, Effect::$effect, $title),)*
+                    // The application says status and title in `Rejection::custom`. It refuses before a run.
+                    Self::Custom => ("custom", StatusCode::INTERNAL_SERVER_ERROR, Effect::None, ""),
                 }
             }
         }
@@ -49,20 +50,20 @@ macro_rules! kinds {
 }
 
 kinds! {
-    KeyMissing, "key-missing", BAD_REQUEST, "The idempotency key is missing";
-    KeyMalformed, "key-malformed", BAD_REQUEST, "The idempotency key is malformed";
-    BodyTooLarge, "body-too-large", PAYLOAD_TOO_LARGE, "The request body is too large";
-    BodyIncomplete, "body-incomplete", BAD_REQUEST, "The request body is incomplete";
-    StoreUnavailable, "store-unavailable", SERVICE_UNAVAILABLE, "The store is unavailable";
-    StoreFull, "store-full", SERVICE_UNAVAILABLE, "The store is full";
-    Overloaded, "overloaded", SERVICE_UNAVAILABLE, "The server is overloaded";
-    ShuttingDown, "shutting-down", SERVICE_UNAVAILABLE, "The server is shutting down";
-    KeyReused, "key-reused", UNPROCESSABLE_ENTITY, "The idempotency key was used before";
-    CredentialsChanged, "credentials-changed", UNPROCESSABLE_ENTITY, "The idempotency key was used with other credentials";
-    NotVerifiable, "not-verifiable", CONFLICT, "The request can't be compared with the recorded one";
-    InFlight, "in-flight", CONFLICT, "The request is in flight";
-    NotReplayable, "not-replayable", CONFLICT, "The answer can't be replayed";
-    OutcomeUnknown, "outcome-unknown", CONFLICT, "The outcome is unknown";
+    KeyMissing, "key-missing", BAD_REQUEST, None, "The idempotency key is missing";
+    KeyMalformed, "key-malformed", BAD_REQUEST, None, "The idempotency key is malformed";
+    BodyTooLarge, "body-too-large", PAYLOAD_TOO_LARGE, None, "The request body is too large";
+    BodyIncomplete, "body-incomplete", BAD_REQUEST, None, "The request body is incomplete";
+    StoreUnavailable, "store-unavailable", SERVICE_UNAVAILABLE, None, "The store is unavailable";
+    StoreFull, "store-full", SERVICE_UNAVAILABLE, None, "The store is full";
+    Overloaded, "overloaded", SERVICE_UNAVAILABLE, None, "The server is overloaded";
+    ShuttingDown, "shutting-down", SERVICE_UNAVAILABLE, None, "The server is shutting down";
+    KeyReused, "key-reused", UNPROCESSABLE_ENTITY, None, "The idempotency key was used before";
+    CredentialsChanged, "credentials-changed", UNPROCESSABLE_ENTITY, Unknown, "The idempotency key was used with other credentials";
+    NotVerifiable, "not-verifiable", CONFLICT, Unknown, "The request can't be compared with the recorded one";
+    InFlight, "in-flight", CONFLICT, Pending, "The request is in flight";
+    NotReplayable, "not-replayable", CONFLICT, Done, "The answer can't be replayed";
+    OutcomeUnknown, "outcome-unknown", CONFLICT, Unknown, "The outcome is unknown";
 }
 
 impl RejectionKind {
@@ -101,6 +102,8 @@ pub struct Rejection {
     pub kind: RejectionKind,
     /// The answer's status.
     pub status: StatusCode,
+    /// What the answer says about the operation.
+    pub effect: Effect,
     /// The kind in a few words, which don't change.
     pub title: &'static str,
     /// A text that says what happened this time, and what to do.
@@ -146,10 +149,11 @@ impl Rejection {
 
     /// Creates a rejection after which a retry with the same key is of no use; the methods below change that.
     pub(crate) fn new(kind: RejectionKind, detail: impl Into<String>) -> Self {
-        let (_, status, title) = kind.row();
+        let (_, status, effect, title) = kind.row();
         Self {
             kind,
             status,
+            effect,
             title,
             detail: detail.into(),
             retry_with_same_key: false,
@@ -162,7 +166,8 @@ impl Rejection {
         }
     }
 
-    /// A rejection of the application's own, for its `scope` function: 401 for a request that names no account, say.
+    /// A rejection of the application's own, for its `scope` function: 401 for a request that names no account, say. It
+    /// says that nothing was done; set [`effect`](Self::effect) where that is not so.
     #[must_use]
     pub fn custom(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status, title, ..Self::new(RejectionKind::Custom, detail) }
@@ -249,7 +254,8 @@ impl Rejection {
         }
     }
 
-    /// The answer: `application/problem+json`, with a `Link` to its description, and `Retry-After` where that helps.
+    /// The answer: `application/problem+json`, with a `Link` to its description, `Idempotency-Effect`, and `Retry-After`
+    /// where that helps.
     #[must_use]
     pub fn render(&self) -> Response<Bytes> {
         let uri = self.type_uri();
@@ -265,7 +271,13 @@ impl Rejection {
         if let Some(seconds) = self.retry_after_seconds() {
             headers.insert(RETRY_AFTER, seconds.into());
         }
+        self.say_effect(headers);
         response
+    }
+
+    /// Says in a head what the rejection says about the operation.
+    pub(crate) fn say_effect(&self, headers: &mut HeaderMap) {
+        self.effect.say(headers, Some(self.retry_with_same_key), self.original_status);
     }
 }
 

@@ -37,6 +37,7 @@ pub struct IdempotencyContext {
     seen: Uri,
     // The path that is a part of the record's id, if one is.
     path_of_id: Option<Box<str>>,
+    answers_retries: bool,
     // It records an answer that is committed with its effect.
     pub(crate) recorder: Arc<Recorder>,
     // The exchange around this one.
@@ -48,13 +49,14 @@ pub struct IdempotencyContext {
 impl Clone for IdempotencyContext {
     /// A handler clones it with its request's extensions, and axum's extractor clones it.
     fn clone(&self) -> Self {
-        let Self { key, run, slots, seen, path_of_id, recorder, outer, copied: _ } = self;
+        let Self { key, run, slots, seen, path_of_id, answers_retries, recorder, outer, copied: _ } = self;
         Self {
             key: key.clone(),
             run: run.clone(),
             slots: Arc::clone(slots),
             seen: seen.clone(),
             path_of_id: path_of_id.clone(),
+            answers_retries: *answers_retries,
             recorder: Arc::clone(recorder),
             outer: outer.clone(),
             copied: true,
@@ -71,8 +73,9 @@ impl IdempotencyContext {
         slots: Arc<Slots>,
         (seen, path_of_id): (Uri, Option<Box<str>>),
         recorder: Arc<Recorder>,
+        answers_retries: bool,
     ) {
-        let context = Self { key, run, slots, seen, path_of_id, recorder, outer: None, copied: false };
+        let context = Self { key, run, slots, seen, path_of_id, answers_retries, recorder, outer: None, copied: false };
         let outer = parts.extensions.insert(context);
         if let (Some(outer), Some(context)) = (outer, parts.extensions.get_mut::<Self>()) {
             context.outer = Some(Arc::new(outer));
@@ -112,6 +115,14 @@ impl IdempotencyContext {
     /// Returns whether the request of this exchange, or of one around it, said that its client had sent it to `uri`.
     pub(crate) fn has_seen(&self, uri: &Uri) -> bool {
         self.all().any(|context| context.seen == *uri)
+    }
+
+    /// Returns whether a retry may get more than a refusal if this run leaves its operation unknown: it runs
+    /// ([`Rerun`](crate::OnInterrupted::Rerun)), or the application is asked
+    /// ([`reconcile_with`](crate::IdempotencyLayer::reconcile_with)).
+    #[must_use]
+    pub fn answers_retries(&self) -> bool {
+        self.answers_retries
     }
 
     /// The key. A secret: not for logs.

@@ -4,6 +4,7 @@ mod clients;
 mod failure_table;
 mod files;
 mod guide;
+mod meanings;
 mod metrics;
 mod ops;
 pub(crate) mod options;

@@ -88,7 +88,7 @@ async fn trap_63_with_cors_outside_a_browser_sends_the_key_and_reads_the_marker(
     for (answer, origin) in [(&first, origins[0]), (&retry, origins[1]), (&refused, origins[0])] {
         let allowed: Vec<_> = answer.headers.get_all("access-control-allow-origin").iter().collect();
         assert_eq!(allowed, [origin], "its own, once, and not the recorded one's");
-        let exposed = "idempotent-replayed,retry-after,link,idempotency-outcome";
+        let exposed = "idempotent-replayed,idempotency-effect,retry-after,link,idempotency-outcome";
         assert_eq!(answer.headers["access-control-expose-headers"], exposed);
     }
     assert_eq!((retry.body, lab.effects()), (Bytes::from("effect 1"), 1));

@@ -1,6 +1,7 @@
 //! The same answer to every later request, and no answer before it is durable (promises 2 and 3).
 
 mod classified;
+mod not_applied;
 mod not_storable;
 mod recording;
 mod replay;

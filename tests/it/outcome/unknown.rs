@@ -173,6 +173,16 @@ async fn an_answer_that_is_shorter_than_it_declares_is_unknown() {
 }
 
 #[tokio::test]
+async fn an_answer_that_has_no_body_is_whole_whatever_it_declares() {
+    for status in [204, 304] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let lab = Lab::new(layer(), move |_| async move { (status, [("content-length", "7")]) });
+        assert_eq!(lab.post("k", "a").await.status, status);
+        assert!(lab.post("k", "a").await.is_replay(), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_was_cut_is_recorded_if_its_handler_says_so_and_consumed_if_its_end_was_not_seen() {
     for header in [("content-length", "8"), ("content-type", "application/grpc+proto")] {
         for (layer, mark, problem) in [

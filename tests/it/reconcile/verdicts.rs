@@ -312,7 +312,7 @@ async fn only_what_says_that_nothing_happened_frees_the_key() {
         if parts.status == 418 { Meaning::NotStarted } else { Meaning::of_answer(parts, trailers) }
     };
     let layer = || asking(TestStore::new(), asked.says([found("charged")])).classify(teapots_are_free);
-    for (status, effects) in [(503, 1), (402, 1), (401, 1), (200, 1), (418, 2)] {
+    for (status, effects) in [(503, 1), (402, 1), (404, 1), (200, 1), (401, 2), (418, 2)] {
         let status = StatusCode::from_u16(status).unwrap();
         let lab = Lab::new(layer(), move |_| async move { status });
         for _ in 0..2 {

@@ -1,0 +1,100 @@
+//! Answers that say that nothing was done: the operation can still be done under its key, elsewhere, later, or with
+//! other credentials.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use http::{HeaderMap, StatusCode};
+use testkit::lab::disk::Disk;
+use testkit::lab::{Lab, keyed, layer, on_disk, rerun, with};
+use testkit::{meanings, on_both};
+use tower_idempotency::store::Store;
+use tower_idempotency::{IdempotencyLayer, Meaning, OnInterrupted};
+
+/// Answers with the status in the path to a request without credentials, and does the work for one that has them.
+async fn service(request: Request) -> Response {
+    let status: Option<StatusCode> = request.uri().path().trim_start_matches('/').parse().ok();
+    match status {
+        Some(status) if !request.headers().contains_key("authorization") => status.into_response(),
+        _ => "done".into_response(),
+    }
+}
+
+/// After an answer with each such status, the same key is good for another path, another body, and other credentials.
+async fn the_key_is_free_for_a_request_that_differs<St: Store>(layer: impl Fn() -> IdempotencyLayer<St>) {
+    let lab = Lab::of(Router::new().fallback(service).layer(layer()));
+    for (status, row) in meanings::statuses() {
+        if row.get("Refuse") != "not started" {
+            continue;
+        }
+        let first = async || {
+            let request = keyed("POST", &format!("/{status}"), &format!("k-{status}"));
+            let answer = lab.send(request.body("a".into()).unwrap()).await;
+            assert_eq!((answer.status.as_u16(), answer.is_replay()), (status, false));
+        };
+        first().await;
+        first().await;
+        let elsewhere = keyed("POST", "/elsewhere", &format!("k-{status}")).header("authorization", "Bearer b");
+        let done = lab.send(elsewhere.body("b".into()).unwrap()).await;
+        assert_eq!((done.text(), done.is_replay()), ("done", false), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn the_key_is_free_under_each_policy() {
+    the_key_is_free_for_a_request_that_differs(layer).await;
+    the_key_is_free_for_a_request_that_differs(rerun).await;
+}
+
+on_both!(the_key_is_free_on_disk_too);
+async fn the_key_is_free_on_disk_too<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
+    the_key_is_free_for_a_request_that_differs(|| IdempotencyLayer::new(store.clone())).await;
+    let (_directory, store) = on_disk(D::builder());
+    let rerun = || IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
+    the_key_is_free_for_a_request_that_differs(rerun).await;
+}
+
+#[tokio::test]
+async fn what_was_signed_in_for_is_replayed_and_refused_to_others() {
+    let lab =
+        Lab::of(Router::new().route("/charges", post(async |request: Request| service(request).await)).layer(layer()));
+    assert_eq!(lab.send(with("authorization", "Bearer a")).await.text(), "done");
+    assert!(lab.send(with("authorization", "Bearer a")).await.is_replay());
+    assert_eq!(lab.send(with("authorization", "Bearer b")).await.problem(), "credentials-changed");
+}
+
+// The recipe of `docs/meanings.md`.
+#[tokio::test]
+async fn a_payment_that_is_asked_for_first_is_one_operation_with_its_key_x402() {
+    let charge = async |request: Request| match request.headers().get("payment-signature") {
+        None => (StatusCode::PAYMENT_REQUIRED, [("payment-required", "eyJ4NDAyVmVyc2lvbiI6Mn0=")]).into_response(),
+        Some(payment) if payment == "declined" => (StatusCode::PAYMENT_REQUIRED, "declined").into_response(),
+        Some(_) => "paid".into_response(),
+    };
+    for layer in [layer(), rerun()] {
+        let layer = layer.classify(|parts: &http::response::Parts, _: Option<&HeaderMap>| {
+            let asks = parts.status == StatusCode::PAYMENT_REQUIRED && parts.headers.contains_key("payment-required");
+            asks.then_some(Meaning::NotStarted)
+        });
+        let lab = Lab::of(Router::new().route("/charges", post(charge)).layer(layer));
+        let pay = |key: &str, payment: Option<&str>| {
+            let request = keyed("POST", "/charges", key);
+            let request =
+                payment.into_iter().fold(request, |request, payment| request.header("payment-signature", payment));
+            lab.send(request.body("a".into()).unwrap())
+        };
+        for key in ["paid", "declined"] {
+            for _ in 0..2 {
+                let asked = pay(key, None).await;
+                assert_eq!((asked.status.as_u16(), asked.header("idempotency-effect")), (402, Some("none")));
+            }
+        }
+        assert_eq!(pay("paid", Some("signed")).await.text(), "paid");
+        let again = pay("paid", Some("signed-anew")).await;
+        assert_eq!((again.text(), again.is_replay()), ("paid", true), "the payment is not compared");
+        assert_eq!(pay("declined", Some("declined")).await.text(), "declined");
+        assert!(pay("declined", Some("declined")).await.is_replay(), "a plain 402 is an outcome");
+    }
+}
