@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{Response, StatusCode};
 use http_body::Body;
 use retry_policies::RetryDecision;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::options::{Chosen, Options};
 use crate::transport::Failure;
 use crate::uses::{Before, Use, Uses};
-use crate::verdict::{Verdict, judge, may_be_rejection};
+use crate::verdict::{self, Verdict, may_be_rejection};
 use crate::{BoxError, Delivery, Error, Key, Known, Reason, ResponseBody};
 
 /// How much of a rejection is read at least.
@@ -114,7 +114,10 @@ impl<A: Attempts> Call<A> {
                 Ok(answer) => return Ok(answer),
                 Err(miss) => miss,
             };
-            self.known = self.known.max(miss.known);
+            self.known = match miss.last {
+                Some(Reason::NotKept) => miss.known,
+                _ => self.known.max(miss.known),
+            };
             let next = match miss.last {
                 Some(reason) => Err(reason),
                 None if !self.attempts.can_repeat() => Err(Reason::SentOnce),
@@ -153,12 +156,23 @@ impl<A: Attempts> Call<A> {
     /// Says how the answer came about, if it is the operation's.
     fn judge<B>(&self, mut answer: Response<ResponseBody<B>>) -> Result<Response<ResponseBody<B>>, Box<Miss>> {
         let (status, is_replay) = (answer.status(), self.options.is_replay(answer.headers()));
-        let is_earlier_unknown = self.known >= Known::Unknown;
-        if !status.is_success() && !is_replay && !self.attempts.is_elsewhere() {
+        let before = verdict::Before { is_unknown: self.known >= Known::Unknown, is_own: self.chosen.is_own };
+        // What a redirect has led to says nothing of the server that was asked.
+        let is_elsewhere = self.attempts.is_elsewhere();
+        let mut is_unknown = match is_replay {
+            // A recorded error of the server's may have come after the effect.
+            true => !status.is_success() && !status.is_client_error(),
+            false => is_elsewhere && !status.is_success(),
+        };
+        if !is_replay && !is_elsewhere && !verdict::is_plain_success(status, answer.headers()) {
             let body = answer.body().bytes_read();
-            let (known, after, last) = match judge(status, answer.headers(), &body, is_earlier_unknown) {
-                Verdict::Answer => (None, None, None),
+            let (known, after, last) = match verdict::judge(status, answer.headers(), &body, before) {
+                Verdict::Answer(known) => {
+                    is_unknown = !status.is_success() && (before.is_unknown || known == Known::Unknown);
+                    (None, None, None)
+                }
                 Verdict::Rejected(known) => (Some(known), None, Some(Reason::Rejected)),
+                Verdict::Ended(known) => (Some(known), None, Some(Reason::NotKept)),
                 Verdict::Again(known, after) => (Some(known), after, None),
             };
             if let Some(known) = known {
@@ -166,14 +180,6 @@ impl<A: Attempts> Call<A> {
                 return Err(Box::new(Miss { known, after, response: Some(answer.map(|_| body)), source: None, last }));
             }
         }
-        let is_refused = match status {
-            // A conflict may be with an earlier call of the caller's key.
-            StatusCode::CONFLICT => !self.chosen.is_own,
-            // The operation is to be asked for elsewhere (RFC 9110 sections 15.4.8 and 15.4.9).
-            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
-            _ => status.is_client_error(),
-        };
-        let is_unknown = !is_replay && !status.is_success() && (is_earlier_unknown || !is_refused);
         let delivery = Delivery { key: self.chosen.key.clone(), attempts: self.made, is_replay, is_unknown };
         answer.extensions_mut().insert(delivery);
         Ok(answer)

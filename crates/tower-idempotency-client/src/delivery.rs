@@ -36,13 +36,17 @@ impl Delivery {
         self.is_replay
     }
 
-    /// Whether the operation may have taken place although this answer is no success. Ask again with the same key.
+    /// Whether the operation may have taken place although this answer is no success. Ask again with the same key; or, if
+    /// it is a replay, look the operation up.
     ///
-    /// That is so if the answer is no replay, and
+    /// That is so if it is a replay of neither a success nor a client's error, such as 500: the server may have failed
+    /// after the effect. It is so, too, if the answer is no replay, and
     /// - an earlier attempt of the call was lost, or an earlier call with the key is remembered: a 401 after it says
     ///   that the token has expired since, and not that nothing was done; or
-    /// - it is neither a success nor a client's error nor 307 or 308, such as 500 or 303; or
-    /// - it is a 409 to a key of the caller's own: an earlier call with that key may still run.
+    /// - it is neither a success nor a client's error nor 307, 308 or 511, such as 500 or 303, and has no
+    ///   `Idempotency-Effect: none`; or
+    /// - it is a 409 to a key of the caller's own: an earlier call with that key may still run; or
+    /// - it came after a redirect that was followed.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         self.is_unknown

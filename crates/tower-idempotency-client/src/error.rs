@@ -10,7 +10,8 @@ use crate::{BoxError, Key};
 pub enum Known {
     /// No attempt was sent. The operation has not taken place.
     NotSent,
-    /// The server refused each attempt before the operation began.
+    /// The server refused the operation: it has not taken place. Each attempt was refused before it began, or the one
+    /// that ran was refused.
     Refused,
     /// **The operation may have taken place.** Ask again with the same key; a new key could run it a second time.
     Unknown,
@@ -24,6 +25,9 @@ pub enum Known {
 pub enum Reason {
     /// The server's rejection is final. [`Error::response`] has it.
     Rejected,
+    /// The operation has ended, and its answer was not kept. [`Error::known`] says how, whatever earlier attempts have
+    /// met. [`Error::response`] has the server's rejection.
+    NotKept,
     /// The deadline for all attempts is over, or would be before the next one.
     Deadline,
     /// The backoff policy permits no more attempts.
@@ -105,12 +109,13 @@ impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.0.known {
             Known::NotSent => "nothing was sent",
-            Known::Refused => "the server refused the operation before it began",
+            Known::Refused => "the server refused the operation, which has not taken place",
             Known::Unknown => "the operation may have taken place; ask again with the same key",
             Known::Done => "the operation has taken place, and its answer was not kept; look its result up",
         })?;
         formatter.write_str(match self.0.reason {
             Reason::Rejected => ": the server's rejection is final",
+            Reason::NotKept => ": it has ended, and its answer was not kept",
             Reason::Deadline => ": the deadline for all attempts is over",
             Reason::Backoff => ": the backoff policy permits no more attempts",
             Reason::Budget => ": the budget for retries is used up",

@@ -33,6 +33,8 @@
 //!     let request = request.form(&[("order", order), ("amount", "500"), ("currency", "eur")]);
 //!     match client.ready().await?.call(request.build()?).await {
 //!         Ok(answer) => match answer.extensions().get::<Delivery>() {
+//!             // A recorded error, such as a 500: it may have come after the charge.
+//!             Some(delivery) if delivery.is_unknown() && delivery.is_replay() => println!("look it up"),
 //!             // No success, and no proof that nothing was done: a 500, or a 401 after an attempt that was lost.
 //!             Some(delivery) if delivery.is_unknown() => println!("call again later, with the saved key"),
 //!             _ if answer.status().is_success() => println!("paid: {}", answer.text().await.unwrap_or_default()),
@@ -117,24 +119,30 @@
 //! |---|---|---|
 //! | no connection | a retry | not sent |
 //! | a connection that broke, an answer that broke off, a timeout | a retry | unknown |
-//! | an answer with `Idempotent-Replayed: true`, a 2xx, or what came after a redirect that was followed | it is the answer | |
-//! | a problem (RFC 9457) with `retry_with_same_key: true`, such as 409 `in-flight`, and not 422 | a retry | by its type |
-//! | a problem with that member otherwise, such as `outcome-unknown` | an error: [`Reason::Rejected`] | by its type |
+//! | an answer with `Idempotent-Replayed: true`, or what came after a redirect that was followed | it is the answer | |
+//! | `Idempotency-Effect: done`, or a problem `not-replayable` | an error: [`Reason::NotKept`] | by the parameter `status` or the member `original_status`: a 2xx is done, any other one as below; without it, unknown |
+//! | `Idempotency-Effect` with the parameter `retry`, and not 422 | a retry | by its token: `none` is refused, `pending` and `unknown` are unknown |
+//! | the same with `retry=?0`, or on a 2xx | an error: [`Reason::Rejected`] | by its token |
+//! | the same without the parameter | as its status says below | by its token |
+//! | a 2xx | it is the answer | |
+//! | a problem (RFC 9457) with `retry_with_same_key: true`, such as 409 `in-flight`, and not 422 | a retry | by its type, else by its status |
+//! | a problem with that member otherwise, such as `outcome-unknown` | an error: [`Reason::Rejected`] | by its type, else by its status |
 //! | the code `idempotency_conflict`: the key has another request | an error: [`Reason::Rejected`] | refused |
 //! | 409 with a type or code of keys: `idempotency_key_in_use`, `idempotency_in_flight`, `idempotency_error`, or a problem whose type has `idempotency` in it | a retry | unknown |
 //! | the type `idempotency_error` with another status: the key has another request | an error: [`Reason::Rejected`] | refused |
 //! | the code `outcome_unknown`, `not_verifiable` or `credentials_changed`, without `Retry-After`, and not 503 | an error: [`Reason::Rejected`] | unknown |
-//! | the code `not_replayable`, likewise | an error: [`Reason::Rejected`] | done |
+//! | the code `not_replayable`, likewise | an error: [`Reason::NotKept`] | as above |
 //! | 422 | it is the answer, whatever its headers say | |
-//! | `stripe-should-retry` or `x-should-retry`: `true` | a retry | refused with 425 and 429, else unknown |
-//! | the same: `false`, with 408, 409, 425, 429, 502, 503 or 504 | an error: [`Reason::Rejected`] | refused with 425 and 429, else unknown |
+//! | `stripe-should-retry` or `x-should-retry`: `true` | a retry | by its status |
+//! | the same: `false`, with 408, 409, 425, 429, 502, 503 or 504 | an error: [`Reason::Rejected`] | by its status |
 //! | the same: `false`, with another status | it is the answer | |
 //! | 425, 429 | a retry | refused |
 //! | 408, 502, 503, 504 | a retry | unknown |
 //! | 409 with `Retry-After`, or after an attempt that was lost | a retry | unknown |
 //! | any other answer, redirects and 500 included | it is the answer | |
 //!
-//! The first row that fits counts. An error sums up all attempts: one that was lost makes the operation unknown, unless
+//! The first row that fits counts. A status says that the operation was refused if it is a 4xx, but for 408, and for 409
+//! to a key of the caller's own; or 307, 308 or 511. Any other one leaves it unknown. An error sums up all attempts: one that was lost makes the operation unknown, unless
 //! a later one says that it has taken place.
 //!
 //! A retry waits for `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), and for a random time besides.

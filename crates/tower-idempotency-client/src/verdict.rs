@@ -1,34 +1,45 @@
 //! What an answer means for a call: whether it is final, and what is known if it is not the operation's own.
+//!
+//! `docs/meanings.md` of tower-idempotency has the same as a table, which a test compares.
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use crate::Known;
 use crate::retry_after::retry_after;
 
+/// By which a server says what its answer says about the operation, where that is no outcome.
+const EFFECT: HeaderName = HeaderName::from_static("idempotency-effect");
+
 /// Servers say with them whether the same request may get another answer.
 const SHOULD_RETRY: [HeaderName; 2] =
     [HeaderName::from_static("stripe-should-retry"), HeaderName::from_static("x-should-retry")];
 
-/// Codes of rejections that no retry changes, and what is known after them.
-const OWN_CODES: [(&str, Known); 4] = [
-    ("outcome_unknown", Known::Unknown),
-    ("not_verifiable", Known::Unknown),
-    ("credentials_changed", Known::Unknown),
-    ("not_replayable", Known::Done),
-];
+/// Codes of rejections that no retry changes.
+const OWN_CODES: [&str; 4] = ["outcome_unknown", "not_verifiable", "credentials_changed", "not_replayable"];
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is the operation's own answer, or the API's.
-    Answer,
+    /// It is the operation's own answer, or the API's. If it is no success, this is known of the operation.
+    Answer(Known),
     /// The server refuses the operation, and the same request gets the same refusal.
     Rejected(Known),
+    /// The operation has ended, and its answer was not kept. Nothing that an earlier attempt has met says more.
+    Ended(Known),
     /// The same request may get another answer, after this time.
     Again(Known, Option<Duration>),
+}
+
+/// What is known of the call before an answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Before {
+    /// An earlier attempt of the call was lost.
+    pub(crate) is_unknown: bool,
+    /// The key is the caller's, who may have sent it in another call.
+    pub(crate) is_own: bool,
 }
 
 /// Whether the answer's body may be a rejection, which has to be read.
@@ -37,41 +48,114 @@ pub(crate) fn may_be_rejection(status: StatusCode, headers: &HeaderMap) -> bool 
     (status.is_client_error() || status.is_server_error()) && headers.get(CONTENT_TYPE).is_some_and(is_json)
 }
 
-/// Judges an answer that is neither a success nor a replay. `is_earlier_unknown` says that an earlier attempt of the
-/// call was lost.
-pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], is_earlier_unknown: bool) -> Verdict {
+/// Whether an answer is a success that says nothing else of itself.
+pub(crate) fn is_plain_success(status: StatusCode, headers: &HeaderMap) -> bool {
+    status.is_success() && !headers.contains_key(EFFECT)
+}
+
+/// Judges an answer that is neither a replay nor a plain success.
+pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], before: Before) -> Verdict {
     let after = retry_after(headers);
+    let of_status = known_of_status(status);
+    if let Some(effect) = headers.get(EFFECT).and_then(Effect::of) {
+        let known = match effect.token {
+            Token::None => Known::Refused,
+            Token::Unknown => Known::Unknown,
+            Token::Done => return Verdict::Ended(known_of_end(effect.status)),
+        };
+        return match effect.retry {
+            Some(true) if status != StatusCode::UNPROCESSABLE_ENTITY => Verdict::Again(known, after),
+            // The status says whether to try again. A success with this header is none.
+            None if is_again(status) => Verdict::Again(known, after),
+            None if !status.is_success() => Verdict::Answer(known),
+            _ => Verdict::Rejected(known),
+        };
+    }
     let rejection = match may_be_rejection(status, headers) {
         true => serde_json::from_slice(body).unwrap_or_default(),
         false => Value::Null,
     };
-    if let Some(verdict) = judge_rejection(status, &rejection, after) {
+    if let Some(verdict) = judge_rejection(status, &rejection, after, of_status) {
         return verdict;
     }
     if status == StatusCode::UNPROCESSABLE_ENTITY {
-        return Verdict::Answer;
+        return Verdict::Answer(of_status);
     }
-    let known = known_of_status(status);
     let should_retry = SHOULD_RETRY.into_iter().filter_map(|name| headers.get(name));
     match should_retry.map(|value| value.as_bytes()).find(|value| [&b"true"[..], b"false"].contains(value)) {
-        Some(b"true") => return Verdict::Again(known, after),
+        Some(b"true") => return Verdict::Again(of_status, after),
         // It is the last word, and says nothing of the operation.
-        Some(_) if is_again(status) || status == StatusCode::CONFLICT => return Verdict::Rejected(known),
-        Some(_) => return Verdict::Answer,
+        Some(_) if is_again(status) || status == StatusCode::CONFLICT => return Verdict::Rejected(of_status),
+        Some(_) => return Verdict::Answer(of_status),
         None => {}
     }
     // What conflicts may be an earlier attempt of this call, which still runs.
-    let may_still_run = status == StatusCode::CONFLICT && (after.is_some() || is_earlier_unknown);
-    if is_again(status) || may_still_run { Verdict::Again(known, after) } else { Verdict::Answer }
+    let may_still_run = status == StatusCode::CONFLICT && (after.is_some() || before.is_unknown);
+    if may_still_run {
+        return Verdict::Again(Known::Unknown, after);
+    }
+    match status {
+        _ if is_again(status) => Verdict::Again(of_status, after),
+        // There was no other call with this key.
+        StatusCode::CONFLICT if !before.is_own => Verdict::Answer(Known::Refused),
+        _ => Verdict::Answer(of_status),
+    }
+}
+
+/// What the server says of the operation: an Item of structured fields (RFC 9651), a Token with parameters.
+struct Effect {
+    token: Token,
+    retry: Option<bool>,
+    status: Option<u64>,
+}
+
+enum Token {
+    None,
+    /// Also `pending`.
+    Unknown,
+    Done,
+}
+
+impl Effect {
+    /// Reads the header. A Token that is not known here says nothing.
+    fn of(value: &HeaderValue) -> Option<Self> {
+        let mut parts = value.to_str().ok()?.split(';').map(str::trim);
+        let token = match parts.next()? {
+            "none" => Token::None,
+            "pending" | "unknown" => Token::Unknown,
+            "done" => Token::Done,
+            _ => return None,
+        };
+        let mut effect = Self { token, retry: None, status: None };
+        for parameter in parts {
+            match parameter.split_once('=') {
+                None if parameter == "retry" => effect.retry = Some(true),
+                Some(("retry", value)) => effect.retry = Some(value == "?1"),
+                Some(("status", value)) => effect.status = value.parse().ok(),
+                _ => {}
+            }
+        }
+        Some(effect)
+    }
 }
 
 /// Judges what a rejection in JSON says of itself: problem details (RFC 9457), and envelopes in the style of Stripe and
 /// of the Agentic Commerce Protocol. `None`: it is none that is known here.
-fn judge_rejection(status: StatusCode, rejection: &Value, after: Option<Duration>) -> Option<Verdict> {
+fn judge_rejection(
+    status: StatusCode,
+    rejection: &Value,
+    after: Option<Duration>,
+    of_status: Known,
+) -> Option<Verdict> {
+    let original = rejection["original_status"].as_u64();
     let kind = rejection["type"].as_str().unwrap_or_default();
     if let Some(again) = rejection["retry_with_same_key"].as_bool() {
         // The `type` is a URL, and its last part is the problem's name.
-        let known = known_of_problem(kind.rsplit(['/', '#']).next().unwrap_or_default(), after.is_some());
+        let name = kind.rsplit(['/', '#']).next().unwrap_or_default();
+        if name == "not-replayable" {
+            return Some(Verdict::Ended(known_of_end(original)));
+        }
+        let known = known_of_problem(name, after.is_some()).unwrap_or(of_status);
         let is_again = again && status != StatusCode::UNPROCESSABLE_ENTITY;
         return Some(if is_again { Verdict::Again(known, after) } else { Verdict::Rejected(known) });
     }
@@ -83,10 +167,11 @@ fn judge_rejection(status: StatusCode, rejection: &Value, after: Option<Duration
     }
     // Those of tower-idempotency in the protocol's envelope, where only `Retry-After` says that a retry is of use.
     if after.is_none() && status != StatusCode::SERVICE_UNAVAILABLE {
-        for (code, known) in OWN_CODES {
-            if says(code) {
-                return Some(Verdict::Rejected(known));
-            }
+        if let Some(code) = OWN_CODES.into_iter().find(|code| says(code)) {
+            return Some(match code {
+                "not_replayable" => Verdict::Ended(known_of_end(original)),
+                _ => Verdict::Rejected(Known::Unknown),
+            });
         }
     }
     let is_of_keys = says("idempotency_key_in_use") || says("idempotency_in_flight") || says("idempotency_error");
@@ -102,21 +187,42 @@ fn is_again(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 502..=504)
 }
 
-/// 425 and 429 say that the request was not processed (RFC 8470 section 5.2, RFC 6585 section 4). A 5xx may come from a
-/// gateway that has lost the answer, and a 408 from a layer that has ended a handler.
+/// What a status says of the operation, if nothing else says more.
+///
+/// A client's error says that the request was refused, but for two: a 408 may come from a layer that has ended a
+/// handler, and a 409 may be about an earlier request with the key. 307, 308 and 511 say that nothing was done
+/// (RFC 9110 sections 15.4.8 and 15.4.9, RFC 6585 section 6). Any other status may come after an effect: a 5xx from a
+/// gateway that has lost the answer.
 fn known_of_status(status: StatusCode) -> Known {
-    if matches!(status.as_u16(), 425 | 429) { Known::Refused } else { Known::Unknown }
+    match status.as_u16() {
+        408 | 409 => Known::Unknown,
+        307 | 308 | 511 | 400..=499 => Known::Refused,
+        _ => Known::Unknown,
+    }
 }
 
-/// The names are those of the module `problem` of tower-idempotency. One that is not known here says nothing.
-fn known_of_problem(name: &str, has_retry_after: bool) -> Known {
-    match name {
+/// The names are those of the module `problem` of tower-idempotency. `None`: it is another one, or `custom`, which says
+/// only who wrote the answer.
+fn known_of_problem(name: &str, has_retry_after: bool) -> Option<Known> {
+    Some(match name {
         "key-missing" | "key-malformed" | "key-reused" | "body-incomplete" | "body-too-large" => Known::Refused,
-        "overloaded" | "shutting-down" | "store-full" | "custom" => Known::Refused,
+        "overloaded" | "shutting-down" | "store-full" => Known::Refused,
         // Without a time to come back, the key's record is damaged.
         "store-unavailable" if has_retry_after => Known::Refused,
-        "not-replayable" => Known::Done,
-        _ => Known::Unknown,
+        "store-unavailable" | "in-flight" | "outcome-unknown" | "not-verifiable" | "credentials-changed" => {
+            Known::Unknown
+        }
+        _ => return None,
+    })
+}
+
+/// What is known of an operation that has ended with an answer of this status.
+fn known_of_end(status: Option<u64>) -> Known {
+    let status = status.and_then(|status| StatusCode::from_u16(status.try_into().ok()?).ok());
+    match status {
+        Some(status) if status.is_success() => Known::Done,
+        Some(status) => known_of_status(status),
+        None => Known::Unknown,
     }
 }
 

@@ -35,10 +35,7 @@ pub(crate) fn answered(head: Parts, body: Bytes, is_cut: bool, earlier: bool) ->
     };
     match status {
         _ if status.is_success() => Next::End(update(State::Delivered, true)),
-        // The relay's credentials, which may be replaced.
-        StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED if !is_replay => {
-            Next::Again(asked, update(State::GivenUp, is_unknown))
-        }
+        _ if is_of_credentials(status) && !is_replay => Next::Again(asked, update(State::GivenUp, is_unknown)),
         _ if status.is_client_error() && !is_unknown => Next::End(update(State::Refused, false)),
         // They say that the operation has not begun here (RFC 9110 sections 15.4.8 and 15.4.9).
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT if !is_unknown => {
@@ -52,7 +49,9 @@ pub(crate) fn answered(head: Parts, body: Bytes, is_cut: bool, earlier: bool) ->
 
 /// What comes after a try that has got none.
 pub(crate) fn unanswered(error: &Error, earlier: bool) -> Next {
-    let known = if earlier { error.known().max(Known::Unknown) } else { error.known() };
+    // An end is one, whatever has come before.
+    let has_ended = error.reason() == Reason::NotKept;
+    let known = if earlier && !has_ended { error.known().max(Known::Unknown) } else { error.known() };
     let answer = error.response().map(|answer| Answer {
         status: answer.status(),
         headers: answer.headers().clone(),
@@ -64,16 +63,24 @@ pub(crate) fn unanswered(error: &Error, earlier: bool) -> Next {
         answer,
         ..Update::to(state, describe(error))
     };
+    let is_of_credentials = error.response().is_some_and(|answer| is_of_credentials(answer.status()));
+    let asked = error.response().and_then(|answer| retry_after(answer.headers())).unwrap_or_default();
     match (known, error.reason()) {
         (Known::Done, _) => Next::End(update(State::Delivered)),
-        (Known::NotSent | Known::Refused, Reason::Rejected) => Next::End(update(State::Refused)),
+        // They may be replaced, whichever part has written the answer.
+        _ if is_of_credentials && !has_ended => Next::Again(asked, update(State::GivenUp)),
+        (Known::NotSent | Known::Refused, Reason::Rejected | Reason::NotKept) => Next::End(update(State::Refused)),
         // The server's last word is that it doesn't know; or the client can't send the call, and will not later.
-        (_, Reason::Rejected | Reason::KeyReused | Reason::InvalidKey) => Next::End(update(State::GivenUp)),
-        _ => {
-            let asked = error.response().and_then(|answer| retry_after(answer.headers()));
-            Next::Again(asked.unwrap_or_default(), update(State::GivenUp))
+        (_, Reason::Rejected | Reason::NotKept | Reason::KeyReused | Reason::InvalidKey) => {
+            Next::End(update(State::GivenUp))
         }
+        _ => Next::Again(asked, update(State::GivenUp)),
     }
+}
+
+/// Whether an answer is about the relay's credentials, which may be replaced.
+fn is_of_credentials(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED)
 }
 
 /// The error with its causes.

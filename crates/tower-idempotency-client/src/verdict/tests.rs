@@ -3,7 +3,8 @@ use super::*;
 fn verdict(status: u16, lines: &[(&'static str, &'static str)], body: &str, is_earlier_unknown: bool) -> Verdict {
     let line = |(name, value): &(&'static str, &'static str)| (name.parse().unwrap(), value.parse().unwrap());
     let headers = lines.iter().map(line).collect();
-    judge(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), is_earlier_unknown)
+    let before = Before { is_unknown: is_earlier_unknown, is_own: false };
+    judge(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), before)
 }
 
 fn problem(status: u16, name: &str, again: bool, lines: &[(&'static str, &'static str)]) -> Verdict {
@@ -22,7 +23,7 @@ const ONE: Option<Duration> = Some(Duration::from_secs(1));
 #[test]
 fn a_problem_says_what_is_known() {
     assert_eq!(problem(408, "body-incomplete", true, &[]), Verdict::Again(Known::Refused, None));
-    for name in ["key-missing", "key-malformed", "key-reused", "body-too-large", "custom"] {
+    for name in ["key-missing", "key-malformed", "key-reused", "body-too-large"] {
         assert_eq!(problem(400, name, false, &[]), Verdict::Rejected(Known::Refused), "{name}");
     }
     for name in ["overloaded", "shutting-down", "store-unavailable"] {
@@ -34,15 +35,72 @@ fn a_problem_says_what_is_known() {
     assert_eq!(problem(409, "outcome-unknown", false, &[]), Verdict::Rejected(Known::Unknown));
     assert_eq!(problem(503, "outcome-unknown", true, &[]), Verdict::Again(Known::Unknown, None));
     assert_eq!(problem(422, "credentials-changed", false, &[]), Verdict::Rejected(Known::Unknown));
-    assert_eq!(problem(409, "not-replayable", false, &[]), Verdict::Rejected(Known::Done));
-    assert_eq!(problem(409, "of-a-later-release", false, &[]), Verdict::Rejected(Known::Unknown));
+    assert_eq!(problem(409, "not-replayable", false, &[]), Verdict::Ended(Known::Unknown));
+}
+
+#[test]
+fn a_problem_that_says_less_than_its_status_is_read_by_its_status() {
+    for name in ["custom", "of-a-later-release", ""] {
+        for (status, known) in [
+            (400, Known::Refused),
+            (401, Known::Refused),
+            (403, Known::Refused),
+            (408, Known::Unknown),
+            (409, Known::Unknown),
+            (429, Known::Refused),
+            (500, Known::Unknown),
+            (502, Known::Unknown),
+            (503, Known::Unknown),
+        ] {
+            assert_eq!(problem(status, name, false, &[AFTER]), Verdict::Rejected(known), "{name} {status}");
+            assert_eq!(problem(status, name, true, &[AFTER]), Verdict::Again(known, ONE), "{name} {status}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_was_not_kept_ends_the_operation_as_its_status_says() {
+    let of = |body: String| verdict(409, &[("content-type", "application/problem+json")], &body, false);
+    for (original, known) in
+        [(200, Known::Done), (204, Known::Done), (402, Known::Refused), (303, Known::Unknown), (500, Known::Unknown)]
+    {
+        let problem =
+            format!(r#"{{"type":"x#not-replayable","retry_with_same_key":false,"original_status":{original}}}"#);
+        assert_eq!(of(problem), Verdict::Ended(known), "{original}");
+    }
+}
+
+#[test]
+fn what_the_server_says_of_the_effect_comes_before_everything_else() {
+    let of = |status, value| verdict(status, &[("idempotency-effect", value), AFTER], "", false);
+    for (value, known) in [("none", Known::Refused), ("pending", Known::Unknown), ("unknown", Known::Unknown)] {
+        for status in [200, 400, 409, 500, 502, 503] {
+            assert_eq!(of(status, format!("{value};retry").leak()), Verdict::Again(known, ONE), "{value} {status}");
+            assert_eq!(of(status, format!("{value}; retry=?1").leak()), Verdict::Again(known, ONE), "{value} {status}");
+            assert_eq!(of(status, format!("{value};retry=?0").leak()), Verdict::Rejected(known), "{value} {status}");
+        }
+        assert_eq!(of(422, format!("{value};retry").leak()), Verdict::Rejected(known), "{value}");
+        // Without the parameter, the status says whether a retry is of use; a success is none.
+        assert_eq!(of(503, value), Verdict::Again(known, ONE), "{value}");
+        assert_eq!(of(500, value), Verdict::Answer(known), "{value}");
+        assert_eq!(of(200, value), Verdict::Rejected(known), "{value}");
+    }
+    for status in [409, 200, 503] {
+        assert_eq!(of(status, "done;status=402;retry=?0"), Verdict::Ended(Known::Refused));
+        assert_eq!(of(status, "done;status=201;retry=?0"), Verdict::Ended(Known::Done));
+        assert_eq!(of(status, "done;status=500"), Verdict::Ended(Known::Unknown));
+        assert_eq!(of(status, "done"), Verdict::Ended(Known::Unknown));
+    }
+    // A token of a later release says nothing.
+    assert_eq!(of(500, "maybe;retry"), Verdict::Answer(Known::Unknown));
+    assert!(!is_plain_success(StatusCode::OK, &[(EFFECT, HeaderValue::from_static("none"))].into_iter().collect()));
 }
 
 #[test]
 fn a_422_is_never_retried() {
     assert_eq!(problem(422, "key-reused", true, &[AFTER]), Verdict::Rejected(Known::Refused));
-    assert_eq!(verdict(422, &[("x-should-retry", "true"), AFTER], "", true), Verdict::Answer);
-    assert_eq!(verdict(422, &[], "", true), Verdict::Answer);
+    assert_eq!(verdict(422, &[("x-should-retry", "true"), AFTER], "", true), Verdict::Answer(Known::Refused));
+    assert_eq!(verdict(422, &[], "", true), Verdict::Answer(Known::Refused));
 }
 
 #[test]
@@ -54,8 +112,11 @@ fn the_statuses_of_refusals_are_retried() {
     for status in [408, 502, 503, 504] {
         assert_eq!(verdict(status, &[], "", false), Verdict::Again(Known::Unknown, None), "{status}");
     }
-    for status in [200, 201, 303, 307, 400, 401, 402, 404, 410, 500, 501] {
-        assert_eq!(verdict(status, &[AFTER], "", true), Verdict::Answer, "{status}");
+    for status in [307, 308, 400, 401, 402, 403, 404, 410, 431, 511] {
+        assert_eq!(verdict(status, &[AFTER], "", true), Verdict::Answer(Known::Refused), "{status}");
+    }
+    for status in [302, 303, 500, 501, 507] {
+        assert_eq!(verdict(status, &[AFTER], "", true), Verdict::Answer(Known::Unknown), "{status}");
     }
 }
 
@@ -63,7 +124,7 @@ fn the_statuses_of_refusals_are_retried() {
 fn a_server_may_say_whether_to_retry() {
     for name in ["stripe-should-retry", "x-should-retry"] {
         assert_eq!(verdict(500, &[(name, "true")], "", false), Verdict::Again(Known::Unknown, None), "{name}");
-        assert_eq!(verdict(402, &[(name, "true"), AFTER], "", false), Verdict::Again(Known::Unknown, ONE), "{name}");
+        assert_eq!(verdict(402, &[(name, "true"), AFTER], "", false), Verdict::Again(Known::Refused, ONE), "{name}");
         for (status, known) in [(429, Known::Refused), (409, Known::Unknown), (503, Known::Unknown)] {
             assert_eq!(
                 verdict(status, &[(name, "false"), AFTER], "", true),
@@ -71,14 +132,14 @@ fn a_server_may_say_whether_to_retry() {
                 "{name} {status}"
             );
         }
-        assert_eq!(verdict(402, &[(name, "false"), AFTER], "", true), Verdict::Answer, "{name}");
-        assert_eq!(verdict(500, &[(name, "maybe")], "", false), Verdict::Answer, "{name}");
+        assert_eq!(verdict(402, &[(name, "false"), AFTER], "", true), Verdict::Answer(Known::Refused), "{name}");
+        assert_eq!(verdict(500, &[(name, "maybe")], "", false), Verdict::Answer(Known::Unknown), "{name}");
     }
 }
 
 #[test]
 fn a_conflict_is_retried_where_an_attempt_may_still_run() {
-    assert_eq!(verdict(409, &[], "", false), Verdict::Answer);
+    assert_eq!(verdict(409, &[], "", false), Verdict::Answer(Known::Refused));
     assert_eq!(verdict(409, &[], "", true), Verdict::Again(Known::Unknown, None));
     assert_eq!(verdict(409, &[AFTER], "", false), Verdict::Again(Known::Unknown, ONE));
     let stripe = r#"{"error":{"type":"invalid_request_error","code":"idempotency_key_in_use"}}"#;
@@ -91,7 +152,7 @@ fn a_conflict_is_retried_where_an_attempt_may_still_run() {
     let draft = r#"{"type":"https://developer.example.com/idempotency","title":"A request is outstanding"}"#;
     let lines = [("content-type", "Application/Problem+JSON")];
     assert_eq!(verdict(409, &lines, draft, false), Verdict::Again(Known::Unknown, None));
-    assert_eq!(verdict(400, &lines, draft, false), Verdict::Answer);
+    assert_eq!(verdict(400, &lines, draft, false), Verdict::Answer(Known::Refused));
     let acp = r#"{"type":"invalid_request","code":"idempotency_in_flight","message":"wait"}"#;
     assert_eq!(json(409, acp), Verdict::Again(Known::Unknown, None));
 }
@@ -110,18 +171,18 @@ fn the_layer_s_own_codes_are_known_in_the_flat_envelope() {
     for code in ["outcome_unknown", "not_verifiable", "credentials_changed"] {
         assert_eq!(json(409, &flat(code)), Verdict::Rejected(Known::Unknown), "{code}");
     }
-    assert_eq!(json(409, &flat("not_replayable")), Verdict::Rejected(Known::Done));
+    assert_eq!(json(409, &flat("not_replayable")), Verdict::Ended(Known::Unknown));
     assert_eq!(json(503, &flat("outcome_unknown")), Verdict::Again(Known::Unknown, None));
 }
 
 #[test]
 fn what_is_no_rejection_is_an_answer() {
     for body in ["", "{", "[]", "null", r#"{"type":7}"#, r#"{"error":"text"}"#, r#"{"retry_with_same_key":"yes"}"#] {
-        assert_eq!(json(400, body), Verdict::Answer, "{body}");
+        assert_eq!(json(400, body), Verdict::Answer(Known::Refused), "{body}");
     }
     // Only what calls itself JSON is read.
     assert_eq!(
         verdict(400, &[("content-type", "text/plain")], r#"{"retry_with_same_key":true}"#, false),
-        Verdict::Answer
+        Verdict::Answer(Known::Refused)
     );
 }

@@ -4,6 +4,7 @@
 
 mod budget;
 mod keys;
+mod meanings;
 mod passed_through;
 mod reqwest;
 mod reqwest_retry;

@@ -82,13 +82,17 @@ async fn a_call_that_is_made_again_says_no_less_than_the_one_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_says_what_it_knows_is_believed() {
-    for (name, known) in [("outcome-unknown", Known::Unknown), ("not-replayable", Known::Done)] {
-        let error = error(Script::default().problem(409, name, false)).await;
-        assert_eq!((error.known(), error.reason()), (known, Reason::Rejected));
+    let unknown = error(Script::default().problem(409, "outcome-unknown", false)).await;
+    assert_eq!((unknown.known(), unknown.reason()), (Known::Unknown, Reason::Rejected));
+    // What has ended is not unknown any more, whichever attempt was lost before.
+    let not_kept = |original: &str| {
+        let body = format!(r#"{{"type":"/not-replayable","retry_with_same_key":false,"original_status":{original}}}"#);
+        Script::default().fails("reset").answers(409, &[("content-type", "application/problem+json")], body.leak())
+    };
+    for (original, known) in [("201", Known::Done), ("402", Known::Refused), ("500", Known::Unknown)] {
+        let error = error(not_kept(original)).await;
+        assert_eq!((error.known(), error.reason()), (known, Reason::NotKept), "{original}");
     }
-    // What has taken place is not unknown any more.
-    let error = error(Script::default().fails("reset").problem(409, "not-replayable", false)).await;
-    assert_eq!(error.known(), Known::Done);
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,6 +106,12 @@ async fn an_answer_that_says_nothing_of_a_lost_attempt_is_marked() {
     for (status, is_unknown) in [(401, false), (409, false), (307, false), (500, true), (303, true)] {
         let answer = Script::default().answers(status, &[], "").post(&layer()).await.unwrap();
         assert_eq!(Delivery::of(&answer).unwrap().is_unknown(), is_unknown, "{status}");
+    }
+    // A recorded error of the server's may have come after the effect.
+    for (status, is_unknown) in [(500, true), (503, true), (303, true), (402, false), (409, false), (201, false)] {
+        let script = Script::default().answers(status, &[("idempotent-replayed", "true")], "");
+        let answer = script.post(&layer()).await.unwrap();
+        assert_eq!(Delivery::of(&answer).unwrap().is_unknown(), is_unknown, "a replayed {status}");
     }
     // What conflicts may be an earlier call with the caller's key.
     let mut request = post("");

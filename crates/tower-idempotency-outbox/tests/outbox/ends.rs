@@ -50,15 +50,27 @@ const PROBLEM: &[(&str, &str)] = &[("content-type", "application/problem+json")]
 const REPLAY: &[(&str, &str)] = &[("idempotent-replayed", "true")];
 
 fn problem(name: &str, retry: bool) -> &'static str {
+    not_kept(name, retry, 201)
+}
+
+fn not_kept(name: &str, retry: bool, original: u16) -> &'static str {
     let kind = format!("https://docs.rs/tower-idempotency/latest/tower_idempotency/#{name}");
-    let problem =
-        format!(r#"{{"type":"{kind}","title":"","status":409,"code":"{name}","retry_with_same_key":{retry}}}"#);
+    let problem = format!(
+        r#"{{"type":"{kind}","title":"","status":409,"code":"{name}","retry_with_same_key":{retry},"original_status":{original}}}"#
+    );
     problem.leak()
 }
 
 /// What a call has become after one try: its state, and whether the operation may have taken place.
-async fn after(home: &impl Home, number: u32, reply: fn() -> Reply) -> (State, bool) {
-    let (client, log) = server(move |_, _| async move { reply() });
+pub(crate) async fn after(
+    home: &impl Home,
+    number: u32,
+    reply: impl Fn() -> Reply + Clone + Send + Sync + 'static,
+) -> (State, bool) {
+    let (client, log) = server(move |_, _| {
+        let reply = reply();
+        async move { reply }
+    });
     home.outbox().put(&call(number)).await.unwrap();
     // It is given up at its first try, or has another end.
     let relay = relay(home.outbox(), &client).give_up_after(Duration::ZERO);
@@ -76,7 +88,7 @@ async fn after(home: &impl Home, number: u32, reply: fn() -> Reply) -> (State, b
 async fn an_answer_ends_a_call_or_lets_it_be_tried_again(home: impl Home) {
     use State::{Delivered, GivenUp, Refused};
     type Case = (fn() -> Reply, State, bool);
-    let cases: [Case; 17] = [
+    let cases: [Case; 21] = [
         (|| answer(200, &[], ""), Delivered, true),
         (|| answer(204, REPLAY, ""), Delivered, true),
         (|| answer(402, &[], ""), Refused, false),
@@ -93,6 +105,10 @@ async fn an_answer_ends_a_call_or_lets_it_be_tried_again(home: impl Home) {
         (|| answer(303, &[("location", "http://elsewhere.example/")], ""), GivenUp, true),
         (|| answer(409, PROBLEM, problem("outcome-unknown", false)), GivenUp, true),
         (|| answer(409, PROBLEM, problem("not-replayable", false)), Delivered, true),
+        (|| answer(409, PROBLEM, not_kept("not-replayable", false, 402)), Refused, false),
+        (|| answer(409, PROBLEM, not_kept("not-replayable", false, 500)), GivenUp, true),
+        (|| answer(502, PROBLEM, problem("custom", false)), GivenUp, true),
+        (|| answer(401, PROBLEM, problem("custom", false)), GivenUp, false),
         (|| answer(409, PROBLEM, problem("in-flight", true)), GivenUp, true),
         (|| Err("the connection broke".into()), GivenUp, true),
     ];

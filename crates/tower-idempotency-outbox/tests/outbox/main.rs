@@ -5,6 +5,7 @@
 
 mod ends;
 mod home;
+mod meanings;
 mod operators;
 mod order;
 mod put;
