@@ -8,8 +8,8 @@ use http::header::{CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Extensions, StatusCode, Version};
 use hyper::body::Incoming;
-use tower_idempotency::server::Envelope;
-use tower_idempotency::{Invalid, Keep, Rejection, Release, Unsure};
+use tower_idempotency::server::{Effect, Envelope};
+use tower_idempotency::{Invalid, Keep, Meaning, Rejection, Release, Unsure};
 
 use crate::head;
 
@@ -27,11 +27,14 @@ pub(crate) fn of_service(answer: http::Response<Incoming>) -> Response {
     (parts.version, parts.extensions) = (Version::default(), Extensions::new());
     let marks: Vec<_> = parts.headers.get_all(MARK).iter().cloned().collect();
     parts.headers.remove(MARK);
-    match marks.as_slice() {
-        [] if has_end => {}
-        [mark] if mark == "release" => drop(parts.extensions.insert(Release)),
-        [mark] if mark == "keep" && has_end => drop(parts.extensions.insert(Keep)),
-        [mark] if mark == "invalid" => drop(parts.extensions.insert(Invalid)),
+    // A service with a layer of its own says by itself what its refusals mean.
+    let effect = parts.headers.remove(Effect::HEADER);
+    match (marks.as_slice(), effect) {
+        ([], None) if has_end || Meaning::of_answer(&parts, None) == Meaning::NotStarted => {}
+        ([], Some(effect)) if effect.as_bytes().starts_with(b"none") => drop(parts.extensions.insert(Release)),
+        ([mark], _) if mark == "release" => drop(parts.extensions.insert(Release)),
+        ([mark], _) if mark == "keep" && has_end => drop(parts.extensions.insert(Keep)),
+        ([mark], _) if mark == "invalid" => drop(parts.extensions.insert(Invalid)),
         // Also a word that is not known, two marks, and a body that may be cut: nothing runs again on a mistake.
         _ => drop(parts.extensions.insert(Unsure)),
     }
@@ -55,11 +58,16 @@ pub(crate) fn not_reached(envelope: Envelope) -> Response {
     rendered(envelope, &rejection, Release)
 }
 
-/// The connection broke after the request was sent, or may have been.
-pub(crate) fn broken(envelope: Envelope) -> Response {
-    let detail =
-        "The connection to the service broke after the request was sent. It is unknown whether it took effect.";
-    let rejection = Rejection::custom(StatusCode::BAD_GATEWAY, "The service did not answer", detail);
+/// The connection broke after the request was sent, or may have been. `is_answered`: a retry may get more than a refusal.
+pub(crate) fn broken(envelope: Envelope, is_answered: bool) -> Response {
+    let what = "The connection to the service broke after the request was sent. It is unknown whether it took effect.";
+    let then = match is_answered {
+        true => "Send it again with the same key.",
+        false => "It is not sent again under this key. A new key could have it done a second time.",
+    };
+    let mut rejection =
+        Rejection::custom(StatusCode::BAD_GATEWAY, "The service did not answer", format!("{what} {then}"));
+    (rejection.effect, rejection.retry_with_same_key) = (Effect::Unknown, is_answered);
     rendered(envelope, &rejection, Unsure)
 }
 

@@ -183,6 +183,8 @@ impl Service<Request<Body>> for Upstream {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let envelope = self.target.envelope;
+        let context = request.extensions().get::<IdempotencyContext>();
+        let is_answered = context.is_some_and(IdempotencyContext::answers_retries);
         let request = match self.target.request(request) {
             Ok(request) => request,
             Err(why) => return Box::pin(std::future::ready(Ok(answer::not_forwarded(envelope, why)))),
@@ -191,7 +193,9 @@ impl Service<Request<Body>> for Upstream {
         Box::pin(async move {
             Ok(match answering.await {
                 // No upgrade was asked for.
-                Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => answer::broken(envelope),
+                Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    answer::broken(envelope, is_answered)
+                }
                 Ok(answer) => answer::of_service(answer),
                 Err(error) if error.is_connect() => {
                     failed("not-reached", &error);
@@ -199,7 +203,7 @@ impl Service<Request<Body>> for Upstream {
                 }
                 Err(error) => {
                     failed("broken", &error);
-                    answer::broken(envelope)
+                    answer::broken(envelope, is_answered)
                 }
             })
         })

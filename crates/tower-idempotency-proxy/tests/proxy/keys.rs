@@ -1,11 +1,13 @@
 //! Covered requests: claimed, sent on with a key of their own, recorded and replayed.
 
+use std::sync::atomic::Ordering;
+
 use http::HeaderName;
 use testkit::Call;
-use tower_idempotency::Scope;
+use tower_idempotency::{OnInterrupted, Scope};
 use tower_idempotency_proxy::Upstream;
 
-use crate::service::{Service, layer, proxied, proxy, send, send_call};
+use crate::service::{Service, layer, proxied, proxy, says, send, send_call};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_gets_the_first_answer_and_the_service_one_request() {
@@ -72,4 +74,72 @@ async fn a_request_that_is_not_covered_gets_no_key_whatever_its_client_says() {
     assert_eq!(service.keys(), ["", ""]);
     let said = send_call(proxy, &Call::get("/heads").header("idempotency-key", "client-s")).await;
     assert!(!said.text().contains("idempotency-key"), "{}", said.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_asks_for_the_request_elsewhere_or_with_other_credentials_gets_it_under_the_same_key() {
+    for status in ["307", "308", "401", "403", "407", "421", "425"] {
+        let service = Service::default();
+        let proxy = proxy(layer(), service.start().await).await;
+        let order = |path: &str, body: &str| Call::post(path, body).header("idempotency-key", "k");
+        let refused = send_call(proxy, &order("/refunds", status)).await;
+        assert_eq!((refused.status.as_str(), refused.header("idempotency-effect")), (status, Some("none")));
+        let done = send_call(proxy, &order("/orders", "book").header("authorization", "Bearer b")).await;
+        assert_eq!((done.status.as_u16(), done.is_replay()), (201, false), "{status}: {done:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_without_an_end_is_one_all_the_same_and_its_body_s_end_does_not_matter() {
+    let (service, seen) = says("HTTP/1.0 401 Unauthorized\r\n\r\nsign in").await;
+    let proxy = proxy(layer(), service).await;
+    for runs in 1..=2 {
+        assert_eq!(send(proxy, "k", "book").await.status.as_u16(), 401);
+        assert_eq!(seen.load(Ordering::SeqCst), runs);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_layer_of_the_service_s_own_refuses_means_here_what_it_means_there() {
+    for (answer, retry, runs) in [
+        ("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nidempotency-effect: none;retry\r\n\r\n", "", 2),
+        (
+            "HTTP/1.1 409 Conflict\r\ncontent-length: 0\r\nidempotency-effect: pending;retry\r\n\r\n",
+            "outcome-unknown",
+            1,
+        ),
+        (
+            "HTTP/1.1 409 Conflict\r\ncontent-length: 0\r\nidempotency-effect: done;status=201;retry=?0\r\n\r\n",
+            "outcome-unknown",
+            1,
+        ),
+    ] {
+        let (service, seen) = says(answer).await;
+        let proxy = proxy(layer(), service).await;
+        send(proxy, "k", "book").await;
+        assert_eq!(send(proxy, "k", "book").await.problem(), retry, "{answer}");
+        assert_eq!(seen.load(Ordering::SeqCst), runs, "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_s_own_answers_say_what_the_page_has_for_them() {
+    let rows = testkit::meanings::of_the_proxy();
+    let says_of = |status: u16, policy: &str| {
+        let row = rows.iter().find(|row| row.statuses() == [status] && row.is_for(policy)).unwrap();
+        row.get("says").to_owned()
+    };
+    let effect = |answer: &testkit::Answer| answer.header("idempotency-effect").unwrap_or_default().to_owned();
+    for (policy, on_interrupted) in [("refuse", OnInterrupted::Refuse), ("rerun", OnInterrupted::Rerun)] {
+        let (service, _) = says("").await;
+        let broken = proxy(layer().on_interrupted(on_interrupted), service).await;
+        let answer = send(broken, "k", "book").await;
+        assert_eq!((answer.status.as_u16(), effect(&answer)), (502, says_of(502, policy)), "{policy}");
+        assert_eq!(answer.json()["retry_with_same_key"], policy == "rerun", "{policy}");
+        let two_hosts =
+            Call::post("/orders", "book").header("idempotency-key", "l").header("connection", "authorization");
+        let refused = send_call(broken, &two_hosts.header("authorization", "a")).await;
+        assert_eq!(effect(&refused), if refused.status == 400 { "none" } else { "" }, "{policy}: {refused:?}");
+    }
+    assert_eq!(rows.len(), 4);
 }
