@@ -13,11 +13,13 @@ use tower::{BoxError, Service, ServiceExt as _};
 use tower_idempotency_client::KeyedRetry;
 
 use crate::next::{Next, answered as answered_with, unanswered};
-use crate::storage::{LONGEST_WAIT, Leased, Update};
+use crate::storage::{Age, LONGEST_WAIT, Leased, Update};
 use crate::{Answer, Call, Entry, Outbox, State, TARGET};
 
 /// How long to wait before it is tried again to write it.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
+/// How long a call waits of which the clocks do not agree whether its time is over.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// For how long a call is tried.
 pub(crate) struct Terms {
@@ -33,10 +35,10 @@ impl Terms {
     }
 
     /// What becomes of a call after this try.
-    fn settled(&self, next: Next, entry: &Entry, tried_for: Duration) -> Update {
+    fn settled(&self, next: Next, entry: &Entry, tried_for: Age) -> Update {
         match next {
             Next::End(update) => update,
-            Next::Again(asked, update) => match self.wait(entry.tries, tried_for, asked) {
+            Next::Again(asked, update) => match self.wait(entry.tries, tried_for.at_least, asked) {
                 Some(wait) => Update { state: State::Waiting, wait, ..update },
                 None => update,
             },
@@ -76,9 +78,15 @@ pub(crate) async fn carry<C, A>(
         // The reason is in the entry.
         None => unsent(State::Damaged, entry.reason.clone().unwrap_or_default()),
         // The server may have forgotten its key by now.
-        Some(_) if entry.tries > 1 && tried_for.saturating_add(late) >= terms.give_up_after => {
+        Some(_) if entry.tries > 1 && tried_for.plus(late).at_least >= terms.give_up_after => {
             let before = entry.reason.as_deref().unwrap_or("no result was written");
             unsent(State::GivenUp, format!("its time was over before it was sent again; the try before: {before}"))
+        }
+        // If it is, the server may have forgotten the key. A clock may be right again by the next time.
+        Some(_) if entry.tries > 1 && tried_for.plus(late).at_most >= terms.give_up_after => {
+            tracing::warn!(target: TARGET, position = entry.position, ?tried_for, "the clocks of an outbox differ");
+            let why = "not sent: its time is over by one clock, and not by another; it is given up once it is by each";
+            Update { wait: LOOK_AGAIN, ..unsent(State::Waiting, why.to_owned()) }
         }
         // A try that began now could go on after the lease. This is none.
         Some(_) if late >= terms.try_for => {
@@ -89,7 +97,7 @@ pub(crate) async fn carry<C, A>(
         Some(call) => {
             // The rest of the lease is for the result.
             let next = send(client, call, until - terms.try_for / 2, earlier).await;
-            terms.settled(next, &entry, tried_for.saturating_add(asked.elapsed()))
+            terms.settled(next, &entry, tried_for.plus(asked.elapsed()))
         }
     };
     write(&outbox, &entry, update, until).await;

@@ -98,6 +98,11 @@ impl Call {
         self.partition_key.as_deref()
     }
 
+    /// Where it is sent to: scheme, host and port.
+    pub(crate) fn destination(&self) -> String {
+        destination(&self.uri.to_string())
+    }
+
     /// The request, for an attempt.
     pub(crate) fn request(&self) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone()));
@@ -193,6 +198,13 @@ struct Stored {
     body: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partition_key: Option<String>,
+}
+
+/// The scheme, host and port of an absolute URI, in lower case, as each database has it; of what is none, nothing.
+pub(crate) fn destination(uri: &str) -> String {
+    let Some((scheme, rest)) = uri.split_once("://") else { return String::new() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{authority}").to_lowercase()
 }
 
 /// Why a request can't be put into an outbox.

@@ -73,10 +73,10 @@
 //! | what the try has met | what becomes of the call |
 //! |---|---|
 //! | 2xx | [`Delivered`](State::Delivered) |
-//! | a server that says that the operation ran, and that its answer was not kept | `Delivered`, without an answer of the operation |
+//! | a server that says that the operation has ended, and that its answer was not kept | as its status says: after a 2xx `Delivered`, after a 4xx `Refused`, else `GivenUp`; without an answer of the operation |
 //! | a 4xx that is a replay | [`Refused`](State::Refused) |
+//! | 401, 407 that are no replay: the relay's credentials are not right | another try |
 //! | 408, 409, 425, 429, or a server that says that the request may be sent again | another try |
-//! | 401, 407: the relay's credentials are not right | another try |
 //! | any other 4xx, and 307 and 308, if no earlier attempt may have taken effect | `Refused`: no redirect is followed |
 //! | any other redirect; a 5xx that is a replay; a server that says that it does not know | [`GivenUp`](State::GivenUp) |
 //! | any other 4xx after an attempt that may have taken effect | another try |
@@ -93,10 +93,15 @@
 //!    operation has not taken place, as far as the server's answers are true.
 //! 4. Calls with the same [partition key](Call::in_order_of) are sent in the order in which they were put in.
 //! 5. A result is written only under the lease that the relay has.
+//! 6. A destination that hangs takes at most [half of a relay's places](Relay::concurrency).
+//! 7. No call is given up, and none is deleted, because one clock says so. Each outbox says which clocks it has.
 //!
 //! # What it does not promise
 //! - **The server has to remember keys**, for longer than [`Relay::give_up_after`]. One that does not runs each
 //!   attempt.
+//! - **A server without a scope compares credentials.** There, each try of a call needs the ones of the first: after a
+//!   token was renewed, the server answers `credentials-changed`, which says nothing of the first try, and the call is
+//!   given up as one that may have taken place. Ask such a server with the old token, or let its operator look.
 //! - The end of a lease proves that its relay can't write a result any more. It does not prove that its request can't
 //!   arrive any more: see [`Relay`].
 //! - Two transactions that overlap have no order, unless they wait for each other before they put their calls in.

@@ -1,9 +1,10 @@
 //! The relay: takes calls out of an outbox, and carries each to its end.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,8 +19,8 @@ use tower::{BoxError, Layer as _, Service};
 use tower_idempotency_client::KeyedRetryLayer;
 
 use crate::attempt::{Terms, carry};
-use crate::storage::Leased;
-use crate::{Outbox, TARGET};
+use crate::storage::{Leased, Room};
+use crate::{Call, Outbox, TARGET};
 
 /// How often calls that have ended are looked for, to be deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -63,7 +64,7 @@ impl<O: Outbox, C> Relay<O, C> {
             outbox,
             client,
             layer: KeyedRetryLayer::new(),
-            concurrency: 16,
+            concurrency: 32,
             poll_every: Duration::from_secs(1),
             keep_for: Duration::from_secs(7 * 24 * 60 * 60),
             terms: Terms {
@@ -81,7 +82,8 @@ impl<O: Outbox, C> Relay<O, C> {
         Self { layer, ..self }
     }
 
-    /// Sets how many calls are sent at once. The default is 16; 0 counts as 1.
+    /// Sets how many calls are sent at once. The default is 32; 0 counts as 1. One destination (scheme, host and port) has
+    /// at most half of them, rounded up, so that one that hangs does not hold up the others.
     #[must_use]
     pub fn concurrency(self, calls: u16) -> Self {
         Self { concurrency: calls.max(1), ..self }
@@ -154,12 +156,20 @@ impl<O: Outbox, C> Relay<O, C> {
         let client = layer.deadline(terms.try_for).layer(client);
         let mut shutdown = pin!(shutdown);
         let (terms, mut calls) = (Arc::new(terms), JoinSet::new());
+        let busy = Busy::default();
         let mut swept = None::<Instant>;
         loop {
             let free = usize::from(concurrency).saturating_sub(calls.len());
+            let most = u16::try_from(free).unwrap_or(u16::MAX);
+            let room = Room { most, of_each: concurrency.div_ceil(2), taken: busy.taken() };
             let asked = Instant::now();
-            for leased in lease(&outbox, &terms, free).await {
-                calls.spawn(carry(outbox.clone(), client.clone(), Arc::clone(&terms), leased, asked));
+            for leased in lease(&outbox, &terms, room).await {
+                let place = busy.place(&leased);
+                let carried = carry(outbox.clone(), client.clone(), Arc::clone(&terms), leased, asked);
+                calls.spawn(async move {
+                    carried.await;
+                    drop(place);
+                });
             }
             if swept.is_none_or(|swept| swept.elapsed() > SWEEP_EVERY) {
                 swept = (!sweep(&outbox, keep_for).await).then(Instant::now);
@@ -179,11 +189,11 @@ impl<O: Outbox, C> Relay<O, C> {
     }
 }
 
-async fn lease(outbox: &impl Outbox, terms: &Terms, most: usize) -> Vec<Leased> {
-    if most == 0 {
+async fn lease(outbox: &impl Outbox, terms: &Terms, room: Room) -> Vec<Leased> {
+    if room.most == 0 {
         return Vec::new();
     }
-    match outbox.lease(terms.lease(), u16::try_from(most).unwrap_or(u16::MAX)).await {
+    match outbox.lease(terms.lease(), room).await {
         Ok(leased) => leased,
         Err(error) => {
             error.log("no calls can be taken");
@@ -201,6 +211,44 @@ async fn sweep(outbox: &impl Outbox, keep_for: Duration) -> bool {
         error.log("the outbox can't be swept");
         false
     })
+}
+
+/// How many calls are under way, by their destinations.
+#[derive(Debug, Clone, Default)]
+struct Busy(Arc<Mutex<HashMap<String, u16>>>);
+
+impl Busy {
+    fn taken(&self) -> HashMap<String, u16> {
+        self.lock().clone()
+    }
+
+    /// Counts a call until its place is dropped, however that comes about.
+    fn place(&self, leased: &Leased) -> Place {
+        let destination = leased.entry.call.as_ref().map(Call::destination).unwrap_or_default();
+        *self.lock().entry(destination.clone()).or_default() += 1;
+        Place { busy: self.clone(), destination }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, u16>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Place {
+    busy: Busy,
+    destination: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.busy.lock();
+        if let Some(count) = taken.get_mut(&self.destination) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.destination);
+            }
+        }
+    }
 }
 
 /// A client that panics has lost its try. The call is sent again after its lease.

@@ -1,5 +1,6 @@
 //! What a database has to do for an outbox.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -10,8 +11,6 @@ use crate::{Answer, Call, Entry, OutboxError, State};
 /// The longest that a call waits for its next try. A time that is farther ahead comes from a clock that was wrong, and
 /// counts as over.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How far ahead a first try may be, because two servers have the database one after the other, or clocks are set.
-pub(crate) const SKEW: Duration = Duration::from_secs(60);
 /// How many characters of a reason are kept.
 const MAX_REASON: usize = 500;
 
@@ -47,9 +46,44 @@ impl Update {
 pub struct Leased {
     /// Its `may_have_taken_place` is of the tries before.
     pub(crate) entry: Entry,
-    /// How long ago its first try began. If the clock says that it begins later, it was wrong once, and this is the
-    /// longest time.
-    pub(crate) tried_for: Duration,
+    pub(crate) tried_for: Age,
+}
+
+/// How long ago something was. Where clocks differ, it lies between two times: what is given up is so by all of them,
+/// and what is sent is in time by all of them that count.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Age {
+    pub(crate) at_least: Duration,
+    pub(crate) at_most: Duration,
+}
+
+impl Age {
+    pub(crate) fn plus(self, time: Duration) -> Self {
+        Self { at_least: self.at_least.saturating_add(time), at_most: self.at_most.saturating_add(time) }
+    }
+}
+
+/// How many calls a relay has room for.
+#[derive(Debug, Clone)]
+pub struct Room {
+    pub(crate) most: u16,
+    /// The most of one destination, those included that the relay has already.
+    pub(crate) of_each: u16,
+    /// How many the relay has already, by their destinations.
+    pub(crate) taken: HashMap<String, u16>,
+}
+
+impl Room {
+    /// Takes a place for a call to this destination. Returns whether there was one.
+    pub(crate) fn take(&mut self, destination: &str) -> bool {
+        let taken = self.taken.entry(destination.to_owned()).or_default();
+        let is_free = self.most > 0 && *taken < self.of_each;
+        if is_free {
+            self.most -= 1;
+            *taken += 1;
+        }
+        is_free
+    }
 }
 
 /// A database's part. Other crates can't implement it.
@@ -60,7 +94,8 @@ pub struct Leased {
 /// 3. `lease` takes entries that wait, or whose lease is over, and are due, of each partition key only the first open
 ///    one, so that each has its turn. It counts a try, and notes that the operation may have taken place, before it is
 ///    sent.
-/// 4. Times are those of the database, where it has a clock.
+/// 4. `lease` takes no more calls to one destination than the relay has room for, and goes on to others.
+/// 5. Nothing is given up, and nothing is deleted, because one clock says so.
 pub trait Storage {
     /// Puts a call in. If it is there already, this does nothing.
     fn insert(&self, call: &Call) -> impl Future<Output = Result<(), OutboxError>> + Send;
@@ -76,8 +111,8 @@ pub trait Storage {
         limit: u16,
     ) -> impl Future<Output = Result<Vec<Entry>, OutboxError>> + Send;
 
-    /// Takes up to `most` entries for this time.
-    fn lease(&self, time: Duration, most: u16) -> impl Future<Output = Result<Vec<Leased>, OutboxError>> + Send;
+    /// Takes entries for this time.
+    fn lease(&self, time: Duration, room: Room) -> impl Future<Output = Result<Vec<Leased>, OutboxError>> + Send;
 
     /// Changes an entry if it still is as it was read. Returns whether it was.
     fn update(&self, entry: &Entry, update: Update) -> impl Future<Output = Result<bool, OutboxError>> + Send;

@@ -81,6 +81,18 @@ async fn retry_after_comes_before_the_next_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_are_asked_to_come_back_at_one_time_do_not_come_back_at_one_instant() {
+    let mut waits = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let script = Script::default().answers(429, &[("retry-after", "20")], "").answers(200, &[], "");
+        let began = Instant::now();
+        script.post(&KeyedRetryLayer::new()).await.unwrap();
+        waits.insert(began.elapsed());
+    }
+    assert!(waits.len() > 1, "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_after_beyond_the_deadline_ends_the_call_at_once() {
     let began = Instant::now();
     let error = Script::default().answers(429, &[("retry-after", "60")], "").post(&KeyedRetryLayer::new()).await;

@@ -2,6 +2,7 @@
 
 // `outbox.rs` has what applications call, `statements.rs` what it sends, `schema.sql` the table.
 
+mod clock;
 mod outbox;
 mod statements;
 

@@ -9,8 +9,9 @@ use deadpool_postgres::{Object, Pool};
 use tokio::time::timeout;
 use tower_idempotency_client::Key;
 
+use super::clock::{Clock, Now};
 use super::statements::Statements;
-use crate::storage::{Leased, SKEW, Storage, Update};
+use crate::storage::{Age, Leased, Room, Storage, Update};
 use crate::{Answer, Call, Entry, OutboxError, State};
 
 /// How long a statement may take, the wait for a connection included.
@@ -22,7 +23,9 @@ const DELETED_AT_ONCE: usize = 1_000;
 
 /// An outbox in a table of PostgreSQL, 13 or later. Any number of processes share it.
 ///
-/// Times are those of the database. Relays and [`Outbox`](crate::Outbox)'s methods take their connections from a pool;
+/// Times are those of the middle one of three clocks: the database's, and the process's wall clock and monotonic clock.
+/// A call is given up, and one that has ended is deleted, once its time is over by all three. So a clock of one of them
+/// that jumps costs nothing. Relays and [`Outbox`](crate::Outbox)'s methods take their connections from a pool;
 /// the application's transactions are those of any client.
 ///
 /// The table is `call` in the schema of the outbox; its columns are there for people to read. Give each API, or each
@@ -40,6 +43,7 @@ const DELETED_AT_ONCE: usize = 1_000;
 pub struct PostgresOutbox {
     pool: Pool,
     statements: Arc<Statements>,
+    clock: Arc<Clock>,
     /// The partition key after which the next lease looks for calls, so that each has its turn.
     after: Arc<Mutex<String>>,
 }
@@ -54,7 +58,8 @@ impl PostgresOutbox {
     /// # Errors
     /// [`OutboxError::Name`]: the schema's name has other characters than lower-case letters, digits and underscores.
     pub fn new(pool: Pool, schema: &str) -> Result<Self, OutboxError> {
-        Ok(Self { pool, statements: Arc::new(Statements::new(schema)?), after: Arc::default() })
+        let (statements, clock) = (Arc::new(Statements::new(schema)?), Arc::default());
+        Ok(Self { pool, statements, clock, after: Arc::default() })
     }
 
     /// Makes the schema and the table, unless they are there; then this takes no lock, and the role needs no right to
@@ -119,6 +124,19 @@ impl PostgresOutbox {
         call.to_json()
     }
 
+    /// The process's moment, for a statement that asks what time it is.
+    async fn now(&self) -> Result<Now, OutboxError> {
+        let now = self.clock.now();
+        if now.kept.is_some() {
+            return Ok(now);
+        }
+        let rows = self.query(self.statements.time, &[]).await?;
+        if let Some(row) = rows.first() {
+            self.clock.begin(row.try_get(0).map_err(OutboxError::database)?);
+        }
+        Ok(self.clock.now())
+    }
+
     /// Sends one statement. A connection goes back to the pool only after a success: after an error, or if this is
     /// dropped, it may still be busy, or in a transaction.
     async fn query(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, OutboxError> {
@@ -155,14 +173,25 @@ impl Storage for PostgresOutbox {
         self.query(&self.statements.page, &parameters).await?.iter().map(entry).collect()
     }
 
-    async fn lease(&self, time: Duration, most: u16) -> Result<Vec<Leased>, OutboxError> {
+    async fn lease(&self, time: Duration, room: Room) -> Result<Vec<Leased>, OutboxError> {
+        let (destinations, taken): (Vec<_>, Vec<_>) =
+            room.taken.iter().map(|(destination, taken)| (destination.as_str(), i64::from(*taken))).unzip();
         loop {
             let after = self.after.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-                [(&time.as_secs_f64(), Type::FLOAT8), (&i64::from(most), Type::INT8), (&after, Type::TEXT)];
+            let Now { wall, kept } = self.now().await?;
+            let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
+                (&wall, Type::TIMESTAMPTZ),
+                (&kept, Type::TIMESTAMPTZ),
+                (&time.as_secs_f64(), Type::FLOAT8),
+                (&i64::from(room.most), Type::INT8),
+                (&destinations, Type::TEXT_ARRAY),
+                (&taken, Type::INT8_ARRAY),
+                (&i64::from(room.of_each), Type::INT8),
+                (&after, Type::TEXT),
+            ];
             let rows = self.query(&self.statements.lease, &parameters).await?;
             // The next lease begins where this one has ended, or at the first partition key.
-            let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>(12).ok()?).unwrap_or_default();
+            let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>(13).ok()?).unwrap_or_default();
             *self.after.lock().unwrap_or_else(PoisonError::into_inner) = next;
             if !rows.is_empty() || after.is_empty() {
                 return rows.iter().map(leased).collect();
@@ -174,7 +203,10 @@ impl Storage for PostgresOutbox {
         // Positions and fences come from the database, where they are of this type.
         let (position, fence) = (entry.position as i64, entry.fence as i64);
         let answer = update.answer.as_ref().map(Answer::to_json);
-        let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
+        let Now { wall, kept } = self.now().await?;
+        let parameters: [(&(dyn ToSql + Sync), Type); 10] = [
+            (&wall, Type::TIMESTAMPTZ),
+            (&kept, Type::TIMESTAMPTZ),
             (&position, Type::INT8),
             (&fence, Type::INT8),
             (&update.state.as_str(), Type::TEXT),
@@ -188,11 +220,14 @@ impl Storage for PostgresOutbox {
     }
 
     async fn sweep(&self, ended: Duration) -> Result<bool, OutboxError> {
-        let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-            [(&ended.min(AGES).as_secs_f64(), Type::FLOAT8), (&(DELETED_AT_ONCE as i64), Type::INT8)];
-        let is_full = self.query(&self.statements.delete, &parameters).await?.len() == DELETED_AT_ONCE;
+        let Now { wall, kept } = self.now().await?;
+        let moment: [(&(dyn ToSql + Sync), Type); 2] = [(&wall, Type::TIMESTAMPTZ), (&kept, Type::TIMESTAMPTZ)];
+        let (ended, most) = (ended.min(AGES).as_secs_f64(), DELETED_AT_ONCE as i64);
+        let bounds: [(&(dyn ToSql + Sync), Type); 2] = [(&ended, Type::FLOAT8), (&most, Type::INT8)];
+        let deleted = self.query(&self.statements.delete, &[moment.clone(), bounds].concat()).await?;
+        let is_full = deleted.len() == DELETED_AT_ONCE;
         if !is_full {
-            self.query(&self.statements.soon, &[]).await?;
+            self.query(&self.statements.soon, &moment).await?;
         }
         Ok(is_full)
     }
@@ -232,13 +267,12 @@ fn entry(row: &Row) -> Result<Entry, OutboxError> {
 fn leased(row: &Row) -> Result<Leased, OutboxError> {
     let entry = entry(row)?;
     let before = row.try_get(10).map_err(OutboxError::database)?;
-    let seconds: f64 = row.try_get(11).map_err(OutboxError::database)?;
-    // A first try that is yet to come is of a clock that was wrong.
-    let tried_for = match Duration::try_from_secs_f64(seconds) {
-        Ok(time) => time,
-        Err(_) if -seconds <= SKEW.as_secs_f64() => Duration::ZERO,
-        Err(_) => Duration::MAX,
+    // A first try that is yet to come has just begun: a clock was wrong then, or is so now.
+    let age = |index| {
+        let seconds: f64 = row.try_get(index).map_err(OutboxError::database)?;
+        Ok::<_, OutboxError>(Duration::try_from_secs_f64(seconds).unwrap_or_default())
     };
+    let tried_for = Age { at_least: age(11)?, at_most: age(12)? };
     Ok(Leased { entry: Entry { may_have_taken_place: before, ..entry }, tried_for })
 }
 

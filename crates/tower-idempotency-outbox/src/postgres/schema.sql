@@ -8,6 +8,9 @@ CREATE TABLE outbox.call (
     key text NOT NULL GENERATED ALWAYS AS (request ->> 'key') STORED UNIQUE,
     partition_key text COLLATE "C" GENERATED ALWAYS AS (request ->> 'partition_key') STORED
         CHECK (partition_key <> ''),
+    -- Scheme, host and port.
+    destination text COLLATE "C" NOT NULL
+        GENERATED ALWAYS AS (lower(coalesce(substring(request ->> 'uri' FROM '^[^:/]+://[^/?#]*'), ''))) STORED,
     state text NOT NULL DEFAULT 'waiting'
         CHECK (state IN ('waiting', 'sending', 'delivered', 'refused', 'given_up', 'damaged')),
     -- Each change of a relay or an operator takes the next one, and compares the last one.
@@ -23,8 +26,9 @@ CREATE TABLE outbox.call (
     answer jsonb
 );
 
--- For relays: the calls that have no order, by the time when they are due, and the first one of each partition key.
-CREATE INDEX call_due ON outbox.call (due, position)
+-- For relays: the calls to each destination that have no order, by the time when they are due, and the first one of each
+-- partition key.
+CREATE INDEX call_due ON outbox.call (destination, due, position)
     WHERE partition_key IS NULL AND state IN ('waiting', 'sending');
 CREATE INDEX call_in_order ON outbox.call (partition_key, position)
     WHERE state IN ('waiting', 'sending', 'given_up', 'damaged');

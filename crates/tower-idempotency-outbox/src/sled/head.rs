@@ -4,20 +4,26 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::storage::{LONGEST_WAIT, SKEW, Update};
+use super::clock::Now;
+use crate::storage::{Age, LONGEST_WAIT, Update};
 use crate::{Entry, State};
 
-/// An entry, as it is stored. Times are in milliseconds since 1970.
+/// An entry, as it is stored. Times are in milliseconds: by the wall clock, since 1970, and by the outbox's own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) key: String,
     pub(super) partition_key: Option<String>,
+    pub(super) destination: String,
     pub(super) state: State,
     pub(super) fence: u64,
     pub(super) tries: u32,
     pub(super) first_try: Option<u64>,
+    /// The same by the outbox's own clock.
+    pub(super) first_kept: Option<u64>,
     pub(super) due: u64,
+    pub(super) due_kept: u64,
     pub(super) may_have_taken_place: bool,
+    /// By the outbox's own clock.
     pub(super) ended: Option<u64>,
     pub(super) reason: Option<String>,
     /// How many bytes the call and the answer have.
@@ -31,15 +37,18 @@ pub(super) fn is_open(state: State) -> bool {
 }
 
 impl Head {
-    pub(super) fn new(key: &str, partition_key: Option<&str>, call: usize, now: u64) -> Self {
+    pub(super) fn new(key: &str, partition_key: Option<&str>, destination: String, call: usize, now: Now) -> Self {
         Self {
             key: key.to_owned(),
             partition_key: partition_key.map(str::to_owned),
+            destination,
             state: State::Waiting,
             fence: 0,
             tries: 0,
             first_try: None,
-            due: now,
+            first_kept: None,
+            due: now.wall,
+            due_kept: now.kept,
             may_have_taken_place: false,
             ended: None,
             reason: None,
@@ -54,7 +63,7 @@ impl Head {
             state: State::Damaged,
             reason: Some(format!("it is no entry: {error}")),
             may_have_taken_place: true,
-            ..Self::new("", None, 0, 0)
+            ..Self::new("", None, String::new(), 0, Now::default())
         })
     }
 
@@ -62,44 +71,48 @@ impl Head {
         serde_json::to_vec(self).unwrap_or_else(|_| unreachable!("texts and numbers alone"))
     }
 
-    /// Whether a relay may have it now.
-    pub(super) fn is_due(&self, now: u64) -> bool {
+    /// Whether a relay may have it now: by either clock. A try that comes early does no harm.
+    pub(super) fn is_due(&self, now: Now) -> bool {
         let longest = 2 * LONGEST_WAIT.as_millis() as u64;
-        matches!(self.state, State::Waiting | State::Sending) && (self.due <= now || self.due > now + longest)
+        let is_due = self.due <= now.wall || self.due_kept <= now.kept || self.due > now.wall + longest;
+        matches!(self.state, State::Waiting | State::Sending) && is_due
     }
 
-    /// How long ago its first try began.
-    pub(super) fn tried_for(&self, now: u64) -> Duration {
-        let Some(first) = self.first_try else { return Duration::ZERO };
-        match now.checked_sub(first) {
-            Some(time) => Duration::from_millis(time),
-            None if u128::from(first - now) <= SKEW.as_millis() => Duration::ZERO,
-            None => Duration::MAX,
-        }
+    /// How long ago its first try began. The outbox's own clock stops while no process has it, and never runs ahead.
+    pub(super) fn tried_for(&self, now: Now) -> Age {
+        let since =
+            |now: u64, then: Option<u64>| Duration::from_millis(then.map_or(0, |then| now.saturating_sub(then)));
+        let at_least = since(now.kept, self.first_kept);
+        Age { at_least, at_most: since(now.wall, self.first_try).max(at_least) }
     }
 
     /// Gives a relay a lease.
-    pub(super) fn lease(&mut self, now: u64, time: Duration) {
+    pub(super) fn lease(&mut self, now: Now, time: Duration) {
         self.state = State::Sending;
         self.fence += 1;
         self.tries = self.tries.saturating_add(1);
-        self.first_try.get_or_insert(now);
-        self.due = later(now, time);
+        self.first_try.get_or_insert(now.wall);
+        self.first_kept.get_or_insert(now.kept);
+        self.wait(now, time);
         self.may_have_taken_place = true;
     }
 
     /// Changes it. Its answer, which is stored apart, then has so many bytes.
-    pub(super) fn update(&mut self, update: &Update, answer: Option<usize>, now: u64) {
+    pub(super) fn update(&mut self, update: &Update, answer: Option<usize>, now: Now) {
         self.state = update.state;
         self.fence += 1;
         if update.restarts {
-            (self.tries, self.first_try) = (0, None);
+            (self.tries, self.first_try, self.first_kept) = (0, None, None);
         }
-        self.due = later(now, update.wait);
+        self.wait(now, update.wait);
         self.may_have_taken_place = update.may_have_taken_place.unwrap_or(self.may_have_taken_place);
-        self.ended = (!is_open(update.state)).then_some(now);
+        self.ended = (!is_open(update.state)).then_some(now.kept);
         self.reason = Some(update.reason.clone());
         self.answer = answer.or(self.answer);
+    }
+
+    fn wait(&mut self, now: Now, time: Duration) {
+        (self.due, self.due_kept) = (later(now.wall, time), later(now.kept, time));
     }
 
     /// The entry, without its call and its answer.

@@ -1,25 +1,32 @@
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use tower_idempotency::SledStore;
 use tower_idempotency::sled::{self, Tree};
 use tower_idempotency::store::{Abort, CommitError, TransactionError, TransactionTree};
 use tower_idempotency_client::Key;
 
+use super::clock::{Clock, Now};
 use super::head::{Head, is_open};
 use super::tree;
-use crate::storage::{Leased, Storage, Update};
+use crate::storage::{Leased, Room, Storage, Update};
 use crate::{Call, Entry, OutboxError, State};
 
 /// How many heads of up to 4 KiB are written in one transaction, which has at most 128 KiB.
-const LEASED_AT_ONCE: usize = 24;
+const LEASED_AT_ONCE: u16 = 24;
 /// How many entries are deleted in one transaction.
 const DELETED_AT_ONCE: usize = 16;
 
 /// An outbox in a tree of a [`SledStore`]. One process has it at a time.
 ///
 /// A call has at most some 90 KiB.
+///
+/// It has two clocks: the wall clock, and one of its own, which the monotonic clock moves, and which stops while no
+/// process has the outbox. A call is given up once its time is over by both, and is not sent if it is over by one; what
+/// has ended is deleted by the outbox's own. So after a restart with a wall clock that is far ahead, calls that were
+/// tried wait, and nothing is deleted early. After a time without a process, calls whose time has passed meanwhile wait
+/// as long again before they are given up: [`give_up`](crate::Outbox::give_up) does so at once.
 ///
 /// ```no_run
 /// use bytes::Bytes;
@@ -57,8 +64,9 @@ impl SledOutbox {
     pub async fn new(store: &SledStore, name: &str) -> Result<Self, OutboxError> {
         let db = store.db().map_err(OutboxError::database)?;
         let tree = db.open_tree(name).map_err(OutboxError::database)?;
-        let this = Self { store: store.clone(), tree, clock: Clock::new() };
+        let mut this = Self { store: store.clone(), tree, clock: Clock::new(None) };
         let (is_outbox, is_empty) = this.read(|tree| Ok((tree::is_outbox(tree)?, tree.is_empty()))).await?;
+        this.clock = Clock::new(this.read(tree::time).await?);
         match (is_outbox, is_empty) {
             (true, _) => Ok(this),
             (false, true) => this.write(|tree| Ok(tree::found(tree)?)).await.map(|()| this),
@@ -113,7 +121,8 @@ impl SledOutbox {
         let position = tree::next_position(tree)?;
         tree.insert(tree::key_of(call.key().as_str()), &position.to_be_bytes())?;
         tree::write_text(tree, b'c', position, &json, 0)?;
-        let head = Head::new(call.key().as_str(), call.partition_key(), json.len(), self.clock.now());
+        let (key, partition_key, now) = (call.key().as_str(), call.partition_key(), self.clock.now());
+        let head = Head::new(key, partition_key, call.destination(), json.len(), now);
         Ok(tree::write_head(tree, position, &head)?)
     }
 
@@ -182,14 +191,15 @@ impl Storage for SledOutbox {
         .await
     }
 
-    async fn lease(&self, time: Duration, most: u16) -> Result<Vec<Leased>, OutboxError> {
+    async fn lease(&self, time: Duration, mut room: Room) -> Result<Vec<Leased>, OutboxError> {
         let now = self.clock.now();
-        let most = usize::from(most).min(LEASED_AT_ONCE);
-        let due = self.read(move |tree| due(tree, now, most)).await?;
+        room.most = room.most.min(LEASED_AT_ONCE);
+        let due = self.read(move |tree| due(tree, now, room)).await?;
         if due.is_empty() {
             return Ok(Vec::new());
         }
         let leased = self.write(move |tree| {
+            tree::write_time(tree, now.kept)?;
             let mut leased = Vec::new();
             for &(position, fence) in &due {
                 // Another relay may have been here meanwhile.
@@ -225,13 +235,14 @@ impl Storage for SledOutbox {
             }
             head.update(&update, answer.map(|answer| answer.len()), now);
             tree::write_head(tree, position, &head)?;
+            tree::write_time(tree, now.kept)?;
             Ok(true)
         })
         .await
     }
 
     async fn sweep(&self, ended: Duration) -> Result<bool, OutboxError> {
-        let now = self.clock.now();
+        let now = self.clock.now().kept;
         let is_old = move |head: &Head| {
             // What can't be read has ended, too.
             let since = head.ended.unwrap_or(0);
@@ -254,6 +265,7 @@ impl Storage for SledOutbox {
         let old = old.await?;
         let is_full = old.len() == DELETED_AT_ONCE;
         self.write(move |tree| {
+            tree::write_time(tree, now)?;
             for &position in &old {
                 if let Some(head) = tree::head(tree, position)?.filter(is_old) {
                     tree::remove(tree, position, &head)?;
@@ -267,18 +279,19 @@ impl Storage for SledOutbox {
 }
 
 /// Finds entries that a relay may have, the earliest first: of each partition key the first one.
-fn due(tree: &Tree, now: u64, most: usize) -> Result<Vec<(u64, u64)>, sled::Error> {
+fn due(tree: &Tree, now: Now, mut room: Room) -> Result<Vec<(u64, u64)>, sled::Error> {
     let (mut due, mut behind) = (Vec::new(), HashSet::new());
     for line in tree.scan_prefix(b"o") {
         let (key, value) = line?;
         let (Some(position), head) = (tree::position_of(&key), Head::of(&value)) else { continue };
         let is_due = head.is_due(now);
         if head.partition_key.is_none_or(|key| behind.insert(key)) && is_due {
-            due.push((head.due, position, head.fence));
+            due.push((head.due, position, head.fence, head.destination));
         }
     }
     due.sort_unstable();
-    Ok(due.into_iter().take(most).map(|(_, position, fence)| (position, fence)).collect())
+    due.retain(|(.., destination)| room.take(destination));
+    Ok(due.into_iter().map(|(_, position, fence, _)| (position, fence)).collect())
 }
 
 /// Why a call can't be put in, in the application's transaction.
@@ -291,26 +304,4 @@ pub enum PutError {
     /// The tree is none of an outbox.
     #[error("the tree is not the outbox's; give the transaction SledOutbox::tree, and put_in what it has of that")]
     OtherTree,
-}
-
-/// Milliseconds since 1970: the later one of the wall clock's time, and of its time at the start plus the monotonic
-/// clock's since then. The monotonic clock may stop while the machine sleeps, and the wall clock may be set back.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    began: Instant,
-    at: u64,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self { began: Instant::now(), at: wall() }
-    }
-
-    fn now(&self) -> u64 {
-        wall().max(self.at + self.began.elapsed().as_millis() as u64)
-    }
-}
-
-fn wall() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

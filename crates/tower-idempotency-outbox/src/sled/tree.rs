@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `v` | the version of this format: `1` |
 //! | `n` | the last position |
+//! | `t` | the outbox's own time, as it was written last: 8 bytes, big-endian |
 //! | `k`, key | the position of the call with this key |
 //! | `o` or `e`, position | the head of an entry that is open, or has ended |
 //! | `c`, position, number | a part of the call |
@@ -20,6 +21,7 @@ use crate::{Answer, Call, Entry};
 const PART: usize = 4_096;
 const LAST: &[u8] = b"n";
 const VERSION: &[u8] = b"v";
+const TIME: &[u8] = b"t";
 const THIS_VERSION: &[u8] = b"1";
 
 /// Where a value can be read: in the tree, or in a transaction.
@@ -53,6 +55,15 @@ pub(super) fn is_outbox<R: Reads>(tree: &R) -> Result<bool, R::Error> {
 /// Makes an outbox of an empty tree.
 pub(super) fn found(tree: &TransactionTree<'_>) -> Result<(), TransactionError> {
     tree.insert(VERSION, THIS_VERSION).map(drop)
+}
+
+/// The outbox's own time, as it was written last.
+pub(super) fn time(tree: &Tree) -> Result<Option<u64>, sled::Error> {
+    Ok(tree.get(TIME)?.and_then(|value| value.as_ref().try_into().map(u64::from_be_bytes).ok()))
+}
+
+pub(super) fn write_time(tree: &TransactionTree<'_>, time: u64) -> Result<(), TransactionError> {
+    tree.insert(TIME, &time.to_be_bytes()).map(drop)
 }
 
 pub(super) fn key_of(key: &str) -> Vec<u8> {

@@ -88,11 +88,14 @@ pub(crate) async fn after(
 async fn an_answer_ends_a_call_or_lets_it_be_tried_again(home: impl Home) {
     use State::{Delivered, GivenUp, Refused};
     type Case = (fn() -> Reply, State, bool);
-    let cases: [Case; 21] = [
+    let cases: [Case; 23] = [
         (|| answer(200, &[], ""), Delivered, true),
         (|| answer(204, REPLAY, ""), Delivered, true),
         (|| answer(402, &[], ""), Refused, false),
         (|| answer(402, REPLAY, ""), Refused, false),
+        // A recorded answer does not change, whatever becomes of the relay's credentials.
+        (|| answer(401, REPLAY, ""), Refused, false),
+        (|| answer(407, REPLAY, ""), Refused, false),
         (|| answer(422, &[], ""), Refused, false),
         // The credentials may be replaced.
         (|| answer(401, &[], ""), GivenUp, false),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use testkit::postgres::shared_server;
+use testkit::postgres::{PostgresServer, shared_server};
 use tower_idempotency::SledStore;
 use tower_idempotency::store::{Abort, CommitError};
 use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::NoTls;
@@ -51,6 +51,14 @@ pub(crate) trait Home: Sync {
     async fn end_lease(&self, entry: &Entry);
 }
 
+/// The same to another place.
+pub(crate) fn call_to(place: &str, number: u32) -> Call {
+    let request = http::Request::post(format!("http://{place}/charges"))
+        .header("idempotency-key", format!("order-{number}:charge"))
+        .body(Bytes::from(format!("charge {number}")));
+    Call::new(request.unwrap()).unwrap()
+}
+
 /// A call with this number in its key and its body.
 pub(crate) fn call(number: u32) -> Call {
     let request = http::Request::post("http://api.example/charges")
@@ -61,7 +69,7 @@ pub(crate) fn call(number: u32) -> Call {
 }
 
 pub(crate) struct SledHome {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     pub(crate) store: SledStore,
     outbox: SledOutbox,
     orders: tower_idempotency::sled::Tree,
@@ -73,7 +81,33 @@ impl SledHome {
         let store = SledStore::open(directory.path()).unwrap();
         let outbox = SledOutbox::new(&store, "outbox").await.unwrap();
         let orders = store.db().unwrap().open_tree("orders").unwrap();
-        Self { _directory: directory, store, outbox, orders }
+        Self { directory, store, outbox, orders }
+    }
+}
+
+impl SledHome {
+    /// Opens the outbox again, as another process does whose wall clock is so many hours ahead of this one's: each time
+    /// that was written by it lies so much farther back.
+    pub(crate) async fn opened_ahead(self, hours: u64) -> Self {
+        let Self { directory, store, outbox, orders } = self;
+        for line in outbox.tree().iter() {
+            let (key, value) = line.unwrap();
+            if key.starts_with(b"o") || key.starts_with(b"e") {
+                let mut head: serde_json::Value = serde_json::from_slice(&value).unwrap();
+                for name in ["first_try", "due"] {
+                    if let Some(time) = head[name].as_u64() {
+                        head[name] = (time - hours * 60 * 60 * 1_000).into();
+                    }
+                }
+                outbox.tree().insert(key, head.to_string().as_str()).unwrap();
+            }
+        }
+        drop((outbox, orders));
+        store.close().await.unwrap();
+        let store = SledStore::open(directory.path()).unwrap();
+        let outbox = SledOutbox::new(&store, "outbox").await.unwrap();
+        let orders = store.db().unwrap().open_tree("orders").unwrap();
+        Self { directory, store, outbox, orders }
     }
 }
 
@@ -142,15 +176,25 @@ pub(crate) struct PostgresHome {
 
 impl PostgresHome {
     pub(crate) async fn new(promise: &str) -> Option<Self> {
+        Some(Self::of(shared_server(promise)?).await)
+    }
+
+    /// An outbox in the database of this server.
+    pub(crate) async fn of(server: &PostgresServer) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let server = shared_server(promise)?;
         let pool = Pool::builder(Manager::new(server.url().parse().unwrap(), NoTls)).build().unwrap();
         let schema = format!("outbox_{}", NUMBER.fetch_add(1, Ordering::SeqCst));
         let outbox = PostgresOutbox::new(pool.clone(), &schema).unwrap();
         outbox.migrate().await.unwrap();
         let orders = format!("CREATE TABLE {schema}.orders (number text)");
         pool.get().await.unwrap().batch_execute(&orders).await.unwrap();
-        Some(Self { pool, schema, outbox })
+        Self { pool, schema, outbox }
+    }
+
+    /// The same outbox, as another process has it.
+    pub(crate) fn again(home: &Self) -> Self {
+        let outbox = PostgresOutbox::new(home.pool.clone(), &home.schema).unwrap();
+        Self { pool: home.pool.clone(), schema: home.schema.clone(), outbox }
     }
 
     pub(crate) async fn sql(&self, sql: &str) {

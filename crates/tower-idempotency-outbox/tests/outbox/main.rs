@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::future_not_send, reason = "a test stays on its thread")]
 
+mod clocks;
 mod ends;
+mod fair;
 mod home;
 mod meanings;
 mod operators;

@@ -12,6 +12,7 @@ use crate::server::{answer, entry, relay, run_until, server};
 over_both!(
     calls_with_one_partition_key_are_delivered_in_order_and_others_overtake_them,
     a_call_that_was_given_up_holds_later_ones_back_until_it_is_settled,
+    a_damaged_call_holds_later_ones_back_until_it_is_settled,
     two_relays_keep_the_order,
 );
 
@@ -63,6 +64,21 @@ async fn a_call_that_was_given_up_holds_later_ones_back_until_it_is_settled(home
     assert!(outbox.settle(&given_up, true).await.unwrap());
     run_until(relay(outbox, &client), outbox, call(2).key(), State::Delivered).await;
     assert_eq!(entry(outbox, call(1).key()).await.state, State::Delivered);
+}
+
+async fn a_damaged_call_holds_later_ones_back_until_it_is_settled(home: impl Home) {
+    let outbox = home.outbox();
+    let (client, log) = server(|_, _| async move { answer(200, &[], "") });
+    for call in [of("a", 1), of("a", 2), of("b", 3)] {
+        outbox.put(&call).await.unwrap();
+    }
+    home.damage(&entry(outbox, call(1).key()).await, false).await;
+    let damaged = run_until(relay(outbox, &client), outbox, call(1).key(), State::Damaged).await;
+    run_until(relay(outbox, &client), outbox, call(3).key(), State::Delivered).await;
+    assert_eq!(log.bodies(), ["charge 3"]);
+    assert!(outbox.settle(&damaged, false).await.unwrap());
+    run_until(relay(outbox, &client), outbox, call(2).key(), State::Delivered).await;
+    assert_eq!(log.bodies(), ["charge 3", "charge 2"]);
 }
 
 async fn two_relays_keep_the_order(home: impl Home) {

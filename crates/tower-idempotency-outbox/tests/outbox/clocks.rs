@@ -1,0 +1,181 @@
+//! A clock that jumps costs nothing: no call is given up, and none is deleted, because one clock says so.
+
+use std::time::Duration;
+
+use testkit::postgres::PostgresServer;
+use testkit::process::until;
+use testkit::skipped;
+use tower_idempotency_outbox::{Outbox, Relay, State};
+
+use crate::home::{Home, PostgresHome, SledHome, call};
+use crate::server::{Client, Log, answer, entry, relay, run_until, server, server_of};
+
+const HOUR: i64 = 60 * 60;
+const DAY: i64 = 24 * HOUR;
+
+/// A database with a clock of its own.
+async fn with_a_clock(promise: &str) -> Option<(PostgresServer, PostgresHome)> {
+    match PostgresServer::with_a_clock(&[]) {
+        Ok(server) => {
+            let home = PostgresHome::of(&server).await;
+            Some((server, home))
+        }
+        Err(obstacle) => {
+            skipped(promise, &obstacle);
+            None
+        }
+    }
+}
+
+/// A server that loses each request until it is well.
+fn unwell() -> (Client, Log) {
+    server(|_, _| async { Err("the connection broke".into()) })
+}
+
+/// Lets calls be tried, and lost.
+async fn lose(outbox: &impl Outbox, numbers: std::ops::Range<u32>) {
+    let (lost, log) = unwell();
+    let all =
+        async || log.all().iter().map(|got| &got.key).collect::<std::collections::BTreeSet<_>>().len() == numbers.len();
+    relay(outbox, &lost).run(until("each is tried", all)).await;
+}
+
+async fn all_delivered(outbox: &impl Outbox, numbers: std::ops::Range<u32>, relay: Relay<impl Outbox, Client>) {
+    let all = async || {
+        for number in numbers.clone() {
+            if entry(outbox, call(number).key()).await.state != State::Delivered {
+                return false;
+            }
+        }
+        true
+    };
+    relay.run(until("all are delivered", all)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_whose_clock_jumps_either_way_gives_no_call_up_and_holds_none_back() {
+    let Some((server, home)) = with_a_clock("a database whose clock jumps").await else { return };
+    let outbox = home.outbox();
+    let (well, _) = server_of(200, &[], "");
+    let mut next = 0;
+    for jump in [-120, 14 * HOUR, -14 * HOUR, 40 * DAY, -40 * DAY] {
+        // Tried before the jump and after it, tried during it and after it, and put in during it.
+        for tried_first_at in [0, jump] {
+            let numbers = next..next + 5;
+            next += 5;
+            for number in numbers.clone() {
+                let call = call(number);
+                // Some have an order.
+                let call = if number % 5 < 2 { call.in_order_of(format!("{jump}")).unwrap() } else { call };
+                outbox.put(&call).await.unwrap();
+            }
+            server.set_clock(tried_first_at);
+            lose(outbox, numbers.start + 1..numbers.end).await;
+            server.set_clock(if tried_first_at == 0 { jump } else { 0 });
+            all_delivered(outbox, numbers.clone(), relay(outbox, &well)).await;
+            server.set_clock(0);
+        }
+        server.set_clock(jump);
+        outbox.put(&call(next)).await.unwrap();
+        server.set_clock(0);
+        all_delivered(outbox, next..next + 1, relay(outbox, &well)).await;
+        next += 1;
+    }
+    assert!(outbox.list(State::GivenUp, None, 9).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_ahead_deletes_nothing_before_its_time() {
+    let Some((server, home)) = with_a_clock("a database that is ahead").await else { return };
+    let outbox = home.outbox();
+    let (well, log) = server_of(200, &[], "");
+    outbox.put(&call(1)).await.unwrap();
+    all_delivered(outbox, 1..2, relay(outbox, &well)).await;
+    server.set_clock(8 * DAY);
+    // It sweeps when it begins, before it takes the next call.
+    outbox.put(&call(2)).await.unwrap();
+    all_delivered(outbox, 2..3, relay(outbox, &well)).await;
+    all_delivered(outbox, 1..2, relay(outbox, &well)).await;
+    // Put in again, it is not sent again.
+    outbox.put(&call(1)).await.unwrap();
+    assert_eq!(entry(outbox, call(1).key()).await.state, State::Delivered);
+    assert_eq!(log.all().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_starts_while_the_database_is_wrong_decides_by_no_clock_alone() {
+    let Some((server, home)) = with_a_clock("a relay that starts while the database is wrong").await else { return };
+    let (lost, log) = unwell();
+    home.outbox().put(&call(1)).await.unwrap();
+    relay(home.outbox(), &lost).run(until("a try", async || !log.all().is_empty())).await;
+    server.set_clock(14 * HOUR);
+    // Another process: it has no time of its own, so that it can't know which of the two clocks is right.
+    let other = PostgresHome::again(&home);
+    let (well, sent) = server_of(200, &[], "");
+    let held =
+        async || entry(other.outbox(), call(1).key()).await.reason.is_some_and(|why| why.contains("by one clock"));
+    relay(other.outbox(), &well).run(until("it is held", held)).await;
+    let waiting = entry(other.outbox(), call(1).key()).await;
+    assert_eq!((waiting.state, waiting.may_have_taken_place, sent.all().len()), (State::Waiting, true, 0));
+    // Now it is right.
+    server.set_clock(0);
+    home.sql("UPDATE outbox.call SET due = 'epoch'").await;
+    run_until(relay(other.outbox(), &well), other.outbox(), call(1).key(), State::Delivered).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_that_is_over_by_each_clock_is_over() {
+    for ahead in [-120, 120] {
+        let Some((server, home)) = with_a_clock("a time that is over by each clock").await else { return };
+        let outbox = home.outbox();
+        outbox.put(&call(1)).await.unwrap();
+        lose(outbox, 1..2).await;
+        home.sql("UPDATE outbox.call SET first_try = first_try - interval '13 hours'").await;
+        server.set_clock(ahead);
+        let (well, log) = server_of(200, &[], "");
+        run_until(relay(outbox, &well), outbox, call(1).key(), State::GivenUp).await;
+        assert!(log.all().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outbox_in_files_is_opened_with_a_wall_clock_that_is_wrong() {
+    let home = SledHome::new().await;
+    let (well, log) = server_of(200, &[], "");
+    home.outbox().put(&call(1)).await.unwrap();
+    all_delivered(home.outbox(), 1..2, relay(home.outbox(), &well)).await;
+    home.outbox().put(&call(2)).await.unwrap();
+    lose(home.outbox(), 2..3).await;
+    let home = home.opened_ahead(14 * 24).await;
+    let outbox = home.outbox();
+    // What was delivered is there, and is not sent again.
+    outbox.put(&call(1)).await.unwrap();
+    outbox.put(&call(3)).await.unwrap();
+    let held = async || entry(outbox, call(2).key()).await.reason.is_some_and(|why| why.contains("by one clock"));
+    let both = async || held().await && entry(outbox, call(3).key()).await.state == State::Delivered;
+    relay(outbox, &well).run(until("one is held, and another one delivered", both)).await;
+    assert_eq!(entry(outbox, call(1).key()).await.state, State::Delivered);
+    assert_eq!(entry(outbox, call(2).key()).await.state, State::Waiting);
+    assert_eq!(log.bodies(), ["charge 1", "charge 3"]);
+    // By its own clock, too, its time is over.
+    let by_both = relay(outbox, &well).give_up_after(Duration::from_nanos(1));
+    home.end_lease(&entry(outbox, call(2).key()).await).await;
+    run_until(by_both, outbox, call(2).key(), State::GivenUp).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outbox_in_files_whose_wall_clock_was_right_again_sends_what_was_held() {
+    let home = SledHome::new().await;
+    home.outbox().put(&call(1)).await.unwrap();
+    lose(home.outbox(), 1..2).await;
+    // Behind: its times lie ahead.
+    let tree = home.outbox().tree();
+    let (key, value) = tree.scan_prefix(b"o").next().unwrap().unwrap();
+    let mut head: serde_json::Value = serde_json::from_slice(&value).unwrap();
+    for name in ["first_try", "due"] {
+        head[name] = (head[name].as_u64().unwrap() + 10 * HOUR as u64 * 1_000).into();
+    }
+    tree.insert(key, head.to_string().as_str()).unwrap();
+    let (well, _) = server(|_, _| async { answer(200, &[], "") });
+    run_until(relay(home.outbox(), &well), home.outbox(), call(1).key(), State::Delivered).await;
+}
