@@ -110,6 +110,8 @@ impl<E: StorageEngine> Setup<E> {
 
     /// Opens the store without starting any threads.
     pub(super) fn prepare(self, path: &Path) -> Result<StoreState<E>, OpenError> {
+        #[cfg(unix)]
+        super::files::limit::raise(E::NAME, E::FILES);
         if !self.create {
             directory::require_store(path)?;
         }

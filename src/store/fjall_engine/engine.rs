@@ -101,6 +101,8 @@ impl FjallEngine {
 
 impl StorageEngine for FjallEngine {
     const NAME: &'static str = "fjall";
+    // Tables, and those that a merge reads and writes.
+    const FILES: u64 = 4 * MAX_OPEN_TABLES as u64;
 
     type Options = FjallOptions;
     type Value = Slice;

@@ -91,6 +91,7 @@ impl SledEngine {
 
 impl StorageEngine for SledEngine {
     const NAME: &'static str = "sled";
+    const FILES: u64 = 64;
 
     type Options = SledOptions;
     type Value = IVec;

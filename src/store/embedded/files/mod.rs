@@ -3,10 +3,13 @@
 //! - `directory.rs`: makes and checks the directory, and locks it by a file of the store's own before the engine
 //!   touches it. That file says whether a first opening was ever complete. It also sets aside the remains of an
 //!   unfinished one.
+//! - `limit.rs`: raises the limit of open files.
 //! - `mark.rs`: a file that says which step was durable, by which an opening finds out whether the end of the engine's
 //!   log is lost.
 //! - `marker.rs`: writes the mark once a second, so that no batch waits for it.
 
 pub(in crate::store) mod directory;
+#[cfg(unix)]
+pub(in crate::store) mod limit;
 pub(super) mod mark;
 pub(super) mod marker;

@@ -54,6 +54,9 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// The engine's name, in errors and in the lock file.
     const NAME: &'static str;
 
+    /// The files that a process should be allowed to open that has the store: those of the engine, and as many more.
+    const FILES: u64;
+
     /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as
     /// many more. An engine that can take only less says so: the texts of errors then have to be changed.
     const MAX_STEP: usize = MAX_STEP;

@@ -102,6 +102,7 @@ impl MapEngine {
 
 impl StorageEngine for MapEngine {
     const NAME: &'static str = "map";
+    const FILES: u64 = 8;
 
     type Options = ();
     type Value = Vec<u8>;
