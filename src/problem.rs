@@ -60,7 +60,7 @@
 //! Try again with the same key.
 //!
 //! ## not-replayable
-//! Status 409. The operation **took place**, with the status in `original_status`. Its answer was not stored, because
+//! Status 409. The operation **has ended**, with the status in `original_status`. Its answer was not stored, because
 //! it was too large or too slow, was a stream, or broke off. The operation is not run again.
 //!
 //! ## outcome-unknown

@@ -15,7 +15,8 @@ pub struct CorsHeaders {
     /// The request headers that a script has to be allowed to send (`Access-Control-Allow-Headers`): the key's.
     pub allow: Vec<HeaderName>,
     /// The response headers that a script has to be allowed to read (`Access-Control-Expose-Headers`): the marker of a
-    /// replay, `Idempotency-Effect`, `Retry-After` and `Link`, the one that `outcome_header_name` names, and those of the profile.
+    /// replay, `Idempotency-Effect`, `Retry-After` and `Link`, the one that `outcome_header_name` names, and those of
+    /// the profile.
     pub expose: Vec<HeaderName>,
 }
 

@@ -7,9 +7,9 @@ use http::{HeaderMap, StatusCode};
 ///
 /// The layer says it in the header [`Effect::HEADER`], as an Item of structured fields (RFC 9651, section 3.3): a Token
 /// of this type, and the parameter `retry`, which is true if the same request with the same key may get another answer,
-/// and false if it does not; `done` also has the parameter `status`. Each [`Rejection`](crate::Rejection) has both. So has a handler's answer that leaves its
-/// operation unknown. A handler's answer that frees the key has `none` alone, and its status says the rest. An outcome
-/// has no such header, nor has its replay.
+/// and false if it does not; `done` also has the parameter `status`. Each [`Rejection`](crate::Rejection) has both. So
+/// has a handler's answer that leaves its operation unknown. A handler's answer that frees the key has `none` alone,
+/// and its status says the rest. An outcome has no such header, nor has its replay.
 ///
 /// [`guide::meanings`](mod@crate::guide::meanings) has the value for each answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,8 +29,8 @@ impl Effect {
     /// The header: `Idempotency-Effect`.
     pub const HEADER: HeaderName = HeaderName::from_static("idempotency-effect");
 
-    /// Says it in the head of an answer. `retry` is the parameter of this name, and `status` that of an operation that is
-    /// done; `None` leaves them out.
+    /// Says it in the head of an answer. `retry` is the parameter of this name, and `status` that of an operation that
+    /// is done; `None` leaves them out.
     pub(crate) fn say(self, headers: &mut HeaderMap, retry: Option<bool>, status: Option<StatusCode>) {
         let value = HeaderValue::from_static(match (self, retry) {
             (Self::None, None) => "none",

@@ -18,6 +18,7 @@ use tower_service::Service;
 use tracing::Span;
 
 use super::answer::marks;
+use super::answer::meaning::Judged;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::bodies::room::Share;
@@ -182,8 +183,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         match answering.await {
             Ok(response) => {
                 let (mut parts, body) = response.into_parts();
-                let (passage, end) = take(&shared, &parts, body).await;
-                shared.say_effect(&mut parts, &end);
+                let (passage, Judged { end, effect }) = take(&shared, &parts, body).await;
+                shared.say_effect(&mut parts, effect, &end);
                 (Ok(Response::from_parts(parts, passage.into())), end)
             }
             Err(error) => {
@@ -274,8 +275,12 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     })
 }
 
-/// Reads the body of the handler's answer, unless the head says how the run ends. Returns the body and that end.
-async fn take<R: SendBody, St: Store>(shared: &LayerState<St>, parts: &response::Parts, body: R) -> (Passage<R>, End) {
+/// Reads the body of the handler's answer, unless the head says how the run ends. Returns the body, and how it ends.
+async fn take<R: SendBody, St: Store>(
+    shared: &LayerState<St>,
+    parts: &response::Parts,
+    body: R,
+) -> (Passage<R>, Judged) {
     let judge = shared.judge();
     if judge.needs_no_body(parts) {
         return (Passage::Untouched(body), judge.of_answer::<R>(parts, None));
@@ -283,6 +288,6 @@ async fn take<R: SendBody, St: Store>(shared: &LayerState<St>, parts: &response:
     // An answer has a time limit, and takes none of the room for request bodies.
     let (bytes, time) = (shared.options.recorder.max_response_body, Some(shared.options.outcome_body_timeout));
     let collected = collect(Box::pin(body), &mut Bounds { bytes, time, ..Bounds::default() }).await;
-    let end = judge.of_answer(parts, Some(&collected));
-    (Passage::from(collected), end)
+    let judged = judge.of_answer(parts, Some(&collected));
+    (Passage::from(collected), judged)
 }

@@ -21,14 +21,17 @@
 //! | `replay_member.rs` | marks a replay in its body, where the profile has a member for that |
 //! | `checked.rs` | marks what an extractor rejects as invalid |
 //! | `scope.rs` | what a function that says whose a key is may return |
+//! | `account.rs` | a scope of a request's credentials |
 //! | `fingerprint/` | makes the fingerprint, which says whether two requests are the same |
 //! | `run_context/` | what a handler can ask about its own run, and do with it |
 //! | `answer/` | what an answer means for the key, and what of it is recorded |
 //! | `effect.rs` | what an answer that is no outcome says about the operation |
+//! | `not_applied.rs` | the statuses that say that nothing was done |
 //! | `reject/` | each reason to reject a request, and how a rejection reads |
 //! | `operations.rs` | what operators do with a layer |
 //! | `health.rs` | the probes `/livez` and `/readyz` |
 
+mod account;
 pub(crate) mod answer;
 mod bodies;
 #[cfg(feature = "axum")]
@@ -41,6 +44,7 @@ pub(crate) mod fingerprint;
 mod future;
 pub mod health;
 pub(crate) mod layer;
+mod not_applied;
 #[cfg(feature = "utoipa")]
 mod openapi;
 mod operations;

@@ -10,7 +10,7 @@ use http::header::HeaderValue;
 use http::response::Parts;
 use tracing::Span;
 
-use super::answer::meaning::Judge;
+use super::answer::meaning::{Judge, is_final};
 use super::answer::snapshot;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::room::Room;
@@ -62,18 +62,21 @@ impl<St: Store> LayerState<St> {
     }
 
     /// Says in the head of a handler's answer what it says about the operation, unless it is the operation's outcome.
-    pub(super) fn say_effect(&self, parts: &mut Parts, end: &End) {
-        match end {
-            // The status says whether to send the request again.
-            End::Released => Effect::None.say(&mut parts.headers, None, None),
-            End::Interrupted { .. } => {
-                let retry = self.engine.policy.answers_retries();
-                Effect::Unknown.say(&mut parts.headers, Some(retry), None);
+    pub(super) fn say_effect(&self, parts: &mut Parts, effect: Option<Effect>, end: &End) {
+        let own = || lines(&parts.headers, Effect::HEADER).next();
+        match effect {
+            // The handler may have said whether a retry is of use. Otherwise the status says so.
+            Some(Effect::None) if own().is_some_and(|own| own.as_bytes().starts_with(b"none;")) => {}
+            Some(Effect::None) => Effect::None.say(&mut parts.headers, None, None),
+            Some(effect) => {
+                let is_over = matches!(end, End::Outcome(_) | End::Consumed { .. });
+                let retry = !is_over && self.engine.policy.answers_retries();
+                effect.say(&mut parts.headers, Some(retry), None);
                 self.options.say_retry(parts.status, &mut parts.headers, retry);
             }
             // What another layer has said is of another operation.
-            _ if lines(&parts.headers, Effect::HEADER).next().is_some() => _ = parts.headers.remove(Effect::HEADER),
-            _ => {}
+            None if own().is_some() => _ = parts.headers.remove(Effect::HEADER),
+            None => {}
         }
     }
 
@@ -132,6 +135,11 @@ impl<St: Store> LayerState<St> {
             }
             self.options.say_retry(answer.status(), answer.headers_mut(), false);
         }
+        let (mut parts, data) = answer.into_parts();
+        if !is_final(&parts) {
+            Effect::Unknown.say(&mut parts.headers, Some(false), None);
+        }
+        let answer = Response::from_parts(parts, data);
         let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
         self.options.name_outcome(&mut response, if replay.is_some() { REPLAYED } else { RAN });
         response

@@ -77,7 +77,8 @@ async fn works_as_it_is(client: Client) {
 
     // A 500 is an outcome: the client asks again, gets the replay, and then lets it be.
     assert_eq!(said["failed"], refused("APIError", 500, is_not.clone(), "true".into(), "false".into()));
-    let unknown = refused("APIError", 409, "outcome_unknown".into(), is_not, "false".into());
+    // What is unknown stays so: the first answer says that a retry is of no use, and the client lets it be.
+    let unknown = refused("APIError", 504, is_not.clone(), is_not, "false".into());
     assert_eq!(said["unknown"], unknown);
     // lost, first, one of each pair, patient, corrected, failed, unknown.
     let pairs = usize::try_from(said["at once"]["pairs"].as_u64().unwrap()).unwrap();

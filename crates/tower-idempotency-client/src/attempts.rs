@@ -160,8 +160,7 @@ impl<A: Attempts> Call<A> {
         // What a redirect has led to says nothing of the server that was asked.
         let is_elsewhere = self.attempts.is_elsewhere();
         let mut is_unknown = match is_replay {
-            // A recorded error of the server's may have come after the effect.
-            true => !status.is_success() && !status.is_client_error(),
+            true => verdict::known_of_replay(status, answer.headers()) == Known::Unknown,
             false => is_elsewhere && !status.is_success(),
         };
         if !is_replay && !is_elsewhere && !verdict::is_plain_success(status, answer.headers()) {

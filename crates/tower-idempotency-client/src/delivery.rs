@@ -36,8 +36,8 @@ impl Delivery {
         self.is_replay
     }
 
-    /// Whether the operation may have taken place although this answer is no success. Ask again with the same key; or, if
-    /// it is a replay, look the operation up.
+    /// Whether the operation may have taken place although this answer is no success. Ask again with the same key; or,
+    /// if it is a replay, look the operation up.
     ///
     /// That is so if it is a replay of neither a success nor a client's error, such as 500: the server may have failed
     /// after the effect. It is so, too, if the answer is no replay, and

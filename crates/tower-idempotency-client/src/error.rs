@@ -10,8 +10,9 @@ use crate::{BoxError, Key};
 pub enum Known {
     /// No attempt was sent. The operation has not taken place.
     NotSent,
-    /// The server refused the operation: it has not taken place. Each attempt was refused before it began, or the one
-    /// that ran was refused.
+    /// The server refused the operation: nothing was done for this call. Each attempt was refused before it began, or
+    /// the one that ran was refused. With a key of the caller's own, this says nothing of calls before that this client
+    /// does not remember.
     Refused,
     /// **The operation may have taken place.** Ask again with the same key; a new key could run it a second time.
     Unknown,
@@ -109,7 +110,7 @@ impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.0.known {
             Known::NotSent => "nothing was sent",
-            Known::Refused => "the server refused the operation, which has not taken place",
+            Known::Refused => "the server refused it: nothing was done for this call",
             Known::Unknown => "the operation may have taken place; ask again with the same key",
             Known::Done => "the operation has taken place, and its answer was not kept; look its result up",
         })?;

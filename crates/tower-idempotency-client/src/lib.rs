@@ -136,14 +136,14 @@
 //! | `stripe-should-retry` or `x-should-retry`: `true` | a retry | by its status |
 //! | the same: `false`, with 408, 409, 425, 429, 502, 503 or 504 | an error: [`Reason::Rejected`] | by its status |
 //! | the same: `false`, with another status | it is the answer | |
-//! | 425, 429 | a retry | refused |
+//! | 421, 425, 429, and 413 with `Retry-After` | a retry | refused |
 //! | 408, 502, 503, 504 | a retry | unknown |
 //! | 409 with `Retry-After`, or after an attempt that was lost | a retry | unknown |
 //! | any other answer, redirects and 500 included | it is the answer | |
 //!
-//! The first row that fits counts. A status says that the operation was refused if it is a 4xx, but for 408, and for 409
-//! to a key of the caller's own; or 307, 308 or 511. Any other one leaves it unknown. An error sums up all attempts: one that was lost makes the operation unknown, unless
-//! a later one says that it has taken place.
+//! The first row that fits counts. A status says that the operation was refused if it is a registered 4xx, but for 408,
+//! and for 409 to a key of the caller's own; or 307, 308 or 511. Any other one leaves it unknown. An error sums up all
+//! attempts: one that was lost makes the operation unknown, unless a later one says how it has ended.
 //!
 //! A retry waits for `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), and for a random time besides.
 //! By default an attempt takes 30 s at most, and all attempts of a call [60 s](KeyedRetryLayer::deadline). All calls

@@ -48,6 +48,18 @@ pub(crate) fn may_be_rejection(status: StatusCode, headers: &HeaderMap) -> bool 
     (status.is_client_error() || status.is_server_error()) && headers.get(CONTENT_TYPE).is_some_and(is_json)
 }
 
+/// What is known of an operation whose recorded answer this is.
+pub(crate) fn known_of_replay(status: StatusCode, headers: &HeaderMap) -> Known {
+    match Effect::in_head(headers) {
+        // The application has had it recorded although its status says that nothing was done.
+        Some(Effect { token: Token::Unknown, .. }) => Known::Unknown,
+        _ if status.is_success() => Known::Done,
+        _ if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT => Known::Refused,
+        // A recorded error of the server's may have come after the effect.
+        _ => Known::Unknown,
+    }
+}
+
 /// Whether an answer is a success that says nothing else of itself.
 pub(crate) fn is_plain_success(status: StatusCode, headers: &HeaderMap) -> bool {
     status.is_success() && !headers.contains_key(EFFECT)
@@ -57,7 +69,7 @@ pub(crate) fn is_plain_success(status: StatusCode, headers: &HeaderMap) -> bool 
 pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], before: Before) -> Verdict {
     let after = retry_after(headers);
     let of_status = known_of_status(status);
-    if let Some(effect) = headers.get(EFFECT).and_then(Effect::of) {
+    if let Some(effect) = Effect::in_head(headers) {
         let known = match effect.token {
             Token::None => Known::Refused,
             Token::Unknown => Known::Unknown,
@@ -96,6 +108,8 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], before
     }
     match status {
         _ if is_again(status) => Verdict::Again(of_status, after),
+        // The condition is temporary (RFC 9110 section 15.5.14).
+        StatusCode::PAYLOAD_TOO_LARGE if after.is_some() => Verdict::Again(of_status, after),
         // There was no other call with this key.
         StatusCode::CONFLICT if !before.is_own => Verdict::Answer(Known::Refused),
         _ => Verdict::Answer(of_status),
@@ -117,6 +131,13 @@ enum Token {
 }
 
 impl Effect {
+    /// Reads the header, if there is one line of it.
+    fn in_head(headers: &HeaderMap) -> Option<Self> {
+        let mut lines = headers.get_all(EFFECT).iter();
+        let line = lines.next().filter(|_| lines.next().is_none());
+        line.and_then(Self::of)
+    }
+
     /// Reads the header. A Token that is not known here says nothing.
     fn of(value: &HeaderValue) -> Option<Self> {
         let mut parts = value.to_str().ok()?.split(';').map(str::trim);
@@ -166,13 +187,14 @@ fn judge_rejection(
         return Some(Verdict::Rejected(Known::Refused));
     }
     // Those of tower-idempotency in the protocol's envelope, where only `Retry-After` says that a retry is of use.
-    if after.is_none() && status != StatusCode::SERVICE_UNAVAILABLE {
-        if let Some(code) = OWN_CODES.into_iter().find(|code| says(code)) {
-            return Some(match code {
-                "not_replayable" => Verdict::Ended(known_of_end(original)),
-                _ => Verdict::Rejected(Known::Unknown),
-            });
-        }
+    if after.is_none()
+        && status != StatusCode::SERVICE_UNAVAILABLE
+        && let Some(code) = OWN_CODES.into_iter().find(|code| says(code))
+    {
+        return Some(match code {
+            "not_replayable" => Verdict::Ended(known_of_end(original)),
+            _ => Verdict::Rejected(Known::Unknown),
+        });
     }
     let is_of_keys = says("idempotency_key_in_use") || says("idempotency_in_flight") || says("idempotency_error");
     // The draft has a conflict for a request that is being processed, with a type of the API's own for keys.
@@ -184,7 +206,7 @@ fn judge_rejection(
 
 /// Statuses that say that another attempt may get another answer.
 fn is_again(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 502..=504)
+    matches!(status.as_u16(), 408 | 421 | 425 | 429 | 502..=504)
 }
 
 /// What a status says of the operation, if nothing else says more.
@@ -192,11 +214,12 @@ fn is_again(status: StatusCode) -> bool {
 /// A client's error says that the request was refused, but for two: a 408 may come from a layer that has ended a
 /// handler, and a 409 may be about an earlier request with the key. 307, 308 and 511 say that nothing was done
 /// (RFC 9110 sections 15.4.8 and 15.4.9, RFC 6585 section 6). Any other status may come after an effect: a 5xx from a
-/// gateway that has lost the answer.
+/// gateway that has lost the answer, and one that is not registered, such as 499, from anywhere.
 fn known_of_status(status: StatusCode) -> Known {
     match status.as_u16() {
         408 | 409 => Known::Unknown,
-        307 | 308 | 511 | 400..=499 => Known::Refused,
+        307 | 308 | 511 => Known::Refused,
+        400..=417 | 421..=426 | 428 | 429 | 431 | 451 => Known::Refused,
         _ => Known::Unknown,
     }
 }
@@ -221,6 +244,10 @@ fn known_of_end(status: Option<u64>) -> Known {
     let status = status.and_then(|status| StatusCode::from_u16(status.try_into().ok()?).ok());
     match status {
         Some(status) if status.is_success() => Known::Done,
+        // They say that nothing was done: the application has had them recorded although that is not so.
+        Some(status) if matches!(status.as_u16(), 307 | 308 | 401 | 403 | 407 | 411 | 417 | 421 | 425..=431 | 511) => {
+            Known::Unknown
+        }
         Some(status) => known_of_status(status),
         None => Known::Unknown,
     }

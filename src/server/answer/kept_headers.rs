@@ -31,8 +31,8 @@ const LEFT_OUT_PREFIXES: [&str; 5] = ["proxy-", "access-control-", "ratelimit-",
 ///
 /// By default all headers are kept except hop-by-hop headers and those that `Connection` names, `Date`,
 /// `Content-Length` (it is made anew), `Age`, `Via`, `Server-Timing`, `Idempotency-Effect`, `Set-Cookie`,
-/// `Clear-Site-Data`, `WWW-Authenticate`, `Authentication-Info`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the ids of tracing
-/// systems and single requests.
+/// `Clear-Site-Data`, `WWW-Authenticate`, `Authentication-Info`, `Proxy-*`, `Access-Control-*`, `RateLimit-*`, and the
+/// ids of tracing systems and single requests.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct KeptHeaders {

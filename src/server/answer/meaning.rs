@@ -22,12 +22,12 @@ use http::{Extensions, HeaderMap, StatusCode};
 use http_body::Body;
 
 use super::marks::{Invalid, Keep, Release, Unsure};
-use super::not_applied;
 use super::snapshot::Recorder;
 use crate::engine::{End, OnInterrupted};
 use crate::header::lines;
 use crate::server::bodies::collect::{Collected, is_shorter};
 use crate::server::effect::Effect;
+use crate::server::not_applied;
 use crate::server::reject::rejection::Rejection;
 
 /// The meaning of an answer, or of an error of the inner service: what it says about the effect.
@@ -125,19 +125,21 @@ impl Meaning {
     ///
     /// Everything else is final.
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
-        const UNKNOWN: [StatusCode; 3] =
-            [StatusCode::REQUEST_TIMEOUT, StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
+        let is_of_a_layer =
+            parts.extensions.get::<Rejection>().is_some() || lines(&parts.headers, Effect::HEADER).next().is_some();
+        if is_of_a_layer { Self::Unknown } else { Self::of_status(parts, trailers) }
+    }
+
+    /// Returns what the status says.
+    fn of_status(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         let of_grpc = grpc_status(parts, trailers).map(HeaderValue::as_bytes);
-        // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED.
-        let is_unknown = UNKNOWN.contains(&parts.status)
-            || matches!(of_grpc, Some(b"1" | b"2" | b"4"))
-            || parts.extensions.get::<Rejection>().is_some()
-            || lines(&parts.headers, Effect::HEADER).next().is_some();
-        // PERMISSION_DENIED, UNAUTHENTICATED.
-        let is_not_applied = not_applied::by_status(parts) || matches!(of_grpc, Some(b"7" | b"16"));
-        match (is_unknown, is_not_applied) {
-            (true, _) => Self::Unknown,
-            (_, true) => Self::NotStarted,
+        match of_grpc {
+            _ if not_applied::is_unknown(parts.status) => Self::Unknown,
+            // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED.
+            Some(b"1" | b"2" | b"4") => Self::Unknown,
+            // PERMISSION_DENIED, UNAUTHENTICATED.
+            Some(b"7" | b"16") => Self::NotStarted,
+            _ if not_applied::by_head(parts) => Self::NotStarted,
             _ => Self::Final,
         }
     }
@@ -168,6 +170,13 @@ impl Meaning {
     }
 }
 
+/// How a run ends, and what its answer says about the operation, unless it is the outcome.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) end: End,
+    pub(crate) effect: Option<Effect>,
+}
+
 /// Says how a run ends, by what its handler produced.
 pub(crate) struct Judge<'a> {
     /// The application's classifier; `None` leaves all answers to the defaults of [`Meaning`].
@@ -190,27 +199,39 @@ impl Judge<'_> {
         }
     }
 
-    /// Returns the end of a run whose handler has answered. `body` is what was collected of the answer's body, or
-    /// `None` if it was not read.
-    pub(crate) fn of_answer<B: Body>(&self, parts: &Parts, body: Option<&Collected<B>>) -> End {
+    /// Judges a run whose handler has answered. `body` is what was collected of the answer's body, or `None` if it was
+    /// not read.
+    pub(crate) fn of_answer<B: Body>(&self, parts: &Parts, body: Option<&Collected<B>>) -> Judged {
         let status = parts.status.as_u16();
         let (whole, trailers) = match body {
             Some(Collected::Whole { data, trailers }) => (Some(data), trailers.as_ref()),
             Some(Collected::Over { .. } | Collected::Failed { .. }) | None => (None, None),
         };
-        let meaning = match (self.of_marks(parts), body) {
-            (Some(mark), _) => mark,
+        let unknown = |end| Judged { end, effect: Some(Effect::Unknown) };
+        let (meaning, is_default) = match (self.of_marks(parts), body) {
+            (Some(mark), _) => (mark, false),
             // Without a status, `settle.rs` does not count the end among the answers that mean "unknown".
-            (None, Some(Collected::Failed { .. })) => return End::Interrupted { status: None },
-            (None, _) if whole.is_some_and(|data| is_cut(parts, data.len(), trailers)) => Meaning::Unknown,
+            (None, Some(Collected::Failed { .. })) => return unknown(End::Interrupted { status: None }),
+            (None, _) if whole.is_some_and(|data| is_cut(parts, data.len(), trailers)) => (Meaning::Unknown, false),
             (None, _) => self.classified(parts, trailers, whole),
         };
         let record = |data| self.recorder.encode(parts.status, &parts.headers, data, trailers);
         match meaning {
-            // An answer that was not read to its end is consumed.
-            Meaning::Final => whole.map(record).map_or(End::Consumed { status }, End::Outcome),
-            Meaning::NotStarted => End::Released,
-            Meaning::Unknown => End::Interrupted { status: Some(status) },
+            // An answer that was not read to its end is consumed. One whose status says otherwise is final because the
+            // application says so: it may have had an effect.
+            Meaning::Final => {
+                let effect = (!is_final(parts)).then_some(Effect::Unknown);
+                Judged { end: whole.map(record).map_or(End::Consumed { status }, End::Outcome), effect }
+            }
+            Meaning::NotStarted => Judged { end: End::Released, effect: Some(Effect::None) },
+            // A plain error of the server's under `Rerun`: it is unknown, and no reason to look.
+            Meaning::Unknown if is_default && Meaning::of_answer(parts, trailers) == Meaning::Final => {
+                match self.on_interrupted {
+                    OnInterrupted::Rerun => unknown(End::Released),
+                    OnInterrupted::Refuse => unknown(End::Interrupted { status: Some(status) }),
+                }
+            }
+            Meaning::Unknown => unknown(End::Interrupted { status: Some(status) }),
         }
     }
 
@@ -224,27 +245,33 @@ impl Judge<'_> {
         matches!(self.of_marks(parts), Some(Meaning::NotStarted | Meaning::Unknown)) || is_stream(parts)
     }
 
-    /// Returns what an answer without a mark means: the application's classifier says so, or else the default. `whole`
-    /// is its body, if that was read to its end.
-    fn classified(&self, parts: &Parts, trailers: Option<&HeaderMap>, whole: Option<&Bytes>) -> Meaning {
-        let classified = self.classify.and_then(|classify| classify.answer(parts, trailers));
-        classified.unwrap_or_else(|| {
-            let meaning = match self.on_interrupted {
-                OnInterrupted::Rerun => Meaning::of_answer_under_rerun(parts, trailers),
-                OnInterrupted::Refuse => Meaning::of_answer(parts, trailers),
-            };
-            match (meaning, self.server_error) {
-                (Meaning::Final, _) if not_applied::asks_for_nonce(parts, whole) => Meaning::NotStarted,
-                (Meaning::NotStarted, _) => meaning,
-                (_, Some(server_error))
-                    if parts.status.is_server_error() && self.on_interrupted == OnInterrupted::Refuse =>
-                {
-                    server_error
-                }
-                _ => meaning,
-            }
-        })
+    /// Returns what an answer without a mark means, and whether the default says so, because the application's
+    /// classifier does not. `whole` is its body, if that was read to its end.
+    fn classified(&self, parts: &Parts, trailers: Option<&HeaderMap>, whole: Option<&Bytes>) -> (Meaning, bool) {
+        if let Some(classified) = self.classify.and_then(|classify| classify.answer(parts, trailers)) {
+            return (classified, false);
+        }
+        let meaning = match self.on_interrupted {
+            OnInterrupted::Rerun => Meaning::of_answer_under_rerun(parts, trailers),
+            OnInterrupted::Refuse => Meaning::of_answer(parts, trailers),
+        };
+        let is_refusing = self.on_interrupted == OnInterrupted::Refuse;
+        let meaning = match (meaning, self.server_error) {
+            (Meaning::Final, _) if not_applied::asks_for_nonce(parts, whole) => Meaning::NotStarted,
+            (Meaning::NotStarted, _) => meaning,
+            (_, Some(server_error)) if parts.status.is_server_error() && is_refusing => server_error,
+            _ => meaning,
+        };
+        (meaning, true)
     }
+}
+
+/// Returns whether a recorded answer with this head says what became of its operation. One whose status says that
+/// nothing was done, or that it is unknown, was recorded because the application has said so, and may have had an
+/// effect.
+pub(crate) fn is_final(parts: &Parts) -> bool {
+    // Most answers are successes.
+    parts.status.is_success() && grpc_status(parts, None).is_none() || Meaning::of_status(parts, None) == Meaning::Final
 }
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

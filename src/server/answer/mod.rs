@@ -2,12 +2,10 @@
 //!
 //! - `marks.rs`: what a handler can say of its own answer.
 //! - `meaning.rs`: decides what an answer means for the key.
-//! - `not_applied.rs`: the statuses that say that nothing was done.
 //! - `snapshot.rs`: turns an answer into the bytes of an outcome, and back.
 //! - `kept_headers.rs`: says which headers of an answer are recorded, as the layer's user chooses.
 
 pub(super) mod kept_headers;
 pub(crate) mod marks;
 pub(crate) mod meaning;
-mod not_applied;
 pub(crate) mod snapshot;

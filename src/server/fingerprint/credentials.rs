@@ -11,6 +11,7 @@ use http::request::Parts;
 use super::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 use crate::fingerprint::FingerprintBuilder;
 use crate::header::lines;
+use crate::key::Scope;
 
 /// Identifies a client that has nothing else (RFC 9421). Of others it says nothing, and is new with each try.
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
@@ -79,6 +80,25 @@ impl Credentials {
             // Only a signature can say who asks now.
             lines(&parts.headers, SIGNATURE).for_each(|value| take("signature", value.as_bytes()));
         }
+    }
+
+    /// Returns a scope of what the request says of who asks; `None` if it says nothing, but for a signature, which is
+    /// new with each attempt.
+    pub(crate) fn scope(&self, parts: &Parts, key: &HeaderName) -> Option<Scope> {
+        let mut scope = None;
+        let names = self.names(parts, key);
+        if names.is_empty() {
+            return None;
+        }
+        self.for_each(parts, &names, |name, value| {
+            // A part is not empty, and a value may be.
+            let part = [name.as_bytes(), b":", value].concat();
+            scope = match scope.take() {
+                None => Scope::new(part).ok(),
+                Some(scope) => Scope::and(scope, part).ok(),
+            };
+        });
+        scope
     }
 
     /// Adds the options, unless they are the default ones. No header has a name with a blank.

@@ -14,6 +14,7 @@ use crate::fingerprint::Match;
 use crate::header::HeaderError;
 use crate::key::RecordId;
 use crate::server::effect::Effect;
+use crate::server::not_applied;
 use crate::slots::Refusal;
 
 /// Rejects a covered request without a key, where `require_key` is set.
@@ -127,8 +128,10 @@ pub(crate) fn not_replayable(status: u16) -> Rejection {
         "The request with this key was answered{with}, and that answer was too large, too slow or a stream, so that it \
          was not stored. It is not run again; a new key would run it again."
     );
-    // Without its status, it is not known whether it was a success.
-    let effect = if original_status.is_some() { Effect::Done } else { Effect::Unknown };
+    // One whose status says that nothing was done is final because the application says so. Without a status, it is not
+    // known whether it was a success.
+    let is_final = |status: StatusCode| !not_applied::by_status(status) && !not_applied::is_unknown(status);
+    let effect = if original_status.is_some_and(is_final) { Effect::Done } else { Effect::Unknown };
     Rejection { original_status, effect, ..Rejection::new(RejectionKind::NotReplayable, detail) }
 }
 

@@ -105,17 +105,18 @@ fn a_422_is_never_retried() {
 
 #[test]
 fn the_statuses_of_refusals_are_retried() {
-    for status in [425, 429] {
+    for status in [421, 425, 429] {
         assert_eq!(verdict(status, &[AFTER], "", false), Verdict::Again(Known::Refused, ONE), "{status}");
     }
     // A 408 may come from a layer that has ended a handler which was running.
     for status in [408, 502, 503, 504] {
         assert_eq!(verdict(status, &[], "", false), Verdict::Again(Known::Unknown, None), "{status}");
     }
-    for status in [307, 308, 400, 401, 402, 403, 404, 410, 431, 511] {
+    for status in [307, 308, 400, 401, 402, 403, 404, 410, 431, 451, 511] {
         assert_eq!(verdict(status, &[AFTER], "", true), Verdict::Answer(Known::Refused), "{status}");
     }
-    for status in [302, 303, 500, 501, 507] {
+    // A status that is not registered says nothing.
+    for status in [302, 303, 418, 419, 499, 500, 501, 507] {
         assert_eq!(verdict(status, &[AFTER], "", true), Verdict::Answer(Known::Unknown), "{status}");
     }
 }

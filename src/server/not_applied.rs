@@ -11,9 +11,21 @@ use http::response::Parts;
 /// A nonce that the server wants in the client's next proof (RFC 9449, section 8).
 const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
+/// Returns whether the head says so.
+pub(super) fn by_head(parts: &Parts) -> bool {
+    // Later, if the server says when (RFC 9110, section 15.5.14).
+    let is_later = parts.status == StatusCode::PAYLOAD_TOO_LARGE && parts.headers.contains_key(RETRY_AFTER);
+    is_later || by_status(parts.status)
+}
+
+/// Returns whether the status leaves it unknown whether the request was applied.
+pub(super) fn is_unknown(status: StatusCode) -> bool {
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
+}
+
 /// Returns whether the status says so.
-pub(super) fn by_status(parts: &Parts) -> bool {
-    match parts.status.as_u16() {
+pub(super) fn by_status(status: StatusCode) -> bool {
+    match status.as_u16() {
         // At another URI, with the same method.
         307 | 308 => true,
         // With other credentials.
@@ -22,8 +34,6 @@ pub(super) fn by_status(parts: &Parts) -> bool {
         411 | 417 | 421 | 426 | 428 | 431 => true,
         // Later.
         425 | 429 => true,
-        // Later, if the server says when (RFC 9110, section 15.5.14).
-        413 => parts.headers.contains_key(RETRY_AFTER),
         _ => false,
     }
 }
