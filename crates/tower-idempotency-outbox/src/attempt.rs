@@ -20,6 +20,8 @@ use crate::{Answer, Call, Entry, Outbox, State, TARGET};
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
 /// How long a call waits of which the clocks do not agree whether its time is over.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Why it waits. The reason of the try before comes after it.
+const HELD: &str = "held, because its time is over by one clock and not by another; the try before: ";
 
 /// For how long a call is tried.
 pub(crate) struct Terms {
@@ -85,14 +87,15 @@ pub(crate) async fn carry<C, A>(
         // If it is, the server may have forgotten the key. A clock may be right again by the next time.
         Some(_) if entry.tries > 1 && tried_for.plus(late).at_most >= terms.give_up_after => {
             tracing::warn!(target: TARGET, position = entry.position, ?tried_for, "the clocks of an outbox differ");
-            let why = "not sent: its time is over by one clock, and not by another; it is given up once it is by each";
-            Update { wait: LOOK_AGAIN, ..unsent(State::Waiting, why.to_owned()) }
+            let before = entry.reason.as_deref().unwrap_or("no result was written");
+            let before = before.strip_prefix(HELD).unwrap_or(before);
+            Update { wait: LOOK_AGAIN, is_no_try: true, ..unsent(State::Waiting, format!("{HELD}{before}")) }
         }
         // A try that began now could go on after the lease. This is none.
         Some(_) if late >= terms.try_for => {
             tracing::warn!(target: TARGET, position = entry.position, ?late, "the outbox is too slow for `try_for`");
             let update = unsent(State::Waiting, "the outbox was too slow to give it to a relay".to_owned());
-            Update { restarts: entry.tries == 1, ..update }
+            Update { restarts: entry.tries == 1, is_no_try: true, ..update }
         }
         Some(call) => {
             // The rest of the lease is for the result.

@@ -25,7 +25,7 @@ pub(crate) fn answered(head: Parts, body: Bytes, is_cut: bool, earlier: bool) ->
     let (status, delivery) = (head.status, head.extensions.get::<Delivery>());
     let is_replay = delivery.is_some_and(Delivery::is_replay);
     // A replay is the answer of the operation itself, whatever has come before.
-    let is_unknown = !is_replay && (earlier || delivery.is_none_or(Delivery::is_unknown));
+    let is_unknown = !is_replay && earlier || delivery.is_none_or(Delivery::is_unknown);
     let asked = retry_after(&head.headers).unwrap_or_default();
     let answer = Answer { status, headers: head.headers, body, is_cut };
     let update = |state, may_have_taken_place| Update {

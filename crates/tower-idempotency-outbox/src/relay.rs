@@ -82,8 +82,8 @@ impl<O: Outbox, C> Relay<O, C> {
         Self { layer, ..self }
     }
 
-    /// Sets how many calls are sent at once. The default is 32; 0 counts as 1. One destination (scheme, host and port) has
-    /// at most half of them, rounded up, so that one that hangs does not hold up the others.
+    /// Sets how many calls are sent at once. The default is 32; 0 counts as 1. One destination (scheme, host and port)
+    /// has at most half of them, also while no others wait, so that one that hangs does not hold up the others.
     #[must_use]
     pub fn concurrency(self, calls: u16) -> Self {
         Self { concurrency: calls.max(1), ..self }
@@ -161,7 +161,7 @@ impl<O: Outbox, C> Relay<O, C> {
         loop {
             let free = usize::from(concurrency).saturating_sub(calls.len());
             let most = u16::try_from(free).unwrap_or(u16::MAX);
-            let room = Room { most, of_each: concurrency.div_ceil(2), taken: busy.taken() };
+            let room = Room { most, of_each: (concurrency / 2).max(1), taken: busy.taken() };
             let asked = Instant::now();
             for leased in lease(&outbox, &terms, room).await {
                 let place = busy.place(&leased);

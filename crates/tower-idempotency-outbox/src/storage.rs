@@ -24,6 +24,8 @@ pub struct Update {
     pub(crate) may_have_taken_place: Option<bool>,
     /// Whether its tries count from zero again.
     pub(crate) restarts: bool,
+    /// Whether the try was none: nothing was sent under this lease.
+    pub(crate) is_no_try: bool,
     pub(crate) reason: String,
     /// The answer; `None`: the one that is there stays.
     pub(crate) answer: Option<Answer>,
@@ -37,7 +39,15 @@ impl Update {
         }
         // PostgreSQL's texts have no NUL, and JSON writes six characters for others.
         let reason = reason.replace(char::is_control, " ");
-        Self { state, wait: Duration::ZERO, may_have_taken_place: None, restarts: false, reason, answer: None }
+        Self {
+            state,
+            wait: Duration::ZERO,
+            may_have_taken_place: None,
+            restarts: false,
+            is_no_try: false,
+            reason,
+            answer: None,
+        }
     }
 }
 
@@ -73,6 +83,7 @@ pub struct Room {
     pub(crate) taken: HashMap<String, u16>,
 }
 
+#[cfg(feature = "sled")]
 impl Room {
     /// Takes a place for a call to this destination. Returns whether there was one.
     pub(crate) fn take(&mut self, destination: &str) -> bool {

@@ -23,9 +23,14 @@ const DELETED_AT_ONCE: usize = 1_000;
 
 /// An outbox in a table of PostgreSQL, 13 or later. Any number of processes share it.
 ///
-/// Times are those of the middle one of three clocks: the database's, and the process's wall clock and monotonic clock.
-/// A call is given up, and one that has ended is deleted, once its time is over by all three. So a clock of one of them
-/// that jumps costs nothing. Relays and [`Outbox`](crate::Outbox)'s methods take their connections from a pool;
+/// A time is that of the middle one of three clocks: the database's, and the process's wall clock and monotonic clock.
+/// If the first two differ by more than a minute when the process begins, a time lies between them. A call is given up,
+/// and one that has ended is deleted, once its time is over by all of them, and by the time that relays have seen go
+/// by, which the table `clock` has. So one clock that is wrong costs nothing, and two that are wrong together, as on a
+/// machine with both, delete nothing early. After a time without a relay, calls whose time has passed meanwhile are not
+/// sent, and wait as long again before they are given up: [`give_up`](crate::Outbox::give_up) does so at once.
+///
+/// Relays and [`Outbox`](crate::Outbox)'s methods take their connections from a pool;
 /// the application's transactions are those of any client.
 ///
 /// The table is `call` in the schema of the outbox; its columns are there for people to read. Give each API, or each
@@ -126,15 +131,16 @@ impl PostgresOutbox {
 
     /// The process's moment, for a statement that asks what time it is.
     async fn now(&self) -> Result<Now, OutboxError> {
-        let now = self.clock.now();
-        if now.kept.is_some() {
-            return Ok(now);
+        loop {
+            if let Some(now) = self.clock.now() {
+                return Ok(now);
+            }
+            let rows = self.query(&self.statements.time, &[]).await?;
+            if let Some(row) = rows.first() {
+                let column = |error| OutboxError::database(error);
+                self.clock.begin(row.try_get(0).map_err(column)?, row.try_get(1).map_err(column)?);
+            }
         }
-        let rows = self.query(self.statements.time, &[]).await?;
-        if let Some(row) = rows.first() {
-            self.clock.begin(row.try_get(0).map_err(OutboxError::database)?);
-        }
-        Ok(self.clock.now())
     }
 
     /// Sends one statement. A connection goes back to the pool only after a success: after an error, or if this is
@@ -178,10 +184,11 @@ impl Storage for PostgresOutbox {
             room.taken.iter().map(|(destination, taken)| (destination.as_str(), i64::from(*taken))).unzip();
         loop {
             let after = self.after.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let Now { wall, kept } = self.now().await?;
-            let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
+            let Now { wall, kept, floor } = self.now().await?;
+            let parameters: [(&(dyn ToSql + Sync), Type); 9] = [
                 (&wall, Type::TIMESTAMPTZ),
                 (&kept, Type::TIMESTAMPTZ),
+                (&floor, Type::TIMESTAMPTZ),
                 (&time.as_secs_f64(), Type::FLOAT8),
                 (&i64::from(room.most), Type::INT8),
                 (&destinations, Type::TEXT_ARRAY),
@@ -203,8 +210,8 @@ impl Storage for PostgresOutbox {
         // Positions and fences come from the database, where they are of this type.
         let (position, fence) = (entry.position as i64, entry.fence as i64);
         let answer = update.answer.as_ref().map(Answer::to_json);
-        let Now { wall, kept } = self.now().await?;
-        let parameters: [(&(dyn ToSql + Sync), Type); 10] = [
+        let Now { wall, kept, .. } = self.now().await?;
+        let parameters: [(&(dyn ToSql + Sync), Type); 11] = [
             (&wall, Type::TIMESTAMPTZ),
             (&kept, Type::TIMESTAMPTZ),
             (&position, Type::INT8),
@@ -212,6 +219,7 @@ impl Storage for PostgresOutbox {
             (&update.state.as_str(), Type::TEXT),
             (&update.wait.as_secs_f64(), Type::FLOAT8),
             (&update.restarts, Type::BOOL),
+            (&update.is_no_try, Type::BOOL),
             (&update.may_have_taken_place, Type::BOOL),
             (&update.reason, Type::TEXT),
             (&answer, Type::TEXT),
@@ -220,14 +228,16 @@ impl Storage for PostgresOutbox {
     }
 
     async fn sweep(&self, ended: Duration) -> Result<bool, OutboxError> {
-        let Now { wall, kept } = self.now().await?;
-        let moment: [(&(dyn ToSql + Sync), Type); 2] = [(&wall, Type::TIMESTAMPTZ), (&kept, Type::TIMESTAMPTZ)];
+        let Now { wall, kept, floor } = self.now().await?;
+        let moment: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&wall, Type::TIMESTAMPTZ), (&kept, Type::TIMESTAMPTZ), (&floor, Type::TIMESTAMPTZ)];
         let (ended, most) = (ended.min(AGES).as_secs_f64(), DELETED_AT_ONCE as i64);
         let bounds: [(&(dyn ToSql + Sync), Type); 2] = [(&ended, Type::FLOAT8), (&most, Type::INT8)];
-        let deleted = self.query(&self.statements.delete, &[moment.clone(), bounds].concat()).await?;
+        self.query(&self.statements.keep_time, &moment).await?;
+        let deleted = self.query(&self.statements.delete, &[&moment[..], &bounds].concat()).await?;
         let is_full = deleted.len() == DELETED_AT_ONCE;
         if !is_full {
-            self.query(&self.statements.soon, &moment).await?;
+            self.query(&self.statements.soon, &moment[..2]).await?;
         }
         Ok(is_full)
     }

@@ -10,13 +10,15 @@ CREATE TABLE outbox.call (
         CHECK (partition_key <> ''),
     -- Scheme, host and port.
     destination text COLLATE "C" NOT NULL
-        GENERATED ALWAYS AS (lower(coalesce(substring(request ->> 'uri' FROM '^[^:/]+://[^/?#]*'), ''))) STORED,
+        GENERATED ALWAYS AS (lower(coalesce(substring(request ->> 'uri' FROM '^[^:/]+://[^/?#]*'), '') COLLATE "C")) STORED,
     state text NOT NULL DEFAULT 'waiting'
         CHECK (state IN ('waiting', 'sending', 'delivered', 'refused', 'given_up', 'damaged')),
     -- Each change of a relay or an operator takes the next one, and compares the last one.
     fence bigint NOT NULL DEFAULT 0,
     tries integer NOT NULL DEFAULT 0,
+    -- The first of these tries began between these two times: they differ if clocks did then.
     first_try timestamptz,
+    first_try_early timestamptz,
     -- The next try; while the call is sent, the end of the relay's lease.
     due timestamptz NOT NULL DEFAULT statement_timestamp(),
     may_have_taken_place boolean NOT NULL DEFAULT false,
@@ -32,8 +34,13 @@ CREATE INDEX call_due ON outbox.call (destination, due, position)
     WHERE partition_key IS NULL AND state IN ('waiting', 'sending');
 CREATE INDEX call_in_order ON outbox.call (partition_key, position)
     WHERE state IN ('waiting', 'sending', 'given_up', 'damaged');
+-- For times that are too far ahead.
+CREATE INDEX call_late ON outbox.call (due) WHERE state IN ('waiting', 'sending');
 CREATE INDEX call_listed ON outbox.call (state, position);
 CREATE INDEX call_ended ON outbox.call (ended) WHERE ended IS NOT NULL;
+
+-- The time that the relays have seen go by: it stops while there are none, and never runs ahead.
+CREATE TABLE outbox.clock (single boolean PRIMARY KEY DEFAULT true CHECK (single), time timestamptz NOT NULL);
 
 -- Puts a call in. One that is there already is not put in again; another one with the same key is an error.
 CREATE FUNCTION outbox.put(new_request text) RETURNS void LANGUAGE plpgsql AS $$

@@ -6,15 +6,18 @@ const SCHEMA: &str = include_str!("schema.sql");
 /// Processes that migrate wait for each other by this lock. The number was drawn at random.
 const LOCK: i64 = 0x53c1_0e7a_94d2_6b1f;
 
-/// The moment of a statement. `$1` is the process's wall clock, and `$2` its own time, if it has one: of three clocks the
-/// middle one counts, so that none of them decides alone.
-const NOW: &str = "(CASE WHEN $2 IS NULL THEN statement_timestamp()
+// A statement has `$1`, the process's wall clock, `$2`, its own time if it has one, and the database's clock. With
+// three, the middle one counts, so that none decides alone. With two, it is not known which is right, so that a time
+// lies between them.
+
+/// The middle one, or the earlier one.
+const EARLY: &str = "(CASE WHEN $2 IS NULL THEN least(statement_timestamp(), $1)
     ELSE greatest(least($1, $2), least(greatest($1, $2), statement_timestamp())) END)";
-/// By the earliest clock. What is over now is so by all.
-const EARLIEST: &str = "least(statement_timestamp(), $1, $2)";
-/// While the process has no time of its own, the later one of two, and then the middle one of three.
-const LATEST: &str = "(CASE WHEN $2 IS NULL THEN greatest(statement_timestamp(), $1)
+/// The middle one, or the later one.
+const LATE: &str = "(CASE WHEN $2 IS NULL THEN greatest(statement_timestamp(), $1)
     ELSE greatest(least($1, $2), least(greatest($1, $2), statement_timestamp())) END)";
+/// The earliest of all, and of `$3`, the time that the relays have seen go by. What is over now is so by each clock.
+const EARLIEST: &str = "least(statement_timestamp(), $1, $2, $3)";
 
 const ENTRY: &str = "call.position, call.state, call.request::text, call.tries, call.first_try, call.due, \
     call.may_have_taken_place, call.reason, call.answer::text, call.fence";
@@ -29,7 +32,8 @@ pub(super) struct Statements {
     pub(super) update: String,
     pub(super) delete: String,
     pub(super) soon: String,
-    pub(super) time: &'static str,
+    pub(super) time: String,
+    pub(super) keep_time: String,
     pub(super) is_there: String,
     pub(super) begin: String,
     pub(super) make: String,
@@ -55,27 +59,28 @@ impl Statements {
         let schema = format!("\"{schema}\"");
         let call = format!("{schema}.call");
         let open = "state IN ('waiting', 'sending', 'given_up', 'damaged')";
-        let due = format!("state IN ('waiting', 'sending') AND due <= {NOW}");
-        // `$5` are the destinations of which the relay has calls already, and `$6` how many; `$7` is how many it has at
+        // What is due is so by the clock that has said when: a lease would be over at once by a later one.
+        let due = format!("state IN ('waiting', 'sending') AND due <= {EARLY}");
+        // `$6` are the destinations of which the relay has calls already, and `$7` how many; `$8` is how many it has at
         // the most.
-        let has_room = "coalesce((SELECT taken FROM busy WHERE busy.destination = call.destination), 0) < $7";
-        let room = "$7 - coalesce((SELECT taken FROM busy WHERE busy.destination = places.destination), 0)";
+        let taken = "coalesce((SELECT taken FROM busy WHERE busy.destination = call.destination), 0)";
         // `heads` goes from one partition key to the next, by its index, and no farther than it has to: the first open
-        // call of each, from `$8` on. A call that was stored before and is committed later is not among them: its
+        // call of each, from `$9` on. A call that was stored before and is committed later is not among them: its
         // transaction has overlapped that of the later one. `places` goes from one destination to the next.
         let lease = format!(
             "WITH RECURSIVE busy AS MATERIALIZED (
-                SELECT * FROM unnest($5, $6) AS busy (destination, taken)
+                SELECT * FROM unnest($6, $7) AS busy (destination, taken)
             ), heads AS (
                 (SELECT partition_key, position, state, due, destination FROM {call}
-                    WHERE partition_key > $8 AND {open} ORDER BY partition_key, position LIMIT 1)
+                    WHERE partition_key > $9 AND {open} ORDER BY partition_key, position LIMIT 1)
                 UNION ALL
                 SELECT next.* FROM heads CROSS JOIN LATERAL (
                     SELECT partition_key, position, state, due, destination FROM {call} AS call
                     WHERE call.partition_key > heads.partition_key AND {open}
                     ORDER BY call.partition_key, call.position LIMIT 1) AS next
             ), ready AS MATERIALIZED (
-                SELECT partition_key, position, due, destination FROM heads AS call WHERE {due} AND {has_room} LIMIT $4
+                SELECT partition_key, position, due, destination FROM heads AS call
+                WHERE {due} AND {taken} < $8 LIMIT $5
             ), places AS (
                 (SELECT destination FROM {call} WHERE partition_key IS NULL AND state IN ('waiting', 'sending')
                     ORDER BY destination LIMIT 1)
@@ -87,44 +92,52 @@ impl Statements {
             ), either AS MATERIALIZED (
                 (SELECT position, due, destination FROM ready)
                 UNION ALL
-                SELECT one.* FROM places CROSS JOIN LATERAL (
+                SELECT one.* FROM (SELECT destination FROM places AS call WHERE {taken} < $8) AS place
+                CROSS JOIN LATERAL (
                     SELECT position, due, destination FROM {call} AS call
-                    WHERE partition_key IS NULL AND call.destination = places.destination AND {due}
-                    ORDER BY due, position LIMIT greatest(0, least($4, {room}))) AS one
+                    WHERE partition_key IS NULL AND call.destination = place.destination AND {due}
+                    ORDER BY due, position LIMIT least($5, $8)) AS one
             ), found AS MATERIALIZED (
-                SELECT position FROM (SELECT position, due, {room} AS room,
+                SELECT position FROM (SELECT position, due, $8 - {taken} AS room,
                         row_number() OVER (PARTITION BY destination ORDER BY due, position) AS number
-                    FROM either AS places) AS numbered
-                WHERE number <= room ORDER BY due, position LIMIT $4
+                    FROM either AS call) AS numbered
+                WHERE number <= room ORDER BY due, position LIMIT $5
             ), locked AS MATERIALIZED (
                 SELECT position, may_have_taken_place FROM {call}
                 WHERE position IN (SELECT position FROM found) AND {due} FOR UPDATE SKIP LOCKED)
             UPDATE {call} AS call SET state = 'sending', fence = fence + 1, tries = tries + 1,
-                first_try = coalesce(call.first_try, {NOW}), may_have_taken_place = true,
-                due = {NOW} + make_interval(secs => $3)
+                first_try = coalesce(call.first_try, {LATE}), first_try_early = coalesce(call.first_try_early, {EARLY}),
+                may_have_taken_place = true, due = {EARLY} + make_interval(secs => $4)
             FROM locked WHERE call.position = locked.position
             RETURNING {ENTRY}, locked.may_have_taken_place,
                 extract(epoch FROM {EARLIEST} - call.first_try)::float8,
-                extract(epoch FROM {LATEST} - call.first_try)::float8,
-                (SELECT max(partition_key) FROM ready HAVING count(*) = $4)"
+                extract(epoch FROM {LATE} - call.first_try_early)::float8,
+                (SELECT max(partition_key) FROM ready HAVING count(*) = $5)"
         );
         let update = format!(
-            "UPDATE {call} SET state = $5, fence = fence + 1, due = {NOW} + make_interval(secs => $6),
-                tries = CASE WHEN $7 THEN 0 ELSE tries END, first_try = CASE WHEN $7 THEN NULL ELSE first_try END,
-                may_have_taken_place = coalesce($8, may_have_taken_place), reason = $9,
-                answer = coalesce($10::text::jsonb, answer),
-                ended = CASE WHEN $5 IN ('delivered', 'refused') THEN {NOW} END
+            "UPDATE {call} SET state = $5, fence = fence + 1, due = {EARLY} + make_interval(secs => $6),
+                tries = CASE WHEN $7 THEN 0 WHEN $8 THEN tries - 1 ELSE tries END,
+                first_try = CASE WHEN $7 THEN NULL ELSE first_try END,
+                first_try_early = CASE WHEN $7 THEN NULL ELSE first_try_early END,
+                may_have_taken_place = coalesce($9, may_have_taken_place), reason = $10,
+                answer = coalesce($11::text::jsonb, answer),
+                ended = CASE WHEN $5 IN ('delivered', 'refused') THEN {LATE} END
             WHERE position = $3 AND fence = $4 RETURNING position"
         );
         // What was put in while the database's clock was ahead, or has got its time by clocks of which two were wrong.
         let soon = format!(
-            "UPDATE {call} SET due = {NOW}
-            WHERE state IN ('waiting', 'sending') AND (due > {NOW} + interval '2 days' OR tries = 0 AND due > {NOW})"
+            "UPDATE {call} SET due = {EARLY}
+            WHERE state IN ('waiting', 'sending') AND (due > {EARLY} + interval '2 days' OR tries = 0 AND due > {EARLY})"
         );
         let delete = format!(
             "DELETE FROM {call} WHERE position IN (SELECT position FROM {call}
-                WHERE ended < {EARLIEST} - make_interval(secs => $3) LIMIT $4 FOR UPDATE SKIP LOCKED)
+                WHERE ended < {EARLIEST} - make_interval(secs => $4) LIMIT $5 FOR UPDATE SKIP LOCKED)
             RETURNING position"
+        );
+        let time = format!("SELECT statement_timestamp(), (SELECT time FROM {schema}.clock)");
+        let keep_time = format!(
+            "INSERT INTO {schema}.clock AS clock (time) VALUES ({EARLIEST})
+            ON CONFLICT (single) DO UPDATE SET time = greatest(clock.time, excluded.time)"
         );
         let make = format!("{make_schema}; {}", SCHEMA.replace("outbox.", &format!("{schema}.")));
         let page = "state = $1 AND position > $2 ORDER BY position LIMIT $3";
@@ -136,7 +149,8 @@ impl Statements {
             update,
             delete,
             soon,
-            time: "SELECT statement_timestamp()",
+            time,
+            keep_time,
             is_there,
             begin: format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})"),
             make,

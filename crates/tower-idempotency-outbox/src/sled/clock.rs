@@ -1,5 +1,6 @@
 //! The two clocks of an outbox in files.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A moment, in milliseconds.
@@ -11,6 +12,8 @@ pub(super) struct Now {
     /// The outbox's own time: it goes on where the process before has left it, by the monotonic clock, so that it never
     /// runs ahead.
     pub(super) kept: u64,
+    /// A number of this opening of the outbox, drawn at random.
+    pub(super) opening: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -23,12 +26,14 @@ impl Clock {
     /// A clock whose own time goes on from `kept`, if there is one.
     pub(super) fn new(kept: Option<u64>) -> Self {
         let wall = wall();
-        Self { began: Instant::now(), at: Now { wall, kept: kept.unwrap_or(wall) } }
+        let opening = RandomState::new().hash_one(wall);
+        Self { began: Instant::now(), at: Now { wall, kept: kept.unwrap_or(wall), opening } }
     }
 
     pub(super) fn now(&self) -> Now {
         let since = |then: u64| then.saturating_add(millis(self.began.elapsed()));
-        Now { wall: wall().max(since(self.at.wall)), kept: since(self.at.kept) }
+        let (wall, kept) = (wall().max(since(self.at.wall)), since(self.at.kept));
+        Now { wall, kept, ..self.at }
     }
 }
 

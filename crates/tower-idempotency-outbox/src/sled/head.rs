@@ -20,6 +20,8 @@ pub(super) struct Head {
     pub(super) first_try: Option<u64>,
     /// The same by the outbox's own clock.
     pub(super) first_kept: Option<u64>,
+    /// Which opening of the outbox it was in.
+    pub(super) first_opening: Option<u64>,
     pub(super) due: u64,
     pub(super) due_kept: u64,
     pub(super) may_have_taken_place: bool,
@@ -47,6 +49,7 @@ impl Head {
             tries: 0,
             first_try: None,
             first_kept: None,
+            first_opening: None,
             due: now.wall,
             due_kept: now.kept,
             may_have_taken_place: false,
@@ -78,12 +81,18 @@ impl Head {
         matches!(self.state, State::Waiting | State::Sending) && is_due
     }
 
-    /// How long ago its first try began. The outbox's own clock stops while no process has it, and never runs ahead.
+    /// How long ago its first try began. In the same opening, the outbox's own clock knows. It stops while no process
+    /// has the outbox, and never runs ahead; then the wall clock may know of more, unless it was wrong at the first
+    /// try.
     pub(super) fn tried_for(&self, now: Now) -> Age {
-        let since =
-            |now: u64, then: Option<u64>| Duration::from_millis(then.map_or(0, |then| now.saturating_sub(then)));
-        let at_least = since(now.kept, self.first_kept);
-        Age { at_least, at_most: since(now.wall, self.first_try).max(at_least) }
+        let (Some(first), Some(kept)) = (self.first_try, self.first_kept) else { return Age::default() };
+        let at_least = Duration::from_millis(now.kept.saturating_sub(kept));
+        let at_most = match now.wall.checked_sub(first) {
+            _ if self.first_opening == Some(now.opening) => at_least,
+            Some(time) => Duration::from_millis(time).max(at_least),
+            None => Duration::MAX,
+        };
+        Age { at_least, at_most }
     }
 
     /// Gives a relay a lease.
@@ -93,6 +102,7 @@ impl Head {
         self.tries = self.tries.saturating_add(1);
         self.first_try.get_or_insert(now.wall);
         self.first_kept.get_or_insert(now.kept);
+        self.first_opening.get_or_insert(now.opening);
         self.wait(now, time);
         self.may_have_taken_place = true;
     }
@@ -102,7 +112,9 @@ impl Head {
         self.state = update.state;
         self.fence += 1;
         if update.restarts {
-            (self.tries, self.first_try, self.first_kept) = (0, None, None);
+            (self.tries, self.first_try, self.first_kept, self.first_opening) = (0, None, None, None);
+        } else if update.is_no_try {
+            self.tries = self.tries.saturating_sub(1);
         }
         self.wait(now, update.wait);
         self.may_have_taken_place = update.may_have_taken_place.unwrap_or(self.may_have_taken_place);

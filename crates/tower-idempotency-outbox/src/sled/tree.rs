@@ -62,8 +62,10 @@ pub(super) fn time(tree: &Tree) -> Result<Option<u64>, sled::Error> {
     Ok(tree.get(TIME)?.and_then(|value| value.as_ref().try_into().map(u64::from_be_bytes).ok()))
 }
 
+/// Writes that time, unless another handle has written a later one.
 pub(super) fn write_time(tree: &TransactionTree<'_>, time: u64) -> Result<(), TransactionError> {
-    tree.insert(TIME, &time.to_be_bytes()).map(drop)
+    let before = tree.get(TIME)?.and_then(|value| value.as_ref().try_into().map(u64::from_be_bytes).ok());
+    tree.insert(TIME, &before.unwrap_or(0).max(time).to_be_bytes()).map(drop)
 }
 
 pub(super) fn key_of(key: &str) -> Vec<u8> {

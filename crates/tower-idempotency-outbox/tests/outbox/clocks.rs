@@ -8,7 +8,7 @@ use testkit::skipped;
 use tower_idempotency_outbox::{Outbox, Relay, State};
 
 use crate::home::{Home, PostgresHome, SledHome, call};
-use crate::server::{Client, Log, answer, entry, relay, run_until, server, server_of};
+use crate::server::{Client, Log, entry, relay, run_until, server, server_of};
 
 const HOUR: i64 = 60 * 60;
 const DAY: i64 = 24 * HOUR;
@@ -108,19 +108,80 @@ async fn a_relay_that_starts_while_the_database_is_wrong_decides_by_no_clock_alo
     let (lost, log) = unwell();
     home.outbox().put(&call(1)).await.unwrap();
     relay(home.outbox(), &lost).run(until("a try", async || !log.all().is_empty())).await;
+    let before = entry(home.outbox(), call(1).key()).await;
     server.set_clock(14 * HOUR);
     // Another process: it has no time of its own, so that it can't know which of the two clocks is right.
     let other = PostgresHome::again(&home);
     let (well, sent) = server_of(200, &[], "");
-    let held =
-        async || entry(other.outbox(), call(1).key()).await.reason.is_some_and(|why| why.contains("by one clock"));
+    let held = async || entry(other.outbox(), call(1).key()).await.reason.is_some_and(|why| why.starts_with("held"));
     relay(other.outbox(), &well).run(until("it is held", held)).await;
     let waiting = entry(other.outbox(), call(1).key()).await;
     assert_eq!((waiting.state, waiting.may_have_taken_place, sent.all().len()), (State::Waiting, true, 0));
+    // It was no try, and what the try before has met is still there.
+    assert_eq!(waiting.tries, before.tries);
+    assert!(waiting.reason.as_ref().unwrap().contains("the connection broke"), "{waiting:?}");
     // Now it is right.
     server.set_clock(0);
     home.sql("UPDATE outbox.call SET due = 'epoch'").await;
     run_until(relay(other.outbox(), &well), other.outbox(), call(1).key(), State::Delivered).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_process_notes_while_it_can_t_know_the_time_is_neither_over_early_nor_sent_late() {
+    for jump in [40 * HOUR, -14 * HOUR, 40 * DAY, -40 * DAY] {
+        let Some((server, home)) = with_a_clock("a process that starts while a clock is wrong").await else { return };
+        server.set_clock(jump);
+        let fresh = PostgresHome::again(&home);
+        let (well, log) = server_of(200, &[], "");
+        fresh.outbox().put(&call(1)).await.unwrap();
+        all_delivered(fresh.outbox(), 1..2, relay(fresh.outbox(), &well)).await;
+        // No lease was over at once.
+        assert_eq!((entry(fresh.outbox(), call(1).key()).await.tries, log.all().len()), (1, 1), "{jump}");
+        for number in 2..4 {
+            fresh.outbox().put(&call(number)).await.unwrap();
+        }
+        lose(fresh.outbox(), 2..4).await;
+        server.set_clock(0);
+        let of = |number: u32| format!("WHERE key = '{}'", call(number).key().as_str());
+        home.sql(&format!("UPDATE outbox.call SET due = 'epoch' {}", of(2))).await;
+        home.sql(&format!("UPDATE outbox.call SET due = now() + interval '1 hour' {}", of(3))).await;
+        // What was delivered stays, and what was tried is sent or held, however the clock was.
+        let other = PostgresHome::again(&home);
+        let is_held = async |number| {
+            let entry = entry(other.outbox(), call(number).key()).await;
+            entry.state == State::Waiting && entry.reason.is_some_and(|why| why.starts_with("held"))
+        };
+        let state = async |number| entry(other.outbox(), call(number).key()).await.state;
+        let settled = async || is_held(2).await || matches!(state(2).await, State::Delivered | State::GivenUp);
+        relay(other.outbox(), &well).run(until("it is sent or held", settled)).await;
+        assert_ne!(state(2).await, State::GivenUp, "{jump}");
+        assert_eq!(state(1).await, State::Delivered, "{jump}");
+        // 30 hours later, the server may have forgotten the key.
+        let later = "UPDATE outbox.call SET (first_try, first_try_early, due) = \
+            (first_try - interval '30 hours', first_try_early - interval '30 hours', 'epoch')";
+        home.sql(&format!("{later} {}", of(3))).await;
+        let over = async || is_held(3).await || state(3).await == State::GivenUp;
+        relay(other.outbox(), &well).run(until("it is held, or given up", over)).await;
+        assert!(!log.bodies().contains(&"charge 3".to_owned()), "{jump}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_whose_two_clocks_are_ahead_together_deletes_nothing_early() {
+    let Some((_server, home)) = with_a_clock("a machine whose clocks are ahead together").await else { return };
+    let (well, _) = server_of(200, &[], "");
+    home.outbox().put(&call(1)).await.unwrap();
+    all_delivered(home.outbox(), 1..2, relay(home.outbox(), &well)).await;
+    // To a process that begins eight days ahead, all that was written lies so much farther back.
+    home.sql(
+        "UPDATE outbox.call SET ended = ended - interval '8 days'; \
+        UPDATE outbox.clock SET time = time - interval '8 days'",
+    )
+    .await;
+    let other = PostgresHome::again(&home);
+    other.outbox().put(&call(2)).await.unwrap();
+    all_delivered(other.outbox(), 2..3, relay(other.outbox(), &well)).await;
+    assert_eq!(entry(other.outbox(), call(1).key()).await.state, State::Delivered);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,7 +191,11 @@ async fn a_time_that_is_over_by_each_clock_is_over() {
         let outbox = home.outbox();
         outbox.put(&call(1)).await.unwrap();
         lose(outbox, 1..2).await;
-        home.sql("UPDATE outbox.call SET first_try = first_try - interval '13 hours'").await;
+        home.sql(
+            "UPDATE outbox.call SET (first_try, first_try_early) = (first_try - interval '13 hours', \
+            first_try_early - interval '13 hours')",
+        )
+        .await;
         server.set_clock(ahead);
         let (well, log) = server_of(200, &[], "");
         run_until(relay(outbox, &well), outbox, call(1).key(), State::GivenUp).await;
@@ -151,7 +216,7 @@ async fn an_outbox_in_files_is_opened_with_a_wall_clock_that_is_wrong() {
     // What was delivered is there, and is not sent again.
     outbox.put(&call(1)).await.unwrap();
     outbox.put(&call(3)).await.unwrap();
-    let held = async || entry(outbox, call(2).key()).await.reason.is_some_and(|why| why.contains("by one clock"));
+    let held = async || entry(outbox, call(2).key()).await.reason.is_some_and(|why| why.starts_with("held"));
     let both = async || held().await && entry(outbox, call(3).key()).await.state == State::Delivered;
     relay(outbox, &well).run(until("one is held, and another one delivered", both)).await;
     assert_eq!(entry(outbox, call(1).key()).await.state, State::Delivered);
@@ -164,18 +229,27 @@ async fn an_outbox_in_files_is_opened_with_a_wall_clock_that_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outbox_in_files_whose_wall_clock_was_right_again_sends_what_was_held() {
+async fn what_was_first_tried_by_a_wall_clock_that_was_ahead_is_not_sent_by_a_later_process() {
     let home = SledHome::new().await;
     home.outbox().put(&call(1)).await.unwrap();
     lose(home.outbox(), 1..2).await;
-    // Behind: its times lie ahead.
-    let tree = home.outbox().tree();
-    let (key, value) = tree.scan_prefix(b"o").next().unwrap().unwrap();
-    let mut head: serde_json::Value = serde_json::from_slice(&value).unwrap();
-    for name in ["first_try", "due"] {
-        head[name] = (head[name].as_u64().unwrap() + 10 * HOUR as u64 * 1_000).into();
-    }
-    tree.insert(key, head.to_string().as_str()).unwrap();
-    let (well, _) = server(|_, _| async { answer(200, &[], "") });
-    run_until(relay(home.outbox(), &well), home.outbox(), call(1).key(), State::Delivered).await;
+    let (well, log) = server_of(200, &[], "");
+    // Its first try lies ten hours ahead, as the clock has been mended since.
+    let ahead = |home: &SledHome| {
+        let tree = home.outbox().tree();
+        let (key, value) = tree.scan_prefix(b"o").next().unwrap().unwrap();
+        let mut head: serde_json::Value = serde_json::from_slice(&value).unwrap();
+        head["first_try"] = (head["first_try"].as_u64().unwrap() + 10 * HOUR as u64 * 1_000).into();
+        tree.insert(key, head.to_string().as_str()).unwrap();
+    };
+    ahead(&home);
+    // How long ago it was can't be known: the process before may have ended long ago.
+    let home = home.opened_ahead(0).await;
+    let held = async || entry(home.outbox(), call(1).key()).await.reason.is_some_and(|why| why.starts_with("held"));
+    relay(home.outbox(), &well).run(until("it is held", held)).await;
+    assert!(log.all().is_empty());
+    // In one opening, the outbox's own clock knows.
+    home.outbox().put(&call(2)).await.unwrap();
+    lose(home.outbox(), 2..3).await;
+    run_until(relay(home.outbox(), &well), home.outbox(), call(2).key(), State::Delivered).await;
 }

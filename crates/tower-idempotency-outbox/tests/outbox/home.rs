@@ -90,7 +90,7 @@ impl SledHome {
     /// that was written by it lies so much farther back.
     pub(crate) async fn opened_ahead(self, hours: u64) -> Self {
         let Self { directory, store, outbox, orders } = self;
-        for line in outbox.tree().iter() {
+        for line in outbox.tree() {
             let (key, value) = line.unwrap();
             if key.starts_with(b"o") || key.starts_with(b"e") {
                 let mut head: serde_json::Value = serde_json::from_slice(&value).unwrap();
