@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Extensions, StatusCode, Version};
 use hyper::body::Incoming;
 use tower_idempotency::server::{Effect, Envelope};
 use tower_idempotency::{Invalid, Keep, Meaning, Rejection, Release, Unsure};
 
+use crate::body::Held;
 use crate::head;
 
 /// By which a service says what its answer means. It does not get to the client.
@@ -20,18 +21,33 @@ const MARK: HeaderName = HeaderName::from_static("idempotency-mark");
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Makes the service's answer one for the client and the layer.
-pub(crate) fn of_service(answer: http::Response<Incoming>) -> Response {
+pub(crate) fn of_service(
+    answer: http::Response<Incoming>,
+    held: impl FnOnce(Incoming, bool) -> Held<Incoming>,
+    is_covered: bool,
+) -> Response {
     let (mut parts, body) = answer.into_parts();
     let has_end = has_end(&parts);
+    if parts.headers.contains_key(TRANSFER_ENCODING) {
+        // It says nothing then (RFC 9112, section 6.3), and would cut the body.
+        parts.headers.remove(CONTENT_LENGTH);
+    }
+    let body = held(body, parts.version == Version::HTTP_2);
     head::without_hop_by_hop(&mut parts.headers);
     (parts.version, parts.extensions) = (Version::default(), Extensions::new());
     let marks: Vec<_> = parts.headers.get_all(MARK).iter().cloned().collect();
     parts.headers.remove(MARK);
     // A service with a layer of its own says by itself what its refusals mean.
-    let effect = parts.headers.remove(Effect::HEADER);
-    match (marks.as_slice(), effect) {
-        ([], None) if has_end || Meaning::of_answer(&parts, None) == Meaning::NotStarted => {}
-        ([], Some(effect)) if effect.as_bytes().starts_with(b"none") => drop(parts.extensions.insert(Release)),
+    let effects: Vec<_> = match is_covered {
+        true => parts.headers.get_all(Effect::HEADER).iter().cloned().collect(),
+        false => Vec::new(),
+    };
+    if !effects.is_empty() {
+        parts.headers.remove(Effect::HEADER);
+    }
+    match (marks.as_slice(), effects.as_slice()) {
+        ([], []) if has_end || Meaning::of_answer(&parts, None) == Meaning::NotStarted => {}
+        ([], [effect]) if is_none(effect) => drop(parts.extensions.insert(Release)),
         ([mark], _) if mark == "release" => drop(parts.extensions.insert(Release)),
         ([mark], _) if mark == "keep" && has_end => drop(parts.extensions.insert(Keep)),
         ([mark], _) if mark == "invalid" => drop(parts.extensions.insert(Invalid)),
@@ -41,13 +57,22 @@ pub(crate) fn of_service(answer: http::Response<Incoming>) -> Response {
     Response::from_parts(parts, Body::new(body))
 }
 
+/// Whether the service says that nothing was done: an Item of structured fields (RFC 9651) with this Token.
+fn is_none(effect: &HeaderValue) -> bool {
+    effect.to_str().is_ok_and(|effect| effect.split(';').next().is_some_and(|token| token.trim() == "none"))
+}
+
 /// Returns whether the answer's head says where its body ends. If the end of the connection does (RFC 9112, section
 /// 6.3), a body that is cut looks whole.
 fn has_end(parts: &Parts) -> bool {
-    let is_marked = parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING);
-    is_marked
-        || parts.version == Version::HTTP_2
-        || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    if parts.version == Version::HTTP_2 || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return true;
+    }
+    let coding = parts.headers.get_all(TRANSFER_ENCODING).iter().next_back();
+    match coding.map(|line| line.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii()) {
+        Some(last) => last.eq_ignore_ascii_case(b"chunked"),
+        None => parts.headers.contains_key(CONTENT_LENGTH),
+    }
 }
 
 /// The service was not reached: nothing was sent, so the key is freed.
@@ -58,17 +83,44 @@ pub(crate) fn not_reached(envelope: Envelope) -> Response {
     rendered(envelope, &rejection, Release)
 }
 
-/// The connection broke after the request was sent, or may have been. `is_answered`: a retry may get more than a refusal.
-pub(crate) fn broken(envelope: Envelope, is_answered: bool) -> Response {
-    let what = "The connection to the service broke after the request was sent. It is unknown whether it took effect.";
-    let then = match is_answered {
-        true => "Send it again with the same key.",
-        false => "It is not sent again under this key. A new key could have it done a second time.",
+/// Why a request that was sent has no answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Unanswered {
+    /// The connection broke.
+    Broken,
+    /// The answer is none that can be read.
+    Unreadable,
+    /// It did not come in time.
+    Late,
+}
+
+/// A request was sent, or may have been, and has no answer. `is_answered`: a retry may get more than a refusal; `None`:
+/// it has no key.
+pub(crate) fn unanswered(envelope: Envelope, why: Unanswered, is_answered: Option<bool>) -> Response {
+    let (status, what) = match why {
+        Unanswered::Broken => {
+            (StatusCode::BAD_GATEWAY, "The connection to the service broke after the request was sent.")
+        }
+        Unanswered::Unreadable => (StatusCode::BAD_GATEWAY, "The service's answer could not be read."),
+        Unanswered::Late => (StatusCode::GATEWAY_TIMEOUT, "The service did not answer in time."),
     };
-    let mut rejection =
-        Rejection::custom(StatusCode::BAD_GATEWAY, "The service did not answer", format!("{what} {then}"));
-    (rejection.effect, rejection.retry_with_same_key) = (Effect::Unknown, is_answered);
+    let then = match is_answered {
+        Some(true) => "Send it again with the same key.",
+        Some(false) => "It is not sent again under this key. A new key could have it done a second time.",
+        None => "Sent again, it could be done a second time.",
+    };
+    let detail = format!("{what} It is unknown whether the request took effect. {then}");
+    let mut rejection = Rejection::custom(status, "The service did not answer", detail);
+    (rejection.effect, rejection.retry_with_same_key) = (Effect::Unknown, is_answered == Some(true));
     rendered(envelope, &rejection, Unsure)
+}
+
+/// There is no place for the request: nothing was sent, so the key is freed.
+pub(crate) fn busy(envelope: Envelope) -> Response {
+    let detail = "Too many requests are under way. The request was not sent to the service; send it again.";
+    let mut rejection = Rejection::custom(StatusCode::SERVICE_UNAVAILABLE, "The proxy is overloaded", detail);
+    (rejection.retry_with_same_key, rejection.retry_after) = (true, Some(RETRY_AFTER));
+    rendered(envelope, &rejection, Release)
 }
 
 /// The request can't be passed on.

@@ -19,34 +19,44 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceExt as _};
 
+use crate::places::Places;
+
 /// How long a client may take for the head of a request, and for the next request on its connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// How often a client of HTTP/2 is asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// The most connections at a time. Others wait in the listener's queue.
-const MOST: usize = 8_192;
+/// The most requests at a time on a connection of HTTP/2.
+const STREAMS: u32 = 100;
 /// The pause after a connection could not be accepted, because too many files are open.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `app`, until `stop`: then no connection is accepted, and each finishes the request under way. Connections
-/// that are open when the future is dropped are cut.
-pub(crate) async fn serve<S>(listener: TcpListener, app: S, stop: impl Future<Output = ()>)
+/// Serves `app`, until `stop`. There are as many connections as `places`: others wait in the listener's queue, and
+/// those of one client beyond its share are closed. After `stop` no connection is accepted, and each finishes the
+/// request under way. Connections that are open when the future is dropped are cut.
+pub(crate) async fn serve<S>(listener: TcpListener, app: S, places: Places, stop: impl Future<Output = ()>)
 where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
     let mut http = Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
     http.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
+    http.http2().max_concurrent_streams(STREAMS);
     let (mut open, graceful) = (JoinSet::new(), GracefulShutdown::new());
     tokio::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
             Some(_) = open.join_next() => {}
-            accepted = listener.accept(), if open.len() < MOST => match accepted {
+            accepted = listener.accept(), if !places.are_taken() => match accepted {
                 Ok((stream, peer)) => {
-                    open.spawn(connection(&http, &graceful, stream, peer, app.clone()));
+                    if let Some(place) = places.take(Some(peer.ip())) {
+                        let connection = connection(&http, &graceful, stream, peer, app.clone());
+                        open.spawn(async move {
+                            connection.await;
+                            drop(place);
+                        });
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a connection can't be accepted");

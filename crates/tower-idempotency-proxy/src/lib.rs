@@ -23,9 +23,11 @@
 //! the key that it gets to what it calls, or commit it with the effect.
 
 mod answer;
+mod body;
 mod connections;
 mod head;
 mod monitor;
+mod places;
 mod proxy;
 mod upstream;
 

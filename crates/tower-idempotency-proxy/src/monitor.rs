@@ -1,16 +1,21 @@
 //! The second port: metrics, health, and the operators' page.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, Request};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::StatusCode;
-use http::header::HOST;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, HOST, HeaderMap, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::uri::Authority;
+use http::{StatusCode, Uri};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tower_idempotency::metrics::{BUCKETS, Metrics, update};
 use tower_idempotency::server::health;
@@ -40,12 +45,33 @@ pub(crate) async fn upkeep(recorder: PrometheusHandle) {
     }
 }
 
+/// What the second port answers to.
+#[derive(Clone, Default)]
+pub(crate) struct Monitor {
+    /// Names of hosts, besides `localhost` and addresses.
+    pub(crate) hosts: Vec<String>,
+    /// Without it there is no operators' page.
+    pub(crate) token: Option<String>,
+}
+
+impl fmt::Debug for Monitor {
+    /// Leaves out the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monitor").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
 /// The routes of the second port. The layer's store is observed from here on.
-pub(crate) fn routes(layer: &IdempotencyLayer<AnyStore>, recorder: PrometheusHandle) -> Router {
+pub(crate) fn routes(layer: &IdempotencyLayer<AnyStore>, recorder: PrometheusHandle, monitor: Monitor) -> Router {
     let (store, latencies) = (layer.store().clone(), Latencies::new());
     // Only one observer is set, and this is the first.
     let _first = store.observe((Metrics::new(), latencies.clone()));
-    let page = AdminPage::new(layer.operations(), authorize).steps([STEP]).latencies(latencies).router();
+    let Monitor { hosts, token } = monitor;
+    let page = token.filter(|token| !token.is_empty()).map(|token| {
+        let token: Arc<str> = token.into();
+        let authorize = move |parts: Parts| authorize(parts, Arc::clone(&token));
+        AdminPage::new(layer.operations(), authorize).steps([STEP]).latencies(latencies).router()
+    });
     let scraped = store.clone();
     let scrape = async move || {
         if let Err(error) = update(&scraped).await {
@@ -53,25 +79,72 @@ pub(crate) fn routes(layer: &IdempotencyLayer<AnyStore>, recorder: PrometheusHan
         }
         recorder.render()
     };
-    Router::new().route("/metrics", get(scrape)).merge(health::routes([store])).nest("/admin", page)
+    let mut routes = Router::new().route("/metrics", get(scrape)).merge(health::routes([store]));
+    if let Some(page) = page {
+        routes = routes.nest("/admin", page);
+    }
+    // A page of another host could lead a browser here (DNS rebinding).
+    routes.layer(from_fn(move |request: Request, next: Next| {
+        let is_known = host_of(request.headers(), request.uri()).is_some_and(|host| is_known(&host, &hosts));
+        async move {
+            match is_known {
+                true => next.run(request).await,
+                false => (StatusCode::MISDIRECTED_REQUEST, OTHER_HOST).into_response(),
+            }
+        }
+    }))
+}
+
+const OTHER_HOST: &str = "This port answers to localhost, to addresses, and to the names of --monitor-host. The request names another host.\n";
+
+/// The host that a request names, without its port.
+fn host_of(headers: &HeaderMap, uri: &Uri) -> Option<String> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    host.or_else(|| uri.authority().cloned()).map(|host| host.host().trim_matches(['[', ']']).to_lowercase())
+}
+
+fn is_known(host: &str, names: &[String]) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok() || names.iter().any(|name| name.eq_ignore_ascii_case(host))
+}
+
+/// Whether a host is this machine, by its name or its address.
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// What a proxy adds. Behind one, each caller comes from this machine.
 const OF_PROXIES: [&str; 5] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
 
-/// Lets in who calls from this machine, by a name of this machine: a page of another host could lead a browser here.
-async fn authorize(parts: Parts) -> Result<Actor, Response> {
+/// Lets in a caller on this machine that names it so, and has the token: as the password of HTTP's basic
+/// authentication, which browsers ask for, or as a bearer token.
+async fn authorize(parts: Parts, token: Arc<str>) -> Result<Actor, Response> {
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     let is_from_here = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
-    let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    let is_named = host.or_else(|| parts.uri.authority().cloned()).is_some_and(|host| {
-        let name = host.host().trim_matches(['[', ']']);
-        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-    });
+    let is_named = host_of(&parts.headers, &parts.uri).is_some_and(|host| is_this_machine(&host));
     let is_direct = !OF_PROXIES.iter().any(|name| parts.headers.contains_key(*name));
-    if is_from_here && is_named && is_direct {
-        Ok(Actor::new("this machine", Access::ALL))
-    } else {
-        Err(StatusCode::NOT_FOUND.into_response())
+    if !(is_from_here && is_named && is_direct) {
+        return Err(StatusCode::NOT_FOUND.into_response());
     }
+    match given(&parts.headers) {
+        Some(given) if is_equal(given.as_bytes(), token.as_bytes()) => Ok(Actor::new("this machine", Access::ALL)),
+        _ => {
+            let asks = [(WWW_AUTHENTICATE, "Basic realm=\"idem proxy: the token is the password\"")];
+            Err((StatusCode::UNAUTHORIZED, asks).into_response())
+        }
+    }
+}
+
+/// The token that a request brings.
+fn given(headers: &HeaderMap) -> Option<String> {
+    let (scheme, given) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(given.trim().to_owned());
+    }
+    let decoded = scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(given.trim()).ok()).flatten()?;
+    Some(String::from_utf8(decoded).ok()?.split_once(':')?.1.to_owned())
+}
+
+/// Compares without saying by its time where two texts differ.
+fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
 }

@@ -11,14 +11,20 @@ use http::{Method, Request};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tower::util::BoxCloneSyncService;
 use tower::{Layer as _, Service};
+use tower_http::cors::CorsLayer;
 use tower_idempotency::server::IdempotencyService;
 use tower_idempotency::shutdown::Stopped;
 use tower_idempotency::{AnyStore, IdempotencyLayer, Shutdown};
 
+use crate::monitor::Monitor;
+use crate::places::Places;
 use crate::upstream::Upstream;
 use crate::{connections, monitor};
 
+/// The connections of the second port. They are within the reserve of files.
+const OF_MONITOR: usize = 48;
 const WELL_KNOWN: &str = "/.well-known/idempotency";
 
 /// A service behind an [`IdempotencyLayer`], on the other side of a connection.
@@ -26,13 +32,42 @@ const WELL_KNOWN: &str = "/.well-known/idempotency";
 pub struct Proxy {
     layer: IdempotencyLayer<AnyStore>,
     upstream: Upstream,
+    cors: Option<CorsLayer>,
+    monitor: Monitor,
 }
 
 impl Proxy {
     /// Puts a service behind a layer.
     #[must_use]
     pub fn new(layer: IdempotencyLayer<AnyStore>, upstream: Upstream) -> Self {
-        Self { layer, upstream }
+        Self { layer, upstream, cors: None, monitor: Monitor::default() }
+    }
+
+    /// Lets the proxy answer CORS, for scripts of other origins: preflights, the service's answers, replays, and the
+    /// proxy's own answers. What the service says of it is left out. Without this, the service's own answers have what
+    /// it says, and replays and refusals have nothing, so that scripts can't read them. `cors` has to allow the header
+    /// of the key and to expose those of
+    /// [`cors_headers`](tower_idempotency::IdempotencyLayer::cors_headers).
+    #[must_use]
+    pub fn cors(self, cors: CorsLayer) -> Self {
+        Self { cors: Some(cors), upstream: self.upstream.without_cors(), ..self }
+    }
+
+    /// Sets the token for the operators' page, which is on the second port under `/admin`: the password that a browser
+    /// asks for, or a bearer token. Without it, or with an empty one, there is no page. With it, operations can be
+    /// settled and forgotten.
+    #[must_use]
+    pub fn admin_token(mut self, token: impl Into<String>) -> Self {
+        self.monitor.token = Some(token.into());
+        self
+    }
+
+    /// Adds a name of a host that the second port answers to, besides `localhost` and addresses. A request that names
+    /// another host is answered with 421: a page of that host could lead a browser here.
+    #[must_use]
+    pub fn monitor_host(mut self, name: impl Into<String>) -> Self {
+        self.monitor.hosts.push(name.into());
+        self
     }
 
     /// Returns the proxy as a service of axum's bodies, for a server of your own. Where the layer is
@@ -43,11 +78,16 @@ impl Proxy {
         let discovery = self.layer.discovery();
         let is_discoverable = discovery["routes"].as_array().is_some_and(|routes| !routes.is_empty());
         let well_known = is_discoverable.then(|| discovery.to_string().into());
-        ProxyService { well_known, layered: self.layer.layer(self.upstream.clone()) }
+        let covered = Covered { well_known, layered: self.layer.layer(self.upstream.clone()) };
+        ProxyService(match &self.cors {
+            Some(cors) => BoxCloneSyncService::new(cors.layer(covered)),
+            None => BoxCloneSyncService::new(covered),
+        })
     }
 
     /// Serves the proxy at `listen`, over HTTP/1.1 and HTTP/2, and at `monitor` `/metrics`, `/readyz`, `/livez`, and
-    /// the operators' page under `/admin`, which is open to this machine alone. `recorder` is what
+    /// the operators' page under `/admin`, which is for callers on this machine that have the
+    /// [token](Self::admin_token). `recorder` is what
     /// [`recorder`](crate::recorder) has returned.
     ///
     /// After `signal` it takes no new key, waits for the runs that are under way, accepts no connection, waits for
@@ -65,12 +105,12 @@ impl Proxy {
         signal: impl Future<Output = ()>,
     ) -> Stopped<()> {
         let shutdown = Shutdown::of([self.layer.store().clone()]);
-        let routes = monitor::routes(&self.layer, recorder.clone());
+        let routes = monitor::routes(&self.layer, recorder.clone(), self.monitor.clone());
         // It ends when this is dropped.
         let mut second = JoinSet::new();
-        second.spawn(connections::serve(monitor, routes, std::future::pending()));
+        second.spawn(connections::serve(monitor, routes, Places::with(OF_MONITOR), std::future::pending()));
         second.spawn(monitor::upkeep(recorder));
-        let server = connections::serve(listen, self.service(), shutdown.stop_accepting());
+        let server = connections::serve(listen, self.service(), Places::of_process(), shutdown.stop_accepting());
         // Nothing here keeps the store.
         drop(self);
         shutdown.serve(server, signal).await
@@ -79,13 +119,31 @@ impl Proxy {
 
 /// A [`Proxy`] as a service.
 #[derive(Debug, Clone)]
-pub struct ProxyService {
+pub struct ProxyService(BoxCloneSyncService<Request<Body>, Response, Infallible>);
+
+impl Service<Request<Body>> for ProxyService {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+/// The service behind its layer.
+#[derive(Clone)]
+struct Covered {
     layered: IdempotencyService<Upstream, AnyStore>,
     /// The answer to `/.well-known/idempotency`.
     well_known: Option<Bytes>,
 }
 
-impl Service<Request<Body>> for ProxyService {
+impl Service<Request<Body>> for Covered {
     type Response = Response;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response, Infallible>>;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
-use http::header::TRANSFER_ENCODING;
+use http::header::{ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{Extensions, HeaderName, HeaderValue, Request, StatusCode, Uri};
 use hyper::body::Body as _;
@@ -25,6 +25,9 @@ use tower::{BoxError, Service};
 use tower_idempotency::IdempotencyContext;
 use tower_idempotency::server::Envelope;
 
+use crate::answer::Unanswered;
+use crate::body::Held;
+use crate::places::Places;
 use crate::{answer, head};
 
 /// The longest time until a connection is there.
@@ -35,6 +38,12 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How often a service of HTTP/2 is asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
+/// The most connections that are kept for the next request. They are within the reserve of files.
+const MAX_IDLE: usize = 64;
+/// The most headers of an answer. Each of them takes some 100 bytes while it is read.
+const MAX_HEADERS: usize = 1_000;
+/// How long a request without a key may wait, unless that is set.
+const PASSED_WITHIN: Duration = Duration::from_secs(600);
 /// The step from which the service's key is derived.
 pub(crate) const STEP: &str = "upstream";
 
@@ -44,13 +53,22 @@ type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, 
 /// the layer knows what they mean, so put an [`IdempotencyLayer`](tower_idempotency::IdempotencyLayer) around it.
 ///
 /// A request within an exchange gets the key that is derived for the step `upstream`, in place of the client's: the
-/// same one in every attempt, another one for every client. A request that could not be sent is answered with 503 and
-/// frees its key; a connection that breaks later is answered with 502, and it is unknown whether the operation took
-/// place.
+/// same one in every attempt, and another one for every scope. Without a
+/// [`scope`](tower_idempotency::IdempotencyLayer::scope), two clients that choose one key for equal requests get one
+/// derived key. Such a request goes out with `Accept-Encoding: identity`: its retry may not understand what the first
+/// one's client does.
+///
+/// A request that could not be sent is answered with 503 and frees its key; a connection that breaks later is answered
+/// with 502, and it is unknown whether the operation took place.
+///
+/// At most half of the files that the process may open, less a reserve of 448, are connections to the service, and at
+/// most half of those for the requests of one client's address. A request beyond that is answered with 503. The process
+/// raises its soft limit of open files to the hard one.
 #[derive(Debug, Clone)]
 pub struct Upstream {
     client: Client<Connector, Body>,
     target: Arc<Target>,
+    places: Places,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +77,10 @@ struct Target {
     key_header: HeaderName,
     is_http2: bool,
     envelope: Envelope,
+    /// How long a request without a key may wait for its answer, and for each part of it.
+    passed_within: Duration,
+    /// Whether the proxy answers CORS, so that what the service says of it is left out.
+    answers_cors: bool,
 }
 
 /// The URL of a service is not one of an origin, or its certificates can't be checked.
@@ -112,12 +134,18 @@ impl Upstream {
         // Name, TCP and TLS together.
         let connector = BoxCloneSyncService::new(Timeout::new(connector, CONNECTED_WITHIN));
         let mut client = Client::builder(TokioExecutor::new());
+        // What a proxy has to put up with, or to mend (RFC 9112, sections 5.1 and 5.2): an order was made all the same.
+        client.http1_allow_spaces_after_header_name_in_responses(true);
+        client.http1_allow_obsolete_multiline_headers_in_responses(true);
+        client.http1_ignore_invalid_headers_in_responses(true).http1_max_headers(MAX_HEADERS);
         client.http2_only(is_http2).pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+        client.pool_max_idle_per_host(MAX_IDLE);
         client.http2_keep_alive_interval(PING_EVERY).http2_keep_alive_timeout(PONG_WITHIN);
         let key_header = HeaderName::from_static("idempotency-key");
         let (origin, envelope) = ((scheme, authority), Envelope::Problem);
-        let target = Arc::new(Target { origin, key_header, is_http2, envelope });
-        Ok(Self { client: client.build(connector), target })
+        let (passed_within, answers_cors) = (PASSED_WITHIN, false);
+        let target = Arc::new(Target { origin, key_header, is_http2, envelope, passed_within, answers_cors });
+        Ok(Self { client: client.build(connector), target, places: Places::of_process() })
     }
 
     /// Sets the header that has the key, as the layer's
@@ -137,6 +165,24 @@ impl Upstream {
     }
 }
 
+impl Upstream {
+    /// Sets how long a request without a key waits for the head of its answer, its own body included; after that it is
+    /// answered with 504. A request with a key has the layer's
+    /// [`max_run`](tower_idempotency::IdempotencyLayer::max_run). It is also how long any body may pause while the
+    /// proxy waits for its next part; after that it is cut. Default: 10 minutes.
+    #[must_use]
+    pub fn passed_within(mut self, time: Duration) -> Self {
+        Arc::make_mut(&mut self.target).passed_within = time;
+        self
+    }
+
+    /// Leaves out what the service says of CORS, because the proxy does so.
+    pub(crate) fn without_cors(mut self) -> Self {
+        Arc::make_mut(&mut self.target).answers_cors = true;
+        self
+    }
+}
+
 /// Returns the settings of TLS: without it, no certificate is needed.
 fn tls(is_used: bool) -> Result<ClientConfig, UpstreamError> {
     let mut roots = RootCertStore::empty();
@@ -152,8 +198,8 @@ fn tls(is_used: bool) -> Result<ClientConfig, UpstreamError> {
 }
 
 impl Target {
-    /// Makes a request one for the service.
-    /// A request that is not within an exchange has no key there: what comes in this header is the proxy's.
+    /// Makes a request one for the service. A request that is not within an exchange has no key there: what comes in
+    /// this header is the proxy's.
     fn request(&self, request: Request<Body>) -> Result<Request<Body>, head::NotForwarded> {
         let (mut parts, body) = request.into_parts();
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
@@ -166,6 +212,7 @@ impl Target {
         }
         if let Some(key) = key.and_then(|key| HeaderValue::from_str(&key).ok()) {
             parts.headers.insert(&self.key_header, key);
+            parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         parts.extensions = Extensions::new();
         Ok(Request::from_parts(parts, body))
@@ -182,36 +229,99 @@ impl Service<Request<Body>> for Upstream {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let envelope = self.target.envelope;
+        let Target { envelope, passed_within, .. } = *self.target;
         let context = request.extensions().get::<IdempotencyContext>();
-        let is_answered = context.is_some_and(IdempotencyContext::answers_retries);
+        let is_answered = context.map(IdempotencyContext::answers_retries);
+        // One with a key has the layer's limit.
+        let passed = context.is_none().then_some(passed_within);
+        let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+        let Some(place) = self.places.take(client).map(Arc::new) else {
+            count("overloaded");
+            return Box::pin(std::future::ready(Ok(answer::busy(envelope))));
+        };
         let request = match self.target.request(request) {
             Ok(request) => request,
             Err(why) => return Box::pin(std::future::ready(Ok(answer::not_forwarded(envelope, why)))),
         };
-        let answering = self.client.request(request);
+        // A service may answer before it has read the request: the connection is taken until both have ended.
+        let sent = Arc::clone(&place);
+        let request = request.map(|body| Body::new(Held::new(body, false, passed_within, sent)));
+        let (answering, target) = (self.client.request(request), Arc::clone(&self.target));
         Box::pin(async move {
-            Ok(match answering.await {
+            let answered = match passed {
+                Some(within) => tokio::time::timeout(within, answering).await,
+                None => Ok(answering.await),
+            };
+            Ok(match answered {
                 // No upgrade was asked for.
-                Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    answer::broken(envelope, is_answered)
+                Ok(Ok(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    count("unreadable");
+                    tracing::warn!("the service has switched protocols unasked, so that its outcome is unknown");
+                    answer::unanswered(envelope, Unanswered::Unreadable, is_answered)
                 }
-                Ok(answer) => answer::of_service(answer),
-                Err(error) if error.is_connect() => {
+                Ok(Ok(answer)) => {
+                    let held = |body, says_its_end| Held::new(body, says_its_end, passed_within, place);
+                    let mut answer = answer::of_service(answer, held, passed.is_none());
+                    target.cors(answer.headers_mut(), passed.is_none());
+                    answer
+                }
+                Ok(Err(error)) if error.is_connect() => {
                     failed("not-reached", &error);
                     answer::not_reached(envelope)
                 }
-                Err(error) => {
-                    failed("broken", &error);
-                    answer::broken(envelope, is_answered)
+                Ok(Err(error)) => {
+                    let is_parse = std::error::Error::source(&error)
+                        .and_then(|error| error.downcast_ref::<hyper::Error>())
+                        .is_some_and(hyper::Error::is_parse);
+                    let (kind, why) = match is_parse {
+                        true => ("unreadable", Unanswered::Unreadable),
+                        false => ("broken", Unanswered::Broken),
+                    };
+                    failed(kind, &error);
+                    answer::unanswered(envelope, why, is_answered)
+                }
+                Err(_) => {
+                    count("late");
+                    answer::unanswered(envelope, Unanswered::Late, is_answered)
                 }
             })
         })
     }
 }
 
+impl Target {
+    /// Leaves out what the service says of CORS, if the proxy says it. Otherwise warns once: no replay has it.
+    fn cors(&self, headers: &mut HeaderMap, is_covered: bool) {
+        static WARNED: Once = Once::new();
+        if self.answers_cors {
+            let names: Vec<_> =
+                headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+            names.iter().for_each(|name| _ = headers.remove(name));
+        } else if is_covered && headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+            WARNED.call_once(|| {
+                tracing::warn!(
+                    "the service answers CORS by itself: replays and refusals lack its headers, so that scripts of other \
+                     origins can't read them; let the proxy answer CORS"
+                );
+            });
+        }
+    }
+}
+
 /// Counts a request that the service has not answered.
-fn failed(kind: &'static str, error: &hyper_util::client::legacy::Error) {
+fn count(kind: &'static str) {
     metrics::counter!("idempotency_proxy_unanswered_total", "kind" => kind).increment(1);
-    tracing::debug!(kind, error = error as &dyn std::error::Error, "the service has not answered");
+}
+
+/// Counts and logs a request that the service has not answered. What it has answered and can't be read is for its
+/// developers.
+fn failed(kind: &'static str, error: &hyper_util::client::legacy::Error) {
+    count(kind);
+    let error = error as &dyn std::error::Error;
+    if kind == "unreadable" {
+        let why = error.source().map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(why, "the service's answer can't be read, so that its outcome is unknown");
+    } else {
+        tracing::debug!(kind, error, "the service has not answered");
+    }
 }

@@ -47,11 +47,23 @@ impl Drop for Driver {
 }
 
 type Answering = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
+/// More than a server's answer has, unless a test wants so.
+const MAX_HEADERS: usize = 1_000;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Connection {
     pub async fn http1(address: SocketAddr) -> Result<Self, Failure> {
-        let (sender, connection) = http1::handshake(stream(address).await?).await?;
+        Self::over_stream(stream(address).await?).await
+    }
+
+    /// Over a connection that is there.
+    pub async fn over(stream: TcpStream) -> Result<Self, Failure> {
+        Self::over_stream(TokioIo::new(stream)).await
+    }
+
+    async fn over_stream(stream: TokioIo<TcpStream>) -> Result<Self, Failure> {
+        let (sender, connection) = http1::Builder::new().max_headers(MAX_HEADERS).handshake(stream).await?;
         Ok(Self::spawned(Sender::One(sender), connection))
     }
 

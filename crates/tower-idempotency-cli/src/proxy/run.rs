@@ -2,15 +2,16 @@
 
 use std::net::SocketAddr;
 
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, StatusCode};
 use serde_json::json;
-use tokio::net::TcpListener;
-use tower_idempotency::{IdempotencyLayer, Meaning, OnInterrupted, Rejection, Scope};
+use tokio::net::{TcpListener, TcpSocket};
+use tower_idempotency::{IdempotencyLayer, Meaning, OnInterrupted};
 use tower_idempotency_proxy::{Proxy, Upstream, recorder};
 
+use super::cors::Cors;
 use super::settings::Settings;
-use super::store;
+use super::whose::Whose;
+use super::{store, token};
 use crate::arguments::{self, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::place::Place;
@@ -19,9 +20,12 @@ use crate::screen::{self, Screen};
 /// The most requests that are sent on at once, unless the file says otherwise. Each has its body in memory and a
 /// connection of its own.
 const MAX_RUNS: usize = 1_024;
+/// How many connections wait to be accepted.
+const BACKLOG: u32 = 1_024;
 
 pub(crate) async fn run(options: &StoreOptions, proxy: arguments::Proxy, screen: &Screen) -> Result<Ended, Failure> {
-    let settings = Settings::read(proxy.config.as_deref(), proxy.profile)?;
+    let mut settings = Settings::read(proxy.config.as_deref(), proxy.profile)?;
+    let cors = settings.cors.take().map(Cors::checked).transpose()?;
     let usage = |error: &dyn std::error::Error| Failure::Usage(crate::failure::with_causes(error));
     let service = if proxy.upstream_http2 { Upstream::http2 } else { Upstream::new };
     let mut upstream = service(proxy.upstream.clone()).map_err(|error| usage(&error))?;
@@ -31,28 +35,46 @@ pub(crate) async fn run(options: &StoreOptions, proxy: arguments::Proxy, screen:
     if let Some(profile) = &settings.layer.profile {
         upstream = upstream.envelope(profile.envelope);
     }
+    upstream = upstream.passed_within(proxy.passed_within);
+    let whose = Whose::of(proxy.scope_header, proxy.scope_credentials, proxy.one_account)?;
     let place = Place::of(proxy.store)?;
-    let listen = bind("--listen", proxy.listen).await?;
-    let monitor = bind("--monitor", proxy.monitor).await?;
+    let token = token::of(proxy.admin_token_file.as_deref())?;
+    if proxy.listen == proxy.monitor && proxy.listen.port() != 0 {
+        return Err(Failure::Usage(format!("--listen and --monitor are one address: {}", proxy.listen)));
+    }
+    // A port that is another program's is named before anything is opened, and none is listened on before that.
+    let (listen, monitor) = (bind("--listen", proxy.listen)?, bind("--monitor", proxy.monitor)?);
     let recorder = recorder().map_err(|error| usage(&error))?;
 
     let store = store::open(place, options, &settings).await?;
-    let names = proxy.scope_header;
     let layer = IdempotencyLayer::new(store)
         .label(|parts| Some(format!("{} {}", parts.method, parts.uri.path())))
         .max_runs(MAX_RUNS)
-        .classify(classify(settings.layer.on_interrupted == Some(OnInterrupted::Rerun)))
-        .scope(move |parts: &Parts| scope(&names, parts));
-    let layer = settings.layer.apply(layer);
+        .classify(classify(settings.layer.on_interrupted == Some(OnInterrupted::Rerun)));
+    let layer = whose.of_layer(settings.layer.apply(layer));
+    let (listen, monitor) = (listening("--listen", listen)?, listening("--monitor", monitor)?);
 
     let stop = stop()?;
     let (address, of_monitor) = (listen.local_addr()?, monitor.local_addr()?);
-    let text = format!("listening on http://{address}, in front of {}; monitor on http://{of_monitor}", proxy.upstream);
-    let value = json!({
+    let mut text =
+        format!("listening on http://{address}, in front of {}; monitor on http://{of_monitor}", proxy.upstream);
+    let mut value = json!({
         "listen": address.to_string(), "upstream": proxy.upstream.to_string(), "monitor": of_monitor.to_string(),
     });
+    if token.is_new {
+        text.push_str(&format!("; operators' page on http://{of_monitor}/admin, with the token {}", token.text));
+        value["admin_token"] = token.text.as_str().into();
+    }
     screen.answer(text, &value)?;
-    let stopped = Proxy::new(layer, upstream).serve(listen, monitor, recorder, stop).await;
+    let cors = cors.map(|cors| cors.with(&layer));
+    let mut served = Proxy::new(layer, upstream).admin_token(token.text);
+    if let Some(cors) = cors {
+        served = served.cors(cors);
+    }
+    for name in proxy.monitor_host {
+        served = served.monitor_host(name);
+    }
+    let stopped = served.serve(listen, monitor, recorder, stop).await;
     if stopped.is_clean() {
         return Ok(Ended::Well);
     }
@@ -60,29 +82,20 @@ pub(crate) async fn run(options: &StoreOptions, proxy: arguments::Proxy, screen:
     Ok(Ended::Badly)
 }
 
-async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| Failure::Usage(format!("{option} {address}: {error}")))
+/// Takes the port, and does not listen on it yet.
+fn bind(option: &str, address: SocketAddr) -> Result<TcpSocket, Failure> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As a listener has it: the connections of the process before may still be closing.
+        socket.set_reuseaddr(cfg!(unix))?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    bound().map_err(|error: std::io::Error| Failure::Usage(format!("{option} {address}: {error}")))
 }
 
-/// Whose a key is, by the values of these headers. A request with none of them has no scope. One that has some of them,
-/// or one twice, is refused: it would belong with others.
-fn scope(names: &[HeaderName], parts: &Parts) -> Result<Option<Scope>, Rejection> {
-    if !names.iter().any(|name| parts.headers.contains_key(name)) {
-        return Ok(None);
-    }
-    let mut scope: Option<Scope> = None;
-    for name in names {
-        let mut values = parts.headers.get_all(name).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            let detail = format!("A request that says whose it is needs one {name}.");
-            return Err(Rejection::custom(StatusCode::BAD_REQUEST, "It is not clear whose the request is", detail));
-        };
-        scope = Some(match scope {
-            Some(scope) => scope.and(value.as_bytes())?,
-            None => Scope::new(value.as_bytes())?,
-        });
-    }
-    Ok(scope)
+fn listening(option: &str, socket: TcpSocket) -> Result<TcpListener, Failure> {
+    socket.listen(BACKLOG).map_err(|error| Failure::Usage(format!("{option}: {error}")))
 }
 
 /// What an answer without a mark means, where a service behind a proxy differs from a handler: one that is asked again
@@ -115,28 +128,7 @@ fn stop() -> Result<impl Future<Output = ()>, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, Request};
-
     use super::*;
-
-    #[test]
-    fn all_headers_of_the_scope_count_and_a_request_that_lacks_one_is_refused() {
-        let names = ["x-tenant", "x-user"].map(HeaderName::from_static);
-        let of = |lines: &[(&str, &str)]| {
-            let request = lines.iter().fold(Request::post("/"), |request, (name, value)| request.header(*name, *value));
-            scope(&names, &request.body(()).unwrap().into_parts().0)
-        };
-        let both = of(&[("x-user", "b"), ("x-tenant", "a")]).unwrap();
-        assert_eq!(both, Some(Scope::new("a").unwrap().and("b").unwrap()));
-        assert_eq!(of(&[("x-other", "b")]).unwrap(), None);
-        for unclear in [
-            &[("x-user", "b")][..],
-            &[("x-user", "b"), ("x-tenant", "")],
-            &[("x-tenant", "a"), ("x-user", "b"), ("x-user", "c")],
-        ] {
-            assert!(of(unclear).is_err(), "{unclear:?}");
-        }
-    }
 
     #[test]
     fn a_409_under_rerun_is_the_service_at_work() {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use tower_idempotency::config::{FjallConfig, LayerConfig, SharedConfig, SledConfig};
 use tower_idempotency_postgres::PostgresConfig;
 
+use super::cors::Cors;
 use crate::failure::Failure;
 
 /// The sections of the file. Each may be missing.
@@ -17,6 +18,8 @@ pub(super) struct Settings {
     pub(super) fjall: FjallConfig,
     pub(super) shared: SharedConfig,
     pub(super) postgres: PostgresConfig,
+    /// Without it, the proxy does not answer CORS.
+    pub(super) cors: Option<Cors>,
 }
 
 impl Settings {

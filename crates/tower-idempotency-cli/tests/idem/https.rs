@@ -69,6 +69,7 @@ async fn the_proxy_sends_nothing_to_a_service_that_it_does_not_trust() {
     let order = async |authority: &str, key: &str, more: &[&str]| -> Answer {
         let [listen, monitor] = [(); 2].map(|()| free_address());
         let mut command = proxy(listen, monitor, &upstream, &store);
+        command.arg("--one-account");
         command.args(more).env(TRUSTED, directory.path().join(authority));
         let _proxy = Process(command.spawn().unwrap());
         accepts(listen).await;

@@ -45,7 +45,7 @@ pub(crate) fn program(arguments: &[impl AsRef<OsStr>]) -> Command {
     command
 }
 
-/// `idem proxy` as a process that says nothing.
+/// `idem proxy` as a process that says nothing, without the choice whose a key is.
 pub(crate) fn proxy(listen: SocketAddr, monitor: SocketAddr, upstream: &str, store: &str) -> Command {
     let (listen, monitor) = (listen.to_string(), monitor.to_string());
     let options = ["--listen", &listen, "--monitor", &monitor, "--upstream", upstream, "--store", store];

@@ -83,7 +83,8 @@ async fn what_the_client_says_is_what_the_service_has_done_wherever_a_connection
             (Way::Response, 0),
             (Way::Response, 1),
             (Way::Response, 30),
-            (Way::Response, 130),
+            (Way::Response, 145),
+            (Way::Response, 170),
         ] {
             let service = Service::default();
             let link = cut_once(service.start().await, way, at).await;
@@ -136,6 +137,11 @@ async fn what_the_client_says_of_each_status_is_what_the_proxy_has_made_of_it() 
             ("402 keep", Some(false)),
             ("201 keep", Some(true)),
             ("409 release", Some(false)),
+            // They were recorded because the service has had an effect before.
+            ("401 keep", None),
+            ("429 keep", None),
+            ("307 keep", None),
+            ("502 keep", None),
         ] {
             let proxy = behind(layer.clone(), &profile, address).await;
             assert_eq!(called(proxy, mark).await, expected, "{name} {mark}");
@@ -172,7 +178,9 @@ async fn a_call_of_the_outbox_is_refused_only_if_the_service_has_done_nothing() 
     let outbox = SledOutbox::open(directory.path()).await.unwrap();
     let mut states = std::collections::BTreeSet::new();
     for (name, profile, layer) in layers() {
-        for (way, at) in [(Way::Request, 60), (Way::Response, 0), (Way::Response, 30), (Way::Response, 130)] {
+        for (way, at) in
+            [(Way::Request, 60), (Way::Response, 0), (Way::Response, 30), (Way::Response, 145), (Way::Response, 170)]
+        {
             let service = Service::default();
             let link = cut_once(service.start().await, way, at).await;
             let proxy = behind(layer.clone(), &profile, link.address()).await;
@@ -196,6 +204,7 @@ async fn a_call_of_the_outbox_is_refused_only_if_the_service_has_done_nothing() 
             ("429", State::GivenUp, false),
             ("503 release", State::GivenUp, false),
             ("500 release", State::GivenUp, false),
+            ("429 keep", State::GivenUp, true),
             ("200 unsure", State::GivenUp, true),
             ("502", State::GivenUp, true),
         ] {
@@ -214,6 +223,7 @@ async fn an_answer_that_was_not_kept_is_read_by_its_original_status() {
         ("201", Some(true), State::Delivered),
         ("402", Some(false), State::Refused),
         ("500 keep", None, State::GivenUp),
+        ("429 keep", None, State::GivenUp),
     ] {
         for (name, profile, layer) in layers() {
             let service = Service::default();

@@ -7,7 +7,9 @@ use testkit::proxy::{End, Link, Plan, Way};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::service::{Service, layer, proxy, says, send};
+use tower_idempotency_proxy::Upstream;
+
+use crate::service::{Service, layer, proxied, proxy, says, send, send_call};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_refused_frees_the_key() {
@@ -52,7 +54,7 @@ async fn a_connection_that_breaks_after_the_request_was_sent_leaves_the_outcome_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_in_its_body_is_not_recorded_as_one() {
     let service = Service::default();
-    let link = Link::to(service.start().await, Plan::pass().cut(Way::Response, 110, End::Rst)).await;
+    let link = Link::to(service.start().await, Plan::pass().cut(Way::Response, 145, End::Rst)).await;
     let proxy = proxy(layer(), link.address).await;
     // Its head has come, and the client gets that, and then a body that breaks.
     let mut client = testkit::Connection::http1(proxy).await.unwrap();
@@ -78,6 +80,10 @@ async fn an_answer_that_may_be_cut_is_not_recorded_as_a_whole_one() {
     for (answer, status) in [
         // Where the connection's end is the body's, half a body looks like a whole one.
         ("HTTP/1.0 201 Created\r\n\r\n{\"order\":1", 201),
+        ("HTTP/1.1 201 Created\r\ntransfer-encoding: identity\r\nconnection: close\r\n\r\n{\"order\":1", 201),
+        ("HTTP/1.1 201 Created\r\ntransfer-encoding: chunked, gzip\r\n\r\n{\"order\":1", 201),
+        // The service's word for it does not make half a body a whole one.
+        ("HTTP/1.1 200 OK\r\nidempotency-mark: keep\r\nconnection: close\r\n\r\nhalf of it", 200),
         // No upgrade was asked for.
         ("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", 502),
     ] {
@@ -121,4 +127,126 @@ async fn a_request_over_a_kept_connection_that_ends_is_not_sent_again() {
     assert_eq!(second.status.as_u16(), 502, "{second:?}");
     assert_eq!(send(proxy, "b", "book").await.problem(), "outcome-unknown");
     assert_eq!(seen.load(Ordering::SeqCst), 2, "one request for each key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_a_gateway_has_to_put_up_with_is_read_and_recorded() {
+    let many: String = (0..400).map(|number| format!("x-{number}: {number}\r\n")).collect();
+    for (head, length) in [
+        ("content-length : 5\r\n", None),
+        ("content-length: 5\r\nx-folded: one\r\n two\r\n", Some(("x-folded", "one two"))),
+        ("content-length: 5\r\nset-cookie: a=\x01b\r\nx-end: 1\r\n", Some(("x-end", "1"))),
+        (&*format!("content-length: 5\r\n{many}"), Some(("x-399", "399"))),
+    ] {
+        let answer = format!("HTTP/1.1 201 Created\r\n{head}\r\norder");
+        let (service, seen) = says(answer.leak()).await;
+        let proxy = proxy(layer(), service).await;
+        for is_replay in [false, true] {
+            let answer = send(proxy, "k", "book").await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.text(), answer.is_replay()),
+                (201, "order", is_replay),
+                "{head}"
+            );
+            if let Some((name, value)) = length {
+                let of_one_blank =
+                    answer.header(name).map(|value| value.split_ascii_whitespace().collect::<Vec<_>>().join(" "));
+                assert_eq!(of_one_blank.as_deref(), Some(value), "{head}");
+            }
+        }
+        assert_eq!(seen.load(Ordering::SeqCst), 1, "{head}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_can_t_be_read_is_unknown_and_called_so() {
+    for answer in
+        ["HTTP/1.1 abc\r\n\r\n", "order 1", "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\na"]
+    {
+        let (service, seen) = says(answer).await;
+        let proxy = proxy(layer(), service).await;
+        let first = send(proxy, "k", "book").await;
+        assert_eq!((first.status.as_u16(), first.header("idempotency-effect")), (502, Some("unknown;retry=?0")));
+        assert!(first.json()["detail"].as_str().unwrap().contains("could not be read"), "{answer}: {first:?}");
+        assert_eq!(send(proxy, "k", "book").await.problem(), "outcome-unknown", "{answer}");
+        assert_eq!(seen.load(Ordering::SeqCst), 1, "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_next_to_chunks_is_left_out_and_cuts_nothing() {
+    let answer =
+        "HTTP/1.1 201 Created\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n5\r\norder\r\n0\r\n\r\n";
+    let proxy = proxy(layer(), says(answer).await.0).await;
+    for _ in 0..2 {
+        assert_eq!(send(proxy, "k", "book").await.text(), "order");
+        assert_eq!(send_call(proxy, &testkit::Call::post("/orders", "book")).await.text(), "order");
+    }
+}
+
+/// A service of HTTP/2 that answers without a length, and ends its stream or resets it.
+async fn of_http2(reset: Option<h2::Reason>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                    let head = http::Response::builder().status(201).body(()).unwrap();
+                    let mut body = respond.send_response(head, false).unwrap();
+                    body.send_data("order".into(), reset.is_none()).unwrap();
+                    if let Some(reason) = reset {
+                        tokio::spawn(async move {
+                            // What was sent before goes first, as long as the connection's task has its turns.
+                            for _ in 0..1_000 {
+                                tokio::task::yield_now().await;
+                            }
+                            body.send_reset(reason);
+                        });
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_reset_without_an_error_is_no_end() {
+    for (reset, problem) in [
+        (None, ""),
+        (Some(h2::Reason::NO_ERROR), "outcome-unknown"),
+        (Some(h2::Reason::CANCEL), "outcome-unknown"),
+        (Some(h2::Reason::INTERNAL_ERROR), "outcome-unknown"),
+    ] {
+        let origin = format!("http://{}", of_http2(reset).await).parse().unwrap();
+        let proxy = proxied(layer(), Upstream::http2(origin).unwrap()).await;
+        let call = testkit::Call::post("/orders", "book").header("idempotency-key", "k");
+        let first = testkit::Connection::http1(proxy).await.unwrap().send(&call).await;
+        assert_eq!(first.is_ok(), reset.is_none(), "{reset:?}: {first:?}");
+        let again = send(proxy, "k", "book").await;
+        assert_eq!((&*again.problem(), again.is_replay()), (problem, reset.is_none()), "{reset:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_a_key_waits_no_longer_than_it_may() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let within = std::time::Duration::from_millis(100);
+    let upstream = |address| Upstream::new(format!("http://{address}").parse().unwrap()).unwrap().passed_within(within);
+    let proxy = proxied(layer(), upstream(silent.local_addr().unwrap())).await;
+    let late = send_call(proxy, &testkit::Call::get("/orders")).await;
+    assert_eq!((late.status.as_u16(), late.header("idempotency-effect")), (504, Some("unknown;retry=?0")), "{late:?}");
+    // A body that stops is cut.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let proxy = proxied(layer(), upstream(address)).await;
+    assert!(testkit::Connection::http1(proxy).await.unwrap().send(&testkit::Call::get("/orders")).await.is_err());
 }

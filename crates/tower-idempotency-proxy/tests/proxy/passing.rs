@@ -1,10 +1,12 @@
 //! All other requests are passed on as they are, and streamed.
 
+use http::Method;
 use testkit::client::Raw;
 use testkit::{Answer, Call, Connection};
-use tower_idempotency_proxy::{Upstream, UpstreamError};
+use tower_http::cors::CorsLayer;
+use tower_idempotency_proxy::{Proxy, Upstream, UpstreamError};
 
-use crate::service::{Service, Stream, layer, proxied, proxy, says, send_call};
+use crate::service::{Service, Stream, layer, proxied, proxy, says, send_call, serve};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_directions_are_streamed() {
@@ -93,4 +95,63 @@ fn only_an_origin_is_a_service() {
         let error = Upstream::new(wrong.parse().unwrap()).unwrap_err();
         assert!(matches!(error, UpstreamError::Origin), "{wrong}: {error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_covered_request_asks_for_no_coding_that_its_retry_may_not_know() {
+    let proxy = proxy(layer(), Service::default().start().await).await;
+    let post = || Call::post("/heads", "a").header("accept-encoding", "gzip, br");
+    let covered = send_call(proxy, &post().header("idempotency-key", "k")).await;
+    assert_eq!(line(&covered, "accept-encoding"), Some("identity"));
+    assert_eq!(line(&send_call(proxy, &post()).await, "accept-encoding"), Some("gzip, br"));
+}
+
+/// What a script of this origin may read of an answer.
+fn allowed(answer: &Answer) -> (Option<&str>, Option<&str>) {
+    (answer.header("access-control-allow-origin"), answer.header("access-control-allow-credentials"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_answers_cors_does_so_for_first_answers_replays_refusals_and_preflights() {
+    const SHOP: &str = "https://shop.example";
+    let service = Service::default();
+    let layer = layer().max_request_body(100);
+    let headers = layer.cors_headers();
+    let cors = CorsLayer::new()
+        .allow_origin([SHOP.parse().unwrap(), "https://app.example".parse().unwrap()])
+        .allow_credentials(true)
+        .allow_headers(headers.allow)
+        .expose_headers(headers.expose);
+    let upstream = Upstream::new(format!("http://{}", service.start().await).parse().unwrap()).unwrap();
+    let proxy = serve(Proxy::new(layer, upstream).cors(cors)).await;
+    let order = |key: &str, origin: &str, body: &str| {
+        Call::post("/orders", body).header("idempotency-key", key).header("origin", origin)
+    };
+    let long = "a".repeat(101);
+    for (key, body, status, is_replay) in [
+        ("k", "201", 201, false),
+        ("k", "201", 201, true),
+        ("k", "other", 422, false),
+        ("long", &*long, 413, false),
+        ("unsure", "200 unsure", 200, false),
+        ("unsure", "200 unsure", 409, false),
+        ("free", "503 release", 503, false),
+    ] {
+        for origin in [SHOP, "https://app.example"] {
+            let answer = send_call(proxy, &order(&format!("{key}-{origin}"), origin, body)).await;
+            assert_eq!(allowed(&answer), (Some(origin), Some("true")), "{key} {body}: {answer:?}");
+            assert_eq!((answer.status.as_u16(), answer.is_replay()), (status, is_replay), "{key} {body}");
+            let exposed = answer.header("access-control-expose-headers").unwrap();
+            assert!(exposed.contains("idempotent-replayed") && exposed.contains("idempotency-effect"), "{exposed}");
+        }
+        let stranger = send_call(proxy, &order(&format!("{key}-stranger"), "https://evil.example", "201")).await;
+        assert_eq!(allowed(&stranger).0, None, "{key}");
+    }
+    let runs = service.keys().len();
+    let preflight = Call { method: Method::OPTIONS, ..Call::get("/orders") }.header("origin", SHOP);
+    let preflight = preflight.header("access-control-request-method", "POST");
+    let preflight = send_call(proxy, &preflight.header("access-control-request-headers", "idempotency-key")).await;
+    assert_eq!((preflight.status.as_u16(), allowed(&preflight)), (200, (Some(SHOP), Some("true"))));
+    assert_eq!(preflight.header("access-control-allow-headers"), Some("idempotency-key"));
+    assert_eq!(service.keys().len(), runs, "the service is not asked");
 }

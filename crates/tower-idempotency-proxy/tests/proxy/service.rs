@@ -79,7 +79,8 @@ async fn order(State(service): State<Service>, request: Request) -> Response {
         "slow" => tokio::time::sleep(Duration::from_millis(1_200)).await,
         _ => {}
     }
-    let answer = Response::builder().header("content-type", "text/plain");
+    // It answers CORS by itself, for one origin.
+    let answer = Response::builder().header("content-type", "text/plain").header("access-control-allow-origin", "null");
     // The body may be a status and marks.
     let mut words = body.split(' ');
     let status = words.next().and_then(|word| word.parse::<StatusCode>().ok()).unwrap_or(StatusCode::CREATED);
@@ -116,7 +117,11 @@ pub(crate) async fn proxy(layer: IdempotencyLayer<AnyStore>, service: SocketAddr
 }
 
 pub(crate) async fn proxied(layer: IdempotencyLayer<AnyStore>, upstream: Upstream) -> SocketAddr {
-    let app = Proxy::new(layer, upstream).service().into_make_service_with_connect_info::<SocketAddr>();
+    serve(Proxy::new(layer, upstream)).await
+}
+
+pub(crate) async fn serve(proxy: Proxy) -> SocketAddr {
+    let app = proxy.service().into_make_service_with_connect_info::<SocketAddr>();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });

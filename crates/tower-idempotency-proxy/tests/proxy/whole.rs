@@ -24,6 +24,7 @@ async fn it_serves_on_two_ports_and_ends_after_what_is_under_way() {
     let (stop, stopping) = oneshot::channel::<()>();
     let layer = layer().discoverable(["/orders"]);
     let proxy = Proxy::new(layer, Upstream::new(origin).unwrap());
+    let proxy = proxy.admin_token("s3cret").monitor_host("Metrics.internal");
     let serving = tokio::spawn(proxy.serve(listen, monitor, recorder().unwrap(), async { drop(stopping.await) }));
 
     send(address, "k", "book").await;
@@ -34,16 +35,30 @@ async fn it_serves_on_two_ports_and_ends_after_what_is_under_way() {
     assert_eq!(discovered["routes"][0], "/orders");
 
     // The second port has what the first one has not.
-    let monitored = async |path: &str| send_call(of_monitor, &Call::get(path)).await;
+    let monitored = async |path: &str| send_call(of_monitor, &Call::operator(path)).await;
     assert_eq!(monitored("/readyz").await.json()["ready"], true);
     assert_eq!(monitored("/livez").await.status.as_u16(), 200);
     let metrics = monitored("/metrics").await;
     assert!(metrics.text().contains("idempotency_requests_total{outcome=\"replayed\"} 1\n"), "{}", metrics.text());
     assert_eq!(send_call(address, &Call::get("/metrics")).await.status.as_u16(), 404);
-    // The page is for this machine, by a name of this machine.
-    assert_eq!(send_call(of_monitor, &Call::operator("/admin")).await.status.as_u16(), 200);
-    assert_eq!(monitored("/admin").await.status.as_u16(), 404, "by the name pay.example");
-    let behind = Call::operator("/admin").header("x-forwarded-for", "192.0.2.1");
+    // No page of another host leads a browser here, not even to what has no secrets.
+    for path in ["/metrics", "/readyz", "/livez", "/admin"] {
+        let of = async |host: &str| send_call(of_monitor, &Call::get(path).header("host", host)).await.status.as_u16();
+        assert_eq!((of("evil.example").await, of("pay.example:9090").await), (421, 421), "{path}");
+        let known = if path == "/admin" { 404 } else { 200 };
+        assert_eq!((of("metrics.internal:9090").await, of("[::ffff:192.0.2.7]:80").await), (known, known), "{path}");
+    }
+    // The page is for this machine, by a name of this machine, and with the token.
+    let page = |authorization: &str| Call::operator("/admin").header("authorization", authorization);
+    assert_eq!(send_call(of_monitor, &page("Bearer s3cret")).await.status.as_u16(), 200);
+    // `anyone:s3cret`, as a browser sends it.
+    assert_eq!(send_call(of_monitor, &page("Basic YW55b25lOnMzY3JldA==")).await.status.as_u16(), 200);
+    for wrong in ["Bearer s3cre", "Bearer s3cret2", "Basic czNjcmV0", "Basic ?", "s3cret"] {
+        let refused = send_call(of_monitor, &page(wrong)).await;
+        assert_eq!((refused.status.as_u16(), refused.header("www-authenticate").is_some()), (401, true), "{wrong}");
+    }
+    assert_eq!(send_call(of_monitor, &Call::operator("/admin")).await.status.as_u16(), 401);
+    let behind = page("Bearer s3cret").header("x-forwarded-for", "192.0.2.1");
     assert_eq!(send_call(of_monitor, &behind).await.status.as_u16(), 404, "through another proxy");
 
     // A run that is under way is finished, and recorded; and so is what has no key.
@@ -52,7 +67,7 @@ async fn it_serves_on_two_ports_and_ends_after_what_is_under_way() {
     service.gate.arrival().await;
     stop.send(()).unwrap();
     until("it is not ready", async || {
-        Connection::http1(of_monitor).await.unwrap().send(&Call::get("/readyz")).await.unwrap().status == 503
+        Connection::http1(of_monitor).await.unwrap().send(&Call::operator("/readyz")).await.unwrap().status == 503
     })
     .await;
     service.gate.open();

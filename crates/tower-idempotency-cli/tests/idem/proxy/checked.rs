@@ -44,7 +44,7 @@ impl Script {
             "if [ -n \"$1\" ]; then\n  kill -\"$1\" \"$(cat {pid})\"\n  \
              for _ in $(seq 200); do kill -0 \"$(cat {pid})\" 2>/dev/null || break; sleep 0.05; done\nfi\n\
              [ \"$2\" = end ] && exit 0\n\
-             {idem} proxy --listen {listen} --monitor {monitor} --upstream http://{service} --store sled:{} \
+             {idem} proxy --one-account --listen {listen} --monitor {monitor} --upstream http://{service} --store sled:{} \
              >/dev/null 2>&1 &\necho $! >{pid}\n",
             store.display()
         );

@@ -4,15 +4,15 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use testkit::client::Raw;
-use testkit::process::until;
 use testkit::{Call, Connection};
 use tokio::net::TcpStream;
 
-use super::parts::Parts;
+use super::parts::{Language, Parts};
 
 /// The files that the proxy may have open, and more connections than that.
-const FILES: usize = 80;
-const CONNECTIONS: usize = 120;
+const FILES: usize = 600;
+const CONNECTIONS: usize = 400;
+const STREAMS: usize = 60;
 /// The time until a test gives up. The proxy takes 30 seconds.
 const BOUND: Duration = Duration::from_secs(150);
 
@@ -38,28 +38,70 @@ async fn a_client_that_says_nothing_or_half_a_head_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_connections_than_files_stop_the_proxy_only_while_they_last() {
-    let Some((_directory, parts, _service)) = Parts::served("the proxy bears too many connections").await else {
-        return;
-    };
+async fn what_one_client_takes_leaves_room_for_others_and_for_the_second_port() {
+    let directory = tempfile::tempdir().unwrap();
+    let parts = Parts::new(Language::Python, directory.path());
+    let slow = async || std::future::pending::<&str>().await;
+    let orders = async || (http::StatusCode::CREATED, "made");
+    let app =
+        axum::Router::new().route("/orders", axum::routing::post(orders)).route("/slow", axum::routing::post(slow));
+    let listener = tokio::net::TcpListener::bind(parts.service).await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     let idem = parts.proxy_command();
     let mut limited = Command::new("sh");
     limited
         .args(["-c", &format!("ulimit -n {FILES} && exec \"$@\""), "sh"])
         .arg(idem.get_program())
-        .args(idem.get_args());
+        .args(idem.get_args())
+        .arg("--one-account");
     limited.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut proxy = parts.start_proxy_by(&mut limited).await;
 
+    // Streams to a place that does not answer, without a key: more than there are files for.
+    let mut streams = Vec::new();
+    let (told, mut tells) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..10 {
+        let client = Connection::http2(parts.proxy).await.unwrap();
+        for _ in 0..STREAMS {
+            let (mut client, told) = (client.another(), told.clone());
+            streams.push(tokio::spawn(async move {
+                if let Ok(answer) = client.send(&Call::post("/slow", "a")).await {
+                    told.send((answer.status.as_u16(), answer.header("idempotency-effect").map(str::to_owned)))
+                        .unwrap();
+                }
+            }));
+        }
+    }
+    let refused = tells.recv().await.unwrap();
+    assert_eq!(refused, (503, Some("none;retry".to_owned())));
+    // And idle connections.
     let mut idle = Vec::new();
     for _ in 0..CONNECTIONS {
         idle.push(TcpStream::connect(parts.proxy).await.unwrap());
     }
-    let open = format!("/proc/{}/fd", proxy.0.id());
-    until("no file is left", async || std::fs::read_dir(&open).unwrap().count() >= FILES).await;
-    drop(idle);
+    // The second port answers, and so does the first one, to another client.
+    for path in ["/readyz", "/metrics"] {
+        let answer = Connection::http1(parts.monitor).await.unwrap().send(&Call::operator(path)).await.unwrap();
+        assert_eq!(answer.status.as_u16(), 200, "{path}");
+    }
     let call = Call::post("/orders", "item=book").header("idempotency-key", "k");
-    let answer = Connection::http1(parts.proxy).await.unwrap().send(&call).await.unwrap();
-    assert_eq!(answer.status.as_u16(), 201);
-    assert!(proxy.0.try_wait().unwrap().is_none(), "it runs on");
+    let answer = from_another_address(parts.proxy).await.send(&call).await.unwrap();
+    assert_eq!(answer.status.as_u16(), 201, "{answer:?}");
+    streams.iter().for_each(tokio::task::JoinHandle::abort);
+    drop((idle, streams));
+    let mut again = None;
+    testkit::process::until("there is room again", async || {
+        let Ok(mut client) = Connection::http1(parts.proxy).await else { return false };
+        again = client.send(&call).await.ok();
+        again.is_some()
+    })
+    .await;
+    assert!(again.unwrap().is_replay() && proxy.0.try_wait().unwrap().is_none(), "it runs on");
+}
+
+/// A connection from another address of this machine.
+async fn from_another_address(to: std::net::SocketAddr) -> Connection {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((std::net::Ipv4Addr::new(127, 0, 0, 2), 0).into()).unwrap();
+    Connection::over(socket.connect(to).await.unwrap()).await.unwrap()
 }

@@ -79,8 +79,11 @@ impl Parts {
         program::proxy(self.proxy, self.monitor, &format!("http://{}", self.service), &self.store)
     }
 
+    /// Starts the proxy with these options, for one account unless they say otherwise.
     pub(super) async fn start_proxy(&self, more: &[&str]) -> Process {
-        self.start_proxy_by(self.proxy_command().args(more)).await
+        let one = (!more.iter().any(|option| option.starts_with("--scope") || *option == "--one-account"))
+            .then_some("--one-account");
+        self.start_proxy_by(self.proxy_command().args(more).args(one)).await
     }
 
     pub(super) async fn start_proxy_by(&self, command: &mut Command) -> Process {

@@ -50,6 +50,13 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     let file = directory.path().join("proxy.toml");
     std::fs::write(&file, "[layer]\nrequire_keys = true\n").unwrap();
     let file = file.to_str().unwrap();
+    let cors = directory.path().join("cors.toml");
+    std::fs::write(&cors, "[cors]\norigins = [\"*\"]\ncredentials = true\n").unwrap();
+    let cors = cors.to_str().unwrap();
+    let methods = directory.path().join("methods.toml");
+    let text = "[cors]\norigins = [\"https://a.example\"]\nmethods = [\"*\"]\ncredentials = true\n";
+    std::fs::write(&methods, text).unwrap();
+    let methods = methods.to_str().unwrap();
     for (arguments, wrong) in [
         (&["--upstream", "http://127.0.0.1:1/api"][..], "without a path"),
         (&["--upstream", "127.0.0.1:1"], "http://127.0.0.1:3000"),
@@ -57,8 +64,14 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         (&["--upstream", "http://127.0.0.1:1", "--config", file], "unknown field `require_keys`"),
         (&["--upstream", "http://127.0.0.1:1", "--config", "no-such-file"], "no-such-file"),
         (&["--upstream", "http://127.0.0.1:1", "--listen", "192.0.2.1:80"], "--listen 192.0.2.1:80"),
+        (&["--upstream", "http://127.0.0.1:1", "--scope-header", "x-account"], "cannot be used with"),
+        (&["--upstream", "http://127.0.0.1:1", "--scope-credentials"], "cannot be used with"),
+        (&["--upstream", "http://127.0.0.1:1", "--admin-token-file", file], "--admin-token-file"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", cors], "name the origins"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", methods], "name the methods"),
     ] {
-        let mut command = program(&[&["proxy", "--store", &store, "--monitor", "127.0.0.1:0"][..], arguments].concat());
+        let options = ["proxy", "--store", &store, "--monitor", "127.0.0.1:0", "--one-account"];
+        let mut command = program(&[&options[..], arguments].concat());
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
@@ -68,8 +81,58 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         assert!(said.stderr.contains(wrong), "{wrong}: {said:?}");
         assert!(!directory.path().join("store").exists(), "{wrong}");
     }
-    let said =
-        idem(&["proxy", "--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--monitor", "127.0.0.1:0"]);
+    let said = idem(&["proxy", "--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--one-account"]);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stderr.contains("IDEM_STORE"), "{said:?}");
+}
+
+#[test]
+fn the_proxy_starts_only_with_a_choice_whose_a_key_is() {
+    let said =
+        idem(&["proxy", "--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--store", "sled:nowhere"]);
+    assert_eq!(said.code, 2, "{said:?}");
+    for option in ["--scope-header", "--scope-credentials", "--one-account"] {
+        assert!(said.stderr.contains(option), "{option}: {said:?}");
+    }
+    assert!(!std::path::Path::new("nowhere").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_keys_of_their_credentials_two_accounts_have_two_operations_and_two_keys_at_the_service() {
+    for (choice, runs) in [("--scope-credentials", 2), ("--one-account", 1)] {
+        let Some((_directory, parts, _service)) = Parts::served("the proxy has keys of credentials").await else {
+            return;
+        };
+        let _proxy = parts.start_proxy(&[choice]).await;
+        let send = async |token: &str| {
+            let call = Call::post("/orders", "item=book").header("idempotency-key", "k").header("authorization", token);
+            Connection::http1(parts.proxy).await.unwrap().send(&call).await.unwrap()
+        };
+        assert_eq!(send("Bearer alice").await.status.as_u16(), 201);
+        assert!(send("Bearer alice").await.is_replay(), "{choice}");
+        let bob = send("Bearer bob").await;
+        assert_eq!((bob.status.as_u16(), parts.effects().len()), (if runs == 2 { 201 } else { 422 }, runs), "{choice}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_the_operators_page_is_made_and_said_or_read_from_a_file() {
+    let Some((directory, parts, _service)) = Parts::served("the proxy says its token").await else { return };
+    let file = directory.path().join("token");
+    std::fs::write(&file, "a-token-of-one-s-own\n").unwrap();
+    let page = async |token: &str| {
+        let call = Call::operator("/admin").header("authorization", &format!("Bearer {token}"));
+        Connection::http1(parts.monitor).await.unwrap().send(&call).await.unwrap().status.as_u16()
+    };
+    let mut command = parts.proxy_command();
+    command.arg("--one-account").stdout(Stdio::piped());
+    let mut proxy = parts.start_proxy_by(&mut command).await;
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(proxy.0.stdout.take().unwrap()), &mut said).unwrap();
+    let token = said.trim().rsplit(' ').next().unwrap();
+    assert!(token.len() == 32 && said.contains("/admin"), "{said}");
+    assert_eq!((page(token).await, page("another").await), (200, 401));
+    drop(proxy);
+    let _proxy = parts.start_proxy(&["--admin-token-file", file.to_str().unwrap()]).await;
+    assert_eq!((page("a-token-of-one-s-own").await, page(token).await), (200, 401));
 }

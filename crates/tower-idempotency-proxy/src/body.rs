@@ -1,0 +1,64 @@
+//! Bodies on their way through the proxy.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::BoxError;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::places::Place;
+
+/// A body that keeps the place of its request until it is dropped, and fails if nothing comes for so long while it is
+/// waited for.
+pub(crate) struct Held<B> {
+    inner: B,
+    /// Whether its end is one only if it says so: hyper takes a stream of HTTP/2 that was reset without an error for
+    /// one that has ended.
+    says_its_end: bool,
+    within: Duration,
+    /// It is set anew where a wait begins.
+    silence: Pin<Box<Sleep>>,
+    is_waited_for: bool,
+    _place: Arc<Place>,
+}
+
+impl<B> Held<B> {
+    pub(crate) fn new(inner: B, says_its_end: bool, within: Duration, place: Arc<Place>) -> Self {
+        let silence = Box::pin(sleep(within));
+        Self { inner, says_its_end, within, silence, is_waited_for: false, _place: place }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Held<B> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            if !std::mem::replace(&mut this.is_waited_for, true) {
+                let until = Instant::now() + this.within;
+                this.silence.as_mut().reset(until);
+            }
+            return this.silence.as_mut().poll(cx).map(|()| Some(Err("nothing has come for too long".into())));
+        };
+        this.is_waited_for = false;
+        Poll::Ready(match frame {
+            Some(frame) => Some(frame.map_err(Into::into)),
+            None if this.says_its_end && !this.inner.is_end_stream() => Some(Err("the stream was reset".into())),
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
