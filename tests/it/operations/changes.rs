@@ -233,6 +233,40 @@ async fn each_change_is_an_event_that_names_its_actor_and_shows_no_secret() {
     assert!(!lines.concat().contains("canary"), "{lines:?}");
 }
 
+// Seeded fault: an operator takes a change that may have been made for one that was not.
+#[tokio::test(start_paused = true)]
+async fn the_event_of_a_change_that_may_have_been_made_says_so() {
+    let store = TestStore::new();
+    leave_interrupted(&store, "k").await;
+    let store = store.reopen();
+    let operations = IdempotencyLayer::new(store.clone()).operations();
+    let seen = operations.inspect(id("k")).await.unwrap().unwrap();
+    let log = Log::begin(Level::INFO);
+    for _ in 0..4 {
+        store.lose_answer(StoreCall::Resolve);
+    }
+    let _ = change(&operations, &seen, answer("settled")).await.unwrap_err();
+    let lines = log.lines();
+    assert!(lines.iter().any(|line| line.contains("result=\"uncertain\"")), "{lines:?}");
+    assert!(!lines.concat().contains("result=\"failed\""), "{lines:?}");
+}
+
+// Seeded fault: an operation whose answer was not kept stays.
+#[tokio::test]
+async fn a_purge_forgets_what_is_done_without_a_kept_answer() {
+    let layer = layer(TestStore::new()).max_response_body(1);
+    let lab = lab(layer.clone());
+    send(&lab, "/200", "one", "k").await;
+    let operations = layer.operations();
+    let consumed = async || {
+        let filter = Filter::all().in_state(StateKind::Consumed);
+        operations.list(&filter, None, 9).await.unwrap().operations.len()
+    };
+    assert_eq!(consumed().await, 1);
+    let purged = operations.by("alice").purge(&Filter::all().of_scope(account("one").digest()), None, 9).await.unwrap();
+    assert_eq!((purged.forgotten, consumed().await), (1, 0));
+}
+
 #[tokio::test]
 async fn a_change_whose_caller_goes_away_is_made_and_logged() {
     let store = TestStore::new();

@@ -112,6 +112,11 @@ impl Answer {
 
     /// Whether a client takes it for "wait, and send again".
     pub(crate) fn says_wait(&self) -> bool {
+        // A server with this layer says so by itself.
+        let says = self.header("idempotency-effect").map(|effect| effect.split(';').skip(1).map(str::trim));
+        if let Some(retry) = says.and_then(|mut says| says.find(|parameter| parameter.starts_with("retry"))) {
+            return retry != "retry=?0";
+        }
         // Some servers say themselves that waiting is of no use.
         let is_final = || {
             self.header("stripe-should-retry") == Some("false")
@@ -148,6 +153,22 @@ mod tests {
         let line = message.curl("http://a", "Key");
         let expected = r"curl -i -X POST 'http://a/' -H 'X-Auth-Token: ***' -H 'Key;' -H 'content-type: text/plain' --data-raw '@it'\''s'";
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn each_refusal_of_the_layer_says_wait_where_the_page_of_meanings_says_retry() {
+        for row in testkit::meanings::rejections() {
+            let mut refused = answer("");
+            refused.status = StatusCode::from_u16(row.statuses()[0]).unwrap();
+            refused.headers.insert("idempotency-effect", row.get("says").parse().unwrap());
+            assert_eq!(refused.says_wait(), row.get("says").ends_with(";retry"), "{row:?}");
+        }
+        for (status, row) in testkit::meanings::statuses() {
+            let mut other = answer("");
+            other.status = StatusCode::from_u16(status).unwrap();
+            // What is over is not waited for, such as a gateway's 502.
+            assert!(!other.says_wait() || row.get("outbox") == "another try" || status == 423, "{status}");
+        }
     }
 
     #[test]

@@ -99,3 +99,33 @@ async fn our_layer_keeps_every_check_in_each_profile() {
         assert!(findings.clone().all(|finding| finding.severity == Severity::Note), "{}", report.to_text());
     }
 }
+
+// Seeded fault: a 409 in flight without `Retry-After` is passed over where the profile asks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_acp_a_request_in_flight_is_told_when_to_come_back() {
+    let account = |parts: &Parts| Scope::new(parts.headers.get("authorization")?.as_bytes()).ok();
+    let layer = IdempotencyLayer::new(MemoryStore::new()).profile(Profile::acp()).scope(account);
+    let app = Router::new().route("/charges", post(charge).get(list)).layer(layer.on_in_flight(OnInFlight::Reject));
+    let without_time = axum::middleware::map_response(async |mut answer: Response| {
+        answer.headers_mut().remove("retry-after");
+        answer
+    });
+    let app = app.layer(without_time).with_state(Charges::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let plan = format!(
+        r#"
+        url = "http://{address}/charges"
+        profile = "acp"
+        data = '{{"amount":5}}'
+        headers = ["Authorization: Bearer alice"]
+        count = "GET /charges"
+        slow = '{{"amount":5,"kind":"slow"}}'
+        only = ["in-flight"]
+        "#
+    );
+    let report = Plan::from_toml(&plan).unwrap().run(|_| {}).await;
+    assert_eq!(report.exit_code(), 1, "{}", report.to_text());
+    assert!(report.to_text().contains("without Retry-After"), "{}", report.to_text());
+}
