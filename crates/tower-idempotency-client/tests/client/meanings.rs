@@ -1,5 +1,7 @@
 //! The page of meanings says what a client reads in each answer.
 
+use std::collections::BTreeMap;
+
 use http::StatusCode;
 use testkit::meanings::{Row, rejections, statuses};
 use tower_idempotency_client::{Delivery, Key, KeyedRetryLayer, Known, Reason};
@@ -40,6 +42,31 @@ async fn each_status_is_read_as_the_page_says() {
     for (status, row) in statuses() {
         let expected = (row.get("a client knows"), row.get("tries again") == "yes");
         assert_eq!(found(status, &[], "").await, expected, "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_of_an_answer_that_was_recorded_says_what_the_page_has_for_it() {
+    let rows: BTreeMap<_, _> = statuses().into_iter().collect();
+    for status in 300..600 {
+        let row = rows.get(&status);
+        // One that is not registered says nothing.
+        let alone = row.map_or("unknown", |row| row.get("a client knows"));
+        // If it says that nothing was started, the application had it recorded because something was.
+        let kept = if row.is_some_and(|row| row.get("Refuse") == "not started") { "unknown" } else { alone };
+        let done = format!("done;status={status};retry=?0");
+        assert_eq!(found(409, &[("idempotency-effect", &done)], "").await, (kept, false), "{status} not kept");
+        for says in [r#""type":"x#not-replayable","retry_with_same_key":false"#, r#""code":"not_replayable""#] {
+            let body = format!(r#"{{{says},"original_status":{status}}}"#);
+            let found = found(409, &[("content-type", "application/json")], body.leak()).await;
+            assert_eq!(found, (kept, false), "{status} not kept, {says}");
+        }
+        // A replay is final. A server says of a kept status that nothing was started that this is not so.
+        let replayed = if (400..500).contains(&status) && status != 408 { "refused" } else { "unknown" };
+        let replay = ("idempotent-replayed", "true");
+        assert_eq!(found(status, &[replay], "").await, (replayed, false), "{status} replayed");
+        let says = ("idempotency-effect", "unknown;retry=?0");
+        assert_eq!(found(status, &[replay, says], "").await, ("unknown", false), "{status} kept and replayed");
     }
 }
 
