@@ -170,15 +170,18 @@ fn judge_rejection(
 ) -> Option<Verdict> {
     let original = rejection["original_status"].as_u64();
     let kind = rejection["type"].as_str().unwrap_or_default();
+    // What one of tower-idempotency says, by its name.
+    let own = |name: &str, again| match name {
+        "not-replayable" => Verdict::Ended(known_of_end(original)),
+        _ => {
+            let known = known_of_problem(name, after.is_some()).unwrap_or(of_status);
+            if again { Verdict::Again(known, after) } else { Verdict::Rejected(known) }
+        }
+    };
     if let Some(again) = rejection["retry_with_same_key"].as_bool() {
         // The `type` is a URL, and its last part is the problem's name.
         let name = kind.rsplit(['/', '#']).next().unwrap_or_default();
-        if name == "not-replayable" {
-            return Some(Verdict::Ended(known_of_end(original)));
-        }
-        let known = known_of_problem(name, after.is_some()).unwrap_or(of_status);
-        let is_again = again && status != StatusCode::UNPROCESSABLE_ENTITY;
-        return Some(if is_again { Verdict::Again(known, after) } else { Verdict::Rejected(known) });
+        return Some(own(name, again && status != StatusCode::UNPROCESSABLE_ENTITY));
     }
     let error = &rejection["error"];
     let texts = [Some(kind), rejection["code"].as_str(), error["type"].as_str(), error["code"].as_str()];
@@ -186,15 +189,12 @@ fn judge_rejection(
     if says("idempotency_conflict") {
         return Some(Verdict::Rejected(Known::Refused));
     }
-    // Those of tower-idempotency in the protocol's envelope, where only `Retry-After` says that a retry is of use.
+    // Those in the protocol's envelope, where only `Retry-After` says that a retry is of use.
     if after.is_none()
         && status != StatusCode::SERVICE_UNAVAILABLE
         && let Some(code) = OWN_CODES.into_iter().find(|code| says(code))
     {
-        return Some(match code {
-            "not_replayable" => Verdict::Ended(known_of_end(original)),
-            _ => Verdict::Rejected(Known::Unknown),
-        });
+        return Some(own(&code.replace('_', "-"), false));
     }
     let is_of_keys = says("idempotency_key_in_use") || says("idempotency_in_flight") || says("idempotency_error");
     // The draft has a conflict for a request that is being processed, with a type of the API's own for keys.
