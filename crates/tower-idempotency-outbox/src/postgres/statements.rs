@@ -8,14 +8,8 @@ const LOCK: i64 = 0x53c1_0e7a_94d2_6b1f;
 
 // A statement has `$1`, the process's wall clock, `$2`, its own time if it has one, and the database's clock. With
 // three, the middle one counts, so that none decides alone. With two, it is not known which is right, so that a time
-// lies between them.
+// lies between them: see `middle_or`.
 
-/// The middle one, or the earlier one.
-const EARLY: &str = "(CASE WHEN $2 IS NULL THEN least(statement_timestamp(), $1)
-    ELSE greatest(least($1, $2), least(greatest($1, $2), statement_timestamp())) END)";
-/// The middle one, or the later one.
-const LATE: &str = "(CASE WHEN $2 IS NULL THEN greatest(statement_timestamp(), $1)
-    ELSE greatest(least($1, $2), least(greatest($1, $2), statement_timestamp())) END)";
 /// The earliest of all, and of `$3`, the time that the relays have seen go by. What is over now is so by each clock.
 const EARLIEST: &str = "least(statement_timestamp(), $1, $2, $3)";
 
@@ -42,6 +36,7 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(schema: &str) -> Result<Self, OutboxError> {
         check(schema)?;
+        let (early, late) = (middle_or("least"), middle_or("greatest"));
         // It is the last thing that is made. `to_regprocedure` may remember what was missing before another process has
         // made it.
         let is_there = format!(
@@ -60,7 +55,7 @@ impl Statements {
         let call = format!("{schema}.call");
         let open = "state IN ('waiting', 'sending', 'given_up', 'damaged')";
         // What is due is so by the clock that has said when: a lease would be over at once by a later one.
-        let due = format!("state IN ('waiting', 'sending') AND due <= {EARLY}");
+        let due = format!("state IN ('waiting', 'sending') AND due <= {early}");
         // `$6` are the destinations of which the relay has calls already, and `$7` how many; `$8` is how many it has at
         // the most.
         let taken = "coalesce((SELECT taken FROM busy WHERE busy.destination = call.destination), 0)";
@@ -106,28 +101,28 @@ impl Statements {
                 SELECT position, may_have_taken_place FROM {call}
                 WHERE position IN (SELECT position FROM found) AND {due} FOR UPDATE SKIP LOCKED)
             UPDATE {call} AS call SET state = 'sending', fence = fence + 1, tries = tries + 1,
-                first_try = coalesce(call.first_try, {LATE}), first_try_early = coalesce(call.first_try_early, {EARLY}),
-                may_have_taken_place = true, due = {EARLY} + make_interval(secs => $4)
+                first_try = coalesce(call.first_try, {late}), first_try_early = coalesce(call.first_try_early, {early}),
+                may_have_taken_place = true, due = {early} + make_interval(secs => $4)
             FROM locked WHERE call.position = locked.position
             RETURNING {ENTRY}, locked.may_have_taken_place,
                 extract(epoch FROM {EARLIEST} - call.first_try)::float8,
-                extract(epoch FROM {LATE} - call.first_try_early)::float8,
+                extract(epoch FROM {late} - call.first_try_early)::float8,
                 (SELECT max(partition_key) FROM ready HAVING count(*) = $5)"
         );
         let update = format!(
-            "UPDATE {call} SET state = $5, fence = fence + 1, due = {EARLY} + make_interval(secs => $6),
+            "UPDATE {call} SET state = $5, fence = fence + 1, due = {early} + make_interval(secs => $6),
                 tries = CASE WHEN $7 THEN 0 WHEN $8 THEN tries - 1 ELSE tries END,
                 first_try = CASE WHEN $7 THEN NULL ELSE first_try END,
                 first_try_early = CASE WHEN $7 THEN NULL ELSE first_try_early END,
                 may_have_taken_place = coalesce($9, may_have_taken_place), reason = $10,
                 answer = coalesce($11::text::jsonb, answer),
-                ended = CASE WHEN $5 IN ('delivered', 'refused') THEN {LATE} END
+                ended = CASE WHEN $5 IN ('delivered', 'refused') THEN {late} END
             WHERE position = $3 AND fence = $4 RETURNING position"
         );
         // What was put in while the database's clock was ahead, or has got its time by clocks of which two were wrong.
         let soon = format!(
-            "UPDATE {call} SET due = {EARLY}
-            WHERE state IN ('waiting', 'sending') AND (due > {EARLY} + interval '2 days' OR tries = 0 AND due > {EARLY})"
+            "UPDATE {call} SET due = {early}
+            WHERE state IN ('waiting', 'sending') AND (due > {early} + interval '2 days' OR tries = 0 AND due > {early})"
         );
         let delete = format!(
             "DELETE FROM {call} WHERE position IN (SELECT position FROM {call}
@@ -156,6 +151,14 @@ impl Statements {
             make,
         })
     }
+}
+
+/// The middle one of three clocks, or this one of two.
+fn middle_or(this: &str) -> String {
+    format!(
+        "(CASE WHEN $2 IS NULL THEN {this}(statement_timestamp(), $1)
+            ELSE greatest(least($1, $2), least(greatest($1, $2), statement_timestamp())) END)"
+    )
 }
 
 /// The schema's name is one that people need not quote, but for some words.
