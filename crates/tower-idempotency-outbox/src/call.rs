@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use serde::{Deserialize, Serialize};
@@ -98,9 +99,11 @@ impl Call {
         self.partition_key.as_deref()
     }
 
-    /// Where it is sent to: scheme, host and port.
+    /// Where it is sent to, as each database has it: scheme, host and port, in lower case.
     pub(crate) fn destination(&self) -> String {
-        destination(&self.uri.to_string())
+        let (scheme, authority) = (self.uri.scheme_str(), self.uri.authority());
+        let authority = authority.map(Authority::as_str).unwrap_or_default();
+        format!("{}://{authority}", scheme.unwrap_or_default()).to_lowercase()
     }
 
     /// The request, for an attempt.
@@ -198,13 +201,6 @@ struct Stored {
     body: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partition_key: Option<String>,
-}
-
-/// The scheme, host and port of an absolute URI, in lower case, as each database has it; of what is none, nothing.
-pub(crate) fn destination(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once("://") else { return String::new() };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    format!("{scheme}://{authority}").to_lowercase()
 }
 
 /// Why a request can't be put into an outbox.
