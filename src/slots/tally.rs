@@ -127,7 +127,10 @@ pub(crate) struct Lines {
     // Of consumers: an outcome that JSON can't have, and one that was recorded for another type.
     pub(crate) unwritable: LogThrottle,
     pub(crate) wrong_type: LogThrottle,
-    // Of an embedded store: expired records that can't be deleted.
+    // Of an embedded store: expired records that can't be deleted; reads, and merges of tables, for which no file or
+    // memory is left.
+    #[cfg(feature = "embedded")]
+    pub(crate) exhausted: LogThrottle,
     #[cfg(feature = "embedded")]
     pub(crate) unswept: LogThrottle,
     // Of a shared store. `doubtful`: the end of a transaction is unknown. `kept_apart`: the clock that this process

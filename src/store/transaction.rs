@@ -24,6 +24,9 @@ pub enum TransactionError {
     /// The database cannot be read. The store is poisoned.
     #[error("the database failed: {0}; restart the process")]
     Database(String),
+    /// The process has no descriptor or memory left for a read. Nothing was written; try again.
+    #[error("the process has no file or memory left for a read: {0}; nothing was written")]
+    Exhausted(String),
     /// The answer's body is longer than `max_response_body`.
     #[error("the answer can't be recorded: its body is longer than max_response_body")]
     Unrecordable,

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
+use super::layout::storage_engine::ReadError;
 use super::layout::writes::ENTRY_BYTES;
 use super::state::PANICKED;
 use super::transact::{Abort, Reason, Transacted, quietly};
@@ -54,7 +55,7 @@ impl Effect {
     }
 
     /// Calls the database. Its error aborts the transaction, even if the closure ignores it.
-    pub(in crate::store) fn call<T, E: ToString>(
+    pub(in crate::store) fn call<T, E: Into<ReadError>>(
         &self,
         call: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, TransactionError> {
@@ -62,7 +63,12 @@ impl Effect {
         self.inside.set(true);
         let result = call();
         self.inside.set(false);
-        result.map_err(|error| self.fail(TransactionError::Database(error.to_string())))
+        result.map_err(|error| {
+            self.fail(match error.into() {
+                ReadError::Exhausted(error) => TransactionError::Exhausted(error.to_string()),
+                error => TransactionError::Database(error.to_string()),
+            })
+        })
     }
 
     /// Counts one more key, with this many bytes.

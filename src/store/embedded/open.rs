@@ -33,8 +33,8 @@ use super::{watchdog, writer};
 use crate::clock::{Clock, Timeline};
 use crate::key::RecordId;
 use crate::record::Fence;
-use crate::store::OpenError;
 use crate::store::cache::Cache;
+use crate::store::{OpenError, StoreError};
 
 /// The version of the layout in `keys.rs` and of the codec.
 const FORMAT: u8 = 1;
@@ -200,7 +200,10 @@ impl<E: StorageEngine> Setup<E> {
         lock: &Lock,
         &Known { was_used, mark, ref damage, .. }: &Known,
     ) -> Result<(StoreState<E>, bool, Checked), OpenError> {
-        let unreadable = |error: ReadError| broken(path, &error.to_string());
+        let unreadable = |error: ReadError| match error {
+            ReadError::Exhausted(error) => io_error("reading the database in", path)(error),
+            error => broken(path, &error.to_string()),
+        };
         let meta = |key: &[u8]| {
             let value = engine.get(key).map_err(unreadable)?;
             Ok(value.map(|value| value.as_ref().to_vec()))
@@ -292,15 +295,18 @@ pub(super) fn interrupt_slice<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Res
     Ok(any)
 }
 
-/// Marks a run as interrupted, unless it had ended. If its record is damaged, lists until when its key is refused. A
-/// failed read has poisoned the store, so the batch is not committed then.
+/// Marks a run as interrupted, unless it had ended. If its record is damaged, lists until when its key is refused.
 fn interrupt_listed<E: StorageEngine>(
     batch: &mut Batch<'_, E>,
     id: RecordId,
     fence: Fence,
     number: u64,
 ) -> Result<(), String> {
-    let Err(error) = batch.interrupt_run(id) else { return Ok(()) };
+    let error = match batch.interrupt_run(id) {
+        Ok(()) => return Ok(()),
+        Err(error @ StoreError::Corrupt { .. }) => error,
+        Err(error) => return Err(error.to_string()),
+    };
     // A later entry says until when the key is refused.
     let from = batch.shared.cleared.before;
     let is_listed = listing::is_named_after(batch.engine, id, from, number).map_err(|error| error.to_string())?;

@@ -58,7 +58,9 @@ fn list<E: StorageEngine>(
                 ListedRecord::damaged(id, reason, None)
             }
             Ok(Err(ReadError::Corrupt(_))) | Err(_) => continue,
-            Ok(Err(error @ ReadError::Failed(_))) => return Err(shared.read_failed(error, id)),
+            Ok(Err(error @ (ReadError::Failed(_) | ReadError::Exhausted(_)))) => {
+                return Err(shared.read_failed(error, id));
+            }
         });
     }
     Ok(Scanned { records, next: None })

@@ -22,7 +22,7 @@ use super::space::{Limits, Space};
 use crate::clock::{Timeline, Timestamp};
 use crate::key::RecordId;
 use crate::record::Fence;
-use crate::slots::Slots;
+use crate::slots::{Slots, once_a_minute};
 use crate::store::cache::Cache;
 use crate::store::{Gauges, Health, StoreError};
 
@@ -148,10 +148,16 @@ impl<E: StorageEngine> StoreState<E> {
     }
 
     /// Returns the caller's error for a failed read. If the operating system or the engine refused the read, the store
-    /// is poisoned, as by a failed write.
+    /// is poisoned, as by a failed write. It is not if the process only lacked a descriptor or memory for it.
     pub(super) fn read_failed(&self, error: ReadError, id: RecordId) -> StoreError {
         match error {
             ReadError::Corrupt(reason) => StoreError::Corrupt { id, reason },
+            ReadError::Exhausted(error) => {
+                let lines = &self.slots.tally.lines;
+                once_a_minute!(lines.exhausted, error, %error, "a record was not read; the store goes on");
+                let reason = "the process has no file or memory left for a read".to_owned();
+                StoreError::Unavailable { reason, source: Some(error.into()) }
+            }
             ReadError::Failed(error) => {
                 self.poison(format!("reading failed: {error}"));
                 StoreError::Unavailable { reason: "reading failed".to_owned(), source: Some(error) }

@@ -1,6 +1,7 @@
 //! fjall as the engine of a store.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -12,13 +13,14 @@ use fjall::{AbstractTree as _, Database, Error, Keyspace, KeyspaceCreateOptions,
 use parking_lot::Mutex;
 
 use super::durable::Disk;
-use super::files::{require_files, require_keyspaces, sync_keyspaces};
+use super::files::{VERSION, require_files, require_keyspaces, sync_keyspaces};
 use super::journal::{self, KEYSPACES};
 use super::memtables::Memtables;
 use super::transaction::{self, Transaction, add, write_failed};
 use crate::laboratory::{self, Protection};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
+use crate::store::embedded::files::shortage::{Reserve, is_shortage};
 use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Writes};
 
 /// The name of the store's keyspace.
@@ -141,8 +143,10 @@ impl StorageEngine for FjallEngine {
         if !are_several {
             check_steps(path, &records)?;
         }
-        let disk = Disk::open(path).map_err(directory::io_error("opening the journal in", path))?;
-        let memtables = Memtables::new(&db, records.clone(), options.memtable_bytes)?;
+        let opening = directory::io_error("opening the journal in", path);
+        let reserve = File::open(path.join(VERSION)).map(|file| Arc::new(Reserve::new(file)));
+        let disk = reserve.and_then(|reserve| Disk::open(path, reserve)).map_err(opening)?;
+        let memtables = Memtables::new(&db, records.clone(), options.memtable_bytes, disk.reserve())?;
         Ok(Self { records, db, disk: Arc::new(Mutex::new(disk)), memtables: Arc::new(memtables) })
     }
 
@@ -189,6 +193,7 @@ impl StorageEngine for FjallEngine {
 impl From<Error> for ReadError {
     fn from(error: Error) -> Self {
         match error {
+            Error::Storage(LsmError::Io(io)) | Error::Io(io) if is_shortage(&io) => Self::Exhausted(io),
             // The file ends too early, or a checksum, tag or header is not what was written.
             Error::Storage(LsmError::Io(io)) if io.kind() != io::ErrorKind::UnexpectedEof => Self::Failed(io.into()),
             Error::Io(io) => Self::Failed(io.into()),

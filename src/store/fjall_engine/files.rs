@@ -11,13 +11,15 @@ use super::journal::{self, KEYSPACES};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 
+/// The file that names fjall's version. It stays as long as the database.
+pub(super) const VERSION: &str = "version";
 /// The file that names the tables of a keyspace that are in use.
 const CURRENT: &str = "current";
 
 /// Refuses a database that was in use and lacks files without which fjall would begin anew, or delete keyspaces, or in
 /// which they are damaged.
 pub(super) fn require_files(path: &Path) -> Result<(), OpenError> {
-    directory::require_files(path, &["version", "keyspaces/0/current"])?;
+    directory::require_files(path, &[VERSION, "keyspaces/0/current"])?;
     if journal::numbers(path).map_err(directory::io_error("reading", path))?.is_empty() {
         // fjall would begin its sequence numbers anew, and at the next opening drop what it wrote under them.
         return Err(directory::broken(path, "it has no journal"));

@@ -11,6 +11,7 @@
 use std::mem;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -23,6 +24,7 @@ use super::transaction::write_failed;
 use super::upkeep::{BEHIND, Old, Task, Upkeep};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
+use crate::store::embedded::files::shortage::Reserve;
 
 /// The name of the thread.
 const THREAD: &str = "idempotency-mem";
@@ -34,12 +36,17 @@ const TOO_MANY_TABLES: usize = 30;
 const TOO_MANY_MEMTABLES: usize = 4;
 /// How often a memtable may become twice as large.
 const MAX_DOUBLINGS: usize = 4;
+/// How many times as large a memtable may become while no descriptor is left.
+const MAX_UNWRITTEN: u64 = 64;
 
 /// The keyspaces that were opened, the store's own included.
 pub(super) struct Memtables {
     opened: Mutex<Vec<Opened>>,
     /// The bytes of new entries of a keyspace that are kept in memory before they are written to a table.
     most: u64,
+    /// What fjall's worker opens files from, if no other descriptor is left, and whether the thread merges tables.
+    reserve: Arc<Reserve>,
+    is_merging: Arc<AtomicBool>,
     /// These are there until this is dropped.
     tasks: Option<Sender<Task>>,
     thread: Option<JoinHandle<()>>,
@@ -59,13 +66,14 @@ struct Opened {
 
 impl Memtables {
     /// Starts the thread, and takes in the store's own keyspace.
-    pub(super) fn new(db: &Database, records: Keyspace, most: u64) -> Result<Self, OpenError> {
+    pub(super) fn new(db: &Database, records: Keyspace, most: u64, reserve: Arc<Reserve>) -> Result<Self, OpenError> {
         let (tasks, received) = channel();
         let failed = Arc::new(OnceLock::new());
         let (fails, snapshots) = (Arc::clone(&failed), db.supervisor.snapshot_tracker.clone());
         // What no snapshot can see any more is left out by a merge.
         let unseen = move || snapshots.get_seqno_safe_to_gc();
-        let upkeep = Upkeep::new(records.clone(), most);
+        let is_merging = Arc::new(AtomicBool::new(false));
+        let upkeep = Upkeep::new(records.clone(), most, Arc::clone(&reserve), Arc::clone(&is_merging));
         let run = move || {
             if let Err(error) = upkeep.run(&received, &unseen) {
                 let _ = fails.set(error.to_string());
@@ -73,7 +81,15 @@ impl Memtables {
         };
         let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(run);
         let thread = thread.map_err(directory::io_error("starting a thread", Path::new(THREAD)))?;
-        let memtables = Self { opened: Mutex::default(), most, tasks: Some(tasks), thread: Some(thread), failed };
+        let memtables = Self {
+            opened: Mutex::default(),
+            most,
+            reserve,
+            is_merging,
+            tasks: Some(tasks),
+            thread: Some(thread),
+            failed,
+        };
         memtables.add(records);
         Ok(memtables)
     }
@@ -89,10 +105,16 @@ impl Memtables {
 
     /// Has the memtables that are full written to tables. While these are behind, they may be twice as large for each
     /// memtable that waits, and for each [`STEP`] unmerged tables: so it takes longer until there are so many that
-    /// fjall holds up every write.
+    /// fjall holds up every write. They may be far larger while no descriptor is left for the files of a table: fjall
+    /// takes no more writes once its worker could not open one.
     pub(super) fn write_full(&self) -> Result<(), String> {
         self.check()?;
-        for Opened { keyspace, version, versions, earlier } in &mut *self.opened.lock() {
+        let mut opened = self.opened.lock();
+        let is_idle = opened.iter().all(|opened| opened.keyspace.tree.sealed_memtable_count() == 0);
+        if is_idle {
+            self.reserve.fill();
+        }
+        for Opened { keyspace, version, versions, earlier } in &mut *opened {
             let now = keyspace.tree.current_version();
             if mem::replace(version, now.id()) != now.id() {
                 versions.push(Arc::new(now));
@@ -100,7 +122,10 @@ impl Memtables {
             let unmerged = keyspace.tree.l0_run_count().saturating_sub(BEHIND) / STEP;
             let doublings = MAX_DOUBLINGS.min(keyspace.tree.sealed_memtable_count() + unmerged);
             let memtable = keyspace.tree.active_memtable();
-            if memtable.size() > self.most.saturating_mul(1 << doublings) {
+            let size = memtable.size();
+            if size > self.most.saturating_mul(1 << doublings)
+                && (self.can_write(is_idle) || size > self.most.saturating_mul(MAX_UNWRITTEN))
+            {
                 keyspace.rotate_memtable().map_err(|error| format!("writing a table failed: {error}"))?;
                 self.free(memtable);
                 self.send(Task::Merge(keyspace.clone()));
@@ -108,6 +133,19 @@ impl Memtables {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether fjall's worker finds the descriptors to write a table. If no others are left, it gets those of
+    /// the reserve, but only while it writes no other table, and no merge takes them.
+    fn can_write(&self, is_idle: bool) -> bool {
+        if self.reserve.has_more() {
+            return true;
+        }
+        let can_lend = is_idle && !self.is_merging.load(Ordering::SeqCst) && self.reserve.fill();
+        if can_lend {
+            self.reserve.lend();
+        }
+        can_lend
     }
 
     /// Waits until a keyspace takes writes. fjall itself would wait for ever once the thread or fjall's worker has
@@ -179,6 +217,10 @@ mod tests {
         (db, keyspace)
     }
 
+    fn reserve(directory: &TempDir) -> Arc<Reserve> {
+        Arc::new(Reserve::new(fs::File::open(directory).unwrap()))
+    }
+
     fn remove_tables(directory: &TempDir, keyspace: &Keyspace) {
         let keyspace = directory.path().join(KEYSPACES).join(keyspace.id().to_string());
         fs::remove_dir_all(keyspace.join("tables")).unwrap();
@@ -195,7 +237,7 @@ mod tests {
         }
         remove_tables(&directory, &records);
 
-        let memtables = Memtables::new(&db, records.clone(), 1).unwrap();
+        let memtables = Memtables::new(&db, records.clone(), 1, reserve(&directory)).unwrap();
         let failed = memtables.wait_for(&db, &records).unwrap_err();
         assert!(failed.starts_with("merging tables failed: ") && failed.contains("NotFound"), "{failed}");
         assert_eq!(memtables.write_full().unwrap_err(), failed);
@@ -206,7 +248,7 @@ mod tests {
     fn a_write_does_not_wait_for_tables_that_are_never_written() {
         let directory = tempdir().unwrap();
         let (db, records) = open(&directory);
-        let memtables = Memtables::new(&db, records.clone(), 1).unwrap();
+        let memtables = Memtables::new(&db, records.clone(), 1, reserve(&directory)).unwrap();
         // fjall's worker learns of none but the last.
         for _ in 1..TOO_MANY_MEMTABLES {
             records.tree.insert("key", "value", 1);

@@ -16,11 +16,14 @@
 use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use fjall::compaction::Leveled;
 use fjall::{AbstractTree as _, Keyspace, LsmError};
+
+use crate::store::embedded::files::shortage::{Reserve, is_shortage};
 
 /// The interval at which the thread looks whether fjall still has something old, or is still behind. It doubles each
 /// time, because fjall keeps the last one of a keyspace until the next, and an application may let many tables pile up.
@@ -55,6 +58,8 @@ pub(super) struct Upkeep {
     records: Keyspace,
     /// The most bytes of a table of a store that is not large.
     table_bytes: u64,
+    reserve: Arc<Reserve>,
+    is_merging: Arc<AtomicBool>,
     /// What fjall still has handles of.
     old: Vec<Old>,
     /// The keyspaces whose tables are to be merged.
@@ -66,9 +71,9 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) fn new(records: Keyspace, table_bytes: u64) -> Self {
+    pub(super) fn new(records: Keyspace, table_bytes: u64, reserve: Arc<Reserve>, is_merging: Arc<AtomicBool>) -> Self {
         let (old, unmerged) = Default::default();
-        Self { records, table_bytes, old, unmerged, has_merged: false, waited: Duration::ZERO }
+        Self { records, table_bytes, reserve, is_merging, old, unmerged, has_merged: false, waited: Duration::ZERO }
     }
 
     /// Works until the sender is gone and all tasks are done, with the merges that are due at once. `unseen` returns up
@@ -105,7 +110,8 @@ impl Upkeep {
         self.waited = Duration::ZERO;
         match task {
             Task::Free(old) => self.old.push(old),
-            Task::DropTables(keys) => drop_tables(&self.records, &keys)?,
+            // Those that stay are dropped with the next.
+            Task::DropTables(keys) => self.try_to(|| drop_tables(&self.records, &keys))?,
             Task::Merge(keyspace) => {
                 let is_due = keyspace == self.records || is_behind(&keyspace);
                 if is_due && !self.unmerged.contains(&keyspace) {
@@ -121,15 +127,30 @@ impl Upkeep {
         self.has_merged = false;
         for keyspace in &self.unmerged {
             let before = keyspace.tree.current_version().id();
-            if *keyspace == self.records {
-                keyspace.tree.compact(Arc::new(self.choice()), unseen)?;
-            } else {
-                keyspace.tree.compact(keyspace.config.compaction_strategy.clone(), unseen)?;
-            }
+            self.try_to(|| {
+                if *keyspace == self.records {
+                    keyspace.tree.compact(Arc::new(self.choice()), unseen)
+                } else {
+                    keyspace.tree.compact(keyspace.config.compaction_strategy.clone(), unseen)
+                }
+            })?;
             self.has_merged |= keyspace.tree.current_version().id() != before;
         }
         self.unmerged.retain(is_behind);
         Ok(())
+    }
+
+    /// Calls `work`, which opens files, if there are enough descriptors for it. It is called later otherwise. If it
+    /// finds none all the same, it has changed nothing.
+    fn try_to(&self, work: impl FnOnce() -> Result<(), LsmError>) -> Result<(), LsmError> {
+        // The order matters: from here on, the reserve is not lent.
+        self.is_merging.store(true, Ordering::SeqCst);
+        let done = if self.reserve.has_more() { work() } else { Ok(()) };
+        self.is_merging.store(false, Ordering::SeqCst);
+        match done {
+            Err(LsmError::Io(error)) if is_shortage(&error) => Ok(()),
+            done => done,
+        }
     }
 
     /// Returns how the next merge in the store's keyspace is chosen.

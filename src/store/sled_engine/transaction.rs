@@ -7,11 +7,12 @@ use std::fmt;
 use bytes::Bytes;
 use sled::transaction::{
     ConflictableTransactionError, TransactionError as Error, Transactional as _, TransactionalTree,
+    UnabortableTransactionError,
 };
 use sled::{IVec, Tree};
 
 use crate::store::embedded::{
-    Abort, AppValue, Effect, EffectLimits, MAX_STEP, Reason, RecordWritesFn, Transacted, Writes,
+    Abort, AppValue, Effect, EffectLimits, MAX_STEP, ReadError, Reason, RecordWritesFn, Transacted, Writes,
 };
 use crate::store::{CommitError, StoreError, TransactionError};
 
@@ -58,6 +59,12 @@ impl TransactionTree<'_> {
         let key = key.into();
         self.effect.count(key.len());
         self.effect.call(|| self.tree.remove(key))
+    }
+}
+
+impl From<UnabortableTransactionError> for ReadError {
+    fn from(error: UnabortableTransactionError) -> Self {
+        Self::Failed(error.into())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::key::RecordId;
 use crate::record::{Fence, Record, State, Transition};
 use crate::store::StoreError;
 use crate::store::embedded::layout::keys;
-use crate::store::embedded::layout::storage_engine::{StorageEngine, scan_keys};
+use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine, scan_keys};
 
 /// The bytes that a record adds to an entry that lists it: its id and fence. They count for the step at once, while
 /// `take_writes` makes the entry later.
@@ -160,14 +160,23 @@ impl<E: StorageEngine> Batch<'_, E> {
     }
 
     /// Removes a record that cannot be read, and what may be left of its outcome.
-    pub(crate) fn remove_damaged(&mut self, id: RecordId, fence: Fence) {
+    pub(crate) fn remove_damaged(&mut self, id: RecordId, fence: Fence) -> Result<(), StoreError> {
+        // If it was interrupted, it is no longer known since when.
+        let mut of_it = Vec::new();
+        for key in scan_keys(self.engine, keys::INTERRUPTED) {
+            match key {
+                Ok(key) if keys::id_of(key.as_ref()) == Some(id) => of_it.push(key),
+                Ok(_) => {}
+                // What follows can't be listed either.
+                Err(ReadError::Corrupt(_)) => break,
+                Err(error) => return Err(self.shared.read_failed(error, id)),
+            }
+        }
         // The length of its outcome is not known, so its bytes stay counted until the lists are made anew.
         self.remove_plain(id, 0);
-        // If it was interrupted, it is no longer known since when.
-        let listed = scan_keys(self.engine, keys::INTERRUPTED).map_while(Result::ok);
-        let of_it = listed.filter(|key| keys::id_of(key.as_ref()) == Some(id));
-        of_it.for_each(|key| self.step.writes.remove(key.as_ref()));
+        of_it.iter().for_each(|key| self.step.writes.remove(key.as_ref()));
         self.step.writes.insert(&keys::tombstone(&id, fence), Bytes::new());
+        Ok(())
     }
 
     /// Lists a record as expiring at `expires`, or now, if that has passed, and not before what a sweep has come to.

@@ -149,7 +149,8 @@ fn remove<E: StorageEngine>(
         Ok(_) => Ok(Removed::Nothing),
         // A damaged record was refused until now. This entry says that its time is over, unless a later entry names the
         // record.
-        Err(error) => {
+        Err(error @ (ReadError::Failed(_) | ReadError::Exhausted(_))) => Err(batch.shared.read_failed(error, id)),
+        Err(error @ ReadError::Corrupt(_)) => {
             let error = batch.shared.read_failed(error, id);
             let number = keys::number_of(key);
             let from = batch.shared.swept_until();
@@ -157,7 +158,7 @@ fn remove<E: StorageEngine>(
                 return Ok(Removed::Nothing);
             }
             batch.shared.report_damage(id, &error, "swept");
-            batch.remove_damaged(id, fence);
+            batch.remove_damaged(id, fence)?;
             Ok(Removed::Damaged)
         }
     }

@@ -1,6 +1,7 @@
 //! The contract of an embedded engine: it holds an ordered map of bytes that is written in steps.
 
 use std::fmt::Debug;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 
@@ -91,7 +92,7 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> Result<Option<Self::Value>, ReadError>;
 
     /// Returns the entries from a key on, in the order of their keys. It may go on after `Corrupt`. If it can't, it
-    /// returns `Failed`: what follows is otherwise taken for absent.
+    /// returns `Failed` or `Exhausted`: what follows is otherwise taken for absent.
     fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Self::Value, Self::Value), ReadError>>;
 
     /// Writes a step. If it is atomic, all of it is recovered or nothing; if not, any prefix of it [in
@@ -167,6 +168,9 @@ pub(crate) enum ReadError {
     /// The engine failed. This poisons the store.
     #[error("{0}")]
     Failed(Box<dyn std::error::Error + Send + Sync>),
+    /// The process has no descriptor or memory left for this read. Nothing was done, and a later read may succeed.
+    #[error("{0}")]
+    Exhausted(io::Error),
     /// The bytes that were read are not those that were written, or they are missing though they were written. This
     /// refuses one record, and is counted. Records and chunks have checksums of the store's own. Keys and all other
     /// values have none: an engine that can't tell whether they are damaged has to add one.

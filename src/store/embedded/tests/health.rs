@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use super::map_engine::{LENT, MapEngine};
 use super::*;
@@ -85,6 +86,41 @@ async fn what_was_queued_when_the_store_was_poisoned_is_not_said_to_be_done() {
             }
         }
     });
+}
+
+// Seeded fault: such a read poisons the store.
+#[test]
+fn a_read_for_which_no_descriptor_is_left_fails_alone_and_the_next_one_succeeds() {
+    let still = Still::<MapEngine>::new();
+    let mut batch = still.batch();
+    // The sweep reads what has changed since it was listed.
+    let [old, swept] = ["old", "swept"].map(|name| complete(&still, &mut batch, name, vec![1; 10_000].into()));
+    batch.commit().unwrap();
+    still.clock.advance(HOUR * 2);
+    still.engine.set_short(true);
+
+    let mut batch = still.batch();
+    let mut before = step(&mut batch, id("before"), Transition::Claim(wish()));
+    let mut refused = step(&mut batch, old, Transition::Claim(wish()));
+    let mut after = step(&mut batch, id("after"), Transition::Claim(wish()));
+    let unswept = sweep(&mut batch, SWEPT_IDLE).unwrap_err();
+    batch.commit().unwrap();
+    claimed(id("before"), before.try_recv().unwrap());
+    claimed(id("after"), after.try_recv().unwrap());
+    for error in [refused.try_recv().unwrap().unwrap_err(), unswept] {
+        assert!(matches!(error, StoreError::Unavailable { source: Some(_), .. }), "{error:?}");
+    }
+    assert!(!still.shared.is_poisoned());
+    assert_eq!(still.shared.slots.tally.corrupt.load(Ordering::Relaxed), 0);
+
+    still.engine.set_short(false);
+    assert_eq!(still.count("r"), 4);
+    assert_eq!(still.sweep(), 2);
+    assert!(still.load(swept).is_none());
+    let mut batch = still.batch();
+    let mut again = step(&mut batch, old, Transition::Claim(wish()));
+    batch.commit().unwrap();
+    claimed(old, again.try_recv().unwrap());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +25,7 @@ pub(super) struct MapEngine {
     map: Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>,
     writes_fail: Arc<AtomicBool>,
     after_syncs_fail: Arc<AtomicBool>,
+    is_short: Arc<AtomicBool>,
     last_was_atomic: Arc<AtomicBool>,
     last: Arc<Last>,
 }
@@ -85,6 +86,11 @@ impl MapEngine {
         self.after_syncs_fail.store(true, Ordering::SeqCst);
     }
 
+    /// Sets whether its reads fail because the process has no descriptor left.
+    pub(super) fn set_short(&self, is_short: bool) {
+        self.is_short.store(is_short, Ordering::SeqCst);
+    }
+
     /// Returns whether the last step that was written was atomic.
     pub(super) fn last_was_atomic(&self) -> bool {
         self.last_was_atomic.load(Ordering::SeqCst)
@@ -125,6 +131,7 @@ impl StorageEngine for MapEngine {
             map: Arc::new(Mutex::new(map)),
             writes_fail: Arc::default(),
             after_syncs_fail: Arc::default(),
+            is_short: Arc::default(),
             last_was_atomic: Arc::default(),
             last: Arc::new(Last(path.into())),
         })
@@ -135,6 +142,8 @@ impl StorageEngine for MapEngine {
         match self.map.lock().unwrap().get(key) {
             Some(value) if value == UNREADABLE => Err(ReadError::Corrupt("on purpose".to_owned())),
             Some(value) if value == FAILING => Err(ReadError::Failed("on purpose".into())),
+            // The process has no descriptor left: EMFILE.
+            _ if self.is_short.load(Ordering::SeqCst) => Err(ReadError::Exhausted(io::Error::from_raw_os_error(24))),
             value => Ok(value.cloned()),
         }
     }
@@ -142,7 +151,10 @@ impl StorageEngine for MapEngine {
     fn range(&self, from: Vec<u8>) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), ReadError>> {
         assert!(!self.is_damaged(), "on purpose");
         let map = self.map.lock().unwrap();
-        let entries: Vec<_> = map.range(from..).map(|(key, value)| Ok((key.clone(), value.clone()))).collect();
+        let mut entries: Vec<_> = map.range(from..).map(|(key, value)| Ok((key.clone(), value.clone()))).collect();
+        if self.is_short.load(Ordering::SeqCst) {
+            entries = vec![Err(ReadError::Exhausted(io::Error::from_raw_os_error(24)))];
+        }
         entries.into_iter()
     }
 
