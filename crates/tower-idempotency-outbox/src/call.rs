@@ -99,11 +99,13 @@ impl Call {
         self.partition_key.as_deref()
     }
 
-    /// Where it is sent to, as each database has it: scheme, host and port, in lower case.
+    /// Where it is sent to, as each database has it: scheme, host and port, in lower case, without a default port.
     pub(crate) fn destination(&self) -> String {
         let (scheme, authority) = (self.uri.scheme_str(), self.uri.authority());
         let authority = authority.map(Authority::as_str).unwrap_or_default();
-        format!("{}://{authority}", scheme.unwrap_or_default()).to_lowercase()
+        let destination = format!("{}://{authority}", scheme.unwrap_or_default()).to_lowercase();
+        let default = if destination.starts_with("https:") { ":443" } else { ":80" };
+        destination.strip_suffix(default).unwrap_or(&destination).to_owned()
     }
 
     /// The request, for an attempt.

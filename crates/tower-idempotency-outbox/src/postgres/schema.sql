@@ -8,9 +8,10 @@ CREATE TABLE outbox.call (
     key text NOT NULL GENERATED ALWAYS AS (request ->> 'key') STORED UNIQUE,
     partition_key text COLLATE "C" GENERATED ALWAYS AS (request ->> 'partition_key') STORED
         CHECK (partition_key <> ''),
-    -- Scheme, host and port.
-    destination text COLLATE "C" NOT NULL
-        GENERATED ALWAYS AS (lower(coalesce(substring(request ->> 'uri' FROM '^[^:/]+://[^/?#]*'), '') COLLATE "C")) STORED,
+    -- Scheme, host and port, without a default port.
+    destination text COLLATE "C" NOT NULL GENERATED ALWAYS AS (regexp_replace(
+        lower(coalesce(substring(request ->> 'uri' FROM '^[^:/]+://[^/?#]*'), '') COLLATE "C"),
+        '^(http:.*):80$|^(https:.*):443$', E'\\1\\2')) STORED,
     state text NOT NULL DEFAULT 'waiting'
         CHECK (state IN ('waiting', 'sending', 'delivered', 'refused', 'given_up', 'damaged')),
     -- Each change of a relay or an operator takes the next one, and compares the last one.

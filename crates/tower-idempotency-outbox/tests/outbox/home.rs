@@ -51,9 +51,9 @@ pub(crate) trait Home: Sync {
     async fn end_lease(&self, entry: &Entry);
 }
 
-/// The same to another place.
-pub(crate) fn call_to(place: &str, number: u32) -> Call {
-    let request = http::Request::post(format!("http://{place}/charges"))
+/// The same to another destination.
+pub(crate) fn call_to(destination: &str, number: u32) -> Call {
+    let request = http::Request::post(format!("{destination}/charges"))
         .header("idempotency-key", format!("order-{number}:charge"))
         .body(Bytes::from(format!("charge {number}")));
     Call::new(request.unwrap()).unwrap()
