@@ -37,6 +37,8 @@ pub(crate) struct Dialect {
     pub(crate) does_echo: bool,
     /// Whether the same key on another path is another operation.
     pub(crate) is_key_per_path: bool,
+    /// Whether a replay has the headers of the first answer, besides status and body.
+    pub(crate) replays_headers: bool,
     /// Whether JSON is compared by its meaning.
     pub(crate) compares_meaning: bool,
     /// The statuses of a key that belongs to another request.
@@ -57,6 +59,7 @@ const DRAFT: Dialect = Dialect {
     is_key_required: false,
     does_echo: false,
     is_key_per_path: false,
+    replays_headers: true,
     compares_meaning: false,
     reused: &[422],
     reused_code: None,
@@ -82,6 +85,7 @@ const DRAFT: Dialect = Dialect {
 const STRIPE: Dialect = Dialect {
     name: "stripe",
     does_echo: true,
+    replays_headers: false,
     reused: &[400],
     reused_code: Some("idempotency_error"),
     in_flight_code: Some("idempotency_key_in_use"),

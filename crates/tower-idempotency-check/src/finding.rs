@@ -79,6 +79,9 @@ pub struct Checked {
     pub endpoint: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// The check whose finding explains this one's, so that it is none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follows_from: Option<&'static str>,
     /// What it has found.
     pub findings: Vec<Finding>,
     /// What was sent and received, in order.

@@ -54,15 +54,25 @@ pub(crate) struct Shared {
     is_quoted: AtomicBool,
     /// Two operations have got equal answers.
     are_alike: AtomicBool,
+    /// Each request of one key runs.
+    ignores_keys: AtomicBool,
+    /// Headers that the server makes anew for each replay.
+    anew: Mutex<Vec<String>>,
 }
 
 impl Shared {
     pub(crate) fn new(most: usize) -> Self {
-        Self { left: AtomicUsize::new(most), is_quoted: AtomicBool::new(false), are_alike: AtomicBool::new(false) }
+        let [is_quoted, are_alike, ignores_keys] = [(); 3].map(|()| AtomicBool::new(false));
+        Self { left: AtomicUsize::new(most), is_quoted, are_alike, ignores_keys, anew: Mutex::default() }
     }
 
     pub(crate) fn left(&self) -> usize {
         self.left.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server of the endpoint that was checked last does not look at keys.
+    pub(crate) fn ignores_keys(&self) -> bool {
+        self.ignores_keys.load(Ordering::Relaxed)
     }
 
     fn take(&self, requests: usize) -> Result<(), Stop> {
@@ -169,6 +179,32 @@ impl<'a> Probe<'a> {
     /// Notes that two operations have got equal answers, or not.
     pub(crate) fn note_alike(&self, are_alike: bool) {
         self.shared.are_alike.store(are_alike, Ordering::Relaxed);
+    }
+
+    /// Notes that each request of one key runs, or not.
+    pub(crate) fn note_ignored(&self, ignores_keys: bool) {
+        self.shared.ignores_keys.store(ignores_keys, Ordering::Relaxed);
+    }
+
+    /// Notes the headers that this server makes anew for each replay, such as an id of its own.
+    pub(crate) fn note_anew(&self, names: Vec<String>) {
+        if let Ok(mut anew) = self.shared.anew.lock() {
+            *anew = names;
+        }
+    }
+
+    /// The headers that this server makes anew for each replay.
+    pub(crate) fn anew(&self) -> Vec<String> {
+        self.shared.anew.lock().map(|anew| anew.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn is_anew(&self, name: &str) -> bool {
+        self.shared.anew.lock().is_ok_and(|anew| anew.iter().any(|noted| noted == name))
+    }
+
+    /// What there is before a request that may get another one's answer, if only a count tells the two apart.
+    pub(crate) async fn before_alike(&self) -> Result<Before, Stop> {
+        if self.shared.are_alike.load(Ordering::Relaxed) { self.before().await } else { Ok(Before(None)) }
     }
 
     /// Whether a success is the answer of the first request, and of no operation of its own. `before` is what there was

@@ -8,6 +8,14 @@ use crate::probe::{Probe, Shared, Stop};
 const CUT: &str = "new effects don't show where they are counted: the list is cut, or shows the oldest. Count by one that \
                    shows the newest, or all";
 
+/// The check that finds a server which does not look at keys. What other checks find then follows from that, but for
+/// those that don't ask for what a key does.
+const CAUSE: &str = "same-key-again";
+const STANDS_ALONE: [&str; 7] = [
+    "works", CAUSE, "new-key", "truncated-body", "connection-after-rejection", "connection-after-replay",
+    "replayed-headers",
+];
+
 impl Plan {
     /// Reads a plan from TOML.
     ///
@@ -80,7 +88,18 @@ impl Plan {
             Err(stop) => Outcome::Failed(stop.to_string()),
         };
         let endpoint = format!("{} {}", endpoint.method, endpoint.target);
-        Checked { name: check.name, question: check.question, endpoint, outcome, findings, timeline, took }
+        let is_consequence = outcome == Outcome::Broken && shared.ignores_keys() && !STANDS_ALONE.contains(&check.name);
+        let follows_from = is_consequence.then_some(CAUSE);
+        Checked {
+            name: check.name,
+            question: check.question,
+            endpoint,
+            outcome,
+            follows_from,
+            findings,
+            timeline,
+            took,
+        }
     }
 
     /// Sends the plan's reset. Returns how it ended if it has failed.

@@ -1,8 +1,9 @@
 //! What several checks ask of an answer.
 
-use crate::dialect::Rule;
+use crate::dialect::{Dialect, Rule};
 use crate::finding::Severity;
-use crate::http::message::Answer;
+use crate::http::message::{Answer, shown};
+use crate::http::volatile::{Difference, differences};
 use crate::probe::{Probe, SETTLED_WITHIN, Stop};
 
 /// Notes where a retry's answer is not the first one.
@@ -13,9 +14,29 @@ pub(super) fn compare(probe: &Probe<'_>, first: &Answer, again: &Answer) {
     } else if !again.is_same(first) {
         let what = format!("a retry gets another body: {}, and not {}", again.summary(), first.summary());
         probe.found(Severity::Wrong, Rule::Retry, what);
-    } else if again.header("content-type") != first.header("content-type") {
-        probe.found(Severity::Wrong, Rule::Retry, "a retry gets another Content-Type");
     }
+    for difference in headers(first, again).into_iter().filter(|difference| !probe.is_anew(&difference.name)) {
+        let (severity, what) = of_header(probe.dialect(), &difference);
+        probe.found(severity, Rule::Retry, what);
+    }
+}
+
+/// The headers in which a retry's answer differs from the first one.
+pub(super) fn headers(first: &Answer, again: &Answer) -> Vec<Difference> {
+    differences(&first.headers, &again.headers, first.body == again.body)
+}
+
+/// What is wrong with a header of a replay, and how bad that is.
+fn of_header(dialect: &Dialect, difference: &Difference) -> (Severity, String) {
+    let lines = |lines: &[String]| match lines {
+        [] => "none".to_owned(),
+        lines => lines.iter().map(|line| format!("{:?}", shown(line))).collect::<Vec<_>>().join(" and "),
+    };
+    let is_free = !dialect.replays_headers || difference.is_joined() || difference.is_addition();
+    let severity = if is_free { Severity::Note } else { Severity::Wrong };
+    let how = if difference.again.is_empty() { "lacks" } else { "differs in" };
+    let Difference { name, first, again } = difference;
+    (severity, format!("a retry's answer {how} the header {name}: first {}, and then {}", lines(first), lines(again)))
 }
 
 /// Whether an answer says of itself that it is a replay.

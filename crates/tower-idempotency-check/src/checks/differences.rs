@@ -54,6 +54,31 @@ pub(super) async fn other_body(probe: &Probe<'_>) -> Result<(), Stop> {
     refused(probe, "another body", |message| message.with_body(other)).await
 }
 
+/// Sends JSON with this key that differs in one detail each. Which refusal each gets is for `other_body` to judge: a
+/// server may also find that the detail is not valid.
+pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
+    let details = crate::vary::details(&probe.endpoint.body);
+    if details.is_empty() {
+        return Err(Stop::Skip("the body is no JSON object or list with a value in it"));
+    }
+    let (key, before) = (new_key(), probe.before().await?);
+    let first = probe.first(&key).await?;
+    for (label, body) in details {
+        let other = probe.settled(&label, &probe.keyed(&key).with_body(body)).await?;
+        if other.status.is_success() {
+            expect_reused(probe, &label, &first, &other);
+        }
+        if probe.is_broken() {
+            return Ok(());
+        }
+    }
+    if probe.effects(&before, [&first]).await? > 1 {
+        let what = "a body that differs in a detail is refused, and has an effect";
+        probe.counted(Severity::Dangerous, Rule::Reused, what);
+    }
+    still_there(probe, "bodies that differ in a detail", &key, &first).await
+}
+
 pub(super) async fn other_query(probe: &Probe<'_>) -> Result<(), Stop> {
     if probe.dialect().is_key_per_path {
         return Err(Stop::Skip("the profile compares the body only"));

@@ -2,6 +2,7 @@
 
 use crate::dialect::Rule;
 use crate::finding::Severity;
+use crate::http::message::Answer;
 use crate::probe::{Probe, Stop, new_key};
 
 pub(super) async fn replayed_headers(probe: &Probe<'_>) -> Result<(), Stop> {
@@ -22,6 +23,15 @@ pub(super) async fn replayed_headers(probe: &Probe<'_>) -> Result<(), Stop> {
         if first.headers.contains_key(hop) && first.headers.get(hop) == again.headers.get(hop) {
             probe.found(Severity::Note, Rule::Fields, format!("a replay has the hop-by-hop header {hop}"));
         }
+    }
+    // A cookie has commas of its own, so that its lines are no list (RFC 9110, section 5.3).
+    let cookies = |answer: &Answer| -> Vec<_> {
+        let lines = answer.headers.get_all("set-cookie").iter();
+        lines.map(|line| String::from_utf8_lossy(line.as_bytes()).replace(' ', "")).collect()
+    };
+    let (cookies, replayed) = (cookies(&first), cookies(&again));
+    if cookies.len() != replayed.len() && cookies.join(",") == replayed.join(",") {
+        probe.found(Severity::Wrong, Rule::Fields, "a replay has the lines of Set-Cookie joined or split at commas");
     }
     if first.headers.contains_key("set-cookie") && again.headers.contains_key("set-cookie") {
         let what = "a replay has Set-Cookie: who knows the key gets the first client's session";

@@ -7,6 +7,7 @@ mod differences;
 mod keys;
 mod leaks;
 mod outcomes;
+mod pairs;
 mod repeats;
 mod restarts;
 
@@ -36,6 +37,7 @@ checks! {
     "at-once", "Do a hundred copies at once have one effect?", repeats::at_once;
     "in-flight", "What does a retry get while the first request runs?", repeats::in_flight;
     "other-body", "Is a key refused for another body, and is its answer still there after that?", differences::other_body;
+    "other-detail", "Is a key refused for JSON that differs in a value at any depth, in the order of a list, or in a type?", differences::other_detail;
     "other-query", "Is a key refused for another query?", differences::other_query;
     "other-path", "What becomes of a key on another path?", differences::other_path;
     "other-method", "Does another method with the key get an answer that is not its own?", differences::other_method;
@@ -47,6 +49,7 @@ checks! {
     "key-malformed", "Is a key refused that is no String of structured fields?", keys::malformed;
     "key-long", "Is a key of 255 characters one key, and is each of two longer ones refused or a key of its own?", keys::long;
     "key-case", "Are keys that differ in case two keys?", keys::case;
+    "key-pairs", "Are keys that differ in one character, or after many, two keys?", pairs::pairs_of_keys;
     "key-quoted", "Is a key in quotes the same as the bare key?", keys::quoted;
     "truncated-body", "Does half a body have no effect, and is its key free after that?", bodies::truncated;
     "hang-up-before-answer", "Does a client that hangs up before the answer find it later?", bodies::before_the_answer;

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::dialect::Rule;
+use crate::effects::inferred;
 use crate::finding::Severity;
 use crate::http::message::Answer;
 use crate::probe::{Probe, Stop, new_key};
 
-use super::answers::{compare, is_marked, note_if_stuck};
+use super::answers::{compare, headers, is_marked, note_if_stuck};
 
 /// How many copies come at once.
 const COPIES: usize = 100;
@@ -20,6 +21,7 @@ const SLOW: Duration = Duration::from_millis(700);
 /// Sends the endpoint's request, and finds out whether the server honours keys in quotes, as the draft has them, or
 /// bare ones, as most clients send them.
 pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
+    probe.note_ignored(false);
     let forms = if probe.dialect().name == "draft" { &[true, false][..] } else { &[false] };
     let mut worked: Option<Answer> = None;
     let mut refused = None;
@@ -65,8 +67,8 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
 
 /// Finds out whether two operations get equal answers, such as 204. Then only a count tells them apart.
 async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
-    let before = probe.before().await?;
-    let another = probe.first(&new_key()).await?;
+    let (key, before) = (new_key(), probe.before().await?);
+    let another = probe.first(&key).await?;
     // A server that takes both for one operation is for the check `new-key` to find.
     let is_counted = probe.can_count() && probe.effects(&before, [&another]).await? == 1;
     let are_alike = another.is_same(worked);
@@ -75,6 +77,12 @@ async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
         return Err(Stop::Other(why.to_owned()));
     }
     probe.note_alike(are_alike && is_counted);
+    // What differs from one replay to the next is of the message, whatever its name.
+    let again = probe.settled("a retry", &probe.keyed(&key)).await?;
+    let third = probe.settled("another retry", &probe.keyed(&key)).await?;
+    let is_replay = again.status == third.status && again.body == third.body;
+    let differ = headers(&again, &third).into_iter().filter(|difference| is_replay && difference.may_be_anew());
+    probe.note_anew(differ.map(|difference| difference.name).collect());
     Ok(())
 }
 
@@ -82,10 +90,31 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
     let (key, before) = (new_key(), probe.before().await?);
     let first = probe.first(&key).await?;
     let again = probe.settled("the same request again", &probe.keyed(&key)).await?;
-    compare(probe, &first, &again);
     let third = probe.settled("and again", &probe.keyed(&key)).await?;
-    compare(probe, &first, &third);
     let effects = probe.effects(&before, [&first, &again, &third]).await?;
+    let did_run = |answer: &Answer| answer.status.is_success() && !is_marked(answer);
+    if effects >= 3 && did_run(&again) && did_run(&third) {
+        probe.note_ignored(true);
+        let what = format!(
+            "three requests with one key have 3 effects: the server does not look at keys, and the second gets {}",
+            again.summary()
+        );
+        // Answers that differ show it without the count.
+        match probe.can_count() && inferred([&first, &again, &third]) == 3 {
+            true => probe.found(Severity::Dangerous, Rule::Retry, what),
+            false => probe.counted(Severity::Dangerous, Rule::Retry, what),
+        }
+        return Ok(());
+    }
+    compare(probe, &first, &again);
+    compare(probe, &first, &third);
+    if !probe.anew().is_empty() {
+        let what = format!(
+            "these headers differ from one replay to the next, and are not compared: {}",
+            probe.anew().join(", ")
+        );
+        probe.found(Severity::Note, Rule::Retry, what);
+    }
     if effects > 1 {
         let what = format!("three requests with one key have {effects} effects");
         probe.counted(Severity::Dangerous, Rule::Retry, what);

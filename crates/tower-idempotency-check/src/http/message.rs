@@ -127,14 +127,16 @@ impl Answer {
 
     /// Status and the beginning of the body, for a report.
     pub(crate) fn summary(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body);
-        let begin: String = text.chars().take(120).collect();
-        let more = if begin.len() < text.len() { "…" } else { "" };
-        // A terminal obeys none of its characters.
-        let begin: String =
-            begin.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
-        format!("{} {begin}{more}", self.status.as_u16())
+        format!("{} {}", self.status.as_u16(), shown(&String::from_utf8_lossy(&self.body)))
     }
+}
+
+/// The beginning of a text, for a report. A terminal obeys none of its characters.
+pub(crate) fn shown(text: &str) -> String {
+    let begin: String = text.chars().take(120).collect();
+    let more = if begin.len() < text.len() { "…" } else { "" };
+    let begin: String = begin.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
+    format!("{begin}{more}")
 }
 
 #[cfg(test)]

@@ -5,3 +5,4 @@ pub(crate) mod connection;
 pub(crate) mod failure;
 pub(crate) mod message;
 mod tls;
+pub(crate) mod volatile;

@@ -11,7 +11,7 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
 table { border-collapse: collapse; width: 100% }
 td, th { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
 .broken, .dangerous { color: var(--bad); font-weight: 600 } .wrong, .failed { color: var(--warn); font-weight: 600 }
-.kept { color: var(--good) } .skipped, .note, small { opacity: .75 }
+.kept { color: var(--good) } .skipped, .follows, .note, small { opacity: .75 }
 pre { overflow-x: auto; background: #8881; padding: .6rem; border-radius: .3rem; margin: .2rem 0 }
 section { margin: 2rem 0 } details { margin: .5rem 0 }
 ";
@@ -41,7 +41,15 @@ impl Report {
         }
         page.push_str("</table>\n");
         for (number, check) in self.checks.iter().enumerate() {
-            section(&mut page, number, check);
+            if check.follows_from.is_none() {
+                section(&mut page, number, check);
+                // What follows from it is below it.
+                for (number, other) in self.checks.iter().enumerate() {
+                    if other.follows_from == Some(check.name) && other.endpoint == check.endpoint {
+                        section(&mut page, number, other);
+                    }
+                }
+            }
         }
         page.push_str("</html>\n");
         page
@@ -51,7 +59,10 @@ impl Report {
 fn word(check: &Checked) -> (&'static str, String) {
     match &check.outcome {
         Outcome::Kept => ("kept", format!("kept{}", check.notes())),
-        Outcome::Broken => ("broken", "broken".to_owned()),
+        Outcome::Broken => match check.follows_from {
+            Some(cause) => ("follows", format!("broken, which follows from {cause}")),
+            None => ("broken", "broken".to_owned()),
+        },
         Outcome::Skipped(why) => ("skipped", format!("skipped: {why}")),
         Outcome::Failed(why) => ("failed", format!("could not check: {why}")),
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::finding::{Outcome, Report};
+use crate::finding::{Checked, Finding, Outcome, Report};
 
 impl Report {
     /// All of it, as the XML of `JUnit`.
@@ -11,7 +11,9 @@ impl Report {
         let count = |is: fn(&Outcome) -> bool| self.checks.iter().filter(|check| is(&check.outcome)).count();
         let (failures, errors) =
             (count(|outcome| *outcome == Outcome::Broken), count(|outcome| matches!(outcome, Outcome::Failed(_))));
+        let follow = self.checks.iter().filter(|check| check.follows_from.is_some()).count();
         let (tests, skipped) = (self.checks.len(), count(|outcome| matches!(outcome, Outcome::Skipped(_))));
+        let (failures, skipped) = (failures - follow, skipped + follow);
         let mut xml = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"idem check {}\" tests=\"{tests}\" \
              failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\">\n",
@@ -25,10 +27,19 @@ impl Report {
                 check.name,
                 check.took.as_secs_f64()
             );
-            let said: Vec<_> =
-                check.findings.iter().map(|finding| format!("{}: {}", finding.severity.word(), finding.what)).collect();
+            let said = |check: &Checked| {
+                let of = |finding: &Finding| format!("{}: {}", finding.severity.word(), finding.what);
+                check.findings.iter().map(of).collect::<Vec<_>>()
+            };
+            let follow = self.consequences(check).into_iter();
+            let follow = follow.flat_map(|it| said(it).into_iter().map(|what| format!("follows: {}: {what}", it.name)));
+            let said: Vec<_> = said(check).into_iter().chain(follow).collect();
             let said = escaped(&said.join("\n"));
             let _ = match &check.outcome {
+                Outcome::Broken if check.follows_from.is_some() => {
+                    let cause = check.follows_from.unwrap_or_default();
+                    write!(xml, "<skipped message=\"it follows from {cause}\"/><system-out>{said}</system-out>")
+                }
                 Outcome::Kept if said.is_empty() => Ok(()),
                 Outcome::Kept => write!(xml, "<system-out>{said}</system-out>"),
                 Outcome::Broken => write!(xml, "<failure message=\"{}\">{said}</failure>", escaped(check.question)),

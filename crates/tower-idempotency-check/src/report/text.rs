@@ -30,7 +30,10 @@ impl Checked {
     pub fn line(&self) -> String {
         let (word, why) = match &self.outcome {
             Outcome::Kept => ("ok", self.notes()),
-            Outcome::Broken => ("BROKEN", String::new()),
+            Outcome::Broken => match self.follows_from {
+                Some(cause) => ("BROKEN", format!(", which follows from {cause}")),
+                None => ("BROKEN", String::new()),
+            },
             Outcome::Skipped(why) => ("skipped", format!(": {why}")),
             Outcome::Failed(why) => ("could not check", format!(": {why}")),
         };
@@ -39,11 +42,18 @@ impl Checked {
 }
 
 impl Report {
+    /// The checks whose findings follow from those of this one.
+    pub(crate) fn consequences(&self, of: &Checked) -> Vec<&Checked> {
+        let is_one = |check: &&Checked| check.follows_from == Some(of.name) && check.endpoint == of.endpoint;
+        self.checks.iter().filter(is_one).collect()
+    }
+
     /// The findings, and in the last line the sum, as text.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        for check in self.checks.iter().filter(|check| !check.findings.is_empty()) {
+        let is_shown = |check: &&Checked| !check.findings.is_empty() && check.follows_from.is_none();
+        for check in self.checks.iter().filter(is_shown) {
             // Writing to a String can't fail.
             let _ = writeln!(text, "\n---- {} ({}) ----\n{}", check.name, check.endpoint, check.question);
             for finding in &check.findings {
@@ -52,6 +62,14 @@ impl Report {
             for event in &check.timeline {
                 let (at, label) = (event.began.as_secs_f64(), &event.label);
                 let _ = writeln!(text, "  {at:>7.3} s  {label}\n      {}\n      {}", event.sent, event.received);
+            }
+            for (number, consequence) in self.consequences(check).into_iter().enumerate() {
+                if number == 0 {
+                    text.push_str("  what follows from it:\n");
+                }
+                for finding in &consequence.findings {
+                    let _ = writeln!(text, "    {}: {}: {}", consequence.name, finding.severity.word(), finding.what);
+                }
             }
         }
         text.push('\n');
@@ -63,12 +81,17 @@ impl Report {
     pub(crate) fn sum(&self) -> String {
         let count = |is: fn(&Outcome) -> bool| self.checks.iter().filter(|check| is(&check.outcome)).count();
         let (kept, broken) = (count(|outcome| *outcome == Outcome::Kept), count(|outcome| *outcome == Outcome::Broken));
+        let follow = self.checks.iter().filter(|check| check.follows_from.is_some()).count();
+        let (broken, follow) = match follow {
+            0 => (broken, String::new()),
+            follow => (broken - follow, format!(" and {follow} that follow from it")),
+        };
         let skipped = count(|outcome| matches!(outcome, Outcome::Skipped(_)));
         let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
         let notes = self.checks.iter().flat_map(|check| &check.findings);
         let notes = notes.filter(|finding| finding.severity == Severity::Note).count();
         format!(
-            "{}, profile {}: {kept} kept, {broken} broken, {failed} could not be checked, {skipped} skipped; {notes} notes; \
+            "{}, profile {}: {kept} kept, {broken} broken{follow}, {failed} could not be checked, {skipped} skipped; {notes} notes; \
              {} requests",
             self.origin,
             self.profiles.join(", "),

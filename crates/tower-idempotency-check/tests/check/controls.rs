@@ -1,9 +1,11 @@
 //! Each of these servers is broken in one way, and the check that is meant for it finds it.
 
+use serde_json::Value;
 use tempfile::tempdir;
 use tower_idempotency_check::{Outcome, Plan, Report};
 
-use super::server::{Fault, start};
+use super::fault::Fault;
+use super::server::start;
 
 /// A plan for a server, with all kinds of requests that it knows.
 async fn report(fault: Fault, profile: &str, only: &[&str], is_counted: bool) -> Report {
@@ -15,7 +17,7 @@ async fn report(fault: Fault, profile: &str, only: &[&str], is_counted: bool) ->
         r#"
         url = "http://{address}/charges"
         profile = "{profile}"
-        data = '{{"amount":5,"currency":"usd"}}'
+        data = '{{"amount":5,"currency":"usd","items":[{{"sku":"a"}},{{"sku":"b"}}],"to":{{"zip":7}}}}'
         headers = ["Authorization: Bearer alice"]
         other_account = "Authorization: Bearer bob"
         other_path = "/refunds"
@@ -78,6 +80,7 @@ controls! {
     ForgetsDeclined, "draft": "declined", "a declined request is judged anew";
     DropsRuns, "draft": "hang-up-before-answer", "a client that hangs up drops its run after the effect";
     TakesHalf, "draft": "truncated-body", "half a body runs";
+    // inclusionAI/Avernet#789 and philfanzhou/StructaDoc#26, of columns without a binary collation.
     LowersKeys, "draft": "key-case", "keys are compared without case";
     LeavesBodies, "draft": "connection-after-replay", "a replay leaves the request's body on the connection";
     CutsKeys, "draft": "key-long", "keys are cut after 64 characters";
@@ -91,6 +94,31 @@ controls! {
     RunsWithoutKey, "acp": "key-missing", "a request without a key runs, although one is required";
     ComparesBytes, "acp": "same-meaning", "JSON is compared by its bytes";
     StoresFailure, "acp": "server-error", "a 5xx is stored and replayed";
+    // VSN2015/concerns_on_rails#47, and fullstackhero/dotnet-starter-kit#1333 with the next one.
+    DropsLocation, "draft": "same-key-again", "a replay lacks `Location`";
+    DropsETag, "acp": "same-key-again", "a replay lacks `ETag`";
+    // benoitc/hornbeam#10, of a server whose headers were a map.
+    KeepsOneLine, "draft": "same-key-again", "a replay has one of two lines of a header";
+    ReordersLines, "draft": "same-key-again", "a replay has the lines of a header in another order";
+    // gofiber/fiber#4693, of Set-Cookie and Content-Disposition.
+    SplitsValues, "draft": "same-key-again", "a replay has a value split at its comma";
+    // webrecorder/archiveweb.page#19, of a store of answers.
+    JoinsCookies, "draft": "replayed-headers", "a replay has two cookies in one line";
+    // NVIDIA/NemoClaw#1778, a review of JSON.stringify with the names of the first level.
+    ComparesShallow, "draft": "other-detail", "what is deeper in a body is not compared";
+    // aws-powertools/powertools-lambda-typescript#2570 sorts payloads before they are hashed.
+    SortsLists, "draft": "other-detail", "the order of a list is not compared";
+    // ravendb/ravendb-nodejs-client#320, of a hash by which 1 and '1' are equal.
+    ComparesTexts, "draft": "other-detail", "a number and the string of its digits are equal";
+    // Supercompress/Supercompress#110 cuts after 40.
+    CutsShort, "draft": "key-pairs", "keys are cut after 40 characters, and long ones are refused";
+    KeepsTails, "draft": "key-pairs", "the last 64 characters of a key count";
+    // 3rd-Eden/memcached#235, of keys that a cache does not take as they are.
+    IgnoresPunctuation, "draft": "key-pairs", "letters and digits of a key count only";
+    // akira-io/laravel-sisp#229, of keys that are trimmed and no more.
+    TrimsKeys, "draft": "key-pairs", "blanks at the end of a key are trimmed";
+    // triggerdotdev/trigger.dev#3560, of an index with a longest entry.
+    FailsLong, "draft": "key-pairs", "a long key gets a 500";
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,6 +130,51 @@ async fn each_broken_server_is_found_by_the_check_meant_for_it() {
     });
     let missed: Vec<_> = futures_util::future::join_all(controls).await.into_iter().flatten().collect();
     assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_look_at_keys_is_one_finding_and_what_follows_from_it() {
+    for (profile, least) in [("draft", 5), ("acp", 8)] {
+        let report = report(Fault::NoKeys, profile, &[], true).await;
+        let text = report.to_text();
+        assert_eq!(report.exit_code(), 1, "{text}");
+        let of_its_own = report.checks.iter().filter(|check| check.follows_from.is_none());
+        let of_its_own: Vec<_> = of_its_own.filter(|check| check.outcome == Outcome::Broken).collect();
+        assert_eq!(of_its_own.iter().map(|check| check.name).collect::<Vec<_>>(), ["same-key-again"], "{text}");
+        let [finding] = &of_its_own[0].findings[..] else { panic!("{text}") };
+        assert!(finding.what.contains("the server does not look at keys"), "{text}");
+        let follow: Vec<_> =
+            report.checks.iter().filter(|check| check.follows_from == Some("same-key-again")).collect();
+        assert!(follow.len() >= least, "{text}");
+        let sum = format!("1 broken and {} that follow from it,", follow.len());
+        let (below, _) =
+            text.split_once("  what follows from it:\n").map(|(_, below)| below.split_once("\n\n").unwrap()).unwrap();
+        let (junit, html) = (report.to_junit(), report.to_html());
+        let json: Value = serde_json::from_str(&report.to_json()).unwrap();
+        assert!(text.contains(&sum) && html.contains(&sum), "{text}");
+        assert!(junit.contains("failures=\"1\"") && junit.matches("<failure").count() == 1, "{junit}");
+        assert_eq!(html.matches("class=\"broken\"").count(), 1, "{html}");
+        let cause = html.find("<h2>same-key-again</h2>").unwrap();
+        for check in follow {
+            assert!(below.contains(&format!("    {}: ", check.name)), "{}: {text}", check.name);
+            assert!(!text.contains(&format!("---- {} ", check.name)), "{}: {text}", check.name);
+            assert!(check.line().ends_with("BROKEN, which follows from same-key-again"), "{}", check.line());
+            assert!(junit.contains(&format!("follows: {}: ", check.name)), "{}: {junit}", check.name);
+            let section = html.find(&format!("<h2>{}</h2>", check.name)).unwrap();
+            assert!(cause < section && section < html.find("<h2>new-key</h2>").unwrap(), "{}: {html}", check.name);
+            let listed = json["checks"].as_array().unwrap().iter().find(|listed| listed["name"] == check.name).unwrap();
+            assert_eq!(listed["follows_from"], "same-key-again", "{listed}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finding_of_a_header_says_what_was_first_and_what_came_again() {
+    for (profile, severity) in [("draft", "wrong"), ("acp", "wrong"), ("stripe", "note")] {
+        let text = report(Fault::DropsLocation, profile, &["same-key-again"], true).await.to_text();
+        let what = "a retry's answer lacks the header location: first \"/charges/1\", and then none";
+        assert!(text.contains(&format!("{severity}: {what}")), "{profile}: {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,9 +227,13 @@ fn the_guide_lists_every_control() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_a_fault_keeps_every_check() {
-    for (fault, profile) in
-        [(Fault::None, "draft"), (Fault::None, "acp"), (Fault::OnlyQuoted, "draft"), (Fault::Alike, "draft")]
-    {
+    for (fault, profile) in [
+        (Fault::None, "draft"),
+        (Fault::None, "acp"),
+        (Fault::OnlyQuoted, "draft"),
+        (Fault::Alike, "draft"),
+        (Fault::NumbersAnswers, "draft"),
+    ] {
         let report = report(fault, profile, &[], true).await;
         assert_eq!((broken(&report), report.exit_code()), (Vec::new(), 0), "{}", report.to_text());
         assert!(

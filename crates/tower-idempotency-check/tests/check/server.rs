@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -15,88 +16,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
-/// What is wrong with a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    None,
-    /// None either: a bare key is no String of structured fields, and is ignored.
-    OnlyQuoted,
-    /// Keys are not looked at.
-    NoKeys,
-    /// The key is recorded after the effect.
-    RecordsLate,
-    /// Two of many copies run.
-    SecondCopyRuns,
-    /// Copies of a request in flight get a 500.
-    CopiesFail,
-    /// They get a 200 that says nothing.
-    CopiesDiffer,
-    /// Copies of a request in flight may come back "soon".
-    SaysSoon,
-    /// Another account's answer is given.
-    IgnoresAccount,
-    /// All accounts get one session.
-    SharesCookies,
-    /// Another request gets the answer of the first.
-    IgnoresBody,
-    IgnoresQuery,
-    IgnoresMethod,
-    IgnoresPath,
-    /// A key that can't be read is taken for none.
-    MalformedIsNone,
-    /// An answer is recorded once it has been sent.
-    RecordsSent,
-    /// No fault: all answers are alike.
-    Alike,
-    /// Another request runs.
-    KeysByBody,
-    /// Another request is refused with 409.
-    WrongStatus,
-    /// A refusal of another request deletes the record.
-    RefusalForgets,
-    /// Equal requests with two keys are one.
-    IgnoresKey,
-    /// Equal requests without a key are one.
-    GuessesKey,
-    ReplayWithoutBody,
-    ReplayOtherStatus,
-    ReplayOtherBody,
-    /// The `Date` of the first answer is replayed.
-    ReplaysDate,
-    /// A retry of a request that has failed runs.
-    RunsAfterFailure,
-    /// A retry of a request that has failed before its effect is a success.
-    ForgivesFailure,
-    Replays429,
-    /// A declined request is judged anew.
-    ForgetsDeclined,
-    /// A client that hangs up drops the run after its effect.
-    DropsRuns,
-    /// What came of half a body runs.
-    TakesHalf,
-    /// Keys are compared without case.
-    LowersKeys,
-    /// A replay leaves the body on the connection, and what follows is read as a part of it.
-    LeavesBodies,
-    /// Keys are cut after 64 characters.
-    CutsKeys,
-    /// An empty key is none.
-    EmptyIsNone,
-    /// A request with two keys runs as one without a key.
-    MixesKeys,
-    /// Rejections leave the body unread on the connection.
-    LosesNext,
-    /// Records live for a second.
-    ForgetsSoon,
-    /// Records are gone after a restart.
-    ForgetsAtRestart,
-    /// A request without a key runs, although one is required.
-    RunsWithoutKey,
-    /// JSON is compared by its bytes.
-    ComparesBytes,
-    /// A 5xx is recorded, although the profile has it otherwise.
-    StoresFailure,
-}
+use super::fault::{Fault, compared, damage};
 
 struct Record {
     fingerprint: String,
@@ -111,6 +31,7 @@ pub(crate) struct Server {
     records: Mutex<HashMap<String, Record>>,
     charges: Mutex<Vec<String>>,
     judged: Mutex<usize>,
+    answers: AtomicUsize,
     /// The connections on which a body was left.
     left: Mutex<HashSet<SocketAddr>>,
     /// The server has restarted if this file is there.
@@ -122,7 +43,8 @@ type Shared = Arc<Server>;
 /// Starts a server, and returns its address.
 pub(crate) async fn start(fault: Fault, is_acp: bool, restarted: PathBuf) -> SocketAddr {
     let (records, charges, judged, left) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-    let server = Arc::new(Server { fault, is_acp, records, charges, judged, left, restarted });
+    let answers = AtomicUsize::new(0);
+    let server = Arc::new(Server { fault, is_acp, records, charges, judged, answers, left, restarted });
     let charges = || post(charge).put(charge).get(list);
     let app = Router::new().route("/charges", charges()).route("/refunds", charges()).with_state(server);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -183,6 +105,11 @@ async fn charge(
     if fault == Fault::LeavesBodies && answer.headers().contains_key("idempotent-replayed") {
         server.left.lock().unwrap().insert(peer);
     }
+    let number = server.answers.fetch_add(1, Ordering::Relaxed);
+    answer.headers_mut().insert("x-request-id", number.into());
+    if fault == Fault::NumbersAnswers {
+        answer.headers_mut().insert("x-instance", number.into());
+    }
     if fault == Fault::SharesCookies {
         answer.headers_mut().insert("set-cookie", "session=1".parse().unwrap());
     }
@@ -222,14 +149,20 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         _ => return refuse(StatusCode::BAD_REQUEST, "malformed"),
     };
     let Some(key) = key else {
-        let (status, text, _) = run(server, &body).await;
-        return (status, text).into_response();
+        let (status, text, date) = run(server, &body).await;
+        return respond(status, text, date);
     };
     let key = match fault {
         Fault::IgnoresKey => body.clone(),
         Fault::KeysByBody => format!("{key} {body}"),
         Fault::LowersKeys => key.to_lowercase(),
         Fault::CutsKeys => key.chars().take(64).collect(),
+        Fault::CutsShort if key.len() > 100 => return refuse(StatusCode::BAD_REQUEST, "malformed"),
+        Fault::CutsShort => key.chars().take(40).collect(),
+        Fault::KeepsTails => key[key.len().saturating_sub(64)..].to_owned(),
+        Fault::IgnoresPunctuation => key.chars().filter(char::is_ascii_alphanumeric).collect(),
+        Fault::TrimsKeys => key.trim().to_owned(),
+        Fault::FailsLong if key.len() > 128 => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Fault::IgnoresAccount => key,
         _ if server.is_acp => {
             format!("{} {} {key}", parts.uri.path(), text(&parts.headers, "authorization").unwrap_or_default())
@@ -239,6 +172,9 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
     // A control of its own knows the record by the bare key.
     let key = if fault == Fault::LosesNext { keys[0].clone() } else { key };
     let canonical = match serde_json::from_str::<serde_json::Value>(&body) {
+        Ok(json) if matches!(fault, Fault::ComparesShallow | Fault::SortsLists | Fault::ComparesTexts) => {
+            compared(fault, &json, 0).to_string()
+        }
         Ok(json) if fault != Fault::ComparesBytes && server.is_acp => json.to_string(),
         _ => body.clone(),
     };
@@ -283,7 +219,12 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         records.insert(key, record);
     }
     drop(records);
-    respond(status, text, date)
+    let mut response = respond(status, text, date);
+    if fault == Fault::JoinsCookies {
+        response.headers_mut().append("set-cookie", "a=1".parse().unwrap());
+        response.headers_mut().append("set-cookie", "b=2".parse().unwrap());
+    }
+    response
 }
 
 /// Answers in two parts, and records the answer after the second one. If the client goes away, it is never recorded.
@@ -296,12 +237,28 @@ fn sent_then_recorded(server: Shared, key: String, record: Record, text: String)
         server.records.lock().unwrap().insert(key, record);
         Ok(rest)
     });
-    let body = Body::from_stream(futures_util::StreamExt::chain(first, rest));
-    (StatusCode::CREATED, [("content-type", "application/json")], body).into_response()
+    let mut response = respond(StatusCode::CREATED, text, None);
+    response.headers_mut().remove("content-length");
+    *response.body_mut() = Body::from_stream(futures_util::StreamExt::chain(first, rest));
+    response
 }
 
 fn respond(status: StatusCode, text: String, date: Option<String>) -> Response {
+    let text_of = text.clone();
     let mut response = (status, [("content-type", "application/json")], text).into_response();
+    if status == StatusCode::CREATED {
+        let tag = format!("\"{}\"", text_of.len());
+        let headers = [
+            ("location", "/charges/1"),
+            ("etag", &tag),
+            ("link", "</a>; rel=a"),
+            ("link", "</b>; rel=b"),
+            ("last-modified", "Mon, 21 Oct 2030 07:28:00 GMT"),
+        ];
+        for (name, value) in headers {
+            response.headers_mut().append(name, value.parse().unwrap());
+        }
+    }
     if let Some(date) = date {
         response.headers_mut().insert("date", date.parse().unwrap());
     }
@@ -349,6 +306,7 @@ fn known(server: &Server, key: &str, fingerprint: &str) -> Option<Response> {
         Fault::ReplaysDate => respond(status, text, date),
         _ => respond(status, text, None),
     };
+    damage(fault, replay.headers_mut());
     replay.headers_mut().insert("idempotent-replayed", "true".parse().unwrap());
     Some(replay)
 }

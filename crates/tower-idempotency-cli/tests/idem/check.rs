@@ -82,11 +82,11 @@ async fn a_report_is_text_json_junit_and_html_and_none_lets_a_server_write_marku
     let checks = &said.json()["checks"];
     assert_eq!(checks[1]["name"], "same-key-again");
     assert_eq!(checks[1]["outcome"]["kind"], "broken");
-    assert_eq!(checks[1]["findings"][0]["severity"], "wrong");
+    assert_eq!(checks[1]["findings"][0]["severity"], "dangerous");
     assert!(checks[1]["timeline"][0]["sent"].as_str().unwrap().starts_with("curl -i -X POST 'http://127.0.0.1:"));
     for file in [junit, html] {
         let text = std::fs::read_to_string(file).unwrap();
-        assert!(text.contains("&lt;5&gt;") && !text.contains("<5>"), "{text}");
+        assert!(text.contains("&lt;8&gt;") && !text.contains("<8>"), "{text}");
     }
 }
 
@@ -107,7 +107,7 @@ async fn nothing_is_sent_to_another_machine_without_yes_and_never_more_than_was_
         check(&[&url, "--data", "a=1", "--max-requests", "50", "--profile", "stripe", "--only", "at-once"]).await;
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stdout.contains("--max-requests permits more"), "{said:?}");
-    assert_eq!(charges.lock().unwrap().len(), 6, "a hundred copies don't fit, so none is sent");
+    assert_eq!(charges.lock().unwrap().len(), 8, "a hundred copies don't fit, so none is sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]

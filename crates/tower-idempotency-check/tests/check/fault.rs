@@ -1,0 +1,157 @@
+//! What is wrong with a server.
+
+use axum::http::HeaderMap;
+use serde_json::Value;
+
+/// What is wrong with a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    /// None either: a bare key is no String of structured fields, and is ignored.
+    OnlyQuoted,
+    /// Keys are not looked at.
+    NoKeys,
+    /// The key is recorded after the effect.
+    RecordsLate,
+    /// Two of many copies run.
+    SecondCopyRuns,
+    /// Copies of a request in flight get a 500.
+    CopiesFail,
+    /// They get a 200 that says nothing.
+    CopiesDiffer,
+    /// Copies of a request in flight may come back "soon".
+    SaysSoon,
+    /// Another account's answer is given.
+    IgnoresAccount,
+    /// All accounts get one session.
+    SharesCookies,
+    /// Another request gets the answer of the first.
+    IgnoresBody,
+    IgnoresQuery,
+    IgnoresMethod,
+    IgnoresPath,
+    /// A key that can't be read is taken for none.
+    MalformedIsNone,
+    /// An answer is recorded once it has been sent.
+    RecordsSent,
+    /// No fault: all answers are alike.
+    Alike,
+    /// Another request runs.
+    KeysByBody,
+    /// Another request is refused with 409.
+    WrongStatus,
+    /// A refusal of another request deletes the record.
+    RefusalForgets,
+    /// Equal requests with two keys are one.
+    IgnoresKey,
+    /// Equal requests without a key are one.
+    GuessesKey,
+    ReplayWithoutBody,
+    ReplayOtherStatus,
+    ReplayOtherBody,
+    /// The `Date` of the first answer is replayed.
+    ReplaysDate,
+    /// A retry of a request that has failed runs.
+    RunsAfterFailure,
+    /// A retry of a request that has failed before its effect is a success.
+    ForgivesFailure,
+    Replays429,
+    /// A declined request is judged anew.
+    ForgetsDeclined,
+    /// A client that hangs up drops the run after its effect.
+    DropsRuns,
+    /// What came of half a body runs.
+    TakesHalf,
+    /// Keys are compared without case.
+    LowersKeys,
+    /// A replay leaves the body on the connection, and what follows is read as a part of it.
+    LeavesBodies,
+    /// Keys are cut after 64 characters.
+    CutsKeys,
+    /// An empty key is none.
+    EmptyIsNone,
+    /// A request with two keys runs as one without a key.
+    MixesKeys,
+    /// Rejections leave the body unread on the connection.
+    LosesNext,
+    /// Records live for a second.
+    ForgetsSoon,
+    /// Records are gone after a restart.
+    ForgetsAtRestart,
+    /// A request without a key runs, although one is required.
+    RunsWithoutKey,
+    /// JSON is compared by its bytes.
+    ComparesBytes,
+    /// A 5xx is recorded, although the profile has it otherwise.
+    StoresFailure,
+    /// Replays lack a header.
+    DropsLocation,
+    DropsETag,
+    /// Of several lines of one header, replays have one, or have them in another order.
+    KeepsOneLine,
+    ReordersLines,
+    /// Replays have the values split at their commas.
+    SplitsValues,
+    /// Replays have all cookies in one line.
+    JoinsCookies,
+    /// No fault: each answer has a number of its own.
+    NumbersAnswers,
+    /// Objects and lists in a body are not compared.
+    ComparesShallow,
+    /// The order of lists is not compared.
+    SortsLists,
+    /// A number is the string of its digits.
+    ComparesTexts,
+    /// Keys are cut after 40 characters, and long ones are refused.
+    CutsShort,
+    /// The last 64 characters of a key count.
+    KeepsTails,
+    /// Other characters than letters and digits don't count.
+    IgnoresPunctuation,
+    /// Blanks at the end of a key don't count.
+    TrimsKeys,
+    /// A long key is too much for the store.
+    FailsLong,
+}
+
+/// The JSON as a server with this fault compares it.
+pub(crate) fn compared(fault: Fault, json: &Value, depth: usize) -> Value {
+    match json {
+        Value::Object(_) | Value::Array(_) if fault == Fault::ComparesShallow && depth > 0 => Value::Null,
+        Value::Object(members) => {
+            members.iter().map(|(name, value)| (name.clone(), compared(fault, value, depth + 1))).collect()
+        }
+        Value::Array(items) => {
+            let mut items: Vec<_> = items.iter().map(|item| compared(fault, item, depth + 1)).collect();
+            if fault == Fault::SortsLists {
+                items.sort_by_key(Value::to_string);
+            }
+            Value::Array(items)
+        }
+        Value::Number(number) if fault == Fault::ComparesTexts => number.to_string().into(),
+        _ => json.clone(),
+    }
+}
+
+/// Takes from a replay's headers what its store does not keep.
+pub(crate) fn damage(fault: Fault, headers: &mut HeaderMap) {
+    let links: Vec<_> = headers.get_all("link").iter().cloned().collect();
+    match fault {
+        Fault::DropsLocation => drop(headers.remove("location")),
+        Fault::DropsETag => drop(headers.remove("etag")),
+        Fault::KeepsOneLine if links.len() > 1 => drop(headers.insert("link", links[1].clone())),
+        Fault::ReordersLines if links.len() > 1 => {
+            headers.insert("link", links[1].clone());
+            headers.append("link", links[0].clone());
+        }
+        Fault::SplitsValues => {
+            if let Some(value) = headers.remove("last-modified") {
+                for part in value.to_str().unwrap().split(',') {
+                    headers.append("last-modified", part.trim().parse().unwrap());
+                }
+            }
+        }
+        Fault::JoinsCookies => drop(headers.insert("set-cookie", "a=1, b=2".parse().unwrap())),
+        _ => {}
+    }
+}
