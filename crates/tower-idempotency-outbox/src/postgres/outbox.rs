@@ -36,8 +36,9 @@ const DELETED_AT_ONCE: usize = 1_000;
 /// The table is `call` in the schema of the outbox; its columns are there for people to read. Give each API, or each
 /// account with it, an outbox of its own: a relay sends all calls that it finds.
 ///
-/// To take calls, a relay looks once at each partition key that has a call which has not ended: 50,000 of them take
-/// some 0.2 s.
+/// To take calls, a relay looks once at each partition key that has a call which has not ended, and at each destination
+/// (scheme, host and port) to which calls without one wait: 50,000 partition keys take some 0.2 s. Where 32 calls to
+/// one destination take 4 ms, 32 calls out of 2,000 destinations take 15 ms, and out of 10,000 some 60 ms.
 ///
 /// Relays are made for the isolation level `READ COMMITTED`, which is PostgreSQL's default. Under a stricter one,
 /// several of them disturb each other, and have to ask again.

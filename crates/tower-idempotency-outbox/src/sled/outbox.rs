@@ -20,7 +20,8 @@ const DELETED_AT_ONCE: usize = 16;
 
 /// An outbox in a tree of a [`SledStore`]. One process has it at a time.
 ///
-/// A call has at most some 90 KiB.
+/// A call has at most some 90 KiB. To take calls, a relay reads the head of each one that has not ended, whatever its
+/// destination: with 2,000 of them that takes some 3 ms, and with 10,000 some 15 ms.
 ///
 /// It has two clocks: the wall clock, and one of its own, which the monotonic clock moves, and which stops while no
 /// process has the outbox. A call is given up once its time is over by both, and is not sent if it is over by one; what
