@@ -18,6 +18,26 @@ pub(crate) struct Settings {
     pub(crate) postgres: PostgresConfig,
 }
 
+impl Settings {
+    /// Refuses a section of another store than the one that is opened: what it says would change nothing.
+    pub(crate) fn require_only(&self, used: &[&str]) -> Result<(), String> {
+        let IdempotencyConfig { memory, sled, fjall, shared, .. } = &self.idempotency;
+        let sections = [
+            ("memory", memory.is_set()),
+            ("sled", sled.is_set()),
+            ("fjall", fjall.is_set()),
+            ("shared", shared.is_set()),
+            ("postgres", self.postgres != PostgresConfig::default()),
+        ];
+        match sections.into_iter().find(|(section, is_set)| *is_set && !used.contains(section)) {
+            Some((section, _)) => {
+                Err(format!("the settings have a section [{section}], and --store is another: remove it"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// Reads the file, if there is one, and then the environment: `PAYMENTS_LAYER__RETENTION=48h`.
 pub(crate) fn read(file: Option<&Path>) -> Result<Settings, Box<figment::Error>> {
     let settings = match file {

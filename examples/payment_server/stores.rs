@@ -35,6 +35,14 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
     if args.atomic && !matches!(place, Place::Embedded(_, None) | Place::Postgres(_)) {
         return Err("--atomic needs charges and records in one database: --store sled, fjall or postgres://…".into());
     }
+    args.settings.require_only(match place {
+        Place::Embedded(Engine::Sled, _) => &["sled"],
+        Place::Embedded(Engine::Fjall, None) => &["fjall"],
+        // The charges are in a sled store.
+        Place::Embedded(Engine::Fjall, Some(_)) => &["fjall", "sled"],
+        Place::Postgres(_) => &["shared", "postgres", "sled"],
+        Place::Memory | Place::Unknown => &["memory"],
+    })?;
     match place {
         Place::Embedded(engine, None) => {
             let (records, database) = embedded(args, *engine, &args.data)?;

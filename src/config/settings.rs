@@ -31,6 +31,13 @@ macro_rules! settings {
         }
 
         impl $name {
+            /// Returns whether any option is set. A section of a store that is not opened changes nothing: warn of one
+            /// that is set.
+            #[must_use]
+            pub fn is_set(&self) -> bool {
+                $(self.$field.is_some())||*
+            }
+
             /// Sets the options that these settings have.
             pub fn apply<$($generics)*>(self, builder: $builder) -> $builder {
                 $(let builder = match self.$field {

@@ -106,14 +106,20 @@ impl<St: Store, T> Once<St, T> {
     /// runs again.** Default: 24 hours.
     #[must_use]
     pub fn retention(self, retention: Duration) -> Self {
-        self.with(|with| with.retention = retention)
+        self.with(|with| {
+            with.retention = retention;
+            with.warn();
+        })
     }
 
     /// Sets how long an interrupted operation is kept, counted from when the interruption was noticed. After it, a
     /// redelivery runs. Default: 30 days.
     #[must_use]
     pub fn interrupted_retention(self, retention: Duration) -> Self {
-        self.with(|policy| policy.interrupted_retention = retention)
+        self.with(|with| {
+            with.interrupted_retention = retention;
+            with.warn();
+        })
     }
 
     /// Sets how long an effect may run. Default: 10 minutes.

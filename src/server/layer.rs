@@ -357,6 +357,7 @@ impl<S, St: Store, M> Layer<S> for IdempotencyLayer<St, M> {
     type Service = IdempotencyService<S, St, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        self.shared.warn();
         IdempotencyService::behind(Arc::clone(&self.shared), inner)
     }
 }

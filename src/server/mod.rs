@@ -28,6 +28,7 @@
 //! | `effect.rs` | what an answer that is no outcome says about the operation |
 //! | `not_applied.rs` | the statuses that say that nothing was done |
 //! | `reject/` | each reason to reject a request, and how a rejection reads |
+//! | `warnings.rs` | warns of options that switch the protection off |
 //! | `operations.rs` | what operators do with a layer |
 //! | `health.rs` | the probes `/livez` and `/readyz` |
 
@@ -59,6 +60,7 @@ mod scope;
 mod service;
 mod shared;
 mod visibility;
+mod warnings;
 
 pub use answer::kept_headers::KeptHeaders;
 pub use answer::marks::answer_panic;

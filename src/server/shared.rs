@@ -1,8 +1,8 @@
 //! The state that all services of a layer share, and the answers that the layer gives by itself: rejections and
 //! replays.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use http::Response;
@@ -19,7 +19,7 @@ use super::options::{Hook, Options};
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
-use super::replay_member;
+use super::{replay_member, warnings};
 use crate::engine::{End, Engine, Facts, RAN, REPLAYED};
 use crate::header::lines;
 use crate::key::RecordId;
@@ -33,6 +33,8 @@ pub(super) struct LayerState<St> {
     pub(super) options: Options,
     /// The room for request bodies that are being read.
     pub(super) room: Arc<Room>,
+    /// It is done once the layer has been put around a service.
+    warned: Once,
 }
 
 impl<St> LayerState<St> {
@@ -45,7 +47,14 @@ impl<St> LayerState<St> {
         }
         let wrap_run = options.wrap_run.clone().map(|Hook(wrap)| wrap);
         let room = Arc::new(Room::new(options.max_buffered));
-        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, room }
+        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, room, warned: Once::new() }
+    }
+}
+
+impl<St> LayerState<St> {
+    /// Warns of options that switch the protection off, the first time that this is called.
+    pub(super) fn warn(&self) {
+        self.warned.call_once(|| warnings::warn(&self.options, &self.engine.policy));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings from a file or the environment set the options of the builders, and nothing else.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Format as _, Json, Toml};
@@ -8,11 +9,13 @@ use http::{HeaderName, Method};
 use serde::Deserialize;
 use testkit::lab::Lab;
 use testkit::lab::time::{DAY, HOUR, SECOND};
+use testkit::log::Log;
+use tower::Layer as _;
 use tower_idempotency::config::{IdempotencyConfig, LayerConfig};
 use tower_idempotency::server::{KeptHeaders, Profile};
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{
-    FingerprintBody, FjallStore, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, SledStore,
+    FingerprintBody, FjallStore, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, SledStore,
 };
 use tracing::Level;
 
@@ -175,4 +178,42 @@ async fn the_settings_of_stores_are_those_of_their_builders() {
     assert!(matches!(refused, Err(OpenError::NotFound { .. })), "{refused:?}");
     let refused = config.fjall.apply(FjallStore::builder()).open(directory.path().join("f"));
     assert!(matches!(refused, Err(OpenError::NotFound { .. })), "{refused:?}");
+}
+
+// Seeded faults, one for each line: what is switched off is not named; a warning is written at each service.
+#[tokio::test]
+async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
+    for (json, warning) in [
+        (r#"{ "retention": "0s" }"#, Some("`retention` is zero")),
+        (r#"{ "interrupted_retention": "0s" }"#, Some("`interrupted_retention` is zero")),
+        (r#"{ "methods": [] }"#, Some("`methods` names no method")),
+        (r#"{ "methods": ["GET", "OPTIONS"] }"#, Some("`methods` names no method")),
+        (r#"{ "header_name": "Host" }"#, Some("`header_name` is a header")),
+        (r#"{ "header_name": "authorization" }"#, Some("`header_name` is a header")),
+        // This profile keeps records for a day at least.
+        (r#"{ "retention": "0s", "interrupted_retention": "0s", "profile": "acp" }"#, None),
+        (r#"{ "retention": "1s", "methods": ["DELETE"], "header_name": "x-request-id" }"#, None),
+        ("{}", None),
+    ] {
+        let log = Log::begin(Level::WARN);
+        let layer = serde_json::from_str::<LayerConfig>(json).unwrap().apply(layer());
+        assert!(log.lines().is_empty(), "{json}: the options may still change");
+        // A router has a service for each route.
+        (0..3).for_each(|_| drop(layer.layer(())));
+        let lines = log.lines();
+        let is_named = lines.iter().filter(|line| warning.is_some_and(|warning| line.contains(warning))).count();
+        assert_eq!((lines.len(), is_named), (warning.iter().len(), warning.iter().len()), "{json}: {lines:?}");
+    }
+    let log = Log::begin(Level::WARN);
+    let consumer = Once::<_, ()>::new(MemoryStore::new()).retention(Duration::ZERO);
+    assert!(log.lines().concat().contains("`retention` is zero"), "{consumer:?}");
+}
+
+#[test]
+fn a_section_says_whether_it_has_settings() {
+    let json = r#"{ "sled": { "create": false }, "fjall": {}, "shared": { "calls": 1 } }"#;
+    let config: IdempotencyConfig = serde_json::from_str(json).unwrap();
+    let IdempotencyConfig { layer, memory, sled, fjall, shared, .. } = config;
+    let set = [layer.is_set(), memory.is_set(), sled.is_set(), fjall.is_set(), shared.is_set()];
+    assert_eq!(set, [false, false, true, false, true]);
 }

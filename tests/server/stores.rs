@@ -45,6 +45,19 @@ async fn a_lease_and_a_namespace_are_for_a_store_that_servers_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn settings_of_a_store_that_is_not_opened_are_refused() {
+    let directory = tempdir().unwrap();
+    let settings = directory.path().join("settings.toml");
+    for (store, other) in [("sled", "fjall"), ("fjall", "memory"), ("memory", "sled")] {
+        let config = format!("--store {store} --config {}", settings.display());
+        std::fs::write(&settings, format!("[{store}]\n[{other}]\nmax_bytes = 1\n")).unwrap();
+        let said = refusal(&Setup::new(&directory).with(&config), 1).await;
+        assert!(said.contains(&format!("a section [{other}]")), "{said}");
+    }
+    assert!(!directory.path().join("data").exists(), "nothing was opened");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_existing_a_server_whose_volume_is_not_mounted_does_not_start() {
     let directory = tempdir().unwrap();
     let said = refusal(&Setup::new(&directory).with("--existing"), 1).await;

@@ -39,4 +39,21 @@ impl Settings {
         }
         Ok(settings)
     }
+
+    /// Refuses a section of another store than the one that is opened: what it says would change nothing.
+    pub(super) fn require_only(&self, used: &[&str]) -> Result<(), Failure> {
+        let sections = [
+            ("sled", self.sled.is_set()),
+            ("fjall", self.fjall.is_set()),
+            ("shared", self.shared.is_set()),
+            ("postgres", self.postgres != PostgresConfig::default()),
+        ];
+        match sections.into_iter().find(|(section, is_set)| *is_set && !used.contains(section)) {
+            Some((section, _)) => Err(Failure::Usage(format!(
+                "the settings have a section [{section}], which this store does not use ({}): remove it",
+                used.join(" and ")
+            ))),
+            None => Ok(()),
+        }
+    }
 }

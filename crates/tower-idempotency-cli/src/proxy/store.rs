@@ -8,7 +8,7 @@ use super::settings::Settings;
 use crate::arguments::StoreOptions;
 use crate::failure::Failure;
 use crate::open;
-use crate::place::{Database, Directory, Place};
+use crate::place::{Database, Directory, Engine, Place};
 
 pub(super) async fn open(place: Place, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
     match place {
@@ -16,21 +16,32 @@ pub(super) async fn open(place: Place, options: &StoreOptions, settings: &Settin
             if let Some(other) = open::owner_is_other(&directory.path) {
                 return Err(Failure::Usage(other));
             }
+            settings.require_only(match directory.engine {
+                Some(Engine::Sled) => &["sled"],
+                Some(Engine::Fjall) => &["fjall"],
+                // The engine that has made it decides.
+                None => &["sled", "fjall"],
+            })?;
             // The disk may take a while, but this command waits for nothing else.
             let opened = tokio::task::block_in_place(|| embedded(&directory, settings));
-            opened.map_err(|error| Failure::Store(open::reason(&error)))
+            let (section, store) = opened.map_err(|error| Failure::Store(open::reason(&error)))?;
+            settings.require_only(&[section])?;
+            Ok(store)
         }
         Place::Postgres(database) => shared(&database, options, settings).await,
     }
 }
 
-fn embedded(directory: &Directory, settings: &Settings) -> Result<AnyStore, OpenError> {
+/// Opens the store, and says which section of the settings is its own.
+fn embedded(directory: &Directory, settings: &Settings) -> Result<(&'static str, AnyStore), OpenError> {
+    let named = |name| move |store| (name, store);
     let sled = || settings.sled.clone().apply(SledStore::builder()).open(&directory.path).map(AnyStore::new);
     let fjall = || settings.fjall.clone().apply(FjallStore::builder()).open(&directory.path).map(AnyStore::new);
-    open::by_engine(directory.engine, sled, fjall)
+    open::by_engine(directory.engine, || sled().map(named("sled")), || fjall().map(named("fjall")))
 }
 
 async fn shared(database: &Database, options: &StoreOptions, settings: &Settings) -> Result<AnyStore, Failure> {
+    settings.require_only(&["shared", "postgres"])?;
     let failed = |error: &dyn std::error::Error| Failure::of(error);
     let backend = open::prepared(database, None, options)?;
     let backend = settings.postgres.clone().apply(backend).map_err(|error| Failure::Usage(error.to_string()))?;

@@ -57,8 +57,12 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     let text = "[cors]\norigins = [\"https://a.example\"]\nmethods = [\"*\"]\ncredentials = true\n";
     std::fs::write(&methods, text).unwrap();
     let methods = methods.to_str().unwrap();
+    let other = directory.path().join("other.toml");
+    std::fs::write(&other, "[fjall]\nmax_records = 5\n").unwrap();
+    let other = other.to_str().unwrap();
     for (arguments, wrong) in [
         (&["--upstream", "http://127.0.0.1:1/api"][..], "without a path"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", other], "a section [fjall]"),
         (&["--upstream", "127.0.0.1:1"], "http://127.0.0.1:3000"),
         (&["--upstream", "http://127.0.0.1:1", "--profile", "strip"], "\"draft\", \"stripe\" or \"acp\""),
         (&["--upstream", "http://127.0.0.1:1", "--config", file], "unknown field `require_keys`"),
