@@ -113,7 +113,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let credentials = scope.is_none().then(|| sameness.credentials.names(&self.parts, header_name));
         let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
         let share = Some(Share::new(&shared.room, client));
-        let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
+        let mut bounds = Bounds { bytes: limit, declared: declared_length(&self.parts.headers), share, time: None };
         let reject =
             |rejection| shared.reject::<M, R>(connection, span, Facts { id: Some(&id), ..Facts::default() }, rejection);
         let (data, trailers) = match collect(body.as_mut(), &mut bounds).await {

@@ -264,13 +264,19 @@ async fn a_client_that_was_asked_for_its_body_already_is_read_on() {
     assert_eq!((refused.status.as_u16(), refused.header("connection")), (413, None));
 }
 
-// Seeded fault: each body over the limit counts as asked for.
+// Seeded faults: each body over the limit counts as asked for; the head is not looked at.
 #[tokio::test]
 async fn a_client_that_declares_too_long_a_body_is_not_asked_for_it() {
     let lab = Lab::counting(layer().max_request_body(10));
-    let request = keyed("POST", "/charges", "k").header("expect", "100-continue");
-    let refused = lab.send(request.body(Body::new(Forbidden(11))).unwrap()).await;
-    assert_eq!((refused.status.as_u16(), refused.header("connection")), (413, Some("close")));
+    let request = || keyed("POST", "/charges", "k").header("expect", "100-continue");
+    // A layer outside may have replaced the body by one that does not say how long it is.
+    for request in [
+        request().body(Body::new(Forbidden(11))).unwrap(),
+        request().header("content-length", 11).body(Body::new(Forbidden(0))).unwrap(),
+    ] {
+        let refused = lab.send(request).await;
+        assert_eq!((refused.status.as_u16(), refused.header("connection")), (413, Some("close")));
+    }
 }
 
 #[tokio::test(start_paused = true)]
