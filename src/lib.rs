@@ -58,7 +58,8 @@ pub use sled;
 pub use fjall;
 
 /// The internals that the packages of this repository need: the tests, the laboratories, the model. They belong to no
-/// release: they change without notice.
+/// release: they change without notice. So a published crate that uses them names this crate's exact version (`=`), and
+/// `.ci/separations` fails if one does not.
 #[doc(hidden)]
 pub mod internals {
     #[cfg(feature = "server")]
@@ -103,13 +104,13 @@ pub use server::run_context::context::IdempotencyContext;
 #[doc(inline)]
 pub use shutdown::Shutdown;
 #[doc(inline)]
-pub use store::erased::AnyStore;
+pub use store::AnyStore;
 #[cfg(feature = "fjall")]
 #[doc(inline)]
-pub use store::fjall_engine::FjallStore;
+pub use store::FjallStore;
 #[cfg(feature = "memory")]
 #[doc(inline)]
-pub use store::memory::MemoryStore;
+pub use store::MemoryStore;
 #[cfg(feature = "sled")]
 #[doc(inline)]
-pub use store::sled_engine::SledStore;
+pub use store::SledStore;
