@@ -10,6 +10,8 @@ use crate::key::Scope;
     label = "a `scope` function can't return this",
     note = "to make a scope of a text, write `|parts: &Parts| Ok(Scope::new(account)?)`, with `http::request::Parts` and \
             `tower_idempotency::Scope`; an empty text is then answered with 401",
+    note = "to refuse a request with another status, return `Err(Rejection::custom(status, title, detail))`, or \
+            `Err(status.into())`; the error of the `Result` is a `tower_idempotency::Rejection`",
     note = "the function returns a `Scope`, an `Option<Scope>`, or a `Result` of one of them whose error is a `Rejection`"
 )]
 pub trait IntoScope {
