@@ -153,7 +153,6 @@ impl Options {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         self.say_retry(response.status(), response.headers_mut(), rejection.retry_with_same_key);
-        rejection.say_effect(response.headers_mut());
         self.name_outcome(&mut response, rejection.kind.slug());
         response.extensions_mut().insert(rejection);
         response
@@ -161,11 +160,14 @@ impl Options {
 
     /// Builds the response for a rejection: by the application's function, or else for gRPC or as the profile has it.
     fn render(&self, rejection: &Rejection, is_grpc: bool) -> Response<Bytes> {
-        match &self.render_rejection {
+        let mut response = match &self.render_rejection {
             Some(render) => render(rejection),
             None if is_grpc => grpc::render(rejection),
-            None => self.profile.envelope.render(rejection),
-        }
+            // It says what the rejection says about the operation.
+            None => return self.profile.envelope.render(rejection),
+        };
+        rejection.say_effect(response.headers_mut());
+        response
     }
 
     /// Says in an error whether the same request may get another answer, if the profile has a header for that.
