@@ -10,10 +10,7 @@
 //! | [`AnyStore`] | | what the store inside survives | programs that choose a store at run time |
 //! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
 //!
-//! [`SledStore`]: crate::SledStore
 //! [`FjallStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/type.FjallStore.html
-//! [`MemoryStore`]: crate::MemoryStore
-//! [`AnyStore`]: crate::AnyStore
 //! [`PostgresStore`]: https://docs.rs/tower-idempotency-postgres
 //! [`SharedStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/store/shared/struct.SharedStore.html
 //! [`TestStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html
@@ -57,14 +54,15 @@ pub use contract::{Gauges, Health, InterruptedRun, Store};
 pub(crate) use contract::{Records, distinct};
 #[cfg(feature = "embedded")]
 pub use embedded::{Abort, EmbeddedStore, EmbeddedStoreBuilder};
+pub use erased::AnyStore;
 #[doc(hidden)]
 pub use error::in_words;
 pub use error::{OpenError, StoreError};
 #[cfg(feature = "fjall")]
-pub use fjall_engine::{FjallStoreBuilder, TransactionKeyspace};
+pub use fjall_engine::{FjallStore, FjallStoreBuilder, TransactionKeyspace};
 #[cfg(feature = "memory")]
-pub use memory::MemoryStoreBuilder;
+pub use memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "sled")]
-pub use sled_engine::{SledStoreBuilder, TransactionTree};
+pub use sled_engine::{SledStore, SledStoreBuilder, TransactionTree};
 #[cfg(any(feature = "embedded", feature = "shared"))]
 pub use transaction::{CommitError, TransactionError};

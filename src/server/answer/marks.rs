@@ -14,8 +14,8 @@ use crate::slots::{LogThrottle, once_a_minute};
 static PANICS: LogThrottle = LogThrottle::new();
 
 /// Marks an answer as given *before anything happened*: the key is freed, and a retry runs. Put it into the answer's
-/// extensions, or, in axum, into what the handler returns: `(StatusCode::SERVICE_UNAVAILABLE, Release, "busy")`. Alone
-/// it is an answer too: 503.
+/// extensions, or, in axum, into what the handler returns: `(StatusCode::SERVICE_UNAVAILABLE, Release, "busy")`. The
+/// mark goes before the body: axum takes the last element of a tuple for the body. Alone it is an answer too: 503.
 ///
 /// Use it only if the handler knows that there was no effect. If it marked a downstream service's 503 *after* the
 /// charge, the retry would be a second charge.
