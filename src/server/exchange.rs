@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response, Version, response};
@@ -92,7 +93,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         span: &Span,
         body: B,
     ) -> Result<(Box<Self>, Presented), Response<Through<M, R>>> {
-        let mut body = pin!(body);
+        let body = pin!(body);
         // This calls the application's scope function, which may reject the request.
         let found = shared.options.scope_of(&self.parts).and_then(|scope| {
             self.path = shared.options.path_of_id(&self.parts);
@@ -113,10 +114,17 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let credentials = scope.is_none().then(|| sameness.credentials.names(&self.parts, header_name));
         let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
         let share = Some(Share::new(&shared.room, client));
-        let mut bounds = Bounds { bytes: limit, declared: declared_length(&self.parts.headers), share, time: None };
+        let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
+        // A layer outside may hide from the body's own hint what the head declares.
+        let is_too_long = declared_length(&self.parts.headers).is_some_and(|declared| declared > limit as u64);
         let reject =
             |rejection| shared.reject::<M, R>(connection, span, Facts { id: Some(&id), ..Facts::default() }, rejection);
-        let (data, trailers) = match collect(body.as_mut(), &mut bounds).await {
+        let collected = if is_too_long {
+            Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: body }
+        } else {
+            collect(body, &mut bounds).await
+        };
+        let (data, trailers) = match collected {
             Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {
                 // The body has ended, so there is nothing to read on.
                 return Err(reject(reasons::body_incomplete()));

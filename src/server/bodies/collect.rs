@@ -63,8 +63,6 @@ const NANOS_PER_BYTE: u64 = 1_000_000_000 / 512;
 pub(crate) struct Bounds {
     /// The most bytes of the body.
     pub(crate) bytes: usize,
-    /// The length that the head declares. A layer outside may hide it from the body's own hint.
-    pub(crate) declared: Option<u64>,
     /// The longest time that the whole body may take, from when it is first waited for.
     pub(crate) time: Option<Duration>,
     /// The body's share of the room for bodies, if it takes any. It grows with each frame.
@@ -87,9 +85,9 @@ struct BodyHead {
 /// Reads `body` within `bounds`.
 pub(crate) async fn collect<B: Body + Unpin>(mut body: B, bounds: &mut Bounds) -> Collected<B> {
     let mut head = BodyHead::default();
-    let Bounds { bytes: limit, declared, time, share } = bounds;
+    let Bounds { bytes: limit, time, share } = bounds;
     // A body that declares at once that it is too long is not read at all.
-    if declared.unwrap_or(0).max(body.size_hint().lower()) > *limit as u64 {
+    if body.size_hint().lower() > *limit as u64 {
         return Collected::Over { why: Why::TooLong, head: head.finish(), rest: body };
     }
     // The time at which the body has taken too long; the time at which it is too slow, and the bytes that have put this
