@@ -1,5 +1,6 @@
 //! Each call comes to a definite end, by what the server has answered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,8 @@ use futures_util::StreamExt as _;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
+use retry_policies::Jitter;
+use retry_policies::policies::ExponentialBackoff;
 use testkit::process::until;
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_idempotency_client::KeyedRetryLayer;
@@ -21,7 +24,6 @@ over_both!(
     trap_129_a_refusal_after_a_lost_try_is_no_proof_that_nothing_was_done,
     a_key_that_the_client_has_used_for_another_request_is_given_up_unsent,
     an_answer_counts_however_long_it_is,
-    a_replay_counts_whatever_was_lost_before,
     no_redirect_is_followed,
     those_that_have_ended_are_deleted_later_and_the_others_stay,
 );
@@ -47,77 +49,82 @@ async fn a_call_is_delivered_once_and_its_answer_is_kept(home: impl Home) {
 }
 
 const PROBLEM: &[(&str, &str)] = &[("content-type", "application/problem+json")];
-const REPLAY: &[(&str, &str)] = &[("idempotent-replayed", "true")];
+const HOUR: Duration = Duration::from_secs(60 * 60);
 
 fn problem(name: &str, retry: bool) -> &'static str {
-    not_kept(name, retry, 201)
-}
-
-fn not_kept(name: &str, retry: bool, original: u16) -> &'static str {
     let kind = format!("https://docs.rs/tower-idempotency/latest/tower_idempotency/#{name}");
-    let problem = format!(
-        r#"{{"type":"{kind}","title":"","status":409,"code":"{name}","retry_with_same_key":{retry},"original_status":{original}}}"#
-    );
-    problem.leak()
+    format!(r#"{{"type":"{kind}","code":"{name}","retry_with_same_key":{retry},"original_status":201}}"#).leak()
 }
 
-/// What a call has become after one try: its state, and whether the operation may have taken place.
-pub(crate) async fn after(
-    home: &impl Home,
-    number: u32,
-    reply: impl Fn() -> Reply + Clone + Send + Sync + 'static,
-) -> (State, bool) {
-    let (client, log) = server(move |_, _| {
-        let reply = reply();
-        async move { reply }
+fn not_kept(original: u16) -> &'static str {
+    problem("not-replayable", false).replace("201", &original.to_string()).leak()
+}
+
+/// What the server answers to a call, and whether a try before it was lost.
+pub(crate) type Case = (Arc<dyn Fn() -> Reply + Send + Sync>, bool);
+
+/// What has become of calls: the state, whether the operation may have taken place, and whether there was another try.
+pub(crate) async fn after(home: &impl Home, cases: Vec<Case>) -> Vec<(State, bool, bool)> {
+    let (outbox, all) = (home.outbox(), 0..cases.len() as u32);
+    let is_lost = |number: u32| cases[number as usize].1;
+    let count = async |state| outbox.list(state, None, 1_000).await.unwrap().len();
+    let lost: Vec<_> = all.clone().filter(|number| is_lost(*number)).collect();
+    for number in &lost {
+        outbox.put(&call(*number)).await.unwrap();
+    }
+    let (broken, log) = server(|_, _| async { Err("the connection broke".into()) });
+    let later = ExponentialBackoff::builder().jitter(Jitter::None).retry_bounds(HOUR, HOUR);
+    let tried = async || log.all().len() == lost.len() && count(State::Waiting).await == lost.len();
+    relay(outbox, &broken).backoff(later.build_with_max_retries(9)).run(until("they are lost", tried)).await;
+    for number in &lost {
+        home.end_lease(&entry(outbox, call(*number).key()).await).await;
+    }
+    for number in all.clone().filter(|number| !is_lost(*number)) {
+        outbox.put(&call(number)).await.unwrap();
+    }
+    // Another process, whose client remembers nothing. It has room for one or two tries more than it needs.
+    let replies: Vec<_> = cases.iter().map(|(reply, _)| Arc::clone(reply)).collect();
+    let (client, _) = server(move |body, _| {
+        let number: usize = body.strip_prefix("charge ").unwrap().parse().unwrap();
+        std::future::ready(replies[number]())
     });
-    home.outbox().put(&call(number)).await.unwrap();
-    // It is given up at its first try, or has another end.
-    let relay = relay(home.outbox(), &client).give_up_after(Duration::ZERO);
-    let ended = async || {
-        let entry: Entry = entry(home.outbox(), call(number).key()).await;
-        !matches!(entry.state, State::Waiting | State::Sending)
-    };
-    relay.run(until("an end", ended)).await;
-    assert_eq!(log.all().len(), 1);
-    let entry = entry(home.outbox(), call(number).key()).await;
-    assert!(entry.reason.is_some());
-    (entry.state, entry.may_have_taken_place)
+    let soon = ExponentialBackoff::builder().retry_bounds(Duration::from_millis(1), Duration::from_millis(2));
+    let none = async || count(State::Waiting).await == 0 && count(State::Sending).await == 0;
+    relay(outbox, &client).backoff(soon.build_with_max_retries(2)).run(until("all have ended", none)).await;
+    let mut found = Vec::new();
+    for number in all {
+        let entry: Entry = entry(outbox, call(number).key()).await;
+        assert!(entry.reason.is_some());
+        found.push((entry.state, entry.may_have_taken_place, entry.tries > 1 + u32::from(is_lost(number))));
+    }
+    found
 }
 
 async fn an_answer_ends_a_call_or_lets_it_be_tried_again(home: impl Home) {
     use State::{Delivered, GivenUp, Refused};
-    type Case = (fn() -> Reply, State, bool);
-    let cases: [Case; 23] = [
-        (|| answer(200, &[], ""), Delivered, true),
-        (|| answer(204, REPLAY, ""), Delivered, true),
-        (|| answer(402, &[], ""), Refused, false),
-        (|| answer(402, REPLAY, ""), Refused, false),
-        // A recorded answer does not change, whatever becomes of the relay's credentials.
-        (|| answer(401, REPLAY, ""), Refused, false),
-        (|| answer(407, REPLAY, ""), Refused, false),
-        (|| answer(422, &[], ""), Refused, false),
+    const ELSEWHERE: &[(&str, &str)] = &[("location", "http://elsewhere.example/")];
+    // What becomes of the call without a try before, and after one that was lost.
+    type Row = (fn() -> Reply, (State, bool, bool), (State, bool, bool));
+    let unknown = (GivenUp, true, true);
+    let rows: [Row; 12] = [
+        (|| answer(307, ELSEWHERE, ""), (Refused, false, false), (GivenUp, true, false)),
+        (|| answer(303, ELSEWHERE, ""), (GivenUp, true, false), (GivenUp, true, false)),
+        (|| answer(409, PROBLEM, problem("outcome-unknown", false)), (GivenUp, true, false), (GivenUp, true, false)),
+        (|| answer(409, PROBLEM, problem("not-replayable", false)), (Delivered, true, false), (Delivered, true, false)),
+        (|| answer(409, PROBLEM, not_kept(402)), (Refused, false, false), (Refused, false, false)),
+        (|| answer(401, PROBLEM, not_kept(402)), (Refused, false, false), (Refused, false, false)),
+        (|| answer(409, PROBLEM, not_kept(500)), (GivenUp, true, false), (GivenUp, true, false)),
+        (|| answer(502, PROBLEM, problem("custom", false)), (GivenUp, true, false), (GivenUp, true, false)),
         // The credentials may be replaced.
-        (|| answer(401, &[], ""), GivenUp, false),
-        (|| answer(429, &[], ""), GivenUp, false),
-        (|| answer(409, &[], ""), GivenUp, true),
-        (|| answer(500, &[], ""), GivenUp, true),
-        (|| answer(500, REPLAY, ""), GivenUp, true),
-        (|| answer(503, &[], ""), GivenUp, true),
-        (|| answer(307, &[("location", "http://elsewhere.example/")], ""), Refused, false),
-        (|| answer(303, &[("location", "http://elsewhere.example/")], ""), GivenUp, true),
-        (|| answer(409, PROBLEM, problem("outcome-unknown", false)), GivenUp, true),
-        (|| answer(409, PROBLEM, problem("not-replayable", false)), Delivered, true),
-        (|| answer(409, PROBLEM, not_kept("not-replayable", false, 402)), Refused, false),
-        (|| answer(409, PROBLEM, not_kept("not-replayable", false, 500)), GivenUp, true),
-        (|| answer(502, PROBLEM, problem("custom", false)), GivenUp, true),
-        (|| answer(401, PROBLEM, problem("custom", false)), GivenUp, false),
-        (|| answer(409, PROBLEM, problem("in-flight", true)), GivenUp, true),
-        (|| Err("the connection broke".into()), GivenUp, true),
+        (|| answer(401, PROBLEM, problem("custom", false)), (GivenUp, false, true), unknown),
+        (|| answer(400, PROBLEM, problem("key-missing", false)), (Refused, false, false), (GivenUp, true, false)),
+        (|| answer(409, PROBLEM, problem("in-flight", true)), unknown, unknown),
+        (|| Err("the connection broke".into()), unknown, unknown),
     ];
-    for (number, (reply, state, may_have_taken_place)) in cases.into_iter().enumerate() {
-        let found = after(&home, number as u32, reply).await;
-        assert_eq!(found, (state, may_have_taken_place), "case {number}: {:?}", reply());
+    let cases = rows.iter().flat_map(|row| [false, true].map(|is_lost| (Arc::new(row.0) as Arc<_>, is_lost)));
+    let found = after(&home, cases.collect()).await;
+    for (row, found) in rows.iter().zip(found.chunks(2)) {
+        assert_eq!(found, [row.1, row.2], "{:?}", row.0());
     }
 }
 
@@ -177,16 +184,6 @@ async fn an_answer_counts_however_long_it_is(home: impl Home) {
     outbox.put(&call(2)).await.unwrap();
     let delivered = run_until(relay(outbox, &client), outbox, call(2).key(), State::Delivered).await;
     assert_eq!(delivered.answer.unwrap().body.len(), long.len());
-}
-
-async fn a_replay_counts_whatever_was_lost_before(home: impl Home) {
-    let (client, log) = server(|_, number| async move {
-        if number == 1 { Err("the connection broke".into()) } else { answer(402, REPLAY, "declined") }
-    });
-    home.outbox().put(&call(1)).await.unwrap();
-    let entry = run_until(relay(home.outbox(), &client), home.outbox(), call(1).key(), State::Refused).await;
-    assert_eq!((entry.tries, entry.may_have_taken_place), (2, false));
-    assert_eq!(log.all()[0], log.all()[1]);
 }
 
 async fn no_redirect_is_followed(home: impl Home) {
