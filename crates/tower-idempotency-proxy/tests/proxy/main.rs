@@ -4,6 +4,7 @@
 mod between;
 mod broken;
 mod checked;
+mod ends;
 mod keys;
 mod marks;
 mod passing;

@@ -3,14 +3,14 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
 use axum::ServiceExt as _;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -55,22 +55,37 @@ impl Service {
         address
     }
 
+    /// The heads and bodies of the orders that have come.
+    pub(crate) fn noted(&self) -> MutexGuard<'_, Vec<(HeaderMap, String)>> {
+        self.noted.lock().unwrap()
+    }
+
     /// The keys that have come with orders, in order.
     pub(crate) fn keys(&self) -> Vec<String> {
         let key = |(head, _): &(HeaderMap, String)| {
             head.get("idempotency-key").map(|key| key.to_str().unwrap().to_owned()).unwrap_or_default()
         };
-        self.noted.lock().unwrap().iter().map(key).collect()
+        self.noted().iter().map(key).collect()
     }
 }
 
 /// `POST /orders`: each of them is an effect.
 async fn order(State(service): State<Service>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-    let body = String::from_utf8(body.to_vec()).unwrap();
+    // One that breaks off is no order.
+    let Ok(body) = axum::body::to_bytes(body, 1 << 20).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let mut body = String::from_utf8(body.to_vec()).unwrap();
     let number = {
-        let mut noted = service.noted.lock().unwrap();
+        let mut noted = service.noted();
+        // The second attempt may be answered otherwise.
+        let key = parts.headers.get("idempotency-key");
+        if let Some(then) = parts.headers.get("x-then")
+            && noted.iter().any(|(head, _)| head.get("idempotency-key") == key)
+        {
+            then.to_str().unwrap().clone_into(&mut body);
+        }
         noted.push((parts.headers, body.clone()));
         noted.len()
     };
@@ -90,7 +105,7 @@ async fn order(State(service): State<Service>, request: Request) -> Response {
 
 /// `GET /orders`: how many there are.
 async fn orders(State(service): State<Service>) -> String {
-    service.noted.lock().unwrap().len().to_string()
+    service.noted().len().to_string()
 }
 
 /// `POST /echo`: each part of the body comes back at once.
