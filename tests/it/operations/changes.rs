@@ -5,15 +5,17 @@ use http::Response;
 use testkit::lab::asked::{asking, found, leave_interrupted};
 use testkit::lab::disk::{Disk, Table as _};
 use testkit::lab::operator::outcome;
+use testkit::lab::steps::Steps as _;
 use testkit::lab::time::{DAY, SECOND};
-use testkit::lab::{Lab, at_once, id, on_disk, settle};
+use testkit::lab::{Lab, at_once, done, hold, id, on_disk, settle};
 use testkit::log::Log;
 use testkit::on_both;
 use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler};
+use tower_idempotency::internals::{Completion, RunResult};
 use tower_idempotency::operations::{Action, Answer, Applied, Change, ChangeError, Filter, Operations, StateKind};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{Fence, Fingerprint, IdempotencyLayer, MemoryStore, Once};
+use tower_idempotency::{Fence, Fingerprint, FjallStore, IdempotencyLayer, MemoryStore, Once, SledStore};
 use tracing::Level;
 
 use super::{a_second_passes, account, change, clocked, lab, layer, send};
@@ -57,6 +59,51 @@ async fn are_settled_and_forgotten<St: Store + Clone>(store: St) {
 async fn an_operation_is_settled_or_forgotten_in_its_state_and_under_its_fence_alone() {
     are_settled_and_forgotten(MemoryStore::new()).await;
     are_settled_and_forgotten(TestStore::new()).await;
+}
+
+/// Each action, of an operation in each state, under its fence and under others.
+async fn each_action_is_for_its_states<St: Store + Clone>(store: St) {
+    let operations = Operations::over(store.clone(), DAY);
+    for state in [StateKind::Running, StateKind::Interrupted, StateKind::Completed, StateKind::Consumed] {
+        for (action, states) in [
+            (answer("settled"), &[StateKind::Interrupted][..]),
+            (Action::Release, &[StateKind::Interrupted]),
+            (Action::Forget, &[StateKind::Completed, StateKind::Consumed]),
+        ] {
+            for apart in [-1, 1, 0] {
+                let key = format!("{state:?} {} {apart}", action.name());
+                let held = hold(&store, &key.replace(' ', "-")).await;
+                let consumed = RunResult::Consumed { status: 200 };
+                match state {
+                    StateKind::Interrupted => drop(store.interrupt(held.id, held.fence).await.unwrap()),
+                    StateKind::Completed => drop(store.complete(done(held, "done", DAY)).await.unwrap()),
+                    StateKind::Consumed => {
+                        let completion = Completion { result: consumed, ..done(held, "", DAY) };
+                        drop(store.complete(completion).await.unwrap());
+                    }
+                    _ => {}
+                }
+                let seen = operations.inspect(held.id).await.unwrap().unwrap();
+                assert_eq!(seen.state.kind(), state);
+                let change = Change::new(held.id, Fence(seen.fence.0.wrapping_add_signed(apart)), action.clone());
+                let applied = operations.by("alice").apply(change).await.unwrap();
+                let is_due = states.contains(&state) && apart == 0;
+                assert_eq!(applied, if is_due { Applied::Done } else { Applied::Stale }, "{key}");
+                let after = operations.inspect(held.id).await.unwrap();
+                assert_eq!(after.as_ref() == Some(&seen), !is_due, "{key}: {after:?}");
+            }
+        }
+    }
+}
+
+// Seeded faults: the fence is not compared; a release takes a completed operation.
+#[tokio::test]
+async fn an_action_changes_an_operation_in_its_state_and_under_its_fence_and_no_other() {
+    each_action_is_for_its_states(MemoryStore::new()).await;
+    let (_directory, sled) = on_disk(SledStore::builder());
+    each_action_is_for_its_states(sled).await;
+    let (_directory, fjall) = on_disk(FjallStore::builder());
+    each_action_is_for_its_states(fjall).await;
 }
 
 on_both!(on_disk_what_was_forgotten_stays_so_and_what_ran_after_it_is_there);

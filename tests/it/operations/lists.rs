@@ -83,6 +83,47 @@ async fn a_list_selects_what_is_older_and_interrupted_operations_come_the_oldest
     }
 }
 
+// Each condition with each other one. Seeded faults: of any two, one is enough; a condition is not looked at once
+// another one is there.
+#[tokio::test]
+async fn of_two_conditions_both_count() {
+    let (store, clock) = clocked();
+    let layer = layer(store);
+    let lab = lab(layer.clone());
+    let mut all = Vec::new();
+    for age in ["old", "new"] {
+        for owner in ["one", "other"] {
+            for status in [200, 402, 502, 504] {
+                send(&lab, &format!("/{age}/{owner}/{status}"), owner, &format!("{age}-{status}")).await;
+                all.push(format!("label of /{age}/{owner}/{status}"));
+            }
+        }
+        (0..3).for_each(|_| a_second_passes(&clock));
+    }
+    type Condition = (fn(Filter) -> Filter, fn(&str) -> bool);
+    let conditions: [Condition; 5] = [
+        (|filter| filter.in_state(StateKind::Completed), |label| label.ends_with("200") || label.ends_with("402")),
+        (|filter| filter.in_state(StateKind::Interrupted), |label| label.contains("/50")),
+        (|filter| filter.older_than(SECOND * 4), |label| label.contains("/old/")),
+        (|filter| filter.answered_with(402), |label| label.ends_with("402")),
+        (|filter| filter.of_scope(account("one").digest()), |label| label.contains("/one/")),
+    ];
+    let operations = layer.operations();
+    for (first, selected) in conditions {
+        for (second, also) in conditions {
+            let filter = second(first(Filter::all()));
+            let mut found = labels(&operations, &filter, 100).await;
+            found.sort();
+            // Of two states, the second one counts.
+            let is_state = |condition: fn(&str) -> bool| condition("/502") != condition("/200");
+            let both = |label: &&String| also(label) && (selected(label) || is_state(selected) && is_state(also));
+            let mut expected: Vec<_> = all.iter().filter(both).cloned().collect();
+            expected.sort();
+            assert_eq!(found, expected, "{filter:?}");
+        }
+    }
+}
+
 async fn no_page_repeats_or_leaves_out<St: Store + Clone>(store: St) {
     let layer = layer(store);
     let lab = lab(layer.clone());
