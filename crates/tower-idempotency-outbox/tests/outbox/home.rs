@@ -9,7 +9,7 @@ use tower_idempotency::SledStore;
 use tower_idempotency::store::{Abort, CommitError};
 use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::NoTls;
 use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool};
-use tower_idempotency_outbox::{Call, Entry, Outbox, OutboxError, PostgresOutbox, PutError, SledOutbox};
+use tower_idempotency_outbox::{Call, Entry, Outbox, OutboxError, PostgresOutbox, PutError, SledOutbox, State};
 
 /// Makes a test over each database of one that is written for any.
 macro_rules! over_both {
@@ -49,6 +49,10 @@ pub(crate) trait Home: Sync {
 
     /// Ends the lease of a call, as if its time were over.
     async fn end_lease(&self, entry: &Entry);
+
+    /// Gives a call that was put in now this state after one try that may have taken effect. It is due, or has ended, so
+    /// many seconds from now.
+    async fn set(&self, entry: &Entry, state: State, seconds: i64);
 }
 
 /// The same to another destination.
@@ -154,6 +158,20 @@ impl Home for SledHome {
         head["due"] = 0.into();
         tree.insert(key, head.to_string().as_str()).unwrap();
     }
+
+    async fn set(&self, entry: &Entry, state: State, seconds: i64) {
+        let key = |kind| [kind, &entry.position.to_be_bytes()[..]].concat();
+        let (tree, is_over) = (self.outbox.tree(), matches!(state, State::Delivered | State::Refused));
+        let mut head: serde_json::Value = serde_json::from_slice(&tree.remove(key(b"o")).unwrap().unwrap()).unwrap();
+        let (wall, kept) = (head["due"].as_i64().unwrap(), head["due_kept"].as_i64().unwrap());
+        let changes = serde_json::json!({
+            "state": state, "tries": 1, "may_have_taken_place": true, "first_try": wall, "first_kept": kept,
+            "due": wall + 1_000 * seconds, "due_kept": kept + 1_000 * seconds,
+            "ended": is_over.then_some(kept + 1_000 * seconds),
+        });
+        head.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        tree.insert(key(if is_over { b"e" } else { b"o" }), head.to_string().as_str()).unwrap();
+    }
 }
 
 enum Because {
@@ -245,5 +263,17 @@ impl Home for PostgresHome {
 
     async fn end_lease(&self, entry: &Entry) {
         self.sql(&format!("UPDATE outbox.call SET due = 'epoch' WHERE position = {}", entry.position)).await;
+    }
+
+    async fn set(&self, entry: &Entry, state: State, seconds: i64) {
+        let is_over = matches!(state, State::Delivered | State::Refused);
+        let then = format!("now() + interval '{seconds} seconds'");
+        let ended = if is_over { &then } else { "NULL" };
+        self.sql(&format!(
+            "UPDATE outbox.call SET state = '{state}', tries = 1, may_have_taken_place = true, due = {then},
+                ended = {ended}, first_try = now(), first_try_early = now() WHERE position = {}",
+            entry.position
+        ))
+        .await;
     }
 }

@@ -12,4 +12,5 @@ mod operators;
 mod order;
 mod put;
 mod server;
+mod states;
 mod tries;
