@@ -36,6 +36,30 @@ impl Terms {
         3 * self.try_for
     }
 
+    /// What becomes of a call that is not sent, under a lease that was asked for so long ago. `None`: it is sent.
+    fn unsent(&self, entry: &Entry, tried_for: Age, late: Duration) -> Option<Update> {
+        let (position, tried_for) = (entry.position, tried_for.plus(late));
+        let before = entry.reason.as_deref().unwrap_or("no result was written");
+        // The server may have forgotten its key by now.
+        if entry.tries > 1 && tried_for.at_least >= self.give_up_after {
+            let reason = format!("its time was over before it was sent again; the try before: {before}");
+            return Some(unsent(entry, State::GivenUp, reason));
+        }
+        // If it is, the server may have forgotten the key. A clock may be right again by the next time.
+        if entry.tries > 1 && tried_for.at_most >= self.give_up_after {
+            tracing::warn!(target: TARGET, position, ?tried_for, "the clocks of an outbox differ");
+            let update =
+                unsent(entry, State::Waiting, format!("{HELD}{}", before.strip_prefix(HELD).unwrap_or(before)));
+            return Some(Update { wait: LOOK_AGAIN, is_no_try: true, ..update });
+        }
+        // A try that began now could go on after the lease. This is none.
+        (late >= self.try_for).then(|| {
+            tracing::warn!(target: TARGET, position, ?late, "the outbox is too slow for `try_for`");
+            let update = unsent(entry, State::Waiting, "the outbox was too slow to give it to a relay");
+            Update { restarts: entry.tries == 1, is_no_try: true, ..update }
+        })
+    }
+
     /// What becomes of a call after this try.
     fn settled(&self, next: Next, entry: &Entry, tried_for: Age) -> Update {
         match next {
@@ -73,37 +97,25 @@ pub(crate) async fn carry<C, A>(
         + 'static,
     A: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    let earlier = entry.may_have_taken_place;
-    let (late, until) = (asked.elapsed(), asked + terms.lease());
-    let unsent = |state, reason: String| Update { may_have_taken_place: Some(earlier), ..Update::to(state, reason) };
+    let until = asked + terms.lease();
     let update = match &entry.call {
         // The reason is in the entry.
-        None => unsent(State::Damaged, entry.reason.clone().unwrap_or_default()),
-        // The server may have forgotten its key by now.
-        Some(_) if entry.tries > 1 && tried_for.plus(late).at_least >= terms.give_up_after => {
-            let before = entry.reason.as_deref().unwrap_or("no result was written");
-            unsent(State::GivenUp, format!("its time was over before it was sent again; the try before: {before}"))
-        }
-        // If it is, the server may have forgotten the key. A clock may be right again by the next time.
-        Some(_) if entry.tries > 1 && tried_for.plus(late).at_most >= terms.give_up_after => {
-            tracing::warn!(target: TARGET, position = entry.position, ?tried_for, "the clocks of an outbox differ");
-            let before = entry.reason.as_deref().unwrap_or("no result was written");
-            let before = before.strip_prefix(HELD).unwrap_or(before);
-            Update { wait: LOOK_AGAIN, is_no_try: true, ..unsent(State::Waiting, format!("{HELD}{before}")) }
-        }
-        // A try that began now could go on after the lease. This is none.
-        Some(_) if late >= terms.try_for => {
-            tracing::warn!(target: TARGET, position = entry.position, ?late, "the outbox is too slow for `try_for`");
-            let update = unsent(State::Waiting, "the outbox was too slow to give it to a relay".to_owned());
-            Update { restarts: entry.tries == 1, is_no_try: true, ..update }
-        }
-        Some(call) => {
-            // The rest of the lease is for the result.
-            let next = send(client, call, until - terms.try_for / 2, earlier).await;
-            terms.settled(next, &entry, tried_for.plus(asked.elapsed()))
-        }
+        None => unsent(&entry, State::Damaged, entry.reason.clone().unwrap_or_default()),
+        Some(call) => match terms.unsent(&entry, tried_for, asked.elapsed()) {
+            Some(update) => update,
+            None => {
+                // The rest of the lease is for the result.
+                let next = send(client, call, until - terms.try_for / 2, entry.may_have_taken_place).await;
+                terms.settled(next, &entry, tried_for.plus(asked.elapsed()))
+            }
+        },
     };
     write(&outbox, &entry, update, until).await;
+}
+
+/// What becomes of a call that is not sent: what is known of it stays.
+fn unsent(entry: &Entry, state: State, reason: impl Into<String>) -> Update {
+    Update { may_have_taken_place: Some(entry.may_have_taken_place), ..Update::to(state, reason) }
 }
 
 /// Sends the call, and reads what is kept of its answer.
@@ -180,3 +192,6 @@ fn log_late(entry: &Entry, update: &Update) {
     let (position, state, reason) = (entry.position, update.state.as_str(), &*update.reason);
     tracing::warn!(target: TARGET, position, state, reason, "a call's result came after its lease, and is not written");
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,3 +151,6 @@ fn later(now: u64, time: Duration) -> u64 {
 fn time(millis: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
+
+#[cfg(test)]
+mod tests;

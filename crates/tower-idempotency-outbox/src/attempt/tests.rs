@@ -1,0 +1,98 @@
+use super::*;
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// Permits two retries, each ten seconds from now, for a call that has been tried for so long.
+struct Policy(Duration);
+
+impl RetryPolicy for Policy {
+    fn should_retry(&self, began: SystemTime, retries: u32) -> RetryDecision {
+        match retries {
+            0..=1 => RetryDecision::Retry { execute_after: began + self.0 + secs(10) },
+            _ => RetryDecision::DoNotRetry,
+        }
+    }
+}
+
+fn terms(tried_for: Duration, give_up_after: Duration) -> Terms {
+    Terms { try_for: secs(30), give_up_after, backoff: Arc::new(Policy(tried_for)) }
+}
+
+fn entry(tries: u32, may_have_taken_place: bool) -> Entry {
+    Entry {
+        position: 1,
+        state: State::Sending,
+        call: None,
+        tries,
+        first_try: None,
+        due: SystemTime::now(),
+        may_have_taken_place,
+        reason: None,
+        answer: None,
+        fence: 1,
+    }
+}
+
+#[test]
+fn a_call_waits_for_the_longer_time_and_is_given_up_by_tries_and_by_time() {
+    const DAY: u64 = 24 * 60 * 60;
+    for (tries, tried_for, asked, give_up_after, wait) in [
+        (1, 0, 0, 1_000, Some(10)),
+        (2, 0, 5, 1_000, Some(10)),
+        (2, 0, 60, 1_000, Some(60)),
+        // The policy has the last word, whatever the server asks for.
+        (3, 0, 0, 1_000, None),
+        (3, 0, 60, 1_000, None),
+        // The next try comes before its time is over, by both waits.
+        (1, 989, 0, 1_000, Some(10)),
+        (1, 990, 0, 1_000, None),
+        (1, 939, 60, 1_000, Some(60)),
+        (1, 940, 60, 1_000, None),
+        (1, 0, 1_000, 1_000, None),
+        (1, 1_000, 0, 1_000, None),
+        // No wait is longer than a day, and that is less than this time.
+        (1, 0, 2 * DAY, 2 * DAY, Some(DAY)),
+        (1, DAY, 2 * DAY, 2 * DAY, None),
+    ] {
+        let found = terms(secs(tried_for), secs(give_up_after)).wait(tries, secs(tried_for), secs(asked));
+        assert_eq!(found, wait.map(secs), "{tries} tries in {tried_for} s, asked for {asked} s of {give_up_after} s");
+    }
+}
+
+#[test]
+fn a_call_is_sent_if_its_time_is_not_over_by_any_clock_and_the_lease_is_long_enough() {
+    // State, whether its tries count from zero again, and whether the try was none.
+    let (given_up, held) = (Some((State::GivenUp, false, false)), Some((State::Waiting, false, true)));
+    let as_new = Some((State::Waiting, true, true));
+    for (tries, at_least, at_most, late, expected) in [
+        // The first try has its time before it.
+        (1, 0, 0, 0, None),
+        (1, 0, 0, 29, None),
+        (1, 0, 0, 30, as_new),
+        (1, 1_000, 1_000, 0, None),
+        (1, 0, 1_000, 30, as_new),
+        (2, 0, 999, 0, None),
+        (2, 0, 999, 30, held),
+        (2, 0, 900, 30, held),
+        (2, 0, 1_000, 0, held),
+        (2, 999, 1_000, 0, held),
+        (2, 1_000, 1_000, 0, given_up),
+        (2, 1_000, 1_000, 30, given_up),
+        // The time since the lease was asked for counts.
+        (2, 0, 999, 1, held),
+        (2, 999, 999, 1, given_up),
+    ] {
+        for may_have_taken_place in [false, true] {
+            let (entry, age) =
+                (entry(tries, may_have_taken_place), Age { at_least: secs(at_least), at_most: secs(at_most) });
+            let update = terms(Duration::ZERO, secs(1_000)).unsent(&entry, age, secs(late));
+            let name = format!("{tries} tries in {at_least} to {at_most} s, {late} s late");
+            // Nothing was sent: what is known stays.
+            let known = update.as_ref().map(|update| update.may_have_taken_place);
+            assert_eq!(known, expected.map(|_| Some(may_have_taken_place)), "{name}");
+            assert_eq!(update.map(|update| (update.state, update.restarts, update.is_no_try)), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+use super::*;
+
+const HOUR: u64 = 60 * 60 * 1_000;
+/// Both clocks have begun long ago, at another time.
+const NOW: Now = Now { wall: 1_000 * HOUR, kept: 500 * HOUR, opening: 7 };
+
+fn head() -> Head {
+    Head::new("key", None, String::new(), 0, NOW)
+}
+
+#[test]
+fn a_call_is_due_by_either_clock_and_if_its_time_is_too_far_ahead() {
+    for (wall, kept, is_due) in
+        [(0, 0, true), (1, 0, true), (0, 1, true), (1, 1, false), (48, 48, false), (49, 49, true)]
+    {
+        let mut head = Head { due: NOW.wall + wall * HOUR, due_kept: NOW.kept + kept * HOUR, ..head() };
+        for state in ["waiting", "sending", "delivered", "refused", "given_up", "damaged"] {
+            head.state = serde_json::from_value(state.into()).unwrap();
+            let is_open = ["waiting", "sending"].contains(&state);
+            assert_eq!(head.is_due(NOW), is_due && is_open, "{state}, due in {wall} h and in {kept} h");
+        }
+    }
+}
+
+#[test]
+fn how_long_ago_the_first_try_was_lies_between_the_two_clocks() {
+    let hours = |hours: u64| Duration::from_millis(hours * HOUR);
+    // How long ago by either clock, a negative time for one that is ahead.
+    for (wall, kept, same_opening, other_opening) in [
+        (3, 3, (3, Some(3)), (3, Some(3))),
+        (9, 3, (3, Some(3)), (3, Some(9))),
+        (3, 9, (9, Some(9)), (9, Some(9))),
+        (-3, 3, (3, Some(3)), (3, None)),
+        (3, -3, (0, Some(0)), (0, Some(3))),
+    ] {
+        for (opening, (at_least, at_most)) in [(NOW.opening, same_opening), (NOW.opening + 1, other_opening)] {
+            let ago = |now: u64, ago: i64| Some(now.saturating_add_signed(-ago * HOUR as i64));
+            let (first_try, first_kept) = (ago(NOW.wall, wall), ago(NOW.kept, kept));
+            let head = Head { first_try, first_kept, first_opening: Some(opening), ..head() };
+            let Age { at_least: least, at_most: most } = head.tried_for(NOW);
+            let expected = (hours(at_least), at_most.map_or(Duration::MAX, hours));
+            assert_eq!((least, most), expected, "{wall} h and {kept} h ago, opening {opening}");
+        }
+    }
+    assert_eq!(head().tried_for(NOW).at_most, Duration::ZERO);
+}
