@@ -112,3 +112,21 @@ async fn whom_the_hook_names_is_asked_for_each_request() {
     // The hook takes the first line; the page shows whom it took.
     assert!(desk.send(request).await.text().contains("<bdi>alice</bdi>"));
 }
+
+// Seeded fault: a state, or a status, is enough.
+#[tokio::test]
+async fn a_purge_says_an_age_or_a_scope_whatever_else_it_says() {
+    let desk = Desk::new();
+    desk.charge("k", "17").await;
+    let conditions = [("state", json!("completed")), ("status", json!(200)), ("older_than", json!("1h"))];
+    for chosen in 0..1 << conditions.len() {
+        let is_chosen = |number: &usize| chosen & (1 << number) != 0;
+        let body = (0..conditions.len()).filter(is_chosen).map(|number| conditions[number].clone());
+        let body: serde_json::Map<_, _> = body.map(|(name, value)| (name.to_owned(), value)).collect();
+        let has_age = body.contains_key("older_than");
+        let answer = desk.json("/api/purge", body.clone().into()).await;
+        assert_eq!(answer.status, if has_age { 200 } else { 400 }, "{body:?}: {}", answer.text());
+        // Nothing is that old.
+        assert_eq!(desk.listed("completed").await.len(), 1, "{body:?}");
+    }
+}

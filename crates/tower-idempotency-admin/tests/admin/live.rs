@@ -2,8 +2,10 @@
 
 use serde_json::json;
 use testkit::Gate;
+use testkit::lab::time::{HOUR, NOON};
 use tower_idempotency::MemoryStore;
 use tower_idempotency::store::Store as _;
+use tower_idempotency::test_util::ManualClock;
 use tower_idempotency_admin::{Access, AdminPage, Latencies};
 
 use crate::desk::{Desk, authorize, layer};
@@ -70,4 +72,19 @@ async fn what_is_in_flight_is_counted_with_its_age() {
     assert_eq!((listed.len(), &listed[0]["server"]), (1, &json!("here")));
     gate.open();
     run.await.unwrap();
+}
+
+// Seeded fault: the newest one's time is shown.
+#[tokio::test]
+async fn the_age_of_what_is_interrupted_is_that_of_the_oldest() {
+    let clock = ManualClock::new(NOON);
+    let desk = Desk::over(layer(MemoryStore::builder().clock(clock.clone()).build()), Access::READ);
+    for key in ["first", "second", "third"] {
+        desk.interrupted(key).await;
+        clock.advance(HOUR);
+    }
+    let stats = desk.get("/api/stats").await.json();
+    let listed = desk.listed("interrupted").await;
+    assert_eq!((&stats["interrupted"]["oldest"], listed.len()), (&listed[0]["since"], 3));
+    assert!(listed[0]["since"].as_str() < listed[1]["since"].as_str(), "{listed:?}");
 }
