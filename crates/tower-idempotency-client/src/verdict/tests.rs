@@ -123,26 +123,45 @@ fn the_statuses_of_refusals_are_retried() {
 
 #[test]
 fn a_server_may_say_whether_to_retry() {
-    for name in ["stripe-should-retry", "x-should-retry"] {
-        assert_eq!(verdict(500, &[(name, "true")], "", false), Verdict::Again(Known::Unknown, None), "{name}");
-        assert_eq!(verdict(402, &[(name, "true"), AFTER], "", false), Verdict::Again(Known::Refused, ONE), "{name}");
-        for (status, known) in [(429, Known::Refused), (409, Known::Unknown), (503, Known::Unknown)] {
-            assert_eq!(
-                verdict(status, &[(name, "false"), AFTER], "", true),
-                Verdict::Rejected(known),
-                "{name} {status}"
-            );
+    for (status, name) in (300..600).flat_map(|status| SHOULD_RETRY.map(|name| (status, name))) {
+        let name: &'static str = name.as_str().to_owned().leak();
+        let known = known_of_status(StatusCode::from_u16(status).unwrap());
+        let says = |value, is_lost| verdict(status, &[(name, value), AFTER], "", is_lost);
+        for is_lost in [false, true] {
+            let again = if status == 422 { Verdict::Answer(known) } else { Verdict::Again(known, ONE) };
+            assert_eq!(says("true", is_lost), again, "{name} {status}");
+            // Without it, these are sent again. It is the last word, and no answer of the operation.
+            let last = match status {
+                408 | 409 | 421 | 425 | 429 | 502..=504 => Verdict::Rejected(known),
+                _ => Verdict::Answer(known),
+            };
+            assert_eq!(says("false", is_lost), last, "{name} {status}");
         }
-        assert_eq!(verdict(402, &[(name, "false"), AFTER], "", true), Verdict::Answer(Known::Refused), "{name}");
-        assert_eq!(verdict(500, &[(name, "maybe")], "", false), Verdict::Answer(Known::Unknown), "{name}");
+        assert_eq!(says("maybe", false), verdict(status, &[AFTER], "", false), "{name} {status}");
     }
+    let both = [("stripe-should-retry", "maybe"), ("x-should-retry", "false")];
+    assert_eq!(verdict(503, &both, "", false), Verdict::Rejected(Known::Unknown));
+    // A rejection of ours comes first.
+    assert_eq!(problem(503, "overloaded", true, &[("x-should-retry", "false")]), Verdict::Again(Known::Refused, None));
+    assert_eq!(problem(503, "custom", false, &[("x-should-retry", "true")]), Verdict::Rejected(Known::Unknown));
 }
 
 #[test]
 fn a_conflict_is_retried_where_an_attempt_may_still_run() {
-    assert_eq!(verdict(409, &[], "", false), Verdict::Answer(Known::Refused));
-    assert_eq!(verdict(409, &[], "", true), Verdict::Again(Known::Unknown, None));
-    assert_eq!(verdict(409, &[AFTER], "", false), Verdict::Again(Known::Unknown, ONE));
+    for (is_unknown, is_own) in [(false, false), (false, true), (true, false), (true, true)] {
+        let conflict = |lines: &[_]| {
+            let lines = lines.iter().cloned().collect();
+            judge(StatusCode::CONFLICT, &lines, b"", Before { is_unknown, is_own })
+        };
+        let alone = match (is_unknown, is_own) {
+            (true, _) => Verdict::Again(Known::Unknown, None),
+            (false, true) => Verdict::Answer(Known::Unknown),
+            (false, false) => Verdict::Answer(Known::Refused),
+        };
+        assert_eq!(conflict(&[]), alone, "lost: {is_unknown}, the caller's key: {is_own}");
+        let later = conflict(&[(http::header::RETRY_AFTER, HeaderValue::from_static("1"))]);
+        assert_eq!(later, Verdict::Again(Known::Unknown, ONE), "lost: {is_unknown}, the caller's key: {is_own}");
+    }
     let stripe = r#"{"error":{"type":"invalid_request_error","code":"idempotency_key_in_use"}}"#;
     assert_eq!(json(409, stripe), Verdict::Again(Known::Unknown, None));
     // Each member is read for itself.
@@ -169,11 +188,23 @@ fn a_key_of_another_request_is_refused_in_each_dialect() {
 #[test]
 fn the_layer_s_own_codes_are_known_in_the_flat_envelope() {
     let flat = |code| format!(r#"{{"type":"invalid_request","code":"{code}","message":"no"}}"#);
-    for code in ["outcome_unknown", "not_verifiable", "credentials_changed"] {
-        assert_eq!(json(409, &flat(code)), Verdict::Rejected(Known::Unknown), "{code}");
+    for (code, last) in [
+        ("outcome_unknown", Verdict::Rejected(Known::Unknown)),
+        ("not_verifiable", Verdict::Rejected(Known::Unknown)),
+        ("credentials_changed", Verdict::Rejected(Known::Unknown)),
+        ("not_replayable", Verdict::Ended(Known::Unknown)),
+    ] {
+        let says = |status, lines: &[_]| {
+            verdict(status, &[&[("content-type", "application/json")], lines].concat(), &flat(code), false)
+        };
+        for status in [409, 422, 500] {
+            assert_eq!(says(status, &[]), last, "{code} {status}");
+        }
+        // A retry is of use: the status says what else there is to say.
+        for (status, lines, after) in [(409, &[AFTER][..], ONE), (503, &[], None), (503, &[AFTER], ONE)] {
+            assert_eq!(says(status, lines), Verdict::Again(Known::Unknown, after), "{code} {status} {after:?}");
+        }
     }
-    assert_eq!(json(409, &flat("not_replayable")), Verdict::Ended(Known::Unknown));
-    assert_eq!(json(503, &flat("outcome_unknown")), Verdict::Again(Known::Unknown, None));
 }
 
 #[test]
