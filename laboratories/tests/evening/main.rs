@@ -1,7 +1,7 @@
 //! An operator's evening: traffic, a server that dies in the middle of a charge, the alert, the charge found on the
 //! operators' page and settled there, the client's retry answered, the alert over. A real server and a real browser.
 //!
-//! And what other pages try in the same browser.
+//! And what other pages try in the same browser, and what pages of other origins read of the proxy's answers.
 //!
 //! `SCREENSHOTS=DIRECTORY` writes pictures of the page. Those in the guide are made so, and have 16 colours:
 //!
@@ -14,6 +14,7 @@
 mod alert;
 mod attacks;
 mod browser;
+mod cors;
 mod evening;
 mod pictures;
 
