@@ -16,7 +16,8 @@
 //!
 //! The other files:
 //! - `engine.rs`: a store and the policy it is used with; how a fault of the store becomes a refusal.
-//! - `policy.rs`, `reconciler.rs`: the choices of the application, and the question to it.
+//! - `policy.rs`, `reconciler.rs`: the choices of the application, and the question to it; `warnings.rs`: those that
+//!   switch the protection off.
 //! - `context.rs`: what a handler can learn about its run and do with it. `commitment.rs`: the state of the run's
 //!   transaction.
 //! - `verdict.rs`: the answer that one request gets. `event.rs`: its event in the log.
@@ -45,6 +46,7 @@ mod run;
 mod settle;
 mod unprotected;
 mod verdict;
+mod warnings;
 mod watch;
 
 pub use crate::record::ClaimPolicy;

@@ -81,21 +81,6 @@ pub(crate) struct Policy {
     pub(crate) levels: Levels,
 }
 
-impl Policy {
-    /// Logs a WARN for each time that is zero, so that nothing is kept.
-    pub(crate) fn warn(&self) {
-        if self.retention.is_zero() {
-            tracing::warn!(target: "tower_idempotency", "`retention` is zero: a retry after the answer runs again");
-        }
-        if self.interrupted_retention.is_zero() {
-            tracing::warn!(
-                target: "tower_idempotency",
-                "`interrupted_retention` is zero: a retry after a run that was interrupted runs again"
-            );
-        }
-    }
-}
-
 impl Default for Policy {
     fn default() -> Self {
         const HOUR: Duration = Duration::from_secs(3_600);

@@ -141,14 +141,14 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-// Requests cause all log lines of the engine and the layer.
+// Requests cause all log lines of the engine and the layer, but those about options.
 #[test]
 fn engine_and_layer_log_only_what_is_limited() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = ["engine", "server", "slots"].map(|room| sources(&source.join(room))).concat();
     assert!(files.len() > 50, "the sources are not found: {files:?}");
-    for file in files {
-        let text = std::fs::read_to_string(&file).unwrap();
+    for file in files.iter().filter(|file| !file.ends_with("warnings.rs")) {
+        let text = std::fs::read_to_string(file).unwrap();
         for level in ["error", "warn", "info"] {
             let logs = text.lines().filter(|line| line.contains(&format!("tracing::{level}!(")));
             let unlimited: Vec<_> = logs.filter(|line| !line.contains("parent: $span")).collect();
