@@ -50,7 +50,9 @@ pub(crate) fn of_service(
         ([], [effect]) if is_none(effect) => drop(parts.extensions.insert(Release)),
         ([mark], _) if mark == "release" => drop(parts.extensions.insert(Release)),
         ([mark], _) if mark == "keep" && has_end => drop(parts.extensions.insert(Keep)),
-        ([mark], _) if mark == "invalid" => drop(parts.extensions.insert(Invalid)),
+        ([mark], _) if mark == "invalid" && has_end => drop(parts.extensions.insert(Invalid)),
+        // Nothing was done, and what may be a half is not kept.
+        ([mark], _) if mark == "invalid" => drop(parts.extensions.insert(Release)),
         // Also a word that is not known, two marks, and a body that may be cut: nothing runs again on a mistake.
         _ => drop(parts.extensions.insert(Unsure)),
     }
@@ -134,4 +136,40 @@ fn rendered(envelope: Envelope, rejection: &Rejection, mark: impl Clone + Send +
     let mut answer = envelope.render(rejection).map(Body::from);
     answer.extensions_mut().insert(mark);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_answer_is_declared_by_its_version_its_status_its_coding_or_its_length() {
+        for (version, status, lines, expected) in [
+            (Version::HTTP_11, 200, &[][..], false),
+            (Version::HTTP_10, 200, &[], false),
+            (Version::HTTP_2, 200, &[], true),
+            (Version::HTTP_11, 204, &[], true),
+            (Version::HTTP_11, 304, &[], true),
+            (Version::HTTP_11, 205, &[], false),
+            (Version::HTTP_11, 200, &[("content-length", "5")], true),
+            (Version::HTTP_10, 200, &[("content-length", "5")], true),
+            (Version::HTTP_11, 200, &[("transfer-encoding", "chunked")], true),
+            (Version::HTTP_11, 200, &[("transfer-encoding", "gzip, Chunked")], true),
+            (Version::HTTP_11, 200, &[("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")], true),
+            (Version::HTTP_11, 200, &[("transfer-encoding", "chunked, gzip")], false),
+            (Version::HTTP_11, 200, &[("transfer-encoding", "chunked"), ("transfer-encoding", "gzip")], false),
+            (Version::HTTP_11, 200, &[("transfer-encoding", "")], false),
+            // The coding counts, whatever the length says.
+            (Version::HTTP_11, 200, &[("transfer-encoding", "identity"), ("content-length", "5")], false),
+            (Version::HTTP_11, 200, &[("transfer-encoding", "chunked"), ("content-length", "5")], true),
+            // What has no body needs no end, whatever its head says.
+            (Version::HTTP_11, 204, &[("transfer-encoding", "identity")], true),
+            (Version::HTTP_2, 200, &[("transfer-encoding", "identity")], true),
+        ] {
+            let answer = http::Response::builder().version(version).status(status);
+            let answer = lines.iter().fold(answer, |answer, (name, value)| answer.header(*name, *value));
+            let (parts, ()) = answer.body(()).unwrap().into_parts();
+            assert_eq!(has_end(&parts), expected, "{version:?} {status} {lines:?}");
+        }
+    }
 }
