@@ -175,13 +175,82 @@ mod tests {
         let post = || Request::post("/");
         for (request, why) in [
             (Request::connect("pay.example:443"), NO_PATH),
+            (Request::connect("http://pay.example/orders"), NO_PATH),
             (Request::options("*"), NO_PATH),
             (post().header("connection", "close, Authorization").header("authorization", "a"), NAMES_OTHERS),
             (post().header("connection", "x-account").header("x-account", "a"), NAMES_OTHERS),
             (post().header("host", "a").header("host", "b"), HOSTS),
             (post().header("transfer-encoding", "gzip, chunked"), CODING),
+            (post().header("transfer-encoding", "chunked").header("transfer-encoding", "gzip"), CODING),
         ] {
             assert_eq!(forwarded(request, false).unwrap_err(), why);
+        }
+    }
+
+    #[test]
+    fn a_field_that_connection_names_is_refused_only_if_it_is_there_and_is_not_the_connection_s() {
+        for (named, there, refused) in [
+            ("x-account", true, true),
+            ("x-account", false, false),
+            ("keep-alive", true, false),
+            ("te", true, false),
+            ("close", false, false),
+            ("idempotency-key", true, true),
+            ("keep-alive, x-account", true, true),
+        ] {
+            let mut request = Request::post("/").header("connection", named);
+            for name in named.split(", ").filter(|_| there) {
+                request = request.header(name, "a");
+            }
+            let found = forwarded(request, false);
+            assert_eq!(found.is_err(), refused, "{named} {there}");
+            assert!(found.is_err() || !found.unwrap().headers.contains_key("keep-alive"), "{named}");
+        }
+        // Each line of `Connection` counts.
+        let lines = Request::post("/").header("connection", "close").header("connection", "x-account");
+        assert_eq!(forwarded(lines.header("x-account", "a"), false).unwrap_err(), NAMES_OTHERS);
+    }
+
+    #[test]
+    fn what_each_version_needs_is_there_and_what_it_forbids_is_not() {
+        for (is_http2, te, expected) in [
+            (false, "trailers", [""; 0].to_vec()),
+            (false, "gzip", vec![]),
+            (true, "trailers", vec!["trailers"]),
+            (true, "gzip", vec![]),
+            (true, "trailers, gzip", vec![]),
+        ] {
+            let parts = forwarded(Request::post("/").header("te", te), is_http2).unwrap();
+            assert_eq!(lines(&parts, "te"), expected, "{is_http2} {te}");
+        }
+        for (version, via) in
+            [(Version::HTTP_10, "1.0 idem"), (Version::HTTP_11, "1.1 idem"), (Version::HTTP_2, "2 idem")]
+        {
+            for is_http2 in [false, true] {
+                let parts = forwarded(Request::post("/").version(version).header("via", "1.1 edge"), is_http2).unwrap();
+                assert_eq!(lines(&parts, "via"), ["1.1 edge", via], "{is_http2}");
+            }
+        }
+        // The target's host, if it has one; the head's else. What a gateway has said stays.
+        for (uri, host, said, expected) in [
+            ("/", Some("a"), None, (vec!["a"], vec!["a"])),
+            ("http://b:1/", Some("a"), None, (vec!["b:1"], vec!["b:1"])),
+            ("http://b/", None, None, (vec!["b"], vec!["b"])),
+            ("/", Some("a"), Some("c"), (vec!["a"], vec!["c"])),
+            ("http://b/", Some("a"), Some("c"), (vec!["b"], vec!["c"])),
+            ("/", None, None, (vec![], vec![])),
+            ("http://user@b/", None, None, (vec!["b"], vec!["b"])),
+        ] {
+            for is_http2 in [false, true] {
+                let mut request = Request::post(uri);
+                for (name, value) in [("host", host), ("x-forwarded-host", said)] {
+                    request = value.into_iter().fold(request, |request, value| request.header(name, value));
+                }
+                let parts = forwarded(request, is_http2).unwrap();
+                let of_host = if is_http2 { vec![] } else { expected.0.clone() };
+                let found = (lines(&parts, "host"), lines(&parts, "x-forwarded-host"));
+                assert_eq!(found, (of_host, expected.1.clone()), "{is_http2} {uri} {host:?} {said:?}");
+            }
         }
     }
 

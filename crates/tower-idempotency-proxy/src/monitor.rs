@@ -148,3 +148,78 @@ fn given(headers: &HeaderMap) -> Option<String> {
 fn is_equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: [&str; 4] = ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"];
+    const ELSEWHERE: [&str; 3] = ["192.0.2.7:1", "[2001:db8::1]:1", "[::ffff:192.0.2.7]:1"];
+    const NAMED: [&str; 5] = ["localhost", "LOCALHOST:9090", "127.0.0.1", "[::1]:9090", "[::ffff:127.0.0.1]"];
+    const NAMED_ELSE: [&str; 4] = ["pay.example", "metrics.internal", "192.0.2.7", "localhost.evil.example"];
+    const THROUGH: [&str; 5] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+    const RIGHT: [&str; 3] = ["Bearer s3cret", "bearer  s3cret", "basic YW55b25lOnMzY3JldA=="];
+    const WRONG: [&str; 5] = ["Bearer s3cre", "Bearer ", "Bearer s3crets", "Basic czNjcmV0", "Digest s3cret"];
+
+    /// The status of the refusal; 200 where the caller is let in.
+    async fn status(peer: Option<&str>, host: &str, through: Option<&str>, token: Option<&str>) -> u16 {
+        let mut request = Request::get("/admin").header("host", host);
+        for (name, value) in [(through, "192.0.2.1"), (token.map(|_| "authorization"), token.unwrap_or_default())] {
+            request = name.into_iter().fold(request, |request, name| request.header(name, value));
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        let peer = peer.map(|peer| ConnectInfo::<SocketAddr>(peer.parse().unwrap()));
+        peer.into_iter().for_each(|peer| _ = parts.extensions.insert(peer));
+        match authorize(parts, "s3cret".into()).await {
+            Ok(_) => 200,
+            Err(refused) => refused.status().as_u16(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_page_is_for_a_caller_that_is_here_and_says_so_and_comes_directly_and_has_the_token() {
+        let peers = HERE.map(|peer| (Some(peer), true)).into_iter();
+        let peers: Vec<_> = peers.chain(ELSEWHERE.map(|peer| (Some(peer), false))).chain([(None, false)]).collect();
+        let hosts: Vec<_> =
+            NAMED.map(|host| (host, true)).into_iter().chain(NAMED_ELSE.map(|host| (host, false))).collect();
+        let ways: Vec<_> = THROUGH.map(|name| (Some(name), false)).into_iter().chain([(None, true)]).collect();
+        let tokens = RIGHT.map(|token| (Some(token), true)).into_iter();
+        let tokens: Vec<_> = tokens.chain(WRONG.map(|token| (Some(token), false))).chain([(None, false)]).collect();
+        for (peer, is_here) in &peers {
+            for (host, is_named) in &hosts {
+                for (way, is_direct) in &ways {
+                    for (token, is_right) in &tokens {
+                        let expected = match (*is_here && *is_named && *is_direct, is_right) {
+                            (false, _) => 404,
+                            (true, false) => 401,
+                            (true, true) => 200,
+                        };
+                        let found = status(*peer, host, *way, *token).await;
+                        assert_eq!(found, expected, "{peer:?} {host} {way:?} {token:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_host_is_that_of_the_head_and_else_that_of_the_target() {
+        let names = ["Metrics.internal".to_owned()];
+        for (host, uri, expected) in [
+            (Some("localhost:9090"), "/", true),
+            (Some("localhost"), "http://evil.example/", true),
+            (Some("evil.example"), "http://localhost/", false),
+            (Some("metrics.INTERNAL:1"), "/", true),
+            (Some("metrics.internal.evil.example"), "/", false),
+            (Some("[2001:db8::1]:9090"), "/", true),
+            // HTTP/2 has it in the target.
+            (None, "http://localhost:9090/", true),
+            (None, "http://evil.example/", false),
+            (None, "/", false),
+        ] {
+            let headers = host.into_iter().map(|host| (HOST, host.parse().unwrap())).collect();
+            let found = host_of(&headers, &uri.parse().unwrap()).is_some_and(|host| is_known(&host, &names));
+            assert_eq!(found, expected, "{host:?} {uri}");
+        }
+    }
+}

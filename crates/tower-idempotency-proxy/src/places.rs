@@ -40,7 +40,7 @@ impl Places {
     /// A half of the files that the process may open, less the reserve: the other half is for the other side's
     /// connections. The soft limit of open files is raised to the hard one.
     pub(crate) fn of_process() -> Self {
-        Self::with((files().saturating_sub(RESERVE) / 2).clamp(LEAST, MOST))
+        Self::with(of_files(files()))
     }
 
     pub(crate) fn with(most: usize) -> Self {
@@ -91,6 +91,11 @@ fn network(client: IpAddr) -> IpAddr {
     }
 }
 
+/// How many places so many files leave for each side.
+fn of_files(files: usize) -> usize {
+    (files.saturating_sub(RESERVE) / 2).clamp(LEAST, MOST)
+}
+
 /// How many files the process may open, once it has raised its limit as far as it may.
 fn files() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -125,5 +130,57 @@ mod tests {
         assert_eq!((of_one.len(), unknown.len()), (3, 2));
         drop((of_one, unknown));
         assert!(places.lock().by_client.is_empty());
+    }
+    /// Takes so many places for the clients of these numbers; 0 is one that is not known.
+    fn taken(places: &Places, clients: &[(u8, usize)]) -> Vec<Place> {
+        let takes = clients.iter().flat_map(|(number, count)| std::iter::repeat_n(*number, *count));
+        takes.map(|number| places.take(client(number)).expect("there is room")).collect()
+    }
+
+    fn client(number: u8) -> Option<IpAddr> {
+        (number > 0).then(|| IpAddr::from([10, 0, 0, number]))
+    }
+
+    #[test]
+    fn each_client_has_room_or_none_by_its_own_share_and_by_all_places() {
+        // What is taken of how many; and whether the first, the second and an unknown client have room.
+        for (most, clients, expected) in [
+            (4, &[][..], [true, true, true]),
+            // The own share is full, and there are places.
+            (4, &[(1, 2)], [false, true, true]),
+            (5, &[(1, 2)], [true, true, true]),
+            (5, &[(1, 3)], [false, true, true]),
+            (4, &[(1, 2), (2, 1)], [false, true, true]),
+            // All are full, and the own share is not.
+            (4, &[(1, 1), (2, 1), (0, 2)], [false, false, false]),
+            (4, &[(0, 4)], [false, false, false]),
+            (4, &[(1, 2), (2, 2)], [false, false, false]),
+            (1, &[], [true, true, true]),
+            (1, &[(1, 1)], [false, false, false]),
+            // What is not known has no share, and takes none of a client's.
+            (4, &[(0, 3)], [true, true, true]),
+            (4, &[(0, 2), (1, 1)], [true, true, true]),
+        ] {
+            let places = Places::with(most);
+            let _taken = taken(&places, clients);
+            let found = [1, 2, 0].map(|number| places.take(client(number)).is_some());
+            assert_eq!(found, expected, "{clients:?} of {most}");
+        }
+    }
+
+    #[test]
+    fn the_reserve_is_left_of_few_files_and_many_have_a_bound() {
+        for (files, expected) in [
+            (0, LEAST),
+            (RESERVE, LEAST),
+            (RESERVE + 2 * LEAST, LEAST),
+            (RESERVE + 2 * LEAST + 2, LEAST + 1),
+            (1_024, 288),
+            (RESERVE + 2 * MOST, MOST),
+            (RESERVE + 2 * MOST + 2, MOST),
+            (usize::MAX, MOST),
+        ] {
+            assert_eq!(of_files(files), expected, "{files}");
+        }
     }
 }
