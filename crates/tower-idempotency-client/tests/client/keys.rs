@@ -1,9 +1,10 @@
 //! Whose key a call has, and what it was used for.
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderName, Method, Request};
 use http_body_util::Full;
-use tower_idempotency_client::{Delivery, InvalidKey, Key, KeyedRetryLayer, Known, Reason};
+use retry_policies::policies::ExponentialBackoff;
+use tower_idempotency_client::{Delivery, InvalidKey, Key, KeyedRetryLayer, Known, Reason, SentOnce};
 
 use crate::script::{Script, post};
 
@@ -49,6 +50,29 @@ async fn a_function_chooses_one_key_for_all_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_has_one_key_wherever_it_comes_from() {
+    for places in 0..8 {
+        let [in_header, in_extension, is_chosen] = [1, 2, 4].map(|place| places & place != 0);
+        let mut request = if in_header { keyed("of-header", "") } else { post("") };
+        if in_extension {
+            request.extensions_mut().insert(Key::new("of-extension").unwrap());
+        }
+        let layer = KeyedRetryLayer::new();
+        let layer = if is_chosen { layer.keys(|_| Key::new("chosen")) } else { layer };
+        let script = Script::default().answers(200, &[], "");
+        let sent = script.call(&layer, request).await.map(|_| script.keys().remove(0));
+        match (in_header, in_extension, is_chosen) {
+            // Two of the caller's are one too many.
+            (true, true, _) => assert_eq!(sent.unwrap_err().reason(), Reason::InvalidKey),
+            (true, false, _) => assert_eq!(sent.unwrap(), "of-header"),
+            (false, true, _) => assert_eq!(sent.unwrap(), "of-extension"),
+            (false, false, true) => assert_eq!(sent.unwrap(), "chosen"),
+            (false, false, false) => assert_eq!(sent.unwrap().len(), 36),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_header_of_the_key_may_have_another_name() {
     let layer = KeyedRetryLayer::new().header_name(http::HeaderName::from_static("x-request-key"));
     let script = Script::default().answers(200, &[], "");
@@ -90,62 +114,103 @@ async fn a_key_that_is_none_is_not_sent() {
     assert!(matches!(Key::new("a".repeat(256)), Err(InvalidKey::TooLong { length: 256, .. })));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_key_that_was_used_for_another_request_is_not_sent() {
-    let layer = KeyedRetryLayer::new();
-    let first = Script::default().answers(200, &[], "").answers(200, &[], "");
-    first.call(&layer, keyed("order-17", "amount=5")).await.unwrap();
-    first.call(&layer, keyed("order-17", "amount=5")).await.unwrap();
-    let mut others =
-        vec![keyed("order-17", "amount=6"), keyed("\"order-17\"", "amount=6"), keyed("order-17", "amount=5")];
-    *others[2].uri_mut() = "http://api.example.com/refunds".parse().unwrap();
-    for other in others {
-        let error = Script::default().call(&layer, other).await.unwrap_err();
-        assert_eq!((error.known(), error.reason(), error.attempts()), (Known::NotSent, Reason::KeyReused, 0));
+/// The request with a change to it. If the change is one of server or account, the body is another one, too.
+fn changed(change: &str) -> Request<Full<Bytes>> {
+    let has_same_body = ["nothing", "path", "query", "method", "content-type", "x-trace"].contains(&change);
+    let mut request = keyed("order-17", if has_same_body { "amount=5" } else { "amount=6" });
+    match change {
+        "path" => *request.uri_mut() = "http://api.example.com/refunds".parse().unwrap(),
+        "query" => *request.uri_mut() = "http://api.example.com/charges?a=1".parse().unwrap(),
+        "scheme" => *request.uri_mut() = "https://api.example.com/charges".parse().unwrap(),
+        "server" => *request.uri_mut() = "http://other.example.com/charges".parse().unwrap(),
+        "method" => *request.method_mut() = Method::PUT,
+        "quotes" => _ = request.headers_mut().insert("idempotency-key", "\"order-17\"".parse().unwrap()),
+        "nothing" | "body" => {}
+        header => _ = request.headers_mut().insert(HeaderName::try_from(header).unwrap(), "2".parse().unwrap()),
     }
+    request
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_another_one_for_another_account_and_another_server() {
-    let layer = KeyedRetryLayer::new();
-    let script = Script::default().answers(200, &[], "").answers(200, &[], "").answers(200, &[], "");
-    script.call(&layer, keyed("order-17", "amount=5")).await.unwrap();
-    let mut account = keyed("order-17", "amount=6");
-    account.headers_mut().insert("authorization", "Bearer 2".parse().unwrap());
-    script.call(&layer, account).await.unwrap();
-    let mut server = keyed("order-17", "amount=6");
-    *server.uri_mut() = "http://other.example.com/charges".parse().unwrap();
-    script.call(&layer, server).await.unwrap();
+async fn a_key_is_for_one_request_to_one_server_by_one_account() {
+    for (change, is_reused, is_reused_by_a_stream) in [
+        ("nothing", false, false),
+        // What can't be read before it is sent is not compared.
+        ("body", true, false),
+        ("quotes", true, false),
+        ("path", true, true),
+        ("query", true, true),
+        ("method", true, true),
+        ("content-type", true, true),
+        ("x-trace", false, false),
+        ("scheme", false, false),
+        ("server", false, false),
+        ("host", false, false),
+        ("authorization", false, false),
+        ("cookie", false, false),
+        ("x-api-key", false, false),
+        ("stripe-account", false, false),
+    ] {
+        for (is_stream, is_reused) in [(false, is_reused), (true, is_reused_by_a_stream)] {
+            let layer = KeyedRetryLayer::new();
+            Script::default().answers(200, &[], "").call(&layer, changed("nothing")).await.unwrap();
+            let script = Script::default().answers(200, &[], "");
+            let result = match is_stream {
+                true => script.call(&layer, changed(change).map(SentOnce::new)).await,
+                false => script.call(&layer, changed(change)).await,
+            };
+            let found = result.err().map(|error| (error.known(), error.reason(), error.attempts()));
+            let expected = is_reused.then_some((Known::NotSent, Reason::KeyReused, 0));
+            assert_eq!(found, expected, "another {change}, a stream: {is_stream}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_of_which_nothing_has_come_is_free_for_a_corrected_request() {
-    let layer = KeyedRetryLayer::new();
-    let script = Script::default().answers(400, &[], "").answers(200, &[], "");
-    script.call(&layer, keyed("order-17", "amount=-5")).await.unwrap();
-    script.call(&layer, keyed("order-17", "amount=5")).await.unwrap();
-    // What an earlier call has done is not undone by one that is refused.
-    let script = Script::default().answers(200, &[], "").answers(401, &[], "");
-    script.call(&layer, keyed("order-16", "amount=5")).await.unwrap();
-    script.call(&layer, keyed("order-16", "amount=5")).await.unwrap();
-    let error = Script::default().call(&layer, keyed("order-16", "amount=6")).await.unwrap_err();
-    assert_eq!(error.reason(), Reason::KeyReused);
-    // A server's error may come after the effect, and so may a 401 after an attempt that was lost.
-    for (number, script) in
-        [Script::default().answers(500, &[], ""), Script::default().fails("reset").answers(401, &[], "")]
-            .into_iter()
-            .enumerate()
-    {
-        let key = format!("order-2{number}");
-        script.call(&layer, keyed(&key, "amount=5")).await.unwrap();
-        let error = Script::default().call(&layer, keyed(&key, "amount=6")).await.unwrap_err();
-        assert_eq!(error.reason(), Reason::KeyReused, "{key}");
+    let once = || ExponentialBackoff::builder().build_with_max_retries(1);
+    let script = |result| match result {
+        "200" => Script::default().answers(200, &[], ""),
+        "400" => Script::default().answers(400, &[], ""),
+        "500" => Script::default().answers(500, &[], ""),
+        "402 replayed" => Script::default().answers(402, &[("idempotent-replayed", "true")], ""),
+        "lost, 401" => Script::default().fails("reset").answers(401, &[], ""),
+        "lost, lost" => Script::default().fails("reset").fails("reset"),
+        "ended" => Script::default().answers(409, &[("idempotency-effect", "done;status=402;retry=?0")], ""),
+        "refused" => Script::default().problem(422, "key-reused", false),
+        _ => Script::default().problem(409, "outcome-unknown", false),
+    };
+    for (result, is_free) in [
+        ("200", false),
+        ("400", true),
+        // A server's error may come after the effect, and so may a 401 after an attempt that was lost.
+        ("500", false),
+        ("402 replayed", false),
+        ("lost, 401", false),
+        ("lost, lost", false),
+        ("ended", true),
+        ("refused", true),
+        ("unknown", false),
+    ] {
+        // What an earlier call has done is not undone by one that is refused.
+        for (is_first, is_own) in [(true, true), (false, true), (true, false)] {
+            let layer = KeyedRetryLayer::new().backoff(once());
+            if !is_first {
+                script("200").call(&layer, keyed("order-17", "amount=5")).await.unwrap();
+            }
+            let request = if is_own { keyed("order-17", "amount=5") } else { post("amount=5") };
+            let key = match script(result).call(&layer, request).await {
+                Ok(answer) => Delivery::of(&answer).unwrap().key().clone(),
+                Err(error) => error.key().unwrap().clone(),
+            };
+            // A call with a key of the layer's own that has succeeded is not made again.
+            let is_free = is_first && (is_free || !is_own && result == "200");
+            let other = script("200").call(&layer, keyed(key.as_str(), "amount=6")).await;
+            let reason = other.err().map(|error| error.reason());
+            let name = format!("{result}, the first call: {is_first}, the caller's key: {is_own}");
+            assert_eq!(reason, (!is_free).then_some(Reason::KeyReused), "{name}");
+        }
     }
-    // Where it is not known what has come of it, it is not free.
-    let script = Script::default().problem(409, "outcome-unknown", false);
-    script.call(&layer, keyed("order-18", "amount=5")).await.unwrap_err();
-    let error = Script::default().call(&layer, keyed("order-18", "amount=6")).await.unwrap_err();
-    assert_eq!(error.reason(), Reason::KeyReused);
 }
 
 #[tokio::test(start_paused = true)]

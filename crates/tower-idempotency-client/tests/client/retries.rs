@@ -1,10 +1,13 @@
 //! What is tried again, when, and with which key.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use retry_policies::policies::ExponentialBackoff;
 use tokio::time::Instant;
+use tower::retry::budget::Budget;
 use tower_idempotency_client::{Delivery, KeyedRetryLayer, Known, Reason, SentOnce};
 
 use crate::script::{Script, post};
@@ -135,6 +138,51 @@ async fn the_backoff_policy_limits_attempts() {
     let error = script.post(&KeyedRetryLayer::new().backoff(backoff)).await.unwrap_err();
     assert_eq!((error.known(), error.reason(), error.attempts()), (Known::Unknown, Reason::Backoff, 3));
     assert_eq!(error.response().unwrap().body(), "down");
+}
+
+/// A budget that counts what is taken from it.
+#[derive(Clone)]
+struct Counting {
+    is_empty: bool,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Budget for Counting {
+    fn deposit(&self) {}
+
+    fn withdraw(&self) -> bool {
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        !self.is_empty
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_for_the_first_of_its_reasons_and_pays_for_no_retry_that_is_not_made() {
+    let reasons = [Reason::Rejected, Reason::SentOnce, Reason::Backoff, Reason::Deadline, Reason::Budget];
+    for reasons_there in 0..1 << reasons.len() {
+        let is_there =
+            |reason| reasons.iter().position(|each| *each == reason).is_some_and(|at| reasons_there >> at & 1 == 1);
+        // The deadline is after a minute.
+        let after = if is_there(Reason::Deadline) { "60" } else { "1" };
+        let script = match is_there(Reason::Rejected) {
+            true => Script::default().problem(409, "outcome-unknown", false),
+            false => Script::default().answers(503, &[("retry-after", after)], ""),
+        };
+        let script = script.answers(200, &[], "");
+        let backoff = ExponentialBackoff::builder().build_with_max_retries(u32::from(!is_there(Reason::Backoff)));
+        let budget = Counting { is_empty: is_there(Reason::Budget), taken: Arc::default() };
+        let layer = KeyedRetryLayer::new().backoff(backoff).budget(budget.clone());
+        let result = match is_there(Reason::SentOnce) {
+            true => script.call(&layer, post("amount=5").map(SentOnce::new)).await,
+            false => script.call(&layer, post("amount=5")).await,
+        };
+        let expected = reasons.into_iter().find(|reason| is_there(*reason));
+        let attempts = if expected.is_none() { 2 } else { 1 };
+        assert_eq!((result.err().map(|error| error.reason()), script.attempts()), (expected, attempts));
+        // The budget is asked last.
+        let is_asked = matches!(expected, None | Some(Reason::Budget));
+        assert_eq!(budget.taken.load(Ordering::SeqCst), usize::from(is_asked), "{expected:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
