@@ -26,7 +26,7 @@ use clap::Parser;
 
 use crate::report::report;
 use crate::run::{Settings, run};
-use crate::screen::{Screen, numbers};
+use crate::screen::Screen;
 use crate::server::{Serve, serve};
 use crate::tally::{Side, Story};
 
@@ -70,7 +70,7 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error + Send + Sync>> {
         verdicts => verdicts?,
     };
     println!("{:22}{:>14}{:>20}", "", Side::Naive.name(), Side::Ours.name());
-    for (naive, ours) in numbers(&story, Side::Naive).iter().zip(numbers(&story, Side::Ours)) {
+    for (naive, ours) in story.numbers(Side::Naive).iter().zip(story.numbers(Side::Ours)) {
         println!("{:22}{:>14}{:>20}", naive.0, naive.1, ours.1);
     }
     for key in &verdicts[Side::Ours as usize].unknown {

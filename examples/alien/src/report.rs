@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::run::{Settings, Verdict};
-use crate::screen::{is_verdict, numbers};
+use crate::screen::is_verdict;
 use crate::tally::{Belief, Event, Sample, Side, Story, locked};
 
 const STYLE: &str = include_str!("report.css");
@@ -44,11 +44,15 @@ fn headline(verdicts: &[Verdict; 2]) -> String {
 
 fn table(story: &Story) -> String {
     let mut rows = String::new();
-    let sides = Side::BOTH.map(|side| numbers(story, side));
+    let sides = Side::BOTH.map(|side| story.numbers(side));
     for (naive, ours) in sides[0].iter().zip(&sides[1]) {
-        let bad = if is_verdict(naive.0) { " class=\"verdict\"" } else { "" };
-        let _ =
-            write!(rows, "<tr{bad}><th>{}</th><td>{}</td><td>{}</td></tr>", naive.0.to_lowercase(), naive.1, ours.1);
+        let verdict = if is_verdict(naive.0) { " class=\"verdict\"" } else { "" };
+        let cell = |number: u64| {
+            let class = if is_verdict(naive.0) && number > 0 { " class=\"bad\"" } else { "" };
+            format!("<td{class}>{number}</td>")
+        };
+        let cells = [naive.1, ours.1].map(cell).concat();
+        let _ = write!(rows, "<tr{verdict}><th>{}</th>{cells}</tr>", naive.0.to_lowercase());
     }
     format!(
         "<table class=\"numbers\"><tr><th></th><th>{}</th><th>{}</th></tr>{rows}</table>",
@@ -115,10 +119,14 @@ fn worst(story: &Story, side: Side, verdict: &Verdict) -> String {
     let meanwhile = |blow: &Event| (first..=last).contains(&blow.at);
     events.extend(story.blows().into_iter().filter(meanwhile));
     events.sort_by_key(|event| event.at);
-    let mut lines = String::new();
+    let (mut lines, mut charged) = (String::new(), 0);
     for event in &events {
+        let is_charge = event.what.starts_with("THE SERVER");
+        charged += u32::from(is_charge);
         let class = match &event.what {
-            what if what.starts_with("THE SERVER") => "charge",
+            // A payment is charged once.
+            _ if is_charge && charged > 1 => "charge bad",
+            _ if is_charge => "charge",
             what if what.starts_with("the alien") || what.starts_with("server") => "alien",
             what if what.starts_with("the customer") => "belief",
             _ => "",

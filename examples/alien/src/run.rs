@@ -128,9 +128,9 @@ pub(crate) async fn run(
         }
         for side in Side::BOTH {
             // One that is away is looked at later.
-            let beliefs = story.beliefs(side);
+            let moment = story.moment(side);
             if let Ok(Ok(charges)) = timeout(LOOK_EVERY, charges(addresses[side as usize][0])).await {
-                story.sample(side, &beliefs, &charges);
+                story.sample(side, &moment, &charges);
             }
         }
         show(story)?;
@@ -160,8 +160,9 @@ pub(crate) async fn run(
     let mut verdicts = Vec::new();
     for side in Side::BOTH {
         let ledger = timeout(READ_WITHIN, steady(addresses[side as usize][0])).await??;
-        let beliefs = story.beliefs(side);
-        story.sample(side, &beliefs, &ledger);
+        let moment = story.moment(side);
+        story.sample(side, &moment, &ledger);
+        let beliefs = moment.beliefs;
         let is_unknown = |(_, belief): &(&String, &Belief)| matches!(belief, Belief::Unknown(_));
         let unknown = beliefs.iter().filter(is_unknown).map(|(key, _)| key.clone()).collect();
         let (twice, lost) = (charged_twice(&ledger), lost(&beliefs, &ledger));

@@ -1,13 +1,12 @@
 //! What is shown while it runs: a table in a terminal, and lines elsewhere.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
-use ratatui::layout::Constraint;
+use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Style, Stylize as _};
-use ratatui::widgets::{Block, Cell, Row, Table};
+use ratatui::widgets::{Block, Cell, Paragraph, Row, Table, Wrap};
 use ratatui::{DefaultTerminal, Frame};
 
 use crate::tally::{Side, Story};
@@ -15,23 +14,10 @@ use crate::tally::{Side, Story};
 /// How often there is a line, where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// The numbers of a side, with their names.
-pub(crate) fn numbers(story: &Story, side: Side) -> [(&'static str, u64); 10] {
-    let counts = story.counts(side);
-    let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-    [
-        ("payments", read(&counts.payments)),
-        ("sent", read(&counts.sent)),
-        ("swallowed", counts.swallowed()),
-        ("retried", read(&counts.retried)),
-        ("replayed", read(&counts.replayed)),
-        ("acknowledged", read(&counts.acknowledged)),
-        ("unknown", read(&counts.unknown)),
-        ("charges", read(&counts.charges)),
-        ("CHARGED TWICE", read(&counts.twice)),
-        ("LOST", read(&counts.lost)),
-    ]
-}
+/// What is seen, in one sentence.
+const SEEN: &str = "The same customers pay a naive server and one with tower-idempotency while an alien swallows, doubles \
+                    and delays messages and kills the servers; the numbers of a side are of one moment, and CHARGED TWICE \
+                    and LOST have to stay 0.";
 
 /// Whether a number of this name has to be zero.
 pub(crate) fn is_verdict(name: &str) -> bool {
@@ -56,6 +42,7 @@ impl Screen {
         if io::stdout().is_terminal() {
             return Self::Terminal(ratatui::init());
         }
+        println!("{SEEN}");
         Self::Lines(Instant::now())
     }
 
@@ -70,7 +57,7 @@ impl Screen {
                 *last = Instant::now();
                 let mut out = io::stdout().lock();
                 for side in Side::BOTH {
-                    let numbers = numbers(story, side).map(|(name, number)| format!("{name} {number}")).join(", ");
+                    let numbers = story.numbers(side).map(|(name, number)| format!("{name} {number}")).join(", ");
                     writeln!(out, "{:>3} s  {:18} {numbers}", story.at() / 1_000, side.name())?;
                 }
                 Ok(())
@@ -101,7 +88,7 @@ fn is_stopped() -> io::Result<bool> {
 }
 
 fn draw(frame: &mut Frame<'_>, story: &Story) {
-    let sides = Side::BOTH.map(|side| numbers(story, side));
+    let sides = Side::BOTH.map(|side| story.numbers(side));
     let row = |index: usize| {
         let [naive, ours] = sides.each_ref().map(|side| side[index]);
         let is_bad = is_verdict(naive.0);
@@ -119,5 +106,7 @@ fn draw(frame: &mut Frame<'_>, story: &Story) {
     let table = Table::new((0..sides[0].len()).map(row), widths)
         .header(head)
         .block(Block::bordered().title(title).title_bottom(last));
-    frame.render_widget(table, frame.area());
+    let [above, below] = Layout::vertical([Constraint::Length(4), Constraint::Fill(1)]).areas(frame.area());
+    frame.render_widget(Paragraph::new(SEEN).wrap(Wrap { trim: true }), above);
+    frame.render_widget(table, below);
 }

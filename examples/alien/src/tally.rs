@@ -62,6 +62,12 @@ pub(crate) struct Event {
     pub(crate) what: String,
 }
 
+/// The names of the numbers.
+#[rustfmt::skip]
+const NAMES: [&str; 10] = [
+    "payments", "sent", "swallowed", "retried", "replayed", "acknowledged", "unknown", "charges", "CHARGED TWICE", "LOST",
+];
+
 /// What is counted while it happens.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -69,15 +75,7 @@ pub(crate) struct Counts {
     pub(crate) sent: AtomicU64,
     pub(crate) retried: AtomicU64,
     pub(crate) replayed: AtomicU64,
-    pub(crate) acknowledged: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) unknown: AtomicU64,
     pub(crate) mischief: Mutex<BTreeMap<&'static str, u64>>,
-    /// Charges in the ledger, payments that were charged more than once, and acknowledged charges that are not there,
-    /// when it was last looked at.
-    pub(crate) charges: AtomicU64,
-    pub(crate) twice: AtomicU64,
-    pub(crate) lost: AtomicU64,
 }
 
 impl Counts {
@@ -86,6 +84,16 @@ impl Counts {
         let mischief = locked(&self.mischief);
         Mischief::ALL.iter().filter(|kind| kind.swallows()).filter_map(|kind| mischief.get(kind.text())).sum()
     }
+}
+
+/// The numbers of a side at one moment, with their names.
+pub(crate) type Numbers = [(&'static str, u64); 10];
+
+/// What a side has come to, before its ledger is read: what is acknowledged now is in a ledger that is read later.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    numbers: [u64; 7],
+    pub(crate) beliefs: HashMap<String, Belief>,
 }
 
 /// A moment of a side, for the plots.
@@ -107,6 +115,8 @@ struct Inner {
     events: [Mutex<HashMap<String, Vec<Event>>>; 2],
     beliefs: [Mutex<HashMap<String, Belief>>; 2],
     samples: [Mutex<Vec<Sample>>; 2],
+    /// What is shown: the numbers of the last moment whose ledger could be read.
+    shown: [Mutex<[u64; 10]>; 2],
     blows: Mutex<Vec<Event>>,
 }
 
@@ -124,6 +134,7 @@ impl Story {
             events: Default::default(),
             beliefs: Default::default(),
             samples: Default::default(),
+            shown: Default::default(),
             blows: Mutex::default(),
         }))
     }
@@ -152,13 +163,6 @@ impl Story {
     }
 
     pub(crate) fn believe(&self, side: Side, payment: &Payment, belief: Belief) {
-        let counts = self.counts(side);
-        let count = |belief: &Belief| match belief {
-            Belief::Acknowledged(_) => &counts.acknowledged,
-            Belief::Refused(_) => &counts.refused,
-            Belief::Unknown(_) => &counts.unknown,
-        };
-        count(&belief).fetch_add(1, Ordering::Relaxed);
         let what = match &belief {
             Belief::Acknowledged(charge) => format!("the customer believes: paid, by charge {}", charge.id),
             Belief::Refused(why) => format!("the customer believes: not paid ({why})"),
@@ -166,9 +170,7 @@ impl Story {
         };
         self.tell(side, payment, what);
         let key = key(self.0.seed, payment.customer, payment.order);
-        if let Some(before) = locked(&self.0.beliefs[side as usize]).insert(key, belief) {
-            count(&before).fetch_sub(1, Ordering::Relaxed);
-        }
+        locked(&self.0.beliefs[side as usize]).insert(key, belief);
     }
 
     /// What has become of the servers.
@@ -178,8 +180,23 @@ impl Story {
     pub(crate) fn blows(&self) -> Vec<Event> {
         locked(&self.0.blows).clone()
     }
-    pub(crate) fn beliefs(&self, side: Side) -> HashMap<String, Belief> {
-        locked(&self.0.beliefs[side as usize]).clone()
+    /// Returns what a side has come to by now.
+    pub(crate) fn moment(&self, side: Side) -> Moment {
+        let beliefs = locked(&self.0.beliefs[side as usize]).clone();
+        let acknowledged = beliefs.values().filter(|belief| matches!(belief, Belief::Acknowledged(_))).count();
+        let unknown = beliefs.values().filter(|belief| matches!(belief, Belief::Unknown(_))).count();
+        let counts = self.counts(side);
+        let [payments, sent, retried, replayed] = [&counts.payments, &counts.sent, &counts.retried, &counts.replayed]
+            .map(|count| count.load(Ordering::Relaxed));
+        let believed = [acknowledged, unknown].map(|count| count as u64);
+        let numbers = [payments, sent, counts.swallowed(), retried, replayed, believed[0], believed[1]];
+        Moment { numbers, beliefs }
+    }
+
+    /// The numbers of a side, all of one moment.
+    pub(crate) fn numbers(&self, side: Side) -> Numbers {
+        let numbers = *locked(&self.0.shown[side as usize]);
+        std::array::from_fn(|index| (NAMES[index], numbers[index]))
     }
     pub(crate) fn samples(&self, side: Side) -> Vec<Sample> {
         locked(&self.0.samples[side as usize]).clone()
@@ -197,20 +214,14 @@ impl Story {
         events
     }
 
-    /// Looks at a ledger. The beliefs are older than it is.
-    pub(crate) fn sample(&self, side: Side, beliefs: &HashMap<String, Belief>, ledger: &[Charge]) {
-        let counts = self.counts(side);
-        let twice = charged_twice(ledger).len() as u64;
-        counts.charges.store(ledger.len() as u64, Ordering::Relaxed);
-        counts.twice.store(twice, Ordering::Relaxed);
-        counts.lost.store(lost(beliefs, ledger).len() as u64, Ordering::Relaxed);
-        locked(&self.0.samples[side as usize]).push(Sample {
-            at: self.at(),
-            sent: counts.sent.load(Ordering::Relaxed),
-            acknowledged: counts.acknowledged.load(Ordering::Relaxed),
-            charges: ledger.len() as u64,
-            twice,
-        });
+    /// Looks at a ledger that was read after this moment.
+    pub(crate) fn sample(&self, side: Side, moment: &Moment, ledger: &[Charge]) {
+        let (charges, twice) = (ledger.len() as u64, charged_twice(ledger).len() as u64);
+        let [payments, sent, swallowed, retried, replayed, acknowledged, unknown] = moment.numbers;
+        let lost = lost(&moment.beliefs, ledger).len() as u64;
+        *locked(&self.0.shown[side as usize]) =
+            [payments, sent, swallowed, retried, replayed, acknowledged, unknown, charges, twice, lost];
+        locked(&self.0.samples[side as usize]).push(Sample { at: self.at(), sent, acknowledged, charges, twice });
     }
 }
 
@@ -244,6 +255,27 @@ mod tests {
 
     fn charge(id: u64, order: &str) -> Charge {
         Charge { id, order: order.to_owned(), amount: 5, at: 0 }
+    }
+
+    // Seeded fault: the acknowledged payments are counted when the ledger has been read.
+    #[test]
+    fn what_is_shown_is_of_one_moment() {
+        let story = Story::new(1);
+        let payment = |order| Payment { customer: 1, order, attempts: Arc::default() };
+        let pay = |order: u32| {
+            let charge = charge(u64::from(order), &key(1, 1, order));
+            story.believe(Side::Ours, &payment(order), Belief::Acknowledged(charge.clone()));
+            charge
+        };
+        let ledger = [pay(1)];
+        let moment = story.moment(Side::Ours);
+        // Another payment is made while the ledger is read.
+        pay(2);
+        story.sample(Side::Ours, &moment, &ledger);
+        let shown = story.numbers(Side::Ours);
+        let of = |name: &str| shown.iter().find(|(other, _)| *other == name).unwrap().1;
+        assert_eq!(["acknowledged", "charges", "LOST"].map(of), [1, 1, 0]);
+        assert_eq!(story.samples(Side::Ours).last().unwrap().acknowledged, 1);
     }
 
     #[test]
