@@ -170,6 +170,7 @@ pub(crate) enum ReadError {
     Failed(Box<dyn std::error::Error + Send + Sync>),
     /// The process has no descriptor or memory left for this read. Nothing was done, and a later read may succeed.
     #[error("{0}")]
+    #[cfg_attr(not(feature = "fjall"), allow(dead_code, reason = "sled has its files open from the start"))]
     Exhausted(io::Error),
     /// The bytes that were read are not those that were written, or they are missing though they were written. This
     /// refuses one record, and is counted. Records and chunks have checksums of the store's own. Keys and all other
