@@ -10,8 +10,8 @@ use crate::script::{Script, post};
 
 const REPLAY: (&str, &str) = ("idempotent-replayed", "true");
 
-/// What a call has found out, perhaps after an attempt that was lost: what is known, and whether it would have been sent
-/// again.
+/// What a call has found out, perhaps after an attempt that was lost: what is known, and whether it would have been
+/// sent again.
 async fn found(is_lost: bool, status: u16, lines: &[(&str, &str)], body: &'static str) -> (&'static str, bool) {
     let retries = u32::from(is_lost);
     let backoff = retry_policies::policies::ExponentialBackoff::builder().build_with_max_retries(retries);

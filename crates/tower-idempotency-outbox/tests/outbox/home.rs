@@ -50,8 +50,8 @@ pub(crate) trait Home: Sync {
     /// Ends the lease of a call, as if its time were over.
     async fn end_lease(&self, entry: &Entry);
 
-    /// Gives a call that was put in now this state after one try that may have taken effect. It is due, or has ended, so
-    /// many seconds from now.
+    /// Gives a call that was put in now this state after one try that may have taken effect. It is due, or has ended,
+    /// so many seconds from now.
     async fn set(&self, entry: &Entry, state: State, seconds: i64);
 }
 
