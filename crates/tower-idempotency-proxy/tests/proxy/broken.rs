@@ -184,8 +184,8 @@ async fn a_length_next_to_chunks_is_left_out_and_cuts_nothing() {
     }
 }
 
-/// A service of HTTP/2 that answers without a length, and ends its stream or resets it.
-async fn of_http2(reset: Option<h2::Reason>) -> std::net::SocketAddr {
+/// A service of HTTP/2 that answers with such a length, or without one, and ends its stream or resets it.
+async fn of_http2(length: Option<u64>, reset: Option<h2::Reason>) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -193,16 +193,17 @@ async fn of_http2(reset: Option<h2::Reason>) -> std::net::SocketAddr {
             tokio::spawn(async move {
                 let mut connection = h2::server::handshake(stream).await.unwrap();
                 while let Some(Ok((_request, mut respond))) = connection.accept().await {
-                    let head = http::Response::builder().status(201).body(()).unwrap();
-                    let mut body = respond.send_response(head, false).unwrap();
+                    let head = http::Response::builder().status(201);
+                    let head = length.into_iter().fold(head, |head, length| head.header("content-length", length));
+                    let mut body = respond.send_response(head.body(()).unwrap(), false).unwrap();
                     body.send_data("order".into(), reset.is_none()).unwrap();
-                    if let Some(reason) = reset {
+                    if let Some(reset) = reset {
                         tokio::spawn(async move {
                             // What was sent before goes first, as long as the connection's task has its turns.
                             for _ in 0..1_000 {
                                 tokio::task::yield_now().await;
                             }
-                            body.send_reset(reason);
+                            body.send_reset(reset);
                         });
                     }
                 }
@@ -213,20 +214,39 @@ async fn of_http2(reset: Option<h2::Reason>) -> std::net::SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_is_reset_without_an_error_is_no_end() {
-    for (reset, problem) in [
-        (None, ""),
-        (Some(h2::Reason::NO_ERROR), "outcome-unknown"),
-        (Some(h2::Reason::CANCEL), "outcome-unknown"),
-        (Some(h2::Reason::INTERNAL_ERROR), "outcome-unknown"),
+async fn a_stream_that_is_reset_without_an_error_is_no_end_whatever_its_length() {
+    for reset in [None, Some(h2::Reason::NO_ERROR), Some(h2::Reason::CANCEL), Some(h2::Reason::INTERNAL_ERROR)] {
+        // Five bytes come.
+        for length in [None, Some(5), Some(9)] {
+            let origin = format!("http://{}", of_http2(length, reset).await).parse().unwrap();
+            let proxy = proxied(layer(), Upstream::http2(origin).unwrap()).await;
+            let call = testkit::Call::post("/orders", "book").header("idempotency-key", "k");
+            let first = testkit::Connection::http1(proxy).await.unwrap().send(&call).await;
+            let is_whole = reset.is_none() && length != Some(9);
+            assert!(first.is_ok() == is_whole || length == Some(5), "{length:?} {reset:?}: {first:?}");
+            let again = send(proxy, "k", "book").await;
+            let problem = if is_whole { "" } else { "outcome-unknown" };
+            assert_eq!((&*again.problem(), again.is_replay()), (problem, is_whole), "{length:?} {reset:?}: {first:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_a_key_has_the_layer_s_limit_and_one_without_has_the_proxy_s() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (short, long) = (std::time::Duration::from_millis(50), std::time::Duration::from_millis(300));
+    for (key, passed_within, max_run, expected) in [
+        (Some("k"), short, long, (500, "outcome-unknown")),
+        (Some("k"), long, short, (500, "outcome-unknown")),
+        (None, short, long, (504, "custom")),
+        (None, long, short, (504, "custom")),
     ] {
-        let origin = format!("http://{}", of_http2(reset).await).parse().unwrap();
-        let proxy = proxied(layer(), Upstream::http2(origin).unwrap()).await;
-        let call = testkit::Call::post("/orders", "book").header("idempotency-key", "k");
-        let first = testkit::Connection::http1(proxy).await.unwrap().send(&call).await;
-        assert_eq!(first.is_ok(), reset.is_none(), "{reset:?}: {first:?}");
-        let again = send(proxy, "k", "book").await;
-        assert_eq!((&*again.problem(), again.is_replay()), (problem, reset.is_none()), "{reset:?}");
+        let upstream = Upstream::new(format!("http://{}", silent.local_addr().unwrap()).parse().unwrap()).unwrap();
+        let proxy = proxied(layer().max_run(max_run), upstream.passed_within(passed_within)).await;
+        let call = testkit::Call::post("/orders", "book");
+        let call = key.into_iter().fold(call, |call, key| call.header("idempotency-key", key));
+        let late = send_call(proxy, &call).await;
+        assert_eq!((late.status.as_u16(), &*late.problem()), expected, "{key:?} {passed_within:?} {max_run:?}");
     }
 }
 
@@ -238,15 +258,20 @@ async fn a_request_without_a_key_waits_no_longer_than_it_may() {
     let proxy = proxied(layer(), upstream(silent.local_addr().unwrap())).await;
     let late = send_call(proxy, &testkit::Call::get("/orders")).await;
     assert_eq!((late.status.as_u16(), late.header("idempotency-effect")), (504, Some("unknown;retry=?0")), "{late:?}");
-    // A body that stops is cut.
+    // A body that stops is cut, with a key and without.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let _ = stream.read(&mut [0; 4096]).await;
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
-        std::future::pending::<()>().await;
+        let mut streams = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+            streams.push(stream);
+        }
     });
     let proxy = proxied(layer(), upstream(address)).await;
-    assert!(testkit::Connection::http1(proxy).await.unwrap().send(&testkit::Call::get("/orders")).await.is_err());
+    for call in [testkit::Call::get("/orders"), testkit::Call::post("/orders", "book").header("idempotency-key", "k")] {
+        assert!(testkit::Connection::http1(proxy).await.unwrap().send(&call).await.is_err(), "{call:?}");
+    }
+    assert_eq!(send(proxy, "k", "book").await.problem(), "outcome-unknown");
 }

@@ -7,6 +7,7 @@ mod checked;
 mod ends;
 mod keys;
 mod marks;
+mod own;
 mod passing;
 mod service;
 mod whole;

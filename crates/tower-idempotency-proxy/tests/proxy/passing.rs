@@ -106,6 +106,59 @@ async fn a_covered_request_asks_for_no_coding_that_its_retry_may_not_know() {
     assert_eq!(line(&send_call(proxy, &post()).await, "accept-encoding"), Some("gzip, br"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_has_a_length_or_is_in_chunks_and_what_has_none_says_nothing() {
+    let address = Service::default().start().await;
+    let origin: http::Uri = format!("http://{address}").parse().unwrap();
+    for (is_http2, upstream) in [(false, Upstream::new(origin.clone())), (true, Upstream::http2(origin))] {
+        let proxy = proxied(layer(), upstream.unwrap()).await;
+        for (body, length) in [
+            ("", None),
+            ("content-length: 0\r\n\r\n", Some("0")),
+            ("content-length: 1\r\n\r\na", Some("1")),
+            ("transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", None),
+        ] {
+            for (method, key) in [("GET", ""), ("GET", "idempotency-key: k\r\n"), ("POST", "")] {
+                let end = if body.is_empty() { "\r\n" } else { body };
+                let mut client = Raw::connect(proxy).await.unwrap();
+                let head = format!("{method} /heads HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{key}{end}");
+                client.say(head.as_bytes()).await.unwrap();
+                let said = String::from_utf8(client.rest().await.unwrap()).unwrap();
+                let (_, heads) = said.split_once("\r\n\r\n").unwrap();
+                let of = |name: &str| heads.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                let name = format!("{is_http2} {method} {body:?}");
+                let is_chunked = body.starts_with("transfer") && !is_http2;
+                assert_eq!(of("transfer-encoding"), is_chunked.then_some("chunked"), "{name}: {said}");
+                // hyper says that a POST has no body, and needs not say it of a GET.
+                let found = of("content-length").filter(|length| *length != "0");
+                assert_eq!(found, length.filter(|length| *length != "0"), "{name}: {said}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_answers_a_get_of_its_own_path_only_where_it_is_discoverable() {
+    const KNOWN: &str = "/.well-known/idempotency";
+    let address = Service::default().start().await;
+    for is_discoverable in [true, false] {
+        let layer = if is_discoverable { layer().discoverable(["/orders"]) } else { layer() };
+        let proxy = proxy(layer, address).await;
+        for (method, path, is_own) in [
+            (Method::GET, KNOWN, is_discoverable),
+            (Method::GET, "/.well-known/idempotency?a=b", is_discoverable),
+            (Method::POST, KNOWN, false),
+            (Method::DELETE, KNOWN, false),
+            (Method::GET, "/.well-known/idempotency/", false),
+            (Method::GET, "/.well-known", false),
+        ] {
+            let answer = send_call(proxy, &Call { method, ..Call::get(path) }).await;
+            // The service has no such path.
+            assert_eq!(answer.status.as_u16(), if is_own { 200 } else { 404 }, "{is_discoverable} {answer:?}");
+        }
+    }
+}
+
 /// What a script of this origin may read of an answer.
 fn allowed(answer: &Answer) -> (Option<&str>, Option<&str>) {
     (answer.header("access-control-allow-origin"), answer.header("access-control-allow-credentials"))
