@@ -151,6 +151,10 @@ fn is_equal(one: &[u8], other: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+    use tower_idempotency::MemoryStore;
+
     use super::*;
 
     const HERE: [&str; 4] = ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"];
@@ -199,6 +203,28 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn there_is_no_page_without_a_token_or_with_an_empty_one() {
+        for (token, given, expected) in [
+            (None, "Bearer ", 404),
+            (Some(""), "Bearer ", 404),
+            // `:`, as a browser sends it where nothing was entered.
+            (Some(""), "Basic Og==", 404),
+            (Some("s3cret"), "Bearer ", 401),
+            (Some("s3cret"), "Basic Og==", 401),
+            (Some("s3cret"), "Bearer s3cret", 200),
+        ] {
+            let layer = IdempotencyLayer::new(AnyStore::new(MemoryStore::new()));
+            let recorder = PrometheusBuilder::new().build_recorder().handle();
+            let routes = routes(&layer, recorder, Monitor { token: token.map(str::to_owned), ..Monitor::default() });
+            let request = Request::get("/admin").header("host", "localhost").header("authorization", given);
+            let mut request = request.body(Body::empty()).unwrap();
+            request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
+            let answer = routes.oneshot(request).await.unwrap();
+            assert_eq!(answer.status().as_u16(), expected, "{token:?} {given}");
         }
     }
 
