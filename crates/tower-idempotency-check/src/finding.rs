@@ -118,3 +118,42 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Each outcome with each other one. Seeded fault: a check that failed hides one that is broken.
+    #[test]
+    fn the_worst_of_the_outcomes_is_the_exit_code() {
+        let failed = || Outcome::Failed("no answer".to_owned());
+        let skipped = || Outcome::Skipped("no plan".to_owned());
+        let outcomes = [Outcome::Broken, failed(), Outcome::Kept, skipped()];
+        let checked = |outcome: &Outcome| Checked {
+            name: "at-once",
+            question: "",
+            endpoint: String::new(),
+            outcome: outcome.clone(),
+            follows_from: None,
+            findings: Vec::new(),
+            timeline: Vec::new(),
+            took: Duration::ZERO,
+        };
+        let code = |outcomes: &[&Outcome]| {
+            let checks = outcomes.iter().map(|outcome| checked(outcome)).collect();
+            Report { origin: String::new(), profiles: Vec::new(), checks, requests: 0 }.exit_code()
+        };
+        for (index, first) in outcomes.iter().enumerate() {
+            for (other, second) in outcomes.iter().enumerate() {
+                let expected = match (index.min(other), index.max(other)) {
+                    (0, _) => 1,
+                    // All were skipped, so nothing is known.
+                    (1, _) | (3, 3) => 2,
+                    _ => 0,
+                };
+                assert_eq!(code(&[first, second]), expected, "{first:?}, {second:?}");
+            }
+        }
+        assert_eq!(code(&[]), 2);
+    }
+}

@@ -316,3 +316,29 @@ fn asked(field: &'static str, text: &str) -> Result<(Method, String), PlanError>
     let path = path.trim();
     if path.starts_with('/') { Ok((method, path.to_owned())) } else { Err(error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Each body with each header. Seeded fault: the default is sent next to the plan's own.
+    #[test]
+    fn a_body_has_the_content_type_of_the_plan_or_one_that_fits_it() {
+        for (body, fitting) in
+            [("", None), ("{}", Some("application/json")), ("a=1", Some("application/x-www-form-urlencoded"))]
+        {
+            for (header, own) in [
+                ("Accept: */*", None),
+                ("Content-Type: text/x", Some("text/x")),
+                ("content-TYPE: text/y", Some("text/y")),
+            ] {
+                let plan = format!("url = \"http://127.0.0.1:1/\"\ndata = '{body}'\nheaders = [\"{header}\"]");
+                let endpoint = &Plan::from_toml(&plan).unwrap().endpoints[0];
+                let of_type = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("content-type");
+                let types: Vec<_> = endpoint.headers.iter().filter(of_type).map(|(_, value)| value.as_str()).collect();
+                let expected: Vec<_> = own.or(fitting).into_iter().collect();
+                assert_eq!(types, expected, "{body:?} {header}");
+            }
+        }
+    }
+}

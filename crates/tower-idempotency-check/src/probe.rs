@@ -384,3 +384,35 @@ impl<'a> Probe<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Each pair of findings. Seeded fault: a note that is not counted decides.
+    #[test]
+    fn a_check_is_broken_by_count_if_nothing_else_breaks_it() {
+        let plan = Plan::from_toml("url = \"http://127.0.0.1:1/\"\ndata = \"{}\"\ncount = \"GET /\"").unwrap();
+        let shared = Shared::new(0);
+        let findings =
+            [(Severity::Note, false), (Severity::Note, true), (Severity::Wrong, false), (Severity::Wrong, true)];
+        for first in findings {
+            for second in findings {
+                let probe = Probe::new(&plan, &plan.endpoints[0], &shared);
+                for (severity, is_counted) in [first, second] {
+                    if is_counted {
+                        probe.counted(severity, Rule::Retry, "");
+                    } else {
+                        probe.found(severity, Rule::Retry, "");
+                    }
+                }
+                let breaks = |finding: (Severity, bool)| finding.0 > Severity::Note;
+                let by_count = [first, second].into_iter().filter(|finding| breaks(*finding));
+                let is_broken = breaks(first) || breaks(second);
+                assert_eq!(probe.is_broken(), is_broken, "{first:?}, {second:?}");
+                let expected = is_broken && by_count.clone().all(|finding| finding.1);
+                assert_eq!(probe.is_broken_by_count(), expected, "{first:?}, {second:?}");
+            }
+        }
+    }
+}

@@ -153,6 +153,18 @@ mod tests {
         );
     }
 
+    // Seeded faults: only the first name counts; only the first line does.
+    #[test]
+    fn each_field_that_an_answers_connection_names_stays_on_its_connection() {
+        let named = [("connection", "close, X-One , x-two"), ("connection", "x-three"), ("x-one", "1"), ("x-two", "2")];
+        let mut headers = HeaderMap::new();
+        for (name, value) in named.into_iter().chain([("x-three", "3"), ("keep-alive", "timeout=5"), ("x-four", "4")]) {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        without_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-four"]);
+    }
+
     #[test]
     fn the_service_learns_who_has_called_and_under_which_name() {
         let request = Request::get("/").header("host", "pay.example").header("x-forwarded-for", "192.0.2.1");

@@ -147,6 +147,34 @@ mod tests {
         Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into() }
     }
 
+    // Each status with each word about a retry. Seeded faults: a word is not looked at; a status is left out.
+    #[test]
+    fn an_answer_says_wait_by_its_status_unless_it_says_that_waiting_is_of_no_use() {
+        let stripe = http::HeaderName::from_static("stripe-should-retry");
+        let effect = http::HeaderName::from_static("idempotency-effect");
+        for status in [200, 400, 409, 422, 423, 425, 429, 500, 503] {
+            let by_status = [409, 423, 425, 429, 503].contains(&status);
+            for (header, body, says) in [
+                (None, "{}", by_status),
+                (None, r#"{"retry_with_same_key": false}"#, false),
+                (None, r#"{"retry_with_same_key": true}"#, by_status),
+                (Some((&stripe, "false")), "{}", false),
+                (Some((&stripe, "false")), r#"{"retry_with_same_key": true}"#, false),
+                (Some((&stripe, "true")), "no JSON", by_status),
+                (Some((&effect, "pending;retry")), r#"{"retry_with_same_key": false}"#, true),
+                (Some((&effect, "unknown;retry=?0")), "{}", false),
+                (Some((&effect, "none")), "{}", by_status),
+            ] {
+                let mut answer = answer(body);
+                answer.status = StatusCode::from_u16(status).unwrap();
+                if let Some((name, value)) = header {
+                    answer.headers.insert(name, value.parse().unwrap());
+                }
+                assert_eq!(answer.says_wait(), says, "{status} {header:?} {body}");
+            }
+        }
+    }
+
     #[test]
     fn a_command_shows_no_secret_and_sends_what_was_sent() {
         let headers = [("X-Auth-Token", "s3cr3t"), ("Key", ""), ("content-type", "text/plain")];

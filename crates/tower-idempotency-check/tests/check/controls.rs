@@ -73,6 +73,7 @@ controls! {
     ReplayWithoutBody, "draft": "same-key-again", "a replay has no body";
     ReplayOtherStatus, "draft": "same-key-again", "a replay has another status";
     ReplayOtherBody, "draft": "same-key-again", "a replay has another body";
+    LaterReplaysOtherBody, "draft": "answer-swallowed", "the second replay has another body than the first";
     ReplaysDate, "draft": "replayed-headers", "a replay has the `Date` of the first answer";
     RunsAfterFailure, "draft": "server-error", "a retry after a 500 runs again";
     ForgivesFailure, "draft": "server-error", "a 500 is replayed as a success, and nothing was done";

@@ -49,6 +49,8 @@ pub(crate) enum Fault {
     ReplayWithoutBody,
     ReplayOtherStatus,
     ReplayOtherBody,
+    /// The first replay is right, and each later one has another body.
+    LaterReplaysOtherBody,
     /// The `Date` of the first answer is replayed.
     ReplaysDate,
     /// A retry of a request that has failed runs.

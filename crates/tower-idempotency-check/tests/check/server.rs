@@ -302,6 +302,7 @@ fn known(server: &Server, key: &str, fingerprint: &str) -> Option<Response> {
         Fault::ReplayWithoutBody => respond(status, String::new(), None),
         Fault::ReplayOtherStatus => respond(StatusCode::ACCEPTED, text, None),
         Fault::ReplayOtherBody => respond(status, format!("{text} "), None),
+        Fault::LaterReplaysOtherBody if record.copies > 1 => respond(status, format!("{text} "), None),
         Fault::ForgivesFailure if status.is_server_error() => respond(StatusCode::OK, "{}".to_owned(), None),
         Fault::ReplaysDate => respond(status, text, date),
         _ => respond(status, text, None),

@@ -44,3 +44,20 @@ fn how_long_ago_the_first_try_was_lies_between_the_two_clocks() {
     }
     assert_eq!(head().tried_for(NOW).at_most, Duration::ZERO);
 }
+
+// Each way to change a head with and without an answer. Seeded faults: an update without an answer takes the last one
+// away; one that is no try keeps its try; one that restarts keeps its first try.
+#[test]
+fn an_update_keeps_what_it_does_not_change() {
+    for answer in [None, Some(2)] {
+        for (restarts, is_no_try, tries, first_try) in
+            [(false, false, 3, Some(5)), (false, true, 2, Some(5)), (true, false, 0, None), (true, true, 0, None)]
+        {
+            let mut head = Head { tries: 3, first_try: Some(5), answer: Some(1), ..head() };
+            let mut update = Update::to(State::Waiting, "why");
+            (update.restarts, update.is_no_try) = (restarts, is_no_try);
+            head.update(&update, answer, NOW);
+            assert_eq!((head.tries, head.first_try, head.answer), (tries, first_try, answer.or(Some(1))));
+        }
+    }
+}
