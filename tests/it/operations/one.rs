@@ -1,10 +1,12 @@
 //! One operation is found by key and scope, and shown without its key, its scope or its body.
 
+use std::time::Duration;
+
 use testkit::lab::disk::{Disk, Table as _};
 use testkit::lab::{Lab, id, on_disk, post};
 use testkit::on_both;
 use tower_idempotency::engine::EffectError;
-use tower_idempotency::operations::{Answer, Filter, Form, OperationState, Operations, Server, StateKind};
+use tower_idempotency::operations::{Answer, Cursor, Filter, Form, OperationState, Operations, Server, StateKind};
 use tower_idempotency::store::Store;
 use tower_idempotency::{Fingerprint, FjallStore, IdempotencyLayer, Key, MemoryStore, Once, SledStore};
 
@@ -69,8 +71,27 @@ async fn what_runs_is_listed<St: Store + Clone>(store: St) {
     let listed = operations.list(&Filter::all().in_state(StateKind::Running), None, 9).await.unwrap().operations;
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].id, listed[0].server, &listed[0].state), (id("k"), Server::Here, &OperationState::Running));
+    // Page by page, each run is listed once. Seeded fault: a page begins with the last run of the one before.
+    let mut others = Vec::new();
+    for key in ["other", "third"] {
+        others.push(lab.spawn(post(key, "a")));
+        gate.arrival().await;
+    }
+    let (mut ids, mut next) = (Vec::new(), None::<Cursor>);
+    while ids.is_empty() || next.is_some() {
+        let page = operations.list(&Filter::all().in_state(StateKind::Running), next.as_ref(), 1).await.unwrap();
+        ids.extend(page.operations.iter().map(|operation| operation.id));
+        next = page.next;
+        assert!(ids.len() <= 3, "{ids:?}");
+    }
+    let mut all = ["k", "other", "third"].map(id);
+    all.sort();
+    assert_eq!(ids, all);
     gate.open();
     running.await.unwrap();
+    for other in others {
+        other.await.unwrap();
+    }
     let after = operations.list(&Filter::all().in_state(StateKind::Running), None, 9).await.unwrap();
     assert!(after.operations.is_empty() && after.next.is_none());
 }
@@ -120,6 +141,11 @@ async fn a_damaged_record_is_listed_as_damaged_and_the_others_are_listed<D: Disk
     let damaged = operations.list(&Filter::all().in_state(StateKind::Damaged), None, 9).await.unwrap().operations;
     assert_eq!(damaged.iter().map(|operation| operation.id).collect::<Vec<_>>(), [id("bad")]);
     assert_eq!(operations.list(&Filter::all(), None, 9).await.unwrap().operations.len(), 2);
+    // It has no other properties than its state. Seeded faults: it is old; it has a status.
+    let old = Filter::all().in_state(StateKind::Damaged).older_than(Duration::ZERO);
+    for filter in [old, Filter::all().in_state(StateKind::Damaged).answered_with(200)] {
+        assert!(operations.list(&filter, None, 9).await.unwrap().operations.is_empty(), "{filter:?}");
+    }
 }
 
 #[tokio::test]
