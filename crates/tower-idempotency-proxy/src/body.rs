@@ -62,3 +62,32 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Held<B> {
         self.inner.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream::unfold;
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+    use crate::places::Places;
+
+    // Seeded faults: the pauses are one time together; each frame is waited for as long as it takes.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_take_longer_than_a_pause_may() {
+        let within = Duration::from_secs(10);
+        let place = Arc::new(Places::with(1).take(None).unwrap());
+        for (pause, is_whole) in [(Duration::from_secs(6), true), (Duration::from_secs(11), false)] {
+            let frames = unfold(0, |sent| async move {
+                if sent == 5 {
+                    return None;
+                }
+                sleep(pause).await;
+                Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"part"))), sent + 1))
+            });
+            let body = Held::new(StreamBody::new(Box::pin(frames)), false, within, Arc::clone(&place));
+            assert_eq!(body.collect().await.is_ok(), is_whole, "{pause:?}");
+        }
+    }
+}
