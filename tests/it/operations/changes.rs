@@ -11,7 +11,7 @@ use testkit::lab::{Lab, at_once, done, hold, id, on_disk, settle};
 use testkit::log::Log;
 use testkit::on_both;
 use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler};
-use tower_idempotency::internals::{Completion, RunResult};
+use tower_idempotency::internals::{Completion, Reply, RunResult};
 use tower_idempotency::operations::{Action, Answer, Applied, Change, ChangeError, Filter, Operations, StateKind};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
@@ -74,15 +74,16 @@ async fn each_action_is_for_its_states<St: Store + Clone>(store: St) {
                 let key = format!("{state:?} {} {apart}", action.name());
                 let held = hold(&store, &key.replace(' ', "-")).await;
                 let consumed = RunResult::Consumed { status: 200 };
-                match state {
-                    StateKind::Interrupted => drop(store.interrupt(held.id, held.fence).await.unwrap()),
-                    StateKind::Completed => drop(store.complete(done(held, "done", DAY)).await.unwrap()),
+                let ended = match state {
+                    StateKind::Interrupted => Some(store.interrupt(held.id, held.fence).await.unwrap()),
+                    StateKind::Completed => Some(store.complete(done(held, "done", DAY)).await.unwrap()),
                     StateKind::Consumed => {
                         let completion = Completion { result: consumed, ..done(held, "", DAY) };
-                        drop(store.complete(completion).await.unwrap());
+                        Some(store.complete(completion).await.unwrap())
                     }
-                    _ => {}
-                }
+                    _ => None,
+                };
+                assert_ne!(ended, Some(Reply::Refused));
                 let seen = operations.inspect(held.id).await.unwrap().unwrap();
                 assert_eq!(seen.state.kind(), state);
                 let change = Change::new(held.id, Fence(seen.fence.0.wrapping_add_signed(apart)), action.clone());
