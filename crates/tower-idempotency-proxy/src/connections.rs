@@ -105,3 +105,51 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use testkit::{Call, Connection};
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    /// The time until the test gives up.
+    const GIVE_UP: Duration = Duration::from_secs(20);
+
+    /// A connection from an address of this machine.
+    async fn from(last: u8, to: SocketAddr) -> Connection {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).unwrap();
+        Connection::over(socket.connect(to).await.unwrap()).await.unwrap()
+    }
+
+    async fn is_served(connection: &mut Connection) -> bool {
+        connection.send(&Call::get("/")).await.is_ok_and(|answer| answer.status.as_u16() == 200)
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_its_client_s_share_is_closed_and_one_beyond_all_places_waits() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = tower::service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+        tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+        let (mut one, mut two) = (from(1, address).await, from(1, address).await);
+        assert!(is_served(&mut one).await && is_served(&mut two).await);
+        // A client that is closed while it sends sees an error.
+        assert!(!is_served(&mut from(1, address).await).await, "beyond its share");
+        let (mut three, mut four) = (from(2, address).await, from(3, address).await);
+        assert!(is_served(&mut three).await && is_served(&mut four).await, "there is room for others");
+        let mut waits = from(4, address).await;
+        let waiting = tokio::spawn(async move { is_served(&mut waits).await });
+        // All are taken, and those who have a place keep it.
+        for has_a_place in [&mut one, &mut two, &mut three, &mut four] {
+            assert!(is_served(has_a_place).await);
+        }
+        assert!(!waiting.is_finished(), "all places are taken");
+        drop(one);
+        let served = tokio::time::timeout(GIVE_UP, waiting).await.expect("it is served or closed");
+        assert!(served.unwrap(), "it has the place that is free again");
+    }
+}
