@@ -3,10 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::journal;
-use crate::store::embedded::files::shortage::Reserve;
 
 /// The bytes of a journal that are read at a time. So many zeros are taken for the space behind its last batch.
 const CHUNK: u64 = 256 * 1024;
@@ -22,19 +20,13 @@ pub(super) struct Disk {
     /// The number of the journal.
     number: u64,
     file: File,
-    reserve: Arc<Reserve>,
 }
 
 impl Disk {
     /// Opens the newest journal in `directory`, which fjall has made.
-    pub(super) fn open(directory: &Path, reserve: Arc<Reserve>) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
         let number = journal::numbers(directory)?.pop().ok_or(io::ErrorKind::NotFound)?;
-        Ok(Self { directory: directory.into(), number, file: open(directory, number)?, reserve })
-    }
-
-    /// Returns the descriptors that are kept for fjall's threads, and for this.
-    pub(super) fn reserve(&self) -> Arc<Reserve> {
-        Arc::clone(&self.reserve)
+        Ok(Self { directory: directory.into(), number, file: open(directory, number)? })
     }
 
     /// Makes durable everything that fjall has handed to the operating system before this call.
@@ -43,7 +35,7 @@ impl Disk {
             self.file.sync_data()?;
             // fjall syncs a journal before it begins another one. If that failed, the sync above says so.
             let Some(next) = self.next()? else { return Ok(()) };
-            let file = match self.reserve.open(|| open(&self.directory, next)) {
+            let file = match open(&self.directory, next) {
                 // fjall has removed it since.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => file?,
@@ -55,7 +47,7 @@ impl Disk {
                 return Ok(());
             }
             // The worker may have failed to make its name durable.
-            self.reserve.open(|| File::open(&self.directory))?.sync_all()?;
+            File::open(&self.directory)?.sync_all()?;
             (self.number, self.file) = (next, file);
         }
     }
@@ -120,10 +112,6 @@ mod tests {
 
     use super::*;
 
-    fn reserve(directory: &Path) -> Arc<Reserve> {
-        Arc::new(Reserve::new(File::open(directory).unwrap()))
-    }
-
     /// A batch without entries.
     fn batch() -> Vec<u8> {
         [&[1][..], &[0; 12], &[3], &xxh3_64(b"").to_le_bytes(), b"FJL\x03"].concat()
@@ -142,9 +130,9 @@ mod tests {
     fn the_journals_that_fjall_has_begun_since_are_synced_too() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        assert_eq!(Disk::open(path, reserve(path)).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(Disk::open(path).unwrap_err().kind(), io::ErrorKind::NotFound);
         (3..=4).for_each(|number| begin(path, number));
-        let mut disk = Disk::open(path, reserve(path)).unwrap();
+        let mut disk = Disk::open(path).unwrap();
         disk.sync().unwrap();
         assert_eq!(disk.number, 4);
         // What is in it is in tables, and fjall has removed it.
@@ -166,7 +154,7 @@ mod tests {
     fn what_fjall_may_have_failed_to_sync_before_is_written_again_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
         begin(directory.path(), 1);
-        let mut disk = Disk::open(directory.path(), reserve(directory.path())).unwrap();
+        let mut disk = Disk::open(directory.path()).unwrap();
         for (number, batches) in [(2, 1), (3, 20_000)] {
             let journal = journal::file(directory.path(), number);
             let content = [batch().repeat(batches), b"\x01torn".to_vec(), vec![0; 9]].concat();
@@ -189,7 +177,7 @@ mod tests {
     fn a_journal_that_fjall_has_not_begun_to_write_to_does_not_replace_the_one_before() {
         let directory = tempfile::tempdir().unwrap();
         begin(directory.path(), 1);
-        let mut disk = Disk::open(directory.path(), reserve(directory.path())).unwrap();
+        let mut disk = Disk::open(directory.path()).unwrap();
         for empty in [0, 9] {
             fs::write(journal::file(directory.path(), 2), vec![0; empty]).unwrap();
             disk.sync().unwrap();

@@ -20,7 +20,7 @@ use super::transaction::{self, Transaction, add, write_failed};
 use crate::laboratory::{self, Protection};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
-use crate::store::embedded::files::shortage::{Reserve, is_shortage};
+use crate::store::embedded::files::shortage::{Descriptors, is_shortage};
 use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Writes};
 
 /// The name of the store's keyspace.
@@ -143,10 +143,10 @@ impl StorageEngine for FjallEngine {
         if !are_several {
             check_steps(path, &records)?;
         }
-        let opening = directory::io_error("opening the journal in", path);
-        let reserve = File::open(path.join(VERSION)).map(|file| Arc::new(Reserve::new(file)));
-        let disk = reserve.and_then(|reserve| Disk::open(path, reserve)).map_err(opening)?;
-        let memtables = Memtables::new(&db, records.clone(), options.memtable_bytes, disk.reserve())?;
+        let disk = Disk::open(path).map_err(directory::io_error("opening the journal in", path))?;
+        let version = File::open(path.join(VERSION)).map_err(directory::io_error("reading", path))?;
+        let descriptors = Arc::new(Descriptors::new(version));
+        let memtables = Memtables::new(&db, records.clone(), options.memtable_bytes, descriptors)?;
         Ok(Self { records, db, disk: Arc::new(Mutex::new(disk)), memtables: Arc::new(memtables) })
     }
 

@@ -11,7 +11,6 @@
 use std::mem;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -24,7 +23,7 @@ use super::transaction::write_failed;
 use super::upkeep::{BEHIND, Old, Task, Upkeep};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
-use crate::store::embedded::files::shortage::Reserve;
+use crate::store::embedded::files::shortage::Descriptors;
 
 /// The name of the thread.
 const THREAD: &str = "idempotency-mem";
@@ -44,9 +43,7 @@ pub(super) struct Memtables {
     opened: Mutex<Vec<Opened>>,
     /// The bytes of new entries of a keyspace that are kept in memory before they are written to a table.
     most: u64,
-    /// What fjall's worker opens files from, if no other descriptor is left, and whether the thread merges tables.
-    reserve: Arc<Reserve>,
-    is_merging: Arc<AtomicBool>,
+    descriptors: Arc<Descriptors>,
     /// These are there until this is dropped.
     tasks: Option<Sender<Task>>,
     thread: Option<JoinHandle<()>>,
@@ -66,14 +63,18 @@ struct Opened {
 
 impl Memtables {
     /// Starts the thread, and takes in the store's own keyspace.
-    pub(super) fn new(db: &Database, records: Keyspace, most: u64, reserve: Arc<Reserve>) -> Result<Self, OpenError> {
+    pub(super) fn new(
+        db: &Database,
+        records: Keyspace,
+        most: u64,
+        descriptors: Arc<Descriptors>,
+    ) -> Result<Self, OpenError> {
         let (tasks, received) = channel();
         let failed = Arc::new(OnceLock::new());
         let (fails, snapshots) = (Arc::clone(&failed), db.supervisor.snapshot_tracker.clone());
         // What no snapshot can see any more is left out by a merge.
         let unseen = move || snapshots.get_seqno_safe_to_gc();
-        let is_merging = Arc::new(AtomicBool::new(false));
-        let upkeep = Upkeep::new(records.clone(), most, Arc::clone(&reserve), Arc::clone(&is_merging));
+        let upkeep = Upkeep::new(records.clone(), most, Arc::clone(&descriptors));
         let run = move || {
             if let Err(error) = upkeep.run(&received, &unseen) {
                 let _ = fails.set(error.to_string());
@@ -81,15 +82,8 @@ impl Memtables {
         };
         let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(run);
         let thread = thread.map_err(directory::io_error("starting a thread", Path::new(THREAD)))?;
-        let memtables = Self {
-            opened: Mutex::default(),
-            most,
-            reserve,
-            is_merging,
-            tasks: Some(tasks),
-            thread: Some(thread),
-            failed,
-        };
+        let memtables =
+            Self { opened: Mutex::default(), most, descriptors, tasks: Some(tasks), thread: Some(thread), failed };
         memtables.add(records);
         Ok(memtables)
     }
@@ -109,12 +103,7 @@ impl Memtables {
     /// takes no more writes once its worker could not open one.
     pub(super) fn write_full(&self) -> Result<(), String> {
         self.check()?;
-        let mut opened = self.opened.lock();
-        let is_idle = opened.iter().all(|opened| opened.keyspace.tree.sealed_memtable_count() == 0);
-        if is_idle {
-            self.reserve.fill();
-        }
-        for Opened { keyspace, version, versions, earlier } in &mut *opened {
+        for Opened { keyspace, version, versions, earlier } in &mut *self.opened.lock() {
             let now = keyspace.tree.current_version();
             if mem::replace(version, now.id()) != now.id() {
                 versions.push(Arc::new(now));
@@ -124,7 +113,7 @@ impl Memtables {
             let memtable = keyspace.tree.active_memtable();
             let size = memtable.size();
             if size > self.most.saturating_mul(1 << doublings)
-                && (self.can_write(is_idle) || size > self.most.saturating_mul(MAX_UNWRITTEN))
+                && (self.descriptors.are_left() || size > self.most.saturating_mul(MAX_UNWRITTEN))
             {
                 keyspace.rotate_memtable().map_err(|error| format!("writing a table failed: {error}"))?;
                 self.free(memtable);
@@ -133,19 +122,6 @@ impl Memtables {
             }
         }
         Ok(())
-    }
-
-    /// Returns whether fjall's worker finds the descriptors to write a table. If no others are left, it gets those of
-    /// the reserve, but only while it writes no other table, and no merge takes them.
-    fn can_write(&self, is_idle: bool) -> bool {
-        if self.reserve.has_more() {
-            return true;
-        }
-        let can_lend = is_idle && !self.is_merging.load(Ordering::SeqCst) && self.reserve.fill();
-        if can_lend {
-            self.reserve.lend();
-        }
-        can_lend
     }
 
     /// Waits until a keyspace takes writes. fjall itself would wait for ever once the thread or fjall's worker has
@@ -217,8 +193,8 @@ mod tests {
         (db, keyspace)
     }
 
-    fn reserve(directory: &TempDir) -> Arc<Reserve> {
-        Arc::new(Reserve::new(fs::File::open(directory).unwrap()))
+    fn descriptors(directory: &TempDir) -> Arc<Descriptors> {
+        Arc::new(Descriptors::new(fs::File::open(directory).unwrap()))
     }
 
     fn remove_tables(directory: &TempDir, keyspace: &Keyspace) {
@@ -237,7 +213,7 @@ mod tests {
         }
         remove_tables(&directory, &records);
 
-        let memtables = Memtables::new(&db, records.clone(), 1, reserve(&directory)).unwrap();
+        let memtables = Memtables::new(&db, records.clone(), 1, descriptors(&directory)).unwrap();
         let failed = memtables.wait_for(&db, &records).unwrap_err();
         assert!(failed.starts_with("merging tables failed: ") && failed.contains("NotFound"), "{failed}");
         assert_eq!(memtables.write_full().unwrap_err(), failed);
@@ -248,7 +224,7 @@ mod tests {
     fn a_write_does_not_wait_for_tables_that_are_never_written() {
         let directory = tempdir().unwrap();
         let (db, records) = open(&directory);
-        let memtables = Memtables::new(&db, records.clone(), 1, reserve(&directory)).unwrap();
+        let memtables = Memtables::new(&db, records.clone(), 1, descriptors(&directory)).unwrap();
         // fjall's worker learns of none but the last.
         for _ in 1..TOO_MANY_MEMTABLES {
             records.tree.insert("key", "value", 1);

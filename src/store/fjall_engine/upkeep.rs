@@ -16,14 +16,13 @@
 use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use fjall::compaction::Leveled;
 use fjall::{AbstractTree as _, Keyspace, LsmError};
 
-use crate::store::embedded::files::shortage::{Reserve, is_shortage};
+use crate::store::embedded::files::shortage::{Descriptors, is_shortage};
 
 /// The interval at which the thread looks whether fjall still has something old, or is still behind. It doubles each
 /// time, because fjall keeps the last one of a keyspace until the next, and an application may let many tables pile up.
@@ -58,8 +57,7 @@ pub(super) struct Upkeep {
     records: Keyspace,
     /// The most bytes of a table of a store that is not large.
     table_bytes: u64,
-    reserve: Arc<Reserve>,
-    is_merging: Arc<AtomicBool>,
+    descriptors: Arc<Descriptors>,
     /// What fjall still has handles of.
     old: Vec<Old>,
     /// The keyspaces whose tables are to be merged.
@@ -71,9 +69,9 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) fn new(records: Keyspace, table_bytes: u64, reserve: Arc<Reserve>, is_merging: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(records: Keyspace, table_bytes: u64, descriptors: Arc<Descriptors>) -> Self {
         let (old, unmerged) = Default::default();
-        Self { records, table_bytes, reserve, is_merging, old, unmerged, has_merged: false, waited: Duration::ZERO }
+        Self { records, table_bytes, descriptors, old, unmerged, has_merged: false, waited: Duration::ZERO }
     }
 
     /// Works until the sender is gone and all tasks are done, with the merges that are due at once. `unseen` returns up
@@ -143,10 +141,7 @@ impl Upkeep {
     /// Calls `work`, which opens files, if there are enough descriptors for it. It is called later otherwise. If it
     /// finds none all the same, it has changed nothing.
     fn try_to(&self, work: impl FnOnce() -> Result<(), LsmError>) -> Result<(), LsmError> {
-        // The order matters: from here on, the reserve is not lent.
-        self.is_merging.store(true, Ordering::SeqCst);
-        let done = if self.reserve.has_more() { work() } else { Ok(()) };
-        self.is_merging.store(false, Ordering::SeqCst);
+        let done = if self.descriptors.are_left() { work() } else { Ok(()) };
         match done {
             Err(LsmError::Io(error)) if is_shortage(&error) => Ok(()),
             done => done,

@@ -91,8 +91,8 @@ const MEMTABLE: u64 = 8 * 1024;
 const BEFORE: usize = 1_000;
 const MEANWHILE: usize = 120;
 
-// fjall reads tables that are not open, and writes new ones. Seeded faults: a read for which no file is left poisons
-// the store; the reserve is not lent; a table is written without a look at what is left.
+// fjall reads tables that are not open, and would write new ones. Seeded faults: a read for which no file is left
+// poisons the store; a table is written without a look at what is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fjall_store_refuses_what_it_cannot_read_without_a_free_descriptor_and_goes_on() {
     if let Some(place) = std::env::var_os(PLACE) {
@@ -127,7 +127,7 @@ async fn with_tables(place: &Path) {
     store.close().await.unwrap();
     // None of its answers is in memory.
     let store = open(place);
-    // A table that is being written when the last descriptor goes is not saved by the reserve.
+    // A table that is being written when the last descriptor goes can't be written later.
     let records = store.records().unwrap();
     let is_written =
         async || records.tree.sealed_memtable_count() == 0 && records.tree.active_memtable().size() <= MEMTABLE;

@@ -7,7 +7,7 @@
 //! - `mark.rs`: a file that says which step was durable, by which an opening finds out whether the end of the engine's
 //!   log is lost.
 //! - `marker.rs`: writes the mark once a second, so that no batch waits for it.
-//! - `shortage.rs`: recognizes that the process has no descriptor left, and keeps some for an engine that needs them.
+//! - `shortage.rs`: says whether the process has descriptors left.
 
 pub(in crate::store) mod directory;
 #[cfg(unix)]
