@@ -73,16 +73,17 @@ fn plot(samples: &[Sample]) -> String {
         let points: Vec<_> = samples.iter().map(point).collect();
         format!("<polyline class=\"{class}\" points=\"{}\"/>", points.join(" "))
     };
+    let twice = if samples.iter().any(|sample| sample.twice > 0) { "twice bad" } else { "twice" };
     format!(
         "<figure><svg viewBox=\"-6 -6 {} {}\" role=\"img\" aria-label=\"counts over time\">\
         <rect class=\"frame\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>{}{}{}</svg>\
         <figcaption><b class=\"charges\">charges</b>, <b class=\"acknowledged\">acknowledged</b>, \
-        <b class=\"twice\">charged twice</b>; from 0 to {most}, in {} s</figcaption></figure>",
+        <b class=\"{twice}\">charged twice</b>; from 0 to {most}, in {} s</figcaption></figure>",
         WIDTH + 12,
         HEIGHT + 12,
         line("charges", |sample| sample.charges),
         line("acknowledged", |sample| sample.acknowledged),
-        line("twice", |sample| sample.twice),
+        line(twice, |sample| sample.twice),
         end.div_ceil(1_000)
     )
 }
@@ -151,4 +152,31 @@ fn worst(story: &Story, side: Side, verdict: &Verdict) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bank::Charge;
+    use crate::tally::{Payment, charged_twice, key};
+
+    // Seeded fault: each charge is bad.
+    #[test]
+    fn only_what_is_bad_is_red() {
+        let story = Story::new(1);
+        let payment = Payment { customer: 1, order: 1, attempts: Default::default() };
+        let charge = |id| Charge { id, order: key(1, 1, 1), amount: 5, at: id };
+        let red = |side, ledger: Vec<Charge>| {
+            story.believe(side, &payment, Belief::Acknowledged(ledger[0].clone()));
+            let moment = story.moment(side);
+            story.sample(side, &moment, &ledger);
+            let (twice, lost) = (charged_twice(&ledger), Vec::new());
+            let verdict = Verdict { ledger, beliefs: moment.beliefs, twice, lost, unknown: Vec::new() };
+            [plot(&story.samples(side)), worst(&story, side, &verdict)].map(|part| part.matches("bad\"").count())
+        };
+        // A line and its name; the second charge.
+        assert_eq!(red(Side::Naive, vec![charge(1), charge(2)]), [2, 1]);
+        assert_eq!(red(Side::Ours, vec![charge(1)]), [0, 0]);
+        assert_eq!(table(&story).matches("bad\"").count(), 1);
+    }
 }

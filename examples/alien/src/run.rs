@@ -159,8 +159,8 @@ pub(crate) async fn run(
     while asking.join_next().await.is_some() {}
     let mut verdicts = Vec::new();
     for side in Side::BOTH {
-        let ledger = timeout(READ_WITHIN, steady(addresses[side as usize][0])).await??;
         let moment = story.moment(side);
+        let ledger = timeout(READ_WITHIN, steady(addresses[side as usize][0])).await??;
         story.sample(side, &moment, &ledger);
         let beliefs = moment.beliefs;
         let is_unknown = |(_, belief): &(&String, &Belief)| matches!(belief, Belief::Unknown(_));

@@ -16,7 +16,7 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 
 /// What is seen, in one sentence.
 const SEEN: &str = "The same customers pay a naive server and one with tower-idempotency while an alien swallows, doubles \
-                    and delays messages and kills the servers; the numbers of a side are of one moment, and CHARGED TWICE \
+                    and delays messages and stops the servers; the numbers of a side are of one moment, and CHARGED TWICE \
                     and LOST have to stay 0.";
 
 /// Whether a number of this name has to be zero.
