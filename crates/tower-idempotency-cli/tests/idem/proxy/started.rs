@@ -7,7 +7,7 @@ use tempfile::tempdir;
 use testkit::process::{ended, signal};
 use testkit::{Call, Connection};
 
-use super::parts::Parts;
+use super::parts::{Language, Parts};
 use crate::program::{idem, program, run};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,6 +60,9 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     let other = directory.path().join("other.toml");
     std::fs::write(&other, "[fjall]\nmax_records = 5\n").unwrap();
     let other = other.to_str().unwrap();
+    let short = directory.path().join("short");
+    std::fs::write(&short, "fifteen-letters\n").unwrap();
+    let short = short.to_str().unwrap();
     for (arguments, wrong) in [
         (&["--upstream", "http://127.0.0.1:1/api"][..], "without a path"),
         (&["--upstream", "http://127.0.0.1:1", "--config", other], "a section [fjall]"),
@@ -70,7 +73,8 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         (&["--upstream", "http://127.0.0.1:1", "--listen", "192.0.2.1:80"], "--listen 192.0.2.1:80"),
         (&["--upstream", "http://127.0.0.1:1", "--scope-header", "x-account"], "cannot be used with"),
         (&["--upstream", "http://127.0.0.1:1", "--scope-credentials"], "cannot be used with"),
-        (&["--upstream", "http://127.0.0.1:1", "--admin-token-file", file], "--admin-token-file"),
+        (&["--upstream", "http://127.0.0.1:1", "--admin-token-file", file], "without blanks"),
+        (&["--upstream", "http://127.0.0.1:1", "--admin-token-file", short], "16 characters"),
         (&["--upstream", "http://127.0.0.1:1", "--config", cors], "name the origins"),
         (&["--upstream", "http://127.0.0.1:1", "--config", methods], "name the methods"),
     ] {
@@ -139,4 +143,22 @@ async fn the_token_of_the_operators_page_is_made_and_said_or_read_from_a_file() 
     drop(proxy);
     let _proxy = parts.start_proxy(&["--admin-token-file", file.to_str().unwrap()]).await;
     assert_eq!((page("a-token-of-one-s-own").await, page(token).await), (200, 401));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_port_has_the_names_it_is_given_and_no_request_without_a_key_waits_longer_than_it_may() {
+    let directory = tempdir().unwrap();
+    let parts = Parts::new(Language::Python, directory.path());
+    // It does not answer.
+    let _silent = tokio::net::TcpListener::bind(parts.service).await.unwrap();
+    let options = ["--monitor-host", "metrics.internal", "--monitor-host", "Other.internal", "--passed-within", "1s"];
+    let _proxy = parts.start_proxy(&options).await;
+    for (host, status) in [("metrics.internal", 200), ("other.internal:9090", 200), ("evil.example", 421)] {
+        let call = Call::get("/livez").header("host", host);
+        let answer = Connection::http1(parts.monitor).await.unwrap().send(&call).await.unwrap();
+        assert_eq!(answer.status.as_u16(), status, "{host}");
+    }
+    let mut client = Connection::http1(parts.proxy).await.unwrap();
+    let late = tokio::time::timeout(Duration::from_secs(60), client.send(&Call::post("/orders", "a"))).await;
+    assert_eq!(late.expect("it is answered").unwrap().status.as_u16(), 504);
 }
