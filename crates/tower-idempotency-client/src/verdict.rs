@@ -54,7 +54,9 @@ pub(crate) fn known_of_replay(status: StatusCode, headers: &HeaderMap) -> Known 
         // The application has had it recorded although its status says that nothing was done.
         Some(Effect { token: Token::Unknown, .. }) => Known::Unknown,
         _ if status.is_success() => Known::Done,
-        _ if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT => Known::Refused,
+        // Of a replay, a 409 is about this operation itself.
+        _ if status == StatusCode::CONFLICT => Known::Refused,
+        _ if status.is_client_error() => known_of_status(status),
         // A recorded error of the server's may have come after the effect.
         _ => Known::Unknown,
     }

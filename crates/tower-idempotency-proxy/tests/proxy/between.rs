@@ -101,6 +101,8 @@ async fn what_the_client_says_of_each_status_is_what_the_proxy_has_made_of_it() 
             // They were recorded because the service has had an effect before.
             ("401 keep" | "429 keep" | "307 keep" | "500 keep" | "502 keep", _) => None,
             ("200 unsure" | "402 unsure" | "200 a-word-that-is-not-known" | "503 release unsure", _) => asked,
+            // It is not registered, and says nothing.
+            ("499", _) => None,
             // It contradicts itself.
             ("201 release", _) => said,
             other => panic!("{other:?}"),

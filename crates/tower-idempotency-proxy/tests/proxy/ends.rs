@@ -78,7 +78,7 @@ pub(crate) fn answers() -> Vec<String> {
     let marked = [
         "503 release", "500 release", "409 release", "201 release", "200 unsure", "402 unsure", "402 keep", "201 keep",
         "401 keep", "429 keep", "307 keep", "500 keep", "502 keep", "400 invalid", "200 a-word-that-is-not-known",
-        "503 release unsure",
+        "503 release unsure", "499",
     ];
     statuses().into_iter().map(|(status, _)| status.to_string()).chain(marked.map(str::to_owned)).collect()
 }
