@@ -19,6 +19,9 @@ use super::message::{Answer, Message};
 
 const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a client that ends its connection waits for the server to see that.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
+
 /// The most bytes of an answer's body.
 const LONGEST_BODY: usize = 16 << 20;
 
@@ -104,7 +107,11 @@ pub(crate) async fn hang_up(address: &Address, message: &Message, when: HangUp) 
     };
     timeout(ANSWER_WITHIN, sending).await.map_err(|_| Failure::TooLate)?.map_err(ended)?;
     match when {
-        HangUp::InTheBody => {}
+        // What follows is sent once the server has seen the end: it closes too, or answers.
+        HangUp::InTheBody => {
+            stream.shutdown().await.map_err(ended)?;
+            let _ = timeout(SEEN_WITHIN, stream.read_u8()).await;
+        }
         HangUp::After(pause) => tokio::time::sleep(pause).await,
         HangUp::AtTheAnswer => {
             let first = timeout(ANSWER_WITHIN, stream.read_u8()).await.map_err(|_| Failure::TooLate)?;

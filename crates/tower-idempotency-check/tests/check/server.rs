@@ -227,19 +227,25 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
     response
 }
 
-/// Answers in two parts, and records the answer after the second one. If the client goes away, it is never recorded.
-fn sent_then_recorded(server: Shared, key: String, record: Record, text: String) -> Response {
-    let (first, rest) = text.split_at(1);
-    let (first, rest) = (first.to_owned(), rest.to_owned());
-    let first = futures_util::stream::once(async move { Ok::<_, Infallible>(first) });
-    let rest = futures_util::stream::once(async move {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        server.records.lock().unwrap().insert(key, record);
-        Ok(rest)
+/// Answers in parts, and records the answer with the last one. They are more than the buffers between it and a client
+/// hold, so that a client which goes away does not get there.
+fn sent_then_recorded(server: Shared, key: String, mut record: Record, text: String) -> Response {
+    const PART: usize = 128 * 1024;
+    const PARTS: usize = 64;
+    if let Some((_, recorded, _)) = &mut record.answer {
+        recorded.push_str(&" ".repeat(PARTS * PART));
+    }
+    let mut response = respond(StatusCode::CREATED, text.clone(), None);
+    let parts = std::iter::once(text).chain((0..PARTS).map(|_| " ".repeat(PART)));
+    let mut last = Some((key, record));
+    let parts = parts.enumerate().map(move |(number, part)| {
+        if let Some((key, record)) = last.take_if(|_| number == PARTS) {
+            server.records.lock().unwrap().insert(key, record);
+        }
+        Ok::<_, Infallible>(part)
     });
-    let mut response = respond(StatusCode::CREATED, text, None);
     response.headers_mut().remove("content-length");
-    *response.body_mut() = Body::from_stream(futures_util::StreamExt::chain(first, rest));
+    *response.body_mut() = Body::from_stream(futures_util::stream::iter(parts));
     response
 }
 
@@ -247,7 +253,7 @@ fn respond(status: StatusCode, text: String, date: Option<String>) -> Response {
     let text_of = text.clone();
     let mut response = (status, [("content-type", "application/json")], text).into_response();
     if status == StatusCode::CREATED {
-        let tag = format!("\"{}\"", text_of.len());
+        let tag = format!("\"{}\"", text_of.trim_end().len());
         let headers = [
             ("location", "/charges/1"),
             ("etag", &tag),
