@@ -66,3 +66,30 @@ pub(super) async fn still_there(probe: &Probe<'_>, label: &str, key: &str, first
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Severity::{Note, Wrong};
+
+    // Each kind of difference with each profile.
+    #[test]
+    fn a_header_that_a_replay_changes_is_wrong_unless_the_profile_or_http_permits_it() {
+        for (name, first, again, expected) in [
+            ("location", &["/1"][..], &[][..], [Wrong, Note, Wrong]),
+            ("location", &["/1"], &["/2"], [Wrong, Note, Wrong]),
+            ("location", &[], &["/1"], [Wrong, Note, Wrong]),
+            ("x-order", &["1"], &[], [Wrong, Note, Wrong]),
+            ("x-order", &["1"], &["2"], [Wrong, Note, Wrong]),
+            ("x-order", &[], &["1"], [Note; 3]),
+            ("vary", &["a", "b"], &["a, b"], [Note; 3]),
+            ("vary", &["a", "b"], &["b, a"], [Wrong, Note, Wrong]),
+            ("last-modified", &["Mon, 21"], &["Mon", "21"], [Wrong, Note, Wrong]),
+        ] {
+            let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+            let difference = Difference { name: name.to_owned(), first: lines(first), again: lines(again) };
+            let found = Dialect::ALL.map(|dialect| of_header(&dialect, &difference).0);
+            assert_eq!(found, expected, "{difference:?}");
+        }
+    }
+}

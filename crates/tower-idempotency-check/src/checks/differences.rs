@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use crate::dialect::Rule;
+use crate::dialect::{Dialect, Rule};
 use crate::finding::Severity;
 use crate::http::message::{Answer, Message};
 use crate::probe::{Probe, Stop, new_key};
@@ -29,24 +29,29 @@ async fn refused(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) ->
 
 /// Notes what is wrong with the refusal of a key that belongs to another request.
 fn expect_reused(probe: &Probe<'_>, label: &str, first: &Answer, other: &Answer) {
-    let dialect = probe.dialect();
+    if let Some((severity, what)) = of_reused(probe.dialect(), label, first, other) {
+        probe.found(severity, Rule::Reused, what);
+    }
+}
+
+/// What is wrong with the answer to another request with a key that was used, and how bad that is.
+fn of_reused(dialect: &Dialect, label: &str, first: &Answer, other: &Answer) -> Option<(Severity, String)> {
     if other.status.is_success() {
         let what = match other.is_same(first) {
             true => format!("{label} gets the answer of the first request, and its client believes that it was done"),
             false => format!("{label} with the key of the first request runs: {}", other.summary()),
         };
-        probe.found(Severity::Dangerous, Rule::Reused, what);
-    } else if !dialect.reused.contains(&other.status.as_u16()) {
+        return Some((Severity::Dangerous, what));
+    }
+    if !dialect.reused.contains(&other.status.as_u16()) {
         let wanted = dialect.reused.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
         // The draft only recommends the status; one that says "wait" leads astray.
         let is_free = dialect.reused_code.is_none() && other.status.is_client_error() && !other.says_wait();
         let severity = if is_free { Severity::Note } else { Severity::Wrong };
-        probe.found(severity, Rule::Reused, format!("{label} gets {}, and not {wanted}", other.summary()));
-    } else if let Some(code) = dialect.reused_code
-        && !String::from_utf8_lossy(&other.body).contains(code)
-    {
-        probe.found(Severity::Wrong, Rule::Reused, format!("{label} is refused without {code}: {}", other.summary()));
+        return Some((severity, format!("{label} gets {}, and not {wanted}", other.summary())));
     }
+    let code = dialect.reused_code.filter(|code| !String::from_utf8_lossy(&other.body).contains(code))?;
+    Some((Severity::Wrong, format!("{label} is refused without {code}: {}", other.summary())))
 }
 
 pub(super) async fn other_body(probe: &Probe<'_>) -> Result<(), Stop> {
@@ -196,4 +201,31 @@ pub(super) async fn same_meaning(probe: &Probe<'_>) -> Result<(), Stop> {
         probe.counted(Severity::Dangerous, Rule::Reused, what);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Severity::{Dangerous, Note, Wrong};
+
+    // Each status and code with each profile.
+    #[test]
+    fn a_key_of_another_request_is_refused_as_the_profile_says() {
+        let first = Answer::of(201, "1");
+        let (stripe, acp) = ("idempotency_error", "idempotency_conflict");
+        for (status, body, expected) in [
+            (201, "1", [Some(Dangerous); 3]),
+            (201, "2", [Some(Dangerous); 3]),
+            (422, "", [None, Some(Wrong), Some(Wrong)]),
+            (422, acp, [None, Some(Wrong), None]),
+            (400, "", [Some(Note), Some(Wrong), Some(Wrong)]),
+            (400, stripe, [Some(Note), None, Some(Wrong)]),
+            (409, stripe, [Some(Wrong); 3]),
+            (429, acp, [Some(Wrong); 3]),
+            (500, acp, [Some(Wrong); 3]),
+        ] {
+            let found = Dialect::ALL.map(|dialect| of_reused(&dialect, "it", &first, &Answer::of(status, body)));
+            assert_eq!(found.map(|found| found.map(|(severity, _)| severity)), expected, "{status} {body}");
+        }
+    }
 }

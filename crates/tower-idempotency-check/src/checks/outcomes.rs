@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::dialect::Rule;
+use crate::dialect::{Dialect, Rule};
 use crate::finding::Severity;
+use crate::http::message::Answer;
 use crate::probe::{Probe, Stop, new_key};
 
 use super::answers::{compare, is_marked, note_if_stuck};
@@ -36,28 +37,52 @@ pub(super) async fn server_error(probe: &Probe<'_>) -> Result<(), Stop> {
     let again = probe.settled("the same again", &message).await?;
     note_if_stuck(probe, "a failed request", &again);
     let effects = probe.effects(&before, [&first, &again]).await?;
+    for (severity, is_counted, what) in of_failure(probe.dialect(), &first, &again, effects, probe.can_count()) {
+        match is_counted {
+            true => probe.counted(severity, Rule::Errors, what),
+            false => probe.found(severity, Rule::Errors, what),
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with the retry of a request that has failed, how bad that is, and whether a count says so.
+fn of_failure(
+    dialect: &Dialect,
+    first: &Answer,
+    again: &Answer,
+    effects: usize,
+    can_count: bool,
+) -> Vec<(Severity, bool, String)> {
+    let mut found = Vec::new();
     if effects > 1 {
         let what = format!("a request that has failed after its effect runs again: {effects} effects");
         // This profile wants it so.
-        let severity = if probe.dialect().replays_500 == Some(false) { Severity::Note } else { Severity::Dangerous };
-        probe.counted(severity, Rule::Errors, what);
+        let severity = if dialect.replays_500 == Some(false) { Severity::Note } else { Severity::Dangerous };
+        found.push((severity, true, what));
     }
-    if again.status.is_success() && effects != 1 && probe.can_count() {
+    if again.status.is_success() && effects != 1 && can_count {
         let what = format!("the retry of a failed request gets {}, and there are {effects} effects", again.summary());
-        probe.counted(Severity::Dangerous, Rule::Errors, what);
+        found.push((Severity::Dangerous, true, what));
     }
-    let is_replayed = again.status == first.status && again.is_same(&first);
-    match probe.dialect().replays_500 {
+    let is_replayed = again.status == first.status && again.is_same(first);
+    match dialect.replays_500 {
         Some(true) if !is_replayed => {
             let what = format!("the retry of a failed request gets {}, and not the error", again.summary());
-            probe.found(Severity::Note, Rule::Errors, what);
+            found.push((Severity::Note, false, what));
         }
-        Some(false) if is_replayed && is_marked(&again) => {
-            probe.found(Severity::Wrong, Rule::Errors, format!("a 5xx is stored and replayed: {}", again.summary()));
+        Some(false) if is_replayed && is_marked(again) => {
+            found.push((Severity::Wrong, false, format!("a 5xx is stored and replayed: {}", again.summary())));
         }
         _ => {}
     }
-    Ok(())
+    found
+}
+
+/// How bad it is that a 429 is replayed.
+fn of_limited(dialect: &Dialect, again: &Answer) -> Option<Severity> {
+    let severity = if dialect.name == "stripe" { Severity::Wrong } else { Severity::Note };
+    is_marked(again).then_some(severity)
 }
 
 pub(super) async fn rate_limited(probe: &Probe<'_>) -> Result<(), Stop> {
@@ -75,9 +100,8 @@ pub(super) async fn rate_limited(probe: &Probe<'_>) -> Result<(), Stop> {
         return Err(Stop::Other(format!("the `rate_limited` request gets {}", first.summary())));
     }
     let again = probe.send("the same again", &message).await?;
-    if is_marked(&again) {
+    if let Some(severity) = of_limited(probe.dialect(), &again) {
         let what = "a 429 is replayed: the client, which has had no effect, is refused for as long as its key lives";
-        let severity = if probe.dialect().name == "stripe" { Severity::Wrong } else { Severity::Note };
         probe.found(severity, Rule::Errors, what);
     }
     Ok(())
@@ -102,4 +126,60 @@ pub(super) async fn retention(probe: &Probe<'_>) -> Result<(), Stop> {
         probe.counted(Severity::Note, Rule::Retention, what);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Severity::{Dangerous, Note, Wrong};
+
+    fn marked(answer: &Answer, is_marked: bool) -> Answer {
+        let mut answer = answer.clone();
+        if is_marked {
+            answer.headers.insert("idempotent-replayed", "true".parse().unwrap());
+        }
+        answer
+    }
+
+    // Each answer, marked or not, counted or not, with each number of effects and each profile.
+    #[test]
+    fn the_retry_of_a_failure_is_judged_by_its_answer_its_mark_its_effects_and_the_profile() {
+        let [first, another, success] =
+            [(500, "1"), (503, "2"), (201, "3")].map(|(status, body)| Answer::of(status, body));
+        let severities = |again: &Answer, effects, can_count| {
+            Dialect::ALL.map(|dialect| {
+                let found = of_failure(&dialect, &first, again, effects, can_count);
+                found.into_iter().map(|(severity, ..)| severity).collect::<Vec<_>>()
+            })
+        };
+        let none = Vec::new;
+        for (again, is_marked, effects, can_count, expected) in [
+            (&first, false, 0, true, [none(), none(), none()]),
+            (&first, false, 1, true, [none(), none(), none()]),
+            (&first, true, 1, true, [none(), none(), vec![Wrong]]),
+            (&first, true, 1, false, [none(), none(), vec![Wrong]]),
+            (&first, false, 2, true, [vec![Dangerous], vec![Dangerous], vec![Note]]),
+            (&first, true, 2, true, [vec![Dangerous], vec![Dangerous], vec![Note, Wrong]]),
+            (&another, false, 1, true, [none(), vec![Note], none()]),
+            (&another, true, 1, true, [none(), vec![Note], none()]),
+            (&another, false, 2, false, [vec![Dangerous], vec![Dangerous, Note], vec![Note]]),
+            (&success, false, 0, true, [vec![Dangerous], vec![Dangerous, Note], vec![Dangerous]]),
+            (&success, true, 0, false, [none(), vec![Note], none()]),
+            (&success, false, 1, true, [none(), vec![Note], none()]),
+            (&success, false, 2, true, [vec![Dangerous; 2], vec![Dangerous, Dangerous, Note], vec![Note, Dangerous]]),
+            (&success, false, 2, false, [vec![Dangerous], vec![Dangerous, Note], vec![Note]]),
+        ] {
+            let found = severities(&marked(again, is_marked), effects, can_count);
+            assert_eq!(found, expected, "{} {is_marked} {effects} {can_count}", again.status);
+        }
+    }
+
+    #[test]
+    fn a_replayed_429_is_seen_by_its_mark_and_is_wrong_where_the_profile_says_so() {
+        let limited = Answer::of(429, "");
+        for (is_marked, expected) in [(false, [None; 3]), (true, [Some(Note), Some(Wrong), Some(Note)])] {
+            let again = marked(&limited, is_marked);
+            assert_eq!(Dialect::ALL.map(|dialect| of_limited(&dialect, &again)), expected);
+        }
+    }
 }

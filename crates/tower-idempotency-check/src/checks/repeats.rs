@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::dialect::Rule;
+use crate::dialect::{Dialect, Rule};
 use crate::effects::inferred;
 use crate::finding::Severity;
 use crate::http::message::Answer;
@@ -192,16 +192,16 @@ async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
         probe.found(Severity::Wrong, Rule::InFlight, what);
     }
     let mut refused = came.iter().filter(|answer| answer.status.as_u16() == 409);
-    if let Some(what) = refused.find_map(|refused| wrong_in_flight(probe, refused)) {
+    if let Some(what) = refused.find_map(|refused| wrong_in_flight(probe.dialect(), refused)) {
         probe.found(Severity::Wrong, Rule::InFlight, what);
     }
     Ok(())
 }
 
 /// What is wrong with a refusal of a request whose first copy still runs.
-fn wrong_in_flight(probe: &Probe<'_>, refused: &Answer) -> Option<String> {
+fn wrong_in_flight(dialect: &Dialect, refused: &Answer) -> Option<String> {
     let text = String::from_utf8_lossy(&refused.body);
-    let code = probe.dialect().in_flight_code.filter(|code| !text.contains(code));
+    let code = dialect.in_flight_code.filter(|code| !text.contains(code));
     let after = refused.header("retry-after");
     let is_number = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty();
     match (code, after) {
@@ -211,7 +211,7 @@ fn wrong_in_flight(probe: &Probe<'_>, refused: &Answer) -> Option<String> {
         (None, Some(after)) if !is_number(after) && httpdate::parse_http_date(after).is_err() => {
             Some(format!("Retry-After is neither seconds nor a date: {after:?}"))
         }
-        (None, None) if probe.dialect().name == "acp" => {
+        (None, None) if dialect.name == "acp" => {
             Some(format!("a request in flight is refused without Retry-After: {}", refused.summary()))
         }
         _ => None,
@@ -240,7 +240,7 @@ pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
     }
     match retry.status.as_u16() {
         409 => {
-            if let Some(what) = wrong_in_flight(probe, &retry) {
+            if let Some(what) = wrong_in_flight(probe.dialect(), &retry) {
                 probe.found(Severity::Wrong, Rule::InFlight, what);
             }
         }
@@ -260,4 +260,35 @@ pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
         probe.counted(Severity::Dangerous, Rule::InFlight, what);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Each code and each `Retry-After` with each profile.
+    #[test]
+    fn a_refusal_in_flight_has_the_code_and_the_time_that_the_profile_asks_for() {
+        let date = "Mon, 21 Oct 2030 07:28:00 GMT";
+        let (stripe, acp) = ("idempotency_key_in_use", "idempotency_in_flight");
+        for (code, after, is_wrong) in [
+            ("", None, [false, true, true]),
+            ("", Some("1"), [false, true, true]),
+            (stripe, None, [false, false, true]),
+            (stripe, Some("1"), [false, false, true]),
+            (stripe, Some("soon"), [true; 3]),
+            (acp, None, [false, true, true]),
+            (acp, Some("1"), [false, true, false]),
+            (acp, Some(date), [false, true, false]),
+            (acp, Some(""), [true; 3]),
+            (acp, Some("-1"), [true; 3]),
+        ] {
+            let mut refused = Answer::of(409, code);
+            if let Some(after) = after {
+                refused.headers.insert("retry-after", after.parse().unwrap());
+            }
+            let found = Dialect::ALL.map(|dialect| wrong_in_flight(&dialect, &refused).is_some());
+            assert_eq!(found, is_wrong, "{code} {after:?}");
+        }
+    }
 }

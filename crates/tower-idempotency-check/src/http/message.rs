@@ -125,6 +125,13 @@ impl Answer {
         matches!(self.status.as_u16(), 409 | 423 | 425 | 429 | 503) && !is_final()
     }
 
+    /// An answer without headers.
+    #[cfg(test)]
+    pub(crate) fn of(status: u16, body: &'static str) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or_default();
+        Self { status, headers: HeaderMap::new(), body: body.into() }
+    }
+
     /// Status and the beginning of the body, for a report.
     pub(crate) fn summary(&self) -> String {
         format!("{} {}", self.status.as_u16(), shown(&String::from_utf8_lossy(&self.body)))
