@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
@@ -29,6 +29,15 @@ pub(crate) const COMMIT_ANSWERED_WITHIN: Duration = STORE_ANSWERS_WITHIN.saturat
 /// to try again.
 pub(crate) const END_RECORDED_WITHIN: Duration = COMMIT_ANSWERED_WITHIN.saturating_add(Duration::from_secs(20));
 
+/// A timer that is late by this much shows that the process did not run: it was stopped, or the machine was suspended.
+/// What it waits for may have come meanwhile, and gets as long to show.
+pub(crate) const STOPPED_AFTER: Duration = Duration::from_secs(1);
+
+/// Returns the end of a limit that was over at `deadline`, if the process did not run at that time.
+pub(crate) fn put_off(deadline: Instant) -> Option<Instant> {
+    (deadline.elapsed() >= STOPPED_AFTER).then(|| Instant::now() + STOPPED_AFTER)
+}
+
 /// Returns the pauses before something is tried again. Each is about twice the one before, with a random part, so that
 /// processes do not try at the same moment. There is no last one.
 pub(crate) fn pauses(first: Duration, longest: Duration) -> ExponentialBuilder {
@@ -37,16 +46,22 @@ pub(crate) fn pauses(first: Duration, longest: Duration) -> ExponentialBuilder {
 
 pin_project_lite::pin_project! {
     /// A future that wraps another. Its output is that of the other, or `None` if that is not ready at the deadline. If
-    /// the deadline is `None`, there is no limit.
+    /// the deadline is `None`, there is no limit. If the process did not run at the deadline, it is [put off](put_off)
+    /// once.
     ///
     /// It is like tokio's `Timeout`, but makes its timer only when there is something to wait for.
     pub(crate) struct Within<F> {
         #[pin]
         future: F,
+        // `None`: there is no limit, or it is not put off any more.
         deadline: Option<Instant>,
         // The timer is polled even if the future has used up its task's budget.
         timer: Option<Pin<Box<Unconstrained<Sleep>>>>,
     }
+}
+
+fn timer_until(deadline: Instant) -> Pin<Box<Unconstrained<Sleep>>> {
+    Box::pin(unconstrained(sleep_until(deadline)))
 }
 
 /// Limits a future: it has to be ready by `deadline`.
@@ -63,15 +78,31 @@ impl<F: Future> Future for Within<F> {
         if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Some(output));
         }
-        let Some(deadline) = *this.deadline else { return Poll::Pending };
-        let timer = this.timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
-        timer.as_mut().poll(cx).map(|()| None)
+        let timer = match (this.timer.as_mut(), *this.deadline) {
+            (Some(timer), _) => timer,
+            (None, None) => return Poll::Pending,
+            (None, Some(deadline)) => {
+                // What begins after its deadline has no time.
+                *this.deadline = Some(deadline).filter(|deadline| *deadline > Instant::now());
+                this.timer.insert(timer_until(deadline))
+            }
+        };
+        ready!(timer.as_mut().poll(cx));
+        if let Some(later) = this.deadline.take().and_then(put_off) {
+            *timer = timer_until(later);
+            ready!(timer.as_mut().poll(cx));
+        }
+        Poll::Ready(None)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::pin::pin;
+
+    use futures_util::poll;
+    use tokio::time::{advance, sleep};
 
     use super::*;
 
@@ -87,5 +118,25 @@ mod tests {
             2
         };
         assert_eq!(within(None, later).await, Some(2));
+    }
+
+    // Seeded faults: the limit is not put off; it is put off again; a timer that is a little late puts it off.
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_was_over_while_the_process_did_not_run_is_put_off_once() {
+        for (stopped, expected) in [(1_999, None), (2_000, Some(3)), (60_000, Some(3))] {
+            let mut came = pin!(within(Some(Instant::now() + Duration::from_secs(1)), async {
+                sleep(Duration::from_millis(stopped + 500)).await;
+                3
+            }));
+            assert!(poll!(came.as_mut()).is_pending());
+            advance(Duration::from_millis(stopped)).await;
+            assert_eq!(came.await, expected, "{stopped}");
+        }
+        let mut never = pin!(within(Some(Instant::now() + Duration::from_secs(1)), pending::<()>()));
+        for (stopped, expected) in [(10, Poll::Pending), (10, Poll::Ready(None))] {
+            assert!(poll!(never.as_mut()).is_pending());
+            advance(Duration::from_secs(stopped)).await;
+            assert_eq!(poll!(never.as_mut()), expected);
+        }
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::body::Passage;
 use super::room::Share;
 use crate::header::lines;
-use crate::within::within;
+use crate::within::{put_off, within};
 
 /// The result of reading a body.
 pub(crate) enum Collected<B: Body> {
@@ -114,7 +114,13 @@ pub(crate) async fn collect<B: Body + Unpin>(mut body: B, bounds: &mut Bounds) -
                 });
                 let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
                 match within(end.into_iter().chain(slowest).min(), frame).await {
-                    Some(frame) => frame,
+                    Some(frame) => {
+                        if let Some(later) = end.and_then(put_off) {
+                            // The process was stopped. What has come meanwhile is read.
+                            (end, too_slow) = (Some(later), None);
+                        }
+                        frame
+                    }
                     None => return Collected::Over { why: Why::TooSlow, head: head.finish(), rest: body },
                 }
             }
