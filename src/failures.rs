@@ -106,7 +106,7 @@
 //! | message lost | nothing was done, and the handler gets an error that says so | `a_store_that_is_closed_while_runs_commit_answers_nobody_falsely` |
 //! | answer lost | the transaction settles the run, even if its result is not awaited | `a_commit_that_nobody_awaits_is_a_commit_all_the_same` |
 //! | process killed | effect and record are both there, or neither | `in_one_transaction_a_retry_after_a_crash_is_answered_with_the_one_charge` |
-//! | thread paused | the run waits; after a minute the store is poisoned, and the outcome is unknown | `a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_minute` |
+//! | thread paused | the run waits; after a minute in which the process ran the store is poisoned, and the outcome is unknown | `a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_minute`, `a_time_in_which_the_process_was_stopped_is_not_one_in_which_a_write_has_not_returned` |
 //! | disk full | the client gets 503 `outcome-unknown`, never the handler's answer; after a restart effect and record are both there, or neither | `a_commit_whose_write_is_refused_is_answered_that_nobody_knows_and_after_the_restart_it_is_known` |
 //! | disk error | the same as *disk full* | `a_commit_whose_write_is_refused_is_answered_that_nobody_knows_and_after_the_restart_it_is_known` |
 //! | power cut | effect and record are both there, or neither | `what_was_said_before_a_power_cut_holds_after_it` |

@@ -259,6 +259,13 @@ impl<E: StorageEngine> StoreState<E> {
         *self.batch.lock() = started;
     }
 
+    /// Leaves a time in which the process did not run, and which has just ended, out of the age of the batch under way.
+    pub(super) fn leave_out(&self, time: Duration) {
+        if let Some(started) = &mut *self.batch.lock() {
+            *started = (*started + time).min(Instant::now());
+        }
+    }
+
     /// Returns the health. A poisoned store is reported as such even if it was closed.
     pub(super) fn health(&self) -> Health {
         if let Some(reason) = self.poison.get() {

@@ -2,17 +2,18 @@
 //! one that fails.
 
 use std::convert::Infallible;
+use std::mem;
 use std::path::Path;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::files::directory::Lock;
 use super::layout::storage_engine::StorageEngine;
 use super::state::{SLOW, StoreState};
-use crate::within::WRITE_STUCK_AFTER;
+use crate::within::{STOPPED_AFTER, WRITE_STUCK_AFTER};
 
 /// The interval at which the watchdog looks and maintains the engine, which may rely on it; see
 /// [`StorageEngine::maintain`].
@@ -32,13 +33,14 @@ pub(super) fn run<E: StorageEngine>(
 ) {
     let mut watch = E::Watch::default();
     drop(begins);
-    // `reported`: the batch under way was logged as slow. `given_up`: batches are not looked at any more.
-    let (mut reported, mut given_up) = (false, false);
+    let mut looks = Looks::default();
+    // Batches are not looked at any more.
+    let mut given_up = false;
     while !lock.is_given_up() {
         thread::park_timeout(LOOK_EVERY);
         E::maintain(&mut watch);
         if let Some(shared) = shared.upgrade() {
-            given_up = given_up || shared.closed.load(Ordering::SeqCst) || look(&shared, &mut reported);
+            given_up = given_up || shared.closed.load(Ordering::SeqCst) || looks.look(&shared);
         } else {
             // All handles of the store are gone. The loop ends once those of the engine are, too.
             lock.give_up_if(|| E::is_closed(path));
@@ -89,25 +91,45 @@ pub(super) fn nudging<E: StorageEngine, T>(engine: E, act: impl FnOnce(&E) -> T)
     acted
 }
 
-/// Looks at the batch under way, and returns whether it is given up: the store is poisoned then. `reported` is kept
-/// from call to call, so that each slow batch is logged once.
-pub(super) fn look<E: StorageEngine>(shared: &StoreState<E>, reported: &mut bool) -> bool {
-    let age = shared.batch_age();
-    if age.is_some_and(|age| age >= WOKEN_AFTER)
-        && let Some(engine) = shared.engine()
-    {
-        engine.wake_stuck_threads();
-        shared.release_engine(engine);
+/// What is kept from look to look.
+pub(super) struct Looks {
+    /// The time of the last one.
+    pub(super) last: Instant,
+    /// The batch under way was logged as slow. Each slow batch is logged once.
+    reported: bool,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self { last: Instant::now(), reported: false }
     }
-    let slow = age.filter(|age| *age >= SLOW);
-    if let (Some(age), false) = (slow, *reported) {
-        let (path, seconds) = (shared.path.display(), age.as_secs());
-        tracing::error!(target: "tower_idempotency", %path, seconds, "a write has not returned yet; is the disk all right?");
+}
+
+impl Looks {
+    /// Looks at the batch under way, and returns whether it is given up: the store is poisoned then.
+    pub(super) fn look<E: StorageEngine>(&mut self, shared: &StoreState<E>) -> bool {
+        let since = mem::replace(&mut self.last, Instant::now()).elapsed();
+        if since >= LOOK_EVERY + STOPPED_AFTER {
+            // The writer's thread did not run either: the disk may be all right.
+            shared.leave_out(since);
+        }
+        let age = shared.batch_age();
+        if age.is_some_and(|age| age >= WOKEN_AFTER)
+            && let Some(engine) = shared.engine()
+        {
+            engine.wake_stuck_threads();
+            shared.release_engine(engine);
+        }
+        let slow = age.filter(|age| *age >= SLOW);
+        if let (Some(age), false) = (slow, self.reported) {
+            let (path, seconds) = (shared.path.display(), age.as_secs());
+            tracing::error!(target: "tower_idempotency", %path, seconds, "a write has not returned yet; is the disk all right?");
+        }
+        self.reported = slow.is_some();
+        let stuck = slow.is_some_and(|age| age >= WRITE_STUCK_AFTER);
+        if stuck {
+            shared.poison(format!("a write has not returned in {WRITE_STUCK_AFTER:?}"));
+        }
+        stuck
     }
-    *reported = slow.is_some();
-    let stuck = slow.is_some_and(|age| age >= WRITE_STUCK_AFTER);
-    if stuck {
-        shared.poison(format!("a write has not returned in {WRITE_STUCK_AFTER:?}"));
-    }
-    stuck
 }

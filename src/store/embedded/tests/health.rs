@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::map_engine::{LENT, MapEngine};
 use super::*;
-use crate::store::embedded::watchdog;
+use crate::store::embedded::watchdog::Looks;
 
 #[tokio::test]
 async fn a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_it_is_opened_again() {
@@ -129,10 +129,10 @@ fn a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_
         let directory = tempfile::tempdir().unwrap();
         // The writer's thread is not started, because it would write.
         let shared = setup::<E>(&clock()).prepare(&directory.path().join("s")).unwrap();
-        let mut reported = false;
+        let mut looks = Looks::default();
         let mut look_after = |seconds| {
             shared.set_batch(Some(Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap()));
-            (watchdog::look(&shared, &mut reported), shared.health())
+            (looks.look(&shared), shared.health())
         };
         assert_eq!(look_after(1), (false, Health::Good));
         assert!(matches!(look_after(5), (false, Health::Slow { .. })));
@@ -143,6 +143,25 @@ fn a_write_that_never_returns_shows_in_the_health_and_poisons_the_store_after_a_
         assert!(matches!(shared.health(), Health::Poisoned { .. }), "it stays so: what is on disk is unknown");
         assert!(shared.check().is_err());
     });
+}
+
+// Seeded faults: that time counts; only a part of it is left out.
+#[test]
+fn a_time_in_which_the_process_was_stopped_is_not_one_in_which_a_write_has_not_returned() {
+    let still = Still::<MapEngine>::new();
+    let before = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+    let look = |batch, last| {
+        still.shared.set_batch(Some(before(batch)));
+        let mut looks = Looks::default();
+        looks.last = before(last);
+        (looks.look(&still.shared), still.shared.health())
+    };
+    assert_eq!(look(62, 61), (false, Health::Good));
+    // The batch began after the last look, or the next one after the process went on.
+    assert_eq!((look(60, 61), look(0, 61)), ((false, Health::Good), (false, Health::Good)));
+    // It was slow before.
+    assert!(matches!(look(67, 61), (false, Health::Slow { .. })));
+    assert!(matches!(look(130, 61), (true, Health::Poisoned { .. })));
 }
 
 #[test]
