@@ -112,6 +112,8 @@ impl<E: StorageEngine> Setup<E> {
     pub(super) fn prepare(self, path: &Path) -> Result<StoreState<E>, OpenError> {
         #[cfg(unix)]
         super::files::limit::raise(E::NAME, E::FILES);
+        // The process may change its directory.
+        let path = &*std::path::absolute(path).map_err(io_error("finding", path))?;
         if !self.create {
             directory::require_store(path)?;
         }

@@ -181,6 +181,13 @@ impl<E: StorageEngine> StoreState<E> {
         Err(StoreError::unavailable(reason))
     }
 
+    /// Returns an error if the directory is not where it was opened.
+    pub(super) fn check_place(&self) -> Result<(), String> {
+        let path = self.path.display();
+        let moved = || format!("the directory {path} was removed, renamed or replaced; put it back before the restart");
+        if self.lock.is_in(&self.path) { Ok(()) } else { Err(moved()) }
+    }
+
     /// Returns whether a write, sync or read has failed.
     pub(super) fn is_poisoned(&self) -> bool {
         self.poison.get().is_some()

@@ -1,10 +1,11 @@
 //! The one place where a write to fjall becomes durable.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::journal;
+use crate::store::embedded::files::directory::is_there;
 
 /// The bytes of a journal that are read at a time. So many zeros are taken for the space behind its last batch.
 const CHUNK: u64 = 256 * 1024;
@@ -69,17 +70,6 @@ impl Disk {
     }
 }
 
-/// Returns whether there is such a file. This does not ask for its times, as `stat` does: from Linux 6.13 on, the next
-/// write would then note a finer time, and the sync of that takes half as long again.
-fn is_there(file: &Path) -> io::Result<bool> {
-    match fs::read_link(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        // It is no link.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(true),
-        _ => file.try_exists(),
-    }
-}
-
 /// Some systems sync only files that may be written to.
 fn open(directory: &Path, number: u64) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(journal::file(directory, number))
@@ -106,6 +96,7 @@ fn write_again(mut journal: &File) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::SystemTime;
 
     use xxhash_rust::xxh3::xxh3_64;

@@ -3,13 +3,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::epochs::pinned;
 use crate::laboratory::{self, Protection};
+use crate::store::embedded::files::directory::is_there;
 
 /// A descriptor of the store's own for the file that sled writes to.
 ///
@@ -17,13 +18,16 @@ use crate::laboratory::{self, Protection};
 /// that file makes them survive a power cut.
 #[derive(Debug)]
 pub(super) struct Disk {
+    path: PathBuf,
     file: File,
 }
 
 impl Disk {
     /// Opens the database file in `directory`, which sled has made.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        Ok(Self { file: OpenOptions::new().read(true).write(true).open(directory.join("db"))? })
+        let path = directory.join("db");
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        Ok(Self { path, file })
     }
 
     /// Makes durable everything that was written through `db` before this call.
@@ -32,7 +36,12 @@ impl Disk {
             return Ok(());
         }
         pinned(|| db.flush()).map_err(|error| format!("flushing failed: {error}"))?;
-        self.file.sync_data().map_err(|error| format!("syncing failed: {error}"))
+        self.file.sync_data().map_err(|error| format!("syncing failed: {error}"))?;
+        // sled goes on with a file that was removed, and the next opening has nothing of what is in it.
+        if is_there(&self.path).is_ok_and(|is_there| !is_there) {
+            return Err("the file db was removed or renamed".to_owned());
+        }
+        Ok(())
     }
 }
 

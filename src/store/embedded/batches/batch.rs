@@ -217,7 +217,9 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     /// Writes the batch, makes it durable, and only then answers.
     pub(crate) fn commit(mut self) -> Result<(), String> {
         let written = catch_unwind(AssertUnwindSafe(|| self.write_all()));
-        let result = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
+        let written = written.unwrap_or_else(|_| Err(PANICKED.to_owned()));
+        // An engine may fail without its directory, and this is the reason then.
+        let result = self.shared.check_place().and(written);
         // The totals of the last step. The counters of the store still have the values from before this batch.
         let totals = self.totals(Vec::new());
         let Self { shared, engine, swept, erased, cleared, fresh, gone, answers, .. } = self;

@@ -1,6 +1,6 @@
 //! The directory of a store: makes, checks and locks it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -59,6 +59,18 @@ impl Lock {
 
     pub(crate) fn is_given_up(&self) -> bool {
         self.0.lock().is_none()
+    }
+
+    /// Returns whether the lock file is still the one in this directory. It is not if the directory was removed,
+    /// renamed or replaced: the next opening would not find what is written now. If the operating system does not say,
+    /// it is.
+    pub(crate) fn is_in(&self, path: &Path) -> bool {
+        let held = self.0.lock();
+        let Some(LockedFile(file)) = &*held else { return true };
+        match fs::metadata(path.join(LOCK_FILE)) {
+            Ok(there) => file.metadata().map_or(true, |own| is_same(&own, &there)),
+            Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        }
     }
 
     /// Records durably that an opening came so far.
@@ -134,6 +146,28 @@ fn lock(path: &Path) -> Result<LockedFile, OpenError> {
         Ok(()) => Ok(LockedFile(lock)),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.into() }),
         Err(TryLockError::Error(error)) => Err(io_error("locking", &file)(error)),
+    }
+}
+
+#[cfg(unix)]
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &Metadata, _: &Metadata) -> bool {
+    true
+}
+
+/// Returns whether there is such a file. This does not ask for its times, as `stat` does: from Linux 6.13 on, the next
+/// write would then note a finer time, and the sync of that takes half as long again.
+pub(crate) fn is_there(file: &Path) -> io::Result<bool> {
+    match fs::read_link(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        // It is no link.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(true),
+        _ => file.try_exists(),
     }
 }
 

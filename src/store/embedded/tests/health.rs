@@ -1,7 +1,7 @@
 //! A store that is slow, behind, or poisoned.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use super::map_engine::{LENT, MapEngine};
@@ -162,6 +162,98 @@ fn a_time_in_which_the_process_was_stopped_is_not_one_in_which_a_write_has_not_r
     // It was slow before.
     assert!(matches!(look(67, 61), (false, Health::Slow { .. })));
     assert!(matches!(look(130, 61), (true, Health::Poisoned { .. })));
+}
+
+/// Ways to take a store's directory away.
+const TAKE_AWAY: [fn(&Path); 4] = [
+    |path| fs::remove_dir_all(path).unwrap(),
+    |path| fs::rename(path, path.with_extension("old")).unwrap(),
+    |path| fs::rename(path.parent().unwrap(), path.parent().unwrap().with_extension("old")).unwrap(),
+    |path| {
+        let old = path.with_extension("old");
+        fs::rename(path, &old).unwrap();
+        // A copy is another store.
+        fs::create_dir(path).unwrap();
+        for entry in fs::read_dir(&old).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), path.join(entry.file_name())).unwrap();
+        }
+    },
+];
+const MOVED: &str = "removed, renamed or replaced";
+
+/// Returns the reason why an idle store is poisoned, once it is.
+async fn poisoned<E: StorageEngine>(store: &EmbeddedStore<E>) -> String {
+    let began = Instant::now();
+    loop {
+        if let Health::Poisoned { reason } = store.health() {
+            return reason;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "it goes on");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+// Seeded faults: the place is not looked at; only whether there is a file of that name; only at the opening.
+#[tokio::test]
+async fn a_store_whose_directory_is_taken_away_answers_no_new_key_and_says_why_without_a_request() {
+    on_each!(async E, {
+        for take_away in TAKE_AWAY {
+            let parent = tempfile::tempdir().unwrap();
+            let path = parent.path().join("above").join("s");
+            let store = setup::<E>(&clock()).open(&path).unwrap();
+            run(&store, "before").await;
+            take_away(&path);
+            let reason = poisoned(&store).await;
+            assert!(reason.contains(MOVED), "{reason}");
+            assert!(store.apply(id("after"), Transition::Claim(wish())).await.is_err());
+            assert!(store.load(id("before")).await.unwrap().is_some(), "memory has it");
+            assert!(matches!(store.close().await, Err(StoreError::Uncertain { .. })));
+        }
+    });
+}
+
+// A step that was written before the next look at the place. Seeded fault: the place is looked at while idle only.
+#[test]
+fn what_is_written_to_a_directory_that_was_taken_away_is_not_said_to_be_recorded() {
+    on_each!(E, {
+        for take_away in TAKE_AWAY {
+            let parent = tempfile::tempdir().unwrap();
+            let path = parent.path().join("above").join("s");
+            let shared = setup::<E>(&clock()).prepare(&path).unwrap();
+            let engine = shared.engine().unwrap();
+            let mut batch = Batch::new(&shared, &engine);
+            let mut answer = step(&mut batch, id("k"), Transition::Claim(wish()));
+            take_away(&path);
+            let reason = batch.commit().unwrap_err();
+            assert!(reason.contains(MOVED), "{reason}");
+            assert!(matches!(answer.try_recv().unwrap(), Err(StoreError::Uncertain { .. })));
+            assert!(shared.is_poisoned());
+        }
+    });
+}
+
+// Seeded fault: sled's file is not looked for.
+#[tokio::test]
+async fn a_store_whose_engine_s_file_is_taken_away_answers_no_new_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let store = setup::<SledEngine>(&clock()).open(&path).unwrap();
+    run(&store, "before").await;
+    fs::remove_file(path.join("db")).unwrap();
+    let claimed = store.apply(id("after"), Transition::Claim(wish())).await;
+    assert!(matches!(claimed, Err(StoreError::Uncertain { .. })), "{claimed:?}");
+    assert!(poisoned(&store).await.contains("db"));
+}
+
+// The process may change its directory. Seeded fault: the path is kept as it was given.
+#[test]
+fn a_relative_path_is_made_absolute_when_a_store_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = std::env::current_dir().unwrap();
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let relative = up.join(directory.path().strip_prefix("/").unwrap()).join("s");
+    let shared = setup::<MapEngine>(&clock()).prepare(&relative).unwrap();
+    assert!(shared.path.is_absolute() && shared.check_place().is_ok(), "{:?}", shared.path);
 }
 
 #[test]
