@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -31,6 +31,9 @@ const STREAMS: u32 = 100;
 /// The pause after a connection could not be accepted, because too many files are open.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The least time between two log lines about connections that are closed.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
 /// Serves `app`, until `stop`. There are as many connections as `places`: others wait in the listener's queue, and
 /// those of one client beyond its share are closed. After `stop` no connection is accepted, and each finishes the
 /// request under way. Connections that are open when the future is dropped are cut.
@@ -42,7 +45,7 @@ where
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
     http.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
     http.http2().max_concurrent_streams(STREAMS);
-    let (mut open, graceful) = (JoinSet::new(), GracefulShutdown::new());
+    let (mut open, graceful, mut refused) = (JoinSet::new(), GracefulShutdown::new(), Refused::default());
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -50,12 +53,15 @@ where
             Some(_) = open.join_next() => {}
             accepted = listener.accept(), if !places.are_taken() => match accepted {
                 Ok((stream, peer)) => {
-                    if let Some(place) = places.take(Some(peer.ip())) {
-                        let connection = connection(&http, &graceful, stream, peer, app.clone());
-                        open.spawn(async move {
-                            connection.await;
-                            drop(place);
-                        });
+                    match places.take(Some(peer.ip())) {
+                        Some(place) => {
+                            let connection = connection(&http, &graceful, stream, peer, app.clone());
+                            open.spawn(async move {
+                                connection.await;
+                                drop(place);
+                            });
+                        }
+                        None => refused.note(peer, &places),
                     }
                 }
                 Err(error) => {
@@ -67,6 +73,29 @@ where
     }
     drop((listener, app));
     graceful.shutdown().await;
+}
+
+/// The connections that are closed because their client has its share, since the last log line about them.
+#[derive(Default)]
+struct Refused {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl Refused {
+    /// Counts one, and logs at most once a minute.
+    fn note(&mut self, peer: SocketAddr, places: &Places) {
+        metrics::counter!("idempotency_proxy_refused_connections_total").increment(1);
+        self.count += 1;
+        if self.said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+            let (client, share, count) = (peer.ip(), places.share(), std::mem::take(&mut self.count));
+            tracing::warn!(
+                %client, share, count,
+                "a client has its share of the connections, and those beyond it are closed; allow the process more files"
+            );
+            self.said = Some(Instant::now());
+        }
+    }
 }
 
 fn connection<S>(
@@ -110,6 +139,7 @@ where
 mod tests {
     use std::net::Ipv4Addr;
 
+    use metrics_exporter_prometheus::PrometheusBuilder;
     use testkit::{Call, Connection};
     use tokio::net::TcpSocket;
 
@@ -131,6 +161,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_beyond_its_client_s_share_is_closed_and_one_beyond_all_places_waits() {
+        // Of this thread, which is the runtime's only one.
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _guard = metrics::set_default_local_recorder(&recorder);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = tower::service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
@@ -139,6 +172,8 @@ mod tests {
         assert!(is_served(&mut one).await && is_served(&mut two).await);
         // A client that is closed while it sends sees an error.
         assert!(!is_served(&mut from(1, address).await).await, "beyond its share");
+        let metrics = recorder.handle().render();
+        assert!(metrics.contains("idempotency_proxy_refused_connections_total 1"), "{metrics}");
         let (mut three, mut four) = (from(2, address).await, from(3, address).await);
         assert!(is_served(&mut three).await && is_served(&mut four).await, "there is room for others");
         let mut waits = from(4, address).await;

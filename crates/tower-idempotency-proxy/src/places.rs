@@ -13,6 +13,8 @@ const MOST: usize = 8_192;
 const RESERVE: usize = 448;
 /// The least that a proxy has, however few files there may be.
 const LEAST: usize = 8;
+/// Fewer places than this are named when the proxy starts. The default limit of many systems, 1,024 files, gives 288.
+const FEW: usize = 256;
 /// Where the limit of open files can't be read, as on some systems.
 const UNKNOWN: usize = 1_024;
 
@@ -43,6 +45,18 @@ impl Places {
         Self::with(of_files(files()))
     }
 
+    /// Logs a WARN if there are few.
+    pub(crate) fn warn_if_few(&self) {
+        if self.most < FEW {
+            let (connections, of_one_client) = (self.most, self.share());
+            tracing::warn!(
+                connections,
+                of_one_client,
+                "the process may open few files, so that it takes few connections; raise the limit (ulimit -n)"
+            );
+        }
+    }
+
     pub(crate) fn with(most: usize) -> Self {
         Self { most, taken: Arc::default() }
     }
@@ -52,12 +66,17 @@ impl Places {
         let client = client.map(network);
         let mut taken = self.lock();
         let of_client = taken.by_client.get(&client).copied().unwrap_or_default();
-        if taken.all >= self.most || client.is_some() && of_client >= self.most.div_ceil(2) {
+        if taken.all >= self.most || client.is_some() && of_client >= self.share() {
             return None;
         }
         taken.all += 1;
         *taken.by_client.entry(client).or_default() += 1;
         Some(Place { of: self.clone(), client })
+    }
+
+    /// The most places of one client.
+    pub(crate) fn share(&self) -> usize {
+        self.most.div_ceil(2)
     }
 
     /// Whether all are taken.

@@ -110,7 +110,9 @@ impl Proxy {
         let mut second = JoinSet::new();
         second.spawn(connections::serve(monitor, routes, Places::with(OF_MONITOR), std::future::pending()));
         second.spawn(monitor::upkeep(recorder));
-        let server = connections::serve(listen, self.service(), Places::of_process(), shutdown.stop_accepting());
+        let places = Places::of_process();
+        places.warn_if_few();
+        let server = connections::serve(listen, self.service(), places, shutdown.stop_accepting());
         // Nothing here keeps the store.
         drop(self);
         shutdown.serve(server, signal).await
