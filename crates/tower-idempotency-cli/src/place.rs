@@ -70,14 +70,23 @@ impl Place {
             _ => (None, named),
         };
         // The first part of a path after `//` would be a host.
-        if path.is_empty() || path.starts_with("//") || path.contains("://") {
+        if path.is_empty() || path.starts_with("//") || engine.is_none() && is_of_another_kind(path) {
             return Err(Failure::Usage(
-                "the store is none that is known; expected sled:PATH, fjall:PATH, a path, or postgres://USER@HOST/DATABASE"
+                "the store is none that is known; expected sled:PATH, fjall:PATH, a path, or postgres://USER@HOST/DATABASE. \
+                 For a directory with such a name, write ./ before it"
                     .to_owned(),
             ));
         }
         Ok(Self::Directory(Directory { path: path.into(), engine }))
     }
+}
+
+/// Returns whether a name is that of a store of another kind, such as `redis://host`, `sqlite:x` or `memory`, of which
+/// no directory is to be made. A drive of Windows has one letter.
+fn is_of_another_kind(named: &str) -> bool {
+    let scheme = named.split_once(':').map(|(scheme, _)| scheme);
+    named == "memory"
+        || scheme.is_some_and(|scheme| scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 impl Database {
@@ -189,11 +198,18 @@ mod tests {
             ("fjall:payments.db", "payments.db", Some(Engine::Fjall)),
             ("./a:b", "./a:b", None),
             ("/var/lib/p", "/var/lib/p", None),
+            ("payments.db", "payments.db", None),
+            ("./memory", "./memory", None),
+            (r"C:\payments.db", r"C:\payments.db", None),
+            ("sled:redis:h", "redis:h", Some(Engine::Sled)),
         ] {
             let Ok(Place::Directory(found)) = read(named, true, None) else { panic!("{named}") };
             assert_eq!((found.path.to_str(), found.engine), (Some(path), engine));
         }
-        for wrong in ["", "sled:", "sled://host/p", "fjall:", "fjall://host/p", "redis://h"] {
+        for wrong in [
+            "", "sled:", "sled://host/p", "fjall:", "fjall://host/p", "redis://h", "redis:h", "sqlite:x", "memory",
+            "memory:",
+        ] {
             assert!(matches!(read(wrong, true, None), Err(Failure::Usage(_))), "{wrong}");
         }
     }
