@@ -1,10 +1,13 @@
-//! Warns of times without which nothing is protected.
+//! Warns of values that switch the protection off, or the service.
 
 use super::policy::Policy;
 
 impl Policy {
-    /// Logs a WARN for each time that is zero, so that nothing is kept.
+    /// Logs a WARN for each time that is zero, so that nothing is kept, and if nothing may run.
     pub(crate) fn warn(&self) {
+        if self.max_runs == 0 {
+            tracing::warn!(target: "tower_idempotency", "`max_runs` is zero: every new key is refused");
+        }
         if self.retention.is_zero() {
             tracing::warn!(target: "tower_idempotency", "`retention` is zero: a retry after the answer runs again");
         }

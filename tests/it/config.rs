@@ -186,6 +186,7 @@ async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
     for (json, warning) in [
         (r#"{ "retention": "0s" }"#, Some("`retention` is zero")),
         (r#"{ "interrupted_retention": "0s" }"#, Some("`interrupted_retention` is zero")),
+        (r#"{ "max_runs": 0 }"#, Some("`max_runs` is zero")),
         (r#"{ "methods": [] }"#, Some("`methods` names no method")),
         (r#"{ "methods": ["GET", "OPTIONS"] }"#, Some("`methods` names no method")),
         (r#"{ "header_name": "Host" }"#, Some("`header_name` is a header")),

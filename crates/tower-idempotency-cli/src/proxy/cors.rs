@@ -46,6 +46,10 @@ pub(super) struct Answering {
 impl Cors {
     pub(super) fn checked(self) -> Result<Answering, Failure> {
         let wrong = |what: &str, value: &str| Failure::Usage(format!("[cors] {what}: {value:?} can't be used"));
+        if self.origins.is_empty() {
+            let why = "[cors] `origins` is empty, so no script may call: name origins, or leave the section out";
+            return Err(Failure::Usage(why.to_owned()));
+        }
         let is_any = self.origins == ["*"];
         if is_any && self.credentials {
             let why = "[cors] a browser takes no credentials where `origins` is \"*\": name the origins";

@@ -53,6 +53,9 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     let cors = directory.path().join("cors.toml");
     std::fs::write(&cors, "[cors]\norigins = [\"*\"]\ncredentials = true\n").unwrap();
     let cors = cors.to_str().unwrap();
+    let no_origin = directory.path().join("no-origin.toml");
+    std::fs::write(&no_origin, "[cors]\norigins = []\n").unwrap();
+    let no_origin = no_origin.to_str().unwrap();
     let methods = directory.path().join("methods.toml");
     let text = "[cors]\norigins = [\"https://a.example\"]\nmethods = [\"*\"]\ncredentials = true\n";
     std::fs::write(&methods, text).unwrap();
@@ -77,6 +80,7 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         (&["--upstream", "http://127.0.0.1:1", "--admin-token-file", short], "16 characters"),
         (&["--upstream", "http://127.0.0.1:1", "--config", cors], "name the origins"),
         (&["--upstream", "http://127.0.0.1:1", "--config", methods], "name the methods"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", no_origin], "`origins` is empty"),
     ] {
         let options = ["proxy", "--store", &store, "--monitor", "127.0.0.1:0", "--one-account"];
         let mut command = program(&[&options[..], arguments].concat());
