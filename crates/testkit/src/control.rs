@@ -4,12 +4,10 @@
 //! program. A control that breaks the crate inside needs a build with the switch for it: `.ci/controls` compiles these
 //! with the cfg `idempotency_laboratory`, and there the laboratory itself runs only as the child of its controls.
 
-use std::io::Read;
 use std::process::{Command, Stdio};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::process::ended;
+use crate::process::finished;
 
 /// The switch of `src/laboratory.rs`, which an ordinary program does not have.
 const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
@@ -40,11 +38,8 @@ pub fn violations_with(test: &str, broken: &[(&str, &str)]) -> usize {
     // A long form passes its counts on, unless `broken` says otherwise.
     command.env_remove("RUST_BACKTRACE").envs(broken.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("this program can be started again");
-    let stdout = read(child.stdout.take().expect("it is piped"));
-    let stderr = read(child.stderr.take().expect("it is piped"));
-    let ended = ended(&mut child, BOUND);
-    let (stdout, stderr) = (text(stdout), text(stderr));
+    let child = command.spawn().expect("this program can be started again");
+    let (ended, stdout, stderr) = finished(child, BOUND);
     let status = ended.unwrap_or_else(|| panic!("{test} with {broken:?} did not end:\n{stdout}\n{stderr}"));
     let Some(violations) = figure(&stdout) else {
         panic!("{test} with {broken:?} reported no figure: {status}\n{stdout}\n{stderr}");
@@ -65,18 +60,4 @@ pub fn report(figures: &str, violations: &[String]) {
 fn figure(output: &str) -> Option<usize> {
     let number = |line: &str| line.rsplit_once("violations ").and_then(|(_, number)| number.trim().parse().ok());
     output.lines().rev().find_map(number)
-}
-
-/// Reads on, so that the child never waits for a full pipe.
-fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read until then is what can be shown.
-        let _ = pipe.read_to_end(&mut bytes);
-        bytes
-    })
-}
-
-fn text(reader: JoinHandle<Vec<u8>>) -> String {
-    String::from_utf8_lossy(&reader.join().expect("reading does not panic")).into_owned()
 }

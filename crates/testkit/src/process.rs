@@ -4,6 +4,7 @@ use std::io::Read;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The interval of a poll; `GIVE_UP` is its bound.
@@ -44,6 +45,29 @@ pub fn ended(child: &mut Child, bound: Duration) -> Option<ExitStatus> {
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// Runs a child to its end, and returns its status, what it has written to its standard output, and to its standard
+/// error, which are piped. The status is `None` if it did not end within `bound`; it is killed then.
+pub fn finished(mut child: Child, bound: Duration) -> (Option<ExitStatus>, String, String) {
+    let stdout = read(child.stdout.take().expect("it is piped"));
+    let stderr = read(child.stderr.take().expect("it is piped"));
+    let status = ended(&mut child, bound);
+    (status, text(stdout), text(stderr))
+}
+
+/// Reads on, so that the child never waits for a full pipe.
+fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read until then is what can be shown.
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+fn text(reader: JoinHandle<Vec<u8>>) -> String {
+    String::from_utf8_lossy(&reader.join().expect("reading does not panic")).into_owned()
 }
 
 /// The output of a process so far.

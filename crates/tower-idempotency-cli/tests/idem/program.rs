@@ -4,10 +4,14 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
-use testkit::process::until;
+use testkit::process::{finished, until};
 use tokio::net::TcpStream;
+
+/// The time after which a run of `idem` is killed.
+const BOUND: Duration = Duration::from_secs(120);
 
 /// What a run of `idem` has said.
 #[derive(Debug)]
@@ -64,12 +68,9 @@ pub(crate) fn run(mut command: Command, input: &str) -> Said {
     let mut child = command.spawn().unwrap();
     // The program may end before it has read all.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    Said {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    let (status, stdout, stderr) = finished(child, BOUND);
+    let code = status.and_then(|status| status.code());
+    Said { code: code.unwrap_or_else(|| panic!("{status:?}: {stdout}{stderr}")), stdout, stderr }
 }
 
 /// Runs `idem` with these arguments.
