@@ -31,14 +31,19 @@ pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
     let app = routes::app(&layer, ledger, stores.clone(), scraped, latencies);
 
     let (stop, shutdown) = (Stop::listen()?, Shutdown::of(stores));
-    let listener = TcpListener::bind(args.listen).await?;
+    let bound = TcpListener::bind(args.listen).await;
+    let listener = bound.map_err(|error| format!("--listen {}: {error}", args.listen))?;
     announce(listener.local_addr()?);
     // The layer's reconciler holds the ledger's trees, so nothing here keeps the layer.
     tokio::spawn(async move { reconcile(&layer).await });
     let server = connections::serve(listener, app, shutdown.stop_accepting());
-    // It logs what is left.
-    let _stopped = shutdown.serve(server, stop.asked()).await;
+    // It logs what is left. A connection that stalls is cut, and leaves nothing.
+    let stopped = shutdown.serve(server, stop.asked()).await;
     drop(directory);
+    stopped.closed?;
+    if !stopped.drained.is_complete() {
+        return Err("some charges were not recorded when the server had to end".into());
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::tempdir;
 use testkit::payment_server::Setup;
+use testkit::process::until;
 use testkit::{Call, Connection};
+
+use crate::stores::refusal;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_says_where_it_listens_and_what_to_try() {
@@ -118,6 +121,34 @@ async fn the_data_directory_is_private() {
     let setup = Setup::new(&directory);
     let _server = setup.start();
     assert_eq!(fs::metadata(&setup.data).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_another_program_has_is_named() {
+    let directory = tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let said = refusal(&Setup::new(&directory).listening(address), 1).await;
+    assert!(said.contains(&format!("--listen {address}: ")), "{said}");
+}
+
+// Seeded fault: the server exits with 0 whatever was left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_data_was_taken_away_is_not_ready_charges_no_more_and_exits_with_1() {
+    let directory = tempdir().unwrap();
+    let setup = Setup::new(&directory);
+    let mut server = setup.start();
+    let call = Call::charge("before", "tok_visa");
+    assert_eq!(server.send(&call).await.status, 200);
+    fs::rename(&setup.data, directory.path().join("elsewhere")).unwrap();
+    until("it says so", async || server.send(&Call::get("/readyz")).await.status == 503).await;
+    server.send(&Call::charge("after", "tok_visa")).await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    server.terminate();
+    assert_eq!(server.exit().await.code(), Some(1));
+    fs::rename(directory.path().join("elsewhere"), &setup.data).unwrap();
+    let server = setup.start();
+    assert!(server.send(&call).await.is_replay());
+    assert_eq!(server.charges().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
