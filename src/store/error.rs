@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 use crate::clock::Timestamp;
@@ -65,6 +66,27 @@ impl StoreError {
     /// Returns an error that says that the transition may have been done, for a reason of this crate's own.
     pub(crate) fn uncertain(reason: impl Into<String>) -> Self {
         Self::Uncertain { reason: reason.into(), source: None }
+    }
+}
+
+/// What to do about an error of the operating system.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        #[cfg(feature = "embedded")]
+        _ if super::embedded::files::shortage::is_shortage(error) => {
+            "the process has no open file or memory left: raise its limits (ulimit -n), and try again"
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            "check that the path is right and its volume is mounted"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "check that the directory belongs to the user of this process, and is writable"
+        }
+        // A thread that was refused.
+        io::ErrorKind::WouldBlock => {
+            "the process may start no more threads: raise its limit (ulimit -u), and try again"
+        }
+        _ => "check that the disk has space and the directory is writable",
     }
 }
 
@@ -161,14 +183,14 @@ pub enum OpenError {
         reason: String,
     },
     /// The operating system refused an operation.
-    #[error("{action} {} failed; check that the disk has space and the directory is writable", path.display())]
+    #[error("{action} {} failed; {}", path.display(), advice(source))]
     Io {
         /// The operation.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
         /// The error of the operating system.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The database in the directory can't be read.
     #[error(

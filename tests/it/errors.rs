@@ -1,6 +1,26 @@
 //! The texts of a store's errors.
 
+use std::io::ErrorKind;
+
 use tower_idempotency::store::{OpenError, StoreError};
+
+#[test]
+fn what_to_do_about_an_error_of_the_operating_system_is_what_helps() {
+    let text = |source| OpenError::Io { action: "opening", path: "a".into(), source }.to_string();
+    for (kind, advice) in [
+        (ErrorKind::StorageFull, "has space"),
+        (ErrorKind::Other, "has space"),
+        (ErrorKind::PermissionDenied, "belongs to the user"),
+        (ErrorKind::NotFound, "path is right"),
+        (ErrorKind::WouldBlock, "no more threads"),
+    ] {
+        let text = text(kind.into());
+        assert!(text.contains(advice), "{kind}: {text}");
+    }
+    // EMFILE, on all systems that have it.
+    #[cfg(all(unix, feature = "sled"))]
+    assert!(text(std::io::Error::from_raw_os_error(24)).contains("ulimit -n"));
+}
 
 #[test]
 fn what_main_prints_of_an_error_is_its_text_and_its_source_s() {
