@@ -3,10 +3,10 @@
 //! The rules, which [`Judge`] keeps:
 //! 1. The handler's mark wins: [`Unsure`], [`Keep`], [`Release`], and [`Invalid`] where the profile gives it a meaning.
 //!    Of several marks the first in this order counts, so that there is no second effect.
-//! 2. An answer without a mark is unknown if its body failed, if it is shorter than its head says, or if it is gRPC's
-//!    and has no status.
-//! 3. Every other answer is left to [`Classify`], which sees the head and the trailers. An answer that is passed on
-//!    before it is complete is judged by its head.
+//! 2. An answer without a mark is left to [`Classify`], which sees the head and the trailers. An answer that is passed
+//!    on before it is complete is judged by its head.
+//! 3. If that does not say that nothing was done, an answer is unknown if its body failed, if it is shorter than its
+//!    head says, or if it is gRPC's and has no status.
 //! 4. Only a final answer that was read to its end is recorded. Any other final answer is consumed: the request never
 //!    runs again, and the answer is not replayed.
 //! 5. The answer to a request that a handler sends says nothing of that handler's own effect. So what another layer
@@ -86,7 +86,7 @@ pub enum Meaning {
 )]
 pub trait Classify: Send + Sync + 'static {
     /// Returns what an answer means; `None` leaves it to the policy's default. `trailers` are those of its body, or
-    /// `None` if it has none or is passed on before it is complete. This is called at most once for an answer, and not
+    /// `None` if it has none, fails, or is passed on before it is complete. This is called at most once for an answer, and not
     /// if the handler has marked it; a panic counts as the handler's. Default: `None`.
     fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Option<Meaning> {
         let _ = (parts, trailers);
@@ -210,10 +210,18 @@ impl Judge<'_> {
         let unknown = |end| Judged { end, effect: Some(Effect::Unknown) };
         let (meaning, is_default) = match (self.of_marks(parts), body) {
             (Some(mark), _) => (mark, false),
-            // Without a status, `settle.rs` does not count the end among the answers that mean "unknown".
-            (None, Some(Collected::Failed { .. })) => return unknown(End::Interrupted { status: None }),
-            (None, _) if whole.is_some_and(|data| is_cut(parts, data.len(), trailers)) => (Meaning::Unknown, false),
-            (None, _) => self.classified(parts, trailers, whole),
+            (None, body) => {
+                let has_failed = matches!(body, Some(Collected::Failed { .. }));
+                let is_cut = has_failed || whole.is_some_and(|data| is_cut(parts, data.len(), trailers));
+                match self.classified(parts, trailers, whole) {
+                    // What says that nothing was done says so in its head.
+                    said @ (Meaning::NotStarted, _) => said,
+                    // Without a status, `settle.rs` does not count the end among the answers that mean "unknown".
+                    _ if has_failed => return unknown(End::Interrupted { status: None }),
+                    _ if is_cut => (Meaning::Unknown, false),
+                    said => said,
+                }
+            }
         };
         let record = |data| self.recorder.encode(parts.status, &parts.headers, data, trailers);
         match meaning {

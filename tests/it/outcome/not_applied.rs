@@ -4,11 +4,12 @@
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
+use axum::routing;
 use http::{HeaderMap, StatusCode};
 use testkit::lab::disk::Disk;
-use testkit::lab::{Lab, keyed, layer, on_disk, rerun, with};
+use testkit::lab::{Lab, frames, keyed, layer, on_disk, post, rerun, with};
 use testkit::{meanings, on_both};
+use tower::ServiceExt as _;
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, Meaning, OnInterrupted};
 
@@ -41,6 +42,40 @@ async fn the_key_is_free_for_a_request_that_differs<St: Store>(layer: impl Fn() 
     }
 }
 
+// Seeded faults: a body that fails counts before the status; a body that is cut does.
+#[tokio::test]
+async fn the_key_is_free_though_the_body_of_the_refusal_breaks_off() {
+    for length in [None, Some("9")] {
+        for layer in [layer, rerun] {
+            let handler = move |_| async move {
+                let status = StatusCode::UNAUTHORIZED;
+                match length {
+                    None => (status, frames([Ok("sign "), Err("it breaks")])).into_response(),
+                    Some(length) => (status, [("content-length", length)], frames([Ok("sign ")])).into_response(),
+                }
+            };
+            let lab = Lab::new(layer(), handler);
+            for runs in 1..=2 {
+                let answer = lab.app.clone().oneshot(post("k", "a")).await.unwrap();
+                let effect = answer.headers().get("idempotency-effect").cloned();
+                assert_eq!((answer.status().as_u16(), effect), (401, Some("none".parse().unwrap())), "{length:?}");
+                // It breaks off for its client.
+                drop(answer);
+                assert_eq!(lab.effects(), runs, "{length:?}");
+            }
+        }
+    }
+}
+
+// Seeded fault: the default is asked, and not the application.
+#[tokio::test]
+async fn a_refusal_that_is_none_by_what_the_application_says_is_unknown_if_its_body_breaks_off() {
+    let layer = layer().classify(|_: &http::response::Parts, _: Option<&HeaderMap>| Meaning::Final);
+    let lab = Lab::new(layer, |_| async { (StatusCode::UNAUTHORIZED, frames([Ok("sign "), Err("it breaks")])) });
+    drop(lab.app.clone().oneshot(post("k", "a")).await.unwrap());
+    assert_eq!(lab.post("k", "a").await.problem(), "outcome-unknown");
+}
+
 #[tokio::test]
 async fn the_key_is_free_under_each_policy() {
     the_key_is_free_for_a_request_that_differs(layer).await;
@@ -58,8 +93,9 @@ async fn the_key_is_free_on_disk_too<D: Disk>() {
 
 #[tokio::test]
 async fn what_was_signed_in_for_is_replayed_and_refused_to_others() {
-    let lab =
-        Lab::of(Router::new().route("/charges", post(async |request: Request| service(request).await)).layer(layer()));
+    let lab = Lab::of(
+        Router::new().route("/charges", routing::post(async |request: Request| service(request).await)).layer(layer()),
+    );
     assert_eq!(lab.send(with("authorization", "Bearer a")).await.text(), "done");
     assert!(lab.send(with("authorization", "Bearer a")).await.is_replay());
     assert_eq!(lab.send(with("authorization", "Bearer b")).await.problem(), "credentials-changed");
@@ -78,7 +114,7 @@ async fn a_payment_that_is_asked_for_first_is_one_operation_with_its_key_x402() 
             let asks = parts.status == StatusCode::PAYMENT_REQUIRED && parts.headers.contains_key("payment-required");
             asks.then_some(Meaning::NotStarted)
         });
-        let lab = Lab::of(Router::new().route("/charges", post(charge)).layer(layer));
+        let lab = Lab::of(Router::new().route("/charges", routing::post(charge)).layer(layer));
         let pay = |key: &str, payment: Option<&str>| {
             let request = keyed("POST", "/charges", key);
             let request =

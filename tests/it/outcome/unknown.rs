@@ -200,7 +200,7 @@ async fn an_answer_that_was_cut_is_recorded_if_its_handler_says_so_and_consumed_
 }
 
 #[tokio::test]
-async fn classify_is_asked_once_and_when_the_body_is_complete() {
+async fn classify_is_asked_once_and_when_the_body_is_complete_or_has_failed() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let asks = Arc::clone(&asked);
     let layer =
@@ -225,7 +225,7 @@ async fn classify_is_asked_once_and_when_the_body_is_complete() {
         let _ = response.into_body().collect().await;
         told.push(std::mem::take(&mut *asked.lock().unwrap()));
     }
-    assert_eq!(told, [vec![(200, true)], vec![(200, false)], vec![], vec![], vec![]]);
+    assert_eq!(told, [vec![(200, true)], vec![(200, false)], vec![], vec![(200, false)], vec![]]);
 }
 
 #[tokio::test]
