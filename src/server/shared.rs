@@ -10,6 +10,7 @@ use http::header::HeaderValue;
 use http::response::Parts;
 use tracing::Span;
 
+use super::answer::marks::Unsure;
 use super::answer::meaning::{Judge, is_final};
 use super::answer::snapshot;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
@@ -79,7 +80,11 @@ impl<St: Store> LayerState<St> {
             Some(Effect::None) => Effect::None.say(&mut parts.headers, None, None),
             Some(effect) => {
                 let is_over = matches!(end, End::Outcome(_) | End::Consumed { .. });
-                let retry = !is_over && self.engine.policy.answers_retries();
+                // A service behind a proxy, whose layer is asked about the same operation, may have said that a retry
+                // is of no use.
+                let is_no_use = parts.extensions.get::<Unsure>().is_some()
+                    && own().is_some_and(|own| own.as_bytes().ends_with(b";retry=?0"));
+                let retry = !is_over && !is_no_use && self.engine.policy.answers_retries();
                 effect.say(&mut parts.headers, Some(retry), None);
                 self.options.say_retry(parts.status, &mut parts.headers, retry);
             }

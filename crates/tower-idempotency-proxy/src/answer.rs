@@ -1,5 +1,6 @@
 //! What an answer means: the service says so in a header, and the proxy where there is none.
 
+use std::sync::Once;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -37,16 +38,23 @@ pub(crate) fn of_service(
     (parts.version, parts.extensions) = (Version::default(), Extensions::new());
     let marks: Vec<_> = parts.headers.get_all(MARK).iter().cloned().collect();
     parts.headers.remove(MARK);
-    // A service with a layer of its own says by itself what its refusals mean.
+    // A service with a layer of its own says by itself what its refusals mean, and the layer here whether a retry is of
+    // use, as that one says. It is about the same operation.
     let effects: Vec<_> = match is_covered {
         true => parts.headers.get_all(Effect::HEADER).iter().cloned().collect(),
         false => Vec::new(),
     };
-    if !effects.is_empty() {
+    if effects.len() > 1 || !marks.is_empty() {
         parts.headers.remove(Effect::HEADER);
     }
     match (marks.as_slice(), effects.as_slice()) {
         ([], []) if has_end || Meaning::of_answer(&parts, None) == Meaning::NotStarted => {}
+        ([], []) => {
+            if is_covered {
+                warn_of_no_end();
+            }
+            parts.extensions.insert(Unsure);
+        }
         ([], [effect]) if is_none(effect) => drop(parts.extensions.insert(Release)),
         ([mark], _) if mark == "release" => drop(parts.extensions.insert(Release)),
         ([mark], _) if mark == "keep" && has_end => drop(parts.extensions.insert(Keep)),
@@ -57,6 +65,17 @@ pub(crate) fn of_service(
         _ => drop(parts.extensions.insert(Unsure)),
     }
     Response::from_parts(parts, Body::new(body))
+}
+
+/// Logs a WARN, once: an operator who sees that each success of a service is unknown would not guess why.
+fn warn_of_no_end() {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            "the service's answers have neither a Content-Length nor the coding chunked, so that one which is cut looks \
+             whole: their outcome is unknown; let the service declare the length"
+        );
+    });
 }
 
 /// Whether the service says that nothing was done: an Item of structured fields (RFC 9651) with this Token.

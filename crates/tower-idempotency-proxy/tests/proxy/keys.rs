@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use http::{HeaderName, Method};
 use testkit::Call;
-use tower_idempotency::Scope;
+use tower_idempotency::{OnInterrupted, Scope};
 use tower_idempotency_proxy::Upstream;
 
 use crate::service::{Service, layer, proxied, proxy, says, send, send_call};
@@ -120,23 +120,29 @@ async fn a_refusal_without_an_end_is_one_all_the_same_and_its_body_s_end_does_no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_layer_of_the_service_s_own_refuses_means_here_what_it_means_there() {
-    for (answer, retry, runs) in [
-        ("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nidempotency-effect: none;retry\r\n\r\n", "", 2),
-        (
-            "HTTP/1.1 409 Conflict\r\ncontent-length: 0\r\nidempotency-effect: pending;retry\r\n\r\n",
-            "outcome-unknown",
-            1,
-        ),
-        (
-            "HTTP/1.1 409 Conflict\r\ncontent-length: 0\r\nidempotency-effect: done;status=201;retry=?0\r\n\r\n",
-            "outcome-unknown",
-            1,
-        ),
+    // What the service says, and the proxy under `Refuse` and `Rerun`. A retry is of no use here if it is of none there.
+    for (says_there, refuse, rerun) in [
+        ("none", "none", "none"),
+        ("none;retry", "none;retry", "none;retry"),
+        ("none;retry=?0", "none;retry=?0", "none;retry=?0"),
+        ("pending;retry", "unknown;retry=?0", "unknown;retry"),
+        ("unknown;retry", "unknown;retry=?0", "unknown;retry"),
+        ("unknown;retry=?0", "unknown;retry=?0", "unknown;retry=?0"),
+        ("done;status=201;retry=?0", "unknown;retry=?0", "unknown;retry=?0"),
     ] {
-        let (service, seen) = says(answer).await;
-        let proxy = proxy(layer(), service).await;
-        send(proxy, "k", "book").await;
-        assert_eq!(send(proxy, "k", "book").await.problem(), retry, "{answer}");
-        assert_eq!(seen.load(Ordering::SeqCst), runs, "{answer}");
+        for status in ["503 Busy", "409 Conflict", "422 Reused", "400 Bad Request"] {
+            for (policy, expected) in [(OnInterrupted::Refuse, refuse), (OnInterrupted::Rerun, rerun)] {
+                let head =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nidempotency-effect: {says_there}\r\n\r\n");
+                let (service, seen) = says(head.clone().leak()).await;
+                let proxy = proxy(layer().on_interrupted(policy), service).await;
+                let first = send(proxy, "k", "book").await;
+                assert_eq!(first.header("idempotency-effect"), Some(expected), "{policy:?} {head}");
+                let (is_free, retry) = (says_there.starts_with("none"), send(proxy, "k", "book").await.problem());
+                let is_refused = !is_free && policy == OnInterrupted::Refuse;
+                assert_eq!(retry, if is_refused { "outcome-unknown" } else { "" }, "{policy:?} {head}");
+                assert_eq!(seen.load(Ordering::SeqCst), if is_refused { 1 } else { 2 }, "{policy:?} {head}");
+            }
+        }
     }
 }
