@@ -40,7 +40,11 @@
 //!
 //! ## key-reused
 //! Status 422. The key belongs to another request: the method, host, path, query, content type, body, or a header that
-//! the server compares is different. Use a new key for a new operation.
+//! the server compares is different. Nothing was done for this request.
+//!
+//! The other request may be an earlier attempt of this one that was sent in another way: to another host name, to the
+//! address to which a redirect led, or with another spelling of the same JSON. It may have been done. Send the request
+//! again as it was. Use a new key only for a new operation.
 //!
 //! ## credentials-changed
 //! Status 422. The key was used with other credentials than those of this request. The answer is the same whatever else

@@ -127,9 +127,9 @@
 //! | a 2xx | it is the answer | |
 //! | a problem (RFC 9457) with `retry_with_same_key: true`, such as 409 `in-flight`, and not 422 | a retry | by its type, else by its status |
 //! | a problem with that member otherwise, such as `outcome-unknown` | an error: [`Reason::Rejected`] | by its type, else by its status |
-//! | the code `idempotency_conflict`: the key has another request | an error: [`Reason::Rejected`] | refused |
+//! | the code `idempotency_conflict`: the key has another request | an error: [`Reason::Rejected`] | unknown: an earlier attempt may have had the key |
 //! | 409 with a type or code of keys: `idempotency_key_in_use`, `idempotency_in_flight`, `idempotency_error`, or a problem whose type has `idempotency` in it | a retry | unknown |
-//! | the type `idempotency_error` with another status: the key has another request | an error: [`Reason::Rejected`] | refused |
+//! | the type `idempotency_error` with another status: the key has another request | an error: [`Reason::Rejected`] | unknown, for the same reason |
 //! | the code `outcome_unknown`, `not_verifiable` or `credentials_changed`, without `Retry-After`, and not 503 | an error: [`Reason::Rejected`] | unknown |
 //! | the code `not_replayable`, likewise | an error: [`Reason::NotKept`] | as above |
 //! | 422 | it is the answer, whatever its headers say | |

@@ -188,8 +188,9 @@ fn judge_rejection(
     let error = &rejection["error"];
     let texts = [Some(kind), rejection["code"].as_str(), error["type"].as_str(), error["code"].as_str()];
     let says = |name| texts.contains(&Some(name));
+    // The key was used for another request, as `idempotency_error` says below.
     if says("idempotency_conflict") {
-        return Some(Verdict::Rejected(Known::Refused));
+        return Some(Verdict::Rejected(Known::Unknown));
     }
     // Those in the protocol's envelope, where only `Retry-After` says that a retry is of use.
     if after.is_none()
@@ -203,7 +204,7 @@ fn judge_rejection(
     if status == StatusCode::CONFLICT && (is_of_keys || kind.to_lowercase().contains("idempotency")) {
         return Some(Verdict::Again(Known::Unknown, after));
     }
-    says("idempotency_error").then_some(Verdict::Rejected(Known::Refused))
+    says("idempotency_error").then_some(Verdict::Rejected(Known::Unknown))
 }
 
 /// Statuses that say that another attempt may get another answer.
@@ -230,13 +231,13 @@ fn known_of_status(status: StatusCode) -> Known {
 /// only who wrote the answer.
 fn known_of_problem(name: &str, has_retry_after: bool) -> Option<Known> {
     Some(match name {
-        "key-missing" | "key-malformed" | "key-reused" | "body-incomplete" | "body-too-large" => Known::Refused,
+        "key-missing" | "key-malformed" | "body-incomplete" | "body-too-large" => Known::Refused,
         "overloaded" | "shutting-down" | "store-full" => Known::Refused,
         // Without a time to come back, the key's record is damaged.
         "store-unavailable" if has_retry_after => Known::Refused,
-        "store-unavailable" | "in-flight" | "outcome-unknown" | "not-verifiable" | "credentials-changed" => {
-            Known::Unknown
-        }
+        "store-unavailable" | "in-flight" | "outcome-unknown" | "not-verifiable" => Known::Unknown,
+        // The other request may be an earlier attempt of this one.
+        "key-reused" | "credentials-changed" => Known::Unknown,
         _ => return None,
     })
 }

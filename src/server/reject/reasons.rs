@@ -106,8 +106,11 @@ pub(crate) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
         }
         // `Same` is no mismatch and does not come here.
         Match::Other | Match::Same => {
+            // The other request may be an earlier attempt of this one, which was sent in another way.
             let detail = "This key was used for another request: its method, host, path, query, content type, body, or \
-                a header that this server compares differs. Use a new key for a new operation.";
+                a header that this server compares differs. Nothing was done for this request. If you have sent it \
+                with this key before, it may have been done then: send it again as it was. Use a new key for a new \
+                operation.";
             Rejection::new(RejectionKind::KeyReused, detail)
         }
     }

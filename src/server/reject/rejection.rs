@@ -59,7 +59,7 @@ kinds! {
     StoreFull, "store-full", SERVICE_UNAVAILABLE, None, "The store is full";
     Overloaded, "overloaded", SERVICE_UNAVAILABLE, None, "The server is overloaded";
     ShuttingDown, "shutting-down", SERVICE_UNAVAILABLE, None, "The server is shutting down";
-    KeyReused, "key-reused", UNPROCESSABLE_ENTITY, None, "The idempotency key was used before";
+    KeyReused, "key-reused", UNPROCESSABLE_ENTITY, Unknown, "The idempotency key was used before";
     CredentialsChanged, "credentials-changed", UNPROCESSABLE_ENTITY, Unknown, "The idempotency key was used with other credentials";
     NotVerifiable, "not-verifiable", CONFLICT, Unknown, "The request can't be compared with the recorded one";
     InFlight, "in-flight", CONFLICT, Pending, "The request is in flight";

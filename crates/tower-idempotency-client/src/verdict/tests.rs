@@ -23,7 +23,7 @@ const ONE: Option<Duration> = Some(Duration::from_secs(1));
 #[test]
 fn a_problem_says_what_is_known() {
     assert_eq!(problem(408, "body-incomplete", true, &[]), Verdict::Again(Known::Refused, None));
-    for name in ["key-missing", "key-malformed", "key-reused", "body-too-large"] {
+    for name in ["key-missing", "key-malformed", "body-too-large"] {
         assert_eq!(problem(400, name, false, &[]), Verdict::Rejected(Known::Refused), "{name}");
     }
     for name in ["overloaded", "shutting-down", "store-unavailable"] {
@@ -34,7 +34,9 @@ fn a_problem_says_what_is_known() {
     assert_eq!(problem(409, "in-flight", true, &[AFTER]), Verdict::Again(Known::Unknown, ONE));
     assert_eq!(problem(409, "outcome-unknown", false, &[]), Verdict::Rejected(Known::Unknown));
     assert_eq!(problem(503, "outcome-unknown", true, &[]), Verdict::Again(Known::Unknown, None));
-    assert_eq!(problem(422, "credentials-changed", false, &[]), Verdict::Rejected(Known::Unknown));
+    for name in ["credentials-changed", "key-reused"] {
+        assert_eq!(problem(422, name, false, &[]), Verdict::Rejected(Known::Unknown), "{name}");
+    }
     assert_eq!(problem(409, "not-replayable", false, &[]), Verdict::Ended(Known::Unknown));
 }
 
@@ -98,7 +100,8 @@ fn what_the_server_says_of_the_effect_comes_before_everything_else() {
 
 #[test]
 fn a_422_is_never_retried() {
-    assert_eq!(problem(422, "key-reused", true, &[AFTER]), Verdict::Rejected(Known::Refused));
+    assert_eq!(problem(422, "key-reused", true, &[AFTER]), Verdict::Rejected(Known::Unknown));
+    assert_eq!(problem(422, "body-too-large", true, &[AFTER]), Verdict::Rejected(Known::Refused));
     assert_eq!(verdict(422, &[("x-should-retry", "true"), AFTER], "", true), Verdict::Answer(Known::Refused));
     assert_eq!(verdict(422, &[], "", true), Verdict::Answer(Known::Refused));
 }
@@ -180,9 +183,9 @@ fn a_conflict_is_retried_where_an_attempt_may_still_run() {
 #[test]
 fn a_key_of_another_request_is_refused_in_each_dialect() {
     let stripe = r#"{"error":{"type":"idempotency_error","message":"Keys can only be used with the same parameters"}}"#;
-    assert_eq!(json(400, stripe), Verdict::Rejected(Known::Refused));
+    assert_eq!(json(400, stripe), Verdict::Rejected(Known::Unknown));
     let acp = r#"{"type":"invalid_request","code":"idempotency_conflict","message":"other body"}"#;
-    assert_eq!(json(422, acp), Verdict::Rejected(Known::Refused));
+    assert_eq!(json(422, acp), Verdict::Rejected(Known::Unknown));
 }
 
 #[test]

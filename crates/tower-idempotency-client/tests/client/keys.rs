@@ -177,7 +177,9 @@ async fn a_key_of_which_nothing_has_come_is_free_for_a_corrected_request() {
         "lost, 401" => Script::default().fails("reset").answers(401, &[], ""),
         "lost, lost" => Script::default().fails("reset").fails("reset"),
         "ended" => Script::default().answers(409, &[("idempotency-effect", "done;status=402;retry=?0")], ""),
-        "refused" => Script::default().problem(422, "key-reused", false),
+        "refused" => Script::default().problem(413, "body-too-large", false),
+        // The server may know the key from an earlier attempt, of another process.
+        "reused" => Script::default().problem(422, "key-reused", false),
         _ => Script::default().problem(409, "outcome-unknown", false),
     };
     for (result, is_free) in [
@@ -190,6 +192,7 @@ async fn a_key_of_which_nothing_has_come_is_free_for_a_corrected_request() {
         ("lost, lost", false),
         ("ended", true),
         ("refused", true),
+        ("reused", false),
         ("unknown", false),
     ] {
         // What an earlier call has done is not undone by one that is refused.

@@ -50,7 +50,7 @@ async fn a_422_is_not_retried() {
         assert_eq!(answer.status(), 422);
     }
     let error = Script::default().problem(422, "key-reused", true).post(&KeyedRetryLayer::new()).await.unwrap_err();
-    assert_eq!((error.known(), error.reason()), (Known::Refused, Reason::Rejected));
+    assert_eq!((error.known(), error.reason()), (Known::Unknown, Reason::Rejected));
 }
 
 #[tokio::test(start_paused = true)]
