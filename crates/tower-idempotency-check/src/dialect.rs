@@ -151,7 +151,9 @@ impl Dialect {
             Rule::Target => {
                 "RFC 9110, sections 7.1 and 9.1: method and target, its query included, say what is asked".to_owned()
             }
-            Rule::Connection => "RFC 9112, section 9.3: a connection goes on unless one side says `close`".to_owned(),
+            Rule::Connection => {
+                "RFC 9112, section 9.3: a connection of HTTP/1.1 goes on unless one side says `close`".to_owned()
+            }
             Rule::Fields => {
                 "RFC 9110: Date (section 6.6.1), fields of one connection (7.6.1), Content-Length (8.6)".to_owned()
             }

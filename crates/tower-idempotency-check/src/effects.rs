@@ -80,12 +80,12 @@ pub(crate) fn inferred<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> usi
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::{HeaderMap, StatusCode};
+    use http::StatusCode;
 
     use super::*;
 
     fn answer(body: &str) -> Answer {
-        Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()) }
+        Answer { body: Bytes::copy_from_slice(body.as_bytes()), ..Answer::default() }
     }
 
     fn since(before: &str, after: &str) -> Option<usize> {

@@ -1,5 +1,7 @@
 //! What becomes of a connection.
 
+use http::Version;
+
 use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::connection::Connection;
@@ -50,8 +52,16 @@ pub(super) async fn after_replay(probe: &Probe<'_>) -> Result<(), Stop> {
     next(probe, &mut connection, "a replay", &key, &first).await
 }
 
+/// Whether the connection ends with this answer: it says so, has no other end, or is of HTTP/1.0 and does not say
+/// `keep-alive` (RFC 9112, sections 6.3 and 9.3).
 fn closes(answer: &Answer) -> bool {
-    answer.header("connection").is_some_and(|value| value.to_ascii_lowercase().contains("close"))
+    let has = |name: &str| answer.headers.contains_key(name);
+    let lines = answer.headers.get_all("connection").iter().filter_map(|line| line.to_str().ok());
+    let options: Vec<_> = lines.flat_map(|line| line.split(',')).map(|said| said.trim().to_ascii_lowercase()).collect();
+    let says = |option: &str| options.iter().any(|said| said == option);
+    let is_empty = matches!(answer.status.as_u16(), 204 | 304);
+    let is_open_ended = !is_empty && !has("content-length") && !has("transfer-encoding");
+    says("close") || is_open_ended || answer.version < Version::HTTP_11 && !says("keep-alive")
 }
 
 /// Sends one more request over the connection, which gets the first answer again.
@@ -74,4 +84,41 @@ async fn next(
     };
     probe.found(Severity::Wrong, Rule::Connection, what);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Each version with each end of a body and each `Connection`.
+    #[test]
+    fn a_connection_ends_with_an_answer_that_says_so_has_no_end_or_is_of_http_1_0() {
+        for (version, is_old) in [(Version::HTTP_10, true), (Version::HTTP_11, false)] {
+            for (status, end, has_end) in [
+                (200, Some("content-length"), true),
+                (200, Some("transfer-encoding"), true),
+                (200, None, false),
+                (204, None, true),
+            ] {
+                for (lines, said) in [
+                    (&[][..], None),
+                    (&["keep-alive"], Some(false)),
+                    (&["X-Hop, Keep-Alive"], Some(false)),
+                    (&["Close"], Some(true)),
+                    (&["x-hop", "close"], Some(true)),
+                    (&["x-close"], None),
+                ] {
+                    let mut answer = Answer { version, ..Answer::of(status, "") };
+                    for line in lines {
+                        answer.headers.append("connection", line.parse().unwrap());
+                    }
+                    if let Some(end) = end {
+                        answer.headers.insert(end, "0".parse().unwrap());
+                    }
+                    let expected = !has_end || said.unwrap_or(is_old);
+                    assert_eq!(closes(&answer), expected, "{version:?} {status} {end:?} {lines:?}");
+                }
+            }
+        }
+    }
 }

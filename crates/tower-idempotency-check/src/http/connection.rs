@@ -76,7 +76,7 @@ impl Connection {
         let (head, body) = self.sender.send_request(request).await.map_err(ended)?.into_parts();
         let body = Limited::new(body, LONGEST_BODY).collect().await;
         let body = body.map_err(|error| Failure::Ended(error.to_string()))?.to_bytes();
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        Ok(Answer { version: head.version, status: head.status, headers: head.headers, body })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is sent, and what comes back.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 
 /// A request, as it is sent. `Host` and `Content-Length` are added.
 #[derive(Debug, Clone)]
@@ -76,8 +76,9 @@ fn quoted(text: &str) -> String {
 }
 
 /// An answer, read to its end.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Answer {
+    pub(crate) version: Version,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -129,7 +130,7 @@ impl Answer {
     #[cfg(test)]
     pub(crate) fn of(status: u16, body: &'static str) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or_default();
-        Self { status, headers: HeaderMap::new(), body: body.into() }
+        Self { status, body: body.into(), ..Self::default() }
     }
 
     /// Status and the beginning of the body, for a report.
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     fn answer(body: &'static str) -> Answer {
-        Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: body.into() }
+        Answer::of(200, body)
     }
 
     // Each status with each word about a retry. Seeded faults: a word is not looked at; a status is left out.

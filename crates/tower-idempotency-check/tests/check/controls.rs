@@ -234,6 +234,7 @@ async fn a_server_without_a_fault_keeps_every_check() {
         (Fault::OnlyQuoted, "draft"),
         (Fault::Alike, "draft"),
         (Fault::NumbersAnswers, "draft"),
+        (Fault::OldHttp, "draft"),
     ] {
         let report = report(fault, profile, &[], true).await;
         assert_eq!((broken(&report), report.exit_code()), (Vec::new(), 0), "{}", report.to_text());

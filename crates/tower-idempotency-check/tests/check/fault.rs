@@ -114,6 +114,8 @@ pub(crate) enum Fault {
     TrimsKeys,
     /// A long key is too much for the store.
     FailsLong,
+    /// No fault: answers are of HTTP/1.0, whose connections end with them.
+    OldHttp,
 }
 
 /// The JSON as a server with this fault compares it.

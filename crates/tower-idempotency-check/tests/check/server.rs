@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
@@ -115,6 +115,9 @@ async fn charge(
     }
     if let Some(key) = echo {
         answer.headers_mut().insert("idempotency-key", key);
+    }
+    if fault == Fault::OldHttp {
+        *answer.version_mut() = Version::HTTP_10;
     }
     answer
 }
