@@ -116,6 +116,8 @@ pub(crate) enum Fault {
     FailsLong,
     /// No fault: answers are of HTTP/1.0, whose connections end with them.
     OldHttp,
+    /// No fault: keys are UUIDs, whose letters may be small or capital (RFC 9562, section 4).
+    OnlyUuids,
 }
 
 /// The JSON as a server with this fault compares it.

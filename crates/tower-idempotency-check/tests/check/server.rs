@@ -122,6 +122,12 @@ async fn charge(
     answer
 }
 
+/// Whether a text has the form of a UUID.
+fn is_uuid(text: &str) -> bool {
+    let lengths: Vec<_> = text.split('-').map(str::len).collect();
+    lengths == [8, 4, 4, 4, 12] && text.chars().all(|character| character == '-' || character.is_ascii_hexdigit())
+}
+
 async fn read(body: Body, takes_half: bool) -> Option<String> {
     use futures_util::StreamExt as _;
     let (mut stream, mut read) = (body.into_data_stream(), Vec::new());
@@ -154,6 +160,11 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
     let Some(key) = key else {
         let (status, text, date) = run(server, &body).await;
         return respond(status, text, date);
+    };
+    let key = match fault {
+        Fault::OnlyUuids if !is_uuid(&key) => return refuse(StatusCode::BAD_REQUEST, "malformed"),
+        Fault::OnlyUuids => key.to_lowercase(),
+        _ => key,
     };
     let key = match fault {
         Fault::IgnoresKey => body.clone(),
