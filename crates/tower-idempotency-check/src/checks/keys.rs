@@ -122,7 +122,7 @@ pub(super) async fn case(probe: &Probe<'_>) -> Result<(), Stop> {
     let other = probe.settled("the same key in capitals", &probe.keyed(&key.to_uppercase())).await?;
     if probe.is_first(&first, &other, &before).await? {
         let what = "keys that differ in case alone are one: an operation of another key is taken for done";
-        probe.found(Severity::Wrong, Rule::Syntax, what);
+        probe.found(Severity::Dangerous, Rule::Syntax, what);
     }
     Ok(())
 }
