@@ -39,12 +39,26 @@ fn of_header(dialect: &Dialect, difference: &Difference) -> (Severity, String) {
     (severity, format!("a retry's answer {how} the header {name}: first {}, and then {}", lines(first), lines(again)))
 }
 
+/// The headers that say of an answer that it is a replay. The last one may also say of the first answer what it is.
+const MARKS: [&str; 4] = ["idempotent-replayed", "idempotency-replayed", "x-idempotent-replayed", "idempotency-status"];
+
 /// Whether an answer says of itself that it is a replay.
 pub(super) fn is_marked(answer: &Answer) -> bool {
-    const MARKS: [&str; 4] =
-        ["idempotent-replayed", "idempotency-replayed", "x-idempotent-replayed", "idempotency-status"];
+    has_mark(answer, &MARKS)
+}
+
+/// Notes that the first answer says that it is a replay.
+pub(super) fn note_if_marked(probe: &Probe<'_>, first: &Answer) {
+    if has_mark(first, &MARKS[..3]) {
+        let what = "the first answer says that it is a replay, so its client believes that the operation ran before";
+        probe.found(Severity::Wrong, Rule::Marker, what);
+    }
+}
+
+fn has_mark(answer: &Answer, marks: &[&str]) -> bool {
+    let is_no = |value: &str| ["false", "?0", "0", "no", "miss"].iter().any(|no| value.eq_ignore_ascii_case(no));
     let is_in_body = || answer.json().is_some_and(|body| body["replayed"] == true);
-    MARKS.iter().any(|mark| answer.headers.contains_key(*mark)) || is_in_body()
+    marks.iter().any(|mark| answer.header(mark).is_some_and(|value| !is_no(value))) || is_in_body()
 }
 
 /// Notes that a key is still "in flight" after all that waiting.
@@ -71,6 +85,20 @@ pub(super) async fn still_there(probe: &Probe<'_>, label: &str, key: &str, first
 mod tests {
     use super::*;
     use Severity::{Note, Wrong};
+
+    // Each mark with each value.
+    #[test]
+    fn an_answer_is_marked_unless_the_mark_says_no() {
+        for mark in MARKS {
+            for (value, is_yes) in [("true", true), ("?1", true), ("false", false), ("?0", false), ("MISS", false)] {
+                let mut answer = Answer::of(200, "");
+                answer.headers.insert(mark, value.parse().unwrap());
+                assert_eq!(is_marked(&answer), is_yes, "{mark}: {value}");
+            }
+        }
+        assert!(is_marked(&Answer::of(200, r#"{"replayed":true}"#)));
+        assert!(!is_marked(&Answer::of(200, r#"{"replayed":false}"#)));
+    }
 
     // Each kind of difference with each profile.
     #[test]

@@ -90,9 +90,9 @@ pub(super) async fn rate_limited(probe: &Probe<'_>) -> Result<(), Stop> {
         return Err(Stop::Skip("it needs `--rate-limited`, or `rate_limited` in a plan"));
     };
     let key = new_key();
-    probe.first(&key).await?;
-    if !is_marked(&probe.settled("the same again", &probe.keyed(&key)).await?) {
-        return Err(Stop::Skip("the server marks no replay, so that a replayed 429 can't be seen"));
+    let first = probe.first(&key).await?;
+    if is_marked(&first) || !is_marked(&probe.settled("the same again", &probe.keyed(&key)).await?) {
+        return Err(Stop::Skip("the server does not mark replays alone, so that a replayed 429 can't be seen"));
     }
     let message = probe.keyed(&new_key()).with_body(body.clone());
     let first = probe.send("a request that is limited", &message).await?;

@@ -8,7 +8,7 @@ use crate::finding::Severity;
 use crate::http::message::Answer;
 use crate::probe::{Probe, Stop, new_key};
 
-use super::answers::{compare, headers, is_marked, note_if_stuck};
+use super::answers::{compare, headers, is_marked, note_if_marked, note_if_stuck};
 
 /// How many copies come at once.
 const COPIES: usize = 100;
@@ -106,6 +106,7 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
         }
         return Ok(());
     }
+    note_if_marked(probe, &first);
     compare(probe, &first, &again);
     compare(probe, &first, &third);
     if !probe.anew().is_empty() {

@@ -120,6 +120,7 @@ controls! {
     TrimsKeys, "draft": "key-pairs", "blanks at the end of a key are trimmed";
     // triggerdotdev/trigger.dev#3560, of an index with a longest entry.
     FailsLong, "draft": "key-pairs", "a long key gets a 500";
+    MarksFirst, "draft": "same-key-again", "the first answer is marked as a replay";
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,6 +118,8 @@ pub(crate) enum Fault {
     OldHttp,
     /// No fault: keys are UUIDs, whose letters may be small or capital (RFC 9562, section 4).
     OnlyUuids,
+    /// The first answer is marked as a replay.
+    MarksFirst,
 }
 
 /// The JSON as a server with this fault compares it.

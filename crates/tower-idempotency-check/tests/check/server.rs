@@ -116,6 +116,9 @@ async fn charge(
     if let Some(key) = echo {
         answer.headers_mut().insert("idempotency-key", key);
     }
+    if fault == Fault::MarksFirst {
+        answer.headers_mut().insert("idempotent-replayed", "true".parse().unwrap());
+    }
     if fault == Fault::OldHttp {
         *answer.version_mut() = Version::HTTP_10;
     }
