@@ -32,11 +32,12 @@ impl Message {
         self
     }
 
-    /// The command that sends it, for a shell.
+    /// The command that sends it, for a shell. Names of headers are small letters on each connection.
     pub(crate) fn curl(&self, origin: &str, key_header: &str) -> String {
         let mut line = format!("curl -i -X {} {}", self.method, quoted(&format!("{origin}{}", self.target)));
         for (name, value) in &self.headers {
             let is_shown = SHOWN.iter().any(|shown| name.eq_ignore_ascii_case(shown)) || name == key_header;
+            let name = name.to_ascii_lowercase();
             let header = match value.as_str() {
                 // curl leaves out a header that ends with a colon.
                 "" => format!("{name};"),
@@ -60,7 +61,7 @@ impl Message {
     pub(crate) fn head(&self, host: &str, length: usize) -> String {
         let mut head = format!("{} {} HTTP/1.1\r\nhost: {host}\r\n", self.method, self.target);
         for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.push_str(&format!("{}: {value}\r\n", name.to_ascii_lowercase()));
         }
         head.push_str(&format!("content-length: {length}\r\n\r\n"));
         head
@@ -189,7 +190,7 @@ mod tests {
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let message = Message { method: Method::POST, target: "/".to_owned(), headers, body: "@it's".into() };
         let line = message.curl("http://a", "Key");
-        let expected = r"curl -i -X POST 'http://a/' -H 'X-Auth-Token: ***' -H 'Key;' -H 'content-type: text/plain' --data-raw '@it'\''s'";
+        let expected = r"curl -i -X POST 'http://a/' -H 'x-auth-token: ***' -H 'key;' -H 'content-type: text/plain' --data-raw '@it'\''s'";
         assert_eq!(line, expected);
     }
 

@@ -136,7 +136,7 @@ async fn a_credential_is_in_no_report() {
     let (address, _) = start(None).await;
     let url = format!("http://{address}/charges");
     let said = check(&[&url, "--data", "a=1", "-H", "Authorization: Bearer s3cr3t", "--only", "same-key-again"]).await;
-    assert!(said.stdout.contains("authorization: ***") || said.stdout.contains("Authorization: ***"), "{said:?}");
+    assert!(said.stdout.contains("authorization: ***"), "{said:?}");
     assert!(!said.all().contains("s3cr3t"), "{said:?}");
 }
 
@@ -153,8 +153,8 @@ async fn the_command_line_comes_before_a_plan_and_its_endpoints() {
     let said = check(&["--plan", plan.to_str().unwrap(), "--profile", "stripe", "-H", "accept: line", "--json"]).await;
     assert_eq!(said.json()["profiles"], serde_json::json!(["stripe"]), "{said:?}");
     let sent = said.json()["checks"][0]["timeline"][0]["sent"].as_str().unwrap().to_owned();
-    assert!(sent.contains("'accept: line'") && sent.contains("'Prefer: plan'"), "{sent}");
-    assert!(!sent.contains("Accept: ") && sent.contains("a=1"), "{sent}");
+    assert!(sent.contains("'accept: line'") && sent.contains("'prefer: plan'"), "{sent}");
+    assert!(sent.matches("accept: ").count() == 1 && sent.contains("a=1"), "{sent}");
 
     std::fs::write(&plan, format!("[[endpoint]]\nurl = \"http://{address}/charges\"\nmax_requests = 3\n")).unwrap();
     for (more, wrong) in
