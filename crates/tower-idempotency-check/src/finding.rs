@@ -28,6 +28,9 @@ pub struct Finding {
     /// Whether it rests on how many effects there were.
     #[serde(skip)]
     pub(crate) is_counted: bool,
+    /// In what a replay differs from the first answer, if that is all: `status`, `body`, or the name of a header.
+    #[serde(skip)]
+    pub(crate) part: Option<String>,
 }
 
 /// One thing that was sent, and what came of it.

@@ -58,12 +58,21 @@ pub(crate) struct Shared {
     ignores_keys: AtomicBool,
     /// Headers that the server makes anew for each replay.
     anew: Mutex<Vec<String>>,
+    /// In what a replay differs from the first answer, wherever there is one.
+    parts: Mutex<Vec<String>>,
 }
 
 impl Shared {
     pub(crate) fn new(most: usize) -> Self {
         let [is_quoted, are_alike, ignores_keys] = [(); 3].map(|()| AtomicBool::new(false));
-        Self { left: AtomicUsize::new(most), is_quoted, are_alike, ignores_keys, anew: Mutex::default() }
+        Self {
+            left: AtomicUsize::new(most),
+            is_quoted,
+            are_alike,
+            ignores_keys,
+            anew: Mutex::default(),
+            parts: Mutex::default(),
+        }
     }
 
     pub(crate) fn left(&self) -> usize {
@@ -73,6 +82,18 @@ impl Shared {
     /// Whether the server of the endpoint that was checked last does not look at keys.
     pub(crate) fn ignores_keys(&self) -> bool {
         self.ignores_keys.load(Ordering::Relaxed)
+    }
+
+    /// Notes in what the server's replays differ from the first answer, by what was found of one.
+    pub(crate) fn note_parts(&self, findings: &[Finding]) {
+        if let Ok(mut parts) = self.parts.lock() {
+            *parts = findings.iter().filter_map(|finding| finding.part.clone()).collect();
+        }
+    }
+
+    /// Whether each replay of the endpoint that was checked last differs in this.
+    pub(crate) fn differs_in(&self, part: &str) -> bool {
+        self.parts.lock().is_ok_and(|parts| parts.iter().any(|noted| noted == part))
     }
 
     fn take(&self, requests: usize) -> Result<(), Stop> {
@@ -115,7 +136,7 @@ impl<'a> Probe<'a> {
 
     /// Notes a finding.
     pub(crate) fn found(&self, severity: Severity, rule: Rule, what: impl Into<String>) {
-        self.push(severity, rule, what.into(), false);
+        self.push(severity, rule, what.into(), false, None);
     }
 
     /// Notes a finding that rests on how many effects there were.
@@ -124,12 +145,20 @@ impl<'a> Probe<'a> {
         if !self.can_count() {
             what.push_str(" (inferred: the answers differ)");
         }
-        self.push(severity, rule, what, true);
+        self.push(severity, rule, what, true, None);
     }
 
-    fn push(&self, severity: Severity, rule: Rule, what: String, is_counted: bool) {
-        let finding = Finding { severity, what, rule: self.dialect().paragraph(rule), is_counted };
-        if let Ok(mut findings) = self.findings.lock() {
+    /// Notes that a replay differs from the first answer in this part of it.
+    pub(crate) fn differs(&self, severity: Severity, rule: Rule, part: &str, what: String) {
+        self.push(severity, rule, what, false, Some(part.to_owned()));
+    }
+
+    /// A check that finds the same twice has one finding.
+    fn push(&self, severity: Severity, rule: Rule, what: String, is_counted: bool, part: Option<String>) {
+        let finding = Finding { severity, what, rule: self.dialect().paragraph(rule), is_counted, part };
+        if let Ok(mut findings) = self.findings.lock()
+            && !findings.iter().any(|held| held.severity == severity && held.what == finding.what)
+        {
             findings.push(finding);
         }
     }
@@ -210,7 +239,7 @@ impl<'a> Probe<'a> {
     /// Whether a success is the answer of the first request, and of no operation of its own. `before` is what there was
     /// before it.
     pub(crate) async fn is_first(&self, first: &Answer, other: &Answer, before: &Before) -> Result<bool, Stop> {
-        let is_same = other.status.is_success() && other.is_same(first);
+        let is_same = other.status.is_success() && other.says_same(first);
         Ok(is_same && (!self.shared.are_alike.load(Ordering::Relaxed) || self.effects(before, []).await? == 0))
     }
 
@@ -399,11 +428,11 @@ mod tests {
         for first in findings {
             for second in findings {
                 let probe = Probe::new(&plan, &plan.endpoints[0], &shared);
-                for (severity, is_counted) in [first, second] {
+                for (what, (severity, is_counted)) in [("one", first), ("other", second)] {
                     if is_counted {
-                        probe.counted(severity, Rule::Retry, "");
+                        probe.counted(severity, Rule::Retry, what);
                     } else {
-                        probe.found(severity, Rule::Retry, "");
+                        probe.found(severity, Rule::Retry, what);
                     }
                 }
                 let breaks = |finding: (Severity, bool)| finding.0 > Severity::Note;

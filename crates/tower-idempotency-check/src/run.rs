@@ -1,15 +1,16 @@
 //! Runs the checks of a plan.
 
 use crate::checks::{CHECKS, Check};
-use crate::finding::{Checked, Outcome, Report};
+use crate::finding::{Checked, Finding, Outcome, Report, Severity};
 use crate::plan::{Endpoint, Plan, PlanError, Settings};
 use crate::probe::{Probe, Shared, Stop};
 
 const CUT: &str = "new effects don't show where they are counted: the list is cut, or shows the oldest. Count by one that \
                    shows the newest, or all";
 
-/// The check that finds a server which does not look at keys. What other checks find then follows from that, but for
-/// those that don't ask for what a key does.
+/// The check that finds a server which does not look at keys, and replays that differ from the first answer. What other
+/// checks find then follows from that: of a server that does not look at keys, but for those that don't ask for what a
+/// key does; of replays, if it is the same difference and nothing worse.
 const CAUSE: &str = "same-key-again";
 const STANDS_ALONE: [&str; 7] = [
     "works", CAUSE, "new-key", "truncated-body", "connection-after-rejection", "connection-after-replay",
@@ -88,8 +89,14 @@ impl Plan {
             Err(stop) => Outcome::Failed(stop.to_string()),
         };
         let endpoint = format!("{} {}", endpoint.method, endpoint.target);
-        let is_consequence = outcome == Outcome::Broken && shared.ignores_keys() && !STANDS_ALONE.contains(&check.name);
-        let follows_from = is_consequence.then_some(CAUSE);
+        if ["works", CAUSE].contains(&check.name) {
+            shared.note_parts(&findings);
+        }
+        let is_known = |finding: &Finding| finding.part.as_ref().is_some_and(|part| shared.differs_in(part));
+        let are_known = findings.iter().all(|finding| finding.severity == Severity::Note || is_known(finding));
+        let is_consequence =
+            shared.ignores_keys() && !STANDS_ALONE.contains(&check.name) || are_known && check.name != CAUSE;
+        let follows_from = (outcome == Outcome::Broken && is_consequence).then_some(CAUSE);
         Checked {
             name: check.name,
             question: check.question,

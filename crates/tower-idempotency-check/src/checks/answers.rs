@@ -10,14 +10,15 @@ use crate::probe::{Probe, SETTLED_WITHIN, Stop};
 pub(super) fn compare(probe: &Probe<'_>, first: &Answer, again: &Answer) {
     if again.status != first.status {
         let what = format!("a retry gets {}, and the first request got {}", again.summary(), first.summary());
-        probe.found(Severity::Wrong, Rule::Retry, what);
+        probe.differs(Severity::Wrong, Rule::Retry, "status", what);
     } else if !again.is_same(first) {
-        let what = format!("a retry gets another body: {}, and not {}", again.summary(), first.summary());
-        probe.found(Severity::Wrong, Rule::Retry, what);
+        let how = if again.says_same(first) { "the same JSON, written in another way" } else { "another body" };
+        let what = format!("a retry gets {how}: {}, and not {}", again.summary(), first.summary());
+        probe.differs(Severity::Wrong, Rule::Retry, "body", what);
     }
     for difference in headers(first, again).into_iter().filter(|difference| !probe.is_anew(&difference.name)) {
         let (severity, what) = of_header(probe.dialect(), &difference);
-        probe.found(severity, Rule::Retry, what);
+        probe.differs(severity, Rule::Retry, &difference.name, what);
     }
 }
 

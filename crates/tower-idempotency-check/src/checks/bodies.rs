@@ -38,7 +38,7 @@ async fn again_after(probe: &Probe<'_>, label: &str, body: &str, when: HangUp) -
     let third = probe.settled("and again", &message).await?;
     if third.status != again.status || !third.is_same(&again) {
         let what = format!("{label}: a second retry gets another answer: {}", third.summary());
-        probe.found(Severity::Wrong, Rule::Retry, what);
+        probe.differs(Severity::Wrong, Rule::Retry, if third.status == again.status { "body" } else { "status" }, what);
     }
     if when == HangUp::AtTheAnswer && effects <= 1 && !is_marked(&again) {
         probe.found(Severity::Note, Rule::Marker, "the replay of a swallowed answer is not marked as one");

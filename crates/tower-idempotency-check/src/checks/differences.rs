@@ -37,7 +37,7 @@ fn expect_reused(probe: &Probe<'_>, label: &str, first: &Answer, other: &Answer)
 /// What is wrong with the answer to another request with a key that was used, and how bad that is.
 fn of_reused(dialect: &Dialect, label: &str, first: &Answer, other: &Answer) -> Option<(Severity, String)> {
     if other.status.is_success() {
-        let what = match other.is_same(first) {
+        let what = match other.says_same(first) {
             true => format!("{label} gets the answer of the first request, and its client believes that it was done"),
             false => format!("{label} with the key of the first request runs: {}", other.summary()),
         };

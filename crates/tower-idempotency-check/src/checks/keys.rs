@@ -100,7 +100,8 @@ pub(super) async fn long(probe: &Probe<'_>) -> Result<(), Stop> {
     let all: [&Answer; 4] = [&first, &again, &one, &other];
     let effects = probe.effects(&before, all).await?;
     let expected = 1 + usize::from(one.status.is_success()) + usize::from(other.status.is_success());
-    let is_cut = if probe.can_count() { effects < expected } else { other.status.is_success() && other.is_same(&one) };
+    let is_cut =
+        if probe.can_count() { effects < expected } else { other.status.is_success() && other.says_same(&one) };
     if is_cut {
         let what = "keys that differ after their beginning are one: a long key is cut";
         probe.counted(Severity::Dangerous, Rule::Syntax, what);

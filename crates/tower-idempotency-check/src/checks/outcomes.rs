@@ -65,7 +65,7 @@ fn of_failure(
         let what = format!("the retry of a failed request gets {}, and there are {effects} effects", again.summary());
         found.push((Severity::Dangerous, true, what));
     }
-    let is_replayed = again.status == first.status && again.is_same(first);
+    let is_replayed = again.status == first.status && again.says_same(first);
     match dialect.replays_500 {
         Some(true) if !is_replayed => {
             let what = format!("the retry of a failed request gets {}, and not the error", again.summary());

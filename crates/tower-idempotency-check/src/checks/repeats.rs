@@ -45,7 +45,7 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
             break;
         }
         let again = probe.settled("the same again", &message).await?;
-        if again.is_same(&first) && probe.effects(&before, [&first, &again]).await? <= 1 {
+        if again.says_same(&first) && probe.effects(&before, [&first, &again]).await? <= 1 {
             if !is_quoted {
                 let what = "a key in quotes is not honoured, and a bare one is: the checks go on with bare keys";
                 probe.found(Severity::Note, Rule::Syntax, what);
@@ -71,7 +71,7 @@ async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
     let another = probe.first(&key).await?;
     // A server that takes both for one operation is for the check `new-key` to find.
     let is_counted = probe.can_count() && probe.effects(&before, [&another]).await? == 1;
-    let are_alike = another.is_same(worked);
+    let are_alike = another.says_same(worked);
     if are_alike && !probe.can_count() {
         let why = "two operations get equal answers, so that nothing can be inferred from them: say how to count, by `--count`";
         return Err(Stop::Other(why.to_owned()));
@@ -182,10 +182,10 @@ async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
     note_if_stuck(probe, "copies at once", &after);
     let successes = || came.iter().copied().chain([&after]).filter(|answer| answer.status.is_success());
     if let Some(first) = successes().next()
-        && let Some(other) = successes().find(|other| !other.is_same(first))
+        && let Some(other) = successes().find(|other| !other.says_same(first))
     {
         let what = format!("copies get different answers: {} and {}", first.summary(), other.summary());
-        probe.found(Severity::Wrong, Rule::InFlight, what);
+        probe.differs(Severity::Wrong, Rule::InFlight, "body", what);
     }
     let strange = came.iter().find(|answer| !answer.status.is_success() && !answer.says_wait());
     if let Some(strange) = strange {

@@ -112,6 +112,11 @@ impl Answer {
         self.body == other.body || (is_marked(self) || is_marked(other)) && self.content() == other.content()
     }
 
+    /// Whether the body means the same as that of another answer: JSON may be written in another way.
+    pub(crate) fn says_same(&self, other: &Self) -> bool {
+        self.content() == other.content()
+    }
+
     /// Whether a client takes it for "wait, and send again".
     pub(crate) fn says_wait(&self) -> bool {
         // A server with this layer says so by itself.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tempfile::tempdir;
-use tower_idempotency_check::{Outcome, Plan, Report};
+use tower_idempotency_check::{Outcome, Plan, Report, Severity};
 
 use super::fault::Fault;
 use super::server::start;
@@ -121,6 +121,8 @@ controls! {
     // triggerdotdev/trigger.dev#3560, of an index with a longest entry.
     FailsLong, "draft": "key-pairs", "a long key gets a 500";
     MarksFirst, "draft": "same-key-again", "the first answer is marked as a replay";
+    // A column of PostgreSQL's jsonb keeps no order of members.
+    ReordersMembers, "draft": "same-key-again", "a replay has the members of its JSON in another order";
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,6 +170,24 @@ async fn a_server_that_does_not_look_at_keys_is_one_finding_and_what_follows_fro
             assert_eq!(listed["follows_from"], "same-key-again", "{listed}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_differs_in_one_way_is_one_finding_and_what_follows_from_it() {
+    for fault in [Fault::ReordersMembers, Fault::DropsLocation] {
+        let report = report(fault, "draft", &[], true).await;
+        let text = report.to_text();
+        let of_its_own = report.checks.iter().filter(|check| check.follows_from.is_none());
+        let of_its_own: Vec<_> = of_its_own.filter(|check| check.outcome == Outcome::Broken).collect();
+        assert_eq!(of_its_own.iter().map(|check| check.name).collect::<Vec<_>>(), ["same-key-again"], "{text}");
+        let wrong = of_its_own[0].findings.iter().filter(|finding| finding.severity == Severity::Wrong);
+        assert_eq!((wrong.count(), report.exit_code()), (1, 1), "{text}");
+        assert!(text.contains("    other-body: wrong: a retry"), "{text}");
+    }
+    // Without that check, it is found where it is seen.
+    let report = report(Fault::DropsLocation, "draft", &["other-body"], true).await;
+    assert_eq!(broken(&report), ["other-body"], "{}", report.to_text());
+    assert!(report.checks.iter().all(|check| check.follows_from.is_none()), "{}", report.to_text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -120,6 +120,8 @@ pub(crate) enum Fault {
     OnlyUuids,
     /// The first answer is marked as a replay.
     MarksFirst,
+    /// Replays have the members of an object in another order.
+    ReordersMembers,
 }
 
 /// The JSON as a server with this fault compares it.

@@ -328,6 +328,10 @@ fn known(server: &Server, key: &str, fingerprint: &str) -> Option<Response> {
         Fault::LaterReplaysOtherBody if record.copies > 1 => respond(status, format!("{text} "), None),
         Fault::ForgivesFailure if status.is_server_error() => respond(StatusCode::OK, "{}".to_owned(), None),
         Fault::ReplaysDate => respond(status, text, date),
+        Fault::ReordersMembers if status == StatusCode::CREATED => {
+            let (id, ok) = text.trim_matches(['{', '}']).split_once(',').unwrap();
+            respond(status, format!("{{{ok},{id}}}"), None)
+        }
         _ => respond(status, text, None),
     };
     damage(fault, replay.headers_mut());
@@ -367,6 +371,7 @@ async fn run(server: &Server, body: &str) -> (StatusCode, String, Option<String>
     let date = (server.fault == Fault::ReplaysDate).then(|| httpdate::fmt_http_date(std::time::SystemTime::now()));
     match server.fault {
         Fault::Alike => (StatusCode::CREATED, "{\"ok\":true}".to_owned(), date),
+        Fault::ReordersMembers => (StatusCode::CREATED, format!("{{\"id\":\"{id}\",\"ok\":true}}"), date),
         _ => (StatusCode::CREATED, format!("{{\"id\":\"{id}\"}}"), date),
     }
 }
