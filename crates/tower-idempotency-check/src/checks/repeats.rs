@@ -1,7 +1,5 @@
 //! The same request again, and many times at once.
 
-use std::time::{Duration, Instant};
-
 use crate::dialect::{Dialect, Rule};
 use crate::effects::inferred;
 use crate::finding::Severity;
@@ -14,9 +12,6 @@ use super::answers::{compare, headers, is_marked, note_if_marked, note_if_stuck}
 const COPIES: usize = 100;
 /// How often they come.
 const BURSTS: usize = 4;
-/// When the retry of a slow request comes, and the least time that the request takes.
-const MEANWHILE: Duration = Duration::from_millis(300);
-const SLOW: Duration = Duration::from_millis(700);
 
 /// Sends the endpoint's request, and finds out whether the server honours keys in quotes, as the draft has them, or
 /// bare ones, as most clients send them.
@@ -200,7 +195,7 @@ async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
 }
 
 /// What is wrong with a refusal of a request whose first copy still runs.
-fn wrong_in_flight(dialect: &Dialect, refused: &Answer) -> Option<String> {
+pub(super) fn wrong_in_flight(dialect: &Dialect, refused: &Answer) -> Option<String> {
     let text = String::from_utf8_lossy(&refused.body);
     let code = dialect.in_flight_code.filter(|code| !text.contains(code));
     let after = refused.header("retry-after");
@@ -217,50 +212,6 @@ fn wrong_in_flight(dialect: &Dialect, refused: &Answer) -> Option<String> {
         }
         _ => None,
     }
-}
-
-pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
-    let Some(slow) = &probe.endpoint.slow else {
-        return Err(Stop::Skip("it needs `--slow`, or `slow` in a plan"));
-    };
-    let (key, before) = (new_key(), probe.before().await?);
-    let message = probe.keyed(&key).with_body(slow.clone());
-    let first = async {
-        let began = Instant::now();
-        (probe.send("a slow request", &message).await, began.elapsed())
-    };
-    let retry = async {
-        tokio::time::sleep(MEANWHILE).await;
-        probe.send("the same while it runs", &message).await
-    };
-    let ((first, took), retry) = tokio::join!(first, retry);
-    let (first, retry) = (first?, retry?);
-    if took < SLOW {
-        let why = format!("the `slow` request takes {} ms: it has to take a second or more", took.as_millis());
-        return Err(Stop::Other(why));
-    }
-    match retry.status.as_u16() {
-        409 => {
-            if let Some(what) = wrong_in_flight(probe.dialect(), &retry) {
-                probe.found(Severity::Wrong, Rule::InFlight, what);
-            }
-        }
-        _ if retry.status.is_success() => compare(probe, &first, &retry),
-        _ if retry.says_wait() => {
-            let what = format!("a retry while the first request runs gets {}, and not 409", retry.summary());
-            probe.found(Severity::Note, Rule::InFlight, what);
-        }
-        _ => {
-            let what = format!("a retry while the first request runs gets {}", retry.summary());
-            probe.found(Severity::Wrong, Rule::InFlight, what);
-        }
-    }
-    let effects = probe.effects(&before, [&first, &retry]).await?;
-    if effects > 1 {
-        let what = format!("a retry while the first request runs leads to {effects} effects");
-        probe.counted(Severity::Dangerous, Rule::InFlight, what);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

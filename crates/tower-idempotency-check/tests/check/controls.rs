@@ -123,6 +123,7 @@ controls! {
     MarksFirst, "draft": "same-key-again", "the first answer is marked as a replay";
     // A column of PostgreSQL's jsonb keeps no order of members.
     ReordersMembers, "draft": "same-key-again", "a replay has the members of its JSON in another order";
+    LockLapses, "draft": "in-flight", "a lock ends before the request that holds it, and a copy runs";
 }
 
 #[tokio::test(flavor = "multi_thread")]

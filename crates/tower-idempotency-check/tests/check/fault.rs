@@ -122,6 +122,8 @@ pub(crate) enum Fault {
     MarksFirst,
     /// Replays have the members of an object in another order.
     ReordersMembers,
+    /// A lock on a request that runs ends before it.
+    LockLapses,
 }
 
 /// The JSON as a server with this fault compares it.

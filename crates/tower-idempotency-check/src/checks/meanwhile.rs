@@ -1,0 +1,80 @@
+//! What comes while the first request runs.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::dialect::Rule;
+use crate::finding::Severity;
+use crate::http::message::Answer;
+use crate::probe::{Probe, Stop, new_key};
+
+use super::answers::compare;
+use super::repeats::wrong_in_flight;
+
+/// When what comes meanwhile is sent, and the least time that the first request takes.
+const MEANWHILE: Duration = Duration::from_millis(300);
+const SLOW: Duration = Duration::from_millis(700);
+
+/// Why a plan has no slow request.
+const NO_SLOW: &str = "it needs `--slow`, or `slow` in a plan";
+
+/// Whether the first request takes long enough for another one to come meanwhile.
+fn is_slow(took: Duration) -> Result<(), Stop> {
+    if took >= SLOW {
+        return Ok(());
+    }
+    let why = format!("the `slow` request takes {} ms: it has to take a second or more", took.as_millis());
+    Err(Stop::Other(why))
+}
+
+/// Sends the slow request, and again and again until it ends: what keeps its copies away may end before it.
+pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
+    let Some(slow) = &probe.endpoint.slow else { return Err(Stop::Skip(NO_SLOW)) };
+    let (key, before) = (new_key(), probe.before().await?);
+    let message = probe.keyed(&key).with_body(slow.clone());
+    let (began, has_ended) = (Instant::now(), AtomicBool::new(false));
+    let first = async {
+        let first = probe.send("a slow request", &message).await;
+        has_ended.store(true, Ordering::Relaxed);
+        (first, began.elapsed())
+    };
+    let retries = async {
+        let mut retries = Vec::new();
+        loop {
+            tokio::time::sleep(MEANWHILE.max(began.elapsed() / 5)).await;
+            if has_ended.load(Ordering::Relaxed) {
+                return Ok::<_, Stop>(retries);
+            }
+            retries.push(probe.send("the same while it runs", &message).await?);
+        }
+    };
+    let ((first, took), retries) = tokio::join!(first, retries);
+    let (first, retries) = (first?, retries?);
+    is_slow(took)?;
+    let mut statuses = BTreeSet::new();
+    for retry in retries.iter().filter(|retry| statuses.insert(retry.status)) {
+        judge(probe, &first, retry);
+    }
+    let effects = probe.effects(&before, retries.iter().chain([&first])).await?;
+    if effects > 1 {
+        let what = format!("retries while the first request runs lead to {effects} effects");
+        probe.counted(Severity::Dangerous, Rule::InFlight, what);
+    }
+    Ok(())
+}
+
+/// Notes what is wrong with the answer to a retry while the first request runs.
+fn judge(probe: &Probe<'_>, first: &Answer, retry: &Answer) {
+    let what = format!("a retry while the first request runs gets {}", retry.summary());
+    match retry.status.as_u16() {
+        409 => {
+            if let Some(what) = wrong_in_flight(probe.dialect(), retry) {
+                probe.found(Severity::Wrong, Rule::InFlight, what);
+            }
+        }
+        _ if retry.status.is_success() => compare(probe, first, retry),
+        _ if retry.says_wait() => probe.found(Severity::Note, Rule::InFlight, format!("{what}, and not 409")),
+        _ => probe.found(Severity::Wrong, Rule::InFlight, what),
+    }
+}
