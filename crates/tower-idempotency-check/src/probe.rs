@@ -231,16 +231,21 @@ impl<'a> Probe<'a> {
         self.shared.anew.lock().is_ok_and(|anew| anew.iter().any(|noted| noted == name))
     }
 
+    /// Whether two operations get equal answers.
+    pub(crate) fn are_alike(&self) -> bool {
+        self.shared.are_alike.load(Ordering::Relaxed)
+    }
+
     /// What there is before a request that may get another one's answer, if only a count tells the two apart.
     pub(crate) async fn before_alike(&self) -> Result<Before, Stop> {
-        if self.shared.are_alike.load(Ordering::Relaxed) { self.before().await } else { Ok(Before(None)) }
+        if self.are_alike() { self.before().await } else { Ok(Before(None)) }
     }
 
     /// Whether a success is the answer of the first request, and of no operation of its own. `before` is what there was
     /// before it.
     pub(crate) async fn is_first(&self, first: &Answer, other: &Answer, before: &Before) -> Result<bool, Stop> {
         let is_same = other.status.is_success() && other.says_same(first);
-        Ok(is_same && (!self.shared.are_alike.load(Ordering::Relaxed) || self.effects(before, []).await? == 0))
+        Ok(is_same && (!self.are_alike() || self.effects(before, []).await? == 0))
     }
 
     /// Sends a request over a connection of its own.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::dialect::Rule;
 use crate::finding::Severity;
-use crate::http::message::Answer;
+use crate::http::message::{Answer, Message};
 use crate::probe::{Probe, Stop, new_key};
 
 use super::answers::compare;
@@ -62,6 +62,62 @@ pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
         probe.counted(Severity::Dangerous, Rule::InFlight, what);
     }
     Ok(())
+}
+
+/// Sends another body, and another account's request, with the key of the slow request while that runs. Which refusal
+/// each gets is for `other_body` and `other_account` to judge.
+pub(super) async fn others_in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
+    let Some(slow) = &probe.endpoint.slow else { return Err(Stop::Skip(NO_SLOW)) };
+    let other_body = crate::vary::other(slow).or_else(|| probe.endpoint.other_body.clone());
+    let other_account = probe.endpoint.other_account.as_ref();
+    if other_body.is_none() && other_account.is_none() {
+        return Err(Stop::Skip("it needs `--other-account`, or a number in the body of `--slow`"));
+    }
+    let key = new_key();
+    let message = probe.keyed(&key).with_body(slow.clone());
+    if let Some(body) = other_body {
+        let other = message.clone().with_body(body);
+        let (is_first, other, effects) = while_it_runs(probe, "another body", &message, &other).await?;
+        if is_first {
+            let what = "another body, sent while the first request runs, gets the answer of that one";
+            probe.found(Severity::Dangerous, Rule::Reused, what);
+        } else if effects > 1 {
+            let what = format!("another body, sent while the first request runs, runs too: {}", other.summary());
+            probe.counted(Severity::Dangerous, Rule::Reused, what);
+        }
+    }
+    if let Some((name, value)) = other_account {
+        let message = probe.keyed(&new_key()).with_body(slow.clone());
+        let other = message.clone().set(name, value);
+        if while_it_runs(probe, "another account", &message, &other).await?.0 {
+            let what = "another account, whose request comes while the first one runs, gets the answer of that one";
+            probe.found(Severity::Dangerous, Rule::Scope, what);
+        }
+    }
+    Ok(())
+}
+
+/// Sends another request while the slow one runs. Returns whether it gets the answer of that one, its answer, and how
+/// many effects the two have. After that, the slow one still gets its answer.
+async fn while_it_runs(
+    probe: &Probe<'_>,
+    label: &str,
+    slow: &Message,
+    other: &Message,
+) -> Result<(bool, Answer, usize), Stop> {
+    let (before, began) = (probe.before().await?, Instant::now());
+    let first = async { (probe.send("a slow request", slow).await, began.elapsed()) };
+    let other = async {
+        tokio::time::sleep(MEANWHILE).await;
+        probe.send(&format!("{label}, with its key, while it runs"), other).await
+    };
+    let ((first, took), other) = tokio::join!(first, other);
+    let (first, other) = (first?, other?);
+    is_slow(took)?;
+    let effects = probe.effects(&before, [&first, &other]).await?;
+    compare(probe, &first, &probe.settled("the slow request again", slow).await?);
+    let is_same = first.status.is_success() && other.status.is_success() && other.says_same(&first);
+    Ok((is_same && (!probe.are_alike() || effects <= 1), other, effects))
 }
 
 /// Notes what is wrong with the answer to a retry while the first request runs.

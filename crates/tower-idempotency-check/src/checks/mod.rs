@@ -37,6 +37,7 @@ checks! {
     "new-key", "Is the same request with another key another operation?", repeats::another_key;
     "at-once", "Do a hundred copies at once have one effect?", repeats::at_once;
     "in-flight", "What does a retry get while the first request runs?", meanwhile::in_flight;
+    "in-flight-others", "Does another body or another account get the answer of a request that still runs?", meanwhile::others_in_flight;
     "other-body", "Is a key refused for another body, and is its answer still there after that?", differences::other_body;
     "other-detail", "Is a key refused for JSON that differs in a value at any depth, in the order of a list, or in a type?", differences::other_detail;
     "other-query", "Is a key refused for another query?", differences::other_query;

@@ -124,6 +124,8 @@ controls! {
     // A column of PostgreSQL's jsonb keeps no order of members.
     ReordersMembers, "draft": "same-key-again", "a replay has the members of its JSON in another order";
     LockLapses, "draft": "in-flight", "a lock ends before the request that holds it, and a copy runs";
+    JoinsBodies, "draft": "in-flight-others", "another body gets the answer of the request that runs, and waits for it";
+    JoinsAccounts, "draft": "in-flight-others", "another account gets the answer of the request that runs, and waits for it";
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -124,6 +124,10 @@ pub(crate) enum Fault {
     ReordersMembers,
     /// A lock on a request that runs ends before it.
     LockLapses,
+    /// Each request with a key that comes while its first one runs gets that one's answer: with any body, or of any
+    /// account.
+    JoinsBodies,
+    JoinsAccounts,
 }
 
 /// The JSON as a server with this fault compares it.

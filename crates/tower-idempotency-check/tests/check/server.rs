@@ -15,12 +15,16 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use tokio::sync::watch;
 
 use super::fault::{Fault, compared, damage};
 
+/// Status, body and `Date`.
+type Recorded = (StatusCode, String, Option<String>);
+
 struct Record {
     fingerprint: String,
-    answer: Option<(StatusCode, String, Option<String>)>,
+    answer: Option<Recorded>,
     at: Instant,
     copies: usize,
 }
@@ -32,6 +36,8 @@ pub(crate) struct Server {
     charges: Mutex<Vec<String>>,
     judged: Mutex<usize>,
     answers: AtomicUsize,
+    /// The answers of requests under way, for those that share them.
+    running: Mutex<HashMap<String, watch::Receiver<Option<Recorded>>>>,
     /// The connections on which a body was left.
     left: Mutex<HashSet<SocketAddr>>,
     /// The server has restarted if this file is there.
@@ -43,8 +49,8 @@ type Shared = Arc<Server>;
 /// Starts a server, and returns its address.
 pub(crate) async fn start(fault: Fault, is_acp: bool, restarted: PathBuf) -> SocketAddr {
     let (records, charges, judged, left) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-    let answers = AtomicUsize::new(0);
-    let server = Arc::new(Server { fault, is_acp, records, charges, judged, answers, left, restarted });
+    let (answers, running) = (AtomicUsize::new(0), Mutex::default());
+    let server = Arc::new(Server { fault, is_acp, records, charges, judged, answers, running, left, restarted });
     let charges = || post(charge).put(charge).get(list);
     let app = Router::new().route("/charges", charges()).route("/refunds", charges()).with_state(server);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -169,6 +175,7 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         Fault::OnlyUuids => key.to_lowercase(),
         _ => key,
     };
+    let bare = key.clone();
     let key = match fault {
         Fault::IgnoresKey => body.clone(),
         Fault::KeysByBody => format!("{key} {body}"),
@@ -207,13 +214,31 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         server.records.lock().unwrap().clear();
         let _ = std::fs::remove_file(&server.restarted);
     }
+    let shared = match fault {
+        Fault::JoinsBodies => Some(key.clone()),
+        Fault::JoinsAccounts => Some(format!("{bare} {fingerprint}")),
+        _ => None,
+    };
+    let running = shared.as_ref().and_then(|name| server.running.lock().unwrap().get(name).cloned());
+    if let Some(mut running) = running {
+        let (status, text, date) = running.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        return respond(status, text, date);
+    }
     if let Some(known) = known(server, &key, &fingerprint) {
         return known;
+    }
+    let (ended, running) = watch::channel(None);
+    if let Some(name) = &shared {
+        server.running.lock().unwrap().insert(name.clone(), running);
     }
     if fault == Fault::RecordsLate {
         server.records.lock().unwrap().remove(&key);
     }
     let (status, text, date) = run(server, &body).await;
+    if let Some(name) = &shared {
+        server.running.lock().unwrap().remove(name);
+        ended.send_replace(Some((status, text.clone(), date.clone())));
+    }
     let is_forgotten = match fault {
         Fault::RunsAfterFailure => status.is_server_error(),
         Fault::ForgetsDeclined => status == StatusCode::PAYMENT_REQUIRED,
