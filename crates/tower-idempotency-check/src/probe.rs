@@ -278,13 +278,13 @@ impl<'a> Probe<'a> {
         Ok(answer)
     }
 
-    /// Sends a request many times at once: the connections are there before the first one is sent.
+    /// Sends requests at once: the connections are there before the first one is sent. Of each, the answer is there.
     pub(crate) async fn at_once(
         &self,
         label: &str,
-        copies: usize,
-        message: &Message,
+        messages: &[Message],
     ) -> Result<Vec<Result<Answer, Failure>>, Stop> {
+        let copies = messages.len();
         self.shared.take(copies)?;
         let mut connections = Vec::with_capacity(copies);
         while connections.len() < copies {
@@ -296,7 +296,8 @@ impl<'a> Probe<'a> {
             tokio::time::sleep(BETWEEN_WAVES).await;
         }
         let began = self.began.elapsed();
-        let sending = connections.into_iter().map(|mut connection| async move { connection.send(message).await });
+        let sending = connections.into_iter().zip(messages);
+        let sending = sending.map(|(mut connection, message)| async move { connection.send(message).await });
         let answers = join_all(sending).await;
         let mut statuses = std::collections::BTreeMap::<String, usize>::new();
         for answer in &answers {
@@ -304,7 +305,9 @@ impl<'a> Probe<'a> {
             *statuses.entry(said).or_default() += 1;
         }
         let said: Vec<_> = statuses.into_iter().map(|(status, count)| format!("{count} × {status}")).collect();
-        self.note::<Failure>(began, &format!("{label}, {copies} copies"), message, Ok(said.join(", ")));
+        if let Some(message) = messages.first() {
+            self.note::<Failure>(began, &format!("{label}, {copies} at once"), message, Ok(said.join(", ")));
+        }
         Ok(answers)
     }
 

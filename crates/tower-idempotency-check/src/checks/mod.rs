@@ -3,6 +3,7 @@
 mod answers;
 mod bodies;
 mod connections;
+mod crowds;
 mod differences;
 mod keys;
 mod leaks;
@@ -36,6 +37,7 @@ checks! {
     "same-key-again", "Does a retry get the first answer, without an effect of its own?", repeats::same_key_again;
     "new-key", "Is the same request with another key another operation?", repeats::another_key;
     "at-once", "Do a hundred copies at once have one effect?", repeats::at_once;
+    "keys-at-once", "Does each of many keys at once get its own answer, and its retry too?", crowds::keys_at_once;
     "in-flight", "What does a retry get while the first request runs?", meanwhile::in_flight;
     "in-flight-others", "Does another body or another account get the answer of a request that still runs?", meanwhile::others_in_flight;
     "other-body", "Is a key refused for another body, and is its answer still there after that?", differences::other_body;

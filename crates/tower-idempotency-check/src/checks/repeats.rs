@@ -155,7 +155,7 @@ pub(super) async fn at_once(probe: &Probe<'_>) -> Result<(), Stop> {
 async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
     let (key, before) = (new_key(), probe.before().await?);
     let message = probe.keyed(&key).with_body(body.to_owned());
-    let answers = probe.at_once("the request", COPIES, &message).await?;
+    let answers = probe.at_once("copies of the request", &vec![message.clone(); COPIES]).await?;
     let came: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
     let after = probe.settled("once more", &message).await?;
     let effects = probe.effects(&before, came.iter().copied().chain([&after])).await?;

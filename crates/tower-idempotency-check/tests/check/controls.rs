@@ -126,6 +126,8 @@ controls! {
     LockLapses, "draft": "in-flight", "a lock ends before the request that holds it, and a copy runs";
     JoinsBodies, "draft": "in-flight-others", "another body gets the answer of the request that runs, and waits for it";
     JoinsAccounts, "draft": "in-flight-others", "another account gets the answer of the request that runs, and waits for it";
+    SharesAnswers, "draft": "keys-at-once", "requests with other keys at once get the answer of the last one";
+    RecordsOthers, "draft": "keys-at-once", "the answer of the last of several requests at once is recorded for all their keys";
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -128,6 +128,10 @@ pub(crate) enum Fault {
     /// account.
     JoinsBodies,
     JoinsAccounts,
+    /// The answer of the operation that began last is that of each one under way.
+    SharesAnswers,
+    /// It is recorded for each one under way.
+    RecordsOthers,
 }
 
 /// The JSON as a server with this fault compares it.

@@ -36,6 +36,8 @@ pub(crate) struct Server {
     charges: Mutex<Vec<String>>,
     judged: Mutex<usize>,
     answers: AtomicUsize,
+    /// The operation that has begun last.
+    current: Mutex<String>,
     /// The answers of requests under way, for those that share them.
     running: Mutex<HashMap<String, watch::Receiver<Option<Recorded>>>>,
     /// The connections on which a body was left.
@@ -49,8 +51,9 @@ type Shared = Arc<Server>;
 /// Starts a server, and returns its address.
 pub(crate) async fn start(fault: Fault, is_acp: bool, restarted: PathBuf) -> SocketAddr {
     let (records, charges, judged, left) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-    let (answers, running) = (AtomicUsize::new(0), Mutex::default());
-    let server = Arc::new(Server { fault, is_acp, records, charges, judged, answers, running, left, restarted });
+    let (answers, current, running) = (AtomicUsize::new(0), Mutex::default(), Mutex::default());
+    let server =
+        Arc::new(Server { fault, is_acp, records, charges, judged, answers, current, running, left, restarted });
     let charges = || post(charge).put(charge).get(list);
     let app = Router::new().route("/charges", charges()).route("/refunds", charges()).with_state(server);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -252,7 +255,13 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         // It may have had its effect: the key stays taken.
         records.insert(key, Record { fingerprint, answer: None, at: Instant::now(), copies: 0 });
     } else {
-        let answer = Some((status, text.clone(), date.clone()));
+        let recorded = match fault {
+            Fault::RecordsOthers if status.is_success() => {
+                format!("{{\"id\":\"{}\"}}", server.current.lock().unwrap())
+            }
+            _ => text.clone(),
+        };
+        let answer = Some((status, recorded, date.clone()));
         let record = Record { fingerprint, answer, at: Instant::now(), copies: 0 };
         if fault == Fault::RecordsSent && status.is_success() {
             records.remove(&key);
@@ -386,6 +395,7 @@ async fn run(server: &Server, body: &str) -> (StatusCode, String, Option<String>
             return (StatusCode::INTERNAL_SERVER_ERROR, "{\"error\":1}".to_owned(), None);
         }
         charges.push(id.clone());
+        server.current.lock().unwrap().clone_from(&id);
         id
     };
     let takes = match body.contains("slow") {
@@ -397,6 +407,7 @@ async fn run(server: &Server, body: &str) -> (StatusCode, String, Option<String>
     if body.contains("fails") {
         return (StatusCode::INTERNAL_SERVER_ERROR, format!("{{\"failed\":\"{id}\"}}"), None);
     }
+    let id = if server.fault == Fault::SharesAnswers { server.current.lock().unwrap().clone() } else { id };
     let date = (server.fault == Fault::ReplaysDate).then(|| httpdate::fmt_http_date(std::time::SystemTime::now()));
     match server.fault {
         Fault::Alike => (StatusCode::CREATED, "{\"ok\":true}".to_owned(), date),
