@@ -344,6 +344,16 @@ impl<'a> Probe<'a> {
         Err(Stop::Other(format!("the first request does not succeed: {}", answer.summary())))
     }
 
+    /// Whether a key of this time is still kept: the retention of a plan may be short.
+    pub(crate) fn is_kept(&self, since: Instant) -> Result<(), Stop> {
+        match self.endpoint.retention {
+            Some(retention) if since.elapsed() * 2 > retention => {
+                Err(Stop::Skip("the retention is too short for so many requests"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sends the plan's reset.
     pub(crate) async fn reset(&self) -> Result<(), Stop> {
         let Some((method, target)) = self.reset else { return Ok(()) };

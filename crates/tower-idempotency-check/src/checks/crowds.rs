@@ -1,5 +1,7 @@
 //! Many keys at once.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use crate::dialect::Rule;
@@ -7,10 +9,13 @@ use crate::finding::Severity;
 use crate::http::message::{Answer, Message};
 use crate::probe::{Probe, Stop, new_key};
 
-use super::answers::compare;
+use super::answers::{compare, still_there};
 
 /// How many keys come at once.
 const KEYS: usize = 50;
+
+/// How often other keys come between a request and its retry.
+const CROWDS: usize = 6;
 
 /// A request with a key of its own each.
 fn crowd(probe: &Probe<'_>) -> Vec<Message> {
@@ -73,6 +78,22 @@ pub(super) async fn keys_at_once(probe: &Probe<'_>) -> Result<(), Stop> {
         probe.counted(Severity::Dangerous, Rule::Retry, what);
     }
     Ok(())
+}
+
+/// A store may know the last keys only.
+pub(super) async fn after_many_keys(probe: &Probe<'_>) -> Result<(), Stop> {
+    let (key, began) = (new_key(), Instant::now());
+    let first = probe.first(&key).await?;
+    let mut done = 0;
+    for _ in 0..CROWDS {
+        let answers = probe.at_once("requests with other keys", &crowd(probe)).await?;
+        done += answers.iter().flatten().filter(|answer| answer.status.is_success()).count();
+    }
+    if done < KEYS * CROWDS / 2 {
+        return Err(Stop::Skip("the server does not take so many requests"));
+    }
+    probe.is_kept(began)?;
+    still_there(probe, &format!("{done} other keys"), &key, &first).await
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ checks! {
     "new-key", "Is the same request with another key another operation?", repeats::another_key;
     "at-once", "Do a hundred copies at once have one effect?", repeats::at_once;
     "keys-at-once", "Does each of many keys at once get its own answer, and its retry too?", crowds::keys_at_once;
+    "after-many-keys", "Is an answer still there after 300 other keys?", crowds::after_many_keys;
     "in-flight", "What does a retry get while the first request runs?", meanwhile::in_flight;
     "in-flight-others", "Does another body or another account get the answer of a request that still runs?", meanwhile::others_in_flight;
     "other-body", "Is a key refused for another body, and is its answer still there after that?", differences::other_body;

@@ -128,6 +128,7 @@ controls! {
     JoinsAccounts, "draft": "in-flight-others", "another account gets the answer of the request that runs, and waits for it";
     SharesAnswers, "draft": "keys-at-once", "requests with other keys at once get the answer of the last one";
     RecordsOthers, "draft": "keys-at-once", "the answer of the last of several requests at once is recorded for all their keys";
+    ForgetsOldest, "draft": "after-many-keys", "the last 100 keys are known";
 }
 
 #[tokio::test(flavor = "multi_thread")]

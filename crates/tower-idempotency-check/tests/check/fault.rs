@@ -132,6 +132,8 @@ pub(crate) enum Fault {
     SharesAnswers,
     /// It is recorded for each one under way.
     RecordsOthers,
+    /// The last 100 keys are known.
+    ForgetsOldest,
 }
 
 /// The JSON as a server with this fault compares it.

@@ -92,7 +92,10 @@ async fn our_layer_keeps_every_check_in_each_profile() {
         let skipped = report.checks.iter().filter(|check| matches!(check.outcome, Outcome::Skipped(_)));
         let skipped: Vec<_> = skipped.map(|check| check.name).collect();
         assert!(
-            skipped.iter().all(|name| ["other-query", "retention", "restart", "kill"].contains(name)),
+            // A busy machine may take longer for many keys than they are kept.
+            skipped
+                .iter()
+                .all(|name| { ["after-many-keys", "other-query", "retention", "restart", "kill"].contains(name) }),
             "{skipped:?}"
         );
         let findings = report.checks.iter().flat_map(|check| &check.findings);

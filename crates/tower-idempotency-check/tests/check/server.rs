@@ -329,6 +329,10 @@ fn known(server: &Server, key: &str, fingerprint: &str) -> Option<Response> {
     if fault == Fault::ForgetsSoon {
         records.retain(|_, record| record.at.elapsed() < Duration::from_secs(1));
     }
+    if fault == Fault::ForgetsOldest && records.len() >= 100 && !records.contains_key(key) {
+        let oldest = records.iter().min_by_key(|(_, record)| record.at).map(|(key, _)| key.clone());
+        records.remove(&oldest.unwrap());
+    }
     let Some(record) = records.get_mut(key) else {
         let (fingerprint, at) = (fingerprint.to_owned(), Instant::now());
         records.insert(key.to_owned(), Record { fingerprint, answer: None, at, copies: 0 });
