@@ -28,6 +28,7 @@
 //! becomes of a key after more time than it waits; and what a server does when its disk fails.
 
 mod checks;
+mod details;
 mod dialect;
 mod effects;
 mod finding;

@@ -1,5 +1,8 @@
 //! A key that is used for another request, or by another account.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use http::Method;
 
 use crate::dialect::{Dialect, Rule};
@@ -62,13 +65,14 @@ pub(super) async fn other_body(probe: &Probe<'_>) -> Result<(), Stop> {
 /// Sends JSON with this key that differs in one detail each. Which refusal each gets is for `other_body` to judge: a
 /// server may also find that the detail is not valid.
 pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
-    let details = crate::vary::details(&probe.endpoint.body);
+    let details = crate::details::details(&probe.endpoint.body);
     if details.is_empty() {
         return Err(Stop::Skip("the body is no JSON object or list with a value in it"));
     }
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before, began) = (new_key(), probe.before().await?, Instant::now());
     let first = probe.first(&key).await?;
     for (label, body) in details {
+        probe.is_kept(began)?;
         let other = probe.settled(&label, &probe.keyed(&key).with_body(body)).await?;
         if other.status.is_success() {
             expect_reused(probe, &label, &first, &other);
@@ -81,7 +85,24 @@ pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
         let what = "a body that differs in a detail is refused, and has an effect";
         probe.counted(Severity::Dangerous, Rule::Reused, what);
     }
-    still_there(probe, "bodies that differ in a detail", &key, &first).await
+    still_there(probe, "bodies that differ in a detail", &key, &first).await?;
+    let mut seen = BTreeSet::new();
+    for (label, [body, other]) in crate::details::pairs(&probe.endpoint.body) {
+        if probe.is_broken() || seen.contains(label) {
+            continue;
+        }
+        let message = probe.keyed(&new_key());
+        let first = probe.send(&format!("the first of two, for {label}"), &message.clone().with_body(body)).await?;
+        if !first.status.is_success() {
+            continue;
+        }
+        seen.insert(label);
+        let other = probe.settled(label, &message.with_body(other)).await?;
+        if other.status.is_success() {
+            expect_reused(probe, label, &first, &other);
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn other_query(probe: &Probe<'_>) -> Result<(), Stop> {

@@ -42,7 +42,7 @@ checks! {
     "in-flight", "What does a retry get while the first request runs?", meanwhile::in_flight;
     "in-flight-others", "Does another body or another account get the answer of a request that still runs?", meanwhile::others_in_flight;
     "other-body", "Is a key refused for another body, and is its answer still there after that?", differences::other_body;
-    "other-detail", "Is a key refused for JSON that differs in a value at any depth, in the order of a list, or in a type?", differences::other_detail;
+    "other-detail", "Is a key refused for JSON that differs in one detail, wherever that is?", differences::other_detail;
     "other-query", "Is a key refused for another query?", differences::other_query;
     "other-path", "What becomes of a key on another path?", differences::other_path;
     "other-method", "Does another method with the key get an answer that is not its own?", differences::other_method;

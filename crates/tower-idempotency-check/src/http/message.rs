@@ -47,12 +47,13 @@ impl Message {
             line.push_str(&format!(" -H {}", quoted(&header)));
         }
         let body = String::from_utf8_lossy(&self.body);
-        let text = body.trim_end_matches(' ');
+        let text = body.trim_matches(' ');
         let blanks = body.len() - text.len();
+        let side = if body.starts_with("  ") { "before" } else { "after" };
         match blanks {
             _ if body.is_empty() => {}
             0..=8 => line.push_str(&format!(" --data-raw {}", quoted(&body))),
-            _ => line.push_str(&format!(" --data-raw {} # and {blanks} blanks after it", quoted(text))),
+            _ => line.push_str(&format!(" --data-raw {} # and {blanks} blanks {side} it", quoted(text))),
         }
         line
     }

@@ -17,7 +17,7 @@ async fn report(fault: Fault, profile: &str, only: &[&str], is_counted: bool) ->
         r#"
         url = "http://{address}/charges"
         profile = "{profile}"
-        data = '{{"amount":5,"currency":"usd","items":[{{"sku":"a"}},{{"sku":"b"}}],"to":{{"zip":7}}}}'
+        data = '{{"amount":5,"currency":"usd","items":[{{"sku":"a"}},{{"sku":"b"}}],"to":{{"zip":7}},"ref":9007199254740993}}'
         headers = ["Authorization: Bearer alice"]
         other_account = "Authorization: Bearer bob"
         other_path = "/refunds"
@@ -129,6 +129,13 @@ controls! {
     SharesAnswers, "draft": "keys-at-once", "requests with other keys at once get the answer of the last one";
     RecordsOthers, "draft": "keys-at-once", "the answer of the last of several requests at once is recorded for all their keys";
     ForgetsOldest, "draft": "after-many-keys", "the last 100 keys are known";
+    IgnoresCase, "draft": "other-detail", "strings in a body are compared without case";
+    TrimsTexts, "draft": "other-detail", "blanks at the ends of strings are not compared";
+    ComparesDoubles, "draft": "other-detail", "numbers are compared as doubles, beyond what these hold";
+    CutsBodies, "draft": "other-detail", "the first 1,024 bytes of a body are compared";
+    CutsJson, "draft": "other-detail", "the first 1,024 bytes of the JSON are compared, without blanks";
+    IgnoresAdded, "draft": "other-detail", "a member that the first body does not have is not compared";
+    IgnoresAbsent, "draft": "other-detail", "a member that the other body does not have is not compared";
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! What is wrong with a server.
 
 use axum::http::HeaderMap;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What is wrong with a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +134,17 @@ pub(crate) enum Fault {
     RecordsOthers,
     /// The last 100 keys are known.
     ForgetsOldest,
+    /// Texts are compared without case, or without blanks at their ends.
+    IgnoresCase,
+    TrimsTexts,
+    /// Numbers are compared as doubles.
+    ComparesDoubles,
+    /// The first 1,024 bytes of a body are compared, in which no text may be long; or of its JSON.
+    CutsBodies,
+    CutsJson,
+    /// Members that the first body does not have are not compared, or those that the other one does not have.
+    IgnoresAdded,
+    IgnoresAbsent,
 }
 
 /// The JSON as a server with this fault compares it.
@@ -151,7 +162,23 @@ pub(crate) fn compared(fault: Fault, json: &Value, depth: usize) -> Value {
             Value::Array(items)
         }
         Value::Number(number) if fault == Fault::ComparesTexts => number.to_string().into(),
+        Value::Number(number) if fault == Fault::ComparesDoubles => number.as_f64().into(),
+        Value::String(text) if fault == Fault::IgnoresCase => text.to_lowercase().into(),
+        Value::String(text) if fault == Fault::TrimsTexts => text.trim().into(),
         _ => json.clone(),
+    }
+}
+
+/// Whether a server with this fault takes two bodies for one, by the members of their first level.
+pub(crate) fn are_one(fault: Fault, first: &str, other: &str) -> bool {
+    let members = |body: &str| serde_json::from_str::<Map<String, Value>>(body).unwrap_or_default();
+    let (first, other) = (members(first), members(other));
+    let has_all =
+        |one: Map<String, Value>, all: Map<String, Value>| one.iter().all(|(name, value)| all.get(name) == Some(value));
+    match fault {
+        Fault::IgnoresAdded => has_all(first, other),
+        Fault::IgnoresAbsent => has_all(other, first),
+        _ => false,
     }
 }
 

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tokio::sync::watch;
 
-use super::fault::{Fault, compared, damage};
+use super::fault::{Fault, are_one, compared, damage};
 
 /// Status, body and `Date`.
 type Recorded = (StatusCode, String, Option<String>);
@@ -134,6 +134,16 @@ async fn charge(
     answer
 }
 
+/// The faults of what JSON is compared by.
+const COMPARES: [Fault; 6] = [
+    Fault::ComparesShallow,
+    Fault::SortsLists,
+    Fault::ComparesTexts,
+    Fault::ComparesDoubles,
+    Fault::IgnoresCase,
+    Fault::TrimsTexts,
+];
+
 /// Whether a text has the form of a UUID.
 fn is_uuid(text: &str) -> bool {
     let lengths: Vec<_> = text.split('-').map(str::len).collect();
@@ -176,6 +186,7 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
     let key = match fault {
         Fault::OnlyUuids if !is_uuid(&key) => return refuse(StatusCode::BAD_REQUEST, "malformed"),
         Fault::OnlyUuids => key.to_lowercase(),
+        Fault::CutsBodies if body.contains(&"x".repeat(256)) => return refuse(StatusCode::BAD_REQUEST, "long"),
         _ => key,
     };
     let bare = key.clone();
@@ -199,16 +210,16 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
     // A control of its own knows the record by the bare key.
     let key = if fault == Fault::LosesNext { keys[0].clone() } else { key };
     let canonical = match serde_json::from_str::<serde_json::Value>(&body) {
-        Ok(json) if matches!(fault, Fault::ComparesShallow | Fault::SortsLists | Fault::ComparesTexts) => {
-            compared(fault, &json, 0).to_string()
-        }
+        Ok(json) if COMPARES.contains(&fault) => compared(fault, &json, 0).to_string(),
+        Ok(json) if fault == Fault::CutsJson => json.to_string().chars().take(1_024).collect(),
+        _ if fault == Fault::CutsBodies => body.chars().take(1_024).collect(),
         Ok(json) if fault != Fault::ComparesBytes && server.is_acp => json.to_string(),
         _ => body.clone(),
     };
     let query = parts.uri.query().unwrap_or_default();
     let fingerprint = match fault {
         Fault::IgnoresBody => String::new(),
-        Fault::IgnoresQuery => canonical,
+        Fault::IgnoresQuery | Fault::IgnoresAdded | Fault::IgnoresAbsent => canonical,
         Fault::IgnoresMethod => format!("{} {query} {canonical}", parts.uri.path()),
         Fault::IgnoresPath => format!("{} {query} {canonical}", parts.method),
         _ => format!("{} {} {query} {canonical}", parts.method, parts.uri.path()),
@@ -338,7 +349,7 @@ fn known(server: &Server, key: &str, fingerprint: &str) -> Option<Response> {
         records.insert(key.to_owned(), Record { fingerprint, answer: None, at, copies: 0 });
         return None;
     };
-    if record.fingerprint != fingerprint {
+    if record.fingerprint != fingerprint && !are_one(fault, &record.fingerprint, fingerprint) {
         if fault == Fault::RefusalForgets {
             records.remove(key);
         }
