@@ -60,17 +60,13 @@ pub(super) async fn keys_at_once(probe: &Probe<'_>) -> Result<(), Stop> {
             format!("of {} requests with keys of their own at once, {doubled} get the answer of another", names.len());
         probe.found(Severity::Dangerous, Rule::Scope, what);
     }
-    for (first, again) in first.iter().zip(again.iter().map(done)) {
-        let (Some(first), Some(again)) = (first, again) else { continue };
-        if !again.says_same(first) && answers().any(|other| again.says_same(other)) {
-            let what = "after requests with keys of their own at once, a key's retry gets the answer of another key";
-            probe.found(Severity::Dangerous, Rule::Scope, what);
-            return Ok(());
-        }
-        compare(probe, first, &again);
-        if probe.is_broken() {
-            return Ok(());
-        }
+    let retries = first.iter().zip(again.iter().map(done)).filter_map(|(first, again)| Some((first.as_ref()?, again?)));
+    let strange: Vec<_> = retries.filter(|(first, again)| !again.says_same(first)).collect();
+    if strange.iter().any(|(_, again)| answers().any(|other| again.says_same(other))) {
+        let what = "after requests with keys of their own at once, a key's retry gets the answer of another key";
+        probe.found(Severity::Dangerous, Rule::Scope, what);
+    } else if let Some((first, again)) = strange.first() {
+        compare(probe, first, again);
     }
     let effects = if probe.can_count() { probe.effects(&before, []).await? } else { 0 };
     if effects > KEYS {
