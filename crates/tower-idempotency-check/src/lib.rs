@@ -24,8 +24,8 @@
 //! cards. It sends to the named server only, follows no redirects, and sends at most
 //! [`max_requests`](Settings::max_requests) requests.
 //!
-//! What it can't see: an effect that no answer speaks of, if the plan does not say how to count; what
-//! becomes of a key after more time than it waits; and what a server does when its disk fails.
+//! What it can't see: an effect that no answer speaks of, if the plan does not say how to count, or that comes later
+//! than the answer; what becomes of a key after more time than it waits; and what a server does when its disk fails.
 
 mod checks;
 mod details;
