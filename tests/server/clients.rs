@@ -11,6 +11,8 @@ use tempfile::tempdir;
 use testkit::payment_server::{Server, Setup};
 use testkit::proxy::{End, Fate, Pass, Proxy, Way};
 use testkit::skipped;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 const PAGE: &str = include_str!("../../docs/clients.md");
@@ -148,6 +150,56 @@ async fn the_page_s_program_in_javascript_waits_for_its_run_after_the_connection
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_s_program_in_python_waits_for_its_run_after_the_connection_broke() {
     waits_for_its_run_after_the_connection_broke(PYTHON).await;
+}
+
+/// What a program makes of an answer: whether it calls it a success, and how many requests it has sent.
+async fn ends_with(program: Program, answer: &'static str) -> Option<(bool, usize)> {
+    let directory = tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let sent = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&sent);
+    let service = tokio::spawn(async move {
+        loop {
+            let mut stream = listener.accept().await.unwrap().0;
+            if matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {
+                counted.fetch_add(1, Ordering::SeqCst);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let proxy = Proxy::to(address, |_| Some(())).await;
+    let output = program.run(directory.path(), &proxy, UNCHANGED).await?;
+    service.abort();
+    Some((output.status.success(), sent.load(Ordering::SeqCst)))
+}
+
+// Seeded fault: the status decides alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_s_programs_take_no_answer_for_a_success_that_is_not_the_operation_s_own() {
+    for program in [CURL, JAVASCRIPT, PYTHON] {
+        for (answer, expected) in [
+            ("HTTP/1.0 200 OK\r\n\r\ndone", true),
+            ("HTTP/1.0 200 OK\r\nIdempotency-Effect: unknown;retry=?0\r\n\r\n{\"id\":", false),
+            ("HTTP/1.0 402 Declined\r\n\r\nno", false),
+        ] {
+            let Some(found) = ends_with(program, answer).await else { break };
+            assert_eq!(found, (expected, 1), "{} {answer}", program.file);
+        }
+    }
+}
+
+// Seeded fault: the program follows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_s_programs_follow_no_redirect() {
+    for program in [CURL, JAVASCRIPT, PYTHON] {
+        for status in [307, 308] {
+            let answer =
+                format!("HTTP/1.0 {status} Elsewhere\r\nlocation: /elsewhere\r\nidempotency-effect: none\r\n\r\n");
+            let Some(found) = ends_with(program, answer.leak()).await else { break };
+            assert_eq!(found, (false, 1), "{} {status}", program.file);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
