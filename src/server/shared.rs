@@ -76,8 +76,13 @@ impl<St: Store> LayerState<St> {
         let own = || lines(&parts.headers, Effect::HEADER).next();
         match effect {
             // The handler may have said whether a retry is of use. Otherwise the status says so.
-            Some(Effect::None) if own().is_some_and(|own| own.as_bytes().starts_with(b"none;")) => {}
-            Some(Effect::None) => Effect::None.say(&mut parts.headers, None, None),
+            Some(Effect::None) => match own().map(HeaderValue::as_bytes) {
+                Some(own) if own.starts_with(b"none;") => {
+                    let retry = !own.ends_with(b"retry=?0");
+                    self.options.say_retry(parts.status, &mut parts.headers, retry);
+                }
+                _ => Effect::None.say(&mut parts.headers, None, None),
+            },
             Some(effect) => {
                 let is_over = matches!(end, End::Outcome(_) | End::Consumed { .. });
                 // A service behind a proxy, whose layer is asked about the same operation, may have said that a retry

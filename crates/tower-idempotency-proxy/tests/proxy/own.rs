@@ -6,6 +6,7 @@ use testkit::{Answer, Call};
 use tokio::net::TcpListener;
 use tower_http::cors::CorsLayer;
 use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::server::Profile;
 use tower_idempotency::{AnyStore, IdempotencyLayer, OnInterrupted};
 use tower_idempotency_proxy::{Proxy, Upstream};
 
@@ -82,6 +83,27 @@ async fn each_answer_of_the_proxy_s_own_says_what_the_page_has_for_it_with_a_key
                 assert_eq!(again.problem(), problem, "{name}: {again:?}");
             }
         }
+    }
+}
+
+// ACP's clients read `Retry-After`, and Stripe's a header of its own. Seeded faults: each is left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_s_own_answers_say_as_each_profile_does_whether_a_retry_is_of_use() {
+    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for (profile, says_retry) in [(Profile::draft(), false), (Profile::acp(), false), (Profile::stripe(), true)] {
+        let name = profile.name;
+        let upstream = Upstream::new(format!("http://{nowhere}").parse().unwrap()).unwrap().envelope(profile.envelope);
+        let proxy = serve(Proxy::new(layer().profile(profile), upstream)).await;
+        let call = Call::post("/orders", "book").header("idempotency-key", "k");
+        let away = send_call(proxy, &call).await;
+        let says = |answer: &Answer| {
+            let header = |name| answer.header(name).map(str::to_owned);
+            (answer.status.as_u16(), header("retry-after"), header("stripe-should-retry"))
+        };
+        let expected = (503, Some("1".to_owned()), says_retry.then(|| "true".to_owned()));
+        assert_eq!(says(&away), expected, "{name}");
+        let wrong = send_call(proxy, &call.header("connection", "authorization").header("authorization", "a")).await;
+        assert_eq!(says(&wrong), (400, None, says_retry.then(|| "false".to_owned())), "{name}");
     }
 }
 
