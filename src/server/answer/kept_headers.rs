@@ -74,6 +74,14 @@ impl KeptHeaders {
         })
     }
 
+    /// Returns the trailers to record, in their order.
+    pub(crate) fn choose_trailers<'a>(
+        &'a self,
+        trailers: &'a HeaderMap,
+    ) -> impl Iterator<Item = (&'a HeaderName, &'a http::HeaderValue)> {
+        trailers.iter().filter(|(name, _)| self.keeps(name))
+    }
+
     /// Returns whether the options and the lists keep a header with this name.
     fn keeps(&self, name: &HeaderName) -> bool {
         if self.without.contains(name) {

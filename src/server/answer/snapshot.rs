@@ -60,7 +60,8 @@ impl Recorder {
     ) -> Bytes {
         let kept = || self.kept_headers.choose(headers, &self.replay_header_name, trailers.is_some());
         let status = Prefix::of_number(status.as_u16().into());
-        let (kept_size, trailers) = (Size::of(kept()), trailers.map(|trailers| (trailers, Size::of(trailers.iter()))));
+        let chosen = |trailers| self.kept_headers.choose_trailers(trailers);
+        let (kept_size, trailers) = (Size::of(kept()), trailers.map(|trailers| (trailers, Size::of(chosen(trailers)))));
         // A store counts the length of an outcome, but keeps its whole buffer. So the buffer must not be longer.
         let trailers_bytes = trailers.as_ref().map_or(0, |(_, size)| size.bytes);
         let length = 2 + status.as_bytes().len() + kept_size.bytes + trailers_bytes + body.len();
@@ -70,7 +71,7 @@ impl Recorder {
         write_fields(&mut outcome, &kept_size, kept());
         outcome.push(u8::from(trailers.is_some()));
         if let Some((trailers, size)) = trailers {
-            write_fields(&mut outcome, &size, trailers.iter());
+            write_fields(&mut outcome, &size, chosen(trailers));
         }
         outcome.extend_from_slice(body);
         outcome.into()

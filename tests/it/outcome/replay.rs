@@ -188,6 +188,22 @@ async fn trap_47_trailers_are_replayed() {
     assert_eq!(retry.trailers, first.trailers);
 }
 
+// Seeded fault: all are recorded.
+#[tokio::test]
+async fn trailers_that_would_be_left_out_as_headers_are_left_out() {
+    let lab = Lab::new(layer(), |_| async {
+        let names = ["digest", "x-request-id", "www-authenticate", "idempotency-effect", "access-control-allow-origin"];
+        let trailers: HeaderMap =
+            names.into_iter().map(|name| (name.parse().unwrap(), HeaderValue::from_static("a"))).collect();
+        let frames = [Frame::data(Bytes::from_static(b"message")), Frame::trailers(trailers)];
+        Body::new(StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, std::convert::Infallible>))))
+    });
+    let [first, retry] = lab.two_tries().await;
+    assert_eq!(first.trailers.unwrap().len(), 5);
+    let kept: Vec<_> = retry.trailers.as_ref().unwrap().keys().map(|name| name.as_str()).collect();
+    assert_eq!(kept, ["digest"]);
+}
+
 #[tokio::test]
 async fn trap_47_trailers_of_an_answer_without_a_body_are_replayed() {
     let lab = Lab::new(layer(), |_| async {
