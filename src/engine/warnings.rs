@@ -5,6 +5,9 @@ use super::policy::Policy;
 impl Policy {
     /// Logs a WARN for each time that is zero, so that nothing is kept, and if nothing may run.
     pub(crate) fn warn(&self) {
+        if self.max_run.is_zero() {
+            tracing::warn!(target: "tower_idempotency", "`max_run` is zero: every run is interrupted as it begins");
+        }
         if self.max_runs == 0 {
             tracing::warn!(target: "tower_idempotency", "`max_runs` is zero: every new key is refused");
         }

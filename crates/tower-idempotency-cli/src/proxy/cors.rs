@@ -61,8 +61,14 @@ impl Cors {
         let origin = |origin: &String| {
             let is_origin =
                 origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains(['/', '*']));
-            let value = is_origin.then(|| HeaderValue::try_from(origin).ok()).flatten();
-            value.ok_or_else(|| wrong("origins (as https://shop.example, without a path)", origin))
+            // Browsers send it so.
+            let is_usual = origin.to_lowercase() == *origin
+                && !(origin.starts_with("https://") && origin.ends_with(":443"))
+                && !(origin.starts_with("http://") && origin.ends_with(":80"));
+            let value = (is_origin && is_usual).then(|| HeaderValue::try_from(origin).ok()).flatten();
+            value.ok_or_else(|| {
+                wrong("origins (as https://shop.example: small letters, no path, and no port 443 or 80)", origin)
+            })
         };
         let names = |what, names: &[String]| {
             let names = names.iter().map(|name| name.parse::<HeaderName>().map_err(|_| wrong(what, name)));

@@ -56,6 +56,12 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     let no_origin = directory.path().join("no-origin.toml");
     std::fs::write(&no_origin, "[cors]\norigins = []\n").unwrap();
     let no_origin = no_origin.to_str().unwrap();
+    let port = directory.path().join("port.toml");
+    std::fs::write(&port, "[cors]\norigins = [\"https://a.example:443\"]\n").unwrap();
+    let port = port.to_str().unwrap();
+    let capital = directory.path().join("capital.toml");
+    std::fs::write(&capital, "[cors]\norigins = [\"https://A.example\"]\n").unwrap();
+    let capital = capital.to_str().unwrap();
     let methods = directory.path().join("methods.toml");
     let text = "[cors]\norigins = [\"https://a.example\"]\nmethods = [\"*\"]\ncredentials = true\n";
     std::fs::write(&methods, text).unwrap();
@@ -81,6 +87,8 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         (&["--upstream", "http://127.0.0.1:1", "--config", cors], "name the origins"),
         (&["--upstream", "http://127.0.0.1:1", "--config", methods], "name the methods"),
         (&["--upstream", "http://127.0.0.1:1", "--config", no_origin], "`origins` is empty"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", port], "no port 443 or 80"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", capital], "small letters"),
     ] {
         let options = ["proxy", "--store", &store, "--monitor", "127.0.0.1:0", "--one-account"];
         let mut command = program(&[&options[..], arguments].concat());
