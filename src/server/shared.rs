@@ -73,6 +73,10 @@ impl<St: Store> LayerState<St> {
 
     /// Says in the head of a handler's answer what it says about the operation, unless it is the operation's outcome.
     pub(super) fn say_effect(&self, parts: &mut Parts, effect: Option<Effect>, end: &End) {
+        if effect.is_some() {
+            // A service behind a proxy has replayed it. To a client that would say that it is final.
+            parts.headers.remove(&self.options.recorder.replay_header_name);
+        }
         let own = || lines(&parts.headers, Effect::HEADER).next();
         match effect {
             // The handler may have said whether a retry is of use. Otherwise the status says so.

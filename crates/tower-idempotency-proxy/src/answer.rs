@@ -34,8 +34,8 @@ pub(crate) fn of_service(
         parts.headers.remove(CONTENT_LENGTH);
     }
     let body = held(body, parts.version == Version::HTTP_2);
-    head::without_hop_by_hop(&mut parts.headers);
     (parts.version, parts.extensions) = (Version::default(), Extensions::new());
+    // These are for this proxy, also if `Connection` says so.
     let marks: Vec<_> = parts.headers.get_all(MARK).iter().cloned().collect();
     parts.headers.remove(MARK);
     // A service with a layer of its own says by itself what its refusals mean, and the layer here whether a retry is of
@@ -47,6 +47,7 @@ pub(crate) fn of_service(
     if effects.len() > 1 || !marks.is_empty() {
         parts.headers.remove(Effect::HEADER);
     }
+    head::without_hop_by_hop(&mut parts.headers);
     match (marks.as_slice(), effects.as_slice()) {
         ([], []) if has_end || Meaning::of_answer(&parts, None) == Meaning::NotStarted => {}
         ([], []) => {

@@ -132,12 +132,14 @@ async fn what_a_layer_of_the_service_s_own_refuses_means_here_what_it_means_ther
     ] {
         for status in ["503 Busy", "409 Conflict", "422 Reused", "400 Bad Request"] {
             for (policy, expected) in [(OnInterrupted::Refuse, refuse), (OnInterrupted::Rerun, rerun)] {
-                let head =
-                    format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nidempotency-effect: {says_there}\r\n\r\n");
+                let head = format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: 0\r\nidempotent-replayed: true\r\nidempotency-effect: {says_there}\r\n\r\n"
+                );
                 let (service, seen) = says(head.clone().leak()).await;
                 let proxy = proxy(layer().on_interrupted(policy), service).await;
                 let first = send(proxy, "k", "book").await;
                 assert_eq!(first.header("idempotency-effect"), Some(expected), "{policy:?} {head}");
+                assert!(!first.is_replay(), "what the service has replayed is final for it alone: {policy:?} {head}");
                 let (is_free, retry) = (says_there.starts_with("none"), send(proxy, "k", "book").await.problem());
                 let is_refused = !is_free && policy == OnInterrupted::Refuse;
                 assert_eq!(retry, if is_refused { "outcome-unknown" } else { "" }, "{policy:?} {head}");
