@@ -13,7 +13,8 @@ const CHOOSE: &str = "say whose a key is, by one of
   --scope-credentials    the credentials do (Authorization, Cookie and others): each has keys of its own, and a retry
                          with a renewed token is another operation, which is sent to the service
   --one-account          all requests are one account's: a key that comes with other credentials is refused, and the
-                         service gets one key for equal requests, from any client";
+                         service gets one key for equal requests, from any client
+over a store that has records already, another choice than before knows none of their keys: requests run again";
 
 /// Whose a key is, as the command line says it.
 #[derive(Debug)]
