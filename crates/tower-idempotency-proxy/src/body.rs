@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::BoxError;
@@ -12,13 +12,45 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::places::Place;
 
+/// A body whose end may be one only if it says so: hyper takes a stream of HTTP/2 that was reset without an error for
+/// one that has ended.
+pub(crate) struct Whole<B> {
+    inner: B,
+    says_its_end: bool,
+}
+
+impl<B> Whole<B> {
+    pub(crate) fn new(inner: B, says_its_end: bool) -> Self {
+        Self { inner, says_its_end }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Whole<B> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        Poll::Ready(match frame {
+            Some(frame) => Some(frame.map_err(Into::into)),
+            None if self.says_its_end && !self.inner.is_end_stream() => Some(Err("the stream was reset".into())),
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 /// A body that keeps the place of its request until it is dropped, and fails if nothing comes for so long while it is
 /// waited for.
 pub(crate) struct Held<B> {
-    inner: B,
-    /// Whether its end is one only if it says so: hyper takes a stream of HTTP/2 that was reset without an error for
-    /// one that has ended.
-    says_its_end: bool,
+    inner: Whole<B>,
     within: Duration,
     /// It is set anew where a wait begins.
     silence: Pin<Box<Sleep>>,
@@ -28,8 +60,8 @@ pub(crate) struct Held<B> {
 
 impl<B> Held<B> {
     pub(crate) fn new(inner: B, says_its_end: bool, within: Duration, place: Arc<Place>) -> Self {
-        let silence = Box::pin(sleep(within));
-        Self { inner, says_its_end, within, silence, is_waited_for: false, _place: place }
+        let (inner, silence) = (Whole::new(inner, says_its_end), Box::pin(sleep(within)));
+        Self { inner, within, silence, is_waited_for: false, _place: place }
     }
 }
 
@@ -47,11 +79,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Held<B> {
             return this.silence.as_mut().poll(cx).map(|()| Some(Err("nothing has come for too long".into())));
         };
         this.is_waited_for = false;
-        Poll::Ready(match frame {
-            Some(frame) => Some(frame.map_err(Into::into)),
-            None if this.says_its_end && !this.inner.is_end_stream() => Some(Err("the stream was reset".into())),
-            None => None,
-        })
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceExt as _};
 
+use crate::body::Whole;
 use crate::places::Places;
 
 /// How long a client may take for the head of a request, and for the next request on its connection.
@@ -115,7 +116,8 @@ where
     let app = app.map_request(move |mut request: Request<Incoming>| {
         begins.notify_one();
         request.extensions_mut().insert(ConnectInfo(peer));
-        request.map(Body::new)
+        let says_its_end = request.version() == Version::HTTP_2;
+        request.map(|body| Body::new(Whole::new(body, says_its_end)))
     });
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).into_owned();
     let connection = graceful.watch(connection);
@@ -139,9 +141,11 @@ where
 mod tests {
     use std::net::Ipv4Addr;
 
+    use http_body_util::BodyExt as _;
     use metrics_exporter_prometheus::PrometheusBuilder;
     use testkit::{Call, Connection};
     use tokio::net::TcpSocket;
+    use tokio::sync::mpsc;
 
     use super::*;
 
@@ -186,5 +190,43 @@ mod tests {
         drop(one);
         let served = tokio::time::timeout(GIVE_UP, waiting).await.expect("it is served or closed");
         assert!(served.unwrap(), "it has the place that is free again");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_reset_without_an_error_has_no_end() {
+        // It says whether each body is whole, once its first part is there.
+        let (say, mut said) = mpsc::unbounded_channel();
+        let collects = move |request: Request<Body>| {
+            let say = say.clone();
+            async move {
+                let mut body = request.into_body();
+                let first = body.frame().await.is_some_and(|frame| frame.is_ok());
+                say.send(first).unwrap();
+                say.send(body.collect().await.is_ok()).unwrap();
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // The task of a connection drops a request whose stream was reset, and this is to see what its body says.
+        let app = tower::service_fn(move |request| {
+            let answering = tokio::spawn(collects(request));
+            async { answering.await.unwrap() }
+        });
+        tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        for reset in [None, Some(h2::Reason::NO_ERROR), Some(h2::Reason::CANCEL)] {
+            let request = Request::post("http://pay.example/").body(()).unwrap();
+            let (_answer, mut body) = client.send_request(request, false).unwrap();
+            body.send_data("half".into(), false).unwrap();
+            assert_eq!(said.recv().await, Some(true), "{reset:?}");
+            match reset {
+                Some(reset) => body.send_reset(reset),
+                None => body.send_trailers(http::HeaderMap::new()).unwrap(),
+            }
+            assert_eq!(said.recv().await, Some(reset.is_none()), "{reset:?}");
+        }
     }
 }

@@ -73,6 +73,9 @@ impl Proxy {
     /// Returns the proxy as a service of axum's bodies, for a server of your own. Where the layer is
     /// [`discoverable`](IdempotencyLayer::discoverable), it answers `/.well-known/idempotency` itself. The address of a
     /// client is taken from the extension [`ConnectInfo`](axum::extract::ConnectInfo).
+    ///
+    /// hyper ends a request's body if its stream of HTTP/2 is reset without an error. [`serve`](Self::serve) makes that
+    /// an error, and a server of your own has to: an upload without a key could otherwise be passed on as a whole one.
     #[must_use]
     pub fn service(&self) -> ProxyService {
         let discovery = self.layer.discovery();
