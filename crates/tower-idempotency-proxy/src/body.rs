@@ -1,5 +1,6 @@
 //! Bodies on their way through the proxy.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,8 +10,6 @@ use axum::BoxError;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
-
-use crate::places::Place;
 
 /// A body whose end may be one only if it says so: hyper takes a stream of HTTP/2 that was reset without an error for
 /// one that has ended.
@@ -47,7 +46,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Whole<B> {
     }
 }
 
-/// A body that keeps the place of its request until it is dropped, and fails if nothing comes for so long while it is
+/// A body that keeps what its request has taken until it is dropped, and fails if nothing comes for so long while it is
 /// waited for.
 pub(crate) struct Held<B> {
     inner: Whole<B>,
@@ -55,13 +54,13 @@ pub(crate) struct Held<B> {
     /// It is set anew where a wait begins.
     silence: Pin<Box<Sleep>>,
     is_waited_for: bool,
-    _place: Arc<Place>,
+    _taken: Arc<dyn Any + Send + Sync>,
 }
 
 impl<B> Held<B> {
-    pub(crate) fn new(inner: B, says_its_end: bool, within: Duration, place: Arc<Place>) -> Self {
+    pub(crate) fn new(inner: B, says_its_end: bool, within: Duration, taken: Arc<dyn Any + Send + Sync>) -> Self {
         let (inner, silence) = (Whole::new(inner, says_its_end), Box::pin(sleep(within)));
-        Self { inner, within, silence, is_waited_for: false, _place: place }
+        Self { inner, within, silence, is_waited_for: false, _taken: taken }
     }
 }
 
@@ -99,13 +98,11 @@ mod tests {
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
-    use crate::places::Places;
 
     // Seeded faults: the pauses are one time together; each frame is waited for as long as it takes.
     #[tokio::test(start_paused = true)]
     async fn a_body_may_take_longer_than_a_pause_may() {
         let within = Duration::from_secs(10);
-        let place = Arc::new(Places::with(1).take(None).unwrap());
         for (pause, is_whole) in [(Duration::from_secs(6), true), (Duration::from_secs(11), false)] {
             let frames = unfold(0, |sent| async move {
                 if sent == 5 {
@@ -114,7 +111,7 @@ mod tests {
                 sleep(pause).await;
                 Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"part"))), sent + 1))
             });
-            let body = Held::new(StreamBody::new(Box::pin(frames)), false, within, Arc::clone(&place));
+            let body = Held::new(StreamBody::new(Box::pin(frames)), false, within, Arc::new(()));
             assert_eq!(body.collect().await.is_ok(), is_whole, "{pause:?}");
         }
     }

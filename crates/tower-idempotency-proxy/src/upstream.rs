@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use http::uri::{Authority, Scheme};
 use http::{Extensions, HeaderName, HeaderValue, Request, StatusCode, Uri};
 use hyper::body::Body as _;
 use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::client::legacy::{Builder, Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
@@ -27,7 +27,7 @@ use tower_idempotency::server::Envelope;
 
 use crate::answer::Unanswered;
 use crate::body::Held;
-use crate::places::Places;
+use crate::places::{Place, Places};
 use crate::{answer, head};
 
 /// The longest time until a connection is there.
@@ -48,6 +48,7 @@ const PASSED_WITHIN: Duration = Duration::from_secs(600);
 pub(crate) const STEP: &str = "upstream";
 
 type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
+type HttpClient = Client<Connector, Body>;
 
 /// The service behind the proxy: passes requests on. Its answers have the [marks](tower_idempotency::Release) by which
 /// the layer knows what they mean, so put an [`IdempotencyLayer`](tower_idempotency::IdempotencyLayer) around it.
@@ -66,9 +67,56 @@ type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, 
 /// raises its soft limit of open files to the hard one.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    client: Client<Connector, Body>,
+    clients: Clients,
     target: Arc<Target>,
     places: Places,
+}
+
+/// The connections to the service, each of which has one request at a time. Over HTTP/2, too: on a connection that all
+/// requests share, a single client could take all streams, or the window, and the others would wait unsent.
+#[derive(Debug, Clone)]
+struct Clients {
+    /// Its pool has all connections of HTTP/1.1. Those of HTTP/2 are never two in a pool.
+    shared: Option<HttpClient>,
+    builder: Builder,
+    connector: Connector,
+    /// Those of HTTP/2 that have no request.
+    free: Arc<Mutex<Vec<HttpClient>>>,
+}
+
+/// What a request has until it and its answer have ended.
+struct Taken {
+    client: HttpClient,
+    /// Where the client goes then.
+    free: Option<Arc<Mutex<Vec<HttpClient>>>>,
+    _place: Place,
+}
+
+impl Clients {
+    fn new(builder: Builder, connector: Connector, is_http2: bool) -> Self {
+        let shared = (!is_http2).then(|| builder.build(connector.clone()));
+        Self { shared, builder, connector, free: Arc::default() }
+    }
+
+    fn take(&self, place: Place) -> Taken {
+        if let Some(shared) = &self.shared {
+            return Taken { client: shared.clone(), free: None, _place: place };
+        }
+        // The one that was used last has a connection most likely.
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let client = free.unwrap_or_else(|| self.builder.build(self.connector.clone()));
+        Taken { client, free: Some(Arc::clone(&self.free)), _place: place }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let Some(free) = &self.free else { return };
+        let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < MAX_IDLE {
+            free.push(self.client.clone());
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -108,7 +156,8 @@ impl Upstream {
         Self::with(origin, false)
     }
 
-    /// As [`new`](Self::new), and speaks HTTP/2 only: without TLS by prior knowledge (RFC 9113, section 3.3).
+    /// As [`new`](Self::new), and speaks HTTP/2 only: without TLS by prior knowledge (RFC 9113, section 3.3). Each
+    /// connection has one request at a time.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -133,19 +182,20 @@ impl Upstream {
         };
         // Name, TCP and TLS together.
         let connector = BoxCloneSyncService::new(Timeout::new(connector, CONNECTED_WITHIN));
-        let mut client = Client::builder(TokioExecutor::new());
+        let mut builder = Client::builder(TokioExecutor::new());
         // What a proxy has to put up with, or to mend (RFC 9112, sections 5.1 and 5.2): an order was made all the same.
-        client.http1_allow_spaces_after_header_name_in_responses(true);
-        client.http1_allow_obsolete_multiline_headers_in_responses(true);
-        client.http1_ignore_invalid_headers_in_responses(true).http1_max_headers(MAX_HEADERS);
-        client.http2_only(is_http2).pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(IDLE);
-        client.pool_max_idle_per_host(MAX_IDLE);
-        client.http2_keep_alive_interval(PING_EVERY).http2_keep_alive_timeout(PONG_WITHIN);
+        builder.http1_allow_spaces_after_header_name_in_responses(true);
+        builder.http1_allow_obsolete_multiline_headers_in_responses(true);
+        builder.http1_ignore_invalid_headers_in_responses(true).http1_max_headers(MAX_HEADERS);
+        builder.http2_only(is_http2).pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+        builder.pool_max_idle_per_host(MAX_IDLE);
+        builder.http2_keep_alive_interval(PING_EVERY).http2_keep_alive_timeout(PONG_WITHIN);
         let key_header = HeaderName::from_static("idempotency-key");
         let (origin, envelope) = ((scheme, authority), Envelope::Problem);
         let (passed_within, answers_cors) = (PASSED_WITHIN, false);
         let target = Arc::new(Target { origin, key_header, is_http2, envelope, passed_within, answers_cors });
-        Ok(Self { client: client.build(connector), target, places: Places::of_process() })
+        let clients = Clients::new(builder, connector, is_http2);
+        Ok(Self { clients, target, places: Places::of_process() })
     }
 
     /// Sets the header that has the key, as the layer's
@@ -235,7 +285,7 @@ impl Service<Request<Body>> for Upstream {
         // One with a key has the layer's limit.
         let passed = context.is_none().then_some(passed_within);
         let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-        let Some(place) = self.places.take(client).map(Arc::new) else {
+        let Some(place) = self.places.take(client) else {
             count("overloaded");
             return Box::pin(std::future::ready(Ok(answer::busy(envelope))));
         };
@@ -244,9 +294,10 @@ impl Service<Request<Body>> for Upstream {
             Err(why) => return Box::pin(std::future::ready(Ok(answer::not_forwarded(envelope, why)))),
         };
         // A service may answer before it has read the request: the connection is taken until both have ended.
-        let sent = Arc::clone(&place);
+        let taken = Arc::new(self.clients.take(place));
+        let sent = Arc::clone(&taken);
         let request = request.map(|body| Body::new(Held::new(body, false, passed_within, sent)));
-        let (answering, target) = (self.client.request(request), Arc::clone(&self.target));
+        let (answering, target) = (taken.client.request(request), Arc::clone(&self.target));
         Box::pin(async move {
             let answered = match passed {
                 Some(within) => tokio::time::timeout(within, answering).await,
@@ -260,7 +311,7 @@ impl Service<Request<Body>> for Upstream {
                     answer::unanswered(envelope, Unanswered::Unreadable, is_answered)
                 }
                 Ok(Ok(answer)) => {
-                    let held = |body, says_its_end| Held::new(body, says_its_end, passed_within, place);
+                    let held = |body, says_its_end| Held::new(body, says_its_end, passed_within, taken);
                     let mut answer = answer::of_service(answer, held, passed.is_none());
                     target.cors(answer.headers_mut(), passed.is_none());
                     answer
@@ -323,5 +374,25 @@ fn failed(kind: &'static str, error: &hyper_util::client::legacy::Error) {
         tracing::warn!(why, "the service's answer can't be read, so that its outcome is unknown");
     } else {
         tracing::debug!(kind, error, "the service has not answered");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Seeded faults: none is kept; all are.
+    #[test]
+    fn a_client_of_http_2_is_free_again_after_its_request_and_few_are_kept() {
+        let mut upstream = Upstream::http2(Uri::from_static("http://127.0.0.1:3000")).unwrap();
+        upstream.places = Places::with(MAX_IDLE + 1);
+        let take = || upstream.clients.take(upstream.places.take(None).unwrap());
+        let free = || upstream.clients.free.lock().unwrap().len();
+        let taken: Vec<_> = (0..=MAX_IDLE).map(|_| take()).collect();
+        assert_eq!(free(), 0);
+        drop(taken);
+        assert_eq!(free(), MAX_IDLE);
+        let _taken = take();
+        assert_eq!(free(), MAX_IDLE - 1, "one that is free is taken first");
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use testkit::Gate;
 use testkit::proxy::{End, Link, Plan, Way};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
@@ -10,6 +12,9 @@ use tokio::net::{TcpListener, TcpSocket};
 use tower_idempotency_proxy::Upstream;
 
 use crate::service::{Service, layer, proxied, proxy, says, send, send_call};
+
+/// The time until a test gives up.
+const GIVE_UP: std::time::Duration = std::time::Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_refused_frees_the_key() {
@@ -274,4 +279,49 @@ async fn a_request_without_a_key_waits_no_longer_than_it_may() {
         assert!(testkit::Connection::http1(proxy).await.unwrap().send(&call).await.is_err(), "{call:?}");
     }
     assert_eq!(send(proxy, "k", "book").await.problem(), "outcome-unknown");
+}
+
+/// A service of HTTP/2 that takes two requests at a time on a connection. Those to `/waits` wait at the gate.
+async fn of_two_streams(gate: Gate) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let gate = gate.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let gate = gate.clone();
+                async move {
+                    if request.uri().path() == "/waits" {
+                        gate.pass().await;
+                    }
+                    Ok::<_, std::convert::Infallible>(http::Response::new(axum::body::Body::from("done")))
+                }
+            });
+            let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(http.max_concurrent_streams(2).serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_does_not_take_the_streams_of_the_others() {
+    let gate = Gate::default();
+    let origin = format!("http://{}", of_two_streams(gate.clone()).await).parse().unwrap();
+    let proxy = proxied(layer(), Upstream::http2(origin).unwrap()).await;
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push(tokio::spawn(async move { send_call(proxy, &testkit::Call::get("/waits")).await }));
+        tokio::time::timeout(GIVE_UP, gate.arrival()).await.expect("each is sent");
+    }
+    for key in [Some("k"), None] {
+        let call = testkit::Call::post("/orders", "book");
+        let call = key.into_iter().fold(call, |call, key| call.header("idempotency-key", key));
+        let answer = tokio::time::timeout(GIVE_UP, send_call(proxy, &call)).await.expect("it is sent");
+        assert_eq!(answer.text(), "done", "{key:?}: {answer:?}");
+    }
+    gate.open();
+    for waits in waiting {
+        assert_eq!(waits.await.unwrap().text(), "done");
+    }
 }
