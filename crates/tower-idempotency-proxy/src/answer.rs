@@ -105,6 +105,14 @@ pub(crate) fn not_reached(envelope: Envelope) -> Response {
     rendered(envelope, &rejection, Release)
 }
 
+/// The service has said that it did not process the request, so the key is freed.
+pub(crate) fn refused(envelope: Envelope) -> Response {
+    let detail = "The service has refused the request before it processed anything of it; send it again.";
+    let mut rejection = Rejection::custom(StatusCode::SERVICE_UNAVAILABLE, "The service takes no request now", detail);
+    (rejection.retry_with_same_key, rejection.retry_after) = (true, Some(RETRY_AFTER));
+    rendered(envelope, &rejection, Release)
+}
+
 /// Why a request that was sent has no answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Unanswered {

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -54,13 +55,20 @@ pub(crate) struct Held<B> {
     /// It is set anew where a wait begins.
     silence: Pin<Box<Sleep>>,
     is_waited_for: bool,
+    /// Set when the first frame is asked for.
+    is_begun: Arc<AtomicBool>,
     _taken: Arc<dyn Any + Send + Sync>,
 }
 
 impl<B> Held<B> {
     pub(crate) fn new(inner: B, says_its_end: bool, within: Duration, taken: Arc<dyn Any + Send + Sync>) -> Self {
         let (inner, silence) = (Whole::new(inner, says_its_end), Box::pin(sleep(within)));
-        Self { inner, within, silence, is_waited_for: false, _taken: taken }
+        Self { inner, within, silence, is_waited_for: false, is_begun: Arc::default(), _taken: taken }
+    }
+
+    /// Returns whether a frame of it was asked for, also after it is gone.
+    pub(crate) fn is_begun(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_begun)
     }
 }
 
@@ -70,6 +78,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Held<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        this.is_begun.store(true, Ordering::Relaxed);
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             if !std::mem::replace(&mut this.is_waited_for, true) {
                 let until = Instant::now() + this.within;

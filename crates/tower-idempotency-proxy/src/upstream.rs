@@ -1,7 +1,9 @@
 //! The service behind the proxy.
 
 use std::convert::Infallible;
+use std::iter::successors;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
+use h2::Reason;
 use http::header::{ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, HeaderMap, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{Extensions, HeaderName, HeaderValue, Request, StatusCode, Uri};
@@ -59,8 +62,8 @@ type HttpClient = Client<Connector, Body>;
 /// derived key. Such a request goes out with `Accept-Encoding: identity`: its retry may not understand what the first
 /// one's client does.
 ///
-/// A request that could not be sent is answered with 503 and frees its key; a connection that breaks later is answered
-/// with 502, and it is unknown whether the operation took place.
+/// A request that could not be sent, or that a service of HTTP/2 has refused unprocessed, is answered with 503 and frees
+/// its key; a connection that breaks later is answered with 502, and it is unknown whether the operation took place.
 ///
 /// At most half of the files that the process may open, less a reserve of 448, are connections to the service, and at
 /// most half of those for the requests of one client's address. A request beyond that is answered with 503. The process
@@ -296,7 +299,9 @@ impl Service<Request<Body>> for Upstream {
         // A service may answer before it has read the request: the connection is taken until both have ended.
         let taken = Arc::new(self.clients.take(place));
         let sent = Arc::clone(&taken);
-        let request = request.map(|body| Body::new(Held::new(body, false, passed_within, sent)));
+        let request = request.map(|body| Held::new(body, false, passed_within, sent));
+        let is_begun = request.body().is_begun();
+        let request = request.map(Body::new);
         let (answering, target) = (taken.client.request(request), Arc::clone(&self.target));
         Box::pin(async move {
             let answered = match passed {
@@ -319,6 +324,10 @@ impl Service<Request<Body>> for Upstream {
                 Ok(Err(error)) if error.is_connect() => {
                     failed("not-reached", &error);
                     answer::not_reached(envelope)
+                }
+                Ok(Err(error)) if is_refused(&error, is_begun.load(Ordering::Relaxed)) => {
+                    failed("refused", &error);
+                    answer::refused(envelope)
                 }
                 Ok(Err(error)) => {
                     let is_parse = std::error::Error::source(&error)
@@ -357,6 +366,18 @@ impl Target {
             });
         }
     }
+}
+
+/// Whether a service of HTTP/2 has said that it did not process the request (RFC 9113, section 8.7): by a reset that
+/// says so, or by a GOAWAY that names an earlier stream as its last. h2 fails no other stream with the remote's GOAWAY:
+/// those that it includes go on, and fail by an error of the connection if that ends. But hyper takes any GOAWAY for
+/// the stream's, if it comes before hyper has asked for the request's body. So does it if there is none.
+fn is_refused(error: &hyper_util::client::legacy::Error, is_body_begun: bool) -> bool {
+    let causes = successors(std::error::Error::source(error), |error| error.source());
+    causes.filter_map(|error| error.downcast_ref::<h2::Error>()).any(|error| {
+        let is_reset = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        error.is_remote() && (is_reset || error.is_go_away() && is_body_begun)
+    })
 }
 
 /// Counts a request that the service has not answered.

@@ -325,3 +325,89 @@ async fn one_client_does_not_take_the_streams_of_the_others() {
         assert_eq!(waits.await.unwrap().text(), "done");
     }
 }
+
+/// How a service of HTTP/2 ends the stream of a request, or the connection.
+#[derive(Debug, Clone, Copy)]
+enum Ends {
+    Reset(u32),
+    /// With the last stream that it may have processed, as seen from the request's, and an error.
+    GoAway(i32, u32),
+}
+
+/// A connection on which each request ends so, when all of it is there.
+async fn ending(mut stream: tokio::net::TcpStream, how: Ends) -> std::io::Result<()> {
+    const PREFACE: usize = 24;
+    let frame = |kind: u8, stream: u32, body: &[u8]| {
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, 0], &stream.to_be_bytes(), body].concat()
+    };
+    stream.write_all(&frame(4, 0, &[])).await?;
+    stream.read_exact(&mut [0; PREFACE]).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [_, a, b, kind, flags, of @ ..] = head;
+        let mut body = vec![0; usize::from(u16::from_be_bytes([a, b]))];
+        stream.read_exact(&mut body).await?;
+        // Of data, or of a head without any.
+        if kind == 0 && !body.is_empty() || kind == 1 && flags & 1 == 1 {
+            let request = u32::from_be_bytes(of);
+            match how {
+                Ends::Reset(reason) => stream.write_all(&frame(3, request, &reason.to_be_bytes())).await?,
+                Ends::GoAway(last, reason) => {
+                    let last = request.saturating_add_signed(last).min(u32::MAX >> 1);
+                    stream.write_all(&frame(7, 0, &[last.to_be_bytes(), reason.to_be_bytes()].concat())).await?;
+                    stream.shutdown().await?;
+                }
+            }
+        }
+    }
+}
+
+async fn ends(how: Ends) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(ending(stream, how));
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_a_service_of_http_2_has_not_processed_by_its_word_is_free() {
+    const NO_ERROR: u32 = 0;
+    const REFUSED_STREAM: u32 = 7;
+    const CANCEL: u32 = 8;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    for (how, is_refused) in [
+        (Ends::Reset(REFUSED_STREAM), true),
+        (Ends::Reset(CANCEL), false),
+        (Ends::Reset(NO_ERROR), false),
+        (Ends::Reset(ENHANCE_YOUR_CALM), false),
+        (Ends::GoAway(-1, NO_ERROR), true),
+        (Ends::GoAway(-1, ENHANCE_YOUR_CALM), true),
+        // It may have been processed.
+        (Ends::GoAway(0, NO_ERROR), false),
+        (Ends::GoAway(0, ENHANCE_YOUR_CALM), false),
+        (Ends::GoAway(i32::MAX, NO_ERROR), false),
+        (Ends::GoAway(0, REFUSED_STREAM), false),
+    ] {
+        // Without a body, hyper does not say whose stream a GOAWAY has ended.
+        for (body, is_refused) in [("book", is_refused), ("", is_refused && matches!(how, Ends::Reset(_)))] {
+            let origin = format!("http://{}", ends(how).await).parse().unwrap();
+            let proxy = proxied(layer(), Upstream::http2(origin).unwrap()).await;
+            let expected = if is_refused { (503, "none;retry") } else { (502, "unknown;retry=?0") };
+            for key in [None, Some("k")] {
+                let call = testkit::Call::post("/orders", body);
+                let call = key.into_iter().fold(call, |call, key| call.header("idempotency-key", key));
+                let first = send_call(proxy, &call).await;
+                let said = (first.status.as_u16(), first.header("idempotency-effect").unwrap());
+                assert_eq!(said, expected, "{how:?} {key:?} {body:?}");
+            }
+            let problem = if is_refused { "custom" } else { "outcome-unknown" };
+            assert_eq!(send(proxy, "k", body).await.problem(), problem, "{how:?} {body:?}");
+        }
+    }
+}
