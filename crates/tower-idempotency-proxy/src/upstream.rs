@@ -319,6 +319,10 @@ impl Service<Request<Body>> for Upstream {
                     let held = |body, says_its_end| Held::new(body, says_its_end, passed_within, taken);
                     let mut answer = answer::of_service(answer, held, passed.is_none());
                     target.cors(answer.headers_mut(), passed.is_none());
+                    if passed.is_none() {
+                        // It is the service's, and not the client's: a profile that repeats the key adds that one.
+                        answer.headers_mut().remove(&target.key_header);
+                    }
                     answer
                 }
                 Ok(Err(error)) if error.is_connect() => {

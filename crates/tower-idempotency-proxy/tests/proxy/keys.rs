@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use http::{HeaderName, Method};
 use testkit::Call;
+use tower_idempotency::server::Profile;
 use tower_idempotency::{OnInterrupted, Scope};
 use tower_idempotency_proxy::Upstream;
 
@@ -79,6 +80,20 @@ async fn the_header_that_the_layer_reads_has_the_derived_key_or_none_and_no_othe
                 assert_eq!(of(header).filter(|key| key.len() != 32), keeps, "{name} {call:?}");
                 assert_eq!(of(name.as_str()).is_some_and(|key| key.len() == 32), is_covered, "{name} {call:?}");
             }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_derived_key_that_a_service_repeats_does_not_get_to_the_client() {
+    let says = says("HTTP/1.1 201 Created\r\nidempotency-key: derived\r\ncontent-length: 0\r\n\r\n").await.0;
+    for (profile, key) in [(Profile::draft(), None), (Profile::stripe(), Some("k")), (Profile::acp(), Some("k"))] {
+        let name = profile.name;
+        let proxy = proxy(layer().profile(profile), says).await;
+        for is_replay in [false, true] {
+            let answer = send(proxy, "k", "book").await;
+            let keys: Vec<_> = answer.headers.get_all("idempotency-key").iter().collect();
+            assert_eq!(keys, Vec::from_iter(key), "{name} {is_replay}");
         }
     }
 }
