@@ -51,6 +51,8 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Whole<B> {
 /// waited for.
 pub(crate) struct Held<B> {
     inner: Whole<B>,
+    /// Whether trailers are passed on.
+    has_trailers: bool,
     within: Duration,
     /// It is set anew where a wait begins.
     silence: Pin<Box<Sleep>>,
@@ -63,7 +65,20 @@ pub(crate) struct Held<B> {
 impl<B> Held<B> {
     pub(crate) fn new(inner: B, says_its_end: bool, within: Duration, taken: Arc<dyn Any + Send + Sync>) -> Self {
         let (inner, silence) = (Whole::new(inner, says_its_end), Box::pin(sleep(within)));
-        Self { inner, within, silence, is_waited_for: false, is_begun: Arc::default(), _taken: taken }
+        Self {
+            inner,
+            has_trailers: true,
+            within,
+            silence,
+            is_waited_for: false,
+            is_begun: Arc::default(),
+            _taken: taken,
+        }
+    }
+
+    /// Leaves out its trailers.
+    pub(crate) fn without_trailers(self) -> Self {
+        Self { has_trailers: false, ..self }
     }
 
     /// Returns whether a frame of it was asked for, also after it is gone.
@@ -87,7 +102,11 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Held<B> {
             return this.silence.as_mut().poll(cx).map(|()| Some(Err("nothing has come for too long".into())));
         };
         this.is_waited_for = false;
-        Poll::Ready(frame)
+        // They are a body's last frame.
+        Poll::Ready(frame.filter(|frame| {
+            let are_trailers = frame.as_ref().is_ok_and(Frame::is_trailers);
+            this.has_trailers || !are_trailers
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, VIA};
+use http::header::{
+    CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, VIA,
+};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri, Version};
@@ -51,6 +53,8 @@ pub(crate) fn forward(
     without_hop_by_hop(headers);
     // This side has answered it already.
     headers.remove(EXPECT);
+    // The trailers themselves are left out.
+    headers.remove(TRAILER);
     if wants_trailers && is_http2 {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }

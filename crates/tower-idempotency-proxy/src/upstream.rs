@@ -299,7 +299,7 @@ impl Service<Request<Body>> for Upstream {
         // A service may answer before it has read the request: the connection is taken until both have ended.
         let taken = Arc::new(self.clients.take(place));
         let sent = Arc::clone(&taken);
-        let request = request.map(|body| Held::new(body, false, passed_within, sent));
+        let request = request.map(|body| Held::new(body, false, passed_within, sent).without_trailers());
         let is_begun = request.body().is_begun();
         let request = request.map(Body::new);
         let (answering, target) = (taken.client.request(request), Arc::clone(&self.target));

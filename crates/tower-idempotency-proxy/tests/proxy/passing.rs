@@ -1,6 +1,7 @@
 //! All other requests are passed on as they are, and streamed.
 
 use http::Method;
+use http_body_util::BodyExt as _;
 use testkit::client::Raw;
 use testkit::{Answer, Call, Connection};
 use tower_http::cors::CorsLayer;
@@ -86,6 +87,58 @@ async fn a_client_and_a_service_may_each_speak_http_2() {
         assert_eq!(line(&first, "via"), Some("2 idem"), "{version}");
         // A retry may come over the other version.
         assert!(send_call(proxy, &order).await.is_replay(), "{version}");
+    }
+}
+
+/// A service that says what it has got: its body, and whether there were trailers, or a head that names some.
+async fn says_of_trailers() -> std::net::SocketAddr {
+    let app = axum::Router::new().fallback(async |request: axum::extract::Request| {
+        let names_some = request.headers().contains_key("trailer");
+        let body = request.into_body().collect().await.unwrap();
+        let trailers = body.trailers().cloned();
+        format!("{:?} {trailers:?} {names_some}", body.to_bytes())
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_gets_no_trailers_which_could_say_what_heads_may_not() {
+    const NAMES: [&str; 4] = ["idempotency-key", "x-account", "x_account", "x-forwarded-for"];
+    const GOT: &str = "b\"book\" None false";
+    let origin: http::Uri = format!("http://{}", says_of_trailers().await).parse().unwrap();
+    for upstream in [Upstream::new, Upstream::http2] {
+        let proxy = proxied(layer(), upstream(origin.clone()).unwrap()).await;
+        for key in [None, Some("one"), Some("two")] {
+            let key_line = key.map(|key| format!("idempotency-key: {key}\r\n")).unwrap_or_default();
+            let trailers: String = NAMES.iter().map(|name| format!("{name}: other\r\n")).collect();
+            let head = format!(
+                "POST /orders HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{key_line}trailer: {}\r\n\
+                 transfer-encoding: chunked\r\n\r\n4\r\nbook\r\n0\r\n{trailers}\r\n",
+                NAMES.join(", ")
+            );
+            let mut client = Raw::connect(proxy).await.unwrap();
+            client.say(head.as_bytes()).await.unwrap();
+            assert_eq!(client.answer().await.unwrap().text(), GOT, "{key:?}");
+
+            let (mut client, connection) =
+                h2::client::handshake(tokio::net::TcpStream::connect(proxy).await.unwrap()).await.unwrap();
+            tokio::spawn(connection);
+            let request = http::Request::post("http://pay.example/orders").header("trailer", NAMES.join(", "));
+            let request =
+                key.iter().fold(request, |request, key| request.header("idempotency-key", format!("{key}-2")));
+            let (answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+            body.send_data("book".into(), false).unwrap();
+            let value = http::HeaderValue::from_static("other");
+            body.send_trailers(
+                NAMES.map(|name| (http::HeaderName::from_static(name), value.clone())).into_iter().collect(),
+            )
+            .unwrap();
+            let said = answer.await.unwrap().into_body().data().await.unwrap().unwrap();
+            assert_eq!(said, GOT, "{key:?}");
+        }
     }
 }
 
