@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use http::header::{
-    CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, VIA,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
@@ -55,6 +56,7 @@ pub(crate) fn forward(
     headers.remove(EXPECT);
     // The trailers themselves are left out.
     headers.remove(TRAILER);
+    with_one_length(headers);
     if wants_trailers && is_http2 {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -112,6 +114,20 @@ fn connection_names(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
     let names = lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
     // `close` is an option, and no field.
     names.filter(|name| headers.contains_key(name))
+}
+
+/// Makes one of equal lengths (RFC 9110, section 8.6): services refuse two lines, or a list. hyper has refused lengths
+/// that differ.
+pub(crate) fn with_one_length(headers: &mut HeaderMap) {
+    let lines = || headers.get_all(CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut lengths = lines().map(<[u8]>::trim_ascii);
+    let first = lengths.next().and_then(|length| HeaderValue::from_bytes(length).ok());
+    if let Some(first) = first
+        && lines().count() > 1
+        && lengths.all(|length| length == first.as_bytes())
+    {
+        headers.insert(CONTENT_LENGTH, first);
+    }
 }
 
 /// Removes what belongs to one connection.
@@ -267,6 +283,24 @@ mod tests {
                 let found = (lines(&parts, "host"), lines(&parts, "x-forwarded-host"));
                 assert_eq!(found, (of_host, expected.1.clone()), "{is_http2} {uri} {host:?} {said:?}");
             }
+        }
+    }
+
+    #[test]
+    fn equal_lengths_are_one_and_others_stay_as_they_are() {
+        for (lengths, expected) in [
+            (&["5"][..], &["5"][..]),
+            (&["5", "5"], &["5"]),
+            (&["5, 5"], &["5"]),
+            (&["5,5", " 5"], &["5"]),
+            (&[], &[]),
+            (&["5", "6"], &["5", "6"]),
+            (&["5, 6"], &["5, 6"]),
+            (&["5,"], &["5,"]),
+        ] {
+            let request =
+                lengths.iter().fold(Request::post("/"), |request, length| request.header("content-length", *length));
+            assert_eq!(lines(&forwarded(request, false).unwrap(), "content-length"), expected, "{lengths:?}");
         }
     }
 

@@ -315,7 +315,8 @@ impl Service<Request<Body>> for Upstream {
                     tracing::warn!("the service has switched protocols unasked, so that its outcome is unknown");
                     answer::unanswered(envelope, Unanswered::Unreadable, is_answered)
                 }
-                Ok(Ok(answer)) => {
+                Ok(Ok(mut answer)) => {
+                    head::with_one_length(answer.headers_mut());
                     let held = |body, says_its_end| Held::new(body, says_its_end, passed_within, taken);
                     let mut answer = answer::of_service(answer, held, passed.is_none());
                     target.cors(answer.headers_mut(), passed.is_none());

@@ -4,6 +4,7 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use testkit::client::Raw;
 use testkit::{Answer, Call, Connection};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower_http::cors::CorsLayer;
 use tower_idempotency_proxy::{Proxy, Upstream, UpstreamError};
 
@@ -138,6 +139,39 @@ async fn a_service_gets_no_trailers_which_could_say_what_heads_may_not() {
             .unwrap();
             let said = answer.await.unwrap().into_body().data().await.unwrap().unwrap();
             assert_eq!(said, GOT, "{key:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_lengths_are_one_on_both_sides() {
+    // It answers with what has come.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut read = Vec::new();
+            while !read.ends_with(b"\r\n\r\na") && matches!(stream.read_buf(&mut read).await, Ok(1..)) {}
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", read.len());
+            stream.write_all(&[head.as_bytes(), &read].concat()).await.unwrap();
+        }
+    });
+    let proxy = proxy(layer(), address).await;
+    for key in [None, Some("k")] {
+        let request = http::Request::post("http://pay.example/heads");
+        let request = request.header("content-length", "1").header("content-length", "1");
+        let request = key.iter().fold(request, |request, key| request.header("idempotency-key", *key));
+        let mut client = Connection::http2(proxy).await.unwrap();
+        let answer = client.exchange(request.body("a".into()).unwrap()).await.unwrap();
+        assert_eq!(answer.text().matches("content-length: 1\r\n").count(), 1, "{key:?}: {answer:?}");
+    }
+    for lengths in ["content-length: 5, 5", "content-length: 5\r\ncontent-length: 5"] {
+        let answer: &'static str = format!("HTTP/1.1 201 Created\r\n{lengths}\r\n\r\norder").leak();
+        let proxy = self::proxy(layer(), says(answer).await.0).await;
+        for call in [Call::post("/orders", "a"), Call::post("/orders", "a").header("idempotency-key", "k")] {
+            let answer = send_call(proxy, &call).await;
+            let lines: Vec<_> = answer.headers.get_all("content-length").iter().collect();
+            assert!(answer.text() == "order" && lines == ["5"], "{lengths}: {answer:?}");
         }
     }
 }
