@@ -29,6 +29,7 @@ mod head;
 mod monitor;
 mod places;
 mod proxy;
+mod reading;
 mod upstream;
 
 pub use monitor::recorder;

@@ -24,13 +24,14 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceExt as _};
 use tower_idempotency::IdempotencyContext;
 use tower_idempotency::server::Envelope;
 
 use crate::answer::Unanswered;
 use crate::body::Held;
 use crate::places::{Place, Places};
+use crate::reading::Reading;
 use crate::{answer, head};
 
 /// The longest time until a connection is there.
@@ -50,7 +51,7 @@ const PASSED_WITHIN: Duration = Duration::from_secs(600);
 /// The step from which the service's key is derived.
 pub(crate) const STEP: &str = "upstream";
 
-type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
+type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<Reading<TokioIo<TcpStream>>>, BoxError>;
 type HttpClient = Client<Connector, Body>;
 
 /// The service behind the proxy: passes requests on. Its answers have the [marks](tower_idempotency::Release) by which
@@ -62,8 +63,8 @@ type HttpClient = Client<Connector, Body>;
 /// derived key. Such a request goes out with `Accept-Encoding: identity`: its retry may not understand what the first
 /// one's client does.
 ///
-/// A request that could not be sent, or that a service of HTTP/2 has refused unprocessed, is answered with 503 and frees
-/// its key; a connection that breaks later is answered with 502, and it is unknown whether the operation took place.
+/// A request that could not be sent, or that a service of HTTP/2 has refused unprocessed, is answered with 503 and its
+/// key is free; a connection that breaks later is answered with 502, and it is unknown whether the operation took place.
 ///
 /// At most half of the files that the process may open, less a reserve of 448, are connections to the service, and at
 /// most half of those for the requests of one client's address. A request beyond that is answered with 503. The process
@@ -178,6 +179,7 @@ impl Upstream {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.enforce_http(false);
+        let connector = connector.map_response(Reading::new as fn(_) -> _);
         let tls = HttpsConnectorBuilder::new().with_tls_config(tls(scheme == Scheme::HTTPS)?).https_or_http();
         let connector = match is_http2 {
             true => tls.enable_http2().wrap_connector(connector),

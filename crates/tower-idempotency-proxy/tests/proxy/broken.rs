@@ -411,3 +411,40 @@ async fn a_request_that_a_service_of_http_2_has_not_processed_by_its_word_is_fre
         }
     }
 }
+
+/// A service that answers when it has read a head, and closes with the rest unread, which resets the connection.
+async fn refuses_early(answer: &'static str) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 512]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_read_although_the_service_has_closed_without_the_request_s_body() {
+    // Sockets hold a part of it at the most.
+    let body = "a".repeat(1_000_000);
+    for (answer, status, retry) in [
+        ("HTTP/1.1 401 Unauthorized\r\ncontent-length: 7\r\nconnection: close\r\n\r\nsign in", 401, 401),
+        ("HTTP/1.1 413 Too Large\r\ncontent-length: 7\r\n\r\nno room", 413, 413),
+        // Half an answer is none, and so is no answer.
+        ("HTTP/1.1 401 Unauthorized\r\ncontent-le", 502, 409),
+        ("", 502, 409),
+    ] {
+        let proxy = proxy(layer(), refuses_early(answer).await).await;
+        // Whether a write fails before the answer is read is chance.
+        for key in 0..20 {
+            let call = testkit::Call::post("/orders", &body);
+            let keyed = call.clone().header("idempotency-key", &key.to_string());
+            for (call, expected) in [(&call, status), (&keyed, status), (&keyed, retry)] {
+                let answer = send_call(proxy, call).await;
+                assert_eq!(answer.status.as_u16(), expected, "{answer:?}");
+            }
+        }
+    }
+}
