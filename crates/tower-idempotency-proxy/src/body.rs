@@ -47,6 +47,46 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Whole<B> {
     }
 }
 
+/// A body that fails only after hyper had a turn to send what came before. A connection of HTTP/1.1 ends without what
+/// was not sent yet, and without a byte of an answer, some clients send the request again by themselves.
+pub(crate) struct Flushed<B: Body> {
+    inner: B,
+    error: Option<B::Error>,
+}
+
+impl<B: Body> Flushed<B> {
+    pub(crate) fn new(inner: B) -> Self {
+        Self { inner, error: None }
+    }
+}
+
+impl<B: Body<Error: Unpin> + Unpin> Body for Flushed<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Err(error)) => {
+                self.error = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.error.is_none() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 /// A body that keeps what its request has taken until it is dropped, and fails if nothing comes for so long while it is
 /// waited for.
 pub(crate) struct Held<B> {

@@ -18,6 +18,7 @@ use tower_idempotency::server::IdempotencyService;
 use tower_idempotency::shutdown::Stopped;
 use tower_idempotency::{AnyStore, IdempotencyLayer, Shutdown};
 
+use crate::body::Flushed;
 use crate::monitor::Monitor;
 use crate::places::Places;
 use crate::upstream::Upstream;
@@ -163,7 +164,10 @@ impl Service<Request<Body>> for Covered {
                 let answer = ([(CONTENT_TYPE, "application/json")], known.clone()).into_response();
                 Box::pin(std::future::ready(Ok(answer)))
             }
-            _ => Box::pin(self.layered.call(request)),
+            _ => {
+                let answering = self.layered.call(request);
+                Box::pin(async move { Ok(answering.await?.map(|body| Body::new(Flushed::new(body)))) })
+            }
         }
     }
 }

@@ -61,12 +61,28 @@ async fn an_answer_that_breaks_in_its_body_is_not_recorded_as_one() {
     let service = Service::default();
     let link = Link::to(service.start().await, Plan::pass().cut(Way::Response, 145, End::Rst)).await;
     let proxy = proxy(layer(), link.address).await;
-    // Its head has come, and the client gets that, and then a body that breaks.
     let mut client = testkit::Connection::http1(proxy).await.unwrap();
     let call = testkit::Call::post("/orders", "book").header("idempotency-key", "k");
     assert!(client.send(&call).await.is_err());
     assert_eq!(send(proxy, "k", "book").await.refusal(), (409, "outcome-unknown".to_owned()));
     assert_eq!(service.keys().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_http_1_gets_the_part_of_an_answer_that_has_come() {
+    for (answer, end) in [
+        ("HTTP/1.1 201 Created\r\ncontent-length: 9\r\n\r\norder", "\r\n\r\norder"),
+        ("HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n5\r\norder\r\n", "\r\n\r\n5\r\norder\r\n"),
+    ] {
+        let proxy = proxy(layer(), says(answer).await.0).await;
+        for key in ["", "idempotency-key: k\r\n"] {
+            let mut client = testkit::client::Raw::connect(proxy).await.unwrap();
+            let head = format!("POST /orders HTTP/1.1\r\nhost: a\r\n{key}content-length: 4\r\n\r\nbook");
+            client.say(head.as_bytes()).await.unwrap();
+            let said = String::from_utf8(client.rest().await.unwrap()).unwrap();
+            assert!(said.starts_with("HTTP/1.1 201") && said.ends_with(end), "{key}: {said:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
