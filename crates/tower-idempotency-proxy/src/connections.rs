@@ -20,7 +20,8 @@ use tokio::task::JoinSet;
 use tower::{Service, ServiceExt as _};
 
 use crate::body::Whole;
-use crate::places::Places;
+use crate::linger::Lingering;
+use crate::places::{Place, Places};
 
 /// How long a client may take for the head of a request, and for the next request on its connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -29,6 +30,10 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// The most requests at a time on a connection of HTTP/2.
 const STREAMS: u32 = 100;
+/// The bytes of a request on such a connection that wait until they are read on, and those of all: one that is not read
+/// takes no room from the others. A gateway has the requests of many clients on one connection.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 /// The pause after a connection could not be accepted, because too many files are open.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,6 +51,7 @@ where
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
     http.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
     http.http2().max_concurrent_streams(STREAMS);
+    http.http2().initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     let (mut open, graceful, mut refused) = (JoinSet::new(), GracefulShutdown::new(), Refused::default());
     tokio::pin!(stop);
     loop {
@@ -55,13 +61,7 @@ where
             accepted = listener.accept(), if !places.are_taken() => match accepted {
                 Ok((stream, peer)) => {
                     match places.take(Some(peer.ip())) {
-                        Some(place) => {
-                            let connection = connection(&http, &graceful, stream, peer, app.clone());
-                            open.spawn(async move {
-                                connection.await;
-                                drop(place);
-                            });
-                        }
+                        Some(place) => _ = open.spawn(connection(&http, &graceful, stream, place, peer, app.clone())),
                         None => refused.note(peer, &places),
                     }
                 }
@@ -103,6 +103,7 @@ fn connection<S>(
     http: &Builder<TokioExecutor>,
     graceful: &GracefulShutdown,
     stream: TcpStream,
+    place: Place,
     peer: SocketAddr,
     app: S,
 ) -> impl Future<Output = ()> + use<S>
@@ -119,7 +120,8 @@ where
         let says_its_end = request.version() == Version::HTTP_2;
         request.map(|body| Body::new(Whole::new(body, says_its_end)))
     });
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).into_owned();
+    let stream = TokioIo::new(Lingering::new(stream, place));
+    let connection = http.serve_connection(stream, TowerToHyperService::new(app)).into_owned();
     let connection = graceful.watch(connection);
     async move {
         tokio::pin!(connection);
@@ -144,11 +146,14 @@ mod tests {
     use http_body_util::BodyExt as _;
     use metrics_exporter_prometheus::PrometheusBuilder;
     use testkit::{Call, Connection};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpSocket;
     use tokio::sync::mpsc;
 
     use super::*;
 
+    /// More than the system keeps for a stream.
+    const LONG: usize = 64 * 1024 * 1024;
     /// The time until the test gives up.
     const GIVE_UP: Duration = Duration::from_secs(20);
 
@@ -157,6 +162,63 @@ mod tests {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).unwrap();
         Connection::over(socket.connect(to).await.unwrap()).await.unwrap()
+    }
+
+    // Seeded fault: the stream is closed with bytes unread, and the client that sends on is reset.
+    #[tokio::test]
+    async fn a_client_that_reads_only_once_it_has_sent_all_gets_an_answer_that_came_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = tower::service_fn(async |_: Request<Body>| {
+            let refused = Response::builder().status(413).header("connection", "close").header("content-length", "0");
+            Ok::<_, Infallible>(refused.body(Body::empty()).unwrap())
+        });
+        tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LONG}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(&vec![b'a'; LONG]).await.expect("nothing resets it");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    }
+
+    // Seeded fault: the windows of a stream and of its connection are as large as each other.
+    #[tokio::test]
+    async fn a_body_that_is_not_read_takes_no_room_from_the_others_on_its_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = tower::service_fn(async |request: Request<Body>| {
+            if request.uri().path() == "/hangs" {
+                std::future::pending::<()>().await;
+            }
+            let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+            Ok::<_, Infallible>(Response::new(Body::from(body)))
+        });
+        tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let post = |path: &str| Request::post(format!("http://a{path}")).body(()).unwrap();
+        let mut hangs = Vec::new();
+        for _ in 1..STREAMS {
+            let (answer, mut body) = requests.send_request(post("/hangs"), false).unwrap();
+            body.reserve_capacity(LONG);
+            // It sends whatever it may.
+            hangs.push(tokio::spawn(async move {
+                let _answer = answer;
+                while let Some(Ok(room)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await {
+                    body.send_data(vec![b'a'; room].into(), false).unwrap();
+                }
+            }));
+        }
+        for _ in 0..100 {
+            let (answer, mut body) = requests.send_request(post("/"), false).unwrap();
+            body.send_data(vec![b'a'; 1_024].into(), true).unwrap();
+            let answer = tokio::time::timeout(GIVE_UP, answer).await.expect("it is answered");
+            assert_eq!(answer.unwrap().status().as_u16(), 200);
+        }
+        hangs.iter().for_each(|hangs| hangs.abort());
     }
 
     async fn is_served(connection: &mut Connection) -> bool {

@@ -26,6 +26,7 @@ mod answer;
 mod body;
 mod connections;
 mod head;
+mod linger;
 mod monitor;
 mod places;
 mod proxy;
