@@ -260,7 +260,17 @@ impl Target {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
         let key = parts.extensions.get::<IdempotencyContext>().map(|context| context.derived_key(STEP));
         head::forward(&mut parts, &self.origin, peer, self.is_http2)?;
-        parts.headers.remove(&self.key_header);
+        let own = parts.headers.remove(&self.key_header);
+        if own.is_some() && key.is_none() && !parts.method.is_safe() {
+            static WARNED: Once = Once::new();
+            WARNED.call_once(|| {
+                let method = &parts.method;
+                tracing::warn!(
+                    %method,
+                    "a request that is not covered has a key, which the service does not get; name its method in `methods`"
+                );
+            });
+        }
         if !self.is_http2 && !body.is_end_stream() && body.size_hint().exact().is_none() {
             // hyper sends no body with a GET unless the head has one.
             parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
