@@ -66,8 +66,9 @@
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
 //! Each answer repeats the request's `Idempotency-Key`, and has a `Request-Id` of its own, a replay too.
 //! It speaks HTTP/1.1 and HTTP/2 (`curl --http2-prior-knowledge`). Ctrl-C or SIGTERM finishes the requests under way,
-//! cuts connections that stall, and exits with 0, or with 1 if a charge was not recorded. `GET /readyz` says whether the server takes new keys, `GET /livez`
-//! whether a restart would help, `GET /metrics` is for Prometheus, and `GET /docs/clients` for those who write clients.
+//! cuts connections that stall, and exits with 0, or with 1 if a charge was not recorded. `GET /readyz` says whether
+//! the server takes new keys, `GET /livez` whether a restart would help, `GET /metrics` is for Prometheus, and `GET
+//! /docs/clients` for those who write clients.
 //! `RUST_LOG=payment_server=debug` shows the settings of the layer.
 
 mod api;

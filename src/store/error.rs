@@ -69,11 +69,26 @@ impl StoreError {
     }
 }
 
+/// Returns whether the process, or the system, had no descriptor or memory left. The operation has then changed
+/// nothing, and may be tried again.
+#[cfg(feature = "embedded")]
+pub(in crate::store) fn is_shortage(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
+    #[cfg(not(unix))]
+    {
+        error.kind() == io::ErrorKind::OutOfMemory
+    }
+}
+
 /// What to do about an error of the operating system.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         #[cfg(feature = "embedded")]
-        _ if super::embedded::files::shortage::is_shortage(error) => {
+        _ if is_shortage(error) => {
             "the process has no open file or memory left: raise its limits (ulimit -n), and try again"
         }
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {

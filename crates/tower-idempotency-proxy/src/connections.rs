@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tower::{Service, ServiceExt as _};
 
 use crate::body::Whole;
-use crate::linger::Lingering;
 use crate::places::{Place, Places};
+use crate::read_on::ReadOn;
 
 /// How long a client may take for the head of a request, and for the next request on its connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -120,7 +120,7 @@ where
         let says_its_end = request.version() == Version::HTTP_2;
         request.map(|body| Body::new(Whole::new(body, says_its_end)))
     });
-    let stream = TokioIo::new(Lingering::new(stream, place));
+    let stream = TokioIo::new(ReadOn::new(stream, place));
     let connection = http.serve_connection(stream, TowerToHyperService::new(app)).into_owned();
     let connection = graceful.watch(connection);
     async move {

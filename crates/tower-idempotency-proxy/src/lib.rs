@@ -26,10 +26,10 @@ mod answer;
 mod body;
 mod connections;
 mod head;
-mod linger;
 mod monitor;
 mod places;
 mod proxy;
+mod read_on;
 mod reading;
 mod upstream;
 

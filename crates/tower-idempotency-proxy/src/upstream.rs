@@ -64,7 +64,8 @@ type HttpClient = Client<Connector, Body>;
 /// one's client does.
 ///
 /// A request that could not be sent, or that a service of HTTP/2 has refused unprocessed, is answered with 503 and its
-/// key is free; a connection that breaks later is answered with 502, and it is unknown whether the operation took place.
+/// key is free; a connection that breaks later is answered with 502, and it is unknown whether the operation took
+/// place.
 ///
 /// At most half of the files that the process may open, less a reserve of 448, are connections to the service, and at
 /// most half of those for the requests of one client's address. A request beyond that is answered with 503. The process

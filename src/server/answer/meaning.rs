@@ -86,8 +86,8 @@ pub enum Meaning {
 )]
 pub trait Classify: Send + Sync + 'static {
     /// Returns what an answer means; `None` leaves it to the policy's default. `trailers` are those of its body, or
-    /// `None` if it has none, fails, or is passed on before it is complete. This is called at most once for an answer, and not
-    /// if the handler has marked it; a panic counts as the handler's. Default: `None`.
+    /// `None` if it has none, fails, or is passed on before it is complete. This is called at most once for an answer,
+    /// and not if the handler has marked it; a panic counts as the handler's. Default: `None`.
     fn answer(&self, parts: &Parts, trailers: Option<&HeaderMap>) -> Option<Meaning> {
         let _ = (parts, trailers);
         None

@@ -20,8 +20,9 @@ use super::transaction::{self, Transaction, add, write_failed};
 use crate::laboratory::{self, Protection};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
-use crate::store::embedded::files::shortage::{Descriptors, is_shortage};
+use crate::store::embedded::files::shortage::Descriptors;
 use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Writes};
+use crate::store::error::is_shortage;
 
 /// The name of the store's keyspace.
 pub(super) const RECORDS: &str = "tower-idempotency";

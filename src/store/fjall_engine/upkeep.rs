@@ -22,7 +22,8 @@ use std::time::Duration;
 use fjall::compaction::Leveled;
 use fjall::{AbstractTree as _, Keyspace, LsmError};
 
-use crate::store::embedded::files::shortage::{Descriptors, is_shortage};
+use crate::store::embedded::files::shortage::Descriptors;
+use crate::store::error::is_shortage;
 
 /// The interval at which the thread looks whether fjall still has something old, or is still behind. It doubles each
 /// time, because fjall keeps the last one of a keyspace until the next, and an application may let many tables pile up.

@@ -135,7 +135,8 @@ async fn a_refusal_without_an_end_is_one_all_the_same_and_its_body_s_end_does_no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_layer_of_the_service_s_own_refuses_means_here_what_it_means_there() {
-    // What the service says, and the proxy under `Refuse` and `Rerun`. A retry is of no use here if it is of none there.
+    // What the service says, and the proxy under `Refuse` and `Rerun`. A retry is of no use here if it is of none
+    // there.
     for (says_there, refuse, rerun) in [
         ("none", "none", "none"),
         ("none;retry", "none;retry", "none;retry"),

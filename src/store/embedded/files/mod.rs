@@ -14,4 +14,5 @@ pub(in crate::store) mod directory;
 pub(in crate::store) mod limit;
 pub(super) mod mark;
 pub(super) mod marker;
+#[cfg(feature = "fjall")]
 pub(in crate::store) mod shortage;

@@ -19,17 +19,17 @@ const PAUSE: Duration = Duration::from_secs(2);
 const CHUNK: usize = 16 * 1024;
 
 /// A client's stream, and the place that it takes. If a stream is closed while bytes of its client are unread, the
-/// system resets it, and the client may lose an answer that it has not read yet: many read only once they have sent all.
-/// So this is read on when it is dropped.
+/// system resets it, and the client may lose an answer that it has not read yet: many read only once they have sent
+/// all. So this is read on when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Lingering {
+pub(crate) struct ReadOn {
     /// The stream and its place, until this is dropped.
     open: Option<(TcpStream, Place)>,
     /// Whether the client has closed its side.
     has_ended: bool,
 }
 
-impl Lingering {
+impl ReadOn {
     pub(crate) fn new(stream: TcpStream, place: Place) -> Self {
         Self { open: Some((stream, place)), has_ended: false }
     }
@@ -40,7 +40,7 @@ impl Lingering {
     }
 }
 
-impl Drop for Lingering {
+impl Drop for ReadOn {
     fn drop(&mut self) {
         let (Some((mut stream, place)), Ok(runtime)) = (self.open.take(), Handle::try_current()) else { return };
         if self.has_ended {
@@ -60,7 +60,7 @@ impl Drop for Lingering {
     }
 }
 
-impl AsyncRead for Lingering {
+impl AsyncRead for ReadOn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, had_room) = (buffer.filled().len(), buffer.remaining() > 0);
         ready!(self.as_mut().stream().poll_read(cx, buffer))?;
@@ -69,7 +69,7 @@ impl AsyncRead for Lingering {
     }
 }
 
-impl AsyncWrite for Lingering {
+impl AsyncWrite for ReadOn {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.stream().poll_write(cx, bytes)
     }
