@@ -134,23 +134,44 @@ impl<A: Attempts> Call<A> {
     /// Makes one attempt, and reads its answer.
     async fn attempt(&mut self, now: Instant) -> Result<Response<ResponseBody<A::Body>>, Box<Miss>> {
         let until = after(now, self.options.attempt_timeout).min(self.deadline());
-        let answer = timeout_at(until, async {
-            let mut answer = self.attempts.send().await?.map(ResponseBody::untouched);
-            let limit = read_limit(&answer, self.options.max_answer);
-            poll_fn(|cx| answer.body_mut().poll_read(cx, limit)).await.map_err(|error| Failure::lost(error.into()))?;
-            Ok(answer)
-        })
-        .await;
-        match answer.unwrap_or_else(|elapsed| Err(Failure::lost(elapsed.into()))) {
-            Ok(answer) => self.judge(answer),
-            Err(Failure { source, known, last }) => {
-                let (known, last) = match self.attempts.has_redirects() {
-                    true => (Known::Unknown, Some(Reason::Redirect)),
-                    false => (known, last),
-                };
-                Err(Box::new(Miss { known, after: None, response: None, source: Some(source), last }))
-            }
-        }
+        let sent = timeout_at(until, self.attempts.send()).await;
+        let mut answer = match sent.unwrap_or_else(|elapsed| Err(Failure::lost(elapsed.into()))) {
+            Ok(answer) => answer.map(ResponseBody::untouched),
+            Err(failure) => return Err(self.lost(failure, None)),
+        };
+        let limit = self.read_limit(&answer);
+        let source = match timeout_at(until, poll_fn(|cx| answer.body_mut().poll_read(cx, limit))).await {
+            Ok(Ok(())) => return self.judge(answer),
+            Ok(Err(error)) => error.into(),
+            Err(elapsed) => elapsed.into(),
+        };
+        let body = answer.body().bytes_read();
+        Err(self.lost(Failure::lost(source), Some(answer.map(|_| body))))
+    }
+
+    /// An attempt that got no answer, or one that broke off: this much of it.
+    fn lost(&self, failure: Failure, response: Option<Response<Bytes>>) -> Box<Miss> {
+        let Failure { source, known, last } = failure;
+        let (known, last) = match self.attempts.has_redirects() {
+            true => (Known::Unknown, Some(Reason::Redirect)),
+            false => (known, last),
+        };
+        Box::new(Miss { known, after: None, response, source: Some(source), last })
+    }
+
+    /// How many bytes of an answer are read before it is passed on.
+    fn read_limit<B>(&self, answer: &Response<B>) -> usize {
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        // A replay is the answer, whatever its body says.
+        let is_replay = self.options.is_replay(answer.headers());
+        let limit = match !is_replay && may_be_rejection(answer.status(), answer.headers()) {
+            true => self.options.max_answer.max(MAX_REJECTION),
+            false => self.options.max_answer,
+        };
+        // No more than what is declared is read in vain.
+        let is_too_long = header(CONTENT_LENGTH).parse().is_ok_and(|length: usize| length > limit);
+        let is_stream = header(CONTENT_TYPE).starts_with("text/event-stream");
+        if is_stream || is_too_long { 0 } else { limit }
     }
 
     /// Says how the answer came about, if it is the operation's.
@@ -215,19 +236,6 @@ fn is_free<B>(result: &Result<Response<B>, Error>) -> bool {
         }
         Err(error) => error.known() <= Known::Refused,
     }
-}
-
-/// How many bytes of an answer are read before it is passed on.
-fn read_limit<B>(answer: &Response<B>, max_answer: usize) -> usize {
-    let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let limit = match may_be_rejection(answer.status(), answer.headers()) {
-        true => max_answer.max(MAX_REJECTION),
-        false => max_answer,
-    };
-    // No more than what is declared is read in vain.
-    let is_too_long = header(CONTENT_LENGTH).parse().is_ok_and(|length: usize| length > limit);
-    let is_stream = header(CONTENT_TYPE).starts_with("text/event-stream");
-    if is_stream || is_too_long { 0 } else { limit }
 }
 
 fn after(now: Instant, duration: Duration) -> Instant {

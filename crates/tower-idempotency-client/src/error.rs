@@ -52,7 +52,7 @@ pub enum Reason {
 
 /// A call that ended without an answer to its operation.
 ///
-/// `source` is the failure of the last attempt, if that got no response.
+/// `source` is the failure of the last attempt, if that got no response, or one that broke off.
 pub struct Error(Box<Parts>);
 
 struct Parts {
@@ -99,7 +99,9 @@ impl Error {
         self.0.attempts
     }
 
-    /// The response that the last attempt got, if it got one. Its body is what the layer has read of it.
+    /// The response that the last attempt got, if it got one. Its body is what the layer has read of it. If it broke
+    /// off, or had no end in time, this error has a `source`, too: a status of success says that the operation has
+    /// taken place, and a call with the same key may get the rest.
     #[must_use]
     pub fn response(&self) -> Option<&http::Response<Bytes>> {
         self.0.response.as_ref()

@@ -151,8 +151,8 @@
 //! call ends with what is known by then ([`Reason::Budget`]). An answer of up to
 //! [1 MiB](KeyedRetryLayer::max_answer) is read within its attempt.
 //!
-//! An error has the failure of the last attempt as its `source`, and the server's last rejection in
-//! [`Error::response`].
+//! An error has the failure of the last attempt as its `source`. [`Error::response`] has the server's last rejection,
+//! or what has come of an answer that broke off.
 //!
 //! Requests with a safe method (GET, HEAD, OPTIONS, TRACE; RFC 9110 section 9.2.1) pass through. They get no key, are
 //! not retried, and cost no allocation.

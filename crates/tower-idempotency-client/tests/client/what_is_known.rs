@@ -66,6 +66,21 @@ async fn an_attempt_that_was_lost_makes_it_unknown_whatever_comes_after() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_off_each_time_leaves_its_head_in_the_error() {
+    for status in [200, 400, 500] {
+        let error = error(Script::default().fails("reset").breaks_off(status, &[("x-charge", "7")])).await;
+        assert_eq!((error.known(), error.reason()), (Known::Unknown, Reason::Backoff), "{status}");
+        let response = error.response().unwrap();
+        assert_eq!((response.status().as_u16(), &**response.body()), (status, &b"{\"id\":"[..]));
+        assert_eq!(response.headers()["x-charge"], "7");
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "connection reset");
+    }
+    // What comes later counts.
+    let error = error(Script::default().breaks_off(200, &[]).fails("reset")).await;
+    assert!(error.response().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_made_again_says_no_less_than_the_one_before() {
     let layer = layer();
     let lost = Script::default().fails("reset").fails("reset").post(&layer).await.unwrap_err();
