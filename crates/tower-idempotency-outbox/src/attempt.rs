@@ -105,7 +105,8 @@ pub(crate) async fn carry<C, A>(
             Some(update) => update,
             None => {
                 // The rest of the lease is for the result.
-                let next = send(client, call, until - terms.try_for / 2, entry.may_have_taken_place).await;
+                let (until, enough) = (until - terms.try_for / 2, Instant::now() + terms.try_for);
+                let next = send(client, call, until, enough, entry.may_have_taken_place).await;
                 terms.settled(next, &entry, tried_for.plus(asked.elapsed()))
             }
         },
@@ -118,8 +119,8 @@ fn unsent(entry: &Entry, state: State, reason: impl Into<String>) -> Update {
     Update { may_have_taken_place: Some(entry.may_have_taken_place), ..Update::to(state, reason) }
 }
 
-/// Sends the call, and reads what is kept of its answer.
-async fn send<C, A>(client: KeyedRetry<C>, call: &Call, until: Instant, earlier: bool) -> Next
+/// Sends the call, and reads what is kept of its answer until it is `enough`.
+async fn send<C, A>(client: KeyedRetry<C>, call: &Call, until: Instant, enough: Instant, earlier: bool) -> Next
 where
     C: Service<Request<Full<Bytes>>, Response = Response<A>, Error: Into<BoxError>, Future: Send>
         + Clone
@@ -141,7 +142,7 @@ where
     };
     // The status has come, and counts, even if the body breaks off, or has no end.
     let mut body = BytesMut::new();
-    let is_whole = timeout_at(until, async {
+    let is_whole = timeout_at(enough, async {
         while let Some(frame) = rest.frame().await {
             let Ok(frame) = frame else { return false };
             let data = frame.into_data().unwrap_or_default();

@@ -98,7 +98,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, up to [`MAX_BODY`](Self::MAX_BODY) bytes.
     pub body: Bytes,
-    /// Whether the body was longer.
+    /// Whether the body was longer, broke off, or had no end in time.
     pub is_cut: bool,
 }
 

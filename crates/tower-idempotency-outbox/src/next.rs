@@ -19,7 +19,7 @@ pub(crate) enum Next {
     Again(Duration, Update),
 }
 
-/// What comes after a try that has got an answer. `is_cut`: the body is longer. `earlier`: a try before it may have
+/// What comes after a try that has got an answer. `is_cut`: the body is not whole. `earlier`: a try before it may have
 /// taken effect.
 pub(crate) fn answered(head: Parts, body: Bytes, is_cut: bool, earlier: bool) -> Next {
     let (status, delivery) = (head.status, head.extensions.get::<Delivery>());
@@ -52,10 +52,12 @@ pub(crate) fn unanswered(error: &Error, earlier: bool) -> Next {
     // An end is one, whatever has come before.
     let has_ended = error.reason() == Reason::NotKept;
     let known = if earlier && !has_ended { error.known().max(Known::Unknown) } else { error.known() };
+    // With a response, a source says that this broke off.
+    let is_cut = std::error::Error::source(error).is_some();
     let answer = error.response().map(|answer| Answer {
         status: answer.status(),
         headers: answer.headers().clone(),
-        is_cut: answer.body().len() > Answer::MAX_BODY,
+        is_cut: is_cut || answer.body().len() > Answer::MAX_BODY,
         body: answer.body().slice(..answer.body().len().min(Answer::MAX_BODY)),
     });
     let update = |state| Update {

@@ -76,7 +76,8 @@ impl<O: Outbox, C> Relay<O, C> {
     }
 
     /// Sets the layer that sends the calls: the header and the form of their keys, the timeout and the backoff within a
-    /// try. The default is [`KeyedRetryLayer::new`]. Its deadline is that of [`try_for`](Self::try_for).
+    /// try. The default is [`KeyedRetryLayer::new`]. Its deadline is that of [`try_for`](Self::try_for). The relay itself
+    /// reads the answers that can't be rejections, so that [`max_answer`](KeyedRetryLayer::max_answer) has no effect.
     #[must_use]
     pub fn layer(self, layer: KeyedRetryLayer) -> Self {
         Self { layer, ..self }
@@ -153,7 +154,8 @@ impl<O: Outbox, C> Relay<O, C> {
         A: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let Self { outbox, client, layer, concurrency, poll_every, keep_for, terms } = self;
-        let client = layer.deadline(terms.try_for).layer(client);
+        // The layer would ask again for an answer that breaks off. Its status has come, and that is what counts.
+        let client = layer.deadline(terms.try_for).max_answer(0).layer(client);
         let mut shutdown = pin!(shutdown);
         let (terms, mut calls) = (Arc::new(terms), JoinSet::new());
         let busy = Busy::default();

@@ -1,6 +1,7 @@
 //! Each call comes to a definite end, by what the server has answered.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ over_both!(
     an_answer_ends_a_call_or_lets_it_be_tried_again,
     trap_129_a_refusal_after_a_lost_try_is_no_proof_that_nothing_was_done,
     a_key_that_the_client_has_used_for_another_request_is_given_up_unsent,
-    an_answer_counts_however_long_it_is,
+    an_answer_counts_however_long_it_is_and_if_it_breaks_off,
     no_redirect_is_followed,
     those_that_have_ended_are_deleted_later_and_the_others_stay,
 );
@@ -161,22 +162,49 @@ async fn a_key_that_the_client_has_used_for_another_request_is_given_up_unsent(h
     assert_eq!((entry.may_have_taken_place, log.all().len()), (false, 1));
 }
 
-async fn an_answer_counts_however_long_it_is(home: impl Home) {
+async fn an_answer_counts_however_long_it_is_and_if_it_breaks_off(home: impl Home) {
     let outbox = home.outbox();
-    // Its body has no end.
-    let endless = service_fn(async |_: Request<Full<Bytes>>| {
-        let frames = futures_util::stream::once(async { Ok::<_, BoxError>(Frame::data(Bytes::from("a"))) });
-        let body = BodyExt::boxed_unsync(StreamBody::new(frames.chain(futures_util::stream::pending())));
-        Ok::<_, BoxError>(Response::builder().header("content-type", "text/event-stream").body(body).unwrap())
-    });
-    outbox.put(&call(1)).await.unwrap();
-    let delivered = until("it is delivered", async || entry(outbox, call(1).key()).await.state == State::Delivered);
-    let try_for = Duration::from_secs(3);
-    Relay::new(outbox.clone(), endless).try_for(try_for).poll_every(Duration::from_millis(5)).run(delivered).await;
-    let delivered = entry(outbox, call(1).key()).await;
-    assert_eq!(delivered.tries, 1);
-    let kept = delivered.answer.unwrap();
-    assert_eq!((&*kept.body, kept.is_cut), (&b"a"[..], true));
+    // Its body breaks off, or has no end. In JSON it may be a rejection, of which the rest could say more.
+    let once = ExponentialBackoff::builder().build_with_max_retries(0);
+    let cases = [
+        (200, "text/plain", State::Delivered, true, 1),
+        (200, "text/event-stream", State::Delivered, true, 1),
+        (201, "application/json", State::Delivered, true, 1),
+        (302, "text/plain", State::GivenUp, true, 1),
+        (400, "text/plain", State::Refused, false, 1),
+        (400, "application/json", State::GivenUp, true, 2),
+        (500, "text/plain", State::GivenUp, true, 2),
+    ];
+    let cases = cases.into_iter().flat_map(|case| [false, true].map(|is_endless| (case, is_endless)));
+    for (number, ((status, kind, state, may_have_taken_place, tries), is_endless)) in (10..).zip(cases) {
+        let client = service_fn(move |_: Request<Full<Bytes>>| async move {
+            let first = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from("{\"id")))]);
+            let rest = futures_util::stream::poll_fn(move |_| match is_endless {
+                true => Poll::Pending,
+                false => Poll::Ready(Some(Err("the connection broke".into()))),
+            });
+            let body = BodyExt::boxed_unsync(StreamBody::new(first.chain(rest)));
+            Ok::<_, BoxError>(Response::builder().status(status).header("content-type", kind).body(body).unwrap())
+        });
+        let (key, name) = (call(number).key().clone(), format!("{status} {kind}, endless: {is_endless}"));
+        outbox.put(&call(number)).await.unwrap();
+        let has_ended =
+            until("it has ended", async || !matches!(entry(outbox, &key).await.state, State::Waiting | State::Sending));
+        let twice = ExponentialBackoff::builder().retry_bounds(Duration::from_millis(1), Duration::from_millis(2));
+        Relay::new(outbox.clone(), client)
+            .layer(KeyedRetryLayer::new().backoff(once))
+            .backoff(twice.build_with_max_retries(1))
+            .try_for(Duration::from_secs(1))
+            .poll_every(Duration::from_millis(5))
+            .run(has_ended)
+            .await;
+        let ended = entry(outbox, &key).await;
+        let found = (ended.state, ended.may_have_taken_place, ended.tries);
+        assert_eq!(found, (state, may_have_taken_place, tries), "{name}: {:?}", ended.reason);
+        let kept = ended.answer.expect(&name);
+        assert_eq!((kept.status.as_u16(), &*kept.body, kept.is_cut), (status, &b"{\"id"[..], true), "{name}");
+        assert!(ended.reason.unwrap().contains(&status.to_string()), "{name}");
+    }
     // Its headers are longer than what is kept, and its body is as long as that.
     let long: &str = "\"".repeat(30_000).leak();
     let names = ["x-0", "x-1", "x-2", "x-3", "x-4", "x-5", "x-6", "x-7"];
