@@ -83,6 +83,8 @@ impl Entry {
     pub(crate) fn with_call(&mut self, call: Result<Call, String>) {
         match call {
             Ok(call) => self.call = Some(call),
+            // The reason why it was set aside.
+            Err(_) if self.state == State::Damaged && self.reason.is_some() => {}
             Err(why) => self.reason = Some(self.reason.take().map_or(why.clone(), |reason| format!("{why}; {reason}"))),
         }
     }
