@@ -14,6 +14,8 @@ use tower_idempotency_client::{InvalidKey, Key};
 
 /// The most bytes that a partition key may have.
 const MAX_PARTITION_KEY: usize = 255;
+/// How many headers a client may add to those of a call.
+const ADDED_HEADERS: usize = 16;
 /// The header in which a request may bring its key.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -139,16 +141,18 @@ impl Call {
     pub(crate) fn from_json(json: &str) -> Result<Self, String> {
         let stored: Stored = serde_json::from_str(json).map_err(|error| format!("it is no call: {error}"))?;
         let damaged = |what: &str, why: &dyn fmt::Display| format!("its {what} is damaged: {why}");
-        let header = |(name, value): (String, String)| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in stored.headers {
             let name = name.parse::<HeaderName>().map_err(|error| damaged("headers", &error))?;
             let value = HeaderValue::try_from(value).map_err(|error| damaged("headers", &error))?;
-            Ok::<_, String>((name, value))
-        };
+            headers.try_append(name, value).map_err(|error| damaged("headers", &error))?;
+        }
+        headers.try_reserve(ADDED_HEADERS).map_err(|error| damaged("headers", &error))?;
         let call = Self {
             key: Key::new(stored.key).map_err(|error| damaged("key", &error))?,
             method: stored.method.parse().map_err(|error| damaged("method", &error))?,
             uri: stored.uri.parse().map_err(|error| damaged("uri", &error))?,
-            headers: stored.headers.into_iter().map(header).collect::<Result<_, _>>()?,
+            headers,
             body: STANDARD.decode(stored.body).map_err(|error| damaged("body", &error))?.into(),
             partition_key: stored.partition_key,
         };

@@ -132,12 +132,15 @@ impl Answer {
     /// Reads what was stored. What can't be read is no answer.
     pub(crate) fn from_json(json: &str) -> Option<Self> {
         let stored: Stored = serde_json::from_str(json).ok()?;
-        let header = |(name, value): (String, String)| {
-            Some((name.parse::<HeaderName>().ok()?, HeaderValue::try_from(value).ok()?))
-        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in stored.headers {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::try_from(value)) {
+                headers.try_append(name, value).ok()?;
+            }
+        }
         Some(Self {
             status: StatusCode::from_u16(stored.status).ok()?,
-            headers: stored.headers.into_iter().filter_map(header).collect(),
+            headers,
             body: STANDARD.decode(stored.body).ok()?.into(),
             is_cut: stored.is_cut,
         })

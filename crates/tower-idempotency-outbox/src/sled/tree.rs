@@ -124,9 +124,9 @@ pub(super) fn entry<R: Reads>(tree: &R, position: u64, head: Head) -> Result<Ent
 pub(super) fn text<R: Reads>(tree: &R, kind: u8, position: u64, length: usize) -> Result<String, R::Error> {
     let mut bytes = Vec::new();
     for number in 0..length.div_ceil(PART) {
-        if let Some(part) = tree.value(&part_of(kind, position, number))? {
-            bytes.extend_from_slice(&part);
-        }
+        // A damaged head may have any length.
+        let Some(part) = tree.value(&part_of(kind, position, number))? else { break };
+        bytes.extend_from_slice(&part);
     }
     Ok(if bytes.len() == length { String::from_utf8(bytes).unwrap_or_default() } else { String::new() })
 }

@@ -1,8 +1,9 @@
 //! What an operator sees and does.
 
+use tower_idempotency_client::Key;
 use tower_idempotency_outbox::{Outbox, State};
 
-use crate::home::{Home, call, over_both};
+use crate::home::{Home, PostgresHome, call, over_both};
 use crate::server::{answer, entry, relay, run_until, server, server_of};
 
 over_both!(
@@ -90,4 +91,39 @@ async fn a_damaged_entry_is_set_aside_and_the_others_go_on(home: impl Home) {
     let damaged = run_until(relay(outbox, &client), outbox, call(3).key(), State::Damaged).await;
     assert!(outbox.settle(&damaged, false).await.unwrap());
     assert_eq!(entry(outbox, call(3).key()).await.state, State::Refused);
+}
+
+// Seeded fault: the relay panicked when it read such a row, before it had sent any of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_with_more_headers_than_a_request_can_have_is_set_aside_and_the_others_go_on() {
+    let Some(home) = PostgresHome::new("a call with too many headers").await else { return };
+    let outbox = home.outbox();
+    let (client, log) = server_of(200, &[], "");
+    // There is room for those that the client adds.
+    for (headers, state) in
+        [(24_560, State::Delivered), (24_561, State::Damaged), (24_576, State::Damaged), (40_000, State::Damaged)]
+    {
+        // As any program may write it.
+        let request = format!(
+            "json_build_object('key', 'k{headers}', 'method', 'POST', 'uri', 'http://api.example/', 'headers', \
+                (SELECT json_agg(json_build_array('x-' || number, '')) FROM generate_series(1, {headers}) AS number), \
+                'body', '')::text"
+        );
+        home.sql(&outbox.put_sql().replace("$1", &request)).await;
+        outbox.put(&call(headers)).await.unwrap();
+        let key = Key::new(format!("k{headers}")).unwrap();
+        let found = run_until(relay(outbox, &client), outbox, &key, state).await;
+        run_until(relay(outbox, &client), outbox, call(headers).key(), State::Delivered).await;
+        assert_eq!(found.call.is_some(), state == State::Delivered, "{:?}", found.reason);
+        assert!(state == State::Delivered || found.reason.unwrap().contains("headers"));
+        assert_eq!(outbox.list(state, Some(found.position - 1), 1).await.unwrap().len(), 1);
+    }
+    assert_eq!(log.all().len(), 5);
+    // Nor does an answer.
+    home.sql(
+        "UPDATE outbox.call SET answer = jsonb_set(answer, '{headers}', \
+            (SELECT jsonb_agg(jsonb_build_array('x-' || number, '')) FROM generate_series(1, 40000) AS number))",
+    )
+    .await;
+    assert!(entry(outbox, call(40_000).key()).await.answer.is_none());
 }
