@@ -6,7 +6,7 @@ use deadpool_postgres::tokio_postgres::error::SqlState;
 use deadpool_postgres::tokio_postgres::types::{ToSql, Type};
 use deadpool_postgres::tokio_postgres::{Error, Row, Transaction};
 use deadpool_postgres::{Object, Pool};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower_idempotency_client::Key;
 
 use super::clock::{Clock, Now};
@@ -14,8 +14,10 @@ use super::statements::Statements;
 use crate::storage::{Age, Leased, Room, Storage, Update};
 use crate::{Answer, Call, Entry, OutboxError, State};
 
-/// How long a statement may take, the wait for a connection included.
+/// How long a statement may take, the wait for a connection included. The server gives it up before that.
 const STATEMENT_WITHIN: Duration = Duration::from_secs(20);
+/// How long a result waits for its row, which an operator may have locked. Then others get the connection.
+const LOCKED_WITHIN: Duration = Duration::from_millis(200);
 /// A time that the database can subtract from any other.
 const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// How many entries are deleted by one statement.
@@ -40,8 +42,9 @@ const DELETED_AT_ONCE: usize = 1_000;
 /// (scheme, host and port) to which calls without one wait: 50,000 partition keys take some 0.2 s. Where 32 calls to
 /// one destination take 4 ms, 32 calls out of 2,000 destinations take 15 ms, and out of 10,000 some 60 ms.
 ///
-/// Relays are made for the isolation level `READ COMMITTED`, which is PostgreSQL's default. Under a stricter one,
-/// several of them disturb each other, and have to ask again.
+/// Each statement is a transaction of its own, which the server ends within 15 s: if the table is locked for longer, a
+/// relay logs that, and asks again. A relay needs two connections of its pool at least. Where it shares the pool with
+/// the application, which may hold all of them, give it a pool of its own.
 ///
 /// If `synchronous_commit` is off, or a standby takes over that has not received all, what the database has forgotten
 /// counts as not done: a call may be lost with its transaction, or be sent again with its key.
@@ -74,7 +77,8 @@ impl PostgresOutbox {
     /// # Errors
     /// [`OutboxError::Database`], for instance if the role may make no schema.
     pub async fn migrate(&self) -> Result<(), OutboxError> {
-        let Statements { is_there, begin, make, .. } = &*self.statements;
+        let Statements { is_there, lock, make, .. } = &*self.statements;
+        let began = Instant::now();
         let made = async {
             let connection = Connection::of(&self.pool).await?;
             let is_made = async || {
@@ -84,7 +88,8 @@ impl PostgresOutbox {
             let made = async {
                 if !is_made().await? {
                     // A transaction that was begun and fails ends with its connection.
-                    connection.client().batch_execute(begin).await?;
+                    connection.client().batch_execute(&begin(began, None)).await?;
+                    connection.client().batch_execute(lock).await?;
                     // Another process may have made it meanwhile.
                     if !is_made().await? {
                         connection.client().batch_execute(make).await?;
@@ -144,17 +149,48 @@ impl PostgresOutbox {
         }
     }
 
-    /// Sends one statement. A connection goes back to the pool only after a success: after an error, or if this is
-    /// dropped, it may still be busy, or in a transaction.
+    /// Sends one statement.
     async fn query(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, OutboxError> {
+        self.query_within(None, sql, parameters).await
+    }
+
+    /// The same, and waits no longer than this for a lock. A connection goes back to the pool only after a success:
+    /// after an error, or if this is dropped, it may still be busy, or in a transaction.
+    ///
+    /// The transaction is committed once the answer is here. A statement that is carried out after this has ended is
+    /// undone with its connection: calls that it has taken would be sent by no relay.
+    async fn query_within(
+        &self,
+        locked: Option<Duration>,
+        sql: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, OutboxError> {
+        let began = Instant::now();
         let rows = async {
             let connection = Connection::of(&self.pool).await?;
-            let rows = connection.client().query_typed(sql, parameters).await.map_err(put_error)?;
+            let begin = begin(began, locked);
+            // They are sent together, in this order.
+            let rows = async { connection.client().query_typed(sql, parameters).await };
+            let rows = tokio::try_join!(connection.client().batch_execute(&begin), rows);
+            let ((), rows) = rows.map_err(put_error)?;
+            connection.client().batch_execute("COMMIT").await.map_err(OutboxError::database)?;
             connection.give_back();
             Ok(rows)
         };
         timeout(STATEMENT_WITHIN, rows).await.map_err(OutboxError::database)?
     }
+}
+
+/// Begins a transaction that the server ends before [`STATEMENT_WITHIN`] is over: a connection that is dropped stays
+/// there as long as its statement, and is none of the pool's any more.
+fn begin(began: Instant, locked: Option<Duration>) -> String {
+    let within = (STATEMENT_WITHIN.saturating_sub(began.elapsed()) * 3 / 4).as_millis().max(1);
+    let locked = locked.map(|locked| format!("; SET LOCAL lock_timeout = {}", locked.as_millis()));
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {within}; \
+        SET LOCAL idle_in_transaction_session_timeout = {within}{}",
+        locked.unwrap_or_default()
+    )
 }
 
 impl fmt::Debug for PostgresOutbox {
@@ -225,7 +261,7 @@ impl Storage for PostgresOutbox {
             (&update.reason, Type::TEXT),
             (&answer, Type::TEXT),
         ];
-        Ok(!self.query(&self.statements.update, &parameters).await?.is_empty())
+        Ok(!self.query_within(Some(LOCKED_WITHIN), &self.statements.update, &parameters).await?.is_empty())
     }
 
     async fn sweep(&self, ended: Duration) -> Result<bool, OutboxError> {

@@ -29,7 +29,7 @@ pub(super) struct Statements {
     pub(super) time: String,
     pub(super) keep_time: String,
     pub(super) is_there: String,
-    pub(super) begin: String,
+    pub(super) lock: String,
     pub(super) make: String,
 }
 
@@ -147,7 +147,7 @@ impl Statements {
             time,
             keep_time,
             is_there,
-            begin: format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({LOCK})"),
+            lock: format!("SELECT pg_advisory_xact_lock({LOCK})"),
             make,
         })
     }

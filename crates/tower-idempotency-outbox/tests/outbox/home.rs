@@ -8,7 +8,7 @@ use testkit::postgres::{PostgresServer, shared_server};
 use tower_idempotency::SledStore;
 use tower_idempotency::store::{Abort, CommitError};
 use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::NoTls;
-use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool};
+use tower_idempotency_outbox::deadpool_postgres::{Manager, Object, Pool};
 use tower_idempotency_outbox::{Call, Entry, Outbox, OutboxError, PostgresOutbox, PutError, SledOutbox, State};
 
 /// Makes a test over each database of one that is written for any.
@@ -187,6 +187,7 @@ impl From<PutError> for Because {
 }
 
 pub(crate) struct PostgresHome {
+    url: String,
     pub(crate) pool: Pool,
     pub(crate) schema: String,
     outbox: PostgresOutbox,
@@ -206,13 +207,19 @@ impl PostgresHome {
         outbox.migrate().await.unwrap();
         let orders = format!("CREATE TABLE {schema}.orders (number text)");
         pool.get().await.unwrap().batch_execute(&orders).await.unwrap();
-        Self { pool, schema, outbox }
+        Self { url: server.url(), pool, schema, outbox }
     }
 
     /// The same outbox, as another process has it.
     pub(crate) fn again(home: &Self) -> Self {
         let outbox = PostgresOutbox::new(home.pool.clone(), &home.schema).unwrap();
-        Self { pool: home.pool.clone(), schema: home.schema.clone(), outbox }
+        Self { url: home.url.clone(), pool: home.pool.clone(), schema: home.schema.clone(), outbox }
+    }
+
+    /// A connection of its own to the same database.
+    pub(crate) async fn another_client(&self) -> Object {
+        let pool = Pool::builder(Manager::new(self.url.parse().unwrap(), NoTls)).build().unwrap();
+        pool.get().await.unwrap()
     }
 
     pub(crate) async fn sql(&self, sql: &str) {

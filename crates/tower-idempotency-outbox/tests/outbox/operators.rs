@@ -1,6 +1,8 @@
 //! What an operator sees and does.
 
 use tower_idempotency_client::Key;
+use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::Error;
+use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::error::SqlState;
 use tower_idempotency_outbox::{Outbox, State};
 
 use crate::home::{Home, PostgresHome, call, over_both};
@@ -126,4 +128,19 @@ async fn a_call_with_more_headers_than_a_request_can_have_is_set_aside_and_the_o
     )
     .await;
     assert!(entry(outbox, call(40_000).key()).await.answer.is_none());
+}
+
+// Seeded fault: results that waited for rows that an operator had locked had all connections of the pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_waits_for_no_row_that_is_locked() {
+    let Some(home) = PostgresHome::new("a row that is locked").await else { return };
+    home.outbox().put(&call(1)).await.unwrap();
+    let waiting = entry(home.outbox(), call(1).key()).await;
+    let own = home.another_client().await;
+    own.batch_execute(&format!("BEGIN; SELECT FROM {}.call FOR UPDATE", home.schema)).await.unwrap();
+    let error = home.outbox().give_up(&waiting).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
+    assert_eq!(source.code(), Some(&SqlState::LOCK_NOT_AVAILABLE), "{source}");
+    own.batch_execute("COMMIT").await.unwrap();
+    assert!(home.outbox().give_up(&waiting).await.unwrap());
 }

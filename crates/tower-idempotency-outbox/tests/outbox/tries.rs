@@ -185,3 +185,41 @@ async fn a_backlog_in_few_partitions_holds_no_relay_up() {
     let some = async || log.all().len() > 20 && entry(outbox, call(1).key()).await.state == State::Delivered;
     relay(outbox, &client).run(until("some are delivered", some)).await;
 }
+
+/// How many statements wait for a lock.
+fn waiting(schema: &str) -> String {
+    format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%\"{schema}\"%'")
+}
+
+// Seeded fault: a statement that a relay had given up went on in the server, on a connection that the pool had replaced
+// by another one, and took calls that no relay sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_relay_does_not_wait_for_any_more_ends_in_the_server_and_takes_no_call() {
+    let Some(home) = PostgresHome::new("a statement that a relay does not wait for").await else { return };
+    let outbox = home.outbox();
+    outbox.put(&call(1)).await.unwrap();
+    let (client, log) = server_of(200, &[], "");
+    // In a transaction, the server would show the same activity again and again.
+    let (own, look) = (home.another_client().await, home.another_client().await);
+    let waiting = async || look.query_one(&waiting(&home.schema), &[]).await.unwrap().get::<_, i64>(0);
+    for is_locked_for_long in [true, false] {
+        own.batch_execute(&format!("BEGIN; LOCK TABLE {}.call IN ACCESS EXCLUSIVE MODE", home.schema)).await.unwrap();
+        let dies = tokio::spawn(relay(outbox, &client).run(std::future::pending()));
+        until("it waits for the lock", async || waiting().await > 0).await;
+        dies.abort();
+        let _ = dies.await;
+        if is_locked_for_long {
+            until("it ends in the server", async || waiting().await == 0).await;
+        }
+        own.batch_execute("COMMIT").await.unwrap();
+        until("it has ended", async || waiting().await == 0).await;
+        // It waits for its turn with what the statement before may have written.
+        let gone = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND query LIKE '%\"' || $1 || '\"%'";
+        let gone = async || look.query_one(gone, &[&home.schema]).await.unwrap().get::<_, i64>(0) == 0;
+        until("its connection has ended", gone).await;
+        let untouched = entry(outbox, call(1).key()).await;
+        assert_eq!((untouched.state, untouched.tries), (State::Waiting, 0), "locked for long: {is_locked_for_long}");
+    }
+    assert!(log.all().is_empty());
+    run_until(relay(outbox, &client), outbox, call(1).key(), State::Delivered).await;
+}
