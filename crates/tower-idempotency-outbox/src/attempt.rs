@@ -160,13 +160,17 @@ where
 
 /// Writes the result, again and again while the lease lasts.
 async fn write(outbox: &impl Outbox, entry: &Entry, update: Update, until: Instant) {
+    let mut has_failed = false;
     loop {
         let error = match outbox.update(entry, update.clone()).await {
             Ok(true) => return log(entry, &update),
+            // The reply to an earlier one was lost.
+            Ok(false) if has_failed && is_written(outbox, entry, &update).await => return log(entry, &update),
             // Another relay has it by now, or an operator.
             Ok(false) => return log_late(entry, &update),
             Err(error) => error,
         };
+        has_failed = true;
         if Instant::now() + WRITE_AGAIN >= until {
             // The call is sent again, with the same key.
             return error.log("a call's result can't be written");
@@ -174,6 +178,13 @@ async fn write(outbox: &impl Outbox, entry: &Entry, update: Update, until: Insta
         error.log("a call's result can't be written yet");
         sleep(WRITE_AGAIN).await;
     }
+}
+
+/// Whether the last change of the entry was this one.
+async fn is_written(outbox: &impl Outbox, entry: &Entry, update: &Update) -> bool {
+    let Some(call) = &entry.call else { return false };
+    let Ok(Some(now)) = outbox.find(call.key()).await else { return false };
+    now.fence == entry.fence + 1 && now.state == update.state && now.reason.as_ref() == Some(&update.reason)
 }
 
 fn log(entry: &Entry, update: &Update) {

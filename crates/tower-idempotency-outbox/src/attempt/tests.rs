@@ -1,4 +1,10 @@
+use std::sync::Mutex;
+
+use tower_idempotency_client::Key;
+
 use super::*;
+use crate::OutboxError;
+use crate::storage::{Room, Storage};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -94,5 +100,61 @@ fn a_call_is_sent_if_its_time_is_not_over_by_any_clock_and_the_lease_is_long_eno
             assert_eq!(known, expected.map(|_| Some(may_have_taken_place)), "{name}");
             assert_eq!(update.map(|update| (update.state, update.restarts, update.is_no_try)), expected, "{name}");
         }
+    }
+}
+
+/// An outbox with one entry, which loses its first reply. It may have made the change by then, or not.
+#[derive(Debug, Clone)]
+struct Lossy {
+    writes: bool,
+    entry: Arc<Mutex<Entry>>,
+    has_lost: Arc<Mutex<bool>>,
+}
+
+impl Storage for Lossy {
+    async fn insert(&self, _: &Call) -> Result<(), OutboxError> {
+        Ok(())
+    }
+
+    async fn find(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
+        Ok(Some(self.entry.lock().unwrap().clone()))
+    }
+
+    async fn page(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
+        Ok(Vec::new())
+    }
+
+    async fn lease(&self, _: Duration, _: Room) -> Result<Vec<Leased>, OutboxError> {
+        Ok(Vec::new())
+    }
+
+    async fn update(&self, read: &Entry, update: Update) -> Result<bool, OutboxError> {
+        let (mut entry, is_lost) =
+            (self.entry.lock().unwrap(), !std::mem::replace(&mut *self.has_lost.lock().unwrap(), true));
+        let is_same = entry.fence == read.fence;
+        if is_same && (self.writes || !is_lost) {
+            (entry.fence, entry.state, entry.reason) = (entry.fence + 1, update.state, Some(update.reason));
+        } else if is_lost {
+            // Another relay has it meanwhile.
+            (entry.fence, entry.state) = (entry.fence + 1, State::Sending);
+        }
+        if is_lost { Err(OutboxError::database("the reply was lost")) } else { Ok(is_same) }
+    }
+
+    async fn sweep(&self, _: Duration) -> Result<bool, OutboxError> {
+        Ok(false)
+    }
+}
+
+#[tokio::test]
+async fn a_result_whose_reply_was_lost_is_known_by_its_row() {
+    for writes in [false, true] {
+        let call = Call::new(Request::post("http://api.example/").body("").unwrap()).unwrap();
+        let entry = Entry { call: Some(call), ..entry(1, true) };
+        let outbox = Lossy { writes, entry: Arc::new(Mutex::new(entry.clone())), has_lost: Arc::default() };
+        let update = Update::to(State::GivenUp, "as planned");
+        outbox.update(&entry, update.clone()).await.unwrap_err();
+        assert!(!outbox.update(&entry, update.clone()).await.unwrap());
+        assert_eq!(is_written(&outbox, &entry, &update).await, writes);
     }
 }
