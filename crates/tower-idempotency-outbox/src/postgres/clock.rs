@@ -1,19 +1,27 @@
 //! The clocks of a process, next to the database's.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How far the wall clock and the database's may differ for the process to take their time for its own.
 const AGREED: Duration = Duration::from_secs(60);
+/// How old the time is at most that relays have seen go by, while there are relays.
+const FRESH: Duration = Duration::from_secs(2 * 60);
 
 /// A moment, by the process. The statements add the database's clock: see `statements.rs`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
     pub(super) wall: SystemTime,
-    /// The process's own time, which the monotonic clock moves; `None` if the two others did not agree when it began.
-    pub(super) kept: Option<SystemTime>,
+    /// The process's own time, which the monotonic clock moves.
+    pub(super) kept: SystemTime,
     /// A time that is not over yet by any relay: what the table had when this process began, and the time since then.
     pub(super) floor: SystemTime,
+    /// Whether the wall clock and the database's agreed when the process began.
+    pub(super) is_agreed: bool,
+    /// A number of this process, drawn at random, and the seconds since it began, by the monotonic clock.
+    pub(super) process: i64,
+    pub(super) elapsed: f64,
 }
 
 #[derive(Debug, Default)]
@@ -22,25 +30,75 @@ pub(super) struct Clock(OnceLock<Begun>);
 #[derive(Debug, Clone, Copy)]
 struct Begun {
     at: Instant,
-    kept: Option<SystemTime>,
+    kept: SystemTime,
     floor: SystemTime,
+    is_agreed: bool,
+    process: i64,
 }
 
 impl Clock {
     /// The moment, once the clock has begun.
     pub(super) fn now(&self) -> Option<Now> {
-        let Begun { at, kept, floor } = self.0.get()?;
-        let since = |then: &SystemTime| then.checked_add(at.elapsed());
-        let wall = SystemTime::now();
-        Some(Now { wall, kept: kept.as_ref().and_then(since), floor: since(floor).unwrap_or(*floor) })
+        let Begun { at, kept, floor, is_agreed, process } = *self.0.get()?;
+        let elapsed = at.elapsed();
+        let since = |then: SystemTime| then.checked_add(elapsed).unwrap_or(then);
+        Some(Now {
+            wall: SystemTime::now(),
+            kept: since(kept),
+            floor: since(floor),
+            is_agreed,
+            process,
+            elapsed: elapsed.as_secs_f64(),
+        })
     }
 
     /// Begins, with the database's time and what the table has.
     pub(super) fn begin(&self, database: SystemTime, floor: Option<SystemTime>) {
         let wall = SystemTime::now();
-        let apart = database.duration_since(wall).unwrap_or_else(|behind| behind.duration());
-        let kept = (apart <= AGREED).then_some(database);
+        let (kept, is_agreed) = own(database, wall, floor);
         let floor = floor.unwrap_or_else(|| database.min(wall));
-        self.0.get_or_init(|| Begun { at: Instant::now(), kept, floor });
+        let process = RandomState::new().hash_one(wall) as i64;
+        self.0.get_or_init(|| Begun { at: Instant::now(), kept, floor, is_agreed, process });
+    }
+}
+
+/// The time that a process begins with, and whether two clocks agree on it. If they do not, leases need a time that all
+/// relays have, which is the database's, unless the other relays have the wall clock's.
+fn own(database: SystemTime, wall: SystemTime, floor: Option<SystemTime>) -> (SystemTime, bool) {
+    let apart = database.duration_since(wall).unwrap_or_else(|behind| behind.duration());
+    if apart <= AGREED {
+        return (database, true);
+    }
+    // No clock that is right is before this time.
+    let is_fresh = |time: SystemTime| floor.and_then(|floor| time.duration_since(floor).ok()).map(|age| age <= FRESH);
+    match (is_fresh(database), is_fresh(wall)) {
+        (Some(false) | None, Some(true)) => (wall, false),
+        _ => (database, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_follows_the_clock_that_the_other_relays_have() {
+        let at = |secs: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + secs);
+        for (database, wall, floor, expected) in [
+            (at(0), at(60), None, (at(0), true)),
+            (at(0), at(61), None, (at(0), false)),
+            (at(61), at(0), None, (at(61), false)),
+            // Relays have seen a time go by until shortly before.
+            (at(9_000), at(5_000), Some(at(4_950)), (at(5_000), false)),
+            (at(5_000), at(9_000), Some(at(4_950)), (at(5_000), false)),
+            (at(5_000), at(4_900), Some(at(4_950)), (at(5_000), false)),
+            (at(4_900), at(5_000), Some(at(4_950)), (at(5_000), false)),
+            (at(5_000), at(5_061), Some(at(4_950)), (at(5_000), false)),
+            // Or long before: all that is known is that they have no time in common but the database's.
+            (at(9_000), at(5_000), Some(at(100)), (at(9_000), false)),
+            (at(5_000), at(9_000), Some(at(100)), (at(5_000), false)),
+        ] {
+            assert_eq!(own(database, wall, floor), expected, "{database:?} {wall:?} {floor:?}");
+        }
     }
 }

@@ -26,11 +26,19 @@ const DELETED_AT_ONCE: usize = 1_000;
 /// An outbox in a table of PostgreSQL, 13 or later. Any number of processes share it.
 ///
 /// A time is that of the middle one of three clocks: the database's, and the process's wall clock and monotonic clock.
-/// If the first two differ by more than a minute when the process begins, a time lies between them. A call is given up,
-/// and one that has ended is deleted, once its time is over by all of them, and by the time that relays have seen go
-/// by, which the table `clock` has. So one clock that is wrong costs nothing, and two that are wrong together, as on a
-/// machine with both, delete nothing early. After a time without a relay, calls whose time has passed meanwhile are not
-/// sent, and wait as long again before they are given up: [`give_up`](crate::Outbox::give_up) does so at once.
+/// If the first two differ by more than a minute when the process begins, leases and waits go by the database's, or by
+/// the wall clock if that is the one which the relays before had. How long ago a first try was, each clock says for
+/// itself: a call is given up once its time is over by all of them, and by the time that relays have seen go by,
+/// which the table `clock` has; what has ended is deleted by the same rule. So one clock that is wrong costs nothing,
+/// and two that are wrong together, as on a machine with both, delete nothing early. After a time without a relay,
+/// calls whose time has passed meanwhile are not sent, and wait as long again before they are given up:
+/// [`give_up`](crate::Outbox::give_up) does so at once.
+///
+/// One case is left. The database's clock and a relay's differ, the first try of a call is made then, and the next one
+/// is another process's, to which the two agree or differ by another time. Where the first relay was the first one that
+/// this outbox has had, or the relay's clock was ahead of what others have seen, nothing tells which clock was right. If
+/// the difference is [`give_up_after`](crate::Relay::give_up_after) or more, the call is held, because the server may
+/// have forgotten its key: look the operation up, and give the call up, to settle it or to try it again.
 ///
 /// Relays and [`Outbox`](crate::Outbox)'s methods take their connections from a pool;
 /// the application's transactions are those of any client.
@@ -221,8 +229,8 @@ impl Storage for PostgresOutbox {
             room.taken.iter().map(|(destination, taken)| (destination.as_str(), i64::from(*taken))).unzip();
         loop {
             let after = self.after.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let Now { wall, kept, floor } = self.now().await?;
-            let parameters: [(&(dyn ToSql + Sync), Type); 9] = [
+            let Now { wall, kept, floor, is_agreed, process, elapsed } = self.now().await?;
+            let parameters: [(&(dyn ToSql + Sync), Type); 12] = [
                 (&wall, Type::TIMESTAMPTZ),
                 (&kept, Type::TIMESTAMPTZ),
                 (&floor, Type::TIMESTAMPTZ),
@@ -232,10 +240,13 @@ impl Storage for PostgresOutbox {
                 (&taken, Type::INT8_ARRAY),
                 (&i64::from(room.of_each), Type::INT8),
                 (&after, Type::TEXT),
+                (&is_agreed, Type::BOOL),
+                (&process, Type::INT8),
+                (&elapsed, Type::FLOAT8),
             ];
             let rows = self.query(&self.statements.lease, &parameters).await?;
             // The next lease begins where this one has ended, or at the first partition key.
-            let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>(13).ok()?).unwrap_or_default();
+            let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>(15).ok()?).unwrap_or_default();
             *self.after.lock().unwrap_or_else(PoisonError::into_inner) = next;
             if !rows.is_empty() || after.is_empty() {
                 return rows.iter().map(leased).collect();
@@ -247,8 +258,8 @@ impl Storage for PostgresOutbox {
         // Positions and fences come from the database, where they are of this type.
         let (position, fence) = (entry.position as i64, entry.fence as i64);
         let answer = update.answer.as_ref().map(Answer::to_json);
-        let Now { wall, kept, .. } = self.now().await?;
-        let parameters: [(&(dyn ToSql + Sync), Type); 11] = [
+        let Now { wall, kept, is_agreed, .. } = self.now().await?;
+        let parameters: [(&(dyn ToSql + Sync), Type); 12] = [
             (&wall, Type::TIMESTAMPTZ),
             (&kept, Type::TIMESTAMPTZ),
             (&position, Type::INT8),
@@ -260,12 +271,13 @@ impl Storage for PostgresOutbox {
             (&update.may_have_taken_place, Type::BOOL),
             (&update.reason, Type::TEXT),
             (&answer, Type::TEXT),
+            (&is_agreed, Type::BOOL),
         ];
         Ok(!self.query_within(Some(LOCKED_WITHIN), &self.statements.update, &parameters).await?.is_empty())
     }
 
     async fn sweep(&self, ended: Duration) -> Result<bool, OutboxError> {
-        let Now { wall, kept, floor } = self.now().await?;
+        let Now { wall, kept, floor, .. } = self.now().await?;
         let moment: [(&(dyn ToSql + Sync), Type); 3] =
             [(&wall, Type::TIMESTAMPTZ), (&kept, Type::TIMESTAMPTZ), (&floor, Type::TIMESTAMPTZ)];
         let (ended, most) = (ended.min(AGES).as_secs_f64(), DELETED_AT_ONCE as i64);
@@ -314,13 +326,21 @@ fn entry(row: &Row) -> Result<Entry, OutboxError> {
 fn leased(row: &Row) -> Result<Leased, OutboxError> {
     let entry = entry(row)?;
     let before = row.try_get(10).map_err(OutboxError::database)?;
-    // A first try that is yet to come has just begun: a clock was wrong then, or is so now.
-    let age = |index| {
-        let seconds: f64 = row.try_get(index).map_err(OutboxError::database)?;
-        Ok::<_, OutboxError>(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-    };
-    let tried_for = Age { at_least: age(11)?, at_most: age(12)? };
+    let age = |index| row.try_get::<_, f64>(index).map_err(OutboxError::database);
+    let own: Option<f64> = row.try_get(14).map_err(OutboxError::database)?;
+    let tried_for = tried_for(age(11)?, age(12)?, age(13)?, own);
     Ok(Leased { entry: Entry { may_have_taken_place: before, ..entry }, tried_for })
+}
+
+/// How long ago the first try was, of what it is by the database, by the wall clock, by the time that relays have seen
+/// go by, and by the monotonic clock of the process, if that has made the first try.
+fn tried_for(database: f64, wall: f64, seen: f64, own: Option<f64>) -> Age {
+    let (early, late) = (database.min(wall), database.max(wall));
+    // Of two, it is not known which is right. With three, it is not the one that differs from both others.
+    let at_most = own.map_or(late, |own| late.min(early.max(own)));
+    // A first try that is yet to come has just begun: a clock was wrong then, or is so now.
+    let age = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    Age { at_least: age(early.min(seen).min(own.unwrap_or(seen))), at_most: age(at_most) }
 }
 
 fn number(number: i64) -> u64 {
@@ -349,6 +369,32 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
             drop(Object::take(connection));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_ago_the_first_try_was_is_known_by_three_clocks_and_lies_between_two() {
+        for (database, wall, seen, own, at_least, at_most) in [
+            (9.0, 9.0, 9.0, None, 9, 9),
+            // It is not known which of two is right.
+            (9.0, 1.0, 5.0, None, 1, 9),
+            (1.0, 9.0, 5.0, None, 1, 9),
+            (-9.0, 9.0, 5.0, None, 0, 9),
+            (9.0, 9.0, 0.0, None, 0, 9),
+            // Of three it is.
+            (90.0, 9.0, 9.0, Some(9.0), 9, 9),
+            (9.0, 90.0, 9.0, Some(8.0), 8, 9),
+            (-90.0, 9.0, 9.0, Some(8.0), 0, 8),
+            // The machine has slept.
+            (90.0, 90.0, 9.0, Some(9.0), 9, 90),
+        ] {
+            let Age { at_least: least, at_most: most } = tried_for(database, wall, seen, own);
+            assert_eq!((least.as_secs(), most.as_secs()), (at_least, at_most), "{database} {wall} {seen} {own:?}");
         }
     }
 }

@@ -17,9 +17,13 @@ CREATE TABLE outbox.call (
     -- Each change of a relay or an operator takes the next one, and compares the last one.
     fence bigint NOT NULL DEFAULT 0,
     tries integer NOT NULL DEFAULT 0,
-    -- The first of these tries began between these two times: they differ if clocks did then.
+    -- When the first of these tries began, by the database, by the relay's wall clock, and by the time that relays had
+    -- seen go by; and by the monotonic clock of the process that made it, in seconds.
     first_try timestamptz,
-    first_try_early timestamptz,
+    first_wall timestamptz,
+    first_seen timestamptz,
+    first_process bigint,
+    first_elapsed double precision,
     -- The next try; while the call is sent, the end of the relay's lease.
     due timestamptz NOT NULL DEFAULT statement_timestamp(),
     may_have_taken_place boolean NOT NULL DEFAULT false,

@@ -6,9 +6,10 @@ const SCHEMA: &str = include_str!("schema.sql");
 /// Processes that migrate wait for each other by this lock. The number was drawn at random.
 const LOCK: i64 = 0x53c1_0e7a_94d2_6b1f;
 
-// A statement has `$1`, the process's wall clock, `$2`, its own time if it has one, and the database's clock. With
-// three, the middle one counts, so that none decides alone. With two, it is not known which is right, so that a time
-// lies between them: see `middle_or`.
+// A statement has `$1`, the process's wall clock, `$2`, its own time, and the database's clock.
+
+/// The middle one of the three, so that none decides alone. Leases and waits are by this time.
+const MIDDLE: &str = "greatest(least($1, $2), least(greatest($1, $2), statement_timestamp()))";
 
 /// The earliest of all, and of `$3`, the time that the relays have seen go by. What is over now is so by each clock.
 const EARLIEST: &str = "least(statement_timestamp(), $1, $2, $3)";
@@ -36,7 +37,6 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(schema: &str) -> Result<Self, OutboxError> {
         check(schema)?;
-        let (early, late) = (middle_or("least"), middle_or("greatest"));
         // It is the last thing that is made. `to_regprocedure` may remember what was missing before another process has
         // made it.
         let is_there = format!(
@@ -55,7 +55,12 @@ impl Statements {
         let call = format!("{schema}.call");
         let open = "state IN ('waiting', 'sending', 'given_up', 'damaged')";
         // What is due is so by the clock that has said when: a lease would be over at once by a later one.
-        let due = format!("state IN ('waiting', 'sending') AND due <= {early}");
+        let due = format!("state IN ('waiting', 'sending') AND due <= {MIDDLE}");
+        // If two clocks agreed when the process began (`$10`), it has one time, which none of them decides alone. Else
+        // each is compared with itself. A first try was not before the time that relays had seen by then.
+        let of_each = |clock: &str| format!("(CASE WHEN $10 THEN {MIDDLE} ELSE {clock} END)");
+        let (database, wall) = (of_each("statement_timestamp()"), of_each("$1"));
+        let age = |now: &str, then: &str| format!("extract(epoch FROM {now} - {then})::float8");
         // `$6` are the destinations of which the relay has calls already, and `$7` how many; `$8` is how many it has at
         // the most.
         let taken = "coalesce((SELECT taken FROM busy WHERE busy.destination = call.destination), 0)";
@@ -101,19 +106,29 @@ impl Statements {
                 SELECT position, may_have_taken_place FROM {call}
                 WHERE position IN (SELECT position FROM found) AND {due} FOR UPDATE SKIP LOCKED)
             UPDATE {call} AS call SET state = 'sending', fence = fence + 1, tries = tries + 1,
-                first_try = coalesce(call.first_try, {late}), first_try_early = coalesce(call.first_try_early, {early}),
-                may_have_taken_place = true, due = {early} + make_interval(secs => $4)
+                first_try = coalesce(call.first_try, {database}), first_wall = coalesce(call.first_wall, {wall}),
+                first_seen = coalesce(call.first_seen, $3), first_process = coalesce(call.first_process, $11),
+                first_elapsed = coalesce(call.first_elapsed, $12),
+                may_have_taken_place = true, due = {MIDDLE} + make_interval(secs => $4)
             FROM locked WHERE call.position = locked.position
             RETURNING {ENTRY}, locked.may_have_taken_place,
-                extract(epoch FROM {EARLIEST} - call.first_try)::float8,
-                extract(epoch FROM {late} - call.first_try_early)::float8,
-                (SELECT max(partition_key) FROM ready HAVING count(*) = $5)"
+                {by_database}, {by_wall}, {by_seen},
+                CASE WHEN call.first_process = $11 THEN $12 - call.first_elapsed END,
+                (SELECT max(partition_key) FROM ready HAVING count(*) = $5)",
+            by_database = age(&database, "greatest(call.first_try, call.first_seen)"),
+            by_wall = age(&wall, "greatest(call.first_wall, call.first_seen)"),
+            by_seen = age("$3", "call.first_seen"),
         );
+        // It ends by a time that no clock is past, if it is not known which one is right.
+        let late = format!("(CASE WHEN $12 THEN {MIDDLE} ELSE greatest(statement_timestamp(), $1) END)");
         let update = format!(
-            "UPDATE {call} SET state = $5, fence = fence + 1, due = {early} + make_interval(secs => $6),
+            "UPDATE {call} SET state = $5, fence = fence + 1, due = {MIDDLE} + make_interval(secs => $6),
                 tries = CASE WHEN $7 THEN 0 WHEN $8 THEN tries - 1 ELSE tries END,
                 first_try = CASE WHEN $7 THEN NULL ELSE first_try END,
-                first_try_early = CASE WHEN $7 THEN NULL ELSE first_try_early END,
+                first_wall = CASE WHEN $7 THEN NULL ELSE first_wall END,
+                first_seen = CASE WHEN $7 THEN NULL ELSE first_seen END,
+                first_process = CASE WHEN $7 THEN NULL ELSE first_process END,
+                first_elapsed = CASE WHEN $7 THEN NULL ELSE first_elapsed END,
                 may_have_taken_place = coalesce($9, may_have_taken_place), reason = $10,
                 answer = coalesce($11::text::jsonb, answer),
                 ended = CASE WHEN $5 IN ('delivered', 'refused') THEN {late} END
@@ -121,8 +136,8 @@ impl Statements {
         );
         // What was put in while the database's clock was ahead, or has got its time by clocks of which two were wrong.
         let soon = format!(
-            "UPDATE {call} SET due = {early}
-            WHERE state IN ('waiting', 'sending') AND (due > {early} + interval '2 days' OR tries = 0 AND due > {early})"
+            "UPDATE {call} SET due = {MIDDLE}
+            WHERE state IN ('waiting', 'sending') AND (due > {MIDDLE} + interval '2 days' OR tries = 0 AND due > {MIDDLE})"
         );
         let delete = format!(
             "DELETE FROM {call} WHERE position IN (SELECT position FROM {call}
@@ -151,14 +166,6 @@ impl Statements {
             make,
         })
     }
-}
-
-/// The middle one of three clocks, or this one of two.
-fn middle_or(this: &str) -> String {
-    format!(
-        "(CASE WHEN $2 IS NULL THEN {this}(statement_timestamp(), $1)
-            ELSE greatest(least($1, $2), least(greatest($1, $2), statement_timestamp())) END)"
-    )
 }
 
 /// The schema's name is one that people need not quote, but for some words.

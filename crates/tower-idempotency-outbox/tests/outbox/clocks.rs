@@ -8,7 +8,7 @@ use testkit::skipped;
 use tower_idempotency_outbox::{Outbox, Relay, State};
 
 use crate::home::{Home, PostgresHome, SledHome, call};
-use crate::server::{Client, Log, entry, relay, run_until, server, server_of};
+use crate::server::{Client, Log, Reply, entry, relay, run_until, server as answers, server_of};
 
 const HOUR: i64 = 60 * 60;
 const DAY: i64 = 24 * HOUR;
@@ -29,7 +29,12 @@ async fn with_a_clock(promise: &str) -> Option<(PostgresServer, PostgresHome)> {
 
 /// A server that loses each request until it is well.
 fn unwell() -> (Client, Log) {
-    server(|_, _| async { Err("the connection broke".into()) })
+    answers(|_, _| async { Err("the connection broke".into()) })
+}
+
+/// Lets a relay look at the outbox, and note the time.
+async fn run_once(outbox: &impl Outbox) {
+    relay(outbox, &unwell().0).run(std::future::ready(())).await;
 }
 
 /// Lets calls be tried, and lost.
@@ -50,6 +55,15 @@ async fn all_delivered(outbox: &impl Outbox, numbers: std::ops::Range<u32>, rela
         true
     };
     relay.run(until("all are delivered", all)).await;
+}
+
+/// Moves each first try so far back, by all clocks.
+fn first_tried_earlier(time: &str) -> String {
+    format!(
+        "UPDATE outbox.call SET first_try = first_try - interval '{time}', first_wall = first_wall - interval '{time}', \
+            first_seen = first_seen - interval '{time}', \
+            first_elapsed = first_elapsed - extract(epoch FROM interval '{time}')"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,12 +175,76 @@ async fn what_a_process_notes_while_it_can_t_know_the_time_is_neither_over_early
         assert_ne!(state(2).await, State::GivenUp, "{jump}");
         assert_eq!(state(1).await, State::Delivered, "{jump}");
         // 30 hours later, the server may have forgotten the key.
-        let later = "UPDATE outbox.call SET (first_try, first_try_early, due) = \
-            (first_try - interval '30 hours', first_try_early - interval '30 hours', 'epoch')";
+        let later = first_tried_earlier("30 hours");
+        home.sql(&format!("UPDATE outbox.call SET due = 'epoch' {}", of(3))).await;
         home.sql(&format!("{later} {}", of(3))).await;
         let over = async || is_held(3).await || state(3).await == State::GivenUp;
         relay(other.outbox(), &well).run(until("it is held, or given up", over)).await;
         assert!(!log.bodies().contains(&"charge 3".to_owned()), "{jump}");
+    }
+}
+
+// Seeded fault: the database's time of the first try was compared with the wall clock's time of the second one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_that_always_differ_hold_no_call_back() {
+    for (jump, is_seen) in [3 * DAY, -3 * DAY, 8 * HOUR].into_iter().flat_map(|jump| [(jump, false), (jump, true)]) {
+        let Some((server, home)) = with_a_clock("clocks that always differ").await else { return };
+        if is_seen {
+            // A relay whose clocks agree was there before.
+            run_once(home.outbox()).await;
+        }
+        server.set_clock(jump);
+        let (one, other) = (PostgresHome::again(&home), PostgresHome::again(&home));
+        let (well, log) = server_of(200, &[], "");
+        for number in 1..3 {
+            one.outbox().put(&call(number)).await.unwrap();
+        }
+        lose(one.outbox(), 1..3).await;
+        // By the same process, and by another one, which has another time of its own.
+        home.sql(&format!(
+            "UPDATE outbox.call SET due = due + interval '1 day' WHERE key = '{}'",
+            call(2).key().as_str()
+        ))
+        .await;
+        let give_up_after = Duration::from_secs(60 * 60);
+        all_delivered(one.outbox(), 1..2, relay(one.outbox(), &well).give_up_after(give_up_after)).await;
+        home.sql(&format!("UPDATE outbox.call SET due = 'epoch' WHERE key = '{}'", call(2).key().as_str())).await;
+        all_delivered(other.outbox(), 2..3, relay(other.outbox(), &well).give_up_after(give_up_after)).await;
+        assert_eq!(log.bodies(), ["charge 1", "charge 2"], "{jump}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_try_was_not_before_the_time_that_relays_had_seen() {
+    let Some((server, home)) = with_a_clock("a first try while the database is behind").await else { return };
+    run_once(home.outbox()).await;
+    server.set_clock(-DAY);
+    let fresh = PostgresHome::again(&home);
+    fresh.outbox().put(&call(1)).await.unwrap();
+    lose(fresh.outbox(), 1..2).await;
+    server.set_clock(0);
+    home.sql("UPDATE outbox.call SET due = 'epoch'").await;
+    let other = PostgresHome::again(&home);
+    let (well, _) = server_of(200, &[], "");
+    all_delivered(other.outbox(), 1..2, relay(other.outbox(), &well)).await;
+}
+
+// Seeded fault: the lease of a relay whose wall clock was behind was over for all others when it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_whose_clock_is_behind_has_leases_that_last() {
+    for behind in [120, HOUR, DAY] {
+        let Some((server, home)) = with_a_clock("a relay whose clock is behind").await else { return };
+        server.set_clock(behind);
+        let fresh = PostgresHome::again(&home);
+        fresh.outbox().put(&call(1)).await.unwrap();
+        let (stuck, log) = answers(|_, _| std::future::pending::<Reply>());
+        let run = tokio::spawn(relay(fresh.outbox(), &stuck).run(std::future::pending()));
+        until("it is sent", async || !log.all().is_empty()).await;
+        // By the database, which other relays agree with.
+        let lasts = "SELECT due - statement_timestamp() > interval '1 minute' FROM SCHEMA.call";
+        let row = home.another_client().await.query_one(&lasts.replace("SCHEMA", &home.schema), &[]).await.unwrap();
+        assert!(row.get::<_, bool>(0), "{behind}");
+        run.abort();
     }
 }
 
@@ -195,11 +273,7 @@ async fn a_time_that_is_over_by_each_clock_is_over() {
         let outbox = home.outbox();
         outbox.put(&call(1)).await.unwrap();
         lose(outbox, 1..2).await;
-        home.sql(
-            "UPDATE outbox.call SET (first_try, first_try_early) = (first_try - interval '13 hours', \
-            first_try_early - interval '13 hours')",
-        )
-        .await;
+        home.sql(&first_tried_earlier("13 hours")).await;
         server.set_clock(ahead);
         let (well, log) = server_of(200, &[], "");
         let given_up = run_until(relay(outbox, &well), outbox, call(1).key(), State::GivenUp).await;

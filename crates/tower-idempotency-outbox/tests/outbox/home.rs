@@ -278,7 +278,7 @@ impl Home for PostgresHome {
         let ended = if is_over { &then } else { "NULL" };
         self.sql(&format!(
             "UPDATE outbox.call SET state = '{state}', tries = 1, may_have_taken_place = true, due = {then},
-                ended = {ended}, first_try = now(), first_try_early = now() WHERE position = {}",
+                ended = {ended}, first_try = now(), first_wall = now(), first_seen = now() WHERE position = {}",
             entry.position
         ))
         .await;
