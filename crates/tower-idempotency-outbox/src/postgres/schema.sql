@@ -14,7 +14,7 @@ CREATE TABLE outbox.call (
         '^(http:.*):80$|^(https:.*):443$', E'\\1\\2')) STORED,
     state text NOT NULL DEFAULT 'waiting'
         CHECK (state IN ('waiting', 'sending', 'delivered', 'refused', 'given_up', 'damaged')),
-    -- Each change of a relay or an operator takes the next one, and compares the last one.
+    -- Each lease draws one at random, each other change takes the next one, and each of them compares the last one.
     fence bigint NOT NULL DEFAULT 0,
     tries integer NOT NULL DEFAULT 0,
     -- When the first of these tries began, by the database, by the relay's wall clock, and by the time that relays had

@@ -56,6 +56,7 @@ impl Statements {
         let open = "state IN ('waiting', 'sending', 'given_up', 'damaged')";
         // What is due is so by the clock that has said when: a lease would be over at once by a later one.
         let due = format!("state IN ('waiting', 'sending') AND due <= {MIDDLE}");
+        // A fence is drawn at random, because a position and what counts from it come back with a restored database.
         // If two clocks agreed when the process began (`$10`), it has one time, which none of them decides alone. Else
         // each is compared with itself. A first try was not before the time that relays had seen by then.
         let of_each = |clock: &str| format!("(CASE WHEN $10 THEN {MIDDLE} ELSE {clock} END)");
@@ -105,7 +106,7 @@ impl Statements {
             ), locked AS MATERIALIZED (
                 SELECT position, may_have_taken_place FROM {call}
                 WHERE position IN (SELECT position FROM found) AND {due} FOR UPDATE SKIP LOCKED)
-            UPDATE {call} AS call SET state = 'sending', fence = fence + 1, tries = tries + 1,
+            UPDATE {call} AS call SET state = 'sending', fence = (random() * 4e18)::bigint, tries = tries + 1,
                 first_try = coalesce(call.first_try, {database}), first_wall = coalesce(call.first_wall, {wall}),
                 first_seen = coalesce(call.first_seen, $3), first_process = coalesce(call.first_process, $11),
                 first_elapsed = coalesce(call.first_elapsed, $12),

@@ -186,6 +186,30 @@ async fn a_backlog_in_few_partitions_holds_no_relay_up() {
     relay(outbox, &client).run(until("some are delivered", some)).await;
 }
 
+// Seeded fault: after a restore, a position and its fences come back, and one call's result was written to another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_is_written_to_no_other_call_after_a_restore() {
+    let Some(home) = PostgresHome::new("a result after a restore").await else { return };
+    let outbox = home.outbox();
+    outbox.put(&call(1)).await.unwrap();
+    let gate = Gate::default();
+    let (slow, _) = server_at(&gate, 200);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let first = tokio::spawn(relay(outbox, &slow).concurrency(1).run(async { _ = stopped.await }));
+    gate.arrival().await;
+    // The database is as it was before the call was put in, and another call gets its position.
+    let other = outbox.put_parameter(&call(2));
+    home.sql(&format!("UPDATE outbox.call SET request = '{other}', state = 'waiting', fence = 0, due = 'epoch'")).await;
+    let (stuck, log) = server(|_, _| std::future::pending::<Reply>());
+    let second = tokio::spawn(relay(outbox, &stuck).run(std::future::pending()));
+    until("it is sent", async || !log.all().is_empty()).await;
+    gate.open();
+    drop(stop);
+    first.await.unwrap();
+    assert_eq!(entry(outbox, call(2).key()).await.state, State::Sending);
+    second.abort();
+}
+
 /// How many statements wait for a lock.
 fn waiting(schema: &str) -> String {
     format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%\"{schema}\"%'")
