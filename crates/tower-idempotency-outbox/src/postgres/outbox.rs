@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::tokio_postgres::error::SqlState;
+use deadpool_postgres::tokio_postgres::error::{DbError, SqlState};
 use deadpool_postgres::tokio_postgres::types::{ToSql, Type};
 use deadpool_postgres::tokio_postgres::{Error, Row, Transaction};
 use deadpool_postgres::{Object, Pool};
@@ -45,6 +45,9 @@ const DELETED_AT_ONCE: usize = 1_000;
 ///
 /// The table is `call` in the schema of the outbox; its columns are there for people to read. Give each API, or each
 /// account with it, an outbox of its own: a relay sends all calls that it finds.
+///
+/// A call has at most 16 MiB in the table, which is a body of some 12 MB. A relay takes one such call at a time, and small
+/// ones before large ones.
 ///
 /// To take calls, a relay looks once at each partition key that has a call which has not ended, and at each destination
 /// (scheme, host and port) to which calls without one wait: 50,000 partition keys take some 0.2 s. Where 32 calls to
@@ -118,7 +121,8 @@ impl PostgresOutbox {
     /// A call that is there already, in whatever state, is not put in again.
     ///
     /// # Errors
-    /// The transaction has to be rolled back: [`OutboxError::KeyReused`], or the database's error.
+    /// The transaction has to be rolled back: [`OutboxError::KeyReused`], [`OutboxError::TooLarge`], or the database's
+    /// error.
     pub async fn put_in(&self, transaction: &Transaction<'_>, call: &Call) -> Result<(), OutboxError> {
         let put = transaction.query_typed(self.put_sql(), &[(&self.put_parameter(call), Type::TEXT)]).await;
         put.map(drop).map_err(put_error)
@@ -295,6 +299,9 @@ impl Storage for PostgresOutbox {
 fn put_error(error: Error) -> OutboxError {
     match error.code().map(SqlState::code) {
         Some(PostgresOutbox::KEY_REUSED) => OutboxError::KeyReused,
+        _ if error.as_db_error().and_then(DbError::constraint) == Some("call_is_too_large") => {
+            OutboxError::TooLarge("it has more than 16 MiB".to_owned())
+        }
         _ => OutboxError::database(error),
     }
 }

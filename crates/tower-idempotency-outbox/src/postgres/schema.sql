@@ -12,6 +12,9 @@ CREATE TABLE outbox.call (
     destination text COLLATE "C" NOT NULL GENERATED ALWAYS AS (regexp_replace(
         lower(coalesce(substring(request ->> 'uri' FROM '^[^:/]+://[^/?#]*'), '') COLLATE "C"),
         '^(http:.*):80$|^(https:.*):443$', E'\\1\\2')) STORED,
+    -- What a relay reads of it, in bytes.
+    size integer NOT NULL GENERATED ALWAYS AS (octet_length(request::text)) STORED
+        CONSTRAINT call_is_too_large CHECK (size <= 16777216),
     state text NOT NULL DEFAULT 'waiting'
         CHECK (state IN ('waiting', 'sending', 'delivered', 'refused', 'given_up', 'damaged')),
     -- Each lease draws one at random, each other change takes the next one, and each of them compares the last one.

@@ -6,6 +6,9 @@ const SCHEMA: &str = include_str!("schema.sql");
 /// Processes that migrate wait for each other by this lock. The number was drawn at random.
 const LOCK: i64 = 0x53c1_0e7a_94d2_6b1f;
 
+/// How many bytes of calls a lease takes, and one call more: a statement has to end in time.
+const LEASED_BYTES: u32 = 4 << 20;
+
 // A statement has `$1`, the process's wall clock, `$2`, its own time, and the database's clock.
 
 /// The middle one of the three, so that none decides alone. Leases and waits are by this time.
@@ -67,7 +70,8 @@ impl Statements {
         let taken = "coalesce((SELECT taken FROM busy WHERE busy.destination = call.destination), 0)";
         // `heads` goes from one partition key to the next, by its index, and no farther than it has to: the first open
         // call of each, from `$9` on. A call that was stored before and is committed later is not among them: its
-        // transaction has overlapped that of the later one. `places` goes from one destination to the next.
+        // transaction has overlapped that of the later one. `fitting` has the small ones first, so that large ones hold
+        // none of them up, and the one that is due first, so that each has its turn. `places` goes from one destination to the next.
         let lease = format!(
             "WITH RECURSIVE busy AS MATERIALIZED (
                 SELECT * FROM unnest($6, $7) AS busy (destination, taken)
@@ -103,9 +107,14 @@ impl Statements {
                         row_number() OVER (PARTITION BY destination ORDER BY due, position) AS number
                     FROM either AS call) AS numbered
                 WHERE number <= room ORDER BY due, position LIMIT $5
+            ), fitting AS MATERIALIZED (
+                SELECT position FROM (SELECT position, sum(size) OVER (ORDER BY size, position) AS bytes,
+                        row_number() OVER (ORDER BY due, position) AS number
+                    FROM {call} WHERE position IN (SELECT position FROM found)) AS measured
+                WHERE bytes <= {LEASED_BYTES} OR number = 1
             ), locked AS MATERIALIZED (
                 SELECT position, may_have_taken_place FROM {call}
-                WHERE position IN (SELECT position FROM found) AND {due} FOR UPDATE SKIP LOCKED)
+                WHERE position IN (SELECT position FROM fitting) AND {due} FOR UPDATE SKIP LOCKED)
             UPDATE {call} AS call SET state = 'sending', fence = (random() * 4e18)::bigint, tries = tries + 1,
                 first_try = coalesce(call.first_try, {database}), first_wall = coalesce(call.first_wall, {wall}),
                 first_seen = coalesce(call.first_seen, $3), first_process = coalesce(call.first_process, $11),

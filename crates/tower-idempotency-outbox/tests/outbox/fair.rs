@@ -11,10 +11,10 @@ use testkit::Gate;
 use testkit::process::until;
 use tower::util::BoxCloneService;
 use tower::{BoxError, service_fn};
-use tower_idempotency_outbox::{Outbox, Relay, State};
+use tower_idempotency_outbox::{Call, Outbox, OutboxError, Relay, State};
 
-use crate::home::{Home, call_to, over_both};
-use crate::server::{Client, entry};
+use crate::home::{Home, PostgresHome, call_to, over_both};
+use crate::server::{Client, entry, relay, server};
 
 over_both!(a_destination_that_hangs_takes_half_of_the_places_and_no_more);
 
@@ -82,5 +82,37 @@ async fn a_destination_that_hangs_takes_half_of_the_places_and_no_more(home: imp
             drop(stop);
             run.await.unwrap();
         }
+    }
+}
+
+// Seeded fault: sixteen large calls were read by one statement, which took longer than it may, again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_calls_are_taken_in_parts_and_after_small_ones() {
+    let Some(home) = PostgresHome::new("large calls").await else { return };
+    let outbox = home.outbox();
+    let sized = |length| Call::new(Request::post("http://large").body(vec![b'a'; length]).unwrap()).unwrap();
+    assert!(matches!(outbox.put(&sized(13 << 20)).await, Err(OutboxError::TooLarge(_))));
+    outbox.put(&sized(12_000_000)).await.unwrap();
+    for _ in 0..6 {
+        outbox.put(&sized(1 << 20)).await.unwrap();
+    }
+    for number in 0..6 {
+        outbox.put(&call_to("http://small", number)).await.unwrap();
+    }
+    let (stuck, log) = server(|_, _| std::future::pending());
+    let all = until("all are sent", async || log.all().len() == 13);
+    // It is dropped before their time is over.
+    tokio::select! {
+        () = relay(outbox, &stuck).run(std::future::pending()) => {}
+        () = all => {}
+    }
+    // Those that were taken together have one time.
+    let sizes = format!("SELECT array_agg(size ORDER BY size) FROM {}.call GROUP BY due ORDER BY due", home.schema);
+    let rows = home.another_client().await.query(&sizes, &[]).await.unwrap();
+    let leases: Vec<Vec<i32>> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(leases[0].iter().filter(|size| **size < 1_000).count(), 6, "{leases:?}");
+    assert!(leases[0].iter().any(|size| *size > 12_000_000), "{leases:?}");
+    for lease in &leases {
+        assert!(lease[..lease.len() - 1].iter().sum::<i32>() <= 4 << 20, "{leases:?}");
     }
 }
