@@ -99,12 +99,14 @@
 //! use bytes::Bytes;
 //! use http_body_util::Full;
 //! use hyper_util::client::legacy::Client;
-//! use hyper_util::rt::TokioExecutor;
+//! use hyper_util::rt::{TokioExecutor, TokioTimer};
 //! use tower::{Layer as _, ServiceExt as _};
 //! use tower_idempotency_client::KeyedRetryLayer;
 //!
 //! # async fn pay() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = KeyedRetryLayer::new().layer(Client::builder(TokioExecutor::new()).build_http());
+//! // With a timer it closes idle connections; without one it keeps them all.
+//! let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build_http();
+//! let client = KeyedRetryLayer::new().layer(client);
 //! let request = http::Request::post("http://127.0.0.1:4242/v1/charges").body(Full::new(Bytes::from("amount=500")))?;
 //! let answer = client.oneshot(request).await?;
 //! # Ok(()) }

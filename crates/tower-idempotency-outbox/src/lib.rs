@@ -14,7 +14,7 @@
 //! use bytes::Bytes;
 //! use http_body_util::Full;
 //! use hyper_util::client::legacy::Client;
-//! use hyper_util::rt::TokioExecutor;
+//! use hyper_util::rt::{TokioExecutor, TokioTimer};
 //! use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool, tokio_postgres::NoTls};
 //! use tower_idempotency_outbox::{Call, PostgresOutbox, Relay};
 //!
@@ -23,8 +23,9 @@
 //! let outbox = PostgresOutbox::new(pool.clone(), "payments_outbox")?;
 //! outbox.migrate().await?; // makes the schema `payments_outbox` and its table, unless they are there
 //!
-//! // In one process, or in several. The client adds the credentials, which are not stored.
-//! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+//! // In one process, or in several. The client adds the credentials, which are not stored. With a timer it closes idle
+//! // connections; without one it keeps them all, until there are no file descriptors any more.
+//! let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build_http::<Full<Bytes>>();
 //! let relay = tokio::spawn(Relay::new(outbox.clone(), client).run(async { _ = tokio::signal::ctrl_c().await }));
 //!
 //! // For each order:
