@@ -83,6 +83,16 @@ impl Terms {
     }
 }
 
+/// What has come of a try.
+#[derive(Debug)]
+pub(crate) enum Carried {
+    Ended,
+    /// The call waits for its next try.
+    InVain {
+        reason: String,
+    },
+}
+
 /// Sends a call, of which the relay has asked for a lease at this time, and writes what has come of it.
 pub(crate) async fn carry<C, A>(
     outbox: impl Outbox,
@@ -90,7 +100,8 @@ pub(crate) async fn carry<C, A>(
     terms: Arc<Terms>,
     Leased { entry, tried_for }: Leased,
     asked: Instant,
-) where
+) -> Carried
+where
     C: Service<Request<Full<Bytes>>, Response = Response<A>, Error: Into<BoxError>, Future: Send>
         + Clone
         + Send
@@ -111,7 +122,12 @@ pub(crate) async fn carry<C, A>(
             }
         },
     };
+    let carried = match update.state {
+        State::Waiting => Carried::InVain { reason: update.reason.clone() },
+        _ => Carried::Ended,
+    };
     write(&outbox, &entry, update, until).await;
+    carried
 }
 
 /// What becomes of a call that is not sent: what is known of it stays.

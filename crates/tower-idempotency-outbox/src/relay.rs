@@ -13,12 +13,12 @@ use http_body::Body;
 use http_body_util::Full;
 use retry_policies::policies::ExponentialBackoff;
 use retry_policies::{Jitter, RetryPolicy};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer as _, Service};
 use tower_idempotency_client::KeyedRetryLayer;
 
-use crate::attempt::{Terms, carry};
+use crate::attempt::{Carried, Terms, carry};
 use crate::storage::{Leased, Room};
 use crate::{Call, Outbox, TARGET};
 
@@ -41,7 +41,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// relay has the call, the first one can't write a result any more.
 ///
 /// `client` is a service that sends each request once and follows no redirects, such as hyper-util's `Client`. It adds
-/// the credentials.
+/// the credentials, and closes the connections that it does not use: hyper-util's does so only with a `pool_timer`.
 pub struct Relay<O, C> {
     outbox: O,
     client: C,
@@ -139,7 +139,8 @@ impl<O: Outbox, C> Relay<O, C> {
     /// Carries calls until `shutdown` ends, and then finishes those that it has, which takes no longer than a lease and
     /// the outbox's own time limits.
     ///
-    /// While the outbox fails, it asks again, and logs it.
+    /// While the outbox fails, it asks again, and logs it. Once a minute it logs a warning if calls were tried, and none
+    /// of them has come to an end.
     ///
     /// # Cancel safety
     /// If the future is dropped, requests that were sent may arrive. Their calls are sent again when their leases are
@@ -159,7 +160,8 @@ impl<O: Outbox, C> Relay<O, C> {
         let mut shutdown = pin!(shutdown);
         let (terms, mut calls) = (Arc::new(terms), JoinSet::new());
         let busy = Busy::default();
-        let mut swept = None::<Instant>;
+        let (mut swept, mut looked) = (None::<Instant>, Instant::now());
+        let mut tried = Tried::default();
         loop {
             let free = usize::from(concurrency).saturating_sub(calls.len());
             let most = u16::try_from(free).unwrap_or(u16::MAX);
@@ -169,8 +171,9 @@ impl<O: Outbox, C> Relay<O, C> {
                 let place = busy.place(&leased);
                 let carried = carry(outbox.clone(), client.clone(), Arc::clone(&terms), leased, asked);
                 calls.spawn(async move {
-                    carried.await;
+                    let carried = carried.await;
                     drop(place);
+                    carried
                 });
             }
             if swept.is_none_or(|swept| swept.elapsed() > SWEEP_EVERY) {
@@ -178,15 +181,21 @@ impl<O: Outbox, C> Relay<O, C> {
             }
             tokio::select! {
                 () = &mut shutdown => break,
-                Some(ended) = calls.join_next() => logged(ended),
+                Some(carried) = calls.join_next() => tried.count(carried),
                 () = sleep(poll_every) => {}
             }
-            while let Some(ended) = calls.try_join_next() {
-                logged(ended);
+            while let Some(carried) = calls.try_join_next() {
+                tried.count(carried);
+            }
+            if looked.elapsed() > SWEEP_EVERY {
+                looked = Instant::now();
+                if let Some((tries, reason)) = tried.all_in_vain() {
+                    tracing::warn!(target: TARGET, tries, reason, "no call that was tried has come to an end");
+                }
             }
         }
-        while let Some(ended) = calls.join_next().await {
-            logged(ended);
+        while let Some(carried) = calls.join_next().await {
+            tried.count(carried);
         }
     }
 }
@@ -253,10 +262,28 @@ impl Drop for Place {
     }
 }
 
-/// A client that panics has lost its try. The call is sent again after its lease.
-fn logged(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(target: TARGET, %error, "a call's task has panicked");
+/// What has come of tries since the last look.
+#[derive(Debug, Default)]
+struct Tried {
+    has_ended: bool,
+    in_vain: u32,
+    reason: String,
+}
+
+impl Tried {
+    fn count(&mut self, carried: Result<Carried, JoinError>) {
+        match carried {
+            Ok(Carried::Ended) => self.has_ended = true,
+            Ok(Carried::InVain { reason }) => (self.in_vain, self.reason) = (self.in_vain + 1, reason),
+            // A client that panics has lost its try. The call is sent again after its lease.
+            Err(error) => tracing::error!(target: TARGET, %error, "a call's task has panicked"),
+        }
+    }
+
+    /// How many tries there were, and what the last one has met, if none has ended a call.
+    fn all_in_vain(&mut self) -> Option<(u32, String)> {
+        let Self { has_ended, in_vain, reason } = std::mem::take(self);
+        (in_vain > 0 && !has_ended).then_some((in_vain, reason))
     }
 }
 
@@ -268,5 +295,25 @@ impl<O: fmt::Debug, C> fmt::Debug for Relay<O, C> {
             .field("try_for", &self.terms.try_for)
             .field("give_up_after", &self.terms.give_up_after)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_are_in_vain_while_none_of_them_ends_a_call() {
+        let in_vain = |reason: &str| Ok(Carried::InVain { reason: reason.to_owned() });
+        let mut tried = Tried::default();
+        assert_eq!(tried.all_in_vain(), None);
+        tried.count(in_vain("no connection"));
+        tried.count(in_vain("too many open files"));
+        assert_eq!(tried.all_in_vain(), Some((2, "too many open files".to_owned())));
+        // Each look begins anew.
+        assert_eq!(tried.all_in_vain(), None);
+        tried.count(in_vain("no connection"));
+        tried.count(Ok(Carried::Ended));
+        assert_eq!(tried.all_in_vain(), None);
     }
 }
