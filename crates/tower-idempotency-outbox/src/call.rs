@@ -14,6 +14,8 @@ use tower_idempotency_client::{InvalidKey, Key};
 
 /// The most bytes that a partition key may have.
 const MAX_PARTITION_KEY: usize = 255;
+/// The most bytes that a host may have. Names have at most 253.
+const MAX_HOST: usize = 255;
 /// How many headers a client may add to those of a call.
 const ADDED_HEADERS: usize = 16;
 /// The header in which a request may bring its key.
@@ -167,7 +169,7 @@ impl Call {
             (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
                 return Err(InvalidCall::Credential { place: "the URI".to_owned() });
             }
-            (Some("http" | "https"), Some(_)) => {}
+            (Some("http" | "https"), Some(authority)) if is_plain(authority) => {}
             _ => return Err(InvalidCall::Uri),
         }
         for (name, value) in &self.headers {
@@ -185,6 +187,17 @@ impl Call {
             _ => Ok(self),
         }
     }
+}
+
+/// Whether a database can keep the authority, and compare it with others as a text.
+fn is_plain(authority: &Authority) -> bool {
+    let host = authority.host();
+    host.len() <= MAX_HOST
+        && match authority.port() {
+            Some(port) => port.as_str() == port.as_u16().to_string(),
+            // It has one that is none.
+            None => authority.as_str() == host,
+        }
 }
 
 impl fmt::Debug for Call {
@@ -219,8 +232,9 @@ pub enum InvalidCall {
     /// Its method is safe (RFC 9110 section 9.2.1): it has no effect that must not be lost.
     #[error("a request with a safe method needs no outbox; send it")]
     SafeMethod,
-    /// Its URI is not absolute.
-    #[error("a call needs an absolute URI with the scheme http or https")]
+    /// Its URI is not absolute, or has a host of more than 255 bytes, or a port that is not written as a number from 0
+    /// to 65535 without zeros before it.
+    #[error("a call needs an absolute URI with the scheme http or https, a valid host, and a port as a plain number")]
     Uri,
     /// It has a credential, which would be kept where others read it, and may have expired when the call is made.
     #[error("{place} has a credential, which is not stored; let the relay's client add it to each request")]

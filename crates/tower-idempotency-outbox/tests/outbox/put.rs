@@ -100,7 +100,9 @@ fn a_request_that_can_t_be_made_later_is_refused_at_once() {
     let refused = |request: http::request::Builder| Call::new(request.body("").unwrap()).unwrap_err();
     let post = || Request::post("http://api.example/");
     assert_eq!(refused(Request::get("http://api.example/")), InvalidCall::SafeMethod);
-    for uri in ["/charges", "ftp://api.example/"] {
+    let long = format!("http://{}/", "a".repeat(256));
+    let ports = ["http://a:080/", "http://a:00000080/", "http://a:99999/", "http://a:/"];
+    for uri in ["/charges", "ftp://api.example/", &long].into_iter().chain(ports) {
         assert_eq!(refused(Request::post(uri)), InvalidCall::Uri, "{uri}");
     }
     for header in ["authorization", "cookie", "proxy-authorization"] {

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::Request;
 use retry_policies::policies::ExponentialBackoff;
 use testkit::Gate;
 use testkit::process::until;
-use tower_idempotency_outbox::{Outbox, State};
+use tower_idempotency_outbox::{Call, Outbox, State};
 
 use crate::home::{Home, PostgresHome, call, over_both};
 use crate::server::{Reply, answer, entry, relay, run_until, server, server_at, server_of};
@@ -20,6 +21,7 @@ over_both!(
     a_client_that_panics_loses_its_try_and_not_the_call,
     calls_that_fail_again_and_again_hold_no_others_up,
     a_relay_with_room_for_a_thousand_calls_takes_what_the_database_can_give,
+    a_call_with_the_longest_names_and_reasons_comes_to_its_end,
 );
 
 async fn a_call_is_sent_with_its_key_until_the_server_answers(home: impl Home) {
@@ -167,6 +169,20 @@ async fn a_relay_with_room_for_a_thousand_calls_takes_what_the_database_can_give
     let (client, _) = server_of(200, &[], "");
     let all = async || outbox.list(State::Delivered, None, 1_000).await.unwrap().len() == 400;
     relay(outbox, &client).concurrency(1_000).run(until("all are delivered", all)).await;
+}
+
+async fn a_call_with_the_longest_names_and_reasons_comes_to_its_end(home: impl Home) {
+    let outbox = home.outbox();
+    let request =
+        Request::post(format!("http://{}:65535/", "a".repeat(255))).header("idempotency-key", "k".repeat(255));
+    let call = Call::new(request.body("").unwrap()).unwrap().in_order_of("\"".repeat(255)).unwrap();
+    outbox.put(&call).await.unwrap();
+    let (client, _) = server(|_, number| async move {
+        // Four bytes each, and one that a text in JSON has two of.
+        if number < 3 { Err(format!("{}\"", "\u{1f600}".repeat(600)).into()) } else { answer(200, &[], "") }
+    });
+    let delivered = run_until(relay(outbox, &client), outbox, call.key(), State::Delivered).await;
+    assert_eq!(delivered.tries, 3);
 }
 
 // Seeded fault: a query that looks at each call which waits took longer than the relay waits for it.
