@@ -5,7 +5,10 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
@@ -18,6 +21,8 @@ const MAX_PARTITION_KEY: usize = 255;
 const MAX_HOST: usize = 255;
 /// How many headers a client may add to those of a call.
 const ADDED_HEADERS: usize = 16;
+/// Headers that a client writes itself, for the body as it is sent, or that say how to go on with a connection.
+const OF_CONNECTIONS: [HeaderName; 7] = [CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 /// The header in which a request may bring its key.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -36,7 +41,8 @@ pub struct Call {
 
 impl Call {
     /// Takes a request. Its key is the [`Key`] in its extensions, or the one in its header `Idempotency-Key`, or a
-    /// random one.
+    /// random one. Headers that belong to a connection, such as `Content-Length`, are not sent: the client writes its
+    /// own.
     ///
     /// # Errors
     /// The request can't be stored, or not be made: see [`InvalidCall`].
@@ -118,6 +124,10 @@ impl Call {
         self.method.clone_into(request.method_mut());
         self.uri.clone_into(request.uri_mut());
         self.headers.clone_into(request.headers_mut());
+        // They belong to the connection on which the request came that was stored.
+        for name in OF_CONNECTIONS {
+            request.headers_mut().remove(name);
+        }
         request.extensions_mut().insert(self.key.clone());
         request
     }

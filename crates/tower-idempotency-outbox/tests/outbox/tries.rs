@@ -2,10 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::Request;
+use http_body_util::Full;
 use retry_policies::policies::ExponentialBackoff;
 use testkit::Gate;
 use testkit::process::until;
+use tower::service_fn;
+use tower::util::BoxCloneService;
 use tower_idempotency_outbox::{Call, Outbox, State};
 
 use crate::home::{Home, PostgresHome, call, over_both};
@@ -22,6 +26,7 @@ over_both!(
     calls_that_fail_again_and_again_hold_no_others_up,
     a_relay_with_room_for_a_thousand_calls_takes_what_the_database_can_give,
     a_call_with_the_longest_names_and_reasons_comes_to_its_end,
+    a_request_is_sent_without_the_headers_of_another_connection,
 );
 
 async fn a_call_is_sent_with_its_key_until_the_server_answers(home: impl Home) {
@@ -183,6 +188,21 @@ async fn a_call_with_the_longest_names_and_reasons_comes_to_its_end(home: impl H
     });
     let delivered = run_until(relay(outbox, &client), outbox, call.key(), State::Delivered).await;
     assert_eq!(delivered.tries, 3);
+}
+
+async fn a_request_is_sent_without_the_headers_of_another_connection(home: impl Home) {
+    let outbox = home.outbox();
+    let gone = ["connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"];
+    let request = gone.iter().fold(Request::post("http://api.example/"), |request, name| request.header(*name, "3"));
+    let call = Call::new(request.header("x-kept", "3").body("a longer body").unwrap()).unwrap();
+    outbox.put(&call).await.unwrap();
+    let client = BoxCloneService::new(service_fn(move |request: Request<Full<Bytes>>| async move {
+        let is_gone = gone.iter().all(|name| !request.headers().contains_key(*name));
+        answer(if is_gone && request.headers().contains_key("x-kept") { 200 } else { 303 }, &[], "")
+    }));
+    let has_ended = async || entry(outbox, call.key()).await.answer.is_some();
+    relay(outbox, &client).run(until("it has ended", has_ended)).await;
+    assert_eq!(entry(outbox, call.key()).await.state, State::Delivered);
 }
 
 // Seeded fault: a query that looks at each call which waits took longer than the relay waits for it.
