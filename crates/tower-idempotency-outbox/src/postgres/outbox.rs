@@ -86,7 +86,8 @@ impl PostgresOutbox {
     /// make them. Several processes may do it at once.
     ///
     /// # Errors
-    /// [`OutboxError::Database`], for instance if the role may make no schema.
+    /// [`OutboxError::Database`], for instance if the role may make no schema, or if the database's encoding is
+    /// `SQL_ASCII`.
     pub async fn migrate(&self) -> Result<(), OutboxError> {
         let Statements { is_there, lock, make, .. } = &*self.statements;
         let began = Instant::now();

@@ -53,6 +53,10 @@ impl Statements {
             "DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = '{schema}') THEN
                 CREATE SCHEMA \"{schema}\"; END IF; END $do$"
         );
+        // One text that is not UTF-8 would end each statement that reads it, and others next to it.
+        let check = "DO $do$ BEGIN IF current_setting('server_encoding') = 'SQL_ASCII' THEN
+            RAISE EXCEPTION 'the encoding of the database is SQL_ASCII, which takes any bytes for text'
+                USING HINT = 'Create the database with the encoding UTF8.'; END IF; END $do$";
         // Some words, such as `order`, are names only in quotes.
         let schema = format!("\"{schema}\"");
         let call = format!("{schema}.call");
@@ -159,7 +163,7 @@ impl Statements {
             "INSERT INTO {schema}.clock AS clock (time) VALUES ({EARLIEST})
             ON CONFLICT (single) DO UPDATE SET time = greatest(clock.time, excluded.time)"
         );
-        let make = format!("{make_schema}; {}", SCHEMA.replace("outbox.", &format!("{schema}.")));
+        let make = format!("{check}; {make_schema}; {}", SCHEMA.replace("outbox.", &format!("{schema}.")));
         let page = "state = $1 AND position > $2 ORDER BY position LIMIT $3";
         Ok(Self {
             put: format!("SELECT {schema}.put($1)"),

@@ -187,7 +187,7 @@ impl From<PutError> for Because {
 }
 
 pub(crate) struct PostgresHome {
-    url: String,
+    pub(crate) url: String,
     pub(crate) pool: Pool,
     pub(crate) schema: String,
     outbox: PostgresOutbox,

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http::Request;
 use tower_idempotency::SledStore;
 use tower_idempotency::store::CommitError;
+use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::{Config, Error, NoTls};
+use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool};
 use tower_idempotency_outbox::{Call, InvalidCall, Outbox, OutboxError, PostgresOutbox, PutError, SledOutbox, State};
 
 use crate::home::{Home, PostgresHome, SledHome, call, over_both};
@@ -167,4 +169,16 @@ async fn a_call_in_postgres_is_one_statement_with_one_text() {
     // What has no key is no call.
     let put = home.pool.get().await.unwrap().batch_execute(&sql.replace("$1", "'{}'")).await;
     assert!(put.is_err());
+}
+
+#[tokio::test]
+async fn a_database_that_takes_any_bytes_for_text_gets_no_outbox() {
+    let Some(home) = PostgresHome::new("a database without an encoding").await else { return };
+    let name = format!("ascii_{}", home.schema);
+    home.sql(&format!("CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0")).await;
+    let mut config: Config = home.url.parse().unwrap();
+    let pool = Pool::builder(Manager::new(config.dbname(&name).clone(), NoTls)).build().unwrap();
+    let error = PostgresOutbox::new(pool, "outbox").unwrap().migrate().await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
+    assert!(source.as_db_error().unwrap().message().contains("SQL_ASCII"), "{source:?}");
 }
