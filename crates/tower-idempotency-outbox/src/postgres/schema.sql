@@ -55,7 +55,7 @@ CREATE FUNCTION outbox.put(new_request text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     there jsonb;
 BEGIN
-    LOOP
+    FOR round IN 1..10 LOOP
         INSERT INTO outbox.call (request) VALUES (new_request::jsonb) ON CONFLICT (key) DO NOTHING;
         IF FOUND THEN
             RETURN;
@@ -69,4 +69,6 @@ BEGIN
                 USING ERRCODE = 'TI003', HINT = 'Use a new key for a new operation.';
         END IF;
     END LOOP;
+    -- For instance because a trigger or a policy keeps it away.
+    RAISE EXCEPTION 'the outbox has not taken a call, and has none with its key';
 END $$;

@@ -182,3 +182,17 @@ async fn a_database_that_takes_any_bytes_for_text_gets_no_outbox() {
     let source = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
     assert!(source.as_db_error().unwrap().message().contains("SQL_ASCII"), "{source:?}");
 }
+
+// Seeded fault: the database looked for the call without end.
+#[tokio::test]
+async fn a_call_that_a_trigger_keeps_away_is_an_error_at_once() {
+    let Some(home) = PostgresHome::new("a trigger that keeps calls away").await else { return };
+    home.sql(
+        "CREATE FUNCTION outbox.keep_away() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+        CREATE TRIGGER keep_away BEFORE INSERT ON outbox.call FOR EACH ROW EXECUTE FUNCTION outbox.keep_away()",
+    )
+    .await;
+    let error = home.outbox().put(&call(1)).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
+    assert!(source.as_db_error().unwrap().message().contains("has not taken"), "{source:?}");
+}
