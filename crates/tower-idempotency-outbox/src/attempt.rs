@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
@@ -12,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tower::{BoxError, Service, ServiceExt as _};
 use tower_idempotency_client::KeyedRetry;
 
-use crate::next::{Next, answered as answered_with, unanswered};
+use crate::next::{Next, Read, answered as answered_with, unanswered};
 use crate::storage::{Age, LONGEST_WAIT, Leased, Update};
 use crate::{Answer, Call, Entry, Outbox, State, TARGET};
 
@@ -122,12 +123,28 @@ where
             }
         },
     };
+    let update = if has_succeeded(&entry) { delivered(update) } else { update };
     let carried = match update.state {
         State::Waiting => Carried::InVain { reason: update.reason.clone() },
         _ => Carried::Ended,
     };
     write(&outbox, &entry, update, until).await;
     carried
+}
+
+/// Whether a try before has met a success, whose body broke off. This one was for the whole answer.
+fn has_succeeded(entry: &Entry) -> bool {
+    entry.answer.as_ref().is_some_and(|answer| answer.is_cut && answer.status.is_success())
+}
+
+/// The end of such a call, whatever this try has met.
+fn delivered(update: Update) -> Update {
+    let answer = update.answer.filter(|answer| answer.status.is_success());
+    let reason = format!("the server has answered with a success, which broke off; after that: {}", update.reason);
+    match update.state {
+        State::Delivered => Update { answer, ..update },
+        _ => Update { answer, may_have_taken_place: Some(true), ..Update::to(State::Delivered, reason) },
+    }
 }
 
 /// What becomes of a call that is not sent: what is known of it stays.
@@ -157,21 +174,27 @@ where
         Err(error) => return unanswered(&error, earlier),
     };
     // The status has come, and counts, even if the body breaks off, or has no end.
+    let is_stream =
+        head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let mut body = BytesMut::new();
-    let is_whole = timeout_at(enough, async {
+    let read = timeout_at(enough, async {
         while let Some(frame) = rest.frame().await {
-            let Ok(frame) = frame else { return false };
+            let Ok(frame) = frame else { return Read::Broken };
             let data = frame.into_data().unwrap_or_default();
             let fits = data.len().min(Answer::MAX_BODY - body.len());
             body.extend_from_slice(&data[..fits]);
             if fits < data.len() {
-                return false;
+                return Read::Enough;
             }
         }
-        true
+        Read::Whole
     });
-    let is_cut = !is_whole.await.unwrap_or(false);
-    answered_with(head, body.freeze(), is_cut, earlier)
+    let read = match read.await {
+        Ok(read) => read,
+        Err(_) if is_stream => Read::Enough,
+        Err(_) => Read::Broken,
+    };
+    answered_with(head, body.freeze(), read, earlier)
 }
 
 /// Writes the result, again and again while the lease lasts.

@@ -19,21 +19,32 @@ pub(crate) enum Next {
     Again(Duration, Update),
 }
 
-/// What comes after a try that has got an answer. `is_cut`: the body is not whole. `earlier`: a try before it may have
-/// taken effect.
-pub(crate) fn answered(head: Parts, body: Bytes, is_cut: bool, earlier: bool) -> Next {
+/// How much of an answer's body was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    Whole,
+    /// As much as is kept; or it is an event stream, which has no end.
+    Enough,
+    /// It broke off, or did not end in time.
+    Broken,
+}
+
+/// What comes after a try that has got an answer. `earlier`: a try before it may have taken effect.
+pub(crate) fn answered(head: Parts, body: Bytes, read: Read, earlier: bool) -> Next {
     let (status, delivery) = (head.status, head.extensions.get::<Delivery>());
     let is_replay = delivery.is_some_and(Delivery::is_replay);
     // A replay is the answer of the operation itself, whatever has come before.
     let is_unknown = !is_replay && earlier || delivery.is_none_or(Delivery::is_unknown);
     let asked = retry_after(&head.headers).unwrap_or_default();
-    let answer = Answer { status, headers: head.headers, body, is_cut };
+    let answer = Answer { status, headers: head.headers, body, is_cut: read != Read::Whole };
     let update = |state, may_have_taken_place| Update {
         may_have_taken_place: Some(may_have_taken_place),
         answer: Some(answer),
         ..Update::to(state, format!("the server has answered {status}"))
     };
     match status {
+        // A server that remembers keys has the whole answer.
+        _ if status.is_success() && read == Read::Broken => Next::Again(Duration::ZERO, update(State::Delivered, true)),
         _ if status.is_success() => Next::End(update(State::Delivered, true)),
         _ if is_of_credentials(status) && !is_replay => Next::Again(asked, update(State::GivenUp, is_unknown)),
         _ if status.is_client_error() && !is_unknown => Next::End(update(State::Refused, false)),

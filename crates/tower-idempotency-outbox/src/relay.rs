@@ -155,7 +155,7 @@ impl<O: Outbox, C> Relay<O, C> {
         A: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
     {
         let Self { outbox, client, layer, concurrency, poll_every, keep_for, terms } = self;
-        // The layer would ask again for an answer that breaks off. Its status has come, and that is what counts.
+        // The layer would ask again and again for an answer that breaks off. Its status has come, and counts.
         let client = layer.deadline(terms.try_for).max_answer(0).layer(client);
         let mut shutdown = pin!(shutdown);
         let (terms, mut calls) = (Arc::new(terms), JoinSet::new());

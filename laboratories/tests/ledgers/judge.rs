@@ -35,9 +35,10 @@ pub(crate) fn violations(ledger: &[Order], charges: &[Value], calls: u32) -> Vec
         if charge["amount"] != amount(order.number) {
             violations.push(format!("order {} was charged as {charge}", order.number));
         }
-        // The answer that the shop has kept is of this charge.
+        // The answer that the shop has kept is of this charge, unless it was cut before it said so.
         let kept = order.answer.as_ref().and_then(|body| serde_json::from_slice::<Value>(body).ok());
-        if order.state != "delivered" || kept.as_ref().is_none_or(|kept| kept["id"] != charge["id"]) {
+        let is_of_it = order.is_cut || kept.as_ref().is_some_and(|kept| kept["id"] == charge["id"]);
+        if order.state != "delivered" || !is_of_it {
             violations.push(format!("order {} is {}, with the answer {kept:?}: {charge}", order.number, order.state));
         }
     }

@@ -57,6 +57,8 @@ pub(crate) struct Order {
     pub(crate) state: &'static str,
     pub(crate) tries: u32,
     pub(crate) answer: Option<Bytes>,
+    /// Whether the network has cut the answer twice.
+    pub(crate) is_cut: bool,
 }
 
 /// The amount of an order: no two neighbours have the same.
@@ -124,7 +126,9 @@ async fn orders(outbox: &impl Outbox, numbers: Vec<u32>) -> Vec<Order> {
     for number in numbers {
         let entry = outbox.get(&key(number)).await.unwrap();
         let (state, tries) = entry.as_ref().map_or(("missing", 0), |entry| (entry.state.as_str(), entry.tries));
-        orders.push(Order { number, state, tries, answer: entry.and_then(|entry| Some(entry.answer?.body)) });
+        let answer = entry.and_then(|entry| entry.answer);
+        let is_cut = answer.as_ref().is_some_and(|answer| answer.is_cut);
+        orders.push(Order { number, state, tries, answer: answer.map(|answer| answer.body), is_cut });
     }
     orders
 }

@@ -1,6 +1,7 @@
 //! Each call comes to a definite end, by what the server has answered.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ over_both!(
     trap_129_a_refusal_after_a_lost_try_is_no_proof_that_nothing_was_done,
     a_key_that_the_client_has_used_for_another_request_is_given_up_unsent,
     an_answer_counts_however_long_it_is_and_if_it_breaks_off,
+    a_success_that_breaks_off_is_asked_for_once_more,
     no_redirect_is_followed,
     those_that_have_ended_are_deleted_later_and_the_others_stay,
 );
@@ -167,9 +169,9 @@ async fn an_answer_counts_however_long_it_is_and_if_it_breaks_off(home: impl Hom
     // Its body breaks off, or has no end. In JSON it may be a rejection, of which the rest could say more.
     let once = ExponentialBackoff::builder().build_with_max_retries(0);
     let cases = [
-        (200, "text/plain", State::Delivered, true, 1),
+        (200, "text/plain", State::Delivered, true, 2),
         (200, "text/event-stream", State::Delivered, true, 1),
-        (201, "application/json", State::Delivered, true, 1),
+        (201, "application/json", State::Delivered, true, 2),
         (302, "text/plain", State::GivenUp, true, 1),
         (400, "text/plain", State::Refused, false, 1),
         (400, "application/json", State::GivenUp, true, 2),
@@ -177,6 +179,8 @@ async fn an_answer_counts_however_long_it_is_and_if_it_breaks_off(home: impl Hom
     ];
     let cases = cases.into_iter().flat_map(|case| [false, true].map(|is_endless| (case, is_endless)));
     for (number, ((status, kind, state, may_have_taken_place, tries), is_endless)) in (10..).zip(cases) {
+        // A stream that has no end has not broken off.
+        let tries = tries + u32::from(kind == "text/event-stream" && !is_endless);
         let client = service_fn(move |_: Request<Full<Bytes>>| async move {
             let first = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from("{\"id")))]);
             let rest = futures_util::stream::poll_fn(move |_| match is_endless {
@@ -212,6 +216,45 @@ async fn an_answer_counts_however_long_it_is_and_if_it_breaks_off(home: impl Hom
     outbox.put(&call(2)).await.unwrap();
     let delivered = run_until(relay(outbox, &client), outbox, call(2).key(), State::Delivered).await;
     assert_eq!(delivered.answer.unwrap().body.len(), long.len());
+}
+
+async fn a_success_that_breaks_off_is_asked_for_once_more(home: impl Home) {
+    let outbox = home.outbox();
+    // What the second try meets, and the answer that is kept.
+    let second: [(fn() -> Reply, u16, &[u8], bool); 4] = [
+        (|| answer(200, &[("idempotent-replayed", "true")], "whole"), 200, b"whole", false),
+        (|| answer(400, &[], "unknown key"), 201, b"wh", true),
+        (|| answer(500, &[], ""), 201, b"wh", true),
+        (|| Err("the connection broke".into()), 201, b"wh", true),
+    ];
+    for (number, (second, status, body, is_cut)) in (1..).zip(second) {
+        let tries = Arc::new(AtomicU32::new(0));
+        let client = service_fn(move |_: Request<Full<Bytes>>| {
+            let is_first = tries.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                if !is_first {
+                    return second().map(|answer| answer.map(|body| body.map_err(BoxError::from).boxed_unsync()));
+                }
+                let frames = [Ok(Frame::data(Bytes::from("wh"))), Err(BoxError::from("the connection broke"))];
+                let body = BodyExt::boxed_unsync(StreamBody::new(futures_util::stream::iter(frames)));
+                Ok(Response::builder().status(201).body(body).unwrap())
+            }
+        });
+        outbox.put(&call(number)).await.unwrap();
+        let once = ExponentialBackoff::builder().build_with_max_retries(0);
+        let soon = ExponentialBackoff::builder().retry_bounds(Duration::from_millis(1), Duration::from_millis(2));
+        let is_delivered = async || entry(outbox, call(number).key()).await.state == State::Delivered;
+        Relay::new(outbox.clone(), client)
+            .layer(KeyedRetryLayer::new().backoff(once))
+            .backoff(soon.build_with_max_retries(9))
+            .poll_every(Duration::from_millis(5))
+            .run(until("it is delivered", is_delivered))
+            .await;
+        let delivered = entry(outbox, call(number).key()).await;
+        assert_eq!((delivered.tries, delivered.may_have_taken_place), (2, true));
+        let kept = delivered.answer.unwrap();
+        assert_eq!((kept.status.as_u16(), &*kept.body, kept.is_cut), (status, body, is_cut), "{number}");
+    }
 }
 
 async fn no_redirect_is_followed(home: impl Home) {
