@@ -262,9 +262,10 @@ impl Storage for PostgresOutbox {
     async fn update(&self, entry: &Entry, update: Update) -> Result<bool, OutboxError> {
         // Positions and fences come from the database, where they are of this type.
         let (position, fence) = (entry.position as i64, entry.fence as i64);
+        let key = entry.call.as_ref().map(|call| call.key().as_str());
         let answer = update.answer.as_ref().map(Answer::to_json);
         let Now { wall, kept, is_agreed, .. } = self.now().await?;
-        let parameters: [(&(dyn ToSql + Sync), Type); 12] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 13] = [
             (&wall, Type::TIMESTAMPTZ),
             (&kept, Type::TIMESTAMPTZ),
             (&position, Type::INT8),
@@ -277,6 +278,7 @@ impl Storage for PostgresOutbox {
             (&update.reason, Type::TEXT),
             (&answer, Type::TEXT),
             (&is_agreed, Type::BOOL),
+            (&key, Type::TEXT),
         ];
         Ok(!self.query_within(Some(LOCKED_WITHIN), &self.statements.update, &parameters).await?.is_empty())
     }

@@ -17,8 +17,8 @@ CREATE TABLE outbox.call (
         CONSTRAINT call_is_too_large CHECK (size <= 16777216),
     state text NOT NULL DEFAULT 'waiting'
         CHECK (state IN ('waiting', 'sending', 'delivered', 'refused', 'given_up', 'damaged')),
-    -- Each lease draws one at random, each other change takes the next one, and each of them compares the last one.
-    fence bigint NOT NULL DEFAULT 0,
+    -- Each call and each lease draws one at random, each other change takes the next one, and all compare the last one.
+    fence bigint NOT NULL DEFAULT (random() * 4e18)::bigint,
     tries integer NOT NULL DEFAULT 0,
     -- When the first of these tries began, by the database, by the relay's wall clock, and by the time that relays had
     -- seen go by; and by the monotonic clock of the process that made it, in seconds.

@@ -146,7 +146,7 @@ impl Statements {
                 may_have_taken_place = coalesce($9, may_have_taken_place), reason = $10,
                 answer = coalesce($11::text::jsonb, answer),
                 ended = CASE WHEN $5 IN ('delivered', 'refused') THEN {late} END
-            WHERE position = $3 AND fence = $4 RETURNING position"
+            WHERE position = $3 AND fence = $4 AND key = coalesce($13, key) RETURNING position"
         );
         // What was put in while the database's clock was ahead, or has got its time by clocks of which two were wrong.
         let soon = format!(

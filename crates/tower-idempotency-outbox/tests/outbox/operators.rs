@@ -144,3 +144,27 @@ async fn a_change_waits_for_no_row_that_is_locked() {
     own.batch_execute("COMMIT").await.unwrap();
     assert!(home.outbox().give_up(&waiting).await.unwrap());
 }
+
+#[tokio::test]
+async fn an_operator_changes_no_other_call_after_a_restore() {
+    let Some(home) = PostgresHome::new("an operator's change after a restore").await else { return };
+    let outbox = home.outbox();
+    for is_damaged in [false, true] {
+        outbox.put(&call(1)).await.unwrap();
+        let read = entry(outbox, call(1).key()).await;
+        if is_damaged {
+            home.damage(&read, false).await;
+        }
+        let read = entry(outbox, call(1).key()).await;
+        // The database is as it was before the call was put in, and another call gets its position.
+        home.sql(&format!(
+            "DELETE FROM outbox.call; INSERT INTO outbox.call (position, request) OVERRIDING SYSTEM VALUE
+                VALUES ({}, '{}')",
+            read.position,
+            outbox.put_parameter(&call(2))
+        ))
+        .await;
+        assert!(!outbox.give_up(&read).await.unwrap(), "{is_damaged}");
+        home.sql("DELETE FROM outbox.call").await;
+    }
+}
