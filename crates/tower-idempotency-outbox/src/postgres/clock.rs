@@ -62,7 +62,7 @@ impl Clock {
     }
 }
 
-/// The time that a process begins with, and whether two clocks agree on it. If they do not, leases need a time that all
+/// The time that a process begins with, and whether two clocks agree on it. If they do not, waits need a time that all
 /// relays have, which is the database's, unless the other relays have the wall clock's.
 fn own(database: SystemTime, wall: SystemTime, floor: Option<SystemTime>) -> (SystemTime, bool) {
     let apart = database.duration_since(wall).unwrap_or_else(|behind| behind.duration());

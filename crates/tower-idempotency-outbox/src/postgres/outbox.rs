@@ -25,14 +25,20 @@ const DELETED_AT_ONCE: usize = 1_000;
 
 /// An outbox in a table of PostgreSQL, 13 or later. Any number of processes share it.
 ///
-/// A time is that of the middle one of three clocks: the database's, and the process's wall clock and monotonic clock.
-/// If the first two differ by more than a minute when the process begins, leases and waits go by the database's, or by
+/// A time is that of the middle one of three clocks: the database's, and the process's wall clock and monotonic
+/// clock. If the first two differ by more than a minute when the process begins, waits go by the database's, or by
 /// the wall clock if that is the one which the relays before had. How long ago a first try was, each clock says for
 /// itself: a call is given up once its time is over by all of them, and by the time that relays have seen go by,
 /// which the table `clock` has; what has ended is deleted by the same rule. So one clock that is wrong costs nothing,
 /// and two that are wrong together, as on a machine with both, delete nothing early. After a time without a relay,
 /// calls whose time has passed meanwhile are not sent, and wait as long again before they are given up:
 /// [`give_up`](crate::Outbox::give_up) does so at once.
+///
+/// A lease is over by the database's clock, which all relays have in common, be it right or wrong. If the wall clocks
+/// of the relay that has it and of the one that looks say that it goes on, it does: so the database's clock may jump
+/// ahead. A wall clock that is wrong makes a lease twice as long at the most. If the database's clock is set back, a
+/// lease of before has all of its time again from the next sweep on, which each relay makes once a minute. If a wall
+/// clock is wrong while the database's jumps ahead, two relays may send a call at once, with its key.
 ///
 /// One case is left. The database's clock and a relay's differ, the first try of a call is made then, and the next one
 /// is another process's, to which the two agree or differ by another time. Where the first relay was the first one that

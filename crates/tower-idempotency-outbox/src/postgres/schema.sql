@@ -27,7 +27,10 @@ CREATE TABLE outbox.call (
     first_seen timestamptz,
     first_process bigint,
     first_elapsed double precision,
-    -- The next try; while the call is sent, the end of the relay's lease.
+    -- While the call is sent, when the relay's lease began, by the database and by the relay's wall clock.
+    leased timestamptz,
+    leased_wall timestamptz,
+    -- The next try; while the call is sent, the end of the relay's lease, by the database.
     due timestamptz NOT NULL DEFAULT statement_timestamp(),
     may_have_taken_place boolean NOT NULL DEFAULT false,
     ended timestamptz,

@@ -11,7 +11,7 @@ const LEASED_BYTES: u32 = 4 << 20;
 
 // A statement has `$1`, the process's wall clock, `$2`, its own time, and the database's clock.
 
-/// The middle one of the three, so that none decides alone. Leases and waits are by this time.
+/// The middle one of the three, so that none decides alone. Waits are by this time.
 const MIDDLE: &str = "greatest(least($1, $2), least(greatest($1, $2), statement_timestamp()))";
 
 /// The earliest of all, and of `$3`, the time that the relays have seen go by. What is over now is so by each clock.
@@ -61,8 +61,15 @@ impl Statements {
         let schema = format!("\"{schema}\"");
         let call = format!("{schema}.call");
         let open = "state IN ('waiting', 'sending', 'given_up', 'damaged')";
-        // What is due is so by the clock that has said when: a lease would be over at once by a later one.
-        let due = format!("state IN ('waiting', 'sending') AND due <= {MIDDLE}");
+        // A lease needs one clock in common, which is the database's, and not a right one. If that jumps ahead, the
+        // wall clocks know that a lease goes on; a wrong one lets it go on for as long again at the most. The first
+        // bound is for the index.
+        let goes_on = "leased_wall <= $1 AND $1 < leased_wall + (due - leased)";
+        let is_over = format!("due <= statement_timestamp() AND ({goes_on}) IS NOT TRUE");
+        let due = format!(
+            "state IN ('waiting', 'sending') AND due <= greatest({MIDDLE}, statement_timestamp())
+                AND CASE state WHEN 'sending' THEN {is_over} ELSE due <= {MIDDLE} END"
+        );
         // A fence is drawn at random, because a position and what counts from it come back with a restored database.
         // If two clocks agreed when the process began (`$10`), it has one time, which none of them decides alone. Else
         // each is compared with itself. A first try was not before the time that relays had seen by then.
@@ -80,11 +87,11 @@ impl Statements {
             "WITH RECURSIVE busy AS MATERIALIZED (
                 SELECT * FROM unnest($6, $7) AS busy (destination, taken)
             ), heads AS (
-                (SELECT partition_key, position, state, due, destination FROM {call}
+                (SELECT partition_key, position, state, leased, leased_wall, due, destination FROM {call}
                     WHERE partition_key > $9 AND {open} ORDER BY partition_key, position LIMIT 1)
                 UNION ALL
                 SELECT next.* FROM heads CROSS JOIN LATERAL (
-                    SELECT partition_key, position, state, due, destination FROM {call} AS call
+                    SELECT partition_key, position, state, leased, leased_wall, due, destination FROM {call} AS call
                     WHERE call.partition_key > heads.partition_key AND {open}
                     ORDER BY call.partition_key, call.position LIMIT 1) AS next
             ), ready AS MATERIALIZED (
@@ -123,7 +130,8 @@ impl Statements {
                 first_try = coalesce(call.first_try, {database}), first_wall = coalesce(call.first_wall, {wall}),
                 first_seen = coalesce(call.first_seen, $3), first_process = coalesce(call.first_process, $11),
                 first_elapsed = coalesce(call.first_elapsed, $12),
-                may_have_taken_place = true, due = {MIDDLE} + make_interval(secs => $4)
+                may_have_taken_place = true, leased = statement_timestamp(), leased_wall = $1,
+                due = statement_timestamp() + make_interval(secs => $4)
             FROM locked WHERE call.position = locked.position
             RETURNING {ENTRY}, locked.may_have_taken_place,
                 {by_database}, {by_wall}, {by_seen},
@@ -148,10 +156,14 @@ impl Statements {
                 ended = CASE WHEN $5 IN ('delivered', 'refused') THEN {late} END
             WHERE position = $3 AND fence = $4 AND key = coalesce($13, key) RETURNING position"
         );
-        // What was put in while the database's clock was ahead, or has got its time by clocks of which two were wrong.
+        // A lease that begins later than now is of a time before the database's clock was set back. Its relay may
+        // have it still, and has all of its time again. A wait has got its time by clocks of which two were wrong.
         let soon = format!(
-            "UPDATE {call} SET due = {MIDDLE}
-            WHERE state IN ('waiting', 'sending') AND (due > {MIDDLE} + interval '2 days' OR tries = 0 AND due > {MIDDLE})"
+            "WITH leases AS (UPDATE {call} SET due = clock_timestamp() + coalesce(due - leased, interval '0'),
+                    leased = clock_timestamp()
+                WHERE state = 'sending' AND coalesce(leased, due - interval '2 days') > clock_timestamp())
+            UPDATE {call} SET due = {MIDDLE} WHERE state = 'waiting'
+                AND (due > {MIDDLE} + interval '2 days' OR tries = 0 AND due > {MIDDLE})"
         );
         let delete = format!(
             "DELETE FROM {call} WHERE position IN (SELECT position FROM {call}

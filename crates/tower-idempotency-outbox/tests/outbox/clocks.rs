@@ -5,7 +5,7 @@ use std::time::Duration;
 use testkit::postgres::PostgresServer;
 use testkit::process::until;
 use testkit::skipped;
-use tower_idempotency_outbox::{Outbox, Relay, State};
+use tower_idempotency_outbox::{Outbox, PostgresOutbox, Relay, State};
 
 use crate::home::{Home, PostgresHome, SledHome, call};
 use crate::server::{Client, Log, Reply, entry, relay, run_until, server as answers, server_of};
@@ -245,6 +245,53 @@ async fn a_relay_whose_clock_is_behind_has_leases_that_last() {
         let row = home.another_client().await.query_one(&lasts.replace("SCHEMA", &home.schema), &[]).await.unwrap();
         assert!(row.get::<_, bool>(0), "{behind}");
         run.abort();
+    }
+}
+
+// Seeded fault: each relay wrote the end of a lease by a clock of its own, which could be over for another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_lasts_for_all_relays_and_has_an_end_however_the_database_s_clock_jumps() {
+    for jump in [-5 * 60, 5 * 60, -14 * HOUR, 14 * HOUR, -40 * DAY, 40 * DAY] {
+        let Some((server, home)) = with_a_clock("a lease while the database's clock jumps").await else { return };
+        run_once(home.outbox()).await;
+        let (stuck, log) = answers(|_, _| std::future::pending::<Reply>());
+        let hang = async |outbox: &PostgresOutbox, number: usize| {
+            outbox.put(&call(number as u32)).await.unwrap();
+            let run = tokio::spawn(relay(outbox, &stuck).run(std::future::pending())).abort_handle();
+            until("it is sent", async || log.bodies().contains(&format!("charge {number}"))).await;
+            run
+        };
+        let mut runs = vec![hang(home.outbox(), 1).await];
+        // For five minutes, no relay has noted the time.
+        home.sql("UPDATE outbox.clock SET time = time - interval '5 minutes'").await;
+        server.set_clock(jump);
+        let other = PostgresHome::again(&home);
+        runs.push(hang(other.outbox(), 2).await);
+        runs.push(hang(home.outbox(), 3).await);
+        for jump in [jump, 0] {
+            server.set_clock(jump);
+            for outbox in [home.outbox(), other.outbox(), PostgresHome::again(&home).outbox()] {
+                run_once(outbox).await;
+            }
+            // None was lost by those, and none lasts for longer than a lease from now.
+            let over = "SELECT count(*) FROM SCHEMA.call WHERE state = 'sending' AND tries = 1
+                AND due < clock_timestamp() + interval '91 seconds'";
+            let row = home.another_client().await.query_one(&over.replace("SCHEMA", &home.schema), &[]).await.unwrap();
+            assert_eq!(
+                (row.get::<_, i64>(0), log.bodies()),
+                (3, ["charge 1", "charge 2", "charge 3"].map(String::from).to_vec()),
+                "{jump}"
+            );
+        }
+        for run in runs {
+            run.abort();
+        }
+        // By each relay, a lease is over in the end.
+        let earlier = |column| format!("{column} = {column} - interval '91 seconds'");
+        let earlier = ["leased", "leased_wall", "due"].map(earlier).join(", ");
+        home.sql(&format!("UPDATE outbox.call SET {earlier}")).await;
+        let (well, _) = server_of(200, &[], "");
+        all_delivered(other.outbox(), 1..4, relay(other.outbox(), &well)).await;
     }
 }
 
