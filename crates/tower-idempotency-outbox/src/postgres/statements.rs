@@ -62,13 +62,13 @@ impl Statements {
         let call = format!("{schema}.call");
         let open = "state IN ('waiting', 'sending', 'given_up', 'damaged')";
         // A lease needs one clock in common, which is the database's, and not a right one. If that jumps ahead, the
-        // wall clocks know that a lease goes on; a wrong one lets it go on for as long again at the most. The first
-        // bound is for the index.
+        // wall clocks know that a lease goes on; a wrong one lets it go on for as long again at the most. What was
+        // not tried yet is due at once. The first bound is for the index.
         let goes_on = "leased_wall <= $1 AND $1 < leased_wall + (due - leased)";
         let is_over = format!("due <= statement_timestamp() AND ({goes_on}) IS NOT TRUE");
         let due = format!(
             "state IN ('waiting', 'sending') AND due <= greatest({MIDDLE}, statement_timestamp())
-                AND CASE state WHEN 'sending' THEN {is_over} ELSE due <= {MIDDLE} END"
+                AND CASE state WHEN 'sending' THEN {is_over} ELSE tries = 0 OR due <= {MIDDLE} END"
         );
         // A fence is drawn at random, because a position and what counts from it come back with a restored database.
         // If two clocks agreed when the process began (`$10`), it has one time, which none of them decides alone. Else
@@ -87,11 +87,11 @@ impl Statements {
             "WITH RECURSIVE busy AS MATERIALIZED (
                 SELECT * FROM unnest($6, $7) AS busy (destination, taken)
             ), heads AS (
-                (SELECT partition_key, position, state, leased, leased_wall, due, destination FROM {call}
+                (SELECT partition_key, position, state, tries, leased, leased_wall, due, destination FROM {call}
                     WHERE partition_key > $9 AND {open} ORDER BY partition_key, position LIMIT 1)
                 UNION ALL
                 SELECT next.* FROM heads CROSS JOIN LATERAL (
-                    SELECT partition_key, position, state, leased, leased_wall, due, destination FROM {call} AS call
+                    SELECT partition_key, position, state, tries, leased, leased_wall, due, destination FROM {call} AS call
                     WHERE call.partition_key > heads.partition_key AND {open}
                     ORDER BY call.partition_key, call.position LIMIT 1) AS next
             ), ready AS MATERIALIZED (

@@ -296,6 +296,22 @@ async fn a_lease_lasts_for_all_relays_and_has_an_end_however_the_database_s_cloc
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_put_in_while_the_database_is_ahead_is_sent_at_once() {
+    let Some((server, home)) = with_a_clock("a call put in while the database is ahead").await else { return };
+    run_once(home.outbox()).await;
+    server.set_clock(2 * DAY);
+    for number in 1..3 {
+        // Without an order, and with one.
+        let call = if number == 1 { call(number) } else { call(number).in_order_of("customer").unwrap() };
+        home.outbox().put(&call).await.unwrap();
+    }
+    // It looks for calls once, before it mends their times.
+    let (well, log) = server_of(200, &[], "");
+    relay(home.outbox(), &well).run(std::future::ready(())).await;
+    assert_eq!(log.all().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_whose_two_clocks_are_ahead_together_deletes_nothing_early() {
     let Some((_server, home)) = with_a_clock("a machine whose clocks are ahead together").await else { return };
     let (well, _) = server_of(200, &[], "");
