@@ -74,11 +74,17 @@ impl Head {
         serde_json::to_vec(self).unwrap_or_else(|_| unreachable!("texts and numbers alone"))
     }
 
-    /// Whether a relay may have it now: by either clock. A try that comes early does no harm.
+    /// Whether a relay may have it now. A try that comes early does no harm, so that either clock counts; but a relay
+    /// of this process may have a lease while the wall clock jumps, so that a lease is over by the outbox's own
+    /// clock.
     pub(super) fn is_due(&self, now: Now) -> bool {
         let longest = 2 * LONGEST_WAIT.as_millis() as u64;
-        let is_due = self.due <= now.wall || self.due_kept <= now.kept || self.due > now.wall + longest;
-        matches!(self.state, State::Waiting | State::Sending) && is_due
+        let is_over = |due: u64, now: u64| due <= now || due > now + longest;
+        match self.state {
+            State::Waiting => is_over(self.due, now.wall) || self.due_kept <= now.kept,
+            State::Sending => is_over(self.due_kept, now.kept),
+            _ => false,
+        }
     }
 
     /// How long ago its first try began. In the same opening, the outbox's own clock knows. It stops while no process

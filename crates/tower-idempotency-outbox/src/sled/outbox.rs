@@ -24,11 +24,12 @@ const DELETED_AT_ONCE: usize = 16;
 /// destination: with 2,000 of them that takes some 3 ms, and with 10,000 some 15 ms.
 ///
 /// It has two clocks: the wall clock, and one of its own, which the monotonic clock moves, and which stops while no
-/// process has the outbox. A call is given up once its time is over by both, and is not sent if it is over by one; what
-/// has ended is deleted by the outbox's own. So after a restart with a wall clock that is far ahead, calls that were
-/// tried wait, and nothing is deleted early. After a time without a process, calls whose time has passed meanwhile wait
-/// as long again before they are given up: [`give_up`](crate::Outbox::give_up) does so at once. A wall clock that is
-/// set back while no process has the outbox can't be noticed.
+/// process has the outbox. A call is given up once its time is over by both, and is not sent if it is over by one.
+/// What has ended is deleted by the outbox's own, and a lease ends by it: after a restart, the rest of it goes by. So
+/// after a restart with a wall clock that is far ahead, calls that were tried wait, and nothing is deleted early.
+/// After a time without a process, calls whose time has passed meanwhile wait as long again before they are given up:
+/// [`give_up`](crate::Outbox::give_up) does so at once. A wall clock that is set back while no process has the outbox
+/// can't be noticed.
 ///
 /// ```no_run
 /// use bytes::Bytes;

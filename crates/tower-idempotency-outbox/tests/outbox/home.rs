@@ -155,7 +155,7 @@ impl Home for SledHome {
         let key = [b"o", &entry.position.to_be_bytes()[..]].concat();
         let tree = self.outbox.tree();
         let mut head: serde_json::Value = serde_json::from_slice(&tree.get(&key).unwrap().unwrap()).unwrap();
-        head["due"] = 0.into();
+        (head["due"], head["due_kept"]) = (0.into(), 0.into());
         tree.insert(key, head.to_string().as_str()).unwrap();
     }
 

@@ -9,15 +9,21 @@ fn head() -> Head {
 }
 
 #[test]
-fn a_call_is_due_by_either_clock_and_if_its_time_is_too_far_ahead() {
-    for (wall, kept, is_due) in
-        [(0, 0, true), (1, 0, true), (0, 1, true), (1, 1, false), (48, 48, false), (49, 49, true)]
-    {
+fn a_call_is_due_by_either_clock_and_a_lease_is_over_by_the_own_one_and_if_its_time_is_too_far_ahead() {
+    for (wall, kept, is_due, is_over) in [
+        (0, 0, true, true),
+        (1, 0, true, true),
+        (0, 1, true, false),
+        (1, 1, false, false),
+        (48, 48, false, false),
+        (49, 48, true, false),
+        (48, 49, false, true),
+    ] {
         let mut head = Head { due: NOW.wall + wall * HOUR, due_kept: NOW.kept + kept * HOUR, ..head() };
         for state in ["waiting", "sending", "delivered", "refused", "given_up", "damaged"] {
             head.state = serde_json::from_value(state.into()).unwrap();
-            let is_open = ["waiting", "sending"].contains(&state);
-            assert_eq!(head.is_due(NOW), is_due && is_open, "{state}, due in {wall} h and in {kept} h");
+            let expected = state == "waiting" && is_due || state == "sending" && is_over;
+            assert_eq!(head.is_due(NOW), expected, "{state}, due in {wall} h and in {kept} h");
         }
     }
 }
