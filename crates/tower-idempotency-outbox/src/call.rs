@@ -22,7 +22,17 @@ const MAX_HOST: usize = 255;
 /// How many headers a client may add to those of a call.
 const ADDED_HEADERS: usize = 16;
 /// Headers that a client writes itself, for the body as it is sent, or that say how to go on with a connection.
-const OF_CONNECTIONS: [HeaderName; 7] = [CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+const OF_CONNECTIONS: [HeaderName; 9] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    EXPECT,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 /// The header in which a request may bring its key.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
