@@ -189,7 +189,7 @@ impl Call {
             (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
                 return Err(InvalidCall::Credential { place: "the URI".to_owned() });
             }
-            (Some("http" | "https"), Some(authority)) if is_plain(authority) => {}
+            (Some("http" | "https"), Some(authority)) if is_plain(authority) && self.method != Method::CONNECT => {}
             _ => return Err(InvalidCall::Uri),
         }
         for (name, value) in &self.headers {
@@ -252,9 +252,12 @@ pub enum InvalidCall {
     /// Its method is safe (RFC 9110 section 9.2.1): it has no effect that must not be lost.
     #[error("a request with a safe method needs no outbox; send it")]
     SafeMethod,
-    /// Its URI is not absolute, or has a host of more than 255 bytes, or a port that is not written as a number from 0
-    /// to 65535 without zeros before it.
-    #[error("a call needs an absolute URI with the scheme http or https, a valid host, and a port as a plain number")]
+    /// Its URI is not absolute, which that of CONNECT never is; or it has a host of more than 255 bytes, or a port
+    /// that is not written as a number from 0 to 65535 without zeros before it.
+    #[error(
+        "a call needs an absolute URI with the scheme http or https, a valid host, and a port as a plain number; and \
+        CONNECT is no call"
+    )]
     Uri,
     /// It has a credential, which would be kept where others read it, and may have expired when the call is made.
     #[error("{place} has a credential, which is not stored; let the relay's client add it to each request")]

@@ -107,6 +107,7 @@ fn a_request_that_can_t_be_made_later_is_refused_at_once() {
     for uri in ["/charges", "ftp://api.example/", &long].into_iter().chain(ports) {
         assert_eq!(refused(Request::post(uri)), InvalidCall::Uri, "{uri}");
     }
+    assert_eq!(refused(Request::connect("http://api.example/")), InvalidCall::Uri);
     for header in ["authorization", "cookie", "proxy-authorization"] {
         assert!(
             matches!(refused(post().header(header, "secret")), InvalidCall::Credential { place, .. } if place == header)
