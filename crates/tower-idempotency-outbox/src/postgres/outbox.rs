@@ -92,8 +92,8 @@ impl PostgresOutbox {
     /// make them. Several processes may do it at once.
     ///
     /// # Errors
-    /// [`OutboxError::Database`], for instance if the role may make no schema, or if the database's encoding is
-    /// `SQL_ASCII`.
+    /// [`OutboxError::Database`], for instance if the role may make no schema, or if the database's encoding is not
+    /// `UTF8`.
     pub async fn migrate(&self) -> Result<(), OutboxError> {
         let Statements { is_there, lock, make, .. } = &*self.statements;
         let began = Instant::now();

@@ -53,10 +53,12 @@ impl Statements {
             "DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = '{schema}') THEN
                 CREATE SCHEMA \"{schema}\"; END IF; END $do$"
         );
-        // One text that is not UTF-8 would end each statement that reads it, and others next to it.
-        let check = "DO $do$ BEGIN IF current_setting('server_encoding') = 'SQL_ASCII' THEN
-            RAISE EXCEPTION 'the encoding of the database is SQL_ASCII, which takes any bytes for text'
-                USING HINT = 'Create the database with the encoding UTF8.'; END IF; END $do$";
+        // Under SQL_ASCII, one text that is not UTF-8 would end each statement that reads it, and others next to it.
+        // Under LATIN1 and the like, a result with other characters could not be written.
+        let check = "DO $do$ BEGIN IF current_setting('server_encoding') <> 'UTF8' THEN
+            RAISE EXCEPTION 'the encoding of the database is %, and an outbox needs UTF8',
+                current_setting('server_encoding') USING HINT = 'Create the database with the encoding UTF8.';
+            END IF; END $do$";
         // Some words, such as `order`, are names only in quotes.
         let schema = format!("\"{schema}\"");
         let call = format!("{schema}.call");

@@ -173,15 +173,17 @@ async fn a_call_in_postgres_is_one_statement_with_one_text() {
 }
 
 #[tokio::test]
-async fn a_database_that_takes_any_bytes_for_text_gets_no_outbox() {
-    let Some(home) = PostgresHome::new("a database without an encoding").await else { return };
-    let name = format!("ascii_{}", home.schema);
-    home.sql(&format!("CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0")).await;
-    let mut config: Config = home.url.parse().unwrap();
-    let pool = Pool::builder(Manager::new(config.dbname(&name).clone(), NoTls)).build().unwrap();
-    let error = PostgresOutbox::new(pool, "outbox").unwrap().migrate().await.unwrap_err();
-    let source = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
-    assert!(source.as_db_error().unwrap().message().contains("SQL_ASCII"), "{source:?}");
+async fn a_database_with_another_encoding_than_utf8_gets_no_outbox() {
+    let Some(home) = PostgresHome::new("a database with another encoding").await else { return };
+    for encoding in ["SQL_ASCII", "LATIN1"] {
+        let name = format!("{}_{}", encoding.to_lowercase(), home.schema);
+        home.sql(&format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")).await;
+        let mut config: Config = home.url.parse().unwrap();
+        let pool = Pool::builder(Manager::new(config.dbname(&name).clone(), NoTls)).build().unwrap();
+        let error = PostgresOutbox::new(pool, "outbox").unwrap().migrate().await.unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
+        assert!(source.as_db_error().unwrap().message().contains(encoding), "{source:?}");
+    }
 }
 
 // Seeded fault: the database looked for the call without end.
