@@ -221,9 +221,10 @@ async fn an_answer_counts_however_long_it_is_and_if_it_breaks_off(home: impl Hom
 }
 
 async fn a_success_that_breaks_off_is_asked_for_once_more(home: impl Home) {
-    let outbox = home.outbox();
     // What the second try meets, and the answer that is kept.
-    let second: [(fn() -> Reply, u16, &[u8], bool); 4] = [
+    type Row = (fn() -> Reply, u16, &'static [u8], bool);
+    let outbox = home.outbox();
+    let second: [Row; 4] = [
         (|| answer(200, &[("idempotent-replayed", "true")], "whole"), 200, b"whole", false),
         (|| answer(400, &[], "unknown key"), 201, b"wh", true),
         (|| answer(500, &[], ""), 201, b"wh", true),
