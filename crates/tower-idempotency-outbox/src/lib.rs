@@ -84,10 +84,10 @@
 //! | any other 4xx after an attempt that may have taken effect | another try |
 //! | any other answer, such as 500; no answer; no connection | another try |
 //!
-//! A status counts although the body after it breaks off, or has no end. After a 2xx the call is tried once more, for the
-//! whole answer, and is delivered whatever that try has met; [`is_cut`](Answer::is_cut) says that the answer is not
-//! whole. An answer with a 4xx or 5xx in JSON is the exception, as the rest of it could say more of the operation: it is
-//! another try.
+//! A status counts although the body after it breaks off, or has no end. After a 2xx the call is tried once more, for
+//! the whole answer, and is delivered whatever that try has met; [`is_cut`](Answer::is_cut) says that the answer is not
+//! whole. An answer with a 4xx or 5xx in JSON is the exception, as the rest of it could say more of the operation: it
+//! is another try.
 //!
 //! When there is [no time](Relay::give_up_after) for another try, the call is given up, and
 //! [`may_have_taken_place`](Entry::may_have_taken_place) says what is known of it. It can be

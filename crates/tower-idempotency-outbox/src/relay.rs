@@ -76,8 +76,9 @@ impl<O: Outbox, C> Relay<O, C> {
     }
 
     /// Sets the layer that sends the calls: the header and the form of their keys, the timeout and the backoff within a
-    /// try. The default is [`KeyedRetryLayer::new`]. Its deadline is that of [`try_for`](Self::try_for). The relay itself
-    /// reads the answers that can't be rejections, so that [`max_answer`](KeyedRetryLayer::max_answer) has no effect.
+    /// try. The default is [`KeyedRetryLayer::new`]. Its deadline is that of [`try_for`](Self::try_for). The relay
+    /// itself reads the answers that can't be rejections, so that [`max_answer`](KeyedRetryLayer::max_answer) has no
+    /// effect.
     #[must_use]
     pub fn layer(self, layer: KeyedRetryLayer) -> Self {
         Self { layer, ..self }
@@ -139,8 +140,8 @@ impl<O: Outbox, C> Relay<O, C> {
     /// Carries calls until `shutdown` ends, and then finishes those that it has, which takes no longer than a lease and
     /// the outbox's own time limits.
     ///
-    /// While the outbox fails, it asks again, and logs it. Once a minute it logs a warning if calls were tried, and none
-    /// of them has come to an end.
+    /// While the outbox fails, it asks again, and logs it. Once a minute it logs a warning if calls were tried, and
+    /// none of them has come to an end.
     ///
     /// # Cancel safety
     /// If the future is dropped, requests that were sent may arrive. Their calls are sent again when their leases are

@@ -42,9 +42,9 @@ const DELETED_AT_ONCE: usize = 1_000;
 ///
 /// One case is left. The database's clock and a relay's differ, the first try of a call is made then, and the next one
 /// is another process's, to which the two agree or differ by another time. Where the first relay was the first one that
-/// this outbox has had, or the relay's clock was ahead of what others have seen, nothing tells which clock was right. If
-/// the difference is [`give_up_after`](crate::Relay::give_up_after) or more, the call is held, because the server may
-/// have forgotten its key: look the operation up, and give the call up, to settle it or to try it again.
+/// this outbox has had, or the relay's clock was ahead of what others have seen, nothing tells which clock was right.
+/// If the difference is [`give_up_after`](crate::Relay::give_up_after) or more, the call is held, because the server
+/// may have forgotten its key: look the operation up, and give the call up, to settle it or to try it again.
 ///
 /// Relays and [`Outbox`](crate::Outbox)'s methods take their connections from a pool;
 /// the application's transactions are those of any client.
@@ -52,8 +52,8 @@ const DELETED_AT_ONCE: usize = 1_000;
 /// The table is `call` in the schema of the outbox; its columns are there for people to read. Give each API, or each
 /// account with it, an outbox of its own: a relay sends all calls that it finds.
 ///
-/// A call has at most 16 MiB in the table, which is a body of some 12 MB. A relay takes one such call at a time, and small
-/// ones before large ones.
+/// A call has at most 16 MiB in the table, which is a body of some 12 MB. A relay takes one such call at a time, and
+/// small ones before large ones.
 ///
 /// To take calls, a relay looks once at each partition key that has a call which has not ended, and at each destination
 /// (scheme, host and port) to which calls without one wait: 50,000 partition keys take some 0.2 s. Where 32 calls to

@@ -84,7 +84,8 @@ impl Statements {
         // `heads` goes from one partition key to the next, by its index, and no farther than it has to: the first open
         // call of each, from `$9` on. A call that was stored before and is committed later is not among them: its
         // transaction has overlapped that of the later one. `fitting` has the small ones first, so that large ones hold
-        // none of them up, and the one that is due first, so that each has its turn. `places` goes from one destination to the next.
+        // none of them up, and the one that is due first, so that each has its turn. `places` goes from one
+        // destination to the next.
         let lease = format!(
             "WITH RECURSIVE busy AS MATERIALIZED (
                 SELECT * FROM unnest($6, $7) AS busy (destination, taken)
