@@ -82,7 +82,7 @@ impl<St: Store> LayerState<St> {
             // The handler may have said whether a retry is of use. Otherwise the status says so.
             Some(Effect::None) => match own().map(HeaderValue::as_bytes) {
                 Some(own) if own.starts_with(b"none;") => {
-                    let retry = !own.ends_with(b"retry=?0");
+                    let retry = !has_parameter(own, "retry=?0");
                     self.options.say_retry(parts.status, &mut parts.headers, retry);
                 }
                 _ => Effect::None.say(&mut parts.headers, None, None),
@@ -92,7 +92,7 @@ impl<St: Store> LayerState<St> {
                 // A service behind a proxy, whose layer is asked about the same operation, may have said that a retry
                 // is of no use.
                 let is_no_use = parts.extensions.get::<Unsure>().is_some()
-                    && own().is_some_and(|own| own.as_bytes().ends_with(b";retry=?0"));
+                    && own().is_some_and(|own| has_parameter(own.as_bytes(), "retry=?0"));
                 let retry = !is_over && !is_no_use && self.engine.policy.answers_retries();
                 effect.say(&mut parts.headers, Some(retry), None);
                 self.options.say_retry(parts.status, &mut parts.headers, retry);
@@ -167,4 +167,9 @@ impl<St: Store> LayerState<St> {
         self.options.name_outcome(&mut response, if replay.is_some() { REPLAYED } else { RAN });
         response
     }
+}
+
+/// Returns whether an Item of structured fields (RFC 9651, section 3.3) has this parameter.
+fn has_parameter(item: &[u8], parameter: &str) -> bool {
+    item.split(|byte| *byte == b';').skip(1).any(|part| part.trim_ascii() == parameter.as_bytes())
 }

@@ -40,7 +40,8 @@ impl Delivery {
     /// if it is a replay, look the operation up.
     ///
     /// That is so if it is a replay of neither a success nor a registered client's error, such as 500 or 499, or of
-    /// 408: the server may have failed after the effect. It is so, too, if the answer is no replay, and
+    /// 408: the server may have failed after the effect. So it is with a replay that says `unknown` in
+    /// `Idempotency-Effect`. It is so, too, if the answer is no replay, and
     /// - an earlier attempt of the call was lost, or an earlier call with the key is remembered: a 401 after it says
     ///   that the token has expired since, and not that nothing was done; or
     /// - it is neither a success nor a client's error nor 307, 308 or 511, such as 500 or 303, and has no

@@ -100,8 +100,8 @@ impl Error {
     }
 
     /// The response that the last attempt got, if it got one. Its body is what the layer has read of it. If it broke
-    /// off, or had no end in time, this error has a `source`, too: a status of success says that the operation has
-    /// taken place, and a call with the same key may get the rest.
+    /// off, or had no end in time, this error has a `source`, too: a status of success without `Idempotency-Effect`
+    /// says that the operation has taken place, and a call with the same key may get the rest.
     #[must_use]
     pub fn response(&self) -> Option<&http::Response<Bytes>> {
         self.0.response.as_ref()

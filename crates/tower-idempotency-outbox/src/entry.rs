@@ -98,9 +98,10 @@ pub struct Answer {
     pub status: StatusCode,
     /// The first 16 KiB of headers, but for those that are not printable ASCII, and for `Set-Cookie`.
     pub headers: HeaderMap,
-    /// The body, up to [`MAX_BODY`](Self::MAX_BODY) bytes.
+    /// The body, up to [`MAX_BODY`](Self::MAX_BODY) bytes. It is left out if the answer asks for another try, such as a
+    /// 503, or has `Idempotency-Effect`, and is not JSON.
     pub body: Bytes,
-    /// Whether the body was longer, broke off, or had no end in time.
+    /// Whether the body was longer, broke off, or had no end in time. Not so for one that is left out.
     pub is_cut: bool,
 }
 

@@ -76,7 +76,7 @@
 //! | a 2xx without `Idempotency-Effect`, or one that is a replay | [`Delivered`](State::Delivered) |
 //! | another 2xx with `none`, or with `unknown` or `pending` in that header, and without `retry` | `Refused`, or `GivenUp` |
 //! | a server that says that the operation has ended, and that its answer was not kept | as its status says: after a 2xx `Delivered`, after a 4xx `Refused`, else `GivenUp`; without an answer of the operation |
-//! | a registered 4xx that is a replay, but for 408 | [`Refused`](State::Refused) |
+//! | a registered 4xx that is a replay, but for 408, and without `Idempotency-Effect` | [`Refused`](State::Refused) |
 //! | 401, 407 that are no replay: the relay's credentials are not right | another try |
 //! | 408, 409, 425, 429, or a server that says that the request may be sent again | another try |
 //! | any other 4xx, and 307 and 308, if no earlier attempt may have taken effect | `Refused`: no redirect is followed |

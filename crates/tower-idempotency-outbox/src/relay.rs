@@ -85,7 +85,8 @@ impl<O: Outbox, C> Relay<O, C> {
     }
 
     /// Sets how many calls are sent at once. The default is 32; 0 counts as 1. One destination (scheme, host and port)
-    /// has at most half of them, also while no others wait, so that one that hangs does not hold up the others.
+    /// has at most half of them, also while no others wait, so that one that hangs does not hold up the others. Several
+    /// that hang can have all of them, and so can one under several names: allow as many calls as hang at a time.
     #[must_use]
     pub fn concurrency(self, calls: u16) -> Self {
         Self { concurrency: calls.max(1), ..self }

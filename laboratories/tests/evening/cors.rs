@@ -167,7 +167,7 @@ async fn pages_of_two_origins_read_first_answers_replays_and_each_refusal() {
     assert_eq!(page.order("k", "book").await, done("book, no cookie", true));
     let problem = |status, name: &str, effect: &str| (status, name.to_owned(), effect.to_owned());
     assert_eq!(page.refused(None, "book").await, problem(400, "key-missing", "none;retry=?0"));
-    assert_eq!(page.refused(Some("k"), "pen").await, problem(422, "key-reused", "none;retry=?0"));
+    assert_eq!(page.refused(Some("k"), "pen").await, problem(422, "key-reused", "unknown;retry=?0"));
     let long = "a".repeat(LONGEST + 1);
     assert_eq!(page.refused(Some("long"), &long).await, problem(413, "body-too-large", "none;retry=?0"));
     browser.script(&format!("window.first = {}", order_script(page.proxy, Some("slow"), "waits", "omit"))).await;

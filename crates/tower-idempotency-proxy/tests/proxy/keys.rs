@@ -142,6 +142,7 @@ async fn what_a_layer_of_the_service_s_own_refuses_means_here_what_it_means_ther
         ("none;retry", "none;retry", "none;retry"),
         ("none;retry=?0", "none;retry=?0", "none;retry=?0"),
         ("pending;retry", "unknown;retry=?0", "unknown;retry"),
+        ("unknown; retry=?0", "unknown;retry=?0", "unknown;retry=?0"),
         ("unknown;retry", "unknown;retry=?0", "unknown;retry"),
         ("unknown;retry=?0", "unknown;retry=?0", "unknown;retry=?0"),
         ("done;status=201;retry=?0", "unknown;retry=?0", "unknown;retry=?0"),
