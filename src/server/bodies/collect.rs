@@ -113,13 +113,10 @@ pub(crate) async fn collect<B: Body + Unpin>(mut body: B, bounds: &mut Bounds) -
                     *too_slow.insert(put_off.map_or(latest, |at| at.min(latest)))
                 });
                 let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
-                let first = end.into_iter().chain(slowest).min();
-                match within(first, frame).await {
+                match within(end.into_iter().chain(slowest).min(), frame).await {
                     Some(frame) => {
-                        if let Some(later) = first.and_then(put_off) {
-                            // The process was stopped. What has come meanwhile is read.
-                            (end, too_slow) = (end.map(|end| end.max(later)), None);
-                        }
+                        // If the process was stopped, what has come meanwhile is read.
+                        end = end.map(|end| put_off(end).unwrap_or(end));
                         frame
                     }
                     None => return Collected::Over { why: Why::TooSlow, head: head.finish(), rest: body },
