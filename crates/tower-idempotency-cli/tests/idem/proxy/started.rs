@@ -47,31 +47,20 @@ async fn options_come_from_the_command_line_and_a_file_and_a_signal_ends_it_in_g
 fn what_is_wrong_is_named_before_anything_is_opened() {
     let directory = tempdir().unwrap();
     let store = format!("sled:{}", directory.path().join("store").display());
-    let file = directory.path().join("proxy.toml");
-    std::fs::write(&file, "[layer]\nrequire_keys = true\n").unwrap();
-    let file = file.to_str().unwrap();
-    let cors = directory.path().join("cors.toml");
-    std::fs::write(&cors, "[cors]\norigins = [\"*\"]\ncredentials = true\n").unwrap();
-    let cors = cors.to_str().unwrap();
-    let no_origin = directory.path().join("no-origin.toml");
-    std::fs::write(&no_origin, "[cors]\norigins = []\n").unwrap();
-    let no_origin = no_origin.to_str().unwrap();
-    let port = directory.path().join("port.toml");
-    std::fs::write(&port, "[cors]\norigins = [\"https://a.example:443\"]\n").unwrap();
-    let port = port.to_str().unwrap();
-    let capital = directory.path().join("capital.toml");
-    std::fs::write(&capital, "[cors]\norigins = [\"https://A.example\"]\n").unwrap();
-    let capital = capital.to_str().unwrap();
-    let methods = directory.path().join("methods.toml");
+    let written = |name: &str, text: &str| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let file = &*written("proxy.toml", "[layer]\nrequire_keys = true\n");
+    let cors = &*written("cors.toml", "[cors]\norigins = [\"*\"]\ncredentials = true\n");
+    let no_origin = &*written("no-origin.toml", "[cors]\norigins = []\n");
+    let port = &*written("port.toml", "[cors]\norigins = [\"https://a.example:443\"]\n");
+    let capital = &*written("capital.toml", "[cors]\norigins = [\"https://A.example\"]\n");
     let text = "[cors]\norigins = [\"https://a.example\"]\nmethods = [\"*\"]\ncredentials = true\n";
-    std::fs::write(&methods, text).unwrap();
-    let methods = methods.to_str().unwrap();
-    let other = directory.path().join("other.toml");
-    std::fs::write(&other, "[fjall]\nmax_records = 5\n").unwrap();
-    let other = other.to_str().unwrap();
-    let short = directory.path().join("short");
-    std::fs::write(&short, "fifteen-letters\n").unwrap();
-    let short = short.to_str().unwrap();
+    let methods = &*written("methods.toml", text);
+    let other = &*written("other.toml", "[fjall]\nmax_records = 5\n");
+    let short = &*written("short", "fifteen-letters\n");
     for (arguments, wrong) in [
         (&["--upstream", "http://127.0.0.1:1/api"][..], "without a path"),
         (&["--upstream", "http://127.0.0.1:1", "--config", other], "a section [fjall]"),
