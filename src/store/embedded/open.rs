@@ -190,11 +190,7 @@ impl<E: StorageEngine> Setup<E> {
         while interrupt_runs(&shared, engine).map_err(failed)? {}
         let (boot, records) = (shared.boot, shared.count.load(Ordering::Relaxed));
         tracing::info!(target: "tower_idempotency", path = %path.display(), boot, records, "the store is open");
-        let Limits { max_records, max_bytes, .. } = shared.limits;
-        if max_records == 0 || max_bytes == 0 {
-            let path = path.display();
-            tracing::warn!(target: "tower_idempotency", %path, max_records, max_bytes, "a limit is zero: every new key is refused");
-        }
+        shared.limits.warn(path);
         Ok(shared)
     }
 

@@ -14,6 +14,17 @@ pub(crate) struct Limits {
     pub(crate) min_free: Option<u64>,
 }
 
+impl Limits {
+    /// Logs a WARN if a limit is zero, so that no record fits.
+    pub(super) fn warn(self, path: &Path) {
+        let Self { max_records, max_bytes, .. } = self;
+        if max_records == 0 || max_bytes == 0 {
+            let path = path.display();
+            tracing::warn!(target: "tower_idempotency", %path, max_records, max_bytes, "a limit is zero: every new key is refused");
+        }
+    }
+}
+
 /// The most bytes of the disk that are left free by default.
 const MAX_DEFAULT_FREE: u64 = 1 << 30;
 /// By default, one part in this many of the disk is left free.
