@@ -61,7 +61,7 @@ async fn a_failed_status_is_an_outcome_and_a_refusal_is_a_status() {
         assert_eq!(declined.metadata().contains_key("idempotent-replayed"), replayed);
     }
     let reused = call(&channel, Some("k"), "5 EUR").await.unwrap_err();
-    assert_eq!(reused.code(), Code::InvalidArgument);
+    assert_eq!(reused.code(), Code::FailedPrecondition);
     assert!(reused.message().starts_with("key-reused: "), "{reused:?}");
     assert_eq!(charges.effects(), 1);
 }
@@ -72,7 +72,7 @@ async fn the_head_of_a_refused_call_has_the_status_200() {
     let lab = Lab::counting(layer());
     assert_eq!(lab.post("k", "a").await.status, 200);
     let refused = lab.send(with("content-type", "application/grpc")).await;
-    assert_eq!((refused.status.as_u16(), refused.header("grpc-status")), (200, Some("3")));
+    assert_eq!((refused.status.as_u16(), refused.header("grpc-status")), (200, Some("9")));
 }
 
 /// Makes one call without tonic's client, and returns the bytes and trailers of the wire.

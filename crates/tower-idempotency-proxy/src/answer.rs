@@ -9,6 +9,7 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Extensions, StatusCode, Version};
 use hyper::body::Incoming;
+use tower_idempotency::engine::Rerun;
 use tower_idempotency::server::{Effect, Envelope};
 use tower_idempotency::{Invalid, Keep, Meaning, Rejection, Release, Unsure};
 
@@ -21,12 +22,14 @@ const MARK: HeaderName = HeaderName::from_static("idempotency-mark");
 /// When a client may send again what did not reach the service.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Makes the service's answer one for the client and the layer.
+/// Makes the service's answer one for the client and the layer. `run` says whether the operation may have been sent to
+/// the service before; `None`: the request is not covered.
 pub(crate) fn of_service(
     answer: http::Response<Incoming>,
     held: impl FnOnce(Incoming, bool) -> Held<Incoming>,
-    is_covered: bool,
+    run: Option<Rerun>,
 ) -> Response {
+    let is_covered = run.is_some();
     let (mut parts, body) = answer.into_parts();
     let has_end = has_end(&parts);
     if parts.headers.contains_key(TRANSFER_ENCODING) {
@@ -48,7 +51,10 @@ pub(crate) fn of_service(
         parts.headers.remove(Effect::HEADER);
     }
     head::without_hop_by_hop(&mut parts.headers);
+    // A service that is asked again for the same operation answers so while it is still at it.
+    let may_be_busy = parts.status == StatusCode::CONFLICT && run.is_some_and(|run| run != Rerun::No);
     match (marks.as_slice(), effects.as_slice()) {
+        ([], []) if may_be_busy => drop(parts.extensions.insert(Unsure)),
         ([], []) if has_end || Meaning::of_answer(&parts, None) == Meaning::NotStarted => {}
         ([], []) => {
             if is_covered {

@@ -24,10 +24,10 @@ use crate::places::{Place, Places};
 use crate::read_on::ReadOn;
 
 /// How long a client may take for the head of a request, and for the next request on its connection.
-const HEAD_WITHIN: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a client of HTTP/2 is asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(20);
-const PONG_WITHIN: Duration = Duration::from_secs(10);
+const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most requests at a time on a connection of HTTP/2.
 const STREAMS: u32 = 100;
 /// The bytes of a request on such a connection that wait until they are read on, and those of all: one that is not read
@@ -48,8 +48,8 @@ where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
     let mut http = Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-    http.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    http.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_TIMEOUT);
     http.http2().max_concurrent_streams(STREAMS);
     http.http2().initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     let (mut open, graceful, mut refused) = (JoinSet::new(), GracefulShutdown::new(), Refused::default());
@@ -128,7 +128,7 @@ where
         let ended = tokio::select! {
             ended = &mut connection => ended,
             // hyper has no timeout for the bytes by which it tells the versions of HTTP apart.
-            first = tokio::time::timeout(HEAD_WITHIN, began.notified()) => match first {
+            first = tokio::time::timeout(HEAD_TIMEOUT, began.notified()) => match first {
                 Ok(()) => connection.await,
                 Err(_) => return,
             },

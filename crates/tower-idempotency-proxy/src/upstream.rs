@@ -35,19 +35,19 @@ use crate::reading::Reading;
 use crate::{answer, head};
 
 /// The longest time until a connection is there.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection is kept for the next request. Servers close theirs after 2 seconds and more, and a request
 /// that is sent at that moment is lost: the proxy can't know whether it was read.
 const IDLE: Duration = Duration::from_secs(1);
 /// How often a service of HTTP/2 is asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(10);
-const PONG_WITHIN: Duration = Duration::from_secs(10);
+const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most connections that are kept for the next request. They are within the reserve of files.
 const MAX_IDLE: usize = 64;
 /// The most headers of an answer. Each of them takes some 100 bytes while it is read.
 const MAX_HEADERS: usize = 1_000;
 /// How long a request without a key may wait, unless that is set.
-const PASSED_WITHIN: Duration = Duration::from_secs(600);
+const PASS_TIMEOUT: Duration = Duration::from_secs(600);
 /// The step from which the service's key is derived.
 pub(crate) const STEP: &str = "upstream";
 
@@ -187,7 +187,7 @@ impl Upstream {
             false => tls.enable_http1().wrap_connector(connector),
         };
         // Name, TCP and TLS together.
-        let connector = BoxCloneSyncService::new(Timeout::new(connector, CONNECTED_WITHIN));
+        let connector = BoxCloneSyncService::new(Timeout::new(connector, CONNECT_TIMEOUT));
         let mut builder = Client::builder(TokioExecutor::new());
         // What a proxy has to put up with, or to mend (RFC 9112, sections 5.1 and 5.2): an order was made all the same.
         builder.http1_allow_spaces_after_header_name_in_responses(true);
@@ -195,10 +195,10 @@ impl Upstream {
         builder.http1_ignore_invalid_headers_in_responses(true).http1_max_headers(MAX_HEADERS);
         builder.http2_only(is_http2).pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(IDLE);
         builder.pool_max_idle_per_host(MAX_IDLE);
-        builder.http2_keep_alive_interval(PING_EVERY).http2_keep_alive_timeout(PONG_WITHIN);
+        builder.http2_keep_alive_interval(PING_EVERY).http2_keep_alive_timeout(PONG_TIMEOUT);
         let key_header = HeaderName::from_static("idempotency-key");
         let (origin, envelope) = ((scheme, authority), Envelope::Problem);
-        let (passed_within, answers_cors) = (PASSED_WITHIN, false);
+        let (passed_within, answers_cors) = (PASS_TIMEOUT, false);
         let target = Arc::new(Target { origin, key_header, is_http2, envelope, passed_within, answers_cors });
         let clients = Clients::new(builder, connector, is_http2);
         Ok(Self { clients, target, places: Places::of_process() })
@@ -298,6 +298,7 @@ impl Service<Request<Body>> for Upstream {
         let Target { envelope, passed_within, .. } = *self.target;
         let context = request.extensions().get::<IdempotencyContext>();
         let is_answered = context.map(IdempotencyContext::answers_retries);
+        let run = context.map(|context| context.rerun());
         // One with a key has the layer's limit.
         let passed = context.is_none().then_some(passed_within);
         let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
@@ -331,7 +332,7 @@ impl Service<Request<Body>> for Upstream {
                 Ok(Ok(mut answer)) => {
                     head::with_one_length(answer.headers_mut());
                     let held = |body, says_its_end| Held::new(body, says_its_end, passed_within, taken);
-                    let mut answer = answer::of_service(answer, held, passed.is_none());
+                    let mut answer = answer::of_service(answer, held, run);
                     target.cors(answer.headers_mut(), passed.is_none());
                     if passed.is_none() {
                         // It is the service's, and not the client's: a profile that repeats the key adds that one.

@@ -216,7 +216,7 @@ impl Judge<'_> {
                 match self.classified(parts, trailers, whole) {
                     // What says that nothing was done says so in its head.
                     said @ (Meaning::NotStarted, _) => said,
-                    // Without a status, `settle.rs` does not count the end among the answers that mean "unknown".
+                    // Without a status, the run does not count the end among the answers that mean "unknown".
                     _ if has_failed => return unknown(End::Interrupted { status: None }),
                     _ if is_cut => (Meaning::Unknown, false),
                     said => said,
@@ -228,7 +228,7 @@ impl Judge<'_> {
             // An answer that was not read to its end is consumed. One whose status says otherwise is final because the
             // application says so: it may have had an effect.
             Meaning::Final => {
-                let effect = (!is_final(parts)).then_some(Effect::Unknown);
+                let effect = (!is_final(parts, trailers, whole)).then_some(Effect::Unknown);
                 Judged { end: whole.map(record).map_or(End::Consumed { status }, End::Outcome), effect }
             }
             Meaning::NotStarted => Judged { end: End::Released, effect: Some(Effect::None) },
@@ -274,12 +274,14 @@ impl Judge<'_> {
     }
 }
 
-/// Returns whether a recorded answer with this head says what became of its operation. One whose status says that
+/// Returns whether a recorded answer says what became of its operation. One whose status says that
 /// nothing was done, or that it is unknown, was recorded because the application has said so, and may have had an
 /// effect.
-pub(crate) fn is_final(parts: &Parts) -> bool {
+pub(crate) fn is_final(parts: &Parts, trailers: Option<&HeaderMap>, whole: Option<&Bytes>) -> bool {
     // Most answers are successes.
-    parts.status.is_success() && grpc_status(parts, None).is_none() || Meaning::of_status(parts, None) == Meaning::Final
+    let is_plain = parts.status.is_success() && grpc_status(parts, trailers).is_none();
+    let is_outcome = || Meaning::of_status(parts, trailers) == Meaning::Final;
+    is_plain || is_outcome() && !not_applied::asks_for_nonce(parts, whole)
 }
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

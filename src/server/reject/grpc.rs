@@ -42,6 +42,7 @@ pub(crate) fn render(rejection: &Rejection) -> Response<Bytes> {
     if let Ok(message) = HeaderValue::try_from(utf8_percent_encode(&message, ESCAPED).to_string()) {
         headers.insert(GRPC_MESSAGE, message);
     }
+    rejection.say(headers);
     response
 }
 
@@ -57,7 +58,7 @@ fn code(rejection: &Rejection) -> u16 {
     const UNAVAILABLE: u16 = 14;
     const UNAUTHENTICATED: u16 = 16;
     match rejection.kind {
-        RejectionKind::KeyMissing | RejectionKind::KeyMalformed | RejectionKind::KeyReused => INVALID_ARGUMENT,
+        RejectionKind::KeyMissing | RejectionKind::KeyMalformed => INVALID_ARGUMENT,
         RejectionKind::BodyTooLarge | RejectionKind::StoreFull => RESOURCE_EXHAUSTED,
         RejectionKind::StoreUnavailable
         | RejectionKind::Overloaded
@@ -65,9 +66,10 @@ fn code(rejection: &Rejection) -> u16 {
         | RejectionKind::BodyIncomplete => UNAVAILABLE,
         RejectionKind::InFlight => ABORTED,
         RejectionKind::OutcomeUnknown => UNKNOWN,
-        RejectionKind::CredentialsChanged | RejectionKind::NotVerifiable | RejectionKind::NotReplayable => {
-            FAILED_PRECONDITION
-        }
+        RejectionKind::KeyReused
+        | RejectionKind::CredentialsChanged
+        | RejectionKind::NotVerifiable
+        | RejectionKind::NotReplayable => FAILED_PRECONDITION,
         RejectionKind::Custom => match rejection.status {
             StatusCode::BAD_REQUEST => INVALID_ARGUMENT,
             StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
@@ -103,6 +105,14 @@ mod tests {
         assert_eq!((response.status(), response.body().len()), (StatusCode::OK, 0));
         assert_eq!(response.headers()["grpc-status"], "7");
         assert_eq!(response.headers()["grpc-message"], "custom: 90 %25 of cl%C3%A9s%0Aare refused");
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_no_invalid_argument() {
+        for kind in RejectionKind::ALL {
+            let rejection = Rejection::new(*kind, "");
+            assert!(code(&rejection) != 3 || rejection.effect == crate::server::Effect::None, "{kind:?}");
+        }
     }
 
     #[test]

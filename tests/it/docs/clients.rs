@@ -73,3 +73,24 @@ fn the_page_for_clients_names_the_headers_that_scripts_send_and_read() {
         assert!(named.contains(header.as_str()), "{header}");
     }
 }
+
+#[test]
+fn the_page_for_clients_and_its_programs_try_again_after_the_statuses_that_the_page_of_meanings_says() {
+    let rows = testkit::meanings::statuses();
+    let again = rows.iter().filter(|(_, row)| row.get("tries again") == "yes").map(|(status, _)| status.to_string());
+    let mut again = again.collect::<Vec<_>>();
+    again.sort();
+    let (last, others) = again.split_last().unwrap();
+    for list in [
+        format!("its status is {} or {last};", others.join(", ")),
+        format!("^({})$", again.join("|")),
+        format!("![{}].includes", again.join(", ")),
+        format!("not in ({})", again.join(", ")),
+    ] {
+        assert_eq!(PAGE.matches(&list).count(), 1, "{list}");
+    }
+    // With `Retry-After`, as the client has it.
+    for list in ["it is 409 or 413 with `Retry-After`", "^(409|413)$", "[409, 413].includes", "in (409, 413)"] {
+        assert_eq!(PAGE.matches(list).count(), 1, "{list}");
+    }
+}

@@ -81,6 +81,12 @@ async fn a_request_for_a_nonce_was_not_started_rfc_9449_section_8() {
             lab.post("k", "a").await;
             assert_eq!(lab.effects(), runs, "{status} {name} {body}");
         }
+        // Where the application keeps it all the same, it had an effect before.
+        let answer = (StatusCode::from_u16(status).unwrap(), tower_idempotency::Keep, [(name, "n")], body);
+        let says = (runs == 2).then_some("unknown;retry=?0");
+        for kept in Lab::new(layer(), move |_| async move { answer }).two_tries().await {
+            assert_eq!(kept.header("idempotency-effect"), says, "{status} {name} {body}");
+        }
     }
 }
 

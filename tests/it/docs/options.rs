@@ -25,7 +25,7 @@ fn builders(source: &str) -> BTreeSet<String> {
 
 /// The options of the layer.
 pub(crate) fn options() -> BTreeSet<String> {
-    let mut options = builders(include_str!("../../../src/server/layer.rs"));
+    let mut options = builders(include_str!("../../../src/server/builder.rs"));
     for of_others in
         [include_str!("../../../src/server/visibility.rs"), include_str!("../../../src/server/discovery.rs")]
     {

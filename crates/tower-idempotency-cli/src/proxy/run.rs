@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
-use tower_idempotency::{IdempotencyLayer, Meaning, OnInterrupted};
+use tower_idempotency::IdempotencyLayer;
 use tower_idempotency_proxy::{Proxy, Upstream, recorder};
 
 use super::cors::Cors;
@@ -49,8 +48,7 @@ pub(crate) async fn run(options: &StoreOptions, proxy: arguments::Proxy, screen:
     let store = store::open(place, options, &settings).await?;
     let layer = IdempotencyLayer::new(store)
         .label(|parts| Some(format!("{} {}", parts.method, parts.uri.path())))
-        .max_runs(MAX_RUNS)
-        .classify(classify(settings.layer.on_interrupted == Some(OnInterrupted::Rerun)));
+        .max_runs(MAX_RUNS);
     let layer = whose.of_layer(settings.layer.apply(layer));
     let (listen, monitor) = (listening("--listen", listen)?, listening("--monitor", monitor)?);
 
@@ -98,12 +96,6 @@ fn listening(option: &str, socket: TcpSocket) -> Result<TcpListener, Failure> {
     socket.listen(BACKLOG).map_err(|error| Failure::Usage(format!("{option}: {error}")))
 }
 
-/// What an answer without a mark means, where a service behind a proxy differs from a handler: one that is asked again
-/// for the same operation answers 409 while it is still at it.
-fn classify(is_rerun: bool) -> impl Fn(&http::response::Parts, Option<&HeaderMap>) -> Option<Meaning> {
-    move |parts, _| (is_rerun && parts.status == StatusCode::CONFLICT).then_some(Meaning::Unknown)
-}
-
 /// Listens for the signals that end the proxy: from here on they no longer end the process.
 #[cfg(unix)]
 fn stop() -> Result<impl Future<Output = ()>, Failure> {
@@ -124,21 +116,4 @@ fn stop() -> Result<impl Future<Output = ()>, Failure> {
             std::future::pending().await
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_409_under_rerun_is_the_service_at_work() {
-        let of = |is_rerun, status: u16| {
-            let (parts, ()) = http::Response::builder().status(status).body(()).unwrap().into_parts();
-            classify(is_rerun)(&parts, None)
-        };
-        for is_rerun in [false, true] {
-            assert_eq!((of(is_rerun, 401), of(is_rerun, 500)), (None, None), "as the layer has it");
-        }
-        assert_eq!((of(false, 409), of(true, 409)), (None, Some(Meaning::Unknown)));
-    }
 }

@@ -32,10 +32,10 @@ pub(crate) fn hyper() -> HyperClient {
     Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http()
 }
 
-/// A client that tries twice.
+/// A client that tries three times: what the second attempt has recorded is met by the third.
 fn client() -> KeyedRetry<HyperClient> {
     let bounds = (Duration::from_millis(1), Duration::from_millis(2));
-    let backoff = ExponentialBackoff::builder().retry_bounds(bounds.0, bounds.1).build_with_max_retries(1);
+    let backoff = ExponentialBackoff::builder().retry_bounds(bounds.0, bounds.1).build_with_max_retries(2);
     KeyedRetryLayer::new().backoff(backoff).layer(hyper())
 }
 
@@ -114,8 +114,8 @@ pub(crate) enum At {
 
 pub(crate) type Place = (Leg, Way, At, End);
 
-/// Where the connection breaks, if it does; what the service answers; and what it answers to a second attempt, if that
-/// is something else.
+/// Where the connection breaks, if it does; what the service answers; and what it answers to later attempts, if that is
+/// something else.
 pub(crate) type Case = (Option<Place>, String, Option<String>);
 
 /// The places where connections break, each of them once: at each step of a request and of its answer.

@@ -14,13 +14,14 @@ use crate::program::{idem, program, run};
 async fn options_come_from_the_command_line_and_a_file_and_a_signal_ends_it_in_good_order() {
     let Some((directory, parts, _service)) = Parts::served("the proxy takes its options").await else { return };
     let file = directory.path().join("proxy.toml");
-    std::fs::write(&file, "[layer]\nrequire_key = true\non_in_flight = \"reject\"\n[sled]\nmax_records = 1000\n")
-        .unwrap();
+    let text = "[layer]\nrequire_key = true\non_in_flight = \"reject\"\n[sled]\nmax_records = 1000\n[cors]\n";
+    std::fs::write(&file, text.to_owned() + "origins = [\"https://shop.example\"]\nexpose = [\"location\"]\n").unwrap();
     let config = file.to_str().unwrap().to_owned();
     let more = ["--config", &config, "--profile", "stripe", "--scope-header", "x-account"];
     let mut proxy = parts.start_proxy(&more).await;
     let send = async |account: &str, key: Option<&str>| {
         let call = Call::post("/orders", "item=book").header("x-account", account);
+        let call = call.header("origin", "https://shop.example");
         let call = match key {
             Some(key) => call.header("idempotency-key", key),
             None => call,
@@ -28,7 +29,11 @@ async fn options_come_from_the_command_line_and_a_file_and_a_signal_ends_it_in_g
         Connection::http1(parts.proxy).await.unwrap().send(&call).await.unwrap()
     };
     assert_eq!(send("a", Some("k")).await.status.as_u16(), 201);
-    assert!(send("a", Some("k")).await.is_replay());
+    let replay = send("a", Some("k")).await;
+    assert!(replay.is_replay());
+    assert_eq!(replay.headers["access-control-allow-origin"], "https://shop.example");
+    let exposed = replay.headers["access-control-expose-headers"].to_str().unwrap();
+    assert!(exposed.contains("location") && exposed.contains("idempotent-replayed"), "{exposed}");
     assert!(!send("b", Some("k")).await.is_replay(), "another account's key is another one");
     let missing = send("a", None).await;
     assert_eq!(missing.status.as_u16(), 400, "the file requires a key");
