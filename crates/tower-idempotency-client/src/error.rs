@@ -119,7 +119,7 @@ impl fmt::Display for Error {
         formatter.write_str(match self.0.reason {
             Reason::Rejected => ": the server's rejection is final",
             Reason::NotKept => ": it has ended, and its answer was not kept",
-            Reason::Deadline => ": the deadline for all attempts is over",
+            Reason::Deadline => ": the deadline for all attempts leaves no time for another one",
             Reason::Backoff => ": the backoff policy permits no more attempts",
             Reason::Budget => ": the budget for retries is used up",
             Reason::SentOnce => ": the body can't be sent again",

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::Key;
 
 /// How many keys are remembered.
-const MOST_USES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+const MAX_USES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// Two accounts may use the same key: it is another one for the server. A header that is missing here makes an error of
 /// what the server would take, so APIs' own headers of tokens are in it.
@@ -71,7 +71,7 @@ pub(crate) struct Uses {
 
 impl Uses {
     pub(crate) fn new() -> Self {
-        Self { seed: RandomState::new(), requests: Mutex::new(LruCache::new(MOST_USES)) }
+        Self { seed: RandomState::new(), requests: Mutex::new(LruCache::new(MAX_USES)) }
     }
 
     /// Describes a use. A body that is not there at once is not compared.

@@ -14,7 +14,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 use tower_idempotency_client::KeyedRetry;
 
 use crate::next::{Next, Read, answered as answered_with, unanswered};
-use crate::storage::{Age, LONGEST_WAIT, Leased, Update};
+use crate::storage::{Age, Leased, MAX_WAIT, Update};
 use crate::{Answer, Call, Entry, Outbox, State, TARGET};
 
 /// How long to wait before it is tried again to write it.
@@ -79,7 +79,7 @@ impl Terms {
         let RetryDecision::Retry { execute_after } = self.backoff.should_retry(began, tries.saturating_sub(1)) else {
             return None;
         };
-        let wait = execute_after.duration_since(now).unwrap_or_default().max(asked).min(LONGEST_WAIT);
+        let wait = execute_after.duration_since(now).unwrap_or_default().max(asked).min(MAX_WAIT);
         (tried_for.saturating_add(wait) < self.give_up_after).then_some(wait)
     }
 }

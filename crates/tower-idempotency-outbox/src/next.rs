@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::response::Parts;
+use http::{HeaderMap, StatusCode};
+use serde_json::Value;
 use tower_idempotency_client::{Delivery, Error, Known, Reason, retry_after};
 
 use crate::storage::Update;
@@ -36,6 +37,7 @@ pub(crate) fn answered(head: Parts, body: Bytes, read: Read, earlier: bool) -> N
     // A replay is the answer of the operation itself, whatever has come before.
     let is_unknown = !is_replay && earlier || delivery.is_none_or(Delivery::is_unknown);
     let asked = retry_after(&head.headers).unwrap_or_default();
+    let is_of_credentials = is_of_credentials(status, &head.headers, &body);
     let answer = Answer { status, headers: head.headers, body, is_cut: read != Read::Whole };
     let update = |state, may_have_taken_place| Update {
         may_have_taken_place: Some(may_have_taken_place),
@@ -46,7 +48,7 @@ pub(crate) fn answered(head: Parts, body: Bytes, read: Read, earlier: bool) -> N
         // A server that remembers keys has the whole answer.
         _ if status.is_success() && read == Read::Broken => Next::Again(Duration::ZERO, update(State::Delivered, true)),
         _ if status.is_success() => Next::End(update(State::Delivered, true)),
-        _ if is_of_credentials(status) && !is_replay => Next::Again(asked, update(State::GivenUp, is_unknown)),
+        _ if is_of_credentials && !is_replay => Next::Again(asked, update(State::GivenUp, is_unknown)),
         _ if status.is_client_error() && !is_unknown => Next::End(update(State::Refused, false)),
         // They say that the operation has not begun here (RFC 9110 sections 15.4.8 and 15.4.9).
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT if !is_unknown => {
@@ -76,7 +78,8 @@ pub(crate) fn unanswered(error: &Error, earlier: bool) -> Next {
         answer,
         ..Update::to(state, describe(error))
     };
-    let is_of_credentials = error.response().is_some_and(|answer| is_of_credentials(answer.status()));
+    let is_of_credentials =
+        error.response().is_some_and(|answer| is_of_credentials(answer.status(), answer.headers(), answer.body()));
     let asked = error.response().and_then(|answer| retry_after(answer.headers())).unwrap_or_default();
     match (known, error.reason()) {
         (Known::Done, _) => Next::End(update(State::Delivered)),
@@ -91,9 +94,15 @@ pub(crate) fn unanswered(error: &Error, earlier: bool) -> Next {
     }
 }
 
-/// Whether an answer is about the relay's credentials, which may be replaced.
-fn is_of_credentials(status: StatusCode) -> bool {
-    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+/// Whether an answer is about the relay's credentials, which may be replaced; or asks for a nonce in the next proof
+/// (RFC 9449, section 8).
+fn is_of_credentials(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
+    let asks = || serde_json::from_slice::<Value>(body).is_ok_and(|body| body["error"] == "use_dpop_nonce");
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED => true,
+        StatusCode::BAD_REQUEST => headers.contains_key("dpop-nonce") && asks(),
+        _ => false,
+    }
 }
 
 /// The error with its causes.

@@ -24,9 +24,9 @@ use crate::{Call, Outbox, TARGET};
 
 /// How often calls that have ended are looked for, to be deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-const SHORTEST_TRY: Duration = Duration::from_millis(100);
+const MIN_TRY: Duration = Duration::from_millis(100);
 /// A lease is three times as long, and still ends within the longest wait.
-const LONGEST_TRY: Duration = Duration::from_secs(6 * 60 * 60);
+const MAX_TRY: Duration = Duration::from_secs(6 * 60 * 60);
 /// How long to wait after the outbox has failed.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -85,8 +85,9 @@ impl<O: Outbox, C> Relay<O, C> {
     }
 
     /// Sets how many calls are sent at once. The default is 32; 0 counts as 1. One destination (scheme, host and port)
-    /// has at most half of them, also while no others wait, so that one that hangs does not hold up the others. Several
-    /// that hang can have all of them, and so can one under several names: allow as many calls as hang at a time.
+    /// has at most half of them, and at least one, also while no others wait, so that one that hangs does not hold up
+    /// the others. Several that hang can have all of them, and so can one under several names: allow as many calls as
+    /// hang at a time.
     #[must_use]
     pub fn concurrency(self, calls: u16) -> Self {
         Self { concurrency: calls.max(1), ..self }
@@ -106,7 +107,7 @@ impl<O: Outbox, C> Relay<O, C> {
     /// process ends, its calls are sent again after that time.
     #[must_use]
     pub fn try_for(mut self, time: Duration) -> Self {
-        self.terms.try_for = time.clamp(SHORTEST_TRY, LONGEST_TRY);
+        self.terms.try_for = time.clamp(MIN_TRY, MAX_TRY);
         self
     }
 

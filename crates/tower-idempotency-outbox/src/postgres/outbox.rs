@@ -15,9 +15,9 @@ use crate::storage::{Age, Leased, Room, Storage, Update};
 use crate::{Answer, Call, Entry, OutboxError, State};
 
 /// How long a statement may take, the wait for a connection included. The server gives it up before that.
-const STATEMENT_WITHIN: Duration = Duration::from_secs(20);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a result waits for its row, which an operator may have locked. Then others get the connection.
-const LOCKED_WITHIN: Duration = Duration::from_millis(200);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// A time that the database can subtract from any other.
 const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// How many entries are deleted by one statement.
@@ -120,7 +120,7 @@ impl PostgresOutbox {
             connection.give_back();
             Ok(())
         };
-        timeout(STATEMENT_WITHIN, made).await.map_err(OutboxError::database)?
+        timeout(STATEMENT_TIMEOUT, made).await.map_err(OutboxError::database)?
     }
 
     /// Puts a call in, in the application's transaction.
@@ -196,14 +196,14 @@ impl PostgresOutbox {
             connection.give_back();
             Ok(rows)
         };
-        timeout(STATEMENT_WITHIN, rows).await.map_err(OutboxError::database)?
+        timeout(STATEMENT_TIMEOUT, rows).await.map_err(OutboxError::database)?
     }
 }
 
-/// Begins a transaction that the server ends before [`STATEMENT_WITHIN`] is over: a connection that is dropped stays
+/// Begins a transaction that the server ends before [`STATEMENT_TIMEOUT`] is over: a connection that is dropped stays
 /// there as long as its statement, and is none of the pool's any more.
 fn begin(began: Instant, locked: Option<Duration>) -> String {
-    let within = (STATEMENT_WITHIN.saturating_sub(began.elapsed()) * 3 / 4).as_millis().max(1);
+    let within = (STATEMENT_TIMEOUT.saturating_sub(began.elapsed()) * 3 / 4).as_millis().max(1);
     let locked = locked.map(|locked| format!("; SET LOCAL lock_timeout = {}", locked.as_millis()));
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {within}; \
@@ -286,7 +286,7 @@ impl Storage for PostgresOutbox {
             (&is_agreed, Type::BOOL),
             (&key, Type::TEXT),
         ];
-        Ok(!self.query_within(Some(LOCKED_WITHIN), &self.statements.update, &parameters).await?.is_empty())
+        Ok(!self.query_within(Some(LOCK_TIMEOUT), &self.statements.update, &parameters).await?.is_empty())
     }
 
     async fn sweep(&self, ended: Duration) -> Result<bool, OutboxError> {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::clock::Now;
-use crate::storage::{Age, LONGEST_WAIT, Update};
+use crate::storage::{Age, MAX_WAIT, Update};
 use crate::{Entry, State};
 
 /// An entry, as it is stored. Times are in milliseconds: by the wall clock, since 1970, and by the outbox's own.
@@ -78,7 +78,7 @@ impl Head {
     /// of this process may have a lease while the wall clock jumps, so that a lease is over by the outbox's own
     /// clock.
     pub(super) fn is_due(&self, now: Now) -> bool {
-        let longest = 2 * LONGEST_WAIT.as_millis() as u64;
+        let longest = 2 * MAX_WAIT.as_millis() as u64;
         let is_over = |due: u64, now: u64| due <= now || due > now + longest;
         match self.state {
             State::Waiting => is_over(self.due, now.wall) || self.due_kept <= now.kept,

@@ -52,6 +52,7 @@ async fn a_call_is_delivered_once_and_its_answer_is_kept(home: impl Home) {
 }
 
 const PROBLEM: &[(&str, &str)] = &[("content-type", "application/problem+json")];
+const NONCE: &[(&str, &str)] = &[("content-type", "application/json"), ("dpop-nonce", "n-1")];
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 fn problem(name: &str, retry: bool) -> &'static str {
@@ -111,7 +112,7 @@ async fn an_answer_ends_a_call_or_lets_it_be_tried_again(home: impl Home) {
     // What becomes of the call without a try before, and after one that was lost.
     type Row = (fn() -> Reply, (State, bool, bool), (State, bool, bool));
     let unknown = (GivenUp, true, true);
-    let rows: [Row; 12] = [
+    let rows: [Row; 14] = [
         (|| answer(307, ELSEWHERE, ""), (Refused, false, false), (GivenUp, true, false)),
         (|| answer(303, ELSEWHERE, ""), (GivenUp, true, false), (GivenUp, true, false)),
         (|| answer(409, PROBLEM, problem("outcome-unknown", false)), (GivenUp, true, false), (GivenUp, true, false)),
@@ -122,6 +123,9 @@ async fn an_answer_ends_a_call_or_lets_it_be_tried_again(home: impl Home) {
         (|| answer(502, PROBLEM, problem("custom", false)), (GivenUp, true, false), (GivenUp, true, false)),
         // The credentials may be replaced.
         (|| answer(401, PROBLEM, problem("custom", false)), (GivenUp, false, true), unknown),
+        // A nonce for the next proof, and a nonce without a wish for it.
+        (|| answer(400, NONCE, r#"{"error":"use_dpop_nonce"}"#), (GivenUp, false, true), unknown),
+        (|| answer(400, NONCE, r#"{"error":"invalid_request"}"#), (Refused, false, false), unknown),
         (|| answer(400, PROBLEM, problem("key-missing", false)), (Refused, false, false), (GivenUp, true, false)),
         (|| answer(409, PROBLEM, problem("in-flight", true)), unknown, unknown),
         (|| Err("the connection broke".into()), unknown, unknown),
