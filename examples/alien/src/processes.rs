@@ -23,11 +23,21 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it.
     pub(crate) fn start(naive: bool, ledger: &str, schema: &str) -> io::Result<Self> {
+        let mut more = vec!["--schema".to_owned(), schema.to_owned()];
+        more.extend(naive.then(|| "--naive".to_owned()));
+        Self::with(ledger, more)
+    }
+
+    /// Starts a proxy in front of it, with its records in a directory.
+    pub(crate) fn proxy(&self, directory: &str) -> io::Result<Self> {
+        Self::with(directory, vec!["--upstream".to_owned(), self.address.to_string()])
+    }
+
+    fn with(ledger: &str, more: Vec<String>) -> io::Result<Self> {
         let address = free_address();
         let mut arguments: Vec<String> = ["serve", "--listen"].map(str::to_owned).into();
         arguments.extend([address.to_string(), "--ledger".to_owned(), ledger.to_owned()]);
-        arguments.extend(["--schema".to_owned(), schema.to_owned()]);
-        arguments.extend(naive.then(|| "--naive".to_owned()));
+        arguments.extend(more);
         let process = spawn(&arguments)?;
         Ok(Self { address, arguments, process })
     }

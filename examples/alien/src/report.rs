@@ -13,9 +13,13 @@ const HEIGHT: u64 = 220;
 
 /// Writes the report.
 pub(crate) fn report(settings: &Settings, story: &Story, verdicts: &[Verdict; 2]) -> String {
-    let Settings { customers, seed, evil, store, .. } = settings;
+    let Settings { customers, seed, evil, store, proxy, .. } = settings;
     // A password is nothing for a report.
-    let store = if store.starts_with("postgres") { "PostgreSQL, three servers" } else { store };
+    let store = match &**store {
+        _ if *proxy => "sled, of a proxy in front of the second server",
+        store if store.starts_with("postgres") => "PostgreSQL, three servers",
+        store => store,
+    };
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>The alien</title>\
         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\

@@ -47,6 +47,9 @@ pub(crate) struct Settings {
     /// three servers).
     #[arg(long, default_value = "sled")]
     pub(crate) store: String,
+    /// The second server has no layer either: `idem proxy`'s proxy is in front of it, with its records in sled.
+    #[arg(long, conflicts_with = "store")]
+    pub(crate) proxy: bool,
 }
 
 /// What has come of a side.
@@ -79,7 +82,10 @@ pub(crate) async fn run(
     let path = |name: &str| directory.path().join(name).display().to_string();
     let ledger = |name: &str| if is_memory { "memory".to_owned() } else { path(name) };
     let mut ours = Vec::new();
-    if settings.store.starts_with("postgres") {
+    if settings.proxy {
+        let service = Server::start(true, &ledger("ours"), &schema)?;
+        ours.extend([service.proxy(&path("proxy"))?, service]);
+    } else if settings.store.starts_with("postgres") {
         for _ in 0..3 {
             ours.push(Server::start(false, &settings.store, &schema)?);
         }
@@ -90,6 +96,11 @@ pub(crate) async fn run(
     }
     let servers = [vec![Server::start(true, &ledger("naive"), &schema)?], ours];
     let addresses = servers.each_ref().map(|side| side.iter().map(|server| server.address).collect::<Arc<[_]>>());
+    let addresses = match (settings.proxy, addresses) {
+        // All come through it.
+        (true, [naive, ours]) => [naive, ours[..1].into()],
+        (false, addresses) => addresses,
+    };
     let servers = servers.map(|side| Arc::new(Mutex::new(side)));
     for side in &servers {
         for server in &mut *side.lock().await {

@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::io::AsyncReadExt as _;
 use tower_idempotency::{AnyStore, IdempotencyContext, IdempotencyLayer, OnInterrupted};
+use tower_idempotency_proxy::{Proxy, Upstream};
 
 use crate::bank::{Bank, Failure, Order};
 
@@ -19,6 +20,9 @@ pub(crate) struct Serve {
     /// Without the layer.
     #[arg(long)]
     pub(crate) naive: bool,
+    /// A proxy with the layer, in front of the server at this address. The ledger is a directory for its records.
+    #[arg(long)]
+    pub(crate) upstream: Option<SocketAddr>,
     /// Where it listens.
     #[arg(long)]
     pub(crate) listen: SocketAddr,
@@ -38,6 +42,27 @@ struct App {
 
 /// Serves until the standard input ends.
 pub(crate) async fn serve(serve: Serve) -> Result<(), Failure> {
+    let app = match serve.upstream {
+        Some(upstream) => {
+            let store = AnyStore::connect(&format!("sled:{}", serve.ledger)).await?;
+            let upstream = Upstream::new(format!("http://{upstream}").parse()?)?;
+            let proxy = Proxy::new(IdempotencyLayer::new(store).require_key(true), upstream);
+            Router::new().fallback_service(proxy.service())
+        }
+        None => bank(&serve).await?,
+    };
+    let listener = tokio::net::TcpListener::bind(serve.listen).await?;
+    // A thread of its own reads the input, which has no end while the parent lives.
+    tokio::spawn(async {
+        let _ = tokio::io::stdin().read(&mut [0]).await;
+        std::process::exit(0);
+    });
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+/// Returns the server that charges.
+async fn bank(serve: &Serve) -> Result<Router, Failure> {
     let bank = match &*serve.ledger {
         "memory" => Bank::memory(),
         url if url.starts_with("postgres") => Bank::postgres(url, &serve.schema).await?,
@@ -55,15 +80,7 @@ pub(crate) async fn serve(serve: Serve) -> Result<(), Failure> {
         post(ours).route_layer(IdempotencyLayer::new(store).require_key(true).on_interrupted(on_interrupted))
     };
     let app = Router::new().route("/charges", charges).route("/ledger", get(ledger));
-    let app = app.with_state(App { bank, schema: serve.schema });
-    let listener = tokio::net::TcpListener::bind(serve.listen).await?;
-    // A thread of its own reads the input, which has no end while the parent lives.
-    tokio::spawn(async {
-        let _ = tokio::io::stdin().read(&mut [0]).await;
-        std::process::exit(0);
-    });
-    axum::serve(listener, app).await?;
-    Ok(())
+    Ok(app.with_state(App { bank, schema: serve.schema.clone() }))
 }
 
 async fn naive(State(app): State<App>, Json(order): Json<Order>) -> Response {

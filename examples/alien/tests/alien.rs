@@ -11,9 +11,9 @@ use testkit::postgres::own_server;
 use testkit::skipped;
 
 /// Runs the alien, and returns what the naive side and ours have counted.
-fn run(store: &str, arguments: &[&str], report: &Path) -> [Vec<u64>; 2] {
+fn run(server: &[&str], arguments: &[&str], report: &Path) -> [Vec<u64>; 2] {
     let mut command = Command::new(env!("CARGO_BIN_EXE_alien"));
-    command.args(["--store", store, "--report"]).arg(report).args(arguments);
+    command.args(server).args(arguments).arg("--report").arg(report);
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     println!("{text}");
@@ -31,11 +31,11 @@ fn run(store: &str, arguments: &[&str], report: &Path) -> [Vec<u64>; 2] {
 }
 
 /// Payments that each have an end, and the totals of both sides agree, for at least so many.
-fn agrees(store: &str) {
+fn agrees(server: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let payments: u64 = number("PAYMENTS").unwrap_or(400);
     let report = directory.path().join("report.html");
-    let [naive, ours] = run(store, &["--customers", "30", "--payments", &payments.to_string()], &report);
+    let [naive, ours] = run(server, &["--customers", "30", "--payments", &payments.to_string()], &report);
     assert!(naive[4] > 0, "the naive server was not harmed");
     let [made, acknowledged, unknown, charges, twice, lost] = ours[..] else { panic!("{ours:?}") };
     assert_eq!((made, twice, lost), (payments, 0, 0));
@@ -53,18 +53,23 @@ fn agrees(store: &str) {
 // The long form: PAYMENTS=10000.
 #[test]
 fn on_sled_with_kills_each_payment_is_charged_once_or_its_customer_has_a_key() {
-    agrees("sled");
+    agrees(&[]);
 }
 
 #[test]
 fn in_memory_with_pauses_too() {
-    agrees("memory");
+    agrees(&["--store", "memory"]);
+}
+
+#[test]
+fn behind_the_proxy_whose_service_has_no_layer_with_kills_of_both_too() {
+    agrees(&["--proxy"]);
 }
 
 #[test]
 fn on_postgres_with_three_servers_and_kills_too() {
     let Some(server) = own_server("the alien before three servers", &[]) else { return };
-    agrees(&server.url());
+    agrees(&["--store", &server.url()]);
 }
 
 #[test]
@@ -81,7 +86,7 @@ fn the_report_is_readable_by_day_and_by_night() {
     let report = directory.path().join("report.html");
     let wanted = std::env::var_os("SCREENSHOTS");
     let seconds = if wanted.is_some() { "20" } else { "2" };
-    run("sled", &["--customers", "50", "--seconds", seconds], &report);
+    run(&[], &["--customers", "50", "--seconds", seconds], &report);
     let mut pictures = Vec::new();
     for (name, scheme) in [("dark", 0), ("light", 1)] {
         let picture = directory.path().join(format!("alien-{name}.png"));

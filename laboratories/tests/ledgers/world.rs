@@ -1,5 +1,7 @@
-//! The processes: shops, which put orders in and relay their calls, and the payment server; and the network between.
+//! The processes: shops, which put orders in and relay their calls, the payment server, and perhaps `idem proxy`'s
+//! proxy in front of it; and the network between.
 
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +16,7 @@ use testkit::proxy::{Cut, Proxy};
 use tokio::time::sleep;
 
 use crate::cut::byte_of;
+use crate::front::{LISTEN, RECORDS, UPSTREAM};
 use crate::shop::{CALLS, CHARGES, PLACE, Place, SHOP, SHOPS};
 
 /// The most time between two kills.
@@ -26,6 +29,7 @@ const BESIDES: Duration = Duration::from_secs(120);
 pub(crate) struct Kills {
     pub(crate) shops: usize,
     pub(crate) servers: usize,
+    pub(crate) fronts: usize,
 }
 
 pub(crate) struct World {
@@ -35,21 +39,38 @@ pub(crate) struct World {
     shops: Vec<Option<Process>>,
     setup: Setup,
     server: Server,
-    proxy: Proxy,
+    front: Option<Front>,
+    network: Proxy,
     cuts: Arc<AtomicUsize>,
-    _directory: TempDir,
+    directory: TempDir,
+}
+
+/// The proxy in front of the server.
+struct Front {
+    listen: SocketAddr,
+    /// The network between it and the server.
+    behind: Proxy,
+    process: Option<Process>,
 }
 
 impl World {
-    pub(crate) async fn start(place: Place, shops: usize, calls: u32, child: &str) -> Self {
+    /// `child`: the test that the process of a shop runs, or of the proxy in front.
+    pub(crate) async fn start(place: Place, shops: usize, calls: u32, has_front: bool, child: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         // The same address after each kill.
         let listen = free_address();
         let setup = Setup::new(directory.path()).listening(listen).with("--atomic --on-interrupted rerun");
         let server = setup.start();
         let cuts = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&cuts);
-        let proxy = Proxy::to(listen, move |number| Some(Cut::new(byte_of(number), &counted))).await;
+        let network = async |to| {
+            let counted = Arc::clone(&cuts);
+            Proxy::to(to, move |number| Some(Cut::new(byte_of(number), &counted))).await
+        };
+        let front = match has_front {
+            true => Some(Front { listen: free_address(), behind: network(listen).await, process: None }),
+            false => None,
+        };
+        let network = network(front.as_ref().map_or(listen, |front| front.listen)).await;
         let mut world = Self {
             place,
             calls,
@@ -57,20 +78,39 @@ impl World {
             shops: Vec::new(),
             setup,
             server,
-            proxy,
+            front,
+            network,
             cuts,
-            _directory: directory,
+            directory,
         };
+        world.start_front();
         world.shops = (0..shops).map(|number| Some(world.shop(number, shops))).collect();
         world
     }
 
-    fn shop(&self, number: usize, shops: usize) -> Process {
+    /// Starts the proxy in front, once the one before is gone.
+    fn start_front(&mut self) {
+        let mut command = self.this_program();
+        let Some(front) = &mut self.front else { return };
+        drop(front.process.take());
+        command.env(LISTEN, front.listen.to_string()).env(UPSTREAM, format!("http://{}", front.behind.address()));
+        command.env(RECORDS, format!("sled:{}", self.directory.path().join("front").display()));
+        front.process = Some(Process(command.spawn().expect("this program can be started again")));
+    }
+
+    fn this_program(&self) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("a test knows where it is"));
         command.args(["--exact", &self.child, "--nocapture", "--test-threads=1"]);
-        command.env(PLACE, self.place.to_string()).env(SHOP, number.to_string()).env(SHOPS, shops.to_string());
-        command.env(CALLS, self.calls.to_string()).env(CHARGES, format!("http://{}/v1/charges", self.proxy.address()));
         command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    fn shop(&self, number: usize, shops: usize) -> Process {
+        let mut command = self.this_program();
+        command.env(PLACE, self.place.to_string()).env(SHOP, number.to_string()).env(SHOPS, shops.to_string());
+        command
+            .env(CALLS, self.calls.to_string())
+            .env(CHARGES, format!("http://{}/v1/charges", self.network.address()));
         Process(command.spawn().expect("this program can be started again"))
     }
 
@@ -89,8 +129,11 @@ impl World {
                     *shop = None;
                 }
             }
-            let victim = below(shops + 1);
-            if victim == shops {
+            let victim = below(shops + 1 + usize::from(self.front.is_some()));
+            if victim > shops {
+                self.start_front();
+                kills.fronts += 1;
+            } else if victim == shops {
                 self.server.kill();
                 self.server = self.setup.start();
                 kills.servers += 1;
