@@ -52,16 +52,16 @@ pub struct Fingerprint {
     /// The digest of all that must be the same in a retry, without the credentials.
     request: [u8; 32],
     /// The part from which keys for downstream calls are derived.
-    pub(crate) operation: Operation,
+    pub(crate) operation: OperationDigest,
     /// The digest of who asks; `None` under a scope, which is part of the record's id.
     credentials: Option<[u8; 32]>,
 }
 
 /// The digest of what is to be done: the first 16 bytes of the operation digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Operation([u8; 16]);
+pub(crate) struct OperationDigest([u8; 16]);
 
-impl Operation {
+impl OperationDigest {
     /// Returns the key for a downstream call of this operation, which has the record `id`: 32 hex digits, the first 128
     /// bits of a digest of the record's id, the operation digest and `step`.
     pub(crate) fn derived_key(&self, id: &RecordId, step: &str) -> String {
@@ -103,7 +103,7 @@ impl Fingerprint {
     }
 
     /// Returns the operation, unless the record could not be read.
-    pub(crate) fn readable_operation(&self) -> Option<Operation> {
+    pub(crate) fn readable_operation(&self) -> Option<OperationDigest> {
         (self.version != UNREADABLE).then_some(self.operation)
     }
 
@@ -113,7 +113,7 @@ impl Fingerprint {
             version: UNREADABLE,
             options: NO_OPTIONS,
             request: [0; 32],
-            operation: Operation([0; 16]),
+            operation: OperationDigest([0; 16]),
             credentials: None,
         }
     }
@@ -223,6 +223,12 @@ impl FingerprintBuilder {
         let credentials = self.credentials.as_mut().map(|credentials| {
             if credentials.is_empty() { *NO_CREDENTIALS } else { credentials.update(self.id.as_bytes()).finish() }
         });
-        Fingerprint { version: VERSION, options: self.options, request, operation: Operation(operation), credentials }
+        Fingerprint {
+            version: VERSION,
+            options: self.options,
+            request,
+            operation: OperationDigest(operation),
+            credentials,
+        }
     }
 }

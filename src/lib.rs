@@ -65,7 +65,7 @@ pub mod internals {
     #[cfg(feature = "server")]
     pub use crate::header::{HeaderError, read_key};
     pub use crate::record::*;
-    pub use crate::slots::Slots;
+    pub use crate::slots::{End, Refusal, Slots};
     pub use crate::store::contract::{After, Disputed, Records, Sealed};
     pub use crate::store::in_words;
     pub use crate::store::listed::{ListedRecord, OutcomeStart, Scanned};

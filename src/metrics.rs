@@ -18,7 +18,7 @@ pub const BUCKETS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 /// The most interrupted operations that [`update`] counts.
-const MOST_COUNTED: usize = 1_000;
+const MAX_COUNTED: usize = 1_000;
 
 /// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,7 +255,7 @@ pub async fn update(store: &impl Store) -> Result<(), StoreError> {
     for (name, duration) in [(SYNC, sync), (SWEEP_LAG, sweep_lag), (LEASE_LEFT, lease)] {
         duration.into_iter().for_each(|duration| gauge!(name).set(duration.as_secs_f64()));
     }
-    let listed = store.interrupted(None, MOST_COUNTED).await?;
+    let listed = store.interrupted(None, MAX_COUNTED).await?;
     let oldest = listed.iter().filter_map(|run| run.since.to_system_time()).min();
     let age = oldest.and_then(|since| SystemTime::now().duration_since(since).ok()).unwrap_or_default();
     gauge!(OPEN).set(listed.len() as f64);

@@ -12,13 +12,13 @@ use tokio::time::sleep;
 use crate::engine::{Drained, drain};
 use crate::store::{Store, StoreError, distinct};
 
-/// The time that runs have to finish. With `ANSWERS_SENT_WITHIN`, and the ten seconds that closing may take, it is less
+/// The time that runs have to finish. With `SEND_TIMEOUT`, and the ten seconds that closing may take, it is less
 /// than the 30 that Kubernetes waits.
-const DRAINED_WITHIN: Duration = Duration::from_secs(15);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// The time that connections without a run have to end.
-const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(3);
+const CONNECTIONS_TIMEOUT: Duration = Duration::from_secs(3);
 /// The time that the answers of the last runs have to be sent.
-const ANSWERS_SENT_WITHIN: Duration = Duration::from_millis(500);
+const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Serves until a signal, and then ends the server in the right order, within a bounded time:
 ///
@@ -96,8 +96,8 @@ impl<St: Store> Shutdown<St> {
         Self {
             stores: distinct(stores),
             notice: Duration::ZERO,
-            drain_within: DRAINED_WITHIN,
-            connections_within: CONNECTIONS_END_WITHIN,
+            drain_within: DRAIN_TIMEOUT,
+            connections_within: CONNECTIONS_TIMEOUT,
             stopping: watch::Sender::new(false),
         }
     }
@@ -183,7 +183,7 @@ impl<St: Store> Shutdown<St> {
             async move {
                 sleep(connections_within).await;
                 let _ = drained.await;
-                sleep(ANSWERS_SENT_WITHIN).await;
+                sleep(SEND_TIMEOUT).await;
             }
         };
         // The server is dropped at the end of this, with all that its connections hold, before the stores are closed.

@@ -22,12 +22,12 @@ pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// ever.
 pub(crate) const WRITE_STUCK_AFTER: Duration = Duration::from_secs(60);
 /// The time that the handle of a store waits for the answer to a command.
-pub(crate) const STORE_ANSWERS_WITHIN: Duration = WRITE_STUCK_AFTER.saturating_add(SOONER);
+pub(crate) const STORE_ANSWER_TIMEOUT: Duration = WRITE_STUCK_AFTER.saturating_add(SOONER);
 /// The time that a run waits for the answer to its transaction.
-pub(crate) const COMMIT_ANSWERED_WITHIN: Duration = STORE_ANSWERS_WITHIN.saturating_add(SOONER);
+pub(crate) const COMMIT_TIMEOUT: Duration = STORE_ANSWER_TIMEOUT.saturating_add(SOONER);
 /// The time that a run may take beyond `max_run` to record how it ended. It may have to wait for its transaction, and
 /// to try again.
-pub(crate) const END_RECORDED_WITHIN: Duration = COMMIT_ANSWERED_WITHIN.saturating_add(Duration::from_secs(20));
+pub(crate) const END_TIMEOUT: Duration = COMMIT_TIMEOUT.saturating_add(Duration::from_secs(20));
 
 /// A timer that is late by this much shows that the process did not run: it was stopped, or the machine was suspended.
 /// What it waits for may have come meanwhile, and gets as long to show.

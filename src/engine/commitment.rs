@@ -17,27 +17,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::engine::Presented;
-use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::laboratory::point;
-use crate::record::{Completion, Hold, Origin, RunResult};
-use crate::slots::{Slot, Slots};
-use crate::within::COMMIT_ANSWERED_WITHIN;
+use crate::record::{Completion, Hold, Operation, RunResult};
+use crate::slots::{End, Slot, Slots};
+use crate::within::COMMIT_TIMEOUT;
 
 /// A run's transaction: its data and its stage.
 #[derive(Debug)]
 pub(super) struct Commitment {
     /// The right under which the run was claimed. The record is written under its fence.
     pub(super) hold: Hold,
-    pub(super) fingerprint: Fingerprint,
-    /// The origin of the operation.
-    pub(super) origin: Origin,
+    pub(super) operation: Operation,
     /// The time for which the store keeps the outcome, or the slot keeps a doubt.
     pub(super) retention: Duration,
     /// The slots of the run's store. They identify the store, and `remembered` there keeps a doubt.
@@ -65,41 +60,20 @@ enum Stage {
     Open,
     /// The writer has the transaction. `is_orphaned` is set if the run was dropped meanwhile.
     Sent { is_orphaned: bool },
-    /// The transaction is durable, with this outcome.
-    Committed(Bytes),
-    /// It is unknown whether it is durable.
-    Doubtful,
+    /// The transaction has decided how the run ends: by this outcome, or it was not committed and the store has ended
+    /// the run, or it is unknown whether it is durable ([`End::InDoubt`]).
+    Ended(End),
     /// The writer answered after the transaction had counted as doubtful.
     Late,
-    /// The transaction was not committed, and the store has ended the run.
-    RolledBack { is_free: bool },
     /// The run is being settled.
     Closed,
-}
-
-/// The end of a transaction.
-#[derive(Debug)]
-pub(super) enum CommitResult {
-    /// There was no transaction, or it did nothing. The value that the run returns counts.
-    Nothing,
-    /// Effect and record are durable. This is the outcome.
-    Committed(Bytes),
-    /// The application has not committed it, and the store has ended the run: the key is free, or the run's other
-    /// effects are unknown.
-    #[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "every transaction is the store's own"))]
-    RolledBack {
-        /// `true` if the key is free.
-        is_free: bool,
-    },
-    /// It is unknown whether it is durable.
-    Doubt,
 }
 
 impl Commitment {
     /// Creates the commitment of the run that has the slot of this turn.
     pub(super) fn new(
         hold: Hold,
-        presented: &Presented,
+        operation: Operation,
         retention: Duration,
         slots: Arc<Slots>,
         session: Option<RecordId>,
@@ -107,14 +81,13 @@ impl Commitment {
         turn: u64,
     ) -> Self {
         let (stage, moved, over) = (Mutex::new(Stage::Open), Notify::new(), AtomicBool::new(false));
-        let (fingerprint, origin) = (presented.fingerprint, presented.origin.clone());
-        Self { hold, fingerprint, origin, retention, slots, session, may_rerun, turn, stage, moved, over }
+        Self { hold, operation, retention, slots, session, may_rerun, turn, stage, moved, over }
     }
 
     /// Returns the completion of the run by `outcome`.
     pub(super) fn completion<O>(&self, outcome: O) -> Completion<O> {
-        let (hold, fingerprint, origin, retention) = (self.hold, self.fingerprint, self.origin.clone(), self.retention);
-        Completion { hold, fingerprint, origin, result: RunResult::Outcome(outcome), retention }
+        let (operation, hold, retention) = (self.operation.clone(), self.hold, self.retention);
+        Completion { operation, hold, result: RunResult::Outcome(outcome), retention }
     }
 
     /// Marks the transaction as sent. Returns `false` if one was sent or committed before, or the run is closed.
@@ -128,34 +101,32 @@ impl Commitment {
         is_open
     }
 
-    /// The writer's answer.
-    fn answered(&self, answer: CommitResult) {
+    /// The writer's answer: how the transaction has ended the run, or `None` if it did nothing.
+    fn answered(&self, answer: Option<End>) {
         point();
+        let is_doubt = matches!(answer, Some(End::InDoubt));
         let mut stage = self.stage.lock();
-        if matches!(*stage, Stage::Doubtful) {
+        if matches!(*stage, Stage::Ended(End::InDoubt)) {
             // No caller waits any more, but the store now has the result.
-            if !matches!(answer, CommitResult::Doubt) {
+            if !is_doubt {
                 *stage = Stage::Late;
                 drop(stage);
                 point();
-                self.slots.remembered.forget(&self.hold.id, self.turn);
+                self.slots.remembered.forget(&self.operation.id, self.turn);
             }
             return;
         }
         let is_orphaned = matches!(*stage, Stage::Sent { is_orphaned: true });
-        // The run was dropped, and its slot was kept for this answer: now the store can answer requests.
-        let settled = is_orphaned && !matches!(answer, CommitResult::Doubt);
         *stage = match answer {
-            CommitResult::Committed(outcome) => Stage::Committed(outcome),
-            CommitResult::Nothing if is_orphaned => Stage::Closed,
-            CommitResult::Nothing => Stage::Open,
-            CommitResult::RolledBack { is_free } => Stage::RolledBack { is_free },
-            CommitResult::Doubt => Stage::Doubtful,
+            Some(end) => Stage::Ended(end),
+            None if is_orphaned => Stage::Closed,
+            None => Stage::Open,
         };
         drop(stage);
         point();
-        if settled {
-            self.slots.remembered.forget(&self.hold.id, self.turn);
+        // The run was dropped, and its slot was kept for this answer: now the store can answer requests.
+        if is_orphaned && !is_doubt {
+            self.slots.remembered.forget(&self.operation.id, self.turn);
         }
         self.moved.notify_waiters();
     }
@@ -164,7 +135,7 @@ impl Commitment {
     pub(super) fn give_up(&self) {
         let mut stage = self.stage.lock();
         if let Stage::Sent { .. } = *stage {
-            *stage = Stage::Doubtful;
+            *stage = Stage::Ended(End::InDoubt);
         }
         drop(stage);
         self.moved.notify_waiters();
@@ -175,12 +146,13 @@ impl Commitment {
     pub(super) fn remembered(&self) {
         let is_late = matches!(*self.stage.lock(), Stage::Late);
         if is_late {
-            self.slots.remembered.forget(&self.hold.id, self.turn);
+            self.slots.remembered.forget(&self.operation.id, self.turn);
         }
     }
 
-    /// Refuses further transactions, waits for the one that was sent, and returns how it ended.
-    pub(super) async fn close(&self) -> CommitResult {
+    /// Refuses further transactions, waits for the one that was sent, and returns how it has ended the run. `None` if
+    /// there was none, or it did nothing: the value that the run returns counts.
+    pub(super) async fn close(&self) -> Option<End> {
         self.over.store(true, Ordering::SeqCst);
         point();
         // Most runs send no transaction.
@@ -190,10 +162,10 @@ impl Commitment {
         }
     }
 
-    async fn wait_and_close(&self) -> CommitResult {
+    async fn wait_and_close(&self) -> Option<End> {
         // This wakes `ended`: an application's transaction is looked for only once the run is over.
         self.moved.notify_waiters();
-        let waited = timeout(COMMIT_ANSWERED_WITHIN, async {
+        let waited = timeout(COMMIT_TIMEOUT, async {
             loop {
                 let moved = self.moved.notified();
                 tokio::pin!(moved);
@@ -209,21 +181,21 @@ impl Commitment {
         waited.await.unwrap_or_else(|_| {
             self.give_up();
             // The writer may have answered at this very moment.
-            self.try_close().unwrap_or(CommitResult::Doubt)
+            self.try_close().unwrap_or(Some(End::InDoubt))
         })
     }
 
-    /// Returns how the transaction ended, or `None` while the writer has it. Closes a run that has sent none.
-    fn try_close(&self) -> Option<CommitResult> {
+    /// Returns what [`close`](Self::close) does, or `None` while the writer has the transaction. Closes a run that has
+    /// sent none.
+    fn try_close(&self) -> Option<Option<End>> {
         let mut stage = self.stage.lock();
         match &*stage {
             Stage::Sent { .. } => None,
-            Stage::Committed(outcome) => Some(CommitResult::Committed(outcome.clone())),
-            Stage::RolledBack { is_free } => Some(CommitResult::RolledBack { is_free: *is_free }),
-            Stage::Doubtful | Stage::Late => Some(CommitResult::Doubt),
+            Stage::Ended(end) => Some(Some(end.clone())),
+            Stage::Late => Some(Some(End::InDoubt)),
             Stage::Open | Stage::Closed => {
                 *stage = Stage::Closed;
-                Some(CommitResult::Nothing)
+                Some(None)
             }
         }
     }
@@ -266,10 +238,10 @@ impl Commitment {
                 slot.keep_ended(self.retention);
                 self.moved.notify_waiters();
             }
-            Stage::Doubtful => slot.keep_ended(self.retention),
+            Stage::Ended(End::InDoubt) => slot.keep_ended(self.retention),
             Stage::Open => *stage = Stage::Closed,
             // The store knows the end, or the run is being settled.
-            Stage::Committed(_) | Stage::RolledBack { .. } | Stage::Late | Stage::Closed => {}
+            Stage::Ended(_) | Stage::Late | Stage::Closed => {}
         }
     }
 }
@@ -296,7 +268,7 @@ impl PendingCommit {
     }
 
     /// The writer's answer.
-    pub(super) fn answered(mut self, answer: CommitResult) {
+    pub(super) fn answered(mut self, answer: Option<End>) {
         if let Some(commitment) = self.commitment.take() {
             commitment.answered(answer);
         }
@@ -306,7 +278,7 @@ impl PendingCommit {
 impl Drop for PendingCommit {
     fn drop(&mut self) {
         if let Some(commitment) = self.commitment.take() {
-            commitment.answered(CommitResult::Doubt);
+            commitment.answered(Some(End::InDoubt));
         }
     }
 }
@@ -314,23 +286,24 @@ impl Drop for PendingCommit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Fence;
-    use crate::slots::{End, Ended, Entered};
+    use crate::fingerprint::Fingerprint;
+    use crate::record::{Fence, Origin};
+    use crate::slots::{Ended, Entered};
 
     // A seeded fault: every late answer of the writer frees the key.
     #[tokio::test(start_paused = true)]
     async fn a_doubt_is_forgotten_once_the_writer_knows_and_not_before() {
         let (slots, fingerprint, retention) = (Arc::<Slots>::default(), Fingerprint::of(b"m"), Duration::MAX);
-        for (number, answer, is_known) in [(1, CommitResult::Doubt, false), (2, CommitResult::Nothing, true)] {
+        for (number, answer, is_known) in [(1, Some(End::InDoubt), false), (2, None, true)] {
             let id = RecordId::from_bytes([number; 32]);
             let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
-            let hold = Hold { id, fence: Fence(1), attempt: 1 };
+            let hold = Hold { fence: Fence(1), attempt: 1 };
             let (turn, slots) = (slot.turn(), Arc::clone(&slots));
-            let presented = Presented::new(id, fingerprint, Origin::default());
+            let operation = Operation { id, fingerprint, origin: Origin::default() };
             let commitment =
-                Arc::new(Commitment::new(hold, &presented, retention, Arc::clone(&slots), None, true, turn));
+                Arc::new(Commitment::new(hold, operation, retention, Arc::clone(&slots), None, true, turn));
             let pending = PendingCommit::begin(&commitment).expect("it is the first");
-            assert!(matches!(commitment.close().await, CommitResult::Doubt));
+            assert!(matches!(commitment.close().await, Some(End::InDoubt)));
             // The run that has sent the transaction does the same.
             slot.remember(Ended::new(fingerprint, End::InDoubt), retention);
             commitment.remembered();

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::commitment::Commitment;
-use super::engine::Presented;
-use crate::fingerprint::Operation;
+use crate::fingerprint::OperationDigest;
 use crate::key::RecordId;
-use crate::record::{Fence, Hold};
+use crate::record::{Fence, Hold, Operation};
 
 /// The answer to the question whether the operation may have run before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub enum Rerun {
 pub struct RunContext {
     id: RecordId,
     /// The operation that the record names, if there is a record; otherwise the one that the request names.
-    operation: Operation,
+    operation: OperationDigest,
     /// The fence of the claim, for systems downstream; `Fence(0)` without a store.
     fence: Fence,
     attempt: u32,
@@ -60,13 +59,14 @@ impl Drop for Over {
 
 impl RunContext {
     pub(super) fn new(rerun: Rerun, commitment: Arc<Commitment>) -> Self {
-        let (Hold { id, fence, attempt }, operation) = (commitment.hold, commitment.fingerprint.operation);
+        let (Hold { fence, attempt }, Operation { id, fingerprint, .. }) = (commitment.hold, &commitment.operation);
+        let (id, operation) = (*id, fingerprint.operation);
         Self { id, operation, fence, attempt, rerun, protection: ProtectedBy::Store(commitment) }
     }
 
     /// Creates the context of a run that no store protects, and a guard that is kept until it is over.
-    pub(super) fn unprotected(presented: &Presented) -> (Self, Over) {
-        let (id, operation) = (presented.id, presented.fingerprint.operation);
+    pub(super) fn unprotected(operation: &Operation) -> (Self, Over) {
+        let (id, operation) = (operation.id, operation.fingerprint.operation);
         let over = Arc::default();
         let protection = ProtectedBy::None(Arc::clone(&over));
         (Self { id, operation, fence: Fence(0), attempt: 1, rerun: Rerun::Maybe, protection }, Over(over))

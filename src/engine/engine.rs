@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tracing::{Instrument as _, Span};
 
-use super::policy::{OnInterrupted, Policy};
-use crate::fingerprint::Fingerprint;
+use super::policy::Policy;
 use crate::key::RecordId;
-use crate::laboratory::{self, Protection};
-use crate::record::Origin;
-use crate::slots::{Attempt, Client, End, Ended, Lines, Refusal, Tally, once_a_minute};
+use crate::laboratory;
+use crate::record::{Applied, Transition};
+use crate::slots::{Client, Counters, Event, Lines, Refusal, Tally, once_a_minute};
+use crate::store::recording::{self, PendingEnd};
 use crate::store::{Store, StoreError};
+use crate::within::STORE_TIMEOUT;
 
 /// A function that wraps a run's future before it is spawned.
 pub(crate) type WrapRun = Arc<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -33,17 +35,9 @@ impl<St: fmt::Debug> fmt::Debug for Engine<St> {
     }
 }
 
-/// The operation that a request names, and the fingerprint that it presents.
-#[derive(Debug, Clone)]
-pub(crate) struct Presented {
-    /// The digest of scope and key: the name of the slot and of the record.
-    pub(crate) id: RecordId,
-    /// The digest of this request. A record answers the request only if it has the same one.
-    pub(crate) fingerprint: Fingerprint,
-    /// The origin of the operation. A layer finds it out once the request runs: see `Work::origin`.
-    pub(crate) origin: Origin,
-    /// The number of the attempt that the request has claimed; 0 before that.
-    pub(crate) attempt: u32,
+/// The sender of a request, as far as it decides whether the request may run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Caller {
     /// The client in whose share of `max_runs` the run counts, if it counts in one.
     pub(crate) client: Option<Client>,
     /// `true` if the request is sent by a run that is still under way. It belongs to that run then, even while the
@@ -51,26 +45,9 @@ pub(crate) struct Presented {
     pub(crate) is_within: bool,
 }
 
-impl Presented {
-    /// A request that is no client's of a layer, and sent by no run.
-    pub(crate) fn new(id: RecordId, fingerprint: Fingerprint, origin: Origin) -> Self {
-        Self { id, fingerprint, origin, attempt: 0, client: None, is_within: false }
-    }
-
-    /// Returns the attempt of the request's own run, for logs.
-    pub(super) fn attempt(&self) -> Attempt {
-        Attempt { number: self.attempt, origin: self.origin.clone() }
-    }
-
-    /// Returns this end of the request's own run.
-    pub(super) fn ended(&self, end: End) -> Ended {
-        Ended::new(self.fingerprint, end).of(self.attempt())
-    }
-}
-
 impl<St: Store> Engine<St> {
     /// Logs a fault of the store, and returns the refusal that the requester gets for it.
-    pub(super) fn log_and_refuse(&self, presented: &Presented, error: &StoreError) -> Refusal {
+    pub(super) fn log_and_refuse(&self, id: &RecordId, error: &StoreError) -> Refusal {
         let (refusal, lines) = match error {
             StoreError::Overloaded { reason } => return self.overloaded(reason),
             StoreError::Full { .. } => (Refusal::Full, &self.lines().full),
@@ -83,7 +60,7 @@ impl<St: Store> Engine<St> {
             }
         };
         once_a_minute!(
-            lines, error, record_id = presented.id.short(), %error, source = source(error), "the store failed"
+            lines, error, record_id = id.short(), %error, source = source(error), "the store failed"
         );
         refusal
     }
@@ -106,28 +83,48 @@ impl<St: Store> Engine<St> {
 
     /// Counts a run of which it is unknown whether it took effect.
     pub(super) fn count_interrupted(&self) {
-        self.count(|tally| &tally.interrupted);
-        self.tally().notify(|observer| observer.interrupted());
+        self.tally().happened(Event::Interrupted);
     }
 
     /// Adds one to a counter of this process, which [`Stats`](super::Stats) shows.
-    pub(super) fn count(&self, which: impl FnOnce(&Tally) -> &AtomicU64) {
-        which(self.tally()).fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Returns whether the claim must be durable before the work starts.
-    pub(super) fn claims_durably(&self) -> bool {
-        match self.policy.on_interrupted {
-            OnInterrupted::Refuse => !laboratory::is_broken(Protection::DurableClaim),
-            // After a crash the operation may run again, so an embedded store need not keep the claim.
-            OnInterrupted::Rerun => false,
-        }
+    pub(super) fn count(&self, which: impl FnOnce(&Counters) -> &AtomicU64) {
+        which(&self.tally().counters).fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns whether a run may go ahead without the store.
     pub(super) fn fails_open(&self) -> bool {
         // While the process shuts down, no handler begins without a claim.
         self.policy.fail_open && !self.store.slots().is_draining()
+    }
+
+    /// Passes the store a transition that ends a run or settles an operation. The store tries again until this process
+    /// is about to forget the end, because a newer run may begin then.
+    pub(super) fn record(
+        &self,
+        id: RecordId,
+        transition: Transition,
+    ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send {
+        recording::record(&self.store, id, transition, self.retries_for())
+    }
+
+    /// Returns for how long this process sends an end that it remembers to the store.
+    pub(super) fn retries_for(&self) -> Duration {
+        self.policy.retention.saturating_sub(STORE_TIMEOUT)
+    }
+
+    /// Passes a future that calls the application through the layer's `wrap_run`.
+    pub(crate) fn wrapped(&self, run: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        match &self.wrap_run {
+            Some(wrap) => wrap(run),
+            None => run,
+        }
+    }
+
+    /// Spawns a run in a task of its own, in the present span. A layer's `wrap_run` may wrap it.
+    pub(super) fn spawn(&self, run: BoxFuture<'static, ()>) {
+        let run = self.wrapped(run);
+        let span = Span::current();
+        if span.is_disabled() { laboratory::spawn(run) } else { laboratory::spawn(run.instrument(span)) }
     }
 }
 

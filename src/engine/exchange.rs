@@ -4,19 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
 
-use super::engine::{Engine, Presented, millis};
+use super::drive::drive;
+use super::engine::{Caller, Engine, millis};
 use super::event::Facts;
-use super::policy::OnInFlight;
+use super::met::Met;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
+use super::watch::wait_elsewhere;
+#[cfg(idempotency_laboratory)]
 use crate::laboratory;
-use crate::record::Origin;
-use crate::slots::{Attempt, End, Ended, Entered, Phase, SharedPhase, Waiter};
+use crate::record::{Operation, Origin};
+use crate::slots::{Attempt, End, Ended, Entered, Event, Phase, SharedPhase, Waiter};
 use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 use crate::within::within;
@@ -51,18 +53,19 @@ impl<St: Store> Engine<St> {
     pub(crate) fn exchange<T: Send + 'static>(
         self: &Arc<Self>,
         span: &Span,
-        presented: Presented,
+        operation: Operation,
+        caller: Caller,
         work: impl Work<T>,
     ) -> impl Future<Output = (Verdict<T>, Option<Duration>)> + Send {
         async move {
             let mut began = Instant::now();
             let deadline = began + STORE_TIMEOUT;
             let begun = if span.is_disabled() {
-                self.begin(span, &presented, work, deadline).await
+                self.begin(span, &operation, &caller, work, deadline).await
             } else {
                 // `short` makes a text, which a span that is switched off does not need.
-                span.record("record_id", presented.id.short());
-                Box::pin(self.begin(span, &presented, work, deadline).instrument(span.clone())).await
+                span.record("record_id", operation.id.short());
+                Box::pin(self.begin(span, &operation, &caller, work, deadline).instrument(span.clone())).await
             };
             // Only a request that waited for another's run gets `waited_ms` in its span.
             let mut has_waited = false;
@@ -70,143 +73,124 @@ impl<St: Store> Engine<St> {
                 Begun::Over(verdict) => verdict,
                 Begun::Met(waiter) => {
                     (began, has_waited) = (Instant::now(), true);
-                    Box::pin(waiter.join(&presented.fingerprint, self.patience())).await.into()
+                    Box::pin(waiter.join(&operation.fingerprint, self.policy.patience())).await.into()
                 }
                 Begun::Run(reply, phase, origin) => match reply.await {
                     Ok(verdict) => verdict,
-                    Err(_) => Box::pin(self.last_word(span, &presented, phase, origin)).await,
+                    Err(_) => Box::pin(self.last_word(span, &operation, phase, origin)).await,
                 },
             };
-            if let Verdict::Met(End::InFlight, _) = verdict
+            if let Verdict::End { end: End::InFlight, .. } = verdict
                 && !self.store.is_exclusive()
             {
                 // Another process has the run, unless this request has already waited long enough for a run of this
                 // process.
-                let patience = self.patience().saturating_sub(began.elapsed());
+                let patience = self.policy.patience().saturating_sub(began.elapsed());
                 if !has_waited {
                     (began, has_waited) = (Instant::now(), true);
                 }
-                verdict = Box::pin(self.wait_elsewhere(&presented, patience)).await.into();
+                verdict = Box::pin(wait_elsewhere(self, &operation, patience)).await.into();
             }
             let waited = has_waited.then(|| began.elapsed());
             if let Some(waited) = waited {
                 span.record("waited_ms", millis(waited));
-                if !self.patience().is_zero() && !matches!(verdict, Verdict::Mismatch(_)) {
-                    self.count(|tally| &tally.waited);
-                    self.tally().notify(|observer| observer.waited(waited));
+                if !self.policy.patience().is_zero() && !matches!(verdict, Verdict::Mismatch(_)) {
+                    self.tally().happened(Event::Waited(waited));
                 }
             }
-            // The request's own run gives `Answered` or `Committed`, so this outcome is another run's.
-            if let Verdict::Met(End::Outcome(_), _) = verdict {
-                self.count(|tally| &tally.replays);
-                self.tally().notify(|observer| observer.replayed(began.elapsed()));
+            if let Verdict::End { end: End::Outcome(_), is_own: false, .. } = verdict {
+                self.tally().happened(Event::Replayed(began));
             }
             (verdict, waited)
         }
     }
 
     /// Looks at the slot, the store, and the slot again, and begins a run if the operation has none.
-    async fn begin<T: Send + 'static>(
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
+    fn begin<T: Send + 'static>(
         self: &Arc<Self>,
         span: &Span,
-        presented: &Presented,
+        operation: &Operation,
+        caller: &Caller,
         work: impl Work<T>,
         deadline: Instant,
-    ) -> Begun<T> {
-        let slots = self.store.slots();
-        if let Some(waiter) = slots.look(&presented.id) {
-            return Begun::Met(waiter);
-        }
-        // Slot, record, slot: a record that was read between two looks at a free slot is durable.
-        let loaded = if self.store.is_exclusive() {
-            // A look-up that hangs must leave time for the claim. The claim finds the record by itself.
-            within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(presented.id)).await
-        } else {
-            // A look-up would cost as much as the claim, and the claim returns the record if there is one.
-            Some(Ok(self.store.recall(presented.id)))
-        };
-        if let Some(waiter) = slots.look(&presented.id) {
-            return Begun::Met(waiter);
-        }
-        let known = match loaded {
-            Some(Ok(Some(record))) if self.is_answered_by(presented, &record) => {
-                self.report_not_rerun(presented, &record);
-                return Begun::Over(Ended::from(record).result_for(&presented.fingerprint).into());
+    ) -> impl Future<Output = Begun<T>> + Send {
+        async move {
+            if let Some(waiter) = self.store.slots().look(&operation.id) {
+                return Begun::Met(waiter);
             }
-            Some(Err(error @ StoreError::Corrupt { .. })) => {
-                return Begun::Over(self.log_and_refuse(presented, &error).into());
+            // Slot, record, slot: a record that was read between two looks at a free slot is durable.
+            let loaded = if self.store.is_exclusive() {
+                // A look-up that hangs must leave time for the claim. The claim finds the record by itself.
+                within(Some(deadline - STORE_TIMEOUT / 2), self.store.load(operation.id)).await
+            } else {
+                // A look-up would cost as much as the claim, and the claim returns the record if there is one.
+                Some(Ok(self.store.recall(operation.id)))
+            };
+            let (slots, id) = (self.store.slots(), &operation.id);
+            if let Some(waiter) = slots.look(id) {
+                return Begun::Met(waiter);
             }
-            // There is no record, or it needs a step under the slot, or the store is away. The claim finds out which.
-            loaded => matches!(loaded, Some(Ok(Some(_)))),
-        };
-        if slots.remembered.is_crowded() {
-            return Begun::Over(self.overloaded("too many outcomes could not be recorded yet").into());
-        }
-        let slot = match slots.take(presented.id, self.policy.max_runs, presented.client) {
-            Entered::Mine(slot) => slot,
-            Entered::Taken(waiter) => return Begun::Met(waiter),
-            Entered::Full(reason) => return Begun::Over(self.overloaded(reason).into()),
-        };
-        let (reply, verdict) = oneshot::channel();
-        let (engine, phase) = (Arc::clone(self), slot.phase());
-        if known {
-            phase.note_record();
-        }
-        let mut presented = presented.clone();
-        if let Some(origin) = work.origin() {
-            presented.origin = origin;
-        }
-        if !span.is_disabled()
-            && let Some(label) = presented.origin.label()
-        {
-            span.record("label", label);
-        }
-        let origin = presented.origin.clone();
-        let run = Box::new(Run { engine, slot, presented, deadline, span: span.clone() });
-        let run = Box::pin(run.drive(None, work, reply));
-        // Only a laboratory runs it here, to show that its tests notice a run that ends with its requester.
-        #[cfg(idempotency_laboratory)]
-        if laboratory::is_broken(laboratory::Protection::Detached) {
-            run.await;
-            return Begun::Run(verdict, phase, origin);
-        }
-        self.spawn(run);
-        Begun::Run(verdict, phase, origin)
-    }
-
-    /// Passes a future that calls the application through the layer's `wrap_run`.
-    pub(crate) fn wrapped(&self, run: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
-        match &self.wrap_run {
-            Some(wrap) => wrap(run),
-            None => run,
-        }
-    }
-
-    /// Spawns a run in a task of its own, in the present span. A layer's `wrap_run` may wrap it.
-    pub(super) fn spawn(&self, run: BoxFuture<'static, ()>) {
-        let run = self.wrapped(run);
-        let span = Span::current();
-        if span.is_disabled() { laboratory::spawn(run) } else { laboratory::spawn(run.instrument(span)) }
-    }
-
-    /// Returns how long a duplicate waits for a run.
-    fn patience(&self) -> Duration {
-        match self.policy.on_in_flight {
-            OnInFlight::Wait(patience) => patience,
-            OnInFlight::Reject => Duration::ZERO,
+            let (policy, fingerprint) = (&self.policy, &operation.fingerprint);
+            let known = match loaded {
+                Some(Ok(Some(record))) if Met { policy, fingerprint, record: &record }.is_answer() => {
+                    Met { policy, fingerprint, record: &record }.report_not_rerun(self, id);
+                    return Begun::Over(Ended::from(record).result_for(fingerprint).into());
+                }
+                Some(Err(error @ StoreError::Corrupt { .. })) => {
+                    return Begun::Over(self.log_and_refuse(id, &error).into());
+                }
+                // There is no record, or it needs a step under the slot, or the store is away. The claim finds out
+                // which.
+                loaded => matches!(loaded, Some(Ok(Some(_)))),
+            };
+            if slots.remembered.is_crowded() {
+                return Begun::Over(self.overloaded("too many outcomes could not be recorded yet").into());
+            }
+            let slot = match slots.take(*id, self.policy.max_runs, caller.client) {
+                Entered::Mine(slot) => slot,
+                Entered::Taken(waiter) => return Begun::Met(waiter),
+                Entered::Full(reason) => return Begun::Over(self.overloaded(reason).into()),
+            };
+            let (reply, verdict) = oneshot::channel();
+            let (engine, phase) = (Arc::clone(self), slot.phase());
+            if known {
+                phase.note_record();
+            }
+            let mut operation = operation.clone();
+            if let Some(origin) = work.origin() {
+                operation.origin = origin;
+            }
+            if !span.is_disabled()
+                && let Some(label) = operation.origin.label()
+            {
+                span.record("label", label);
+            }
+            let (origin, span) = (operation.origin.clone(), span.clone());
+            let run = Run { engine, slot, operation, attempt: 0, is_within: caller.is_within, deadline, span };
+            let run = Box::pin(drive(Box::new(run), work, reply));
+            // Only a laboratory runs it here, to show that its tests notice a run that ends with its requester.
+            #[cfg(idempotency_laboratory)]
+            if laboratory::is_broken(laboratory::Protection::Detached) {
+                run.await;
+                return Begun::Run(verdict, phase, origin);
+            }
+            self.spawn(run);
+            Begun::Run(verdict, phase, origin)
         }
     }
 
     /// Returns the verdict of a run that ended without a reply: its runtime is shutting down, or a hook dropped it. The
     /// slot has the run's end.
-    async fn last_word<T>(&self, span: &Span, presented: &Presented, phase: SharedPhase, origin: Origin) -> Verdict<T> {
+    async fn last_word<T>(&self, span: &Span, operation: &Operation, phase: SharedPhase, origin: Origin) -> Verdict<T> {
         if let Phase::Ended(ended) = phase.reach(|phase| matches!(phase, Phase::Ended(_))).await
-            && let Ok((End::Refused(refusal), _)) = ended.result_for(&presented.fingerprint)
+            && let Ok((End::Refused(refusal), _)) = ended.result_for(&operation.fingerprint)
         {
             return refusal.into();
         }
-        let (verdict, attempt) = (Verdict::Interrupted(origin.clone()), Attempt { number: 0, origin });
-        let facts = Facts { id: Some(&presented.id), attempt: Some(&attempt), ..Facts::default() };
+        let attempt = Attempt { number: 0, origin };
+        let verdict = Verdict::own_end(End::Interrupted { status: None }, attempt.clone());
+        let facts = Facts { id: Some(&operation.id), attempt: Some(&attempt), ..Facts::default() };
         self.report(span, verdict.name(), facts);
         verdict
     }

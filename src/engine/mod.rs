@@ -3,14 +3,16 @@
 //! The way of one operation:
 //! 1. `exchange.rs` looks at the slot, the store, and the slot again. A duplicate is answered from the run under way or
 //!    from the record.
-//! 2. A new key takes the slot, and its run is **spawned before the claim is sent** (`run.rs`). From then on, a dropped
-//!    future cannot leave a claim without an owner.
+//! 2. A new key takes the slot, and its run is **spawned before the claim is sent**. From then on, a dropped future
+//!    cannot leave a claim without an owner. `drive.rs` has the whole way of the run, step by step.
 //! 3. The run asks the store under its slot (`claim.rs`): the operation is new, it has a record, or the claim is
-//!    refused. If the policy says so, the application is asked about an interrupted run first (`reconcile.rs`).
+//!    refused. `met.rs` says what a record means for the request. If the policy says so, the application is asked about
+//!    an interrupted run first (`reconcile.rs`).
 //! 4. The work runs; its panics are caught and its time is limited (`run.rs`). It may write its effect and the record
 //!    of its outcome in one transaction (`commit/`).
-//! 5. The end of the run is recorded before any client is answered (`settle.rs`); then the slot is freed. If the store
-//!    is away and `fail_open` is set, the run goes ahead, and its end is recorded later (`unprotected.rs`).
+//! 5. The end of the run is recorded before any client is answered; then the slot is freed. `settle.rs` says what is
+//!    recorded, and remembers what the store does not know. If the store does not answer the claim, the requester is
+//!    answered all the same, or with `fail_open` the run goes ahead, and its end is recorded later (`late.rs`).
 //!
 //! The ways in which an operation can end are listed in one place, `slots::End`.
 //!
@@ -22,8 +24,8 @@
 //!   transaction.
 //! - `verdict.rs`: the answer that one request gets. `event.rs`: its event in the log.
 //! - `watch.rs`: waits for the end of a run in another process.
-//! - `operations.rs`: the operators' functions (list, settle, drain, count), for the layer and for
-//!   [`Once`](crate::Once) alike.
+//! - `resolve.rs`: settles an operation, for an operator or the application. `drain.rs`: waits before the process ends.
+//!   They serve the layer and [`Once`](crate::Once) alike.
 //! - `once.rs`: the engine without HTTP, for consumers of messages. `once_context.rs`: what an effect learns and can
 //!   do; `once_result.rs`: what comes of a message.
 
@@ -31,37 +33,43 @@ mod claim;
 mod commit;
 mod commitment;
 mod context;
+mod drain;
+mod drive;
 #[allow(clippy::module_inception, reason = "the noun of this room")]
 mod engine;
 mod event;
 mod exchange;
+mod late;
+mod met;
 pub(crate) mod once;
 mod once_context;
 mod once_result;
-mod operations;
 pub(crate) mod policy;
 mod reconcile;
 mod reconciler;
+mod resolve;
 mod run;
 mod settle;
-mod unprotected;
 mod verdict;
 mod warnings;
 mod watch;
 
 pub use crate::record::ClaimPolicy;
 pub(crate) use crate::slots::End;
+pub use crate::slots::Stats;
 #[cfg(idempotency_laboratory)]
 pub use commit::commit_apart::SentApart;
 pub use context::{Rerun, RunContext};
-pub(crate) use engine::{Engine, Presented, WrapRun};
+pub use drain::Drained;
+pub(crate) use drain::drain;
+pub(crate) use engine::{Caller, Engine, WrapRun};
 pub(crate) use event::{Facts, RAN, REPLAYED};
 pub(crate) use exchange::span;
 pub use once_context::OnceContext;
 pub use once_result::{Advice, EffectError, OnceError, Outcome};
-pub use operations::{Drained, Stats};
-pub(crate) use operations::{Resolved, drain};
 pub(crate) use policy::{OnInFlight, OnInterrupted, Policy};
+pub(crate) use reconcile::reconcile_one;
 pub use reconciler::{Reconciled, Reconciler};
+pub(crate) use resolve::{Resolved, resolve};
 pub(crate) use run::Work;
 pub(crate) use verdict::Verdict;

@@ -11,20 +11,20 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::engine::{Engine, Presented};
+use super::drain::{Drained, drain};
+use super::engine::{Caller, Engine};
 use super::event::Facts;
 use super::exchange;
 use super::once_context::{OnceContext, json_of};
 use super::once_result::{EffectError, OnceError, Outcome};
-use super::operations::{Drained, Stats};
 use super::policy::{OnInFlight, OnInterrupted, Policy};
 use super::reconciler::Reconciler;
 use super::verdict::Verdict;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::panics::panic_message;
-use crate::record::{Described, Origin};
-use crate::slots::{End, Refusal, once_a_minute};
+use crate::record::{Described, Operation, Origin};
+use crate::slots::{End, Refusal, Stats, once_a_minute};
 use crate::store::Store;
 
 /// Runs effects at most once per record id, without HTTP.
@@ -204,9 +204,9 @@ impl<St: Store, T> Once<St, T> {
             (result, end)
         };
         // Only a layer's clients have shares of `max_runs`, and only its handlers send requests of their own.
-        let presented = Presented::new(id, fingerprint, self.origin.clone());
+        let operation = Operation { id, fingerprint, origin: self.origin.clone() };
         let span = exchange::span();
-        let (verdict, waited) = self.engine.exchange(&span, presented, work).await;
+        let (verdict, waited) = self.engine.exchange(&span, operation, Caller::default(), work).await;
         if !verdict.is_of_own_run() {
             self.engine.report(
                 &span,
@@ -218,21 +218,20 @@ impl<St: Store, T> Once<St, T> {
             self.engine.tally().notify(|observer| observer.rejected(verdict.name()));
         }
         match verdict {
-            Verdict::Answered(Ok(value)) => Ok(Outcome { value, replayed: false }),
-            Verdict::Committed(json) => self.read(id, &json, false),
-            Verdict::Answered(Err(error)) => Err(OnceError::Effect(error)),
-            // The effect and its record were undone, and the id is free.
-            Verdict::RolledBack => Err(OnceError::refused(Refusal::Unavailable)),
-            Verdict::Interrupted(_) | Verdict::InDoubt(_) | Verdict::Met(End::InDoubt, _) => {
-                Err(OnceError::Interrupted)
-            }
-            Verdict::Met(End::Outcome(json), _) => self.read(id, &json, true),
-            Verdict::Met(End::Consumed { .. }, _) => Err(OnceError::NotReplayable),
-            // After a run without an effect, the next delivery of the message may run.
-            Verdict::Met(End::InFlight | End::Released, _) => Err(OnceError::InFlight),
-            Verdict::Met(End::Interrupted { .. }, _) => Err(OnceError::OutcomeUnknown),
-            Verdict::Met(End::Refused(refusal), _) => Err(OnceError::refused(refusal)),
+            Verdict::Own(Ok(value)) => Ok(Outcome { value, replayed: false }),
+            Verdict::Own(Err(error)) => Err(OnceError::Effect(error)),
             Verdict::Mismatch(found) => Err(OnceError::Mismatch(found)),
+            Verdict::End { end, is_own, .. } => match end {
+                End::Outcome(json) => self.read(id, &json, !is_own),
+                End::Consumed { .. } => Err(OnceError::NotReplayable),
+                // The effect and its record were undone, and the id is free.
+                End::Released if is_own => Err(OnceError::refused(Refusal::Unavailable)),
+                // After a run without an effect, the next delivery of the message may run.
+                End::InFlight | End::Released => Err(OnceError::InFlight),
+                End::Interrupted { .. } if !is_own => Err(OnceError::OutcomeUnknown),
+                End::Interrupted { .. } | End::InDoubt => Err(OnceError::Interrupted),
+                End::Refused(refusal) => Err(OnceError::refused(refusal)),
+            },
         }
     }
 
@@ -256,13 +255,13 @@ impl<St: Store, T> Once<St, T> {
     /// # Cancel safety
     /// If the future is dropped, the wait ends, and new ids are refused all the same.
     pub async fn drain(&self, timeout: Duration) -> Drained {
-        self.engine.drain(timeout).await
+        drain(self.engine.store.slots(), timeout).await
     }
 
     /// Returns what this process has counted over this store.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.engine.stats()
+        self.engine.store.slots().stats()
     }
 
     /// Returns the store.

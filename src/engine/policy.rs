@@ -109,6 +109,14 @@ impl Policy {
         }
     }
 
+    /// Returns how long a duplicate waits for a run.
+    pub(super) fn patience(&self) -> Duration {
+        match self.on_in_flight {
+            OnInFlight::Wait(patience) => patience,
+            OnInFlight::Reject => Duration::ZERO,
+        }
+    }
+
     /// Returns whether the retry of a run whose end is unknown may get more than a refusal: it runs, or the application
     /// is asked.
     pub(crate) fn answers_retries(&self) -> bool {

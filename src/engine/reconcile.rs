@@ -10,55 +10,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::engine::{Engine, Presented};
+use super::engine::Engine;
 use super::reconciler::{Reconciled, Reconciler};
-use super::run::{Run, Work};
+use super::resolve::settle_interrupted;
 use super::verdict::Verdict;
-use crate::fingerprint::Match;
+use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::observer::SettledBy;
 use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
-use crate::slots::{Attempt, End, Ended, Entered, Phase, Refusal, Slot};
+use crate::slots::{Attempt, End, Ended, Entered, Event, Phase, Refusal, Slot};
 use crate::store::{InterruptedRun, Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 
-impl<St: Store> Engine<St> {
-    /// Returns the reconciler that is to be asked about `record` for this request, if there is one.
-    pub(super) fn reconciler(
-        &self,
-        presented: &Presented,
-        record: &Record,
-    ) -> Option<(Reconciler<Bytes>, InterruptedRun)> {
-        let reconciler = self.policy.reconciler.as_ref()?;
-        if !record.is_interrupted() || record.fingerprint.compare(&presented.fingerprint) != Match::Same {
-            return None;
-        }
-        Some((reconciler.clone(), InterruptedRun::of(presented.id, record)?))
-    }
+/// A question to the application about an interrupted run.
+pub(super) struct Question {
+    pub(super) reconciler: Reconciler<Bytes>,
+    pub(super) interrupted: InterruptedRun,
+    /// The fingerprint of the operation.
+    pub(super) fingerprint: Fingerprint,
+}
 
+impl Question {
     /// Takes a new fence and asks. An error means that the application was not asked, and is the requester's answer.
-    async fn consult(
-        &self,
-        reconciler: &Reconciler<Bytes>,
-        presented: &Presented,
-        record: &InterruptedRun,
-    ) -> Result<(Fence, Reconciled<Bytes>), End> {
+    pub(super) async fn ask<St: Store>(&self, engine: &Engine<St>) -> Result<(Fence, Reconciled<Bytes>), End> {
+        let Self { reconciler, interrupted: run, .. } = self;
         // The bound covers the answer to this step, the question, and the recording of its reply.
         let bound = reconciler.limit().saturating_add(2 * STORE_TIMEOUT);
-        let taking = self.store.apply(record.id, Transition::Inquire { fence: record.fence, bound });
+        let taking = engine.store.apply(run.id, Transition::Inquire { fence: run.fence, bound });
         let taken = timeout(STORE_TIMEOUT, taking).await;
         let taken = taken.unwrap_or_else(|_| Err(StoreError::uncertain("the store has not answered in time")));
-        match taken.map_err(|error| End::Refused(self.log_and_refuse(presented, &error)))? {
+        match taken.map_err(|error| End::Refused(engine.log_and_refuse(&run.id, &error)))? {
             Applied { reply: Reply::Taken, record: Some(Record { fence, .. }) } => {
-                let asking = Asking { engine: self, id: record.id, fence, is_over: false };
-                let said = reconciler.ask(InterruptedRun { fence, ..record.clone() }, self.lines()).await;
+                let asking = Asking { engine, id: run.id, fence, is_over: false };
+                let said = reconciler.ask(InterruptedRun { fence, ..run.clone() }, engine.lines()).await;
                 asking.over();
                 if matches!(said, Reconciled::StillUnknown) {
-                    self.ask_no_more(record.id, fence).await;
+                    ask_no_more(engine, run.id, fence).await;
                 }
                 Ok((fence, said))
             }
@@ -67,78 +57,110 @@ impl<St: Store> Engine<St> {
         }
     }
 
-    /// Lets other processes ask: their application may know more. Otherwise they would wait for the question's bound.
-    pub(super) async fn ask_no_more(&self, id: RecordId, fence: Fence) {
-        if !self.store.is_exclusive() {
-            // If the store does not answer, the other processes wait.
-            let _ = timeout(STORE_TIMEOUT, self.store.apply(id, no_more(fence))).await;
-        }
+    /// Returns this end of the interrupted run.
+    pub(super) fn ended(&self, end: End) -> Ended {
+        let InterruptedRun { attempt, origin, .. } = &self.interrupted;
+        Ended::new(self.fingerprint, end).of(Attempt { number: *attempt, origin: origin.clone() })
     }
 
-    /// Records the outcome that the application knew, and frees the slot.
-    async fn settle_reconciled(
-        self: &Arc<Self>,
+    /// Returns the end of a run of which the application does not know how it ended.
+    pub(super) fn still_unknown(&self) -> Ended {
+        self.ended(End::Interrupted { status: self.interrupted.status })
+    }
+
+    /// Records the outcome that the application knew, frees the slot, and answers.
+    pub(super) async fn settle<St: Store, T>(
+        &self,
+        engine: Arc<Engine<St>>,
         slot: Slot,
         fence: Fence,
         outcome: Bytes,
-    ) -> (Result<Reply, StoreError>, Ended) {
-        let (settled, ended) = self.settle_interrupted(slot, fence, Resolution::Outcome(outcome)).await;
-        if let Ok(Reply::Taken) = settled {
-            self.count(|tally| &tally.reconciled);
-            self.count_settled(SettledBy::Reconciler);
+        requester: oneshot::Sender<Verdict<T>>,
+    ) {
+        let settling = settle(&engine, slot, fence, outcome);
+        tokio::pin!(settling);
+        match timeout(STORE_TIMEOUT, settling.as_mut()).await {
+            Ok((_, ended)) => drop(requester.send(ended.result_for(&self.fingerprint).into())),
+            Err(_) => {
+                // Only the requester stops waiting. The slot is freed when the store has answered.
+                let _ = requester.send(Refusal::Unavailable.into());
+                let _ = settling.await;
+            }
         }
-        (settled, ended)
     }
+}
 
-    /// Asks about one operation. Returns `None` if a retry came first and handles it, or if it is no longer
-    /// interrupted, or not under this fence, if one is given.
-    pub(crate) async fn reconcile_one(
-        self: &Arc<Self>,
-        reconciler: &Reconciler<Bytes>,
-        id: RecordId,
-        fence: Option<Fence>,
-    ) -> Result<Option<Reconciled<()>>, StoreError> {
-        // A question starts no handler, so no `max_runs` bounds it.
-        let Entered::Mine(slot) = self.store.slots().take(id, usize::MAX, None) else { return Ok(None) };
-        // This is read under the slot, because drain waits for slots that were taken before it began.
-        if self.store.slots().is_draining() {
-            slot.end(Refusal::ShuttingDown);
-            return Err(StoreError::unavailable("the process is shutting down"));
-        }
-        let loaded = timeout(STORE_TIMEOUT, self.store.load(id)).await;
-        // After an error, the drop of the slot refuses the requests that have met it.
-        let loaded = loaded.map_err(|_| StoreError::unavailable("the store has not answered in time"))?;
-        // Without a record, it has expired since it was listed.
-        let Some(record) = loaded? else { return Ok(None) };
-        let is_meant = fence.is_none_or(|fence| fence == record.fence);
-        let Some(listed) = InterruptedRun::of(id, &record).filter(|_| is_meant) else {
-            // Requests that have met the slot are answered from the record.
-            slot.end(record);
-            return Ok(None);
-        };
-        let presented =
-            Presented { attempt: record.attempt, ..Presented::new(id, record.fingerprint, record.origin.clone()) };
-        // Retries wait for the answer as they wait for a run.
-        slot.show_phase(Phase::Running(presented.fingerprint));
-        let (end, reconciled) = match self.consult(reconciler, &presented, &listed).await {
-            Ok((fence, Reconciled::Outcome(outcome))) => {
-                let (settled, _) = self.settle_reconciled(slot, fence, outcome).await;
-                return settled.map(|reply| (reply == Reply::Taken).then_some(Reconciled::Outcome(())));
-            }
-            // There is no request to run. The record stays, so that the retry's run learns of the interrupted one.
-            Ok((fence, Reconciled::RunAgain)) => {
-                self.ask_no_more(id, fence).await;
-                (End::Released, Ok(Some(Reconciled::RunAgain)))
-            }
-            Ok((_, Reconciled::StillUnknown)) => {
-                (End::Interrupted { status: listed.status }, Ok(Some(Reconciled::StillUnknown)))
-            }
-            Err(End::Released) => (End::Released, Ok(None)),
-            Err(end) => (end, Err(StoreError::uncertain("the store has taken no question about the operation"))),
-        };
-        slot.end(presented.ended(end));
-        reconciled
+/// Lets other processes ask: their application may know more. Otherwise they would wait for the question's bound.
+pub(super) async fn ask_no_more<St: Store>(engine: &Engine<St>, id: RecordId, fence: Fence) {
+    if !engine.store.is_exclusive() {
+        // If the store does not answer, the other processes wait.
+        let _ = timeout(STORE_TIMEOUT, engine.store.apply(id, no_more(fence))).await;
     }
+}
+
+/// Records the outcome that the application knew, and frees the slot.
+async fn settle<St: Store>(
+    engine: &Arc<Engine<St>>,
+    slot: Slot,
+    fence: Fence,
+    outcome: Bytes,
+) -> (Result<Reply, StoreError>, Ended) {
+    let (settled, ended) = settle_interrupted(engine, slot, fence, Resolution::Outcome(outcome)).await;
+    if let Ok(Reply::Taken) = settled {
+        engine.count(|tally| &tally.reconciled);
+        engine.tally().happened(Event::Settled(SettledBy::Reconciler));
+    }
+    (settled, ended)
+}
+
+/// Asks about one operation. Returns `None` if a retry came first and handles it, or if it is no longer interrupted, or
+/// not under this fence, if one is given.
+pub(crate) async fn reconcile_one<St: Store>(
+    engine: &Arc<Engine<St>>,
+    reconciler: &Reconciler<Bytes>,
+    id: RecordId,
+    fence: Option<Fence>,
+) -> Result<Option<Reconciled<()>>, StoreError> {
+    // A question starts no handler, so no `max_runs` bounds it.
+    let Entered::Mine(slot) = engine.store.slots().take(id, usize::MAX, None) else { return Ok(None) };
+    // This is read under the slot, because drain waits for slots that were taken before it began.
+    if engine.store.slots().is_draining() {
+        slot.end(Refusal::ShuttingDown);
+        return Err(StoreError::unavailable("the process is shutting down"));
+    }
+    let loaded = timeout(STORE_TIMEOUT, engine.store.load(id)).await;
+    // After an error, the drop of the slot refuses the requests that have met it.
+    let loaded = loaded.map_err(|_| StoreError::unavailable("the store has not answered in time"))?;
+    // Without a record, it has expired since it was listed.
+    let Some(record) = loaded? else { return Ok(None) };
+    let is_meant = fence.is_none_or(|fence| fence == record.fence);
+    let Some(interrupted) = InterruptedRun::of(id, &record).filter(|_| is_meant) else {
+        // Requests that have met the slot are answered from the record.
+        slot.end(record);
+        return Ok(None);
+    };
+    let question = Question { reconciler: reconciler.clone(), interrupted, fingerprint: record.fingerprint };
+    // Retries wait for the answer as they wait for a run.
+    slot.show_phase(Phase::Running(question.fingerprint));
+    let (ended, reconciled) = match question.ask(engine).await {
+        Ok((fence, Reconciled::Outcome(outcome))) => {
+            let (settled, _) = settle(engine, slot, fence, outcome).await;
+            return settled.map(|reply| (reply == Reply::Taken).then_some(Reconciled::Outcome(())));
+        }
+        // There is no request to run. The record stays, so that the retry's run learns of the interrupted one.
+        Ok((fence, Reconciled::RunAgain)) => {
+            ask_no_more(engine, id, fence).await;
+            (question.ended(End::Released), Ok(Some(Reconciled::RunAgain)))
+        }
+        Ok((_, Reconciled::StillUnknown)) => (question.still_unknown(), Ok(Some(Reconciled::StillUnknown))),
+        Err(End::Released) => (question.ended(End::Released), Ok(None)),
+        Err(end) => {
+            let error = StoreError::uncertain("the store has taken no question about the operation");
+            (question.ended(end), Err(error))
+        }
+    };
+    slot.end(ended);
+    reconciled
 }
 
 /// Lets other processes ask if the asker is dropped before it has an answer.
@@ -171,46 +193,4 @@ impl<St: Store> Drop for Asking<'_, St> {
 /// under a new fence.
 fn no_more(fence: Fence) -> Transition {
     Transition::Inquire { fence, bound: Duration::ZERO }
-}
-
-impl<St: Store> Run<St> {
-    /// Asks the application about the run before this one; then answers, runs, or refuses.
-    pub(super) fn reconcile<W: Work<T>, T: Send + 'static>(
-        mut self: Box<Self>,
-        reconciler: Reconciler<Bytes>,
-        record: InterruptedRun,
-        work: W,
-        reply: oneshot::Sender<Verdict<T>>,
-    ) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            let (engine, presented) = (Arc::clone(&self.engine), self.presented.clone());
-            self.slot.show_phase(Phase::Running(presented.fingerprint));
-            let end = match engine.consult(&reconciler, &presented, &record).await {
-                Ok((fence, Reconciled::RunAgain)) => {
-                    // The question has used up the time that the first claim had.
-                    self.deadline = Instant::now() + STORE_TIMEOUT;
-                    return self.drive(Some(fence), work, reply).await;
-                }
-                Ok((fence, Reconciled::Outcome(outcome))) => {
-                    drop(work);
-                    let settling = engine.settle_reconciled(self.slot, fence, outcome);
-                    tokio::pin!(settling);
-                    match timeout(STORE_TIMEOUT, settling.as_mut()).await {
-                        Ok((_, ended)) => drop(reply.send(ended.result_for(&presented.fingerprint).into())),
-                        Err(_) => {
-                            // Only the requester stops waiting. The slot is freed when the store has answered.
-                            let _ = reply.send(Refusal::Unavailable.into());
-                            let _ = settling.await;
-                        }
-                    }
-                    return;
-                }
-                Ok((_, Reconciled::StillUnknown)) => End::Interrupted { status: record.status },
-                Err(end) => end,
-            };
-            drop(work);
-            let attempt = Attempt { number: record.attempt, origin: record.origin };
-            self.over(Ended::new(presented.fingerprint, end).of(attempt), reply);
-        })
-    }
 }

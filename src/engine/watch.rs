@@ -6,59 +6,60 @@ use std::time::Duration;
 use backon::BackoffBuilder as _;
 use tokio::time::{timeout, timeout_at};
 
-use super::engine::{Engine, Presented};
-use crate::fingerprint::Match;
+use super::engine::Engine;
+use super::met::Met;
+use crate::fingerprint::{Fingerprint, Match};
 use crate::laboratory;
+use crate::record::Operation;
 use crate::slots::{Attempt, End, EndWatch, Ended};
 use crate::store::Store;
 use crate::within::{STORE_TIMEOUT, pauses};
 
 /// The shortest and the longest pause before the record is read, where the store does not report the change.
-const SHORTEST_POLL_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_POLL_PAUSE: Duration = Duration::from_millis(250);
+const MIN_POLL_PAUSE: Duration = Duration::from_millis(25);
+const MAX_POLL_PAUSE: Duration = Duration::from_millis(250);
 
-impl<St: Store> Engine<St> {
-    /// Waits for the end of the run that another process has, for at most `patience`.
-    pub(super) async fn wait_elsewhere(
-        self: &Arc<Self>,
-        presented: &Presented,
-        patience: Duration,
-    ) -> Result<(End, Attempt), Match> {
-        if patience.is_zero() {
-            return Ok((End::InFlight, Attempt::default()));
-        }
-        let (waiter, watch) = self.store.slots().watch(presented.id, presented.fingerprint);
-        // Of all requests that wait for one run, the first one starts the task.
-        if let Some(watch) = watch {
-            laboratory::spawn(Arc::clone(self).look_for_end(watch, presented.clone()));
-        }
-        waiter.join(&presented.fingerprint, patience).await
+/// Waits for the end of the run that another process has, for at most `patience`.
+pub(super) async fn wait_elsewhere<St: Store>(
+    engine: &Arc<Engine<St>>,
+    operation: &Operation,
+    patience: Duration,
+) -> Result<(End, Attempt), Match> {
+    if patience.is_zero() {
+        return Ok((End::InFlight, Attempt::default()));
     }
+    let (waiter, watch) = engine.store.slots().watch(operation.id, operation.fingerprint);
+    // Of all requests that wait for one run, the first one starts the task.
+    if let Some(watch) = watch {
+        laboratory::spawn(look_for_end(Arc::clone(engine), watch, operation.fingerprint));
+    }
+    waiter.join(&operation.fingerprint, patience).await
+}
 
-    /// Reads the record whenever it has changed, or after a pause, until the run has ended or no request waits.
-    async fn look_for_end(self: Arc<Self>, watch: EndWatch, presented: Presented) {
-        for pause in pauses(SHORTEST_POLL_PAUSE, LONGEST_POLL_PAUSE).build() {
-            // A notification may be missed, so the record is read after the pause in any case.
-            let _ = timeout_at(watch.tick(pause), self.store.changed(watch.id())).await;
-            if !watch.is_wanted() {
-                return;
-            }
-            match timeout(STORE_TIMEOUT, self.store.load(watch.id())).await {
-                Ok(Ok(Some(record))) => {
-                    let fingerprint = record.fingerprint;
-                    let is_answer = self.is_answered_by(&Presented { fingerprint, ..presented.clone() }, &record);
-                    let ended = Ended::from(record);
-                    if ended.is_in_flight() {
-                        continue;
-                    }
-                    // The operation runs again, or the application is asked, when another request comes. A waiter never
-                    // claims.
-                    return watch.end(if is_answer { ended } else { Ended::new(fingerprint, End::Released) });
+/// Reads the record whenever it has changed, or after a pause, until the run has ended or no request waits.
+async fn look_for_end<St: Store>(engine: Arc<Engine<St>>, watch: EndWatch, asked: Fingerprint) {
+    for pause in pauses(MIN_POLL_PAUSE, MAX_POLL_PAUSE).build() {
+        // A notification may be missed, so the record is read after the pause in any case.
+        let _ = timeout_at(watch.tick(pause), engine.store.changed(watch.id())).await;
+        if !watch.is_wanted() {
+            return;
+        }
+        match timeout(STORE_TIMEOUT, engine.store.load(watch.id())).await {
+            Ok(Ok(Some(record))) => {
+                let fingerprint = record.fingerprint;
+                let met = Met { policy: &engine.policy, fingerprint: &fingerprint, record: &record };
+                let is_answer = met.is_answer();
+                let ended = Ended::from(record);
+                if ended.is_in_flight() {
+                    continue;
                 }
-                Ok(Ok(None)) => return watch.end(Ended::new(presented.fingerprint, End::Released)),
-                // The store is away. The run may still end well.
-                Ok(Err(_)) | Err(_) => {}
+                // The operation runs again, or the application is asked, when another request comes. A waiter never
+                // claims.
+                return watch.end(if is_answer { ended } else { Ended::new(fingerprint, End::Released) });
             }
+            Ok(Ok(None)) => return watch.end(Ended::new(asked, End::Released)),
+            // The store is away. The run may still end well.
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::store::{Store, StoreError};
 const MAX_PAGE: usize = 1_000;
 /// The most records that one call looks at, and the number that it reads at a time.
 const MAX_LOOKED_AT: usize = 10_000;
-const AT_A_TIME: usize = 500;
+const MAX_AT_ONCE: usize = 500;
 
 /// Lists, finds and inspects the operations of a store. [`by`](Self::by) returns the interface that changes them.
 ///
@@ -69,7 +69,7 @@ impl<St: Store> Operations<St> {
     /// Returns what this process has counted over this store.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.engine.stats()
+        self.engine.store.slots().stats()
     }
 
     /// Returns the form in which outcomes are recorded.
@@ -120,7 +120,7 @@ impl<St: Store> Operations<St> {
     ) -> Result<Listing, StoreError> {
         let (now, mut operations, mut looked_at) = (self.engine.store.now(), Vec::new(), 0);
         loop {
-            let most = AT_A_TIME.min(MAX_LOOKED_AT - looked_at);
+            let most = MAX_AT_ONCE.min(MAX_LOOKED_AT - looked_at);
             let runs = self.engine.store.interrupted(after, most).await?;
             let is_last = runs.len() < most;
             for run in runs {
@@ -156,7 +156,7 @@ impl<St: Store> Operations<St> {
     async fn scan(&self, filter: &Filter, mut after: Option<RecordId>, limit: usize) -> Result<Listing, StoreError> {
         let (now, mut operations, mut looked_at) = (self.engine.store.now(), Vec::new(), 0);
         loop {
-            let most = AT_A_TIME.min(MAX_LOOKED_AT - looked_at);
+            let most = MAX_AT_ONCE.min(MAX_LOOKED_AT - looked_at);
             let Scanned { records, next } = self.engine.store.scan(after, most).await?;
             for listed in records {
                 let id = listed.id;

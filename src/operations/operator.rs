@@ -16,7 +16,7 @@ use super::cursor::Cursor;
 use super::filter::Filter;
 use super::operations::{Listing, Operations};
 use super::record::{OperationRecord, OperationState, StateKind};
-use crate::engine::Reconciled;
+use crate::engine::{Reconciled, reconcile_one, resolve};
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Fence, Resolution};
@@ -24,8 +24,8 @@ use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 
 /// The number of changes that are made at a time, and of questions that are put to the application at a time.
-const AT_A_TIME: usize = 64;
-const ASKED_AT_A_TIME: usize = 16;
+const MAX_AT_ONCE: usize = 64;
+const MAX_QUESTIONS: usize = 16;
 /// The number of interrupted operations that are listed at a time.
 const PAGE: usize = 1_000;
 
@@ -107,7 +107,7 @@ impl<St: Store> Operator<St> {
     pub async fn apply_all(&self, changes: Vec<Change>) -> Vec<(RecordId, Result<Applied, ChangeError>)> {
         let one = |change: Change| async move { (change.id, self.apply(change).await) };
         // `buffered` returns the results in the order of the changes.
-        futures_util::stream::iter(changes).map(one).buffered(AT_A_TIME).collect().await
+        futures_util::stream::iter(changes).map(one).buffered(MAX_AT_ONCE).collect().await
     }
 
     /// Asks the reconciler about all interrupted operations, 16 at a time, and settles those whose outcome it knows:
@@ -129,7 +129,7 @@ impl<St: Store> Operator<St> {
             let ask = |operation: OperationRecord| {
                 self.make(Change::new(operation.id, operation.fence, Action::Reconcile), None)
             };
-            let mut asked = futures_util::stream::iter(operations).map(ask).buffer_unordered(ASKED_AT_A_TIME);
+            let mut asked = futures_util::stream::iter(operations).map(ask).buffer_unordered(MAX_QUESTIONS);
             while let Some(result) = asked.next().await {
                 match result {
                     Ok(Applied::Done) => sum.settled += 1,
@@ -183,7 +183,7 @@ impl<St: Store> Operator<St> {
             Action::Forget => Resolution::Forget,
             Action::Reconcile => {
                 let reconciler = engine.policy.reconciler.as_ref().ok_or(ChangeError::NoReconciler)?;
-                return Ok(match engine.reconcile_one(reconciler, id, seen).await? {
+                return Ok(match reconcile_one(engine, reconciler, id, seen).await? {
                     Some(Reconciled::Outcome(())) => Applied::Done,
                     Some(Reconciled::RunAgain) => Applied::RunsAgain,
                     Some(Reconciled::StillUnknown) => Applied::StillUnknown,
@@ -191,7 +191,7 @@ impl<St: Store> Operator<St> {
                 });
             }
         };
-        Ok(engine.resolve(id, fence, resolution).await?.into())
+        Ok(resolve(engine, id, fence, resolution).await?.into())
     }
 }
 

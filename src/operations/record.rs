@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::recording::Recording;
 use crate::clock::Timestamp;
-use crate::fingerprint::Operation;
+use crate::fingerprint::OperationDigest;
 use crate::key::RecordId;
 use crate::record::{ClaimPolicy, Fence, Origin, Owner, State};
 use crate::store::InterruptedRun;
@@ -36,7 +36,7 @@ pub struct OperationRecord {
     /// process has its first eight digits.
     pub session: Option<RecordId>,
     origin: Origin,
-    operation: Option<Operation>,
+    operation: Option<OperationDigest>,
 }
 
 /// The state of an operation, as operators see it.

@@ -36,16 +36,19 @@
 //!    whatever it was claimed under ([`ReclaimReason`]).
 
 // The files:
+// - `operation.rs`: what is carried of an operation, from the request to its record.
 // - `state.rs`: the record of one operation.
 // - `transition.rs`: the steps that an operation can take.
 // - `next.rs`: which state follows which.
 
 mod next;
+mod operation;
 mod state;
 mod transition;
 
 pub use next::{Applied, Reply};
 #[doc(hidden)]
 pub use next::{Change, Current, Draft, Expiry, next};
+pub use operation::Operation;
 pub use state::{ClaimPolicy, Described, Fence, Origin, Owner, Record, State};
 pub use transition::{Claim, Completion, Hold, Lost, ReclaimReason, Resolution, RunResult, Transition};

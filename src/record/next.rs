@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::operation::Operation;
 use super::state::{Fence, Origin, Owner, Record, State};
-use super::transition::{Claim, Completion, Lost, ReclaimReason, Resolution, RunResult, Transition};
+use super::transition::{Claim, Completion, Hold, Lost, ReclaimReason, Resolution, RunResult, Transition};
 use crate::clock::Timestamp;
 use crate::fingerprint::Fingerprint;
 
@@ -170,9 +171,9 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
             },
             // The record is of another run, done, or gone. If a failover has lost the claim, the end is written anew.
             _ => match lost.filter(|_| current.has_lost(fence)) {
-                Some(Lost { fingerprint, origin, attempt, policy, retention }) => {
+                Some(Lost { operation, attempt, policy, retention }) => {
                     let state = State::Interrupted { policy, run: fence, status };
-                    put(Draft::anew(fence, fingerprint, origin, attempt, retention, state))
+                    put(Draft::anew(operation, Hold { fence, attempt }, retention, state))
                 }
                 None => refused(),
             },
@@ -202,15 +203,13 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
 
 /// Decides what follows when a run ends with an outcome, or with one that cannot be stored.
 fn complete<O>(current: Current<'_, O>, completion: Completion<O>) -> (Change<O>, Reply) {
-    let Completion { hold, fingerprint, origin, result, retention } = completion;
+    let Completion { operation, hold, result, retention } = completion;
     let state = match result {
         RunResult::Outcome(outcome) => State::Completed { outcome },
         RunResult::Consumed { status } => State::Consumed { status },
     };
     match current {
-        _ if current.has_lost(hold.fence) => {
-            put(Draft::anew(hold.fence, fingerprint, origin, hold.attempt, retention, state))
-        }
+        _ if current.has_lost(hold.fence) => put(Draft::anew(operation, hold, retention, state)),
         Current::Held(record) if record.run() == Some(hold.fence) => {
             put(Draft::ended(record, Some(record.fence), retention, state))
         }
@@ -241,21 +240,16 @@ fn refused<O>() -> (Change<O>, Reply) {
 impl<O> Draft<O> {
     /// The record of a run that begins. It gets a new fence, and this process owns it.
     fn running(claim: Claim, attempt: u32) -> Self {
-        let Claim { fingerprint, origin, policy, bound, interrupted_retention, .. } = claim;
+        let Claim { operation, policy, bound, interrupted_retention, .. } = claim;
+        let Operation { fingerprint, origin, .. } = operation;
         let state = State::Running { policy, interrupted_retention };
         let (expiry, owned) = (Expiry::Never, Some(bound));
         Self { fence: None, expiry, owned, fingerprint, attempt, origin, state, times: None }
     }
 
     /// The end of a run whose claim was lost.
-    fn anew(
-        fence: Fence,
-        fingerprint: Fingerprint,
-        origin: Origin,
-        attempt: u32,
-        kept: Duration,
-        state: State<O>,
-    ) -> Self {
+    fn anew(operation: Operation, hold: Hold, kept: Duration, state: State<O>) -> Self {
+        let (Operation { fingerprint, origin, .. }, Hold { fence, attempt }) = (operation, hold);
         let (fence, expiry) = (Some(fence), Expiry::In(kept));
         Self { fence, expiry, owned: None, fingerprint, attempt, origin, state, times: None }
     }

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::state::{ClaimPolicy, Fence, Origin, Record, State};
-use crate::fingerprint::Fingerprint;
-use crate::key::RecordId;
+use super::operation::Operation;
+use super::state::{ClaimPolicy, Fence, Record, State};
 
 /// A step of an operation, which a store is asked to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +59,8 @@ pub enum ReclaimReason {
 /// An interrupted run whose claim may be lost by a failover of a database that several processes share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// The fingerprint of the request.
-    pub fingerprint: Fingerprint,
-    /// The origin of the operation.
-    pub origin: Origin,
+    /// The operation.
+    pub operation: Operation,
     /// The number of this attempt, counted from 1.
     pub attempt: u32,
     /// The policy under which the run was claimed.
@@ -75,10 +72,8 @@ pub struct Lost {
 /// The wish to run an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// The fingerprint of the request.
-    pub fingerprint: Fingerprint,
-    /// The origin of the operation.
-    pub origin: Origin,
+    /// The operation, as the request names it.
+    pub operation: Operation,
     /// The policy that applies if the operation's run is interrupted.
     pub policy: ClaimPolicy,
     /// `true` if the operation may run again when this process dies before it is completed. If so, an exclusive store
@@ -97,8 +92,6 @@ pub struct Claim {
 /// The right to run an operation and to say how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
-    /// The operation.
-    pub id: RecordId,
     /// The fence that the claim took.
     pub fence: Fence,
     /// The number of this attempt, counted from 1.
@@ -108,12 +101,10 @@ pub struct Hold {
 /// The end of a run that is to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion<O = Bytes> {
+    /// The operation, for a record that is written anew because there is none.
+    pub operation: Operation,
     /// The right under which the run took place.
     pub hold: Hold,
-    /// The fingerprint of the request.
-    pub fingerprint: Fingerprint,
-    /// The origin of the operation, for a record that is written anew because there is none.
-    pub origin: Origin,
     /// The end of the run.
     pub result: RunResult<O>,
     /// The time for which the end is kept, from now.
@@ -165,12 +156,12 @@ impl<O> Transition<O> {
             Self::Claim(claim) => Transition::Claim(claim),
             Self::Reclaim(claim, fence, reason) => Transition::Reclaim(claim, fence, reason),
             Self::Inquire { fence, bound } => Transition::Inquire { fence, bound },
-            Self::Complete(Completion { hold, fingerprint, origin, result, retention }) => {
+            Self::Complete(Completion { operation, hold, result, retention }) => {
                 let result = match result {
                     RunResult::Outcome(outcome) => RunResult::Outcome(form(outcome)),
                     RunResult::Consumed { status } => RunResult::Consumed { status },
                 };
-                Transition::Complete(Completion { hold, fingerprint, origin, result, retention })
+                Transition::Complete(Completion { operation, hold, result, retention })
             }
             Self::Release(fence) => Transition::Release(fence),
             Self::Interrupt { fence, status, lost } => Transition::Interrupt { fence, status, lost },

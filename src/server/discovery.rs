@@ -68,7 +68,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// [`guide::profiles`](mod@crate::guide::profiles) has an example.
     #[must_use]
     pub fn discovery(&self) -> Value {
-        self.shared.discovery()
+        self.shared().discovery()
     }
 
     /// Returns a router with the route `/.well-known/idempotency`, which answers with [`discovery`](Self::discovery) as
@@ -119,7 +119,7 @@ impl<St> LayerState<St> {
 
     fn discovery(&self) -> Value {
         let (options, policy) = (&self.options, &self.engine.policy);
-        let Options { profile, recorder, .. } = options;
+        let Options { profile, recorder, .. } = &**options;
         let wait = match policy.on_in_flight {
             OnInFlight::Wait(wait) => wait.as_secs_f64(),
             OnInFlight::Reject => 0.0,
@@ -148,7 +148,6 @@ impl<St> LayerState<St> {
             "key_per_path": profile.key_per_path,
             "retention_seconds": policy.retention.as_secs(),
             "replay_header": recorder.replay_header_name.as_str(),
-            "replay_member": profile.replay_member,
             "retry": retry,
         })
     }

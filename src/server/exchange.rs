@@ -18,22 +18,23 @@ use http::{Request, Response, Version, response};
 use tower_service::Service;
 use tracing::Span;
 
-use super::answer::marks;
+use super::answer::marks::{self, Unsure};
 use super::answer::meaning::Judged;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
 use super::bodies::room::Share;
 use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
+use super::not_applied;
 use super::options::Options;
 use super::origin::origin;
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::run_context::context::IdempotencyContext;
 use super::shared::LayerState;
-use crate::engine::{self, End, Facts, Presented, RAN, RunContext, Verdict, Work};
+use crate::engine::{self, Caller, End, Facts, RAN, RunContext, Verdict, Work};
 use crate::key::{Key, RecordId, Scope};
-use crate::record::Origin;
+use crate::record::{Operation, Origin};
 use crate::store::Store;
 
 /// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
@@ -68,19 +69,25 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let shared = Arc::clone(&self.shared);
         let span = engine::span();
         let connection = Connection::of(&self.parts);
-        let (exchange, presented) = match self.identify::<M, R>(&shared, connection, &span, body).await {
+        let (exchange, operation, caller) = match self.identify::<M, R>(&shared, connection, &span, body).await {
             Ok(identified) => identified,
             Err(rejection) => return Ok(rejection),
         };
-        let id = presented.id;
+        let id = operation.id;
         // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
         let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
         let work = Handling { exchange, mode: PhantomData::<fn() -> M> };
-        let (verdict, waited) = shared.engine.exchange(&span, presented, work).await;
+        let (verdict, waited) = shared.engine.exchange(&span, operation, caller, work).await;
         let mut answer = answer_of::<M, R, E, St>(&shared, connection, &span, &id, verdict, waited);
         if is_sub_request && let Ok(answer) = &mut answer {
             marks::remove(answer.extensions_mut());
-            answer.headers_mut().remove(Effect::HEADER);
+            let effect = answer.headers_mut().remove(Effect::HEADER);
+            // Passed on, it would say that nothing was done, although the application has had it recorded.
+            if effect.is_some_and(|effect| effect.as_bytes().starts_with(b"unknown"))
+                && not_applied::by_status(answer.status())
+            {
+                answer.extensions_mut().insert(Unsure);
+            }
         }
         answer
     }
@@ -92,7 +99,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         connection: Connection,
         span: &Span,
         body: B,
-    ) -> Result<(Box<Self>, Presented), Response<Through<M, R>>> {
+    ) -> Result<(Box<Self>, Operation, Caller), Response<Through<M, R>>> {
         let body = pin!(body);
         // This calls the application's scope function, which may reject the request.
         let found = shared.options.scope_of(&self.parts).and_then(|scope| {
@@ -109,7 +116,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             }
         };
         let limit = shared.options.max_request_body;
-        let Options { sameness, header_name, .. } = &shared.options;
+        let Options { sameness, header_name, .. } = &*shared.options;
         // Where no scope says who asks, the credentials do.
         let credentials = scope.is_none().then(|| sameness.credentials.names(&self.parts, header_name));
         let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
@@ -161,7 +168,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let is_within = self.enclosing().is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         // What a run sends belongs to that run, which has a place in its client's share.
         let client = (!is_within).then_some(client);
-        Ok((self, Presented { client, is_within, ..Presented::new(id, fingerprint, Origin::default()) }))
+        // The origin is found out once the request runs: see `Work::origin`.
+        Ok((self, Operation { id, fingerprint, origin: Origin::default() }, Caller { client, is_within }))
     }
 
     /// Returns the exchange whose handler has sent this request.
@@ -253,28 +261,29 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     let attempt = verdict.attempt().cloned();
     let facts = Facts { id: Some(id), attempt: attempt.as_ref(), waited, ran: None };
     let rejection = match verdict {
-        Verdict::Answered(mut answer) => {
+        Verdict::Own(mut answer) => {
             if let Ok(answer) = &mut answer {
                 shared.options.name_outcome(answer, RAN);
             }
             return answer;
         }
-        // The last argument of `recorded_answer` is given for a replay.
-        Verdict::Committed(outcome) => return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, None)),
-        Verdict::Met(End::Outcome(outcome), _) => {
-            return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, Some(facts)));
-        }
-        Verdict::Met(End::Refused(refusal), _) => reasons::of_refusal(refusal, id),
-        Verdict::Met(End::Consumed { status }, _) => reasons::not_replayable(status),
-        Verdict::Met(End::Interrupted { .. }, attempt) => reasons::outcome_unknown(policy, id).of(attempt.origin),
-        Verdict::InDoubt(origin) => reasons::in_doubt(id).of(origin),
-        Verdict::Met(End::InDoubt, attempt) => reasons::in_doubt(id).of(attempt.origin),
-        // With `Released` the key is free, or another process took a step first. This request does not run any more:
-        // its client retries.
-        Verdict::Met(End::InFlight | End::Released, _) => reasons::in_flight(),
         Verdict::Mismatch(found) => reasons::of_mismatch(found, id),
-        Verdict::RolledBack => reasons::not_committed(),
-        Verdict::Interrupted(origin) => reasons::interrupted_run(policy, id).of(origin),
+        Verdict::End { end, attempt, is_own } => match end {
+            End::Outcome(outcome) => {
+                // The last argument is given for a replay.
+                let facts = (!is_own).then_some(facts);
+                return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, facts));
+            }
+            End::Refused(refusal) => reasons::of_refusal(refusal, id),
+            End::Consumed { status } => reasons::not_replayable(status),
+            End::Interrupted { .. } if is_own => reasons::interrupted_run(policy, id).of(attempt.origin),
+            End::Interrupted { .. } => reasons::outcome_unknown(policy, id).of(attempt.origin),
+            End::InDoubt => reasons::in_doubt(id).of(attempt.origin),
+            End::Released if is_own => reasons::not_committed(),
+            // With `Released` the key is free, or another process took a step first. This request does not run any
+            // more: its client retries.
+            End::InFlight | End::Released => reasons::in_flight(),
+        },
     };
     Ok(if is_of_own_run {
         shared.answer_rejection::<M, R>(connection, rejection)

@@ -4,7 +4,8 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | `layer.rs` | the Tower layer, and the methods that set its options |
+//! | `layer.rs` | the Tower layer |
+//! | `builder.rs` | the methods that set its options |
 //! | `options.rs` | the options' values and defaults |
 //! | `shared.rs` | what all services of a layer share, and the answers that the layer gives by itself |
 //! | `service.rs` | the Tower service: passes a request on, rejects it, or begins an exchange |
@@ -18,7 +19,6 @@
 //! | `origin.rs` | what a record keeps of where its operation came from |
 //! | `profile.rs` | what clients of an API expect of its keys: statuses, codes, forms |
 //! | `discovery.rs` | sets the profile, and tells clients what a retry can expect |
-//! | `replay_member.rs` | marks a replay in its body, where the profile has a member for that |
 //! | `checked.rs` | marks what an extractor rejects as invalid |
 //! | `scope.rs` | what a function that says whose a key is may return |
 //! | `account.rs` | a scope of a request's credentials |
@@ -28,6 +28,7 @@
 //! | `effect.rs` | what an answer that is no outcome says about the operation |
 //! | `not_applied.rs` | the statuses that say that nothing was done |
 //! | `reject/` | each reason to reject a request, and how a rejection reads |
+//! | `rejected.rs` | the answer to a request that is rejected |
 //! | `warnings.rs` | warns of options that switch the protection off |
 //! | `operations.rs` | what operators do with a layer |
 //! | `health.rs` | the probes `/livez` and `/readyz` |
@@ -35,6 +36,7 @@
 mod account;
 pub(crate) mod answer;
 mod bodies;
+mod builder;
 #[cfg(feature = "axum")]
 mod checked;
 mod cors;
@@ -54,7 +56,7 @@ mod origin;
 mod profile;
 mod read_on;
 pub(crate) mod reject;
-mod replay_member;
+mod rejected;
 pub(crate) mod run_context;
 mod scope;
 mod service;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::answer::snapshot::Recorder;
 use super::layer::IdempotencyLayer;
-use crate::engine::{Drained, Engine, Stats};
+use crate::engine::{Drained, Engine, Stats, drain};
 use crate::store::Store;
 
 /// Functions for operators.
@@ -20,21 +20,21 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// # Cancel safety
     /// If the future is dropped, new keys are still refused.
     pub async fn drain(&self, timeout: Duration) -> Drained {
-        self.shared.engine.drain(timeout).await
+        drain(self.shared().engine.store.slots(), timeout).await
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine<St>> {
-        &self.shared.engine
+        &self.shared().engine
     }
 
     /// Returns what records this layer's answers.
     pub(crate) fn recorder(&self) -> &Arc<Recorder> {
-        &self.shared.options.recorder
+        &self.shared().options.recorder
     }
 
     /// Returns what this process has counted over this store.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.engine.stats()
+        self.shared().engine.store.slots().stats()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 
@@ -15,7 +15,6 @@ use super::answer::snapshot::Recorder;
 use super::fingerprint::identify::Sameness;
 use super::fingerprint::target::Target;
 use super::profile::Profile;
-use super::reject::grpc;
 use super::reject::rejection::Rejection;
 use crate::engine::{Policy, Reconciler, WrapRun};
 use crate::header::lines;
@@ -35,7 +34,7 @@ type Reconcile = Arc<dyn Fn(&Arc<Recorder>) -> Reconciler<Bytes> + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct Hook<F>(pub(super) F);
 
-/// All options of a layer. A field is set by the method of its name in `layer.rs`, which says what it means, unless
+/// All options of a layer. A field is set by the method of its name in `builder.rs`, which says what it means, unless
 /// the field's own comment names the methods.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
@@ -106,11 +105,13 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Gives the policy its reconciler, if there is one.
-    pub(super) fn make_reconciler(&mut self) {
+    /// Returns the policy, with its reconciler, if there is one.
+    pub(super) fn policy(&self) -> Policy {
+        let mut policy = self.policy.clone();
         if let Some(reconcile) = &self.reconcile {
-            self.policy.reconcile_with(reconcile(&self.recorder));
+            policy.reconcile_with(reconcile(&self.recorder));
         }
+        policy
     }
 
     /// The scope that says whose the key of a request is, if one does.
@@ -136,38 +137,6 @@ impl Options {
             None => Scope::new(path)?,
         };
         Ok(RecordId::new(Some(&of_path), key))
-    }
-
-    /// Returns the answer to a request that is rejected, with the rejection in its extensions.
-    pub(super) fn answer(&self, rejection: Rejection, is_grpc: bool) -> Response<Bytes> {
-        // The renderer, and layers outside that look into the extensions, see the layer's own base, status and code.
-        let problem_base = Some(Arc::clone(&self.problem_base));
-        let mut rejection = Rejection { problem_base, ..rejection };
-        self.profile.name(&mut rejection);
-        let mut response = self.render(&rejection, is_grpc);
-        // A client would take a success for the answer to its request. A gRPC call has its own status.
-        if response.status().is_success() && !is_grpc {
-            *response.status_mut() = rejection.status;
-        }
-        if let Some(seconds) = rejection.retry_after_seconds() {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
-        self.say_retry(response.status(), response.headers_mut(), rejection.retry_with_same_key);
-        self.name_outcome(&mut response, rejection.kind.slug());
-        response.extensions_mut().insert(rejection);
-        response
-    }
-
-    /// Builds the response for a rejection: by the application's function, or else for gRPC or as the profile has it.
-    fn render(&self, rejection: &Rejection, is_grpc: bool) -> Response<Bytes> {
-        let mut response = match &self.render_rejection {
-            Some(render) => render(rejection),
-            None if is_grpc => grpc::render(rejection),
-            // It says what the rejection says about the operation.
-            None => return self.profile.envelope.render(rejection),
-        };
-        rejection.say_effect(response.headers_mut());
-        response
     }
 
     /// Says in an error whether the same request may get another answer, if the profile has a header for that.

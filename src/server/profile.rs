@@ -26,7 +26,6 @@ use super::reject::rejection::{Rejection, RejectionKind};
 /// acme.name = "acme";
 /// acme.require_key = true;
 /// acme.codes = &[(RejectionKind::KeyReused, StatusCode::CONFLICT, "duplicate_request")];
-/// acme.replay_member = Some("replayed");
 /// let layer = IdempotencyLayer::new(MemoryStore::new()).profile(acme);
 /// ```
 /// [`guide::profiles`](mod@crate::guide::profiles) compares the three.
@@ -55,10 +54,6 @@ pub struct Profile {
     /// The header that marks a replay. It sets the option
     /// [`replay_header_name`](crate::IdempotencyLayer::replay_header_name).
     pub replay_header: HeaderName,
-    /// The member that marks a replay whose body is a JSON object, with the value `true`, for clients that see no
-    /// headers. Other bodies are replayed as they are, and so are those with a `Content-Encoding`. `ETag`, digests and
-    /// signatures are left out of a replay that has the member, because they are of the body without it.
-    pub replay_member: Option<&'static str>,
     /// The header by which rejections and replayed errors say whether the same request may get another answer: `true`
     /// or `false`.
     pub retry_header: Option<HeaderName>,
@@ -91,7 +86,6 @@ impl Profile {
             codes: &[],
             envelope: Envelope::Problem,
             replay_header: REPLAYED,
-            replay_member: None,
             retry_header: None,
             server_error: None,
             invalid: None,
@@ -175,7 +169,7 @@ pub enum Envelope {
     Stripe,
     /// An object with `type`, `code` and `message`, as the Agentic Commerce Protocol has it.
     Flat,
-    /// What a function makes of the rejection.
+    /// What a function makes of the rejection, with `Retry-After` and `Idempotency-Effect` in the head.
     Custom(fn(&Rejection) -> Response<Bytes>),
 }
 
@@ -188,7 +182,11 @@ impl Envelope {
             Self::Problem => rejection.render(),
             Self::Stripe => envelope::stripe(rejection),
             Self::Flat => envelope::flat(rejection),
-            Self::Custom(render) => render(rejection),
+            Self::Custom(render) => {
+                let mut response = render(rejection);
+                rejection.say(response.headers_mut());
+                response
+            }
         }
     }
 }

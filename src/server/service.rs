@@ -266,7 +266,7 @@ mod tests {
 
     /// The longest block that glibc's allocator keeps for the thread that has freed it. Others cost several times as
     /// much, so one is enough to lose what all others gain.
-    const MOST_BYTES: usize = 1_032;
+    const MAX_BYTES: usize = 1_032;
 
     /// Returns the sizes of the futures of an exchange and of its run.
     async fn sizes(store: impl Store) -> [usize; 2] {
@@ -278,7 +278,7 @@ mod tests {
         }));
         let options = Options { wrap_run: Some(wrap_run), ..Options::default() };
         let charge = service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
-        let shared = Arc::new(LayerState::new(Arc::new(store), options));
+        let shared = Arc::new(LayerState::new(Arc::new(store), Arc::new(options)));
         let mut service = IdempotencyService::<_, _>::behind(shared, charge);
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::POST;
@@ -294,7 +294,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let sled = SledStore::open(directory.path()).expect("a store");
         for [exchange, run] in [sizes(MemoryStore::new()).await, sizes(sled).await] {
-            assert!((1..=MOST_BYTES).contains(&exchange) && (1..=MOST_BYTES).contains(&run), "{exchange}, {run}");
+            assert!((1..=MAX_BYTES).contains(&exchange) && (1..=MAX_BYTES).contains(&run), "{exchange}, {run}");
         }
     }
 }

@@ -20,18 +20,18 @@ use super::options::{Hook, Options};
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
-use super::{replay_member, warnings};
+use super::{rejected, warnings};
 use crate::engine::{End, Engine, Facts, RAN, REPLAYED};
 use crate::header::lines;
 use crate::key::RecordId;
-use crate::slots::Refusal;
+use crate::slots::{Event, Refusal};
 use crate::store::Store;
 
 /// The engine and the options of a layer, made once.
 pub(super) struct LayerState<St> {
     /// It has the store, and brings a request to its verdict.
     pub(super) engine: Arc<Engine<St>>,
-    pub(super) options: Options,
+    pub(super) options: Arc<Options>,
     /// The room for request bodies that are being read.
     pub(super) room: Arc<Room>,
     /// It is done once the layer has been put around a service.
@@ -39,10 +39,8 @@ pub(super) struct LayerState<St> {
 }
 
 impl<St> LayerState<St> {
-    pub(super) fn new(store: Arc<St>, mut options: Options) -> Self {
-        // This gives the policy its reconciler, before the policy is copied for the engine.
-        options.make_reconciler();
-        let mut policy = options.policy.clone();
+    pub(super) fn new(store: Arc<St>, options: Arc<Options>) -> Self {
+        let mut policy = options.policy();
         for retention in [&mut policy.retention, &mut policy.interrupted_retention] {
             *retention = options.profile.min_retention.max(*retention);
         }
@@ -121,11 +119,9 @@ impl<St: Store> LayerState<St> {
         connection: Connection,
         rejection: Rejection,
     ) -> Response<Through<M, B>> {
-        let slug = rejection.kind.slug();
-        let tally = &self.engine.store.slots().tally;
-        tally.refused[rejection.kind.index()].fetch_add(1, Ordering::Relaxed);
-        tally.notify(|observer| observer.rejected(slug));
-        let answer = self.options.answer(rejection, connection.is_grpc);
+        let refused = Event::Refused(rejection.kind.index(), rejection.kind.slug());
+        self.engine.store.slots().tally.happened(refused);
+        let answer = rejected::answer(&self.options, rejection, connection.is_grpc);
         answer.map(|data| Passage::<B>::Whole { data, trailers: None }.into())
     }
 
@@ -141,7 +137,7 @@ impl<St: Store> LayerState<St> {
     ) -> Response<Through<M, B>> {
         let Some((mut answer, trailers)) = snapshot::decode(outcome) else {
             // The digest of the record was right, so another program or a later release wrote these bytes.
-            self.engine.store.slots().tally.corrupt.fetch_add(1, Ordering::Relaxed);
+            self.engine.store.slots().tally.counters.corrupt.fetch_add(1, Ordering::Relaxed);
             let rejection = reasons::of_refusal(Refusal::Corrupt, id);
             return match replay {
                 Some(facts) => self.reject::<M, B>(connection, span, facts, rejection),
@@ -153,13 +149,10 @@ impl<St: Store> LayerState<St> {
             self.engine.report(span, REPLAYED, facts);
             let marker = self.options.recorder.replay_header_name.clone();
             answer.headers_mut().insert(marker, HeaderValue::from_static("true"));
-            if let Some(member) = self.options.profile.replay_member {
-                replay_member::add(&mut answer, member);
-            }
             self.options.say_retry(answer.status(), answer.headers_mut(), false);
         }
         let (mut parts, data) = answer.into_parts();
-        if !is_final(&parts) {
+        if !is_final(&parts, trailers.as_ref(), Some(&data)) {
             Effect::Unknown.say(&mut parts.headers, Some(false), None);
         }
         let answer = Response::from_parts(parts, data);

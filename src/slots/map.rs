@@ -14,6 +14,7 @@ use super::clients::{Client, Clients};
 use super::lease::Lease;
 use super::remembered::Remembered;
 use super::shared_phase::SharedPhase;
+use super::stats::Stats;
 use super::tally::Tally;
 use super::ticks::Ticks;
 use super::wait::Waiter;
@@ -79,6 +80,11 @@ impl Slots {
         }
         point();
         self.recall(id)
+    }
+
+    /// Returns what this process has counted.
+    pub(crate) fn stats(&self) -> Stats {
+        self.tally.counters.read(self.live())
     }
 
     /// Frees the slot: the next request with this id may run.

@@ -14,7 +14,7 @@
 //! the phases of a run and its ends, and `shared_phase.rs` shows them. `wait.rs` is the duplicate's side.
 //! `remembered.rs` keeps the ends of runs that the store did not record. `elsewhere.rs` has the duplicates of other
 //! processes' runs, and `ticks.rs` says when they read. `lease.rs` has this process's lease over a shared store.
-//! `tally.rs` counts.
+//! `tally.rs` has the events, the observer and the throttles of the log, and `stats.rs` the list of what is counted.
 
 mod clients;
 mod elsewhere;
@@ -24,6 +24,7 @@ mod phase;
 mod remembered;
 mod shared_phase;
 mod slot;
+mod stats;
 mod tally;
 mod ticks;
 mod wait;
@@ -32,8 +33,11 @@ pub(crate) use clients::Client;
 pub(crate) use elsewhere::EndWatch;
 pub(crate) use map::Retrying;
 pub use map::Slots;
-pub(crate) use phase::{Attempt, End, Ended, Phase, Refusal};
+pub(crate) use phase::{Attempt, Ended, Phase};
+pub use phase::{End, Refusal};
 pub(crate) use shared_phase::SharedPhase;
 pub(crate) use slot::{Entered, Slot};
-pub(crate) use tally::{Lines, LogThrottle, REFUSALS, Tally, once_a_minute};
+pub use stats::Stats;
+pub(crate) use stats::{Counters, REFUSALS};
+pub(crate) use tally::{Event, Lines, LogThrottle, Tally, once_a_minute};
 pub(crate) use wait::Waiter;

@@ -34,16 +34,22 @@ impl Phase {
 }
 
 /// The end of an operation, as far as this process has learnt it.
-#[derive(Debug, Clone)]
-pub(crate) enum End {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
     /// It ended with an outcome that is replayed from now on.
     Outcome(Bytes),
     /// It ended with an outcome that cannot be stored.
-    Consumed { status: u16 },
+    Consumed {
+        /// The status, which is all that remains of the outcome.
+        status: u16,
+    },
     /// It ended without an effect: the key is free.
     Released,
-    /// It is unknown whether it took effect. `status` is what the client got, if the answer said so.
-    Interrupted { status: Option<u16> },
+    /// It is unknown whether it took effect.
+    Interrupted {
+        /// The status that the client got, if the answer said so.
+        status: Option<u16>,
+    },
     /// It ended with a transaction; whether that is durable is unknown until the store answers late, or is
     /// opened again.
     InDoubt,
@@ -55,7 +61,7 @@ pub(crate) enum End {
 
 /// The reason why a request gets neither a run nor a recorded outcome. Nothing ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// The store can't be reached, is poisoned or takes too long.
     Unavailable,
     /// There is a record, but its bytes are damaged.

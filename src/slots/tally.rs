@@ -1,4 +1,5 @@
-//! Counts what happens to the runs over one store, and limits how often that is logged.
+//! What happens to the runs over one store: it is counted, the observer learns of it, and a log line is written at most
+//! once a minute.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,11 +10,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::observer::{AlreadyObserved, Observer};
+use super::stats::Counters;
+use crate::observer::{AlreadyObserved, LeaseChange, Observer, SettledBy};
 use crate::panics::panic_message;
 
-/// The largest possible number of kinds of refusals.
-pub(crate) const REFUSALS: usize = 20;
 /// The time between two log lines.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -29,33 +29,35 @@ macro_rules! once_a_minute {
 }
 pub(crate) use once_a_minute;
 
-/// The counters of this process. [`Stats`](crate::engine::Stats) shows them and says what each one counts.
+/// What happens over a store and is both counted and passed to the observer.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "some are of shared stores alone"))]
+pub(crate) enum Event {
+    /// A request that began then was answered with an outcome.
+    Replayed(Instant),
+    /// A request has waited for a run for this time.
+    Waited(Duration),
+    /// A claim was granted after this time, and the handler is called.
+    Claimed(Duration),
+    /// The store has recorded an end that was sent at this time, if that was noted.
+    Recorded(Option<Instant>),
+    Unrecorded,
+    Interrupted,
+    Settled(SettledBy),
+    Disputed,
+    /// So many expired records were deleted.
+    Swept(usize),
+    Lease(LeaseChange),
+    BreakerOpened,
+    BreakerClosed,
+    /// A layer has refused a request: the number of the kind, and its name.
+    Refused(usize, &'static str),
+}
+
+/// The counters, the throttles of the log, and the observer of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    pub(crate) runs: AtomicU64,
-    pub(crate) replays: AtomicU64,
-    pub(crate) interrupted: AtomicU64,
-    pub(crate) unknown: AtomicU64,
-    pub(crate) unrecorded: AtomicU64,
-    pub(crate) unprotected: AtomicU64,
-    pub(crate) corrupt: AtomicU64,
-    pub(crate) reconciled: AtomicU64,
-    pub(crate) not_rerun: AtomicU64,
-    pub(crate) disputed: AtomicU64,
-    pub(crate) consumed: AtomicU64,
-    pub(crate) lost: AtomicU64,
-    pub(crate) losses_accepted: AtomicU64,
-    pub(crate) skewed: AtomicU64,
-    pub(crate) claimed: AtomicU64,
-    pub(crate) recorded: AtomicU64,
-    pub(crate) waited: AtomicU64,
-    pub(crate) settled: AtomicU64,
-    pub(crate) swept: AtomicU64,
-    pub(crate) lease_renewals: AtomicU64,
-    pub(crate) lease_losses: AtomicU64,
-    pub(crate) breaker_openings: AtomicU64,
-    // Refusals, by their kind as the server numbers them.
-    pub(crate) refused: [AtomicU64; REFUSALS],
+    pub(crate) counters: Counters,
     pub(crate) lines: Lines,
     // The application's observer, if it has set one.
     observer: OnceLock<Box<dyn Observer>>,
@@ -93,10 +95,47 @@ impl Tally {
     /// Counts records that were swept, and returns how many.
     pub(crate) fn count_swept(&self, records: usize) -> usize {
         if records > 0 {
-            self.swept.fetch_add(records as u64, Ordering::Relaxed);
-            self.notify(|observer| observer.swept(records));
+            self.happened(Event::Swept(records));
         }
         records
+    }
+
+    /// Counts an event, and passes it to the observer.
+    pub(crate) fn happened(&self, event: Event) {
+        let Counters { replays, waited, claimed, recorded, unrecorded, interrupted, settled, .. } = &self.counters;
+        let Counters { disputed, swept, lease_renewals, lease_losses, breaker_openings, refused, .. } = &self.counters;
+        let count = |counter: &AtomicU64, by: usize| _ = counter.fetch_add(by as u64, Ordering::Relaxed);
+        match event {
+            Event::Replayed(_) => count(replays, 1),
+            Event::Waited(_) => count(waited, 1),
+            Event::Claimed(_) => count(claimed, 1),
+            Event::Recorded(_) => count(recorded, 1),
+            Event::Unrecorded => count(unrecorded, 1),
+            Event::Interrupted => count(interrupted, 1),
+            Event::Settled(_) => count(settled, 1),
+            Event::Disputed => count(disputed, 1),
+            Event::Swept(records) => count(swept, records),
+            Event::Lease(LeaseChange::Renewed) => count(lease_renewals, 1),
+            Event::Lease(LeaseChange::Lost) => count(lease_losses, 1),
+            Event::BreakerOpened => count(breaker_openings, 1),
+            Event::BreakerClosed => {}
+            Event::Refused(kind, _) => count(&refused[kind], 1),
+        }
+        self.notify(|observer| match event {
+            Event::Replayed(began) => observer.replayed(began.elapsed()),
+            Event::Waited(took) => observer.waited(took),
+            Event::Claimed(took) => observer.claimed(took),
+            Event::Recorded(sent) => sent.into_iter().for_each(|sent| observer.recorded(sent.elapsed())),
+            Event::Unrecorded => observer.unrecorded(),
+            Event::Interrupted => observer.interrupted(),
+            Event::Settled(by) => observer.settled(by),
+            Event::Disputed => observer.disputed(),
+            Event::Swept(records) => observer.swept(records),
+            Event::Lease(change) => observer.lease(change),
+            Event::BreakerOpened => observer.breaker(true),
+            Event::BreakerClosed => observer.breaker(false),
+            Event::Refused(_, name) => observer.rejected(name),
+        });
     }
 }
 

@@ -101,17 +101,17 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::fingerprint::Fingerprint;
-    use crate::record::{Change, Completion, Current, Fence, Hold, Origin, RunResult, Transition, next};
+    use crate::record::{Change, Completion, Current, Fence, Hold, Operation, Origin, RunResult, Transition, next};
 
     fn id(number: u64) -> RecordId {
         RecordId::from_bytes(*blake3::hash(&number.to_be_bytes()).as_bytes())
     }
 
     fn record() -> Record {
-        let hold = Hold { id: id(0), fence: Fence(1), attempt: 1 };
+        let operation = Operation { id: id(0), fingerprint: Fingerprint::of(b"1"), origin: Origin::default() };
+        let hold = Hold { fence: Fence(1), attempt: 1 };
         let (result, retention) = (RunResult::Outcome(Bytes::from(vec![0; 300])), Duration::from_secs(1));
-        let completion =
-            Completion { hold, fingerprint: Fingerprint::of(b"1"), origin: Origin::default(), result, retention };
+        let completion = Completion { operation, hold, result, retention };
         match next(Current::Absent, Transition::Complete(completion)).0 {
             Change::Put(draft) => draft.stamp(None, Fence(1), Timestamp::from_millis(0), Timestamp::from_millis(0)),
             change => panic!("{change:?}"),

@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, try_join_all};
 use super::StoreError;
 use super::listed::{ListedRecord, Scanned};
 use crate::clock::Timestamp;
-use crate::fingerprint::Operation;
+use crate::fingerprint::OperationDigest;
 use crate::key::RecordId;
 use crate::observer::{AlreadyObserved, Observer};
 use crate::record::{Applied, ClaimPolicy, Fence, Origin, Owner, Record, State, Transition};
@@ -306,7 +306,7 @@ pub struct InterruptedRun {
     /// The origin of the operation: see `label`.
     pub(crate) origin: Origin,
     /// The part of the fingerprint from which `derived_key` makes keys; `None` if the record is damaged.
-    pub(crate) operation: Option<Operation>,
+    pub(crate) operation: Option<OperationDigest>,
 }
 
 impl InterruptedRun {

@@ -20,7 +20,7 @@ const TRIES: usize = 3;
 /// pause is about twice the one before, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const FIRST_BACKGROUND_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// The pause between two checks whether a database that was away is back.
 const HEALTH_CHECK_EVERY: Duration = Duration::from_secs(1);
 
@@ -110,7 +110,7 @@ async fn try_again<St: Store>(
     transition: &Transition,
     mut error: StoreError,
 ) -> Result<Applied, StoreError> {
-    for pause in pauses(FIRST_PAUSE, LONGEST_PAUSE).build().take(TRIES - 1) {
+    for pause in pauses(FIRST_PAUSE, MAX_PAUSE).build().take(TRIES - 1) {
         if !may_recover(store) {
             break;
         }
@@ -138,7 +138,7 @@ pub(crate) async fn until_answered<St: Store>(
     at_most: Duration,
 ) -> Option<Applied> {
     let began = Instant::now();
-    for pause in iter::once(first).chain(pauses(FIRST_BACKGROUND_PAUSE, LONGEST_PAUSE).build()) {
+    for pause in iter::once(first).chain(pauses(FIRST_BACKGROUND_PAUSE, MAX_PAUSE).build()) {
         if !may_recover(store) || began.elapsed().saturating_add(pause) >= at_most {
             return None;
         }
@@ -184,7 +184,7 @@ mod tests {
         let began = Instant::now();
         assert_eq!(until_answered(&store, id, release, FIRST_BACKGROUND_PAUSE, HOUR).await, None);
         let tried = began.elapsed();
-        assert!(tried <= HOUR && tried >= HOUR - 2 * LONGEST_PAUSE, "{tried:?}");
+        assert!(tried <= HOUR && tried >= HOUR - 2 * MAX_PAUSE, "{tried:?}");
         store.crash();
         assert_eq!(until_answered(&store, id, release, FIRST_BACKGROUND_PAUSE, HOUR).await, None);
         assert_eq!(began.elapsed(), tried);

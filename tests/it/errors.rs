@@ -17,9 +17,11 @@ fn what_to_do_about_an_error_of_the_operating_system_is_what_helps() {
         let text = text(kind.into());
         assert!(text.contains(advice), "{kind}: {text}");
     }
-    // EMFILE, on all systems that have it.
+    // EMFILE, ENFILE and ENOMEM, on all systems that have them.
     #[cfg(all(unix, feature = "sled"))]
-    assert!(text(std::io::Error::from_raw_os_error(24)).contains("ulimit -n"));
+    for number in [24, 23, 12] {
+        assert!(text(std::io::Error::from_raw_os_error(number)).contains("ulimit -n"), "{number}");
+    }
 }
 
 #[test]

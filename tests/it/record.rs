@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Change, Claim, ClaimPolicy, Completion, Current, Described, Fence, Hold, Lost, Origin, Owner, ReclaimReason,
-    Record, Reply, Resolution, RunResult, State, Transition, next,
+    Change, Claim, ClaimPolicy, Completion, Current, Described, Fence, Hold, Lost, Operation, Origin, Owner,
+    ReclaimReason, Record, Reply, Resolution, RunResult, State, Transition, next,
 };
 use tower_idempotency::{Fingerprint, Key, RecordId};
 
@@ -17,7 +17,8 @@ type Held = Option<Record<&'static str>>;
 fn claim() -> Claim {
     let (fingerprint, policy) = (Fingerprint::of(b"m"), ClaimPolicy::Refuse);
     let (may_repeat, bound, interrupted_retention, patience) = (false, DAY, DAY, DAY);
-    Claim { fingerprint, origin: Origin::default(), policy, may_repeat, bound, interrupted_retention, patience }
+    let operation = Operation { origin: Origin::default(), ..operation(fingerprint) };
+    Claim { operation, policy, may_repeat, bound, interrupted_retention, patience }
 }
 
 /// Applies a transition at `NOW`; a record that needs a new fence gets `fence`.
@@ -46,10 +47,13 @@ fn origin() -> Origin {
     Origin::of(Described { label: Some("a charge".to_owned()), ..Described::default() })
 }
 
+fn operation(fingerprint: Fingerprint) -> Operation {
+    Operation { id: RecordId::new(None, &Key::new("k").unwrap()), fingerprint, origin: origin() }
+}
+
 fn complete(fence: u64) -> Transition<&'static str> {
-    let hold = Hold { id: RecordId::new(None, &Key::new("k").unwrap()), fence: Fence(fence), attempt: 1 };
-    let (fingerprint, result) = (Fingerprint::of(b"m"), RunResult::Outcome("done"));
-    Transition::Complete(Completion { hold, fingerprint, origin: origin(), result, retention: DAY })
+    let (hold, result) = (Hold { fence: Fence(fence), attempt: 1 }, RunResult::Outcome("done"));
+    Transition::Complete(Completion { operation: operation(Fingerprint::of(b"m")), hold, result, retention: DAY })
 }
 
 fn interrupt(fence: u64) -> Transition<&'static str> {
@@ -151,7 +155,7 @@ fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot
 #[test]
 fn a_run_whose_claim_was_lost_is_interrupted_but_not_over_what_somebody_forgot_or_took_over() {
     let (fingerprint, policy) = (Fingerprint::of(b"m"), ClaimPolicy::Ask);
-    let lost = Some(Lost { fingerprint, origin: origin(), attempt: 2, policy, retention: DAY });
+    let lost = Some(Lost { operation: operation(fingerprint), attempt: 2, policy, retention: DAY });
     let interrupt = || Transition::Interrupt { fence: Fence(7), status: Some(502), lost: lost.clone() };
     let cut = taken(&None, 0, interrupt()).unwrap();
     assert_eq!((cut.fence, cut.attempt, cut.expires), (Fence(7), 2, Some(NOW.plus(DAY))));
@@ -265,8 +269,7 @@ fn a_record_keeps_the_policy_of_its_latest_claim() {
         let run = claimed_under(policy);
         assert_eq!(policy_of(&run), policy);
         let answered = Transition::Interrupt { fence: Fence(1), status: Some(504), lost: None };
-        let lost =
-            Lost { fingerprint: Fingerprint::of(b"m"), origin: Origin::default(), attempt: 1, policy, retention: DAY };
+        let lost = Lost { operation: operation(Fingerprint::of(b"m")), attempt: 1, policy, retention: DAY };
         let lost = Transition::Interrupt { fence: Fence(1), status: None, lost: Some(lost) };
         for cut in [taken(&run, 0, interrupt(1)), taken(&run, 0, answered), taken(&None, 0, lost)] {
             assert_eq!(policy_of(&cut), policy);

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use testkit::lab::done;
+use testkit::lab::steps::Hold;
 use tokio::runtime::Runtime;
 use tower_idempotency::clock::{Clock, Timestamp};
-use tower_idempotency::internals::{Applied, Claim, ClaimPolicy, Hold, Origin, Records as _, Reply, Transition};
-use tower_idempotency::internals::{Completion, Resolution, RunResult, State};
+use tower_idempotency::internals::{
+    Applied, Claim, ClaimPolicy, End, Operation, Origin, Records as _, Reply, Transition,
+};
+use tower_idempotency::internals::{Completion, Resolution, State};
 use tower_idempotency::store::StoreError;
-use tower_idempotency::store::shared::{Backend as _, Clocks, TransactionEnd};
+use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency::store::shared::{Kind, Row, SharedStore, SharedStoreBuilder, Token};
 use tower_idempotency::{Fingerprint, RecordId};
 use tower_idempotency_conformance::memory_backend::Replication;
@@ -40,9 +44,8 @@ async fn open() -> SharedStore<MemoryBackend> {
 /// A claim of a run whose bound is a minute.
 fn claim() -> Transition {
     Transition::Claim(Claim {
+        operation: Operation { id: ID, fingerprint: Fingerprint::of(b"m"), origin: Origin::default() },
         policy: ClaimPolicy::Refuse,
-        fingerprint: Fingerprint::of(b"m"),
-        origin: Origin::default(),
         may_repeat: false,
         bound: MINUTE,
         interrupted_retention: MINUTE,
@@ -178,8 +181,7 @@ fn a_claim_of_another_runtime_that_is_dropped_is_given_back() {
 }
 
 fn completion(hold: Hold) -> Completion {
-    let result = RunResult::Outcome(Bytes::from_static(b"outcome"));
-    Completion { hold, fingerprint: Fingerprint::of(b"m"), origin: Origin::default(), result, retention: MINUTE }
+    done(hold, "outcome", MINUTE)
 }
 
 // A seeded fault: a row that the transaction still has locked counts as not written.
@@ -194,7 +196,7 @@ async fn a_transaction_that_takes_long_is_waited_for() {
     // It commits as it ends.
     locked.release();
     assert!(backend.another_process().put(Clocks::default(), &[record.write().clone()]).await.is_ok());
-    assert_eq!(settled.await, TransactionEnd::Committed(Bytes::from_static(b"outcome")));
+    assert_eq!(settled.await, End::Outcome(Bytes::from_static(b"outcome")));
 }
 
 // A seeded fault: the key counts as free, whatever has become of the operation.
@@ -205,7 +207,7 @@ async fn a_transaction_whose_operation_was_ended_meanwhile_leaves_no_free_key() 
     let (_record, pending) = store.complete_apart(completion(hold), true).unwrap();
     let interrupt = Transition::Interrupt { fence: hold.fence, status: None, lost: None };
     assert_eq!(store.apply(ID, interrupt).await.unwrap().reply, Reply::Taken);
-    assert_eq!(pending.end().await, TransactionEnd::RolledBack { is_free: false });
+    assert_eq!(pending.end().await, End::Interrupted { status: None });
     assert!(store.load(ID).await.unwrap().is_some());
 }
 
@@ -216,7 +218,8 @@ async fn a_transaction_that_was_rolled_back_leaves_a_free_key_only_where_a_run_h
     for is_free in [true, false] {
         let store = open().await;
         let (_record, pending) = store.complete_apart(completion(claimed(&store).await), is_free).unwrap();
-        assert_eq!(pending.end().await, TransactionEnd::RolledBack { is_free });
+        let expected = if is_free { End::Released } else { End::Interrupted { status: None } };
+        assert_eq!(pending.end().await, expected);
         let state = store.load(ID).await.unwrap().map(|record| record.state);
         let is_interrupted = matches!(state, Some(State::Interrupted { .. }));
         assert_eq!((state.is_none(), is_interrupted), (is_free, !is_free), "{state:?}");
@@ -234,7 +237,7 @@ async fn nothing_is_kept_of_a_run_once_it_is_known_how_its_transaction_ended() {
         }
         assert_eq!(store.kept().1, 1);
         let settled = pending.end().await;
-        assert_eq!(matches!(settled, TransactionEnd::Committed(_)), is_committed, "{settled:?}");
+        assert_eq!(matches!(settled, End::Outcome(_)), is_committed, "{settled:?}");
         assert_eq!(store.kept().1, 0);
     }
 }
@@ -247,7 +250,7 @@ async fn a_later_run_of_the_key_is_kept_when_an_earlier_ones_transaction_turns_o
     let (_record, pending) = store.complete_apart(completion(hold), true).unwrap();
     assert_eq!(store.apply(ID, Transition::Release(hold.fence)).await.unwrap().reply, Reply::Taken);
     let later = claimed(&store).await;
-    assert_eq!(pending.end().await, TransactionEnd::RolledBack { is_free: false });
+    assert_eq!(pending.end().await, End::Interrupted { status: None });
     assert_eq!(store.kept().1, 1, "others are not told that the later run is over");
     assert_eq!(store.apply(ID, Transition::Complete(completion(later))).await.unwrap().reply, Reply::Taken);
 }
@@ -271,7 +274,7 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     assert!(tokio::time::timeout(MINUTE / 12, &mut settled).await.is_err(), "it is not durable");
     backend.database().fail_over();
     backend.database().replication(Replication::InStep);
-    assert_eq!(settled.await, TransactionEnd::RolledBack { is_free: false });
+    assert_eq!(settled.await, End::Interrupted { status: None });
 }
 
 /// A store whose transaction was committed, and then lost in a failover that the store has noticed.
@@ -281,7 +284,7 @@ async fn after_a_failover_lost_a_transaction(is_free: bool) -> SharedStore<Memor
     backend.database().replication(Replication::Behind);
     let (record, pending) = store.complete_apart(completion(claimed(&store).await), is_free).unwrap();
     backend.another_process().put(Clocks::default(), &[record.write().clone()]).await.unwrap();
-    assert_eq!(pending.end().await, TransactionEnd::Committed(Bytes::from_static(b"outcome")));
+    assert_eq!(pending.end().await, End::Outcome(Bytes::from_static(b"outcome")));
     assert!(store.load(ID).await.unwrap().is_some());
     backend.database().fail_over();
     backend.database().replication(Replication::InStep);

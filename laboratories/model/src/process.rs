@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_idempotency::internals::{
-    Claim, ClaimPolicy, Completion, Hold, Lost, Origin, ReclaimReason, Resolution, RunResult, Transition,
+    Claim, ClaimPolicy, Completion, Hold, Lost, Operation, Origin, ReclaimReason, Resolution, RunResult, Transition,
 };
 use tower_idempotency::{Fence, RecordId};
 
@@ -175,10 +175,9 @@ impl Job {
     /// The step of the protocol, for a process with this policy.
     pub(crate) fn transition(self, policy: ClaimPolicy) -> Transition<Run> {
         let id = RecordId::from_bytes([0; 32]);
-        let fingerprint = *FINGERPRINT;
+        let operation = Operation { id, fingerprint: *FINGERPRINT, origin: Origin::default() };
         let claim = || Claim {
-            fingerprint,
-            origin: Origin::default(),
+            operation: operation.clone(),
             policy,
             may_repeat: false,
             bound: BOUND,
@@ -193,22 +192,15 @@ impl Job {
             }
             Self::Ask { fence } => Transition::Inquire { fence: Fence(fence), bound: BOUND },
             Self::Complete { fence, run } | Self::Restore { fence, run, .. } => {
-                let hold = Hold { id, fence: Fence(fence), attempt: 1 };
-                let (origin, result) = (Origin::default(), RunResult::Outcome(run));
+                let (hold, result) = (Hold { fence: Fence(fence), attempt: 1 }, RunResult::Outcome(run));
                 let retention = match self {
                     Self::Restore { left, .. } => Duration::from_millis(left),
                     _ => RETENTION,
                 };
-                Transition::Complete(Completion { hold, fingerprint, origin, result, retention })
+                Transition::Complete(Completion { operation, hold, result, retention })
             }
             Self::Interrupt { fence, by } => {
-                let lost = Lost {
-                    fingerprint,
-                    origin: Origin::default(),
-                    attempt: 1,
-                    policy,
-                    retention: INTERRUPTED_RETENTION,
-                };
+                let lost = Lost { operation, attempt: 1, policy, retention: INTERRUPTED_RETENTION };
                 let lost = Some(lost).filter(|_| by == By::Itself);
                 Transition::Interrupt { fence: Fence(fence), status: None, lost }
             }

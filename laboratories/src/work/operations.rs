@@ -4,10 +4,11 @@
 use std::sync::{Arc, OnceLock};
 
 use testkit::history::Policy;
+use testkit::lab::done;
 use testkit::lab::operator::{Operated as _, outcome as outcome_of};
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use tower_idempotency::engine::{EffectError, OnceContext, OnceError, Reconciled, Reconciler};
-use tower_idempotency::internals::{Completion, Fence, Origin, Records as _, RunResult, State};
+use tower_idempotency::internals::{Completion, Fence, Operation, Origin, Records as _, RunResult, State};
 use tower_idempotency::operations::{Action, Applied, OperationRecord};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Abort, CommitError, Store as _, StoreError};
@@ -187,10 +188,9 @@ impl Operations {
         self.tell(Note::Began(key));
         self.tell(Note::Effect(key));
         let result = RunResult::Consumed { status: 200 };
-        let completed = self
-            .store
-            .complete(Completion { hold, fingerprint, origin: Origin::default(), result, retention: KEPT })
-            .await;
+        let operation = Operation { id: hold.id, fingerprint, origin: Origin::default() };
+        let done = Completion { operation, result, ..done(hold, "", KEPT) };
+        let completed = self.store.complete(done).await;
         completed.map_or_else(away, |_| consumed())
     }
 

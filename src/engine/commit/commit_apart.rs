@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use crate::engine::commitment::{CommitResult, PendingCommit};
+use crate::engine::commitment::PendingCommit;
 use crate::engine::once_context::{OnceContext, json_of};
 use crate::record::{Completion, RunResult};
+use crate::slots::End;
 
 /// A transaction that was sent. If this value is dropped, the transaction's end is unknown.
 #[derive(Debug)]
@@ -35,12 +36,12 @@ impl SentApart {
     pub fn committed(self) {
         // `send_apart` makes no other result.
         if let RunResult::Outcome(outcome) = self.completion.result {
-            self.pending.answered(CommitResult::Committed(outcome));
+            self.pending.answered(Some(End::Outcome(outcome)));
         }
     }
 
     /// Answers that the transaction was not done.
     pub fn aborted(self) {
-        self.pending.answered(CommitResult::Nothing);
+        self.pending.answered(None);
     }
 }

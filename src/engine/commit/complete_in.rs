@@ -12,15 +12,15 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::engine::commitment::{CommitResult, Commitment, PendingCommit};
+use crate::engine::commitment::{Commitment, PendingCommit};
 use crate::engine::context::RunContext;
 use crate::engine::once_context::{OnceContext, recorded};
-use crate::slots::once_a_minute;
-use crate::store::shared::{PendingTransaction, RecordInTransaction, RunRecord, SharedStore, TransactionEnd};
+use crate::slots::{End, once_a_minute};
+use crate::store::shared::{PendingTransaction, RecordInTransaction, RunRecord, SharedStore};
 use crate::store::{CommitError, Records as _};
 
 /// The time that a run that is over waits to learn whether its transaction was committed. The store goes on by itself.
-const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl<T: Serialize> OnceContext<T> {
     /// Writes the record of the effect's outcome in a transaction of the application. The application commits it, and
@@ -121,13 +121,13 @@ async fn settle<B: RecordInTransaction>(
 ) {
     commitment.ended().await;
     let mut end = pin!(transaction.end());
-    let end = match timeout(KNOWN_WITHIN, end.as_mut()).await {
+    let end = match timeout(TRANSACTION_TIMEOUT, end.as_mut()).await {
         Ok(end) => end,
         Err(_) => {
             once_a_minute!(
                 commitment.slots.tally.lines.doubtful,
                 error,
-                record_id = commitment.hold.id.short(),
+                record_id = commitment.operation.id.short(),
                 "it is not known whether a run's transaction was committed: the database does not answer, or the \
                  transaction is still open"
             );
@@ -136,14 +136,9 @@ async fn settle<B: RecordInTransaction>(
             end.await
         }
     };
-    let result = match end {
-        TransactionEnd::Committed(outcome) => {
-            // The backend may notify the processes that wait for this record.
-            store.backend().committed(commitment.hold.id);
-            CommitResult::Committed(outcome)
-        }
-        TransactionEnd::RolledBack { is_free } => CommitResult::RolledBack { is_free },
-        TransactionEnd::Gone => CommitResult::Doubt,
-    };
-    pending.answered(result);
+    if let End::Outcome(_) = end {
+        // The backend may notify the processes that wait for this record.
+        store.backend().committed(commitment.operation.id);
+    }
+    pending.answered(Some(end));
 }

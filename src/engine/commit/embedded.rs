@@ -9,14 +9,15 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::engine::commitment::{CommitResult, PendingCommit};
+use crate::engine::commitment::PendingCommit;
 use crate::engine::context::RunContext;
+use crate::slots::End;
 use crate::store::embedded::{Purpose, Reason, StorageEngine, Transact};
 use crate::store::{CommitError, EmbeddedStore, Records as _, StoreError};
-use crate::within::COMMIT_ANSWERED_WITHIN;
+use crate::within::COMMIT_TIMEOUT;
 
 /// The time that a transaction that belongs to no run may wait for the writer.
-const BEGUN_WITHIN: Duration = Duration::from_secs(30);
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl RunContext {
     /// Sends a transaction that writes the run's effect and the record of its outcome.
@@ -28,13 +29,13 @@ impl RunContext {
         let commitment = self.commitment().cloned();
         let sent = self.begin(store).map(|(pending, purpose)| {
             // The writer calls this, so the run learns the end even if the handler drops the future.
-            let settle = |result: &_| pending.answered(commit_result(result));
+            let settle = |result: &_| pending.answered(end_of(result));
             send(store, purpose, effect, settle)
         });
         async move {
             let result = answer(sent?).await;
             // If `answer` stopped waiting, the run need not wait for the writer either.
-            if let (CommitResult::Doubt, Some(commitment)) = (commit_result(&result), commitment) {
+            if let (Some(End::InDoubt), Some(commitment)) = (end_of(&result), commitment) {
                 commitment.give_up();
             }
             result
@@ -65,7 +66,7 @@ pub(crate) fn write_alone<S: StorageEngine, T: Send + 'static, E: Send + 'static
     given: Given<T>,
 ) -> impl Future<Output = Result<T, CommitError<E>>> + Send + use<S, T, E> {
     // No run waits for this transaction, so `settle` does nothing.
-    let sent = send(store, Purpose::Own(Instant::now() + BEGUN_WITHIN), effect, |_| {});
+    let sent = send(store, Purpose::Own(Instant::now() + BEGIN_TIMEOUT), effect, |_| {});
     async move { taken(answer(sent).await, &given) }
 }
 
@@ -103,7 +104,7 @@ fn own_reason<E: 'static>(reason: Reason) -> CommitError<E> {
 
 /// Waits for the writer's answer.
 async fn answer<E>(sent: SentCommit<E>) -> Result<Bytes, CommitError<E>> {
-    let doubt = match timeout(COMMIT_ANSWERED_WITHIN, sent).await {
+    let doubt = match timeout(COMMIT_TIMEOUT, sent).await {
         Ok(Ok(answer)) => return answer,
         Ok(Err(_)) => "the store was poisoned or closed meanwhile",
         Err(_) => "a write has not returned",
@@ -111,11 +112,11 @@ async fn answer<E>(sent: SentCommit<E>) -> Result<Bytes, CommitError<E>> {
     Err(CommitError::Store(StoreError::uncertain(doubt)))
 }
 
-/// Returns how a transaction ended, in the form that the run's commitment takes.
-fn commit_result<E>(result: &Result<Bytes, CommitError<E>>) -> CommitResult {
+/// Returns how a transaction has ended its run, or `None` if it did nothing.
+fn end_of<E>(result: &Result<Bytes, CommitError<E>>) -> Option<End> {
     match result {
-        Ok(outcome) => CommitResult::Committed(outcome.clone()),
-        Err(CommitError::Store(StoreError::Uncertain { .. })) => CommitResult::Doubt,
-        Err(_) => CommitResult::Nothing,
+        Ok(outcome) => Some(End::Outcome(outcome.clone())),
+        Err(CommitError::Store(StoreError::Uncertain { .. })) => Some(End::InDoubt),
+        Err(_) => None,
     }
 }

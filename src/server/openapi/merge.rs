@@ -11,7 +11,7 @@ use utoipa::openapi::{RefOr, Required};
 use super::rejections::INTRODUCTION;
 
 /// The most references from one to the next that are followed.
-const MOST_STEPS: usize = 8;
+const MAX_STEPS: usize = 8;
 
 /// Returns what a part of the document is, looking it up among the components of its `section` if it is a reference.
 /// `None`: it is elsewhere.
@@ -20,7 +20,7 @@ pub(super) fn resolved<'a, T>(
     section: &str,
     components: &'a BTreeMap<String, RefOr<T>>,
 ) -> Option<&'a T> {
-    for _ in 0..MOST_STEPS {
+    for _ in 0..MAX_STEPS {
         match part {
             RefOr::T(part) => return Some(part),
             RefOr::Ref(reference) => {

@@ -17,6 +17,7 @@ use super::parts::{self, PROBLEM};
 use super::samples;
 use crate::server::options::Options;
 use crate::server::reject::rejection::Rejection;
+use crate::server::rejected;
 
 /// The first line of what is said about a status. A response that begins with it is a layer's, and no handler's.
 pub(super) const INTRODUCTION: &str = "Not answered by the operation itself, for one of these reasons:\n";
@@ -25,7 +26,7 @@ pub(super) const INTRODUCTION: &str = "Not answered by the operation itself, for
 pub(super) fn responses(options: &Options) -> BTreeMap<String, Documented> {
     let mut responses = BTreeMap::new();
     for rejection in samples::rejections(options) {
-        let answer = options.answer(rejection.clone(), false);
+        let answer = rejected::answer(options, rejection.clone(), false);
         let status = answer.status().as_str().to_owned();
         add(responses.entry(status).or_insert_with(|| Documented::new(INTRODUCTION)), options, &rejection, &answer);
     }

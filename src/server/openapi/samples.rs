@@ -13,7 +13,8 @@ use crate::slots::Refusal;
 /// Returns a rejection for each reason that a layer with these options has. Those of the application's `scope` function
 /// are not known.
 pub(super) fn rejections(options: &Options) -> Vec<Rejection> {
-    let Options { header_name, policy, max_request_body, require_key, .. } = options;
+    let Options { header_name, max_request_body, require_key, .. } = options;
+    let policy = &options.policy();
     let mut id = [0; 32];
     id[..4].copy_from_slice(&[0x3f, 0x9a, 0x1c, 0x07]);
     let id = RecordId::from_bytes(id);
@@ -49,6 +50,7 @@ mod tests {
     use crate::engine::{OnInterrupted, Reconciled, Reconciler};
     use crate::server::effect::Effect;
     use crate::server::profile::Profile;
+    use crate::server::rejected;
     use crate::{Rejection, RejectionKind};
 
     #[test]
@@ -71,10 +73,10 @@ mod tests {
         let others = [0].map(reasons::not_replayable);
         let all = rejections(&options).into_iter().chain(others);
         let of = |rejection: Rejection| {
-            let answer = options.answer(rejection.clone(), false);
+            let answer = rejected::answer(&options, rejection.clone(), false);
             let says = answer.headers()[Effect::HEADER].to_str().unwrap().to_owned();
             // As gRPC has it, too.
-            assert_eq!(options.answer(rejection.clone(), true).headers()[Effect::HEADER], says.as_str());
+            assert_eq!(rejected::answer(&options, rejection.clone(), true).headers()[Effect::HEADER], says.as_str());
             assert_eq!(options.profile.envelope.render(&rejection).headers()[Effect::HEADER], says.as_str());
             (rejection.kind.slug(), answer.status().as_u16(), says)
         };
@@ -101,7 +103,7 @@ mod tests {
     #[test]
     fn an_answer_that_was_not_kept_is_named_by_its_status() {
         for status in [201, 402, 500] {
-            let answer = Options::default().answer(reasons::not_replayable(status), false);
+            let answer = rejected::answer(&Options::default(), reasons::not_replayable(status), false);
             assert_eq!(answer.headers()[Effect::HEADER], format!("done;status={status};retry=?0"));
         }
     }

@@ -40,10 +40,10 @@ pub(crate) fn flat(rejection: &Rejection) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
     *response.status_mut() = rejection.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    rejection.say_effect(response.headers_mut());
     if rejection.retry_with_same_key {
         // Nothing else in this form says that a retry is of use.
-        response.headers_mut().insert(RETRY_AFTER, rejection.retry_after_seconds().unwrap_or(5).into());
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
+    rejection.say(response.headers_mut());
     response
 }

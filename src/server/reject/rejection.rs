@@ -175,7 +175,7 @@ impl Rejection {
     }
 
     /// The value of `Retry-After`. After 0 seconds a client would try again at once.
-    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+    fn retry_after_seconds(&self) -> Option<u64> {
         let rounded_up = |pause: Duration| pause.as_secs().saturating_add(u64::from(pause.subsec_nanos() > 0));
         self.retry_after.map(|pause| rounded_up(pause).max(1))
     }
@@ -269,15 +269,16 @@ impl Rejection {
         if let Ok(link) = HeaderValue::from_str(&format!("<{uri}>; rel=\"describedby\"")) {
             headers.insert(LINK, link);
         }
-        if let Some(seconds) = self.retry_after_seconds() {
-            headers.insert(RETRY_AFTER, seconds.into());
-        }
-        self.say_effect(headers);
+        self.say(headers);
         response
     }
 
-    /// Says in a head what the rejection says about the operation.
-    pub(crate) fn say_effect(&self, headers: &mut HeaderMap) {
+    /// Says in the head of an answer, in whatever form, when to try again and what the rejection says about the
+    /// operation.
+    pub(crate) fn say(&self, headers: &mut HeaderMap) {
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
         self.effect.say(headers, Some(self.retry_with_same_key), self.original_status);
     }
 }

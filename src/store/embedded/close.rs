@@ -16,7 +16,7 @@ use super::state::StoreState;
 use crate::store::StoreError;
 
 /// The time that closing may take.
-const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before closing checks again whether all handles are gone.
 const CLOSED_CHECK_DELAY: Duration = Duration::from_millis(10);
 
@@ -26,7 +26,7 @@ pub(super) async fn close<E: StorageEngine>(
     shared: &Arc<StoreState<E>>,
     writer: &Sender<Command<E>>,
 ) -> Result<(), StoreError> {
-    let deadline = Instant::now() + CLOSED_WITHIN;
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
     shared.closed.store(true, Ordering::SeqCst);
     let (reply, finished) = oneshot::channel();
     if writer.send(Command::Close(reply)).is_ok() {

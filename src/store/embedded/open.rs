@@ -178,7 +178,7 @@ impl<E: StorageEngine> Setup<E> {
             lock.complete(path, E::NAME)?;
         }
         if mark == Checked::Accepted {
-            shared.slots.tally.losses_accepted.fetch_add(1, Ordering::Relaxed);
+            shared.slots.tally.counters.losses_accepted.fetch_add(1, Ordering::Relaxed);
         }
         if !known.was_used {
             tracing::warn!(target: "tower_idempotency", path = %path.display(), "the store is new: no key is known");

@@ -31,7 +31,7 @@ pub(crate) const PANICKED: &str = "the database panicked";
 
 /// The time for which the engine's last handle is waited for when an opening fails, or a store is dropped without
 /// `close`.
-const RELEASED_WITHIN: Duration = Duration::from_secs(5);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time that a write may take before the store is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
 /// The time that a write may take before new keys are refused until it is over: half of `STORE_TIMEOUT`.
@@ -167,7 +167,7 @@ impl<E: StorageEngine> StoreState<E> {
 
     /// Counts and logs a damaged record that no request asked for.
     pub(super) fn report_damage(&self, id: RecordId, error: &StoreError, what: &str) {
-        self.slots.tally.corrupt.fetch_add(1, Ordering::Relaxed);
+        self.slots.tally.counters.corrupt.fetch_add(1, Ordering::Relaxed);
         tracing::error!(target: "tower_idempotency", record_id = id.short(), %error, "a damaged record is {what}");
     }
 
@@ -314,7 +314,7 @@ impl<E: StorageEngine> Drop for StoreState<E> {
 }
 
 /// Releases a handle of the engine, which may be the last one, on a thread of its own, and waits for that for at most
-/// [`RELEASED_WITHIN`]. The last handle waits for the engine's own threads. One of them may have panicked on a damaged
+/// [`RELEASE_TIMEOUT`]. The last handle waits for the engine's own threads. One of them may have panicked on a damaged
 /// file, and sled waits for it for ever. If no thread can be started, the handle is released at once.
 pub(super) fn release_apart<E: StorageEngine>(engine: E) {
     let (releases, released) = mpsc::channel::<Infallible>();
@@ -325,7 +325,7 @@ pub(super) fn release_apart<E: StorageEngine>(engine: E) {
     };
     if thread::Builder::new().name("idempotency-release".to_owned()).spawn(release).is_ok() {
         // An error: it has been released, or the time is over.
-        let _ = released.recv_timeout(RELEASED_WITHIN);
+        let _ = released.recv_timeout(RELEASE_TIMEOUT);
     }
 }
 

@@ -25,7 +25,7 @@ use crate::slots::Slots;
 use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
 use crate::store::listed::{ListedRecord, Scanned};
 use crate::store::{CommitError, StoreError};
-use crate::within::STORE_ANSWERS_WITHIN;
+use crate::within::STORE_ANSWER_TIMEOUT;
 
 /// A store in a directory of its own, over the storage engine `E`: a [`SledStore`](crate::SledStore), for example.
 ///
@@ -205,7 +205,7 @@ type SentCommand<T> = Result<oneshot::Receiver<Result<T, StoreError>>, StoreErro
 
 /// Waits for the answer of the writer, for longer than any write may take.
 async fn answer<T>(sent: SentCommand<T>) -> Result<T, StoreError> {
-    match timeout(STORE_ANSWERS_WITHIN, sent?).await {
+    match timeout(STORE_ANSWER_TIMEOUT, sent?).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Err(gone()),
         Err(_) => Err(StoreError::uncertain("a write has not returned")),

@@ -32,7 +32,7 @@ pub use builder::SharedStoreBuilder;
 pub use futures_util::stream::BoxStream;
 pub use judge::Moment;
 #[doc(hidden)]
-pub use protocol::transaction::{PendingTransaction, TransactionEnd};
+pub use protocol::transaction::PendingTransaction;
 pub use run_record::{RecordInTransaction, RunRecord};
 pub use store::SharedStore;
 

@@ -35,7 +35,7 @@ use crate::store::error::StoreError;
 use crate::store::listed::{ListedRecord, Scanned};
 
 /// The longest lease, and so a limit of the wait for a process that has died.
-const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
+const MAX_LEASE: Duration = Duration::from_secs(86_400);
 
 /// Keeps records in a database that several processes share, through a [`Backend`].
 ///
@@ -74,7 +74,7 @@ impl SharedStoreBuilder {
     /// If the future is dropped, a session may have begun, which lapses.
     pub async fn open<B: Backend>(self, backend: B) -> Result<SharedStore<B>, StoreError> {
         let Self { lease, call_timeout, calls, open_within, outcome_cache_bytes, clock, clocks_apart } = self;
-        if lease < call_timeout.saturating_mul(6) || lease > LONGEST_LEASE {
+        if lease < call_timeout.saturating_mul(6) || lease > MAX_LEASE {
             let reason = format!(
                 "a lease of {lease:?} is too short or too long: give at least six times the call timeout, which is \
                  {call_timeout:?}, and at most a day"

@@ -11,7 +11,7 @@ use testkit::lab::charges::{
 };
 use testkit::lab::disk::{Disk, DiskBuilder as _, InTables as _, Table as _};
 use testkit::lab::listed::{assert_summed, listed};
-use testkit::lab::steps::{Claimed, Steps as _, wish};
+use testkit::lab::steps::{Claimed, Hold, Steps as _, wish};
 use testkit::lab::time::DAY;
 use testkit::lab::{Lab, done, hold, id};
 use testkit::{Answer, Gate, on_both};
@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::{OnceContext, OnceError};
-use tower_idempotency::internals::{Completion, Hold, Reply, RunResult, State};
+use tower_idempotency::internals::{Completion, Reply, RunResult, State};
 use tower_idempotency::store::Abort;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::test_util::ManualClock;

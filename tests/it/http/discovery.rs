@@ -50,7 +50,6 @@ async fn the_well_known_route_says_what_a_retry_can_expect() {
         "key_per_path": false,
         "retention_seconds": 86_400,
         "replay_header": "idempotent-replayed",
-        "replay_member": null,
         "retry": {
             "completed": "replay",
             "in_flight": { "status": 409, "code": "in-flight", "after_seconds": 2.0 },

@@ -238,10 +238,12 @@ async fn a_refusal_that_a_handler_passes_on_after_its_effect_neither_frees_the_k
 
 #[tokio::test]
 async fn a_mark_of_a_sub_request_s_handler_is_not_the_enclosing_one_s() {
-    let marked: [(fn() -> Response, bool); 3] = [
+    let marked: [(fn() -> Response, bool); 4] = [
         (|| (Release, "busy").into_response(), true),
         (|| (StatusCode::CREATED, Unsure, "who knows").into_response(), true),
         (|| (StatusCode::GATEWAY_TIMEOUT, Keep, "late").into_response(), false),
+        // Its status would free the key, although the step may have had an effect.
+        (|| (StatusCode::UNAUTHORIZED, Keep, "later").into_response(), false),
     ];
     for (step, is_final) in marked {
         let (lab, effects) = passing_on(TestStore::new(), step);

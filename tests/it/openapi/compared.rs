@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use http::{HeaderName, Response, StatusCode};
+use http_body_util::Full;
 use serde_json::{Value, json};
 use testkit::Answer;
-use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, RejectionKind};
+use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, Rejection, RejectionKind};
 
 use super::documented;
 use super::driven::{Driven, Seen};
@@ -190,4 +192,19 @@ async fn the_document_says_how_the_application_renders_rejections() {
     assert!(seen.media_types.contains(&pair("503", "text/plain")));
     assert!(seen.headers.contains(&pair("422", "x-own")));
     assert_eq!(seen.members.len(), 8);
+}
+
+#[test]
+fn the_examples_of_a_layer_with_a_reconciler_say_that_a_retry_finds_out() {
+    let reconciler = || Reconciler::<Response<Full<Bytes>>>::new(|_| std::future::ready(Reconciled::StillUnknown));
+    for policy in [OnInterrupted::Refuse, OnInterrupted::Rerun] {
+        let layer = IdempotencyLayer::new(MemoryStore::new()).on_interrupted(policy).reconcile_with(reconciler());
+        let document = documented(&layer);
+        for status in ["409", "500"] {
+            let content = &document["paths"]["/charges"]["post"]["responses"][status]["content"];
+            let example = &content["application/problem+json"]["examples"]["outcome-unknown"]["value"];
+            assert_eq!(example["retry_with_same_key"], true, "{policy:?} {example}");
+            assert!(!example["detail"].as_str().unwrap().contains("run again"), "{policy:?} {example}");
+        }
+    }
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
-use testkit::lab::steps::{Claimed, Steps as _, Wish};
+use testkit::lab::done;
+use testkit::lab::steps::{Claimed, Hold, Steps as _, Wish};
 use testkit::lab::time::DAY;
 use testkit::on_both;
 use testkit::process::until;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Completion, Hold, Origin, Reply, RunResult, State};
+use tower_idempotency::internals::{Completion, Reply, State};
 use tower_idempotency::store::{Health, OpenError, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -49,9 +50,7 @@ pub(super) async fn claim(store: &impl Disk, name: &str) -> Hold {
 
 pub(super) async fn run(store: &impl Disk, name: &str, outcome: Bytes) -> Hold {
     let hold = claim(store, name).await;
-    let result = RunResult::Outcome(outcome);
-    let completion =
-        Completion { hold, fingerprint: wish(name).fingerprint, origin: Origin::default(), result, retention: DAY };
+    let completion = Completion { operation: wish(name).claim().operation, ..done(hold, outcome, DAY) };
     assert_eq!(store.complete(completion).await.unwrap(), Reply::Taken);
     hold
 }
@@ -301,14 +300,8 @@ async fn a_full_store_refuses_new_keys_and_finishes_what_has_begun<D: Disk>() {
         assert!(matches!(refused, Err(StoreError::Full { limit: "max_records" })), "{refused:?}");
     }
     for (hold, name) in holds.iter().zip(["a", "b", "c"]) {
-        let result = RunResult::Outcome(Bytes::from(vec![1; 100_000]));
-        let completion = Completion {
-            hold: *hold,
-            fingerprint: wish(name).fingerprint,
-            origin: Origin::default(),
-            result,
-            retention: DAY,
-        };
+        let done = done(*hold, vec![1; 100_000], DAY);
+        let completion = Completion { operation: wish(name).claim().operation, ..done };
         assert_eq!(store.complete(completion).await.unwrap(), Reply::Taken);
     }
     store.close().await.unwrap();

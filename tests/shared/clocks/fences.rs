@@ -1,9 +1,9 @@
 //! Fences and expiries under wrong clocks.
 
+use testkit::lab::done;
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use tokio::time::sleep;
 use tower_idempotency::clock::Clock as _;
-use tower_idempotency::internals::{Completion, Origin, RunResult};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::GRACE;
 
@@ -65,15 +65,7 @@ async fn trap_96_fences_grow_though_the_database_was_a_day_ahead_when_one_was_gi
         if releases {
             world.stores[0].release(run.id, run.fence).await.unwrap();
         } else {
-            let result = RunResult::Outcome("done".into());
-            let completion = Completion {
-                hold: run,
-                fingerprint: wish("k").fingerprint,
-                origin: Origin::default(),
-                result,
-                retention: MINUTE,
-            };
-            world.stores[0].complete(completion).await.unwrap();
+            world.stores[0].complete(done(run, "done", MINUTE)).await.unwrap();
         }
         // Long enough for the row to be deleted, if it were kept for its grace alone.
         sleep(MINUTE * 40).await;

@@ -5,12 +5,11 @@ mod runs;
 
 use std::time::Duration;
 
-use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
+use testkit::lab::steps::{Claimed, Hold, Steps as _, Wish, wish};
 use testkit::lab::{Lab, id};
 use tokio::time::sleep;
 use tower_idempotency::OnInterrupted;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::Hold;
 use tower_idempotency::store::shared::{SharedStore, SharedStoreBuilder};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 

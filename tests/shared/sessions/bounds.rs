@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
-use testkit::lab::{Lab, at_once, charge_print, id, post, settle};
+use testkit::lab::{Lab, at_once, charge_print, done, id, post, settle};
 use testkit::{Answer, Gate};
 use tokio::task::JoinHandle;
-use tower_idempotency::internals::{Completion, Origin, Records as _, RunResult};
+use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::SharedStoreBuilder;
-use tower_idempotency::{Fingerprint, IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
 use crate::world::{Effects, LEASE, SetClock, Store, builder, database, two};
@@ -220,15 +219,7 @@ async fn a_run_without_a_slot_whose_end_is_on_its_way_beyond_its_bound_is_not_in
     let Ok(Claimed::Fresh(hold)) = one.claim(Wish { bound, ..wish("k") }).await else { panic!("the key is not free") };
     let locked = here.database().lock("", id("k"));
     here.fail_next(Call::Put, Fault::LoseCall);
-    let result = RunResult::Outcome(Bytes::from_static(b"done"));
-    let completion = Completion {
-        hold,
-        fingerprint: Fingerprint::of(b"m"),
-        origin: Origin::default(),
-        result,
-        retention: 3_600 * SECOND,
-    };
-    drop(one.complete(completion));
+    drop(one.complete(done(hold, "done", 3_600 * SECOND)));
     tokio::time::sleep(bound + LEASE * 2).await;
     let elsewhere = IdempotencyLayer::new(other.clone());
     assert!(elsewhere.interrupted(9).await.unwrap().is_empty(), "its process lives, and its end is on its way");

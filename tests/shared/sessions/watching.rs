@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use testkit::lab::operator::Operated as _;
-use testkit::lab::steps::Steps as _;
+use testkit::lab::steps::{Hold, Steps as _};
 use testkit::lab::{Lab, hold, post};
 use testkit::log::Log;
 use testkit::{Answer, Gate};
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::internals::{Hold, Reply, Resolution::Release};
+use tower_idempotency::internals::{Reply, Resolution::Release};
 use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::shared::{Kind, Row, SharedStore};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};

@@ -16,14 +16,14 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _, service_fn};
 use tower_idempotency::FingerprintBuilder;
 use tower_idempotency::Meaning;
-use tower_idempotency::internals::{Claim, Completion, Hold, Origin, Reply, RunResult, Transition};
+use tower_idempotency::internals::{self, Claim, Completion, Operation, Origin, Reply, RunResult, Transition};
 use tower_idempotency::server::Classify;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInFlight, OnInterrupted, RecordId};
 
 use super::disk::DiskBuilder;
-use super::steps::{Claimed, Steps as _, Wish, wish};
+use super::steps::{Claimed, Hold, Steps as _, Wish, wish};
 use super::time::{DAY, HOUR};
 use crate::{Answer, Gate};
 
@@ -242,7 +242,9 @@ pub fn on_disk<B: DiskBuilder>(builder: B) -> (tempfile::TempDir, B::Disk) {
 /// The end of the run that has `hold`, to be sent to a store.
 pub fn done(hold: Hold, outcome: impl Into<Bytes>, retention: Duration) -> Completion {
     let result = RunResult::Outcome(outcome.into());
-    Completion { hold, fingerprint: Fingerprint::of(b"m"), origin: Origin::default(), result, retention }
+    let Hold { id, fence, attempt } = hold;
+    let operation = Operation { id, fingerprint: Fingerprint::of(b"m"), origin: Origin::default() };
+    Completion { operation, hold: internals::Hold { fence, attempt }, result, retention }
 }
 
 /// Claims `key`, which is free.
@@ -293,9 +295,10 @@ pub async fn insert_bytes<St: Store>(
     origin: Origin,
     outcome: impl Into<Bytes>,
 ) {
-    let claim = Claim { origin: origin.clone(), ..Wish::new(id, fingerprint).claim() };
+    let operation = Operation { id, fingerprint, origin };
+    let claim = Claim { operation: operation.clone(), ..Wish::new(id, fingerprint).claim() };
     let claimed = store.apply(id, Transition::Claim(claim)).await.expect("the store works").record.expect("it is free");
     let hold = Hold { id, fence: claimed.fence, attempt: claimed.attempt };
-    let completion = Completion { fingerprint, origin, ..done(hold, outcome, DAY) };
+    let completion = Completion { operation, ..done(hold, outcome, DAY) };
     assert_eq!(store.complete(completion).await.expect("the store works"), Reply::Taken);
 }

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::internals::{ClaimPolicy, Hold, Reply};
+use tower_idempotency::internals::{ClaimPolicy, Reply};
 use tower_idempotency::operations::Reconciliation;
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::{IdempotencyLayer, OnInFlight};
 
 use super::app::charge_print;
-use super::steps::{Claimed, Steps as _, Wish, wish};
+use super::steps::{Claimed, Hold, Steps as _, Wish, wish};
 use super::time::SECOND;
 use crate::Gate;
 

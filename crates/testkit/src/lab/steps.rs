@@ -4,7 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use tower_idempotency::internals::{
-    Applied, Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Reply, Resolution, Transition,
+    Applied, Claim, ClaimPolicy, Completion, Fence, Operation, Origin, ReclaimReason, Record, Reply, Resolution,
+    Transition,
 };
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -32,14 +33,23 @@ impl Wish {
     }
 
     pub fn claim(self) -> Claim {
-        let Self { fingerprint, policy, may_repeat, bound, interrupted_retention, patience, .. } = self;
-        Claim { fingerprint, origin: Origin::default(), policy, may_repeat, bound, interrupted_retention, patience }
+        let Self { id, fingerprint, policy, may_repeat, bound, interrupted_retention, patience } = self;
+        let operation = Operation { id, fingerprint, origin: Origin::default() };
+        Claim { operation, policy, may_repeat, bound, interrupted_retention, patience }
     }
 }
 
 /// The same, of `key`.
 pub fn wish(key: &str) -> Wish {
     Wish::new(RecordId::new(None, &Key::new(key).expect("a valid key")), Fingerprint::of(b"m"))
+}
+
+/// The right of a run, and the operation that it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    pub id: RecordId,
+    pub fence: Fence,
+    pub attempt: u32,
 }
 
 /// The answer to a claim.
@@ -90,7 +100,7 @@ pub trait Steps: Store {
     }
 
     fn complete(&self, completion: Completion) -> impl Future<Output = StoreResult<Reply>> + Send {
-        reply(self.apply(completion.hold.id, Transition::Complete(completion)))
+        reply(self.apply(completion.operation.id, Transition::Complete(completion)))
     }
 
     fn release(&self, id: RecordId, fence: Fence) -> impl Future<Output = StoreResult<Reply>> + Send {

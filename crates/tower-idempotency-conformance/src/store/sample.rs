@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::internals::{
-    Claim, ClaimPolicy, Completion, Described, Fence, Hold, Origin, ReclaimReason, Record, Resolution, RunResult,
-    Transition,
+    self, Claim, ClaimPolicy, Completion, Described, Fence, Operation, Origin, ReclaimReason, Record, Resolution,
+    RunResult, Transition,
 };
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -18,11 +18,15 @@ fn origin() -> Origin {
     Origin::of(Described { label: Some("a sample".to_owned()), ..Described::default() })
 }
 
-/// The wish to run an operation, with time for everything.
+/// The operation that is tried.
+fn operation(id: RecordId) -> Operation {
+    Operation { id, fingerprint: Fingerprint::of(b"a request"), origin: origin() }
+}
+
+/// The wish to run an operation, with time for everything. Stores take the id that the transition is applied to.
 pub(super) fn wish() -> Claim {
     Claim {
-        fingerprint: Fingerprint::of(b"a request"),
-        origin: origin(),
+        operation: operation(RecordId::from_bytes([0; 32])),
         policy: ClaimPolicy::Refuse,
         may_repeat: false,
         bound: HOUR,
@@ -54,6 +58,14 @@ pub(super) fn inquire(fence: Fence) -> Transition {
     Transition::Inquire { fence, bound: HOUR }
 }
 
+/// The right of a run, and the operation that it is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hold {
+    pub(crate) id: RecordId,
+    pub(crate) fence: Fence,
+    pub(crate) attempt: u32,
+}
+
 /// The end of a run, by its right.
 pub(super) type Ending = fn(Hold) -> Transition;
 
@@ -64,8 +76,9 @@ pub(crate) fn hold(id: RecordId, record: &Record) -> Hold {
 
 /// Returns the transition that ends the run with this right.
 pub(super) fn end(hold: Hold, result: RunResult) -> Transition {
-    let fingerprint = Fingerprint::of(b"a request");
-    Transition::Complete(Completion { hold, fingerprint, origin: origin(), result, retention: HOUR })
+    let Hold { id, fence, attempt } = hold;
+    let (operation, hold) = (operation(id), internals::Hold { fence, attempt });
+    Transition::Complete(Completion { operation, hold, result, retention: HOUR })
 }
 
 pub(crate) fn complete(hold: Hold, outcome: impl Into<Bytes>) -> Transition {

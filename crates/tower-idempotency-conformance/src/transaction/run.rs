@@ -3,11 +3,10 @@
 use std::fmt::Debug;
 use std::future::ready;
 
+use tower_idempotency::internals::End;
 use tower_idempotency::internals::{Applied, Records as _, Reply, Transition};
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::shared::{
-    Clocks, PendingTransaction, RecordInTransaction, Row, RunRecord, TransactionEnd, Write,
-};
+use tower_idempotency::store::shared::{Clocks, PendingTransaction, RecordInTransaction, Row, RunRecord, Write};
 
 use super::subject::TransactionSubject;
 use crate::fresh::fresh_id;
@@ -48,7 +47,7 @@ impl<B: RecordInTransaction> Rule<'_, B> {
     }
 
     /// Waits until the store knows how the run's transaction ended.
-    pub(super) async fn end(&self, run: &Run<B>) -> TransactionEnd {
+    pub(super) async fn end(&self, run: &Run<B>) -> End {
         self.within(run.pending.end()).await
     }
 

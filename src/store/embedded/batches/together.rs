@@ -44,7 +44,7 @@ impl<E: StorageEngine> Batch<'_, E> {
 
     /// Completes a run in one transaction with its effect. Nothing is done if the run may no longer say how it ended.
     fn commit_together(&mut self, completion: &Completion<()>, effect: &mut E::Transaction) -> Transacted<Bytes> {
-        let id = completion.hold.id;
+        let id = completion.operation.id;
         let current = self.current(id).map_err(|error| CommitError::Store(self.shared.read_failed(error, id)))?;
         let live = current.clone().and_then(|record| record.live(self.now));
         // The application may have been asked about an interrupted run meanwhile, and have found nothing.
@@ -103,10 +103,9 @@ impl<E: StorageEngine> Batch<'_, E> {
         completion: &Completion<()>,
         outcome: &Bytes,
     ) -> Option<Record<Stored>> {
-        let Completion { hold, fingerprint, ref origin, retention, .. } = *completion;
-        let result = RunResult::Outcome(Stored::of(outcome));
-        let complete =
-            Transition::Complete(Completion { hold, fingerprint, origin: origin.clone(), result, retention });
+        let Completion { ref operation, hold, retention, .. } = *completion;
+        let (operation, result) = (operation.clone(), RunResult::Outcome(Stored::of(outcome)));
+        let complete = Transition::Complete(Completion { operation, hold, result, retention });
         match record::next(Current::from(live), complete) {
             (Change::Put(draft), Reply::Taken) => Some(draft.stamp(live, hold.fence, self.began, self.now)),
             _ => None,

@@ -59,14 +59,14 @@ fn a_store_that_has_lost_durable_records_is_not_opened_until_that_loss_is_accept
             assert!(lost.to_string().contains("the last 2 batches of writes are missing"), "{lost}");
         }
         let shared = open::<E>(&path, Some(last)).unwrap();
-        assert_eq!(shared.slots.tally.losses_accepted.load(Ordering::Relaxed), 1);
+        assert_eq!(shared.slots.tally.counters.losses_accepted.load(Ordering::Relaxed), 1);
         assert!(shared.boot > 1_000, "the fences of openings that were lost do not come back");
         assert!(shared.present.may_have(&id("kept")) && !shared.present.may_have(&id("lost")));
         drop(shared);
         // The setting may stay: the loss is over, and the next one has another name.
         for accepted in [None, Some(last)] {
             let shared = open::<E>(&path, accepted).unwrap();
-            assert_eq!(shared.slots.tally.losses_accepted.load(Ordering::Relaxed), 0);
+            assert_eq!(shared.slots.tally.counters.losses_accepted.load(Ordering::Relaxed), 0);
         }
     });
 }
@@ -116,7 +116,7 @@ fn a_store_with_certain_damage_is_not_opened_until_that_is_accepted_by_name() {
     assert_eq!(mark::read(&path).unwrap(), Found::Missing);
     mark_at(&path, last);
     let shared = open::<MapEngine>(&path, Some(last)).unwrap();
-    assert_eq!(shared.slots.tally.losses_accepted.load(Ordering::Relaxed), 1);
+    assert_eq!(shared.slots.tally.counters.losses_accepted.load(Ordering::Relaxed), 1);
     assert!(shared.boot > 1_000, "the fences of openings that were lost do not come back");
     drop(shared);
     assert!(matches!(mark::read(&path).unwrap(), Found::Whole(_)));
@@ -136,13 +136,7 @@ fn the_mark_covers_each_step_that_is_durable_and_never_one_that_is_not() {
         let known = || still.shared.step.load(Ordering::Relaxed);
         // It has no claim on disk, so its batch writes nothing but the transaction.
         let hold = Hold { id: id("committed"), fence: still.shared.next_fence().unwrap(), attempt: 1 };
-        let completion = Completion {
-            hold,
-            fingerprint: wish().fingerprint,
-            origin: Origin::default(),
-            result: RunResult::Outcome(()),
-            retention: HOUR,
-        };
+        let completion = ending(hold, RunResult::Outcome(()));
         let mut batch = still.batch();
         decide(&mut batch, transact(Purpose::Run(completion), E::nothing_but(Bytes::from("x"))));
         batch.commit().unwrap();

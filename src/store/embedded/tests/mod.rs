@@ -33,8 +33,8 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::key::{Key, RecordId};
 use crate::record::{
-    Applied, Claim, ClaimPolicy, Completion, Fence, Hold, Origin, ReclaimReason, Record, Reply, Resolution, RunResult,
-    State, Transition,
+    self, Applied, Claim, ClaimPolicy, Completion, Fence, Operation, Origin, ReclaimReason, Record, Reply, Resolution,
+    RunResult, State, Transition,
 };
 use crate::store::fjall_engine::{self, FjallEngine, TransactionKeyspace};
 use crate::store::sled_engine::{self, SledEngine};
@@ -127,12 +127,20 @@ fn id(name: &str) -> RecordId {
     RecordId::new(None, &Key::new(name).unwrap())
 }
 
+/// The right of a run, and the operation that it is for.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    id: RecordId,
+    fence: Fence,
+    attempt: u32,
+}
+
 fn wish() -> Claim {
-    let fingerprint = Fingerprint::of(b"m");
+    // Stores take the id that the transition is applied to.
+    let (id, fingerprint) = (RecordId::from_bytes([0; 32]), Fingerprint::of(b"m"));
     let (may_repeat, bound, interrupted_retention, patience) = (false, HOUR, HOUR, HOUR);
     Claim {
-        fingerprint,
-        origin: Origin::default(),
+        operation: Operation { id, fingerprint, origin: Origin::default() },
         policy: ClaimPolicy::Refuse,
         may_repeat,
         bound,
@@ -143,7 +151,14 @@ fn wish() -> Claim {
 
 fn completion(hold: Hold, outcome: impl Into<Bytes>) -> Completion {
     let result = RunResult::Outcome(outcome.into());
-    Completion { hold, fingerprint: wish().fingerprint, origin: Origin::default(), result, retention: HOUR }
+    ending(hold, result)
+}
+
+/// Returns the completion of the run that has `hold`.
+fn ending<O>(hold: Hold, result: RunResult<O>) -> Completion<O> {
+    let Hold { id, fence, attempt } = hold;
+    let (operation, hold) = (Operation { id, ..wish().operation }, record::Hold { fence, attempt });
+    Completion { operation, hold, result, retention: HOUR }
 }
 
 /// Makes a transaction for this purpose, whose answer is not awaited.

@@ -223,8 +223,7 @@ fn transactions_write_little_between_two_syncs() {
 }
 
 fn own_completion(hold: Hold) -> Completion<()> {
-    let result = RunResult::Outcome(());
-    Completion { hold, fingerprint: wish().fingerprint, origin: Origin::default(), result, retention: HOUR }
+    ending(hold, RunResult::Outcome(()))
 }
 
 // What an engine that fails says about a transaction: it may have been written.

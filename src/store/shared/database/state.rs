@@ -17,7 +17,7 @@ use super::snapshot::Rows;
 use crate::clock::Timestamp;
 use crate::panics::panic_message;
 use crate::record::Fence;
-use crate::slots::{LogThrottle, Slots, once_a_minute};
+use crate::slots::{Event, LogThrottle, Slots, once_a_minute};
 use crate::store::Health;
 use crate::store::shared::backend::{Answer, BackendError, Clocks, Row, ServerId};
 
@@ -172,7 +172,7 @@ impl DatabaseState {
             tracing::info!(target: "tower_idempotency", failures, "the database answers again");
         }
         if failures >= FAILURES {
-            self.slots.tally.notify(|observer| observer.breaker(false));
+            self.slots.tally.happened(Event::BreakerClosed);
         }
     }
 
@@ -214,7 +214,7 @@ impl DatabaseState {
     /// Counts an answer that shows a difference between the clocks, and logs at most one line a minute.
     fn report_skew(&self, skew: &Skew) {
         let tally = &self.slots.tally;
-        tally.skewed.fetch_add(1, Ordering::Relaxed);
+        tally.counters.skewed.fetch_add(1, Ordering::Relaxed);
         let Skew { clock, database, wall, kept, are_apart } = *skew;
         let (database, wall, kept) = (database.as_millis(), wall.as_millis(), kept.as_millis());
         if clock == KEPT_CLOCK {
@@ -267,8 +267,7 @@ impl DatabaseState {
         // The observer may ask for the store's health, which locks the breaker.
         drop(breaker);
         if has_opened {
-            self.slots.tally.breaker_openings.fetch_add(1, Ordering::Relaxed);
-            self.slots.tally.notify(|observer| observer.breaker(true));
+            self.slots.tally.happened(Event::BreakerOpened);
         }
     }
 

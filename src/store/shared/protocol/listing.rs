@@ -26,7 +26,7 @@ use crate::store::shared::database::snapshot::Rows;
 /// The most rows that are read at a time.
 const PAGE: usize = 500;
 /// The most pages that one list of disputed outcomes reads.
-const MOST_PAGES: usize = 20;
+const MAX_PAGES: usize = 20;
 
 /// The position at which a page begins.
 type Cursor = Option<(Timestamp, RecordId)>;
@@ -104,7 +104,7 @@ impl<B: Backend> Protocol<B> {
         let mut cursor = after.map(|after| (after.began, after.id));
         let (mut records, mut last) = (Vec::new(), None);
         // Interrupted operations have the same index, and there may be very many.
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let (rows, earliest) = self.page(&mut cursor, PAGE).await?;
             if rows.is_empty() {
                 return Ok(Disputed { records, next: None });

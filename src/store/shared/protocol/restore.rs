@@ -15,17 +15,17 @@ use futures_util::StreamExt as _;
 
 use super::Protocol;
 use crate::key::RecordId;
-use crate::record::{Applied, Completion, Hold, Record, Reply, RunResult, State, Transition};
+use crate::record::{Applied, Completion, Hold, Operation, Record, Reply, RunResult, State, Transition};
 use crate::store::StoreError;
 use crate::store::shared::backend::Backend;
 use crate::within::pauses;
 
 /// The number of records that are checked at a time.
-const AT_A_TIME: usize = 16;
+const MAX_AT_ONCE: usize = 16;
 /// The first and the longest pause before a record is checked again because the database did not answer, and the number
 /// of such tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 const TRIES: usize = 10;
 
 impl<B: Backend> Protocol<B> {
@@ -36,7 +36,7 @@ impl<B: Backend> Protocol<B> {
             let (lost, known): (Vec<_>, Vec<_>) = self.cache.all().into_iter().partition(|(_, (_, is_of))| *is_of);
             lost.iter().for_each(|(id, _)| self.cache.remove(id));
             let known = futures_util::stream::iter(known);
-            known.for_each_concurrent(AT_A_TIME, |(id, (record, _))| self.restore(id, record)).await;
+            known.for_each_concurrent(MAX_AT_ONCE, |(id, (record, _))| self.restore(id, record)).await;
         }
     }
 
@@ -56,7 +56,7 @@ impl<B: Backend> Protocol<B> {
             }
             Ok(())
         };
-        let pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE).with_max_times(TRIES);
+        let pauses = pauses(FIRST_PAUSE, MAX_PAUSE).with_max_times(TRIES);
         let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
         // An outcome that is not restored now may be restored at the next change of the server.
         let _ = complete.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
@@ -64,7 +64,7 @@ impl<B: Backend> Protocol<B> {
 
     /// Returns the completion of the run that this record is of, or `None` if the record has expired by any clock.
     fn completion(&self, id: RecordId, record: &Record) -> Option<Completion> {
-        let Record { fence, attempt, fingerprint, ref origin, expires, .. } = *record;
+        let Record { fence, attempt, expires, .. } = *record;
         let latest = self.clocks().latest();
         let left = expires?.as_millis().checked_sub(latest.as_millis()).filter(|left| *left > 0)?;
         let result = match &record.state {
@@ -72,8 +72,7 @@ impl<B: Backend> Protocol<B> {
             State::Consumed { status } => RunResult::Consumed { status: *status },
             State::Running { .. } | State::Interrupted { .. } => return None,
         };
-        let hold = Hold { id, fence, attempt };
-        let (origin, retention) = (origin.clone(), Duration::from_millis(left));
-        Some(Completion { hold, fingerprint, origin, result, retention })
+        let (operation, hold) = (Operation::of(id, record), Hold { fence, attempt });
+        Some(Completion { operation, hold, result, retention: Duration::from_millis(left) })
     }
 }

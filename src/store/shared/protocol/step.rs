@@ -25,7 +25,7 @@ use crate::within::pauses;
 const ROUNDS: u32 = 16;
 /// The first and the longest pause before a claim is given back once more.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 impl<B: Backend> Protocol<B> {
     /// Takes one step on the record of `id`, or refuses it.
@@ -180,11 +180,11 @@ impl<B: Backend> Protocol<B> {
     pub(crate) async fn give_back(&self, id: RecordId, taken_back: Transition) {
         let give_back = || self.step(id, taken_back.clone());
         let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
-        let _ = give_back.retry(pauses(FIRST_PAUSE, LONGEST_PAUSE)).sleep(tokio::time::sleep).when(is_away).await;
+        let _ = give_back.retry(pauses(FIRST_PAUSE, MAX_PAUSE)).sleep(tokio::time::sleep).when(is_away).await;
     }
 
     fn report_consumed(&self, id: RecordId, error: &BackendError) {
-        self.slots.tally.consumed.fetch_add(1, Ordering::Relaxed);
+        self.slots.tally.counters.consumed.fetch_add(1, Ordering::Relaxed);
         once_a_minute!(
             self.slots.tally.lines.consumed, error, record_id = id.short(), %error,
             "the database never takes the outcome: the operation is consumed, and retries can't replay it"
@@ -193,7 +193,7 @@ impl<B: Backend> Protocol<B> {
 
     /// Counts a record that was written anew.
     fn report_lost(&self, id: RecordId) {
-        self.slots.tally.lost.fetch_add(1, Ordering::Relaxed);
+        self.slots.tally.counters.lost.fetch_add(1, Ordering::Relaxed);
         once_a_minute!(
             self.slots.tally.lines.lost,
             error,

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
-use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::Protocol;
@@ -22,6 +21,7 @@ use super::rows::of_transaction;
 use super::write::release;
 use crate::key::RecordId;
 use crate::record::{Change, Completion, Current, Record, State, Transition, next};
+use crate::slots::End;
 use crate::store::shared::backend::{Backend, Token, Write};
 use crate::store::shared::database::reads::RowSnapshot;
 use crate::store::shared::database::writes::{WriteError, WriteResult};
@@ -30,7 +30,7 @@ use crate::within::pauses;
 
 /// The first and the longest pause before the write that ends the run is sent again.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// Finds out how a transaction ended that was to complete a run.
 #[derive(Debug)]
@@ -46,21 +46,6 @@ pub struct PendingTransaction<B: Backend> {
     is_free: bool,
 }
 
-/// The end of a transaction that was to complete a run.
-#[derive(Debug, PartialEq, Eq)]
-pub enum TransactionEnd {
-    /// It was committed: this outcome is durable.
-    Committed(Bytes),
-    /// It was not committed, and never will be.
-    RolledBack {
-        /// `true` if the key is free. If not, the run's other effects are unknown, or another process has taken the
-        /// operation over.
-        is_free: bool,
-    },
-    /// The store was closed.
-    Gone,
-}
-
 impl<B: Backend> Protocol<B> {
     /// Returns the record of a run, for a transaction of the application, and a value that finds out afterwards whether
     /// it was written. Returns `None` if the run no longer has the operation.
@@ -72,7 +57,7 @@ impl<B: Backend> Protocol<B> {
         is_free: bool,
     ) -> Option<(RunRecord, PendingTransaction<B>)> {
         let protocol = Arc::clone(self);
-        let id = completion.hold.id;
+        let id = completion.operation.id;
         let fence = completion.hold.fence;
         // Without a row here, the run was taken over or has ended.
         let row = protocol.sessions.held.get(&id).map(|row| row.clone())?;
@@ -100,10 +85,13 @@ impl<B: Backend> Protocol<B> {
 }
 
 impl<B: Backend> PendingTransaction<B> {
-    /// Waits until it is known how the transaction ended. The run may not try to commit it any more.
-    pub async fn end(&self) -> TransactionEnd {
+    /// Waits until it is known how the transaction has ended the run, which may not try to commit it any more. By its
+    /// outcome; or it was not committed and never will be, and the key is free, or the run's other effects are unknown
+    /// or the operation is another process's; or the store was closed, and it is in doubt.
+    pub async fn end(&self) -> End {
         let Self { protocol, id, claimed, completed, end, is_free } = self;
-        let mut pauses = pauses(FIRST_PAUSE, LONGEST_PAUSE).build();
+        let interrupted = End::Interrupted { status: None };
+        let mut pauses = pauses(FIRST_PAUSE, MAX_PAUSE).build();
         let settled = loop {
             match protocol.database.writes.put(end.clone(), None).await {
                 Ok(WriteResult { row: Some(row), server, earliest, .. }) if row.token == *completed => {
@@ -112,21 +100,21 @@ impl<B: Backend> PendingTransaction<B> {
                     if let Ok(Some(Record { state: State::Completed { outcome }, .. })) =
                         protocol.durable_whole(*id, known).await
                     {
-                        break TransactionEnd::Committed(outcome);
+                        break End::Outcome(outcome);
                     }
                 }
                 Ok(WriteResult { row: Some(row), .. }) if row.token == end.token => {
-                    break TransactionEnd::RolledBack { is_free: *is_free };
+                    break if *is_free { End::Released } else { interrupted };
                 }
                 // The transaction has the row locked.
                 Ok(WriteResult { row: Some(row), .. }) if row.token == *claimed => {}
                 // Another run, a settlement or a release has changed the row.
-                Ok(_) => break TransactionEnd::RolledBack { is_free: false },
-                Err(WriteError::Gone) => break TransactionEnd::Gone,
+                Ok(_) => break interrupted,
+                Err(WriteError::Gone) => break End::InDoubt,
                 // The write is sent again after the pause below.
                 Err(WriteError::Away(_) | WriteError::Never(_) | WriteError::Late | WriteError::InDoubt) => {}
             }
-            sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+            sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
         };
         // A later claim of this key has another token, and stays.
         protocol.sessions.held.remove_if(id, |_, row| row.token == *claimed);

@@ -15,7 +15,7 @@ use crate::store::shared::backend::{Backend, Clocks, Expect, GRACE, NewExpiry, N
 /// The longest time that a row is kept only because its fence came from a clock that was ahead.
 const MAX_KEPT_FOR_FENCE: Duration = Duration::from_secs(366 * 24 * 3_600);
 /// The shortest time that a record is kept: duplicates that wait in other processes have to find it.
-const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
+const MIN_RETENTION: Duration = Duration::from_secs(1);
 
 impl<B: Backend> Protocol<B> {
     /// Returns the write by which the record becomes what `draft` says. `row` is the present row, and `record` its
@@ -51,7 +51,7 @@ impl<B: Backend> Protocol<B> {
                 _ => kept_for(GRACE),
             },
             Expiry::In(kept) => {
-                let kept = kept.max(SHORTEST_RETENTION);
+                let kept = kept.max(MIN_RETENTION);
                 // The row may be kept for longer than its record.
                 until = (kept < shortest).then_some(kept);
                 kept_for(kept)

@@ -8,7 +8,6 @@ pub(crate) mod others;
 pub(crate) mod own;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -25,7 +24,7 @@ use super::database::writes::WriteResult;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::observer::LeaseChange;
-use crate::slots::Slots;
+use crate::slots::{Event, Slots};
 use crate::store::StoreError;
 
 /// The sessions of this process and of the others.
@@ -98,15 +97,13 @@ impl<B: Backend> Sessions<B> {
                     // The slots learn of it: a run that others may take over stops a sixth of the lease before the
                     // lease ends.
                     self.slots.lease.hold(renewal.id, sent + lease, lease / 6);
-                    self.slots.tally.lease_renewals.fetch_add(1, Ordering::Relaxed);
-                    self.slots.tally.notify(|observer| observer.lease(LeaseChange::Renewed));
+                    self.slots.tally.happened(Event::Lease(LeaseChange::Renewed));
                     return Ok(sent);
                 }
                 Renewed::Again => sleep(self.database.state.timeout() / 100).await,
                 // Then the loop begins the session that replaces it.
                 Renewed::Dead => {
-                    self.slots.tally.lease_losses.fetch_add(1, Ordering::Relaxed);
-                    self.slots.tally.notify(|observer| observer.lease(LeaseChange::Lost));
+                    self.slots.tally.happened(Event::Lease(LeaseChange::Lost));
                     tracing::error!(
                         target: "tower_idempotency",
                         "another process took this one for dead, as its lease was not renewed in time; runs of this \

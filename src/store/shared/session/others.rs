@@ -28,7 +28,7 @@ use crate::store::shared::backend::{Expect, Kind, Row, ServerId, Token};
 /// The lease of a session that is absent is at least this.
 const UNKNOWN_LEASE: Duration = Duration::from_secs(30);
 /// A lease below this one does not count for how often sessions are read.
-const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+const MIN_LEASE: Duration = Duration::from_secs(1);
 /// A session that has not changed for this many waits is declared dead, even if no run of it is taken over.
 const WAITS: u32 = 10;
 /// The time for which this process remembers that a session is over, if no row names it.
@@ -248,7 +248,7 @@ impl OtherSessions {
     fn shortest_lease(&self, state: &Watched) -> Duration {
         // The lease of an absent session is assumed. It is at least this process's own.
         let open = state.others.values().filter(|other| !other.is_over);
-        open.filter_map(|other| other.sight.lease()).fold(self.lease, Duration::min).max(SHORTEST_LEASE)
+        open.filter_map(|other| other.sight.lease()).fold(self.lease, Duration::min).max(MIN_LEASE)
     }
 }
 

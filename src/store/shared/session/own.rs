@@ -26,7 +26,7 @@ use crate::key::RecordId;
 use crate::store::shared::backend::{Expect, GRACE, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
 
 /// The longest time between two renewals.
-const LONGEST_PERIOD: Duration = Duration::from_secs(10);
+const MAX_PERIOD: Duration = Duration::from_secs(10);
 /// The time for which the row of a session is kept that is neither ended nor declared dead: in practice, for ever.
 const SESSION_KEPT: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// The time for which the row of a session is kept that was ended or declared dead.
@@ -90,7 +90,7 @@ impl Session {
     /// Returns the time between two renewals. Processes that do not know this session's lease wait longer than this, so
     /// this process notices first if the row of its session was deleted.
     pub(crate) fn period(&self) -> Duration {
-        (self.lease / 3).min(LONGEST_PERIOD)
+        (self.lease / 3).min(MAX_PERIOD)
     }
 
     /// Returns the session under which runs are claimed.

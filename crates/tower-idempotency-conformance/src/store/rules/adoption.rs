@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{ClaimPolicy, Fence, Hold, Owner, Record, Reply, State};
+use tower_idempotency::internals::{ClaimPolicy, Fence, Owner, Record, Reply, State};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{Fingerprint, RecordId};
 
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
-use crate::store::sample::{HOUR, claim, complete, free, wish};
+use crate::store::sample::{HOUR, Hold, claim, complete, free, wish};
 use crate::store::subject::StoreSubject;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ fn record(state: State, now: Timestamp) -> Record {
         expires: Some(now.plus(HOUR)),
         fingerprint: Fingerprint::of(b"a request"),
         attempt: 3,
-        origin: wish().origin,
+        origin: wish().operation.origin,
         state,
         owner: Owner::None,
     }

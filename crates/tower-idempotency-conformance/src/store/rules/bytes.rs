@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tower_idempotency::internals::{Claim, ClaimPolicy, Described, Origin, Record, State, Transition};
+use tower_idempotency::internals::{Claim, ClaimPolicy, Described, Operation, Origin, Record, State, Transition};
 use tower_idempotency::store::Store;
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -87,12 +87,13 @@ pub(crate) async fn what_a_record_says_is_kept<St: Store>(subject: &StoreSubject
     };
     let mut records = Vec::new();
     for origin in [None, Some(Described::default()), Some(everything)] {
-        let wish = Claim { origin: Origin(origin.map(Arc::new)), ..wish() };
+        let origin = Origin(origin.map(Arc::new));
         let statuses = [0, 100, 200, 599, 256, u16::MAX];
         for (status, policy) in statuses.into_iter().zip([Unreadable, Refuse, Ask, Rerun].into_iter().cycle()) {
             let id = fresh_id();
             let fingerprint = Fingerprint::builder(&id).field("body", &random::<32>()).credential("who", b"a client");
-            let wish = Claim { fingerprint: fingerprint.finish(), policy, ..wish.clone() };
+            let operation = Operation { id, fingerprint: fingerprint.finish(), origin: origin.clone() };
+            let wish = Claim { operation, policy, ..wish() };
             let run = rule.made(id, &Transition::Claim(wish.clone())).await;
             says(&rule, &run, &wish, 1);
             let first = rule.made(id, &answer(run.fence, status)).await;
@@ -119,7 +120,8 @@ pub(crate) async fn what_a_record_says_is_kept<St: Store>(subject: &StoreSubject
 }
 
 fn says<St: Store>(rule: &Rule<'_, St>, record: &Record, wish: &Claim, attempt: u32) {
-    let is_so = (record.fingerprint, &record.origin, record.attempt) == (wish.fingerprint, &wish.origin, attempt);
+    let Operation { fingerprint, origin, .. } = &wish.operation;
+    let is_so = (&record.fingerprint, &record.origin, record.attempt) == (fingerprint, origin, attempt);
     rule.check(is_so, || format!("attempt {attempt} of {wish:?} is {record:?}"));
 }
 

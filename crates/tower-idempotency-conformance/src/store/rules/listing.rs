@@ -4,14 +4,15 @@ use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
-use tower_idempotency::internals::{Fence, Hold, ListedRecord, Owner, Transition};
+use tower_idempotency::internals::{Fence, ListedRecord, Owner, Transition};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 
 use crate::fresh::{fresh_id, fresh_ids};
 use crate::store::rule::Rule;
 use crate::store::sample::{
-    Ending, SHORT, answer, claim, complete, consume, forget, free, hold, inquire, interrupt, reclaim, settle, shortly,
+    Ending, Hold, SHORT, answer, claim, complete, consume, forget, free, hold, inquire, interrupt, reclaim, settle,
+    shortly,
 };
 use crate::store::subject::StoreSubject;
 

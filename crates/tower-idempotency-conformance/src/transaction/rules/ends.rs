@@ -1,8 +1,9 @@
 //! The end of a transaction is that of its record.
 
+use tower_idempotency::internals::End;
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::shared::{Kind, RecordInTransaction, TransactionEnd};
+use tower_idempotency::store::shared::{Kind, RecordInTransaction};
 
 use crate::transaction::run::{OUTCOME, Rule};
 use crate::transaction::subject::TransactionSubject;
@@ -25,7 +26,7 @@ pub(crate) async fn a_committed_transaction_leaves_effect_and_record<B: RecordIn
         });
         rule.check(is_record, || format!("of the record {record:?}, a commit left {row:?}"));
         let end = rule.end(&run).await;
-        rule.check(end == TransactionEnd::Committed(OUTCOME.into()), || format!("a commit was taken for {end:?}"));
+        rule.check(end == End::Outcome(OUTCOME.into()), || format!("a commit was taken for {end:?}"));
     }
 }
 
@@ -43,7 +44,8 @@ pub(crate) async fn a_transaction_that_is_rolled_back_leaves_neither<B: RecordIn
         let row = rule.row(&run).await;
         rule.check(row == before, || format!("a transaction that was rolled back made {row:?} of {before:?}"));
         let end = rule.end(&run).await;
-        rule.check(end == TransactionEnd::RolledBack { is_free }, || format!("a rollback was taken for {end:?}"));
+        let expected = if is_free { End::Released } else { End::Interrupted { status: None } };
+        rule.check(end == expected, || format!("a rollback was taken for {end:?}"));
         let loaded = rule.within(subject.store.load(run.record.id())).await;
         let is_there = matches!(loaded, Ok(Some(_)));
         rule.check(is_there != is_free, || format!("after a rollback, the operation's record is {loaded:?}"));

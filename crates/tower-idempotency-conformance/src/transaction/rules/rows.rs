@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tower_idempotency::internals::End;
 use tower_idempotency::store::CommitError;
 use tower_idempotency::store::shared::{
-    Clocks, Kind, NewExpiry, NewFence, RecordInTransaction, RunRecord, Token, TransactionEnd, Write,
+    Clocks, Kind, NewExpiry, NewFence, RecordInTransaction, RunRecord, Token, Write,
 };
 
 use crate::fresh::{fresh_id, random};
@@ -49,9 +50,9 @@ pub(crate) async fn an_open_transaction_keeps_its_row<B: RecordInTransaction>(su
         let (written, end) = rule.makes(usize::from(commits), "an open transaction", both).await;
         rule.check(written.is_ok() || !commits, || format!("a transaction was answered {written:?}"));
         let is_so = match &end {
-            TransactionEnd::Committed(outcome) => commits && outcome == OUTCOME,
-            TransactionEnd::RolledBack { .. } => !commits,
-            TransactionEnd::Gone => false,
+            End::Outcome(outcome) => commits && outcome == OUTCOME,
+            End::Released | End::Interrupted { .. } => !commits,
+            _ => false,
         };
         rule.check(is_so, || format!("a transaction with `committed: {commits}` was taken for {end:?}"));
     }

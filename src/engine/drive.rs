@@ -1,0 +1,382 @@
+//! The way of one run, detached from its requester: claim, ask, work, settle, answer.
+
+use std::future::ready;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::claim::{Claimant, Claimed};
+use super::commitment::Commitment;
+use super::context::{Rerun, RunContext};
+use super::engine::source;
+use super::late::Late;
+use super::met::{self, Met};
+use super::policy::{OnInterrupted, Policy};
+use super::reconcile::Question;
+use super::reconciler::Reconciled;
+use super::run::{Run, Work, Worked};
+use super::settle::{Holder, RememberedEnd};
+use super::verdict::Verdict;
+use crate::key::RecordId;
+use crate::record::{Applied, Fence, Hold, Operation, Record, Reply};
+use crate::slots::{End, Ended, Event, Phase, Refusal, once_a_minute};
+use crate::store::Store;
+use crate::store::recording::PendingEnd;
+use crate::within::{STORE_TIMEOUT, within};
+
+/// What a run does next.
+enum Step {
+    /// It claims the operation: the one that was interrupted under this fence, about which the application said that it
+    /// may run again, or any.
+    Claim(Option<Fence>),
+    /// It asks the application about the interrupted run before it.
+    Ask(Box<Question>),
+    /// It holds the operation: it does the work, and records its end.
+    Work(Arc<Commitment>, Rerun),
+}
+
+/// A run, what it is to do, and where its verdict goes. If it is dropped, the work is dropped first, and then the slot.
+struct Driven<St: Store, W, T> {
+    work: W,
+    requester: oneshot::Sender<Verdict<T>>,
+    run: Box<Run<St>>,
+}
+
+/// Claims, runs and records the operation. An outcome is sent to `requester` once it is durable, except by
+/// `unrecorded` and where the run goes ahead without the store.
+///
+/// This future is allocated for each run. To keep it small, the steps are futures one after the other, which share
+/// their place, and those that are rarely taken are boxed.
+pub(super) async fn drive<St: Store, W: Work<T>, T: Send + 'static>(
+    run: Box<Run<St>>,
+    work: W,
+    requester: oneshot::Sender<Verdict<T>>,
+) {
+    let mut next = Some((Driven { work, requester, run }, Step::Claim(None)));
+    while let Some((driven, step)) = next {
+        next = match step {
+            Step::Claim(again) => driven.claim(again).await,
+            Step::Ask(question) => Box::pin(driven.ask(question)).await,
+            Step::Work(commitment, rerun) => {
+                driven.work(commitment, rerun).await;
+                None
+            }
+        };
+    }
+}
+
+impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
+    /// Claims the operation. Returns `None` if nothing is left to do.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
+    fn claim(self, again: Option<Fence>) -> impl Future<Output = Option<(Self, Step)>> + Send {
+        async move {
+            let mut this = self;
+            let Run { engine, operation, slot, is_within, deadline, .. } = &*this.run;
+            // The session is read before the claim, so that the claim has this session or a later one.
+            let session = engine.store.slots().lease.session();
+            let (engine, operation, phase) = (Arc::clone(engine), operation.clone(), slot.phase());
+            let claimant = Claimant { engine, operation, is_within: *is_within, phase, deadline: *deadline };
+            let mut claiming = pin!(claimant.claim(again));
+            let has_failed = match within(Some(this.run.deadline), claiming.as_mut()).await {
+                Some(Ok(Claimed::Granted(operation, hold, rerun))) => {
+                    let commitment = this.granted(operation, hold, session);
+                    return Some((this, Step::Work(commitment, rerun)));
+                }
+                Some(Ok(Claimed::Met(record))) => return this.met(*record, again.is_some()),
+                Some(Err(Refusal::Unavailable)) if this.run.fails_open() => true,
+                Some(Err(refusal)) => return this.over(refusal),
+                None => false,
+            };
+            let Self { work, requester, run } = this;
+            // The claim has failed, and another one is made when the work is done; or it is still under way.
+            match has_failed {
+                true => {
+                    let claiming = ready(Err(Refusal::Unavailable));
+                    Box::pin(Late { run, session: None, claiming }.unprotected(work, requester)).await;
+                }
+                false => Box::pin(Late { run, session, claiming }.stalled(work, requester)).await,
+            }
+            None
+        }
+    }
+
+    /// Makes the run one that holds its operation, as the record has it.
+    fn granted(&mut self, operation: Operation, hold: Hold, session: Option<RecordId>) -> Arc<Commitment> {
+        let run = &mut *self.run;
+        (run.operation, run.attempt) = (operation, hold.attempt);
+        let Policy { retention, on_interrupted, .. } = run.engine.policy;
+        let (slots, operation) = (Arc::clone(run.engine.store.slots()), run.operation.clone());
+        let (may_rerun, turn) = (on_interrupted == OnInterrupted::Rerun, run.slot.turn());
+        Arc::new(Commitment::new(hold, operation, retention, slots, session, may_rerun, turn))
+    }
+
+    /// Asks about the record that the claim has met, or answers from it. `has_asked`: it was asked about already.
+    fn met(self, record: Record, has_asked: bool) -> Option<(Self, Step)> {
+        let Run { engine, operation: Operation { id, fingerprint, .. }, .. } = &*self.run;
+        let met = Met { policy: &engine.policy, fingerprint, record: &record };
+        if !has_asked && let Some((reconciler, interrupted)) = met.reconciler(*id) {
+            let question = Question { reconciler, interrupted, fingerprint: *fingerprint };
+            return Some((self, Step::Ask(Box::new(question))));
+        }
+        met.report_not_rerun(engine, id);
+        let ended = met::ended(&engine.policy, fingerprint, record);
+        self.over(ended)
+    }
+
+    /// Asks the application about the interrupted run.
+    async fn ask(mut self, question: Box<Question>) -> Option<(Self, Step)> {
+        self.run.slot.show_phase(Phase::Running(self.run.operation.fingerprint));
+        match question.ask(&self.run.engine).await {
+            Ok((fence, Reconciled::RunAgain)) => {
+                // The question has used up the time that the first claim had.
+                self.run.deadline = Instant::now() + STORE_TIMEOUT;
+                Some((self, Step::Claim(Some(fence))))
+            }
+            Ok((fence, Reconciled::Outcome(outcome))) => {
+                let Self { work, requester, run } = self;
+                drop(work);
+                let Run { engine, slot, .. } = *run;
+                question.settle(engine, slot, fence, outcome, requester).await;
+                None
+            }
+            Ok((_, Reconciled::StillUnknown)) => self.over(question.still_unknown()),
+            Err(end) => self.over(question.ended(end)),
+        }
+    }
+
+    /// Ends without a run, for the requester and the duplicates alike. The slot ends first, so that a client that was
+    /// answered does not meet it again.
+    fn over<N>(self, ended: impl Into<Ended>) -> Option<N> {
+        let Self { work, requester, run } = self;
+        drop(work);
+        let Run { slot, operation, .. } = *run;
+        let ended = ended.into();
+        let verdict = ended.clone().result_for(&operation.fingerprint).into();
+        slot.end(ended);
+        let _ = requester.send(verdict);
+        None
+    }
+
+    /// Does the work, settles its end, and answers.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
+    fn work(self, commitment: Arc<Commitment>, rerun: Rerun) -> impl Future<Output = ()> + Send {
+        async move {
+            let Self { work, requester, mut run } = self;
+            let guard = InterruptOnDrop { run: &run, commitment: &commitment, over: false };
+            let context = RunContext::new(rerun, Arc::clone(&commitment));
+            // The claim was asked for this long before it would have been too late.
+            let asked = Some(run.deadline - STORE_TIMEOUT);
+            let Worked { end, verdict, ran } = run.work(work, context, commitment.session, asked).await;
+            // If the run had a transaction, that decides how it has ended, and the store knows it.
+            if let Some(end) = commitment.close().await {
+                guard.over();
+                return decided(run, &commitment, end, ran, requester);
+            }
+            guard.over();
+            let end = run.count_and_judge(end);
+            let sent = run.engine.tally().start();
+            // From here on a dropped slot stays taken: the end may be readable and not durable.
+            run.slot.begin_settling(run.engine.policy.retention);
+            let hold = commitment.hold;
+            // This future would keep the holder while it awaits `Holder::record`.
+            let ending = Holder { engine: &run.engine, operation: &run.operation, hold }.ending(&end);
+            let pending = match run.engine.record(run.operation.id, ending).await {
+                // Another process took the operation over, or it was settled.
+                Ok(Applied { reply: Reply::Refused, record })
+                    if matches!(end, End::Outcome(_) | End::Consumed { .. }) =>
+                {
+                    return superseded(run, record, ran, requester);
+                }
+                // A release or an interruption may be refused: the record that is there counts, and the answer stays.
+                Ok(Applied { reply: Reply::Refused, .. }) => None,
+                Ok(_) => {
+                    run.engine.tally().happened(Event::Recorded(sent));
+                    None
+                }
+                Err(pending) => Some(pending),
+            };
+            run.report(&verdict, ran);
+            if let Some(pending) = pending {
+                return Box::pin(unrecorded(run, hold, end, pending, verdict, requester)).await;
+            }
+            // First the waiters are answered and the slot is freed; then the requester is answered.
+            run.end(end);
+            let _ = requester.send(verdict);
+        }
+    }
+}
+
+/// Ends a run as its transaction has decided.
+fn decided<St: Store, T>(
+    run: Box<Run<St>>,
+    commitment: &Commitment,
+    end: End,
+    ran: Duration,
+    requester: oneshot::Sender<Verdict<T>>,
+) {
+    if let End::Interrupted { .. } | End::InDoubt = end {
+        run.engine.count_interrupted();
+    }
+    let verdict = Verdict::own_end(end.clone(), run.attempt());
+    run.report(&verdict, ran);
+    if end == End::InDoubt {
+        // Until the retention is over, or until a restart, after which the store knows, no request with this key runs,
+        // whatever `fail_open` says.
+        let ended = run.ended(end);
+        run.slot.remember(ended, commitment.retention);
+        // If the writer has answered since `close`, this forgets the doubt.
+        commitment.remembered();
+    } else {
+        run.end(end);
+    }
+    let _ = requester.send(verdict);
+}
+
+/// Ends a run whose operation was taken over by another process, or settled, while it ran. The record that is there now
+/// counts: the duplicates get it. This run's other effects are unknown, and so is the answer of its requester.
+fn superseded<St: Store, T>(
+    run: Box<Run<St>>,
+    record: Option<Record>,
+    ran: Duration,
+    requester: oneshot::Sender<Verdict<T>>,
+) {
+    once_a_minute!(
+        run.engine.lines().superseded,
+        error,
+        record_id = run.operation.id.short(),
+        "the operation was taken over or settled elsewhere while it ran; its outcome is not recorded"
+    );
+    run.engine.count_interrupted();
+    let Worked { end, verdict, .. } = run.interrupted(ran);
+    run.report(&verdict, ran);
+    match record {
+        Some(record) => run.slot.end(record),
+        None => run.end(end),
+    }
+    let _ = requester.send(verdict);
+}
+
+/// Gives the real answer although it could not be recorded, because the effect took place. The claim stays, so that the
+/// operation does not run again, and this process remembers the outcome until the store has it.
+async fn unrecorded<St: Store, T: Send>(
+    run: Box<Run<St>>,
+    hold: Hold,
+    end: End,
+    pending: PendingEnd,
+    verdict: Verdict<T>,
+    requester: oneshot::Sender<Verdict<T>>,
+) {
+    let ended = match &end {
+        // The store may still have the claim, so the key is not free yet.
+        End::Released => Refusal::Unavailable.into(),
+        end => run.ended(end.clone()),
+    };
+    let Run { engine, slot, operation, .. } = *run;
+    engine.tally().happened(Event::Unrecorded);
+    once_a_minute!(
+        engine.lines().unrecorded, error, record_id = operation.id.short(), error = %pending.error,
+        source = source(&pending.error),
+        "answered without a record: retries get the answer until this process ends, and are refused afterwards"
+    );
+    let (remembered, is_whole) = RememberedEnd::keep(&engine, slot, ended);
+    let _ = requester.send(verdict);
+    let is_exclusive = engine.store.is_exclusive();
+    let recorded = if is_whole || !is_exclusive {
+        // Over a shared store the outcome may still be on its way. An interruption would overtake it.
+        Err(pending)
+    } else {
+        // There is no room for the outcome: the store records only that the run is over.
+        drop(pending);
+        Holder { engine: &engine, operation: &operation, hold }.record(&End::Interrupted { status: None }).await
+    };
+    remembered.free_once_recorded(recorded, is_exclusive).await;
+}
+
+/// Records that a run was interrupted if it is dropped: its task was aborted, or its runtime is gone.
+struct InterruptOnDrop<'a, St: Store> {
+    run: &'a Run<St>,
+    commitment: &'a Commitment,
+    /// Set once the end of the run is known; the drop then does nothing.
+    over: bool,
+}
+
+impl<St: Store> InterruptOnDrop<'_, St> {
+    fn over(mut self) {
+        self.over = true;
+    }
+}
+
+impl<St: Store> Drop for InterruptOnDrop<'_, St> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let Run { engine, slot, operation, .. } = self.run;
+        engine.count_interrupted();
+        // If a transaction is under way, the slot stays taken until the writer has answered.
+        self.commitment.abandon(slot);
+        let interruption =
+            Holder { engine, operation, hold: self.commitment.hold }.interruption(engine.policy.claim_policy(), None);
+        // The transition takes effect when it is called; no caller is left to wait for it.
+        drop(engine.store.apply(operation.id, interruption));
+    }
+}
+
+#[cfg(all(test, feature = "shared", feature = "test-util"))]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::engine::{Caller, Engine};
+    use crate::fingerprint::Fingerprint;
+    use crate::record::Origin;
+    use crate::store::Records as _;
+    use crate::store::test_store::TestStore;
+    use tracing::Span;
+
+    // When a stopped process wakes up, two futures are ready: the handler, whose next step may be the charge, and the
+    // one that ends the run.
+    #[tokio::test(start_paused = true)]
+    async fn trap_114_a_run_whose_lease_or_time_is_over_takes_no_further_step() {
+        const SHORT: Duration = Duration::from_secs(30);
+        const LONG: Duration = Duration::from_secs(3_600);
+        for (lease, max_run) in [(SHORT, LONG), (LONG, SHORT)] {
+            assert!(!charges_after_standing_still(lease, max_run, SHORT * 2).await);
+        }
+        assert!(charges_after_standing_still(LONG, LONG, SHORT * 2).await);
+    }
+
+    /// Returns whether a handler takes its next step after its process was paused for `still`.
+    async fn charges_after_standing_still(lease: Duration, max_run: Duration, still: Duration) -> bool {
+        let store = TestStore::new().another_process();
+        let session = RecordId::from_bytes([1; 32]);
+        store.slots().lease.hold(session, Instant::now() + lease, lease / 6);
+        let mut policy = Policy { max_run, ..Policy::default() };
+        policy.set_on_interrupted(OnInterrupted::Rerun);
+        let engine = Arc::new(Engine { store: Arc::new(store), policy, wrap_run: None });
+        let charged = Arc::new(AtomicBool::new(false));
+        let charges = Arc::clone(&charged);
+        let work = move |_| async move {
+            sleep(still / 2).await;
+            charges.store(true, Ordering::SeqCst);
+            ((), End::Outcome(Bytes::new()))
+        };
+        let operation = Operation { id: session, fingerprint: Fingerprint::of(b"m"), origin: Origin::default() };
+        let running =
+            tokio::spawn(async move { engine.exchange(&Span::none(), operation, Caller::default(), work).await });
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        advance(still).await;
+        let Ok((verdict, _)) = running.await else { panic!("the run does not panic") };
+        assert_eq!(charged.load(Ordering::SeqCst), matches!(verdict, Verdict::Own(())));
+        charged.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,206 @@
+//! A run whose claim the store has not answered in time. Its requester is answered, and the claim is undone; or
+//! `fail_open` lets it go ahead without the store, and its end is recorded all the same.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::claim::{Claimed, hold, wish};
+use super::context::{Rerun, RunContext};
+use super::engine::Engine;
+use super::run::{Run, Work, Worked};
+use super::settle::{Holder, RememberedEnd};
+use super::verdict::Verdict;
+use crate::key::RecordId;
+use crate::record::{Applied, Hold, Operation, Owner, Record, Reply, State, Transition};
+use crate::slots::{End, Phase, Refusal, once_a_minute};
+use crate::store::Store;
+use crate::store::recording::until_answered;
+use crate::within::STORE_TIMEOUT;
+
+/// A run whose claim is still under way, or has failed.
+pub(super) struct Late<St: Store, C> {
+    pub(super) run: Box<Run<St>>,
+    /// The session that was held before the claim.
+    pub(super) session: Option<RecordId>,
+    pub(super) claiming: C,
+}
+
+impl<St: Store, C: Future<Output = Result<Claimed, Refusal>> + Send> Late<St, C> {
+    /// Answers the requester now. The slot is kept until the store has answered, so that a claim that was made can be
+    /// undone.
+    pub(super) async fn stalled<W: Work<T>, T: Send>(self, work: W, requester: oneshot::Sender<Verdict<T>>) {
+        let fail_open = self.run.fails_open();
+        once_a_minute!(
+            self.run.engine.lines().unanswered,
+            error,
+            record_id = self.run.operation.id.short(),
+            fail_open,
+            "the store has not answered in {STORE_TIMEOUT:?}"
+        );
+        if fail_open {
+            return self.unprotected(work, requester).await;
+        }
+        drop(work);
+        let Self { run, claiming, .. } = self;
+        run.slot.show_phase(Phase::Stalled);
+        let _ = requester.send(Refusal::Unavailable.into());
+        match claiming.await {
+            Ok(Claimed::Granted(_, hold, rerun)) => give_back(run, hold, rerun).await,
+            // There is no claim to undo.
+            Ok(Claimed::Met(_)) | Err(_) => run.slot.end(Refusal::Unavailable),
+        }
+    }
+
+    /// Runs without the store, as `fail_open` allows, and records how the run ended: under the claim that is under way,
+    /// if the store grants it, else under a claim that is made when the store is back. Duplicates that come meanwhile
+    /// share the outcome.
+    pub(super) async fn unprotected<W: Work<T>, T: Send>(self, work: W, requester: oneshot::Sender<Verdict<T>>) {
+        let Self { run, session, claiming } = self;
+        run.engine.count(|tally| &tally.unprotected);
+        once_a_minute!(
+            run.engine.lines().unprotected,
+            warn,
+            record_id = run.operation.id.short(),
+            "the store is away and fail_open is set: the handler runs unprotected"
+        );
+        let (context, over) = RunContext::unprotected(&run.operation);
+        // No process can take over an operation that has no claim. The claim stays under way: once the store grants it
+        // to this run, another process may take the operation over.
+        let mut claiming = pin!(claiming);
+        let began = Instant::now();
+        let (Worked { end, verdict, ran }, claimed) =
+            match select(pin!(run.work(work, context, None, None)), claiming.as_mut()).await {
+                Either::Left((worked, _)) => (worked, None),
+                Either::Right((claimed, working)) => {
+                    let session = session.filter(|_| matches!(claimed, Ok(Claimed::Granted(..))));
+                    let worked = run.unless_stopped(session, working).await;
+                    (worked.unwrap_or_else(|| run.interrupted(began.elapsed())), Some(claimed))
+                }
+            };
+        // If the claim has not ended during the work, it is waited for after the answer.
+        let claiming = async move {
+            match claimed {
+                Some(claimed) => claimed,
+                None => claiming.await,
+            }
+        };
+        // From now on the handler's context says that the run is over.
+        drop(over);
+        run.report(&verdict, ran);
+        let end = run.count_and_judge(end);
+        let slots = run.engine.store.slots();
+        // Half of the room is kept for the ends of protected runs, which must be remembered.
+        if matches!(end, End::Released) || !slots.remembered.has_plenty_of_room() {
+            let _ = requester.send(verdict);
+            return unremembered(run, end, claiming).await;
+        }
+        let ended = run.ended(end.clone());
+        let Run { engine, slot, operation, .. } = *run;
+        let (remembered, _) = RememberedEnd::keep(&engine, slot, ended);
+        let _ = requester.send(verdict);
+        let granted = match claiming.await {
+            Ok(Claimed::Granted(_, hold, _)) => Some(hold),
+            Ok(Claimed::Met(_)) => return outdone(&engine, &operation, &remembered),
+            // The claim has failed: `record` makes another one.
+            Err(_) => None,
+        };
+        record(&engine, &operation, &end, granted, remembered).await;
+    }
+}
+
+/// Gives back a claim under which nothing ran, and then frees the slot. Whether an earlier attempt took effect is as
+/// unknown as before.
+async fn give_back<St: Store>(run: Box<Run<St>>, hold: Hold, rerun: Rerun) {
+    let Run { engine, slot, operation, .. } = *run;
+    let end = if rerun == Rerun::Yes { End::Interrupted { status: None } } else { End::Released };
+    let Err(pending) = Holder { engine: &engine, operation: &operation, hold }.record(&end).await else {
+        // The claim is undone: waiters retry and find out what the store has.
+        return slot.end(Refusal::Unavailable);
+    };
+    // This only logs the fault, because the requester was answered before.
+    engine.log_and_refuse(&operation.id, &pending.error);
+    let (remembered, _) = RememberedEnd::keep(&engine, slot, Refusal::Unavailable);
+    remembered.free_once_recorded(Err(pending), engine.store.is_exclusive()).await;
+}
+
+/// Ends an unprotected run that leaves nothing to remember, or for which there is no room. If its claim is granted
+/// late, the claim is settled.
+async fn unremembered<St: Store>(
+    run: Box<Run<St>>,
+    end: End,
+    claiming: impl Future<Output = Result<Claimed, Refusal>> + Send,
+) {
+    match (claiming.await, &end) {
+        (Ok(Claimed::Granted(_, hold, rerun)), End::Released) => give_back(run, hold, rerun).await,
+        (Ok(Claimed::Granted(_, hold, _)), _) => {
+            // The slot is kept meanwhile: otherwise a retry would find the run interrupted. If the store does not
+            // record the end, the run counts as interrupted for other processes.
+            let holder = Holder { engine: &run.engine, operation: &run.operation, hold };
+            if let Err(pending) = holder.record(&end).await {
+                let _ = pending.answer.await;
+            }
+            run.end(end);
+        }
+        (Ok(Claimed::Met(_)) | Err(_), _) => run.end(end),
+    }
+}
+
+/// Records how a run ended that had no claim, or was `granted` one late. Tries again until the store has taken it, or
+/// the end is about to be forgotten.
+async fn record<St: Store>(
+    engine: &Engine<St>,
+    operation: &Operation,
+    end: &End,
+    granted: Option<Hold>,
+    remembered: RememberedEnd,
+) {
+    let hold = match granted {
+        Some(hold) => hold,
+        None => match claim(engine, operation).await {
+            Some(Ok(hold)) => hold,
+            Some(Err(_)) => return outdone(engine, operation, &remembered),
+            // The store can't answer any more. The end is remembered until the retention is over.
+            None => return,
+        },
+    };
+    match (Holder { engine, operation, hold }).record(end).await {
+        Ok(Applied { reply: Reply::Refused, .. }) => outdone(engine, operation, &remembered),
+        recorded => remembered.free_once_recorded(recorded, engine.store.is_exclusive()).await,
+    }
+}
+
+/// Claims an operation that has run already. Returns the record that is there if it is another's, and `None` if the
+/// store does not answer.
+async fn claim<St: Store>(engine: &Engine<St>, operation: &Operation) -> Option<Result<Hold, Box<Record>>> {
+    let claim = || Transition::Claim(wish(&engine.policy, operation.clone(), Instant::now() + STORE_TIMEOUT));
+    loop {
+        let Applied { reply, record } =
+            until_answered(&*engine.store, operation.id, claim, Duration::ZERO, engine.retries_for()).await?;
+        // If there is no record, the one that the claim met has expired meanwhile.
+        if let Some(record) = record {
+            // This process remembers the operation, so that no other run of it is there: the claim that seemed to have
+            // failed was made.
+            let is_own = matches!(record.state, State::Running { .. }) && record.owner == Owner::Here;
+            let is_held = reply == Reply::Taken || is_own;
+            return Some(if is_held { Ok(hold(&record)) } else { Err(Box::new(record)) });
+        }
+    }
+}
+
+/// Handles a store that has another record of the operation. That record counts, and the effects of the unprotected run
+/// are additional.
+fn outdone<St: Store>(engine: &Engine<St>, operation: &Operation, remembered: &RememberedEnd) {
+    once_a_minute!(
+        engine.lines().outdone,
+        error,
+        record_id = operation.id.short(),
+        "an operation that ran unprotected was claimed elsewhere meanwhile, and may have taken effect twice; the outcome \
+         of the unprotected run is not recorded"
+    );
+    remembered.forget();
+}

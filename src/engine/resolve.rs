@@ -1,0 +1,109 @@
+//! Settles an operation, as an operator or the application says.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+
+use super::engine::Engine;
+use super::settle::RememberedEnd;
+use crate::key::RecordId;
+use crate::laboratory;
+use crate::observer::SettledBy;
+use crate::record::{Applied, Fence, Reply, Resolution, Transition};
+use crate::slots::{Ended, Entered, Event, Phase, Refusal, Slot};
+use crate::store::recording::PendingEnd;
+use crate::store::{Store, StoreError};
+use crate::within::STORE_TIMEOUT;
+
+/// The result of a resolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    /// The operation is settled, or forgotten.
+    Settled,
+    /// Nothing was changed.
+    Stale,
+}
+
+/// Settles an operation. Its slot is taken in the first poll, and held until the step is durable, so that no
+/// request is answered before. Poll it in a task of its own: a caller who goes away must not drop it.
+pub(crate) async fn resolve<St: Store>(
+    engine: &Arc<Engine<St>>,
+    id: RecordId,
+    fence: Fence,
+    resolution: Resolution,
+) -> Result<Resolved, StoreError> {
+    // A settlement starts no handler, so no `max_runs` bounds it.
+    let Entered::Mine(slot) = engine.store.slots().take(id, usize::MAX, None) else {
+        // The slot is taken: by an end that the store does not know, or else by a run or by another settlement.
+        return if engine.store.slots().remembered.get(&id).is_some() { Err(held_here()) } else { Ok(Resolved::Stale) };
+    };
+    let is_settlement = !matches!(resolution, Resolution::Forget);
+    let (settled, _) = settle_interrupted(engine, slot, fence, resolution).await;
+    match settled? {
+        Reply::Taken => {
+            if is_settlement {
+                engine.tally().happened(Event::Settled(SettledBy::Operator));
+            }
+            Ok(Resolved::Settled)
+        }
+        Reply::Refused => Ok(Resolved::Stale),
+    }
+}
+
+/// Settles an operation and frees its slot. Also returns the answer to requests that met the slot. If the store
+/// does not confirm that the step is durable, though it may already be readable there, the slot is freed only when
+/// the store does confirm it, or after an outcome's retention.
+pub(super) async fn settle_interrupted<St: Store>(
+    engine: &Arc<Engine<St>>,
+    mut slot: Slot,
+    fence: Fence,
+    resolution: Resolution,
+) -> (Result<Reply, StoreError>, Ended) {
+    // From here on a dropped slot stays taken: the step may be readable and not durable.
+    slot.begin_settling(engine.policy.retention);
+    let transition = Transition::Resolve(fence, resolution, engine.policy.retention);
+    let recorded = {
+        let recording = engine.record(slot.id(), transition);
+        tokio::pin!(recording);
+        match timeout(STORE_TIMEOUT, recording.as_mut()).await {
+            Ok(recorded) => recorded,
+            Err(_) => {
+                // Requests that wait at the slot are refused now.
+                slot.show_phase(Phase::Stalled);
+                recording.await
+            }
+        }
+    };
+    let refused = Ended::from(Refusal::Unavailable);
+    let (settled, ended) = match recorded {
+        // A request that met the slot meanwhile is answered from the record, or asked to retry.
+        Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
+        Err(PendingEnd { error: StoreError::Uncertain { .. }, answer }) => {
+            let (remembered, _) = RememberedEnd::keep(engine, slot, refused.clone());
+            laboratory::spawn(async move {
+                // Taken or refused: if it was refused, the store knows another end, and that one counts.
+                if answer.await.is_some() {
+                    remembered.forget();
+                }
+            });
+            return (Err(not_answered()), refused);
+        }
+        // Nothing was done, and with the dropped answer nothing is tried again.
+        Err(PendingEnd { error, .. }) => (Err(error), refused),
+    };
+    slot.end(ended.clone());
+    (settled, ended)
+}
+
+/// Returns the error of settling an operation whose end only this process remembers.
+fn held_here() -> StoreError {
+    StoreError::unavailable(
+        "this process holds the operation: its last run is over, and the store doesn't know its end; once the store works \
+         again, or the process is started again, it can be settled",
+    )
+}
+
+/// Returns the error of a settlement that may still take place.
+fn not_answered() -> StoreError {
+    StoreError::uncertain("the store has not answered; list the interrupted operations again")
+}
