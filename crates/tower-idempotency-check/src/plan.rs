@@ -133,7 +133,7 @@ pub struct Settings {
 }
 
 /// The longest retention that is waited for.
-const LONGEST_RETENTION: Duration = Duration::from_secs(600);
+const MAX_RETENTION: Duration = Duration::from_secs(600);
 const MAX_REQUESTS: usize = 5_000;
 
 impl Plan {
@@ -294,7 +294,7 @@ fn content_type(body: &str) -> &'static str {
 
 /// Reads `5s`.
 fn duration(text: &str) -> Result<Duration, PlanError> {
-    let parsed = humantime::parse_duration(text).ok().filter(|retention| *retention <= LONGEST_RETENTION);
+    let parsed = humantime::parse_duration(text).ok().filter(|retention| *retention <= MAX_RETENTION);
     let form = "a time of at most 10 minutes, such as 5s or 1m 30s";
     parsed.ok_or_else(|| PlanError::Field { field: "retention", value: text.to_owned(), form })
 }

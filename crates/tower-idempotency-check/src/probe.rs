@@ -22,10 +22,10 @@ pub(crate) fn new_key() -> String {
 }
 
 /// How long a check waits for a run that is under way.
-pub(crate) const SETTLED_WITHIN: Duration = Duration::from_secs(15);
+pub(crate) const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The first pause between two of its requests, and the longest.
 const PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// How many connections are made at once, and the pause after them.
 const WAVE: usize = 4;
@@ -326,12 +326,12 @@ impl<'a> Probe<'a> {
         let (began, mut pause) = (Instant::now(), PAUSE);
         loop {
             let answer = self.send(label, message).await?;
-            if !answer.says_wait() || began.elapsed() > SETTLED_WITHIN {
+            if !answer.says_wait() || began.elapsed() > SETTLE_TIMEOUT {
                 return Ok(answer);
             }
             let asked = answer.header("retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
             tokio::time::sleep(asked.unwrap_or(pause).min(Duration::from_secs(5))).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 

@@ -34,33 +34,9 @@ pub(super) async fn get<St: Store>(State(site): State<Arc<Site<St>>>) -> Answere
 
 /// Returns all counts of this process, as texts.
 fn counts(stats: &Stats) -> Value {
-    let counts = [
-        ("runs", stats.runs),
-        ("replays", stats.replays),
-        ("rejections", RejectionKind::ALL.iter().map(|kind| stats.refused(*kind)).sum()),
-        ("interrupted", stats.interrupted),
-        ("unknown", stats.unknown),
-        ("unrecorded", stats.unrecorded),
-        ("unprotected", stats.unprotected),
-        ("corrupt", stats.corrupt),
-        ("reconciled", stats.reconciled),
-        ("not_rerun", stats.not_rerun),
-        ("disputed", stats.disputed),
-        ("consumed", stats.consumed),
-        ("lost", stats.lost),
-        ("skewed", stats.skewed),
-        ("losses_accepted", stats.losses_accepted),
-        ("claimed", stats.claimed),
-        ("recorded", stats.recorded),
-        ("waited", stats.waited),
-        ("settled", stats.settled),
-        ("swept", stats.swept),
-        ("lease_renewals", stats.lease_renewals),
-        ("lease_losses", stats.lease_losses),
-        ("breaker_openings", stats.breaker_openings),
-        ("live", stats.live),
-    ];
-    let counts = counts.into_iter().map(|(name, count): (_, u64)| (name.to_owned(), json!(count.to_string())));
+    let rejections = RejectionKind::ALL.iter().map(|kind| stats.refused(*kind)).sum();
+    let counts = stats.all().into_iter().chain([("rejections", rejections)]);
+    let counts = counts.map(|(name, count)| (name.to_owned(), json!(count.to_string())));
     Value::Object(Map::from_iter(counts))
 }
 

@@ -4,7 +4,7 @@ use crate::dialect::{Dialect, Rule};
 use crate::finding::Severity;
 use crate::http::message::{Answer, shown};
 use crate::http::volatile::{Difference, differences};
-use crate::probe::{Probe, SETTLED_WITHIN, Stop};
+use crate::probe::{Probe, SETTLE_TIMEOUT, Stop};
 
 /// Notes where a retry's answer is not the first one.
 pub(super) fn compare(probe: &Probe<'_>, first: &Answer, again: &Answer) {
@@ -65,7 +65,7 @@ fn has_mark(answer: &Answer, marks: &[&str]) -> bool {
 /// Notes that a key is still "in flight" after all that waiting.
 pub(super) fn note_if_stuck(probe: &Probe<'_>, after: &str, again: &Answer) {
     if again.says_wait() {
-        let within = SETTLED_WITHIN.as_secs();
+        let within = SETTLE_TIMEOUT.as_secs();
         let what = format!("{within} s after {after}, its retry still gets {}: does it ever end?", again.summary());
         probe.found(Severity::Note, Rule::InFlight, what);
     }

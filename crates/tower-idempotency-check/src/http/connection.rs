@@ -14,16 +14,16 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::address::Address;
-use super::failure::{ANSWER_WITHIN, Failure};
+use super::failure::{ANSWER_TIMEOUT, Failure};
 use super::message::{Answer, Message};
 
-const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client that ends its connection waits for the server to see that.
-const SEEN_WITHIN: Duration = Duration::from_secs(1);
+const SEEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The most bytes of an answer's body.
-const LONGEST_BODY: usize = 16 << 20;
+const MAX_BODY: usize = 16 << 20;
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
@@ -41,7 +41,7 @@ async fn connect(address: &Address) -> Result<Box<dyn Stream>, Failure> {
         Ok(Box::new(stream) as _)
     };
     let too_late = |_| Failure::NotConnected("it took too long".to_owned());
-    timeout(CONNECTED_WITHIN, connecting).await.map_err(too_late)?
+    timeout(CONNECT_TIMEOUT, connecting).await.map_err(too_late)?
 }
 
 /// A connection over which requests go one after the other.
@@ -61,7 +61,7 @@ impl Connection {
 
     /// Sends a request, and reads its answer to the end.
     pub(crate) async fn send(&mut self, message: &Message) -> Result<Answer, Failure> {
-        timeout(ANSWER_WITHIN, self.exchange(message)).await.unwrap_or(Err(Failure::TooLate))
+        timeout(ANSWER_TIMEOUT, self.exchange(message)).await.unwrap_or(Err(Failure::TooLate))
     }
 
     async fn exchange(&mut self, message: &Message) -> Result<Answer, Failure> {
@@ -74,7 +74,7 @@ impl Connection {
         let ended = |error: hyper::Error| Failure::Ended(error.to_string());
         self.sender.ready().await.map_err(ended)?;
         let (head, body) = self.sender.send_request(request).await.map_err(ended)?.into_parts();
-        let body = Limited::new(body, LONGEST_BODY).collect().await;
+        let body = Limited::new(body, MAX_BODY).collect().await;
         let body = body.map_err(|error| Failure::Ended(error.to_string()))?.to_bytes();
         Ok(Answer { version: head.version, status: head.status, headers: head.headers, body })
     }
@@ -105,16 +105,16 @@ pub(crate) async fn hang_up(address: &Address, message: &Message, when: HangUp) 
         stream.write_all(&bytes).await?;
         stream.flush().await
     };
-    timeout(ANSWER_WITHIN, sending).await.map_err(|_| Failure::TooLate)?.map_err(ended)?;
+    timeout(ANSWER_TIMEOUT, sending).await.map_err(|_| Failure::TooLate)?.map_err(ended)?;
     match when {
         // What follows is sent once the server has seen the end: it closes too, or answers.
         HangUp::InTheBody => {
             stream.shutdown().await.map_err(ended)?;
-            let _ = timeout(SEEN_WITHIN, stream.read_u8()).await;
+            let _ = timeout(SEEN_TIMEOUT, stream.read_u8()).await;
         }
         HangUp::After(pause) => tokio::time::sleep(pause).await,
         HangUp::AtTheAnswer => {
-            let first = timeout(ANSWER_WITHIN, stream.read_u8()).await.map_err(|_| Failure::TooLate)?;
+            let first = timeout(ANSWER_TIMEOUT, stream.read_u8()).await.map_err(|_| Failure::TooLate)?;
             first.map_err(ended)?;
         }
     }

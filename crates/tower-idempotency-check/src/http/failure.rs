@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// How long one answer may take.
-pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why there is no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -12,7 +12,7 @@ pub(crate) enum Failure {
     NotConnected(String),
     #[error("the connection ended without an answer: {0}")]
     Ended(String),
-    #[error("there was no answer for {} s", ANSWER_WITHIN.as_secs())]
+    #[error("there was no answer for {} s", ANSWER_TIMEOUT.as_secs())]
     TooLate,
     #[error("the request can't be sent: {0}")]
     NotSendable(String),

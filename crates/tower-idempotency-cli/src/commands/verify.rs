@@ -14,7 +14,7 @@ use crate::open::Opened;
 use crate::screen::Screen;
 
 /// The number of outcomes that are read at a time.
-const AT_A_TIME: usize = 16;
+const MAX_AT_ONCE: usize = 16;
 
 /// What was read.
 #[derive(Default)]
@@ -56,7 +56,7 @@ async fn read(opened: &Opened) -> Result<Read, Failure> {
         }
         // A list has only the beginning of an outcome.
         let outcomes = completed.into_iter().map(|id| async move { (id, opened.operations.outcome(id).await) });
-        let mut outcomes = futures_util::stream::iter(outcomes).buffered(AT_A_TIME);
+        let mut outcomes = futures_util::stream::iter(outcomes).buffered(MAX_AT_ONCE);
         while let Some((id, outcome)) = outcomes.next().await {
             match outcome {
                 Ok(_) => {}

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use tower_idempotency::engine::ClaimPolicy;
-use tower_idempotency::internals::{Applied, Claim, Origin, Records as _, Reply, Resolution, State, Transition};
+use tower_idempotency::internals::{
+    Applied, Claim, Operation, Origin, Records as _, Reply, Resolution, State, Transition,
+};
 use tower_idempotency::store::Store as _;
-use tower_idempotency::{AnyStore, Fingerprint};
+use tower_idempotency::{AnyStore, Fingerprint, RecordId};
 
 use super::claims::new_id;
 use crate::failure::with_causes;
@@ -34,10 +36,10 @@ pub(super) async fn test(store: AnyStore, directory: &Directory) -> Tested {
 async fn steps(store: AnyStore, directory: &Directory) -> Result<Tested, Box<dyn std::error::Error + Send + Sync>> {
     let id = new_id();
     let broken = |check, fault: &str| Ok(Tested::Broken(check, fault.to_owned()));
-    let Applied { reply: Reply::Taken, record: Some(taken) } = store.apply(id, claim()).await? else {
+    let Applied { reply: Reply::Taken, record: Some(taken) } = store.apply(id, claim(id)).await? else {
         return broken("claim", "a claim of a new key was not granted");
     };
-    if is_granted(&store.apply(id, claim()).await?) {
+    if is_granted(&store.apply(id, claim(id)).await?) {
         return broken("claim twice", "the second claim of the same key was granted too");
     }
     let mut seen = vec![("claim twice", "the second claim of a key is refused")];
@@ -49,7 +51,7 @@ async fn steps(store: AnyStore, directory: &Directory) -> Result<Tested, Box<dyn
         Some(record) if record.fence == taken.fence && matches!(record.state, State::Interrupted { .. }) => {}
         _ => return broken("lost answer", "a claim whose process has ended is not there, or not shown as interrupted"),
     }
-    if is_granted(&store.apply(id, claim()).await?) {
+    if is_granted(&store.apply(id, claim(id)).await?) {
         return broken("lost answer", "a key was granted again, though its run was interrupted");
     }
     seen.push(("lost answer", "a claim whose process has ended is there, and is not granted again"));
@@ -65,10 +67,9 @@ fn is_granted(applied: &Applied) -> bool {
     applied.reply == Reply::Taken
 }
 
-fn claim() -> Transition {
+fn claim(id: RecordId) -> Transition {
     Transition::Claim(Claim {
-        fingerprint: Fingerprint::of(b"idem doctor"),
-        origin: Origin::default(),
+        operation: Operation { id, fingerprint: Fingerprint::of(b"idem doctor"), origin: Origin::default() },
         policy: ClaimPolicy::Refuse,
         may_repeat: false,
         bound: KEPT,

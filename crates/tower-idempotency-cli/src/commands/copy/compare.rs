@@ -8,7 +8,7 @@ use tower_idempotency::store::StoreError;
 use tower_idempotency::{AnyStore, RecordId};
 
 use super::ends::End;
-use super::records::{Copied, READ_AT_A_TIME, is_unreadable};
+use super::records::{Copied, MAX_READS, is_unreadable};
 use crate::failure::Failure;
 
 /// The number of records that are listed at a time.
@@ -109,7 +109,7 @@ async fn unequal(
             (Err(error), _) | (_, Err(error)) => Err(Failure::of(&error)),
         }
     };
-    let mut read = stream::iter(ids).map(|id| async move { (id, equal(id).await) }).buffered(READ_AT_A_TIME);
+    let mut read = stream::iter(ids).map(|id| async move { (id, equal(id).await) }).buffered(MAX_READS);
     let mut unequal = Vec::new();
     while let Some((id, is_equal)) = read.next().await {
         unequal.extend((!is_equal?).then_some(id));

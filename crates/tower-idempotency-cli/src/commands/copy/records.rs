@@ -14,12 +14,12 @@ use crate::failure::Failure;
 
 /// The records of a page, and the pages' groups that are copied at a time.
 const PAGE: usize = 2_048;
-const AT_A_TIME: usize = 4;
+const MAX_AT_ONCE: usize = 4;
 /// The most records of a group, and about the most bytes of their outcomes.
 const GROUP: usize = 256;
 const GROUP_BYTES: u64 = 4 << 20;
 /// The number of whole records that are read at a time.
-pub(super) const READ_AT_A_TIME: usize = 32;
+pub(super) const MAX_READS: usize = 32;
 /// For how long the key of a record that can't be read is refused, if it does not say until when.
 const DAMAGED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
@@ -43,7 +43,7 @@ pub(super) async fn copy(from: &End, to: &End) -> Result<Copied, Failure> {
     loop {
         let page = from.store.scan(after, PAGE).await.map_err(|error| Failure::of(&error))?;
         let groups = groups(page.records).into_iter().map(|group| copy_group(from, to, group));
-        let mut done = stream::iter(groups).buffer_unordered(AT_A_TIME);
+        let mut done = stream::iter(groups).buffer_unordered(MAX_AT_ONCE);
         while let Some(group) = done.try_next().await? {
             copied.add(group);
         }
@@ -99,7 +99,7 @@ enum Found {
 }
 
 async fn copy_group(from: &End, to: &End, group: Vec<ListedRecord>) -> Result<Copied, Failure> {
-    let found = stream::iter(group).map(|listed| found(from, listed)).buffered(READ_AT_A_TIME);
+    let found = stream::iter(group).map(|listed| found(from, listed)).buffered(MAX_READS);
     let found: Vec<Found> = found.try_collect().await?;
     let (mut copied, mut records) = (Copied::default(), Vec::with_capacity(found.len()));
     for found in found {

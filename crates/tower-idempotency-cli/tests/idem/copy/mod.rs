@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tower_idempotency::engine::ClaimPolicy;
 use tower_idempotency::internals::{
-    Applied, Claim, Completion, Hold, Origin, Record, Records as _, Reply, RunResult, Transition,
+    self, Applied, Claim, Completion, Fence, Operation, Origin, Record, Records as _, Reply, RunResult, Transition,
 };
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{AnyStore, Fingerprint, RecordId};
@@ -68,11 +68,22 @@ impl Place {
     }
 }
 
+/// The right of a run, and the operation that it is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hold {
+    pub(crate) id: RecordId,
+    fence: Fence,
+    attempt: u32,
+}
+
+fn operation(id: RecordId) -> Operation {
+    Operation { id, fingerprint: Fingerprint::of(b"message"), origin: Origin::default() }
+}
+
 /// Claims a key, past all layers.
 pub(crate) async fn claim(store: &AnyStore, id: RecordId) -> Hold {
     let claim = Claim {
-        fingerprint: Fingerprint::of(b"message"),
-        origin: Origin::default(),
+        operation: operation(id),
         policy: ClaimPolicy::Rerun,
         may_repeat: false,
         bound: HOUR,
@@ -89,9 +100,10 @@ pub(crate) async fn claim(store: &AnyStore, id: RecordId) -> Hold {
 
 /// Completes a run, past all layers.
 pub(crate) async fn complete(store: &AnyStore, hold: Hold, result: RunResult, retention: Duration) {
-    let (fingerprint, origin) = (Fingerprint::of(b"message"), Origin::default());
-    let completion = Completion { hold, fingerprint, origin, result, retention };
-    assert_eq!(store.apply(hold.id, Transition::Complete(completion)).await.unwrap().reply, Reply::Taken);
+    let Hold { id, fence, attempt } = hold;
+    let (operation, hold) = (operation(id), internals::Hold { fence, attempt });
+    let completion = Completion { operation, hold, result, retention };
+    assert_eq!(store.apply(id, Transition::Complete(completion)).await.unwrap().reply, Reply::Taken);
 }
 
 /// All operations of a store, as `ls` lists them, without what depends on the present time.

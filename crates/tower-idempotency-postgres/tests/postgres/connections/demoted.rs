@@ -1,6 +1,8 @@
 //! A server that is started again and takes no writes, like an old primary that another one has replaced.
 
-use tower_idempotency::internals::{Claim, ClaimPolicy, Completion, Hold, Origin, Records as _, RunResult, Transition};
+use tower_idempotency::internals::{
+    Claim, ClaimPolicy, Completion, Hold, Operation, Origin, Records as _, RunResult, Transition,
+};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency::{Fingerprint, RecordId};
@@ -8,20 +10,20 @@ use tower_idempotency_postgres::PostgresStore;
 
 use crate::lab::{HOUR, Lab, builder, client, id, own_server, put, until};
 
-fn claim() -> Transition {
-    let (fingerprint, origin, may_repeat) = (Fingerprint::of(b"m"), Origin::default(), false);
+fn claim(id: RecordId) -> Transition {
+    let operation = Operation { id, fingerprint: Fingerprint::of(b"m"), origin: Origin::default() };
     let (bound, interrupted_retention, patience) = (HOUR, HOUR, HOUR);
-    let policy = ClaimPolicy::Refuse;
-    let claim = Claim { fingerprint, origin, policy, may_repeat, bound, interrupted_retention, patience };
+    let (policy, may_repeat) = (ClaimPolicy::Refuse, false);
+    let claim = Claim { operation, policy, may_repeat, bound, interrupted_retention, patience };
     Transition::Claim(claim)
 }
 
 /// Claims and completes an operation.
 async fn run(store: &PostgresStore, id: RecordId) {
-    let run = store.apply(id, claim()).await.unwrap().record.unwrap();
-    let hold = Hold { id, fence: run.fence, attempt: run.attempt };
-    let (fingerprint, result) = (run.fingerprint, RunResult::Outcome("its outcome".into()));
-    let completion = Completion { hold, fingerprint, origin: Origin::default(), result, retention: HOUR };
+    let run = store.apply(id, claim(id)).await.unwrap().record.unwrap();
+    let (operation, hold) = (Operation::of(id, &run), Hold { fence: run.fence, attempt: run.attempt });
+    let result = RunResult::Outcome("its outcome".into());
+    let completion = Completion { operation, hold, result, retention: HOUR };
     store.apply(id, Transition::Complete(completion)).await.unwrap();
 }
 
@@ -41,9 +43,9 @@ async fn what_a_server_shows_that_takes_no_writes_is_not_told_as_done() {
     for _ in 0..3 {
         let told = other.load(id(1)).await;
         assert!(matches!(told, Err(StoreError::Unavailable { .. })), "{told:?}");
-        let claimed = other.apply(id(1), claim()).await;
+        let claimed = other.apply(id(1), claim(id(1))).await;
         assert!(claimed.is_err(), "{claimed:?}");
-        let claimed = other.apply(id(2), claim()).await;
+        let claimed = other.apply(id(2), claim(id(2))).await;
         assert!(matches!(claimed, Err(StoreError::Unavailable { .. })), "{claimed:?}");
     }
     assert_eq!(one.load(id(1)).await.unwrap(), done, "who was answered remembers it");
@@ -52,7 +54,7 @@ async fn what_a_server_shows_that_takes_no_writes_is_not_told_as_done() {
     client.batch_execute("ALTER SYSTEM RESET default_transaction_read_only").await.unwrap();
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     until("it is told", async || other.load(id(1)).await.is_ok_and(|told| told == done)).await;
-    until("it is claimed", async || other.apply(id(2), claim()).await.is_ok()).await;
+    until("it is claimed", async || other.apply(id(2), claim(id(2))).await.is_ok()).await;
 }
 
 /// A connection that was made while the server was the primary stays open when it is not any more.
