@@ -66,9 +66,10 @@ pub mod internals {
     pub use crate::header::{HeaderError, read_key};
     pub use crate::record::*;
     pub use crate::slots::{End, Refusal, Slots};
-    pub use crate::store::contract::{After, Disputed, Records, Sealed};
+    pub use crate::store::contract::{Records, Sealed};
     pub use crate::store::in_words;
-    pub use crate::store::listed::{ListedRecord, OutcomeStart, Scanned};
+    pub use crate::store::listed::{ListedRecord, OutcomeStart};
+    pub use crate::store::page::{Cursor, List, Page};
 }
 
 #[doc(inline)]

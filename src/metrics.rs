@@ -10,6 +10,7 @@ use ::metrics::{
 };
 
 use crate::observer::{LeaseChange, Observer, RunEnd, SettledBy};
+use crate::store::page::List;
 use crate::store::{Gauges, Health, Store, StoreError};
 
 /// The bounds of the histograms' buckets, in seconds. The facade does not pass them on: give them to the exporter, for
@@ -255,8 +256,9 @@ pub async fn update(store: &impl Store) -> Result<(), StoreError> {
     for (name, duration) in [(SYNC, sync), (SWEEP_LAG, sweep_lag), (LEASE_LEFT, lease)] {
         duration.into_iter().for_each(|duration| gauge!(name).set(duration.as_secs_f64()));
     }
-    let listed = store.interrupted(None, MAX_COUNTED).await?;
-    let oldest = listed.iter().filter_map(|run| run.since.to_system_time()).min();
+    let listed = store.list(List::Interrupted, None, MAX_COUNTED).await?.records;
+    let since = listed.iter().filter_map(|listed| listed.record.as_ref().ok()?.since.to_system_time());
+    let oldest = since.min();
     let age = oldest.and_then(|since| SystemTime::now().duration_since(since).ok()).unwrap_or_default();
     gauge!(OPEN).set(listed.len() as f64);
     gauge!(OLDEST).set(age.as_secs_f64());

@@ -1,11 +1,11 @@
 //! What an operator does, and what became of it.
 
 use super::answer::Answer;
-use super::cursor::Cursor;
 use crate::engine::Resolved;
 use crate::key::RecordId;
 use crate::record::Fence;
 use crate::store::StoreError;
+use crate::store::page::Cursor;
 
 /// A change of one operation, as it was seen: it names the fence, so that nothing is changed that has changed since.
 #[derive(Debug, Clone)]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::{Answer, Form};
-use super::cursor::{Cursor, Place};
 use super::filter::Filter;
 use super::record::{OperationRecord, StateKind};
 use super::recording::Recording;
@@ -12,8 +11,8 @@ use crate::clock::Timestamp;
 use crate::engine::{Engine, Policy, Stats};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::{Fence, Record, State};
-use crate::store::contract::{After, Disputed};
-use crate::store::listed::{ListedRecord, Scanned};
+use crate::store::listed::ListedRecord;
+use crate::store::page::{Cursor, List, Page};
 use crate::store::{Store, StoreError};
 
 /// The most operations of one page.
@@ -101,80 +100,41 @@ impl<St: Store> Operations<St> {
     /// This method only reads.
     pub async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<Listing, StoreError> {
         let limit = limit.clamp(1, MAX_PAGE);
-        let place = after.map(|cursor| cursor.0);
-        match (filter.state, place) {
-            (Some(StateKind::Interrupted), Some(Place::Time(after))) => {
-                self.interrupted(filter, Some(after), limit).await
-            }
-            (Some(StateKind::Interrupted), _) => self.interrupted(filter, None, limit).await,
-            (Some(StateKind::Running), _) => self.running(filter, id_of(place), limit).await,
-            (_, _) => self.scan(filter, id_of(place), limit).await,
-        }
+        let (list, after) = match filter.state {
+            Some(StateKind::Interrupted) => (List::Interrupted, after.filter(|after| after.id().is_none())),
+            Some(StateKind::Running) => (List::Running, after.filter(|after| after.id().is_some())),
+            _ => (List::All, after.filter(|after| after.id().is_some())),
+        };
+        self.selected(filter, list, after.copied(), limit).await
     }
 
-    async fn interrupted(
+    /// Reads a list until a page has `limit` operations that `filter` selects.
+    async fn selected(
         &self,
         filter: &Filter,
-        mut after: Option<After>,
+        list: List,
+        mut after: Option<Cursor>,
         limit: usize,
     ) -> Result<Listing, StoreError> {
         let (now, mut operations, mut looked_at) = (self.engine.store.now(), Vec::new(), 0);
         loop {
             let most = MAX_AT_ONCE.min(MAX_LOOKED_AT - looked_at);
-            let runs = self.engine.store.interrupted(after, most).await?;
-            let is_last = runs.len() < most;
-            for run in runs {
-                let place = After::of(&run);
-                let operation = OperationRecord::interrupted(run);
-                if filter.selects(&operation, now) {
-                    if operations.len() == limit {
-                        let next = after.map(|after| Cursor(Place::Time(after)));
-                        return Ok(Listing { operations, next, now });
-                    }
-                    operations.push(operation);
-                }
-                (after, looked_at) = (Some(place), looked_at + 1);
-            }
-            if is_last || looked_at == MAX_LOOKED_AT {
-                let next = after.filter(|_| !is_last).map(|after| Cursor(Place::Time(after)));
-                return Ok(Listing { operations, next, now });
-            }
-        }
-    }
-
-    async fn running(&self, filter: &Filter, after: Option<RecordId>, limit: usize) -> Result<Listing, StoreError> {
-        let now = self.engine.store.now();
-        let running = self.engine.store.running().await?.into_iter().filter(|listed| Some(listed.id) > after);
-        let selected = running.map(|listed| self.record(listed)).filter(|operation| filter.selects(operation, now));
-        let mut operations: Vec<_> = selected.take(limit + 1).collect();
-        let has_more = operations.len() > limit;
-        operations.truncate(limit);
-        let next = operations.last().filter(|_| has_more).map(|last| Cursor(Place::Id(last.id)));
-        Ok(Listing { operations, next, now })
-    }
-
-    async fn scan(&self, filter: &Filter, mut after: Option<RecordId>, limit: usize) -> Result<Listing, StoreError> {
-        let (now, mut operations, mut looked_at) = (self.engine.store.now(), Vec::new(), 0);
-        loop {
-            let most = MAX_AT_ONCE.min(MAX_LOOKED_AT - looked_at);
-            let Scanned { records, next } = self.engine.store.scan(after, most).await?;
+            let Page { records, next } = self.engine.store.list(list, after, most).await?;
             for listed in records {
-                let id = listed.id;
+                let place = list.place(&listed);
                 let operation = self.record(listed);
                 if filter.selects(&operation, now) {
                     if operations.len() == limit {
-                        let next = after.map(|after| Cursor(Place::Id(after)));
-                        return Ok(Listing { operations, next, now });
+                        return Ok(Listing { operations, next: after, now });
                     }
                     operations.push(operation);
                 }
-                after = Some(id);
+                after = Some(place);
             }
-            looked_at += most;
+            (after, looked_at) = (next, looked_at + most);
             if next.is_none() || looked_at == MAX_LOOKED_AT {
-                return Ok(Listing { operations, next: next.map(|next| Cursor(Place::Id(next))), now });
+                return Ok(Listing { operations, next, now });
             }
-            after = next;
         }
     }
 
@@ -251,10 +211,10 @@ impl<St: Store> Operations<St> {
     /// This method only reads.
     pub async fn disputed(&self, after: Option<&Cursor>, limit: usize) -> Result<Listing, StoreError> {
         let now = self.engine.store.now();
-        let after = after.and_then(|cursor| if let Place::Time(after) = cursor.0 { Some(after) } else { None });
-        let Disputed { records, next } = self.engine.store.disputed(after, limit.clamp(1, MAX_PAGE)).await?;
+        let after = after.filter(|after| after.id().is_none()).copied();
+        let Page { records, next } = self.engine.store.list(List::Disputed, after, limit.clamp(1, MAX_PAGE)).await?;
         let operations = records.into_iter().map(|listed| self.record(listed)).collect();
-        Ok(Listing { operations, next: next.map(|next| Cursor(Place::Time(next))), now })
+        Ok(Listing { operations, next, now })
     }
 
     /// Returns the [disputed](Self::disputed) outcome of the run of `id` with this fence, with its body, or `None` if
@@ -278,13 +238,5 @@ impl<St: Store> Operations<St> {
 impl<St> Clone for Operations<St> {
     fn clone(&self) -> Self {
         Self { engine: Arc::clone(&self.engine), recording: self.recording.clone() }
-    }
-}
-
-/// Returns the place in a list that is ordered by id. A cursor of another list begins anew.
-fn id_of(place: Option<Place>) -> Option<RecordId> {
-    match place {
-        Some(Place::Id(id)) => Some(id),
-        Some(Place::Time(_)) | None => None,
     }
 }

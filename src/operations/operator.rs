@@ -12,7 +12,6 @@ use tracing::Instrument as _;
 
 use super::audit;
 use super::change::{Action, Applied, Change, ChangeError, Purged, Reconciliation};
-use super::cursor::Cursor;
 use super::filter::Filter;
 use super::operations::{Listing, Operations};
 use super::record::{OperationRecord, OperationState, StateKind};
@@ -20,6 +19,7 @@ use crate::engine::{Reconciled, reconcile_one, resolve};
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Fence, Resolution};
+use crate::store::page::Cursor;
 use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 

@@ -8,7 +8,6 @@ use crate::clock::Timestamp;
 use crate::fingerprint::OperationDigest;
 use crate::key::RecordId;
 use crate::record::{ClaimPolicy, Fence, Origin, Owner, State};
-use crate::store::InterruptedRun;
 use crate::store::listed::{Damage, ListedRecord, OutcomeStart};
 
 /// What a store knows of one operation. It has no key, no scope and no body.
@@ -113,7 +112,11 @@ impl OperationRecord {
                 since: record.since,
                 expires: record.expires,
                 state: OperationState::of(&record.state, recording),
-                server: record.owner.into(),
+                // A question of this process is no reason to leave the operation alone, and may be over.
+                server: match record.owner {
+                    Owner::Here if matches!(record.state, State::Interrupted { .. }) => Server::None,
+                    owner => owner.into(),
+                },
                 session,
                 operation: record.fingerprint.readable_operation(),
                 origin: record.origin,
@@ -132,15 +135,6 @@ impl OperationRecord {
                 operation: None,
             },
         }
-    }
-
-    /// Returns what the list of interrupted operations says.
-    pub(super) fn interrupted(run: InterruptedRun) -> Self {
-        let InterruptedRun { id, fence, attempt, began, since, expires, policy, status, owner, session, .. } = run;
-        let (origin, operation) = (run.origin, run.operation);
-        let state = OperationState::Interrupted { status, policy };
-        let (expires, server) = (Some(expires), owner.into());
-        Self { id, fence, attempt, began, since, expires, state, server, session, origin, operation }
     }
 
     /// Returns the application's name for the operation (option `label`); `None` if it gave none.

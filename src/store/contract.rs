@@ -9,12 +9,13 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, try_join_all};
 
 use super::StoreError;
-use super::listed::{ListedRecord, Scanned};
+use super::listed::ListedRecord;
+use super::page::{Cursor, List, Page};
 use crate::clock::Timestamp;
 use crate::fingerprint::OperationDigest;
 use crate::key::RecordId;
 use crate::observer::{AlreadyObserved, Observer};
-use crate::record::{Applied, ClaimPolicy, Fence, Origin, Owner, Record, State, Transition};
+use crate::record::{Applied, ClaimPolicy, Fence, Origin, Record, State, Transition};
 use crate::slots::Slots;
 
 /// Restricts [`Records`] to the stores of this crate. Put your own database behind `Backend`.
@@ -113,36 +114,21 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// [`Operations`](crate::operations::Operations), which holds the slot meanwhile.
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send;
 
-    /// Returns at most `limit` interrupted operations, the oldest first, from the one after `after` on.
-    fn interrupted(
+    /// Returns at most `limit` records of `list`, from `after` on, which is the `next` of the page before: a place in a
+    /// list of the same order. Of [`List::All`] it looks at `limit` records, of which some may be past their expiry.
+    fn list(
         &self,
-        after: Option<After>,
+        list: List,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Page, StoreError>> + Send;
 
     /// Returns the present time of the clock by which the store judges records.
     fn now(&self) -> Timestamp;
 
-    /// Looks at the first `limit` records after the id `after`, in the order of their ids, and returns those that are
-    /// not past their expiry. It may show what is not durable yet.
-    fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send;
-
     /// Returns what the store has of `id` now, for operators: a shared store asks its database, whatever this process
     /// remembers.
     fn inspect(&self, id: RecordId) -> impl Future<Output = Result<Option<ListedRecord>, StoreError>> + Send;
-
-    /// Returns the operations whose runs are under way in a process that is alive, in the order of their ids. A claim
-    /// that left no trace is not among them.
-    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send;
-
-    /// Returns at most `limit` disputed outcomes that came after the place `after`. An exclusive store keeps none.
-    fn disputed(
-        &self,
-        _after: Option<After>,
-        _limit: usize,
-    ) -> impl Future<Output = Result<Disputed, StoreError>> + Send {
-        ready(Ok(Disputed::default()))
-    }
 
     /// Returns the disputed outcome of the run of `id` with this fence, if it has one.
     fn disputed_outcome(
@@ -171,33 +157,6 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// Returns a future that is ready when another process has changed the record of `id` since this call, as far as
     /// the store hears of it: it may miss a change. An exclusive store's future is never ready.
     fn changed(&self, id: RecordId) -> BoxFuture<'static, ()>;
-}
-
-/// The last operation of a page. An embedded store orders operations by when they were interrupted, and a shared store
-/// by when they began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct After {
-    /// The time at which the operation was interrupted.
-    pub since: Timestamp,
-    /// The time at which the operation began.
-    pub began: Timestamp,
-    /// The operation's id.
-    pub id: RecordId,
-}
-
-impl After {
-    /// Returns the place of `run`, the last operation of a page.
-    #[must_use]
-    pub fn of(run: &InterruptedRun) -> Self {
-        let InterruptedRun { since, began, id, .. } = *run;
-        Self { since, began, id }
-    }
-
-    /// Returns whether `run` comes later in the order of the exclusive stores: by when it was interrupted.
-    #[cfg(any(feature = "memory", feature = "embedded"))]
-    pub(crate) fn precedes(self, run: &InterruptedRun) -> bool {
-        (self.since, self.id) < (run.since, run.id)
-    }
 }
 
 /// The health of a store.
@@ -298,11 +257,6 @@ pub struct InterruptedRun {
     /// The HTTP status that the client got, if the handler answered that the effect is unknown; `None` if the run was
     /// interrupted without an answer.
     pub status: Option<u16>,
-    /// The process that asks the application about it, if one does.
-    pub(crate) owner: Owner,
-    /// As in [`OperationRecord`](crate::operations::OperationRecord::session), in a store's list alone.
-    #[doc(hidden)]
-    pub session: Option<RecordId>,
     /// The origin of the operation: see `label`.
     pub(crate) origin: Origin,
     /// The part of the fingerprint from which `derived_key` makes keys; `None` if the record is damaged.
@@ -347,20 +301,8 @@ impl InterruptedRun {
         let (&State::Interrupted { policy, status, .. }, Some(expires)) = (&record.state, record.expires) else {
             return None;
         };
-        let Record { fence, attempt, began, since, fingerprint, owner, ref origin, .. } = *record;
+        let Record { fence, attempt, began, since, fingerprint, ref origin, .. } = *record;
         let (origin, operation) = (origin.clone(), fingerprint.readable_operation());
-        // A question of this process is no reason to leave the operation alone.
-        let owner = if owner == Owner::Elsewhere { owner } else { Owner::None };
-        let session = None;
-        Some(Self { id, fence, attempt, began, since, expires, policy, status, owner, session, origin, operation })
+        Some(Self { id, fence, attempt, began, since, expires, policy, status, origin, operation })
     }
-}
-
-/// Outcomes that came after their operations were taken over or settled, in the order in which they came.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Disputed {
-    /// The outcomes, each as a record of its operation's id and its run's fence.
-    pub records: Vec<ListedRecord>,
-    /// The place at which the next page begins; `None` if there are no more.
-    pub next: Option<After>,
 }

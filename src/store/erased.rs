@@ -7,9 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::contract::{After, Disputed, Gauges, Health, InterruptedRun, Records, Sealed, Store};
+use super::contract::{Gauges, Health, Records, Sealed, Store};
 use super::error::StoreError;
-use super::listed::{ListedRecord, Scanned};
+use super::listed::ListedRecord;
+use super::page::{Cursor, List, Page};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Applied, Fence, Record, Transition};
@@ -96,11 +97,8 @@ methods! {
     {
         load(id: RecordId) -> Option<Record>;
         apply(id: RecordId, transition: Transition) -> Applied;
-        interrupted(after: Option<After>, limit: usize) -> Vec<InterruptedRun>;
-        scan(after: Option<RecordId>, limit: usize) -> Scanned;
+        list(list: List, after: Option<Cursor>, limit: usize) -> Page;
         inspect(id: RecordId) -> Option<ListedRecord>;
-        running() -> Vec<ListedRecord>;
-        disputed(after: Option<After>, limit: usize) -> Disputed;
         disputed_outcome(id: RecordId, fence: Fence) -> Option<Bytes>;
         sweep(limit: usize) -> usize;
         adopt(records: Vec<(RecordId, Record)>) -> Vec<Applied>;

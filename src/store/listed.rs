@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Fence, Owner, Record, State};
+use crate::record::{Fence, Record};
 use crate::store::StoreError;
 
 /// The bytes at the beginning of an outcome that are listed.
@@ -93,20 +93,4 @@ impl ListedRecord {
         let known = known.map(|&Record { fence, began, since, expires, .. }| Known { fence, began, since, expires });
         Self { id, record: Err(Damage { reason, known }), session: None }
     }
-
-    /// Returns whether the operation's run is under way, as far as the store can see.
-    pub(crate) fn is_running(&self) -> bool {
-        self.record
-            .as_ref()
-            .is_ok_and(|record| matches!(record.state, State::Running { .. }) && record.owner != Owner::None)
-    }
-}
-
-/// Records in the order of their ids.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Scanned {
-    /// The records that are not past their expiry.
-    pub records: Vec<ListedRecord>,
-    /// The id after which the scan goes on; `None` if there are no more records.
-    pub next: Option<RecordId>,
 }

@@ -17,7 +17,7 @@
 
 // The files:
 // - `contract.rs`: the trait that all stores implement, and the types it returns.
-// - `listed.rs`: records as lists show them.
+// - `listed.rs`: records as lists show them; `page.rs`: the lists, and the pages in which they are read.
 // - `error.rs`: the faults of a store; `transaction.rs`: why a transaction with a record was not committed.
 // - `recording.rs`: passes the end of a run to a store until the store has answered.
 // - `memory/`, `test_store/`: the stores in memory. The second wraps the first, and fails and crashes on command.
@@ -39,6 +39,7 @@ pub(crate) mod fjall_engine;
 pub(crate) mod listed;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
+pub(crate) mod page;
 pub(crate) mod recording;
 #[cfg(feature = "shared")]
 pub mod shared;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use testkit::Gate;
+use testkit::lab::listed::interrupted;
 use testkit::lab::steps::{Steps as _, Wish, wish};
 use testkit::lab::{Lab, done, hold, id, post, with};
 use tower_idempotency::internals::{Completion, Records as _, Reply, Resolution, RunResult, State};
@@ -30,7 +31,7 @@ async fn completed_after_they_were_settled() -> ([tower_idempotency::Fence; 2], 
         holds.push(hold(store, "k").await);
         way.cut();
         until_over().await;
-        let listed = third.interrupted(None, 9).await.unwrap().remove(0);
+        let listed = interrupted(&third, 9).await.remove(0);
         assert_eq!(third.settle(listed.id, listed.fence, Resolution::Release).await.unwrap(), Reply::Taken);
     }
     for (way, store, hold) in [(&here, &one, holds[0]), (&there, &other, holds[1])] {
@@ -131,7 +132,7 @@ async fn a_late_answer_that_can_not_be_stored_is_not_given_once_the_operation_wa
     gate.arrival().await;
     here.cut();
     until_over().await;
-    let listed = other.interrupted(None, 9).await.unwrap().remove(0);
+    let listed = interrupted(&other, 9).await.remove(0);
     assert_eq!(other.settle(listed.id, listed.fence, Resolution::Release).await.unwrap(), Reply::Taken);
     here.mend();
     tokio::time::sleep(LEASE).await;
@@ -158,7 +159,7 @@ async fn a_run_that_a_dead_process_has_left_is_no_disputed_outcome() {
     hold(&one, "k").await;
     here.cut();
     until_over().await;
-    assert_eq!(other.interrupted(None, 9).await.unwrap().len(), 1);
+    assert_eq!(interrupted(&other, 9).await.len(), 1);
     assert!(disputed(&other).await.is_empty());
 }
 
@@ -170,7 +171,7 @@ async fn the_runs_of_the_process_that_lists_are_not_read() {
         hold(&one, key).await;
     }
     let before = here.counts().lists;
-    assert!(one.interrupted(None, 1).await.unwrap().is_empty());
+    assert!(interrupted(&one, 1).await.is_empty());
     assert_eq!(here.counts().lists - before, 1);
 }
 
@@ -185,7 +186,7 @@ async fn an_operation_that_was_interrupted_is_listed_by_when_it_began() {
     let before = began(&here);
     tokio::time::sleep(LEASE).await;
     assert_eq!(one.interrupt(first.id, first.fence).await.unwrap(), Reply::Taken);
-    assert_eq!(one.interrupted(None, 9).await.unwrap()[0].began, before);
+    assert_eq!(interrupted(&one, 9).await[0].began, before);
     tokio::time::sleep(LEASE).await;
     let again = one.reclaim(wish("k"), first.fence).await.unwrap().expect("it is interrupted");
     assert_eq!(one.complete(done(again, "done", RETENTION)).await.unwrap(), Reply::Taken);
@@ -216,7 +217,7 @@ async fn the_list_of_interrupted_operations_goes_on_behind_a_disputed_outcome() 
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     plant_disputed(&here, "between", 9);
-    let listed = one.interrupted(None, 3).await.unwrap();
+    let listed = interrupted(&one, 3).await;
     let ids: Vec<_> = listed.iter().map(|run| run.id).collect();
     assert_eq!(ids, ["first", "between", "last"].map(id));
 }

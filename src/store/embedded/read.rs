@@ -18,8 +18,7 @@ use super::state::StoreState;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::{Fence, Record};
-use crate::store::contract::After;
-use crate::store::{InterruptedRun, StoreError};
+use crate::store::StoreError;
 
 /// Returns the live record of `id`, from memory or from disk.
 pub(super) fn load<E: StorageEngine>(
@@ -82,59 +81,6 @@ fn from_disk<E: StorageEngine>(shared: &StoreState<E>, engine: &E, id: RecordId)
         result => result,
     };
     result.map_err(|error| shared.read_failed(error, id))
-}
-
-/// Returns at most `limit` interrupted operations after `after`, the oldest first.
-pub(super) async fn interrupted<E: StorageEngine>(
-    shared: &Arc<StoreState<E>>,
-    after: Option<After>,
-    limit: usize,
-) -> Result<Vec<InterruptedRun>, StoreError> {
-    shared.check()?;
-    on_blocking_thread(shared, move |shared, engine| list_interrupted(shared, engine, after, limit)).await
-}
-
-/// Reads the index of interrupted operations, from `after` on, and the record of each. Blocks its thread.
-fn list_interrupted<E: StorageEngine>(
-    shared: &StoreState<E>,
-    engine: &E,
-    after: Option<After>,
-    limit: usize,
-) -> Result<Vec<InterruptedRun>, StoreError> {
-    let mut found = Vec::new();
-    // The range begins with the last operation of the page before, which is left out.
-    let from = after
-        .map_or_else(|| keys::INTERRUPTED.to_vec(), |After { since, id, .. }| keys::interrupted(since, &id).to_vec());
-    for entry in engine.range(from) {
-        if found.len() == limit {
-            break;
-        }
-        // No record is at fault here, so the error names none: its id is all zeros.
-        let (key, _) = entry.map_err(|error| shared.read_failed(error, RecordId::from_bytes([0; 32])))?;
-        let key = key.as_ref();
-        if !key.starts_with(keys::INTERRUPTED) {
-            break;
-        }
-        // A key that is too short for an id is not one that the store wrote.
-        let Some(id) = keys::id_of(key) else { continue };
-        match head(engine, id) {
-            Ok(record) => {
-                let live = record.and_then(|record| record.live(shared.time.now()));
-                let listed = live.and_then(|record| InterruptedRun::of(id, &record));
-                // The operation may have been settled, or interrupted anew, since its key was read.
-                let is_meant = |listed: &InterruptedRun| {
-                    Some(listed.since) == keys::time_of(key) && after.is_none_or(|after| after.precedes(listed))
-                };
-                found.extend(listed.filter(is_meant));
-            }
-            // The other operations can still be settled.
-            Err(error @ ReadError::Corrupt(_)) => {
-                shared.report_damage(id, &shared.read_failed(error, id), "left out of a list");
-            }
-            Err(error) => return Err(shared.read_failed(error, id)),
-        }
-    }
-    Ok(found)
 }
 
 /// Returns the record, past its expiry or not, without the chunks of its outcome.

@@ -1,34 +1,45 @@
-//! Lists records: all of them, in the order of their ids, and those whose runs are under way.
+//! Lists records.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::layout::keys;
 use super::layout::storage_engine::{ReadError, StorageEngine};
-use super::read::on_blocking_thread;
+use super::read::{head, on_blocking_thread};
 use super::state::StoreState;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
 use crate::record::Record;
 use crate::store::StoreError;
-use crate::store::listed::{ListedRecord, OutcomeStart, Scanned};
+use crate::store::listed::{ListedRecord, OutcomeStart};
+use crate::store::page::{Cursor, List, Page};
 
-/// Looks at the first `limit` records after the id `after`.
-pub(super) async fn scan<E: StorageEngine>(
+/// Returns a page of a list.
+pub(super) async fn list<E: StorageEngine>(
     shared: &Arc<StoreState<E>>,
-    after: Option<RecordId>,
+    list: List,
+    after: Option<Cursor>,
     limit: usize,
-) -> Result<Scanned, StoreError> {
+) -> Result<Page, StoreError> {
     shared.check()?;
-    on_blocking_thread(shared, move |shared, engine| list(shared, engine, after, limit)).await
+    match list {
+        List::All => on_blocking_thread(shared, move |shared, engine| all(shared, engine, after, limit)).await,
+        List::Interrupted => {
+            on_blocking_thread(shared, move |shared, engine| interrupted(shared, engine, after, limit)).await
+        }
+        List::Running => Ok(Page::of_all(list, running(shared), after, limit)),
+        List::Disputed => Ok(Page::default()),
+    }
 }
 
 /// Reads the records themselves. Blocks its thread.
-fn list<E: StorageEngine>(
+fn all<E: StorageEngine>(
     shared: &StoreState<E>,
     engine: &E,
-    after: Option<RecordId>,
+    after: Option<Cursor>,
     limit: usize,
-) -> Result<Scanned, StoreError> {
+) -> Result<Page, StoreError> {
+    let after = after.and_then(Cursor::id);
     let now = shared.time.now();
     let from = after.map_or_else(|| keys::RECORDS.to_vec(), |id| keys::record(&id).to_vec());
     let (mut records, mut seen, mut last) = (Vec::new(), 0, None);
@@ -41,7 +52,7 @@ fn list<E: StorageEngine>(
         // A key that is too short for an id is not one that the store wrote. The first one may be `after` itself.
         let Some(id) = keys::id_of(key.as_ref()).filter(|id| Some(*id) > after) else { continue };
         if seen == limit {
-            return Ok(Scanned { records, next: last });
+            return Ok(Page { records, next: last.map(Cursor::of_id) });
         }
         (seen, last) = (seen + 1, Some(id));
         let record = match codec::decode(&id, value.as_ref()) {
@@ -63,7 +74,7 @@ fn list<E: StorageEngine>(
             }
         });
     }
-    Ok(Scanned { records, next: None })
+    Ok(Page { records, next: None })
 }
 
 /// Returns whether the record still has these bytes.
@@ -88,19 +99,57 @@ fn start<E: StorageEngine>(
     }
 }
 
+/// Reads the index of interrupted operations, and the record of each. Blocks its thread.
+fn interrupted<E: StorageEngine>(
+    shared: &StoreState<E>,
+    engine: &E,
+    after: Option<Cursor>,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    let after = after.and_then(Cursor::since);
+    let (mut records, mut next) = (Vec::new(), None);
+    // The range begins with the last operation of the page before, which is left out.
+    let from = after.map_or_else(|| keys::INTERRUPTED.to_vec(), |(since, id)| keys::interrupted(since, &id).to_vec());
+    for entry in engine.range(from) {
+        if records.len() == limit {
+            next = records.last().map(|last| List::Interrupted.place(last));
+            break;
+        }
+        // No record is at fault here, so the error names none: its id is all zeros.
+        let (key, _) = entry.map_err(|error| shared.read_failed(error, RecordId::from_bytes([0; 32])))?;
+        let key = key.as_ref();
+        if !key.starts_with(keys::INTERRUPTED) {
+            break;
+        }
+        // A key that is too short for an id is not one that the store wrote.
+        let Some(id) = keys::id_of(key) else { continue };
+        match head(engine, id) {
+            Ok(record) => {
+                // The operation may have been settled, or interrupted anew, since its key was read.
+                let is_meant = |record: &Record<Stored>| {
+                    Some(record.since) == keys::time_of(key) && Some((record.since, id)) > after
+                };
+                let live = record.and_then(|record| record.live(shared.time.now())).filter(is_meant);
+                let listed = live.map(|record| without_outcome(id, &record));
+                records.extend(listed.filter(|listed| List::Interrupted.has(listed)));
+            }
+            // The other operations can still be settled.
+            Err(error @ ReadError::Corrupt(_)) => {
+                shared.report_damage(id, &shared.read_failed(error, id), "left out of a list");
+            }
+            Err(error) => return Err(shared.read_failed(error, id)),
+        }
+    }
+    Ok(Page { records, next })
+}
+
 /// Returns the operations whose claims are on disk and whose runs are under way, from memory.
-pub(super) fn running<E: StorageEngine>(shared: &StoreState<E>) -> Result<Vec<ListedRecord>, StoreError> {
-    shared.check()?;
-    let no_outcome = |_: &Stored| Ok::<_, std::convert::Infallible>(OutcomeStart::of(0, &[]));
-    let mut running: Vec<_> = shared
-        .runs
-        .lock()
-        .all()
-        .map(|(id, record)| {
-            let Ok(record) = record.form(no_outcome);
-            ListedRecord::readable(id, record)
-        })
-        .collect();
-    running.sort_by_key(|record| record.id);
-    Ok(running)
+fn running<E: StorageEngine>(shared: &StoreState<E>) -> Vec<ListedRecord> {
+    shared.runs.lock().all().map(|(id, record)| without_outcome(id, record)).collect()
+}
+
+/// Returns what is listed of a record that has no outcome.
+fn without_outcome(id: RecordId, record: &Record<Stored>) -> ListedRecord {
+    let Ok(record) = record.form(|_| Ok::<_, Infallible>(OutcomeStart::of(0, &[])));
+    ListedRecord::readable(id, record)
 }

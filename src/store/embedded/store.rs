@@ -22,8 +22,9 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{self, Applied, Change, Claim, Current, Fence, Record, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
-use crate::store::listed::{ListedRecord, Scanned};
+use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
+use crate::store::listed::ListedRecord;
+use crate::store::page::{Cursor, List, Page};
 use crate::store::{CommitError, StoreError};
 use crate::within::STORE_ANSWER_TIMEOUT;
 
@@ -261,24 +262,16 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
         }
     }
 
-    async fn interrupted(&self, after: Option<After>, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
-        read::interrupted(&self.0.shared, after, limit).await
+    async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+        scan::list(&self.0.shared, list, after, limit).await
     }
 
     fn now(&self) -> Timestamp {
         self.0.shared.time.now()
     }
 
-    async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Scanned, StoreError> {
-        scan::scan(&self.0.shared, after, limit).await
-    }
-
     async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
         ListedRecord::of_load(id, self.load(id).await)
-    }
-
-    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
-        ready(scan::running(&self.0.shared))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

@@ -22,9 +22,10 @@ use crate::key::RecordId;
 use crate::laboratory::point;
 use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
+use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
 use crate::store::error::StoreError;
-use crate::store::listed::{ListedRecord, Scanned};
+use crate::store::listed::ListedRecord;
+use crate::store::page::{Cursor, List, Page};
 
 /// Keeps records in memory. It is for tests, and for applications that accept that **a restart forgets every key**, so
 /// that a retry after it runs again.
@@ -147,41 +148,21 @@ impl Records for MemoryStore {
         ready(self.table.apply(&self.slots, self.process, id, transition))
     }
 
-    fn interrupted(
+    fn list(
         &self,
-        after: Option<After>,
+        list: List,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
-        ready(Ok(self.table.interrupted(self.process, after, limit)))
+    ) -> impl Future<Output = Result<Page, StoreError>> + Send {
+        ready(Ok(self.table.list(self.process, list, after, limit)))
     }
 
     fn now(&self) -> Timestamp {
         self.table.time.now()
     }
 
-    fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send {
-        let now = self.table.time.now();
-        let mut ids: Vec<_> = self.table.rows.iter().map(|row| *row.key()).filter(|id| Some(*id) > after).collect();
-        let has_more = ids.len() > limit;
-        if has_more {
-            ids.select_nth_unstable(limit);
-            ids.truncate(limit);
-        }
-        ids.sort_unstable();
-        let next = ids.last().copied().filter(|_| has_more);
-        let present = |id: RecordId| {
-            let row = self.table.rows.get(&id)?;
-            Some(ListedRecord::of(id, &self.table.present(row.value(), self.process, now)?))
-        };
-        ready(Ok(Scanned { records: ids.into_iter().filter_map(present).collect(), next }))
-    }
-
     async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
         ListedRecord::of_load(id, self.load(id).await)
-    }
-
-    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
-        ready(Ok(self.table.listed(self.process, ListedRecord::is_running)))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

@@ -13,9 +13,9 @@ use crate::key::RecordId;
 use crate::laboratory::point;
 use crate::record::{self, Applied, Change, Current, Fence, Owner, Record, State, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{After, InterruptedRun};
 use crate::store::error::StoreError;
 use crate::store::listed::ListedRecord;
+use crate::store::page::{Cursor, List, Page};
 
 /// The bytes that a record takes in addition to its outcome: its map entry, its expiry entry, and their share of empty
 /// places.
@@ -209,27 +209,25 @@ impl Table {
         Fence(self.fences.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Returns the records that `process` sees now, and that `is_meant` chooses, in the order of their ids.
-    pub(super) fn listed(&self, process: u64, is_meant: impl Fn(&ListedRecord) -> bool) -> Vec<ListedRecord> {
+    /// Returns a page of a list, as `process` sees the records now.
+    pub(super) fn list(&self, process: u64, list: List, after: Option<Cursor>, limit: usize) -> Page {
         let now = self.time.now();
-        let listed = self.rows.iter().filter_map(|row| {
-            Some(ListedRecord::of(*row.key(), &self.present(row.value(), process, now)?)).filter(&is_meant)
-        });
-        let mut found: Vec<_> = listed.collect();
-        found.sort_by_key(|record| record.id);
-        found
-    }
-
-    pub(super) fn interrupted(&self, process: u64, after: Option<After>, limit: usize) -> Vec<InterruptedRun> {
-        let now = self.time.now();
-        let listed = self.rows.iter().filter_map(|row| {
-            let record = self.present(row.value(), process, now)?;
-            InterruptedRun::of(*row.key(), &record).filter(|run| after.is_none_or(|after| after.precedes(run)))
-        });
-        let mut found: Vec<_> = listed.collect();
-        found.sort_by_key(|record| (record.since, record.id));
-        found.truncate(limit);
-        found
+        let listed = |id, row: &MemoryRow| Some(ListedRecord::of(id, &self.present(row, process, now)?));
+        if list != List::All {
+            let all = self.rows.iter().filter_map(|row| listed(*row.key(), row.value()));
+            return Page::of_all(list, all.filter(|listed| list.has(listed)).collect(), after, limit);
+        }
+        let after = after.and_then(Cursor::id);
+        let mut ids: Vec<_> = self.rows.iter().map(|row| *row.key()).filter(|id| Some(*id) > after).collect();
+        let has_more = ids.len() > limit;
+        if has_more {
+            ids.select_nth_unstable(limit);
+            ids.truncate(limit);
+        }
+        ids.sort_unstable();
+        let next = ids.last().filter(|_| has_more).map(|id| Cursor::of_id(*id));
+        let records = ids.into_iter().filter_map(|id| listed(id, self.rows.get(&id)?.value())).collect();
+        Page { records, next }
     }
 }
 

@@ -30,9 +30,10 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Applied, Completion, Fence, Record, Reply, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{After, Disputed, Gauges, Health, InterruptedRun, Records, Sealed, Store};
+use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
 use crate::store::error::StoreError;
-use crate::store::listed::{ListedRecord, Scanned};
+use crate::store::listed::ListedRecord;
+use crate::store::page::{Cursor, List, Page};
 
 /// The longest lease, and so a limit of the wait for a process that has died.
 const MAX_LEASE: Duration = Duration::from_secs(86_400);
@@ -297,28 +298,16 @@ impl<B: Backend> Records for SharedStore<B> {
         async move { step?.await? }
     }
 
-    async fn interrupted(&self, after: Option<After>, limit: usize) -> Result<Vec<InterruptedRun>, StoreError> {
-        self.look(async move |protocol| protocol.interrupted(after, limit).await).await
+    async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+        self.look(async move |protocol| protocol.list(list, after, limit).await).await
     }
 
     fn now(&self) -> Timestamp {
         self.inner.database.clocks().earliest()
     }
 
-    async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Scanned, StoreError> {
-        self.look(async move |protocol| protocol.scan(after, limit).await).await
-    }
-
     async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
         self.look(async move |protocol| protocol.inspect(id).await).await
-    }
-
-    async fn running(&self) -> Result<Vec<ListedRecord>, StoreError> {
-        self.look(async move |protocol| protocol.running().await).await
-    }
-
-    async fn disputed(&self, after: Option<After>, limit: usize) -> Result<Disputed, StoreError> {
-        self.look(async move |protocol| protocol.disputed(after, limit).await).await
     }
 
     async fn disputed_outcome(&self, id: RecordId, fence: Fence) -> Result<Option<Bytes>, StoreError> {

@@ -22,8 +22,8 @@ pub enum StoreCall {
     Interrupt,
     /// Settling an interrupted operation.
     Resolve,
-    /// Listing interrupted operations.
-    Interrupted,
+    /// Listing operations.
+    List,
     /// Sweeping.
     Sweep,
 }

@@ -16,10 +16,11 @@ use crate::clock::{Clock, Timestamp};
 use crate::key::RecordId;
 use crate::record::{Applied, Claim, Record, Reply, Transition};
 use crate::slots::Slots;
-use crate::store::contract::{After, Gauges, Health, InterruptedRun, Records, Sealed, Store};
+use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
 use crate::store::error::StoreError;
-use crate::store::listed::{ListedRecord, Scanned};
+use crate::store::listed::ListedRecord;
 use crate::store::memory::{MemoryStore, MemoryStoreBuilder};
+use crate::store::page::{Cursor, List, Page};
 
 /// A store for tests, which fails, stalls, loses answers, crashes and is opened again on command. Otherwise it behaves
 /// as a store on disk does, with the disk in memory: a claim that may be repeated leaves no trace. With
@@ -319,28 +320,21 @@ impl Records for TestStore {
         })
     }
 
-    fn interrupted(
+    fn list(
         &self,
-        after: Option<After>,
+        list: List,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
-        self.call(StoreCall::Interrupted, move |store, _| now(store.memory.interrupted(after, limit)))
+    ) -> impl Future<Output = Result<Page, StoreError>> + Send {
+        self.call(StoreCall::List, move |store, _| now(store.memory.list(list, after, limit)))
     }
 
     fn now(&self) -> Timestamp {
         self.memory.now()
     }
 
-    fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send {
-        self.call(StoreCall::Interrupted, move |store, _| now(store.memory.scan(after, limit)))
-    }
-
     async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
         ListedRecord::of_load(id, self.load(id).await)
-    }
-
-    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
-        self.call(StoreCall::Interrupted, move |store, _| now(store.memory.running()))
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {

@@ -10,7 +10,7 @@ use testkit::lab::charges::{
     deliver, policies, replaying,
 };
 use testkit::lab::disk::{Disk, DiskBuilder as _, InTables as _, Table as _};
-use testkit::lab::listed::{assert_summed, listed};
+use testkit::lab::listed::{assert_summed, interrupted, listed};
 use testkit::lab::steps::{Claimed, Hold, Steps as _, wish};
 use testkit::lab::time::DAY;
 use testkit::lab::{Lab, done, hold, id};
@@ -56,7 +56,7 @@ async fn assert_sound_but_for(store: &impl Disk, long: &[usize], completed_late:
     assert_eq!(expiring.len(), expiring_once.len() + completed_late, "no other record expires twice");
     assert!(expiring_once.is_subset(&records), "no list names a record that is gone");
     assert!(records.difference(&expiring_once).all(|id| claimed.contains(id)), "who doesn't expire is running");
-    assert_eq!(keys("i"), store.interrupted(None, usize::MAX).await.unwrap().len());
+    assert_eq!(keys("i"), interrupted(store, usize::MAX).await.len());
     assert_eq!(keys("c"), long.iter().map(|length| length.div_ceil(CHUNK)).sum::<usize>());
     // All of it can be read.
     drop(table_of(store).scan(""));
@@ -189,7 +189,7 @@ async fn in_one_batch_with_other_calls_before_between_and_after_each_does_its_ow
     let again = store.claim(wish("before"));
     let longer = commit_long(&contexts[3], &store, "longer", 2 * LONG, false);
     let interrupt = store.interrupt(id("interrupted"), held[1].fence());
-    let interrupted = commit_long(&held[1], &store, "interrupted", LONG, false);
+    let cut = commit_long(&held[1], &store, "interrupted", LONG, false);
     let committed = commit_long(&held[0], &store, "durable", 50_000, false);
     let late = store.complete(complete(after, 5_000));
     let swept = store.sweep(10);
@@ -199,7 +199,7 @@ async fn in_one_batch_with_other_calls_before_between_and_after_each_does_its_ow
     let Ok(Claimed::Held(record)) = again.await else { panic!("it was completed before") };
     assert!(matches!(record.state, State::Completed { outcome, .. } if outcome == vec![b'c'; 100_000]));
     assert!(matches!(given_up.await, Err(CommitError::Aborted("no"))));
-    assert!(matches!(interrupted.await, Err(CommitError::Superseded)));
+    assert!(matches!(cut.await, Err(CommitError::Superseded)));
     let commits: Vec<Commit<String>> = join_all([short, long, longer, committed]).await;
     let expected = [text(1, 10), text(2, LONG), text(3, 2 * LONG), text(4, 50_000)];
     assert_eq!(commits.into_iter().map(Result::unwrap).collect::<Vec<_>>(), expected, "each sees those before it");
@@ -218,7 +218,7 @@ async fn in_one_batch_with_other_calls_before_between_and_after_each_does_its_ow
     }
     let all = ["busy", "short", "long", "longer", "durable", "poor", "interrupted"].map(|key| charged(store, key));
     assert_eq!((all, charged(store, "sum")), ([1, 1, 1, 1, 1, 0, 0], 4));
-    let listed = store.interrupted(None, 10).await.unwrap();
+    let listed = interrupted(store, 10).await;
     assert_eq!(listed.len(), 1, "the one claimed and never run; the other said how it ended, late");
 }
 

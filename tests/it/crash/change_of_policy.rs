@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use testkit::lab::asked::{Asked, asking, leave_interrupted_under};
 use testkit::lab::disk::Disk;
+use testkit::lab::listed::interrupted;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::{Lab, effect, gated, id, on_disk, post};
 use testkit::log::Log;
 use testkit::{Gate, on_both};
 use tower_idempotency::engine::{ClaimPolicy, Reconciled};
-use tower_idempotency::internals::Records as _;
 use tower_idempotency::operations::{Action, Applied, OperationState};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, Unsure};
@@ -124,9 +124,7 @@ async fn a_run_of_a_dead_process_keeps_its_policy_between_processes() {
     let lab = Lab::counting(reruns(&other));
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     assert_eq!((lab.effects(), reruns(&other).stats().not_rerun), (0, 1));
-    let Ok([listed]) = <[_; 1]>::try_from(other.interrupted(None, 9).await.unwrap()) else {
-        panic!("one is interrupted")
-    };
+    let Ok([listed]) = <[_; 1]>::try_from(interrupted(&other, 9).await) else { panic!("one is interrupted") };
     assert_eq!(listed.policy, ClaimPolicy::Refuse);
     run.abort();
 }

@@ -8,6 +8,7 @@ use testkit::lab::disk::{Disk, Table as _, View as _};
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::{Lab, hold, on_disk, post, settle};
 use testkit::{Gate, on_both};
+use tower_idempotency::internals::List;
 use tower_idempotency::store::{Abort, CommitError, Health, StoreError};
 use tower_idempotency::{IdempotencyLayer, Release};
 
@@ -53,7 +54,7 @@ fn trap_84_a_read_that_hangs_holds_up_nobody_but_who_waits_for_it<D: Disk>() {
         let cold = lab.spawn(post("cold", "a"));
         let listed = tokio::spawn({
             let store = store.clone();
-            async move { store.interrupted(None, 1).await }
+            async move { store.list(List::Interrupted, None, 1).await }
         });
         settle().await;
         // The runtime, which has one thread, goes on.
@@ -62,7 +63,7 @@ fn trap_84_a_read_that_hangs_holds_up_nobody_but_who_waits_for_it<D: Disk>() {
         assert!(store.health() == Health::Good);
         go_on.send(()).unwrap();
         assert!(cold.await.unwrap().is_replay());
-        assert!(listed.await.unwrap().unwrap().is_empty());
+        assert!(listed.await.unwrap().unwrap().records.is_empty());
     });
 }
 

@@ -15,6 +15,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use testkit::lab::asked::{Asked, asking, found};
 use testkit::lab::disk::Disk;
+use testkit::lab::listed::interrupted;
 use testkit::lab::operator::{Operated as _, answer, outcome};
 use testkit::lab::steps::Steps as _;
 use testkit::lab::{Lab, Shedding, frames, keyed, layer, on_disk, post, rerun, settle};
@@ -341,7 +342,7 @@ on_both!(the_status_of_an_unknown_answer_survives_a_restart_and_a_question);
 async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question<D: Disk>() {
     let (directory, store) = on_disk(D::builder());
     outage(IdempotencyLayer::new(store.clone()), &[502]).await;
-    let listed = store.interrupted(None, 9).await.unwrap();
+    let listed = interrupted(&store, 9).await;
     for record in &listed {
         assert!(store.inquire(record.id, record.fence).await.unwrap().is_some());
     }
@@ -349,7 +350,7 @@ async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question<D: Di
     assert_eq!(statuses(&listed), BTreeSet::from([None, Some(502)]));
     store.close().await.unwrap();
     let store = D::open(directory.path()).unwrap();
-    assert_eq!(statuses(&store.interrupted(None, 9).await.unwrap()), statuses(&listed));
+    assert_eq!(statuses(&interrupted(&store, 9).await), statuses(&listed));
 }
 
 #[tokio::test(start_paused = true)]

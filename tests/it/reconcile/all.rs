@@ -110,7 +110,7 @@ async fn under_another_policy_nobody_is_asked_and_nothing_is_even_listed() {
         let store = TestStore::new();
         leave_interrupted(&store, "k").await;
         let layer = IdempotencyLayer::new(store.clone()).on_interrupted(policy);
-        store.fail_next(StoreCall::Interrupted);
+        store.fail_next(StoreCall::List);
         assert_eq!(counted(layer.reconcile_all().await.unwrap()), (0, 0, 0));
         layer.interrupted(9).await.unwrap_err();
         assert_eq!(layer.interrupted(9).await.unwrap().len(), 1);

@@ -3,6 +3,7 @@
 
 use testkit::lab::asked::{Asked, Verdict, asking, counted, found, leave_interrupted};
 use testkit::lab::disk::Disk;
+use testkit::lab::listed::interrupted;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::time::{DAY, NOON, SECOND};
 use testkit::lab::{Lab, id, on_disk, post, settle};
@@ -227,7 +228,7 @@ async fn operations_whose_own_records_fail_are_left_and_the_others_settled() {
 #[tokio::test]
 async fn operations_that_cannot_be_listed_are_a_fault() {
     let scene = Scene::new([found("charged")]).await;
-    scene.store.fail_next(StoreCall::Interrupted);
+    scene.store.fail_next(StoreCall::List);
     scene.layer.reconcile_all().await.unwrap_err();
     assert_eq!(scene.happened(), (0, 0));
 }
@@ -270,7 +271,7 @@ async fn an_operation_whose_process_crashes_during_the_question_is_still_interru
     let (store, gate, asked) = (TestStore::new(), Gate::default(), Asked::default());
     question_is_open(&store, &gate, &asked).await;
     let store = store.reopen();
-    assert_eq!(store.interrupted(None, 9).await.unwrap().len(), 1);
+    assert_eq!(interrupted(&store, 9).await.len(), 1);
     gate.open();
     let restarted = Lab::counting(asking(store, asked.says([found("charged")])));
     assert_eq!((restarted.post("k", "a").await.text(), asked.times(), restarted.effects()), ("charged", 2, 0));
@@ -286,7 +287,7 @@ async fn an_operation_whose_store_is_closed_during_the_question_is_still_interru
     let restarted = Lab::counting(asking(store.clone(), asked.says([found("found by the next process")])));
     gate.open();
     old.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!(store.interrupted(None, 9).await.unwrap().len(), 1, "the old verdict came to nothing");
+    assert_eq!(interrupted(&store, 9).await.len(), 1, "the old verdict came to nothing");
     assert_eq!((restarted.post("k", "a").await.text(), asked.times()), ("found by the next process", 2));
     assert!(asked.questions()[1].fence > asked.questions()[0].fence);
 }

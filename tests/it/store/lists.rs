@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use testkit::lab::disk::{Disk, DiskBuilder as _, Table};
-use testkit::lab::listed::{assert_summed, listed};
+use testkit::lab::listed::{assert_summed, interrupted, listed};
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::time::DAY;
 use testkit::lab::{done, hold, id, on_disk};
@@ -42,8 +42,7 @@ async fn runs_that_were_claimed_together_end_apart_and_only_those_that_have_not_
 
     let store = D::open(directory.path()).unwrap();
     assert_eq!(store.records().count("n"), 0, "no run is under way");
-    let mut interrupted: Vec<_> =
-        store.interrupted(None, 1_000).await.unwrap().iter().map(|record| record.id).collect();
+    let mut interrupted: Vec<_> = interrupted(&store, 1_000).await.iter().map(|record| record.id).collect();
     let mut expected: Vec<_> = running.iter().map(|name| id(name)).collect();
     interrupted.sort_by_key(|id| *id.as_bytes());
     expected.sort_by_key(|id| *id.as_bytes());
@@ -132,7 +131,7 @@ async fn where_lists_are_lost_or_damaged_every_record_is_found_and_listed_again<
             for name in ["stale", "a", "b"] {
                 assert!(matches!(store.claim(wish(name)).await.unwrap(), Claimed::Held(_)), "{name} is done");
             }
-            assert_eq!(store.interrupted(None, 10).await.unwrap().len(), 1, "and the run was interrupted");
+            assert_eq!(interrupted(&store, 10).await.len(), 1, "and the run was interrupted");
             assert!(matches!(store.claim(wish("c")).await.unwrap(), Claimed::Fresh(_)));
             assert_summed(&store.records());
             let mut listed = listed(&store.records(), "e");
@@ -162,7 +161,7 @@ async fn questions_about_an_interrupted_run_leave_no_lists_behind<D: Disk>() {
         fence = store.inquire(hold.id, fence).await.unwrap().expect("it is still interrupted");
     }
     assert_eq!(store.records().count("e"), entries);
-    assert_eq!(store.interrupted(None, 10).await.unwrap().len(), 1);
+    assert_eq!(interrupted(&store, 10).await.len(), 1);
 }
 
 on_both!(a_damaged_record_of_a_run_is_refused_for_30_days_whatever_an_older_list_says);

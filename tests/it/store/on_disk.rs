@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
 use testkit::lab::done;
+use testkit::lab::listed::interrupted;
 use testkit::lab::steps::{Claimed, Hold, Steps as _, Wish};
 use testkit::lab::time::DAY;
 use testkit::on_both;
@@ -89,7 +90,7 @@ async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_
     }
     store.close().await.unwrap();
     let store = place.open::<D>();
-    assert_eq!(store.interrupted(None, 2_000).await.unwrap().len(), 1_100);
+    assert_eq!(interrupted(&store, 2_000).await.len(), 1_100);
     let record = store.load(holds[0].id).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Interrupted { .. }), "{record:?}");
     assert_eq!(record.fence, holds[0].fence);
@@ -175,7 +176,7 @@ async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_
     }
     let records = store.records();
     records.insert([b"r".as_slice(), wish("damaged").id.as_bytes()].concat(), "garbage");
-    let listed = store.interrupted(None, 10).await.unwrap();
+    let listed = interrupted(&store, 10).await;
     assert_eq!(listed.iter().map(|record| record.id).collect::<Vec<_>>(), [wish("whole").id]);
     assert!(matches!(store.claim(wish("damaged")).await, Err(StoreError::Corrupt { .. })));
     clock.advance(DAY);
@@ -185,7 +186,7 @@ async fn a_damaged_interrupted_record_hides_no_other_and_is_freed_when_its_time_
     assert_eq!(records.count("i"), 0, "it is not listed under its old entry");
     let hold = claim(&store, "damaged").await;
     store.interrupt(hold.id, hold.fence).await.unwrap();
-    assert_eq!(store.interrupted(None, 10).await.unwrap().len(), 1);
+    assert_eq!(interrupted(&store, 10).await.len(), 1);
 }
 
 on_both!(a_damaged_running_record_is_freed_thirty_days_after_the_next_opening);
@@ -285,7 +286,7 @@ async fn trap_112_after_the_clock_was_days_ahead_an_operation_does_not_begin_in_
         }
         let hold = claim(&store, "later").await;
         store.interrupt(hold.id, hold.fence).await.unwrap();
-        let listed = store.interrupted(None, 9).await.unwrap();
+        let listed = interrupted(&store, 9).await;
         assert_eq!(listed.iter().map(|run| run.began).collect::<Vec<_>>(), [right], "{opened_anew}");
     }
 }

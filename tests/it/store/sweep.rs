@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
+use testkit::lab::listed::interrupted;
 use testkit::lab::steps::Steps as _;
 use testkit::lab::time::{HOUR, NOON, SECOND, clock};
 use testkit::lab::{Lab, done, hold, id, on_disk};
@@ -68,7 +69,7 @@ async fn sweep_spares_the_running<St: Store>(store: St, clock: &ManualClock) {
     let record = store.load(id("running")).await.unwrap().expect("the running one is there");
     assert!(matches!(record.state, State::Running { .. }), "{record:?}");
     assert_eq!(record.fence, running.fence);
-    assert_eq!(store.interrupted(None, 10).await.unwrap().len(), 1, "kept a day from when it was interrupted");
+    assert_eq!(interrupted(&store, 10).await.len(), 1, "kept a day from when it was interrupted");
     assert_eq!(store.complete(done(running, "late", HOUR)).await.unwrap(), Reply::Taken);
     let record = store.load(id("running")).await.unwrap().expect("the completed one is there");
     assert!(matches!(&record.state, State::Completed { outcome, .. } if outcome == "late"), "{record:?}");

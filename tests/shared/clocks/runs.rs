@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use testkit::Gate;
+use testkit::lab::listed::interrupted;
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::{Lab, id, post};
 use testkit::log::Log;
@@ -335,7 +336,7 @@ async fn trap_112_an_operation_begins_by_the_earliest_clock() {
         }
         let Claimed::Fresh(run) = world.stores[0].claim(wish("k")).await.unwrap() else { panic!("it is there") };
         world.stores[0].interrupt(run.id, run.fence).await.unwrap();
-        let began = world.stores[0].interrupted(None, 9).await.unwrap()[0].began;
+        let began = interrupted(&world.stores[0], 9).await[0].began;
         assert!(began <= right.wall(), "{number}: {began:?}");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use testkit::lab::listed::interrupted;
 use testkit::lab::steps::{Claimed, Steps as _, Wish, wish};
 use testkit::lab::{at_once, charge_print, id, post};
 use tower_idempotency::internals::{ClaimPolicy, Records as _, Reply, Transition};
@@ -111,7 +112,7 @@ async fn an_operation_that_was_taken_over_for_nobody_stays_interrupted() {
     assert_eq!(one.interrupt(id("k"), claimed.fence).await.unwrap(), Reply::Taken);
     drop(other.reclaim(wish("k"), claimed.fence));
     tokio::time::sleep(LEASE).await;
-    let listed = other.interrupted(None, 9).await.unwrap();
+    let listed = interrupted(&other, 9).await;
     let runs: Vec<_> = listed.iter().map(|run| (run.id, run.attempt)).collect();
     assert_eq!(runs, [(id("k"), 2)], "it was taken, and given back");
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use testkit::Gate;
+use testkit::lab::listed::interrupted;
 use testkit::lab::operator::{Operated as _, answer};
 use testkit::lab::{Lab, id, post};
-use tower_idempotency::internals::After;
+use tower_idempotency::internals::List;
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::shared::{
@@ -111,11 +112,14 @@ async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns(
         let operator = IdempotencyLayer::new(other.clone());
         let listed = async || -> Vec<RecordId> {
             let (mut after, mut ids) = (None, Vec::new());
-            while let Some(run) = other.interrupted(after, 1).await.unwrap().pop() {
-                after = Some(After::of(&run));
-                ids.push(run.id);
+            loop {
+                let page = other.list(List::Interrupted, after, 1).await.unwrap();
+                ids.extend(page.records.iter().map(|listed| listed.id));
+                if page.next.is_none() {
+                    return ids;
+                }
+                after = page.next;
             }
-            ids
         };
         assert_eq!(listed().await, [id("before"), id("after")], "no request has met it");
         let server = effects.server(&other, OnInterrupted::Refuse);
@@ -143,7 +147,7 @@ async fn a_damaged_outcome_that_was_met_and_is_interrupted_by_now_is_listed_once
     overwrite(&here, id("k"), |write| write.state = damaged(&write.state)).await;
     assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.status, 503);
     overwrite(&here, id("k"), |write| write.kind = Kind::Interrupted).await;
-    let listed = other.interrupted(None, 9).await.unwrap();
+    let listed = interrupted(&other, 9).await;
     assert_eq!(listed.iter().map(|run| run.id).collect::<Vec<_>>(), [id("k")]);
 }
 

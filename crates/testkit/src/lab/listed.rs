@@ -1,8 +1,17 @@
-//! Reads the entries of a store's own table, in the layout of `src/store/embedded/layout/keys.rs`.
+//! Reads a store's lists, and the entries of its own table, in the layout of `src/store/embedded/layout/keys.rs`.
 
 use bytes::Bytes;
+use tower_idempotency::internals::{List, ListedRecord, Records};
+use tower_idempotency::store::InterruptedRun;
 
 use super::disk::Table;
+
+/// At most `limit` operations that the store lists as interrupted, as a reconciler gets them.
+pub async fn interrupted(store: &impl Records, limit: usize) -> Vec<InterruptedRun> {
+    let page = store.list(List::Interrupted, None, limit).await.expect("the store lists");
+    let run = |listed: &ListedRecord| InterruptedRun::of(listed.id, listed.record.as_ref().ok()?);
+    page.records.iter().filter_map(run).collect()
+}
 
 /// The ids in all entries of a kind: `e`, expiring; `n`, claimed.
 pub fn listed(records: &impl Table, kind: &str) -> Vec<[u8; 32]> {

@@ -168,7 +168,7 @@ async fn a_store_that_does_not_answer_is_said_and_the_rest_of_the_page_is_there(
 async fn a_store_that_hangs_is_said_and_the_rest_of_the_page_is_there() {
     let store = TestStore::new();
     let desk = Desk::over(layer(store.clone()), Access::ALL);
-    let (list, load) = (store.stall(StoreCall::Interrupted), store.stall(StoreCall::Load));
+    let (list, load) = (store.stall(StoreCall::List), store.stall(StoreCall::Load));
     let (one, other) = tokio::join!(desk.get(""), desk.get("?state=any"));
     for page in [one, other] {
         assert_eq!(page.status, 503);

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{After, Applied, ListedRecord, Owner, Record, Reply, Scanned, State, Transition};
+use tower_idempotency::internals::{
+    Applied, Cursor, List, ListedRecord, Owner, Page, Record, Reply, State, Transition,
+};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Store, StoreError};
 
@@ -144,46 +146,37 @@ impl<St: Store> Rule<'_, St> {
         }
     }
 
-    pub(super) async fn page(&self, after: Option<After>, limit: usize) -> Vec<InterruptedRun> {
-        let listed = self.read(|| self.subject.store.interrupted(after, limit)).await;
-        self.check(listed.len() <= limit, || format!("a page of {limit} has {}", listed.len()));
-        listed
+    pub(super) async fn page(&self, list: List, after: Option<Cursor>, limit: usize) -> Page {
+        let page = self.read(|| self.subject.store.list(list, after, limit)).await;
+        self.check(page.records.len() <= limit, || format!("a page of {limit} has {}", page.records.len()));
+        page
     }
 
-    /// Those of `ids` that are listed as interrupted, in pages of `limit`.
-    pub(super) async fn listed(&self, ids: &[RecordId], limit: usize) -> Vec<InterruptedRun> {
-        let (mut all, mut after) = (Vec::new(), None::<After>);
+    /// All records of a list, in pages that look at `limit` of them.
+    pub(super) async fn all(&self, list: List, limit: usize) -> Vec<ListedRecord> {
+        let (mut all, mut after) = (Vec::<ListedRecord>::new(), None);
         loop {
-            let listed = self.page(after, limit).await;
-            let Some(last) = listed.last() else { break };
-            let is_after = after.is_none_or(|after| listed.iter().all(|run| run.id != after.id));
-            self.check(is_after, || "a page has the last operation of the page before".to_owned());
-            after = Some(After::of(last));
-            all.extend(listed);
-            self.check(all.len() < 100_000, || "the list does not end".to_owned());
-        }
-        all.retain(|run: &InterruptedRun| ids.contains(&run.id));
-        // No record has the session that a row names.
-        all.iter_mut().for_each(|run| run.session = None);
-        all
-    }
-
-    /// All records, in pages that look at `limit` of them.
-    pub(super) async fn scanned(&self, limit: usize) -> Vec<ListedRecord> {
-        let (mut all, mut after) = (Vec::new(), None);
-        loop {
-            let Scanned { records, next } = self.read(|| self.subject.store.scan(after, limit)).await;
-            self.check(records.len() <= limit, || format!("a page of {limit} has {}", records.len()));
-            all.extend(records.into_iter().map(|listed| ListedRecord { record: listed.record.map(judged), ..listed }));
+            let Page { records, next } = self.page(list, after, limit).await;
+            let is_new = all.last().is_none_or(|last| records.iter().all(|listed| listed.id != last.id));
+            self.check(is_new, || "a page has the last operation of the page before".to_owned());
+            all.extend(records);
             let Some(next) = next else { return all };
-            self.check(Some(next) > after, || "a page ends where it began".to_owned());
+            self.check(Some(next) != after, || "a page ends where it began".to_owned());
+            self.check(all.len() < 100_000, || "the list does not end".to_owned());
             after = Some(next);
         }
     }
 
-    /// The operations whose runs are under way.
-    pub(super) async fn running(&self) -> Vec<ListedRecord> {
-        self.read(|| self.subject.store.running()).await
+    /// Those of `ids` that are listed as interrupted, in pages of `limit`.
+    pub(super) async fn listed(&self, ids: &[RecordId], limit: usize) -> Vec<InterruptedRun> {
+        let all = self.all(List::Interrupted, limit).await;
+        all.iter().filter(|listed| ids.contains(&listed.id)).filter_map(run_of).collect()
+    }
+
+    /// All records, in pages that look at `limit` of them.
+    pub(super) async fn scanned(&self, limit: usize) -> Vec<ListedRecord> {
+        let all = self.all(List::All, limit).await.into_iter();
+        all.map(|listed| ListedRecord { record: listed.record.map(judged), ..listed }).collect()
     }
 
     /// Reads, and again while the store can't be reached.
@@ -267,4 +260,9 @@ fn judged<O>(record: Record<O>) -> Record<O> {
         (State::Interrupted { .. }, Owner::Here) => Record { owner: Owner::None, ..record },
         _ => record,
     }
+}
+
+/// What a reconciler gets of an operation that is listed as interrupted.
+pub(super) fn run_of(listed: &ListedRecord) -> Option<InterruptedRun> {
+    InterruptedRun::of(listed.id, listed.record.as_ref().ok()?)
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::map_engine::{LENT, MapEngine};
 use super::*;
 use crate::store::embedded::watchdog::Looks;
+use crate::store::page::List;
 
 #[tokio::test]
 async fn a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_it_is_opened_again() {
@@ -26,7 +27,7 @@ async fn a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_i
             assert!(unavailable(store.apply(id("other"), claim).await.unwrap_err()));
         }
         assert!(unavailable(store.sync().await.unwrap_err()));
-        assert!(unavailable(store.interrupted(None, 1).await.unwrap_err()));
+        assert!(unavailable(store.list(List::Interrupted, None, 1).await.unwrap_err()));
         assert!(matches!(store.close().await, Err(StoreError::Uncertain { .. })));
 
         let store = setup::<E>(&clock()).open(&path).unwrap();

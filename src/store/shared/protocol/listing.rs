@@ -3,6 +3,7 @@
 //! A database lists rows by their kind. So only the processes that have met a completed record with damaged bytes list
 //! it, once they have refused a retry for it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,10 +15,10 @@ use super::rows::Decoded;
 use super::takeover::disputed;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::{Fence, State};
-use crate::store::contract::{After, Disputed, InterruptedRun};
+use crate::record::{Fence, Record, State};
 use crate::store::error::StoreError;
-use crate::store::listed::{ListedRecord, Scanned};
+use crate::store::listed::{ListedRecord, OutcomeStart};
+use crate::store::page::{Cursor, List, Page};
 use crate::store::shared::backend::{Backend, Kind, Row};
 use crate::store::shared::database::errors::away;
 use crate::store::shared::database::large::LARGEST;
@@ -28,99 +29,100 @@ const PAGE: usize = 500;
 /// The most pages that one list of disputed outcomes reads.
 const MAX_PAGES: usize = 20;
 
-/// The position at which a page begins.
-type Cursor = Option<(Timestamp, RecordId)>;
+/// The position behind a row, in the order of the database's index.
+type Position = Option<(Timestamp, RecordId)>;
 
 impl<B: Backend> Protocol<B> {
-    /// Returns the interrupted operations, as this process sees them.
-    pub(crate) async fn interrupted(
-        &self,
-        after: Option<After>,
-        limit: usize,
-    ) -> Result<Vec<InterruptedRun>, StoreError> {
-        let mut cursor = after.map(|after| (after.began, after.id));
-        let mut found = Vec::new();
-        while found.len() < limit {
-            let (rows, earliest) = self.page(&mut cursor, limit).await?;
+    /// Returns a page of a list, as this process sees the rows.
+    pub(crate) async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+        match list {
+            List::All => self.all(after.and_then(Cursor::id), limit).await,
+            List::Running => Ok(Page::of_all(list, self.running().await?, after, limit)),
+            List::Interrupted => self.interrupted(after.and_then(Cursor::began), limit).await,
+            List::Disputed => self.disputed(after.and_then(Cursor::began), limit).await,
+        }
+    }
+
+    async fn interrupted(&self, after: Position, limit: usize) -> Result<Page, StoreError> {
+        let (mut position, mut records) = (after, Vec::new());
+        while records.len() < limit {
+            let (rows, earliest) = self.page(&mut position, limit).await?;
             if rows.is_empty() {
                 break;
             }
             let view = self.view(earliest);
-            for row in &rows {
-                // A later release has to handle what it has written.
-                let Some(Ok(record)) = view.of(row).map(|held| held.columns(row.id)) else { continue };
-                let run = InterruptedRun::of(row.id, &record);
-                found.extend(run.map(|run| InterruptedRun { session: row.session, ..run }));
-            }
+            // What a later release has written is left to it.
+            let columns = |row: &Row| Some(by_columns(row, &view.of(row)?.columns(row.id).ok()?));
+            records.extend(rows.iter().filter_map(columns).filter(|listed| List::Interrupted.has(listed)));
         }
+        let order = |listed: &ListedRecord| List::Interrupted.place(listed).began();
         let damaged = join_all(self.damaged.known().into_iter().map(|id| self.listed_damaged(id))).await;
-        let first = after.map(|after| (after.began, after.id));
-        for run in damaged {
-            found.extend(run?.filter(|run| first < Some((run.began, run.id))));
+        for listed in damaged {
+            records.extend(listed?.filter(|listed| after < order(listed)));
         }
-        found.sort_by_key(|run| (run.began, run.id));
-        found.truncate(limit);
-        Ok(found)
+        records.sort_by_key(order);
+        let may_have_more = records.len() >= limit;
+        records.truncate(limit);
+        let next = records.last().filter(|_| may_have_more).map(|last| List::Interrupted.place(last));
+        Ok(Page { records, next })
     }
 
     /// Returns a completed record that was found to be damaged, as an operation whose end is unknown. Returns `None` if
     /// the operation was settled or has expired.
-    async fn listed_damaged(&self, id: RecordId) -> Result<Option<InterruptedRun>, StoreError> {
+    async fn listed_damaged(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
         let known = self.read(id).await?;
-        let done = known.row.filter(is_done);
-        let Some(Decoded::Damaged(record, _)) = done.and_then(|row| self.view(known.earliest).of(&row)) else {
-            self.damaged.forget(&id);
-            return Ok(None);
-        };
-        Ok(InterruptedRun::of(id, &record))
+        if let Some(row) = known.row.filter(is_done)
+            && let Some(Decoded::Damaged(record, _)) = self.view(known.earliest).of(&row)
+        {
+            return Ok(Some(by_columns(&row, &record)));
+        }
+        self.damaged.forget(&id);
+        Ok(None)
     }
 
-    /// Returns the operations whose runs are under way, as this process sees them.
-    pub(crate) async fn running(&self) -> Result<Vec<ListedRecord>, StoreError> {
-        let (mut cursor, mut found) = (None, Vec::new());
+    async fn running(&self) -> Result<Vec<ListedRecord>, StoreError> {
+        let (mut position, mut found) = (None, Vec::new());
         loop {
             // If no session counts as alive, the database leaves out no run.
-            let (rows, earliest) = self.page_besides(&[], &mut cursor, PAGE).await?;
+            let (rows, earliest) = self.page_besides(&[], &mut position, PAGE).await?;
             if rows.is_empty() {
-                found.sort_by_key(|record: &ListedRecord| record.id);
                 return Ok(found);
             }
             let view = self.view(earliest);
-            found.extend(rows.iter().filter_map(|row| view.listed(row)).filter(ListedRecord::is_running));
+            let listed = rows.iter().filter_map(|row| view.listed(row));
+            found.extend(listed.filter(|listed| List::Running.has(listed)));
         }
     }
 
-    /// Looks at the first `limit` records after the id `after`.
-    pub(crate) async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Scanned, StoreError> {
+    async fn all(&self, after: Option<RecordId>, limit: usize) -> Result<Page, StoreError> {
         let scanned = self.database.scan(after, limit).await.map_err(|error| away(Arc::new(error)))?;
         let Rows { earliest, rows, .. } = scanned;
-        let next = rows.last().map(|row| row.id).filter(|_| rows.len() == limit);
+        let next = rows.last().filter(|_| rows.len() == limit).map(|row| Cursor::of_id(row.id));
         let view = self.view(earliest);
-        Ok(Scanned { records: rows.iter().filter_map(|row| view.listed(row)).collect(), next })
+        Ok(Page { records: rows.iter().filter_map(|row| view.listed(row)).collect(), next })
     }
 
-    /// Returns disputed outcomes, in the order in which they came: an absent row begins when it is written.
-    pub(crate) async fn disputed(&self, after: Option<After>, limit: usize) -> Result<Disputed, StoreError> {
-        let mut cursor = after.map(|after| (after.began, after.id));
+    /// Returns disputed outcomes. An absent row begins when it is written, so they are in the order of the index.
+    async fn disputed(&self, mut position: Position, limit: usize) -> Result<Page, StoreError> {
         let (mut records, mut last) = (Vec::new(), None);
         // Interrupted operations have the same index, and there may be very many.
         for _ in 0..MAX_PAGES {
-            let (rows, earliest) = self.page(&mut cursor, PAGE).await?;
+            let (rows, earliest) = self.page(&mut position, PAGE).await?;
             if rows.is_empty() {
-                return Ok(Disputed { records, next: None });
+                return Ok(Page { records, next: None });
             }
             let view = self.view(earliest);
             for row in &rows {
                 if let Some(listed) = view.disputed(row) {
                     if records.len() == limit {
-                        return Ok(Disputed { records, next: last });
+                        return Ok(Page { records, next: last });
                     }
                     records.push(listed);
                 }
-                last = Some(After { since: row.since, began: row.began, id: row.id });
+                last = Some(Cursor::of_time(row.since, row.began, row.id));
             }
         }
-        Ok(Disputed { records, next: last })
+        Ok(Page { records, next: last })
     }
 
     /// Returns the disputed outcome of the run with this fence.
@@ -136,26 +138,32 @@ impl<B: Backend> Protocol<B> {
     }
 
     /// Returns a page of the rows that may need an operator, and the earliest time by which they were judged. Moves the
-    /// cursor to the end of the page.
-    async fn page(&self, cursor: &mut Cursor, limit: usize) -> Result<(Vec<Row>, Timestamp), StoreError> {
+    /// position to the end of the page.
+    async fn page(&self, position: &mut Position, limit: usize) -> Result<(Vec<Row>, Timestamp), StoreError> {
         // The database leaves out the runs of these sessions while their bounds are not over: they are under way.
         let mut alive = self.sessions.others().alive();
         alive.extend(self.sessions.own.own().iter());
-        self.page_besides(&alive, cursor, limit).await
+        self.page_besides(&alive, position, limit).await
     }
 
     /// Returns the same, where the sessions that count as alive are these.
     async fn page_besides(
         &self,
         alive: &[RecordId],
-        cursor: &mut Cursor,
+        position: &mut Position,
         limit: usize,
     ) -> Result<(Vec<Row>, Timestamp), StoreError> {
-        let page = self.database.list(alive, *cursor, limit.min(PAGE)).await;
+        let page = self.database.list(alive, *position, limit.min(PAGE)).await;
         let Rows { earliest, rows, .. } = page.map_err(|error| away(Arc::new(error)))?;
         if let Some(last) = rows.last() {
-            *cursor = Some((last.began, last.id));
+            *position = Some((last.began, last.id));
         }
         Ok((rows, earliest))
     }
+}
+
+/// Returns what is listed of an operation that is known by the columns of its row.
+fn by_columns(row: &Row, record: &Record) -> ListedRecord {
+    let Ok(record) = record.form(|_| Ok::<_, Infallible>(OutcomeStart::of(0, &[])));
+    ListedRecord { session: row.session, ..ListedRecord::readable(row.id, record) }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use futures_util::{StreamExt as _, stream};
-use tower_idempotency::internals::{ListedRecord, Records as _, State};
+use tower_idempotency::internals::{Cursor, List, ListedRecord, Records as _, State};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::{AnyStore, RecordId};
 
@@ -32,7 +32,7 @@ pub(super) struct Compared {
 struct Scan<'a> {
     end: &'a End,
     read: VecDeque<ListedRecord>,
-    after: Option<RecordId>,
+    after: Option<Cursor>,
     is_over: bool,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Scan<'a> {
     /// Returns the next record, and leaves it there.
     async fn peek(&mut self) -> Result<Option<&ListedRecord>, Failure> {
         while self.read.is_empty() && !self.is_over {
-            let page = self.end.store.scan(self.after, PAGE).await.map_err(|error| Failure::of(&error))?;
+            let page = self.end.store.list(List::All, self.after, PAGE).await.map_err(|error| Failure::of(&error))?;
             (self.after, self.is_over) = (page.next, page.next.is_none());
             self.read = page.records.into();
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_idempotency::internals::Records as _;
+use tower_idempotency::internals::{List, Records as _};
 use tower_idempotency::store::{OpenError, Store as _};
 use tower_idempotency::{AnyStore, Fence};
 use tower_idempotency_postgres::PostgresStore;
@@ -159,7 +159,10 @@ async fn database(database: &Database, options: &StoreOptions) -> Result<End, Fa
 
 /// Fails if runs are under way in the store, and are so still after `wait`.
 async fn require_no_run(store: &PostgresStore, wait: Option<Duration>) -> Result<(), Failure> {
-    let under_way = async || store.running().await.map_err(|error| Failure::of(&error));
+    let under_way = async || {
+        let page = store.list(List::Running, None, usize::MAX).await.map_err(|error| Failure::of(&error))?;
+        Ok::<_, Failure>(page.records)
+    };
     let mut running = under_way().await?;
     if let (Some(wait), false) = (wait, running.is_empty()) {
         // By then this process has seen that their servers have died.

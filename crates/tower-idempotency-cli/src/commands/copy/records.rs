@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tower_idempotency::RecordId;
 use tower_idempotency::engine::ClaimPolicy;
-use tower_idempotency::internals::{Applied, ListedRecord, Record, Records as _, Reply, State};
+use tower_idempotency::internals::{Applied, List, ListedRecord, Record, Records as _, Reply, State};
 use tower_idempotency::store::StoreError;
 
 use super::ends::End;
@@ -41,7 +41,7 @@ pub(super) struct Copied {
 pub(super) async fn copy(from: &End, to: &End) -> Result<Copied, Failure> {
     let (mut copied, mut after) = (Copied::default(), None);
     loop {
-        let page = from.store.scan(after, PAGE).await.map_err(|error| Failure::of(&error))?;
+        let page = from.store.list(List::All, after, PAGE).await.map_err(|error| Failure::of(&error))?;
         let groups = groups(page.records).into_iter().map(|group| copy_group(from, to, group));
         let mut done = stream::iter(groups).buffer_unordered(MAX_AT_ONCE);
         while let Some(group) = done.try_next().await? {

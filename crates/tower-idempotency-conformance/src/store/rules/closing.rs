@@ -2,12 +2,12 @@
 
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
-use tower_idempotency::internals::{Claim, Owner, Record, Transition};
+use tower_idempotency::internals::{Claim, List, Owner, Record, Transition};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::{Health, Store, StoreError};
 
 use crate::fresh::{fresh_id, fresh_ids};
-use crate::store::rule::Rule;
+use crate::store::rule::{Rule, run_of};
 use crate::store::sample::{
     Ending, answer, claim, complete, consume, free, hold, inquire, interrupt, name_of, reclaim, settle, wish,
 };
@@ -126,10 +126,8 @@ pub(crate) async fn the_runs_of_an_earlier_opening_are_interrupted<St: Store>(su
                 == (run.fence, run.attempt, run.began, run.fingerprint)
         });
         rule.check(is_so, || format!("{run:?} of the last opening is seen as {seen:?}"));
-        let listed = rule.read(|| store.interrupted(None, 10_000)).await;
-        let mut listed: Vec<_> = listed.into_iter().filter(|run| run.id == *id).collect();
-        // No record has the session that a row names.
-        listed.iter_mut().for_each(|run| run.session = None);
+        let listed = rule.read(|| store.list(List::Interrupted, None, 10_000)).await.records;
+        let listed: Vec<_> = listed.iter().filter(|run| run.id == *id).filter_map(run_of).collect();
         let should = seen.and_then(|seen| InterruptedRun::of(*id, &seen));
         rule.check(listed.as_slice() == should.as_slice(), || format!("{should:?} is listed as {listed:?}"));
     }

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    After, Applied, ClaimPolicy, Completion, Fence, Hold, Origin, Record, Reply, State, Transition,
+    Applied, ClaimPolicy, Completion, Cursor, Fence, Hold, ListedRecord, Origin, Page, Record, Reply, State, Transition,
 };
-use tower_idempotency::store::InterruptedRun;
 
 use super::fault::Fault;
 
@@ -229,24 +228,28 @@ fn with_fence(transition: Transition, to: impl Fn(Fence) -> Fence) -> Transition
 }
 
 /// The page of a list that is right.
-pub(super) fn page(
-    fault: Fault,
-    mut runs: Vec<InterruptedRun>,
-    after: Option<After>,
-    limit: usize,
-) -> Vec<InterruptedRun> {
+pub(super) fn page(fault: Fault, mut runs: Vec<ListedRecord>, after: Option<Cursor>, limit: usize) -> Page {
     if fault == Fault::ListsTheNewestFirst {
         runs.reverse();
     }
-    if let Some(after) = after {
-        let place = runs.iter().position(|run| run.id == after.id);
+    let since = |run: &ListedRecord| run.record.as_ref().map_or(0, |record| record.since.as_millis());
+    // The last 64 digits of the place are the operation's id.
+    if let Some(after) = after.map(|after| after.to_string()) {
+        let place = runs.iter().position(|run| after.ends_with(&run.id.to_string()));
         let begin = match fault {
             Fault::BeginsThePageAtThePlace => place,
-            Fault::LeavesOutTies => runs.iter().position(|run| after.since < run.since),
+            Fault::LeavesOutTies => place.and_then(|place| {
+                let of_place = since(&runs[place]);
+                runs.iter().position(|run| of_place < since(run))
+            }),
             _ => place.map(|place| place + 1),
         };
         runs.drain(..begin.unwrap_or(runs.len()));
     }
-    runs.truncate(if fault == Fault::ListsAllAtOnce { usize::MAX } else { limit });
-    runs
+    let limit = if fault == Fault::ListsAllAtOnce { usize::MAX } else { limit };
+    let has_more = runs.len() > limit;
+    runs.truncate(limit);
+    let place = |last: &ListedRecord| format!("t{}.0.{}", since(last), last.id).parse().unwrap();
+    let next = runs.last().filter(|_| has_more).map(place);
+    Page { records: runs, next }
 }

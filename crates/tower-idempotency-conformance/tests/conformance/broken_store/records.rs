@@ -15,9 +15,9 @@ use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
 use tower_idempotency::internals::Resolution;
 use tower_idempotency::internals::{
-    After, Applied, ListedRecord, Record, Records, Reply, Scanned, Sealed, Slots, State, Transition,
+    Applied, Cursor, List, ListedRecord, Page, Record, Records, Reply, Sealed, Slots, State, Transition,
 };
-use tower_idempotency::store::{Gauges, Health, InterruptedRun, Store, StoreError};
+use tower_idempotency::store::{Gauges, Health, Store, StoreError};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{Fence, RecordId};
 
@@ -189,6 +189,25 @@ fn at_once<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, 
 
 impl Sealed for Broken {}
 
+impl Broken {
+    fn all_interrupted(&self) -> Vec<ListedRecord> {
+        at_once(self.inner.list(List::Interrupted, None, usize::MAX)).unwrap().records
+    }
+
+    fn listed_interrupted(&self) -> Vec<ListedRecord> {
+        let is_listed = |run: &ListedRecord| {
+            let record = self
+                .there(run.id)
+                .and_then(|there| self.remember(|memory| memory.seen(self.fault, run.id, there, self.now())));
+            let is_asked = record
+                .as_ref()
+                .is_some_and(|record| matches!(record.state, State::Interrupted { run, .. } if run != record.fence));
+            record.is_some() && !(is_asked && self.fault == Fault::ListsNoQuestions)
+        };
+        self.all_interrupted().into_iter().filter(is_listed).collect()
+    }
+}
+
 impl Records for Broken {
     fn slots(&self) -> &Arc<Slots> {
         self.inner.slots()
@@ -235,53 +254,46 @@ impl Records for Broken {
         step
     }
 
-    fn interrupted(
+    fn list(
         &self,
-        after: Option<After>,
+        list: List,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<InterruptedRun>, StoreError>> + Send {
-        let runs = at_once(self.inner.interrupted(None, usize::MAX)).unwrap();
-        let runs = runs.into_iter().filter(|run| {
-            let record = self
-                .there(run.id)
-                .and_then(|there| self.remember(|memory| memory.seen(self.fault, run.id, there, self.now())));
-            let is_asked = record
-                .as_ref()
-                .is_some_and(|record| matches!(record.state, State::Interrupted { run, .. } if run != record.fence));
-            record.is_some() && !(is_asked && self.fault == Fault::ListsNoQuestions)
-        });
-        ready(Ok(effects::page(self.fault, runs.collect(), after, limit)))
+    ) -> impl Future<Output = Result<Page, StoreError>> + Send {
+        let page = |after| at_once(self.inner.list(list, after, limit)).unwrap();
+        ready(Ok(match list {
+            List::Interrupted => effects::page(self.fault, self.listed_interrupted(), after, limit),
+            List::All => {
+                let mut page = page(after.filter(|_| self.fault != Fault::ScansFromTheStart));
+                if self.fault == Fault::LeavesTheLastOut {
+                    page.records.pop();
+                }
+                page
+            }
+            List::Running if self.fault == Fault::ListsNoRuns => Page::default(),
+            List::Running | List::Disputed => {
+                let mut page = page(after);
+                if self.fault == Fault::NamesASession {
+                    page.records.iter_mut().for_each(|run| run.session = Some(run.id));
+                }
+                page
+            }
+        }))
     }
 
     fn now(&self) -> Timestamp {
         self.inner.now()
     }
 
-    fn scan(&self, after: Option<RecordId>, limit: usize) -> impl Future<Output = Result<Scanned, StoreError>> + Send {
-        let after = after.filter(|_| self.fault != Fault::ScansFromTheStart);
-        let mut scanned = at_once(self.inner.scan(after, limit)).unwrap();
-        if self.fault == Fault::LeavesTheLastOut {
-            scanned.records.pop();
-        }
-        ready(Ok(scanned))
-    }
-
     async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
         self.inner.inspect(id).await
     }
 
-    fn running(&self) -> impl Future<Output = Result<Vec<ListedRecord>, StoreError>> + Send {
-        let mut running = at_once(self.inner.running()).unwrap();
-        if self.fault == Fault::NamesASession {
-            running.iter_mut().for_each(|run| run.session = Some(run.id));
-        }
-        ready(Ok(if self.fault == Fault::ListsNoRuns { Vec::new() } else { running }))
-    }
-
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
         if self.fault == Fault::SweepsWhatIsInterrupted {
-            for run in at_once(self.inner.interrupted(None, usize::MAX)).unwrap() {
-                self.below(run.id, Transition::Resolve(run.fence, Resolution::Release, HOUR)).unwrap();
+            for run in self.all_interrupted() {
+                let fence = run.record.unwrap().fence;
+                self.below(run.id, Transition::Resolve(fence, Resolution::Release, HOUR)).unwrap();
             }
         }
         self.inner.sweep(if self.fault == Fault::SweepsMoreThanItsLimit { usize::MAX } else { limit })
