@@ -31,7 +31,7 @@ async fn pay(State(bank): State<Bank>, context: IdempotencyContext) -> Result<Co
         balances.insert("ann", &[left])?;
         Ok(http::Response::new(Bytes::from(format!("paid; coins left: {left}"))))
     };
-    let committed = context.complete_in_trees(&bank.store, [&bank.balances], take).await;
+    let committed = bank.store.complete_in(&context, [&bank.balances], take).await;
     committed.map_err(|error| match error {
         // This is an outcome: it is recorded, and a retry gets it too.
         CommitError::Aborted(reason) => (StatusCode::CONFLICT, reason).into_response(),

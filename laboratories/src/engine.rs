@@ -8,16 +8,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::Response;
 use serde::{Deserialize, Serialize};
-use testkit::lab::disk::{Disk as _, DiskBuilder, InTables as _, View};
+use testkit::lab::disk::{Disk as _, DiskBuilder, View};
 use testkit::payment_server::Setup;
 use tower_idempotency::clock::Clock;
-use tower_idempotency::engine::OnceContext;
-use tower_idempotency::server::Committed;
+use tower_idempotency::engine::Completable;
 use tower_idempotency::store::{Abort, CommitError, OpenError, StoreError, TransactionError};
-use tower_idempotency::{AnyStore, FjallStore, IdempotencyContext, SledStore, fjall, sled};
+use tower_idempotency::{AnyStore, FjallStore, SledStore, fjall, sled};
 
 /// The variable that names the engine.
 pub const ENGINE: &str = "ENGINE";
@@ -275,27 +274,15 @@ impl Table {
         }
     }
 
-    /// Writes the effect of a consumer's run and the record of its outcome in one transaction.
-    pub fn complete<E: Send + 'static>(
+    /// Writes the effect of a run and the record of its outcome in one transaction.
+    pub fn complete<R: Completable, E: Send + 'static>(
         &self,
-        context: &OnceContext<String>,
-        mut effect: impl FnMut(&dyn Rows) -> Result<String, Abort<E>> + Send + 'static,
-    ) -> BoxFuture<'static, Result<String, CommitError<E>>> {
+        run: &R,
+        mut effect: impl FnMut(&dyn Rows) -> Result<R::Outcome, Abort<E>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<R::Committed, CommitError<E>>> {
         match self {
-            Self::Sled(store, tree) => context.complete_in_tables(store, [tree], move |[rows]| effect(&rows)),
-            Self::Fjall(store, keyspace) => context.complete_in_tables(store, [keyspace], move |[rows]| effect(&rows)),
-        }
-    }
-
-    /// Writes the effect of a request and the record of its answer in one transaction.
-    pub fn answer<E: Send + 'static>(
-        &self,
-        context: &IdempotencyContext,
-        mut effect: impl FnMut(&dyn Rows) -> Result<Response<Bytes>, Abort<E>> + Send + 'static,
-    ) -> BoxFuture<'static, Result<Committed, CommitError<E>>> {
-        match self {
-            Self::Sled(store, tree) => context.complete_in_tables(store, [tree], move |[rows]| effect(&rows)),
-            Self::Fjall(store, keyspace) => context.complete_in_tables(store, [keyspace], move |[rows]| effect(&rows)),
+            Self::Sled(store, tree) => store.complete_in(run, [tree], move |[rows]| effect(&rows)).boxed(),
+            Self::Fjall(store, keyspace) => store.complete_in(run, [keyspace], move |[rows]| effect(&rows)).boxed(),
         }
     }
 }

@@ -30,6 +30,7 @@
 //!   do; `once_result.rs`: what comes of a message.
 
 mod claim;
+#[cfg(any(idempotency_laboratory, feature = "embedded", feature = "shared"))]
 mod commit;
 mod commitment;
 mod context;
@@ -59,6 +60,8 @@ pub(crate) use crate::slots::End;
 pub use crate::slots::Stats;
 #[cfg(idempotency_laboratory)]
 pub use commit::commit_apart::SentApart;
+#[cfg(any(feature = "embedded", feature = "shared"))]
+pub use commit::{Completable, Encoder};
 pub use context::{Rerun, RunContext};
 pub use drain::Drained;
 pub(crate) use drain::drain;

@@ -8,8 +8,6 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::context::RunContext;
-#[cfg(any(feature = "embedded", feature = "shared"))]
-use crate::store::TransactionError;
 
 /// The context of an effect of [`Once`](crate::Once): what [`RunContext`] knows of the run, and the ways to write the
 /// effect and the record of its outcome in one transaction.
@@ -44,12 +42,6 @@ impl<T> fmt::Debug for OnceContext<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("OnceContext").field(&self.run).finish()
     }
-}
-
-/// Returns an outcome as a transaction records it.
-#[cfg(any(feature = "embedded", feature = "shared"))]
-pub(super) fn recorded<T: Serialize>(outcome: &T) -> Result<Bytes, TransactionError> {
-    json_of(outcome).map_err(|error| TransactionError::Unwritable(error.to_string()))
 }
 
 /// Returns an outcome as it is recorded.

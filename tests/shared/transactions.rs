@@ -34,7 +34,7 @@ where
 async fn written(context: &IdempotencyContext, store: &Store) -> Result<MemoryTransaction, CommitError<BackendError>> {
     let mut transaction = store.backend().transaction();
     let answer = Response::new(Bytes::from_static(b"charged"));
-    let _ = context.complete_in(store, &mut transaction, &answer).await?;
+    let _ = store.complete_in(context, &mut transaction, answer).await?;
     Ok(transaction)
 }
 

@@ -69,7 +69,7 @@ impl PostgresBackend {
     /// With sqlx, where `connection` is the outermost transaction's:
     ///
     /// ```text
-    /// let (record, committed) = context.record_for(&store, &answer)?;
+    /// let (record, committed) = store.record_for(&context, answer)?;
     /// let record = store.backend().query(&record)?;
     /// sqlx::query(record.sql()).bind(record.bytes()).execute(&mut *connection).await?;
     /// ```

@@ -86,7 +86,7 @@ impl Bank {
             Self::Sled { store, charges } => {
                 let make = move |[charges]: [TransactionTree<'_>; 1]| append(&charges, &order);
                 Ok(match context {
-                    Some(context) => context.complete_in_trees(store, [charges], make).await?.answer(),
+                    Some(context) => store.complete_in(context, [charges], make).await?.answer(),
                     None => store.transaction([charges], make).await?,
                 })
             }
@@ -106,7 +106,7 @@ impl Bank {
                 let id = u64::try_from(row.get::<_, i64>(0))?;
                 let answer = answer(&Charge { id, order: order.order, amount: order.amount, at });
                 if let Some(context) = context {
-                    let _ = context.complete_in(store, &transaction, &answer).await?;
+                    let _ = store.complete_in(context, &transaction, answer.clone()).await?;
                 }
                 transaction.commit().await?;
                 Ok(answer)

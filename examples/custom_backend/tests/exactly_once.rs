@@ -47,11 +47,11 @@ async fn order(store: &Store, killed: Killed) -> Result<Outcome<String>, OnceErr
     let once = Once::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
     let (store, outcome) = (store.clone(), "charged".to_owned());
     let effect = move |context: OnceContext<String>| async move {
-        let committed = context.complete_in(&store, charge(killed), &outcome).await;
+        let committed = store.complete_in(&context, charge(killed), outcome).await;
         if killed == Killed::AfterTheCommit {
             std::process::abort();
         }
-        committed.map(|()| outcome).map_err(EffectError::NotStarted)
+        committed.map_err(EffectError::NotStarted)
     };
     once.run(RecordId::new(None, &Key::new("order-17").unwrap()), Fingerprint::of(b"5 EUR"), effect).await
 }
@@ -115,12 +115,12 @@ async fn a_run_that_has_committed_commits_no_second_time() {
     // The transaction has decided how the run ends, so a panic of the effect would not be seen.
     let (send, again) = tokio::sync::oneshot::channel();
     let effect = move |context: OnceContext<String>| async move {
-        let outcome = || "charged".to_owned();
-        let record = context.record_for(&store, &outcome()).map_err(EffectError::NotStarted)?;
+        let recorded = store.record_for(&context, "charged".to_owned());
+        let (record, outcome) = recorded.map_err(EffectError::NotStarted)?;
         let backend = store.backend();
         backend.write_in(charge(Killed::Never), record.clone()).await.map_err(EffectError::NotStarted)?;
         send.send(backend.write_in(charge(Killed::Never), record).await).unwrap();
-        Ok::<_, EffectError<CommitError<BackendError>>>(outcome())
+        Ok::<_, EffectError<CommitError<BackendError>>>(outcome)
     };
     let id = RecordId::new(None, &Key::new("order-17").unwrap());
     assert!(once.run(id, Fingerprint::of(b"5 EUR"), effect).await.is_ok());
@@ -138,7 +138,7 @@ async fn an_outcome_that_json_can_t_have_is_refused_before_the_transaction_and_t
     let id = RecordId::new(None, &Key::new("order-17").unwrap());
     let effect = async move |context: OnceContext<BTreeMap<(u8, u8), u8>>| {
         let outcome = BTreeMap::from([((1, 2), 3)]);
-        let committed = context.complete_in(&store, charge(Killed::Never), &outcome).await;
+        let committed = store.complete_in(&context, charge(Killed::Never), outcome).await;
         assert!(matches!(committed, Err(CommitError::Refused(TransactionError::Unwritable(_)))), "{committed:?}");
         Err(EffectError::NotStarted("unwritable"))
     };

@@ -53,7 +53,7 @@ impl Bank {
         let id: i64 = paid.fetch_one(&mut *transaction).await?;
         let answer = Response::new(Bytes::from(format!("payment {id}")));
         // sqlx has connections of its own: the record is a query that it runs.
-        let (record, committed) = context.record_for(&self.store, &answer)?;
+        let (record, committed) = self.store.record_for(context, answer)?;
         let record = self.store.backend().query(&record)?;
         sqlx::query(record.sql()).bind(record.bytes()).execute(&mut *transaction).await?;
         transaction.commit().await?;

@@ -29,7 +29,7 @@ async fn pay(
     place: Place,
 ) -> Result<Committed, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let (record, committed) = context.record_for(&store, &Response::new(Bytes::from("paid"))).unwrap();
+    let (record, committed) = store.record_for(&context, Response::new(Bytes::from("paid"))).unwrap();
     let record = store.backend().query(&record).unwrap();
     let mut nested = transaction.begin().await?;
     sqlx::query("INSERT INTO payment VALUES (1)").execute(&mut *nested).await?;

@@ -54,7 +54,7 @@ impl Bank {
         let transaction = client.transaction().await?;
         let paid = transaction.query_one("INSERT INTO payment (coins) VALUES (1) RETURNING id", &[]).await?;
         let answer = Response::new(Bytes::from(format!("payment {}", paid.get::<_, i64>(0))));
-        let committed = context.complete_in(&self.store, &transaction, &answer).await?;
+        let committed = self.store.complete_in(context, &transaction, answer).await?;
         transaction.commit().await?;
         Ok(committed)
     }

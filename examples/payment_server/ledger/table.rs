@@ -1,7 +1,7 @@
 //! A ledger in a table of PostgreSQL, next to the records. All servers of a namespace share it.
 //!
 //! Charge and record are one transaction of this server's own, in which
-//! [`complete_in`](IdempotencyContext::complete_in) writes the record. A change without a key is committed alone.
+//! `PostgresStore::complete_in` writes the record. A change without a key is committed alone.
 
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ impl TableLedger {
     ) -> Result<Response, LedgerError> {
         let response = match context {
             Some(context) => {
-                let committed = context.complete_in(&self.store, &transaction, answer).await;
+                let committed = self.store.complete_in(context, &transaction, answer.clone()).await;
                 committed.map_err(LedgerError::failed)?.into_response()
             }
             None => answer.clone().map(Into::into),

@@ -92,7 +92,7 @@ impl Tables {
                 let trees = [charges, intents];
                 let change = move |views: [TransactionTree<'_>; 2]| change(&views);
                 match request {
-                    Some(request) => Ok(request.complete_in_trees(store, trees, change).await?.into_response()),
+                    Some(request) => Ok(store.complete_in(request, trees, change).await?.into_response()),
                     None => Ok(store.transaction(trees, change).await?.map(Into::into)),
                 }
             }
@@ -100,7 +100,7 @@ impl Tables {
                 let keyspaces = [charges, intents];
                 let change = move |views: [TransactionKeyspace<'_>; 2]| change(&views);
                 match request {
-                    Some(request) => Ok(request.complete_in_keyspaces(store, keyspaces, change).await?.into_response()),
+                    Some(request) => Ok(store.complete_in(request, keyspaces, change).await?.into_response()),
                     None => Ok(store.transaction(keyspaces, change).await?.map(Into::into)),
                 }
             }

@@ -211,7 +211,7 @@ async fn commit(
 ) -> Result<Response<Body>, BoxError> {
     let effects = home.effects().ok_or("only embedded stores commit")?;
     let (row, key) = (format!("{key}, effect {number}"), key.to_owned());
-    let committed = effects.answer(context, move |effects| {
+    let committed = effects.complete(context, move |effects| {
         effects.insert(row.as_bytes(), key.as_bytes())?;
         Ok::<_, Abort<Infallible>>(Response::new(format!("run {number}").into()))
     });

@@ -1,9 +1,15 @@
 //! The return value of a handler that has committed its answer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Response;
 
+use super::context::IdempotencyContext;
+use crate::engine::{Completable, Encoder, RunContext};
 use crate::server::answer::snapshot;
+use crate::store::TransactionError;
+use crate::store::contract::Sealed;
 
 /// The answer that was committed with its effect. A handler returns it; the layer answers with its record.
 #[derive(Debug)]
@@ -19,6 +25,26 @@ impl Committed {
     pub fn answer(self) -> Response<Bytes> {
         // The outcome was encoded by this process, so decoding does not fail.
         snapshot::decode(&self.outcome).map(|(answer, _)| answer).unwrap_or_default()
+    }
+}
+
+impl Sealed for IdempotencyContext {}
+
+impl Completable for IdempotencyContext {
+    type Outcome = Response<Bytes>;
+    type Committed = Committed;
+
+    fn run(&self) -> &RunContext {
+        &self.run
+    }
+
+    fn encoder(&self) -> Encoder<Response<Bytes>, Committed> {
+        let recorder = Arc::clone(&self.recorder);
+        Box::new(move |answer| {
+            // It is refused if its body is longer than `max_response_body`.
+            let outcome = recorder.record(&answer).ok_or(TransactionError::Unrecordable)?;
+            Ok((outcome.clone(), Committed { outcome }))
+        })
     }
 }
 

@@ -12,11 +12,8 @@ use crate::store::CommitError;
 
 /// A database whose transactions can hold the record of a run next to the effects of the application: *exactly once*.
 ///
-/// [`IdempotencyContext::complete_in`] works with every store over such a database. See
+/// [`SharedStore::complete_in`](super::SharedStore::complete_in) works with every store over such a database. See
 /// [`guide::exactly_once`](mod@crate::guide::exactly_once).
-///
-/// [`IdempotencyContext::complete_in`]:
-///     https://docs.rs/tower-idempotency/latest/tower_idempotency/struct.IdempotencyContext.html#method.complete_in
 ///
 /// # Rules
 /// 1. The record and the effects of a transaction are durable together, or neither is there.
@@ -65,7 +62,7 @@ pub trait RecordInTransaction: Backend {
 }
 
 /// The record of a run, for a transaction of the application. A run gives it out with
-/// [`OnceContext::record_for`](crate::engine::OnceContext::record_for).
+/// [`SharedStore::record_for`](super::SharedStore::record_for).
 #[derive(Debug, Clone)]
 #[must_use = "the transaction has to write it"]
 pub struct RunRecord {

@@ -12,7 +12,7 @@ use testkit::lab::Lab;
 use testkit::lab::charges::{
     OWN, charge, charged, charges as table_of, commit_outcome, deliver, layer, receipt, replaying, serve,
 };
-use testkit::lab::disk::{Disk, InTables as _, Table as _};
+use testkit::lab::disk::{Disk, Table as _};
 use testkit::on_both;
 use tokio::runtime::Runtime;
 use tower_idempotency::engine::EffectError;
@@ -61,7 +61,7 @@ fn charging(layer: IdempotencyLayer<impl Disk>) -> Lab {
         let (store, key) = (store.clone(), context.key().as_str().to_owned());
         async move {
             let body = vec![b'x'; LONG];
-            let committed = context.complete_in_tables(&store, [&charges.unwrap()], move |[charges]| {
+            let committed = store.complete_in(&context, [&charges.unwrap()], move |[charges]| {
                 charge(&charges, &key)?;
                 Ok::<_, Abort<&str>>(receipt(&key).map(|_| body.clone().into()))
             });

@@ -15,7 +15,7 @@ use testkit::lab::charges::{
     Home, Left, OWN, assert_receipt, charge, charged, charges as table_of, charging, commit, commit_behind,
     commit_outcome, deliver, layer, policies, receipt, replaying, serve, take, unmarked,
 };
-use testkit::lab::disk::{Disk, InTables as _, Table as _, View as _};
+use testkit::lab::disk::{Disk, Table as _, View as _};
 use testkit::lab::{post, settle};
 use testkit::{Gate, on_both};
 use tower_idempotency::engine::{EffectError, OnceContext, Reconciled, Rerun};
@@ -69,7 +69,7 @@ async fn an_answer_of_a_hundred_kilobytes_is_committed_with_its_effect<D: Disk>(
     let (store, body) = (home.store.clone(), long.clone());
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
         let body = body.clone();
-        let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
+        let committed = store.complete_in(&context, [&table_of(&store)], move |[charges]| {
             charge(&charges, "k")?;
             Ok::<_, Abort<&str>>(receipt("k").map(|_| body.clone()))
         });
@@ -140,7 +140,7 @@ async fn a_transaction_sees_what_it_wrote_in_all_its_tables_and_others_see_it_on
         let (store, key) = (home.store.clone(), if gives_up { "no" } else { "yes" });
         let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
             let [one, two] = accounts(&store);
-            let committed = context.complete_in_tables(&store, [&one, &two], move |[one, two]| {
+            let committed = store.complete_in(&context, [&one, &two], move |[one, two]| {
                 assert_eq!(one.get("stock")?.unwrap(), "old");
                 one.insert("stock", "new")?;
                 assert_eq!((one.get("stock")?.unwrap(), two.get("stock")?), ("new".into(), None));

@@ -11,7 +11,7 @@ use testkit::lab::charges::{
     Home, Left, OWN, assert_receipt, charge, charges as table_of, commit, commit_behind, commit_with, layer, policies,
     receipt, replaying, serve, take,
 };
-use testkit::lab::disk::{Disk, InTables as _};
+use testkit::lab::disk::Disk;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::steps::{Claimed, Steps as _, wish};
 use testkit::lab::{Lab, post};
@@ -226,7 +226,7 @@ async fn a_store_that_is_closed_while_runs_commit_answers_nobody_falsely<D: Disk
             async move {
                 at_once.wait().await;
                 let key = context.key().as_str().to_owned();
-                let committed = context.complete_in_tables(&store, [&charges], move |[charges]| {
+                let committed = store.complete_in(&context, [&charges], move |[charges]| {
                     charge(&charges, &key)?;
                     Ok::<_, Abort<&str>>(receipt(&key))
                 });

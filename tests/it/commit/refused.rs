@@ -9,7 +9,7 @@ use testkit::lab::charges::{
     Committing, Home, Left, OWN, assert_receipt, charge, charges as table_of, commit, commit_behind, commit_with,
     deliver, layer, policies, receipt, replaying, serve, take, unmarked,
 };
-use testkit::lab::disk::{Disk, InTables as _, Table as _, View as _};
+use testkit::lab::disk::{Disk, Table as _, View as _};
 use testkit::lab::{id, post, settle};
 use testkit::{Gate, on_both};
 use tower_idempotency::engine::{EffectError, OnceContext, OnceError};
@@ -46,7 +46,7 @@ impl Fault {
 
     fn attempt<D: Disk>(self, context: &IdempotencyContext, store: &D) -> Committing<Committed> {
         let with = |other: D::Table| -> Committing<Committed> {
-            context.complete_in_tables(store, [&table_of(store), &other], |[charges, _]| {
+            store.complete_in(context, [&table_of(store), &other], |[charges, _]| {
                 charge(&charges, "k")?;
                 Ok(receipt("k"))
             })
@@ -235,7 +235,7 @@ async fn an_answer_that_is_longer_than_what_is_recorded_is_not_committed<D: Disk
     let home = Home::<D>::new();
     let store = home.store.clone();
     let lab = serve(layer(store.clone(), OnInterrupted::Rerun).max_response_body(100), move |context| {
-        let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
+        let committed = store.complete_in(&context, [&table_of(&store)], move |[charges]| {
             charges.insert("k", "charged")?;
             Ok::<_, Abort<()>>(receipt("k").map(|_| Bytes::from(vec![b'x'; 101])))
         });
@@ -252,7 +252,7 @@ async fn what_is_too_long_for_one_step_is_not_committed<D: Disk>() {
     for (values, outcome_bytes, fits) in [(20, 10, true), (0, 100_000, true), (40, 10, false), (0, 200_000, false)] {
         let (store, key) = (home.store.clone(), format!("{values} {outcome_bytes}"));
         let told = deliver(&once, &key, move |context| async move {
-            let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
+            let committed = store.complete_in(&context, [&table_of(&store)], move |[charges]| {
                 for number in 0_u32..values {
                     charges.insert(number.to_be_bytes(), vec![1; 4_000])?;
                 }
@@ -270,7 +270,7 @@ async fn an_outcome_that_json_can_t_have_is_not_committed_and_the_effect_is_undo
     let home = Home::<D>::new();
     let (once, store) = (Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun), home.store.clone());
     let effect = async move |context: OnceContext<BTreeMap<(u8, u8), u8>>| {
-        let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
+        let committed = store.complete_in(&context, [&table_of(&store)], move |[charges]| {
             charge(&charges, "k")?;
             Ok::<_, Abort<()>>(BTreeMap::from([((1, 2), 3)]))
         });

@@ -9,7 +9,7 @@ use testkit::lab::charges::{
     Commit, Committing, Delivered, Home, assert_receipt, blobs, busy, charge, charged, charges as table_of, charging,
     deliver, policies, replaying,
 };
-use testkit::lab::disk::{Disk, DiskBuilder as _, InTables as _, Table as _};
+use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
 use testkit::lab::listed::{assert_summed, interrupted, listed};
 use testkit::lab::steps::{Claimed, Hold, Steps as _, wish};
 use testkit::lab::time::DAY;
@@ -155,7 +155,7 @@ fn commit_long(
     length: usize,
     gives_up: bool,
 ) -> Committing<String> {
-    context.complete_in_tables(store, [&table_of(store)], move |[charges]| {
+    store.complete_in(context, [&table_of(store)], move |[charges]| {
         charge(&charges, key)?;
         // This is the number of earlier charges, as this transaction sees them.
         let sum = charge(&charges, "sum")?;
@@ -303,7 +303,7 @@ async fn no_key_or_value_that_a_transaction_takes_ends_in_a_file_that_sled_never
         let home = Home::<SledStore>::new();
         let (once, store) = (Once::new(home.store.clone()).on_interrupted(OnInterrupted::Rerun), home.store.clone());
         let outcome = deliver(&once, "k", move |context| async move {
-            let committed = context.complete_in_tables(&store, [&table_of(&store)], move |[charges]| {
+            let committed = store.complete_in(&context, [&table_of(&store)], move |[charges]| {
                 for number in 0_u32..count {
                     let mut key = vec![7; key_bytes];
                     key[key_bytes - 4..].copy_from_slice(&number.to_be_bytes());

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
 use testkit::lab::asked::{Asked, found};
-use testkit::lab::disk::{Disk, InTables as _};
+use testkit::lab::disk::Disk;
 use testkit::lab::{Shedding, post};
 use testkit::{Answer, Gate, on_both};
 use tower::util::BoxCloneService;
@@ -156,7 +156,7 @@ impl<D: Disk> Handler<D> {
             let context = request.extensions().get::<IdempotencyContext>().unwrap().clone();
             let committed = Bytes::from(answer.clone());
             // The call sends the transaction, even if this future is dropped later.
-            let committing = context.complete_in_tables(store, [], move |[]| {
+            let committing = store.complete_in(&context, [], move |[]| {
                 Ok::<_, Abort<std::io::Error>>(http::Response::new(committed.clone()))
             });
             drop(committing);

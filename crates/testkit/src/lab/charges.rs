@@ -20,7 +20,7 @@ use tower_idempotency::store::{Abort, OpenError, Store, TransactionError};
 use tower_idempotency::{Fingerprint, IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Once};
 
 use super::app::{Lab, id};
-use super::disk::{Disk, DiskBuilder as _, InTables as _, Table as _, View};
+use super::disk::{Disk, DiskBuilder as _, Table as _, View};
 use crate::{Answer, Gate};
 
 /// The result of a transaction of these tests.
@@ -142,7 +142,7 @@ pub fn commit_with<D: Disk>(
     then: impl Fn(&D::View<'_>) -> Result<(), Abort<&'static str>> + Send + 'static,
 ) -> Committing<Committed> {
     let key = context.key().as_str().to_owned();
-    context.complete_in_tables(store, [&charges(store)], move |[charges]| {
+    store.complete_in(context, [&charges(store)], move |[charges]| {
         charge(&charges, &key)?;
         then(&charges)?;
         Ok(receipt(&key))
@@ -168,7 +168,7 @@ pub fn commit_outcome(
     key: &'static str,
     after: impl Fn() + Send + 'static,
 ) -> Committing<String> {
-    context.complete_in_tables(store, [&charges(store)], move |[charges]| {
+    store.complete_in(context, [&charges(store)], move |[charges]| {
         after();
         charge(&charges, key)?;
         Ok(format!("charged {key}"))

@@ -86,7 +86,7 @@ impl SledOutbox {
         Self::new(&SledStore::open(directory).map_err(OutboxError::database)?, "outbox").await
     }
 
-    /// The tree, for a transaction of the application: [`SledStore::transaction`], or `complete_in_trees` of a run.
+    /// The tree, for a transaction of the application: [`SledStore::transaction`], or [`SledStore::complete_in`].
     #[must_use]
     pub fn tree(&self) -> &Tree {
         &self.tree

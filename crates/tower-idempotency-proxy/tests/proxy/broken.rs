@@ -457,7 +457,8 @@ async fn an_answer_is_read_although_the_service_has_closed_without_the_request_s
         for _ in 0..20 {
             let call = testkit::Call::post("/orders", &body);
             let keyed = call.clone().header("idempotency-key", "k");
-            // Each has a connection of its own: one that the service closes without saying so may meet the next request.
+            // Each has a connection of its own: the service closes one without saying so, and the next request may meet
+            // that.
             let (one, other) = (proxy(layer(), service).await, proxy(layer(), service).await);
             for (proxy, call, expected) in [(one, &call, status), (other, &keyed, status), (other, &keyed, retry)] {
                 let answer = send_call(proxy, call).await;

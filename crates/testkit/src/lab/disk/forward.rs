@@ -47,7 +47,7 @@ macro_rules! builds {
 
 /// Implements what is the same in each store but for its names.
 macro_rules! forwards {
-    ($view:ident, $complete:ident) => {
+    ($view:ident) => {
         type View<'a> = $view<'a>;
 
         fn len(&self) -> u64 {
@@ -67,31 +67,17 @@ macro_rules! forwards {
             self.transaction(tables, closure).boxed()
         }
 
-        fn complete_answer<const N: usize, E, F>(
+        fn complete_in<R: Completable, const N: usize, E, F>(
             &self,
-            context: &IdempotencyContext,
+            run: &R,
             tables: [&Self::Table; N],
             closure: F,
-        ) -> Sent<Committed, E>
+        ) -> Sent<R::Committed, E>
         where
-            F: FnMut([$view<'_>; N]) -> Result<Response<Bytes>, Abort<E>> + Send + 'static,
+            F: FnMut([$view<'_>; N]) -> Result<R::Outcome, Abort<E>> + Send + 'static,
             E: Send + 'static,
         {
-            context.$complete(self, tables, closure).boxed()
-        }
-
-        fn complete_run<const N: usize, T, E, F>(
-            &self,
-            context: &OnceContext<T>,
-            tables: [&Self::Table; N],
-            closure: F,
-        ) -> Sent<T, E>
-        where
-            F: FnMut([$view<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
-            T: Serialize + Send + 'static,
-            E: Send + 'static,
-        {
-            context.$complete(self, tables, closure).boxed()
+            self.complete_in(run, tables, closure).boxed()
         }
     };
 }

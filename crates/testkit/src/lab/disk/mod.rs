@@ -12,4 +12,4 @@ mod on_fjall;
 mod on_sled;
 mod traits;
 
-pub use traits::{Disk, DiskBuilder, InTables, Sent, Table, View};
+pub use traits::{Disk, DiskBuilder, Sent, Table, View};

@@ -6,17 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::Response;
-use serde::Serialize;
 use tempfile::TempDir;
 use tower_idempotency::clock::Clock;
-use tower_idempotency::engine::OnceContext;
+use tower_idempotency::engine::Completable;
 use tower_idempotency::fjall::AbstractTree as _;
-use tower_idempotency::server::Committed;
 use tower_idempotency::store::{
     Abort, FjallStoreBuilder, OpenError, StoreError, TransactionError, TransactionKeyspace,
 };
-use tower_idempotency::{FjallStore, IdempotencyContext, fjall};
+use tower_idempotency::{FjallStore, fjall};
 
 use super::forward::{builds, forwards};
 use super::traits::{Disk, DiskBuilder, RECORDS, Sent, Table, View};
@@ -36,7 +33,7 @@ impl Disk for FjallStore {
     type Builder = FjallStoreBuilder;
     type Table = fjall::Keyspace;
 
-    forwards!(TransactionKeyspace, complete_in_keyspaces);
+    forwards!(TransactionKeyspace);
 
     fn try_table(&self, name: &str) -> Result<fjall::Keyspace, StoreError> {
         self.keyspace(name, fjall::KeyspaceCreateOptions::default)

@@ -7,14 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::Response;
-use serde::Serialize;
 use tempfile::TempDir;
 use tower_idempotency::clock::Clock;
-use tower_idempotency::engine::OnceContext;
-use tower_idempotency::server::Committed;
+use tower_idempotency::engine::Completable;
 use tower_idempotency::store::{Abort, OpenError, SledStoreBuilder, StoreError, TransactionError, TransactionTree};
-use tower_idempotency::{IdempotencyContext, SledStore, sled};
+use tower_idempotency::{SledStore, sled};
 
 use super::forward::{builds, forwards};
 use super::traits::{Disk, DiskBuilder, RECORDS, Sent, Table, View};
@@ -34,7 +31,7 @@ impl Disk for SledStore {
     type Builder = SledStoreBuilder;
     type Table = sled::Tree;
 
-    forwards!(TransactionTree, complete_in_trees);
+    forwards!(TransactionTree);
 
     fn try_table(&self, name: &str) -> Result<sled::Tree, StoreError> {
         Ok(self.db()?.open_tree(name).expect("the database works"))

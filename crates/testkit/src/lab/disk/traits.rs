@@ -6,13 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::Response;
-use serde::Serialize;
 use tempfile::TempDir;
-use tower_idempotency::IdempotencyContext;
 use tower_idempotency::clock::Clock;
-use tower_idempotency::engine::OnceContext;
-use tower_idempotency::server::Committed;
+use tower_idempotency::engine::Completable;
 use tower_idempotency::store::{Abort, CommitError, OpenError, Store, StoreError, TransactionError};
 
 /// The name of the store's own table.
@@ -97,27 +93,15 @@ pub trait Disk: Store + Clone {
         T: Send + 'static,
         E: Send + 'static;
 
-    /// A handler's effect and its answer in one transaction; call [`InTables::complete_in_tables`].
-    fn complete_answer<const N: usize, E, F>(
+    /// A run's effect and its outcome in one transaction.
+    fn complete_in<R: Completable, const N: usize, E, F>(
         &self,
-        context: &IdempotencyContext,
+        run: &R,
         tables: [&Self::Table; N],
         closure: F,
-    ) -> Sent<Committed, E>
+    ) -> Sent<R::Committed, E>
     where
-        F: FnMut([Self::View<'_>; N]) -> Result<Response<Bytes>, Abort<E>> + Send + 'static,
-        E: Send + 'static;
-
-    /// A run's effect and its outcome in one transaction; call [`InTables::complete_in_tables`].
-    fn complete_run<const N: usize, T, E, F>(
-        &self,
-        context: &OnceContext<T>,
-        tables: [&Self::Table; N],
-        closure: F,
-    ) -> Sent<T, E>
-    where
-        F: FnMut([Self::View<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
-        T: Serialize + Send + 'static,
+        F: FnMut([Self::View<'_>; N]) -> Result<R::Outcome, Abort<E>> + Send + 'static,
         E: Send + 'static;
 }
 
@@ -164,56 +148,4 @@ pub trait View {
     fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>, TransactionError>;
     fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), TransactionError>;
     fn remove(&self, key: impl AsRef<[u8]>) -> Result<(), TransactionError>;
-}
-
-/// What commits in the tables of an embedded store: by `complete_in_trees`, or by `complete_in_keyspaces`.
-pub trait InTables {
-    type Outcome;
-    type Done;
-
-    fn complete_in_tables<D: Disk, const N: usize, E, F>(
-        &self,
-        store: &D,
-        tables: [&D::Table; N],
-        closure: F,
-    ) -> Sent<Self::Done, E>
-    where
-        F: FnMut([D::View<'_>; N]) -> Result<Self::Outcome, Abort<E>> + Send + 'static,
-        E: Send + 'static;
-}
-
-impl InTables for IdempotencyContext {
-    type Outcome = Response<Bytes>;
-    type Done = Committed;
-
-    fn complete_in_tables<D: Disk, const N: usize, E, F>(
-        &self,
-        store: &D,
-        tables: [&D::Table; N],
-        closure: F,
-    ) -> Sent<Committed, E>
-    where
-        F: FnMut([D::View<'_>; N]) -> Result<Response<Bytes>, Abort<E>> + Send + 'static,
-        E: Send + 'static,
-    {
-        store.complete_answer(self, tables, closure)
-    }
-}
-
-impl<T: Serialize + Send + 'static> InTables for OnceContext<T> {
-    type Outcome = T;
-    type Done = T;
-
-    fn complete_in_tables<D: Disk, const N: usize, E, F>(
-        &self,
-        store: &D,
-        tables: [&D::Table; N],
-        closure: F,
-    ) -> Sent<T, E>
-    where
-        F: FnMut([D::View<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
-        E: Send + 'static,
-    {
-        store.complete_run(self, tables, closure)
-    }
 }

@@ -78,7 +78,7 @@ fn transaction_of(statements: Statements, body: String, ended: Arc<Mutex<Option<
     Arc::new(move |context, process: Process| {
         let (ended, body) = (Arc::clone(&ended), body.clone());
         Box::pin(async move {
-            let (record, committed) = context.record_for(&process.store, &answer(&body)).unwrap();
+            let (record, committed) = process.store.record_for(&context, answer(&body)).unwrap();
             let record = process.store.backend().query(&record).unwrap();
             let bytes = record.bytes().iter().fold(String::new(), |mut hex, byte| {
                 write!(hex, "{byte:02x}").unwrap();
@@ -181,7 +181,7 @@ async fn a_program_that_keeps_the_record_in_a_nested_transaction_fails_at_its_fi
         transaction.execute(CHARGE, &[&context.key().as_str(), &process.namespace]).await.unwrap();
         let nested = transaction.transaction().await.unwrap();
         // An error rolls the nested transaction back, and the program would commit the charge.
-        let completed = context.complete_in(&process.store, &nested, &answer("charged")).await;
+        let completed = process.store.complete_in(&context, &nested, answer("charged")).await;
         nested.rollback().await.unwrap();
         match completed {
             Ok(_) => {

@@ -15,7 +15,7 @@ async fn leave_open(context: &IdempotencyContext, process: &Process) {
     let client = process.client.lock().await;
     client.batch_execute("BEGIN").await.unwrap();
     client.execute(CHARGE, &[&context.key().as_str(), &process.namespace]).await.unwrap();
-    let (record, _committed) = context.record_for(&process.store, &answer("charged")).unwrap();
+    let (record, _committed) = process.store.record_for(context, answer("charged")).unwrap();
     let record = process.store.backend().query(&record).unwrap();
     client.execute(record.sql(), &[&record.bytes()]).await.unwrap();
 }

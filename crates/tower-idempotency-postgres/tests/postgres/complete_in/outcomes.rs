@@ -43,7 +43,7 @@ async fn what_is_not_committed_did_not_take_place_and_a_retry_runs() {
         let mut client = process.client.lock().await;
         let transaction = client.transaction().await.unwrap();
         transaction.execute(CHARGE, &[&context.key().as_str(), &process.namespace]).await.unwrap();
-        let _ = context.complete_in(&process.store, &transaction, &answer("charged")).await.unwrap();
+        let _ = process.store.complete_in(&context, &transaction, answer("charged")).await.unwrap();
         Ok("as if it had committed".to_owned())
     });
     let (status, body, _) = process.send("k", &forgets).await;
@@ -77,7 +77,7 @@ async fn a_run_whose_transaction_failed_may_commit_another_one() {
                 {
                     let transaction = client.build_transaction().isolation_level(level).start().await.unwrap();
                     transaction.execute(CHARGE, &[&context.key().as_str(), &process.namespace]).await.unwrap();
-                    let _ = context.complete_in(&process.store, &transaction, &answer(attempt)).await.unwrap();
+                    let _ = process.store.complete_in(&context, &transaction, answer(attempt)).await.unwrap();
                     if attempt == "second" {
                         transaction.commit().await.unwrap();
                     }
@@ -85,7 +85,7 @@ async fn a_run_whose_transaction_failed_may_commit_another_one() {
                 // It is committed: a third one fails.
                 let transaction = client.transaction().await.unwrap();
                 transaction.execute(CHARGE, &[&context.key().as_str(), &process.namespace]).await.unwrap();
-                let refused = context.complete_in(&process.store, &transaction, &answer("third")).await;
+                let refused = process.store.complete_in(&context, &transaction, answer("third")).await;
                 *third.lock().unwrap() = Some(refused);
                 // The server rolls back, whatever is sent.
                 let _ = transaction.commit().await;
@@ -106,7 +106,7 @@ async fn a_commit_that_would_be_answered_before_it_is_durable_becomes_one_that_i
         let mut client = process.client.lock().await;
         client.batch_execute("SET synchronous_commit = off").await.unwrap();
         let transaction = client.transaction().await.unwrap();
-        let _ = context.complete_in(&process.store, &transaction, &answer("charged")).await.unwrap();
+        let _ = process.store.complete_in(&context, &transaction, answer("charged")).await.unwrap();
         let row = transaction.query_one("SHOW synchronous_commit", &[]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), "on");
         transaction.commit().await.unwrap();
@@ -122,12 +122,12 @@ async fn what_can_t_be_completed_is_refused_and_the_handler_s_answer_counts() {
     let other = Process::new(&lab).await;
     let foreign: Handler = Arc::new(move |context, _| {
         let store = other.store.clone();
-        Box::pin(async move { Ok(format!("{:?}", context.record_for(&store, &answer("no")).unwrap_err())) })
+        Box::pin(async move { Ok(format!("{:?}", store.record_for(&context, answer("no")).unwrap_err())) })
     });
     assert_eq!(process.send("foreign", &foreign).await, (StatusCode::OK, "Foreign".to_owned(), false));
     // An answer that is too long.
     let long = handler(|context, process| async move {
-        let error = context.record_for(&process.store, &answer(&"x".repeat(100))).unwrap_err();
+        let error = process.store.record_for(&context, answer(&"x".repeat(100))).unwrap_err();
         Ok(error.to_string())
     });
     let (status, body, _) = process.send_by(process.layer().max_response_body(99), "long", &long).await;
@@ -144,5 +144,5 @@ async fn what_can_t_be_completed_is_refused_and_the_handler_s_answer_counts() {
     });
     assert_eq!(process.send("over", &keeps).await.1, "done");
     let context = kept.lock().unwrap().take().unwrap();
-    assert!(matches!(context.record_for(&process.store, &answer("no")), Err(CommitError::Over)));
+    assert!(matches!(process.store.record_for(&context, answer("no")), Err(CommitError::Over)));
 }

@@ -122,7 +122,7 @@ async fn charged(context: IdempotencyContext, process: Process) -> Result<String
     let mut client = process.client.lock().await;
     let transaction = client.transaction().await?;
     transaction.execute(CHARGE, &[&context.key().as_str(), &process.namespace]).await?;
-    let committed = context.complete_in(&process.store, &transaction, &answer("charged")).await?;
+    let committed = process.store.complete_in(&context, &transaction, answer("charged")).await?;
     transaction.commit().await?;
     drop(committed);
     Ok("not what was recorded".to_owned())

@@ -29,7 +29,7 @@ impl Late {
         Arc::new(move |context, process: Process| {
             let late = late.clone();
             let going = tokio::spawn(async move {
-                let (record, _committed) = context.record_for(&process.store, &answer("late")).unwrap();
+                let (record, _committed) = process.store.record_for(&context, answer("late")).unwrap();
                 let record = process.store.backend().query(&record).unwrap();
                 let mut client = process.client.lock().await;
                 let transaction = client.transaction().await.unwrap();

@@ -1,0 +1,111 @@
+//! Effect and record in one batch of fjall.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use fjall::Keyspace;
+
+use super::embedded::{Given, taken, write_alone};
+use crate::engine::commit::Completable;
+use crate::store::fjall_engine::{FjallStore, transaction};
+use crate::store::{Abort, CommitError, TransactionKeyspace};
+
+impl FjallStore {
+    /// Writes the effect of a run and the record of its outcome in one batch, durably, as
+    /// [`SledStore::complete_in`](crate::SledStore::complete_in) does in a transaction of sled.
+    ///
+    /// `closure` is given the keyspaces, which must have been opened by [`keyspace`](Self::keyspace), and returns the
+    /// outcome. It runs once, on the store's writer thread, where every other request with a key waits for it. So it
+    /// should only read and write these keyspaces. All that the transaction writes, the outcome included, is at most
+    /// 128 KiB, and an HTTP answer's body is not longer than `max_response_body`. Whatever the run returns afterwards,
+    /// this outcome counts, in the form in which it is recorded.
+    ///
+    /// # Errors
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run
+    /// returns counts as it would without a transaction.
+    ///
+    /// # Cancel safety
+    /// The transaction is sent when this method is *called*. Dropping the future undoes nothing, and the transaction
+    /// still settles the run.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use tower_idempotency::engine::OnceContext;
+    /// use tower_idempotency::store::CommitError;
+    /// use tower_idempotency::{FjallStore, fjall};
+    ///
+    /// // An effect of `Once`, with `OnInterrupted::Rerun`. The keyspace was opened at the start, and is kept:
+    /// // `let charges = store.keyspace("charges", fjall::KeyspaceCreateOptions::default)?;`
+    /// async fn charge(
+    ///     context: OnceContext<String>,
+    ///     store: FjallStore,
+    ///     charges: fjall::Keyspace,
+    /// ) -> Result<String, CommitError<Infallible>> {
+    ///     let id = context.derived_key("charge");
+    ///     let committed = store.complete_in(&context, [&charges], move |[charges]| {
+    ///         charges.insert(&id, "10 euros")?;
+    ///         Ok("charged".to_owned())
+    ///     });
+    ///     committed.await
+    /// }
+    /// ```
+    pub fn complete_in<R: Completable, const N: usize, E, F>(
+        &self,
+        run: &R,
+        keyspaces: [&Keyspace; N],
+        mut closure: F,
+    ) -> impl Future<Output = Result<R::Committed, CommitError<E>>> + Send + use<R, N, E, F>
+    where
+        F: FnMut([TransactionKeyspace<'_>; N]) -> Result<R::Outcome, Abort<E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let (given, encode) = (Given::default(), run.encoder());
+        let value = Given::clone(&given);
+        let effect = transaction(keyspaces, move |keyspaces| {
+            let (outcome, committed) = encode(closure(keyspaces)?)?;
+            *value.lock() = Some(committed);
+            Ok::<_, Abort<E>>(outcome)
+        });
+        // This sends the transaction to the writer, before the future is polled.
+        let committed = run.run().complete_in_embedded(self, effect);
+        async move { taken(committed.await, &given) }
+    }
+
+    /// Writes to keyspaces of the application in one batch, durably, for effects that belong to no run. The effect of a
+    /// run should be written with the record of its outcome, by [`complete_in`](Self::complete_in).
+    ///
+    /// `closure` is given the keyspaces, which must have been opened by [`keyspace`](Self::keyspace). It runs on the
+    /// store's writer thread, where every other request with a key waits for it, so it should only read and write these
+    /// keyspaces. Transactions come one after the other, so none changes what another one has read. What it writes is
+    /// limited to 128 KiB, where each key counts 64 bytes more.
+    ///
+    /// # Errors
+    /// [`CommitError`], as `Aborted`, `Panicked`, `Refused`, `Trees` or `Store`. Nothing was done, unless it is
+    /// uncertain whether the transaction is durable, as it is when a write has not returned in 70 seconds. The store
+    /// returns [`Overloaded`](crate::store::StoreError::Overloaded) at once while 4,096 commands wait for it, and
+    /// [`Unavailable`](crate::store::StoreError::Unavailable) if it comes to the transaction only after 30 seconds and
+    /// does not begin it.
+    ///
+    /// # Cancel safety
+    /// The transaction is sent when this is *called*; dropping the future undoes nothing.
+    pub fn transaction<const N: usize, T, E, F>(
+        &self,
+        keyspaces: [&Keyspace; N],
+        closure: F,
+    ) -> impl Future<Output = Result<T, CommitError<E>>> + Send + use<N, T, E, F>
+    where
+        F: FnMut([TransactionKeyspace<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let given = Given::default();
+        let (mut closure, value) = (closure, Given::clone(&given));
+        let kept = move |keyspaces: [TransactionKeyspace<'_>; N]| {
+            *value.lock() = Some(closure(keyspaces)?);
+            // No record is written, so the writer needs no outcome.
+            Ok::<_, Abort<E>>(Bytes::new())
+        };
+        write_alone(self, transaction(keyspaces, kept), given)
+    }
+}

@@ -1,0 +1,117 @@
+//! Effect and record in one transaction of sled.
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+use super::embedded::{Given, taken, write_alone};
+use crate::engine::commit::Completable;
+use crate::store::sled_engine::{SledStore, transaction};
+use crate::store::{Abort, CommitError, TransactionTree};
+
+impl SledStore {
+    /// Writes the effect of a run and the record of its outcome in one transaction, durably. `run` is the context of
+    /// the handler or of the consumer. With [`Rerun`](crate::OnInterrupted::Rerun) the effect takes place exactly once:
+    /// a crash leaves both or neither, and a retry gets the outcome or runs.
+    ///
+    /// `closure` is given the trees, which must have been opened from [`db`](Self::db), and returns the outcome: an
+    /// [HTTP answer](crate::IdempotencyContext), or what [`Once`](crate::Once) records. It runs on the store's writer
+    /// thread, where every other request waits for it, look-ups included. So it should only read and write these trees.
+    /// The database may call it again; what it wrote before was then undone. All that the transaction writes, the
+    /// outcome included, is at most 128 KiB, and an HTTP answer's body is not longer than `max_response_body`.
+    ///
+    /// Whatever the run returns afterwards, this outcome counts. A client gets the answer as it was recorded: headers
+    /// that are not [kept](crate::server::KeptHeaders) are not in the first answer either. A handler that returns
+    /// [`Committed`](crate::server::Committed) cannot forget to commit. [`guide::exactly_once`](mod@crate::guide) has
+    /// more.
+    ///
+    /// # Errors
+    /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run
+    /// returns counts as it would without a transaction.
+    ///
+    /// # Cancel safety
+    /// The transaction is sent when this method is *called*. Dropping the future undoes nothing, and the transaction
+    /// still settles the run.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use tower_idempotency::engine::OnceContext;
+    /// use tower_idempotency::store::CommitError;
+    /// use tower_idempotency::{SledStore, sled};
+    ///
+    /// // An effect of `Once`, with `OnInterrupted::Rerun`. The tree was opened at the start, and is kept:
+    /// // `let charges = store.db()?.open_tree("charges")?;`
+    /// async fn charge(
+    ///     context: OnceContext<String>,
+    ///     store: SledStore,
+    ///     charges: sled::Tree,
+    /// ) -> Result<String, CommitError<Infallible>> {
+    ///     let id = context.derived_key("charge");
+    ///     let committed = store.complete_in(&context, [&charges], move |[charges]| {
+    ///         charges.insert(id.as_bytes(), b"10 euros")?;
+    ///         Ok("charged".to_owned())
+    ///     });
+    ///     committed.await
+    /// }
+    /// ```
+    pub fn complete_in<R: Completable, const N: usize, E, F>(
+        &self,
+        run: &R,
+        trees: [&sled::Tree; N],
+        mut closure: F,
+    ) -> impl Future<Output = Result<R::Committed, CommitError<E>>> + Send + use<R, N, E, F>
+    where
+        F: FnMut([TransactionTree<'_>; N]) -> Result<R::Outcome, Abort<E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let (given, encode) = (Given::default(), run.encoder());
+        let value = Given::clone(&given);
+        let effect = transaction(trees, move |trees| {
+            let (outcome, committed) = encode(closure(trees)?)?;
+            *value.lock() = Some(committed);
+            Ok::<_, Abort<E>>(outcome)
+        });
+        // This sends the transaction to the writer, before the future is polled.
+        let committed = run.run().complete_in_embedded(self, effect);
+        async move { taken(committed.await, &given) }
+    }
+
+    /// Writes to trees of the application in one transaction, durably, for effects that belong to no run. The effect of
+    /// a run should be written with the record of its outcome, by [`complete_in`](Self::complete_in).
+    ///
+    /// `closure` is given the trees, which must have been opened from [`db`](Self::db). It runs on the store's writer
+    /// thread, where every other request waits for it, so it should only read and write these trees; the database may
+    /// call it again. What it writes is limited to 128 KiB, where each key counts 64 bytes more: after a power cut
+    /// during a longer transaction, or a longer `apply_batch` of your own, sled may not be able to open the database
+    /// again.
+    ///
+    /// # Errors
+    /// [`CommitError`], as `Aborted`, `Panicked`, `Refused`, `Trees` or `Store`. Nothing was done, unless it is
+    /// uncertain whether the transaction is durable, as it is when a write has not returned in 70 seconds. The store
+    /// returns [`Overloaded`](crate::store::StoreError::Overloaded) at once while 4,096 commands wait for it, and
+    /// [`Unavailable`](crate::store::StoreError::Unavailable) if it comes to the transaction only after 30 seconds and
+    /// does not begin it.
+    ///
+    /// # Cancel safety
+    /// The transaction is sent when this is *called*; dropping the future undoes nothing.
+    pub fn transaction<const N: usize, T, E, F>(
+        &self,
+        trees: [&sled::Tree; N],
+        closure: F,
+    ) -> impl Future<Output = Result<T, CommitError<E>>> + Send + use<N, T, E, F>
+    where
+        F: FnMut([TransactionTree<'_>; N]) -> Result<T, Abort<E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let given = Given::default();
+        let (mut closure, value) = (closure, Given::clone(&given));
+        let kept = move |trees: [TransactionTree<'_>; N]| {
+            *value.lock() = Some(closure(trees)?);
+            // No record is written, so the writer needs no outcome.
+            Ok::<_, Abort<E>>(Bytes::new())
+        };
+        write_alone(self, transaction(trees, kept), given)
+    }
+}
