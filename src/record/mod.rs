@@ -27,7 +27,8 @@
 //!    mistaken for a step of a later one.
 //! 4. The outcome of a run is not thrown away because the run was thought dead: a completion that names the run's own
 //!    fence is accepted until the operation is taken over or settled. It is accepted even if the claim was lost: if
-//!    there is nothing, or the trace of a record with an older fence. So is an interruption that says what to record.
+//!    there is nothing, or the tombstone of a record with an older fence. So is an interruption that says what to
+//!    record.
 //! 5. A transition that ends a run gets the same reply when it is sent again. A transition that takes an operation
 //!    over, asks about it or settles it is refused the second time; the record shows what the first one did.
 //! 6. A record keeps the policy of its latest claim ([`ClaimPolicy`]). An interrupted operation runs again because the

@@ -16,7 +16,7 @@ use crate::fingerprint::Fingerprint;
 pub enum Current<'a, O> {
     /// There is no record, or only one that is past its expiry.
     Absent,
-    /// There is the trace of a record that was released or forgotten, under this fence. Only stores that several
+    /// There is the tombstone of a record that was released or forgotten, under this fence. Only stores that several
     /// processes share keep one.
     Released(Fence),
     /// There is a record, which the store presents as rule 1 of [`record`](super) says.
@@ -24,17 +24,17 @@ pub enum Current<'a, O> {
 }
 
 impl<'a, O> Current<'a, O> {
-    /// Returns the record. The trace of an earlier one does not count.
+    /// Returns the record. The tombstone of an earlier one does not count.
     fn record(self) -> Option<&'a Record<O>> {
         if let Self::Held(record) = self { Some(record) } else { None }
     }
 
-    /// Returns whether the claim that took `fence` was lost by a failover: there is nothing, or the trace of something
-    /// older.
+    /// Returns whether the claim that took `fence` was lost by a failover: there is nothing, or the tombstone of
+    /// something older.
     fn has_lost(&self, fence: Fence) -> bool {
         match self {
             Self::Absent => true,
-            Self::Released(trace) => *trace < fence,
+            Self::Released(tombstone) => *tombstone < fence,
             Self::Held(_) => false,
         }
     }
@@ -54,7 +54,7 @@ pub enum Change<O> {
     Nothing,
     /// The store writes this record.
     Put(Draft<O>),
-    /// The key is free. An exclusive store deletes the record; a shared store keeps a trace of it.
+    /// The key is free. An exclusive store deletes the record; a shared store keeps a tombstone of it.
     Release,
 }
 

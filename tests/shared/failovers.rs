@@ -87,7 +87,7 @@ async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_ag
     assert_eq!(effects.count(), 2);
 }
 
-// A seeded fault: the trace of the later run is taken for that of an operator who had the outcome forgotten.
+// A seeded fault: the tombstone of the later run is taken for that of an operator who had the outcome forgotten.
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_again_without_an_effect() {
     let [(here, one), (_, other)] = two().await;
@@ -107,7 +107,7 @@ async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_ag
     }
 }
 
-// A seeded fault: the trace of a released key, older than the run, refuses its outcome.
+// A seeded fault: the tombstone of a released key, older than the run, refuses its outcome.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_a_failover_lost_is_recorded_though_the_key_had_been_released_before() {
     let [(here, one), (_, other)] = two().await;

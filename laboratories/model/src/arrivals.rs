@@ -121,7 +121,7 @@ impl World {
         }
         // A claim that a failover has lost, and that arrived once more, has another fence.
         let is_own = self.truth(key).is_lost && before.session.is_some_and(|session| session.process == put.by);
-        // The trace of an older run shows that the claim was lost.
+        // The tombstone of an older run shows that the claim was lost.
         let is_older_trace = before.kept == Kept::Released && Some(before.fence) < put.ends;
         if put.ends.is_some() && before.run() != put.ends && !is_own && !is_older_trace {
             self.saw(Sight::EndedAnothers);

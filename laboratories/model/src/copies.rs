@@ -26,11 +26,11 @@ impl World {
         let desk = &mut self.processes[process].desks[usize::from(key)];
         desk.restores = false;
         let Some(Cached { run, fence, expires }) = desk.cache.filter(|copy| copy.expires > latest) else { return };
-        if protocol.fault != Some(Fault::TraceTakenForARun) && self.drop_forgotten(protocol, at) {
+        if protocol.fault != Some(Fault::TombstoneTakenForARun) && self.drop_forgotten(protocol, at) {
             return;
         }
         self.take(protocol, at, Job::Restore { fence, run, left: expires - latest });
-        // The trace was there already.
+        // The tombstone was there already.
         if self.sights.has(Sight::DisputedByARace) {
             self.saw(Sight::ForgottenDisputed);
         }
@@ -43,14 +43,14 @@ impl World {
         }
     }
 
-    /// Drops the copy if the row is its trace, which has its fence. Returns whether it is.
+    /// Drops the copy if the row is its tombstone, which has its fence. Returns whether it is.
     fn drop_forgotten(&mut self, protocol: &Protocol, at: At) -> bool {
         let row = self.read(protocol, at).filter(|row| row.kept == Kept::Released);
         let takes_any = protocol.fault == Some(Fault::LaterTraceTaken);
         let cache = &mut self.processes[at.process].desks[usize::from(at.key)].cache;
-        let is_trace =
+        let is_tombstone =
             |copy: &Cached| row.is_some_and(|row| copy.fence == row.fence || copy.fence < row.fence && takes_any);
-        let Some(Cached { run, .. }) = cache.take_if(|copy| is_trace(copy)) else { return false };
+        let Some(Cached { run, .. }) = cache.take_if(|copy| is_tombstone(copy)) else { return false };
         if self.was_forgotten(at.key, run) {
             self.saw(Sight::CopyDropped);
             self.learned(at, run);
@@ -122,7 +122,7 @@ impl World {
         });
     }
 
-    /// The truth: a failover has lost the traces that were not durable. Their records count as not forgotten.
+    /// The truth: a failover has lost the tombstones that were not durable. Their records count as not forgotten.
     pub(crate) fn traces_lost(&mut self) {
         for put in self.database.behind.iter().filter_map(|entry| entry.put).filter(Put::forgets) {
             let (Some(key), Some(Taken { fence, .. })) = (put.key, put.takes) else { continue };

@@ -3,7 +3,7 @@
 /// A difference from the crate's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// A released key leaves no trace: a claim that arrives late, after its own release, has a record and no run.
+    /// A released key leaves no tombstone: a claim that arrives late, after its own release, has a record and no run.
     ReleaseDeletes,
     /// A version is counted per row, so it repeats, and two writers draw the same version.
     VersionCountedPerRow,
@@ -65,11 +65,11 @@ pub enum Fault {
     ForgetsWhatIsDropped,
     /// A write that arrives once more lowers the bound and the expiry of its row.
     CopyLowers,
-    /// The trace of a record that was forgotten is kept as that of a run that was released.
+    /// The tombstone of a record that was forgotten is kept as that of a run that was released.
     TraceKeptForItsGrace,
-    /// A process that has a copy takes the trace of what was forgotten for that of another run.
-    TraceTakenForARun,
-    /// A process that has a copy takes the trace of a later run for that of what was forgotten.
+    /// A process that has a copy takes the tombstone of what was forgotten for that of another run.
+    TombstoneTakenForARun,
+    /// A process that has a copy takes the tombstone of a later run for that of what was forgotten.
     LaterTraceTaken,
     /// A process that has an operation forgotten keeps its own copy.
     ForgetKeepsTheCopy,

@@ -42,12 +42,13 @@
 //! no second effect. One run of that process that is stuck beyond its own bound keeps such a claim in flight for as
 //! long.
 //!
-//! What an operator has forgotten is neither written anew nor disputed by a process that has a copy, while its trace is
-//! there. A process that has learned of it does not tell it. Other processes tell it from memory until then.
+//! What an operator has forgotten is neither written anew nor disputed by a process that has a copy, while its
+//! tombstone is there. A process that has learned of it does not tell it. Other processes tell it from memory until
+//! then.
 //!
-//! This holds until the operation runs again: the row of the later run takes the place of the trace, and a copy then
-//! counts as lost. The model shows what the protocol does, as sights that are better never seen. The copy is disputed
-//! after a failover, or written anew once the later row has expired, and a process that was asked keeps it. A
+//! This holds until the operation runs again: the row of the later run takes the place of the tombstone, and a copy
+//! then counts as lost. The model shows what the protocol does, as sights that are better never seen. The copy is
+//! disputed after a failover, or written anew once the later row has expired, and a process that was asked keeps it. A
 //! restoration that is on its way disputes what another one puts back and an operator then forgets.
 //!
 //! The model leaves out: batches and the queue of puts, a full queue and the breaker; `fail_open`; `complete_in`; drain

@@ -38,7 +38,7 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         "who is taken over was marked dead": TakenAlive,
         "no answer of an earlier operation is told after a later one was claimed": EarlierAnswer,
         "what was forgotten is not written anew before it runs again": ForgottenRestored,
-        "what was forgotten is not disputed where its trace is met": ForgottenDisputed,
+        "what was forgotten is not disputed where its tombstone is met": ForgottenDisputed,
         "no process tells what it knows to be forgotten": ForgottenTold,
         "a lost outcome is not taken for forgotten": LossUnseen,
     });

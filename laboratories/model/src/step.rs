@@ -100,7 +100,7 @@ impl World {
         row.record(owner, now)
     }
 
-    /// The time for which the trace of this row is kept: that of a done record for as long as the record.
+    /// The time for which the tombstone of this row is kept: that of a done record for as long as the record.
     fn trace_kept(&self, protocol: &Protocol, at: At, row: Option<&Row>) -> u64 {
         let grace = GRACE.as_millis() as u64;
         match row {

@@ -65,7 +65,7 @@ impl MemoryStoreBuilder {
             count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             fences: AtomicU64::new(1),
-            keeps_traces: AtomicBool::new(false),
+            keeps_tombstones: AtomicBool::new(false),
             ended: Mutex::default(),
             time: Timeline::start(clock, Timestamp::from_millis(0)),
             max_records,
@@ -106,10 +106,10 @@ impl MemoryStore {
         Self { table: Arc::clone(&self.table), slots: Arc::default(), process }
     }
 
-    /// Lets several processes share the records from now on: a released record leaves a trace.
+    /// Lets several processes share the records from now on: a released record leaves a tombstone.
     #[cfg(feature = "test-util")]
     pub(crate) fn share(&self) {
-        self.table.keeps_traces.store(true, Ordering::Relaxed);
+        self.table.keeps_tombstones.store(true, Ordering::Relaxed);
     }
 
     /// Makes this process count as dead from now on.

@@ -32,8 +32,8 @@ pub(super) struct Table {
     pub(super) count: AtomicUsize,
     pub(super) bytes: AtomicUsize,
     pub(super) fences: AtomicU64,
-    // `true` if a released record leaves a trace, as it does if several processes share the records.
-    pub(super) keeps_traces: AtomicBool,
+    // `true` if a released record leaves a tombstone, as it does if several processes share the records.
+    pub(super) keeps_tombstones: AtomicBool,
     // The processes that are gone, and since when.
     pub(super) ended: Mutex<HashMap<u64, Timestamp, RandomState>>,
     pub(super) time: Timeline,
@@ -46,7 +46,7 @@ pub(super) struct Table {
 pub(super) struct MemoryRow {
     pub(super) record: Record,
     pub(super) owner: Option<Claimant>,
-    // `true` if the record was released, and only its trace is kept.
+    // `true` if the record was released, and only its tombstone is kept.
     pub(super) is_released: bool,
 }
 
@@ -90,7 +90,7 @@ impl Table {
             Change::Nothing => current,
             Change::Release => {
                 match place {
-                    Entry::Occupied(mut place) if self.keeps_traces.load(Ordering::Relaxed) => {
+                    Entry::Occupied(mut place) if self.keeps_tombstones.load(Ordering::Relaxed) => {
                         place.get_mut().is_released = true;
                     }
                     Entry::Occupied(place) => self.remove(place),

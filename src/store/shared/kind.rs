@@ -13,8 +13,8 @@ pub enum Kind {
     Completed,
     /// 4: it is done, and its outcome could not be stored.
     Consumed,
-    /// 5: the trace of an operation that was released or forgotten, and of a session that has ended. It is kept for as
-    /// long as a late write may still arrive.
+    /// 5: the tombstone of an operation that was released or forgotten, and of a session that has ended. It is kept for
+    /// as long as a late write may still arrive.
     Released,
     /// 6: a process that uses the store. Its [`state`](super::Row::state) has the length of its lease. Other processes
     /// watch whether its row changes.

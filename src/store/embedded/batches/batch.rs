@@ -72,7 +72,7 @@ pub(crate) struct StepUnderWay {
     /// `true` if there is anything to write.
     pub(crate) is_written: bool,
     pub(crate) listings: Listings,
-    /// The chunks of long outcomes, and the tombstones that lead to them until their records do.
+    /// The chunks of long outcomes, and the orphans that lead to them until their records do.
     pub(crate) ahead: Vec<(Vec<u8>, Bytes)>,
     /// The numbers of the listing entries that were erased.
     pub(crate) leaving: Vec<u64>,

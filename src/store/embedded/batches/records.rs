@@ -118,7 +118,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             // There may be hundreds of chunks. Nothing else leads to them any more; the sweep removes them a few at a
             // time.
             State::Completed { outcome: Stored::Chunked { .. } } => {
-                self.step.writes.insert(&keys::tombstone(&id, record.fence), Bytes::new());
+                self.step.writes.insert(&keys::orphan(&id, record.fence), Bytes::new());
             }
             State::Completed { outcome: Stored::Inline(_) } | State::Consumed { .. } => {}
         }
@@ -141,11 +141,11 @@ impl<E: StorageEngine> Batch<'_, E> {
         if self.step.is_transaction {
             chunks.for_each(|(key, chunk)| self.step.writes.insert(&key, chunk));
         } else {
-            // The tombstone comes first. It leads to the chunks if this process ends before their record does.
-            let tombstone = keys::tombstone(&id, fence);
-            self.step.ahead.push((tombstone.to_vec(), Bytes::new()));
+            // The orphan comes first. It leads to the chunks if this process ends before their record does.
+            let orphan = keys::orphan(&id, fence);
+            self.step.ahead.push((orphan.to_vec(), Bytes::new()));
             self.step.ahead.extend(chunks.map(|(key, chunk)| (key.to_vec(), chunk)));
-            self.step.writes.remove(&tombstone);
+            self.step.writes.remove(&orphan);
         }
     }
 
@@ -175,7 +175,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         // The length of its outcome is not known, so its bytes stay counted until the lists are made anew.
         self.remove_plain(id, 0);
         of_it.iter().for_each(|key| self.step.writes.remove(key.as_ref()));
-        self.step.writes.insert(&keys::tombstone(&id, fence), Bytes::new());
+        self.step.writes.insert(&keys::orphan(&id, fence), Bytes::new());
         Ok(())
     }
 
@@ -228,7 +228,7 @@ pub(crate) fn outcome_bytes(record: Option<&Record<Stored>>) -> i64 {
 }
 
 /// Returns whether the keys of this change may be written one by one. They may for a claim of an operation that had no
-/// record, and for the completion of a run, unless its outcome is in chunks, to which a tombstone leads until the
+/// record, and for the completion of a run, unless its outcome is in chunks, to which an orphan leads until the
 /// record does.
 fn is_one_by_one(old: Option<&Record<Stored>>, new: Option<&Record<Stored>>) -> bool {
     let was_there = old.map(|old| &old.state);

@@ -1,7 +1,7 @@
 //! Deletes expired records, in slices that are small enough not to delay requests.
 //!
 //! A record is deleted at once, and its item in a list with the list. The chunks of a long outcome, of which there may
-//! be hundreds, are left under a tombstone and removed a few at a time.
+//! be hundreds, are left under an orphan and removed a few at a time.
 
 use std::sync::atomic::Ordering;
 
@@ -22,7 +22,7 @@ pub(crate) const NOTED_AFTER: u64 = 64;
 /// The most that one slice deletes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slice {
-    /// The most items of listing entries to look at, and the most chunks and tombstones to remove.
+    /// The most items of listing entries to look at, and the most chunks and orphans to remove.
     pub(crate) records: usize,
     pub(crate) chunks: usize,
 }
@@ -164,16 +164,16 @@ fn remove<E: StorageEngine>(
     }
 }
 
-/// Removes chunks that tombstones lead to, and each tombstone after its last chunk. Returns how many keys.
+/// Removes chunks that orphans lead to, and each orphan after its last chunk. Returns how many keys.
 fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Result<usize, StoreError> {
     let mut removed = 0;
-    for tombstone in scan_keys(batch.engine, keys::TOMBSTONES) {
+    for orphan in scan_keys(batch.engine, keys::ORPHANS) {
         if removed >= limit {
             break;
         }
-        let tombstone = read(batch, tombstone)?;
-        let tombstone = tombstone.as_ref();
-        let Some(id) = tombstone.get(1..33).and_then(keys::id_of) else { continue };
+        let orphan = read(batch, orphan)?;
+        let orphan = orphan.as_ref();
+        let Some(id) = orphan.get(1..33).and_then(keys::id_of) else { continue };
         // This very batch may complete its record, with chunks under the same keys.
         if batch.has_changed(&id) {
             continue;
@@ -183,12 +183,12 @@ fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Re
             Err(ReadError::Corrupt(_)) => None,
             record => read(batch, record)?,
         };
-        if has_chunks(record.as_ref(), Fence(keys::number_of(tombstone))) {
-            batch.erase(tombstone);
+        if has_chunks(record.as_ref(), Fence(keys::number_of(orphan))) {
+            batch.erase(orphan);
             removed += 1;
             continue;
         }
-        let chunks = scan_keys(batch.engine, &keys::chunks_under(tombstone)).take(limit - removed);
+        let chunks = scan_keys(batch.engine, &keys::chunks_under(orphan)).take(limit - removed);
         for chunk in chunks {
             let chunk = read(batch, chunk)?;
             batch.erase(chunk.as_ref());
@@ -196,7 +196,7 @@ fn remove_chunks<E: StorageEngine>(batch: &mut Batch<'_, E>, limit: usize) -> Re
             removed += 1;
         }
         if removed < limit {
-            batch.erase(tombstone);
+            batch.erase(orphan);
             removed += 1;
         }
     }

@@ -7,7 +7,7 @@
 //! | `e` expires number | ids and fences, checksum | lists records that expire then ([`listing`](super::listing)) |
 //! | `n` number | ids and fences, checksum | lists the runs that a batch claimed, until all of them have ended |
 //! | `i` since id | fence | one per interrupted operation |
-//! | `g` id fence | | a tombstone: the outcome's chunks are to be removed |
+//! | `g` id fence | | an orphan: the outcome's chunks are to be removed |
 //! | `m` name | | a value about the store as a whole |
 //!
 //! Numbers are big-endian, so that keys sort by them: expiry, `since`, `fence` and `number` in 8 bytes, the index in 4.
@@ -84,14 +84,14 @@ pub(crate) fn chunks_of(id: &RecordId, fence: Fence) -> [u8; 41] {
     of_outcome(b'c', id, fence)
 }
 
-/// Returns the key of the tombstone of an outcome whose record is gone.
-pub(crate) fn tombstone(id: &RecordId, fence: Fence) -> [u8; 41] {
+/// Returns the key of the orphan of an outcome whose record is gone.
+pub(crate) fn orphan(id: &RecordId, fence: Fence) -> [u8; 41] {
     of_outcome(b'g', id, fence)
 }
 
-/// Returns the prefix of the keys of all chunks that a tombstone leads to.
-pub(crate) fn chunks_under(tombstone: &[u8]) -> Vec<u8> {
-    let mut prefix = tombstone.to_vec();
+/// Returns the prefix of the keys of all chunks that an orphan leads to.
+pub(crate) fn chunks_under(orphan: &[u8]) -> Vec<u8> {
+    let mut prefix = orphan.to_vec();
     if let Some(tag) = prefix.first_mut() {
         *tag = b'c';
     }
@@ -114,7 +114,7 @@ pub(crate) const RECORDS: &[u8] = b"r";
 pub(crate) const EXPIRY: &[u8] = b"e";
 pub(crate) const RUNNING: &[u8] = b"n";
 pub(crate) const INTERRUPTED: &[u8] = b"i";
-pub(crate) const TOMBSTONES: &[u8] = b"g";
+pub(crate) const ORPHANS: &[u8] = b"g";
 
 /// Returns the id that the key ends with.
 pub(crate) fn id_of(key: &[u8]) -> Option<RecordId> {

@@ -79,7 +79,7 @@ fn a_record_that_the_batch_has_deleted_is_not_swept_again() {
 
 // Seeded faults: the sweep does not look at the record; it does not compare the fences.
 #[test]
-fn a_tombstone_that_comes_back_after_its_outcome_was_written_takes_nothing_along() {
+fn an_orphan_that_comes_back_after_its_outcome_was_written_takes_nothing_along() {
     on_each!(E, {
         let still = Still::<E>::new();
         let mut batch = still.batch();
@@ -89,7 +89,7 @@ fn a_tombstone_that_comes_back_after_its_outcome_was_written_takes_nothing_along
         let (earlier, chunks) = (Fence(fence.0 - 1), still.count("c"));
         still.set(&keys::chunk(&id, earlier, 0), Some(Bytes::from_static(b"of an earlier outcome")));
         for fence in [earlier, fence] {
-            still.set(&keys::tombstone(&id, fence), Some(Bytes::new()));
+            still.set(&keys::orphan(&id, fence), Some(Bytes::new()));
         }
         while still.count("g") > 0 {
             assert_eq!(still.sweep(), 0);
@@ -101,14 +101,14 @@ fn a_tombstone_that_comes_back_after_its_outcome_was_written_takes_nothing_along
 
 // Seeded fault: a read that fails is taken for a record that is gone.
 #[test]
-fn a_tombstone_that_comes_back_takes_nothing_along_if_the_disk_fails() {
+fn an_orphan_that_comes_back_takes_nothing_along_if_the_disk_fails() {
     let still = Still::<MapEngine>::new();
     let mut batch = still.batch();
     let id = complete(&still, &mut batch, "k", vec![1; 10_000].into());
     batch.commit().unwrap();
     let (fence, chunks) = (read::head(&still.engine, id).unwrap().unwrap().fence, still.count("c"));
     still.set(&keys::record(&id), Some(Bytes::from_static(FAILING)));
-    still.set(&keys::tombstone(&id, fence), Some(Bytes::new()));
+    still.set(&keys::orphan(&id, fence), Some(Bytes::new()));
     let mut batch = still.batch();
     assert!(sweep(&mut batch, SWEPT_IDLE).is_err());
     assert!(batch.commit().unwrap_err().contains("a read failed"));

@@ -8,7 +8,7 @@ use crate::store::embedded::layout::writes::ENTRY_BYTES;
 use crate::store::embedded::queue::queue;
 use crate::store::embedded::writer::{self, Asked, SWEPT_IDLE, sweep_asked};
 
-// The tombstone of a record must not be swept if the same batch has changed the record. This is true also if the sweep
+// The orphan of a record must not be swept if the same batch has changed the record. This is true also if the sweep
 // came before an operator's answer, in one batch with it.
 #[test]
 fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole() {
@@ -19,7 +19,7 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
             let mut batch = still.batch();
             let _answer = step(&mut batch, id, Transition::Interrupt { fence, status: None, lost: None });
             // This is what a run leaves if it is killed between the chunks of its outcome and its record.
-            batch.write(&keys::tombstone(&id, fence), Bytes::new());
+            batch.write(&keys::orphan(&id, fence), Bytes::new());
             batch.write(&keys::chunk(&id, fence, 0), &b"a chunk"[..]);
             batch.commit().unwrap();
 

@@ -30,7 +30,7 @@ pub(crate) fn never_done(id: RecordId) -> Write {
 }
 
 /// Returns a write of a row that has no meaning and is deleted soon.
-fn trace(id: RecordId) -> Write {
+fn barrier(id: RecordId) -> Write {
     Write::released(id, Expect::Absent, GRACE)
 }
 
@@ -82,7 +82,7 @@ impl<B: Backend> WriteSender<B> {
 
     /// Writes a barrier, and returns whether `server` has answered it as durable.
     async fn is_behind_barrier(&self, server: ServerId) -> bool {
-        let barrier = [trace(crate::store::shared::random_id())];
+        let barrier = [barrier(crate::store::shared::random_id())];
         let Ok(answer) = self.call(self.state.clocks.now(), &barrier, Instant::now()).await else { return false };
         let is_written = |row: &Option<Row>| row.as_ref().is_some_and(|row| row.token == barrier[0].token);
         answer.server == server && answer.rows.iter().all(is_written)

@@ -66,15 +66,16 @@ impl<B: Backend> Protocol<B> {
         Record::clone(&*self.cache.get(&id)?).live(self.clocks().latest())
     }
 
-    /// Takes a record out of the cache that was forgotten in another process: the row is its trace, which has its
-    /// fence. Returns whether it is. The trace of a later run says nothing of the record: a failover may have lost it.
+    /// Takes a record out of the cache that was forgotten in another process: the row is its tombstone, which has its
+    /// fence. Returns whether it is. The tombstone of a later run says nothing of the record: a failover may have lost
+    /// it.
     pub(crate) fn drop_forgotten(&self, row: &Row) -> bool {
-        let is_trace =
+        let is_tombstone =
             row.kind == Kind::Released && self.cache.get(&row.id).is_some_and(|record| record.fence == row.fence);
-        if is_trace {
+        if is_tombstone {
             self.cache.remove(&row.id);
         }
-        is_trace
+        is_tombstone
     }
 
     /// Returns what the database says of `id`, for operators: never from the cache.

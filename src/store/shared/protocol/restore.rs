@@ -4,7 +4,7 @@
 //! effects, so the operation may run again, and this process forgets the record.
 //!
 //! A completed record neither changes nor disappears before it expires, unless an operator has it forgotten, which
-//! leaves a trace. So if it is missing in a server that has replaced another one, it was lost. If there is another
+//! leaves a tombstone. So if it is missing in a server that has replaced another one, it was lost. If there is another
 //! record in its place, the operation has run again, and the outcome is disputed.
 
 use std::sync::Arc;

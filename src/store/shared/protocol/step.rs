@@ -165,8 +165,8 @@ impl<B: Backend> Protocol<B> {
     }
 
     /// Overwrites the row of a claim whose answer was lost and whose requester was refused, so that the claim can't
-    /// take effect any more: with the trace of a release, or with the row that was there `before`, under another token.
-    /// Returns the claim's row if the claim had been done.
+    /// take effect any more: with the tombstone of a release, or with the row that was there `before`, under another
+    /// token. Returns the claim's row if the claim had been done.
     async fn invalidate_claim(&self, claim: &Write, before: Option<&Row>) -> Result<WriteResult, StoreError> {
         let write = match before.filter(|row| row.kind != Kind::Released) {
             None => release(claim.id, before, self.clocks().now()),

@@ -104,9 +104,9 @@ fn between(from: Timestamp, until: Timestamp) -> Duration {
     Duration::from_millis(until.as_millis().saturating_sub(from.as_millis()))
 }
 
-/// Returns the write that frees the key. The row is kept for as long as a late claim may still arrive. The trace of a
-/// done record is kept for as long as the record was: other processes that have a copy learn by it that the record was
-/// forgotten, and not lost.
+/// Returns the write that frees the key. The row is kept for as long as a late claim may still arrive. The tombstone of
+/// a done record is kept for as long as the record was: other processes that have a copy learn by it that the record
+/// was forgotten, and not lost.
 pub(crate) fn release(id: RecordId, row: Option<&Row>, clocks: Clocks) -> Write {
     let expect = row.map_or(Expect::Absent, |row| Expect::Token(row.token));
     let done = row.filter(|row| is_done(row)).map_or(Duration::ZERO, |row| between(clocks.earliest, row.expires));

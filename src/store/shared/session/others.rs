@@ -186,7 +186,7 @@ impl OtherSessions {
                 Some(row) if row.kind == Kind::Session => {
                     Sight::Row { token: row.token, until: row.until, said: Said::by(row), server }
                 }
-                // The row is the trace that an end, or a mark as dead, has left.
+                // The row is the tombstone that an end, or a mark as dead, has left.
                 Some(_) => Sight::Ended,
             };
             let is_over = sight == Sight::Ended;

@@ -38,7 +38,7 @@ pub(crate) async fn a_late_outcome_is_recorded_until_somebody_took_over<St: Stor
         let interrupted = rule.made(id, &interrupt(run.fence)).await;
         let taken = taken(interrupted.fence);
         let found = rule.taken(id, &taken).await;
-        // Where no trace is left, it looks as if the claim had been lost.
+        // Where no tombstone is left, it looks as if the claim had been lost.
         if found.is_some() || !subject.store.is_exclusive() {
             rule.refused(id, &complete(hold(id, &run), "too late")).await;
             let is = rule.load(id).await;

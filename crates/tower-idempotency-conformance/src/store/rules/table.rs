@@ -130,11 +130,11 @@ impl Trial {
 
     /// Returns what the protocol says.
     fn should<St: Store>(&self, store: &St) -> (Change<bytes::Bytes>, Reply) {
-        // A trace keeps the fence of the run that was released or forgotten.
-        let is_trace =
+        // A tombstone keeps the fence of the run that was released or forgotten.
+        let is_tombstone =
             matches!(self.initial, InitialRecord::Released | InitialRecord::Forgotten) && !store.is_exclusive();
-        let trace = self.fences.first().filter(|_| is_trace);
-        let current = trace.map_or(Current::from(self.before.as_ref()), |fence| Current::Released(*fence));
+        let tombstone = self.fences.first().filter(|_| is_tombstone);
+        let current = tombstone.map_or(Current::from(self.before.as_ref()), |fence| Current::Released(*fence));
         next(current, self.transition.clone())
     }
 }
