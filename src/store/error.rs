@@ -166,8 +166,8 @@ pub enum OpenError {
     Lost {
         /// The directory.
         path: PathBuf,
-        /// The number of the last batch that is there, or that the mark names if the damage is in the middle of the
-        /// log. The loss is accepted by it.
+        /// The number of the last batch that is there, or that the checkpoint names if the damage is in the middle of
+        /// the log. The loss is accepted by it.
         last: u64,
         /// The number of batches that are missing, if that is known.
         missing: Option<u64>,

@@ -5,7 +5,7 @@
 //! the copy is damaged, and another process opens the copy and asks for some hundreds of the keys again: an engine may
 //! panic on such files, or never return. Each acknowledged key must be replayed or refused, or opening must be refused.
 //! After a kill, a key may run again if its answer was given about a second before the kill, because the store writes
-//! its mark once a second.
+//! its checkpoint once a second.
 //!
 //! The long form damages this many places in the files of each kind of one engine; its last line has the figures:
 //!
@@ -15,7 +15,7 @@
 //!
 //! `BIT_ROT_SEED` repeats the places of a run, but not the data that its workloads wrote.
 //!
-//! The control has an outdated mark: it puts the mark of the store's first opening in its place.
+//! The control has an outdated checkpoint: it puts the checkpoint of the store's first opening in its place.
 #![cfg(target_os = "linux")]
 
 mod ask;
@@ -40,7 +40,7 @@ use damage::Place;
 use work::Source;
 
 const TEST: &str = "a_damaged_disk_makes_no_store_forget_a_key_in_silence";
-/// The variable that makes a run put an outdated mark in place of the store's last one.
+/// The variable that makes a run put an outdated checkpoint in place of the store's last one.
 const WITHOUT_MARK: &str = "BIT_ROT_WITHOUT_MARK";
 /// The variable that names the file with the part of a process of this laboratory, which may be long.
 const PART: &str = "BIT_ROT_PART";
@@ -171,7 +171,7 @@ fn rot_often(engine: Engine, places: usize, seed: u64) -> Figures {
     figures.into_inner().unwrap()
 }
 
-/// Returns whether this process is the control: its stores have no mark.
+/// Returns whether this process is the control: its stores have no checkpoint.
 fn is_control() -> bool {
     std::env::var_os(WITHOUT_MARK).is_some()
 }
@@ -190,7 +190,7 @@ fn rot(engine: Engine, mut source: Source, places: usize, dice: &mut Dice, figur
         }
         other => panic!("without damage: {other:?}"),
     }
-    // The mark guards only the log, so the control damages only the log.
+    // The checkpoint guards only the log, so the control damages only the log.
     let log = match engine {
         Engine::Sled => "db",
         Engine::Fjall => "N.jnl",
@@ -223,7 +223,7 @@ fn report(engine: Engine, figures: &Figures) {
         violations.len()
     );
     assert_eq!(violations.len(), 0);
-    // Without the mark no loss is noticed: only the violations count then, and there may be none in one round.
+    // Without the checkpoint no loss is noticed: only the violations count then, and there may be none in one round.
     assert!(is_control() || *lost > 0 && *replayed > 0, "it shows nothing");
 }
 
@@ -233,7 +233,7 @@ fn without_the_mark_a_damaged_disk_makes_a_store_forget_keys() {
         // The random damage may hit nothing that matters. Then the control damages other places.
         let round = |_| violations_with(TEST, &[(ENGINE, engine.name()), (WITHOUT_MARK, "1"), ("BIT_ROT", "40")]);
         let violations = (0..10).map(round).find(|violations| *violations > 0).unwrap_or(0);
-        println!("bit rot on {engine} without the mark: violations {violations}");
+        println!("bit rot on {engine} without the checkpoint: violations {violations}");
         assert!(violations > 0);
     }
 }

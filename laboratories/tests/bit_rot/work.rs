@@ -36,8 +36,8 @@ const CLIENTS: usize = 16;
 const KEYS: u64 = 48;
 /// The time that a process may take on a busy machine.
 const BOUND: Duration = Duration::from_secs(180);
-/// The time before a kill in which a key's answer may be given if the key runs again: the second between two marks, and
-/// the time that a busy machine takes to write one.
+/// The time before a kill in which a key's answer may be given if the key runs again: the second between two
+/// checkpoints, and the time that a busy machine takes to write one.
 const ABOUT_A_SECOND: u64 = 3_000;
 
 /// The number of keys to ask for once a file is damaged: the last ones, which are lost first, and about as many of the
@@ -46,8 +46,8 @@ const ASKED: usize = 300;
 
 /// The names of files next to the store's directory.
 const TOLD: &str = "told";
-const FIRST_MARK: &str = "first-mark";
-const MARK: &str = "store/tower-idempotency.mark";
+const FIRST_CHECKPOINT: &str = "first-checkpoint";
+const CHECKPOINT: &str = "store/tower-idempotency.checkpoint";
 
 /// The directory of the workload, and how it ends.
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,7 +109,8 @@ async fn work(plan: Plan) {
         let settings = Settings { clock: Some(Arc::new(clock.clone())), is_small: plan.is_small, min_free: Some(0) };
         let store = plan.engine.open(&path, settings).expect("the disk is sound");
         if opening == 0 {
-            fs::copy(plan.directory.join(MARK), plan.directory.join(FIRST_MARK)).expect("a store has a mark");
+            fs::copy(plan.directory.join(CHECKPOINT), plan.directory.join(FIRST_CHECKPOINT))
+                .expect("a store has a checkpoint");
         }
         if plan.fills && opening == 1 {
             store.fill_journal().expect("the disk is sound");
@@ -141,7 +142,7 @@ pub(crate) struct Source {
     engine: Engine,
     is_killed: bool,
     image: Image,
-    first_mark: Content,
+    first_checkpoint: Content,
     /// The time of the workload's end on the store's clock and on the machine's.
     clock: u64,
     wall: u64,
@@ -186,10 +187,10 @@ impl Source {
         }
         let is_kept = |answer: &Answer| answer.clock + RETENTION > clock;
         let answers = answers.into_iter().filter(is_kept).map(|answer| (answer.key, answer)).collect();
-        let first_mark = Content::read(&directory.path().join(FIRST_MARK)).expect("it was copied");
+        let first_checkpoint = Content::read(&directory.path().join(FIRST_CHECKPOINT)).expect("it was copied");
         let mut image = read_image(directory.path());
         image.retain(|path, _| path == STORE || Path::new(path).starts_with(STORE));
-        Ok(Self { engine, is_killed, image, first_mark, clock, wall, answers })
+        Ok(Self { engine, is_killed, image, first_checkpoint, clock, wall, answers })
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -200,9 +201,9 @@ impl Source {
         &self.image
     }
 
-    /// Replaces the last mark with that of the first opening.
+    /// Replaces the last checkpoint with that of the first opening.
     pub(crate) fn forget_the_mark(&mut self) {
-        self.image.insert(MARK.to_owned(), Some(self.first_mark.clone()));
+        self.image.insert(CHECKPOINT.to_owned(), Some(self.first_checkpoint.clone()));
     }
 
     /// Starts a process that opens the store without damage, and asks for every key again.

@@ -33,7 +33,7 @@
 //! Opening and closing:
 //! - `open.rs`: opens a store, and marks the runs that the last process left as interrupted. It decides whether the
 //!   remains of an unfinished first opening are set aside.
-//! - `files/`: the directory, its lock, and the mark of the last durable step.
+//! - `files/`: the directory, its lock, and the checkpoint of the last durable step.
 //! - `repair.rs`: writes the entries that list the records anew, if they are damaged.
 //! - `close.rs`: ends the writer, and releases the engine and the lock.
 
@@ -70,7 +70,7 @@ pub(super) use layout::keys::TOTALS;
 pub(crate) use layout::storage_engine::StorageEngine;
 pub(super) use layout::storage_engine::{Damage, MAX_STEP, ReadError, RecordWritesFn};
 #[cfg(feature = "fjall")]
-pub(super) use layout::totals::{Mark, Totals};
+pub(super) use layout::totals::{Checkpoint, Totals};
 pub(super) use layout::writes::Writes;
 pub use store::EmbeddedStore;
 pub use transact::Abort;

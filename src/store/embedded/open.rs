@@ -14,12 +14,12 @@ use tokio::sync::Semaphore;
 
 use super::batches::batch::Batch;
 use super::batches::records::outcome_bytes;
+use super::files::checkpoint::{self, Checked, Found};
+use super::files::checkpointer::Checkpointer;
 use super::files::directory::{self, Lock, broken, io_error};
-use super::files::mark::{self, Checked, Found};
-use super::files::marker::Marker;
 use super::layout::cleared::Cleared;
 use super::layout::storage_engine::{Damage, ReadError, StorageEngine, scan_from};
-use super::layout::totals::{Mark, Totals};
+use super::layout::totals::{Checkpoint, Totals};
 use super::layout::{keys, listing};
 use super::measured::Measured;
 use super::present::{LateRecord, Present};
@@ -69,8 +69,8 @@ struct Known {
     is_complete: bool,
     /// `true` if something may have been recorded.
     was_used: bool,
-    /// The content of the mark file, which says up to which step everything was durable.
-    mark: Found,
+    /// The content of the checkpoint file, which says up to which step everything was durable.
+    checkpoint: Found,
     /// What is wrong with the engine's files.
     damage: Option<Damage>,
 }
@@ -83,11 +83,11 @@ impl<E: StorageEngine> Setup<E> {
             let (sender, commands) = queue();
             let (watched, lock) = (Arc::downgrade(&shared), shared.lock.clone());
             let (writing, path) = (Arc::clone(&shared), shared.path.clone());
-            let marker = Arc::clone(&shared.marker);
+            let checkpointer = Arc::clone(&shared.checkpointer);
             let (begins, begun) = mpsc::channel();
             // If one of these threads can't be started, `sender` is dropped, so the writer ends.
             spawn("idempotency-writer", move || writer::run(&writing, commands))?;
-            spawn("idempotency-marker", move || marker.run())?;
+            spawn("idempotency-checkpointer", move || checkpointer.run())?;
             spawn("idempotency-watchdog", move || watchdog::run(&watched, &path, &lock, begins))?;
             // This returns an error when the watchdog maintains the engine. Nothing else holds the sender.
             // `maintaining`, which calls this closure, ends its own maintenance afterwards, so there is no gap.
@@ -125,8 +125,8 @@ impl<E: StorageEngine> Setup<E> {
         // the snapshot.
         directory::sync(path)?;
         let is_complete = directory::is_complete(path, E::NAME)?;
-        let mark = mark::read(path)?;
-        let was_used = is_complete || mark != Found::Missing;
+        let checkpoint = checkpoint::read(path)?;
+        let was_used = is_complete || checkpoint != Found::Missing;
         if !was_used && !self.create {
             return Err(OpenError::NotFound { path: path.into() });
         }
@@ -134,7 +134,7 @@ impl<E: StorageEngine> Setup<E> {
             guarded(path, || {
                 let damage = E::examine(path, was_used)?;
                 // A damaged file is refused before an engine can change it.
-                mark::check_damage(path, mark, was_used, self.accept_loss_after, damage.as_ref())?;
+                checkpoint::check_damage(path, checkpoint, was_used, self.accept_loss_after, damage.as_ref())?;
                 let engine = E::open(&self.engine, path, damage.as_ref())?;
                 Ok((engine, damage))
             })
@@ -149,7 +149,7 @@ impl<E: StorageEngine> Setup<E> {
         };
         let start = |engine: &E| {
             directory::sync(path)?;
-            self.start(path, engine, &lock, Known { is_complete, was_used, mark, damage })
+            self.start(path, engine, &lock, Known { is_complete, was_used, checkpoint, damage })
         };
         // The engine stays open through a failure or a panic of `start`, so that it is released under a time limit.
         let kept = engine.clone();
@@ -164,20 +164,20 @@ impl<E: StorageEngine> Setup<E> {
 
     /// Takes a new boot number and marks the last process's runs as interrupted, durably.
     fn start(self, path: &Path, engine: &E, lock: &Lock, known: Known) -> Result<StoreState<E>, OpenError> {
-        let (shared, is_whole, mark) = self.read(path, engine.clone(), lock, &known)?;
+        let (shared, is_whole, checkpoint) = self.read(path, engine.clone(), lock, &known)?;
         let failed = |reason: String| broken(path, &reason);
         let mut batch = Batch::new(&shared, engine);
         batch.write(keys::FORMAT, vec![FORMAT]);
         batch.write(keys::BOOT, shared.boot.to_be_bytes().to_vec());
         batch.commit().map_err(failed)?;
-        // Only when there is a mark does the lock file say that there has to be one.
-        if mark == Checked::New {
-            shared.marker.write()?;
+        // Only when there is a checkpoint does the lock file say that there has to be one.
+        if checkpoint == Checked::New {
+            shared.checkpointer.write()?;
         }
         if !known.is_complete {
             lock.complete(path, E::NAME)?;
         }
-        if mark == Checked::Accepted {
+        if checkpoint == Checked::Accepted {
             shared.slots.tally.counters.losses_accepted.fetch_add(1, Ordering::Relaxed);
         }
         if !known.was_used {
@@ -194,14 +194,14 @@ impl<E: StorageEngine> Setup<E> {
         Ok(shared)
     }
 
-    /// Reads the state of the store from the engine, and compares it with the mark. Returns also whether the listing
-    /// entries are whole.
+    /// Reads the state of the store from the engine, and compares it with the checkpoint. Returns also whether the
+    /// listing entries are whole.
     fn read(
         self,
         path: &Path,
         engine: E,
         lock: &Lock,
-        &Known { was_used, mark, ref damage, .. }: &Known,
+        &Known { was_used, checkpoint, ref damage, .. }: &Known,
     ) -> Result<(StoreState<E>, bool, Checked), OpenError> {
         let unreadable = |error: ReadError| match error {
             ReadError::Exhausted(error) => io_error("reading the database in", path)(error),
@@ -219,8 +219,8 @@ impl<E: StorageEngine> Setup<E> {
         check_format(path, format.as_deref())?;
         let last = required_value(path, format.is_some(), meta(keys::BOOT)?, number)?.unwrap_or(0);
         let totals = required_value(path, format.is_some(), meta(keys::TOTALS)?, Totals::decode)?.unwrap_or_default();
-        let there @ Mark { time: seen, .. } = totals.mark();
-        let checked = mark::check(path, mark, there, was_used, self.accept_loss_after, damage.as_ref())?;
+        let there @ Checkpoint { time: seen, .. } = totals.checkpoint();
+        let checked = checkpoint::check(path, checkpoint, there, was_used, self.accept_loss_after, damage.as_ref())?;
         let boot = last.saturating_add(if checked == Checked::Accepted { MAX_LOST_BOOTS } else { 1 });
         // The fences of the boot that has this one are above it, because they begin after it.
         let boot = boot.max(self.fences_above.0 >> BOOT_SHIFT);
@@ -253,7 +253,7 @@ impl<E: StorageEngine> Setup<E> {
             swept_until: AtomicU64::new(cleared.before.as_millis()),
             cleared,
             removed: AtomicU64::new(0),
-            marker: Arc::new(Marker::new(path.into(), there)),
+            checkpointer: Arc::new(Checkpointer::new(path.into(), there)),
             batch: Mutex::default(),
             space: Space::default(),
             measured: Measured::default(),
@@ -274,7 +274,7 @@ fn interrupt_runs<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Resul
     Ok(any)
 }
 
-/// Adds the marks of a slice of these runs to `batch`. Returns whether there was any entry that lists runs.
+/// Adds the interruptions of a slice of these runs to `batch`. Returns whether there was any entry that lists runs.
 pub(super) fn interrupt_slice<E: StorageEngine>(batch: &mut Batch<'_, E>) -> Result<bool, String> {
     let (mut count, mut any) = (0, false);
     let [from, _] = batch.shared.cleared.firsts();

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
+use super::files::checkpointer::Checkpointer;
 use super::files::directory::Lock;
-use super::files::marker::Marker;
 use super::layout::cleared::Cleared;
 use super::layout::storage_engine::{ReadError, StorageEngine};
 use super::measured::Measured;
@@ -81,8 +81,8 @@ pub(super) struct StoreState<E: StorageEngine> {
     pub(super) cleared: Cleared,
     /// The number of listing entries that were removed, durably, since the store noted how far it has come.
     pub(super) removed: AtomicU64,
-    /// Writes the mark of the last durable step, on a thread of its own.
-    pub(super) marker: Arc<Marker>,
+    /// Writes the checkpoint of the last durable step, on a thread of its own.
+    pub(super) checkpointer: Arc<Checkpointer>,
     /// The time at which the batch under way began. The writer sets it; the watchdog, `check_load` and `health` read
     /// it.
     pub(super) batch: Mutex<Option<Instant>>,

@@ -45,7 +45,7 @@ impl Asked {
 /// Runs until the store is closed or the last handle is gone.
 pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: Receiver<Command<E>>) {
     // The store was closed before this thread began.
-    let Some(engine) = shared.engine() else { return shared.marker.end() };
+    let Some(engine) = shared.engine() else { return shared.checkpointer.end() };
     let mut writer =
         Writer { shared, backlog: false, asked: VecDeque::new(), swept: Instant::now(), delay: CommitDelay::default() };
     let closed = loop {
@@ -62,7 +62,7 @@ pub(super) fn run<E: StorageEngine>(shared: &Arc<StoreState<E>>, mut commands: R
         }
     };
     writer.end_sweeps();
-    shared.marker.end();
+    shared.checkpointer.end();
     // The engine is released first, so that the caller who waits for the answer finds it gone.
     shared.release_engine(engine);
     if let Some(reply) = closed {

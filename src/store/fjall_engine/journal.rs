@@ -17,9 +17,9 @@
 //! follow, and in the middle of a row of journals** (fjall-rs/fjall#311). If only the checksum is wrong, it refuses to
 //! open, even if it is the last batch, of which a power cut has left a part. So the journals are read before:
 //! - A journal before one with a batch has to be whole, and no number may be missing. All else is damage.
-//! - The last journal with a batch may end with a torn one. It is then cut off before that batch. If the mark
-//!   (`files/mark.rs`) says that more was durable, the opening is refused before. If no step of the store's precedes
-//!   the damage, but step n follows it, the last one that can be there is n - 1.
+//! - The last journal with a batch may end with a torn one. It is then cut off before that batch. If the checkpoint
+//!   (`files/checkpoint.rs`) says that more was durable, the opening is refused before. If no step of the store's
+//!   precedes the damage, but step n follows it, the last one that can be there is n - 1.
 //! - Each step of the store's has the next number. Once fjall is open, and says what its tables have, [`gap`] compares.
 
 use std::collections::{BTreeSet, HashMap};
@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::store::embedded::{Damage, Mark, TOTALS, Totals};
+use crate::store::embedded::{Checkpoint, Damage, TOTALS, Totals};
 
 /// The directory of the keyspaces, each of which is a directory with its number.
 pub(super) const KEYSPACES: &str = "keyspaces";
@@ -51,7 +51,7 @@ struct Journals {
     /// The numbers of the keyspaces that the batches that can be read write to.
     keyspaces: BTreeSet<u64>,
     /// The last step of the store's in these batches.
-    last: Option<Mark>,
+    last: Option<Checkpoint>,
     /// Where they can't be read any more, if they go on.
     broken: Option<Break>,
 }
@@ -75,7 +75,7 @@ struct Batch {
     keyspaces: Vec<u64>,
     cleared: Vec<u64>,
     /// The step of the totals that it writes.
-    step: Option<Mark>,
+    step: Option<Checkpoint>,
 }
 
 /// Returns the numbers of the journals, in their order. fjall writes to the last one.
@@ -185,7 +185,7 @@ impl Journals {
                 // A write that fails halfway leaves nothing behind it, and all before was synced.
                 let is_certain = is_wrong || goes_on || (next.is_some() && is_followed);
                 if !is_certain && journals.last.is_none() {
-                    let before = |step: Mark| Mark { step: step.step.saturating_sub(1), ..step };
+                    let before = |step: Checkpoint| Checkpoint { step: step.step.saturating_sub(1), ..step };
                     journals.last = later.find_map(|batch| batch.step).map(before);
                 }
                 (format!("the journal {number}.jnl can't be read from byte {length} on{behind}"), is_certain)
@@ -237,7 +237,7 @@ impl Batch {
         }
         // The application may have the same key.
         if keyspace == store && key == TOTALS {
-            self.step = Totals::decode(value).map(|totals| totals.mark());
+            self.step = Totals::decode(value).map(|totals| totals.checkpoint());
         }
         Some(())
     }

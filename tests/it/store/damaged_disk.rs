@@ -98,7 +98,7 @@ async fn a_bit_that_flips_in_the_middle_of_the_log_is_noticed_and_no_key_is_forg
 }
 
 // "Closed, Flip in store/db: one key ran again." sled skips the rest of the segment with the damage, and as a rule it
-// panics then. The mark and the totals were whole. Seeded fault: the segments before the last are not looked at.
+// panics then. The checkpoint and the totals were whole. Seeded fault: the segments before the last are not looked at.
 #[tokio::test]
 async fn trap_121_a_bit_that_flips_before_the_last_segments_is_noticed_before_sled_skips_anything() {
     const SEGMENT: usize = 8 * 1024 * 1024;

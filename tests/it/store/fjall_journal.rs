@@ -13,7 +13,7 @@ use tower_idempotency::{FjallStore, fjall};
 
 use super::damaged_disk::{RECORDS, recorded};
 
-const MARK: &str = "tower-idempotency.mark";
+const CHECKPOINT: &str = "tower-idempotency.checkpoint";
 /// The place of the sequence number in a batch.
 const NUMBER: std::ops::Range<usize> = 5..13;
 /// The key of the totals, which each step of the store's writes. `step` is the fifth of its numbers.
@@ -71,12 +71,12 @@ fn refused(path: &Path) -> OpenError {
 /// Damages batches of the only journal. Each time the opening is refused as a loss, and the journal stays as it is.
 async fn each_is_a_loss(damage: &[fn(&mut Vec<u8>)], places: impl Fn(usize) -> Vec<usize>) {
     let (_directory, path) = recorded::<FjallStore>().await;
-    // The mark does not cover what comes now.
-    let mark = fs::read(path.join(MARK)).unwrap();
+    // The checkpoint does not cover what comes now.
+    let checkpoint = fs::read(path.join(CHECKPOINT)).unwrap();
     let store = FjallStore::open(&path).unwrap();
     record(&store, "later").await;
     store.close().await.unwrap();
-    fs::write(path.join(MARK), mark).unwrap();
+    fs::write(path.join(CHECKPOINT), checkpoint).unwrap();
     let sound = batches(&path);
     for at in places(sound.len()) {
         for (number, damage) in damage.iter().enumerate() {
@@ -111,17 +111,17 @@ async fn a_flipped_byte_at_the_beginning_or_in_the_middle_of_a_journal_is_a_loss
 }
 
 // A write may fail halfway, and fjall's worker begin another journal before the process ends. Seeded faults: damage
-// before an empty journal is a loss; damage before a batch that the mark does not cover is none, in the next journal or
-// before it.
+// before an empty journal is a loss; damage before a batch that the checkpoint does not cover is none, in the next
+// journal or before it.
 #[tokio::test]
 async fn a_torn_batch_before_an_empty_journal_is_cut_off_and_before_a_batch_it_is_a_loss() {
     let (_directory, path) = recorded::<FjallStore>().await;
-    let mark = fs::read(path.join(MARK)).unwrap();
+    let checkpoint = fs::read(path.join(CHECKPOINT)).unwrap();
     let sound = batches(&path);
     let torn = [&sound[..], &[sound[0][..sound[0].len() / 2].to_vec()]].concat();
     let mut later = Vec::new();
     for empty in [vec![], vec![0; 4_096]] {
-        fs::write(path.join(MARK), &mark).unwrap();
+        fs::write(path.join(CHECKPOINT), &checkpoint).unwrap();
         write(&path, &[&torn, &[empty]]);
         let store = FjallStore::open(&path).unwrap();
         has_all(&store).await;
@@ -131,24 +131,25 @@ async fn a_torn_batch_before_an_empty_journal_is_cut_off_and_before_a_batch_it_i
     }
     // The batch is torn before other batches of the same journal, or of the next one.
     for journals in [[&torn[..], &later], [&[&torn, &later[..]].concat(), &[]]] {
-        fs::write(path.join(MARK), &mark).unwrap();
+        fs::write(path.join(CHECKPOINT), &checkpoint).unwrap();
         write(&path, &journals);
         let error = refused(&path);
         assert!(matches!(error, OpenError::Lost { .. }), "{error:?}");
     }
 }
 
-// Seeded faults: the damage is cut off before the mark is compared; what was kept of an earlier loss is overwritten.
+// Seeded faults: the damage is cut off before the checkpoint is compared; what was kept of an earlier loss is
+// overwritten.
 #[tokio::test]
 async fn what_a_loss_leaves_is_kept_until_it_is_accepted_and_then_too() {
     let (_directory, path) = recorded::<FjallStore>().await;
     let sound = batches(&path);
     let (first, rest) = sound.split_at(sound.len() / 2);
     let torn = [first, &[rest[0][..rest[0].len() / 2].to_vec()]].concat();
-    for (kept, mark) in [("1.lost", None), ("1.1.lost", Some("damaged")), ("1.2.lost", None)] {
-        match mark {
-            Some(damaged) => fs::write(path.join(MARK), damaged).unwrap(),
-            None => fs::remove_file(path.join(MARK)).unwrap(),
+    for (kept, checkpoint) in [("1.lost", None), ("1.1.lost", Some("damaged")), ("1.2.lost", None)] {
+        match checkpoint {
+            Some(damaged) => fs::write(path.join(CHECKPOINT), damaged).unwrap(),
+            None => fs::remove_file(path.join(CHECKPOINT)).unwrap(),
         }
         write(&path, &[&torn, rest, &[vec![0; 9]]]);
         let error = refused(&path);

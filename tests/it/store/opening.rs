@@ -23,7 +23,7 @@ async fn a_first_opening_that_a_power_cut_interrupted_begins_anew_and_deletes_no
         D::tear_first_opening(&path);
         fs::write(path.join(LOCK), []).unwrap();
         // A first opening makes it at its end.
-        let _ = fs::remove_file(path.join("tower-idempotency.mark"));
+        let _ = fs::remove_file(path.join("tower-idempotency.checkpoint"));
         let store = D::open(&path).unwrap_or_else(|error| panic!("attempt {attempt}: {error}"));
         let key = format!("k{attempt}");
         let held = hold(&store, &key).await;
@@ -53,7 +53,7 @@ async fn a_store_that_was_complete_once_is_never_begun_anew<D: Disk>() {
 fn a_database_of_sleds_that_another_release_made_is_never_begun_anew_and_the_error_says_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
-    // Other settings than ours, and no mark.
+    // Other settings than ours, and no checkpoint.
     let database = sled::Config::new().path(&path).open().unwrap();
     database.insert("charge", "made").unwrap();
     drop(database);
@@ -84,7 +84,7 @@ fn has_set_aside(path: &Path) -> bool {
     fs::read_dir(path).unwrap().any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("unfinished."))
 }
 
-// "A store without its mark whose opening meets one transient I/O error is begun anew: all keys forgotten."
+// "A store without its checkpoint whose opening meets one transient I/O error is begun anew: all keys forgotten."
 on_both!(a_store_without_the_mark_whose_opening_the_operating_system_refuses_once_is_opened_as_it_is_the_next_time);
 async fn a_store_without_the_mark_whose_opening_the_operating_system_refuses_once_is_opened_as_it_is_the_next_time<
     D: Disk,

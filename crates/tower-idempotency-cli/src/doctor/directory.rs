@@ -15,7 +15,7 @@ use crate::place::Directory;
 
 /// The files by which a directory is known as a store's, and its time.
 const LOCK_FILE: &str = "tower-idempotency.lock";
-const MARK_FILE: &str = "tower-idempotency.mark";
+const MARK_FILE: &str = "tower-idempotency.checkpoint";
 
 pub(super) async fn test(directory: &Directory, report: &mut Report) -> Result<(), Failure> {
     let path = directory.path.as_path();

@@ -97,7 +97,7 @@ async fn a_directory_that_has_lost_records_is_found_out() {
     let older: Vec<_> =
         older.into_iter().filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).unwrap())).collect();
     closed.served(async |service, _| service.send("/done", "k2", "paid").await).await;
-    for (path, bytes) in older.iter().filter(|(path, _)| !path.ends_with("tower-idempotency.mark")) {
+    for (path, bytes) in older.iter().filter(|(path, _)| !path.ends_with("tower-idempotency.checkpoint")) {
         fs::write(path, bytes).unwrap();
     }
     for entry in fs::read_dir(closed.path()).unwrap() {

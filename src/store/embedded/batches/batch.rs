@@ -16,7 +16,7 @@ use crate::store::embedded::command::{ReplyTo, Submitted};
 use crate::store::embedded::layout::cleared::Cleared;
 use crate::store::embedded::layout::listing::Listings;
 use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine};
-use crate::store::embedded::layout::totals::Mark;
+use crate::store::embedded::layout::totals::Checkpoint;
 use crate::store::embedded::layout::writes::Writes;
 use crate::store::embedded::read;
 use crate::store::embedded::state::{PANICKED, StoreState};
@@ -230,7 +230,9 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             shared.numbers.store(totals.entries.sum, Ordering::Relaxed);
             shared.step.store(totals.step, Ordering::Relaxed);
             shared.removed.fetch_add(erased.len() as u64, Ordering::Relaxed);
-            shared.marker.note_durable(Mark { step: totals.step, time: Timestamp::from_millis(totals.seen) });
+            shared
+                .checkpointer
+                .note_durable(Checkpoint { step: totals.step, time: Timestamp::from_millis(totals.seen) });
             // Memory is updated before the answers are sent, so that a caller finds what it was answered.
             for (id, record) in fresh {
                 shared.cache.put(id, record);

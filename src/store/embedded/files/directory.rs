@@ -13,9 +13,9 @@ use crate::store::OpenError;
 /// is closed: it marks the directory as a store's.
 const LOCK_FILE: &str = "tower-idempotency.lock";
 
-/// The file that holds the [mark](super::mark), and the one that is about to be renamed to it.
-pub(crate) const MARK_FILE: &str = "tower-idempotency.mark";
-pub(crate) const NEW_MARK_FILE: &str = "tower-idempotency.mark.new";
+/// The file that holds the [checkpoint](super::checkpoint), and the one that is about to be renamed to it.
+pub(crate) const CHECKPOINT_FILE: &str = "tower-idempotency.checkpoint";
+pub(crate) const NEW_CHECKPOINT_FILE: &str = "tower-idempotency.checkpoint.new";
 
 /// The first line of the lock file once the first opening's boot number, and the files that the engine made, are
 /// durable. The second one is the name of the engine. Stores that had only sled have no second line.
@@ -127,8 +127,8 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     if has(LOCK_FILE) {
         return Ok(());
     }
-    // No opening makes the mark before the name of the lock file is durable.
-    if has(MARK_FILE) {
+    // No opening makes the checkpoint before the name of the lock file is durable.
+    if has(CHECKPOINT_FILE) {
         return Err(OpenError::LockMissing { path: path.into() });
     }
     match names.pop() {

@@ -4,15 +4,15 @@
 //!   touches it. That file says whether a first opening was ever complete. It also sets aside the remains of an
 //!   unfinished one.
 //! - `limit.rs`: raises the limit of open files.
-//! - `mark.rs`: a file that says which step was durable, by which an opening finds out whether the end of the engine's
-//!   log is lost.
-//! - `marker.rs`: writes the mark once a second, so that no batch waits for it.
+//! - `checkpoint.rs`: a file that says which step was durable, by which an opening finds out whether the end of the
+//!   engine's log is lost.
+//! - `checkpointer.rs`: writes the checkpoint once a second, so that no batch waits for it.
 //! - `shortage.rs`: says whether the process has descriptors left.
 
+pub(super) mod checkpoint;
+pub(super) mod checkpointer;
 pub(in crate::store) mod directory;
 #[cfg(unix)]
 pub(in crate::store) mod limit;
-pub(super) mod mark;
-pub(super) mod marker;
 #[cfg(feature = "fjall")]
 pub(in crate::store) mod shortage;

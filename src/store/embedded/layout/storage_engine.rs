@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::totals::Mark;
+use super::totals::Checkpoint;
 use super::writes::Writes;
 use crate::store::OpenError;
 use crate::store::embedded::transact::Transacted;
@@ -34,12 +34,13 @@ pub(in crate::store) const MAX_STEP: usize = 128 * 1024;
 /// - A failed `write` or `sync` poisons the store, and is not tried again. It is unknown what of it was done. A panic
 ///   poisons the store too.
 /// - Damage is never passed over in silence: `examine` reports it, or `open` fails, or a read returns
-///   [`ReadError::Corrupt`]. A loss from the end of the log is found by the mark (`files/mark.rs`), if the totals are
-///   lost with it. An engine that copies its log into other files, and so may keep newer totals than records, reports
-///   such damage as certain; if what is left is of no single moment, it fails with `Database`, which can't be accepted.
+///   [`ReadError::Corrupt`]. A loss from the end of the log is found by the checkpoint (`files/checkpoint.rs`), if the
+///   totals are lost with it. An engine that copies its log into other files, and so may keep newer totals than
+///   records, reports such damage as certain; if what is left is of no single moment, it fails with `Database`, which
+///   can't be accepted.
 /// - `examine` changes nothing but what makes the opening safe. A loss is refused before `open` if `examine` returns
-///   [`Damage::last`] or certain damage. Otherwise the mark is compared after it: until then `open`, and the release of
-///   the engine after a refusal, must leave what shows the damage.
+///   [`Damage::last`] or certain damage. Otherwise the checkpoint is compared after it: until then `open`, and the
+///   release of the engine after a refusal, must leave what shows the damage.
 ///
 /// [`OpenError`] has the errors of an opening: `InUse`, from `examine` and from `open`, if a handle of an earlier
 /// opening is still held; `Io` for what the operating system refuses; `Incompatible` for another version's files; and
@@ -153,13 +154,13 @@ pub(crate) struct Damage {
     /// A clause for an error. It says from which byte of which file on nothing can be read: `FILE can't be read from
     /// byte N on`.
     pub(crate) what: String,
-    /// If `false`, it may be the trace of a crash, so only an error about lost records names it; the mark decides. If
-    /// `true`, no crash leaves this, and the engine would open without some records. Damage in a log is not certain
-    /// while the totals that follow it are lost with it: then the mark says how much is missing.
+    /// If `false`, it may be the trace of a crash, so only an error about lost records names it; the checkpoint
+    /// decides. If `true`, no crash leaves this, and the engine would open without some records. Damage in a log is not
+    /// certain while the totals that follow it are lost with it: then the checkpoint says how much is missing.
     pub(crate) is_certain: bool,
     /// The last step before the damage, if the engine can tell: `Totals::decode` of the value of the key `TOTALS` has
     /// it. The engine drops what follows when it is opened.
-    pub(crate) last: Option<Mark>,
+    pub(crate) last: Option<Checkpoint>,
 }
 
 /// The reason why a read failed.

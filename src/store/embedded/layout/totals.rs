@@ -4,7 +4,7 @@ use crate::clock::Timestamp;
 
 /// A step, and when it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct Checkpoint {
     pub(crate) step: u64,
     pub(crate) time: Timestamp,
 }
@@ -48,8 +48,8 @@ impl Totals {
     }
 
     /// Returns the step that wrote them.
-    pub(crate) fn mark(&self) -> Mark {
-        Mark { step: self.step, time: Timestamp::from_millis(self.seen) }
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { step: self.step, time: Timestamp::from_millis(self.seen) }
     }
 
     /// Reads the stored form; `None` if its length is wrong. It has no checksum of its own.

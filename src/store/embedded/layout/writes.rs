@@ -1,10 +1,10 @@
 //! The keys of one step, and the order in which they are written.
 //!
-//! To write a step atomically, an engine may need one write to its log for the mark of the step's beginning and one for
-//! the rest, and each waits for the disk (sled's `apply_batch` does this). A step needs no mark if its keys can be
-//! written one after the other, so that every prefix that may be recovered makes sense. This is so for short steps that
-//! claim and complete operations; see [`Writes::in_order`]. All other steps are atomic: all of a step is recovered, or
-//! nothing.
+//! To write a step atomically, an engine may need one write to its log for the entry of the step's beginning and
+//! one for the rest, and each waits for the disk (sled's `apply_batch` does this). A step needs no such entry if its
+//! keys can be written one after the other, so that every prefix that may be recovered makes sense. This is so for
+//! short steps that claim and complete operations; see [`Writes::in_order`]. All other steps are atomic: all of a step
+//! is recovered, or nothing.
 
 use std::collections::HashMap;
 

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::map_engine::{DAMAGED, HOLE, MapEngine};
 use super::*;
-use crate::store::embedded::files::directory::MARK_FILE;
-use crate::store::embedded::files::mark::{self, Found};
-use crate::store::embedded::layout::totals::{Mark, Totals};
+use crate::store::embedded::files::checkpoint::{self, Found};
+use crate::store::embedded::files::directory::CHECKPOINT_FILE;
+use crate::store::embedded::layout::totals::{Checkpoint, Totals};
 
 /// Returns the number of the last step that the engine has.
 fn last_step<E: Tested>(still: &Still<E>) -> u64 {
@@ -20,7 +20,8 @@ fn record(still: &Still<impl Tested>, name: &str) {
     batch.commit().unwrap();
 }
 
-/// Leaves a directory whose mark covers two steps that its engine does not have. Returns the last step that is there.
+/// Leaves a directory whose checkpoint covers two steps that its engine does not have. Returns the last step that is
+/// there.
 fn without_two_steps<E: Tested>(directory: &tempfile::TempDir) -> u64 {
     let still = opened::<E>(directory);
     record(&still, "kept");
@@ -32,14 +33,14 @@ fn without_two_steps<E: Tested>(directory: &tempfile::TempDir) -> u64 {
         let lists: Vec<_> = scan_keys(&still.engine, keys::EXPIRY).map(Result::unwrap).collect();
         still.set(lists.last().unwrap().as_ref(), None);
     }
-    still.shared.marker.end();
+    still.shared.checkpointer.end();
     still.set(keys::TOTALS, Some(totals.into()));
     still.engine.sync().unwrap();
     last
 }
 
 fn mark_at(path: &Path, step: u64) {
-    Mark { step, time: Timestamp::from_millis(1) }.write(path).unwrap();
+    Checkpoint { step, time: Timestamp::from_millis(1) }.write(path).unwrap();
 }
 
 fn open<E: Tested>(path: &Path, accepted: Option<u64>) -> Result<StoreState<E>, OpenError> {
@@ -74,24 +75,26 @@ fn a_store_that_has_lost_durable_records_is_not_opened_until_that_loss_is_accept
 #[test]
 fn a_store_whose_mark_is_missing_or_damaged_is_not_opened_until_that_is_accepted_by_name() {
     on_each!(E, {
-        for damage in [|mark: &Path| fs::remove_file(mark), |mark: &Path| fs::write(mark, b"")] {
+        for damage in [|checkpoint: &Path| fs::remove_file(checkpoint), |checkpoint: &Path| fs::write(checkpoint, b"")]
+        {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("s");
             let still = opened::<E>(&directory);
             record(&still, "kept");
             let last = last_step(&still);
             drop(still);
-            damage(&path.join(MARK_FILE)).unwrap();
+            damage(&path.join(CHECKPOINT_FILE)).unwrap();
             let lost = open::<E>(&path, None).unwrap_err();
             assert!(matches!(&lost, OpenError::Lost { last: l, missing: None, .. } if *l == last), "{lost:?}");
-            assert!(lost.to_string().contains(MARK_FILE), "{lost}");
+            assert!(lost.to_string().contains(CHECKPOINT_FILE), "{lost}");
             assert!(open::<E>(&path, Some(last)).unwrap().present.may_have(&id("kept")));
             open::<E>(&path, None).unwrap();
         }
     });
 }
 
-// The totals and the mark are whole, so only this can say it, and an engine that was opened would have forgotten it.
+// The totals and the checkpoint are whole, so only this can say it, and an engine that was opened would have forgotten
+// it.
 #[test]
 fn a_store_with_certain_damage_is_not_opened_until_that_is_accepted_by_name() {
     let directory = tempfile::tempdir().unwrap();
@@ -99,7 +102,7 @@ fn a_store_with_certain_damage_is_not_opened_until_that_is_accepted_by_name() {
     let still = opened::<MapEngine>(&directory);
     record(&still, "kept");
     let last = last_step(&still);
-    still.shared.marker.end();
+    still.shared.checkpointer.end();
     drop(still);
     fs::write(path.join(HOLE), "there is a hole").unwrap();
     let map = fs::read(path.join("map")).unwrap();
@@ -109,24 +112,24 @@ fn a_store_with_certain_damage_is_not_opened_until_that_is_accepted_by_name() {
         assert!(*name == last && reason.contains("there is a hole"), "{lost:?}");
         assert_eq!(fs::read(path.join("map")).unwrap(), map, "it was not opened");
     }
-    // A process that dies in an opening that accepts it leaves no mark: the engine may have forgotten the damage.
+    // A process that dies in an opening that accepts it leaves no checkpoint: the engine may have forgotten the damage.
     fs::write(path.join(DAMAGED), []).unwrap();
     open::<MapEngine>(&path, Some(last)).unwrap_err();
     fs::remove_file(path.join(DAMAGED)).unwrap();
-    assert_eq!(mark::read(&path).unwrap(), Found::Missing);
+    assert_eq!(checkpoint::read(&path).unwrap(), Found::Missing);
     mark_at(&path, last);
     let shared = open::<MapEngine>(&path, Some(last)).unwrap();
     assert_eq!(shared.slots.tally.counters.losses_accepted.load(Ordering::Relaxed), 1);
     assert!(shared.boot > 1_000, "the fences of openings that were lost do not come back");
     drop(shared);
-    assert!(matches!(mark::read(&path).unwrap(), Found::Whole(_)));
-    // Without a mark nothing names the loss before the engine is open. The missing mark refuses it then.
-    fs::remove_file(path.join(MARK_FILE)).unwrap();
+    assert!(matches!(checkpoint::read(&path).unwrap(), Found::Whole(_)));
+    // Without a checkpoint nothing names the loss before the engine is open. The missing checkpoint refuses it then.
+    fs::remove_file(path.join(CHECKPOINT_FILE)).unwrap();
     let lost = open::<MapEngine>(&path, None).unwrap_err();
     assert!(matches!(&lost, OpenError::Lost { since: Some(_), .. }), "{lost:?}");
 }
 
-// A mark that says more than what is durable would refuse a whole store.
+// A checkpoint that says more than what is durable would refuse a whole store.
 #[test]
 fn the_mark_covers_each_step_that_is_durable_and_never_one_that_is_not() {
     on_each!(E, {
@@ -159,10 +162,10 @@ fn the_mark_covers_each_step_that_is_durable_and_never_one_that_is_not() {
         let mut batch = still.batch();
         complete(&still, &mut batch, "failed", "done".into());
         batch.commit().unwrap_err();
-        still.shared.marker.end();
+        still.shared.checkpointer.end();
         drop(still);
-        let found = mark::read(&path).unwrap();
-        assert!(matches!(found, Found::Whole(mark) if mark.step == durable), "{found:?}");
+        let found = checkpoint::read(&path).unwrap();
+        assert!(matches!(found, Found::Whole(checkpoint) if checkpoint.step == durable), "{found:?}");
         open::<E>(&path, None).unwrap();
     });
 }
@@ -180,12 +183,12 @@ async fn a_store_that_is_closed_or_dropped_is_marked_to_its_last_step() {
                 store.close().await.unwrap();
             }
             drop(store);
-            // The directory is free once the writer, and with it the last mark, is at its end.
+            // The directory is free once the writer, and with it the last checkpoint, is at its end.
             let opened = setup::<E>(&clock()).open_within(&path, Duration::from_secs(60)).map(drop);
             assert!(opened.is_ok(), "{opened:?}");
-            let found = mark::read(&path).unwrap();
+            let found = checkpoint::read(&path).unwrap();
             assert!(
-                matches!(found, Found::Whole(mark) if mark.step >= durable),
+                matches!(found, Found::Whole(checkpoint) if checkpoint.step >= durable),
                 "{found:?}, and {durable} is durable"
             );
         }

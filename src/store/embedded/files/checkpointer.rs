@@ -1,8 +1,9 @@
-//! Writes the [mark](super::mark), on a thread of its own, so that no batch waits for it.
+//! Writes the [checkpoint](super::checkpoint), on a thread of its own, so that no batch waits for it.
 //!
-//! The thread looks once a second, and writes if there are new steps. The writer writes the last mark when it ends. If
-//! a mark cannot be written, this is logged, and tried again a second later: records are durable without it, and only a
-//! loss of those that came since the last mark would go unnoticed. So it is no reason to refuse requests.
+//! The thread looks once a second, and writes if there are new steps. The writer writes the last checkpoint when it
+//! ends. If a checkpoint cannot be written, this is logged, and tried again a second later: records are durable without
+//! it, and only a loss of those that came since the last checkpoint would go unnoticed. So it is no reason to refuse
+//! requests.
 
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -11,21 +12,21 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::store::OpenError;
-use crate::store::embedded::layout::totals::Mark;
+use crate::store::embedded::layout::totals::Checkpoint;
 
-/// The interval at which the thread looks, and so the greatest age of a step that no mark covers.
+/// The interval at which the thread looks, and so the greatest age of a step that no checkpoint covers.
 const MARK_EVERY: Duration = Duration::from_secs(1);
-/// The least time between two log lines about marks that cannot be written.
+/// The least time between two log lines about checkpoints that cannot be written.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// The last durable step, and the step of the mark.
+/// The last durable step, and the step of the checkpoint.
 #[derive(Debug)]
-pub(crate) struct Marker {
+pub(crate) struct Checkpointer {
     path: PathBuf,
     /// The last durable step.
-    durable: Mutex<Mark>,
-    /// The step of the mark. It is held while a mark is written, so that two are never written at once. This lock is
-    /// taken before `durable`.
+    durable: Mutex<Checkpoint>,
+    /// The step of the checkpoint. It is held while a checkpoint is written, so that two are never written at once.
+    /// This lock is taken before `durable`.
     written: Mutex<u64>,
     /// By these, failures are logged at most once a minute, and the first success after them.
     failures: Mutex<Failures>,
@@ -34,33 +35,33 @@ pub(crate) struct Marker {
     ends: Condvar,
 }
 
-/// The number of times in a row that no mark could be written, and the last time that this was logged.
+/// The number of times in a row that no checkpoint could be written, and the last time that this was logged.
 #[derive(Debug, Default)]
 struct Failures {
     count: u64,
     said: Option<Instant>,
 }
 
-impl Marker {
-    /// Creates a marker for a store in which `last` is the last step, and the mark says so or less.
-    pub(crate) fn new(path: PathBuf, last: Mark) -> Self {
+impl Checkpointer {
+    /// Creates a checkpointer for a store in which `last` is the last step, and the checkpoint says so or less.
+    pub(crate) fn new(path: PathBuf, last: Checkpoint) -> Self {
         let (durable, written) = (Mutex::new(last), Mutex::new(last.step));
         Self { path, durable, written, failures: Mutex::default(), over: Mutex::new(false), ends: Condvar::new() }
     }
 
     /// Notes that a step, and all before it, are durable.
-    pub(crate) fn note_durable(&self, step: Mark) {
+    pub(crate) fn note_durable(&self, step: Checkpoint) {
         *self.durable.lock() = step;
     }
 
-    /// Writes marks until the writer ends.
+    /// Writes checkpoints until the writer ends.
     pub(crate) fn run(&self) {
         while !self.waits_until_over() {
             self.try_to_write();
         }
     }
 
-    /// Writes the last mark, and ends the thread.
+    /// Writes the last checkpoint, and ends the thread.
     pub(crate) fn end(&self) {
         *self.over.lock() = true;
         self.ends.notify_all();
@@ -74,7 +75,7 @@ impl Marker {
         *over
     }
 
-    /// Writes a mark, if there are steps that the last one does not cover.
+    /// Writes a checkpoint, if there are steps that the last one does not cover.
     pub(crate) fn write(&self) -> Result<(), OpenError> {
         let mut written = self.written.lock();
         let durable = *self.durable.lock();
@@ -92,7 +93,7 @@ impl Marker {
         let Err(error) = result else {
             let Failures { count, .. } = std::mem::take(&mut *failures);
             if count > 0 {
-                tracing::info!(target: "tower_idempotency", %path, count, "the store's mark is written again");
+                tracing::info!(target: "tower_idempotency", %path, count, "the store's checkpoint is written again");
             }
             return;
         };
@@ -101,7 +102,7 @@ impl Marker {
             failures.said = Some(Instant::now());
             tracing::error!(
                 target: "tower_idempotency", %path, %error, source = error.source(), count = failures.count,
-                "the store's mark can't be written: if a damaged disk loses later records, that will go unnoticed"
+                "the store's checkpoint can't be written: if a damaged disk loses later records, that will go unnoticed"
             );
         }
     }
@@ -113,31 +114,31 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::store::embedded::files::directory::MARK_FILE;
-    use crate::store::embedded::files::mark::{Found, read};
+    use crate::store::embedded::files::checkpoint::{Found, read};
+    use crate::store::embedded::files::directory::CHECKPOINT_FILE;
 
-    fn mark(step: u64) -> Mark {
-        Mark { step, time: Timestamp::from_millis(step) }
+    fn checkpoint(step: u64) -> Checkpoint {
+        Checkpoint { step, time: Timestamp::from_millis(step) }
     }
 
     #[test]
     fn an_idle_store_writes_nothing_and_a_mark_that_failed_is_written_later() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("s");
-        let marker = Marker::new(path.clone(), mark(3));
-        marker.note_durable(mark(4));
+        let checkpointer = Checkpointer::new(path.clone(), checkpoint(3));
+        checkpointer.note_durable(checkpoint(4));
         // There is no such directory yet.
-        marker.try_to_write();
-        assert_eq!(marker.failures.lock().count, 1);
+        checkpointer.try_to_write();
+        assert_eq!(checkpointer.failures.lock().count, 1);
         fs::create_dir(&path).unwrap();
-        marker.try_to_write();
-        assert_eq!((read(&path).unwrap(), marker.failures.lock().count), (Found::Whole(mark(4)), 0));
-        fs::remove_file(path.join(MARK_FILE)).unwrap();
-        marker.try_to_write();
+        checkpointer.try_to_write();
+        assert_eq!((read(&path).unwrap(), checkpointer.failures.lock().count), (Found::Whole(checkpoint(4)), 0));
+        fs::remove_file(path.join(CHECKPOINT_FILE)).unwrap();
+        checkpointer.try_to_write();
         assert_eq!(read(&path).unwrap(), Found::Missing, "nothing is new");
-        marker.note_durable(mark(5));
-        marker.end();
-        assert_eq!(read(&path).unwrap(), Found::Whole(mark(5)));
-        marker.run();
+        checkpointer.note_durable(checkpoint(5));
+        checkpointer.end();
+        assert_eq!(read(&path).unwrap(), Found::Whole(checkpoint(5)));
+        checkpointer.run();
     }
 }

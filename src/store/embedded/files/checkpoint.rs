@@ -1,51 +1,52 @@
-//! The mark: a small file of the store's own that says which step was the last durable one, so that an opening notices
-//! what a damaged disk has taken.
+//! The checkpoint: a small file of the store's own that says which step was the last durable one, so that an opening
+//! notices what a damaged disk has taken.
 //!
 //! After a crash, an engine takes damage in its log for the torn end of the log, and drops everything that follows. The
-//! totals cannot show that, because they are in the same log and go with it. The mark is outside of the engine. If the
-//! last step that the engine recovers is an earlier one than the mark's, steps that were durable are missing.
+//! totals cannot show that, because they are in the same log and go with it. The checkpoint is outside of the engine.
+//! If the last step that the engine recovers is an earlier one than the checkpoint's, steps that were durable are
+//! missing.
 //!
-//! A new mark is written to another file, synced, and renamed over the old one, and the directory is synced. So there
-//! is always one whole mark. A mark never says more than what was durable when it was written. It may say less:
-//! `marker.rs` writes one at most once a second.
+//! A new checkpoint is written to another file, synced, and renamed over the old one, and the directory is synced. So
+//! there is always one whole checkpoint. A checkpoint never says more than what was durable when it was written. It may
+//! say less: `checkpointer.rs` writes one at most once a second.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
-use super::directory::{self, MARK_FILE, NEW_MARK_FILE};
+use super::directory::{self, CHECKPOINT_FILE, NEW_CHECKPOINT_FILE};
 use crate::clock::Timestamp;
 use crate::codec::{CHECKSUM_BYTES, checksum};
 use crate::store::OpenError;
 use crate::store::embedded::layout::storage_engine::Damage;
-use crate::store::embedded::layout::totals::Mark;
+use crate::store::embedded::layout::totals::Checkpoint;
 
-/// The beginning of the file. The numbers of the mark follow, and a checksum.
-const HEAD: &[u8] = b"tower-idempotency mark\n";
+/// The beginning of the file. The numbers of the checkpoint follow, and a checksum.
+const HEAD: &[u8] = b"tower-idempotency checkpoint\n";
 
-/// The mark, or what there is in place of one.
+/// The checkpoint, or what there is in place of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
     /// Its checksum fits.
-    Whole(Mark),
+    Whole(Checkpoint),
     /// There is no such file, as in a new store.
     Missing,
     /// There is a file, but its checksum does not fit. It may hide a loss, so an opening is refused.
     Damaged,
 }
 
-/// The finding about the mark when a store is opened.
+/// The finding about the checkpoint when a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checked {
     /// It is as it should be.
     Holds,
     /// There is none yet. Nothing was recorded in the directory before.
     New,
-    /// Something was missing, and the builder accepts that. The mark is written anew, and says what is there.
+    /// Something was missing, and the builder accepts that. The checkpoint is written anew, and says what is there.
     Accepted,
 }
 
-impl Mark {
+impl Checkpoint {
     fn encode(self) -> Vec<u8> {
         let numbers = [self.step, self.time.as_millis()].map(u64::to_be_bytes).concat();
         [HEAD, &numbers, &checksum(HEAD, &numbers)].concat()
@@ -60,9 +61,9 @@ impl Mark {
         Some(Self { step: u64::from_be_bytes(*step), time: Timestamp::from_millis(u64::from_be_bytes(*time)) })
     }
 
-    /// Makes this the mark of the store in `path`, durably.
+    /// Makes this the checkpoint of the store in `path`, durably.
     pub(crate) fn write(self, path: &Path) -> Result<(), OpenError> {
-        let (new, old) = (path.join(NEW_MARK_FILE), path.join(MARK_FILE));
+        let (new, old) = (path.join(NEW_CHECKPOINT_FILE), path.join(CHECKPOINT_FILE));
         let written =
             File::create(&new).and_then(|mut file| file.write_all(&self.encode()).and_then(|()| file.sync_all()));
         written.map_err(directory::io_error("writing", &new))?;
@@ -71,30 +72,31 @@ impl Mark {
     }
 }
 
-/// Reads the mark of the store in `path`.
+/// Reads the checkpoint of the store in `path`.
 pub(crate) fn read(path: &Path) -> Result<Found, OpenError> {
-    let file = path.join(MARK_FILE);
+    let file = path.join(CHECKPOINT_FILE);
     match fs::read(&file) {
-        Ok(bytes) => Ok(Mark::decode(&bytes).map_or(Found::Damaged, Found::Whole)),
+        Ok(bytes) => Ok(Checkpoint::decode(&bytes).map_or(Found::Damaged, Found::Whole)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::Missing),
         Err(error) => Err(directory::io_error("reading", &file)(error)),
     }
 }
 
-/// Compares the mark that was found with the last step that was recovered. `was_used` says that something may have been
-/// recorded, `accepted` is the step after which a loss is accepted, and `damage` is what the engine says of its files.
+/// Compares the checkpoint that was found with the last step that was recovered. `was_used` says that something may
+/// have been recorded, `accepted` is the step after which a loss is accepted, and `damage` is what the engine says of
+/// its files.
 pub(crate) fn check(
     path: &Path,
     found: Found,
-    last: Mark,
+    last: Checkpoint,
     was_used: bool,
     accepted: Option<u64>,
     damage: Option<&Damage>,
 ) -> Result<Checked, OpenError> {
     match found {
-        // `check_damage` has accepted it, and has removed the mark.
-        Found::Whole(mark) if mark.step <= last.step && damage.is_some_and(|damage| damage.is_certain) => {}
-        Found::Whole(mark) if mark.step <= last.step => return Ok(Checked::Holds),
+        // `check_damage` has accepted it, and has removed the checkpoint.
+        Found::Whole(checkpoint) if checkpoint.step <= last.step && damage.is_some_and(|damage| damage.is_certain) => {}
+        Found::Whole(checkpoint) if checkpoint.step <= last.step => return Ok(Checked::Holds),
         Found::Missing if !was_used => return Ok(Checked::New),
         found => require_accepted(lost(path, found, last, damage), accepted)?,
     }
@@ -103,15 +105,15 @@ pub(crate) fn check(
 }
 
 /// Returns the error for a loss of what came after `last`.
-fn lost(path: &Path, found: Found, last: Mark, damage: Option<&Damage>) -> OpenError {
+fn lost(path: &Path, found: Found, last: Checkpoint, damage: Option<&Damage>) -> OpenError {
     // The number of missing steps, if it is known, and the loss in words, for the error and the log.
     let (missing, what) = match found {
-        Found::Whole(mark) => {
-            let missing = mark.step.saturating_sub(last.step);
-            (Some(missing), format!("the last {missing} batches of writes are missing, until {}", utc(mark.time)))
+        Found::Whole(checkpoint) => {
+            let missing = checkpoint.step.saturating_sub(last.step);
+            (Some(missing), format!("the last {missing} batches of writes are missing, until {}", utc(checkpoint.time)))
         }
-        Found::Missing => (None, format!("{MARK_FILE} is missing, so it is unknown how much else is")),
-        Found::Damaged => (None, format!("{MARK_FILE} is damaged, so it is unknown how much is missing")),
+        Found::Missing => (None, format!("{CHECKPOINT_FILE} is missing, so it is unknown how much else is")),
+        Found::Damaged => (None, format!("{CHECKPOINT_FILE} is damaged, so it is unknown how much is missing")),
     };
     let damage = damage.map_or_else(String::new, |damage| format!("; {}", damage.what));
     let reason =
@@ -119,11 +121,11 @@ fn lost(path: &Path, found: Found, last: Mark, damage: Option<&Damage>) -> OpenE
     OpenError::Lost { path: path.into(), last: last.step, missing, since: Some(last.time), reason }
 }
 
-/// Refuses a store whose files are certainly damaged, or damaged before the step of the mark, or damaged without a
-/// mark, unless that loss is accepted. Without a mark and a known step, [`check`] refuses it.
+/// Refuses a store whose files are certainly damaged, or damaged before the step of the checkpoint, or damaged without
+/// a checkpoint, unless that loss is accepted. Without a checkpoint and a known step, [`check`] refuses it.
 ///
-/// If it is accepted, the mark is removed until the opening has written a new one. The engine forgets the damage when
-/// it is opened, so a process that dies meanwhile must not leave a store that looks whole.
+/// If it is accepted, the checkpoint is removed until the opening has written a new one. The engine forgets the damage
+/// when it is opened, so a process that dies meanwhile must not leave a store that looks whole.
 pub(crate) fn check_damage(
     path: &Path,
     found: Found,
@@ -133,7 +135,7 @@ pub(crate) fn check_damage(
 ) -> Result<(), OpenError> {
     let Some(Damage { what, is_certain, last }) = damage else { return Ok(()) };
     let last_of_lost = match found {
-        Found::Whole(mark) => last.filter(|last| last.step < mark.step),
+        Found::Whole(checkpoint) => last.filter(|last| last.step < checkpoint.step),
         Found::Missing if !was_used => None,
         // Nothing says that no more was durable.
         Found::Missing | Found::Damaged => *last,
@@ -142,16 +144,16 @@ pub(crate) fn check_damage(
         // `check` finds the same loss once the engine is open, and logs that it is accepted.
         return if accepted == Some(last.step) { Ok(()) } else { Err(lost(path, found, last, damage)) };
     }
-    let (Found::Whole(mark), true) = (found, *is_certain) else { return Ok(()) };
+    let (Found::Whole(checkpoint), true) = (found, *is_certain) else { return Ok(()) };
     let reason = format!(
         "records that changed since the opening before the last one may be missing: {what}. The last batch that is \
          marked, number {}, is of {}",
-        mark.step,
-        utc(mark.time)
+        checkpoint.step,
+        utc(checkpoint.time)
     );
-    let lost = OpenError::Lost { path: path.into(), last: mark.step, missing: None, since: None, reason };
+    let lost = OpenError::Lost { path: path.into(), last: checkpoint.step, missing: None, since: None, reason };
     require_accepted(lost, accepted)?;
-    let file = path.join(MARK_FILE);
+    let file = path.join(CHECKPOINT_FILE);
     fs::remove_file(&file).map_err(directory::io_error("removing", &file))?;
     directory::sync_one(path)
 }
@@ -189,8 +191,8 @@ fn utc(time: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    fn mark(step: u64) -> Mark {
-        Mark { step, time: Timestamp::from_millis(1_000) }
+    fn checkpoint(step: u64) -> Checkpoint {
+        Checkpoint { step, time: Timestamp::from_millis(1_000) }
     }
 
     #[test]
@@ -208,34 +210,34 @@ mod tests {
     fn a_mark_of_which_any_bit_or_byte_is_wrong_is_no_mark() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(read(directory.path()).unwrap(), Found::Missing);
-        mark(7).write(directory.path()).unwrap();
-        mark(8).write(directory.path()).unwrap();
-        assert_eq!(read(directory.path()).unwrap(), Found::Whole(mark(8)));
+        checkpoint(7).write(directory.path()).unwrap();
+        checkpoint(8).write(directory.path()).unwrap();
+        assert_eq!(read(directory.path()).unwrap(), Found::Whole(checkpoint(8)));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left of the writing");
-        let bytes = mark(8).encode();
+        let bytes = checkpoint(8).encode();
         for at in 0..bytes.len() {
-            assert_eq!(Mark::decode(&bytes[..at]), None, "cut at {at}");
+            assert_eq!(Checkpoint::decode(&bytes[..at]), None, "cut at {at}");
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << bit;
-                assert_eq!(Mark::decode(&flipped), None, "bit {bit} of byte {at}");
+                assert_eq!(Checkpoint::decode(&flipped), None, "bit {bit} of byte {at}");
             }
         }
-        assert_eq!(Mark::decode(&[&bytes[..], b"x"].concat()), None);
+        assert_eq!(Checkpoint::decode(&[&bytes[..], b"x"].concat()), None);
     }
 
     #[test]
     fn a_loss_is_accepted_after_the_named_batch_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let check = |found, was_used, accepted| check(directory.path(), found, mark(5), was_used, accepted, None);
-        for found in [Found::Whole(mark(4)), Found::Whole(mark(5))] {
+        let check = |found, was_used, accepted| check(directory.path(), found, checkpoint(5), was_used, accepted, None);
+        for found in [Found::Whole(checkpoint(4)), Found::Whole(checkpoint(5))] {
             assert_eq!(check(found, true, None).unwrap(), Checked::Holds);
         }
         assert_eq!(check(Found::Missing, false, None).unwrap(), Checked::New);
         for (found, used, expected) in [
-            (Found::Whole(mark(6)), true, Some(1)),
+            (Found::Whole(checkpoint(6)), true, Some(1)),
             // The file that says that the directory was used may have been lost too.
-            (Found::Whole(mark(9)), false, Some(4)),
+            (Found::Whole(checkpoint(9)), false, Some(4)),
             (Found::Damaged, true, None),
             (Found::Missing, true, None),
         ] {
@@ -246,7 +248,7 @@ mod tests {
                 assert!(lost.to_string().contains("accept_loss_after(5)"), "{lost}");
             }
             assert_eq!(check(found, used, Some(5)).unwrap(), Checked::Accepted);
-            assert_eq!(read(directory.path()).unwrap(), Found::Whole(mark(5)), "the loss is over");
+            assert_eq!(read(directory.path()).unwrap(), Found::Whole(checkpoint(5)), "the loss is over");
         }
     }
 }
