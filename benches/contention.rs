@@ -24,7 +24,7 @@ use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight};
 const DUPLICATES: usize = 1_000;
 const KEYS: usize = 10_000;
 /// A time longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An app whose handler waits until the gate opens.
 struct Gated {
@@ -107,7 +107,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let question = "What does it cost when everybody comes at once?";
     let mut report = Report::new("contention", "cargo bench --bench contention", question);
-    for (name, policy) in [("reject", OnInFlight::Reject), ("wait", OnInFlight::Wait(PATIENCE))] {
+    for (name, policy) in [("reject", OnInFlight::Reject), ("wait", OnInFlight::Wait(TIMEOUT))] {
         let crowds: Vec<_> = (0..pairs()).map(|_| runtime.block_on(crowd(policy, name == "wait"))).collect();
         let group = format!("{DUPLICATES} duplicates of one key, {name}");
         let most = |what: fn(&Crowd) -> f64| Estimate::exact(crowds.iter().map(what).fold(0.0, f64::max));

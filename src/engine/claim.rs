@@ -160,7 +160,7 @@ pub(super) fn wish(policy: &Policy, operation: Operation, deadline: Instant) -> 
         // The clocks of the process that ends the run, and of those that judge the bound, may run at different rates.
         bound: (policy.max_run.saturating_mul(5) / 4).saturating_add(END_TIMEOUT),
         interrupted_retention: policy.interrupted_retention,
-        patience: deadline.saturating_duration_since(Instant::now()),
+        timeout: deadline.saturating_duration_since(Instant::now()),
     }
 }
 

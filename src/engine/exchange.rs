@@ -73,7 +73,7 @@ impl<St: Store> Engine<St> {
                 Begun::Over(verdict) => verdict,
                 Begun::Met(waiter) => {
                     (began, has_waited) = (Instant::now(), true);
-                    Box::pin(waiter.join(&operation.fingerprint, self.policy.patience())).await.into()
+                    Box::pin(waiter.join(&operation.fingerprint, self.policy.timeout())).await.into()
                 }
                 Begun::Run(reply, phase, origin) => match reply.await {
                     Ok(verdict) => verdict,
@@ -85,16 +85,16 @@ impl<St: Store> Engine<St> {
             {
                 // Another process has the run, unless this request has already waited long enough for a run of this
                 // process.
-                let patience = self.policy.patience().saturating_sub(began.elapsed());
+                let timeout = self.policy.timeout().saturating_sub(began.elapsed());
                 if !has_waited {
                     (began, has_waited) = (Instant::now(), true);
                 }
-                verdict = Box::pin(wait_elsewhere(self, &operation, patience)).await.into();
+                verdict = Box::pin(wait_elsewhere(self, &operation, timeout)).await.into();
             }
             let waited = has_waited.then(|| began.elapsed());
             if let Some(waited) = waited {
                 span.record("waited_ms", millis(waited));
-                if !self.policy.patience().is_zero() && !matches!(verdict, Verdict::Mismatch(_)) {
+                if !self.policy.timeout().is_zero() && !matches!(verdict, Verdict::Mismatch(_)) {
                     self.tally().happened(Event::Waited(waited));
                 }
             }

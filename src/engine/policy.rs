@@ -110,9 +110,9 @@ impl Policy {
     }
 
     /// Returns how long a duplicate waits for a run.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         match self.on_in_flight {
-            OnInFlight::Wait(patience) => patience,
+            OnInFlight::Wait(timeout) => timeout,
             OnInFlight::Reject => Duration::ZERO,
         }
     }

@@ -19,13 +19,13 @@ use crate::within::{STORE_TIMEOUT, pauses};
 const MIN_POLL_PAUSE: Duration = Duration::from_millis(25);
 const MAX_POLL_PAUSE: Duration = Duration::from_millis(250);
 
-/// Waits for the end of the run that another process has, for at most `patience`.
+/// Waits for the end of the run that another process has, for at most `timeout`.
 pub(super) async fn wait_elsewhere<St: Store>(
     engine: &Arc<Engine<St>>,
     operation: &Operation,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<(End, Attempt), Match> {
-    if patience.is_zero() {
+    if timeout.is_zero() {
         return Ok((End::InFlight, Attempt::default()));
     }
     let (waiter, watch) = engine.store.slots().watch(operation.id, operation.fingerprint);
@@ -33,7 +33,7 @@ pub(super) async fn wait_elsewhere<St: Store>(
     if let Some(watch) = watch {
         laboratory::spawn(look_for_end(Arc::clone(engine), watch, operation.fingerprint));
     }
-    waiter.join(&operation.fingerprint, patience).await
+    waiter.join(&operation.fingerprint, timeout).await
 }
 
 /// Reads the record whenever it has changed, or after a pause, until the run has ended or no request waits.

@@ -86,7 +86,7 @@ pub struct Claim {
     pub interrupted_retention: Duration,
     /// The time that the requester waits. A store that comes to the claim later refuses it, so that nothing is claimed
     /// for a requester whose request was already refused.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// The right to run an operation and to say how it ended.

@@ -29,12 +29,12 @@ impl Waiter {
         Self { phase, all }
     }
 
-    /// Waits for the run's end, for at most `patience`, and then returns [`End::InFlight`]. Before it waits, it
+    /// Waits for the run's end, for at most `timeout`, and then returns [`End::InFlight`]. Before it waits, it
     /// compares the fingerprint of the run's request.
     ///
     /// # Cancel safety
     /// A waiter owns nothing: dropping it changes nothing for the run and for the other waiters.
-    pub(crate) async fn join(self, presented: &Fingerprint, patience: Duration) -> Result<(End, Attempt), Match> {
+    pub(crate) async fn join(self, presented: &Fingerprint, timeout: Duration) -> Result<(End, Attempt), Match> {
         let Self { phase, all } = self;
         point();
         let Some(_seat) = Seat::take(phase.waiters(), &all) else {
@@ -42,13 +42,13 @@ impl Waiter {
             return phase.read(Phase::clone).result_for(presented);
         };
         // Until the claim is answered, the fingerprint of the run's request is unknown. This wait is bounded by the
-        // claim's own timeout, and not by the client's patience.
+        // claim's own timeout, and not by the client's timeout.
         match phase.reach(|phase| !matches!(phase, Phase::Claiming)).await.result_for(presented) {
-            Ok((End::InFlight, _)) if !patience.is_zero() => {}
+            Ok((End::InFlight, _)) if !timeout.is_zero() => {}
             result => return result,
         }
         let over = phase.reach(|phase| matches!(phase, Phase::Ended(_)));
-        match tokio::time::timeout(patience, over).await {
+        match tokio::time::timeout(timeout, over).await {
             Ok(phase) => phase.result_for(presented),
             Err(_) => Ok((End::InFlight, Attempt::default())),
         }

@@ -79,7 +79,7 @@ pub trait Store: Records {
 ///    learn it, because the store was poisoned or closed meanwhile. A store whose network may lose an answer sends the
 ///    transition again until it gets an answer.
 /// 4. Limits refuse claims, never a transition that ends a run. The same is true of a store that is behind, and of one
-///    that comes to a claim after the claim's `patience`.
+///    that comes to a claim after the claim's `timeout`.
 /// 5. A fence never repeats and never shrinks, across restarts too, whether records were released, swept or expired.
 /// 6. A record past its expiry counts as absent, whether it was swept or not.
 /// 7. A run whose process is gone, as far as the store can see, is presented as interrupted; a process's own run never

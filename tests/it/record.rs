@@ -16,9 +16,9 @@ type Held = Option<Record<&'static str>>;
 
 fn claim() -> Claim {
     let (fingerprint, policy) = (Fingerprint::of(b"m"), ClaimPolicy::Refuse);
-    let (may_repeat, bound, interrupted_retention, patience) = (false, DAY, DAY, DAY);
+    let (may_repeat, bound, interrupted_retention, timeout) = (false, DAY, DAY, DAY);
     let operation = Operation { origin: Origin::default(), ..operation(fingerprint) };
-    Claim { operation, policy, may_repeat, bound, interrupted_retention, patience }
+    Claim { operation, policy, may_repeat, bound, interrupted_retention, timeout }
 }
 
 /// Applies a transition at `NOW`; a record that needs a new fence gets `fence`.

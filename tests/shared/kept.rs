@@ -49,7 +49,7 @@ fn claim() -> Transition {
         may_repeat: false,
         bound: MINUTE,
         interrupted_retention: MINUTE,
-        patience: MINUTE,
+        timeout: MINUTE,
     })
 }
 

@@ -219,10 +219,10 @@ async fn what_a_claim_has_met_is_told_before_its_requester_gives_up() {
     let [(_, one), (there, other)] = two().await;
     assert_eq!(Effects::default().server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
     there.database().restart();
-    let patience = Duration::from_secs(5);
-    let claim = Wish { patience, ..Wish::new(id("k"), Fingerprint::of(b"a")) }.claim();
+    let limit = Duration::from_secs(5);
+    let claim = Wish { timeout: limit, ..Wish::new(id("k"), Fingerprint::of(b"a")) }.claim();
     let claiming = other.apply(id("k"), Transition::Claim(claim));
-    let mut claiming = Box::pin(timeout(patience.saturating_sub(Duration::from_millis(1)), claiming));
+    let mut claiming = Box::pin(timeout(limit.saturating_sub(Duration::from_millis(1)), claiming));
     let held = there.hold(Call::Put);
     is_held_up(&mut claiming, &held).await;
     held.release();

@@ -55,7 +55,7 @@
 // - `router.rs` builds the router. `guard.rs` decides which requests pass; `access.rs` and `nonce.rs` are its words.
 // - `page/`: the page. `api/`: the JSON API. `site.rs` is what both share; `overview.rs`, `latencies.rs` and
 //   `health.rs` are the numbers, `selection.rs` is what a URL selects, `action.rs` and `answer.rs` what operators do.
-// - `fields.rs`, `text.rs`, `problem.rs`, `patience.rs`: forms, texts from outside, errors, and what comes too late.
+// - `fields.rs`, `text.rs`, `problem.rs`, `timeout.rs`: forms, texts from outside, errors, and what comes too late.
 
 mod access;
 mod action;
@@ -68,12 +68,12 @@ mod latencies;
 mod nonce;
 mod overview;
 mod page;
-mod patience;
 mod problem;
 mod router;
 mod selection;
 mod site;
 mod text;
+mod timeout;
 
 pub use access::{Access, Actor, Permission};
 pub use latencies::Latencies;

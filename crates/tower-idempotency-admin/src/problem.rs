@@ -1,7 +1,7 @@
 //! Errors: RFC 9457 problems.
 
 use crate::access::Permission;
-use crate::patience::Unread;
+use crate::timeout::Unread;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;

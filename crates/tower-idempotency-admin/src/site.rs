@@ -16,8 +16,8 @@ use tower_idempotency::store::Store;
 use crate::access::Actor;
 use crate::latencies::Latencies;
 use crate::overview::Overview;
-use crate::patience::{Unread, in_time};
 use crate::text::hex;
+use crate::timeout::{Unread, in_time};
 
 /// The longest time for which an overview is shown before the store is asked again, however many look at it.
 const OVERVIEW_EVERY: Duration = Duration::from_secs(5);

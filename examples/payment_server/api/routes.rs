@@ -27,7 +27,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
     let default = if args.atomic { Interrupted::Rerun } else { Interrupted::Refuse };
     let on_in_flight = match args.on_in_flight {
         InFlight::Reject => OnInFlight::Reject,
-        InFlight::Wait(patience) => OnInFlight::Wait(patience),
+        InFlight::Wait(timeout) => OnInFlight::Wait(timeout),
     };
     let mut settings = args.settings.idempotency.layer.clone();
     let profile = settings.profile.take().unwrap_or_else(rejections::profile);

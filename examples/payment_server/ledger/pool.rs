@@ -14,7 +14,7 @@ use super::error::LedgerError;
 
 const CONNECTIONS: usize = 8;
 /// The time for which a request waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// The limits after which the database ends statements and transactions. A server that stalls within a transaction has
 /// locked the record, and no other server can take the operation over meanwhile.
 const LIMITS: &str = " -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s";
@@ -49,7 +49,7 @@ impl Pool {
             };
             Ok(Lent { client, pool: self, _place: place })
         };
-        timeout(PATIENCE, lending).await.map_err(LedgerError::away)?
+        timeout(TIMEOUT, lending).await.map_err(LedgerError::away)?
     }
 
     /// Takes a connection that is idle and was not closed meanwhile.

@@ -43,7 +43,7 @@ const NEWEST: &str = "SELECT id, entry::text FROM payment_server.charge
     WHERE namespace = $1 AND account = $2 ORDER BY id DESC LIMIT $3";
 
 /// The time that reading the ledger may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct TableLedger {
     pool: Pool,
@@ -170,7 +170,7 @@ impl TableLedger {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<(ChargeId, Entry)>, LedgerError> {
         let connection = self.pool.lend().await?;
-        let rows = timeout(PATIENCE, connection.query(query, parameters)).await.map_err(LedgerError::away)?;
+        let rows = timeout(TIMEOUT, connection.query(query, parameters)).await.map_err(LedgerError::away)?;
         connection.give_back();
         rows.map_err(LedgerError::away)?.iter().map(read).collect()
     }

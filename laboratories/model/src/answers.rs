@@ -3,7 +3,7 @@
 use crate::database::Put;
 use crate::fault::Fault;
 use crate::process::{At, By, Cached, Job, Phase, Read, Writing};
-use crate::rows::{Given, Kept, PATIENCE, Row, Run, UNKNOWN, Write};
+use crate::rows::{Given, Kept, Row, Run, TIMEOUT, UNKNOWN, Write};
 use crate::sights::Sight;
 use crate::step::Known;
 use crate::world::{Protocol, World};
@@ -69,7 +69,7 @@ impl World {
         if job.is_claim() {
             let is_of_session = row.session == Some(self.session(at.process));
             let is_unwanted = at.is_orphan && protocol.fault != Some(Fault::UnwantedClaimKept);
-            if is_unwanted || !is_of_session || put.age >= PATIENCE {
+            if is_unwanted || !is_of_session || put.age >= TIMEOUT {
                 self.saw(Sight::ClaimTakenBack);
                 let job = match job {
                     Job::Claim => Job::Release { fence: row.fence },

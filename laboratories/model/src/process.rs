@@ -9,7 +9,7 @@ use tower_idempotency::{Fence, RecordId};
 
 use crate::clocks::Clocks;
 use crate::database::Put;
-use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, PATIENCE, RETENTION, Row, Run, Session};
+use crate::rows::{BOUND, FINGERPRINT, INTERRUPTED_RETENTION, RETENTION, Row, Run, Session, TIMEOUT};
 
 /// The process and the key of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Job {
             may_repeat: false,
             bound: BOUND,
             interrupted_retention: INTERRUPTED_RETENTION,
-            patience: BOUND,
+            timeout: BOUND,
         };
         match self {
             Self::Claim => Transition::Claim(claim()),
@@ -271,7 +271,7 @@ impl Process {
             Phase::Writing(writing) if writing.job.is_claim() => Some(&mut writing.put),
             _ => None,
         });
-        awaited.for_each(|put| put.age = PATIENCE.min(put.age + 1));
+        awaited.for_each(|put| put.age = TIMEOUT.min(put.age + 1));
     }
 
     /// The writes whose answers the process does not know.

@@ -22,7 +22,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(900);
 pub(crate) const INTERRUPTED_RETENTION: Duration = Duration::from_secs(3_000);
 
 /// The number of time units for which a claim may be without an answer: its bound. A later one is given back.
-pub(crate) const PATIENCE: u8 = 3;
+pub(crate) const TIMEOUT: u8 = 3;
 
 /// A policy that no run has.
 pub(crate) const UNKNOWN: ClaimPolicy = ClaimPolicy::Unreadable;

@@ -108,9 +108,9 @@ fn earlier(engine: Engine) -> &'static (Image, Vec<Note>) {
 }
 
 /// Runs the scenario with a fault, or without one, and judges its answers and its directory.
-pub(crate) fn strike(engine: Engine, point: Option<Point>, from: From, patience: u64) -> Came {
+pub(crate) fn strike(engine: Engine, point: Option<Point>, from: From, timeout: u64) -> Came {
     let directory = quick_directory();
-    let plan = plan_in(engine, directory.path(), Act::Everything, patience);
+    let plan = plan_in(engine, directory.path(), Act::Everything, timeout);
     let (image, mut all) = if from == From::Something { earlier(engine).clone() } else { Default::default() };
     write_image(&image, &plan.data);
     let lived = live(&plan, directory.path(), point.map(|point| point.fault()));

@@ -16,7 +16,7 @@ pub(crate) fn live(plan: &Plan, directory: &Path, fault: Option<String>) -> Resu
     if let Some(fault) = fault {
         command.env("DISK_PRELOAD_FAULT", fault);
     }
-    let bound = Duration::from_secs(2 * plan.patience + 60);
+    let bound = Duration::from_secs(2 * plan.timeout + 60);
     match disk::live(command, directory, bound) {
         (Some(status), _) if status.success() => Ok(()),
         (Some(status), said) => Err(format!("the process died: {status}\n{said}")),

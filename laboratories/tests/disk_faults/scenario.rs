@@ -55,7 +55,7 @@ pub(crate) struct Plan {
     pub(crate) counts: PathBuf,
     pub(crate) act: Act,
     /// The time for which the process waits for an answer, in seconds.
-    pub(crate) patience: u64,
+    pub(crate) timeout: u64,
 }
 
 /// Returns the plan if this process is one of the scenario.
@@ -183,8 +183,8 @@ impl Scenario {
     }
 
     async fn health_becomes(&self, operations: &Operations, wanted: fn(&Health) -> bool) -> Option<Health> {
-        let (began, patience) = (Instant::now(), Duration::from_secs(self.plan.patience));
-        while began.elapsed() < patience {
+        let (began, timeout) = (Instant::now(), Duration::from_secs(self.plan.timeout));
+        while began.elapsed() < timeout {
             let health = operations.store.health();
             if wanted(&health) {
                 return Some(health);
@@ -242,8 +242,8 @@ impl Scenario {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let before = operations.unrecorded();
         self.notes.write(&Note::Sent { ticket, key, other: false });
-        let patience = Duration::from_secs(self.plan.patience);
-        let Ok(said) = tokio::time::timeout(patience, operations.ask(key, false)).await else {
+        let timeout = Duration::from_secs(self.plan.timeout);
+        let Ok(said) = tokio::time::timeout(timeout, operations.ask(key, false)).await else {
             self.stuck(operations);
         };
         // Any of the keys that are asked for together may be the unrecorded one, so all of them count as such.
@@ -319,11 +319,11 @@ pub(crate) fn fill(directory: &Path, left: u64) {
 }
 
 /// Returns a plan for a process whose files are in `directory`.
-pub(crate) fn plan_in(engine: Engine, directory: &Path, act: Act, patience: u64) -> Plan {
+pub(crate) fn plan_in(engine: Engine, directory: &Path, act: Act, timeout: u64) -> Plan {
     let (data, notes) = (directory.join("data"), directory.join("said"));
     for directory in [&data, &notes] {
         std::fs::create_dir_all(directory).expect("it can be made");
     }
     let data = data.canonicalize().expect("it is there");
-    Plan { engine, data, notes, counts: directory.join("counts"), act, patience }
+    Plan { engine, data, notes, counts: directory.join("counts"), act, timeout }
 }

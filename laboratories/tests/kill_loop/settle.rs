@@ -13,7 +13,7 @@ use crate::load::{CLIENTS, Intent};
 use crate::policies::Treatment;
 
 /// The time for which keys may say "come again" before they count as stuck, and the pause between two tries.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A key, and its last answer.
@@ -55,7 +55,7 @@ pub(crate) async fn retry(
         shares[below(CLIENTS)].push(intent);
     }
     let mut clients = JoinSet::new();
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     for share in shares {
         let (address, history) = (server.address, history.clone());
         let mut client = Client { address, history, treatment, until, connection: None };

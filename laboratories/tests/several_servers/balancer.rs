@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 /// The number of requests under way at once.
 const AT_ONCE: usize = 48;
 /// The time after which a client stops waiting for an answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The time for which a connection is used again. A server closes one on which nothing comes for ten seconds.
 const FRESH: Duration = Duration::from_secs(5);
@@ -84,7 +84,7 @@ impl Balancer {
 
     pub(crate) async fn send_to(&self, number: usize, call: &Call) -> Option<Answer> {
         let _room = self.0.room.acquire().await.expect("it is never closed");
-        tokio::time::timeout(PATIENCE, self.exchange(number, call)).await.ok().flatten()
+        tokio::time::timeout(TIMEOUT, self.exchange(number, call)).await.ok().flatten()
     }
 
     /// Sends a request outside of the limit of requests at once, and waits for it however long it takes.

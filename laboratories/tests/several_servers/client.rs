@@ -12,7 +12,7 @@ use testkit::{Answer, Call};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::balancer::{Balancer, PATIENCE};
+use crate::balancer::{Balancer, TIMEOUT};
 use crate::fleet::Fleet;
 
 /// The longest time between two tries.
@@ -56,7 +56,7 @@ impl Clients {
 
     /// Returns the time after which each key is settled or counts as stuck.
     pub(crate) fn longest(&self) -> Duration {
-        self.stuck_after + PAUSE + PATIENCE
+        self.stuck_after + PAUSE + TIMEOUT
     }
 
     /// Sends a charge to any server, once.

@@ -48,13 +48,13 @@ impl<E: StorageEngine> EmbeddedStore<E> {
         Self::builder().open(directory)
     }
 
-    /// Opens the store in `directory` as [`open`](Self::open) does, and waits for at most `patience` while it is in
+    /// Opens the store in `directory` as [`open`](Self::open) does, and waits for at most `timeout` while it is in
     /// use; see [`EmbeddedStoreBuilder::open_within`].
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`OpenError::InUse`] only after `patience`.
-    pub fn open_within(directory: impl AsRef<Path>, patience: Duration) -> Result<Self, OpenError> {
-        Self::builder().open_within(directory, patience)
+    /// As [`open`](Self::open); [`OpenError::InUse`] only after `timeout`.
+    pub fn open_within(directory: impl AsRef<Path>, timeout: Duration) -> Result<Self, OpenError> {
+        Self::builder().open_within(directory, timeout)
     }
 
     /// Returns a builder, to set what differs from the defaults.
@@ -136,12 +136,12 @@ impl<E: StorageEngine> EmbeddedStoreBuilder<E> {
         self.0.open(directory.as_ref())
     }
 
-    /// Opens the store in `directory`, and waits for at most `patience` while another process, or another opening in
+    /// Opens the store in `directory`, and waits for at most `timeout` while another process, or another opening in
     /// this one, has it open. So a new process may start while the last one is still closing. Blocks its thread.
     ///
     /// # Errors
-    /// As [`EmbeddedStore::open`]; [`OpenError::InUse`] only after `patience`.
-    pub fn open_within(self, directory: impl AsRef<Path>, patience: Duration) -> Result<EmbeddedStore<E>, OpenError> {
-        self.0.open_within(directory.as_ref(), patience)
+    /// As [`EmbeddedStore::open`]; [`OpenError::InUse`] only after `timeout`.
+    pub fn open_within(self, directory: impl AsRef<Path>, timeout: Duration) -> Result<EmbeddedStore<E>, OpenError> {
+        self.0.open_within(directory.as_ref(), timeout)
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Submitted {
 impl Submitted {
     pub(super) fn new(id: RecordId, transition: Transition, reply: ReplyTo<Applied>) -> Self {
         // A deadline that the clock cannot represent counts as none.
-        let deadline = transition.claim().and_then(|claim| Instant::now().checked_add(claim.patience));
+        let deadline = transition.claim().and_then(|claim| Instant::now().checked_add(claim.timeout));
         Self { id, transition, reply, deadline }
     }
 

@@ -96,13 +96,13 @@ impl<E: StorageEngine> Setup<E> {
         })
     }
 
-    /// Opens the store in `path`, and waits for at most `patience` while another process, or another opening, has it
+    /// Opens the store in `path`, and waits for at most `timeout` while another process, or another opening, has it
     /// open.
-    pub(crate) fn open_within(self, path: &Path, patience: Duration) -> Result<EmbeddedStore<E>, OpenError> {
+    pub(crate) fn open_within(self, path: &Path, timeout: Duration) -> Result<EmbeddedStore<E>, OpenError> {
         let began = Instant::now();
         loop {
             match self.clone().open(path) {
-                Err(OpenError::InUse { .. }) if began.elapsed() < patience => thread::sleep(LOOK_EVERY),
+                Err(OpenError::InUse { .. }) if began.elapsed() < timeout => thread::sleep(LOOK_EVERY),
                 opened => return opened,
             }
         }

@@ -133,7 +133,7 @@ impl TestStore {
     }
 
     /// Holds up calls of this kind, before they are done, until the [`Stall`] is dropped. A claim that is held up for
-    /// longer than its `patience` is refused then, as in every store.
+    /// longer than its `timeout` is refused then, as in every store.
     pub fn stall(&self, kind: StoreCall) -> Stall {
         Stall { gate: gate(&self.process.stalls, kind) }
     }
@@ -312,8 +312,8 @@ impl Records for TestStore {
         // A claim that is held up is refused when its requester no longer waits. A claim that is not held up is done at
         // once.
         let is_held_up = closed_for(&self.process.stalls, kind).is_some();
-        let patience = transition.claim().map(|claim| claim.patience).filter(|_| is_held_up);
-        let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
+        let timeout = transition.claim().map(|claim| claim.timeout).filter(|_| is_held_up);
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.call(kind, move |store, is_lost| match deadline {
             Some(deadline) if deadline <= Instant::now() => Err(StoreError::unavailable("the claim came too late")),
             _ => store.take(id, transition, is_lost),

@@ -1,4 +1,4 @@
-//! The same request, still running: a duplicate waits for the answer of the first, within its patience and a bound on
+//! The same request, still running: a duplicate waits for the answer of the first, within its timeout and a bound on
 //! how many wait, and holds nothing that others need.
 
 use std::convert::Infallible;

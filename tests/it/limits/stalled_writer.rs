@@ -74,7 +74,7 @@ fn trap_83_claims_queued_behind_a_batch_that_hangs_are_not_done_when_it_returns<
         let before = hold(&store, "before").await;
         let go_on = blocked(&store);
         let late: Vec<_> = (0..100)
-            .map(|number| store.claim(Wish { patience: Duration::ZERO, ..wish(&format!("late{number}")) }))
+            .map(|number| store.claim(Wish { timeout: Duration::ZERO, ..wish(&format!("late{number}")) }))
             .collect();
         let patient = store.claim(wish("patient"));
         go_on.send(()).unwrap();

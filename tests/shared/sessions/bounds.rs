@@ -234,7 +234,7 @@ async fn a_run_without_a_slot_whose_end_is_on_its_way_beyond_its_bound_is_not_in
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_answer_is_taken_after_its_bound_is_given_back() {
     let [(_, one), (_, other)] = two().await;
-    let claim = Wish { bound: 100 * SECOND, patience: 5 * SECOND, ..wish("k") };
+    let claim = Wish { bound: 100 * SECOND, timeout: 5 * SECOND, ..wish("k") };
     let mut claiming = Box::pin(one.claim(claim));
     assert!(at_once(&mut claiming).is_none());
     tokio::time::sleep(claim.bound + LEASE * 2).await;

@@ -27,7 +27,7 @@ async fn a_claim_that_is_late_does_nothing_though_the_database_refused_what_is_p
     let claim = effects.server(&one, OnInterrupted::Refuse).spawn(post("k", "a"));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(here.late() > 0, "copies of the claim are on their way");
-    // Over the end of the claim's patience.
+    // Over the end of the claim's timeout.
     here.fail_at_random(1, FaultRates { refuse: 1_000, ..NONE });
     assert!(!claim.await.unwrap().status.is_success());
     tokio::time::sleep(Duration::from_secs(3)).await;

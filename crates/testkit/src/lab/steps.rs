@@ -21,21 +21,21 @@ pub struct Wish {
     pub may_repeat: bool,
     pub bound: Duration,
     pub interrupted_retention: Duration,
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 impl Wish {
     /// One that leaves a trace, with a day for everything.
     pub fn new(id: RecordId, fingerprint: Fingerprint) -> Self {
-        let (bound, interrupted_retention, patience) = (DAY, DAY, DAY);
+        let (bound, interrupted_retention, timeout) = (DAY, DAY, DAY);
         let policy = ClaimPolicy::Refuse;
-        Self { id, fingerprint, policy, may_repeat: false, bound, interrupted_retention, patience }
+        Self { id, fingerprint, policy, may_repeat: false, bound, interrupted_retention, timeout }
     }
 
     pub fn claim(self) -> Claim {
-        let Self { id, fingerprint, policy, may_repeat, bound, interrupted_retention, patience } = self;
+        let Self { id, fingerprint, policy, may_repeat, bound, interrupted_retention, timeout } = self;
         let operation = Operation { id, fingerprint, origin: Origin::default() };
-        Claim { operation, policy, may_repeat, bound, interrupted_retention, patience }
+        Claim { operation, policy, may_repeat, bound, interrupted_retention, timeout }
     }
 }
 

@@ -18,10 +18,10 @@ use crate::action::Kind;
 use crate::answer::Given;
 use crate::fields::Fields;
 use crate::guard::Caller;
-use crate::patience::Unread;
 use crate::problem::{Problem, in_words};
 use crate::selection::Selection;
 use crate::site::Site;
+use crate::timeout::Unread;
 
 /// The most changes, and the most records of a purge.
 const MOST: usize = 1_000;

@@ -18,10 +18,10 @@ use crate::access::Permission;
 use crate::answer::Recorded;
 use crate::fields::Fields;
 use crate::guard::Caller;
-use crate::patience::in_time;
 use crate::problem::Problem;
 use crate::selection::Selection;
 use crate::site::Site;
+use crate::timeout::in_time;
 
 /// The most operations on a page.
 const MOST: usize = 1_000;

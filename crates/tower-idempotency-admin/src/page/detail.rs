@@ -15,11 +15,11 @@ use crate::action::Kind;
 use crate::answer::Recorded;
 use crate::fields::link;
 use crate::guard::Caller;
-use crate::patience::in_time;
 use crate::problem::Problem;
 use crate::selection::Selection;
 use crate::site::Site;
 use crate::text::{age, date, hex, is_known, now, shown, shown_lines};
+use crate::timeout::in_time;
 
 pub(super) async fn page<St: Store>(
     site: &Site<St>,

@@ -8,9 +8,9 @@ use super::operation::{name, state};
 use crate::access::Permission;
 use crate::fields::link;
 use crate::guard::Caller;
-use crate::patience::{Unread, in_time};
 use crate::site::Site;
 use crate::text::{age, date, is_known, shown};
+use crate::timeout::{Unread, in_time};
 
 /// The most that are shown.
 const SHOWN: usize = 100;

@@ -7,10 +7,10 @@ use tower_idempotency::store::Store;
 use super::frame::framed;
 use crate::fields::{Fields, link};
 use crate::guard::Caller;
-use crate::patience::in_time;
 use crate::problem::Problem;
 use crate::site::Site;
 use crate::text::shown;
+use crate::timeout::in_time;
 
 pub(super) fn form(message: Option<&str>) -> Markup {
     html! {

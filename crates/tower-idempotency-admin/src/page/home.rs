@@ -11,11 +11,11 @@ use super::frame::{framed, with_status};
 use super::{disputed, find, list, live};
 use crate::fields::Fields;
 use crate::guard::Caller;
-use crate::patience::Unread;
 use crate::problem::in_words;
 use crate::selection::Selection;
 use crate::site::Site;
 use crate::text::shown;
+use crate::timeout::Unread;
 
 pub(super) async fn page<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Response {
     let selected = Selection::read(fields).map(|selection| match fields.has("state") {

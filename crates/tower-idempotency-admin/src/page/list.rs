@@ -8,10 +8,10 @@ use super::operation::{name, plain_name, state};
 use crate::action::Kind;
 use crate::fields::Fields;
 use crate::guard::Caller;
-use crate::patience::{Unread, in_time};
 use crate::selection::Selection;
 use crate::site::Site;
 use crate::text::{age, date, hex, is_known, shown};
+use crate::timeout::{Unread, in_time};
 
 /// The most operations that are shown at once.
 const SHOWN: usize = 100;

@@ -12,10 +12,10 @@ use super::operation::{name, state, word};
 use crate::action::Kind;
 use crate::fields::{Fields, link};
 use crate::guard::Caller;
-use crate::patience::in_time;
 use crate::problem::Problem;
 use crate::site::Site;
 use crate::text::{age, now, shown, shown_lines};
+use crate::timeout::in_time;
 
 /// The most operations that one form settles.
 const MOST: usize = 100;

@@ -74,6 +74,6 @@ fn claim(id: RecordId) -> Transition {
         may_repeat: false,
         bound: KEPT,
         interrupted_retention: KEPT,
-        patience: KEPT,
+        timeout: KEPT,
     })
 }

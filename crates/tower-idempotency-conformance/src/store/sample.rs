@@ -31,7 +31,7 @@ pub(super) fn wish() -> Claim {
         may_repeat: false,
         bound: HOUR,
         interrupted_retention: HOUR,
-        patience: HOUR,
+        timeout: HOUR,
     }
 }
 

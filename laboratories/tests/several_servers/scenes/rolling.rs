@@ -63,19 +63,13 @@ fn watch() -> (JoinSet<()>, Arc<AtomicU64>) {
     (task, longest)
 }
 
-/// Replaces the servers under load. Duplicates wait for `patience` seconds.
+/// Replaces the servers under load. Duplicates wait for `timeout` seconds.
 ///
 /// Returns `None` if something failed and the machine stalled for so long that the database ends statements which take
 /// a moment. Such a request gets `store-unavailable`, and has no effect.
-async fn deploy(
-    database: &PostgresServer,
-    namespace: &str,
-    rounds: usize,
-    end: End,
-    patience: usize,
-) -> Option<Report> {
+async fn deploy(database: &PostgresServer, namespace: &str, rounds: usize, end: End, timeout: usize) -> Option<Report> {
     let store = database.url();
-    let arguments = format!("--store {store} --namespace {namespace} {LEASE} --on-in-flight wait:{patience}");
+    let arguments = format!("--store {store} --namespace {namespace} {LEASE} --on-in-flight wait:{timeout}");
     let (_watching, longest) = watch();
     let mut fleet = Fleet::start(|_| arguments.clone()).await;
     let clients = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));

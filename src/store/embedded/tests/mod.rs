@@ -138,14 +138,14 @@ struct Hold {
 fn wish() -> Claim {
     // Stores take the id that the transition is applied to.
     let (id, fingerprint) = (RecordId::from_bytes([0; 32]), Fingerprint::of(b"m"));
-    let (may_repeat, bound, interrupted_retention, patience) = (false, HOUR, HOUR, HOUR);
+    let (may_repeat, bound, interrupted_retention, timeout) = (false, HOUR, HOUR, HOUR);
     Claim {
         operation: Operation { id, fingerprint, origin: Origin::default() },
         policy: ClaimPolicy::Refuse,
         may_repeat,
         bound,
         interrupted_retention,
-        patience,
+        timeout,
     }
 }
 

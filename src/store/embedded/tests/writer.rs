@@ -94,7 +94,7 @@ fn while_somebody_reads_a_step_is_written_in_one_piece() {
 fn trap_83_a_claim_that_the_writer_comes_to_too_late_is_not_done() {
     on_each!(E, {
         let still = Still::<E>::new();
-        let late = Claim { patience: Duration::ZERO, ..wish() };
+        let late = Claim { timeout: Duration::ZERO, ..wish() };
         let mut batch = still.batch();
         let answers = [Transition::Claim(late.clone()), Transition::Reclaim(late, Fence(1), ReclaimReason::Verdict)]
             .map(|transition| step(&mut batch, id("k"), transition));

@@ -47,10 +47,10 @@ impl<B: Backend> Protocol<B> {
     /// Takes the step of [`step`](Self::step), in rounds: a round ends without a result if the row has changed
     /// meanwhile. Sets `has_met` once a row was met.
     async fn decide(&self, id: RecordId, transition: Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
-        let deadline = transition.claim().map(|claim| Instant::now() + claim.patience);
+        let deadline = transition.claim().map(|claim| Instant::now() + claim.timeout);
         // The row that a claim has met is returned before its requester gives up: the requester must not run as if
         // there were no row.
-        let answer_by = transition.claim().and_then(|claim| deadline.map(|deadline| deadline - claim.patience / 10));
+        let answer_by = transition.claim().and_then(|claim| deadline.map(|deadline| deadline - claim.timeout / 10));
         // A claim expects no row, and finds out by being sent whether there is one. This process has written the rows
         // that it holds.
         let mut known = match &transition {

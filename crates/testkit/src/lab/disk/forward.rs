@@ -38,8 +38,8 @@ macro_rules! builds {
                 self.open(path)
             }
 
-            fn open_within(self, path: impl AsRef<Path>, patience: Duration) -> Result<$store, OpenError> {
-                self.open_within(path, patience)
+            fn open_within(self, path: impl AsRef<Path>, timeout: Duration) -> Result<$store, OpenError> {
+                self.open_within(path, timeout)
             }
         }
     };

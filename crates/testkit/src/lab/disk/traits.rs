@@ -48,8 +48,8 @@ pub trait Disk: Store + Clone {
         Self::builder().open(path)
     }
 
-    fn open_within(path: impl AsRef<Path>, patience: Duration) -> Result<Self, OpenError> {
-        Self::builder().open_within(path, patience)
+    fn open_within(path: impl AsRef<Path>, timeout: Duration) -> Result<Self, OpenError> {
+        Self::builder().open_within(path, timeout)
     }
 
     fn len(&self) -> u64;
@@ -117,7 +117,7 @@ pub trait DiskBuilder: Clone + Default + Send + 'static {
     fn min_free_space(self, bytes: u64) -> Self;
     fn outcome_cache_bytes(self, bytes: u64) -> Self;
     fn open(self, path: impl AsRef<Path>) -> Result<Self::Disk, OpenError>;
-    fn open_within(self, path: impl AsRef<Path>, patience: Duration) -> Result<Self::Disk, OpenError>;
+    fn open_within(self, path: impl AsRef<Path>, timeout: Duration) -> Result<Self::Disk, OpenError>;
 }
 
 /// A tree or a keyspace. What is written to it is durable after [`Disk::sync`].

@@ -14,7 +14,7 @@ use crate::open::{Embedded, check_namespace, embedded, owner_is_other, prepared,
 use crate::place::{Database, Directory, Place};
 
 /// How long a call of a database may take. No client waits for it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Both stores, which no server uses.
 pub(super) struct Ends {
@@ -180,10 +180,10 @@ async fn require_no_run(store: &PostgresStore, wait: Option<Duration>) -> Result
 }
 
 async fn open(database: &Database, options: &StoreOptions) -> Result<PostgresStore, Failure> {
-    let patient = prepared(database, None, options)?.statement_timeout(PATIENCE).wait_for_connection(PATIENCE);
+    let patient = prepared(database, None, options)?.statement_timeout(TIMEOUT).wait_for_connection(TIMEOUT);
     let backend = patient.open().await.map_err(|error| Failure::of(&error))?;
     // Without outcomes in memory, what is read is what the database has.
-    let builder = PostgresStore::builder().call_timeout(PATIENCE).lease(PATIENCE * 6).outcome_cache_bytes(0);
+    let builder = PostgresStore::builder().call_timeout(TIMEOUT).lease(TIMEOUT * 6).outcome_cache_bytes(0);
     builder.open(backend).await.map_err(|error| Failure::of(&error))
 }
 

@@ -88,7 +88,7 @@ pub(crate) async fn claim(store: &AnyStore, id: RecordId) -> Hold {
         may_repeat: false,
         bound: HOUR,
         interrupted_retention: HOUR,
-        patience: HOUR,
+        timeout: HOUR,
     };
     let Applied { reply: Reply::Taken, record: Some(Record { fence, attempt, .. }) } =
         store.apply(id, Transition::Claim(claim)).await.unwrap()

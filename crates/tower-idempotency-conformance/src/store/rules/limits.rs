@@ -65,12 +65,12 @@ pub(crate) async fn limits_refuse_new_keys_and_no_ending<St: Store>(subject: &St
 
 /// A claim to which the store comes when its requester waits no longer is refused, and not granted after all.
 pub(crate) async fn a_claim_that_is_refused_as_late_was_not_made<St: Store>(subject: &StoreSubject<St>) {
-    let advice = "look at the claim's patience in the step that would grant it, and write nothing if it is over";
+    let advice = "look at the claim's timeout in the step that would grant it, and write nothing if it is over";
     let rule = Rule::new(subject, "a_claim_that_is_refused_as_late_was_not_made", advice);
     for is_reclaim in [false, true] {
         for _ in 0..10 {
             let id = fresh_id();
-            let late = Claim { patience: Duration::ZERO, ..wish() };
+            let late = Claim { timeout: Duration::ZERO, ..wish() };
             let (before, late) = if is_reclaim {
                 let cut = rule.interrupted(id).await;
                 (Some(cut.clone()), Transition::Reclaim(late, cut.fence, ReclaimReason::Verdict))
@@ -87,7 +87,7 @@ pub(crate) async fn a_claim_that_is_refused_as_late_was_not_made<St: Store>(subj
                     });
                     rule.taken(id, &before.map_or_else(claim, |cut| reclaim(cut.fence))).await;
                 }
-                other => rule.fail(format_args!("a claim without patience was answered {other:?}")),
+                other => rule.fail(format_args!("a claim without timeout was answered {other:?}")),
             }
         }
     }

@@ -118,7 +118,7 @@ impl Broken {
         if !is_claim && self.fault == Fault::RefusesEndingsWhenFull && self.remember(|memory| memory.is_full) {
             return Err(StoreError::Full { limit: "all" });
         }
-        let is_late = transition.claim().is_some_and(|claim| claim.patience.is_zero());
+        let is_late = transition.claim().is_some_and(|claim| claim.timeout.is_zero());
         let (id, now, before) = (self.key(id), self.now(), self.there(id));
         let transition = self.remember(|memory| memory.sent(self.fault, id, transition, before.as_ref(), now));
         if let (Fault::ResolvesWhatRuns, Transition::Resolve(fence, ..)) = (self.fault, &transition) {

@@ -12,9 +12,9 @@ use crate::lab::{HOUR, Lab, builder, client, id, own_server, put, until};
 
 fn claim(id: RecordId) -> Transition {
     let operation = Operation { id, fingerprint: Fingerprint::of(b"m"), origin: Origin::default() };
-    let (bound, interrupted_retention, patience) = (HOUR, HOUR, HOUR);
+    let (bound, interrupted_retention, timeout) = (HOUR, HOUR, HOUR);
     let (policy, may_repeat) = (ClaimPolicy::Refuse, false);
-    let claim = Claim { operation, policy, may_repeat, bound, interrupted_retention, patience };
+    let claim = Claim { operation, policy, may_repeat, bound, interrupted_retention, timeout };
     Transition::Claim(claim)
 }
 

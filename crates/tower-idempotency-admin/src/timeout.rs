@@ -7,18 +7,18 @@ use tokio::time::timeout;
 use tower_idempotency::store::StoreError;
 
 /// The longest time for what is only read.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unread {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the store has not answered within {} seconds", PATIENCE.as_secs())]
+    #[error("the store has not answered within {} seconds", TIMEOUT.as_secs())]
     Late,
 }
 
 /// Returns what was read, if it comes in time.
 pub(crate) async fn in_time<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, Unread> {
-    timeout(PATIENCE, read).await.map_err(|_| Unread::Late)?.map_err(Unread::Store)
+    timeout(TIMEOUT, read).await.map_err(|_| Unread::Late)?.map_err(Unread::Store)
 }
