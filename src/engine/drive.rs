@@ -177,7 +177,7 @@ impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
             }
             guard.over();
             let end = run.count_and_judge(end);
-            let sent = run.engine.tally().start();
+            let sent = run.engine.telemetry().start();
             // From here on a dropped slot stays taken: the end may be readable and not durable.
             run.slot.begin_settling(run.engine.policy.retention);
             let hold = commitment.hold;
@@ -193,7 +193,7 @@ impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
                 // A release or an interruption may be refused: the record that is there counts, and the answer stays.
                 Ok(Applied { reply: Reply::Refused, .. }) => None,
                 Ok(_) => {
-                    run.engine.tally().happened(Event::Recorded(sent));
+                    run.engine.telemetry().happened(Event::Recorded(sent));
                     None
                 }
                 Err(pending) => Some(pending),
@@ -275,7 +275,7 @@ async fn unrecorded<St: Store, T: Send>(
         end => run.ended(end.clone()),
     };
     let Run { engine, slot, operation, .. } = *run;
-    engine.tally().happened(Event::Unrecorded);
+    engine.telemetry().happened(Event::Unrecorded);
     once_a_minute!(
         engine.lines().unrecorded, error, record_id = operation.id.short(), error = %pending.error,
         source = source(&pending.error),

@@ -12,7 +12,7 @@ use super::policy::Policy;
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Applied, Transition};
-use crate::slots::{Client, Counters, Event, Lines, Refusal, Tally, once_a_minute};
+use crate::slots::{Client, Counters, Event, Lines, Refusal, Telemetry, once_a_minute};
 use crate::store::recording::{self, PendingEnd};
 use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
@@ -52,7 +52,7 @@ impl<St: Store> Engine<St> {
             StoreError::Overloaded { reason } => return self.overloaded(reason),
             StoreError::Full { .. } => (Refusal::Full, &self.lines().full),
             StoreError::Corrupt { .. } => {
-                self.count(|tally| &tally.corrupt);
+                self.count(|counters| &counters.corrupt);
                 (Refusal::Corrupt, &self.lines().corrupt)
             }
             StoreError::Unavailable { .. } | StoreError::Uncertain { .. } => {
@@ -73,22 +73,22 @@ impl<St: Store> Engine<St> {
 
     /// Returns the log lines that are written at most once a minute.
     pub(super) fn lines(&self) -> &Lines {
-        &self.store.slots().tally.lines
+        &self.store.slots().telemetry.lines
     }
 
     /// Returns the counters and the observer of the store.
-    pub(super) fn tally(&self) -> &Tally {
-        &self.store.slots().tally
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.store.slots().telemetry
     }
 
     /// Counts a run of which it is unknown whether it took effect.
     pub(super) fn count_interrupted(&self) {
-        self.tally().happened(Event::Interrupted);
+        self.telemetry().happened(Event::Interrupted);
     }
 
     /// Adds one to a counter of this process, which [`Stats`](super::Stats) shows.
     pub(super) fn count(&self, which: impl FnOnce(&Counters) -> &AtomicU64) {
-        which(&self.tally().counters).fetch_add(1, Ordering::Relaxed);
+        which(&self.telemetry().counters).fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns whether a run may go ahead without the store.

@@ -95,11 +95,11 @@ impl<St: Store> Engine<St> {
             if let Some(waited) = waited {
                 span.record("waited_ms", millis(waited));
                 if !self.policy.timeout().is_zero() && !matches!(verdict, Verdict::Mismatch(_)) {
-                    self.tally().happened(Event::Waited(waited));
+                    self.telemetry().happened(Event::Waited(waited));
                 }
             }
             if let Verdict::End { end: End::Outcome(_), is_own: false, .. } = verdict {
-                self.tally().happened(Event::Replayed(began));
+                self.telemetry().happened(Event::Replayed(began));
             }
             (verdict, waited)
         }

@@ -61,7 +61,7 @@ impl<St: Store, C: Future<Output = Result<Claimed, Refusal>> + Send> Late<St, C>
     /// share the outcome.
     pub(super) async fn unprotected<W: Work<T>, T: Send>(self, work: W, requester: oneshot::Sender<Verdict<T>>) {
         let Self { run, session, claiming } = self;
-        run.engine.count(|tally| &tally.unprotected);
+        run.engine.count(|counters| &counters.unprotected);
         once_a_minute!(
             run.engine.lines().unprotected,
             warn,

@@ -65,7 +65,7 @@ impl Met<'_> {
         if self.record.may_run_again() || !self.would_run_again() {
             return;
         }
-        engine.count(|tally| &tally.not_rerun);
+        engine.count(|counters| &counters.not_rerun);
         once_a_minute!(
             engine.lines().not_rerun,
             warn,

@@ -215,7 +215,7 @@ impl<St: Store, T> Once<St, T> {
             );
         }
         if verdict.is_rejection() {
-            self.engine.tally().notify(|observer| observer.rejected(verdict.name()));
+            self.engine.telemetry().notify(|observer| observer.rejected(verdict.name()));
         }
         match verdict {
             Verdict::Own(Ok(value)) => Ok(Outcome { value, replayed: false }),

@@ -107,8 +107,8 @@ async fn settle<St: Store>(
 ) -> (Result<Reply, StoreError>, Ended) {
     let (settled, ended) = settle_interrupted(engine, slot, fence, Resolution::Outcome(outcome)).await;
     if let Ok(Reply::Taken) = settled {
-        engine.count(|tally| &tally.reconciled);
-        engine.tally().happened(Event::Settled(SettledBy::Reconciler));
+        engine.count(|counters| &counters.reconciled);
+        engine.telemetry().happened(Event::Settled(SettledBy::Reconciler));
     }
     (settled, ended)
 }

@@ -42,7 +42,7 @@ pub(crate) async fn resolve<St: Store>(
     match settled? {
         Reply::Taken => {
             if is_settlement {
-                engine.tally().happened(Event::Settled(SettledBy::Operator));
+                engine.telemetry().happened(Event::Settled(SettledBy::Operator));
             }
             Ok(Resolved::Settled)
         }

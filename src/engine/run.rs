@@ -85,11 +85,11 @@ impl<St: Store> Run<St> {
         session: Option<RecordId>,
         asked: Option<Instant>,
     ) -> Worked<T> {
-        self.engine.count(|tally| &tally.runs);
+        self.engine.count(|counters| &counters.runs);
         self.slot.show_phase(Phase::Running(self.operation.fingerprint));
         let began = Instant::now();
         if let Some(asked) = asked {
-            self.engine.tally().happened(Event::Claimed(began.saturating_duration_since(asked)));
+            self.engine.telemetry().happened(Event::Claimed(began.saturating_duration_since(asked)));
         }
         let deadline = began.checked_add(self.engine.policy.max_run);
         let mut working = pin!(within(deadline, AssertUnwindSafe(work.start(context)).catch_unwind()));
@@ -100,7 +100,7 @@ impl<St: Store> Run<St> {
         });
         let result = self.unless_stopped(session, working).await;
         let ran = began.elapsed();
-        self.engine.tally().notify(|observer| observer.ran(run_end(&result), ran));
+        self.engine.telemetry().notify(|observer| observer.ran(run_end(&result), ran));
         if !self.span.is_disabled() {
             self.span.record("ran_ms", millis(ran));
         }
@@ -182,7 +182,7 @@ impl<St: Store> Run<St> {
 
     /// Counts an answer that means "unknown".
     fn report_unknown(&self, status: u16) {
-        self.engine.count(|tally| &tally.unknown);
+        self.engine.count(|counters| &counters.unknown);
         once_a_minute!(
             self.engine.lines().unknown,
             warn,

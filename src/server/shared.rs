@@ -120,7 +120,7 @@ impl<St: Store> LayerState<St> {
         rejection: Rejection,
     ) -> Response<Through<M, B>> {
         let refused = Event::Refused(rejection.kind.index(), rejection.kind.slug());
-        self.engine.store.slots().tally.happened(refused);
+        self.engine.store.slots().telemetry.happened(refused);
         let answer = rejected::answer(&self.options, rejection, connection.is_grpc);
         answer.map(|data| Passage::<B>::Whole { data, trailers: None }.into())
     }
@@ -137,7 +137,7 @@ impl<St: Store> LayerState<St> {
     ) -> Response<Through<M, B>> {
         let Some((mut answer, trailers)) = snapshot::decode(outcome) else {
             // The digest of the record was right, so another program or a later release wrote these bytes.
-            self.engine.store.slots().tally.counters.corrupt.fetch_add(1, Ordering::Relaxed);
+            self.engine.store.slots().telemetry.counters.corrupt.fetch_add(1, Ordering::Relaxed);
             let rejection = reasons::of_refusal(Refusal::Corrupt, id);
             return match replay {
                 Some(facts) => self.reject::<M, B>(connection, span, facts, rejection),

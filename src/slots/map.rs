@@ -15,14 +15,14 @@ use super::lease::Lease;
 use super::remembered::Remembered;
 use super::shared_phase::SharedPhase;
 use super::stats::Stats;
-use super::tally::Tally;
+use super::telemetry::Telemetry;
 use super::ticks::Ticks;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
 
 /// The slots of one opened store, and what this process counts about its runs. A store owns this value, counts in its
-/// tally, and asks which runs are alive. The engine does all else.
+/// telemetry, and asks which runs are alive. The engine does all else.
 #[derive(Default)]
 pub struct Slots {
     /// The runs under way in this process. Ids are digests of keys that clients choose. Without a secret of its own,
@@ -55,7 +55,7 @@ pub struct Slots {
     /// The number of duplicates that wait, over all runs. `Waiter::join` bounds it.
     waiters: Arc<AtomicUsize>,
     /// The counters of this process, and the throttles of its log.
-    pub(crate) tally: Tally,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// Shows how many there are of each, and no outcome.
@@ -84,7 +84,7 @@ impl Slots {
 
     /// Returns what this process has counted.
     pub(crate) fn stats(&self) -> Stats {
-        self.tally.counters.read(self.live())
+        self.telemetry.counters.read(self.live())
     }
 
     /// Frees the slot: the next request with this id may run.

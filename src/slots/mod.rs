@@ -14,7 +14,7 @@
 //! the phases of a run and its ends, and `shared_phase.rs` shows them. `wait.rs` is the duplicate's side.
 //! `remembered.rs` keeps the ends of runs that the store did not record. `elsewhere.rs` has the duplicates of other
 //! processes' runs, and `ticks.rs` says when they read. `lease.rs` has this process's lease over a shared store.
-//! `tally.rs` has the events, the observer and the throttles of the log, and `stats.rs` the list of what is counted.
+//! `telemetry.rs` has the events, the observer and the throttles of the log, and `stats.rs` the list of what is counted.
 
 mod clients;
 mod elsewhere;
@@ -25,7 +25,7 @@ mod remembered;
 mod shared_phase;
 mod slot;
 mod stats;
-mod tally;
+mod telemetry;
 mod ticks;
 mod wait;
 
@@ -39,5 +39,5 @@ pub(crate) use shared_phase::SharedPhase;
 pub(crate) use slot::{Entered, Slot};
 pub use stats::Stats;
 pub(crate) use stats::{Counters, REFUSALS};
-pub(crate) use tally::{Event, Lines, LogThrottle, Tally, once_a_minute};
+pub(crate) use telemetry::{Event, Lines, LogThrottle, Telemetry, once_a_minute};
 pub(crate) use wait::Waiter;

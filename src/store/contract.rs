@@ -53,7 +53,7 @@ pub trait Store: Records {
     where
         Self: Sized,
     {
-        self.slots().tally.observe(Box::new(observer))
+        self.slots().telemetry.observe(Box::new(observer))
     }
 
     /// Finishes the work that was sent and closes the store, for all its handles. Does nothing for a store that needs

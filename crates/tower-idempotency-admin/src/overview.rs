@@ -14,16 +14,16 @@ const CALLS: usize = 10;
 /// Counts of what an operator has to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overview {
-    pub(crate) running: Tally,
-    pub(crate) interrupted: Tally,
-    pub(crate) disputed: Tally,
+    pub(crate) running: Summary,
+    pub(crate) interrupted: Summary,
+    pub(crate) disputed: Summary,
     /// The time of the store.
     pub(crate) now: Timestamp,
 }
 
 /// How many there are of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Summary {
     pub(crate) count: usize,
     /// Whether there may be more.
     pub(crate) has_more: bool,
@@ -31,7 +31,7 @@ pub(crate) struct Tally {
     pub(crate) oldest: Option<Timestamp>,
 }
 
-impl Tally {
+impl Summary {
     fn add(&mut self, since: Timestamp) {
         self.count += 1;
         if !is_known(since) {
@@ -45,7 +45,7 @@ impl Overview {
     pub(crate) async fn of<St: Store>(operations: &Operations<St>) -> Result<Self, StoreError> {
         let (running, _) = counted(operations, StateKind::Running, |run| run.began).await?;
         let (interrupted, now) = counted(operations, StateKind::Interrupted, |run| run.since).await?;
-        let mut disputed = Tally::default();
+        let mut disputed = Summary::default();
         let listed = operations.disputed(None, MOST).await?;
         listed.operations.iter().for_each(|outcome| disputed.add(outcome.since));
         disputed.has_more = listed.next.is_some();
@@ -58,18 +58,18 @@ async fn counted<St: Store>(
     operations: &Operations<St>,
     state: StateKind,
     since: fn(&OperationRecord) -> Timestamp,
-) -> Result<(Tally, Timestamp), StoreError> {
+) -> Result<(Summary, Timestamp), StoreError> {
     let filter = Filter::all().in_state(state);
-    let (mut tally, mut after): (Tally, Option<Cursor>) = Default::default();
+    let (mut summary, mut after): (Summary, Option<Cursor>) = Default::default();
     let mut calls = 0;
     loop {
-        let listing = operations.list(&filter, after.as_ref(), MOST - tally.count).await?;
-        listing.operations.iter().for_each(|operation| tally.add(since(operation)));
+        let listing = operations.list(&filter, after.as_ref(), MOST - summary.count).await?;
+        listing.operations.iter().for_each(|operation| summary.add(since(operation)));
         calls += 1;
         after = listing.next;
-        tally.has_more = after.is_some();
-        if !tally.has_more || tally.count >= MOST || calls >= CALLS {
-            return Ok((tally, listing.now));
+        summary.has_more = after.is_some();
+        if !summary.has_more || summary.count >= MOST || calls >= CALLS {
+            return Ok((summary, listing.now));
         }
     }
 }

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
+use crate::counts::{Payment, Side, Story};
 use crate::fate::{Fate, Mischief};
-use crate::tally::{Payment, Side, Story};
 
 /// Sits between customers and the servers of one side.
 #[derive(Debug, Clone)]

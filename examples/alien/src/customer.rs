@@ -14,7 +14,7 @@ use tower_idempotency_client::{Delivery, Key, KeyedRetryLayer, Known};
 
 use crate::alien::Alien;
 use crate::bank::{Charge, Order};
-use crate::tally::{Belief, Payment, key};
+use crate::counts::{Belief, Payment, key};
 
 /// The client's layer: it does not wait long, because this is a demonstration.
 pub(crate) fn layer() -> KeyedRetryLayer {

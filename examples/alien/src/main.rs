@@ -3,12 +3,13 @@
 //! is counted who was charged twice.
 //!
 //! `fate.rs` decides, from a seed; `alien.rs` does it to requests, `run.rs` and `processes.rs` do it to servers.
-//! `server.rs` and `bank.rs` are the servers, `customer.rs` the customers. `tally.rs` keeps what happens, `screen.rs`
+//! `server.rs` and `bank.rs` are the servers, `customer.rs` the customers. `counts.rs` keeps what happens, `screen.rs`
 //! shows it, and `report.rs` writes it down.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 mod alien;
 mod bank;
+mod counts;
 mod customer;
 mod fate;
 mod processes;
@@ -16,7 +17,6 @@ mod report;
 mod run;
 mod screen;
 mod server;
-mod tally;
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -24,11 +24,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::counts::{Side, Story};
 use crate::report::report;
 use crate::run::{Settings, run};
 use crate::screen::Screen;
 use crate::server::{Serve, serve};
-use crate::tally::{Side, Story};
 
 /// A devious alien between customers and two payment servers, a naive one and one with tower-idempotency.
 ///

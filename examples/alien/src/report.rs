@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::counts::{Belief, Event, Sample, Side, Story, locked};
 use crate::run::{Settings, Verdict};
 use crate::screen::is_verdict;
-use crate::tally::{Belief, Event, Sample, Side, Story, locked};
 
 const STYLE: &str = include_str!("report.css");
 /// The size of a plot.
@@ -162,7 +162,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::bank::Charge;
-    use crate::tally::{Payment, charged_twice, key};
+    use crate::counts::{Payment, charged_twice, key};
 
     // Seeded fault: each charge is bad.
     #[test]

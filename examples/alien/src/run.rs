@@ -15,10 +15,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::alien::{Alien, send};
 use crate::bank::{Charge, Failure, now};
+use crate::counts::{Belief, Side, Story, charged_twice, lost};
 use crate::customer::{Customer, layer};
 use crate::fate::{Blow, blow};
 use crate::processes::Server;
-use crate::tally::{Belief, Side, Story, charged_twice, lost};
 
 /// How often the ledgers are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

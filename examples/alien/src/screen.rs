@@ -9,7 +9,7 @@ use ratatui::style::{Color, Style, Stylize as _};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Table, Wrap};
 use ratatui::{DefaultTerminal, Frame};
 
-use crate::tally::{Side, Story};
+use crate::counts::{Side, Story};
 
 /// How often there is a line, where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);

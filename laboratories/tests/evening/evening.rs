@@ -114,7 +114,7 @@ impl Evening {
     async fn look(&self, server: &Server) {
         let page = &self.browser;
         page.go(&format!("http://{}/admin", server.address)).await;
-        assert_eq!(page.text("[data-tally=interrupted] [data-part=count]").await, "1");
+        assert_eq!(page.text("[data-summary=interrupted] [data-part=count]").await, "1");
         assert_eq!(page.all("table.operations tbody tr").await.len(), 1);
         self.is_said_in_words().await;
         if self.hands == Hands::Keyboard {

@@ -10,11 +10,11 @@ use testkit::dice::{below, time_below};
 use testkit::history::{History, Policy};
 use testkit::payment_server::{Server, Setup};
 
+use crate::counts::Counts;
 use crate::ledger::{Ledger, named};
 use crate::load::{Ended, Intent, Load, Moment, until_killed};
 use crate::policies::Treatment;
 use crate::settle::{Settled, retry};
-use crate::tally::Tally;
 
 /// The number of random kills after which everything is settled and judged.
 const WINDOW: usize = 25;
@@ -34,7 +34,7 @@ pub(crate) struct Lane {
     treatment: Treatment,
     setup: Setup,
     history: History,
-    tally: Arc<Tally>,
+    counts: Arc<Counts>,
     /// The keys that are still retried, and the window in which each began.
     live: HashMap<String, (Intent, usize)>,
     ledger: Ledger,
@@ -45,7 +45,7 @@ pub(crate) struct Lane {
     lives: usize,
     /// The time that the last opening took.
     opening: Duration,
-    /// The numbers of keys and of acknowledged keys that are in the tally.
+    /// The numbers of keys and of acknowledged keys that are in the counts.
     counted: (usize, usize),
     reported: HashSet<String>,
 }
@@ -54,14 +54,14 @@ pub(crate) struct Lane {
 struct Broken;
 
 impl Lane {
-    pub(crate) fn new(engine: Engine, treatment: Treatment, directory: PathBuf, tally: Arc<Tally>) -> Self {
+    pub(crate) fn new(engine: Engine, treatment: Treatment, directory: PathBuf, counts: Arc<Counts>) -> Self {
         let setup = engine.serves(Setup::new(directory)).with(treatment.arguments);
-        tally.reconcilers.add(usize::from(treatment.policy == Policy::Reconcile));
+        counts.reconcilers.add(usize::from(treatment.policy == Policy::Reconcile));
         Self {
             history: History::new(treatment.policy),
             treatment,
             setup,
-            tally,
+            counts,
             live: HashMap::new(),
             ledger: Ledger::default(),
             named: HashSet::new(),
@@ -82,7 +82,7 @@ impl Lane {
 
     async fn kill(&mut self, kills: usize) -> Result<(), Broken> {
         let window = WINDOW.min(kills);
-        while self.kills < kills && !self.tally.control_has_seen() {
+        while self.kills < kills && !self.counts.control_has_seen() {
             let end = kills.min(self.kills + window);
             self.kill_retries().await?;
             self.kill_at_a_start().await;
@@ -118,10 +118,10 @@ impl Lane {
             tokio::time::sleep(time_below(self.opening.mul_f64(1.2))).await;
             let had_ended = launched.kill();
             self.killed();
-            self.tally.opening.add(1);
+            self.counts.opening.add(1);
             let log = log.whole().await;
-            self.tally.before_open.add(usize::from(!log.contains("the store is open")));
-            self.tally.reconciling.add(usize::from(self.was_reconciling(&log)));
+            self.counts.before_open.add(usize::from(!log.contains("the store is open")));
+            self.counts.reconciling.add(usize::from(self.was_reconciling(&log)));
             if had_ended {
                 self.failed_open(&log);
             }
@@ -133,8 +133,8 @@ impl Lane {
         for _ in 0..MISSES {
             self.kill_under_load(Moment::Answers(1 + below(MOST_ANSWERS))).await?;
             self.kill_under_load(Moment::Time(time_below(EARLY))).await?;
-            let reconciled = self.treatment.policy != Policy::Reconcile || self.tally.reconciling.get() > 0;
-            if reconciled && self.tally.retrying.get() > 0 {
+            let reconciled = self.treatment.policy != Policy::Reconcile || self.counts.reconciling.get() > 0;
+            if reconciled && self.counts.retrying.get() > 0 {
                 break;
             }
         }
@@ -204,7 +204,7 @@ impl Lane {
         self.window += 1;
     }
 
-    /// Brings the tally up to date. All effects must be known.
+    /// Brings the counts up to date. All effects must be known.
     fn report(&mut self) {
         for violation in self.history.violations() {
             if self.reported.insert(violation.clone()) {
@@ -213,14 +213,14 @@ impl Lane {
         }
         let (keys, acknowledged) = (self.history.keys(), self.history.acknowledged());
         let (counted_keys, counted_acknowledged) = std::mem::replace(&mut self.counted, (keys, acknowledged));
-        self.tally.keys.add(keys - counted_keys);
-        self.tally.acknowledged.add(acknowledged - counted_acknowledged);
+        self.counts.keys.add(keys - counted_keys);
+        self.counts.acknowledged.add(acknowledged - counted_acknowledged);
     }
 
     fn judge(&self, settled: &Settled) {
         let key = &settled.intent.key;
         if settled.is_stuck(self.treatment) {
-            self.tally.stuck.add(1);
+            self.counts.stuck.add(1);
             self.violation(&format!("{key} stays at {:?}", settled.told));
         }
         if let Some(id) = &settled.charge
@@ -253,26 +253,26 @@ impl Lane {
     }
 
     fn failed_open(&self, why: &str) {
-        self.tally.failed_opens.add(1);
+        self.counts.failed_opens.add(1);
         self.violation(&format!("a failed open: {why}"));
     }
 
     /// Counts a life under load.
     async fn ended(&mut self, server: &Server, ended: &Ended) {
         self.killed();
-        self.tally.under_load.add(1);
-        self.tally.unfinished.add(ended.cut);
-        self.tally.retrying.add(usize::from(ended.cut_again > 0));
+        self.counts.under_load.add(1);
+        self.counts.unfinished.add(ended.cut);
+        self.counts.retrying.add(usize::from(ended.cut_again > 0));
         self.ledger.expect(ended.answers + ended.cut);
         let log = server.log.whole().await;
-        self.tally.reconciling.add(usize::from(self.was_reconciling(&log)));
+        self.counts.reconciling.add(usize::from(self.was_reconciling(&log)));
         self.named.extend(named(&log));
     }
 
     fn kill_idle(&mut self, mut server: Server) {
         server.kill();
         self.killed();
-        self.tally.idle.add(1);
+        self.counts.idle.add(1);
     }
 
     fn killed(&mut self) {
@@ -281,7 +281,7 @@ impl Lane {
     }
 
     fn violation(&self, line: &str) {
-        self.tally.violation(format!("{}: {line}", self.treatment.name));
+        self.counts.violation(format!("{}: {line}", self.treatment.name));
     }
 }
 

@@ -16,18 +16,18 @@
 //!
 //! Its controls break the crate inside: `.ci/controls -p laboratories --test kill_loop`.
 
+mod counts;
 mod lane;
 mod ledger;
 mod load;
 mod policies;
 mod settle;
-mod tally;
 
 use std::sync::Arc;
 
+use counts::Counts;
 use laboratories::engine::Engine;
 use lane::Lane;
-use tally::Tally;
 use tempfile::tempdir;
 use testkit::control;
 use testkit::dice::number;
@@ -45,20 +45,20 @@ async fn kill_often(engine: Engine, kills: usize) {
     let taken = policies::taken();
     let names: Vec<_> = taken.iter().map(|policy| policy.name).collect();
     let directory = tempdir().unwrap();
-    let tally = Arc::new(Tally::default());
+    let counts = Arc::new(Counts::default());
     let mut lanes = JoinSet::new();
     for policy in &taken {
         let data = directory.path().join(policy.name);
         std::fs::create_dir(&data).unwrap();
-        lanes.spawn(Lane::new(engine, *policy, data, Arc::clone(&tally)).run(kills.div_ceil(taken.len())));
+        lanes.spawn(Lane::new(engine, *policy, data, Arc::clone(&counts)).run(kills.div_ceil(taken.len())));
     }
     while let Some(ended) = lanes.join_next().await {
         if let Err(panic) = ended {
-            tally.violation(format!("a lane could not go on: {panic}"));
+            counts.violation(format!("a lane could not go on: {panic}"));
         }
     }
 
-    let violations = tally.violations();
+    let violations = counts.violations();
     for violation in &violations {
         println!("{violation}");
     }
@@ -66,9 +66,9 @@ async fn kill_often(engine: Engine, kills: usize) {
     if count > 0 && !control::is_control() {
         println!("the data is kept in {}", directory.keep().display());
     }
-    println!("kill loop on {engine}: {}, {tally}, violations {count}", names.join(" + "));
+    println!("kill loop on {engine}: {}, {counts}, violations {count}", names.join(" + "));
     assert_eq!(count, 0);
-    tally.assert_reached();
+    counts.assert_reached();
 }
 
 #[cfg(idempotency_laboratory)]

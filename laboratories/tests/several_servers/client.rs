@@ -31,11 +31,11 @@ pub(crate) struct Clients {
     pub(crate) balancer: Balancer,
     pub(crate) history: History,
     stuck_after: Duration,
-    tally: Arc<Tally>,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
-struct Tally {
+struct Counts {
     outcomes: AtomicUsize,
     replays: AtomicUsize,
     /// The refusals, by their problems; the empty name counts requests without an answer.
@@ -45,7 +45,7 @@ struct Tally {
 
 impl Clients {
     pub(crate) fn new(balancer: &Balancer, history: &History) -> Self {
-        Self { balancer: balancer.clone(), history: history.clone(), stuck_after: STUCK, tally: Arc::default() }
+        Self { balancer: balancer.clone(), history: history.clone(), stuck_after: STUCK, counts: Arc::default() }
     }
 
     /// Returns the clients of a control, in which keys may well be stuck.
@@ -86,7 +86,7 @@ impl Clients {
         sending
     }
 
-    /// Enters a request and its answer into the history and the tally.
+    /// Enters a request and its answer into the history and the counts.
     pub(crate) async fn sends(
         &self,
         key: &str,
@@ -104,15 +104,15 @@ impl Clients {
     fn count(&self, answer: Option<&Answer>, told: &ClientAnswer) {
         let slug = match told {
             ClientAnswer::Outcome { .. } => {
-                self.tally.outcomes.fetch_add(1, Ordering::Relaxed);
+                self.counts.outcomes.fetch_add(1, Ordering::Relaxed);
                 let is_replay = answer.is_some_and(Answer::is_replay);
-                self.tally.replays.fetch_add(usize::from(is_replay), Ordering::Relaxed);
+                self.counts.replays.fetch_add(usize::from(is_replay), Ordering::Relaxed);
                 return;
             }
             ClientAnswer::Refused(slug) => slug.as_str(),
             ClientAnswer::Nothing => "",
         };
-        *self.tally.refused.lock().unwrap().entry(slug.to_owned()).or_default() += 1;
+        *self.counts.refused.lock().unwrap().entry(slug.to_owned()).or_default() += 1;
     }
 
     /// Sends a charge to any server, again and again, until the answer does not ask for another try.
@@ -138,7 +138,7 @@ impl Clients {
                 _ => return told,
             }
             if began.elapsed() > self.stuck_after {
-                self.tally.stuck.lock().unwrap().push(format!("{key}: stuck at {told:?}"));
+                self.counts.stuck.lock().unwrap().push(format!("{key}: stuck at {told:?}"));
                 return told;
             }
             tokio::time::sleep(time_below(PAUSE)).await;
@@ -161,7 +161,7 @@ impl Clients {
         let began = Instant::now();
         while timeout(HASTE, self.one_to_five(key)).await.is_err() {
             if began.elapsed() > self.stuck_after {
-                self.tally.stuck.lock().unwrap().push(format!("{key}: stuck"));
+                self.counts.stuck.lock().unwrap().push(format!("{key}: stuck"));
                 return;
             }
         }
@@ -174,18 +174,18 @@ impl Clients {
 
     /// Returns the keys that were never settled.
     pub(crate) fn stuck(&self) -> Vec<String> {
-        self.tally.stuck.lock().unwrap().clone()
+        self.counts.stuck.lock().unwrap().clone()
     }
 
     /// Returns how often the servers gave this refusal.
     pub(crate) fn refused(&self, slug: &str) -> usize {
-        self.tally.refused.lock().unwrap().get(slug).copied().unwrap_or_default()
+        self.counts.refused.lock().unwrap().get(slug).copied().unwrap_or_default()
     }
 
     /// Returns the answers to the requests, in words.
     pub(crate) fn figures(&self) -> String {
-        let (outcomes, replays) = (&self.tally.outcomes, &self.tally.replays);
-        let refused = self.tally.refused.lock().unwrap();
+        let (outcomes, replays) = (&self.counts.outcomes, &self.counts.replays);
+        let refused = self.counts.refused.lock().unwrap();
         let refused = refused.iter().map(|(slug, count)| match slug.as_str() {
             "" => format!(", no answer {count}"),
             slug => format!(", {slug} {count}"),

@@ -19,7 +19,7 @@ use crate::server::effect::Effect;
 use crate::slots::REFUSALS;
 
 /// Defines the kinds by rows. Each row has a kind's slug, the status that its rejections have by default, what they say
-/// about the operation, and its title. The order of the rows is the order of the counts in the tally, which no store
+/// about the operation, and its title. The order of the rows is the order of the counts in the telemetry, which no store
 /// keeps.
 macro_rules! kinds {
     ($($kind:ident, $slug:literal, $status:ident, $effect:ident, $title:literal;)*) => {
@@ -74,13 +74,13 @@ impl RejectionKind {
         self.row().0
     }
 
-    /// The index of its count in the store's tally.
+    /// The index of its count in the store's telemetry.
     pub(crate) const fn index(self) -> usize {
         self as usize
     }
 }
 
-// The tally has a count for each kind.
+// The telemetry has a count for each kind.
 const _: () = assert!(RejectionKind::Custom.index() < REFUSALS);
 
 impl Stats {

@@ -178,7 +178,7 @@ impl<E: StorageEngine> Setup<E> {
             lock.complete(path, E::NAME)?;
         }
         if checkpoint == Checked::Accepted {
-            shared.slots.tally.counters.losses_accepted.fetch_add(1, Ordering::Relaxed);
+            shared.slots.telemetry.counters.losses_accepted.fetch_add(1, Ordering::Relaxed);
         }
         if !known.was_used {
             tracing::warn!(target: "tower_idempotency", path = %path.display(), "the store is new: no key is known");

@@ -153,7 +153,7 @@ impl<E: StorageEngine> StoreState<E> {
         match error {
             ReadError::Corrupt(reason) => StoreError::Corrupt { id, reason },
             ReadError::Exhausted(error) => {
-                let lines = &self.slots.tally.lines;
+                let lines = &self.slots.telemetry.lines;
                 once_a_minute!(lines.exhausted, error, %error, "a record was not read; the store goes on");
                 let reason = "the process has no file or memory left for a read".to_owned();
                 StoreError::Unavailable { reason, source: Some(error.into()) }
@@ -167,7 +167,7 @@ impl<E: StorageEngine> StoreState<E> {
 
     /// Counts and logs a damaged record that no request asked for.
     pub(super) fn report_damage(&self, id: RecordId, error: &StoreError, what: &str) {
-        self.slots.tally.counters.corrupt.fetch_add(1, Ordering::Relaxed);
+        self.slots.telemetry.counters.corrupt.fetch_add(1, Ordering::Relaxed);
         tracing::error!(target: "tower_idempotency", record_id = id.short(), %error, "a damaged record is {what}");
     }
 

@@ -166,7 +166,7 @@ impl Records for MemoryStore {
     }
 
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
-        ready(Ok(self.slots.tally.count_swept(self.table.sweep(limit, self.table.time.now()))))
+        ready(Ok(self.slots.telemetry.count_swept(self.table.sweep(limit, self.table.time.now()))))
     }
 
     fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {

@@ -69,7 +69,7 @@ impl Table {
         let (is_claim, leaves_no_trace) = (claim.is_some(), claim.is_some_and(|claim| claim.may_repeat));
         let now = self.time.now();
         if is_claim {
-            slots.tally.count_swept(self.sweep(SWEPT_PER_CLAIM, now));
+            slots.telemetry.count_swept(self.sweep(SWEPT_PER_CLAIM, now));
         }
         // `point` does nothing, except in a laboratory, whose scheduler lets another thread run here.
         point();

@@ -8,7 +8,7 @@ use tower_idempotency::operations::{Listing, OperationRecord, OperationState, Se
 use tower_idempotency::store::Store;
 
 use crate::answer::Recorded;
-use crate::overview::Tally;
+use crate::overview::Summary;
 use crate::site::Site;
 use crate::text::{hex, is_known, rfc3339};
 
@@ -72,6 +72,6 @@ pub(super) fn recorded(answer: &Recorded) -> Value {
     })
 }
 
-pub(super) fn tally(tally: &Tally) -> Value {
-    json!({ "count": tally.count, "has_more": tally.has_more, "oldest": tally.oldest.map(time) })
+pub(super) fn summary(summary: &Summary) -> Value {
+    json!({ "count": summary.count, "has_more": summary.has_more, "oldest": summary.oldest.map(time) })
 }

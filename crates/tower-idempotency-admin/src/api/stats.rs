@@ -24,9 +24,9 @@ pub(super) async fn get<St: Store>(State(site): State<Arc<Site<St>>>) -> Answere
         "instance": site.instance,
         "now": json::time(overview.now),
         "store": { "name": store.name(), "is_good": is_good, "health": health },
-        "running": json::tally(&overview.running),
-        "interrupted": json::tally(&overview.interrupted),
-        "disputed": json::tally(&overview.disputed),
+        "running": json::summary(&overview.running),
+        "interrupted": json::summary(&overview.interrupted),
+        "disputed": json::summary(&overview.disputed),
         "counts": counts(&site.operations.stats()),
         "latencies": site.latencies.as_ref().map(latencies),
     })))

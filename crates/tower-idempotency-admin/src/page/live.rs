@@ -6,7 +6,7 @@ use tower_idempotency::store::Store;
 
 use crate::health::health;
 use crate::latencies::{Timed, quantile};
-use crate::overview::{Overview, Tally};
+use crate::overview::{Overview, Summary};
 use crate::site::Site;
 use crate::text::{age, short_span, shown};
 
@@ -36,20 +36,20 @@ pub(super) fn now<St: Store>(site: &Site<St>, overview: Result<Overview, Markup>
     }
 }
 
-fn row(name: &str, words: &str, tally: &Tally, now: tower_idempotency::clock::Timestamp, is_bad: bool) -> Markup {
+fn row(name: &str, words: &str, summary: &Summary, now: tower_idempotency::clock::Timestamp, is_bad: bool) -> Markup {
     html! {
-        tr data-tally=(name) {
+        tr data-summary=(name) {
             th scope="row" {
                 @match name {
                     "disputed" => a href="#disputed" { (words) },
                     state => a href={ "?state=" (state) "#list" } { (words) },
                 }
             }
-            td data-label="How many" { span data-part="count" .bad[is_bad && tally.count > 0] {
-                (tally.count) @if tally.has_more { " or more" }
+            td data-label="How many" { span data-part="count" .bad[is_bad && summary.count > 0] {
+                (summary.count) @if summary.has_more { " or more" }
             } }
             td data-label="Oldest" { span data-part="oldest" {
-                @match tally.oldest { Some(oldest) => (age(oldest, now)), None => "–" }
+                @match summary.oldest { Some(oldest) => (age(oldest, now)), None => "–" }
             } }
         }
     }

@@ -108,13 +108,13 @@
   const show = (numbers, at) => {
     write(document.getElementById("health"), numbers.store.health);
     document.getElementById("health").classList.toggle("bad", !numbers.store.is_good);
-    for (const row of document.querySelectorAll("[data-tally]")) {
-      const tally = numbers[row.dataset.tally];
-      const oldest = tally.oldest === null ? "–"
-        : span(Math.max(0, (Date.parse(numbers.now) - Date.parse(tally.oldest)) / 1000));
+    for (const row of document.querySelectorAll("[data-summary]")) {
+      const summary = numbers[row.dataset.summary];
+      const oldest = summary.oldest === null ? "–"
+        : span(Math.max(0, (Date.parse(numbers.now) - Date.parse(summary.oldest)) / 1000));
       const count = part(row, "count");
-      write(count, tally.has_more ? `${tally.count} or more` : String(tally.count));
-      count.classList.toggle("bad", tally.count > 0 && row.dataset.tally !== "running");
+      write(count, summary.has_more ? `${summary.count} or more` : String(summary.count));
+      count.classList.toggle("bad", summary.count > 0 && row.dataset.summary !== "running");
       write(part(row, "oldest"), oldest);
     }
     // The counts of another process, or of this one before a restart, are no earlier ones of these.

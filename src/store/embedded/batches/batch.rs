@@ -247,7 +247,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             answer(result.as_ref().copied().map_err(StoreError::uncertain));
         }
         result?;
-        shared.slots.tally.count_swept(swept);
+        shared.slots.telemetry.count_swept(swept);
         // An answer may have read from the engine, and failed.
         if shared.is_poisoned() {
             return Ok(());

@@ -112,7 +112,7 @@ fn a_read_for_which_no_descriptor_is_left_fails_alone_and_the_next_one_succeeds(
         assert!(matches!(error, StoreError::Unavailable { source: Some(_), .. }), "{error:?}");
     }
     assert!(!still.shared.is_poisoned());
-    assert_eq!(still.shared.slots.tally.counters.corrupt.load(Ordering::Relaxed), 0);
+    assert_eq!(still.shared.slots.telemetry.counters.corrupt.load(Ordering::Relaxed), 0);
 
     still.engine.set_short(false);
     assert_eq!(still.count("r"), 4);

@@ -60,14 +60,14 @@ fn a_store_that_has_lost_durable_records_is_not_opened_until_that_loss_is_accept
             assert!(lost.to_string().contains("the last 2 batches of writes are missing"), "{lost}");
         }
         let shared = open::<E>(&path, Some(last)).unwrap();
-        assert_eq!(shared.slots.tally.counters.losses_accepted.load(Ordering::Relaxed), 1);
+        assert_eq!(shared.slots.telemetry.counters.losses_accepted.load(Ordering::Relaxed), 1);
         assert!(shared.boot > 1_000, "the fences of openings that were lost do not come back");
         assert!(shared.present.may_have(&id("kept")) && !shared.present.may_have(&id("lost")));
         drop(shared);
         // The setting may stay: the loss is over, and the next one has another name.
         for accepted in [None, Some(last)] {
             let shared = open::<E>(&path, accepted).unwrap();
-            assert_eq!(shared.slots.tally.counters.losses_accepted.load(Ordering::Relaxed), 0);
+            assert_eq!(shared.slots.telemetry.counters.losses_accepted.load(Ordering::Relaxed), 0);
         }
     });
 }
@@ -119,7 +119,7 @@ fn a_store_with_certain_damage_is_not_opened_until_that_is_accepted_by_name() {
     assert_eq!(checkpoint::read(&path).unwrap(), Found::Missing);
     mark_at(&path, last);
     let shared = open::<MapEngine>(&path, Some(last)).unwrap();
-    assert_eq!(shared.slots.tally.counters.losses_accepted.load(Ordering::Relaxed), 1);
+    assert_eq!(shared.slots.telemetry.counters.losses_accepted.load(Ordering::Relaxed), 1);
     assert!(shared.boot > 1_000, "the fences of openings that were lost do not come back");
     drop(shared);
     assert!(matches!(checkpoint::read(&path).unwrap(), Found::Whole(_)));

@@ -119,7 +119,7 @@ impl<B: Backend> Database<B> {
         }
         let clocks = self.clocks().now();
         let deleted = self.state.call(|| self.backend.delete_expired(clocks, limit)).await?;
-        Ok(self.state.slots.tally.count_swept(deleted))
+        Ok(self.state.slots.telemetry.count_swept(deleted))
     }
 
     /// Asks what the database can lose, and logs it at the start and when it changes.

@@ -40,7 +40,7 @@ pub(crate) struct DatabaseState {
     /// Notified when another server answers than before: the same server after a restart, or one that took over.
     /// `protocol/restore.rs` waits for it.
     pub(crate) replaced: Notify,
-    /// The store's slots. Their tally counts skewed answers and limits the log lines about them.
+    /// The store's slots. Their telemetry counts skewed answers and limits the log lines about them.
     pub(super) slots: Arc<Slots>,
     timeout: Duration,
     /// The series of failed calls. No code holds this lock together with that of `servers`.
@@ -172,7 +172,7 @@ impl DatabaseState {
             tracing::info!(target: "tower_idempotency", failures, "the database answers again");
         }
         if failures >= FAILURES {
-            self.slots.tally.happened(Event::BreakerClosed);
+            self.slots.telemetry.happened(Event::BreakerClosed);
         }
     }
 
@@ -213,13 +213,13 @@ impl DatabaseState {
 
     /// Counts an answer that shows a difference between the clocks, and logs at most one line a minute.
     fn report_skew(&self, skew: &Skew) {
-        let tally = &self.slots.tally;
-        tally.counters.skewed.fetch_add(1, Ordering::Relaxed);
+        let telemetry = &self.slots.telemetry;
+        telemetry.counters.skewed.fetch_add(1, Ordering::Relaxed);
         let Skew { clock, database, wall, kept, are_apart } = *skew;
         let (database, wall, kept) = (database.as_millis(), wall.as_millis(), kept.as_millis());
         if clock == KEPT_CLOCK {
             once_a_minute!(
-                tally.lines.kept_apart,
+                telemetry.lines.kept_apart,
                 warn,
                 database,
                 wall,
@@ -232,7 +232,7 @@ impl DatabaseState {
         }
         let consequence = if are_apart { "no operation begins before they agree" } else { "nothing is lost by it" };
         once_a_minute!(
-            tally.lines.skewed,
+            telemetry.lines.skewed,
             error,
             clock,
             database,
@@ -267,7 +267,7 @@ impl DatabaseState {
         // The observer may ask for the store's health, which locks the breaker.
         drop(breaker);
         if has_opened {
-            self.slots.tally.happened(Event::BreakerOpened);
+            self.slots.telemetry.happened(Event::BreakerOpened);
         }
     }
 

@@ -38,7 +38,7 @@ use crate::store::cache::Cache;
 pub(crate) struct Protocol<B> {
     pub(crate) database: Arc<Database<B>>,
     pub(crate) sessions: Arc<Sessions<B>>,
-    /// The store's slots, here for the counters and the limited log lines of their tally.
+    /// The store's slots, here for the counters and the limited log lines of their telemetry.
     pub(crate) slots: Arc<Slots>,
     /// Completed records, which do not change before they expire.
     cache: Cache,

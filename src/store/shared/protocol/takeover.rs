@@ -64,12 +64,12 @@ impl<B: Backend> Protocol<B> {
         if first.as_ref().is_ok_and(|result| result.row.as_ref().is_some_and(|row| row.token != write.token)) {
             return;
         }
-        self.slots.tally.happened(Event::Disputed);
+        self.slots.telemetry.happened(Event::Disputed);
         // The twelve tries after the first are spread over some minutes, in case the database is away.
         let pauses = pauses(FIRST_PAUSE, MAX_PAUSE).with_max_times(12);
         let kept = first.is_ok() || put.retry(pauses).sleep(tokio::time::sleep).await.is_ok();
         once_a_minute!(
-            self.slots.tally.lines.disputed,
+            self.slots.telemetry.lines.disputed,
             error,
             record_id = id.short(),
             fence = hold.fence.0,

@@ -97,13 +97,13 @@ impl<B: Backend> Sessions<B> {
                     // The slots learn of it: a run that others may take over stops a sixth of the lease before the
                     // lease ends.
                     self.slots.lease.hold(renewal.id, sent + lease, lease / 6);
-                    self.slots.tally.happened(Event::Lease(LeaseChange::Renewed));
+                    self.slots.telemetry.happened(Event::Lease(LeaseChange::Renewed));
                     return Ok(sent);
                 }
                 Renewed::Again => sleep(self.database.state.timeout() / 100).await,
                 // Then the loop begins the session that replaces it.
                 Renewed::Dead => {
-                    self.slots.tally.happened(Event::Lease(LeaseChange::Lost));
+                    self.slots.telemetry.happened(Event::Lease(LeaseChange::Lost));
                     tracing::error!(
                         target: "tower_idempotency",
                         "another process took this one for dead, as its lease was not renewed in time; runs of this \

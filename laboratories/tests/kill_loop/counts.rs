@@ -8,7 +8,7 @@ use testkit::control;
 
 /// The figures of all lanes together.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counts {
     pub(crate) under_load: Count,
     pub(crate) idle: Count,
     pub(crate) opening: Count,
@@ -42,7 +42,7 @@ impl Count {
     }
 }
 
-impl Tally {
+impl Counts {
     pub(crate) fn violation(&self, line: String) {
         self.violations.lock().unwrap().push(line);
     }
@@ -70,7 +70,7 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [kills, load, idle] = [self.kills(), self.under_load.get(), self.idle.get()];
         let [starting, opening, again] = [self.opening.get(), self.before_open.get(), self.retrying.get()];

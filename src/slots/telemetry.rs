@@ -56,14 +56,14 @@ pub(crate) enum Event {
 
 /// The counters, the throttles of the log, and the observer of a store.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Telemetry {
     pub(crate) counters: Counters,
     pub(crate) lines: Lines,
     // The application's observer, if it has set one.
     observer: OnceLock<Box<dyn Observer>>,
 }
 
-impl Tally {
+impl Telemetry {
     /// Sets the observer. Only the first one is set.
     pub(crate) fn observe(&self, observer: Box<dyn Observer>) -> Result<(), AlreadyObserved> {
         self.observer.set(observer).map_err(|_| AlreadyObserved)
