@@ -36,10 +36,10 @@
 //! }
 //! ```
 
-mod forms;
+mod from_text;
 mod settings;
 
-pub use forms::{Setting, setting};
+pub use from_text::{Setting, setting};
 #[cfg(feature = "fjall")]
 pub use settings::FjallConfig;
 pub use settings::IdempotencyConfig;

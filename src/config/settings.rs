@@ -12,7 +12,7 @@ use {
     tracing::Level,
 };
 
-use super::forms::setting;
+use super::from_text::setting;
 
 /// Defines a struct with a field for each option of a builder, and the method that applies them.
 #[allow(unused_macros, reason = "without any other feature there is no builder")]

@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::met::Met;
 use super::policy::{OnInterrupted, Policy};
 use super::reconcile::ask_no_more;
-use super::settle::Holder;
+use super::record_end::Holder;
 use crate::laboratory::{self, Protection};
 use crate::record::{Applied, Claim, Fence, Hold, Operation, Owner, ReclaimReason, Record, Reply, State, Transition};
 use crate::slots::{Refusal, SharedPhase};

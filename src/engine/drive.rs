@@ -17,14 +17,14 @@ use super::met::{self, Met};
 use super::policy::{OnInterrupted, Policy};
 use super::reconcile::Question;
 use super::reconciler::Reconciled;
+use super::record_end::{Holder, RememberedEnd};
 use super::run::{Run, Work, Worked};
-use super::settle::{Holder, RememberedEnd};
+use super::send_end::PendingEnd;
 use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::record::{Applied, Fence, Hold, Operation, Record, Reply};
 use crate::slots::{End, Ended, Event, Phase, Refusal, once_a_minute};
 use crate::store::Store;
-use crate::store::recording::PendingEnd;
 use crate::within::{STORE_TIMEOUT, within};
 
 /// What a run does next.

@@ -9,11 +9,11 @@ use futures_util::future::BoxFuture;
 use tracing::{Instrument as _, Span};
 
 use super::policy::Policy;
+use super::send_end::{self, PendingEnd};
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::record::{Applied, Transition};
 use crate::slots::{Client, Counters, Event, Lines, Refusal, Telemetry, once_a_minute};
-use crate::store::recording::{self, PendingEnd};
 use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 
@@ -104,7 +104,7 @@ impl<St: Store> Engine<St> {
         id: RecordId,
         transition: Transition,
     ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send {
-        recording::record(&self.store, id, transition, self.retries_for())
+        send_end::record(&self.store, id, transition, self.retries_for())
     }
 
     /// Returns for how long this process sends an end that it remembers to the store.

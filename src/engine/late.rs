@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use super::claim::{Claimed, hold, wish};
 use super::context::{Rerun, RunContext};
 use super::engine::Engine;
+use super::record_end::{Holder, RememberedEnd};
 use super::run::{Run, Work, Worked};
-use super::settle::{Holder, RememberedEnd};
+use super::send_end::until_answered;
 use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::record::{Applied, Hold, Operation, Owner, Record, Reply, State, Transition};
 use crate::slots::{End, Phase, Refusal, once_a_minute};
 use crate::store::Store;
-use crate::store::recording::until_answered;
 use crate::within::STORE_TIMEOUT;
 
 /// A run whose claim is still under way, or has failed.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::engine::Engine;
-use super::settle::RememberedEnd;
+use super::record_end::RememberedEnd;
+use super::send_end::PendingEnd;
 use crate::key::RecordId;
 use crate::laboratory;
 use crate::observer::SettledBy;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
 use crate::slots::{Ended, Entered, Event, Phase, Refusal, Slot};
-use crate::store::recording::PendingEnd;
 use crate::store::{Store, StoreError};
 use crate::within::STORE_TIMEOUT;
 

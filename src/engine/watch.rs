@@ -1,4 +1,4 @@
-//! Waiting for a run in another process. `slots/elsewhere.rs` has the waiters, and passes the end to them.
+//! Waiting for a run in another process. `slots/end_watch.rs` has the waiters, and passes the end to them.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::operations::Operations;
-use super::recording::Recording;
+use super::encoding::Encoding;
+use super::reader::Operations;
 use crate::engine::once::Once;
 #[cfg(feature = "server")]
 use crate::server::layer::IdempotencyLayer;
@@ -17,8 +17,8 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// reconciler, as this layer's options say.
     #[must_use]
     pub fn operations(&self) -> Operations<St> {
-        let recording = Recording::Http(Arc::clone(self.recorder()));
-        Operations::new(Arc::clone(self.engine()), recording)
+        let encoding = Encoding::Http(Arc::clone(self.recorder()));
+        Operations::new(Arc::clone(self.engine()), encoding)
     }
 }
 
@@ -28,6 +28,6 @@ impl<St: Store, T: DeserializeOwned> Once<St, T> {
     #[must_use]
     pub fn operations(&self) -> Operations<St> {
         let check = |json: &[u8]| serde_json::from_slice::<T>(json).map(drop);
-        Operations::new(Arc::clone(self.engine()), Recording::Bytes(check))
+        Operations::new(Arc::clone(self.engine()), Encoding::Bytes(check))
     }
 }

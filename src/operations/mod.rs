@@ -34,27 +34,26 @@
 //! Each change leaves one event in the log, with the target `tower_idempotency::audit`: the actor, the action, the
 //! record id, the fence, and the result. It is written even if the caller goes away.
 
-// - `operations.rs`: reads. `filter.rs`: which operations are meant. `record.rs`: what is known of one.
+// - `reader.rs`: reads. `filter.rs`: which operations are meant. `record.rs`: what is known of one.
 // - `operator.rs`: makes changes. `change.rs`: what they are, and what became of them. `audit.rs`: their event.
-// - `answer.rs`: an outcome as a layer or a consumer records it; `recording.rs` turns it into bytes, and back.
+// - `answer.rs`: an outcome as a layer or a consumer records it; `encoding.rs` turns it into bytes, and back.
 // - `handles.rs`: the methods of the layer and of `Once`.
 
 mod answer;
 mod audit;
 mod change;
+mod encoding;
 mod filter;
 mod handles;
-#[allow(clippy::module_inception, reason = "the noun of this room")]
-mod operations;
 mod operator;
+mod reader;
 mod record;
-mod recording;
 
 pub use answer::{Answer, Form};
 pub use change::{Action, Applied, Change, ChangeError, Purged, Reconciliation};
 pub use filter::Filter;
-pub use operations::{Listing, Operations};
 pub use operator::Operator;
+pub use reader::{Listing, Operations};
 pub use record::{OperationRecord, OperationState, Server, StateKind, StateKindError};
 
 pub use crate::store::page::{Cursor, CursorError};

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::audit;
 use super::change::{Action, Applied, Change, ChangeError, Purged, Reconciliation};
 use super::filter::Filter;
-use super::operations::{Listing, Operations};
+use super::reader::{Listing, Operations};
 use super::record::{OperationRecord, OperationState, StateKind};
 use crate::engine::{Reconciled, reconcile_one, resolve};
 use crate::key::RecordId;
@@ -176,9 +176,9 @@ impl<St: Store> Operator<St> {
         seen: Option<Fence>,
         action: Action,
     ) -> Result<Applied, ChangeError> {
-        let Operations { engine, recording } = &self.operations;
+        let Operations { engine, encoding } = &self.operations;
         let resolution = match action {
-            Action::Answer(answer) => Resolution::Outcome(recording.outcome(answer)?),
+            Action::Answer(answer) => Resolution::Outcome(encoding.outcome(answer)?),
             Action::Release => Resolution::Release,
             Action::Forget => Resolution::Forget,
             Action::Reconcile => {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::recording::Recording;
+use super::encoding::Encoding;
 use crate::clock::Timestamp;
 use crate::fingerprint::OperationDigest;
 use crate::key::RecordId;
@@ -101,7 +101,7 @@ pub enum Server {
 
 impl OperationRecord {
     /// Returns what `listed` says.
-    pub(super) fn of(listed: ListedRecord, recording: &Recording) -> Self {
+    pub(super) fn of(listed: ListedRecord, encoding: &Encoding) -> Self {
         let ListedRecord { id, record, session } = listed;
         match record {
             Ok(record) => Self {
@@ -111,7 +111,7 @@ impl OperationRecord {
                 began: record.began,
                 since: record.since,
                 expires: record.expires,
-                state: OperationState::of(&record.state, recording),
+                state: OperationState::of(&record.state, encoding),
                 // A question of this process is no reason to leave the operation alone, and may be over.
                 server: match record.owner {
                     Owner::Here if matches!(record.state, State::Interrupted { .. }) => Server::None,
@@ -165,12 +165,12 @@ impl OperationRecord {
 }
 
 impl OperationState {
-    fn of(state: &State<OutcomeStart>, recording: &Recording) -> Self {
+    fn of(state: &State<OutcomeStart>, encoding: &Encoding) -> Self {
         match state {
             State::Running { .. } => Self::Running,
             &State::Interrupted { policy, status, .. } => Self::Interrupted { status, policy },
             State::Completed { outcome } => {
-                Self::Completed { status: recording.status(&outcome.start), bytes: outcome.length }
+                Self::Completed { status: encoding.status(&outcome.start), bytes: outcome.length }
             }
             &State::Consumed { status } => Self::Consumed { status },
         }

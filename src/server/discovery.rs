@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::answer::meaning::Meaning;
 use super::layer::IdempotencyLayer;
+use super::layer_state::LayerState;
 use super::options::Options;
 use super::profile::{Envelope, Profile};
 use super::reject::rejection::{Rejection, RejectionKind};
-use super::shared::LayerState;
 use crate::engine::{OnInFlight, OnInterrupted, Policy};
 use crate::header::lines;
 use crate::key::Key;

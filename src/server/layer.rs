@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 use tower_layer::Layer;
 
 use super::bodies::body::KeepBody;
+use super::layer_state::LayerState;
 use super::options::Options;
 use super::service::IdempotencyService;
-use super::shared::LayerState;
 use crate::store::Store;
 
 /// Makes retried requests safe: the first request with a key runs, the others get its answer.

@@ -1,16 +1,16 @@
 //! The Tower layer.
 //!
-//! `exchange.rs` tells one request's story from top to bottom. The modules, in the order of a request's way:
+//! `request.rs` tells one request's story from top to bottom. The modules, in the order of a request's way:
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | `layer.rs` | the Tower layer |
 //! | `builder.rs` | the methods that set its options |
 //! | `options.rs` | the options' values and defaults |
-//! | `shared.rs` | what all services of a layer share, and the answers that the layer gives by itself |
+//! | `layer_state.rs` | what all services of a layer share, and the answers that the layer gives by itself |
 //! | `service.rs` | the Tower service: passes a request on, rejects it, or begins an exchange |
 //! | `future.rs` | the future that the service returns |
-//! | `exchange.rs` | one request with a key, from its head to its answer |
+//! | `request.rs` | one request with a key, from its head to its answer |
 //! | `bodies/` | body types, and how a body is read within bounds |
 //! | `read_on.rs` | reads on the body of a rejected request, so that its connection stays usable |
 //! | `visibility.rs` | the options that decide what operators see |
@@ -30,7 +30,7 @@
 //! | `reject/` | each reason to reject a request, and how a rejection reads |
 //! | `rejected.rs` | the answer to a request that is rejected |
 //! | `warnings.rs` | warns of options that switch the protection off |
-//! | `operations.rs` | what operators do with a layer |
+//! | `drain.rs` | what operators do with a layer |
 //! | `health.rs` | the probes `/livez` and `/readyz` |
 
 mod account;
@@ -41,26 +41,26 @@ mod builder;
 mod checked;
 mod cors;
 mod discovery;
+mod drain;
 pub(crate) mod effect;
-mod exchange;
 pub(crate) mod fingerprint;
 mod future;
 pub mod health;
 pub(crate) mod layer;
+mod layer_state;
 mod not_applied;
 #[cfg(feature = "utoipa")]
 mod openapi;
-mod operations;
 mod options;
 mod origin;
 mod profile;
 mod read_on;
 pub(crate) mod reject;
 mod rejected;
+mod request;
 pub(crate) mod run_context;
 mod scope;
 mod service;
-mod shared;
 mod visibility;
 mod warnings;
 

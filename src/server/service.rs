@@ -12,15 +12,15 @@ use http::{HeaderMap, HeaderName, Request, Response};
 use tower_service::Service;
 
 use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through};
-use super::exchange::Exchange;
 use super::fingerprint::target::Target;
 use super::future::ResponseFuture;
+use super::layer_state::LayerState;
 use super::options::Options;
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
+use super::request::Exchange;
 use super::run_context::context::IdempotencyContext;
-use super::shared::LayerState;
 use crate::engine::{self, Facts};
 use crate::header;
 use crate::key::Key;
@@ -42,7 +42,7 @@ pub struct IdempotencyService<S, St, M = KeepBody> {
 enum Way {
     /// The inner service gets it untouched: it is not covered, or it is within an exchange of its own operation.
     Pass,
-    /// It has this key, and `exchange.rs` answers it.
+    /// It has this key, and `request.rs` answers it.
     Exchange(Key),
     /// Its key is missing or malformed.
     Reject(Rejection),

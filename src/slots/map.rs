@@ -12,11 +12,11 @@ use tokio::sync::{Notify, watch};
 
 use super::clients::{Client, Clients};
 use super::lease::Lease;
+use super::read_times::ReadTimes;
 use super::remembered::Remembered;
 use super::shared_phase::SharedPhase;
 use super::stats::Stats;
 use super::telemetry::Telemetry;
-use super::ticks::Ticks;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
@@ -33,7 +33,7 @@ pub struct Slots {
     /// The runs of other processes for which duplicates wait here.
     pub(super) elsewhere: DashMap<RecordId, SharedPhase, RandomState>,
     /// The times at which the tasks for `elsewhere` read the store.
-    pub(super) ticks: Ticks,
+    pub(super) ticks: ReadTimes,
     /// Until when other processes take this one for alive.
     pub(crate) lease: Lease,
     /// The number of slots that are taken. `max_runs` bounds it, and drain waits until it is 0.

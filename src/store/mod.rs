@@ -19,7 +19,6 @@
 // - `contract.rs`: the trait that all stores implement, and the types it returns.
 // - `listed.rs`: records as lists show them; `page.rs`: the lists, and the pages in which they are read.
 // - `error.rs`: the faults of a store; `transaction.rs`: why a transaction with a record was not committed.
-// - `recording.rs`: passes the end of a run to a store until the store has answered.
 // - `memory/`, `test_store/`: the stores in memory. The second wraps the first, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`, `fjall_engine/`: an embedded engine each, and the store that applications open.
@@ -40,7 +39,6 @@ pub(crate) mod listed;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
 pub(crate) mod page;
-pub(crate) mod recording;
 #[cfg(feature = "shared")]
 pub mod shared;
 #[cfg(feature = "sled")]

@@ -69,7 +69,7 @@ impl KeptHeaders {
         headers.iter().filter(move |(name, _)| {
             // HTTP/1.1 sends only the trailers that this header names.
             let announces = has_trailers && **name == TRAILER && !self.without.contains(name);
-            // `shared.rs` sets the replay header anew for each replay.
+            // `layer_state.rs` sets the replay header anew for each replay.
             *name != replay_header && (announces || self.keeps(name)) && !(has_hops && named(headers, name))
         })
     }

@@ -10,7 +10,7 @@
 //! 4. Only a final answer that was read to its end is recorded. Any other final answer is consumed: the request never
 //!    runs again, and the answer is not replayed.
 //! 5. The answer to a request that a handler sends says nothing of that handler's own effect. So what another layer
-//!    refuses, and the handler passes on, is unknown, and `exchange.rs` takes the marks out of an answer that another
+//!    refuses, and the handler passes on, is unknown, and `request.rs` takes the marks out of an answer that another
 //!    exchange encloses.
 
 use std::any::Any;

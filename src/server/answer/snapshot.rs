@@ -28,7 +28,7 @@ pub(crate) struct Recorder {
     pub(crate) kept_headers: KeptHeaders,
     /// The header that marks a replay. It is never recorded.
     pub(crate) replay_header_name: HeaderName,
-    /// The most bytes of a body that is recorded. `exchange.rs` keeps to it while it reads a handler's answer.
+    /// The most bytes of a body that is recorded. `request.rs` keeps to it while it reads a handler's answer.
     pub(crate) max_response_body: usize,
 }
 

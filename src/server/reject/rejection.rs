@@ -19,8 +19,8 @@ use crate::server::effect::Effect;
 use crate::slots::REFUSALS;
 
 /// Defines the kinds by rows. Each row has a kind's slug, the status that its rejections have by default, what they say
-/// about the operation, and its title. The order of the rows is the order of the counts in the telemetry, which no store
-/// keeps.
+/// about the operation, and its title. The order of the rows is the order of the counts in the telemetry, which no
+/// store keeps.
 macro_rules! kinds {
     ($($kind:ident, $slug:literal, $status:ident, $effect:ident, $title:literal;)*) => {
         /// The kind of a rejection. Its [`slug`](Self::slug) ends the problem's `type`; each is described in

@@ -15,13 +15,13 @@
 //! - `state.rs`: the state that the handles, the writer and the watchdog share: counters, limits, health, poison.
 //!
 //! Reads:
-//! - `read.rs`: reads from the cache or from the engine, and lists interrupted operations.
-//! - `scan.rs`: lists all records, and those whose runs are under way.
-//! - `present.rs`: what memory holds without a read: which records there may be, and which runs are under way.
+//! - `read.rs`: reads from the cache or from the engine.
+//! - `scan.rs`: the lists of records.
+//! - `key_filter.rs`: what memory holds without a read: which records there may be, and which runs are under way.
 //!
 //! The writer:
 //! - `writer.rs`: the writer's thread, which makes one batch after the other.
-//! - `gather.rs`: how much goes into one batch, and how long a batch waits for more.
+//! - `group_commit.rs`: how much goes into one batch, and how long a batch waits for more.
 //! - `batches/`: one batch, with its transactions and its sweep, and the steps in which it is written.
 //! - `layout/`: the stored bytes, and the trait of an engine that stores them.
 //! - `space.rs`: the limits, and whether the disk has enough free space for new keys.
@@ -43,11 +43,11 @@ mod close;
 mod command;
 mod effect;
 pub(super) mod files;
-mod gather;
+mod group_commit;
+mod key_filter;
 mod layout;
 mod measured;
 mod open;
-mod present;
 mod queue;
 mod read;
 mod repair;

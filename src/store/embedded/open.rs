@@ -17,12 +17,12 @@ use super::batches::records::outcome_bytes;
 use super::files::checkpoint::{self, Checked, Found};
 use super::files::checkpointer::Checkpointer;
 use super::files::directory::{self, Lock, broken, io_error};
+use super::key_filter::{KeyFilter, LateRecord};
 use super::layout::cleared::Cleared;
 use super::layout::storage_engine::{Damage, ReadError, StorageEngine, scan_from};
 use super::layout::totals::{Checkpoint, Totals};
 use super::layout::{keys, listing};
 use super::measured::Measured;
-use super::present::{LateRecord, Present};
 use super::queue::queue;
 use super::read;
 use super::repair::repair;
@@ -229,7 +229,7 @@ impl<E: StorageEngine> Setup<E> {
             return Err(broken(path, "it was opened 2^23 times, so that fences would repeat; start a new directory"));
         }
         let cleared = Cleared::read(&engine).map_err(unreadable)?;
-        let listed = Present::load(&engine, cleared, totals.count, &totals.entries).map_err(unreadable)?;
+        let listed = KeyFilter::load(&engine, cleared, totals.count, &totals.entries).map_err(unreadable)?;
         // Only records of the last step, if it was interrupted before it wrote its totals.
         let (late, late_bytes) = count_late(&engine, &listed.late);
         // If some entries are lost, every step writes a sum that does not fit the rest, until the repair has listed all
@@ -240,7 +240,7 @@ impl<E: StorageEngine> Setup<E> {
             slots: Arc::default(),
             engine: RwLock::new(Some(engine)),
             cache: Cache::new(self.outcome_cache_bytes),
-            present: listed.present,
+            key_filter: listed.key_filter,
             runs: Mutex::default(),
             time: Timeline::start(self.clock, seen),
             limits: self.limits,

@@ -44,7 +44,7 @@ pub(super) fn from_memory<E: StorageEngine>(
     }
     match shared.check() {
         Err(error) => Some(Err(error)),
-        Ok(()) if shared.present.may_have(&id) => None,
+        Ok(()) if shared.key_filter.may_have(&id) => None,
         Ok(()) => Some(Ok(None)),
     }
 }

@@ -23,12 +23,12 @@ pub(super) fn repair<E: StorageEngine>(shared: &StoreState<E>, engine: &E) -> Re
     );
     // Entries of this repair have later numbers, and the old ones earlier numbers.
     let first = shared.next_number();
-    shared.present.clear();
+    shared.key_filter.clear();
     let failed = |error: ReadError| error.to_string();
     let mut ids = Vec::new();
     for key in scan_keys(engine, keys::RECORDS) {
         let id = keys::id_of(key.map_err(failed)?.as_ref()).ok_or("a key makes no sense")?;
-        shared.present.insert(&id);
+        shared.key_filter.insert(&id);
         ids.push(id);
     }
     shared.count.store(ids.len() as u64, Ordering::Relaxed);

@@ -14,10 +14,10 @@ use tokio::sync::Semaphore;
 
 use super::files::checkpointer::Checkpointer;
 use super::files::directory::Lock;
+use super::key_filter::{KeyFilter, Runs};
 use super::layout::cleared::Cleared;
 use super::layout::storage_engine::{ReadError, StorageEngine};
 use super::measured::Measured;
-use super::present::{Present, Runs};
 use super::space::{Limits, Space};
 use crate::clock::{Timeline, Timestamp};
 use crate::key::RecordId;
@@ -56,7 +56,7 @@ pub(super) struct StoreState<E: StorageEngine> {
     /// Durable outcomes. Only the writer fills and empties it; a poisoned store still answers from it.
     pub(super) cache: Cache,
     /// By it a request for a new key is answered without a read.
-    pub(super) present: Present,
+    pub(super) key_filter: KeyFilter,
     /// The runs whose claims are on disk. Only the writer takes this lock, and an opening.
     pub(super) runs: Mutex<Runs>,
     pub(super) time: Timeline,

@@ -193,7 +193,7 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     /// Returns what memory alone can answer: if there is no record, there is nothing to release or to interrupt.
     fn without_record(&self, id: &RecordId, transition: &Transition) -> Option<Applied> {
         let ends = matches!(transition, Transition::Release(_) | Transition::Interrupt { .. });
-        if !ends || self.0.shared.present.may_have(id) {
+        if !ends || self.0.shared.key_filter.may_have(id) {
             return None;
         }
         let (_, reply) = record::next(Current::Absent, transition.clone());

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::batches::batch::Batch;
 use super::batches::sweep::{Slice, sweep};
 use super::command::{Command, ReplyTo};
-use super::gather::{CommitDelay, Load};
+use super::group_commit::{CommitDelay, Load};
 use super::layout::storage_engine::StorageEngine;
 use super::queue::{Closed, Receiver};
 use super::state::{PANICKED, StoreState};

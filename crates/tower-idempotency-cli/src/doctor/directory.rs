@@ -15,7 +15,7 @@ use crate::place::Directory;
 
 /// The files by which a directory is known as a store's, and its time.
 const LOCK_FILE: &str = "tower-idempotency.lock";
-const MARK_FILE: &str = "tower-idempotency.checkpoint";
+const CHECKPOINT_FILE: &str = "tower-idempotency.checkpoint";
 
 pub(super) async fn test(directory: &Directory, report: &mut Report) -> Result<(), Failure> {
     let path = directory.path.as_path();
@@ -78,7 +78,7 @@ fn rights(_: &Path, report: &mut Report) -> Result<(), Failure> {
 
 /// The mark was written by an earlier process, so by a clock that was right then.
 fn clock(path: &Path, report: &mut Report) -> Result<(), Failure> {
-    let marked = std::fs::metadata(path.join(MARK_FILE)).and_then(|file| file.modified());
+    let marked = std::fs::metadata(path.join(CHECKPOINT_FILE)).and_then(|file| file.modified());
     match marked.map(|marked| marked.duration_since(SystemTime::now()).unwrap_or_default()) {
         Ok(ahead) if ahead.as_secs() > 5 => {
             let ahead = humantime::format_duration(std::time::Duration::from_secs(ahead.as_secs()));

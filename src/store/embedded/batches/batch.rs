@@ -183,7 +183,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         if let Some(running) = self.shared.runs.lock().get(&id) {
             return Ok(Some(running.clone()));
         }
-        if self.shared.present.may_have(&id) { read::head(self.engine, id) } else { Ok(None) }
+        if self.shared.key_filter.may_have(&id) { read::head(self.engine, id) } else { Ok(None) }
     }
 
     /// Returns whether this batch has changed a record.
@@ -237,7 +237,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
             for (id, record) in fresh {
                 shared.cache.put(id, record);
             }
-            gone.iter().for_each(|id| shared.present.remove(id));
+            gone.iter().for_each(|id| shared.key_filter.remove(id));
         }
         if let Err(reason) = &result {
             // This comes before the answers, because a caller that learns of the failure must find the store poisoned.

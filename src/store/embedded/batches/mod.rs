@@ -1,7 +1,7 @@
 //! One batch of the writer.
 //!
 //! - `batch.rs`: decides each command over the results of those before it, and answers once all is durable.
-//! - `together.rs`: runs a transaction, which writes an effect of the application together with the record of its
+//! - `transaction.rs`: runs a transaction, which writes an effect of the application together with the record of its
 //!   outcome.
 //! - `sweep.rs`: deletes expired records, between the commands.
 //! - `records.rs`: writes and removes the keys that go with a record.
@@ -11,4 +11,4 @@ pub(super) mod batch;
 pub(super) mod records;
 pub(super) mod step;
 pub(super) mod sweep;
-pub(super) mod together;
+pub(super) mod transaction;

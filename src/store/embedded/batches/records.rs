@@ -63,7 +63,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         }
         match (&old, &new) {
             // Memory counts a record before it is written, and takes it out only once its deletion is durable.
-            (None, Some(_)) => self.shared.present.insert(&id),
+            (None, Some(_)) => self.shared.key_filter.insert(&id),
             (Some(_), None) => self.gone.push(id),
             _ => {}
         }
@@ -76,7 +76,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         match (&new, bytes) {
             (Some(record), Some(bytes)) => {
                 let listed = expires.map(|expires| self.list_expiry(id, record.fence, expires));
-                self.shared.present.note(&id, record, listed);
+                self.shared.key_filter.note(&id, record, listed);
                 self.enter(id, record, outcome.unwrap_or_default());
                 self.step.writes.insert(&keys::record(&id), bytes);
             }

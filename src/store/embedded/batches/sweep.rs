@@ -136,7 +136,7 @@ fn remove<E: StorageEngine>(
     key: &[u8],
     expires: Timestamp,
 ) -> Result<Removed, StoreError> {
-    let length = batch.shared.present.length_as_listed(&id, fence, expires);
+    let length = batch.shared.key_filter.length_as_listed(&id, fence, expires);
     if let Some(length) = length.filter(|_| !batch.has_changed(&id)) {
         batch.remove_plain(id, length);
         return Ok(Removed::Record);

@@ -80,7 +80,7 @@ impl Writes {
     /// 2. The records.
     /// 3. The totals, which say up to which number they count the entries, and which entries are about to be removed.
     ///    If the step was interrupted before them, the opening counts what they leave out; see
-    ///    [`LateRecord`](crate::store::embedded::present::LateRecord).
+    ///    [`LateRecord`](crate::store::embedded::key_filter::LateRecord).
     /// 4. The entries that are removed.
     pub(crate) fn in_order(self) -> Vec<(Vec<u8>, Option<Bytes>)> {
         let mut entries: Vec<_> = self.entries.into_iter().collect();

@@ -44,7 +44,7 @@ fn trap_124_entries_that_come_back_after_they_were_cleared_change_nothing() {
             let still = opened::<E>(&directory);
             assert_eq!(still.shared.count.load(Ordering::Relaxed), 1, "{is_after_the_last_boot}");
             assert!(still.load(id("running")).is_some_and(|record| matches!(record.state, State::Interrupted { .. })));
-            assert!(!still.shared.present.may_have(&id("ended")) && still.load(id("ended")).is_none());
+            assert!(!still.shared.key_filter.may_have(&id("ended")) && still.load(id("ended")).is_none());
             let (interrupted, listed) = (still.count("i"), entries(&still, keys::EXPIRY).len());
             // The lists were not made anew, which would have removed what came back.
             assert_eq!((interrupted, listed), (1, 2), "{is_after_the_last_boot}");

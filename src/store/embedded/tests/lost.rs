@@ -62,7 +62,7 @@ fn a_store_that_has_lost_durable_records_is_not_opened_until_that_loss_is_accept
         let shared = open::<E>(&path, Some(last)).unwrap();
         assert_eq!(shared.slots.telemetry.counters.losses_accepted.load(Ordering::Relaxed), 1);
         assert!(shared.boot > 1_000, "the fences of openings that were lost do not come back");
-        assert!(shared.present.may_have(&id("kept")) && !shared.present.may_have(&id("lost")));
+        assert!(shared.key_filter.may_have(&id("kept")) && !shared.key_filter.may_have(&id("lost")));
         drop(shared);
         // The setting may stay: the loss is over, and the next one has another name.
         for accepted in [None, Some(last)] {
@@ -87,7 +87,7 @@ fn a_store_whose_mark_is_missing_or_damaged_is_not_opened_until_that_is_accepted
             let lost = open::<E>(&path, None).unwrap_err();
             assert!(matches!(&lost, OpenError::Lost { last: l, missing: None, .. } if *l == last), "{lost:?}");
             assert!(lost.to_string().contains(CHECKPOINT_FILE), "{lost}");
-            assert!(open::<E>(&path, Some(last)).unwrap().present.may_have(&id("kept")));
+            assert!(open::<E>(&path, Some(last)).unwrap().key_filter.may_have(&id("kept")));
             open::<E>(&path, None).unwrap();
         }
     });

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use super::map_engine::OUTLIVED;
 use super::*;
+use crate::store::embedded::key_filter::KeyFilter;
 use crate::store::embedded::layout::cleared::Cleared;
 use crate::store::embedded::layout::listing;
 use crate::store::embedded::layout::storage_engine::{scan, scan_keys};
 use crate::store::embedded::layout::totals::Totals;
 use crate::store::embedded::open::interrupt_slice;
-use crate::store::embedded::present::Present;
 
 /// The changes of the step that is interrupted, compared with what was there before.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ enum Shape {
 fn assert_listed<E: Tested>(still: &Still<E>) {
     let totals = Totals::decode(still.engine.get(keys::TOTALS).unwrap().unwrap().as_ref()).unwrap();
     let listed =
-        Present::load(&still.engine, Cleared::read(&still.engine).unwrap(), totals.count, &totals.entries).unwrap();
+        KeyFilter::load(&still.engine, Cleared::read(&still.engine).unwrap(), totals.count, &totals.entries).unwrap();
     assert!(listed.is_whole, "nothing has to be made anew");
 }
 
@@ -78,7 +78,7 @@ fn opened_after<E: Tested>(shape: Shape, count: usize) -> Option<usize> {
 fn assert_known<E: Tested>(still: &Still<E>) -> usize {
     let ids: Vec<_> =
         scan_keys(&still.engine, keys::RECORDS).map(|key| keys::id_of(key.unwrap().as_ref()).unwrap()).collect();
-    assert!(ids.iter().all(|id| still.shared.present.may_have(id)), "memory has every record");
+    assert!(ids.iter().all(|id| still.shared.key_filter.may_have(id)), "memory has every record");
     assert_eq!(still.shared.count.load(Ordering::Relaxed), ids.len() as u64, "the count doesn't drift");
     let bytes = |id: &RecordId| match still.load(*id).unwrap().state {
         State::Completed { outcome } => outcome.len() as u64,

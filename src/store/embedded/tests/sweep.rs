@@ -53,7 +53,7 @@ fn a_record_that_is_as_it_was_listed_is_swept_without_a_read() {
         let shared = &still.shared;
         let [count, bytes] = [&shared.count, &shared.bytes].map(|total| total.load(Ordering::Relaxed));
         assert_eq!((count, bytes, shared.slots.telemetry.counters.corrupt.load(Ordering::Relaxed)), (0, 0, 0));
-        assert!(ids.iter().all(|id| !shared.present.may_have(id)));
+        assert!(ids.iter().all(|id| !shared.key_filter.may_have(id)));
         assert_eq!([still.count("r"), still.count("e"), still.count("g")], [0; 3]);
     });
 }

@@ -8,10 +8,9 @@ use backon::BackoffBuilder as _;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::contract::{Health, Store};
-use super::error::StoreError;
 use crate::key::RecordId;
 use crate::record::{Applied, Transition};
+use crate::store::{Health, Store, StoreError};
 use crate::within::{STORE_TIMEOUT, pauses, within};
 
 /// The number of tries while a requester waits.

@@ -13,7 +13,7 @@ use crate::server::answer::snapshot::{self, Recorder};
 
 /// A form, with what is needed to record answers in it.
 #[derive(Debug, Clone)]
-pub(super) enum Recording {
+pub(super) enum Encoding {
     #[cfg(feature = "server")]
     Http(Arc<Recorder>),
     /// With what a consumer says of an operator's bytes.
@@ -32,7 +32,7 @@ fn checked(bytes: Bytes, check: fn(&[u8]) -> serde_json::Result<()>) -> Result<B
     Ok(bytes)
 }
 
-impl Recording {
+impl Encoding {
     /// Returns the form for tools that do not know whose the operations of a store are.
     pub(super) fn any() -> Self {
         #[cfg(feature = "server")]

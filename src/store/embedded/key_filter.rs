@@ -29,7 +29,7 @@ const MAX_RESERVED: usize = 1 << 20;
 
 /// What is remembered of the records with each tag, which is a part of an id. It takes some 30 bytes for each record.
 #[derive(Debug)]
-pub(super) struct Present {
+pub(super) struct KeyFilter {
     tags: DashMap<u32, Known, RandomState>,
 }
 
@@ -54,7 +54,7 @@ struct Plain {
 /// The contents of the listing entries.
 #[derive(Debug)]
 pub(super) struct Listed {
-    pub(super) present: Present,
+    pub(super) key_filter: KeyFilter,
     /// The sum of the entries' numbers.
     pub(super) numbers: u64,
     /// `true` if the entries are undamaged and complete.
@@ -73,7 +73,7 @@ pub(super) struct LateRecord {
     pub(super) is_counted: bool,
 }
 
-impl Present {
+impl KeyFilter {
     /// Reads the listing entries of a store that holds `count` records. Every record is listed, as running or with its
     /// expiry. `said` is what the totals say about the entries, and those before `cleared` are gone.
     pub(super) fn load<E: StorageEngine>(
@@ -83,7 +83,7 @@ impl Present {
         said: &Entries,
     ) -> Result<Listed, ReadError> {
         let capacity = usize::try_from(count).unwrap_or(usize::MAX).min(MAX_RESERVED);
-        let present = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
+        let key_filter = Self { tags: DashMap::with_capacity_and_hasher(capacity, RandomState::new()) };
         // `items` and `counted` are compared with the totals; `sum` has all entries, as the next totals will.
         let (mut items, mut sum, mut counted, mut damaged) = (0, 0_u64, 0_u64, false);
         // `later`: the records in entries that the totals do not count. `claimed`: the runs in those that they do.
@@ -110,7 +110,7 @@ impl Present {
                         claimed.extend(records.iter().copied());
                     }
                     items += records.len() as u64;
-                    records.iter().for_each(|(id, _)| present.insert(id));
+                    records.iter().for_each(|(id, _)| key_filter.insert(id));
                 }
                 None => damaged = true,
             }
@@ -118,11 +118,11 @@ impl Present {
         // Outdated items stay in entries, so there may be more items than records.
         let is_whole = !damaged && items >= count && said.sum == counted;
         let late = |(id, fence)| {
-            present.insert(&id);
+            key_filter.insert(&id);
             LateRecord { id, fence, is_counted: claimed.contains(&(id, fence)) }
         };
         let late = later.into_iter().map(late).collect();
-        Ok(Listed { present, numbers: sum, is_whole, late })
+        Ok(Listed { key_filter, numbers: sum, is_whole, late })
     }
 
     /// Forgets all records, while a store is opened.
@@ -288,46 +288,46 @@ mod tests {
     #[test]
     fn only_an_item_that_is_up_to_date_says_how_long_an_outcome_is() {
         const LATE: u64 = 1 << 40;
-        let present = Present { tags: DashMap::default() };
+        let key_filter = KeyFilter { tags: DashMap::default() };
         let [one, other] = with_one_tag();
         let time = Timestamp::from_millis;
         let done = |length| State::Completed { outcome: Stored::of(&vec![1; length].into()) };
-        let length = |id: &RecordId, fence, at| present.length_as_listed(id, Fence(fence), time(at));
+        let length = |id: &RecordId, fence, at| key_filter.length_as_listed(id, Fence(fence), time(at));
         assert_eq!(length(&one, 7, LATE), None, "there is none");
-        present.insert(&one);
+        key_filter.insert(&one);
         assert_eq!(length(&one, 0, 0), None, "it was not noted");
-        present.note(&one, &record(7, done(200)), Some(time(LATE)));
+        key_filter.note(&one, &record(7, done(200)), Some(time(LATE)));
         assert_eq!(length(&one, 7, LATE), Some(200));
         assert_eq!([length(&one, 6, LATE), length(&one, 7, LATE - 1)], [None; 2], "the item is outdated");
         for chunked in [done(4_000), done(100_000)] {
-            present.note(&one, &record(7, chunked), Some(time(LATE)));
+            key_filter.note(&one, &record(7, chunked), Some(time(LATE)));
             assert_eq!(length(&one, 7, LATE), None, "it has other keys");
         }
-        present.note(&one, &record(7, done(200)), Some(time(LATE)));
-        present.note(&one, &record(7, done(300)), None);
+        key_filter.note(&one, &record(7, done(200)), Some(time(LATE)));
+        key_filter.note(&one, &record(7, done(300)), None);
         assert_eq!(length(&one, 7, LATE), None, "it was written without a new item");
-        present.note(&one, &record(7, done(200)), Some(time(LATE)));
-        present.insert(&other);
-        present.note(&other, &record(8, done(200)), Some(time(LATE)));
+        key_filter.note(&one, &record(7, done(200)), Some(time(LATE)));
+        key_filter.insert(&other);
+        key_filter.note(&other, &record(8, done(200)), Some(time(LATE)));
         assert_eq!([length(&one, 7, LATE), length(&other, 8, LATE)], [None; 2], "there are two");
-        present.remove(&one);
+        key_filter.remove(&one);
         assert_eq!(length(&other, 8, LATE), None, "it is not known which one is left");
-        present.note(&other, &record(8, done(200)), Some(time(LATE)));
+        key_filter.note(&other, &record(8, done(200)), Some(time(LATE)));
         assert_eq!(length(&other, 8, LATE), Some(200));
-        present.remove(&other);
-        assert!(present.tags.is_empty());
+        key_filter.remove(&other);
+        assert!(key_filter.tags.is_empty());
     }
 
     #[test]
     fn of_two_records_with_the_same_tag_the_other_stays() {
-        let present = Present { tags: DashMap::default() };
+        let key_filter = KeyFilter { tags: DashMap::default() };
         let [one, other] = with_one_tag();
-        assert!(!present.may_have(&one));
-        present.insert(&one);
-        present.insert(&other);
-        present.remove(&one);
-        assert!(present.may_have(&other));
-        present.remove(&other);
-        assert!(!present.may_have(&other) && present.tags.is_empty(), "nothing is left");
+        assert!(!key_filter.may_have(&one));
+        key_filter.insert(&one);
+        key_filter.insert(&other);
+        key_filter.remove(&one);
+        assert!(key_filter.may_have(&other));
+        key_filter.remove(&other);
+        assert!(!key_filter.may_have(&other) && key_filter.tags.is_empty(), "nothing is left");
     }
 }

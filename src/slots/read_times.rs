@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 /// The times at which those who wait read, so that they read together. This is the time from which ticks are counted.
 #[derive(Debug)]
-pub(super) struct Ticks(Instant);
+pub(super) struct ReadTimes(Instant);
 
 /// The time between two of them.
 const TICK: Duration = Duration::from_millis(25);
 
-impl Default for Ticks {
+impl Default for ReadTimes {
     fn default() -> Self {
         Self(Instant::now())
     }
 }
 
-impl Ticks {
+impl ReadTimes {
     /// The first one after a pause.
     pub(super) fn after(&self, pause: Duration) -> Instant {
         let earliest = Instant::now() + pause;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::engine::Engine;
+use super::send_end::PendingEnd;
 use crate::key::RecordId;
 use crate::laboratory::{self, Protection};
 use crate::record::{Applied, ClaimPolicy, Completion, Hold, Lost, Operation, Reply, RunResult, Transition};
 use crate::slots::{End, Ended, Retrying, Slot, Slots};
 use crate::store::Store;
-use crate::store::recording::PendingEnd;
 
 /// A run that holds its operation, and says how it ended.
 pub(super) struct Holder<'a, St> {

@@ -25,13 +25,13 @@ use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, e
 use super::bodies::room::Share;
 use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
+use super::layer_state::LayerState;
 use super::not_applied;
 use super::options::Options;
 use super::origin::origin;
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::run_context::context::IdempotencyContext;
-use super::shared::LayerState;
 use crate::engine::{self, Caller, End, Facts, RAN, RunContext, Verdict, Work};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::{Operation, Origin};

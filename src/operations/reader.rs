@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::{Answer, Form};
+use super::encoding::Encoding;
 use super::filter::Filter;
 use super::record::{OperationRecord, StateKind};
-use super::recording::Recording;
 use crate::clock::Timestamp;
 use crate::engine::{Engine, Policy, Stats};
 use crate::key::{Key, RecordId, Scope};
@@ -28,7 +28,7 @@ const MAX_AT_ONCE: usize = 500;
 #[derive(Debug)]
 pub struct Operations<St> {
     pub(super) engine: Arc<Engine<St>>,
-    pub(super) recording: Recording,
+    pub(super) encoding: Encoding,
 }
 
 /// A page of operations.
@@ -52,11 +52,11 @@ impl<St: Store> Operations<St> {
     pub fn over(store: St, retention: Duration) -> Self {
         let policy = Policy { retention, ..Policy::default() };
         let engine = Engine { store: Arc::new(store), policy, wrap_run: None };
-        Self::new(Arc::new(engine), Recording::any())
+        Self::new(Arc::new(engine), Encoding::any())
     }
 
-    pub(super) fn new(engine: Arc<Engine<St>>, recording: Recording) -> Self {
-        Self { engine, recording }
+    pub(super) fn new(engine: Arc<Engine<St>>, encoding: Encoding) -> Self {
+        Self { engine, encoding }
     }
 
     /// Returns the store.
@@ -74,7 +74,7 @@ impl<St: Store> Operations<St> {
     /// Returns the form in which outcomes are recorded.
     #[must_use]
     pub fn form(&self) -> Form {
-        self.recording.form()
+        self.encoding.form()
     }
 
     /// Returns whether there is a reconciler to ask.
@@ -186,7 +186,7 @@ impl<St: Store> Operations<St> {
                         "this process still has the outcome of an earlier run in memory; ask another process, or idem",
                     ));
                 }
-                Ok(Some(self.recording.answer(outcome)))
+                Ok(Some(self.encoding.answer(outcome)))
             }
             // There is no record, or it has no outcome.
             _ => Ok(None),
@@ -227,16 +227,16 @@ impl<St: Store> Operations<St> {
     /// This method only reads.
     pub async fn disputed_outcome(&self, id: RecordId, fence: Fence) -> Result<Option<Answer>, StoreError> {
         let outcome = self.engine.store.disputed_outcome(id, fence).await?;
-        Ok(outcome.map(|outcome| self.recording.answer(outcome)))
+        Ok(outcome.map(|outcome| self.encoding.answer(outcome)))
     }
 
     fn record(&self, listed: ListedRecord) -> OperationRecord {
-        OperationRecord::of(listed, &self.recording)
+        OperationRecord::of(listed, &self.encoding)
     }
 }
 
 impl<St> Clone for Operations<St> {
     fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine), recording: self.recording.clone() }
+        Self { engine: Arc::clone(&self.engine), encoding: self.encoding.clone() }
     }
 }
