@@ -14,7 +14,7 @@ use super::answer::marks::Unsure;
 use super::answer::meaning::{Judge, is_final};
 use super::answer::snapshot;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
-use super::bodies::room::Room;
+use super::bodies::budget::Budget;
 use super::effect::Effect;
 use super::options::{Hook, Options};
 use super::read_on::Connection;
@@ -32,8 +32,8 @@ pub(super) struct LayerState<St> {
     /// It has the store, and brings a request to its verdict.
     pub(super) engine: Arc<Engine<St>>,
     pub(super) options: Arc<Options>,
-    /// The room for request bodies that are being read.
-    pub(super) room: Arc<Room>,
+    /// The budget for request bodies that are being read.
+    pub(super) budget: Arc<Budget>,
     /// It is done once the layer has been put around a service.
     warned: Once,
 }
@@ -45,8 +45,8 @@ impl<St> LayerState<St> {
             *retention = options.profile.min_retention.max(*retention);
         }
         let wrap_run = options.wrap_run.clone().map(|Hook(wrap)| wrap);
-        let room = Arc::new(Room::new(options.max_buffered));
-        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, room, warned: Once::new() }
+        let budget = Arc::new(Budget::new(options.max_buffered));
+        Self { engine: Arc::new(Engine { store, policy, wrap_run }), options, budget, warned: Once::new() }
     }
 }
 

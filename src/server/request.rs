@@ -21,8 +21,8 @@ use tracing::Span;
 use super::answer::marks::{self, Unsure};
 use super::answer::meaning::Judged;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
+use super::bodies::budget::Share;
 use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
-use super::bodies::room::Share;
 use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
 use super::layer_state::LayerState;
@@ -50,7 +50,7 @@ pub(super) struct Exchange<S, St, B: SendBody> {
     pub(super) scope: Option<Scope>,
     /// The path that is a part of the record's id, once it is known, if one is.
     pub(super) path: Option<Box<str>>,
-    /// The body's share of the room for bodies, until the run takes the body over.
+    /// The body's share of the budget for bodies, until the run takes the body over.
     pub(super) share: Option<Share>,
 }
 
@@ -120,7 +120,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         // Where no scope says who asks, the credentials do.
         let credentials = scope.is_none().then(|| sameness.credentials.names(&self.parts, header_name));
         let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
-        let share = Some(Share::new(&shared.room, client));
+        let share = Some(Share::new(&shared.budget, client));
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
         // A layer outside may hide from the body's own hint what the head declares.
         let is_too_long = declared_length(&self.parts.headers).is_some_and(|declared| declared > limit as u64);
@@ -138,11 +138,11 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             }
             Collected::Whole { data, trailers } => (data, trailers),
             Collected::Over { why, head, rest } => {
-                // The inner service and the room for bodies are free for others while the rest is read on.
+                // The inner service and the budget for bodies are free for others while the rest is read on.
                 drop((self, bounds));
                 let rejection = match why {
                     Why::TooLong => reasons::body_too_large(limit),
-                    Why::NoRoom => reasons::overloaded(),
+                    Why::OverBudget => reasons::overloaded(),
                     // A body that came too slowly is not waited for once more.
                     Why::TooSlow => return Err(connection.close(reject(reasons::body_late()))),
                 };
@@ -187,7 +187,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         // `_service` lives until the answer's body was read, which may depend on the service.
         let (shared, _service, answering) = {
             let Self { shared, key, mut service, mut parts, body, path, share, .. } = *self;
-            // From here on the body belongs to the run, and its room is free for other bodies.
+            // From here on the body belongs to the run, and its part is free for other bodies.
             drop(share);
             let slots = Arc::clone(shared.engine.store.slots());
             let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.options.recorder));
@@ -302,7 +302,7 @@ async fn take<R: SendBody, St: Store>(
     if judge.needs_no_body(parts) {
         return (Passage::Untouched(body), judge.of_answer::<R>(parts, None));
     }
-    // An answer has a time limit, and takes none of the room for request bodies.
+    // An answer has a time limit, and takes none of the budget for request bodies.
     let (bytes, time) = (shared.options.recorder.max_response_body, Some(shared.options.outcome_body_timeout));
     let collected = collect(Box::pin(body), &mut Bounds { bytes, time, ..Bounds::default() }).await;
     let judged = judge.of_answer(parts, Some(&collected));

@@ -16,7 +16,7 @@ use http_body_util::LengthLimitError;
 use tokio::time::Instant;
 
 use super::body::Passage;
-use super::room::Share;
+use super::budget::Share;
 use crate::header::lines;
 use crate::within::{put_off, within};
 
@@ -47,12 +47,12 @@ pub(crate) enum Why {
     TooLong,
     /// It was not complete in time.
     TooSlow,
-    /// There is no room for it.
-    NoRoom,
+    /// It goes beyond the budget.
+    OverBudget,
 }
 
-/// The longest time between two bytes of a body that takes room. A slower body would hold its room for as long as it
-/// likes.
+/// The longest time between two bytes of a body that takes a part of the budget. A slower body would hold its part for
+/// as long as it likes.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
 /// The time that each byte of such a body is worth: 512 of them a second. What is not used up adds up to [`BODY_PAUSE`]
 /// and not further, so that a burst does not let a body drip for long.
@@ -65,7 +65,7 @@ pub(crate) struct Bounds {
     pub(crate) bytes: usize,
     /// The longest time that the whole body may take, from when it is first waited for.
     pub(crate) time: Option<Duration>,
-    /// The body's share of the room for bodies, if it takes any. It grows with each frame.
+    /// The body's share of the budget for bodies, if it takes any. It grows with each frame.
     pub(crate) share: Option<Share>,
 }
 
@@ -130,7 +130,7 @@ pub(crate) async fn collect<B: Body + Unpin>(mut body: B, bounds: &mut Bounds) -
                 Ok(data) => {
                     let bytes = data.remaining();
                     if share.as_mut().is_some_and(|share| !share.grow(bytes)) {
-                        return Collected::Over { why: Why::NoRoom, head: head.finish(), rest: body };
+                        return Collected::Over { why: Why::OverBudget, head: head.finish(), rest: body };
                     }
                     head.push(data);
                     if head.length > *limit {

@@ -2,8 +2,8 @@
 //!
 //! - `body.rs`: the body types that go through the layer.
 //! - `collect.rs`: reads a body, within bounds.
-//! - `room.rs`: bounds the bytes of all request bodies that are being read.
+//! - `budget.rs`: bounds the bytes of all request bodies that are being read.
 
 pub(super) mod body;
+pub(super) mod budget;
 pub(super) mod collect;
-pub(super) mod room;

@@ -1,6 +1,6 @@
-//! The room for request bodies that are being read: a bound on their bytes, over all requests of a layer.
+//! The budget for request bodies that are being read: a bound on their bytes, over all requests of a layer.
 //!
-//! A quarter of the room is reserved for bodies up to 64 KiB, and a quarter for longer ones, so that neither kind can
+//! A quarter of it is reserved for bodies up to 64 KiB, and a quarter for longer ones, so that neither kind can
 //! keep the other out. Of either kind, one client may have at most half of what is free for it, so that none keeps the
 //! others out. Its only body may take all that is free: a body that is longer than a share would never be taken
 //! otherwise.
@@ -16,10 +16,10 @@ use crate::slots::Client;
 /// The most bytes of a small body.
 const SMALL: usize = 64 * 1024;
 
-/// The number of bytes that there is room for, and how many of them are taken.
+/// The number of bytes that the budget has, and how many of them are taken.
 #[derive(Debug)]
-pub(crate) struct Room {
-    /// The bytes that there is room for: the option `max_buffered`.
+pub(crate) struct Budget {
+    /// The bytes that it has: the option `max_buffered`.
     most: usize,
     /// The bytes that are taken. It is locked for a few sums, and no other lock is taken meanwhile.
     taken: Mutex<Places>,
@@ -39,7 +39,7 @@ struct Usage {
     large: usize,
 }
 
-impl Room {
+impl Budget {
     pub(crate) fn new(most: usize) -> Self {
         Self { most, taken: Mutex::default() }
     }
@@ -72,21 +72,21 @@ impl Usage {
     }
 }
 
-/// The bytes of the room that one body takes. They are given back when the share is dropped.
+/// The bytes of the budget that one body takes. They are given back when the share is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
-    room: Arc<Room>,
+    budget: Arc<Budget>,
     client: Client,
-    /// The bytes of the body so far, which are in the counts of `room`.
+    /// The bytes of the body so far, which are in the counts of `budget`.
     bytes: usize,
 }
 
 impl Share {
-    pub(crate) fn new(room: &Arc<Room>, client: Client) -> Self {
-        Self { room: Arc::clone(room), client, bytes: 0 }
+    pub(crate) fn new(budget: &Arc<Budget>, client: Client) -> Self {
+        Self { budget: Arc::clone(budget), client, bytes: 0 }
     }
 
-    /// Takes this many more bytes. Returns `false` if there is no room for them.
+    /// Takes this many more bytes. Returns `false` if the budget does not have them.
     #[must_use]
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         // An empty frame takes nothing, and makes no entry for its client.
@@ -94,14 +94,14 @@ impl Share {
             return true;
         }
         let whole = self.bytes.saturating_add(bytes);
-        let mut taken = self.room.taken.lock();
+        let mut taken = self.budget.taken.lock();
         // The new counts are kept only if they fit. A body that is no longer small moves to the large ones.
         let by_all = taken.by_all.with(self.bytes, whole);
         let own = taken.by_client.get(&self.client).copied().unwrap_or_default();
         let mut own = own.with(self.bytes, whole);
-        // The client has no other body in the room.
+        // The client has no other body in the budget.
         let is_only = own.sum() == whole;
-        let fits = self.room.free(by_all, whole).is_some_and(|free| is_only || *own.of(whole) <= free);
+        let fits = self.budget.free(by_all, whole).is_some_and(|free| is_only || *own.of(whole) <= free);
         if fits {
             taken.by_all = by_all;
             taken.by_client.insert(self.client, own);
@@ -116,7 +116,7 @@ impl Drop for Share {
         if self.bytes == 0 {
             return;
         }
-        let mut taken = self.room.taken.lock();
+        let mut taken = self.budget.taken.lock();
         taken.by_all = taken.by_all.with(self.bytes, 0);
         if let Some(own) = taken.by_client.get_mut(&self.client) {
             *own = own.with(self.bytes, 0);
@@ -137,9 +137,9 @@ mod tests {
 
     #[test]
     fn a_quarter_is_for_each_kind_and_what_is_given_back_is_there_again() {
-        let room = Arc::new(Room::new(1024 * KIB));
+        let budget = Arc::new(Budget::new(1024 * KIB));
         let clients = Cell::new(0);
-        let share = || Share::new(&room, Client::of(clients.replace(clients.get() + 1)));
+        let share = || Share::new(&budget, Client::of(clients.replace(clients.get() + 1)));
         let (mut large, mut growing, mut small) = (share(), share(), share());
         assert!(large.grow(512 * KIB) && large.grow(256 * KIB));
         assert!(!large.grow(1), "three quarters are taken");
@@ -149,8 +149,8 @@ mod tests {
         drop(large);
         assert!(growing.grow(1));
         drop((growing, small));
-        assert_eq!(room.taken.lock().by_all, Usage::default());
-        assert!(room.taken.lock().by_client.is_empty());
+        assert_eq!(budget.taken.lock().by_all, Usage::default());
+        assert!(budget.taken.lock().by_client.is_empty());
 
         let many: Vec<_> = (0..20)
             .map_while(|_| {
@@ -159,7 +159,7 @@ mod tests {
             })
             .collect();
         assert_eq!(many.len(), 12, "small ones have three quarters");
-        assert!(share().grow(256 * KIB), "and a long one has room");
+        assert!(share().grow(256 * KIB), "and there are some for a long one");
         assert!(!share().grow(257 * KIB));
     }
 }
