@@ -188,7 +188,7 @@ impl<A: Attempts> Call<A> {
             let body = answer.body().bytes_read();
             let (known, after, last) = match verdict::judge(status, answer.headers(), &body, before) {
                 Verdict::Answer(known) => {
-                    is_unknown = !status.is_success() && (before.is_unknown || known == Known::Unknown);
+                    is_unknown = before.is_unknown || known == Known::Unknown;
                     (None, None, None)
                 }
                 Verdict::Rejected(known) => (Some(known), None, Some(Reason::Rejected)),

@@ -62,9 +62,9 @@ pub(crate) fn known_of_replay(status: StatusCode, headers: &HeaderMap) -> Known 
     }
 }
 
-/// Whether an answer is a success that says nothing else of itself.
+/// Whether an answer is a success that says nothing else of itself. What can't be read says nothing.
 pub(crate) fn is_plain_success(status: StatusCode, headers: &HeaderMap) -> bool {
-    status.is_success() && !headers.contains_key(EFFECT)
+    status.is_success() && Effect::in_head(headers).is_none()
 }
 
 /// Judges an answer that is neither a replay nor a plain success.

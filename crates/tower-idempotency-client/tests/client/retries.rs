@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use retry_policies::policies::ExponentialBackoff;
 use tokio::time::Instant;
@@ -219,6 +220,17 @@ async fn an_answer_that_is_too_long_or_a_stream_is_passed_on_as_it_comes() {
         let mut body = answer.into_body();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "{\"id\":");
         assert!(body.frame().await.unwrap().is_err(), "{lines:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_length_of_an_answer_is_known_however_much_of_it_was_read() {
+    for limit in [0, 3, 100] {
+        let script = Script::default().answers(200, &[], "{\"id\":7}");
+        let mut body = script.post(&KeyedRetryLayer::new().max_answer(limit)).await.unwrap().into_body();
+        assert_eq!(body.size_hint().exact(), Some(8), "{limit}");
+        body.frame().await.unwrap().unwrap();
+        assert_eq!(body.size_hint().exact(), Some(0), "{limit}");
     }
 }
 
