@@ -163,3 +163,38 @@ struct Stored {
     body: String,
     is_cut: bool,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn entry(tries: u32, may_have_taken_place: bool) -> Entry {
+        Entry {
+            position: 1,
+            state: State::Sending,
+            call: None,
+            tries,
+            first_try: None,
+            due: SystemTime::now(),
+            may_have_taken_place,
+            reason: None,
+            answer: None,
+            fence: 1,
+        }
+    }
+
+    #[test]
+    fn a_call_that_can_t_be_read_says_why_and_what_the_last_try_has_met() {
+        for (state, met, said) in [
+            (State::Waiting, None, "no call"),
+            (State::Waiting, Some("the connection broke"), "no call; the connection broke"),
+            (State::Damaged, None, "no call"),
+            // It was said when it was set aside.
+            (State::Damaged, Some("no call; the connection broke"), "no call; the connection broke"),
+        ] {
+            let mut entry = Entry { state, reason: met.map(str::to_owned), ..entry(1, true) };
+            entry.with_call(Err("no call".to_owned()));
+            assert_eq!((entry.call, entry.reason.as_deref()), (None, Some(said)), "{state} {met:?}");
+        }
+    }
+}

@@ -167,11 +167,15 @@ mod tests {
 
     use super::*;
 
-    // Seeded faults: the pauses are one time together; each frame is waited for as long as it takes.
+    // Seeded faults: the pauses are one time together; each frame is waited for as long as it takes; the first wait
+    // begins before the first frame is asked for.
     #[tokio::test(start_paused = true)]
     async fn a_body_may_take_longer_than_a_pause_may() {
         let within = Duration::from_secs(10);
-        for (pause, is_whole) in [(Duration::from_secs(6), true), (Duration::from_secs(11), false)] {
+        for (asked_after, pause, is_whole) in
+            [(0, 6, true), (6, 6, true), (11, 6, true), (0, 11, false), (6, 11, false)]
+        {
+            let (asked_after, pause) = (Duration::from_secs(asked_after), Duration::from_secs(pause));
             let frames = unfold(0, |sent| async move {
                 if sent == 5 {
                     return None;
@@ -180,7 +184,8 @@ mod tests {
                 Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"part"))), sent + 1))
             });
             let body = Held::new(StreamBody::new(Box::pin(frames)), false, within, Arc::new(()));
-            assert_eq!(body.collect().await.is_ok(), is_whole, "{pause:?}");
+            sleep(asked_after).await;
+            assert_eq!(body.collect().await.is_ok(), is_whole, "{pause:?}, asked after {asked_after:?}");
         }
     }
 }

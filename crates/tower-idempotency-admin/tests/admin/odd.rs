@@ -1,11 +1,14 @@
 //! Outcomes that came too late, records that can't be read, and a store that does not answer.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::json;
 use testkit::lab::asked::leave_interrupted;
 use testkit::lab::disk::{Disk, Table as _};
 use testkit::lab::{Lab, hold, on_disk, with};
 use testkit::on_both;
+use tokio::time::Instant;
 use tower_idempotency::store::Store as _;
 use tower_idempotency::store::shared::{Kind, Row, SharedStore, SharedStoreBuilder, Token};
 use tower_idempotency::test_util::{StoreCall, TestStore};
@@ -169,7 +172,9 @@ async fn a_store_that_hangs_is_said_and_the_rest_of_the_page_is_there() {
     let store = TestStore::new();
     let desk = Desk::over(layer(store.clone()), Access::ALL);
     let (list, load) = (store.stall(StoreCall::List), store.stall(StoreCall::Load));
+    let began = Instant::now();
     let (one, other) = tokio::join!(desk.get(""), desk.get("?state=any"));
+    assert_eq!(began.elapsed(), Duration::from_secs(10));
     for page in [one, other] {
         assert_eq!(page.status, 503);
         for part in ["has not answered within 10 seconds", "Handlers run", "name=\"key\""] {
@@ -181,4 +186,16 @@ async fn a_store_that_hangs_is_said_and_the_rest_of_the_page_is_there() {
     assert_eq!(desk.get(&format!("/api/operations/{id}")).await.status, 503);
     drop((list, load));
     assert_eq!(desk.get("").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_the_store_has_not_answered_may_have_been_made_and_says_so() {
+    let store = TestStore::new();
+    let desk = Desk::over(layer(store.clone()), Access::ALL);
+    let operation = desk.interrupted("k").await;
+    let answers = store.hold_answers(StoreCall::Resolve);
+    let change = desk.change(&operation, "release").await.json();
+    assert_eq!(change["results"][0]["result"], "uncertain", "{change}");
+    drop(answers);
+    assert!(desk.listed("interrupted").await.is_empty());
 }

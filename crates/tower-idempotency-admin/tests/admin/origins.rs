@@ -24,7 +24,7 @@ async fn release(desk: &Desk, uri: &str, headers: &[(&str, &str)]) -> u16 {
 async fn a_change_from_another_origin_is_refused() {
     let desk = Desk::new();
     let host = ("host", "pay.example");
-    let foreign: [&[(&str, &str)]; 14] = [
+    let foreign: [&[(&str, &str)]; 15] = [
         &[host],
         &[host, ("sec-fetch-site", "cross-site")],
         &[host, ("sec-fetch-site", "same-site")],
@@ -32,6 +32,12 @@ async fn a_change_from_another_origin_is_refused() {
         // The browser's word counts, whatever else is said.
         &[host, ("sec-fetch-site", "cross-site"), ("origin", "https://pay.example")],
         &[host, ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")],
+        &[
+            host,
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "same-origin"),
+            ("origin", "https://pay.example"),
+        ],
         &[host, ("origin", "null")],
         &[host, ("origin", "https://evil.example")],
         &[host, ("origin", "https://pay.example.evil.example")],

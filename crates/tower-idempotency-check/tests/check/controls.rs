@@ -121,6 +121,7 @@ controls! {
     // triggerdotdev/trigger.dev#3560, of an index with a longest entry.
     FailsLong, "draft": "key-pairs", "a long key gets a 500";
     MarksFirst, "draft": "same-key-again", "the first answer is marked as a replay";
+    RunsReplays, "draft": "same-key-again", "a retry gets the first answer, and has the effect once more";
     // A column of PostgreSQL's jsonb keeps no order of members.
     ReordersMembers, "draft": "same-key-again", "a replay has the members of its JSON in another order";
     LockLapses, "draft": "in-flight", "a lock ends before the request that holds it, and a copy runs";
@@ -213,6 +214,20 @@ async fn a_finding_of_a_header_says_what_was_first_and_what_came_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_finding_says_what_the_server_does() {
+    let early = "a key is forgotten before its retention is over";
+    for (fault, check, severity, what) in [
+        // It looks at keys.
+        (Fault::RunsReplays, "same-key-again", "DANGEROUS", "three requests with one key have 3 effects\n"),
+        (Fault::ForgetsSoon, "retention", "DANGEROUS", early),
+        (Fault::OnlyBare, "works", "note", "a key in quotes is not honoured, and a bare one is"),
+    ] {
+        let text = report(fault, "draft", &[check], true).await.to_text();
+        assert!(text.contains(&format!("{severity}: {what}")), "{fault:?}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_count_effects_are_inferred_from_answers_that_differ() {
     for (fault, check) in [(Fault::NoKeys, "same-key-again"), (Fault::RecordsLate, "at-once")] {
         let report = report(fault, "draft", &[check], false).await;
@@ -266,6 +281,7 @@ async fn a_server_without_a_fault_keeps_every_check() {
         (Fault::None, "draft"),
         (Fault::None, "acp"),
         (Fault::OnlyQuoted, "draft"),
+        (Fault::OnlyBare, "draft"),
         (Fault::Alike, "draft"),
         (Fault::NumbersAnswers, "draft"),
         (Fault::OldHttp, "draft"),

@@ -9,6 +9,8 @@ pub(crate) enum Fault {
     None,
     /// None either: a bare key is no String of structured fields, and is ignored.
     OnlyQuoted,
+    /// None either: a key in quotes is ignored.
+    OnlyBare,
     /// Keys are not looked at.
     NoKeys,
     /// The key is recorded after the effect.
@@ -120,6 +122,8 @@ pub(crate) enum Fault {
     OnlyUuids,
     /// The first answer is marked as a replay.
     MarksFirst,
+    /// A replay has the effect once more.
+    RunsReplays,
     /// Replays have the members of an object in another order.
     ReordersMembers,
     /// A lock on a request that runs ends before it.

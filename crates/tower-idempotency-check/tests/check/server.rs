@@ -171,6 +171,7 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         ([], _) if server.is_acp => return refuse(StatusCode::BAD_REQUEST, "idempotency_key_required"),
         ([], _) | (_, Fault::NoKeys) => None,
         ([only], Fault::OnlyQuoted) if !(only.len() > 1 && only.starts_with('"') && only.ends_with('"')) => None,
+        ([only], Fault::OnlyBare) if only.starts_with('"') => None,
         ([only], Fault::MalformedIsNone) if only.starts_with('"') != only.ends_with('"') => None,
         ([only], Fault::EmptyIsNone) if only.is_empty() => None,
         ([_, _], Fault::MixesKeys) => None,
@@ -239,6 +240,9 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         return respond(status, text, date);
     }
     if let Some(known) = known(server, &key, &fingerprint) {
+        if fault == Fault::RunsReplays && known.headers().contains_key("idempotent-replayed") {
+            run(server, &body).await;
+        }
         return known;
     }
     let (ended, running) = watch::channel(None);

@@ -176,3 +176,36 @@ pub(super) fn random<const N: usize>() -> [u8; N] {
     let _ = getrandom::fill(&mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_in_which_claims_at_once_do_not_see_each_other_is_broken() {
+        for is_broken in [false, true] {
+            let one = MemoryBackend::new();
+            let other = one.another_process();
+            let (first, second, database) = (one.hold(Call::Put), other.hold(Call::Put), one.database());
+            let answer = async {
+                loop {
+                    let are_at_once = first.held() + second.held() == AT_ONCE;
+                    while first.release_one() || second.release_one() {
+                        let rows = database.rows("").into_iter().filter(|row| row.kind == Kind::Running);
+                        rows.filter(|_| is_broken && are_at_once).for_each(|row| database.delete("", row.id));
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            let tested = tokio::select! {
+                tested = test(&one, &other) => tested,
+                () = answer => unreachable!("it has no end"),
+            };
+            let said = if is_broken { "8 claims of one key at once, 8 were granted" } else { "Kept(" };
+            let tested = format!("{tested:?}");
+            assert!(tested.contains(said), "{tested}");
+        }
+    }
+}

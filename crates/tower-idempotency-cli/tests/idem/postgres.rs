@@ -118,13 +118,11 @@ async fn a_namespace_that_no_service_uses_is_no_empty_list() {
     store.close().await.unwrap();
 }
 
-/// A service that is gone with its run shows as alive to one who has just come.
-#[test]
-fn a_run_whose_server_has_died_shows_as_interrupted_and_can_be_settled() {
-    let Some(server) = own_server("that the death of a server is noticed", &[]) else { return };
+/// The URL of the rows of a service that has died in a run with the key `k1`. Its lease is of three seconds.
+pub(crate) fn died_in_a_run(server: &PostgresServer) -> String {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let url = runtime.block_on(async {
-        let (url, first) = served(&server).await;
+        let (url, first) = served(server).await;
         first.close().await.unwrap();
         let backend = PostgresBackend::from_url(&server.url()).unwrap().namespace(NAMESPACE).unwrap();
         let builder = SharedStore::<PostgresBackend>::builder();
@@ -138,6 +136,14 @@ fn a_run_whose_server_has_died_shows_as_interrupted_and_can_be_settled() {
     });
     // As if it was killed: nothing of it goes on.
     runtime.shutdown_timeout(Duration::ZERO);
+    url
+}
+
+/// A service that is gone with its run shows as alive to one who has just come.
+#[test]
+fn a_run_whose_server_has_died_shows_as_interrupted_and_can_be_settled() {
+    let Some(server) = own_server("that the death of a server is noticed", &[]) else { return };
+    let url = died_in_a_run(&server);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let seen = || json(0, &["show", &url, &id("k1").to_string(), "--wait=6s"]);
     runtime.block_on(until("an interrupted operation", async || seen()["state"] == "interrupted"));

@@ -4,6 +4,7 @@ use tower_idempotency_client::Key;
 
 use super::*;
 use crate::OutboxError;
+use crate::entry::tests::entry;
 use crate::storage::{Room, Storage};
 
 const fn secs(secs: u64) -> Duration {
@@ -24,21 +25,6 @@ impl RetryPolicy for Policy {
 
 fn terms(tried_for: Duration, give_up_after: Duration) -> Terms {
     Terms { try_for: secs(30), give_up_after, backoff: Arc::new(Policy(tried_for)) }
-}
-
-fn entry(tries: u32, may_have_taken_place: bool) -> Entry {
-    Entry {
-        position: 1,
-        state: State::Sending,
-        call: None,
-        tries,
-        first_try: None,
-        due: SystemTime::now(),
-        may_have_taken_place,
-        reason: None,
-        answer: None,
-        fence: 1,
-    }
 }
 
 #[test]

@@ -82,6 +82,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_time_of_a_process_and_the_time_that_is_over_by_no_relay_go_on_since_it_began() {
+        let [kept, floor] = [1_000, 900].map(|secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs));
+        let at = Instant::now() - Duration::from_secs(10);
+        let now = Clock(Begun { at, kept, floor, is_agreed: true, process: 7 }.into()).now().unwrap();
+        let elapsed = Duration::from_secs_f64(now.elapsed);
+        assert!(elapsed >= Duration::from_secs(10), "{now:?}");
+        assert_eq!((now.kept, now.floor), (kept + elapsed, floor + elapsed));
+    }
+
+    #[test]
     fn a_process_follows_the_clock_that_the_other_relays_have() {
         let at = |secs: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + secs);
         for (database, wall, floor, expected) in [

@@ -312,6 +312,21 @@ async fn a_call_that_is_put_in_while_the_database_is_ahead_is_sent_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_was_put_in_while_the_database_was_ahead_is_sent_once_it_is_right() {
+    let Some(home) = PostgresHome::new("a call put in while the database was ahead").await else { return };
+    let outbox = home.outbox();
+    for number in 1..3 {
+        outbox.put(&call(number)).await.unwrap();
+    }
+    // One was tried, and waits: its time stays.
+    home.set(&entry(outbox, call(1).key()).await, State::Waiting, HOUR).await;
+    home.sql("UPDATE outbox.call SET due = now() + interval '1 hour'").await;
+    let (well, log) = server_of(200, &[], "");
+    all_delivered(outbox, 2..3, relay(outbox, &well)).await;
+    assert_eq!(log.bodies(), ["charge 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_whose_two_clocks_are_ahead_together_deletes_nothing_early() {
     let Some((_server, home)) = with_a_clock("a machine whose clocks are ahead together").await else { return };
     let (well, _) = server_of(200, &[], "");

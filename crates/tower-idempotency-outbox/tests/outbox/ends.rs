@@ -15,9 +15,9 @@ use retry_policies::policies::ExponentialBackoff;
 use testkit::process::until;
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_idempotency_client::KeyedRetryLayer;
-use tower_idempotency_outbox::{Entry, Outbox, Relay, State};
+use tower_idempotency_outbox::{Call, Entry, Outbox, Relay, State};
 
-use crate::home::{Home, call, over_both};
+use crate::home::{Home, SledHome, call, over_both};
 use crate::server::{Reply, answer, entry, relay, run_until, server, server_of};
 
 over_both!(
@@ -301,4 +301,25 @@ async fn those_that_have_ended_are_deleted_later_and_the_others_stay(home: impl 
     // Its key is free: what was deleted is forgotten.
     outbox.put(&call(1)).await.unwrap();
     assert_eq!(entry(outbox, call(1).key()).await.state, State::Waiting);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_deleted_leaves_nothing_of_itself_nor_of_its_answers() {
+    let home = SledHome::new().await;
+    let outbox = home.outbox();
+    let long = "a".repeat(9_000);
+    let call = Call::new(Request::post("http://api.example/charges").body(long.clone()).unwrap()).unwrap();
+    outbox.put(&call).await.unwrap();
+    // The second answer is shorter than the first.
+    let error: &str = format!("\"{long}\"").leak();
+    let (client, _) = server(move |_, number| async move {
+        if number == 1 { answer(500, &[("content-type", "application/json")], error) } else { answer(200, &[], "paid") }
+    });
+    let delivered = run_until(relay(outbox, &client), outbox, call.key(), State::Delivered).await;
+    assert_eq!(delivered.tries, 2);
+    let deleted = async || outbox.get(call.key()).await.unwrap().is_none();
+    relay(outbox, &client).keep_for(Duration::ZERO).run(until("it is deleted", deleted)).await;
+    let left: Vec<_> = outbox.tree().iter().keys().map(|key| key.unwrap()).collect();
+    // The last position, the time and the version.
+    assert_eq!(left, ["n", "t", "v"]);
 }

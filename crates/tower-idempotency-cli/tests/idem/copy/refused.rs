@@ -1,11 +1,12 @@
 //! A copy that would lose or overwrite something is refused, or says so.
 
 use testkit::postgres::own_server;
+use testkit::process::until;
 use tower_idempotency::SledStore;
 use tower_idempotency::store::Store as _;
 
-use super::{Place, ids};
-use crate::postgres::{client, served};
+use super::{Place, ids, listed};
+use crate::postgres::{client, died_in_a_run, served};
 use crate::program::{idem, json};
 use crate::service::{Closed, Service, id};
 
@@ -77,6 +78,18 @@ async fn a_database_that_a_server_uses_is_refused() {
     store.close().await.unwrap();
     let said = json(0, &["copy", &url, &to.name()]);
     assert_eq!(said["copied"], 2, "{said:#}");
+}
+
+/// It waits until it has seen that the server has died.
+#[test]
+fn a_run_whose_server_has_died_is_copied_as_interrupted_after_a_wait() {
+    let Some(server) = own_server("that a copy waits for the death of a server", &[]) else { return };
+    let (url, to) = (died_in_a_run(&server), Place::of("sled"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let copied = async || idem(&["copy", &url, &to.name(), "--wait=6s"]).code == 0;
+    runtime.block_on(until("a copy", copied));
+    let [operation] = listed(&to.name()).try_into().unwrap();
+    assert_eq!((&operation["id"], &operation["state"]), (&id("k1").to_string().into(), &"interrupted".into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
