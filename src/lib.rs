@@ -38,15 +38,9 @@ pub mod server;
 pub mod shutdown;
 mod slots;
 pub mod store;
-mod within;
-
-/// For tests of your own handlers: time and faults on command. See [`guide::testing`].
 #[cfg(feature = "test-util")]
-pub mod test_util {
-    #[doc(inline)]
-    pub use crate::clock::ManualClock;
-    pub use crate::store::test_store::{Stall, StoreCall, TestStore};
-}
+pub mod test_util;
+mod within;
 
 /// The version of sled whose trees [`SledStore`] hands out. It is the engine inside this process, and no client of a
 /// database: an application that shares its trees needs exactly this version.

@@ -338,7 +338,7 @@ mod tests {
     use crate::fingerprint::Fingerprint;
     use crate::record::Origin;
     use crate::store::Records as _;
-    use crate::store::test_store::TestStore;
+    use crate::test_util::TestStore;
     use tracing::Span;
 
     // When a stopped process wakes up, two futures are ready: the handler, whose next step may be the charge, and the

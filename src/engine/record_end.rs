@@ -111,7 +111,7 @@ mod tests {
     use crate::record::{Fence, Origin};
     use crate::slots::{Entered, Refusal};
     use crate::store::Records as _;
-    use crate::store::test_store::TestStore;
+    use crate::test_util::TestStore;
 
     // The claim left no trace, and the outcome was too large to be remembered.
     #[tokio::test(start_paused = true)]

@@ -171,7 +171,7 @@ fn may_recover<St: Store>(store: &St) -> bool {
 mod tests {
     use super::*;
     use crate::record::Fence;
-    use crate::store::test_store::{StoreCall, TestStore};
+    use crate::test_util::{StoreCall, TestStore};
 
     const HOUR: Duration = Duration::from_secs(3_600);
 

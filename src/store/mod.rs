@@ -19,7 +19,7 @@
 // - `contract.rs`: the trait that all stores implement, and the types it returns.
 // - `listed.rs`: records as lists show them; `page.rs`: the lists, and the pages in which they are read.
 // - `error.rs`: the faults of a store; `transaction.rs`: why a transaction with a record was not committed.
-// - `memory/`, `test_store/`: the stores in memory. The second wraps the first, and fails and crashes on command.
+// - `memory/`: the store in memory. `test_util/` next to this directory wraps it, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`, `fjall_engine/`: an embedded engine each, and the store that applications open.
 // - `shared/`: the protocol over any database that compares and sets.
@@ -43,8 +43,6 @@ pub(crate) mod page;
 pub mod shared;
 #[cfg(feature = "sled")]
 pub(crate) mod sled_engine;
-#[cfg(feature = "test-util")]
-pub(crate) mod test_store;
 #[cfg(any(feature = "embedded", feature = "shared"))]
 mod transaction;
 

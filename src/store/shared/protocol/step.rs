@@ -51,17 +51,7 @@ impl<B: Backend> Protocol<B> {
         // The row that a claim has met is returned before its requester gives up: the requester must not run as if
         // there were no row.
         let answer_by = transition.claim().and_then(|claim| deadline.map(|deadline| deadline - claim.timeout / 10));
-        // A claim expects no row, and finds out by being sent whether there is one. This process has written the rows
-        // that it holds.
-        let mut known = match &transition {
-            // No claim is granted now, but the key's record is still returned.
-            Transition::Claim(_) if self.clocks().are_apart() => self.read(id).await?,
-            Transition::Claim(_) => RowSnapshot { row: None, earliest: self.clocks().earliest(), server: None },
-            _ => match self.held(id) {
-                Some(row) => RowSnapshot { row: Some(row), earliest: self.clocks().earliest(), server: None },
-                None => self.read(id).await?,
-            },
-        };
+        let mut known = self.known_before(id, &transition).await?;
         for _ in 0..ROUNDS {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(late());
@@ -96,13 +86,8 @@ impl<B: Backend> Protocol<B> {
                     (write.ok_or_else(|| StoreError::unavailable("the record can't be encoded"))?, Some(draft))
                 }
             };
-            if transition.claim().is_some() && self.clocks().are_apart() {
-                return Err(StoreError::Overloaded {
-                    reason: "the database's clock and this process's are too far apart",
-                });
-            }
-            if transition.claim().is_some() && !self.sessions.own.holds_half() {
-                return Err(StoreError::unavailable("this process does not hold its session"));
+            if transition.claim().is_some() {
+                self.may_claim()?;
             }
             // A takeover first marks the session as dead: its process may be about to renew it.
             let takes_over =
@@ -135,20 +120,7 @@ impl<B: Backend> Protocol<B> {
                 Err(error) => return Err(not_written(error)),
             };
             if let Some(done) = row.as_ref().filter(|row| row.token == token) {
-                // From now on the session does not say that this bound is over. It may have said so before, if this
-                // task was paused with the answer for longer than the bound.
-                let applied = self.done(id, done, draft, reply);
-                let session = &self.sessions.own;
-                let is_held = done.session == Some(session.id()) && session.holds_half();
-                let is_late =
-                    transition.claim().is_some() && done.until.is_some_and(|until| until < self.clocks().latest());
-                if let Some(taken_back) = taken_back(&transition)
-                    && (!is_held || is_late)
-                {
-                    Box::pin(self.give_back(id, taken_back(done.fence))).await;
-                    let lost = || StoreError::unavailable("this process does not hold its session any more");
-                    return Err(if is_held { late() } else { lost() });
-                }
+                let applied = self.written(id, &transition, done, draft, reply).await?;
                 if was_lost {
                     self.report_lost(id);
                 }
@@ -162,6 +134,58 @@ impl<B: Backend> Protocol<B> {
             known = RowSnapshot { row, earliest, server: Some(server) };
         }
         Err(StoreError::unavailable("the row changes all the time"))
+    }
+
+    /// Returns what this process knows of the row before it sends anything. A claim expects no row, and finds out by
+    /// being sent whether there is one. This process has written the rows that it holds.
+    async fn known_before(&self, id: RecordId, transition: &Transition) -> Result<RowSnapshot, StoreError> {
+        let earliest = || self.clocks().earliest();
+        match transition {
+            // No claim is granted now, but the key's record is still returned.
+            Transition::Claim(_) if self.clocks().are_apart() => self.read(id).await,
+            Transition::Claim(_) => Ok(RowSnapshot { row: None, earliest: earliest(), server: None }),
+            _ => match self.held(id) {
+                Some(row) => Ok(RowSnapshot { row: Some(row), earliest: earliest(), server: None }),
+                None => self.read(id).await,
+            },
+        }
+    }
+
+    /// Refuses claims that this process could not keep, or judge.
+    fn may_claim(&self) -> Result<(), StoreError> {
+        if self.clocks().are_apart() {
+            return Err(StoreError::Overloaded { reason: "the database's clock and this process's are too far apart" });
+        }
+        if !self.sessions.own.holds_half() {
+            return Err(StoreError::unavailable("this process does not hold its session"));
+        }
+        Ok(())
+    }
+
+    /// Returns the result of a transition whose row was written. Gives a claim back that came too late, or whose
+    /// session is not held any more.
+    async fn written(
+        &self,
+        id: RecordId,
+        transition: &Transition,
+        row: &Row,
+        draft: Option<Draft<Bytes>>,
+        reply: Reply,
+    ) -> Result<Applied, StoreError> {
+        // From now on the session does not say that this bound is over. It may have said so before, if this task was
+        // paused with the answer for longer than the bound.
+        let applied = self.done(id, row, draft, reply);
+        let session = &self.sessions.own;
+        let is_held = row.session == Some(session.id()) && session.holds_half();
+        let is_late = transition.claim().is_some() && row.until.is_some_and(|until| until < self.clocks().latest());
+        if let Some(taken_back) = taken_back(transition)
+            && (!is_held || is_late)
+        {
+            Box::pin(self.give_back(id, taken_back(row.fence))).await;
+            let lost = || StoreError::unavailable("this process does not hold its session any more");
+            return Err(if is_held { late() } else { lost() });
+        }
+        Ok(applied)
     }
 
     /// Overwrites the row of a claim whose answer was lost and whose requester was refused, so that the claim can't
