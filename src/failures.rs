@@ -69,7 +69,7 @@
 //! | disk error | the waiter gets the same answer as the client whose request runs | `trap_73_waiters_of_a_run_without_an_outcome_do_not_run_one_after_the_other` |
 //! | power cut | waiters are answered only with what is durable | `trap_71_no_duplicate_is_answered_before_the_record_is_durable` |
 //! | store away | waiters do not need the store | `trap_70_fail_open_opens_nothing_for_a_key_with_a_run_under_way` |
-//! | clock jump | a timeout is measured by the steady clock | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart` |
+//! | clock jump | the timeout is measured by the steady clock | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart` |
 //! | duplicate | at most 1,024 requests wait for one key, and 16,384 in all; any more get `in-flight` | `trap_08_at_most_1024_wait_for_one_run` |
 //!
 //! # 5. The handler runs

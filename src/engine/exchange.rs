@@ -73,7 +73,7 @@ impl<St: Store> Engine<St> {
                 Begun::Over(verdict) => verdict,
                 Begun::Met(waiter) => {
                     (began, has_waited) = (Instant::now(), true);
-                    Box::pin(waiter.join(&operation.fingerprint, self.policy.timeout())).await.into()
+                    Box::pin(waiter.join(&operation.fingerprint, self.policy.wait_timeout())).await.into()
                 }
                 Begun::Run(reply, phase, origin) => match reply.await {
                     Ok(verdict) => verdict,
@@ -85,7 +85,7 @@ impl<St: Store> Engine<St> {
             {
                 // Another process has the run, unless this request has already waited long enough for a run of this
                 // process.
-                let timeout = self.policy.timeout().saturating_sub(began.elapsed());
+                let timeout = self.policy.wait_timeout().saturating_sub(began.elapsed());
                 if !has_waited {
                     (began, has_waited) = (Instant::now(), true);
                 }
@@ -94,7 +94,7 @@ impl<St: Store> Engine<St> {
             let waited = has_waited.then(|| began.elapsed());
             if let Some(waited) = waited {
                 span.record("waited_ms", millis(waited));
-                if !self.policy.timeout().is_zero() && !matches!(verdict, Verdict::Mismatch(_)) {
+                if !self.policy.wait_timeout().is_zero() && !matches!(verdict, Verdict::Mismatch(_)) {
                     self.telemetry().happened(Event::Waited(waited));
                 }
             }

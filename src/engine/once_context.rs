@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::context::RunContext;
 
-/// The context of an effect of [`Once`](crate::Once): what [`RunContext`] knows of the run, and the ways to write the
-/// effect and the record of its outcome in one transaction.
+/// The context of an effect of [`Once`](crate::Once): what [`RunContext`] knows of the run. A store's `complete_in`
+/// takes it, to write the effect and the record of its outcome in one transaction.
 ///
 /// `T` is the outcome's type. The record has it as JSON.
 pub struct OnceContext<T> {

@@ -110,7 +110,7 @@ impl Policy {
     }
 
     /// Returns how long a duplicate waits for a run.
-    pub(super) fn timeout(&self) -> Duration {
+    pub(super) fn wait_timeout(&self) -> Duration {
         match self.on_in_flight {
             OnInFlight::Wait(timeout) => timeout,
             OnInFlight::Reject => Duration::ZERO,

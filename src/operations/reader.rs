@@ -118,7 +118,11 @@ impl<St: Store> Operations<St> {
     ) -> Result<Listing, StoreError> {
         let (now, mut operations, mut looked_at) = (self.engine.store.now(), Vec::new(), 0);
         loop {
-            let most = MAX_AT_ONCE.min(MAX_LOOKED_AT - looked_at);
+            let most = match list {
+                // A store makes the whole list of these for each page.
+                List::Running => usize::MAX,
+                _ => MAX_AT_ONCE.min(MAX_LOOKED_AT - looked_at),
+            };
             let Page { records, next } = self.engine.store.list(list, after, most).await?;
             for listed in records {
                 let place = list.place(&listed);
@@ -131,8 +135,8 @@ impl<St: Store> Operations<St> {
                 }
                 after = Some(place);
             }
-            (after, looked_at) = (next, looked_at + most);
-            if next.is_none() || looked_at == MAX_LOOKED_AT {
+            (after, looked_at) = (next, most.saturating_add(looked_at));
+            if next.is_none() || looked_at >= MAX_LOOKED_AT {
                 return Ok(Listing { operations, next, now });
             }
         }

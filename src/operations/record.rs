@@ -87,7 +87,7 @@ pub enum StateKind {
     Damaged,
 }
 
-/// The process that sees to an operation: it runs it, or asks the application about it.
+/// The process that sees to an operation: it runs it; or it is another one, and asks the application about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Server {

@@ -30,7 +30,7 @@
 //! | `reject/` | each reason to reject a request, and how a rejection reads |
 //! | `rejected.rs` | the answer to a request that is rejected |
 //! | `warnings.rs` | warns of options that switch the protection off |
-//! | `drain.rs` | what operators do with a layer |
+//! | `drain.rs` | drain, and the counts |
 //! | `health.rs` | the probes `/livez` and `/readyz` |
 
 mod account;

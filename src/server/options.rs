@@ -59,7 +59,7 @@ pub(super) struct Options {
     pub(super) sameness: Sameness,
     /// In bytes, for one request.
     pub(super) max_request_body: usize,
-    /// In bytes, for all request bodies that are read at a time. `bodies/room.rs` keeps to it.
+    /// In bytes, for all request bodies that are read at a time. `bodies/budget.rs` keeps to it.
     pub(super) max_buffered: usize,
     pub(super) outcome_body_timeout: Duration,
     /// Records the parts of an answer that are kept: `kept_headers`, `replay_header_name` and `max_response_body`.

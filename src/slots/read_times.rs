@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The times at which those who wait read, so that they read together. This is the time from which ticks are counted.
+/// The times at which those who wait read, so that they read together. This is the time from which they are counted.
 #[derive(Debug)]
 pub(super) struct ReadTimes(Instant);
 

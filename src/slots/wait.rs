@@ -42,7 +42,7 @@ impl Waiter {
             return phase.read(Phase::clone).result_for(presented);
         };
         // Until the claim is answered, the fingerprint of the run's request is unknown. This wait is bounded by the
-        // claim's own timeout, and not by the client's timeout.
+        // claim's own timeout, and not by `timeout`.
         match phase.reach(|phase| !matches!(phase, Phase::Claiming)).await.result_for(presented) {
             Ok((End::InFlight, _)) if !timeout.is_zero() => {}
             result => return result,

@@ -18,7 +18,8 @@ use crate::observer::{AlreadyObserved, Observer};
 use crate::record::{Applied, ClaimPolicy, Fence, Origin, Record, State, Transition};
 use crate::slots::Slots;
 
-/// Restricts [`Records`] to the stores of this crate. Put your own database behind `Backend`.
+/// Restricts [`Records`] to the stores of this crate, and `Completable` to its contexts. Put your own database behind
+/// `Backend`.
 pub trait Sealed {}
 
 /// A place where records are kept: [`SledStore`](crate::SledStore), `FjallStore`, [`MemoryStore`](crate::MemoryStore),
@@ -114,8 +115,9 @@ pub trait Records: Sealed + Debug + Send + Sync + 'static {
     /// [`Operations`](crate::operations::Operations), which holds the slot meanwhile.
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send;
 
-    /// Returns at most `limit` records of `list`, from `after` on, which is the `next` of the page before: a place in a
-    /// list of the same order. Of [`List::All`] it looks at `limit` records, of which some may be past their expiry.
+    /// Returns at most `limit` (at least 1) records of `list`, from `after` on, which is the `next` of the page before:
+    /// a place in a list of the same order. Of [`List::All`] it looks at `limit` records, of which some may be past
+    /// their expiry.
     fn list(
         &self,
         list: List,

@@ -16,8 +16,8 @@ pub enum List {
     /// The operations whose runs are under way in a process that is alive, in the order of their ids. A claim that left
     /// no trace is not among them.
     Running,
-    /// The interrupted operations, the oldest first: an embedded store orders them by when they were interrupted, and a
-    /// shared store by when they began.
+    /// The interrupted operations, the oldest first: an exclusive store orders them by when they were interrupted, and
+    /// a shared store by when they began.
     Interrupted,
     /// The outcomes that came after their operations were taken over or settled, in the order in which they came. Each
     /// is a record of its operation's id and its run's fence. An exclusive store has none.
@@ -58,6 +58,8 @@ impl Page {
     /// Returns the page after `after` of the list that has `all` these records, in the order of an exclusive store.
     pub(crate) fn of_all(list: List, mut all: Vec<ListedRecord>, after: Option<Cursor>, limit: usize) -> Self {
         let order = |place: Cursor| (place.since(), place.id());
+        // The place in a list of another order is none in this one.
+        let after = after.filter(|after| after.id().is_none() == (list == List::Interrupted));
         all.retain(|listed| after.is_none_or(|after| order(after) < order(list.place(listed))));
         all.sort_by_key(|listed| order(list.place(listed)));
         let has_more = all.len() > limit;

@@ -22,7 +22,7 @@ pub enum StoreCall {
     Interrupt,
     /// Settling an interrupted operation.
     Resolve,
-    /// Listing operations.
+    /// Listing operations, and disputed outcomes.
     List,
     /// Sweeping.
     Sweep,

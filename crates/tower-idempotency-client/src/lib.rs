@@ -126,7 +126,7 @@
 //! | `Idempotency-Effect` with the parameter `retry`, and not 422 | a retry | by its token: `none` is refused, `pending` and `unknown` are unknown |
 //! | the same with `retry=?0`, or on a 2xx | an error: [`Reason::Rejected`] | by its token |
 //! | the same without the parameter | as its status says below | by its token |
-//! | a 2xx | it is the answer | |
+//! | a 2xx, also with `Idempotency-Effect` with another token, or on several lines | it is the answer | |
 //! | a problem (RFC 9457) with `retry_with_same_key: true`, such as 409 `in-flight`, and not 422 | a retry | by its type, else by its status |
 //! | a problem with that member otherwise, such as `outcome-unknown` | an error: [`Reason::Rejected`] | by its type, else by its status |
 //! | the code `idempotency_conflict`: the key has another request | an error: [`Reason::Rejected`] | unknown: an earlier attempt may have had the key |

@@ -199,17 +199,15 @@ where
 
 /// Writes the result, again and again while the lease lasts.
 async fn write(outbox: &impl Outbox, entry: &Entry, update: Update, until: Instant) {
-    let mut has_failed = false;
     loop {
         let error = match outbox.update(entry, update.clone()).await {
             Ok(true) => return log(entry, &update),
             // The reply to an earlier one was lost.
-            Ok(false) if has_failed && is_written(outbox, entry, &update).await => return log(entry, &update),
+            Ok(false) if is_written(outbox, entry, &update).await => return log(entry, &update),
             // Another relay has it by now, or an operator.
             Ok(false) => return log_late(entry, &update),
             Err(error) => error,
         };
-        has_failed = true;
         if Instant::now() + WRITE_AGAIN >= until {
             // The call is sent again, with the same key.
             return error.log("a call's result can't be written");

@@ -132,3 +132,14 @@ pub trait Storage {
     /// whether there may be more.
     fn sweep(&self, ended: Duration) -> impl Future<Output = Result<bool, OutboxError>> + Send;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_cut_at_its_bound_between_two_characters() {
+        let reason = |length| Update::to(State::Waiting, "ä".repeat(length)).reason.chars().count();
+        assert_eq!([MAX_REASON - 1, MAX_REASON, MAX_REASON + 1].map(reason), [MAX_REASON - 1, MAX_REASON, MAX_REASON]);
+    }
+}

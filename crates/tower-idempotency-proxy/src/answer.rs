@@ -47,7 +47,7 @@ pub(crate) fn of_service(
         true => parts.headers.get_all(Effect::HEADER).iter().cloned().collect(),
         false => Vec::new(),
     };
-    if effects.len() > 1 || !marks.is_empty() {
+    if !marks.is_empty() {
         parts.headers.remove(Effect::HEADER);
     }
     head::without_hop_by_hop(&mut parts.headers);

@@ -162,9 +162,13 @@ mod tests {
     fn what_belongs_to_one_connection_stays_there() {
         let request = Request::post("/charges?a=b").header("connection", "close, upgrade, HTTP2-Settings");
         let request = request.header("http2-settings", "a").header("te", "trailers").header("upgrade", "h2c");
-        let request = request.header("x-end", "2").header("x_end", "3");
+        let request = request.header("x-end", "2").header("x_end", "3").header("keep-alive", "timeout=5");
+        let request = request.header("proxy-connection", "keep-alive").header("proxy-authorization", "Basic YQ==");
         let parts = forwarded(request.header("expect", "100-continue"), false).unwrap();
-        for gone in ["connection", "http2-settings", "te", "upgrade", "expect", "x_end"] {
+        for gone in [
+            "connection", "http2-settings", "te", "upgrade", "expect", "x_end", "keep-alive", "proxy-connection",
+            "proxy-authorization",
+        ] {
             assert_eq!(lines(&parts, gone), [""; 0], "{gone}");
         }
         assert_eq!(

@@ -91,7 +91,7 @@ impl World {
             self.truth(key).kept_until = None;
             self.begins_anew(key);
         }
-        self.traces_lost();
+        self.tombstones_lost();
         self.database.fail_over();
         self.replaced();
     }
@@ -122,8 +122,8 @@ impl World {
         // A claim that a failover has lost, and that arrived once more, has another fence.
         let is_own = self.truth(key).is_lost && before.session.is_some_and(|session| session.process == put.by);
         // The tombstone of an older run shows that the claim was lost.
-        let is_older_trace = before.kept == Kept::Released && Some(before.fence) < put.ends;
-        if put.ends.is_some() && before.run() != put.ends && !is_own && !is_older_trace {
+        let is_older_tombstone = before.kept == Kept::Released && Some(before.fence) < put.ends;
+        if put.ends.is_some() && before.run() != put.ends && !is_own && !is_older_tombstone {
             self.saw(Sight::EndedAnothers);
         }
         let is_dead = before.session.is_none_or(|session| !self.is_alive(session));

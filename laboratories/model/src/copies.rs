@@ -46,7 +46,7 @@ impl World {
     /// Drops the copy if the row is its tombstone, which has its fence. Returns whether it is.
     fn drop_forgotten(&mut self, protocol: &Protocol, at: At) -> bool {
         let row = self.read(protocol, at).filter(|row| row.kept == Kept::Released);
-        let takes_any = protocol.fault == Some(Fault::LaterTraceTaken);
+        let takes_any = protocol.fault == Some(Fault::LaterTombstoneTaken);
         let cache = &mut self.processes[at.process].desks[usize::from(at.key)].cache;
         let is_tombstone =
             |copy: &Cached| row.is_some_and(|row| copy.fence == row.fence || copy.fence < row.fence && takes_any);
@@ -123,7 +123,7 @@ impl World {
     }
 
     /// The truth: a failover has lost the tombstones that were not durable. Their records count as not forgotten.
-    pub(crate) fn traces_lost(&mut self) {
+    pub(crate) fn tombstones_lost(&mut self) {
         for put in self.database.behind.iter().filter_map(|entry| entry.put).filter(Put::forgets) {
             let (Some(key), Some(Taken { fence, .. })) = (put.key, put.takes) else { continue };
             // An earlier copy of the write may be durable.

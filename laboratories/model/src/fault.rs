@@ -66,11 +66,11 @@ pub enum Fault {
     /// A write that arrives once more lowers the bound and the expiry of its row.
     CopyLowers,
     /// The tombstone of a record that was forgotten is kept as that of a run that was released.
-    TraceKeptForItsGrace,
+    TombstoneKeptForItsGrace,
     /// A process that has a copy takes the tombstone of what was forgotten for that of another run.
     TombstoneTakenForARun,
     /// A process that has a copy takes the tombstone of a later run for that of what was forgotten.
-    LaterTraceTaken,
+    LaterTombstoneTaken,
     /// A process that has an operation forgotten keeps its own copy.
     ForgetKeepsTheCopy,
 }

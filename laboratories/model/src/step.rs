@@ -70,7 +70,7 @@ impl World {
                 fence: Given::Keep,
                 kept: Kept::Released,
                 session: None,
-                expires: Some(self.trace_kept(protocol, at, row.as_ref())),
+                expires: Some(self.tombstone_kept(protocol, at, row.as_ref())),
                 policy: UNKNOWN,
             },
             Change::Put(draft) => self.write(protocol, at, &draft, row.as_ref(), record.as_ref()),
@@ -101,10 +101,10 @@ impl World {
     }
 
     /// The time for which the tombstone of this row is kept: that of a done record for as long as the record.
-    fn trace_kept(&self, protocol: &Protocol, at: At, row: Option<&Row>) -> u64 {
+    fn tombstone_kept(&self, protocol: &Protocol, at: At, row: Option<&Row>) -> u64 {
         let grace = GRACE.as_millis() as u64;
         match row {
-            _ if protocol.fault == Some(Fault::TraceKeptForItsGrace) => grace,
+            _ if protocol.fault == Some(Fault::TombstoneKeptForItsGrace) => grace,
             Some(Row { kept: Kept::Completed(_), expires, .. }) => {
                 let earliest = self.times(protocol, at.process).earliest.as_millis();
                 grace.max(expires.saturating_sub(earliest))

@@ -276,8 +276,8 @@ impl World {
     /// An outcome is refused and kept in a row of its own.
     pub(crate) fn disputed(&mut self, key: u8, fence: u64) {
         self.saw(Sight::Dispute);
-        let is_older_trace = |row: &Row| row.kept == Kept::Released && row.fence < fence;
-        let is_there = self.database.there(key).is_some_and(|row| !is_older_trace(row));
+        let is_older_tombstone = |row: &Row| row.kept == Kept::Released && row.fence < fence;
+        let is_there = self.database.there(key).is_some_and(|row| !is_older_tombstone(row));
         let truth = self.truth(key);
         let is_settled = truth.taken.contains(&fence) || truth.is_lost && is_there;
         if !is_settled {

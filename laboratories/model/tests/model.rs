@@ -186,14 +186,14 @@ const SEEDED: &[(Fault, Scene, Policy, &str)] = &[
     (Fault::SaysWithoutItsRuns, BOUND, Policy::Rerun, "one effect per key"),
     (Fault::SaysWithoutItsRuns, BOUND, Policy::Ask, "who is taken over was marked dead"),
     (Fault::ForgetsWhatIsDropped, BOUND_AND_DROP, Policy::Ask, "who is taken over was marked dead"),
-    (Fault::TraceKeptForItsGrace, FORGOTTEN_AND_CLOCK, Policy::Refuse, WRITTEN_ANEW),
+    (Fault::TombstoneKeptForItsGrace, FORGOTTEN_AND_CLOCK, Policy::Refuse, WRITTEN_ANEW),
     (
         Fault::TombstoneTakenForARun,
         FORGOTTEN,
         Policy::Refuse,
         "what was forgotten is not disputed where its tombstone is met",
     ),
-    (Fault::LaterTraceTaken, FORGOTTEN_AND_LOST, Policy::Refuse, "a lost outcome is not taken for forgotten"),
+    (Fault::LaterTombstoneTaken, FORGOTTEN_AND_LOST, Policy::Refuse, "a lost outcome is not taken for forgotten"),
     (Fault::ForgetKeepsTheCopy, FORGOTTEN, Policy::Refuse, "no process tells what it knows to be forgotten"),
     (Fault::CopyLowers, COPIES, Policy::Refuse, "one effect per key"),
 ];

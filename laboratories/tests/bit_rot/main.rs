@@ -228,7 +228,7 @@ fn report(engine: Engine, figures: &Figures) {
 }
 
 #[test]
-fn without_the_mark_a_damaged_disk_makes_a_store_forget_keys() {
+fn without_the_checkpoint_a_damaged_disk_makes_a_store_forget_keys() {
     for engine in Engine::chosen() {
         // The random damage may hit nothing that matters. Then the control damages other places.
         let round = |_| violations_with(TEST, &[(ENGINE, engine.name()), (WITHOUT_MARK, "1"), ("BIT_ROT", "40")]);

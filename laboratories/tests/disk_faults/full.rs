@@ -75,7 +75,7 @@ fn fill(engine: Engine, act: fn(u64) -> Act) -> Option<Came> {
         image.remove(FILLER);
         came.acknowledged += known(&notes).histories.acknowledged();
         came.violations.extend(judge_image(engine, &image, &known(&notes)));
-        // This process finds the disk full from the start, and has no checkpoint.
+        // This process finds the disk full from the start, and has no mark.
         let again = plan_in(engine, directory.path(), Act::Everything, 20);
         came.violations.extend(live(&again, directory.path(), None).err());
         let notes = notes::read_file(&plan.notes);

@@ -32,13 +32,13 @@ impl<B: RecordInTransaction> SharedStore<B> {
     /// declined card, needs a transaction too.
     ///
     /// Call this last, just before the commit: while the transaction is open, it has the record locked. A run whose
-    /// transaction has failed, such as by a serialization failure, may try another one. The transaction may have any
-    /// isolation level, and is the outermost one: a savepoint, or a nested transaction, is refused. An HTTP answer's
-    /// body is not longer than `max_response_body`.
+    /// transaction has failed, such as by a serialization failure, may try another one, with an outcome of its own. The
+    /// transaction may have any isolation level, and is the outermost one: a savepoint, or a nested transaction, is
+    /// refused. An HTTP answer's body is not longer than `max_response_body`.
     ///
     /// The type of a transaction depends on the database: for PostgreSQL it is a reference to `tokio-postgres`'s, and
-    /// [`record_for`](Self::record_for) is for other clients. [`guide::exactly_once`](mod@crate::guide) has an example
-    /// of each.
+    /// [`record_for`](Self::record_for) is for other clients. [`guide::exactly_once`](mod@crate::guide::exactly_once)
+    /// has an example of each.
     ///
     /// # Errors
     /// [`CommitError`]. The whole transaction has to be rolled back; dropping the outermost one usually does so.

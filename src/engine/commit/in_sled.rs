@@ -22,8 +22,8 @@ impl SledStore {
     ///
     /// Whatever the run returns afterwards, this outcome counts. A client gets the answer as it was recorded: headers
     /// that are not [kept](crate::server::KeptHeaders) are not in the first answer either. A handler that returns
-    /// [`Committed`](crate::server::Committed) cannot forget to commit. [`guide::exactly_once`](mod@crate::guide) has
-    /// more.
+    /// [`Committed`](crate::server::Committed) cannot forget to commit.
+    /// [`guide::exactly_once`](mod@crate::guide::exactly_once) has more.
     ///
     /// # Errors
     /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run

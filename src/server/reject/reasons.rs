@@ -80,7 +80,7 @@ pub(crate) fn of_refusal(refusal: Refusal, id: &RecordId) -> Rejection {
     }
 }
 
-/// Rejects a request while there are too many runs or too much other work, or no room for its body.
+/// Rejects a request while there are too many runs or too much other work, or no budget for its body.
 pub(crate) fn overloaded() -> Rejection {
     let detail = "Too much is under way. Nothing was done; try again in a moment with the same key.";
     Rejection::new(RejectionKind::Overloaded, detail).after(2)

@@ -111,14 +111,14 @@ fn interrupted<E: StorageEngine>(
     // The range begins with the last operation of the page before, which is left out.
     let from = after.map_or_else(|| keys::INTERRUPTED.to_vec(), |(since, id)| keys::interrupted(since, &id).to_vec());
     for entry in engine.range(from) {
-        if records.len() == limit {
-            next = records.last().map(|last| List::Interrupted.place(last));
-            break;
-        }
         // No record is at fault here, so the error names none: its id is all zeros.
         let (key, _) = entry.map_err(|error| shared.read_failed(error, RecordId::from_bytes([0; 32])))?;
         let key = key.as_ref();
         if !key.starts_with(keys::INTERRUPTED) {
+            break;
+        }
+        if records.len() == limit {
+            next = records.last().map(|last| List::Interrupted.place(last));
             break;
         }
         // A key that is too short for an id is not one that the store wrote.

@@ -213,6 +213,9 @@ impl Table {
     pub(super) fn list(&self, process: u64, list: List, after: Option<Cursor>, limit: usize) -> Page {
         let now = self.time.now();
         let listed = |id, row: &MemoryRow| Some(ListedRecord::of(id, &self.present(row, process, now)?));
+        if list == List::Disputed {
+            return Page::default();
+        }
         if list != List::All {
             let all = self.rows.iter().filter_map(|row| listed(*row.key(), row.value()));
             return Page::of_all(list, all.filter(|listed| list.has(listed)).collect(), after, limit);

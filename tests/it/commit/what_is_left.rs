@@ -33,7 +33,7 @@ const CHUNK: usize = 4_000;
 /// Asserts that the parts of the store's own table match: the totals count the records, each record that expires is
 /// listed once (and once more if it was interrupted and `completed_late`), each one that runs is listed, each one that
 /// was interrupted has an entry, and there are the chunks of `long` outcomes and no others. The keys are those of
-/// `src/store/embedded/keys.rs`.
+/// `src/store/embedded/layout/keys.rs`.
 async fn assert_sound(store: &impl Disk, long: &[usize]) {
     assert_sound_but_for(store, long, 0).await;
 }

@@ -136,8 +136,8 @@ async fn trap_121_a_bit_that_flips_before_the_last_segments_is_noticed_before_sl
     assert!(noticed > 0 && last <= 1, "{noticed}, {last}");
 }
 
-on_both!(an_older_database_under_a_newer_mark_is_not_opened);
-async fn an_older_database_under_a_newer_mark_is_not_opened<D: Disk>() {
+on_both!(an_older_database_under_a_newer_checkpoint_is_not_opened);
+async fn an_older_database_under_a_newer_checkpoint_is_not_opened<D: Disk>() {
     let (_directory, path) = recorded::<D>().await;
     let (log, older) = (path.join(D::LOG), fs::read(path.join(D::LOG)).unwrap());
     let snapshots: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();

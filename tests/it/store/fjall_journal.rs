@@ -165,7 +165,8 @@ async fn what_a_loss_leaves_is_kept_until_it_is_accepted_and_then_too() {
 
 // fjall panics when it comes to give out such a number. Seeded faults: they are taken; they prove nothing.
 #[tokio::test]
-async fn a_sequence_number_that_fjall_never_gives_out_is_a_loss_even_in_a_last_batch_that_the_mark_does_not_cover() {
+async fn a_sequence_number_that_fjall_never_gives_out_is_a_loss_even_in_a_last_batch_that_the_checkpoint_does_not_cover()
+ {
     each_is_a_loss(&[|batch| batch[NUMBER.end - 1] ^= 0x80], |count| vec![0, count / 2, count - 1]).await;
 }
 

@@ -65,8 +65,8 @@ fn a_database_of_sleds_that_another_release_made_is_never_begun_anew_and_the_err
     assert_eq!(database.get("charge").unwrap().unwrap(), "made");
 }
 
-on_both!(a_healthy_store_without_the_mark_is_opened_as_it_is_and_marked);
-async fn a_healthy_store_without_the_mark_is_opened_as_it_is_and_marked<D: Disk>() {
+on_both!(a_healthy_store_without_the_checkpoint_is_opened_as_it_is_and_marked);
+async fn a_healthy_store_without_the_checkpoint_is_opened_as_it_is_and_marked<D: Disk>() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let store = D::open(&path).unwrap();
@@ -85,8 +85,10 @@ fn has_set_aside(path: &Path) -> bool {
 }
 
 // "A store without its checkpoint whose opening meets one transient I/O error is begun anew: all keys forgotten."
-on_both!(a_store_without_the_mark_whose_opening_the_operating_system_refuses_once_is_opened_as_it_is_the_next_time);
-async fn a_store_without_the_mark_whose_opening_the_operating_system_refuses_once_is_opened_as_it_is_the_next_time<
+on_both!(
+    a_store_without_the_checkpoint_whose_opening_the_operating_system_refuses_once_is_opened_as_it_is_the_next_time
+);
+async fn a_store_without_the_checkpoint_whose_opening_the_operating_system_refuses_once_is_opened_as_it_is_the_next_time<
     D: Disk,
 >() {
     let directory = tempfile::tempdir().unwrap();

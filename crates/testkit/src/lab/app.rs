@@ -282,7 +282,7 @@ pub fn foreign(fingerprint: Fingerprint, version: u8, options: [u8; 8]) -> Finge
     postcard::from_bytes(&stored).expect("it was stored so")
 }
 
-/// Records an answer 200 with the body `recorded` for `id`, in format 1 of `server/snapshot.rs`.
+/// Records an answer 200 with the body `recorded` for `id`, in format 1 of `server/answer/snapshot.rs`.
 pub async fn insert_answer<St: Store>(store: &St, id: RecordId, fingerprint: Fingerprint) {
     insert_bytes(store, id, fingerprint, Origin::default(), b"\x01\xc8\x01\x00\x00recorded".as_slice()).await;
 }

@@ -76,10 +76,10 @@ fn rights(_: &Path, report: &mut Report) -> Result<(), Failure> {
     report.unclear("rights", "they are not known on this system")
 }
 
-/// The mark was written by an earlier process, so by a clock that was right then.
+/// The checkpoint was written by an earlier process, so by a clock that was right then.
 fn clock(path: &Path, report: &mut Report) -> Result<(), Failure> {
-    let marked = std::fs::metadata(path.join(CHECKPOINT_FILE)).and_then(|file| file.modified());
-    match marked.map(|marked| marked.duration_since(SystemTime::now()).unwrap_or_default()) {
+    let checked = std::fs::metadata(path.join(CHECKPOINT_FILE)).and_then(|file| file.modified());
+    match checked.map(|checked| checked.duration_since(SystemTime::now()).unwrap_or_default()) {
         Ok(ahead) if ahead.as_secs() > 5 => {
             let ahead = humantime::format_duration(std::time::Duration::from_secs(ahead.as_secs()));
             report.found(
@@ -89,7 +89,7 @@ fn clock(path: &Path, report: &mut Report) -> Result<(), Failure> {
             )
         }
         Ok(_) => report.good("clock", "the store was last written to in the past"),
-        Err(_) => report.note("clock", "the store has no mark whose time could be compared"),
+        Err(_) => report.note("clock", "the store has no checkpoint whose time could be compared"),
     }
 }
 

@@ -92,7 +92,7 @@ async fn a_directory_in_memory_is_found_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_that_has_lost_records_is_found_out() {
     let closed = Closed::after(&[("/done", "k1", "paid")]).await;
-    // An older copy of the database under the mark of a later one.
+    // An older copy of the database under the checkpoint of a later one.
     let older: Vec<_> = fs::read_dir(closed.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     let older: Vec<_> =
         older.into_iter().filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).unwrap())).collect();

@@ -120,6 +120,7 @@ async fn an_answer_that_says_nothing_of_a_lost_attempt_is_marked() {
         (200, &[("idempotency-effect", "maybe")], false),
         (200, &[("idempotency-effect", "maybe"), ("x-should-retry", "true")], false),
         (402, &[("idempotent-replayed", "true")], false),
+        (402, &[("idempotent-replayed", "True")], false),
     ] {
         let answer = Script::default().fails("reset").answers(status, lines, "").post(&layer()).await.unwrap();
         assert_eq!(Delivery::of(&answer).unwrap().is_unknown(), is_unknown, "{status}");

@@ -44,3 +44,21 @@ fn wall() -> u64 {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_that_was_set_back_goes_on_by_the_monotonic_one_since_the_opening() {
+        let second = Duration::from_secs(1);
+        let began = Instant::now().checked_sub(second).unwrap();
+        for (ahead, is_later) in [(Duration::from_secs(3_600), true), (Duration::ZERO, false)] {
+            let before = wall() + millis(ahead);
+            let clock = Clock { began, at: Now { wall: before, kept: 7, opening: 1 } };
+            let now = clock.now();
+            assert!(now.wall >= before + 1_000 && now.kept >= 1_007, "{now:?}");
+            assert_eq!(now.wall > wall() + 1_800_000, is_later);
+        }
+    }
+}

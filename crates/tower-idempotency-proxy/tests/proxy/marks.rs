@@ -57,7 +57,9 @@ async fn a_profile_decides_what_becomes_of_an_invalid_request_and_of_a_5xx() {
 async fn retried(policy: OnInterrupted, head: &str, length: &str) -> &'static str {
     let (service, seen) = says(format!("HTTP/1.1 {head}{length}\r\norder 1").leak()).await;
     let proxy = proxy(layer().on_interrupted(policy), service).await;
-    send(proxy, "k", "book").await;
+    let first = send(proxy, "k", "book").await;
+    let lines = first.headers.get_all("idempotency-effect").iter().count();
+    assert!(lines < 2, "{head:?}: {lines} lines say what has become of it");
     let again = send(proxy, "k", "book").await;
     match (&*again.problem(), again.is_replay(), seen.load(Ordering::SeqCst)) {
         ("", true, 1) => "replay",

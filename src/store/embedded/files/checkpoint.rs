@@ -146,8 +146,8 @@ pub(crate) fn check_damage(
     }
     let (Found::Whole(checkpoint), true) = (found, *is_certain) else { return Ok(()) };
     let reason = format!(
-        "records that changed since the opening before the last one may be missing: {what}. The last batch that is \
-         marked, number {}, is of {}",
+        "records that changed since the opening before the last one may be missing: {what}. The last batch of the \
+         checkpoint, number {}, is of {}",
         checkpoint.step,
         utc(checkpoint.time)
     );
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_of_which_any_bit_or_byte_is_wrong_is_no_mark() {
+    fn a_checkpoint_of_which_any_bit_or_byte_is_wrong_is_no_checkpoint() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(read(directory.path()).unwrap(), Found::Missing);
         checkpoint(7).write(directory.path()).unwrap();

@@ -15,7 +15,7 @@ use crate::store::OpenError;
 use crate::store::embedded::layout::totals::Checkpoint;
 
 /// The interval at which the thread looks, and so the greatest age of a step that no checkpoint covers.
-const MARK_EVERY: Duration = Duration::from_secs(1);
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// The least time between two log lines about checkpoints that cannot be written.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -71,7 +71,7 @@ impl Checkpointer {
     /// Waits until it is time to look, and returns whether the writer has ended.
     fn waits_until_over(&self) -> bool {
         let mut over = self.over.lock();
-        self.ends.wait_while_for(&mut over, |over| !*over, MARK_EVERY);
+        self.ends.wait_while_for(&mut over, |over| !*over, CHECKPOINT_EVERY);
         *over
     }
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_store_writes_nothing_and_a_mark_that_failed_is_written_later() {
+    fn an_idle_store_writes_nothing_and_a_checkpoint_that_failed_is_written_later() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("s");
         let checkpointer = Checkpointer::new(path.clone(), checkpoint(3));

@@ -39,7 +39,7 @@ fn without_two_steps<E: Tested>(directory: &tempfile::TempDir) -> u64 {
     last
 }
 
-fn mark_at(path: &Path, step: u64) {
+fn checkpoint_at(path: &Path, step: u64) {
     Checkpoint { step, time: Timestamp::from_millis(1) }.write(path).unwrap();
 }
 
@@ -73,7 +73,7 @@ fn a_store_that_has_lost_durable_records_is_not_opened_until_that_loss_is_accept
 }
 
 #[test]
-fn a_store_whose_mark_is_missing_or_damaged_is_not_opened_until_that_is_accepted_by_name() {
+fn a_store_whose_checkpoint_is_missing_or_damaged_is_not_opened_until_that_is_accepted_by_name() {
     on_each!(E, {
         for damage in [|checkpoint: &Path| fs::remove_file(checkpoint), |checkpoint: &Path| fs::write(checkpoint, b"")]
         {
@@ -117,7 +117,7 @@ fn a_store_with_certain_damage_is_not_opened_until_that_is_accepted_by_name() {
     open::<MapEngine>(&path, Some(last)).unwrap_err();
     fs::remove_file(path.join(DAMAGED)).unwrap();
     assert_eq!(checkpoint::read(&path).unwrap(), Found::Missing);
-    mark_at(&path, last);
+    checkpoint_at(&path, last);
     let shared = open::<MapEngine>(&path, Some(last)).unwrap();
     assert_eq!(shared.slots.telemetry.counters.losses_accepted.load(Ordering::Relaxed), 1);
     assert!(shared.boot > 1_000, "the fences of openings that were lost do not come back");
@@ -131,7 +131,7 @@ fn a_store_with_certain_damage_is_not_opened_until_that_is_accepted_by_name() {
 
 // A checkpoint that says more than what is durable would refuse a whole store.
 #[test]
-fn the_mark_covers_each_step_that_is_durable_and_never_one_that_is_not() {
+fn the_checkpoint_covers_each_step_that_is_durable_and_never_one_that_is_not() {
     on_each!(E, {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");

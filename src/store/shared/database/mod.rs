@@ -91,15 +91,20 @@ impl<B: Backend> Database<B> {
         after: Option<(Timestamp, RecordId)>,
         limit: usize,
     ) -> Result<Rows<Vec<Row>>, BackendError> {
-        let page =
-            self.state.ask(limit * SCANNED_BYTES, |clocks| self.backend.list(clocks, alive, after, limit)).await?;
+        let page = self
+            .state
+            .ask(limit.saturating_mul(SCANNED_BYTES), |clocks| self.backend.list(clocks, alive, after, limit))
+            .await?;
         self.state.note_fences(&page.rows);
         Ok(page)
     }
 
     /// Reads a page of the rows of operations, in the order of their ids.
     pub(crate) async fn scan(&self, after: Option<RecordId>, limit: usize) -> Result<Rows<Vec<Row>>, BackendError> {
-        let page = self.state.ask(limit * SCANNED_BYTES, |clocks| self.backend.scan(clocks, after, limit)).await?;
+        let page = self
+            .state
+            .ask(limit.saturating_mul(SCANNED_BYTES), |clocks| self.backend.scan(clocks, after, limit))
+            .await?;
         self.state.note_fences(&page.rows);
         Ok(page)
     }

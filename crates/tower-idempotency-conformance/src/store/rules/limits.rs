@@ -87,7 +87,7 @@ pub(crate) async fn a_claim_that_is_refused_as_late_was_not_made<St: Store>(subj
                     });
                     rule.taken(id, &before.map_or_else(claim, |cut| reclaim(cut.fence))).await;
                 }
-                other => rule.fail(format_args!("a claim without timeout was answered {other:?}")),
+                other => rule.fail(format_args!("a claim whose timeout is over was answered {other:?}")),
             }
         }
     }

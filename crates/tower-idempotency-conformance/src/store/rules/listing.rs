@@ -143,6 +143,10 @@ pub(crate) async fn a_scan_has_each_record_once_in_the_order_of_ids<St: Store>(s
         }
     }
     let running = rule.all(List::Running, 1_000).await;
+    for limit in [1, 3, usize::MAX] {
+        let paged = rule.all(List::Running, limit).await;
+        rule.check(paged == running, || format!("in pages of {limit}, the runs are not those of one page"));
+    }
     for (what, id, _) in &all {
         let is_listed = running.iter().any(|record| record.id == *id);
         let should = what.starts_with("running") || *what == "taken over";
