@@ -164,6 +164,18 @@ mod tests {
         Connection::over(socket.connect(to).await.unwrap()).await.unwrap()
     }
 
+    // Seeded fault: it is waited for.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_no_request_begins_is_closed_after_its_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = tower::service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+        tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let closed = tokio::time::timeout(10 * HEAD_TIMEOUT, client.read(&mut [0])).await.expect("it is closed");
+        assert_eq!(closed.unwrap(), 0);
+    }
+
     // Seeded fault: the stream is closed with bytes unread, and the client that sends on is reset.
     #[tokio::test]
     async fn a_client_that_reads_only_once_it_has_sent_all_gets_an_answer_that_came_before() {

@@ -35,6 +35,24 @@ async fn a_connection_that_was_refused_frees_the_key() {
     assert_eq!(service.keys().len(), 1);
 }
 
+// Seeded fault: nothing is counted.
+#[tokio::test]
+async fn a_request_that_the_service_has_not_answered_is_counted_by_its_kind() {
+    // Of this thread, which is the runtime's only one.
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let nothing = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = nothing.local_addr().unwrap();
+    drop(nothing);
+    for (service, kind) in
+        [(address, "not-reached"), (says("").await.0, "broken"), (says("HTTP/3\r\n").await.0, "unreadable")]
+    {
+        send(proxy(layer(), service).await, "k", "book").await;
+        let (metrics, line) = (recorder.handle().render(), format!("unanswered_total{{kind=\"{kind}\"}} 1"));
+        assert!(metrics.contains(&line), "{kind}: {metrics}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_breaks_after_the_request_was_sent_leaves_the_outcome_unknown() {
     let service = Service::default();
