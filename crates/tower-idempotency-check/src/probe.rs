@@ -91,9 +91,11 @@ impl Shared {
         }
     }
 
-    /// Whether each replay of the endpoint that was checked last differs in this.
-    pub(crate) fn differs_in(&self, part: &str) -> bool {
-        self.parts.lock().is_ok_and(|parts| parts.iter().any(|noted| noted == part))
+    /// Whether each replay of the endpoint that was checked last differs in what these findings say. A note says nothing.
+    pub(crate) fn knows(&self, findings: &[Finding]) -> bool {
+        let Ok(parts) = self.parts.lock() else { return false };
+        let is_noted = |finding: &Finding| finding.part.as_ref().is_some_and(|part| parts.contains(part));
+        findings.iter().all(|finding| finding.severity == Severity::Note || is_noted(finding))
     }
 
     fn take(&self, requests: usize) -> Result<(), Stop> {
@@ -435,6 +437,36 @@ impl<'a> Probe<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Seeded fault: a note that comes with them makes them new.
+    #[test]
+    fn findings_are_known_if_each_replay_differs_so_whatever_is_noted_with_them() {
+        let (plan, shared) = (Plan::from_toml("url = \"http://127.0.0.1:1/\"").unwrap(), Shared::new(0));
+        let findings = |parts: &[&str], notes: bool| {
+            let probe = Probe::new(&plan, &plan.endpoints[0], &shared);
+            parts.iter().for_each(|part| probe.differs(Severity::Wrong, Rule::Retry, part, (*part).to_owned()));
+            if notes {
+                probe.found(Severity::Note, Rule::Retry, "a note");
+            }
+            probe.end().0
+        };
+        shared.note_parts(&findings(&["status"], false));
+        for notes in [false, true] {
+            assert!(shared.knows(&findings(&["status"], notes)), "{notes}");
+            assert!(!shared.knows(&findings(&["status", "etag"], notes)), "{notes}");
+        }
+    }
+
+    // Seeded fault: the type of the endpoint's body goes with it.
+    #[test]
+    fn a_request_without_a_body_has_the_endpoint_s_headers_but_the_body_s_type() {
+        let plan = "url = \"http://127.0.0.1:1/\"\ndata = \"{}\"\nheaders = [\"authorization: Bearer a\"]";
+        let plan = Plan::from_toml(plan).unwrap();
+        let shared = Shared::new(0);
+        let bare = Probe::new(&plan, &plan.endpoints[0], &shared).bare(&Method::GET, "/orders");
+        assert_eq!(bare.headers, [("authorization".to_owned(), "Bearer a".to_owned())]);
+        assert!(bare.body.is_empty());
+    }
 
     // Each pair of findings. Seeded fault: a note that is not counted decides.
     #[test]

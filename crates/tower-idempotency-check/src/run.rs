@@ -1,7 +1,7 @@
 //! Runs the checks of a plan.
 
 use crate::checks::{CHECKS, Check};
-use crate::finding::{Checked, Finding, Outcome, Report, Severity};
+use crate::finding::{Checked, Outcome, Report};
 use crate::plan::{Endpoint, Plan, PlanError, Settings};
 use crate::probe::{Probe, Shared, Stop};
 
@@ -92,10 +92,8 @@ impl Plan {
         if ["works", CAUSE].contains(&check.name) {
             shared.note_parts(&findings);
         }
-        let is_known = |finding: &Finding| finding.part.as_ref().is_some_and(|part| shared.differs_in(part));
-        let are_known = findings.iter().all(|finding| finding.severity == Severity::Note || is_known(finding));
-        let is_consequence =
-            shared.ignores_keys() && !STANDS_ALONE.contains(&check.name) || are_known && check.name != CAUSE;
+        let is_consequence = shared.ignores_keys() && !STANDS_ALONE.contains(&check.name)
+            || shared.knows(&findings) && check.name != CAUSE;
         let follows_from = (outcome == Outcome::Broken && is_consequence).then_some(CAUSE);
         Checked {
             name: check.name,
