@@ -91,7 +91,8 @@ impl Shared {
         }
     }
 
-    /// Whether each replay of the endpoint that was checked last differs in what these findings say. A note says nothing.
+    /// Whether each replay of the endpoint that was checked last differs in what these findings say. A note says
+    /// nothing.
     pub(crate) fn knows(&self, findings: &[Finding]) -> bool {
         let Ok(parts) = self.parts.lock() else { return false };
         let is_noted = |finding: &Finding| finding.part.as_ref().is_some_and(|part| parts.contains(part));
