@@ -147,7 +147,7 @@ fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot
     for forgotten in [7, 8] {
         assert_eq!(next(Current::Released(Fence(forgotten)), complete(7)), (Change::Nothing, Reply::Refused));
     }
-    // The trace is older than the claim, so the claim was lost.
+    // The tombstone is older than the claim, so the claim was lost.
     assert!(matches!(next(Current::Released(Fence(6)), complete(7)), (Change::Put(_), Reply::Taken)));
     refused(&running(), complete(7));
 }

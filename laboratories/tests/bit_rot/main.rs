@@ -171,7 +171,7 @@ fn rot_often(engine: Engine, places: usize, seed: u64) -> Figures {
     figures.into_inner().unwrap()
 }
 
-/// Returns whether this process is the control: its stores have no checkpoint.
+/// Returns whether this process is the control: its stores have an outdated checkpoint.
 fn is_control() -> bool {
     std::env::var_os(WITHOUT_MARK).is_some()
 }

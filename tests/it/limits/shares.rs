@@ -1,4 +1,4 @@
-//! One client takes at most half of the free runs, and half of the free room for bodies. A client is a scope, or the
+//! One client takes at most half of the free runs, and half of the free budget for bodies. A client is a scope, or the
 //! credentials if there is no scope; all requests without either are one client.
 
 use std::time::Duration;
