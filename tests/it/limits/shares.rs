@@ -1,5 +1,5 @@
-//! One client takes at most half of the free runs, and half of the free budget for bodies. A client is a scope, or the
-//! credentials if there is no scope; all requests without either are one client.
+//! One client takes at most half of the free runs, and half of the free budget for bodies. A client is a scope, or
+//! the credentials if there is no scope; all requests without either are one client.
 
 use std::time::Duration;
 

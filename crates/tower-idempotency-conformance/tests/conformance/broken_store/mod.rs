@@ -16,8 +16,8 @@ use tower_idempotency_conformance::store::{RULES, StoreSubject, rule};
 
 const MOST: usize = 1_500;
 
-/// A store alone, or one of two processes that share their records. Then every claim leaves a record, and every release a
-/// tombstone.
+/// A store alone, or one of two processes that share their records. Then every claim leaves a record, and every release
+/// a tombstone.
 fn subject(fault: Fault, is_alone: bool) -> StoreSubject<Broken> {
     let clock = ManualClock::new(Timestamp::from_millis(1_790_000_000_000));
     let store = Broken::new(fault, clock.clone(), MOST);
