@@ -100,10 +100,10 @@ impl<St: Store> Operations<St> {
     /// This method only reads.
     pub async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<Listing, StoreError> {
         let limit = limit.clamp(1, MAX_PAGE);
-        let (list, after) = match filter.state {
-            Some(StateKind::Interrupted) => (List::Interrupted, after.filter(|after| after.id().is_none())),
-            Some(StateKind::Running) => (List::Running, after.filter(|after| after.id().is_some())),
-            _ => (List::All, after.filter(|after| after.id().is_some())),
+        let list = match filter.state {
+            Some(StateKind::Interrupted) => List::Interrupted,
+            Some(StateKind::Running) => List::Running,
+            _ => List::All,
         };
         self.selected(filter, list, after.copied(), limit).await
     }
@@ -215,8 +215,8 @@ impl<St: Store> Operations<St> {
     /// This method only reads.
     pub async fn disputed(&self, after: Option<&Cursor>, limit: usize) -> Result<Listing, StoreError> {
         let now = self.engine.store.now();
-        let after = after.filter(|after| after.id().is_none()).copied();
-        let Page { records, next } = self.engine.store.list(List::Disputed, after, limit.clamp(1, MAX_PAGE)).await?;
+        let limit = limit.clamp(1, MAX_PAGE);
+        let Page { records, next } = self.engine.store.list(List::Disputed, after.copied(), limit).await?;
         let operations = records.into_iter().map(|listed| self.record(listed)).collect();
         Ok(Listing { operations, next, now })
     }

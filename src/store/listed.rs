@@ -83,6 +83,13 @@ impl ListedRecord {
         }
     }
 
+    /// Returns what is listed of a record that has no outcome, or of which the outcome is not meant.
+    #[cfg(any(feature = "embedded", feature = "shared"))]
+    pub(crate) fn without_outcome<O>(id: RecordId, record: &Record<O>) -> Self {
+        let Ok(record) = record.form(|_| Ok::<_, Infallible>(OutcomeStart::of(0, &[])));
+        Self::readable(id, record)
+    }
+
     /// Returns what is listed of a record that can be read.
     pub(crate) fn readable(id: RecordId, record: Record<OutcomeStart>) -> Self {
         Self { id, record: Ok(record), session: None }

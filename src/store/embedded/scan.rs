@@ -1,6 +1,5 @@
 //! Lists records.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::layout::keys;
@@ -130,7 +129,7 @@ fn interrupted<E: StorageEngine>(
                     Some(record.since) == keys::time_of(key) && Some((record.since, id)) > after
                 };
                 let live = record.and_then(|record| record.live(shared.time.now())).filter(is_meant);
-                let listed = live.map(|record| without_outcome(id, &record));
+                let listed = live.map(|record| ListedRecord::without_outcome(id, &record));
                 records.extend(listed.filter(|listed| List::Interrupted.has(listed)));
             }
             // The other operations can still be settled.
@@ -145,11 +144,5 @@ fn interrupted<E: StorageEngine>(
 
 /// Returns the operations whose claims are on disk and whose runs are under way, from memory.
 fn running<E: StorageEngine>(shared: &StoreState<E>) -> Vec<ListedRecord> {
-    shared.runs.lock().all().map(|(id, record)| without_outcome(id, record)).collect()
-}
-
-/// Returns what is listed of a record that has no outcome.
-fn without_outcome(id: RecordId, record: &Record<Stored>) -> ListedRecord {
-    let Ok(record) = record.form(|_| Ok::<_, Infallible>(OutcomeStart::of(0, &[])));
-    ListedRecord::readable(id, record)
+    shared.runs.lock().all().map(|(id, record)| ListedRecord::without_outcome(id, record)).collect()
 }

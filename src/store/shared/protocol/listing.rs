@@ -3,7 +3,6 @@
 //! A database lists rows by their kind. So only the processes that have met a completed record with damaged bytes list
 //! it, once they have refused a retry for it.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Fence, Record, State};
 use crate::store::error::StoreError;
-use crate::store::listed::{ListedRecord, OutcomeStart};
+use crate::store::listed::ListedRecord;
 use crate::store::page::{Cursor, List, Page};
 use crate::store::shared::backend::{Backend, Kind, Row};
 use crate::store::shared::database::errors::away;
@@ -164,6 +163,5 @@ impl<B: Backend> Protocol<B> {
 
 /// Returns what is listed of an operation that is known by the columns of its row.
 fn by_columns(row: &Row, record: &Record) -> ListedRecord {
-    let Ok(record) = record.form(|_| Ok::<_, Infallible>(OutcomeStart::of(0, &[])));
-    ListedRecord { session: row.session, ..ListedRecord::readable(row.id, record) }
+    ListedRecord { session: row.session, ..ListedRecord::without_outcome(row.id, record) }
 }
