@@ -18,8 +18,6 @@ pub mod engine;
 pub mod failures;
 mod fingerprint;
 pub mod guide;
-#[cfg(feature = "server")]
-mod header;
 mod key;
 #[cfg(idempotency_laboratory)]
 pub mod laboratory;
@@ -56,9 +54,9 @@ pub use fjall;
 /// `.ci/separations` fails if one does not.
 #[doc(hidden)]
 pub mod internals {
-    #[cfg(feature = "server")]
-    pub use crate::header::{HeaderError, read_key};
     pub use crate::record::*;
+    #[cfg(feature = "server")]
+    pub use crate::server::header::{HeaderError, read_key};
     pub use crate::slots::{End, Refusal, Slots};
     pub use crate::store::contract::{Records, Sealed};
     pub use crate::store::in_words;

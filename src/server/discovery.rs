@@ -8,13 +8,13 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::answer::meaning::Meaning;
+use super::header::lines;
 use super::layer::IdempotencyLayer;
 use super::layer_state::LayerState;
 use super::options::Options;
 use super::profile::{Envelope, Profile};
 use super::reject::rejection::{Rejection, RejectionKind};
 use crate::engine::{OnInFlight, OnInterrupted, Policy};
-use crate::header::lines;
 use crate::key::Key;
 use crate::store::Store;
 

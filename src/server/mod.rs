@@ -20,6 +20,7 @@
 //! | `profile.rs` | what clients of an API expect of its keys: statuses, codes, forms |
 //! | `discovery.rs` | sets the profile, and tells clients what a retry can expect |
 //! | `checked.rs` | marks what an extractor rejects as invalid |
+//! | `header.rs` | reads the header `Idempotency-Key` |
 //! | `scope.rs` | what a function that says whose a key is may return |
 //! | `account.rs` | a scope of a request's credentials |
 //! | `fingerprint/` | makes the fingerprint, which says whether two requests are the same |
@@ -45,6 +46,7 @@ mod drain;
 pub(crate) mod effect;
 pub(crate) mod fingerprint;
 mod future;
+pub(crate) mod header;
 pub mod health;
 pub(crate) mod layer;
 mod layer_state;

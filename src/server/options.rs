@@ -14,10 +14,10 @@ use super::answer::meaning::Classify;
 use super::answer::snapshot::Recorder;
 use super::fingerprint::identify::Sameness;
 use super::fingerprint::target::Target;
+use super::header::lines;
 use super::profile::Profile;
 use super::reject::rejection::Rejection;
 use crate::engine::{Policy, Reconciler, WrapRun};
-use crate::header::lines;
 use crate::key::{Key, RecordId, Scope};
 
 type Covers = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;

@@ -3,8 +3,8 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 
+use super::header::lines;
 use super::options::Options;
-use crate::header::lines;
 use crate::key::Scope;
 use crate::record::{Described, Origin};
 

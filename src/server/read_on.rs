@@ -18,8 +18,8 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
+use super::header::lines;
 use super::reject::grpc;
-use crate::header::lines;
 use crate::within::within;
 
 /// The most bytes that are read on.

@@ -14,6 +14,7 @@ use tower_service::Service;
 use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through};
 use super::fingerprint::target::Target;
 use super::future::ResponseFuture;
+use super::header;
 use super::layer_state::LayerState;
 use super::options::Options;
 use super::read_on::Connection;
@@ -22,7 +23,6 @@ use super::reject::rejection::Rejection;
 use super::request::Exchange;
 use super::run_context::context::IdempotencyContext;
 use crate::engine::{self, Facts};
-use crate::header;
 use crate::key::Key;
 use crate::store::Store;
 

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TRAILER};
 
-use crate::header::lines;
+use crate::server::header::lines;
 
 /// The headers that are left out of a record, in addition to those that the answer's `Connection` names, in
 /// alphabetical order. They are hop-by-hop (RFC 9110, section 7.6.1; `Trailer` is still kept if there are trailers),

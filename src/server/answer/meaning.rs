@@ -24,9 +24,9 @@ use http_body::Body;
 use super::marks::{Invalid, Keep, Release, Unsure};
 use super::snapshot::Recorder;
 use crate::engine::{End, OnInterrupted};
-use crate::header::lines;
 use crate::server::bodies::collect::{Collected, is_shorter};
 use crate::server::effect::Effect;
+use crate::server::header::lines;
 use crate::server::not_applied;
 use crate::server::reject::rejection::Rejection;
 

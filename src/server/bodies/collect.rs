@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::body::Passage;
 use super::budget::Share;
-use crate::header::lines;
+use crate::server::header::lines;
 use crate::within::{put_off, within};
 
 /// The result of reading a body.

@@ -10,8 +10,8 @@ use http::request::Parts;
 
 use super::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 use crate::fingerprint::FingerprintBuilder;
-use crate::header::lines;
 use crate::key::Scope;
+use crate::server::header::lines;
 
 /// Identifies a client that has nothing else (RFC 9421). Of others it says nothing, and is new with each try.
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");

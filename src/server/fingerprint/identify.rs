@@ -17,8 +17,8 @@ use super::multipart;
 use super::target::Target;
 use crate::digest::{DigestKey, Digester, purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
-use crate::header::lines;
 use crate::key::{RecordId, Scope};
+use crate::server::header::lines;
 use crate::slots::Client;
 
 /// The purpose of the digest of the options. With another text, records made under options could not be compared any

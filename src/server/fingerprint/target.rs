@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 
 use crate::fingerprint::FingerprintBuilder;
-use crate::header::lines;
+use crate::server::header::lines;
 use crate::server::run_context::context::IdempotencyContext;
 
 /// The place where the client sent the request, and, if that is in doubt, the other place where it may have sent it.

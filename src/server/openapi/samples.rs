@@ -3,8 +3,8 @@
 use http::StatusCode;
 
 use crate::fingerprint::Match;
-use crate::header::HeaderError;
 use crate::key::RecordId;
+use crate::server::header::HeaderError;
 use crate::server::options::Options;
 use crate::server::reject::reasons;
 use crate::server::reject::rejection::Rejection;

@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::rejection::{Rejection, RejectionKind};
-use crate::header::lines;
+use crate::server::header::lines;
 
 /// The content type of gRPC, for the call and for the answer.
 const GRPC: &str = "application/grpc";

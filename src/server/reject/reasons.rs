@@ -11,9 +11,9 @@ use http::{HeaderName, StatusCode};
 use super::rejection::{Rejection, RejectionKind};
 use crate::engine::{OnInterrupted, Policy};
 use crate::fingerprint::Match;
-use crate::header::HeaderError;
 use crate::key::RecordId;
 use crate::server::effect::Effect;
+use crate::server::header::HeaderError;
 use crate::server::not_applied;
 use crate::slots::Refusal;
 
