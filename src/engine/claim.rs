@@ -10,7 +10,6 @@ use super::met::Met;
 use super::policy::{OnInterrupted, Policy};
 use super::reconcile::ask_no_more;
 use super::record_end::Holder;
-use crate::laboratory::{self, Protection};
 use crate::record::{Applied, Claim, Fence, Hold, Operation, Owner, ReclaimReason, Record, Reply, State, Transition};
 use crate::slots::{Refusal, SharedPhase};
 use crate::store::{Store, StoreError};
@@ -148,15 +147,11 @@ impl<St: Store> Claimant<St> {
 
 /// Returns the claim that asks the store for the operation, with the durations of the policy.
 pub(super) fn wish(policy: &Policy, operation: Operation, deadline: Instant) -> Claim {
-    let may_repeat = match policy.on_interrupted {
-        OnInterrupted::Refuse => laboratory::is_broken(Protection::DurableClaim),
-        // After a crash the operation may run again, so an embedded store need not keep the claim.
-        OnInterrupted::Rerun => true,
-    };
     Claim {
         operation,
         policy: policy.claim_policy(),
-        may_repeat,
+        // After a crash the operation may run again, so an embedded store need not keep the claim.
+        may_repeat: policy.on_interrupted == OnInterrupted::Rerun,
         // The clocks of the process that ends the run, and of those that judge the bound, may run at different rates.
         bound: (policy.max_run.saturating_mul(5) / 4).saturating_add(END_TIMEOUT),
         interrupted_retention: policy.interrupted_retention,

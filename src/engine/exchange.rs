@@ -15,8 +15,6 @@ use super::met::Met;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
 use super::watch::wait_elsewhere;
-#[cfg(idempotency_laboratory)]
-use crate::laboratory;
 use crate::record::{Operation, Origin};
 use crate::slots::{Attempt, End, Ended, Entered, Event, Phase, SharedPhase, Waiter};
 use crate::store::{Store, StoreError};
@@ -169,12 +167,6 @@ impl<St: Store> Engine<St> {
             let (origin, span) = (operation.origin.clone(), span.clone());
             let run = Run { engine, slot, operation, attempt: 0, is_within: caller.is_within, deadline, span };
             let run = Box::pin(drive(Box::new(run), work, reply));
-            // Only a laboratory runs it here, to show that its tests notice a run that ends with its requester.
-            #[cfg(idempotency_laboratory)]
-            if laboratory::is_broken(laboratory::Protection::Detached) {
-                run.await;
-                return Begun::Run(verdict, phase, origin);
-            }
             self.spawn(run);
             Begun::Run(verdict, phase, origin)
         }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::engine::Engine;
 use super::send_end::PendingEnd;
 use crate::key::RecordId;
-use crate::laboratory::{self, Protection};
 use crate::record::{Applied, ClaimPolicy, Completion, Hold, Lost, Operation, Reply, RunResult, Transition};
 use crate::slots::{End, Ended, Retrying, Slot, Slots};
 use crate::store::Store;
@@ -27,10 +26,6 @@ impl<St: Store> Holder<'_, St> {
     pub(super) fn ending(&self, end: &End) -> Transition {
         let policy = &self.engine.policy;
         let result = match end {
-            // Only a laboratory loses an outcome, to show that its tests notice it.
-            End::Outcome(_) if laboratory::is_broken(Protection::Record) => {
-                return Transition::Release(self.hold.fence);
-            }
             End::Outcome(outcome) => RunResult::Outcome(outcome.clone()),
             End::Consumed { status } => RunResult::Consumed { status: *status },
             End::Released => return Transition::Release(self.hold.fence),

@@ -14,7 +14,7 @@ use super::phase::{End, Ended, Phase, Refusal};
 use super::shared_phase::SharedPhase;
 use super::wait::Waiter;
 use crate::key::RecordId;
-use crate::laboratory::{self, Protection};
+use crate::laboratory::point;
 
 /// The right to be the only run of a record id in this process.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Slots {
     /// Takes the slot of `id`, unless a run has it, there are `most` runs, or `client` has its share of them. What has
     /// no client keeps to no share.
     pub(crate) fn take(self: &Arc<Self>, id: RecordId, most: usize, client: Option<Client>) -> Entered {
-        laboratory::point();
+        point();
         // The entry locks the place. `remembered` and `clients` are locked within it, never the other way round.
         match self.places.entry(id) {
             Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
@@ -85,10 +85,6 @@ impl Slot {
     /// then not freed for as long as an outcome is kept.
     pub(crate) fn begin_settling(&mut self, retention: Duration) {
         self.settling = Some(retention);
-        // Only a laboratory frees the slot too early, to show that its tests notice it.
-        if laboratory::is_broken(Protection::Slot) {
-            self.slots.vacate(self.id);
-        }
     }
 
     /// Returns the run's phase, for the requester.
@@ -98,7 +94,7 @@ impl Slot {
 
     /// Shows the duplicates the run's phase.
     pub(crate) fn show_phase(&self, phase: Phase) {
-        laboratory::point();
+        point();
         self.phase.show(phase);
     }
 
@@ -126,7 +122,7 @@ impl Slot {
         let is_whole = bytes == 0 || self.slots.remembered.reserve(bytes);
         let (ended, bytes) = if is_whole { (ended, bytes) } else { (ended.emptied(), 0) };
         self.show_phase(Phase::Ended(ended));
-        laboratory::point();
+        point();
         self.keep(bytes, retention);
         is_whole
     }
@@ -143,7 +139,7 @@ impl Drop for Slot {
         });
         if let Some(ended) = cut {
             self.show_phase(Phase::Ended(ended));
-            laboratory::point();
+            point();
             // The end is kept before the slot is freed, so that no request finds neither.
             if let Some(retention) = self.settling {
                 self.keep_ended(retention);

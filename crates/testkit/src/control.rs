@@ -1,7 +1,7 @@
 //! The control of a laboratory: the same test, in a process in which a protection is broken. The test must report it.
 //!
 //! A control that breaks the disk or the clock uses the crate as it is published, and is a test of the laboratory's own
-//! program. A control that breaks the crate inside needs a build with the switch for it: `.ci/controls` compiles these
+//! program. A control that breaks the crate inside needs a copy with the switch for it: `.ci/controls` compiles these
 //! with the cfg `idempotency_laboratory`, and there the laboratory itself runs only as the child of its controls.
 
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::process::finished;
 
-/// The switch of `src/laboratory.rs`, which an ordinary program does not have.
+/// The switch of `laboratories/broken.patch`, which an ordinary program does not have.
 const SWITCH: &str = "TOWER_IDEMPOTENCY_BREAK";
 /// After how long the child is killed.
 const BOUND: Duration = Duration::from_secs(240);

@@ -17,7 +17,6 @@ use super::files::{VERSION, require_files, require_keyspaces, sync_keyspaces};
 use super::journal::{self, KEYSPACES};
 use super::memtables::Memtables;
 use super::transaction::{self, Transaction, add, write_failed};
-use crate::laboratory::{self, Protection};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 use crate::store::embedded::files::shortage::Descriptors;
@@ -168,9 +167,6 @@ impl StorageEngine for FjallEngine {
     }
 
     fn sync(&self) -> Result<(), String> {
-        if laboratory::is_broken(Protection::Flush) {
-            return Ok(());
-        }
         self.db.persist(PersistMode::Buffer).map_err(|error| write_failed(&error))?;
         self.disk.lock().sync().map_err(|error| format!("syncing failed: {error}"))
     }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::epochs::pinned;
-use crate::laboratory::{self, Protection};
 use crate::store::embedded::files::directory::is_there;
 
 /// A descriptor of the store's own for the file that sled writes to.
@@ -32,9 +31,6 @@ impl Disk {
 
     /// Makes durable everything that was written through `db` before this call.
     pub(super) fn sync(&self, db: &sled::Db) -> Result<(), String> {
-        if laboratory::is_broken(Protection::Flush) {
-            return Ok(());
-        }
         pinned(|| db.flush()).map_err(|error| format!("flushing failed: {error}"))?;
         self.file.sync_data().map_err(|error| format!("syncing failed: {error}"))?;
         // sled goes on with a file that was removed, and the next opening has nothing of what is in it.

@@ -17,11 +17,9 @@
 
 use crossbeam_epoch::{Collector, Guard, LocalHandle, default_collector, pin};
 
-use crate::laboratory::{self, Protection};
-
 /// Calls `act`, which may call sled's `flush()` or drop its handles.
 pub(super) fn pinned<T>(act: impl FnOnce() -> T) -> T {
-    let _guard = (!laboratory::is_broken(Protection::Pins)).then(pin);
+    let _guard = pin();
     act()
 }
 
@@ -46,9 +44,7 @@ impl Pin {
 
     fn renew(&mut self) {
         self.guard = None;
-        if !laboratory::is_broken(Protection::Pins) {
-            self.guard = Some(self.handle.pin());
-        }
+        self.guard = Some(self.handle.pin());
     }
 }
 
