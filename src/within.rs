@@ -15,8 +15,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// The time by which each party gives up before the party that waits for it.
 const SOONER: Duration = Duration::from_secs(5);
 
-/// The time in which the store must answer; after it, the requester gets `store-unavailable`, or the answer of its run
-/// although the store may not have recorded it.
+/// The time in which a store must answer a claim; after it, the requester gets `store-unavailable`. A shared store must
+/// answer an end in this time, too; after it, the requester gets the answer of its run although the database may not
+/// have recorded it. An embedded store's writer answers an end in [`STORE_ANSWER_TIMEOUT`] at the latest.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time that a store's write may take before it counts as failed: after some I/O errors an engine may wait for
 /// ever.

@@ -176,7 +176,7 @@ impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
                 return decided(run, &commitment, end, ran, requester);
             }
             guard.over();
-            let end = run.count_and_judge(end);
+            let end = run.end_to_record(end);
             let sent = run.engine.telemetry().start();
             // From here on a dropped slot stays taken: the end may be readable and not durable.
             run.slot.begin_settling(run.engine.policy.retention);
@@ -259,8 +259,9 @@ fn superseded<St: Store, T>(
     let _ = requester.send(verdict);
 }
 
-/// Gives the real answer although it could not be recorded, because the effect took place. The claim stays, so that the
-/// operation does not run again, and this process remembers the outcome until the store has it.
+/// Gives the real answer although it could not be recorded, because the effect took place. This process remembers the
+/// outcome until the store has it, so the operation does not run again. After a restart the claim refuses retries,
+/// unless the policy is `Rerun`: then there may be none.
 async fn unrecorded<St: Store, T: Send>(
     run: Box<Run<St>>,
     hold: Hold,
@@ -279,7 +280,8 @@ async fn unrecorded<St: Store, T: Send>(
     once_a_minute!(
         engine.lines().unrecorded, error, record_id = operation.id.short(), error = %pending.error,
         source = source(&pending.error),
-        "answered without a record: retries get the answer until this process ends, and are refused afterwards"
+        "answered without a record: retries get the answer until this process ends; then they are refused, or run again \
+         under on_interrupted = rerun"
     );
     let (remembered, is_whole) = RememberedEnd::keep(&engine, slot, ended);
     let _ = requester.send(verdict);

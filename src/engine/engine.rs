@@ -97,14 +97,14 @@ impl<St: Store> Engine<St> {
         self.policy.fail_open && !self.store.slots().is_draining()
     }
 
-    /// Passes the store a transition that ends a run or settles an operation. The store tries again until this process
+    /// Passes the store a transition that ends a run or settles an operation. It is passed again until this process
     /// is about to forget the end, because a newer run may begin then.
     pub(super) fn record(
         &self,
         id: RecordId,
         transition: Transition,
     ) -> impl Future<Output = Result<Applied, PendingEnd>> + Send {
-        send_end::record(&self.store, id, transition, self.retries_for())
+        send_end::pass(&self.store, id, transition, self.retries_for())
     }
 
     /// Returns for how long this process sends an end that it remembers to the store.

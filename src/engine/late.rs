@@ -92,7 +92,7 @@ impl<St: Store, C: Future<Output = Result<Claimed, Refusal>> + Send> Late<St, C>
         // From now on the handler's context says that the run is over.
         drop(over);
         run.report(&verdict, ran);
-        let end = run.count_and_judge(end);
+        let end = run.end_to_record(end);
         let slots = run.engine.store.slots();
         // Half of the room is kept for the ends of protected runs, which must be remembered.
         if matches!(end, End::Released) || !slots.remembered.has_plenty_of_room() {

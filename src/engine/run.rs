@@ -168,7 +168,7 @@ impl<St: Store> Run<St> {
 
     /// Returns the end that is recorded: if it is unknown how a run ended and the policy is `Rerun`, the key is
     /// released. Counts an end that is unknown.
-    pub(super) fn count_and_judge(&self, end: End) -> End {
+    pub(super) fn end_to_record(&self, end: End) -> End {
         let End::Interrupted { status } = end else { return end };
         self.engine.count_interrupted();
         if let Some(status) = status {

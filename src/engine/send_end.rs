@@ -1,4 +1,4 @@
-//! Passes the end of a run to a store until the store has answered. The engine passes no end a second time.
+//! Passes the end of a run to a store until the store has answered. Only this file passes an end more than once.
 
 use std::iter;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(crate) struct PendingEnd {
 /// Passes a transition that ends a run, or settles an operation. Over a store that several processes share it waits for
 /// at most [`STORE_TIMEOUT`]. What is unknown then can be waited for, for `at_most` this long.
 #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
-pub(crate) fn record<St: Store>(
+pub(crate) fn pass<St: Store>(
     store: &Arc<St>,
     id: RecordId,
     transition: Transition,

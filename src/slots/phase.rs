@@ -14,7 +14,7 @@ pub(crate) enum Phase {
     Claiming,
     /// The store takes too long to answer the claim.
     Stalled,
-    /// The handler runs.
+    /// The run is under way: a reconciler is asked, the handler runs, or its end is being recorded.
     Running(Fingerprint),
     /// The run is over.
     Ended(Ended),

@@ -55,7 +55,8 @@ counts! {
     interrupted;
     /// Those of the interrupted runs whose handler answered, and whose answer means that the effect is unknown.
     unknown;
-    /// Answers that were given although their record could not be written: after a restart, their retries are refused.
+    /// Answers that were given although their record could not be written: after a restart, their retries are refused,
+    /// or run again under `Rerun`.
     unrecorded;
     /// Handlers that were started without protection, because `fail_open` was chosen and the store was away.
     unprotected;

@@ -77,8 +77,8 @@ pub trait Store: Records {
 /// 3. [`StoreError::Unavailable`], [`Full`](StoreError::Full), [`Overloaded`](StoreError::Overloaded) and
 ///    [`Corrupt`](StoreError::Corrupt) mean that nothing was done, and nothing will be done later.
 ///    [`Uncertain`](StoreError::Uncertain) means that the transition may have been done, and that this process will not
-///    learn it, because the store was poisoned or closed meanwhile. A store whose network may lose an answer sends the
-///    transition again until it gets an answer.
+///    learn it, because the store was poisoned or closed meanwhile. A store whose network may lose an answer sends its
+///    write again until it gets an answer. What certainly was not done, the engine passes again.
 /// 4. Limits refuse claims, never a transition that ends a run. The same is true of a store that is behind, and of one
 ///    that comes to a claim after the claim's `timeout`.
 /// 5. A fence never repeats and never shrinks, across restarts too, whether records were released, swept or expired.

@@ -26,6 +26,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Returns whether the operation is done, as far as the kind says. The row's bytes do not count.
+    pub(super) const fn is_done(self) -> bool {
+        matches!(self, Self::Completed | Self::Consumed)
+    }
+
     /// Returns the number by which a backend keeps the kind.
     #[must_use]
     pub const fn number(self) -> i16 {

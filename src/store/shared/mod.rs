@@ -6,14 +6,14 @@
 // - `protocol/`: one transition of a record.
 // - `session/`: tracks whether this process and the others are alive, and which rows have changed.
 // - `database/`: the one client of the database.
-// - `backend.rs`, `kind.rs`, `run_record.rs`: the contract of a database. `judge.rs`: the same contract as functions,
+// - `backend.rs`, `kind.rs`, `run_record.rs`: the contract of a database. `apply.rs`: the same contract as functions,
 //   for a database that does not decide in its own language.
 
+mod apply;
 mod backend;
 mod builder;
 mod database;
 mod inner;
-mod judge;
 mod kind;
 mod protocol;
 mod run_record;
@@ -23,6 +23,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use apply::Moment;
 pub use backend::{
     Answer, Backend, BackendError, Clocks, Expect, GRACE, Guarantee, Kind, NewExpiry, NewFence, Row, ServerId, Stamp,
     Token, Write,
@@ -30,7 +31,6 @@ pub use backend::{
 pub use builder::SharedStoreBuilder;
 /// The stream that [`Backend::changes`] returns.
 pub use futures_util::stream::BoxStream;
-pub use judge::Moment;
 #[doc(hidden)]
 pub use protocol::transaction::PendingTransaction;
 pub use run_record::{RecordInTransaction, RunRecord};

@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::future::Future;
 
+use super::apply::Moment;
 use super::backend::{Backend, Clocks, Row, Write};
-use super::judge::Moment;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::Fence;

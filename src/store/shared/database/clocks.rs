@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
 use crate::store::StoreError;
+use crate::store::shared::apply::Moment;
 use crate::store::shared::backend::{Clocks, GRACE};
-use crate::store::shared::judge::Moment;
 
 /// A difference between two clocks that is larger than this is counted and logged.
 const SKEW: Duration = Duration::from_secs(5);

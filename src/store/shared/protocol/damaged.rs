@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use parking_lot::Mutex;
 
 use crate::key::RecordId;
-use crate::store::shared::backend::{Kind, Row};
+use crate::store::shared::backend::Row;
 
 /// The ids of completed records that were found to be damaged. Their number is limited.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ impl Damaged {
     /// Notes a row that can't be read, if it is completed: the database lists rows of other kinds by itself.
     pub(crate) fn note(&self, row: &Row) {
         let mut known = self.0.lock();
-        if is_done(row) && known.len() < MAX_DAMAGED {
+        if row.kind.is_done() && known.len() < MAX_DAMAGED {
             known.insert(row.id);
         }
     }
@@ -31,9 +31,4 @@ impl Damaged {
     pub(crate) fn forget(&self, id: &RecordId) {
         self.0.lock().remove(id);
     }
-}
-
-/// Returns whether the row's kind says that its operation is done. The row's bytes do not count.
-pub(crate) fn is_done(row: &Row) -> bool {
-    matches!(row.kind, Kind::Completed | Kind::Consumed)
 }

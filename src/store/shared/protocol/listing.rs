@@ -1,4 +1,5 @@
-//! Lists what needs an operator: interrupted operations, disputed outcomes, and completed records that can't be read.
+//! The lists of operations: all, those under way, and what needs an operator: interrupted operations, disputed
+//! outcomes, and completed records that can't be read.
 //!
 //! A database lists rows by their kind. So only the processes that have met a completed record with damaged bytes list
 //! it, once they have refused a retry for it.
@@ -9,7 +10,6 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::Protocol;
-use super::damaged::is_done;
 use super::rows::Decoded;
 use super::takeover::disputed;
 use crate::clock::Timestamp;
@@ -70,7 +70,7 @@ impl<B: Backend> Protocol<B> {
     /// the operation was settled or has expired.
     async fn listed_damaged(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
         let known = self.read(id).await?;
-        if let Some(row) = known.row.filter(is_done)
+        if let Some(row) = known.row.filter(|row| row.kind.is_done())
             && let Some(Decoded::Damaged(record, _)) = self.view(known.earliest).of(&row)
         {
             return Ok(Some(by_columns(&row, &record)));

@@ -7,7 +7,7 @@
 //   process still has.
 // - `transaction.rs`: the record of a run in a transaction of the application.
 // - `adopt.rs`: the records of another store.
-// - `listing.rs`: what needs an operator. `damaged.rs`: completed records that this process can't read.
+// - `listing.rs`: the lists of operations. `damaged.rs`: completed records that this process can't read.
 // - `ends.rs`: the ends of runs that are on their way to the database.
 
 mod adopt;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Protocol;
-use super::damaged::is_done;
 use super::rows;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -109,7 +108,7 @@ fn between(from: Timestamp, until: Timestamp) -> Duration {
 /// was forgotten, and not lost.
 pub(crate) fn release(id: RecordId, row: Option<&Row>, clocks: Clocks) -> Write {
     let expect = row.map_or(Expect::Absent, |row| Expect::Token(row.token));
-    let done = row.filter(|row| is_done(row)).map_or(Duration::ZERO, |row| between(clocks.earliest, row.expires));
+    let done = row.filter(|row| row.kind.is_done()).map_or(Duration::ZERO, |row| between(clocks.earliest, row.expires));
     Write::released(id, expect, outlives(row.map_or(Fence(0), |row| row.fence), clocks).max(done))
 }
 
