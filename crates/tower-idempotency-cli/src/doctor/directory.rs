@@ -105,3 +105,6 @@ fn space(gauges: &Gauges, report: &mut Report) -> Result<(), Failure> {
         None => report.note("space", format!("{records} records")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,3 +16,6 @@ mod syncs;
 mod verdict;
 
 pub(crate) use run::run;
+
+#[cfg(test)]
+mod tests;

@@ -17,3 +17,6 @@ pub(crate) use output::remark;
 pub(crate) use text::{answer, details, list};
 #[cfg(feature = "store")]
 pub(crate) use time::ago;
+
+#[cfg(test)]
+mod tests;

@@ -195,3 +195,6 @@ fn refuse_other_owner(directory: &Directory) -> Result<(), Failure> {
 fn not_opened(error: OpenError) -> Failure {
     Failure::Store(reason(&error))
 }
+
+#[cfg(test)]
+pub(super) mod tests;

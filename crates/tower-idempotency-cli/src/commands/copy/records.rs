@@ -155,3 +155,6 @@ fn is_same(record: &Record, there: &Record) -> bool {
 pub(super) fn is_unreadable<O>(record: &Record<O>) -> bool {
     matches!(record.state, State::Interrupted { policy: ClaimPolicy::Unreadable, .. })
 }
+
+#[cfg(test)]
+mod tests;
