@@ -56,7 +56,36 @@ async fn a_database_with_a_standby_that_is_waited_for_is_found_better() {
     client.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     assert_ends(&idem(&["doctor", &url]), 0, "good");
+    // A standby that is named first takes no writes, and is passed over.
+    let both = url.replace('@', &format!("@{},", standby.address()));
+    let said = idem(&["doctor", &both]);
+    assert_ends(&said, 0, "good");
+    assert!(!said.stdout.contains("clean-up"), "{}", said.stdout);
     drop(standby);
+}
+
+/// The next test of such a database deletes them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_the_test_that_are_left_are_said_to_be_and_deleted_later() {
+    let Some(server) = own_server("that rows of a test are deleted", &[]) else { return };
+    let (url, client) = used(&server).await;
+    let before = rows(&client).await;
+    client
+        .batch_execute(
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'they stay'; END $$;
+             CREATE TRIGGER keep BEFORE DELETE ON idempotency.record
+                 FOR EACH ROW WHEN (OLD.state = 'idem doctor'::bytea) EXECUTE FUNCTION keep()",
+        )
+        .await
+        .unwrap();
+    let said = idem(&["doctor", &url]);
+    assert_ends(&said, 0, "one-copy");
+    let left = said.stdout.lines().find(|line| line.contains("clean-up")).unwrap_or_default();
+    assert!(left.contains("the rows of the test were not deleted: ") && left.contains("they stay"), "{said:?}");
+    assert_ne!(rows(&client).await, before);
+    client.batch_execute("DROP TRIGGER keep ON idempotency.record").await.unwrap();
+    assert!(!idem(&["doctor", &url]).stdout.contains("clean-up"));
+    assert_eq!(rows(&client).await, before);
 }
 
 /// The claim is answered, and is gone once it is committed.
@@ -163,10 +192,13 @@ async fn a_clock_that_is_wrong_is_found_out() {
         Err(obstacle) => return skipped(PROMISE, &obstacle),
     };
     let (url, _client) = used(&server).await;
-    for ahead in [3_600, -3_600] {
+    for (ahead, which) in [(3_600, "ahead of"), (-3_600, "behind")] {
         server.set_clock(ahead);
         let said = idem(&["doctor", &url]);
         assert_ends(&said, 1, "clock");
+        let clock = said.stdout.lines().find(|line| line.contains("the database's clock is ")).unwrap_or_default();
+        assert!(clock.ends_with(&format!("{which} this machine's")), "{said:?}");
+        assert!(["is 1h ", "is 59m ", "is 1h 1s "].iter().any(|hour| clock.contains(hour)), "{said:?}");
     }
     server.set_clock(0);
     assert_ends(&idem(&["doctor", &url]), 0, "one-copy");

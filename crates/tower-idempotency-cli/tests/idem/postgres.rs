@@ -9,6 +9,7 @@ use tower_idempotency::store::shared::SharedStore;
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
+use crate::copy::Place;
 use crate::program::{idem, json, program, run};
 use crate::service::{Service, id};
 
@@ -55,6 +56,13 @@ async fn an_operation_is_found_and_settled_while_the_service_runs() {
     let session = "SELECT left(session, 8) FROM idempotency.operation WHERE kind = 'running'";
     let session: String = client(&server).await.query_one(session, &[]).await.unwrap().get(0);
     assert_eq!(running["operations"][0]["session"], session);
+    // No change is for a run that is under way, which may only look so.
+    let fence = running["operations"][0]["fence"].as_str().unwrap();
+    let refused = idem(&["settle", &url, &id("k3").to_string(), "--fence", fence, "--release", "--yes"]);
+    assert_eq!(refused.stdout, "nothing was changed: it is running, which this change is not for\n");
+    assert!(refused.code == 1 && refused.stderr.contains("--wait"), "{refused:?}");
+    let found = |key: &str| run(program(&["find", &url]), &format!("account 7\n{key}\n")).stderr.contains("--wait");
+    assert!(found("k3") && !found("k1"));
     let text = idem(&["show", &url, &id("k3").to_string()]).stdout;
     assert!(text.contains(&format!("session        {session}")), "{text}");
     let found = run(program(&["find", &url, "--json"]), "account 7\nk1\n").json();
@@ -185,6 +193,10 @@ async fn disputed_outcomes_are_listed_and_shown() {
     assert!(text.contains(&format!("outcome        {} bytes", outcome["bytes"])) && !text.contains("waited"), "{text}");
     assert_eq!(idem(&["show", &url, &key, "--disputed", "1"]).code, 1);
     store.close().await.unwrap();
+    // They stay where they are, which is said.
+    let copied = idem(&["copy", &url, &Place::of("sled").name()]);
+    assert!(copied.code == 0 && copied.stderr.contains("`idem ls --disputed`"), "{copied:?}");
+    assert!(copied.stdout.contains("\nthe old store has no records\nthe new store has no records\n"), "{copied:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -238,6 +250,9 @@ fn a_database_that_is_away_or_not_named_says_so() {
     let nowhere = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let away = idem(&["ls", &format!("postgres://u@{nowhere}/d")]);
     assert!(away.code == 3 && away.stderr.contains(&nowhere.to_string()), "{away:?}");
-    let unnamed = idem(&["ls"]);
-    assert!(unnamed.code == 2 && unnamed.stderr.contains("IDEM_STORE"), "{unnamed:?}");
+    let mut empty = program(&["ls"]);
+    empty.env("IDEM_STORE", "");
+    for unnamed in [idem(&["ls"]), run(empty, "")] {
+        assert!(unnamed.code == 2 && unnamed.stderr.contains("name a store, or set IDEM_STORE"), "{unnamed:?}");
+    }
 }

@@ -145,9 +145,16 @@ async fn a_retry_gets_the_answer_that_an_operator_has_given() {
     anonymous.env_remove("USER");
     let unasked = run(anonymous, "receipt");
     assert_eq!((unasked.code, &*unasked.stdout), (2, ""), "{unasked:?}");
-    for said in
-        [&key, "charge /unsure", "interrupted for", &fence, "retries get 202 Accepted", "7 bytes", "--yes", "--actor"]
-    {
+    for said in [
+        &key,
+        "charge /unsure",
+        "interrupted for",
+        &fence,
+        "retries get 202 Accepted with 1 headers",
+        "7 bytes",
+        "--yes",
+        "--actor",
+    ] {
         assert!(unasked.stderr.contains(said), "{said}: {unasked:?}");
     }
     let unasked = run(program(&settle), "receipt");
@@ -162,6 +169,8 @@ async fn a_retry_gets_the_answer_that_an_operator_has_given() {
         assert!(settled.stderr.contains(said), "{said}: {settled:?}");
     }
     assert!(!settled.all().contains("receipt"), "{settled:?}");
+    let shown = json(0, &["show", &store, &key, "--body"])["outcome"].clone();
+    assert_eq!((&shown["status"], &shown["headers"]["location"][0]), (&202.into(), &"/charges/2".into()), "{shown:#}");
     // It is settled, so the fence has had its use.
     assert_eq!(run(program(&[&settle[..], &["--yes"]].concat()), "other").code, 1);
     let retry = closed.served(async |service, _| service.send("/unsure", "k2", "").await).await;
@@ -203,6 +212,19 @@ async fn a_change_that_does_not_fit_changes_nothing() {
         let said = json(1, &[wrong, &["--yes"]].concat());
         assert_eq!(said["result"], "stale", "{wrong:?}");
     }
+    for (how, said) in [
+        (&["--status", "199"][..], "the status 199 can't"),
+        (&["--status", "1000"], "the status 1000 can't"),
+        (&["--header", "location"], "a header without a colon can't"),
+        (&["--header", "a b: c"], "a header of such a name can't"),
+        (&["--header", "x: \u{7}"], "such a value of x can't"),
+    ] {
+        let refused =
+            idem(&[&["settle", &store, &k2, "--fence", &interrupted, "--answer", "-", "--yes"], how].concat());
+        assert!(refused.code == 2 && refused.stderr.contains(said), "{refused:?}");
+    }
+    let blank = idem(&["forget", &store, &k1, "--fence", &done, "--yes", "--actor", " "]);
+    assert!(blank.code == 2 && blank.stderr.contains("--actor NAME"), "{blank:?}");
     let mut anonymous = program(&["forget", &store, &k1, "--fence", &done, "--yes"]);
     anonymous.env_remove("USER");
     let anonymous = run(anonymous, "");
@@ -284,6 +306,11 @@ async fn a_directory_of_another_user_is_refused() {
     for (command, code) in [("ls", 2), ("doctor", 3)] {
         let refused = idem(&[command, &closed.name()]);
         assert!(refused.code == code && refused.all().contains("belongs to user 65534"), "{refused:?}");
+    }
+    let (from, to) = (Closed::after(&REQUESTS).await, directory().path().join("store").display().to_string());
+    for (from, to) in [(closed.name(), format!("fjall:{to}")), (from.name(), closed.name())] {
+        let refused = idem(&["copy", &from, &to]);
+        assert!(refused.code == 2 && refused.stderr.contains("belongs to user 65534"), "{refused:?}");
     }
 }
 

@@ -21,7 +21,17 @@ async fn a_record_that_is_there_is_never_overwritten() {
     assert_eq!(said["not_the_same"], serde_json::json!(ids(&["k1"])), "{said:#}");
     assert_eq!((&said["copied"], &said["others"], &said["complete"]), (&2.into(), &1.into(), &false.into()));
     let text = idem(&["copy", &from.name(), &to.name()]);
-    assert!(text.code == 1 && text.last_line().contains("NOT complete"), "{text:?}");
+    let expected = format!(
+        "{}  is not the same in the new store, where nothing was overwritten\n\
+         3 records were read: 0 were copied, 2 were there already, 0 expired meanwhile, 0 can't be read, 1 are not the \
+         same\n\
+         the old store has 3 records: 2 completed, 1 interrupted\n\
+         the new store has 4 records: 3 completed, 1 interrupted\n\
+         1 of them are its own\n\
+         The copy is NOT complete: see the records that are named above before a service uses the new store.\n",
+        id("k1")
+    );
+    assert_eq!((text.code, text.stdout), (1, expected));
     to.with(async |store| {
         let service = Service::over(store.clone());
         assert_eq!(service.send("/done", "k1", "other").await, (201, "other".to_owned(), true));
@@ -53,9 +63,11 @@ async fn a_database_that_a_server_uses_is_refused() {
     let (from, to) = (Place::of("sled"), Place::of("sled"));
     from.serves(&REQUESTS).await;
     for (from, to) in [(&url, &to.name()), (&from.name(), &url)] {
-        let refused = idem(&["copy", from, to]);
-        assert!(refused.code == 3 && refused.stdout.is_empty(), "{refused:?}");
-        assert!(refused.stderr.contains("is in use: the server with the session"), "{refused:?}");
+        for wait in [None, Some("--wait=1ms")] {
+            let refused = idem(&["copy", from, to].into_iter().chain(wait).collect::<Vec<_>>());
+            assert!(refused.code == 3 && refused.stdout.is_empty(), "{refused:?}");
+            assert!(refused.stderr.contains("is in use: the server with the session"), "{refused:?}");
+        }
     }
     // The server dies in a run: its lease is over, and nothing has seen yet that it died.
     let waiting = tokio::spawn({
@@ -173,6 +185,12 @@ async fn a_damaged_record_is_named_and_its_key_stays_refused() {
         damaged.sort();
         assert_eq!((damaged, &said["not_the_same"]), (ids(&["k1", "k3"]), &serde_json::json!([])), "{said:#}");
         assert_eq!((&said["copied"], &said["already_there"]), (&copied.into(), &already.into()), "{said:#}");
+        let text = idem(&["copy", &closed.name(), &to.name()]).stdout;
+        for one in said["damaged"].as_array().unwrap() {
+            let [id, reason] = ["id", "reason"].map(|name| one[name].as_str().unwrap());
+            let line = format!("{id}  can't be read, so the new store refuses its key: {reason}");
+            assert!(!reason.is_empty() && text.lines().any(|one| one == line), "{line}: {text}");
+        }
     }
     to.with(async |store| {
         let service = Service::over(store.clone());

@@ -32,6 +32,22 @@ async fn a_retry_through_another_proxy_is_replayed() {
     assert_eq!(parts[0].effects().len(), 1);
 }
 
+/// As a service does, and unlike a command.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_says_what_the_database_can_lose() {
+    let Some(server) = own_server("the proxy says what can be lost", &[]) else { return };
+    let directory = tempdir().unwrap();
+    let mut parts = Parts::new(Language::Python, directory.path());
+    parts.store = format!("{}?namespace=orders", server.url());
+    let log = directory.path().join("log");
+    let mut command = parts.proxy_command();
+    command.arg("--one-account").stderr(std::fs::File::create(&log).unwrap());
+    let mut proxy = parts.start_proxy_by(&mut command).await;
+    proxy.kill();
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("no standby is waited for"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_may_be_fjall_s() {
     let Some((directory, mut parts, _service)) = Parts::served("the proxy has a store of fjall").await else { return };

@@ -8,6 +8,7 @@ use testkit::process::{ended, signal};
 use testkit::{Call, Connection};
 
 use super::parts::{Language, Parts};
+use crate::copy::Place;
 use crate::program::{idem, program, run};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,6 +101,42 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     assert!(said.stderr.contains("IDEM_STORE"), "{said:?}");
 }
 
+/// A path without the engine's name is known for the engine's once it is open.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_another_engine_than_that_of_the_directory_are_refused() {
+    let place = Place::of("sled");
+    place.serves(&[]).await;
+    let (directory, path) = (tempdir().unwrap(), place.path().display().to_string());
+    let file = directory.path().join("proxy.toml");
+    std::fs::write(&file, "[fjall]\nmax_records = 5\n").unwrap();
+    let options = ["proxy", "--one-account", "--upstream", "http://127.0.0.1:1", "--store", &path];
+    let (listen, monitor) = (["--listen", "127.0.0.1:0"], ["--monitor", "127.0.0.1:0"]);
+    let config = ["--config", file.to_str().unwrap()];
+    let said = idem(&[&options[..], &listen, &monitor, &config].concat());
+    assert!(said.code == 2 && said.stderr.contains("a section [fjall]"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_gets_its_key_in_the_header_of_the_settings() {
+    let directory = tempdir().unwrap();
+    let parts = Parts::new(Language::Python, directory.path());
+    let named = async |headers: http::HeaderMap| {
+        let has = |name| headers.contains_key(name);
+        (http::StatusCode::CREATED, format!("{} {}", has("x-key"), has("idempotency-key")))
+    };
+    let app = axum::Router::new().route("/orders", axum::routing::post(named));
+    let listener = tokio::net::TcpListener::bind(parts.service).await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let file = directory.path().join("proxy.toml");
+    std::fs::write(&file, "[layer]\nheader_name = \"x-key\"\n").unwrap();
+    let _proxy = parts.start_proxy(&["--config", file.to_str().unwrap()]).await;
+    for is_replay in [false, true] {
+        let call = Call::post("/orders", "item=book").header("x-key", "k");
+        let answer = Connection::http1(parts.proxy).await.unwrap().send(&call).await.unwrap();
+        assert_eq!((answer.text(), answer.is_replay()), ("true false".into(), is_replay));
+    }
+}
+
 #[test]
 fn the_proxy_starts_only_with_a_choice_whose_a_key_is() {
     let said =
@@ -147,7 +184,12 @@ async fn the_token_of_the_operators_page_is_made_and_said_or_read_from_a_file() 
     assert!(token.len() == 32 && said.contains("/admin"), "{said}");
     assert_eq!((page(token).await, page("another").await), (200, 401));
     drop(proxy);
-    let _proxy = parts.start_proxy(&["--admin-token-file", file.to_str().unwrap()]).await;
+    let mut command = parts.proxy_command();
+    command.args(["--one-account", "--admin-token-file", file.to_str().unwrap()]).stdout(Stdio::piped());
+    let mut proxy = parts.start_proxy_by(&mut command).await;
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(proxy.0.stdout.take().unwrap()), &mut said).unwrap();
+    assert!(said.contains("monitor on http://") && !said.contains("token"), "{said}");
     assert_eq!((page("a-token-of-one-s-own").await, page(token).await), (200, 401));
 }
 
