@@ -98,3 +98,6 @@ impl Answering {
         self.cors.allow_headers(headers).expose_headers(expose)
     }
 }
+
+#[cfg(test)]
+mod tests;

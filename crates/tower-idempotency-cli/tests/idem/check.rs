@@ -54,6 +54,7 @@ async fn a_server_with_the_layer_is_kept_and_one_without_is_broken() {
     let said = check(&[&[format!("http://{kept}/charges").as_str()], &only[..]].concat()).await;
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.last_line().contains("3 kept, 0 broken"), "{said:?}");
+    assert_eq!(said.stdout.lines().filter(|line| *line == "POST /charges").count(), 1, "{said:?}");
 
     let said = check(&[&[format!("http://{broken}/charges").as_str()], &only[..]].concat()).await;
     assert_eq!(said.code, 1, "{said:?}");

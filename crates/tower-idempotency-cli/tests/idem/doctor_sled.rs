@@ -22,6 +22,12 @@ pub(crate) fn assert_ends(said: &Said, code: i32, result: &str) {
     assert_eq!((said.code, said.last_line()), (code, sentence(result)), "{}", said.all());
 }
 
+/// What was checked, line by line.
+pub(crate) fn checks_of(said: &Said) -> Vec<&str> {
+    let lines = said.stdout.lines().take_while(|line| !line.is_empty());
+    lines.map(|line| line.get(9..22).unwrap_or(line).trim_end()).collect()
+}
+
 /// The result that a good directory has on this machine: on a container's own layer, not all can be tested.
 fn assert_good(said: &Said) {
     let result = if said.last_line() == sentence("unclear") { "unclear" } else { "one-copy" };
@@ -35,12 +41,16 @@ async fn a_good_directory_is_found_good_and_stays_as_it_was() {
     let before = json(0, &["ls", &closed.name()]);
     let said = idem(&["doctor", &closed.name()]);
     assert_good(&said);
-    for check in ["claim twice", "lost answer", "clock", "syncs", "file system", "open", "space"] {
-        assert!(
-            said.stdout.lines().any(|line| line.get(9..).is_some_and(|line| line.starts_with(check))),
-            "{check}: {said:?}"
-        );
-    }
+    let checks = [
+        "release", "rights", "file system", "syncs", "syncs", "clock", "copies", "open", "space", "claim twice",
+        "lost answer",
+    ];
+    assert_eq!(checks_of(&said), checks);
+    // An empty list of libraries is none.
+    let mut unloaded = program(&["doctor", &closed.name()]);
+    unloaded.env("LD_PRELOAD", " ");
+    let unloaded = run(unloaded, "");
+    assert!(unloaded.code == 0 && !unloaded.stdout.contains("is loaded before the C library"), "{unloaded:?}");
     let after = json(0, &["ls", &closed.name()]);
     let states = |listed: &serde_json::Value| {
         let operations = listed["operations"].as_array().unwrap().iter();
@@ -50,7 +60,10 @@ async fn a_good_directory_is_found_good_and_stays_as_it_was() {
     assert!(!closed.path().join("idem-doctor.probe").exists());
     let value = json(0, &["doctor", &closed.name()]);
     assert_eq!(value["sentence"], said.last_line());
-    assert!(value["checks"].as_array().unwrap().len() > 8 && value["result"].is_string());
+    let named: Vec<_> = value["checks"].as_array().unwrap().iter().map(|one| one["check"].as_str().unwrap()).collect();
+    assert_eq!(named, checks);
+    let release = serde_json::json!({ "check": "release", "result": "note", "found": "idem 0.1.0" });
+    assert!(value["checks"][0] == release && value["result"].is_string(), "{value:#}");
 }
 
 /// A library before the C library that lets `fdatasync` succeed without doing anything.

@@ -192,11 +192,29 @@ async fn disputed_outcomes_are_listed_and_shown() {
     let text = idem(&["show", &url, &key, "--disputed", fence]).stdout;
     assert!(text.contains(&format!("outcome        {} bytes", outcome["bytes"])) && !text.contains("waited"), "{text}");
     assert_eq!(idem(&["show", &url, &key, "--disputed", "1"]).code, 1);
+    // More than a page: those of the next one are found, too.
+    let more =
+        "INSERT INTO idempotency.record (namespace, id, token, fence, kind, session, began, since, expires, state)
+        SELECT namespace, sha256(n::text::bytea), gen_random_uuid(), n, kind, session, began, since, expires, state
+        FROM (SELECT * FROM idempotency.record WHERE fence = $1) one, generate_series(1, 1000) n";
+    let number: i64 = fence.parse().unwrap();
+    assert_eq!(client(&server).await.execute(more, &[&number]).await.unwrap(), 1_000);
+    let first = json(0, &["ls", &url, "--disputed", "--limit", "1000"]);
+    let last = json(0, &["ls", &url, "--disputed", "--after", first["next"].as_str().unwrap()]);
+    let last = last["operations"].as_array().unwrap();
+    assert_eq!((first["operations"].as_array().unwrap().len(), last.len()), (1_000, 2));
+    for one in last {
+        let [id, fence] = ["id", "fence"].map(|name| one[name].as_str().unwrap());
+        assert_eq!(json(0, &["show", &url, id, "--disputed", fence])["fence"], fence);
+    }
     store.close().await.unwrap();
     // They stay where they are, which is said.
     let copied = idem(&["copy", &url, &Place::of("sled").name()]);
     assert!(copied.code == 0 && copied.stderr.contains("`idem ls --disputed`"), "{copied:?}");
-    assert!(copied.stdout.contains("\nthe old store has no records\nthe new store has no records\n"), "{copied:?}");
+    assert!(
+        copied.stdout.contains("\nthe old store has no records\nthe new store has no records\nThe copy"),
+        "{copied:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -252,6 +270,11 @@ fn a_database_that_is_away_or_not_named_says_so() {
     assert!(away.code == 3 && away.stderr.contains(&nowhere.to_string()), "{away:?}");
     let mut empty = program(&["ls"]);
     empty.env("IDEM_STORE", "");
+    // Nothing between two signs is no parameter.
+    for parameters in ["namespace=a&&sslmode=disable", "&namespace=a", ""] {
+        let away = idem(&["ls", &format!("postgres://u@{nowhere}/d?{parameters}")]);
+        assert!(away.code == 3 && away.stderr.contains(&nowhere.to_string()), "{parameters:?}: {away:?}");
+    }
     for unnamed in [idem(&["ls"]), run(empty, "")] {
         assert!(unnamed.code == 2 && unnamed.stderr.contains("name a store, or set IDEM_STORE"), "{unnamed:?}");
     }

@@ -53,6 +53,26 @@ async fn a_statement_is_prepared_unless_a_pooler_is_said_to_be_there() {
     }
 }
 
+/// A name that is not `localhost` may be that of another machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_sent_in_plain_to_a_name_unless_the_url_says_so() {
+    let settings = ["listen_addresses=0.0.0.0", "log_connections=on"];
+    let Some(server) = own_server("no connection in plain", &settings) else { return };
+    let (_, store) = served(&server).await;
+    Service::over(store.clone()).send("/done", "k1", "paid").await;
+    store.close().await.unwrap();
+    let url = format!("postgres://postgres@LOCALHOST:{}/postgres?namespace={NAMESPACE}", server.address().port());
+    for (url, code) in [(url.clone(), 3), (format!("{url}&sslmode=disable"), 0)] {
+        for command in [&["ls", &url][..], &["copy", &url, &Place::of("sled").name()]] {
+            let before = server.log().len();
+            let said = idem(command);
+            assert_eq!(said.code, code, "{said:?}");
+            let log = server.log()[before..].to_owned();
+            assert_eq!(log.contains("connection authorized"), code == 0, "{log}");
+        }
+    }
+}
+
 /// It is on this machine, so nothing is encrypted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_of_this_machine_is_reached_by_its_socket() {

@@ -320,10 +320,10 @@ async fn a_change_is_made_only_after_it_was_confirmed() {
     let closed = Closed::after(&REQUESTS).await;
     let (store, key) = (closed.name(), id("k1").to_string());
     let fence = fence(&store, "k1");
-    let forget = format!("{} forget {store} {key} --fence {fence}", env!("CARGO_BIN_EXE_idem"));
-    let on_a_terminal = || {
+    let on_a_terminal = |command: &str| {
+        let command = format!("{} {command}", env!("CARGO_BIN_EXE_idem"));
         let mut script = Command::new("script");
-        script.args(["-qec", &forget, "/dev/null"]).env("USER", "alice");
+        script.args(["-qec", &command, "/dev/null"]).env("USER", "alice");
         script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         script
     };
@@ -331,9 +331,19 @@ async fn a_change_is_made_only_after_it_was_confirmed() {
         return skipped("that a change is confirmed", "the program script is missing");
     }
     for (typed, code, is_there) in [("no\n", 2, 0), ("\n", 2, 0), ("yes\n", 0, 1)] {
-        let said = run(on_a_terminal(), typed);
+        let said = run(on_a_terminal(&format!("forget {store} {key} --fence {fence}")), typed);
         assert_eq!(said.code, code, "{typed:?} {said:?}");
         assert!(said.stdout.contains("RUNS the handler") && said.stdout.contains("Type yes"), "{said:?}");
         assert_eq!(idem(&["show", &store, &key]).code, is_there, "{typed:?}");
     }
+    // Nothing can be asked where the answer of the operation is typed.
+    let (key, file) = (id("k2").to_string(), closed.path().with_extension("answer"));
+    fs::write(&file, "paid").unwrap();
+    let of_file = format!("--answer {}", file.display());
+    let fence = crate::sled::fence(&store, "k2");
+    for (how, is_asked) in [("--answer -", false), (&*of_file, true), ("--release", true)] {
+        let said = run(on_a_terminal(&format!("settle {store} {key} --fence {fence} {how}")), "no\n\u{4}");
+        assert_eq!((said.code, said.stdout.contains("Type yes")), (2, is_asked), "{how}: {said:?}");
+    }
+    fs::remove_file(file).unwrap();
 }

@@ -92,6 +92,48 @@ async fn a_database_that_a_server_uses_is_refused() {
     assert_eq!(said["copied"], 2, "{said:#}");
 }
 
+/// A lease that is left would keep others away until it is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_command_leaves_a_lease_and_a_copy_waits_for_one_that_is_left() {
+    let Some(server) = own_server("that no lease is left", &[]) else { return };
+    let (url, store) = served(&server).await;
+    let service = Service::over(store.clone());
+    service.send("/done", "k1", "paid").await;
+    service.send("/unsure", "k2", "").await;
+    store.close().await.unwrap();
+    let client = client(&server).await;
+    let leases = async || {
+        let sql = "SELECT count(*) FROM idempotency.record WHERE kind = 6 AND until > clock_timestamp()";
+        client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    assert_eq!(leases().await, 0);
+    let [k1, k2] = ["k1", "k2"].map(|key| id(key).to_string());
+    let fence = |key: &str| json(0, &["show", &url, key])["fence"].as_str().unwrap().to_owned();
+    let [of_k1, of_k2] = [&k1, &k2].map(|key| fence(key));
+    let (from, to) = (Place::of("fjall"), Place::of("sled"));
+    from.serves(&[("/done", "k3", "paid")]).await;
+    for command in [
+        &["ls", &url][..],
+        &["show", &url, &k1],
+        &["verify", &url],
+        &["settle", &url, &k2, "--fence", &of_k2, "--release", "--yes"],
+        &["forget", &url, &k1, "--fence", &of_k1, "--yes"],
+        &["copy", &from.name(), &url],
+        &["copy", &url, &to.name()],
+    ] {
+        let said = idem(command);
+        assert_eq!((said.code, leases().await), (0, 0), "{said:?}");
+    }
+    let killed =
+        "INSERT INTO idempotency.record (namespace, id, token, fence, kind, began, since, until, expires, state)
+        SELECT namespace, sha256('killed'), gen_random_uuid(), 1, 6, began, since,
+            clock_timestamp() + interval '2 s', expires, ''
+        FROM idempotency.record WHERE kind = 3 LIMIT 1";
+    assert_eq!(client.execute(killed, &[]).await.unwrap(), 1);
+    let copied = idem(&["copy", &url, &to.name(), "--wait=60s"]);
+    assert_eq!(copied.code, 0, "{copied:?}");
+}
+
 /// It waits until it has seen that the server has died.
 #[test]
 fn a_run_whose_server_has_died_is_copied_as_interrupted_after_a_wait() {

@@ -101,6 +101,26 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     assert!(said.stderr.contains("IDEM_STORE"), "{said:?}");
 }
 
+/// As one without a key: it may wait for minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_left_at_the_end_is_said() {
+    let directory = tempdir().unwrap();
+    let parts = Parts::new(Language::Python, directory.path());
+    let silent = tokio::net::TcpListener::bind(parts.service).await.unwrap();
+    let log = directory.path().join("log");
+    let mut command = parts.proxy_command();
+    command.arg("--one-account").stderr(std::fs::File::create(&log).unwrap());
+    let mut proxy = parts.start_proxy_by(&mut command).await;
+    let mut client = Connection::http1(parts.proxy).await.unwrap();
+    let waiting = tokio::spawn(async move { drop(client.send(&Call::post("/orders", "a")).await) });
+    let _request = silent.accept().await.unwrap();
+    signal(proxy.0.id(), "TERM");
+    let status = ended(&mut proxy.0, Duration::from_secs(60)).expect("it ends by itself");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(status.code() == Some(1) && said.contains("not all has ended in time"), "{status:?}: {said}");
+    waiting.await.unwrap();
+}
+
 /// A path without the engine's name is known for the engine's once it is open.
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_of_another_engine_than_that_of_the_directory_are_refused() {
