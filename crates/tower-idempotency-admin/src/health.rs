@@ -18,3 +18,6 @@ pub(crate) fn health(health: &Health) -> (bool, String) {
         _ => (false, "is not well".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

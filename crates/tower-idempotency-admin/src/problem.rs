@@ -54,3 +54,6 @@ pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,4 +129,8 @@ async fn a_purge_says_an_age_or_a_scope_whatever_else_it_says() {
         // Nothing is that old.
         assert_eq!(desk.listed("completed").await.len(), 1, "{body:?}");
     }
+    let scope = desk.listed("completed").await[0]["scope"].clone();
+    let purged = desk.json("/api/purge", json!({ "scope": scope })).await;
+    assert_eq!((purged.status.as_u16(), &purged.json()["forgotten"]), (200, &json!(1)), "{}", purged.text());
+    assert!(desk.listed("completed").await.is_empty());
 }

@@ -35,6 +35,15 @@ async fn what_is_not_found_is_said_without_the_key() {
         assert!(answer.text().contains("role=\"alert\"") && !answer.text().contains("order-1"), "{}", answer.text());
         form(answer.text(), "do", "find");
     }
+    for (body, what) in [
+        ("{", "It is not JSON"),
+        ("{]", "It is not JSON"),
+        ("{\"key\":17}", "The JSON does not have the form that is described"),
+    ] {
+        let wrong = desk.post("/api/find", body).await;
+        let detail = wrong.json()["detail"].as_str().unwrap().to_owned();
+        assert!(wrong.status == 400 && detail.starts_with(what), "{body}: {detail}");
+    }
     let none = desk.json("/api/find", json!({ "key": "order-18" })).await;
     assert_eq!((none.status.as_u16(), none.json()), (200, json!({ "operation": null })));
 }

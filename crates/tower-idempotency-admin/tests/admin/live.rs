@@ -2,10 +2,11 @@
 
 use serde_json::json;
 use testkit::Gate;
+use testkit::lab::settle;
 use testkit::lab::time::{HOUR, NOON};
-use tower_idempotency::MemoryStore;
 use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::ManualClock;
+use tower_idempotency::{MemoryStore, OnInFlight};
 use tower_idempotency_admin::{Access, AdminPage, Latencies};
 
 use crate::desk::{Desk, authorize, layer};
@@ -72,6 +73,24 @@ async fn what_is_in_flight_is_counted_with_its_age() {
     assert_eq!((listed.len(), &listed[0]["server"]), (1, &json!("here")));
     gate.open();
     run.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_waits_for_the_first_request_is_timed() {
+    let (store, gate, latencies) = (MemoryStore::new(), Gate::default(), Latencies::new());
+    store.observe(latencies.clone()).unwrap();
+    let layer = layer(store).on_in_flight(OnInFlight::Wait(HOUR));
+    let lab = testkit::lab::gated(layer.clone(), &gate);
+    let page = AdminPage::new(layer.operations(), |parts| authorize(parts, Access::READ)).latencies(latencies);
+    let desk = Desk::of(layer, page);
+    let first = lab.spawn(testkit::lab::post("k", "a"));
+    gate.arrival().await;
+    let retry = lab.spawn(testkit::lab::post("k", "a"));
+    settle().await;
+    gate.open();
+    assert!(!first.await.unwrap().is_replay() && retry.await.unwrap().is_replay());
+    let waits = desk.get("/api/stats").await.json()["latencies"]["wait"].clone();
+    assert_eq!(waits.as_array().unwrap().iter().filter(|count| *count == "1").count(), 1, "{waits}");
 }
 
 // Seeded fault: the newest one's time is shown.

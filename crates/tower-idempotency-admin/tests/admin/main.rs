@@ -18,3 +18,4 @@ mod origins;
 mod paths;
 mod schema;
 mod settling;
+mod states;

@@ -12,7 +12,8 @@ use tower_idempotency_admin::Access;
 use crate::desk::{Desk, layer};
 use crate::document::{attributes, boxes};
 
-const MANY: usize = 100_000;
+/// One more than one page looks at: it makes 10 calls to the store, of 10,000 records each.
+const MANY: usize = 100_001;
 
 async fn desk(interrupted: usize) -> Desk {
     let store = MemoryStore::builder().max_records(MANY).max_bytes(1 << 30).build();
@@ -66,4 +67,11 @@ async fn the_few_interrupted_ones_among_100_000_are_all_on_the_first_pages() {
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
     assert_eq!(distinct(&pages), 250);
     assert_eq!(boxes(desk.get("?state=any").await.text()).len(), 100);
+    // Where none is found, it is said that there are more records, and the next page has the last one.
+    let page = desk.get("?status=504&state=any").await;
+    assert!(page.text().contains("None so far: many records were looked at, and there are more."), "{}", page.text());
+    let links = attributes(page.text(), "href");
+    let next = links.iter().find(|link| link.contains("after=")).unwrap().trim_end_matches("#list").to_owned();
+    let last = desk.get(&next).await;
+    assert!(last.text().contains("There is no such operation."), "{}", last.text());
 }

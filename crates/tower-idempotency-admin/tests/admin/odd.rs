@@ -33,11 +33,20 @@ async fn desk() -> (Desk<SharedStore<MemoryBackend>>, SharedStore<MemoryBackend>
 
 /// Leaves a disputed outcome: while the handler runs, the key is freed, as an operator frees it elsewhere.
 async fn leave_disputed(backend: &MemoryBackend, layer: IdempotencyLayer<SharedStore<MemoryBackend>>) {
+    leave_disputed_by(backend, layer, |row| Row { kind: Kind::Released, ..row }).await;
+}
+
+/// The same, where this is what becomes of the row of the run.
+async fn leave_disputed_by(
+    backend: &MemoryBackend,
+    layer: IdempotencyLayer<SharedStore<MemoryBackend>>,
+    settled: impl Fn(Row) -> Row + Clone + Send + Sync + 'static,
+) {
     let database = backend.database().clone();
     let lab = Lab::new(layer, move |_| {
         let row = database.rows("").into_iter().find(|row| row.kind == Kind::Running).expect("it runs");
         let (token, fence) = (Token([9; 16]), Fence(row.fence.0 + 1));
-        database.insert_raw("", Row { kind: Kind::Released, session: None, token, fence, ..row });
+        database.insert_raw("", Row { session: None, token, fence, ..settled(row) });
         async { (StatusCode::ACCEPTED, "charged <twice>") }
     });
     assert_eq!(lab.send(with("x-label", "charge 17")).await.problem(), "outcome-unknown");
@@ -81,6 +90,26 @@ async fn what_is_disputed_is_counted_and_listed_and_its_answer_is_shown_on_reque
 }
 
 #[tokio::test]
+async fn a_disputed_answer_is_shown_after_the_recorded_one() {
+    let backend = MemoryBackend::new();
+    let open = async || SharedStoreBuilder::default().open(backend.another_process()).await.unwrap();
+    // The answer that an operator gives elsewhere while the run goes on.
+    let other = Lab::new(layer(open().await), async |_| "the ledger has it");
+    assert_eq!(other.send(with("x-label", "charge 17")).await.status, 200);
+    let given = backend.database().rows("").into_iter().find(|row| row.kind == Kind::Completed).expect("a row");
+    backend.database().delete("", given.id);
+    let (store, id) = (open().await, given.id);
+    leave_disputed_by(&backend, layer(store.clone()), move |_| given.clone()).await;
+    let desk = Desk::over(layer(store), Access::ALL);
+    let fence = desk.get("/api/disputed").await.json()["operations"][0]["fence"].as_str().unwrap().to_owned();
+    let page = desk.get(&format!("?id={id}&disputed={fence}")).await;
+    let places = ["The recorded answer", "the ledger has it", "The disputed answer", "charged &lt;twice&gt;"];
+    let places = places.map(|part| page.text().find(part).unwrap_or_else(|| panic!("{part}: {}", page.text())));
+    assert!(places.is_sorted(), "{}", page.text());
+    assert!(page.text().contains("<p>Retries get the recorded answer.</p>"), "{}", page.text());
+}
+
+#[tokio::test]
 async fn a_run_is_shown_with_the_session_of_its_process() {
     let backend = MemoryBackend::new();
     let open = async || SharedStoreBuilder::default().open(backend.another_process()).await.unwrap();
@@ -91,7 +120,14 @@ async fn a_run_is_shown_with_the_session_of_its_process() {
     let run = desk.listed("running").await.remove(0);
     assert_eq!((&run["server"], &run["session"]), (&json!("elsewhere"), &json!(session)));
     let page = desk.get(&format!("?id={}", hold.id)).await;
-    assert!(page.text().contains(&format!("<dd><code>{session}</code></dd>")), "{}", page.text());
+    let parts = [
+        &format!("<dd><code>{session}</code></dd>"),
+        "another process sees to it",
+        "Its handler is running in another process, unless that process has just died",
+    ];
+    for part in parts {
+        assert!(page.text().contains(part), "{part}: {}", page.text());
+    }
 }
 
 // A seeded fault: the second page has the first one's outcomes.
@@ -100,20 +136,39 @@ async fn what_is_disputed_comes_in_pages() {
     let backend = MemoryBackend::new();
     let store = SharedStoreBuilder::default().open(backend.clone()).await.unwrap();
     leave_interrupted(&store, "k").await;
-    let row = backend.database().rows("").into_iter().find(|row| row.kind == Kind::Interrupted).expect("a row");
-    for number in 1..=101 {
-        let (id, kind) = (RecordId::from_bytes([number; 32]), Kind::Disputed);
-        backend.database().insert_raw("", Row { id, kind, session: Some(id), ..row.clone() });
-    }
-    let desk = Desk::over(layer(store), Access::ALL);
+    leave_damaged_outcomes(&backend, 1..=101);
+    let (desk, last) = (Desk::over(layer(store), Access::ALL), format!("{:0<64}", "0065"));
     let first = desk.get("").await;
     assert!(first.text().contains("100 outcomes, and there are more") && first.text().contains("damaged"));
     let (_, link) = first.text().rsplit_once("href=\"?disputed_after=").unwrap();
     let second = desk.get(&format!("?disputed_after={}", link.split_once('#').unwrap().0)).await;
-    assert!(second.text().contains("1 outcome<") && second.text().contains(&"65".repeat(32)), "{}", second.text());
+    assert!(second.text().contains("1 outcome<") && second.text().contains(&last), "{}", second.text());
     let next = desk.get("/api/disputed?limit=100").await.json()["next"].as_str().unwrap().to_owned();
     let second = desk.get(&format!("/api/disputed?after={next}")).await.json();
-    assert_eq!((&second["operations"][0]["id"], &second["next"]), (&json!("65".repeat(32)), &json!(null)));
+    assert_eq!((&second["operations"][0]["id"], &second["next"]), (&json!(last), &json!(null)));
+}
+
+/// Leaves a disputed outcome that can't be read for each number, of an id that begins with it.
+fn leave_damaged_outcomes(backend: &MemoryBackend, numbers: impl IntoIterator<Item = u16>) {
+    let row = backend.database().rows("").into_iter().find(|row| row.kind == Kind::Interrupted).expect("a row");
+    for number in numbers {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        let (id, kind) = (RecordId::from_bytes(id), Kind::Disputed);
+        backend.database().insert_raw("", Row { id, kind, session: Some(id), ..row.clone() });
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_disputed_outcomes_are_counted_and_that_there_are_more_is_said() {
+    let backend = MemoryBackend::new();
+    let store = SharedStoreBuilder::default().open(backend.clone()).await.unwrap();
+    leave_interrupted(&store, "k").await;
+    for (numbers, has_more) in [(1..=1_000, false), (1_001..=1_001, true)] {
+        leave_damaged_outcomes(&backend, numbers);
+        let disputed = Desk::over(layer(store.clone()), Access::ALL).get("/api/stats").await.json()["disputed"].clone();
+        assert_eq!((&disputed["count"], &disputed["has_more"]), (&json!(1_000), &json!(has_more)));
+    }
 }
 
 #[tokio::test]
@@ -165,6 +220,19 @@ async fn a_store_that_does_not_answer_is_said_and_the_rest_of_the_page_is_there(
     for page in [desk.get(&format!("?id={id}")).await, desk.post("?find", "do=find&key=k").await] {
         assert!(page.status == 503 && page.text().contains("role=\"alert\""), "{}", page.text());
     }
+}
+
+#[tokio::test]
+async fn why_a_database_can_not_be_reached_is_said() {
+    let backend = MemoryBackend::new();
+    let desk = Desk::over(layer(SharedStoreBuilder::default().open(backend.clone()).await.unwrap()), Access::ALL);
+    backend.cut();
+    let problem = desk.get("/api/operations").await;
+    let detail = problem.json()["detail"].as_str().unwrap().to_owned();
+    let why = "the store is not available: the database does not answer: the database can't be reached or has refused";
+    assert!(problem.status == 503 && detail.starts_with(why) && detail.ends_with(": the way is cut"), "{detail}");
+    let page = desk.get("").await;
+    assert!(page.status == 503 && page.text().contains(&detail), "{}", page.text());
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ async fn release(desk: &Desk, uri: &str, headers: &[(&str, &str)]) -> u16 {
 async fn a_change_from_another_origin_is_refused() {
     let desk = Desk::new();
     let host = ("host", "pay.example");
-    let foreign: [&[(&str, &str)]; 15] = [
+    let foreign: [&[(&str, &str)]; 16] = [
         &[host],
         &[host, ("sec-fetch-site", "cross-site")],
         &[host, ("sec-fetch-site", "same-site")],
@@ -44,6 +44,7 @@ async fn a_change_from_another_origin_is_refused() {
         &[host, ("origin", "https://pay.example:8443")],
         &[host, ("origin", "file://pay.example")],
         &[host, ("origin", "pay.example")],
+        &[host, ("origin", "https://pay example")],
         &[host, ("origin", "https://pay.example"), ("origin", "https://evil.example")],
         &[host, ("host", "evil.example"), ("origin", "https://pay.example")],
     ];

@@ -3,10 +3,12 @@
 use serde_json::json;
 use testkit::Answer;
 use testkit::lab::asked::{Asked, found};
+use testkit::lab::time::HOUR;
 use testkit::log::Log;
 use tower_idempotency::MemoryStore;
 use tower_idempotency::Once;
 use tower_idempotency::engine::{EffectError, Reconciled};
+use tower_idempotency::operations::Operations;
 use tower_idempotency::{Fingerprint, Key, RecordId, Scope};
 use tower_idempotency_admin::{Access, AdminPage};
 
@@ -120,6 +122,31 @@ async fn several_are_given_one_answer() {
 }
 
 #[tokio::test]
+async fn an_answer_in_base64_may_have_blanks_around_it() {
+    let desk = Desk::new();
+    let (id, _) = desk.interrupted("k").await;
+    let ask = way(&desk, &id, "answer").await.with("content_type", "").with("encoding", "base64");
+    confirmed(&desk, &ask.with("body", " /wA=\r\n"), &[], "").await;
+    assert_eq!(&*desk.charge("k", "unknown").await.body, b"\xff\0");
+}
+
+#[tokio::test]
+async fn where_it_is_not_known_whose_an_operation_is_an_answer_without_a_status_is_json_of_a_consumer() {
+    let store = MemoryStore::new();
+    let page = AdminPage::new(Operations::over(store.clone(), HOUR), |parts| authorize(parts, Access::ALL));
+    let desk = Desk::of(layer(store), page);
+    let (id, _) = desk.interrupted("k").await;
+    let ask = way(&desk, &id, "answer").await;
+    assert!(ask.has("status", "200") && ask.has("content_type", "application/json"), "{ask:?}");
+    let refused = desk.submit(&ask.clone().with("status", "").with("body", "sent"), &[]).await;
+    assert!(refused.text().contains("The outcome of a message consumer is JSON"), "{}", refused.text());
+    assert!(refused.text().contains("Leave it empty for the outcome of a message consumer"), "{}", refused.text());
+    confirmed(&desk, &ask.with("status", "").with("body", "[17]"), &[], "each retry").await;
+    let outcome = desk.get(&format!("/api/operations/{id}/outcome")).await.json();
+    assert_eq!((&outcome["status"], &outcome["body"]), (&json!(null), &json!("[17]")));
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_an_answer_is_said_and_what_was_entered_stays() {
     let desk = Desk::new();
     let (id, _) = desk.interrupted("k").await;
@@ -129,6 +156,8 @@ async fn what_is_wrong_with_an_answer_is_said_and_what_was_entered_stays() {
         ("99", "text/plain", "\nx"),
         ("ok", "text/plain", "x"),
         ("200", "a\nb", "x"),
+        // Only where it may be a consumer's operation does an answer need no status.
+        ("", "text/plain", "17"),
     ];
     for (status, content_type, body) in cases {
         let entered = ask.clone().with("status", status).with("content_type", content_type).with("body", body);
@@ -154,6 +183,13 @@ async fn an_operation_that_has_changed_since_is_not_changed_and_that_is_said_bef
     let result = desk.submit(&form(review.text(), "do", "apply"), &[]).await;
     assert!(result.text().contains("Nothing was changed"), "{}", result.text());
     assert_eq!(desk.listed("interrupted").await.len(), 1);
+    // Another operator settles it.
+    let ask = way(&desk, &id, "release").await;
+    let (id, fence) = desk.found("k").await;
+    let change = json!({ "id": id, "fence": fence, "action": "answer", "answer": { "status": 200 } });
+    assert_eq!(desk.json("/api/changes", json!({ "changes": [change] })).await.status, 200);
+    let review = desk.submit(&ask, &[]).await;
+    assert!(review.text().contains(">It is completed now: this will change nothing.<"), "{}", review.text());
 }
 
 #[tokio::test]
@@ -174,6 +210,11 @@ async fn a_form_that_is_not_the_pages_changes_nothing() {
         let answer = desk.post("?settle", &body).await;
         let status = if body.len() > 1 << 20 { 413 } else { 400 };
         assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
+    }
+    let change = json!({ "id": id, "fence": "0", "action": "release" });
+    for (count, status) in [(0, 400), (1, 200), (1_000, 200), (1_001, 400)] {
+        let changes = json!({ "changes": vec![change.clone(); count] });
+        assert_eq!(desk.json("/api/changes", changes).await.status.as_u16(), status, "{count} changes");
     }
     assert_eq!(desk.listed("interrupted").await.len(), 1);
 }

@@ -1,0 +1,13 @@
+use super::*;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Why(&'static str, #[source] Option<Box<Why>>);
+
+#[test]
+fn an_error_is_said_with_each_of_its_causes() {
+    let because = |text, cause: Option<Why>| Why(text, cause.map(Box::new));
+    let error = because("the store is away", Some(because("no route", Some(because("the network is down", None)))));
+    assert_eq!(in_words(&error), "the store is away: no route: the network is down");
+    assert_eq!(in_words(&because("the store is away", None)), "the store is away");
+}
