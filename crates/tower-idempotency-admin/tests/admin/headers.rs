@@ -92,7 +92,7 @@ fn what_would_be_another_policy_is_no_nonce() {
 
 #[tokio::test]
 async fn a_file_is_sent_once_and_then_asked_about() {
-    let desk = Desk::new();
+    let (desk, mut tags) = (Desk::new(), std::collections::HashSet::new());
     for (name, content_type) in
         [("style.css", "text/css"), ("script.js", "text/javascript"), ("icon.svg", "image/svg+xml")]
     {
@@ -101,6 +101,7 @@ async fn a_file_is_sent_once_and_then_asked_about() {
         assert!(file.header("content-type").unwrap().starts_with(content_type), "{name}");
         assert_eq!(file.header("cache-control"), Some("private, no-cache"));
         let tag = file.header("etag").unwrap();
+        assert!(tags.insert(tag.to_owned()), "{name} has the tag of another file, as if it had not changed");
         let again = from(Request::get(format!("{PATH}{path}"))).header("if-none-match", tag).body(Body::empty());
         let again = desk.send(again.unwrap()).await;
         assert_eq!((again.status.as_u16(), again.text()), (304, ""));

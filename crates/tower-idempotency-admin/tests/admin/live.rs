@@ -1,7 +1,10 @@
 //! The numbers that the page draws.
 
+use std::time::Duration;
+
 use serde_json::json;
 use testkit::Gate;
+use testkit::lab::asked::leave_interrupted;
 use testkit::lab::settle;
 use testkit::lab::time::{HOUR, NOON};
 use tower_idempotency::store::Store as _;
@@ -91,6 +94,19 @@ async fn a_retry_that_waits_for_the_first_request_is_timed() {
     assert!(!first.await.unwrap().is_replay() && retry.await.unwrap().is_replay());
     let waits = desk.get("/api/stats").await.json()["latencies"]["wait"].clone();
     assert_eq!(waits.as_array().unwrap().iter().filter(|count| *count == "1").count(), 1, "{waits}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_is_asked_again_after_five_seconds() {
+    let store = MemoryStore::new();
+    let desk = Desk::over(layer(store.clone()), Access::READ);
+    let count = async || desk.get("/api/stats").await.json()["interrupted"]["count"].clone();
+    assert_eq!(count().await, 0);
+    leave_interrupted(&store, "k").await;
+    for (millis, interrupted) in [(4_999, 0), (1, 1)] {
+        tokio::time::advance(Duration::from_millis(millis)).await;
+        assert_eq!(count().await, interrupted);
+    }
 }
 
 // Seeded fault: the newest one's time is shown.

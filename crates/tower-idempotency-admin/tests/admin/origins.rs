@@ -58,12 +58,13 @@ async fn a_change_from_another_origin_is_refused() {
 
 #[tokio::test]
 async fn a_change_from_the_page_or_from_a_program_that_says_so_is_made() {
-    let own: [(&str, &[(&str, &str)]); 7] = [
+    let own: [(&str, &[(&str, &str)]); 8] = [
         ("", &[("host", "pay.example"), ("sec-fetch-site", "same-origin")]),
         // Behind a proxy that changes the host.
         ("", &[("host", "10.0.0.7:8080"), ("sec-fetch-site", "same-origin"), ("origin", "https://pay.example")]),
         ("", &[("host", "pay.example"), ("origin", "https://pay.example")]),
         ("", &[("host", "PAY.example:443"), ("origin", "https://pay.example")]),
+        ("", &[("host", "pay.example:80"), ("origin", "http://pay.example")]),
         ("", &[("host", "pay.example:8080"), ("origin", "http://pay.example:8080")]),
         ("", &[("host", "[::1]:8080"), ("origin", "http://[::1]:8080")]),
         // HTTP/2 has the host in the URI.

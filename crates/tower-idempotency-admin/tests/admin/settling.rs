@@ -216,6 +216,12 @@ async fn a_form_that_is_not_the_pages_changes_nothing() {
         let changes = json!({ "changes": vec![change.clone(); count] });
         assert_eq!(desk.json("/api/changes", changes).await.status.as_u16(), status, "{count} changes");
     }
+    // An answer is for the action that gives one, and that has to have one.
+    let answer = json!({ "status": 200 });
+    for (action, answer) in [("release", &answer), ("reconcile", &answer), ("answer", &json!(null))] {
+        let change = json!({ "id": id, "fence": fence, "action": action, "answer": answer });
+        assert_eq!(desk.json("/api/changes", json!({ "changes": [change] })).await.status, 400, "{action}");
+    }
     assert_eq!(desk.listed("interrupted").await.len(), 1);
 }
 
