@@ -24,7 +24,7 @@ mod gate;
 pub mod history;
 #[cfg(feature = "lab")]
 pub mod lab;
-#[cfg(feature = "lab")]
+#[cfg(feature = "log")]
 pub mod log;
 pub mod meanings;
 pub mod payment_server;

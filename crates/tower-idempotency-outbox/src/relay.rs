@@ -302,37 +302,4 @@ impl<O: fmt::Debug, C> fmt::Debug for Relay<O, C> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Entry;
-    use crate::entry::tests::entry;
-    use crate::storage::Age;
-
-    #[test]
-    fn each_call_has_its_place_until_it_has_ended() {
-        let call = Call::new(Request::post("http://api.example/").body("").unwrap()).unwrap();
-        let leased = Leased { entry: Entry { call: Some(call), ..entry(1, true) }, tried_for: Age::default() };
-        let busy = Busy::default();
-        let mut places: Vec<_> = (0..3).map(|_| busy.place(&leased)).collect();
-        for taken in [3, 2, 1] {
-            assert_eq!(busy.taken(), HashMap::from([("http://api.example".to_owned(), taken)]));
-            places.pop();
-        }
-        assert!(busy.taken().is_empty());
-    }
-
-    #[test]
-    fn tries_are_in_vain_while_none_of_them_ends_a_call() {
-        let in_vain = |reason: &str| Ok(Carried::InVain { reason: reason.to_owned() });
-        let mut tried = Tried::default();
-        assert_eq!(tried.all_in_vain(), None);
-        tried.count(in_vain("no connection"));
-        tried.count(in_vain("too many open files"));
-        assert_eq!(tried.all_in_vain(), Some((2, "too many open files".to_owned())));
-        // Each look begins anew.
-        assert_eq!(tried.all_in_vain(), None);
-        tried.count(in_vain("no connection"));
-        tried.count(Ok(Carried::Ended));
-        assert_eq!(tried.all_in_vain(), None);
-    }
-}
+mod tests;

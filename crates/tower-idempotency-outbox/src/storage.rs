@@ -134,12 +134,4 @@ pub trait Storage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_cut_at_its_bound_between_two_characters() {
-        let reason = |length| Update::to(State::Waiting, "ä".repeat(length)).reason.chars().count();
-        assert_eq!([MAX_REASON - 1, MAX_REASON, MAX_REASON + 1].map(reason), [MAX_REASON - 1, MAX_REASON, MAX_REASON]);
-    }
-}
+mod tests;

@@ -1,6 +1,11 @@
+use std::future::Ready;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
 
-use tower_idempotency_client::Key;
+use testkit::log::Log;
+use tower::Layer as _;
+use tower_idempotency_client::{Key, KeyedRetryLayer};
 
 use super::*;
 use crate::OutboxError;
@@ -142,5 +147,90 @@ async fn a_result_whose_reply_was_lost_is_known_by_its_row() {
         outbox.update(&entry, update.clone()).await.unwrap_err();
         assert!(!outbox.update(&entry, update.clone()).await.unwrap());
         assert_eq!(is_written(&outbox, &entry, &update).await, writes);
+        // The row of a call that can't be read is not known.
+        assert!(!is_written(&outbox, &Entry { call: None, ..entry }, &update).await);
     }
+}
+
+/// An outbox that fails so many times, and then takes a result. It counts how often it is asked.
+#[derive(Debug, Clone)]
+struct Failing {
+    times: u32,
+    asked: Arc<AtomicU32>,
+}
+
+impl Storage for Failing {
+    async fn insert(&self, _: &Call) -> Result<(), OutboxError> {
+        Ok(())
+    }
+
+    async fn find(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
+        Ok(None)
+    }
+
+    async fn page(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
+        Ok(Vec::new())
+    }
+
+    async fn lease(&self, _: Duration, _: Room) -> Result<Vec<Leased>, OutboxError> {
+        Ok(Vec::new())
+    }
+
+    async fn update(&self, _: &Entry, _: Update) -> Result<bool, OutboxError> {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+        assert!(asked < 20, "it is asked again and again");
+        if asked < self.times { Err(OutboxError::database("as planned")) } else { Ok(true) }
+    }
+
+    async fn sweep(&self, _: Duration) -> Result<bool, OutboxError> {
+        Ok(false)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_is_written_again_each_half_second_while_the_lease_lasts() {
+    let log = Log::begin(tracing::Level::WARN);
+    // How often the outbox fails, how often it is asked, and whether the result is written at last.
+    for (times, asked, is_written) in [(0, 1, true), (1, 2, true), (5, 6, true), (6, 6, false), (9, 6, false)] {
+        let outbox = Failing { times, asked: Arc::default() };
+        let began = Instant::now();
+        write(&outbox, &entry(1, true), Update::to(State::Waiting, "why"), began + secs(3)).await;
+        assert_eq!(outbox.asked.load(Ordering::SeqCst), asked, "{times}");
+        assert_eq!(began.elapsed().as_millis(), u128::from(asked - 1) * WRITE_AGAIN.as_millis(), "{times}");
+        // The call is sent again if it is not written.
+        let lines: Vec<_> = log.lines().iter().map(|line| line.contains("be written yet")).collect();
+        let mut expected = vec![true; asked as usize - 1];
+        expected.extend((!is_written).then_some(false));
+        assert_eq!(lines, expected, "{times}");
+    }
+}
+
+/// A client that never takes a request.
+#[derive(Clone)]
+struct NeverReady;
+
+impl Service<Request<Full<Bytes>>> for NeverReady {
+    type Response = Response<Full<Bytes>>;
+    type Error = BoxError;
+    type Future = Ready<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        unreachable!("it is not ready")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_never_ready_lets_the_call_go_when_its_time_is_over() {
+    let call = Call::new(Request::post("http://api.example/").body("").unwrap()).unwrap();
+    let (client, now) = (KeyedRetryLayer::new().layer(NeverReady), Instant::now());
+    let next = send(client, &call, now + secs(5), now + secs(3), false).await;
+    assert_eq!(now.elapsed(), secs(5));
+    // Whether it is there once more is what the policy says.
+    let Next::Again(Duration::ZERO, update) = next else { panic!("{next:?}") };
+    assert_eq!((update.state, update.may_have_taken_place), (State::GivenUp, Some(true)));
+    assert_eq!(update.reason, "the client has not answered in time");
 }

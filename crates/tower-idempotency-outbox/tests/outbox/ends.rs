@@ -15,7 +15,7 @@ use retry_policies::policies::ExponentialBackoff;
 use testkit::process::until;
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_idempotency_client::KeyedRetryLayer;
-use tower_idempotency_outbox::{Call, Entry, Outbox, Relay, State};
+use tower_idempotency_outbox::{Answer, Call, Entry, Outbox, Relay, State};
 
 use crate::home::{Home, SledHome, call, over_both};
 use crate::server::{Reply, answer, entry, relay, run_until, server, server_of};
@@ -27,6 +27,8 @@ over_both!(
     a_key_that_the_client_has_used_for_another_request_is_given_up_unsent,
     an_answer_counts_however_long_it_is_and_if_it_breaks_off,
     a_success_that_breaks_off_is_asked_for_once_more,
+    an_answer_is_kept_up_to_its_bound_in_however_many_parts_it_comes,
+    a_try_that_gets_no_answer_says_why_with_every_cause,
     no_redirect_is_followed,
     those_that_have_ended_are_deleted_later_and_the_others_stay,
 );
@@ -225,16 +227,17 @@ async fn an_answer_counts_however_long_it_is_and_if_it_breaks_off(home: impl Hom
 }
 
 async fn a_success_that_breaks_off_is_asked_for_once_more(home: impl Home) {
-    // What the second try meets, and the answer that is kept.
-    type Row = (fn() -> Reply, u16, &'static [u8], bool);
+    // What the second try meets, and the answer that is kept; `None` is what has come in the first one.
+    type Row = (fn() -> Reply, u16, Option<&'static str>);
     let outbox = home.outbox();
     let second: [Row; 4] = [
-        (|| answer(200, &[("idempotent-replayed", "true")], "whole"), 200, b"whole", false),
-        (|| answer(400, &[], "unknown key"), 201, b"wh", true),
-        (|| answer(500, &[], ""), 201, b"wh", true),
-        (|| Err("the connection broke".into()), 201, b"wh", true),
+        (|| answer(200, &[("idempotent-replayed", "true")], "whole"), 200, Some("whole")),
+        (|| answer(400, &[], "unknown key"), 201, None),
+        (|| answer(500, &[], ""), 201, None),
+        (|| Err("the connection broke".into()), 201, None),
     ];
-    for (number, (second, status, body, is_cut)) in (1..).zip(second) {
+    let cases = second.into_iter().flat_map(|second| ["", "w", "wh"].map(|first| (first, second)));
+    for (number, (first, (second, status, whole))) in (1..).zip(cases) {
         let tries = Arc::new(AtomicU32::new(0));
         let client = service_fn(move |_: Request<Full<Bytes>>| {
             let is_first = tries.fetch_add(1, Ordering::SeqCst) == 0;
@@ -242,7 +245,8 @@ async fn a_success_that_breaks_off_is_asked_for_once_more(home: impl Home) {
                 if !is_first {
                     return second().map(|answer| answer.map(|body| body.map_err(BoxError::from).boxed_unsync()));
                 }
-                let frames = [Ok(Frame::data(Bytes::from("wh"))), Err(BoxError::from("the connection broke"))];
+                let come = (!first.is_empty()).then(|| Ok(Frame::data(Bytes::from(first))));
+                let frames = come.into_iter().chain([Err(BoxError::from("the connection broke"))]);
                 let body = BodyExt::boxed_unsync(StreamBody::new(futures_util::stream::iter(frames)));
                 Ok(Response::builder().status(201).body(body).unwrap())
             }
@@ -260,8 +264,63 @@ async fn a_success_that_breaks_off_is_asked_for_once_more(home: impl Home) {
         let delivered = entry(outbox, call(number).key()).await;
         assert_eq!((delivered.tries, delivered.may_have_taken_place), (2, true));
         let kept = delivered.answer.unwrap();
-        assert_eq!((kept.status.as_u16(), &*kept.body, kept.is_cut), (status, body, is_cut), "{number}");
+        let expected = (status, whole.unwrap_or(first).as_bytes(), whole.is_none());
+        assert_eq!((kept.status.as_u16(), &*kept.body, kept.is_cut), expected, "{number}");
     }
+}
+
+async fn an_answer_is_kept_up_to_its_bound_in_however_many_parts_it_comes(home: impl Home) {
+    const MOST: usize = Answer::MAX_BODY;
+    let outbox = home.outbox();
+    let parts: [&[usize]; 7] = [
+        &[MOST - 1, 1],
+        &[MOST - 1, 2],
+        &[MOST, 1],
+        &[MOST + 1],
+        &[20_000, 20_000],
+        &[1, MOST, 1],
+        &[MOST / 2, MOST / 2],
+    ];
+    for (number, parts) in (1..).zip(parts) {
+        let parts: Vec<_> = (b'a'..).zip(parts).map(|(byte, length)| Bytes::from(vec![byte; *length])).collect();
+        let whole = parts.concat();
+        let client = service_fn(move |_: Request<Full<Bytes>>| {
+            let frames = parts.clone().into_iter().map(|part| Ok::<_, BoxError>(Frame::data(part)));
+            std::future::ready(Ok::<_, BoxError>(Response::new(StreamBody::new(futures_util::stream::iter(frames)))))
+        });
+        outbox.put(&call(number)).await.unwrap();
+        let is_delivered = async || entry(outbox, call(number).key()).await.state == State::Delivered;
+        Relay::new(outbox.clone(), client).run(until("it is delivered", is_delivered)).await;
+        let kept = entry(outbox, call(number).key()).await.answer.unwrap();
+        assert!(kept.body == whole[..whole.len().min(MOST)], "{number}: {}", kept.body.len());
+        assert_eq!(kept.is_cut, whole.len() > MOST, "{number}");
+    }
+    // So is a rejection, which the client reads.
+    for (number, length) in [(11, MOST), (12, MOST + 1), (13, MOST + 9_000)] {
+        let start = problem("outcome-unknown", false).strip_suffix('}').unwrap();
+        let start = format!("{start},\"detail\":\"");
+        let body: &str = format!("{start}{}\"}}", "a".repeat(length - start.len() - 2)).leak();
+        let (client, _) = server_of(409, PROBLEM, body);
+        outbox.put(&call(number)).await.unwrap();
+        let kept = run_until(relay(outbox, &client), outbox, call(number).key(), State::GivenUp).await.answer.unwrap();
+        assert_eq!((kept.body.len(), kept.is_cut), (MOST, length > MOST), "{length}");
+    }
+}
+
+/// An error with a cause.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection broke")]
+struct Broke(#[source] std::io::Error);
+
+async fn a_try_that_gets_no_answer_says_why_with_every_cause(home: impl Home) {
+    let outbox = home.outbox();
+    let (client, _) = server(|_, _| async { Err(Broke(std::io::Error::other("reset by the peer")).into()) });
+    outbox.put(&call(1)).await.unwrap();
+    let given_up = relay(outbox, &client).give_up_after(Duration::ZERO);
+    let given_up = run_until(given_up, outbox, call(1).key(), State::GivenUp).await;
+    let why = "the operation may have taken place; ask again with the same key: the backoff policy permits no more \
+        attempts (attempt 1): the connection broke: reset by the peer";
+    assert_eq!(given_up.reason.as_deref(), Some(why));
 }
 
 async fn no_redirect_is_followed(home: impl Home) {

@@ -5,7 +5,7 @@ use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::Error;
 use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::error::SqlState;
 use tower_idempotency_outbox::{Outbox, State};
 
-use crate::home::{Home, PostgresHome, call, over_both};
+use crate::home::{Home, PostgresHome, SledHome, call, over_both};
 use crate::server::{answer, entry, relay, run_until, server, server_of};
 
 over_both!(
@@ -25,7 +25,7 @@ async fn what_was_refused_or_given_up_is_listed_and_can_be_tried_again(home: imp
         run_until(relay(outbox, &client), outbox, call(number).key(), state).await;
     }
     let first = outbox.list(State::GivenUp, None, 1).await.unwrap();
-    assert_eq!(first[0].call, Some(call(2)));
+    assert_eq!((first.len(), first[0].call.clone()), (1, Some(call(2))));
     let second = outbox.list(State::GivenUp, Some(first[0].position), 9).await.unwrap();
     assert_eq!((second.len(), second[0].call.clone()), (1, Some(call(3))));
     let (client, log) = server_of(200, &[], "");
@@ -93,6 +93,25 @@ async fn a_damaged_entry_is_set_aside_and_the_others_go_on(home: impl Home) {
     let damaged = run_until(relay(outbox, &client), outbox, call(3).key(), State::Damaged).await;
     assert!(outbox.settle(&damaged, false).await.unwrap());
     assert_eq!(entry(outbox, call(3).key()).await.state, State::Refused);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_of_which_nothing_can_be_read_is_listed_and_settled_and_the_others_go_on() {
+    let home = SledHome::new().await;
+    let outbox = home.outbox();
+    for number in 1..=2 {
+        outbox.put(&call(number)).await.unwrap();
+    }
+    let position = entry(outbox, call(1).key()).await.position;
+    outbox.tree().insert([b"o", &position.to_be_bytes()[..]].concat(), "{}").unwrap();
+    let (client, log) = server_of(200, &[], "");
+    run_until(relay(outbox, &client), outbox, call(2).key(), State::Delivered).await;
+    assert_eq!(log.bodies(), ["charge 2"]);
+    let [damaged] = &outbox.list(State::Damaged, None, 9).await.unwrap()[..] else { panic!("one is damaged") };
+    assert_eq!((damaged.position, damaged.call.clone(), damaged.may_have_taken_place), (position, None, true));
+    assert!(damaged.reason.as_ref().unwrap().starts_with("it is no entry: "), "{damaged:?}");
+    assert!(outbox.settle(damaged, true).await.unwrap());
+    assert_eq!(entry(outbox, call(1).key()).await.state, State::Delivered);
 }
 
 // Seeded fault: the relay panicked when it read such a row, before it had sent any of the others.

@@ -8,7 +8,7 @@ use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::{Config, Error,
 use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool};
 use tower_idempotency_outbox::{Call, InvalidCall, Outbox, OutboxError, PostgresOutbox, PutError, SledOutbox, State};
 
-use crate::home::{Home, PostgresHome, SledHome, call, over_both};
+use crate::home::{Home, PostgresHome, SledHome, call, call_to, over_both};
 use crate::server::entry;
 
 over_both!(
@@ -184,6 +184,26 @@ async fn a_database_with_another_encoding_than_utf8_gets_no_outbox() {
         let source = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
         assert!(source.as_db_error().unwrap().message().contains(encoding), "{source:?}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_goes_back_to_its_pool_after_a_success_and_is_closed_after_an_error() {
+    let Some(home) = PostgresHome::new("that connections go back to their pool").await else { return };
+    let outbox = home.outbox();
+    // One after the other, there is one connection.
+    let of = async || {
+        let client = home.pool.get().await.unwrap();
+        client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get::<_, i32>(0)
+    };
+    let first = of().await;
+    outbox.migrate().await.unwrap();
+    outbox.put(&call(1)).await.unwrap();
+    assert!(outbox.give_up(&entry(outbox, call(1).key()).await).await.unwrap());
+    assert_eq!((of().await, home.pool.status().size), (first, 1));
+    let error = outbox.put(&call_to("http://elsewhere.example", 1)).await.unwrap_err();
+    assert!(matches!(error, OutboxError::KeyReused));
+    assert_eq!(home.pool.status().size, 0);
+    assert_ne!(of().await, first);
 }
 
 // Seeded fault: the database looked for the call without end.

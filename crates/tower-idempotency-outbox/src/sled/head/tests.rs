@@ -51,6 +51,17 @@ fn how_long_ago_the_first_try_was_lies_between_the_two_clocks() {
     assert_eq!(head().tried_for(NOW).at_most, Duration::ZERO);
 }
 
+#[test]
+fn what_can_t_be_read_is_damaged_says_why_and_may_have_taken_place() {
+    for bytes in [&b"{}"[..], b"", b"\xff", br#"{"state":"paid"}"#] {
+        let Head { state, reason, may_have_taken_place, call, answer, partition_key, ended, .. } = Head::of(bytes);
+        assert_eq!((state, may_have_taken_place), (State::Damaged, true), "{bytes:?}");
+        assert!(reason.is_some_and(|why| why.starts_with("it is no entry: ")), "{bytes:?}");
+        // Nothing of it is known.
+        assert_eq!((call, answer, partition_key, ended), (0, None, None, None), "{bytes:?}");
+    }
+}
+
 // Each way to change a head with and without an answer. Seeded faults: an update without an answer takes the last one
 // away; one that is no try keeps its try; one that restarts keeps its first try.
 #[test]

@@ -1,0 +1,134 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use testkit::log::Log;
+use tower::service_fn;
+use tower_idempotency_client::Key;
+
+use super::*;
+use crate::entry::tests::entry;
+use crate::storage::{Age, Storage, Update};
+use crate::{Entry, OutboxError, State};
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+#[test]
+fn each_call_has_its_place_until_it_has_ended() {
+    let call = Call::new(Request::post("http://api.example/").body("").unwrap()).unwrap();
+    let leased = Leased { entry: Entry { call: Some(call), ..entry(1, true) }, tried_for: Age::default() };
+    let busy = Busy::default();
+    let mut places: Vec<_> = (0..3).map(|_| busy.place(&leased)).collect();
+    for taken in [3, 2, 1] {
+        assert_eq!(busy.taken(), HashMap::from([("http://api.example".to_owned(), taken)]));
+        places.pop();
+    }
+    assert!(busy.taken().is_empty());
+}
+
+#[test]
+fn tries_are_in_vain_while_none_of_them_ends_a_call() {
+    let in_vain = |reason: &str| Ok(Carried::InVain { reason: reason.to_owned() });
+    let mut tried = Tried::default();
+    assert_eq!(tried.all_in_vain(), None);
+    tried.count(in_vain("no connection"));
+    tried.count(in_vain("too many open files"));
+    assert_eq!(tried.all_in_vain(), Some((2, "too many open files".to_owned())));
+    // Each look begins anew.
+    assert_eq!(tried.all_in_vain(), None);
+    tried.count(in_vain("no connection"));
+    tried.count(Ok(Carried::Ended));
+    assert_eq!(tried.all_in_vain(), None);
+}
+
+/// An outbox that always has a call, or always fails. It counts what it is asked for.
+#[derive(Debug, Clone, Default)]
+struct Counted {
+    fails: bool,
+    leases: Arc<AtomicUsize>,
+    sweeps: Arc<AtomicUsize>,
+}
+
+impl Storage for Counted {
+    async fn insert(&self, _: &Call) -> Result<(), OutboxError> {
+        Ok(())
+    }
+
+    async fn find(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
+        Ok(None)
+    }
+
+    async fn page(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
+        Ok(Vec::new())
+    }
+
+    async fn lease(&self, _: Duration, _: Room) -> Result<Vec<Leased>, OutboxError> {
+        self.leases.fetch_add(1, Ordering::SeqCst);
+        if self.fails {
+            return Err(OutboxError::database("as planned"));
+        }
+        let call = Call::new(Request::post("http://api.example/").body("").unwrap()).unwrap();
+        Ok(vec![Leased { entry: Entry { call: Some(call), ..entry(1, true) }, tried_for: Age::default() }])
+    }
+
+    async fn update(&self, _: &Entry, _: Update) -> Result<bool, OutboxError> {
+        Ok(true)
+    }
+
+    async fn sweep(&self, _: Duration) -> Result<bool, OutboxError> {
+        self.sweeps.fetch_add(1, Ordering::SeqCst);
+        if self.fails { Err(OutboxError::database("as planned")) } else { Ok(false) }
+    }
+}
+
+/// Runs a relay for so long whose client loses each request after a second, and returns what it has logged.
+async fn logged(outbox: &Counted, time: Duration) -> Vec<String> {
+    let log = Log::begin(tracing::Level::WARN);
+    let client = service_fn(async |_: Request<Full<Bytes>>| {
+        sleep(secs(1)).await;
+        Err::<Response<Full<Bytes>>, BoxError>("the connection broke".into())
+    });
+    let once = ExponentialBackoff::builder().build_with_max_retries(0);
+    let relay = Relay::new(outbox.clone(), client).layer(KeyedRetryLayer::new().backoff(once));
+    relay.concurrency(1).poll_every(Duration::from_millis(1)).run(sleep(time)).await;
+    log.lines()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outbox_that_fails_is_asked_each_second_and_swept_each_minute_and_that_is_logged() {
+    let outbox = Counted { fails: true, ..Counted::default() };
+    let lines = logged(&outbox, secs(90)).await;
+    let count = |what: &str| lines.iter().filter(|line| line.contains(what) && line.contains("error=")).count();
+    let (leases, sweeps) = (outbox.leases.load(Ordering::SeqCst), outbox.sweeps.load(Ordering::SeqCst));
+    assert!((85..=91).contains(&leases), "{leases}");
+    assert_eq!((sweeps, count("no calls can be taken"), count("the outbox can't be swept")), (2, leases, 2));
+    assert_eq!(lines.len(), leases + sweeps, "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_a_minute_a_relay_says_that_all_tries_were_in_vain_and_sweeps() {
+    let outbox = Counted::default();
+    let lines = logged(&outbox, secs(200)).await;
+    let is_said = |line: &String| line.contains(" no call that was tried has come to an end tries=");
+    assert_eq!((lines.iter().filter(|line| is_said(line)).count(), lines.len()), (3, 3), "{lines:?}");
+    assert!(lines.iter().all(|line| line.ends_with("the connection broke\"")), "{lines:?}");
+    assert_eq!(outbox.sweeps.load(Ordering::SeqCst), 4);
+}
+
+#[test]
+fn a_try_has_its_bounds_and_a_relay_has_room_for_a_call() {
+    let client = service_fn(async |_: Request<Full<Bytes>>| Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
+    let relay = || Relay::new(Counted::default(), client);
+    for (time, expected) in [
+        (Duration::ZERO, MIN_TRY),
+        (MIN_TRY - Duration::from_nanos(1), MIN_TRY),
+        (MIN_TRY + Duration::from_nanos(1), MIN_TRY + Duration::from_nanos(1)),
+        (MAX_TRY, MAX_TRY),
+        (MAX_TRY + Duration::from_nanos(1), MAX_TRY),
+        (Duration::MAX, MAX_TRY),
+    ] {
+        let relay = relay().try_for(time);
+        assert_eq!((relay.terms.try_for, relay.terms.lease()), (expected, 3 * expected), "{time:?}");
+    }
+    assert_eq!([0, 1, 2].map(|calls| relay().concurrency(calls).concurrency), [1, 1, 2]);
+}
