@@ -94,3 +94,6 @@ impl AsyncWrite for ReadOn {
         self.open.as_ref().is_some_and(|(stream, _)| stream.is_write_vectored())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,3 +80,6 @@ impl<T: Connection> Connection for Reading<T> {
         self.inner.connected()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -418,21 +418,4 @@ fn failed(kind: &'static str, error: &hyper_util::client::legacy::Error) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    // Seeded faults: none is kept; all are.
-    #[test]
-    fn a_client_of_http_2_is_free_again_after_its_request_and_few_are_kept() {
-        let mut upstream = Upstream::http2(Uri::from_static("http://127.0.0.1:3000")).unwrap();
-        upstream.places = Places::with(MAX_IDLE + 1);
-        let take = || upstream.clients.take(upstream.places.take(None).unwrap());
-        let free = || upstream.clients.free.lock().unwrap().len();
-        let taken: Vec<_> = (0..=MAX_IDLE).map(|_| take()).collect();
-        assert_eq!(free(), 0);
-        drop(taken);
-        assert_eq!(free(), MAX_IDLE);
-        let _taken = take();
-        assert_eq!(free(), MAX_IDLE - 1, "one that is free is taken first");
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use testkit::Gate;
+use testkit::log::Log;
 use testkit::proxy::{End, Link, Plan, Way};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
@@ -38,18 +39,32 @@ async fn a_connection_that_was_refused_frees_the_key() {
 // Seeded fault: nothing is counted.
 #[tokio::test]
 async fn a_request_that_the_service_has_not_answered_is_counted_by_its_kind() {
-    // Of this thread, which is the runtime's only one.
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    let _guard = metrics::set_default_local_recorder(&recorder);
     let nothing = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = nothing.local_addr().unwrap();
+    let nowhere = nothing.local_addr().unwrap();
     drop(nothing);
-    for (service, kind) in
-        [(address, "not-reached"), (says("").await.0, "broken"), (says("HTTP/3\r\n").await.0, "unreadable")]
-    {
-        send(proxy(layer(), service).await, "k", "book").await;
-        let (metrics, line) = (recorder.handle().render(), format!("unanswered_total{{kind=\"{kind}\"}} 1"));
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let log = Log::begin(tracing::Level::WARN);
+    let one = |address| Upstream::new(format!("http://{address}").parse().unwrap()).unwrap();
+    let two = |address| Upstream::http2(format!("http://{address}").parse().unwrap()).unwrap();
+    let switched = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: order\r\n\r\n";
+    for (upstream, kind, said) in [
+        (one(nowhere), "not-reached", None),
+        (one(says("").await.0), "broken", None),
+        (one(says("HTTP/3\r\n").await.0), "unreadable", Some("can't be read")),
+        (one(says(switched).await.0), "unreadable", Some("has switched protocols unasked")),
+        (one(silent.local_addr().unwrap()).passed_within(std::time::Duration::from_millis(50)), "late", None),
+        (two(ends(Ends::Reset(7)).await), "refused", None),
+    ] {
+        // Of this thread, which is the runtime's only one.
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        send_call(proxied(layer(), upstream).await, &testkit::Call::post("/orders", "book")).await;
+        let (metrics, line) = (recorder.handle().render(), format!("unanswered_total{{kind=\"{kind}\"}} 1\n"));
         assert!(metrics.contains(&line), "{kind}: {metrics}");
+        // What the service's developers have to mend is said.
+        let lines = log.lines();
+        assert_eq!(lines.len(), usize::from(said.is_some()), "{kind}: {lines:?}");
+        assert!(said.is_none_or(|said| lines[0].contains(said)), "{kind}: {lines:?}");
     }
 }
 

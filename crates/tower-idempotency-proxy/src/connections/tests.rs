@@ -1,0 +1,179 @@
+use std::net::Ipv4Addr;
+
+use http_body_util::BodyExt as _;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use testkit::log::Log;
+use testkit::{Call, Connection};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// More than the system keeps for a stream.
+const LONG: usize = 64 * 1024 * 1024;
+/// The time until the test gives up.
+const GIVE_UP: Duration = Duration::from_secs(20);
+
+/// A connection from an address of this machine.
+async fn from(last: u8, to: SocketAddr) -> Connection {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).unwrap();
+    Connection::over(socket.connect(to).await.unwrap()).await.unwrap()
+}
+
+// Seeded fault: it is waited for.
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_no_request_begins_is_closed_after_its_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = tower::service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let closed = tokio::time::timeout(10 * HEAD_TIMEOUT, client.read(&mut [0])).await.expect("it is closed");
+    assert_eq!(closed.unwrap(), 0);
+}
+
+// Seeded fault: the stream is closed with bytes unread, and the client that sends on is reset.
+#[tokio::test]
+async fn a_client_that_reads_only_once_it_has_sent_all_gets_an_answer_that_came_before() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = tower::service_fn(async |_: Request<Body>| {
+        let refused = Response::builder().status(413).header("connection", "close").header("content-length", "0");
+        Ok::<_, Infallible>(refused.body(Body::empty()).unwrap())
+    });
+    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LONG}\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    client.write_all(&vec![b'a'; LONG]).await.expect("nothing resets it");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+// Seeded fault: the windows of a stream and of its connection are as large as each other.
+#[tokio::test]
+async fn a_body_that_is_not_read_takes_no_room_from_the_others_on_its_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = tower::service_fn(async |request: Request<Body>| {
+        if request.uri().path() == "/hangs" {
+            std::future::pending::<()>().await;
+        }
+        let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+        Ok::<_, Infallible>(Response::new(Body::from(body)))
+    });
+    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let post = |path: &str| Request::post(format!("http://a{path}")).body(()).unwrap();
+    let mut hangs = Vec::new();
+    for _ in 1..STREAMS {
+        let (answer, mut body) = requests.send_request(post("/hangs"), false).unwrap();
+        body.reserve_capacity(LONG);
+        // It sends whatever it may.
+        hangs.push(tokio::spawn(async move {
+            let _answer = answer;
+            while let Some(Ok(room)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await {
+                body.send_data(vec![b'a'; room].into(), false).unwrap();
+            }
+        }));
+    }
+    for _ in 0..100 {
+        let (answer, mut body) = requests.send_request(post("/"), false).unwrap();
+        body.send_data(vec![b'a'; 1_024].into(), true).unwrap();
+        let answer = tokio::time::timeout(GIVE_UP, answer).await.expect("it is answered");
+        assert_eq!(answer.unwrap().status().as_u16(), 200);
+    }
+    hangs.iter().for_each(|hangs| hangs.abort());
+}
+
+async fn is_served(connection: &mut Connection) -> bool {
+    connection.send(&Call::get("/")).await.is_ok_and(|answer| answer.status.as_u16() == 200)
+}
+
+#[tokio::test]
+async fn a_connection_beyond_its_client_s_share_is_closed_and_one_beyond_all_places_waits() {
+    // Of this thread, which is the runtime's only one.
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = tower::service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    let (mut one, mut two) = (from(1, address).await, from(1, address).await);
+    assert!(is_served(&mut one).await && is_served(&mut two).await);
+    // A client that is closed while it sends sees an error.
+    assert!(!is_served(&mut from(1, address).await).await, "beyond its share");
+    let metrics = recorder.handle().render();
+    assert!(metrics.contains("idempotency_proxy_refused_connections_total 1"), "{metrics}");
+    let (mut three, mut four) = (from(2, address).await, from(3, address).await);
+    assert!(is_served(&mut three).await && is_served(&mut four).await, "there is room for others");
+    let mut waits = from(4, address).await;
+    let waiting = tokio::spawn(async move { is_served(&mut waits).await });
+    // All are taken, and those who have a place keep it.
+    for has_a_place in [&mut one, &mut two, &mut three, &mut four] {
+        assert!(is_served(has_a_place).await);
+    }
+    assert!(!waiting.is_finished(), "all places are taken");
+    drop(one);
+    let served = tokio::time::timeout(GIVE_UP, waiting).await.expect("it is served or closed");
+    assert!(served.unwrap(), "it has the place that is free again");
+}
+
+#[tokio::test]
+async fn a_request_that_is_reset_without_an_error_has_no_end() {
+    // It says whether each body is whole, once its first part is there.
+    let (say, mut said) = mpsc::unbounded_channel();
+    let collects = move |request: Request<Body>| {
+        let say = say.clone();
+        async move {
+            let mut body = request.into_body();
+            let first = body.frame().await.is_some_and(|frame| frame.is_ok());
+            say.send(first).unwrap();
+            say.send(body.collect().await.is_ok()).unwrap();
+            Ok::<_, Infallible>(Response::new(Body::empty()))
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // The task of a connection drops a request whose stream was reset, and this is to see what its body says.
+    let app = tower::service_fn(move |request| {
+        let answering = tokio::spawn(collects(request));
+        async { answering.await.unwrap() }
+    });
+    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    for reset in [None, Some(h2::Reason::NO_ERROR), Some(h2::Reason::CANCEL)] {
+        let request = Request::post("http://pay.example/").body(()).unwrap();
+        let (_answer, mut body) = client.send_request(request, false).unwrap();
+        body.send_data("half".into(), false).unwrap();
+        assert_eq!(said.recv().await, Some(true), "{reset:?}");
+        match reset {
+            Some(reset) => body.send_reset(reset),
+            None => body.send_trailers(http::HeaderMap::new()).unwrap(),
+        }
+        assert_eq!(said.recv().await, Some(reset.is_none()), "{reset:?}");
+    }
+}
+
+#[test]
+fn connections_beyond_a_share_are_said_once_a_minute_with_how_many_they_were() {
+    let log = Log::begin(tracing::Level::WARN);
+    let (mut refused, places) = (Refused::default(), Places::with(4));
+    let peer = SocketAddr::from(([10, 0, 0, 1], 80));
+    // When it was said last, in seconds; `None`: what the step before has left.
+    for (said, count) in [(None, Some(1)), (None, None), (Some(50), None), (Some(61), Some(3)), (None, None)] {
+        refused.said = said.map_or(refused.said, |said| Instant::now().checked_sub(Duration::from_secs(said)));
+        refused.note(peer, &places);
+        let lines = log.lines();
+        let expected = count.map(|count| format!("client=10.0.0.1 share=2 count={count}"));
+        assert_eq!(lines.len(), usize::from(expected.is_some()), "{said:?}: {lines:?}");
+        assert!(expected.is_none_or(|expected| lines[0].ends_with(&expected)), "{lines:?}");
+    }
+}
