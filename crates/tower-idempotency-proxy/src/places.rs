@@ -119,7 +119,7 @@ fn of_files(files: usize) -> usize {
 fn files() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };
-    let limit = if current != maximum && setrlimit(Resource::Nofile, raised).is_ok() { maximum } else { current };
+    let limit = if setrlimit(Resource::Nofile, raised).is_ok() { maximum } else { current };
     limit.map_or(UNKNOWN, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
