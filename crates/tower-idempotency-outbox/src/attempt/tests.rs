@@ -152,6 +152,20 @@ async fn a_result_whose_reply_was_lost_is_known_by_its_row() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_not_written_in_time_is_said_unless_only_its_reply_was_lost() {
+    let log = Log::begin(tracing::Level::WARN);
+    for (writes, said) in [(true, "a call has ended"), (false, "a call's result came after its lease")] {
+        let call = Call::new(Request::post("http://api.example/").body("").unwrap()).unwrap();
+        let entry = Entry { call: Some(call), ..entry(1, true) };
+        let outbox = Lossy { writes, entry: Arc::new(Mutex::new(entry.clone())), has_lost: Arc::default() };
+        write(&outbox, &entry, Update::to(State::GivenUp, "as planned"), Instant::now() + secs(9)).await;
+        let lines = log.lines();
+        assert!(lines.len() == 2 && lines[0].contains("can't be written yet") && lines[1].contains(said), "{lines:?}");
+        assert!(lines[1].contains("position=1 state=\"given_up\"") && lines[1].contains("reason=\"as planned\""));
+    }
+}
+
 /// An outbox that fails so many times, and then takes a result. It counts how often it is asked.
 #[derive(Debug, Clone)]
 struct Failing {
@@ -233,4 +247,31 @@ async fn a_client_that_is_never_ready_lets_the_call_go_when_its_time_is_over() {
     let Next::Again(Duration::ZERO, update) = next else { panic!("{next:?}") };
     assert_eq!((update.state, update.may_have_taken_place), (State::GivenUp, Some(true)));
     assert_eq!(update.reason, "the client has not answered in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_ends_in_time_for_its_result_and_so_does_the_body_of_an_answer() {
+    let call = Call::new(Request::post("http://api.example/").body("").unwrap()).unwrap();
+    let leased = || Leased { entry: Entry { call: Some(call.clone()), ..entry(1, true) }, tried_for: Age::default() };
+    let terms = Arc::new(terms(Duration::ZERO, secs(1_000)));
+    let outbox = Failing { times: 0, asked: Arc::default() };
+    let layer = || KeyedRetryLayer::new().max_answer(0);
+    // The half of a try is left of the lease, which is three times as long.
+    let began = Instant::now();
+    let carried = carry(outbox.clone(), layer().layer(NeverReady), Arc::clone(&terms), leased(), began).await;
+    assert!(matches!(&carried, Carried::InVain { reason } if reason.contains("in time")), "{carried:?}");
+    assert_eq!(began.elapsed(), secs(75));
+    // A body has the time of a try, whatever it is. A stream has not broken off then.
+    for (kind, has_ended) in [("text/event-stream", true), ("text/plain", false)] {
+        let endless = tower::service_fn(move |_: Request<Full<Bytes>>| {
+            let frames = futures_util::stream::pending::<Result<http_body::Frame<Bytes>, BoxError>>();
+            let answer = Response::builder().header(CONTENT_TYPE, kind).body(http_body_util::StreamBody::new(frames));
+            std::future::ready(Ok::<_, BoxError>(answer.unwrap()))
+        });
+        let began = Instant::now();
+        let carried = carry(outbox.clone(), layer().layer(endless), Arc::clone(&terms), leased(), began).await;
+        assert_eq!(matches!(carried, Carried::Ended), has_ended, "{carried:?}");
+        assert_eq!(began.elapsed(), secs(30));
+    }
+    assert_eq!(outbox.asked.load(Ordering::SeqCst), 3);
 }

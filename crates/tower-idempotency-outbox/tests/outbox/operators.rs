@@ -114,6 +114,22 @@ async fn an_entry_of_which_nothing_can_be_read_is_listed_and_settled_and_the_oth
     assert_eq!(entry(outbox, call(1).key()).await.state, State::Delivered);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_in_files_that_is_longer_than_it_was_written_is_damaged_although_it_can_be_read() {
+    let home = SledHome::new().await;
+    let outbox = home.outbox();
+    for number in 1..=2 {
+        outbox.put(&call(number)).await.unwrap();
+    }
+    let part = [b"c", &entry(outbox, call(1).key()).await.position.to_be_bytes()[..], &[0, 0]].concat();
+    let written = outbox.tree().get(&part).unwrap().unwrap();
+    outbox.tree().insert(part, [&written[..], b" "].concat()).unwrap();
+    let (client, log) = server_of(200, &[], "");
+    run_until(relay(outbox, &client), outbox, call(1).key(), State::Damaged).await;
+    run_until(relay(outbox, &client), outbox, call(2).key(), State::Delivered).await;
+    assert_eq!(log.bodies(), ["charge 2"]);
+}
+
 // Seeded fault: the relay panicked when it read such a row, before it had sent any of the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_with_more_headers_than_a_request_can_have_is_set_aside_and_the_others_go_on() {

@@ -14,6 +14,7 @@ over_both!(
     a_call_that_was_given_up_holds_later_ones_back_until_it_is_settled,
     a_damaged_call_holds_later_ones_back_until_it_is_settled,
     two_relays_keep_the_order,
+    two_relays_that_begin_at_once_send_each_call_once,
 );
 
 fn of(partition: &str, number: u32) -> Call {
@@ -106,4 +107,20 @@ async fn two_relays_keep_the_order(home: impl Home) {
         got.dedup();
         assert_eq!(got.len(), 20);
     }
+}
+
+async fn two_relays_that_begin_at_once_send_each_call_once(home: impl Home) {
+    let outbox = home.outbox();
+    for number in 0..100 {
+        let call = if number % 2 == 0 { call(number) } else { of(&number.to_string(), number) };
+        outbox.put(&call).await.unwrap();
+    }
+    let (client, log) = server(|_, _| async move { answer(200, &[], "") });
+    let all = async || outbox.list(State::Delivered, None, 1_000).await.unwrap().len() == 100;
+    let run = || relay(outbox, &client).run(until("all", all));
+    tokio::join!(run(), run(), run());
+    let mut bodies = log.bodies();
+    bodies.sort();
+    bodies.dedup();
+    assert_eq!((bodies.len(), log.all().len()), (100, 100));
 }
