@@ -51,7 +51,6 @@ fn not_opened(error: &PostgresError, report: &mut Report) -> Result<(), Failure>
     let (check, verdict) = match error {
         PostgresError::Schema { .. } => ("schema", Verdict::OtherRelease),
         PostgresError::Refused { .. } => ("rights", Verdict::Refused),
-        PostgresError::Url | PostgresError::Option { .. } => return Err(Failure::Usage(error.to_string())),
         _ => ("connection", Verdict::NotTested),
     };
     report.found(check, verdict, with_causes(error))
@@ -61,11 +60,9 @@ async fn schema(connected: &Connected, report: &mut Report) -> Result<(), Failur
     let Connected { client, schema } = connected;
     let found =
         format!("SELECT max(version)::integer, to_regclass('{schema}.operation') IS NOT NULL FROM {schema}.version");
-    let row = client.query_typed(&found, &[]).await.map_err(|error| Failure::of(&error))?;
-    let (version, has_view) = match row.first() {
-        Some(row) => (row.try_get::<_, Option<i32>>(0).ok().flatten().unwrap_or(0), row.try_get(1).unwrap_or(false)),
-        None => (0, false),
-    };
+    let row = client.query_typed_one(&found, &[]).await.map_err(|error| Failure::of(&error))?;
+    let (version, has_view) =
+        (row.try_get::<_, Option<i32>>(0).ok().flatten().unwrap_or(0), row.try_get(1).unwrap_or(false));
     report.good("schema", format!("version {version} is there, which this release can use"))?;
     if !has_view {
         report.note("schema", "the view for people is missing; a migration adds it, and no service needs it")?;
