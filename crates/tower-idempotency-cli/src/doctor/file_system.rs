@@ -88,7 +88,8 @@ mod tests {
 40 27 8:1 / /srv/my\\040data rw,noatime - xfs /dev/sda1 rw,nobarrier
 41 27 0:50 / /srv/over rw - overlay overlay rw,lowerdir=a
 42 27 0:51 / /srv/net rw - nfs4 host:/x rw,vers=4.2
-43 27 8:2 / /srv/over rw - ext4 /dev/sda2 rw";
+43 27 8:2 / /srv/over rw - ext4 /dev/sda2 rw
+44 27 0:52 / /srv/layer rw - overlay overlay rw,lowerdir=b";
 
     #[test]
     fn the_mount_of_a_directory_decides() {
@@ -99,6 +100,7 @@ mod tests {
             ("/srv/over/p", Verdict::Good, "ext4 at /srv/over"),
             ("/srv/overthere", Verdict::Good, "ext4 at /"),
             ("/srv/net", Verdict::Unclear, "nfs4"),
+            ("/srv/layer/p", Verdict::Unclear, "put the store on a volume"),
         ] {
             let found = judge(&mount_of(MOUNTS, Path::new(directory)).unwrap());
             assert!(found.0 == verdict && found.1.contains(said), "{directory}: {found:?}");

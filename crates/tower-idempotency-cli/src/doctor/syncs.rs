@@ -119,6 +119,8 @@ mod tests {
             (slow, Some(SYNCS - 1), Verdict::Good),
             (slow, Some(0), Verdict::NotDurable),
             (slow, Some(2), Verdict::NotDurable),
+            (slow, Some(SYNCS / 2), Verdict::NotDurable),
+            (slow, Some(SYNCS / 2 + 1), Verdict::Good),
             (Duration::from_nanos(300), Some(SYNCS), Verdict::NotDurable),
             (Duration::from_nanos(300), None, Verdict::NotDurable),
             (slow, None, Verdict::Unclear),
