@@ -89,6 +89,8 @@ async fn a_report_is_text_json_junit_and_html_and_none_lets_a_server_write_marku
         let text = std::fs::read_to_string(file).unwrap();
         assert!(text.contains("&lt;8&gt;") && !text.contains("<8>"), "{text}");
     }
+    let full = check(&["--plan", plan, "--junit", "/dev/full"]).await;
+    assert!(full.code == 3 && full.stderr.contains("/dev/full"), "{full:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

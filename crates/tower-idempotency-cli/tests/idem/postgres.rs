@@ -63,8 +63,9 @@ async fn an_operation_is_found_and_settled_while_the_service_runs() {
     assert!(refused.code == 1 && refused.stderr.contains("--wait"), "{refused:?}");
     let found = |key: &str| run(program(&["find", &url]), &format!("account 7\n{key}\n")).stderr.contains("--wait");
     assert!(found("k3") && !found("k1"));
-    let text = idem(&["show", &url, &id("k3").to_string()]).stdout;
-    assert!(text.contains(&format!("session        {session}")), "{text}");
+    let shown = idem(&["show", &url, &id("k3").to_string()]);
+    assert!(shown.stdout.contains(&format!("session        {session}")), "{shown:?}");
+    assert!(shown.stderr.contains("--wait"), "{shown:?}");
     let found = run(program(&["find", &url, "--json"]), "account 7\nk1\n").json();
     assert_eq!((&found["state"], &found["label"]), (&"interrupted".into(), &"charge /unsure".into()));
 
@@ -110,6 +111,8 @@ async fn a_namespace_that_no_service_uses_is_no_empty_list() {
             assert_eq!((refused.code, &*refused.stdout), (3, ""), "{refused:?}");
             assert!(refused.stderr.contains(said) && refused.stderr.contains("NAME: \"payments\"\n"), "{refused:?}");
         }
+        let refused = idem(&["copy", &wrong, &Place::of("sled").name()]);
+        assert!(refused.code == 3 && refused.stderr.contains(said), "{refused:?}");
     }
     // No command has made the namespace that it has not found.
     assert_eq!(rows().await, 1);
@@ -272,7 +275,7 @@ fn a_database_that_is_away_or_not_named_says_so() {
     empty.env("IDEM_STORE", "");
     // Nothing between two signs is no parameter.
     for parameters in ["namespace=a&&sslmode=disable", "&namespace=a", ""] {
-        let away = idem(&["ls", &format!("postgres://u@{nowhere}/d?{parameters}")]);
+        let away = idem(&["ls", &format!("postgresql://u@{nowhere}/d?{parameters}")]);
         assert!(away.code == 3 && away.stderr.contains(&nowhere.to_string()), "{parameters:?}: {away:?}");
     }
     for unnamed in [idem(&["ls"]), run(empty, "")] {

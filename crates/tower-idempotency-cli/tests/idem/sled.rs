@@ -138,7 +138,7 @@ async fn a_retry_gets_the_answer_that_an_operator_has_given() {
     let fence = fence(&store, "k2");
     let settle = [
         "settle", &store, &key, "--fence", &fence, "--answer", "-", "--status", "202", "--header",
-        "location: /charges/2",
+        " location : /charges/2 ",
     ];
     // There is no terminal to ask on, and no name: one refusal says so, and what would be done.
     let mut anonymous = program(&settle);
@@ -264,6 +264,10 @@ async fn every_damaged_record_is_reported() {
     assert_eq!((&found["records"], &found["states"]["completed"]), (&Value::from(4), &Value::from(2)));
     let text = idem(&["verify", &store]);
     assert_eq!((text.code, text.last_line()), (1, "4 records were read, 2 are damaged"));
+    for one in found["damaged"].as_array().unwrap() {
+        let line = format!("{}  {}", one["id"].as_str().unwrap(), one["reason"].as_str().unwrap());
+        assert!(text.stdout.lines().any(|one| one == line), "{line}: {text:?}");
+    }
     assert_eq!(json(0, &["ls", &store, "--state", "damaged"])["operations"].as_array().unwrap().len(), 1);
 }
 

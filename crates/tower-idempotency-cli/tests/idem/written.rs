@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use testkit::skipped;
 use tower_idempotency::Fence;
+use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Origin, Record, Records as _, Reply, State};
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -119,7 +120,7 @@ async fn more_records_than_a_store_lists_at_a_time_are_all_listed_and_found() {
             let record = |number: u64| Record {
                 fence: Fence(number + 1),
                 began: now,
-                since: now,
+                since: Timestamp::from_millis(now.as_millis() - 3_600_000),
                 expires: Some(now.plus(HOUR)),
                 fingerprint: Fingerprint::of(b"m"),
                 attempt: 1,
@@ -142,6 +143,8 @@ async fn more_records_than_a_store_lists_at_a_time_are_all_listed_and_found() {
         let text = idem(&["ls", &store, "--limit", &limit.to_string()]);
         assert_eq!(text.last_line().starts_with("there may be more: --after "), next, "{}", text.last_line());
     }
+    let one = json(0, &["show", &store, &expected[0]]);
+    assert!((3_600..7_000).contains(&one["seconds_in_state"].as_u64().unwrap()), "{one:#}");
     assert_eq!(json(0, &["verify", &store])["records"], MANY);
     let last = expected.last().unwrap();
     assert_eq!(json(0, &["show", &store, &last[..16]])["id"], last.as_str());

@@ -48,3 +48,38 @@ fn less_than_a_gibibyte_of_free_space_is_to_be_looked_at() {
         assert!(has(&format!("verdict: {verdict:?} ")) && has(&format!("String({said:?})")), "{free:?}: {found}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_others_may_read_is_said_to_have_been_open() {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    for (mode, said) in [
+        (0o700, "the directory belongs to this user, and no other can read it"),
+        (0o600, "the directory belongs to this user, and no other can read it"),
+        (0o740, "its mode was 740, so"),
+        (0o704, "its mode was 704, so"),
+        (0o777, "its mode was 777, so"),
+    ] {
+        set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+        let found = reported(|report| rights(directory.path(), report));
+        assert!(found.contains(said) && found.contains("verdict: Good "), "{mode:o}: {found}");
+    }
+    set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn a_store_that_was_written_to_in_the_future_has_a_wrong_clock() {
+    use std::time::Duration;
+    let directory = tempfile::tempdir().unwrap();
+    let said = || reported(|report| clock(directory.path(), report));
+    assert!(said().contains("the store has no checkpoint whose time could be compared"));
+    let checkpoint = std::fs::File::create(directory.path().join(CHECKPOINT_FILE)).unwrap();
+    for (ahead, verdict) in [(0, Verdict::Good), (5_900, Verdict::Good), (3_600_000, Verdict::Clock)] {
+        checkpoint.set_modified(SystemTime::now() + Duration::from_millis(ahead)).unwrap();
+        let found = said();
+        assert!(found.contains(&format!("verdict: {verdict:?} ")), "{ahead} ms: {found}");
+        assert!(verdict == Verdict::Good || found.contains("the store was written to 59m "), "{found}");
+    }
+}

@@ -7,7 +7,7 @@ use tower_idempotency::store::Store as _;
 
 use super::{Place, ids, listed};
 use crate::postgres::{client, died_in_a_run, served};
-use crate::program::{idem, json};
+use crate::program::{idem, json, program, run};
 use crate::service::{Closed, Service, id};
 
 const REQUESTS: [(&str, &str, &str); 3] = [("/done", "k1", "paid"), ("/done", "k2", "paid too"), ("/unsure", "k3", "")];
@@ -124,6 +124,11 @@ async fn no_command_leaves_a_lease_and_a_copy_waits_for_one_that_is_left() {
         let said = idem(command);
         assert_eq!((said.code, leases().await), (0, 0), "{said:?}");
     }
+    let found = run(program(&["find", &url]), "account 7\nk3\n");
+    assert_eq!((found.code, leases().await), (0, 0), "{found:?}");
+    // A copy that is refused leaves none either: here the engine of the new store is missing.
+    let refused = idem(&["copy", &url, &Place::of("sled").path().display().to_string()]);
+    assert_eq!((refused.code, leases().await), (2, 0), "{refused:?}");
     let killed =
         "INSERT INTO idempotency.record (namespace, id, token, fence, kind, began, since, until, expires, state)
         SELECT namespace, sha256('killed'), gen_random_uuid(), 1, 6, began, since,
@@ -132,6 +137,33 @@ async fn no_command_leaves_a_lease_and_a_copy_waits_for_one_that_is_left() {
     assert_eq!(client.execute(killed, &[]).await.unwrap(), 1);
     let copied = idem(&["copy", &url, &to.name(), "--wait=60s"]);
     assert_eq!(copied.code, 0, "{copied:?}");
+}
+
+/// It has its lease as soon as the copy has looked who uses the namespace, and may have changed records since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_comes_during_a_copy_is_named() {
+    let Some(server) = own_server("that a server is noticed during a copy", &[]) else { return };
+    let (url, store) = served(&server).await;
+    Service::over(store.clone()).send("/done", "k1", "paid").await;
+    store.close().await.unwrap();
+    let client = client(&server).await;
+    let comes = "CREATE FUNCTION come() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO idempotency.record (namespace, id, token, fence, kind, began, since, until, expires, state)
+             VALUES (NEW.namespace, sha256('late'), gen_random_uuid(), 1, 6, now(), now(), now() + interval '1 hour',
+                 now() + interval '1 hour', '');
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER come AFTER INSERT ON idempotency.record
+             FOR EACH ROW WHEN (NEW.kind = 6 AND NEW.id <> sha256('late')) EXECUTE FUNCTION come()";
+    client.batch_execute(comes).await.unwrap();
+    let (from, to) = (Place::of("fjall"), Place::of("sled"));
+    from.serves(&[("/done", "k3", "paid")]).await;
+    for (from, to) in [(&from.name(), &url), (&url, &to.name())] {
+        let refused = idem(&["copy", from, to]);
+        assert!(refused.code == 3 && refused.stdout.is_empty(), "{refused:?}");
+        assert!(refused.stderr.contains("was used during the copy"), "{refused:?}");
+        client.batch_execute("DELETE FROM idempotency.record WHERE id = sha256('late')").await.unwrap();
+    }
 }
 
 /// It waits until it has seen that the server has died.

@@ -129,11 +129,13 @@ async fn settings_of_another_engine_than_that_of_the_directory_are_refused() {
     let (directory, path) = (tempdir().unwrap(), place.path().display().to_string());
     let file = directory.path().join("proxy.toml");
     std::fs::write(&file, "[fjall]\nmax_records = 5\n").unwrap();
-    let options = ["proxy", "--one-account", "--upstream", "http://127.0.0.1:1", "--store", &path];
+    let options = ["proxy", "--one-account", "--upstream", "http://127.0.0.1:1"];
     let (listen, monitor) = (["--listen", "127.0.0.1:0"], ["--monitor", "127.0.0.1:0"]);
     let config = ["--config", file.to_str().unwrap()];
-    let said = idem(&[&options[..], &listen, &monitor, &config].concat());
-    assert!(said.code == 2 && said.stderr.contains("a section [fjall]"), "{said:?}");
+    for store in [&*path, "postgres://u@127.0.0.1:1/d"] {
+        let said = idem(&[&options[..], &listen, &monitor, &config, &["--store", store]].concat());
+        assert!(said.code == 2 && said.stderr.contains("a section [fjall]"), "{said:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,7 +221,8 @@ async fn the_second_port_has_the_names_it_is_given_and_no_request_without_a_key_
     let parts = Parts::new(Language::Python, directory.path());
     // It does not answer.
     let _silent = tokio::net::TcpListener::bind(parts.service).await.unwrap();
-    let options = ["--monitor-host", "metrics.internal", "--monitor-host", "Other.internal", "--passed-within", "1s"];
+    let hosts = ["--monitor-host", "metrics.internal", "--monitor-host", "Other.internal"];
+    let options = [&hosts[..], &["--passed-within", "1s", "--profile", "stripe"]].concat();
     let _proxy = parts.start_proxy(&options).await;
     for (host, status) in [("metrics.internal", 200), ("other.internal:9090", 200), ("evil.example", 421)] {
         let call = Call::get("/livez").header("host", host);
@@ -228,5 +231,7 @@ async fn the_second_port_has_the_names_it_is_given_and_no_request_without_a_key_
     }
     let mut client = Connection::http1(parts.proxy).await.unwrap();
     let late = tokio::time::timeout(Duration::from_secs(60), client.send(&Call::post("/orders", "a"))).await;
-    assert_eq!(late.expect("it is answered").unwrap().status.as_u16(), 504);
+    let late = late.expect("it is answered").unwrap();
+    assert_eq!(late.status.as_u16(), 504);
+    assert!(late.json()["error"]["type"].is_string(), "in the profile's form: {}", late.text());
 }
