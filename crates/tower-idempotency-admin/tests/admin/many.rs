@@ -12,12 +12,12 @@ use tower_idempotency_admin::Access;
 use crate::desk::{Desk, layer};
 use crate::document::{attributes, boxes};
 
-/// One more than one page looks at: it makes 10 calls to the store, of 10,000 records each.
-const MANY: usize = 100_001;
+/// As many as one page looks at: it makes 10 calls to the store, of 10,000 records each.
+const MANY: usize = 100_000;
 
-async fn desk(interrupted: usize) -> Desk {
-    let store = MemoryStore::builder().max_records(MANY).max_bytes(1 << 30).build();
-    for number in 0..MANY {
+async fn desk(interrupted: usize, all: usize) -> Desk {
+    let store = MemoryStore::builder().max_records(all).max_bytes(1 << 30).build();
+    for number in 0..all {
         let key = number.to_string();
         if number < interrupted {
             leave_interrupted(&store, &key).await;
@@ -51,18 +51,20 @@ fn distinct(pages: &[Vec<String>]) -> usize {
 
 #[tokio::test]
 async fn a_page_has_100_of_100_000_interrupted_operations_and_says_that_there_are_more() {
-    let desk = desk(MANY).await;
+    let desk = desk(MANY, MANY).await;
     assert!(desk.get("").await.text().contains("1000 or more"));
     let pages = pages(&desk, 3).await;
     assert!(pages.len() == 3 && pages.iter().all(|page| page.len() == 100));
     assert_eq!(distinct(&pages), 300);
+    let none = desk.get("?status=504&state=any").await;
+    assert!(none.text().contains("There is no such operation."), "{}", none.text());
     let listed = desk.get("/api/operations?state=interrupted&limit=1000").await.json();
     assert!(listed["operations"].as_array().is_some_and(|listed| listed.len() == 1_000) && listed["next"].is_string());
 }
 
 #[tokio::test]
 async fn the_few_interrupted_ones_among_100_000_are_all_on_the_first_pages() {
-    let desk = desk(250).await;
+    let desk = desk(250, MANY + 1).await;
     let pages = pages(&desk, 9).await;
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
     assert_eq!(distinct(&pages), 250);
