@@ -28,6 +28,7 @@ over_both!(
     an_answer_counts_however_long_it_is_and_if_it_breaks_off,
     a_success_that_breaks_off_is_asked_for_once_more,
     an_answer_is_kept_up_to_its_bound_in_however_many_parts_it_comes,
+    headers_of_an_answer_are_kept_as_long_as_they_fit_together,
     a_try_that_gets_no_answer_says_why_with_every_cause,
     no_redirect_is_followed,
     those_that_have_ended_are_deleted_later_and_the_others_stay,
@@ -304,6 +305,23 @@ async fn an_answer_is_kept_up_to_its_bound_in_however_many_parts_it_comes(home: 
         outbox.put(&call(number)).await.unwrap();
         let kept = run_until(relay(outbox, &client), outbox, call(number).key(), State::GivenUp).await.answer.unwrap();
         assert_eq!((kept.body.len(), kept.is_cut), (MOST, length > MOST), "{length}");
+    }
+}
+
+async fn headers_of_an_answer_are_kept_as_long_as_they_fit_together(home: impl Home) {
+    // The lengths of the values, with names of three bytes, and how many of them are kept: 16 KiB in all.
+    let cases: [(&[usize], usize); 5] =
+        [(&[16_381], 1), (&[16_382], 0), (&[8_000, 8_378], 2), (&[8_000, 8_379, 1], 1), (&[6_000, 6_000, 6_000, 1], 2)];
+    for (number, (lengths, kept)) in (1..).zip(cases) {
+        let (client, _) = server(move |_, _| async move {
+            let values = lengths.iter().map(|length| &*"a".repeat(*length).leak());
+            let headers: Vec<_> = ["x-0", "x-1", "x-2", "x-3"].into_iter().zip(values).collect();
+            answer(200, &headers, "")
+        });
+        home.outbox().put(&call(number)).await.unwrap();
+        let entry = run_until(relay(home.outbox(), &client), home.outbox(), call(number).key(), State::Delivered).await;
+        let found: Vec<_> = entry.answer.unwrap().headers.values().map(|value| value.len()).collect();
+        assert_eq!(found, lengths[..kept], "{lengths:?}");
     }
 }
 
