@@ -1,6 +1,8 @@
+use std::convert::Infallible;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Wake, Waker};
 
+use futures_util::stream::unfold;
 use http::HeaderMap;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::sync::mpsc;
@@ -128,4 +130,24 @@ fn a_body_has_not_ended_while_its_error_is_yet_to_come() {
     let mut flushed = Flushed::new(Breaks);
     assert!(Pin::new(&mut flushed).poll_frame(&mut Context::from_waker(Waker::noop())).is_pending());
     assert!(!flushed.is_end_stream());
+}
+
+// Seeded faults: the pauses are one time together; each frame is waited for as long as it takes; the first wait
+// begins before the first frame is asked for.
+#[tokio::test(start_paused = true)]
+async fn a_body_may_take_longer_than_a_pause_may() {
+    let within = Duration::from_secs(10);
+    for (asked_after, pause, is_whole) in [(0, 6, true), (6, 6, true), (11, 6, true), (0, 11, false), (6, 11, false)] {
+        let (asked_after, pause) = (Duration::from_secs(asked_after), Duration::from_secs(pause));
+        let frames = unfold(0, |sent| async move {
+            if sent == 5 {
+                return None;
+            }
+            sleep(pause).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"part"))), sent + 1))
+        });
+        let body = Held::new(StreamBody::new(Box::pin(frames)), false, within, Arc::new(()));
+        sleep(asked_after).await;
+        assert_eq!(body.collect().await.is_ok(), is_whole, "{pause:?}, asked after {asked_after:?}");
+    }
 }
