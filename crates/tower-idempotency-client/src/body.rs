@@ -107,7 +107,6 @@ impl<B> ResponseBody<B> {
     pub(crate) fn bytes_read(&self) -> Bytes {
         let mut data = self.data();
         match (data.next(), data.next()) {
-            (None, _) => Bytes::new(),
             (Some(only), None) => only.clone(),
             _ => self.data().flatten().copied().collect(),
         }
