@@ -14,6 +14,7 @@ use testkit::proxy::Way;
 use tower::{Layer as _, ServiceExt as _};
 use tower_idempotency_client::{Delivery, Error, KeyedRetry, KeyedRetryLayer, Known, Reason};
 
+use crate::script::Asked;
 use crate::server::{charging, cut, quick, serve};
 
 pub(crate) fn without_redirects() -> Client {
@@ -167,8 +168,11 @@ async fn an_answer_of_a_service_in_process_is_judged_without_a_url() {
         let answer = http::Response::builder().status(status).body("").unwrap();
         std::future::ready(Ok::<_, reqwest::Error>(reqwest::Response::from(answer)))
     });
-    let answer = quick().without_redirects().layer(answers).oneshot(charge("http://api.example.com/")).await.unwrap();
+    let ready = Arc::default();
+    let service = quick().without_redirects().layer(Asked(answers, Arc::clone(&ready)));
+    let answer = service.oneshot(charge("http://api.example.com/")).await.unwrap();
     assert_eq!((answer.status(), asked.load(Ordering::SeqCst)), (StatusCode::OK, 2));
+    assert_eq!(ready.load(Ordering::SeqCst), 2, "it is asked once for each attempt whether it is ready");
 }
 
 #[tokio::test]
@@ -196,6 +200,35 @@ async fn trap_65_a_stream_of_reqwest_is_sent_once() {
     again.headers_mut().insert("idempotency-key", failed.key().unwrap().as_str().parse().unwrap());
     let answer = client.oneshot(again).await.unwrap();
     assert_eq!((answer.text().await.unwrap().as_str(), charges.load(Ordering::SeqCst)), ("charge 1", 1));
+}
+
+/// A request with a key of the caller's own.
+fn keyed(url: &str, body: impl Into<reqwest::Body>) -> reqwest::Request {
+    let mut request = charge(url);
+    *request.body_mut() = Some(body.into());
+    request.headers_mut().insert("idempotency-key", "order-17".parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn a_key_is_for_one_request_over_reqwest_too() {
+    let (server, charges) = charging().await;
+    let url = format!("http://{server}/charges");
+    let client = service(&quick());
+    for (path, body, expected) in [
+        ("", "amount=5", Ok("charge 1")),
+        ("", "amount=5", Ok("charge 1")),
+        ("", "amount=6", Err(Reason::KeyReused)),
+        ("?a=1", "amount=5", Err(Reason::KeyReused)),
+    ] {
+        let answer = client.clone().oneshot(keyed(&format!("{url}{path}"), body)).await;
+        let result = match answer {
+            Ok(answer) => Ok(answer.text().await.unwrap()),
+            Err(error) => Err(error.reason()),
+        };
+        assert_eq!(result, expected.map(str::to_owned), "{path} {body}");
+    }
+    assert_eq!(charges.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

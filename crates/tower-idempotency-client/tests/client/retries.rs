@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body::Body as _;
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Empty, Full};
 use retry_policies::policies::ExponentialBackoff;
 use tokio::time::Instant;
 use tower::retry::budget::Budget;
+use tower::{Layer as _, ServiceExt as _};
 use tower_idempotency_client::{Delivery, KeyedRetryLayer, Known, Reason, SentOnce};
 
-use crate::script::{Script, post};
+use crate::script::{Asked, Script, post};
 
 #[tokio::test(start_paused = true)]
 async fn trap_64_each_attempt_has_the_same_key_and_the_same_bytes() {
@@ -69,6 +71,9 @@ async fn the_header_of_replays_may_have_another_name() {
     let answer = Script::default().answers(503, &[("x-replay", "true")], "").post(&layer).await.unwrap();
     assert!(Delivery::of(&answer).unwrap().is_replay());
     let script = Script::default().answers(503, &[("idempotent-replayed", "true")], "").answers(200, &[], "");
+    assert!(!Delivery::of(&script.post(&layer).await.unwrap()).unwrap().is_replay());
+    // Another value is no mark.
+    let script = Script::default().answers(503, &[("x-replay", "false")], "").answers(200, &[], "");
     assert!(!Delivery::of(&script.post(&layer).await.unwrap()).unwrap().is_replay());
 }
 
@@ -211,7 +216,7 @@ async fn trap_65_a_body_that_cannot_be_sent_again_is_sent_once() {
 async fn an_answer_that_is_too_long_or_a_stream_is_passed_on_as_it_comes() {
     let layer = KeyedRetryLayer::new();
     let passed_on = [
-        (layer.clone().max_answer(3), &[][..]),
+        (layer.clone().max_answer(5), &[][..]),
         (layer.clone(), &[("content-length", "1048577")]),
         (layer, &[("content-type", "text/event-stream; charset=utf-8")]),
     ];
@@ -224,14 +229,68 @@ async fn an_answer_that_is_too_long_or_a_stream_is_passed_on_as_it_comes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_of_the_greatest_length_is_read_and_asked_for_again_if_it_breaks_off() {
+    let layer = KeyedRetryLayer::new();
+    let read = [(layer.clone().max_answer(6), &[][..]), (layer, &[("content-length", "1048576")])];
+    for (layer, lines) in read {
+        let script = Script::default().breaks_off(200, lines).answers(200, &[], "whole");
+        let answer = script.post(&layer).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "whole", "{lines:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_length_of_an_answer_is_known_however_much_of_it_was_read() {
     for limit in [0, 3, 100] {
         let script = Script::default().answers(200, &[], "{\"id\":7}");
         let mut body = script.post(&KeyedRetryLayer::new().max_answer(limit)).await.unwrap().into_body();
-        assert_eq!(body.size_hint().exact(), Some(8), "{limit}");
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(8), false), "{limit}");
         body.frame().await.unwrap().unwrap();
-        assert_eq!(body.size_hint().exact(), Some(0), "{limit}");
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true), "{limit}");
     }
+    // One whose length the server does not say, and whose end is not asked for twice.
+    let mut body =
+        Script::default().answers_in(&["{\"id\":", "7}"]).post(&KeyedRetryLayer::new()).await.unwrap().into_body();
+    for (frame, left) in [("{\"id\":", 8), ("7}", 2)] {
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(left), false));
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), frame);
+    }
+    assert!(body.is_end_stream() && body.frame().await.is_none());
+}
+
+#[test]
+fn a_body_that_is_sent_once_says_its_length_and_its_end() {
+    for (text, is_empty) in [("", true), ("a", false)] {
+        let body = SentOnce::new(Full::<Bytes>::from(text));
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(text.len() as u64), is_empty));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_asked_once_for_each_attempt_whether_it_is_ready() {
+    let (script, asked) = (Script::default().answers(503, &[], "").answers(200, &[], ""), Arc::default());
+    let service = KeyedRetryLayer::new().layer(Asked(script.service(), Arc::clone(&asked)));
+    service.oneshot(post("")).await.unwrap();
+    assert_eq!((asked.load(Ordering::SeqCst), script.attempts()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_body_is_sent_again() {
+    let script = Script::default().answers(503, &[], "").answers(200, &[], "");
+    let answer = script.call(&KeyedRetryLayer::new(), post("").map(|_| Empty::<Bytes>::new())).await.unwrap();
+    assert_eq!((answer.status().as_u16(), script.attempts()), (200, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_an_attempt_has_thirty_seconds_and_a_call_has_sixty() {
+    let began = Instant::now();
+    Script::default().hangs().answers(200, &[], "").post(&KeyedRetryLayer::new()).await.unwrap();
+    let waited = began.elapsed();
+    assert!((Duration::from_secs(30)..Duration::from_secs(31)).contains(&waited), "{waited:?}");
+    let backoff = ExponentialBackoff::builder().retry_bounds(Duration::ZERO, Duration::ZERO).build_with_max_retries(9);
+    let began = Instant::now();
+    let error = Script::default().hangs().hangs().post(&KeyedRetryLayer::new().backoff(backoff)).await.unwrap_err();
+    assert_eq!((error.reason(), began.elapsed().as_secs()), (Reason::Deadline, 60));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{pending, ready};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use tower::util::BoxCloneService;
-use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
+use tower::{BoxError, Layer as _, Service, ServiceExt as _};
 use tower_idempotency_client::{Error, KeyedRetryLayer, ResponseBody, RetryBody};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -52,6 +54,16 @@ impl Script {
         let frames = [Ok(http_body::Frame::data(Bytes::from("{\"id\":"))), Err(BoxError::from("connection reset"))];
         let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
         let answer = head(status, lines).body(body).unwrap();
+        self.then(move || Some(Ok(answer)))
+    }
+
+    /// The answer of the next attempt comes in these frames, and must not be asked for more after its end.
+    pub(crate) fn answers_in(self, frames: &'static [&'static str]) -> Self {
+        let next = async |mut frames: std::slice::Iter<'static, &str>| {
+            frames.next().map(|frame| (Ok(http_body::Frame::data(Bytes::from(*frame))), frames))
+        };
+        let frames = futures_util::stream::unfold(frames.iter(), next);
+        let answer = head(200, &[]).body(http_body_util::StreamBody::new(frames).boxed_unsync()).unwrap();
         self.then(move || Some(Ok(answer)))
     }
 
@@ -111,6 +123,25 @@ impl Script {
     /// What was sent.
     pub(crate) fn sent(&self) -> std::sync::MutexGuard<'_, Vec<Request<Bytes>>> {
         self.sent.lock().unwrap()
+    }
+}
+
+/// Counts how often a service is asked whether it is ready.
+#[derive(Clone)]
+pub(crate) struct Asked<S>(pub(crate) S, pub(crate) Arc<AtomicUsize>);
+
+impl<S: Service<R>, R> Service<R> for Asked<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.0.call(request)
     }
 }
 

@@ -143,6 +143,42 @@ async fn an_answer_that_says_nothing_of_a_lost_attempt_is_marked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_says_what_is_known_why_it_ended_and_after_how_many_attempts() {
+    let invalid = || {
+        let mut request = post("");
+        request.headers_mut().insert("idempotency-key", http::HeaderValue::from_static(""));
+        request
+    };
+    let none = Script::default().call(&layer(), invalid()).await.unwrap_err();
+    let texts = [
+        (none, "nothing was sent: the idempotency key is not valid"),
+        (
+            error(Script::default().fails("reset").fails("reset")).await,
+            "the operation may have taken place; ask again with the same key: the backoff policy permits no more \
+             attempts (attempt 2)",
+        ),
+        (
+            error(Script::default().fails("reset").problem(409, "outcome-unknown", false)).await,
+            "the operation may have taken place; ask again with the same key: the server's rejection is final \
+             (409 Conflict, attempt 2)",
+        ),
+        (
+            error(Script::default().answers(429, &[], "").answers(429, &[], "")).await,
+            "the server refused it: nothing was done for this call: the backoff policy permits no more attempts \
+             (429 Too Many Requests, attempt 2)",
+        ),
+        (
+            error(Script::default().answers(409, &[("idempotency-effect", "done;status=201;retry=?0")], "")).await,
+            "the operation has taken place, and its answer was not kept; look its result up: it has ended, and its \
+             answer was not kept (409 Conflict, attempt 1)",
+        ),
+    ];
+    for (error, text) in texts {
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn neither_errors_nor_keys_show_the_key() {
     let error = error(Script::default().fails("reset").problem(409, "outcome-unknown", false)).await;
     let key = error.key().unwrap();
