@@ -73,3 +73,6 @@ async fn counted<St: Store>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

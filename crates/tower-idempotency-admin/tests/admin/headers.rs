@@ -105,6 +105,8 @@ async fn a_file_is_sent_once_and_then_asked_about() {
         let again = from(Request::get(format!("{PATH}{path}"))).header("if-none-match", tag).body(Body::empty());
         let again = desk.send(again.unwrap()).await;
         assert_eq!((again.status.as_u16(), again.text()), (304, ""));
+        let old = from(Request::get(format!("{PATH}{path}"))).header("if-none-match", "\"00\"").body(Body::empty());
+        assert_eq!(desk.send(old.unwrap()).await.text(), file.text());
     }
     assert_eq!(desk.get("?file=../Cargo.toml").await.status, 404);
 }

@@ -53,6 +53,13 @@ async fn the_numbers_are_whole_without_javascript() {
     for part in ["Handlers run", "Claiming a key", "In flight", "Interrupted", "Disputed", "since the start"] {
         assert!(page.text().contains(part), "{part}");
     }
+    for (time, is_there) in [("claim", true), ("run", true), ("record", true), ("replay", false), ("wait", false)] {
+        let row = page.text().split_once(&format!("data-time=\"{time}\"")).unwrap().1;
+        for part in ["median", "high"] {
+            let shown = row.split_once(&format!("<span data-part=\"{part}\">")).unwrap().1;
+            assert_eq!(!shown.starts_with('–'), is_there, "{part} of {time}: {}", page.text());
+        }
+    }
     // What only the script fills is not there without it.
     for line in page.text().split("<").filter(|tag| tag.contains("script-only")) {
         assert!(line.contains(" hidden"), "{line}");
@@ -99,14 +106,18 @@ async fn a_retry_that_waits_for_the_first_request_is_timed() {
 #[tokio::test(start_paused = true)]
 async fn the_store_is_asked_again_after_five_seconds() {
     let store = MemoryStore::new();
-    let desk = Desk::over(layer(store.clone()), Access::READ);
+    let desk = Desk::over(layer(store.clone()), Access::ALL);
     let count = async || desk.get("/api/stats").await.json()["interrupted"]["count"].clone();
     assert_eq!(count().await, 0);
-    leave_interrupted(&store, "k").await;
+    let hold = leave_interrupted(&store, "k").await;
     for (millis, interrupted) in [(4_999, 0), (1, 1)] {
         tokio::time::advance(Duration::from_millis(millis)).await;
         assert_eq!(count().await, interrupted);
     }
+    // After a change, it is asked at once.
+    let (id, fence) = (hold.id.to_string(), desk.listed("interrupted").await[0]["fence"].as_str().unwrap().to_owned());
+    assert_eq!(desk.change(&(id, fence), "release").await.status, 200);
+    assert_eq!(count().await, 0);
 }
 
 // Seeded fault: the newest one's time is shown.

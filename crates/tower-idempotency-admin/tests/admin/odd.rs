@@ -180,7 +180,7 @@ async fn a_record_that_can_not_be_read_is_shown_and_settled_if_its_fence_is_know
         assert!(list.text().contains(&format!("?id={id}")), "{query}: {}", list.text());
     }
     let page = desk.get(&format!("?id={id}")).await;
-    assert!(page.text().contains("can't be read"), "{}", page.text());
+    assert!(page.text().contains(">damaged</span>") && page.text().contains("can't be read"), "{}", page.text());
     let actions = forms(page.text()).into_iter().flat_map(|form| form.fields).filter(|(name, _)| name == "action");
     assert_eq!(actions.map(|(_, action)| action).collect::<Vec<_>>(), ["answer", "release"]);
     let listed = desk.listed("damaged").await;
@@ -219,6 +219,21 @@ async fn a_store_that_does_not_answer_is_said_and_the_rest_of_the_page_is_there(
     let id = testkit::lab::id("k");
     for page in [desk.get(&format!("?id={id}")).await, desk.post("?find", "do=find&key=k").await] {
         assert!(page.status == 503 && page.text().contains("role=\"alert\""), "{}", page.text());
+    }
+}
+
+#[tokio::test]
+async fn each_part_of_the_page_that_the_store_does_not_answer_makes_it_a_503() {
+    // The counts come first, then the list, and then what is disputed. What is wrong with a URL is said without a list.
+    for (counts_are_kept, query) in [(false, ""), (true, ""), (true, "?state=wrong")] {
+        let store = TestStore::new();
+        let desk = Desk::over(layer(store.clone()), Access::ALL);
+        if counts_are_kept {
+            assert_eq!(desk.get("").await.status, 200);
+        }
+        store.fail_next(StoreCall::List);
+        let page = desk.get(query).await;
+        assert_eq!((page.status.as_u16(), page.text().matches("does not answer this").count()), (503, 1), "{query}");
     }
 }
 

@@ -127,7 +127,8 @@ async fn an_answer_in_base64_may_have_blanks_around_it() {
     let (id, _) = desk.interrupted("k").await;
     let ask = way(&desk, &id, "answer").await.with("content_type", "").with("encoding", "base64");
     confirmed(&desk, &ask.with("body", " /wA=\r\n"), &[], "").await;
-    assert_eq!(&*desk.charge("k", "unknown").await.body, b"\xff\0");
+    let replay = desk.charge("k", "unknown").await;
+    assert_eq!((&*replay.body, replay.header("content-type")), (&b"\xff\0"[..], None));
 }
 
 #[tokio::test]
@@ -155,6 +156,7 @@ async fn what_is_wrong_with_an_answer_is_said_and_what_was_entered_stays() {
         ("200", "application/json", "{id}"),
         ("99", "text/plain", "\nx"),
         ("ok", "text/plain", "x"),
+        ("200", "application/problem+json ; charset=utf-8", "{id}"),
         ("200", "a\nb", "x"),
         // Only where it may be a consumer's operation does an answer need no status.
         ("", "text/plain", "17"),
@@ -168,6 +170,8 @@ async fn what_is_wrong_with_an_answer_is_said_and_what_was_entered_stays() {
         // It is refused at the last step, too.
         assert_eq!(desk.submit(&entered.with("do", "apply"), &[]).await.status, 400);
     }
+    let empty = desk.submit(&ask, &[]).await;
+    assert!(empty.text().contains("The content type is JSON, and the body is empty."), "{}", empty.text());
     assert_eq!(desk.listed("interrupted").await.len(), 1);
 }
 
@@ -215,6 +219,12 @@ async fn a_form_that_is_not_the_pages_changes_nothing() {
     for (count, status) in [(0, 400), (1, 200), (1_000, 200), (1_001, 400)] {
         let changes = json!({ "changes": vec![change.clone(); count] });
         assert_eq!(desk.json("/api/changes", changes).await.status.as_u16(), status, "{count} changes");
+        let purge = desk.json("/api/purge", json!({ "older_than": "0s", "limit": count })).await;
+        assert_eq!(purge.status.as_u16(), status, "a purge of {count}");
+        for list in ["operations", "disputed"] {
+            let listed = desk.get(&format!("/api/{list}?limit={count}")).await;
+            assert_eq!(listed.status.as_u16(), status, "{list}: {count}");
+        }
     }
     // An answer is for the action that gives one, and that has to have one.
     let answer = json!({ "status": 200 });

@@ -11,6 +11,7 @@ use tower_idempotency::operations::StateKind;
 use tower_idempotency_admin::Access;
 
 use crate::desk::{Desk, layer};
+use crate::document::forms;
 
 /// The members of an operation that are of its state.
 fn of_state(operation: &Value) -> Value {
@@ -18,13 +19,20 @@ fn of_state(operation: &Value) -> Value {
     names.iter().map(|name| operation[name].clone()).collect()
 }
 
-/// Checks the word for a state, these parts of the page, and the members of the JSON.
+/// Checks the word for a state, these parts of the page, its buttons, and the members of the JSON.
 async fn is_shown(desk: &Desk, hold: Hold, word: &str, parts: &[&str], members: Value) {
     let page = desk.get(&format!("?id={}", hold.id)).await;
     let word = format!("<dt>State</dt><dd><span class=\"state {}\">{word}</span>", members[0].as_str().unwrap());
     for part in parts.iter().chain([&word.as_str()]) {
         assert!(page.text().contains(part), "{part}: {}", page.text());
     }
+    let actions = forms(page.text()).into_iter().flat_map(|form| form.fields).filter(|(name, _)| name == "action");
+    let expected: &[&str] = match members[0].as_str() {
+        Some("interrupted") => &["answer", "release"],
+        Some("completed" | "consumed") => &["forget"],
+        _ => &[],
+    };
+    assert_eq!(actions.map(|(_, action)| action).collect::<Vec<_>>(), expected, "{members}");
     assert_eq!(of_state(&desk.get(&format!("/api/operations/{}", hold.id)).await.json()), members);
 }
 
