@@ -1,6 +1,7 @@
 //! Each state with each thing that a call in it may meet.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tower_idempotency_outbox::{Entry, Outbox, OutboxError, State};
 
@@ -10,6 +11,7 @@ use crate::server::{entry, relay, run_until, server_of};
 over_both!(
     what_is_sent_is_due_and_the_first_open_one_of_its_partition,
     what_has_ended_long_ago_is_deleted_and_nothing_else,
+    calls_that_are_kept_for_ever_are_kept_and_those_that_wait_for_too_long_are_sent,
     an_operator_changes_what_waits_for_one_and_nothing_else,
     a_call_is_put_in_once_whatever_has_become_of_it,
 );
@@ -72,6 +74,21 @@ async fn what_has_ended_long_ago_is_deleted_and_nothing_else(home: impl Home) {
     for (call, state, is_deleted) in calls {
         assert_eq!(outbox.get(call.key()).await.unwrap().is_none(), is_deleted, "{state}");
     }
+}
+
+async fn calls_that_are_kept_for_ever_are_kept_and_those_that_wait_for_too_long_are_sent(home: impl Home) {
+    let outbox = home.outbox();
+    for (number, state, since) in [(1, State::Delivered, -8 * DAY), (2, State::Waiting, 3 * DAY)] {
+        outbox.put(&call(number)).await.unwrap();
+        home.set(&entry(outbox, call(number).key()).await, state, since).await;
+    }
+    let (client, log) = server_of(200, &[], "");
+    let relay = relay(outbox, &client).keep_for(Duration::MAX);
+    run_until(relay, outbox, call(2).key(), State::Delivered).await;
+    assert_eq!(
+        (entry(outbox, call(1).key()).await.state, log.bodies()),
+        (State::Delivered, vec!["charge 2".to_owned()])
+    );
 }
 
 async fn an_operator_changes_what_waits_for_one_and_nothing_else(home: impl Home) {

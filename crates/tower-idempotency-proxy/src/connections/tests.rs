@@ -29,9 +29,32 @@ async fn a_connection_on_which_no_request_begins_is_closed_after_its_time() {
     let address = listener.local_addr().unwrap();
     let app = tower::service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
     tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
+    // Also after a request.
+    let whole = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    for part in ["", "P", "POST / HTTP/1.1\r\nhost: a\r\n", whole, &format!("{whole}P")] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(part.as_bytes()).await.unwrap();
+        let (mut answer, whole) = (String::new(), part.contains("\r\n\r\n"));
+        let closed = tokio::time::timeout(10 * HEAD_TIMEOUT, client.read_to_string(&mut answer));
+        closed.await.expect("it is closed").unwrap();
+        assert_eq!(answer.starts_with("HTTP/1.1 200 "), whole, "{part:?}: {answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_begun_has_more_time_than_its_head() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = tower::service_fn(async |_: Request<Body>| {
+        tokio::time::sleep(10 * HEAD_TIMEOUT).await;
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    });
+    tokio::spawn(serve(listener, app, Places::with(4), std::future::pending()));
     let mut client = TcpStream::connect(address).await.unwrap();
-    let closed = tokio::time::timeout(10 * HEAD_TIMEOUT, client.read(&mut [0])).await.expect("it is closed");
-    assert_eq!(closed.unwrap(), 0);
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 // Seeded fault: the stream is closed with bytes unread, and the client that sends on is reset.

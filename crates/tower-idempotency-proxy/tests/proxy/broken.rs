@@ -447,12 +447,13 @@ async fn a_request_that_a_service_of_http_2_has_not_processed_by_its_word_is_fre
         for (body, is_refused) in [("book", is_refused), ("", is_refused && matches!(how, Ends::Reset(_)))] {
             let origin = format!("http://{}", ends(how).await).parse().unwrap();
             let proxy = proxied(layer(), Upstream::http2(origin).unwrap()).await;
-            let expected = if is_refused { (503, "none;retry") } else { (502, "unknown;retry=?0") };
+            let expected = if is_refused { (503, "none;retry", Some("1")) } else { (502, "unknown;retry=?0", None) };
             for key in [None, Some("k")] {
                 let call = testkit::Call::post("/orders", body);
                 let call = key.into_iter().fold(call, |call, key| call.header("idempotency-key", key));
                 let first = send_call(proxy, &call).await;
-                let said = (first.status.as_u16(), first.header("idempotency-effect").unwrap());
+                let effect = first.header("idempotency-effect").unwrap();
+                let said = (first.status.as_u16(), effect, first.header("retry-after"));
                 assert_eq!(said, expected, "{how:?} {key:?} {body:?}");
             }
             let problem = if is_refused { "custom" } else { "outcome-unknown" };
