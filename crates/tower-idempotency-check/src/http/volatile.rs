@@ -89,8 +89,7 @@ pub(crate) struct Difference {
 impl Difference {
     /// Whether a list is divided into lines in another way, which each recipient may do (RFC 9110, section 5.3).
     pub(crate) fn is_joined(&self) -> bool {
-        let joined = |lines: &[String]| lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(", ");
-        LISTS.contains(&self.name.as_str()) && joined(&self.first) == joined(&self.again)
+        LISTS.contains(&self.name.as_str()) && self.first.join(", ") == self.again.join(", ")
     }
 
     /// Whether the other answer alone has it, and it is none that a client goes on with.
