@@ -240,6 +240,16 @@ mod tests {
         for body in ["", "amount=5", "5", "{}", r#"{"a":null}"#, "[[1,1]"] {
             assert_eq!(details(body), [], "{body}");
         }
+        // A number gets another type rather than a string, and that rather than a truth value.
+        for (body, typed) in [
+            (r#"{"a":"x","b":5}"#, r#"{"a":"x","b":"5"}"#),
+            (r#"{"a":true,"b":"x"}"#, r#"{"a":true,"b":["x"]}"#),
+            (r#"{"a":5,"b":6}"#, r#"{"a":"5","b":6}"#),
+            (r#"{"a":true}"#, r#"{"a":"true"}"#),
+        ] {
+            let found = details(body).into_iter().find(|(label, _)| label == "a value of another type");
+            assert_eq!(found.unwrap().1, typed, "{body}");
+        }
         // However deep a body is, it is sent a bounded number of times.
         let deep = format!("{}1{}", r#"{"a":"#.repeat(60), "}".repeat(60));
         assert_eq!(details(&deep).len(), 2);

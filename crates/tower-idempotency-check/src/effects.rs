@@ -107,6 +107,28 @@ mod tests {
         }
     }
 
+    // A list and a number are not compared.
+    #[test]
+    fn fewer_items_or_a_smaller_number_are_less() {
+        for (before, after, is_less) in [
+            ("[7,8]", "[7]", true),
+            ("[7,7]", "[7]", true),
+            ("[7]", "[8]", false),
+            ("[7]", "[7,8]", false),
+            ("3", "2", true),
+            ("3", "3", false),
+            ("3", "4", false),
+            ("[7]", "0", false),
+            ("3", "[]", false),
+        ] {
+            let [before_it, after_it] = [before, after].map(|body| Ledger::of(&answer(body)).unwrap());
+            assert_eq!(after_it.is_less_than(&before_it), is_less, "{before} {after}");
+        }
+        assert_eq!(since("[7]", "9"), Some(0));
+        assert_eq!(since("9", "[7,8]"), Some(0));
+        assert_eq!(since("9", "7"), Some(0));
+    }
+
     #[test]
     fn different_successes_are_different_runs() {
         let mut failed = answer("c");

@@ -134,3 +134,18 @@ fn judge(probe: &Probe<'_>, first: &Answer, retry: &Answer) {
         _ => probe.found(Severity::Wrong, Rule::InFlight, what),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_slow_from_700_milliseconds_on() {
+        for (millis, said) in
+            [(699, Some("the `slow` request takes 699 ms: it has to take a second or more")), (700, None), (701, None)]
+        {
+            let found = is_slow(Duration::from_millis(millis)).err().map(|stop| stop.to_string());
+            assert_eq!(found.as_deref(), said);
+        }
+    }
+}

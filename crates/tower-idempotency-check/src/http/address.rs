@@ -56,3 +56,6 @@ impl Address {
         format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.authority())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,6 +198,17 @@ mod tests {
         let line = message.curl("http://a", "Key");
         let expected = r"curl -i -X POST 'http://a/' -H 'x-auth-token: ***' -H 'key;' -H 'content-type: text/plain' --data-raw '@it'\''s'";
         assert_eq!(line, expected);
+        // Blanks in a great number are said, and not shown.
+        for (body, sent) in [
+            (format!("a{}", " ".repeat(8)), " --data-raw 'a        '"),
+            (format!("a{}", " ".repeat(9)), " --data-raw 'a' # and 9 blanks after it"),
+            (format!(" a{}", " ".repeat(9)), " --data-raw 'a' # and 10 blanks after it"),
+            (format!("{}a", " ".repeat(9)), " --data-raw 'a' # and 9 blanks before it"),
+        ] {
+            let message =
+                Message { method: Method::GET, target: "/".to_owned(), headers: Vec::new(), body: body.into() };
+            assert_eq!(message.curl("http://a", "Key"), format!("curl -i -X GET 'http://a/'{sent}"));
+        }
     }
 
     #[test]

@@ -55,3 +55,17 @@ fn a_check_is_broken_by_count_if_nothing_else_breaks_it() {
         }
     }
 }
+
+// Each retention with each age.
+#[test]
+fn a_key_is_taken_for_kept_through_half_of_its_retention() {
+    let shared = Shared::new(0);
+    for (retention, seconds, is_kept) in
+        [("", 500, true), ("retention = \"10s\"", 4, true), ("retention = \"10s\"", 6, false)]
+    {
+        let plan = Plan::from_toml(&format!("url = \"http://127.0.0.1:1/\"\n{retention}")).unwrap();
+        let since = Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        let kept = Probe::new(&plan, &plan.endpoints[0], &shared).is_kept(since);
+        assert_eq!(kept.is_ok(), is_kept, "{retention:?} {seconds}");
+    }
+}

@@ -3,3 +3,6 @@
 mod html;
 mod junit;
 mod text;
+
+#[cfg(test)]
+mod tests;

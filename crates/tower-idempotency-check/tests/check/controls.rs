@@ -7,8 +7,19 @@ use tower_idempotency_check::{Outcome, Plan, Report, Severity};
 use super::fault::Fault;
 use super::server::start;
 
-/// A plan for a server, with all kinds of requests that it knows.
+/// What a plan for a server, with all kinds of requests that it knows, comes to.
 async fn report(fault: Fault, profile: &str, only: &[&str], is_counted: bool) -> Report {
+    report_with(fault, profile, only, is_counted, &[]).await
+}
+
+/// The same, with these lines in place of the plan's own. A name alone takes its line away.
+pub(crate) async fn report_with(
+    fault: Fault,
+    profile: &str,
+    only: &[&str],
+    is_counted: bool,
+    changes: &[&str],
+) -> Report {
     let directory = tempdir().unwrap();
     let restarted = directory.path().join("restarted");
     let address = start(fault, profile == "acp", restarted.clone()).await;
@@ -35,7 +46,14 @@ async fn report(fault: Fault, profile: &str, only: &[&str], is_counted: bool) ->
         if only.contains("retention") { "retention = \"4s\"" } else { "" },
         if is_counted { "count = \"GET /charges\"" } else { "" },
     );
-    Plan::from_toml(&plan).unwrap().run(|_| {}).await
+    let name = |line: &str| line.split('=').next().unwrap().trim().to_owned();
+    let is_kept = |line: &&str| !changes.iter().any(|change| name(change) == name(line));
+    let added = changes
+        .iter()
+        .filter(|change| change.contains('='))
+        .map(|change| change.replace("ADDRESS", &address.to_string()));
+    let plan: Vec<_> = plan.lines().filter(is_kept).map(str::to_owned).chain(added).collect();
+    Plan::from_toml(&plan.join("\n")).unwrap().run(|_| {}).await
 }
 
 /// The names of the checks that are broken.

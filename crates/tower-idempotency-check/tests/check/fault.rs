@@ -3,6 +3,8 @@
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
+use super::twist::Twist;
+
 /// What is wrong with a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -149,6 +151,12 @@ pub(crate) enum Fault {
     /// Members that the first body does not have are not compared, or those that the other one does not have.
     IgnoresAdded,
     IgnoresAbsent,
+    /// A key on any path is one, of any account.
+    IgnoresPathAlone,
+    /// A key of more than 255 characters is too much for the store.
+    FailsLonger,
+    /// Something else is around a server without a fault.
+    Twisted(Twist),
 }
 
 /// The JSON as a server with this fault compares it.

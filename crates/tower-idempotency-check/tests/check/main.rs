@@ -3,5 +3,8 @@
 
 mod controls;
 mod fault;
+mod findings;
 mod ours;
+mod plans;
 mod server;
+mod twist;

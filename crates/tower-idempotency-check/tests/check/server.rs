@@ -18,6 +18,7 @@ use axum::routing::post;
 use tokio::sync::watch;
 
 use super::fault::{Fault, are_one, compared, damage};
+use super::twist::{Twisted, twist};
 
 /// Status, body and `Date`.
 type Recorded = (StatusCode, String, Option<String>);
@@ -46,7 +47,20 @@ pub(crate) struct Server {
     restarted: PathBuf,
 }
 
-type Shared = Arc<Server>;
+pub(crate) type Shared = Arc<Server>;
+
+impl Server {
+    /// Has one effect more.
+    pub(crate) fn effect(&self) {
+        let mut charges = self.charges.lock().unwrap();
+        let id = format!("ch_{}", charges.len() + 1);
+        charges.push(id);
+    }
+
+    pub(crate) fn has_restarted(&self) -> bool {
+        self.restarted.exists()
+    }
+}
 
 /// Starts a server, and returns its address.
 pub(crate) async fn start(fault: Fault, is_acp: bool, restarted: PathBuf) -> SocketAddr {
@@ -55,7 +69,15 @@ pub(crate) async fn start(fault: Fault, is_acp: bool, restarted: PathBuf) -> Soc
     let server =
         Arc::new(Server { fault, is_acp, records, charges, judged, answers, current, running, left, restarted });
     let charges = || post(charge).put(charge).get(list);
-    let app = Router::new().route("/charges", charges()).route("/refunds", charges()).with_state(server);
+    let app = Router::new().route("/charges", charges()).route("/refunds", charges());
+    let app = match fault {
+        Fault::Twisted(by) => {
+            let twisted = Twisted { twist: by, server: Arc::clone(&server), seen: Arc::default() };
+            app.layer(axum::middleware::from_fn_with_state(twisted, twist))
+        }
+        _ => app,
+    };
+    let app = app.with_state(server);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
@@ -73,7 +95,7 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| value.to_str().unwrap_or_default().to_owned())
 }
 
-fn refuse(status: StatusCode, code: &str) -> Response {
+pub(crate) fn refuse(status: StatusCode, code: &str) -> Response {
     (
         status,
         [("content-type", "application/json")],
@@ -202,7 +224,8 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         Fault::IgnoresPunctuation => key.chars().filter(char::is_ascii_alphanumeric).collect(),
         Fault::TrimsKeys => key.trim().to_owned(),
         Fault::FailsLong if key.len() > 128 => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        Fault::IgnoresAccount => key,
+        Fault::FailsLonger if key.len() > 255 => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Fault::IgnoresAccount | Fault::IgnoresPathAlone => key,
         _ if server.is_acp => {
             format!("{} {} {key}", parts.uri.path(), text(&parts.headers, "authorization").unwrap_or_default())
         }
@@ -222,7 +245,7 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         Fault::IgnoresBody => String::new(),
         Fault::IgnoresQuery | Fault::IgnoresAdded | Fault::IgnoresAbsent => canonical,
         Fault::IgnoresMethod => format!("{} {query} {canonical}", parts.uri.path()),
-        Fault::IgnoresPath => format!("{} {query} {canonical}", parts.method),
+        Fault::IgnoresPath | Fault::IgnoresPathAlone => format!("{} {query} {canonical}", parts.method),
         _ => format!("{} {} {query} {canonical}", parts.method, parts.uri.path()),
     };
     if fault == Fault::ForgetsAtRestart && server.restarted.exists() {
