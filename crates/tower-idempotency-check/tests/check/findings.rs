@@ -1,5 +1,6 @@
 //! What a check finds of a server: all of it, how bad each finding is, and the exit code.
 
+use futures_util::StreamExt as _;
 use tower_idempotency_check::{Finding, Severity};
 
 use super::controls::report_with;
@@ -125,13 +126,6 @@ findings! { CROWDS:
         "wrong: a retry gets another body: 201",
         "DANGEROUS: after 300 other keys, the first request runs again",
     ];
-    Fault::None, "draft", "in-flight": 0, [];
-    Fault::CopiesFail, "draft", "in-flight": 1, ["wrong: a retry while the first request runs gets 500"];
-    Twisted(Twist::SaysEarly), "draft", "in-flight": 0, ["note: a retry while the first request runs gets 425"];
-    Fault::SecondCopyRuns, "draft", "in-flight": 1, [
-        "wrong: a retry gets another body: 201",
-        "DANGEROUS: retries while the first request runs lead to",
-    ];
 }
 
 findings! { CLIENTS:
@@ -163,8 +157,15 @@ findings! { CLIENTS:
     Twisted(Twist::CutsReplays), "draft", "connection-after-replay": 1, ["wrong: a replay does not reach its client"];
 }
 
-// What is waited for here takes seconds.
+// What is waited for here takes seconds, or has to come while a request runs.
 findings! { LATE:
+    Fault::None, "draft", "in-flight": 0, [];
+    Fault::CopiesFail, "draft", "in-flight": 1, ["wrong: a retry while the first request runs gets 500"];
+    Twisted(Twist::SaysEarly), "draft", "in-flight": 0, ["note: a retry while the first request runs gets 425"];
+    Fault::SecondCopyRuns, "draft", "in-flight": 1, [
+        "wrong: a retry gets another body: 201",
+        "DANGEROUS: retries while the first request runs lead to",
+    ];
     Fault::None, "draft", "retention": 0, ["note: after its retention a key is still known: 201"];
     Fault::ForgetsSoon, "draft", "retention": 1, [
         "wrong: a retry gets another body: 201",
@@ -207,8 +208,9 @@ async fn differing(rows: &[Row], is_counted: bool) -> String {
         (!is_as_said)
             .then(|| format!("{fault:?} {profile} {name}, exit code {}: {}", report.exit_code(), report.to_text()))
     });
-    let differing: Vec<_> = futures_util::future::join_all(rows).await.into_iter().flatten().collect();
-    differing.join("\n")
+    // A machine that is busy with all at once sends a retry too late.
+    let differing: Vec<Option<String>> = futures_util::stream::iter(rows).buffered(8).collect().await;
+    differing.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,7 +234,7 @@ async fn all_that_is_found_of_clients_that_go_away_is_what_the_server_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_that_is_found_of_what_ends_late_is_what_the_server_does() {
+async fn all_that_is_found_of_what_runs_or_ends_late_is_what_the_server_does() {
     assert_eq!(differing(LATE, true).await, "");
 }
 
