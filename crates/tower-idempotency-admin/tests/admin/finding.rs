@@ -106,6 +106,8 @@ async fn filters_are_in_the_url_and_select() {
         ("?state=running", 0),
         ("?status=504", 1),
         ("?status=502", 0),
+        ("?status=100", 0),
+        ("?status=999", 0),
         ("?state=any&older_than=1h", 0),
         ("?state=any&older_than=", 2),
         (&format!("?state=any&scope={}", digest("acme")), 2),
@@ -116,11 +118,19 @@ async fn filters_are_in_the_url_and_select() {
         let rows = page.text().matches("data-label=\"Attempt\"").count();
         assert_eq!((page.status.as_u16(), rows), (200, count), "{query}");
     }
-    for wrong in ["?state=open", "?older_than=soon", "?status=99999", "?scope=acme", "?after=x"] {
+    for wrong in
+        ["?state=open", "?older_than=soon", "?status=99", "?status=1000", "?status=99999", "?scope=acme", "?after=x"]
+    {
         let page = desk.get(wrong).await;
         assert!(page.status == 400 && page.text().contains("role=\"alert\""), "{wrong}");
         assert_eq!(desk.get(&format!("/api/operations{wrong}")).await.status, 400, "{wrong}");
     }
+    // The links to other pages keep the filter.
+    let next = desk.get("/api/operations?state=any&limit=1").await.json()["next"].as_str().unwrap().to_owned();
+    let filter = format!("?state=any&older_than=1s&status=504&scope={}", digest("acme"));
+    let page = desk.get(&format!("{filter}&after={next}")).await;
+    let first = format!("<a href=\"{}#list\">First page</a>", filter.replace('&', "&amp;"));
+    assert!(page.text().contains(&first), "{first}: {}", page.text());
     // A slip in a name would select too much.
     assert_eq!(desk.get("/api/operations?stat=running").await.status, 400);
 }

@@ -7,6 +7,7 @@ use testkit::Gate;
 use testkit::lab::asked::leave_interrupted;
 use testkit::lab::settle;
 use testkit::lab::time::{HOUR, NOON};
+use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{MemoryStore, OnInFlight};
@@ -118,6 +119,17 @@ async fn the_store_is_asked_again_after_five_seconds() {
     let (id, fence) = (hold.id.to_string(), desk.listed("interrupted").await[0]["fence"].as_str().unwrap().to_owned());
     assert_eq!(desk.change(&(id, fence), "release").await.status, 200);
     assert_eq!(count().await, 0);
+}
+
+#[tokio::test]
+async fn the_last_time_of_the_calendar_is_shown_though_it_is_ahead_of_this_process() {
+    let clock = ManualClock::new(Timestamp::from_millis(253_402_300_799_999));
+    let desk = Desk::over(layer(MemoryStore::builder().clock(clock).build()), Access::READ);
+    let (id, _) = desk.interrupted("k").await;
+    let listed = desk.listed("interrupted").await.remove(0);
+    assert_eq!((&listed["since"], &listed["expires"]), (&json!("9999-12-31T23:59:59.999Z"), &json!(null)));
+    let page = desk.get(&format!("?id={id}")).await;
+    assert!(page.text().contains("9999-12-31 23:59:59 UTC (0 s ago)"), "{}", page.text());
 }
 
 // Seeded fault: the newest one's time is shown.

@@ -215,6 +215,10 @@ async fn a_form_that_is_not_the_pages_changes_nothing() {
         let status = if body.len() > 1 << 20 { 413 } else { 400 };
         assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
     }
+    let none = desk.post("?settle", "do=review&action=release").await;
+    assert!(none.text().contains("No operation is selected."), "{}", none.text());
+    let review = desk.post("?settle", &format!("do=review&action=release&row={id}:{fence}&status=200&body=x")).await;
+    assert!(review.status == 200 && !review.text().contains("The answer"), "{}", review.text());
     let change = json!({ "id": id, "fence": "0", "action": "release" });
     for (count, status) in [(0, 400), (1, 200), (1_000, 200), (1_001, 400)] {
         let changes = json!({ "changes": vec![change.clone(); count] });
