@@ -16,7 +16,7 @@ fn keyed(key: &str, body: &'static str) -> Request<Full<Bytes>> {
 
 #[tokio::test(start_paused = true)]
 async fn the_callers_own_key_is_sent_in_the_form_that_the_api_expects() {
-    for written in ["order-17", "\"order-17\""] {
+    for written in ["order-17", "\"order-17\"", " order-17\t", " \"order-17\" "] {
         for (is_quoted, sent) in [(false, "order-17"), (true, "\"order-17\"")] {
             let script = Script::default().answers(503, &[], "").answers(200, &[], "");
             let answer = script.call(&KeyedRetryLayer::new().quoted(is_quoted), keyed(written, "")).await.unwrap();
@@ -110,6 +110,7 @@ async fn a_key_that_is_none_is_not_sent() {
     request.headers_mut().append("idempotency-key", "one".parse().unwrap());
     let error = Script::default().call(&KeyedRetryLayer::new(), request).await.unwrap_err();
     assert_eq!(error.reason(), Reason::InvalidKey);
+    assert_eq!(Key::new(""), Err(InvalidKey::Empty));
     assert_eq!(Key::new("a".repeat(255)).unwrap().as_str().len(), 255);
     assert!(matches!(Key::new("a".repeat(256)), Err(InvalidKey::TooLong { length: 256, .. })));
 }

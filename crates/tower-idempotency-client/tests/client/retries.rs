@@ -127,6 +127,19 @@ async fn trap_64_waits_are_random_and_double() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn trap_64_waits_double_up_to_eight_seconds() {
+    let mut most = Duration::ZERO;
+    for _ in 0..100 {
+        let script = (0..9).fold(Script::default(), |script, _| script.fails("reset")).answers(200, &[], "");
+        let began = Instant::now();
+        script.post(&KeyedRetryLayer::new()).await.unwrap();
+        most = most.max(began.elapsed());
+    }
+    // Bounds of 0.5, 1, 2, 4 and five times 8 s. With 4 s as the last one, they are 27.5 s together.
+    assert!((Duration::from_millis(27_510)..=Duration::from_millis(47_510)).contains(&most), "{most:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn trap_64_all_attempts_together_have_a_deadline() {
     let began = Instant::now();
     let script = Script::default().hangs().hangs().hangs();
@@ -226,6 +239,28 @@ async fn an_answer_that_is_too_long_or_a_stream_is_passed_on_as_it_comes() {
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "{\"id\":");
         assert!(body.frame().await.unwrap().is_err(), "{lines:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_waited_for_of_an_answer_that_is_passed_on_as_it_comes() {
+    let layer = KeyedRetryLayer::new();
+    let passed_on = [
+        (layer.clone().max_answer(0), &[][..]),
+        (layer.clone(), &[("content-length", "1048577")]),
+        (layer, &[("content-type", "text/event-stream")]),
+    ];
+    for (layer, lines) in passed_on {
+        let began = Instant::now();
+        assert_eq!(Script::default().stalls(lines).post(&layer).await.unwrap().status(), 200);
+        assert_eq!(began.elapsed(), Duration::ZERO, "{lines:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_no_clock_has_is_no_limit() {
+    let layer = KeyedRetryLayer::new().attempt_timeout(Duration::MAX).deadline(Duration::MAX);
+    let script = Script::default().fails("reset").answers(200, &[], "");
+    assert_eq!(script.post(&layer).await.unwrap().status(), 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -67,6 +67,13 @@ impl Script {
         self.then(move || Some(Ok(answer)))
     }
 
+    /// The answer of the next attempt has a head, and nothing of its body comes.
+    pub(crate) fn stalls(self, lines: &[(&str, &str)]) -> Self {
+        let body = http_body_util::StreamBody::new(futures_util::stream::pending()).boxed_unsync();
+        let answer = head(200, lines).body(body).unwrap();
+        self.then(move || Some(Ok(answer)))
+    }
+
     fn then(self, step: impl FnOnce() -> Option<Result<Response<Body>, BoxError>> + Send + 'static) -> Self {
         self.steps.lock().unwrap().push_back(Box::new(step));
         self
