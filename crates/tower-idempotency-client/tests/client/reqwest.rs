@@ -228,6 +228,9 @@ async fn a_key_is_for_one_request_over_reqwest_too() {
         };
         assert_eq!(result, expected.map(str::to_owned), "{path} {body}");
     }
+    let mut without_body = keyed(&url, "");
+    *without_body.body_mut() = None;
+    assert_eq!(client.oneshot(without_body).await.unwrap_err().reason(), Reason::KeyReused);
     assert_eq!(charges.load(Ordering::SeqCst), 1);
 }
 
@@ -241,4 +244,7 @@ async fn a_request_with_a_safe_method_passes_through_as_it_is() {
     assert!(failed.is_connect());
     let request = reqwest::Request::new(http::Method::GET, Url::parse(&url).unwrap());
     assert_eq!(service(&quick()).oneshot(request).await.unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
+    let request = reqwest::Request::new(http::Method::GET, Url::parse("http://127.0.0.1:9/").unwrap());
+    let failed = service(&quick()).oneshot(request).await.unwrap_err();
+    assert_eq!((failed.reason(), failed.attempts()), (Reason::PassedThrough, 0));
 }

@@ -80,7 +80,7 @@ async fn the_header_of_replays_may_have_another_name() {
 #[tokio::test(start_paused = true)]
 async fn retry_after_comes_before_the_next_attempt() {
     let date = [("date", "Thu, 26 Nov 2026 10:00:00 GMT"), ("retry-after", "Thu, 26 Nov 2026 10:00:20 GMT")];
-    for lines in [&date[..], &[("retry-after", "20")]] {
+    for lines in [&date[..], &[("retry-after", "20")], &[("retry-after", " 20\t")]] {
         let script = Script::default().answers(429, lines, "").answers(200, &[], "");
         let began = Instant::now();
         script.post(&KeyedRetryLayer::new()).await.unwrap();

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer as _, Service};
-use tower_idempotency_client::{Delivery, Error, Key, KeyedRetryLayer, Known, Reason};
+use tower_idempotency_client::{Delivery, Error, InvalidKey, Key, KeyedRetryLayer, Known, Reason};
 
 use crate::script::{Script, post};
 
@@ -150,6 +150,7 @@ async fn an_error_says_what_is_known_why_it_ended_and_after_how_many_attempts() 
         request
     };
     let none = Script::default().call(&layer(), invalid()).await.unwrap_err();
+    assert_eq!(std::error::Error::source(&none).unwrap().to_string(), InvalidKey::Empty.to_string());
     let texts = [
         (none, "nothing was sent: the idempotency key is not valid"),
         (
