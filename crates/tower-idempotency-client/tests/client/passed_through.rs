@@ -29,6 +29,7 @@ async fn safe_requests_have_no_key_and_one_attempt() {
     *request.method_mut() = Method::GET;
     let error = script.call(&KeyedRetryLayer::new(), request).await.unwrap_err();
     assert_eq!((error.reason(), error.attempts()), (Reason::PassedThrough, 0));
+    assert!(std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("reset")), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -75,6 +75,10 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         (&["--upstream", "http://127.0.0.1:1", "--config", file], "unknown field `require_keys`"),
         (&["--upstream", "http://127.0.0.1:1", "--config", "no-such-file"], "no-such-file"),
         (&["--upstream", "http://127.0.0.1:1", "--listen", "192.0.2.1:80"], "--listen 192.0.2.1:80"),
+        (
+            &["--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:9", "--monitor", "127.0.0.1:9"],
+            "--listen and --monitor are one address",
+        ),
         (&["--upstream", "http://127.0.0.1:1", "--scope-header", "x-account"], "cannot be used with"),
         (&["--upstream", "http://127.0.0.1:1", "--scope-credentials"], "cannot be used with"),
         (&["--upstream", "http://127.0.0.1:1", "--admin-token-file", file], "without blanks"),
@@ -85,10 +89,10 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         (&["--upstream", "http://127.0.0.1:1", "--config", port], "no port 443 or 80"),
         (&["--upstream", "http://127.0.0.1:1", "--config", capital], "small letters"),
     ] {
-        let options = ["proxy", "--store", &store, "--monitor", "127.0.0.1:0", "--one-account"];
+        let options = ["proxy", "--store", &store, "--one-account"];
         let mut command = program(&[&options[..], arguments].concat());
-        if !arguments.contains(&"--listen") {
-            command.args(["--listen", "127.0.0.1:0"]);
+        for address in ["--listen", "--monitor"].into_iter().filter(|address| !arguments.contains(address)) {
+            command.args([address, "127.0.0.1:0"]);
         }
         command.stdin(Stdio::piped());
         let said = run(command, "");
