@@ -70,7 +70,9 @@ impl TryFrom<&HeaderValue> for Key {
     type Error = InvalidKey;
 
     fn try_from(value: &HeaderValue) -> Result<Self, InvalidKey> {
-        let text = value.to_str().map_err(|_| InvalidKey::Character { at: 0 })?.trim();
+        let is_text = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
+        let at = || value.as_bytes().iter().position(|byte| !is_text(byte)).unwrap_or_default();
+        let text = value.to_str().map_err(|_| InvalidKey::Character { at: at() })?.trim();
         let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
         Self::new(bare.unwrap_or(text))
     }

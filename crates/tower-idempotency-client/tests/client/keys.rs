@@ -106,6 +106,8 @@ async fn a_key_that_is_none_is_not_sent() {
         let error = Script::default().call(&KeyedRetryLayer::new(), request).await.unwrap_err();
         assert_eq!((error.known(), error.reason()), (Known::NotSent, Reason::InvalidKey), "{key}");
     }
+    let latin = http::HeaderValue::from_bytes(b"caf\xe9").unwrap();
+    assert!(matches!(Key::try_from(&latin), Err(InvalidKey::Character { at: 3, .. })), "where it is wrong");
     let mut request = keyed("one", "");
     request.headers_mut().append("idempotency-key", "one".parse().unwrap());
     let error = Script::default().call(&KeyedRetryLayer::new(), request).await.unwrap_err();
