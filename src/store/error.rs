@@ -234,11 +234,14 @@ impl fmt::Debug for OpenError {
 
 /// Writes an error as `Debug`, which is what a `main` that returns it prints: its name, its text, and its sources'.
 pub fn in_words(name: &str, error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write!(f, "{name}({error}")?;
-    let mut source = error.source();
+    let (mut text, mut source) = (error.to_string(), error.source());
     while let Some(error) = source {
-        write!(f, ": {error}")?;
+        let next = error.to_string();
+        // Some errors repeat their source.
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
         source = error.source();
     }
-    f.write_str(")")
+    write!(f, "{name}({text})")
 }
