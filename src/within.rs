@@ -1,7 +1,7 @@
 //! The time limits of a write that hangs, and a time limit that costs nothing if there is nothing to wait for.
 //!
-//! Several parties wait for one write, each a little longer than the one before, so that the one with the most precise
-//! error reports first.
+//! Several parties wait for one write, each a little longer than the one before, so that the one that knows the most
+//! about it gives up first.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ const SOONER: Duration = Duration::from_secs(5);
 
 /// The time in which a store must answer a claim; after it, the requester gets `store-unavailable`. A shared store must
 /// answer an end in this time, too; after it, the requester gets the answer of its run although the database may not
-/// have recorded it. An embedded store's writer answers an end in [`STORE_ANSWER_TIMEOUT`] at the latest.
+/// have recorded it. The handle of an embedded store waits for [`STORE_ANSWER_TIMEOUT`] for the answer to an end.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time that a store's write may take before it counts as failed: after some I/O errors an engine may wait for
 /// ever.

@@ -1,4 +1,4 @@
-//! The one event that each request with a key leaves in the log.
+//! The one event that a request leaves in the log if the layer runs, answers or rejects it.
 
 use std::time::Duration;
 

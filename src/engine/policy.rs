@@ -1,4 +1,4 @@
-//! The operator's choices about runs.
+//! The application's choices about runs.
 
 use std::time::Duration;
 

@@ -226,7 +226,7 @@ fn run_end<T>(result: &Option<Option<std::thread::Result<(T, End)>>>) -> RunEnd 
             End::Outcome(_) => RunEnd::Completed,
             End::Consumed { .. } => RunEnd::NotReplayable,
             End::Released => RunEnd::Released,
-            // Work ends in no other way.
+            // `Interrupted`: the answer means that the effect is unknown. Work ends in no other way.
             _ => RunEnd::Unknown,
         },
     }

@@ -24,7 +24,8 @@ pin_project_lite::pin_project! {
     enum FutureKind<F, T, E> {
         // The inner service's future, without an allocation. Only the type of its answer's body changes.
         Passing { #[pin] inner: F },
-        // An exchange, or a rejection that reads on the request's body. Few requests need it, so it is boxed.
+        // An exchange, a rejection that reads on the request's body, or a description for `OPTIONS`. Few requests need
+        // it, so it is boxed.
         Exchange { inner: BoxFuture<'static, Result<Response<T>, E>>, echo: Option<Box<(HeaderName, HeaderValue)>> },
     }
 }

@@ -2,7 +2,8 @@
 //! 1. Whose is the key? The scope says so, or rejects the request.
 //! 2. The body is read, within its limit, **before** any claim: a slow upload holds no key.
 //! 3. What is the request? Its fingerprint.
-//! 4. The engine gives a verdict: the request ran, or it met an earlier run or that run's record.
+//! 4. The engine gives a verdict: the request ran, or it met an earlier run or that run's record. A run is a task of
+//!    its own: it goes on if the client hangs up.
 //! 5. If it runs, the handler is called ([`Exchange::run`]), and `meaning.rs` says how the run ends.
 //! 6. The verdict becomes an answer: the handler's own, a replay, or a rejection ([`answer_of`]).
 
@@ -58,7 +59,7 @@ pub(super) struct Exchange<S, St, B: SendBody> {
 type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
 impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
-    /// Takes the request through the steps above. `body` is its body, which was not polled yet.
+    /// Takes the request through the steps at the top of this file. `body` is its body, which was not polled yet.
     pub(super) async fn answer<M, R, E>(self: Box<Self>, body: B) -> RunAnswer<M, R, E>
     where
         M: BodyMode<B> + BodyMode<R>,

@@ -130,7 +130,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // If the run has not ended, it panicked, its task was aborted, or its runtime is gone.
+        // If the run has not ended, its task panicked or was aborted, or its runtime is gone. The engine catches a
+        // handler's panic.
         let cut = self.phase.read(|phase| match phase {
             Phase::Ended(_) => None,
             // No handler has started.

@@ -3,8 +3,8 @@
 //! One thread, the writer, owns all writes. It takes the queued commands, decides them in order, writes the whole batch
 //! in bounded steps, **makes it durable, and only then answers.** Reads do not pass through it. An I/O error of a
 //! write, a sync or a read poisons the store, unless it says that the process has no file or memory left for now. So
-//! does a write that never returns. A sync that failed is not tried
-//! again: the kernel may have dropped the pages and would report success. To recover, restart the process.
+//! does a write that never returns. A sync that failed is not tried again: the kernel may have dropped the pages and
+//! would report success. To recover, restart the process.
 //!
 //! From the rest of the crate to the writer:
 //! - `store.rs`: the handle, which applications and the rest of the crate call. It sends commands to the writer and

@@ -21,8 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(125);
 /// The time that a write may take before the engine gets a wake-up call.
 const WOKEN_AFTER: Duration = Duration::from_secs(1);
 
-/// Looks again and again, until the store is gone, closed or poisoned, and maintains the engine until all its handles
-/// are gone, lent ones included. The directory stays locked for as long. So a process that opens it next learns from
+/// Looks again and again, until the store is gone or closed, or a batch was given up, and maintains the engine until
+/// all its handles are gone, lent ones included. The directory stays locked for as long. So a process that opens it next learns from
 /// the lock that it is in use, not from the engine, and does not get in the way of the check whether the engine is
 /// closed. `begins` is dropped as soon as the engine is maintained.
 pub(super) fn run<E: StorageEngine>(

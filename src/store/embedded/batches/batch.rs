@@ -248,7 +248,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         }
         result?;
         shared.slots.telemetry.count_swept(swept);
-        // An answer may have read from the engine, and failed.
+        // An answer may have read from the engine, and failed; or the watchdog gave the batch up before it returned.
         if shared.is_poisoned() {
             return Ok(());
         }
