@@ -22,9 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(125);
 const WOKEN_AFTER: Duration = Duration::from_secs(1);
 
 /// Looks again and again, until the store is gone or closed, or a batch was given up, and maintains the engine until
-/// all its handles are gone, lent ones included. The directory stays locked for as long. So a process that opens it next learns from
-/// the lock that it is in use, not from the engine, and does not get in the way of the check whether the engine is
-/// closed. `begins` is dropped as soon as the engine is maintained.
+/// all its handles are gone, lent ones included. The directory stays locked for as long. So a process that opens it
+/// next learns from the lock that it is in use, not from the engine, and does not get in the way of the check whether
+/// the engine is closed. `begins` is dropped as soon as the engine is maintained.
 pub(super) fn run<E: StorageEngine>(
     shared: &Weak<StoreState<E>>,
     path: &Path,
