@@ -238,7 +238,7 @@ pub fn in_words(name: &str, error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fm
     while let Some(error) = source {
         let next = error.to_string();
         // Some errors repeat their source.
-        if !text.contains(&next) {
+        if !text.ends_with(&next) {
             text = format!("{text}: {next}");
         }
         source = error.source();

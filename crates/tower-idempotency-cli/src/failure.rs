@@ -66,7 +66,7 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     while let Some(error) = cause {
         let next = error.to_string();
         // Some errors repeat their cause.
-        if !text.contains(&next) {
+        if !text.ends_with(&next) {
             text = format!("{text}: {next}");
         }
         cause = error.source();

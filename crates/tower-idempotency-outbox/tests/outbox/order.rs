@@ -14,7 +14,7 @@ over_both!(
     a_call_that_was_given_up_holds_later_ones_back_until_it_is_settled,
     a_damaged_call_holds_later_ones_back_until_it_is_settled,
     two_relays_keep_the_order,
-    two_relays_that_begin_at_once_send_each_call_once,
+    three_relays_that_begin_at_once_send_each_call_once,
 );
 
 fn of(partition: &str, number: u32) -> Call {
@@ -109,7 +109,7 @@ async fn two_relays_keep_the_order(home: impl Home) {
     }
 }
 
-async fn two_relays_that_begin_at_once_send_each_call_once(home: impl Home) {
+async fn three_relays_that_begin_at_once_send_each_call_once(home: impl Home) {
     let outbox = home.outbox();
     for number in 0..100 {
         let call = if number % 2 == 0 { call(number) } else { of(&number.to_string(), number) };

@@ -132,9 +132,11 @@ async fn no_command_leaves_a_lease_and_a_copy_waits_for_one_that_is_left() {
     let killed =
         "INSERT INTO idempotency.record (namespace, id, token, fence, kind, began, since, until, expires, state)
         SELECT namespace, sha256('killed'), gen_random_uuid(), 1, 6, began, since,
-            clock_timestamp() + interval '2 s', expires, ''
+            clock_timestamp() + interval '6 s', expires, ''
         FROM idempotency.record WHERE kind = 3 LIMIT 1";
     assert_eq!(client.execute(killed, &[]).await.unwrap(), 1);
+    let refused = idem(&["copy", &url, &to.name()]);
+    assert_ne!(refused.code, 0, "its lease is not over: {refused:?}");
     let copied = idem(&["copy", &url, &to.name(), "--wait=60s"]);
     assert_eq!(copied.code, 0, "{copied:?}");
 }
