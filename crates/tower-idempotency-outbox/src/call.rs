@@ -71,7 +71,8 @@ impl Call {
 
     /// Sends this call after those that were put in with the same partition key before it have ended. One that was
     /// given up, or set aside as damaged, holds the later ones back until an operator has settled it. One that was
-    /// refused lets them go; if an operator retries it, it is sent at once, even while a later one is under way.
+    /// refused lets them go; if an operator retries it, it is sent at once, even while a later one is under way. Over
+    /// sled, damage may take the partition key itself: such a call is set aside, and holds none back.
     ///
     /// Two transactions that overlap have no order, unless each of them takes a lock before it puts its call in, for
     /// instance on the row of the customer.
