@@ -66,7 +66,7 @@ metrics! {
     RECORD: Histogram "idempotency_record_seconds" [] "The time until the store has recorded the end of a run.";
     REPLAY: Histogram "idempotency_replay_seconds" [] "The time until a retry was answered with the outcome, waits included.";
     WAIT: Histogram "idempotency_wait_seconds" [] "The time for which a duplicate has waited for another request's run.";
-    UNRECORDED: Counter "idempotency_unrecorded_total" [] "Answers that were given before their record was written.";
+    UNSAVED: Counter "idempotency_unsaved_total" [] "Answers that were given before their record was written.";
     INTERRUPTED: Counter "idempotency_interrupted_total" [] "Runs of this process of which it is unknown whether they took effect.";
     SETTLED: Counter "idempotency_settled_total" ["by"] "Interrupted operations that were settled.";
     DISPUTED: Counter "idempotency_disputed_total" [] "Outcomes that came after their operation was taken over or settled.";
@@ -75,7 +75,7 @@ metrics! {
     BREAKER: Gauge "idempotency_breaker_open" [] "1 while the circuit breaker of a shared store is open, else 0.";
     LIVE: Gauge "idempotency_runs" [] "Runs that are under way.";
     WAITERS: Gauge "idempotency_waiters" [] "Duplicates that wait for a run.";
-    REMEMBERED: Gauge "idempotency_remembered" [] "Ends of runs that only this process knows.";
+    UNSAVED_ENDS: Gauge "idempotency_unsaved_ends" [] "Ends of runs that only this process knows.";
     OPEN: Gauge "idempotency_interrupted_operations" [] "Interrupted operations that wait to be settled, 1,000 at most.";
     OLDEST: Gauge "idempotency_interrupted_oldest_seconds" [] "The age of the one that was interrupted first, or 0.";
     HEALTHY: Gauge "idempotency_store_healthy" [] "1 if the store works and takes new keys, else 0.";
@@ -114,7 +114,7 @@ pub struct Metrics {
     record: Histogram,
     replay: Histogram,
     wait: Histogram,
-    unrecorded: Counter,
+    unsaved: Counter,
     interrupted: Counter,
     disputed: Counter,
     swept: Counter,
@@ -147,7 +147,7 @@ impl Metrics {
             record: histogram!(RECORD),
             replay: histogram!(REPLAY),
             wait: histogram!(WAIT),
-            unrecorded: counter!(UNRECORDED),
+            unsaved: counter!(UNSAVED),
             interrupted: counter!(INTERRUPTED),
             disputed: counter!(DISPUTED),
             swept: counter!(SWEPT),
@@ -202,8 +202,8 @@ impl Observer for Metrics {
         self.record.record(took);
     }
 
-    fn unrecorded(&self) {
-        self.unrecorded.increment(1);
+    fn unsaved(&self) {
+        self.unsaved.increment(1);
     }
 
     fn interrupted(&self) {
@@ -244,7 +244,7 @@ pub async fn update(store: &impl Store) -> Result<(), StoreError> {
     let slots = store.slots();
     gauge!(LIVE).set(slots.live() as f64);
     gauge!(WAITERS).set(slots.waiters() as f64);
-    gauge!(REMEMBERED).set(slots.remembered.count() as f64);
+    gauge!(UNSAVED_ENDS).set(slots.unsaved.count() as f64);
     let health = store.health();
     gauge!(HEALTHY).set(if health == Health::Good { 1.0 } else { 0.0 });
     gauge!(BREAKER).set(if matches!(health, Health::Away { .. }) { 1.0 } else { 0.0 });

@@ -42,7 +42,7 @@ pub trait Observer: Send + Sync + 'static {
     fn recorded(&self, took: Duration) {}
 
     /// The end of a run could not be recorded at once, and its answer was given all the same.
-    fn unrecorded(&self) {}
+    fn unsaved(&self) {}
 
     /// It is unknown whether a run of this process took effect.
     fn interrupted(&self) {}
@@ -179,7 +179,7 @@ pass_on! {
     waited(took: Duration);
     claimed(took: Duration);
     recorded(took: Duration);
-    unrecorded();
+    unsaved();
     interrupted();
     settled(by: SettledBy);
     disputed();

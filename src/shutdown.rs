@@ -174,7 +174,7 @@ impl<St: Store> Shutdown<St> {
             let left = join_all(stores.iter().map(|store| drain(store.slots(), drain_within))).await;
             left.into_iter().fold(Drained::default(), |sum, left| Drained {
                 runs: sum.runs + left.runs,
-                unrecorded: sum.unrecorded + left.unrecorded,
+                unsaved: sum.unsaved + left.unsaved,
             })
         };
         let drained = drained.shared();
@@ -202,9 +202,9 @@ impl<St: Store> Shutdown<St> {
             tracing::warn!(target: "tower_idempotency", "connections that have not ended are closed");
         }
         if !drained.is_complete() {
-            let Drained { runs, unrecorded } = drained;
+            let Drained { runs, unsaved } = drained;
             tracing::warn!(
-                target: "tower_idempotency", runs, unrecorded,
+                target: "tower_idempotency", runs, unsaved,
                 "not all was recorded in time: after the next start, these operations are interrupted"
             );
         }

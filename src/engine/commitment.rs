@@ -35,7 +35,7 @@ pub(super) struct Commitment {
     pub(super) operation: Operation,
     /// The time for which the store keeps the outcome, or the slot keeps a doubt.
     pub(super) retention: Duration,
-    /// The slots of the run's store. They identify the store, and `remembered` there keeps a doubt.
+    /// The slots of the run's store. They identify the store, and `unsaved` there keeps a doubt.
     pub(super) slots: Arc<Slots>,
     /// The session of this process when the run was claimed; `None` where there are none.
     pub(super) session: Option<RecordId>,
@@ -43,9 +43,9 @@ pub(super) struct Commitment {
     /// interrupted then.
     #[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "every transaction is the store's own"))]
     pub(super) may_rerun: bool,
-    /// The turn of the run's slot: only this run's remembered end is forgotten.
+    /// The turn of the run's slot: only this run's unsaved end is forgotten.
     turn: u64,
-    /// Changed by the handler, the writer and the run. `Slots::remembered` may be locked within this lock, never the
+    /// Changed by the handler, the writer and the run. `Slots::unsaved` may be locked within this lock, never the
     /// other way round.
     stage: Mutex<Stage>,
     /// Notifies `wait_and_close` of a new stage, and `ended` that the run is over.
@@ -112,7 +112,7 @@ impl Commitment {
                 *stage = Stage::Late;
                 drop(stage);
                 point();
-                self.slots.remembered.forget(&self.operation.id, self.turn);
+                self.slots.unsaved.forget(&self.operation.id, self.turn);
             }
             return;
         }
@@ -126,7 +126,7 @@ impl Commitment {
         point();
         // The run was dropped, and its slot was kept for this answer: now the store can answer requests.
         if is_orphaned && !is_doubt {
-            self.slots.remembered.forget(&self.operation.id, self.turn);
+            self.slots.unsaved.forget(&self.operation.id, self.turn);
         }
         self.moved.notify_waiters();
     }
@@ -143,10 +143,10 @@ impl Commitment {
 
     /// Is called once the slot remembers the doubt. If the writer has answered meanwhile, the slot forgets the doubt
     /// again.
-    pub(super) fn remembered(&self) {
+    pub(super) fn unsaved(&self) {
         let is_late = matches!(*self.stage.lock(), Stage::Late);
         if is_late {
-            self.slots.remembered.forget(&self.operation.id, self.turn);
+            self.slots.unsaved.forget(&self.operation.id, self.turn);
         }
     }
 
@@ -306,7 +306,7 @@ mod tests {
             assert!(matches!(commitment.close().await, Some(End::InDoubt)));
             // The run that has sent the transaction does the same.
             slot.remember(Ended::new(fingerprint, End::InDoubt), retention);
-            commitment.remembered();
+            commitment.unsaved();
             pending.answered(answer);
             assert_eq!(slots.look(&id).is_none(), is_known, "{number}");
         }

@@ -65,7 +65,7 @@ impl RunContext {
     }
 
     /// Creates the context of a run that no store protects, and a guard that is kept until it is over.
-    pub(super) fn unprotected(operation: &Operation) -> (Self, Over) {
+    pub(super) fn fail_open(operation: &Operation) -> (Self, Over) {
         let (id, operation) = (operation.id, operation.fingerprint.operation);
         let over = Arc::default();
         let protection = ProtectedBy::None(Arc::clone(&over));

@@ -18,15 +18,15 @@ pub struct Drained {
     /// Runs that are still under way. They are interrupted when the process ends.
     pub runs: usize,
     /// Runs that are over and whose end the store does not know. Their requesters were answered; after a restart,
-    /// retries are refused, or run again under `Rerun`, or if the run was unprotected.
-    pub unrecorded: usize,
+    /// retries are refused, or run again under `Rerun`, or if `fail_open` let the run go ahead.
+    pub unsaved: usize,
 }
 
 impl Drained {
     /// Returns whether nothing is left.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.runs == 0 && self.unrecorded == 0
+        self.runs == 0 && self.unsaved == 0
     }
 }
 
@@ -41,5 +41,5 @@ pub(crate) async fn drain(slots: &Slots, limit: Duration) -> Drained {
         slots.stop();
         let _ = timeout(reserve, drained).await;
     }
-    Drained { runs: slots.live(), unrecorded: slots.remembered.count() }
+    Drained { runs: slots.live(), unsaved: slots.unsaved.count() }
 }

@@ -17,7 +17,7 @@ use super::met::{self, Met};
 use super::policy::{OnInterrupted, Policy};
 use super::reconcile::Question;
 use super::reconciler::Reconciled;
-use super::record_end::{Holder, RememberedEnd};
+use super::record_end::{Holder, UnsavedEnd};
 use super::run::{Run, Work, Worked};
 use super::send_end::PendingEnd;
 use super::verdict::Verdict;
@@ -46,7 +46,7 @@ struct Driven<St: Store, W, T> {
 }
 
 /// Claims, runs and records the operation. An outcome is sent to `requester` once it is durable, except by
-/// `unrecorded` and where the run goes ahead without the store.
+/// `unsaved` and where the run goes ahead without the store.
 ///
 /// This future is allocated for each run. To keep it small, the steps are futures one after the other, which share
 /// their place, and those that are rarely taken are boxed.
@@ -95,7 +95,7 @@ impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
             match has_failed {
                 true => {
                     let claiming = ready(Err(Refusal::Unavailable));
-                    Box::pin(Late { run, session: None, claiming }.unprotected(work, requester)).await;
+                    Box::pin(Late { run, session: None, claiming }.fail_open(work, requester)).await;
                 }
                 false => Box::pin(Late { run, session, claiming }.stalled(work, requester)).await,
             }
@@ -200,7 +200,7 @@ impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
             };
             run.report(&verdict, ran);
             if let Some(pending) = pending {
-                return Box::pin(unrecorded(run, hold, end, pending, verdict, requester)).await;
+                return Box::pin(unsaved(run, hold, end, pending, verdict, requester)).await;
             }
             // First the waiters are answered and the slot is freed; then the requester is answered.
             run.end(end);
@@ -228,7 +228,7 @@ fn decided<St: Store, T>(
         let ended = run.ended(end);
         run.slot.remember(ended, commitment.retention);
         // If the writer has answered since `close`, this forgets the doubt.
-        commitment.remembered();
+        commitment.unsaved();
     } else {
         run.end(end);
     }
@@ -262,7 +262,7 @@ fn superseded<St: Store, T>(
 /// Gives the real answer although it could not be recorded, because the effect took place. This process remembers the
 /// outcome until the store has it, so the operation does not run again. After a restart the claim refuses retries,
 /// unless the policy is `Rerun`: then there may be none.
-async fn unrecorded<St: Store, T: Send>(
+async fn unsaved<St: Store, T: Send>(
     run: Box<Run<St>>,
     hold: Hold,
     end: End,
@@ -276,14 +276,14 @@ async fn unrecorded<St: Store, T: Send>(
         end => run.ended(end.clone()),
     };
     let Run { engine, slot, operation, .. } = *run;
-    engine.telemetry().happened(Event::Unrecorded);
+    engine.telemetry().happened(Event::Unsaved);
     once_a_minute!(
-        engine.lines().unrecorded, error, record_id = operation.id.short(), error = %pending.error,
+        engine.lines().unsaved, error, record_id = operation.id.short(), error = %pending.error,
         source = source(&pending.error),
         "answered without a record: retries get the answer until this process ends; then they are refused, or run again \
          under on_interrupted = rerun"
     );
-    let (remembered, is_whole) = RememberedEnd::keep(&engine, slot, ended);
+    let (unsaved, is_whole) = UnsavedEnd::keep(&engine, slot, ended);
     let _ = requester.send(verdict);
     let is_exclusive = engine.store.is_exclusive();
     let recorded = if is_whole || !is_exclusive {
@@ -294,7 +294,7 @@ async fn unrecorded<St: Store, T: Send>(
         drop(pending);
         Holder { engine: &engine, operation: &operation, hold }.record(&End::Interrupted { status: None }).await
     };
-    remembered.free_once_recorded(recorded, is_exclusive).await;
+    unsaved.free_once_recorded(recorded, is_exclusive).await;
 }
 
 /// Records that a run was interrupted if it is dropped: its task was aborted, or its runtime is gone.

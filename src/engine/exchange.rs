@@ -142,7 +142,7 @@ impl<St: Store> Engine<St> {
                 // which.
                 loaded => matches!(loaded, Some(Ok(Some(_)))),
             };
-            if slots.remembered.is_crowded() {
+            if slots.unsaved.is_crowded() {
                 return Begun::Over(self.overloaded("too many outcomes could not be recorded yet").into());
             }
             let slot = match slots.take(*id, self.policy.max_runs, caller.client) {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::claim::{Claimed, hold, wish};
 use super::context::{Rerun, RunContext};
 use super::engine::Engine;
-use super::record_end::{Holder, RememberedEnd};
+use super::record_end::{Holder, UnsavedEnd};
 use super::run::{Run, Work, Worked};
 use super::send_end::until_answered;
 use super::verdict::Verdict;
@@ -43,7 +43,7 @@ impl<St: Store, C: Future<Output = Result<Claimed, Refusal>> + Send> Late<St, C>
             "the store has not answered in {STORE_TIMEOUT:?}"
         );
         if fail_open {
-            return self.unprotected(work, requester).await;
+            return self.fail_open(work, requester).await;
         }
         drop(work);
         let Self { run, claiming, .. } = self;
@@ -59,16 +59,16 @@ impl<St: Store, C: Future<Output = Result<Claimed, Refusal>> + Send> Late<St, C>
     /// Runs without the store, as `fail_open` allows, and records how the run ended: under the claim that is under way,
     /// if the store grants it, else under a claim that is made when the store is back. Duplicates that come meanwhile
     /// share the outcome.
-    pub(super) async fn unprotected<W: Work<T>, T: Send>(self, work: W, requester: oneshot::Sender<Verdict<T>>) {
+    pub(super) async fn fail_open<W: Work<T>, T: Send>(self, work: W, requester: oneshot::Sender<Verdict<T>>) {
         let Self { run, session, claiming } = self;
-        run.engine.count(|counters| &counters.unprotected);
+        run.engine.count(|counters| &counters.fail_open_runs);
         once_a_minute!(
-            run.engine.lines().unprotected,
+            run.engine.lines().fail_open,
             warn,
             record_id = run.operation.id.short(),
             "the store is away and fail_open is set: the handler runs unprotected"
         );
-        let (context, over) = RunContext::unprotected(&run.operation);
+        let (context, over) = RunContext::fail_open(&run.operation);
         // No process can take over an operation that has no claim. The claim stays under way: once the store grants it
         // to this run, another process may take the operation over.
         let mut claiming = pin!(claiming);
@@ -94,22 +94,22 @@ impl<St: Store, C: Future<Output = Result<Claimed, Refusal>> + Send> Late<St, C>
         run.report(&verdict, ran);
         let end = run.end_to_record(end);
         let slots = run.engine.store.slots();
-        // Half of the room is kept for the ends of protected runs, which must be remembered.
-        if matches!(end, End::Released) || !slots.remembered.has_plenty_of_room() {
+        // Half of the room is for the ends of other runs, which must be kept.
+        if matches!(end, End::Released) || !slots.unsaved.has_plenty_of_room() {
             let _ = requester.send(verdict);
-            return unremembered(run, end, claiming).await;
+            return without_room(run, end, claiming).await;
         }
         let ended = run.ended(end.clone());
         let Run { engine, slot, operation, .. } = *run;
-        let (remembered, _) = RememberedEnd::keep(&engine, slot, ended);
+        let (unsaved, _) = UnsavedEnd::keep(&engine, slot, ended);
         let _ = requester.send(verdict);
         let granted = match claiming.await {
             Ok(Claimed::Granted(_, hold, _)) => Some(hold),
-            Ok(Claimed::Met(_)) => return outdone(&engine, &operation, &remembered),
+            Ok(Claimed::Met(_)) => return outdone(&engine, &operation, &unsaved),
             // The claim has failed: `record` makes another one.
             Err(_) => None,
         };
-        record(&engine, &operation, &end, granted, remembered).await;
+        record(&engine, &operation, &end, granted, unsaved).await;
     }
 }
 
@@ -124,13 +124,13 @@ async fn give_back<St: Store>(run: Box<Run<St>>, hold: Hold, rerun: Rerun) {
     };
     // This only logs the fault, because the requester was answered before.
     engine.log_and_refuse(&operation.id, &pending.error);
-    let (remembered, _) = RememberedEnd::keep(&engine, slot, Refusal::Unavailable);
-    remembered.free_once_recorded(Err(pending), engine.store.is_exclusive()).await;
+    let (unsaved, _) = UnsavedEnd::keep(&engine, slot, Refusal::Unavailable);
+    unsaved.free_once_recorded(Err(pending), engine.store.is_exclusive()).await;
 }
 
-/// Ends an unprotected run that leaves nothing to remember, or for which there is no room. If its claim is granted
+/// Ends a fail-open run that leaves nothing to remember, or for which there is no room. If its claim is granted
 /// late, the claim is settled.
-async fn unremembered<St: Store>(
+async fn without_room<St: Store>(
     run: Box<Run<St>>,
     end: End,
     claiming: impl Future<Output = Result<Claimed, Refusal>> + Send,
@@ -157,20 +157,20 @@ async fn record<St: Store>(
     operation: &Operation,
     end: &End,
     granted: Option<Hold>,
-    remembered: RememberedEnd,
+    unsaved: UnsavedEnd,
 ) {
     let hold = match granted {
         Some(hold) => hold,
         None => match claim(engine, operation).await {
             Some(Ok(hold)) => hold,
-            Some(Err(_)) => return outdone(engine, operation, &remembered),
-            // The store can't answer any more. The end is remembered until the retention is over.
+            Some(Err(_)) => return outdone(engine, operation, &unsaved),
+            // The store can't answer any more. The end is kept until the retention is over.
             None => return,
         },
     };
     match (Holder { engine, operation, hold }).record(end).await {
-        Ok(Applied { reply: Reply::Refused, .. }) => outdone(engine, operation, &remembered),
-        recorded => remembered.free_once_recorded(recorded, engine.store.is_exclusive()).await,
+        Ok(Applied { reply: Reply::Refused, .. }) => outdone(engine, operation, &unsaved),
+        recorded => unsaved.free_once_recorded(recorded, engine.store.is_exclusive()).await,
     }
 }
 
@@ -192,15 +192,15 @@ async fn claim<St: Store>(engine: &Engine<St>, operation: &Operation) -> Option<
     }
 }
 
-/// Handles a store that has another record of the operation. That record counts, and the effects of the unprotected run
+/// Handles a store that has another record of the operation. That record counts, and the effects of the fail-open run
 /// are additional.
-fn outdone<St: Store>(engine: &Engine<St>, operation: &Operation, remembered: &RememberedEnd) {
+fn outdone<St: Store>(engine: &Engine<St>, operation: &Operation, unsaved: &UnsavedEnd) {
     once_a_minute!(
         engine.lines().outdone,
         error,
         record_id = operation.id.short(),
         "an operation that ran unprotected was claimed elsewhere meanwhile, and may have taken effect twice; the outcome \
-         of the unprotected run is not recorded"
+         of the fail-open run is not recorded"
     );
-    remembered.forget();
+    unsaved.forget();
 }

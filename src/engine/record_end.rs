@@ -53,7 +53,7 @@ impl<St: Store> Holder<'_, St> {
 }
 
 /// An operation whose end this process remembers, because it is not in the store yet. Drain waits for it.
-pub(super) struct RememberedEnd {
+pub(super) struct UnsavedEnd {
     slots: Arc<Slots>,
     id: RecordId,
     /// The turn of the slot: an end that a later run left is not forgotten.
@@ -62,7 +62,7 @@ pub(super) struct RememberedEnd {
     _retrying: Retrying,
 }
 
-impl RememberedEnd {
+impl UnsavedEnd {
     /// Keeps the end of an operation in this process, because the store does not know it, or not durably. Returns also
     /// whether there is room for its outcome.
     pub(super) fn keep<St: Store>(engine: &Engine<St>, slot: Slot, ended: impl Into<Ended>) -> (Self, bool) {
@@ -92,7 +92,7 @@ impl RememberedEnd {
 
     /// Frees the slot, because the store now has this end or another one.
     pub(super) fn forget(&self) {
-        self.slots.remembered.forget(&self.id, self.turn);
+        self.slots.unsaved.forget(&self.id, self.turn);
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
     use crate::store::Records as _;
     use crate::test_util::TestStore;
 
-    // The claim left no trace, and the outcome was too large to be remembered.
+    // The claim left no trace, and the outcome was too large to be kept.
     #[tokio::test(start_paused = true)]
     async fn a_run_of_unknown_end_of_which_the_store_has_no_record_does_not_run_again_here() {
         let store = TestStore::new();
@@ -120,18 +120,18 @@ mod tests {
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
         let hold = Hold { fence: Fence(1), attempt: 1 };
         let end = End::Interrupted { status: None };
-        let (remembered, _) = RememberedEnd::keep(&engine, slot, Ended::new(fingerprint, end.clone()));
+        let (unsaved, _) = UnsavedEnd::keep(&engine, slot, Ended::new(fingerprint, end.clone()));
         let operation = Operation { id, fingerprint, origin: Origin::default() };
         let recorded = Holder { engine: &engine, operation: &operation, hold }.record(&end).await;
-        remembered.free_once_recorded(recorded, true).await;
-        let result = slots.look(&id).expect("it is remembered").join(&fingerprint, Duration::ZERO).await;
+        unsaved.free_once_recorded(recorded, true).await;
+        let result = slots.look(&id).expect("it is kept").join(&fingerprint, Duration::ZERO).await;
         assert!(matches!(result, Ok((End::Interrupted { .. }, _))), "{result:?}");
         // Any other answer of the store counts.
         let id = RecordId::from_bytes([2; 32]);
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
-        let (remembered, _) = RememberedEnd::keep(&engine, slot, Refusal::Unavailable);
+        let (unsaved, _) = UnsavedEnd::keep(&engine, slot, Refusal::Unavailable);
         let recorded = engine.record(id, Transition::Release(Fence(1))).await;
-        remembered.free_once_recorded(recorded, true).await;
+        unsaved.free_once_recorded(recorded, true).await;
         assert!(slots.look(&id).is_none());
     }
 }

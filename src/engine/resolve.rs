@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::engine::Engine;
-use super::record_end::RememberedEnd;
+use super::record_end::UnsavedEnd;
 use super::send_end::PendingEnd;
 use crate::key::RecordId;
 use crate::laboratory;
@@ -35,7 +35,7 @@ pub(crate) async fn resolve<St: Store>(
     // A settlement starts no handler, so no `max_runs` bounds it.
     let Entered::Mine(slot) = engine.store.slots().take(id, usize::MAX, None) else {
         // The slot is taken: by an end that the store does not know, or else by a run or by another settlement.
-        return if engine.store.slots().remembered.get(&id).is_some() { Err(held_here()) } else { Ok(Resolved::Stale) };
+        return if engine.store.slots().unsaved.get(&id).is_some() { Err(held_here()) } else { Ok(Resolved::Stale) };
     };
     let is_settlement = !matches!(resolution, Resolution::Forget);
     let (settled, _) = settle_interrupted(engine, slot, fence, resolution).await;
@@ -79,11 +79,11 @@ pub(super) async fn settle_interrupted<St: Store>(
         // A request that met the slot meanwhile is answered from the record, or asked to retry.
         Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
         Err(PendingEnd { error: StoreError::Uncertain { .. }, answer }) => {
-            let (remembered, _) = RememberedEnd::keep(engine, slot, refused.clone());
+            let (unsaved, _) = UnsavedEnd::keep(engine, slot, refused.clone());
             laboratory::spawn(async move {
                 // Taken or refused: if it was refused, the store knows another end, and that one counts.
                 if answer.await.is_some() {
-                    remembered.forget();
+                    unsaved.forget();
                 }
             });
             return (Err(not_answered()), refused);

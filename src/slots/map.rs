@@ -13,10 +13,10 @@ use tokio::sync::{Notify, watch};
 use super::clients::{Client, Clients};
 use super::lease::Lease;
 use super::read_times::ReadTimes;
-use super::remembered::Remembered;
 use super::shared_phase::SharedPhase;
 use super::stats::Stats;
 use super::telemetry::Telemetry;
+use super::unsaved::UnsavedEnds;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
@@ -29,7 +29,7 @@ pub struct Slots {
     /// the map's hash could be attacked.
     pub(super) places: DashMap<RecordId, SharedPhase, RandomState>,
     /// The runs that are over and whose end is not recorded.
-    pub(crate) remembered: Remembered,
+    pub(crate) unsaved: UnsavedEnds,
     /// The runs of other processes for which duplicates wait here.
     pub(super) elsewhere: DashMap<RecordId, SharedPhase, RandomState>,
     /// The times at which the tasks for `elsewhere` read the store.
@@ -65,7 +65,7 @@ impl fmt::Debug for Slots {
             .field("live", &self.live())
             .field("places", &self.places.len())
             .field("elsewhere", &self.elsewhere.len())
-            .field("remembered", &self.remembered)
+            .field("unsaved", &self.unsaved)
             .field("waiters", &self.waiters.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
@@ -174,7 +174,7 @@ impl Slots {
 
     /// Returns a waiter for a run that is over and that only this process remembers.
     pub(super) fn recall(&self, id: &RecordId) -> Option<Waiter> {
-        Some(self.waiter(&self.remembered.get(id)?))
+        Some(self.waiter(&self.unsaved.get(id)?))
     }
 }
 

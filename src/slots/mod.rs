@@ -12,7 +12,7 @@
 //!
 //! `map.rs` has all slots, and `slot.rs` the right to one. `clients.rs` bounds the runs of each client. `phase.rs` has
 //! the phases of a run and its ends, and `shared_phase.rs` shows them. `wait.rs` is the duplicate's side.
-//! `remembered.rs` keeps the ends of runs that the store did not record. `end_watch.rs` has the duplicates of other
+//! `unsaved.rs` keeps the ends of runs that the store did not record. `end_watch.rs` has the duplicates of other
 //! processes' runs, and `read_times.rs` says when they read. `lease.rs` has this process's lease over a shared store.
 //! `telemetry.rs` has the events, the observer and the throttles of the log, and `stats.rs` the list of what is
 //! counted.
@@ -23,11 +23,11 @@ mod lease;
 mod map;
 mod phase;
 mod read_times;
-mod remembered;
 mod shared_phase;
 mod slot;
 mod stats;
 mod telemetry;
+mod unsaved;
 mod wait;
 
 pub(crate) use clients::Client;

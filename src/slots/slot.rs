@@ -26,7 +26,7 @@ pub(crate) struct Slot {
     client: Option<Client>,
     /// Shows duplicates the run's phase. A clone is in the run's place.
     phase: SharedPhase,
-    /// `Some` while the store records how the run ended: how long the end is remembered.
+    /// `Some` while the store records how the run ended: how long the unsaved end is kept.
     settling: Option<Duration>,
 }
 
@@ -46,7 +46,7 @@ impl Slots {
     /// no client keeps to no share.
     pub(crate) fn take(self: &Arc<Self>, id: RecordId, most: usize, client: Option<Client>) -> Entered {
         point();
-        // The entry locks the place. `remembered` and `clients` are locked within it, never the other way round.
+        // The entry locks the place. `unsaved` and `clients` are locked within it, never the other way round.
         match self.places.entry(id) {
             Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
             Entry::Vacant(place) => {
@@ -75,7 +75,7 @@ impl Slot {
         self.id
     }
 
-    /// Returns the number of this slot, which no other slot of the store has; see `Remembered::forget`.
+    /// Returns the number of this slot, which no other slot of the store has; see `UnsavedEnds::forget`.
     pub(crate) fn turn(&self) -> u64 {
         self.turn
     }
@@ -103,23 +103,23 @@ impl Slot {
         self.show_phase(Phase::Ended(ended.into()));
     }
 
-    /// Keeps the run's end for later duplicates, for `retention` or until `Remembered::forget`.
+    /// Keeps the run's end for later duplicates, for `retention` or until `UnsavedEnds::forget`.
     pub(crate) fn keep_ended(&self, retention: Duration) {
         self.keep(0, retention);
     }
 
-    /// Keeps the run's end in `Slots::remembered`, which has reserved these bytes.
+    /// Keeps the run's end in `Slots::unsaved`, which has reserved these bytes.
     fn keep(&self, bytes: usize, retention: Duration) {
-        self.slots.remembered.keep(self.id, self.turn, self.phase.clone(), bytes, retention);
+        self.slots.unsaved.keep(self.id, self.turn, self.phase.clone(), bytes, retention);
     }
 
     /// Passes the run's end to the duplicates, and keeps it for those that come later, for `retention`, because the
-    /// store does not know it. `Remembered::forget` frees the slot. If there is no room for the outcome, duplicates are
-    /// answered that it is unknown. Returns whether there is room.
+    /// store does not know it. `UnsavedEnds::forget` frees the slot. If there is no room for the outcome, duplicates
+    /// are answered that it is unknown. Returns whether there is room.
     pub(crate) fn remember(self, ended: impl Into<Ended>, retention: Duration) -> bool {
         let ended = ended.into();
         let bytes = ended.bytes();
-        let is_whole = bytes == 0 || self.slots.remembered.reserve(bytes);
+        let is_whole = bytes == 0 || self.slots.unsaved.reserve(bytes);
         let (ended, bytes) = if is_whole { (ended, bytes) } else { (ended.emptied(), 0) };
         self.show_phase(Phase::Ended(ended));
         point();

@@ -57,9 +57,9 @@ counts! {
     unknown;
     /// Answers that were given although their record could not be written: after a restart, their retries are refused,
     /// or run again under `Rerun`.
-    unrecorded;
+    unsaved;
     /// Handlers that were started without protection, because `fail_open` was chosen and the store was away.
-    unprotected;
+    fail_open_runs;
     /// Damaged records that were found.
     corrupt;
     /// Interrupted operations that the reconciler settled with an outcome.

@@ -41,7 +41,7 @@ pub(crate) enum Event {
     Claimed(Duration),
     /// The store has recorded an end that was sent at this time, if that was noted.
     Recorded(Option<Instant>),
-    Unrecorded,
+    Unsaved,
     Interrupted,
     Settled(SettledBy),
     Disputed,
@@ -102,7 +102,7 @@ impl Telemetry {
 
     /// Counts an event, and passes it to the observer.
     pub(crate) fn happened(&self, event: Event) {
-        let Counters { replays, waited, claimed, recorded, unrecorded, interrupted, settled, .. } = &self.counters;
+        let Counters { replays, waited, claimed, recorded, unsaved, interrupted, settled, .. } = &self.counters;
         let Counters { disputed, swept, lease_renewals, lease_losses, breaker_openings, refused, .. } = &self.counters;
         let count = |counter: &AtomicU64, by: usize| _ = counter.fetch_add(by as u64, Ordering::Relaxed);
         match event {
@@ -110,7 +110,7 @@ impl Telemetry {
             Event::Waited(_) => count(waited, 1),
             Event::Claimed(_) => count(claimed, 1),
             Event::Recorded(_) => count(recorded, 1),
-            Event::Unrecorded => count(unrecorded, 1),
+            Event::Unsaved => count(unsaved, 1),
             Event::Interrupted => count(interrupted, 1),
             Event::Settled(_) => count(settled, 1),
             Event::Disputed => count(disputed, 1),
@@ -126,7 +126,7 @@ impl Telemetry {
             Event::Waited(took) => observer.waited(took),
             Event::Claimed(took) => observer.claimed(took),
             Event::Recorded(sent) => sent.into_iter().for_each(|sent| observer.recorded(sent.elapsed())),
-            Event::Unrecorded => observer.unrecorded(),
+            Event::Unsaved => observer.unsaved(),
             Event::Interrupted => observer.interrupted(),
             Event::Settled(by) => observer.settled(by),
             Event::Disputed => observer.disputed(),
@@ -159,9 +159,9 @@ pub(crate) struct Lines {
     pub(crate) stopped: LogThrottle,
     pub(crate) unknown: LogThrottle,
     pub(crate) not_rerun: LogThrottle,
-    pub(crate) unrecorded: LogThrottle,
+    pub(crate) unsaved: LogThrottle,
     pub(crate) superseded: LogThrottle,
-    pub(crate) unprotected: LogThrottle,
+    pub(crate) fail_open: LogThrottle,
     pub(crate) outdone: LogThrottle,
     // Of consumers: an outcome that JSON can't have, and one that was recorded for another type.
     pub(crate) unwritable: LogThrottle,

@@ -72,7 +72,7 @@ pub enum CommitError<E> {
     Foreign,
     /// The run is not protected by a store: `fail_open` let it go ahead.
     #[error("the run goes ahead without a store, and has no record to commit")]
-    Unprotected,
+    FailOpen,
     /// The store failed. If the error is [`Uncertain`](StoreError::Uncertain), the transaction may have been done;
     /// whatever the run returns then, its requester is answered that the outcome is unknown.
     #[error("the store failed")]
@@ -93,7 +93,7 @@ impl<E> CommitError<E> {
             Self::Superseded => CommitError::Superseded,
             Self::Nested => CommitError::Nested,
             Self::Foreign => CommitError::Foreign,
-            Self::Unprotected => CommitError::Unprotected,
+            Self::FailOpen => CommitError::FailOpen,
             Self::Store(error) => CommitError::Store(error),
         }
     }

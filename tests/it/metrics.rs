@@ -84,10 +84,10 @@ async fn what_the_store_has_not_recorded_is_seen_in_the_metrics() {
     lab.post("k", "a").await;
     update(&store).await.unwrap();
     let seen = values(&scrape);
-    assert_eq!((seen["idempotency_unrecorded_total"], seen["idempotency_remembered"]), (1.0, 1.0));
+    assert_eq!((seen["idempotency_unsaved_total"], seen["idempotency_unsaved_ends"]), (1.0, 1.0));
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     update(&store).await.unwrap();
-    assert_eq!(values(&scrape)["idempotency_remembered"], 0.0);
+    assert_eq!(values(&scrape)["idempotency_unsaved_ends"], 0.0);
 }
 
 #[tokio::test]

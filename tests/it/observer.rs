@@ -99,7 +99,7 @@ async fn an_end_that_is_not_recorded_and_a_settlement_are_observed() {
     let lab = Lab::counting(layer.clone());
     (0..9).for_each(|_| store.fail_next(StoreCall::Complete));
     lab.post("k", "a").await;
-    assert!(events.take().ends_with(&["unrecorded".to_owned()]));
+    assert!(events.take().ends_with(&["unsaved".to_owned()]));
     let run = leave_interrupted(&store, "other").await;
     events.take();
     let _settled = layer.resolve(id("other"), run.fence, Action::Release).await.unwrap();
@@ -196,7 +196,7 @@ fn both_observers_of_a_pair_learn_of_each_event() {
     pair.waited(SECOND);
     pair.claimed(SECOND);
     pair.recorded(SECOND);
-    pair.unrecorded();
+    pair.unsaved();
     pair.interrupted();
     pair.settled(SettledBy::Operator);
     pair.disputed();

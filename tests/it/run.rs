@@ -101,8 +101,8 @@ async fn a_handler_is_told_about_its_run() {
     let rerun = IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun);
     assert_eq!(telling(rerun, &seen).post("r", "a").await.json()["rerun"], "Maybe");
     store.crash();
-    let unprotected = telling(IdempotencyLayer::new(store).fail_open(true), &seen).post("o", "a").await.json();
-    assert_eq!((&unprotected["fence"], &unprotected["rerun"]), (&json!(0), &json!("Maybe")));
+    let open = telling(IdempotencyLayer::new(store).fail_open(true), &seen).post("o", "a").await.json();
+    assert_eq!((&open["fence"], &open["rerun"]), (&json!(0), &json!("Maybe")));
 }
 
 #[tokio::test]

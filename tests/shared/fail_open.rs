@@ -28,7 +28,7 @@ async fn fail_open_runs_a_handler_to_its_end_though_the_lease_is_over() {
     assert_eq!(run.await.unwrap().text(), "effect 1");
 }
 
-// A seeded fault: an unprotected run is not recorded.
+// A seeded fault: a fail-open run is not recorded.
 #[tokio::test(start_paused = true)]
 async fn what_fail_open_has_run_is_recorded_when_the_database_is_back() {
     let [(here, one), (_, other)] = two().await;
@@ -45,13 +45,13 @@ async fn what_fail_open_has_run_is_recorded_when_the_database_is_back() {
     tokio::time::sleep(MINUTE).await;
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
-    assert_eq!(layer.stats().unprotected, 1);
+    assert_eq!(layer.stats().fail_open_runs, 1);
     assert!(layer.drain(MINUTE).await.is_complete(), "nothing is left to be recorded");
 }
 
-// A seeded fault: a claim that is granted to an unprotected run is interrupted.
+// A seeded fault: a claim that is granted to a fail-open run is interrupted.
 #[tokio::test(start_paused = true)]
-async fn an_unprotected_run_has_the_claim_that_is_granted_late() {
+async fn a_fail_open_run_has_the_claim_that_is_granted_late() {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     let server = effects.behind(IdempotencyLayer::new(one).fail_open(true), &gate);
@@ -71,7 +71,7 @@ async fn an_unprotected_run_has_the_claim_that_is_granted_late() {
 
 // A seeded fault: nothing stops a run that had no claim when it began.
 #[tokio::test(start_paused = true)]
-async fn an_unprotected_run_whose_claim_is_granted_late_is_dropped_before_others_may_run_it_again() {
+async fn a_fail_open_run_whose_claim_is_granted_late_is_dropped_before_others_may_run_it_again() {
     let [(here, one), (_, other)] = two().await;
     let (effects, gate) = (Effects::default(), Gate::default());
     let layer = IdempotencyLayer::new(one).on_interrupted(OnInterrupted::Rerun).fail_open(true);

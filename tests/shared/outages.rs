@@ -79,7 +79,7 @@ async fn what_ends_while_the_database_is_away_is_recorded_when_it_is_back() {
     here.database().stop();
     gate.open();
     assert_eq!(run.await.unwrap().text(), "effect 1", "the effect took place");
-    assert_eq!(layer.stats().unrecorded, 1);
+    assert_eq!(layer.stats().unsaved, 1);
     here.database().start();
     tokio::time::sleep(MINUTE).await;
     let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
@@ -122,7 +122,7 @@ async fn a_client_is_answered_though_the_database_does_not_answer_while_its_outc
     let began = tokio::time::Instant::now();
     assert_eq!(run.await.unwrap().text(), "effect 1", "the effect took place");
     assert!(began.elapsed() < MINUTE, "{:?}", began.elapsed());
-    assert_eq!(layer.stats().unrecorded, 1);
+    assert_eq!(layer.stats().unsaved, 1);
     tokio::time::sleep(MINUTE * 10).await;
     let before = here.counts().puts;
     tokio::time::sleep(MINUTE).await;

@@ -315,7 +315,7 @@ async fn an_outcome_that_is_too_large_for_the_database_is_consumed() {
     assert_eq!(retry.problem(), "not-replayable");
     assert!(retry.text().contains("was answered, and that answer was too large"), "{}", retry.text());
     let counts = layer.stats();
-    assert_eq!((counts.consumed, counts.unrecorded, counts.runs), (1, 0, 1));
+    assert_eq!((counts.consumed, counts.unsaved, counts.runs), (1, 0, 1));
 }
 
 // A seeded fault: each outcome of such a call is consumed.

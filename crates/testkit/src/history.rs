@@ -6,7 +6,7 @@
 //! 2. Exactly one effect per key for which a client got a success; under `Rerun`, at least one.
 //! 3. All outcomes given for a key are identical.
 //! 4. No outcome before its record was durable: once a recorded outcome was given, every request sent after that answer
-//!    gets that outcome, or "come again", or nothing, across crashes too. An unrecorded one binds until the next crash.
+//!    gets that outcome, or "come again", or nothing, across crashes too. An unsaved one binds until the next crash.
 //! 5. Another request with the same key never gets an outcome.
 //!
 //! An answer after which the key is free (a handler's `Release`, a 5xx under `Rerun`) is no outcome: record it as
@@ -37,7 +37,7 @@ pub enum Policy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAnswer {
     /// An outcome: status and body as one byte string; `success` if it says that the effect took place; `recorded` =
-    /// false where the server counted the answer as unrecorded.
+    /// false where the server counted the answer as unsaved.
     Outcome { bytes: Bytes, success: bool, recorded: bool },
     /// A refusal, by the slug of its problem type (`in-flight`, `outcome-unknown`, …).
     Refused(String),
@@ -70,8 +70,8 @@ impl ClientAnswer {
         Self::Refused(slug.to_owned())
     }
 
-    /// The same answer, where the server counted it as unrecorded.
-    pub fn unrecorded(self) -> Self {
+    /// The same answer, where the server counted it as unsaved.
+    pub fn unsaved(self) -> Self {
         match self {
             Self::Outcome { bytes, success, .. } => Self::Outcome { bytes, success, recorded: false },
             refused => refused,
@@ -132,7 +132,7 @@ struct Outcome {
     success: bool,
     recorded: bool,
     at: u64,
-    /// The life in which it was asked for: an unrecorded one is forgotten at its end.
+    /// The life in which it was asked for: an unsaved one is forgotten at its end.
     life: u64,
 }
 

@@ -310,13 +310,13 @@ impl Life {
         if left > 0 || counts.live > 0 || counts.runs != begun as u64 {
             self.ledger.wrong(format!("{left} runs left, {begun} begun: {counts:?}"));
         }
-        if counts.unrecorded > 0 {
-            self.ledger.see("unrecorded");
+        if counts.unsaved > 0 {
+            self.ledger.see("unsaved");
         }
         let store = format!("{:?}", self.once.store());
         let mut empty = vec!["places: 0,", "waiters: 0,"];
         if !self.plan.may_keep_slots() {
-            empty.push("remembered: 0,");
+            empty.push("unsaved: 0,");
         }
         for missing in empty.into_iter().filter(|empty| !store.contains(*empty)) {
             self.ledger.wrong(format!("at the end it is not so that {missing} in {store}"));

@@ -25,7 +25,7 @@ pub const AT_RANDOM: [Scenario; 11] = [
     Scenario { name: "dropped runs", plan: dropped_runs, sees: &["cut", "outcome-unknown", "store-unavailable"] },
     Scenario { name: "dropped clients", plan: dropped_clients, sees: &["gone", "joined", "found"] },
     Scenario { name: "drain", plan: drain, sees: &["drain waits", "shutting-down", "found"] },
-    Scenario { name: "faults", plan: faults, sees: &["unrecorded", "store-unavailable", "joined", "found"] },
+    Scenario { name: "faults", plan: faults, sees: &["unsaved", "store-unavailable", "joined", "found"] },
     Scenario { name: "settling", plan: settling, sees: &["resolved", "not resolved", "reconciled", "asked", "found"] },
     Scenario { name: "time", plan: time, sees: &["in-flight", "outcome-unknown", "joined"] },
     Scenario { name: "stalls", plan: stalls, sees: &["cut", "store-unavailable", "joined", "found"] },
@@ -41,7 +41,7 @@ pub const EXHAUSTIVELY: [Scenario; 9] = [
     Scenario { name: "a client of a dropped run that commits", plan: one_of_commit, sees: &["committed", "cut"] },
     Scenario { name: "a client and drain", plan: one_and_drain, sees: &["drain waits", "shutting-down"] },
     Scenario { name: "a client and an operator", plan: one_and_operator, sees: &["resolved", "found"] },
-    Scenario { name: "a record that comes late", plan: two_of_unrecorded, sees: &["unrecorded", "joined"] },
+    Scenario { name: "a record that comes late", plan: two_of_unsaved, sees: &["unsaved", "joined"] },
     Scenario { name: "a record that its run does not know", plan: two_of_dropped_unrecorded, sees: &["cut", "joined"] },
 ];
 
@@ -215,7 +215,7 @@ fn one_and_operator() -> Plan {
 }
 
 /// The three tries while the client waits fail; a later one does not.
-fn two_of_unrecorded() -> Plan {
+fn two_of_unsaved() -> Plan {
     let faults = vec![Act::Fail(StoreCall::Complete); 3];
     let clients = vec![A, Client { times: 2, ..A }];
     Plan { store: Kind::Test, on_in_flight: PATIENT, clients, faults, ..Plan::default() }

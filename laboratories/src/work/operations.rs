@@ -245,8 +245,8 @@ impl Operations {
     }
 
     /// Returns the number of answers that this process gave and could not record.
-    pub fn unrecorded(&self) -> u64 {
-        self.refuse.stats().unrecorded
+    pub fn unsaved(&self) -> u64 {
+        self.refuse.stats().unsaved
     }
 
     fn tell(&self, note: Note) {

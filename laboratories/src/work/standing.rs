@@ -19,7 +19,7 @@ pub enum Standing {
     /// An outcome was given.
     Answered,
     /// An outcome was given that could not be recorded: it is known until the process ends.
-    Unrecorded,
+    Unsaved,
     /// The answer was that it was interrupted.
     Interrupted,
     /// It was interrupted and is being settled.
@@ -60,7 +60,7 @@ impl OfKey {
             Standing::Free | Standing::Sent | Standing::Settling { forget: true } => true,
             Standing::Began => key::kind(key).frees() || self.may_be_found_not_to_have_run(key),
             Standing::Interrupted => self.may_be_found_not_to_have_run(key),
-            Standing::Unrecorded => !key::claims(key),
+            Standing::Unsaved => !key::claims(key),
             _ => false,
         }
     }
@@ -75,7 +75,7 @@ impl OfKey {
         match self.standing {
             // The application is asked now, and knows.
             _ if key::policy(key) == Policy::Reconcile => false,
-            Standing::Sent | Standing::Began | Standing::Unrecorded => key::claims(key),
+            Standing::Sent | Standing::Began | Standing::Unsaved => key::claims(key),
             Standing::Interrupted | Standing::Settling { .. } => true,
             Standing::Free | Standing::Answered | Standing::Consumed => false,
         }
@@ -111,7 +111,7 @@ impl OfKey {
     fn told(&mut self, key: u64, said: &Said, recorded: bool) {
         match said {
             Said::Outcome(_) if recorded => self.standing = Standing::Answered,
-            Said::Outcome(_) => self.standing = Standing::Unrecorded,
+            Said::Outcome(_) => self.standing = Standing::Unsaved,
             Said::Freed if recorded => (self.standing, self.since) = (Standing::Free, None),
             // Its record may have either state.
             Said::Freed => self.standing = Standing::Sent,
@@ -234,7 +234,7 @@ impl Histories {
             Said::Freed => ClientAnswer::refused("freed"),
             Said::Refused(name) => ClientAnswer::refused(name),
         };
-        self.of_key(key).answered(sent, if recorded { told } else { told.unrecorded() });
+        self.of_key(key).answered(sent, if recorded { told } else { told.unsaved() });
     }
 
     pub fn effect(&self, key: u64) {

@@ -139,12 +139,12 @@ const INTERRUPTED: Case = Case {
 };
 const FAIL_OPEN: Case = Case {
     name: "fail-open",
-    script: &[Act::Unprotected],
+    script: &[Act::FailOpen],
     meanwhile: Meanwhile::Fails(StoreCall::Claim),
     options: |layer| layer.fail_open(true),
-    undisturbed: ["unprotected"; 2],
+    undisturbed: ["fail-open"; 2],
     // The outcome is recorded once the store works.
-    end: [refused("unprotected", 1); 2],
+    end: [refused("fail-open", 1); 2],
     ..FIRST
 };
 const DRAINED: Case = Case {

@@ -48,7 +48,7 @@ pub(crate) enum Act {
     /// Answers with a body longer than `max_response_body` is in these tests.
     Long,
     /// Answers under `fail_open`, before its outcome is recorded.
-    Unprotected,
+    FailOpen,
 }
 
 impl Act {
@@ -196,7 +196,7 @@ async fn give(act: Act, number: usize) -> Result<Response<Body>, BoxError> {
             (stream, chunks(&["data: 1\n\n", "data: 2\n\n"])).into_response()
         }
         Act::Long => ([(NO_OUTCOME, "passed-on")], "x".repeat(100)).into_response(),
-        Act::Unprotected => ([(NO_OUTCOME, "unprotected")], text).into_response(),
+        Act::FailOpen => ([(NO_OUTCOME, "fail-open")], text).into_response(),
         Act::Answer | Act::AtGate | Act::Commit => text.into_response(),
     })
 }

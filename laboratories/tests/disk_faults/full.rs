@@ -48,7 +48,7 @@ struct Came {
     violations: Vec<String>,
     acknowledged: usize,
     /// The number of answers that were given and not recorded.
-    unrecorded: usize,
+    unsaved: usize,
     /// The number of times that the store failed or could not be opened.
     failed: usize,
     /// The number of requests that the store refused because it was full.
@@ -70,8 +70,8 @@ fn fill(engine: Engine, act: fn(u64) -> Act) -> Option<Came> {
         };
         came.violations.extend(live(&plan, directory.path(), None).err());
         let (notes, mut image) = (notes::read_file(&plan.notes), read_image(&plan.data));
-        let is_unrecorded = |note: &&Note| matches!(note, Note::Told { said: Said::Outcome(_), recorded: false, .. });
-        came.unrecorded += notes.iter().filter(is_unrecorded).count();
+        let is_unsaved = |note: &&Note| matches!(note, Note::Told { said: Said::Outcome(_), recorded: false, .. });
+        came.unsaved += notes.iter().filter(is_unsaved).count();
         image.remove(FILLER);
         came.acknowledged += known(&notes).histories.acknowledged();
         came.violations.extend(judge_image(engine, &image, &known(&notes)));
@@ -95,7 +95,7 @@ fn fill(engine: Engine, act: fn(u64) -> Act) -> Option<Came> {
         came.failed,
         came.full,
         came.acknowledged,
-        came.unrecorded,
+        came.unsaved,
         came.violations.len()
     );
     Some(came)
@@ -158,7 +158,7 @@ async fn run_below_the_mark(engine: Engine) {
     // Now no space is left at all.
     crate::scenario::fill(directory.path(), 0);
     assert!(lab.post("k0", "a").await.is_replay());
-    assert_eq!(layer.stats().unrecorded, 0);
+    assert_eq!(layer.stats().unsaved, 0);
     assert_eq!(store.health(), Health::Full { limit: "min_free_space" });
     drop((lab, layer));
     std::fs::remove_file(directory.path().join(FILLER)).unwrap();
@@ -175,7 +175,7 @@ async fn run_below_the_mark(engine: Engine) {
 fn below_the_mark_no_answer_is_given_that_is_not_recorded() {
     for engine in Engine::chosen() {
         let Some(came) = fill(engine, Act::FillBelowMark) else { return };
-        assert_eq!((came.violations.len(), came.unrecorded), (0, 0));
+        assert_eq!((came.violations.len(), came.unsaved), (0, 0));
         assert!(came.full > 0 && came.acknowledged > 0, "it shows nothing");
     }
 }

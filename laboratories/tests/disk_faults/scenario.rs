@@ -75,7 +75,7 @@ pub(crate) fn run(plan: Plan) -> ! {
         truth: Truth::default(),
         tickets: AtomicU64::new(0),
         refused: AtomicU64::new(0),
-        unrecorded: Mutex::default(),
+        unsaved: Mutex::default(),
     };
     runtime.expect("a runtime").block_on(scenario.live());
     std::process::exit(0);
@@ -89,7 +89,7 @@ struct Scenario {
     tickets: AtomicU64,
     refused: AtomicU64,
     /// The keys whose answers this process gives from memory alone, until it opens the store again.
-    unrecorded: Mutex<HashSet<u64>>,
+    unsaved: Mutex<HashSet<u64>>,
 }
 
 impl Scenario {
@@ -178,7 +178,7 @@ impl Scenario {
             () = self.all(operations, keys) => {}
             seen = &mut watching => return Some(seen),
         };
-        let failed = operations.unrecorded() > 0 || self.refused.load(Ordering::Relaxed) > 0;
+        let failed = operations.unsaved() > 0 || self.refused.load(Ordering::Relaxed) > 0;
         if failed { Some(watching.await) } else { None }
     }
 
@@ -215,7 +215,7 @@ impl Scenario {
             }
         };
         self.notes.write(&Note::Opened);
-        self.unrecorded.lock().unwrap().clear();
+        self.unsaved.lock().unwrap().clear();
         let notes = self.notes.clone();
         Some(Operations::over(store, true, self.truth.clone(), Arc::new(move |note| notes.write(&note))))
     }
@@ -240,17 +240,17 @@ impl Scenario {
 
     async fn ask(&self, operations: &Operations, key: u64) {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let before = operations.unrecorded();
+        let before = operations.unsaved();
         self.notes.write(&Note::Sent { ticket, key, other: false });
         let timeout = Duration::from_secs(self.plan.timeout);
         let Ok(said) = tokio::time::timeout(timeout, operations.ask(key, false)).await else {
             self.stuck(operations);
         };
-        // Any of the keys that are asked for together may be the unrecorded one, so all of them count as such.
-        if operations.unrecorded() > before {
-            self.unrecorded.lock().unwrap().insert(key);
+        // Any of the keys that are asked for together may be the unsaved one, so all of them count as such.
+        if operations.unsaved() > before {
+            self.unsaved.lock().unwrap().insert(key);
         }
-        let recorded = !self.unrecorded.lock().unwrap().contains(&key);
+        let recorded = !self.unsaved.lock().unwrap().contains(&key);
         self.notes.write(&Note::Told { ticket, key, said: said.clone(), recorded });
         let refused = matches!(&said, Said::Refused(name) if name == "store-unavailable");
         self.refused.fetch_add(refused.into(), Ordering::Relaxed);

@@ -22,20 +22,20 @@ const BAD: &[(u8, &[Policy], &str, &str)] = &[
     (1, AT_MOST_ONE, "two effects that no answer shows", "nothing outcome-unknown effect effect"),
     (1, ALL, "an effect without a request", "effect"),
     (2, ALL, "a success without its effect", "charged charged"),
-    (2, ALL, "an unrecorded success without its effect", "charged? crash"),
+    (2, ALL, "an unsaved success without its effect", "charged? crash"),
     (3, ALL, "another outcome", "charged again effect"),
     (3, ALL, "another outcome, of another kind", "charged declined effect"),
-    (3, ALL, "another outcome, which is unrecorded", "charged again? effect"),
+    (3, ALL, "another outcome, which is unsaved", "charged again? effect"),
     (3, ALL, "another outcome after a crash", "charged crash again effect"),
     (3, ALL, "two outcomes for requests that were sent at once", "a> b> b=charged a=again effect"),
-    (3, ALL, "another outcome than the unrecorded one, before a crash", "charged? again effect"),
+    (3, ALL, "another outcome than the unsaved one, before a crash", "charged? again effect"),
     (3, &[Rerun], "another outcome than one that was recorded late", "charged? charged crash again effect effect"),
     (4, ALL, "an outcome that a crash makes unknown", "charged crash outcome-unknown effect"),
     (4, ALL, "an outcome that a crash makes unstorable", "charged crash not-replayable effect"),
     (4, ALL, "an owner that a crash makes another request", "charged crash key-reused effect"),
     (4, ALL, "an owner that a crash makes another client", "charged crash credentials-changed effect"),
     (4, ALL, "an outcome that is forgotten without a crash", "charged outcome-unknown effect"),
-    (4, ALL, "an unrecorded outcome that is forgotten without a crash", "charged? outcome-unknown effect"),
+    (4, ALL, "an unsaved outcome that is forgotten without a crash", "charged? outcome-unknown effect"),
     (5, ALL, "an outcome for another request", "charged other=charged effect"),
     (5, ALL, "an outcome for another request, before the owner has one", "a> other=declined a=nothing"),
 ];
@@ -46,13 +46,13 @@ const GOOD: &[(&[Policy], &str, &str)] = &[
     (ALL, "one effect without an answer", "a> nothing crash effect"),
     (ALL, "no effect where the outcome says so", "declined declined"),
     (ALL, "an effect that is recorded before the answer", "effect charged"),
-    (&[Rerun], "another outcome than the unrecorded one, after a crash", "charged? crash again again effect effect"),
+    (&[Rerun], "another outcome than the unsaved one, after a crash", "charged? crash again again effect effect"),
     (ALL, "duplicates with one outcome", "a> b> c> c=in-flight b=charged a=charged charged effect"),
     (ALL, "no answer to a retry", "charged nothing crash nothing charged effect"),
     (ALL, "come again", "charged in-flight store-unavailable store-full crash overloaded shutting-down charged effect"),
-    (ALL, "an unrecorded outcome that a crash takes", "charged? charged? crash outcome-unknown effect"),
+    (ALL, "an unsaved outcome that a crash takes", "charged? charged? crash outcome-unknown effect"),
     // The client has the answer from before the crash. A laboratory may record it after the crash.
-    (&[Refuse], "an unrecorded outcome of the life before", "a> crash a=charged? outcome-unknown effect"),
+    (&[Refuse], "an unsaved outcome of the life before", "a> crash a=charged? outcome-unknown effect"),
     (ALL, "a refusal of a request from before the outcome", "a> b> a=charged b=outcome-unknown effect"),
     (ALL, "an outcome after refusals", "outcome-unknown in-flight charged effect"),
     (ALL, "a refusal of another request", "charged other=key-reused charged effect"),
@@ -79,11 +79,11 @@ fn play(history: &History, steps: &str) {
     }
 }
 
-/// Returns an outcome by its text, with `?` if it is unrecorded; or no answer; or else a refusal.
+/// Returns an outcome by its text, with `?` if it is unsaved; or no answer; or else a refusal.
 fn answer(text: &str) -> ClientAnswer {
     match text {
         "charged" | "again" => ClientAnswer::outcome(text.to_owned()),
-        "charged?" | "again?" => ClientAnswer::outcome(text.trim_end_matches('?').to_owned()).unrecorded(),
+        "charged?" | "again?" => ClientAnswer::outcome(text.trim_end_matches('?').to_owned()).unsaved(),
         "declined" => ClientAnswer::Outcome { bytes: text.to_owned().into(), success: false, recorded: true },
         "nothing" => ClientAnswer::Nothing,
         refusal => ClientAnswer::refused(refusal),

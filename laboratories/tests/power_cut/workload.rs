@@ -119,7 +119,7 @@ impl Workload {
                     self.notes.write(&Note::Swept);
                 }
             }
-            assert_eq!(operations.unrecorded(), 0, "the disk works");
+            assert_eq!(operations.unsaved(), 0, "the disk works");
             operations.close().await.expect("it can be closed");
         }
         assert!(!self.plan.abort, "it ends before this");

@@ -44,7 +44,7 @@ impl RunContext {
 
     /// Begins the run's transaction in this store, if that is allowed.
     fn begin<S: StorageEngine, E>(&self, store: &EmbeddedStore<S>) -> Result<(PendingCommit, Purpose), CommitError<E>> {
-        let commitment = self.commitment().ok_or(CommitError::Unprotected)?;
+        let commitment = self.commitment().ok_or(CommitError::FailOpen)?;
         // Each opened store has its own slots, so this tells whether the run was claimed in another store.
         if !Arc::ptr_eq(&commitment.slots, store.slots()) {
             return Err(CommitError::Foreign);

@@ -69,7 +69,7 @@ impl<B: RecordInTransaction> SharedStore<B> {
     /// after the commit. From now on the transaction decides how the run ends: see [`complete_in`](Self::complete_in).
     ///
     /// # Errors
-    /// [`CommitError::Unprotected`], [`CommitError::Foreign`], [`CommitError::Over`], [`CommitError::Superseded`], and
+    /// [`CommitError::FailOpen`], [`CommitError::Foreign`], [`CommitError::Over`], [`CommitError::Superseded`], and
     /// [`CommitError::Refused`] if an HTTP answer is too long, or JSON can't have the outcome. After an error, what the
     /// run returns counts.
     pub fn record_for<R: Completable>(
@@ -78,7 +78,7 @@ impl<B: RecordInTransaction> SharedStore<B> {
         outcome: R::Outcome,
     ) -> Result<(RunRecord, R::Committed), CommitError<B::Error>> {
         let (outcome, committed) = run.encoder()(outcome)?;
-        let commitment = run.run().commitment().ok_or(CommitError::Unprotected)?;
+        let commitment = run.run().commitment().ok_or(CommitError::FailOpen)?;
         // Each opened store has its own slots, so this tells whether the run was claimed in another store.
         if !Arc::ptr_eq(&commitment.slots, self.slots()) {
             return Err(CommitError::Foreign);

@@ -29,7 +29,7 @@ const DOUBT: &str = "doubt ";
 const BLOCKS: [u32; 4] = [6_144, 7_001, 8_192, 8_877];
 /// The answer of a handler that charged nothing, and of one that goes ahead without a store and could charge elsewhere.
 const NOTHING: &str = "nothing was done";
-const UNPROTECTED: &str = "unprotected";
+const FAIL_OPEN: &str = "fail-open";
 /// The charges that are made at a time, and the bytes of an answer.
 const AT_A_TIME: usize = 8;
 const LONG: usize = 50_000;
@@ -73,7 +73,7 @@ fn charging(layer: IdempotencyLayer<impl Disk>) -> Lab {
                     CommitError::Store(StoreError::Unavailable { .. })
                     | CommitError::Refused(TransactionError::Database(_)),
                 ) => Err((OWN.0, NOTHING)),
-                Err(CommitError::Unprotected) => Err((OWN.0, UNPROTECTED)),
+                Err(CommitError::FailOpen) => Err((OWN.0, FAIL_OPEN)),
                 Err(error) => panic!("{error:?}"),
             }
         }
@@ -89,7 +89,7 @@ async fn charge_until_refused(layer: IdempotencyLayer<impl Disk>) -> (Lab, Vec<S
         // Each twice at the same time.
         let twice = async |key: &String| tokio::join!(lab.post(key, "a"), lab.post(key, "a"));
         for (key, (answer, duplicate)) in keys.iter().zip(join_all(keys.iter().map(twice)).await) {
-            if duplicate.problem().is_empty() && duplicate.body != UNPROTECTED {
+            if duplicate.problem().is_empty() && duplicate.body != FAIL_OPEN {
                 assert_eq!((&duplicate.body, duplicate.is_replay()), (&answer.body, true));
             }
             match (answer.status.as_u16(), answer.problem().as_str(), answer.body.as_ref()) {
@@ -98,7 +98,7 @@ async fn charge_until_refused(layer: IdempotencyLayer<impl Disk>) -> (Lab, Vec<S
                     answer.assert_refusal(503, "outcome-unknown", true, None);
                     doubtful.push(key.clone());
                 }
-                (402, "", body) if body == NOTHING.as_bytes() || body == UNPROTECTED.as_bytes() => {}
+                (402, "", body) if body == NOTHING.as_bytes() || body == FAIL_OPEN.as_bytes() => {}
                 (503, "store-unavailable", _) => {}
                 _ => panic!("{answer:?}"),
             }

@@ -207,7 +207,7 @@ async fn whatever_a_handler_does_after_its_commit_everybody_gets_the_committed_a
         join_all(duplicates).await.into_iter().for_each(|answer| assert_receipt(&answer.unwrap(), "k", true));
         assert_receipt(&lab.post("k", "a").await, "k", true);
         let counts = layer.stats();
-        assert_eq!((counts.runs, counts.interrupted, counts.unrecorded), (1, 0, 0), "{then:?}");
+        assert_eq!((counts.runs, counts.interrupted, counts.unsaved), (1, 0, 0), "{then:?}");
         drop((lab, layer));
         let home = home.dropped().await;
         assert_receipt(&replaying(&home.store, policy).post("k", "a").await, "k", true);

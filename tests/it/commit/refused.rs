@@ -216,7 +216,7 @@ async fn a_run_without_a_store_or_with_one_that_has_no_transactions_commits_noth
             let committed = commit(&context, &store);
             async move {
                 match committed.await {
-                    Err(CommitError::Unprotected) => "unprotected",
+                    Err(CommitError::FailOpen) => "fail-open",
                     Err(CommitError::Foreign) => "foreign",
                     other => panic!("{other:?}"),
                 }
@@ -225,7 +225,7 @@ async fn a_run_without_a_store_or_with_one_that_has_no_transactions_commits_noth
         if away {
             test.fail_next(StoreCall::Claim);
         }
-        assert_eq!(lab.post("k", "a").await.text(), if away { "unprotected" } else { "foreign" });
+        assert_eq!(lab.post("k", "a").await.text(), if away { "fail-open" } else { "foreign" });
         assert_eq!(home.charged("k"), 0);
     }
 }

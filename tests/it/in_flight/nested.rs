@@ -289,7 +289,7 @@ async fn a_context_that_outlived_its_run_protects_nothing_even_while_the_operati
         let layer = IdempotencyLayer::new(store).fail_open(true).on_in_flight(OnInFlight::Reject);
         let lab = Lab::of(Router::new().route("/charges", route(handler)).layer(layer.clone()));
         assert_eq!(lab.post("k", "a").await.text(), "first");
-        assert_eq!(layer.stats().unprotected, u64::from(unprotected));
+        assert_eq!(layer.stats().fail_open_runs, u64::from(unprotected));
         let second = lab.spawn(post("k", "a"));
         gate.arrival().await;
         let parts = kept.lock().unwrap().clone().unwrap();

@@ -65,7 +65,7 @@ async fn full_refuses_claims_only<St: Store>(layer: IdempotencyLayer<St>) {
     assert_eq!(refused.json()["retry_with_same_key"], true);
     let retry = lab.post("k", "a").await;
     assert_eq!((retry.is_replay(), &retry.body), (true, &first.body), "the completion was not refused");
-    assert_eq!((lab.effects(), layer.stats().unrecorded), (1, 0));
+    assert_eq!((lab.effects(), layer.stats().unsaved), (1, 0));
 }
 
 // Row: store full, over quota → 503 `store-full`, before the handler; never opened by `fail_open`.

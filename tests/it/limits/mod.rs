@@ -6,4 +6,4 @@ mod log_lines;
 mod overload;
 mod shares;
 mod stalled_writer;
-mod unrecorded;
+mod unsaved;

@@ -131,7 +131,7 @@ async fn fail_open_opens_nothing_that_is_overloaded() {
     assert_eq!(lab.post("two", "a").await.refusal(), overloaded());
     gate.open();
     running.await.unwrap();
-    assert_eq!(layer.stats().unprotected, 0);
+    assert_eq!(layer.stats().fail_open_runs, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,7 +57,7 @@ async fn one_client_has_at_most_half_of_the_runs_that_are_free() {
         assert_eq!(own.len(), runs, "{client}");
         running.extend(own);
     }
-    assert_eq!((layer.stats().live, layer.stats().unprotected), (16, 0));
+    assert_eq!((layer.stats().live, layer.stats().fail_open_runs), (16, 0));
     gate.open();
     for sent in running {
         assert_eq!(sent.await.unwrap().status, 200);

@@ -50,7 +50,7 @@ async fn trap_14_where_recording_fails_the_real_answer_is_given_and_the_claim_ke
     (0..4).for_each(|_| store.fail_next(StoreCall::Complete));
     let first = lab.post("k", "a").await;
     assert_eq!((first.status, first.text(), first.is_replay()), (StatusCode::OK, "effect 1", false));
-    assert_eq!(layer.stats().unrecorded, 1);
+    assert_eq!(layer.stats().unsaved, 1);
     assert!(!completed(&store, "k").await);
     assert!(lab.post("k", "a").await.is_replay(), "answered from memory");
     assert_eq!(lab.post("k", "b").await.status, StatusCode::UNPROCESSABLE_ENTITY);
@@ -132,7 +132,7 @@ async fn trap_09_an_outcome_whose_answer_was_lost_is_known_for_its_own() {
         assert!(lab.post("k", "a").await.is_replay());
         let restarted = lab.behind(IdempotencyLayer::new(store.reopen()), effect);
         assert!(restarted.post("k", "a").await.is_replay());
-        assert_eq!((lab.effects(), layer.stats().unrecorded), (1, 0));
+        assert_eq!((lab.effects(), layer.stats().unsaved), (1, 0));
     }
 }
 
@@ -151,7 +151,7 @@ async fn a_store_that_fails_for_a_moment_is_tried_again() {
     let (lab, layer) = Lab::with_layer(&store);
     (0..2).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    assert_eq!(layer.stats().unrecorded, 0);
+    assert_eq!(layer.stats().unsaved, 0);
     let restarted = lab.behind(IdempotencyLayer::new(store.reopen()), effect);
     assert!(restarted.post("k", "a").await.is_replay());
     assert_eq!(lab.effects(), 1);

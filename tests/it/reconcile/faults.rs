@@ -189,7 +189,7 @@ async fn fail_open_never_runs_what_was_interrupted_because_nobody_could_be_asked
         scene.refused_as_unavailable().await;
         scene.recovers(stall).await;
         assert_eq!(scene.lab.post("k", "a").await.text(), "charged", "{fault:?}");
-        assert_eq!((scene.happened(), scene.layer.stats().unprotected), ((1, 0), 0), "{fault:?}");
+        assert_eq!((scene.happened(), scene.layer.stats().fail_open_runs), ((1, 0), 0), "{fault:?}");
     }
 }
 
@@ -201,11 +201,11 @@ async fn fail_open_runs_nothing_for_what_the_application_found_or_does_not_know(
         scene.lab.post("k", "a").await;
         scene.recovers(stall).await;
         assert_eq!(scene.lab.post("k", "a").await.text(), "charged", "{fault:?}");
-        assert_eq!((scene.lab.effects(), scene.layer.stats().unprotected), (0, 0), "{fault:?}");
+        assert_eq!((scene.lab.effects(), scene.layer.stats().fail_open_runs), (0, 0), "{fault:?}");
     }
     let scene = Scene::open([Reconciled::StillUnknown]).await;
     scene.lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", true, None);
-    assert_eq!((scene.happened(), scene.layer.stats().unprotected), ((1, 0), 0));
+    assert_eq!((scene.happened(), scene.layer.stats().fail_open_runs), ((1, 0), 0));
 }
 
 #[tokio::test]
@@ -336,7 +336,7 @@ async fn fail_open_does_not_run_what_was_just_seen_to_be_interrupted() {
         let lab = Lab::counting(layer.clone());
         store.fail_next(StoreCall::Claim);
         assert_eq!(lab.post("k", "a").await.refusal(), (status, slug.to_owned()));
-        assert_eq!((lab.effects(), layer.stats().unprotected), (0, 0), "asks: {asks}");
+        assert_eq!((lab.effects(), layer.stats().fail_open_runs), (0, 0), "asks: {asks}");
     }
 }
 
@@ -350,7 +350,7 @@ async fn fail_open_does_not_run_unprotected_what_may_run_again() {
     store.fail_next(StoreCall::Reclaim);
     lab.post("k", "a").await.assert_refusal(503, "store-unavailable", true, Some("1"));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    assert_eq!((layer.stats().unprotected, lab.effects()), (0, 1));
+    assert_eq!((layer.stats().fail_open_runs, lab.effects()), (0, 1));
 }
 
 /// The store works; the operation expired while it was asked about.
@@ -367,6 +367,6 @@ async fn fail_open_does_not_run_unprotected_while_the_store_works() {
         let layer = asking(store.clone(), reconciler).fail_open(fail_open);
         let lab = Lab::counting(layer.clone());
         assert_eq!(lab.post("k", "a").await.text(), "effect 1", "fail_open {fail_open}");
-        assert_eq!(layer.stats().unprotected, 0);
+        assert_eq!(layer.stats().fail_open_runs, 0);
     }
 }

@@ -126,7 +126,7 @@ async fn a_client_that_stalls_and_a_run_that_never_ends_hold_it_up_for_so_long_a
     gate.arrival().await;
     let began = Instant::now();
     let left = Stalled::ending(Shutdown::of([store])).0.await.unwrap();
-    assert_eq!((left.drained.runs, left.drained.unrecorded, left.output), (1, 0, None));
+    assert_eq!((left.drained.runs, left.drained.unsaved, left.output), (1, 0, None));
     assert_eq!(began.elapsed().as_millis() / 100, 155, "15 s, and half a second");
 }
 

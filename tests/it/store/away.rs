@@ -142,7 +142,7 @@ async fn a_look_up_that_fails_is_made_good_by_the_claim() {
             let answer = lab.post("k", "a").await;
             assert_eq!((answer.text(), answer.is_replay()), ("effect 1", replayed));
         }
-        assert_eq!((lab.effects(), layer.stats().unprotected), (1, 0));
+        assert_eq!((lab.effects(), layer.stats().fail_open_runs), (1, 0));
     }
 }
 

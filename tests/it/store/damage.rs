@@ -27,7 +27,7 @@ async fn damaged_is_refused<D: Disk>(length: usize, damage: impl Fn(&D::Table)) 
             assert_eq!(layer.stats().corrupt, refusals);
         }
         assert!(lab.post("other", "a").await.is_replay(), "the damage is one key's");
-        assert_eq!((lab.effects(), layer.stats().unprotected), (2, 0));
+        assert_eq!((lab.effects(), layer.stats().fail_open_runs), (2, 0));
     }
 }
 

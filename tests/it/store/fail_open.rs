@@ -26,12 +26,12 @@ async fn fail_open_runs_unprotected_while_the_store_is_away() {
         assert_eq!((answer.text(), answer.is_replay()), ("effect 1", is_replay), "this process remembers it");
     }
     let counts = layer.stats();
-    assert_eq!((counts.unprotected, counts.runs, counts.unrecorded, counts.live), (1, 1, 0, 0));
+    assert_eq!((counts.fail_open_runs, counts.runs, counts.unsaved, counts.live), (1, 1, 0, 0));
     let restarted = lab.behind(IdempotencyLayer::new(store.reopen()), effect);
     assert_eq!(restarted.post("k", "a").await.text(), "effect 2", "a retry is a second effect, as documented");
 }
 
-// A seeded fault: the outcome of an unprotected run is not recorded.
+// A seeded fault: the outcome of a fail-open run is not recorded.
 #[tokio::test(start_paused = true)]
 async fn what_fail_open_has_run_is_recorded_once_the_store_works_again() {
     let store = TestStore::new();
@@ -56,7 +56,7 @@ async fn a_handler_can_ask_whether_its_run_is_protected() {
 
 // A seeded fault: this process remembers that the key was freed, and refuses its retries until the store is back.
 #[tokio::test]
-async fn a_key_that_an_unprotected_run_has_freed_is_free_at_once() {
+async fn a_key_that_a_fail_open_run_has_freed_is_free_at_once() {
     let store = TestStore::new();
     let layer = IdempotencyLayer::new(store.clone()).fail_open(true);
     let lab = Lab::new(layer, |number| async move { (Release, format!("effect {number}")) });
@@ -67,7 +67,7 @@ async fn a_key_that_an_unprotected_run_has_freed_is_free_at_once() {
     }
 }
 
-// A seeded fault: the outcomes of unprotected runs take all the room, and then new keys are refused.
+// A seeded fault: the outcomes of fail-open runs take all the room, and then new keys are refused.
 #[tokio::test]
 async fn fail_open_goes_on_however_many_outcomes_the_store_was_not_told() {
     const LENGTH: usize = 1 << 20;
@@ -79,7 +79,7 @@ async fn fail_open_goes_on_however_many_outcomes_the_store_was_not_told() {
         assert_eq!(lab.post(&format!("k{number}"), "a").await.body.len(), LENGTH, "{number}");
     }
     assert!(lab.post("k0", "a").await.is_replay(), "what came first is remembered");
-    assert_eq!(layer.stats().unprotected, 60);
+    assert_eq!(layer.stats().fail_open_runs, 60);
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +93,7 @@ async fn fail_open_runs_unprotected_when_the_claim_times_out_and_records_the_out
     assert!(layer.drain(HOUR).await.is_complete());
     let replay = lab.behind(IdempotencyLayer::new(store.reopen()), effect).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay(), lab.effects()), ("effect 1", true, 1));
-    assert_eq!(layer.stats().unprotected, 1);
+    assert_eq!(layer.stats().fail_open_runs, 1);
 }
 
 // A seeded fault: a claim whose answer was lost is taken for one under which nothing ran.
@@ -103,7 +103,7 @@ async fn a_run_that_fail_open_let_go_ahead_under_a_claim_of_which_nobody_learned
     let (lab, layer) = open(&store);
     store.lose_answer(StoreCall::Claim);
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    assert_eq!(layer.stats().unprotected, 1);
+    assert_eq!(layer.stats().fail_open_runs, 1);
     assert!(layer.drain(HOUR).await.is_complete());
     let replay = lab.behind(IdempotencyLayer::new(store.reopen()), effect).post("k", "a").await;
     assert_eq!((replay.text(), replay.is_replay()), ("effect 1", true), "the claim is that of a handler that ran");
@@ -136,9 +136,9 @@ async fn trap_70_fail_open_opens_nothing_for_a_key_with_a_run_under_way() {
     assert!(duplicate.await.unwrap().is_replay());
     let late = lab.post("k", "a").await;
     assert_eq!((late.text(), late.is_replay()), ("effect 1", true), "this process remembers the outcome");
-    assert_eq!((lab.effects(), layer.stats().unprotected), (1, 0));
+    assert_eq!((lab.effects(), layer.stats().fail_open_runs), (1, 0));
     assert_eq!(lab.post("new", "a").await.text(), "effect 2", "of a new key nothing is known");
-    assert_eq!(layer.stats().unprotected, 1);
+    assert_eq!(layer.stats().fail_open_runs, 1);
 }
 
 // A seeded fault: `fail_open` does not look whether the process shuts down.
@@ -160,6 +160,6 @@ async fn fail_open_begins_nothing_once_the_process_shuts_down() {
         claiming.await.unwrap().assert_refusal(503, "store-unavailable", true, Some("1"));
         drop(stall);
         assert!(draining.await.unwrap().is_complete());
-        assert_eq!((lab.effects(), layer.stats().unprotected), (0, 0));
+        assert_eq!((lab.effects(), layer.stats().fail_open_runs), (0, 0));
     }
 }

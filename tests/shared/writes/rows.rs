@@ -179,5 +179,5 @@ async fn a_row_that_an_application_has_locked_is_waited_for() {
     assert!(!run.is_finished());
     lock.release();
     assert_eq!(run.await.unwrap().text(), "effect 1");
-    assert_eq!((row(&here, id("k")).unwrap().kind, layer.stats().unrecorded), (Kind::Completed, 0));
+    assert_eq!((row(&here, id("k")).unwrap().kind, layer.stats().unsaved), (Kind::Completed, 0));
 }

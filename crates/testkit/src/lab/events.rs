@@ -46,8 +46,8 @@ impl Observer for Events {
         self.note(format!("recorded {}", took.as_secs()));
     }
 
-    fn unrecorded(&self) {
-        self.note("unrecorded".to_owned());
+    fn unsaved(&self) {
+        self.note("unsaved".to_owned());
     }
 
     fn interrupted(&self) {

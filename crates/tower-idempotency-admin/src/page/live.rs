@@ -64,7 +64,7 @@ pub(super) fn live<St: Store>(site: &Site<St>) -> Markup {
         ("replays", "Replayed", stats.replays),
         ("rejections", "Rejected", rejections),
         ("interrupted", "Interrupted here", stats.interrupted),
-        ("unrecorded", "Not recorded", stats.unrecorded),
+        ("unsaved", "Not recorded", stats.unsaved),
     ];
     html! {
         section aria-labelledby="live" #live-view {

@@ -87,8 +87,8 @@ impl Scene {
             report.expect(is_right, || format!("{policy}: a charge that was under way is answered {told:?}"));
         }
         load.end().await;
-        let unrecorded = fleet.logged("answered without a record");
-        report.expect(unrecorded > 0, || format!("{policy}: nothing was under way when the database went"));
+        let unsaved = fleet.logged("answered without a record");
+        report.expect(unsaved > 0, || format!("{policy}: nothing was under way when the database went"));
         report.figure(format!("policy {policy}"));
         memory_is_bounded(&fleet, before, report);
         judge(&mut fleet, &clients, report).await;

@@ -173,19 +173,19 @@ async fn run(database: PostgresServer, faults: usize) -> Report {
     scene.fleet.count_effects(&clients.history).await;
     report.figure(clients.figures());
     // A server may answer without a record and then die. A retry may then get `outcome-unknown`.
-    let unrecorded = scene.fleet.logged("answered without a record");
+    let unsaved = scene.fleet.logged("answered without a record");
     let (forgotten, wrong): (Vec<_>, Vec<_>) =
         clients.history.violations().into_iter().partition(|line| line.contains("rule 4: outcome-unknown"));
     wrong.into_iter().chain(clients.stuck()).for_each(|line| report.wrong(line));
     let forgotten: BTreeSet<&str> = forgotten.iter().filter_map(|line| line.split(':').next()).collect();
-    let is_explained = forgotten.len() <= unrecorded;
-    report.expect(is_explained, || format!("{forgotten:?} are forgotten, and {unrecorded} were not recorded"));
+    let is_explained = forgotten.len() <= unsaved;
+    report.expect(is_explained, || format!("{forgotten:?} are forgotten, and {unsaved} were not recorded"));
     let disputed = scene.fleet.logged("its outcome is disputed");
     report.expect(disputed == 0, || format!("{disputed} outcomes are disputed, and no operation was taken over"));
     let struck: Vec<String> =
         STRIKES.iter().zip(scene.struck).map(|(strike, times)| format!("{strike:?} {times}")).collect();
     report.figure(format!(
-        "{}; interrupted {refused}, answered without a record {unrecorded}, of them forgotten {}",
+        "{}; interrupted {refused}, answered without a record {unsaved}, of them forgotten {}",
         struck.join(", "),
         forgotten.len()
     ));

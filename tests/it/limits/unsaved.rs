@@ -68,7 +68,7 @@ async fn outcomes_that_cannot_be_recorded_are_bounded_and_nothing_runs_again() {
         assert!(told[0] >= 60 && told[1] >= 5 && told[0] + told[1] == 70, "{told:?}");
         assert_eq!((lab.effects(), under_way.effects()), (0, 70));
         let drained = layer.drain(Duration::from_millis(1)).await;
-        assert_eq!((drained.runs, drained.unrecorded, drained.is_complete()), (0, 70, false));
+        assert_eq!((drained.runs, drained.unsaved, drained.is_complete()), (0, 70, false));
     }
 }
 
@@ -122,7 +122,7 @@ async fn trap_88_drain_waits_for_outcomes_that_the_store_is_still_being_told() {
     let lab = Lab::counting(layer.clone());
     (0..4).for_each(|_| store.fail_next(StoreCall::Complete));
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
-    assert_eq!((layer.stats().unrecorded, layer.stats().live), (1, 0));
+    assert_eq!((layer.stats().unsaved, layer.stats().live), (1, 0));
     let mut drained = Box::pin(layer.drain(HOUR));
     assert!((&mut drained).now_or_never().is_none());
     assert!(drained.await.is_complete());

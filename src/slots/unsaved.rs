@@ -21,19 +21,19 @@ use crate::laboratory::point;
 /// The most bytes of outcomes that are kept, and the number from which new runs are refused.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 const REFUSE_FROM_BYTES: usize = MAX_BYTES / 4 * 3;
-/// The number of ends that are remembered when new runs are refused. The runs under way may still add theirs.
+/// The number of unsaved ends when new runs are refused. The runs under way may still add theirs.
 const REFUSE_FROM: usize = 16_384;
 /// The shortest time between two searches for ends whose retention is over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The remembered end of a run.
+/// The unsaved end of a run.
 #[derive(Debug, Clone)]
 struct EndedRun {
     /// The turn of the run's slot.
     turn: u64,
     /// Holds the run's last phase, with which duplicates are answered.
     phase: SharedPhase,
-    /// The length of its outcome, which is counted in `Remembered::bytes`.
+    /// The length of its outcome, which is counted in `UnsavedEnds::bytes`.
     bytes: usize,
     /// The end of the retention; `None` if it is beyond what the clock can represent.
     until: Option<Instant>,
@@ -45,9 +45,9 @@ impl EndedRun {
     }
 }
 
-/// The remembered ends. The map is nearly always empty, and every request looks into it.
+/// The unsaved ends. The map is nearly always empty, and every request looks into it.
 #[derive(Default)]
-pub(crate) struct Remembered {
+pub(crate) struct UnsavedEnds {
     ends: DashMap<RecordId, EndedRun, RandomState>,
     /// At least the number of entries in the map: it is raised before an entry is put in, and lowered after one is
     /// taken out. So 0 says without a lock that the map is empty.
@@ -58,18 +58,18 @@ pub(crate) struct Remembered {
     looked: Mutex<Option<Instant>>,
 }
 
-impl fmt::Debug for Remembered {
+impl fmt::Debug for UnsavedEnds {
     /// Shows the number of entries alone, unless they or their bytes are counted wrongly.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (ends, count, bytes) = (self.ends.len(), self.len(), self.bytes.load(Ordering::Relaxed));
         if count == ends && (bytes == 0 || count > 0) {
             return count.fmt(f);
         }
-        f.debug_struct("Remembered").field("ends", &ends).field("count", &count).field("bytes", &bytes).finish()
+        f.debug_struct("UnsavedEnds").field("ends", &ends).field("count", &count).field("bytes", &bytes).finish()
     }
 }
 
-impl Remembered {
+impl UnsavedEnds {
     /// Returns the number of ends, outdated ones too, without a lock.
     fn len(&self) -> usize {
         self.count.load(Ordering::SeqCst)
@@ -104,7 +104,7 @@ impl Remembered {
         Some(left.phase)
     }
 
-    /// Frees a slot whose end was remembered, because it is in the store now. Does nothing if the entry belongs to
+    /// Frees a slot whose end was unsaved, because it is in the store now. Does nothing if the entry belongs to
     /// another turn.
     pub(crate) fn forget(&self, id: &RecordId, turn: u64) {
         point();
@@ -125,7 +125,7 @@ impl Remembered {
         }
     }
 
-    /// Returns how many ends are remembered whose retention is not over.
+    /// Returns how many unsaved ends there are whose retention is not over.
     pub(crate) fn count(&self) -> usize {
         let now = Instant::now();
         self.ends.iter().filter(|left| !left.is_over(now)).count()
@@ -142,7 +142,7 @@ impl Remembered {
         is_crowded()
     }
 
-    /// Returns whether there is room for an end that need not be remembered: later ends find at least half of the room.
+    /// Returns whether there is room for an end that need not be kept: later ends find at least half of the room.
     pub(crate) fn has_plenty_of_room(&self) -> bool {
         self.len() < REFUSE_FROM / 2 && self.bytes.load(Ordering::Relaxed) < REFUSE_FROM_BYTES / 2
     }
@@ -175,63 +175,63 @@ mod tests {
         RecordId::from_bytes(*blake3::hash(&number.to_be_bytes()).as_bytes())
     }
 
-    fn keep(remembered: &Remembered, number: usize, bytes: usize, retention: Duration) {
+    fn keep(unsaved: &UnsavedEnds, number: usize, bytes: usize, retention: Duration) {
         let phase = SharedPhase::new(Phase::Claiming);
-        remembered.keep(id(number), number as u64, phase, bytes, retention);
+        unsaved.keep(id(number), number as u64, phase, bytes, retention);
     }
 
     #[tokio::test(start_paused = true)]
     async fn outcomes_are_kept_up_to_a_bound_and_new_runs_are_refused_before_it() {
-        let remembered = Remembered::default();
+        let unsaved = UnsavedEnds::default();
         let mut refused_from = None;
         let kept = (0..70).take_while(|number| {
-            refused_from = refused_from.or(remembered.is_crowded().then_some(*number));
-            let has_room = remembered.reserve(1 << 20);
-            keep(&remembered, *number, if has_room { 1 << 20 } else { 0 }, HOUR);
+            refused_from = refused_from.or(unsaved.is_crowded().then_some(*number));
+            let has_room = unsaved.reserve(1 << 20);
+            keep(&unsaved, *number, if has_room { 1 << 20 } else { 0 }, HOUR);
             has_room
         });
         assert_eq!((kept.count(), refused_from), (64, Some(48)));
         tokio::time::advance(HOUR).await;
-        assert!(!remembered.is_crowded(), "their time is over");
-        assert_eq!((remembered.len(), remembered.bytes.load(Ordering::Relaxed)), (0, 0));
+        assert!(!unsaved.is_crowded(), "their time is over");
+        assert_eq!((unsaved.len(), unsaved.bytes.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn many_small_ones_are_bounded_too_and_each_ends_with_its_time() {
-        let remembered = Remembered::default();
-        (0..REFUSE_FROM).for_each(|number| keep(&remembered, number, 0, HOUR * u32::try_from(1 + number % 2).unwrap()));
-        assert!(remembered.is_crowded());
+        let unsaved = UnsavedEnds::default();
+        (0..REFUSE_FROM).for_each(|number| keep(&unsaved, number, 0, HOUR * u32::try_from(1 + number % 2).unwrap()));
+        assert!(unsaved.is_crowded());
         tokio::time::advance(HOUR).await;
-        assert!(remembered.get(&id(0)).is_none() && remembered.get(&id(1)).is_some());
-        assert_eq!(remembered.len(), REFUSE_FROM - 1);
+        assert!(unsaved.get(&id(0)).is_none() && unsaved.get(&id(1)).is_some());
+        assert_eq!(unsaved.len(), REFUSE_FROM - 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_put_in_is_found_until_it_is_taken_out() {
-        let remembered = Remembered::default();
-        let is_found = |number| remembered.get(&id(number)).is_some();
-        remembered.forget(&id(1), 1);
-        assert_eq!((is_found(1), remembered.len()), (false, 0));
-        [1, 1, 2].into_iter().for_each(|number| keep(&remembered, number, 0, HOUR));
-        assert_eq!((is_found(1), is_found(2), remembered.len()), (true, true, 2));
-        (0..2).for_each(|_| remembered.forget(&id(1), 1));
-        assert_eq!((is_found(1), is_found(2), remembered.len()), (false, true, 1));
-        remembered.forget(&id(2), 1);
-        assert_eq!((is_found(2), remembered.len()), (true, 1));
-        assert_eq!((remembered.count(), format!("{remembered:?}").contains("Remembered")), (1, false));
+        let unsaved = UnsavedEnds::default();
+        let is_found = |number| unsaved.get(&id(number)).is_some();
+        unsaved.forget(&id(1), 1);
+        assert_eq!((is_found(1), unsaved.len()), (false, 0));
+        [1, 1, 2].into_iter().for_each(|number| keep(&unsaved, number, 0, HOUR));
+        assert_eq!((is_found(1), is_found(2), unsaved.len()), (true, true, 2));
+        (0..2).for_each(|_| unsaved.forget(&id(1), 1));
+        assert_eq!((is_found(1), is_found(2), unsaved.len()), (false, true, 1));
+        unsaved.forget(&id(2), 1);
+        assert_eq!((is_found(2), unsaved.len()), (true, 1));
+        assert_eq!((unsaved.count(), format!("{unsaved:?}").contains("UnsavedEnds")), (1, false));
     }
 
     // A delayed thread must not remove a later run's entry.
     #[tokio::test(start_paused = true)]
     async fn what_a_later_run_has_left_is_not_forgotten_for_an_earlier_one() {
-        let remembered = Remembered::default();
-        assert!(remembered.reserve(7) && remembered.reserve(8));
+        let unsaved = UnsavedEnds::default();
+        assert!(unsaved.reserve(7) && unsaved.reserve(8));
         for (turn, bytes) in [(1, 7), (2, 8)] {
-            remembered.keep(id(1), turn, SharedPhase::new(Phase::Claiming), bytes, HOUR);
+            unsaved.keep(id(1), turn, SharedPhase::new(Phase::Claiming), bytes, HOUR);
         }
-        remembered.forget(&id(1), 1);
-        assert_eq!((remembered.len(), remembered.bytes.load(Ordering::Relaxed)), (1, 8));
-        remembered.forget(&id(1), 2);
-        assert_eq!((remembered.len(), remembered.bytes.load(Ordering::Relaxed)), (0, 0));
+        unsaved.forget(&id(1), 1);
+        assert_eq!((unsaved.len(), unsaved.bytes.load(Ordering::Relaxed)), (1, 8));
+        unsaved.forget(&id(1), 2);
+        assert_eq!((unsaved.len(), unsaved.bytes.load(Ordering::Relaxed)), (0, 0));
     }
 }
