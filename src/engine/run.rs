@@ -1,14 +1,16 @@
 //! A run, from the moment its slot was taken: calls the work, within its bounds, and shows what comes of it.
 
+use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Either, select};
+use futures_util::future::{BoxFuture, Either, lazy, select};
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -23,7 +25,7 @@ use crate::panics::panic_message;
 use crate::record::{Operation, Origin};
 use crate::slots::{Attempt, End, Ended, Event, Phase, Slot, once_a_minute};
 use crate::store::Store;
-use crate::within::within;
+use crate::timeouts::within;
 
 /// The work of a run. It is called once, and only for the request that runs. It returns its product and its end.
 pub(crate) trait Work<T>: Send + 'static {
@@ -44,8 +46,7 @@ where
     T: Send,
 {
     fn start(self, context: RunContext) -> BoxFuture<'static, (T, End)> {
-        // The function may panic before it returns a future.
-        Box::pin(async move { self(context).await })
+        Box::pin(self(context))
     }
 }
 
@@ -92,28 +93,30 @@ impl<St: Store> Run<St> {
             self.engine.telemetry().happened(Event::Claimed(began.saturating_duration_since(asked)));
         }
         let deadline = began.checked_add(self.engine.policy.max_run);
-        let mut working = pin!(within(deadline, AssertUnwindSafe(work.start(context)).catch_unwind()));
+        // The work may panic before it returns a future.
+        let working = AssertUnwindSafe(lazy(|_| work.start(context)).flatten()).catch_unwind();
+        let mut working = pin!(within(deadline, working).map(Called::from));
         // The time limit is checked first: work that wakes up after its limit takes no further step.
         let working = poll_fn(|cx| match deadline {
-            Some(deadline) if deadline <= Instant::now() => Poll::Ready(None),
+            Some(deadline) if deadline <= Instant::now() => Poll::Ready(Called::TooLong),
             _ => working.as_mut().poll(cx),
         });
-        let result = self.unless_stopped(session, working).await;
+        let called = self.unless_stopped(session, working).await.unwrap_or(Called::Stopped);
         let ran = began.elapsed();
-        self.engine.telemetry().notify(|observer| observer.ran(run_end(&result), ran));
+        self.engine.telemetry().notify(|observer| observer.ran(called.run_end(), ran));
         if !self.span.is_disabled() {
             self.span.record("ran_ms", millis(ran));
         }
         let (lines, id) = (self.engine.lines(), || self.operation.id.short());
-        match result {
-            Some(Some(Ok((answer, end)))) => return Worked { end, verdict: Verdict::Own(answer), ran },
-            Some(Some(Err(panic))) => {
+        match called {
+            Called::Returned(answer, end) => return Worked { end, verdict: Verdict::Own(answer), ran },
+            Called::Panicked(panic) => {
                 let panic = panic_message(&*panic);
                 once_a_minute!(lines.panicked, error, record_id = id(), panic, "the handler panicked");
             }
-            Some(None) => once_a_minute!(lines.too_long, error, record_id = id(), "the handler exceeded max_run"),
+            Called::TooLong => once_a_minute!(lines.too_long, error, record_id = id(), "the handler exceeded max_run"),
             // `unless_stopped` has logged it.
-            None => {}
+            Called::Stopped => {}
         }
         self.interrupted(ran)
     }
@@ -216,18 +219,38 @@ impl<St: Store> Run<St> {
     }
 }
 
-/// Returns how a handler ended, for the observer.
-fn run_end<T>(result: &Option<Option<std::thread::Result<(T, End)>>>) -> RunEnd {
-    match result {
-        None => RunEnd::Stopped,
-        Some(None) => RunEnd::TooLong,
-        Some(Some(Err(_))) => RunEnd::Panicked,
-        Some(Some(Ok((_, end)))) => match end {
-            End::Outcome(_) => RunEnd::Completed,
-            End::Consumed { .. } => RunEnd::NotReplayable,
-            End::Released => RunEnd::Released,
+/// How a call of the work ended.
+enum Called<T> {
+    Returned(T, End),
+    Panicked(Box<dyn Any + Send>),
+    /// It took longer than `max_run`.
+    TooLong,
+    /// It had to stop, because another process may run the operation again.
+    Stopped,
+}
+
+impl<T> From<Option<thread::Result<(T, End)>>> for Called<T> {
+    fn from(called: Option<thread::Result<(T, End)>>) -> Self {
+        match called {
+            Some(Ok((answer, end))) => Self::Returned(answer, end),
+            Some(Err(panic)) => Self::Panicked(panic),
+            None => Self::TooLong,
+        }
+    }
+}
+
+impl<T> Called<T> {
+    /// Returns how the handler ended, for the observer.
+    fn run_end(&self) -> RunEnd {
+        match self {
+            Self::Stopped => RunEnd::Stopped,
+            Self::TooLong => RunEnd::TooLong,
+            Self::Panicked(_) => RunEnd::Panicked,
+            Self::Returned(_, End::Outcome(_)) => RunEnd::Completed,
+            Self::Returned(_, End::Consumed { .. }) => RunEnd::NotReplayable,
+            Self::Returned(_, End::Released) => RunEnd::Released,
             // `Interrupted`: the answer means that the effect is unknown. Work ends in no other way.
-            _ => RunEnd::Unknown,
-        },
+            Self::Returned(..) => RunEnd::Unknown,
+        }
     }
 }
