@@ -27,7 +27,7 @@ use super::queue::{PendingWrite, PendingWrites, Waiting, WriteBatch, is_large};
 pub(crate) use super::queue::{WriteError, WriteResult};
 use super::state::DatabaseState;
 use crate::store::shared::backend::{Answer, Backend, BackendError, Clocks, Row, Write};
-use crate::within::pauses;
+use crate::timeouts::pauses;
 
 /// The queue of writes to the database.
 #[derive(Debug)]

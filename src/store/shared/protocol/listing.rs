@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::Protocol;
+use super::disputed::disputed;
 use super::rows::Decoded;
-use super::takeover::disputed;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::record::{Fence, Record, State};

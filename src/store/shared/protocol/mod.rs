@@ -3,8 +3,8 @@
 
 // - `step.rs`: one transition. `read.rs` reads its row, `write.rs` makes its write, and `rows.rs` reads rows as
 //   records.
-// - `takeover.rs`: the steps around taking an operation over. `restore.rs`: outcomes that a failover has lost and this
-//   process still has.
+// - `takeover.rs`: whether an operation may be taken over. `disputed.rs`: the outcome of a run that was taken over.
+// - `restore.rs`: outcomes that a failover has lost and this process still has.
 // - `transaction.rs`: the record of a run in a transaction of the application.
 // - `adopt.rs`: the records of another store.
 // - `listing.rs`: the lists of operations. `damaged.rs`: completed records that this process can't read.
@@ -12,6 +12,7 @@
 
 mod adopt;
 mod damaged;
+mod disputed;
 pub(crate) mod ends;
 pub(crate) mod listing;
 mod read;

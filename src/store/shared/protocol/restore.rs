@@ -10,23 +10,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::Retryable as _;
 use futures_util::StreamExt as _;
 
 use super::Protocol;
+use super::step::until_answered;
 use crate::key::RecordId;
 use crate::record::{Applied, Completion, Hold, Operation, Record, Reply, RunResult, State, Transition};
-use crate::store::StoreError;
 use crate::store::shared::backend::Backend;
-use crate::within::pauses;
 
 /// The number of records that are checked at a time.
 const MAX_AT_ONCE: usize = 16;
-/// The first and the longest pause before a record is checked again because the database did not answer, and the number
-/// of such tries.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(60);
-const TRIES: usize = 10;
 
 impl<B: Backend> Protocol<B> {
     /// Restores missing outcomes each time that another server answers.
@@ -56,10 +49,8 @@ impl<B: Backend> Protocol<B> {
             }
             Ok(())
         };
-        let pauses = pauses(FIRST_PAUSE, MAX_PAUSE).with_max_times(TRIES);
-        let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
         // An outcome that is not restored now may be restored at the next change of the server.
-        let _ = complete.retry(pauses).sleep(tokio::time::sleep).when(is_away).await;
+        let _ = until_answered(complete).await;
     }
 
     /// Returns the completion of the run that this record is of, or `None` if the record has expired by any clock.

@@ -19,11 +19,11 @@ use crate::store::shared::backend::{Backend, BackendError, Expect, Kind, Row, Wr
 use crate::store::shared::database::errors::{late, not_written};
 use crate::store::shared::database::reads::RowSnapshot;
 use crate::store::shared::database::writes::{WriteError, WriteResult};
-use crate::within::pauses;
+use crate::timeouts::pauses;
 
 /// The number of times that a step begins again because another process has changed the row.
 const ROUNDS: u32 = 16;
-/// The first and the longest pause before a claim is given back once more.
+/// The first and the longest pause before a step is taken once more because the database did not answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
@@ -202,9 +202,7 @@ impl<B: Backend> Protocol<B> {
 
     /// Gives back a claim under which nothing ran. Tries again for as long as the database does not answer.
     pub(crate) async fn give_back(&self, id: RecordId, taken_back: Transition) {
-        let give_back = || self.step(id, taken_back.clone());
-        let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
-        let _ = give_back.retry(pauses(FIRST_PAUSE, MAX_PAUSE)).sleep(tokio::time::sleep).when(is_away).await;
+        let _ = until_answered(|| self.step(id, taken_back.clone())).await;
     }
 
     fn report_consumed(&self, id: RecordId, error: &BackendError) {
@@ -285,6 +283,15 @@ impl<B: Backend> Protocol<B> {
         }
         Applied { reply, record: Some(record) }
     }
+}
+
+/// Takes a step, which reads its row anew each time, until the database answers.
+pub(super) async fn until_answered<T, F>(step: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
+    step.retry(pauses(FIRST_PAUSE, MAX_PAUSE)).sleep(tokio::time::sleep).when(is_away).await
 }
 
 /// Waits for `found` until `end`, if there is an end.

@@ -13,7 +13,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::BackoffBuilder as _;
 use tokio::time::sleep;
 
 use super::Protocol;
@@ -26,11 +25,9 @@ use crate::store::shared::backend::{Backend, Token, Write};
 use crate::store::shared::database::reads::RowSnapshot;
 use crate::store::shared::database::writes::{WriteError, WriteResult};
 use crate::store::shared::run_record::RunRecord;
-use crate::within::pauses;
 
-/// The first and the longest pause before the write that ends the run is sent again.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// The pause before the transaction's row is read once more because it may not be durable yet.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Finds out how a transaction ended that was to complete a run.
 #[derive(Debug)]
@@ -91,9 +88,9 @@ impl<B: Backend> PendingTransaction<B> {
     pub async fn end(&self) -> End {
         let Self { protocol, id, claimed, completed, end, is_free } = self;
         let interrupted = End::Interrupted { status: None };
-        let mut pauses = pauses(FIRST_PAUSE, MAX_PAUSE).build();
         let settled = loop {
-            match protocol.database.writes.put(end.clone(), None).await {
+            // The write waits for as long as the transaction has the row locked.
+            match protocol.database.writes.insist(end.clone()).await {
                 Ok(WriteResult { row: Some(row), server, earliest, .. }) if row.token == *completed => {
                     let known = RowSnapshot { row: Some(row), earliest, server: Some(server) };
                     // On an error, the row that was read may not be durable yet.
@@ -106,15 +103,13 @@ impl<B: Backend> PendingTransaction<B> {
                 Ok(WriteResult { row: Some(row), .. }) if row.token == end.token => {
                     break if *is_free { End::Released } else { interrupted };
                 }
-                // The transaction has the row locked.
-                Ok(WriteResult { row: Some(row), .. }) if row.token == *claimed => {}
                 // Another run, a settlement or a release has changed the row.
                 Ok(_) => break interrupted,
                 Err(WriteError::Gone) => break End::InDoubt,
-                // The write is sent again after the pause below.
+                // The database does not take it: the only error of a write without a deadline that is insisted on.
                 Err(WriteError::Away(_) | WriteError::Never(_) | WriteError::Late | WriteError::InDoubt) => {}
             }
-            sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
+            sleep(PAUSE).await;
         };
         // A later claim of this key has another token, and stays.
         protocol.sessions.held.remove_if(id, |_, row| row.token == *claimed);
