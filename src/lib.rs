@@ -38,7 +38,7 @@ mod slots;
 pub mod store;
 #[cfg(feature = "test-util")]
 pub mod test_util;
-mod within;
+mod timeouts;
 
 /// The version of sled whose trees [`SledStore`] hands out. It is the engine inside this process, and no client of a
 /// database: an application that shares its trees needs exactly this version.
@@ -84,6 +84,9 @@ pub use server::answer::marks::{Invalid, Keep, Release, Unsure};
 pub use server::answer::meaning::Meaning;
 #[cfg(feature = "server")]
 #[doc(inline)]
+pub use server::context::IdempotencyContext;
+#[cfg(feature = "server")]
+#[doc(inline)]
 pub use server::fingerprint::identify::FingerprintBody;
 #[cfg(feature = "server")]
 #[doc(inline)]
@@ -91,9 +94,6 @@ pub use server::layer::IdempotencyLayer;
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::reject::rejection::{Rejection, RejectionKind};
-#[cfg(feature = "server")]
-#[doc(inline)]
-pub use server::run_context::context::IdempotencyContext;
 #[doc(inline)]
 pub use shutdown::Shutdown;
 #[doc(inline)]

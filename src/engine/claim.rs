@@ -13,7 +13,7 @@ use super::record_end::Holder;
 use crate::record::{Applied, Claim, Fence, Hold, Operation, Owner, ReclaimReason, Record, Reply, State, Transition};
 use crate::slots::{Refusal, SharedPhase};
 use crate::store::{Store, StoreError};
-use crate::within::END_TIMEOUT;
+use crate::timeouts::END_TIMEOUT;
 
 /// The number of times an operation is claimed if its record vanishes each time before it is read.
 const CLAIMS: usize = 3;

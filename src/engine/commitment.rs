@@ -25,7 +25,7 @@ use crate::key::RecordId;
 use crate::laboratory::point;
 use crate::record::{Completion, Hold, Operation, RunResult};
 use crate::slots::{End, Slot, Slots};
-use crate::within::COMMIT_TIMEOUT;
+use crate::timeouts::COMMIT_TIMEOUT;
 
 /// A run's transaction: its data and its stage.
 #[derive(Debug)]

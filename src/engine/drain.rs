@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::slots::Slots;
-use crate::within::STORE_TIMEOUT;
+use crate::timeouts::STORE_TIMEOUT;
 
 /// The longest part of a drain that is left for the ends of runs that are dropped.
 const MAX_DRAIN_RESERVE: Duration = STORE_TIMEOUT;

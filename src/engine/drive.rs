@@ -25,7 +25,7 @@ use crate::key::RecordId;
 use crate::record::{Applied, Fence, Hold, Operation, Record, Reply};
 use crate::slots::{End, Ended, Event, Phase, Refusal, once_a_minute};
 use crate::store::Store;
-use crate::within::{STORE_TIMEOUT, within};
+use crate::timeouts::{STORE_TIMEOUT, within};
 
 /// What a run does next.
 enum Step {

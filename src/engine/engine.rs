@@ -15,7 +15,7 @@ use crate::laboratory;
 use crate::record::{Applied, Transition};
 use crate::slots::{Client, Counters, Event, Lines, Refusal, Telemetry, once_a_minute};
 use crate::store::{Store, StoreError};
-use crate::within::STORE_TIMEOUT;
+use crate::timeouts::STORE_TIMEOUT;
 
 /// A function that wraps a run's future before it is spawned.
 pub(crate) type WrapRun = Arc<dyn Fn(BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;

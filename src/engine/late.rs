@@ -20,7 +20,7 @@ use crate::key::RecordId;
 use crate::record::{Applied, Hold, Operation, Owner, Record, Reply, State, Transition};
 use crate::slots::{End, Phase, Refusal, once_a_minute};
 use crate::store::Store;
-use crate::within::STORE_TIMEOUT;
+use crate::timeouts::STORE_TIMEOUT;
 
 /// A run whose claim is still under way, or has failed.
 pub(super) struct Late<St: Store, C> {

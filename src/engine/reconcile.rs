@@ -23,7 +23,7 @@ use crate::observer::SettledBy;
 use crate::record::{Applied, Fence, Record, Reply, Resolution, Transition};
 use crate::slots::{Attempt, End, Ended, Entered, Event, Phase, Refusal, Slot};
 use crate::store::{InterruptedRun, Store, StoreError};
-use crate::within::STORE_TIMEOUT;
+use crate::timeouts::STORE_TIMEOUT;
 
 /// A question to the application about an interrupted run.
 pub(super) struct Question {

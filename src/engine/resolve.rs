@@ -13,7 +13,7 @@ use crate::observer::SettledBy;
 use crate::record::{Applied, Fence, Reply, Resolution, Transition};
 use crate::slots::{Ended, Entered, Event, Phase, Refusal, Slot};
 use crate::store::{Store, StoreError};
-use crate::within::STORE_TIMEOUT;
+use crate::timeouts::STORE_TIMEOUT;
 
 /// The result of a resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::key::RecordId;
 use crate::record::{Applied, Transition};
 use crate::store::{Health, Store, StoreError};
-use crate::within::{STORE_TIMEOUT, pauses, within};
+use crate::timeouts::{STORE_TIMEOUT, pauses, within};
 
 /// The number of tries while a requester waits.
 const TRIES: usize = 3;

@@ -13,7 +13,7 @@ use crate::laboratory;
 use crate::record::Operation;
 use crate::slots::{Attempt, End, EndWatch, Ended};
 use crate::store::Store;
-use crate::within::{STORE_TIMEOUT, pauses};
+use crate::timeouts::{STORE_TIMEOUT, pauses};
 
 /// The shortest and the longest pause before the record is read, where the store does not report the change.
 const MIN_POLL_PAUSE: Duration = Duration::from_millis(25);

@@ -21,7 +21,7 @@ use crate::laboratory;
 use crate::record::{Fence, Resolution};
 use crate::store::page::Cursor;
 use crate::store::{Store, StoreError};
-use crate::within::STORE_TIMEOUT;
+use crate::timeouts::STORE_TIMEOUT;
 
 /// The number of changes that are made at a time, and of questions that are put to the application at a time.
 const MAX_AT_ONCE: usize = 64;

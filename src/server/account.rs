@@ -26,7 +26,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// `Signature` (RFC 9421) has no scope.
     #[must_use]
     pub fn scope_of_credentials(&self, parts: &Parts) -> Option<Scope> {
-        let Options { sameness, header_name, .. } = &*self.shared().options;
+        let Options { sameness, header_name, .. } = &*self.state().options;
         sameness.credentials.scope(parts, header_name)
     }
 }

@@ -32,7 +32,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// ```
     #[must_use]
     pub fn cors_headers(&self) -> CorsHeaders {
-        let Options { header_name, recorder, outcome_header_name, profile, .. } = &*self.shared().options;
+        let Options { header_name, recorder, outcome_header_name, profile, .. } = &*self.state().options;
         let mut expose = vec![recorder.replay_header_name.clone(), Effect::HEADER, RETRY_AFTER, LINK];
         expose.extend(outcome_header_name.clone());
         expose.extend(profile.retry_header.clone());

@@ -68,7 +68,7 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// [`guide::profiles`](mod@crate::guide::profiles) has an example.
     #[must_use]
     pub fn discovery(&self) -> Value {
-        self.shared().discovery()
+        self.state().discovery()
     }
 
     /// Returns a router with the route `/.well-known/idempotency`, which answers with [`discovery`](Self::discovery) as

@@ -20,21 +20,21 @@ impl<St: Store, M> IdempotencyLayer<St, M> {
     /// # Cancel safety
     /// If the future is dropped, new keys are still refused.
     pub async fn drain(&self, timeout: Duration) -> Drained {
-        drain(self.shared().engine.store.slots(), timeout).await
+        drain(self.state().engine.store.slots(), timeout).await
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine<St>> {
-        &self.shared().engine
+        &self.state().engine
     }
 
     /// Returns what records this layer's answers.
     pub(crate) fn recorder(&self) -> &Arc<Recorder> {
-        &self.shared().options.recorder
+        &self.state().options.recorder
     }
 
     /// Returns what this process has counted over this store.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared().engine.store.slots().stats()
+        self.state().engine.store.slots().stats()
     }
 }

@@ -32,23 +32,23 @@ pub struct IdempotencyLayer<St, M = KeepBody> {
     store: Arc<St>,
     options: Arc<Options>,
     /// The engine and the options, once the layer is used. The services that it makes share it, and so do its clones.
-    shared: Arc<OnceLock<Arc<LayerState<St>>>>,
+    state: Arc<OnceLock<Arc<LayerState<St>>>>,
     mode: PhantomData<fn() -> M>,
 }
 
 impl<St: Store> IdempotencyLayer<St> {
     /// Creates a layer over `store` with the default options.
     pub fn new(store: St) -> Self {
-        let (store, options, shared) = (Arc::new(store), Arc::default(), Arc::default());
-        Self { store, options, shared, mode: PhantomData }
+        let (store, options, state) = (Arc::new(store), Arc::default(), Arc::default());
+        Self { store, options, state, mode: PhantomData }
     }
 }
 
 impl<St, M> IdempotencyLayer<St, M> {
     /// Returns the same layer in the mode that the caller expects.
     pub(super) fn in_mode<N>(self) -> IdempotencyLayer<St, N> {
-        let Self { store, options, shared, .. } = self;
-        IdempotencyLayer { store, options, shared, mode: PhantomData }
+        let Self { store, options, state, .. } = self;
+        IdempotencyLayer { store, options, state, mode: PhantomData }
     }
 
     /// Returns a layer with changed options. Its engine will be another one; the store, with the runs in it, stays the
@@ -56,13 +56,13 @@ impl<St, M> IdempotencyLayer<St, M> {
     pub(super) fn with(self, change: impl FnOnce(&mut Options)) -> Self {
         let Self { store, mut options, mode, .. } = self;
         change(Arc::make_mut(&mut options));
-        Self { store, options, shared: Arc::default(), mode }
+        Self { store, options, state: Arc::default(), mode }
     }
 
     /// Returns the engine and the options. They are made when they are first asked for.
-    pub(super) fn shared(&self) -> &Arc<LayerState<St>> {
-        let Self { store, options, shared, .. } = self;
-        shared.get_or_init(|| Arc::new(LayerState::new(Arc::clone(store), Arc::clone(options))))
+    pub(super) fn state(&self) -> &Arc<LayerState<St>> {
+        let Self { store, options, state, .. } = self;
+        state.get_or_init(|| Arc::new(LayerState::new(Arc::clone(store), Arc::clone(options))))
     }
 
     /// Returns the store.
@@ -76,8 +76,8 @@ impl<S, St: Store, M> Layer<S> for IdempotencyLayer<St, M> {
     type Service = IdempotencyService<S, St, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.shared().warn();
-        IdempotencyService::behind(Arc::clone(self.shared()), inner)
+        self.state().warn();
+        IdempotencyService::behind(Arc::clone(self.state()), inner)
     }
 }
 
@@ -97,8 +97,8 @@ impl<S, St: Store> IdempotencyService<S, St> {
 
 impl<St, M> Clone for IdempotencyLayer<St, M> {
     fn clone(&self) -> Self {
-        let (store, options, shared) = (Arc::clone(&self.store), Arc::clone(&self.options), Arc::clone(&self.shared));
-        Self { store, options, shared, mode: PhantomData }
+        let (store, options, state) = (Arc::clone(&self.store), Arc::clone(&self.options), Arc::clone(&self.state));
+        Self { store, options, state, mode: PhantomData }
     }
 }
 

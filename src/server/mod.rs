@@ -24,12 +24,14 @@
 //! | `scope.rs` | what a function that says whose a key is may return |
 //! | `account.rs` | a scope of a request's credentials |
 //! | `fingerprint/` | makes the fingerprint, which says whether two requests are the same |
-//! | `run_context/` | what a handler can ask about its own run, and do with it |
+//! | `context.rs` | what a handler can ask about its own run, and do with it |
+//! | `committed.rs` | what a handler returns that has committed its effect and its answer in one transaction |
 //! | `answer/` | what an answer means for the key, and what of it is recorded |
 //! | `effect.rs` | what an answer that is no outcome says about the operation |
 //! | `not_applied.rs` | the statuses that say that nothing was done |
 //! | `reject/` | each reason to reject a request, and how a rejection reads |
 //! | `rejected.rs` | the answer to a request that is rejected |
+//! | `way.rs` | whether a request is passed on, rejected, or an exchange |
 //! | `warnings.rs` | warns of options that switch the protection off |
 //! | `drain.rs` | drain, and the counts |
 //! | `health.rs` | the probes `/livez` and `/readyz` |
@@ -40,6 +42,9 @@ mod bodies;
 mod builder;
 #[cfg(feature = "axum")]
 mod checked;
+#[cfg(any(feature = "embedded", feature = "shared"))]
+mod committed;
+pub(crate) mod context;
 mod cors;
 mod discovery;
 mod drain;
@@ -60,11 +65,11 @@ mod read_on;
 pub(crate) mod reject;
 mod rejected;
 mod request;
-pub(crate) mod run_context;
 mod scope;
 mod service;
 mod visibility;
 mod warnings;
+mod way;
 
 pub use answer::kept_headers::KeptHeaders;
 pub use answer::marks::answer_panic;
@@ -72,13 +77,13 @@ pub use answer::meaning::Classify;
 pub use bodies::body::{AnyBody, BodyMode, KeepBody, Passage, ReplayBody, SendBody};
 #[cfg(feature = "axum")]
 pub use checked::Checked;
+#[cfg(any(feature = "embedded", feature = "shared"))]
+pub use committed::Committed;
 pub use cors::CorsHeaders;
 pub use effect::Effect;
 pub use fingerprint::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 pub use fingerprint::identify::CustomBody;
 pub use future::ResponseFuture;
 pub use profile::{Envelope, Profile};
-#[cfg(any(feature = "embedded", feature = "shared"))]
-pub use run_context::committed::Committed;
 pub use scope::IntoScope;
 pub use service::IdempotencyService;

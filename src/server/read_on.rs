@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::header::lines;
 use super::reject::grpc;
-use crate::within::within;
+use crate::timeouts::within;
 
 /// The most bytes that are read on.
 const MAX_READ_ON: usize = 64 * 1024;

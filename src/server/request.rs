@@ -24,6 +24,7 @@ use super::answer::meaning::Judged;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::budget::Share;
 use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
+use super::context::IdempotencyContext;
 use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
 use super::layer_state::LayerState;
@@ -32,7 +33,6 @@ use super::options::Options;
 use super::origin::origin;
 use super::read_on::Connection;
 use super::reject::reasons;
-use super::run_context::context::IdempotencyContext;
 use crate::engine::{self, Caller, End, Facts, RAN, RunContext, Verdict, Work};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::{Operation, Origin};
@@ -40,7 +40,7 @@ use crate::store::Store;
 
 /// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
 pub(super) struct Exchange<S, St, B: SendBody> {
-    pub(super) shared: Arc<LayerState<St>>,
+    pub(super) layer: Arc<LayerState<St>>,
     pub(super) key: Key,
     /// The inner service, which was polled ready. If the request does not run, it is dropped without a call.
     pub(super) service: S,
@@ -67,10 +67,10 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         E: Send + 'static,
         R: SendBody,
     {
-        let shared = Arc::clone(&self.shared);
+        let layer = Arc::clone(&self.layer);
         let span = engine::span();
         let connection = Connection::of(&self.parts);
-        let (exchange, operation, caller) = match self.identify::<M, R>(&shared, connection, &span, body).await {
+        let (exchange, operation, caller) = match self.identify::<M, R>(&layer, connection, &span, body).await {
             Ok(identified) => identified,
             Err(rejection) => return Ok(rejection),
         };
@@ -78,8 +78,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
         let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
         let work = Handling { exchange, mode: PhantomData::<fn() -> M> };
-        let (verdict, waited) = shared.engine.exchange(&span, operation, caller, work).await;
-        let mut answer = answer_of::<M, R, E, St>(&shared, connection, &span, &id, verdict, waited);
+        let (verdict, waited) = layer.engine.exchange(&span, operation, caller, work).await;
+        let mut answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited);
         if is_sub_request && let Ok(answer) = &mut answer {
             marks::remove(answer.extensions_mut());
             let effect = answer.headers_mut().remove(Effect::HEADER);
@@ -96,15 +96,15 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
     /// Takes the first three steps: finds out what the request is. Returns the answer to a request that is rejected.
     async fn identify<M: BodyMode<R>, R: SendBody>(
         mut self: Box<Self>,
-        shared: &LayerState<St>,
+        layer: &LayerState<St>,
         connection: Connection,
         span: &Span,
         body: B,
     ) -> Result<(Box<Self>, Operation, Caller), Response<Through<M, R>>> {
         let body = pin!(body);
         // This calls the application's scope function, which may reject the request.
-        let found = shared.options.scope_of(&self.parts).and_then(|scope| {
-            self.path = shared.options.path_of_id(&self.parts);
+        let found = layer.options.scope_of(&self.parts).and_then(|scope| {
+            self.path = layer.options.path_of_id(&self.parts);
             Ok((Options::record_id(scope.as_ref(), &self.key, self.path.as_deref())?, scope))
         });
         let (id, scope) = match found {
@@ -112,21 +112,21 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
             Err(rejection) => {
                 // No request waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
-                let rejection = shared.reject::<M, R>(connection, span, Facts::default(), rejection);
+                let rejection = layer.reject::<M, R>(connection, span, Facts::default(), rejection);
                 return Err(Box::pin(connection.read_on(body, rejection)).await);
             }
         };
-        let limit = shared.options.max_request_body;
-        let Options { sameness, header_name, .. } = &*shared.options;
+        let limit = layer.options.max_request_body;
+        let Options { sameness, header_name, .. } = &*layer.options;
         // Where no scope says who asks, the credentials do.
         let credentials = scope.is_none().then(|| sameness.credentials.names(&self.parts, header_name));
         let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
-        let share = Some(Share::new(&shared.budget, client));
+        let share = Some(Share::new(&layer.budget, client));
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
         // A layer outside may hide from the body's own hint what the head declares.
         let is_too_long = declared_length(&self.parts.headers).is_some_and(|declared| declared > limit as u64);
         let reject =
-            |rejection| shared.reject::<M, R>(connection, span, Facts { id: Some(&id), ..Facts::default() }, rejection);
+            |rejection| layer.reject::<M, R>(connection, span, Facts { id: Some(&id), ..Facts::default() }, rejection);
         let collected = if is_too_long {
             Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: body }
         } else {
@@ -164,7 +164,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let fingerprint = sameness.fingerprint(&id, &self.parts, &data, credentials.as_deref());
         self.body = Passage::Whole { data, trailers };
         (self.share, self.scope) = (bounds.share, scope);
-        let slots = shared.engine.store.slots();
+        let slots = layer.engine.store.slots();
         // `true` if a run that is still under way has sent this request, by itself or through what it calls.
         let is_within = self.enclosing().is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
         // What a run sends belongs to that run, which has a place in its client's share.
@@ -186,26 +186,26 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         R: SendBody,
     {
         // `_service` lives until the answer's body was read, which may depend on the service.
-        let (shared, _service, answering) = {
-            let Self { shared, key, mut service, mut parts, body, path, share, .. } = *self;
+        let (layer, _service, answering) = {
+            let Self { layer, key, mut service, mut parts, body, path, share, .. } = *self;
             // From here on the body belongs to the run, and its part is free for other bodies.
             drop(share);
-            let slots = Arc::clone(shared.engine.store.slots());
-            let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&shared.options.recorder));
-            let answers_retries = shared.engine.policy.answers_retries();
+            let slots = Arc::clone(layer.engine.store.slots());
+            let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&layer.options.recorder));
+            let answers_retries = layer.engine.policy.answers_retries();
             IdempotencyContext::replace(&mut parts, key, context, slots, (seen, path), recorder, answers_retries);
             let answering = service.call(Request::from_parts(parts, body.into()));
-            (shared, service, answering)
+            (layer, service, answering)
         };
         match answering.await {
             Ok(response) => {
                 let (mut parts, body) = response.into_parts();
-                let (passage, Judged { end, effect }) = take(&shared, &parts, body).await;
-                shared.say_effect(&mut parts, effect, &end);
+                let (passage, Judged { end, effect }) = take(&layer, &parts, body).await;
+                layer.say_effect(&mut parts, effect, &end);
                 (Ok(Response::from_parts(parts, passage.into())), end)
             }
             Err(error) => {
-                let end = shared.judge().of_error(&error);
+                let end = layer.judge().of_error(&error);
                 (Err(error), end)
             }
         }
@@ -228,8 +228,8 @@ where
     E: Send + 'static,
 {
     fn origin(&self) -> Option<Origin> {
-        let Exchange { shared, parts, scope, .. } = &*self.exchange;
-        Some(origin(&shared.options, parts, scope.as_ref()))
+        let Exchange { layer, parts, scope, .. } = &*self.exchange;
+        Some(origin(&layer.options, parts, scope.as_ref()))
     }
 
     fn start(self, context: RunContext) -> BoxFuture<'static, (RunAnswer<M, R, E>, End)> {
@@ -250,21 +250,21 @@ async fn let_go_if_reset(parts: &Parts) {
 
 /// Turns a verdict into the request's answer.
 fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
-    shared: &LayerState<St>,
+    layer: &LayerState<St>,
     connection: Connection,
     span: &Span,
     id: &RecordId,
     verdict: Verdict<RunAnswer<M, R, E>>,
     waited: Option<Duration>,
 ) -> RunAnswer<M, R, E> {
-    let policy = &shared.engine.policy;
+    let policy = &layer.engine.policy;
     let is_of_own_run = verdict.is_of_own_run();
     let attempt = verdict.attempt().cloned();
     let facts = Facts { id: Some(id), attempt: attempt.as_ref(), waited, ran: None };
     let rejection = match verdict {
         Verdict::Own(mut answer) => {
             if let Ok(answer) = &mut answer {
-                shared.options.name_outcome(answer, RAN);
+                layer.options.name_outcome(answer, RAN);
             }
             return answer;
         }
@@ -273,7 +273,7 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
             End::Outcome(outcome) => {
                 // The last argument is given for a replay.
                 let facts = (!is_own).then_some(facts);
-                return Ok(shared.recorded_answer::<M, R>(connection, span, id, &outcome, facts));
+                return Ok(layer.recorded_answer::<M, R>(connection, span, id, &outcome, facts));
             }
             End::Refused(refusal) => reasons::of_refusal(refusal, id),
             End::Consumed { status } => reasons::not_replayable(status),
@@ -287,24 +287,24 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
         },
     };
     Ok(if is_of_own_run {
-        shared.answer_rejection::<M, R>(connection, rejection)
+        layer.answer_rejection::<M, R>(connection, rejection)
     } else {
-        shared.reject::<M, R>(connection, span, facts, rejection)
+        layer.reject::<M, R>(connection, span, facts, rejection)
     })
 }
 
 /// Reads the body of the handler's answer, unless the head says how the run ends. Returns the body, and how it ends.
 async fn take<R: SendBody, St: Store>(
-    shared: &LayerState<St>,
+    layer: &LayerState<St>,
     parts: &response::Parts,
     body: R,
 ) -> (Passage<R>, Judged) {
-    let judge = shared.judge();
+    let judge = layer.judge();
     if judge.needs_no_body(parts) {
         return (Passage::Untouched(body), judge.of_answer::<R>(parts, None));
     }
     // An answer has a time limit, and takes none of the budget for request bodies.
-    let (bytes, time) = (shared.options.recorder.max_response_body, Some(shared.options.outcome_body_timeout));
+    let (bytes, time) = (layer.options.recorder.max_response_body, Some(layer.options.outcome_body_timeout));
     let collected = collect(Box::pin(body), &mut Bounds { bytes, time, ..Bounds::default() }).await;
     let judged = judge.of_answer(parts, Some(&collected));
     (Passage::from(collected), judged)

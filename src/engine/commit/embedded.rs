@@ -14,7 +14,7 @@ use crate::engine::context::RunContext;
 use crate::slots::End;
 use crate::store::embedded::{Purpose, Reason, StorageEngine, Transact};
 use crate::store::{CommitError, EmbeddedStore, Records as _, StoreError};
-use crate::within::COMMIT_TIMEOUT;
+use crate::timeouts::COMMIT_TIMEOUT;
 
 /// The time that a transaction that belongs to no run may wait for the writer.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);

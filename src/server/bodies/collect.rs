@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::body::Passage;
 use super::budget::Share;
 use crate::server::header::lines;
-use crate::within::{put_off, within};
+use crate::timeouts::{put_off, within};
 
 /// The result of reading a body.
 pub(crate) enum Collected<B: Body> {

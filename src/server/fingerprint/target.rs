@@ -7,8 +7,8 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 
 use crate::fingerprint::FingerprintBuilder;
+use crate::server::context::IdempotencyContext;
 use crate::server::header::lines;
-use crate::server::run_context::context::IdempotencyContext;
 
 /// The place where the client sent the request, and, if that is in doubt, the other place where it may have sent it.
 ///

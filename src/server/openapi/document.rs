@@ -71,9 +71,9 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// layer.document_where(&mut api, |_, path| path.starts_with("/v1/"));
     /// ```
     pub fn document_where(&self, openapi: &mut OpenApi, is_covered: impl Fn(&Method, &str) -> bool) {
-        let options = &self.shared().options;
+        let options = &self.state().options;
         let may_retry = !openapi.extensions.as_ref().is_some_and(|extensions| extensions.contains_key(SPEAKEASY));
-        let addition = Addition::of(options, self.shared().engine.policy.retention, may_retry);
+        let addition = Addition::of(options, self.state().engine.policy.retention, may_retry);
         let components = openapi.components.get_or_insert_default();
         let mut covers_any = false;
         for (path, item) in &mut openapi.paths.paths {

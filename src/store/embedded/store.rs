@@ -26,7 +26,7 @@ use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
 use crate::store::listed::ListedRecord;
 use crate::store::page::{Cursor, List, Page};
 use crate::store::{CommitError, StoreError};
-use crate::within::STORE_ANSWER_TIMEOUT;
+use crate::timeouts::STORE_ANSWER_TIMEOUT;
 
 /// A store in a directory of its own, over the storage engine `E`: a [`SledStore`](crate::SledStore), for example.
 ///

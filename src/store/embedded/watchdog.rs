@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::files::directory::Lock;
 use super::layout::storage_engine::StorageEngine;
 use super::state::{SLOW, StoreState};
-use crate::within::{STOPPED_AFTER, WRITE_STUCK_AFTER};
+use crate::timeouts::{STOPPED_AFTER, WRITE_STUCK_AFTER};
 
 /// The interval at which the watchdog looks and maintains the engine, which may rely on it; see
 /// [`StorageEngine::maintain`].

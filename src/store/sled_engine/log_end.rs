@@ -7,7 +7,7 @@ use super::segments::{Header, Log};
 
 /// The place where sled ends the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct LogEnd {
     /// The segment in which it ends.
     pub(super) segment: Header,
     /// The place in that segment at which a batch begins that is not there as a whole: sled reads nothing from there
@@ -31,7 +31,7 @@ impl Log {
 
     /// Returns where sled will end the log, if it begins in `start` and the last message is in `last`. All of a batch
     /// that is stable lies before the place to which a header leads, so a torn one begins in `start` or later.
-    pub(super) fn end(&mut self, start: Header, last: Header) -> io::Result<End> {
+    pub(super) fn end(&mut self, start: Header, last: Header) -> io::Result<LogEnd> {
         let (_, bytes) = self.bytes_of(last)?;
         let stop = each_message(&bytes, self.segment_bytes, self.number(last), |_, _| {});
         let tip = last.begins + i64::try_from(stop.at).unwrap_or(i64::MAX) - 1;
@@ -46,11 +46,11 @@ impl Log {
                 }
             });
             if torn.is_some() {
-                return Ok(End { segment, torn });
+                return Ok(LogEnd { segment, torn });
             }
             next = self.at(segment.begins + self.size());
         }
-        Ok(End { segment: last, torn: None })
+        Ok(LogEnd { segment: last, torn: None })
     }
 }
 

@@ -13,16 +13,16 @@
 //!   long, because of its space collection.
 //! - `segments.rs`: lets sled open a database without its last snapshot, which it could otherwise take for an empty
 //!   one, and says where the log is damaged.
-//! - `end.rs`: finds where sled will end the log.
+//! - `log_end.rs`: finds where sled will end the log.
 //! - `skipped.rs`: finds damage in the log that sled skips in silence.
 //! - `messages.rs`: reads the messages of that log, and finds where they end.
 //! - `epochs.rs`: keeps sled from freeing memory while it still reads it. No code here calls `flush_async`, which can
 //!   deadlock.
 
 mod durable;
-mod end;
 mod engine;
 mod epochs;
+mod log_end;
 mod messages;
 mod segments;
 mod skipped;

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::end::End;
+use super::log_end::LogEnd;
 use super::messages::{MESSAGE_HEADER_BYTES, each_message, message, parts};
 use super::segments::Log;
 
@@ -58,7 +58,7 @@ fn is_erased(bytes: &[u8], at: usize, segment_bytes: usize) -> bool {
 
 impl Log {
     /// Returns the place in the file at which such damage begins, before the segment in which the log ends.
-    pub(super) fn skipped(&mut self, End { segment: end, torn }: End) -> io::Result<Option<u64>> {
+    pub(super) fn skipped(&mut self, LogEnd { segment: end, torn }: LogEnd) -> io::Result<Option<u64>> {
         let first = self.segment_of(self.snapshot.unwrap_or(0));
         let mut row: Vec<_> = self.headers.iter().flatten().copied().collect();
         row.retain(|header| (first..end.begins).contains(&header.begins));
@@ -96,7 +96,7 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use crate::store::sled_engine::end::End;
+    use crate::store::sled_engine::log_end::LogEnd;
     use crate::store::sled_engine::messages::tests::change;
     use crate::store::sled_engine::messages::{BATCH, CAP, HEADER_BYTES};
     use crate::store::sled_engine::segments::tests::{log_of, segments};
@@ -121,7 +121,7 @@ mod tests {
     /// Returns the place of the damage in a log of segments 7 to 9, of which 9 is the end.
     fn skipped(contents: [Vec<u8>; 3], snapshot: i64) -> Option<u64> {
         let mut log = log_of(&segments(7, &contents), Some(snapshot));
-        let end = End { segment: log.headers[2].unwrap(), torn: None };
+        let end = LogEnd { segment: log.headers[2].unwrap(), torn: None };
         log.skipped(end).unwrap()
     }
 
@@ -170,8 +170,8 @@ mod tests {
         let end = [(WHOLE, 2), (BATCH, 0), (WHOLE, 1)];
         let mut log = log_of(&segments(7, &[first, messages(8, &end)]), None);
         let segment = log.headers[1].unwrap();
-        assert_eq!(log.skipped(End { segment, torn: None }).unwrap(), None);
-        assert!(log.skipped(End { segment, torn: Some(HEADER_BYTES + LENGTH) }).unwrap().is_some());
+        assert_eq!(log.skipped(LogEnd { segment, torn: None }).unwrap(), None);
+        assert!(log.skipped(LogEnd { segment, torn: Some(HEADER_BYTES + LENGTH) }).unwrap().is_some());
     }
 
     // A process that died while sled cut a torn batch off leaves this. Refusing it would refuse a sound store.
@@ -180,7 +180,7 @@ mod tests {
         let mut bytes = segments(7, &[7, 8, 9].map(|number| messages(number, &[(LINK, 1), (LINK, 2)])));
         let skipped = |bytes: &[u8]| {
             let mut log = log_of(bytes, None);
-            let end = End { segment: log.headers[2].unwrap(), torn: None };
+            let end = LogEnd { segment: log.headers[2].unwrap(), torn: None };
             log.skipped(end).unwrap()
         };
         bytes[HEADER_BYTES + LENGTH..999].fill(0);

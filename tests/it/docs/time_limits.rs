@@ -46,7 +46,7 @@ fn evaluated(source: &str, expression: &str) -> Option<Duration> {
             Some(evaluated(source, left)? * number(factor)?)
         })
         .or_else(|| value_in(source, expression))
-        .or_else(|| value_in(include_str!("../../../src/within.rs"), expression))
+        .or_else(|| value_in(include_str!("../../../src/timeouts.rs"), expression))
 }
 
 /// A number, or a product of numbers.
