@@ -1,7 +1,9 @@
-//! For this crate's own laboratories: hooks through which a scheduler explores interleavings.
+//! Where a run is spawned, and the places where another thread may come between: in this crate's own laboratories, a
+//! scheduler explores the interleavings there.
 //!
-//! They are compiled only with `--cfg idempotency_laboratory`. No feature sets that, so no dependency can switch it on;
-//! `.ci/controls` does, for the programs of the laboratories alone. Without it the hooks are empty.
+//! The scheduler is compiled only with `--cfg idempotency_laboratory`. No feature sets that, so no dependency can
+//! switch it on; `.ci/controls` does, for the programs of the laboratories alone. Without it, `point` is empty, and
+//! `spawn` is tokio's.
 //!
 //! What breaks a protection on purpose is not here: `laboratories/broken.patch` puts it into a copy of the crate.
 

@@ -1,4 +1,5 @@
-//! The time limits of a write that hangs, and a time limit that costs nothing if there is nothing to wait for.
+//! The time limits of a store's write that hangs, and a time limit that costs nothing if there is nothing to wait for.
+//! Section 11 of `docs/design.md` has all limits that a request can meet.
 //!
 //! Several parties wait for one write, each a little longer than the one before, so that the one that knows the most
 //! about it gives up first.

@@ -1,4 +1,5 @@
-//! The way of one run, detached from its requester: claim, ask, work, settle, answer.
+//! The way of one run, detached from its requester: claim, ask, work, record, answer. A run whose task is aborted
+//! records that on its drop.
 
 use std::future::ready;
 use std::pin::pin;
@@ -28,7 +29,7 @@ use crate::store::Store;
 use crate::timeouts::{STORE_TIMEOUT, within};
 
 /// What a run does next.
-enum Step {
+enum Next {
     /// It claims the operation: the one that was interrupted under this fence, about which the application said that it
     /// may run again, or any.
     Claim(Option<Fence>),
@@ -55,12 +56,12 @@ pub(super) async fn drive<St: Store, W: Work<T>, T: Send + 'static>(
     work: W,
     requester: oneshot::Sender<Verdict<T>>,
 ) {
-    let mut next = Some((Driven { work, requester, run }, Step::Claim(None)));
+    let mut next = Some((Driven { work, requester, run }, Next::Claim(None)));
     while let Some((driven, step)) = next {
         next = match step {
-            Step::Claim(again) => driven.claim(again).await,
-            Step::Ask(question) => Box::pin(driven.ask(question)).await,
-            Step::Work(commitment, rerun) => {
+            Next::Claim(again) => driven.claim(again).await,
+            Next::Ask(question) => Box::pin(driven.ask(question)).await,
+            Next::Work(commitment, rerun) => {
                 driven.work(commitment, rerun).await;
                 None
             }
@@ -71,7 +72,7 @@ pub(super) async fn drive<St: Store, W: Work<T>, T: Send + 'static>(
 impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
     /// Claims the operation. Returns `None` if nothing is left to do.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
-    fn claim(self, again: Option<Fence>) -> impl Future<Output = Option<(Self, Step)>> + Send {
+    fn claim(self, again: Option<Fence>) -> impl Future<Output = Option<(Self, Next)>> + Send {
         async move {
             let mut this = self;
             let Run { engine, operation, slot, is_within, deadline, .. } = &*this.run;
@@ -83,7 +84,7 @@ impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
             let has_failed = match within(Some(this.run.deadline), claiming.as_mut()).await {
                 Some(Ok(Claimed::Granted(operation, hold, rerun))) => {
                     let commitment = this.granted(operation, hold, session);
-                    return Some((this, Step::Work(commitment, rerun)));
+                    return Some((this, Next::Work(commitment, rerun)));
                 }
                 Some(Ok(Claimed::Met(record))) => return this.met(*record, again.is_some()),
                 Some(Err(Refusal::Unavailable)) if this.run.fails_open() => true,
@@ -114,12 +115,12 @@ impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
     }
 
     /// Asks about the record that the claim has met, or answers from it. `has_asked`: it was asked about already.
-    fn met(self, record: Record, has_asked: bool) -> Option<(Self, Step)> {
+    fn met(self, record: Record, has_asked: bool) -> Option<(Self, Next)> {
         let Run { engine, operation: Operation { id, fingerprint, .. }, .. } = &*self.run;
         let met = Met { policy: &engine.policy, fingerprint, record: &record };
         if !has_asked && let Some((reconciler, interrupted)) = met.reconciler(*id) {
             let question = Question { reconciler, interrupted, fingerprint: *fingerprint };
-            return Some((self, Step::Ask(Box::new(question))));
+            return Some((self, Next::Ask(Box::new(question))));
         }
         met.report_not_rerun(engine, id);
         let ended = met::ended(&engine.policy, fingerprint, record);
@@ -127,13 +128,13 @@ impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
     }
 
     /// Asks the application about the interrupted run.
-    async fn ask(mut self, question: Box<Question>) -> Option<(Self, Step)> {
+    async fn ask(mut self, question: Box<Question>) -> Option<(Self, Next)> {
         self.run.slot.show_phase(Phase::Running(self.run.operation.fingerprint));
         match question.ask(&self.run.engine).await {
             Ok((fence, Reconciled::RunAgain)) => {
                 // The question has used up the time that the first claim had.
                 self.run.deadline = Instant::now() + STORE_TIMEOUT;
-                Some((self, Step::Claim(Some(fence))))
+                Some((self, Next::Claim(Some(fence))))
             }
             Ok((fence, Reconciled::Outcome(outcome))) => {
                 let Self { work, requester, run } = self;
@@ -160,12 +161,12 @@ impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
         None
     }
 
-    /// Does the work, settles its end, and answers.
+    /// Does the work, records its end, and answers.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
     fn work(self, commitment: Arc<Commitment>, rerun: Rerun) -> impl Future<Output = ()> + Send {
         async move {
             let Self { work, requester, mut run } = self;
-            let guard = InterruptOnDrop { run: &run, commitment: &commitment, over: false };
+            let guard = InterruptOnAbort { run: &run, commitment: &commitment, over: false };
             let context = RunContext::new(rerun, Arc::clone(&commitment));
             // The claim was asked for this long before it would have been too late.
             let asked = Some(run.deadline - STORE_TIMEOUT);
@@ -259,9 +260,10 @@ fn superseded<St: Store, T>(
     let _ = requester.send(verdict);
 }
 
-/// Gives the real answer although it could not be recorded, because the effect took place. This process remembers the
-/// outcome until the store has it, so the operation does not run again. After a restart the claim refuses retries,
-/// unless the policy is `Rerun`: then there may be none.
+/// Gives the real answer although it could not be recorded, because the effect took place. This process keeps the
+/// outcome until the store has it or its retention is over, so the operation does not run again. If there is no room
+/// for it, retries are answered that it is unknown. After a restart the claim refuses retries, unless the policy is
+/// `Rerun`: then there may be none.
 async fn unsaved<St: Store, T: Send>(
     run: Box<Run<St>>,
     hold: Hold,
@@ -294,24 +296,24 @@ async fn unsaved<St: Store, T: Send>(
         drop(pending);
         Holder { engine: &engine, operation: &operation, hold }.record(&End::Interrupted { status: None }).await
     };
-    unsaved.free_once_recorded(recorded, is_exclusive).await;
+    unsaved.forget_once_recorded(recorded, is_exclusive).await;
 }
 
 /// Records that a run was interrupted if it is dropped: its task was aborted, or its runtime is gone.
-struct InterruptOnDrop<'a, St: Store> {
+struct InterruptOnAbort<'a, St: Store> {
     run: &'a Run<St>,
     commitment: &'a Commitment,
     /// Set once the end of the run is known; the drop then does nothing.
     over: bool,
 }
 
-impl<St: Store> InterruptOnDrop<'_, St> {
+impl<St: Store> InterruptOnAbort<'_, St> {
     fn over(mut self) {
         self.over = true;
     }
 }
 
-impl<St: Store> Drop for InterruptOnDrop<'_, St> {
+impl<St: Store> Drop for InterruptOnAbort<'_, St> {
     fn drop(&mut self) {
         if self.over {
             return;

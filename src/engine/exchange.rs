@@ -147,7 +147,7 @@ impl<St: Store> Engine<St> {
             }
             let slot = match slots.take(*id, self.policy.max_runs, caller.client) {
                 Entered::Mine(slot) => slot,
-                Entered::Taken(waiter) => return Begun::Met(waiter),
+                Entered::Occupied(waiter) => return Begun::Met(waiter),
                 Entered::Full(reason) => return Begun::Over(self.overloaded(reason).into()),
             };
             let (reply, verdict) = oneshot::channel();

@@ -125,7 +125,7 @@ async fn give_back<St: Store>(run: Box<Run<St>>, hold: Hold, rerun: Rerun) {
     // This only logs the fault, because the requester was answered before.
     engine.log_and_refuse(&operation.id, &pending.error);
     let (unsaved, _) = UnsavedEnd::keep(&engine, slot, Refusal::Unavailable);
-    unsaved.free_once_recorded(Err(pending), engine.store.is_exclusive()).await;
+    unsaved.forget_once_recorded(Err(pending), engine.store.is_exclusive()).await;
 }
 
 /// Ends a fail-open run that leaves nothing to remember, or for which there is no room. If its claim is granted
@@ -170,7 +170,7 @@ async fn record<St: Store>(
     };
     match (Holder { engine, operation, hold }).record(end).await {
         Ok(Applied { reply: Reply::Refused, .. }) => outdone(engine, operation, &unsaved),
-        recorded => unsaved.free_once_recorded(recorded, engine.store.is_exclusive()).await,
+        recorded => unsaved.forget_once_recorded(recorded, engine.store.is_exclusive()).await,
     }
 }
 

@@ -10,10 +10,10 @@
 //!    an interrupted run first (`reconcile.rs`).
 //! 4. The work runs; its panics are caught and its time is limited (`run.rs`). It may write its effect and the record
 //!    of its outcome in one transaction (`commit/`).
-//! 5. The end of the run is recorded before any client is answered; then the slot is freed. `record_end.rs` says what
-//!    is recorded, and remembers what the store does not know; `send_end.rs` passes it to the store until it answers.
-//!    If the store does not answer the claim, the requester is answered all the same, or with `fail_open` the run goes
-//!    ahead, and its end is recorded later (`late.rs`).
+//! 5. The end of the run is recorded before any client is answered, unless the store fails; then the slot is freed.
+//!    `record_end.rs` says what is recorded, and remembers what the store does not know; `send_end.rs` passes it to the
+//!    store until it answers. If the store does not answer the claim, the requester is answered all the same, or with
+//!    `fail_open` the run goes ahead, and its end is recorded later (`late.rs`).
 //!
 //! The ways in which an operation can end are listed in one place, `slots::End`.
 //!

@@ -72,8 +72,8 @@ impl UnsavedEnd {
         (Self { slots, id, turn, _retrying: retrying }, is_whole)
     }
 
-    /// Waits until the store knows how the run ended, and frees the slot.
-    pub(super) async fn free_once_recorded(self, recorded: Result<Applied, PendingEnd>, is_exclusive: bool) {
+    /// Waits until the store knows how the run ended, and forgets the end.
+    pub(super) async fn forget_once_recorded(self, recorded: Result<Applied, PendingEnd>, is_exclusive: bool) {
         let applied = match recorded {
             Ok(applied) => Some(applied),
             Err(pending) => pending.answer.await,
@@ -85,12 +85,12 @@ impl UnsavedEnd {
             Some(Applied { reply: Reply::Refused, record: None }) if is_exclusive => {}
             // If this was refused, the store has another end, and that one counts.
             Some(_) => self.forget(),
-            // The store can't answer any more. The slot stays taken until the retention is over.
+            // The store can't answer any more. The end is kept until the retention is over.
             None => {}
         }
     }
 
-    /// Frees the slot, because the store now has this end or another one.
+    /// Forgets the end, because the store now has this one or another one.
     pub(super) fn forget(&self) {
         self.slots.unsaved.forget(&self.id, self.turn);
     }
@@ -123,7 +123,7 @@ mod tests {
         let (unsaved, _) = UnsavedEnd::keep(&engine, slot, Ended::new(fingerprint, end.clone()));
         let operation = Operation { id, fingerprint, origin: Origin::default() };
         let recorded = Holder { engine: &engine, operation: &operation, hold }.record(&end).await;
-        unsaved.free_once_recorded(recorded, true).await;
+        unsaved.forget_once_recorded(recorded, true).await;
         let result = slots.look(&id).expect("it is kept").join(&fingerprint, Duration::ZERO).await;
         assert!(matches!(result, Ok((End::Interrupted { .. }, _))), "{result:?}");
         // Any other answer of the store counts.
@@ -131,7 +131,7 @@ mod tests {
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
         let (unsaved, _) = UnsavedEnd::keep(&engine, slot, Refusal::Unavailable);
         let recorded = engine.record(id, Transition::Release(Fence(1))).await;
-        unsaved.free_once_recorded(recorded, true).await;
+        unsaved.forget_once_recorded(recorded, true).await;
         assert!(slots.look(&id).is_none());
     }
 }

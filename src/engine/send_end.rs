@@ -1,4 +1,5 @@
-//! Passes the end of a run to a store until the store has answered. Only this file passes an end more than once.
+//! Passes the end of a run to a store until the store has answered. In the engine, only this file passes an end more
+//! than once; a store may send the writes of one again.
 
 use std::iter;
 use std::sync::Arc;

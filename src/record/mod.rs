@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            Claim                         Complete
-//! absent ───────────▶ Running ───────────────────────────▶ Completed, or Consumed: not storable, never runs again
+//! absent ───────────▶ Running ───────────────────────────▶ Completed, or Consumed: not storable
 //!   ▲    Release        │    ▲                                   ▲
 //!   ├───────────────────┤    │ Reclaim (new fence)               │ Resolve(Outcome) (new fence);
 //!   │         Interrupt ▼    │                                   │ Complete, by the run that was thought dead
@@ -10,6 +10,9 @@
 //!   │                   │    ↺ Inquire (new fence)
 //!   └───────────────────┴── Resolve(Release), or past its expiry
 //! ```
+//!
+//! A completed or consumed record becomes absent by `Forget`, or past its expiry. Until then its operation never runs
+//! again.
 //!
 //! `next` takes what a store holds and a [`Transition`]. It returns what the store has to write (`Change`) and what the
 //! store has to answer ([`Reply`]). A store calls it inside its own atomic step, and makes no such decision itself.

@@ -35,8 +35,8 @@ impl<F, T, E> ResponseFuture<F, T, E> {
         Self { kind: FutureKind::Passing { inner } }
     }
 
-    /// The future of an exchange, whose answer gets this header, if there is one.
-    pub(super) fn exchange(
+    /// A future of another kind, whose answer gets this header, if there is one.
+    pub(super) fn boxed(
         inner: BoxFuture<'static, Result<Response<T>, E>>,
         echo: Option<Box<(HeaderName, HeaderValue)>>,
     ) -> Self {

@@ -9,6 +9,8 @@
 //! | `options.rs` | the options' values and defaults |
 //! | `layer_state.rs` | what all services of a layer share, and the answers that the layer gives by itself |
 //! | `service.rs` | the Tower service: passes a request on, rejects it, or begins an exchange |
+//! | `way.rs` | whether a request is passed on, rejected, or an exchange |
+//! | `header.rs` | reads the header `Idempotency-Key` |
 //! | `future.rs` | the future that the service returns |
 //! | `request.rs` | one request with a key, from its head to its answer |
 //! | `bodies/` | body types, and how a body is read within bounds |
@@ -20,7 +22,6 @@
 //! | `profile.rs` | what clients of an API expect of its keys: statuses, codes, forms |
 //! | `discovery.rs` | sets the profile, and tells clients what a retry can expect |
 //! | `checked.rs` | marks what an extractor rejects as invalid |
-//! | `header.rs` | reads the header `Idempotency-Key` |
 //! | `scope.rs` | what a function that says whose a key is may return |
 //! | `account.rs` | a scope of a request's credentials |
 //! | `fingerprint/` | makes the fingerprint, which says whether two requests are the same |
@@ -31,7 +32,6 @@
 //! | `not_applied.rs` | the statuses that say that nothing was done |
 //! | `reject/` | each reason to reject a request, and how a rejection reads |
 //! | `rejected.rs` | the answer to a request that is rejected |
-//! | `way.rs` | whether a request is passed on, rejected, or an exchange |
 //! | `warnings.rs` | warns of options that switch the protection off |
 //! | `drain.rs` | drain, and the counts |
 //! | `health.rs` | the probes `/livez` and `/readyz` |

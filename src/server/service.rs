@@ -101,7 +101,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 let connection = Connection::of(&parts);
                 let rejection = self.layer.reject::<M, R>(connection, &engine::span(), Facts::default(), rejection);
                 let answer = async move { Ok(connection.read_on(pin!(body), rejection).await) };
-                ResponseFuture::exchange(Box::pin(answer), echo)
+                ResponseFuture::boxed(Box::pin(answer), echo)
             }
             Way::Exchange(key) => {
                 let service = self.take_ready();
@@ -118,7 +118,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                     path: None,
                     share: None,
                 });
-                ResponseFuture::exchange(Box::pin(exchange.answer::<M, R, S::Error>(body)), echo)
+                ResponseFuture::boxed(Box::pin(exchange.answer::<M, R, S::Error>(body)), echo)
             }
         }
     }
@@ -143,7 +143,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 None => answer.map(|body| Passage::Untouched(body).into()),
             })
         };
-        ResponseFuture::exchange(Box::pin(answer), None)
+        ResponseFuture::boxed(Box::pin(answer), None)
     }
 
     /// Takes the service that was polled ready, and leaves a clone in its place.

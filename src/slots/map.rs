@@ -79,7 +79,7 @@ impl Slots {
             return Some(self.waiter(&phase));
         }
         point();
-        self.recall(id)
+        self.look_unsaved(id)
     }
 
     /// Returns what this process has counted.
@@ -173,7 +173,7 @@ impl Slots {
     }
 
     /// Returns a waiter for a run that is over and that only this process remembers.
-    pub(super) fn recall(&self, id: &RecordId) -> Option<Waiter> {
+    pub(super) fn look_unsaved(&self, id: &RecordId) -> Option<Waiter> {
         Some(self.waiter(&self.unsaved.get(id)?))
     }
 }

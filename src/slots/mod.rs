@@ -2,8 +2,8 @@
 //!
 //! Rules:
 //! 1. There is at most one slot per record id. Its holder claims, runs and records; no other task touches the record.
-//! 2. A slot is freed only after the end of its run is durable and readable. Until then a duplicate meets the slot;
-//!    afterwards it finds the record.
+//! 2. A slot is freed only after the end of its run is durable and readable, or is kept as an unsaved end. Until then a
+//!    duplicate meets the slot; afterwards it finds the record, or the unsaved end, which takes the place of the slot.
 //! 3. A slot always ends: dropping a [`Slot`] notifies its waiters, whatever became of the run.
 //! 4. A waiter is bound to the run, not to the key. It gets that run's [`End`] and never claims.
 //! 5. Waiters are counted, per slot and in all. A slot has one notification, and no waiter polls.

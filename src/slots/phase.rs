@@ -43,7 +43,8 @@ pub enum End {
         /// The status, which is all that remains of the outcome.
         status: u16,
     },
-    /// It ended without an effect: the key is free.
+    /// It ended without an effect, and the key is free. Or the request may be sent again, and a run of it begins: an
+    /// interrupted operation may run again, or its record has changed meanwhile.
     Released,
     /// It is unknown whether it took effect.
     Interrupted {

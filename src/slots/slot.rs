@@ -36,7 +36,7 @@ pub(crate) enum Entered {
     /// The slot was free, and is the caller's now.
     Mine(Slot),
     /// Another run has the slot.
-    Taken(Waiter),
+    Occupied(Waiter),
     /// The slot was free, but there are as many runs as are allowed, for the reason that is given.
     Full(&'static str),
 }
@@ -48,12 +48,12 @@ impl Slots {
         point();
         // The entry locks the place. `unsaved` and `clients` are locked within it, never the other way round.
         match self.places.entry(id) {
-            Entry::Occupied(place) => Entered::Taken(self.waiter(place.get())),
+            Entry::Occupied(place) => Entered::Occupied(self.waiter(place.get())),
             Entry::Vacant(place) => {
                 // This is looked up under the lock of the place, because a run remembers its end before it leaves its
                 // place.
-                if let Some(waiter) = self.recall(&id) {
-                    return Entered::Taken(waiter);
+                if let Some(waiter) = self.look_unsaved(&id) {
+                    return Entered::Occupied(waiter);
                 }
                 // The run is counted first, so that two runs that come at once cannot both take the last place.
                 let free = || most.saturating_sub(self.live.fetch_add(1, Ordering::SeqCst));
@@ -114,8 +114,8 @@ impl Slot {
     }
 
     /// Passes the run's end to the duplicates, and keeps it for those that come later, for `retention`, because the
-    /// store does not know it. `UnsavedEnds::forget` frees the slot. If there is no room for the outcome, duplicates
-    /// are answered that it is unknown. Returns whether there is room.
+    /// store does not know it. No run of the operation begins before `UnsavedEnds::forget`. If there is no room for the
+    /// outcome, duplicates are answered that it is unknown. Returns whether there is room.
     pub(crate) fn remember(self, ended: impl Into<Ended>, retention: Duration) -> bool {
         let ended = ended.into();
         let bytes = ended.bytes();

@@ -104,8 +104,7 @@ impl UnsavedEnds {
         Some(left.phase)
     }
 
-    /// Frees a slot whose end was unsaved, because it is in the store now. Does nothing if the entry belongs to
-    /// another turn.
+    /// Forgets the end of a run, because the store has one now. Does nothing if the entry belongs to another turn.
     pub(crate) fn forget(&self, id: &RecordId, turn: u64) {
         point();
         self.forget_if(id, |left| left.turn == turn);

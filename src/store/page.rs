@@ -17,7 +17,8 @@ pub enum List {
     /// no trace is not among them.
     Running,
     /// The interrupted operations, the oldest first: an exclusive store orders them by when they were interrupted, and
-    /// a shared store by when they began.
+    /// a shared store by when they began. A shared store lists here also the completed records
+    /// that this process has met and can't read.
     Interrupted,
     /// The outcomes that came after their operations were taken over or settled, in the order in which they came. Each
     /// is a record of its operation's id and its run's fence. An exclusive store has none.

@@ -83,7 +83,7 @@ pub(super) struct StoreState<E: StorageEngine> {
     pub(super) removed: AtomicU64,
     /// Writes the checkpoint of the last durable step, on a thread of its own.
     pub(super) checkpointer: Arc<Checkpointer>,
-    /// The time at which the batch under way began. The writer sets it; the watchdog, `check_load` and `health` read
+    /// The time at which the batch under way began. The writer sets it; the watchdog, `check_busy` and `health` read
     /// it.
     pub(super) batch: Mutex<Option<Instant>>,
     /// The free space of the disk.
@@ -239,7 +239,7 @@ impl<E: StorageEngine> StoreState<E> {
     }
 
     /// Refuses a new key while the writer is behind: too many commands wait, or the batch under way takes too long.
-    pub(super) fn check_load(&self, waiting: usize) -> Result<(), StoreError> {
+    pub(super) fn check_busy(&self, waiting: usize) -> Result<(), StoreError> {
         self.check_queue(waiting)?;
         if self.batch_age().is_some_and(|age| age >= LATE) {
             return Err(StoreError::Overloaded { reason: "a write has not returned for 2.5 s" });

@@ -163,7 +163,7 @@ impl<E: StorageEngine> EmbeddedStore<E> {
     /// Makes a claim that leaves no trace: the slot is the claim.
     fn claim_by_slot(&self, id: RecordId, claim: Claim) -> impl Future<Output = Result<Applied, StoreError>> + Send {
         let shared = &self.0.shared;
-        let checked = shared.check_load(self.0.writer.waiting());
+        let checked = shared.check_busy(self.0.writer.waiting());
         match read::from_memory(shared, id) {
             Some(known) => Either::Left(ready(checked.and(known).and_then(|current| self.claimed(current, claim)))),
             None => Either::Right(Box::pin(async move {
@@ -251,7 +251,7 @@ impl<E: StorageEngine> Records for EmbeddedStore<E> {
             Transition::Claim(claim) if claim.may_repeat => Either::Right(self.claim_by_slot(id, claim)),
             transition => {
                 let checked = match transition.claim() {
-                    Some(_) => self.0.shared.check_load(self.0.writer.waiting()),
+                    Some(_) => self.0.shared.check_busy(self.0.writer.waiting()),
                     // Limits and load refuse claims alone. `send` still refuses all if the store is closed or poisoned.
                     None => Ok(()),
                 };

@@ -1,5 +1,5 @@
 //! Effect and record in one transaction: the command to the writer, its result, and how the application's values are
-//! dropped. `Twice`, `Over`, `Foreign` and `FailOpen` are returned before anything is sent.
+//! dropped. Of `CommitError`, `Twice`, `Over`, `Foreign` and `FailOpen` are returned before anything is sent.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -161,7 +161,7 @@ pub(super) fn along_with<E: StorageEngine>(batch: &Batch<'_, E>) -> Slice {
 /// Decides one command.
 pub(super) fn decide<E: StorageEngine>(batch: &mut Batch<'_, E>, command: Command<E>) {
     match command {
-        Command::Apply(step) => batch.apply(step),
+        Command::Apply(submitted) => batch.apply(submitted),
         Command::Transact(transact) => batch.transact(*transact),
         Command::Sweep(limit, reply) => batch.sweeps.push((limit, reply)),
         Command::Sync(reply) => batch.sync(reply),

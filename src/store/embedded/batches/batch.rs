@@ -70,7 +70,7 @@ pub(crate) struct Batch<'a, E: StorageEngine> {
 pub(crate) struct StepUnderWay {
     pub(crate) writes: Writes,
     /// `true` if there is anything to write.
-    pub(crate) is_written: bool,
+    pub(crate) has_writes: bool,
     pub(crate) listings: Listings,
     /// The chunks of long outcomes, and the orphans that lead to them until their records do.
     pub(crate) ahead: Vec<(Vec<u8>, Bytes)>,
@@ -127,9 +127,9 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     }
 
     /// Applies a transition, and answers once this batch is durable.
-    pub(crate) fn apply(&mut self, step: Submitted) {
-        let checked = step.check();
-        let Submitted { id, transition, reply, .. } = step;
+    pub(crate) fn apply(&mut self, submitted: Submitted) {
+        let checked = submitted.check();
+        let Submitted { id, transition, reply, .. } = submitted;
         let (applied, outcome) = match checked.and_then(|()| self.take(id, transition)) {
             Ok(taken) => taken,
             // Nothing was decided, so there is nothing to wait for.
@@ -259,7 +259,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
 
     /// Commits the totals alone.
     pub(crate) fn commit_totals(mut self) -> Result<(), String> {
-        self.step.is_written = true;
+        self.step.has_writes = true;
         self.commit()
     }
 }

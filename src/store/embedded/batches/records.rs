@@ -51,7 +51,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         let corrupt = |error: codec::CodecError| StoreError::Corrupt { id, reason: error.to_string() };
         let bytes = new.as_ref().map(|record| codec::encode(&id, record)).transpose().map_err(corrupt)?;
         self.shared.cache.remove(&id);
-        self.step.is_written = true;
+        self.step.has_writes = true;
         self.sums.records += i64::from(new.is_some()) - i64::from(old.is_some());
         self.sums.bytes += outcome_bytes(new.as_ref()) - outcome_bytes(old.as_ref());
         if !is_one_by_one(old.as_ref(), new.as_ref()) {
@@ -186,7 +186,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.step.listings.expiring(listed, &id, fence);
         self.step.writes.count(LISTED_BYTES);
         self.listed += 1;
-        self.step.is_written = true;
+        self.step.has_writes = true;
         listed
     }
 
@@ -197,7 +197,7 @@ impl<E: StorageEngine> Batch<'_, E> {
             self.sums.numbers = self.sums.numbers.wrapping_sub(number);
             self.step.leaving.push(number);
             self.step.writes.remove(key);
-            self.step.is_written = true;
+            self.step.has_writes = true;
         }
     }
 
@@ -210,14 +210,14 @@ impl<E: StorageEngine> Batch<'_, E> {
     pub(crate) fn write(&mut self, key: &[u8], value: impl Into<Bytes>) {
         self.step.writes.insert(key, value);
         self.step.writes.require_atomic();
-        self.step.is_written = true;
+        self.step.has_writes = true;
     }
 
     /// Removes a key that belongs to no record.
     pub(crate) fn erase(&mut self, key: &[u8]) {
         self.step.writes.remove(key);
         self.step.writes.require_atomic();
-        self.step.is_written = true;
+        self.step.has_writes = true;
     }
 }
 

@@ -3,12 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::batch::{Batch, StepUnderWay};
-use crate::codec::Stored;
-use crate::key::RecordId;
-use crate::record::Record;
 use crate::store::StoreError;
 use crate::store::embedded::layout::keys;
 use crate::store::embedded::layout::storage_engine::StorageEngine;
@@ -41,7 +36,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         if self.shared.is_poisoned() {
             // A poisoned store writes nothing any more.
             self.early = Err(READ_FAILED.to_owned());
-        } else if self.step.is_written {
+        } else if self.step.has_writes {
             self.early = self.write_out().map(|()| true);
         }
     }
@@ -73,33 +68,6 @@ impl<E: StorageEngine> Batch<'_, E> {
             self.unsynced = 0;
         }
         Ok(())
-    }
-
-    /// Returns the writes of one more change, and a batch that includes it, which is to be [merged](Self::merge) once
-    /// they are written.
-    pub(crate) fn apart(
-        &self,
-        id: RecordId,
-        old: Option<Record<Stored>>,
-        new: Record<Stored>,
-        outcome: Bytes,
-    ) -> Result<(Writes, Self), StoreError> {
-        let mut batch = Self::new(self.shared, self.engine);
-        // `merge` takes `sums` and `number` back, so they begin with the values of this batch.
-        (batch.now, batch.sums, batch.number, batch.step.is_transaction) = (self.now, self.sums, self.number, true);
-        batch.write_record(id, old, Some(new), Some(outcome))?;
-        Ok((batch.take_writes(), batch))
-    }
-
-    /// Takes over what a batch made by [`apart`](Self::apart) has written.
-    pub(crate) fn merge(&mut self, apart: Self) {
-        self.overlay.extend(apart.overlay);
-        (self.sums, self.number) = (apart.sums, apart.number);
-        self.listed += apart.listed;
-        self.chunks += apart.chunks;
-        self.fresh.extend(apart.fresh);
-        self.gone.extend(apart.gone);
-        apart.step.ended.iter().for_each(|id| self.end_run(id));
     }
 
     /// Returns the totals as this batch leaves them.
@@ -135,7 +103,7 @@ impl<E: StorageEngine> Batch<'_, E> {
         self.number += 1;
         let totals = self.totals(leaving);
         self.step.writes.insert(keys::TOTALS, totals.encode());
-        self.step.is_written = false;
+        self.step.has_writes = false;
         std::mem::take(&mut self.step.writes)
     }
 
@@ -145,11 +113,11 @@ impl<E: StorageEngine> Batch<'_, E> {
             return Err(READ_FAILED.to_owned());
         }
         let early = self.early.clone()?;
-        let is_written = self.step.is_written;
-        if is_written {
+        let has_writes = self.step.has_writes;
+        if has_writes {
             self.write_out()?;
         }
-        if early || is_written { self.sync_engine() } else { Ok(()) }
+        if early || has_writes { self.sync_engine() } else { Ok(()) }
     }
 
     /// Writes what was decided so far: first the chunks of long outcomes, a few at a time and each time made durable;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::batch::Batch;
 use crate::codec::Stored;
+use crate::key::RecordId;
 use crate::record::{self, Change, Completion, Current, Record, Reply, RunResult, State, Transition};
 use crate::store::embedded::layout::storage_engine::StorageEngine;
 use crate::store::embedded::layout::writes::Writes;
@@ -68,6 +69,33 @@ impl<E: StorageEngine> Batch<'_, E> {
             self.merge(batch);
         }
         Ok(outcome)
+    }
+
+    /// Returns the writes of one more change, and a batch that includes it, which is to be [merged](Self::merge) once
+    /// they are written.
+    fn apart(
+        &self,
+        id: RecordId,
+        old: Option<Record<Stored>>,
+        new: Record<Stored>,
+        outcome: Bytes,
+    ) -> Result<(Writes, Self), StoreError> {
+        let mut batch = Self::new(self.shared, self.engine);
+        // `merge` takes `sums` and `number` back, so they begin with the values of this batch.
+        (batch.now, batch.sums, batch.number, batch.step.is_transaction) = (self.now, self.sums, self.number, true);
+        batch.write_record(id, old, Some(new), Some(outcome))?;
+        Ok((batch.take_writes(), batch))
+    }
+
+    /// Takes over what a batch made by [`apart`](Self::apart) has written.
+    fn merge(&mut self, apart: Self) {
+        self.overlay.extend(apart.overlay);
+        (self.sums, self.number) = (apart.sums, apart.number);
+        self.listed += apart.listed;
+        self.chunks += apart.chunks;
+        self.fresh.extend(apart.fresh);
+        self.gone.extend(apart.gone);
+        apart.step.ended.iter().for_each(|id| self.end_run(id));
     }
 
     /// Runs a transaction of the application that completes no run.

@@ -263,13 +263,13 @@ fn while_the_writer_is_behind_new_keys_are_refused_at_once() {
         let still = Still::<E>::new();
         let after = |age, waiting| {
             still.shared.set_batch(Some(Instant::now().checked_sub(Duration::from_millis(age)).unwrap()));
-            still.shared.check_load(waiting)
+            still.shared.check_busy(waiting)
         };
         assert!(after(1_000, 4_095).is_ok());
         assert!(matches!(after(2_600, 0), Err(StoreError::Overloaded { .. })));
         assert!(matches!(after(0, 4_096), Err(StoreError::Overloaded { .. })));
         still.shared.set_batch(None);
-        assert!(still.shared.check_load(0).is_ok());
+        assert!(still.shared.check_busy(0).is_ok());
         // After a write that never returned, the answer does not ask the client to come back in a moment.
         still.shared.poison("a write has not returned".to_owned());
         assert!(matches!(after(61_000, 5_000), Err(StoreError::Unavailable { .. })));

@@ -6,8 +6,8 @@ use super::writes::WriteError;
 use crate::store::StoreError;
 use crate::store::shared::backend::BackendError;
 
-/// Returns the error of a claim whose time is over. It is `Overloaded`, for which `fail_open` runs no handler: the
-/// claim may still be done.
+/// Returns the error of a claim whose time is over: it was not sent, or it was undone. It is `Overloaded`, for which
+/// `fail_open` runs no handler: the claim may have met a row.
 pub(crate) fn late() -> StoreError {
     StoreError::Overloaded { reason: "the database came to the claim too late" }
 }

@@ -1,5 +1,6 @@
 //! Tracks whether this process and the others are alive, and which rows have changed.
 
+// - here: `Sessions`, which renews this process's session, ends it, and marks others as dead.
 // - `own.rs`: the session of this process. `others.rs`: the sessions of other processes, which this process watches.
 // - `changes.rs`: notifications that a row has changed.
 
