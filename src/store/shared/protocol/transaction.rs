@@ -27,7 +27,7 @@ use crate::store::shared::database::writes::{WriteError, WriteResult};
 use crate::store::shared::run_record::RunRecord;
 
 /// The pause before the transaction's row is read once more because it may not be durable yet.
-const PAUSE: Duration = Duration::from_secs(1);
+const DURABLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Finds out how a transaction ended that was to complete a run.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl<B: Backend> PendingTransaction<B> {
                 // The database does not take it: the only error of a write without a deadline that is insisted on.
                 Err(WriteError::Away(_) | WriteError::Never(_) | WriteError::Late | WriteError::InDoubt) => {}
             }
-            sleep(PAUSE).await;
+            sleep(DURABLE_PAUSE).await;
         };
         // A later claim of this key has another token, and stays.
         protocol.sessions.held.remove_if(id, |_, row| row.token == *claimed);
