@@ -1,20 +1,19 @@
 //! A store that fails on command.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
-use tokio::sync::{Semaphore, broadcast, oneshot};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::call::StoreCall;
 use crate::clock::{Clock, Timestamp};
 use crate::key::RecordId;
-use crate::record::{Applied, Claim, Record, Reply, Transition};
+use crate::record::{Applied, Record, Transition};
 use crate::slots::Slots;
 use crate::store::StoreError;
 use crate::store::contract::{Gauges, Health, Records, Sealed, Store};
@@ -23,22 +22,19 @@ use crate::store::memory::{MemoryStore, MemoryStoreBuilder};
 use crate::store::page::{Cursor, List, Page};
 
 /// A store for tests, which fails, stalls, loses answers, crashes and is opened again on command. Otherwise it behaves
-/// as a store on disk does, with the disk in memory: a claim that may be repeated leaves no trace. With
-/// [`another_process`](Self::another_process) it behaves as a database that several processes share. A value is a
-/// handle, and clones share the open store.
+/// as a store on disk does, with the disk in memory: a claim that may be repeated leaves no trace. A value is a handle,
+/// and clones share the open store.
 #[derive(Debug, Clone)]
 pub struct TestStore {
     memory: MemoryStore,
     process: Arc<Process>,
-    world: Arc<World>,
 }
 
 /// One opening of the store, until its crash.
 #[derive(Debug, Default)]
 struct Process {
-    // By this number the memory store and `changed` tell openings apart. The first opening has 0.
-    number: u64,
-    crashed: AtomicBool,
+    // The time of the crash. Each call keeps the lock while it is done, so a call that is late changes nothing.
+    crashed: RwLock<Option<Timestamp>>,
     // The faults that were ordered and did not happen yet, in their order.
     faults: Mutex<HashMap<StoreCall, VecDeque<Fault>>>,
     // The answers of ends that were lost. As over a database, an end that is passed again gets the answer of the first.
@@ -47,20 +43,6 @@ struct Process {
     stalls: Gates,
     held_answers: Gates,
 }
-
-/// The state that all openings share, other than the records.
-#[derive(Debug)]
-struct World {
-    // The number of the next opening.
-    processes: AtomicU64,
-    // `true` once `another_process` was called, so that slots exclude only a part of the runs.
-    is_shared: AtomicBool,
-    // The changes: which process changed which record.
-    changed: broadcast::Sender<(u64, RecordId)>,
-}
-
-/// The number of changes that are kept for a listener.
-const CHANGES: usize = 1_024;
 
 /// The latest gate of each kind of call, open or not.
 type Gates = Mutex<HashMap<StoreCall, Arc<Semaphore>>>;
@@ -114,12 +96,7 @@ impl TestStore {
     #[doc(hidden)]
     #[must_use]
     pub fn over(builder: MemoryStoreBuilder) -> Self {
-        let world = World {
-            processes: AtomicU64::new(1),
-            is_shared: AtomicBool::new(false),
-            changed: broadcast::channel(CHANGES).0,
-        };
-        Self { memory: builder.volatile_claims().build(), process: Arc::default(), world: Arc::new(world) }
+        Self { memory: builder.volatile_claims().build(), process: Arc::default() }
     }
 
     /// Makes the next call of this kind fail, so that nothing is done.
@@ -145,36 +122,15 @@ impl TestStore {
 
     /// Kills the process: every call of this handle and its clones fails from now on. What is on disk stays.
     pub fn crash(&self) {
-        self.process.crashed.store(true, Ordering::SeqCst);
-        self.memory.end();
+        self.process.crashed.write().get_or_insert_with(|| self.memory.now());
     }
 
-    /// Opens what is on disk as another process, after a [`crash`](Self::crash) of this one. The runs of this one were
-    /// interrupted.
+    /// Crashes as [`crash`](Self::crash) does, and opens what is on disk. The runs under way were interrupted by the
+    /// crash.
     #[must_use]
     pub fn reopen(&self) -> Self {
-        self.crash();
-        self.opened()
-    }
-
-    /// Opens the same records as another process next to this one, which goes on, like servers that share a database.
-    /// From now on every claim leaves a trace, because a slot excludes no other process.
-    #[must_use]
-    pub fn another_process(&self) -> Self {
-        self.world.is_shared.store(true, Ordering::SeqCst);
-        self.memory.share();
-        self.opened()
-    }
-
-    /// Makes the other processes take this one for dead from now on, though it goes on: its runs lapse.
-    pub fn lapse(&self) {
-        self.memory.end();
-    }
-
-    fn opened(&self) -> Self {
-        let number = self.world.processes.fetch_add(1, Ordering::Relaxed);
-        let process = Arc::new(Process { number, ..Process::default() });
-        Self { memory: self.memory.opened_by(number), process, world: Arc::clone(&self.world) }
+        let crashed = *self.process.crashed.write().get_or_insert_with(|| self.memory.now());
+        Self { memory: self.memory.reopened(crashed), process: Arc::default() }
     }
 
     fn fault(&self, kind: StoreCall, fault: Fault) {
@@ -217,7 +173,8 @@ impl TestStore {
         kind: StoreCall,
         call: impl FnOnce(&Self, bool) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        if self.process.crashed.load(Ordering::SeqCst) {
+        let crashed = self.process.crashed.read();
+        if crashed.is_some() {
             return Err(StoreError::unavailable("the process crashed"));
         }
         let fault = self.process.faults.lock().get_mut(&kind).and_then(|faults| faults.pop_front());
@@ -232,12 +189,12 @@ impl TestStore {
     fn take(&self, id: RecordId, transition: Transition, is_lost: bool) -> Result<Applied, StoreError> {
         // A claim and a question are asked anew.
         if matches!(transition, Transition::Claim(_) | Transition::Reclaim(..) | Transition::Inquire { .. }) {
-            return self.take_first(id, transition);
+            return now(self.memory.apply(id, transition));
         }
         let before = self.process.lost.lock().get(&id).filter(|(lost, _)| *lost == transition).cloned();
         let applied = match before {
             Some((_, applied)) => applied,
-            None => self.take_first(id, transition.clone())?,
+            None => now(self.memory.apply(id, transition.clone()))?,
         };
         let mut lost = self.process.lost.lock();
         if is_lost {
@@ -245,23 +202,6 @@ impl TestStore {
         } else {
             lost.remove(&id)
         };
-        Ok(applied)
-    }
-
-    /// Applies a transition to the records in memory, and reports a change to the other processes.
-    fn take_first(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
-        let transition = match transition {
-            // The slot of this process excludes no other process, so the claim has to leave a trace.
-            Transition::Claim(claim) if self.world.is_shared.load(Ordering::SeqCst) => {
-                Transition::Claim(Claim { may_repeat: false, ..claim })
-            }
-            transition => transition,
-        };
-        let applied = now(self.memory.apply(id, transition))?;
-        if applied.reply == Reply::Taken {
-            // An error here means that there is no listener.
-            let _ = self.world.changed.send((self.process.number, id));
-        }
         Ok(applied)
     }
 }
@@ -284,7 +224,6 @@ fn uncertain() -> StoreError {
 
 /// Returns the answer of a future that is ready at once.
 fn now<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    use futures_util::FutureExt as _;
     answer.now_or_never().unwrap_or_else(|| Err(uncertain()))
 }
 
@@ -296,7 +235,7 @@ impl Records for TestStore {
     }
 
     fn is_exclusive(&self) -> bool {
-        !self.world.is_shared.load(Ordering::SeqCst)
+        true
     }
 
     fn recall(&self, _: RecordId) -> Option<Record> {
@@ -341,20 +280,8 @@ impl Records for TestStore {
         self.call(StoreCall::Sweep, move |store, _| now(store.memory.sweep(limit)))
     }
 
-    fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
-        let (own, mut changes) = (self.process.number, self.world.changed.subscribe());
-        let change = async move {
-            loop {
-                match changes.recv().await {
-                    Ok((process, changed)) if process != own && changed == id => return,
-                    // After a lag the change may be among those that were dropped. It is missed then.
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    // All handles are gone, so nothing changes any more.
-                    Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-                }
-            }
-        };
-        change.boxed()
+    fn changed(&self, _: RecordId) -> BoxFuture<'static, ()> {
+        pending().boxed()
     }
 }
 
@@ -364,7 +291,7 @@ impl Store for TestStore {
     }
 
     fn health(&self) -> Health {
-        if self.process.crashed.load(Ordering::SeqCst) { Health::Closed } else { self.memory.health() }
+        if self.process.crashed.read().is_some() { Health::Closed } else { self.memory.health() }
     }
 
     fn gauges(&self) -> Gauges {

@@ -46,6 +46,12 @@ pub(crate) async fn until_over() {
     tokio::time::sleep(LEASE * 3 / 2).await;
 }
 
+/// Cuts the way of a process, which goes on, until the others count it as dead.
+pub(crate) async fn lapse(way: &MemoryBackend) {
+    way.cut();
+    tokio::time::sleep(DEATH).await;
+}
+
 /// A database whose time is tokio's.
 pub(crate) fn database() -> MemoryBackend {
     MemoryBackend::with_clock(TokioClock::default())

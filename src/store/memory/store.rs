@@ -1,13 +1,9 @@
 //! The store that keeps records in memory, and loses them when the process ends.
-//!
-//! An application uses it in one process. Its records nevertheless say which process has which run, because the test
-//! store plays several processes that share them, as a store behind a network would. So the part of the contract that
-//! only such a store needs is implemented, and tested, here.
 
 use std::fmt;
 use std::future::{Future, pending, ready};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -36,9 +32,6 @@ use crate::store::page::{Cursor, List, Page};
 pub struct MemoryStore {
     table: Arc<Table>,
     slots: Arc<Slots>,
-    // The number of the process, among those that share the table. There is only one, unless the test store plays
-    // several.
-    process: u64,
 }
 
 /// Shows no record: outcomes are what clients were answered.
@@ -65,14 +58,12 @@ impl MemoryStoreBuilder {
             count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             fences: AtomicU64::new(1),
-            keeps_tombstones: AtomicBool::new(false),
-            ended: Mutex::default(),
             time: Timeline::start(clock, Timestamp::from_millis(0)),
             max_records,
             max_bytes,
             volatile_claims,
         };
-        MemoryStore { table: Arc::new(table), slots: Arc::default(), process: 0 }
+        MemoryStore { table: Arc::new(table), slots: Arc::default() }
     }
 }
 
@@ -100,23 +91,11 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    /// Returns a handle to the same records for another process.
+    /// Opens the records again, after a crash of the process at `crashed`. This handle must change nothing any more.
     #[cfg(feature = "test-util")]
-    pub(crate) fn opened_by(&self, process: u64) -> Self {
-        Self { table: Arc::clone(&self.table), slots: Arc::default(), process }
-    }
-
-    /// Lets several processes share the records from now on: a released record leaves a tombstone.
-    #[cfg(feature = "test-util")]
-    pub(crate) fn share(&self) {
-        self.table.keeps_tombstones.store(true, Ordering::Relaxed);
-    }
-
-    /// Makes this process count as dead from now on.
-    #[cfg(feature = "test-util")]
-    pub(crate) fn end(&self) {
-        let now = self.table.time.now();
-        self.table.ended.lock().entry(self.process).or_insert(now);
+    pub(crate) fn reopened(&self, crashed: Timestamp) -> Self {
+        self.table.interrupt_all(crashed);
+        Self { table: Arc::clone(&self.table), slots: Arc::default() }
     }
 }
 
@@ -139,13 +118,13 @@ impl Records for MemoryStore {
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         point();
         let now = self.table.time.now();
-        let record = self.table.rows.get(&id).and_then(|row| self.table.present(row.value(), self.process, now));
+        let record = self.table.rows.get(&id).and_then(|row| row.value().clone().live(now));
         point();
         ready(Ok(record))
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
-        ready(self.table.apply(&self.slots, self.process, id, transition))
+        ready(self.table.apply(&self.slots, id, transition))
     }
 
     fn list(
@@ -154,7 +133,7 @@ impl Records for MemoryStore {
         after: Option<Cursor>,
         limit: usize,
     ) -> impl Future<Output = Result<Page, StoreError>> + Send {
-        ready(Ok(self.table.list(self.process, list, after, limit)))
+        ready(Ok(self.table.list(list, after, limit)))
     }
 
     fn now(&self) -> Timestamp {

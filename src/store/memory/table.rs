@@ -1,7 +1,7 @@
 //! The records of the store in memory.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use dashmap::DashMap;
@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use crate::clock::{Timeline, Timestamp};
 use crate::key::RecordId;
 use crate::laboratory::point;
-use crate::record::{self, Applied, Change, Current, Fence, Owner, Record, State, Transition};
+#[cfg(feature = "test-util")]
+use crate::record::Owner;
+use crate::record::{self, Applied, Change, Current, Fence, Record, State, Transition};
 use crate::slots::Slots;
 use crate::store::error::StoreError;
 use crate::store::listed::ListedRecord;
@@ -25,17 +27,13 @@ const SWEPT_PER_CLAIM: usize = 2;
 
 /// The records, with an index by their expiry.
 pub(super) struct Table {
-    pub(super) rows: DashMap<RecordId, MemoryRow, RandomState>,
+    pub(super) rows: DashMap<RecordId, Record, RandomState>,
     // This lock is taken after a row's, never before.
     pub(super) expiry: Mutex<BTreeSet<(Timestamp, RecordId)>>,
     // The number of rows and their bytes, which the limits bound, and the next fence.
     pub(super) count: AtomicUsize,
     pub(super) bytes: AtomicUsize,
     pub(super) fences: AtomicU64,
-    // `true` if a released record leaves a tombstone, as it does if several processes share the records.
-    pub(super) keeps_tombstones: AtomicBool,
-    // The processes that are gone, and since when.
-    pub(super) ended: Mutex<HashMap<u64, Timestamp, RandomState>>,
     pub(super) time: Timeline,
     pub(super) max_records: usize,
     pub(super) max_bytes: usize,
@@ -43,28 +41,8 @@ pub(super) struct Table {
     pub(super) volatile_claims: bool,
 }
 
-pub(super) struct MemoryRow {
-    pub(super) record: Record,
-    pub(super) owner: Option<Claimant>,
-    // `true` if the record was released, and only its tombstone is kept.
-    pub(super) is_released: bool,
-}
-
-/// The process that owns a record, and the latest end of its ownership.
-#[derive(Clone, Copy)]
-pub(super) struct Claimant {
-    pub(super) process: u64,
-    pub(super) until: Timestamp,
-}
-
 impl Table {
-    pub(super) fn apply(
-        &self,
-        slots: &Slots,
-        process: u64,
-        id: RecordId,
-        transition: Transition,
-    ) -> Result<Applied, StoreError> {
+    pub(super) fn apply(&self, slots: &Slots, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         let claim = if let Transition::Claim(claim) = &transition { Some(claim) } else { None };
         let (is_claim, leaves_no_trace) = (claim.is_some(), claim.is_some_and(|claim| claim.may_repeat));
         let now = self.time.now();
@@ -75,38 +53,29 @@ impl Table {
         point();
         let place = self.rows.entry(id);
         let current = match &place {
-            Entry::Occupied(row) => self.present(row.get(), process, now),
+            Entry::Occupied(row) => row.get().clone().live(now),
             Entry::Vacant(_) => None,
         };
         if is_claim && current.is_none() && self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
             return Err(StoreError::Full { limit: "max_bytes" });
         }
-        let found = match &place {
-            Entry::Occupied(row) if row.get().is_released => Current::Released(row.get().record.fence),
-            _ => Current::from(current.as_ref()),
-        };
-        let (change, reply) = record::next(found, transition);
+        let (change, reply) = record::next(Current::from(current.as_ref()), transition);
         let record = match change {
             Change::Nothing => current,
             Change::Release => {
-                match place {
-                    Entry::Occupied(mut place) if self.keeps_tombstones.load(Ordering::Relaxed) => {
-                        place.get_mut().is_released = true;
-                    }
-                    Entry::Occupied(place) => self.remove(place),
-                    Entry::Vacant(_) => {}
+                if let Entry::Occupied(place) = place {
+                    self.remove(place);
                 }
                 None
             }
             Change::Put(draft) => {
                 // The fence of another store may be ahead.
                 self.fences.fetch_max(draft.fence.map_or(0, |fence| fence.0 + 1), Ordering::Relaxed);
-                let owner = draft.owned.map(|bound| Claimant { process, until: now.plus(bound) });
                 let began = current.as_ref().map_or_else(|| self.time.began(now), |current| current.began);
                 let record = draft.stamp(current.as_ref(), self.next_fence(), began, now);
                 if !(leaves_no_trace && self.volatile_claims) {
                     let most = if is_claim { self.max_records } else { usize::MAX };
-                    self.put(place, MemoryRow { record: record.clone(), owner, is_released: false }, most)?;
+                    self.put(place, record.clone(), most)?;
                 }
                 Some(record)
             }
@@ -114,46 +83,33 @@ impl Table {
         Ok(Applied { reply, record })
     }
 
-    /// Returns the record of a row as this process sees it now.
-    pub(super) fn present(&self, row: &MemoryRow, process: u64, now: Timestamp) -> Option<Record> {
-        if row.is_released {
-            return None;
+    /// Presents the records as the next opening of a disk does: the runs under way were interrupted then.
+    #[cfg(feature = "test-util")]
+    pub(super) fn interrupt_all(&self, then: Timestamp) {
+        for mut row in self.rows.iter_mut() {
+            let (id, record) = row.pair_mut();
+            self.left(*id, record);
+            *record = Record { owner: Owner::None, ..record.clone() }.lapse(then);
+            self.entered(*id, record);
         }
-        let record = row.record.clone();
-        let record = match row.owner {
-            None => Record { owner: Owner::None, ..record },
-            Some(owner) if owner.process == process => Record { owner: Owner::Here, ..record },
-            Some(owner) => match self.gone(owner, now) {
-                None => Record { owner: Owner::Elsewhere, ..record },
-                Some(since) => Record { owner: Owner::None, ..record }.lapse(since),
-            },
-        };
-        record.live(now)
-    }
-
-    /// Returns since when the owner has not been seeing to a record; `None` if it still does.
-    fn gone(&self, owner: Claimant, now: Timestamp) -> Option<Timestamp> {
-        let too_late = Some(owner.until).filter(|until| *until <= now);
-        let ended = self.ended.lock().get(&owner.process).copied();
-        [too_late, ended].into_iter().flatten().min()
     }
 
     /// Writes a row, unless there would be more than `most`.
-    fn put(&self, place: Entry<'_, RecordId, MemoryRow>, row: MemoryRow, most: usize) -> Result<(), StoreError> {
+    fn put(&self, place: Entry<'_, RecordId, Record>, record: Record, most: usize) -> Result<(), StoreError> {
         if let Entry::Occupied(place) = &place {
-            self.left(*place.key(), &place.get().record);
+            self.left(*place.key(), place.get());
         } else {
             let free = |count: usize| (count < most).then_some(count + 1);
             let counted = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
             counted.map_err(|_| StoreError::Full { limit: "max_records" })?;
         }
-        self.entered(*place.key(), &row.record);
-        place.insert(row);
+        self.entered(*place.key(), &record);
+        place.insert(record);
         Ok(())
     }
 
-    fn remove(&self, place: OccupiedEntry<'_, RecordId, MemoryRow>) {
-        self.left(*place.key(), &place.get().record);
+    fn remove(&self, place: OccupiedEntry<'_, RecordId, Record>) {
+        self.left(*place.key(), place.get());
         self.count.fetch_sub(1, Ordering::Relaxed);
         place.remove();
     }
@@ -181,7 +137,7 @@ impl Table {
             // The expiry lock is free by now. The row is looked at again under its own lock, because its key may have
             // been claimed again since.
             if let Entry::Occupied(place) = self.rows.entry(id)
-                && place.get().record.expires == Some(expires)
+                && place.get().expires == Some(expires)
             {
                 self.remove(place);
                 swept += 1;
@@ -209,10 +165,9 @@ impl Table {
         Fence(self.fences.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Returns a page of a list, as `process` sees the records now.
-    pub(super) fn list(&self, process: u64, list: List, after: Option<Cursor>, limit: usize) -> Page {
+    pub(super) fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Page {
         let now = self.time.now();
-        let listed = |id, row: &MemoryRow| Some(ListedRecord::of(id, &self.present(row, process, now)?));
+        let listed = |id, record: &Record| Some(ListedRecord::of(id, &record.clone().live(now)?));
         if list == List::Disputed {
             return Page::default();
         }

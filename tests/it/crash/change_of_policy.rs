@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use testkit::lab::asked::{Asked, asking, leave_interrupted_under};
 use testkit::lab::disk::Disk;
-use testkit::lab::listed::interrupted;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::{Lab, effect, gated, id, on_disk, post};
 use testkit::log::Log;
@@ -110,23 +109,6 @@ async fn a_run_of_a_dead_process_keeps_its_policy_on_disk<D: Disk>() {
     let lab = Lab::counting(IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun));
     lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
     assert_eq!(lab.effects(), 0);
-}
-
-// Two processes, of which one has another policy.
-#[tokio::test]
-async fn a_run_of_a_dead_process_keeps_its_policy_between_processes() {
-    let world = TestStore::new();
-    let (one, other) = (world.another_process(), world.another_process());
-    let gate = Gate::default();
-    let run = gated(IdempotencyLayer::new(one.clone()), &gate).spawn(post("k", "a"));
-    gate.arrival().await;
-    one.lapse();
-    let lab = Lab::counting(reruns(&other));
-    lab.post("k", "a").await.assert_refusal(409, "outcome-unknown", false, None);
-    assert_eq!((lab.effects(), reruns(&other).stats().not_rerun), (0, 1));
-    let Ok([listed]) = <[_; 1]>::try_from(interrupted(&other, 9).await) else { panic!("one is interrupted") };
-    assert_eq!(listed.policy, ClaimPolicy::Refuse);
-    run.abort();
 }
 
 #[tokio::test(start_paused = true)]

@@ -72,36 +72,6 @@ async fn outcomes_that_cannot_be_recorded_are_bounded_and_nothing_runs_again() {
     }
 }
 
-// A seeded fault: where there is no room for an outcome that is on its way, an interruption overtakes it, and the next
-// retry runs.
-#[tokio::test(start_paused = true)]
-async fn an_outcome_that_is_on_its_way_to_a_shared_store_is_not_overtaken_by_an_interruption() {
-    let store = TestStore::new().another_process();
-    let (lab, layer) = unrecordable(&store, OnInterrupted::Rerun);
-    let stall = store.stall(StoreCall::Complete);
-    let (under_way, requests, gate) = seventy_runs(&layer).await;
-    let ended = tokio::time::Instant::now();
-    gate.open();
-    for request in requests {
-        assert_eq!(request.await.unwrap().status, StatusCode::OK);
-    }
-    assert_eq!(ended.elapsed().as_secs(), 5, "a requester waits so long for its record");
-    let retries = async || {
-        let mut replays = 0;
-        for number in 0..70 {
-            let retry = lab.post(&format!("k{number}"), "a").await;
-            replays += usize::from(retry.is_replay());
-            assert!(retry.is_replay() || retry.refusal() == (409, "outcome-unknown".to_owned()), "{retry:?}");
-        }
-        replays
-    };
-    assert!(retries().await < 70, "some had no room");
-    stall.release();
-    settle().await;
-    assert_eq!(retries().await, 70, "each is recorded");
-    assert_eq!((lab.effects(), under_way.effects()), (0, 70));
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_only_this_process_knows_ends_with_the_retention() {
     let store = TestStore::new();

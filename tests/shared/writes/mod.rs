@@ -6,3 +6,4 @@ mod large_writes;
 mod late_claims;
 mod rows;
 mod slow_link;
+mod unsaved;

@@ -8,6 +8,7 @@ pub mod events;
 pub mod listed;
 pub mod operator;
 pub mod steps;
+pub mod strangers;
 pub mod time;
 
 pub use app::{

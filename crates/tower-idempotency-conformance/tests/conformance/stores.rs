@@ -79,7 +79,7 @@ on_disk!(fjall, FjallStore);
 
 /// Tokio's clock.
 #[derive(Debug)]
-struct TokioClock(Instant);
+pub(crate) struct TokioClock(Instant);
 
 impl Default for TokioClock {
     fn default() -> Self {
@@ -98,7 +98,7 @@ impl Clock for TokioClock {
 }
 
 /// A process over the database. With a short lease it soon trusts the leases of others.
-async fn shared(backend: MemoryBackend) -> SharedStore<MemoryBackend> {
+pub(crate) async fn shared(backend: MemoryBackend) -> SharedStore<MemoryBackend> {
     SharedStore::<MemoryBackend>::builder()
         .clock(backend.database().clock())
         .lease(Duration::from_secs(12))

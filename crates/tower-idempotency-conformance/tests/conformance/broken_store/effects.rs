@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Applied, ClaimPolicy, Completion, Cursor, Fence, Hold, ListedRecord, Origin, Page, Record, Reply, State, Transition,
+    Applied, ClaimPolicy, Completion, Cursor, Fence, Hold, ListedRecord, Origin, Owner, Page, Record, Reply, State,
+    Transition,
 };
 
 use super::fault::Fault;
@@ -199,6 +200,7 @@ impl Memory {
                     *run = Fence(run.0 - base);
                 }
             }
+            Fault::TakesOthersForDead if record.owner == Owner::Elsewhere => record = record.lapse(now),
             Fault::InterruptsItsOwnSlowRuns => {
                 let until = self.bounds.get(&id).map(|bound| record.since.plus(*bound));
                 if let Some(until) = until.filter(|until| *until <= now) {

@@ -1,7 +1,6 @@
-//! The store for tests, with a fault.
+//! A store with a fault, over one that has none.
 
 use std::future::{Future, ready};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tower_idempotency::MemoryStore;
-use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
+use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::internals::Resolution;
 use tower_idempotency::internals::{
     Applied, Cursor, List, ListedRecord, Page, Record, Records, Reply, Sealed, Slots, State, Transition,
@@ -31,32 +30,26 @@ fn interrupted(fence: Fence) -> Transition {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Broken {
-    inner: TestStore,
+pub(super) struct Broken<St> {
+    inner: St,
     fault: Fault,
-    clock: ManualClock,
     is_closed: Arc<AtomicBool>,
     memory: Arc<Mutex<Memory>>,
     /// The outcomes of the steps that are under way together.
     batch: Arc<Mutex<Vec<Bytes>>>,
 }
 
-impl Broken {
-    pub(super) fn new(fault: Fault, clock: ManualClock, most: usize) -> Self {
+impl Broken<TestStore> {
+    /// A store that one process has alone.
+    pub(super) fn alone(fault: Fault, clock: ManualClock, most: usize) -> Self {
         let most = if fault == Fault::HasNoLimit { usize::MAX } else { most };
-        let inner = TestStore::over(MemoryStore::builder().clock(clock.clone()).max_records(most));
-        let (is_closed, memory, batch) = (Arc::default(), Arc::default(), Arc::default());
-        Self { inner, fault, clock, is_closed, memory, batch }.begun()
-    }
-
-    pub(super) fn another_process(&self) -> Self {
-        self.opened(self.inner.another_process())
+        Self::over(TestStore::over(MemoryStore::builder().clock(clock).max_records(most)), fault)
     }
 
     /// The next opening, after the end of this one.
-    pub(super) fn reopened(&self) -> Self {
+    pub(super) fn reopened(&self, clock: ManualClock) -> Self {
         if self.fault == Fault::ForgetsAtReopening {
-            return self.opened(TestStore::with_clock(self.clock.clone()));
+            return Self::over(TestStore::with_clock(clock), self.fault);
         }
         let runs = self.remember(|memory| std::mem::take(&mut memory.runs));
         let inner = self.inner.reopen();
@@ -65,19 +58,13 @@ impl Broken {
                 drop(inner.apply(id, Transition::Release(fence)));
             }
         }
-        self.opened(inner)
+        Self::over(inner, self.fault)
     }
+}
 
-    fn opened(&self, inner: TestStore) -> Self {
-        let (is_closed, memory, batch) = (Arc::default(), Arc::default(), Arc::default());
-        Self { inner, is_closed, memory, batch, ..self.clone() }.begun()
-    }
-
-    fn begun(self) -> Self {
-        if self.fault == Fault::TakesOthersForDead {
-            self.inner.lapse();
-        }
-        self
+impl<St: Store + Clone> Broken<St> {
+    pub(super) fn over(inner: St, fault: Fault) -> Self {
+        Self { inner, fault, is_closed: Arc::default(), memory: Arc::default(), batch: Arc::default() }
     }
 
     pub(super) fn remember<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
@@ -85,7 +72,7 @@ impl Broken {
     }
 
     fn now(&self) -> Timestamp {
-        self.clock.wall()
+        self.inner.now()
     }
 
     fn is_closed(&self) -> bool {
@@ -100,17 +87,13 @@ impl Broken {
         RecordId::from_bytes(bytes)
     }
 
-    /// The record as the store below has it.
-    fn there(&self, id: RecordId) -> Option<Record> {
-        at_once(self.inner.load(id)).unwrap()
-    }
-
-    fn below(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
-        at_once(self.inner.apply(id, transition))
+    /// The record as the store below has it; none if that is closed.
+    async fn there(&self, id: RecordId) -> Option<Record> {
+        self.inner.load(id).await.ok().flatten()
     }
 
     /// The step, as the fault does it.
-    fn act(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    async fn act(self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
         let is_claim = transition.claim().is_some();
         if is_claim && self.is_closed() && self.fault != Fault::TakesClaimsWhenClosed {
             return Err(StoreError::Unavailable { reason: "closed".into(), source: None });
@@ -119,20 +102,22 @@ impl Broken {
             return Err(StoreError::Full { limit: "all" });
         }
         let is_late = transition.claim().is_some_and(|claim| claim.timeout.is_zero());
-        let (id, now, before) = (self.key(id), self.now(), self.there(id));
+        let (id, now) = (self.key(id), self.now());
+        let before = self.there(id).await;
         let transition = self.remember(|memory| memory.sent(self.fault, id, transition, before.as_ref(), now));
         if let (Fault::ResolvesWhatRuns, Transition::Resolve(fence, ..)) = (self.fault, &transition) {
-            self.below(id, interrupted(*fence))?;
+            self.inner.apply(id, interrupted(*fence)).await?;
         }
         if let (Fault::OverwritesWhatItAdopts, Transition::Adopt(_), Some(before)) = (self.fault, &transition, &before)
         {
-            self.below(id, Transition::Resolve(before.fence, Resolution::Release, HOUR))?;
-            self.below(id, Transition::Resolve(before.fence, Resolution::Forget, HOUR))?;
+            for resolution in [Resolution::Release, Resolution::Forget] {
+                self.inner.apply(id, Transition::Resolve(before.fence, resolution, HOUR)).await?;
+            }
         }
         let applied = if effects::is_refused(self.fault, &transition, before.as_ref()) {
             Applied { reply: Reply::Refused, record: before.clone() }
         } else {
-            self.below(id, transition.clone()).inspect_err(|error| {
+            self.inner.apply(id, transition.clone()).await.inspect_err(|error| {
                 self.remember(|memory| memory.is_full |= matches!(error, StoreError::Full { .. }));
             })?
         };
@@ -151,64 +136,73 @@ impl Broken {
 
     /// The step of a store that looks first, and then acts on what it saw.
     async fn look_and_act(self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
-        let before = self.there(id);
+        let before = self.there(id).await;
         yield_now().await;
-        let after = self.there(id);
+        let after = self.there(id).await;
         match (&transition, before, after) {
             (Transition::Claim(_), None, Some(after)) if self.fault == Fault::LooksBeforeItClaims => {
-                self.below(id, Transition::Release(after.fence))?;
-                self.act(id, transition)
+                self.inner.apply(id, Transition::Release(after.fence)).await?;
+                self.act(id, transition).await
             }
             (Transition::Reclaim(claim, fence, reason), Some(before), Some(after))
                 if self.fault == Fault::LooksBeforeItTakesOver && before.fence == *fence && after.fence != *fence =>
             {
-                self.below(id, interrupted(after.fence))?;
-                self.act(id, Transition::Reclaim(claim.clone(), after.fence, *reason))
+                self.inner.apply(id, interrupted(after.fence)).await?;
+                self.act(id, Transition::Reclaim(claim.clone(), after.fence, *reason)).await
             }
-            _ => self.act(id, transition),
+            _ => self.act(id, transition).await,
         }
     }
 
     /// The step of a store that writes outcomes together, and takes one for the other.
     async fn mix_and_act(self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
-        let Some(outcome) = transition.outcome().cloned() else { return self.act(id, transition) };
+        let Some(outcome) = transition.outcome().cloned() else { return self.act(id, transition).await };
         self.batch.lock().unwrap().push(outcome);
         yield_now().await;
-        let mut batch = self.batch.lock().unwrap();
-        let which = batch.len() / 2;
-        let outcome = batch.swap_remove(which);
-        drop(batch);
-        self.act(id, transition.map(|_| outcome))
-    }
-}
-
-/// The answer of the store below, which comes at once, however much this task has done already.
-fn at_once<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    unconstrained(answer).now_or_never().unwrap()
-}
-
-impl Sealed for Broken {}
-
-impl Broken {
-    fn all_interrupted(&self) -> Vec<ListedRecord> {
-        at_once(self.inner.list(List::Interrupted, None, usize::MAX)).unwrap().records
+        let outcome = {
+            let mut batch = self.batch.lock().unwrap();
+            let which = batch.len() / 2;
+            batch.swap_remove(which)
+        };
+        self.act(id, transition.map(|_| outcome)).await
     }
 
-    fn listed_interrupted(&self) -> Vec<ListedRecord> {
-        let is_listed = |run: &ListedRecord| {
-            let record = self
-                .there(run.id)
-                .and_then(|there| self.remember(|memory| memory.seen(self.fault, run.id, there, self.now())));
+    async fn all_interrupted(&self) -> Vec<ListedRecord> {
+        self.inner.list(List::Interrupted, None, usize::MAX).await.unwrap().records
+    }
+
+    async fn listed_interrupted(&self) -> Vec<ListedRecord> {
+        let mut listed = Vec::new();
+        for run in self.all_interrupted().await {
+            let there = self.there(run.id).await;
+            let record =
+                there.and_then(|there| self.remember(|memory| memory.seen(self.fault, run.id, there, self.now())));
             let is_asked = record
                 .as_ref()
                 .is_some_and(|record| matches!(record.state, State::Interrupted { run, .. } if run != record.fence));
-            record.is_some() && !(is_asked && self.fault == Fault::ListsNoQuestions)
-        };
-        self.all_interrupted().into_iter().filter(is_listed).collect()
+            if record.is_some() && !(is_asked && self.fault == Fault::ListsNoQuestions) {
+                listed.push(run);
+            }
+        }
+        listed
     }
 }
 
-impl Records for Broken {
+/// Takes a step as far as it goes at once, and the rest on a task, so that it is taken though its future is dropped.
+fn begin<T: Send + 'static>(step: impl Future<Output = T> + Send + 'static) -> BoxFuture<'static, T> {
+    let mut step = Box::pin(unconstrained(step));
+    match (&mut step).now_or_never() {
+        Some(answer) => ready(answer).boxed(),
+        None => {
+            let task = tokio::spawn(step);
+            async move { task.await.unwrap() }.boxed()
+        }
+    }
+}
+
+impl<St: Store + Clone> Sealed for Broken<St> {}
+
+impl<St: Store + Clone> Records for Broken<St> {
     fn slots(&self) -> &Arc<Slots> {
         self.inner.slots()
     }
@@ -222,49 +216,41 @@ impl Records for Broken {
         self.remember(|memory| memory.saw_last.get(&id).filter(|_| is_so).cloned())
     }
 
-    fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
+    async fn load(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         let (now, id) = (self.now(), self.key(id));
-        let there = self.there(id);
-        ready(Ok(self.remember(|memory| memory.loaded(self.fault, id, there, now))))
+        let there = self.inner.load(id).await?;
+        Ok(self.remember(|memory| memory.loaded(self.fault, id, there, now)))
     }
 
     fn apply(&self, id: RecordId, transition: Transition) -> impl Future<Output = Result<Applied, StoreError>> + Send {
         let store = self.clone();
         let is_ending = matches!(transition, Transition::Complete(_));
-        let step: Pin<Box<dyn Future<Output = _> + Send>> = match self.fault {
-            Fault::GivesUpWithItsFuture => Box::pin(async move {
+        match self.fault {
+            Fault::GivesUpWithItsFuture => async move {
                 yield_now().await;
-                store.act(id, transition)
-            }),
-            Fault::LosesEndingsAtClose if is_ending => {
-                let task = tokio::spawn(async move {
-                    yield_now().await;
-                    if store.is_closed() {
-                        Err(StoreError::Uncertain { reason: "closed".into(), source: None })
-                    } else {
-                        store.act(id, transition)
-                    }
-                });
-                Box::pin(async move { task.await.unwrap() })
+                store.act(id, transition).await
             }
-            Fault::LooksBeforeItClaims | Fault::LooksBeforeItTakesOver => Box::pin(store.look_and_act(id, transition)),
-            Fault::MixesABatch => Box::pin(store.mix_and_act(id, transition)),
-            _ => Box::pin(ready(self.act(id, transition))),
-        };
-        step
+            .boxed(),
+            Fault::LosesEndingsAtClose if is_ending => begin(async move {
+                yield_now().await;
+                if store.is_closed() {
+                    Err(StoreError::Uncertain { reason: "closed".into(), source: None })
+                } else {
+                    store.act(id, transition).await
+                }
+            }),
+            Fault::LooksBeforeItClaims | Fault::LooksBeforeItTakesOver => store.look_and_act(id, transition).boxed(),
+            Fault::MixesABatch => store.mix_and_act(id, transition).boxed(),
+            _ => begin(store.act(id, transition)),
+        }
     }
 
-    fn list(
-        &self,
-        list: List,
-        after: Option<Cursor>,
-        limit: usize,
-    ) -> impl Future<Output = Result<Page, StoreError>> + Send {
-        let page = |after| at_once(self.inner.list(list, after, limit)).unwrap();
-        ready(Ok(match list {
-            List::Interrupted => effects::page(self.fault, self.listed_interrupted(), after, limit),
+    async fn list(&self, list: List, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+        Ok(match list {
+            List::Interrupted => effects::page(self.fault, self.listed_interrupted().await, after, limit),
             List::All => {
-                let mut page = page(after.filter(|_| self.fault != Fault::ScansFromTheStart));
+                let after = after.filter(|_| self.fault != Fault::ScansFromTheStart);
+                let mut page = self.inner.list(list, after, limit).await?;
                 if self.fault == Fault::LeavesTheLastOut {
                     page.records.pop();
                 }
@@ -272,13 +258,13 @@ impl Records for Broken {
             }
             List::Running if self.fault == Fault::ListsNoRuns => Page::default(),
             List::Running | List::Disputed => {
-                let mut page = page(after);
+                let mut page = self.inner.list(list, after, limit).await?;
                 if self.fault == Fault::NamesASession {
                     page.records.iter_mut().for_each(|run| run.session = Some(run.id));
                 }
                 page
             }
-        }))
+        })
     }
 
     fn now(&self) -> Timestamp {
@@ -289,14 +275,14 @@ impl Records for Broken {
         self.inner.inspect(id).await
     }
 
-    fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send {
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         if self.fault == Fault::SweepsWhatIsInterrupted {
-            for run in self.all_interrupted() {
+            for run in self.all_interrupted().await {
                 let fence = run.record.unwrap().fence;
-                self.below(run.id, Transition::Resolve(fence, Resolution::Release, HOUR)).unwrap();
+                self.inner.apply(run.id, Transition::Resolve(fence, Resolution::Release, HOUR)).await?;
             }
         }
-        self.inner.sweep(if self.fault == Fault::SweepsMoreThanItsLimit { usize::MAX } else { limit })
+        self.inner.sweep(if self.fault == Fault::SweepsMoreThanItsLimit { usize::MAX } else { limit }).await
     }
 
     fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
@@ -304,7 +290,7 @@ impl Records for Broken {
     }
 }
 
-impl Store for Broken {
+impl<St: Store + Clone> Store for Broken<St> {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
@@ -317,11 +303,8 @@ impl Store for Broken {
         if self.is_closed() { Health::Closed } else { Health::Good }
     }
 
-    fn close(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+    async fn close(&self) -> Result<(), StoreError> {
         self.is_closed.store(true, Ordering::SeqCst);
-        if self.fault != Fault::TakesTheDeadForAlive {
-            self.inner.lapse();
-        }
-        ready(Ok(()))
+        if self.fault == Fault::TakesTheDeadForAlive { Ok(()) } else { self.inner.close().await }
     }
 }

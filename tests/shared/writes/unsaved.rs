@@ -1,0 +1,48 @@
+//! Outcomes that are on their way to the database, and that only this process knows.
+
+use http::StatusCode;
+use testkit::Gate;
+use testkit::lab::{Lab, id, post, settle};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+
+use crate::world::two;
+
+// A seeded fault: where there is no room for an outcome that is on its way, an interruption overtakes it, and the next
+// retry runs.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_is_on_its_way_to_a_shared_store_is_not_overtaken_by_an_interruption() {
+    let ([(way, store), _], gate) = (two().await, Gate::default());
+    let waits = gate.clone();
+    let layer = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun).max_response_body(usize::MAX);
+    let lab = Lab::new(layer, move |_| {
+        let gate = waits.clone();
+        async move {
+            gate.pass().await;
+            vec![b'x'; 1 << 20]
+        }
+    });
+    let keys = || (0..70).map(|number| format!("k{number}"));
+    let requests: Vec<_> = keys().map(|key| lab.spawn(post(&key, "a"))).collect();
+    settle().await;
+    let locked: Vec<_> = keys().map(|key| way.database().lock("", id(&key))).collect();
+    let ended = tokio::time::Instant::now();
+    gate.open();
+    for request in requests {
+        assert_eq!(request.await.unwrap().status, StatusCode::OK);
+    }
+    assert_eq!(ended.elapsed().as_secs(), 5, "a requester waits so long for its record");
+    let retries = async || {
+        let mut replays = 0;
+        for key in keys() {
+            let retry = lab.post(&key, "a").await;
+            replays += usize::from(retry.is_replay());
+            assert!(retry.is_replay() || retry.refusal() == (409, "outcome-unknown".to_owned()), "{retry:?}");
+        }
+        replays
+    };
+    assert!(retries().await < 70, "some had no room");
+    drop(locked);
+    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    assert_eq!(retries().await, 70, "each is recorded");
+    assert_eq!(lab.effects(), 70);
+}
