@@ -58,7 +58,6 @@ impl<B: Backend> StoreInner<B> {
         let database = Arc::new(Database::new(Arc::new(backend), Arc::new(state), calls, runtime));
         let sessions = Arc::new(Sessions::new(session, Arc::clone(&database), Arc::clone(&slots)));
         let protocol = Protocol::new(Arc::clone(&database), Arc::clone(&sessions), slots, cache_bytes);
-        let protocol = Arc::new(protocol);
         let (changes, is_closed) = (ChangeWaiters::default(), AtomicBool::new(false));
         Arc::new(Self { database, sessions, protocol, changes, is_closed })
     }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tower_idempotency::internals::{Completion, Records as _, RunResult, State};
 use tower_idempotency::store::shared::{Kind, Row, Token};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
-use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend, Replication};
+use tower_idempotency_conformance::memory_backend::{Call, Fault, MemoryBackend, Replication};
 
 use crate::world::{Effects, LEASE, Store, two};
 
@@ -47,8 +47,7 @@ fn sessions(backend: &MemoryBackend) -> Vec<tower_idempotency::RecordId> {
     rows.filter(|row| matches!(row.kind, Kind::Session)).map(|row| row.id).collect()
 }
 
-// Seeded faults: a call takes as long whatever its size; large writes go four at a time; a large write that was late is
-// sent again without a question; claims wait behind large writes.
+// Seeded faults: a call takes as long whatever its size; claims wait behind large writes.
 #[tokio::test(start_paused = true)]
 async fn on_a_slow_link_no_new_key_is_refused_and_large_answers_are_recorded_once() {
     for megabits in LINKS {
@@ -113,13 +112,16 @@ async fn on_a_slow_link_a_large_answer_is_replayed_elsewhere_and_meanwhile_no_ne
     }
 }
 
+/// An answer that takes longer over 4 Mbit/s than a claim may, and is cached.
+const LONG: usize = 3 * MIB;
+
 /// A process that asks for a large answer over a slow link, and gives up before it has come.
 async fn gave_up(there: &MemoryBackend, elsewhere: &Lab) {
     there.link(Some(bytes_per_second(4)));
     let began = Instant::now();
     assert_eq!(elsewhere.post("k", "a").await.status, 503);
-    assert!(began.elapsed() < takes(4 * MIB, 4));
-    sleep(takes(4 * MIB, 4)).await;
+    assert!(began.elapsed() < takes(LONG, 4));
+    sleep(takes(LONG, 4)).await;
     there.link(None);
 }
 
@@ -127,8 +129,8 @@ async fn gave_up(there: &MemoryBackend, elsewhere: &Lab) {
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_comes_when_nobody_waits_for_it_is_replayed_to_the_next_retry() {
     let [(_, one), (there, other)] = two().await;
-    let elsewhere = answering(&other, 4 * MIB);
-    assert_eq!(answering(&one, 4 * MIB).post("k", "a").await.status, 200);
+    let elsewhere = answering(&other, LONG);
+    assert_eq!(answering(&one, LONG).post("k", "a").await.status, 200);
     gave_up(&there, &elsewhere).await;
     let gets = there.counts().gets;
     assert!(elsewhere.post("k", "a").await.is_replay());
@@ -194,10 +196,10 @@ async fn a_large_answer_that_was_read_from_another_server_than_answered_the_clai
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_has_come_is_not_told_after_its_retention() {
     let [(_, one), (there, other)] = two().await;
-    let retention = takes(4 * MIB, 4) * 2;
+    let retention = takes(LONG, 4) * 2;
     let [server, elsewhere] = [one, other].map(|store| {
         let layer = IdempotencyLayer::new(store).max_response_body(16 * MIB).retention(retention);
-        Lab::new(layer, move |number| async move { vec![b'0' + u8::try_from(number).unwrap(); 4 * MIB] })
+        Lab::new(layer, move |number| async move { vec![b'0' + u8::try_from(number).unwrap(); LONG] })
     });
     assert_eq!(server.post("k", "a").await.body[0], b'1');
     gave_up(&there, &elsewhere).await;
@@ -237,7 +239,7 @@ async fn a_duplicate_that_waits_elsewhere_is_told_a_large_answer_over_a_slow_lin
         let gate = found.clone();
         async move {
             gate.pass().await;
-            vec![b'x'; 4 * MIB]
+            vec![b'x'; LONG]
         }
     });
     let run = server.spawn(post("k", "a"));
@@ -247,7 +249,66 @@ async fn a_duplicate_that_waits_elsewhere_is_told_a_large_answer_over_a_slow_lin
     let duplicate = Lab::counting(layer).spawn(post("k", "a"));
     sleep(Duration::from_secs(1)).await;
     gate.open();
-    assert_eq!(run.await.unwrap().body.len(), 4 * MIB);
+    assert_eq!(run.await.unwrap().body.len(), LONG);
     let answer = duplicate.await.unwrap();
-    assert_eq!((answer.body.len(), answer.is_replay()), (4 * MIB, true), "{}", answer.problem());
+    assert_eq!((answer.body.len(), answer.is_replay()), (LONG, true), "{}", answer.problem());
+}
+
+// Seeded faults: two rows are read at a time; a row is read once for each request.
+#[tokio::test(start_paused = true)]
+async fn large_answers_are_read_one_at_a_time_and_once_for_all_who_ask() {
+    let [(_, one), (there, other)] = two().await;
+    let (server, elsewhere) = (answering(&one, MIB), answering(&other, MIB));
+    for key in ["k", "other"] {
+        assert_eq!(server.post(key, "a").await.status, 200);
+    }
+    let gets = there.counts().gets;
+    let held = there.hold(Call::Get);
+    let replays = ["k", "other"].map(|key| elsewhere.spawn(post(key, "a")));
+    settle().await;
+    // The second request for a row. One by the layer would wait at the slot of its key.
+    let known = tokio::spawn(async move { other.load(id("k")).await });
+    settle().await;
+    assert_eq!(held.held(), 1);
+    held.release();
+    for replay in replays {
+        assert!(replay.await.unwrap().is_replay());
+    }
+    assert!(known.await.unwrap().unwrap().is_some());
+    assert_eq!(there.counts().gets - gets, 2);
+}
+
+// Seeded faults: a row that was read before it changed is returned; it is read once for each round.
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_that_was_read_before_the_row_that_a_claim_met_is_read_once_more() {
+    let [(_, one), (there, other)] = two().await;
+    assert_eq!(answering(&one, MIB).post("k", "a").await.status, 200);
+    let elsewhere = answering(&other, MIB);
+    let answers = there.hold_answers(Call::Get);
+    let first = elsewhere.spawn(post("k", "a"));
+    answers.wait_until_held(1).await;
+    let database = there.database();
+    let row = database.rows("").into_iter().find(|row| row.id == id("k")).expect("it has a row");
+    database.insert_raw("", Row { token: Token([7; 16]), ..row });
+    let gets = there.counts().gets;
+    let second = tokio::spawn(async move { other.load(id("k")).await });
+    settle().await;
+    answers.release();
+    assert!(first.await.unwrap().is_replay());
+    assert!(second.await.unwrap().unwrap().is_some());
+    assert_eq!(there.counts().gets - gets, 1);
+}
+
+// Seeded faults: the store meets the row without its bytes after every failure, or never.
+#[tokio::test(start_paused = true)]
+async fn a_row_is_met_without_its_bytes_only_after_a_read_that_was_late() {
+    let [(_, one), (there, other)] = two().await;
+    assert_eq!(answering(&one, MIB).post("k", "a").await.status, 200);
+    let puts = there.counts().puts;
+    there.fail_next(Call::Get, Fault::Refuse);
+    other.load(id("k")).await.unwrap_err();
+    assert_eq!(there.counts().puts, puts);
+    there.link(Some(bytes_per_second(4)));
+    assert!(other.load(id("k")).await.unwrap().is_some());
+    assert!(there.counts().puts > puts);
 }

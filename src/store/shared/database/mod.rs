@@ -2,14 +2,13 @@
 //! its result is known, keeps the time limits, and refuses claims while the database is away.
 
 // - `reads.rs`, `writes.rs`: reads and writes on their way. `queue.rs`: the next writes, and the number of calls;
-//   `resend.rs`: large writes that are sent again; `large.rs`: rows that take long; `snapshot.rs`: a row that was read.
+//   `resend.rs`: large writes that are sent again; `snapshot.rs`: a row that was read.
 // - `state.rs`: the state that every call uses and every answer changes: circuit breaker, servers, clocks, fences.
 // - `clocks.rs`: the clocks by which rows are judged and stamped.
 // - `errors.rs`: converts errors of the database into the store's errors.
 
 pub(crate) mod clocks;
 pub(crate) mod errors;
-pub(crate) mod large;
 pub(crate) mod queue;
 pub(crate) mod reads;
 mod resend;
@@ -24,11 +23,11 @@ use tokio::runtime::Handle;
 
 use self::clocks::ThreeClocks;
 use self::errors::away;
-use self::reads::ReadBatcher;
+use self::reads::{ReadBatcher, RowSnapshot};
 use self::snapshot::Rows;
 use self::state::DatabaseState;
 use self::writes::WriteQueue;
-use super::backend::{Backend, BackendError, Guarantee, Row};
+use super::backend::{Backend, BackendError, Expect, GRACE, Guarantee, Row, Write};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::store::StoreError;
@@ -46,6 +45,8 @@ pub(crate) struct Database<B> {
     pub(crate) writes: WriteQueue<B>,
     /// The queue for the writes that keep this process alive, so that they do not wait behind other writes.
     pub(crate) urgent: WriteQueue<B>,
+    /// The runtime of the store's tasks.
+    pub(crate) runtime: Handle,
     /// The last answer to `ask_guarantee`, which logs it only if it changes.
     guarantee: Mutex<Option<Guarantee>>,
 }
@@ -57,7 +58,7 @@ impl<B: Backend> Database<B> {
         let reads = ReadBatcher::start(Arc::clone(&backend), Arc::clone(&state), runtime);
         // One urgent call at a time: the session has one renewal under way, and the other urgent writes are few.
         let (writes, urgent) = (queue(calls), queue(1));
-        Self { backend, state, reads, writes, urgent, guarantee: Mutex::default() }
+        Self { backend, state, reads, writes, urgent, runtime: runtime.clone(), guarantee: Mutex::default() }
     }
 
     pub(crate) fn clocks(&self) -> &ThreeClocks {
@@ -82,6 +83,16 @@ impl<B: Backend> Database<B> {
         let rows = self.state.ask(bytes, |clocks| self.backend.get(clocks, ids)).await?;
         self.state.note_fences(rows.rows.iter().flatten());
         Ok(rows)
+    }
+
+    /// Reads a row, without its bytes if it is large.
+    pub(crate) async fn meet(&self, id: RecordId) -> Result<RowSnapshot, BackendError> {
+        // A `get` would send the bytes. This write is never done, because it expects a token that no row has, and a
+        // `put` answers without the bytes of large rows. The duration has no effect.
+        let never_done = [Write::released(id, Expect::Token(super::random_token()), GRACE)];
+        let rows = self.state.ask(0, |clocks| self.backend.put(clocks, &never_done)).await?;
+        self.state.note_fences(rows.rows.iter().flatten());
+        rows.try_into()
     }
 
     /// Reads a page of the rows that may need an operator.

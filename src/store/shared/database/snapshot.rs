@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::store::shared::backend::{Row, ServerId};
+use crate::store::shared::backend::{BackendError, Row, ServerId};
 
 /// A row as this process last saw it.
 #[derive(Debug, Clone)]
@@ -13,6 +13,16 @@ pub(crate) struct RowSnapshot {
     pub(crate) earliest: Timestamp,
     /// The server that returned it. `None` if this process wrote it.
     pub(crate) server: Option<ServerId>,
+}
+
+impl TryFrom<Rows<Vec<Option<Row>>>> for RowSnapshot {
+    type Error = BackendError;
+
+    /// Returns the one row of an answer, as it is judged now: time has gone on while it was on its way.
+    fn try_from(Rows { server, sent, earliest, rows }: Rows<Vec<Option<Row>>>) -> Result<Self, BackendError> {
+        let [row] = <[_; 1]>::try_from(rows).map_err(|_| BackendError::Uncertain("it does not have one row".into()))?;
+        Ok(Self { row, earliest: earliest.plus(sent.elapsed()), server: Some(server) })
+    }
 }
 
 /// Rows that one call has read.

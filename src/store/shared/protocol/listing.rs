@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 
 use super::Protocol;
 use super::disputed::disputed;
+use super::large::LARGEST;
 use super::rows::Decoded;
 use crate::clock::Timestamp;
 use crate::key::RecordId;
@@ -20,7 +21,6 @@ use crate::store::listed::ListedRecord;
 use crate::store::page::{Cursor, List, Page};
 use crate::store::shared::backend::{Backend, Kind, Row};
 use crate::store::shared::database::errors::away;
-use crate::store::shared::database::large::LARGEST;
 use crate::store::shared::database::snapshot::Rows;
 
 /// The most rows that are read at a time.

@@ -5,6 +5,7 @@
 //   records.
 // - `takeover.rs`: whether an operation may be taken over. `disputed.rs`: the outcome of a run that was taken over.
 // - `restore.rs`: outcomes that a failover has lost and this process still has.
+// - `large.rs`: rows that take long.
 // - `transaction.rs`: the record of a run in a transaction of the application.
 // - `adopt.rs`: the records of another store.
 // - `listing.rs`: the lists of operations. `damaged.rs`: completed records that this process can't read.
@@ -14,6 +15,7 @@ mod adopt;
 mod damaged;
 mod disputed;
 pub(crate) mod ends;
+pub(crate) mod large;
 pub(crate) mod listing;
 mod read;
 mod restore;
@@ -23,10 +25,11 @@ mod takeover;
 pub(crate) mod transaction;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use self::damaged::Damaged;
 use self::ends::Ends;
+use self::large::LargeRows;
 use super::backend::Backend;
 use super::database::Database;
 use super::database::clocks::ThreeClocks;
@@ -46,6 +49,9 @@ pub(crate) struct Protocol<B> {
     /// The ends of runs that are under way: while there are any, the session goes on.
     pub(crate) ends: Arc<Ends>,
     damaged: Damaged,
+    large: LargeRows,
+    /// Itself, for tasks that go on without their requesters.
+    this: Weak<Self>,
 }
 
 impl<B: Backend> Protocol<B> {
@@ -54,9 +60,10 @@ impl<B: Backend> Protocol<B> {
         sessions: Arc<Sessions<B>>,
         slots: Arc<Slots>,
         cache_bytes: u64,
-    ) -> Self {
+    ) -> Arc<Self> {
         let cache = Cache::new(cache_bytes);
-        Self { database, sessions, slots, cache, ends: Arc::default(), damaged: Damaged::default() }
+        let (ends, damaged, large) = (Arc::default(), Damaged::default(), LargeRows::default());
+        Arc::new_cyclic(|this| Self { database, sessions, slots, cache, ends, damaged, large, this: this.clone() })
     }
 
     fn clocks(&self) -> &ThreeClocks {

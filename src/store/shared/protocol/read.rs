@@ -1,5 +1,9 @@
 //! Reads rows, and returns their records once they may be returned.
 
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
 use super::Protocol;
 use super::rows::{Decoded, View, is_of_transaction, listed};
 use crate::clock::Timestamp;
@@ -8,27 +12,22 @@ use crate::record::Record;
 use crate::store::StoreError;
 use crate::store::listed::ListedRecord;
 use crate::store::shared::backend::{Backend, Kind, Row};
-use crate::store::shared::database::large::is_left_out;
+use crate::store::shared::database::errors::away;
 use crate::store::shared::database::reads::RowSnapshot;
 
 impl<B: Backend> Protocol<B> {
     /// Reads the row of `id`.
     pub(crate) async fn read(&self, id: RecordId) -> Result<RowSnapshot, StoreError> {
-        self.database.reads.get(id).await
-    }
-
-    /// Returns an answer with the bytes of its row: if the database has left them out, this reads them.
-    pub(crate) async fn filled(&self, known: RowSnapshot) -> Result<RowSnapshot, StoreError> {
-        let Some(row) = known.row.as_ref().filter(|row| is_left_out(row)) else { return Ok(known) };
-        let read = self.database.reads.get_large(row).await?;
-        match read.row {
-            // The answer may be newer than the row that was read.
-            Some(whole) if whole.token == row.token => {
-                Ok(RowSnapshot { row: Some(Row { state: whole.state, ..row.clone() }), ..known })
+        let asked = Instant::now();
+        if !self.large.has(&id) {
+            let known = self.database.reads.get(id).await;
+            if known.is_ok() || asked.elapsed() < self.database.state.timeout() {
+                return known;
             }
-            // The row was written again meanwhile, or is gone. What was read last counts.
-            row => Ok(RowSnapshot { row, ..read }),
         }
+        // A row that is late may be large. So it is met without its bytes.
+        let met = self.database.meet(id).await.map_err(|error| away(Arc::new(error)))?;
+        self.filled(met).await
     }
 
     /// Returns the record of `id`, as this process sees it.
@@ -37,12 +36,17 @@ impl<B: Backend> Protocol<B> {
             return Ok(Some(record));
         }
         let known = self.read(id).await?;
-        self.durable_whole(id, known).await
+        self.durable_filled(id, known).await
     }
 
     /// Returns the whole record of a row that was read, or that the database has answered with.
     pub(crate) async fn durable_whole(&self, id: RecordId, known: RowSnapshot) -> Result<Option<Record>, StoreError> {
         let known = self.filled(known).await?;
+        self.durable_filled(id, known).await
+    }
+
+    /// Returns the same, where no bytes of the row were left out.
+    pub(crate) async fn durable_filled(&self, id: RecordId, known: RowSnapshot) -> Result<Option<Record>, StoreError> {
         let record = known.row.as_ref().and_then(|row| self.whole(row, known.earliest)).transpose()?;
         self.durable(id, known, record).await
     }
@@ -80,7 +84,7 @@ impl<B: Backend> Protocol<B> {
 
     /// Returns what the database says of `id`, for operators: never from the cache.
     pub(crate) async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
-        let known = self.filled(self.read(id).await?).await?;
+        let known = self.read(id).await?;
         let Some(row) = known.row else { return Ok(None) };
         self.drop_forgotten(&row);
         Ok(self.view(known.earliest).of(&row).map(|held| listed(&row, held)))

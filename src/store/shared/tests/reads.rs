@@ -71,15 +71,3 @@ async fn two_reads_are_under_way_at_a_time() {
     };
     assert_eq!(tokio::join!(later(1), later(2), later(3)), (1_001, 1_002, 2_001));
 }
-
-// Seeded faults: the store asks after every failure which rows are large, or never.
-#[tokio::test(start_paused = true)]
-async fn which_rows_are_large_is_asked_where_the_answer_was_late_alone() {
-    let refused = Script::of([error(BackendError::Nothing)]);
-    gets(&refused).get(id(1)).await.unwrap_err();
-    let late = Script::of([Reply::After(Duration::from_secs(9), Box::new(Reply::Done))]);
-    let asking = gets(&late);
-    asking.get(id(1)).await.unwrap_err();
-    asking.get(id(2)).await.unwrap();
-    assert_eq!([refused.sizes(), late.sizes()], [vec![], vec![1]]);
-}
