@@ -54,8 +54,9 @@ impl SharedStoreBuilder {
         self
     }
 
-    /// Sets how many calls with writes are under way at once. Writes that come meanwhile share the next call. If there
-    /// may be more than one call, one of them is left for small writes, such as claims. Default: 4.
+    /// Sets how many calls with writes are under way at once. Writes that come meanwhile share the next call. One call
+    /// at a time has large writes, with more than 8 KiB of state; the others are for small writes, such as claims.
+    /// Default: 4.
     pub fn calls(mut self, calls: usize) -> Self {
         self.calls = calls;
         self

@@ -2,7 +2,7 @@
 //! its result is known, keeps the time limits, and refuses claims while the database is away.
 
 // - `reads.rs`, `writes.rs`: reads and writes on their way. `queue.rs`: the next writes, and the number of calls;
-//   `resend.rs`: large writes that are sent again; `snapshot.rs`: a row that was read.
+//   `snapshot.rs`: a row that was read.
 // - `state.rs`: the state that every call uses and every answer changes: circuit breaker, servers, clocks, fences.
 // - `clocks.rs`: the clocks by which rows are judged and stamped.
 // - `errors.rs`: converts errors of the database into the store's errors.
@@ -11,7 +11,6 @@ pub(crate) mod clocks;
 pub(crate) mod errors;
 pub(crate) mod queue;
 pub(crate) mod reads;
-mod resend;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod writes;

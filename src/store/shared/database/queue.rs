@@ -1,18 +1,13 @@
 //! The writes of this process that wait for a call, and the number of calls.
 //!
 //! A link to the database carries a limited number of bytes a second, so calls that share it take longer. Rules:
-//! 1. Small writes, such as claims, do not wait behind large ones: each kind has a queue of its own, and at least one
-//!    call is left for the small ones, if there is more than one.
-//! 2. Large writes that are under way at once have at most [`AT_ONCE_BYTES`], unless one alone has more. So a renewal
-//!    of the session, which shares the link with them, does not wait for many of them.
-//! 3. A call with large writes is *late* if it takes longer than a call with small writes may. The link is *narrow*
-//!    then: large writes go one at a time. A quick call ends that: one that would not have been late even if it had
-//!    shared the link with as many calls as may be under way at once.
+//! 1. Small writes, such as claims, do not wait behind large ones: each kind has a queue of its own.
+//! 2. One call at a time has large writes. So a renewal of the session, which shares the link with them, does not wait
+//!    for many of them.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use tokio::sync::oneshot;
@@ -26,8 +21,6 @@ const MAX_BATCH_ROWS: usize = 64;
 const TOGETHER_BYTES: usize = 128 * 1024;
 /// A write with more bytes of state is large.
 const LARGE: usize = 8 * 1024;
-/// The most bytes of large writes that are under way at once, unless one alone has more.
-const AT_ONCE_BYTES: usize = 4 * 1024 * 1024;
 /// The number of times that a write is sent while its row is locked and no copy of it may be done.
 const BUSY_TRIES: u32 = 12;
 
@@ -77,11 +70,6 @@ impl Waiting {
     }
 }
 
-/// Returns whether writes with this many bytes of state are large.
-pub(crate) fn is_large(bytes: usize) -> bool {
-    bytes > LARGE
-}
-
 /// A write on its way.
 #[derive(Debug)]
 pub(crate) struct PendingWrite {
@@ -101,12 +89,8 @@ pub(crate) struct PendingWrite {
 }
 
 impl PendingWrite {
-    pub(crate) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.write.state.len()
-    }
-
-    pub(crate) fn is_large(&self) -> bool {
-        is_large(self.bytes())
     }
 
     /// Returns whether the row is as the write expects, so that the write may still be done.
@@ -138,14 +122,6 @@ impl PendingWrite {
     }
 }
 
-/// Writes that are sent in one call.
-#[derive(Debug)]
-pub(crate) struct WriteBatch {
-    pub(crate) puts: Vec<PendingWrite>,
-    /// Their number of bytes, if they are large.
-    pub(crate) large: Option<usize>,
-}
-
 /// The writes that wait for a call, and the calls that are under way. `WriteSender` has it under a lock.
 #[derive(Debug)]
 pub(crate) struct PendingWrites {
@@ -154,25 +130,18 @@ pub(crate) struct PendingWrites {
     at_once: usize,
     /// The number of tasks that send. There are none when the queue is empty.
     tasks: usize,
-    /// The number of calls with large writes that are under way, and the number of their bytes.
-    large_calls: usize,
-    large_bytes: usize,
-    /// `true` if small writes go next, if there are any.
-    is_turn_of_small: bool,
-    /// `true` after a late call with large writes: see rule 3 above.
-    is_narrow: bool,
+    /// `true` while a call with large writes is under way.
+    sends_large: bool,
 }
 
 impl PendingWrites {
     /// Creates a queue from which at most `at_once` tasks send.
     pub(crate) fn new(at_once: usize) -> Self {
-        let (small, large) = (VecDeque::new(), VecDeque::new());
-        let (tasks, large_calls, large_bytes) = (0, 0, 0);
-        Self { small, large, at_once, tasks, large_calls, large_bytes, is_turn_of_small: false, is_narrow: false }
+        Self { small: VecDeque::new(), large: VecDeque::new(), at_once, tasks: 0, sends_large: false }
     }
 
     pub(crate) fn push(&mut self, put: PendingWrite) {
-        if put.is_large() { self.large.push_back(put) } else { self.small.push_back(put) }
+        if put.bytes() > LARGE { self.large.push_back(put) } else { self.small.push_back(put) }
     }
 
     /// Returns whether another task should send. If so, the task counts as started.
@@ -182,59 +151,32 @@ impl PendingWrites {
         starts_task
     }
 
-    /// Takes the next batch. Returns `None` if the calling task has to end.
-    pub(crate) fn next(&mut self) -> Option<WriteBatch> {
-        let goes_first = !self.is_turn_of_small || self.small.is_empty();
+    /// Takes the writes of the next call, and whether they are large. `ends_large` says whether the last call of this
+    /// task had large ones: then small ones go first. Returns `None` if the task has to end.
+    pub(crate) fn next(&mut self, ends_large: bool) -> Option<(Vec<PendingWrite>, bool)> {
+        self.sends_large &= !ends_large;
+        let goes_first = !ends_large || self.small.is_empty();
         if goes_first && self.may_send_large() {
-            let puts = together(&mut self.large);
-            let bytes = puts.iter().map(PendingWrite::bytes).sum();
-            self.large_calls += 1;
-            self.large_bytes += bytes;
-            self.is_turn_of_small = true;
-            return Some(WriteBatch { puts, large: Some(bytes) });
+            self.sends_large = true;
+            return Some((together(&mut self.large), true));
         }
-        self.is_turn_of_small = false;
         let puts = together(&mut self.small);
         if puts.is_empty() {
             // The task counts as ended before the lock is free, so the next write starts another one.
             self.tasks -= 1;
             return None;
         }
-        Some(WriteBatch { puts, large: None })
+        Some((puts, false))
     }
 
     fn may_send_large(&self) -> bool {
-        let Some(next) = self.large.front() else { return false };
-        let at_once = if self.is_narrow { 1 } else { self.large_at_once() };
-        let has_room = self.large_calls < at_once && self.large_bytes + next.bytes() <= AT_ONCE_BYTES;
-        // One call with large writes is always allowed, however many bytes it has.
-        self.large_calls == 0 || has_room
+        !self.sends_large && !self.large.is_empty()
     }
 
-    /// Returns how many calls may have large writes at once: one call is left for small ones, if there are several.
-    fn large_at_once(&self) -> usize {
-        self.at_once.saturating_sub(1).max(1)
-    }
-
-    /// Notes that large writes with this many bytes are no longer under way.
-    pub(crate) fn end_large(&mut self, bytes: usize) {
-        self.large_calls -= 1;
-        self.large_bytes -= bytes;
-    }
-
-    /// Notes how long a call with large writes took. `limit` is the time limit of a call with small writes.
-    pub(crate) fn large_took(&mut self, took: Duration, limit: Duration) {
-        let would_share = u32::try_from(self.large_at_once()).unwrap_or(u32::MAX);
-        if took >= limit {
-            self.is_narrow = true;
-        } else if took.saturating_mul(would_share) < limit {
-            self.is_narrow = false;
-        }
-    }
-
-    /// Notes that a task ended early, with its runtime or by a panic. If it was the last task, returns the queued
-    /// writes.
-    pub(crate) fn lose_task(&mut self) -> Vec<PendingWrite> {
+    /// Notes that a task ended early, with its runtime or by a panic, and whether it had large writes. If it was the
+    /// last task, returns the queued writes.
+    pub(crate) fn lose_task(&mut self, ends_large: bool) -> Vec<PendingWrite> {
+        self.sends_large &= !ends_large;
         self.tasks -= 1;
         if self.tasks > 0 {
             return Vec::new();

@@ -2,8 +2,7 @@
 //!
 //! Rules:
 //! 1. The store's own tasks write. A write is not taken back if its caller goes away.
-//! 2. A write whose answer was lost is sent again, with the same token, until its answer is known. Before a large one
-//!    is sent again, the store asks whether it was done: see [`resend`](super::resend).
+//! 2. A write whose answer was lost is sent again, with the same token, until its answer is known.
 //! 3. A write with a deadline, a claim, is not sent after it. If an earlier copy may be done or may still arrive, the
 //!    caller overwrites the row, so that the copy can't take effect.
 //! 4. Writes that come while all calls are under way share the next call. A call has at most one write of an id.
@@ -23,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use super::queue::{PendingWrite, PendingWrites, Waiting, WriteBatch, is_large};
+use super::queue::{PendingWrite, PendingWrites, Waiting};
 pub(crate) use super::queue::{WriteError, WriteResult};
 use super::state::DatabaseState;
 use crate::store::shared::backend::{Answer, Backend, BackendError, Clocks, Row, Write};
@@ -102,8 +101,8 @@ pub(crate) struct WriteSender<B> {
 #[derive(Debug)]
 struct Turn<B> {
     sender: Arc<WriteSender<B>>,
-    /// The number of bytes of the large writes that it sends now.
-    large: Option<usize>,
+    /// `true` while its call has large writes.
+    sends_large: bool,
     /// `true` once the queue no longer counts this task. If the task is dropped before, it was lost.
     is_over: bool,
 }
@@ -111,15 +110,10 @@ struct Turn<B> {
 impl<B> Turn<B> {
     /// Takes the writes of the next call. The turn is over if there are none for it.
     fn next(&mut self) -> Option<Vec<PendingWrite>> {
-        let mut queue = self.sender.queue.lock();
-        if let Some(bytes) = self.large.take() {
-            queue.end_large(bytes);
-        }
-        let Some(WriteBatch { puts, large }) = queue.next() else {
-            self.is_over = true;
-            return None;
-        };
-        self.large = large;
+        let next = self.sender.queue.lock().next(self.sends_large);
+        self.is_over = next.is_none();
+        let (puts, sends_large) = next?;
+        self.sends_large = sends_large;
         Some(puts)
     }
 }
@@ -130,13 +124,7 @@ impl<B> Drop for Turn<B> {
             return;
         }
         // The runtime is gone, or the task has panicked.
-        let gone = {
-            let mut queue = self.sender.queue.lock();
-            if let Some(bytes) = self.large.take() {
-                queue.end_large(bytes);
-            }
-            queue.lose_task()
-        };
+        let gone = self.sender.queue.lock().lose_task(self.sends_large);
         // The lock is free again. The calls that wait for these writes fail now.
         drop(gone);
     }
@@ -154,12 +142,12 @@ impl<B: Backend> WriteSender<B> {
         if !self.queue.lock().starts_task() {
             return;
         }
-        let mut turn = Turn { sender: Arc::clone(self), large: None, is_over: false };
+        let mut turn = Turn { sender: Arc::clone(self), sends_large: false, is_over: false };
         self.runtime.spawn(async move {
             // Callers that are ready now get their writes into the same call as the first one.
             yield_now().await;
             while let Some(batch) = turn.next() {
-                // When large writes end, more of them may be sent at once.
+                // When a call with large writes ends, others may be sent.
                 turn.sender.start_task();
                 turn.sender.send(batch).await;
             }
@@ -173,12 +161,9 @@ impl<B: Backend> WriteSender<B> {
             let why = if late.may_be_done { WriteError::InDoubt } else { WriteError::Late };
             let _ = late.reply.send(Err(why));
         }
-        // `without_done` is in `resend.rs`: it asks whether earlier copies of large writes were done.
-        let mut batch = self.without_done(batch).await;
         if batch.is_empty() {
             return;
         }
-        let now = Instant::now();
         for put in &mut batch {
             put.sent.get_or_insert(now);
         }
@@ -215,7 +200,7 @@ impl<B: Backend> WriteSender<B> {
     }
 
     /// Calls the database. An answer that does not fit the call counts as lost.
-    pub(crate) async fn call(
+    async fn call(
         &self,
         clocks: Clocks,
         writes: &[Write],
@@ -237,10 +222,6 @@ impl<B: Backend> WriteSender<B> {
                 self.state.answered(answer.server, answer.now, sent, was_written, answer.rows.iter().flatten());
             }
             Err(error) => self.state.failed(error),
-        }
-        // Other errors may come before any bytes were sent, so they say nothing about the link.
-        if is_large(bytes) && matches!(answer, Ok(_) | Err(BackendError::Uncertain(_))) {
-            self.queue.lock().large_took(sent.elapsed(), self.state.timeout());
         }
         answer
     }
@@ -265,7 +246,7 @@ impl<B: Backend> WriteSender<B> {
     }
 
     /// Sends a write again, after a pause.
-    pub(crate) fn enqueue_later(self: &Arc<Self>, mut put: PendingWrite) {
+    fn enqueue_later(self: &Arc<Self>, mut put: PendingWrite) {
         let (pause, sender) = (put.pauses.next().unwrap_or_default(), Arc::downgrade(self));
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
