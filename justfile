@@ -1,11 +1,11 @@
-# Everyday commands. Each calls cargo or `.ci/run`, and has no logic of its own.
+# Everyday commands. Each calls cargo, or `.ci/run`, which has all checks.
 
 _list:
     @just --list --unsorted
 
 # All tests of the crate.
 test:
-    cargo test
+    .ci/run test
 
 # One subject: a module of tests/it, such as `just subject fingerprint`.
 subject name *arguments:
@@ -23,15 +23,9 @@ bench name *arguments:
 doc:
     cargo doc --no-deps --all-features --open
 
-# What to run before a change is sent: about ten minutes from nothing, two after that.
+# What to run before a change is sent.
 check:
-    cargo fmt --all --check
-    .ci/traps
-    .ci/separations
-    .ci/words
-    cargo clippy --all-targets --all-features -- -D warnings
-    cargo test
-    .ci/surface
+    .ci/run small
 
 # All checks.
 ci:
