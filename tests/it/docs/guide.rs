@@ -9,7 +9,8 @@ const LINKS: &str = include_str!("../../../src/guide/links.md");
 const GUIDE: &str = include_str!("../../../src/guide.rs");
 
 /// The pages for people who change the crate: they are not part of the guide.
-const NOT_OF_THE_GUIDE: [&str; 5] = ["design.md", "glossary.md", "journey.md", "traps/known.md", "traps/found.md"];
+const NOT_OF_THE_GUIDE: [&str; 6] =
+    ["design.md", "glossary.md", "journey.md", "maintaining.md", "traps/known.md", "traps/found.md"];
 
 pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
