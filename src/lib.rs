@@ -3,10 +3,6 @@
 #![doc = include_str!("guide/links.md")]
 #![cfg_attr(any(not(doctest), all(feature = "axum", feature = "sled")), doc = include_str!("../README.md"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(
-    not(all(feature = "server", feature = "sled", feature = "memory")),
-    allow(dead_code, unused_imports, reason = "some values are there for one feature alone")
-)]
 
 pub mod clock;
 #[cfg(any(feature = "embedded", feature = "shared"))]

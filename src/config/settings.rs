@@ -1,5 +1,6 @@
 //! The structs, one for each builder.
 
+#[cfg(any(feature = "server", feature = "shared"))]
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -12,8 +13,6 @@ use {
     tracing::Level,
 };
 
-use super::from_text::setting;
-
 /// Defines a struct with a field for each option of a builder, and the method that applies them.
 #[allow(unused_macros, reason = "without any other feature there is no builder")]
 macro_rules! settings {
@@ -25,7 +24,7 @@ macro_rules! settings {
         pub struct $name {
             $(
                 #[doc = concat!("The option `", stringify!($field), "` of the builder; `None` leaves it as it is.")]
-                #[serde(deserialize_with = "setting")]
+                #[serde(deserialize_with = "super::from_text::setting")]
                 pub $field: Option<$type>,
             )*
         }

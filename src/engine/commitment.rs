@@ -85,6 +85,10 @@ impl Commitment {
     }
 
     /// Returns the completion of the run by `outcome`.
+    #[cfg_attr(
+        not(any(feature = "embedded", feature = "shared", idempotency_laboratory)),
+        allow(dead_code, reason = "no enabled feature sends a transaction")
+    )]
     pub(super) fn completion<O>(&self, outcome: O) -> Completion<O> {
         let (operation, hold, retention) = (self.operation.clone(), self.hold, self.retention);
         Completion { operation, hold, result: RunResult::Outcome(outcome), retention }

@@ -44,6 +44,7 @@ enum ProtectedBy {
     /// The run is protected by the store.
     Store(Arc<Commitment>),
     /// The run is not protected. The flag says whether it is over.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only a layer asks"))]
     None(Arc<AtomicBool>),
 }
 

@@ -58,7 +58,6 @@ mod warnings;
 mod watch;
 
 pub use crate::record::ClaimPolicy;
-pub(crate) use crate::slots::End;
 pub use crate::slots::Stats;
 #[cfg(idempotency_laboratory)]
 pub use commit::commit_apart::SentApart;
@@ -67,14 +66,21 @@ pub use commit::{Completable, Encoder};
 pub use context::{Rerun, RunContext};
 pub use drain::Drained;
 pub(crate) use drain::drain;
-pub(crate) use engine::{Caller, Engine, WrapRun};
-pub(crate) use event::{Facts, RAN, REPLAYED};
-pub(crate) use exchange::span;
+pub(crate) use engine::Engine;
 pub use once_context::OnceContext;
 pub use once_result::{Advice, EffectError, OnceError, Outcome};
-pub(crate) use policy::{OnInFlight, OnInterrupted, Policy};
+pub(crate) use policy::Policy;
 pub(crate) use reconcile::reconcile_one;
 pub use reconciler::{Reconciled, Reconciler};
 pub(crate) use resolve::{Resolved, resolve};
-pub(crate) use run::Work;
-pub(crate) use verdict::Verdict;
+// A layer's.
+#[cfg(feature = "server")]
+pub(crate) use {
+    crate::slots::End,
+    engine::{Caller, WrapRun},
+    event::{Facts, RAN, REPLAYED},
+    exchange::span,
+    policy::{OnInFlight, OnInterrupted},
+    run::Work,
+    verdict::Verdict,
+};

@@ -119,6 +119,7 @@ impl Policy {
 
     /// Returns whether the retry of a run whose end is unknown may get more than a refusal: it runs, or the application
     /// is asked.
+    #[cfg(feature = "server")]
     pub(crate) fn answers_retries(&self) -> bool {
         self.reconciler.is_some() || self.on_interrupted == OnInterrupted::Rerun
     }

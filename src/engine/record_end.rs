@@ -105,7 +105,7 @@ mod tests {
     use crate::fingerprint::Fingerprint;
     use crate::record::{Fence, Origin};
     use crate::slots::{Entered, Refusal};
-    use crate::store::Records as _;
+    use crate::store::contract::Records as _;
     use crate::test_util::TestStore;
 
     // The claim left no trace, and the outcome was too large to be kept.

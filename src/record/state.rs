@@ -97,6 +97,7 @@ impl Origin {
     }
 
     /// Returns about how many bytes of memory it takes.
+    #[cfg(any(feature = "embedded", feature = "memory", feature = "shared"))]
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |described| size_of::<Described>() + described.label.as_ref().map_or(0, String::len))

@@ -120,6 +120,7 @@ impl Slots {
     }
 
     /// Returns whether the process drains, or will soon.
+    #[cfg(feature = "server")]
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::SeqCst) || self.is_draining()
     }

@@ -38,7 +38,9 @@ pub(crate) use phase::{Attempt, Ended, Phase};
 pub use phase::{End, Refusal};
 pub(crate) use shared_phase::SharedPhase;
 pub(crate) use slot::{Entered, Slot};
+pub(crate) use stats::Counters;
+#[cfg(feature = "server")]
+pub(crate) use stats::REFUSALS;
 pub use stats::Stats;
-pub(crate) use stats::{Counters, REFUSALS};
 pub(crate) use telemetry::{Event, Lines, LogThrottle, Telemetry, once_a_minute};
 pub(crate) use wait::Waiter;

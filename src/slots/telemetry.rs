@@ -31,7 +31,10 @@ pub(crate) use once_a_minute;
 
 /// What happens over a store and is both counted and passed to the observer.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "some are of shared stores alone"))]
+#[cfg_attr(
+    not(all(feature = "server", feature = "shared")),
+    allow(dead_code, reason = "some are of layers or of shared stores alone")
+)]
 pub(crate) enum Event {
     /// A request that began then was answered with an outcome.
     Replayed(Instant),
@@ -93,6 +96,7 @@ impl Telemetry {
     }
 
     /// Counts records that were swept, and returns how many.
+    #[cfg(any(feature = "embedded", feature = "memory", feature = "shared"))]
     pub(crate) fn count_swept(&self, records: usize) -> usize {
         if records > 0 {
             self.happened(Event::Swept(records));

@@ -35,9 +35,17 @@ pub(crate) mod erased;
 mod error;
 #[cfg(feature = "fjall")]
 pub(crate) mod fjall_engine;
+#[cfg_attr(
+    not(any(feature = "embedded", feature = "memory")),
+    allow(dead_code, reason = "only such a store is read so")
+)]
 pub(crate) mod listed;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
+#[cfg_attr(
+    not(any(feature = "embedded", feature = "memory", feature = "shared")),
+    allow(dead_code, reason = "only a store fills lists")
+)]
 pub(crate) mod page;
 #[cfg(feature = "shared")]
 pub mod shared;
@@ -47,8 +55,8 @@ pub(crate) mod sled_engine;
 mod transaction;
 
 pub use connect::ConnectError;
+pub(crate) use contract::distinct;
 pub use contract::{Gauges, Health, InterruptedRun, Store};
-pub(crate) use contract::{Records, distinct};
 #[cfg(feature = "embedded")]
 pub use embedded::{Abort, EmbeddedStore, EmbeddedStoreBuilder};
 pub use erased::AnyStore;

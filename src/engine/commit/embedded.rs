@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use crate::engine::commitment::PendingCommit;
 use crate::engine::context::RunContext;
 use crate::slots::End;
+use crate::store::contract::Records as _;
 use crate::store::embedded::{Purpose, Reason, StorageEngine, Transact};
-use crate::store::{CommitError, EmbeddedStore, Records as _, StoreError};
+use crate::store::{CommitError, EmbeddedStore, StoreError};
 use crate::timeouts::COMMIT_TIMEOUT;
 
 /// The time that a transaction that belongs to no run may wait for the writer.

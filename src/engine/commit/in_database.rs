@@ -13,8 +13,9 @@ use tokio::time::timeout;
 use crate::engine::commit::Completable;
 use crate::engine::commitment::{Commitment, PendingCommit};
 use crate::slots::{End, once_a_minute};
+use crate::store::CommitError;
+use crate::store::contract::Records as _;
 use crate::store::shared::{PendingTransaction, RecordInTransaction, RunRecord, SharedStore};
-use crate::store::{CommitError, Records as _};
 
 /// The time that a run that is over waits to learn whether its transaction was committed. The store goes on by itself.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);

@@ -71,6 +71,7 @@ impl Writes {
     }
 
     /// Returns the entries in any order, for an atomic write.
+    #[cfg(feature = "sled")]
     pub(crate) fn entries(self) -> impl Iterator<Item = (Vec<u8>, Option<Bytes>)> {
         self.entries.into_iter()
     }

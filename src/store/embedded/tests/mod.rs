@@ -36,9 +36,10 @@ use crate::record::{
     self, Applied, Claim, ClaimPolicy, Completion, Fence, Operation, Origin, ReclaimReason, Record, Reply, Resolution,
     RunResult, State, Transition,
 };
+use crate::store::contract::Records as _;
 use crate::store::fjall_engine::{self, FjallEngine, TransactionKeyspace};
 use crate::store::sled_engine::{self, SledEngine};
-use crate::store::{Health, OpenError, Records as _, Store as _, StoreError};
+use crate::store::{Health, OpenError, Store as _, StoreError};
 use map_engine::MapEngine;
 
 /// An engine that these tests run on.
