@@ -9,8 +9,11 @@
 //! 4. A key has 1 to 255 bytes and is not blank.
 
 use std::borrow::Borrow;
+use std::convert::Infallible;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sfv::BareItemFromInput;
+use sfv::visitor::{Ignored, ItemVisitor, ParameterVisitor};
 
 use crate::key::{Key, KeyError};
 
@@ -71,8 +74,23 @@ pub fn read_key(headers: &HeaderMap, name: &HeaderName, strict: bool) -> Result<
 
 /// Returns the text of a structured-field String, or `None` if the value is none. Parameters are dropped.
 fn string(value: &[u8]) -> Option<String> {
-    let item = sfv::Parser::new(value).parse::<sfv::Item>().ok()?;
-    item.bare_item.as_string().map(|string| string.as_str().to_owned())
+    let mut text = Text(None);
+    sfv::Parser::new(value).parse_item_with_visitor(&mut text).ok()?;
+    text.0
+}
+
+/// Takes the text of an item that is a String.
+struct Text(Option<String>);
+
+impl<'de> ItemVisitor<'de> for &mut Text {
+    type Error = Infallible;
+
+    fn bare_item(self, item: BareItemFromInput<'de>) -> Result<impl ParameterVisitor<'de>, Infallible> {
+        if let BareItemFromInput::String(text) = item {
+            self.0 = Some(text.as_str().to_owned());
+        }
+        Ok(Ignored)
+    }
 }
 
 /// Returns whether a bare value may have this byte.

@@ -30,6 +30,27 @@ const MAX_DEFAULT_FREE: u64 = 1 << 30;
 /// By default, one part in this many of the disk is left free.
 const PARTS: u64 = 10;
 
+/// The bytes of a disk.
+struct Bytes {
+    total: u64,
+    free: u64,
+    /// Those that users may still use.
+    available: u64,
+}
+
+#[cfg(unix)]
+fn bytes_of_disk(path: &Path) -> Option<Bytes> {
+    let stats = rustix::fs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stats.f_frsize);
+    Some(Bytes { total: bytes(stats.f_blocks), free: bytes(stats.f_bfree), available: bytes(stats.f_bavail) })
+}
+
+#[cfg(not(unix))]
+fn bytes_of_disk(path: &Path) -> Option<Bytes> {
+    let stats = fs4::statvfs(path).ok()?;
+    Some(Bytes { total: stats.total_space(), free: stats.free_space(), available: stats.available_space() })
+}
+
 /// Knows whether the disk has too little free space. The writer checks this, because it waits for the disk anyway when
 /// the disk hangs.
 #[derive(Debug, Default)]
@@ -51,13 +72,12 @@ impl Space {
 
     /// Asks the operating system. If it does not say, or the limit is 0, nothing is refused.
     pub(super) fn look(&self, path: &Path, limits: Limits) {
-        let stats = fs4::statvfs(path);
-        let known = stats.as_ref().map_or(0, |stats| stats.available_space().saturating_add(1));
+        let bytes = bytes_of_disk(path);
+        let known = bytes.as_ref().map_or(0, |bytes| bytes.available.saturating_add(1));
         self.free.store(known, Ordering::Relaxed);
-        let is_low = stats.is_ok_and(|stats| {
+        let is_low = bytes.is_some_and(|Bytes { total, free, available }| {
             // Space that is free but not available is reserved for the system, not for users.
-            let (free, available) = (stats.free_space(), stats.available_space());
-            let usable = stats.total_space().saturating_sub(free.saturating_sub(available));
+            let usable = total.saturating_sub(free.saturating_sub(available));
             available < limits.min_free.unwrap_or_else(|| by_default(usable))
         });
         if self.is_low.swap(is_low, Ordering::Relaxed) != is_low {
