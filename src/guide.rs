@@ -78,7 +78,8 @@ pages! {
     policies: "policies.md",
 
     /// Effect and record in one transaction: of sled, of PostgreSQL, or of a database of your own.
-    #[cfg(any(not(doctest), all(feature = "axum", feature = "sled")))]
+    // Its examples are tested with the crate for PostgreSQL, which the root does not know.
+    #[cfg(not(doctest))]
     exactly_once: "exactly-once.md",
 
     /// The parts of a request that are compared with the first one that had its key.
@@ -101,7 +102,8 @@ pages! {
     idem: "running/idem.md",
 
     /// The operators' page: how to mount it, who may do what, and an evening with it.
-    #[cfg(any(not(doctest), all(feature = "axum", feature = "sled")))]
+    // Its examples are tested with the page's crate.
+    #[cfg(not(doctest))]
     page: "running/page.md",
 
     /// What an operator can measure, and when to worry.
@@ -119,7 +121,8 @@ pages! {
     sled: "running/sled.md",
 
     /// Several servers over one PostgreSQL database, or over a database of your own.
-    #[cfg(any(not(doctest), feature = "server"))]
+    // As those of `exactly_once`.
+    #[cfg(not(doctest))]
     shared: "running/shared.md",
 
     /// The costs of the layer, measured, and compared with other crates.

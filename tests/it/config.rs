@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use figment::Figment;
-use figment::providers::{Format as _, Json, Toml};
 use http::{HeaderName, Method};
 use serde::Deserialize;
 use testkit::lab::Lab;
@@ -14,9 +12,7 @@ use tower::Layer as _;
 use tower_idempotency::config::{IdempotencyConfig, LayerConfig};
 use tower_idempotency::server::{KeptHeaders, Profile};
 use tower_idempotency::store::OpenError;
-use tower_idempotency::{
-    FingerprintBody, FjallStore, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, SledStore,
-};
+use tower_idempotency::{FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, SledStore};
 use tracing::Level;
 
 use crate::docs::options::options;
@@ -94,12 +90,12 @@ fn each_setting_of_a_layer_sets_its_option() {
         .run_level(Level::INFO)
         .replay_level(Level::TRACE)
         .rejection_level(Level::WARN);
-    let settings: IdempotencyConfig = Figment::from(Toml::string(TOML)).extract().unwrap();
+    let settings: IdempotencyConfig = toml::from_str(TOML).unwrap();
     assert_eq!(made(settings.clone()), format!("{by_hand:?}"));
     assert_eq!(made(IdempotencyConfig::default()), format!("{:?}", layer()), "nothing is set");
     // The same in JSON, and each of them alone.
-    let value: serde_json::Value = Figment::from(Toml::string(TOML)).extract().unwrap();
-    let json: IdempotencyConfig = Figment::from(Json::string(&value.to_string())).extract().unwrap();
+    let value: serde_json::Value = toml::from_str(TOML).unwrap();
+    let json: IdempotencyConfig = serde_json::from_str(&value.to_string()).unwrap();
     assert_eq!(made(json), made(settings));
     for (field, value) in value["layer"].as_object().unwrap() {
         let one = serde_json::json!({ "layer": { field: value } });
@@ -128,6 +124,7 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "layer": { "retentoin": "1h" } }"#, "unknown field `retentoin`"),
         (r#"{ "memory": { "max": 1 } }"#, "unknown field `max`"),
         (r#"{ "sled": { "path": "x" } }"#, "unknown field `path`"),
+        #[cfg(feature = "fjall")]
         (r#"{ "fjall": { "path": "x" } }"#, "unknown field `path`"),
         (r#"{ "shared": { "ttl": "1h" } }"#, "unknown field `ttl`"),
         (r#"{ "layer": { "kept_headers": { "all": true } } }"#, "unknown field `all`"),
@@ -155,19 +152,22 @@ fn a_file_and_the_environment_go_together_with_settings_of_the_application() {
         idempotency: IdempotencyConfig,
     }
     let file = "listen = \"127.0.0.1:1\"\n[layer]\nretention = \"1h\"\nmax_runs = 3\n[shared]\nlease = \"1m\"\n";
-    // Environment variables come in this form.
-    let settings = Figment::from(Toml::string(file)).join(("sled.max_records", 1_000)).merge(("layer.retention", "2h"));
-    let Settings { listen, idempotency } = settings.clone().extract().unwrap();
+    // The environment's variables are put over what the file says.
+    let mut settings: toml::Table = file.parse().unwrap();
+    settings["layer"]["retention"] = "2h".into();
+    settings.entry("sled").or_insert_with(|| toml::Table::new().into())["max_records"] = 1_000.into();
+    let Settings { listen, idempotency } = settings.clone().try_into().unwrap();
     let IdempotencyConfig { layer, sled, shared, .. } = idempotency;
     assert_eq!((listen.as_str(), layer.retention, layer.max_runs), ("127.0.0.1:1", Some(HOUR * 2), Some(3)));
     assert_eq!((sled.max_records, shared.lease), (Some(1_000), Some(HOUR / 60)));
-    let error = settings.join(("lyer.retention", "2h")).extract::<Settings>().unwrap_err().to_string();
+    settings.insert("lyer".to_owned(), toml::Table::new().into());
+    let error = settings.try_into::<Settings>().unwrap_err().to_string();
     assert!(error.contains("unknown field `lyer`"), "{error}");
 }
 
 #[tokio::test]
 async fn the_settings_of_stores_are_those_of_their_builders() {
-    let json = r#"{ "memory": { "max_records": 1 }, "sled": { "create": false }, "fjall": { "create": false } }"#;
+    let json = r#"{ "memory": { "max_records": 1 }, "sled": { "create": false } }"#;
     let config: IdempotencyConfig = serde_json::from_str(json).unwrap();
     let store = config.memory.apply(MemoryStore::builder()).build();
     let lab = Lab::counting(IdempotencyLayer::new(store));
@@ -176,8 +176,13 @@ async fn the_settings_of_stores_are_those_of_their_builders() {
     let directory = tempfile::tempdir().unwrap();
     let refused = config.sled.apply(SledStore::builder()).open(directory.path().join("s"));
     assert!(matches!(refused, Err(OpenError::NotFound { .. })), "{refused:?}");
-    let refused = config.fjall.apply(FjallStore::builder()).open(directory.path().join("f"));
-    assert!(matches!(refused, Err(OpenError::NotFound { .. })), "{refused:?}");
+    #[cfg(feature = "fjall")]
+    {
+        let config: IdempotencyConfig = serde_json::from_str(r#"{ "fjall": { "create": false } }"#).unwrap();
+        let builder = config.fjall.apply(tower_idempotency::FjallStore::builder());
+        let refused = builder.open(directory.path().join("f"));
+        assert!(matches!(refused, Err(OpenError::NotFound { .. })), "{refused:?}");
+    }
 }
 
 // Seeded faults, one for each line: what is switched off is not named; a warning is written at each service.
@@ -215,9 +220,14 @@ async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
 
 #[test]
 fn a_section_says_whether_it_has_settings() {
-    let json = r#"{ "sled": { "create": false }, "fjall": {}, "shared": { "calls": 1 } }"#;
+    let json = r#"{ "sled": { "create": false }, "shared": { "calls": 1 } }"#;
     let config: IdempotencyConfig = serde_json::from_str(json).unwrap();
-    let IdempotencyConfig { layer, memory, sled, fjall, shared, .. } = config;
-    let set = [layer.is_set(), memory.is_set(), sled.is_set(), fjall.is_set(), shared.is_set()];
-    assert_eq!(set, [false, false, true, false, true]);
+    let IdempotencyConfig { layer, memory, sled, shared, .. } = config;
+    let set = [layer.is_set(), memory.is_set(), sled.is_set(), shared.is_set()];
+    assert_eq!(set, [false, false, true, true]);
+    #[cfg(feature = "fjall")]
+    for (json, is_set) in [(r#"{ "fjall": {} }"#, false), (r#"{ "fjall": { "create": false } }"#, true)] {
+        let config: IdempotencyConfig = serde_json::from_str(json).unwrap();
+        assert_eq!(config.fjall.is_set(), is_set, "{json}");
+    }
 }

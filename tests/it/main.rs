@@ -1,8 +1,8 @@
 //! The promises, by their subject: each is shown in process, through the public API.
 //!
 //! Tests have the names of their promises; `trap_NN` is the number of a published mistake that this crate avoids. Tests
-//! that need a server of their own are in `tests/server`, those that need a process without other tests in
-//! `tests/pass_through.rs`, and those that take long in `laboratories/`.
+//! that need a server of their own are in `examples/payment_server/tests`, those that need a process without other
+//! tests in `tests/pass_through.rs`, and those that take long in `laboratories/`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking")]
 #![allow(deprecated, reason = "tower-http discourages its check of a bearer token, and people use it")]
 

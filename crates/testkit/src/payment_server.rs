@@ -74,8 +74,7 @@ impl Setup {
 
     /// Starts the process and does not wait until it listens: it can be killed while it opens its store.
     pub fn launch(&self) -> Launched {
-        let mut child =
-            self.command().spawn().expect("`cargo build --example payment_server` first; `cargo test` alone does");
+        let mut child = self.command().spawn().expect("cargo has built the program");
         let log = drain(child.stderr.take().expect("it is piped"));
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         Launched { child: Process(child), stdout, log }
@@ -141,15 +140,10 @@ fn server(mut child: Process, stdout: BufReader<ChildStdout>, log: Output, first
     Ok(Server { child, address, output: drain(stdout), log })
 }
 
-/// The example server's program: that of the package under test, if it has one, as the laboratories do; else the one
-/// next to the directory of the test programs.
+/// The program of the package under test: the example server, or that of the laboratories, which is the same.
 fn program() -> PathBuf {
-    if let Some(own) = std::env::var_os("CARGO_BIN_EXE_payment_server") {
-        return own.into();
-    }
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let profile = test.parent().and_then(Path::parent).expect("tests are built into target/<profile>/deps");
-    profile.join("examples").join(format!("payment_server{}", std::env::consts::EXE_SUFFIX))
+    let own = ["CARGO_BIN_EXE_payment_server", "CARGO_BIN_EXE_laboratory_server"];
+    own.into_iter().find_map(std::env::var_os).expect("cargo says where the program is").into()
 }
 
 /// A running server. Killed when dropped.

@@ -79,3 +79,8 @@ pub use access::{Access, Actor, Permission};
 pub use latencies::Latencies;
 pub use nonce::{Nonce, NonceError};
 pub use router::AdminPage;
+
+// The examples of the guide that use this crate are tested here, because the root does not know it.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/running/page.md")]
+mod guide {}

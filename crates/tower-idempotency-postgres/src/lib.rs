@@ -69,3 +69,9 @@ pub use rustls;
 pub use tokio_postgres;
 pub use transaction::TransactionRecord;
 pub use url::{connect, migrate};
+
+// The examples of the guide that use this crate are tested here, because the root does not know it.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/exactly-once.md")]
+#[doc = include_str!("../../../docs/running/shared.md")]
+mod guide {}

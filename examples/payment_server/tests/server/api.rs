@@ -176,7 +176,7 @@ async fn credentials_of_an_unknown_kind_are_refused_with_and_without_a_key() {
 /// `idem find` takes the parts of a scope.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_guide_to_idem_has_the_scope_of_this_server() {
-    let guide = include_str!("../../docs/running/idem.md");
+    let guide = include_str!("../../../../docs/running/idem.md");
     let (_, digits) = guide.split_once(r"printf '%s\n' '\x").unwrap();
     let (digits, _) = digits.split_once('\'').unwrap();
     let part: Vec<_> =

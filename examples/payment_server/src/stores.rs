@@ -4,11 +4,14 @@ use std::error::Error;
 use std::path::Path;
 
 use tempfile::TempDir;
+#[cfg(feature = "fjall")]
+use tower_idempotency::FjallStore;
 use tower_idempotency::store::OpenError;
-use tower_idempotency::{AnyStore, FjallStore, MemoryStore, SledStore};
+use tower_idempotency::{AnyStore, MemoryStore, SledStore};
 
 use crate::args::{Args, Engine, Place};
 use crate::ledger::{Database, Ledger};
+#[cfg(feature = "postgres")]
 use crate::shared;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -65,12 +68,13 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
 }
 
 /// Opens a store in a directory of this server's.
-fn embedded(args: &Args, engine: Engine, path: &Path) -> Result<(AnyStore, Database), OpenError> {
+fn embedded(args: &Args, engine: Engine, path: &Path) -> Result<(AnyStore, Database), Failure> {
     Ok(match engine {
         Engine::Sled => {
             let store = sled(args, path)?;
             (AnyStore::new(store.clone()), Database::Sled(store))
         }
+        #[cfg(feature = "fjall")]
         Engine::Fjall => {
             let mut builder = args.settings.idempotency.fjall.clone().apply(FjallStore::builder());
             if args.existing {
@@ -85,6 +89,8 @@ fn embedded(args: &Args, engine: Engine, path: &Path) -> Result<(AnyStore, Datab
             let store = builder.open(path)?;
             (AnyStore::new(store.clone()), Database::Fjall(store))
         }
+        #[cfg(not(feature = "fjall"))]
+        Engine::Fjall => return Err(without("fjall")),
     })
 }
 
@@ -105,6 +111,19 @@ fn apart(records: AnyStore, database: SledStore) -> Result<Stores, Failure> {
     Ok(Stores { records, ledger, database: AnyStore::new(database), directory: None })
 }
 
+/// Returns the error of a store for which this program has to be built with a feature.
+#[cfg(not(all(feature = "fjall", feature = "postgres")))]
+fn without(feature: &str) -> Failure {
+    let build = format!("cargo run -p payment_server --features {feature} -- --store …");
+    format!("this server was built without the feature {feature}, which this --store needs: {build}").into()
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(_: &str, _: &Args) -> Result<Stores, Failure> {
+    Err(without("postgres"))
+}
+
+#[cfg(feature = "postgres")]
 async fn postgres(url: &str, args: &Args) -> Result<Stores, Failure> {
     let store = shared::open(url, args).await?;
     let records = AnyStore::new(store.clone());

@@ -3,11 +3,14 @@
 //! Run it:
 //!
 //! ```text
-//! cargo run --example payment_server -- [--listen 127.0.0.1:4242] [--data ./payment-data] [--retention SECONDS]
+//! cargo run -p payment_server -- [--listen 127.0.0.1:4242] [--data ./payment-data] [--retention SECONDS]
 //!     [--on-interrupted refuse|rerun|reconcile] [--atomic] [--on-in-flight reject|wait:SECONDS]
-//!     [--store sled|sled:PATH|memory|postgres://USER@HOST/DATABASE] [--lease SECONDS] [--namespace NAME]
-//!     [--config FILE]
+//!     [--store sled|sled:PATH|memory|fjall|fjall:PATH|postgres://USER@HOST/DATABASE] [--lease SECONDS]
+//!     [--namespace NAME] [--config FILE]
 //! ```
+//!
+//! `--store fjall` and `--store postgres://…` need the feature of that name: `cargo run -p payment_server --features
+//! postgres -- --store …`.
 //!
 //! It prints its address, and two lines to try. Its behaviour:
 //!
@@ -40,8 +43,8 @@
 //! 7. Several servers over one database, each with a `--data` of its own:
 //!
 //! ```text
-//! cargo run --example payment_server -- --store postgres://USER@HOST/DATABASE --data ./one
-//! cargo run --example payment_server -- --store postgres://USER@HOST/DATABASE --data ./other \
+//! cargo run -p payment_server --features postgres -- --store postgres://USER@HOST/DATABASE --data ./one
+//! cargo run -p payment_server --features postgres -- --store postgres://USER@HOST/DATABASE --data ./other \
 //!     --listen 127.0.0.1:4243
 //! ```
 //!
@@ -60,7 +63,7 @@
 //!
 //! ```text
 //! printf '[layer]\nretention = "48h"\nrequire_key = true\n' > payments.toml
-//! PAYMENTS_LAYER__RETENTION=72h cargo run --example payment_server -- --config payments.toml
+//! PAYMENTS_LAYER__RETENTION=72h cargo run -p payment_server -- --config payments.toml
 //! ```
 //!
 //! An `Authorization` header (Bearer or Basic, any value) names the account; without it, requests share a demo account.
@@ -71,61 +74,12 @@
 //! /docs/clients` for those who write clients.
 //! `RUST_LOG=payment_server=debug` shows the settings of the layer.
 
-mod api;
-mod args;
-mod connections;
-mod evidence;
-mod json;
-mod ledger;
-mod names;
-mod reconcile;
-mod server;
-mod settings;
-mod shared;
-mod stop;
-mod stores;
-
-use std::error::Error;
-use std::io::IsTerminal as _;
-
-use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
-
 // A run is a task of its own: much of what one thread allocates is freed by another.
-#[cfg(feature = "example-jemalloc")]
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() {
-    let args = args::Args::parse();
-    // sled logs much, and at trace all that it stores.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sled=warn"));
-    let ansi = std::io::stderr().is_terminal();
-    // A line that can't be written must not stop or delay the server: a pipe without a reader is full after a while.
-    let (lines, written) = tracing_appender::non_blocking(std::io::stderr());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(ansi);
-    lines.log_internal_errors(false).init();
-    let code = match server::run(args).await {
-        Ok(()) => 0,
-        Err(error) => {
-            tracing::error!("{}", chain(error.as_ref()));
-            1
-        }
-    };
-    drop(written);
-    // The process exits at once: a thread that waits for a broken disk would keep the runtime from ending.
-    std::process::exit(code)
-}
-
-/// Returns an error and its causes as one text.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+    payment_server::main().await
 }

@@ -7,16 +7,19 @@
     reason = "a test fails by panicking, and prints its figures"
 )]
 
+/// The engines of the stores on disk that the server was built with.
+const ENGINES: &[&str] = if cfg!(feature = "fjall") { &["sled", "fjall"] } else { &["sled"] };
+
 mod acp;
 mod api;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "postgres"))]
 mod atomic;
 mod clients;
 mod crash;
 mod levers;
 mod operation;
 mod retries;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "postgres"))]
 mod shared;
 mod standing_still;
 mod stores;

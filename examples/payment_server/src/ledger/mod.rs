@@ -15,7 +15,9 @@ mod entry;
 mod error;
 mod ids;
 mod own;
+#[cfg(feature = "postgres")]
 mod pool;
+#[cfg(feature = "postgres")]
 mod table;
 mod tables;
 

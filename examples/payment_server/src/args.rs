@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "./payment-data")]
     pub(crate) data: PathBuf,
     /// The place of the idempotency records: `sled`, `sled:PATH`, `fjall`, `fjall:PATH`, `memory` or
-    /// `postgres://USER@HOST/DATABASE`.
+    /// `postgres://USER@HOST/DATABASE`. fjall and PostgreSQL are features of the program.
     ///
     /// Servers share a PostgreSQL database. `memory` forgets everything, charges included, when the server ends.
     #[arg(long, value_name = "URL", default_value = "sled")]
@@ -35,6 +35,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BATCH")]
     pub(crate) accept_loss_after: Option<u64>,
     /// The bytes of new records that fjall keeps in memory, for the laboratories.
+    #[cfg(feature = "fjall")]
     #[arg(long, hide = true, value_name = "BYTES")]
     pub(crate) memtable_bytes: Option<u64>,
     /// The time for which this server counts as alive without a sign of life, to those that share its database.

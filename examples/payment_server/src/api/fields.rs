@@ -14,10 +14,9 @@ pub(crate) struct Fields(Map<String, Value>);
 
 impl Fields {
     /// Reads a form-encoded body or query.
-    pub(crate) fn form(bytes: &[u8]) -> Result<Self, ApiError> {
-        let pairs: Result<Vec<(String, String)>, _> = serde_urlencoded::from_bytes(bytes);
-        let pairs = pairs.map_err(|error| ApiError::invalid(None, format!("This is not form-encoded: {error}")))?;
-        Ok(Self(pairs.into_iter().map(|(name, value)| (name, Value::String(value))).collect()))
+    pub(crate) fn form(bytes: &[u8]) -> Self {
+        let pairs = form_urlencoded::parse(bytes);
+        Self(pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect())
     }
 
     fn json(bytes: &[u8]) -> Result<Self, ApiError> {
@@ -72,6 +71,6 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
         let is_json = content_type.trim_start().to_ascii_lowercase().starts_with("application/json");
         let bytes = Bytes::from_request(request, state).await;
         let bytes = bytes.map_err(|error| ApiError::invalid(None, error.body_text()).status(error.status()))?;
-        if is_json { Self::json(&bytes) } else { Self::form(&bytes) }
+        if is_json { Self::json(&bytes) } else { Ok(Self::form(&bytes)) }
     }
 }

@@ -2,10 +2,15 @@
 
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use fjall::{Keyspace, KeyspaceCreateOptions};
 use sled::Tree;
-use tower_idempotency::store::{Abort, CommitError, TransactionError, TransactionKeyspace, TransactionTree};
-use tower_idempotency::{FjallStore, IdempotencyContext, SledStore, fjall, sled};
+use tower_idempotency::store::{Abort, CommitError, TransactionError, TransactionTree};
+#[cfg(feature = "fjall")]
+use tower_idempotency::{
+    FjallStore,
+    fjall::{self, Keyspace, KeyspaceCreateOptions},
+    store::TransactionKeyspace,
+};
+use tower_idempotency::{IdempotencyContext, SledStore, sled};
 
 use super::error::LedgerError;
 
@@ -22,12 +27,14 @@ pub(super) enum Table {
 #[derive(Clone)]
 pub(crate) enum Database {
     Sled(SledStore),
+    #[cfg(feature = "fjall")]
     Fjall(FjallStore),
 }
 
 #[derive(Clone)]
 pub(super) enum Tables {
     Sled(SledStore, [Tree; 2]),
+    #[cfg(feature = "fjall")]
     Fjall(FjallStore, [Keyspace; 2]),
 }
 
@@ -48,6 +55,7 @@ impl Tables {
                 let [charges, intents] = NAMES.map(|name| trees.open_tree(name));
                 Self::Sled(store, [charges?, intents?])
             }
+            #[cfg(feature = "fjall")]
             Database::Fjall(store) => {
                 let [charges, intents] = NAMES.map(|name| store.keyspace(name, KeyspaceCreateOptions::default));
                 let keyspaces = [charges.map_err(LedgerError::away)?, intents.map_err(LedgerError::away)?];
@@ -59,6 +67,7 @@ impl Tables {
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
         Ok(match self {
             Self::Sled(_, trees) => trees[table as usize].get(key)?.map(|value| value.to_vec()),
+            #[cfg(feature = "fjall")]
             Self::Fjall(_, keyspaces) => keyspaces[table as usize].get(key)?.map(|value| value.to_vec()),
         })
     }
@@ -70,6 +79,7 @@ impl Tables {
                 let (key, value) = entry?;
                 Ok((key.to_vec(), value.to_vec()))
             })),
+            #[cfg(feature = "fjall")]
             Self::Fjall(_, keyspaces) => Box::new(keyspaces[table as usize].prefix(prefix).map(|entry| {
                 let (key, value) = entry.into_inner()?;
                 Ok((key.to_vec(), value.to_vec()))
@@ -96,6 +106,7 @@ impl Tables {
                     None => Ok(store.transaction(trees, change).await?.map(Into::into)),
                 }
             }
+            #[cfg(feature = "fjall")]
             Self::Fjall(store, [charges, intents]) => {
                 let keyspaces = [charges, intents];
                 let change = move |views: [TransactionKeyspace<'_>; 2]| change(&views);
@@ -118,6 +129,7 @@ impl Changing for [TransactionTree<'_>; 2] {
     }
 }
 
+#[cfg(feature = "fjall")]
 impl Changing for [TransactionKeyspace<'_>; 2] {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, TransactionError> {
         Ok(self[table as usize].get(key)?.map(|value| value.to_vec()))
@@ -134,6 +146,7 @@ impl From<sled::Error> for LedgerError {
     }
 }
 
+#[cfg(feature = "fjall")]
 impl From<fjall::Error> for LedgerError {
     fn from(error: fjall::Error) -> Self {
         Self::failed(error)

@@ -103,7 +103,7 @@ pub(crate) async fn list(
     account: Account,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let query = Fields::form(query.unwrap_or_default().as_bytes())?;
+    let query = Fields::form(query.unwrap_or_default().as_bytes());
     let limit = query.optional_number("limit", 1..=MAX_LIST)?.unwrap_or(100);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (charges, has_more) = ledger.list(account, limit).await?;

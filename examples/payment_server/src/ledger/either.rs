@@ -2,17 +2,20 @@
 
 use axum::response::Response;
 use tower_idempotency::IdempotencyContext;
+#[cfg(feature = "postgres")]
 use tower_idempotency_postgres::PostgresStore;
 
 use super::entry::{ChargeId, Entry, Intent, NotRefunded, Noted, Refund};
 use super::error::LedgerError;
 use super::own::OwnLedger;
+#[cfg(feature = "postgres")]
 use super::table::TableLedger;
 use super::tables::Database;
 use crate::api::account::Account;
 
 pub(crate) enum Ledger {
     Own(OwnLedger),
+    #[cfg(feature = "postgres")]
     Table(Box<TableLedger>),
 }
 
@@ -24,6 +27,7 @@ impl Ledger {
     }
 
     /// Opens the ledger of all servers of a namespace. A change with a key is committed together with its record.
+    #[cfg(feature = "postgres")]
     pub(crate) async fn table(url: &str, store: PostgresStore, namespace: &str) -> Result<Self, LedgerError> {
         TableLedger::open(url, store, namespace).await.map(|ledger| Self::Table(Box::new(ledger)))
     }
@@ -37,6 +41,7 @@ impl Ledger {
     ) -> Result<(ChargeId, Response), LedgerError> {
         match self {
             Self::Own(ledger) => ledger.charge(context, account, entry).await,
+            #[cfg(feature = "postgres")]
             Self::Table(ledger) => ledger.charge(context, account, entry).await,
         }
     }
@@ -52,6 +57,7 @@ impl Ledger {
     ) -> Result<Result<Response, NotRefunded>, LedgerError> {
         match self {
             Self::Own(ledger) => ledger.refund(context, account, id, amount, refund).await,
+            #[cfg(feature = "postgres")]
             Self::Table(ledger) => ledger.refund(context, account, id, amount, refund).await,
         }
     }
@@ -63,6 +69,7 @@ impl Ledger {
         match self {
             Self::Own(ledger) => ledger.intended(intent).await,
             // Charge and record are one transaction there, and the note would be a part of it.
+            #[cfg(feature = "postgres")]
             Self::Table(ledger) => {
                 let charges = ledger.intended(intent).await?.into_iter();
                 Ok(charges.map(|(id, entry)| (id, entry, None)).collect())
@@ -73,6 +80,7 @@ impl Ledger {
     pub(crate) async fn get(&self, account: Account, id: ChargeId) -> Result<Option<Entry>, LedgerError> {
         match self {
             Self::Own(ledger) => ledger.get(account, id).await,
+            #[cfg(feature = "postgres")]
             Self::Table(ledger) => ledger.get(account, id).await,
         }
     }
@@ -85,6 +93,7 @@ impl Ledger {
     ) -> Result<(Vec<(ChargeId, Entry)>, bool), LedgerError> {
         match self {
             Self::Own(ledger) => ledger.list(account, limit).await,
+            #[cfg(feature = "postgres")]
             Self::Table(ledger) => ledger.list(account, limit).await,
         }
     }

@@ -1,4 +1,4 @@
-//! `--store postgres://…`: the store of records in a database that several servers share. (Feature `postgres`.)
+//! `--store postgres://…`: the store of records in a database that several servers share.
 
 use std::error::Error;
 use std::time::Duration;

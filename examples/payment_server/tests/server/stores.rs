@@ -4,6 +4,8 @@ use tempfile::tempdir;
 use testkit::Call;
 use testkit::payment_server::Setup;
 
+use super::ENGINES;
+
 /// The output of a server that does not start.
 pub(crate) async fn refusal(setup: &Setup, code: i32) -> String {
     let launched = setup.launch();
@@ -48,7 +50,9 @@ async fn a_lease_and_a_namespace_are_for_a_store_that_servers_share() {
 async fn settings_of_a_store_that_is_not_opened_are_refused() {
     let directory = tempdir().unwrap();
     let settings = directory.path().join("settings.toml");
-    for (store, other) in [("sled", "fjall"), ("fjall", "memory"), ("memory", "sled")] {
+    let stores: Vec<_> = ENGINES.iter().chain(&["memory"]).collect();
+    let others = stores.iter().cycle().skip(1);
+    for (store, other) in stores.iter().zip(others) {
         let config = format!("--store {store} --config {}", settings.display());
         std::fs::write(&settings, format!("[{store}]\n[{other}]\nmax_bytes = 1\n")).unwrap();
         let said = refusal(&Setup::new(&directory).with(&config), 1).await;
@@ -68,8 +72,8 @@ async fn with_existing_a_server_whose_volume_is_not_mounted_does_not_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn atomic_needs_charges_and_records_in_one_database() {
     let directory = tempdir().unwrap();
-    let [sled, fjall] = ["sled", "fjall"].map(|engine| format!("{engine}:{}", directory.path().join(engine).display()));
-    for store in ["memory", &sled, &fjall] {
+    let elsewhere = ENGINES.iter().map(|engine| format!("{engine}:{}", directory.path().join(engine).display()));
+    for store in elsewhere.chain(["memory".to_owned()]) {
         let said = refusal(&Setup::new(&directory).with(&format!("--atomic --store {store}")), 1).await;
         assert!(said.contains("--atomic needs") && said.contains("--store sled, fjall or postgres://"), "{said}");
     }
@@ -77,7 +81,7 @@ async fn atomic_needs_charges_and_records_in_one_database() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_may_be_in_another_directory_than_the_charges() {
-    for engine in ["sled", "fjall"] {
+    for engine in ENGINES {
         let directory = tempdir().unwrap();
         let records = directory.path().join("records");
         let setup = Setup::new(&directory).with(&format!("--store {engine}:{}", records.display()));

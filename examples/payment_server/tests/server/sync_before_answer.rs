@@ -18,6 +18,8 @@ use testkit::process::eventually;
 use testkit::{Call, Connection, skipped};
 use tokio::task::JoinSet;
 
+use super::ENGINES;
+
 /// One system call, with its first and its last line in the log.
 #[derive(Debug)]
 struct SystemCall<'a> {
@@ -160,7 +162,7 @@ async fn every_answer_follows_its_sync(connections: usize, each: usize, writes: 
         skipped("that every answer follows its sync", &obstacle);
         return;
     }
-    for store in ["sled", "fjall"] {
+    for store in ENGINES {
         let directory = tempdir().unwrap();
         let arguments = format!("--store {store} --on-interrupted refuse");
         let (log, charges) = traced(directory.path(), &arguments, connections, each).await;
@@ -209,7 +211,9 @@ async fn an_isolated_charge_costs_one_sync_in_one_transaction_and_three_without(
         ("--atomic", 1),
         // The claim, the charge, the outcome.
         ("--store sled", 3),
+        #[cfg(feature = "fjall")]
         ("--store fjall", 3),
+        #[cfg(feature = "fjall")]
         ("--store fjall --atomic", 1),
         ("--on-interrupted reconcile", 3),
         // The charge, the outcome.

@@ -1,0 +1,63 @@
+//! The payment server as a library, so that the laboratories have it as a program of their own. `main.rs` says what it
+//! does.
+
+mod api;
+mod args;
+mod connections;
+mod evidence;
+mod json;
+mod ledger;
+mod lines;
+mod names;
+mod reconcile;
+mod server;
+mod settings;
+#[cfg(feature = "postgres")]
+mod shared;
+mod stop;
+mod stores;
+
+use std::error::Error;
+use std::io::IsTerminal as _;
+use std::str::FromStr as _;
+
+use clap::Parser as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use lines::Lines;
+
+/// Runs the server with the arguments of the process, which it ends.
+pub async fn main() {
+    let args = args::Args::parse();
+    // sled logs much, and at trace all that it stores.
+    let given = std::env::var("RUST_LOG").ok().and_then(|filter| Targets::from_str(&filter).ok());
+    let filter = given.unwrap_or_else(|| Targets::from_str("info,sled=warn").unwrap_or_default());
+    let (lines, written) = Lines::to_stderr();
+    let ansi = std::io::stderr().is_terminal();
+    let format = tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(ansi).log_internal_errors(false);
+    tracing_subscriber::registry().with(filter).with(format).init();
+    let code = match server::run(args).await {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!("{}", chain(error.as_ref()));
+            1
+        }
+    };
+    written.wait();
+    // The process exits at once: a thread that waits for a broken disk would keep the runtime from ending.
+    std::process::exit(code)
+}
+
+/// Returns an error and its causes as one text.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
