@@ -17,7 +17,7 @@ laboratory name *flags:
 
 # A bench, such as `just bench replay`.
 bench name *arguments:
-    cargo bench --bench {{name}} {{arguments}}
+    cargo bench --features fjall --bench {{name}} {{arguments}}
 
 # The documentation, in a browser.
 doc:

@@ -1,6 +1,6 @@
 //! Measures the price of running and recording the first request with a key.
 //!
-//! `cargo bench --bench first`, or `cargo bench --bench first -- fjall` for the groups with such a name. It measures
+//! `cargo bench --features fjall --bench first`, or with `-- fjall` for the groups with such a name. It measures
 //! claim, run and record in process, per store and policy, and compares them with as many durable writes by hand
 //! (`testkit::bench::minimum`), and the embedded stores with each other. All sides of a group take turns, in one run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
@@ -59,7 +59,7 @@ fn main() {
     }
     let wanted = wanted();
     let question = "What does the first request with a key pay for being run once, and recorded?";
-    let mut report = Report::new("first", "cargo bench --bench first", question);
+    let mut report = Report::new("first", "cargo bench --features fjall --bench first", question);
     let groups: [fn() -> Vec<Pair>; 3] =
         [|| vec![in_memory()], || embedded(OnInterrupted::Rerun), || embedded(OnInterrupted::Refuse)];
     for group in groups {

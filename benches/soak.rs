@@ -1,8 +1,9 @@
 //! Measures a store over an hour in which new keys come and go.
 //!
-//! `cargo bench --bench soak -- fjall`, or `-- sled`: 10,000 new keys a second, each kept for a minute, under `Refuse`.
-//! `SOAK=60` takes a quick look of so many seconds, whose figures are not kept. A request is timed from the moment at
-//! which it is due, so that a stall delays all that are due meanwhile; the load's own clock adds up to 2 ms.
+//! `cargo bench --features fjall --bench soak -- fjall`, or `-- sled`: 10,000 new keys a second, each kept for a
+//! minute, under `Refuse`. `SOAK=60` takes a quick look of so many seconds, whose figures are not kept. A request is
+//! timed from the moment at which it is due, so that a stall delays all that are due meanwhile; the load's own clock
+//! adds up to 2 ms.
 //!
 //! fjall syncs its journal, and begins another one, while all writes wait (fjall-rs/fjall#282). So the p99 of the
 //! seconds in which it does is compared with that of the others.
@@ -74,8 +75,11 @@ fn main() {
 
 async fn soak<D: Disk>(name: &'static str, seconds: u64) {
     let question = "Does a store stay as it is while new keys come and go for an hour?";
-    let command =
-        if D::NAME == SledStore::NAME { "cargo bench --bench soak -- sled" } else { "cargo bench --bench soak" };
+    let command = if D::NAME == SledStore::NAME {
+        "cargo bench --features fjall --bench soak -- sled"
+    } else {
+        "cargo bench --features fjall --bench soak"
+    };
     let mut report = Report::new(name, command, question);
     let directory = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
     let store = D::open(directory.path()).unwrap();

@@ -1,6 +1,6 @@
 //! Measures the costs in a store that has grown.
 //!
-//! `cargo bench --bench growth`, or `cargo bench --bench growth -- fjall` for one engine: 10 k, 100 k and 1 M records;
+//! `cargo bench --features fjall --bench growth`, or with `-- fjall` for one engine: 10 k, 100 k and 1 M records;
 //! `GROWTH=5000000` adds as many more. It measures claims, replays of recent and of old keys, and opening again, by the
 //! number of records, and memory, in a process for each number. Then it measures the disk under the churn of three
 //! days, and requests while expired records are swept; the bench sets the clock.
@@ -39,7 +39,7 @@ fn main() {
     let wanted = wanted();
     let is_wanted = |name| wanted.as_ref().is_none_or(|wanted| wanted == name);
     let question = "What becomes of all this when the store has grown?";
-    let mut report = Report::new("growth", "cargo bench --bench growth", question);
+    let mut report = Report::new("growth", "cargo bench --features fjall --bench growth", question);
     let more = std::env::var("GROWTH").map(|records| records.parse().expect("GROWTH is a number"));
     let sizes: Vec<_> = SIZES.into_iter().chain(more.ok()).collect();
     if is_wanted(SledStore::NAME) {

@@ -11,7 +11,7 @@ use testkit::log::Log;
 use testkit::{Answer, Gate};
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::store::Store;
-use tower_idempotency::{Fingerprint, FjallStore, IdempotencyLayer, Key, MemoryStore, Once, RecordId, SledStore};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, Once, RecordId, SledStore};
 use tracing::Level;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -72,8 +72,11 @@ async fn a_replay_names_the_trace_and_the_label_of_the_first_run() {
     a_replay_names_its_first_run(MemoryStore::new(), "memory").await;
     let (_directory, sled) = on_disk(SledStore::builder());
     a_replay_names_its_first_run(sled, "sled").await;
-    let (_directory, fjall) = on_disk(FjallStore::builder());
-    a_replay_names_its_first_run(fjall, "fjall").await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, fjall) = on_disk(tower_idempotency::FjallStore::builder());
+        a_replay_names_its_first_run(fjall, "fjall").await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

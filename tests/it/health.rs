@@ -14,7 +14,7 @@ use testkit::{Answer, Gate, on_both};
 use tower_idempotency::server::health::{self, NotReady, Readiness};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{AnyStore, FjallStore, IdempotencyLayer, MemoryStore, SledStore};
+use tower_idempotency::{AnyStore, IdempotencyLayer, MemoryStore, SledStore};
 
 async fn ask(app: &Router, method: &str, path: &str) -> Answer {
     let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
@@ -127,7 +127,11 @@ async fn a_process_that_drains_is_not_ready_and_lives() {
 
 #[tokio::test]
 async fn a_closed_store_makes_a_process_not_ready_and_needs_no_restart() {
-    for store in [AnyStore::new(on_disk(SledStore::builder()).1), AnyStore::new(on_disk(FjallStore::builder()).1)] {
+    for store in [
+        AnyStore::new(on_disk(SledStore::builder()).1),
+        #[cfg(feature = "fjall")]
+        AnyStore::new(on_disk(tower_idempotency::FjallStore::builder()).1),
+    ] {
         store.close().await.unwrap();
         assert_eq!(said([store.clone()]).await, (200, 503, of(store.name(), &["closed"])));
     }

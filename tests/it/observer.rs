@@ -18,9 +18,7 @@ use tower_idempotency::observer::{LeaseChange, RunEnd, SettledBy};
 use tower_idempotency::operations::Action;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
-use tower_idempotency::{
-    Fingerprint, FjallStore, IdempotencyLayer, MemoryStore, Observer, OnInFlight, Once, Release, SledStore,
-};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, Observer, OnInFlight, Once, Release, SledStore};
 
 /// A layer over an observed store, and the events.
 fn observed() -> (TestStore, IdempotencyLayer<TestStore>, Events) {
@@ -151,8 +149,11 @@ async fn swept_records_are_observed() {
     sweeps(MemoryStore::builder().clock(clock.clone()).build(), &clock).await;
     let (_directory, sled) = on_disk(SledStore::builder().clock(clock.clone()));
     sweeps(sled, &clock).await;
-    let (_directory, fjall) = on_disk(FjallStore::builder().clock(clock.clone()));
-    sweeps(fjall, &clock).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, fjall) = on_disk(tower_idempotency::FjallStore::builder().clock(clock.clone()));
+        sweeps(fjall, &clock).await;
+    }
 }
 
 struct Panics(Arc<AtomicUsize>);

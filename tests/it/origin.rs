@@ -14,7 +14,7 @@ use testkit::on_both;
 use tower_idempotency::engine::{EffectError, OnceError};
 use tower_idempotency::store::Store;
 use tower_idempotency::{
-    Fingerprint, FjallStore, IdempotencyLayer, Key, MemoryStore, OnInterrupted, Once, RecordId, Scope, SledStore,
+    Fingerprint, IdempotencyLayer, Key, MemoryStore, OnInterrupted, Once, RecordId, Scope, SledStore,
 };
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -60,8 +60,11 @@ async fn an_interrupted_operation_is_listed_with_its_label_scope_and_trace() {
     is_listed_with_its_origin(MemoryStore::new()).await;
     let (_directory, sled) = on_disk(SledStore::builder());
     is_listed_with_its_origin(sled).await;
-    let (_directory, fjall) = on_disk(FjallStore::builder());
-    is_listed_with_its_origin(fjall).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, fjall) = on_disk(tower_idempotency::FjallStore::builder());
+        is_listed_with_its_origin(fjall).await;
+    }
 }
 
 on_both!(a_label_survives_a_restart);

@@ -57,7 +57,7 @@ mod space;
 mod state;
 mod store;
 #[cfg(test)]
-#[cfg(all(feature = "sled", feature = "fjall"))]
+#[cfg(feature = "sled")]
 mod tests;
 mod transact;
 mod watchdog;

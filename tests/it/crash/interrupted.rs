@@ -24,7 +24,7 @@ use tower_idempotency::internals::{ClaimPolicy, Reply, State};
 use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{FjallStore, IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
 
 // Row: same request, interrupted → `Refuse` (default): 409 `outcome-unknown`, no `Retry-After`; `Rerun`: reclaimed, and
 // runs again if it was claimed under `Rerun` too. (`Reconcile`: a later issue.)
@@ -106,8 +106,11 @@ async fn a_late_holder_changes_nothing<St: Store>(store: St) {
 async fn trap_04_a_late_holder_neither_overwrites_nor_frees_the_second() {
     let (_directory, sled) = on_disk(SledStore::builder());
     a_late_holder_changes_nothing(sled).await;
-    let (_directory, fjall) = on_disk(FjallStore::builder());
-    a_late_holder_changes_nothing(fjall).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, fjall) = on_disk(tower_idempotency::FjallStore::builder());
+        a_late_holder_changes_nothing(fjall).await;
+    }
     a_late_holder_changes_nothing(MemoryStore::new()).await;
     a_late_holder_changes_nothing(TestStore::new()).await;
 }

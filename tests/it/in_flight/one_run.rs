@@ -10,7 +10,7 @@ use testkit::lab::{Lab, gated, on_disk, post};
 use testkit::{Gate, on_both};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{FjallStore, IdempotencyLayer, MemoryStore, OnInFlight, SledStore};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, SledStore};
 
 async fn one_of_many_claims<St: Store + Clone>(store: St) {
     let claims = (0..32).map(|_| {
@@ -30,8 +30,11 @@ async fn one_of_many_claims<St: Store + Clone>(store: St) {
 async fn trap_01_of_many_claims_at_once_one_is_given() {
     let (_directory, sled) = on_disk(SledStore::builder());
     one_of_many_claims(sled).await;
-    let (_directory, fjall) = on_disk(FjallStore::builder());
-    one_of_many_claims(fjall).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, fjall) = on_disk(tower_idempotency::FjallStore::builder());
+        one_of_many_claims(fjall).await;
+    }
     one_of_many_claims(MemoryStore::new()).await;
     one_of_many_claims(TestStore::new()).await;
 }
@@ -68,8 +71,11 @@ async fn trap_66_a_duplicate_that_comes_as_the_first_completes_does_not_run() {
     racing_duplicates(TestStore::new(), 400).await;
     let (_directory, store) = on_disk(SledStore::builder());
     racing_duplicates(store, 100).await;
-    let (_directory, store) = on_disk(FjallStore::builder());
-    racing_duplicates(store, 100).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, store) = on_disk(tower_idempotency::FjallStore::builder());
+        racing_duplicates(store, 100).await;
+    }
 }
 
 on_both!(trap_67_two_layers_over_one_store_know_each_others_runs);

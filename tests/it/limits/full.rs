@@ -9,7 +9,7 @@ use testkit::lab::{Lab, done, hold, on_disk, post};
 use testkit::{Gate, on_both};
 use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::store::{Store, StoreError};
-use tower_idempotency::{FjallStore, IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
 
 // A seeded fault: a store that is over its limit of bytes refuses each claim, also of a key with a record.
 #[tokio::test]
@@ -78,8 +78,11 @@ async fn trap_57_a_full_store_refuses_new_keys_before_the_handler_and_never_a_co
         full_refuses_claims_only(layer(MemoryStore::builder().max_bytes(1_000).build())).await;
         let (_directory, store) = on_disk(SledStore::builder().max_records(1));
         full_refuses_claims_only(IdempotencyLayer::new(store).on_interrupted(policy)).await;
-        let (_directory, store) = on_disk(FjallStore::builder().max_records(1));
-        full_refuses_claims_only(IdempotencyLayer::new(store).on_interrupted(policy)).await;
+        #[cfg(feature = "fjall")]
+        {
+            let (_directory, store) = on_disk(tower_idempotency::FjallStore::builder().max_records(1));
+            full_refuses_claims_only(IdempotencyLayer::new(store).on_interrupted(policy)).await;
+        }
     }
 }
 
@@ -118,8 +121,11 @@ async fn trap_58_a_full_store_evicts_neither_running_nor_unexpired_records() {
     full_forgets_nothing(IdempotencyLayer::new(MemoryStore::builder().max_records(5).build())).await;
     let (_directory, store) = on_disk(SledStore::builder().max_records(5));
     full_forgets_nothing(IdempotencyLayer::new(store)).await;
-    let (_directory, store) = on_disk(FjallStore::builder().max_records(5));
-    full_forgets_nothing(IdempotencyLayer::new(store)).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, store) = on_disk(tower_idempotency::FjallStore::builder().max_records(5));
+        full_forgets_nothing(IdempotencyLayer::new(store)).await;
+    }
 }
 
 // A short outcome is part of its record, and a long one has chunks of its own.

@@ -15,7 +15,7 @@ use tower_idempotency::internals::{Completion, Reply, RunResult};
 use tower_idempotency::operations::{Action, Answer, Applied, Change, ChangeError, Filter, Operations, StateKind};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{Fence, Fingerprint, FjallStore, IdempotencyLayer, MemoryStore, Once, SledStore};
+use tower_idempotency::{Fence, Fingerprint, IdempotencyLayer, MemoryStore, Once, SledStore};
 use tracing::Level;
 
 use super::{a_second_passes, account, change, clocked, lab, layer, send};
@@ -103,8 +103,11 @@ async fn an_action_changes_an_operation_in_its_state_and_under_its_fence_and_no_
     each_action_is_for_its_states(MemoryStore::new()).await;
     let (_directory, sled) = on_disk(SledStore::builder());
     each_action_is_for_its_states(sled).await;
-    let (_directory, fjall) = on_disk(FjallStore::builder());
-    each_action_is_for_its_states(fjall).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, fjall) = on_disk(tower_idempotency::FjallStore::builder());
+        each_action_is_for_its_states(fjall).await;
+    }
 }
 
 on_both!(on_disk_what_was_forgotten_stays_so_and_what_ran_after_it_is_there);

@@ -6,7 +6,7 @@ use testkit::lab::on_disk;
 use testkit::lab::time::SECOND;
 use tower_idempotency::operations::{Cursor, Filter, Operations, StateKind};
 use tower_idempotency::store::Store;
-use tower_idempotency::{FjallStore, MemoryStore, SledStore};
+use tower_idempotency::{MemoryStore, SledStore};
 
 use super::{a_second_passes, account, clocked, lab, layer, send};
 
@@ -59,8 +59,11 @@ async fn a_list_selects_by_state_status_and_scope() {
     selects_by_state_status_and_scope(MemoryStore::new()).await;
     let (_directory, sled) = on_disk(SledStore::builder());
     selects_by_state_status_and_scope(sled).await;
-    let (_directory, fjall) = on_disk(FjallStore::builder());
-    selects_by_state_status_and_scope(fjall).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, fjall) = on_disk(tower_idempotency::FjallStore::builder());
+        selects_by_state_status_and_scope(fjall).await;
+    }
 }
 
 #[tokio::test]
@@ -143,8 +146,11 @@ async fn pages_neither_repeat_nor_leave_out() {
     no_page_repeats_or_leaves_out(MemoryStore::new()).await;
     let (_directory, sled) = on_disk(SledStore::builder());
     no_page_repeats_or_leaves_out(sled).await;
-    let (_directory, fjall) = on_disk(FjallStore::builder());
-    no_page_repeats_or_leaves_out(fjall).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, fjall) = on_disk(tower_idempotency::FjallStore::builder());
+        no_page_repeats_or_leaves_out(fjall).await;
+    }
 }
 
 // A filter that selects almost nothing would otherwise read a whole store in one call.

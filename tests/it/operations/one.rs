@@ -8,7 +8,7 @@ use testkit::on_both;
 use tower_idempotency::engine::EffectError;
 use tower_idempotency::operations::{Answer, Cursor, Filter, Form, OperationState, Operations, Server, StateKind};
 use tower_idempotency::store::Store;
-use tower_idempotency::{Fingerprint, FjallStore, IdempotencyLayer, Key, MemoryStore, Once, SledStore};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, MemoryStore, Once, SledStore};
 
 use super::{account, lab, layer, send};
 
@@ -47,8 +47,11 @@ async fn an_operation_is_found_by_key_and_scope_and_shown_without_its_body() {
     is_found_and_shown(MemoryStore::new()).await;
     let (_directory, sled) = on_disk(SledStore::builder());
     is_found_and_shown(sled).await;
-    let (_directory, fjall) = on_disk(FjallStore::builder());
-    is_found_and_shown(fjall).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, fjall) = on_disk(tower_idempotency::FjallStore::builder());
+        is_found_and_shown(fjall).await;
+    }
 }
 
 on_both!(a_long_answer_is_listed_with_its_status_and_length);
@@ -101,8 +104,11 @@ async fn a_run_under_way_is_listed_until_it_ends() {
     what_runs_is_listed(MemoryStore::new()).await;
     let (_directory, sled) = on_disk(SledStore::builder());
     what_runs_is_listed(sled).await;
-    let (_directory, fjall) = on_disk(FjallStore::builder());
-    what_runs_is_listed(fjall).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, fjall) = on_disk(tower_idempotency::FjallStore::builder());
+        what_runs_is_listed(fjall).await;
+    }
 }
 
 #[tokio::test]

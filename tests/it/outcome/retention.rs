@@ -11,7 +11,7 @@ use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::ClaimPolicy;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{ManualClock, StoreCall, TestStore};
-use tower_idempotency::{FjallStore, IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, SledStore};
 
 fn in_memory(clock: impl Clock) -> MemoryStore {
     MemoryStore::builder().clock(clock).build()
@@ -38,8 +38,11 @@ async fn trap_02_retention_starts_when_the_run_completes() {
     retention_from_completion(IdempotencyLayer::new(in_memory(clock.clone())), &clock).await;
     let (_directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
     retention_from_completion(IdempotencyLayer::new(store), &clock).await;
-    let (_directory, store) = on_disk(FjallStore::builder().clock(clock.clone()));
-    retention_from_completion(IdempotencyLayer::new(store), &clock).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, store) = on_disk(tower_idempotency::FjallStore::builder().clock(clock.clone()));
+        retention_from_completion(IdempotencyLayer::new(store), &clock).await;
+    }
 }
 
 #[tokio::test]
@@ -95,8 +98,11 @@ async fn trap_10_a_record_past_its_retention_never_answers_swept_or_not() {
     expired_never_answers(IdempotencyLayer::new(TestStore::with_clock(clock.clone())), &clock).await;
     let (_directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
     expired_never_answers(IdempotencyLayer::new(store), &clock).await;
-    let (_directory, store) = on_disk(FjallStore::builder().clock(clock.clone()));
-    expired_never_answers(IdempotencyLayer::new(store), &clock).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, store) = on_disk(tower_idempotency::FjallStore::builder().clock(clock.clone()));
+        expired_never_answers(IdempotencyLayer::new(store), &clock).await;
+    }
 }
 
 async fn jumps<St: Store>(layer: IdempotencyLayer<St>, clock: &ManualClock) {
@@ -119,9 +125,12 @@ async fn trap_75_a_wall_clock_that_jumps_neither_expires_nor_prolongs_a_record()
     let clock = ManualClock::new(NOON);
     let (_directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
     jumps(IdempotencyLayer::new(store), &clock).await;
-    let clock = ManualClock::new(NOON);
-    let (_directory, store) = on_disk(FjallStore::builder().clock(clock.clone()));
-    jumps(IdempotencyLayer::new(store), &clock).await;
+    #[cfg(feature = "fjall")]
+    {
+        let clock = ManualClock::new(NOON);
+        let (_directory, store) = on_disk(tower_idempotency::FjallStore::builder().clock(clock.clone()));
+        jumps(IdempotencyLayer::new(store), &clock).await;
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use tower_idempotency::internals::{Records as _, Reply, Resolution::Release};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{FjallStore, MemoryStore, SledStore};
+use tower_idempotency::{MemoryStore, SledStore};
 
 /// Half of them come before the application is asked, half meanwhile.
 async fn twenty_retries(lab: &Lab, gate: &Gate) -> Vec<JoinHandle<Answer>> {
@@ -82,8 +82,11 @@ async fn trap_74_retries_that_race_for_the_question_ask_once() {
     racing_retries(TestStore::new(), 200).await;
     let (_directory, store) = on_disk(SledStore::builder());
     racing_retries(store, 30).await;
-    let (_directory, store) = on_disk(FjallStore::builder());
-    racing_retries(store, 30).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, store) = on_disk(tower_idempotency::FjallStore::builder());
+        racing_retries(store, 30).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,11 +8,17 @@ mod damaged_disk;
 mod descriptors;
 mod directory;
 mod fail_open;
+#[cfg(feature = "fjall")]
+mod fjall_descriptors;
+#[cfg(feature = "fjall")]
 mod fjall_journal;
+#[cfg(feature = "fjall")]
 mod fjall_known;
 mod gauges;
 mod lists;
 mod lost_snapshot;
 mod on_disk;
 mod opening;
+#[cfg(feature = "fjall")]
+mod other_engine;
 mod sweep;

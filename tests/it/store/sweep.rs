@@ -11,7 +11,7 @@ use testkit::on_both;
 use tower_idempotency::internals::{Records as _, Reply, State};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::ManualClock;
-use tower_idempotency::{FjallStore, IdempotencyLayer, MemoryStore, SledStore};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, SledStore};
 
 async fn complete<St: Store>(store: &St, key: &str, retention: Duration) {
     let hold = hold(store, key).await;
@@ -81,8 +81,11 @@ async fn trap_55_a_sweep_spares_a_running_claim_however_old() {
     sweep_spares_the_running(MemoryStore::builder().clock(clock.clone()).build(), &clock).await;
     let (_directory, store) = on_disk(SledStore::builder().clock(clock.clone()));
     sweep_spares_the_running(store, &clock).await;
-    let (_directory, store) = on_disk(FjallStore::builder().clock(clock.clone()));
-    sweep_spares_the_running(store, &clock).await;
+    #[cfg(feature = "fjall")]
+    {
+        let (_directory, store) = on_disk(tower_idempotency::FjallStore::builder().clock(clock.clone()));
+        sweep_spares_the_running(store, &clock).await;
+    }
 }
 
 async fn claimed_again<St: Store + Clone>(store: St, clock: &ManualClock) {

@@ -15,6 +15,8 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use http::HeaderMap;
 use tokio::sync::oneshot;
+#[cfg(feature = "fjall")]
+use tower_idempotency::fjall;
 
 use super::exchange::KEY;
 
@@ -29,6 +31,7 @@ const HEAD: [u8; 160] = [2; 160];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     Sled,
+    #[cfg(feature = "fjall")]
     Fjall,
 }
 
@@ -59,6 +62,7 @@ impl Minimum {
         let (queue, puts) = channel();
         let writer = match engine {
             Engine::Sled => on_sled(directory, puts),
+            #[cfg(feature = "fjall")]
             Engine::Fjall => on_fjall(directory, puts),
         };
         Self { queue: Some(queue), writer: Some(writer) }
@@ -94,6 +98,7 @@ fn on_sled(directory: &Path, puts: Receiver<QueuedRecord>) -> JoinHandle<()> {
     })
 }
 
+#[cfg(feature = "fjall")]
 fn on_fjall(directory: &Path, puts: Receiver<QueuedRecord>) -> JoinHandle<()> {
     let db = fjall::Database::builder(directory).cache_size(CACHE_BYTES).open().expect("it opens");
     let keyspace = db.keyspace("records", fjall::KeyspaceCreateOptions::default).expect("it is made");

@@ -37,6 +37,7 @@ use crate::record::{
     RunResult, State, Transition,
 };
 use crate::store::contract::Records as _;
+#[cfg(feature = "fjall")]
 use crate::store::fjall_engine::{self, FjallEngine, TransactionKeyspace};
 use crate::store::sled_engine::{self, SledEngine};
 use crate::store::{Health, OpenError, Store as _, StoreError};
@@ -81,6 +82,7 @@ impl Tested for SledEngine {
     }
 }
 
+#[cfg(feature = "fjall")]
 impl Tested for FjallEngine {
     fn nothing_but(outcome: Bytes) -> Self::Transaction {
         let closure = move |[]: [TransactionKeyspace<'_>; 0]| Ok::<_, super::Abort<()>>(outcome.clone());
@@ -110,12 +112,14 @@ macro_rules! on_each {
     ($engine:ident, $test:block) => {{
         fn on<$engine: Tested>() $test
         on::<SledEngine>();
+        #[cfg(feature = "fjall")]
         on::<FjallEngine>();
         on::<MapEngine>();
     }};
     (async $engine:ident, $test:block) => {{
         async fn on<$engine: Tested>() $test
         on::<SledEngine>().await;
+        #[cfg(feature = "fjall")]
         on::<FjallEngine>().await;
         on::<MapEngine>().await;
     }};

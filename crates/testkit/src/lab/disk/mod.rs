@@ -8,6 +8,7 @@
 
 mod forward;
 mod on_both;
+#[cfg(feature = "fjall")]
 mod on_fjall;
 mod on_sled;
 mod traits;

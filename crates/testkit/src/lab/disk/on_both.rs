@@ -1,8 +1,8 @@
 //! One test on both stores.
 
-/// Makes two tests of an asynchronous function that is generic over a [`Disk`]: one on sled, one on fjall. An attribute
-/// in front of the name takes the place of `#[tokio::test]`; `fn` in front of it says that the function is not
-/// asynchronous.
+/// Makes two tests of an asynchronous function that is generic over a [`Disk`]: one on sled, and one on fjall if the
+/// calling crate has the feature `fjall`. An attribute in front of the name takes the place of `#[tokio::test]`; `fn`
+/// in front of it says that the function is not asynchronous.
 #[macro_export]
 macro_rules! on_both {
     ($name:ident) => {
@@ -18,6 +18,7 @@ macro_rules! on_both {
                 super::$name::<::tower_idempotency::SledStore>();
             }
 
+            #[cfg(feature = "fjall")]
             #[test]
             fn on_fjall() {
                 super::$name::<::tower_idempotency::FjallStore>();
@@ -31,6 +32,7 @@ macro_rules! on_both {
                 super::$name::<::tower_idempotency::SledStore>().await;
             }
 
+            #[cfg(feature = "fjall")]
             #[$test]
             async fn on_fjall() {
                 super::$name::<::tower_idempotency::FjallStore>().await;
