@@ -1,30 +1,6 @@
-//! The operators' page of [tower-idempotency](tower_idempotency): an axum router with one page and a JSON API.
+#![doc = include_str!("../README.md")]
 //!
-//! The page shows what is in flight, interrupted and disputed, how many there are and how old they are. It finds an
-//! operation by its key, settles it, and says what that leads to before it does so. It draws rates and times live.
-//!
-//! ```
-//! use axum::Router;
-//! use axum::response::{IntoResponse as _, Response};
-//! use http::{StatusCode, request::Parts};
-//! use tower_idempotency::{IdempotencyLayer, MemoryStore};
-//! use tower_idempotency_admin::{Access, Actor, AdminPage};
-//!
-//! /// Says who calls, and what they may do.
-//! async fn authorize(parts: Parts) -> Result<Actor, Response> {
-//!     // A proxy signs operators in. It sets this header on each request, and removes it from what clients send.
-//!     match parts.headers.get("x-operator").and_then(|name| name.to_str().ok()) {
-//!         Some(name) => Ok(Actor::new(name, Access::ALL)),
-//!         None => Err(StatusCode::UNAUTHORIZED.into_response()),
-//!     }
-//! }
-//!
-//! let layer = IdempotencyLayer::new(MemoryStore::new());
-//! let page = AdminPage::new(layer.operations(), authorize);
-//! let app: Router = Router::new().nest("/ops/idempotency", page.router());
-//! ```
-//!
-//! There is no page without a hook that authorizes:
+//! The hook is not optional:
 //!
 //! ```compile_fail,E0061
 //! # use tower_idempotency::{IdempotencyLayer, MemoryStore};
@@ -42,9 +18,8 @@
 //!   as numbers. The page has no inline script and no inline style, and its content security policy permits none.
 //! - **Keys in logs.** The page sends a key in the body of a request. No URL has one, and no answer repeats it.
 //!
-//! It does not encrypt: serve it over TLS, or on this machine alone. **A hook that trusts the address of the caller has
-//! to look at the header `Host`, too**: a page of another host can make a browser on this machine call it under that
-//! host's name ("DNS rebinding").
+//! **A hook that trusts the address of the caller has to look at the header `Host`, too**: a page of another host can
+//! make a browser on this machine call it under that host's name ("DNS rebinding").
 //!
 //! # How it is served
 //! Mount it with [`nest`](axum::Router::nest) under any path. All its links are relative, so that a proxy may serve it

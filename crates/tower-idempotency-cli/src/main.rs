@@ -1,7 +1,4 @@
-//! `idem`: what operators do with the store of a service, from a shell. [The guide][guide] has a page on it.
-//!
-//! [guide]: https://docs.rs/tower-idempotency/latest/tower_idempotency/guide/idem/index.html
-
+#![doc = include_str!("../README.md")]
 // - `arguments/`: the command line. `failure.rs`: exit codes. `screen/`: what is written, as text and as JSON.
 // - With the feature `check`, `check.rs`: examines a server from outside.
 // - With the feature `proxy`, `proxy/`: serves in front of a service.

@@ -1,16 +1,6 @@
-//! A Tower layer for HTTP clients that makes retries safe: each call with an unsafe method gets one `Idempotency-Key`,
-//! and every attempt sends that same key, so that a server that remembers keys runs the operation once.
-//!
-//! When a call ends without an answer, its [`Error`] says what is known: nothing was sent, the server refused, or **the
-//! operation may have taken place**; and it has the key to ask again with.
+#![doc = include_str!("../README.md")]
 //!
 //! # With reqwest
-//! ```text
-//! $ cargo add tower-idempotency-client --features reqwest
-//! $ cargo add reqwest --no-default-features --features form,rustls
-//! $ cargo add tower --features util
-//! ```
-//!
 //! ```
 //! use std::time::Duration;
 //!
@@ -160,9 +150,8 @@
 //! not retried, and cost no allocation.
 //!
 //! # What it does not promise
-//! - The server has to remember keys. One that does not runs each attempt.
-//! - It remembers nothing across a restart: save the key and the request before the call. What a call with a saved key
-//!   finds after a restart says nothing of those before it: [`Known::NotSent`] is of this process.
+//! - What a call with a saved key finds after a restart says nothing of those before it: [`Known::NotSent`] is of this
+//!   process.
 //! - An answer longer than [`max_answer`](KeyedRetryLayer::max_answer), and an event stream, can break off after the
 //!   layer has passed it on. Ask again with [`Delivery::key`].
 //! - A call whose future is dropped may have been sent.

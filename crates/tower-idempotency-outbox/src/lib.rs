@@ -1,9 +1,4 @@
-//! An outbox for HTTP calls: a call outlives the process that wanted it made.
-//!
-//! An order is committed, and the process ends before it has called the payment API: the charge is never made. It calls
-//! first, and the commit fails: the charge has no order. With an outbox, **the call is stored in the transaction of the
-//! order**, so that both are there or neither is. A relay sends it afterwards, with one `Idempotency-Key` however often
-//! it has to be sent, until it has a definite end.
+#![doc = include_str!("../README.md")]
 //!
 //! # Put a call in, and relay it
 //! With the feature `postgres`, in a transaction of tokio-postgres, or of [any client](PostgresOutbox::put_sql):

@@ -1,21 +1,4 @@
-//! PostgreSQL, 13 or later, for [`tower_idempotency`]: a store that several servers share, and effect and record in one
-//! transaction.
-//!
-//! [`connect`] opens a [`PostgresStore`] by its URL, and [`PostgresBackend`] with other settings. The guide has a page
-//! on [several servers](mod@tower_idempotency::guide::shared), and one on
-//! [exactly once](mod@tower_idempotency::guide::exactly_once). Feature `rustls`: connections over TLS.
-//!
-//! ```no_run
-//! use tower_idempotency::IdempotencyLayer;
-//!
-//! # async fn layer() -> Result<(), Box<dyn std::error::Error>> {
-//! let url = "postgres://payments:secret@localhost/payments?namespace=payments";
-//! tower_idempotency_postgres::migrate(url).await?; // makes what is missing; several servers may do it at once
-//! let layer = IdempotencyLayer::new(tower_idempotency_postgres::connect(url).await?);
-//! # let _ = layer;
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // PostgresBackend compares and sets rows of one table. The protocol is not here: it is in `store::shared` of
