@@ -2,10 +2,11 @@
 //!
 //! - To begin: [`try_it`], [`answers`], [`layer_order`], [`options`], [`profiles`], [`stacks`], [`proxy`],
 //!   [`browsers`], [`consumers`]
-//! - For the clients of your API: [`clients`], [`meanings`]
-//! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`]
+//! - To call an API: [`calling`], and for its clients in any language [`clients`], [`meanings`]
+//! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`],
+//!   [`comparison`]
 //! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@embedded`], [`mod@sled`],
-//!   [`mod@shared`], [`performance`]
+//!   [`mod@shared`], [`performance`], [`mod@budget`]
 //! - To trust: [`testing`], [`check`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
 //! The pages are the files under `docs/` of the repository.
@@ -35,6 +36,9 @@ pages! {
 
     /// For those who write clients of your API: which key to use, and what each rejection means.
     clients: "clients.md",
+
+    /// The client's layer, and the outbox.
+    calling: "calling.md",
 
     /// What each answer says about the operation: whether it was done, and whether a retry helps.
     #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]
@@ -130,6 +134,9 @@ pages! {
 
     /// The bytes that runs, waiters, records and connections take, and what bounds them.
     budget: "running/budget.md",
+
+    /// Other crates, and what one would write by hand.
+    comparison: "comparison.md",
 
     /// Tests of what your handler does when a process crashes or a store fails.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "test-util")))]

@@ -1,7 +1,8 @@
 // The README is the front page; `docs/journey.md` leads through the files. The examples of the README need three
 // features: without them they are shown, but not compiled.
-#![doc = include_str!("guide/links.md")]
 #![cfg_attr(any(not(doctest), all(feature = "axum", feature = "sled")), doc = include_str!("../README.md"))]
+//!
+//! All pages of the guide are in these docs, too: [`guide`](mod@guide).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod clock;

@@ -1,4 +1,4 @@
-//! The README stays short, every page of the guide is in the API docs, and no link leads nowhere, neither in the
+//! The READMEs stay short, every page of the guide is in the API docs, and no link leads nowhere, neither in the
 //! repository nor in the docs.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// The targets of the pages' links in the API docs.
 const LINKS: &str = include_str!("../../../src/guide/links.md");
 const GUIDE: &str = include_str!("../../../src/guide.rs");
+
+/// What a link that works everywhere begins with, before a path in the repository.
+const REPOSITORY: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/");
 
 /// The pages for people who change the crate: they are not part of the guide.
 const NOT_OF_THE_GUIDE: [&str; 6] =
@@ -26,6 +29,13 @@ pub(super) fn pages() -> Vec<PathBuf> {
         pages.extend(files.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "md")));
     }
     pages
+}
+
+/// The READMEs of the published crates under `crates/`.
+fn readmes() -> impl Iterator<Item = PathBuf> {
+    let crates = fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path());
+    let published = crates.filter(|path| path.is_dir() && !path.ends_with("testkit"));
+    published.map(|path| path.join("README.md"))
 }
 
 /// A page without its code, which has brackets of its own.
@@ -52,8 +62,23 @@ fn is_relative(target: &str) -> bool {
 }
 
 #[test]
-fn the_readme_has_at_most_150_lines() {
-    assert!(include_str!("../../../README.md").lines().count() <= 150);
+fn the_readme_has_at_most_90_lines_and_no_code_that_docs_rs_cuts() {
+    let readme = include_str!("../../../README.md");
+    assert!(readme.lines().count() <= 90);
+    let code = readme.split("```").skip(1).step_by(2).flat_map(str::lines);
+    let wide: Vec<_> = code.filter(|line| line.chars().count() > 90).collect();
+    assert!(wide.is_empty(), "{wide:#?}");
+}
+
+#[test]
+fn each_published_crate_has_a_readme_of_20_to_40_lines_as_the_head_of_its_docs() {
+    for readme in readmes() {
+        let lines = fs::read_to_string(&readme).unwrap().lines().count();
+        assert!((20..=40).contains(&lines), "{}: {lines}", readme.display());
+        let sources = readme.parent().unwrap().join("src");
+        let heads = ["lib.rs", "main.rs"].map(|name| fs::read_to_string(sources.join(name)).unwrap_or_default());
+        assert!(heads.concat().starts_with("#![doc = include_str!(\"../README.md\")]\n"), "{}", sources.display());
+    }
 }
 
 #[test]
@@ -67,13 +92,28 @@ fn every_page_of_the_guide_is_in_the_api_docs() {
 }
 
 #[test]
-fn every_relative_link_leads_to_a_file() {
-    for page in pages() {
+fn every_link_into_the_repository_leads_to_a_file() {
+    let heads = ["crates", "examples", "laboratories"].map(|name| root().join(name).join("README.md"));
+    for page in pages().into_iter().chain(readmes()).chain(heads) {
         let text = prose(&page);
         let inline = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        for target in inline.chain(definitions(&text).into_values()).filter(|target| is_relative(target)) {
-            let file = page.parent().unwrap().join(target.split('#').next().unwrap());
-            assert!(file.exists(), "{}: {target}", page.display());
+        for target in inline.chain(definitions(&text).into_values()) {
+            let (directory, target) = match target.strip_prefix(REPOSITORY) {
+                Some(path) => (root(), path),
+                None if is_relative(target) => (page.parent().unwrap(), target),
+                None => continue,
+            };
+            assert!(directory.join(target.split('#').next().unwrap()).exists(), "{}: {target}", page.display());
+        }
+    }
+}
+
+#[test]
+fn no_page_leads_to_a_page_that_a_release_makes() {
+    for page in pages().into_iter().chain(readmes()) {
+        let text = prose(&page);
+        for place in ["docs.rs/tower-idempotency", "crates.io/crates/tower-idempotency"] {
+            assert!(!text.contains(place), "{}: {place}", page.display());
         }
     }
 }
