@@ -3,11 +3,13 @@
 //! The application begins the transaction and commits it. Once the run is over, the store checks whether the record is
 //! in the database. That decides how the run has ended.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use tokio::time::timeout;
 
 use crate::engine::commit::Completable;
@@ -55,13 +57,13 @@ impl<B: RecordInTransaction> SharedStore<B> {
     ) -> impl Future<Output = Result<R::Committed, CommitError<B::Error>>> + Send {
         // The run is bound to the transaction here, before the future is polled. A transaction of a client that blocks
         // may not be sent to other threads.
-        let written = self
-            .record_for(run, outcome)
-            .map(|(record, committed)| (self.backend().write_in(transaction, record), committed));
-        async move {
-            let (written, committed) = written?;
-            written.await?;
-            Ok(committed)
+        match self.record_for(run, outcome) {
+            // With Rust 1.90, an `async` block of the backend's future is not `Send`: rust-lang/rust#100013.
+            Ok((record, committed)) => Either::Left(self.backend().write_in(transaction, record).map(|written| {
+                written?;
+                Ok(committed)
+            })),
+            Err(error) => Either::Right(ready(Err(error))),
         }
     }
 
