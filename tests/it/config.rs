@@ -155,7 +155,7 @@ fn a_file_and_the_environment_go_together_with_settings_of_the_application() {
     // The environment's variables are put over what the file says.
     let mut settings: toml::Table = file.parse().unwrap();
     settings["layer"]["retention"] = "2h".into();
-    settings.entry("sled").or_insert_with(|| toml::Table::new().into())["max_records"] = 1_000.into();
+    settings.insert("sled".to_owned(), toml::Table::from_iter([("max_records".to_owned(), 1_000.into())]).into());
     let Settings { listen, idempotency } = settings.clone().try_into().unwrap();
     let IdempotencyConfig { layer, sled, shared, .. } = idempotency;
     assert_eq!((listen.as_str(), layer.retention, layer.max_runs), ("127.0.0.1:1", Some(HOUR * 2), Some(3)));

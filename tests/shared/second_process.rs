@@ -105,8 +105,12 @@ async fn an_operator_elsewhere_settles_a_run_that_was_thought_dead_and_has_the_l
     let listed = operator.interrupted(9).await.unwrap().remove(0);
     assert_eq!(operator.resolve(listed.id, listed.fence, answer("told")).await.unwrap(), Applied::Done);
     way.mend();
+    // A duplicate that waits for the run gets what counts, as a later one does.
+    let waits = here.spawn(post("k", "a"));
+    settle().await;
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
+    assert_eq!(waits.await.unwrap().text(), "told");
     assert_eq!(here.post("k", "a").await.text(), "told");
 }
 
