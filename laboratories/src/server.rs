@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() {
-    payment_server::main().await
+    payment_server::main().await;
 }

@@ -81,5 +81,5 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() {
-    payment_server::main().await
+    payment_server::main().await;
 }
