@@ -33,7 +33,7 @@ pub struct TestStore {
 /// One opening of the store, until its crash.
 #[derive(Debug, Default)]
 struct Process {
-    // The time of the crash. Each call keeps the lock while it is done, so a call that is late changes nothing.
+    // The time of the crash. A call holds this lock until it is done, so a late one does not change the next opening.
     crashed: RwLock<Option<Timestamp>>,
     // The faults that were ordered and did not happen yet, in their order.
     faults: Mutex<HashMap<StoreCall, VecDeque<Fault>>>,

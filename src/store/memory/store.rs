@@ -91,7 +91,7 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    /// Opens the records again, after a crash of the process at `crashed`. This handle must change nothing any more.
+    /// Opens the records again, after the process crashed at `crashed`. The caller must not use this handle any more.
     #[cfg(feature = "test-util")]
     pub(crate) fn reopened(&self, crashed: Timestamp) -> Self {
         self.table.interrupt_all(crashed);

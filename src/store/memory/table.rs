@@ -83,13 +83,13 @@ impl Table {
         Ok(Applied { reply, record })
     }
 
-    /// Presents the records as the next opening of a disk does: the runs under way were interrupted then.
+    /// Makes the runs under way interrupted since `crashed`, as the next opening of a disk does.
     #[cfg(feature = "test-util")]
-    pub(super) fn interrupt_all(&self, then: Timestamp) {
+    pub(super) fn interrupt_all(&self, crashed: Timestamp) {
         for mut row in self.rows.iter_mut() {
             let (id, record) = row.pair_mut();
             self.left(*id, record);
-            *record = Record { owner: Owner::None, ..record.clone() }.lapse(then);
+            *record = Record { owner: Owner::None, ..record.clone() }.lapse(crashed);
             self.entered(*id, record);
         }
     }
