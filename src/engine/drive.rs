@@ -328,3 +328,63 @@ impl<St: Store> Drop for InterruptOnAbort<'_, St> {
         drop(engine.store.apply(operation.id, interruption));
     }
 }
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use bytes::Bytes;
+    use tracing::Span;
+
+    use super::*;
+    use crate::engine::{Caller, Engine};
+    use crate::fingerprint::Fingerprint;
+    use crate::record::Origin;
+    use crate::slots::Slots;
+    use crate::store::contract::Records as _;
+    use crate::test_util::{StoreCall, TestStore};
+
+    /// Notes, at the moment of an answer, whether the slot is free.
+    struct AtAnswer {
+        slots: Arc<Slots>,
+        id: RecordId,
+        free: AtomicUsize,
+        taken: AtomicUsize,
+    }
+
+    impl Wake for AtAnswer {
+        fn wake(self: Arc<Self>) {
+            let is_free = self.slots.look(&self.id).is_none();
+            if is_free { &self.free } else { &self.taken }.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    // On another thread, a client that was answered may send its next request before this one goes on.
+    #[tokio::test]
+    async fn a_slot_is_free_by_the_time_its_requester_is_answered() {
+        for fails in [false, true] {
+            let store = TestStore::new();
+            if fails {
+                store.fail_next(StoreCall::Claim);
+            }
+            let (id, slots) = (RecordId::from_bytes([1; 32]), Arc::clone(store.slots()));
+            let operation = Operation { id, fingerprint: Fingerprint::of(b"m"), origin: Origin::default() };
+            let engine = Arc::new(Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None });
+            let work = |_| async { ((), End::Outcome(Bytes::new())) };
+            let span = Span::none();
+            let mut exchange = pin!(engine.exchange(&span, operation, Caller::default(), work));
+            let noted = Arc::new(AtAnswer { slots, id, free: AtomicUsize::new(0), taken: AtomicUsize::new(0) });
+            let waker = Waker::from(Arc::clone(&noted));
+            let verdict = loop {
+                if let Poll::Ready((verdict, _)) = exchange.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    break verdict;
+                }
+                tokio::task::yield_now().await;
+            };
+            assert_eq!(matches!(verdict, Verdict::Own(())), !fails);
+            let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+            assert_eq!((count(&noted.free), count(&noted.taken)), (1, 0), "fails: {fails}");
+        }
+    }
+}

@@ -21,7 +21,7 @@ use crate::store::page::{Cursor, List, Page};
 
 /// The bytes that a record takes in addition to its outcome: its map entry, its expiry entry, and their share of empty
 /// places.
-const RECORD_BYTES: usize = 600;
+const RECORD_BYTES: usize = 540;
 /// The number of expired records that each claim deletes, so that sweeping keeps up with claiming.
 const SWEPT_PER_CLAIM: usize = 2;
 
