@@ -42,6 +42,11 @@ impl LargeRows {
     pub(crate) fn has(&self, id: &RecordId) -> bool {
         self.under_way.contains_key(id)
     }
+
+    /// Keeps a row that is under way out of the cache: its record was forgotten.
+    pub(crate) fn forget(&self, id: &RecordId) {
+        self.under_way.remove(id);
+    }
 }
 
 /// Returns whether the database has left the bytes of a row out.
@@ -93,7 +98,9 @@ impl<B: Backend> Protocol<B> {
         let turn = self.large.turn.lock().await;
         let row = self.database.rows(&[id], LARGEST).await.and_then(RowSnapshot::try_from).map_err(Arc::new);
         drop(turn);
-        if let Ok(known) = &row {
+        if let Ok(known) = &row
+            && self.large.has(&id)
+        {
             // On an error the record is not cached. A requester that still waits finds the same error.
             let _ = self.durable_filled(id, known.clone()).await;
         }

@@ -20,6 +20,9 @@ use crate::store::shared::backend::Backend;
 
 /// The number of records that are checked at a time.
 const MAX_AT_ONCE: usize = 16;
+/// The number of times that a record is checked again because the database did not answer. Then the next record has its
+/// turn, and the next change of the server.
+const TRIES: usize = 10;
 
 impl<B: Backend> Protocol<B> {
     /// Restores missing outcomes each time that another server answers.
@@ -50,7 +53,7 @@ impl<B: Backend> Protocol<B> {
             Ok(())
         };
         // An outcome that is not restored now may be restored at the next change of the server.
-        let _ = until_answered(complete).await;
+        let _ = until_answered(TRIES, complete).await;
     }
 
     /// Returns the completion of the run that this record is of, or `None` if the record has expired by any clock.

@@ -202,7 +202,7 @@ impl<B: Backend> Protocol<B> {
 
     /// Gives back a claim under which nothing ran. Tries again for as long as the database does not answer.
     pub(crate) async fn give_back(&self, id: RecordId, taken_back: Transition) {
-        let _ = until_answered(|| self.step(id, taken_back.clone())).await;
+        let _ = until_answered(usize::MAX, || self.step(id, taken_back.clone())).await;
     }
 
     fn report_consumed(&self, id: RecordId, error: &BackendError) {
@@ -265,6 +265,7 @@ impl<B: Backend> Protocol<B> {
         let Some(draft) = draft else {
             self.forget_run(Some(row));
             // An operator may have it forgotten.
+            self.large.forget(&id);
             self.cache.remove(&id);
             return Applied { reply, record: None };
         };
@@ -285,13 +286,13 @@ impl<B: Backend> Protocol<B> {
     }
 }
 
-/// Takes a step, which reads its row anew each time, until the database answers.
-pub(super) async fn until_answered<T, F>(step: impl FnMut() -> F) -> Result<T, StoreError>
+/// Takes a step, which reads its row anew each time, until the database answers, or again so many times.
+pub(super) async fn until_answered<T, F>(times: usize, step: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
-    step.retry(pauses(FIRST_PAUSE, MAX_PAUSE)).sleep(tokio::time::sleep).when(is_away).await
+    step.retry(pauses(FIRST_PAUSE, MAX_PAUSE).with_max_times(times)).sleep(tokio::time::sleep).when(is_away).await
 }
 
 /// Waits for `found` until `end`, if there is an end.
