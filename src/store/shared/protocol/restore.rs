@@ -22,7 +22,7 @@ use crate::store::shared::backend::Backend;
 const MAX_AT_ONCE: usize = 16;
 /// The number of times that a record is checked again because the database did not answer. Then the next record has its
 /// turn, and the next change of the server.
-const TRIES: usize = 10;
+const TRIES: usize = 16;
 
 impl<B: Backend> Protocol<B> {
     /// Restores missing outcomes each time that another server answers.
