@@ -4,33 +4,12 @@
 use std::collections::BTreeSet;
 
 use testkit::Gate;
-use testkit::lab::strangers::{alice, by, strangers};
-use testkit::lab::time::HOUR;
+use testkit::lab::strangers::{alice, by, found, interrupted, patient, strangers};
 use testkit::lab::{Lab, gated, post, settle};
-use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::Call;
 
-use crate::world::{Store, lapse, two};
-
-type Layer = IdempotencyLayer<Store>;
-
-fn patient(store: &Store) -> Layer {
-    IdempotencyLayer::new(store.clone()).on_in_flight(OnInFlight::Wait(HOUR))
-}
-
-/// Leaves Alice's operation interrupted.
-async fn interrupted(store: &Store) {
-    let lab = Lab::new(patient(store), |number| async move {
-        assert_eq!(number, 0, "it panics");
-        "never"
-    });
-    lab.send(alice()).await.assert_refusal(500, "outcome-unknown", false, None);
-}
-
-fn found() -> Reconciler<http::Response<String>> {
-    Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) })
-}
+use crate::world::{lapse, two};
 
 #[tokio::test(start_paused = true)]
 async fn a_stranger_sees_the_same_in_every_process_whatever_became_of_the_operation() {

@@ -4,31 +4,11 @@
 use std::collections::BTreeSet;
 
 use testkit::Gate;
-use testkit::lab::strangers::{alice, by, strangers};
-use testkit::lab::time::{HOUR, SECOND};
+use testkit::lab::strangers::{alice, by, found, interrupted, patient, strangers};
+use testkit::lab::time::SECOND;
 use testkit::lab::{Lab, gated, post};
-use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::test_util::{StoreCall, TestStore};
-use tower_idempotency::{FingerprintBody, IdempotencyLayer, OnInFlight, OnInterrupted, Release};
-
-type Layer = IdempotencyLayer<TestStore>;
-
-fn patient(store: &TestStore) -> Layer {
-    IdempotencyLayer::new(store.clone()).on_in_flight(OnInFlight::Wait(HOUR))
-}
-
-/// Leaves Alice's operation interrupted.
-async fn interrupted(store: &TestStore) {
-    let lab = Lab::new(patient(store), |number| async move {
-        assert_eq!(number, 0, "it panics");
-        "never"
-    });
-    lab.send(alice()).await.assert_refusal(500, "outcome-unknown", false, None);
-}
-
-fn found() -> Reconciler<http::Response<String>> {
-    Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) })
-}
+use tower_idempotency::{FingerprintBody, IdempotencyLayer, OnInterrupted, Release};
 
 #[tokio::test(start_paused = true)]
 async fn a_stranger_sees_the_same_whatever_it_asks_for_and_whatever_became_of_the_operation() {

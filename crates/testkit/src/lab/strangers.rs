@@ -6,10 +6,12 @@ use axum::body::Body;
 use http::header::HeaderName;
 use http::{HeaderValue, Request};
 use tokio::time::Instant;
+use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::store::Store;
-use tower_idempotency::{FingerprintBody, IdempotencyLayer};
+use tower_idempotency::{FingerprintBody, IdempotencyLayer, OnInFlight};
 
 use super::app::{Lab, keyed, post};
+use super::time::HOUR;
 use crate::Answer;
 
 /// The request of the client that owns the key: `post("k", "a")`, by Alice.
@@ -21,6 +23,25 @@ pub fn alice() -> Request<Body> {
 pub fn by(authorization: &'static str, mut request: Request<Body>) -> Request<Body> {
     request.headers_mut().insert("authorization", HeaderValue::from_static(authorization));
     request
+}
+
+/// A layer whose duplicates wait for an hour.
+pub fn patient<St: Store + Clone>(store: &St) -> IdempotencyLayer<St> {
+    IdempotencyLayer::new(store.clone()).on_in_flight(OnInFlight::Wait(HOUR))
+}
+
+/// Leaves Alice's operation interrupted.
+pub async fn interrupted<St: Store + Clone>(store: &St) {
+    let lab = Lab::new(patient(store), |number| async move {
+        assert_eq!(number, 0, "it panics");
+        "never"
+    });
+    lab.send(alice()).await.assert_refusal(500, "outcome-unknown", false, None);
+}
+
+/// Finds an answer for each operation that it is asked about.
+pub fn found() -> Reconciler<http::Response<String>> {
+    Reconciler::new(|_| async { Reconciled::Outcome(http::Response::new("found".to_owned())) })
 }
 
 /// Alice's request, sent by others, and other requests with her key: all the tries that a stranger has.
