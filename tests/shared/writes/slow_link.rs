@@ -299,6 +299,31 @@ async fn a_large_answer_that_was_read_before_the_row_that_a_claim_met_is_read_on
     assert_eq!(there.counts().gets - gets, 1);
 }
 
+// A seeded fault: each row that was late is met by a call of its own.
+#[tokio::test(start_paused = true)]
+async fn rows_that_were_late_together_are_met_in_one_call() {
+    let [(_, one), (there, other)] = two().await;
+    let keys = ["one", "two", "three"];
+    for key in keys {
+        assert_eq!(answering(&one, MIB).post(key, "a").await.status, 200);
+    }
+    let answers = there.hold_answers(Call::Get);
+    let loads = keys.map(|key| {
+        let store = other.clone();
+        tokio::spawn(async move { store.load(id(key)).await })
+    });
+    answers.wait_until_held(1).await;
+    let meets = there.hold(Call::Put);
+    meets.wait_until_held(1).await;
+    settle().await;
+    assert_eq!((answers.held(), meets.held()), (1, 1));
+    meets.release();
+    answers.release();
+    for load in loads {
+        assert!(load.await.unwrap().unwrap().is_some());
+    }
+}
+
 // Seeded faults: the store meets the row without its bytes after every failure, or never.
 #[tokio::test(start_paused = true)]
 async fn a_row_is_met_without_its_bytes_only_after_a_read_that_was_late() {

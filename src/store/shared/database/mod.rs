@@ -22,11 +22,11 @@ use tokio::runtime::Handle;
 
 use self::clocks::ThreeClocks;
 use self::errors::away;
-use self::reads::{ReadBatcher, RowSnapshot};
+use self::reads::{ReadBatcher, Reads};
 use self::snapshot::Rows;
 use self::state::DatabaseState;
 use self::writes::WriteQueue;
-use super::backend::{Backend, BackendError, Expect, GRACE, Guarantee, Row, Write};
+use super::backend::{Backend, BackendError, Guarantee, Row};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
 use crate::store::StoreError;
@@ -41,6 +41,8 @@ pub(crate) struct Database<B> {
     /// The time limits, the circuit breaker, the clocks and the fences, for all calls.
     pub(crate) state: Arc<DatabaseState>,
     pub(crate) reads: ReadBatcher,
+    /// The reads that get no bytes of large rows.
+    pub(crate) meets: ReadBatcher,
     pub(crate) writes: WriteQueue<B>,
     /// The queue for the writes that keep this process alive, so that they do not wait behind other writes.
     pub(crate) urgent: WriteQueue<B>,
@@ -54,10 +56,11 @@ impl<B: Backend> Database<B> {
     /// Creates a client that sends its calls in `runtime`, at most `calls` with writes at a time.
     pub(crate) fn new(backend: Arc<B>, state: Arc<DatabaseState>, calls: usize, runtime: &Handle) -> Self {
         let queue = |calls| WriteQueue::new(Arc::clone(&backend), Arc::clone(&state), calls, runtime);
-        let reads = ReadBatcher::start(Arc::clone(&backend), Arc::clone(&state), runtime);
+        let reads = |of| ReadBatcher::start(of, Arc::clone(&backend), Arc::clone(&state), runtime);
+        let (reads, meets) = (reads(Reads::Whole), reads(Reads::WithoutLargeBytes));
         // One urgent call at a time: the session has one renewal under way, and the other urgent writes are few.
         let (writes, urgent) = (queue(calls), queue(1));
-        Self { backend, state, reads, writes, urgent, runtime: runtime.clone(), guarantee: Mutex::default() }
+        Self { backend, state, reads, meets, writes, urgent, runtime: runtime.clone(), guarantee: Mutex::default() }
     }
 
     pub(crate) fn clocks(&self) -> &ThreeClocks {
@@ -82,16 +85,6 @@ impl<B: Backend> Database<B> {
         let rows = self.state.ask(bytes, |clocks| self.backend.get(clocks, ids)).await?;
         self.state.note_fences(rows.rows.iter().flatten());
         Ok(rows)
-    }
-
-    /// Reads a row, without its bytes if it is large.
-    pub(crate) async fn meet(&self, id: RecordId) -> Result<RowSnapshot, BackendError> {
-        // A `get` would send the bytes. This write is never done, because it expects a token that no row has, and a
-        // `put` answers without the bytes of large rows. The duration has no effect.
-        let never_done = [Write::released(id, Expect::Token(super::random_token()), GRACE)];
-        let rows = self.state.ask(0, |clocks| self.backend.put(clocks, &never_done)).await?;
-        self.state.note_fences(rows.rows.iter().flatten());
-        rows.try_into()
     }
 
     /// Reads a page of the rows that may need an operator.

@@ -1,7 +1,5 @@
 //! Reads rows, and returns their records once they may be returned.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use super::Protocol;
@@ -12,7 +10,6 @@ use crate::record::Record;
 use crate::store::StoreError;
 use crate::store::listed::ListedRecord;
 use crate::store::shared::backend::{Backend, Kind, Row};
-use crate::store::shared::database::errors::away;
 use crate::store::shared::database::reads::RowSnapshot;
 
 impl<B: Backend> Protocol<B> {
@@ -26,8 +23,7 @@ impl<B: Backend> Protocol<B> {
             }
         }
         // A row that is late may be large. So it is met without its bytes.
-        let met = self.database.meet(id).await.map_err(|error| away(Arc::new(error)))?;
-        self.filled(met).await
+        self.filled(self.database.meets.get(id).await?).await
     }
 
     /// Returns the record of `id`, as this process sees it.

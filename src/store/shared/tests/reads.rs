@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::script::{Reply, Script, error, id, state};
 use crate::store::StoreError;
 use crate::store::shared::backend::{BackendError, ServerId};
-use crate::store::shared::database::reads::ReadBatcher;
+use crate::store::shared::database::reads::{ReadBatcher, Reads};
 
 fn gets(script: &Script) -> ReadBatcher {
-    ReadBatcher::start(Arc::new(script.clone()), state(), &Handle::current())
+    ReadBatcher::start(Reads::Whole, Arc::new(script.clone()), state(), &Handle::current())
 }
 
 // Seeded faults: a row is read once for each request; a call has more rows; a request gets another request's row.
