@@ -1,7 +1,8 @@
 //! Recent outcomes, in front of a database.
 //!
 //! A shared store puts in what is completed and durable, which does not change before it expires, unless a failover
-//! loses it, or an operator has it forgotten. In an embedded store, only the writer fills and empties it: it takes a
+//! loses it, or an operator has it forgotten. Then a tombstone takes its place, so that a task that read the record
+//! before can't put it back. In an embedded store, only the writer fills and empties it: it takes a
 //! record out before it writes the batch that changes the record, and puts one in after the batch that wrote it is
 //! durable. So the cache of an embedded store never holds anything that is false or that a power cut could undo, and no
 //! reader can put back what was taken out.
@@ -9,9 +10,13 @@
 use std::sync::Arc;
 
 use quick_cache::sync::Cache as Sharded;
+#[cfg(feature = "shared")]
+use quick_cache::sync::{EntryAction, EntryResult};
 use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::key::RecordId;
+#[cfg(feature = "shared")]
+use crate::record::Fence;
 use crate::record::{Record, State};
 
 /// The bytes that an entry takes in addition to its outcome.
@@ -30,11 +35,23 @@ const PART_BYTES: u64 = 8 * 1024 * 1024;
 #[derive(Debug, Clone)]
 struct ByBytes;
 
-/// A record, and whether a transaction of the application wrote it with its effects.
-type Entry = (Arc<Record>, bool);
+/// What is known of an id.
+#[derive(Debug, Clone)]
+enum Entry {
+    /// A record, and whether a transaction of the application wrote it with its effects.
+    Known(Arc<Record>, bool),
+    /// The tombstone of the record with this fence.
+    #[cfg(feature = "shared")]
+    Forgotten(Fence),
+}
 
 impl Weighter<RecordId, Entry> for ByBytes {
-    fn weight(&self, _: &RecordId, (record, _): &Entry) -> u64 {
+    fn weight(&self, _: &RecordId, entry: &Entry) -> u64 {
+        let record = match entry {
+            Entry::Known(record, _) => record,
+            #[cfg(feature = "shared")]
+            Entry::Forgotten(_) => return ENTRY_BYTES,
+        };
         let outcome = match &record.state {
             State::Completed { outcome } => outcome.len() as u64,
             // A shared store also puts in consumed records, which have no outcome. No store puts in the other two.
@@ -67,24 +84,54 @@ impl Cache {
 
     /// Returns a record that was put in. It may be past its expiry, so the caller checks that.
     pub(crate) fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
-        self.0.get(id).map(|(record, _)| record)
+        match self.0.get(id)? {
+            Entry::Known(record, _) => Some(record),
+            #[cfg(feature = "shared")]
+            Entry::Forgotten(_) => None,
+        }
     }
 
-    /// Returns all that is there, each with whether a transaction of the application wrote it.
+    /// Returns all records that are there, each with whether a transaction of the application wrote it.
     #[cfg(feature = "shared")]
-    pub(crate) fn all(&self) -> Vec<(RecordId, Entry)> {
-        self.0.iter().collect()
+    pub(crate) fn all(&self) -> Vec<(RecordId, Arc<Record>, bool)> {
+        let known = |(id, entry)| match entry {
+            Entry::Known(record, is_of_transaction) => Some((id, record, is_of_transaction)),
+            Entry::Forgotten(_) => None,
+        };
+        self.0.iter().filter_map(known).collect()
     }
 
-    /// Puts in a record that no transaction of the application wrote. An older entry of the same id is replaced.
+    /// Puts in a record. An older entry of the same id is replaced.
+    #[cfg(feature = "embedded")]
     pub(crate) fn put(&self, id: RecordId, record: Record) {
-        self.0.insert(id, (Arc::new(record), false));
+        self.0.insert(id, Entry::Known(Arc::new(record), false));
     }
 
-    /// Puts in a record that a transaction of the application wrote with its effects, if `is_of_transaction`.
+    /// Puts in a record, which a transaction of the application wrote with its effects if `is_of_transaction`. An older
+    /// entry of the same id is replaced. The tombstone of this record stays.
     #[cfg(feature = "shared")]
-    pub(crate) fn put_of(&self, id: RecordId, record: Record, is_of_transaction: bool) {
-        self.0.insert(id, (Arc::new(record), is_of_transaction));
+    pub(crate) fn put_unless_forgotten(&self, id: RecordId, record: Record, is_of_transaction: bool) {
+        let fence = record.fence;
+        let mut known = Some(Entry::Known(Arc::new(record), is_of_transaction));
+        let replace = |_: &RecordId, entry: &mut Entry| {
+            let is_forgotten = matches!(entry, Entry::Forgotten(forgotten) if *forgotten >= fence);
+            if let Some(known) = known.take_if(|_| !is_forgotten) {
+                *entry = known;
+            }
+            EntryAction::Retain(())
+        };
+        if let EntryResult::Vacant(place) = self.0.entry(&id, None, replace)
+            && let Some(known) = known
+        {
+            // This fails if the record was forgotten meanwhile.
+            let _ = place.insert(known);
+        }
+    }
+
+    /// Puts the tombstone of the record with this fence in its place.
+    #[cfg(feature = "shared")]
+    pub(crate) fn forget(&self, id: RecordId, fence: Fence) {
+        self.0.insert(id, Entry::Forgotten(fence));
     }
 
     pub(crate) fn remove(&self, id: &RecordId) {
@@ -116,6 +163,23 @@ mod tests {
             Change::Put(draft) => draft.stamp(None, Fence(1), Timestamp::from_millis(0), Timestamp::from_millis(0)),
             change => panic!("{change:?}"),
         }
+    }
+
+    #[cfg(feature = "shared")]
+    #[test]
+    fn a_record_that_was_forgotten_is_not_put_back_and_a_later_one_is_put_in() {
+        let (cache, first) = (Cache::new(1 << 20), record());
+        let later = Record { fence: Fence(2), ..record() };
+        cache.put_unless_forgotten(id(0), first.clone(), false);
+        cache.forget(id(0), first.fence);
+        cache.put_unless_forgotten(id(0), first, false);
+        assert!(cache.get(&id(0)).is_none() && cache.all().is_empty());
+        for fence in [2, 3] {
+            cache.put_unless_forgotten(id(0), Record { fence: Fence(fence), ..later.clone() }, false);
+            assert_eq!(cache.get(&id(0)).map(|record| record.fence), Some(Fence(fence)));
+        }
+        cache.put_unless_forgotten(id(1), later, true);
+        assert_eq!(cache.all().iter().filter(|(.., is_of_transaction)| *is_of_transaction).count(), 1);
     }
 
     #[test]

@@ -1,17 +1,41 @@
-//! Operations that an operator forgets while the process of their run is cut off.
+//! Operations that an operator settles or forgets while something else is under way with them.
 
 use std::time::Duration;
 
 use axum::response::Response;
 use testkit::Gate;
 use testkit::lab::operator::Operated as _;
-use testkit::lab::post;
+use testkit::lab::{id, post};
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::internals::Records as _;
 use tower_idempotency::operations::{Action, Applied};
-use tower_idempotency::{IdempotencyLayer, OnInFlight};
+use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
+use tower_idempotency_conformance::memory_backend::Call;
 
 use crate::world::{DEATH, Effects, two};
+
+// A seeded fault: the read puts the record back into the cache, and a retry replays what was forgotten.
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_has_forgotten_runs_again_though_it_was_being_read_meanwhile() {
+    let [(_, one), (there, other)] = two().await;
+    let effects = Effects::default();
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    let row = there.database().rows("").into_iter().find(|row| row.id == id("k")).unwrap();
+    // A row of a restarted server is returned only behind a barrier, a write. It is lost, and sent again later.
+    there.database().restart();
+    let barrier = there.hold(Call::Put);
+    let reader = other.clone();
+    let read = tokio::spawn(async move { reader.load(id("k")).await });
+    barrier.wait_until_held(1).await;
+    barrier.drop_held();
+    barrier.release();
+    let layer = IdempotencyLayer::new(other.clone());
+    assert_eq!(layer.resolve(row.id, row.fence, Action::Forget).await.unwrap(), Applied::Done);
+    assert!(!read.is_finished());
+    assert!(read.await.unwrap().unwrap().is_some(), "it was there when it was read");
+    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 2");
+}
 
 // The handler is dropped before the lease ends, and its process records that when the store is back.
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use ahash::RandomState;
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use futures_util::FutureExt as _;
 use futures_util::future::Shared;
 use tokio::sync::oneshot;
@@ -41,11 +41,6 @@ impl LargeRows {
     /// Returns whether this row is under way.
     pub(crate) fn has(&self, id: &RecordId) -> bool {
         self.under_way.contains_key(id)
-    }
-
-    /// Keeps a row that is under way out of the cache: its record was forgotten.
-    pub(crate) fn forget(&self, id: &RecordId) {
-        self.under_way.remove(id);
     }
 }
 
@@ -78,33 +73,43 @@ impl<B: Backend> Protocol<B> {
 
     /// Reads a row by itself, or waits for it if it is under way.
     async fn large_row(&self, id: RecordId) -> Result<RowSnapshot, StoreError> {
-        let start = || {
-            let (reply, row) = oneshot::channel();
-            if let Some(protocol) = self.this.upgrade() {
-                self.database.runtime.spawn(protocol.read_large(id, reply));
-            }
-            row.shared()
+        let (reply, row) = oneshot::channel();
+        let (row, reply) = match self.large.under_way.entry(id) {
+            Entry::Occupied(entry) => (entry.get().clone(), None),
+            Entry::Vacant(entry) => (entry.insert(row.shared()).clone(), Some(reply)),
         };
-        let row = self.large.under_way.entry(id).or_insert_with(start).clone();
-        let lost = |_| {
-            self.large.under_way.remove(&id);
-            StoreError::unavailable("the store's runtime is gone")
-        };
-        row.await.map_err(lost)?.map_err(away)
-    }
-
-    /// Reads a row by itself, once it is its turn, and caches its record if it is completed.
-    async fn read_large(self: Arc<Self>, id: RecordId, reply: oneshot::Sender<LargeRow>) {
-        let turn = self.large.turn.lock().await;
-        let row = self.database.rows(&[id], LARGEST).await.and_then(RowSnapshot::try_from).map_err(Arc::new);
-        drop(turn);
-        if let Ok(known) = &row
-            && self.large.has(&id)
-        {
-            // On an error the record is not cached. A requester that still waits finds the same error.
-            let _ = self.durable_filled(id, known.clone()).await;
+        if let (Some(reply), Some(protocol)) = (reply, self.this.upgrade()) {
+            self.database.runtime.spawn(UnderWay { protocol, id }.read(reply));
         }
-        self.large.under_way.remove(&id);
+        row.await.map_err(|_| StoreError::unavailable("the row was not read to its end"))?.map_err(away)
+    }
+}
+
+/// A large row that is under way until this is dropped: also by a panic, or with the runtime.
+struct UnderWay<B: Backend> {
+    protocol: Arc<Protocol<B>>,
+    id: RecordId,
+}
+
+impl<B: Backend> UnderWay<B> {
+    /// Reads the row by itself, once it is its turn, and caches its record if it is completed.
+    async fn read(self, reply: oneshot::Sender<LargeRow>) {
+        let Self { protocol, id } = &self;
+        let turn = protocol.large.turn.lock().await;
+        let row = protocol.database.rows(&[*id], LARGEST).await.and_then(RowSnapshot::try_from).map_err(Arc::new);
+        drop(turn);
+        if let Ok(known) = &row {
+            // On an error the record is not cached. A requester that still waits finds the same error.
+            let _ = protocol.durable_filled(*id, known.clone()).await;
+        }
+        // A retry that comes from now on finds the record in the cache, or reads the row anew.
+        drop(self);
         let _ = reply.send(row);
+    }
+}
+
+impl<B: Backend> Drop for UnderWay<B> {
+    fn drop(&mut self) {
+        self.protocol.large.under_way.remove(&self.id);
     }
 }

@@ -73,7 +73,7 @@ impl<B: Backend> Protocol<B> {
         let is_tombstone =
             row.kind == Kind::Released && self.cache.get(&row.id).is_some_and(|record| record.fence == row.fence);
         if is_tombstone {
-            self.cache.remove(&row.id);
+            self.cache.forget(row.id, row.fence);
         }
         is_tombstone
     }
@@ -101,7 +101,7 @@ impl<B: Backend> Protocol<B> {
                 self.sessions.barrier(server).await?;
             }
             let is_of_transaction = known.row.as_ref().is_some_and(is_of_transaction);
-            self.cache.put_of(id, record.clone(), is_of_transaction);
+            self.cache.put_unless_forgotten(id, record.clone(), is_of_transaction);
         }
         Ok(Some(record))
     }

@@ -29,10 +29,10 @@ impl<B: Backend> Protocol<B> {
     pub(crate) async fn keep_restoring(self: Arc<Self>) {
         loop {
             self.database.state.replaced.notified().await;
-            let (lost, known): (Vec<_>, Vec<_>) = self.cache.all().into_iter().partition(|(_, (_, is_of))| *is_of);
-            lost.iter().for_each(|(id, _)| self.cache.remove(id));
+            let (lost, known): (Vec<_>, Vec<_>) = self.cache.all().into_iter().partition(|(.., is_of)| *is_of);
+            lost.iter().for_each(|(id, ..)| self.cache.remove(id));
             let known = futures_util::stream::iter(known);
-            known.for_each_concurrent(MAX_AT_ONCE, |(id, (record, _))| self.restore(id, record)).await;
+            known.for_each_concurrent(MAX_AT_ONCE, |(id, record, _)| self.restore(id, record)).await;
         }
     }
 

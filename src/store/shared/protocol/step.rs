@@ -11,7 +11,8 @@ use super::Protocol;
 use super::write::{release, unchanged};
 use crate::key::RecordId;
 use crate::record::{
-    Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, RunResult, State, Transition, next,
+    Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Resolution, RunResult, State, Transition,
+    next,
 };
 use crate::slots::once_a_minute;
 use crate::store::StoreError;
@@ -172,6 +173,9 @@ impl<B: Backend> Protocol<B> {
         draft: Option<Draft<Bytes>>,
         reply: Reply,
     ) -> Result<Applied, StoreError> {
+        if matches!(transition, Transition::Resolve(_, Resolution::Forget, _)) {
+            self.cache.forget(id, row.fence);
+        }
         // From now on the session does not say that this bound is over. It may have said so before, if this task was
         // paused with the answer for longer than the bound.
         let applied = self.done(id, row, draft, reply);
@@ -264,9 +268,6 @@ impl<B: Backend> Protocol<B> {
     fn done(&self, id: RecordId, row: &Row, draft: Option<Draft<Bytes>>, reply: Reply) -> Applied {
         let Some(draft) = draft else {
             self.forget_run(Some(row));
-            // An operator may have it forgotten.
-            self.large.forget(&id);
-            self.cache.remove(&id);
             return Applied { reply, record: None };
         };
         let Draft { owned, fingerprint, attempt, origin, state, .. } = draft;
@@ -280,7 +281,7 @@ impl<B: Backend> Protocol<B> {
         let Row { fence, began, since, .. } = *row;
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
         if record.state.is_done() {
-            self.cache.put(id, record.clone());
+            self.cache.put_unless_forgotten(id, record.clone(), false);
         }
         Applied { reply, record: Some(record) }
     }
