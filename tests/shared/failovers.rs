@@ -69,6 +69,26 @@ async fn an_outcome_that_a_failover_lost_is_put_back_though_the_database_refuses
     a_lost_outcome_is_put_back(|here| here.fail_next(Call::Get, Fault::Refuse)).await;
 }
 
+// Seeded faults: it is tried three times; it is tried for ever, so that the next change of the server goes unnoticed.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_a_failover_lost_is_put_back_for_minutes_and_then_at_the_next_change_of_the_server() {
+    for (refusals, is_given_up) in [(12, false), (20, true)] {
+        let [(here, one), (_, other)] = two().await;
+        let effects = Effects::default();
+        lose_an_outcome(&here, &effects.server(&one, OnInterrupted::Refuse)).await;
+        (0..refusals).for_each(|_| here.fail_next(Call::Get, Fault::Refuse));
+        tokio::time::sleep(MINUTE * 4).await;
+        let is_back = || here.database().rows("").iter().any(|row| row.kind == Kind::Completed);
+        assert_eq!(is_back(), !is_given_up);
+        if is_given_up {
+            here.database().fail_over();
+            tokio::time::sleep(MINUTE * 4).await;
+        }
+        let replay = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+        assert_eq!((replay.text(), replay.is_replay(), effects.count()), ("effect 1", true, 1));
+    }
+}
+
 // A seeded fault: this process replays its outcome although the database has another one.
 #[tokio::test(start_paused = true)]
 async fn an_outcome_that_a_failover_lost_is_disputed_if_the_operation_has_run_again() {
