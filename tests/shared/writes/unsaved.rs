@@ -38,7 +38,9 @@ async fn an_outcome_that_is_on_its_way_to_a_shared_store_is_not_overtaken_by_an_
         for key in keys() {
             let retry = lab.post(&key, "a").await;
             replays += usize::from(retry.is_replay());
-            assert!(retry.is_replay() || retry.refusal() == (409, "outcome-unknown".to_owned()), "{retry:?}");
+            // While so much is on its way, a key whose record is in the database alone is refused as a new one is.
+            let refusals = [(409, "outcome-unknown".to_owned()), (503, "overloaded".to_owned())];
+            assert!(retry.is_replay() || refusals.contains(&retry.refusal()), "{retry:?}");
         }
         replays
     };
