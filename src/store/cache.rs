@@ -39,7 +39,10 @@ struct ByBytes;
 #[derive(Debug, Clone)]
 enum Entry {
     /// A record, and whether a transaction of the application wrote it with its effects.
-    Known(Arc<Record>, bool),
+    Known(
+        Arc<Record>,
+        #[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "only a shared store asks"))] bool,
+    ),
     /// The tombstone of the record with this fence.
     #[cfg(feature = "shared")]
     Forgotten(Fence),
