@@ -68,7 +68,7 @@ on_both!(
     many_commits_at_once_are_all_there_after_reopening
 );
 async fn many_commits_at_once_are_all_there_after_reopening<D: Disk>() {
-    const CHARGES: usize = 1_500;
+    const CHARGES: usize = 500;
     // So many that they share batches, and so few that none waits too long for the store on a slow machine.
     const AT_ONCE: usize = 100;
     for policy in policies() {

@@ -102,50 +102,44 @@ async fn a_bit_that_flips_in_the_middle_of_the_log_is_noticed_and_no_key_is_forg
 #[tokio::test]
 async fn trap_121_a_bit_that_flips_before_the_last_segments_is_noticed_before_sled_skips_anything() {
     const SEGMENT: usize = 8 * 1024 * 1024;
-    let (directory, path) = recorded_as::<SledStore>(vec![b'x'; 80_000]).await;
+    // More than the last two segments can have, although sled may write all of it anew into the last ones.
+    let (directory, path) = recorded_as::<SledStore>(vec![b'x'; 140_000]).await;
+    // Where it is taken depends on the machine, and sled does not read what is before it.
+    lose_the_snapshot(&path);
     let segments = fs::metadata(path.join("db")).unwrap().len() as usize / SEGMENT;
     assert!(segments > 3, "{segments}");
-    let mut noticed = 0;
-    // Where sled has written a page anew, its old copy is of no use. So a slow machine may need more than one bit.
-    for offset in [SEGMENT / 64, SEGMENT / 4, SEGMENT / 2, SEGMENT / 4 * 3] {
-        let mut last = 0;
-        for segment in 0..segments - 1 {
-            let (copy, at) = (directory.path().join(format!("{segment} {offset}")), segment * SEGMENT + offset);
-            copy_of(&path, &copy);
-            let mut bytes = fs::read(copy.join("db")).unwrap();
-            bytes[at] ^= 1;
-            fs::write(copy.join("db"), bytes).unwrap();
-            match SledStore::open(&copy) {
-                Err(lost @ OpenError::Lost { missing: None, since: None, .. }) => {
-                    let message = lost.to_string();
-                    let damage = message.split("can't be read at byte ").nth(1).expect("where the damage is");
-                    let byte: usize = damage.split(',').next().unwrap().parse().unwrap();
-                    assert!(byte <= at && at < byte + 200_000, "{message}, and the bit is at {at}");
-                    assert_eq!(SledStore::open(&copy).unwrap_err().to_string(), message, "it stays so");
-                    noticed += 1;
-                }
-                // sled's search for the end of the log ends in this segment, or begins in it.
-                Err(OpenError::Lost { .. }) => last += 1,
-                Err(error) => panic!("{error:?}"),
-                // sled had written all pages of this segment anew, so nothing is lost with it.
-                Ok(store) => {
-                    for number in 0..RECORDS {
-                        assert!(
-                            store.load(id(&format!("k{number}"))).await.unwrap().is_some(),
-                            "{number} of {segment}"
-                        );
-                    }
-                    store.close().await.unwrap();
-                }
-            }
-            fs::remove_dir_all(&copy).unwrap();
-        }
-        assert!(last <= 2, "{last}");
-        if noticed > 0 {
+    let (mut noticed, mut last) = (0, 0);
+    for segment in (0..segments - 1).rev() {
+        if noticed > 1 {
             return;
         }
+        let (copy, at) = (directory.path().join(segment.to_string()), segment * SEGMENT + SEGMENT / 64);
+        copy_of(&path, &copy);
+        let mut bytes = fs::read(copy.join("db")).unwrap();
+        bytes[at] ^= 1;
+        fs::write(copy.join("db"), bytes).unwrap();
+        match SledStore::open(&copy) {
+            Err(lost @ OpenError::Lost { missing: None, since: None, .. }) => {
+                let message = lost.to_string();
+                let damage = message.split("can't be read at byte ").nth(1).expect("where the damage is");
+                let byte: usize = damage.split(',').next().unwrap().parse().unwrap();
+                assert!(byte <= at && at < byte + 200_000, "{message}, and the bit is at {at}");
+                assert_eq!(SledStore::open(&copy).unwrap_err().to_string(), message, "it stays so");
+                noticed += 1;
+            }
+            // sled's search for the end of the log ends in this segment, or begins in it.
+            Err(OpenError::Lost { .. }) => last += 1,
+            Err(error) => panic!("{error:?}"),
+            // sled had written all pages of this segment anew, so nothing is lost with it.
+            Ok(store) => {
+                for number in 0..RECORDS {
+                    assert!(store.load(id(&format!("k{number}"))).await.unwrap().is_some(), "{number} of {segment}");
+                }
+                store.close().await.unwrap();
+            }
+        }
     }
-    panic!("no bit was noticed");
+    assert!(noticed > 0 && last <= 2, "{noticed}, {last}");
 }
 
 on_both!(an_older_database_under_a_newer_checkpoint_is_not_opened);
