@@ -13,16 +13,36 @@ use super::service::IdempotencyService;
 use crate::store::Store;
 
 /// Makes retried requests safe: the first request with a key runs, the others get its answer.
+///
 /// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # #[cfg(feature = "memory")] {
-/// use axum::{Router, routing::post};
+/// use std::sync::atomic::{AtomicU32, Ordering};
+///
+/// use axum::{Router, body::{Body, to_bytes}, routing::post};
+/// use http::Request;
+/// use tower::ServiceExt as _;
 /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
 ///
+/// static CHARGES: AtomicU32 = AtomicU32::new(0);
+/// let charge = || async { format!("charge {}", CHARGES.fetch_add(1, Ordering::Relaxed) + 1) };
 /// let app: Router = Router::new()
-///     .route("/charges", post(|| async { "charged" }))
+///     .route("/charges", post(charge))
 ///     .route_layer(IdempotencyLayer::new(MemoryStore::new()));
+///
+/// let request = || Request::post("/charges").header("Idempotency-Key", "order-42").body(Body::empty());
+/// let first = app.clone().oneshot(request()?).await?;
+/// let retry = app.oneshot(request()?).await?;
+///
+/// assert_eq!(retry.headers()["Idempotent-Replayed"], "true");
+/// assert_eq!(to_bytes(first.into_body(), 64).await?, "charge 1");
+/// assert_eq!(to_bytes(retry.into_body(), 64).await?, "charge 1");
+/// # }
+/// # Ok(())
 /// # }
 /// ```
+///
 /// Clones share the store. Layers over one store, with the same or other options, know each other's runs.
 ///
 /// `M` is the body mode: `KeepBody` carries axum's bodies, and `AnyBody`, which [`any_body`](Self::any_body) sets,
