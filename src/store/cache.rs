@@ -21,6 +21,9 @@ use crate::record::{Record, State};
 
 /// The bytes that an entry takes in addition to its outcome.
 const ENTRY_BYTES: u64 = 256;
+/// The bytes of a tombstone.
+#[cfg(feature = "shared")]
+const TOMBSTONE_BYTES: u64 = 96;
 /// The share of the cache for entries that were asked for again. The rest is for the newest ones, because most retries
 /// come soon, and once.
 const ASKED_FOR: f64 = 0.5;
@@ -53,7 +56,7 @@ impl Weighter<RecordId, Entry> for ByBytes {
         let record = match entry {
             Entry::Known(record, _) => record,
             #[cfg(feature = "shared")]
-            Entry::Forgotten(_) => return ENTRY_BYTES,
+            Entry::Forgotten(_) => return TOMBSTONE_BYTES,
         };
         let outcome = match &record.state {
             State::Completed { outcome } => outcome.len() as u64,
@@ -61,6 +64,16 @@ impl Weighter<RecordId, Entry> for ByBytes {
             State::Running { .. } | State::Interrupted { .. } | State::Consumed { .. } => 0,
         };
         ENTRY_BYTES + outcome + record.origin.bytes() as u64
+    }
+}
+
+#[cfg(feature = "shared")]
+impl Entry {
+    fn fence(&self) -> Fence {
+        match self {
+            Self::Known(record, _) => record.fence,
+            Self::Forgotten(fence) => *fence,
+        }
     }
 }
 
@@ -110,33 +123,52 @@ impl Cache {
         self.0.insert(id, Entry::Known(Arc::new(record), false));
     }
 
-    /// Puts in a record, which a transaction of the application wrote with its effects if `is_of_transaction`. An older
-    /// entry of the same id is replaced. The tombstone of this record stays.
+    /// Puts in a record, which a transaction of the application wrote with its effects if `is_of_transaction`. Does
+    /// nothing if this record or a later one of the same id is there, or was forgotten.
     #[cfg(feature = "shared")]
     pub(crate) fn put_unless_forgotten(&self, id: RecordId, record: Record, is_of_transaction: bool) {
         let fence = record.fence;
-        let mut known = Some(Entry::Known(Arc::new(record), is_of_transaction));
         let replace = |_: &RecordId, entry: &mut Entry| {
-            let is_forgotten = matches!(entry, Entry::Forgotten(forgotten) if *forgotten >= fence);
-            if let Some(known) = known.take_if(|_| !is_forgotten) {
-                *entry = known;
-            }
-            EntryAction::Retain(())
+            if entry.fence() < fence { EntryAction::ReplaceWithGuard } else { EntryAction::Retain(()) }
         };
-        if let EntryResult::Vacant(place) = self.0.entry(&id, None, replace)
-            && let Some(known) = known
-        {
-            // This fails if the record was forgotten meanwhile.
-            let _ = place.insert(known);
+        if let EntryResult::Vacant(place) | EntryResult::Replaced(place, _) = self.0.entry(&id, None, replace) {
+            // The place is kept, so this does not fail.
+            let _ = place.insert(Entry::Known(Arc::new(record), is_of_transaction));
         }
     }
 
-    /// Puts the tombstone of the record with this fence in its place.
+    /// Puts the tombstone of the record with this fence in its place. Another record stays.
     #[cfg(feature = "shared")]
     pub(crate) fn forget(&self, id: RecordId, fence: Fence) {
-        self.0.insert(id, Entry::Forgotten(fence));
+        let replace = |_: &RecordId, entry: &mut Entry| {
+            let is_replaced = match entry {
+                Entry::Known(record, _) => record.fence == fence,
+                Entry::Forgotten(forgotten) => *forgotten < fence,
+            };
+            if is_replaced {
+                *entry = Entry::Forgotten(fence);
+            }
+            EntryAction::Retain(())
+        };
+        if let EntryResult::Vacant(place) = self.0.entry(&id, None, replace) {
+            // The place is kept, so this does not fail.
+            let _ = place.insert(Entry::Forgotten(fence));
+        }
     }
 
+    /// Returns whether the tombstone of the record with this fence is there.
+    #[cfg(feature = "shared")]
+    pub(crate) fn is_forgotten(&self, id: &RecordId, fence: Fence) -> bool {
+        self.0.get(id).is_some_and(|entry| matches!(entry, Entry::Forgotten(forgotten) if forgotten == fence))
+    }
+
+    /// Removes the record with this fence. Another record or a tombstone stays.
+    #[cfg(feature = "shared")]
+    pub(crate) fn remove_record(&self, id: &RecordId, fence: Fence) {
+        self.0.remove_if(id, |entry| matches!(entry, Entry::Known(record, _) if record.fence == fence));
+    }
+
+    #[cfg(feature = "embedded")]
     pub(crate) fn remove(&self, id: &RecordId) {
         self.0.remove(id);
     }
@@ -181,6 +213,15 @@ mod tests {
             cache.put_unless_forgotten(id(0), Record { fence: Fence(fence), ..later.clone() }, false);
             assert_eq!(cache.get(&id(0)).map(|record| record.fence), Some(Fence(fence)));
         }
+        // What was read before comes late.
+        cache.put_unless_forgotten(id(0), record(), false);
+        cache.forget(id(0), Fence(2));
+        cache.remove_record(&id(0), Fence(2));
+        assert_eq!(cache.get(&id(0)).map(|record| record.fence), Some(Fence(3)));
+        cache.remove_record(&id(0), Fence(3));
+        assert!(cache.get(&id(0)).is_none() && !cache.is_forgotten(&id(0), Fence(3)));
+        cache.forget(id(0), Fence(3));
+        assert!(cache.is_forgotten(&id(0), Fence(3)) && !cache.is_forgotten(&id(0), Fence(2)));
         cache.put_unless_forgotten(id(1), later, true);
         assert_eq!(cache.all().iter().filter(|(.., is_of_transaction)| *is_of_transaction).count(), 1);
     }

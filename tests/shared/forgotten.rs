@@ -14,10 +14,10 @@ use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::Call;
 
 use crate::world::{DEATH, Effects, two};
+use crate::writes::slow_link::answering;
 
-// A seeded fault: the read puts the record back into the cache, and a retry replays what was forgotten.
-#[tokio::test(start_paused = true)]
-async fn what_an_operator_has_forgotten_runs_again_though_it_was_being_read_meanwhile() {
+// Seeded faults: the read puts the record back into the cache, in its own place or over that of the next run.
+async fn forgotten_while_it_is_read(runs_meanwhile: bool) {
     let [(_, one), (there, other)] = two().await;
     let effects = Effects::default();
     assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
@@ -33,8 +33,37 @@ async fn what_an_operator_has_forgotten_runs_again_though_it_was_being_read_mean
     let layer = IdempotencyLayer::new(other.clone());
     assert_eq!(layer.resolve(row.id, row.fence, Action::Forget).await.unwrap(), Applied::Done);
     assert!(!read.is_finished());
+    let server = effects.server(&other, OnInterrupted::Refuse);
+    if runs_meanwhile {
+        assert_eq!(server.post("k", "a").await.text(), "effect 2");
+    }
     assert!(read.await.unwrap().unwrap().is_some(), "it was there when it was read");
-    assert_eq!(effects.server(&other, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 2");
+    assert_eq!(server.post("k", "a").await.text(), "effect 2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_has_forgotten_runs_again_though_it_was_being_read_meanwhile() {
+    for runs_meanwhile in [false, true] {
+        forgotten_while_it_is_read(runs_meanwhile).await;
+    }
+}
+
+// A seeded fault: what was under way comes into the cache.
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_that_is_seen_to_be_forgotten_on_its_way_is_not_replayed_again() {
+    let [(_, one), (there, other)] = two().await;
+    let server = answering(&other, 1 << 20);
+    assert_eq!(answering(&one, 1 << 20).post("k", "a").await.status, 200);
+    let row = there.database().rows("").into_iter().find(|row| row.id == id("k")).unwrap();
+    let answers = there.hold_answers(Call::Get);
+    let retry = server.spawn(post("k", "a"));
+    answers.wait_until_held(1).await;
+    let layer = IdempotencyLayer::new(one);
+    assert_eq!(layer.resolve(row.id, row.fence, Action::Forget).await.unwrap(), Applied::Done);
+    assert!(IdempotencyLayer::new(other).operations().inspect(id("k")).await.unwrap().is_none());
+    answers.release();
+    assert!(retry.await.unwrap().is_replay(), "it was there when it was read");
+    assert!(!server.post("k", "a").await.is_replay());
 }
 
 // The handler is dropped before the lease ends, and its process records that when the store is back.

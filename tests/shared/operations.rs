@@ -7,6 +7,7 @@ use testkit::lab::{id, post};
 use testkit::log::Log;
 use tower_idempotency::operations::{Action, Applied, Change, Filter, Operations, Server, StateKind};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+use tower_idempotency_conformance::memory_backend::{Call, Fault};
 use tracing::Level;
 
 use super::world::{Effects, LEASE, Store, two, until_over};
@@ -127,6 +128,25 @@ async fn what_was_forgotten_stays_forgotten_after_a_failover() {
         assert_eq!((layer.stats().lost, layer.stats().disputed), (0, 0));
         assert_eq!(server.post("k", "a").await.text(), "effect 2", "the copy is dropped");
     }
+}
+
+// A seeded fault: what is forgotten while lost outcomes are put back is kept as disputed.
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_before_it_is_looked_for_after_a_failover_stays_forgotten() {
+    let [(here, one), _] = two().await;
+    let effects = Effects::default();
+    let layer = IdempotencyLayer::new(one.clone());
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    let row = here.database().rows("").into_iter().find(|row| row.id == id("k")).unwrap();
+    // The new server is noticed, and its rows are asked for a minute later.
+    here.database().restart();
+    (0..12).for_each(|_| here.fail_next(Call::Get, Fault::Refuse));
+    tokio::time::sleep(LEASE).await;
+    let forget = Change::new(row.id, row.fence, Action::Forget);
+    while !matches!(layer.operations().by("alice").apply(forget.clone()).await, Ok(Applied::Done)) {}
+    tokio::time::sleep(LEASE * 10).await;
+    assert!(layer.operations().disputed(None, 9).await.unwrap().operations.is_empty());
+    assert_eq!((layer.stats().lost, layer.stats().disputed), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

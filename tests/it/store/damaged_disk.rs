@@ -111,7 +111,7 @@ async fn trap_121_a_bit_that_flips_before_the_last_segments_is_noticed_before_sl
     let (mut noticed, mut last) = (0, 0);
     for segment in (0..segments - 1).rev() {
         if noticed > 1 {
-            return;
+            break;
         }
         let (copy, at) = (directory.path().join(segment.to_string()), segment * SEGMENT + SEGMENT / 64);
         copy_of(&path, &copy);

@@ -5,5 +5,5 @@ mod faults;
 mod large_writes;
 mod late_claims;
 mod rows;
-mod slow_link;
+pub(crate) mod slow_link;
 mod unsaved;

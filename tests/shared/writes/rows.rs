@@ -95,6 +95,20 @@ async fn a_damaged_row_of_a_dead_process_is_listed_and_settled_by_its_columns() 
     run.abort();
 }
 
+// A seeded fault: the process whose run it was still replays its copy.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_outcome_that_its_own_process_settles_as_released_runs_again() {
+    let [(here, one), _] = two().await;
+    let effects = Effects::default();
+    let server = effects.server(&one, OnInterrupted::Refuse);
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    overwrite(&here, id("k"), |write| write.state = damaged(&write.state)).await;
+    let operator = IdempotencyLayer::new(one);
+    let seen = operator.operations().inspect(id("k")).await.unwrap().unwrap();
+    assert_eq!(operator.resolve(seen.id, seen.fence, Action::Release).await.unwrap(), Applied::Done);
+    assert_eq!(server.post("k", "a").await.text(), "effect 2");
+}
+
 // Seeded faults: such a row is not listed; it is listed after all others.
 #[tokio::test(start_paused = true)]
 async fn a_damaged_outcome_is_listed_once_it_was_met_and_settled_by_its_columns() {

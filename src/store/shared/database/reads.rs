@@ -25,6 +25,8 @@ use crate::store::shared::random_token;
 /// The most rows in one call, and the most calls at a time.
 const MAX_BATCH_ROWS: usize = 64;
 const AT_ONCE: usize = 2;
+/// The most bytes of a row that is not large.
+const MET_BYTES: usize = 16 * 1024;
 
 /// Takes the row, or the error that all reads of the same call share.
 type ReadReply = oneshot::Sender<Result<RowSnapshot, Arc<BackendError>>>;
@@ -125,13 +127,22 @@ async fn read<B: Backend>(reads: Reads, backend: &B, state: &DatabaseState, gets
         let has_all = answer.rows.len() == wanted.len();
         has_all.then_some(answer).ok_or_else(|| BackendError::Uncertain("it does not have a row for each id".into()))
     };
-    match state.ask(0, get).await {
+    // Many rows that are not quite large may be late together. So a slow link gets time for them, once they were.
+    let bytes = if matches!(reads, Reads::Whole) { 0 } else { ids.len() * MET_BYTES };
+    match state.ask(bytes, get).await {
         Ok(Rows { server, earliest, rows, .. }) => {
             state.note_fences(rows.iter().flatten());
             for (id, row) in ids.into_iter().zip(rows) {
                 for reply in asked.remove(&id).unwrap_or_default() {
                     let _ = reply.send(Ok(RowSnapshot { row: row.clone(), earliest, server: Some(server) }));
                 }
+            }
+        }
+        // The row of one of them is locked.
+        Err(BackendError::Busy(_)) if ids.len() > 1 => {
+            for (id, replies) in asked {
+                let gets = replies.into_iter().map(|reply| Get { id, reply }).collect();
+                Box::pin(read(reads, backend, state, gets)).await;
             }
         }
         Err(error) => {

@@ -10,6 +10,7 @@
 //!    [`read`](Protocol::read).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ahash::RandomState;
 use dashmap::{DashMap, Entry};
@@ -29,10 +30,17 @@ pub(crate) const LARGEST: usize = 17 * 1024 * 1024;
 
 type LargeRow = Result<RowSnapshot, Arc<BackendError>>;
 
+/// A row that is under way, and whether its record was forgotten meanwhile.
+#[derive(Debug)]
+struct Reading {
+    row: Shared<oneshot::Receiver<LargeRow>>,
+    is_forgotten: Arc<AtomicBool>,
+}
+
 /// The large rows that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct LargeRows {
-    under_way: DashMap<RecordId, Shared<oneshot::Receiver<LargeRow>>, RandomState>,
+    under_way: DashMap<RecordId, Reading, RandomState>,
     /// Locked while one of them is read.
     turn: tokio::sync::Mutex<()>,
 }
@@ -41,6 +49,13 @@ impl LargeRows {
     /// Returns whether this row is under way.
     pub(crate) fn has(&self, id: &RecordId) -> bool {
         self.under_way.contains_key(id)
+    }
+
+    /// Keeps a row that is under way out of the cache.
+    pub(crate) fn forget(&self, id: &RecordId) {
+        if let Some(reading) = self.under_way.get(id) {
+            reading.is_forgotten.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -73,13 +88,16 @@ impl<B: Backend> Protocol<B> {
 
     /// Reads a row by itself, or waits for it if it is under way.
     async fn large_row(&self, id: RecordId) -> Result<RowSnapshot, StoreError> {
-        let (reply, row) = oneshot::channel();
-        let (row, reply) = match self.large.under_way.entry(id) {
-            Entry::Occupied(entry) => (entry.get().clone(), None),
-            Entry::Vacant(entry) => (entry.insert(row.shared()).clone(), Some(reply)),
+        let (row, begins) = match self.large.under_way.entry(id) {
+            Entry::Occupied(entry) => (entry.get().row.clone(), None),
+            Entry::Vacant(entry) => {
+                let ((reply, row), is_forgotten) = (oneshot::channel(), Arc::default());
+                let reading = entry.insert(Reading { row: row.shared(), is_forgotten: Arc::clone(&is_forgotten) });
+                (reading.row.clone(), Some((reply, is_forgotten)))
+            }
         };
-        if let (Some(reply), Some(protocol)) = (reply, self.this.upgrade()) {
-            self.database.runtime.spawn(UnderWay { protocol, id }.read(reply));
+        if let (Some((reply, is_forgotten)), Some(protocol)) = (begins, self.this.upgrade()) {
+            self.database.runtime.spawn(UnderWay { protocol, id, is_forgotten }.read(reply));
         }
         row.await.map_err(|_| StoreError::unavailable("the row was not read to its end"))?.map_err(away)
     }
@@ -89,16 +107,19 @@ impl<B: Backend> Protocol<B> {
 struct UnderWay<B: Backend> {
     protocol: Arc<Protocol<B>>,
     id: RecordId,
+    is_forgotten: Arc<AtomicBool>,
 }
 
 impl<B: Backend> UnderWay<B> {
     /// Reads the row by itself, once it is its turn, and caches its record if it is completed.
     async fn read(self, reply: oneshot::Sender<LargeRow>) {
-        let Self { protocol, id } = &self;
+        let Self { protocol, id, is_forgotten } = &self;
         let turn = protocol.large.turn.lock().await;
         let row = protocol.database.rows(&[*id], LARGEST).await.and_then(RowSnapshot::try_from).map_err(Arc::new);
         drop(turn);
-        if let Ok(known) = &row {
+        if let Ok(known) = &row
+            && !is_forgotten.load(Ordering::Relaxed)
+        {
             // On an error the record is not cached. A requester that still waits finds the same error.
             let _ = protocol.durable_filled(*id, known.clone()).await;
         }

@@ -6,7 +6,7 @@ use super::Protocol;
 use super::rows::{Decoded, View, is_of_transaction, listed};
 use crate::clock::Timestamp;
 use crate::key::RecordId;
-use crate::record::Record;
+use crate::record::{Fence, Record};
 use crate::store::StoreError;
 use crate::store::listed::ListedRecord;
 use crate::store::shared::backend::{Backend, Kind, Row};
@@ -66,23 +66,25 @@ impl<B: Backend> Protocol<B> {
         Record::clone(&*self.cache.get(&id)?).live(self.clocks().latest())
     }
 
-    /// Takes a record out of the cache that was forgotten in another process: the row is its tombstone, which has its
-    /// fence. Returns whether it is. The tombstone of a later run says nothing of the record: a failover may have lost
-    /// it.
-    pub(crate) fn drop_forgotten(&self, row: &Row) -> bool {
-        let is_tombstone =
-            row.kind == Kind::Released && self.cache.get(&row.id).is_some_and(|record| record.fence == row.fence);
-        if is_tombstone {
-            self.cache.forget(row.id, row.fence);
+    /// Forgets the record with this fence, also where it is just being read.
+    pub(crate) fn forget(&self, id: RecordId, fence: Fence) {
+        self.large.forget(&id);
+        self.cache.forget(id, fence);
+    }
+
+    /// Forgets a record that was forgotten in another process: the row is its tombstone, which has its fence. The
+    /// tombstone of a later run says nothing of the record: a failover may have lost it.
+    pub(crate) fn note_tombstone(&self, row: &Row) {
+        if row.kind == Kind::Released {
+            self.forget(row.id, row.fence);
         }
-        is_tombstone
     }
 
     /// Returns what the database says of `id`, for operators: never from the cache.
     pub(crate) async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
         let known = self.read(id).await?;
         let Some(row) = known.row else { return Ok(None) };
-        self.drop_forgotten(&row);
+        self.note_tombstone(&row);
         Ok(self.view(known.earliest).of(&row).map(|held| listed(&row, held)))
     }
 

@@ -30,7 +30,7 @@ impl<B: Backend> Protocol<B> {
         loop {
             self.database.state.replaced.notified().await;
             let (lost, known): (Vec<_>, Vec<_>) = self.cache.all().into_iter().partition(|(.., is_of)| *is_of);
-            lost.iter().for_each(|(id, ..)| self.cache.remove(id));
+            lost.iter().for_each(|(id, record, _)| self.cache.remove_record(id, record.fence));
             let known = futures_util::stream::iter(known);
             known.for_each_concurrent(MAX_AT_ONCE, |(id, record, _)| self.restore(id, record)).await;
         }
@@ -38,17 +38,21 @@ impl<B: Backend> Protocol<B> {
 
     /// Completes the operation once more, as its run did.
     async fn restore(&self, id: RecordId, record: Arc<Record>) {
+        let fence = record.fence;
         let complete = || async {
             // A record that has expired need not be restored.
             let Some(completion) = self.completion(id, &record) else { return Ok(()) };
-            if self.read(id).await?.row.is_some_and(|row| self.drop_forgotten(&row)) {
+            if let Some(row) = self.read(id).await?.row {
+                self.note_tombstone(&row);
+            }
+            if self.cache.is_forgotten(&id, fence) {
                 return Ok(());
             }
             // `step` writes a missing record anew. If it is refused, it keeps the outcome as disputed.
-            let Applied { reply, record } = self.step(id, Transition::Complete(completion)).await?;
-            if reply == Reply::Refused && record.is_some_and(|record| !record.state.is_done()) {
-                // The end of the operation's new run counts.
-                self.cache.remove(&id);
+            let Applied { reply, record: other } = self.step(id, Transition::Complete(completion)).await?;
+            if reply == Reply::Refused && other.is_some() {
+                // The operation's new run counts.
+                self.cache.remove_record(&id, fence);
             }
             Ok(())
         };

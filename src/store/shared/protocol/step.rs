@@ -120,6 +120,13 @@ impl<B: Backend> Protocol<B> {
                 }
                 Err(error) => return Err(not_written(error)),
             };
+            // If an earlier answer was lost, another process may have written the row since.
+            match &transition {
+                Transition::Resolve(fence, Resolution::Forget, _) => self.forget(id, *fence),
+                // A damaged outcome, of which this process may have a copy.
+                Transition::Resolve(fence, Resolution::Release, _) => self.cache.remove_record(&id, *fence),
+                _ => {}
+            }
             if let Some(done) = row.as_ref().filter(|row| row.token == token) {
                 let applied = self.written(id, &transition, done, draft, reply).await?;
                 if was_lost {
@@ -173,9 +180,6 @@ impl<B: Backend> Protocol<B> {
         draft: Option<Draft<Bytes>>,
         reply: Reply,
     ) -> Result<Applied, StoreError> {
-        if matches!(transition, Transition::Resolve(_, Resolution::Forget, _)) {
-            self.cache.forget(id, row.fence);
-        }
         // From now on the session does not say that this bound is over. It may have said so before, if this task was
         // paused with the answer for longer than the bound.
         let applied = self.done(id, row, draft, reply);
