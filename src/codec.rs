@@ -38,23 +38,26 @@ mod stored;
 pub(crate) use stored::{MAX_INLINE, Stored, decode, digest, encode};
 
 /// The format that this release writes: the first byte of a record.
-pub(crate) const VERSION: u8 = 1;
+pub const VERSION: u8 = 1;
 /// The length of the checksum. It shows damage; it is no protection against a program that forges records.
-pub(crate) const CHECKSUM_BYTES: usize = 8;
+pub const CHECKSUM_BYTES: usize = 8;
 
 /// The bytes are not a record of this id. The store was damaged, or another program wrote to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CodecError {
+pub enum CodecError {
+    /// A later release wrote it.
     #[error("the record is of format {0}; this release reads format {VERSION}")]
     Version(u8),
+    /// The bytes are damaged, or those of another id.
     #[error("the record's checksum does not fit its bytes")]
     Checksum,
+    /// The bytes are no value of this type.
     #[error("the record's bytes make no sense, though their checksum fits")]
     Content,
 }
 
 /// Returns the bytes of `value`, about this many: a version, the value, and their checksum.
-pub(crate) fn seal(id: &RecordId, version: u8, value: &impl Serialize, about: usize) -> Result<Vec<u8>, CodecError> {
+pub fn seal(id: &RecordId, version: u8, value: &impl Serialize, about: usize) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::with_capacity(about);
     bytes.push(version);
     let mut bytes = postcard::to_extend(value, bytes).map_err(|_| CodecError::Content)?;
@@ -64,7 +67,7 @@ pub(crate) fn seal(id: &RecordId, version: u8, value: &impl Serialize, about: us
 }
 
 /// Returns the value that [`seal`] made the bytes of, with one of these versions.
-pub(crate) fn open<T: DeserializeOwned>(id: &RecordId, versions: &[u8], bytes: &[u8]) -> Result<T, CodecError> {
+pub fn open<T: DeserializeOwned>(id: &RecordId, versions: &[u8], bytes: &[u8]) -> Result<T, CodecError> {
     // A later release may write entirely different bytes after the first.
     if let Some(version) = bytes.first().filter(|version| !versions.contains(version)) {
         return Err(CodecError::Version(*version));
@@ -80,7 +83,7 @@ pub(crate) fn open<T: DeserializeOwned>(id: &RecordId, versions: &[u8], bytes: &
 }
 
 /// Returns the checksum of the content under `key`, which does not pass under another key.
-pub(crate) fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+pub fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut sum = [0; CHECKSUM_BYTES];
     let hash = blake3::Hasher::new().update(key).update(content).finalize();
     sum.copy_from_slice(&hash.as_bytes()[..CHECKSUM_BYTES]);

@@ -108,7 +108,9 @@ impl Fingerprint {
     }
 
     /// A fingerprint that can be compared with no other: of a record whose own can't be read.
-    pub(crate) fn unverifiable() -> Self {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn unverifiable() -> Self {
         Self {
             version: UNREADABLE,
             options: NO_OPTIONS,

@@ -6,7 +6,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod clock;
-#[cfg(any(feature = "embedded", feature = "shared"))]
 mod codec;
 #[cfg(feature = "config")]
 pub mod config;
@@ -46,19 +45,30 @@ pub use sled;
 #[cfg(feature = "fjall")]
 pub use fjall;
 
-/// The internals that the packages of this repository need: the tests, the laboratories, the model. They belong to no
-/// release: they change without notice. So a published crate that uses them names this crate's exact version (`=`), and
-/// `.ci/separations` fails if one does not.
+/// The internals that the packages of this repository need: the stores in crates of their own, the tests, the
+/// laboratories, the model. They belong to no release: they change without notice. So a published crate that uses them
+/// names this crate's exact version (`=`), and `.ci/separations` fails if one does not.
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::engine::commitment::{Commitment, PendingCommit};
+    pub use crate::once_a_minute;
+    pub use crate::panics::panic_message;
     pub use crate::record::*;
     #[cfg(feature = "server")]
     pub use crate::server::header::{HeaderError, read_key};
-    pub use crate::slots::{End, Refusal, Slots};
+    pub use crate::slots::{End, Event, LogThrottle, Refusal, Slots};
+    #[cfg(any(feature = "embedded", feature = "internals"))]
+    pub use crate::store::cache::Cache;
     pub use crate::store::contract::{Records, Sealed};
     pub use crate::store::in_words;
     pub use crate::store::listed::{ListedRecord, OutcomeStart};
     pub use crate::store::page::{Cursor, List, Page};
+    pub use crate::timeouts::pauses;
+
+    /// The bytes of records.
+    pub mod codec {
+        pub use crate::codec::{CHECKSUM_BYTES, CodecError, VERSION, checksum, open, seal};
+    }
 }
 
 #[doc(inline)]

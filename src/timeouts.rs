@@ -42,7 +42,8 @@ pub(crate) fn put_off(deadline: Instant) -> Option<Instant> {
 
 /// Returns the pauses before something is tried again. Each is about twice the one before, with a random part, so that
 /// processes do not try at the same moment. There is no last one.
-pub(crate) fn pauses(first: Duration, longest: Duration) -> ExponentialBuilder {
+#[must_use]
+pub fn pauses(first: Duration, longest: Duration) -> ExponentialBuilder {
     ExponentialBuilder::default().with_min_delay(first).with_max_delay(longest).with_jitter().without_max_times()
 }
 

@@ -21,8 +21,9 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
-//! Options that are functions, such as `scope` and `label`, are set in code. The crate `tower-idempotency-postgres` has
-//! a struct for its own options. Put both into one of yours:
+//! Options that are functions, such as `scope` and `label`, are set in code. The crates
+//! `tower-idempotency-shared` and `tower-idempotency-postgres` have structs for their own options. Put all that you
+//! need into one of yours:
 //!
 //! ```
 //! use tower_idempotency::config::IdempotencyConfig;
@@ -47,7 +48,5 @@ pub use settings::IdempotencyConfig;
 pub use settings::LayerConfig;
 #[cfg(feature = "memory")]
 pub use settings::MemoryConfig;
-#[cfg(feature = "shared")]
-pub use settings::SharedConfig;
 #[cfg(feature = "sled")]
 pub use settings::SledConfig;

@@ -1,6 +1,6 @@
 //! The structs, one for each builder.
 
-#[cfg(any(feature = "server", feature = "shared"))]
+#[cfg(feature = "server")]
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -117,18 +117,6 @@ settings! {
     accept_loss_after: u64,
 }
 
-#[cfg(feature = "shared")]
-settings! {
-    /// The options of a [`SharedStore`](crate::store::shared::SharedStore).
-    SharedConfig for [] crate::store::shared::SharedStoreBuilder:
-    lease: Duration,
-    call_timeout: Duration,
-    calls: usize,
-    open_within: Duration,
-    outcome_cache_bytes: u64,
-    clocks_apart: Duration,
-}
-
 /// All settings, with a section for the layer and one for each kind of store.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -146,7 +134,4 @@ pub struct IdempotencyConfig {
     /// Those of a store on disk, over fjall.
     #[cfg(feature = "fjall")]
     pub fjall: FjallConfig,
-    /// Those of a store that several processes share.
-    #[cfg(feature = "shared")]
-    pub shared: SharedConfig,
 }

@@ -29,20 +29,20 @@ use crate::timeouts::COMMIT_TIMEOUT;
 
 /// A run's transaction: its data and its stage.
 #[derive(Debug)]
-pub(super) struct Commitment {
+pub struct Commitment {
     /// The right under which the run was claimed. The record is written under its fence.
     pub(super) hold: Hold,
-    pub(super) operation: Operation,
+    /// The operation that the run completes.
+    pub operation: Operation,
     /// The time for which the store keeps the outcome, or the slot keeps a doubt.
     pub(super) retention: Duration,
     /// The slots of the run's store. They identify the store, and `unsaved` there keeps a doubt.
-    pub(super) slots: Arc<Slots>,
+    pub slots: Arc<Slots>,
     /// The session of this process when the run was claimed; `None` where there are none.
     pub(super) session: Option<RecordId>,
     /// `true` if the key is free when the application has not committed the run's transaction; otherwise the run is
     /// interrupted then.
-    #[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "every transaction is the store's own"))]
-    pub(super) may_rerun: bool,
+    pub may_rerun: bool,
     /// The turn of the run's slot: only this run's unsaved end is forgotten.
     turn: u64,
     /// Changed by the handler, the writer and the run. `Slots::unsaved` may be locked within this lock, never the
@@ -85,11 +85,8 @@ impl Commitment {
     }
 
     /// Returns the completion of the run by `outcome`.
-    #[cfg_attr(
-        not(any(feature = "embedded", feature = "shared", idempotency_laboratory)),
-        allow(dead_code, reason = "no enabled feature sends a transaction")
-    )]
-    pub(super) fn completion<O>(&self, outcome: O) -> Completion<O> {
+    #[must_use]
+    pub fn completion<O>(&self, outcome: O) -> Completion<O> {
         let (operation, hold, retention) = (self.operation.clone(), self.hold, self.retention);
         Completion { operation, hold, result: RunResult::Outcome(outcome), retention }
     }
@@ -136,7 +133,7 @@ impl Commitment {
     }
 
     /// Stops waiting for the writer: the transaction's end is unknown from now on.
-    pub(super) fn give_up(&self) {
+    pub fn give_up(&self) {
         let mut stage = self.stage.lock();
         if let Stage::Sent { .. } = *stage {
             *stage = Stage::Ended(End::InDoubt);
@@ -205,14 +202,13 @@ impl Commitment {
     }
 
     /// Returns whether the run is over, or being settled.
-    #[cfg(any(feature = "server", feature = "embedded", feature = "shared"))]
-    pub(super) fn is_over(&self) -> bool {
+    #[must_use]
+    pub fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
 
     /// Waits until the run that has sent a transaction is over, or being settled.
-    #[cfg(feature = "shared")]
-    pub(super) async fn ended(&self) {
+    pub async fn ended(&self) {
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
@@ -225,8 +221,8 @@ impl Commitment {
     }
 
     /// Returns whether a transaction was sent and the run is still under way.
-    #[cfg(feature = "shared")]
-    pub(super) fn is_sent(&self) -> bool {
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
         !self.is_over() && matches!(*self.stage.lock(), Stage::Sent { .. })
     }
 
@@ -251,28 +247,21 @@ impl Commitment {
 }
 
 /// A transaction that the writer has not answered. If the writer never answers, its end is unknown.
-#[cfg_attr(
-    not(any(feature = "embedded", feature = "shared", idempotency_laboratory)),
-    allow(dead_code, reason = "no enabled feature sends one")
-)]
 #[derive(Debug)]
-pub(super) struct PendingCommit {
+pub struct PendingCommit {
     /// `None` once there is an answer, so that the drop adds no doubt.
     commitment: Option<Arc<Commitment>>,
 }
 
-#[cfg_attr(
-    not(any(feature = "embedded", feature = "shared", idempotency_laboratory)),
-    allow(dead_code, reason = "no enabled feature sends one")
-)]
 impl PendingCommit {
     /// Begins a transaction. Returns `None` if there is one that may be done, or if the run is over.
-    pub(super) fn begin(commitment: &Arc<Commitment>) -> Option<Self> {
+    #[must_use]
+    pub fn begin(commitment: &Arc<Commitment>) -> Option<Self> {
         commitment.begin().then(|| Self { commitment: Some(Arc::clone(commitment)) })
     }
 
-    /// The writer's answer.
-    pub(super) fn answered(mut self, answer: Option<End>) {
+    /// The writer's answer: how the transaction has ended the run, or `None` if it did nothing.
+    pub fn answered(mut self, answer: Option<End>) {
         if let Some(commitment) = self.commitment.take() {
             commitment.answered(answer);
         }

@@ -74,8 +74,9 @@ impl RunContext {
     }
 
     /// Returns the state of the run's transaction; `None` for a run without a store, which cannot commit.
-    #[cfg(any(feature = "embedded", feature = "shared", idempotency_laboratory))]
-    pub(super) fn commitment(&self) -> Option<&Arc<Commitment>> {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn commitment(&self) -> Option<&Arc<Commitment>> {
         match &self.protection {
             ProtectedBy::Store(commitment) => Some(commitment),
             ProtectedBy::None(_) => None,

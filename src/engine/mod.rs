@@ -31,9 +31,8 @@
 //!   do; `once_result.rs`: what comes of a message.
 
 mod claim;
-#[cfg(any(idempotency_laboratory, feature = "embedded", feature = "shared"))]
 mod commit;
-mod commitment;
+pub(crate) mod commitment;
 mod context;
 mod drain;
 mod drive;
@@ -61,7 +60,6 @@ pub use crate::record::ClaimPolicy;
 pub use crate::slots::Stats;
 #[cfg(idempotency_laboratory)]
 pub use commit::commit_apart::SentApart;
-#[cfg(any(feature = "embedded", feature = "shared"))]
 pub use commit::{Completable, Encoder};
 pub use context::{Rerun, RunContext};
 pub use drain::Drained;

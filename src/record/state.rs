@@ -97,9 +97,8 @@ impl Origin {
     }
 
     /// Returns about how many bytes of memory it takes.
-    #[cfg(any(feature = "embedded", feature = "memory", feature = "shared"))]
     #[must_use]
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |described| size_of::<Described>() + described.label.as_ref().map_or(0, String::len))
     }
 
@@ -179,7 +178,6 @@ pub enum Owner {
 
 impl<O> State<O> {
     /// Returns whether the operation is done, so that it does not run again.
-    #[cfg(feature = "shared")]
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Completed { .. } | Self::Consumed { .. })
     }
@@ -226,7 +224,7 @@ impl<O> Record<O> {
     }
 
     /// Returns the same record with its outcome in the form that `outcome` gives it.
-    pub(crate) fn form<P, E>(&self, outcome: impl FnOnce(&O) -> Result<P, E>) -> Result<Record<P>, E> {
+    pub fn form<P, E>(&self, outcome: impl FnOnce(&O) -> Result<P, E>) -> Result<Record<P>, E> {
         let state = self.state.form(outcome)?;
         let Self { fence, began, since, expires, fingerprint, attempt, owner, .. } = *self;
         Ok(Record { fence, began, since, expires, fingerprint, attempt, origin: self.origin.clone(), state, owner })

@@ -42,7 +42,6 @@ mod bodies;
 mod builder;
 #[cfg(feature = "axum")]
 mod checked;
-#[cfg(any(feature = "embedded", feature = "shared"))]
 mod committed;
 pub(crate) mod context;
 mod cors;
@@ -77,7 +76,6 @@ pub use answer::meaning::Classify;
 pub use bodies::body::{AnyBody, BodyMode, KeepBody, Passage, ReplayBody, SendBody};
 #[cfg(feature = "axum")]
 pub use checked::Checked;
-#[cfg(any(feature = "embedded", feature = "shared"))]
 pub use committed::Committed;
 pub use cors::CorsHeaders;
 pub use effect::Effect;

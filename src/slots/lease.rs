@@ -13,7 +13,7 @@ use crate::key::RecordId;
 
 /// The lease of this process. A store that this process has alone has none.
 #[derive(Debug, Default)]
-pub(crate) struct Lease {
+pub struct Lease {
     /// `None` until a shared store has begun its session.
     held: Mutex<Option<HeldLease>>,
     /// Notifies the runs of the session before that this process has another one.
@@ -31,8 +31,7 @@ struct HeldLease {
 
 impl Lease {
     /// Takes note that the lease of `session` is held until this moment, at least.
-    #[cfg(feature = "shared")]
-    pub(crate) fn hold(&self, session: RecordId, until: Instant, margin: Duration) {
+    pub fn hold(&self, session: RecordId, until: Instant, margin: Duration) {
         let before = self.held.lock().replace(HeldLease { session, until, margin });
         if before.is_some_and(|before| before.session != session) {
             self.replaced.notify_waiters();
@@ -40,12 +39,14 @@ impl Lease {
     }
 
     /// Returns the session that has the lease. A run that is claimed from now on has this one, or a later one.
-    pub(crate) fn session(&self) -> Option<RecordId> {
+    #[must_use]
+    pub fn session(&self) -> Option<RecordId> {
         self.held().map(|held| held.session)
     }
 
     /// Returns how much of the lease of `session` is left: nothing if this process has another session now.
-    pub(crate) fn left(&self, session: RecordId) -> Duration {
+    #[must_use]
+    pub fn left(&self, session: RecordId) -> Duration {
         let held = self.held().filter(|held| held.session == session);
         held.map_or(Duration::ZERO, |held| held.until.saturating_duration_since(Instant::now()))
     }
@@ -77,7 +78,7 @@ impl Lease {
     }
 }
 
-#[cfg(all(test, feature = "shared"))]
+#[cfg(test)]
 mod tests {
     use std::task::{Context, Waker};
 

@@ -35,7 +35,7 @@ pub struct Slots {
     /// The times at which the tasks for `elsewhere` read the store.
     pub(super) ticks: ReadTimes,
     /// Until when other processes take this one for alive.
-    pub(crate) lease: Lease,
+    pub lease: Lease,
     /// The number of slots that are taken. `max_runs` bounds it, and drain waits until it is 0.
     pub(super) live: AtomicUsize,
     /// The number of them that each client has.
@@ -55,7 +55,7 @@ pub struct Slots {
     /// The number of duplicates that wait, over all runs. `Waiter::join` bounds it.
     waiters: Arc<AtomicUsize>,
     /// The counters of this process, and the throttles of its log.
-    pub(crate) telemetry: Telemetry,
+    pub telemetry: Telemetry,
 }
 
 /// Shows how many there are of each, and no outcome.
@@ -80,6 +80,12 @@ impl Slots {
         }
         point();
         self.look_unsaved(id)
+    }
+
+    /// Returns whether a run of `id` is under way, or this process alone remembers its end.
+    #[must_use]
+    pub fn has(&self, id: &RecordId) -> bool {
+        self.look(id).is_some()
     }
 
     /// Returns what this process has counted.
@@ -159,7 +165,8 @@ impl Slots {
     }
 
     /// Returns the number of runs under way.
-    pub(crate) fn live(&self) -> usize {
+    #[must_use]
+    pub fn live(&self) -> usize {
         self.live.load(Ordering::SeqCst)
     }
 

@@ -42,5 +42,6 @@ pub(crate) use stats::Counters;
 #[cfg(feature = "server")]
 pub(crate) use stats::REFUSALS;
 pub use stats::Stats;
-pub(crate) use telemetry::{Event, Lines, LogThrottle, Telemetry, once_a_minute};
+pub use telemetry::{Event, LogThrottle};
+pub(crate) use telemetry::{Lines, Telemetry, once_a_minute};
 pub(crate) use wait::Waiter;

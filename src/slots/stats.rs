@@ -10,8 +10,8 @@ macro_rules! counts {
     ($($(#[doc = $doc:literal])+ $name:ident;)+) => {
         /// The counters of this process. [`Stats`] says what each one counts.
         #[derive(Debug, Default)]
-        pub(crate) struct Counters {
-            $(pub(crate) $name: AtomicU64,)+
+        pub struct Counters {
+            $(pub $name: AtomicU64,)+
             /// Refusals, by their kind as the server numbers them.
             pub(crate) refused: [AtomicU64; REFUSALS],
         }

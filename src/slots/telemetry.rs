@@ -19,6 +19,8 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Logs an event that a client can cause as often as it likes: at its level at most once a minute, with the `count` of
 /// such events since the last line, and otherwise at DEBUG.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! once_a_minute {
     ($lines:expr, $level:ident, $($event:tt)*) => {
         match $lines.take_due() {
@@ -31,11 +33,7 @@ pub(crate) use once_a_minute;
 
 /// What happens over a store and is both counted and passed to the observer.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(
-    not(all(feature = "server", feature = "shared")),
-    allow(dead_code, reason = "some are of layers or of shared stores alone")
-)]
-pub(crate) enum Event {
+pub enum Event {
     /// A request that began then was answered with an outcome.
     Replayed(Instant),
     /// A request has waited for a run for this time.
@@ -44,14 +42,21 @@ pub(crate) enum Event {
     Claimed(Duration),
     /// The store has recorded an end that was sent at this time, if that was noted.
     Recorded(Option<Instant>),
+    /// The end of a run could not be recorded.
     Unsaved,
+    /// A run has ended without saying how.
     Interrupted,
+    /// An interrupted operation was settled.
     Settled(SettledBy),
+    /// An outcome came after its operation was taken over or settled.
     Disputed,
     /// So many expired records were deleted.
     Swept(usize),
+    /// The lease of this process was renewed or lost.
     Lease(LeaseChange),
+    /// Claims are refused from now on, because the database is away.
     BreakerOpened,
+    /// Claims are sent again.
     BreakerClosed,
     /// A layer has refused a request: the number of the kind, and its name.
     Refused(usize, &'static str),
@@ -59,9 +64,9 @@ pub(crate) enum Event {
 
 /// The counters, the throttles of the log, and the observer of a store.
 #[derive(Debug, Default)]
-pub(crate) struct Telemetry {
-    pub(crate) counters: Counters,
-    pub(crate) lines: Lines,
+pub struct Telemetry {
+    pub counters: Counters,
+    pub lines: Lines,
     // The application's observer, if it has set one.
     observer: OnceLock<Box<dyn Observer>>,
 }
@@ -96,8 +101,7 @@ impl Telemetry {
     }
 
     /// Counts records that were swept, and returns how many.
-    #[cfg(any(feature = "embedded", feature = "memory", feature = "shared"))]
-    pub(crate) fn count_swept(&self, records: usize) -> usize {
+    pub fn count_swept(&self, records: usize) -> usize {
         if records > 0 {
             self.happened(Event::Swept(records));
         }
@@ -105,7 +109,7 @@ impl Telemetry {
     }
 
     /// Counts an event, and passes it to the observer.
-    pub(crate) fn happened(&self, event: Event) {
+    pub fn happened(&self, event: Event) {
         let Counters { replays, waited, claimed, recorded, unsaved, interrupted, settled, .. } = &self.counters;
         let Counters { disputed, swept, lease_renewals, lease_losses, breaker_openings, refused, .. } = &self.counters;
         let count = |counter: &AtomicU64, by: usize| _ = counter.fetch_add(by as u64, Ordering::Relaxed);
@@ -146,7 +150,7 @@ impl Telemetry {
 /// The kinds of events that can come often, some as often as a client likes. Of each, there is at most one line a
 /// minute.
 #[derive(Default)]
-pub(crate) struct Lines {
+pub struct Lines {
     // Refusals of requests, by their kind.
     pub(crate) refused: LogThrottles,
     pub(crate) overloaded: LogThrottle,
@@ -178,18 +182,12 @@ pub(crate) struct Lines {
     pub(crate) unswept: LogThrottle,
     // Of a shared store. `doubtful`: the end of a transaction is unknown. `kept_apart`: the clock that this process
     // keeps differs from the others. The other lines have a counter of the same name.
-    #[cfg(feature = "shared")]
-    pub(crate) doubtful: LogThrottle,
-    #[cfg(feature = "shared")]
-    pub(crate) lost: LogThrottle,
-    #[cfg(feature = "shared")]
-    pub(crate) skewed: LogThrottle,
-    #[cfg(feature = "shared")]
-    pub(crate) kept_apart: LogThrottle,
-    #[cfg(feature = "shared")]
-    pub(crate) disputed: LogThrottle,
-    #[cfg(feature = "shared")]
-    pub(crate) consumed: LogThrottle,
+    pub doubtful: LogThrottle,
+    pub lost: LogThrottle,
+    pub skewed: LogThrottle,
+    pub kept_apart: LogThrottle,
+    pub disputed: LogThrottle,
+    pub consumed: LogThrottle,
     // Questions to the application.
     pub(crate) reconciler_panicked: LogThrottle,
     pub(crate) reconciler_late: LogThrottle,
@@ -206,7 +204,7 @@ impl fmt::Debug for Lines {
 /// Counts events, and decides which of them is logged. An event that is logged each time it happens, and happens often,
 /// would drown the rest of the log. [`once_a_minute`] logs by it.
 #[derive(Debug, Default)]
-pub(crate) struct LogThrottle {
+pub struct LogThrottle {
     state: Mutex<LogWindow>,
 }
 
@@ -222,13 +220,15 @@ struct LogWindow {
 }
 
 impl LogThrottle {
-    pub(crate) const fn new() -> Self {
+    /// Creates a throttle that has logged nothing.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { state: Mutex::new(LogWindow { last: None, since: 0 }) }
     }
 
     /// Counts an event. If a log line is due, returns how many events there were since the last line, this one
     /// included.
-    pub(crate) fn take_due(&self) -> Option<u64> {
+    pub fn take_due(&self) -> Option<u64> {
         self.state.lock().take_due()
     }
 }

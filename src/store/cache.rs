@@ -9,20 +9,15 @@
 
 use std::sync::Arc;
 
-use quick_cache::sync::Cache as Sharded;
-#[cfg(feature = "shared")]
-use quick_cache::sync::{EntryAction, EntryResult};
+use quick_cache::sync::{Cache as Sharded, EntryAction, EntryResult};
 use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::key::RecordId;
-#[cfg(feature = "shared")]
-use crate::record::Fence;
-use crate::record::{Record, State};
+use crate::record::{Fence, Record, State};
 
 /// The bytes that an entry takes in addition to its outcome.
 const ENTRY_BYTES: u64 = 256;
 /// The bytes of a tombstone.
-#[cfg(feature = "shared")]
 const TOMBSTONE_BYTES: u64 = 96;
 /// The share of the cache for entries that were asked for again. The rest is for the newest ones, because most retries
 /// come soon, and once.
@@ -42,12 +37,8 @@ struct ByBytes;
 #[derive(Debug, Clone)]
 enum Entry {
     /// A record, and whether a transaction of the application wrote it with its effects.
-    Known(
-        Arc<Record>,
-        #[cfg_attr(not(feature = "shared"), allow(dead_code, reason = "only a shared store asks"))] bool,
-    ),
+    Known(Arc<Record>, bool),
     /// The tombstone of the record with this fence.
-    #[cfg(feature = "shared")]
     Forgotten(Fence),
 }
 
@@ -55,7 +46,6 @@ impl Weighter<RecordId, Entry> for ByBytes {
     fn weight(&self, _: &RecordId, entry: &Entry) -> u64 {
         let record = match entry {
             Entry::Known(record, _) => record,
-            #[cfg(feature = "shared")]
             Entry::Forgotten(_) => return TOMBSTONE_BYTES,
         };
         let outcome = match &record.state {
@@ -67,7 +57,6 @@ impl Weighter<RecordId, Entry> for ByBytes {
     }
 }
 
-#[cfg(feature = "shared")]
 impl Entry {
     fn fence(&self) -> Fence {
         match self {
@@ -79,10 +68,12 @@ impl Entry {
 
 /// A cache that is bounded by bytes.
 #[derive(Debug)]
-pub(crate) struct Cache(Sharded<RecordId, Entry, ByBytes>);
+pub struct Cache(Sharded<RecordId, Entry, ByBytes>);
 
 impl Cache {
-    pub(crate) fn new(bytes: u64) -> Self {
+    /// Creates a cache for this many bytes.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
         // quick_cache sizes its tables by this estimate of 1 KiB for each entry.
         let items = usize::try_from(bytes / 1024).unwrap_or(usize::MAX).max(16);
         let mut options = OptionsBuilder::new();
@@ -99,17 +90,15 @@ impl Cache {
     }
 
     /// Returns a record that was put in. It may be past its expiry, so the caller checks that.
-    pub(crate) fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
+    pub fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
         match self.0.get(id)? {
             Entry::Known(record, _) => Some(record),
-            #[cfg(feature = "shared")]
             Entry::Forgotten(_) => None,
         }
     }
 
     /// Returns all records that are there, each with whether a transaction of the application wrote it.
-    #[cfg(feature = "shared")]
-    pub(crate) fn all(&self) -> Vec<(RecordId, Arc<Record>, bool)> {
+    pub fn all(&self) -> Vec<(RecordId, Arc<Record>, bool)> {
         let known = |(id, entry)| match entry {
             Entry::Known(record, is_of_transaction) => Some((id, record, is_of_transaction)),
             Entry::Forgotten(_) => None,
@@ -118,15 +107,13 @@ impl Cache {
     }
 
     /// Puts in a record. An older entry of the same id is replaced.
-    #[cfg(feature = "embedded")]
-    pub(crate) fn put(&self, id: RecordId, record: Record) {
+    pub fn put(&self, id: RecordId, record: Record) {
         self.0.insert(id, Entry::Known(Arc::new(record), false));
     }
 
     /// Puts in a record, which a transaction of the application wrote with its effects if `is_of_transaction`. Does
     /// nothing if this record or a later one of the same id is there, or was forgotten.
-    #[cfg(feature = "shared")]
-    pub(crate) fn put_unless_forgotten(&self, id: RecordId, record: Record, is_of_transaction: bool) {
+    pub fn put_unless_forgotten(&self, id: RecordId, record: Record, is_of_transaction: bool) {
         let fence = record.fence;
         let replace = |_: &RecordId, entry: &mut Entry| {
             if entry.fence() < fence { EntryAction::ReplaceWithGuard } else { EntryAction::Retain(()) }
@@ -138,8 +125,7 @@ impl Cache {
     }
 
     /// Puts the tombstone of the record with this fence in its place. Another record stays.
-    #[cfg(feature = "shared")]
-    pub(crate) fn forget(&self, id: RecordId, fence: Fence) {
+    pub fn forget(&self, id: RecordId, fence: Fence) {
         let replace = |_: &RecordId, entry: &mut Entry| {
             let is_replaced = match entry {
                 Entry::Known(record, _) => record.fence == fence,
@@ -157,19 +143,17 @@ impl Cache {
     }
 
     /// Returns whether the tombstone of the record with this fence is there.
-    #[cfg(feature = "shared")]
-    pub(crate) fn is_forgotten(&self, id: &RecordId, fence: Fence) -> bool {
+    pub fn is_forgotten(&self, id: &RecordId, fence: Fence) -> bool {
         self.0.get(id).is_some_and(|entry| matches!(entry, Entry::Forgotten(forgotten) if forgotten == fence))
     }
 
     /// Removes the record with this fence. Another record or a tombstone stays.
-    #[cfg(feature = "shared")]
-    pub(crate) fn remove_record(&self, id: &RecordId, fence: Fence) {
+    pub fn remove_record(&self, id: &RecordId, fence: Fence) {
         self.0.remove_if(id, |entry| matches!(entry, Entry::Known(record, _) if record.fence == fence));
     }
 
-    #[cfg(feature = "embedded")]
-    pub(crate) fn remove(&self, id: &RecordId) {
+    /// Takes a record out.
+    pub fn remove(&self, id: &RecordId) {
         self.0.remove(id);
     }
 }
@@ -200,7 +184,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "shared")]
     #[test]
     fn a_record_that_was_forgotten_is_not_put_back_and_a_later_one_is_put_in() {
         let (cache, first) = (Cache::new(1 << 20), record());

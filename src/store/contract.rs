@@ -18,8 +18,8 @@ use crate::observer::{AlreadyObserved, Observer};
 use crate::record::{Applied, ClaimPolicy, Fence, Origin, Record, State, Transition};
 use crate::slots::Slots;
 
-/// Restricts [`Records`] to the stores of this crate, and `Completable` to its contexts. Put your own database behind
-/// `Backend`.
+/// Restricts [`Records`] to the stores of this repository, and `Completable` to its contexts. Put your own database
+/// behind `Backend` of the crate `tower-idempotency-shared`.
 pub trait Sealed {}
 
 /// A place where records are kept: [`SledStore`](crate::SledStore), `FjallStore`, [`MemoryStore`](crate::MemoryStore),

@@ -58,7 +58,8 @@ pub struct OutcomeStart {
 impl OutcomeStart {
     /// Returns what is listed of an outcome of this length, of which `bytes` are the first ones. It shares no memory
     /// with them.
-    pub(crate) fn of(length: u64, bytes: &[u8]) -> Self {
+    #[must_use]
+    pub fn of(length: u64, bytes: &[u8]) -> Self {
         Self { length, start: Bytes::copy_from_slice(&bytes[..bytes.len().min(START_BYTES)]) }
     }
 }
@@ -72,10 +73,10 @@ impl ListedRecord {
     }
 
     /// Returns what is listed of a record that was loaded. A damaged one is no error.
-    pub(crate) fn of_load(
-        id: RecordId,
-        loaded: Result<Option<Record>, StoreError>,
-    ) -> Result<Option<Self>, StoreError> {
+    ///
+    /// # Errors
+    /// Any other error of the load.
+    pub fn of_load(id: RecordId, loaded: Result<Option<Record>, StoreError>) -> Result<Option<Self>, StoreError> {
         match loaded {
             Ok(record) => Ok(record.map(|record| Self::of(id, &record))),
             Err(StoreError::Corrupt { reason, .. }) => Ok(Some(Self::damaged(id, reason, None))),
@@ -84,19 +85,21 @@ impl ListedRecord {
     }
 
     /// Returns what is listed of a record that has no outcome, or of which the outcome is not meant.
-    #[cfg(any(feature = "embedded", feature = "shared"))]
-    pub(crate) fn without_outcome<O>(id: RecordId, record: &Record<O>) -> Self {
+    #[must_use]
+    pub fn without_outcome<O>(id: RecordId, record: &Record<O>) -> Self {
         let Ok(record) = record.form(|_| Ok::<_, Infallible>(OutcomeStart::of(0, &[])));
         Self::readable(id, record)
     }
 
     /// Returns what is listed of a record that can be read.
-    pub(crate) fn readable(id: RecordId, record: Record<OutcomeStart>) -> Self {
+    #[must_use]
+    pub fn readable(id: RecordId, record: Record<OutcomeStart>) -> Self {
         Self { id, record: Ok(record), session: None }
     }
 
     /// Returns what is listed of a record that cannot be read, of which the columns of `known` are known.
-    pub(crate) fn damaged(id: RecordId, reason: String, known: Option<&Record>) -> Self {
+    #[must_use]
+    pub fn damaged(id: RecordId, reason: String, known: Option<&Record>) -> Self {
         let known = known.map(|&Record { fence, began, since, expires, .. }| Known { fence, began, since, expires });
         Self { id, record: Err(Damage { reason, known }), session: None }
     }

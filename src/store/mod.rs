@@ -6,13 +6,13 @@
 //! | [`FjallStore`] | `fjall` | crashes and power cuts | one machine; more writes than sled can take |
 //! | [`MemoryStore`] | `memory` | nothing | tests, and applications that accept to lose all records at a restart |
 //! | [`PostgresStore`] | the crate `tower-idempotency-postgres` | what the database survives | several servers that share a PostgreSQL database |
-//! | [`SharedStore`] | `shared` | what the database survives | several servers that share a database of your own |
+//! | [`SharedStore`] | the crate `tower-idempotency-shared` | what the database survives | several servers that share a database of your own |
 //! | [`AnyStore`] | | what the store inside survives | programs that choose a store at run time |
 //! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
 //!
 //! [`FjallStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/type.FjallStore.html
 //! [`PostgresStore`]: https://docs.rs/tower-idempotency-postgres
-//! [`SharedStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/store/shared/struct.SharedStore.html
+//! [`SharedStore`]: https://docs.rs/tower-idempotency-shared
 //! [`TestStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html
 
 // The files:
@@ -22,11 +22,10 @@
 // - `memory/`: the store in memory. `test_util/` next to this directory wraps it, and fails and crashes on command.
 // - `embedded/`: the room of all embedded engines: one writer, which answers only what is durable.
 // - `sled_engine/`, `fjall_engine/`: an embedded engine each, and the store that applications open.
-// - `shared/`: the protocol over any database that compares and sets.
 // - `erased.rs`: any of the stores, chosen at run time; `connect.rs`: by a URL.
 
-#[cfg(any(feature = "embedded", feature = "shared"))]
-mod cache;
+#[cfg(any(feature = "embedded", feature = "internals"))]
+pub(crate) mod cache;
 mod connect;
 pub(crate) mod contract;
 #[cfg(feature = "embedded")]
@@ -35,23 +34,12 @@ pub(crate) mod erased;
 mod error;
 #[cfg(feature = "fjall")]
 pub(crate) mod fjall_engine;
-#[cfg_attr(
-    not(any(feature = "embedded", feature = "memory")),
-    allow(dead_code, reason = "only such a store is read so")
-)]
 pub(crate) mod listed;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
-#[cfg_attr(
-    not(any(feature = "embedded", feature = "memory", feature = "shared")),
-    allow(dead_code, reason = "only a store fills lists")
-)]
 pub(crate) mod page;
-#[cfg(feature = "shared")]
-pub mod shared;
 #[cfg(feature = "sled")]
 pub(crate) mod sled_engine;
-#[cfg(any(feature = "embedded", feature = "shared"))]
 mod transaction;
 
 pub use connect::ConnectError;
@@ -69,5 +57,4 @@ pub use fjall_engine::{FjallStore, FjallStoreBuilder, TransactionKeyspace};
 pub use memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "sled")]
 pub use sled_engine::{SledStore, SledStoreBuilder, TransactionTree};
-#[cfg(any(feature = "embedded", feature = "shared"))]
 pub use transaction::{CommitError, TransactionError};

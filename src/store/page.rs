@@ -27,7 +27,8 @@ pub enum List {
 
 impl List {
     /// Returns whether a record is one of this list, as far as its state says.
-    pub(crate) fn has(self, listed: &ListedRecord) -> bool {
+    #[must_use]
+    pub fn has(self, listed: &ListedRecord) -> bool {
         match (self, &listed.record) {
             (Self::All, _) => true,
             (Self::Running, Ok(record)) => matches!(record.state, State::Running { .. }) && record.owner != Owner::None,
@@ -38,7 +39,8 @@ impl List {
     }
 
     /// Returns the place of a record in this list.
-    pub(crate) fn place(self, listed: &ListedRecord) -> Cursor {
+    #[must_use]
+    pub fn place(self, listed: &ListedRecord) -> Cursor {
         match (self, &listed.record) {
             (Self::Interrupted, Ok(record)) => Cursor::of_time(record.since, record.began, listed.id),
             _ => Cursor::of_id(listed.id),
@@ -57,7 +59,8 @@ pub struct Page {
 
 impl Page {
     /// Returns the page after `after` of the list that has `all` these records, in the order of an exclusive store.
-    pub(crate) fn of_all(list: List, mut all: Vec<ListedRecord>, after: Option<Cursor>, limit: usize) -> Self {
+    #[must_use]
+    pub fn of_all(list: List, mut all: Vec<ListedRecord>, after: Option<Cursor>, limit: usize) -> Self {
         let order = |place: Cursor| (place.since(), place.id());
         // The place in a list of another order is none in this one.
         let after = after.filter(|after| after.id().is_none() == (list == List::Interrupted));
@@ -83,30 +86,36 @@ enum Place {
     Id(RecordId),
 }
 
+// For stores.
+#[doc(hidden)]
 impl Cursor {
     /// Returns the place behind the record of this id.
-    pub(crate) fn of_id(id: RecordId) -> Self {
+    #[must_use]
+    pub fn of_id(id: RecordId) -> Self {
         Self(Place::Id(id))
     }
 
     /// Returns the place behind the record with these times.
-    pub(crate) fn of_time(since: Timestamp, began: Timestamp, id: RecordId) -> Self {
+    #[must_use]
+    pub fn of_time(since: Timestamp, began: Timestamp, id: RecordId) -> Self {
         Self(Place::Time { since, began, id })
     }
 
     /// Returns the id; `None` for the place in a list that is ordered by time.
-    pub(crate) fn id(self) -> Option<RecordId> {
+    #[must_use]
+    pub fn id(self) -> Option<RecordId> {
         if let Place::Id(id) = self.0 { Some(id) } else { None }
     }
 
     /// Returns the place in the order of an embedded store: by when the operation was interrupted.
-    pub(crate) fn since(self) -> Option<(Timestamp, RecordId)> {
+    #[must_use]
+    pub fn since(self) -> Option<(Timestamp, RecordId)> {
         if let Place::Time { since, id, .. } = self.0 { Some((since, id)) } else { None }
     }
 
     /// Returns the place in the order of a shared store: by when the operation began.
-    #[cfg(feature = "shared")]
-    pub(crate) fn began(self) -> Option<(Timestamp, RecordId)> {
+    #[must_use]
+    pub fn began(self) -> Option<(Timestamp, RecordId)> {
         if let Place::Time { began, id, .. } = self.0 { Some((began, id)) } else { None }
     }
 }

@@ -126,7 +126,6 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "sled": { "path": "x" } }"#, "unknown field `path`"),
         #[cfg(feature = "fjall")]
         (r#"{ "fjall": { "path": "x" } }"#, "unknown field `path`"),
-        (r#"{ "shared": { "ttl": "1h" } }"#, "unknown field `ttl`"),
         (r#"{ "layer": { "kept_headers": { "all": true } } }"#, "unknown field `all`"),
         (r#"{ "layer": { "retention": "a day" } }"#, "\"a day\" is not a duration: write it as \"24h\""),
         (r#"{ "layer": { "retention": 24 } }"#, "invalid type: integer `24`, expected a string"),
@@ -151,15 +150,15 @@ fn a_file_and_the_environment_go_together_with_settings_of_the_application() {
         #[serde(flatten)]
         idempotency: IdempotencyConfig,
     }
-    let file = "listen = \"127.0.0.1:1\"\n[layer]\nretention = \"1h\"\nmax_runs = 3\n[shared]\nlease = \"1m\"\n";
+    let file = "listen = \"127.0.0.1:1\"\n[layer]\nretention = \"1h\"\nmax_runs = 3\n[memory]\nmax_bytes = 7\n";
     // The environment's variables are put over what the file says.
     let mut settings: toml::Table = file.parse().unwrap();
     settings["layer"]["retention"] = "2h".into();
     settings.insert("sled".to_owned(), toml::Table::from_iter([("max_records".to_owned(), 1_000.into())]).into());
     let Settings { listen, idempotency } = settings.clone().try_into().unwrap();
-    let IdempotencyConfig { layer, sled, shared, .. } = idempotency;
+    let IdempotencyConfig { layer, memory, sled, .. } = idempotency;
     assert_eq!((listen.as_str(), layer.retention, layer.max_runs), ("127.0.0.1:1", Some(HOUR * 2), Some(3)));
-    assert_eq!((sled.max_records, shared.lease), (Some(1_000), Some(HOUR / 60)));
+    assert_eq!((sled.max_records, memory.max_bytes), (Some(1_000), Some(7)));
     settings.insert("lyer".to_owned(), toml::Table::new().into());
     let error = settings.try_into::<Settings>().unwrap_err().to_string();
     assert!(error.contains("unknown field `lyer`"), "{error}");
@@ -220,11 +219,10 @@ async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
 
 #[test]
 fn a_section_says_whether_it_has_settings() {
-    let json = r#"{ "sled": { "create": false }, "shared": { "calls": 1 } }"#;
+    let json = r#"{ "sled": { "create": false } }"#;
     let config: IdempotencyConfig = serde_json::from_str(json).unwrap();
-    let IdempotencyConfig { layer, memory, sled, shared, .. } = config;
-    let set = [layer.is_set(), memory.is_set(), sled.is_set(), shared.is_set()];
-    assert_eq!(set, [false, false, true, true]);
+    let IdempotencyConfig { layer, memory, sled, .. } = config;
+    assert_eq!([layer.is_set(), memory.is_set(), sled.is_set()], [false, false, true]);
     #[cfg(feature = "fjall")]
     for (json, is_set) in [(r#"{ "fjall": {} }"#, false), (r#"{ "fjall": { "create": false } }"#, true)] {
         let config: IdempotencyConfig = serde_json::from_str(json).unwrap();

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tower_idempotency::store::shared::{
+use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::{
     Backend, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
 };
-use tower_idempotency::{Fence, RecordId};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -2,11 +2,11 @@
 //!
 //! # The three contracts
 //! - [`backend`]: what a database has to do that several processes share. Run it on a
-//!   [`Backend`](tower_idempotency::store::shared::Backend) of your own.
+//!   [`Backend`](tower_idempotency_shared::Backend) of your own.
 //! - [`store`]: what the engine relies on, whatever keeps the records. Run it on the
-//!   [`SharedStore`](tower_idempotency::store::shared::SharedStore) store over that backend.
+//!   [`SharedStore`](tower_idempotency_shared::SharedStore) store over that backend.
 //! - [`transaction`]: what a database has to do so that a transaction of the application holds the record of a run. Run
-//!   it if your backend is a [`RecordInTransaction`](tower_idempotency::store::shared::RecordInTransaction): the other
+//!   it if your backend is a [`RecordInTransaction`](tower_idempotency_shared::RecordInTransaction): the other
 //!   two do not look at that.
 //!
 //! [`backend_conformance!`](crate::backend_conformance), [`store_conformance!`](crate::store_conformance) and
@@ -15,7 +15,7 @@
 //! ```
 //! mod store_contract {
 //!     use tower_idempotency_conformance::store::StoreSubject;
-//!     use tower_idempotency::store::shared::SharedStore;
+//!     use tower_idempotency_shared::SharedStore;
 //!     use tower_idempotency_conformance::memory_backend::MemoryBackend;
 //!
 //!     async fn subject() -> StoreSubject<SharedStore<MemoryBackend>> {

@@ -23,9 +23,7 @@ use super::wire::write::{Arrays, Parameters, millis};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Gauges;
-use tower_idempotency::store::shared::{
-    Answer, Backend, BackendError, Clocks, Expect, GRACE, Guarantee, Kind, Row, Write,
-};
+use tower_idempotency_shared::{Answer, Backend, BackendError, Clocks, Expect, GRACE, Guarantee, Kind, Row, Write};
 
 /// A PostgreSQL database, 13 or later.
 ///

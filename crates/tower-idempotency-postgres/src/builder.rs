@@ -144,7 +144,7 @@ impl PostgresBackendBuilder {
     /// store uses two more, to send notifications of the rows that were written and to receive them, and one to renew
     /// the session while all are busy. While a standby is lost, it keeps up to twice as many for calls: those on which
     /// commits wait for the standby. Default: 6, which is enough for
-    /// [`calls`](tower_idempotency::store::shared::SharedStoreBuilder::calls) by default, a renewal of the session and
+    /// [`calls`](tower_idempotency_shared::SharedStoreBuilder::calls) by default, a renewal of the session and
     /// read.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);

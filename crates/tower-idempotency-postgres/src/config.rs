@@ -13,13 +13,14 @@ use super::error::PostgresError;
 ///
 /// ```
 /// use tower_idempotency::config::IdempotencyConfig;
-/// use tower_idempotency_postgres::PostgresConfig;
+/// use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
 ///
 /// #[derive(serde::Deserialize)]
 /// #[serde(deny_unknown_fields)]
 /// struct Settings {
 ///     #[serde(flatten)]
 ///     idempotency: IdempotencyConfig,
+///     shared: SharedConfig,
 ///     postgres: PostgresConfig,
 /// }
 ///
@@ -27,7 +28,7 @@ use super::error::PostgresError;
 ///     r#"{ "shared": { "lease": "1m" }, "postgres": { "namespace": "payments", "connections": 12 } }"#,
 /// )?;
 /// # assert_eq!(settings.postgres.connections, Some(12));
-/// # assert!(settings.idempotency.shared.lease.is_some());
+/// # assert!(settings.shared.lease.is_some());
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

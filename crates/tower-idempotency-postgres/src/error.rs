@@ -9,7 +9,7 @@ use tokio_postgres::{Config, Error};
 
 use super::hosts::place;
 use tower_idempotency::internals::in_words;
-use tower_idempotency::store::shared::BackendError;
+use tower_idempotency_shared::BackendError;
 
 /// A database could not be used at start. Its rows are as they were.
 ///

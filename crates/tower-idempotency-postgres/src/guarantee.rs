@@ -3,7 +3,7 @@
 use tokio_postgres::{Error, Row};
 
 use super::notifications::listen::Arrival;
-use tower_idempotency::store::shared::Guarantee;
+use tower_idempotency_shared::Guarantee;
 
 /// The settings of the database, as `Queries::setup` reads them. `guarantee` judges by them.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// PostgresBackend compares and sets rows of one table. The protocol is not here: it is in `store::shared` of
-// tower-idempotency, for every database alike.
+// PostgresBackend compares and sets rows of one table. The protocol is not here: it is in
+// tower-idempotency-shared, for every database alike.
 //
 // What is where:
 // - `url.rs`: a store by its URL.
@@ -38,7 +38,7 @@ mod url;
 mod wire;
 
 /// A store whose records are in PostgreSQL, for several processes.
-pub type PostgresStore = tower_idempotency::store::shared::SharedStore<PostgresBackend>;
+pub type PostgresStore = tower_idempotency_shared::SharedStore<PostgresBackend>;
 
 pub use backend::PostgresBackend;
 pub use builder::PostgresBackendBuilder;
@@ -50,6 +50,9 @@ pub use error::PostgresError;
 pub use rustls;
 /// The client, for its [`Config`](tokio_postgres::Config).
 pub use tokio_postgres;
+/// The options of the store over the backend.
+#[cfg(feature = "config")]
+pub use tower_idempotency_shared::SharedConfig;
 pub use transaction::TransactionRecord;
 pub use url::{connect, migrate};
 

@@ -6,7 +6,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::error::{NotConnected, is_forbidden, words};
 use super::schema::Schema;
 use super::wire::types::Uuid;
-use tower_idempotency::store::shared::Token;
+use tower_idempotency_shared::Token;
 
 /// The rights on the schema and on what is in it that the role has not: each with what it is a right on.
 /// `record_run_1` is the application's.

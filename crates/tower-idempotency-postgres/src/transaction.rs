@@ -10,8 +10,8 @@ use tokio_postgres::types::Type;
 use super::PostgresBackend;
 use super::wire::write::{LARGEST, Parameters};
 use tower_idempotency::RecordId;
-use tower_idempotency::store::shared::{RecordInTransaction, RunRecord};
 use tower_idempotency::store::{CommitError, TransactionError};
+use tower_idempotency_shared::{RecordInTransaction, RunRecord};
 
 /// The query that writes the record of a run, for a transaction of any client: see [`PostgresBackend::query`].
 ///

@@ -13,7 +13,7 @@ use super::{PostgresBackend, PostgresStore};
 /// `postgres://user:password@host/database?namespace=payments`, names the rows of this service; by default it is
 /// `default`. The database must have the table: call [`migrate`] once, or run `schema.sql`. A database that can't be
 /// reached is tried for 10 seconds. For other settings, use [`PostgresBackend`] and
-/// [`SharedStoreBuilder`](tower_idempotency::store::shared::SharedStoreBuilder).
+/// [`SharedStoreBuilder`](tower_idempotency_shared::SharedStoreBuilder).
 ///
 /// # Errors
 /// [`ConnectError::Open`] with a [`PostgresError`], which names `migrate` where a table is missing, or with a

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use deadpool_postgres::tokio_postgres::NoTls;
 use deadpool_postgres::{Manager, Pool};
 use serde::{Deserialize, Serialize};
-use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::store::{Abort, TransactionTree};
 use tower_idempotency::{IdempotencyContext, MemoryStore, SledStore, sled};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
+use tower_idempotency_shared::SharedStoreBuilder;
 
 /// What goes wrong in the bank itself.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -28,11 +28,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Result as Sqlite, 
 use tokio::sync::Mutex;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::shared::{
+use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::{
     Answer, Backend, BackendError, Clocks, GRACE, Guarantee, Kind, RecordInTransaction, Row, RunRecord, ServerId,
     Token, Write,
 };
-use tower_idempotency::{Fence, RecordId};
 
 /// A handle to the records in a file. Clones share the connection.
 #[derive(Debug, Clone)]

@@ -24,8 +24,8 @@ mod backend {
 }
 
 mod store {
-    use tower_idempotency::store::shared::SharedStore;
     use tower_idempotency_conformance::store::StoreSubject;
+    use tower_idempotency_shared::SharedStore;
 
     use super::*;
 
@@ -49,8 +49,8 @@ mod transaction {
     use custom_backend::Effect;
     use rusqlite::{Connection, Error};
     use tokio::runtime::Handle;
-    use tower_idempotency::store::shared::{RecordInTransaction as _, SharedStore};
     use tower_idempotency_conformance::transaction::TransactionSubject;
+    use tower_idempotency_shared::{RecordInTransaction as _, SharedStore};
 
     use super::*;
 

@@ -10,9 +10,9 @@ use custom_backend::{Effect, SqliteBackend};
 use rusqlite::Connection;
 use tower_idempotency::OnInterrupted;
 use tower_idempotency::engine::{EffectError, OnceContext, OnceError, Outcome};
-use tower_idempotency::store::shared::{BackendError, RecordInTransaction as _, SharedStore};
 use tower_idempotency::store::{CommitError, TransactionError};
 use tower_idempotency::{Fingerprint, Key, Once, RecordId};
+use tower_idempotency_shared::{BackendError, RecordInTransaction as _, SharedStore};
 
 type Store = SharedStore<SqliteBackend>;
 

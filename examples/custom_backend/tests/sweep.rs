@@ -2,8 +2,8 @@
 //! instead.
 
 use custom_backend::SqliteBackend;
-use tower_idempotency::store::shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
 use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
 
 fn claim(number: u8) -> Write {
     Write {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 use tower_idempotency::config::IdempotencyConfig;
 #[cfg(feature = "postgres")]
-use tower_idempotency_postgres::PostgresConfig;
+use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -19,6 +19,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 pub(crate) struct Settings {
     #[serde(flatten)]
     pub(crate) idempotency: IdempotencyConfig,
+    #[cfg(feature = "postgres")]
+    #[serde(default)]
+    pub(crate) shared: SharedConfig,
     #[cfg(feature = "postgres")]
     #[serde(default)]
     pub(crate) postgres: PostgresConfig,
@@ -34,7 +37,7 @@ impl Settings {
             #[cfg(feature = "fjall")]
             ("fjall", settings.fjall.is_set()),
             #[cfg(feature = "postgres")]
-            ("shared", settings.shared.is_set()),
+            ("shared", self.shared.is_set()),
             #[cfg(feature = "postgres")]
             ("postgres", self.postgres != PostgresConfig::default()),
         ];

@@ -14,7 +14,7 @@ const LEASE: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn open(url: &str, args: &Args) -> Result<PostgresStore, Box<dyn Error + Send + Sync>> {
-    let shared = args.settings.idempotency.shared.clone();
+    let shared = args.settings.shared.clone();
     let lease = shared.lease.unwrap_or(args.lease.map_or(LEASE, Duration::from_secs));
     let timeout = TIMEOUT.min(lease / 6);
     let database = PostgresBackend::from_url(url)?.statement_timeout(timeout * 3 / 4);

@@ -4,7 +4,7 @@
 //! The kept clock is not slewed here: 1/100 of the time that passes is less than a unit.
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{self, Moment};
+use tower_idempotency_shared::Moment;
 
 use crate::fault::Fault;
 use crate::rows::UNIT;
@@ -56,7 +56,8 @@ impl Span {
     pub(crate) fn moment(self, time: u64, database: i8, age: u8, fault: Option<Fault>) -> Moment {
         let at = |units| Timestamp::from_millis(set(time, units));
         let (sent, now) = (|units| at(units - age as i8), at(database));
-        let moment = shared::Clocks { earliest: sent(self.earliest), latest: sent(self.latest) }.at(now);
+        let moment =
+            tower_idempotency_shared::Clocks { earliest: sent(self.earliest), latest: sent(self.latest) }.at(now);
         match fault {
             Some(Fault::JudgedByTheDatabase) => Moment { earliest: now, ..moment },
             Some(Fault::StampedByTheDatabase) => Moment { latest: now, ..moment },

@@ -1,5 +1,5 @@
 //! The copies of completed records in the memory of processes. They are put back after a failover, as in
-//! `store/shared/protocol/restore.rs`, and dropped once their process learns that the record was forgotten.
+//! `protocol/restore.rs`, and dropped once their process learns that the record was forgotten.
 
 use tower_idempotency::internals::Reply;
 

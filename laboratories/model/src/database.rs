@@ -1,7 +1,7 @@
 //! The database: rows, compared and set; which of them are durable; and the effects of a failover and a restart.
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::Moment;
+use tower_idempotency_shared::Moment;
 
 use crate::clocks::{self, Span};
 use crate::fault::Fault;

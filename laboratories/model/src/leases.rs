@@ -1,5 +1,5 @@
 //! Sessions in time: one process, the owner, renews its own session. Another one, the observer, decides without any
-//! wall clock whether that session is over, as `store/shared/session/own.rs` does.
+//! wall clock whether that session is over, as `session/own.rs` does.
 //!
 //! The observer reads the session again and again. It keeps what it has read (token, `until`, server) and how long ago,
 //! by its monotonic clock, the first answer with this content arrived. If that is 5/4 of the session's lease ago, and a

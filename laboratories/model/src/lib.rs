@@ -3,24 +3,25 @@
 //! loses, a database that fails over and is started again, and clocks that are set ahead and back.
 //!
 //! Several processes and an operator share one database, which only compares and sets. The model takes the place of
-//! `src/store/shared`. It calls the crate's own functions for the decisions: `record::next`, `Clocks::at`,
-//! `Write::apply_to`, and the expiry and the grace of `Row`.
+//! tower-idempotency-shared. It calls the crates' own functions for the decisions: `record::next`, `Clocks::at`,
+//! `Write::apply_to`, and the expiry and the grace of `Row`. The files of a store that are named here are in
+//! `crates/tower-idempotency-shared/src`.
 //!
 //! - `world.rs` has the whole state, with the truth that no process sees. `events.rs` and `actions.rs` have the events
 //!   that may happen, and how often. `arrivals.rs` has the changes of the database.
 //! - `process.rs` has the work and the memory of a process. `step.rs` and `answers.rs` have one step of it, as
-//!   `store/shared/protocol/step.rs` takes it: the row that the process holds or reads, the protocol's decision, the
-//!   write, and its answer.
+//!   `protocol/step.rs` takes it: the row that the process holds or reads, the protocol's decision, the write, and its
+//!   answer.
 //! - `copies.rs` has the copies of completed records in the memory of processes: after a failover they are put back, as
-//!   in `store/shared/protocol/restore.rs`, and what an operator has forgotten is dropped.
+//!   in `protocol/restore.rs`, and what an operator has forgotten is dropped.
 //! - `database.rs` has the rows, which of them are durable, and the effects of a failover and a restart. `rows.rs` has
 //!   one row, and the effect of a write on it.
 //! - `sessions.rs` has the statements of a session on the runs of its process, with renewals that may arrive late.
 //! - `clocks.rs` has the true time, which the protocol does not know and by which promises are judged, and how far each
 //!   clock is from it.
 //! - `leases.rs` is a model of its own: one session in time, its renewals, and another process that watches whether it
-//!   is over, as in `store/shared/session/own.rs` and `store/shared/session/others.rs`. `leases/owner.rs` has the
-//!   process with the session, `leases/observer.rs` the one that watches it.
+//!   is over, as in `session/own.rs` and `session/others.rs`. `leases/owner.rs` has the process with the session,
+//!   `leases/observer.rs` the one that watches it.
 //! - `promises.rs` has the properties that always hold, and those that must be seen sometimes. `sights.rs` has the
 //!   sights of one step.
 //! - `fault.rs` has the faults that are seeded, so that a promise is seen to fail.

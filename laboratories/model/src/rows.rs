@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{ClaimPolicy, Origin, Owner, Record, State};
-use tower_idempotency::store::shared::{self, Expect, Kind, Moment, NewExpiry, NewFence, Stamp};
 use tower_idempotency::{Fence, Fingerprint, RecordId};
+use tower_idempotency_shared::{Expect, Kind, Moment, NewExpiry, NewFence, Stamp};
 
 /// A run's number, which is also its outcome.
 pub(crate) type Run = u8;
@@ -85,10 +85,12 @@ pub(crate) enum Given {
 impl Write {
     /// The row that this write makes of the current one.
     pub(crate) fn apply_to(&self, current: Option<&Row>, moment: Moment) -> Option<Row> {
-        let write = shared::Write {
+        let write = tower_idempotency_shared::Write {
             id: RecordId::from_bytes([0; 32]),
-            expect: self.expect.map_or(Expect::Absent, |token| Expect::Token(shared::Token([token; 16]))),
-            token: shared::Token([self.token; 16]),
+            expect: self
+                .expect
+                .map_or(Expect::Absent, |token| Expect::Token(tower_idempotency_shared::Token([token; 16]))),
+            token: tower_idempotency_shared::Token([self.token; 16]),
             fence: match self.fence {
                 Given::Keep => NewFence::Keep,
                 Given::Exactly(fence) => NewFence::Exactly(Fence(fence)),
@@ -138,11 +140,11 @@ impl Kept {
 
 impl Row {
     /// The same row as the crate's type.
-    fn real(&self) -> shared::Row {
+    fn real(&self) -> tower_idempotency_shared::Row {
         let at = Timestamp::from_millis;
-        shared::Row {
+        tower_idempotency_shared::Row {
             id: RecordId::from_bytes([0; 32]),
-            token: shared::Token([self.token; 16]),
+            token: tower_idempotency_shared::Token([self.token; 16]),
             fence: Fence(self.fence),
             kind: self.kept.kind(),
             session: None,
@@ -171,7 +173,7 @@ impl Row {
         }
     }
 
-    /// The record as seen by a process for which the operation has this `owner`, as in `store/shared/protocol/rows.rs`.
+    /// The record as seen by a process for which the operation has this `owner`, as in `protocol/rows.rs`.
     pub(crate) fn record(&self, owner: Owner, now: Timestamp) -> Option<Record<Run>> {
         let state = match self.kept {
             Kept::Running => State::Running { policy: self.policy, interrupted_retention: INTERRUPTED_RETENTION },

@@ -1,4 +1,4 @@
-//! The statement of a session on the runs of its process, as in `store/shared/session`: the time before which all
+//! The statement of a session on the runs of its process, as in `session`: the time before which all
 //! bounds are over without a run. Other processes rely on that alone. A renewal carries the time that was right when it
 //! was made, and may arrive late.
 

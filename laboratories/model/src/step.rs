@@ -1,9 +1,9 @@
-//! One step of a process, as `store/shared/protocol/step.rs` takes it: it reads, lets the protocol decide, sends a
+//! One step of a process, as `protocol/step.rs` takes it: it reads, lets the protocol decide, sends a
 //! write, and acts on the answer.
 
 use tower_idempotency::Fence;
 use tower_idempotency::internals::{Change, Current, Draft, Expiry, Origin, Owner, Record, Reply, State, next};
-use tower_idempotency::store::shared::GRACE;
+use tower_idempotency_shared::GRACE;
 
 use crate::database::{Put, Taken};
 use crate::fault::Fault;
@@ -113,7 +113,7 @@ impl World {
         }
     }
 
-    /// The write for the protocol's draft, as in `store/shared/protocol/write.rs`.
+    /// The write for the protocol's draft, as in `protocol/write.rs`.
     fn write(
         &self,
         protocol: &Protocol,

@@ -1,7 +1,7 @@
 //! The whole state of the model, with the truth that no process sees.
 
 use tower_idempotency::internals::{ClaimPolicy, Owner};
-use tower_idempotency::store::shared::Moment;
+use tower_idempotency_shared::Moment;
 
 use crate::clocks::Span;
 use crate::database::{Database, Put, Replication};

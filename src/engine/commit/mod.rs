@@ -1,22 +1,17 @@
 //! Transactions that hold the effect of a run together with its outcome.
 //!
 //! - `completable.rs`: a run with an outcome of its own type.
-//! - `in_database.rs`: a transaction of a database that several processes share.
 //! - `embedded.rs`: a transaction of an embedded store; `in_sled.rs`: of sled; `in_fjall.rs`: of fjall.
 //! - `commit_apart.rs`: a transaction without a database, only for the laboratory of interleavings.
 
 #[cfg(idempotency_laboratory)]
 pub(super) mod commit_apart;
-#[cfg(any(feature = "embedded", feature = "shared"))]
 mod completable;
 #[cfg(feature = "embedded")]
 mod embedded;
-#[cfg(feature = "shared")]
-mod in_database;
 #[cfg(feature = "fjall")]
 mod in_fjall;
 #[cfg(feature = "sled")]
 mod in_sled;
 
-#[cfg(any(feature = "embedded", feature = "shared"))]
 pub use completable::{Completable, Encoder};

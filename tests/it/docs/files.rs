@@ -4,7 +4,7 @@ use std::fs;
 
 use super::guide::{pages, root};
 
-const ROOTS: [&str; 2] = ["", "src"];
+const ROOTS: [&str; 3] = ["", "src", "crates/tower-idempotency-shared/src"];
 
 #[test]
 fn the_files_that_the_pages_name_are_there() {

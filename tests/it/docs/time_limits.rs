@@ -100,7 +100,8 @@ fn durations(file: &Path) -> Vec<String> {
 fn each_duration_in_the_code_is_in_the_section_on_time_limits() {
     let (_, section) = PAGE.split_once("## 11. Time limits").unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut directories = vec![root.join("src"), root.join("crates/tower-idempotency-postgres/src")];
+    let sources = ["src", "crates/tower-idempotency-shared/src", "crates/tower-idempotency-postgres/src"];
+    let mut directories = Vec::from(sources.map(|directory| root.join(directory)));
     let mut found = 0;
     while let Some(directory) = directories.pop() {
         for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {

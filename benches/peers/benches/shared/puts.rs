@@ -8,8 +8,8 @@ use testkit::bench::estimate::{Estimate, pairs};
 use testkit::bench::report::Report;
 use testkit::rows;
 use tower_idempotency::RecordId;
-use tower_idempotency::store::shared::{Backend as _, Clocks, Token, Write};
 use tower_idempotency_postgres::PostgresBackend;
+use tower_idempotency_shared::{Backend as _, Clocks, Token, Write};
 
 use super::contenders::{CONNECTIONS, backend};
 

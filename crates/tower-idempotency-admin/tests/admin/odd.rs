@@ -10,11 +10,11 @@ use testkit::lab::{Lab, hold, on_disk, with};
 use testkit::on_both;
 use tokio::time::Instant;
 use tower_idempotency::store::Store as _;
-use tower_idempotency::store::shared::{Kind, Row, SharedStore, SharedStoreBuilder, Token};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fence, IdempotencyLayer, RecordId};
 use tower_idempotency_admin::Access;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
+use tower_idempotency_shared::{Kind, Row, SharedStore, SharedStoreBuilder, Token};
 
 use crate::desk::{Desk, layer};
 use crate::document::{boxes, forms};

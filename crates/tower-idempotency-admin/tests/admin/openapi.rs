@@ -8,10 +8,10 @@ use http::Request;
 use serde_json::{Value, json};
 use testkit::Answer;
 use tower_idempotency::store::Store;
-use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{MemoryStore, RecordId};
 use tower_idempotency_admin::{Access, AdminPage, Latencies};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
+use tower_idempotency_shared::SharedStoreBuilder;
 
 use crate::desk::{Desk, PATH, authorize, from, layer};
 use crate::schema::{resolved, violations};

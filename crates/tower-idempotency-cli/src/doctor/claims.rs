@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{
+use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::{
     Backend, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
 };
-use tower_idempotency::{Fence, RecordId};
 
 /// The rows expire by themselves if this process is killed.
 const KEPT: Duration = Duration::from_secs(60);

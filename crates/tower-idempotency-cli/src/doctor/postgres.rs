@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{Backend as _, Guarantee};
 use tower_idempotency_postgres::tokio_postgres::types::Type;
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
+use tower_idempotency_shared::{Backend as _, Guarantee};
 
 use super::claims::{self, Tested};
 use super::report::Report;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use tower_idempotency::config::{FjallConfig, LayerConfig, SharedConfig, SledConfig};
-use tower_idempotency_postgres::PostgresConfig;
+use tower_idempotency::config::{FjallConfig, LayerConfig, SledConfig};
+use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
 
 use super::cors::Cors;
 use crate::failure::Failure;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use testkit::postgres::{PostgresServer, own_server};
 use testkit::process::until;
 use tower_idempotency::store::Store as _;
-use tower_idempotency::store::shared::SharedStore;
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
+use tower_idempotency_shared::SharedStore;
 
 use crate::copy::Place;
 use crate::program::{idem, json, program, run};

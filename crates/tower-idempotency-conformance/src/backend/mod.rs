@@ -8,8 +8,8 @@
 //!
 //! Let tokio's clock run: a paused one would end the limits of time before a database answers.
 //!
-//! [`Backend`]: tower_idempotency::store::shared::Backend
-//! [`GRACE`]: tower_idempotency::store::shared::GRACE
+//! [`Backend`]: tower_idempotency_shared::Backend
+//! [`GRACE`]: tower_idempotency_shared::GRACE
 
 // What is where:
 // - `subject.rs`: what a rule is tried on; `suite.rs`: the list of the rules, and the macro.

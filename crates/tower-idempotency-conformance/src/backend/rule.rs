@@ -4,10 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{
-    Answer, Backend, BackendError, Clocks, Expect, NewExpiry, NewFence, Row, Write,
-};
 use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::{Answer, Backend, BackendError, Clocks, Expect, NewExpiry, NewFence, Row, Write};
 
 use super::sample::{AT_ONCE, claim, complete};
 use super::subject::BackendSubject;

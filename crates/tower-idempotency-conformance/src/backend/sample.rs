@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tower_idempotency::store::shared::{Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
 use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::{Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
 
 use crate::fresh::{fresh_id, random};
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tower_idempotency::store::shared::Backend;
+use tower_idempotency_shared::Backend;
 
 /// A backend to try the rules on, and what the suite may do with it.
 ///

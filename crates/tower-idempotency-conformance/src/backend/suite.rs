@@ -1,6 +1,6 @@
 //! All rules: by name, one after the other, and as tests.
 
-use tower_idempotency::store::shared::Backend;
+use tower_idempotency_shared::Backend;
 
 use super::subject::BackendSubject;
 use crate::rule::ended;
@@ -72,7 +72,7 @@ macro_rules! __backend_rules {
     };
 }
 
-/// Makes a test of each rule of the contract of a [`Backend`](tower_idempotency::store::shared::Backend).
+/// Makes a test of each rule of the contract of a [`Backend`](tower_idempotency_shared::Backend).
 ///
 /// It is given the path of an asynchronous function without arguments that makes the
 /// [`BackendSubject`](crate::backend::BackendSubject), each time a new one with a database or a namespace of its own if

@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream};
 use tokio::sync::broadcast::error::RecvError;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::{Clock, SystemClock, Timestamp};
-use tower_idempotency::store::shared::{Answer, Backend, BackendError, Clocks, Guarantee, Row, Write};
+use tower_idempotency_shared::{Answer, Backend, BackendError, Clocks, Guarantee, Row, Write};
 
 use super::call::{Call, Counts, Fault};
 use super::database::MemoryDatabase;

@@ -4,17 +4,17 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
-    /// [`Backend::get`](tower_idempotency::store::shared::Backend::get).
+    /// [`Backend::get`](tower_idempotency_shared::Backend::get).
     Get,
-    /// [`Backend::put`](tower_idempotency::store::shared::Backend::put).
+    /// [`Backend::put`](tower_idempotency_shared::Backend::put).
     Put,
-    /// [`Backend::sessions`](tower_idempotency::store::shared::Backend::sessions).
+    /// [`Backend::sessions`](tower_idempotency_shared::Backend::sessions).
     Sessions,
-    /// [`Backend::list`](tower_idempotency::store::shared::Backend::list).
+    /// [`Backend::list`](tower_idempotency_shared::Backend::list).
     List,
-    /// [`Backend::delete_expired`](tower_idempotency::store::shared::Backend::delete_expired).
+    /// [`Backend::delete_expired`](tower_idempotency_shared::Backend::delete_expired).
     DeleteExpired,
-    /// [`Backend::guarantee`](tower_idempotency::store::shared::Backend::guarantee).
+    /// [`Backend::guarantee`](tower_idempotency_shared::Backend::guarantee).
     Guarantee,
 }
 
@@ -22,14 +22,14 @@ pub enum Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It is refused and not done: [`BackendError::Nothing`](tower_idempotency::store::shared::BackendError::Nothing).
+    /// It is refused and not done: [`BackendError::Nothing`](tower_idempotency_shared::BackendError::Nothing).
     Refuse,
-    /// It never arrives: [`BackendError::Uncertain`](tower_idempotency::store::shared::BackendError::Uncertain).
+    /// It never arrives: [`BackendError::Uncertain`](tower_idempotency_shared::BackendError::Uncertain).
     LoseCall,
-    /// It is done: [`BackendError::Uncertain`](tower_idempotency::store::shared::BackendError::Uncertain).
+    /// It is done: [`BackendError::Uncertain`](tower_idempotency_shared::BackendError::Uncertain).
     LoseAnswer,
     /// It is on its way when it is given up, and done at the next [`deliver_late`](super::MemoryBackend::deliver_late):
-    /// [`BackendError::Uncertain`](tower_idempotency::store::shared::BackendError::Uncertain).
+    /// [`BackendError::Uncertain`](tower_idempotency_shared::BackendError::Uncertain).
     Late,
     /// It is done and answered, and done once more at the next [`deliver_late`](super::MemoryBackend::deliver_late).
     Double,

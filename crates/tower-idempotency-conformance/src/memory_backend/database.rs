@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::broadcast;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::{Clock, Timestamp};
-use tower_idempotency::store::shared::{Answer, BackendError, Clocks, Row, RunRecord, ServerId, Write};
+use tower_idempotency_shared::{Answer, BackendError, Clocks, Row, RunRecord, ServerId, Write};
 
 use super::hold::Reply;
 use super::locked::lock;
@@ -118,7 +118,7 @@ impl MemoryDatabase {
     }
 
     /// Withholds notifications of what is written, from now on, or sends them again:
-    /// [`changes`](tower_idempotency::store::shared::Backend::changes) are missing.
+    /// [`changes`](tower_idempotency_shared::Backend::changes) are missing.
     pub fn mute_notifications(&self, is_muted: bool) {
         self.state().is_muted = is_muted;
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, oneshot};
-use tower_idempotency::store::shared::BackendError;
+use tower_idempotency_shared::BackendError;
 
 use super::call::Call;
 use super::locked::lock;

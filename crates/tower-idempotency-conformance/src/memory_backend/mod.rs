@@ -1,4 +1,4 @@
-//! A database in memory that keeps the contract of [`Backend`](tower_idempotency::store::shared::Backend) exactly, and
+//! A database in memory that keeps the contract of [`Backend`](tower_idempotency_shared::Backend) exactly, and
 //! fails on command: for tests.
 //!
 //! A [`MemoryBackend`] is one process's way to a [`MemoryDatabase`];

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{Answer, BackendError, Clocks, Kind, Moment, Row, ServerId, Token, Write};
 use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::{Answer, BackendError, Clocks, Kind, Moment, Row, ServerId, Token, Write};
 
 use super::hold::Reply;
 use super::table::{Key, Table};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{Kind, Row};
+use tower_idempotency_shared::{Kind, Row};
 
 /// Namespace and id.
 pub(super) type Key = (Arc<str>, RecordId);

@@ -1,7 +1,7 @@
 //! A transaction of an application that writes the record of a run.
 
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::shared::{BackendError, RecordInTransaction, Row, RunRecord};
+use tower_idempotency_shared::{BackendError, RecordInTransaction, Row, RunRecord};
 
 use super::backend::MemoryBackend;
 use super::database::Lock;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::{Either, select};
 use tokio::sync::{oneshot, watch};
-use tower_idempotency::store::shared::BackendError;
+use tower_idempotency_shared::BackendError;
 
 use super::call::{Call, Counts, Fault};
 use super::hold::{Act, Hold, Queue, Reply};

@@ -11,8 +11,8 @@
 //!
 //! Tokio's clock may be paused if the store waits for nothing but timers.
 //!
-//! [`Backend`]: tower_idempotency::store::shared::Backend
-//! [`SharedStore`]: tower_idempotency::store::shared::SharedStore
+//! [`Backend`]: tower_idempotency_shared::Backend
+//! [`SharedStore`]: tower_idempotency_shared::SharedStore
 //! [`Store`]: tower_idempotency::store::Store
 
 // What is where:

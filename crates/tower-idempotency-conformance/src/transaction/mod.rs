@@ -7,7 +7,7 @@
 //!
 //! Let tokio's clock run: the store over the backend renews its session by it.
 //!
-//! [`RecordInTransaction`]: tower_idempotency::store::shared::RecordInTransaction
+//! [`RecordInTransaction`]: tower_idempotency_shared::RecordInTransaction
 
 // What is where:
 // - `subject.rs`: what a rule is tried on; `suite.rs`: the list of the rules, and the macro.

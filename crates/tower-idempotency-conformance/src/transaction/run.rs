@@ -6,7 +6,7 @@ use std::future::ready;
 use tower_idempotency::internals::End;
 use tower_idempotency::internals::{Applied, Records as _, Reply, Transition};
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::shared::{Clocks, PendingTransaction, RecordInTransaction, Row, RunRecord, Write};
+use tower_idempotency_shared::{Clocks, PendingTransaction, RecordInTransaction, Row, RunRecord, Write};
 
 use super::subject::TransactionSubject;
 use crate::fresh::fresh_id;

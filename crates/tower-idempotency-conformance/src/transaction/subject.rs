@@ -5,7 +5,7 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::shared::{RecordInTransaction, RunRecord, SharedStore};
+use tower_idempotency_shared::{RecordInTransaction, RunRecord, SharedStore};
 
 /// The end of a transaction: it is committed if the output is `true`, and rolled back if not.
 pub type End = BoxFuture<'static, bool>;

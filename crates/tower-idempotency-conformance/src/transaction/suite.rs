@@ -1,6 +1,6 @@
 //! All rules: by name, one after the other, and as tests.
 
-use tower_idempotency::store::shared::RecordInTransaction;
+use tower_idempotency_shared::RecordInTransaction;
 
 use super::subject::TransactionSubject;
 use crate::rule::ended;
@@ -25,7 +25,7 @@ macro_rules! __transaction_rules {
 }
 
 /// Makes a test of each rule of the contract of a
-/// [`RecordInTransaction`](tower_idempotency::store::shared::RecordInTransaction).
+/// [`RecordInTransaction`](tower_idempotency_shared::RecordInTransaction).
 ///
 /// It is given the path of an asynchronous function without arguments that makes the
 /// [`TransactionSubject`](crate::transaction::TransactionSubject), each time a new one, as for

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use tower_idempotency::clock::{ManualClock, Timestamp};
-use tower_idempotency::store::shared::{
-    Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
-};
 use tower_idempotency::{Fence, RecordId};
 use tower_idempotency_conformance::memory_backend::{Call, Fault, FaultRates, MemoryBackend, Replication};
+use tower_idempotency_shared::{
+    Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write,
+};
 
 const ID: RecordId = RecordId::from_bytes([7; 32]);
 

@@ -8,10 +8,10 @@ use tower_idempotency::AnyStore;
 use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{Clock, ManualClock, Timestamp};
 use tower_idempotency::store::Store;
-use tower_idempotency::store::shared::SharedStore;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 use tower_idempotency_conformance::store::{StoreSubject, all};
+use tower_idempotency_shared::SharedStore;
 
 const LONGEST: usize = 16 << 20;
 const MOST: usize = 2_000;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::shared::{BackendError, RecordInTransaction as _, RunRecord, SharedStore};
 use tower_idempotency_conformance::memory_backend::{MemoryBackend, MemoryTransaction};
 use tower_idempotency_conformance::transaction::{End, RULES, TransactionSubject, rule};
+use tower_idempotency_shared::{BackendError, RecordInTransaction as _, RunRecord, SharedStore};
 
 /// A fault of a database, or of the application over it.
 #[derive(Debug, Clone, Copy, PartialEq)]

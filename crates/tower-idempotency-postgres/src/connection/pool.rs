@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::connect::{Connection, Connector, Use};
 use super::place::Place;
 use crate::error::{crowded, leaves_the_connection_sound, nothing, of_a_statement, uncertain};
-use tower_idempotency::store::shared::BackendError;
+use tower_idempotency_shared::BackendError;
 
 /// Connections, made when they are needed.
 pub(crate) struct Pool {

@@ -1,5 +1,5 @@
-//! Hears which rows were written, on a connection of its own. `keep_listening` in `src/store/shared/inner.rs` of
-//! tower-idempotency takes the ids from here.
+//! Hears which rows were written, on a connection of its own. `keep_listening` of
+//! tower-idempotency-shared (`inner.rs`) takes the ids from here.
 
 use std::fmt;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use tokio_postgres::types::ToSql;
 use super::types::{Time, Uuid};
 use super::write::{LARGEST, number};
 use crate::error::never;
-use tower_idempotency::store::shared::{BackendError, Row};
+use tower_idempotency_shared::{BackendError, Row};
 
 /// Rows of operations that no process runs, as arrays: each has one column, for all the rows in their order.
 #[derive(Default)]

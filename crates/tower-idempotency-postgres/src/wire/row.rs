@@ -7,7 +7,7 @@ use tokio_postgres::{Error, Row as Columns};
 use super::types::{Micros, Time, Uuid};
 use tower_idempotency::Fence;
 use tower_idempotency::RecordId;
-use tower_idempotency::store::shared::{Answer, BackendError, Kind, Row, ServerId};
+use tower_idempotency_shared::{Answer, BackendError, Kind, Row, ServerId};
 
 /// Returns the answer with the rows read: every query for rows has the same columns, and at least one row, which has
 /// the time.

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::Token;
+use tower_idempotency_shared::Token;
 
 type Source = Box<dyn Error + Sync + Send>;
 

@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 use super::types::{Time, Uuid};
 use crate::error::never;
 use tower_idempotency::Fence;
-use tower_idempotency::store::shared::{BackendError, Expect, NewExpiry, NewFence, Stamp, Write};
+use tower_idempotency_shared::{BackendError, Expect, NewExpiry, NewFence, Stamp, Write};
 
 /// The largest state: an outcome of 16 MiB, and what a record has in addition to it. The database would take more, and
 /// several times as much memory.

@@ -15,9 +15,9 @@ use testkit::{Gate, skipped};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 use tower_idempotency::internals::Records as _;
-use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_postgres::PostgresStore;
+use tower_idempotency_shared::SharedStoreBuilder;
 
 use crate::complete_in::process as in_one;
 use crate::lab::{Lab, PostgresServer, builder, until};

@@ -21,9 +21,9 @@ mod backend {
 mod backend_behind_a_proxy {
     use std::sync::Arc;
 
-    use tower_idempotency::store::shared::{Backend as _, Clocks};
     use tower_idempotency_conformance::backend::BackendSubject;
     use tower_idempotency_postgres::PostgresBackend;
+    use tower_idempotency_shared::{Backend as _, Clocks};
 
     use crate::connections::proxy::Proxy;
     use crate::lab::{Lab, builder, claim, id, is_done, lab, until};
@@ -89,9 +89,9 @@ mod transaction {
     use std::sync::Arc;
 
     use tower_idempotency::store::CommitError;
-    use tower_idempotency::store::shared::{RecordInTransaction as _, SharedStore};
     use tower_idempotency_conformance::transaction::TransactionSubject;
     use tower_idempotency_postgres::PostgresBackend;
+    use tower_idempotency_shared::{RecordInTransaction as _, SharedStore};
 
     use crate::lab::{client, lab};
 

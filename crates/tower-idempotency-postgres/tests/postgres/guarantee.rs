@@ -1,6 +1,6 @@
 //! The losses that the backend reports as possible.
 
-use tower_idempotency::store::shared::Backend as _;
+use tower_idempotency_shared::Backend as _;
 
 use crate::lab::{Lab, own_server};
 

@@ -9,9 +9,9 @@ pub(crate) use testkit::postgres::{PostgresServer, own_server};
 pub(crate) use testkit::process::until;
 pub(crate) use testkit::rows::{claim, complete, id, is_done, put, put_all, token};
 use tower_idempotency::RecordId;
-use tower_idempotency::store::shared::{Backend as _, Clocks, Row, Write};
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
+use tower_idempotency_shared::{Backend as _, Clocks, Row, Write};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use testkit::Gate;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome};
-use tower_idempotency::store::shared::{SharedStore, SharedStoreBuilder};
 use tower_idempotency::{Fingerprint, OnInFlight, Once};
 use tower_idempotency_postgres::PostgresBackend;
+use tower_idempotency_shared::{SharedStore, SharedStoreBuilder};
 
 use crate::lab::{Lab, builder, id, lab, own_server};
 

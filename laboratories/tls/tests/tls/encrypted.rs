@@ -5,7 +5,7 @@ use std::fs;
 use bytes::Bytes;
 use testkit::process::until;
 use testkit::rows::{claim, id, put};
-use tower_idempotency::store::shared::{Backend as _, Clocks, Write};
+use tower_idempotency_shared::{Backend as _, Clocks, Write};
 
 use super::certificates::Authority;
 use super::setup::{client, connections, data_directory, encrypting_server, let_in, to, until_heard, with};

@@ -10,9 +10,9 @@ use testkit::postgres::{PostgresServer, own_server};
 use testkit::process::until;
 use testkit::rows::{claim, id};
 use testkit::skipped;
-use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
+use tower_idempotency_shared::{Backend as _, Clocks, Kind, Write};
 
 use super::certificates::{Authority, Certificates};
 

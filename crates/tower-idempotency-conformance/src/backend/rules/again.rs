@@ -2,7 +2,7 @@
 
 use tower_idempotency::Fence;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{Backend, Clocks, Expect, NewExpiry, NewFence, Row, Write};
+use tower_idempotency_shared::{Backend, Clocks, Expect, NewExpiry, NewFence, Row, Write};
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{AT_ONCE, HOUR, claim, complete, steps};

@@ -1,7 +1,7 @@
 //! The answers to writes.
 
 use bytes::Bytes;
-use tower_idempotency::store::shared::{Backend, Expect, Kind, Write};
+use tower_idempotency_shared::{Backend, Expect, Kind, Write};
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{HOUR, claim, complete, fresh_token, session};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tower_idempotency::RecordId;
-use tower_idempotency::store::shared::{Backend, Expect, Kind, Token, Write};
+use tower_idempotency_shared::{Backend, Expect, Kind, Token, Write};
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{HOUR, claim, complete, session};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{Backend, Clocks, Expect, GRACE, Kind, NewExpiry, Row, Write};
+use tower_idempotency_shared::{Backend, Clocks, Expect, GRACE, Kind, NewExpiry, Row, Write};
 
 use crate::backend::rule::{Rule, is_done};
 use crate::backend::sample::{AT_ONCE, HOUR, claim, complete, session};

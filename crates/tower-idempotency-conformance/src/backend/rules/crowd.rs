@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use futures_util::future::{join, join_all};
-use tower_idempotency::store::shared::{Backend, Clocks, NewExpiry, Row, Write};
 use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::{Backend, Clocks, NewExpiry, Row, Write};
 
 use crate::backend::rule::{Bears, Rule, is_done};
 use crate::backend::sample::{AT_ONCE, HOUR, claim, complete};

@@ -2,7 +2,7 @@
 
 use tower_idempotency::Fence;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{Backend, NewFence, Row, Write};
+use tower_idempotency_shared::{Backend, NewFence, Row, Write};
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{HOUR, claim, complete};

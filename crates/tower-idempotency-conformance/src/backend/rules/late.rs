@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::join;
-use tower_idempotency::store::shared::{Backend, Clocks, Row, Write};
+use tower_idempotency_shared::{Backend, Clocks, Row, Write};
 
 use crate::backend::rule::{Bears, Rule, is_done};
 use crate::backend::sample::{AT_ONCE, HOUR, claim, complete, steps};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::RecordId;
-use tower_idempotency::store::shared::{Backend, Clocks, Expect, Kind, NewExpiry, Row, Write};
+use tower_idempotency_shared::{Backend, Clocks, Expect, Kind, NewExpiry, Row, Write};
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{AT_ONCE, HOUR, claim, session};

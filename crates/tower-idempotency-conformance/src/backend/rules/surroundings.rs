@@ -1,7 +1,7 @@
 //! Other processes, other namespaces, the server.
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use tower_idempotency::store::shared::{Backend, Clocks, Expect, Kind, Write};
+use tower_idempotency_shared::{Backend, Clocks, Expect, Kind, Write};
 
 use crate::backend::rule::{Bears, Rule};
 use crate::backend::sample::{HOUR, claim, complete, session};

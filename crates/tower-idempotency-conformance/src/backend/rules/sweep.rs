@@ -1,7 +1,7 @@
 //! The rows that are deleted, and those that are not.
 
 use tower_idempotency::Fence;
-use tower_idempotency::store::shared::{Backend, Clocks, Expect, GRACE, NewExpiry, NewFence, Row, Write};
+use tower_idempotency_shared::{Backend, Clocks, Expect, GRACE, NewExpiry, NewFence, Row, Write};
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{AT_ONCE, HOUR, claim};

@@ -1,7 +1,7 @@
 //! The cases in which a write is done.
 
-use tower_idempotency::store::shared::{Backend, Expect, Kind, NewExpiry, NewFence, Token, Write};
 use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::{Backend, Expect, Kind, NewExpiry, NewFence, Token, Write};
 
 use crate::backend::rule::{Rule, is_done};
 use crate::backend::sample::{claim, complete, fresh_token};
@@ -124,8 +124,7 @@ pub(crate) async fn an_expired_row_is_claimed_over<B: Backend>(subject: &Backend
     let fence = Fence(rule.now().await.plus(crate::backend::sample::HOUR).as_millis() * 1_000);
     rule.expired(id, fence).await;
     let before = rule.now().await;
-    let write =
-        Write { began: tower_idempotency::store::shared::Stamp::Keep, fence: NewFence::Above(Fence(0)), ..claim(id) };
+    let write = Write { began: tower_idempotency_shared::Stamp::Keep, fence: NewFence::Above(Fence(0)), ..claim(id) };
     let row = rule.done(&write).await;
     rule.check(row.fence == Fence(fence.0 + 1), || {
         format!("the expired row had fence {fence}, and the claim over it got {}, not one more", row.fence)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{Backend, Expect, NewExpiry, Row, Stamp, Write};
+use tower_idempotency_shared::{Backend, Expect, NewExpiry, Row, Stamp, Write};
 
 use crate::backend::rule::Rule;
 use crate::backend::sample::{AT_ONCE, HOUR, claim, complete};

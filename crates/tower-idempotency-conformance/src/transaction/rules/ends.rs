@@ -3,7 +3,7 @@
 use tower_idempotency::internals::End;
 use tower_idempotency::internals::Records as _;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::shared::{Kind, RecordInTransaction};
+use tower_idempotency_shared::{Kind, RecordInTransaction};
 
 use crate::transaction::run::{OUTCOME, Rule};
 use crate::transaction::subject::TransactionSubject;

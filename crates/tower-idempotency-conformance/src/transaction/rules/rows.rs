@@ -6,9 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tower_idempotency::internals::End;
 use tower_idempotency::store::CommitError;
-use tower_idempotency::store::shared::{
-    Clocks, Kind, NewExpiry, NewFence, RecordInTransaction, RunRecord, Token, Write,
-};
+use tower_idempotency_shared::{Clocks, Kind, NewExpiry, NewFence, RecordInTransaction, RunRecord, Token, Write};
 
 use crate::fresh::{fresh_id, random};
 use crate::transaction::run::{OUTCOME, Rule};

@@ -7,10 +7,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
-use tower_idempotency::store::shared::{
-    Answer, Backend, BackendError, Clocks, Expect, Guarantee, Row, ServerId, Write,
-};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
+use tower_idempotency_shared::{Answer, Backend, BackendError, Clocks, Expect, Guarantee, Row, ServerId, Write};
 
 use super::fault::Fault;
 use super::writes;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{Expect, Kind, NewExpiry, NewFence, Row, Stamp, Write};
 use tower_idempotency::{Fence, RecordId};
+use tower_idempotency_shared::{Expect, Kind, NewExpiry, NewFence, Row, Stamp, Write};
 
 use super::fault::Fault;
 

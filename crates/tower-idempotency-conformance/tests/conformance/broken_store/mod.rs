@@ -12,10 +12,10 @@ use fault::{CAUGHT, Fault};
 use futures_util::FutureExt as _;
 use records::Broken;
 use tower_idempotency::clock::{ManualClock, Timestamp};
-use tower_idempotency::store::shared::SharedStore;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 use tower_idempotency_conformance::store::{RULES, StoreSubject, rule};
+use tower_idempotency_shared::SharedStore;
 
 use crate::stores::{TokioClock, shared};
 

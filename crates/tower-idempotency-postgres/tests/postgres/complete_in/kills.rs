@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::StatusCode;
-use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency_postgres::tokio_postgres::{NoTls, connect};
+use tower_idempotency_shared::SharedStoreBuilder;
 
 use super::process::{Process, TABLE, charge, charges, handler};
 use crate::lab::{Lab, client, own_server};

@@ -15,10 +15,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::Mutex;
 use tower::ServiceExt as _;
-use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{IdempotencyContext, IdempotencyLayer, OnInFlight, OnInterrupted, Release};
 use tower_idempotency_postgres::PostgresStore;
 use tower_idempotency_postgres::tokio_postgres::Client;
+use tower_idempotency_shared::SharedStoreBuilder;
 
 use crate::lab::{Lab, builder, client, lab};
 

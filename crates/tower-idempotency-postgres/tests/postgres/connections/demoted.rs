@@ -4,9 +4,9 @@ use tower_idempotency::internals::{
     Claim, ClaimPolicy, Completion, Hold, Operation, Origin, Records as _, RunResult, Transition,
 };
 use tower_idempotency::store::StoreError;
-use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency::{Fingerprint, RecordId};
 use tower_idempotency_postgres::PostgresStore;
+use tower_idempotency_shared::{Backend as _, Clocks};
 
 use crate::lab::{HOUR, Lab, builder, client, id, own_server, put, until};
 

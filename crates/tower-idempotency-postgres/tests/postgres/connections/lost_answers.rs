@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tower_idempotency::store::shared::{Backend as _, BackendError, Clocks};
+use tower_idempotency_shared::{Backend as _, BackendError, Clocks};
 
 use crate::lab::{
     Lab, ask_for_a_standby, ask_for_no_standby, builder, claim, complete, id, is_done, lab, own_server, put, until,

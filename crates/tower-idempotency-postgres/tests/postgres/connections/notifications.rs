@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
+use tower_idempotency_shared::{Backend as _, Clocks, Kind, Write};
 
 use crate::lab::{Lab, claim, complete, id, lab, own_server, until};
 
 /// Writes until the listener gets a notification: those before it has connected are lost.
-async fn hears(lab: &Lab, listener: &impl tower_idempotency::store::shared::Backend, first: u64) {
+async fn hears(lab: &Lab, listener: &impl tower_idempotency_shared::Backend, first: u64) {
     let mut changes = listener.changes();
     for number in first.. {
         let outcome = Write { kind: Kind::Completed, ..claim(id(number)) };

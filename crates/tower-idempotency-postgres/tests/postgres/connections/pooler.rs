@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
 use testkit::skipped;
-use tower_idempotency::store::shared::{Backend as _, Kind, Write};
 use tower_idempotency_conformance::backend::BackendSubject;
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
+use tower_idempotency_shared::{Backend as _, Kind, Write};
 
 use crate::lab::{Lab, address, builder, claim, id, lab, own_server, put, until};
 

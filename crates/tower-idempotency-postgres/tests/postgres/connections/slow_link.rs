@@ -12,9 +12,9 @@ use testkit::proxy::{End, Fate, Pass, Proxy, Way};
 use tokio::sync::Mutex;
 use tokio::time::sleep_until;
 use tower_idempotency::engine::{EffectError, OnceError, Outcome};
-use tower_idempotency::store::shared::SharedStoreBuilder;
 use tower_idempotency::{Fingerprint, OnInFlight, Once};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
+use tower_idempotency_shared::SharedStoreBuilder;
 
 use crate::lab::{Lab, address, id, lab};
 

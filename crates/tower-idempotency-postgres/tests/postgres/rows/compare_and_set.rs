@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use tower_idempotency::Fence;
-use tower_idempotency::store::shared::{
-    Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Write,
-};
+use tower_idempotency_shared::{Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Write};
 
 use crate::lab::{HOUR, Lab, claim, complete, id, is_done, lab};
 

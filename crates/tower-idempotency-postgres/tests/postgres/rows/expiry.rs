@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::store::shared::{Backend as _, Clocks, NewExpiry, Write};
+use tower_idempotency_shared::{Backend as _, Clocks, NewExpiry, Write};
 
 use crate::lab::{Lab, claim, id, lab};
 
@@ -77,7 +77,7 @@ async fn trap_96_fences_never_shrink_while_rows_expire_and_are_swept() {
     for round in 0..200_u64 {
         // The row's fence is far ahead of the clock: only the row can know.
         let ahead = tower_idempotency::Fence(if round == 0 { 1 << 60 } else { 0 });
-        let fence = tower_idempotency::store::shared::NewFence::Above(ahead);
+        let fence = tower_idempotency_shared::NewFence::Above(ahead);
         let write = Write { expires: NewExpiry::In(Duration::from_millis(1)), fence, ..claim(id(1)) };
         let row = lab.backend.put(Clocks::default(), std::slice::from_ref(&write)).await.unwrap().rows.pop().unwrap();
         if let Some(row) = row.filter(|row| row.token == write.token) {

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use testkit::Gate;
 use tower_idempotency::IdempotencyLayer;
-use tower_idempotency::store::shared::{Backend as _, Clocks, Write};
 use tower_idempotency::store::{Health, Store as _};
 use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresStore};
+use tower_idempotency_shared::{Backend as _, Clocks, Write};
 
 use crate::app::App;
 use crate::lab::{Lab, builder, claim, complete, id, own_server, until};

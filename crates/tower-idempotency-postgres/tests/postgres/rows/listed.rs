@@ -5,8 +5,8 @@ use testkit::Gate;
 use testkit::lab::{Lab as Requests, id, post};
 use tower_idempotency::IdempotencyLayer;
 use tower_idempotency::operations::{Action, Answer, Applied, Change, Filter, OperationState, StateKind};
-use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency_postgres::PostgresStore;
+use tower_idempotency_shared::{Backend as _, Clocks};
 
 use crate::lab::lab;
 

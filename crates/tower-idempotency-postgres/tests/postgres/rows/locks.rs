@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
+use tower_idempotency_shared::{Backend as _, Clocks, Kind, Write};
 
 use crate::lab::{Lab, claim, client, complete, id, is_done, lab, own_server, put, put_all, until};
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use testkit::proxy::Proxy;
-use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
+use tower_idempotency_shared::{Backend as _, Clocks};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::lab::{Lab, builder, claim, client, id, own_server, until};

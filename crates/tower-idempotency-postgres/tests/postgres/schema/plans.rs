@@ -1,6 +1,6 @@
 //! The plans of calls: a call reads its own rows, and no others, however the table grows.
 
-use tower_idempotency::store::shared::{Backend as _, Clocks, Kind, Write};
+use tower_idempotency_shared::{Backend as _, Clocks, Kind, Write};
 
 use crate::lab::{Lab, claim, client, complete, id, own_server, until};
 

@@ -1,7 +1,7 @@
 //! The rights of a role on the table, which are checked at opening.
 
-use tower_idempotency::store::shared::{Backend as _, Clocks};
 use tower_idempotency_postgres::{PostgresBackend, PostgresError, PostgresStore, TransactionRecord};
+use tower_idempotency_shared::{Backend as _, Clocks};
 
 use crate::lab::{Lab, builder, claim, client, complete, id, is_done, own_server};
 

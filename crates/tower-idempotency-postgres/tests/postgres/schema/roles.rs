@@ -1,6 +1,6 @@
 //! Roles with settings of their own, names that others have made, and poolers.
 
-use tower_idempotency::store::shared::{Backend as _, BackendError, Clocks, Kind, Write};
+use tower_idempotency_shared::{Backend as _, BackendError, Clocks, Kind, Write};
 
 use crate::lab::{
     HOUR, Lab, ask_for_a_standby, builder, claim, complete, id, is_done, own_server, until, until_waiting,

@@ -1,0 +1,364 @@
+//! The contract of a database for a store that several processes share: it reads rows, and compares and sets them.
+//!
+//! The protocol is not here. [`SharedStore`](super::SharedStore) decides in Rust which row follows which, by the same
+//! function as every other store. A backend only writes a row if the present row is as expected.
+
+use std::error::Error;
+use std::fmt;
+use std::fmt::Debug;
+use std::future::{Future, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::store::Gauges;
+use tower_idempotency::{Fence, RecordId};
+
+pub use super::kind::Kind;
+
+/// An error of the database.
+type Source = Box<dyn Error + Send + Sync>;
+
+/// A database that several processes share, as [`SharedStore`](super::SharedStore) uses it.
+///
+/// # Rows
+/// There is at most one [`Row`] per id and namespace. Only [`delete_expired`](Self::delete_expired) deletes rows. A row
+/// whose expiry is not later than the earliest time counts as absent in `get`, `put`, `sessions`, `list` and `scan`,
+/// whether it was deleted or not; `put` claims it over by an update.
+///
+/// # Time
+/// Times are whole milliseconds since the Unix epoch. A database has one clock, which it reads in the step that it
+/// judges, and answers ([`Answer::now`]). No decision rests on that clock alone: each call brings the [`Clocks`] of the
+/// calling process. A row is judged by the *earliest*, the earlier of the database's time and [`Clocks::earliest`]. It
+/// is stamped by the *latest*, the later of the database's time and [`Clocks::latest`]. Only [`Row::began`] is the
+/// earliest, and [`Row::since`] the database's time. Writes have durations, and rows have times.
+///
+/// # Durability
+/// A `put` is answered only once its writes would survive every failure that the database is said to survive
+/// ([`guarantee`](Self::guarantee)).
+///
+/// # Errors
+/// A [`BackendError`] says whether anything may have been done. A `put` whose error is
+/// [`Uncertain`](BackendError::Uncertain) is sent again, with the same tokens, until its answer is known.
+///
+/// # Compatibility
+/// [`Row`], [`Write`], [`Answer`] and [`Guarantee`] are complete: backends make them, and a backend that leaves a field
+/// out loses what the store relies on. So a new field is a breaking change, and the compiler names every place that
+/// lacks it. [`Kind`] and [`BackendError`] may get new variants in a minor release.
+///
+/// # Cancel safety
+/// Any future may be dropped at any time. Its call may still be done, then or later. A dropped future must leave the
+/// backend usable: a connection that still waits for an answer is given up.
+pub trait Backend: Debug + Send + Sync + 'static {
+    /// The name of the database, for logs: see [`Store::name`](tower_idempotency::store::Store::name). Default:
+    /// `shared`.
+    const NAME: &'static str = "shared";
+
+    /// Reads the rows of `ids`, in their order; `None` for an id that is absent. There may be no ids.
+    fn get(
+        &self,
+        clocks: Clocks,
+        ids: &[RecordId],
+    ) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
+
+    /// Does each of `writes`, or leaves its row alone, and then reads the rows, in the order of the writes. No two of
+    /// the writes have the same id. Writes do not depend on each other: one may be done even if another is not.
+    ///
+    /// A write is done if one of these is true:
+    /// - the row is absent, and [`Expect::Absent`] is expected;
+    /// - the row is there, and has the token that is expected;
+    /// - the row is there, and has the write's own token: the write was sent before.
+    ///
+    /// Otherwise nothing is changed. So a write was done if the row that is returned has its token. A row that has the
+    /// expected token and not the write's was *busy*: something else has it locked. A row that is absent although
+    /// [`Expect::Absent`] was expected was busy too. The write may be sent again then.
+    ///
+    /// If the row has the write's own token, the write comes again: its fence and its stamps are kept, and its `until`
+    /// and its `expires` count from now. But the row keeps the later of its own time and the new one. The clocks may
+    /// have been set back since an earlier copy was answered, and the process relies on that answer. A write's own
+    /// token in a row past its expiry makes no difference: the row is absent. A call without any writes asks for the
+    /// time.
+    ///
+    /// Of a row that the write did not make, a [`state`](Row::state) of more than 16 KiB should be left out of the
+    /// answer, which then has an empty one: many claims that meet large rows would take too long on a slow link. The
+    /// store gets such a row by itself, if it needs it.
+    ///
+    /// The database locks rows in the order of their ids, so that two calls can't wait for each other.
+    fn put(
+        &self,
+        clocks: Clocks,
+        writes: &[Write],
+    ) -> impl Future<Output = Result<Answer<Vec<Option<Row>>>, BackendError>> + Send;
+
+    /// Reads all rows of the kind [`Session`](Kind::Session), in any order. There is one for each process that uses the
+    /// store, and each process calls this every sixth of its lease, so that an index has to serve it.
+    fn sessions(&self, clocks: Clocks) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
+
+    /// Reads at most `limit` rows that may need an operator, ordered by [`began`](Row::began), in whole milliseconds,
+    /// and id. It reads only those after `after` in that order:
+    /// - those of the kinds [`Interrupted`](Kind::Interrupted) and [`Disputed`](Kind::Disputed), the latter with their
+    ///   states cut as in [`scan`](Self::scan);
+    /// - those of the kind [`Running`](Kind::Running) whose [`session`](Row::session) is absent or not in `alive`, or
+    ///   whose [`until`](Row::until) is absent or not later than the earliest time.
+    fn list(
+        &self,
+        clocks: Clocks,
+        alive: &[RecordId],
+        after: Option<(Timestamp, RecordId)>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
+
+    /// Reads at most `limit` rows of the kinds [`Running`](Kind::Running), [`Interrupted`](Kind::Interrupted),
+    /// [`Completed`](Kind::Completed), [`Consumed`](Kind::Consumed) and [`Other`](Kind::Other), ordered by id, and only
+    /// those after `after` in that order. A [`state`](Row::state) of more than 2 KiB should be cut to its first 1 KiB,
+    /// so that a page stays small. Operators look through all records by it, so it may read much in one call.
+    fn scan(
+        &self,
+        clocks: Clocks,
+        after: Option<RecordId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Answer<Vec<Row>>, BackendError>> + Send;
+
+    /// Deletes at most `limit` rows that have been past their expiry for [`GRACE`] by the earliest time, of this
+    /// namespace or of all, and returns how many it deleted. Without that grace, a write that is still on its way could
+    /// meet a row that was deleted and made anew, with a smaller fence.
+    fn delete_expired(&self, clocks: Clocks, limit: usize) -> impl Future<Output = Result<usize, BackendError>> + Send;
+
+    /// Returns the ids of rows that were written from now on, by any process, this one included, as far as the database
+    /// notifies of them. Some may be missing: waiters then find changes by reading. Ids of other namespaces do no harm.
+    /// The stream does not end.
+    fn changes(&self) -> BoxStream<'static, RecordId>;
+
+    /// Returns what the database promises and what it can lose, as it is set up now.
+    fn guarantee(&self) -> impl Future<Output = Result<Guarantee, BackendError>> + Send;
+
+    /// Writes rows as they are, with their fences and times: each if its id is absent, or if there is a row past its
+    /// expiry with a smaller fence. Returns the ids of those that it wrote, which are as durable as after a
+    /// [`put`](Self::put). Ids do not repeat. For a tool that moves records while no process uses the store. By default
+    /// the database has no way to do it.
+    #[doc(hidden)]
+    fn adopt(
+        &self,
+        clocks: Clocks,
+        rows: &[Row],
+    ) -> impl Future<Output = Result<Answer<Vec<RecordId>>, BackendError>> + Send {
+        let _ = (clocks, rows);
+        ready(Err(BackendError::Never("this database has no way to take the records of another store".into())))
+    }
+
+    /// Returns the limit that the database has reached, if there is one: new keys are refused with
+    /// [`StoreError::Full`](tower_idempotency::store::StoreError::Full) then, and everything else is done. It is called
+    /// for each claim, so it does not ask the database. By default there is no limit. [`guarantee`](Self::guarantee),
+    /// which is called every 30 seconds, may take note of one.
+    fn full(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Returns what is known of `records`, `bytes` and `connections`. It does not ask the database. By default nothing
+    /// is known.
+    fn gauges(&self) -> Gauges {
+        Gauges::default()
+    }
+}
+
+/// The time for which a row is kept physically after its expiry, so that a late copy of a write still finds the row.
+pub const GRACE: Duration = Duration::from_secs(600);
+
+/// The clocks of the process that calls: see [`Backend`], *Time*.
+///
+/// By default, only the database's clock decides, for tools and tests that have no clock of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clocks {
+    /// The earliest of the process's clocks.
+    pub earliest: Timestamp,
+    /// The latest of the process's clocks.
+    pub latest: Timestamp,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self { earliest: Timestamp::from_millis(u64::MAX), latest: Timestamp::from_millis(0) }
+    }
+}
+
+/// The rows that were read, the time of the read, and the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// The database's time, read in the same step as the rows.
+    pub now: Timestamp,
+    /// The server that has answered. It changes when the server is started again, and when another one takes over.
+    pub server: ServerId,
+    /// The rows that were read.
+    pub rows: T,
+}
+
+/// The number of one start of one server, which differs after each start. It may stay the same if a start never shows
+/// rows that were not durable before it, as with a database in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ServerId(pub u64);
+
+/// 128 random bits for each write. The row has those of its last write.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub [u8; 16]);
+
+/// A row as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its id.
+    pub id: RecordId,
+    /// The token of the write that made it.
+    pub token: Token,
+    /// The latest fence that was given for it.
+    pub fence: Fence,
+    /// Its kind.
+    pub kind: Kind,
+    /// The row of the process that owns it, if one does: see [`Kind::Session`]. For a
+    /// [disputed](Kind::Disputed) outcome, this is the operation's row.
+    pub session: Option<RecordId>,
+    /// The bound of a run or of a question. For a record that has no `session` and is kept for a shorter time than its
+    /// row, this is the record's expiry. For a session, it is a note for people: no process judges by it.
+    pub until: Option<Timestamp>,
+    /// The time at which the operation began, by the earliest time, so that no later step of it looks earlier.
+    pub began: Timestamp,
+    /// The time at which it came to its state.
+    pub since: Timestamp,
+    /// The time from which on the row counts as absent.
+    pub expires: Timestamp,
+    /// The other parts of the record, as bytes that mean nothing to the backend.
+    pub state: Bytes,
+}
+
+/// A row to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The row's id.
+    pub id: RecordId,
+    /// The row that the write expects.
+    pub expect: Expect,
+    /// The row's new token.
+    pub token: Token,
+    /// The row's fence.
+    pub fence: NewFence,
+    /// The row's kind: see [`Row::kind`].
+    pub kind: Kind,
+    /// The row's session: see [`Row::session`].
+    pub session: Option<RecordId>,
+    /// The time from the latest time to [`Row::until`]. If the row already has the write's own token, a later time of
+    /// the row is kept.
+    pub until: Option<Duration>,
+    /// The change of [`Row::began`]. An absent row begins now, whatever this says.
+    pub began: Stamp,
+    /// The change of [`Row::since`]. For an absent row it is now, whatever this says.
+    pub since: Stamp,
+    /// The change of [`Row::expires`].
+    pub expires: NewExpiry,
+    /// The row's state: see [`Row::state`].
+    pub state: Bytes,
+}
+
+impl Write {
+    /// Returns a write of a row without a record, which is kept for this long.
+    pub(super) fn released(id: RecordId, expect: Expect, kept: Duration) -> Self {
+        Self {
+            id,
+            expect,
+            token: super::random_token(),
+            fence: NewFence::Keep,
+            kind: Kind::Released,
+            session: None,
+            until: None,
+            began: Stamp::Keep,
+            since: Stamp::Now,
+            expires: NewExpiry::In(kept),
+            state: Bytes::new(),
+        }
+    }
+}
+
+/// The row that a write expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// The write expects no row, or a row past its expiry.
+    Absent,
+    /// The write expects a row with this token.
+    Token(Token),
+}
+
+/// The fence of a written row.
+///
+/// If the row already has the write's own token, the fence is kept, whatever this says: the write was sent before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewFence {
+    /// Keeps the row's fence. For an absent row, this is the same as [`Above`](Self::Above) the fence 0.
+    Keep,
+    /// Writes this fence, or keeps the row's, past its expiry or not, if that is greater: the fence of a row never
+    /// shrinks.
+    Exactly(Fence),
+    /// Writes a new fence: the greatest of the latest time in microseconds since the Unix epoch, one more than the
+    /// row's, past its expiry or not, and one more than this. Fences are kept to the digit up to 2⁶³ − 1, and counted
+    /// on exactly at least up to 2⁵³.
+    Above(Fence),
+}
+
+/// A time of a written row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stamp {
+    /// Keeps the row's value.
+    Keep,
+    /// Writes the time anew: the earliest time as [`Row::began`], the database's as [`Row::since`]. If the row already
+    /// has the write's own token, its value is kept.
+    Now,
+}
+
+/// The expiry of a written row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewExpiry {
+    /// Keeps the row's value. An absent row is written with [`In`](Self::In) only.
+    Keep,
+    /// Writes the time that is this long from the latest time. If the row already has the write's own token, a later
+    /// expiry of the row is kept. A row that expires before the answer is made is answered as absent.
+    In(Duration),
+}
+
+/// The promises of a database as it is set up, and what it can lose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guarantee {
+    /// The database and its setup, for a log: its version, its role, and the settings that count.
+    pub setup: String,
+    /// The ways in which the database can lose answered writes, with a sentence for each. If it is empty, this release
+    /// knows of no such way.
+    pub loses: Vec<String>,
+}
+
+/// An error of a backend, which says whether the call may have been done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// Nothing was done, nor will be: the database can't be reached, or has refused. Trying again may help.
+    #[error("the database can't be reached or has refused: {0}")]
+    Nothing(#[source] Source),
+    /// Nothing was done, nor will be: something else has a row locked, or the database asks to try again. The database
+    /// can be reached. Each write of the call is sent again by itself.
+    #[error("a row is locked: {0}")]
+    Busy(#[source] Source),
+    /// Nothing was done, nor will be: too many calls of this process are under way. The database may be well.
+    #[error("too many calls are under way: {0}")]
+    Crowded(#[source] Source),
+    /// Nothing was done, nor will be, however often it is tried: the database does not take such a row, as its state is
+    /// too large for example. An outcome that is refused in this way is recorded as [`Consumed`](Kind::Consumed), which
+    /// takes less than a hundred bytes and may not be refused.
+    #[error("the database does not take the row: {0}")]
+    Never(#[source] Source),
+    /// It may have been done, or may still be: the answer was lost, or did not come in time.
+    #[error("the database's answer was lost: {0}")]
+    Uncertain(#[source] Source),
+}
+
+/// Formats the first digits only.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "Token({a:02x}{b:02x}{c:02x}{d:02x}…)")
+    }
+}

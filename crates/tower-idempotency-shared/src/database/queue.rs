@@ -1,0 +1,209 @@
+//! The writes of this process that wait for a call, and the number of calls.
+//!
+//! A link to the database carries a limited number of bytes a second, so calls that share it take longer. Rules:
+//! 1. Small writes, such as claims, do not wait behind large ones: each kind has a queue of its own.
+//! 2. One call at a time has large writes. So a renewal of the session, which shares the link with them, does not wait
+//!    for many of them.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use backon::ExponentialBackoff;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tower_idempotency::clock::Timestamp;
+
+use crate::backend::{BackendError, Expect, Row, ServerId, Write};
+
+/// The most writes in one call, and the most bytes of state that they have together, unless the first alone has more.
+const MAX_BATCH_ROWS: usize = 64;
+const TOGETHER_BYTES: usize = 128 * 1024;
+/// A write with more bytes of state is large.
+const LARGE: usize = 8 * 1024;
+/// The number of times that a write is sent while its row is locked and no copy of it may be done.
+const BUSY_TRIES: u32 = 12;
+
+/// The database's answer to a write: the row as it is now.
+#[derive(Debug)]
+pub(crate) struct WriteResult {
+    pub(crate) row: Option<Row>,
+    /// The server that answered.
+    pub(crate) server: ServerId,
+    /// The earliest time by which the database has judged the row.
+    pub(crate) earliest: Timestamp,
+    /// The time at which the first copy of the write was sent.
+    pub(crate) sent: Instant,
+}
+
+/// The reason why a write has no result.
+#[derive(Debug, Clone)]
+pub(crate) enum WriteError {
+    /// The database can't be reached or has refused, or the row stays locked. The write was not done.
+    Away(Arc<BackendError>),
+    /// The database never takes the row, however often it is sent.
+    Never(Arc<BackendError>),
+    /// The deadline had passed before the write was sent.
+    Late,
+    /// The deadline has passed, and it is unknown whether the write was done. It may still arrive.
+    InDoubt,
+    /// The store was closed, or its runtime is gone, before the answer came. The write may be done.
+    Gone,
+}
+
+pub(crate) type WriteReply = oneshot::Sender<Result<WriteResult, WriteError>>;
+
+/// Counts a write for as long as it has no answer.
+#[derive(Debug)]
+pub(crate) struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Waiting {
+    pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+/// A write on its way.
+#[derive(Debug)]
+pub(crate) struct PendingWrite {
+    pub(crate) write: Write,
+    /// The time from which on it is not sent any more. Only claims have one.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) reply: WriteReply,
+    /// `true` if it was sent without an answer, or is sent again as if it had been.
+    pub(crate) may_be_done: bool,
+    /// The time at which its first copy was sent.
+    pub(crate) sent: Option<Instant>,
+    /// The number of times that its row was locked.
+    pub(crate) busy: u32,
+    pub(crate) pauses: ExponentialBackoff,
+    /// Counts the write for `WriteQueue::is_behind` until this value is dropped.
+    pub(crate) _waiting: Waiting,
+}
+
+impl PendingWrite {
+    fn bytes(&self) -> usize {
+        self.write.state.len()
+    }
+
+    /// Returns whether the row is as the write expects, so that the write may still be done.
+    pub(crate) fn is_expected(&self, row: Option<&Row>) -> bool {
+        match (row, self.write.expect) {
+            (Some(row), Expect::Token(token)) => row.token == token,
+            (None, Expect::Absent) => true,
+            // Another write has made the row, or a row is there that was not expected, or none is.
+            _ => false,
+        }
+    }
+
+    /// Returns whether the write was done.
+    pub(crate) fn is_done(&self, row: Option<&Row>) -> bool {
+        row.is_some_and(|row| row.token == self.write.token)
+    }
+
+    /// Returns whether something else has the row locked, as far as the row shows.
+    pub(crate) fn is_busy(&self, row: Option<&Row>) -> bool {
+        self.is_expected(row) && !self.is_done(row)
+    }
+
+    /// Counts that something else had its row locked, and returns whether the write is sent again.
+    pub(crate) fn count_lock(&mut self) -> bool {
+        self.busy += 1;
+        let is_late = self.deadline.is_some_and(|end| end <= Instant::now());
+        // A copy that may be done has to be sent until its answer is known, and it may itself hold the lock.
+        self.may_be_done || (self.busy < BUSY_TRIES && !is_late)
+    }
+}
+
+/// The writes that wait for a call, and the calls that are under way. `WriteSender` has it under a lock.
+#[derive(Debug)]
+pub(crate) struct PendingWrites {
+    small: VecDeque<PendingWrite>,
+    large: VecDeque<PendingWrite>,
+    at_once: usize,
+    /// The number of tasks that send. There are none when the queue is empty.
+    tasks: usize,
+    /// `true` while a call with large writes is under way.
+    sends_large: bool,
+}
+
+impl PendingWrites {
+    /// Creates a queue from which at most `at_once` tasks send.
+    pub(crate) fn new(at_once: usize) -> Self {
+        Self { small: VecDeque::new(), large: VecDeque::new(), at_once, tasks: 0, sends_large: false }
+    }
+
+    pub(crate) fn push(&mut self, put: PendingWrite) {
+        if put.bytes() > LARGE { self.large.push_back(put) } else { self.small.push_back(put) }
+    }
+
+    /// Returns whether another task should send. If so, the task counts as started.
+    pub(crate) fn starts_task(&mut self) -> bool {
+        let starts_task = self.tasks < self.at_once && (!self.small.is_empty() || self.may_send_large());
+        self.tasks += usize::from(starts_task);
+        starts_task
+    }
+
+    /// Takes the writes of the next call, and whether they are large. `ends_large` says whether the last call of this
+    /// task had large ones: then small ones go first. Returns `None` if the task has to end.
+    pub(crate) fn next(&mut self, ends_large: bool) -> Option<(Vec<PendingWrite>, bool)> {
+        self.sends_large &= !ends_large;
+        let goes_first = !ends_large || self.small.is_empty();
+        if goes_first && self.may_send_large() {
+            self.sends_large = true;
+            return Some((together(&mut self.large), true));
+        }
+        let puts = together(&mut self.small);
+        if puts.is_empty() {
+            // The task counts as ended before the lock is free, so the next write starts another one.
+            self.tasks -= 1;
+            return None;
+        }
+        Some((puts, false))
+    }
+
+    fn may_send_large(&self) -> bool {
+        !self.sends_large && !self.large.is_empty()
+    }
+
+    /// Notes that a task ended early, with its runtime or by a panic, and whether it had large writes. If it was the
+    /// last task, returns the queued writes.
+    pub(crate) fn lose_task(&mut self, ends_large: bool) -> Vec<PendingWrite> {
+        self.sends_large &= !ends_large;
+        self.tasks -= 1;
+        if self.tasks > 0 {
+            return Vec::new();
+        }
+        let (small, large) = (std::mem::take(&mut self.small), std::mem::take(&mut self.large));
+        small.into_iter().chain(large).collect()
+    }
+}
+
+/// Takes the writes of the next call: the first ones, one of each id. The others keep their order.
+fn together(waiting: &mut VecDeque<PendingWrite>) -> Vec<PendingWrite> {
+    let (mut ids, mut batch, mut bytes) = (HashSet::new(), Vec::new(), 0);
+    let mut left = VecDeque::new();
+    while let Some(put) = waiting.pop_front() {
+        let fits = batch.is_empty() || bytes + put.bytes() <= TOGETHER_BYTES;
+        // A later write of an id stays behind an earlier one.
+        if ids.insert(put.write.id) && fits {
+            bytes += put.bytes();
+            batch.push(put);
+        } else {
+            left.push_back(put);
+        }
+        if batch.len() == MAX_BATCH_ROWS {
+            break;
+        }
+    }
+    left.append(waiting);
+    *waiting = left;
+    batch
+}

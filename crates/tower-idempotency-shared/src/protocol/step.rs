@@ -1,0 +1,340 @@
+//! One transition: read the row, let the protocol decide, compare and set.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use backon::Retryable as _;
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+use tower_idempotency::RecordId;
+use tower_idempotency::internals::{
+    Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Resolution, RunResult, State, Transition,
+    next, once_a_minute, pauses,
+};
+use tower_idempotency::store::StoreError;
+
+use super::Protocol;
+use super::write::{release, unchanged};
+use crate::backend::{Backend, BackendError, Expect, Kind, Row, Write};
+use crate::database::errors::{late, not_written};
+use crate::database::reads::RowSnapshot;
+use crate::database::writes::{WriteError, WriteResult};
+
+/// The number of times that a step begins again because another process has changed the row.
+const ROUNDS: u32 = 16;
+/// The first and the longest pause before a step is taken once more because the database did not answer.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+impl<B: Backend> Protocol<B> {
+    /// Takes one step on the record of `id`, or refuses it.
+    ///
+    /// A claim that met a row and can't be decided is refused as overloaded, so that it does not run without
+    /// protection.
+    pub(crate) async fn step(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+        let is_claim = transition.claim().is_some();
+        let mut has_met = false;
+        let applied = self.decide(id, transition, &mut has_met).await;
+        match applied {
+            Err(StoreError::Unavailable { .. }) if is_claim && has_met => {
+                Err(StoreError::Overloaded { reason: "the database did not answer the claim of a known key" })
+            }
+            applied => applied,
+        }
+    }
+
+    /// Takes the step of [`step`](Self::step), in rounds: a round ends without a result if the row has changed
+    /// meanwhile. Sets `has_met` once a row was met.
+    async fn decide(&self, id: RecordId, transition: Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
+        let deadline = transition.claim().map(|claim| Instant::now() + claim.timeout);
+        // The row that a claim has met is returned before its requester gives up: the requester must not run as if
+        // there were no row.
+        let answer_by = transition.claim().and_then(|claim| deadline.map(|deadline| deadline - claim.timeout / 10));
+        let mut known = self.known_before(id, &transition).await?;
+        for _ in 0..ROUNDS {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(late());
+            }
+            *has_met |= known.row.is_some();
+            known = in_time(answer_by, self.filled(known)).await?;
+            // A transition that takes an operation or asks about it needs the whole record.
+            let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
+            let record = match &known.row {
+                Some(row) if needs_all => self.whole(row, known.earliest).transpose()?,
+                Some(row) => self.view(known.earliest).of(row).map(|held| held.columns(id)).transpose()?,
+                None => None,
+            };
+            let current = match &known.row {
+                Some(Row { kind: Kind::Released, fence, .. }) => Current::Released(*fence),
+                _ => Current::from(record.as_ref()),
+            };
+            let (change, reply) = next(current, transition.clone());
+            let (write, draft) = match change {
+                Change::Nothing if reply == Reply::Refused && known.row.is_some() && known.server.is_none() => {
+                    // This process remembers an older row.
+                    self.forget_run(known.row.as_ref());
+                    known = self.read(id).await?;
+                    continue;
+                }
+                Change::Nothing => {
+                    return in_time(answer_by, self.unchanged(id, &transition, known, reply, record)).await;
+                }
+                Change::Release => (release(id, known.row.as_ref(), self.clocks().now()), None),
+                Change::Put(draft) => {
+                    let write = self.write(id, &draft, known.row.as_ref(), record.as_ref());
+                    (write.ok_or_else(|| StoreError::unavailable("the record can't be encoded"))?, Some(draft))
+                }
+            };
+            if transition.claim().is_some() {
+                self.may_claim()?;
+            }
+            // A takeover first marks the session as dead: its process may be about to renew it.
+            let takes_over =
+                matches!(transition, Transition::Reclaim(..) | Transition::Inquire { .. } | Transition::Resolve(..));
+            if takes_over && !self.mark_session_dead(known.row.as_ref()).await? {
+                known = self.read(id).await?;
+                continue;
+            }
+            let is_end = matches!(transition, Transition::Complete(_) | Transition::Interrupt { .. });
+            let was_lost = is_end && record.is_none();
+            let (token, expected) = (write.token, write.expect);
+            // A claim is kept, in case its answer is lost and it has to be invalidated.
+            let claim = deadline.map(|_| write.clone());
+            let WriteResult { row, server, earliest, .. } = match self.database.writes.put(write, deadline).await {
+                Ok(result) => result,
+                Err(WriteError::InDoubt) => match claim {
+                    Some(claim) => self.invalidate_claim(&claim, known.row.as_ref()).await?,
+                    // This does not happen: only a write with a deadline is ever in doubt.
+                    None => return Err(late()),
+                },
+                Err(WriteError::Never(error)) if is_outcome(&transition) => {
+                    // If the database never takes the outcome, the operation is recorded as consumed. The end of a run
+                    // is never refused for good.
+                    let applied = Box::pin(self.step(id, consumed(transition))).await?;
+                    if applied.reply == Reply::Taken {
+                        self.report_consumed(id, &error);
+                    }
+                    return Ok(applied);
+                }
+                Err(error) => return Err(not_written(error)),
+            };
+            // If an earlier answer was lost, another process may have written the row since.
+            match &transition {
+                Transition::Resolve(fence, Resolution::Forget, _) => self.forget(id, *fence),
+                // A damaged outcome, of which this process may have a copy.
+                Transition::Resolve(fence, Resolution::Release, _) => self.cache.remove_record(&id, *fence),
+                _ => {}
+            }
+            if let Some(done) = row.as_ref().filter(|row| row.token == token) {
+                let applied = self.written(id, &transition, done, draft, reply).await?;
+                if was_lost {
+                    self.report_lost(id);
+                }
+                return Ok(applied);
+            }
+            // The row has the token that was expected, and still was not written.
+            if matches!((&row, expected), (Some(row), Expect::Token(token)) if row.token == token) {
+                return Err(StoreError::unavailable("something else has the row locked"));
+            }
+            self.forget_run(row.as_ref());
+            known = RowSnapshot { row, earliest, server: Some(server) };
+        }
+        Err(StoreError::unavailable("the row changes all the time"))
+    }
+
+    /// Returns what this process knows of the row before it sends anything. A claim expects no row, and finds out by
+    /// being sent whether there is one. This process has written the rows that it holds.
+    async fn known_before(&self, id: RecordId, transition: &Transition) -> Result<RowSnapshot, StoreError> {
+        let earliest = || self.clocks().earliest();
+        match transition {
+            // No claim is granted now, but the key's record is still returned.
+            Transition::Claim(_) if self.clocks().are_apart() => self.read(id).await,
+            Transition::Claim(_) => Ok(RowSnapshot { row: None, earliest: earliest(), server: None }),
+            _ => match self.held(id) {
+                Some(row) => Ok(RowSnapshot { row: Some(row), earliest: earliest(), server: None }),
+                None => self.read(id).await,
+            },
+        }
+    }
+
+    /// Refuses claims that this process could not keep, or judge.
+    fn may_claim(&self) -> Result<(), StoreError> {
+        if self.clocks().are_apart() {
+            return Err(StoreError::Overloaded { reason: "the database's clock and this process's are too far apart" });
+        }
+        if !self.sessions.own.holds_half() {
+            return Err(StoreError::unavailable("this process does not hold its session"));
+        }
+        Ok(())
+    }
+
+    /// Returns the result of a transition whose row was written. Gives a claim back that came too late, or whose
+    /// session is not held any more.
+    async fn written(
+        &self,
+        id: RecordId,
+        transition: &Transition,
+        row: &Row,
+        draft: Option<Draft<Bytes>>,
+        reply: Reply,
+    ) -> Result<Applied, StoreError> {
+        // From now on the session does not say that this bound is over. It may have said so before, if this task was
+        // paused with the answer for longer than the bound.
+        let applied = self.done(id, row, draft, reply);
+        let session = &self.sessions.own;
+        let is_held = row.session == Some(session.id()) && session.holds_half();
+        let is_late = transition.claim().is_some() && row.until.is_some_and(|until| until < self.clocks().latest());
+        if let Some(taken_back) = taken_back(transition)
+            && (!is_held || is_late)
+        {
+            Box::pin(self.give_back(id, taken_back(row.fence))).await;
+            let lost = || StoreError::unavailable("this process does not hold its session any more");
+            return Err(if is_held { late() } else { lost() });
+        }
+        Ok(applied)
+    }
+
+    /// Overwrites the row of a claim whose answer was lost and whose requester was refused, so that the claim can't
+    /// take effect any more: with the tombstone of a release, or with the row that was there `before`, under another
+    /// token. Returns the claim's row if the claim had been done.
+    async fn invalidate_claim(&self, claim: &Write, before: Option<&Row>) -> Result<WriteResult, StoreError> {
+        let write = match before.filter(|row| row.kind != Kind::Released) {
+            None => release(claim.id, before, self.clocks().now()),
+            Some(row) => unchanged(row, self.clocks().earliest()),
+        };
+        let found = self.database.writes.insist(write).await.map_err(not_written)?;
+        if found.row.as_ref().is_some_and(|row| row.token == claim.token) { Ok(found) } else { Err(late()) }
+    }
+
+    /// Gives back a claim under which nothing ran. Tries again for as long as the database does not answer.
+    pub(crate) async fn give_back(&self, id: RecordId, taken_back: Transition) {
+        let _ = until_answered(usize::MAX, || self.step(id, taken_back.clone())).await;
+    }
+
+    fn report_consumed(&self, id: RecordId, error: &BackendError) {
+        self.slots.telemetry.counters.consumed.fetch_add(1, Ordering::Relaxed);
+        once_a_minute!(
+            self.slots.telemetry.lines.consumed, error, record_id = id.short(), %error,
+            "the database never takes the outcome: the operation is consumed, and retries can't replay it"
+        );
+    }
+
+    /// Counts a record that was written anew.
+    fn report_lost(&self, id: RecordId) {
+        self.slots.telemetry.counters.lost.fetch_add(1, Ordering::Relaxed);
+        once_a_minute!(
+            self.slots.telemetry.lines.lost,
+            error,
+            record_id = id.short(),
+            "a failover has lost a record, or it had expired, and it is written anew; until then a retry could have run"
+        );
+    }
+
+    /// Returns the row of `id` if it names a session of this process.
+    fn held(&self, id: RecordId) -> Option<Row> {
+        self.sessions.held.get(&id).map(|row| row.clone())
+    }
+
+    /// Forgets the run of this process that has this row, or an earlier one. A later run of the key stays: while this
+    /// process keeps it, no other process considers it over.
+    fn forget_run(&self, row: Option<&Row>) {
+        let Some(row) = row else { return };
+        let is_own_run =
+            row.kind == Kind::Running && row.session.is_some_and(|id| self.sessions.own.own().contains(&id));
+        if is_own_run && self.sessions.held.get(&row.id).is_some_and(|held| held.fence <= row.fence) {
+            // The row now has another token.
+            self.sessions.held.insert(row.id, row.clone());
+        } else {
+            self.sessions.held.remove_if(&row.id, |_, held| held.fence <= row.fence);
+        }
+    }
+
+    /// Answers a transition that changes nothing.
+    async fn unchanged(
+        &self,
+        id: RecordId,
+        transition: &Transition,
+        known: RowSnapshot,
+        reply: Reply,
+        record: Option<Record>,
+    ) -> Result<Applied, StoreError> {
+        self.forget_run(known.row.as_ref());
+        if let (Reply::Refused, Transition::Complete(completion)) = (reply, transition) {
+            self.dispute(completion).await;
+        }
+        let record = self.durable(id, known, record).await?;
+        Ok(Applied { reply, record })
+    }
+
+    /// Notes that the row was written, and returns the result of the transition.
+    fn done(&self, id: RecordId, row: &Row, draft: Option<Draft<Bytes>>, reply: Reply) -> Applied {
+        let Some(draft) = draft else {
+            self.forget_run(Some(row));
+            return Applied { reply, record: None };
+        };
+        let Draft { owned, fingerprint, attempt, origin, state, .. } = draft;
+        let owner = if owned.is_some() { Owner::Here } else { Owner::None };
+        if owner == Owner::Here {
+            self.sessions.held.insert(id, row.clone());
+        } else {
+            self.forget_run(Some(row));
+        }
+        let expires = if matches!(state, State::Running { .. }) { None } else { Some(row.record_expires()) };
+        let Row { fence, began, since, .. } = *row;
+        let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
+        if record.state.is_done() {
+            self.cache.put_unless_forgotten(id, record.clone(), false);
+        }
+        Applied { reply, record: Some(record) }
+    }
+}
+
+/// Takes a step, which reads its row anew each time, until the database answers, or again so many times.
+pub(super) async fn until_answered<T, F>(times: usize, step: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let is_away = |error: &StoreError| matches!(error, StoreError::Unavailable { .. });
+    step.retry(pauses(FIRST_PAUSE, MAX_PAUSE).with_max_times(times)).sleep(tokio::time::sleep).when(is_away).await
+}
+
+/// Waits for `found` until `end`, if there is an end.
+async fn in_time<T>(end: Option<Instant>, found: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match end {
+        Some(end) => timeout_at(end, found).await.unwrap_or_else(|_| Err(late())),
+        None => found.await,
+    }
+}
+
+/// Returns whether the transition ends a run with an outcome.
+fn is_outcome(transition: &Transition) -> bool {
+    matches!(transition, Transition::Complete(Completion { result: RunResult::Outcome(_), .. }))
+}
+
+/// Returns the same end of a run without its outcome.
+fn consumed(transition: Transition) -> Transition {
+    match transition {
+        Transition::Complete(completion) => {
+            // The status is inside the outcome, whose bytes the store does not read. 0 means that it is unknown.
+            Transition::Complete(Completion { result: RunResult::Consumed { status: 0 }, ..completion })
+        }
+        // The caller passes only completions: see `is_outcome`.
+        other => other,
+    }
+}
+
+/// Returns the transition that gives back, by its fence, a claim under which nothing ran or a question that was not
+/// asked. Returns `None` if `transition` is neither a claim nor such a question.
+pub(crate) fn taken_back(transition: &Transition) -> Option<fn(Fence) -> Transition> {
+    match transition {
+        Transition::Claim(_) => Some(Transition::Release),
+        // The effects of the earlier run are as unknown as before.
+        Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, status: None, lost: None }),
+        // Other processes may ask.
+        Transition::Inquire { bound, .. } if !bound.is_zero() => {
+            Some(|fence| Transition::Inquire { fence, bound: Duration::ZERO })
+        }
+        // Ends, settlements and questions that are over leave nothing to give back.
+        _ => None,
+    }
+}

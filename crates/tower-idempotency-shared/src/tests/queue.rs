@@ -1,0 +1,115 @@
+//! The writes that are sent next, and how many at once.
+
+use std::sync::Arc;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use tokio::sync::oneshot;
+
+use super::script::write;
+use crate::database::queue::{PendingWrite, PendingWrites, Waiting};
+
+const KIB: usize = 1024;
+
+fn put(number: u8, bytes: usize) -> PendingWrite {
+    let (reply, pauses) = (oneshot::channel().0, ExponentialBuilder::default().build());
+    let waiting = Waiting::new(&Arc::default());
+    PendingWrite {
+        write: write(number, bytes),
+        deadline: None,
+        reply,
+        may_be_done: false,
+        sent: None,
+        busy: 0,
+        pauses,
+        _waiting: waiting,
+    }
+}
+
+/// Returns a queue of writes of these sizes.
+fn queue(at_once: usize, sizes: impl IntoIterator<Item = usize>) -> PendingWrites {
+    let mut queue = PendingWrites::new(at_once);
+    (0..).zip(sizes).for_each(|(number, bytes)| queue.push(put(number, bytes)));
+    queue
+}
+
+/// Takes the next writes and returns their sizes.
+fn next(queue: &mut PendingWrites) -> Vec<usize> {
+    next_after(queue, false)
+}
+
+/// Takes the next writes of a task whose last call had large ones or not, and returns their sizes.
+fn next_after(queue: &mut PendingWrites, large: bool) -> Vec<usize> {
+    queue.next(large).map(|(puts, _)| puts.iter().map(|put| put.write.state.len()).collect()).unwrap_or_default()
+}
+
+/// Starts as many tasks as the queue wants, and returns their number.
+fn start_tasks(queue: &mut PendingWrites) -> usize {
+    (0..).take_while(|_| queue.starts_task()).count()
+}
+
+// Seeded faults: one task more; one task fewer; a task without a write.
+#[test]
+fn so_many_tasks_send_as_may_and_none_if_there_is_nothing() {
+    for at_once in 1..4 {
+        assert_eq!(start_tasks(&mut queue(at_once, [])), 0);
+        assert_eq!(start_tasks(&mut queue(at_once, [0, 0])), at_once);
+    }
+    let mut queue = queue(1, [0]);
+    assert!(queue.starts_task());
+    assert_eq!(next(&mut queue), [0]);
+    assert!(queue.next(false).is_none(), "its task is over");
+    queue.push(put(1, 0));
+    assert!(queue.starts_task(), "so there is another");
+}
+
+// Seeded faults: a call has one write more, or a byte more.
+#[test]
+fn a_call_has_64_small_writes_or_128_kib_at_most() {
+    let mut many = queue(1, (0..130).map(|_| 0));
+    assert_eq!([next(&mut many).len(), next(&mut many).len(), next(&mut many).len()], [64, 64, 2]);
+    let mut long = queue(1, (0..33).map(|_| 8 * KIB));
+    assert_eq!([next(&mut long).len(), next(&mut long).len(), next(&mut long).len()], [16, 16, 1]);
+}
+
+// Seeded faults: small writes wait; large writes starve; two calls have large writes; a large write is never sent.
+#[test]
+fn one_call_at_a_time_has_large_writes_and_they_take_turns_with_small_ones() {
+    let mut queue = queue(4, [200 * KIB, 5 * KIB * KIB, 0]);
+    assert_eq!(start_tasks(&mut queue), 4);
+    assert_eq!(next(&mut queue), [200 * KIB]);
+    assert_eq!(next(&mut queue), [0]);
+    assert!(queue.next(false).is_none(), "the other large one waits until the first is answered");
+    assert_eq!(next_after(&mut queue, true), [5 * KIB * KIB]);
+    assert_eq!(start_tasks(&mut queue), 0, "nothing is left");
+    // With one call, small and large writes take turns.
+    let mut alone = self::queue(1, [200 * KIB, 200 * KIB, 0, 0]);
+    assert!(alone.starts_task());
+    assert_eq!(next(&mut alone), [200 * KIB]);
+    assert_eq!(next_after(&mut alone, true), [0, 0]);
+    assert_eq!(next(&mut alone), [200 * KIB]);
+}
+
+// Seeded faults: queued writes are dropped although other tasks are left; the large writes, or the small ones, stay.
+#[test]
+fn what_is_queued_is_given_up_with_the_last_task_alone() {
+    let mut queue = queue(2, [0, 16 * KIB, 0]);
+    assert_eq!(start_tasks(&mut queue), 2);
+    assert!(queue.lose_task(false).is_empty());
+    assert_eq!(queue.lose_task(false).len(), 3);
+    assert!(!queue.starts_task(), "nothing is left");
+}
+
+// An earlier write of an id may not fit into the rest of a call, while a later one may.
+#[test]
+fn a_later_write_of_an_id_never_overtakes_an_earlier_one() {
+    let mut queue = queue(1, (0..15).map(|_| 8 * KIB).chain([4 * KIB]));
+    for (number, bytes) in [(99, 8 * KIB), (99, 1), (98, 1)] {
+        queue.push(put(number, bytes));
+    }
+    let mut next = || -> Vec<_> {
+        let (puts, _) = queue.next(false).unwrap();
+        puts.iter().map(|put| (put.write.id.as_bytes()[0], put.write.state.len())).collect()
+    };
+    assert_eq!(next()[15..], [(15, 4 * KIB), (98, 1)]);
+    assert_eq!([next(), next()], [[(99, 8 * KIB)], [(99, 1)]]);
+}
