@@ -50,6 +50,122 @@ type Source = Box<dyn Error + Send + Sync>;
 /// # Cancel safety
 /// Any future may be dropped at any time. Its call may still be done, then or later. A dropped future must leave the
 /// backend usable: a connection that still waits for an answer is given up.
+///
+/// # Example
+/// Rows in the memory of one process, under a lock. They are compared and set by [`Write::apply_to`], which a database
+/// needs that can't do it in its own language.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::{Mutex, PoisonError};
+///
+/// use futures_util::stream::{StreamExt, pending};
+/// use tower_idempotency::clock::{Clock, SystemClock, Timestamp};
+/// use tower_idempotency::{Fingerprint, Key, Once, RecordId, engine::EffectError};
+/// use tower_idempotency_shared::{
+///     Answer, Backend, BackendError, BoxStream, Clocks, Guarantee, Kind, Moment, Row, ServerId, SharedStore, Write,
+/// };
+///
+/// type Rows = BTreeMap<RecordId, Row>;
+/// type Answered<T> = Result<Answer<T>, BackendError>;
+///
+/// #[derive(Debug, Default)]
+/// struct Toy(Mutex<Rows>);
+///
+/// /// Returns the row, unless it counts as absent.
+/// fn live(row: Option<&Row>, at: Moment) -> Option<Row> {
+///     row.filter(|row| !row.is_absent(at.earliest)).cloned()
+/// }
+///
+/// impl Toy {
+///     /// Takes one step: the lock excludes all others, and the clock is read under it.
+///     fn step<T>(&self, clocks: Clocks, step: impl FnOnce(&mut Rows, Moment) -> T) -> Answered<T> {
+///         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+///         let moment = clocks.at(SystemClock::default().wall());
+///         Ok(Answer { now: moment.now, server: ServerId(0), rows: step(&mut rows, moment) })
+///     }
+///
+///     /// Reads rows, in the order of their ids.
+///     fn select(&self, clocks: Clocks, is_meant: impl Fn(&Row, Moment) -> bool) -> Answered<Vec<Row>> {
+///         self.step(clocks, |rows, at| {
+///             rows.values().filter_map(|row| live(Some(row), at)).filter(|row| is_meant(row, at)).collect()
+///         })
+///     }
+/// }
+///
+/// impl Backend for Toy {
+///     async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Answered<Vec<Option<Row>>> {
+///         self.step(clocks, |rows, at| ids.iter().map(|id| live(rows.get(id), at)).collect())
+///     }
+///
+///     async fn put(&self, clocks: Clocks, writes: &[Write]) -> Answered<Vec<Option<Row>>> {
+///         self.step(clocks, |rows, at| {
+///             let done = writes.iter().map(|write| {
+///                 if let Some(row) = write.apply_to(rows.get(&write.id), at) {
+///                     rows.insert(write.id, row);
+///                 }
+///                 live(rows.get(&write.id), at)
+///             });
+///             done.collect()
+///         })
+///     }
+///
+///     async fn sessions(&self, clocks: Clocks) -> Answered<Vec<Row>> {
+///         self.select(clocks, |row, _| row.kind == Kind::Session)
+///     }
+///
+///     async fn list(
+///         &self,
+///         clocks: Clocks,
+///         alive: &[RecordId],
+///         after: Option<(Timestamp, RecordId)>,
+///         limit: usize,
+///     ) -> Answered<Vec<Row>> {
+///         let place = |row: &Row| (row.began, row.id);
+///         let is_meant = |row: &Row, at: Moment| row.is_listed(at.earliest, alive) && Some(place(row)) > after;
+///         let mut answer = self.select(clocks, is_meant)?;
+///         answer.rows.sort_by_key(place);
+///         answer.rows.truncate(limit);
+///         Ok(answer)
+///     }
+///
+///     async fn scan(&self, clocks: Clocks, after: Option<RecordId>, limit: usize) -> Answered<Vec<Row>> {
+///         let is_operation = |kind| !matches!(kind, Kind::Released | Kind::Session | Kind::Disputed);
+///         let mut answer = self.select(clocks, |row, _| is_operation(row.kind) && Some(row.id) > after)?;
+///         answer.rows.truncate(limit);
+///         Ok(answer)
+///     }
+///
+///     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
+///         let deleted = self.step(clocks, |rows, at| {
+///             let past = rows.values().filter(|row| row.is_past_grace(at.earliest)).map(|row| row.id);
+///             let past: Vec<RecordId> = past.take(limit).collect();
+///             past.iter().filter_map(|id| rows.remove(id)).count()
+///         });
+///         Ok(deleted?.rows)
+///     }
+///
+///     fn changes(&self) -> BoxStream<'static, RecordId> {
+///         pending().boxed()
+///     }
+///
+///     async fn guarantee(&self) -> Result<Guarantee, BackendError> {
+///         Ok(Guarantee { setup: "the memory of one process".into(), loses: vec!["all rows, when it ends".into()] })
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let once = Once::new(SharedStore::open(Toy::default()).await?);
+/// let id = RecordId::new(None, &Key::new("message-17")?);
+/// for redelivered in [false, true] {
+///     let effect = |_context| async { Ok::<_, EffectError<std::io::Error>>("mail sent".to_owned()) };
+///     let result = once.run(id, Fingerprint::of(b"the message"), effect).await?;
+///     assert_eq!((result.replayed, &*result.value), (redelivered, "mail sent"));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub trait Backend: Debug + Send + Sync + 'static {
     /// The name of the database, for logs: see [`Store::name`](tower_idempotency::store::Store::name). Default:
     /// `shared`.
