@@ -43,8 +43,7 @@ impl AnyStore {
     ///
     /// - `sled:PATH`: [`SledStore`](crate::SledStore) in the directory `PATH`, which is not decoded. If there is no
     ///   store, a new one is made. Feature `sled`.
-    /// - `fjall:PATH`: [`FjallStore`](https://docs.rs/tower-idempotency/latest/tower_idempotency/type.FjallStore.html),
-    ///   in the same way. Feature `fjall`.
+    /// - `fjall:PATH`: `FjallStore`, in the same way. Feature `fjall`.
     /// - `memory:`: a new [`MemoryStore`](crate::MemoryStore). Feature `memory`.
     ///
     /// A shared store is opened by the crate of its database, such as `tower_idempotency_postgres::connect`. Give it to

@@ -10,10 +10,10 @@
 //! | [`AnyStore`] | | what the store inside survives | programs that choose a store at run time |
 //! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
 //!
-//! [`FjallStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/type.FjallStore.html
-//! [`PostgresStore`]: https://docs.rs/tower-idempotency-postgres
-//! [`SharedStore`]: https://docs.rs/tower-idempotency-shared
-//! [`TestStore`]: https://docs.rs/tower-idempotency/latest/tower_idempotency/test_util/struct.TestStore.html
+//! [`FjallStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/running/embedded.md
+//! [`PostgresStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/crates/tower-idempotency-postgres/README.md
+//! [`SharedStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/crates/tower-idempotency-shared/README.md
+//! [`TestStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/testing.md
 
 // The files:
 // - `contract.rs`: the trait that all stores implement, and the types it returns.

@@ -1,4 +1,4 @@
-//! Notifications that a row has changed. `changed` in `shared/store.rs` waits for them.
+//! Notifications that a row has changed. `changed` in `store.rs` waits for them.
 
 use ahash::RandomState;
 use dashmap::DashMap;
