@@ -11,8 +11,8 @@
 //! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
 //!
 //! [`FjallStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/running/embedded.md
-//! [`PostgresStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/crates/tower-idempotency-postgres/README.md
-//! [`SharedStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/crates/tower-idempotency-shared/README.md
+//! [`PostgresStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/running/shared.md
+//! [`SharedStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/running/shared.md
 //! [`TestStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/testing.md
 
 // The files:
