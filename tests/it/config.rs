@@ -115,6 +115,9 @@ fn each_option_of_a_layer_that_is_no_function_has_a_setting() {
     let settings: BTreeSet<_> = expected.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
     let in_a_file = |option: &String| !NOT_IN_A_FILE.contains(&option.as_str());
     assert_eq!(settings, options().into_iter().filter(in_a_file).collect());
+    let value: serde_json::Value = toml::from_str(TOML).unwrap();
+    let tried = value["layer"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(settings, tried, "the TOML has a value for each");
 }
 
 #[test]

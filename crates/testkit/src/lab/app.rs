@@ -121,7 +121,7 @@ impl Lab {
     /// The answers of two tries, of which the second is a replay.
     pub async fn two_tries(&self) -> [Answer; 2] {
         let [first, mut retry] = [self.post("k", "a").await, self.post("k", "a").await];
-        assert!(!first.is_replay() && retry.is_replay());
+        assert!(!first.is_replay() && retry.is_replay(), "by `Idempotent-Replayed`: {first:?} {retry:?}");
         assert_eq!(self.effects(), 1);
         retry.headers.remove("idempotent-replayed");
         [first, retry]
