@@ -56,6 +56,8 @@ pub mod internals {
     pub use crate::record::*;
     #[cfg(feature = "server")]
     pub use crate::server::header::{HeaderError, read_key};
+    #[cfg(feature = "config")]
+    pub use crate::settings;
     pub use crate::slots::{End, Event, LogThrottle, Refusal, Slots};
     #[cfg(any(feature = "embedded", feature = "internals"))]
     pub use crate::store::cache::Cache;

@@ -4,6 +4,9 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+
+#[cfg(any(feature = "server", feature = "memory", feature = "sled", feature = "fjall"))]
+use super::from_text::setting;
 #[cfg(feature = "server")]
 use {
     crate::server::{KeptHeaders, Profile},
@@ -13,8 +16,10 @@ use {
     tracing::Level,
 };
 
-/// Defines a struct with a field for each option of a builder, and the method that applies them.
-#[allow(unused_macros, reason = "without any other feature there is no builder")]
+/// Defines a struct with a field for each option of a builder, and the methods that look at all of them. `setting` of
+/// this module has to be in scope.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! settings {
     ($(#[$about:meta])* $name:ident for [$($generics:tt)*] $builder:ty: $($field:ident: $type:ty,)*) => {
         $(#[$about])*
@@ -24,7 +29,7 @@ macro_rules! settings {
         pub struct $name {
             $(
                 #[doc = concat!("The option `", stringify!($field), "` of the builder; `None` leaves it as it is.")]
-                #[serde(deserialize_with = "super::from_text::setting")]
+                #[serde(deserialize_with = "setting")]
                 pub $field: Option<$type>,
             )*
         }

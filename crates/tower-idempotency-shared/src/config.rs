@@ -4,46 +4,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tower_idempotency::config::setting;
+use tower_idempotency::internals::settings;
 
 use super::builder::SharedStoreBuilder;
 
-/// Defines the struct with a field for each option of the builder, and the methods that look at all of them.
-macro_rules! settings {
-    ($($option:ident: $type:ty,)*) => {
-        /// The options of a [`SharedStore`](crate::SharedStore). A field that is missing leaves the option as it is.
-        /// See [`tower_idempotency::config`] for the forms of values and the other settings.
-        #[derive(Debug, Clone, Default, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
-        #[non_exhaustive]
-        pub struct SharedConfig {
-            $(
-                #[doc = concat!("The option `", stringify!($option), "` of the builder; `None` leaves it as it is.")]
-                #[serde(deserialize_with = "setting")]
-                pub $option: Option<$type>,
-            )*
-        }
-
-        impl SharedConfig {
-            /// Returns whether any option is set. A section of a store that is not opened changes nothing: warn of one
-            /// that is set.
-            #[must_use]
-            pub fn is_set(&self) -> bool {
-                $(self.$option.is_some())||*
-            }
-
-            /// Sets the options that these settings have.
-            pub fn apply(self, builder: SharedStoreBuilder) -> SharedStoreBuilder {
-                $(let builder = match self.$option {
-                    Some(value) => builder.$option(value),
-                    None => builder,
-                };)*
-                builder
-            }
-        }
-    };
-}
-
 settings! {
+    /// The options of a [`SharedStore`](crate::SharedStore). A field that is missing leaves the option as it is. See
+    /// [`tower_idempotency::config`] for the forms of values and the other settings.
+    SharedConfig for [] SharedStoreBuilder:
     lease: Duration,
     call_timeout: Duration,
     calls: usize,
