@@ -10,7 +10,6 @@
 //!    [`read`](Protocol::read).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ahash::RandomState;
 use dashmap::{DashMap, Entry};
@@ -34,7 +33,7 @@ type LargeRow = Result<RowSnapshot, Arc<BackendError>>;
 #[derive(Debug)]
 struct Reading {
     row: Shared<oneshot::Receiver<LargeRow>>,
-    is_forgotten: Arc<AtomicBool>,
+    is_forgotten: bool,
 }
 
 /// The large rows that are under way.
@@ -53,8 +52,8 @@ impl LargeRows {
 
     /// Keeps a row that is under way out of the cache.
     pub(crate) fn forget(&self, id: &RecordId) {
-        if let Some(reading) = self.under_way.get(id) {
-            reading.is_forgotten.store(true, Ordering::Relaxed);
+        if let Some(mut reading) = self.under_way.get_mut(id) {
+            reading.is_forgotten = true;
         }
     }
 }
@@ -91,13 +90,13 @@ impl<B: Backend> Protocol<B> {
         let (row, begins) = match self.large.under_way.entry(id) {
             Entry::Occupied(entry) => (entry.get().row.clone(), None),
             Entry::Vacant(entry) => {
-                let ((reply, row), is_forgotten) = (oneshot::channel(), Arc::default());
-                let reading = entry.insert(Reading { row: row.shared(), is_forgotten: Arc::clone(&is_forgotten) });
-                (reading.row.clone(), Some((reply, is_forgotten)))
+                let (reply, row) = oneshot::channel();
+                let reading = entry.insert(Reading { row: row.shared(), is_forgotten: false });
+                (reading.row.clone(), Some(reply))
             }
         };
-        if let (Some((reply, is_forgotten)), Some(protocol)) = (begins, self.this.upgrade()) {
-            self.database.runtime.spawn(UnderWay { protocol, id, is_forgotten }.read(reply));
+        if let (Some(reply), Some(protocol)) = (begins, self.this.upgrade()) {
+            self.database.runtime.spawn(UnderWay { protocol, id }.read(reply));
         }
         row.await.map_err(|_| StoreError::unavailable("the row was not read to its end"))?.map_err(away)
     }
@@ -107,18 +106,18 @@ impl<B: Backend> Protocol<B> {
 struct UnderWay<B: Backend> {
     protocol: Arc<Protocol<B>>,
     id: RecordId,
-    is_forgotten: Arc<AtomicBool>,
 }
 
 impl<B: Backend> UnderWay<B> {
     /// Reads the row by itself, once it is its turn, and caches its record if it is completed.
     async fn read(self, reply: oneshot::Sender<LargeRow>) {
-        let Self { protocol, id, is_forgotten } = &self;
+        let Self { protocol, id } = &self;
         let turn = protocol.large.turn.lock().await;
         let row = protocol.database.rows(&[*id], LARGEST).await.and_then(RowSnapshot::try_from).map_err(Arc::new);
         drop(turn);
+        let is_forgotten = protocol.large.under_way.get(id).is_some_and(|reading| reading.is_forgotten);
         if let Ok(known) = &row
-            && !is_forgotten.load(Ordering::Relaxed)
+            && !is_forgotten
         {
             // On an error the record is not cached. A requester that still waits finds the same error.
             let _ = protocol.durable_filled(*id, known.clone()).await;
