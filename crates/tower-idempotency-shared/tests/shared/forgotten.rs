@@ -13,7 +13,7 @@ use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::Call;
 
-use crate::world::{DEATH, Effects, two};
+use crate::world::{DEATH, Effects, row, two};
 use crate::writes::slow_link::answering;
 
 // Seeded faults: the read puts the record back into the cache, in its own place or over that of the next run.
@@ -21,7 +21,7 @@ async fn forgotten_while_it_is_read(runs_meanwhile: bool) {
     let [(_, one), (there, other)] = two().await;
     let effects = Effects::default();
     assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
-    let row = there.database().rows("").into_iter().find(|row| row.id == id("k")).unwrap();
+    let row = row(&there, id("k")).unwrap();
     // A row of a restarted server is returned only behind a barrier, a write. It is lost, and sent again later.
     there.database().restart();
     let barrier = there.hold(Call::Put);
@@ -54,7 +54,7 @@ async fn a_large_answer_that_is_seen_to_be_forgotten_on_its_way_is_not_replayed_
     let [(_, one), (there, other)] = two().await;
     let server = answering(&other, 1 << 20);
     assert_eq!(answering(&one, 1 << 20).post("k", "a").await.status, 200);
-    let row = there.database().rows("").into_iter().find(|row| row.id == id("k")).unwrap();
+    let row = row(&there, id("k")).unwrap();
     let answers = there.hold_answers(Call::Get);
     let retry = server.spawn(post("k", "a"));
     answers.wait_until_held(1).await;

@@ -7,7 +7,6 @@ use futures_util::future::{Either, select};
 use testkit::lab::done;
 use testkit::lab::steps::Hold;
 use tokio::runtime::Runtime;
-use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::{
     Applied, Claim, ClaimPolicy, End, Operation, Origin, Records as _, Reply, Transition,
 };
@@ -17,28 +16,16 @@ use tower_idempotency::{Fingerprint, RecordId};
 use tower_idempotency_conformance::memory_backend::Replication;
 use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
 use tower_idempotency_shared::{Backend as _, Clocks};
-use tower_idempotency_shared::{Kind, Row, SharedStore, SharedStoreBuilder, Token};
+use tower_idempotency_shared::{Kind, Row, SharedStore, Token};
+
+use crate::world::{builder, database};
 
 const ID: RecordId = RecordId::from_bytes([7; 32]);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Tokio's clock.
-#[derive(Debug)]
-struct TokioClock(tokio::time::Instant);
-
-impl Clock for TokioClock {
-    fn wall(&self) -> Timestamp {
-        Timestamp::from_millis(1_790_000_000_000).plus(self.0.elapsed())
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
-
 async fn open() -> SharedStore<MemoryBackend> {
-    let backend = MemoryBackend::with_clock(TokioClock(tokio::time::Instant::now()));
-    SharedStoreBuilder::default().clock(backend.database().clock()).open(backend).await.unwrap()
+    let backend = database();
+    builder(&backend).open(backend.clone()).await.unwrap()
 }
 
 /// A claim of a run whose bound is a minute.

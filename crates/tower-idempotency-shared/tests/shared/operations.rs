@@ -10,7 +10,7 @@ use tower_idempotency::{IdempotencyLayer, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::{Call, Fault};
 use tracing::Level;
 
-use super::world::{Effects, LEASE, Store, two, until_over};
+use super::world::{Effects, LEASE, Store, row, two, until_over};
 
 #[tokio::test(start_paused = true)]
 async fn a_run_is_listed_as_running_by_all_processes_until_its_own_is_dead() {
@@ -137,7 +137,7 @@ async fn what_is_forgotten_before_it_is_looked_for_after_a_failover_stays_forgot
     let effects = Effects::default();
     let layer = IdempotencyLayer::new(one.clone());
     assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
-    let row = here.database().rows("").into_iter().find(|row| row.id == id("k")).unwrap();
+    let row = row(&here, id("k")).unwrap();
     // The new server is noticed, and its rows are asked for a minute later.
     here.database().restart();
     (0..12).for_each(|_| here.fail_next(Call::Get, Fault::Refuse));

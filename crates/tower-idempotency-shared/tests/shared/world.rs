@@ -9,9 +9,9 @@ use testkit::lab::Lab;
 use tokio::time::Instant;
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::operations::{OperationRecord, Operations};
-use tower_idempotency::{IdempotencyLayer, OnInterrupted};
+use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
-use tower_idempotency_shared::{Backend, SharedStore, SharedStoreBuilder};
+use tower_idempotency_shared::{Backend, Row, SharedStore, SharedStoreBuilder};
 
 /// The store of most of these tests.
 pub(crate) type Store = SharedStore<MemoryBackend>;
@@ -68,6 +68,11 @@ pub(crate) async fn process(backend: &MemoryBackend) -> SharedStore<MemoryBacken
     // The process starts a moment later, so that no session is renewed while a test counts calls.
     tokio::time::sleep(LEASE * 5 / 4 + Duration::from_secs(3)).await;
     store
+}
+
+/// The row of an operation.
+pub(crate) fn row(backend: &MemoryBackend, id: RecordId) -> Option<Row> {
+    backend.database().rows("").into_iter().find(|row| row.id == id)
 }
 
 /// The disputed outcomes, as operators see them.

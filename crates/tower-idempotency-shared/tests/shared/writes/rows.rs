@@ -12,9 +12,9 @@ use tower_idempotency::internals::Records as _;
 use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RecordId};
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
-use tower_idempotency_shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Stamp, Token, Write};
+use tower_idempotency_shared::{Backend as _, Clocks, Expect, Kind, NewExpiry, NewFence, Stamp, Token, Write};
 
-use crate::world::{DEATH, Effects, LEASE, two};
+use crate::world::{DEATH, Effects, LEASE, row, two};
 
 /// Overwrites the row of `id` after `change` has changed it.
 async fn overwrite(backend: &MemoryBackend, id: RecordId, change: impl FnOnce(&mut Write)) {
@@ -34,10 +34,6 @@ async fn overwrite(backend: &MemoryBackend, id: RecordId, change: impl FnOnce(&m
     };
     change(&mut write);
     backend.put(Clocks::default(), &[write]).await.unwrap();
-}
-
-fn row(backend: &MemoryBackend, id: RecordId) -> Option<Row> {
-    backend.database().rows("").into_iter().find(|row| row.id == id)
 }
 
 fn damaged(state: &Bytes) -> Bytes {
