@@ -58,7 +58,8 @@ impl Recorder {
         body: &Bytes,
         trailers: Option<&HeaderMap>,
     ) -> Bytes {
-        let kept = || self.kept_headers.choose(headers, &self.replay_header_name, trailers.is_some());
+        let is_kept = self.kept_headers.choice(headers, &self.replay_header_name, trailers.is_some());
+        let kept = || headers.iter().filter(|(name, _)| is_kept(name));
         let status = Prefix::of_number(status.as_u16().into());
         let chosen = |trailers| self.kept_headers.choose_trailers(trailers);
         let (kept_size, trailers) = (Size::of(kept()), trailers.map(|trailers| (trailers, Size::of(chosen(trailers)))));
