@@ -232,7 +232,7 @@ impl Rejection {
     /// The problem's `type`: the base and the slug.
     #[must_use]
     pub fn type_uri(&self) -> String {
-        format!("{}{}", self.problem_base(), self.kind.slug())
+        [self.problem_base(), self.kind.slug()].concat()
     }
 
     /// The problem's members as JSON: what a hook of your own can start from.
@@ -266,7 +266,7 @@ impl Rejection {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // A base that no header can have leaves the `Link` out. The body has the `type` in any case.
-        if let Ok(link) = HeaderValue::from_str(&format!("<{uri}>; rel=\"describedby\"")) {
+        if let Ok(link) = HeaderValue::try_from(["<", &uri, ">; rel=\"describedby\""].concat()) {
             headers.insert(LINK, link);
         }
         self.say(headers);
