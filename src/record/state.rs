@@ -198,7 +198,12 @@ impl<O> Record<O> {
     /// Returns the record, unless it is past its expiry.
     #[must_use]
     pub fn live(self, now: Timestamp) -> Option<Self> {
-        if self.expires.is_some_and(|expires| expires <= now) { None } else { Some(self) }
+        Some(self).filter(|record| record.is_live(now))
+    }
+
+    /// Returns whether the record is not past its expiry.
+    pub(crate) fn is_live(&self, now: Timestamp) -> bool {
+        self.expires.is_none_or(|expires| expires > now)
     }
 
     /// Returns this record as interrupted, if its run ended at `since` without saying how.

@@ -117,8 +117,7 @@ impl Records for MemoryStore {
 
     fn load(&self, id: RecordId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
         point();
-        let now = self.table.time.now();
-        let record = self.table.rows.get(&id).and_then(|row| row.value().clone().live(now));
+        let record = self.table.rows.get(&id).and_then(|row| row.value().clone().live(self.table.time.now()));
         point();
         ready(Ok(record))
     }

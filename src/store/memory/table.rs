@@ -53,15 +53,15 @@ impl Table {
         point();
         let place = self.rows.entry(id);
         let current = match &place {
-            Entry::Occupied(row) => row.get().clone().live(now),
+            Entry::Occupied(row) => Some(row.get()).filter(|record| record.is_live(now)),
             Entry::Vacant(_) => None,
         };
         if is_claim && current.is_none() && self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
             return Err(StoreError::Full { limit: "max_bytes" });
         }
-        let (change, reply) = record::next(Current::from(current.as_ref()), transition);
+        let (change, reply) = record::next(Current::from(current), transition);
         let record = match change {
-            Change::Nothing => current,
+            Change::Nothing => current.cloned(),
             Change::Release => {
                 if let Entry::Occupied(place) = place {
                     self.remove(place);
@@ -71,8 +71,8 @@ impl Table {
             Change::Put(draft) => {
                 // The fence of another store may be ahead.
                 self.fences.fetch_max(draft.fence.map_or(0, |fence| fence.0 + 1), Ordering::Relaxed);
-                let began = current.as_ref().map_or_else(|| self.time.began(now), |current| current.began);
-                let record = draft.stamp(current.as_ref(), self.next_fence(), began, now);
+                let began = current.map_or_else(|| self.time.began(now), |current| current.began);
+                let record = draft.stamp(current, self.next_fence(), began, now);
                 if !(leaves_no_trace && self.volatile_claims) {
                     let most = if is_claim { self.max_records } else { usize::MAX };
                     self.put(place, record.clone(), most)?;
@@ -130,10 +130,10 @@ impl Table {
     }
 
     pub(super) fn sweep(&self, limit: usize, now: Timestamp) -> usize {
-        let due: Vec<_> =
-            self.expiry.lock().iter().take_while(|(expires, _)| *expires <= now).take(limit).copied().collect();
         let mut swept = 0;
-        for (expires, id) in due {
+        for _ in 0..limit {
+            let due = self.expiry.lock().first().filter(|(expires, _)| *expires <= now).copied();
+            let Some((expires, id)) = due else { break };
             // The expiry lock is free by now. The row is looked at again under its own lock, because its key may have
             // been claimed again since.
             if let Entry::Occupied(place) = self.rows.entry(id)

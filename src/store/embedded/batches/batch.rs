@@ -151,7 +151,7 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
     /// Applies a transition to one record. Returns the result, and the outcome that it recorded.
     pub(crate) fn take(&mut self, id: RecordId, transition: Transition) -> Result<Taken, StoreError> {
         let old = self.current(id).map_err(|error| self.shared.read_failed(error, id))?;
-        let live = old.clone().and_then(|record| record.live(self.now));
+        let live = old.as_ref().filter(|record| record.is_live(self.now));
         if live.is_none() && matches!(transition, Transition::Claim(_)) {
             self.shared.check_room(self.sums.records, self.sums.bytes)?;
         }
@@ -164,10 +164,10 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         }
         let outcome = transition.outcome().cloned();
         let transition = transition.map(|outcome| Stored::of(&outcome));
-        let (change, reply) = record::next(Current::from(live.as_ref()), transition);
+        let (change, reply) = record::next(Current::from(live), transition);
         let record = match change {
-            Change::Nothing => return Ok((Applied { reply, record: live }, None)),
-            Change::Put(draft) => Some(draft.stamp(live.as_ref(), self.shared.next_fence()?, self.began, self.now)),
+            Change::Nothing => return Ok((Applied { reply, record: live.cloned() }, None)),
+            Change::Put(draft) => Some(draft.stamp(live, self.shared.next_fence()?, self.began, self.now)),
             Change::Release => None,
         };
         self.write_record(id, old, record.clone(), outcome.clone())?;

@@ -47,18 +47,18 @@ impl<E: StorageEngine> Batch<'_, E> {
     fn commit_together(&mut self, completion: &Completion<()>, effect: &mut E::Transaction) -> Transacted<Bytes> {
         let id = completion.operation.id;
         let current = self.current(id).map_err(|error| CommitError::Store(self.shared.read_failed(error, id)))?;
-        let live = current.clone().and_then(|record| record.live(self.now));
+        let live = current.as_ref().filter(|record| record.is_live(self.now));
         // The application may have been asked about an interrupted run meanwhile, and have found nothing.
-        let is_open = live.as_ref().is_none_or(|live| matches!(live.state, State::Running { .. }));
+        let is_open = live.is_none_or(|live| matches!(live.state, State::Running { .. }));
         // This tries an empty outcome, so that the closure is not called in vain.
-        if !is_open || self.completed(live.as_ref(), completion, &Bytes::new()).is_none() {
+        if !is_open || self.completed(live, completion, &Bytes::new()).is_none() {
             return Err(CommitError::Superseded);
         }
         self.prepare_for_transaction().map_err(CommitError::Store)?;
         // The engine may call the closure again; only the batch of the last call is merged.
         let (mut apart, mut bytes) = (None, 0);
         let ran = self.engine.transact(effect, &mut |outcome| {
-            let record = self.completed(live.as_ref(), completion, outcome).ok_or(CommitError::Superseded)?;
+            let record = self.completed(live, completion, outcome).ok_or(CommitError::Superseded)?;
             let (writes, batch) =
                 self.apart(id, current.clone(), record, outcome.clone()).map_err(CommitError::Store)?;
             (apart, bytes) = (Some(batch), writes.bytes());
