@@ -23,7 +23,7 @@ use super::answer::marks::{self, Unsure};
 use super::answer::meaning::Judged;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::budget::Share;
-use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit, is_shorter};
+use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit};
 use super::context::IdempotencyContext;
 use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
@@ -39,7 +39,8 @@ use crate::record::{Operation, Origin};
 use crate::store::Store;
 
 /// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
-pub(super) struct Exchange<S, St, B: SendBody> {
+/// `M` is the mode of the layer's bodies.
+pub(super) struct Exchange<S, St, B: SendBody, M> {
     pub(super) layer: Arc<LayerState<St>>,
     pub(super) key: Key,
     /// The inner service, which was polled ready. If the request does not run, it is dropped without a call.
@@ -53,14 +54,15 @@ pub(super) struct Exchange<S, St, B: SendBody> {
     pub(super) path: Option<Box<str>>,
     /// The body's share of the budget for bodies, until the run takes the body over.
     pub(super) share: Option<Share>,
+    pub(super) mode: PhantomData<fn() -> M>,
 }
 
 /// The answer of a run to its requester.
 type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
-impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
+impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
     /// Takes the request through the steps at the top of this file. `body` is its body, which was not polled yet.
-    pub(super) async fn answer<M, R, E>(self: Box<Self>, body: B) -> RunAnswer<M, R, E>
+    pub(super) async fn answer<R, E>(self: Box<Self>, body: B) -> RunAnswer<M, R, E>
     where
         M: BodyMode<B> + BodyMode<R>,
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
@@ -70,15 +72,14 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let layer = Arc::clone(&self.layer);
         let span = engine::span();
         let connection = Connection::of(&self.parts);
-        let (exchange, operation, caller) = match self.identify::<M, R>(&layer, connection, &span, body).await {
+        let (exchange, operation, caller) = match self.identify::<R>(&layer, connection, &span, body).await {
             Ok(identified) => identified,
             Err(rejection) => return Ok(rejection),
         };
         let id = operation.id;
         // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
         let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
-        let work = Handling { exchange, mode: PhantomData::<fn() -> M> };
-        let (verdict, waited) = layer.engine.exchange(&span, operation, caller, work).await;
+        let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
         let mut answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited);
         if is_sub_request && let Ok(answer) = &mut answer {
             marks::remove(answer.extensions_mut());
@@ -94,13 +95,16 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
     }
 
     /// Takes the first three steps: finds out what the request is. Returns the answer to a request that is rejected.
-    async fn identify<M: BodyMode<R>, R: SendBody>(
+    async fn identify<R: SendBody>(
         mut self: Box<Self>,
         layer: &LayerState<St>,
         connection: Connection,
         span: &Span,
         body: B,
-    ) -> Result<(Box<Self>, Operation, Caller), Response<Through<M, R>>> {
+    ) -> Result<(Box<Self>, Operation, Caller), Response<Through<M, R>>>
+    where
+        M: BodyMode<R>,
+    {
         let body = pin!(body);
         // This calls the application's scope function, which may reject the request.
         let found = layer.options.scope_of(&self.parts).and_then(|scope| {
@@ -124,16 +128,16 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
         let share = Some(Share::new(&layer.budget, client));
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
         // A layer outside may hide from the body's own hint what the head declares.
-        let is_too_long = declared_length(&self.parts.headers).is_some_and(|declared| declared > limit as u64);
+        let declared = declared_length(&self.parts.headers);
         let reject =
             |rejection| layer.reject::<M, R>(connection, span, Facts { id: Some(&id), ..Facts::default() }, rejection);
-        let collected = if is_too_long {
+        let collected = if declared.is_some_and(|declared| declared > limit as u64) {
             Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: body }
         } else {
             collect(body, &mut bounds).await
         };
         let (data, trailers) = match collected {
-            Collected::Whole { data, .. } if is_shorter(&self.parts.headers, data.len()) => {
+            Collected::Whole { data, .. } if declared.is_some_and(|declared| declared > data.len() as u64) => {
                 // The body has ended, so there is nothing to read on.
                 return Err(reject(reasons::body_incomplete()));
             }
@@ -160,7 +164,9 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
                 return Err(connection.close(reject(rejection)));
             }
         };
-        let_go_if_reset(&self.parts).await;
+        if declared.is_none() {
+            let_go_if_reset(self.parts.version).await;
+        }
         let fingerprint = sameness.fingerprint(&id, &self.parts, &data, credentials.as_deref());
         self.body = Passage::Whole { data, trailers };
         (self.share, self.scope) = (bounds.share, scope);
@@ -179,7 +185,7 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
     }
 
     /// Calls the handler, and says how the run ends.
-    async fn run<M, R>(self: Box<Self>, context: RunContext) -> (RunAnswer<M, R, S::Error>, End)
+    async fn run<R>(self: Box<Self>, context: RunContext) -> (RunAnswer<M, R, S::Error>, End)
     where
         M: BodyMode<B> + BodyMode<R>,
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error: 'static>,
@@ -212,13 +218,8 @@ impl<S, St: Store, B: SendBody> Exchange<S, St, B> {
     }
 }
 
-/// The work of an exchange: the call of the handler. `M` is the mode of the layer's bodies.
-struct Handling<S, St, B: SendBody, M> {
-    exchange: Box<Exchange<S, St, B>>,
-    mode: PhantomData<fn() -> M>,
-}
-
-impl<S, St, B, M, R, E> Work<RunAnswer<M, R, E>> for Handling<S, St, B, M>
+/// The work of an exchange is the call of the handler.
+impl<S, St, B, M, R, E> Work<RunAnswer<M, R, E>> for Box<Exchange<S, St, B, M>>
 where
     S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
     St: Store,
@@ -228,12 +229,11 @@ where
     E: Send + 'static,
 {
     fn origin(&self) -> Option<Origin> {
-        let Exchange { layer, parts, scope, .. } = &*self.exchange;
-        Some(origin(&layer.options, parts, scope.as_ref()))
+        Some(origin(&self.layer.options, &self.parts, self.scope.as_ref()))
     }
 
     fn start(self, context: RunContext) -> BoxFuture<'static, (RunAnswer<M, R, E>, End)> {
-        Box::pin(async move { self.exchange.run::<M, R>(context).await })
+        Box::pin(async move { self.run::<R>(context).await })
     }
 }
 
@@ -242,8 +242,8 @@ where
 /// hyper reports a stream that is reset without an error as one that has ended. `is_end_stream` could distinguish them,
 /// but many bodies that a layer outside has made don't implement it, and can't be rejected for that. hyper looks for a
 /// reset whenever this future is not ready, and drops this future if there was one.
-async fn let_go_if_reset(parts: &Parts) {
-    if parts.version >= Version::HTTP_2 && declared_length(&parts.headers).is_none() {
+async fn let_go_if_reset(version: Version) {
+    if version >= Version::HTTP_2 {
         tokio::task::yield_now().await;
     }
 }

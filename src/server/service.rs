@@ -117,8 +117,9 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                     scope: None,
                     path: None,
                     share: None,
+                    mode: self.mode,
                 });
-                ResponseFuture::boxed(Box::pin(exchange.answer::<M, R, S::Error>(body)), echo)
+                ResponseFuture::boxed(Box::pin(exchange.answer::<R, S::Error>(body)), echo)
             }
         }
     }
