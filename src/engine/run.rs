@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
+use std::mem::replace;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Either, lazy, select};
+use futures_util::future::{BoxFuture, Either, select};
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -90,16 +91,19 @@ impl<St: Store> Run<St> {
         self.slot.show_phase(Phase::Running(self.operation.fingerprint));
         let began = Instant::now();
         if let Some(asked) = asked {
-            self.engine.telemetry().happened(Event::Claimed(began.saturating_duration_since(asked)));
+            self.engine.telemetry().happened(Event::Claimed(asked));
         }
         let deadline = began.checked_add(self.engine.policy.max_run);
         // The work may panic before it returns a future.
-        let working = AssertUnwindSafe(lazy(|_| work.start(context)).flatten()).catch_unwind();
-        let mut working = pin!(within(deadline, working).map(Called::from));
+        let working = AssertUnwindSafe(async move { work.start(context).await }).catch_unwind();
+        let mut working = pin!(within(deadline, working));
         // The time limit is checked first: work that wakes up after its limit takes no further step.
+        let mut wakes_up = false;
         let working = poll_fn(|cx| match deadline {
-            Some(deadline) if deadline <= Instant::now() => Poll::Ready(Called::TooLong),
-            _ => working.as_mut().poll(cx),
+            Some(deadline) if replace(&mut wakes_up, true) && deadline <= Instant::now() => {
+                Poll::Ready(Called::TooLong)
+            }
+            _ => working.as_mut().poll(cx).map(Called::from),
         });
         let called = self.unless_stopped(session, working).await.unwrap_or(Called::Stopped);
         let ran = began.elapsed();

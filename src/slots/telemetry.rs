@@ -38,8 +38,8 @@ pub enum Event {
     Replayed(Instant),
     /// A request has waited for a run for this time.
     Waited(Duration),
-    /// A claim was granted after this time, and the handler is called.
-    Claimed(Duration),
+    /// A claim that was asked for then was granted, and the handler is called.
+    Claimed(Instant),
     /// The store has recorded an end that was sent at this time, if that was noted.
     Recorded(Option<Instant>),
     /// The end of a run could not be recorded.
@@ -132,7 +132,7 @@ impl Telemetry {
         self.notify(|observer| match event {
             Event::Replayed(began) => observer.replayed(began.elapsed()),
             Event::Waited(took) => observer.waited(took),
-            Event::Claimed(took) => observer.claimed(took),
+            Event::Claimed(asked) => observer.claimed(asked.elapsed()),
             Event::Recorded(sent) => sent.into_iter().for_each(|sent| observer.recorded(sent.elapsed())),
             Event::Unsaved => observer.unsaved(),
             Event::Interrupted => observer.interrupted(),
