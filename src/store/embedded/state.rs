@@ -29,9 +29,6 @@ use crate::store::{Gauges, Health, StoreError};
 /// The reason that a store gives if its engine has panicked.
 pub(crate) const PANICKED: &str = "the database panicked";
 
-/// The time for which the engine's last handle is waited for when an opening fails, or a store is dropped without
-/// `close`.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time that a write may take before the store is reported as slow.
 pub(super) const SLOW: Duration = Duration::from_secs(5);
 /// The time that a write may take before new keys are refused until it is over: half of `STORE_TIMEOUT`.
@@ -314,8 +311,8 @@ impl<E: StorageEngine> Drop for StoreState<E> {
 }
 
 /// Releases a handle of the engine, which may be the last one, on a thread of its own, and waits for that for at most
-/// [`RELEASE_TIMEOUT`]. The last handle waits for the engine's own threads. One of them may have panicked on a damaged
-/// file, and sled waits for it for ever. If no thread can be started, the handle is released at once.
+/// [`StorageEngine::RELEASE_TIMEOUT`]. The last handle waits for the engine's own threads. One of them may have panicked
+/// on a damaged file, and sled waits for it for ever. If no thread can be started, the handle is released at once.
 pub(super) fn release_apart<E: StorageEngine>(engine: E) {
     let (releases, released) = mpsc::channel::<Infallible>();
     let release = move || {
@@ -325,7 +322,7 @@ pub(super) fn release_apart<E: StorageEngine>(engine: E) {
     };
     if thread::Builder::new().name("idempotency-release".to_owned()).spawn(release).is_ok() {
         // An error: it has been released, or the time is over.
-        let _ = released.recv_timeout(RELEASE_TIMEOUT);
+        let _ = released.recv_timeout(E::RELEASE_TIMEOUT);
     }
 }
 

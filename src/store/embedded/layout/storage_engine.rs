@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -62,6 +63,9 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// The most bytes that are written in one step, or one transaction. Between two syncs there are at most half as
     /// many more. An engine that can take only less says so: the texts of errors then have to be changed.
     const MAX_STEP: usize = MAX_STEP;
+
+    /// The time for which the last handle is waited for when an opening fails, or a store is dropped without `close`.
+    const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// The settings of the engine.
     type Options: Clone + Debug + Default + Send + Sync + 'static;

@@ -109,6 +109,8 @@ impl MapEngine {
 impl StorageEngine for MapEngine {
     const NAME: &'static str = "map";
     const FILES: u64 = 8;
+    /// A damaged one does not return.
+    const RELEASE_TIMEOUT: Duration = Duration::from_millis(50);
 
     type Options = ();
     type Value = Vec<u8>;
