@@ -70,8 +70,7 @@ pub struct Once<St, T> {
 }
 
 impl<St: Store, T> Once<St, T> {
-    /// Creates a consumer over `store`. Defaults: retries of interrupted operations are refused, duplicates wait for a
-    /// run for at most two seconds, and outcomes are remembered for 24 hours.
+    /// Creates a consumer over `store`, with the default of each option.
     #[must_use]
     pub fn new(store: St) -> Self {
         let engine = Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None };

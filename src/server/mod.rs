@@ -1,19 +1,15 @@
 //! The Tower layer.
 //!
-//! `request.rs` tells one request's story from top to bottom. The modules, in the order of a request's way:
+//! `docs/journey.md` follows one request through the files, from `service.rs` to `rejected.rs`. The modules that it
+//! does not name:
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | `layer.rs` | the Tower layer |
 //! | `builder.rs` | the methods that set its options |
-//! | `options.rs` | the options' values and defaults |
-//! | `layer_state.rs` | what all services of a layer share, and the answers that the layer gives by itself |
-//! | `service.rs` | the Tower service: passes a request on, rejects it, or begins an exchange |
 //! | `way.rs` | whether a request is passed on, rejected, or an exchange |
 //! | `header.rs` | reads the header `Idempotency-Key` |
 //! | `future.rs` | the future that the service returns |
-//! | `request.rs` | one request with a key, from its head to its answer |
-//! | `bodies/` | body types, and how a body is read within bounds |
 //! | `read_on.rs` | reads on the body of a rejected request, so that its connection stays usable |
 //! | `visibility.rs` | the options that decide what operators see |
 //! | `cors.rs` | the layer's headers that scripts of other origins need |
@@ -24,14 +20,9 @@
 //! | `checked.rs` | marks what an extractor rejects as invalid |
 //! | `scope.rs` | what a function that says whose a key is may return |
 //! | `account.rs` | a scope of a request's credentials |
-//! | `fingerprint/` | makes the fingerprint, which says whether two requests are the same |
-//! | `context.rs` | what a handler can ask about its own run, and do with it |
 //! | `committed.rs` | what a handler returns that has committed its effect and its answer in one transaction |
-//! | `answer/` | what an answer means for the key, and what of it is recorded |
 //! | `effect.rs` | what an answer that is no outcome says about the operation |
 //! | `not_applied.rs` | the statuses that say that nothing was done |
-//! | `reject/` | each reason to reject a request, and how a rejection reads |
-//! | `rejected.rs` | the answer to a request that is rejected |
 //! | `warnings.rs` | warns of options that switch the protection off |
 //! | `drain.rs` | drain, and the counts |
 //! | `health.rs` | the probes `/livez` and `/readyz` |

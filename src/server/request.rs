@@ -1,11 +1,6 @@
-//! One request's story, from top to bottom:
-//! 1. Whose is the key? The scope says so, or rejects the request.
-//! 2. The body is read, within its limit, **before** any claim: a slow upload holds no key.
-//! 3. What is the request? Its fingerprint.
-//! 4. The engine gives a verdict: the request ran, or it met an earlier run or that run's record. A run is a task of
-//!    its own: it goes on if the client hangs up.
-//! 5. If it runs, the handler is called ([`Exchange::run`]), and `meaning.rs` says how the run ends.
-//! 6. The verdict becomes an answer: the handler's own, a replay, or a rejection ([`answer_of`]).
+//! The steps of one exchange, from top to bottom: scope, body, fingerprint, the engine's verdict, answer. If the
+//! request runs, the engine calls [`Exchange::run`]; [`answer_of`] makes the answer. `docs/journey.md` has the whole
+//! way.
 
 use std::marker::PhantomData;
 use std::pin::pin;

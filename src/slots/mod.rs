@@ -1,14 +1,10 @@
 //! Slots: the places of runs in this process, where their duplicates wait for them.
 //!
-//! Rules:
-//! 1. There is at most one slot per record id. Its holder claims, runs and records; no other task touches the record.
-//! 2. A slot is freed only after the end of its run is durable and readable, or is kept as an unsaved end. Until then a
-//!    duplicate meets the slot; afterwards it finds the record, or the unsaved end, which takes the place of the slot.
-//! 3. A slot always ends: dropping a [`Slot`] notifies its waiters, whatever became of the run.
-//! 4. A waiter is bound to the run, not to the key. It gets that run's [`End`] and never claims.
-//! 5. Waiters are counted, per slot and in all. A slot has one notification, and no waiter polls.
-//!
-//! Slots belong to the opened store, not to a layer: two layers over one store share them.
+//! Rules 2, 3 and 8 of section 3 of `docs/design.md` are about slots. The slots add to them:
+//! - There is at most one slot per record id. Its holder claims, runs and records; no other task touches the record.
+//! - An end that the store did not record is kept before its slot is freed, and takes the place of the slot.
+//! - A slot always ends: dropping a [`Slot`] notifies its waiters, whatever became of the run.
+//! - Waiters are counted, per slot and in all. A slot has one notification.
 //!
 //! `map.rs` has all slots, and `slot.rs` the right to one. `clients.rs` bounds the runs of each client. `phase.rs` has
 //! the phases of a run and its ends, and `shared_phase.rs` shows them. `wait.rs` is the duplicate's side.

@@ -6,9 +6,8 @@ use super::StoreError;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionError {
-    /// Everything together is over 128 KiB, including the outcome and 64 bytes for each key; or, in sled, a key is over
-    /// 256 bytes or a value over 4 KiB; or, in fjall, a key over 65,535 bytes. Use a digest as the key; divide the
-    /// value, or the transaction; keep large answers elsewhere.
+    /// A key, a value, or everything together is over its [limit](mod@crate::guide::exactly_once). Use a digest as the
+    /// key; divide the value, or the transaction; keep large answers elsewhere.
     #[error("a {what} has {bytes} bytes; at most {limit} can be made durable")]
     TooLarge {
         /// The part that is too large: a key, a value, or the transaction.

@@ -16,9 +16,8 @@ impl FjallStore {
     ///
     /// `closure` is given the keyspaces, which must have been opened by [`keyspace`](Self::keyspace), and returns the
     /// outcome. It runs once, on the store's writer thread, where every other request with a key waits for it. So it
-    /// should only read and write these keyspaces. All that the transaction writes, the outcome included, is at most
-    /// 128 KiB, and an HTTP answer's body is not longer than `max_response_body`. Whatever the run returns afterwards,
-    /// this outcome counts, in the form in which it is recorded.
+    /// should only read and write these keyspaces. Whatever the run returns afterwards, this outcome counts, in the
+    /// form in which it is recorded. [`guide::exactly_once`](mod@crate::guide::exactly_once) has the limits.
     ///
     /// # Errors
     /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run
@@ -77,15 +76,12 @@ impl FjallStore {
     ///
     /// `closure` is given the keyspaces, which must have been opened by [`keyspace`](Self::keyspace). It runs on the
     /// store's writer thread, where every other request with a key waits for it, so it should only read and write these
-    /// keyspaces. Transactions come one after the other, so none changes what another one has read. What it writes is
-    /// limited to 128 KiB, where each key counts 64 bytes more.
+    /// keyspaces. Transactions come one after the other, so none changes what another one has read.
+    /// [`guide::exactly_once`](mod@crate::guide::exactly_once) has the limits.
     ///
     /// # Errors
     /// [`CommitError`], as `Aborted`, `Panicked`, `Refused`, `Trees` or `Store`. Nothing was done, unless it is
-    /// uncertain whether the transaction is durable, as it is when a write has not returned in 70 seconds. The store
-    /// returns [`Overloaded`](crate::store::StoreError::Overloaded) at once while 4,096 commands wait for it, and
-    /// [`Unavailable`](crate::store::StoreError::Unavailable) if it comes to the transaction only after 30 seconds and
-    /// does not begin it.
+    /// uncertain whether the transaction is durable.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing.

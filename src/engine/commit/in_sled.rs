@@ -17,13 +17,12 @@ impl SledStore {
     /// `closure` is given the trees, which must have been opened from [`db`](Self::db), and returns the outcome: an
     /// [HTTP answer](crate::IdempotencyContext), or what [`Once`](crate::Once) records. It runs on the store's writer
     /// thread, where every other request waits for it, look-ups included. So it should only read and write these trees.
-    /// The database may call it again; what it wrote before was then undone. All that the transaction writes, the
-    /// outcome included, is at most 128 KiB, and an HTTP answer's body is not longer than `max_response_body`.
+    /// The database may call it again; what it wrote before was then undone.
     ///
     /// Whatever the run returns afterwards, this outcome counts. A client gets the answer as it was recorded: headers
     /// that are not [kept](crate::server::KeptHeaders) are not in the first answer either. A handler that returns
     /// [`Committed`](crate::server::Committed) cannot forget to commit.
-    /// [`guide::exactly_once`](mod@crate::guide::exactly_once) has more.
+    /// [`guide::exactly_once`](mod@crate::guide::exactly_once) has the limits, and more.
     ///
     /// # Errors
     /// [`CommitError`]. Unless it is uncertain whether the transaction is durable, nothing was done, and what the run
@@ -82,16 +81,12 @@ impl SledStore {
     ///
     /// `closure` is given the trees, which must have been opened from [`db`](Self::db). It runs on the store's writer
     /// thread, where every other request waits for it, so it should only read and write these trees; the database may
-    /// call it again. What it writes is limited to 128 KiB, where each key counts 64 bytes more: after a power cut
-    /// during a longer transaction, or a longer `apply_batch` of your own, sled may not be able to open the database
-    /// again.
+    /// call it again. [`guide::exactly_once`](mod@crate::guide::exactly_once) has the limits: after a power cut during
+    /// a longer transaction, or a longer `apply_batch` of your own, sled may not be able to open the database again.
     ///
     /// # Errors
     /// [`CommitError`], as `Aborted`, `Panicked`, `Refused`, `Trees` or `Store`. Nothing was done, unless it is
-    /// uncertain whether the transaction is durable, as it is when a write has not returned in 70 seconds. The store
-    /// returns [`Overloaded`](crate::store::StoreError::Overloaded) at once while 4,096 commands wait for it, and
-    /// [`Unavailable`](crate::store::StoreError::Unavailable) if it comes to the transaction only after 30 seconds and
-    /// does not begin it.
+    /// uncertain whether the transaction is durable.
     ///
     /// # Cancel safety
     /// The transaction is sent when this is *called*; dropping the future undoes nothing.

@@ -30,9 +30,8 @@ impl SledStore {
     ///
     /// If you write with sled's own `transaction` or `apply_batch` instead, the data is durable after
     /// [`sync`](Self::sync), and these rules apply:
-    /// - Keep values below 4 KiB and keys below 256 bytes: sled writes large pages to files that nothing syncs.
-    /// - Keep each transaction or batch below 128 KiB in all: a power cut in a longer one can leave a database that
-    ///   cannot be opened.
+    /// - Keep to the [limits](mod@crate::guide::exactly_once) of `transaction`: sled writes large pages to files that
+    ///   nothing syncs, and a power cut in a long transaction or batch can leave a database that cannot be opened.
     /// - **Don't `insert`**: if SIGKILL or a power cut interrupts your thread and the store's while both make new
     ///   pages, sled may panic at every later opening.
     /// - **A long transaction holds up every request with a key**, past all timeouts: sled has one lock for all
