@@ -311,8 +311,9 @@ impl<E: StorageEngine> Drop for StoreState<E> {
 }
 
 /// Releases a handle of the engine, which may be the last one, on a thread of its own, and waits for that for at most
-/// [`StorageEngine::RELEASE_TIMEOUT`]. The last handle waits for the engine's own threads. One of them may have panicked
-/// on a damaged file, and sled waits for it for ever. If no thread can be started, the handle is released at once.
+/// [`StorageEngine::RELEASE_TIMEOUT`]. The last handle waits for the engine's own threads. One of them may have
+/// panicked on a damaged file, and sled waits for it for ever. If no thread can be started, the handle is released at
+/// once.
 pub(super) fn release_apart<E: StorageEngine>(engine: E) {
     let (releases, released) = mpsc::channel::<Infallible>();
     let release = move || {
