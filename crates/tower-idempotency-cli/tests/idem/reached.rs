@@ -45,7 +45,7 @@ async fn a_statement_is_prepared_unless_a_pooler_is_said_to_be_there() {
     let (_, store) = served(&server).await;
     Service::over(store.clone()).send("/done", "k1", "paid").await;
     store.close().await.unwrap();
-    let url = operator(&server).await;
+    let url = operator(&server, &server.address().ip().to_string()).await;
     for (more, is_prepared) in [(&["--behind-pooler"][..], false), (&[], true)] {
         let before = server.log().len();
         assert_eq!(idem(&[&["show", &url, &id("k1").to_string()], more].concat()).code, 0);
@@ -56,10 +56,10 @@ async fn a_statement_is_prepared_unless_a_pooler_is_said_to_be_there() {
 }
 
 /// Makes a user whose connections are those of the commands: the server may still authorize a connection that the
-/// closed store has given up.
-async fn operator(server: &PostgresServer) -> String {
+/// closed store has given up. Returns the URL by this name of the machine.
+async fn operator(server: &PostgresServer, host: &str) -> String {
     client(server).await.batch_execute("CREATE ROLE operator LOGIN SUPERUSER").await.unwrap();
-    format!("postgres://operator@{}/postgres?namespace={NAMESPACE}", server.address())
+    format!("postgres://operator@{host}:{}/postgres?namespace={NAMESPACE}", server.address().port())
 }
 
 /// A name that is not `localhost` may be that of another machine.
@@ -71,7 +71,7 @@ async fn nothing_is_sent_in_plain_to_a_name_unless_the_url_says_so() {
     Service::over(store.clone()).send("/done", "k1", "paid").await;
     store.close().await.unwrap();
     let authorized = || server.log().matches("connection authorized: user=operator ").count();
-    let url = operator(&server).await.replace("127.0.0.1", "LOCALHOST");
+    let url = operator(&server, "LOCALHOST").await;
     for (url, code) in [(url.clone(), 3), (format!("{url}&sslmode=disable"), 0)] {
         for command in [&["ls", &url][..], &["copy", &url, &Place::of("sled").name()]] {
             let before = authorized();
