@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
-use std::mem::replace;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -97,12 +96,10 @@ impl<St: Store> Run<St> {
         // The work may panic before it returns a future.
         let working = AssertUnwindSafe(async move { work.start(context).await }).catch_unwind();
         let mut working = pin!(within(deadline, working));
-        // The time limit is checked first: work that wakes up after its limit takes no further step.
-        let mut wakes_up = false;
+        // The time limit is checked first: work that wakes up after its limit takes no further step, and work whose
+        // process was stopped before its first step takes none.
         let working = poll_fn(|cx| match deadline {
-            Some(deadline) if replace(&mut wakes_up, true) && deadline <= Instant::now() => {
-                Poll::Ready(Called::TooLong)
-            }
+            Some(deadline) if deadline <= Instant::now() => Poll::Ready(Called::TooLong),
             _ => working.as_mut().poll(cx).map(Called::from),
         });
         let called = self.unless_stopped(session, working).await.unwrap_or(Called::Stopped);

@@ -243,6 +243,14 @@ async fn trap_69_a_handler_that_hangs_is_dropped_after_max_run() {
     assert_eq!(lab.effects(), 1);
 }
 
+// Seeded fault: the limit is looked at from the second step on.
+#[tokio::test(start_paused = true)]
+async fn a_handler_whose_limit_is_over_before_its_first_step_takes_none() {
+    let lab = Lab::new(layer().max_run(SECOND * 0), |_| async { "charged" });
+    lab.post("k", "a").await.assert_refusal(500, "outcome-unknown", false, None);
+    assert_eq!(lab.effects(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn max_run_and_outcome_body_timeout_bound_a_run() {
     let began = tokio::time::Instant::now();
