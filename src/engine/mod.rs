@@ -3,7 +3,7 @@
 //! `docs/journey.md` follows one operation through the files, from `exchange.rs` to `send_end.rs`, and section 3 of
 //! `docs/design.md` has the rules. The ways in which an operation can end are listed in one place, `slots::End`.
 //!
-//! The files that it does not name:
+//! The files that the journey does not name:
 //! - `late.rs`: a run whose claim the store has not answered in time.
 //! - `engine.rs`: a store and the policy it is used with; how a fault of the store becomes a refusal.
 //! - `policy.rs`, `reconciler.rs`: the choices of the application, and the question to it; `warnings.rs`: those that

@@ -1,7 +1,7 @@
 //! The Tower layer.
 //!
-//! `docs/journey.md` follows one request through the files, from `service.rs` to `rejected.rs`. The modules that it
-//! does not name:
+//! `docs/journey.md` follows one request through the files, from `service.rs` to `layer_state.rs`. The modules that
+//! it does not name:
 //!
 //! | module | what it is for |
 //! |---|---|

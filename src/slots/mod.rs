@@ -1,6 +1,6 @@
 //! Slots: the places of runs in this process, where their duplicates wait for them.
 //!
-//! Rules 2, 3 and 8 of section 3 of `docs/design.md` are about slots. The slots add to them:
+//! Rules 2, 3 and 8 of section 3 of `docs/design.md` are about slots. These hold, too:
 //! - There is at most one slot per record id. Its holder claims, runs and records; no other task touches the record.
 //! - An end that the store did not record is kept before its slot is freed, and takes the place of the slot.
 //! - A slot always ends: dropping a [`Slot`] notifies its waiters, whatever became of the run.

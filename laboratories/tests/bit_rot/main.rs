@@ -231,7 +231,7 @@ fn report(engine: Engine, figures: &Figures) {
 fn without_the_checkpoint_a_damaged_disk_makes_a_store_forget_keys() {
     for engine in Engine::chosen() {
         // The random damage may hit nothing that matters. Then the control damages other places.
-        let round = |_| violations_with(TEST, &[(ENGINE, engine.name()), (WITHOUT_MARK, "1"), ("BIT_ROT", "24")]);
+        let round = |_| violations_with(TEST, &[(ENGINE, engine.name()), (WITHOUT_MARK, "1"), ("BIT_ROT", "32")]);
         let violations = (0..10).map(round).find(|violations| *violations > 0).unwrap_or(0);
         println!("bit rot on {engine} without the checkpoint: violations {violations}");
         assert!(violations > 0);

@@ -276,7 +276,7 @@ fn keep(name: &str, image: &Image, text: &str) {
 #[test]
 fn where_fdatasync_does_nothing_a_power_cut_loses_answers() {
     for engine in Engine::chosen() {
-        let violations = violations_with(TEST, &[(ENGINE, engine.name()), (LIE, "fdatasync"), ("POWER_CUTS", "30")]);
+        let violations = violations_with(TEST, &[(ENGINE, engine.name()), (LIE, "fdatasync"), ("POWER_CUTS", "60")]);
         println!("power cut on {engine} where fdatasync does nothing: violations {violations}");
         assert!(violations > 0);
     }

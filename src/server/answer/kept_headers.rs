@@ -18,7 +18,7 @@ macro_rules! left_out {
     };
 }
 
-// In addition to those that the answer's `Connection` names, in alphabetical order. They are hop-by-hop (RFC 9110,
+// The names are in alphabetical order. They are hop-by-hop (RFC 9110,
 // section 7.6.1; `Trailer` is still kept if there are trailers), belong to the message that is sent, are for the client
 // that asked first, or are ids of one request. docs/running/security.md lists them.
 #[rustfmt::skip]
@@ -65,7 +65,7 @@ impl KeptHeaders {
         self
     }
 
-    /// Returns which of these headers to record.
+    /// Returns a function that says which of these headers are recorded.
     pub(crate) fn choice<'a>(
         &'a self,
         headers: &'a HeaderMap,
