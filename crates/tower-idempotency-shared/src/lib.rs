@@ -39,6 +39,7 @@ pub use builder::SharedStoreBuilder;
 #[cfg(feature = "config")]
 pub use config::SharedConfig;
 /// The stream that [`Backend::changes`] returns.
+#[doc(no_inline)]
 pub use futures_util::stream::BoxStream;
 #[doc(hidden)]
 pub use protocol::transaction::PendingTransaction;
