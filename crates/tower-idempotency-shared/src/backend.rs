@@ -59,6 +59,7 @@ type Source = Box<dyn Error + Send + Sync>;
 ///
 /// ```
 /// # use std::collections::HashMap;
+/// # use std::io;
 /// # use std::sync::{Mutex, PoisonError};
 /// # use std::time::SystemTime;
 /// #
@@ -73,13 +74,11 @@ type Source = Box<dyn Error + Send + Sync>;
 /// #[derive(Debug, Default)]
 /// struct Toy(Mutex<Rows>);
 ///
-/// impl Toy {
-///     /// Takes one step: the lock excludes all others, and the clock is read under it.
-///     fn step<T>(&self, clocks: Clocks, step: impl FnOnce(&mut Rows, Moment) -> T) -> Answered<T> {
-///         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-///         let at = clocks.at(SystemTime::now().into());
-///         Ok(Answer { now: at.now, server: ServerId(0), rows: step(&mut rows, at) })
-///     }
+/// /// Takes one step: the lock excludes all others, and the clock is read under it.
+/// fn step<T>(toy: &Toy, clocks: Clocks, f: impl FnOnce(&mut Rows, Moment) -> T) -> Answered<T> {
+///     let mut rows = toy.0.lock().unwrap_or_else(PoisonError::into_inner);
+///     let at = clocks.at(SystemTime::now().into());
+///     Ok(Answer { now: at.now, server: ServerId(0), rows: f(&mut rows, at) })
 /// }
 ///
 /// /// Returns the row, unless it counts as absent.
@@ -89,11 +88,11 @@ type Source = Box<dyn Error + Send + Sync>;
 ///
 /// impl Backend for Toy {
 ///     async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Answered<Vec<Option<Row>>> {
-///         self.step(clocks, |rows, at| ids.iter().map(|id| live(rows.get(id)?, at)).collect())
+///         step(self, clocks, |rows, at| ids.iter().map(|id| live(rows.get(id)?, at)).collect())
 ///     }
 ///
 ///     async fn put(&self, clocks: Clocks, writes: &[Write]) -> Answered<Vec<Option<Row>>> {
-///         self.step(clocks, |rows, at| {
+///         step(self, clocks, |rows, at| {
 ///             let answered = writes.iter().map(|write| {
 ///                 rows.extend(write.apply_to(rows.get(&write.id), at).map(|row| (row.id, row)));
 ///                 live(rows.get(&write.id)?, at)
@@ -103,8 +102,9 @@ type Source = Box<dyn Error + Send + Sync>;
 ///     }
 ///
 ///     async fn sessions(&self, clocks: Clocks) -> Answered<Vec<Row>> {
-///         self.step(clocks, |rows, at| {
-///             rows.values().filter(|row| row.kind == Kind::Session).filter_map(|row| live(row, at)).collect()
+///         step(self, clocks, |rows, at| {
+///             let live = rows.values().filter_map(|row| live(row, at));
+///             live.filter(|row| row.kind == Kind::Session).collect()
 ///         })
 ///     }
 ///
@@ -115,7 +115,7 @@ type Source = Box<dyn Error + Send + Sync>;
 /// #         after: Option<(Timestamp, RecordId)>,
 /// #         limit: usize,
 /// #     ) -> Answered<Vec<Row>> {
-/// #         self.step(clocks, |rows, at| {
+/// #         step(self, clocks, |rows, at| {
 /// #             let place = |row: &Row| (row.began, row.id);
 /// #             let is_meant = |row: &Row| row.is_listed(at.earliest, alive) && Some(place(row)) > after;
 /// #             let mut listed: Vec<Row> = rows.values().filter_map(|row| live(row, at)).filter(is_meant).collect();
@@ -126,7 +126,7 @@ type Source = Box<dyn Error + Send + Sync>;
 /// #     }
 /// #
 /// #     async fn scan(&self, clocks: Clocks, after: Option<RecordId>, limit: usize) -> Answered<Vec<Row>> {
-/// #         self.step(clocks, |rows, at| {
+/// #         step(self, clocks, |rows, at| {
 /// #             let is_operation = |kind| !matches!(kind, Kind::Released | Kind::Session | Kind::Disputed);
 /// #             let is_meant = |row: &Row| is_operation(row.kind) && Some(row.id) > after;
 /// #             let mut scanned: Vec<Row> = rows.values().filter_map(|row| live(row, at)).filter(is_meant).collect();
@@ -137,14 +137,14 @@ type Source = Box<dyn Error + Send + Sync>;
 /// #     }
 /// #
 ///     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
-///         let deleted = self.step(clocks, |rows, at| {
+///         let deleted = step(self, clocks, |rows, at| {
 ///             rows.extract_if(|_, row| row.is_past_grace(at.earliest)).take(limit).count()
 ///         });
 ///         Ok(deleted?.rows)
 ///     }
 ///
 ///     async fn guarantee(&self) -> Result<Guarantee, BackendError> {
-///         Ok(Guarantee { setup: "the memory of one process".into(), loses: vec!["all rows, when it ends".into()] })
+///         Ok(Guarantee { setup: "memory".into(), loses: vec!["all, at a restart".into()] })
 ///     }
 /// }
 ///
@@ -153,7 +153,7 @@ type Source = Box<dyn Error + Send + Sync>;
 /// let once = Once::new(SharedStore::open(Toy::default()).await?);
 /// let id = RecordId::new(None, &Key::new("message-17")?);
 /// for redelivered in [false, true] {
-///     let effect = |_context| async { Ok::<_, EffectError<std::io::Error>>("mail sent".to_owned()) };
+///     let effect = |_context| async { Ok::<_, EffectError<io::Error>>("mail sent".to_owned()) };
 ///     let result = once.run(id, Fingerprint::of(b"the message"), effect).await?;
 ///     assert_eq!((result.replayed, &*result.value), (redelivered, "mail sent"));
 /// }
