@@ -16,6 +16,8 @@
 //! "Refused" means that the client gets an answer that says so ([`problem`](mod@crate::problem)), and that nothing
 //! runs. If a row names no test, there is none: it says *gap* and why. A test checks that every named test exists.
 //!
+//! <style>.docblock td > code { overflow-wrap: anywhere; }</style>
+//!
 //! # 1. The request arrives: key, body, fingerprint
 //! | fault | what happens | test |
 //! |---|---|---|

@@ -5,6 +5,10 @@
 //! All pages of the guide are in these docs, too: [`guide`](mod@guide).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// First, so that the page of the layer does not begin with the methods of `operations`.
+#[cfg(feature = "server")]
+pub mod server;
+
 pub mod clock;
 mod codec;
 #[cfg(feature = "config")]
@@ -27,8 +31,6 @@ mod panics;
 #[cfg(feature = "server")]
 pub mod problem;
 mod record;
-#[cfg(feature = "server")]
-pub mod server;
 pub mod shutdown;
 mod slots;
 pub mod store;

@@ -44,15 +44,17 @@ use crate::store::Store;
 /// use, and what else can go wrong.
 ///
 /// ```
-/// use tower_idempotency::engine::Advice;
-/// use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId, Scope, engine::EffectError};
+/// use std::io;
+///
+/// use tower_idempotency::engine::{Advice, EffectError};
+/// use tower_idempotency::{Fingerprint, Key, MemoryStore, Once, RecordId, Scope};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let once = Once::new(MemoryStore::new());
 /// let id = RecordId::new(Some(&Scope::new("mailer")?), &Key::new("message-17")?);
 /// for redelivered in [false, true] {
-///     let effect = |_context| async { Ok::<_, EffectError<std::io::Error>>("mail sent".to_owned()) };
+///     let effect = |_context| async { Ok::<_, EffectError<io::Error>>("mail sent".to_owned()) };
 ///     let result = once.run(id, Fingerprint::of(b"the message"), effect).await;
 ///     // What to do with the message, whatever has happened.
 ///     assert_eq!(Advice::of(&result), Advice::Acknowledge);

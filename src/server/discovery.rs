@@ -18,6 +18,7 @@ use crate::engine::{OnInFlight, OnInterrupted, Policy};
 use crate::key::Key;
 use crate::store::Store;
 
+/// # What clients expect
 impl<St: Store, M> IdempotencyLayer<St, M> {
     /// Sets the profile: what clients expect of this API's keys. It sets [`require_key`](Self::require_key),
     /// [`fingerprint_body`](Self::fingerprint_body) and [`replay_header_name`](Self::replay_header_name), unless the

@@ -31,7 +31,8 @@ use crate::store::Store;
 ///     .route("/charges", post(charge))
 ///     .route_layer(IdempotencyLayer::new(MemoryStore::new()));
 ///
-/// let request = || Request::post("/charges").header("Idempotency-Key", "order-42").body(Body::empty());
+/// let post = || Request::post("/charges").header("Idempotency-Key", "order-42");
+/// let request = || post().body(Body::empty());
 /// let first = app.clone().oneshot(request()?).await?;
 /// let retry = app.oneshot(request()?).await?;
 ///

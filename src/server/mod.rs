@@ -27,10 +27,14 @@
 //! | `drain.rs` | drain, and the counts |
 //! | `health.rs` | the probes `/livez` and `/readyz` |
 
+// The page of a type has its methods in the order of the modules: first how to make a layer, then its options.
+pub(crate) mod layer;
+
+mod builder;
+
 mod account;
 pub(crate) mod answer;
 mod bodies;
-mod builder;
 #[cfg(feature = "axum")]
 mod checked;
 mod committed;
@@ -43,7 +47,6 @@ pub(crate) mod fingerprint;
 mod future;
 pub(crate) mod header;
 pub mod health;
-pub(crate) mod layer;
 mod layer_state;
 mod not_applied;
 #[cfg(feature = "utoipa")]

@@ -10,7 +10,7 @@ use super::layer::IdempotencyLayer;
 use super::options::Hook;
 use crate::store::Store;
 
-/// Options for what operators see.
+/// # What operators see
 impl<St: Store, M> IdempotencyLayer<St, M> {
     /// Sets the function that names an operation for the people who look after it: the route, the account, the
     /// caller's own reference. The label is stored with the operation's first claim and stays. Lists of interrupted

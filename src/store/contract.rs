@@ -22,9 +22,8 @@ use crate::slots::Slots;
 /// behind `Backend` of the crate `tower-idempotency-shared`.
 pub trait Sealed {}
 
-/// A place where records are kept: [`SledStore`](crate::SledStore), `FjallStore`, [`MemoryStore`](crate::MemoryStore),
-/// `PostgresStore` and every other `SharedStore` over a database of your own, or [`AnyStore`](crate::AnyStore), which
-/// is chosen at run time. The trait is sealed.
+/// A place where records are kept: one of the [stores](mod@crate::store), or [`AnyStore`](crate::AnyStore), which is
+/// chosen at run time. The trait is sealed.
 ///
 /// A value is a handle to an *opened* store, and clones share everything. The store has the runs of this process, so
 /// that two layers over one store share them.

@@ -10,10 +10,10 @@
 //! | [`AnyStore`] | | what the store inside survives | programs that choose a store at run time |
 //! | [`TestStore`] | `test-util` | a crash, on command | tests of a handler's retries |
 //!
-//! [`FjallStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/running/embedded.md
-//! [`PostgresStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/running/shared.md
-//! [`SharedStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/running/shared.md
-//! [`TestStore`]: https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/testing.md
+//! [`FjallStore`]: mod@crate::guide::embedded
+//! [`PostgresStore`]: mod@crate::guide::shared
+//! [`SharedStore`]: crate::guide::shared#your-own-database
+//! [`TestStore`]: crate::guide::testing
 
 // The files:
 // - `contract.rs`: the trait that all stores implement, and the types it returns.

@@ -8,31 +8,41 @@
 //! use tower::{Layer as _, Service as _, ServiceExt as _};
 //! use tower_idempotency_client::{Delivery, Key, KeyedRetry, KeyedRetryLayer, Known};
 //!
-//! // Once, at the start. Redirects are off, because the errors of reqwest do not say whether one was followed; then
-//! // `without_redirects` lets the layer retry after them. reqwest's own retries may stay as they are.
+//! // Once, at the start. Redirects are off, because the errors of reqwest do not say whether one
+//! // was followed; then `without_redirects` lets the layer retry after them. reqwest's own
+//! // retries may stay as they are.
 //! # fn start() -> Result<KeyedRetry<reqwest::Client>, reqwest::Error> {
 //! let client = reqwest::Client::builder().redirect(Policy::none()).build()?;
-//! let client = KeyedRetryLayer::new().without_redirects().deadline(Duration::from_secs(20)).layer(client);
+//! let layer = KeyedRetryLayer::new().without_redirects().deadline(Duration::from_secs(20));
+//! let client = layer.layer(client);
 //! # Ok(client) }
 //!
-//! /// Pays an order. `key` is `Key::random()` as text, which was saved with the order before the first call. It is for
-//! /// this order and this request only.
+//! /// Pays an order. `key` is `Key::random()` as text, which was saved with the order before the
+//! /// first call. It is for this order and this request only.
 //! async fn pay(mut client: KeyedRetry<reqwest::Client>, key: &str, order: &str)
 //!     -> Result<(), Box<dyn std::error::Error>> {
-//!     let request = client.get_ref().post("https://api.example.com/charges").header("idempotency-key", key);
+//!     let request = client.get_ref().post("https://api.example.com/charges");
+//!     let request = request.header("idempotency-key", key);
 //!     let request = request.form(&[("order", order), ("amount", "500"), ("currency", "eur")]);
 //!     match client.ready().await?.call(request.build()?).await {
 //!         Ok(answer) => match answer.extensions().get::<Delivery>() {
 //!             // A recorded error, such as a 500: it may have come after the charge.
-//!             Some(delivery) if delivery.is_unknown() && delivery.is_replay() => println!("look it up"),
-//!             // No success, and no proof that nothing was done: a 500, or a 401 after an attempt that was lost.
-//!             Some(delivery) if delivery.is_unknown() => println!("call again later, with the saved key"),
-//!             _ if answer.status().is_success() => println!("paid: {}", answer.text().await.unwrap_or_default()),
+//!             Some(delivery) if delivery.is_unknown() && delivery.is_replay() => {
+//!                 println!("look it up");
+//!             }
+//!             // No success, and no proof that nothing was done: a 500, or a 401 after a lost
+//!             // attempt.
+//!             Some(delivery) if delivery.is_unknown() => {
+//!                 println!("call again later, with the saved key");
+//!             }
+//!             _ if answer.status().is_success() => {
+//!                 println!("paid: {}", answer.text().await.unwrap_or_default());
+//!             }
 //!             _ => println!("not paid: {}", answer.status()),
 //!         },
 //!         Err(error) => match error.known() {
 //!             Known::NotSent | Known::Refused => println!("not paid: {error}"),
-//!             Known::Done => println!("it ran, and its answer was not kept: look the result up"),
+//!             Known::Done => println!("it ran, and its answer was not kept: look it up"),
 //!             // A new key could charge a second time.
 //!             _ => println!("call again later, with the saved key: {error}"),
 //!         },
@@ -70,7 +80,8 @@
 //! let layer = KeyedRetryLayer::new().without_redirects();
 //! let client = reqwest_middleware::ClientBuilder::new(client).with(layer).build();
 //!
-//! let result = client.post("https://api.example.com/charges").body("amount=500&currency=eur").send().await;
+//! let request = client.post("https://api.example.com/charges").body("amount=500&currency=eur");
+//! let result = request.send().await;
 //! if let Some(error) = result.as_ref().err().and_then(Error::within) {
 //!     println!("{:?}: {error}", error.known());
 //! }
@@ -97,7 +108,8 @@
 //! // With a timer it closes idle connections; without one it keeps them all.
 //! let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build_http();
 //! let client = KeyedRetryLayer::new().layer(client);
-//! let request = http::Request::post("http://127.0.0.1:4242/v1/charges").body(Full::new(Bytes::from("amount=500")))?;
+//! let body = Full::new(Bytes::from("amount=500"));
+//! let request = http::Request::post("http://127.0.0.1:4242/v1/charges").body(body)?;
 //! let answer = client.oneshot(request).await?;
 //! # Ok(()) }
 //! ```

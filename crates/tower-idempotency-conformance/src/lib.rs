@@ -14,14 +14,14 @@
 //!
 //! ```
 //! mod store_contract {
+//!     use tower_idempotency_conformance::memory_backend::MemoryBackend;
 //!     use tower_idempotency_conformance::store::StoreSubject;
 //!     use tower_idempotency_shared::SharedStore;
-//!     use tower_idempotency_conformance::memory_backend::MemoryBackend;
 //!
 //!     async fn subject() -> StoreSubject<SharedStore<MemoryBackend>> {
 //!         let backend = MemoryBackend::new();
-//!         let another_process = SharedStore::open(backend.another_process()).await.unwrap();
-//!         StoreSubject::new(SharedStore::open(backend).await.unwrap()).another_process(another_process)
+//!         let process = SharedStore::open(backend.another_process()).await.unwrap();
+//!         StoreSubject::new(SharedStore::open(backend).await.unwrap()).another_process(process)
 //!     }
 //!
 //!     tower_idempotency_conformance::store_conformance!(subject);

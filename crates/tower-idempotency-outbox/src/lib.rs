@@ -14,14 +14,18 @@
 //! use tower_idempotency_outbox::{Call, PostgresOutbox, Relay};
 //!
 //! # async fn shop() -> Result<(), Box<dyn std::error::Error>> {
-//! let pool = Pool::builder(Manager::new("postgres://shop@localhost/shop".parse()?, NoTls)).build()?;
+//! let manager = Manager::new("postgres://shop@localhost/shop".parse()?, NoTls);
+//! let pool = Pool::builder(manager).build()?;
 //! let outbox = PostgresOutbox::new(pool.clone(), "payments_outbox")?;
-//! outbox.migrate().await?; // makes the schema `payments_outbox` and its table, unless they are there
+//! outbox.migrate().await?; // makes the schema `payments_outbox` and its table
 //!
-//! // In one process, or in several. The client adds the credentials, which are not stored. With a timer it closes idle
-//! // connections; without one it keeps them all, until there are no file descriptors any more.
-//! let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build_http::<Full<Bytes>>();
-//! let relay = tokio::spawn(Relay::new(outbox.clone(), client).run(async { _ = tokio::signal::ctrl_c().await }));
+//! // In one process, or in several. The client adds the credentials, which are not stored. With
+//! // a timer it closes idle connections; without one it keeps them all, until there are no file
+//! // descriptors any more.
+//! let mut client = Client::builder(TokioExecutor::new());
+//! let client = client.pool_timer(TokioTimer::new()).build_http::<Full<Bytes>>();
+//! let stop = async { _ = tokio::signal::ctrl_c().await };
+//! let relay = tokio::spawn(Relay::new(outbox.clone(), client).run(stop));
 //!
 //! // For each order:
 //! let mut connection = pool.get().await?;
@@ -55,7 +59,8 @@
 //!     State::GivenUp | State::Damaged => println!("an operator has to look: {:?}", entry.reason),
 //!     _ => println!("under way: {} tries so far", entry.tries),
 //! }
-//! // An operator has looked at the payment API, and has found no charge. The server still knows the key.
+//! // An operator has looked at the payment API, and has found no charge. The server still knows
+//! // the key.
 //! for entry in outbox.list(State::GivenUp, None, 100).await? {
 //!     outbox.retry(&entry).await?;
 //! }

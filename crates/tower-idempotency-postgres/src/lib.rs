@@ -50,7 +50,6 @@ pub use error::PostgresError;
 pub use rustls;
 /// The client, for its [`Config`](tokio_postgres::Config).
 pub use tokio_postgres;
-/// The options of the store over the backend.
 #[cfg(feature = "config")]
 pub use tower_idempotency_shared::SharedConfig;
 pub use transaction::TransactionRecord;

@@ -10,7 +10,7 @@ use std::future::{Future, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, StreamExt as _, pending};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Gauges;
 use tower_idempotency::{Fence, RecordId};
@@ -52,105 +52,99 @@ type Source = Box<dyn Error + Send + Sync>;
 /// backend usable: a connection that still waits for an answer is given up.
 ///
 /// # Example
-/// Rows in the memory of one process, under a lock. They are compared and set by [`Write::apply_to`], which a database
-/// needs that can't do it in its own language.
+/// Rows in the memory of one process, under a lock. [`Write::apply_to`] compares and sets them, for a database that
+/// can't do so in its own language. The page leaves out `list` and `scan`, by which operators find records;
+/// [the example over SQLite](https://github.com/tower-idempotency/tower-idempotency/blob/main/examples/custom_backend)
+/// has the whole trait.
 ///
 /// ```
-/// use std::collections::BTreeMap;
-/// use std::sync::{Mutex, PoisonError};
-///
-/// use futures_util::stream::{StreamExt, pending};
-/// use tower_idempotency::clock::{Clock, SystemClock, Timestamp};
-/// use tower_idempotency::{Fingerprint, Key, Once, RecordId, engine::EffectError};
-/// use tower_idempotency_shared::{
-///     Answer, Backend, BackendError, BoxStream, Clocks, Guarantee, Kind, Moment, Row, ServerId, SharedStore, Write,
-/// };
-///
-/// type Rows = BTreeMap<RecordId, Row>;
+/// # use std::collections::HashMap;
+/// # use std::io;
+/// # use std::sync::{Mutex, PoisonError};
+/// # use std::time::SystemTime;
+/// #
+/// # use tower_idempotency::clock::Timestamp;
+/// # use tower_idempotency::{Fingerprint, Key, Once, RecordId, engine::EffectError};
+/// # use tower_idempotency_shared::{
+/// #     Answer, Backend, BackendError, Clocks, Guarantee, Kind, Moment, Row, ServerId, SharedStore, Write,
+/// # };
+/// type Rows = HashMap<RecordId, Row>;
 /// type Answered<T> = Result<Answer<T>, BackendError>;
 ///
 /// #[derive(Debug, Default)]
 /// struct Toy(Mutex<Rows>);
 ///
-/// /// Returns the row, unless it counts as absent.
-/// fn live(row: Option<&Row>, at: Moment) -> Option<Row> {
-///     row.filter(|row| !row.is_absent(at.earliest)).cloned()
+/// /// Takes one step: the lock excludes all others, and the clock is read under it.
+/// fn step<T>(toy: &Toy, clocks: Clocks, f: impl FnOnce(&mut Rows, Moment) -> T) -> Answered<T> {
+///     let mut rows = toy.0.lock().unwrap_or_else(PoisonError::into_inner);
+///     let at = clocks.at(SystemTime::now().into());
+///     Ok(Answer { now: at.now, server: ServerId(0), rows: f(&mut rows, at) })
 /// }
 ///
-/// impl Toy {
-///     /// Takes one step: the lock excludes all others, and the clock is read under it.
-///     fn step<T>(&self, clocks: Clocks, step: impl FnOnce(&mut Rows, Moment) -> T) -> Answered<T> {
-///         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-///         let moment = clocks.at(SystemClock::default().wall());
-///         Ok(Answer { now: moment.now, server: ServerId(0), rows: step(&mut rows, moment) })
-///     }
-///
-///     /// Reads rows, in the order of their ids.
-///     fn select(&self, clocks: Clocks, is_meant: impl Fn(&Row, Moment) -> bool) -> Answered<Vec<Row>> {
-///         self.step(clocks, |rows, at| {
-///             rows.values().filter_map(|row| live(Some(row), at)).filter(|row| is_meant(row, at)).collect()
-///         })
-///     }
+/// /// Returns the row, unless it counts as absent.
+/// fn live(row: &Row, at: Moment) -> Option<Row> {
+///     (!row.is_absent(at.earliest)).then(|| row.clone())
 /// }
 ///
 /// impl Backend for Toy {
 ///     async fn get(&self, clocks: Clocks, ids: &[RecordId]) -> Answered<Vec<Option<Row>>> {
-///         self.step(clocks, |rows, at| ids.iter().map(|id| live(rows.get(id), at)).collect())
+///         step(self, clocks, |rows, at| ids.iter().map(|id| live(rows.get(id)?, at)).collect())
 ///     }
 ///
 ///     async fn put(&self, clocks: Clocks, writes: &[Write]) -> Answered<Vec<Option<Row>>> {
-///         self.step(clocks, |rows, at| {
-///             let done = writes.iter().map(|write| {
-///                 if let Some(row) = write.apply_to(rows.get(&write.id), at) {
-///                     rows.insert(write.id, row);
-///                 }
-///                 live(rows.get(&write.id), at)
+///         step(self, clocks, |rows, at| {
+///             let answered = writes.iter().map(|write| {
+///                 rows.extend(write.apply_to(rows.get(&write.id), at).map(|row| (row.id, row)));
+///                 live(rows.get(&write.id)?, at)
 ///             });
-///             done.collect()
+///             answered.collect()
 ///         })
 ///     }
 ///
 ///     async fn sessions(&self, clocks: Clocks) -> Answered<Vec<Row>> {
-///         self.select(clocks, |row, _| row.kind == Kind::Session)
+///         step(self, clocks, |rows, at| {
+///             let live = rows.values().filter_map(|row| live(row, at));
+///             live.filter(|row| row.kind == Kind::Session).collect()
+///         })
 ///     }
 ///
-///     async fn list(
-///         &self,
-///         clocks: Clocks,
-///         alive: &[RecordId],
-///         after: Option<(Timestamp, RecordId)>,
-///         limit: usize,
-///     ) -> Answered<Vec<Row>> {
-///         let place = |row: &Row| (row.began, row.id);
-///         let is_meant = |row: &Row, at: Moment| row.is_listed(at.earliest, alive) && Some(place(row)) > after;
-///         let mut answer = self.select(clocks, is_meant)?;
-///         answer.rows.sort_by_key(place);
-///         answer.rows.truncate(limit);
-///         Ok(answer)
-///     }
-///
-///     async fn scan(&self, clocks: Clocks, after: Option<RecordId>, limit: usize) -> Answered<Vec<Row>> {
-///         let is_operation = |kind| !matches!(kind, Kind::Released | Kind::Session | Kind::Disputed);
-///         let mut answer = self.select(clocks, |row, _| is_operation(row.kind) && Some(row.id) > after)?;
-///         answer.rows.truncate(limit);
-///         Ok(answer)
-///     }
-///
+/// #     async fn list(
+/// #         &self,
+/// #         clocks: Clocks,
+/// #         alive: &[RecordId],
+/// #         after: Option<(Timestamp, RecordId)>,
+/// #         limit: usize,
+/// #     ) -> Answered<Vec<Row>> {
+/// #         step(self, clocks, |rows, at| {
+/// #             let place = |row: &Row| (row.began, row.id);
+/// #             let is_meant = |row: &Row| row.is_listed(at.earliest, alive) && Some(place(row)) > after;
+/// #             let mut listed: Vec<Row> = rows.values().filter_map(|row| live(row, at)).filter(is_meant).collect();
+/// #             listed.sort_by_key(place);
+/// #             listed.truncate(limit);
+/// #             listed
+/// #         })
+/// #     }
+/// #
+/// #     async fn scan(&self, clocks: Clocks, after: Option<RecordId>, limit: usize) -> Answered<Vec<Row>> {
+/// #         step(self, clocks, |rows, at| {
+/// #             let is_operation = |kind| !matches!(kind, Kind::Released | Kind::Session | Kind::Disputed);
+/// #             let is_meant = |row: &Row| is_operation(row.kind) && Some(row.id) > after;
+/// #             let mut scanned: Vec<Row> = rows.values().filter_map(|row| live(row, at)).filter(is_meant).collect();
+/// #             scanned.sort_by_key(|row| row.id);
+/// #             scanned.truncate(limit);
+/// #             scanned
+/// #         })
+/// #     }
+/// #
 ///     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
-///         let deleted = self.step(clocks, |rows, at| {
-///             let past = rows.values().filter(|row| row.is_past_grace(at.earliest)).map(|row| row.id);
-///             let past: Vec<RecordId> = past.take(limit).collect();
-///             past.iter().filter_map(|id| rows.remove(id)).count()
+///         let deleted = step(self, clocks, |rows, at| {
+///             rows.extract_if(|_, row| row.is_past_grace(at.earliest)).take(limit).count()
 ///         });
 ///         Ok(deleted?.rows)
 ///     }
 ///
-///     fn changes(&self) -> BoxStream<'static, RecordId> {
-///         pending().boxed()
-///     }
-///
 ///     async fn guarantee(&self) -> Result<Guarantee, BackendError> {
-///         Ok(Guarantee { setup: "the memory of one process".into(), loses: vec!["all rows, when it ends".into()] })
+///         Ok(Guarantee { setup: "memory".into(), loses: vec!["all, at a restart".into()] })
 ///     }
 /// }
 ///
@@ -159,7 +153,7 @@ type Source = Box<dyn Error + Send + Sync>;
 /// let once = Once::new(SharedStore::open(Toy::default()).await?);
 /// let id = RecordId::new(None, &Key::new("message-17")?);
 /// for redelivered in [false, true] {
-///     let effect = |_context| async { Ok::<_, EffectError<std::io::Error>>("mail sent".to_owned()) };
+///     let effect = |_context| async { Ok::<_, EffectError<io::Error>>("mail sent".to_owned()) };
 ///     let result = once.run(id, Fingerprint::of(b"the message"), effect).await?;
 ///     assert_eq!((result.replayed, &*result.value), (redelivered, "mail sent"));
 /// }
@@ -243,8 +237,10 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// Returns the ids of rows that were written from now on, by any process, this one included, as far as the database
     /// notifies of them. Some may be missing: waiters then find changes by reading. Ids of other namespaces do no harm.
-    /// The stream does not end.
-    fn changes(&self) -> BoxStream<'static, RecordId>;
+    /// The stream does not end. By default the database notifies of nothing.
+    fn changes(&self) -> BoxStream<'static, RecordId> {
+        pending().boxed()
+    }
 
     /// Returns what the database promises and what it can lose, as it is set up now.
     fn guarantee(&self) -> impl Future<Output = Result<Guarantee, BackendError>> + Send;

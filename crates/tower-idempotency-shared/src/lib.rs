@@ -11,6 +11,9 @@
 // - `backend.rs`, `kind.rs`, `run_record.rs`: the contract of a database. `apply.rs`: the same contract as functions,
 //   for a database that does not decide in its own language.
 
+// First, because the page of the store has its methods in the order of the modules.
+mod store;
+
 mod apply;
 mod backend;
 mod builder;
@@ -24,7 +27,6 @@ mod protocol;
 mod run_record;
 mod session;
 mod spawn_on_drop;
-mod store;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +39,7 @@ pub use builder::SharedStoreBuilder;
 #[cfg(feature = "config")]
 pub use config::SharedConfig;
 /// The stream that [`Backend::changes`] returns.
+#[doc(no_inline)]
 pub use futures_util::stream::BoxStream;
 #[doc(hidden)]
 pub use protocol::transaction::PendingTransaction;

@@ -226,8 +226,10 @@ impl<B: Backend> std::fmt::Debug for SharedStore<B> {
     }
 }
 
+#[doc(hidden)]
 impl<B: Backend> Sealed for SharedStore<B> {}
 
+#[doc(hidden)]
 impl<B: Backend> Records for SharedStore<B> {
     fn slots(&self) -> &Arc<Slots> {
         &self.inner.protocol.slots

@@ -23,7 +23,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::stream::{self, BoxStream, StreamExt as _};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Result as Sqlite, TransactionBehavior, params};
 use tokio::sync::Mutex;
 use tower_idempotency::clock::Timestamp;
@@ -163,11 +162,6 @@ impl Backend for SqliteBackend {
         let delete = "DELETE FROM idempotency WHERE id IN (SELECT id FROM idempotency WHERE expires <= ?1 LIMIT ?2)";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.blocking(move |connection| connection.execute(delete, params![past, limit])).await
-    }
-
-    /// SQLite notifies no other process; waiters read again.
-    fn changes(&self) -> BoxStream<'static, RecordId> {
-        stream::pending().boxed()
     }
 
     async fn guarantee(&self) -> Result<Guarantee, BackendError> {

@@ -9,18 +9,15 @@
 #![allow(clippy::print_stdout, reason = "it says where it listens")]
 
 use std::error::Error;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Extension, Request};
+use axum::extract::{Request, rejection::JsonRejection};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{StatusCode, request::Parts};
-use axum::middleware::{self, Next};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -29,17 +26,15 @@ use tower_idempotency::config::{IdempotencyConfig, LayerConfig};
 use tower_idempotency::metrics::{self, BUCKETS, Metrics};
 use tower_idempotency::server::health;
 use tower_idempotency::store::Store as _;
-use tower_idempotency::{
-    IdempotencyContext, IdempotencyLayer, Invalid, Rejection, Release, Scope, Shutdown, SledStore, Unsure,
-};
+use tower_idempotency::{IdempotencyContext, IdempotencyLayer, Invalid, Release, Scope, Shutdown, SledStore, Unsure};
 use tower_idempotency_admin::{Access, Actor, AdminPage, Latencies};
 
 /// The settings of the file that the command line names.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    listen: SocketAddr,
-    data: PathBuf,
+    listen: String,
+    data: String,
     #[serde(flatten)]
     idempotency: IdempotencyConfig,
 }
@@ -72,7 +67,7 @@ async fn authorize(parts: Parts) -> Result<Actor, Response> {
 /// Why there is no charge, or none that the handler knows of.
 #[derive(Debug)]
 enum ChargeError {
-    Request(String),
+    Request(JsonRejection),
     Declined,
     Busy,
     TimedOut,
@@ -82,7 +77,7 @@ impl IntoResponse for ChargeError {
     fn into_response(self) -> Response {
         match self {
             // The handler finds it before its first effect. The profile says whether the key is free again.
-            Self::Request(what) => (StatusCode::BAD_REQUEST, Invalid, what).into_response(),
+            Self::Request(rejection) => (Invalid, rejection).into_response(),
             // An outcome: it is recorded, and every retry is told the same.
             Self::Declined => (StatusCode::PAYMENT_REQUIRED, "declined").into_response(),
             // Nothing has happened: the key is free, and a retry runs.
@@ -99,19 +94,15 @@ async fn charge(
     context: IdempotencyContext,
     cents: Result<Json<u64>, JsonRejection>,
 ) -> Result<String, ChargeError> {
-    let Json(cents) = cents.map_err(|rejection| ChargeError::Request(rejection.body_text()))?;
+    let Json(cents) = cents.map_err(ChargeError::Request)?;
     // The same in every attempt: the provider removes duplicates by it.
-    provider(&context.derived_key("charge"), cents).await?;
-    Ok(format!("charged {cents} cents to {account}, attempt {}\n", context.attempt()))
-}
-
-/// In a service of your own: the call of a payment provider.
-async fn provider(_key: &str, cents: u64) -> Result<(), ChargeError> {
+    let key = context.derived_key("charge");
+    // In a service of your own: the call of a payment provider, with this key.
     match cents {
         402 => Err(ChargeError::Declined),
         503 => Err(ChargeError::Busy),
         504 => Err(ChargeError::TimedOut),
-        _ => Ok(()),
+        _ => Ok(format!("charged {cents} cents to {account} as {key}, attempt {}\n", context.attempt())),
     }
 }
 
@@ -121,15 +112,12 @@ fn app(store: SledStore, settings: LayerConfig) -> Result<Router, Box<dyn Error>
     let recorder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &BUCKETS)?.install_recorder()?;
     let latencies = Latencies::new();
     store.observe((Metrics::new(), latencies.clone()))?;
-    let layer = IdempotencyLayer::new(store.clone())
-        // Each account has keys of its own.
-        .scope(|parts: &Parts| {
-            let Account(id) = parts.extensions.get().ok_or(StatusCode::UNAUTHORIZED)?;
-            Ok::<_, Rejection>(Scope::new(id)?)
-        })
+    let layer = settings
+        .apply(IdempotencyLayer::new(store.clone()))
+        // Each account has keys of its own. Without an account, the scope is empty, and the answer is 401.
+        .scope(|parts: &Parts| Ok(Scope::new(parts.extensions.get().map_or("", |Account(id)| id))?))
         // The operation's name, for operators.
         .label(|parts| parts.extensions.get().map(|Account(id)| format!("{} for {id}", parts.uri.path())));
-    let layer = settings.apply(layer);
     let page = AdminPage::new(layer.operations(), authorize).latencies(latencies).steps(["charge"]);
     let (observed, upkeep) = (store.clone(), recorder.clone());
     // Without it, a process that no server scrapes keeps each duration.
@@ -139,16 +127,16 @@ fn app(store: SledStore, settings: LayerConfig) -> Result<Router, Box<dyn Error>
             upkeep.run_upkeep();
         }
     });
-    let scrape = async move || {
-        // The gauges that no event sets.
-        metrics::update(&observed).await.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-        Ok::<_, (StatusCode, String)>(recorder.render())
+    // `update` sets the gauges that no event sets.
+    let scrape = async move || match metrics::update(&observed).await {
+        Ok(()) => (StatusCode::OK, recorder.render()),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
     Ok(Router::new()
         .route("/charges", post(charge))
         .route_layer(layer)
         // The last layer is the outermost.
-        .route_layer(middleware::from_fn(authenticate))
+        .route_layer(from_fn(authenticate))
         .nest("/admin", page.router())
         .route("/metrics", get(scrape))
         .merge(health::routes([store])))
@@ -164,12 +152,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let shutdown = Shutdown::of([store.clone()]);
     let listener = TcpListener::bind(listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    let server =
-        axum::serve(listener, app(store, idempotency.layer)?).with_graceful_shutdown(shutdown.stop_accepting());
+    let app = app(store, idempotency.layer)?;
+    let server = axum::serve(listener, app).with_graceful_shutdown(shutdown.stop_accepting());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let asked = async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    };
+    let asked = async { tokio::select!(_ = terminate.recv() => {}, _ = interrupt.recv() => {}) };
     let stopped = shutdown.serve(server, asked).await;
     if stopped.is_clean() { Ok(()) } else { Err(format!("{stopped:?}").into()) }
 }

@@ -34,7 +34,8 @@ impl FjallStore {
     /// use tower_idempotency::store::CommitError;
     /// use tower_idempotency::{FjallStore, fjall};
     ///
-    /// // An effect of `Once`, with `OnInterrupted::Rerun`. The keyspace was opened at the start, and is kept:
+    /// // An effect of `Once`, with `OnInterrupted::Rerun`. The keyspace is opened at the start, and
+    /// // kept:
     /// // `let charges = store.keyspace("charges", fjall::KeyspaceCreateOptions::default)?;`
     /// async fn charge(
     ///     context: OnceContext<String>,

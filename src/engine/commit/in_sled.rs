@@ -39,7 +39,7 @@ impl SledStore {
     /// use tower_idempotency::store::CommitError;
     /// use tower_idempotency::{SledStore, sled};
     ///
-    /// // An effect of `Once`, with `OnInterrupted::Rerun`. The tree was opened at the start, and is kept:
+    /// // An effect of `Once`, with `OnInterrupted::Rerun`. The tree is opened at the start, and kept:
     /// // `let charges = store.db()?.open_tree("charges")?;`
     /// async fn charge(
     ///     context: OnceContext<String>,

@@ -94,8 +94,8 @@ impl Stats {
 /// Status and code that a profile has for a kind of rejection.
 pub(crate) type Row = (RejectionKind, StatusCode, &'static str);
 
-/// A rejection: why a request was not run and not answered from a record. It rides in the answer's extensions, for
-/// layers outside that want to know.
+/// A rejection: why a request was not run and not answered from a record. The answer's extensions have it, for layers
+/// outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream};
 use tokio::time::{Instant, sleep};
 use tower_idempotency::clock::{Clock, Timestamp};
 use tower_idempotency::internals::Slots;
@@ -187,10 +186,6 @@ impl Backend for Script {
 
     async fn delete_expired(&self, _: Clocks, _: usize) -> Result<usize, BackendError> {
         unreachable!("it is not asked")
-    }
-
-    fn changes(&self) -> BoxStream<'static, RecordId> {
-        Box::pin(stream::pending())
     }
 
     async fn guarantee(&self) -> Result<Guarantee, BackendError> {

@@ -58,8 +58,8 @@ pub(crate) async fn processes_see_each_others_writes<B: Backend>(subject: &Backe
 
 /// The stream of changes has no end, and ids of this namespace only. It may be empty.
 pub(crate) async fn changes_do_not_end<B: Backend>(subject: &BackendSubject<B>) {
-    let advice = "never end the stream: one without any changes is `futures_util::stream::pending()`, and a connection \
-                  that broke is opened again behind it";
+    let advice = "never end the stream: the default has no changes and no end, and a connection that broke is opened \
+                  again behind it";
     let rule = Rule::new(subject, "changes_do_not_end", advice);
     let mut changes = subject.backend.changes();
     let mut own = Vec::new();
