@@ -232,7 +232,8 @@ where
     }
 }
 
-/// Yields once over HTTP/2, after a body that declared no length, so that hyper can drop the request if its HTTP/2 stream was reset.
+/// Yields once over HTTP/2, after a body that declared no length, so that hyper can drop the request if its stream was
+/// reset.
 ///
 /// hyper reports a stream that is reset without an error as one that has ended. `is_end_stream` could distinguish them,
 /// but many bodies that a layer outside has made don't implement it, and can't be rejected for that. hyper looks for a
