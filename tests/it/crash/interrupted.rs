@@ -246,7 +246,7 @@ async fn trap_69_a_handler_that_hangs_is_dropped_after_max_run() {
 // Seeded fault: the limit is looked at from the second step on.
 #[tokio::test(start_paused = true)]
 async fn a_handler_whose_limit_is_over_before_its_first_step_takes_none() {
-    let lab = Lab::new(layer().max_run(SECOND * 0), |_| async { "charged" });
+    let lab = Lab::new(layer().max_run(std::time::Duration::ZERO), |_| async { "charged" });
     lab.post("k", "a").await.assert_refusal(500, "outcome-unknown", false, None);
     assert_eq!(lab.effects(), 0);
 }
