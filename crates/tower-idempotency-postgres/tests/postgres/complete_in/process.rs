@@ -100,7 +100,9 @@ where
     Arc::new(move |context, process| Box::pin(handler(context, process)))
 }
 
-pub(crate) const TABLE: &str = "CREATE TABLE IF NOT EXISTS charge (key text NOT NULL, namespace text NOT NULL)";
+/// Tests that run at once make it one after the other: `IF NOT EXISTS` alone fails while another transaction makes it.
+pub(crate) const TABLE: &str = "BEGIN; SELECT pg_advisory_xact_lock(hashtext('charge'));
+    CREATE TABLE IF NOT EXISTS charge (key text NOT NULL, namespace text NOT NULL); COMMIT";
 pub(crate) const CHARGE: &str = "INSERT INTO charge VALUES ($1, $2)";
 
 /// The charges of a namespace with this key. Nothing in the table keeps a second one out.
