@@ -18,9 +18,9 @@ macro_rules! left_out {
     };
 }
 
-// The names are in alphabetical order. They are hop-by-hop (RFC 9110,
-// section 7.6.1; `Trailer` is still kept if there are trailers), belong to the message that is sent, are for the client
-// that asked first, or are ids of one request. docs/running/security.md lists them.
+// The names are in alphabetical order. They are hop-by-hop (RFC 9110, section 7.6.1; `Trailer` is still kept if there
+// are trailers), belong to the message that is sent, are for the client that asked first, or are ids of one request.
+// docs/running/security.md lists them.
 #[rustfmt::skip]
 left_out! {
     "age" "apigw-requestid" "authentication-info" "b3" "baggage" "cf-ray" "clear-site-data" "connection"
