@@ -6,7 +6,7 @@ use utoipa::openapi::OpenApi;
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::path::{Operation, PathItem};
 
-use super::operation::{Addition, SPEAKEASY};
+use super::addition::{Addition, SPEAKEASY};
 use super::parts::{self, PROBLEM};
 use crate::server::layer::IdempotencyLayer;
 

@@ -10,7 +10,7 @@
 //! - `store.rs`: the handle, which applications and the rest of the crate call. It sends commands to the writer and
 //!   waits for their answers. `builder.rs`: its settings.
 //! - `command.rs`: the commands that the handles send to the writer.
-//! - `transact.rs`: a transaction on its way to the writer, and how it can end. `effect.rs`: the application's part of
+//! - `transact.rs`: a transaction on its way to the writer, and how it can end. `closure.rs`: the application's part of
 //!   it.
 //! - `queue.rs`: the queue between the handles and the writer.
 //! - `state.rs`: the state that the handles, the writer and the watchdog share: counters, limits, health, poison.
@@ -41,8 +41,8 @@
 mod batches;
 mod builder;
 mod close;
+mod closure;
 mod command;
-mod effect;
 pub(super) mod files;
 mod group_commit;
 mod key_filter;
@@ -64,8 +64,8 @@ mod watchdog;
 mod writer;
 
 pub use builder::EmbeddedStoreBuilder;
-pub(crate) use effect::Effect;
-pub(super) use effect::EffectLimits;
+pub(crate) use closure::Effect;
+pub(super) use closure::EffectLimits;
 #[cfg(feature = "fjall")]
 pub(super) use layout::keys::TOTALS;
 pub(crate) use layout::storage_engine::StorageEngine;
