@@ -40,8 +40,8 @@ enum Next {
 }
 
 /// A run, what it is to do, and where its verdict goes. If it is dropped, the work is dropped first, and then the slot.
-struct Driven<St: Store, W, T> {
-    work: W,
+struct Driven<St: Store, T> {
+    work: Box<dyn Work<T>>,
     requester: oneshot::Sender<Verdict<T>>,
     run: Box<Run<St>>,
 }
@@ -50,26 +50,28 @@ struct Driven<St: Store, W, T> {
 /// `unsaved` and where the run goes ahead without the store.
 ///
 /// This future is allocated for each run. To keep it small, the steps are futures one after the other, which share
-/// their place, and those that are rarely taken are boxed.
-pub(super) async fn drive<St: Store, W: Work<T>, T: Send + 'static>(
+/// their place, those that are rarely taken are boxed, and this is no `async fn`, which keeps its arguments twice.
+pub(super) fn drive<St: Store, T: Send + 'static>(
     run: Box<Run<St>>,
-    work: W,
+    work: Box<dyn Work<T>>,
     requester: oneshot::Sender<Verdict<T>>,
-) {
+) -> impl Future<Output = ()> + Send {
     let mut next = Some((Driven { work, requester, run }, Next::Claim(None)));
-    while let Some((driven, step)) = next {
-        next = match step {
-            Next::Claim(again) => driven.claim(again).await,
-            Next::Ask(question) => Box::pin(driven.ask(question)).await,
-            Next::Work(commitment, rerun) => {
-                driven.work(commitment, rerun).await;
-                None
-            }
-        };
+    async move {
+        while let Some((driven, step)) = next {
+            next = match step {
+                Next::Claim(again) => driven.claim(again).await,
+                Next::Ask(question) => Box::pin(driven.ask(question)).await,
+                Next::Work(commitment, rerun) => {
+                    driven.work(commitment, rerun).await;
+                    None
+                }
+            };
+        }
     }
 }
 
-impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
+impl<St: Store, T: Send + 'static> Driven<St, T> {
     /// Claims the operation. Returns `None` if nothing is left to do.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
     fn claim(self, again: Option<Fence>) -> impl Future<Output = Option<(Self, Next)>> + Send {
@@ -95,8 +97,9 @@ impl<St: Store, W: Work<T>, T: Send + 'static> Driven<St, W, T> {
             // The claim has failed, and another one is made when the work is done; or it is still under way.
             match has_failed {
                 true => {
-                    let claiming = ready(Err(Refusal::Unavailable));
-                    Box::pin(Late { run, session: None, claiming }.fail_open(work, requester)).await;
+                    let mut claiming = Box::pin(ready(Err(Refusal::Unavailable)));
+                    let late = Late { run, session: None, claiming: claiming.as_mut() };
+                    Box::pin(late.fail_open(work, requester)).await;
                 }
                 false => Box::pin(Late { run, session, claiming }.stalled(work, requester)).await,
             }
@@ -373,7 +376,7 @@ mod tests {
             let engine = Arc::new(Engine { store: Arc::new(store), policy: Policy::default(), wrap_run: None });
             let work = |_| async { ((), End::Outcome(Bytes::new())) };
             let span = Span::none();
-            let mut exchange = pin!(engine.exchange(&span, operation, Caller::default(), work));
+            let mut exchange = pin!(engine.exchange(&span, operation, Caller::default(), Box::new(work)));
             let noted = Arc::new(AtAnswer { slots, id, free: AtomicUsize::new(0), taken: AtomicUsize::new(0) });
             let waker = Waker::from(Arc::clone(&noted));
             let verdict = loop {

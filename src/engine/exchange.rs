@@ -53,7 +53,7 @@ impl<St: Store> Engine<St> {
         span: &Span,
         operation: Operation,
         caller: Caller,
-        work: impl Work<T>,
+        work: Box<dyn Work<T>>,
     ) -> impl Future<Output = (Verdict<T>, Option<Duration>)> + Send {
         async move {
             let mut began = Instant::now();
@@ -110,7 +110,7 @@ impl<St: Store> Engine<St> {
         span: &Span,
         operation: &Operation,
         caller: &Caller,
-        work: impl Work<T>,
+        work: Box<dyn Work<T>>,
         deadline: Instant,
     ) -> impl Future<Output = Begun<T>> + Send {
         async move {

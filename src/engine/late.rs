@@ -2,7 +2,7 @@
 //! `fail_open` lets it go ahead without the store, and its end is recorded all the same.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -23,17 +23,21 @@ use crate::store::Store;
 use crate::timeouts::STORE_TIMEOUT;
 
 /// A run whose claim is still under way, or has failed.
-pub(super) struct Late<St: Store, C> {
+pub(super) struct Late<'a, St: Store> {
     pub(super) run: Box<Run<St>>,
     /// The session that was held before the claim.
     pub(super) session: Option<RecordId>,
-    pub(super) claiming: C,
+    pub(super) claiming: Pin<&'a mut (dyn Future<Output = Result<Claimed, Refusal>> + Send + 'a)>,
 }
 
-impl<St: Store, C: Future<Output = Result<Claimed, Refusal>> + Send> Late<St, C> {
+impl<St: Store> Late<'_, St> {
     /// Answers the requester now. The slot is kept until the store has answered, so that a claim that was made can be
     /// undone.
-    pub(super) async fn stalled<W: Work<T>, T: Send>(self, work: W, requester: oneshot::Sender<Verdict<T>>) {
+    pub(super) async fn stalled<T: Send + 'static>(
+        self,
+        work: Box<dyn Work<T>>,
+        requester: oneshot::Sender<Verdict<T>>,
+    ) {
         let fail_open = self.run.fails_open();
         once_a_minute!(
             self.run.engine.lines().unanswered,
@@ -59,8 +63,12 @@ impl<St: Store, C: Future<Output = Result<Claimed, Refusal>> + Send> Late<St, C>
     /// Runs without the store, as `fail_open` allows, and records how the run ended: under the claim that is under way,
     /// if the store grants it, else under a claim that is made when the store is back. Duplicates that come meanwhile
     /// share the outcome.
-    pub(super) async fn fail_open<W: Work<T>, T: Send>(self, work: W, requester: oneshot::Sender<Verdict<T>>) {
-        let Self { run, session, claiming } = self;
+    pub(super) async fn fail_open<T: Send + 'static>(
+        self,
+        work: Box<dyn Work<T>>,
+        requester: oneshot::Sender<Verdict<T>>,
+    ) {
+        let Self { run, session, mut claiming } = self;
         run.engine.count(|counters| &counters.fail_open_runs);
         once_a_minute!(
             run.engine.lines().fail_open,
@@ -71,7 +79,6 @@ impl<St: Store, C: Future<Output = Result<Claimed, Refusal>> + Send> Late<St, C>
         let (context, over) = RunContext::fail_open(&run.operation);
         // No process can take over an operation that has no claim. The claim stays under way: once the store grants it
         // to this run, another process may take the operation over.
-        let mut claiming = pin!(claiming);
         let began = Instant::now();
         let (Worked { end, verdict, ran }, claimed) =
             match select(pin!(run.work(work, context, None, None)), claiming.as_mut()).await {

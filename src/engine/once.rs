@@ -207,7 +207,7 @@ impl<St: Store, T> Once<St, T> {
         // Only a layer's clients have shares of `max_runs`, and only its handlers send requests of their own.
         let operation = Operation { id, fingerprint, origin: self.origin.clone() };
         let span = exchange::span();
-        let (verdict, waited) = self.engine.exchange(&span, operation, Caller::default(), work).await;
+        let (verdict, waited) = self.engine.exchange(&span, operation, Caller::default(), Box::new(work)).await;
         if !verdict.is_of_own_run() {
             self.engine.report(
                 &span,

@@ -28,6 +28,8 @@ use crate::store::Store;
 use crate::timeouts::within;
 
 /// The work of a run. It is called once, and only for the request that runs. It returns its product and its end.
+///
+/// The engine has it as `dyn Work<T>`: its code is compiled for each product, and not for each service and each effect.
 pub(crate) trait Work<T>: Send + 'static {
     /// Returns the origin of the operation, unless the request has it already. It is asked for before the claim, and
     /// only if the request may run.
@@ -35,8 +37,8 @@ pub(crate) trait Work<T>: Send + 'static {
         None
     }
 
-    /// Begins the work. The future is boxed, because the futures of different work have different sizes.
-    fn start(self, context: RunContext) -> BoxFuture<'static, (T, End)>;
+    /// Begins the work.
+    fn start(self: Box<Self>, context: RunContext) -> BoxFuture<'static, (T, End)>;
 }
 
 impl<W, F, T> Work<T> for W
@@ -45,7 +47,7 @@ where
     F: Future<Output = (T, End)> + Send + 'static,
     T: Send,
 {
-    fn start(self, context: RunContext) -> BoxFuture<'static, (T, End)> {
+    fn start(self: Box<Self>, context: RunContext) -> BoxFuture<'static, (T, End)> {
         Box::pin(self(context))
     }
 }
@@ -79,9 +81,9 @@ pub(super) struct Run<St: Store> {
 impl<St: Store> Run<St> {
     /// Calls the work, and returns how it ended, in whatever way. `asked` is when the claim was asked for, if it was
     /// granted.
-    pub(super) async fn work<W: Work<T>, T: Send>(
+    pub(super) async fn work<T: Send + 'static>(
         &self,
-        work: W,
+        work: Box<dyn Work<T>>,
         context: RunContext,
         session: Option<RecordId>,
         asked: Option<Instant>,

@@ -214,7 +214,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
 }
 
 /// The work of an exchange is the call of the handler.
-impl<S, St, B, M, R, E> Work<RunAnswer<M, R, E>> for Box<Exchange<S, St, B, M>>
+impl<S, St, B, M, R, E> Work<RunAnswer<M, R, E>> for Exchange<S, St, B, M>
 where
     S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
     St: Store,
@@ -227,7 +227,7 @@ where
         Some(origin(&self.layer.options, &self.parts, self.scope.as_ref()))
     }
 
-    fn start(self, context: RunContext) -> BoxFuture<'static, (RunAnswer<M, R, E>, End)> {
+    fn start(self: Box<Self>, context: RunContext) -> BoxFuture<'static, (RunAnswer<M, R, E>, End)> {
         Box::pin(async move { self.run::<R>(context).await })
     }
 }
