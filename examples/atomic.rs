@@ -1,4 +1,4 @@
-//! Commits effect and record in one transaction, so exactly once: `cargo run --example atomic`.
+//! Commits effect and record in one transaction, so exactly once: `cargo run -p examples --example atomic`.
 //!
 //! The balance is kept in a tree of the store's own database. A crash leaves the payment and its record, or neither.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]

@@ -1,4 +1,4 @@
-//! A charge in axum that a client may retry: `cargo run --example axum`.
+//! A charge in axum that a client may retry: `cargo run -p examples --example axum`.
 //!
 //! The same request is sent twice. The second answer is the first one, with `idempotent-replayed: true`.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]

@@ -1,4 +1,4 @@
-//! A message consumer without HTTP: `cargo run --example consumer`.
+//! A message consumer without HTTP: `cargo run -p examples --example consumer`.
 //!
 //! A queue that gets no acknowledgement delivers again. Each mail is sent once, over a restart too, and a later
 //! delivery gets the outcome of the first one.

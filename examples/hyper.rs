@@ -1,4 +1,4 @@
-//! The layer on a hyper server, without axum: `cargo run --example hyper`.
+//! The layer on a hyper server, without axum: `cargo run -p examples --example hyper`.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::convert::Infallible;

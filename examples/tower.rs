@@ -1,4 +1,4 @@
-//! Puts the layer into a Tower stack without axum, among other layers: `cargo run --example tower`.
+//! Puts the layer into a Tower stack without axum, among other layers: `cargo run -p examples --example tower`.
 //!
 //! `.any_body()` lets every body type through, here those of tower-http's limit and compression. In a `ServiceBuilder`
 //! the first layer is the outermost: the answer is recorded first and compressed after that, and each retry is

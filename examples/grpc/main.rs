@@ -1,4 +1,4 @@
-//! Makes a unary gRPC call and its retry, with tonic: `cargo run --example grpc`.
+//! Makes a unary gRPC call and its retry, with tonic: `cargo run -p examples --example grpc`.
 //!
 //! A server on a free port is called twice with one `idempotency-key`. The second answer has the number of the first
 //! charge, and `idempotent-replayed`.

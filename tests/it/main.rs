@@ -2,7 +2,7 @@
 //!
 //! Tests have the names of their promises; `trap_NN` is the number of a published mistake that this crate avoids. Tests
 //! that need a server of their own are in `examples/payment_server/tests`, those that need a process without other
-//! tests in `tests/pass_through.rs`, and those that take long in `laboratories/`.
+//! tests in `tests/allocations`, and those that take long in `laboratories/`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking")]
 #![allow(deprecated, reason = "tower-http discourages its check of a bearer token, and people use it")]
 
@@ -24,6 +24,7 @@ mod limits;
 mod messages;
 mod metrics;
 mod observer;
+#[cfg(feature = "utoipa")]
 mod openapi;
 mod operations;
 mod origin;
