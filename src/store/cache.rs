@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn an_outcome_of_1_mib_is_kept_in_a_cache_of_the_usual_size() {
-        let cache = Cache::new(16 * 1024 * 1024);
+        let cache = Cache::new(8 * 1024 * 1024);
         let state = State::Completed { outcome: Bytes::from(vec![0; 1 << 20]) };
         for number in 0..4 {
             cache.put(id(number), Record { state: state.clone(), ..record() });
@@ -222,11 +222,11 @@ mod tests {
     #[test]
     fn the_newest_are_there_however_many_came_before() {
         const NEWEST: u64 = 5_000;
-        let cache = Cache::new(16 * 1024 * 1024);
-        for number in 0..200_000 {
+        let cache = Cache::new(8 * 1024 * 1024);
+        for number in 0..100_000 {
             cache.put(id(number), record());
         }
-        let found = (200_000 - NEWEST..200_000).filter(|number| cache.get(&id(*number)).is_some()).count();
+        let found = (100_000 - NEWEST..100_000).filter(|number| cache.get(&id(*number)).is_some()).count();
         assert!(found > 4_950, "{found} of the {NEWEST} newest");
     }
 }

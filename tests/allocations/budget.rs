@@ -1,5 +1,4 @@
 //! The page "What it takes" has the bytes of memory that a run, a waiter and a record take.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -13,7 +12,7 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
 
-const PAGE: &str = include_str!("../docs/running/budget.md");
+const PAGE: &str = include_str!("../../docs/running/budget.md");
 
 async fn charge(request: Request<Body>) -> Result<Response<Body>, Infallible> {
     // What is sent to this path never ends.
@@ -64,7 +63,7 @@ fn the_page_states_what_a_run_a_waiter_and_a_record_take() {
     let waiter = bytes_of(1_000, |key| send(&runtime, &layer, "/parked", key));
     let store = MemoryStore::new();
     let layer = IdempotencyLayer::new(store.clone());
-    let record = bytes_of(8_000, |key| send(&runtime, &layer, "/", key));
+    let record = bytes_of(2_000, |key| send(&runtime, &layer, "/", key));
     for (what, measured) in [("a run", run), ("a waiter", waiter), ("a record in memory", record)] {
         println!("{what}: {measured} B");
         let stated = stated(what);

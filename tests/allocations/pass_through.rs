@@ -1,6 +1,5 @@
 //! Promise 8: a request without a key pays almost nothing. A request that has no key, or whose method is not covered,
 //! costs no allocation, its body is not touched, and no type changes.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures_util::future::join_all;
 use http::Request;
 use serde_json::{Value, json};
 use testkit::lab::disk::{Disk, DiskBuilder as _};
@@ -91,7 +92,8 @@ async fn a_full_store_makes_a_process_not_ready_until_a_record_expires() {
 
 on_both!(a_full_store_on_disk_makes_a_process_not_ready_until_it_is_swept);
 async fn a_full_store_on_disk_makes_a_process_not_ready_until_it_is_swept<D: Disk>() {
-    for limited in [D::builder().max_records(1), D::builder().max_bytes(1)] {
+    // Both wait for their sweep, which comes each second.
+    join_all([D::builder().max_records(1), D::builder().max_bytes(1)].map(async |limited| {
         let clock = clock();
         let (_directory, store) = on_disk(limited.clock(clock.clone()));
         assert_eq!(said([store.clone()]).await, (200, 200, of(D::NAME, &[])));
@@ -100,7 +102,8 @@ async fn a_full_store_on_disk_makes_a_process_not_ready_until_it_is_swept<D: Dis
         clock.advance(HOUR);
         until_ready_is(true, &store).await;
         assert_eq!(said([store]).await, (200, 200, of(D::NAME, &[])));
-    }
+    }))
+    .await;
 }
 
 on_both!(a_disk_that_is_nearly_full_makes_a_process_not_ready);

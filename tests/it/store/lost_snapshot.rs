@@ -1,12 +1,15 @@
 //! sled's snapshot is gone, by a power cut during an opening or deleted by hand: nothing is lost, or the opening
 //! reports it.
 
+use std::ffi::OsString;
 use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use testkit::lab::steps::Steps as _;
 use testkit::lab::time::DAY;
 use testkit::lab::{done, hold, id};
+use tokio::sync::OnceCell;
 use tower_idempotency::SledStore;
 use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::store::OpenError;
@@ -32,9 +35,27 @@ impl Place {
         fs::read(self.path().join("db")).unwrap()
     }
 
+    /// The names and the bytes of the files.
+    fn files(&self) -> Vec<(OsString, Vec<u8>)> {
+        let entries = fs::read_dir(self.path()).unwrap().map(Result::unwrap);
+        let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+        files.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap())).collect()
+    }
+
+    fn segments(&self) -> usize {
+        usize::try_from(fs::metadata(self.path().join("db")).unwrap().len()).unwrap().div_ceil(SEGMENT)
+    }
+
     /// For each of the segments, whether it begins with a header.
     fn headers(&self) -> Vec<bool> {
-        self.bytes().chunks(SEGMENT).map(|segment| segment.iter().take(20).any(|byte| *byte != 0)).collect()
+        let mut header = [0; 20];
+        let mut log = fs::File::open(self.path().join("db")).unwrap();
+        let mut has_header = |number| {
+            log.seek(SeekFrom::Start((number * SEGMENT) as u64)).unwrap();
+            log.read_exact(&mut header).unwrap();
+            header != [0; 20]
+        };
+        (0..self.segments()).map(&mut has_header).collect()
     }
 
     fn lose_the_snapshot(&self) {
@@ -51,14 +72,24 @@ async fn record(store: &SledStore, name: &str, outcome: &'static str) {
 
 /// A store that has one record left, in the last of its segments; the segment before it has been overwritten. Also
 /// returns the log from before that.
-async fn emptied() -> (Place, Vec<u8>) {
-    // sled decides which of its pages it moves, and when.
-    for _ in 0..5 {
-        if let Some(emptied) = try_to_empty().await {
-            return emptied;
-        }
-    }
-    panic!("sled never let go of the first segment");
+async fn emptied() -> (Place, &'static [u8]) {
+    /// The files of a place, and the log from before.
+    type Emptied = (Vec<(OsString, Vec<u8>)>, Vec<u8>);
+    static EMPTIED: OnceCell<Emptied> = OnceCell::const_new();
+    let (files, before) = EMPTIED
+        .get_or_init(async || {
+            // sled decides which of its pages it moves, and when.
+            for _ in 0..5 {
+                if let Some((place, before)) = try_to_empty().await {
+                    return (place.files(), before);
+                }
+            }
+            panic!("sled never let go of the first segment");
+        })
+        .await;
+    let place = Place::new();
+    files.iter().for_each(|(name, bytes)| fs::write(place.path().join(name), bytes).unwrap());
+    (place, before)
 }
 
 async fn try_to_empty() -> Option<(Place, Vec<u8>)> {
@@ -66,7 +97,7 @@ async fn try_to_empty() -> Option<(Place, Vec<u8>)> {
     let store = place.open().unwrap();
     // A value that replaces another one leaves no bytes in the old one's segment.
     let mut number = 0_u8;
-    while place.headers().len() < 2 {
+    while place.segments() < 2 {
         number = number.wrapping_add(1);
         write(&store, &vec![number; 100_000]).await;
     }
