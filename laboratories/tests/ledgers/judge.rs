@@ -29,7 +29,10 @@ pub(crate) fn violations(ledger: &[Order], charges: &[Value], calls: u32) -> Vec
     for order in ledger {
         let made = of.remove(&order.number).unwrap_or_default();
         let [charge] = made[..] else {
-            violations.push(format!("order {} was charged {} times", order.number, made.len()));
+            let Order { number, state, tries, reason, .. } = order;
+            let times = made.len();
+            violations
+                .push(format!("order {number} is {state}, {reason:?}, and was charged {times} times in {tries} tries"));
             continue;
         };
         if charge["amount"] != amount(order.number) {

@@ -56,6 +56,8 @@ pub(crate) struct Order {
     pub(crate) number: u32,
     pub(crate) state: &'static str,
     pub(crate) tries: u32,
+    /// Why the call is in this state, if it did not end in a first try.
+    pub(crate) reason: Option<String>,
     pub(crate) answer: Option<Bytes>,
     /// Whether the network has cut the answer twice.
     pub(crate) is_cut: bool,
@@ -126,9 +128,10 @@ async fn orders(outbox: &impl Outbox, numbers: Vec<u32>) -> Vec<Order> {
     for number in numbers {
         let entry = outbox.get(&key(number)).await.unwrap();
         let (state, tries) = entry.as_ref().map_or(("missing", 0), |entry| (entry.state.as_str(), entry.tries));
+        let reason = entry.as_ref().and_then(|entry| entry.reason.clone());
         let answer = entry.and_then(|entry| entry.answer);
         let is_cut = answer.as_ref().is_some_and(|answer| answer.is_cut);
-        orders.push(Order { number, state, tries, answer: answer.map(|answer| answer.body), is_cut });
+        orders.push(Order { number, state, tries, reason, answer: answer.map(|answer| answer.body), is_cut });
     }
     orders
 }
@@ -186,8 +189,19 @@ async fn trade(outbox: &impl Outbox, missing: Vec<u32>, put: impl AsyncFn(u32)) 
                 tokio::time::sleep(time_below(Duration::from_millis(50))).await;
             }
         }
-        let open = async |state| outbox.list(state, None, 1).await.unwrap().len();
-        until("all calls have an end", async || open(State::Waiting).await + open(State::Sending).await == 0).await;
+        // Each is looked at until it has an end, which is for good. A call that is sent may wait again.
+        let mut ended = 0;
+        until("all calls have an end", async || {
+            while ended < number::<u32>(CALLS).unwrap() {
+                let entry = outbox.get(&key(ended)).await.unwrap();
+                if entry.is_some_and(|entry| matches!(entry.state, State::Waiting | State::Sending)) {
+                    return false;
+                }
+                ended += 1;
+            }
+            true
+        })
+        .await;
     };
     let bounds = (Duration::from_millis(5), Duration::from_millis(100));
     let backoff = || ExponentialBackoff::builder().retry_bounds(bounds.0, bounds.1);

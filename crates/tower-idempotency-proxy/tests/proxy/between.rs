@@ -129,9 +129,17 @@ async fn carry<'a>(grounds: &'a [Ground], cases: &'a [Case]) -> Vec<(&'a Ground,
             keys.lock().await.push((ground, case, name, call.key().clone()));
         })
         .await;
+    // Each is looked at until it has an end, which is for good. A call that is sent may wait again.
+    let mut left = keys.lock().await.iter().map(|(.., key)| key.clone()).collect::<Vec<_>>();
     let ended = async || {
-        let of = async |state| outbox.list(state, None, 1).await.unwrap().is_empty();
-        of(State::Waiting).await && of(State::Sending).await
+        while let Some(key) = left.last() {
+            let entry = outbox.get(key).await.unwrap().unwrap();
+            if matches!(entry.state, State::Waiting | State::Sending) {
+                return false;
+            }
+            left.pop();
+        }
+        true
     };
     let bounds = (Duration::from_millis(1), Duration::from_millis(5));
     let backoff = ExponentialBackoff::builder().retry_bounds(bounds.0, bounds.1).build_with_max_retries(2);
