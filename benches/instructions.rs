@@ -5,7 +5,6 @@
 //! writes that file anew. Counts of another compiler or processor are shown, and not compared.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,25 +12,15 @@ use std::process::ExitCode;
 use axum::Router;
 use http::{HeaderValue, Uri};
 use http_body_util::BodyExt as _;
-use serde::{Deserialize, Serialize};
-use testkit::bench::callgrind::{MANY, NO_VALGRIND, NoValgrind, counted, instructions, skip};
+use testkit::bench::callgrind::{Counts, MANY, NO_VALGRIND, NoValgrind, counted, instructions, skip};
 use testkit::bench::exchange::{SMALL, bare, keyed, protected};
 use testkit::bench::load::key;
-use testkit::bench::report::{compiler, processor};
+use testkit::bench::report::compiler;
 use tower::ServiceExt as _;
 use tower_idempotency::{Fingerprint, MemoryStore, OnInterrupted, RecordId};
 
-const MOST: f64 = 1.03;
 const LARGE: usize = 16 << 10;
 const WAYS: [&str; 7] = ["bare", "no-key", "first", "replay", "replay-16-KiB", "reused-key", "fingerprint-16-KiB"];
-
-/// The counts, and the compiler and processor that they are for.
-#[derive(Debug, Serialize, Deserialize)]
-struct Counts {
-    compiler: String,
-    processor: String,
-    instructions: BTreeMap<String, u64>,
-}
 
 fn main() -> ExitCode {
     if let Some((way, times)) = counted() {
@@ -42,44 +31,15 @@ fn main() -> ExitCode {
         skip(NO_VALGRIND);
         return ExitCode::SUCCESS;
     };
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
-    if std::env::args().any(|argument| argument == "--save") {
-        std::fs::write(file, serde_json::to_string_pretty(&now).unwrap() + "\n").unwrap();
-        return ExitCode::SUCCESS;
-    }
-    let before: Counts = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    compare(&before, &now)
+    now.compare(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json"),
+        "cargo bench --bench instructions",
+    )
 }
 
 fn count() -> Result<Counts, NoValgrind> {
     let one = |way: &str| Ok((way.to_owned(), instructions(way)?.round() as u64));
-    let instructions = WAYS.into_iter().map(one).collect::<Result<_, _>>()?;
-    Ok(Counts { compiler: compiler(), processor: processor(), instructions })
-}
-
-fn compare(before: &Counts, now: &Counts) -> ExitCode {
-    let comparable = (&before.compiler, &before.processor) == (&now.compiler, &now.processor);
-    let mut worse = 0;
-    for (way, count) in &now.instructions {
-        let Some(old) = before.instructions.get(way) else {
-            println!("{way:<22} {count:>9}, new");
-            continue;
-        };
-        let ratio = *count as f64 / *old as f64;
-        let is_worse = comparable && ratio > MOST;
-        worse += usize::from(is_worse);
-        println!("{way:<22} {count:>9}, before {old:>9}: {ratio:.3}{}", if is_worse { " TOO MANY" } else { "" });
-    }
-    if before.compiler != now.compiler {
-        skip("counted before with another compiler: cargo bench --bench instructions -- --save");
-    } else if !comparable {
-        println!("SKIPPED: not compared: counted before on {}", before.processor);
-    }
-    if worse == 0 {
-        return ExitCode::SUCCESS;
-    }
-    println!("{worse} ways take over 3 % more. If that is wanted: cargo bench --bench instructions -- --save");
-    ExitCode::FAILURE
+    Ok(Counts::new(compiler(), WAYS.into_iter().map(one).collect::<Result<_, _>>()?))
 }
 
 /// Goes one way `times` times.

@@ -232,6 +232,16 @@ impl PostgresServer {
         run(self.program("pg_ctl").arg("promote").arg("-D").arg(self.data()));
     }
 
+    /// Returns a command that reads SQL from its standard input, a statement a line, and executes it in a single
+    /// process, while the server is [stopped](Self::stop). It fails if a statement does. `wrapper` gets the command as
+    /// its further arguments.
+    pub fn single_process(&self, wrapper: Command) -> Command {
+        let mut command = self.as_user(wrapper);
+        command.arg(self.programs.join("postgres")).arg("--single").arg("-D").arg(self.data());
+        command.args(["-c", "exit_on_error=on", "postgres"]);
+        command
+    }
+
     /// Throws its data away after [`kill`](Self::kill), and makes it a standby of the server at `primary`. It listens
     /// where it did.
     pub fn become_standby_of(&mut self, primary: SocketAddr) {

@@ -1,0 +1,166 @@
+//! Checks that no statement has become more expensive for the server.
+//!
+//! `cargo bench -p tower-idempotency-postgres --bench instructions` counts the instructions of PostgreSQL with
+//! callgrind (Debian's `valgrind`), and fails if a count is 3 % more than in `benches/instructions.json`. With
+//! `-- --save` it writes that file anew. Counts of another version of PostgreSQL or another processor are shown, and
+//! not compared.
+//!
+//! A server logs the statements of a claim and an outcome, with their parameters. Then the same data is opened by a
+//! single process, which prepares these statements, and executes them with other ids and tokens. What is counted is the
+//! execution of a prepared statement: not the parsing of its parameters, the commit, or the text of its answer.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+
+use testkit::bench::callgrind::{Counts, NO_VALGRIND, NoValgrind, collected, skip, valgrind};
+use testkit::postgres::{PostgresServer, own_server};
+use testkit::rows::{claim, complete, id, put};
+use tower_idempotency_postgres::PostgresBackend;
+use tower_idempotency_postgres::tokio_postgres::{NoTls, connect};
+use tower_idempotency_shared::Write;
+
+/// The number of executions: in the first count, and in the second.
+const FEW: u64 = 200;
+const MANY: u64 = 600;
+/// The function that executes a prepared statement.
+const COUNTED: &str = "--toggle-collect=ExecuteQuery";
+/// What `connection/connect.rs` sets for a connection that is used for calls.
+const SETTINGS: [&str; 4] =
+    ["jit = off", "enable_seqscan = off", "plan_cache_mode = force_generic_plan", "search_path = pg_catalog, pg_temp"];
+/// The least that is written by hand: `benches/peers` measures the same.
+const MINIMUM: &str = "CREATE TABLE public.minimum (key text PRIMARY KEY, request bytea NOT NULL, answer bytea)";
+const INSERT: &str = "INSERT INTO public.minimum (key, request) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+const UPDATE: &str = "UPDATE public.minimum SET answer = $2 WHERE key = $1";
+/// `claim-met` is a claim of a row that is there.
+const WAYS: [&str; 4] = ["by-hand", "claim", "claim-and-outcome", "claim-met"];
+const COMMAND: &str = "cargo bench -p tower-idempotency-postgres --bench instructions";
+
+fn main() -> ExitCode {
+    let Some(mut server) = own_server("what a statement costs", &["log_statement=all", "log_line_prefix="]) else {
+        return ExitCode::SUCCESS;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (version, types) = runtime.block_on(write_one(&server.url()));
+    drop(runtime);
+    server.stop();
+    let prepared = Prepared::read(&server.log(), types);
+    let one = |way: &str| Ok((way.to_owned(), instructions(&server, &prepared, way)?));
+    let Ok(counts) = WAYS.into_iter().map(one).collect::<Result<_, NoValgrind>>() else {
+        skip(NO_VALGRIND);
+        return ExitCode::SUCCESS;
+    };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
+    Counts::new(format!("PostgreSQL {version}"), counts).compare(&file, COMMAND)
+}
+
+/// Writes a claim and an outcome, and returns the server's version, and the types of the parameters of such a
+/// statement.
+async fn write_one(url: &str) -> (String, String) {
+    let builder = PostgresBackend::from_url(url).unwrap().namespace("payments").unwrap();
+    builder.migrate().await.unwrap();
+    let backend = builder.open().await.unwrap();
+    let session = Some(id(0));
+    let claimed = put(&backend, Write { session, state: vec![1; 100].into(), ..claim(id(1)) }).await.unwrap();
+    put(&backend, Write { state: vec![2; 200].into(), ..complete(claimed.id, claimed.token) }).await.unwrap();
+    let (client, connection) = connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(MINIMUM).await.unwrap();
+    let types = "SELECT current_setting('server_version'), string_agg(t::regtype::text, ', ' ORDER BY n) \
+        FROM pg_proc, unnest(proargtypes::oid[]) WITH ORDINALITY AS u(t, n) WHERE proname = 'put_one_1'";
+    let row = client.query_one(types, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// The statements of a claim and an outcome, as they were sent.
+struct Prepared {
+    claim: Sent,
+    outcome: Sent,
+    types: String,
+}
+
+struct Sent {
+    sql: String,
+    parameters: Vec<String>,
+}
+
+impl Prepared {
+    fn read(log: &str, types: String) -> Self {
+        // A statement of several lines has each but the first indented.
+        let log = log.replace("\n\t", " ");
+        let mut sent = log.lines().zip(log.lines().skip(1)).filter_map(|(statement, detail)| {
+            let (_, sql) = statement.strip_prefix("LOG:  execute s")?.split_once(": ")?;
+            let parameters = detail.strip_prefix("DETAIL:  parameters: ")?.split(", $");
+            let parameters: Vec<_> = parameters.map(|one| one.split_once(" = ").unwrap().1.to_owned()).collect();
+            parameters
+                .first()
+                .is_some_and(|namespace| namespace == "'payments'")
+                .then(|| Sent { sql: sql.to_owned(), parameters })
+        });
+        let prepared = Self { claim: sent.next().unwrap(), outcome: sent.next().unwrap(), types };
+        assert!(sent.next().is_none(), "a claim and an outcome take a statement each");
+        prepared
+    }
+
+    /// The statements of `times` exchanges.
+    fn lines(&self, way: &str, times: u64) -> Vec<String> {
+        let Self { claim, outcome, types } = self;
+        let mut lines: Vec<_> = SETTINGS.iter().map(|setting| format!("SET {setting}")).collect();
+        lines.push("TRUNCATE idempotency.record, public.minimum".to_owned());
+        if way == "by-hand" {
+            lines.push(format!("PREPARE claim (text, bytea) AS {INSERT}"));
+            lines.push(format!("PREPARE outcome (text, bytea) AS {UPDATE}"));
+        } else {
+            lines.push(format!("PREPARE claim ({types}) AS {}", claim.sql));
+            lines.push(format!("PREPARE outcome ({types}) AS {}", outcome.sql));
+        }
+        for number in 0..times {
+            let id = blake3::hash(&if way == "claim-met" { 0 } else { number }.to_le_bytes());
+            if way == "by-hand" {
+                lines.push(format!("EXECUTE claim ('{}', '\\x{id}')", &id.to_hex()[..16]));
+                lines.push(format!("EXECUTE outcome ('{}', '\\x{}')", &id.to_hex()[..16], "02".repeat(200)));
+                continue;
+            }
+            let id = format!("'\\x{id}'");
+            let [first, second] = [2 * number, 2 * number + 1].map(|number| format!("'{number:032x}'"));
+            lines.push(claim.execute("claim", &[&id, "NULL", &first]));
+            if way == "claim-and-outcome" {
+                lines.push(outcome.execute("outcome", &[&id, &first, &second]));
+            }
+        }
+        // A statement that does nothing would look cheap.
+        let (done, expected) = match way {
+            "by-hand" => ("public.minimum WHERE answer IS NOT NULL", times),
+            "claim-met" => ("idempotency.record WHERE kind = 1", 1),
+            "claim" => ("idempotency.record WHERE kind = 1", times),
+            _ => ("idempotency.record WHERE kind = 3", times),
+        };
+        lines.push(format!("DO 'BEGIN ASSERT (SELECT count(*) FROM {done}) = {expected}; END'"));
+        lines
+    }
+}
+
+impl Sent {
+    /// With these in place of the second parameter and those that follow it: an id, and the token that is expected and
+    /// the new one.
+    fn execute(&self, name: &str, ours: &[&str]) -> String {
+        let rest = self.parameters[1 + ours.len()..].iter().map(String::as_str);
+        let all: Vec<_> = [self.parameters[0].as_str()].into_iter().chain(ours.iter().copied()).chain(rest).collect();
+        format!("EXECUTE {name} ({})", all.join(", "))
+    }
+}
+
+/// The instructions of one exchange.
+fn instructions(server: &PostgresServer, prepared: &Prepared, way: &str) -> Result<u64, NoValgrind> {
+    let count = |times| {
+        let mut input: File = tempfile::tempfile().unwrap();
+        input.write_all((prepared.lines(way, times).join("\n") + "\n").as_bytes()).unwrap();
+        input.rewind().unwrap();
+        let mut counter = valgrind();
+        counter.arg(COUNTED);
+        collected(server.single_process(counter).stdin(input).stdout(Stdio::null()))
+    };
+    Ok((count(MANY)? - count(FEW)?) / (MANY - FEW))
+}
