@@ -30,6 +30,7 @@ pub(super) async fn test(database: &Database, options: &StoreOptions, report: &m
     report.good("connection", "the database is reached, and takes writes")?;
     schema(&connected, report).await?;
     report.good("rights", "the role may do all that the store does in this namespace")?;
+    rows(&connected, report).await?;
     let guarantee = application.guarantee().await.map_err(|error| Failure::of(&error))?;
     losses(&guarantee, report)?;
     drop(application);
@@ -68,6 +69,24 @@ async fn schema(connected: &Connected, report: &mut Report) -> Result<(), Failur
         report.note("schema", "the view for people is missing; a migration adds it, and no service needs it")?;
     }
     Ok(())
+}
+
+/// Looks for rows that no store has written, of all namespaces that the role may see. The table has no constraint that
+/// keeps them out.
+async fn rows(connected: &Connected, report: &mut Report) -> Result<(), Failure> {
+    let Connected { client, schema } = connected;
+    let found = format!(
+        "SELECT count(*), min(namespace || ' ' || encode(id, 'hex')) FROM {schema}.record
+         WHERE octet_length(id) <> 32 OR octet_length(session) <> 32"
+    );
+    let row = client.query_typed_one(&found, &[]).await.map_err(|error| Failure::of(&error))?;
+    match (row.try_get::<_, i64>(0).unwrap_or(0), row.try_get::<_, Option<String>>(1).ok().flatten()) {
+        (count, Some(first)) => {
+            let found = format!("{count} rows have an id or a session that has not 32 bytes, such as {first}");
+            report.found("rows", Verdict::Damaged, found)
+        }
+        _ => report.good("rows", "each id and each session has 32 bytes"),
+    }
 }
 
 /// What can be lost with the database as it is set up.

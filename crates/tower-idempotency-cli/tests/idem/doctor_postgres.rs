@@ -8,7 +8,7 @@ use tower_idempotency_postgres::tokio_postgres::Client;
 use crate::doctor_sled::{assert_ends, checks_of};
 use crate::postgres::{client, served};
 use crate::program::{idem, json};
-use crate::service::Service;
+use crate::service::{Service, id};
 
 /// A database that a service has used, its URL, and a client.
 async fn used(server: &PostgresServer) -> (String, Client) {
@@ -32,8 +32,8 @@ async fn a_good_database_is_found_good_and_stays_as_it_was() {
     let said = idem(&["doctor", &url]);
     assert_ends(&said, 0, "one-copy");
     let checks = [
-        "release", "connection", "schema", "rights", "set-up", "can lose", "syncs", "claim twice", "lost answer",
-        "end of a run", "at once", "clock",
+        "release", "connection", "schema", "rights", "rows", "set-up", "can lose", "syncs", "claim twice",
+        "lost answer", "end of a run", "at once", "clock",
     ];
     assert_eq!(checks_of(&said), checks);
     assert!(!said.stdout.contains("BAD"), "{}", said.stdout);
@@ -82,6 +82,34 @@ async fn rows_of_the_test_that_are_left_are_said_to_be_and_deleted_later() {
     client.batch_execute("DROP TRIGGER keep ON idempotency.record").await.unwrap();
     assert!(!idem(&["doctor", &url]).stdout.contains("clean-up"));
     assert_eq!(rows(&client).await, before);
+}
+
+/// The table has no constraint that keeps such rows out, and a store reads none of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_another_length_are_reported_by_their_ids() {
+    let Some(server) = own_server("that rows of another length are reported", &[]) else { return };
+    let (url, client) = used(&server).await;
+    let long = format!("{}01", id("k1"));
+    let insert = format!(
+        "INSERT INTO idempotency.record (namespace, id, token, fence, kind, session, began, since, expires, state)
+         SELECT namespace, '\\x{long}', gen_random_uuid(), fence, kind, session, began, since, expires, state
+         FROM idempotency.record WHERE kind = 3"
+    );
+    let of_a_session = format!("UPDATE idempotency.record SET session = '\\x02' WHERE id = '\\x{}'", id("k1"));
+    for (damage, of) in [(insert, long), (of_a_session, id("k1").to_string())] {
+        client.batch_execute(&damage).await.unwrap();
+        let said = idem(&["doctor", &url]);
+        assert_ends(&said, 1, "damaged");
+        assert!(
+            said.stdout
+                .contains(&format!("1 rows have an id or a session that has not 32 bytes, such as payments {of}")),
+            "{said:?}"
+        );
+        let said = idem(&["verify", &url]);
+        assert_ne!(said.code, 0, "{said:?}");
+        assert!(said.stderr.contains(&format!("a row whose id or session has not 32 bytes: {of}")), "{said:?}");
+        client.batch_execute("DELETE FROM idempotency.record WHERE octet_length(id) <> 32").await.unwrap();
+    }
 }
 
 /// The claim is answered, and is gone once it is committed.

@@ -34,6 +34,10 @@ fn row(columns: &Columns) -> Result<Option<Row>, Unreadable> {
     let time_if_any = |index| columns.try_get::<_, Option<Time>>(index).map(|time| time.map(|Time(time)| time));
     let Uuid(token) = columns.try_get(3)?;
     let session: Option<&[u8]> = columns.try_get(6)?;
+    let record_id = |bytes: &[u8]| match bytes.try_into() {
+        Ok(bytes) => Ok(RecordId::from_bytes(bytes)),
+        Err(_) => Err(Unreadable::Id(hex(id))),
+    };
     Ok(Some(Row {
         id: record_id(id)?,
         token,
@@ -48,8 +52,8 @@ fn row(columns: &Columns) -> Result<Option<Row>, Unreadable> {
     }))
 }
 
-fn record_id(bytes: &[u8]) -> Result<RecordId, Unreadable> {
-    bytes.try_into().map(RecordId::from_bytes).map_err(|_| Unreadable::Id)
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The database has answered with something else than was asked for.
@@ -57,8 +61,9 @@ fn record_id(bytes: &[u8]) -> Result<RecordId, Unreadable> {
 pub(crate) enum Unreadable {
     #[error("the database's answer is empty")]
     Empty,
-    #[error("the database's answer has an id that has not 32 bytes")]
-    Id,
+    /// Another program has written the row with this id.
+    #[error("the database's answer has a row whose id or session has not 32 bytes: {0}")]
+    Id(String),
     #[error("the database's answer can't be read: {0}")]
     Column(#[from] Error),
 }
