@@ -170,15 +170,16 @@ const GET: &str = "
     LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > c.earliest) IS TRUE
     ORDER BY w.n";
 
-// The kind is that of the index `record_session`.
+// The index `record_open` begins with the kind. The condition on the namespace has `IS TRUE`, so that no other index
+// fits: there are few sessions of all namespaces.
 /// Answers with the rows of all sessions of the namespace, or with the time alone.
 const SESSIONS: &str = "
     WITH NOW
     SELECT c.now, pg_postmaster_start_time(), COLUMNS, r.state, pg_last_wal_replay_lsn()
     FROM c
-    LEFT JOIN idempotency.record r ON r.namespace = $1 AND r.kind = 6 AND (r.expires > c.earliest) IS TRUE";
+    LEFT JOIN idempotency.record r ON r.kind = 6 AND (r.namespace = $1) IS TRUE AND (r.expires > c.earliest) IS TRUE";
 
-// The kinds are those of the index `record_open`.
+// The index `record_open` has the rows of each kind in their order, and the first rows of each kind are merged.
 /// Answers with a page of rows that may need an operator: see `Backend::list`.
 const LIST: &str = "
     WITH NOW
@@ -188,12 +189,22 @@ const LIST: &str = "
         SELECT COLUMNS,
             CASE WHEN r.kind = 7 AND octet_length(r.state) > 2048 THEN substring(r.state FROM 1 FOR 1024)
                 ELSE r.state END AS state
-        FROM idempotency.record r
-        WHERE r.namespace = $1 AND r.kind IN (1, 2, 7) AND (r.began, r.id) > ($2, $3) AND (r.expires > c.earliest) IS TRUE
-            AND (r.kind <> 1 OR r.session IS NULL OR r.session <> ALL ($5) OR r.until IS NULL OR r.until <= c.earliest)
+        FROM (
+            (SELECT r.* FROM idempotency.record r
+            WHERE r.kind = 1 AND LISTED
+                AND (r.session IS NULL OR r.session <> ALL ($5) OR r.until IS NULL OR r.until <= c.earliest)
+            ORDER BY r.began, r.id LIMIT $4)
+            UNION ALL
+            (SELECT r.* FROM idempotency.record r WHERE r.kind = 2 AND LISTED ORDER BY r.began, r.id LIMIT $4)
+            UNION ALL
+            (SELECT r.* FROM idempotency.record r WHERE r.kind = 7 AND LISTED ORDER BY r.began, r.id LIMIT $4)
+        ) r
         ORDER BY r.began, r.id LIMIT $4
     ) l ON true
     ORDER BY l.began, l.id";
+
+/// The condition of the rows of a list but their kind.
+const LISTED: &str = "r.namespace = $1 AND (r.began, r.id) > ($2, $3) AND (r.expires > c.earliest) IS TRUE";
 
 /// Answers with a page of the rows of operations: see `Backend::scan`.
 const SCAN: &str = "
@@ -304,7 +315,7 @@ impl Queries {
             sessions: Query::new(schema, &SESSIONS.replace("NOW", &now(2)), &[Type::TEXT, Type::TIMESTAMPTZ]),
             list: Query::new(
                 schema,
-                &LIST.replace("NOW", &now(6)),
+                &LIST.replace("NOW", &now(6)).replace("LISTED", LISTED),
                 &[Type::TEXT, Type::TIMESTAMPTZ, Type::BYTEA, Type::INT8, Type::BYTEA_ARRAY, Type::TIMESTAMPTZ],
             ),
             scan: Query::new(

@@ -143,7 +143,8 @@ BEGIN
   END IF;
 END $$;
 
--- One branch for each kind: a query for one of them leaves out the others, and finds open ones by the index `record_open`.
+-- One branch for each kind: a query for one of them leaves out the others, and finds open ones by the index `record_open`,
+-- which begins with the kind.
 -- `state` is looked at only for the columns that are asked for.
 CREATE OR REPLACE VIEW idempotency.operation AS
 SELECT o.namespace, encode(o.id, 'hex') AS id, o.kind,
