@@ -34,6 +34,10 @@ const SETTINGS: [&str; 4] =
 const MINIMUM: &str = "CREATE TABLE public.minimum (key text PRIMARY KEY, request bytea NOT NULL, answer bytea)";
 const INSERT: &str = "INSERT INTO public.minimum (key, request) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const UPDATE: &str = "UPDATE public.minimum SET answer = $2 WHERE key = $1";
+/// The types of the parameters, as in `src/queries.rs`.
+const CLAIM: &str = "text, bytea, uuid, bigint, smallint, bytea, interval, interval, bytea, timestamptz, timestamptz";
+const OUTCOME: &str =
+    "text, bytea, uuid, uuid, smallint, bytea, interval, boolean, interval, bytea, timestamptz, timestamptz";
 /// `claim-met` is a claim of a row that is there.
 const WAYS: [&str; 4] = ["by-hand", "claim", "claim-and-outcome", "claim-met"];
 const COMMAND: &str = "cargo bench -p tower-idempotency-postgres --bench instructions";
@@ -43,10 +47,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (version, types) = runtime.block_on(write_one(&server.url()));
+    let version = runtime.block_on(write_one(&server.url()));
     drop(runtime);
     server.stop();
-    let prepared = Prepared::read(&server.log(), types);
+    let prepared = Prepared::read(&server.log());
     let one = |way: &str| Ok((way.to_owned(), instructions(&server, &prepared, way)?));
     let Ok(counts) = WAYS.into_iter().map(one).collect::<Result<_, NoValgrind>>() else {
         skip(NO_VALGRIND);
@@ -56,9 +60,8 @@ fn main() -> ExitCode {
     Counts::new(format!("PostgreSQL {version}"), counts).compare(&file, COMMAND)
 }
 
-/// Writes a claim and an outcome, and returns the server's version, and the types of the parameters of such a
-/// statement.
-async fn write_one(url: &str) -> (String, String) {
+/// Writes a claim and an outcome, and returns the server's version.
+async fn write_one(url: &str) -> String {
     let builder = PostgresBackend::from_url(url).unwrap().namespace("payments").unwrap();
     builder.migrate().await.unwrap();
     let backend = builder.open().await.unwrap();
@@ -68,17 +71,13 @@ async fn write_one(url: &str) -> (String, String) {
     let (client, connection) = connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute(MINIMUM).await.unwrap();
-    let types = "SELECT current_setting('server_version'), string_agg(t::regtype::text, ', ' ORDER BY n) \
-        FROM pg_proc, unnest(proargtypes::oid[]) WITH ORDINALITY AS u(t, n) WHERE proname = 'put_one_1'";
-    let row = client.query_one(types, &[]).await.unwrap();
-    (row.get(0), row.get(1))
+    client.query_one("SELECT current_setting('server_version')", &[]).await.unwrap().get(0)
 }
 
 /// The statements of a claim and an outcome, as they were sent.
 struct Prepared {
     claim: Sent,
     outcome: Sent,
-    types: String,
 }
 
 struct Sent {
@@ -87,7 +86,7 @@ struct Sent {
 }
 
 impl Prepared {
-    fn read(log: &str, types: String) -> Self {
+    fn read(log: &str) -> Self {
         // A statement of several lines has each but the first indented.
         let log = log.replace("\n\t", " ");
         let mut sent = log.lines().zip(log.lines().skip(1)).filter_map(|(statement, detail)| {
@@ -99,22 +98,22 @@ impl Prepared {
                 .is_some_and(|namespace| namespace == "'payments'")
                 .then(|| Sent { sql: sql.to_owned(), parameters })
         });
-        let prepared = Self { claim: sent.next().unwrap(), outcome: sent.next().unwrap(), types };
+        let prepared = Self { claim: sent.next().unwrap(), outcome: sent.next().unwrap() };
         assert!(sent.next().is_none(), "a claim and an outcome take a statement each");
         prepared
     }
 
     /// The statements of `times` exchanges.
     fn lines(&self, way: &str, times: u64) -> Vec<String> {
-        let Self { claim, outcome, types } = self;
+        let Self { claim, outcome } = self;
         let mut lines: Vec<_> = SETTINGS.iter().map(|setting| format!("SET {setting}")).collect();
         lines.push("TRUNCATE idempotency.record, public.minimum".to_owned());
         if way == "by-hand" {
             lines.push(format!("PREPARE claim (text, bytea) AS {INSERT}"));
             lines.push(format!("PREPARE outcome (text, bytea) AS {UPDATE}"));
         } else {
-            lines.push(format!("PREPARE claim ({types}) AS {}", claim.sql));
-            lines.push(format!("PREPARE outcome ({types}) AS {}", outcome.sql));
+            lines.push(format!("PREPARE claim ({CLAIM}) AS {}", claim.sql));
+            lines.push(format!("PREPARE outcome ({OUTCOME}) AS {}", outcome.sql));
         }
         for number in 0..times {
             let id = blake3::hash(&if way == "claim-met" { 0 } else { number }.to_le_bytes());
@@ -125,7 +124,7 @@ impl Prepared {
             }
             let id = format!("'\\x{id}'");
             let [first, second] = [2 * number, 2 * number + 1].map(|number| format!("'{number:032x}'"));
-            lines.push(claim.execute("claim", &[&id, "NULL", &first]));
+            lines.push(claim.execute("claim", &[&id, &first]));
             if way == "claim-and-outcome" {
                 lines.push(outcome.execute("outcome", &[&id, &first, &second]));
             }
@@ -143,8 +142,8 @@ impl Prepared {
 }
 
 impl Sent {
-    /// With these in place of the second parameter and those that follow it: an id, and the token that is expected and
-    /// the new one.
+    /// With these in place of the second parameter and those that follow it: an id, the token that is expected if
+    /// there is one, and the new one.
     fn execute(&self, name: &str, ours: &[&str]) -> String {
         let rest = self.parameters[1 + ours.len()..].iter().map(String::as_str);
         let all: Vec<_> = [self.parameters[0].as_str()].into_iter().chain(ours.iter().copied()).chain(rest).collect();

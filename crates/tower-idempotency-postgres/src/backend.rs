@@ -23,7 +23,7 @@ use super::wire::write::{Arrays, Parameters, millis};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Gauges;
-use tower_idempotency_shared::{Answer, Backend, BackendError, Clocks, Expect, GRACE, Guarantee, Kind, Row, Write};
+use tower_idempotency_shared::{Answer, Backend, BackendError, Clocks, GRACE, Guarantee, Kind, Row, Write};
 
 /// A PostgreSQL database, 13 or later.
 ///
@@ -85,7 +85,7 @@ impl Backend for PostgresBackend {
         let (columns, system) = if let [write] = writes {
             let parameters = Parameters::of(write)?;
             let connection = self.connection_for(writes).await?;
-            let asked = put_alone(queries, &connection, &parameters.alone(&namespace, &times), write.expect).await;
+            let asked = put_alone(queries, &connection, &parameters, &namespace, &times).await;
             let system = connection.system;
             (connection.done(asked)?, system)
         } else {
@@ -250,21 +250,28 @@ async fn patiently<T>(
     ended.map(|()| read)
 }
 
-/// Sends one write: by a plain statement first, where statements are prepared.
+/// Sends one write: by a plain statement first, where statements are prepared and there is one for it.
 async fn put_alone(
     queries: &Queries,
     connection: &Connection,
-    parameters: &[&(dyn ToSql + Sync)],
-    expect: Expect,
+    parameters: &Parameters<'_>,
+    namespace: &&str,
+    clocks: &[Time; 2],
 ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
     let Connection { client, prepared, .. } = connection;
     if let Some(prepared) = prepared {
-        let plain = if expect == Expect::Absent { &prepared.insert } else { &prepared.update };
-        let rows = client.query(plain, parameters).await?;
+        let rows = if let Some(claim) = parameters.claim(namespace, clocks) {
+            client.query(&prepared.insert, &claim).await?
+        } else if let Some(outcome) = parameters.outcome(namespace, clocks) {
+            client.query(&prepared.update, &outcome).await?
+        } else {
+            Vec::new()
+        };
         // No row: the plain statement could do nothing, and `put_one_1` finds out why.
         if !rows.is_empty() {
             return Ok(rows);
         }
     }
-    queries.put_one.ask(client, prepared.as_ref().map(|prepared| &prepared.put_one), parameters).await
+    let prepared = prepared.as_ref().map(|prepared| &prepared.put_one);
+    queries.put_one.ask(client, prepared, &parameters.alone(namespace, clocks)).await
 }

@@ -36,7 +36,8 @@ pub(super) struct Queries {
     /// Several writes by `put_1`, and one by `put_one_1`: both are functions of `schema.sql`.
     pub(super) put: Query,
     pub(super) put_one: Query,
-    /// One write by a plain statement, which is tried before `put_one`: a claim, and a change of a row.
+    /// One write by a plain statement, which is tried before `put_one`: a claim with a new fence, and a change that
+    /// keeps the fence.
     pub(super) insert: Query,
     pub(super) update: Query,
     /// The reads of the calls of the same names in `backend.rs`.
@@ -103,56 +104,61 @@ impl Query {
     }
 }
 
-// One write by a plain statement, which takes two thirds of the server's time for `put_one_1`: a claim of an absent
-// row, and a change of the row with a token. Without an answer, that function says why: the row was written while the
-// statement ran, is locked, has expired, or has the write's own token already; or the connection's commits are answered
-// before they are durable. The parameters are the function's.
+// One write by a plain statement, which takes half of the server's time for `put_one_1`: a claim of an absent row, and
+// a change of the row with a token. Without an answer, that function says why: the row was written while the statement
+// ran, is locked, has expired, or has the write's own token already; or the connection's commits are answered before
+// they are durable.
+//
+// The server compiles the expressions of a prepared statement each time: a function costs a thousand instructions
+// before it is called, and a node of the plan thousands. `benches/instructions.rs` counts them.
 
-/// Answers with the row that it has made, or with the one that is there.
+/// Answers with the row that it has made, or with the one that is there. The parameters are those of
+/// `Parameters::claim`.
 const INSERT: &str = "
-    WITH c AS MATERIALIZED (
-        SELECT t.now, least(t.now, $14) AS earliest, greatest(t.now, $15) AS latest
-        FROM (SELECT date_trunc('milliseconds', clock_timestamp()) AS now) t),
-    o AS MATERIALIZED (SELECT r.* FROM idempotency.record r WHERE r.namespace = $1 AND r.id = $2),
-    i AS (
+    WITH i AS (
         INSERT INTO idempotency.record AS r
             (namespace, id, token, fence, kind, session, until, began, since, expires, state)
-        SELECT $1, $2, $4, coalesce($5, greatest(MICROS, coalesce($6, 0::bigint) + 1::bigint)), $7, $8,
-            c.latest + $9::float8 * interval '1 ms', c.earliest, c.now, c.latest + $12::float8 * interval '1 ms', $13
-        FROM c
-        WHERE NOT EXISTS (SELECT FROM o) AND IS_DURABLE
+        SELECT $1, $2, $3, greatest(MICROS, $4), $5, $6, greatest(c.now, $11) + $7, least(c.now, $10), c.now,
+            greatest(c.now, $11) + $8, $9
+        FROM (SELECT date_trunc('milliseconds', clock_timestamp()) AS now) c
+        WHERE NOT EXISTS (SELECT FROM idempotency.record r WHERE r.namespace = $1 AND r.id = $2) AND IS_DURABLE
         ON CONFLICT (namespace, id) DO NOTHING
-        RETURNING r.*)
-    SELECT c.now, pg_postmaster_start_time(), COLUMNS, ANSWERED, pg_last_wal_replay_lsn()
-    FROM c
-    CROSS JOIN (SELECT * FROM i UNION ALL SELECT * FROM o WHERE o.token <> $4) r
-    WHERE (r.expires > c.earliest) IS TRUE AND IS_DURABLE";
+        RETURNING r.fence, r.until, r.began, r.since, r.expires)
+    SELECT i.since AS now, pg_postmaster_start_time(), $2 AS id, $3 AS token, i.fence, $5 AS kind, $6 AS session, i.until,
+        i.began, i.since, i.expires, ''::bytea AS state, pg_last_wal_replay_lsn()
+    FROM i
+    UNION ALL
+    SELECT date_trunc('milliseconds', clock_timestamp()), pg_postmaster_start_time(), COLUMNS,
+        CASE WHEN octet_length(r.state) <= 16384 THEN r.state ELSE ''::bytea END, pg_last_wal_replay_lsn()
+    FROM idempotency.record r
+    WHERE r.namespace = $1 AND r.id = $2 AND r.token <> $3 AND (r.expires > least(clock_timestamp(), $10)) IS TRUE
+    LIMIT 1";
 
-/// Answers with the row if it has changed it.
+/// Answers with the row if it has changed it, and keeps its fence and the time at which it began. The parameters are
+/// those of `Parameters::outcome`.
+///
+/// The row is changed where it was found: of a row that another transaction writes between the snapshot and the lock,
+/// the new version is not in the snapshot, and nothing is changed.
 const UPDATE: &str = "
     UPDATE idempotency.record r SET
         token = $4,
-        fence = CASE WHEN $5 IS NOT NULL THEN greatest($5, r.fence)
-                     WHEN $6 IS NULL THEN r.fence
-                     ELSE greatest(MICROS, greatest(r.fence, $6) + 1::bigint) END,
-        kind = $7,
-        session = $8,
-        until = greatest(c.now, $15) + $9::float8 * interval '1 ms',
-        began = CASE WHEN $10 THEN least(c.now, $14) ELSE r.began END,
-        since = CASE WHEN $11 THEN c.now ELSE r.since END,
-        expires = coalesce(greatest(c.now, $15) + $12::float8 * interval '1 ms', r.expires),
-        state = $13
+        kind = $5,
+        session = $6,
+        until = greatest(c.now, $12) + $7,
+        since = CASE WHEN $8 THEN c.now ELSE r.since END,
+        expires = coalesce(greatest(c.now, $12) + $9, r.expires),
+        state = $10
     FROM (
-        SELECT r.namespace, r.id, date_trunc('milliseconds', clock_timestamp()) AS now
+        SELECT r.ctid, date_trunc('milliseconds', clock_timestamp()) AS now
         FROM idempotency.record r
         WHERE r.namespace = $1 AND r.id = $2 AND r.token = $3
-            AND (r.expires > least(clock_timestamp(), $14)) IS TRUE AND IS_DURABLE
+            AND (r.expires > least(clock_timestamp(), $11) AND IS_DURABLE) IS TRUE
         FOR NO KEY UPDATE SKIP LOCKED) c
-    WHERE r.namespace = c.namespace AND r.id = c.id
+    WHERE r.ctid = c.ctid
     RETURNING c.now, pg_postmaster_start_time(), COLUMNS, ''::bytea AS state, pg_last_wal_replay_lsn()";
 
-/// A fence by the latest clock. (`extract` has another type in PostgreSQL 13.)
-const MICROS: &str = "(extract(epoch FROM greatest(clock_timestamp(), $15))::float8 * 1000000::float8)::bigint";
+/// A fence by the latest clock. (`extract` would make a number with a decimal point, which is slow.)
+const MICROS: &str = "(date_part('epoch', greatest(clock_timestamp(), $11)) * 1000000::float8)::bigint";
 
 /// True if a commit is answered when it is durable.
 const IS_DURABLE: &str = "current_setting('synchronous_commit') NOT IN ('off', 'local')";
@@ -305,12 +311,40 @@ impl Queries {
             Type::TIMESTAMPTZ,
             Type::TIMESTAMPTZ,
         ];
+        // Those of `Parameters::claim` and `Parameters::outcome`.
+        let claim = [
+            Type::TEXT,
+            Type::BYTEA,
+            Type::UUID,
+            Type::INT8,
+            Type::INT2,
+            Type::BYTEA,
+            Type::INTERVAL,
+            Type::INTERVAL,
+            Type::BYTEA,
+            Type::TIMESTAMPTZ,
+            Type::TIMESTAMPTZ,
+        ];
+        let outcome = [
+            Type::TEXT,
+            Type::BYTEA,
+            Type::UUID,
+            Type::UUID,
+            Type::INT2,
+            Type::BYTEA,
+            Type::INTERVAL,
+            Type::BOOL,
+            Type::INTERVAL,
+            Type::BYTEA,
+            Type::TIMESTAMPTZ,
+            Type::TIMESTAMPTZ,
+        ];
         let all = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15";
         Self {
             put: Query::new(schema, &format!("SELECT PUT_COLUMNS FROM idempotency.put_1({all}) r"), &put),
             put_one: Query::new(schema, &format!("SELECT PUT_COLUMNS FROM idempotency.put_one_1({all}) r"), &put_one),
-            insert: Query::new(schema, INSERT, &put_one),
-            update: Query::new(schema, UPDATE, &put_one),
+            insert: Query::new(schema, INSERT, &claim),
+            update: Query::new(schema, UPDATE, &outcome),
             get: Query::new(schema, &GET.replace("NOW", &now(3)), &[Type::TEXT, Type::BYTEA_ARRAY, Type::TIMESTAMPTZ]),
             sessions: Query::new(schema, &SESSIONS.replace("NOW", &now(2)), &[Type::TEXT, Type::TIMESTAMPTZ]),
             list: Query::new(

@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::PostgresBackend;
+use super::wire::types::Millis;
 use super::wire::write::{LARGEST, Parameters};
 use tower_idempotency::RecordId;
 use tower_idempotency::store::{CommitError, TransactionError};
@@ -94,7 +95,7 @@ impl PostgresBackend {
         let mut bytes = Vec::with_capacity(76 + namespace.len() + state.len());
         bytes.extend_from_slice(&record.fence().0.to_be_bytes());
         // A record that completes a run always has an expiry.
-        bytes.extend_from_slice(&expires.unwrap_or_default().to_be_bytes());
+        bytes.extend_from_slice(&expires.map_or(0, |Millis(millis)| millis).to_be_bytes());
         bytes.extend_from_slice(&record.clocks().latest.as_millis().to_be_bytes());
         bytes.extend_from_slice(&token.0.0);
         bytes.extend_from_slice(id);

@@ -142,7 +142,7 @@ async fn a_database_that_hides_claims_is_found_out() {
         .batch_execute(
             "ALTER TABLE idempotency.record RENAME TO hidden;
              CREATE VIEW idempotency.record AS
-                 SELECT * FROM idempotency.hidden WHERE kind <> 1 OR state <> 'idem doctor'::bytea",
+                 SELECT ctid, * FROM idempotency.hidden WHERE kind <> 1 OR state <> 'idem doctor'::bytea",
         )
         .await
         .unwrap();

@@ -70,7 +70,27 @@ impl<'a> FromSql<'a> for Time {
     accepts!(TIMESTAMPTZ);
 }
 
-/// The same, as the number that it is on the wire.
+/// Whole milliseconds, as a number or as an interval.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Millis(pub(crate) i64);
+
+impl ToSql for Millis {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Source> {
+        if *kind == Type::INTERVAL {
+            // Microseconds, days, and months.
+            out.extend_from_slice(&self.0.saturating_mul(1000).to_be_bytes());
+            out.extend_from_slice(&[0; 8]);
+        } else {
+            out.extend_from_slice(&self.0.to_be_bytes());
+        }
+        Ok(IsNull::No)
+    }
+
+    accepts!(INT8, INTERVAL);
+    to_sql_checked!();
+}
+
+/// A time, as the number that it is on the wire.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Micros(pub(crate) i64);
 

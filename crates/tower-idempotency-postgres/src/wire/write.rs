@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::types::ToSql;
 
-use super::types::{Time, Uuid};
+use super::types::{Millis, Time, Uuid};
 use crate::error::never;
 use tower_idempotency::Fence;
 use tower_idempotency_shared::{BackendError, Expect, NewExpiry, NewFence, Stamp, Write};
@@ -26,14 +26,16 @@ pub(crate) struct Parameters<'a> {
     /// The fence: [`NewFence::Exactly`], or [`NewFence::Above`], or neither to keep the row's.
     exactly: Option<i64>,
     above: Option<i64>,
+    /// One more than `above`.
+    at_least: Option<i64>,
     kind: i16,
     session: Option<&'a [u8]>,
     /// Milliseconds from the latest time, and not a time, like `expires` below.
-    until: Option<i64>,
+    until: Option<Millis>,
     began_now: bool,
     since_now: bool,
     /// `None` keeps the row's expiry.
-    pub(crate) expires: Option<i64>,
+    pub(crate) expires: Option<Millis>,
     pub(crate) state: &'a [u8],
 }
 
@@ -45,7 +47,7 @@ impl<'a> Parameters<'a> {
                 return Err(never("an absent row has no expiry to keep"));
             }
             NewExpiry::Keep => None,
-            NewExpiry::In(duration) => Some(millis(duration)),
+            NewExpiry::In(duration) => Some(Millis(millis(duration))),
         };
         if write.state.len() > LARGEST {
             return Err(never(format!("its state has {} bytes, more than {LARGEST}", write.state.len())));
@@ -64,9 +66,10 @@ impl<'a> Parameters<'a> {
             token: Uuid(write.token),
             exactly,
             above,
+            at_least: above.map(|above| number(Fence(above.cast_unsigned() + 1))).transpose()?,
             kind: write.kind.number(),
             session: write.session.as_ref().map(|session| session.as_bytes().as_slice()),
-            until: write.until.map(millis),
+            until: write.until.map(|until| Millis(millis(until))),
             began_now: write.began == Stamp::Now,
             since_now: write.since == Stamp::Now,
             expires,
@@ -74,8 +77,34 @@ impl<'a> Parameters<'a> {
         })
     }
 
-    /// Returns the parameters of `put_one_1` in `schema.sql`, and of `insert` and `update` in `queries.rs`, in their
-    /// order. `clocks` are the earliest and the latest time of this process.
+    /// Returns the parameters of the claim `insert` in `queries.rs`, in their order, if the write is one with a new
+    /// fence. `clocks` are the earliest and the latest time of this process.
+    pub(crate) fn claim<'s>(
+        &'s self,
+        namespace: &'s &str,
+        clocks: &'s [Time; 2],
+    ) -> Option<[&'s (dyn ToSql + Sync); 11]> {
+        (self.expect.is_none() && self.exactly.is_none()).then_some([
+            namespace, &self.id, &self.token, &self.at_least, &self.kind, &self.session, &self.until, &self.expires,
+            &self.state, &clocks[0], &clocks[1],
+        ])
+    }
+
+    /// Returns the parameters of `update` in `queries.rs`, in their order, if the write keeps the row's fence and the
+    /// time at which its operation began.
+    pub(crate) fn outcome<'s>(
+        &'s self,
+        namespace: &'s &str,
+        clocks: &'s [Time; 2],
+    ) -> Option<[&'s (dyn ToSql + Sync); 12]> {
+        let keeps = self.exactly.is_none() && self.above.is_none() && !self.began_now;
+        (self.expect.is_some() && keeps).then_some([
+            namespace, &self.id, &self.expect, &self.token, &self.kind, &self.session, &self.until, &self.since_now,
+            &self.expires, &self.state, &clocks[0], &clocks[1],
+        ])
+    }
+
+    /// Returns the parameters of `put_one_1` in `schema.sql`, in their order.
     pub(crate) fn alone<'s>(&'s self, namespace: &'s &str, clocks: &'s [Time; 2]) -> [&'s (dyn ToSql + Sync); 15] {
         [
             namespace, &self.id, &self.expect, &self.token, &self.exactly, &self.above, &self.kind, &self.session,
@@ -94,10 +123,10 @@ pub(crate) struct Arrays<'a> {
     above: Vec<Option<i64>>,
     kinds: Vec<i16>,
     sessions: Vec<Option<&'a [u8]>>,
-    untils: Vec<Option<i64>>,
+    untils: Vec<Option<Millis>>,
     began_now: Vec<bool>,
     since_now: Vec<bool>,
-    expires: Vec<Option<i64>>,
+    expires: Vec<Option<Millis>>,
     states: Vec<&'a [u8]>,
 }
 
@@ -112,6 +141,7 @@ impl<'a> Arrays<'a> {
                 token,
                 exactly,
                 above,
+                at_least: _,
                 kind,
                 session,
                 until,

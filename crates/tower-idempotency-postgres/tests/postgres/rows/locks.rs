@@ -135,3 +135,23 @@ async fn of_many_claims_at_once_one_is_done_and_all_are_answered() {
         assert!(rows.iter().all(|row| row.token == rows[0].token), "and each is told who has it");
     }
 }
+
+/// A row that another write has locked, or has written in the meantime, is left alone.
+#[tokio::test]
+async fn of_many_outcomes_at_once_one_is_done_and_all_are_answered() {
+    let Some(lab) = lab("that one outcome is recorded").await else { return };
+    let another = lab.another().await;
+    for round in 0..20 {
+        let claimed = lab.put(claim(id(round))).await.unwrap();
+        let writes: Vec<_> = (0..32).map(|_| complete(claimed.id, claimed.token)).collect();
+        let puts = writes.iter().enumerate().map(|(index, write)| {
+            let backend = if index % 2 == 0 { &lab.backend } else { &another };
+            put(backend, write.clone())
+        });
+        let rows: Vec<_> = futures_util::future::join_all(puts).await.into_iter().map(Option::unwrap).collect();
+        let done = rows.iter().zip(&writes).filter(|(row, write)| row.token == write.token).count();
+        assert_eq!(done, 1);
+        let now = lab.get(claimed.id).await.unwrap().token;
+        assert!(rows.iter().all(|row| row.token == now || row.token == claimed.token), "the others are busy or late");
+    }
+}
