@@ -9,8 +9,8 @@
 //! ```
 //! - *version*: 1.
 //! - *record*: [postcard's wire format](https://postcard.jamesmunns.com/wire-format) of `Record` with its fields in
-//!   the order of their declaration: integers are varints, arrays have no length, enums begin with their index, options
-//!   with 0 or 1, and durations are seconds and nanoseconds. A store that several processes share keeps the first four
+//!   the order of their declaration: integers are varints, digests begin with their length, enums with their index,
+//!   options with 0 or 1, and durations are seconds and nanoseconds. A store that several processes share keeps the first four
 //!   fields, which the store stamps, as columns of their own; its bytes begin with the fifth. The owner of a record is
 //!   not in its bytes. An outcome is `Stored::Inline` up to 3 KiB, or else `Stored::Chunked`: its length and a
 //!   16-byte digest (BLAKE3), while its bytes are kept elsewhere in chunks.
@@ -39,6 +39,8 @@ pub(crate) use stored::{MAX_INLINE, Stored, decode, digest, encode};
 
 /// The format that this release writes: the first byte of a record.
 pub const VERSION: u8 = 1;
+/// About how many bytes a record takes without its outcome. A wrong guess costs only an allocation.
+pub const HEAD_BYTES: usize = 192;
 /// The length of the checksum. It shows damage; it is no protection against a program that forges records.
 pub const CHECKSUM_BYTES: usize = 8;
 

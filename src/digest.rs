@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 use arrayvec::ArrayVec;
 use blake3::Hasher;
 
+pub(crate) mod raw;
+
 /// Up to this number of bytes, parts are gathered before they are hashed: BLAKE3 hashes several blocks at a time if
 /// they come as a whole, and copying is quicker than hashing. Beyond it, gathering gains nothing.
 const GATHERED: usize = 64 * 1024;

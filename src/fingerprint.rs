@@ -17,6 +17,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::raw;
 use crate::digest::{DigestKey, Digester, digest_of, purpose};
 use crate::key::RecordId;
 
@@ -48,18 +49,21 @@ pub struct Fingerprint {
     /// The version of the rules. Fingerprints of different versions are not compared.
     version: u8,
     /// The digest of the layer's options that decide what is compared; zeros if there are none.
+    #[serde(with = "raw")]
     options: [u8; 8],
     /// The digest of all that must be the same in a retry, without the credentials.
+    #[serde(with = "raw")]
     request: [u8; 32],
     /// The part from which keys for downstream calls are derived.
     pub(crate) operation: OperationDigest,
     /// The digest of who asks; `None` under a scope, which is part of the record's id.
+    #[serde(with = "raw::optional")]
     credentials: Option<[u8; 32]>,
 }
 
 /// The digest of what is to be done: the first 16 bytes of the operation digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct OperationDigest([u8; 16]);
+pub(crate) struct OperationDigest(#[serde(with = "raw")] [u8; 16]);
 
 impl OperationDigest {
     /// Returns the key for a downstream call of this operation, which has the record `id`: 32 hex digits, the first 128

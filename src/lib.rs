@@ -71,7 +71,7 @@ pub mod internals {
 
     /// The bytes of records.
     pub mod codec {
-        pub use crate::codec::{CHECKSUM_BYTES, CodecError, VERSION, checksum, open, seal};
+        pub use crate::codec::{CHECKSUM_BYTES, CodecError, HEAD_BYTES, VERSION, checksum, open, seal};
     }
 }
 

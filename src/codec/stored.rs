@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{CodecError, VERSION, open, seal};
+use super::{CodecError, HEAD_BYTES, VERSION, open, seal};
+use crate::digest::raw;
 use crate::key::RecordId;
 use crate::record::{Owner, Record, State};
 
@@ -18,7 +19,11 @@ pub(crate) enum Stored {
     /// The outcome's bytes are here.
     Inline(Bytes),
     /// The outcome's bytes are in chunks elsewhere.
-    Chunked { length: u64, digest: [u8; 16] },
+    Chunked {
+        length: u64,
+        #[serde(with = "raw")]
+        digest: [u8; 16],
+    },
 }
 
 impl Stored {
@@ -54,12 +59,10 @@ pub(crate) fn encode(id: &RecordId, record: &Record<Stored>) -> Result<Vec<u8>, 
 
 /// Returns about how many bytes a record takes.
 fn record_bytes(record: &Record<Stored>) -> usize {
-    // The other fields take about this much. A wrong guess costs only an allocation.
-    const HEAD: usize = 192;
     match &record.state {
-        State::Completed { outcome: Stored::Inline(outcome), .. } => HEAD + outcome.len(),
+        State::Completed { outcome: Stored::Inline(outcome), .. } => HEAD_BYTES + outcome.len(),
         // There is no outcome, or it is in chunks elsewhere.
-        _ => HEAD,
+        _ => HEAD_BYTES,
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::digest::raw;
 use crate::fingerprint::Fingerprint;
 
 /// A number that grows with each claim of a record id and never repeats, whether records were released, swept or
@@ -59,10 +60,12 @@ pub struct Origin(pub Option<Arc<Described>>);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Described {
     /// The digest of the scope that the key belongs to.
+    #[serde(with = "raw::optional")]
     pub scope: Option<[u8; 32]>,
     /// The application's name for the operation.
     pub label: Option<String>,
     /// The trace id of the first run.
+    #[serde(with = "raw::optional")]
     pub trace: Option<[u8; 16]>,
 }
 

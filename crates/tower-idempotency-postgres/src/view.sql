@@ -49,8 +49,8 @@ DECLARE
   -- All but the outcome, and of that its beginning, is within these: the rest of a long row is not even read.
   head bytea := substring(state FROM 1 FOR 512);
   -- Behind the version (1 byte), and of the fingerprint its version (1), and the digests of options (8), request (32) and
-  -- operation (16).
-  place integer := 58;
+  -- operation (16), each behind its length (1).
+  place integer := 61;
   -- A number that was read: 0 or 1 says whether an optional part is there.
   n bigint;
   -- Within an outcome.
@@ -62,14 +62,14 @@ BEGIN
   END IF;
   -- The digest of the credentials.
   SELECT * INTO n, place FROM idempotency.number_1(head, place);
-  place := place + CASE n WHEN 0 THEN 0 WHEN 1 THEN 32 END;
+  place := place + CASE n WHEN 0 THEN 0 WHEN 1 THEN 33 END;
   SELECT * INTO attempt, place FROM idempotency.number_1(head, place);
   -- The origin.
   SELECT * INTO n, place FROM idempotency.number_1(head, place);
   IF n = 1 THEN
     SELECT * INTO n, place FROM idempotency.number_1(head, place);
-    scope := CASE n WHEN 1 THEN encode(substring(head FROM place + 1 FOR 32), 'hex') END;
-    place := place + CASE n WHEN 0 THEN 0 WHEN 1 THEN 32 END;
+    scope := CASE n WHEN 1 THEN encode(substring(head FROM place + 2 FOR 32), 'hex') END;
+    place := place + CASE n WHEN 0 THEN 0 WHEN 1 THEN 33 END;
     SELECT * INTO n, place FROM idempotency.number_1(head, place);
     IF n = 1 THEN
       SELECT * INTO n, place FROM idempotency.number_1(head, place);
@@ -89,8 +89,8 @@ BEGIN
       place := NULL;
     END IF;
     SELECT * INTO n, place FROM idempotency.number_1(head, place);
-    trace_id := CASE n WHEN 1 THEN encode(substring(head FROM place + 1 FOR 16), 'hex') END;
-    place := place + CASE n WHEN 0 THEN 0 WHEN 1 THEN 16 END;
+    trace_id := CASE n WHEN 1 THEN encode(substring(head FROM place + 2 FOR 16), 'hex') END;
+    place := place + CASE n WHEN 0 THEN 0 WHEN 1 THEN 17 END;
   ELSIF n <> 0 THEN
     place := NULL;
   END IF;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::codec::{self, CHECKSUM_BYTES, CodecError, VERSION};
+use tower_idempotency::internals::codec::{self, CHECKSUM_BYTES, CodecError, HEAD_BYTES, VERSION};
 use tower_idempotency::internals::{ClaimPolicy, Draft, ListedRecord, Origin, OutcomeStart, Owner, Record, State};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::{Fingerprint, RecordId};
@@ -35,8 +35,9 @@ pub(crate) struct Rest {
 pub(crate) fn encode(id: &RecordId, draft: &Draft<Bytes>) -> Option<Bytes> {
     let Draft { fingerprint, attempt, ref origin, ref state, .. } = *draft;
     let rest = Rest { fingerprint, attempt, origin: origin.clone(), state: state.clone() };
-    // 0 is the capacity to begin with. `None` means that the record can't be encoded.
-    codec::seal(id, VERSION, &rest, 0).ok().map(Bytes::from)
+    let outcome = if let State::Completed { outcome } = state { outcome.len() } else { 0 };
+    // `None` means that the record can't be encoded.
+    codec::seal(id, VERSION, &rest, HEAD_BYTES + outcome).ok().map(Bytes::from)
 }
 
 /// Returns the same bytes, marked as written by a transaction of the application.
