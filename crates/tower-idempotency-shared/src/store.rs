@@ -172,7 +172,7 @@ impl<B: Backend> SharedStore<B> {
     /// caller drops this, the lookup ends.
     async fn within<T: Send + 'static>(
         &self,
-        look_up: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+        look_up: BoxFuture<'static, Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let (reply, found) = oneshot::channel();
         let look_up = self.runtime.spawn(async move { drop(reply.send(look_up.await)) });
@@ -188,7 +188,7 @@ impl<B: Backend> SharedStore<B> {
         if self.is_closed() {
             return Err(closed());
         }
-        self.within(up(Arc::clone(&self.inner.protocol))).await
+        self.within(Box::pin(up(Arc::clone(&self.inner.protocol)))).await
     }
 
     /// Refuses transitions that do not end a run while the store is closed, behind, or without its database.
@@ -251,7 +251,7 @@ impl<B: Backend> Records for SharedStore<B> {
             return Ok(Some(record));
         }
         let protocol = Arc::clone(&self.inner.protocol);
-        self.within(async move { protocol.load(id).await }).await
+        self.within(Box::pin(async move { protocol.load(id).await })).await
     }
 
     async fn adopt(&self, records: Vec<(RecordId, Record)>) -> Result<Vec<Applied>, StoreError> {
@@ -266,7 +266,7 @@ impl<B: Backend> Records for SharedStore<B> {
                 let under_way = protocol.ends.begin(id);
                 let ending = async move {
                     let _under_way = under_way;
-                    step(&protocol, id, transition).await
+                    step(&protocol, id, &transition).await
                 };
                 Ok(SpawnOnDrop::new(&self.runtime, ending, |_| ready(()).boxed()))
             }
@@ -279,11 +279,11 @@ impl<B: Backend> Records for SharedStore<B> {
                     async move {
                         // A key with a record needs no room.
                         if let Some(limit) = full
-                            && protocol.load(id).await?.is_none()
+                            && Box::pin(protocol.load(id)).await?.is_none()
                         {
                             return Err(StoreError::Full { limit });
                         }
-                        step(&protocol, id, transition).await
+                        step(&protocol, id, &transition).await
                     }
                 };
                 // The caller has gone, so a claim that was granted is given back. Other results leave nothing.
@@ -318,7 +318,7 @@ impl<B: Backend> Records for SharedStore<B> {
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         let database = Arc::clone(&self.inner.database);
         let sweep = async move { database.delete_expired(limit).await.map_err(|error| away(Arc::new(error))) };
-        self.within(sweep).await
+        self.within(Box::pin(sweep)).await
     }
 
     fn changed(&self, id: RecordId) -> BoxFuture<'static, ()> {
@@ -356,9 +356,13 @@ impl<B: Backend> Store for SharedStore<B> {
 }
 
 /// Takes a step. If it panics, it may have been taken.
-async fn step<B: Backend>(protocol: &Protocol<B>, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+async fn step<B: Backend>(
+    protocol: &Protocol<B>,
+    id: RecordId,
+    transition: &Transition,
+) -> Result<Applied, StoreError> {
     if let Transition::Adopt(record) = transition {
-        let adopted = protocol.adopt(vec![(id, *record)]).await?.pop();
+        let adopted = Box::pin(protocol.adopt(vec![(id, Record::clone(record))])).await?.pop();
         return adopted.ok_or_else(|| StoreError::unavailable("the database has not answered for the record"));
     }
     let step = AssertUnwindSafe(protocol.step(id, transition)).catch_unwind().await;

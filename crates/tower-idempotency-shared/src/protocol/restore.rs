@@ -49,7 +49,7 @@ impl<B: Backend> Protocol<B> {
                 return Ok(());
             }
             // `step` writes a missing record anew. If it is refused, it keeps the outcome as disputed.
-            let Applied { reply, record: other } = self.step(id, Transition::Complete(completion)).await?;
+            let Applied { reply, record: other } = self.step(id, &Transition::Complete(completion)).await?;
             if reply == Reply::Refused && other.is_some() {
                 // The operation's new run counts.
                 self.cache.remove_record(&id, fence);

@@ -14,8 +14,9 @@ use tower_idempotency::internals::{
 use tower_idempotency::store::StoreError;
 
 use super::Protocol;
+use super::large::is_left_out;
 use super::write::{release, unchanged};
-use crate::backend::{Backend, BackendError, Expect, Kind, Row, Write};
+use crate::backend::{Backend, BackendError, Expect, Kind, Row, Token, Write};
 use crate::database::errors::{late, not_written};
 use crate::database::reads::RowSnapshot;
 use crate::database::writes::{WriteError, WriteResult};
@@ -26,12 +27,29 @@ const ROUNDS: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
+/// What a transition makes of a row.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and a box would be another block")]
+enum Planned {
+    /// The row stays as it is. The record is the one that was found.
+    Nothing(Reply, Option<Record>),
+    Write(PlannedWrite),
+}
+
+struct PlannedWrite {
+    write: Write,
+    /// What the record becomes. `None` if it is released.
+    draft: Option<Draft<Bytes>>,
+    reply: Reply,
+    /// `true` if there was no record.
+    is_new: bool,
+}
+
 impl<B: Backend> Protocol<B> {
     /// Takes one step on the record of `id`, or refuses it.
     ///
     /// A claim that met a row and can't be decided is refused as overloaded, so that it does not run without
     /// protection.
-    pub(crate) async fn step(&self, id: RecordId, transition: Transition) -> Result<Applied, StoreError> {
+    pub(crate) async fn step(&self, id: RecordId, transition: &Transition) -> Result<Applied, StoreError> {
         let is_claim = transition.claim().is_some();
         let mut has_met = false;
         let applied = self.decide(id, transition, &mut has_met).await;
@@ -45,72 +63,56 @@ impl<B: Backend> Protocol<B> {
 
     /// Takes the step of [`step`](Self::step), in rounds: a round ends without a result if the row has changed
     /// meanwhile. Sets `has_met` once a row was met.
-    async fn decide(&self, id: RecordId, transition: Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
+    ///
+    /// What a first request and its outcome do not need is boxed: this future is allocated for each of them.
+    async fn decide(&self, id: RecordId, transition: &Transition, has_met: &mut bool) -> Result<Applied, StoreError> {
         let deadline = transition.claim().map(|claim| Instant::now() + claim.timeout);
         // The row that a claim has met is returned before its requester gives up: the requester must not run as if
         // there were no row.
         let answer_by = transition.claim().and_then(|claim| deadline.map(|deadline| deadline - claim.timeout / 10));
-        let mut known = self.known_before(id, &transition).await?;
+        let mut known = self.known_before(id, transition).await?;
         for _ in 0..ROUNDS {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(late());
             }
             *has_met |= known.row.is_some();
-            known = in_time(answer_by, self.filled(known)).await?;
-            // A transition that takes an operation or asks about it needs the whole record.
-            let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
-            let record = match &known.row {
-                Some(row) if needs_all => self.whole(row, known.earliest).transpose()?,
-                Some(row) => self.view(known.earliest).of(row).map(|held| held.columns(id)).transpose()?,
-                None => None,
-            };
-            let current = match &known.row {
-                Some(Row { kind: Kind::Released, fence, .. }) => Current::Released(*fence),
-                _ => Current::from(record.as_ref()),
-            };
-            let (change, reply) = next(current, transition.clone());
-            let (write, draft) = match change {
-                Change::Nothing if reply == Reply::Refused && known.row.is_some() && known.server.is_none() => {
+            if is_left_out(known.row.as_ref()) {
+                known = Box::pin(in_time(answer_by, self.filled(known))).await?;
+            }
+            let planned = match self.planned(id, transition, &known)? {
+                Planned::Nothing(Reply::Refused, _) if known.row.is_some() && known.server.is_none() => {
                     // This process remembers an older row.
                     self.forget_run(known.row.as_ref());
-                    known = self.read(id).await?;
+                    known = Box::pin(self.read(id)).await?;
                     continue;
                 }
-                Change::Nothing => {
-                    return in_time(answer_by, self.unchanged(id, &transition, known, reply, record)).await;
+                Planned::Nothing(reply, record) => {
+                    return Box::pin(in_time(answer_by, self.unchanged(id, transition, known, reply, record))).await;
                 }
-                Change::Release => (release(id, known.row.as_ref(), self.clocks().now()), None),
-                Change::Put(draft) => {
-                    let write = self.write(id, &draft, known.row.as_ref(), record.as_ref());
-                    (write.ok_or_else(|| StoreError::unavailable("the record can't be encoded"))?, Some(draft))
-                }
+                Planned::Write(planned) => planned,
             };
+            let PlannedWrite { write, draft, reply, is_new } = planned;
             if transition.claim().is_some() {
                 self.may_claim()?;
             }
             // A takeover first marks the session as dead: its process may be about to renew it.
             let takes_over =
                 matches!(transition, Transition::Reclaim(..) | Transition::Inquire { .. } | Transition::Resolve(..));
-            if takes_over && !self.mark_session_dead(known.row.as_ref()).await? {
-                known = self.read(id).await?;
+            if takes_over && !Box::pin(self.mark_session_dead(known.row.as_ref())).await? {
+                known = Box::pin(self.read(id)).await?;
                 continue;
             }
             let is_end = matches!(transition, Transition::Complete(_) | Transition::Interrupt { .. });
-            let was_lost = is_end && record.is_none();
+            let was_lost = is_end && is_new;
             let (token, expected) = (write.token, write.expect);
-            // A claim is kept, in case its answer is lost and it has to be invalidated.
-            let claim = deadline.map(|_| write.clone());
             let WriteResult { row, server, earliest, .. } = match self.database.writes.put(write, deadline).await {
                 Ok(result) => result,
-                Err(WriteError::InDoubt) => match claim {
-                    Some(claim) => self.invalidate_claim(&claim, known.row.as_ref()).await?,
-                    // This does not happen: only a write with a deadline is ever in doubt.
-                    None => return Err(late()),
-                },
-                Err(WriteError::Never(error)) if is_outcome(&transition) => {
+                // Only a write with a deadline is ever in doubt: a claim.
+                Err(WriteError::InDoubt) => Box::pin(self.invalidate_claim(id, token, known.row.as_ref())).await?,
+                Err(WriteError::Never(error)) if is_outcome(transition) => {
                     // If the database never takes the outcome, the operation is recorded as consumed. The end of a run
                     // is never refused for good.
-                    let applied = Box::pin(self.step(id, consumed(transition))).await?;
+                    let applied = Box::pin(async { self.step(id, &consumed(transition.clone())).await }).await?;
                     if applied.reply == Reply::Taken {
                         self.report_consumed(id, &error);
                     }
@@ -119,14 +121,14 @@ impl<B: Backend> Protocol<B> {
                 Err(error) => return Err(not_written(error)),
             };
             // If an earlier answer was lost, another process may have written the row since.
-            match &transition {
+            match transition {
                 Transition::Resolve(fence, Resolution::Forget, _) => self.forget(id, *fence),
                 // A damaged outcome, of which this process may have a copy.
                 Transition::Resolve(fence, Resolution::Release, _) => self.cache.remove_record(&id, *fence),
                 _ => {}
             }
             if let Some(done) = row.as_ref().filter(|row| row.token == token) {
-                let applied = self.written(id, &transition, done, draft, reply).await?;
+                let applied = self.written(id, transition, done, draft, reply).await?;
                 if was_lost {
                     self.report_lost(id);
                 }
@@ -142,17 +144,43 @@ impl<B: Backend> Protocol<B> {
         Err(StoreError::unavailable("the row changes all the time"))
     }
 
+    /// Decides what a transition makes of the row that is known.
+    fn planned(&self, id: RecordId, transition: &Transition, known: &RowSnapshot) -> Result<Planned, StoreError> {
+        // A transition that takes an operation or asks about it needs the whole record.
+        let needs_all = transition.claim().is_some() || matches!(transition, Transition::Inquire { .. });
+        let row = known.row.as_ref();
+        let record = match row {
+            Some(row) if needs_all => self.whole(row, known.earliest).transpose()?,
+            Some(row) => self.view(known.earliest).of(row).map(|held| held.columns(id)).transpose()?,
+            None => None,
+        };
+        let current = match row {
+            Some(Row { kind: Kind::Released, fence, .. }) => Current::Released(*fence),
+            _ => Current::from(record.as_ref()),
+        };
+        let (change, reply) = next(current, transition.clone());
+        let (write, draft) = match change {
+            Change::Nothing => return Ok(Planned::Nothing(reply, record)),
+            Change::Release => (release(id, row, self.clocks().now()), None),
+            Change::Put(draft) => {
+                let write = self.write(id, &draft, row, record.as_ref());
+                (write.ok_or_else(|| StoreError::unavailable("the record can't be encoded"))?, Some(draft))
+            }
+        };
+        Ok(Planned::Write(PlannedWrite { write, draft, reply, is_new: record.is_none() }))
+    }
+
     /// Returns what this process knows of the row before it sends anything. A claim expects no row, and finds out by
     /// being sent whether there is one. This process has written the rows that it holds.
     async fn known_before(&self, id: RecordId, transition: &Transition) -> Result<RowSnapshot, StoreError> {
         let earliest = || self.clocks().earliest();
         match transition {
             // No claim is granted now, but the key's record is still returned.
-            Transition::Claim(_) if self.clocks().are_apart() => self.read(id).await,
+            Transition::Claim(_) if self.clocks().are_apart() => Box::pin(self.read(id)).await,
             Transition::Claim(_) => Ok(RowSnapshot { row: None, earliest: earliest(), server: None }),
             _ => match self.held(id) {
                 Some(row) => Ok(RowSnapshot { row: Some(row), earliest: earliest(), server: None }),
-                None => self.read(id).await,
+                None => Box::pin(self.read(id)).await,
             },
         }
     }
@@ -197,18 +225,23 @@ impl<B: Backend> Protocol<B> {
     /// Overwrites the row of a claim whose answer was lost and whose requester was refused, so that the claim can't
     /// take effect any more: with the tombstone of a release, or with the row that was there `before`, under another
     /// token. Returns the claim's row if the claim had been done.
-    async fn invalidate_claim(&self, claim: &Write, before: Option<&Row>) -> Result<WriteResult, StoreError> {
+    async fn invalidate_claim(
+        &self,
+        id: RecordId,
+        token: Token,
+        before: Option<&Row>,
+    ) -> Result<WriteResult, StoreError> {
         let write = match before.filter(|row| row.kind != Kind::Released) {
-            None => release(claim.id, before, self.clocks().now()),
+            None => release(id, before, self.clocks().now()),
             Some(row) => unchanged(row, self.clocks().earliest()),
         };
         let found = self.database.writes.insist(write).await.map_err(not_written)?;
-        if found.row.as_ref().is_some_and(|row| row.token == claim.token) { Ok(found) } else { Err(late()) }
+        if found.row.as_ref().is_some_and(|row| row.token == token) { Ok(found) } else { Err(late()) }
     }
 
     /// Gives back a claim under which nothing ran. Tries again for as long as the database does not answer.
     pub(crate) async fn give_back(&self, id: RecordId, taken_back: Transition) {
-        let _ = until_answered(usize::MAX, || self.step(id, taken_back.clone())).await;
+        let _ = until_answered(usize::MAX, || self.step(id, &taken_back)).await;
     }
 
     fn report_consumed(&self, id: RecordId, error: &BackendError) {
