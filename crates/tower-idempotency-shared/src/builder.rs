@@ -55,8 +55,8 @@ impl SharedStoreBuilder {
     }
 
     /// Sets how many calls with writes are under way at once. Writes that come meanwhile share the next call. One call
-    /// at a time has large writes, with more than 8 KiB of state; the others are for small writes, such as claims.
-    /// Default: 4.
+    /// at a time has large writes, with more than 8 KiB of state; the others are for small writes, such as claims. The
+    /// third and further ones start only while as many writes wait as the last call had. Default: 4.
     pub fn calls(mut self, calls: usize) -> Self {
         self.calls = calls;
         self

@@ -10,15 +10,15 @@
 //! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) decides
 //!    which writes are sent next, and how many at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 use tower_idempotency::internals::pauses;
@@ -43,7 +43,7 @@ impl<B: Backend> WriteQueue<B> {
     /// Creates a queue whose tasks run in `runtime`: at most `at_once`, each with one call at a time.
     pub(crate) fn new(backend: Arc<B>, state: Arc<DatabaseState>, at_once: usize, runtime: &Handle) -> Self {
         let (queue, runtime) = (Mutex::new(PendingWrites::new(at_once)), runtime.clone());
-        let sender = Arc::new(WriteSender { backend, state, runtime, queue });
+        let sender = Arc::new(WriteSender { backend, state, runtime, queue, woken: Arc::default() });
         Self { sender, waiting: Arc::default() }
     }
 
@@ -95,9 +95,11 @@ pub(crate) struct WriteSender<B> {
     runtime: Handle,
     /// Locked for short steps only, never during a call.
     queue: Mutex<PendingWrites>,
+    /// Notified when the task that rests has its next turn, or when this is gone.
+    woken: Arc<Notify>,
 }
 
-/// One of the tasks that send.
+/// The turn of a task that sends: it ends when no writes are left for it.
 #[derive(Debug)]
 struct Turn<B> {
     sender: Arc<WriteSender<B>>,
@@ -108,6 +110,10 @@ struct Turn<B> {
 }
 
 impl<B> Turn<B> {
+    fn new(sender: Arc<WriteSender<B>>) -> Self {
+        Self { sender, sends_large: false, is_over: false }
+    }
+
     /// Takes the writes of the next call. The turn is over if there are none for it.
     fn next(&mut self) -> Option<Vec<PendingWrite>> {
         let next = self.sender.queue.lock().next(self.sends_large);
@@ -115,6 +121,47 @@ impl<B> Turn<B> {
         let (puts, sends_large) = next?;
         self.sends_large = sends_large;
         Some(puts)
+    }
+}
+
+/// A task that waits for its next turn. It does not keep the store open.
+struct Resting<B> {
+    sender: Weak<WriteSender<B>>,
+    woken: Arc<Notify>,
+    /// `true` once it has its turn. If it is dropped before, it was lost.
+    is_over: bool,
+}
+
+impl<B: Backend> Resting<B> {
+    /// Lets the task of a turn that is over rest, unless another one does.
+    fn after(turn: Turn<B>) -> Option<Self> {
+        let sender = &turn.sender;
+        let rests = sender.queue.lock().rest();
+        rests.then(|| Self { sender: Arc::downgrade(sender), woken: Arc::clone(&sender.woken), is_over: false })
+    }
+
+    /// Waits for the next turn. Returns `None` if the store is gone.
+    async fn turn(mut self) -> Option<Turn<B>> {
+        self.woken.notified().await;
+        self.is_over = true;
+        self.sender.upgrade().map(Turn::new)
+    }
+}
+
+impl<B> Drop for Resting<B> {
+    fn drop(&mut self) {
+        let Some(sender) = self.sender.upgrade().filter(|_| !self.is_over) else { return };
+        // The runtime is gone. If the task has been woken, its turn is lost.
+        let rested = sender.queue.lock().wake();
+        if !rested {
+            drop(Turn::new(sender));
+        }
+    }
+}
+
+impl<B> Drop for WriteSender<B> {
+    fn drop(&mut self) {
+        self.woken.notify_one();
     }
 }
 
@@ -137,19 +184,31 @@ impl<B: Backend> WriteSender<B> {
         self.start_task();
     }
 
-    /// Starts another task, if there are writes for it to send.
+    /// Lets another task send, if there are writes for it: the one that rests, or a new one.
     fn start_task(self: &Arc<Self>) {
-        if !self.queue.lock().starts_task() {
+        let mut queue = self.queue.lock();
+        if !queue.starts_task() {
             return;
         }
-        let mut turn = Turn { sender: Arc::clone(self), sends_large: false, is_over: false };
+        if queue.wake() {
+            self.woken.notify_one();
+            return;
+        }
+        drop(queue);
+        let mut turn = Turn::new(Arc::clone(self));
         self.runtime.spawn(async move {
-            // Callers that are ready now get their writes into the same call as the first one.
-            yield_now().await;
-            while let Some(batch) = turn.next() {
-                // When a call with large writes ends, others may be sent.
-                turn.sender.start_task();
-                turn.sender.send(batch).await;
+            loop {
+                // Callers that are ready now get their writes into the same call as the first one.
+                yield_now().await;
+                while let Some(batch) = turn.next() {
+                    // When a call with large writes ends, others may be sent.
+                    turn.sender.start_task();
+                    turn.sender.send(batch).await;
+                }
+                // A task that rests spares a lone client's next write a new one.
+                let Some(resting) = Resting::after(turn) else { return };
+                let Some(next) = resting.turn().await else { return };
+                turn = next;
             }
         });
     }

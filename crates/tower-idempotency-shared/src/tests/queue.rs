@@ -62,6 +62,32 @@ fn so_many_tasks_send_as_may_and_none_if_there_is_nothing() {
     assert!(queue.starts_task(), "so there is another");
 }
 
+// Seeded faults: no rule, so that four calls are under way; the second call waits, too; a large one counts.
+#[test]
+fn a_third_call_starts_only_if_as_many_writes_wait_as_the_last_had() {
+    let mut queue = queue(4, [0; 5]);
+    assert!(queue.starts_task());
+    assert_eq!(next(&mut queue).len(), 5);
+    let mut starts_with = |number| {
+        queue.push(put(number, 0));
+        queue.starts_task()
+    };
+    assert!(starts_with(10), "a second call starts for one write");
+    assert!(![11, 12, 13].into_iter().any(&mut starts_with), "four wait, and the first call had five");
+    assert!(starts_with(14), "five wait");
+    assert!(starts_with(15), "and six");
+    assert!(!starts_with(16), "four are under way");
+    // A call with a large write leaves two to the small ones.
+    let mut mixed = self::queue(4, [200 * KIB]);
+    assert!(mixed.starts_task());
+    assert_eq!(next(&mut mixed), [200 * KIB]);
+    (0..3).for_each(|number| mixed.push(put(number, 0)));
+    assert!(mixed.starts_task());
+    assert_eq!(next(&mut mixed), [0; 3]);
+    mixed.push(put(10, 0));
+    assert!(mixed.starts_task() && !mixed.starts_task());
+}
+
 // Seeded faults: a call has one write more, or a byte more.
 #[test]
 fn a_call_has_64_small_writes_or_128_kib_at_most() {
