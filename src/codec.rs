@@ -8,12 +8,12 @@
 //! └─────────┴──────────────────────────┴──────────────────────┘
 //! ```
 //! - *version*: 1.
-//! - *record*: [postcard's wire format](https://postcard.jamesmunns.com/wire-format) of `Record` with its fields in
-//!   the order of their declaration: integers are varints, digests begin with their length, enums with their index,
-//!   options with 0 or 1, and durations are seconds and nanoseconds. A store that several processes share keeps the first four
+//! - *record*: [postcard's wire format](https://postcard.jamesmunns.com/wire-format) of `Record` with its fields in the
+//!   order of their declaration: integers are varints, digests begin with their length, enums with their index, options
+//!   with 0 or 1, and durations are seconds and nanoseconds. A store that several processes share keeps the first four
 //!   fields, which the store stamps, as columns of their own; its bytes begin with the fifth. The owner of a record is
-//!   not in its bytes. An outcome is `Stored::Inline` up to 3 KiB, or else `Stored::Chunked`: its length and a
-//!   16-byte digest (BLAKE3), while its bytes are kept elsewhere in chunks.
+//!   not in its bytes. An outcome is `Stored::Inline` up to 3 KiB, or else `Stored::Chunked`: its length and a 16-byte
+//!   digest (BLAKE3), while its bytes are kept elsewhere in chunks.
 //! - *checksum*: the first 8 bytes of BLAKE3 over record id, version and record. A record that was damaged, or that is
 //!   stored under another id than its own, does not pass.
 //!
