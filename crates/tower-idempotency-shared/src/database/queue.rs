@@ -5,11 +5,13 @@
 //! 2. One call at a time has large writes. So a renewal of the session, which shares the link with them, does not wait
 //!    for many of them.
 //! 3. Two calls may have small writes at any time, so that one that takes long keeps no write waiting. A further one
-//!    starts only if as many writes wait as the last call had: fewer and fuller calls cost the database less.
+//!    starts only if as many writes wait as the last call had, because fewer and fuller calls cost the database less;
+//!    or if a write comes when no call has begun for a while: those that are under way may hang.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use tokio::sync::oneshot;
@@ -25,6 +27,8 @@ const TOGETHER_BYTES: usize = 128 * 1024;
 const LARGE: usize = 8 * 1024;
 /// The number of calls that may have small writes, however few writes wait.
 const FREE_CALLS: usize = 2;
+/// The time after the last call from which on a write does not wait for others.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
 /// The number of times that a write is sent while its row is locked and no copy of it may be done.
 const BUSY_TRIES: u32 = 12;
 
@@ -132,14 +136,13 @@ pub(crate) struct PendingWrites {
     small: VecDeque<PendingWrite>,
     large: VecDeque<PendingWrite>,
     at_once: usize,
-    /// The number of tasks that send. There are none when the queue is empty.
+    /// The number of tasks whose turn it is to send.
     tasks: usize,
-    /// `true` while a task waits for its next turn. It does not count as one that sends.
-    has_resting: bool,
     /// `true` while a call with large writes is under way.
     sends_large: bool,
-    /// The number of writes of the last call with small ones.
+    /// The number of writes of the last call with small ones, and when they were taken.
     last: usize,
+    taken: Option<Instant>,
 }
 
 impl PendingWrites {
@@ -150,9 +153,9 @@ impl PendingWrites {
             large: VecDeque::new(),
             at_once,
             tasks: 0,
-            has_resting: false,
             sends_large: false,
             last: 0,
+            taken: None,
         }
     }
 
@@ -165,16 +168,6 @@ impl PendingWrites {
         let starts_task = self.tasks < self.at_once && (self.may_send_small() || self.may_send_large());
         self.tasks += usize::from(starts_task);
         starts_task
-    }
-
-    /// Lets a task whose turn is over rest until the next one. One rests at most.
-    pub(crate) fn rest(&mut self) -> bool {
-        !std::mem::replace(&mut self.has_resting, true)
-    }
-
-    /// Returns whether a task rests, which takes the next turn. It rests no more.
-    pub(crate) fn wake(&mut self) -> bool {
-        std::mem::take(&mut self.has_resting)
     }
 
     /// Takes the writes of the next call, and whether they are large. `ends_large` says whether the last call of this
@@ -192,13 +185,14 @@ impl PendingWrites {
             self.tasks -= 1;
             return None;
         }
-        self.last = puts.len();
+        (self.last, self.taken) = (puts.len(), Some(Instant::now()));
         Some((puts, false))
     }
 
     fn may_send_small(&self) -> bool {
         let calls = self.tasks - usize::from(self.sends_large);
-        !self.small.is_empty() && (calls < FREE_CALLS || self.small.len() >= self.last)
+        let is_late = || self.taken.is_some_and(|taken| taken.elapsed() >= PATIENCE);
+        !self.small.is_empty() && (calls < FREE_CALLS || self.small.len() >= self.last || is_late())
     }
 
     fn may_send_large(&self) -> bool {

@@ -10,15 +10,15 @@
 //! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) decides
 //!    which writes are sent next, and how many at once.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 use tower_idempotency::internals::pauses;
@@ -43,7 +43,7 @@ impl<B: Backend> WriteQueue<B> {
     /// Creates a queue whose tasks run in `runtime`: at most `at_once`, each with one call at a time.
     pub(crate) fn new(backend: Arc<B>, state: Arc<DatabaseState>, at_once: usize, runtime: &Handle) -> Self {
         let (queue, runtime) = (Mutex::new(PendingWrites::new(at_once)), runtime.clone());
-        let sender = Arc::new(WriteSender { backend, state, runtime, queue, woken: Arc::default() });
+        let sender = Arc::new(WriteSender { backend, state, runtime, queue, resting: Mutex::default() });
         Self { sender, waiting: Arc::default() }
     }
 
@@ -95,8 +95,8 @@ pub(crate) struct WriteSender<B> {
     runtime: Handle,
     /// Locked for short steps only, never during a call.
     queue: Mutex<PendingWrites>,
-    /// Notified when the task that rests has its next turn, or when this is gone.
-    woken: Arc<Notify>,
+    /// Where a task waits for its next turn that has no writes left. It does not keep the store open.
+    resting: Mutex<Option<oneshot::Sender<Turn<B>>>>,
 }
 
 /// The turn of a task that sends: it ends when no writes are left for it.
@@ -110,10 +110,6 @@ struct Turn<B> {
 }
 
 impl<B> Turn<B> {
-    fn new(sender: Arc<WriteSender<B>>) -> Self {
-        Self { sender, sends_large: false, is_over: false }
-    }
-
     /// Takes the writes of the next call. The turn is over if there are none for it.
     fn next(&mut self) -> Option<Vec<PendingWrite>> {
         let next = self.sender.queue.lock().next(self.sends_large);
@@ -122,46 +118,16 @@ impl<B> Turn<B> {
         self.sends_large = sends_large;
         Some(puts)
     }
-}
 
-/// A task that waits for its next turn. It does not keep the store open.
-struct Resting<B> {
-    sender: Weak<WriteSender<B>>,
-    woken: Arc<Notify>,
-    /// `true` once it has its turn. If it is dropped before, it was lost.
-    is_over: bool,
-}
-
-impl<B: Backend> Resting<B> {
-    /// Lets the task of a turn that is over rest, unless another one does.
-    fn after(turn: Turn<B>) -> Option<Self> {
-        let sender = &turn.sender;
-        let rests = sender.queue.lock().rest();
-        rests.then(|| Self { sender: Arc::downgrade(sender), woken: Arc::clone(&sender.woken), is_over: false })
-    }
-
-    /// Waits for the next turn. Returns `None` if the store is gone.
-    async fn turn(mut self) -> Option<Turn<B>> {
-        self.woken.notified().await;
-        self.is_over = true;
-        self.sender.upgrade().map(Turn::new)
-    }
-}
-
-impl<B> Drop for Resting<B> {
-    fn drop(&mut self) {
-        let Some(sender) = self.sender.upgrade().filter(|_| !self.is_over) else { return };
-        // The runtime is gone. If the task has been woken, its turn is lost.
-        let rested = sender.queue.lock().wake();
-        if !rested {
-            drop(Turn::new(sender));
+    /// Ends the turn. Returns where the task gets its next one, unless another task waits there.
+    fn rest(self) -> Option<oneshot::Receiver<Self>> {
+        let mut resting = self.sender.resting.lock();
+        if resting.is_some() {
+            return None;
         }
-    }
-}
-
-impl<B> Drop for WriteSender<B> {
-    fn drop(&mut self) {
-        self.woken.notify_one();
+        let (next, turn) = oneshot::channel();
+        *resting = Some(next);
+        Some(turn)
     }
 }
 
@@ -186,16 +152,16 @@ impl<B: Backend> WriteSender<B> {
 
     /// Lets another task send, if there are writes for it: the one that rests, or a new one.
     fn start_task(self: &Arc<Self>) {
-        let mut queue = self.queue.lock();
-        if !queue.starts_task() {
+        if !self.queue.lock().starts_task() {
             return;
         }
-        if queue.wake() {
-            self.woken.notify_one();
+        let mut turn = Turn { sender: Arc::clone(self), sends_large: false, is_over: false };
+        let resting = self.resting.lock().take();
+        if let Some(resting) = resting {
+            // If its runtime is gone, the turn is lost here.
+            drop(resting.send(turn));
             return;
         }
-        drop(queue);
-        let mut turn = Turn::new(Arc::clone(self));
         self.runtime.spawn(async move {
             loop {
                 // Callers that are ready now get their writes into the same call as the first one.
@@ -205,9 +171,10 @@ impl<B: Backend> WriteSender<B> {
                     turn.sender.start_task();
                     turn.sender.send(batch).await;
                 }
-                // A task that rests spares a lone client's next write a new one.
-                let Some(resting) = Resting::after(turn) else { return };
-                let Some(next) = resting.turn().await else { return };
+                // A lone client's next write then needs no new task.
+                let Some(next) = turn.rest() else { return };
+                // The store is gone if there is none.
+                let Ok(next) = next.await else { return };
                 turn = next;
             }
         });

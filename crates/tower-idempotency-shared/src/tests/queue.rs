@@ -6,7 +6,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
 
 use super::script::write;
-use crate::database::queue::{PendingWrite, PendingWrites, Waiting};
+use crate::database::queue::{PATIENCE, PendingWrite, PendingWrites, Waiting};
 
 const KIB: usize = 1024;
 
@@ -62,9 +62,10 @@ fn so_many_tasks_send_as_may_and_none_if_there_is_nothing() {
     assert!(queue.starts_task(), "so there is another");
 }
 
-// Seeded faults: no rule, so that four calls are under way; the second call waits, too; a large one counts.
-#[test]
-fn a_third_call_starts_only_if_as_many_writes_wait_as_the_last_had() {
+// Seeded faults: no rule, so that four calls are under way; the second call waits, too; a large one counts; a call that
+// hangs keeps others waiting.
+#[tokio::test(start_paused = true)]
+async fn a_third_call_starts_only_if_as_many_writes_wait_as_the_last_had_or_none_has_begun_for_a_while() {
     let mut queue = queue(4, [0; 5]);
     assert!(queue.starts_task());
     assert_eq!(next(&mut queue).len(), 5);
@@ -77,6 +78,14 @@ fn a_third_call_starts_only_if_as_many_writes_wait_as_the_last_had() {
     assert!(starts_with(14), "five wait");
     assert!(starts_with(15), "and six");
     assert!(!starts_with(16), "four are under way");
+    // Both calls may hang.
+    let mut hanging = self::queue(4, [0; 5]);
+    assert!(hanging.starts_task());
+    assert_eq!(next(&mut hanging).len(), 5);
+    (10..12).for_each(|number| hanging.push(put(number, 0)));
+    assert!(hanging.starts_task() && !hanging.starts_task());
+    tokio::time::advance(PATIENCE).await;
+    assert!(hanging.starts_task());
     // A call with a large write leaves two to the small ones.
     let mut mixed = self::queue(4, [200 * KIB]);
     assert!(mixed.starts_task());
