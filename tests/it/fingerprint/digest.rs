@@ -17,10 +17,10 @@ fn request(body: &[u8]) -> FingerprintBuilder {
 }
 
 /// Returns the digests of the request, of the operation and of the credentials. In a record, they follow the version
-/// and the options.
+/// and the options, each behind its length.
 fn digests(fingerprint: Fingerprint) -> [Vec<u8>; 3] {
     let stored = postcard::to_allocvec(&fingerprint).unwrap();
-    [&stored[9..41], &stored[41..57], &stored[57..]].map(<[u8]>::to_vec)
+    [&stored[11..43], &stored[44..60], &stored[60..]].map(<[u8]>::to_vec)
 }
 
 #[test]

@@ -274,11 +274,11 @@ pub fn charge_print(id: &RecordId) -> FingerprintBuilder {
 }
 
 /// A fingerprint as another release, or a layer with other options, would have stored it: version and options come
-/// first.
+/// first, the options behind their length.
 pub fn foreign(fingerprint: Fingerprint, version: u8, options: [u8; 8]) -> Fingerprint {
     let mut stored = postcard::to_allocvec(&fingerprint).expect("it can be stored");
     stored[0] = version;
-    stored[1..9].copy_from_slice(&options);
+    stored[2..10].copy_from_slice(&options);
     postcard::from_bytes(&stored).expect("it was stored so")
 }
 
