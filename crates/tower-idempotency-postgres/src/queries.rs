@@ -128,19 +128,20 @@ const INSERT: &str = "
         i.began, i.since, i.expires, ''::bytea AS state, pg_last_wal_replay_lsn()
     FROM i
     UNION ALL
-    SELECT date_trunc('milliseconds', clock_timestamp()), pg_postmaster_start_time(), COLUMNS,
+    SELECT clock_timestamp(), pg_postmaster_start_time(), COLUMNS,
         CASE WHEN octet_length(r.state) <= 16384 THEN r.state ELSE ''::bytea END, pg_last_wal_replay_lsn()
     FROM idempotency.record r
-    WHERE r.namespace = $1 AND r.id = $2 AND r.token <> $3 AND (r.expires > least(clock_timestamp(), $10)) IS TRUE
+    WHERE r.namespace = $1 AND r.id = $2 AND r.token <> $3
+        AND (r.expires > least(clock_timestamp(), $10) AND IS_DURABLE) IS TRUE
     LIMIT 1";
 
 /// Answers with the row if it has changed it, and keeps its fence and the time at which it began. The parameters are
 /// those of `Parameters::outcome`.
 ///
 /// The row is changed where it was found: of a row that another transaction writes between the snapshot and the lock,
-/// the new version is not in the snapshot, and nothing is changed.
+/// the new version is not in the snapshot, and nothing is changed. `ONLY`: partitions have places in common.
 const UPDATE: &str = "
-    UPDATE idempotency.record r SET
+    UPDATE ONLY idempotency.record r SET
         token = $4,
         kind = $5,
         session = $6,
@@ -150,7 +151,7 @@ const UPDATE: &str = "
         state = $10
     FROM (
         SELECT r.ctid, date_trunc('milliseconds', clock_timestamp()) AS now
-        FROM idempotency.record r
+        FROM ONLY idempotency.record r
         WHERE r.namespace = $1 AND r.id = $2 AND r.token = $3
             AND (r.expires > least(clock_timestamp(), $11) AND IS_DURABLE) IS TRUE
         FOR NO KEY UPDATE SKIP LOCKED) c
@@ -176,14 +177,15 @@ const GET: &str = "
     LEFT JOIN idempotency.record r ON r.namespace = w.namespace AND r.id = w.id AND (r.expires > c.earliest) IS TRUE
     ORDER BY w.n";
 
-// The index `record_open` begins with the kind. The condition on the namespace has `IS TRUE`, so that no other index
-// fits: there are few sessions of all namespaces.
+// Only the index `record_open` fits a comparison of rows that begins with the kind.
 /// Answers with the rows of all sessions of the namespace, or with the time alone.
 const SESSIONS: &str = "
     WITH NOW
     SELECT c.now, pg_postmaster_start_time(), COLUMNS, r.state, pg_last_wal_replay_lsn()
     FROM c
-    LEFT JOIN idempotency.record r ON r.kind = 6 AND (r.namespace = $1) IS TRUE AND (r.expires > c.earliest) IS TRUE";
+    LEFT JOIN idempotency.record r ON r.kind = 6
+        AND (r.kind, r.namespace) >= (6::smallint, $1) AND (r.kind, r.namespace) <= (6::smallint, $1)
+        AND (r.expires > c.earliest) IS TRUE";
 
 // The index `record_open` has the rows of each kind in their order, and the first rows of each kind are merged.
 /// Answers with a page of rows that may need an operator: see `Backend::list`.

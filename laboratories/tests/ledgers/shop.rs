@@ -194,7 +194,7 @@ async fn trade(outbox: &impl Outbox, missing: Vec<u32>, put: impl AsyncFn(u32)) 
         until("all calls have an end", async || {
             while ended < number::<u32>(CALLS).unwrap() {
                 let entry = outbox.get(&key(ended)).await.unwrap();
-                if entry.is_some_and(|entry| matches!(entry.state, State::Waiting | State::Sending)) {
+                if entry.is_none_or(|entry| matches!(entry.state, State::Waiting | State::Sending)) {
                     return false;
                 }
                 ended += 1;

@@ -1,8 +1,8 @@
 //! The messages to PostgreSQL that put one row, as far as this program reads them.
 
-/// The number of parameters of `put_one_1`, the namespace included, and the index of the row's kind.
-const PARAMETERS: u16 = 15;
-const KIND: usize = 6;
+/// The numbers of parameters of the statements that put one row, and the index of the row's kind: a claim, an outcome,
+/// and `put_one_1`.
+const STATEMENTS: [(u16, usize); 3] = [(11, 4), (12, 4), (15, 6)];
 
 /// The kinds of rows, as in `schema.sql`.
 pub(crate) const RUNNING: i16 = 1;
@@ -15,7 +15,7 @@ pub(crate) struct Put {
 }
 
 impl Put {
-    /// Reads the put that these bytes begin with: a Bind with the parameters of `put_one_1`.
+    /// Reads the put that these bytes begin with: a Bind with the parameters of one of these statements.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let rest = bytes.strip_prefix(b"B")?.get(4..)?;
         let (_portal, rest) = text(rest)?;
@@ -23,10 +23,8 @@ impl Put {
         let (formats, rest) = number(rest)?;
         let rest = rest.get(2 * usize::from(formats)..)?;
         let (parameters, mut rest) = number(rest)?;
-        if parameters != PARAMETERS {
-            return None;
-        }
-        for _ in 0..KIND {
+        let (_, kind) = STATEMENTS.into_iter().find(|(known, _)| *known == parameters)?;
+        for _ in 0..kind {
             (_, rest) = parameter(rest)?;
         }
         let (kind, _) = parameter(rest)?;

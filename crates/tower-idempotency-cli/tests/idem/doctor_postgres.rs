@@ -101,8 +101,7 @@ async fn rows_of_another_length_are_reported_by_their_ids() {
         let said = idem(&["doctor", &url]);
         assert_ends(&said, 1, "damaged");
         assert!(
-            said.stdout
-                .contains(&format!("1 rows have an id or a session that has not 32 bytes, such as payments {of}")),
+            said.stdout.contains(&format!("rows whose id or session has not 32 bytes: 1, such as payments {of}")),
             "{said:?}"
         );
         let said = idem(&["verify", &url]);
