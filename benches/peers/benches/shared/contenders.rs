@@ -62,7 +62,13 @@ impl Contender {
 
 /// Opens a store like one in a process of its own.
 pub(crate) async fn store(url: &str) -> PostgresStore {
-    PostgresStore::builder().lease(LEASE).open(backend(url).await).await.expect("the database answers")
+    store_of(url, CONNECTIONS).await
+}
+
+/// The same, with at most this many calls with writes at once.
+pub(crate) async fn store_of(url: &str, calls: usize) -> PostgresStore {
+    let builder = PostgresStore::builder().lease(LEASE).calls(calls);
+    builder.open(backend(url).await).await.expect("the database answers")
 }
 
 pub(crate) async fn backend(url: &str) -> PostgresBackend {
