@@ -27,6 +27,6 @@ doc:
 check:
     .ci/run small
 
-# All checks.
+# All checks but those of `.ci/run thorough`.
 ci:
     .ci/run
