@@ -1,9 +1,9 @@
 //! Measures the cost of a shared store over PostgreSQL, against hand-written code.
 //!
 //! `cargo bench -p peers --bench shared`, or with words after `--` for parts of it: `trips`, `first`, `waiting`,
-//! `growth`, `puts`, `calls`. It starts a PostgreSQL server of its own, in the directory for temporary files (`TMPDIR`), which
-//! must be on a disk. The server answers a commit when it is durable, for all contenders. Requests go through the layer
-//! in process; all contenders take turns, in one run.
+//! `growth`, `puts`, `calls`. It starts a PostgreSQL server of its own, in the directory for temporary files
+//! (`TMPDIR`), which must be on a disk. The server answers a commit when it is durable, for all contenders. Requests go
+//! through the layer in process; all contenders take turns, in one run.
 
 mod by_hand;
 mod calls;
