@@ -27,8 +27,8 @@ const TOGETHER_BYTES: usize = 128 * 1024;
 const LARGE: usize = 8 * 1024;
 /// The number of calls that may have small writes, however few writes wait.
 const FREE_CALLS: usize = 2;
-/// The time after the last call from which on a write does not wait for others.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
+/// The time after which a call counts as slow, so that a write does not wait for others.
+pub(crate) const SLOW_CALL: Duration = Duration::from_millis(50);
 /// The number of times that a write is sent while its row is locked and no copy of it may be done.
 const BUSY_TRIES: u32 = 12;
 
@@ -191,7 +191,7 @@ impl PendingWrites {
 
     fn may_send_small(&self) -> bool {
         let calls = self.tasks - usize::from(self.sends_large);
-        let is_late = || self.taken.is_some_and(|taken| taken.elapsed() >= PATIENCE);
+        let is_late = || self.taken.is_some_and(|taken| taken.elapsed() >= SLOW_CALL);
         !self.small.is_empty() && (calls < FREE_CALLS || self.small.len() >= self.last || is_late())
     }
 

@@ -6,7 +6,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
 
 use super::script::write;
-use crate::database::queue::{PATIENCE, PendingWrite, PendingWrites, Waiting};
+use crate::database::queue::{SLOW_CALL, PendingWrite, PendingWrites, Waiting};
 
 const KIB: usize = 1024;
 
@@ -84,7 +84,7 @@ async fn a_third_call_starts_only_if_as_many_writes_wait_as_the_last_had_or_none
     assert_eq!(next(&mut hanging).len(), 5);
     (10..12).for_each(|number| hanging.push(put(number, 0)));
     assert!(hanging.starts_task() && !hanging.starts_task());
-    tokio::time::advance(PATIENCE).await;
+    tokio::time::advance(SLOW_CALL).await;
     assert!(hanging.starts_task());
     // A call with a large write leaves two to the small ones.
     let mut mixed = self::queue(4, [200 * KIB]);
