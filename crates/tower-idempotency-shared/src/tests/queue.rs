@@ -6,7 +6,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
 
 use super::script::write;
-use crate::database::queue::{SLOW_CALL, PendingWrite, PendingWrites, Waiting};
+use crate::database::queue::{PendingWrite, PendingWrites, SLOW_CALL, Waiting};
 
 const KIB: usize = 1024;
 
