@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -123,4 +124,52 @@ async fn a_call_that_takes_too_long_counts_as_lost_and_a_large_one_may_take_long
     let large = Script::of([slow()]);
     assert!(put(&large, write(1, 256 * KIB)).await.is_ok());
     assert_eq!(large.sizes(), [1]);
+}
+
+// Seeded faults: the task that rests gets no turn; each task rests.
+#[tokio::test(start_paused = true)]
+async fn tasks_that_have_sent_take_the_next_writes_however_they_come() {
+    let script = Script::of((0..8).map(|_| Reply::After(SECOND / 10, Box::new(Reply::Done))));
+    let queue = WriteQueue::new(Arc::new(script.clone()), state(), 4, &Handle::current());
+    let before = Handle::current().metrics().num_alive_tasks();
+    for round in 0..8 {
+        // Alternately one write, and so many that several tasks have a turn.
+        let many = if round % 2 == 0 { 1 } else { 4 };
+        for result in join_all((0..many).map(|number| queue.put(write(number, 0), None))).await {
+            assert!(result.is_ok(), "{result:?}");
+        }
+        tokio::task::yield_now().await;
+        assert!(Handle::current().metrics().num_alive_tasks() <= before + 1, "one rests at most");
+    }
+    drop(queue);
+    tokio::task::yield_now().await;
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), before, "and none once the store is gone");
+}
+
+// Seeded fault: a turn that no task takes is counted for ever.
+#[test]
+fn a_write_after_the_runtime_is_gone_has_an_end_though_a_task_has_rested() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let gone = runtime();
+    let queue = WriteQueue::new(Arc::new(Script::default()), state(), 1, gone.handle());
+    assert!(gone.block_on(queue.put(write(1, 0), None)).is_ok());
+    gone.block_on(tokio::task::yield_now());
+    drop(gone);
+    for number in 2..4 {
+        let result = runtime().block_on(queue.put(write(number, 0), None));
+        assert!(matches!(result, Err(WriteError::Gone)), "{result:?}");
+    }
+    assert_eq!(queue.waiting(), 0);
+}
+
+// Seeded fault: the turn does not keep the store.
+#[tokio::test(start_paused = true)]
+async fn a_write_on_its_way_is_sent_although_the_last_handle_goes() {
+    let script = Script::default();
+    let queue = queue(&script);
+    assert!(queue.put(write(1, 0), None).await.is_ok());
+    tokio::task::yield_now().await;
+    let put = queue.put(write(2, 0), None);
+    drop(queue);
+    assert!(is_done(&put.await, &write(2, 0)));
 }
