@@ -162,7 +162,7 @@ fn a_write_after_the_runtime_is_gone_has_an_end_though_a_task_has_rested() {
     assert_eq!(queue.waiting(), 0);
 }
 
-// Seeded fault: the turn does not keep the store.
+// A task that was woken by a notification would find that the store is gone.
 #[tokio::test(start_paused = true)]
 async fn a_write_on_its_way_is_sent_although_the_last_handle_goes() {
     let script = Script::default();
