@@ -12,10 +12,9 @@ use std::process::ExitCode;
 use axum::Router;
 use http::{HeaderValue, Uri};
 use http_body_util::BodyExt as _;
-use testkit::bench::callgrind::{Counts, MANY, NO_VALGRIND, NoValgrind, counted, instructions, skip};
+use testkit::bench::callgrind::{MANY, compared};
 use testkit::bench::exchange::{SMALL, bare, keyed, protected};
 use testkit::bench::load::key;
-use testkit::bench::report::compiler;
 use tower::ServiceExt as _;
 use tower_idempotency::{Fingerprint, MemoryStore, OnInterrupted, RecordId};
 
@@ -23,23 +22,8 @@ const LARGE: usize = 16 << 10;
 const WAYS: [&str; 7] = ["bare", "no-key", "first", "replay", "replay-16-KiB", "reused-key", "fingerprint-16-KiB"];
 
 fn main() -> ExitCode {
-    if let Some((way, times)) = counted() {
-        go(&way, times);
-        return ExitCode::SUCCESS;
-    }
-    let Ok(now) = count() else {
-        skip(NO_VALGRIND);
-        return ExitCode::SUCCESS;
-    };
-    now.compare(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json"),
-        "cargo bench --bench instructions",
-    )
-}
-
-fn count() -> Result<Counts, NoValgrind> {
-    let one = |way: &str| Ok((way.to_owned(), instructions(way)?.round() as u64));
-    Ok(Counts::new(compiler(), WAYS.into_iter().map(one).collect::<Result<_, _>>()?))
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
+    compared(&WAYS, go, &file, "cargo bench --bench instructions")
 }
 
 /// Goes one way `times` times.

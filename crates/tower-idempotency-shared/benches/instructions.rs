@@ -10,10 +10,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use http_body_util::BodyExt as _;
-use testkit::bench::callgrind::{Counts, MANY, NO_VALGRIND, NoValgrind, counted, instructions, skip};
+use testkit::bench::callgrind::{MANY, compared};
 use testkit::bench::exchange::{SMALL, protected, send};
 use testkit::bench::load::key;
-use testkit::bench::report::compiler;
 use tower_idempotency::OnInterrupted;
 use tower_idempotency_conformance::memory_backend::MemoryBackend;
 use tower_idempotency_shared::SharedStore;
@@ -21,23 +20,8 @@ use tower_idempotency_shared::SharedStore;
 const WAYS: [&str; 2] = ["first", "replay"];
 
 fn main() -> ExitCode {
-    if let Some((way, times)) = counted() {
-        go(&way, times);
-        return ExitCode::SUCCESS;
-    }
-    let Ok(now) = count() else {
-        skip(NO_VALGRIND);
-        return ExitCode::SUCCESS;
-    };
-    now.compare(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json"),
-        "cargo bench -p tower-idempotency-shared --bench instructions",
-    )
-}
-
-fn count() -> Result<Counts, NoValgrind> {
-    let one = |way: &str| Ok((way.to_owned(), instructions(way)?.round() as u64));
-    Ok(Counts::new(compiler(), WAYS.into_iter().map(one).collect::<Result<_, _>>()?))
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
+    compared(&WAYS, go, &file, "cargo bench -p tower-idempotency-shared --bench instructions")
 }
 
 /// Goes one way `times` times.

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 
 use serde::{Deserialize, Serialize};
 
-use super::report::processor;
+use super::report::{compiler, processor};
 
 /// The number of calls: in the first count, and in the second.
 const FEW: u64 = 1_000;
@@ -38,6 +38,21 @@ pub fn counted() -> Option<(String, u64)> {
 }
 
 pub const NO_VALGRIND: &str = "instructions are counted by valgrind, which is not installed";
+
+/// Counts the instructions of each of these ways, and compares them with those of the file: see [`Counts::compare`].
+/// In a process that was started to be counted, goes its way. `command` is the bench's.
+pub fn compared(ways: &[&str], go: impl FnOnce(&str, u64), file: &Path, command: &str) -> ExitCode {
+    if let Some((way, times)) = counted() {
+        go(&way, times);
+        return ExitCode::SUCCESS;
+    }
+    let one = |way: &&str| Ok::<_, NoValgrind>(((*way).to_owned(), instructions(way)?.round() as u64));
+    let Ok(counts) = ways.iter().map(one).collect() else {
+        skip(NO_VALGRIND);
+        return ExitCode::SUCCESS;
+    };
+    Counts::new(compiler(), counts).compare(file, command)
+}
 
 /// The instructions of doing `what` once.
 pub fn instructions(what: &str) -> Result<f64, NoValgrind> {
