@@ -1,5 +1,4 @@
-//! Reconciles a charge whose outcome was lost, instead of refusing its retry:
-//! `cargo run -p examples --example reconcile`.
+//! Reconciles a charge whose outcome was lost: `cargo run -p examples --example reconcile`.
 //!
 //! The first run charges at a provider and loses its answer. The reconciler asks the provider, by the key that the run
 //! derived for it. The retry is answered, and nothing is charged twice.
