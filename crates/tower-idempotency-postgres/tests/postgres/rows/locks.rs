@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tower_idempotency_shared::{Backend as _, Clocks, Kind, Write};
+use tower_idempotency_postgres::PostgresBackend;
+use tower_idempotency_shared::{Backend as _, Clocks, Kind, Row, Write};
 
 use crate::lab::{Lab, claim, client, complete, id, is_done, lab, own_server, put, put_all, until};
 
@@ -119,19 +120,22 @@ async fn batches_with_the_same_rows_in_opposite_order_never_deadlock() {
     }
 }
 
+/// Sends these writes of one row at once, by two processes in turns, and returns their answers. One of them is done.
+async fn race(backends: [&PostgresBackend; 2], writes: &[Write]) -> Vec<Row> {
+    let puts = writes.iter().enumerate().map(|(index, write)| put(backends[index % 2], write.clone()));
+    let rows: Vec<_> = futures_util::future::join_all(puts).await.into_iter().map(Option::unwrap).collect();
+    let done = rows.iter().zip(writes).filter(|(row, write)| row.token == write.token).count();
+    assert_eq!(done, 1);
+    rows
+}
+
 #[tokio::test]
 async fn of_many_claims_at_once_one_is_done_and_all_are_answered() {
     let Some(lab) = lab("that one claim is granted").await else { return };
     let another = lab.another().await;
     for round in 0..10 {
         let writes: Vec<_> = (0..32).map(|_| claim(id(round))).collect();
-        let puts = writes.iter().enumerate().map(|(index, write)| {
-            let backend = if index % 2 == 0 { &lab.backend } else { &another };
-            put(backend, write.clone())
-        });
-        let rows: Vec<_> = futures_util::future::join_all(puts).await.into_iter().map(Option::unwrap).collect();
-        let done = rows.iter().zip(&writes).filter(|(row, write)| row.token == write.token).count();
-        assert_eq!(done, 1);
+        let rows = race([&lab.backend, &another], &writes).await;
         assert!(rows.iter().all(|row| row.token == rows[0].token), "and each is told who has it");
     }
 }
@@ -144,13 +148,7 @@ async fn of_many_outcomes_at_once_one_is_done_and_all_are_answered() {
     for round in 0..20 {
         let claimed = lab.put(claim(id(round))).await.unwrap();
         let writes: Vec<_> = (0..32).map(|_| complete(claimed.id, claimed.token)).collect();
-        let puts = writes.iter().enumerate().map(|(index, write)| {
-            let backend = if index % 2 == 0 { &lab.backend } else { &another };
-            put(backend, write.clone())
-        });
-        let rows: Vec<_> = futures_util::future::join_all(puts).await.into_iter().map(Option::unwrap).collect();
-        let done = rows.iter().zip(&writes).filter(|(row, write)| row.token == write.token).count();
-        assert_eq!(done, 1);
+        let rows = race([&lab.backend, &another], &writes).await;
         let now = lab.get(claimed.id).await.unwrap().token;
         assert!(rows.iter().all(|row| row.token == now || row.token == claimed.token), "the others are busy or late");
     }
