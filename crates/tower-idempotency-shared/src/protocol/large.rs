@@ -58,19 +58,17 @@ impl LargeRows {
     }
 }
 
-/// Returns whether there is a row of which the database has left the bytes out.
-pub(super) fn is_left_out(row: Option<&Row>) -> bool {
-    row.is_some_and(|row| {
-        // A row of these kinds always has bytes. The rows of other kinds may have none.
-        let has_bytes = matches!(row.kind, Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed);
-        has_bytes && row.state.is_empty()
-    })
+/// Returns whether the database has left the bytes of a row out.
+pub(super) fn is_left_out(row: &Row) -> bool {
+    // A row of these kinds always has bytes. The rows of other kinds may have none.
+    let has_bytes = matches!(row.kind, Kind::Running | Kind::Interrupted | Kind::Completed | Kind::Consumed);
+    has_bytes && row.state.is_empty()
 }
 
 impl<B: Backend> Protocol<B> {
     /// Returns an answer with the bytes of its row: if the database has left them out, this reads them.
     pub(crate) async fn filled(&self, known: RowSnapshot) -> Result<RowSnapshot, StoreError> {
-        let Some(row) = known.row.as_ref().filter(|row| is_left_out(Some(row))) else { return Ok(known) };
+        let Some(row) = known.row.as_ref().filter(|row| is_left_out(row)) else { return Ok(known) };
         let is_same = |read: &RowSnapshot| read.row.as_ref().is_some_and(|read| read.token == row.token);
         let mut read = self.large_row(row.id).await?;
         if !is_same(&read) {

@@ -76,7 +76,7 @@ impl<B: Backend> Protocol<B> {
                 return Err(late());
             }
             *has_met |= known.row.is_some();
-            if is_left_out(known.row.as_ref()) {
+            if known.row.as_ref().is_some_and(is_left_out) {
                 known = Box::pin(in_time(answer_by, self.filled(known))).await?;
             }
             let planned = match self.planned(id, transition, &known)? {
