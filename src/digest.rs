@@ -170,7 +170,8 @@ impl fmt::Debug for Digester {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use arbtest::arbitrary::{Result, Unstructured};
+    use arbtest::arbtest;
 
     use super::*;
 
@@ -201,28 +202,36 @@ mod tests {
         parts
     }
 
-    proptest! {
-        #[test]
-        fn the_digest_is_that_of_all_parts_in_a_row(lengths in prop::collection::vec(0..2 * GATHERED, 0..6)) {
+    /// A few parts, each filled with its number.
+    fn any_parts(source: &mut Unstructured<'_>, longest: usize) -> Result<Vec<Vec<u8>>> {
+        let many = source.int_in_range(0..=5_u8)?;
+        (0..many).map(|number| Ok(vec![number; source.int_in_range(0..=longest)?])).collect()
+    }
+
+    #[test]
+    fn the_digest_is_that_of_all_parts_in_a_row() {
+        arbtest(|source| {
+            let parts = any_parts(source, 2 * GATHERED)?;
             let mut digester = Digester::new(&TEST);
-            let mut all = Vec::new();
-            let parts: Vec<_> = (0_u8..).zip(lengths).map(|(number, length)| vec![number; length]).collect();
             for part in &parts {
                 digester.update(part);
-                all.extend_from_slice(part);
             }
-            prop_assert_eq!(digester.finish(), whole(&all));
-            let parts: Vec<_> = parts.iter().map(Vec::as_slice).collect();
-            prop_assert_eq!(digest_of(&TEST, &parts), whole(&all));
-        }
+            assert_eq!(digester.finish(), whole(&parts.concat()));
+            let slices: Vec<_> = parts.iter().map(Vec::as_slice).collect();
+            assert_eq!(digest_of(&TEST, &slices), whole(&parts.concat()));
+            Ok(())
+        });
+    }
 
+    #[test]
+    fn parts_with_their_prefixes_never_run_together() {
         // Injective: what was put in a row can be read from it again, whatever the lengths.
-        #[test]
-        fn parts_with_their_prefixes_never_run_together(lengths in prop::collection::vec(0..40_000_usize, 0..5)) {
-            let parts: Vec<_> = (0_u8..).zip(lengths).map(|(number, length)| vec![number; length]).collect();
+        arbtest(|source| {
+            let parts = any_parts(source, 40_000)?;
             let row: Vec<u8> = parts.iter().flat_map(|part| [Prefix::of(part).as_bytes(), part].concat()).collect();
-            prop_assert_eq!(read(&row), parts);
-        }
+            assert_eq!(read(&row), parts);
+            Ok(())
+        });
     }
 
     #[test]

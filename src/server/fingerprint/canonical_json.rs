@@ -176,7 +176,9 @@ fn decimal(number: &str) -> Option<(bool, String, i64)> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use arbtest::arbitrary::{Result, Unstructured};
+    use arbtest::arbtest;
+    use serde_json::Value;
 
     use super::*;
 
@@ -250,38 +252,65 @@ mod tests {
         assert!(form(text).is_some());
     }
 
-    proptest! {
-        #[test]
-        fn what_has_one_form_is_the_same_value(number in "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?") {
-            // They are compared as decimals, which no rounding touches.
-            if let Some(form) = form(&number) {
-                prop_assert_eq!(decimal(&form), decimal(&number));
-            }
-        }
-
-        #[test]
-        fn a_form_has_itself_as_its_form(value in any_json()) {
-            if let Some(canonical) = form(&value.to_string()) {
-                prop_assert_eq!(form(&canonical), Some(canonical.clone()));
-                prop_assert_eq!(form(&serde_json::to_string_pretty(&value).unwrap()), Some(canonical));
-            }
-        }
+    /// Up to so many digits.
+    fn any_digits(source: &mut Unstructured<'_>, most: u8) -> Result<String> {
+        (0..source.int_in_range(1..=most)?).map(|_| Ok(char::from(source.int_in_range(b'0'..=b'9')?))).collect()
     }
 
-    fn any_json() -> impl Strategy<Value = serde_json::Value> {
-        let leaf = prop_oneof![
-            Just(serde_json::Value::Null),
-            any::<bool>().prop_map(Into::into),
-            any::<i32>().prop_map(Into::into),
-            any::<f64>().prop_map(Into::into),
-            ".{0,8}".prop_map(Into::into),
-        ];
-        leaf.prop_recursive(3, 16, 4, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
-                prop::collection::hash_map(".{0,4}", inner, 0..4)
-                    .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
-            ]
+    /// A number as JSON writes it.
+    fn any_number(source: &mut Unstructured<'_>) -> Result<String> {
+        let mut number = if source.arbitrary()? { "-".to_owned() } else { String::new() };
+        let whole = any_digits(source, 25)?;
+        let significant = whole.trim_start_matches('0');
+        number += if significant.is_empty() { "0" } else { significant };
+        if source.arbitrary()? {
+            number = format!("{number}.{}", any_digits(source, 24)?);
+        }
+        if source.arbitrary()? {
+            let (letter, sign) = (source.choose(&["e", "E"])?, source.choose(&["", "+", "-"])?);
+            number = format!("{number}{letter}{sign}{}", any_digits(source, 3)?);
+        }
+        Ok(number)
+    }
+
+    fn any_json(source: &mut Unstructured<'_>, depth: u8) -> Result<Value> {
+        let kinds = if depth == 0 { 5 } else { 7 };
+        Ok(match source.int_in_range(1..=kinds)? {
+            1 => Value::Null,
+            2 => source.arbitrary::<bool>()?.into(),
+            3 => source.arbitrary::<i32>()?.into(),
+            4 => source.arbitrary::<f64>()?.into(),
+            5 => source.arbitrary::<String>()?.into(),
+            6 => (0..source.int_in_range(0..=3_u8)?).map(|_| any_json(source, depth - 1)).collect::<Result<_>>()?,
+            _ => {
+                let many = source.int_in_range(0..=3_u8)?;
+                let members = (0..many).map(|_| Ok((source.arbitrary()?, any_json(source, depth - 1)?)));
+                Value::Object(members.collect::<Result<_>>()?)
+            }
         })
+    }
+
+    #[test]
+    fn what_has_one_form_is_the_same_value() {
+        arbtest(|source| {
+            let number = any_number(source)?;
+            // They are compared as decimals, which no rounding touches.
+            if let Some(form) = form(&number) {
+                assert_eq!(decimal(&form), decimal(&number));
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_form_has_itself_as_its_form() {
+        arbtest(|source| {
+            let value = any_json(source, 3)?;
+            if let Some(canonical) = form(&value.to_string()) {
+                assert_eq!(form(&canonical), Some(canonical.clone()));
+                assert_eq!(form(&serde_json::to_string_pretty(&value).unwrap()), Some(canonical));
+            }
+            Ok(())
+        });
     }
 }
