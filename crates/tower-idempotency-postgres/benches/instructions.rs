@@ -8,6 +8,8 @@
 //! A server logs the statements of a claim and an outcome, with their parameters. Then the same data is opened by a
 //! single process, which prepares these statements, and executes them with other ids and tokens. What is counted is the
 //! execution of a prepared statement: not the parsing of its parameters, the commit, or the text of its answer.
+//!
+//! `process` is what the process executes for a first request through the layer, and not the server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::fs::File;
@@ -15,11 +17,15 @@ use std::io::{Seek as _, Write as _};
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
-use testkit::bench::callgrind::{Counts, NO_VALGRIND, NoValgrind, collected, skip, valgrind};
+use http_body_util::BodyExt as _;
+use testkit::bench::callgrind::{self, Counts, NO_VALGRIND, NoValgrind, collected, counted, skip, valgrind};
+use testkit::bench::exchange::{SMALL, protected, send};
+use testkit::bench::load::key;
 use testkit::postgres::{PostgresServer, own_server};
 use testkit::rows::{claim, complete, id, put};
-use tower_idempotency_postgres::PostgresBackend;
+use tower_idempotency::OnInterrupted;
 use tower_idempotency_postgres::tokio_postgres::{NoTls, connect};
+use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 use tower_idempotency_shared::Write;
 
 /// The number of executions: in the first count, and in the second.
@@ -43,21 +49,44 @@ const WAYS: [&str; 4] = ["by-hand", "claim", "claim-and-outcome", "claim-met"];
 const COMMAND: &str = "cargo bench -p tower-idempotency-postgres --bench instructions";
 
 fn main() -> ExitCode {
+    if let Some((url, times)) = counted() {
+        send_first_requests(&url, times);
+        return ExitCode::SUCCESS;
+    }
     let Some(mut server) = own_server("what a statement costs", &["log_statement=all", "log_line_prefix="]) else {
         return ExitCode::SUCCESS;
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let version = runtime.block_on(write_one(&server.url()));
     drop(runtime);
+    let process = callgrind::instructions(&server.url());
     server.stop();
     let prepared = Prepared::read(&server.log());
     let one = |way: &str| Ok((way.to_owned(), instructions(&server, &prepared, way)?));
-    let Ok(counts) = WAYS.into_iter().map(one).collect::<Result<_, NoValgrind>>() else {
+    let process = process.map(|process| ("process".to_owned(), process.round() as u64));
+    let Ok(counts) = WAYS.into_iter().map(one).chain([process]).collect::<Result<_, NoValgrind>>() else {
         skip(NO_VALGRIND);
         return ExitCode::SUCCESS;
     };
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.json");
     Counts::new(format!("PostgreSQL {version}"), counts).compare(&file, COMMAND)
+}
+
+/// Sends so many first requests, one after the other, in a thread.
+fn send_first_requests(url: &str, times: u64) {
+    // As many keys in each count, so that making them is no part of the difference.
+    let keys: Vec<_> = (0..callgrind::MANY).map(key).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let backend = PostgresBackend::from_url(url).unwrap().namespace(format!("first-{times}")).unwrap();
+        let store = PostgresStore::open(backend.open().await.unwrap()).await.unwrap();
+        let app = protected(SMALL, store, OnInterrupted::Refuse);
+        for key in &keys[..usize::try_from(times).unwrap()] {
+            let response = send(&app, Some(key)).await;
+            assert!(!response.headers().contains_key("idempotent-replayed"), "it is sent for the first time");
+            response.into_body().collect().await.unwrap();
+        }
+    });
 }
 
 /// Writes a claim and an outcome, and returns the server's version.

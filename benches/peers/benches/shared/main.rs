@@ -42,7 +42,7 @@ fn main() {
             trips::measure(&mut report, server.address()).await;
         }
         if wants("first") {
-            first::measure(&mut report, &url).await;
+            first::measure(&mut report, &server).await;
         }
         if wants("waiting") {
             waiting::measure(&mut report, &url).await;

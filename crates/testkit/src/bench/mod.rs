@@ -1,6 +1,7 @@
 //! Shared by the benches: estimates, goals, and the figures that a bench leaves behind.
 
 pub mod callgrind;
+pub mod cpu;
 pub mod disk;
 pub mod estimate;
 pub mod exchange;
