@@ -22,9 +22,11 @@ const LOADS: [(usize, usize, &[Contender]); 2] = [
 
 const LEAST_TOGETHER: f64 = 2.0;
 /// Of the minimum that has a connection for each client.
-const LEAST_OF_MANY: f64 = 1.5;
+const LEAST_OF_MANY: f64 = 1.4;
 const LEAST_OF_PEERS: f64 = 1.0;
-const MOST_ALONE: f64 = 1.3;
+const MOST_ALONE: f64 = 1.7;
+const MOST_OF_PROCESS: f64 = 1.8;
+const MOST_OF_SERVER: f64 = 1.45;
 
 struct Measured {
     round: Round,
@@ -94,7 +96,11 @@ fn tell(report: &mut Report, contenders: &[Contender], clients: usize, rounds: &
         report.row(&group, &format!("CPU, server, ours over {name}"), "×", server.ratio());
         let goal = format!("first/{clients}/{name}");
         match (contender, clients) {
-            (Contender::ByHand, 1) => report.at_most(&format!("{goal}/p50"), p50.ratio(), MOST_ALONE),
+            (Contender::ByHand, 1) => {
+                report.at_most(&format!("{goal}/p50"), p50.ratio(), MOST_ALONE);
+                report.at_most(&format!("{goal}/CPU, process"), process.ratio(), MOST_OF_PROCESS);
+                report.at_most(&format!("{goal}/CPU, server"), server.ratio(), MOST_OF_SERVER);
+            }
             (Contender::ByHand, _) => {
                 report.at_least(&format!("{goal}/throughput"), throughput.ratio(), LEAST_TOGETHER)
             }
