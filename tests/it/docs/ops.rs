@@ -7,7 +7,11 @@ use tower_idempotency::metrics::{ALL, Kind, Metric};
 use super::guide::root;
 
 const ALERTS: &str = include_str!("../../../ops/alerts.yml");
+const RULE_TESTS: &str = include_str!("../../../ops/alerts_test.yml");
 const DASHBOARD: &str = include_str!("../../../ops/dashboard.json");
+
+/// The labels that Prometheus gives each metric.
+const OF_PROMETHEUS: [&str; 2] = ["job", "instance"];
 
 /// The names in a text, with what follows each.
 fn names(text: &str) -> Vec<(&str, &str)> {
@@ -37,9 +41,12 @@ fn every_metric_of_the_alerts_and_the_dashboard_exists_with_its_labels() {
             let metric = metric(name).unwrap_or_else(|| panic!("there is no metric {name}"));
             let Some(labels) = rest.strip_prefix('{') else { continue };
             let (labels, _) = labels.split_once('}').unwrap();
-            for label in labels.split(',') {
+            for label in labels.split(", ") {
                 let label = label.split(['=', '!']).next().unwrap();
-                assert!(metric.labels.contains(&label), "{name} has no label {label}");
+                assert!(
+                    metric.labels.contains(&label) || OF_PROMETHEUS.contains(&label),
+                    "{name} has no label {label}"
+                );
             }
         }
     }
@@ -49,6 +56,14 @@ fn every_metric_of_the_alerts_and_the_dashboard_exists_with_its_labels() {
     assert!(missing.is_empty(), "the dashboard does not show {missing:?}");
 }
 
+#[test]
+fn every_alert_fires_in_a_rule_test() {
+    // `promtool test rules ops/alerts_test.yml` runs them.
+    let names = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let missing: Vec<_> = names.filter(|name| !RULE_TESTS.contains(&format!("alertname=\"{name}\""))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 /// The annotation that alert managers show as a link.
 const RUNBOOK: &str = concat!("runbook_url: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/");
 
@@ -56,7 +71,8 @@ const RUNBOOK: &str = concat!("runbook_url: ", env!("CARGO_PKG_REPOSITORY"), "/b
 fn every_alert_names_a_page_and_a_heading_that_there_are() {
     let alerts = ALERTS.matches("- alert: ").count();
     let pages: Vec<_> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix(RUNBOOK)).collect();
-    assert_eq!((pages.len(), ALERTS.matches("expr: ").count()), (alerts, alerts));
+    let operators_pages = ALERTS.matches("page_url: https://service.example/idempotency/").count();
+    assert_eq!((pages.len(), operators_pages, ALERTS.matches("expr: ").count()), (alerts, alerts, alerts));
     for page in pages {
         let (file, heading) = page.split_once('#').unwrap_or((page, ""));
         let text = std::fs::read_to_string(root().join(file)).unwrap_or_else(|_| panic!("there is no page {file}"));
