@@ -1,7 +1,9 @@
 //! Writes that are done or not done over each row, alone and together with others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tower_idempotency::Fence;
 use tower_idempotency_shared::{Backend as _, BackendError, Clocks, Expect, Kind, NewExpiry, NewFence, Row, Write};
 
@@ -82,6 +84,58 @@ async fn trap_97_a_write_is_done_where_what_it_expects_stands_or_its_own_token()
         assert_eq!(anew_row.token, anew.token);
         assert!(anew_row.fence > row.fence && anew_row.began >= row.began);
         assert_eq!((anew_row.kind, anew_row.began), (Kind::Running, anew_row.since));
+    }
+}
+
+/// What a writer got for each row: whether its write was done, and the row that it was answered with.
+type Answers = Vec<(bool, Option<Row>)>;
+
+/// Has 16 writers, in as many tasks over four backends, make these writes at once, each for one row after the other.
+async fn race(lab: &Lab, write: impl Fn(u64) -> Write + Clone + Send + 'static) -> Vec<Answers> {
+    let mut writers = JoinSet::new();
+    for _ in 0..4 {
+        let backend = Arc::new(lab.another().await);
+        for _ in 0..4 {
+            let (backend, write) = (Arc::clone(&backend), write.clone());
+            writers.spawn(async move {
+                let mut answers = Vec::new();
+                for number in 0..RACED {
+                    let write = write(number);
+                    let row = crate::lab::put(&*backend, write.clone()).await;
+                    answers.push((is_done(row.as_ref(), &write), row));
+                }
+                answers
+            });
+        }
+    }
+    writers.join_all().await
+}
+
+const RACED: u64 = 400;
+
+// Seeded fault: the outcome of whichever token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_the_claims_and_of_the_outcomes_that_race_for_a_row_one_is_done() {
+    let Some(lab) = lab("one write of those that race is done").await else { return };
+    let claims = race(&lab, |number| claim(id(number))).await;
+    let mut winners = Vec::new();
+    for number in 0..RACED {
+        let there = lab.get(id(number)).await.unwrap();
+        let answers = claims.iter().map(|answers| &answers[number as usize]);
+        assert_eq!(answers.clone().filter(|(done, _)| *done).count(), 1, "claims of row {number} that were done");
+        for (_, row) in answers {
+            // A row that was locked at that moment is not shown.
+            assert!(row.as_ref().is_none_or(|row| *row == there), "{row:?} in place of {there:?}");
+        }
+        winners.push(there.token);
+    }
+    let outcomes = race(&lab, move |number| complete(id(number), winners[number as usize])).await;
+    for number in 0..RACED {
+        let there = lab.get(id(number)).await.unwrap();
+        assert_eq!(there.kind, Kind::Completed);
+        let done = outcomes.iter().map(|answers| &answers[number as usize]).filter(|(done, _)| *done);
+        let done: Vec<_> = done.filter_map(|(_, row)| row.as_ref()).map(|row| row.token).collect();
+        assert_eq!(done, [there.token], "outcomes of row {number} that were done");
     }
 }
 
