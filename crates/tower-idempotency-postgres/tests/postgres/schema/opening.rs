@@ -95,7 +95,8 @@ async fn a_refusal_that_is_final_is_told_at_once() {
     let lab = Lab::new(&server.url()).await;
     let directory: String = lab.client.query_one("SHOW data_directory", &[]).await.unwrap().get(0);
     lab.sql(&format!(
-        "CREATE ROLE shy LOGIN PASSWORD 'right'; CREATE ROLE barred LOGIN;
+        "SET password_encryption = 'scram-sha-256';
+         CREATE ROLE shy LOGIN PASSWORD 'right'; CREATE ROLE barred LOGIN;
          COPY (VALUES ('host all shy 127.0.0.0/8 scram-sha-256'), ('host all barred 127.0.0.0/8 reject'),
              ('host all all 127.0.0.0/8 trust')) TO '{directory}/pg_hba.conf';
          SELECT pg_reload_conf()"
