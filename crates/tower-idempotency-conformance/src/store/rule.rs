@@ -215,10 +215,13 @@ impl<St: Store> Rule<'_, St> {
         }
     }
 
-    /// Waits until a record is absent that is kept for `kept` from now.
+    /// Waits until a record is absent that is kept for `kept` from now, also for the other process, whose clocks may be
+    /// behind.
     pub(super) async fn outlive(&self, id: RecordId, kept: Duration) {
         self.pass(kept);
-        self.load_until(&self.subject.store, id, "a record past its expiry is absent", |record| record.is_none()).await;
+        for store in [&self.subject.store, self.other()] {
+            self.load_until(store, id, "a record past its expiry is absent", |record| record.is_none()).await;
+        }
     }
 
     /// Lets a moment pass by the store's clock, so that two times differ.
