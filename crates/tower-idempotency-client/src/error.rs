@@ -1,6 +1,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use crate::{BoxError, Key};
 
@@ -14,7 +15,9 @@ pub enum Known {
     /// the one that ran was refused. With a key of the caller's own, this says nothing of calls before that this client
     /// does not remember.
     Refused,
-    /// **The operation may have taken place.** Ask again with the same key; a new key could run it a second time.
+    /// **The operation may have taken place.** A new key could run it a second time. Ask again with the same key, or if
+    /// the [reason](Error::reason) is [`Reason::Rejected`], the operator of the API: the key gets the outcome once they
+    /// have settled it.
     Unknown,
     /// The operation has taken place, and its answer was not kept. Look its result up; do not send it again.
     Done,
@@ -24,7 +27,8 @@ pub enum Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The server's rejection is final. [`Error::response`] has it.
+    /// The server's rejection is final: the same request gets it again. [`Error::response`] has it, and
+    /// [`Error::record_id`] what to quote to the operator of the API.
     Rejected,
     /// The operation has ended, and its answer was not kept. [`Error::known`] says how, whatever earlier attempts have
     /// met. [`Error::response`] has the server's rejection.
@@ -99,6 +103,17 @@ impl Error {
         self.0.attempts
     }
 
+    /// The name by which the operator of the API finds the operation, if the server's rejection has one: the first
+    /// eight hexadecimal digits of its record's id. Servers with tower-idempotency name one where it is unknown whether
+    /// the operation took place.
+    #[must_use]
+    pub fn record_id(&self) -> Option<String> {
+        let rejection: Value = serde_json::from_slice(self.0.response.as_ref()?.body()).ok()?;
+        let id = rejection["record_id"].as_str()?;
+        let is_id = (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_id.then(|| id.to_owned())
+    }
+
     /// The response that the last attempt got, if it got one. Its body is what the layer has read of it. If it broke
     /// off, or had no end in time, this error has a `source`, too: a status of success without `Idempotency-Effect`
     /// says that the operation has taken place, and a call with the same key may get the rest.
@@ -110,14 +125,16 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_final = matches!(self.0.reason, Reason::Rejected | Reason::NotKept);
         formatter.write_str(match self.0.known {
             Known::NotSent => "nothing was sent",
             Known::Refused => "the server refused it: nothing was done for this call",
+            Known::Unknown if is_final => "the operation may have taken place",
             Known::Unknown => "the operation may have taken place; ask again with the same key",
             Known::Done => "the operation has taken place, and its answer was not kept; look its result up",
         })?;
         formatter.write_str(match self.0.reason {
-            Reason::Rejected => ": the server's rejection is final",
+            Reason::Rejected => ": the same request is rejected again",
             Reason::NotKept => ": it has ended, and its answer was not kept",
             Reason::Deadline => ": the deadline for all attempts leaves no time for another one",
             Reason::Backoff => ": the backoff policy permits no more attempts",
@@ -133,6 +150,12 @@ impl fmt::Display for Error {
             Reason::Unsendable => ": the inner service can't take the request",
             Reason::PassedThrough => ": a request with a safe method is not retried",
         })?;
+        if is_final && self.0.known == Known::Unknown {
+            match self.record_id() {
+                Some(id) => write!(formatter, "; quote {id} to the operator of the API")?,
+                None => formatter.write_str("; ask the operator of the API")?,
+            }
+        }
         match &self.0.response {
             Some(response) => write!(formatter, " ({}, attempt {})", response.status(), self.0.attempts),
             None if self.0.attempts > 0 => write!(formatter, " (attempt {})", self.0.attempts),

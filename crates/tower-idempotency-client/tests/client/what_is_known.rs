@@ -61,7 +61,7 @@ async fn an_attempt_that_was_lost_makes_it_unknown_whatever_comes_after() {
     for script in later {
         let error = error(script).await;
         assert_eq!(error.known(), Known::Unknown, "{error}");
-        assert!(error.key().is_some() && error.to_string().contains("ask again with the same key"), "{error}");
+        assert!(error.key().is_some() && error.to_string().contains("may have taken place"), "{error}");
     }
 }
 
@@ -160,8 +160,13 @@ async fn an_error_says_what_is_known_why_it_ended_and_after_how_many_attempts() 
         ),
         (
             error(Script::default().fails("reset").problem(409, "outcome-unknown", false)).await,
-            "the operation may have taken place; ask again with the same key: the server's rejection is final \
+            "the operation may have taken place: the same request is rejected again; ask the operator of the API \
              (409 Conflict, attempt 2)",
+        ),
+        (
+            error(rejected("7ecb7a42")).await,
+            "the operation may have taken place: the same request is rejected again; quote 7ecb7a42 to the operator of \
+             the API (409 Conflict, attempt 1)",
         ),
         (
             error(Script::default().answers(429, &[], "").answers(429, &[], "")).await,
@@ -177,6 +182,26 @@ async fn an_error_says_what_is_known_why_it_ended_and_after_how_many_attempts() 
     for (error, text) in texts {
         assert_eq!(error.to_string(), text);
     }
+}
+
+/// A server that says that it is unknown whether the operation took place, and under which id its operator finds it.
+fn rejected(record_id: &str) -> Script {
+    let body = format!(
+        r#"{{"type":"https://e.example/#outcome-unknown","retry_with_same_key":false,"record_id":"{record_id}"}}"#
+    );
+    Script::default().answers(409, &[("content-type", "application/problem+json")], body.leak())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_has_the_id_by_which_an_operator_finds_the_operation() {
+    assert_eq!(error(rejected("7ecb7a42")).await.record_id().as_deref(), Some("7ecb7a42"));
+    // What is no id may be anything, and is in no text.
+    for id in ["", "7ecb", "7ecb7a42\\nERROR", "quote me on that"] {
+        let error = error(rejected(id)).await;
+        assert_eq!((error.known(), error.record_id()), (Known::Unknown, None), "{id}");
+        assert!(error.to_string().contains("ask the operator of the API"), "{error}");
+    }
+    assert_eq!(error(Script::default().fails("reset").fails("reset")).await.record_id(), None);
 }
 
 #[tokio::test(start_paused = true)]
