@@ -15,7 +15,7 @@ use crate::filled::{directory, send_all};
 
 /// The argument with which the bench starts itself.
 const CHILD: &str = "--memory";
-const MOST_RESIDENT: [(&str, f64); 2] = [(SledStore::NAME, 400.0), (FjallStore::NAME, 150.0)];
+const MOST_RESIDENT: [(&str, f64); 2] = [(SledStore::NAME, 300.0), (FjallStore::NAME, 150.0)];
 /// The bytes that the store keeps in memory by default: the engine's pages, and recent outcomes.
 const CACHES: f64 = ((64 + 16) << 20) as f64;
 

@@ -15,9 +15,10 @@ pub enum Known {
     /// the one that ran was refused. With a key of the caller's own, this says nothing of calls before that this client
     /// does not remember.
     Refused,
-    /// **The operation may have taken place.** A new key could run it a second time. Ask again with the same key, or if
-    /// the [reason](Error::reason) is [`Reason::Rejected`], the operator of the API: the key gets the outcome once they
-    /// have settled it.
+    /// **The operation may have taken place.** A new key could run it a second time. Ask again with the same key. If
+    /// the server's last answer is final, that is of no use: quote [`Error::record_id`] to the operator of the API, and
+    /// once they have settled the operation, its key gets the outcome. If there is none, the last answer was about
+    /// another request than an earlier attempt's: ask again as that one did, or look the operation up.
     Unknown,
     /// The operation has taken place, and its answer was not kept. Look its result up; do not send it again.
     Done,
@@ -27,8 +28,7 @@ pub enum Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The server's rejection is final: the same request gets it again. [`Error::response`] has it, and
-    /// [`Error::record_id`] what to quote to the operator of the API.
+    /// The server's rejection is final: the same request gets it again. [`Error::response`] has it.
     Rejected,
     /// The operation has ended, and its answer was not kept. [`Error::known`] says how, whatever earlier attempts have
     /// met. [`Error::response`] has the server's rejection.
@@ -103,9 +103,9 @@ impl Error {
         self.0.attempts
     }
 
-    /// The name by which the operator of the API finds the operation, if the server's rejection has one: the first
-    /// eight hexadecimal digits of its record's id. Servers with tower-idempotency name one where it is unknown whether
-    /// the operation took place.
+    /// The name by which the operator of the API finds the operation, if the server's rejection has one: hexadecimal
+    /// digits of its record's id, as a rule eight. Servers with tower-idempotency name one where they do not know
+    /// whether the operation took place.
     #[must_use]
     pub fn record_id(&self) -> Option<String> {
         let rejection: Value = serde_json::from_slice(self.0.response.as_ref()?.body()).ok()?;
@@ -153,7 +153,8 @@ impl fmt::Display for Error {
         if is_final && self.0.known == Known::Unknown {
             match self.record_id() {
                 Some(id) => write!(formatter, "; quote {id} to the operator of the API")?,
-                None => formatter.write_str("; ask the operator of the API")?,
+                None if self.0.reason == Reason::NotKept => formatter.write_str("; look the operation up")?,
+                None => formatter.write_str("; ask again as an earlier attempt did, or look the operation up")?,
             }
         }
         match &self.0.response {

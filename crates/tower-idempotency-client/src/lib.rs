@@ -59,7 +59,7 @@
 //! |---|---|---|
 //! | `NotSent` | has not taken place | call again with the same key, or give it up |
 //! | `Refused` | has not taken place | the same; if the reason is that the key has another request, take a new key |
-//! | `Unknown` | may have taken place | call again later, with the same key and the same request, until there is an answer. If the reason is `Rejected`, the server does not know either: quote [`Error::record_id`] to its operator |
+//! | `Unknown` | may have taken place | call again later, with the same key and the same request, until there is an answer. If there is an [`Error::record_id`], the server does not know either: quote it to its operator |
 //! | `Done` | has taken place, with a result that was not kept; it may have been an error | look the result up; no call brings it back |
 //!
 //! A later call with the key of one that ended as `Unknown` never says `NotSent` or `Refused`, as long as the layer

@@ -9,8 +9,8 @@
 //! single process, which prepares these statements, and executes them with other ids and tokens. What is counted is the
 //! execution of a prepared statement: not the parsing of its parameters, the commit, or the text of its answer.
 //!
-//! What the process executes for a first request through the layer is shown, and not compared: a busy machine gives it
-//! the server's answers in more pieces.
+//! What the process executes for a first request through the layer is shown, and not compared: on a busy machine it
+//! takes more reads for the server's answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::fs::File;

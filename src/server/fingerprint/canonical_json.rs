@@ -273,6 +273,11 @@ mod tests {
         Ok(number)
     }
 
+    /// Up to eight characters, of all that there are.
+    fn any_text(source: &mut Unstructured<'_>) -> Result<String> {
+        (0..source.int_in_range(0..=8_u8)?).map(|_| source.arbitrary::<char>()).collect()
+    }
+
     fn any_json(source: &mut Unstructured<'_>, depth: u8) -> Result<Value> {
         let kinds = if depth == 0 { 5 } else { 7 };
         Ok(match source.int_in_range(1..=kinds)? {
@@ -280,11 +285,11 @@ mod tests {
             2 => source.arbitrary::<bool>()?.into(),
             3 => source.arbitrary::<i32>()?.into(),
             4 => source.arbitrary::<f64>()?.into(),
-            5 => source.arbitrary::<String>()?.into(),
+            5 => any_text(source)?.into(),
             6 => (0..source.int_in_range(0..=3_u8)?).map(|_| any_json(source, depth - 1)).collect::<Result<_>>()?,
             _ => {
                 let many = source.int_in_range(0..=3_u8)?;
-                let members = (0..many).map(|_| Ok((source.arbitrary()?, any_json(source, depth - 1)?)));
+                let members = (0..many).map(|_| Ok((any_text(source)?, any_json(source, depth - 1)?)));
                 Value::Object(members.collect::<Result<_>>()?)
             }
         })

@@ -41,8 +41,8 @@ fn every_metric_of_the_alerts_and_the_dashboard_exists_with_its_labels() {
             let metric = metric(name).unwrap_or_else(|| panic!("there is no metric {name}"));
             let Some(labels) = rest.strip_prefix('{') else { continue };
             let (labels, _) = labels.split_once('}').unwrap();
-            for label in labels.split(", ") {
-                let label = label.split(['=', '!']).next().unwrap();
+            for label in labels.split(',') {
+                let label = label.split(['=', '!']).next().unwrap().trim();
                 assert!(
                     metric.labels.contains(&label) || OF_PROMETHEUS.contains(&label),
                     "{name} has no label {label}"

@@ -61,7 +61,7 @@ async fn an_attempt_that_was_lost_makes_it_unknown_whatever_comes_after() {
     for script in later {
         let error = error(script).await;
         assert_eq!(error.known(), Known::Unknown, "{error}");
-        assert!(error.key().is_some() && error.to_string().contains("may have taken place"), "{error}");
+        assert!(error.key().is_some() && error.to_string().contains("ask again"), "{error}");
     }
 }
 
@@ -160,8 +160,14 @@ async fn an_error_says_what_is_known_why_it_ended_and_after_how_many_attempts() 
         ),
         (
             error(Script::default().fails("reset").problem(409, "outcome-unknown", false)).await,
-            "the operation may have taken place: the same request is rejected again; ask the operator of the API \
+            "the operation may have taken place: the same request is rejected again; ask again as an \
+             earlier attempt did, or look the operation up \
              (409 Conflict, attempt 2)",
+        ),
+        (
+            error(Script::default().answers(409, &[("idempotency-effect", "done;status=500;retry=?0")], "")).await,
+            "the operation may have taken place: it has ended, and its answer was not kept; look the operation up \
+             (409 Conflict, attempt 1)",
         ),
         (
             error(rejected("7ecb7a42")).await,
@@ -199,7 +205,7 @@ async fn an_error_has_the_id_by_which_an_operator_finds_the_operation() {
     for id in ["", "7ecb", "7ecb7a42\\nERROR", "quote me on that"] {
         let error = error(rejected(id)).await;
         assert_eq!((error.known(), error.record_id()), (Known::Unknown, None), "{id}");
-        assert!(error.to_string().contains("ask the operator of the API"), "{error}");
+        assert!(error.to_string().contains("look the operation up"), "{error}");
     }
     assert_eq!(error(Script::default().fails("reset").fails("reset")).await.record_id(), None);
 }
