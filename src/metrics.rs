@@ -67,7 +67,7 @@ metrics! {
     REPLAY: Histogram "idempotency_replay_seconds" [] "The time until a retry was answered with the outcome, waits included.";
     WAIT: Histogram "idempotency_wait_seconds" [] "The time for which a duplicate has waited for another request's run.";
     UNSAVED: Counter "idempotency_unsaved_total" [] "Answers that were given before their record was written.";
-    INTERRUPTED: Counter "idempotency_interrupted_total" [] "Runs of this process of which it is unknown whether they took effect.";
+    INTERRUPTED: Counter "idempotency_interrupted_total" [] "Runs of which it is unknown whether they took effect: of this process, and of an earlier one that an embedded store found when it was opened.";
     SETTLED: Counter "idempotency_settled_total" ["by"] "Interrupted operations that were settled.";
     DISPUTED: Counter "idempotency_disputed_total" [] "Outcomes that came after their operation was taken over or settled.";
     SWEPT: Counter "idempotency_swept_records_total" [] "Expired records that were deleted.";

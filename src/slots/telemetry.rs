@@ -69,12 +69,21 @@ pub struct Telemetry {
     pub lines: Lines,
     // The application's observer, if it has set one.
     observer: OnceLock<Box<dyn Observer>>,
+    // The interrupted runs of an earlier process, until there is an observer: it is set once the store is open.
+    found: AtomicU64,
 }
 
 impl Telemetry {
-    /// Sets the observer. Only the first one is set.
+    /// Sets the observer. Only the first one is set. It learns of the runs that the opening has found interrupted.
     pub(crate) fn observe(&self, observer: Box<dyn Observer>) -> Result<(), AlreadyObserved> {
-        self.observer.set(observer).map_err(|_| AlreadyObserved)
+        self.observer.set(observer).map_err(|_| AlreadyObserved)?;
+        (0..self.found.swap(0, Ordering::Relaxed)).for_each(|_| self.notify(|observer| observer.interrupted()));
+        Ok(())
+    }
+
+    /// Counts a run of an earlier process that the opening of a store has found interrupted.
+    pub(crate) fn found_interrupted(&self) {
+        self.found.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Passes an event to the observer, if there is one.

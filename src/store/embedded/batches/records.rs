@@ -27,7 +27,9 @@ impl<E: StorageEngine> Batch<'_, E> {
     pub(crate) fn interrupt_run(&mut self, id: RecordId) -> Result<(), StoreError> {
         match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {
             Some(Record { state: State::Running { .. }, fence, .. }) => {
-                self.take(id, Transition::Interrupt { fence, status: None, lost: None }).map(drop)
+                self.take(id, Transition::Interrupt { fence, status: None, lost: None })?;
+                self.shared.slots.telemetry.found_interrupted();
+                Ok(())
             }
             // The run has ended, or its record is gone: its listing is outdated.
             _ => Ok(()),
