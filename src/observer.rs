@@ -44,8 +44,8 @@ pub trait Observer: Send + Sync + 'static {
     /// The end of a run could not be recorded at once, and its answer was given all the same.
     fn unsaved(&self) {}
 
-    /// It is unknown whether a run took effect: one of this process, or one of an earlier process that an embedded store
-    /// has found when it was opened. [`observe`](crate::store::Store::observe) calls it for each of those.
+    /// It is unknown whether a run took effect: one of this process, or one of an earlier process that an embedded
+    /// store has found when it was opened. [`observe`](crate::store::Store::observe) calls it for each of those.
     fn interrupted(&self) {}
 
     /// An interrupted operation was settled, and the store has answered in time.
