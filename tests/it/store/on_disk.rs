@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
 use testkit::lab::done;
+use testkit::lab::events::Events;
 use testkit::lab::listed::interrupted;
 use testkit::lab::steps::{Claimed, Hold, Steps as _, Wish};
 use testkit::lab::time::DAY;
@@ -17,7 +16,6 @@ use testkit::process::until;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{Completion, Reply, State};
-use tower_idempotency::observer::Observer;
 use tower_idempotency::store::{Health, OpenError, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -83,15 +81,6 @@ async fn outcomes_small_and_large_are_there_after_a_restart<D: Disk>() {
     );
 }
 
-/// Counts the runs that were interrupted.
-struct Seen(Arc<AtomicUsize>);
-
-impl Observer for Seen {
-    fn interrupted(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 on_both!(a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_comes_back);
 async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_comes_back<D: Disk>() {
     let place = Place::new();
@@ -103,9 +92,9 @@ async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_
     store.close().await.unwrap();
     let store = place.open::<D>();
     assert_eq!(interrupted(&store, 2_000).await.len(), 1_100);
-    let seen = Arc::default();
-    store.observe(Seen(Arc::clone(&seen))).unwrap();
-    assert_eq!(seen.load(Ordering::Relaxed), 1_100, "runs of which the observer learns");
+    let events = Events::default();
+    store.observe(events.clone()).unwrap();
+    assert_eq!(events.take(), vec!["interrupted"; 1_100], "runs of which the observer learns");
     let record = store.load(holds[0].id).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Interrupted { .. }), "{record:?}");
     assert_eq!(record.fence, holds[0].fence);
@@ -116,9 +105,9 @@ async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_
     // What was found once is not found again.
     store.close().await.unwrap();
     let store = place.open::<D>();
-    let seen = Arc::default();
-    store.observe(Seen(Arc::clone(&seen))).unwrap();
-    assert_eq!(seen.load(Ordering::Relaxed), 2, "the new run, and the one that was claimed again");
+    let events = Events::default();
+    store.observe(events.clone()).unwrap();
+    assert_eq!(events.take(), ["interrupted"; 2], "the new run, and the one that was claimed again");
 }
 
 on_both!(after_close_everything_is_refused_and_the_directory_can_be_opened_again);
