@@ -1,13 +1,12 @@
 //! The brokers: librdkafka's own cluster, within this process, and tansu, a broker that speaks Kafka's protocol.
 
-use std::io;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use testkit::dice::free_address;
 
 use crate::Failure;
 use crate::consumer::{DEAD_LETTERS, ORDERS};
@@ -45,7 +44,7 @@ impl Broker {
     /// Starts tansu, with its records in memory. The program is `TANSU`, or the one in the path.
     pub(crate) fn tansu() -> Result<Self, Failure> {
         let program = std::env::var("TANSU").unwrap_or_else(|_| "tansu".to_owned());
-        let address = format!("127.0.0.1:{}", free_port()?);
+        let address = free_address().to_string();
         let url = format!("tcp://{address}");
         let mut guard = Command::new("sh");
         guard.args(["-c", GUARD, "guard", &program, "broker", "--storage-engine", "memory://tansu/"]);
@@ -102,8 +101,4 @@ impl Drop for Broker {
             let _ = guard.wait();
         }
     }
-}
-
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

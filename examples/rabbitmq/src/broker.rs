@@ -1,13 +1,14 @@
-//! A `RabbitMQ` server of one's own: in a temporary directory, on free ports of the loopback interface.
+//! A `RabbitMQ` server of one's own: in a temporary directory, on a loopback address of its own.
 
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use testkit::dice::loopback;
 
 /// Debian's, past the script that would run it as another user.
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -18,7 +19,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(60);
 /// shell becomes Debian's script, and this becomes Erlang (see `RABBITMQ_ALLOW_INPUT`), so `wait` waits for that.
 const GUARD: &str = r#"
 trap '' INT TERM HUP
-setsid sh -c 'epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & exec "$0"' "$0" </dev/null & group=$!
+setsid sh -c 'epmd -port "$ERL_EPMD_PORT" -address "$RABBITMQ_NODE_IP_ADDRESS" & exec "$0"' "$0" </dev/null & group=$!
 read -r _
 kill -s KILL -- "-$group"
 wait $group
@@ -29,7 +30,7 @@ wait $group
 pub struct Broker {
     directory: TempDir,
     guard: Child,
-    port: u16,
+    address: SocketAddr,
 }
 
 impl Broker {
@@ -43,19 +44,23 @@ impl Broker {
             return Err(io::Error::new(io::ErrorKind::NotFound, missing));
         }
         let directory = tempfile::tempdir()?;
-        let [port, names, nodes] = free_ports()?;
+        // Connections of other tests take ports of 127.0.0.1 while this starts, and none of this address.
+        let host = loopback();
+        let octets = host.octets().map(|octet| octet.to_string()).join(",");
+        let [port, names, nodes] = free_ports(host)?;
         let (at, plugins) = (directory.path(), directory.path().join("plugins"));
         fs::write(&plugins, "[].")?;
         let guard = Command::new("sh")
             .args(["-c", GUARD, PROGRAM])
             .env("HOME", at)
             .env("ERL_EPMD_PORT", names.to_string())
-            .env("RABBITMQ_NODENAME", format!("n{port}@localhost"))
-            .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODENAME", format!("n@{host}"))
+            .env("RABBITMQ_USE_LONGNAME", "true")
+            .env("RABBITMQ_NODE_IP_ADDRESS", host.to_string())
             .env("RABBITMQ_NODE_PORT", port.to_string())
             .env("RABBITMQ_DIST_PORT", nodes.to_string())
             .env("RABBITMQ_ALLOW_INPUT", "true")
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-noinput -kernel inet_dist_use_interface {127,0,0,1}")
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", format!("-noinput -kernel inet_dist_use_interface {{{octets}}}"))
             .env("RABBITMQ_MNESIA_BASE", at)
             .env("RABBITMQ_LOG_BASE", at)
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
@@ -66,7 +71,7 @@ impl Broker {
             .stdout(fs::File::create(at.join("log"))?)
             .stderr(Stdio::null())
             .spawn()?;
-        let broker = Self { directory, guard, port };
+        let broker = Self { directory, guard, address: SocketAddr::from((host, port)) };
         let began = Instant::now();
         while !broker.log().contains("Server startup complete") {
             if began.elapsed() > STARTS_WITHIN {
@@ -77,10 +82,10 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Its port on 127.0.0.1.
+    /// Where it listens.
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     fn log(&self) -> String {
@@ -96,12 +101,12 @@ impl Drop for Broker {
     }
 }
 
-fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
+fn free_ports<const N: usize>(host: Ipv4Addr) -> io::Result<[u16; N]> {
     // All of them are bound at once, so that they differ.
     let mut listeners = Vec::new();
     let mut ports = [0; N];
     for port in &mut ports {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let listener = TcpListener::bind((host, 0))?;
         *port = listener.local_addr()?.port();
         listeners.push(listener);
     }

@@ -47,7 +47,7 @@ pub struct Sum {
 /// # Errors
 /// The broker or the store fails, or the run takes longer than five minutes.
 pub async fn run(broker: &Broker, orders: u64, with_crate: bool) -> Result<Sum, Failure> {
-    let to = SocketAddr::from(([127, 0, 0, 1], broker.port()));
+    let to = broker.address();
     let queue = if with_crate { "orders.with" } else { "orders.without" };
     publish(&url(to), queue, orders).await?;
     let acknowledgements = Arc::new(Acknowledgements { orders, ..Acknowledgements::default() });

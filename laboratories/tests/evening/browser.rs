@@ -1,6 +1,6 @@
 //! A browser without a window, through its driver (WebDriver, W3C).
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -18,6 +18,8 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// What a program sends for these keys of a keyboard.
 pub(crate) const TAB: &str = "\u{e004}";
 pub(crate) const ENTER: &str = "\u{e007}";
+/// How often a driver is started before the test fails.
+const STARTS: usize = 50;
 
 /// A browser with an empty profile. Ended, with its driver, when dropped.
 pub(crate) struct Browser {
@@ -35,25 +37,42 @@ pub(crate) struct Manner {
     pub(crate) has_no_javascript: bool,
 }
 
+/// Starts a driver. It ends at once if the port that is free on `::1` is in use on 127.0.0.1, which every connection of
+/// every test needs one of; then another is started.
+fn start_driver() -> io::Result<(Child, SocketAddr)> {
+    let mut command = Command::new("chromedriver");
+    // The browser belongs to the driver's group, and ends with it.
+    command.arg("--port=0").process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut said = Vec::new();
+    for _ in 0..STARTS {
+        let mut driver = command.spawn()?;
+        let mut lines = BufReader::new(driver.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
+        let port = lines.find_map(|line| {
+            let port = line.strip_suffix('.').and_then(|line| line.split_once(" on port ")?.1.parse().ok());
+            said.push(line);
+            port
+        });
+        if let Some(port) = port {
+            // It goes on writing.
+            std::thread::spawn(move || lines.for_each(drop));
+            return Ok((driver, SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
+        }
+        driver.wait()?;
+    }
+    panic!("chromedriver does not listen: {}", said.join("\n"));
+}
+
 impl Browser {
     /// Starts a browser; `None` if there is none on this machine.
     pub(crate) async fn start(promise: &str, manner: Manner) -> Option<Self> {
         let profile = tempfile::tempdir().expect("a temporary directory");
-        let mut command = Command::new("chromedriver");
-        // The browser belongs to the driver's group, and ends with it.
-        command.arg("--port=0").process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut driver = match command.spawn() {
-            Ok(driver) => driver,
+        let (driver, address) = match start_driver() {
+            Ok(started) => started,
             Err(error) => {
                 skipped(promise, &format!("chromedriver (package chromium-driver): {error}"));
                 return None;
             }
         };
-        let mut lines = BufReader::new(driver.stdout.take().expect("it is piped")).lines();
-        let port = lines.find_map(|line| line.ok()?.strip_suffix('.')?.split_once(" on port ")?.1.parse().ok());
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.expect("the driver says where it listens")));
-        // It goes on writing.
-        std::thread::spawn(move || lines.for_each(drop));
         let mut browser = Self { driver, address, session: String::new(), _profile: profile };
         let wanted = browser.wanted(&manner);
         let session = browser.call(Method::POST, "/session", wanted).await;
