@@ -38,12 +38,16 @@ fn send(runtime: &Runtime, layer: &IdempotencyLayer<MemoryStore>, path: &str, ke
     });
 }
 
-/// The bytes that `each` leaves allocated, on average. It is called twice as often as it is measured: so each table
-/// that doubles its room has done so once meanwhile.
-fn bytes_of(many: usize, mut each: impl FnMut(usize)) -> i64 {
-    (0..many).for_each(&mut each);
-    let left = measure(|| (many..2 * many).for_each(&mut each)).bytes_current;
-    left / i64::try_from(many).unwrap()
+/// How often something is done. A table doubles its room at 7/8 of a power of two: this and its double are far from all
+/// of those, for any power of two of tables among which chance divides the keys.
+const MANY: usize = 2_534;
+
+/// The bytes that `each` leaves allocated, on average. It is called twice as often as it is measured: so each table has
+/// doubled its room once meanwhile.
+fn bytes_of(mut each: impl FnMut(usize)) -> i64 {
+    (0..MANY).for_each(&mut each);
+    let left = measure(|| (MANY..2 * MANY).for_each(&mut each)).bytes_current;
+    left / i64::try_from(MANY).unwrap()
 }
 
 /// The bytes that the page states for this.
@@ -58,18 +62,18 @@ fn the_page_states_what_a_run_a_waiter_and_a_record_take() {
     // A waiter gives up after two seconds. On the paused clock none does meanwhile.
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let layer = IdempotencyLayer::new(MemoryStore::new());
-    let run = bytes_of(1_000, |key| send(&runtime, &layer, "/parked", key));
+    let run = bytes_of(|key| send(&runtime, &layer, "/parked", key));
     // Each run that is parked now gets one waiter.
-    let waiter = bytes_of(1_000, |key| send(&runtime, &layer, "/parked", key));
+    let waiter = bytes_of(|key| send(&runtime, &layer, "/parked", key));
     let store = MemoryStore::new();
     let layer = IdempotencyLayer::new(store.clone());
-    let record = bytes_of(2_000, |key| send(&runtime, &layer, "/", key));
+    let record = bytes_of(|key| send(&runtime, &layer, "/", key));
     for (what, measured) in [("a run", run), ("a waiter", waiter), ("a record in memory", record)] {
         println!("{what}: {measured} B");
         let stated = stated(what);
         assert!((stated * 9 / 10..=stated).contains(&measured), "{what}: {measured} B measured, {stated} B stated");
     }
-    // The store's limit in bytes counts what a record takes.
+    // The store's limit in bytes counts what a record takes, and its table when that has just doubled its room.
     let counted = i64::try_from(store.gauges().bytes.unwrap() / store.gauges().records.unwrap()).unwrap();
-    assert!((record * 9 / 10..record * 11 / 10).contains(&counted), "{counted} B counted, {record} B measured");
+    assert!((record..record * 6 / 5).contains(&counted), "{counted} B counted, {record} B measured");
 }
