@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking")]
 #![allow(deprecated, reason = "tower-http discourages its check of a bearer token, and people use it")]
 
-mod canaries;
 mod clock;
 mod commit;
 mod config;
@@ -22,7 +21,6 @@ mod in_flight;
 mod key;
 mod limits;
 mod messages;
-mod metrics;
 mod observer;
 #[cfg(feature = "utoipa")]
 mod openapi;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ::metrics::{LocalRecorderGuard, set_default_local_recorder};
 use http::StatusCode;
-use metrics::{LocalRecorderGuard, set_default_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use testkit::lab::operator::{Operated as _, answer};
 use testkit::lab::{Lab, id, post};

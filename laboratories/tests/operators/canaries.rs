@@ -1,9 +1,9 @@
 //! No key, account or body of a client is in what operators see: logs, spans, metrics, numbers, lists and audit events.
 
+use ::metrics::set_default_local_recorder;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode};
-use metrics::set_default_local_recorder;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use testkit::lab::{Lab, keyed};
 use testkit::log::logged;
