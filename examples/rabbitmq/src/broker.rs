@@ -46,7 +46,10 @@ impl Broker {
         let directory = tempfile::tempdir()?;
         // Connections of other tests take ports of 127.0.0.1 while this starts, and none of this address.
         let host = loopback();
-        let octets = host.octets().map(|octet| octet.to_string()).join(",");
+        let erlang = format!(
+            "-noinput -kernel inet_dist_use_interface {{{}}}",
+            host.octets().map(|octet| octet.to_string()).join(",")
+        );
         let [port, names, nodes] = free_ports(host)?;
         let (at, plugins) = (directory.path(), directory.path().join("plugins"));
         fs::write(&plugins, "[].")?;
@@ -60,7 +63,7 @@ impl Broker {
             .env("RABBITMQ_NODE_PORT", port.to_string())
             .env("RABBITMQ_DIST_PORT", nodes.to_string())
             .env("RABBITMQ_ALLOW_INPUT", "true")
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", format!("-noinput -kernel inet_dist_use_interface {{{octets}}}"))
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", erlang)
             .env("RABBITMQ_MNESIA_BASE", at)
             .env("RABBITMQ_LOG_BASE", at)
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
