@@ -1,1 +1,4 @@
-//! An empty library: a package must have something that can be built without its benches. `cargo bench -p peers`.
+//! What the benches over sockets share: servers and load, each in a process of its own. `cargo bench -p peers`.
+
+pub mod load;
+pub mod process;

@@ -1,12 +1,12 @@
 //! Measures the CPU time that a server spends on a request beyond the bare server's: the steadiest figure of all on a
 //! machine that others use too.
 
+use peers::load::Plan;
+use peers::process::{self, Server};
 use testkit::bench::estimate::{Estimate, pairs};
 use testkit::bench::report::Report;
 
-use super::load::Plan;
-use super::process::{self, Server};
-use super::{BARE, Kind};
+use super::{BARE, Kind, start};
 
 const CONNECTIONS: usize = 64;
 const REQUESTS: usize = 25_600;
@@ -34,7 +34,7 @@ pub(crate) fn measure(serial: &mut u64) {
     };
     let mut report = Report::new(name, command, "How much CPU time does a request cost beyond the bare server's?");
     for (kind, most) in [(Kind::Replay, MOST_REPLAY), (Kind::First, most_first)] {
-        let servers = SERVERS.map(Server::start);
+        let servers = SERVERS.map(start);
         let mut turns = Vec::new();
         for turn in 0..=pairs() {
             let mut costs = [0.0; SERVERS.len()];

@@ -16,6 +16,7 @@ use axum_idempotent::{IdempotentLayer, IdempotentOptions};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use peers::process;
 use ruts::store::Ttl;
 use ruts::store::moka::MokaStore;
 use ruts::{CookieOptions, Session, SessionLayer};
@@ -38,7 +39,7 @@ const MANY: u64 = 100_000_000;
 /// The beginning of the names of proxies.
 const PROXY: &str = "proxy, ";
 
-/// Serves until the process is killed, and prints the address.
+/// Serves until the process is killed.
 pub(crate) fn serve(name: &str, directory: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -46,9 +47,7 @@ pub(crate) fn serve(name: &str, directory: &Path) {
             Some(kind) => proxy(kind, directory).await,
             None => app(name, directory),
         };
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        println!("{}", listener.local_addr().expect("it has one"));
-        axum::serve(listener, app).await.expect("it serves");
+        process::serve(app).await;
     });
 }
 

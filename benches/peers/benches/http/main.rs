@@ -9,8 +9,6 @@
 
 mod beyond;
 mod contenders;
-mod load;
-mod process;
 mod records;
 
 use std::path::Path;
@@ -20,8 +18,8 @@ use testkit::bench::load::Round;
 use testkit::bench::report::Report;
 use testkit::bench::wanted;
 
-use load::Plan;
-use process::Server;
+use peers::load::{self, Plan};
+use peers::process::{self, Server};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -153,6 +151,11 @@ fn main() {
     report.finish();
 }
 
+/// Starts a server whose directory is on the disk of the target directory: temporary files may not be on a disk.
+fn start(name: &'static str) -> Server {
+    Server::start(name, Path::new(env!("CARGO_TARGET_TMPDIR")))
+}
+
 /// The figures of a round.
 struct Measured {
     round: Round,
@@ -163,7 +166,7 @@ struct Measured {
 
 fn run(report: &mut Report, line: &Match, connections: usize, serial: &mut u64) {
     let Match { kind, ours, theirs, goal } = *line;
-    let servers = [ours, theirs].map(Server::start);
+    let servers = [ours, theirs].map(start);
     let requests = if connections == 1 { 3_000 } else { 25_600 };
     let mut measure = |server: &Server| {
         let plan = Plan {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use cratestack_sqlx::SqlxIdempotencyStore;
+use peers::process;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use testkit::bench::exchange::{SMALL, bare, protected};
@@ -31,7 +32,16 @@ pub(crate) enum Contender {
     Cratestack,
 }
 
+/// Serves the contender of this name over the database of `url`, until the process is killed.
+pub(crate) fn serve(name: &str, url: &str) {
+    let contender = Contender::ALL.into_iter().find(|contender| contender.name() == name).expect("a contender");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { process::serve(contender.app(url).await).await });
+}
+
 impl Contender {
+    const ALL: [Self; 5] = [Self::Ours, Self::ByHand, Self::ByHandWithMany, Self::Sqlx, Self::Cratestack];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",

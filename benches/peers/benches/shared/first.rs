@@ -1,7 +1,6 @@
 //! First requests, compared with other crates and hand-written code: their time, and the CPU time of the process, with
 //! the load in it, and of the server.
 
-use axum::Router;
 use testkit::bench::cpu::{cpu_time, cpu_time_with_children};
 use testkit::bench::estimate::{Pairs, pairs};
 use testkit::bench::load::{Round, round};
@@ -25,14 +24,14 @@ const LEAST_TOGETHER: f64 = 2.0;
 const LEAST_OF_MANY: f64 = 1.4;
 const LEAST_OF_PEERS: f64 = 1.0;
 const MOST_ALONE: f64 = 1.7;
-const MOST_OF_PROCESS: f64 = 1.8;
 const MOST_OF_SERVER: f64 = 1.45;
 
-struct Measured {
-    round: Round,
-    /// For each request, in µs.
-    process: f64,
-    server: f64,
+/// The figures of a round.
+pub(crate) struct Measured {
+    pub(crate) round: Round,
+    /// The CPU time for each request, in µs: of our process, and of PostgreSQL's.
+    pub(crate) process: f64,
+    pub(crate) server: f64,
 }
 
 pub(crate) async fn measure(report: &mut Report, server: &PostgresServer) {
@@ -41,24 +40,35 @@ pub(crate) async fn measure(report: &mut Report, server: &PostgresServer) {
         for contender in contenders {
             apps.push(contender.app(&server.url()).await);
         }
-        let rounds = rounds(server, &apps, clients, requests).await;
-        tell(report, contenders, clients, &rounds);
+        let mut serial = (clients as u64) << 32;
+        let rounds = rounds(server, contenders, requests, async |place| {
+            let before = cpu_time(std::process::id());
+            let round = round(&apps[place], clients, requests, &mut serial).await;
+            (round, cpu_time(std::process::id()) - before)
+        });
+        let rounds = rounds.await;
+        tell(report, &format!("first, {clients} at once"), contenders, &rounds);
+        goals(report, contenders, clients, &rounds);
     }
 }
 
-/// Measures rounds of all contenders in turns. The one that begins changes.
-async fn rounds(server: &PostgresServer, apps: &[Router], clients: usize, requests: usize) -> Vec<Vec<Measured>> {
-    let cpu_times = || (cpu_time(std::process::id()), cpu_time_with_children(server.pid()));
-    let mut serial = (clients as u64) << 32;
+/// Measures rounds of all contenders in turns. The one that begins changes. `round` gets the place of a contender, and
+/// returns the CPU time of the process, too.
+pub(crate) async fn rounds(
+    server: &PostgresServer,
+    contenders: &[Contender],
+    requests: usize,
+    mut round: impl AsyncFnMut(usize) -> (Round, f64),
+) -> Vec<Vec<Measured>> {
     let mut rounds = Vec::new();
     for turn in 0..=pairs() {
         let mut all = Vec::new();
-        for place in 0..apps.len() {
-            let place = (place + turn) % apps.len();
-            let before = cpu_times();
-            let round = round(&apps[place], clients, requests, &mut serial).await;
-            let after = cpu_times();
-            let [process, server] = [after.0 - before.0, after.1 - before.1].map(|micros| micros / requests as f64);
+        for place in 0..contenders.len() {
+            let place = (place + turn) % contenders.len();
+            let before = cpu_time_with_children(server.pid());
+            let (round, process) = round(place).await;
+            let took = cpu_time_with_children(server.pid()) - before;
+            let [process, server] = [process, took].map(|micros| micros / requests as f64);
             all.push((place, Measured { round, process, server }));
         }
         all.sort_by_key(|(place, _)| *place);
@@ -70,45 +80,58 @@ async fn rounds(server: &PostgresServer, apps: &[Router], clients: usize, reques
     rounds
 }
 
-fn tell(report: &mut Report, contenders: &[Contender], clients: usize, rounds: &[Vec<Measured>]) {
-    let group = format!("first, {clients} at once");
-    let of = |place: usize, what: fn(&Measured) -> f64| Pairs {
+/// A figure: its name, its unit, and what it is of a round.
+type Figure = (&'static str, &'static str, fn(&Measured) -> f64);
+
+/// Returns what was measured of the first contender, which is ours, and of the one at `place`.
+pub(crate) fn of(rounds: &[Vec<Measured>], place: usize, what: fn(&Measured) -> f64) -> Pairs {
+    Pairs {
         ours: rounds.iter().map(|round| what(&round[0])).collect(),
         theirs: rounds.iter().map(|round| what(&round[place])).collect(),
-    };
+    }
+}
+
+pub(crate) fn tell(report: &mut Report, group: &str, contenders: &[Contender], rounds: &[Vec<Measured>]) {
+    let figures: [Figure; 5] = [
+        ("throughput", "requests/s", |of| of.round.throughput),
+        ("p50", "µs", |of| of.round.p50),
+        ("p99", "µs", |of| of.round.p99),
+        ("CPU, process", "µs", |of| of.process),
+        ("CPU, server", "µs", |of| of.server),
+    ];
     for (place, contender) in contenders.iter().enumerate() {
         let name = contender.name();
-        let [throughput, p50, p99] =
-            [|of: &Measured| of.round.throughput, |of: &Measured| of.round.p50, |of: &Measured| of.round.p99]
-                .map(|what| of(place, what));
-        let [process, server] = [|of: &Measured| of.process, |of: &Measured| of.server].map(|what| of(place, what));
-        report.row(&group, &format!("throughput, {name}"), "requests/s", throughput.theirs());
-        report.row(&group, &format!("p50, {name}"), "µs", p50.theirs());
-        report.row(&group, &format!("p99, {name}"), "µs", p99.theirs());
-        report.row(&group, &format!("CPU, process, {name}"), "µs", process.theirs());
-        report.row(&group, &format!("CPU, server, {name}"), "µs", server.theirs());
-        if *contender == Contender::Ours {
-            continue;
+        for (figure, unit, what) in figures {
+            report.row(group, &format!("{figure}, {name}"), unit, of(rounds, place, what).theirs());
         }
-        report.row(&group, &format!("throughput, ours over {name}"), "×", throughput.ratio());
-        report.row(&group, &format!("p50, ours over {name}"), "×", p50.ratio());
-        report.row(&group, &format!("CPU, process, ours over {name}"), "×", process.ratio());
-        report.row(&group, &format!("CPU, server, ours over {name}"), "×", server.ratio());
-        let goal = format!("first/{clients}/{name}");
+        for (figure, _, what) in figures.into_iter().filter(|(figure, ..)| *figure != "p99") {
+            if *contender != Contender::Ours {
+                report.row(group, &format!("{figure}, ours over {name}"), "×", of(rounds, place, what).ratio());
+            }
+        }
+    }
+}
+
+fn goals(report: &mut Report, contenders: &[Contender], clients: usize, rounds: &[Vec<Measured>]) {
+    for (place, contender) in contenders.iter().enumerate() {
+        let goal = format!("first/{clients}/{}", contender.name());
+        let throughput = of(rounds, place, |of| of.round.throughput).ratio();
         match (contender, clients) {
             (Contender::ByHand, 1) => {
-                report.at_most(&format!("{goal}/p50"), p50.ratio(), MOST_ALONE);
-                report.at_most(&format!("{goal}/CPU, process"), process.ratio(), MOST_OF_PROCESS);
-                report.at_most(&format!("{goal}/CPU, server"), server.ratio(), MOST_OF_SERVER);
+                let p50 = of(rounds, place, |of| of.round.p50).ratio();
+                report.at_most(&format!("{goal}/p50"), p50, MOST_ALONE);
+                report.at_most(
+                    &format!("{goal}/CPU, server"),
+                    of(rounds, place, |of| of.server).ratio(),
+                    MOST_OF_SERVER,
+                );
             }
-            (Contender::ByHand, _) => {
-                report.at_least(&format!("{goal}/throughput"), throughput.ratio(), LEAST_TOGETHER)
-            }
+            (Contender::ByHand, _) => report.at_least(&format!("{goal}/throughput"), throughput, LEAST_TOGETHER),
             (Contender::ByHandWithMany, _) => {
-                report.at_least(&format!("{goal}/throughput"), throughput.ratio(), LEAST_OF_MANY);
+                report.at_least(&format!("{goal}/throughput"), throughput, LEAST_OF_MANY);
             }
             (Contender::Sqlx | Contender::Cratestack, 64) => {
-                report.at_least(&format!("{goal}/throughput"), throughput.ratio(), LEAST_OF_PEERS);
+                report.at_least(&format!("{goal}/throughput"), throughput, LEAST_OF_PEERS);
             }
             _ => {}
         }

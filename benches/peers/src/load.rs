@@ -20,20 +20,21 @@ const SESSIONS: usize = 32;
 
 /// The plan of a load.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Plan {
-    pub(crate) address: SocketAddr,
-    pub(crate) connections: usize,
-    pub(crate) requests: usize,
+pub struct Plan {
+    pub address: SocketAddr,
+    pub connections: usize,
+    pub requests: usize,
     /// `none`, `same` or `new`.
-    pub(crate) keys: String,
+    pub keys: String,
     /// The number of the first new key.
-    pub(crate) first: u64,
-    pub(crate) session: bool,
+    pub first: u64,
+    pub session: bool,
     /// `true` if the server marks the answers that are replays.
-    pub(crate) marks_replays: bool,
+    pub marks_replays: bool,
 }
 
-pub(crate) fn generate(plan: &Plan) {
+/// Runs the load to its end, and prints what it has measured.
+pub fn generate(plan: &Plan) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let round = runtime.block_on(run(plan));
     println!("{}", serde_json::to_string(&round).expect("it can be written"));
