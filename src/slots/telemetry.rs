@@ -82,7 +82,7 @@ impl Telemetry {
     }
 
     /// Counts a run of an earlier process that the opening of a store has found interrupted.
-    #[cfg(any(feature = "sled", feature = "fjall"))]
+    #[cfg(feature = "embedded")]
     pub(crate) fn found_interrupted(&self) {
         self.found.fetch_add(1, Ordering::Relaxed);
     }
