@@ -136,8 +136,8 @@ pub(crate) struct PendingWrites {
     small: VecDeque<PendingWrite>,
     large: VecDeque<PendingWrite>,
     at_once: usize,
-    /// The number of turns to send that have begun.
-    turns: usize,
+    /// The number of tasks whose turn it is to send.
+    tasks: usize,
     /// `true` while a call with large writes is under way.
     sends_large: bool,
     /// The number of writes of the last call with small ones, and when they were taken.
@@ -146,13 +146,13 @@ pub(crate) struct PendingWrites {
 }
 
 impl PendingWrites {
-    /// Creates a queue with at most `at_once` turns to send at a time.
+    /// Creates a queue from which at most `at_once` tasks send.
     pub(crate) fn new(at_once: usize) -> Self {
         Self {
             small: VecDeque::new(),
             large: VecDeque::new(),
             at_once,
-            turns: 0,
+            tasks: 0,
             sends_large: false,
             last: 0,
             taken: None,
@@ -163,15 +163,15 @@ impl PendingWrites {
         if put.bytes() > LARGE { self.large.push_back(put) } else { self.small.push_back(put) }
     }
 
-    /// Returns whether another turn begins. If so, it counts as begun.
-    pub(crate) fn begins_turn(&mut self) -> bool {
-        let begins = self.turns < self.at_once && (self.may_send_small() || self.may_send_large());
-        self.turns += usize::from(begins);
-        begins
+    /// Returns whether another task should send. If so, the task counts as started.
+    pub(crate) fn starts_task(&mut self) -> bool {
+        let starts_task = self.tasks < self.at_once && (self.may_send_small() || self.may_send_large());
+        self.tasks += usize::from(starts_task);
+        starts_task
     }
 
     /// Takes the writes of the next call, and whether they are large. `ends_large` says whether the last call of this
-    /// turn had large ones: then small ones go first. Returns `None` if the turn ends.
+    /// task had large ones: then small ones go first. Returns `None` if the task has to end.
     pub(crate) fn next(&mut self, ends_large: bool) -> Option<(Vec<PendingWrite>, bool)> {
         self.sends_large &= !ends_large;
         let goes_first = !ends_large || self.small.is_empty();
@@ -181,8 +181,8 @@ impl PendingWrites {
         }
         let puts = together(&mut self.small);
         if puts.is_empty() {
-            // The turn counts as ended before the lock is free, so the next write begins another one.
-            self.turns -= 1;
+            // The task counts as ended before the lock is free, so the next write starts another one.
+            self.tasks -= 1;
             return None;
         }
         (self.last, self.taken) = (puts.len(), Some(Instant::now()));
@@ -190,7 +190,7 @@ impl PendingWrites {
     }
 
     fn may_send_small(&self) -> bool {
-        let calls = self.turns - usize::from(self.sends_large);
+        let calls = self.tasks - usize::from(self.sends_large);
         let is_late = || self.taken.is_some_and(|taken| taken.elapsed() >= SLOW_CALL);
         !self.small.is_empty() && (calls < FREE_CALLS || self.small.len() >= self.last || is_late())
     }
@@ -199,12 +199,12 @@ impl PendingWrites {
         !self.sends_large && !self.large.is_empty()
     }
 
-    /// Notes that a turn ended early, with its runtime or by a panic, and whether it had large writes. If it was the last
-    /// one, returns the queued writes.
-    pub(crate) fn lose_turn(&mut self, ends_large: bool) -> Vec<PendingWrite> {
+    /// Notes that a task ended early, with its runtime or by a panic, and whether it had large writes. If it was the
+    /// last task, returns the queued writes.
+    pub(crate) fn lose_task(&mut self, ends_large: bool) -> Vec<PendingWrite> {
         self.sends_large &= !ends_large;
-        self.turns -= 1;
-        if self.turns > 0 {
+        self.tasks -= 1;
+        if self.tasks > 0 {
             return Vec::new();
         }
         let (small, large) = (std::mem::take(&mut self.small), std::mem::take(&mut self.large));

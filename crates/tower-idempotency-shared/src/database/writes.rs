@@ -1,13 +1,11 @@
 //! The writes of this process, on their way to the database.
 //!
 //! Rules:
-//! 1. A write that is alone is sent by its caller, which saves two switches between tasks; all others are sent by tasks
-//!    of the store. A write is not taken back if its caller goes away: a task finishes the call.
+//! 1. The store's own tasks write. A write is not taken back if its caller goes away.
 //! 2. A write whose answer was lost is sent again, with the same token, until its answer is known.
 //! 3. A write with a deadline, a claim, is not sent after it. If an earlier copy may be done or may still arrive, the
 //!    caller overwrites the row, so that the copy can't take effect.
-//! 4. Writes that come while all calls are under way share the next call. A call has at most one write of an id. A
-//!    caller never sends another one's write, which would wait for a caller that is not polled.
+//! 4. Writes that come while all calls are under way share the next call. A call has at most one write of an id.
 //! 5. A write whose row is locked is sent again, with the same token: an earlier copy of the write may hold the lock.
 //! 6. A call may take longer if it has more bytes: see [`DatabaseState::call_with`]. [`queue`](super::queue) decides
 //!    which writes are sent next, and how many at once.
@@ -17,8 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
-use futures_util::FutureExt as _;
-use futures_util::future::{join_all, ready};
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -29,8 +26,7 @@ use tower_idempotency::internals::pauses;
 use super::queue::{PendingWrite, PendingWrites, Waiting};
 pub(crate) use super::queue::{WriteError, WriteResult};
 use super::state::DatabaseState;
-use crate::backend::{Answer, Backend, BackendError, Clocks, Row, Token, Write};
-use crate::spawn_on_drop::SpawnOnDrop;
+use crate::backend::{Answer, Backend, BackendError, Clocks, Row, Write};
 
 /// The queue of writes to the database.
 #[derive(Debug)]
@@ -44,10 +40,10 @@ pub(crate) struct WriteQueue<B> {
 const MAX_PENDING_WRITES: usize = 4_096;
 
 impl<B: Backend> WriteQueue<B> {
-    /// Creates a queue with at most `at_once` calls at a time, in `runtime`.
+    /// Creates a queue whose tasks run in `runtime`: at most `at_once`, each with one call at a time.
     pub(crate) fn new(backend: Arc<B>, state: Arc<DatabaseState>, at_once: usize, runtime: &Handle) -> Self {
         let (queue, runtime) = (Mutex::new(PendingWrites::new(at_once)), runtime.clone());
-        let sender = Arc::new(WriteSender { backend, state, runtime, queue });
+        let sender = Arc::new(WriteSender { backend, state, runtime, queue, resting: Mutex::default() });
         Self { sender, waiting: Arc::default() }
     }
 
@@ -61,7 +57,7 @@ impl<B: Backend> WriteQueue<B> {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Sends a write, and waits for its result. It is sent although the future is dropped.
+    /// Sends a write. It is on its way when this returns; the future waits for its result.
     pub(crate) fn put(
         &self,
         write: Write,
@@ -85,24 +81,13 @@ impl<B: Backend> WriteQueue<B> {
         let (reply, result) = oneshot::channel();
         let pauses = pauses(Duration::from_millis(20), Duration::from_secs(1)).build();
         let waiting = Waiting::new(&self.waiting);
-        let token = write.token;
         let put = PendingWrite { write, deadline, reply, may_be_done, sent: None, busy: 0, pauses, _waiting: waiting };
-        self.sender.queue.lock().push(put);
-        let turn = self.sender.begin_turn();
-        let sending =
-            turn.map(|turn| SpawnOnDrop::new(&self.sender.runtime, turn.send_alone(token), |()| ready(()).boxed()));
-        async move {
-            // An error: the runtime is gone, and the result says so, too.
-            if let Some(sending) = sending {
-                let _ = sending.await;
-            }
-            // It is not waited for before: it would wake this task while that is polled, and so another thread.
-            result.await.unwrap_or(Err(WriteError::Gone))
-        }
+        self.sender.enqueue(put);
+        async move { result.await.unwrap_or(Err(WriteError::Gone)) }
     }
 }
 
-/// The part of the queue that those share who send: they send the writes and answer the callers.
+/// The part of the queue that its tasks share: they send the writes and answer the callers.
 #[derive(Debug)]
 pub(crate) struct WriteSender<B> {
     backend: Arc<B>,
@@ -110,15 +95,17 @@ pub(crate) struct WriteSender<B> {
     runtime: Handle,
     /// Locked for short steps only, never during a call.
     queue: Mutex<PendingWrites>,
+    /// Where a task waits for its next turn that has no writes left. It does not keep the store open.
+    resting: Mutex<Option<oneshot::Sender<Turn<B>>>>,
 }
 
-/// A turn to send: one call after the other, until no writes are left for it.
+/// The turn of a task that sends: it ends when no writes are left for it.
 #[derive(Debug)]
 struct Turn<B> {
     sender: Arc<WriteSender<B>>,
     /// `true` while its call has large writes.
     sends_large: bool,
-    /// `true` once the queue no longer counts this turn. If it is dropped before, it was lost.
+    /// `true` once the queue no longer counts this task. If the task is dropped before, it was lost.
     is_over: bool,
 }
 
@@ -131,35 +118,16 @@ impl<B> Turn<B> {
         self.sends_large = sends_large;
         Some(puts)
     }
-}
 
-impl<B: Backend> Turn<B> {
-    /// Sends the write with this token, if there is no other to send. A task sends all others.
-    async fn send_alone(mut self, token: Token) {
-        // Other callers that are ready now get their writes into the same call. A lone one would only be moved to another
-        // thread by that.
-        if self.sender.state.slots.live() > 1 {
-            yield_now().await;
+    /// Ends the turn. Returns where the task gets its next one, unless another task waits there.
+    fn rest(self) -> Option<oneshot::Receiver<Self>> {
+        let mut resting = self.sender.resting.lock();
+        if resting.is_some() {
+            return None;
         }
-        let Some(mut batch) = self.next() else { return };
-        if matches!(&batch[..], [put] if put.write.token == token) {
-            self.sender.send(batch).await;
-            let Some(next) = self.next() else { return };
-            batch = next;
-        }
-        let runtime = self.sender.runtime.clone();
-        runtime.spawn(self.send_all(batch));
-    }
-
-    /// Sends these writes, and those that come meanwhile.
-    async fn send_all(mut self, mut batch: Vec<PendingWrite>) {
-        loop {
-            // When a call with large writes ends, others may be sent.
-            self.sender.start_task();
-            self.sender.send(batch).await;
-            let Some(next) = self.next() else { return };
-            batch = next;
-        }
+        let (next, turn) = oneshot::channel();
+        *resting = Some(next);
+        Some(turn)
     }
 }
 
@@ -169,25 +137,47 @@ impl<B> Drop for Turn<B> {
             return;
         }
         // The runtime is gone, or the task has panicked.
-        let gone = self.sender.queue.lock().lose_turn(self.sends_large);
+        let gone = self.sender.queue.lock().lose_task(self.sends_large);
         // The lock is free again. The calls that wait for these writes fail now.
         drop(gone);
     }
 }
 
 impl<B: Backend> WriteSender<B> {
-    /// Returns a turn, if there are writes for another one.
-    fn begin_turn(self: &Arc<Self>) -> Option<Turn<B>> {
-        let begins = self.queue.lock().begins_turn();
-        begins.then(|| Turn { sender: Arc::clone(self), sends_large: false, is_over: false })
+    /// Passes a write to the tasks that send, or starts one.
+    fn enqueue(self: &Arc<Self>, put: PendingWrite) {
+        self.queue.lock().push(put);
+        self.start_task();
     }
 
-    /// Lets another task send, if there are writes for it.
+    /// Lets another task send, if there are writes for it: the one that rests, or a new one.
     fn start_task(self: &Arc<Self>) {
-        let Some(mut turn) = self.begin_turn() else { return };
-        if let Some(batch) = turn.next() {
-            self.runtime.spawn(turn.send_all(batch));
+        if !self.queue.lock().starts_task() {
+            return;
         }
+        let mut turn = Turn { sender: Arc::clone(self), sends_large: false, is_over: false };
+        let resting = self.resting.lock().take();
+        if let Some(resting) = resting {
+            // If its runtime is gone, the turn is lost here.
+            drop(resting.send(turn));
+            return;
+        }
+        self.runtime.spawn(async move {
+            loop {
+                // Callers that are ready now get their writes into the same call as the first one.
+                yield_now().await;
+                while let Some(batch) = turn.next() {
+                    // When a call with large writes ends, others may be sent.
+                    turn.sender.start_task();
+                    turn.sender.send(batch).await;
+                }
+                // A lone client's next write then needs no new task.
+                let Some(next) = turn.rest() else { return };
+                // The store is gone if there is none.
+                let Ok(next) = next.await else { return };
+                turn = next;
+            }
+        });
     }
 
     /// Sends writes in one call. Each is answered, or queued again for a later call.
@@ -288,8 +278,7 @@ impl<B: Backend> WriteSender<B> {
             tokio::time::sleep(pause).await;
             // The write is not sent if the store is gone.
             if let Some(sender) = sender.upgrade() {
-                sender.queue.lock().push(put);
-                sender.start_task();
+                sender.enqueue(put);
             }
         });
     }

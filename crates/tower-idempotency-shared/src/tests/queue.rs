@@ -42,24 +42,24 @@ fn next_after(queue: &mut PendingWrites, large: bool) -> Vec<usize> {
     queue.next(large).map(|(puts, _)| puts.iter().map(|put| put.write.state.len()).collect()).unwrap_or_default()
 }
 
-/// Begins as many turns as the queue wants, and returns their number.
-fn begin_turns(queue: &mut PendingWrites) -> usize {
-    (0..).take_while(|_| queue.begins_turn()).count()
+/// Starts as many tasks as the queue wants, and returns their number.
+fn start_tasks(queue: &mut PendingWrites) -> usize {
+    (0..).take_while(|_| queue.starts_task()).count()
 }
 
 // Seeded faults: one task more; one task fewer; a task without a write.
 #[test]
-fn so_many_turns_begin_as_may_and_none_if_there_is_nothing() {
+fn so_many_tasks_send_as_may_and_none_if_there_is_nothing() {
     for at_once in 1..4 {
-        assert_eq!(begin_turns(&mut queue(at_once, [])), 0);
-        assert_eq!(begin_turns(&mut queue(at_once, [0, 0])), at_once);
+        assert_eq!(start_tasks(&mut queue(at_once, [])), 0);
+        assert_eq!(start_tasks(&mut queue(at_once, [0, 0])), at_once);
     }
     let mut queue = queue(1, [0]);
-    assert!(queue.begins_turn());
+    assert!(queue.starts_task());
     assert_eq!(next(&mut queue), [0]);
     assert!(queue.next(false).is_none(), "its task is over");
     queue.push(put(1, 0));
-    assert!(queue.begins_turn(), "so there is another");
+    assert!(queue.starts_task(), "so there is another");
 }
 
 // Seeded faults: no rule, so that four calls are under way; the second call waits, too; a large one counts; a call that
@@ -67,11 +67,11 @@ fn so_many_turns_begin_as_may_and_none_if_there_is_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_third_call_starts_only_if_as_many_writes_wait_as_the_last_had_or_none_has_begun_for_a_while() {
     let mut queue = queue(4, [0; 5]);
-    assert!(queue.begins_turn());
+    assert!(queue.starts_task());
     assert_eq!(next(&mut queue).len(), 5);
     let mut starts_with = |number| {
         queue.push(put(number, 0));
-        queue.begins_turn()
+        queue.starts_task()
     };
     assert!(starts_with(10), "a second call starts for one write");
     assert!(![11, 12, 13].into_iter().any(&mut starts_with), "four wait, and the first call had five");
@@ -80,21 +80,21 @@ async fn a_third_call_starts_only_if_as_many_writes_wait_as_the_last_had_or_none
     assert!(!starts_with(16), "four are under way");
     // Both calls may hang.
     let mut hanging = self::queue(4, [0; 5]);
-    assert!(hanging.begins_turn());
+    assert!(hanging.starts_task());
     assert_eq!(next(&mut hanging).len(), 5);
     (10..12).for_each(|number| hanging.push(put(number, 0)));
-    assert!(hanging.begins_turn() && !hanging.begins_turn());
+    assert!(hanging.starts_task() && !hanging.starts_task());
     tokio::time::advance(SLOW_CALL).await;
-    assert!(hanging.begins_turn());
+    assert!(hanging.starts_task());
     // A call with a large write leaves two to the small ones.
     let mut mixed = self::queue(4, [200 * KIB]);
-    assert!(mixed.begins_turn());
+    assert!(mixed.starts_task());
     assert_eq!(next(&mut mixed), [200 * KIB]);
     (0..3).for_each(|number| mixed.push(put(number, 0)));
-    assert!(mixed.begins_turn());
+    assert!(mixed.starts_task());
     assert_eq!(next(&mut mixed), [0; 3]);
     mixed.push(put(10, 0));
-    assert!(mixed.begins_turn() && !mixed.begins_turn());
+    assert!(mixed.starts_task() && !mixed.starts_task());
 }
 
 // Seeded faults: a call has one write more, or a byte more.
@@ -110,28 +110,28 @@ fn a_call_has_64_small_writes_or_128_kib_at_most() {
 #[test]
 fn one_call_at_a_time_has_large_writes_and_they_take_turns_with_small_ones() {
     let mut queue = queue(4, [200 * KIB, 5 * KIB * KIB, 0]);
-    assert_eq!(begin_turns(&mut queue), 4);
+    assert_eq!(start_tasks(&mut queue), 4);
     assert_eq!(next(&mut queue), [200 * KIB]);
     assert_eq!(next(&mut queue), [0]);
     assert!(queue.next(false).is_none(), "the other large one waits until the first is answered");
     assert_eq!(next_after(&mut queue, true), [5 * KIB * KIB]);
-    assert_eq!(begin_turns(&mut queue), 0, "nothing is left");
+    assert_eq!(start_tasks(&mut queue), 0, "nothing is left");
     // With one call, small and large writes take turns.
     let mut alone = self::queue(1, [200 * KIB, 200 * KIB, 0, 0]);
-    assert!(alone.begins_turn());
+    assert!(alone.starts_task());
     assert_eq!(next(&mut alone), [200 * KIB]);
     assert_eq!(next_after(&mut alone, true), [0, 0]);
     assert_eq!(next(&mut alone), [200 * KIB]);
 }
 
-// Seeded faults: queued writes are dropped although other turns are left; the large writes, or the small ones, stay.
+// Seeded faults: queued writes are dropped although other tasks are left; the large writes, or the small ones, stay.
 #[test]
 fn what_is_queued_is_given_up_with_the_last_task_alone() {
     let mut queue = queue(2, [0, 16 * KIB, 0]);
-    assert_eq!(begin_turns(&mut queue), 2);
-    assert!(queue.lose_turn(false).is_empty());
-    assert_eq!(queue.lose_turn(false).len(), 3);
-    assert!(!queue.begins_turn(), "nothing is left");
+    assert_eq!(start_tasks(&mut queue), 2);
+    assert!(queue.lose_task(false).is_empty());
+    assert_eq!(queue.lose_task(false).len(), 3);
+    assert!(!queue.starts_task(), "nothing is left");
 }
 
 // An earlier write of an id may not fit into the rest of a call, while a later one may.
