@@ -19,12 +19,9 @@ pub const LOAD: &str = "--load";
 pub struct Server {
     pub name: &'static str,
     pub address: SocketAddr,
-    child: Ended,
+    child: Child,
     _directory: Option<TempDir>,
 }
-
-/// A process that ends when this is dropped.
-struct Ended(Child);
 
 fn this() -> Command {
     Command::new(std::env::current_exe().expect("a bench knows where it is"))
@@ -35,7 +32,9 @@ impl Server {
     pub fn start(name: &'static str, parent: &Path) -> Self {
         let directory = tempfile::tempdir_in(parent).expect("it can be written to");
         let path = directory.path().to_str().expect("text").to_owned();
-        Self { _directory: Some(directory), ..Self::over(name, &path) }
+        let mut server = Self::over(name, &path);
+        server._directory = Some(directory);
+        server
     }
 
     /// Starts a server whose records are at `place`.
@@ -44,20 +43,20 @@ impl Server {
         let mut said = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut said).expect("it says something");
         let address = said.trim().parse().unwrap_or_else(|_| panic!("{name} says {said:?}"));
-        Self { name, address, child: Ended(child), _directory: None }
+        Self { name, address, child, _directory: None }
     }
 
     /// Returns the CPU time of the process so far, in µs. Its threads live as long as it does.
     pub fn cpu_time(&self) -> f64 {
-        testkit::bench::cpu::cpu_time(self.child.0.id())
+        testkit::bench::cpu::cpu_time(self.child.id())
     }
 }
 
-impl Drop for Ended {
+impl Drop for Server {
     fn drop(&mut self) {
         // An error means that it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

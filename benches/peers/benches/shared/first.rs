@@ -24,6 +24,7 @@ const LEAST_TOGETHER: f64 = 2.0;
 const LEAST_OF_MANY: f64 = 1.4;
 const LEAST_OF_PEERS: f64 = 1.0;
 const MOST_ALONE: f64 = 1.7;
+pub(crate) const MOST_OF_PROCESS: f64 = 1.8;
 const MOST_OF_SERVER: f64 = 1.45;
 
 /// The figures of a round.
@@ -120,6 +121,8 @@ fn goals(report: &mut Report, contenders: &[Contender], clients: usize, rounds: 
             (Contender::ByHand, 1) => {
                 let p50 = of(rounds, place, |of| of.round.p50).ratio();
                 report.at_most(&format!("{goal}/p50"), p50, MOST_ALONE);
+                let process = of(rounds, place, |of| of.process).ratio();
+                report.at_most(&format!("{goal}/CPU, process"), process, MOST_OF_PROCESS);
                 report.at_most(
                     &format!("{goal}/CPU, server"),
                     of(rounds, place, |of| of.server).ratio(),

@@ -7,7 +7,7 @@ use testkit::bench::report::Report;
 use testkit::postgres::PostgresServer;
 
 use super::contenders::Contender;
-use super::first::{of, rounds, tell};
+use super::first::{MOST_OF_PROCESS, of, rounds, tell};
 
 /// The numbers of connections, each with the number of requests in a round, and the contenders.
 const LOADS: [(usize, usize, &[Contender]); 2] = [
@@ -16,7 +16,6 @@ const LOADS: [(usize, usize, &[Contender]); 2] = [
 ];
 
 const MOST_ALONE: f64 = 1.2;
-const MOST_OF_PROCESS: f64 = 1.8;
 
 pub(crate) async fn measure(report: &mut Report, server: &PostgresServer) {
     let mut first = 1_u64 << 56;
