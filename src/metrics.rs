@@ -25,7 +25,7 @@ const MAX_COUNTED: usize = 1_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// A number that only grows.
+    /// A number that only grows. [`update`] sets those of bytes that a store has written.
     Counter,
     /// A number as it is now. All but `idempotency_breaker_open` are set by [`update`] alone.
     Gauge,
@@ -85,6 +85,8 @@ metrics! {
     QUEUE: Gauge "idempotency_store_queue_writes" [] "Writes that wait for the store.";
     BATCH: Gauge "idempotency_store_batch_writes" [] "Writes of the last batch.";
     SYNC: Gauge "idempotency_store_sync_seconds" [] "The time that the last sync of the disk took.";
+    WRITTEN: Counter "idempotency_store_written_bytes_total" [] "Bytes of new entries that the store wrote, in each file that they are written to.";
+    MERGED: Counter "idempotency_store_merged_bytes_total" [] "Bytes that the store wrote anew, to merge its tables.";
     SWEEP_LAG: Gauge "idempotency_store_sweep_lag_seconds" [] "By how much the oldest record that is not deleted has outlived its expiry.";
     LEASE_LEFT: Gauge "idempotency_store_lease_seconds" [] "The time that is left of this process's lease over a shared store.";
     CONNECTIONS: Gauge "idempotency_store_connections" [] "Connections to the database that calls use.";
@@ -248,10 +250,14 @@ pub async fn update(store: &impl Store) -> Result<(), StoreError> {
     let health = store.health();
     gauge!(HEALTHY).set(if health == Health::Good { 1.0 } else { 0.0 });
     gauge!(BREAKER).set(if matches!(health, Health::Away { .. }) { 1.0 } else { 0.0 });
-    let Gauges { records, bytes, free_bytes, queue, batch, sync, sweep_lag, lease, connections } = store.gauges();
+    let Gauges { records, bytes, free_bytes, queue, batch, sync, written, merged, sweep_lag, lease, connections } =
+        store.gauges();
     let numbers = [(RECORDS, records), (BYTES, bytes), (FREE, free_bytes), (QUEUE, queue), (BATCH, batch)];
     for (name, number) in numbers.into_iter().chain([(CONNECTIONS, connections)]) {
         number.into_iter().for_each(|number| gauge!(name).set(number as f64));
+    }
+    for (name, bytes) in [(WRITTEN, written), (MERGED, merged)] {
+        bytes.into_iter().for_each(|bytes| counter!(name).absolute(bytes));
     }
     for (name, duration) in [(SYNC, sync), (SWEEP_LAG, sweep_lag), (LEASE_LEFT, lease)] {
         duration.into_iter().for_each(|duration| gauge!(name).set(duration.as_secs_f64()));

@@ -222,6 +222,11 @@ pub struct Gauges {
     pub batch: Option<u64>,
     /// The time that the last sync of the disk took.
     pub sync: Option<Duration>,
+    /// The bytes that the store has written since it was opened: new entries, in each file that they are written to.
+    /// fjall counts these.
+    pub written: Option<u64>,
+    /// The bytes that it has written anew since it was opened, to merge its tables. fjall counts these.
+    pub merged: Option<u64>,
     /// By how much the oldest record that is not deleted yet has outlived its expiry.
     pub sweep_lag: Option<Duration>,
     /// The time that is left of this process's lease over a shared store.

@@ -69,6 +69,8 @@ pub(super) use closure::EffectLimits;
 #[cfg(feature = "fjall")]
 pub(super) use layout::keys::TOTALS;
 pub(crate) use layout::storage_engine::StorageEngine;
+#[cfg(feature = "fjall")]
+pub(super) use layout::storage_engine::Volume;
 pub(super) use layout::storage_engine::{Damage, MAX_STEP, ReadError, RecordWritesFn};
 #[cfg(feature = "fjall")]
 pub(super) use layout::totals::{Checkpoint, Totals};

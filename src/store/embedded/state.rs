@@ -16,7 +16,7 @@ use super::files::checkpointer::Checkpointer;
 use super::files::directory::Lock;
 use super::key_filter::{KeyFilter, Runs};
 use super::layout::cleared::Cleared;
-use super::layout::storage_engine::{ReadError, StorageEngine};
+use super::layout::storage_engine::{ReadError, StorageEngine, Volume};
 use super::measured::Measured;
 use super::space::{Limits, Space};
 use crate::clock::{Timeline, Timestamp};
@@ -286,6 +286,17 @@ impl<E: StorageEngine> StoreState<E> {
 }
 
 impl<E: StorageEngine> StoreState<E> {
+    /// Notes what the engine has written, and logs it once a minute.
+    pub(super) fn note_volume(&self, volume: Volume) {
+        if let Some(Volume { written, merged }) = self.measured.note_volume(volume, Instant::now()) {
+            let path = self.path.display();
+            tracing::debug!(
+                target: "tower_idempotency", %path, written_bytes = written, merged_bytes = merged,
+                "what the store wrote since the last such line"
+            );
+        }
+    }
+
     /// Returns the numbers of the store, of whose commands `waiting` wait.
     pub(super) fn gauges(&self, waiting: usize) -> Gauges {
         Gauges {

@@ -20,7 +20,9 @@ use super::transaction::{self, Transaction, add, write_failed};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 use crate::store::embedded::files::shortage::Descriptors;
-use crate::store::embedded::{Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Writes};
+use crate::store::embedded::{
+    Damage, ReadError, RecordWritesFn, StorageEngine, TOTALS, Totals, Transacted, Volume, Writes,
+};
 use crate::store::error::is_shortage;
 
 /// The name of the store's keyspace.
@@ -161,6 +163,7 @@ impl StorageEngine for FjallEngine {
     /// Every step is atomic: fjall recovers all of a batch or nothing.
     fn write(&self, step: Writes) -> Result<(), String> {
         self.memtables.wait_for(&self.db, &self.records)?;
+        self.memtables.written.add(step.bytes());
         let mut batch = self.db.batch();
         add(&mut batch, &self.records, step);
         batch.commit().map_err(|error| write_failed(&error))
@@ -178,7 +181,14 @@ impl StorageEngine for FjallEngine {
 
     fn transact(&self, effect: &mut Transaction, writes_of: RecordWritesFn<'_>) -> Transacted<(Bytes, usize)> {
         let wait_for = |keyspace: &Keyspace| self.memtables.wait_for(&self.db, keyspace);
-        transaction::run(&self.db, &self.records, effect, writes_of, wait_for)
+        let mut record = 0;
+        let mut writes_of = |outcome: &Bytes| writes_of(outcome).inspect(|writes| record = writes.bytes());
+        let done = transaction::run(&self.db, &self.records, effect, &mut writes_of, wait_for);
+        done.inspect(|(_, bytes)| self.memtables.written.add(record + bytes))
+    }
+
+    fn volume(&self) -> Option<Volume> {
+        Some(self.memtables.written.volume())
     }
 
     /// fjall locks a file of its own while a handle of the database or of a keyspace is there.

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use super::transaction::write_failed;
 use super::upkeep::{BEHIND, Old, Task, Upkeep};
+use super::volume::{Tables, Written};
 use crate::store::OpenError;
 use crate::store::embedded::files::directory;
 use crate::store::embedded::files::shortage::Descriptors;
@@ -44,6 +45,8 @@ pub(super) struct Memtables {
     /// The bytes of new entries of a keyspace that are kept in memory before they are written to a table.
     most: u64,
     descriptors: Arc<Descriptors>,
+    /// What was written to all of them.
+    pub(super) written: Written,
     /// These are there until this is dropped.
     tasks: Option<Sender<Task>>,
     thread: Option<JoinHandle<()>>,
@@ -54,8 +57,9 @@ pub(super) struct Memtables {
 /// A keyspace, and its versions. fjall drops those of one rotation of the memtable in the next one at the latest.
 struct Opened {
     keyspace: Keyspace,
-    /// The number of the last version that was seen.
+    /// The number of the last version that was seen, and its tables.
     version: u64,
+    tables: Tables,
     /// Those that were seen since the last rotation, and before it.
     versions: Vec<Old>,
     earlier: Vec<Old>,
@@ -82,8 +86,8 @@ impl Memtables {
         };
         let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(run);
         let thread = thread.map_err(directory::io_error("starting a thread", Path::new(THREAD)))?;
-        let memtables =
-            Self { opened: Mutex::default(), most, descriptors, tasks: Some(tasks), thread: Some(thread), failed };
+        let (opened, written) = Default::default();
+        let memtables = Self { opened, most, descriptors, written, tasks: Some(tasks), thread: Some(thread), failed };
         memtables.add(records);
         Ok(memtables)
     }
@@ -93,7 +97,8 @@ impl Memtables {
         let mut opened = self.opened.lock();
         if !opened.iter().any(|opened| opened.keyspace == keyspace) {
             self.send(Task::Merge(keyspace.clone()));
-            opened.push(Opened { keyspace, version: u64::MAX, versions: Vec::new(), earlier: Vec::new() });
+            let (versions, earlier) = Default::default();
+            opened.push(Opened { tables: Tables::of(&keyspace), keyspace, version: u64::MAX, versions, earlier });
         }
     }
 
@@ -103,9 +108,10 @@ impl Memtables {
     /// takes no more writes once its worker could not open one.
     pub(super) fn write_full(&self) -> Result<(), String> {
         self.check()?;
-        for Opened { keyspace, version, versions, earlier } in &mut *self.opened.lock() {
+        for Opened { keyspace, version, tables, versions, earlier } in &mut *self.opened.lock() {
             let now = keyspace.tree.current_version();
             if mem::replace(version, now.id()) != now.id() {
+                tables.look(keyspace, &self.written);
                 versions.push(Arc::new(now));
             }
             let unmerged = keyspace.tree.l0_run_count().saturating_sub(BEHIND) / STEP;

@@ -14,6 +14,7 @@
 //!   that batch is cut off before.
 //! - `memtables.rs`: decides when a memtable is written to a table.
 //! - `upkeep.rs`: a thread that merges tables, drops those of what was removed, and frees what is old.
+//! - `volume.rs`: counts the bytes that are written to journals and tables, and merged.
 //! - `transaction.rs`: writes an application's effect in one batch with the record of its outcome.
 
 mod durable;
@@ -24,6 +25,7 @@ mod memtables;
 mod store;
 mod transaction;
 mod upkeep;
+mod volume;
 
 pub(super) use engine::FjallEngine;
 pub use store::{FjallStore, FjallStoreBuilder};

@@ -254,6 +254,9 @@ impl<'a, E: StorageEngine> Batch<'a, E> {
         }
         let cleared: Vec<_> = cleared.into_iter().flat_map(Cleared::ranges).collect();
         let after = catch_unwind(AssertUnwindSafe(|| engine.after_sync(&cleared)));
+        if let Some(volume) = engine.volume() {
+            shared.note_volume(volume);
+        }
         after.unwrap_or_else(|_| Err(PANICKED.to_owned())).inspect_err(|reason| shared.poison(reason.clone()))
     }
 

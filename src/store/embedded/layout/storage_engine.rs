@@ -121,6 +121,12 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Returns what the engine has written since it was opened, if it counts that. The writer asks after each batch,
+    /// and eight times a second while it has nothing to write.
+    fn volume(&self) -> Option<Volume> {
+        None
+    }
+
     /// Runs `effect`, and writes its writes together with those that `writes_of` returns for its outcome. Returns the
     /// outcome, and how many bytes the effect wrote, without those of `writes_of`. `writes_of` may be called again;
     /// what it returned before was then undone. The part of an effect that all engines share is
@@ -150,6 +156,15 @@ pub(crate) trait StorageEngine: Clone + Debug + Send + Sync + 'static {
     /// Returns whether all handles are gone, lent ones included, so that `path` can be opened again. It may lock the
     /// engine's files for a moment.
     fn is_closed(path: &Path) -> bool;
+}
+
+/// The bytes that an engine has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Volume {
+    /// Those of new entries, in each place that they are written to.
+    pub(crate) written: u64,
+    /// Those that were there already, and were written anew to make room or order.
+    pub(crate) merged: u64,
 }
 
 /// What is wrong with an engine's files, found before they are opened.
