@@ -9,6 +9,7 @@ use ::metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::engine::Cause;
 use crate::observer::{LeaseChange, Observer, RunEnd, SettledBy};
 use crate::store::page::List;
 use crate::store::{Gauges, Health, Store, StoreError};
@@ -67,7 +68,7 @@ metrics! {
     REPLAY: Histogram "idempotency_replay_seconds" [] "The time until a retry was answered with the outcome, waits included.";
     WAIT: Histogram "idempotency_wait_seconds" [] "The time for which a duplicate has waited for another request's run.";
     UNSAVED: Counter "idempotency_unsaved_total" [] "Answers that were given before their record was written.";
-    INTERRUPTED: Counter "idempotency_interrupted_total" [] "Runs of which it is unknown whether they took effect: of this process, and of an earlier one that an embedded store found when it was opened.";
+    INTERRUPTED: Counter "idempotency_interrupted_total" ["cause"] "Runs of which it is unknown whether they took effect: of this process, and of an earlier one that an embedded store found when it was opened.";
     SETTLED: Counter "idempotency_settled_total" ["by"] "Interrupted operations that were settled.";
     DISPUTED: Counter "idempotency_disputed_total" [] "Outcomes that came after their operation was taken over or settled.";
     SWEPT: Counter "idempotency_swept_records_total" [] "Expired records that were deleted.";
@@ -117,7 +118,6 @@ pub struct Metrics {
     replay: Histogram,
     wait: Histogram,
     unsaved: Counter,
-    interrupted: Counter,
     disputed: Counter,
     swept: Counter,
     breaker: Gauge,
@@ -136,6 +136,7 @@ impl Metrics {
         }
         // A rate sees the first event only if the name was there with 0 before it.
         RunEnd::ALL.iter().for_each(|end| drop(counter!(RUNS, "end" => end.name())));
+        Cause::ALL.iter().for_each(|cause| drop(counter!(INTERRUPTED, "cause" => cause.name())));
         SettledBy::ALL.iter().for_each(|by| drop(counter!(SETTLED, "by" => by.name())));
         LeaseChange::ALL.iter().for_each(|change| drop(counter!(LEASE, "change" => change.name())));
         #[cfg(feature = "server")]
@@ -150,7 +151,6 @@ impl Metrics {
             replay: histogram!(REPLAY),
             wait: histogram!(WAIT),
             unsaved: counter!(UNSAVED),
-            interrupted: counter!(INTERRUPTED),
             disputed: counter!(DISPUTED),
             swept: counter!(SWEPT),
             breaker: gauge!(BREAKER),
@@ -208,8 +208,8 @@ impl Observer for Metrics {
         self.unsaved.increment(1);
     }
 
-    fn interrupted(&self) {
-        self.interrupted.increment(1);
+    fn interrupted(&self, cause: Cause) {
+        counter!(INTERRUPTED, "cause" => cause.name()).increment(1);
     }
 
     fn settled(&self, by: SettledBy) {

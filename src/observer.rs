@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::engine::Cause;
+
 /// Learns of what happens over a store in this process, to all layers and consumers. Give it to the store with
 /// [`Store::observe`](crate::store::Store::observe). Each method is one event and does nothing by default.
 ///
@@ -44,9 +46,10 @@ pub trait Observer: Send + Sync + 'static {
     /// The end of a run could not be recorded at once, and its answer was given all the same.
     fn unsaved(&self) {}
 
-    /// It is unknown whether a run took effect: one of this process, or one of an earlier process that an embedded
-    /// store has found when it was opened. [`observe`](crate::store::Store::observe) calls it for each of those.
-    fn interrupted(&self) {}
+    /// It is unknown whether a run took effect, for this reason: one of this process, or one of an earlier process that
+    /// an embedded store has found when it was opened. [`observe`](crate::store::Store::observe) calls it for each of
+    /// those.
+    fn interrupted(&self, cause: Cause) {}
 
     /// An interrupted operation was settled, and the store has answered in time.
     fn settled(&self, by: SettledBy) {}
@@ -181,7 +184,7 @@ pass_on! {
     claimed(took: Duration);
     recorded(took: Duration);
     unsaved();
-    interrupted();
+    interrupted(cause: Cause);
     settled(by: SettledBy);
     disputed();
     swept(records: usize);

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::fingerprint::Fingerprint;
-    use crate::record::{ClaimPolicy, Described, Fence, Origin};
+    use crate::record::{Cause, ClaimPolicy, Described, Fence, Origin};
     use arbtest::arbtest;
 
     const ID: RecordId = RecordId::from_bytes([7; 32]);
@@ -101,16 +101,16 @@ mod tests {
         let running = Record { expires: None, owner: Owner::Here, ..record(running) };
         let label = Some("POST /v1/charges".to_owned());
         let origin = Origin::of(Described { scope: Some([3; 32]), label, trace: Some([4; 16]) });
-        let interrupted = |status| State::Interrupted { policy: ClaimPolicy::Rerun, run: Fence(1 << 40 | 2), status };
+        let interrupted = |cause| State::Interrupted { policy: ClaimPolicy::Rerun, run: Fence(1 << 40 | 2), cause };
         let in_chunks = Stored::Chunked { length: 5_000, digest: digest(&[1; 5_000]) };
         [
             ("running", running.clone()),
             ("described", Record { origin, ..running }),
-            ("interrupted", record(interrupted(None))),
+            ("interrupted", record(interrupted(Cause::Unknown))),
             ("completed", record(State::Completed { outcome: Stored::Inline("answer".into()) })),
             ("chunked", record(State::Completed { outcome: in_chunks })),
             ("consumed", record(State::Consumed { status: 200 })),
-            ("answered", record(interrupted(Some(504)))),
+            ("answered", record(interrupted(Cause::Answered(504)))),
         ]
     }
 

@@ -23,7 +23,7 @@ use super::run::{Run, Work, Worked};
 use super::send_end::PendingEnd;
 use super::verdict::Verdict;
 use crate::key::RecordId;
-use crate::record::{Applied, Fence, Hold, Operation, Record, Reply};
+use crate::record::{Applied, Cause, Fence, Hold, Operation, Record, Reply};
 use crate::slots::{End, Ended, Event, Phase, Refusal, once_a_minute};
 use crate::store::Store;
 use crate::timeouts::{STORE_TIMEOUT, within};
@@ -221,8 +221,10 @@ fn decided<St: Store, T>(
     ran: Duration,
     requester: oneshot::Sender<Verdict<T>>,
 ) {
-    if let End::Interrupted { .. } | End::InDoubt = end {
-        run.engine.count_interrupted();
+    match end {
+        End::Interrupted { cause } => run.engine.count_interrupted(cause),
+        End::InDoubt => run.engine.count_interrupted(Cause::Unsaved),
+        _ => {}
     }
     let verdict = Verdict::own_end(end.clone(), run.attempt());
     run.report(&verdict, ran);
@@ -253,8 +255,8 @@ fn superseded<St: Store, T>(
         record_id = run.operation.id.short(),
         "the operation was taken over or settled elsewhere while it ran; its outcome is not recorded"
     );
-    run.engine.count_interrupted();
-    let Worked { end, verdict, .. } = run.interrupted(ran);
+    run.engine.count_interrupted(Cause::Lease);
+    let Worked { end, verdict, .. } = run.interrupted(Cause::Lease, ran);
     run.report(&verdict, ran);
     match record {
         Some(record) => run.slot.end(record),
@@ -297,7 +299,9 @@ async fn unsaved<St: Store, T: Send>(
     } else {
         // There is no room for the outcome: the store records only that the run is over.
         drop(pending);
-        Holder { engine: &engine, operation: &operation, hold }.record(&End::Interrupted { status: None }).await
+        Holder { engine: &engine, operation: &operation, hold }
+            .record(&End::Interrupted { cause: Cause::Unsaved })
+            .await
     };
     unsaved.forget_once_recorded(recorded, is_exclusive).await;
 }
@@ -322,11 +326,11 @@ impl<St: Store> Drop for InterruptOnAbort<'_, St> {
             return;
         }
         let Run { engine, slot, operation, .. } = self.run;
-        engine.count_interrupted();
+        engine.count_interrupted(Cause::Shutdown);
         // If a transaction is under way, the slot stays taken until the writer has answered.
         self.commitment.abandon(slot);
-        let interruption =
-            Holder { engine, operation, hold: self.commitment.hold }.interruption(engine.policy.claim_policy(), None);
+        let holder = Holder { engine, operation, hold: self.commitment.hold };
+        let interruption = holder.interruption(engine.policy.claim_policy(), Cause::Shutdown);
         // The transition takes effect when it is called; no caller is left to wait for it.
         drop(engine.store.apply(operation.id, interruption));
     }

@@ -12,7 +12,7 @@ use super::policy::Policy;
 use super::send_end::{self, PendingEnd};
 use crate::key::RecordId;
 use crate::laboratory;
-use crate::record::{Applied, Transition};
+use crate::record::{Applied, Cause, Transition};
 use crate::slots::{Client, Counters, Event, Lines, Refusal, Telemetry, once_a_minute};
 use crate::store::{Store, StoreError};
 use crate::timeouts::STORE_TIMEOUT;
@@ -81,9 +81,9 @@ impl<St: Store> Engine<St> {
         &self.store.slots().telemetry
     }
 
-    /// Counts a run of which it is unknown whether it took effect.
-    pub(super) fn count_interrupted(&self) {
-        self.telemetry().happened(Event::Interrupted);
+    /// Counts a run of which it is unknown whether it took effect, for this reason.
+    pub(super) fn count_interrupted(&self, cause: Cause) {
+        self.telemetry().happened(Event::Interrupted(cause));
     }
 
     /// Adds one to a counter of this process, which [`Stats`](super::Stats) shows.

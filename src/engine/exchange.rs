@@ -15,7 +15,7 @@ use super::met::Met;
 use super::run::{Run, Work};
 use super::verdict::Verdict;
 use super::watch::wait_elsewhere;
-use crate::record::{Operation, Origin};
+use crate::record::{Cause, Operation, Origin};
 use crate::slots::{Attempt, End, Ended, Entered, Event, Phase, SharedPhase, Waiter};
 use crate::store::{Store, StoreError};
 use crate::timeouts::STORE_TIMEOUT;
@@ -181,7 +181,7 @@ impl<St: Store> Engine<St> {
             return refusal.into();
         }
         let attempt = Attempt { number: 0, origin };
-        let verdict = Verdict::own_end(End::Interrupted { status: None }, attempt.clone());
+        let verdict = Verdict::own_end(End::Interrupted { cause: Cause::Shutdown }, attempt.clone());
         let facts = Facts { id: Some(&operation.id), attempt: Some(&attempt), ..Facts::default() };
         self.report(span, verdict.name(), facts);
         verdict

@@ -17,7 +17,7 @@ use super::run::{Run, Work, Worked};
 use super::send_end::until_answered;
 use super::verdict::Verdict;
 use crate::key::RecordId;
-use crate::record::{Applied, Hold, Operation, Owner, Record, Reply, State, Transition};
+use crate::record::{Applied, Cause, Hold, Operation, Owner, Record, Reply, State, Transition};
 use crate::slots::{End, Phase, Refusal, once_a_minute};
 use crate::store::Store;
 use crate::timeouts::STORE_TIMEOUT;
@@ -86,7 +86,7 @@ impl<St: Store> Late<'_, St> {
                 Either::Right((claimed, working)) => {
                     let session = session.filter(|_| matches!(claimed, Ok(Claimed::Granted(..))));
                     let worked = run.unless_stopped(session, working).await;
-                    (worked.unwrap_or_else(|| run.interrupted(began.elapsed())), Some(claimed))
+                    (worked.unwrap_or_else(|cause| run.interrupted(cause, began.elapsed())), Some(claimed))
                 }
             };
         // If the claim has not ended during the work, it is waited for after the answer.
@@ -124,7 +124,7 @@ impl<St: Store> Late<'_, St> {
 /// unknown as before.
 async fn give_back<St: Store>(run: Box<Run<St>>, hold: Hold, rerun: Rerun) {
     let Run { engine, slot, operation, .. } = *run;
-    let end = if rerun == Rerun::Yes { End::Interrupted { status: None } } else { End::Released };
+    let end = if rerun == Rerun::Yes { End::Interrupted { cause: Cause::Unknown } } else { End::Released };
     let Err(pending) = Holder { engine: &engine, operation: &operation, hold }.record(&end).await else {
         // The claim is undone: waiters retry and find out what the store has.
         return slot.end(Refusal::Unavailable);

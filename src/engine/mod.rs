@@ -42,7 +42,7 @@ mod verdict;
 mod warnings;
 mod watch;
 
-pub use crate::record::ClaimPolicy;
+pub use crate::record::{Cause, CauseError, ClaimPolicy};
 pub use crate::slots::Stats;
 #[cfg(idempotency_laboratory)]
 pub use commit::commit_apart::SentApart;

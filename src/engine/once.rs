@@ -23,7 +23,7 @@ use super::verdict::Verdict;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordId;
 use crate::panics::panic_message;
-use crate::record::{Described, Operation, Origin};
+use crate::record::{Cause, Described, Operation, Origin};
 use crate::slots::{End, Refusal, Stats, once_a_minute};
 use crate::store::Store;
 
@@ -200,7 +200,7 @@ impl<St: Store, T> Once<St, T> {
                     }
                 },
                 Err(EffectError::NotStarted(_)) => End::Released,
-                Err(EffectError::MaybeStarted(_)) => End::Interrupted { status: None },
+                Err(EffectError::MaybeStarted(_)) => End::Interrupted { cause: Cause::Failed },
             };
             (result, end)
         };

@@ -65,7 +65,7 @@ impl Question {
 
     /// Returns the end of a run of which the application does not know how it ended.
     pub(super) fn still_unknown(&self) -> Ended {
-        self.ended(End::Interrupted { status: self.interrupted.status })
+        self.ended(End::Interrupted { cause: self.interrupted.cause })
     }
 
     /// Records the outcome that the application knew, frees the slot, and answers.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::engine::Engine;
 use super::send_end::PendingEnd;
 use crate::key::RecordId;
-use crate::record::{Applied, ClaimPolicy, Completion, Hold, Lost, Operation, Reply, RunResult, Transition};
+use crate::record::{Applied, Cause, ClaimPolicy, Completion, Hold, Lost, Operation, Reply, RunResult, Transition};
 use crate::slots::{End, Ended, Retrying, Slot, Slots};
 use crate::store::Store;
 
@@ -29,16 +29,19 @@ impl<St: Store> Holder<'_, St> {
             End::Outcome(outcome) => RunResult::Outcome(outcome.clone()),
             End::Consumed { status } => RunResult::Consumed { status: *status },
             End::Released => return Transition::Release(self.hold.fence),
-            End::Interrupted { status } => return self.interruption(policy.claim_policy(), *status),
+            End::Interrupted { cause } => return self.interruption(policy.claim_policy(), *cause),
             // Work does not end in these ways. If it did, its effects would be unknown.
-            End::InDoubt | End::InFlight | End::Refused(_) => return self.interruption(policy.claim_policy(), None),
+            End::InDoubt | End::InFlight | End::Refused(_) => {
+                return self.interruption(policy.claim_policy(), Cause::Unknown);
+            }
         };
         let (operation, retention) = (self.operation.clone(), policy.retention);
         Transition::Complete(Completion { operation, hold: self.hold, result, retention })
     }
 
-    /// Returns the transition that records a run that was claimed under this policy and whose end is unknown.
-    pub(super) fn interruption(&self, policy: ClaimPolicy, status: Option<u16>) -> Transition {
+    /// Returns the transition that records a run that was claimed under this policy, and whose end is unknown for this
+    /// reason.
+    pub(super) fn interruption(&self, policy: ClaimPolicy, cause: Cause) -> Transition {
         let Hold { fence, attempt } = self.hold;
         let retention = self.engine.policy.interrupted_retention;
         // Only a database that several processes share can lose a claim, by a failover.
@@ -48,7 +51,7 @@ impl<St: Store> Holder<'_, St> {
             policy,
             retention,
         });
-        Transition::Interrupt { fence, status, lost }
+        Transition::Interrupt { fence, cause, lost }
     }
 }
 
@@ -119,7 +122,7 @@ mod tests {
         let (id, fingerprint) = (RecordId::from_bytes([1; 32]), Fingerprint::of(b"m"));
         let Entered::Mine(slot) = slots.take(id, 1, None) else { panic!("it is free") };
         let hold = Hold { fence: Fence(1), attempt: 1 };
-        let end = End::Interrupted { status: None };
+        let end = End::Interrupted { cause: Cause::Panicked };
         let (unsaved, _) = UnsavedEnd::keep(&engine, slot, Ended::new(fingerprint, end.clone()));
         let operation = Operation { id, fingerprint, origin: Origin::default() };
         let recorded = Holder { engine: &engine, operation: &operation, hold }.record(&end).await;

@@ -22,7 +22,7 @@ use super::verdict::Verdict;
 use crate::key::RecordId;
 use crate::observer::RunEnd;
 use crate::panics::panic_message;
-use crate::record::{Operation, Origin};
+use crate::record::{Cause, Operation, Origin};
 use crate::slots::{Attempt, End, Ended, Event, Phase, Slot, once_a_minute};
 use crate::store::Store;
 use crate::timeouts::within;
@@ -104,41 +104,49 @@ impl<St: Store> Run<St> {
             Some(deadline) if deadline <= Instant::now() => Poll::Ready(Called::TooLong),
             _ => working.as_mut().poll(cx).map(Called::from),
         });
-        let called = self.unless_stopped(session, working).await.unwrap_or(Called::Stopped);
+        let called = self.unless_stopped(session, working).await.unwrap_or_else(Called::Stopped);
         let ran = began.elapsed();
         self.engine.telemetry().notify(|observer| observer.ran(called.run_end(), ran));
         if !self.span.is_disabled() {
             self.span.record("ran_ms", millis(ran));
         }
         let (lines, id) = (self.engine.lines(), || self.operation.id.short());
-        match called {
+        let cause = match called {
             Called::Returned(answer, end) => return Worked { end, verdict: Verdict::Own(answer), ran },
             Called::Panicked(panic) => {
                 let panic = panic_message(&*panic);
                 once_a_minute!(lines.panicked, error, record_id = id(), panic, "the handler panicked");
+                Cause::Panicked
             }
-            Called::TooLong => once_a_minute!(lines.too_long, error, record_id = id(), "the handler exceeded max_run"),
+            Called::TooLong => {
+                once_a_minute!(lines.too_long, error, record_id = id(), "the handler exceeded max_run");
+                Cause::MaxRun
+            }
             // `unless_stopped` has logged it.
-            Called::Stopped => {}
-        }
-        self.interrupted(ran)
+            Called::Stopped(cause) => cause,
+        };
+        self.interrupted(cause, ran)
     }
 
-    /// Returns the end of a run of which it is unknown how it ended.
-    pub(super) fn interrupted<T>(&self, ran: Duration) -> Worked<T> {
-        let end = End::Interrupted { status: None };
+    /// Returns the end of a run of which it is unknown how it ended, for this reason.
+    pub(super) fn interrupted<T>(&self, cause: Cause, ran: Duration) -> Worked<T> {
+        let end = End::Interrupted { cause };
         Worked { verdict: Verdict::own_end(end.clone(), self.attempt()), end, ran }
     }
 
-    /// Continues the work of a run that was claimed in `session`. Returns `None` if the run had to stop first, because
-    /// another process may run it again.
-    pub(super) async fn unless_stopped<F: Future>(&self, session: Option<RecordId>, working: F) -> Option<F::Output> {
+    /// Continues the work of a run that was claimed in `session`. The error is why the run had to stop first: another
+    /// process may run it again.
+    pub(super) async fn unless_stopped<F: Future>(
+        &self,
+        session: Option<RecordId>,
+        working: F,
+    ) -> Result<F::Output, Cause> {
         // Without a lease, or where the policy refuses, no other process runs the operation meanwhile.
-        let Some(session) = session.filter(|_| self.may_be_taken_over()) else { return Some(working.await) };
+        let Some(session) = session.filter(|_| self.may_be_taken_over()) else { return Ok(working.await) };
         // The lease is checked first: a run that wakes up after its lease takes no further step.
         match Box::pin(select(Box::pin(self.must_stop(session)), Box::pin(working))).await {
-            Either::Right((result, _)) => Some(result),
-            Either::Left((reason, _)) => {
+            Either::Right((result, _)) => Ok(result),
+            Either::Left(((cause, reason), _)) => {
                 once_a_minute!(
                     self.engine.lines().stopped,
                     error,
@@ -146,7 +154,7 @@ impl<St: Store> Run<St> {
                     reason,
                     "the handler is dropped, and another process may run it again"
                 );
-                None
+                Err(cause)
             }
         }
     }
@@ -159,11 +167,11 @@ impl<St: Store> Run<St> {
     }
 
     /// Waits until a run has to stop that another process may run again, and returns why.
-    async fn must_stop(&self, session: RecordId) -> &'static str {
+    async fn must_stop(&self, session: RecordId) -> (Cause, &'static str) {
         let slots = self.engine.store.slots();
         match select(pin!(slots.lease.nearly_over(session)), pin!(slots.stopped())).await {
-            Either::Left(_) => "the lease of this process is not renewed",
-            Either::Right(_) => "this process shuts down",
+            Either::Left(_) => (Cause::Lease, "the lease of this process is not renewed"),
+            Either::Right(_) => (Cause::Shutdown, "this process shuts down"),
         }
     }
 
@@ -175,25 +183,29 @@ impl<St: Store> Run<St> {
     /// Returns the end that is recorded: if it is unknown how a run ended and the policy is `Rerun`, the key is
     /// released. Counts an end that is unknown.
     pub(super) fn end_to_record(&self, end: End) -> End {
-        let End::Interrupted { status } = end else { return end };
-        self.engine.count_interrupted();
-        if let Some(status) = status {
-            self.report_unknown(status);
-        }
+        let End::Interrupted { cause } = end else { return end };
+        self.engine.count_interrupted(cause);
+        self.report_unknown(cause);
         match self.engine.policy.on_interrupted {
             OnInterrupted::Refuse => end,
             OnInterrupted::Rerun => End::Released,
         }
     }
 
-    /// Counts an answer that means "unknown".
-    fn report_unknown(&self, status: u16) {
-        self.engine.count(|counters| &counters.unknown);
+    /// Logs what the handler's answer has left unknown, and counts an answer that means "unknown".
+    fn report_unknown(&self, cause: Cause) {
+        match cause {
+            Cause::Answered(_) => self.engine.count(|counters| &counters.unknown),
+            Cause::Failed | Cause::Broken => {}
+            // It is logged where it is noticed.
+            _ => return,
+        }
         once_a_minute!(
             self.engine.lines().unknown,
             warn,
             record_id = self.operation.id.short(),
-            status,
+            cause = cause.name(),
+            status = cause.status(),
             "a handler's answer leaves it unknown whether the operation took effect"
         );
     }
@@ -228,8 +240,8 @@ enum Called<T> {
     Panicked(Box<dyn Any + Send>),
     /// It took longer than `max_run`.
     TooLong,
-    /// It had to stop, because another process may run the operation again.
-    Stopped,
+    /// It had to stop for this reason, because another process may run the operation again.
+    Stopped(Cause),
 }
 
 impl<T> From<Option<thread::Result<(T, End)>>> for Called<T> {
@@ -246,7 +258,7 @@ impl<T> Called<T> {
     /// Returns how the handler ended, for the observer.
     fn run_end(&self) -> RunEnd {
         match self {
-            Self::Stopped => RunEnd::Stopped,
+            Self::Stopped(_) => RunEnd::Stopped,
             Self::TooLong => RunEnd::TooLong,
             Self::Panicked(_) => RunEnd::Panicked,
             Self::Returned(_, End::Outcome(_)) => RunEnd::Completed,

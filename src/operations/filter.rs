@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::record::{OperationRecord, OperationState, StateKind};
 use crate::clock::Timestamp;
+use crate::record::Cause;
 
 /// Selects operations. Without a method called, it selects all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +13,10 @@ pub struct Filter {
     pub(super) state: Option<StateKind>,
     older_than: Option<Duration>,
     status: Option<u16>,
+    cause: Option<Cause>,
+    label: Option<String>,
+    from: Option<Timestamp>,
+    before: Option<Timestamp>,
     scope: Option<[u8; 32]>,
 }
 
@@ -37,6 +42,27 @@ impl Filter {
         Self { status: Some(status), ..self }
     }
 
+    /// Selects the interrupted operations with this cause; those of an answer whatever its status, which
+    /// [`answered_with`](Self::answered_with) selects by.
+    pub fn caused_by(self, cause: Cause) -> Self {
+        Self { cause: Some(cause), ..self }
+    }
+
+    /// Selects the operations whose [label](OperationRecord::label) begins with this text.
+    pub fn labelled(self, prefix: impl Into<String>) -> Self {
+        Self { label: Some(prefix.into()), ..self }
+    }
+
+    /// Selects the operations that came to their state at this time or later.
+    pub fn from(self, time: Timestamp) -> Self {
+        Self { from: Some(time), ..self }
+    }
+
+    /// Selects the operations that came to their state before this time.
+    pub fn before(self, time: Timestamp) -> Self {
+        Self { before: Some(time), ..self }
+    }
+
     /// Selects the operations of the scope with this [digest](crate::Scope::digest).
     pub fn of_scope(self, digest: [u8; 32]) -> Self {
         Self { scope: Some(digest), ..self }
@@ -48,8 +74,13 @@ impl Filter {
         let age = now.as_millis().saturating_sub(operation.since.as_millis());
         let is_old = self.older_than.is_none_or(|least| u128::from(age) > least.as_millis());
         let is_damaged = matches!(operation.state, OperationState::Damaged { .. });
+        let is_within = self.from.is_none_or(|from| operation.since >= from)
+            && self.before.is_none_or(|before| operation.since < before);
         self.state.is_none_or(|state| state == operation.state.kind())
             && (is_old && !is_damaged || self.older_than.is_none())
+            && (is_within && !is_damaged || self.from.is_none() && self.before.is_none())
+            && self.cause.is_none_or(|cause| operation.state.cause().is_some_and(|known| known.name() == cause.name()))
+            && self.label.as_ref().is_none_or(|prefix| operation.label().is_some_and(|label| label.starts_with(prefix)))
             && (self.status.is_none() || self.status == operation.state.status())
             && (self.scope.is_none() || self.scope == operation.scope())
     }

@@ -7,7 +7,7 @@ use super::encoding::Encoding;
 use crate::clock::Timestamp;
 use crate::fingerprint::OperationDigest;
 use crate::key::RecordId;
-use crate::record::{ClaimPolicy, Fence, Origin, Owner, State};
+use crate::record::{Cause, ClaimPolicy, Fence, Origin, Owner, State};
 use crate::store::listed::{Damage, ListedRecord, OutcomeStart};
 
 /// What a store knows of one operation. It has no key, no scope and no body.
@@ -46,8 +46,8 @@ pub enum OperationState {
     Running,
     /// It is unknown whether it took effect.
     Interrupted {
-        /// The HTTP status that the client got, if the handler answered that the effect is unknown.
-        status: Option<u16>,
+        /// The reason why it is unknown.
+        cause: Cause,
         /// The policy under which the run was claimed.
         policy: ClaimPolicy,
     },
@@ -168,7 +168,7 @@ impl OperationState {
     fn of(state: &State<OutcomeStart>, encoding: &Encoding) -> Self {
         match state {
             State::Running { .. } => Self::Running,
-            &State::Interrupted { policy, status, .. } => Self::Interrupted { status, policy },
+            &State::Interrupted { policy, cause, .. } => Self::Interrupted { cause, policy },
             State::Completed { outcome } => {
                 Self::Completed { status: encoding.status(&outcome.start), bytes: outcome.length }
             }
@@ -188,12 +188,19 @@ impl OperationState {
         }
     }
 
+    /// Returns the reason why it is unknown whether the operation took effect; `None` in another state.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        if let Self::Interrupted { cause, .. } = self { Some(*cause) } else { None }
+    }
+
     /// Returns the HTTP status that the client got, if it got one that is known.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match *self {
             Self::Running | Self::Damaged { .. } => None,
-            Self::Interrupted { status, .. } | Self::Completed { status, .. } => status,
+            Self::Interrupted { cause, .. } => cause.status(),
+            Self::Completed { status, .. } => status,
             Self::Consumed { status } => Some(status).filter(|status| *status > 0),
         }
     }

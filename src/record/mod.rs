@@ -40,16 +40,19 @@
 //!    whatever it was claimed under ([`ReclaimReason`]).
 
 // The files:
+// - `cause.rs`: the reason why it is unknown whether a run took effect.
 // - `operation.rs`: what is carried of an operation, from the request to its record.
 // - `state.rs`: the record of one operation.
 // - `transition.rs`: the steps that an operation can take.
 // - `next.rs`: which state follows which.
 
+mod cause;
 mod next;
 mod operation;
 mod state;
 mod transition;
 
+pub use cause::{Cause, CauseError};
 pub use next::{Applied, Reply};
 #[doc(hidden)]
 pub use next::{Change, Current, Draft, Expiry, next};

@@ -134,13 +134,13 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
         },
         Transition::Inquire { fence, bound } => match interrupted(current, fence) {
             Some(&Record {
-                state: State::Interrupted { policy, run, status },
+                state: State::Interrupted { policy, run, cause },
                 fingerprint,
                 attempt,
                 ref origin,
                 ..
             }) => {
-                let state = State::Interrupted { policy, run, status };
+                let state = State::Interrupted { policy, run, cause };
                 // A question that is over at once has no owner.
                 let owned = (!bound.is_zero()).then_some(bound);
                 // The reply to the question must still find the record.
@@ -158,10 +158,10 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
             // Another run has the operation, or it is done.
             Current::Held(_) => refused(),
         },
-        Transition::Interrupt { fence, status, lost } => match current {
+        Transition::Interrupt { fence, cause, lost } => match current {
             Current::Held(record) if record.run() == Some(fence) => match record.state {
                 State::Running { policy, interrupted_retention } if record.owner != Owner::Elsewhere => {
-                    let state = State::Interrupted { policy, run: fence, status };
+                    let state = State::Interrupted { policy, run: fence, cause };
                     put(Draft::ended(record, Some(fence), interrupted_retention, state))
                 }
                 // The interruption is sent again.
@@ -172,7 +172,7 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
             // The record is of another run, done, or gone. If a failover has lost the claim, the end is written anew.
             _ => match lost.filter(|_| current.has_lost(fence)) {
                 Some(Lost { operation, attempt, policy, retention }) => {
-                    let state = State::Interrupted { policy, run: fence, status };
+                    let state = State::Interrupted { policy, run: fence, cause };
                     put(Draft::anew(operation, Hold { fence, attempt }, retention, state))
                 }
                 None => refused(),

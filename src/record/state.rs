@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::cause::Cause;
 use crate::clock::Timestamp;
 use crate::digest::raw;
 use crate::fingerprint::Fingerprint;
@@ -136,8 +137,8 @@ pub enum State<O = Bytes> {
         policy: ClaimPolicy,
         /// The fence of the interrupted run, with which it may still say how it ended.
         run: Fence,
-        /// The status that the client got, if the handler answered that the effect is unknown.
-        status: Option<u16>,
+        /// The reason why it is unknown.
+        cause: Cause,
     },
     /// The operation is done, and its outcome is recorded.
     Completed {
@@ -190,7 +191,7 @@ impl<O> State<O> {
     pub(crate) fn form<P, E>(&self, outcome: impl FnOnce(&O) -> Result<P, E>) -> Result<State<P>, E> {
         Ok(match self {
             &Self::Running { policy, interrupted_retention } => State::Running { policy, interrupted_retention },
-            &Self::Interrupted { policy, run, status } => State::Interrupted { policy, run, status },
+            &Self::Interrupted { policy, run, cause } => State::Interrupted { policy, run, cause },
             Self::Completed { outcome: old } => State::Completed { outcome: outcome(old)? },
             Self::Consumed { status } => State::Consumed { status: *status },
         })
@@ -209,12 +210,12 @@ impl<O> Record<O> {
         self.expires.is_none_or(|expires| expires > now)
     }
 
-    /// Returns this record as interrupted, if its run ended at `since` without saying how.
+    /// Returns this record as interrupted, if its run ended at `since` without saying how, for this reason.
     #[must_use]
-    pub fn lapse(self, since: Timestamp) -> Self {
+    pub fn lapse(self, since: Timestamp, cause: Cause) -> Self {
         // In every other state there is no run that could have ended.
         let State::Running { policy, interrupted_retention } = self.state else { return self };
-        let state = State::Interrupted { policy, run: self.fence, status: None };
+        let state = State::Interrupted { policy, run: self.fence, cause };
         let expires = Some(since.plus(interrupted_retention));
         Self { state, since, expires, owner: Owner::None, ..self }
     }
@@ -243,7 +244,7 @@ impl<O> Record<O> {
         let Self { fence, began, since, expires, fingerprint, attempt, origin, state, owner } = self;
         let state = match state {
             State::Running { policy, interrupted_retention } => State::Running { policy, interrupted_retention },
-            State::Interrupted { policy, run, status } => State::Interrupted { policy, run, status },
+            State::Interrupted { policy, run, cause } => State::Interrupted { policy, run, cause },
             State::Completed { outcome: old } => State::Completed { outcome: outcome(old) },
             State::Consumed { status } => State::Consumed { status },
         };
@@ -253,7 +254,7 @@ impl<O> Record<O> {
     /// Returns a record for an operation whose own can't be read: its key is refused, and an operator settles it.
     #[must_use]
     pub fn unreadable(fence: Fence, began: Timestamp, since: Timestamp, expires: Timestamp) -> Self {
-        let state = State::Interrupted { policy: ClaimPolicy::Unreadable, run: fence, status: None };
+        let state = State::Interrupted { policy: ClaimPolicy::Unreadable, run: fence, cause: Cause::Unknown };
         let (fingerprint, expires) = (Fingerprint::unverifiable(), Some(expires));
         // The true number of attempts is unknown, so it counts as 1.
         let (attempt, origin, owner) = (1, Origin::default(), Owner::None);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::cause::Cause;
 use super::operation::Operation;
 use super::state::{ClaimPolicy, Fence, Record, State};
 
@@ -33,8 +34,8 @@ pub enum Transition<O = Bytes> {
     Interrupt {
         /// The fence of the run.
         fence: Fence,
-        /// The status that the client got, if the answer said that the effect is unknown.
-        status: Option<u16>,
+        /// The reason why it is unknown.
+        cause: Cause,
         /// The record that is written if the run's claim was lost. `None` if no claim can be lost: then a run that has
         /// no record needs none.
         lost: Option<Lost>,
@@ -164,7 +165,7 @@ impl<O> Transition<O> {
                 Transition::Complete(Completion { operation, hold, result, retention })
             }
             Self::Release(fence) => Transition::Release(fence),
-            Self::Interrupt { fence, status, lost } => Transition::Interrupt { fence, status, lost },
+            Self::Interrupt { fence, cause, lost } => Transition::Interrupt { fence, cause, lost },
             Self::Resolve(fence, resolution, retention) => {
                 let resolution = match resolution {
                     Resolution::Outcome(outcome) => Resolution::Outcome(form(outcome)),

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::fingerprint::{Fingerprint, Match};
-use crate::record::{Origin, Owner, Record, State};
+use crate::record::{Cause, Origin, Owner, Record, State};
 
 /// The phase of a run.
 #[derive(Debug, Clone)]
@@ -48,8 +48,8 @@ pub enum End {
     Released,
     /// It is unknown whether it took effect.
     Interrupted {
-        /// The status that the client got, if the answer said so.
-        status: Option<u16>,
+        /// The reason.
+        cause: Cause,
     },
     /// It ended with a transaction; whether that is durable is unknown until the store answers late, or is
     /// opened again.
@@ -123,7 +123,7 @@ impl Ended {
 
     /// Returns the same end without its outcome, so that it counts as unknown.
     pub(super) fn emptied(self) -> Self {
-        Self { end: End::Interrupted { status: None }, ..self }
+        Self { end: End::Interrupted { cause: Cause::Unsaved }, ..self }
     }
 }
 
@@ -141,7 +141,7 @@ impl From<Record> for Ended {
             State::Running { .. } => End::InFlight,
             // Another process is asking about it.
             State::Interrupted { .. } if record.owner == Owner::Elsewhere => End::InFlight,
-            State::Interrupted { status, .. } => End::Interrupted { status },
+            State::Interrupted { cause, .. } => End::Interrupted { cause },
         };
         Self::new(record.fingerprint, end).of(Attempt { number: record.attempt, origin: record.origin })
     }

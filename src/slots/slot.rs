@@ -15,6 +15,7 @@ use super::shared_phase::SharedPhase;
 use super::wait::Waiter;
 use crate::key::RecordId;
 use crate::laboratory::point;
+use crate::record::Cause;
 
 /// The right to be the only run of a record id in this process.
 #[derive(Debug)]
@@ -136,7 +137,7 @@ impl Drop for Slot {
             Phase::Ended(_) => None,
             // No handler has started.
             Phase::Claiming | Phase::Stalled => Some(Refusal::Unavailable.into()),
-            Phase::Running(fingerprint) => Some(Ended::new(*fingerprint, End::Interrupted { status: None })),
+            Phase::Running(fingerprint) => Some(Ended::new(*fingerprint, End::Interrupted { cause: Cause::Shutdown })),
         });
         if let Some(ended) = cut {
             self.show_phase(Phase::Ended(ended));

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::stats::Counters;
 use crate::observer::{AlreadyObserved, LeaseChange, Observer, SettledBy};
 use crate::panics::panic_message;
+use crate::record::Cause;
 
 /// The time between two log lines.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -44,8 +45,8 @@ pub enum Event {
     Recorded(Option<Instant>),
     /// The end of a run could not be recorded.
     Unsaved,
-    /// A run has ended without saying how.
-    Interrupted,
+    /// A run has ended without saying how, for this reason.
+    Interrupted(Cause),
     /// An interrupted operation was settled.
     Settled(SettledBy),
     /// An outcome came after its operation was taken over or settled.
@@ -77,7 +78,8 @@ impl Telemetry {
     /// Sets the observer. Only the first one is set. It learns of the runs that the opening has found interrupted.
     pub(crate) fn observe(&self, observer: Box<dyn Observer>) -> Result<(), AlreadyObserved> {
         self.observer.set(observer).map_err(|_| AlreadyObserved)?;
-        (0..self.found.swap(0, Ordering::Relaxed)).for_each(|_| self.notify(|observer| observer.interrupted()));
+        (0..self.found.swap(0, Ordering::Relaxed))
+            .for_each(|_| self.notify(|observer| observer.interrupted(Cause::ProcessEnded)));
         Ok(())
     }
 
@@ -129,7 +131,7 @@ impl Telemetry {
             Event::Claimed(_) => count(claimed, 1),
             Event::Recorded(_) => count(recorded, 1),
             Event::Unsaved => count(unsaved, 1),
-            Event::Interrupted => count(interrupted, 1),
+            Event::Interrupted(_) => count(interrupted, 1),
             Event::Settled(_) => count(settled, 1),
             Event::Disputed => count(disputed, 1),
             Event::Swept(records) => count(swept, records),
@@ -145,7 +147,7 @@ impl Telemetry {
             Event::Claimed(asked) => observer.claimed(asked.elapsed()),
             Event::Recorded(sent) => sent.into_iter().for_each(|sent| observer.recorded(sent.elapsed())),
             Event::Unsaved => observer.unsaved(),
-            Event::Interrupted => observer.interrupted(),
+            Event::Interrupted(cause) => observer.interrupted(cause),
             Event::Settled(by) => observer.settled(by),
             Event::Disputed => observer.disputed(),
             Event::Swept(records) => observer.swept(records),

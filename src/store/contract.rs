@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::fingerprint::OperationDigest;
 use crate::key::RecordId;
 use crate::observer::{AlreadyObserved, Observer};
-use crate::record::{Applied, ClaimPolicy, Fence, Origin, Record, State, Transition};
+use crate::record::{Applied, Cause, ClaimPolicy, Fence, Origin, Record, State, Transition};
 use crate::slots::Slots;
 
 /// Restricts [`Records`] to the stores of this repository, and `Completable` to its contexts. Put your own database
@@ -260,9 +260,9 @@ pub struct InterruptedRun {
     pub expires: Timestamp,
     /// The policy under which the run was claimed. Only after [`ClaimPolicy::Rerun`] does a retry run again by itself.
     pub policy: ClaimPolicy,
-    /// The HTTP status that the client got, if the handler answered that the effect is unknown; `None` if the run was
-    /// interrupted without an answer.
-    pub status: Option<u16>,
+    /// The reason why it is unknown whether it took effect, with the HTTP status that the client got if the handler's
+    /// answer says so.
+    pub cause: Cause,
     /// The origin of the operation: see `label`.
     pub(crate) origin: Origin,
     /// The part of the fingerprint from which `derived_key` makes keys; `None` if the record is damaged.
@@ -304,11 +304,11 @@ impl InterruptedRun {
     /// Returns what `record` says, if its operation is interrupted.
     #[doc(hidden)]
     pub fn of<O>(id: RecordId, record: &Record<O>) -> Option<Self> {
-        let (&State::Interrupted { policy, status, .. }, Some(expires)) = (&record.state, record.expires) else {
+        let (&State::Interrupted { policy, cause, .. }, Some(expires)) = (&record.state, record.expires) else {
             return None;
         };
         let Record { fence, attempt, began, since, fingerprint, ref origin, .. } = *record;
         let (origin, operation) = (origin.clone(), fingerprint.readable_operation());
-        Some(Self { id, fence, attempt, began, since, expires, policy, status, origin, operation })
+        Some(Self { id, fence, attempt, began, since, expires, policy, cause, origin, operation })
     }
 }

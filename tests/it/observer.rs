@@ -13,7 +13,7 @@ use testkit::lab::operator::Operated as _;
 use testkit::lab::time::SECOND;
 use testkit::lab::{Lab, effect, gated, id, on_disk, post, settle};
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::engine::{EffectError, Reconciled, Reconciler};
+use tower_idempotency::engine::{Cause, EffectError, Reconciled, Reconciler};
 use tower_idempotency::observer::{LeaseChange, RunEnd, SettledBy};
 use tower_idempotency::operations::Action;
 use tower_idempotency::store::Store;
@@ -88,7 +88,7 @@ async fn each_end_of_a_handler_is_observed_as_what_it_is() {
     let (_, layer, events) = observed();
     let lab = Lab::new(layer.max_run(SECOND * 7), |_| std::future::pending::<String>());
     lab.post("k", "a").await;
-    assert_eq!(events.take()[1..], ["ran too-long 7", "interrupted", "recorded 0", "rejected outcome-unknown"]);
+    assert_eq!(events.take()[1..], ["ran too-long 7", "interrupted max-run", "recorded 0", "rejected outcome-unknown"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +121,7 @@ async fn a_consumer_s_rejected_message_is_observed_and_its_effect_s_error_is_no_
         once.run(id("k"), Fingerprint::of(message), effect).await.unwrap_err();
     };
     run(b"m").await;
-    assert_eq!(events.take(), ["claimed 0", "ran unknown 0", "interrupted", "recorded 0"]);
+    assert_eq!(events.take(), ["claimed 0", "ran unknown 0", "interrupted failed", "recorded 0"]);
     run(b"m").await;
     run(b"another").await;
     assert_eq!(events.take(), ["rejected outcome-unknown", "rejected key-reused"]);
@@ -198,7 +198,7 @@ fn both_observers_of_a_pair_learn_of_each_event() {
     pair.claimed(SECOND);
     pair.recorded(SECOND);
     pair.unsaved();
-    pair.interrupted();
+    pair.interrupted(Cause::Panicked);
     pair.settled(SettledBy::Operator);
     pair.disputed();
     pair.swept(2);

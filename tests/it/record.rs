@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Change, Claim, ClaimPolicy, Completion, Current, Described, Fence, Hold, Lost, Operation, Origin, Owner,
+    Cause, Change, Claim, ClaimPolicy, Completion, Current, Described, Fence, Hold, Lost, Operation, Origin, Owner,
     ReclaimReason, Record, Reply, Resolution, RunResult, State, Transition, next,
 };
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -57,7 +57,7 @@ fn complete(fence: u64) -> Transition<&'static str> {
 }
 
 fn interrupt(fence: u64) -> Transition<&'static str> {
-    Transition::Interrupt { fence: Fence(fence), status: None, lost: None }
+    Transition::Interrupt { fence: Fence(fence), cause: Cause::Unknown, lost: None }
 }
 
 fn inquire(fence: u64) -> Transition<&'static str> {
@@ -128,7 +128,7 @@ fn a_running_record_is_settled_and_taken_over_by_nobody() {
 #[test]
 fn a_run_that_was_thought_dead_still_says_how_it_ended() {
     let asked = taken(&interrupted(), 2, inquire(1));
-    for thought_dead in [interrupted(), asked.clone(), running().map(|run| run.lapse(NOW))] {
+    for thought_dead in [interrupted(), asked.clone(), running().map(|run| run.lapse(NOW, Cause::ProcessEnded))] {
         let done = taken(&thought_dead, 0, complete(1)).unwrap();
         assert_eq!(done.state, State::Completed { outcome: "done" });
         assert_eq!(done.fence, thought_dead.unwrap().fence, "no fence ever shrinks");
@@ -156,11 +156,11 @@ fn an_outcome_whose_claim_was_lost_is_recorded_but_not_over_what_somebody_forgot
 fn a_run_whose_claim_was_lost_is_interrupted_but_not_over_what_somebody_forgot_or_took_over() {
     let (fingerprint, policy) = (Fingerprint::of(b"m"), ClaimPolicy::Ask);
     let lost = Some(Lost { operation: operation(fingerprint), attempt: 2, policy, retention: DAY });
-    let interrupt = || Transition::Interrupt { fence: Fence(7), status: Some(502), lost: lost.clone() };
+    let interrupt = || Transition::Interrupt { fence: Fence(7), cause: Cause::Answered(502), lost: lost.clone() };
     let cut = taken(&None, 0, interrupt()).unwrap();
     assert_eq!((cut.fence, cut.attempt, cut.expires), (Fence(7), 2, Some(NOW.plus(DAY))));
     assert_eq!(cut.origin, origin());
-    assert_eq!(cut.state, State::Interrupted { policy, run: Fence(7), status: Some(502) });
+    assert_eq!(cut.state, State::Interrupted { policy, run: Fence(7), cause: Cause::Answered(502) });
     assert_eq!(taken(&Some(cut.clone()), 0, interrupt()), Some(cut), "it is sent again");
     assert!(matches!(next::<()>(Current::Released(Fence(6)), interrupt().map(drop)), (Change::Put(_), Reply::Taken)));
     assert_eq!(next::<()>(Current::Released(Fence(7)), interrupt().map(drop)), (Change::Nothing, Reply::Refused));
@@ -250,7 +250,7 @@ fn by_policy_only_what_was_claimed_under_rerun_runs_again_and_by_verdict_all_doe
         for now in POLICIES {
             let by = |reason| Transition::Reclaim(Claim { policy: now, ..claim() }, Fence(1), reason);
             let cut = taken(&claimed_under(policy), 0, interrupt(1));
-            let lapsed = claimed_under(policy).map(|run| run.lapse(NOW));
+            let lapsed = claimed_under(policy).map(|run| run.lapse(NOW, Cause::ProcessEnded));
             for held in [cut, lapsed] {
                 if policy == ClaimPolicy::Rerun {
                     assert_eq!(policy_of(&taken(&held, 2, by(ReclaimReason::Policy))), now);
@@ -268,13 +268,13 @@ fn a_record_keeps_the_policy_of_its_latest_claim() {
     for policy in POLICIES {
         let run = claimed_under(policy);
         assert_eq!(policy_of(&run), policy);
-        let answered = Transition::Interrupt { fence: Fence(1), status: Some(504), lost: None };
+        let answered = Transition::Interrupt { fence: Fence(1), cause: Cause::Answered(504), lost: None };
         let lost = Lost { operation: operation(Fingerprint::of(b"m")), attempt: 1, policy, retention: DAY };
-        let lost = Transition::Interrupt { fence: Fence(1), status: None, lost: Some(lost) };
+        let lost = Transition::Interrupt { fence: Fence(1), cause: Cause::Unknown, lost: Some(lost) };
         for cut in [taken(&run, 0, interrupt(1)), taken(&run, 0, answered), taken(&None, 0, lost)] {
             assert_eq!(policy_of(&cut), policy);
             assert_eq!(policy_of(&taken(&cut, 2, inquire(1))), policy, "a question is no claim");
         }
-        assert_eq!(policy_of(&run.map(|run| run.lapse(NOW))), policy);
+        assert_eq!(policy_of(&run.map(|run| run.lapse(NOW, Cause::ProcessEnded))), policy);
     }
 }

@@ -2,23 +2,30 @@
 
 use std::time::Duration;
 
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{Cursor, Filter, StateKind};
 
 use crate::fields::{Fields, link};
-use crate::text::{digest, hex};
+use crate::text::{digest, hex, rfc3339};
 
 /// A filter, and the place from which on the operations are listed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selection {
     pub(crate) state: Option<StateKind>,
     pub(crate) older_than: Option<Duration>,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) label: Option<String>,
+    pub(crate) from: Option<Timestamp>,
+    pub(crate) before: Option<Timestamp>,
     pub(crate) status: Option<u16>,
     pub(crate) scope: Option<[u8; 32]>,
     pub(crate) after: Option<Cursor>,
 }
 
 impl Selection {
-    /// Reads the fields `state`, `older_than`, `status`, `scope` and `after`; the error says which one is wrong.
+    /// Reads the fields `state`, `cause`, `label`, `older_than`, `from`, `before`, `status`, `scope` and `after`; the
+    /// error says which one is wrong.
     pub(crate) fn read(fields: &Fields) -> Result<Self, String> {
         let state = fields.get("state").filter(|state| *state != "any").map(|state| {
             let states = "running, interrupted, completed, consumed, damaged, or any";
@@ -28,6 +35,10 @@ impl Selection {
             humantime::parse_duration(age)
                 .map_err(|_| "`older_than` must be a time such as 10m, 2h or 30days".to_owned())
         });
+        let cause = fields
+            .get("cause")
+            .filter(|cause| *cause != "any")
+            .map(|cause| cause.parse::<Cause>().map_err(|error| format!("`cause` is wrong: {error}, or any")));
         let status = fields.get("status").map(|status| {
             let status = status.parse().ok().filter(|status| (100..=999).contains(status));
             status.ok_or_else(|| "`status` must be an HTTP status, such as 504".to_owned())
@@ -40,6 +51,10 @@ impl Selection {
             .map(|after| after.parse().map_err(|_| "`after` must be what the page before has as its next".to_owned()));
         Ok(Self {
             state: state.transpose()?,
+            cause: cause.transpose()?,
+            label: fields.get("label").map(str::to_owned),
+            from: time(fields, "from")?,
+            before: time(fields, "before")?,
             older_than: older_than.transpose()?,
             status: status.transpose()?,
             scope: scope.transpose()?,
@@ -51,6 +66,18 @@ impl Selection {
         let mut filter = Filter::all();
         if let Some(state) = self.state {
             filter = filter.in_state(state);
+        }
+        if let Some(cause) = self.cause {
+            filter = filter.caused_by(cause);
+        }
+        if let Some(label) = &self.label {
+            filter = filter.labelled(label);
+        }
+        if let Some(from) = self.from {
+            filter = filter.from(from);
+        }
+        if let Some(before) = self.before {
+            filter = filter.before(before);
         }
         if let Some(age) = self.older_than {
             filter = filter.older_than(age);
@@ -68,6 +95,10 @@ impl Selection {
     pub(crate) fn link(&self, after: Option<&Cursor>) -> String {
         let fields = [
             ("state", Some(self.state.map_or_else(|| "any".to_owned(), |state| state.to_string()))),
+            ("cause", self.cause.map(|cause| cause.to_string())),
+            ("label", self.label.clone()),
+            ("from", self.from.and_then(rfc3339)),
+            ("before", self.before.and_then(rfc3339)),
             ("older_than", self.older_than.map(|age| humantime::format_duration(age).to_string())),
             ("status", self.status.map(|status| status.to_string())),
             ("scope", self.scope.map(|scope| hex(&scope))),
@@ -75,4 +106,13 @@ impl Selection {
         ];
         link(fields.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))))
     }
+}
+
+/// Reads the field of this name as a time.
+fn time(fields: &Fields, name: &str) -> Result<Option<Timestamp>, String> {
+    let read = |text: &str| {
+        let time = humantime::parse_rfc3339_weak(text);
+        time.map(Timestamp::from).map_err(|_| format!("`{name}` must be a time of UTC such as 2026-11-22T10:03:07Z"))
+    };
+    fields.get(name).map(read).transpose()
 }

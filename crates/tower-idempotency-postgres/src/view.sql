@@ -41,7 +41,7 @@ END $$;
 -- A place that is not known is NULL, and so is all that would follow it.
 CREATE OR REPLACE FUNCTION idempotency.described_1(
   state bytea,
-  OUT attempt bigint, OUT scope text, OUT label text, OUT trace_id text, OUT status bigint, OUT bytes bigint)
+  OUT attempt bigint, OUT scope text, OUT label text, OUT trace_id text, OUT status bigint, OUT bytes bigint, OUT cause text)
 LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -102,13 +102,18 @@ BEGIN
       SELECT * INTO n, place FROM idempotency.number_1(head, place);
     END LOOP;
   ELSIF n = 1 THEN
-    -- Interrupted: the policy, the fence of the run, and the status that its client got, if it got one.
+    -- Interrupted: the policy, the fence of the run, and the cause: the status that its client got, another number, or none.
     SELECT * INTO n, place FROM idempotency.number_1(head, place);
     SELECT * INTO n, place FROM idempotency.number_1(head, place);
     SELECT * INTO n, place FROM idempotency.number_1(head, place);
     IF n = 1 THEN
-      SELECT * INTO status, place FROM idempotency.number_1(head, place);
-    ELSIF n <> 0 THEN
+      SELECT * INTO n, place FROM idempotency.number_1(head, place);
+      status := CASE WHEN n >= 100 THEN n END;
+      cause := CASE WHEN n >= 100 THEN 'answered' ELSE coalesce((ARRAY['process-ended', 'panicked', 'max-run', 'lease', 'shutdown',
+        'failed', 'broken', 'unsaved', 'answered'])[n::integer], 'unknown') END;
+    ELSIF n = 0 THEN
+      cause := 'unknown';
+    ELSE
       place := NULL;
     END IF;
   ELSIF n = 2 THEN
@@ -139,7 +144,7 @@ BEGIN
   END IF;
   -- Behind it are the 8 bytes of the checksum.
   IF place + 8 IS DISTINCT FROM octet_length(state) THEN
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL INTO attempt, scope, label, trace_id, status, bytes;
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL INTO attempt, scope, label, trace_id, status, bytes, cause;
   END IF;
 END $$;
 
@@ -152,6 +157,7 @@ SELECT o.namespace, encode(o.id, 'hex') AS id, o.kind,
   (idempotency.described_1(o.state)).attempt AS attempt,
   (idempotency.described_1(o.state)).status AS status,
   (idempotency.described_1(o.state)).bytes AS bytes,
+  (idempotency.described_1(o.state)).cause AS cause,
   o.fence, o.began, o.since, o.until, o.expires,
   encode(o.session, 'hex') AS session,
   (idempotency.described_1(o.state)).scope AS scope,
@@ -208,6 +214,7 @@ COMMENT ON COLUMN idempotency.operation.label IS 'The name that the application 
 COMMENT ON COLUMN idempotency.operation.attempt IS 'How often it was claimed and not released, from 1.';
 COMMENT ON COLUMN idempotency.operation.status IS 'The HTTP status of the answer, or the one that the client of an interrupted run got. NULL for the outcome of a message''s consumer.';
 COMMENT ON COLUMN idempotency.operation.bytes IS 'The size of the outcome: status, kept headers and body.';
+COMMENT ON COLUMN idempotency.operation.cause IS 'Why it is unknown whether an interrupted operation took effect.';
 COMMENT ON COLUMN idempotency.operation.fence IS 'What a settlement has to name.';
 COMMENT ON COLUMN idempotency.operation.began IS 'When the first attempt began.';
 COMMENT ON COLUMN idempotency.operation.since IS 'When it came to its state.';

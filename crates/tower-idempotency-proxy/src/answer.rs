@@ -9,7 +9,7 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Extensions, StatusCode, Version};
 use hyper::body::Incoming;
-use tower_idempotency::engine::Rerun;
+use tower_idempotency::engine::{Cause, Rerun};
 use tower_idempotency::server::{Effect, Envelope};
 use tower_idempotency::{Invalid, Keep, Meaning, Rejection, Release, Unsure};
 
@@ -148,7 +148,9 @@ pub(crate) fn unanswered(envelope: Envelope, why: Unanswered, is_answered: Optio
     let detail = format!("{what} It is unknown whether the request took effect. {then}");
     let mut rejection = Rejection::custom(status, "The service did not answer", detail);
     (rejection.effect, rejection.retry_with_same_key) = (Effect::Unknown, is_answered == Some(true));
-    rendered(envelope, &rejection, Unsure)
+    let mut answer = rendered(envelope, &rejection, Unsure);
+    answer.extensions_mut().insert(Cause::Broken);
+    answer
 }
 
 /// There is no place for the request: nothing was sent, so the key is freed.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tower_idempotency::internals::{
-    Claim, ClaimPolicy, Completion, Hold, Lost, Operation, Origin, ReclaimReason, Resolution, RunResult, Transition,
+    Cause, Claim, ClaimPolicy, Completion, Hold, Lost, Operation, Origin, ReclaimReason, Resolution, RunResult,
+    Transition,
 };
 use tower_idempotency::{Fence, RecordId};
 
@@ -202,7 +203,7 @@ impl Job {
             Self::Interrupt { fence, by } => {
                 let lost = Lost { operation, attempt: 1, policy, retention: INTERRUPTED_RETENTION };
                 let lost = Some(lost).filter(|_| by == By::Itself);
-                Transition::Interrupt { fence: Fence(fence), status: None, lost }
+                Transition::Interrupt { fence: Fence(fence), cause: Cause::Unknown, lost }
             }
             Self::Release { fence } => Transition::Release(Fence(fence)),
             Self::Resolve { fence, outcome } => {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{ClaimPolicy, Origin, Owner, Record, State};
+use tower_idempotency::internals::{Cause, ClaimPolicy, Origin, Owner, Record, State};
 use tower_idempotency::{Fence, Fingerprint, RecordId};
 use tower_idempotency_shared::{Expect, Kind, Moment, NewExpiry, NewFence, Stamp};
 
@@ -177,7 +177,9 @@ impl Row {
     pub(crate) fn record(&self, owner: Owner, now: Timestamp) -> Option<Record<Run>> {
         let state = match self.kept {
             Kept::Running => State::Running { policy: self.policy, interrupted_retention: INTERRUPTED_RETENTION },
-            Kept::Interrupted { run } => State::Interrupted { policy: self.policy, run: Fence(run), status: None },
+            Kept::Interrupted { run } => {
+                State::Interrupted { policy: self.policy, run: Fence(run), cause: Cause::Unknown }
+            }
             Kept::Completed(outcome) => State::Completed { outcome },
             Kept::Released => return None,
         };
@@ -188,7 +190,7 @@ impl Row {
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
         // The record is kept until the row's expiry, whenever its process died.
         let lapsed = |record: Record<Run>| Record { expires: Some(Timestamp::from_millis(self.expires)), ..record };
-        let record = if is_running && owner == Owner::None { lapsed(record.lapse(now)) } else { record };
+        let record = if is_running && owner == Owner::None { lapsed(record.lapse(now, Cause::Lease)) } else { record };
         record.live(now)
     }
 }

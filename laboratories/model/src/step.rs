@@ -2,7 +2,7 @@
 //! write, and acts on the answer.
 
 use tower_idempotency::Fence;
-use tower_idempotency::internals::{Change, Current, Draft, Expiry, Origin, Owner, Record, Reply, State, next};
+use tower_idempotency::internals::{Cause, Change, Current, Draft, Expiry, Origin, Owner, Record, Reply, State, next};
 use tower_idempotency_shared::GRACE;
 
 use crate::database::{Put, Taken};
@@ -298,7 +298,7 @@ fn decide(protocol: &Protocol, current: Current<'_, Run>, process: usize, job: J
             draft.fence = Some(Fence(fence));
         }
         (Some(Fault::InquiryDisarms), Job::Ask { .. }, Change::Put(draft)) => {
-            draft.state = State::Interrupted { policy: UNKNOWN, run: Fence(0), status: None };
+            draft.state = State::Interrupted { policy: UNKNOWN, run: Fence(0), cause: Cause::Unknown };
         }
         (Some(Fault::LateOutcomeRefused), Job::Complete { .. }, _) if held.is_some_and(Record::is_interrupted) => {
             return (Change::Nothing, Reply::Refused);
@@ -316,7 +316,10 @@ fn decide(protocol: &Protocol, current: Current<'_, Run>, process: usize, job: J
                 .is_some_and(|record| record.fence.0 == fence && matches!(record.state, State::Completed { .. })) =>
         {
             return (
-                Change::Put(draft(fence, State::Interrupted { policy: UNKNOWN, run: Fence(fence), status: None })),
+                Change::Put(draft(
+                    fence,
+                    State::Interrupted { policy: UNKNOWN, run: Fence(fence), cause: Cause::Unknown },
+                )),
                 Reply::Taken,
             );
         }

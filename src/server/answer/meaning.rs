@@ -23,7 +23,7 @@ use http_body::Body;
 
 use super::marks::{Invalid, Keep, Release, Unsure};
 use super::snapshot::Recorder;
-use crate::engine::{End, OnInterrupted};
+use crate::engine::{Cause, End, OnInterrupted};
 use crate::server::bodies::collect::{Collected, is_shorter};
 use crate::server::effect::Effect;
 use crate::server::header::lines;
@@ -195,7 +195,7 @@ impl Judge<'_> {
     pub(crate) fn of_error(&self, error: &dyn Any) -> End {
         match self.classify.map(|classify| classify.error(error)) {
             Some(Meaning::NotStarted) => End::Released,
-            Some(Meaning::Final | Meaning::Unknown) | None => End::Interrupted { status: None },
+            Some(Meaning::Final | Meaning::Unknown) | None => End::Interrupted { cause: Cause::Failed },
         }
     }
 
@@ -216,8 +216,8 @@ impl Judge<'_> {
                 match self.classified(parts, trailers, whole) {
                     // What says that nothing was done says so in its head.
                     said @ (Meaning::NotStarted, _) => said,
-                    // Without a status, the run does not count the end among the answers that mean "unknown".
-                    _ if has_failed => return unknown(End::Interrupted { status: None }),
+                    // The run does not count it among the answers that mean "unknown".
+                    _ if has_failed => return unknown(End::Interrupted { cause: Cause::Broken }),
                     _ if is_cut => (Meaning::Unknown, false),
                     said => said,
                 }
@@ -236,10 +236,14 @@ impl Judge<'_> {
             Meaning::Unknown if is_default && Meaning::of_answer(parts, trailers) == Meaning::Final => {
                 match self.on_interrupted {
                     OnInterrupted::Rerun => unknown(End::Released),
-                    OnInterrupted::Refuse => unknown(End::Interrupted { status: Some(status) }),
+                    OnInterrupted::Refuse => unknown(End::Interrupted { cause: Cause::Answered(status) }),
                 }
             }
-            Meaning::Unknown => unknown(End::Interrupted { status: Some(status) }),
+            Meaning::Unknown => {
+                // The proxy's own answers have another cause than that the service said so.
+                let cause = parts.extensions.get().copied().unwrap_or(Cause::Answered(status));
+                unknown(End::Interrupted { cause })
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use testkit::lab::operator::Operated as _;
 use testkit::lab::{Lab, effect, gated, id, on_disk, post};
 use testkit::log::Log;
 use testkit::{Gate, on_both};
-use tower_idempotency::engine::{ClaimPolicy, Reconciled};
+use tower_idempotency::engine::{Cause, ClaimPolicy, Reconciled};
 use tower_idempotency::operations::{Action, Applied, OperationState};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, OnInterrupted, RejectionKind, Unsure};
@@ -34,7 +34,7 @@ async fn what_was_interrupted_under_refuse_does_not_run_again_after_a_deploy_to_
         lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
         assert_eq!(lab.effects(), 0, "{policy:?}");
         let listed = layer.interrupted(9).await.unwrap();
-        let state = OperationState::Interrupted { status: None, policy };
+        let state = OperationState::Interrupted { cause: Cause::Unknown, policy };
         assert_eq!(listed.iter().map(|run| (run.id, run.state.clone())).collect::<Vec<_>>(), [(id("k"), state)]);
         let counts = layer.stats();
         assert_eq!((counts.not_rerun, counts.refused(RejectionKind::OutcomeUnknown)), (3, 3), "{policy:?}");

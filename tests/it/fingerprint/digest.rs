@@ -3,7 +3,7 @@
 
 use testkit::lab::time::NOON;
 use testkit::lab::{foreign, id};
-use tower_idempotency::internals::{ClaimPolicy, Fence, Origin, Owner, Record, State};
+use tower_idempotency::internals::{Cause, ClaimPolicy, Fence, Origin, Owner, Record, State};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::{Fingerprint, FingerprintBuilder, Match, RecordId};
 
@@ -95,7 +95,7 @@ fn trap_33_a_digest_has_256_bits_of_blake3() {
 
 /// Returns the key for `step` that an interrupted run of the operation has.
 fn derived_key(id: RecordId, fingerprint: Fingerprint, step: &str) -> String {
-    let state = State::<()>::Interrupted { policy: ClaimPolicy::Refuse, run: Fence(1), status: None };
+    let state = State::<()>::Interrupted { policy: ClaimPolicy::Refuse, run: Fence(1), cause: Cause::Unknown };
     let (origin, owner, expires) = (Origin::default(), Owner::None, Some(NOON));
     let record =
         Record { fence: Fence(1), began: NOON, since: NOON, expires, fingerprint, attempt: 1, origin, state, owner };

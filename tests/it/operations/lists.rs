@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use testkit::lab::time::SECOND;
+use testkit::lab::time::{NOON, SECOND};
 use testkit::lab::{hold, on_disk};
+use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{Cursor, Filter, Operations, StateKind};
 use tower_idempotency::store::Store;
 use tower_idempotency::{MemoryStore, SledStore};
@@ -43,6 +44,10 @@ async fn selects_by_state_status_and_scope<St: Store + Clone>(store: St) {
         (Filter::all().answered_with(504), &["label of /c/504"]),
         (Filter::all().answered_with(200), &["label of /a/200"]),
         (Filter::all().in_state(StateKind::Interrupted).answered_with(502), &["label of /b/502"]),
+        (Filter::all().caused_by(Cause::Answered(0)), &["label of /b/502", "label of /c/504"]),
+        (Filter::all().caused_by(Cause::Panicked), &[]),
+        (Filter::all().labelled("label of /c"), &["label of /c/504"]),
+        (Filter::all().labelled("abel of /c"), &[]),
         (Filter::all().of_scope(account("other").digest()), &["label of /c/504"]),
         (Filter::all().in_state(StateKind::Interrupted).of_scope(account("one").digest()), &["label of /b/502"]),
     ] {
@@ -104,22 +109,27 @@ async fn of_two_conditions_both_count() {
         (0..3).for_each(|_| a_second_passes(&clock));
     }
     type Condition = (fn(Filter) -> Filter, fn(&str) -> bool);
-    let conditions: [Condition; 5] = [
+    let conditions: [Condition; 9] = [
         (|filter| filter.in_state(StateKind::Completed), |label| label.ends_with("200") || label.ends_with("402")),
         (|filter| filter.in_state(StateKind::Interrupted), |label| label.contains("/50")),
         (|filter| filter.older_than(SECOND * 4), |label| label.contains("/old/")),
+        // The new ones came three seconds after noon.
+        (|filter| filter.from(NOON.plus(SECOND * 3)), |label| label.contains("/new/")),
+        (|filter| filter.before(NOON.plus(SECOND * 3)), |label| label.contains("/old/")),
+        (|filter| filter.labelled("label of /new/o"), |label| label.contains("/new/o")),
+        (|filter| filter.caused_by(Cause::Answered(0)), |label| label.contains("/50")),
         (|filter| filter.answered_with(402), |label| label.ends_with("402")),
         (|filter| filter.of_scope(account("one").digest()), |label| label.contains("/one/")),
     ];
     let operations = layer.operations();
-    for (first, selected) in conditions {
-        for (second, also) in conditions {
+    for (place, (first, selected)) in conditions.into_iter().enumerate() {
+        for (other, (second, also)) in conditions.into_iter().enumerate() {
             let filter = second(first(Filter::all()));
             let mut found = labels(&operations, &filter, 100).await;
             found.sort();
-            // Of two states, the second one counts.
-            let is_state = |condition: fn(&str) -> bool| condition("/502") != condition("/200");
-            let both = |label: &&String| also(label) && (selected(label) || is_state(selected) && is_state(also));
+            // The first two are states, and of two states the second one counts.
+            let are_states = place.max(other) < 2;
+            let both = |label: &&String| also(label) && (selected(label) || are_states);
             let mut expected: Vec<_> = all.iter().filter(both).cloned().collect();
             expected.sort();
             assert_eq!(found, expected, "{filter:?}");

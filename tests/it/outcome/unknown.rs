@@ -73,7 +73,7 @@ async fn a_reconciler_is_asked_about_what_a_handler_does_not_know_and_told_what_
     let retry = lab.post("k", "a").await;
     assert_eq!((retry.text(), retry.is_replay(), lab.effects()), ("charged", true, 1));
     let questions = asked.questions();
-    assert_eq!(questions.iter().map(|run| run.status).collect::<Vec<_>>(), [Some(400)]);
+    assert_eq!(questions.iter().map(|run| run.cause.status()).collect::<Vec<_>>(), [Some(400)]);
 }
 
 #[tokio::test]
@@ -346,7 +346,7 @@ async fn the_status_of_an_unknown_answer_survives_a_restart_and_a_question<D: Di
     for record in &listed {
         assert!(store.inquire(record.id, record.fence).await.unwrap().is_some());
     }
-    let statuses = |listed: &[InterruptedRun]| BTreeSet::from_iter(listed.iter().map(|record| record.status));
+    let statuses = |listed: &[InterruptedRun]| BTreeSet::from_iter(listed.iter().map(|record| record.cause.status()));
     assert_eq!(statuses(&listed), BTreeSet::from([None, Some(502)]));
     store.close().await.unwrap();
     let store = D::open(directory.path()).unwrap();

@@ -15,7 +15,7 @@ use testkit::on_both;
 use testkit::process::until;
 use tower_idempotency::SledStore;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Completion, Reply, State};
+use tower_idempotency::internals::{Cause, Completion, Reply, State};
 use tower_idempotency::store::{Health, OpenError, StoreError};
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{Fingerprint, Key, RecordId};
@@ -94,9 +94,9 @@ async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_
     assert_eq!(interrupted(&store, 2_000).await.len(), 1_100);
     let events = Events::default();
     store.observe(events.clone()).unwrap();
-    assert_eq!(events.take(), vec!["interrupted"; 1_100], "runs of which the observer learns");
+    assert_eq!(events.take(), vec!["interrupted process-ended"; 1_100], "runs of which the observer learns");
     let record = store.load(holds[0].id).await.unwrap().unwrap();
-    assert!(matches!(record.state, State::Interrupted { .. }), "{record:?}");
+    assert!(matches!(record.state, State::Interrupted { cause: Cause::ProcessEnded, .. }), "{record:?}");
     assert_eq!(record.fence, holds[0].fence);
     let last = holds.iter().map(|hold| hold.fence).max().unwrap();
     assert!(claim(&store, "new").await.fence > last);
@@ -107,7 +107,7 @@ async fn a_run_of_an_earlier_process_is_interrupted_at_once_and_its_fence_never_
     let store = place.open::<D>();
     let events = Events::default();
     store.observe(events.clone()).unwrap();
-    assert_eq!(events.take(), ["interrupted"; 2], "the new run, and the one that was claimed again");
+    assert_eq!(events.take(), ["interrupted process-ended"; 2], "the new run, and the one that was claimed again");
 }
 
 on_both!(after_close_everything_is_refused_and_the_directory_can_be_opened_again);

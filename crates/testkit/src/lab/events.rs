@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tower_idempotency::Observer;
+use tower_idempotency::engine::Cause;
 use tower_idempotency::observer::{LeaseChange, RunEnd, SettledBy};
 
 /// The events so far, each as its method's name and its values, and with the durations in seconds.
@@ -50,8 +51,8 @@ impl Observer for Events {
         self.note("unsaved".to_owned());
     }
 
-    fn interrupted(&self) {
-        self.note("interrupted".to_owned());
+    fn interrupted(&self, cause: Cause) {
+        self.note(format!("interrupted {cause}"));
     }
 
     fn settled(&self, by: SettledBy) {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tower_idempotency::internals::{
-    Applied, Claim, ClaimPolicy, Completion, Fence, Operation, Origin, ReclaimReason, Record, Reply, Resolution,
+    Applied, Cause, Claim, ClaimPolicy, Completion, Fence, Operation, Origin, ReclaimReason, Record, Reply, Resolution,
     Transition,
 };
 use tower_idempotency::store::{Store, StoreError};
@@ -108,7 +108,7 @@ pub trait Steps: Store {
     }
 
     fn interrupt(&self, id: RecordId, fence: Fence) -> impl Future<Output = StoreResult<Reply>> + Send {
-        reply(self.apply(id, Transition::Interrupt { fence, status: None, lost: None }))
+        reply(self.apply(id, Transition::Interrupt { fence, cause: Cause::Unknown, lost: None }))
     }
 
     fn settle(&self, id: RecordId, fence: Fence, how: Resolution) -> impl Future<Output = StoreResult<Reply>> + Send {

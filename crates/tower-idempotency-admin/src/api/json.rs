@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{Listing, OperationRecord, OperationState, Server};
 use tower_idempotency::store::Store;
 
@@ -50,6 +51,7 @@ pub(super) fn operation<St: Store>(site: &Site<St>, operation: &OperationRecord)
         "expires": operation.expires.map(time),
         "server": server,
         "session": operation.session.map(|session| session.short()),
+        "cause": operation.state.cause().map(Cause::name),
         "policy": policy,
         "status": operation.state.status(),
         "bytes": bytes,

@@ -9,7 +9,7 @@ use tower_idempotency::{Fence, RecordId};
 
 use super::answer_form::{self, Entered};
 use super::frame::framed;
-use super::operation::{meaning, state};
+use super::operation::{meaning, reason, state};
 use crate::access::Permission;
 use crate::action::Kind;
 use crate::answer::Recorded;
@@ -108,7 +108,8 @@ pub(super) fn facts<St: Store>(site: &Site<St>, operation: &OperationRecord) -> 
             dt { "State" } dd { (state(operation)) }
             @match &operation.state {
                 OperationState::Completed { bytes, .. } => { dt { "Recorded answer" } dd { (bytes) " bytes" } }
-                OperationState::Interrupted { policy, .. } => {
+                OperationState::Interrupted { policy, cause, .. } => {
+                    dt { "Cause" } dd { (cause) ": " (reason(*cause)) }
                     dt { "Claimed under" } dd { (under(*policy)) }
                 }
                 OperationState::Damaged { reason } => { dt { "Reason" } dd { (shown(reason)) } }

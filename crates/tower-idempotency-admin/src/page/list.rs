@@ -1,6 +1,7 @@
 //! The list of operations, its filter, and what can be done with several of them.
 
 use maud::{Markup, html};
+use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{OperationRecord, StateKind};
 use tower_idempotency::store::Store;
 
@@ -10,7 +11,7 @@ use crate::fields::Fields;
 use crate::guard::Caller;
 use crate::selection::Selection;
 use crate::site::Site;
-use crate::text::{age, date, hex, is_known, shown};
+use crate::text::{age, date, hex, is_known, rfc3339, shown};
 use crate::timeout::{Unread, in_time};
 
 /// The most operations that are shown at once.
@@ -121,6 +122,17 @@ fn filter_form(selection: &Selection) -> Markup {
                     }
                     option value="any" selected[selection.state.is_none()] { "any" }
                 } }
+            p { label for="cause" { "Cause" }
+                select id="cause" name="cause" {
+                    option value="any" selected[selection.cause.is_none()] { "any" }
+                    @for cause in Cause::ALL { option value=(cause) selected[selection.cause == Some(cause)] { (cause) } }
+                } }
+            p { label for="label" { "Label begins with" }
+                input id="label" name="label" value=[selection.label.as_deref()] size="16" spellcheck="false" autocomplete="off"; }
+            p { label for="from" { "In its state from (UTC)" }
+                input id="from" name="from" value=[selection.from.and_then(rfc3339)] placeholder="2026-11-22 10:00:00" size="20" autocomplete="off"; }
+            p { label for="before" { "until before" }
+                input id="before" name="before" value=[selection.before.and_then(rfc3339)] placeholder="2026-11-22 10:30:00" size="20" autocomplete="off"; }
             p { label for="older_than" { "For longer than" }
                 input id="older_than" name="older_than" value=[age] placeholder="10m" size="8" autocomplete="off"; }
             p { label for="status" { "Answered with status" }

@@ -1,6 +1,7 @@
 //! How an operation is called, and its state.
 
 use maud::{Markup, html};
+use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{OperationRecord, OperationState, Server};
 
 use crate::fields::link;
@@ -25,12 +26,13 @@ pub(super) fn plain_name(operation: &OperationRecord) -> String {
     }
 }
 
-/// Returns the state, with the status that the client got.
+/// Returns the state, with the status that the client got, or the reason why it is unknown whether it took effect.
 pub(super) fn state(operation: &OperationRecord) -> Markup {
     let state = &operation.state;
     html! {
         span class={ "state " (state.kind()) } { (word(state)) }
         @if let Some(status) = state.status() { " " span.status { (status) } }
+        @else if let Some(cause) = state.cause().filter(|cause| *cause != Cause::Unknown) { " " span.cause { (cause) } }
     }
 }
 
@@ -43,6 +45,22 @@ pub(super) fn word(state: &OperationState) -> &'static str {
         OperationState::Consumed { .. } => "done, without its answer",
         OperationState::Damaged { .. } => "damaged",
         _ => "in another state",
+    }
+}
+
+/// Returns what a cause means.
+pub(super) fn reason(cause: Cause) -> &'static str {
+    match cause {
+        Cause::ProcessEnded => "the process ended while the handler ran",
+        Cause::Panicked => "the handler panicked",
+        Cause::MaxRun => "the handler took longer than max_run allows",
+        Cause::Lease => "the lease of its process was over: the process ended, or did not reach the database",
+        Cause::Shutdown => "the process shut down while the handler ran",
+        Cause::Failed => "the handler or its effect failed with an error",
+        Cause::Broken => "the answer broke off, or the service behind the proxy gave none",
+        Cause::Unsaved => "its end could not be stored",
+        Cause::Answered(_) => "the handler answered that it is unknown",
+        _ => "not recorded",
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{Cursor, StateKind};
 
 pub(super) const STORE: &str = "The store: `sled:PATH`, `fjall:PATH`, a path, or `postgres://USER@HOST/DATABASE?namespace=NAME`. By default it is \
@@ -34,7 +36,7 @@ pub(crate) struct StoreOptions {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
-    /// Lists operations.
+    /// Lists operations, first the interrupted ones, the oldest first; then the others.
     Ls(Ls),
     /// Finds the operation of a key, which is read from standard input.
     ///
@@ -81,6 +83,19 @@ pub(crate) struct Ls {
     /// damaged.
     #[arg(long, conflicts_with = "disputed")]
     pub(crate) state: Option<StateKind>,
+    /// Only interrupted ones with this cause: process-ended, panicked, max-run, lease, shutdown, failed, broken, unsaved,
+    /// answered (with a status, see `--status`) or unknown.
+    #[arg(long, conflicts_with = "disputed")]
+    pub(crate) cause: Option<Cause>,
+    /// Only those whose label begins so, such as `POST /charges`.
+    #[arg(long, value_name = "TEXT", conflicts_with = "disputed")]
+    pub(crate) label: Option<String>,
+    /// Only those that came to their state then or later, such as `2026-11-22T10:03:07Z`.
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "disputed")]
+    pub(crate) from: Option<Timestamp>,
+    /// Only those that came to their state before then.
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "disputed")]
+    pub(crate) before: Option<Timestamp>,
     /// Only those that have been in their state for longer, such as `24h`.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "disputed")]
     pub(crate) older_than: Option<Duration>,
@@ -93,6 +108,9 @@ pub(crate) struct Ls {
     /// Lists the outcomes that came after their operation was taken over or settled: each may be a second effect.
     #[arg(long)]
     pub(crate) disputed: bool,
+    /// Writes whole ids in the table. Without it, the first eight digits, which every command takes.
+    #[arg(long)]
+    pub(crate) full_ids: bool,
     /// At most so many.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: usize,
@@ -178,6 +196,12 @@ pub(crate) struct Forget {
     pub(crate) of: OfOperation,
     #[command(flatten)]
     pub(crate) change: Change,
+}
+
+/// Reads a time of UTC.
+fn time(text: &str) -> Result<Timestamp, &'static str> {
+    let time = humantime::parse_rfc3339_weak(text).map_err(|_| "a time of UTC is written as 2026-11-22T10:03:07Z")?;
+    Ok(time.into())
 }
 
 /// Reads the digest of a scope.

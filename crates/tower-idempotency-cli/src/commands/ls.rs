@@ -1,8 +1,9 @@
 //! `idem ls`.
 
 use serde_json::{Value, json};
+use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::operations::{Cursor, Filter, OperationRecord};
+use tower_idempotency::operations::{Cursor, Filter, OperationRecord, StateKind};
 
 use crate::arguments::{Ls, StoreOptions};
 use crate::failure::{Ended, Failure};
@@ -18,8 +19,17 @@ pub(crate) async fn run(options: &StoreOptions, ls: Ls, screen: &Screen) -> Resu
 
 async fn list(opened: &Opened, ls: &Ls, screen: Screen) -> Result<(), Failure> {
     let mut filter = Filter::all();
-    if let Some(state) = ls.state {
-        filter = filter.in_state(state);
+    if let Some(cause) = ls.cause {
+        filter = filter.caused_by(cause);
+    }
+    if let Some(label) = &ls.label {
+        filter = filter.labelled(label);
+    }
+    if let Some(from) = ls.from {
+        filter = filter.from(from);
+    }
+    if let Some(before) = ls.before {
+        filter = filter.before(before);
     }
     if let Some(age) = ls.older_than {
         filter = filter.older_than(age);
@@ -30,17 +40,48 @@ async fn list(opened: &Opened, ls: &Ls, screen: Screen) -> Result<(), Failure> {
     if let Some(digest) = ls.scope {
         filter = filter.of_scope(digest);
     }
-    let filter = Some(filter).filter(|_| !ls.disputed);
-    let (operations, next, now) = pages(opened, filter.as_ref(), ls.after, ls.limit).await?;
+    let (operations, next, now) = match (ls.disputed, ls.state) {
+        (true, _) => pages(opened, None, ls.after, ls.limit).await?,
+        (false, Some(state)) => pages(opened, Some(&filter.in_state(state)), ls.after, ls.limit).await?,
+        (false, None) => urgent_first(opened, filter, ls.after, ls.limit).await?,
+    };
     if let Some(remark) = opened.remark(&operations) {
         screen::remark(remark)?;
     }
-    let mut text = screen::list(&operations, now);
+    let mut text = screen::list(&operations, ls.full_ids, now);
     if let Some(next) = &next {
         text.push_str(&format!("\nthere may be more: --after {next}"));
     }
     let values: Vec<Value> = operations.iter().map(|operation| screen::operation_as_json(operation, now)).collect();
     screen.answer(text, &json!({ "operations": values, "next": next.map(|next| next.to_string()) }))
+}
+
+/// Reads the interrupted operations, and then the others.
+async fn urgent_first(
+    opened: &Opened,
+    filter: Filter,
+    mut after: Option<Cursor>,
+    limit: usize,
+) -> Result<(Vec<OperationRecord>, Option<Cursor>, Timestamp), Failure> {
+    let mut operations = Vec::new();
+    // A place in the list of the others is that of an id.
+    if after.is_none_or(|after| after.id().is_none()) {
+        let interrupted = filter.clone().in_state(StateKind::Interrupted);
+        let (found, next, now) = pages(opened, Some(&interrupted), after, limit).await?;
+        if next.is_some() || found.len() >= limit {
+            let others = Cursor::of_id(RecordId::from_bytes([0; 32]));
+            return Ok((found, next.or(Some(others)), now));
+        }
+        (operations, after) = (found, None);
+    }
+    loop {
+        let (others, next, now) = pages(opened, Some(&filter), after, limit - operations.len()).await?;
+        operations.extend(others.into_iter().filter(|other| other.state.kind() != StateKind::Interrupted));
+        if next.is_none() || operations.len() >= limit {
+            return Ok((operations, next, now));
+        }
+        after = next;
+    }
 }
 
 /// Reads pages until there are as many operations, or no more; of the disputed outcomes, if there is no filter.

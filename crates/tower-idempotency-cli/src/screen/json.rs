@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{Answer, OperationRecord, OperationState, Server};
 
 use super::time::{hex, time};
@@ -16,6 +17,7 @@ pub(crate) fn operation(operation: &OperationRecord, now: Timestamp) -> Value {
         "status": operation.state.status(),
         "bytes": bytes(operation),
         "reason": match &operation.state { OperationState::Damaged { reason } => Some(reason), _ => None },
+        "cause": operation.state.cause().map(Cause::name),
         "policy": policy(operation),
         "label": operation.label(),
         "attempt": (!is_damaged).then_some(operation.attempt),

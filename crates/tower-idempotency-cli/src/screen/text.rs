@@ -8,22 +8,24 @@ use tower_idempotency::operations::{Answer, OperationRecord, OperationState, Ser
 use super::json::{bytes, known, policy};
 use super::time::{ago, hex, time};
 
-/// Returns a table of operations.
-pub(crate) fn list(operations: &[OperationRecord], now: Timestamp) -> String {
+/// Returns a table of operations, with their whole ids or the digits that logs have.
+pub(crate) fn list(operations: &[OperationRecord], full_ids: bool, now: Timestamp) -> String {
+    let width = if full_ids { 64 } else { 8 };
     let mut table = format!(
-        "{:64}  {:11}  {:6}  {:8}  {:12}  {:7}  {:18}  LABEL",
-        "ID", "STATE", "STATUS", "BYTES", "FOR", "ATTEMPT", "FENCE"
+        "{:width$}  {:11}  {:13}  {:6}  {:8}  {:12}  {:7}  {:18}  LABEL",
+        "ID", "STATE", "CAUSE", "STATUS", "BYTES", "FOR", "ATTEMPT", "FENCE"
     );
     for operation in operations {
+        let id = if full_ids { operation.id.to_string() } else { operation.id.short() };
         let state = operation.state.kind();
         let row = match &operation.state {
             OperationState::Damaged { reason } => {
                 let fence = Some(operation.fence).filter(|fence| fence.0 > 0);
-                format!("\n{}  {state:11}  {reason}; fence {}", operation.id, or_dash(fence))
+                format!("\n{id}  {state:11}  {reason}; fence {}", or_dash(fence))
             }
             _ => format!(
-                "\n{}  {state:11}  {:6}  {:8}  {:12}  {:7}  {:18}  {}",
-                operation.id,
+                "\n{id}  {state:11}  {:13}  {:6}  {:8}  {:12}  {:7}  {:18}  {}",
+                or_dash(operation.state.cause()),
                 or_dash(operation.state.status()),
                 or_dash(bytes(operation)),
                 ago(operation.since, now),
@@ -49,6 +51,9 @@ pub(crate) fn details(operation: &OperationRecord, now: Timestamp) -> String {
     lines.push(("status", or_dash(operation.state.status())));
     if let Some(bytes) = bytes(operation) {
         lines.push(("outcome", format!("{bytes} bytes")));
+    }
+    if let Some(cause) = operation.state.cause() {
+        lines.push(("cause", cause.to_string()));
     }
     if let Some(policy) = policy(operation) {
         lines.push(("claimed under", policy));

@@ -186,7 +186,7 @@ async fn disputed_outcomes_are_listed_and_shown() {
     let outcome = &listed["operations"][0];
     assert_eq!((&outcome["id"], &outcome["label"]), (&id("k1").to_string().into(), &"charge /waits".into()));
     assert_eq!((&outcome["status"], &outcome["began"]), (&200.into(), &serde_json::Value::Null));
-    let text = idem(&["ls", &url, "--disputed", "--after", listed["next"].as_str().unwrap()]).stdout;
+    let text = idem(&["ls", &url, "--disputed", "--full-ids", "--after", listed["next"].as_str().unwrap()]).stdout;
     assert!(text.contains(&id("k2").to_string()) && !text.contains(&id("k1").to_string()), "{text}");
 
     let (key, fence) = (id("k1").to_string(), outcome["fence"].as_str().unwrap());

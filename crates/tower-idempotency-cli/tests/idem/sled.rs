@@ -36,6 +36,12 @@ async fn a_list_has_the_operations_that_were_asked_for() {
         (&["--state", "completed"], &["k1", "k4"]),
         (&["--status", "201"], &["k1", "k4"]),
         (&["--status", "502"], &["k2", "k3"]),
+        (&["--cause", "answered"], &["k2", "k3"]),
+        (&["--cause", "panicked"], &[]),
+        (&["--label", "charge /unsure"], &["k2", "k3"]),
+        (&["--label", "harge"], &[]),
+        (&["--before", "2026-01-01 00:00:00"], &[]),
+        (&["--from", "2026-01-01T00:00:00Z"], &["k1", "k2", "k3", "k4"]),
         (&["--older-than", "24h"], &[]),
         (&["--scope", &scope], &["k1", "k2", "k3", "k4"]),
         (&["--scope", &"0".repeat(64)], &[]),
@@ -46,7 +52,10 @@ async fn a_list_has_the_operations_that_were_asked_for() {
     }
     let text = idem(&["ls", &store]);
     assert!(
-        text.code == 0 && text.stdout.contains("charge /unsure") && text.stdout.contains("interrupted"),
+        text.code == 0
+            && text.stdout.contains("charge /unsure")
+            && text.stdout.contains("interrupted")
+            && !text.stdout.contains(&id("k1").to_string()),
         "{text:?}"
     );
 
@@ -61,7 +70,9 @@ async fn a_list_has_the_operations_that_were_asked_for() {
             break;
         }
     }
-    assert!(found == sorted(&["k1", "k2", "k3", "k4"]) && pages >= 4, "{found:?}");
+    // The interrupted ones come first, as they came, and then the others.
+    let expected = [vec![id("k2").to_string(), id("k3").to_string()], sorted(&["k1", "k4"])].concat();
+    assert!(found == expected && pages >= 4, "{found:?}");
     assert_eq!(json(0, &["ls", &store, "--disputed"])["operations"], Value::Array(Vec::new()));
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_idempotency::internals::{
-    self, Claim, ClaimPolicy, Completion, Described, Fence, Operation, Origin, ReclaimReason, Record, Resolution,
-    RunResult, Transition,
+    self, Cause, Claim, ClaimPolicy, Completion, Described, Fence, Operation, Origin, ReclaimReason, Record,
+    Resolution, RunResult, Transition,
 };
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -90,12 +90,12 @@ pub(super) fn consume(hold: Hold, status: u16) -> Transition {
 }
 
 pub(super) fn interrupt(fence: Fence) -> Transition {
-    Transition::Interrupt { fence, status: None, lost: None }
+    Transition::Interrupt { fence, cause: Cause::Unknown, lost: None }
 }
 
 /// An interruption whose client was answered that the effect is unknown.
 pub(super) fn answer(fence: Fence, status: u16) -> Transition {
-    Transition::Interrupt { fence, status: Some(status), lost: None }
+    Transition::Interrupt { fence, cause: Cause::Answered(status), lost: None }
 }
 
 pub(super) fn settle(fence: Fence, outcome: impl Into<Bytes>) -> Transition {

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::codec::{self, CHECKSUM_BYTES, CodecError, HEAD_BYTES, VERSION};
-use tower_idempotency::internals::{ClaimPolicy, Draft, ListedRecord, Origin, OutcomeStart, Owner, Record, State};
+use tower_idempotency::internals::{
+    Cause, ClaimPolicy, Draft, ListedRecord, Origin, OutcomeStart, Owner, Record, State,
+};
 use tower_idempotency::store::StoreError;
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -115,7 +117,7 @@ impl View<'_> {
     /// Returns what the columns say of a row whose bytes can't be read. It is unknown how its operation ended, or
     /// whether it did.
     fn damaged(&self, row: &Row, error: CodecError) -> Option<Decoded> {
-        let state = State::Interrupted { policy: ClaimPolicy::Unreadable, run: row.fence, status: None };
+        let state = State::Interrupted { policy: ClaimPolicy::Unreadable, run: row.fence, cause: Cause::Unknown };
         // The true number of attempts is unknown, so it counts as 1.
         let record = self.presented(row, Fingerprint::unverifiable(), 1, Origin::default(), state)?;
         Some(Decoded::Damaged(Box::new(record), error))
@@ -138,7 +140,7 @@ impl View<'_> {
         let record = Record { fence, began, since, expires, fingerprint, attempt, origin, state, owner };
         // The time at which its process died is unknown. So the record expires with the row: after its bound and the
         // retention, counted from the claim.
-        let lapsed = |record: Record| Record { expires: Some(row.expires), ..record.lapse(since) };
+        let lapsed = |record: Record| Record { expires: Some(row.expires), ..record.lapse(since, self.cause(row)) };
         let record = if is_running && owner == Owner::None { lapsed(record) } else { record };
         record.live(self.earliest)
     }
@@ -152,6 +154,14 @@ impl View<'_> {
             Some(_) if row.kind != Kind::Running && row.until.is_none_or(|until| until <= self.earliest) => Owner::None,
             Some(session) if self.others.is_some_and(|others| is_over(others, session, row.until)) => Owner::None,
             Some(_) => Owner::Elsewhere,
+        }
+    }
+
+    /// Returns why a run is over that has not said how it ended: its process, or the run alone.
+    fn cause(&self, row: &Row) -> Cause {
+        match (row.session, self.others) {
+            (Some(session), Some(others)) if !others.is_over(session) => Cause::MaxRun,
+            _ => Cause::Lease,
         }
     }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tower_idempotency::RecordId;
 use tower_idempotency::internals::{
-    Applied, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Resolution, RunResult, State, Transition,
-    next, once_a_minute, pauses,
+    Applied, Cause, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Resolution, RunResult, State,
+    Transition, next, once_a_minute, pauses,
 };
 use tower_idempotency::store::StoreError;
 
@@ -362,7 +362,7 @@ pub(crate) fn taken_back(transition: &Transition) -> Option<fn(Fence) -> Transit
     match transition {
         Transition::Claim(_) => Some(Transition::Release),
         // The effects of the earlier run are as unknown as before.
-        Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, status: None, lost: None }),
+        Transition::Reclaim(..) => Some(|fence| Transition::Interrupt { fence, cause: Cause::Unknown, lost: None }),
         // Other processes may ask.
         Transition::Inquire { bound, .. } if !bound.is_zero() => {
             Some(|fence| Transition::Inquire { fence, bound: Duration::ZERO })

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_idempotency::RecordId;
-use tower_idempotency::internals::{Change, Completion, Current, End, Record, State, Transition, next};
+use tower_idempotency::internals::{Cause, Change, Completion, Current, End, Record, State, Transition, next};
 
 use super::Protocol;
 use super::rows::of_transaction;
@@ -71,7 +71,7 @@ impl<B: Backend> Protocol<B> {
         let end = if is_free {
             release(id, Some(&row), protocol.clocks().now())
         } else {
-            becomes(Transition::Interrupt { fence, status: None, lost: None })?
+            becomes(Transition::Interrupt { fence, cause: Cause::Failed, lost: None })?
         };
         let record = RunRecord { write: completed, fence, clocks: protocol.clocks().now() };
         let pending =
@@ -86,7 +86,7 @@ impl<B: Backend> PendingTransaction<B> {
     /// or the operation is another process's; or the store was closed, and it is in doubt.
     pub async fn end(&self) -> End {
         let Self { protocol, id, claimed, completed, end, is_free } = self;
-        let interrupted = End::Interrupted { status: None };
+        let interrupted = End::Interrupted { cause: Cause::Failed };
         let settled = loop {
             // The write waits for as long as the transaction has the row locked.
             match protocol.database.writes.insist(end.clone()).await {

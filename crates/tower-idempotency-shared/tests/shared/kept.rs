@@ -8,7 +8,7 @@ use testkit::lab::done;
 use testkit::lab::steps::Hold;
 use tokio::runtime::Runtime;
 use tower_idempotency::internals::{
-    Applied, Claim, ClaimPolicy, End, Operation, Origin, Records as _, Reply, Transition,
+    Applied, Cause, Claim, ClaimPolicy, End, Operation, Origin, Records as _, Reply, Transition,
 };
 use tower_idempotency::internals::{Completion, Resolution, State};
 use tower_idempotency::store::StoreError;
@@ -192,9 +192,9 @@ async fn a_transaction_whose_operation_was_ended_meanwhile_leaves_no_free_key() 
     let store = open().await;
     let hold = claimed(&store).await;
     let (_record, pending) = store.complete_apart(completion(hold), true).unwrap();
-    let interrupt = Transition::Interrupt { fence: hold.fence, status: None, lost: None };
+    let interrupt = Transition::Interrupt { fence: hold.fence, cause: Cause::Unknown, lost: None };
     assert_eq!(store.apply(ID, interrupt).await.unwrap().reply, Reply::Taken);
-    assert_eq!(pending.end().await, End::Interrupted { status: None });
+    assert_eq!(pending.end().await, End::Interrupted { cause: Cause::Failed });
     assert!(store.load(ID).await.unwrap().is_some());
 }
 
@@ -205,7 +205,7 @@ async fn a_transaction_that_was_rolled_back_leaves_a_free_key_only_where_a_run_h
     for is_free in [true, false] {
         let store = open().await;
         let (_record, pending) = store.complete_apart(completion(claimed(&store).await), is_free).unwrap();
-        let expected = if is_free { End::Released } else { End::Interrupted { status: None } };
+        let expected = if is_free { End::Released } else { End::Interrupted { cause: Cause::Failed } };
         assert_eq!(pending.end().await, expected);
         let state = store.load(ID).await.unwrap().map(|record| record.state);
         let is_interrupted = matches!(state, Some(State::Interrupted { .. }));
@@ -237,7 +237,7 @@ async fn a_later_run_of_the_key_is_kept_when_an_earlier_ones_transaction_turns_o
     let (_record, pending) = store.complete_apart(completion(hold), true).unwrap();
     assert_eq!(store.apply(ID, Transition::Release(hold.fence)).await.unwrap().reply, Reply::Taken);
     let later = claimed(&store).await;
-    assert_eq!(pending.end().await, End::Interrupted { status: None });
+    assert_eq!(pending.end().await, End::Interrupted { cause: Cause::Failed });
     assert_eq!(store.kept().1, 1, "others are not told that the later run is over");
     assert_eq!(store.apply(ID, Transition::Complete(completion(later))).await.unwrap().reply, Reply::Taken);
 }
@@ -261,7 +261,7 @@ async fn what_a_transaction_wrote_is_told_only_when_it_is_durable() {
     assert!(tokio::time::timeout(MINUTE / 12, &mut settled).await.is_err(), "it is not durable");
     backend.database().fail_over();
     backend.database().replication(Replication::InStep);
-    assert_eq!(settled.await, End::Interrupted { status: None });
+    assert_eq!(settled.await, End::Interrupted { cause: Cause::Failed });
 }
 
 /// A store whose transaction was committed, and then lost in a failover that the store has noticed.

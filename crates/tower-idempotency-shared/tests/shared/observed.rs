@@ -36,7 +36,7 @@ async fn a_lease_that_is_renewed_and_lost_and_a_disputed_outcome_are_observed() 
     gate.open();
     assert_eq!(run.await.unwrap().problem(), "outcome-unknown");
     let (seen, stats) = (events.take(), layer.stats());
-    for event in ["breaker open", "breaker closed", "lease lost", "disputed", "interrupted"] {
+    for event in ["breaker open", "breaker closed", "lease lost", "disputed", "interrupted lease"] {
         assert_eq!(seen.iter().filter(|seen| **seen == event).count(), 1, "{event} in {seen:?}");
     }
     assert_eq!((stats.lease_losses, stats.breaker_openings, stats.disputed), (1, 1, 1));

@@ -9,7 +9,7 @@ use super::batch::Batch;
 use crate::clock::Timestamp;
 use crate::codec::{self, Stored};
 use crate::key::RecordId;
-use crate::record::{Fence, Record, State, Transition};
+use crate::record::{Cause, Fence, Record, State, Transition};
 use crate::store::StoreError;
 use crate::store::embedded::layout::keys;
 use crate::store::embedded::layout::storage_engine::{ReadError, StorageEngine, scan_keys};
@@ -27,7 +27,7 @@ impl<E: StorageEngine> Batch<'_, E> {
     pub(crate) fn interrupt_run(&mut self, id: RecordId) -> Result<(), StoreError> {
         match self.current(id).map_err(|error| self.shared.read_failed(error, id))? {
             Some(Record { state: State::Running { .. }, fence, .. }) => {
-                self.take(id, Transition::Interrupt { fence, status: None, lost: None })?;
+                self.take(id, Transition::Interrupt { fence, cause: Cause::ProcessEnded, lost: None })?;
                 self.shared.slots.telemetry.found_interrupted();
                 Ok(())
             }

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
+use crate::record::Cause;
 use crate::store::embedded::batches::sweep::{Slice, sweep};
 use crate::store::embedded::layout::writes::ENTRY_BYTES;
 use crate::store::embedded::queue::queue;
@@ -17,7 +18,7 @@ fn trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole
             let still = Still::<E>::new();
             let [Hold { id, fence, .. }] = claim(&still, &["k"])[..] else { panic!("one") };
             let mut batch = still.batch();
-            let _answer = step(&mut batch, id, Transition::Interrupt { fence, status: None, lost: None });
+            let _answer = step(&mut batch, id, Transition::Interrupt { fence, cause: Cause::Unknown, lost: None });
             // This is what a run leaves if it is killed between the chunks of its outcome and its record.
             batch.write(&keys::orphan(&id, fence), Bytes::new());
             batch.write(&keys::chunk(&id, fence, 0), &b"a chunk"[..]);

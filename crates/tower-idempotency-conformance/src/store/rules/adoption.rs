@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{ClaimPolicy, Fence, Owner, Record, Reply, State};
+use tower_idempotency::internals::{Cause, ClaimPolicy, Fence, Owner, Record, Reply, State};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -21,7 +21,7 @@ pub(crate) async fn a_record_of_another_store_is_taken_as_it_is<St: Store>(subje
         "write the fence, the times and the state that the record says, and nothing if there is a record of its id";
     let rule = Rule::new(subject, "a_record_of_another_store_is_taken_as_it_is", advice);
     let now = rule.now().await;
-    let interrupted = State::Interrupted { policy: ClaimPolicy::Ask, run: Fence(6), status: Some(502) };
+    let interrupted = State::Interrupted { policy: ClaimPolicy::Ask, run: Fence(6), cause: Cause::Answered(502) };
     let records: Vec<(RecordId, Record)> = [
         State::Completed { outcome: "an outcome".into() },
         State::Completed { outcome: vec![7; 5_000].into() },

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tower_idempotency::internals::{Claim, ClaimPolicy, Described, Operation, Origin, Record, State, Transition};
+use tower_idempotency::internals::{
+    Cause, Claim, ClaimPolicy, Described, Operation, Origin, Record, State, Transition,
+};
 use tower_idempotency::store::Store;
 use tower_idempotency::{Fingerprint, RecordId};
 
@@ -105,8 +107,8 @@ pub(crate) async fn what_a_record_says_is_kept<St: Store>(subject: &StoreSubject
             let consumed = rule.made(id, &consume(hold(id, &third), status)).await;
             says(&rule, &consumed, &wish, 3);
             let states = [
-                (first.state, State::Interrupted { policy, run: run.fence, status: Some(status) }),
-                (cut.state, State::Interrupted { policy: Refuse, run: again.fence, status: None }),
+                (first.state, State::Interrupted { policy, run: run.fence, cause: Cause::Answered(status) }),
+                (cut.state, State::Interrupted { policy: Refuse, run: again.fence, cause: Cause::Unknown }),
                 (consumed.state.clone(), State::Consumed { status }),
                 (third.state, State::Running { policy: Refuse, interrupted_retention: HOUR }),
             ];

@@ -1,7 +1,7 @@
 //! The end of a transaction is that of its record.
 
-use tower_idempotency::internals::End;
 use tower_idempotency::internals::Records as _;
+use tower_idempotency::internals::{Cause, End};
 use tower_idempotency::store::CommitError;
 use tower_idempotency_shared::{Kind, RecordInTransaction};
 
@@ -44,7 +44,7 @@ pub(crate) async fn a_transaction_that_is_rolled_back_leaves_neither<B: RecordIn
         let row = rule.row(&run).await;
         rule.check(row == before, || format!("a transaction that was rolled back made {row:?} of {before:?}"));
         let end = rule.end(&run).await;
-        let expected = if is_free { End::Released } else { End::Interrupted { status: None } };
+        let expected = if is_free { End::Released } else { End::Interrupted { cause: Cause::Failed } };
         rule.check(end == expected, || format!("a rollback was taken for {end:?}"));
         let loaded = rule.within(subject.store.load(run.record.id())).await;
         let is_there = matches!(loaded, Ok(Some(_)));

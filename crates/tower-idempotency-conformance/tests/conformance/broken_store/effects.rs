@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
-    Applied, ClaimPolicy, Completion, Cursor, Fence, Hold, ListedRecord, Origin, Owner, Page, Record, Reply, State,
-    Transition,
+    Applied, Cause, ClaimPolicy, Completion, Cursor, Fence, Hold, ListedRecord, Origin, Owner, Page, Record, Reply,
+    State, Transition,
 };
 
 use super::fault::Fault;
@@ -180,7 +180,9 @@ impl Memory {
                 record.expires = self.false_expiry.get(&id).copied().unwrap_or(record.expires);
             }
             Fault::KeepsStatusesInAByte => match &mut record.state {
-                State::Interrupted { status: Some(status), .. } | State::Consumed { status } => *status &= 0xff,
+                State::Interrupted { cause: Cause::Answered(status), .. } | State::Consumed { status } => {
+                    *status &= 0xff;
+                }
                 _ => {}
             },
             Fault::ReplacesOutcomes => {
@@ -200,11 +202,11 @@ impl Memory {
                     *run = Fence(run.0 - base);
                 }
             }
-            Fault::TakesOthersForDead if record.owner == Owner::Elsewhere => record = record.lapse(now),
+            Fault::TakesOthersForDead if record.owner == Owner::Elsewhere => record = record.lapse(now, Cause::Lease),
             Fault::InterruptsItsOwnSlowRuns => {
                 let until = self.bounds.get(&id).map(|bound| record.since.plus(*bound));
                 if let Some(until) = until.filter(|until| *until <= now) {
-                    record = record.lapse(until);
+                    record = record.lapse(until, Cause::MaxRun);
                 }
             }
             _ => {}
@@ -223,7 +225,7 @@ fn with_fence(transition: Transition, to: impl Fn(Fence) -> Fence) -> Transition
             Transition::Complete(Completion { hold, ..completion })
         }
         Transition::Release(fence) => Transition::Release(to(fence)),
-        Transition::Interrupt { fence, status, lost } => Transition::Interrupt { fence: to(fence), status, lost },
+        Transition::Interrupt { fence, cause, lost } => Transition::Interrupt { fence: to(fence), cause, lost },
         Transition::Resolve(fence, resolution, retention) => Transition::Resolve(to(fence), resolution, retention),
         Transition::Adopt(record) => Transition::Adopt(record),
     }

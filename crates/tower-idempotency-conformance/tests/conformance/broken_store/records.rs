@@ -14,7 +14,7 @@ use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::internals::Resolution;
 use tower_idempotency::internals::{
-    Applied, Cursor, List, ListedRecord, Page, Record, Records, Reply, Sealed, Slots, State, Transition,
+    Applied, Cause, Cursor, List, ListedRecord, Page, Record, Records, Reply, Sealed, Slots, State, Transition,
 };
 use tower_idempotency::store::{Gauges, Health, Store, StoreError};
 use tower_idempotency::test_util::TestStore;
@@ -26,7 +26,7 @@ use super::fault::Fault;
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn interrupted(fence: Fence) -> Transition {
-    Transition::Interrupt { fence, status: None, lost: None }
+    Transition::Interrupt { fence, cause: Cause::Unknown, lost: None }
 }
 
 #[derive(Debug, Clone)]

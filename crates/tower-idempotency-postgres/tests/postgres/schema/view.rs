@@ -6,8 +6,9 @@ use axum::{Extension, Router};
 use http::{Request, StatusCode};
 use testkit::Gate;
 use testkit::lab::insert_bytes;
+use testkit::lab::steps::{Claimed, Steps as _, wish};
 use tower::ServiceExt as _;
-use tower_idempotency::internals::{Described, Origin};
+use tower_idempotency::internals::{Cause, Described, Origin, Records as _, Transition};
 use tower_idempotency::{Fingerprint, IdempotencyLayer, Key, RecordId, Scope, Unsure};
 use tower_idempotency_postgres::tokio_postgres::{Client, Row, SimpleQueryMessage};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
@@ -106,6 +107,23 @@ async fn the_view_says_what_an_operation_is_and_shows_no_answer() {
     }
     gate.open();
     running.await.unwrap();
+}
+
+/// The view has the names of the causes in a text of its own.
+#[tokio::test]
+async fn the_cause_of_each_interruption_is_shown_by_its_name() {
+    let Some(server) = own_server("that causes are shown", &[]) else { return };
+    let lab = Lab::new(&server.url()).await;
+    let store = store(&lab).await;
+    for (number, cause) in Cause::ALL.into_iter().chain([Cause::Answered(504)]).enumerate() {
+        let Claimed::Fresh(hold) = store.claim(wish(&number.to_string())).await.unwrap() else { panic!("{cause}") };
+        let interrupt = Transition::Interrupt { fence: hold.fence, cause, lost: None };
+        store.apply(hold.id, interrupt).await.unwrap();
+        let shown = "SELECT cause, status FROM idempotency.operation WHERE id = $1";
+        let row = lab.client.query_one(shown, &[&hold.id.to_string()]).await.unwrap();
+        assert_eq!(row.get::<_, Option<&str>>("cause"), Some(cause.name()));
+        assert_eq!(row.get::<_, Option<i64>>("status"), cause.status().map(i64::from), "{cause}");
+    }
 }
 
 /// A consumer's outcome is the application's, without a status. A transaction of the application marks its row.
