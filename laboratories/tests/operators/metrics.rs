@@ -57,7 +57,7 @@ async fn an_interrupted_charge_is_seen_in_the_metrics_until_it_is_settled() {
         ("idempotency_claim_seconds_count", 2.0),
         ("idempotency_record_seconds_count", 2.0),
         ("idempotency_run_seconds_bucket{le=\"30\"}", 2.0),
-        ("idempotency_interrupted_total", 1.0),
+        ("idempotency_interrupted_total{cause=\"answered\"}", 1.0),
         ("idempotency_interrupted_operations", 1.0),
         ("idempotency_store_healthy", 1.0),
         ("idempotency_store_records", 2.0),

@@ -10,6 +10,8 @@ use testkit::proxy::{End, Link, Plan, Way};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 
+use tower_idempotency::engine::Cause;
+use tower_idempotency::operations::Filter;
 use tower_idempotency_proxy::Upstream;
 
 use crate::service::{Service, layer, proxied, proxy, says, send, send_call};
@@ -76,7 +78,8 @@ async fn a_connection_that_breaks_after_the_request_was_sent_leaves_the_outcome_
     for (way, after) in ways {
         for end in [End::Fin, End::Rst] {
             let link = Link::to(address, Plan::pass().cut(way, after, end)).await;
-            let proxy = proxy(layer(), link.address).await;
+            let layer = layer();
+            let proxy = proxy(layer.clone(), link.address).await;
             let before = service.keys().len();
             let broken = send(proxy, "k", "book").await;
             assert_eq!(broken.status.as_u16(), 502, "{way:?} {after} {end:?}: {broken:?}");
@@ -85,6 +88,8 @@ async fn a_connection_that_breaks_after_the_request_was_sent_leaves_the_outcome_
                 assert_eq!(retry.refusal(), (409, "outcome-unknown".to_owned()), "{way:?} {after} {end:?}");
             }
             assert!(service.keys().len() - before <= 1, "{way:?} {after} {end:?}");
+            let listed = layer.operations().list(&Filter::all().caused_by(Cause::Broken), None, 9).await.unwrap();
+            assert_eq!(listed.operations.len(), 1, "{way:?} {after} {end:?}");
         }
     }
 }
