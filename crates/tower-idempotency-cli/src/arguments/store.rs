@@ -83,8 +83,8 @@ pub(crate) struct Ls {
     /// damaged.
     #[arg(long, conflicts_with = "disputed")]
     pub(crate) state: Option<StateKind>,
-    /// Only interrupted ones with this cause: process-ended, panicked, max-run, lease, shutdown, failed, broken, unsaved,
-    /// answered (with a status, see `--status`) or unknown.
+    /// Only interrupted ones with this cause: process-ended, panicked, max-run, lease, shutdown, failed, broken,
+    /// unsaved, answered (with a status, see `--status`) or unknown.
     #[arg(long, conflicts_with = "disputed")]
     pub(crate) cause: Option<Cause>,
     /// Only those whose label begins so, such as `POST /charges`.
