@@ -13,7 +13,7 @@ use crate::key::RecordId;
 use crate::laboratory::point;
 #[cfg(feature = "test-util")]
 use crate::record::Owner;
-use crate::record::{self, Applied, Cause, Change, Current, Fence, Record, State, Transition};
+use crate::record::{self, Applied, Change, Current, Fence, Record, State, Transition};
 use crate::slots::Slots;
 use crate::store::error::StoreError;
 use crate::store::listed::ListedRecord;
@@ -89,7 +89,7 @@ impl Table {
         for mut row in self.rows.iter_mut() {
             let (id, record) = row.pair_mut();
             self.left(*id, record);
-            *record = Record { owner: Owner::None, ..record.clone() }.lapse(crashed, Cause::ProcessEnded);
+            *record = Record { owner: Owner::None, ..record.clone() }.lapse(crashed, record::Cause::ProcessEnded);
             self.entered(*id, record);
         }
     }
