@@ -168,7 +168,8 @@ pub(crate) struct Settle {
     pub(crate) of: OfOperation,
     #[command(flatten)]
     pub(crate) change: Change,
-    /// It took effect: retries get the body in this file; `-` is standard input.
+    /// It took effect: retries get the body in this file; `-` is standard input. What is in a file whose name ends in
+    /// `.json` has the content type application/json, unless `--header` says another.
     #[arg(long, value_name = "FILE")]
     pub(crate) answer: Option<PathBuf>,
     /// The HTTP status of the answer.

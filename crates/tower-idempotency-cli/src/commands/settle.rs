@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tower_idempotency::operations::{Action, Answer, StateKind};
 
@@ -44,7 +45,8 @@ fn planned(settle: &Settle) -> Result<Planned, Failure> {
         let consequence = format!("It is taken as done: redelivered messages get these {length} bytes {kept}");
         (Answer::Bytes(body), consequence)
     } else {
-        let answer = response(settle, body)?;
+        let is_json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        let answer = response(settle, body, is_json)?;
         let consequence = format!(
             "It is taken as done: retries get {} with {} headers and a body of {length} bytes {kept}",
             answer.status(),
@@ -56,7 +58,8 @@ fn planned(settle: &Settle) -> Result<Planned, Failure> {
     Ok(Planned { action: Action::Answer(answer), states, consequence, takes_input })
 }
 
-fn response(settle: &Settle, body: Bytes) -> Result<Response<Bytes>, Failure> {
+/// Returns the answer. What is read from a file of JSON says so, unless a header says what it is.
+fn response(settle: &Settle, body: Bytes, is_json: bool) -> Result<Response<Bytes>, Failure> {
     let wrong = |what: &str| Failure::Usage(format!("{what} can't be a part of an answer"));
     let mut response = Response::new(body);
     // An interim answer is none, and replays have no way to switch protocols.
@@ -68,6 +71,9 @@ fn response(settle: &Settle, body: Bytes) -> Result<Response<Bytes>, Failure> {
         let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong("a header of such a name"))?;
         let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong(&format!("such a value of {name}")))?;
         headers.append(name, value);
+    }
+    if is_json && !headers.contains_key(CONTENT_TYPE) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     *response.headers_mut() = headers;
     Ok(response)

@@ -246,6 +246,25 @@ async fn a_change_that_does_not_fit_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_from_a_file_of_json_says_that_it_is_json() {
+    let closed = Closed::after(&REQUESTS).await;
+    let store = closed.name();
+    for (key, file, header, expected) in [
+        ("k2", "receipt.json", None, "application/json"),
+        ("k3", "problem.JSON", Some("content-type: application/problem+json"), "application/problem+json"),
+    ] {
+        let file = closed.path().with_file_name(file);
+        std::fs::write(&file, "{}").unwrap();
+        let (id, fence, file) = (id(key).to_string(), fence(&store, key), file.display().to_string());
+        let mut settle = vec!["settle", &store, &id, "--fence", &fence, "--answer", &file, "--yes"];
+        settle.extend(header.into_iter().flat_map(|header| ["--header", header]));
+        assert_eq!(idem(&settle).code, 0);
+        let shown = json(0, &["show", &store, &id, "--body"]);
+        assert_eq!(shown["outcome"]["headers"], serde_json::json!({ "content-type": [expected] }), "{shown:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_damaged_record_is_reported() {
     let long = "x".repeat(10_000);
     let closed =
