@@ -87,7 +87,7 @@ metrics! {
     BATCH: Gauge "idempotency_store_batch_writes" [] "Writes of the last batch.";
     SYNC: Gauge "idempotency_store_sync_seconds" [] "The time that the last sync of the disk took.";
     WRITTEN: Counter "idempotency_store_written_bytes_total" [] "Bytes of new entries that the store wrote, in each file that they are written to.";
-    MERGED: Counter "idempotency_store_merged_bytes_total" [] "Bytes that the store wrote anew, to merge its tables.";
+    MERGED: Counter "idempotency_store_merged_bytes_total" [] "Bytes that the store wrote anew, to merge its tables, as far as it has seen each table: what two merges one after the other wrote is counted once.";
     SWEEP_LAG: Gauge "idempotency_store_sweep_lag_seconds" [] "By how much the oldest record that is not deleted has outlived its expiry.";
     LEASE_LEFT: Gauge "idempotency_store_lease_seconds" [] "The time that is left of this process's lease over a shared store.";
     CONNECTIONS: Gauge "idempotency_store_connections" [] "Connections to the database that calls use.";

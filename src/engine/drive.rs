@@ -253,6 +253,7 @@ fn superseded<St: Store, T>(
         run.engine.lines().superseded,
         error,
         record_id = run.operation.id.short(),
+        cause = Cause::Lease.name(),
         "the operation was taken over or settled elsewhere while it ran; its outcome is not recorded"
     );
     run.engine.count_interrupted(Cause::Lease);
@@ -327,6 +328,13 @@ impl<St: Store> Drop for InterruptOnAbort<'_, St> {
         }
         let Run { engine, slot, operation, .. } = self.run;
         engine.count_interrupted(Cause::Shutdown);
+        once_a_minute!(
+            engine.lines().stopped,
+            error,
+            record_id = operation.id.short(),
+            cause = Cause::Shutdown.name(),
+            "the run was dropped before its handler ended"
+        );
         // If a transaction is under way, the slot stays taken until the writer has answered.
         self.commitment.abandon(slot);
         let holder = Holder { engine, operation, hold: self.commitment.hold };

@@ -114,12 +114,13 @@ impl<St: Store> Run<St> {
         let cause = match called {
             Called::Returned(answer, end) => return Worked { end, verdict: Verdict::Own(answer), ran },
             Called::Panicked(panic) => {
-                let panic = panic_message(&*panic);
-                once_a_minute!(lines.panicked, error, record_id = id(), panic, "the handler panicked");
+                let (panic, cause) = (panic_message(&*panic), Cause::Panicked.name());
+                once_a_minute!(lines.panicked, error, record_id = id(), cause, panic, "the handler panicked");
                 Cause::Panicked
             }
             Called::TooLong => {
-                once_a_minute!(lines.too_long, error, record_id = id(), "the handler exceeded max_run");
+                let cause = Cause::MaxRun.name();
+                once_a_minute!(lines.too_long, error, record_id = id(), cause, "the handler exceeded max_run");
                 Cause::MaxRun
             }
             // `unless_stopped` has logged it.
@@ -151,6 +152,7 @@ impl<St: Store> Run<St> {
                     self.engine.lines().stopped,
                     error,
                     record_id = self.operation.id.short(),
+                    cause = cause.name(),
                     reason,
                     "the handler is dropped, and another process may run it again"
                 );
@@ -192,11 +194,11 @@ impl<St: Store> Run<St> {
         }
     }
 
-    /// Logs what the handler's answer has left unknown, and counts an answer that means "unknown".
+    /// Logs that the handler's answer or error leaves the effect unknown, and counts an answer that does.
     fn report_unknown(&self, cause: Cause) {
         match cause {
-            Cause::Answered(_) => self.engine.count(|counters| &counters.unknown),
-            Cause::Failed | Cause::Broken => {}
+            Cause::Answered(_) | Cause::Broken => self.engine.count(|counters| &counters.unknown),
+            Cause::Failed => {}
             // It is logged where it is noticed.
             _ => return,
         }
@@ -206,7 +208,7 @@ impl<St: Store> Run<St> {
             record_id = self.operation.id.short(),
             cause = cause.name(),
             status = cause.status(),
-            "a handler's answer leaves it unknown whether the operation took effect"
+            "a handler's answer or error leaves it unknown whether the operation took effect"
         );
     }
 

@@ -13,7 +13,7 @@ pub struct Filter {
     pub(super) state: Option<StateKind>,
     older_than: Option<Duration>,
     status: Option<u16>,
-    cause: Option<Cause>,
+    pub(super) cause: Option<Cause>,
     label: Option<String>,
     from: Option<Timestamp>,
     before: Option<Timestamp>,
@@ -43,7 +43,7 @@ impl Filter {
     }
 
     /// Selects the interrupted operations with this cause; those of an answer whatever its status, which
-    /// [`answered_with`](Self::answered_with) selects by.
+    /// [`answered_with`](Self::answered_with) selects by. The list is in the order of interrupted operations.
     pub fn caused_by(self, cause: Cause) -> Self {
         Self { cause: Some(cause), ..self }
     }

@@ -100,9 +100,10 @@ impl<St: Store> Operations<St> {
     /// This method only reads.
     pub async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<Listing, StoreError> {
         let limit = limit.clamp(1, MAX_PAGE);
-        let list = match filter.state {
-            Some(StateKind::Interrupted) => List::Interrupted,
-            Some(StateKind::Running) => List::Running,
+        let list = match (filter.state, filter.cause) {
+            // No other operation has a cause.
+            (Some(StateKind::Interrupted), _) | (None, Some(_)) => List::Interrupted,
+            (Some(StateKind::Running), _) => List::Running,
             _ => List::All,
         };
         self.selected(filter, list, after.copied(), limit).await

@@ -53,7 +53,8 @@ counts! {
     replays;
     /// Runs whose end is unknown: panics, errors, timeouts, and answers that mean so.
     interrupted;
-    /// Those of the interrupted runs whose handler answered, and whose answer means that the effect is unknown.
+    /// Those of the interrupted runs whose handler answered, and whose answer means that the effect is unknown, or
+    /// broke off.
     unknown;
     /// Answers that were given although their record could not be written: after a restart, their retries are refused,
     /// or run again under `Rerun`.

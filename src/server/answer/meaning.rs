@@ -216,9 +216,7 @@ impl Judge<'_> {
                 match self.classified(parts, trailers, whole) {
                     // What says that nothing was done says so in its head.
                     said @ (Meaning::NotStarted, _) => said,
-                    // The run does not count it among the answers that mean "unknown".
-                    _ if has_failed => return unknown(End::Interrupted { cause: Cause::Broken }),
-                    _ if is_cut => (Meaning::Unknown, false),
+                    _ if is_cut => return unknown(End::Interrupted { cause: Cause::Broken }),
                     said => said,
                 }
             }

@@ -22,7 +22,7 @@ use testkit::lab::{Lab, Shedding, frames, keyed, layer, on_disk, post, rerun, se
 use testkit::log::Log;
 use testkit::{Gate, on_both};
 use tower_idempotency::Meaning;
-use tower_idempotency::engine::EffectError;
+use tower_idempotency::engine::{Cause, EffectError};
 use tower_idempotency::operations::{Action, Applied, Change, Filter, OperationRecord, StateKind};
 use tower_idempotency::store::{InterruptedRun, Store};
 use tower_idempotency::test_util::TestStore;
@@ -164,12 +164,15 @@ async fn an_answer_that_is_shorter_than_it_declares_is_unknown() {
     for (length, is_unknown) in [("20", true), ("4", false)] {
         let answer =
             move |_| async move { Response::builder().header("content-length", length).body(Body::from("half")) };
-        let lab = Lab::new(layer(), move |number| {
+        let layer = layer();
+        let lab = Lab::new(layer.clone(), move |number| {
             let answer = answer(number);
             async move { answer.await.unwrap() }
         });
         assert_eq!(lab.post("k", "a").await.text(), "half");
         assert_eq!(lab.post("k", "a").await.problem() == "outcome-unknown", is_unknown);
+        let broken = layer.operations().list(&Filter::all().caused_by(Cause::Broken), None, 9).await.unwrap();
+        assert_eq!(broken.operations.len(), usize::from(is_unknown));
     }
 }
 

@@ -1,5 +1,7 @@
 //! `idem ls`.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
@@ -43,6 +45,8 @@ async fn list(opened: &Opened, ls: &Ls, screen: Screen) -> Result<(), Failure> {
     let (operations, next, now) = match (ls.disputed, ls.state) {
         (true, _) => pages(opened, None, ls.after, ls.limit).await?,
         (false, Some(state)) => pages(opened, Some(&filter.in_state(state)), ls.after, ls.limit).await?,
+        // No other operation has a cause.
+        (false, None) if ls.cause.is_some() => pages(opened, Some(&filter), ls.after, ls.limit).await?,
         (false, None) => urgent_first(opened, filter, ls.after, ls.limit).await?,
     };
     if let Some(remark) = opened.remark(&operations) {
@@ -63,7 +67,7 @@ async fn urgent_first(
     mut after: Option<Cursor>,
     limit: usize,
 ) -> Result<(Vec<OperationRecord>, Option<Cursor>, Timestamp), Failure> {
-    let mut operations = Vec::new();
+    let (mut operations, mut first) = (Vec::new(), HashSet::new());
     // A place in the list of the others is that of an id.
     if after.is_none_or(|after| after.id().is_none()) {
         let interrupted = filter.clone().in_state(StateKind::Interrupted);
@@ -72,11 +76,16 @@ async fn urgent_first(
             let others = Cursor::of_id(RecordId::from_bytes([0; 32]));
             return Ok((found, next.or(Some(others)), now));
         }
+        first.extend(found.iter().map(|operation| operation.id));
         (operations, after) = (found, None);
     }
     loop {
         let (others, next, now) = pages(opened, Some(&filter), after, limit - operations.len()).await?;
-        operations.extend(others.into_iter().filter(|other| other.state.kind() != StateKind::Interrupted));
+        // PostgreSQL lists a damaged record that is open both as interrupted and, here, as damaged.
+        let is_listed = |other: &OperationRecord| first.contains(&other.id);
+        operations.extend(
+            others.into_iter().filter(|other| other.state.kind() != StateKind::Interrupted && !is_listed(other)),
+        );
         if next.is_none() || operations.len() >= limit {
             return Ok((operations, next, now));
         }
