@@ -234,6 +234,13 @@ async fn a_damaged_row_is_reported() {
     client(&server).await.execute(sql, &[&id.as_bytes().as_slice()]).await.unwrap();
     let found = json(1, &["verify", &url]);
     assert_eq!((&found["damaged"][0]["id"], &found["records"]), (&id.to_string().into(), &2.into()), "{found:#}");
+    // An open one is listed once, among those that wait to be settled, though its bytes can't be read.
+    service.send("/unsure", "k3", "").await;
+    let id = crate::service::id("k3");
+    client(&server).await.execute(sql, &[&id.as_bytes().as_slice()]).await.unwrap();
+    let listed = json(0, &["ls", &url]);
+    let seen = listed["operations"].as_array().unwrap().iter().filter(|listed| listed["id"] == *id.to_string());
+    assert_eq!(seen.map(|listed| listed["state"].clone()).collect::<Vec<_>>(), ["interrupted"], "{listed:#}");
     store.close().await.unwrap();
 }
 
