@@ -171,7 +171,8 @@ pub struct Lines {
     pub(crate) full: LogThrottle,
     pub(crate) corrupt: LogThrottle,
     pub(crate) unanswered: LogThrottle,
-    // Ends of runs. `stopped`: the run was dropped in time, because another process may run its operation again.
+    // Ends of runs. `stopped`: the run was dropped, in time because another process may run its operation again, or
+    // with its task.
     // `superseded`: another process took the operation over, or it was settled, before the run ended. `outdone`: an
     // unprotected run whose operation was claimed elsewhere meanwhile.
     pub(crate) panicked: LogThrottle,
