@@ -15,7 +15,7 @@ pub struct Filter {
     status: Option<u16>,
     pub(super) cause: Option<Cause>,
     label: Option<String>,
-    from: Option<Timestamp>,
+    since: Option<Timestamp>,
     before: Option<Timestamp>,
     scope: Option<[u8; 32]>,
 }
@@ -54,8 +54,8 @@ impl Filter {
     }
 
     /// Selects the operations that came to their state at this time or later.
-    pub fn from(self, time: Timestamp) -> Self {
-        Self { from: Some(time), ..self }
+    pub fn since(self, time: Timestamp) -> Self {
+        Self { since: Some(time), ..self }
     }
 
     /// Selects the operations that came to their state before this time.
@@ -74,11 +74,11 @@ impl Filter {
         let age = now.as_millis().saturating_sub(operation.since.as_millis());
         let is_old = self.older_than.is_none_or(|least| u128::from(age) > least.as_millis());
         let is_damaged = matches!(operation.state, OperationState::Damaged { .. });
-        let is_within = self.from.is_none_or(|from| operation.since >= from)
+        let is_within = self.since.is_none_or(|since| operation.since >= since)
             && self.before.is_none_or(|before| operation.since < before);
         self.state.is_none_or(|state| state == operation.state.kind())
             && (is_old && !is_damaged || self.older_than.is_none())
-            && (is_within && !is_damaged || self.from.is_none() && self.before.is_none())
+            && (is_within && !is_damaged || self.since.is_none() && self.before.is_none())
             && self.cause.is_none_or(|cause| operation.state.cause().is_some_and(|known| known.name() == cause.name()))
             && self.label.as_ref().is_none_or(|prefix| operation.label().is_some_and(|label| label.starts_with(prefix)))
             && (self.status.is_none() || self.status == operation.state.status())

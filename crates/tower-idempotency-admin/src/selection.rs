@@ -16,7 +16,7 @@ pub(crate) struct Selection {
     pub(crate) older_than: Option<Duration>,
     pub(crate) cause: Option<Cause>,
     pub(crate) label: Option<String>,
-    pub(crate) from: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
     pub(crate) before: Option<Timestamp>,
     pub(crate) status: Option<u16>,
     pub(crate) scope: Option<[u8; 32]>,
@@ -24,7 +24,7 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// Reads the fields `state`, `cause`, `label`, `older_than`, `from`, `before`, `status`, `scope` and `after`; the
+    /// Reads the fields `state`, `cause`, `label`, `older_than`, `since`, `before`, `status`, `scope` and `after`; the
     /// error says which one is wrong.
     pub(crate) fn read(fields: &Fields) -> Result<Self, String> {
         let state = fields.get("state").filter(|state| *state != "any").map(|state| {
@@ -53,7 +53,7 @@ impl Selection {
             state: state.transpose()?,
             cause: cause.transpose()?,
             label: fields.get("label").map(str::to_owned),
-            from: time(fields, "from")?,
+            since: time(fields, "since")?,
             before: time(fields, "before")?,
             older_than: older_than.transpose()?,
             status: status.transpose()?,
@@ -73,8 +73,8 @@ impl Selection {
         if let Some(label) = &self.label {
             filter = filter.labelled(label);
         }
-        if let Some(from) = self.from {
-            filter = filter.from(from);
+        if let Some(since) = self.since {
+            filter = filter.since(since);
         }
         if let Some(before) = self.before {
             filter = filter.before(before);
@@ -97,7 +97,7 @@ impl Selection {
             ("state", Some(self.state.map_or_else(|| "any".to_owned(), |state| state.to_string()))),
             ("cause", self.cause.map(|cause| cause.to_string())),
             ("label", self.label.clone()),
-            ("from", self.from.and_then(rfc3339)),
+            ("since", self.since.and_then(rfc3339)),
             ("before", self.before.and_then(rfc3339)),
             ("older_than", self.older_than.map(|age| humantime::format_duration(age).to_string())),
             ("status", self.status.map(|status| status.to_string())),

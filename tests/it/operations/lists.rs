@@ -114,7 +114,7 @@ async fn of_two_conditions_both_count() {
         (|filter| filter.in_state(StateKind::Interrupted), |label| label.contains("/50")),
         (|filter| filter.older_than(SECOND * 4), |label| label.contains("/old/")),
         // The new ones came three seconds after noon.
-        (|filter| filter.from(NOON.plus(SECOND * 3)), |label| label.contains("/new/")),
+        (|filter| filter.since(NOON.plus(SECOND * 3)), |label| label.contains("/new/")),
         (|filter| filter.before(NOON.plus(SECOND * 3)), |label| label.contains("/old/")),
         (|filter| filter.labelled("label of /new/o"), |label| label.contains("/new/o")),
         (|filter| filter.caused_by(Cause::Answered(0)), |label| label.contains("/50")),

@@ -129,8 +129,8 @@ fn filter_form(selection: &Selection) -> Markup {
                 } }
             p { label for="label" { "Label begins with" }
                 input id="label" name="label" value=[selection.label.as_deref()] size="16" spellcheck="false" autocomplete="off"; }
-            p { label for="from" { "In its state from (UTC)" }
-                input id="from" name="from" value=[selection.from.and_then(rfc3339)] placeholder="2026-11-22 10:00:00" size="20" autocomplete="off"; }
+            p { label for="since" { "In its state since (UTC)" }
+                input id="since" name="since" value=[selection.since.and_then(rfc3339)] placeholder="2026-11-22 10:00:00" size="20" autocomplete="off"; }
             p { label for="before" { "until before" }
                 input id="before" name="before" value=[selection.before.and_then(rfc3339)] placeholder="2026-11-22 10:30:00" size="20" autocomplete="off"; }
             p { label for="older_than" { "For longer than" }

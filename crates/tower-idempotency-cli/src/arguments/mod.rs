@@ -5,6 +5,8 @@ mod check;
 #[cfg(feature = "proxy")]
 mod proxy;
 #[cfg(feature = "store")]
+mod selected;
+#[cfg(feature = "store")]
 mod store;
 
 use clap::{Args, Parser, Subcommand};
@@ -15,7 +17,7 @@ pub(crate) use self::check::Check;
 pub(crate) use self::proxy::Proxy;
 #[cfg(feature = "store")]
 pub(crate) use self::store::{
-    Change, Copy, Forget, Ls, OfOperation, OfStore, Settle, Show, StoreCommand, StoreOptions,
+    Consent, Copy, Export, Forget, Ls, OfStore, Settle, Show, StoreCommand, StoreOptions, id,
 };
 
 /// Lists, settles, verifies, copies and tests what the store of a service has, examines servers from outside, and

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use tower_idempotency::clock::Timestamp;
-use tower_idempotency::engine::Cause;
-use tower_idempotency::operations::{Cursor, StateKind};
+use tower_idempotency::operations::Cursor;
+
+use super::selected::Selected;
 
 pub(super) const STORE: &str = "The store: `sled:PATH`, `fjall:PATH`, a path, or `postgres://USER@HOST/DATABASE?namespace=NAME`. By default it is \
     the value of the variable IDEM_STORE, whose URL may have a password; PGPASSWORD may have it too";
@@ -45,8 +45,12 @@ pub(crate) enum StoreCommand {
     Find(OfStore),
     /// Shows an operation.
     Show(Show),
-    /// Settles an interrupted operation, after its effect was looked up.
-    Settle(Settle),
+    /// Writes operations, a line of JSON for each: without `--state`, those that are interrupted.
+    ///
+    /// `settle --from` takes the lines, once each says what is to be done.
+    Export(Export),
+    /// Settles an interrupted operation, after its effect was looked up; or all those of a file.
+    Settle(Box<Settle>),
     /// Deletes the record of a done operation: a retry that still comes runs again.
     Forget(Forget),
     /// Reads every record, and reports what is damaged.
@@ -79,34 +83,10 @@ pub(crate) struct Copy {
 pub(crate) struct Ls {
     #[command(flatten)]
     pub(crate) of: OfStore,
-    /// Only those in this state: running, interrupted, completed, consumed (done, but its answer was not kept) or
-    /// damaged.
-    #[arg(long, conflicts_with = "disputed")]
-    pub(crate) state: Option<StateKind>,
-    /// Only interrupted ones with this cause: process-ended, panicked, max-run, lease, shutdown, failed, broken,
-    /// unsaved, answered (with a status, see `--status`) or unknown.
-    #[arg(long, conflicts_with = "disputed")]
-    pub(crate) cause: Option<Cause>,
-    /// Only those whose label begins so, such as `POST /charges`.
-    #[arg(long, value_name = "TEXT", conflicts_with = "disputed")]
-    pub(crate) label: Option<String>,
-    /// Only those that came to their state then or later, such as `2026-11-22T10:03:07Z`.
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "disputed")]
-    pub(crate) from: Option<Timestamp>,
-    /// Only those that came to their state before then.
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "disputed")]
-    pub(crate) before: Option<Timestamp>,
-    /// Only those that have been in their state for longer, such as `24h`.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "disputed")]
-    pub(crate) older_than: Option<Duration>,
-    /// Only those whose client was answered with this HTTP status.
-    #[arg(long, value_name = "CODE", conflicts_with = "disputed")]
-    pub(crate) status: Option<u16>,
-    /// Only those of the scope with this digest, which `show` and `find` write.
-    #[arg(long, value_name = "DIGEST", value_parser = digest, conflicts_with = "disputed")]
-    pub(crate) scope: Option<[u8; 32]>,
+    #[command(flatten)]
+    pub(crate) selected: Selected,
     /// Lists the outcomes that came after their operation was taken over or settled: each may be a second effect.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "Selected")]
     pub(crate) disputed: bool,
     /// Writes whole ids in the table. Without it, the first eight digits, which every command takes.
     #[arg(long)]
@@ -117,6 +97,18 @@ pub(crate) struct Ls {
     /// From the place on that an earlier list has ended with.
     #[arg(long, value_name = "PLACE")]
     pub(crate) after: Option<Cursor>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) of: OfStore,
+    #[command(flatten)]
+    pub(crate) selected: Selected,
+    /// Writes the key that the handler derives for this step, to look it up in the ledger or at the provider. May be
+    /// given again.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) step: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -148,10 +140,7 @@ pub(crate) struct Show {
 
 /// What every change takes.
 #[derive(Debug, Args)]
-pub(crate) struct Change {
-    /// The fence that the operation had when it was looked at: a number that grows with each of its runs and changes.
-    #[arg(long, value_name = "N")]
-    pub(crate) fence: u64,
+pub(crate) struct Consent {
     /// Who makes the change, for the audit event. By default it is the value of the variable USER.
     #[arg(long, value_name = "NAME")]
     pub(crate) actor: Option<String>,
@@ -162,12 +151,23 @@ pub(crate) struct Change {
 
 #[derive(Debug, Args)]
 #[command(allow_missing_positional = true)]
-#[command(group = clap::ArgGroup::new("how").required(true).args(["answer", "release"]))]
+#[command(group = clap::ArgGroup::new("how").required(true).args(["answer", "release", "from"]))]
 pub(crate) struct Settle {
+    #[arg(help = STORE)]
+    pub(crate) store: Option<String>,
+    /// The record id: 64 hex digits, or the first eight or more, as in logs and refusals. Not with `--from`.
+    pub(crate) id: Option<String>,
+    /// The fence that the operation had when it was looked at: a number that grows with each of its runs and changes.
+    #[arg(long, value_name = "N", required_unless_present = "from")]
+    pub(crate) fence: Option<u64>,
+    /// Settles the operations of this file, in which each line is one that `export` has written, with "action":
+    /// "release", or "action": "answer" and "answer": {"status": 201, "headers": [["content-type",
+    /// "application/json"]], "body": "{}"}. Lines without an action are left. `-` is standard input. The command may be
+    /// run again after an interruption.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["fence", "status", "header", "consumer"])]
+    pub(crate) from: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) of: OfOperation,
-    #[command(flatten)]
-    pub(crate) change: Change,
+    pub(crate) consent: Consent,
     /// It took effect: retries get the body in this file; `-` is standard input. What is in a file whose name ends in
     /// `.json` has the content type application/json, unless `--header` says another.
     #[arg(long, value_name = "FILE")]
@@ -195,25 +195,15 @@ pub(crate) struct Settle {
 pub(crate) struct Forget {
     #[command(flatten)]
     pub(crate) of: OfOperation,
+    /// The fence that the operation had when it was looked at: a number that grows with each of its runs and changes.
+    #[arg(long, value_name = "N")]
+    pub(crate) fence: u64,
     #[command(flatten)]
-    pub(crate) change: Change,
-}
-
-/// Reads a time of UTC.
-fn time(text: &str) -> Result<Timestamp, &'static str> {
-    let time = humantime::parse_rfc3339_weak(text).map_err(|_| "a time of UTC is written as 2026-11-22T10:03:07Z")?;
-    Ok(time.into())
-}
-
-/// Reads the digest of a scope.
-fn digest(text: &str) -> Result<[u8; 32], &'static str> {
-    // A digest of a scope has the form of a record id.
-    let digest = text.parse::<tower_idempotency::RecordId>().map_err(|_| "a scope's digest has 64 hex digits")?;
-    Ok(*digest.as_bytes())
+    pub(crate) consent: Consent,
 }
 
 /// Reads a record id, or its beginning.
-fn id(text: &str) -> Result<String, &'static str> {
+pub(crate) fn id(text: &str) -> Result<String, &'static str> {
     let is_id = (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_id
         .then(|| text.to_ascii_lowercase())
@@ -246,7 +236,15 @@ mod tests {
             Arguments::try_parse_from(arguments).map(drop)
         };
         assert!(settle(&["--release"]).is_ok() && settle(&["--answer", "-", "--status", "201"]).is_ok());
-        for wrong in [&[][..], &["--release", "--answer", "-"], &["--release", "--status", "201"], &["--consumer"]] {
+        let file = |arguments: &[&str]| Arguments::try_parse_from([&["idem", "settle"], arguments].concat()).map(drop);
+        assert!(file(&["sled:x", "--from", "-"]).is_ok() && file(&["--from", "changes.jsonl"]).is_ok());
+        for wrong in [
+            &[][..],
+            &["--release", "--answer", "-"],
+            &["--from", "-"],
+            &["--release", "--status", "201"],
+            &["--consumer"],
+        ] {
             assert!(settle(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -1,10 +1,10 @@
 //! What settling and forgetting share.
 
 use serde_json::json;
-use tower_idempotency::operations::{self, Action, Applied, OperationRecord, StateKind};
+use tower_idempotency::operations::{Action, Applied, Change, OperationRecord, StateKind};
 
 use super::look_up;
-use crate::arguments::{Change, OfOperation};
+use crate::arguments::Consent;
 use crate::consent;
 use crate::failure::{Ended, Failure, with_causes};
 use crate::open::Opened;
@@ -24,15 +24,16 @@ pub(super) struct Planned {
 /// Says what the change does, asks, and makes it.
 pub(super) async fn make(
     opened: &Opened,
-    of: &OfOperation,
-    change: &Change,
+    id: &str,
+    fence: u64,
+    consent: &Consent,
     planned: Planned,
     screen: Screen,
 ) -> Result<Ended, Failure> {
-    let Some(operation) = look_up::operation(opened, &of.id).await? else {
+    let Some(operation) = look_up::operation(opened, id).await? else {
         return unchanged(screen, "no operation has this id");
     };
-    if operation.fence.0 != change.fence {
+    if operation.fence.0 != fence {
         let now = format!("its fence is {} now: it has changed since. Look at it again", operation.fence);
         return unchanged(screen, &now);
     }
@@ -44,8 +45,8 @@ pub(super) async fn make(
         return unchanged(screen, &format!("it is {state}, which this change is not for"));
     }
     let said = format!("{}\n{}", named(&operation, opened), planned.consequence);
-    let actor = consent::confirm(change, &said, planned.takes_input)?;
-    let change = operations::Change::new(operation.id, operation.fence, planned.action);
+    let actor = consent::confirm(consent, &said, planned.takes_input)?;
+    let change = Change::new(operation.id, operation.fence, planned.action);
     match opened.operations.by(actor).apply(change).await {
         Ok(Applied::Done) => {
             screen.answer("done", &json!({ "result": "done" }))?;

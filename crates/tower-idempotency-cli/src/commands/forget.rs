@@ -14,7 +14,7 @@ pub(crate) async fn run(options: &StoreOptions, forget: Forget, screen: &Screen)
     let states = &[StateKind::Completed, StateKind::Consumed];
     let planned = Planned { action: Action::Forget, states, consequence: consequence.to_owned(), takes_input: false };
     let opened = Opened::at(forget.of.store.clone(), options).await?;
-    let made = change::make(&opened, &forget.of, &forget.change, planned, *screen).await;
+    let made = change::make(&opened, &forget.of.id, forget.fence, &forget.consent, planned, *screen).await;
     opened.close().await?;
     made
 }

@@ -20,33 +20,12 @@ pub(crate) async fn run(options: &StoreOptions, ls: Ls, screen: &Screen) -> Resu
 }
 
 async fn list(opened: &Opened, ls: &Ls, screen: Screen) -> Result<(), Failure> {
-    let mut filter = Filter::all();
-    if let Some(cause) = ls.cause {
-        filter = filter.caused_by(cause);
-    }
-    if let Some(label) = &ls.label {
-        filter = filter.labelled(label);
-    }
-    if let Some(from) = ls.from {
-        filter = filter.from(from);
-    }
-    if let Some(before) = ls.before {
-        filter = filter.before(before);
-    }
-    if let Some(age) = ls.older_than {
-        filter = filter.older_than(age);
-    }
-    if let Some(status) = ls.status {
-        filter = filter.answered_with(status);
-    }
-    if let Some(digest) = ls.scope {
-        filter = filter.of_scope(digest);
-    }
-    let (operations, next, now) = match (ls.disputed, ls.state) {
+    let (selected, filter) = (&ls.selected, ls.selected.in_any_state());
+    let (operations, next, now) = match (ls.disputed, selected.state) {
         (true, _) => pages(opened, None, ls.after, ls.limit).await?,
         (false, Some(state)) => pages(opened, Some(&filter.in_state(state)), ls.after, ls.limit).await?,
         // No other operation has a cause.
-        (false, None) if ls.cause.is_some() => pages(opened, Some(&filter), ls.after, ls.limit).await?,
+        (false, None) if selected.cause.is_some() => pages(opened, Some(&filter), ls.after, ls.limit).await?,
         (false, None) => urgent_first(opened, filter, ls.after, ls.limit).await?,
     };
     if let Some(remark) = opened.remark(&operations) {

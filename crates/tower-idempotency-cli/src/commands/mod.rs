@@ -1,12 +1,16 @@
 //! The commands that are for a store, but `doctor`.
 
+mod answer;
 mod change;
+mod changes;
 mod copy;
+mod export;
 mod find;
 mod forget;
 mod look_up;
 mod ls;
 mod settle;
+mod settle_all;
 mod show;
 mod verify;
 
@@ -19,7 +23,8 @@ pub(crate) async fn run(options: &StoreOptions, command: StoreCommand, screen: &
         StoreCommand::Ls(ls) => ls::run(options, ls, screen).await,
         StoreCommand::Find(find) => find::run(options, find, screen).await,
         StoreCommand::Show(show) => show::run(options, show, screen).await,
-        StoreCommand::Settle(settle) => settle::run(options, settle, screen).await,
+        StoreCommand::Export(export) => export::run(options, export).await,
+        StoreCommand::Settle(settle) => settle::run(options, *settle, screen).await,
         StoreCommand::Forget(forget) => forget::run(options, forget, screen).await,
         StoreCommand::Verify(verify) => verify::run(options, verify, screen).await,
         StoreCommand::Copy(copy) => copy::run(options, copy, screen).await,

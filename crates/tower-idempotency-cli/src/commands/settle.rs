@@ -1,23 +1,31 @@
-//! `idem settle`.
+//! `idem settle`, of one operation.
 
 use std::path::Path;
 
 use bytes::Bytes;
+use http::Response;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tower_idempotency::operations::{Action, Answer, StateKind};
 
 use super::change::{self, Planned};
-use crate::arguments::{Settle, StoreOptions};
+use super::{answer, settle_all};
+use crate::arguments::{self, Settle, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::input;
 use crate::open::Opened;
 use crate::screen::Screen;
 
 pub(crate) async fn run(options: &StoreOptions, settle: Settle, screen: &Screen) -> Result<Ended, Failure> {
+    if let Some(file) = &settle.from {
+        return settle_all::run(options, &settle, file, *screen).await;
+    }
+    let (Some(id), Some(fence)) = (&settle.id, settle.fence) else {
+        return Err(Failure::Usage("name the operation by its record id, and its --fence".to_owned()));
+    };
+    let id = arguments::id(id).map_err(|error| Failure::Usage(error.to_owned()))?;
     let planned = planned(&settle)?;
-    let opened = Opened::to_settle(settle.of.store.clone(), options, settle.retention).await?;
-    let made = change::make(&opened, &settle.of, &settle.change, planned, *screen).await;
+    let opened = Opened::to_settle(settle.store.clone(), options, settle.retention).await?;
+    let made = change::make(&opened, &id, fence, &settle.consent, planned, *screen).await;
     opened.close().await?;
     made
 }
@@ -39,14 +47,11 @@ fn planned(settle: &Settle) -> Result<Planned, Failure> {
         format!("for {}. The handler does not run again meanwhile.", humantime::format_duration(settle.retention));
     let length = body.len();
     let (answer, consequence) = if settle.consumer {
-        if let Err(error) = serde_json::from_slice::<serde_json::Value>(&body) {
-            return Err(Failure::Usage(format!("the outcome of a consumer is JSON, and this is not: {error}")));
-        }
-        let consequence = format!("It is taken as done: redelivered messages get these {length} bytes {kept}");
-        (Answer::Bytes(body), consequence)
+        let outcome = answer::outcome(body).map_err(Failure::Usage)?;
+        (outcome, format!("It is taken as done: redelivered messages get these {length} bytes {kept}"))
     } else {
         let is_json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        let answer = response(settle, body, is_json)?;
+        let answer = response(settle, body, is_json).map_err(Failure::Usage)?;
         let consequence = format!(
             "It is taken as done: retries get {} with {} headers and a body of {length} bytes {kept}",
             answer.status(),
@@ -59,22 +64,14 @@ fn planned(settle: &Settle) -> Result<Planned, Failure> {
 }
 
 /// Returns the answer. What is read from a file of JSON says so, unless a header says what it is.
-fn response(settle: &Settle, body: Bytes, is_json: bool) -> Result<Response<Bytes>, Failure> {
-    let wrong = |what: &str| Failure::Usage(format!("{what} can't be a part of an answer"));
-    let mut response = Response::new(body);
-    // An interim answer is none, and replays have no way to switch protocols.
-    let status = StatusCode::from_u16(settle.status).ok().filter(|status| status.as_u16() >= 200);
-    *response.status_mut() = status.ok_or_else(|| wrong(&format!("the status {}", settle.status)))?;
-    let mut headers = HeaderMap::new();
-    for header in &settle.header {
-        let (name, value) = header.split_once(':').ok_or_else(|| wrong("a header without a colon"))?;
-        let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong("a header of such a name"))?;
-        let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong(&format!("such a value of {name}")))?;
-        headers.append(name, value);
+fn response(settle: &Settle, body: Bytes, is_json: bool) -> Result<Response<Bytes>, String> {
+    let split = |header: &str| Some(header.split_once(':')?).map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let headers: Option<Vec<_>> = settle.header.iter().map(|header| split(header)).collect();
+    let mut headers = headers.ok_or("a header without a colon can't be a part of an answer")?;
+    let is_typed = |(name, _): &(String, String)| name.trim().eq_ignore_ascii_case(CONTENT_TYPE.as_str());
+    if is_json && !headers.iter().any(is_typed) {
+        headers.push((CONTENT_TYPE.to_string(), "application/json".to_owned()));
     }
-    if is_json && !headers.contains_key(CONTENT_TYPE) {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    *response.headers_mut() = headers;
-    Ok(response)
+    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    answer::http(settle.status, headers, body)
 }

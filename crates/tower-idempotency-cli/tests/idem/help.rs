@@ -21,9 +21,10 @@ fn the_exit_codes_are_those_of_the_guide() {
 #[test]
 fn the_options_of_every_command_come_after_its_own() {
     for (command, own) in [
-        ("ls", &["--state", "--cause", "--label", "--from", "--before", "--limit", "--after"][..]),
+        ("ls", &["--state", "--cause", "--label", "--since", "--before", "--limit", "--after"][..]),
         ("show", &["--body"]),
-        ("settle", &["--fence", "--answer", "--release"]),
+        ("settle", &["--fence", "--answer", "--release", "--from"]),
+        ("export", &["--state", "--since", "--step"]),
         ("forget", &["--fence", "--yes"]),
     ] {
         let help = help(&[command]);
@@ -59,7 +60,7 @@ fn words_of_its_own_are_explained() {
 
 #[test]
 fn each_store_is_named_where_one_is_taken() {
-    for command in ["ls", "find", "show", "settle", "forget", "verify", "copy", "doctor"] {
+    for command in ["ls", "export", "find", "show", "settle", "forget", "verify", "copy", "doctor"] {
         let help = help(&[command]);
         for store in ["sled:PATH", "fjall:PATH"] {
             assert!(help.contains(store), "{command}: {help}");

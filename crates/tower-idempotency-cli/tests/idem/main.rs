@@ -9,6 +9,7 @@ mod doctor_sled;
 mod fjall;
 mod help;
 mod https;
+mod many;
 mod postgres;
 mod program;
 mod proxy;

@@ -41,7 +41,7 @@ async fn a_list_has_the_operations_that_were_asked_for() {
         (&["--label", "charge /unsure"], &["k2", "k3"]),
         (&["--label", "harge"], &[]),
         (&["--before", "2026-01-01 00:00:00"], &[]),
-        (&["--from", "2026-01-01T00:00:00Z"], &["k1", "k2", "k3", "k4"]),
+        (&["--since", "2026-01-01T00:00:00Z"], &["k1", "k2", "k3", "k4"]),
         (&["--older-than", "24h"], &[]),
         (&["--scope", &scope], &["k1", "k2", "k3", "k4"]),
         (&["--scope", &"0".repeat(64)], &[]),

@@ -1,0 +1,81 @@
+//! Which operations a command is for.
+
+use std::time::Duration;
+
+use clap::Args;
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::engine::Cause;
+use tower_idempotency::operations::{Filter, StateKind};
+
+/// Each option leaves out what it does not mean.
+#[derive(Debug, Args)]
+pub(crate) struct Selected {
+    /// Only those in this state: running, interrupted, completed, consumed (done, but its answer was not kept) or
+    /// damaged.
+    #[arg(long)]
+    pub(crate) state: Option<StateKind>,
+    /// Only interrupted ones with this cause: process-ended, panicked, max-run, lease, shutdown, failed, broken,
+    /// unsaved, answered (with a status, see `--status`) or unknown.
+    #[arg(long)]
+    pub(crate) cause: Option<Cause>,
+    /// Only those whose label begins so, such as `POST /charges`.
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
+    /// Only those that came to their state then or later, such as `2026-11-22T10:03:07Z`.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// Only those that came to their state before then.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    before: Option<Timestamp>,
+    /// Only those that have been in their state for longer, such as `24h`.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+    /// Only those whose client was answered with this HTTP status.
+    #[arg(long, value_name = "CODE")]
+    status: Option<u16>,
+    /// Only those of the scope with this digest, which `show` and `find` write.
+    #[arg(long, value_name = "DIGEST", value_parser = digest)]
+    scope: Option<[u8; 32]>,
+}
+
+impl Selected {
+    /// Returns the filter, without the state.
+    pub(crate) fn in_any_state(&self) -> Filter {
+        let mut filter = Filter::all();
+        if let Some(cause) = self.cause {
+            filter = filter.caused_by(cause);
+        }
+        if let Some(label) = &self.label {
+            filter = filter.labelled(label);
+        }
+        if let Some(since) = self.since {
+            filter = filter.since(since);
+        }
+        if let Some(before) = self.before {
+            filter = filter.before(before);
+        }
+        if let Some(age) = self.older_than {
+            filter = filter.older_than(age);
+        }
+        if let Some(status) = self.status {
+            filter = filter.answered_with(status);
+        }
+        if let Some(digest) = self.scope {
+            filter = filter.of_scope(digest);
+        }
+        filter
+    }
+}
+
+/// Reads a time of UTC.
+fn time(text: &str) -> Result<Timestamp, &'static str> {
+    let time = humantime::parse_rfc3339_weak(text).map_err(|_| "a time of UTC is written as 2026-11-22T10:03:07Z")?;
+    Ok(time.into())
+}
+
+/// Reads the digest of a scope.
+fn digest(text: &str) -> Result<[u8; 32], &'static str> {
+    // A digest of a scope has the form of a record id.
+    let digest = text.parse::<tower_idempotency::RecordId>().map_err(|_| "a scope's digest has 64 hex digits")?;
+    Ok(*digest.as_bytes())
+}

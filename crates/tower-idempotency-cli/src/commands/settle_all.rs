@@ -1,0 +1,205 @@
+//! `idem settle --from`: settles the operations of a file.
+
+use std::fmt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tower_idempotency::RecordId;
+use tower_idempotency::operations::{Applied, ChangeError, StateKind};
+use tower_idempotency::store::StoreError;
+
+use super::changes::{self, Numbered};
+use crate::arguments::{Settle, StoreOptions};
+use crate::consent;
+use crate::failure::{Ended, Failure, with_causes};
+use crate::input;
+use crate::open::Opened;
+use crate::screen::Screen;
+
+/// The number of changes after which their results are written.
+const SLICE: usize = 200;
+
+pub(super) async fn run(
+    options: &StoreOptions,
+    settle: &Settle,
+    file: &Path,
+    screen: Screen,
+) -> Result<Ended, Failure> {
+    // The only place is that of the store.
+    let store = match (&settle.store, &settle.id) {
+        (Some(_), Some(id)) => return Err(Failure::Usage(format!("each line names its operation: leave out {id}"))),
+        (store, id) => store.clone().or_else(|| id.clone()),
+    };
+    // Nothing is changed unless all of it is understood.
+    let read = changes::read(&input::body(file)?)
+        .map_err(|error| Failure::Usage(format!("{}: {error}; nothing was changed", file.display())))?;
+    if read.changes.is_empty() {
+        let left = format!("nothing was changed: none of {} lines has an action", read.undecided);
+        screen.answer(left, &Tally::default().with_undecided(read.undecided).json(&[]))?;
+        return Ok(Ended::Badly);
+    }
+    let opened = Opened::to_settle(store, options, settle.retention).await?;
+    let consequence = format!(
+        "{}: {} get an answer, which retries get for {}; {} are taken as not done, and the next retry of each RUNS the \
+         handler: where the effect took place after all, it takes place a second time. {} lines without an action are left.",
+        file.display(),
+        read.answers,
+        humantime::format_duration(settle.retention),
+        read.changes.len() - read.answers,
+        read.undecided,
+    );
+    let made = match consent::confirm(&settle.consent, &consequence, file == Path::new(input::STANDARD)) {
+        Ok(actor) => make(&opened, &actor, read.changes, Tally::default().with_undecided(read.undecided), screen).await,
+        Err(failure) => Err(failure),
+    };
+    opened.close().await?;
+    made
+}
+
+/// Makes the changes, slice by slice, and writes the result of each.
+async fn make(
+    opened: &Opened,
+    actor: &str,
+    changes: Vec<Numbered>,
+    mut tally: Tally,
+    screen: Screen,
+) -> Result<Ended, Failure> {
+    let (operator, mut results) = (opened.operations.by(actor), Vec::new());
+    let mut left = changes.into_iter();
+    loop {
+        let (lines, slice): (Vec<_>, Vec<_>) = left.by_ref().take(SLICE).map(|one| (one.line, one.change)).unzip();
+        if slice.is_empty() {
+            break;
+        }
+        let mut is_away = false;
+        for (line, (id, result)) in lines.into_iter().zip(operator.apply_all(slice).await) {
+            let result = LineResult::of(opened, id, result).await;
+            is_away |= matches!(result, LineResult::Failed(_) | LineResult::Uncertain(_));
+            screen.line(format_args!("line {line}  {}  {result}", id.short()))?;
+            tally.count(&result);
+            results.push(
+                json!({ "line": line, "id": id.to_string(), "result": result.name(), "detail": result.detail() }),
+            );
+        }
+        // What the store does not do for these, it hardly does for the others.
+        if is_away {
+            break;
+        }
+    }
+    tally.not_tried = left.len();
+    screen.answer(&tally, &tally.json(&results))?;
+    let is_done = tally.changed + tally.failed + tally.not_tried == 0;
+    Ok(if is_done { Ended::Well } else { Ended::Badly })
+}
+
+/// What has become of a line.
+enum LineResult {
+    Done,
+    /// It is no longer interrupted: this command has settled it before, or a retry or another operator has.
+    Settled(String),
+    /// It is still interrupted, and its fence is another.
+    Changed(String),
+    Uncertain(String),
+    Failed(String),
+}
+
+impl LineResult {
+    async fn of(opened: &Opened, id: RecordId, result: Result<Applied, ChangeError>) -> Self {
+        match result {
+            Ok(Applied::Done) => Self::Done,
+            Ok(_) => match opened.operations.inspect(id).await {
+                Ok(None) => Self::Settled("its key is free".to_owned()),
+                Ok(Some(now)) if now.state.kind() == StateKind::Interrupted => Self::Changed(format!(
+                    "its fence is {} now, or a request for it is just being answered: look at it again",
+                    now.fence
+                )),
+                Ok(Some(now)) => Self::Settled(format!("it is {}", now.state.kind())),
+                Err(error) => Self::Failed(with_causes(&error)),
+            },
+            Err(error @ ChangeError::Store(StoreError::Uncertain { .. })) => Self::Uncertain(with_causes(&error)),
+            Err(error) => Self::Failed(with_causes(&error)),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Settled(_) => "no longer interrupted",
+            Self::Changed(_) => "stale",
+            Self::Uncertain(_) => "uncertain",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Done => None,
+            Self::Settled(detail) | Self::Changed(detail) | Self::Uncertain(detail) | Self::Failed(detail) => {
+                Some(detail)
+            }
+        }
+    }
+}
+
+impl fmt::Display for LineResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        self.detail().map_or(Ok(()), |detail| write!(f, ": {detail}"))
+    }
+}
+
+/// How many lines came to each end.
+#[derive(Default)]
+struct Tally {
+    done: usize,
+    settled: usize,
+    changed: usize,
+    failed: usize,
+    undecided: usize,
+    not_tried: usize,
+}
+
+impl Tally {
+    fn with_undecided(self, undecided: usize) -> Self {
+        Self { undecided, ..self }
+    }
+
+    fn count(&mut self, result: &LineResult) {
+        *match result {
+            LineResult::Done => &mut self.done,
+            LineResult::Settled(_) => &mut self.settled,
+            LineResult::Changed(_) => &mut self.changed,
+            LineResult::Uncertain(_) | LineResult::Failed(_) => &mut self.failed,
+        } += 1;
+    }
+
+    fn json(&self, results: &[Value]) -> Value {
+        json!({
+            "done": self.done,
+            "no_longer_interrupted": self.settled,
+            "stale": self.changed,
+            "failed": self.failed,
+            "undecided": self.undecided,
+            "not_tried": self.not_tried,
+            "results": results,
+        })
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} done", self.done)?;
+        for (number, what) in [
+            (self.settled, "no longer interrupted"),
+            (self.changed, "stale: look at them again"),
+            (self.failed, "failed or uncertain: run the command again"),
+            (self.not_tried, "not tried: run the command again"),
+            (self.undecided, "left without an action"),
+        ] {
+            if number > 0 {
+                write!(f, "; {number} {what}")?;
+            }
+        }
+        Ok(())
+    }
+}
