@@ -41,7 +41,7 @@ pub enum OnceError<E> {
     /// it took place.
     #[error("the effect was interrupted; it is not known whether it took place")]
     Interrupted,
-    /// An earlier run was interrupted, and the policy is to refuse.
+    /// An earlier run was interrupted, and neither the policy nor the reconciler lets it run again.
     #[error("an earlier run was interrupted; it is not known whether it took place")]
     OutcomeUnknown,
     /// The effect is running now; come again later.

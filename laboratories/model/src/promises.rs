@@ -20,7 +20,7 @@ macro_rules! sometimes {
     };
 }
 
-/// The properties, by their names in DESIGN.md, section 1 or section 9.
+/// The properties, by their names in docs/design.md, section 1 or section 9.
 pub(crate) fn all() -> Vec<Property<Protocol>> {
     let mut all = vec![
         Property::always("one effect per key", one_effect),

@@ -11,7 +11,7 @@ use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, keyed, layer};
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, Release};
 
-// DESIGN.md, section 3, rule 3: a second layer inside an exchange of the same store passes through (trap 76).
+// docs/design.md, section 3, rule 3: a second layer inside an exchange of the same store passes through (trap 76).
 
 #[tokio::test]
 async fn a_layer_inside_another_over_the_same_store_passes_through() {

@@ -8,7 +8,7 @@ use testkit::{Answer, Gate};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInterrupted, Release};
 
-// DESIGN.md, section 3, rule 8: if the run ends released: 409 `in-flight` with `Retry-After: 1`; consumed:
+// docs/design.md, section 3, rule 8: if the run ends released: 409 `in-flight` with `Retry-After: 1`; consumed:
 // `not-replayable`; interrupted: that row. A waiter never claims.
 
 /// The answers of three duplicates that wait while the one run ends with `end`.

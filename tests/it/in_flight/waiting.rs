@@ -65,7 +65,7 @@ async fn where_duplicates_are_rejected_they_are_told_at_once() {
     assert_eq!(lab.effects(), 1);
 }
 
-// DESIGN.md, section 4, "Service": waiters hold no permits of an inner limit (trap 77).
+// Waiters hold no permits of an inner limit (trap 77).
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_that_came_during_the_look_up_holds_no_permit_of_an_inner_limit() {

@@ -35,7 +35,7 @@ pub(super) async fn run(
         .map_err(|error| Failure::Usage(format!("{}: {error}; nothing was changed", file.display())))?;
     if read.changes.is_empty() {
         let left = format!("nothing was changed: none of {} lines has an action", read.undecided);
-        screen.answer(left, &Tally::default().with_undecided(read.undecided).json(&[]))?;
+        screen.answer(left, &Counts::default().with_undecided(read.undecided).json(&[]))?;
         return Ok(Ended::Badly);
     }
     let opened = Opened::to_settle(store, options, settle.retention).await?;
@@ -49,7 +49,9 @@ pub(super) async fn run(
         read.undecided,
     );
     let made = match consent::confirm(&settle.consent, &consequence, file == Path::new(input::STANDARD)) {
-        Ok(actor) => make(&opened, &actor, read.changes, Tally::default().with_undecided(read.undecided), screen).await,
+        Ok(actor) => {
+            make(&opened, &actor, read.changes, Counts::default().with_undecided(read.undecided), screen).await
+        }
         Err(failure) => Err(failure),
     };
     opened.close().await?;
@@ -61,7 +63,7 @@ async fn make(
     opened: &Opened,
     actor: &str,
     changes: Vec<Numbered>,
-    mut tally: Tally,
+    mut counts: Counts,
     screen: Screen,
 ) -> Result<Ended, Failure> {
     let (operator, mut results) = (opened.operations.by(actor), Vec::new());
@@ -76,7 +78,7 @@ async fn make(
             let result = LineResult::of(opened, id, result).await;
             is_away |= matches!(result, LineResult::Failed(_) | LineResult::Uncertain(_));
             screen.line(format_args!("line {line}  {}  {result}", id.short()))?;
-            tally.count(&result);
+            counts.count(&result);
             results.push(
                 json!({ "line": line, "id": id.to_string(), "result": result.name(), "detail": result.detail() }),
             );
@@ -86,9 +88,9 @@ async fn make(
             break;
         }
     }
-    tally.not_tried = left.len();
-    screen.answer(&tally, &tally.json(&results))?;
-    let is_done = tally.changed + tally.failed + tally.not_tried == 0;
+    counts.not_tried = left.len();
+    screen.answer(&counts, &counts.json(&results))?;
+    let is_done = counts.changed + counts.failed + counts.not_tried == 0;
     Ok(if is_done { Ended::Well } else { Ended::Badly })
 }
 
@@ -150,7 +152,7 @@ impl fmt::Display for LineResult {
 
 /// How many lines came to each end.
 #[derive(Default)]
-struct Tally {
+struct Counts {
     done: usize,
     settled: usize,
     changed: usize,
@@ -159,7 +161,7 @@ struct Tally {
     not_tried: usize,
 }
 
-impl Tally {
+impl Counts {
     fn with_undecided(self, undecided: usize) -> Self {
         Self { undecided, ..self }
     }
@@ -186,7 +188,7 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} done", self.done)?;
         for (number, what) in [

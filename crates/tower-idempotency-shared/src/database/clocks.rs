@@ -1,4 +1,4 @@
-//! The three clocks by which a process judges and stamps rows: see the rules in `docs/design.md`, section 9.
+//! The three clocks by which a process judges and stamps rows.
 //!
 //! Rules:
 //! 1. No decision rests on one clock. A row is judged by the *earliest* and stamped by the *latest* of three: the
