@@ -28,7 +28,7 @@ pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
     let layer = routes::layer(records.clone(), &ledger, &args);
     report(&layer).await;
     let stores = [records, database];
-    let app = routes::app(&layer, ledger, stores.clone(), scraped, latencies);
+    let app = routes::app(&layer, ledger, stores.clone(), scraped, latencies, routes::retention(&args));
 
     let (stop, shutdown) = (Stop::listen()?, Shutdown::of(stores));
     let bound = TcpListener::bind(args.listen).await;

@@ -47,13 +47,20 @@ impl Entered {
 }
 
 /// Returns the form for an answer to the retries of these operations.
-pub(super) fn form(form: Form, rows: &[String], entered: &Entered, complaint: Option<&str>) -> Markup {
+pub(super) fn form(
+    form: Form,
+    rows: &[String],
+    matching: Option<&str>,
+    entered: &Entered,
+    complaint: Option<&str>,
+) -> Markup {
     html! {
         @if let Some(complaint) = complaint { p.complaint role="alert" id="complaint" { (shown(complaint)) } }
         form.answer method="post" action="?settle" {
             input type="hidden" name="do" value="review";
             input type="hidden" name="action" value="answer";
             @for row in rows { input type="hidden" name="row" value=(row); }
+            @if let Some(matching) = matching { input type="hidden" name="matching" value=(matching); }
             @if form != Form::Bytes {
                 p { label for="answer-status" { "Status" }
                     input id="answer-status" name="status" value=(entered.status) inputmode="numeric" size="5"

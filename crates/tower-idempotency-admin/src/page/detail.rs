@@ -175,7 +175,7 @@ fn way<St: Store>(kind: Kind, operation: &OperationRecord, site: &Site<St>) -> M
             h2 id=(kind.name()) { (kind.button()) }
             p { (kind.consequence()) }
             @if kind == Kind::Answer {
-                (answer_form::form(site.operations.form(), &[row], &Entered::default(), None))
+                (answer_form::form(site.operations.form(), &[row], None, &Entered::default(), None))
             } @else {
                 form method="post" action="?settle" {
                     input type="hidden" name="do" value="review";

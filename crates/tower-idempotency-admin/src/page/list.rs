@@ -2,10 +2,11 @@
 
 use maud::{Markup, html};
 use tower_idempotency::engine::Cause;
-use tower_idempotency::operations::{OperationRecord, StateKind};
+use tower_idempotency::operations::{Listing, OperationRecord, StateKind};
 use tower_idempotency::store::Store;
 
 use super::operation::{name, plain_name, state};
+use super::settle::MAX_ROWS;
 use crate::action::Kind;
 use crate::fields::Fields;
 use crate::guard::Caller;
@@ -17,7 +18,12 @@ use crate::timeout::{Unread, in_time};
 /// The most operations that are shown at once.
 const SHOWN: usize = 100;
 /// The most calls to the store for one page: each looks at 10,000 records at most, and may find none.
-const CALLS: usize = 10;
+pub(super) const CALLS: usize = 10;
+/// The number of interrupted operations from which on the page says who should settle them. The alert that pages a
+/// person begins there, too.
+const MANY: usize = 10;
+const GUIDE: &str =
+    "https://github.com/tower-idempotency/tower-idempotency/blob/main/docs/running/operators.md#settling-many";
 
 pub(super) async fn section<St: Store>(
     site: &Site<St>,
@@ -66,8 +72,14 @@ pub(super) async fn section<St: Store>(
                     input type="hidden" name="do" value="review";
                     (table)
                     p #select-all { "With those that are selected, after a page that says what it leads to:" }
-                    p.buttons { @for kind in kinds {
-                        button name="action" value=(kind.name()) { (bulk(kind)) "…" }
+                    p.buttons { @for kind in &kinds {
+                        button name="action" value=(kind.name()) { (bulk(*kind)) "…" }
+                    } }
+                    @if is_long(&listing) { (hint(site)) }
+                    input type="hidden" name="matching" value=(selection.link(None));
+                    p { "With all that match this filter, up to " (MAX_ROWS) " at a time, after a page that counts them:" }
+                    p.buttons { @for kind in &kinds {
+                        button name="all" value=(kind.name()) { (bulk(*kind)) "…" }
                     } }
                 }
             }
@@ -149,6 +161,26 @@ fn is_offered<St: Store>(kind: Kind, site: &Site<St>, caller: &Caller, operation
     caller.may(kind.permission())
         && (kind != Kind::Reconcile || site.operations.can_reconcile())
         && operations.iter().any(|operation| kind.fits(operation))
+}
+
+/// Returns whether so many operations are interrupted that a person should not settle each.
+fn is_long(listing: &Listing) -> bool {
+    let interrupted = listing.operations.iter().filter(|operation| Kind::Reconcile.fits(operation)).count();
+    interrupted >= MANY
+}
+
+/// Says who should settle many.
+fn hint<St: Store>(site: &Site<St>) -> Markup {
+    html! {
+        p.hint #many { "These are many: "
+            @if site.operations.can_reconcile() {
+                "let your reconciler decide. It looks each one up, and settles what it knows: “" (bulk(Kind::Reconcile)) "”, below. "
+            } @else {
+                "let a reconciler decide, which your application sets with " code { "reconcile_with" } ", or settle them from a file. "
+            }
+            a href=(GUIDE) { "How to settle many" }
+        }
+    }
 }
 
 /// Returns the words on the button that is for several operations.

@@ -1,5 +1,8 @@
 //! From a button to a change: what it leads to in words, the confirmation, and the result of each.
 
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use maud::{Markup, html};
 use tower_idempotency::operations::{Change, Form, OperationRecord};
 use tower_idempotency::store::{Store, StoreError};
@@ -8,17 +11,23 @@ use tower_idempotency::{Fence, RecordId};
 use super::answer_form::{self, Entered};
 use super::detail::facts;
 use super::frame::framed;
+use super::list::CALLS;
 use super::operation::{name, state, word};
 use crate::action::Kind;
 use crate::fields::{Fields, link};
 use crate::guard::Caller;
 use crate::problem::Problem;
+use crate::selection::Selection;
 use crate::site::Site;
 use crate::text::{age, now, shown, shown_lines};
 use crate::timeout::in_time;
 
 /// The most operations that one form settles.
-const MOST: usize = 100;
+pub(super) const MAX_ROWS: usize = 1_000;
+/// The most of them that the confirmation shows.
+const SHOWN_ROWS: usize = 100;
+/// How many operations are looked at at a time.
+const MAX_AT_ONCE: usize = 64;
 /// The most characters of an answer that the confirmation shows.
 const SHOWN: usize = 10_000;
 
@@ -27,28 +36,36 @@ struct Wanted {
     kind: Kind,
     rows: Vec<(RecordId, Fence)>,
     entered: Option<Entered>,
+    /// The filter that its list had, as a link.
+    matching: Option<String>,
 }
 
 impl Wanted {
-    fn read(caller: &Caller, fields: &Fields) -> Result<Self, Problem> {
-        let kind: Kind = fields
-            .get("action")
+    /// Reads a form, which names its operations, or wants all that match a filter.
+    async fn read<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Self, Problem> {
+        let all = fields.get("all");
+        let kind: Kind = all
+            .or_else(|| fields.get("action"))
             .unwrap_or_default()
             .parse()
             .map_err(|()| Problem::wrong("There is no such action."))?;
         if !caller.may(kind.permission()) {
             return Err(Problem::not_permitted(kind.permission()));
         }
-        let rows = fields.all("row").map(|row| {
-            let (id, fence) = row.split_once(':')?;
-            Some((id.parse().ok()?, Fence(fence.parse().ok()?)))
-        });
-        let rows: Option<Vec<_>> = rows.collect();
-        let rows = rows.ok_or_else(|| Problem::wrong("This form is not one of this page."))?;
+        let matching = fields.get("matching").map(selection).transpose()?;
+        let rows = match (&matching, all) {
+            (Some(selection), Some(_)) => all_rows(site, kind, selection).await?,
+            _ => named_rows(fields)?,
+        };
         match rows.len() {
             0 => Err(Problem::wrong("No operation is selected. Go back, and select those that are meant.")),
-            1..=MOST => Ok(Self { kind, rows, entered: Entered::read(fields).filter(|_| kind == Kind::Answer) }),
-            _ => Err(Problem::wrong(format!("One form settles at most {MOST} operations."))),
+            1..=MAX_ROWS => Ok(Self {
+                kind,
+                rows,
+                entered: Entered::read(fields).filter(|_| kind == Kind::Answer),
+                matching: matching.map(|selection| selection.link(None)),
+            }),
+            _ => Err(Problem::wrong(format!("One form settles at most {MAX_ROWS} operations."))),
         }
     }
 
@@ -58,9 +75,42 @@ impl Wanted {
     }
 }
 
+/// Reads the filter in a form.
+fn selection(link: &str) -> Result<Selection, Problem> {
+    Selection::read(&Fields::parse(link.trim_start_matches('?').as_bytes())).map_err(Problem::wrong)
+}
+
+/// Returns the operations that a form names.
+fn named_rows(fields: &Fields) -> Result<Vec<(RecordId, Fence)>, Problem> {
+    let rows = fields.all("row").map(|row| {
+        let (id, fence) = row.split_once(':')?;
+        Some((id.parse().ok()?, Fence(fence.parse().ok()?)))
+    });
+    rows.collect::<Option<_>>().ok_or_else(|| Problem::wrong("This form is not one of this page."))
+}
+
+/// Returns the first operations that match a filter, and that the action is for.
+async fn all_rows<St: Store>(
+    site: &Site<St>,
+    kind: Kind,
+    selection: &Selection,
+) -> Result<Vec<(RecordId, Fence)>, Problem> {
+    let (filter, mut after, mut rows) = (selection.filter(), None, Vec::new());
+    for _ in 0..CALLS {
+        let listing = in_time(site.operations.list(&filter, after.as_ref(), MAX_ROWS - rows.len())).await?;
+        let fitting = listing.operations.iter().filter(|operation| kind.fits(operation));
+        rows.extend(fitting.map(|operation| (operation.id, operation.fence)));
+        after = listing.next;
+        if after.is_none() || rows.len() >= MAX_ROWS {
+            break;
+        }
+    }
+    Ok(rows)
+}
+
 /// Shows what an action leads to, and asks to confirm it.
 pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
-    let wanted = Wanted::read(caller, fields)?;
+    let wanted = Wanted::read(site, caller, fields).await?;
     let form = site.operations.form();
     if wanted.kind == Kind::Answer {
         let complaint = match &wanted.entered {
@@ -71,7 +121,8 @@ pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: 
             return Ok(enter(caller, form, &wanted, complaint.as_deref()));
         }
     }
-    let seen = in_time(inspected(site, wanted.rows.iter().map(|(id, _)| *id))).await?;
+    let shown = wanted.rows.iter().take(SHOWN_ROWS).map(|(id, _)| *id).collect();
+    let seen = in_time(inspected(site, shown)).await?;
     let operations: Vec<_> = wanted.rows.iter().zip(seen).map(|((id, fence), seen)| (*id, *fence, seen)).collect();
     let kind = wanted.kind;
     let main = html! {
@@ -81,13 +132,14 @@ pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: 
                 (facts(site, operation))
                 @if let Some(doubt) = doubt(kind, operation, *fence) { p.complaint role="alert" { (doubt) } }
             }
-            operations => (those(kind, operations)),
+            operations => (those(kind, operations, wanted.rows.len())),
         }
         @if let Some(entered) = &wanted.entered { (preview(entered, form)) }
         form method="post" action="?settle" {
             input type="hidden" name="do" value="apply";
             input type="hidden" name="action" value=(kind.name());
             @for row in wanted.named() { input type="hidden" name="row" value=(row); }
+            @if let Some(matching) = &wanted.matching { input type="hidden" name="matching" value=(matching); }
             @if let Some(entered) = &wanted.entered {
                 input type="hidden" name="status" value=(entered.status);
                 input type="hidden" name="content_type" value=(entered.content_type);
@@ -98,7 +150,7 @@ pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: 
                 button.decisive #confirm { "Yes: " (kind.button().to_lowercase()) @if wanted.rows.len() > 1 { ", " (wanted.rows.len()) " times" } }
                 @match wanted.rows.as_slice() {
                     [(id, _)] => a href=(link([("id", id.to_string().as_str())])) { "No, go back" },
-                    _ => a href="?" { "No, go back" },
+                    _ => a href=(wanted.matching.as_deref().unwrap_or("?")) { "No, go back" },
                 }
             }
         }
@@ -112,7 +164,7 @@ fn enter(caller: &Caller, form: Form, wanted: &Wanted, complaint: Option<&str>) 
     let main = html! {
         p { (wanted.kind.consequence()) }
         p { "This is for " (wanted.rows.len()) @if wanted.rows.len() == 1 { " operation." } @else { " operations." } }
-        (answer_form::form(form, &wanted.named(), &entered, complaint))
+        (answer_form::form(form, &wanted.named(), wanted.matching.as_deref(), &entered, complaint))
         p { a href="?" { "All operations" } }
     };
     framed(caller, wanted.kind.button(), main)
@@ -130,12 +182,13 @@ fn doubt(kind: Kind, operation: &OperationRecord, fence: Fence) -> Option<String
 
 type Seen = (RecordId, Fence, Option<OperationRecord>);
 
-/// Returns the operations that are meant.
-fn those(kind: Kind, operations: &[Seen]) -> Markup {
+/// Returns the first of the operations that are meant, and how many they are in all.
+fn those(kind: Kind, operations: &[Seen], all: usize) -> Markup {
     let now = now();
     html! {
         table.operations {
-            caption { (operations.len()) @if operations.len() == 1 { " operation is meant" } @else { " operations are meant" } }
+            caption { (all) @if all == 1 { " operation is meant" } @else { " operations are meant" }
+                @if operations.len() < all { "; these are the first " (operations.len()) } }
             thead { tr { th scope="col" { "State" } th scope="col" { "Operation" } th scope="col" { "For" } th scope="col" { "Note" } } }
             tbody { @for (id, fence, operation) in operations {
                 tr { @match operation {
@@ -174,20 +227,13 @@ fn preview(entered: &Entered, form: Form) -> Markup {
 }
 
 /// Returns what is known of these operations.
-async fn inspected<St: Store>(
-    site: &Site<St>,
-    ids: impl Iterator<Item = RecordId>,
-) -> Result<Vec<Option<OperationRecord>>, StoreError> {
-    let mut seen = Vec::new();
-    for id in ids {
-        seen.push(site.operations.inspect(id).await?);
-    }
-    Ok(seen)
+async fn inspected<St: Store>(site: &Site<St>, ids: Vec<RecordId>) -> Result<Vec<Option<OperationRecord>>, StoreError> {
+    stream::iter(ids).map(|id| site.operations.inspect(id)).buffered(MAX_AT_ONCE).try_collect().await
 }
 
 /// Makes the changes, and shows the result of each.
 pub(super) async fn apply<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
-    let wanted = Wanted::read(caller, fields)?;
+    let wanted = Wanted::read(site, caller, fields).await?;
     let form = site.operations.form();
     let answer = wanted.entered.as_ref().map(|entered| entered.answer(form));
     let answer = answer.transpose().map_err(Problem::wrong)?;
@@ -198,12 +244,17 @@ pub(super) async fn apply<St: Store>(site: &Site<St>, caller: &Caller, fields: &
     let changes = wanted.rows.iter().map(change).collect::<Result<_, Problem>>()?;
     let results = site.operations.by(caller.actor.name.clone()).apply_all(changes).await;
     site.look_again().await;
-    let seen = in_time(inspected(site, results.iter().map(|(id, _)| *id))).await.ok();
+    let seen = in_time(inspected(site, results.iter().map(|(id, _)| *id).collect())).await.ok();
     let rows = results.iter().enumerate().map(|(row, (id, result))| {
         let operation = seen.as_ref().map(|seen| seen.get(row).and_then(Option::as_ref));
         (id, wanted.kind.said(result), operation)
     });
+    let mut sums: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, result) in &results {
+        *sums.entry(wanted.kind.said(result)).or_default() += 1;
+    }
     let main = html! {
+        @if results.len() > 1 { ul #sums { @for (said, sum) in &sums { li { strong { (sum) } " – " (shown(said)) } } } }
         table.operations #results {
             caption { "What has become of each" }
             thead { tr { th scope="col" { "Operation" } th scope="col" { "Result" } th scope="col" { "State now" } } }
@@ -222,7 +273,10 @@ pub(super) async fn apply<St: Store>(site: &Site<St>, caller: &Caller, fields: &
                 }
             } }
         }
-        p { a href="?" { "All operations" } }
+        p {
+            @if let Some(matching) = &wanted.matching { a href=(matching) { "What matches the filter now" } " · " }
+            a href="?" { "All operations" }
+        }
     };
     Ok(framed(caller, "Result", main))
 }

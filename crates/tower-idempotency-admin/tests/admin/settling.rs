@@ -93,14 +93,80 @@ async fn several_are_settled_at_once_with_a_result_for_each() {
     let (ask, rows) = (form(list.text(), "do", "review"), boxes(list.text()));
     assert_eq!(rows.len(), 3);
     let buttons: Vec<_> = ask.buttons.iter().map(|(action, _)| action.as_str()).collect();
-    assert_eq!(buttons, ["answer", "release"]);
+    assert_eq!(buttons, ["answer", "release", "answer", "release"], "for those that are selected, and for all");
     // One of them is settled by another operator meanwhile.
     desk.change(&desk.found("b").await, "release").await;
     let more = rows.iter().map(|row| ("row", row.as_str())).chain([("action", "release")]).collect::<Vec<_>>();
     let result = confirmed(&desk, &ask, &more, "the next retry runs the handler").await;
-    assert_eq!(result.text().matches("Done: the key is free.").count(), 2, "{}", result.text());
-    assert_eq!(result.text().matches("Nothing was changed").count(), 1, "{}", result.text());
+    assert_eq!(result.text().matches(">Done: the key is free.<").count(), 2, "{}", result.text());
+    assert_eq!(result.text().matches(">Nothing was changed").count(), 1, "{}", result.text());
     assert!(desk.listed("interrupted").await.is_empty());
+}
+
+/// A desk with 130 interrupted charges and 3 interrupted refunds.
+async fn many() -> Desk {
+    let desk = Desk::new();
+    for number in 0..133 {
+        let label = if number < 130 { "POST /charges" } else { "POST /refunds" };
+        let headers = [("x-label".parse().unwrap(), label.parse().unwrap())];
+        desk.charge_with(&number.to_string(), "unknown", headers.into_iter().collect()).await;
+    }
+    desk
+}
+
+#[tokio::test]
+async fn all_that_match_a_filter_are_counted_first_and_then_settled() {
+    let desk = many().await;
+    let list = desk.get("?state=interrupted&label=POST+%2Fcharges").await;
+    let ask = form(list.text(), "do", "review");
+    let review = desk.submit(&ask, &[("all", "release")]).await;
+    assert!(review.text().contains("130 operations are meant; these are the first 100"), "{}", review.text());
+    assert!(review.text().contains("the next retry runs the handler"), "{}", review.text());
+    // One of them is settled by another operator meanwhile, and one comes that was not counted.
+    desk.change(&desk.found("17").await, "release").await;
+    let headers = [("x-label".parse().unwrap(), "POST /charges".parse().unwrap())];
+    desk.charge_with("late", "unknown", headers.into_iter().collect()).await;
+    let result = desk.submit(&form(review.text(), "do", "apply"), &[]).await;
+    assert!(result.text().contains("<strong>129</strong> – Done: the key is free."), "{}", result.text());
+    assert!(result.text().contains("<strong>1</strong> – Nothing was changed"), "{}", result.text());
+    assert_eq!(result.text().matches("<tr>").count(), 131, "a result for each, and the head");
+    assert!(result.text().contains("label=POST+%2Fcharges"), "it leads back to the filter");
+    let left: Vec<_> = desk.listed("interrupted").await.iter().map(|left| left["label"].clone()).collect();
+    assert_eq!(left, ["POST /refunds", "POST /refunds", "POST /refunds", "POST /charges"]);
+}
+
+#[tokio::test]
+async fn all_that_match_a_filter_are_given_one_answer() {
+    let desk = many().await;
+    let list = desk.get("?state=interrupted&label=POST+%2Frefunds").await;
+    let enter =
+        form(desk.submit(&form(list.text(), "do", "review"), &[("all", "answer")]).await.text(), "action", "answer");
+    confirmed(&desk, &enter.with("body", "{}"), &[], "each retry with this key gets this answer").await;
+    assert_eq!((desk.listed("interrupted").await.len(), desk.listed("completed").await.len()), (130, 3));
+    // Those that are done are not for this.
+    let list = desk.get("?state=any").await;
+    let review = desk.submit(&form(list.text(), "do", "review"), &[("all", "release")]).await;
+    assert!(review.text().contains("130 operations are meant"), "{}", review.text());
+}
+
+#[tokio::test]
+async fn a_long_list_says_that_the_reconciler_decides_and_has_the_button() {
+    let desk = Desk::new();
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h", "i"] {
+        desk.interrupted(key).await;
+    }
+    assert!(!desk.get("").await.text().contains("id=\"many\""));
+    desk.interrupted("j").await;
+    let without = desk.get("").await;
+    assert!(without.text().contains("reconcile_with") && without.text().contains("operators.md#settling-many"));
+    let script: Vec<_> = (0..10).map(|_| found("charged")).collect();
+    let desk = Desk::over(desk.layer.reconcile_with(Asked::default().says(script)), Access::ALL);
+    let list = desk.get("").await;
+    assert!(list.text().contains("let your reconciler decide"), "{}", list.text());
+    let ask = form(list.text(), "do", "review");
+    let review = desk.submit(&ask, &[("all", "reconcile")]).await;
+    let result = desk.submit(&form(review.text(), "do", "apply"), &[]).await;
+    assert!(result.text().contains("<strong>10</strong> – Done: the application knew it"), "{}", result.text());
 }
 
 #[tokio::test]
@@ -208,7 +274,8 @@ async fn a_form_that_is_not_the_pages_changes_nothing() {
         format!("do=apply&action=release&row={id}"),
         format!("do=apply&action=release&row={id}:{fence}&row=x"),
         format!("do=apply&action=answer&row={id}:{fence}"),
-        format!("do=apply&action=release{}", format!("&row={id}:{fence}").repeat(101)),
+        format!("do=apply&action=release{}", format!("&row={id}:{fence}").repeat(1_001)),
+        format!("do=review&all=release&matching={}", "?cause=moon"),
         format!("do=apply&action=release&row={id}:{fence}&x={}", "x".repeat(5 << 20)),
     ] {
         let answer = desk.post("?settle", &body).await;

@@ -25,7 +25,7 @@ pub(crate) fn page(layer: &IdempotencyLayer<AnyStore>, latencies: Latencies) -> 
 }
 
 /// Lets in who calls from this machine. A real server asks who that is: what it says is in the audit events.
-async fn authorize(parts: Parts) -> Result<Actor, Response> {
+pub(crate) async fn authorize(parts: Parts) -> Result<Actor, Response> {
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     // A server bound to all IPv6 addresses sees IPv4 ones mapped.
     let is_from_here = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());

@@ -6,6 +6,7 @@ pub(crate) mod charges;
 pub(crate) mod clients;
 pub(crate) mod errors;
 pub(crate) mod fields;
+pub(crate) mod look_up;
 pub(crate) mod metrics;
 pub(crate) mod refunds;
 pub(crate) mod rejections;

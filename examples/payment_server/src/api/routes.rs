@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use http::request::Parts;
@@ -16,8 +17,9 @@ use tower_idempotency_admin::Latencies;
 
 use super::account::Account;
 use super::errors::ApiError;
+use super::look_up::Desk;
 use super::metrics::Scraped;
-use super::{admin, charges, clients, metrics, refunds, rejections};
+use super::{admin, charges, clients, look_up, metrics, refunds, rejections};
 use crate::args::{Args, InFlight, Interrupted};
 use crate::ledger::Ledger;
 use crate::{names, reconcile};
@@ -32,7 +34,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
     let mut settings = args.settings.idempotency.layer.clone();
     let profile = settings.profile.take().unwrap_or_else(rejections::profile);
     let envelope = profile.envelope;
-    let retention = settings.retention.unwrap_or(Duration::from_secs(args.retention));
+    let retention = retention(args);
     let layer = IdempotencyLayer::new(store)
         .profile(profile)
         .discoverable(["/v1/charges", "/v1/refunds"])
@@ -53,6 +55,11 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
     settings.apply(layer)
 }
 
+/// Returns how long an answer is kept.
+pub(crate) fn retention(args: &Args) -> Duration {
+    args.settings.idempotency.layer.retention.unwrap_or(Duration::from_secs(args.retention))
+}
+
 /// Returns the name of an operation for operators: its route, and the account as the ledger knows it.
 fn label(parts: &Parts) -> Option<String> {
     let account = Account::of(&parts.headers).ok()?;
@@ -69,7 +76,9 @@ pub(crate) fn app(
     stores: [AnyStore; 2],
     scraped: Scraped,
     latencies: Latencies,
+    retention: Duration,
 ) -> Router {
+    let desk = Desk { ledger: Arc::clone(&ledger), retention: retention.as_secs() };
     let payments = Router::new()
         .route("/v1/charges", post(charges::create).get(charges::list))
         .route("/v1/charges/{id}", get(charges::get))
@@ -77,7 +86,8 @@ pub(crate) fn app(
         .layer(layer.clone())
         .with_state(ledger);
     // These are outside the layer: an operator's call is not an operation of a client.
-    let admin = Router::new().nest("/admin", admin::page(layer, latencies));
+    let ledger = post(look_up::decide).layer(DefaultBodyLimit::max(look_up::MAX_BODY)).with_state(desk);
+    let admin = Router::new().nest("/admin", admin::page(layer, latencies)).route("/admin/ledger", ledger);
     let metrics = Router::new().route("/metrics", get(metrics::get)).with_state(scraped);
     let clients = Router::new().route("/docs/clients", get(clients::get));
     let routes =

@@ -17,6 +17,7 @@ mod atomic;
 mod clients;
 mod crash;
 mod levers;
+mod look_up;
 mod operation;
 mod retries;
 #[cfg(all(target_os = "linux", feature = "postgres"))]
