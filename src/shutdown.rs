@@ -28,9 +28,9 @@ const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 /// 3. **Drained.** New keys are refused (503 `shutting-down`), and replays are still given. Runs have
 ///    [`drain_within`](Self::drain_within) to finish and to be recorded, whether their clients are there or not.
 /// 4. **No connections.** The server's future ends by itself when all connections have ended. It is dropped if it has
-///    not ended half a second after the later of step 3 and [`connections_within`](Self::connections_within) after step 2. So a
-///    client that stalls holds up nothing for longer, and no connection is closed while a run goes on that drain waits
-///    for.
+///    not ended half a second after step 3, or after [`connections_within`](Self::connections_within) from step 2 on if
+///    that is later. So a client that stalls holds up nothing for longer, and no connection is closed while a run goes
+///    on that drain waits for.
 /// 5. **Closed.** The stores are closed: see [`Store::close`]. An embedded store takes at most ten seconds, and a
 ///    shared one two `call_timeout`s.
 ///
