@@ -11,8 +11,10 @@ pub(crate) enum Ended {
     /// 1: it is not found, has changed nothing, or has found a fault.
     Badly,
     /// 2: what was to be examined could not be.
+    #[cfg(feature = "check")]
     Unchecked,
     /// 3: the store can't be opened, and that is what it was to find out.
+    #[cfg(feature = "store")]
     Untested,
 }
 
@@ -21,7 +23,9 @@ impl From<Ended> for ExitCode {
         match ended {
             Ended::Well => Self::SUCCESS,
             Ended::Badly => Self::from(1),
+            #[cfg(feature = "check")]
             Ended::Unchecked => Self::from(2),
+            #[cfg(feature = "store")]
             Ended::Untested => Self::from(3),
         }
     }
@@ -43,6 +47,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Returns the failure of a store, with its causes.
+    #[cfg(feature = "store")]
     pub(crate) fn of(error: &dyn std::error::Error) -> Self {
         Self::Store(with_causes(error))
     }
@@ -61,6 +66,7 @@ impl Failure {
 }
 
 /// Returns an error and its causes, in one line.
+#[cfg(feature = "store")]
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let (mut text, mut cause) = (error.to_string(), error.source());
     while let Some(error) = cause {
@@ -74,5 +80,5 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "store"))]
 mod tests;

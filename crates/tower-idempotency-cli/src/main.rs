@@ -4,10 +4,6 @@
 // - With the feature `proxy`, `proxy/`: serves in front of a service.
 // - With the feature `store`: `place.rs` reads which store is meant, `open/` opens it, `input.rs` reads secrets from
 //   standard input, `consent.rs` asks before a change; `commands/` has one file for each command but `doctor/`.
-#![cfg_attr(
-    not(all(feature = "store", feature = "check")),
-    allow(dead_code, reason = "some ends and causes are those of one feature alone")
-)]
 
 mod arguments;
 #[cfg(feature = "check")]

@@ -37,7 +37,7 @@ pub(crate) struct StoreOptions {
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
     /// Lists operations, first the interrupted ones, the oldest first; then the others.
-    Ls(Ls),
+    Ls(Box<Ls>),
     /// Finds the operation of a key, which is read from standard input.
     ///
     /// The last line is the key. The lines before it are the parts of its scope, if it has one; a part that is no text
@@ -48,7 +48,7 @@ pub(crate) enum StoreCommand {
     /// Writes operations, a line of JSON for each: without `--state`, those that are interrupted.
     ///
     /// `settle --from` takes the lines, once each says what is to be done.
-    Export(Export),
+    Export(Box<Export>),
     /// Settles an interrupted operation, after its effect was looked up; or all those of a file.
     Settle(Box<Settle>),
     /// Deletes the record of a done operation: a retry that still comes runs again.

@@ -23,7 +23,7 @@ pub(crate) async fn run(options: &StoreOptions, export: Export) -> Result<Ended,
 async fn write(opened: &Opened, export: &Export) -> Result<(), Failure> {
     let state = export.selected.state.unwrap_or(StateKind::Interrupted);
     let filter = export.selected.in_any_state().in_state(state);
-    let (mut output, mut after, mut remark) = (BufWriter::new(io::stdout().lock()), None, None);
+    let (mut output, mut after, mut remark) = (BufWriter::new(io::stdout()), None, None);
     loop {
         let page = opened.operations.list(&filter, after.as_ref(), PAGE).await;
         let page = page.map_err(|error| Failure::of(&error))?;

@@ -20,10 +20,10 @@ use crate::screen::Screen;
 
 pub(crate) async fn run(options: &StoreOptions, command: StoreCommand, screen: &Screen) -> Result<Ended, Failure> {
     match command {
-        StoreCommand::Ls(ls) => ls::run(options, ls, screen).await,
+        StoreCommand::Ls(ls) => ls::run(options, *ls, screen).await,
         StoreCommand::Find(find) => find::run(options, find, screen).await,
         StoreCommand::Show(show) => show::run(options, show, screen).await,
-        StoreCommand::Export(export) => export::run(options, export).await,
+        StoreCommand::Export(export) => export::run(options, *export).await,
         StoreCommand::Settle(settle) => settle::run(options, *settle, screen).await,
         StoreCommand::Forget(forget) => forget::run(options, forget, screen).await,
         StoreCommand::Verify(verify) => verify::run(options, verify, screen).await,

@@ -18,5 +18,5 @@ pub(crate) use text::{answer, details, list};
 #[cfg(feature = "store")]
 pub(crate) use time::ago;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "store"))]
 mod tests;

@@ -39,6 +39,7 @@ impl Screen {
 }
 
 /// Writes a remark to standard error.
+#[cfg(feature = "store")]
 pub(crate) fn remark(text: impl Display) -> Result<(), Failure> {
     Ok(writeln!(io::stderr(), "{text}")?)
 }
