@@ -9,6 +9,11 @@ use tower_idempotency::operations::{Cursor, Filter, StateKind};
 use crate::fields::{Fields, link};
 use crate::text::{digest, hex, rfc3339};
 
+/// The most operations that one form settles.
+pub(crate) const MAX_ROWS: usize = 1_000;
+/// The most calls to the store for one page: each looks at 10,000 records at most, and may find none.
+pub(crate) const MAX_CALLS: usize = 10;
+
 /// A filter, and the place from which on the operations are listed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selection {

@@ -13,6 +13,7 @@ use tower_idempotency_admin::Latencies;
 use crate::api::metrics::Scraped;
 use crate::api::{admin, routes};
 use crate::args::Args;
+use crate::ledger::since_1970;
 use crate::stop::Stop;
 use crate::stores::Stores;
 use crate::{connections, settings, stores};
@@ -74,12 +75,14 @@ async fn reconcile(layer: &IdempotencyLayer<AnyStore>) {
 /// Prints the server's address, and two lines to try.
 fn announce(address: SocketAddr) {
     let charge = format!(
-        "curl -i http://{address}/v1/charges -H 'Idempotency-Key: try-1' \
-         -d amount=1000 -d currency=eur -d source=tok_visa"
+        "curl -i http://{address}/v1/charges -H 'Idempotency-Key: try-{}' \
+         -d amount=1000 -d currency=eur -d source=tok_visa",
+        // The charge of an earlier start would be replayed.
+        since_1970().as_secs()
     );
     let again = "# again: the same charge, and idempotent-replayed: true";
     // This ignores errors: a server that can't print still serves.
     let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "listening on http://{address}\n{charge}\n{charge}  {again}");
+    let _ = writeln!(stdout, "listening on http://{address}\n{charge}\n{again}\n{charge}");
     let _ = stdout.flush();
 }

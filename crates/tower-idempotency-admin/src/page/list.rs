@@ -6,19 +6,16 @@ use tower_idempotency::operations::{Listing, OperationRecord, StateKind};
 use tower_idempotency::store::Store;
 
 use super::operation::{name, plain_name, state};
-use super::settle::MAX_ROWS;
 use crate::action::Kind;
 use crate::fields::Fields;
 use crate::guard::Caller;
-use crate::selection::Selection;
+use crate::selection::{MAX_CALLS, MAX_ROWS, Selection};
 use crate::site::Site;
 use crate::text::{age, date, hex, is_known, rfc3339, shown};
 use crate::timeout::{Unread, in_time};
 
 /// The most operations that are shown at once.
 const SHOWN: usize = 100;
-/// The most calls to the store for one page: each looks at 10,000 records at most, and may find none.
-pub(super) const CALLS: usize = 10;
 /// The number of interrupted operations from which on the page says who should settle them. The alert that pages a
 /// person begins there, too.
 const MANY: usize = 10;
@@ -36,7 +33,7 @@ pub(super) async fn section<St: Store>(
         loop {
             let listing = site.operations.list(&filter, after.as_ref(), SHOWN).await?;
             calls += 1;
-            if !listing.operations.is_empty() || listing.next.is_none() || calls >= CALLS {
+            if !listing.operations.is_empty() || listing.next.is_none() || calls >= MAX_CALLS {
                 return Ok(listing);
             }
             after = listing.next;

@@ -11,19 +11,16 @@ use tower_idempotency::{Fence, RecordId};
 use super::answer_form::{self, Entered};
 use super::detail::facts;
 use super::frame::framed;
-use super::list::CALLS;
 use super::operation::{name, state, word};
 use crate::action::Kind;
 use crate::fields::{Fields, link};
 use crate::guard::Caller;
 use crate::problem::Problem;
-use crate::selection::Selection;
+use crate::selection::{MAX_CALLS, MAX_ROWS, Selection};
 use crate::site::Site;
 use crate::text::{age, now, shown, shown_lines};
 use crate::timeout::in_time;
 
-/// The most operations that one form settles.
-pub(super) const MAX_ROWS: usize = 1_000;
 /// The most of them that the confirmation shows.
 const SHOWN_ROWS: usize = 100;
 /// How many operations are looked at at a time.
@@ -96,7 +93,7 @@ async fn all_rows<St: Store>(
     selection: &Selection,
 ) -> Result<Vec<(RecordId, Fence)>, Problem> {
     let (filter, mut after, mut rows) = (selection.filter(), None, Vec::new());
-    for _ in 0..CALLS {
+    for _ in 0..MAX_CALLS {
         let listing = in_time(site.operations.list(&filter, after.as_ref(), MAX_ROWS - rows.len())).await?;
         let fitting = listing.operations.iter().filter(|operation| kind.fits(operation));
         rows.extend(fitting.map(|operation| (operation.id, operation.fence)));
