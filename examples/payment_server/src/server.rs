@@ -72,7 +72,8 @@ async fn reconcile(layer: &IdempotencyLayer<AnyStore>) {
     }
 }
 
-/// Prints the server's address, and two lines to try.
+/// Prints the server's address, and two lines to try: the second answer has the same charge, and
+/// `idempotent-replayed: true`.
 fn announce(address: SocketAddr) {
     let charge = format!(
         "curl -i http://{address}/v1/charges -H 'Idempotency-Key: try-{}' \
@@ -80,9 +81,8 @@ fn announce(address: SocketAddr) {
         // The charge of an earlier start would be replayed.
         since_1970().as_secs()
     );
-    let again = "# again: the same charge, and idempotent-replayed: true";
     // This ignores errors: a server that can't print still serves.
     let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "listening on http://{address}\n{charge}\n{again}\n{charge}");
+    let _ = writeln!(stdout, "listening on http://{address}\n{charge}\n{charge}");
     let _ = stdout.flush();
 }
