@@ -15,7 +15,7 @@ use crate::options::{Chosen, Options};
 use crate::transport::Failure;
 use crate::uses::{Before, Use, Uses};
 use crate::verdict::{self, Verdict, may_be_rejection};
-use crate::{BoxError, Delivery, Error, Key, Known, Reason, ResponseBody};
+use crate::{BoxError, CallEnd, Delivery, Error, Key, Known, Reason, ResponseBody};
 
 /// How much of a rejection is read at least.
 const MAX_REJECTION: usize = 64 << 10;
@@ -76,6 +76,14 @@ impl<A: Attempts> Call<A> {
 
     /// Makes the call.
     pub(crate) async fn make(&mut self) -> Result<Response<ResponseBody<A::Body>>, Error> {
+        let result = self.make_unobserved().await;
+        if let Some(observer) = &self.options.observer {
+            observer.ended(end(&result), self.made, self.began.elapsed());
+        }
+        result
+    }
+
+    async fn make_unobserved(&mut self) -> Result<Response<ResponseBody<A::Body>>, Error> {
         let own = if self.chosen.is_own { self.begin_use() } else { None };
         match own {
             Some((_, Before::Other)) => return Err(self.error(Reason::KeyReused, None, None)),
@@ -110,6 +118,9 @@ impl<A: Attempts> Call<A> {
         let mut now = self.began;
         loop {
             self.made += 1;
+            if let Some(observer) = &self.options.observer {
+                observer.attempt(self.made);
+            }
             let miss = match self.attempt(now).await {
                 Ok(answer) => return Ok(answer),
                 Err(miss) => miss,
@@ -235,6 +246,18 @@ fn is_free<B>(result: &Result<Response<B>, Error>) -> bool {
             !answer.status().is_success() && !is_taken
         }
         Err(error) => error.known() <= Known::Refused,
+    }
+}
+
+/// How a call ended, for its observer.
+fn end<B>(result: &Result<Response<B>, Error>) -> CallEnd {
+    match result {
+        Ok(answer) => match Delivery::of(answer) {
+            Some(delivery) if delivery.is_unknown => CallEnd::Unknown,
+            Some(delivery) if delivery.is_replay => CallEnd::Replayed,
+            _ => CallEnd::Answered,
+        },
+        Err(error) => error.known().into(),
     }
 }
 

@@ -10,7 +10,7 @@ use tower::retry::budget::{Budget, TpsBudget};
 
 use crate::options::Options;
 use crate::uses::Uses;
-use crate::{InvalidKey, Key, KeyedRetry};
+use crate::{InvalidKey, Key, KeyedRetry, Observer};
 
 /// Gives each call with an unsafe method one idempotency key, and retries it with that key.
 ///
@@ -43,6 +43,7 @@ impl KeyedRetryLayer {
                 max_answer: 1 << 20,
                 has_redirects: true,
                 uses: Arc::new(Uses::new()),
+                observer: None,
             }),
         }
     }
@@ -129,6 +130,12 @@ impl KeyedRetryLayer {
     #[must_use]
     pub fn without_redirects(self) -> Self {
         self.with(|options| options.has_redirects = false)
+    }
+
+    /// Sets what learns how calls go: see [`Observer`]. The default is nothing.
+    #[must_use]
+    pub fn observe(self, observer: impl Observer) -> Self {
+        self.with(|options| options.observer = Some(Arc::new(observer)))
     }
 
     fn with(mut self, set: impl FnOnce(&mut Options)) -> Self {

@@ -175,6 +175,7 @@
 // `layer.rs` and `service.rs` are the Tower side, `reqwest/` the one for reqwest. Both run `attempts.rs`, which asks
 // `verdict.rs` and `retry_after.rs` what an answer means, `transport.rs` what a failure means, and `uses.rs` whether
 // the key is free. `options.rs` has the layer's settings. Values: `key.rs`, `body.rs`, `delivery.rs`, `error.rs`.
+// `observer.rs` is for metrics.
 
 mod attempts;
 mod body;
@@ -182,6 +183,7 @@ mod delivery;
 mod error;
 mod key;
 mod layer;
+mod observer;
 mod options;
 #[cfg(feature = "reqwest")]
 mod reqwest;
@@ -196,6 +198,7 @@ pub use delivery::Delivery;
 pub use error::{Error, Known, Reason};
 pub use key::{InvalidKey, Key};
 pub use layer::KeyedRetryLayer;
+pub use observer::{CallEnd, Observer};
 #[cfg(feature = "reqwest-retry")]
 pub use reqwest::KeyedStrategy;
 pub use retry_after::retry_after;

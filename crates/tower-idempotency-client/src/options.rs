@@ -6,7 +6,7 @@ use retry_policies::RetryPolicy;
 use tower::retry::budget::Budget;
 
 use crate::uses::Uses;
-use crate::{InvalidKey, Key};
+use crate::{InvalidKey, Key, Observer};
 
 /// The key of a call.
 pub(crate) struct Chosen {
@@ -31,6 +31,7 @@ pub(crate) struct Options {
     pub(crate) max_answer: usize,
     pub(crate) has_redirects: bool,
     pub(crate) uses: Arc<Uses>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Options {

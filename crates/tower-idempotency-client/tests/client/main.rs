@@ -5,6 +5,7 @@
 mod budget;
 mod keys;
 mod meanings;
+mod observed;
 mod passed_through;
 mod reqwest;
 mod reqwest_retry;
