@@ -1,8 +1,10 @@
 //! The forms of values that are texts in a file.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
-use serde::de::Error;
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// A value that is a text in a file.
@@ -33,13 +35,13 @@ pub fn setting<'de, T: Setting, D: Deserializer<'de>>(deserializer: D) -> Result
 
 impl<T: FromText> Setting for T {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        from_text(&String::deserialize(deserializer)?)
+        Text::deserialize(deserializer).map(|Text(value)| value)
     }
 }
 
 impl<T: FromText> Setting for Vec<T> {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Vec::<String>::deserialize(deserializer)?.iter().map(|text| from_text(text)).collect()
+        Ok(Vec::<Text<T>>::deserialize(deserializer)?.into_iter().map(|Text(value)| value).collect())
     }
 }
 
@@ -56,8 +58,28 @@ macro_rules! plain {
 
 plain!(bool, u64, usize, String, Vec<String>);
 
-fn from_text<T: FromText, E: Error>(text: &str) -> Result<T, E> {
-    T::from_text(text).ok_or_else(|| E::custom(format_args!("{text:?} is not {}", T::FORM)))
+/// A value that was read from its text.
+struct Text<T>(T);
+
+impl<'de, T: FromText> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor(PhantomData)).map(Self)
+    }
+}
+
+/// Says what the text has to be, also where there is a number in its place.
+struct TextVisitor<T>(PhantomData<T>);
+
+impl<T: FromText> Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::FORM)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        T::from_text(text).ok_or_else(|| E::custom(format_args!("{text:?} is not {}", T::FORM)))
+    }
 }
 
 impl FromText for Duration {

@@ -121,22 +121,3 @@ settings! {
     create: bool,
     accept_loss_after: u64,
 }
-
-/// All settings, with a section for the layer and one for each kind of store.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct IdempotencyConfig {
-    /// The layer's.
-    #[cfg(feature = "server")]
-    pub layer: LayerConfig,
-    /// Those of a store in memory.
-    #[cfg(feature = "memory")]
-    pub memory: MemoryConfig,
-    /// Those of a store on disk.
-    #[cfg(feature = "sled")]
-    pub sled: SledConfig,
-    /// Those of a store on disk, over fjall.
-    #[cfg(feature = "fjall")]
-    pub fjall: FjallConfig,
-}

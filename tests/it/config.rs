@@ -9,7 +9,9 @@ use testkit::lab::Lab;
 use testkit::lab::time::{DAY, HOUR, SECOND};
 use testkit::log::Log;
 use tower::Layer as _;
-use tower_idempotency::config::{IdempotencyConfig, LayerConfig};
+#[cfg(feature = "fjall")]
+use tower_idempotency::config::FjallConfig;
+use tower_idempotency::config::{LayerConfig, MemoryConfig, SledConfig};
 use tower_idempotency::server::{KeptHeaders, Profile};
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, SledStore};
@@ -49,12 +51,23 @@ replay_level = "TRACE"
 rejection_level = "warn"
 "#;
 
+/// All sections.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Sections {
+    layer: LayerConfig,
+    memory: MemoryConfig,
+    sled: SledConfig,
+    #[cfg(feature = "fjall")]
+    fjall: FjallConfig,
+}
+
 fn layer() -> IdempotencyLayer<MemoryStore> {
     IdempotencyLayer::new(MemoryStore::new())
 }
 
 /// The layer that these settings make, as its `Debug` output shows its options.
-fn made(settings: IdempotencyConfig) -> String {
+fn made(settings: Sections) -> String {
     format!("{:?}", settings.layer.apply(layer()))
 }
 
@@ -90,12 +103,12 @@ fn each_setting_of_a_layer_sets_its_option() {
         .run_level(Level::INFO)
         .replay_level(Level::TRACE)
         .rejection_level(Level::WARN);
-    let settings: IdempotencyConfig = toml::from_str(TOML).unwrap();
+    let settings: Sections = toml::from_str(TOML).unwrap();
     assert_eq!(made(settings.clone()), format!("{by_hand:?}"));
-    assert_eq!(made(IdempotencyConfig::default()), format!("{:?}", layer()), "nothing is set");
+    assert_eq!(made(Sections::default()), format!("{:?}", layer()), "nothing is set");
     // The same in JSON, and each of them alone.
     let value: serde_json::Value = toml::from_str(TOML).unwrap();
-    let json: IdempotencyConfig = serde_json::from_str(&value.to_string()).unwrap();
+    let json: Sections = serde_json::from_str(&value.to_string()).unwrap();
     assert_eq!(made(json), made(settings));
     for (field, value) in value["layer"].as_object().unwrap() {
         let one = serde_json::json!({ "layer": { field: value } });
@@ -131,15 +144,16 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "fjall": { "path": "x" } }"#, "unknown field `path`"),
         (r#"{ "layer": { "kept_headers": { "all": true } } }"#, "unknown field `all`"),
         (r#"{ "layer": { "retention": "a day" } }"#, "\"a day\" is not a duration: write it as \"24h\""),
-        (r#"{ "layer": { "retention": 24 } }"#, "invalid type: integer `24`, expected a string"),
+        (r#"{ "layer": { "retention": 24 } }"#, "invalid type: integer `24`, expected a duration: write it as \"24h\""),
         (r#"{ "layer": { "on_in_flight": "wait" } }"#, "\"wait\" is not \"reject\", or how long to wait"),
         (r#"{ "layer": { "profile": "paypal" } }"#, "\"paypal\" is not \"draft\", \"stripe\" or \"acp\""),
         (r#"{ "layer": { "on_interrupted": "ask" } }"#, "\"ask\" is not \"refuse\" or \"rerun\""),
+        (r#"{ "layer": { "methods": [1] } }"#, "invalid type: integer `1`, expected an HTTP method in capital letters"),
         (r#"{ "layer": { "methods": ["post"] } }"#, "\"post\" is not an HTTP method in capital letters"),
         (r#"{ "layer": { "header_name": "a b" } }"#, "\"a b\" is not the name of a header"),
         (r#"{ "layer": { "run_level": "3" } }"#, "\"3\" is not a level"),
     ] {
-        let error = serde_json::from_str::<IdempotencyConfig>(json).unwrap_err().to_string();
+        let error = serde_json::from_str::<Sections>(json).unwrap_err().to_string();
         assert!(error.contains(part), "{json}: {error}");
     }
 }
@@ -150,27 +164,39 @@ fn a_file_and_the_environment_go_together_with_settings_of_the_application() {
     #[serde(deny_unknown_fields)]
     struct Settings {
         listen: String,
-        #[serde(flatten)]
-        idempotency: IdempotencyConfig,
+        #[serde(default)]
+        layer: LayerConfig,
+        #[serde(default)]
+        memory: MemoryConfig,
+        #[serde(default)]
+        sled: SledConfig,
     }
     let file = "listen = \"127.0.0.1:1\"\n[layer]\nretention = \"1h\"\nmax_runs = 3\n[memory]\nmax_bytes = 7\n";
     // The environment's variables are put over what the file says.
     let mut settings: toml::Table = file.parse().unwrap();
     settings["layer"]["retention"] = "2h".into();
     settings.insert("sled".to_owned(), toml::Table::from_iter([("max_records".to_owned(), 1_000.into())]).into());
-    let Settings { listen, idempotency } = settings.clone().try_into().unwrap();
-    let IdempotencyConfig { layer, memory, sled, .. } = idempotency;
+    let Settings { listen, layer, memory, sled } = settings.clone().try_into().unwrap();
     assert_eq!((listen.as_str(), layer.retention, layer.max_runs), ("127.0.0.1:1", Some(HOUR * 2), Some(3)));
     assert_eq!((sled.max_records, memory.max_bytes), (Some(1_000), Some(7)));
     settings.insert("lyer".to_owned(), toml::Table::new().into());
     let error = settings.try_into::<Settings>().unwrap_err().to_string();
     assert!(error.contains("unknown field `lyer`"), "{error}");
+    // What is wrong in the file is named with its line; and in the environment with its field.
+    let error = toml::from_str::<Settings>(&file.replace("\"1h\"", "48")).unwrap_err().to_string();
+    for part in ["line 3", "retention = 48", "expected a duration: write it as \"24h\""] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let mut settings: toml::Table = file.parse().unwrap();
+    settings["layer"]["retention"] = 48.into();
+    let error = settings.try_into::<Settings>().unwrap_err().to_string();
+    assert!(error.contains("layer.retention"), "{error}");
 }
 
 #[tokio::test]
 async fn the_settings_of_stores_are_those_of_their_builders() {
     let json = r#"{ "memory": { "max_records": 1 }, "sled": { "create": false } }"#;
-    let config: IdempotencyConfig = serde_json::from_str(json).unwrap();
+    let config: Sections = serde_json::from_str(json).unwrap();
     let store = config.memory.apply(MemoryStore::builder()).build();
     let lab = Lab::counting(IdempotencyLayer::new(store));
     assert_eq!(lab.post("k", "a").await.status, 200);
@@ -180,7 +206,7 @@ async fn the_settings_of_stores_are_those_of_their_builders() {
     assert!(matches!(refused, Err(OpenError::NotFound { .. })), "{refused:?}");
     #[cfg(feature = "fjall")]
     {
-        let config: IdempotencyConfig = serde_json::from_str(r#"{ "fjall": { "create": false } }"#).unwrap();
+        let config: Sections = serde_json::from_str(r#"{ "fjall": { "create": false } }"#).unwrap();
         let builder = config.fjall.apply(tower_idempotency::FjallStore::builder());
         let refused = builder.open(directory.path().join("f"));
         assert!(matches!(refused, Err(OpenError::NotFound { .. })), "{refused:?}");
@@ -223,12 +249,12 @@ async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
 #[test]
 fn a_section_says_whether_it_has_settings() {
     let json = r#"{ "sled": { "create": false } }"#;
-    let config: IdempotencyConfig = serde_json::from_str(json).unwrap();
-    let IdempotencyConfig { layer, memory, sled, .. } = config;
+    let config: Sections = serde_json::from_str(json).unwrap();
+    let Sections { layer, memory, sled, .. } = config;
     assert_eq!([layer.is_set(), memory.is_set(), sled.is_set()], [false, false, true]);
     #[cfg(feature = "fjall")]
     for (json, is_set) in [(r#"{ "fjall": {} }"#, false), (r#"{ "fjall": { "create": false } }"#, true)] {
-        let config: IdempotencyConfig = serde_json::from_str(json).unwrap();
+        let config: Sections = serde_json::from_str(json).unwrap();
         assert_eq!(config.fjall.is_set(), is_set, "{json}");
     }
 }

@@ -12,15 +12,17 @@ use super::error::PostgresError;
 /// leaves the option as it is. See [`tower_idempotency::config`] for the forms of values and the other settings.
 ///
 /// ```
-/// use tower_idempotency::config::IdempotencyConfig;
+/// use tower_idempotency::config::LayerConfig;
 /// use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
 ///
 /// #[derive(serde::Deserialize)]
 /// #[serde(deny_unknown_fields)]
 /// struct Settings {
-///     #[serde(flatten)]
-///     idempotency: IdempotencyConfig,
+///     #[serde(default)]
+///     layer: LayerConfig,
+///     #[serde(default)]
 ///     shared: SharedConfig,
+///     #[serde(default)]
 ///     postgres: PostgresConfig,
 /// }
 ///

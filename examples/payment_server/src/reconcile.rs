@@ -42,21 +42,21 @@ async fn look_up(
     run: &InterruptedRun,
     retention: u64,
 ) -> Result<Option<http::Response<Bytes>>, LedgerError> {
-    let keys = ["charge", "refund"].map(|step| run.derived_key(step));
-    let [Some(charge), Some(refund)] = keys else { return Ok(None) };
-    of_keys(ledger, [&charge, &refund], run.began.as_millis() / 1_000, retention).await
+    let intents = ["charge", "refund"].map(|step| Intent::of(&run.derived_key(step)?));
+    let [Some(charged), Some(refunded)] = intents else { return Ok(None) };
+    of_intents(ledger, charged, refunded, run.began.as_millis() / 1_000, retention).await
 }
 
 /// Returns the answer of the charge or the refund that was made under these derived keys, by an operation that began at
 /// this second.
-pub(crate) async fn of_keys(
+pub(crate) async fn of_intents(
     ledger: &Ledger,
-    keys: [&str; 2],
+    charged: Intent,
+    refunded: Intent,
     began: u64,
     retention: u64,
 ) -> Result<Option<http::Response<Bytes>>, LedgerError> {
     let is_of_this_run = |moved: Moved<'_>, noted: Option<&Noted>| is_of_run(moved, noted, began, retention);
-    let [Some(charged), Some(refunded)] = keys.map(Intent::of) else { return Ok(None) };
     for (id, entry, noted) in ledger.intended(charged).await?.into_iter().rev() {
         let Entry { amount, ref currency, created, .. } = entry;
         if is_of_this_run(Moved { amount, currency, created }, noted.as_ref())? {

@@ -6,7 +6,9 @@ use std::{env, fs};
 
 use serde::Deserialize;
 use toml::{Table, Value};
-use tower_idempotency::config::IdempotencyConfig;
+#[cfg(feature = "fjall")]
+use tower_idempotency::config::FjallConfig;
+use tower_idempotency::config::{LayerConfig, MemoryConfig, SledConfig};
 #[cfg(feature = "postgres")]
 use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
 
@@ -15,27 +17,27 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// The sections `layer`, `memory` and `sled`, and those of the stores that are features: `fjall`; `shared` and
 /// `postgres`.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
-    #[serde(flatten)]
-    pub(crate) idempotency: IdempotencyConfig,
+    pub(crate) layer: LayerConfig,
+    pub(crate) memory: MemoryConfig,
+    pub(crate) sled: SledConfig,
+    #[cfg(feature = "fjall")]
+    pub(crate) fjall: FjallConfig,
     #[cfg(feature = "postgres")]
-    #[serde(default)]
     pub(crate) shared: SharedConfig,
     #[cfg(feature = "postgres")]
-    #[serde(default)]
     pub(crate) postgres: PostgresConfig,
 }
 
 impl Settings {
     /// Refuses a section of another store than the one that is opened: what it says would change nothing.
     pub(crate) fn require_only(&self, used: &[&str]) -> Result<(), String> {
-        let settings = &self.idempotency;
         let sections = [
-            ("memory", settings.memory.is_set()),
-            ("sled", settings.sled.is_set()),
+            ("memory", self.memory.is_set()),
+            ("sled", self.sled.is_set()),
             #[cfg(feature = "fjall")]
-            ("fjall", settings.fjall.is_set()),
+            ("fjall", self.fjall.is_set()),
             #[cfg(feature = "postgres")]
             ("shared", self.shared.is_set()),
             #[cfg(feature = "postgres")]
@@ -68,16 +70,19 @@ pub(crate) fn read(file: Option<&Path>) -> Result<Settings, Failure> {
         let value = value.parse().unwrap_or(Value::String(value));
         options.insert(option.to_lowercase(), value);
     }
-    settings.try_into().map_err(|error: toml::de::Error| format!("the settings: {error}").into())
+    settings.try_into().map_err(|error: toml::de::Error| format!("a variable PAYMENTS_…: {error}").into())
 }
 
 fn table(file: &Path) -> Result<Table, Failure> {
     let in_file = |error: &dyn Error| format!("--config {}: {error}", file.display());
     let text = fs::read_to_string(file).map_err(|error| in_file(&error))?;
+    // What is wrong in the file is found in its text: a table of values has no lines.
     let is_json = file.extension().is_some_and(|extension| extension == "json");
     Ok(if is_json {
-        serde_json::from_str(&text).map_err(|error| in_file(&error))?
+        serde_json::from_str::<Settings>(&text)
+            .and_then(|_| serde_json::from_str(&text))
+            .map_err(|error| in_file(&error))?
     } else {
-        text.parse().map_err(|error: toml::de::Error| in_file(&error))?
+        toml::from_str::<Settings>(&text).and_then(|_| text.parse()).map_err(|error| in_file(&error))?
     })
 }

@@ -56,7 +56,7 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
         Place::Memory => {
             // No data outlives the process, not even the ledger.
             let directory = tempfile::tempdir()?;
-            let memory = args.settings.idempotency.memory.clone().apply(MemoryStore::builder()).build();
+            let memory = args.settings.memory.clone().apply(MemoryStore::builder()).build();
             let stores = apart(AnyStore::new(memory), SledStore::open(directory.path())?)?;
             Ok(Stores { directory: Some(directory), ..stores })
         }
@@ -76,7 +76,7 @@ fn embedded(args: &Args, engine: Engine, path: &Path) -> Result<(AnyStore, Datab
         }
         #[cfg(feature = "fjall")]
         Engine::Fjall => {
-            let mut builder = args.settings.idempotency.fjall.clone().apply(FjallStore::builder());
+            let mut builder = args.settings.fjall.clone().apply(FjallStore::builder());
             if args.existing {
                 builder = builder.create(false);
             }
@@ -95,7 +95,7 @@ fn embedded(args: &Args, engine: Engine, path: &Path) -> Result<(AnyStore, Datab
 }
 
 fn sled(args: &Args, path: &Path) -> Result<SledStore, OpenError> {
-    let mut builder = args.settings.idempotency.sled.clone().apply(SledStore::builder());
+    let mut builder = args.settings.sled.clone().apply(SledStore::builder());
     if args.existing {
         builder = builder.create(false);
     }

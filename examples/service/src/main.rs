@@ -22,7 +22,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tower_idempotency::config::{IdempotencyConfig, LayerConfig};
+use tower_idempotency::config::{LayerConfig, SledConfig};
 use tower_idempotency::metrics::{self, BUCKETS, Metrics};
 use tower_idempotency::server::health;
 use tower_idempotency::store::Store as _;
@@ -35,8 +35,10 @@ use tower_idempotency_admin::{Access, Actor, AdminPage, Latencies};
 struct Settings {
     listen: String,
     data: String,
-    #[serde(flatten)]
-    idempotency: IdempotencyConfig,
+    #[serde(default)]
+    layer: LayerConfig,
+    #[serde(default)]
+    sled: SledConfig,
 }
 
 /// The account that a token belongs to. It stays the same when the client renews its token.
@@ -146,13 +148,13 @@ fn app(store: SledStore, settings: LayerConfig) -> Result<Router, Box<dyn Error>
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
     let file = std::env::args().nth(1).ok_or("the argument is the file with the settings")?;
-    let Settings { listen, data, idempotency } = toml::from_str(&std::fs::read_to_string(file)?)?;
+    let Settings { listen, data, layer, sled } = toml::from_str(&std::fs::read_to_string(file)?)?;
     // The last process may still be closing its store.
-    let store = idempotency.sled.apply(SledStore::builder()).open_within(data, Duration::from_secs(30))?;
+    let store = sled.apply(SledStore::builder()).open_within(data, Duration::from_secs(30))?;
     let shutdown = Shutdown::of([store.clone()]);
     let listener = TcpListener::bind(listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    let app = app(store, idempotency.layer)?;
+    let app = app(store, layer)?;
     let server = axum::serve(listener, app).with_graceful_shutdown(shutdown.stop_accepting());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let asked = async { tokio::select!(_ = terminate.recv() => {}, _ = interrupt.recv() => {}) };

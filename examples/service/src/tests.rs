@@ -5,7 +5,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use tower::ServiceExt as _;
 
-use super::{IdempotencyConfig, Router, Settings, SledStore, app};
+use super::{Router, Settings, SledStore, app};
 
 const ALICE: &str = "Bearer alice";
 const ANN: &str = "Basic YW5uOnNlY3JldA==";
@@ -34,8 +34,7 @@ async fn twice(app: &Router, credentials: &str, key: &str, cents: &str) -> (u16,
 
 #[tokio::test]
 async fn clients_are_charged_once_and_operators_see_what_is_unknown() {
-    let Settings { idempotency, .. } = toml::from_str(include_str!("../service.toml")).unwrap();
-    let IdempotencyConfig { layer, sled, .. } = idempotency;
+    let Settings { layer, sled, .. } = toml::from_str(include_str!("../service.toml")).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let store = sled.apply(SledStore::builder()).open(directory.path().join("s")).unwrap();
     let app = app(store, layer).unwrap();

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::admin::authorize;
 use super::errors::ApiError;
-use crate::ledger::Ledger;
-use crate::reconcile::of_keys;
+use crate::ledger::{Intent, Ledger, LedgerError};
+use crate::reconcile::of_intents;
 
 /// The longest body: an `idem export` of some 10,000 operations.
 pub(crate) const MAX_BODY: usize = 16 << 20;
@@ -51,7 +51,7 @@ pub(crate) async fn decide(
         for mut operation in operations {
             desk.look_up(&mut operation, releases).await?;
             // The others are for another ledger.
-            if operation.get("action").is_some() {
+            if operation.get("action").is_some_and(|action| !action.is_null()) {
                 let fields = ["id", "fence", "action", "answer"];
                 let change = fields.iter().filter_map(|name| Some((*name, operation.get(*name)?.clone())));
                 changes.push(Value::Object(change.map(|(name, value)| (name.to_owned(), value)).collect()));
@@ -76,20 +76,31 @@ struct Listing {
 impl Desk {
     /// Adds what is to be done with an operation, unless that is said already.
     async fn look_up(&self, operation: &mut Value, releases: bool) -> Result<(), Response> {
+        if operation.get("action").is_some_and(|action| !action.is_null()) {
+            return Ok(());
+        }
         let text = |of: &Value, name: &str| of.get(name).and_then(Value::as_str).map(str::to_owned);
         let keys = operation.get("derived_keys").cloned().unwrap_or_default();
         let (charge, refund) = (text(&keys, "charge"), text(&keys, "refund"));
         let began = text(operation, "began").and_then(|time| humantime::parse_rfc3339(&time).ok());
         let began = began.and_then(|time| Some(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()));
-        let (Some(charge), Some(refund), Some(began)) = (charge, refund, began) else {
+        // A key that can't be read is in no ledger, and says nothing.
+        let keys = charge.as_deref().and_then(Intent::of).zip(refund.as_deref().and_then(Intent::of));
+        let (Some((charge, refund)), Some(began)) = (keys, began) else {
             let missing = "an operation needs `began`, and `derived_keys` for the steps `charge` and `refund`";
             return Err(ApiError::invalid(None, missing).into_response());
         };
-        if operation.get("action").is_some_and(|action| !action.is_null()) {
-            return Ok(());
-        }
-        let found = of_keys(&self.ledger, [&charge, &refund], began, self.retention).await;
-        match found.map_err(|error| ApiError::from(error).into_response())? {
+        let found = match of_intents(&self.ledger, charge, refund, began, self.retention).await {
+            Ok(found) => found,
+            Err(error @ LedgerError::Away(_)) => return Err(ApiError::from(error).into_response()),
+            // Such as another sum under its key. A person has to look at it.
+            Err(error) => {
+                let id = operation.get("id").and_then(Value::as_str).unwrap_or_default();
+                tracing::error!(id, "left undecided: {}", crate::chain(&error));
+                return Ok(());
+            }
+        };
+        match found {
             Some(answer) => {
                 operation["action"] = "answer".into();
                 operation["answer"] = json!({

@@ -31,7 +31,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
         InFlight::Reject => OnInFlight::Reject,
         InFlight::Wait(timeout) => OnInFlight::Wait(timeout),
     };
-    let mut settings = args.settings.idempotency.layer.clone();
+    let mut settings = args.settings.layer.clone();
     let profile = settings.profile.take().unwrap_or_else(rejections::profile);
     let envelope = profile.envelope;
     let retention = retention(args);
@@ -57,7 +57,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
 
 /// Returns how long an answer is kept.
 pub(crate) fn retention(args: &Args) -> Duration {
-    args.settings.idempotency.layer.retention.unwrap_or(Duration::from_secs(args.retention))
+    args.settings.layer.retention.unwrap_or(Duration::from_secs(args.retention))
 }
 
 /// Returns the name of an operation for operators: its route, and the account as the ledger knows it.
