@@ -1,12 +1,10 @@
 //! Which store a command is for.
 
 use std::path::PathBuf;
-use std::str::FromStr as _;
 
 use percent_encoding::percent_decode_str;
-use tower_idempotency_postgres::PostgresBackend;
-use tower_idempotency_postgres::tokio_postgres::Config;
 use tower_idempotency_postgres::tokio_postgres::config::Host;
+use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
 
 use crate::failure::Failure;
 
@@ -39,7 +37,7 @@ pub(crate) enum Engine {
 /// A PostgreSQL database, and whose rows in it are meant.
 pub(crate) struct Database {
     /// How it is reached, with the password.
-    pub(crate) config: Config,
+    pub(crate) builder: PostgresBackendBuilder,
     /// `None`: the store's default.
     pub(crate) namespace: Option<String>,
     /// Whether the URL says nothing about TLS.
@@ -92,19 +90,18 @@ fn is_of_another_kind(named: &str) -> bool {
 impl Database {
     fn read(url: &str, is_argument: bool, password: Option<String>) -> Result<Self, Failure> {
         let (url, namespace) = without_namespace(url)?;
-        // It checks more than the client does.
-        let _ = PostgresBackend::from_url(&url).map_err(|error| Failure::Usage(error.to_string()))?;
-        let mut config = Config::from_str(&url).map_err(|_| Failure::Usage("the URL can't be read".to_owned()))?;
-        if is_argument && config.get_password().is_some() {
+        let mut builder = PostgresBackend::from_url(&url).map_err(|error| Failure::Usage(error.to_string()))?;
+        let has_password = builder.config().get_password().is_some();
+        if is_argument && has_password {
             return Err(Failure::Usage(format!(
                 "a password on the command line is seen by every user of this machine, and kept by shells; change it. Set \
                  {STORE} to the URL, or {PASSWORD} to the password"
             )));
         }
-        if let Some(password) = password.filter(|_| config.get_password().is_none()) {
-            config.password(password);
+        if let Some(password) = password.filter(|_| !has_password) {
+            builder = builder.password(password);
         }
-        Ok(Self { config, namespace, is_mode_open: !url.contains("sslmode=") })
+        Ok(Self { builder, namespace, is_mode_open: !url.contains("sslmode=") })
     }
 
     /// Returns whether the database is on this machine.
@@ -116,7 +113,7 @@ impl Database {
             #[cfg(unix)]
             Host::Unix(_) => true,
         };
-        self.config.get_hosts().iter().all(is_local)
+        self.builder.config().get_hosts().iter().all(is_local)
     }
 }
 
@@ -161,7 +158,7 @@ mod tests {
         for url in [format!("postgres://u:{SECRET}@h/d"), format!("postgres://u@h/d?password={SECRET}&namespace=n")] {
             let Err(failure @ Failure::Usage(_)) = read(&url, true, None) else { panic!("{url}") };
             assert!(!failure.to_string().contains(SECRET), "{failure}");
-            assert!(database(read(&url, false, None)).config.get_password().is_some());
+            assert!(database(read(&url, false, None)).builder.config().get_password().is_some());
         }
         for url in [
             format!("postgres://u:x@{SECRET}@h/d"),
@@ -176,9 +173,9 @@ mod tests {
     #[test]
     fn a_password_may_come_from_a_variable() {
         let taken = database(read("postgres://u@h/d", true, Some(SECRET)));
-        assert_eq!(taken.config.get_password(), Some(SECRET.as_bytes()));
+        assert_eq!(taken.builder.config().get_password(), Some(SECRET.as_bytes()));
         let own = database(read("postgres://u:own@h/d", false, Some(SECRET)));
-        assert_eq!(own.config.get_password(), Some(b"own".as_slice()));
+        assert_eq!(own.builder.config().get_password(), Some(b"own".as_slice()));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The settings of a database.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ pub struct PostgresBackendBuilder {
     pub(super) pooler: bool,
     pub(super) max_records: u64,
     pub(super) max_bytes: u64,
+    /// Whether the URL says nothing about TLS.
+    #[cfg(feature = "rustls")]
+    is_mode_open: bool,
 }
 
 /// Leaves out the password.
@@ -55,6 +59,9 @@ impl fmt::Debug for PostgresBackendBuilder {
 }
 
 impl PostgresBackendBuilder {
+    /// The namespace by default.
+    pub(super) const NAMESPACE: &str = "default";
+
     pub(super) fn from_url(url: &str) -> Result<Self, PostgresError> {
         let refused = || match unknown_mode(url) {
             true => PostgresError::Option {
@@ -62,16 +69,19 @@ impl PostgresBackendBuilder {
                 reason: "one that this client does not have: give `sslmode=require` and a TLS configuration by `tls`, \
                          which verifies the server's certificate and name",
             },
-            false => PostgresError::Url,
+            false => unknown_parameter(url).map_or(PostgresError::Url, |name| PostgresError::Parameter { name }),
         };
-        let config: Config = url.parse().map_err(|_| refused())?;
+        let config: Config = opportunistic(url).parse().map_err(|_| refused())?;
         // A password with an `@` in it that was not encoded ends up in the host's name, and would be logged with it.
         let strange =
             |host: &Host| matches!(host, Host::Tcp(name) if name.contains(['@', ':', '/']) && !is_address(name));
         if config.get_hosts().iter().any(strange) {
             return Err(PostgresError::Url);
         }
-        Ok(Self::new(config))
+        let builder = Self::new(config);
+        #[cfg(feature = "rustls")]
+        let builder = Self { is_mode_open: !url.contains("sslmode="), ..builder };
+        Ok(builder)
     }
 
     /// Takes a configuration, and sets what it leaves open and the store relies on.
@@ -91,7 +101,7 @@ impl PostgresBackendBuilder {
             config,
             tls: Tls::default(),
             schema: Schema::default(),
-            namespace: "default".to_owned(),
+            namespace: Self::NAMESPACE.to_owned(),
             connections: 6,
             statement_timeout: Duration::from_millis(1500),
             wait_for_connection: Duration::from_millis(1500),
@@ -99,6 +109,8 @@ impl PostgresBackendBuilder {
             pooler: false,
             max_records: 10_000_000,
             max_bytes: 64 << 30,
+            #[cfg(feature = "rustls")]
+            is_mode_open: true,
         }
     }
 }
@@ -106,6 +118,34 @@ impl PostgresBackendBuilder {
 /// Returns whether a URL asks for one of libpq's modes that verify.
 fn unknown_mode(url: &str) -> bool {
     ["sslmode=verify-ca", "sslmode=verify-full"].iter().any(|mode| url.contains(mode))
+}
+
+/// Returns the URL with libpq's `sslmode=allow` as `prefer`. Both take what the server offers; `allow` would try in
+/// plain first.
+fn opportunistic(url: &str) -> Cow<'_, str> {
+    let Some((address, query)) = parameters(url) else { return url.into() };
+    let known = |parameter| if parameter == "sslmode=allow" { "sslmode=prefer" } else { parameter };
+    let query: Vec<_> = query.split('&').map(known).collect();
+    format!("{address}?{}", query.join("&")).into()
+}
+
+/// Returns the address of a URL, and its parameters.
+fn parameters(url: &str) -> Option<(&str, &str)> {
+    // In the form `key=value`, a question mark may be part of a password.
+    url.split_once('?').filter(|(address, _)| address.contains("://"))
+}
+
+/// Returns the name of the first parameter that this client can't read. Parts of a password whose characters are not
+/// encoded may look like parameters, and are not named: after a question mark in it there is an `@`, and after an
+/// ampersand in the parameter `password` there is that parameter.
+fn unknown_parameter(url: &str) -> Option<String> {
+    let (_, query) = parameters(url)?;
+    let mut parameters = query.split('&').filter(|parameter| !parameter.is_empty());
+    if query.contains('@') || parameters.clone().any(|parameter| parameter.starts_with("password=")) {
+        return None;
+    }
+    let unknown = parameters.find(|parameter| format!("postgres://localhost/d?{parameter}").parse::<Config>().is_err());
+    unknown.map(|parameter| parameter.split_once('=').map_or(parameter, |(name, _)| name).to_owned())
 }
 
 /// Returns whether a host is given by its address: that of IPv6 has colons without being wrong.
@@ -204,19 +244,39 @@ impl PostgresBackendBuilder {
         self
     }
 
+    /// Returns the client's configuration, for a connection of your own. It has the password.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Sets the password, where the URL has none: of a secret that is apart from it.
+    pub fn password(mut self, password: impl AsRef<[u8]>) -> Self {
+        self.config.password(password);
+        self
+    }
+
     /// Sets the TLS configuration, which says which certificates are trusted. A server that does not encrypt is
-    /// refused, unless the URL says `sslmode=disable`, or the server is reached by a Unix socket.
+    /// refused, unless the URL says `sslmode=disable`, `prefer` or `allow`, or the server is reached by a Unix socket.
+    /// With `prefer` and `allow`, the connection is in plain if the server, or an attacker on the way, says that it
+    /// does not encrypt.
     ///
     /// The configuration needs a provider of cryptography, which this crate does not bring. It was tested with `ring`.
     #[cfg(feature = "rustls")]
     pub fn tls(mut self, config: rustls::ClientConfig) -> Self {
-        let is_local = self.config.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(_)));
-        // The default is to go on in plain if the server, or an attacker on the way, says that it does not encrypt.
-        if self.config.get_ssl_mode() == SslMode::Prefer && !is_local {
-            self.config.ssl_mode(SslMode::Require);
-        }
+        self.require_tls();
         self.tls = Tls::rustls(config);
         self
+    }
+
+    /// Requires TLS, unless the URL or the place of the server says something else.
+    #[cfg(feature = "rustls")]
+    fn require_tls(&mut self) {
+        let is_local = self.config.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(_)));
+        // The client's default is `prefer`.
+        if self.config.get_ssl_mode() == SslMode::Prefer && self.is_mode_open && !is_local {
+            self.config.ssl_mode(SslMode::Require);
+        }
     }
 }
 
@@ -246,6 +306,114 @@ mod tests {
         for url in ["postgres://u@localhost/d?sslmode=verify-full", "host=localhost sslmode=verify-ca"] {
             let error = PostgresBackendBuilder::from_url(url).unwrap_err();
             assert!(error.to_string().contains("sslmode=require"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_named_and_no_part_of_a_password_is() {
+        for (url, name) in [
+            ("postgres://u:p@h/d?sslmode=require&pgbouncer=true", "pgbouncer"),
+            ("postgres://u:p@h/d?sslmode=prefers", "sslmode"),
+            ("postgresql://h/d?connect_timeout=soon", "connect_timeout"),
+            ("postgres://u:p@h/d?schema", "schema"),
+        ] {
+            let error = PostgresBackendBuilder::from_url(url).unwrap_err();
+            assert!(matches!(&error, PostgresError::Parameter { name: named } if named == name), "{url}: {error}");
+            assert!(error.to_string().contains(&format!("`{name}`")), "{error}");
+        }
+        let secret = "s3cr3t";
+        for url in [
+            format!("postgres://u:p?{secret}@h/d"),
+            format!("postgres://u:p?a={secret}&{secret}=1@h/d"),
+            format!("postgres://u@h/d?password=p&{secret}"),
+            format!("postgres://u@h/d?{secret}&password=p"),
+            format!("postgres://u:p#{secret}@h/d?pgbouncer=true"),
+            format!("postgres://u:p%{secret}@h/d"),
+            format!("postgres://u:p/{secret}?{secret}@h/d?sslmode=require"),
+        ] {
+            if let Err(error) = PostgresBackendBuilder::from_url(&url) {
+                assert!(!format!("{error} {error:?}").contains(secret), "{url}: {error:?}");
+            }
+        }
+    }
+
+    /// As hosting services give them, in 2026, with another password.
+    #[test]
+    fn the_urls_of_hosting_services_are_read_or_say_what_to_remove() {
+        for (url, host, removed) in [
+            (
+                "postgres://u1:p1@ec2-1-2-3-4.compute-1.amazonaws.com:5432/d1",
+                "ec2-1-2-3-4.compute-1.amazonaws.com",
+                None,
+            ),
+            (
+                "postgresql://neondb_owner:p@ep-cool-a1.eu-central-1.aws.neon.tech/neondb?sslmode=require&channel_binding=require",
+                "ep-cool-a1.eu-central-1.aws.neon.tech",
+                None,
+            ),
+            ("postgresql://postgres:p@db.abcd.supabase.co:5432/postgres", "db.abcd.supabase.co", None),
+            (
+                "postgresql://postgres.abcd:p@aws-0-eu-central-1.pooler.supabase.com:6543/postgres?pgbouncer=true",
+                "",
+                Some("pgbouncer"),
+            ),
+            ("postgresql://u:p@dpg-a1-a.oregon-postgres.render.com/d", "dpg-a1-a.oregon-postgres.render.com", None),
+            ("postgresql://postgres:p@roundhouse.proxy.rlwy.net:12345/railway", "roundhouse.proxy.rlwy.net", None),
+            (
+                "postgresql://doadmin:p@db-do-user-1-0.b.db.ondigitalocean.com:25060/defaultdb?sslmode=require",
+                "db-do-user-1-0.b.db.ondigitalocean.com",
+                None,
+            ),
+            (
+                "postgres://avnadmin:p@pg-1-a.aivencloud.com:12691/defaultdb?sslmode=require",
+                "pg-1-a.aivencloud.com",
+                None,
+            ),
+            (
+                "postgres://u:p@a.b.eu-central-1.rds.amazonaws.com:5432/d?sslmode=require&sslrootcert=global-bundle.pem",
+                "",
+                Some("sslrootcert"),
+            ),
+            (
+                "postgres://u%40server:p@server.postgres.database.azure.com:5432/postgres?sslmode=require",
+                "server.postgres.database.azure.com",
+                None,
+            ),
+            ("postgres://postgres:p@app-db.flycast:5432/app?sslmode=disable", "app-db.flycast", None),
+            (
+                "postgres://application:p@p.abcd.db.postgresbridge.com:5432/postgres",
+                "p.abcd.db.postgresbridge.com",
+                None,
+            ),
+        ] {
+            match (PostgresBackendBuilder::from_url(url), removed) {
+                (Ok(builder), None) => {
+                    let hosts = builder.config.get_hosts();
+                    assert!(matches!(hosts, [Host::Tcp(name)] if name == host), "{url}: {hosts:?}");
+                    assert_eq!(builder.config.get_password().map(|password| password[0]), Some(b'p'), "{url}");
+                }
+                (Err(PostgresError::Parameter { name }), Some(removed)) => assert_eq!(name, removed, "{url}"),
+                (read, _) => panic!("{url}: {read:?}"),
+            }
+        }
+        // Cloud SQL's socket.
+        let socket = PostgresBackendBuilder::from_url("postgresql://u:p@/d?host=/cloudsql/a:b:c").unwrap();
+        assert!(matches!(socket.config.get_hosts(), [Host::Unix(_)]), "{:?}", socket.config.get_hosts());
+    }
+
+    #[cfg(feature = "rustls")]
+    #[test]
+    fn a_connection_is_in_plain_only_if_the_url_permits_it() {
+        for (url, mode) in [
+            ("postgres://u@h/d", SslMode::Require),
+            ("postgres://u@h/d?sslmode=require", SslMode::Require),
+            ("postgres://u@h/d?sslmode=prefer", SslMode::Prefer),
+            ("postgres://u@h/d?sslmode=allow&application_name=a", SslMode::Prefer),
+            ("postgres://u@h/d?sslmode=disable", SslMode::Disable),
+        ] {
+            let mut builder = PostgresBackendBuilder::from_url(url).unwrap();
+            builder.require_tls();
+            assert_eq!(builder.config.get_ssl_mode(), mode, "{url}");
         }
     }
 

@@ -23,6 +23,12 @@ pub enum PostgresError {
          letters and digits percent-encoded in its parts"
     )]
     Url,
+    /// The URL has a parameter that this client does not know, or whose value it can't read.
+    #[error("the database's URL has the parameter `{name}`, which this client does not know, or can't read: remove it")]
+    Parameter {
+        /// The name of the parameter.
+        name: String,
+    },
     /// An option has a value that it can't have.
     #[error("{option} is {reason}")]
     Option {

@@ -53,6 +53,8 @@ pub use tokio_postgres;
 #[cfg(feature = "config")]
 pub use tower_idempotency_shared::SharedConfig;
 pub use transaction::TransactionRecord;
+#[cfg(feature = "config")]
+pub use url::connect_with;
 pub use url::{connect, migrate};
 
 // The examples of the guide that use this crate are tested here, because the root does not know it.

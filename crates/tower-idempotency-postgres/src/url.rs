@@ -5,6 +5,8 @@ use tower_idempotency::store::ConnectError;
 use super::builder::PostgresBackendBuilder;
 use super::error::PostgresError;
 use super::{PostgresBackend, PostgresStore};
+#[cfg(feature = "config")]
+use super::{PostgresConfig, SharedConfig};
 
 /// Opens the store of `url`, with a lease of 30 seconds and without TLS. Call it within a tokio runtime, in which the
 /// store's tasks run then.
@@ -12,8 +14,8 @@ use super::{PostgresBackend, PostgresStore};
 /// `url` is that of a database, as `tokio-postgres` reads it. The parameter `namespace`, as in
 /// `postgres://user:password@host/database?namespace=payments`, names the rows of this service; by default it is
 /// `default`. The database must have the table: call [`migrate`] once, or run `schema.sql`. A database that can't be
-/// reached is tried for 10 seconds. For other settings, use [`PostgresBackend`] and
-/// [`SharedStoreBuilder`](tower_idempotency_shared::SharedStoreBuilder).
+/// reached is tried for 10 seconds. Settings of a file go through `connect_with` (feature `config`), and all others
+/// through [`PostgresBackend`] and [`SharedStoreBuilder`](tower_idempotency_shared::SharedStoreBuilder).
 ///
 /// # Errors
 /// [`ConnectError::Open`] with a [`PostgresError`], which names `migrate` where a table is missing, or with a
@@ -25,6 +27,32 @@ pub async fn connect(url: &str) -> Result<PostgresStore, ConnectError> {
     let database = builder(url).map_err(|error| ConnectError::Open(error.into()))?;
     let database = database.open().await.map_err(|error| ConnectError::Open(error.into()))?;
     PostgresStore::open(database).await.map_err(|error| ConnectError::Open(error.into()))
+}
+
+/// Opens the store of `url` as [`connect`] does, with the sections `postgres` and `shared` of a file.
+///
+/// # Errors
+/// As of [`connect`]; also [`PostgresError::Option`] if the builder refuses a value, or if the namespace is given in
+/// both.
+///
+/// # Cancel safety
+/// As of [`connect`].
+#[cfg(feature = "config")]
+pub async fn connect_with(
+    url: &str,
+    postgres: &PostgresConfig,
+    shared: &SharedConfig,
+) -> Result<PostgresStore, ConnectError> {
+    let opened = async {
+        let database = builder(url)?;
+        if postgres.namespace.is_some() && database.namespace != PostgresBackendBuilder::NAMESPACE {
+            return Err(PostgresError::Option { option: "the namespace", reason: "given twice" });
+        }
+        postgres.clone().apply(database)?.open().await
+    };
+    let database = opened.await.map_err(|error| ConnectError::Open(error.into()))?;
+    let store = shared.clone().apply(PostgresStore::builder()).open(database).await;
+    store.map_err(|error| ConnectError::Open(error.into()))
 }
 
 /// Makes the table in the database of `url`, and its functions, where they are missing. Several processes may do so at

@@ -3,7 +3,7 @@
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tower_idempotency_postgres::tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tower_idempotency_postgres::tokio_postgres::{Client, Error, NoTls};
-use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder, PostgresStore};
+use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresStore};
 
 use super::{namespace, tls};
 use crate::arguments::StoreOptions;
@@ -17,7 +17,7 @@ pub(crate) fn prepared(
     options: &StoreOptions,
 ) -> Result<PostgresBackendBuilder, Failure> {
     let usage = |error: tower_idempotency_postgres::PostgresError| Failure::Usage(error.to_string());
-    let mut builder = PostgresBackend::builder(database.config.clone()).connections(3);
+    let mut builder = database.builder.clone().connections(3);
     if let Some(namespace) = namespace.or(database.namespace.as_deref()) {
         builder = builder.namespace(namespace).map_err(usage)?;
     }
@@ -46,7 +46,7 @@ pub(super) async fn store(database: &Database, options: &StoreOptions) -> Result
 /// Returns whether a connection is encrypted, or not made. In plain it is only to this machine, unless the URL asks for
 /// it.
 fn is_encrypted(database: &Database) -> bool {
-    database.config.get_ssl_mode() != SslMode::Disable && !(database.is_mode_open && database.is_local())
+    database.builder.config().get_ssl_mode() != SslMode::Disable && !(database.is_mode_open && database.is_local())
 }
 
 /// A connection of the tool's own, for what a store has no call for.
@@ -58,10 +58,13 @@ pub(crate) struct Connected {
 
 /// Connects to a server that takes writes.
 pub(crate) async fn connect(database: &Database, options: &StoreOptions) -> Result<Connected, Failure> {
-    let mut config = database.config.clone();
+    let mut config = database.builder.config().clone();
     config.application_name("idem").target_session_attrs(TargetSessionAttrs::ReadWrite);
     let client = if is_encrypted(database) {
-        config.ssl_mode(SslMode::Require);
+        // The client's default is to go on in plain.
+        if database.is_mode_open {
+            config.ssl_mode(SslMode::Require);
+        }
         let tls = MakeRustlsConnect::new(tls::config(options.ca.as_deref())?);
         let (client, connection) = config.connect(tls).await.map_err(failed)?;
         // It ends with the client, and with an error that the client's calls get too.

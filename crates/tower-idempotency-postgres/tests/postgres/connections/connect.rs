@@ -71,6 +71,28 @@ async fn a_url_names_the_namespace() {
     }
 }
 
+#[cfg(feature = "config")]
+#[tokio::test]
+async fn a_store_is_opened_with_the_sections_of_a_file() {
+    use tower_idempotency_postgres::{PostgresConfig, SharedConfig, connect_with};
+
+    let Some(server) = own_server("that a URL goes with a file's settings", &[]) else { return };
+    let url = server.url();
+    migrate(&url).await.unwrap();
+    let postgres: PostgresConfig = serde_json::from_str(r#"{ "namespace": "orders" }"#).unwrap();
+    let (shared, none) = (SharedConfig::default(), PostgresConfig::default());
+    let store = connect_with(&url, &postgres, &shared).await.unwrap();
+    assert!(!is_replayed(&store).await);
+    assert!(is_replayed(&connect(&format!("{url}?namespace=orders")).await.unwrap()).await);
+    let other = connect_with(&format!("{url}?namespace=other"), &none, &shared).await.unwrap();
+    assert!(!is_replayed(&other).await);
+    let twice = connect_with(&format!("{url}?namespace=other"), &postgres, &shared).await.unwrap_err();
+    assert!(twice.to_string().contains("given twice"), "{twice}");
+    // The section `shared` has an effect: a lease that is too short for its timeouts is refused.
+    let shared: SharedConfig = serde_json::from_str(r#"{ "lease": "1ms" }"#).unwrap();
+    connect_with(&url, &none, &shared).await.unwrap_err();
+}
+
 #[tokio::test]
 async fn no_password_stands_in_what_a_url_is_refused_with() {
     let Some(server) = own_server("that passwords stay hidden in a URL", &[]) else { return };
