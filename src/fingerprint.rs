@@ -112,9 +112,7 @@ impl Fingerprint {
     }
 
     /// A fingerprint that can be compared with no other: of a record whose own can't be read.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn unverifiable() -> Self {
+    pub(crate) fn unverifiable() -> Self {
         Self {
             version: UNREADABLE,
             options: NO_OPTIONS,

@@ -69,6 +69,22 @@ pub mod internals {
     pub use crate::store::page::{Cursor, List, Page};
     pub use crate::timeouts::pauses;
 
+    /// Nothing was done, for a reason of the store's own.
+    pub fn unavailable(reason: impl Into<String>) -> crate::store::StoreError {
+        crate::store::StoreError::unavailable(reason)
+    }
+
+    /// The transition may have been done, for a reason of the store's own.
+    pub fn uncertain(reason: impl Into<String>) -> crate::store::StoreError {
+        crate::store::StoreError::uncertain(reason)
+    }
+
+    /// The fingerprint of a record whose own can't be read.
+    #[must_use]
+    pub fn unverifiable() -> crate::Fingerprint {
+        crate::Fingerprint::unverifiable()
+    }
+
     /// The bytes of records.
     pub mod codec {
         pub use crate::codec::{CHECKSUM_BYTES, CodecError, HEAD_BYTES, VERSION, checksum, open, seal};

@@ -59,14 +59,12 @@ pub enum StoreError {
 
 impl StoreError {
     /// Returns an error that says that nothing was done, for a reason of the store's own.
-    #[doc(hidden)]
-    pub fn unavailable(reason: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), source: None }
     }
 
     /// Returns an error that says that the transition may have been done, for a reason of the store's own.
-    #[doc(hidden)]
-    pub fn uncertain(reason: impl Into<String>) -> Self {
+    pub(crate) fn uncertain(reason: impl Into<String>) -> Self {
         Self::Uncertain { reason: reason.into(), source: None }
     }
 }

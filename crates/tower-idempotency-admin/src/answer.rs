@@ -24,7 +24,11 @@ impl Given<'_> {
             false => self.body.as_bytes().to_vec(),
         };
         let body = Bytes::from(body);
+        let mut headers = headers.into_iter().peekable();
         let Some(status) = self.status else {
+            if headers.peek().is_some() {
+                return Err("An answer with headers needs a status.".to_owned());
+            }
             serde_json::from_slice::<serde_json::Value>(&body)
                 .map_err(|error| format!("The outcome of a message consumer is JSON, and this is not: {error}."))?;
             return Ok(Answer::Bytes(body));

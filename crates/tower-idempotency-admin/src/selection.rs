@@ -29,8 +29,11 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// Reads the fields `state`, `cause`, `label`, `older_than`, `since`, `before`, `status`, `scope` and `after`; the
-    /// error says which one is wrong.
+    /// The fields that [`read`](Self::read) reads.
+    pub(crate) const FIELDS: [&str; 9] =
+        ["state", "cause", "label", "since", "before", "older_than", "status", "scope", "after"];
+
+    /// Reads the fields; the error says which one is wrong.
     pub(crate) fn read(fields: &Fields) -> Result<Self, String> {
         let state = fields.get("state").filter(|state| *state != "any").map(|state| {
             let states = "running, interrupted, completed, consumed, damaged, or any";

@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tower_idempotency::internals;
 use tower_idempotency::store::StoreError;
 
 /// The function that handles a result whose caller has gone.
@@ -75,11 +76,11 @@ impl<T: Send + 'static> Future for SpawnOnDrop<T> {
                 }
             });
         }
-        let gone = |_| StoreError::uncertain("the store's runtime is gone");
+        let gone = |_| internals::uncertain("the store's runtime is gone");
         match &mut self.answer {
             Some(answer) => answer.poll_unpin(context).map_err(gone),
             // It was polled again after its end or its panic.
-            None => Poll::Ready(Err(StoreError::uncertain("it has ended"))),
+            None => Poll::Ready(Err(internals::uncertain("it has ended"))),
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::internals;
 use tower_idempotency::internals::{
     Applied, Completion, Cursor, Fence, List, ListedRecord, Page, Record, Records, Reply, Sealed, Slots, Transition,
 };
@@ -79,7 +80,7 @@ impl SharedStoreBuilder {
                 "a lease of {lease:?} is too short or too long: give at least six times the call timeout, which is \
                  {call_timeout:?}, and at most a day"
             );
-            return Err(StoreError::unavailable(reason));
+            return Err(internals::unavailable(reason));
         }
         let runtime = Handle::current();
         let state = DatabaseState::new(ThreeClocks::new(clock, clocks_apart), call_timeout, Arc::default());
@@ -92,7 +93,7 @@ impl SharedStoreBuilder {
                     sleep(call_timeout / 10).await;
                 }
                 Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(StoreError::unavailable("the database did not answer in time")),
+                Err(_) => return Err(internals::unavailable("the database did not answer in time")),
             }
         }
         inner.database.ask_guarantee().await;
@@ -177,7 +178,7 @@ impl<B: Backend> SharedStore<B> {
         let (reply, found) = oneshot::channel();
         let look_up = self.runtime.spawn(async move { drop(reply.send(look_up.await)) });
         let _looking = Tasks(vec![look_up]);
-        found.await.unwrap_or_else(|_| Err(StoreError::unavailable("the store's runtime is gone")))
+        found.await.unwrap_or_else(|_| Err(internals::unavailable("the store's runtime is gone")))
     }
 
     /// Looks something up for an operator.
@@ -199,7 +200,7 @@ impl<B: Backend> SharedStore<B> {
         } else if is_claim && self.inner.database.writes.is_behind() {
             Err(StoreError::Overloaded { reason: "the database is behind" })
         } else if is_claim && !self.inner.database.state.admits() {
-            Err(StoreError::unavailable("the database does not answer"))
+            Err(internals::unavailable("the database does not answer"))
         } else {
             Ok(())
         }
@@ -363,12 +364,12 @@ async fn step<B: Backend>(
 ) -> Result<Applied, StoreError> {
     if let Transition::Adopt(record) = transition {
         let adopted = Box::pin(protocol.adopt(vec![(id, Record::clone(record))])).await?.pop();
-        return adopted.ok_or_else(|| StoreError::unavailable("the database has not answered for the record"));
+        return adopted.ok_or_else(|| internals::unavailable("the database has not answered for the record"));
     }
     let step = AssertUnwindSafe(protocol.step(id, transition)).catch_unwind().await;
-    step.unwrap_or_else(|_| Err(StoreError::uncertain("the store panicked")))
+    step.unwrap_or_else(|_| Err(internals::uncertain("the store panicked")))
 }
 
 fn closed() -> StoreError {
-    StoreError::unavailable("the store was closed")
+    internals::unavailable("the store was closed")
 }

@@ -109,7 +109,7 @@ async fn the_pages_own_forms_work_over_plain_http_and_nothing_is_blocked() {
     browser.go(&target.url()).await;
     browser.until_text("[data-count=runs] [data-part=rate]", |rate| rate != "–").await;
     browser.click("input[name=row]").await;
-    browser.click("button[value=release]").await;
+    browser.click("button[name=action][value=release]").await;
     browser.click("#confirm").await;
     browser.until_text("#results", |results| results.contains("Done: the key is free.")).await;
     assert!(target.is_settled().await);

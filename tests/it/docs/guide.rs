@@ -147,8 +147,11 @@ fn every_label_is_defined_in_its_page_and_leads_to_no_file_in_the_api_docs() {
         if NOT_OF_THE_GUIDE.iter().any(|name| page.ends_with(name)) {
             continue;
         }
-        for (label, _) in defined.iter().filter(|(_, target)| is_relative(target)) {
-            assert!(in_the_docs.contains_key(label), "{shown}: src/guide/links.md says nothing of [{label}]");
+        let anchor = |target: &str| target.split_once('#').map(|(_, anchor)| anchor.to_owned());
+        for (label, target) in defined.iter().filter(|(_, target)| is_relative(target)) {
+            let there = in_the_docs.get(label);
+            let there = there.unwrap_or_else(|| panic!("{shown}: src/guide/links.md says nothing of [{label}]"));
+            assert_eq!(anchor(there), anchor(target), "{shown}: [{label}] has another anchor in src/guide/links.md");
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) type Answered = Result<Json<Value>, Problem>;
 
 /// `GET api/operations`
 pub(super) async fn list<St: Store>(State(site): State<Arc<Site<St>>>, RawQuery(query): RawQuery) -> Answered {
-    let fields = known(query, &["state", "older_than", "status", "scope", "after", "limit"])?;
+    let fields = known(query, &[&Selection::FIELDS[..], &["limit"]].concat())?;
     let selection = Selection::read(&fields).map_err(Problem::wrong)?;
     let limit = limit(&fields)?;
     let listing = in_time(site.operations.list(&selection.filter(), selection.after.as_ref(), limit)).await?;

@@ -42,7 +42,7 @@ impl Entered {
         };
         let given = Given { status, body: &self.body, is_base64: self.is_base64 };
         let content_type = Some(("content-type", self.content_type.as_str()));
-        given.answer(content_type.filter(|(_, value)| !value.is_empty()))
+        given.answer(content_type.filter(|(_, value)| !value.is_empty() && status.is_some()))
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) async fn section<St: Store>(
                     p.buttons { @for kind in &kinds {
                         button name="action" value=(kind.name()) { (bulk(*kind)) "…" }
                     } }
-                    @if is_long(&listing) { (hint(site)) }
+                    @if is_long(&listing) { (hint(kinds.contains(&Kind::Reconcile))) }
                     input type="hidden" name="matching" value=(selection.link(None));
                     p { "With all that match this filter, up to " (MAX_ROWS) " at a time, after a page that counts them:" }
                     p.buttons { @for kind in &kinds {
@@ -167,10 +167,10 @@ fn is_long(listing: &Listing) -> bool {
 }
 
 /// Says who should settle many.
-fn hint<St: Store>(site: &Site<St>) -> Markup {
+fn hint(can_reconcile: bool) -> Markup {
     html! {
         p.hint #many { "These are many: "
-            @if site.operations.can_reconcile() {
+            @if can_reconcile {
                 "let your reconciler decide. It looks each one up, and settles what it knows: “" (bulk(Kind::Reconcile)) "”, below. "
             } @else {
                 "let a reconciler decide, which your application sets with " code { "reconcile_with" } ", or settle them from a file. "

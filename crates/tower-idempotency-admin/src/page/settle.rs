@@ -35,12 +35,18 @@ struct Wanted {
     entered: Option<Entered>,
     /// The filter that its list had, as a link.
     matching: Option<String>,
+    /// Whether there may be more that match the filter.
+    has_more: bool,
 }
 
 impl Wanted {
-    /// Reads a form, which names its operations, or wants all that match a filter.
-    async fn read<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Self, Problem> {
-        let all = fields.get("all");
+    /// Reads a form, which names its operations, or wants `all` that match a filter.
+    async fn read<St: Store>(
+        site: &Site<St>,
+        caller: &Caller,
+        fields: &Fields,
+        all: Option<&str>,
+    ) -> Result<Self, Problem> {
         let kind: Kind = all
             .or_else(|| fields.get("action"))
             .unwrap_or_default()
@@ -50,17 +56,19 @@ impl Wanted {
             return Err(Problem::not_permitted(kind.permission()));
         }
         let matching = fields.get("matching").map(selection).transpose()?;
-        let rows = match (&matching, all) {
-            (Some(selection), Some(_)) => all_rows(site, kind, selection).await?,
-            _ => named_rows(fields)?,
+        let (rows, has_more) = match (&matching, all) {
+            (Some(selection), Some(_)) => in_time(all_rows(site, kind, selection)).await?,
+            _ => (named_rows(fields)?, false),
         };
         match rows.len() {
+            0 if all.is_some() => Err(Problem::wrong("None of those that were looked at is for this action.")),
             0 => Err(Problem::wrong("No operation is selected. Go back, and select those that are meant.")),
             1..=MAX_ROWS => Ok(Self {
                 kind,
                 rows,
                 entered: Entered::read(fields).filter(|_| kind == Kind::Answer),
                 matching: matching.map(|selection| selection.link(None)),
+                has_more,
             }),
             _ => Err(Problem::wrong(format!("One form settles at most {MAX_ROWS} operations."))),
         }
@@ -86,15 +94,15 @@ fn named_rows(fields: &Fields) -> Result<Vec<(RecordId, Fence)>, Problem> {
     rows.collect::<Option<_>>().ok_or_else(|| Problem::wrong("This form is not one of this page."))
 }
 
-/// Returns the first operations that match a filter, and that the action is for.
+/// Returns the first operations that match a filter, and that the action is for; and whether there may be more.
 async fn all_rows<St: Store>(
     site: &Site<St>,
     kind: Kind,
     selection: &Selection,
-) -> Result<Vec<(RecordId, Fence)>, Problem> {
+) -> Result<(Vec<(RecordId, Fence)>, bool), StoreError> {
     let (filter, mut after, mut rows) = (selection.filter(), None, Vec::new());
     for _ in 0..MAX_CALLS {
-        let listing = in_time(site.operations.list(&filter, after.as_ref(), MAX_ROWS - rows.len())).await?;
+        let listing = site.operations.list(&filter, after.as_ref(), MAX_ROWS - rows.len()).await?;
         let fitting = listing.operations.iter().filter(|operation| kind.fits(operation));
         rows.extend(fitting.map(|operation| (operation.id, operation.fence)));
         after = listing.next;
@@ -102,12 +110,12 @@ async fn all_rows<St: Store>(
             break;
         }
     }
-    Ok(rows)
+    Ok((rows, after.is_some()))
 }
 
 /// Shows what an action leads to, and asks to confirm it.
 pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
-    let wanted = Wanted::read(site, caller, fields).await?;
+    let wanted = Wanted::read(site, caller, fields, fields.get("all")).await?;
     let form = site.operations.form();
     if wanted.kind == Kind::Answer {
         let complaint = match &wanted.entered {
@@ -131,6 +139,7 @@ pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: 
             }
             operations => (those(kind, operations, wanted.rows.len())),
         }
+        @if wanted.has_more { p #more { "There may be more that match: these come first, and the others after them." } }
         @if let Some(entered) = &wanted.entered { (preview(entered, form)) }
         form method="post" action="?settle" {
             input type="hidden" name="do" value="apply";
@@ -230,7 +239,7 @@ async fn inspected<St: Store>(site: &Site<St>, ids: Vec<RecordId>) -> Result<Vec
 
 /// Makes the changes, and shows the result of each.
 pub(super) async fn apply<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
-    let wanted = Wanted::read(site, caller, fields).await?;
+    let wanted = Wanted::read(site, caller, fields, None).await?;
     let form = site.operations.form();
     let answer = wanted.entered.as_ref().map(|entered| entered.answer(form));
     let answer = answer.transpose().map_err(Problem::wrong)?;

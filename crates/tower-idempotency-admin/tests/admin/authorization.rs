@@ -72,6 +72,8 @@ async fn a_caller_who_may_read_can_not_act_and_is_offered_no_button() {
             for step in ["review", "apply"] {
                 let body = format!("do={step}&action={action}&row={id}:{fence}&status=200&body=x");
                 assert_eq!(reader.post("?settle", &body).await.status, 403, "{step} {action}");
+                let all = format!("do={step}&all={action}&action={action}&matching=%3Fstate%3Dany");
+                assert_eq!(reader.post("?settle", &all).await.status, 403, "{step} all: {action}");
             }
         }
         let page = reader.get(&format!("?id={id}")).await;

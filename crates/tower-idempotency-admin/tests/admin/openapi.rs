@@ -159,3 +159,35 @@ async fn no_method_is_answered_that_is_not_described() {
         }
     }
 }
+
+#[tokio::test]
+async fn each_described_parameter_of_a_list_is_taken_and_no_other_is() {
+    let desk = Desk::new();
+    desk.interrupted("k").await;
+    let document = desk.get("/api/openapi.json").await.json();
+    for (path, described) in [("operations", "/api/operations"), ("disputed", "/api/disputed")] {
+        let parameters = document["paths"][described]["get"]["parameters"].as_array().unwrap();
+        for parameter in parameters {
+            let parameter = resolved(&document, parameter);
+            let name = parameter["name"].as_str().unwrap();
+            let value = match name {
+                "state" => "interrupted",
+                "cause" => "answered",
+                "label" => "charge",
+                "since" | "before" => "2026-11-22T10:03:07Z",
+                "older_than" => "10m",
+                "status" => "504",
+                "scope" => &"0".repeat(64),
+                "limit" => "10",
+                // It is the `next` of a page.
+                "after" => continue,
+                other => panic!("{other}"),
+            };
+            let listed = desk.get(&format!("/api/{path}?{name}={value}")).await;
+            assert_eq!(listed.status, 200, "{path}: {name}: {}", listed.text());
+        }
+        assert_eq!(desk.get(&format!("/api/{path}?colour=red")).await.status, 400, "{path}");
+    }
+    let listed = desk.get("/api/operations?cause=panicked").await.json();
+    assert!(listed["operations"].as_array().unwrap().is_empty(), "the filter has an effect: {listed:#}");
+}

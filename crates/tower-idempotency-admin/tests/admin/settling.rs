@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use testkit::Answer;
-use testkit::lab::asked::{Asked, found};
+use testkit::lab::asked::{Asked, found, leave_interrupted};
 use testkit::lab::time::HOUR;
 use testkit::log::Log;
 use tower_idempotency::MemoryStore;
@@ -133,6 +133,26 @@ async fn all_that_match_a_filter_are_counted_first_and_then_settled() {
     assert!(result.text().contains("label=POST+%2Fcharges"), "it leads back to the filter");
     let left: Vec<_> = desk.listed("interrupted").await.iter().map(|left| left["label"].clone()).collect();
     assert_eq!(left, ["POST /refunds", "POST /refunds", "POST /refunds", "POST /charges"]);
+}
+
+#[tokio::test]
+async fn at_most_1_000_are_settled_at_once_and_it_is_said_that_there_are_more() {
+    let store = MemoryStore::new();
+    for number in 0..1_003 {
+        leave_interrupted(&store, &number.to_string()).await;
+    }
+    let desk = Desk::over(layer(store), Access::ALL);
+    let list = desk.get("").await;
+    let ask = form(list.text(), "do", "review");
+    for (meant, has_more) in [(1_000, true), (3, false)] {
+        let review = desk.submit(&ask, &[("all", "release")]).await;
+        let text = review.text();
+        assert!(text.contains(&format!("{meant} operations are meant")), "{meant}");
+        assert_eq!(text.contains("There may be more that match"), has_more, "{meant}");
+        let result = desk.submit(&form(text, "do", "apply"), &[]).await;
+        assert!(result.text().contains(&format!("<strong>{meant}</strong> – Done")), "{meant}");
+    }
+    assert!(desk.listed("interrupted").await.is_empty());
 }
 
 #[tokio::test]
@@ -276,6 +296,9 @@ async fn a_form_that_is_not_the_pages_changes_nothing() {
         format!("do=apply&action=answer&row={id}:{fence}"),
         format!("do=apply&action=release{}", format!("&row={id}:{fence}").repeat(1_001)),
         format!("do=review&all=release&matching={}", "?cause=moon"),
+        format!("do=review&all=forget&matching={}", "?state=interrupted"),
+        // A filter is no confirmation.
+        format!("do=apply&all=release&action=release&matching={}", "?state=interrupted"),
         format!("do=apply&action=release&row={id}:{fence}&x={}", "x".repeat(5 << 20)),
     ] {
         let answer = desk.post("?settle", &body).await;

@@ -31,7 +31,8 @@ pub(super) struct Numbered {
 #[derive(Deserialize)]
 struct Line {
     id: String,
-    fence: String,
+    /// A damaged record may have none.
+    fence: Option<String>,
     action: Option<String>,
     answer: Option<Given>,
     /// What is known of the operation.
@@ -96,7 +97,8 @@ fn parse(line: &[u8]) -> Result<(RecordId, Option<Change>), String> {
         return Err(format!("there is no field `{unknown}`; what is to be done are `action` and `answer`"));
     }
     let id: RecordId = id.parse().map_err(|_| "`id` has 64 hex digits".to_owned())?;
-    let fence = fence.parse().map(Fence).map_err(|_| "`fence` is a number in quotation marks".to_owned())?;
+    let fence = fence.map(|fence| fence.parse().map(Fence)).transpose();
+    let fence = fence.map_err(|_| "`fence` is a number in quotation marks".to_owned())?;
     let action = match (action.as_deref(), answer) {
         (None, None) => return Ok((id, None)),
         (Some("release"), None) => Action::Release,
@@ -105,6 +107,7 @@ fn parse(line: &[u8]) -> Result<(RecordId, Option<Change>), String> {
         (Some("release") | None, Some(_)) => return Err("an `answer` needs the action `answer`".to_owned()),
         (Some(other), _) => return Err(format!("the action is `answer` or `release`, not `{other}`")),
     };
+    let fence = fence.ok_or("a change needs the `fence`")?;
     Ok((id, Some(Change::new(id, fence, action))))
 }
 
@@ -116,7 +119,14 @@ impl Given {
                 STANDARD.decode(self.body.trim()).map_err(|_| "the body is not Base64".to_owned())?.into()
             }
         };
-        let Some(status) = self.status else { return answer::outcome(body) };
+        let Some(status) = self.status else {
+            if !self.headers.is_empty() {
+                return Err(
+                    "an answer with headers needs a `status`; without one it is the outcome of a consumer".to_owned()
+                );
+            }
+            return answer::outcome(body);
+        };
         let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         answer::http(status, headers, body).map(Answer::Http)
     }

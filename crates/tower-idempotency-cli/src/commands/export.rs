@@ -1,5 +1,6 @@
 //! `idem export`.
 
+use std::collections::HashSet;
 use std::io::{self, BufWriter, Write as _};
 
 use serde_json::Map;
@@ -24,10 +25,12 @@ async fn write(opened: &Opened, export: &Export) -> Result<(), Failure> {
     let state = export.selected.state.unwrap_or(StateKind::Interrupted);
     let filter = export.selected.in_any_state().in_state(state);
     let (mut output, mut after, mut remark) = (BufWriter::new(io::stdout()), None, None);
+    // One that changes between two pages may be on both.
+    let mut written = HashSet::new();
     loop {
         let page = opened.operations.list(&filter, after.as_ref(), PAGE).await;
         let page = page.map_err(|error| Failure::of(&error))?;
-        for operation in &page.operations {
+        for operation in page.operations.iter().filter(|operation| written.insert(operation.id)) {
             let mut line = screen::operation_as_json(operation, page.now);
             let keys = export.step.iter().filter_map(|step| Some((step.clone(), operation.derived_key(step)?.into())));
             line["derived_keys"] = keys.collect::<Map<_, _>>().into();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tower_idempotency::RecordId;
-use tower_idempotency::operations::{Applied, ChangeError, StateKind};
+use tower_idempotency::operations::{Action, Applied, ChangeError, StateKind};
 use tower_idempotency::store::StoreError;
 
 use super::changes::{self, Numbered};
@@ -36,7 +36,8 @@ pub(super) async fn run(
     if read.changes.is_empty() {
         let left = format!("nothing was changed: none of {} lines has an action", read.undecided);
         screen.answer(left, &Counts::default().with_undecided(read.undecided).json(&[]))?;
-        return Ok(Ended::Badly);
+        // Where nothing is interrupted, there is nothing to settle.
+        return Ok(if read.undecided == 0 { Ended::Well } else { Ended::Badly });
     }
     let opened = Opened::to_settle(store, options, settle.retention).await?;
     let consequence = format!(
@@ -69,56 +70,66 @@ async fn make(
     let (operator, mut results) = (opened.operations.by(actor), Vec::new());
     let mut left = changes.into_iter();
     loop {
-        let (lines, slice): (Vec<_>, Vec<_>) = left.by_ref().take(SLICE).map(|one| (one.line, one.change)).unzip();
+        let numbered = |Numbered { line, change }| ((line, matches!(change.action, Action::Answer(_))), change);
+        let (lines, slice): (Vec<_>, Vec<_>) = left.by_ref().take(SLICE).map(numbered).unzip();
         if slice.is_empty() {
             break;
         }
         let mut is_away = false;
-        for (line, (id, result)) in lines.into_iter().zip(operator.apply_all(slice).await) {
-            let result = LineResult::of(opened, id, result).await;
-            is_away |= matches!(result, LineResult::Failed(_) | LineResult::Uncertain(_));
-            screen.line(format_args!("line {line}  {}  {result}", id.short()))?;
+        for ((line, is_answer), (id, result)) in lines.into_iter().zip(operator.apply_all(slice).await) {
+            let result = LineResult::of(opened, id, is_answer, result).await;
+            is_away |= matches!(result, LineResult::Away(_) | LineResult::Uncertain(_));
+            // The changes go on if the reader of the output has gone: the audit events have them, too.
+            let _ = screen.line(format_args!("line {line}  {}  {result}", id.short()));
             counts.count(&result);
             results.push(
                 json!({ "line": line, "id": id.to_string(), "result": result.name(), "detail": result.detail() }),
             );
         }
-        // What the store does not do for these, it hardly does for the others.
+        // It hardly answers for the others.
         if is_away {
             break;
         }
     }
     counts.not_tried = left.len();
-    screen.answer(&counts, &counts.json(&results))?;
-    let is_done = counts.changed + counts.failed + counts.not_tried == 0;
+    let _ = screen.answer(&counts, &counts.json(&results));
+    let is_done = counts.changed + counts.away + counts.failed + counts.not_tried == 0;
     Ok(if is_done { Ended::Well } else { Ended::Badly })
 }
 
 /// What has become of a line.
 enum LineResult {
     Done,
-    /// It is no longer interrupted: this command has settled it before, or a retry or another operator has.
+    /// It is as the line wants it: this command has settled it before, or a retry or another operator has.
     Settled(String),
-    /// It is still interrupted, and its fence is another.
+    /// It is not, and the line is no longer right.
     Changed(String),
+    /// The store does not answer.
+    Away(String),
     Uncertain(String),
+    /// The change can't be made, whenever it is tried.
     Failed(String),
 }
 
 impl LineResult {
-    async fn of(opened: &Opened, id: RecordId, result: Result<Applied, ChangeError>) -> Self {
+    async fn of(opened: &Opened, id: RecordId, is_answer: bool, result: Result<Applied, ChangeError>) -> Self {
         match result {
             Ok(Applied::Done) => Self::Done,
             Ok(_) => match opened.operations.inspect(id).await {
+                // The effect took place, and the next retry runs it again.
+                Ok(None) if is_answer => {
+                    Self::Changed("its key is free: look at it again, before a retry runs".to_owned())
+                }
                 Ok(None) => Self::Settled("its key is free".to_owned()),
-                Ok(Some(now)) if now.state.kind() == StateKind::Interrupted => Self::Changed(format!(
-                    "its fence is {} now, or a request for it is just being answered: look at it again",
-                    now.fence
-                )),
-                Ok(Some(now)) => Self::Settled(format!("it is {}", now.state.kind())),
-                Err(error) => Self::Failed(with_causes(&error)),
+                Ok(Some(now)) => match now.state.kind() {
+                    state @ (StateKind::Completed | StateKind::Consumed) => Self::Settled(format!("it is {state}")),
+                    state @ StateKind::Running if !is_answer => Self::Settled(format!("it is {state}")),
+                    state => Self::Changed(format!("it is {state}, under the fence {}: look at it again", now.fence)),
+                },
+                Err(error) => Self::Away(with_causes(&error)),
             },
             Err(error @ ChangeError::Store(StoreError::Uncertain { .. })) => Self::Uncertain(with_causes(&error)),
+            Err(error @ ChangeError::Store(StoreError::Unavailable { .. })) => Self::Away(with_causes(&error)),
             Err(error) => Self::Failed(with_causes(&error)),
         }
     }
@@ -126,8 +137,9 @@ impl LineResult {
     fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::Settled(_) => "no longer interrupted",
+            Self::Settled(_) => "settled before",
             Self::Changed(_) => "stale",
+            Self::Away(_) => "not done",
             Self::Uncertain(_) => "uncertain",
             Self::Failed(_) => "failed",
         }
@@ -136,9 +148,11 @@ impl LineResult {
     fn detail(&self) -> Option<&str> {
         match self {
             Self::Done => None,
-            Self::Settled(detail) | Self::Changed(detail) | Self::Uncertain(detail) | Self::Failed(detail) => {
-                Some(detail)
-            }
+            Self::Settled(detail)
+            | Self::Changed(detail)
+            | Self::Away(detail)
+            | Self::Uncertain(detail)
+            | Self::Failed(detail) => Some(detail),
         }
     }
 }
@@ -156,6 +170,7 @@ struct Counts {
     done: usize,
     settled: usize,
     changed: usize,
+    away: usize,
     failed: usize,
     undecided: usize,
     not_tried: usize,
@@ -171,15 +186,17 @@ impl Counts {
             LineResult::Done => &mut self.done,
             LineResult::Settled(_) => &mut self.settled,
             LineResult::Changed(_) => &mut self.changed,
-            LineResult::Uncertain(_) | LineResult::Failed(_) => &mut self.failed,
+            LineResult::Away(_) | LineResult::Uncertain(_) => &mut self.away,
+            LineResult::Failed(_) => &mut self.failed,
         } += 1;
     }
 
     fn json(&self, results: &[Value]) -> Value {
         json!({
             "done": self.done,
-            "no_longer_interrupted": self.settled,
+            "settled_before": self.settled,
             "stale": self.changed,
+            "away": self.away,
             "failed": self.failed,
             "undecided": self.undecided,
             "not_tried": self.not_tried,
@@ -192,9 +209,10 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} done", self.done)?;
         for (number, what) in [
-            (self.settled, "no longer interrupted"),
+            (self.settled, "settled before"),
             (self.changed, "stale: look at them again"),
-            (self.failed, "failed or uncertain: run the command again"),
+            (self.failed, "failed: mend their lines"),
+            (self.away, "not done or uncertain: run the command again"),
             (self.not_tried, "not tried: run the command again"),
             (self.undecided, "left without an action"),
         ] {

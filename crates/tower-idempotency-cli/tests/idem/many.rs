@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tower_idempotency::RecordId;
 
 use crate::program::{Said, idem, program, run};
 use crate::service::{Closed, id};
@@ -73,10 +74,10 @@ async fn the_operations_of_a_file_are_settled_and_the_file_may_be_given_again() 
     let whole = settled(&store, &text(&file), 0);
     let sum = |name: &str| part[name].as_u64().unwrap() + whole[name].as_u64().unwrap();
     assert_eq!((sum("done"), whole["undecided"].as_u64(), whole["stale"].as_u64()), (4, Some(1), Some(0)), "{whole:#}");
-    assert_eq!(whole["no_longer_interrupted"], part["done"], "{whole:#}");
+    assert_eq!(whole["settled_before"], part["done"], "{whole:#}");
     assert_eq!(whole["results"].as_array().unwrap().len(), 4);
     let again = run(settle(&store, &["--yes"]), &text(&file));
-    assert_eq!((again.code, again.last_line()), (0, "0 done; 4 no longer interrupted; 1 left without an action"));
+    assert_eq!((again.code, again.last_line()), (0, "0 done; 4 settled before; 1 left without an action"));
 
     let answers = closed
         .served(async |service, _| (service.send("/steps", "k1", "").await, service.send("/steps", "k3", "").await))
@@ -124,4 +125,82 @@ async fn an_export_has_the_operations_that_were_asked_for_and_no_key() {
         assert_eq!(lines(&said).len(), number, "{selected:?}");
         assert!(!said.all().contains("account 7") && !said.all().contains("k3"), "{said:?}");
     }
+}
+
+/// More than are made at a time.
+const MANY: usize = 420;
+
+/// The lines of many operations that were left interrupted.
+async fn many() -> (Closed, Vec<Value>) {
+    let closed = Closed::after(&[]).await;
+    closed
+        .served(async |service, _| {
+            for number in 0..MANY {
+                service.send("/unsure", &number.to_string(), "").await;
+            }
+        })
+        .await;
+    let lines = lines(&idem(&["export", &closed.name()]));
+    assert_eq!(lines.len(), MANY);
+    (closed, lines)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_can_never_be_done_holds_no_other_one_up() {
+    let (closed, mut file) = many().await;
+    for line in &mut file {
+        line["action"] = "release".into();
+    }
+    // Its record is damaged meanwhile.
+    let damaged = file[0]["id"].as_str().unwrap().parse::<RecordId>().unwrap();
+    closed
+        .served(async |_, store| {
+            let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+            let prefix = [b"r", damaged.as_bytes().as_slice()].concat();
+            let (key, mut value) = tree.scan_prefix(prefix).last().unwrap().unwrap();
+            let last = value.len() - 1;
+            value[last] ^= 1;
+            tree.insert(key, value).unwrap();
+            store.sync().await.unwrap();
+        })
+        .await;
+    let path = closed.path().with_extension("changes");
+    std::fs::write(&path, text(&file)).unwrap();
+    let from = path.display().to_string();
+    let said = idem(&["settle", &closed.name(), "--from", &from, "--yes", "--json"]);
+    let value = said.json();
+    assert_eq!((said.code, &value["failed"], &value["not_tried"]), (1, &1.into(), &0.into()), "{value:#}");
+    assert_eq!((&value["results"][0]["result"], value["done"].as_u64()), (&"failed".into(), Some(MANY as u64 - 1)));
+    std::fs::remove_file(path).unwrap();
+}
+
+/// The effect took place: a key that is free is no answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_that_was_to_be_answered_and_is_free_is_stale() {
+    let closed = interrupted().await;
+    let store = closed.name();
+    let file = decided(lines(&idem(&["export", &store])));
+    let answer = file.iter().find(|line| line["action"] == "answer").unwrap();
+    let (id, fence) = (answer["id"].as_str().unwrap(), answer["fence"].as_str().unwrap());
+    assert_eq!(idem(&["settle", &store, id, "--fence", fence, "--release", "--yes"]).code, 0);
+    let stale = settled(&store, &text(std::slice::from_ref(answer)), 1);
+    assert_eq!((&stale["stale"], &stale["settled_before"]), (&1.into(), &0.into()), "{stale:#}");
+    assert_eq!(settled(&store, "", 0)["results"], json!([]), "nothing is to be settled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_go_on_when_the_reader_of_the_output_has_gone() {
+    let (closed, mut file) = many().await;
+    for line in &mut file {
+        line["action"] = "release".into();
+    }
+    let mut child = settle(&closed.name(), &["--yes"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let errors = child.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || std::io::read_to_string(errors).unwrap());
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), text(&file).as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    let audited = reader.join().unwrap();
+    assert_eq!(audited.matches("tower_idempotency::audit").count(), MANY);
+    assert!(lines(&idem(&["export", &closed.name()])).is_empty());
 }

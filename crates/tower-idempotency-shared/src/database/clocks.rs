@@ -15,6 +15,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tower_idempotency::clock::{Clock, Timestamp};
+use tower_idempotency::internals;
 use tower_idempotency::store::StoreError;
 
 use crate::apply::Moment;
@@ -157,7 +158,7 @@ impl ThreeClocks {
         // Before the first answer there is nothing to compare.
         let Some(database) = state.database().filter(|_| state.are_apart) else { return Ok(()) };
         let (seconds, apart) = (database.abs_diff(state.wall).as_secs(), self.apart.as_secs());
-        Err(StoreError::unavailable(format!(
+        Err(internals::unavailable(format!(
             "the clocks are too far apart: it is {} by the database and {} by this process, in milliseconds since 1970, a \
              difference of {seconds} seconds, and at most {apart} are accepted; set the clock right that is wrong",
             database.as_millis(),

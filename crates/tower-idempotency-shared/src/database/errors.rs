@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tower_idempotency::internals;
 use tower_idempotency::store::StoreError;
 
 use super::writes::WriteError;
@@ -30,6 +31,6 @@ pub(crate) fn not_written(error: WriteError) -> StoreError {
         }
         // Only claims have a deadline.
         WriteError::Late | WriteError::InDoubt => late(),
-        WriteError::Gone => StoreError::uncertain("the store was closed meanwhile"),
+        WriteError::Gone => internals::uncertain("the store was closed meanwhile"),
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tower_idempotency::RecordId;
+use tower_idempotency::internals;
 use tower_idempotency::store::StoreError;
 
 use super::errors::away;
@@ -75,7 +76,7 @@ impl ReadBatcher {
 
 /// Returns the error of a read whose task has ended with its runtime.
 fn gone() -> StoreError {
-    StoreError::unavailable("the store's runtime is gone")
+    internals::unavailable("the store's runtime is gone")
 }
 
 /// Sends the queued reads: at most [`AT_ONCE`] calls at a time, each in a task of its own.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::internals;
 use tower_idempotency::internals::{Applied, Change, Current, Fence, Record, Reply, Transition, next};
 use tower_idempotency::store::StoreError;
 
@@ -78,7 +79,7 @@ fn row(id: RecordId, record: &Record, clocks: Clocks) -> Result<Option<Row>, Sto
     let (Change::Put(draft), Reply::Taken) = next(Current::Absent, adopt) else { return Ok(None) };
     let &Record { fence, began, since, expires, .. } = record;
     let Some(expires) = expires else { return Ok(None) };
-    let state = rows::encode(&id, &draft).ok_or_else(|| StoreError::unavailable("a record can't be encoded"))?;
+    let state = rows::encode(&id, &draft).ok_or_else(|| internals::unavailable("a record can't be encoded"))?;
     // The row may be kept for longer than its record: see `outlives`.
     let least = clocks.latest.plus(outlives(fence, clocks));
     Ok(Some(Row {

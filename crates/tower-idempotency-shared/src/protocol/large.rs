@@ -17,6 +17,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::Shared;
 use tokio::sync::oneshot;
 use tower_idempotency::RecordId;
+use tower_idempotency::internals;
 use tower_idempotency::store::StoreError;
 
 use super::Protocol;
@@ -98,7 +99,7 @@ impl<B: Backend> Protocol<B> {
         if let (Some(reply), Some(protocol)) = (begins, self.this.upgrade()) {
             self.database.runtime.spawn(UnderWay { protocol, id }.read(reply));
         }
-        row.await.map_err(|_| StoreError::unavailable("the row was not read to its end"))?.map_err(away)
+        row.await.map_err(|_| internals::unavailable("the row was not read to its end"))?.map_err(away)
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::internals;
 use tower_idempotency::internals::codec::{self, CHECKSUM_BYTES, CodecError, HEAD_BYTES, VERSION};
 use tower_idempotency::internals::{
     Cause, ClaimPolicy, Draft, ListedRecord, Origin, OutcomeStart, Owner, Record, State,
@@ -119,7 +120,7 @@ impl View<'_> {
     fn damaged(&self, row: &Row, error: CodecError) -> Option<Decoded> {
         let state = State::Interrupted { policy: ClaimPolicy::Unreadable, run: row.fence, cause: Cause::Unknown };
         // The true number of attempts is unknown, so it counts as 1.
-        let record = self.presented(row, Fingerprint::unverifiable(), 1, Origin::default(), state)?;
+        let record = self.presented(row, internals::unverifiable(), 1, Origin::default(), state)?;
         Some(Decoded::Damaged(Box::new(record), error))
     }
 

@@ -7,6 +7,7 @@ use backon::Retryable as _;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tower_idempotency::RecordId;
+use tower_idempotency::internals;
 use tower_idempotency::internals::{
     Applied, Cause, Change, Completion, Current, Draft, Fence, Owner, Record, Reply, Resolution, RunResult, State,
     Transition, next, once_a_minute, pauses,
@@ -136,12 +137,12 @@ impl<B: Backend> Protocol<B> {
             }
             // The row has the token that was expected, and still was not written.
             if matches!((&row, expected), (Some(row), Expect::Token(token)) if row.token == token) {
-                return Err(StoreError::unavailable("something else has the row locked"));
+                return Err(internals::unavailable("something else has the row locked"));
             }
             self.forget_run(row.as_ref());
             known = RowSnapshot { row, earliest, server: Some(server) };
         }
-        Err(StoreError::unavailable("the row changes all the time"))
+        Err(internals::unavailable("the row changes all the time"))
     }
 
     /// Decides what a transition makes of the row that is known.
@@ -164,7 +165,7 @@ impl<B: Backend> Protocol<B> {
             Change::Release => (release(id, row, self.clocks().now()), None),
             Change::Put(draft) => {
                 let write = self.write(id, &draft, row, record.as_ref());
-                (write.ok_or_else(|| StoreError::unavailable("the record can't be encoded"))?, Some(draft))
+                (write.ok_or_else(|| internals::unavailable("the record can't be encoded"))?, Some(draft))
             }
         };
         Ok(Planned::Write(PlannedWrite { write, draft, reply, is_new: record.is_none() }))
@@ -191,7 +192,7 @@ impl<B: Backend> Protocol<B> {
             return Err(StoreError::Overloaded { reason: "the database's clock and this process's are too far apart" });
         }
         if !self.sessions.own.holds_half() {
-            return Err(StoreError::unavailable("this process does not hold its session"));
+            return Err(internals::unavailable("this process does not hold its session"));
         }
         Ok(())
     }
@@ -216,7 +217,7 @@ impl<B: Backend> Protocol<B> {
             && (!is_held || is_late)
         {
             Box::pin(self.give_back(id, taken_back(row.fence))).await;
-            let lost = || StoreError::unavailable("this process does not hold its session any more");
+            let lost = || internals::unavailable("this process does not hold its session any more");
             return Err(if is_held { late() } else { lost() });
         }
         Ok(applied)

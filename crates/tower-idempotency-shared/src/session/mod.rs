@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
+use tower_idempotency::internals;
 use tower_idempotency::internals::{Event, Slots};
 use tower_idempotency::observer::LeaseChange;
 use tower_idempotency::store::StoreError;
@@ -77,7 +78,7 @@ impl<B: Backend> Sessions<B> {
     pub(crate) async fn renew(&self) -> Result<Instant, StoreError> {
         let has_ended = self.renewing.lock().await;
         if *has_ended {
-            return Err(StoreError::unavailable("the store was closed"));
+            return Err(internals::unavailable("the store was closed"));
         }
         loop {
             let own = &self.own;
@@ -154,11 +155,11 @@ impl<B: Backend> Sessions<B> {
             let is_written = sessions.database.state.is_behind_barrier(server);
             if is_written { Ok(()) } else { sessions.renew().await.map(drop) }
         });
-        written.await.unwrap_or_else(|_| Err(StoreError::unavailable("the store's runtime is gone")))?;
+        written.await.unwrap_or_else(|_| Err(internals::unavailable("the store's runtime is gone")))?;
         if self.database.state.is_behind_barrier(server) {
             return Ok(());
         }
-        Err(StoreError::unavailable("the database was started again meanwhile"))
+        Err(internals::unavailable("the database was started again meanwhile"))
     }
 
     /// Reads the sessions of other processes.
@@ -204,7 +205,7 @@ impl<B: Backend> Sessions<B> {
         }
         // The row has the expected token, and still was not written.
         if matches!((&row, expect), (Some(row), Expect::Token(token)) if row.token == token) {
-            return Err(StoreError::unavailable("something else has the row of a session locked"));
+            return Err(internals::unavailable("something else has the row of a session locked"));
         }
         self.others().note(Reading { server, sent, rows: vec![(session, row)] });
         Ok(false)

@@ -90,7 +90,11 @@ async fn the_ledger_is_for_operators_and_says_what_it_does_not_understand() {
     let listed = listed(&server).await;
     let stranger = Call { body: listed.to_string(), ..Call::operator_post("/admin/ledger", &listed) };
     assert_eq!(server.send(&stranger.header("host", "pay.example")).await.status, 404);
+    // A key that can't be read is in no ledger, which says nothing of its operation.
+    let mut odd = listed.clone();
+    odd["operations"][0]["derived_keys"]["charge"] = json!("no key");
     for (path, body) in [
+        ("/admin/ledger?otherwise=release", odd),
         ("/admin/ledger", json!("nothing")),
         ("/admin/ledger", json!({ "operations": [{ "id": "7e", "fence": "5" }] })),
         ("/admin/ledger?otherwise=answer", listed),

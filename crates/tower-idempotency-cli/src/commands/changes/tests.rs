@@ -14,6 +14,7 @@ fn a_line_says_what_is_to_be_done_or_is_left() {
         ("", None),
         (r#","label":"POST /charges","derived_keys":{"charge":"k"},"action":null"#, None),
         (r#","action":"release""#, Some(None)),
+        (r#","state":"damaged","answer":null"#, None),
         (
             r#","action":"answer","answer":{"status":201,"headers":[["location","/1"]],"body":"paid"}"#,
             Some(Some("paid")),
@@ -57,6 +58,11 @@ fn what_is_not_understood_is_refused_with_its_line() {
         ),
         (line(r#","action":"answer","answer":{"body":"sent"}"#), "the outcome of a consumer is JSON"),
         (line(r#","action":"answer","answer":{"status":200,"body":"!","encoding":"base64"}"#), "not Base64"),
+        (
+            line(r#","action":"answer","answer":{"headers":[["location","/1"]],"body":"1"}"#),
+            "with headers needs a `status`",
+        ),
+        (line(r#","action":"release""#).replace("\"5\"", "null"), "a change needs the `fence`"),
         (r#"{"id":"7e7e7e7e","fence":"5"}"#.to_owned(), "`id` has 64 hex digits"),
         (line("").replace("\"5\"", "\"five\""), "`fence` is a number"),
         (line("").replace("\"5\"", "5"), "expected a string"),
