@@ -8,6 +8,7 @@ use axum::Router;
 use tempfile::TempDir;
 use testkit::bench::exchange::{SMALL, protected, send};
 use testkit::bench::load::key;
+use testkit::lab::asked::leave_interrupted;
 use testkit::lab::disk::{Disk, DiskBuilder as _, Table as _};
 use tokio::task::JoinSet;
 use tower_idempotency::OnInterrupted;
@@ -46,7 +47,7 @@ pub(crate) struct Filled<D> {
     /// The number of records when the store was filled.
     pub(crate) records: usize,
     directory: TempDir,
-    store: D,
+    pub(crate) store: D,
     app: Router,
     recorded: u64,
 }
@@ -69,6 +70,20 @@ impl<D: Disk> Filled<D> {
         let fill = protected(SMALL, store.clone(), OnInterrupted::Rerun);
         send_all(&fill, FILLERS, (0..records as u64).collect()).await;
         Self { records, directory, store, app, recorded: records as u64 }
+    }
+
+    /// Leaves so many more operations interrupted.
+    pub(crate) async fn interrupt(&self, count: usize) {
+        let mut running = JoinSet::new();
+        for client in 0..FILLERS {
+            let store = self.store.clone();
+            running.spawn(async move {
+                for number in (client..count).step_by(FILLERS) {
+                    leave_interrupted(&store, &format!("interrupted {number}")).await;
+                }
+            });
+        }
+        running.join_all().await;
     }
 
     /// Returns the µs of one exchange of this kind, while many are under way.

@@ -1,7 +1,7 @@
 //! Measures the costs in a store that has grown.
 //!
 //! `cargo bench --features fjall --bench growth`, or with `-- fjall` for one engine: 10 k, 100 k and 1 M records;
-//! `GROWTH=5000000` adds as many more. It measures claims, replays of recent and of old keys, and opening again, by the
+//! `GROWTH=5000000` adds as many more. `-- lists` measures the first page of each list among 1 M records, alone. It measures claims, replays of recent and of old keys, and opening again, by the
 //! number of records, and memory, in a process for each number. Then it measures the disk under the churn of three
 //! days, and requests while expired records are swept; the bench sets the clock.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
@@ -12,6 +12,7 @@ mod memory;
 mod sweeping;
 
 use testkit::bench::estimate::{Estimate, Pairs, pairs};
+use testkit::bench::lists;
 use testkit::bench::report::Report;
 use testkit::bench::wanted;
 use testkit::lab::disk::Disk;
@@ -24,6 +25,8 @@ const FEW: usize = 10_000;
 const SIZES: [usize; 3] = [FEW, 100_000, MANY];
 /// The number of records for which the goals are.
 const MANY: usize = 1_000_000;
+
+const INTERRUPTED: usize = 10_000;
 
 const MOST_SLOWER: [(&str, f64); 2] = [(SledStore::NAME, 1.5), (FjallStore::NAME, 1.3)];
 const MOST_REOPENING: f64 = 1.0;
@@ -48,6 +51,10 @@ fn main() {
     if is_wanted(FjallStore::NAME) {
         measure::<FjallStore>(&runtime, &mut report, &sizes);
     }
+    if is_wanted("lists") {
+        runtime.block_on(first_pages::<SledStore>(&mut report));
+        runtime.block_on(first_pages::<FjallStore>(&mut report));
+    }
     report.finish();
 }
 
@@ -65,6 +72,13 @@ fn measure<D: Disk>(runtime: &Runtime, report: &mut Report, sizes: &[usize]) {
     }
     runtime.block_on(churn::tell::<D>(report));
     runtime.block_on(sweeping::tell::<D>(report));
+}
+
+/// Measures lists in a store with many records, of which some are interrupted.
+async fn first_pages<D: Disk>(report: &mut Report) {
+    let many = Filled::<D>::new(MANY).await;
+    many.interrupt(INTERRUPTED).await;
+    lists::measure(report, &format!("lists, {}, {MANY} records", D::NAME), many.store.clone()).await;
 }
 
 /// Compares a store with few records and one with many, in turns. New keys come last, because they make the store grow.

@@ -1,4 +1,4 @@
-//! New keys in a table of ten thousand records, and of a million.
+//! New keys in a table of ten thousand records, and of a million; and the first page of each list.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -7,9 +7,12 @@ use axum::Router;
 use axum::routing::post;
 use testkit::bench::estimate::{Pairs, micros, pairs};
 use testkit::bench::exchange::{layer, send};
+use testkit::bench::lists;
 use testkit::bench::load::key;
 use testkit::bench::report::Report;
+use testkit::lab::asked::leave_interrupted;
 use tower_idempotency::OnInterrupted;
+use tower_idempotency_postgres::PostgresStore;
 
 use super::by_hand::client;
 use super::contenders::store;
@@ -23,9 +26,9 @@ const REQUESTS: u64 = 100;
 
 /// The statement that adds records like those of runs, under ids that are spread like digests.
 const FILL: &str = "INSERT INTO idempotency.record (namespace, id, token, fence, kind, began, since, expires, state)
-    SELECT r.namespace, sha256(int8send(n)), md5(n::text)::uuid, r.fence + n, r.kind, r.began, r.since,
+    SELECT r.namespace, sha256(int8send(n * 16 + r.kind)), md5(n::text)::uuid, r.fence + n, r.kind, r.began, r.since,
         r.expires + n * interval '1 ms', r.state
-    FROM generate_series(1, $1::bigint) n, (SELECT * FROM idempotency.record WHERE kind = 3 LIMIT 1) r";
+    FROM generate_series(1, $1::bigint) n, (SELECT * FROM idempotency.record WHERE kind = $2 LIMIT 1) r";
 
 pub(crate) async fn measure(report: &mut Report, url: &str) {
     let databases = [Filled::new(url, "many", MANY).await, Filled::new(url, "few", FEW).await];
@@ -42,6 +45,7 @@ pub(crate) async fn measure(report: &mut Report, url: &str) {
             rounds.push(both);
         }
     }
+    lists::measure(report, &format!("lists, PostgreSQL, {MANY} records"), databases[0].store.clone()).await;
     for (what, name) in [(0, "claim"), (1, "first run")] {
         let pairs = Pairs {
             ours: rounds.iter().map(|[many, _]| many[what]).collect(),
@@ -58,6 +62,7 @@ pub(crate) async fn measure(report: &mut Report, url: &str) {
 
 /// A store over a filled table.
 struct Filled {
+    store: PostgresStore,
     app: Router,
     /// The time at which the handler was last entered.
     entered: Arc<Mutex<Instant>>,
@@ -75,13 +80,16 @@ impl Filled {
             *noted.lock().expect("no holder panics") = Instant::now();
             "charged"
         };
-        let app = Router::new().route("/charges", post(charge)).layer(layer(store, OnInterrupted::Refuse));
+        let app = Router::new().route("/charges", post(charge)).layer(layer(store.clone(), OnInterrupted::Refuse));
         let app = app.with_state(());
         send(&app, Some(&key(1))).await;
+        leave_interrupted(&store, "interrupted").await;
         let client = client(&url).await;
-        client.execute(FILL, &[&records]).await.expect("there is room");
+        for (kind, records) in [(3_i16, records), (2, records / 100)] {
+            client.execute(FILL, &[&records, &kind]).await.expect("there is room");
+        }
         client.batch_execute("VACUUM ANALYZE idempotency.record").await.expect("its owner");
-        Self { app, entered }
+        Self { store, app, entered }
     }
 
     /// Returns the mean µs of a round until the handler is entered, and until the answer is there.

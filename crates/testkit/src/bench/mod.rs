@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod disk;
 pub mod estimate;
 pub mod exchange;
+pub mod lists;
 pub mod load;
 pub mod minimum;
 pub mod report;
