@@ -1,9 +1,10 @@
 //! Measures the costs in a store that has grown.
 //!
 //! `cargo bench --features fjall --bench growth`, or with `-- fjall` for one engine: 10 k, 100 k and 1 M records;
-//! `GROWTH=5000000` adds as many more. `-- lists` measures the first page of each list among 1 M records, alone. It measures claims, replays of recent and of old keys, and opening again, by the
-//! number of records, and memory, in a process for each number. Then it measures the disk under the churn of three
-//! days, and requests while expired records are swept; the bench sets the clock.
+//! `GROWTH=5000000` adds as many more. `-- lists` measures the first page of each list among 1 M records, alone. It
+//! measures claims, replays of recent and of old keys, and opening again, by the number of records, and memory, in a
+//! process for each number. Then it measures the disk under the churn of three days, and requests while expired records
+//! are swept; the bench sets the clock.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 mod churn;
