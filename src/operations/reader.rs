@@ -19,6 +19,8 @@ use crate::store::{Store, StoreError};
 const MAX_PAGE: usize = 1_000;
 /// The most records that one call looks at, and the number that it reads at a time.
 const MAX_LOOKED_AT: usize = 10_000;
+/// The same of interrupted operations, each of which a store on disk reads where it lies.
+const MAX_INTERRUPTED: usize = 5_000;
 const MAX_AT_ONCE: usize = 500;
 
 /// Lists, finds and inspects the operations of a store. [`by`](Self::by) returns the interface that changes them.
@@ -87,11 +89,11 @@ impl<St: Store> Operations<St> {
     /// the [`next`](Listing::next) of the page before. With a place in a list of another order, such as that of another
     /// filter, the list begins anew.
     ///
-    /// Interrupted operations are found by an index, and those that are running in memory, or by an index of the
-    /// database. For every other filter the store's records are read, at most 10,000 in one call. So a page may have
-    /// fewer operations than `limit`, or none, while [`next`](Listing::next) says that there are more. Over an embedded
-    /// store, a run that was claimed under [`OnInterrupted::Rerun`](crate::OnInterrupted::Rerun) leaves no claim and is
-    /// in no list; [`Stats::live`] counts it.
+    /// Interrupted operations are found by an index, at most 5,000 in one call, and those that are running in memory,
+    /// or by an index of the database. For every other filter the store's records are read, at most 10,000. So a page
+    /// may have fewer operations than `limit`, or none, while [`next`](Listing::next) says that there are more. Over an
+    /// embedded store, a run that was claimed under [`OnInterrupted::Rerun`](crate::OnInterrupted::Rerun) leaves no
+    /// claim and is in no list; [`Stats::live`] counts it.
     ///
     /// # Errors
     /// [`StoreError`] if the store is away, poisoned or closed.
@@ -118,11 +120,12 @@ impl<St: Store> Operations<St> {
         limit: usize,
     ) -> Result<Listing, StoreError> {
         let (now, mut operations, mut looked_at) = (self.engine.store.now(), Vec::new(), 0);
+        let max_looked_at = if list == List::Interrupted { MAX_INTERRUPTED } else { MAX_LOOKED_AT };
         loop {
             let most = match list {
                 // A store makes the whole list of these for each page.
                 List::Running => usize::MAX,
-                _ => MAX_AT_ONCE.min(MAX_LOOKED_AT - looked_at),
+                _ => MAX_AT_ONCE.min(max_looked_at - looked_at),
             };
             let Page { records, next } = self.engine.store.list(list, after, most).await?;
             for listed in records {
@@ -137,7 +140,7 @@ impl<St: Store> Operations<St> {
                 after = Some(place);
             }
             (after, looked_at) = (next, most.saturating_add(looked_at));
-            if next.is_none() || looked_at >= MAX_LOOKED_AT {
+            if next.is_none() || looked_at >= max_looked_at {
                 return Ok(Listing { operations, next, now });
             }
         }
