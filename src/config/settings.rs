@@ -3,10 +3,8 @@
 #[cfg(feature = "server")]
 use std::time::Duration;
 
-use serde::Deserialize;
-
 #[cfg(any(feature = "server", feature = "memory", feature = "sled", feature = "fjall"))]
-use super::from_text::setting;
+use {super::from_text::setting, serde::Deserialize};
 #[cfg(feature = "server")]
 use {
     crate::server::{KeptHeaders, Profile},
