@@ -153,17 +153,7 @@ async fn a_line_that_can_never_be_done_holds_no_other_one_up() {
     }
     // Its record is damaged meanwhile.
     let damaged = file[0]["id"].as_str().unwrap().parse::<RecordId>().unwrap();
-    closed
-        .served(async |_, store| {
-            let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-            let prefix = [b"r", damaged.as_bytes().as_slice()].concat();
-            let (key, mut value) = tree.scan_prefix(prefix).last().unwrap().unwrap();
-            let last = value.len() - 1;
-            value[last] ^= 1;
-            tree.insert(key, value).unwrap();
-            store.sync().await.unwrap();
-        })
-        .await;
+    closed.damage(damaged).await;
     let path = closed.path().with_extension("changes");
     std::fs::write(&path, text(&file)).unwrap();
     let from = path.display().to_string();

@@ -105,6 +105,20 @@ impl Closed {
         result
     }
 
+    /// Damages the last byte of the record with this id.
+    pub(crate) async fn damage(&self, id: RecordId) {
+        self.served(async |_, store| {
+            let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
+            let prefix = [b"r", id.as_bytes().as_slice()].concat();
+            let (key, mut value) = tree.scan_prefix(prefix).last().unwrap().unwrap();
+            let last = value.len() - 1;
+            value[last] ^= 1;
+            tree.insert(key, value).unwrap();
+            store.sync().await.unwrap();
+        })
+        .await;
+    }
+
     pub(crate) fn path(&self) -> &std::path::Path {
         self.directory.path()
     }

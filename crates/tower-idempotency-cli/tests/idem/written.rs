@@ -55,17 +55,7 @@ async fn an_operation_is_shown_with_all_that_is_known_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_record_is_shown_with_the_reason() {
     let closed = Closed::after(&REQUESTS).await;
-    closed
-        .served(async |_, store| {
-            let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-            let prefix = [b"r", id("k1").as_bytes().as_slice()].concat();
-            let (key, mut value) = tree.scan_prefix(prefix).last().unwrap().unwrap();
-            let last = value.len() - 1;
-            value[last] ^= 1;
-            tree.insert(key, value).unwrap();
-            store.sync().await.unwrap();
-        })
-        .await;
+    closed.damage(id("k1")).await;
     let (store, key) = (closed.name(), id("k1").to_string());
     let value = json(0, &["show", &store, &key]);
     let reason = value["reason"].as_str().unwrap();
