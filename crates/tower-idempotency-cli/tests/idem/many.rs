@@ -153,7 +153,7 @@ async fn a_line_that_can_never_be_done_holds_no_other_one_up() {
     }
     // Its record is damaged meanwhile.
     let damaged = file[0]["id"].as_str().unwrap().parse::<RecordId>().unwrap();
-    closed.damage(damaged).await;
+    closed.damage(&[(b"r", damaged)]).await;
     let path = closed.path().with_extension("changes");
     std::fs::write(&path, text(&file)).unwrap();
     let from = path.display().to_string();

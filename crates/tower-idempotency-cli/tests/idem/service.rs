@@ -105,15 +105,17 @@ impl Closed {
         result
     }
 
-    /// Damages the last byte of the record with this id.
-    pub(crate) async fn damage(&self, id: RecordId) {
+    /// Damages the last byte of each of these: `r` and an operation is its record, `c` its answer's last chunk.
+    pub(crate) async fn damage(&self, places: &[(&[u8; 1], RecordId)]) {
         self.served(async |_, store| {
             let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-            let prefix = [b"r", id.as_bytes().as_slice()].concat();
-            let (key, mut value) = tree.scan_prefix(prefix).last().unwrap().unwrap();
-            let last = value.len() - 1;
-            value[last] ^= 1;
-            tree.insert(key, value).unwrap();
+            for (kind, id) in places {
+                let prefix = [kind.as_slice(), id.as_bytes()].concat();
+                let (key, mut value) = tree.scan_prefix(prefix).last().unwrap().unwrap();
+                let last = value.len() - 1;
+                value[last] ^= 1;
+                tree.insert(key, value).unwrap();
+            }
             store.sync().await.unwrap();
         })
         .await;

@@ -272,20 +272,8 @@ async fn every_damaged_record_is_reported() {
             .await;
     let store = closed.name();
     assert_eq!(json(0, &["verify", &store])["records"], 4);
-    closed
-        .served(async |_, store| {
-            let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-            // A short one is in its record, and a long one in chunks.
-            for (kind, key) in [(b"r", "k1"), (b"c", "k3")] {
-                let (key, mut value) =
-                    tree.scan_prefix([kind, id(key).as_bytes().as_slice()].concat()).last().unwrap().unwrap();
-                let last = value.len() - 1;
-                value[last] ^= 1;
-                tree.insert(key, value).unwrap();
-            }
-            store.sync().await.unwrap();
-        })
-        .await;
+    // A short one is in its record, and a long one in chunks.
+    closed.damage(&[(b"r", id("k1")), (b"c", id("k3"))]).await;
     let found = json(1, &["verify", &store]);
     let mut reported: Vec<_> =
         found["damaged"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();

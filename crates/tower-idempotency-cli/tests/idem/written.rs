@@ -55,7 +55,7 @@ async fn an_operation_is_shown_with_all_that_is_known_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_record_is_shown_with_the_reason() {
     let closed = Closed::after(&REQUESTS).await;
-    closed.damage(id("k1")).await;
+    closed.damage(&[(b"r", id("k1"))]).await;
     let (store, key) = (closed.name(), id("k1").to_string());
     let value = json(0, &["show", &store, &key]);
     let reason = value["reason"].as_str().unwrap();

@@ -243,19 +243,7 @@ async fn a_copy_that_is_damaged_in_the_new_store_is_not_complete() {
 async fn a_damaged_record_is_named_and_its_key_stays_refused() {
     let long = "x".repeat(10_000);
     let closed = Closed::after(&[("/done", "k1", "paid"), ("/done", "k2", &long), ("/done", "k3", &long)]).await;
-    closed
-        .served(async |_, store| {
-            let tree = store.db().unwrap().open_tree("tower-idempotency").unwrap();
-            for (kind, key) in [(b"r", "k1"), (b"c", "k3")] {
-                let prefix = [kind, id(key).as_bytes().as_slice()].concat();
-                let (key, mut value) = tree.scan_prefix(prefix).last().unwrap().unwrap();
-                let last = value.len() - 1;
-                value[last] ^= 1;
-                tree.insert(key, value).unwrap();
-            }
-            store.sync().await.unwrap();
-        })
-        .await;
+    closed.damage(&[(b"r", id("k1")), (b"c", id("k3"))]).await;
     let to = Place::of("fjall");
     for (copied, already) in [(3, 0), (0, 3)] {
         let said = json(1, &["copy", &closed.name(), &to.name()]);
