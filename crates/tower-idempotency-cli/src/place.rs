@@ -40,8 +40,6 @@ pub(crate) struct Database {
     pub(crate) builder: PostgresBackendBuilder,
     /// `None`: the store's default.
     pub(crate) namespace: Option<String>,
-    /// Whether the URL says nothing about TLS.
-    pub(crate) is_mode_open: bool,
 }
 
 impl Place {
@@ -101,7 +99,7 @@ impl Database {
         if let Some(password) = password.filter(|_| !has_password) {
             builder = builder.password(password);
         }
-        Ok(Self { builder, namespace, is_mode_open: !url.contains("sslmode=") })
+        Ok(Self { builder, namespace })
     }
 
     /// Returns whether the database is on this machine.
@@ -181,9 +179,9 @@ mod tests {
     #[test]
     fn a_namespace_is_a_parameter_of_the_url() {
         let named = database(read("postgres://u@h/d?sslmode=disable&namespace=a%26b", true, None));
-        assert_eq!((named.namespace.as_deref(), named.is_mode_open), (Some("a&b"), false));
+        assert_eq!((named.namespace.as_deref(), named.builder.is_mode_open()), (Some("a&b"), false));
         let plain = database(read("postgres://u@localhost,127.0.0.1/d", true, None));
-        assert!(plain.namespace.is_none() && plain.is_mode_open && plain.is_local());
+        assert!(plain.namespace.is_none() && plain.builder.is_mode_open() && plain.is_local());
         assert!(!named.is_local());
         assert!(read("postgres://u@h/d?namespace=a&namespace=b", true, None).is_err());
     }

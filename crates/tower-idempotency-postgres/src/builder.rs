@@ -1,6 +1,5 @@
 //! The settings of a database.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -38,8 +37,6 @@ pub struct PostgresBackendBuilder {
     pub(super) pooler: bool,
     pub(super) max_records: u64,
     pub(super) max_bytes: u64,
-    /// Whether the URL says nothing about TLS.
-    #[cfg(feature = "rustls")]
     is_mode_open: bool,
 }
 
@@ -71,17 +68,14 @@ impl PostgresBackendBuilder {
             },
             false => unknown_parameter(url).map_or(PostgresError::Url, |name| PostgresError::Parameter { name }),
         };
-        let config: Config = opportunistic(url).parse().map_err(|_| refused())?;
+        let config = read(url).map_err(|_| refused())?;
         // A password with an `@` in it that was not encoded ends up in the host's name, and would be logged with it.
         let strange =
             |host: &Host| matches!(host, Host::Tcp(name) if name.contains(['@', ':', '/']) && !is_address(name));
         if config.get_hosts().iter().any(strange) {
             return Err(PostgresError::Url);
         }
-        let builder = Self::new(config);
-        #[cfg(feature = "rustls")]
-        let builder = Self { is_mode_open: !url.contains("sslmode="), ..builder };
-        Ok(builder)
+        Ok(Self { is_mode_open: is_mode_open(url), ..Self::new(config) })
     }
 
     /// Takes a configuration, and sets what it leaves open and the store relies on.
@@ -109,9 +103,14 @@ impl PostgresBackendBuilder {
             pooler: false,
             max_records: 10_000_000,
             max_bytes: 64 << 30,
-            #[cfg(feature = "rustls")]
             is_mode_open: true,
         }
+    }
+
+    /// Returns whether the URL says nothing about TLS.
+    #[doc(hidden)]
+    pub fn is_mode_open(&self) -> bool {
+        self.is_mode_open
     }
 }
 
@@ -120,13 +119,22 @@ fn unknown_mode(url: &str) -> bool {
     ["sslmode=verify-ca", "sslmode=verify-full"].iter().any(|mode| url.contains(mode))
 }
 
-/// Returns the URL with libpq's `sslmode=allow` as `prefer`. Both take what the server offers; `allow` would try in
+/// Reads a URL with libpq's `sslmode=allow` as with `prefer`. Both take what the server offers; `allow` would try in
 /// plain first.
-fn opportunistic(url: &str) -> Cow<'_, str> {
-    let Some((address, query)) = parameters(url) else { return url.into() };
-    let known = |parameter| if parameter == "sslmode=allow" { "sslmode=prefer" } else { parameter };
-    let query: Vec<_> = query.split('&').map(known).collect();
-    format!("{address}?{}", query.join("&")).into()
+fn read(url: &str) -> Result<Config, tokio_postgres::Error> {
+    url.parse().or_else(|_| url.replace("sslmode=allow", "sslmode=prefer").parse())
+}
+
+/// Returns whether a URL has no `sslmode`: then the one that is put before its parameters counts. The word may be a part
+/// of a password.
+fn is_mode_open(url: &str) -> bool {
+    let with = |mode: &str| match parameters(url) {
+        Some((address, query)) => format!("{address}?sslmode={mode}&{query}"),
+        None if url.contains("://") => format!("{url}?sslmode={mode}"),
+        None => format!("sslmode={mode} {url}"),
+    };
+    let mode_after = |first| read(&with(first)).map(|config| config.get_ssl_mode()).ok();
+    mode_after("require") != mode_after("disable")
 }
 
 /// Returns the address of a URL, and its parameters.
@@ -306,6 +314,24 @@ mod tests {
         for url in ["postgres://u@localhost/d?sslmode=verify-full", "host=localhost sslmode=verify-ca"] {
             let error = PostgresBackendBuilder::from_url(url).unwrap_err();
             assert!(error.to_string().contains("sslmode=require"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mode_is_known_from_the_word_in_a_password() {
+        for (url, is_open) in [
+            ("postgres://u:p@h/d", true),
+            ("postgres://u:sslmode=prefer@h/d", true),
+            ("postgres://u:p@h/d?password=sslmode=disable", true),
+            ("postgres://u:p@h/d?application_name=a&sslmode=prefer", false),
+            ("postgres://u:p@h/d?sslmode=allow", false),
+            ("postgres://u:p@h/d?sslmode=require", false),
+            ("host=h user=u", true),
+            ("host=h password='sslmode=prefer'", true),
+            ("host=h sslmode = prefer", false),
+            ("host=h sslmode=allow user=u", false),
+        ] {
+            assert_eq!(PostgresBackendBuilder::from_url(url).unwrap().is_mode_open(), is_open, "{url}");
         }
     }
 

@@ -46,7 +46,8 @@ pub(super) async fn store(database: &Database, options: &StoreOptions) -> Result
 /// Returns whether a connection is encrypted, or not made. In plain it is only to this machine, unless the URL asks for
 /// it.
 fn is_encrypted(database: &Database) -> bool {
-    database.builder.config().get_ssl_mode() != SslMode::Disable && !(database.is_mode_open && database.is_local())
+    database.builder.config().get_ssl_mode() != SslMode::Disable
+        && !(database.builder.is_mode_open() && database.is_local())
 }
 
 /// A connection of the tool's own, for what a store has no call for.
@@ -62,7 +63,7 @@ pub(crate) async fn connect(database: &Database, options: &StoreOptions) -> Resu
     config.application_name("idem").target_session_attrs(TargetSessionAttrs::ReadWrite);
     let client = if is_encrypted(database) {
         // The client's default is to go on in plain.
-        if database.is_mode_open {
+        if database.builder.is_mode_open() {
             config.ssl_mode(SslMode::Require);
         }
         let tls = MakeRustlsConnect::new(tls::config(options.ca.as_deref())?);
