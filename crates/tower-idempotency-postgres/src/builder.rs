@@ -125,8 +125,8 @@ fn read(url: &str) -> Result<Config, tokio_postgres::Error> {
     url.parse().or_else(|_| url.replace("sslmode=allow", "sslmode=prefer").parse())
 }
 
-/// Returns whether a URL has no `sslmode`: then the one that is put before its parameters counts. The word may be a part
-/// of a password.
+/// Returns whether a URL has no `sslmode`: then the one that is put before its parameters counts. The word may be a
+/// part of a password.
 fn is_mode_open(url: &str) -> bool {
     let with = |mode: &str| match parameters(url) {
         Some((address, query)) => format!("{address}?sslmode={mode}&{query}"),
