@@ -85,6 +85,13 @@ pub mod internals {
         crate::Fingerprint::unverifiable()
     }
 
+    /// Returns the size of the future of an exchange, in bytes; 0 if the request is passed on.
+    #[cfg(feature = "server")]
+    #[must_use]
+    pub fn exchange_bytes<F, T, E>(answering: &crate::server::ResponseFuture<F, T, E>) -> usize {
+        answering.size()
+    }
+
     /// The bytes of records.
     pub mod codec {
         pub use crate::codec::{CHECKSUM_BYTES, CodecError, HEAD_BYTES, VERSION, checksum, open, seal};

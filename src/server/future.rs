@@ -44,10 +44,9 @@ impl<F, T, E> ResponseFuture<F, T, E> {
     }
 }
 
-#[cfg(all(test, feature = "axum", feature = "sled"))]
 impl<F, T, E> ResponseFuture<F, T, E> {
-    /// Returns the size of the future of an exchange.
-    pub(super) fn size(&self) -> usize {
+    /// Returns the size of the future of an exchange, in bytes.
+    pub(crate) fn size(&self) -> usize {
         match &self.kind {
             FutureKind::Passing { .. } => 0,
             FutureKind::Exchange { inner, .. } => size_of_val(&**inner),

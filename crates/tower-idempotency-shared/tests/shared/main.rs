@@ -7,6 +7,7 @@ mod disputes;
 mod fail_open;
 mod failovers;
 mod forgotten;
+mod futures;
 mod kept;
 mod observed;
 mod operations;
