@@ -250,8 +250,7 @@ async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
 fn a_section_says_whether_it_has_settings() {
     let json = r#"{ "sled": { "create": false } }"#;
     let config: Sections = serde_json::from_str(json).unwrap();
-    let Sections { layer, memory, sled, .. } = config;
-    assert_eq!([layer.is_set(), memory.is_set(), sled.is_set()], [false, false, true]);
+    assert_eq!([config.layer.is_set(), config.memory.is_set(), config.sled.is_set()], [false, false, true]);
     #[cfg(feature = "fjall")]
     for (json, is_set) in [(r#"{ "fjall": {} }"#, false), (r#"{ "fjall": { "create": false } }"#, true)] {
         let config: Sections = serde_json::from_str(json).unwrap();
