@@ -121,16 +121,28 @@ impl PostgresServer {
         let mut initdb = self.program("initdb");
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]);
         run(initdb.arg("-D").arg(self.data()));
-        let mut rules = fs::OpenOptions::new().append(true).open(self.data().join("pg_hba.conf")).expect("it is there");
-        let on_this_machine = "host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n";
-        rules.write_all(on_this_machine.as_bytes()).expect("it can be written");
+        self.append("pg_hba.conf", "host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n");
     }
 
     /// Takes the data of `primary`, which goes on, and becomes its standby at the next start.
     fn copy(&self, primary: SocketAddr) {
         let mut copy = self.program("pg_basebackup");
         copy.args(["-h", &primary.ip().to_string(), "-p", &primary.port().to_string(), "-U", "postgres"]);
-        run(copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-D"]).arg(self.data()));
+        run(copy.args(["--checkpoint=fast", "--no-sync", "-D"]).arg(self.data()));
+        // `pg_basebackup` may be newer than the server, and would name parameters that this does not know.
+        self.append("standby.signal", "");
+        let (host, port) = (primary.ip(), primary.port());
+        self.append("postgresql.auto.conf", &format!("primary_conninfo = 'host={host} port={port} user=postgres'\n"));
+    }
+
+    /// Appends to a file of the data, which the server's user owns.
+    fn append(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&path).expect("it can be opened");
+        file.write_all(text.as_bytes()).expect("it can be written");
+        if let Some(user) = &self.user {
+            chown(&path, Some(user.uid), Some(user.gid)).expect("it can be given away");
+        }
     }
 
     /// Returns whether the server accepts connections now.
