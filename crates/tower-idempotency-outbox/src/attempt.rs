@@ -1,5 +1,6 @@
 //! A call that a relay has a lease of: it is sent, and its result is written.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +16,7 @@ use tower_idempotency_client::KeyedRetry;
 
 use crate::next::{Next, Read, answered as answered_with, unanswered};
 use crate::storage::{Age, Leased, MAX_WAIT, Update};
-use crate::{Answer, Call, Entry, Outbox, State, TARGET};
+use crate::{Answer, Call, Entry, Observer, Outbox, State, TARGET};
 
 /// How long to wait before it is tried again to write it.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
@@ -29,6 +30,7 @@ pub(crate) struct Terms {
     pub(crate) try_for: Duration,
     pub(crate) give_up_after: Duration,
     pub(crate) backoff: Arc<dyn RetryPolicy + Send + Sync>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Terms {
@@ -128,8 +130,23 @@ where
         State::Waiting => Carried::InVain { reason: update.reason.clone() },
         _ => Carried::Ended,
     };
-    write(&outbox, &entry, update, until).await;
+    // One that is held, or came too late to be sent, has not been tried.
+    let observer = terms.observer.as_ref().filter(|_| !(update.is_no_try && update.state == State::Waiting));
+    let state = update.state;
+    if write(&outbox, &entry, update, until).await
+        && let Some(observer) = observer
+    {
+        let destination = entry.call.as_ref().map(Call::destination).unwrap_or_default();
+        observed(|| observer.tried(&destination, state));
+    }
     carried
+}
+
+/// Calls an observer. Without it, calls are sent all the same.
+pub(crate) fn observed(event: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(event)).is_err() {
+        tracing::error!(target: TARGET, "the observer has panicked");
+    }
 }
 
 /// Whether a try before has met a success, whose body broke off. This one was for the whole answer.
@@ -197,20 +214,30 @@ where
     answered_with(head, body.freeze(), read, earlier)
 }
 
-/// Writes the result, again and again while the lease lasts.
-async fn write(outbox: &impl Outbox, entry: &Entry, update: Update, until: Instant) {
+/// Writes the result, again and again while the lease lasts. Returns whether it is written.
+async fn write(outbox: &impl Outbox, entry: &Entry, update: Update, until: Instant) -> bool {
     loop {
         let error = match outbox.update(entry, update.clone()).await {
-            Ok(true) => return log(entry, &update),
+            Ok(true) => {
+                log(entry, &update);
+                return true;
+            }
             // The reply to an earlier one was lost.
-            Ok(false) if is_written(outbox, entry, &update).await => return log(entry, &update),
+            Ok(false) if is_written(outbox, entry, &update).await => {
+                log(entry, &update);
+                return true;
+            }
             // Another relay has it by now, or an operator.
-            Ok(false) => return log_late(entry, &update),
+            Ok(false) => {
+                log_late(entry, &update);
+                return false;
+            }
             Err(error) => error,
         };
         if Instant::now() + WRITE_AGAIN >= until {
             // The call is sent again, with the same key.
-            return error.log("a call's result can't be written");
+            error.log("a call's result can't be written");
+            return false;
         }
         error.log("a call's result can't be written yet");
         sleep(WRITE_AGAIN).await;

@@ -1,7 +1,7 @@
 //! What an outbox holds: a call, and what has become of it.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -62,6 +62,8 @@ pub struct Entry {
     pub state: State,
     /// The call; `None` if it can't be read.
     pub call: Option<Call>,
+    /// When it was put in, by the outbox's clock; 1970 if that can't be read.
+    pub stored: SystemTime,
     /// How often a relay has begun to send it, since it was stored or an operator has retried it.
     pub tries: u32,
     /// When the first of these tries began, by the outbox's clock.
@@ -79,6 +81,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Returns a number that each change of the entry replaces. An operator who comes back to it compares it.
+    #[must_use]
+    pub fn fence(&self) -> u64 {
+        self.fence
+    }
+
     /// Gives it its call, or the reason why that can't be read.
     pub(crate) fn with_call(&mut self, call: Result<Call, String>) {
         match call {
@@ -88,6 +96,20 @@ impl Entry {
             Err(why) => self.reason = Some(self.reason.take().map_or(why.clone(), |reason| format!("{why}; {reason}"))),
         }
     }
+}
+
+/// The calls to one destination that are in one state, and have not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenCalls {
+    /// The state: neither [`State::Delivered`] nor [`State::Refused`].
+    pub state: State,
+    /// Scheme, host and port, without a default port; empty if it can't be read.
+    pub destination: String,
+    /// How many they are.
+    pub calls: u64,
+    /// How long ago the first of them was put in, by the outbox's clock.
+    pub oldest: Duration,
 }
 
 /// The answer to a call, as it is kept.
@@ -171,6 +193,7 @@ pub(crate) mod tests {
     pub(crate) fn entry(tries: u32, may_have_taken_place: bool) -> Entry {
         Entry {
             position: 1,
+            stored: SystemTime::now(),
             state: State::Sending,
             call: None,
             tries,

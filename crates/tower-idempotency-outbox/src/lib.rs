@@ -60,9 +60,9 @@
 //!     _ => println!("under way: {} tries so far", entry.tries),
 //! }
 //! // An operator has looked at the payment API, and has found no charge. The server still knows
-//! // the key.
+//! // the key. Each change is logged with the operator's name.
 //! for entry in outbox.list(State::GivenUp, None, 100).await? {
-//!     outbox.retry(&entry).await?;
+//!     outbox.by("alice").retry(&entry).await?;
 //! }
 //! # Ok(()) }
 //! ```
@@ -91,7 +91,8 @@
 //!
 //! When there is [no time](Relay::give_up_after) for another try, the call is given up, and
 //! [`may_have_taken_place`](Entry::may_have_taken_place) says what is known of it. It can be
-//! [tried again](Outbox::retry), or [settled](Outbox::settle).
+//! [tried again](Operator::retry), or [settled](Operator::settle), as can be done with `idem outbox` and on the
+//! operators' page.
 //!
 //! # What it promises
 //! 1. A call is there if and only if the transaction that has put it in was committed.
@@ -122,15 +123,19 @@
 #![cfg(any(feature = "postgres", feature = "sled"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// `call.rs` and `entry.rs` are values: what is stored. `outbox.rs` is what applications and operators call, and
-// `storage.rs` what that asks of a database: `postgres/` and `sled/`. `relay.rs` takes calls out, `attempt.rs` sends
-// one, and `next.rs` says what the result means.
+// `call.rs` and `entry.rs` are values: what is stored. `outbox.rs` and `operator.rs` are what applications and operators
+// call, and `storage.rs` what they ask of a database: `postgres/` and `sled/`. `relay.rs` takes calls out, `attempt.rs`
+// sends one, and `next.rs` says what the result means. `observer.rs` learns of it, for instance `metrics.rs`.
 
 mod attempt;
 mod call;
 mod entry;
 mod error;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod next;
+mod observer;
+mod operator;
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -143,8 +148,12 @@ pub use call::{Call, InvalidCall};
 /// The pool, and in it the client whose connections it has.
 #[cfg(feature = "postgres")]
 pub use deadpool_postgres;
-pub use entry::{Answer, Entry, State};
+pub use entry::{Answer, Entry, OpenCalls, State};
 pub use error::OutboxError;
+#[cfg(feature = "metrics")]
+pub use metrics::Metrics;
+pub use observer::Observer;
+pub use operator::Operator;
 pub use outbox::Outbox;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresOutbox;

@@ -5,8 +5,8 @@ use std::future::Future;
 
 use tower_idempotency_client::Key;
 
-use crate::storage::{Storage, Update};
-use crate::{Call, Entry, OutboxError, State};
+use crate::storage::Storage;
+use crate::{Call, Entry, OpenCalls, Operator, OutboxError, State};
 
 /// Where calls are kept: in a database of the application.
 ///
@@ -47,43 +47,22 @@ pub trait Outbox: Storage + Clone + Debug + Send + Sync + 'static {
         self.page(state, after, limit)
     }
 
-    /// Tries a call again that was refused, given up or set aside as damaged, and gives it all of its time anew.
-    /// Returns whether it was changed: it is not, if it has changed since `entry` was read, or is in another state.
+    /// Returns how many calls have not ended, by their states and destinations, in the order of those.
     ///
-    /// **If the operation [may have taken place](Entry::may_have_taken_place), first make sure that the server still
-    /// remembers its key**, or that it has not taken place: else it may take place a second time.
-    fn retry(&self, entry: &Entry) -> impl Future<Output = Result<bool, OutboxError>> + Send {
-        async move {
-            if !matches!(entry.state, State::Refused | State::GivenUp | State::Damaged) {
-                return Ok(false);
-            }
-            self.update(entry, Update { restarts: true, ..Update::to(State::Waiting, "retried by an operator") }).await
+    /// It reads each of them, or its index: call it once a minute, not for each request.
+    fn open_calls(&self) -> impl Future<Output = Result<Vec<OpenCalls>, OutboxError>> + Send {
+        async {
+            let mut open = self.count().await?;
+            open.sort_by(|one, other| {
+                (one.state.as_str(), &one.destination).cmp(&(other.state.as_str(), &other.destination))
+            });
+            Ok(open)
         }
     }
 
-    /// Gives a call up that waits for its next try, so that it can be settled. Returns whether it was changed: it is
-    /// not, if it has changed since `entry` was read, or is in another state.
-    fn give_up(&self, entry: &Entry) -> impl Future<Output = Result<bool, OutboxError>> + Send {
-        async move {
-            if entry.state != State::Waiting {
-                return Ok(false);
-            }
-            self.update(entry, Update::to(State::GivenUp, "given up by an operator")).await
-        }
-    }
-
-    /// Settles a call that was given up or set aside as damaged, as what an operator has found out: the operation has
-    /// taken place, or it has not. Later calls with its partition key go on. Returns whether it was changed: it is not,
-    /// if it has changed since `entry` was read, or is in another state.
-    fn settle(&self, entry: &Entry, has_taken_place: bool) -> impl Future<Output = Result<bool, OutboxError>> + Send {
-        async move {
-            if !matches!(entry.state, State::GivenUp | State::Damaged) {
-                return Ok(false);
-            }
-            let state = if has_taken_place { State::Delivered } else { State::Refused };
-            let may_have_taken_place = Some(has_taken_place);
-            self.update(entry, Update { may_have_taken_place, ..Update::to(state, "settled by an operator") }).await
-        }
+    /// Returns a handle for changes in the name of an operator, whose name is in the log, and in the call's reason.
+    fn by(&self, actor: impl Into<String>) -> Operator<Self> {
+        Operator::new(self.clone(), actor.into())
     }
 }
 

@@ -18,11 +18,11 @@ use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer as _, Service};
 use tower_idempotency_client::KeyedRetryLayer;
 
-use crate::attempt::{Carried, Terms, carry};
+use crate::attempt::{Carried, Terms, carry, observed};
 use crate::storage::{Leased, Room};
-use crate::{Call, Outbox, TARGET};
+use crate::{Call, Observer, Outbox, TARGET};
 
-/// How often calls that have ended are looked for, to be deleted.
+/// How often calls that have ended are looked for, to be deleted, and those that have not are counted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const MIN_TRY: Duration = Duration::from_millis(100);
 /// A lease is three times as long, and still ends within the longest wait.
@@ -71,6 +71,7 @@ impl<O: Outbox, C> Relay<O, C> {
                 try_for: Duration::from_secs(30),
                 give_up_after: Duration::from_secs(12 * 60 * 60),
                 backoff: Arc::new(backoff),
+                observer: None,
             },
         }
     }
@@ -139,6 +140,13 @@ impl<O: Outbox, C> Relay<O, C> {
         Self { keep_for: time, ..self }
     }
 
+    /// Sets the observer, which learns how calls go. The default is none.
+    #[must_use]
+    pub fn observe(mut self, observer: impl Observer) -> Self {
+        self.terms.observer = Some(Arc::new(observer));
+        self
+    }
+
     /// Carries calls until `shutdown` ends, and then finishes those that it has, which takes no longer than a lease and
     /// the outbox's own time limits.
     ///
@@ -163,9 +171,15 @@ impl<O: Outbox, C> Relay<O, C> {
         let mut shutdown = pin!(shutdown);
         let (terms, mut calls) = (Arc::new(terms), JoinSet::new());
         let busy = Busy::default();
-        let (mut swept, mut looked) = (None::<Instant>, Instant::now());
+        let (mut swept, mut counted, mut looked) = (None::<Instant>, None::<Instant>, Instant::now());
         let mut tried = Tried::default();
         loop {
+            if let Some(observer) = &terms.observer
+                && counted.is_none_or(|counted| counted.elapsed() > SWEEP_EVERY)
+            {
+                counted = Some(Instant::now());
+                count(&outbox, observer).await;
+            }
             let free = usize::from(concurrency).saturating_sub(calls.len());
             let most = u16::try_from(free).unwrap_or(u16::MAX);
             let room = Room { most, of_each: (concurrency / 2).max(1), taken: busy.taken() };
@@ -225,6 +239,14 @@ async fn sweep(outbox: &impl Outbox, keep_for: Duration) -> bool {
         error.log("the outbox can't be swept");
         false
     })
+}
+
+/// Says to the observer how many calls have not ended.
+async fn count(outbox: &impl Outbox, observer: &Arc<dyn Observer>) {
+    match outbox.open_calls().await {
+        Ok(open) => observed(|| observer.counted(&open)),
+        Err(error) => error.log("the calls of the outbox can't be counted"),
+    }
 }
 
 /// How many calls are under way, by their destinations.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tower_idempotency_client::Key;
 
-use crate::{Answer, Call, Entry, OutboxError, State};
+use crate::{Answer, Call, Entry, OpenCalls, OutboxError, State};
 
 /// The longest that a call waits for its next try. A time that is farther ahead comes from a clock that was wrong, and
 /// counts as over.
@@ -121,6 +121,9 @@ pub trait Storage {
         after: Option<u64>,
         limit: u16,
     ) -> impl Future<Output = Result<Vec<Entry>, OutboxError>> + Send;
+
+    /// Counts those that have not ended.
+    fn count(&self) -> impl Future<Output = Result<Vec<OpenCalls>, OutboxError>> + Send;
 
     /// Takes entries for this time.
     fn lease(&self, time: Duration, room: Room) -> impl Future<Output = Result<Vec<Leased>, OutboxError>> + Send;

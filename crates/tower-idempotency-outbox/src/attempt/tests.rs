@@ -8,9 +8,9 @@ use tower::Layer as _;
 use tower_idempotency_client::{Key, KeyedRetryLayer};
 
 use super::*;
-use crate::OutboxError;
 use crate::entry::tests::entry;
 use crate::storage::{Room, Storage};
+use crate::{OpenCalls, OutboxError};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -29,7 +29,7 @@ impl RetryPolicy for Policy {
 }
 
 fn terms(tried_for: Duration, give_up_after: Duration) -> Terms {
-    Terms { try_for: secs(30), give_up_after, backoff: Arc::new(Policy(tried_for)) }
+    Terms { try_for: secs(30), give_up_after, backoff: Arc::new(Policy(tried_for)), observer: None }
 }
 
 #[test]
@@ -115,6 +115,10 @@ impl Storage for Lossy {
         Ok(Vec::new())
     }
 
+    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+        Ok(Vec::new())
+    }
+
     async fn lease(&self, _: Duration, _: Room) -> Result<Vec<Leased>, OutboxError> {
         Ok(Vec::new())
     }
@@ -183,6 +187,10 @@ impl Storage for Failing {
     }
 
     async fn page(&self, _: State, _: Option<u64>, _: u16) -> Result<Vec<Entry>, OutboxError> {
+        Ok(Vec::new())
+    }
+
+    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
         Ok(Vec::new())
     }
 

@@ -12,7 +12,7 @@ use tower_idempotency_client::Key;
 use super::clock::{Clock, Now};
 use super::statements::Statements;
 use crate::storage::{Age, Leased, Room, Storage, Update};
-use crate::{Answer, Call, Entry, OutboxError, State};
+use crate::{Answer, Call, Entry, OpenCalls, OutboxError, State};
 
 /// How long a statement may take, the wait for a connection included. The server gives it up before that.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ const DELETED_AT_ONCE: usize = 1_000;
 /// which the table `clock` has; what has ended is deleted by the same rule. So one clock that is wrong costs nothing,
 /// and two that are wrong together, as on a machine with both, delete nothing early. After a time without a relay,
 /// calls whose time has passed meanwhile are not sent, and wait as long again before they are given up:
-/// [`give_up`](crate::Outbox::give_up) does so at once.
+/// [`give_up`](crate::Operator::give_up) does so at once.
 ///
 /// A lease is over by the database's clock, which all relays have in common, be it right or wrong. If the wall clocks
 /// of the relay that has it and of the one that looks say that it goes on, it does: so the database's clock may jump
@@ -235,6 +235,20 @@ impl Storage for PostgresOutbox {
         self.query(&self.statements.page, &parameters).await?.iter().map(entry).collect()
     }
 
+    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+        let counted = |row: &Row| {
+            let calls = OpenCalls {
+                state: read_state(row.try_get(0)?),
+                destination: row.try_get(1)?,
+                calls: number(row.try_get(2)?),
+                oldest: Duration::try_from_secs_f64(row.try_get(3)?).unwrap_or_default(),
+            };
+            Ok(calls)
+        };
+        let rows = self.query(&self.statements.count, &[]).await?;
+        rows.iter().map(counted).collect::<Result<_, Error>>().map_err(OutboxError::database)
+    }
+
     async fn lease(&self, time: Duration, room: Room) -> Result<Vec<Leased>, OutboxError> {
         let (destinations, taken): (Vec<_>, Vec<_>) =
             room.taken.iter().map(|(destination, taken)| (destination.as_str(), i64::from(*taken))).unzip();
@@ -257,7 +271,7 @@ impl Storage for PostgresOutbox {
             ];
             let rows = self.query(&self.statements.lease, &parameters).await?;
             // The next lease begins where this one has ended, or at the first partition key.
-            let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>(15).ok()?).unwrap_or_default();
+            let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>(16).ok()?).unwrap_or_default();
             *self.after.lock().unwrap_or_else(PoisonError::into_inner) = next;
             if !rows.is_empty() || after.is_empty() {
                 return rows.iter().map(leased).collect();
@@ -322,8 +336,7 @@ fn entry(row: &Row) -> Result<Entry, OutboxError> {
         let (state, answer): (String, Option<String>) = (row.try_get(1)?, row.try_get(8)?);
         let mut entry = Entry {
             position: number(row.try_get(0)?),
-            // The table has no other one.
-            state: serde_json::from_value(state.into()).unwrap_or(State::Damaged),
+            state: read_state(state),
             call: None,
             tries: row.try_get::<_, i32>(3)?.unsigned_abs(),
             first_try: row.try_get(4)?,
@@ -332,6 +345,7 @@ fn entry(row: &Row) -> Result<Entry, OutboxError> {
             reason: row.try_get(7)?,
             answer: answer.as_deref().and_then(Answer::from_json),
             fence: number(row.try_get(9)?),
+            stored: row.try_get(10)?,
         };
         entry.with_call(Call::from_json(&request));
         Ok(entry)
@@ -339,12 +353,17 @@ fn entry(row: &Row) -> Result<Entry, OutboxError> {
     columns().map_err(|error: Error| OutboxError::database(error))
 }
 
+/// Reads a state. The table has no other ones.
+fn read_state(name: String) -> State {
+    serde_json::from_value(name.into()).unwrap_or(State::Damaged)
+}
+
 fn leased(row: &Row) -> Result<Leased, OutboxError> {
     let entry = entry(row)?;
-    let before = row.try_get(10).map_err(OutboxError::database)?;
+    let before = row.try_get(11).map_err(OutboxError::database)?;
     let age = |index| row.try_get::<_, f64>(index).map_err(OutboxError::database);
-    let own: Option<f64> = row.try_get(14).map_err(OutboxError::database)?;
-    let tried_for = tried_for(age(11)?, age(12)?, age(13)?, own);
+    let own: Option<f64> = row.try_get(15).map_err(OutboxError::database)?;
+    let tried_for = tried_for(age(12)?, age(13)?, age(14)?, own);
     Ok(Leased { entry: Entry { may_have_taken_place: before, ..entry }, tried_for })
 }
 

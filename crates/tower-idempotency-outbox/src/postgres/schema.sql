@@ -15,6 +15,7 @@ CREATE TABLE outbox.call (
     -- What a relay reads of it, in bytes.
     size integer NOT NULL GENERATED ALWAYS AS (octet_length(request::text)) STORED
         CONSTRAINT call_is_too_large CHECK (size <= 16777216),
+    stored timestamptz NOT NULL DEFAULT statement_timestamp(),
     state text NOT NULL DEFAULT 'waiting'
         CHECK (state IN ('waiting', 'sending', 'delivered', 'refused', 'given_up', 'damaged')),
     -- Each call and each lease draws one at random, each other change takes the next one, and all compare the last one.

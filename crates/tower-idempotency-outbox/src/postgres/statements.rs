@@ -18,7 +18,7 @@ const MIDDLE: &str = "greatest(least($1, $2), least(greatest($1, $2), statement_
 const EARLIEST: &str = "least(statement_timestamp(), $1, $2, $3)";
 
 const ENTRY: &str = "call.position, call.state, call.request::text, call.tries, call.first_try, call.due, \
-    call.may_have_taken_place, call.reason, call.answer::text, call.fence";
+    call.may_have_taken_place, call.reason, call.answer::text, call.fence, call.stored";
 
 /// The statements of an outbox.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(super) struct Statements {
     pub(super) put: String,
     pub(super) find: String,
     pub(super) page: String,
+    pub(super) count: String,
     pub(super) lease: String,
     pub(super) update: String,
     pub(super) delete: String,
@@ -180,10 +181,15 @@ impl Statements {
         );
         let make = format!("{check}; {make_schema}; {}", SCHEMA.replace("outbox.", &format!("{schema}.")));
         let page = "state = $1 AND position > $2 ORDER BY position LIMIT $3";
+        let count = format!(
+            "SELECT state, destination, count(*), extract(epoch FROM statement_timestamp() - min(stored))::float8
+                FROM {call} WHERE {open} GROUP BY state, destination"
+        );
         Ok(Self {
             put: format!("SELECT {schema}.put($1)"),
             find: format!("SELECT {ENTRY} FROM {call} AS call WHERE key = $1"),
             page: format!("SELECT {ENTRY} FROM {call} AS call WHERE {page}"),
+            count,
             lease,
             update,
             delete,

@@ -7,7 +7,7 @@ use tower_idempotency_client::Key;
 use super::*;
 use crate::entry::tests::entry;
 use crate::storage::{Age, Storage, Update};
-use crate::{Entry, OutboxError, State};
+use crate::{Entry, OpenCalls, OutboxError, State};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -62,6 +62,10 @@ impl Storage for Counted {
         Ok(Vec::new())
     }
 
+    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+        if self.fails { Err(OutboxError::database("as planned")) } else { Ok(Vec::new()) }
+    }
+
     async fn lease(&self, _: Duration, _: Room) -> Result<Vec<Leased>, OutboxError> {
         self.leases.fetch_add(1, Ordering::SeqCst);
         if self.fails {
@@ -113,6 +117,39 @@ async fn once_a_minute_a_relay_says_that_all_tries_were_in_vain_and_sweeps() {
     assert_eq!((lines.iter().filter(|line| is_said(line)).count(), lines.len()), (3, 3), "{lines:?}");
     assert!(lines.iter().all(|line| line.ends_with("the connection broke\"")), "{lines:?}");
     assert_eq!(outbox.sweeps.load(Ordering::SeqCst), 4);
+}
+
+/// An observer that counts its events, and panics at each.
+#[derive(Clone, Default)]
+struct Panicking {
+    tried: Arc<AtomicUsize>,
+    counted: Arc<AtomicUsize>,
+}
+
+impl Observer for Panicking {
+    fn tried(&self, destination: &str, state: State) {
+        self.tried.fetch_add(1, Ordering::SeqCst);
+        panic!("{destination} {state}");
+    }
+
+    fn counted(&self, open: &[OpenCalls]) {
+        self.counted.fetch_add(1, Ordering::SeqCst);
+        panic!("{open:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_is_logged_and_the_relay_goes_on() {
+    let (observer, log) = (Panicking::default(), Log::begin(tracing::Level::ERROR));
+    let client = service_fn(async |_: Request<Full<Bytes>>| {
+        sleep(secs(1)).await;
+        Ok::<_, BoxError>(Response::new(Full::<Bytes>::default()))
+    });
+    let relay = Relay::new(Counted::default(), client).observe(observer.clone());
+    relay.concurrency(1).poll_every(Duration::from_millis(1)).run(sleep(secs(130))).await;
+    let (tried, counted) = (observer.tried.load(Ordering::SeqCst), observer.counted.load(Ordering::SeqCst));
+    assert!(tried > 100 && counted == 3, "{tried}, {counted}");
+    assert_eq!(log.lines().len(), tried + counted);
 }
 
 #[test]

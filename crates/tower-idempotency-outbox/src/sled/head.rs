@@ -16,6 +16,7 @@ pub(super) struct Head {
     pub(super) destination: String,
     pub(super) state: State,
     pub(super) fence: u64,
+    pub(super) stored: u64,
     pub(super) tries: u32,
     pub(super) first_try: Option<u64>,
     /// The same by the outbox's own clock.
@@ -46,6 +47,7 @@ impl Head {
             destination,
             state: State::Waiting,
             fence: 0,
+            stored: now.wall,
             tries: 0,
             first_try: None,
             first_kept: None,
@@ -137,6 +139,7 @@ impl Head {
     pub(super) fn entry(self, position: u64) -> Entry {
         Entry {
             position,
+            stored: time(self.stored),
             state: self.state,
             call: None,
             tries: self.tries,

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::clock::{Clock, Now};
 use super::head::{Head, is_open};
 use super::tree;
 use crate::storage::{Leased, Room, Storage, Update};
-use crate::{Call, Entry, OutboxError, State};
+use crate::{Call, Entry, OpenCalls, OutboxError, State};
 
 /// How many heads of up to 4 KiB are written in one transaction, which has at most 128 KiB.
 const LEASED_AT_ONCE: u16 = 24;
@@ -28,7 +28,7 @@ const DELETED_AT_ONCE: usize = 16;
 /// What has ended is deleted by the outbox's own, and a lease ends by it: after a restart, the rest of it goes by. So
 /// after a restart with a wall clock that is far ahead, calls that were tried wait, and nothing is deleted early.
 /// After a time without a process, calls whose time has passed meanwhile wait as long again before they are given up:
-/// [`give_up`](crate::Outbox::give_up) does so at once. A wall clock that is set back while no process has the outbox
+/// [`give_up`](crate::Operator::give_up) does so at once. A wall clock that is set back while no process has the outbox
 /// can't be noticed.
 ///
 /// ```no_run
@@ -190,6 +190,28 @@ impl Storage for SledOutbox {
                 entries.extend(entry.filter(|entry| entry.state == state));
             }
             Ok(entries)
+        })
+        .await
+    }
+
+    async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+        let now = self.clock.now().wall;
+        self.read(move |tree| {
+            let mut counted = HashMap::new();
+            for line in tree.scan_prefix(b"o") {
+                let Head { state, destination, stored, .. } = Head::of(&line?.1);
+                // One that can't be read has no time.
+                let stored = if stored == 0 { now } else { stored };
+                let (calls, oldest) = counted.entry((state, destination)).or_insert((0, stored));
+                (*calls, *oldest) = (*calls + 1, stored.min(*oldest));
+            }
+            let open = |((state, destination), (calls, oldest))| OpenCalls {
+                state,
+                destination,
+                calls,
+                oldest: Duration::from_millis(now.saturating_sub(oldest)),
+            };
+            Ok(counted.into_iter().map(open).collect())
         })
         .await
     }

@@ -357,7 +357,7 @@ async fn a_time_that_is_over_by_each_clock_is_over() {
         let given_up = run_until(relay(outbox, &well), outbox, call(1).key(), State::GivenUp).await;
         assert!(log.all().is_empty());
         // After a retry, it is over by no clock.
-        assert!(outbox.retry(&given_up).await.unwrap());
+        assert!(outbox.by("alice").retry(&given_up).await.unwrap());
         lose(outbox, 1..2).await;
         run_until(relay(outbox, &well), outbox, call(1).key(), State::Delivered).await;
     }

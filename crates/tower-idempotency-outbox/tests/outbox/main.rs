@@ -8,6 +8,7 @@ mod ends;
 mod fair;
 mod home;
 mod meanings;
+mod observed;
 mod operators;
 mod order;
 mod put;

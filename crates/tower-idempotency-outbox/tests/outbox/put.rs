@@ -198,7 +198,7 @@ async fn a_connection_goes_back_to_its_pool_after_a_success_and_is_closed_after_
     let first = of().await;
     outbox.migrate().await.unwrap();
     outbox.put(&call(1)).await.unwrap();
-    assert!(outbox.give_up(&entry(outbox, call(1).key()).await).await.unwrap());
+    assert!(outbox.by("alice").give_up(&entry(outbox, call(1).key()).await).await.unwrap());
     assert_eq!((of().await, home.pool.status().size), (first, 1));
     let error = outbox.put(&call_to("http://elsewhere.example", 1)).await.unwrap_err();
     assert!(matches!(error, OutboxError::KeyReused));

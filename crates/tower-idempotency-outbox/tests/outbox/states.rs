@@ -100,9 +100,9 @@ async fn an_operator_changes_what_waits_for_one_and_nothing_else(home: impl Home
             home.set(&entry(outbox, call(number).key()).await, state, -HOUR).await;
             let before = entry(outbox, call(number).key()).await;
             let make = async |entry: &Entry| match change {
-                "retry" => outbox.retry(entry).await,
-                "give up" => outbox.give_up(entry).await,
-                change => outbox.settle(entry, change == "settle as done").await,
+                "retry" => outbox.by("alice").retry(entry).await,
+                "give up" => outbox.by("alice").give_up(entry).await,
+                change => outbox.by("alice").settle(entry, change == "settle as done").await,
             };
             let becomes = match (change, state) {
                 ("retry", Refused | GivenUp | Damaged) => Some(Waiting),

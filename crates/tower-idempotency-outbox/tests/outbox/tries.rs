@@ -51,7 +51,7 @@ async fn trap_130_a_relay_that_comes_too_late_gives_a_call_up_without_sending_it
     assert!(log.all().is_empty() && given_up.may_have_taken_place);
     assert!(given_up.reason.unwrap().contains("time was over"));
     // A retry has all of its time anew.
-    assert!(outbox.retry(&entry(outbox, call(1).key()).await).await.unwrap());
+    assert!(outbox.by("alice").retry(&entry(outbox, call(1).key()).await).await.unwrap());
     run_until(relay(outbox, &client), outbox, call(1).key(), State::Delivered).await;
 }
 

@@ -1,0 +1,68 @@
+use std::collections::HashMap;
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+
+use super::*;
+
+fn open(destination: impl Into<String>, state: State, calls: u64, seconds: u64) -> OpenCalls {
+    OpenCalls { state, destination: destination.into(), calls, oldest: Duration::from_secs(seconds) }
+}
+
+/// Returns the value of each metric that has been set, by its name, destination and state.
+fn values(snapshotter: &Snapshotter) -> HashMap<(String, String, String), f64> {
+    let value = |value| match value {
+        DebugValue::Counter(count) => count as f64,
+        DebugValue::Gauge(value) => value.0,
+        DebugValue::Histogram(_) => panic!("there is none"),
+    };
+    let lines = snapshotter.snapshot().into_vec().into_iter().map(|(key, .., of)| {
+        let label = |name| key.key().labels().find(|label| label.key() == name).unwrap().value().to_owned();
+        ((key.key().name().to_owned(), label("destination"), label("state")), value(of))
+    });
+    lines.collect()
+}
+
+/// Returns what is set by these calls of an observer. Each look at a recorder resets it.
+fn after(calls: impl FnOnce(&Metrics)) -> impl Fn(&str, &str, &str) -> f64 {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || calls(&Metrics::new()));
+    let values = values(&snapshotter);
+    move |name, destination, state| values[&(name.to_owned(), destination.to_owned(), state.to_owned())]
+}
+
+#[test]
+fn tries_and_open_calls_have_their_labels() {
+    let value = after(|metrics| {
+        metrics.tried("http://a", State::Delivered);
+        metrics.tried("http://a", State::Delivered);
+        metrics.counted(&[open("http://a", State::GivenUp, 2, 60), open("http://b", State::Waiting, 1, 5)]);
+    });
+    assert_eq!(value(TRIES, "http://a", "delivered"), 2.0);
+    assert_eq!((value(CALLS, "http://a", "given_up"), value(OLDEST, "http://a", "given_up")), (2.0, 60.0));
+    assert_eq!((value(CALLS, "http://b", "waiting"), value(OLDEST, "http://b", "waiting")), (1.0, 5.0));
+}
+
+#[test]
+fn a_gauge_goes_back_to_zero_once_no_call_is_in_its_state() {
+    let value = after(|metrics| {
+        metrics.counted(&[open("http://a", State::GivenUp, 2, 60), open("http://a", State::Waiting, 1, 5)]);
+        metrics.counted(&[open("http://a", State::Waiting, 1, 65)]);
+    });
+    assert_eq!((value(CALLS, "http://a", "given_up"), value(OLDEST, "http://a", "given_up")), (0.0, 0.0));
+    assert_eq!((value(CALLS, "http://a", "waiting"), value(OLDEST, "http://a", "waiting")), (1.0, 65.0));
+}
+
+#[test]
+fn destinations_past_the_bound_share_a_label() {
+    let many = (MAX_DESTINATIONS + 50) as u64;
+    let value = after(|metrics| {
+        let open = |number| open(format!("http://host-{number}"), State::Waiting, 2, many - number);
+        metrics.counted(&(0..many).map(open).collect::<Vec<_>>());
+        metrics.tried("http://one-more", State::Waiting);
+        metrics.tried("http://host-0", State::Waiting);
+    });
+    assert_eq!((value(CALLS, OTHER, "waiting"), value(OLDEST, OTHER, "waiting")), (100.0, 50.0));
+    assert_eq!(value(CALLS, "http://host-0", "waiting"), 2.0);
+    assert_eq!((value(TRIES, OTHER, "waiting"), value(TRIES, "http://host-0", "waiting")), (1.0, 1.0));
+}
