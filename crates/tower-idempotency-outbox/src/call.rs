@@ -121,7 +121,8 @@ impl Call {
     }
 
     /// Where it is sent to, as each database has it: scheme, host and port, in lower case, without a default port.
-    pub(crate) fn destination(&self) -> String {
+    #[must_use]
+    pub fn destination(&self) -> String {
         let (scheme, authority) = (self.uri.scheme_str(), self.uri.authority());
         let authority = authority.map(Authority::as_str).unwrap_or_default();
         let destination = format!("{}://{authority}", scheme.unwrap_or_default()).to_lowercase();

@@ -32,6 +32,10 @@ pub enum State {
 }
 
 impl State {
+    /// All values.
+    pub const ALL: &'static [Self] =
+        &[Self::Waiting, Self::Sending, Self::Delivered, Self::Refused, Self::GivenUp, Self::Damaged];
+
     /// Its name, as it is stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {

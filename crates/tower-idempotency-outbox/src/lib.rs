@@ -123,9 +123,10 @@
 #![cfg(any(feature = "postgres", feature = "sled"))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// `call.rs` and `entry.rs` are values: what is stored. `outbox.rs` and `operator.rs` are what applications and operators
-// call, and `storage.rs` what they ask of a database: `postgres/` and `sled/`. `relay.rs` takes calls out, `attempt.rs`
-// sends one, and `next.rs` says what the result means. `observer.rs` learns of it, for instance `metrics.rs`.
+// `call.rs` and `entry.rs` are values: what is stored. `outbox.rs` and `operator.rs` are what applications and
+// operators call, and `storage.rs` what they ask of a database: `postgres/` and `sled/`. `relay.rs` takes calls out,
+// `attempt.rs` sends one, and `next.rs` says what the result means. `observer.rs` learns of it, for instance
+// `metrics.rs`.
 
 mod attempt;
 mod call;

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "check")]
 mod check;
+#[cfg(feature = "store")]
+mod outbox;
 #[cfg(feature = "proxy")]
 mod proxy;
 #[cfg(feature = "store")]
@@ -13,6 +15,8 @@ use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "check")]
 pub(crate) use self::check::Check;
+#[cfg(feature = "store")]
+pub(crate) use self::outbox::{OfCall, OfOutbox, OutboxCommand, OutboxLs, OutboxShow};
 #[cfg(feature = "proxy")]
 pub(crate) use self::proxy::Proxy;
 #[cfg(feature = "store")]

@@ -69,7 +69,7 @@ fn named(operation: &OperationRecord, opened: &Opened) -> String {
     )
 }
 
-fn unchanged(screen: Screen, why: &str) -> Result<Ended, Failure> {
+pub(super) fn unchanged(screen: Screen, why: &str) -> Result<Ended, Failure> {
     screen.answer(format!("nothing was changed: {why}"), &json!({ "result": "stale", "reason": why }))?;
     Ok(Ended::Badly)
 }

@@ -9,6 +9,7 @@ mod find;
 mod forget;
 mod look_up;
 mod ls;
+mod outbox;
 mod settle;
 mod settle_all;
 mod show;
@@ -28,6 +29,7 @@ pub(crate) async fn run(options: &StoreOptions, command: StoreCommand, screen: &
         StoreCommand::Forget(forget) => forget::run(options, forget, screen).await,
         StoreCommand::Verify(verify) => verify::run(options, verify, screen).await,
         StoreCommand::Copy(copy) => copy::run(options, copy, screen).await,
+        StoreCommand::Outbox(outbox) => outbox::run(options, outbox, *screen).await,
         StoreCommand::Doctor(doctor) => crate::doctor::run(options, doctor, screen).await,
     }
 }

@@ -2,6 +2,7 @@
 
 mod directory;
 mod namespace;
+mod outbox;
 mod postgres;
 mod store;
 mod tls;
@@ -10,5 +11,6 @@ mod tls;
 pub(crate) use directory::by_engine;
 pub(crate) use directory::{Embedded, embedded, opened, owner_is_other, reason};
 pub(crate) use namespace::check as check_namespace;
+pub(crate) use outbox::OpenedOutbox;
 pub(crate) use postgres::{Connected, connect, prepared};
 pub(crate) use store::Opened;

@@ -2,7 +2,7 @@
 
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tower_idempotency_postgres::tokio_postgres::config::{SslMode, TargetSessionAttrs};
-use tower_idempotency_postgres::tokio_postgres::{Client, Error, NoTls};
+use tower_idempotency_postgres::tokio_postgres::{Client, Config, Error, NoTls};
 use tower_idempotency_postgres::{PostgresBackendBuilder, PostgresStore};
 
 use super::{namespace, tls};
@@ -45,9 +45,20 @@ pub(super) async fn store(database: &Database, options: &StoreOptions) -> Result
 
 /// Returns whether a connection is encrypted, or not made. In plain it is only to this machine, unless the URL asks for
 /// it.
-fn is_encrypted(database: &Database) -> bool {
+pub(super) fn is_encrypted(database: &Database) -> bool {
     database.builder.config().get_ssl_mode() != SslMode::Disable
         && !(database.builder.is_mode_open() && database.is_local())
+}
+
+/// Returns the configuration of a connection to a server that takes writes.
+pub(super) fn config(database: &Database) -> Config {
+    let mut config = database.builder.config().clone();
+    config.application_name("idem").target_session_attrs(TargetSessionAttrs::ReadWrite);
+    // The client's default is to go on in plain.
+    if is_encrypted(database) && database.builder.is_mode_open() {
+        config.ssl_mode(SslMode::Require);
+    }
+    config
 }
 
 /// A connection of the tool's own, for what a store has no call for.
@@ -59,13 +70,8 @@ pub(crate) struct Connected {
 
 /// Connects to a server that takes writes.
 pub(crate) async fn connect(database: &Database, options: &StoreOptions) -> Result<Connected, Failure> {
-    let mut config = database.builder.config().clone();
-    config.application_name("idem").target_session_attrs(TargetSessionAttrs::ReadWrite);
+    let config = config(database);
     let client = if is_encrypted(database) {
-        // The client's default is to go on in plain.
-        if database.builder.is_mode_open() {
-            config.ssl_mode(SslMode::Require);
-        }
         let tls = MakeRustlsConnect::new(tls::config(options.ca.as_deref())?);
         let (client, connection) = config.connect(tls).await.map_err(failed)?;
         // It ends with the client, and with an error that the client's calls get too.

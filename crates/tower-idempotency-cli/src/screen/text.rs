@@ -92,7 +92,7 @@ pub(crate) fn answer(answer: &Answer) -> String {
     }
 }
 
-fn shown(bytes: &[u8]) -> String {
+pub(super) fn shown(bytes: &[u8]) -> String {
     let mut text = String::new();
     for char in String::from_utf8_lossy(bytes).chars() {
         if char.is_control() && !matches!(char, '\n' | '\t') {
@@ -104,11 +104,11 @@ fn shown(bytes: &[u8]) -> String {
     text
 }
 
-fn aligned(lines: &[(&str, String)]) -> String {
+pub(super) fn aligned(lines: &[(&str, String)]) -> String {
     lines.iter().map(|(name, value)| format!("{name:14} {value}")).collect::<Vec<_>>().join("\n")
 }
 
-fn or_dash(value: Option<impl ToString>) -> String {
+pub(super) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 

@@ -10,6 +10,7 @@ mod fjall;
 mod help;
 mod https;
 mod many;
+mod outbox;
 mod postgres;
 mod program;
 mod proxy;

@@ -1,0 +1,58 @@
+//! Opens an outbox.
+
+use std::str::from_utf8;
+
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tower_idempotency::SledStore;
+use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool, tokio_postgres::NoTls};
+use tower_idempotency_outbox::{PostgresOutbox, SledOutbox};
+
+use super::{directory, postgres, tls};
+use crate::arguments::{OfOutbox, StoreOptions};
+use crate::failure::Failure;
+use crate::place::{Database, Directory, Engine, Place};
+
+/// The connections of a command, of which a relay would need two.
+const CONNECTIONS: usize = 2;
+
+/// An outbox of either kind.
+pub(crate) enum OpenedOutbox {
+    Postgres(PostgresOutbox),
+    Sled(SledOutbox),
+}
+
+impl OpenedOutbox {
+    /// Opens the outbox of a store that the command line names, or the environment. None is made.
+    pub(crate) async fn at(of: &OfOutbox, options: &StoreOptions) -> Result<Self, Failure> {
+        match Place::of(of.store.clone())? {
+            Place::Directory(named) => in_directory(&named, &of.outbox).await.map(Self::Sled),
+            Place::Postgres(database) => in_postgres(&database, &of.outbox, options).map(Self::Postgres),
+        }
+    }
+}
+
+async fn in_directory(named: &Directory, outbox: &str) -> Result<SledOutbox, Failure> {
+    if named.engine == Some(Engine::Fjall) {
+        return Err(Failure::Usage("an outbox is in PostgreSQL, or in a store of sled".to_owned()));
+    }
+    if let Some(other) = directory::owner_is_other(&named.path) {
+        return Err(Failure::Usage(other));
+    }
+    let opened = tokio::task::block_in_place(|| SledStore::builder().create(false).open(&named.path));
+    let store = opened.map_err(|error| Failure::Store(directory::reason(&error)))?;
+    let names = store.db().map_err(|error| Failure::of(&error))?.tree_names();
+    if !names.iter().any(|name| from_utf8(name) == Ok(outbox)) {
+        return Err(Failure::Usage(format!("the store has no outbox of the name {outbox}: give its tree by --outbox")));
+    }
+    SledOutbox::new(&store, outbox).await.map_err(|error| Failure::of(&error))
+}
+
+fn in_postgres(database: &Database, outbox: &str, options: &StoreOptions) -> Result<PostgresOutbox, Failure> {
+    let config = postgres::config(database);
+    let manager = match postgres::is_encrypted(database) {
+        true => Manager::new(config, MakeRustlsConnect::new(tls::config(options.ca.as_deref())?)),
+        false => Manager::new(config, NoTls),
+    };
+    let pool = Pool::builder(manager).max_size(CONNECTIONS).build().map_err(|error| Failure::of(&error))?;
+    PostgresOutbox::new(pool, outbox).map_err(|error| Failure::Usage(error.to_string()))
+}
