@@ -23,10 +23,10 @@ bench name *arguments:
 doc:
     cargo doc --no-deps --all-features --open
 
-# What to run before a change is sent.
+# The checks of a small change.
 check:
     .ci/run small
 
-# All checks but those of `.ci/run thorough`.
+# The whole run.
 ci:
     .ci/run

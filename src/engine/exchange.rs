@@ -1,5 +1,5 @@
-//! The way of one request to its verdict: it looks at the slot, the store, and the slot again; then it joins a run, is
-//! answered from the record, or runs.
+//! One request, up to its verdict: it joins a run, is answered from the record, or runs. Rule 2 of section 3 of
+//! `docs/design.md` says why it looks at the slot twice.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -72,10 +72,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// established it. The function returns a [`Scope`](crate::Scope), an `Option` of one, or a `Result` of either. If
     /// it returns a rejection, the request is answered with that. Default: no scope. Without one, the request's
     /// credentials ([`CREDENTIAL_HEADERS`](super::CREDENTIAL_HEADERS)) must be the same in a retry.
-    ///
-    /// Set it where clients authenticate otherwise (mTLS that this server ends), where their credentials change between
-    /// tries (refreshed tokens, signatures, assertions that a proxy signs anew for each request), and where two clients
-    /// may choose the same key.
+    /// [`guide::security`](mod@crate::guide::security#scope) says when to set it.
     /// ```
     /// use http::StatusCode;
     /// use http::request::Parts;
@@ -240,14 +237,14 @@ impl<St, M> IdempotencyLayer<St, M> {
         self.with(|options| options.max_buffered = bytes)
     }
 
-    /// Sets the most bytes of an answer's body that are recorded. A longer body is passed on whole, and retries of its
-    /// request are refused. Default: 1 MiB.
+    /// Sets the most bytes of an answer's body that are recorded.
+    /// [A longer one](mod@crate::guide::answers#how-a-run-ends) is not replayed. Default: 1 MiB.
     pub fn max_response_body(self, bytes: usize) -> Self {
         self.with(|options| Arc::make_mut(&mut options.recorder).max_response_body = bytes)
     }
 
-    /// Sets how long an answer's body may take to be complete. A slower body is passed on whole, and retries of its
-    /// request are refused. Default: 10 seconds.
+    /// Sets how long an answer's body may take to be complete. [A slower one](mod@crate::guide::answers#how-a-run-ends)
+    /// is not replayed. Default: 10 seconds.
     pub fn outcome_body_timeout(self, timeout: Duration) -> Self {
         self.with(|options| options.outcome_body_timeout = timeout)
     }

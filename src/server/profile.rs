@@ -118,11 +118,8 @@ impl Profile {
 
     /// That of the Agentic Commerce Protocol (agentic checkout, section 6).
     ///
-    /// **It deviates in one rule.** The protocol never stores a 5xx, and runs a retry afresh. That is a second effect
-    /// where the first run had one before it failed. Here a 5xx that the handler marks as [`Release`](crate::Release)
-    /// frees the key, as the protocol has it, and one without a mark is unknown: its retry gets what
-    /// [`on_interrupted`](crate::IdempotencyLayer::on_interrupted) says. Under [`Rerun`](crate::OnInterrupted::Rerun)
-    /// each 5xx without a mark runs again, as the protocol has it.
+    /// **It deviates in one rule.** A 5xx without a mark is unknown, where the protocol lets the retry run.
+    /// [`guide::profiles`](mod@crate::guide::profiles) says why, and how to follow the protocol.
     ///
     /// Set a [`scope`](crate::IdempotencyLayer::scope): the protocol gives each authenticated identity its own keys.
     /// What names the endpoint, host and query, has to be the same in a retry, as has the media type.

@@ -16,7 +16,7 @@ use crate::latencies::Latencies;
 use crate::site::{NoScope, Site};
 use crate::{api, page};
 
-/// The longest body of a request: 4 MiB. A layer's answers have at most 1 MiB by default.
+/// The longest body of a request: more than the default of a layer's `max_response_body`.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
 /// Builds the router of the operators' page.

@@ -81,8 +81,7 @@ impl SledStore {
     ///
     /// `closure` is given the trees, which must have been opened from [`db`](Self::db). It runs on the store's writer
     /// thread, where every other request waits for it, so it should only read and write these trees; the database may
-    /// call it again. [`guide::exactly_once`](mod@crate::guide::exactly_once) has the limits: after a power cut during
-    /// a longer transaction, or a longer `apply_batch` of your own, sled may not be able to open the database again.
+    /// call it again. [`guide::exactly_once`](mod@crate::guide::exactly_once) has the limits.
     ///
     /// # Errors
     /// [`CommitError`], as `Aborted`, `Panicked`, `Refused`, `Trees` or `Store`. Nothing was done, unless it is

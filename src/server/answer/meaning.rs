@@ -114,16 +114,10 @@ where
 impl Meaning {
     /// Returns what an answer means by default, unless the policy is [`Rerun`](OnInterrupted::Rerun).
     ///
-    /// Not started: the statuses whose definitions say that the request was not applied and may be sent again, such as
-    /// 307, 401, 425 and 429, and gRPC's `PERMISSION_DENIED` and `UNAUTHENTICATED`.
-    /// [`guide::meanings`](mod@crate::guide::meanings) has the list. The layer adds a 400 whose body says
-    /// `use_dpop_nonce` (RFC 9449, section 8).
-    ///
-    /// Unknown: 408, 502 and 504; gRPC's `CANCELLED`, `UNKNOWN` and `DEADLINE_EXCEEDED`, which are in the trailers, or
-    /// in the head of an answer without a body; and what another idempotency layer has refused, if the handler passes
-    /// that on.
-    ///
-    /// Everything else is final.
+    /// [`guide::meanings`](mod@crate::guide::meanings#what-a-status-means) has the list of statuses, also of gRPC's,
+    /// which are in the trailers, or in the head of an answer without a body. What another idempotency layer has
+    /// refused, and the handler passes on, is unknown. A 400 whose body says `use_dpop_nonce` is final here, because
+    /// only the layer sees the body.
     pub fn of_answer(parts: &Parts, trailers: Option<&HeaderMap>) -> Self {
         let is_of_a_layer =
             parts.extensions.get::<Rejection>().is_some() || lines(&parts.headers, Effect::HEADER).next().is_some();

@@ -30,8 +30,8 @@ use crate::timeouts::STORE_ANSWER_TIMEOUT;
 
 /// A store in a directory of its own, over the storage engine `E`: a [`SledStore`](crate::SledStore), for example.
 ///
-/// A value is a handle, and clones share the open store. One process at a time, and one opening in it, may use a
-/// directory.
+/// A value is a handle, and clones share the open store. A directory has [one process](mod@crate::guide::embedded) at a
+/// time, and in it one opening.
 ///
 /// # Durability
 /// The store answers when its data is on disk: written, and made durable with `fdatasync`. One sync serves all that

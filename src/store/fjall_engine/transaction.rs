@@ -32,8 +32,9 @@ impl TransactionKeyspace<'_> {
     /// Returns the value of `key`.
     ///
     /// # Errors
-    /// [`TransactionError::TooLarge`] for a key over 65,535 bytes, or [`TransactionError::Database`]. The transaction
-    /// is then aborted, whatever the closure returns.
+    /// [`TransactionError::TooLarge`] for a key beyond the
+    /// [limits](mod@crate::guide::exactly_once#limits-over-sled-and-fjall), or [`TransactionError::Database`]. The
+    /// transaction is then aborted, whatever the closure returns.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>, TransactionError> {
         let bytes = key.as_ref();
         self.effect.check("key", bytes.len(), LIMITS.key)?;
@@ -46,8 +47,8 @@ impl TransactionKeyspace<'_> {
     /// Sets the value of `key`.
     ///
     /// # Errors
-    /// [`TransactionError::EmptyKey`]; [`TransactionError::TooLarge`] for a key over 65,535 bytes or a value over 128
-    /// KiB.
+    /// [`TransactionError::EmptyKey`]; [`TransactionError::TooLarge`] beyond the
+    /// [limits](mod@crate::guide::exactly_once#limits-over-sled-and-fjall).
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl Into<Slice>) -> Result<(), TransactionError> {
         let (key, value) = (key.as_ref(), value.into());
         self.change(key, Some(value))

@@ -44,7 +44,7 @@ impl TransactionTree<'_> {
     /// Sets the value of `key`, and returns the old one.
     ///
     /// # Errors
-    /// [`TransactionError::TooLarge`] for a key over 256 bytes or a value over 4 KiB.
+    /// [`TransactionError::TooLarge`] beyond the [limits](mod@crate::guide::exactly_once#limits-over-sled-and-fjall).
     pub fn insert(&self, key: impl Into<IVec>, value: impl Into<IVec>) -> Result<Option<IVec>, TransactionError> {
         let (key, value) = (key.into(), value.into());
         self.effect.insert(key.len(), value.len())?;

@@ -32,8 +32,8 @@ pub(crate) struct OfOutbox {
 pub(crate) struct OutboxLs {
     #[command(flatten)]
     pub(crate) of: OfOutbox,
-    /// Only those in this state: waiting, sending, delivered, refused, given_up or damaged. By default, those in
-    /// given_up, damaged, sending and waiting.
+    /// Only those in this state: waiting, sending, delivered, refused, given-up or damaged. By default, those in
+    /// given-up, damaged, sending and waiting.
     #[arg(long, value_name = "STATE", value_parser = state)]
     pub(crate) state: Option<State>,
     /// At most so many.
