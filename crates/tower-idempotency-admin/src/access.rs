@@ -36,6 +36,8 @@ pub enum Permission {
     Reconcile,
     /// Delete all records of done operations that match a filter. Only the API has this.
     Purge,
+    /// Retry, give up or settle a call of an outbox.
+    Outbox,
 }
 
 impl Permission {

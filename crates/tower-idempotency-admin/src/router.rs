@@ -75,6 +75,17 @@ impl<St: Store> AdminPage<St> {
         self
     }
 
+    /// Adds a section for the calls of an outbox, under this name: how many have not ended, and those that wait for an
+    /// operator, who needs [`Permission::Outbox`](crate::Permission::Outbox) to change them. It shows neither keys nor
+    /// paths nor bodies. May be called again, for another outbox. Default: none.
+    ///
+    /// Needs the feature `outbox-postgres` or `outbox-sled`.
+    #[cfg(feature = "outbox")]
+    pub fn outbox(mut self, name: impl Into<String>, outbox: impl tower_idempotency_outbox::Outbox) -> Self {
+        self.0.outboxes.push((name.into(), Box::new(outbox)));
+        self
+    }
+
     /// Returns the router, to be nested under a path of your application. It has no fallback.
     #[must_use = "nest it"]
     pub fn router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {

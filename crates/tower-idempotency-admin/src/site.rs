@@ -35,6 +35,9 @@ pub(crate) struct Site<St> {
     pub(crate) latencies: Option<Latencies>,
     /// The steps for which handlers derive keys.
     pub(crate) steps: Vec<String>,
+    /// Outboxes, with their names.
+    #[cfg(feature = "outbox")]
+    pub(crate) outboxes: Vec<(String, Box<dyn crate::outbox::Calls>)>,
     /// A text of this process alone: the counts of another one must not be compared with its own.
     pub(crate) instance: String,
     overview: Mutex<Option<(Instant, Overview)>>,
@@ -51,6 +54,8 @@ impl<St: Store> Site<St> {
             scope_from: Box::new(scope_of),
             latencies: None,
             steps: Vec::new(),
+            #[cfg(feature = "outbox")]
+            outboxes: Vec::new(),
             instance: hex(&instance),
             overview: Mutex::new(None),
         }

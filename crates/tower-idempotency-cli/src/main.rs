@@ -68,6 +68,8 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<Ended, Failure> {
         match arguments.command {
             #[cfg(feature = "store")]
             Command::Store(command) => commands::run(&arguments.options.store, command, screen).await,
+            #[cfg(feature = "store")]
+            Command::Outbox(command) => commands::run_outbox(&arguments.options.store, command, *screen).await,
             #[cfg(feature = "check")]
             Command::Check(check) => check::run(*check, screen).await,
             #[cfg(feature = "proxy")]

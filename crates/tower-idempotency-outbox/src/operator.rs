@@ -2,10 +2,10 @@
 
 use std::error::Error;
 
-use crate::storage::Update;
-use crate::{Entry, Outbox, OutboxError, State};
+use crate::storage::{Storage, Update};
+use crate::{Entry, OutboxError, State};
 
-/// Changes calls in an operator's name: [`Outbox::by`] returns it.
+/// Changes calls in an operator's name: [`Outbox::by`](crate::Outbox::by) returns it.
 ///
 /// Each method returns whether the call was changed: it is not, if it has changed since `entry` was read, or is in
 /// another state than the method is for.
@@ -18,7 +18,7 @@ pub struct Operator<O> {
     actor: String,
 }
 
-impl<O: Outbox> Operator<O> {
+impl<O: Storage + Sync> Operator<O> {
     pub(crate) fn new(outbox: O, actor: String) -> Self {
         Self { outbox, actor }
     }
@@ -29,7 +29,7 @@ impl<O: Outbox> Operator<O> {
     /// remembers its key**, or that it has not taken place: else it may take place a second time.
     ///
     /// # Errors
-    /// As those of an [`Outbox`].
+    /// As those of an [`Outbox`](crate::Outbox).
     pub async fn retry(&self, entry: &Entry) -> Result<bool, OutboxError> {
         let update = Update { restarts: true, ..self.update_to(State::Waiting, "retried") };
         self.change("retry", entry, &[State::Refused, State::GivenUp, State::Damaged], update).await
@@ -38,7 +38,7 @@ impl<O: Outbox> Operator<O> {
     /// Gives a call up that waits for its next try, so that it can be settled.
     ///
     /// # Errors
-    /// As those of an [`Outbox`].
+    /// As those of an [`Outbox`](crate::Outbox).
     pub async fn give_up(&self, entry: &Entry) -> Result<bool, OutboxError> {
         self.change("give-up", entry, &[State::Waiting], self.update_to(State::GivenUp, "given up")).await
     }
@@ -47,7 +47,7 @@ impl<O: Outbox> Operator<O> {
     /// taken place, or it has not. Later calls with its partition key go on.
     ///
     /// # Errors
-    /// As those of an [`Outbox`].
+    /// As those of an [`Outbox`](crate::Outbox).
     pub async fn settle(&self, entry: &Entry, has_taken_place: bool) -> Result<bool, OutboxError> {
         let (action, state) =
             if has_taken_place { ("settle-done", State::Delivered) } else { ("settle-not-done", State::Refused) };

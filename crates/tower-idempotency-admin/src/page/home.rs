@@ -1,7 +1,7 @@
 //! The first view: the numbers, the list, and the form that finds.
 
 use axum::response::Response;
-use futures_util::future::join3;
+use futures_util::future::join4;
 use http::StatusCode;
 use maud::{Markup, html};
 use tower_idempotency::operations::StateKind;
@@ -30,8 +30,12 @@ pub(super) async fn page<St: Store>(site: &Site<St>, caller: &Caller, fields: &F
             Err(complaint) => Ok(list::complaint(fields, complaint)),
         }
     };
-    let (overview, listed, disputed) =
-        join3(site.overview(), listed, disputed::section(site, caller, fields.get("disputed_after"))).await;
+    #[cfg(feature = "outbox")]
+    let outboxes = super::outbox::sections(site, caller, fields);
+    #[cfg(not(feature = "outbox"))]
+    let outboxes = std::future::ready(html! {});
+    let (overview, listed, disputed, outboxes) =
+        join4(site.overview(), listed, disputed::section(site, caller, fields.get("disputed_after")), outboxes).await;
     if overview.is_err() || listed.is_err() || disputed.is_err() {
         status = StatusCode::SERVICE_UNAVAILABLE;
     }
@@ -41,12 +45,14 @@ pub(super) async fn page<St: Store>(site: &Site<St>, caller: &Caller, fields: &F
                 @for (id, name) in [("now", "Now"), ("list", "List"), ("find", "Find"), ("disputed", "Disputed"), ("live", "Live")] {
                     li { a href={ "#" (id) } { (name) } }
                 }
+                @if !outboxes.0.is_empty() { li { a href="#outbox-0" { "Outbox" } } }
             }
         }
         (live::now(site, overview.map_err(|error| failed(&error))))
         (listed.unwrap_or_else(|error| failed(&error)))
         (find::form(None))
         (disputed.unwrap_or_else(|error| failed(&error)))
+        (outboxes)
         (live::live(site))
     };
     with_status(status, framed(caller, "Operations", main))

@@ -2,6 +2,7 @@
 
 // - `routes.rs` decides what is shown. `frame.rs` is around everything; `files.rs` are its style sheet and script.
 // - `home.rs` puts together `live.rs`, `list.rs`, `find.rs` and `disputed.rs`. `detail.rs` shows one operation.
+// - `outbox.rs` is the sections for outboxes, and the way to a change of a call.
 // - `settle.rs` leads from a button to a change: `answer_form.rs`, a confirmation, and the results.
 
 mod answer_form;
@@ -14,6 +15,8 @@ mod home;
 mod list;
 mod live;
 mod operation;
+#[cfg(feature = "outbox")]
+mod outbox;
 mod routes;
 mod settle;
 

@@ -61,6 +61,10 @@ async fn act<St: Store>(
         },
         Some("review") => settle::review(&site, &caller, &fields).await,
         Some("apply") => settle::apply(&site, &caller, &fields).await,
+        #[cfg(feature = "outbox")]
+        Some("review-call") => super::outbox::review(&site, &caller, &fields).await,
+        #[cfg(feature = "outbox")]
+        Some("change-call") => super::outbox::change(&site, &caller, &fields).await,
         _ => Err(Problem::wrong("This form is not one of this page.")),
     };
     page.map_or_else(|problem| error(&caller, problem), html)

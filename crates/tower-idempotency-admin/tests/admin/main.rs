@@ -15,6 +15,7 @@ mod markup;
 mod odd;
 mod openapi;
 mod origins;
+mod outbox;
 mod paths;
 mod schema;
 mod settling;

@@ -59,6 +59,10 @@ pub(crate) enum Command {
     #[cfg(feature = "store")]
     #[command(flatten)]
     Store(StoreCommand),
+    /// Shows the calls of an outbox, and settles those that wait for an operator.
+    #[cfg(feature = "store")]
+    #[command(subcommand)]
+    Outbox(OutboxCommand),
     #[cfg(feature = "check")]
     /// Examines from outside whether an HTTP API keeps what `Idempotency-Key` promises. It needs no store.
     ///

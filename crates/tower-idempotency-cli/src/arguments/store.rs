@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tower_idempotency::operations::Cursor;
 
-use super::outbox::OutboxCommand;
 use super::selected::Selected;
 
 pub(super) const STORE: &str = "The store: `sled:PATH`, `fjall:PATH`, a path, or `postgres://USER@HOST/DATABASE?namespace=NAME`. By default it is \
@@ -61,9 +60,6 @@ pub(crate) enum StoreCommand {
     /// The records stay in the old store, too. A record that is in the new store already is never overwritten, so the
     /// command may be run again after an interruption. PGPASSWORD is the password of both databases.
     Copy(Copy),
-    /// Shows the calls of an outbox, and settles those that wait for an operator.
-    #[command(subcommand)]
-    Outbox(OutboxCommand),
     /// Tests the store itself: claims, lost answers, clock, syncs, schema, rights, versions, and what it can lose.
     Doctor(OfStore),
 }

@@ -15,6 +15,8 @@ mod settle_all;
 mod show;
 mod verify;
 
+pub(crate) use outbox::run as run_outbox;
+
 use crate::arguments::{StoreCommand, StoreOptions};
 use crate::failure::{Ended, Failure};
 use crate::screen::Screen;
@@ -29,7 +31,6 @@ pub(crate) async fn run(options: &StoreOptions, command: StoreCommand, screen: &
         StoreCommand::Forget(forget) => forget::run(options, forget, screen).await,
         StoreCommand::Verify(verify) => verify::run(options, verify, screen).await,
         StoreCommand::Copy(copy) => copy::run(options, copy, screen).await,
-        StoreCommand::Outbox(outbox) => outbox::run(options, outbox, *screen).await,
         StoreCommand::Doctor(doctor) => crate::doctor::run(options, doctor, screen).await,
     }
 }

@@ -1,0 +1,196 @@
+//! The calls of outboxes: how many there are, those that wait for an operator, and the way to change one.
+
+use std::time::SystemTime;
+
+use futures_util::future::join_all;
+use maud::{Markup, html};
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::store::Store;
+use tower_idempotency_outbox::{Call, Entry, State};
+
+use super::frame::framed;
+use crate::access::Permission;
+use crate::fields::{Fields, link};
+use crate::guard::Caller;
+use crate::outbox::{CallAction, Calls};
+use crate::problem::Problem;
+use crate::site::Site;
+use crate::text::{age, date, now, shown, span};
+
+/// The most calls of a state that are shown.
+const SHOWN: u16 = 100;
+
+/// Returns a section for each outbox. The field `calls` of the URL names a state whose calls are shown, too.
+pub(super) async fn sections<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Markup {
+    let asked = fields.get("calls").and_then(|name| State::ALL.iter().copied().find(|state| state.as_str() == name));
+    let sections = site.outboxes.iter().enumerate().map(async |(at, (name, outbox))| {
+        let section = section(caller, at, &**outbox, asked).await;
+        let id = format!("outbox-{at}");
+        html! {
+            section aria-labelledby=(id) {
+                h2 id=(id) { "Outbox: " (shown(name)) }
+                @match section {
+                    Ok(section) => (section),
+                    Err(problem) => p.complaint role="alert" { (shown(&problem.detail)) },
+                }
+            }
+        }
+    });
+    html! { @for section in join_all(sections).await { (section) } }
+}
+
+async fn section(caller: &Caller, at: usize, outbox: &dyn Calls, asked: Option<State>) -> Result<Markup, Problem> {
+    let open = outbox.open().await?;
+    let mut calls = Vec::new();
+    for state in [Some(State::GivenUp), Some(State::Damaged), asked].into_iter().flatten() {
+        calls.extend(outbox.list(state, None, SHOWN).await?);
+    }
+    calls.dedup_by_key(|entry| entry.position);
+    Ok(html! {
+        @if open.is_empty() { p { "All calls have ended." } } @else {
+            table.numbers {
+                caption { "Calls that have not ended" }
+                thead { tr { th scope="col" { "State" } th scope="col" { "Destination" } th scope="col" { "Calls" } th scope="col" { "Oldest" } } }
+                tbody { @for of in &open { tr {
+                    td data-label="State" { a href={ (link([("calls", of.state.as_str())])) "#outbox-" (at) } { (word(of.state)) } }
+                    td data-label="Destination" { (shown(&of.destination)) }
+                    td data-label="Calls" { (of.calls) }
+                    td data-label="Oldest" { (span(of.oldest)) }
+                } } }
+            }
+        }
+        @if !calls.is_empty() { (table(caller, at, &calls)) }
+    })
+}
+
+fn table(caller: &Caller, at: usize, calls: &[Entry]) -> Markup {
+    html! {
+        table.operations {
+            caption { "The first " (SHOWN) " in a state, the oldest first" }
+            thead { tr {
+                th scope="col" { "State" } th scope="col" { "Call" } th scope="col" { "For" }
+                th scope="col" { "Last try" } th scope="col" { "Action" }
+            } }
+            tbody { @for entry in calls { tr {
+                td data-label="State" { (word(entry.state)) @if entry.may_have_taken_place { ", may have taken place" } }
+                td data-label="Call" { code { (entry.position) } " " (shown(&destination(entry))) }
+                td data-label="For" { span title=(date(time(entry.stored))) { (age(time(entry.stored), now())) } }
+                td data-label="Last try" { (shown(entry.reason.as_deref().unwrap_or("–"))) }
+                td data-label="Action" { @if caller.may(Permission::Outbox) { (buttons(at, entry)) } }
+            } } }
+        }
+    }
+}
+
+fn buttons(at: usize, entry: &Entry) -> Markup {
+    html! {
+        form method="post" action="?" {
+            (hidden("review-call", at, entry))
+            p.buttons { @for action in CallAction::ALL.into_iter().filter(|action| action.fits(entry.state)) {
+                button name="action" value=(action.name()) { (action.button()) "…" }
+            } }
+        }
+    }
+}
+
+fn hidden(form: &str, at: usize, entry: &Entry) -> Markup {
+    html! {
+        input type="hidden" name="do" value=(form);
+        input type="hidden" name="outbox" value=(at);
+        input type="hidden" name="position" value=(entry.position);
+        input type="hidden" name="fence" value=(entry.fence());
+        input type="hidden" name="state" value=(entry.state);
+    }
+}
+
+/// What a form is for.
+struct Wanted<'a> {
+    at: usize,
+    outbox: &'a dyn Calls,
+    action: CallAction,
+    /// `None`: it has changed since.
+    entry: Option<Entry>,
+}
+
+impl<'a> Wanted<'a> {
+    async fn read<St: Store>(site: &'a Site<St>, caller: &Caller, fields: &Fields) -> Result<Self, Problem> {
+        if !caller.may(Permission::Outbox) {
+            return Err(Problem::not_permitted(Permission::Outbox));
+        }
+        let number = |name| fields.get(name).and_then(|text| text.parse::<u64>().ok());
+        let read = || {
+            let at = usize::try_from(number("outbox")?).ok()?;
+            let (_, outbox) = site.outboxes.get(at)?;
+            let state = State::ALL.iter().copied().find(|state| Some(state.as_str()) == fields.get("state"))?;
+            let action: CallAction = fields.get("action")?.parse().ok()?;
+            Some((at, &**outbox, action, state, number("position")?, number("fence")?))
+        };
+        let Some((at, outbox, action, state, position, fence)) = read() else {
+            return Err(Problem::wrong("This form is not one of this page."));
+        };
+        let entry = outbox.list(state, position.checked_sub(1), 1).await?.into_iter().next();
+        let entry =
+            entry.filter(|entry| entry.position == position && entry.fence() == fence && action.fits(entry.state));
+        Ok(Self { at, outbox, action, entry })
+    }
+}
+
+const STALE: &str = "Nothing was changed: it has changed since you looked. Look at it again.";
+
+/// Shows what an action leads to, and asks to confirm it.
+pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
+    let Wanted { at, action, entry, .. } = Wanted::read(site, caller, fields).await?;
+    let main = html! {
+        @if let Some(entry) = &entry {
+            p.consequence { strong { (action.consequence(entry)) } }
+            (table(&Caller { actor: crate::Actor::new("", crate::Access::READ), nonce: None }, at, std::slice::from_ref(entry)))
+            form method="post" action="?" {
+                (hidden("change-call", at, entry))
+                input type="hidden" name="action" value=(action.name());
+                p.buttons {
+                    button.decisive #confirm { "Yes: " (action.button().to_lowercase()) }
+                    a href="?" { "No, go back" }
+                }
+            }
+        } @else {
+            p.complaint role="alert" { (STALE) }
+            p { a href="?" { "All operations" } }
+        }
+    };
+    Ok(framed(caller, &format!("{}?", action.button()), main))
+}
+
+/// Makes a change, and says what has come of it.
+pub(super) async fn change<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
+    let Wanted { outbox, action, entry, .. } = Wanted::read(site, caller, fields).await?;
+    let is_changed = match &entry {
+        Some(entry) => outbox.change(&caller.actor.name, entry, action).await?,
+        None => false,
+    };
+    let main = html! {
+        @if is_changed { p #said { "Done." } } @else { p.complaint #said role="alert" { (STALE) } }
+        p { a href="?" { "All operations" } }
+    };
+    Ok(framed(caller, "Result", main))
+}
+
+fn destination(entry: &Entry) -> String {
+    entry.call.as_ref().map_or_else(|| "of which the request can't be read".to_owned(), Call::destination)
+}
+
+fn time(at: SystemTime) -> Timestamp {
+    Timestamp::from(at)
+}
+
+/// Returns the word for a state.
+fn word(state: State) -> &'static str {
+    match state {
+        State::Waiting => "waiting",
+        State::Sending => "being sent",
+        State::Delivered => "delivered",
+        State::Refused => "refused",
+        State::GivenUp => "given up",
+        State::Damaged => "damaged",
+        _ => "in another state",
+    }
+}

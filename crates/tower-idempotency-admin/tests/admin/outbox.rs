@@ -1,0 +1,135 @@
+//! The calls of an outbox: counted, listed, and settled by an operator who may.
+
+use http::Request;
+use tempfile::TempDir;
+use testkit::log::Log;
+use tower_idempotency::{MemoryStore, SledStore};
+use tower_idempotency_admin::{Access, AdminPage, Permission};
+use tower_idempotency_outbox::{Call, Entry, Outbox as _, SledOutbox, State};
+
+use crate::desk::{Desk, authorize, layer};
+use crate::document::{Form, forms};
+
+/// A text that is in each key, path, partition key and body, and on no page.
+const CANARY: &str = "canary-5e7c";
+
+struct Home {
+    desk: Desk,
+    outbox: SledOutbox,
+    store: SledStore,
+    _directory: TempDir,
+}
+
+impl Home {
+    /// Three calls: the first waits, and the others are given up.
+    async fn new(access: Access) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SledStore::open(directory.path()).unwrap();
+        let outbox = SledOutbox::new(&store, "outbox").await.unwrap();
+        for number in 1..=3 {
+            outbox.put(&call(number)).await.unwrap();
+            if number > 1 {
+                let entry = outbox.get(call(number).key()).await.unwrap().unwrap();
+                assert!(outbox.by("a relay").give_up(&entry).await.unwrap());
+            }
+        }
+        let layer = layer(MemoryStore::new());
+        let page = AdminPage::new(layer.operations(), move |parts| authorize(parts, access));
+        let desk = Desk::of(layer, page.outbox("payments", outbox.clone()));
+        Self { desk, outbox, store, _directory: directory }
+    }
+
+    async fn entry(&self, number: u32) -> Entry {
+        self.outbox.get(call(number).key()).await.unwrap().unwrap()
+    }
+
+    /// The form of a page with the buttons of this call.
+    async fn form(&self, page: &str, number: u32) -> Form {
+        let (page, position) = (self.desk.get(page).await, self.entry(number).await.position.to_string());
+        let found = forms(page.text()).into_iter().find(|form| form.has("position", &position));
+        found.unwrap_or_else(|| panic!("{}", page.text()))
+    }
+}
+
+fn call(number: u32) -> Call {
+    let request = Request::post(format!("https://api.example/{CANARY}/charges"))
+        .header("idempotency-key", format!("{CANARY}-{number}"))
+        .body(format!("amount=500&{CANARY}"));
+    Call::new(request.unwrap()).unwrap().in_order_of(format!("{CANARY}-customer-{number}")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_are_counted_and_an_operator_settles_them_after_reading_what_it_leads_to() {
+    let log = Log::begin(tracing::Level::TRACE);
+    let home = Home::new(Access::ALL).await;
+    let desk = &home.desk;
+    let first = desk.get("").await;
+    for text in ["Outbox: payments", "given up", "waiting", "https://api.example", "given up by a relay"] {
+        assert!(first.text().contains(text), "{text}: {}", first.text());
+    }
+    let mut shown = first.text().to_owned();
+    // Those that wait are shown where they are asked for.
+    assert!(!first.text().contains("Give it up") && desk.get("?calls=waiting").await.text().contains("Give it up"));
+    for (number, page, action, consequence, becomes, reason) in [
+        (2, "", "retry", "So far, it has not taken place.", State::Waiting, "retried by alice"),
+        (3, "", "not-done", "counts as refused", State::Refused, "settled by alice"),
+        (1, "?calls=waiting", "give-up", "No relay sends the call any more", State::GivenUp, "given up by alice"),
+        (1, "", "done", "counts as delivered", State::Delivered, "settled by alice"),
+    ] {
+        let form = home.form(page, number).await;
+        let review = desk.submit(&form, &[("action", action)]).await;
+        assert!(review.status == 200 && review.text().contains(consequence), "{action}: {}", review.text());
+        let confirm = forms(review.text()).into_iter().find(|form| form.has("do", "change-call")).unwrap();
+        assert_eq!(home.entry(number).await.state, state_before(action), "nothing was changed so far");
+        let result = desk.submit(&confirm, &[]).await;
+        assert!(result.status == 200 && result.text().contains("Done."), "{action}: {}", result.text());
+        let entry = home.entry(number).await;
+        assert_eq!((entry.state, entry.reason.as_deref()), (becomes, Some(reason)), "{action}");
+        // Sent again, the form does nothing.
+        for stale in [&form.with("action", action), &confirm] {
+            let again = desk.submit(stale, &[]).await;
+            assert!(again.text().contains("it has changed since you looked"), "{action}: {}", again.text());
+        }
+        assert_eq!(home.entry(number).await.fence(), entry.fence(), "{action}");
+        shown.push_str(review.text());
+        shown.push_str(result.text());
+    }
+    let audit = log.lines().concat();
+    assert_eq!(audit.matches("actor=\"alice\" action=").count(), 4);
+    assert!(!shown.contains(CANARY) && !audit.contains(CANARY));
+}
+
+fn state_before(action: &str) -> State {
+    if action == "give-up" { State::Waiting } else { State::GivenUp }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_read_sees_calls_and_changes_none() {
+    let form = Home::new(Access::ALL).await.form("", 2).await.with("action", "retry");
+    let reader = Home::new(Access::READ.and(Permission::Release)).await;
+    let page = reader.desk.get("").await;
+    assert!(page.text().contains("given up by a relay") && !page.text().contains("Send it again"));
+    for sent in [form.clone(), form.clone().with("do", "change-call")] {
+        let refused = reader.desk.submit(&sent, &[]).await;
+        assert!(refused.status == 403 && refused.text().contains("outbox"), "{}", refused.text());
+    }
+    let home = Home::new(Access::ALL).await;
+    for (name, value) in [("outbox", "1"), ("position", "x"), ("fence", ""), ("state", "lost"), ("action", "x")] {
+        let wrong = home.desk.submit(&form.clone().with(name, value), &[]).await;
+        assert_eq!(wrong.status, 400, "{name}: {}", wrong.text());
+    }
+    assert_eq!(home.entry(2).await.state, State::GivenUp);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outbox_that_fails_leaves_the_rest_of_the_page() {
+    let home = Home::new(Access::ALL).await;
+    let form = home.form("", 2).await.with("action", "retry").with("do", "change-call");
+    // The outbox has a handle of its database.
+    home.store.close().await.unwrap_err();
+    let page = home.desk.get("").await;
+    assert!(page.status == 200 && page.text().contains("The outbox does not answer this"), "{}", page.text());
+    assert!(page.text().contains("Operations that are not over"), "{}", page.text());
+    let change = home.desk.submit(&form, &[]).await;
+    assert!(change.status == 503 && change.text().contains("The outbox does not answer this"), "{}", change.text());
+}
