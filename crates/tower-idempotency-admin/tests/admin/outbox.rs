@@ -104,6 +104,17 @@ fn state_before(action: &str) -> State {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_was_tried_and_given_up_since_is_not_settled_by_what_was_seen_before() {
+    let home = Home::new(Access::ALL).await;
+    let form = home.form("", 2).await.with("action", "not-done").with("do", "change-call");
+    let bob = home.outbox.by("bob");
+    assert!(bob.retry(&home.entry(2).await).await.unwrap() && bob.give_up(&home.entry(2).await).await.unwrap());
+    let stale = home.desk.submit(&form, &[]).await;
+    assert!(stale.text().contains("it has changed since you looked"), "{}", stale.text());
+    assert_eq!(home.entry(2).await.state, State::GivenUp);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_only_read_sees_calls_and_changes_none() {
     let form = Home::new(Access::ALL).await.form("", 2).await.with("action", "retry");
     let reader = Home::new(Access::READ.and(Permission::Release)).await;
