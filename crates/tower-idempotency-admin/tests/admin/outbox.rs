@@ -3,6 +3,7 @@
 use http::Request;
 use tempfile::TempDir;
 use testkit::log::Log;
+use testkit::process::until;
 use tower_idempotency::{MemoryStore, SledStore};
 use tower_idempotency_admin::{Access, AdminPage, Permission};
 use tower_idempotency_outbox::{Call, Entry, Outbox as _, SledOutbox, State};
@@ -136,11 +137,15 @@ async fn who_may_only_read_sees_calls_and_changes_none() {
 async fn an_outbox_that_fails_leaves_the_rest_of_the_page() {
     let home = Home::new(Access::ALL).await;
     let form = home.form("", 2).await.with("action", "retry").with("do", "change-call");
-    // The outbox has a handle of its database.
-    home.store.close().await.unwrap_err();
+    // It waits for the handle that the outbox has.
+    let store = home.store.clone();
+    let closing = tokio::spawn(async move { store.close().await });
+    let fails = async || home.desk.get("").await.text().contains("The outbox does not answer this");
+    until("the store is closed", fails).await;
     let page = home.desk.get("").await;
-    assert!(page.status == 200 && page.text().contains("The outbox does not answer this"), "{}", page.text());
+    assert_eq!(page.status, 200);
     assert!(page.text().contains("Operations that are not over"), "{}", page.text());
     let change = home.desk.submit(&form, &[]).await;
     assert!(change.status == 503 && change.text().contains("The outbox does not answer this"), "{}", change.text());
+    closing.abort();
 }
