@@ -10,6 +10,9 @@
 //!   is compared first: another client learns nothing else. It covers the record's id as well: equal passwords are not
 //!   equal bytes in two records.
 //!
+//! *Marks* of 16 bits, one for each [`RequestPart`] but the body, let a mismatch say where it lies. They decide
+//! nothing.
+//!
 //! A fingerprint carries the version of these rules and a digest of the options it was made with. What was recorded
 //! under others can't be compared, and is said to be [`Match::NotVerifiable`].
 
@@ -59,6 +62,9 @@ pub struct Fingerprint {
     /// The digest of who asks; `None` under a scope, which is part of the record's id.
     #[serde(with = "raw::optional")]
     credentials: Option<[u8; 32]>,
+    /// The marks of the request's parts.
+    #[serde(with = "raw")]
+    marks: [u8; Marks::LENGTH],
 }
 
 /// The digest of what is to be done: the first 16 bytes of the operation digest.
@@ -81,13 +87,80 @@ impl OperationDigest {
 pub enum Match {
     /// The same request.
     Same,
-    /// Another request, with the same credentials.
-    Other,
+    /// Another request, with the same credentials. The first part that differs is named.
+    Other(RequestPart),
     /// Another client's: the credentials differ, or there are some where there were none. Whether the request is the
     /// same is not said.
     OtherCredentials,
     /// Recorded by rules that this build, with these options, can't apply.
     NotVerifiable,
+}
+
+/// A part of a request that has to be the same in a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RequestPart {
+    /// The method.
+    Method,
+    /// The host.
+    Host,
+    /// The path.
+    Path,
+    /// The query.
+    Query,
+    /// The content type, or a header that [`fingerprint_headers`](crate::IdempotencyLayer::fingerprint_headers) names.
+    Headers,
+    /// The body, or a consumer's message. Said, too, of another part whose mark is equal by chance: of one in 65,536.
+    Body,
+}
+
+impl RequestPart {
+    /// All values, in the order in which they are compared.
+    pub const ALL: &'static [Self] = &[Self::Method, Self::Host, Self::Path, Self::Query, Self::Headers, Self::Body];
+
+    /// Returns its name in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Host => "host",
+            Self::Path => "path",
+            Self::Query => "query",
+            Self::Headers => "headers",
+            Self::Body => "body",
+        }
+    }
+}
+
+/// How many parts have a mark: all but the body.
+const MARKS: usize = RequestPart::ALL.len() - 1;
+
+/// Marks of the parts: 16 bits of a checksum of each, which only say whether it is likely to be the same.
+#[derive(Debug, Clone, Copy)]
+struct Marks([u64; MARKS]);
+
+impl Marks {
+    const LENGTH: usize = 2 * MARKS;
+
+    /// Adds a value to the mark of its part; the body has none.
+    #[inline]
+    fn add(&mut self, part: RequestPart, value: &[u8]) {
+        let Some(mark) = self.0.get_mut(part as usize) else { return };
+        // As rustc's FxHash, which is fast; a strange factor moves each bit to the upper ones.
+        let mut mix = |word: u64| *mark = (mark.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+        let (words, rest) = value.as_chunks();
+        words.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
+        // An empty value is another one than none.
+        mix(rest.iter().fold(value.len() as u64 + 1, |word, byte| word << 8 | u64::from(*byte)));
+    }
+
+    fn bytes(self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        for (bytes, mark) in bytes.as_chunks_mut().0.iter_mut().zip(self.0) {
+            *bytes = ((mark >> 48) as u16).to_be_bytes();
+        }
+        bytes
+    }
 }
 
 impl Fingerprint {
@@ -96,7 +169,14 @@ impl Fingerprint {
     #[inline]
     pub fn builder(id: &RecordId) -> FingerprintBuilder {
         let (operation, context) = (Digester::new(&OPERATION), Digester::new(&REQUEST));
-        FingerprintBuilder { id: *id, operation, context, credentials: None, options: NO_OPTIONS }
+        FingerprintBuilder {
+            id: *id,
+            operation,
+            context,
+            credentials: None,
+            options: NO_OPTIONS,
+            marks: Marks([0; MARKS]),
+        }
     }
 
     /// The fingerprint of one sequence of bytes: all a message consumer needs.
@@ -119,6 +199,7 @@ impl Fingerprint {
             request: [0; 32],
             operation: OperationDigest([0; 16]),
             credentials: None,
+            marks: [0; Marks::LENGTH],
         }
     }
 
@@ -141,10 +222,19 @@ impl Fingerprint {
         if self.options != presented.options {
             Match::NotVerifiable
         } else if self.request != presented.request {
-            Match::Other
+            Match::Other(self.differing(presented))
         } else {
             Match::Same
         }
+    }
+}
+
+impl Fingerprint {
+    /// Returns the first part whose mark differs, or else the body.
+    fn differing(&self, presented: &Self) -> RequestPart {
+        let (recorded, presented) = (self.marks.chunks(2), presented.marks.chunks(2));
+        let differs = recorded.zip(presented).position(|(one, other)| one != other);
+        differs.map_or(RequestPart::Body, |at| RequestPart::ALL[at])
     }
 }
 
@@ -160,6 +250,7 @@ pub struct FingerprintBuilder {
     /// The credentials; `None` if they are no part of the fingerprint.
     credentials: Option<Digester>,
     options: [u8; 8],
+    marks: Marks,
 }
 
 impl FingerprintBuilder {
@@ -201,6 +292,12 @@ impl FingerprintBuilder {
         self.context.part(label.as_bytes()).part(value);
     }
 
+    /// Lets a mismatch name the part of the request in which this value is.
+    #[cfg(feature = "server")]
+    pub(crate) fn mark(&mut self, part: RequestPart, value: &[u8]) {
+        self.marks.add(part, value);
+    }
+
     pub(crate) fn add_credentials(&mut self) -> &mut Digester {
         self.credentials.get_or_insert_with(|| Digester::new(&CREDENTIALS))
     }
@@ -233,6 +330,7 @@ impl FingerprintBuilder {
             request,
             operation: OperationDigest(operation),
             credentials,
+            marks: self.marks.bytes(),
         }
     }
 }

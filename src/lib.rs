@@ -103,7 +103,7 @@ pub use engine::once::Once;
 #[doc(inline)]
 pub use engine::policy::{OnInFlight, OnInterrupted};
 #[doc(inline)]
-pub use fingerprint::{Fingerprint, FingerprintBuilder, Match};
+pub use fingerprint::{Fingerprint, FingerprintBuilder, Match, RequestPart};
 #[doc(inline)]
 pub use key::{EmptyScope, Key, KeyError, RecordId, RecordIdError, Scope};
 #[doc(inline)]

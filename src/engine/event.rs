@@ -6,6 +6,7 @@ use tracing::{Level, Span};
 
 use super::engine::{Engine, millis};
 use super::policy::Levels;
+use crate::fingerprint::RequestPart;
 use crate::key::RecordId;
 use crate::record::Origin;
 use crate::slots::Attempt;
@@ -39,6 +40,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) waited: Option<Duration>,
     /// The time that its own handler took; `None` if it called none.
     pub(crate) ran: Option<Duration>,
+    /// The part in which it differs from the request that its key was used for.
+    pub(crate) differs: Option<RequestPart>,
 }
 
 impl Facts<'_> {
@@ -89,7 +92,7 @@ impl<St: Store> Engine<St> {
                 event_at!(
                     level, parent: span, record_id = facts.record_id(), attempt = facts.number(), label = facts.label(),
                     waited_ms = facts.waited.map(millis), ran_ms = facts.ran.map(millis), store = self.store.name(), count,
-                    "refused: {outcome}"
+                    differs = facts.differs.map(RequestPart::name), "refused: {outcome}"
                 );
             }
         }

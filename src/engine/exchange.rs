@@ -96,6 +96,9 @@ impl<St: Store> Engine<St> {
                     self.telemetry().happened(Event::Waited(waited));
                 }
             }
+            if let Some(part) = verdict.differs() {
+                self.store.slots().mismatches.note(operation.id, part, self.store.now());
+            }
             if let Verdict::End { end: End::Outcome(_), is_own: false, .. } = verdict {
                 self.telemetry().happened(Event::Replayed(began));
             }

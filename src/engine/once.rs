@@ -212,7 +212,7 @@ impl<St: Store, T> Once<St, T> {
             self.engine.report(
                 &span,
                 verdict.name(),
-                Facts { id: Some(&id), attempt: verdict.attempt(), waited, ran: None },
+                Facts { id: Some(&id), attempt: verdict.attempt(), waited, differs: verdict.differs(), ran: None },
             );
         }
         if verdict.is_rejection() {

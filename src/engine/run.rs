@@ -231,7 +231,7 @@ impl<St: Store> Run<St> {
     /// Reports the verdict of this run, whose handler took this long.
     pub(super) fn report<T>(&self, verdict: &Verdict<T>, ran: Duration) {
         let (id, attempt) = (Some(&self.operation.id), Some(&self.attempt()));
-        let facts = Facts { id, attempt, ran: Some(ran), waited: None };
+        let facts = Facts { id, attempt, ran: Some(ran), ..Facts::default() };
         self.engine.report(&self.span, verdict.name(), facts);
     }
 }

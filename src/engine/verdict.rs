@@ -1,7 +1,7 @@
 //! The answer that one request gets.
 
 use super::event::{RAN, REPLAYED};
-use crate::fingerprint::Match;
+use crate::fingerprint::{Match, RequestPart};
 use crate::slots::{Attempt, End, Refusal};
 
 /// The result of an exchange, for one request.
@@ -41,6 +41,12 @@ impl<T> Verdict<T> {
     /// Returns the attempt that the verdict is about, if it is another one than the request's own.
     pub(crate) fn attempt(&self) -> Option<&Attempt> {
         if let Self::End { attempt, is_own: false, .. } = self { Some(attempt) } else { None }
+    }
+
+    /// Returns the part in which the request differs from the one that its key was used for. Its client does not learn
+    /// it.
+    pub(crate) fn differs(&self) -> Option<RequestPart> {
+        if let Self::Mismatch(Match::Other(part)) = self { Some(*part) } else { None }
     }
 
     /// Returns the name of the verdict in logs; for a refusal, it is the one of `RejectionKind::slug`.

@@ -56,4 +56,5 @@ pub use operator::Operator;
 pub use reader::{Listing, Operations};
 pub use record::{OperationRecord, OperationState, Server, StateKind, StateKindError};
 
+pub use crate::slots::Mismatched;
 pub use crate::store::page::{Cursor, CursorError};

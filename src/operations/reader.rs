@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::engine::{Engine, Policy, Stats};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::{Fence, Record, State};
+use crate::slots::Mismatched;
 use crate::store::listed::ListedRecord;
 use crate::store::page::{Cursor, List, Page};
 use crate::store::{Store, StoreError};
@@ -71,6 +72,13 @@ impl<St: Store> Operations<St> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.engine.store.slots().stats()
+    }
+
+    /// Returns which requests this process has refused because they used the key of this operation for another request.
+    /// It remembers the last 256 operations.
+    #[must_use]
+    pub fn mismatched(&self, id: RecordId) -> Option<Mismatched> {
+        self.engine.store.slots().mismatches.of(id)
     }
 
     /// Returns the form in which outcomes are recorded.

@@ -256,7 +256,7 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     let policy = &layer.engine.policy;
     let is_of_own_run = verdict.is_of_own_run();
     let attempt = verdict.attempt().cloned();
-    let facts = Facts { id: Some(id), attempt: attempt.as_ref(), waited, ran: None };
+    let facts = Facts { id: Some(id), attempt: attempt.as_ref(), waited, differs: verdict.differs(), ran: None };
     let rejection = match verdict {
         Verdict::Own(mut answer) => {
             if let Ok(answer) = &mut answer {

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::clients::{Client, Clients};
 use super::lease::Lease;
+use super::mismatches::Mismatches;
 use super::read_times::ReadTimes;
 use super::shared_phase::SharedPhase;
 use super::stats::Stats;
@@ -34,6 +35,8 @@ pub struct Slots {
     pub(super) elsewhere: DashMap<RecordId, SharedPhase, RandomState>,
     /// The times at which the tasks for `elsewhere` read the store.
     pub(super) ticks: ReadTimes,
+    /// The last requests that used the key of another one.
+    pub(crate) mismatches: Mismatches,
     /// Until when other processes take this one for alive.
     pub lease: Lease,
     /// The number of slots that are taken. `max_runs` bounds it, and drain waits until it is 0.

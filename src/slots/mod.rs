@@ -10,6 +10,7 @@
 //! the phases of a run and its ends, and `shared_phase.rs` shows them. `wait.rs` is the duplicate's side.
 //! `unsaved.rs` keeps the ends of runs that the store did not record. `end_watch.rs` has the duplicates of other
 //! processes' runs, and `read_times.rs` says when they read. `lease.rs` has this process's lease over a shared store.
+//! `mismatches.rs` remembers the last requests that used another one's key.
 //! `telemetry.rs` has the events, the observer and the throttles of the log, and `stats.rs` the list of what is
 //! counted.
 
@@ -17,6 +18,7 @@ mod clients;
 mod end_watch;
 mod lease;
 mod map;
+mod mismatches;
 mod phase;
 mod read_times;
 mod shared_phase;
@@ -30,6 +32,7 @@ pub(crate) use clients::Client;
 pub(crate) use end_watch::EndWatch;
 pub(crate) use map::Retrying;
 pub use map::Slots;
+pub use mismatches::Mismatched;
 pub(crate) use phase::{Attempt, Ended, Phase};
 pub use phase::{End, Refusal};
 pub(crate) use shared_phase::SharedPhase;

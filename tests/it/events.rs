@@ -48,7 +48,7 @@ async fn each_request_with_a_key_is_one_event_that_plain_fmt_shows() {
         [
             of("DEBUG ran record_id=\"ID\" attempt=1 ran_ms=0 store=\"memory\""),
             of("DEBUG replayed record_id=\"ID\" attempt=1 store=\"memory\""),
-            of("INFO refused: key-reused record_id=\"ID\" store=\"memory\" count=1"),
+            of("INFO refused: key-reused record_id=\"ID\" store=\"memory\" count=1 differs=\"body\""),
             of("INFO refused: key-malformed store=\"memory\" count=1"),
         ]
     );

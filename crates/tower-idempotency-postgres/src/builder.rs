@@ -107,8 +107,8 @@ impl PostgresBackendBuilder {
         }
     }
 
-    /// Returns whether the URL says nothing about TLS.
-    #[doc(hidden)]
+    /// Returns whether the URL says nothing about TLS, that is, has no `sslmode`.
+    #[must_use]
     pub fn is_mode_open(&self) -> bool {
         self.is_mode_open
     }

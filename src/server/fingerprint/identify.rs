@@ -16,7 +16,7 @@ use super::media_type::MediaType;
 use super::multipart;
 use super::target::Target;
 use crate::digest::{DigestKey, Digester, purpose};
-use crate::fingerprint::{Fingerprint, FingerprintBuilder};
+use crate::fingerprint::{Fingerprint, FingerprintBuilder, RequestPart};
 use crate::key::{RecordId, Scope};
 use crate::server::header::lines;
 use crate::slots::Client;
@@ -155,11 +155,14 @@ impl Sameness {
         let mut builder = Fingerprint::builder(id);
         builder.set_options(self.digest);
         builder.add_field("method", parts.method.as_str().as_bytes());
+        builder.mark(RequestPart::Method, parts.method.as_str().as_bytes());
         Target::of(parts).add_to(&mut builder, parts);
         for name in &self.headers {
             for_each_line(parts, name, |value| {
                 builder.add_context_field("header", name.as_str().as_bytes());
                 builder.add_context_field("value", value);
+                builder.mark(RequestPart::Headers, name.as_str().as_bytes());
+                builder.mark(RequestPart::Headers, value);
             });
         }
         self.add_content(&mut builder, parts, body);
@@ -182,6 +185,7 @@ impl Sameness {
             // There is none, there are several, or it can't be parsed: all are compared as they were sent.
             for value in lines(&parts.headers, CONTENT_TYPE) {
                 builder.add_context_field("content-type", value.as_bytes());
+                builder.mark(RequestPart::Headers, value.as_bytes());
             }
             return self.add_body(builder, custom.as_ref(), body, false);
         };
@@ -193,7 +197,9 @@ impl Sameness {
         if is_form && (custom.is_some() || form.is_some()) {
             media_type.remove_boundary();
         }
-        builder.add_context_field("content-type", media_type.canonical().as_bytes());
+        let canonical = media_type.canonical();
+        builder.add_context_field("content-type", canonical.as_bytes());
+        builder.mark(RequestPart::Headers, canonical.as_bytes());
         match form {
             Some(form) => form.into_iter().for_each(|part| builder.add_field("multipart", part)),
             None => self.add_body(builder, custom.as_ref(), body, media_type.is_json()),

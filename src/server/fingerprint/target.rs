@@ -6,7 +6,7 @@ use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 
-use crate::fingerprint::FingerprintBuilder;
+use crate::fingerprint::{FingerprintBuilder, RequestPart};
 use crate::server::context::IdempotencyContext;
 use crate::server::header::lines;
 
@@ -62,15 +62,22 @@ impl<'a> Target<'a> {
         for host in hosts(parts, self.uri.authority()).map(|host| plain_host(host, self.uri.scheme())) {
             if last.as_ref() != Some(&host) {
                 builder.add_context_field("host", &host);
+                builder.mark(RequestPart::Host, &host);
                 last = Some(host);
             }
         }
         builder.add_field("target", target(self.uri));
+        builder.mark(RequestPart::Path, self.uri.path().as_bytes());
+        if let Some(query) = self.uri.query() {
+            builder.mark(RequestPart::Query, query.as_bytes());
+        }
         if let Some(other) = self.other {
             builder.add_field("other target", target(other));
+            builder.mark(RequestPart::Path, other.path().as_bytes());
         }
         if let Some(nested) = self.nested {
             builder.add_field("nested", nested.as_bytes());
+            builder.mark(RequestPart::Path, nested.as_bytes());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::fingerprint::Match;
+use crate::fingerprint::{Match, RequestPart};
 use crate::key::RecordId;
 use crate::server::header::HeaderError;
 use crate::server::options::Options;
@@ -19,7 +19,7 @@ pub(super) fn rejections(options: &Options) -> Vec<Rejection> {
     id[..4].copy_from_slice(&[0x3f, 0x9a, 0x1c, 0x07]);
     let id = RecordId::from_bytes(id);
     let refusals = [Refusal::Unavailable, Refusal::Corrupt, Refusal::Full, Refusal::Overloaded, Refusal::ShuttingDown];
-    let mismatches = [Match::Other, Match::OtherCredentials, Match::NotVerifiable];
+    let mismatches = [Match::Other(RequestPart::Body), Match::OtherCredentials, Match::NotVerifiable];
     let mut rejections = vec![
         reasons::key_malformed(&HeaderError::Repeated(header_name.clone())),
         reasons::body_incomplete(),

@@ -105,7 +105,7 @@ pub(crate) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
             Rejection::new(RejectionKind::NotVerifiable, detail).for_the_operator(id)
         }
         // `Same` is no mismatch and does not come here.
-        Match::Other | Match::Same => {
+        Match::Other(_) | Match::Same => {
             // The other request may be an earlier attempt of this one, which was sent in another way.
             let detail = "This key was used for another request: its method, host, path, query, content type, body, or \
                 a header that this server compares differs. Nothing was done for this request. If you have sent it \

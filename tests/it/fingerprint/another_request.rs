@@ -1,18 +1,22 @@
 //! Another request with the same key gets no recorded answer: it is refused, even while the first still runs (promise
 //! 6). A record by unknown rules is refused too, and never run.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::OriginalUri;
+use axum::http::HeaderName;
 use axum::routing::post as route;
 use testkit::Gate;
 use testkit::lab::time::HOUR;
 use testkit::lab::{Lab, charge_print, foreign, frames, gated, id, insert_answer, insert_bytes, keyed, layer, post};
+use testkit::log::Log;
 use tower_idempotency::internals::Origin;
-use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, RecordId, Scope};
+use tower_idempotency::{Fingerprint, IdempotencyLayer, MemoryStore, OnInFlight, RecordId, RequestPart, Scope};
+use tracing::Level;
 
 // Row: known key, other request → 422 `key-reused`.
 
@@ -40,6 +44,58 @@ async fn a_known_key_with_another_request_is_refused() {
     }
     assert!(lab.send(original().body("a".into()).unwrap()).await.is_replay());
     assert_eq!(lab.effects(), 1);
+}
+
+#[tokio::test]
+async fn the_log_and_the_operator_learn_in_which_part_another_request_differs_and_its_client_does_not() {
+    let layer = IdempotencyLayer::new(MemoryStore::new()).fingerprint_headers([HeaderName::from_static("x-region")]);
+    let operations = layer.operations();
+    let lab = Lab::counting(layer);
+    let request = |method: &str, uri: &str| keyed(method, uri, "k").header("content-type", "text/plain");
+    let original = || request("POST", "/charges?amount=1").header("x-region", "a").body(Body::from("a")).unwrap();
+    assert_eq!(lab.send(original()).await.text(), "effect 1");
+    assert_eq!(operations.mismatched(id("k")), None);
+    let with = |method: &str, uri: &str, tenant: &str, body: &'static str| {
+        request(method, uri).header("x-region", tenant).body(Body::from(body)).unwrap()
+    };
+    let mut host = original();
+    host.headers_mut().insert("host", "canary.example".parse().unwrap());
+    let others = [
+        (with("PATCH", "/charges?amount=1", "a", "a"), RequestPart::Method),
+        (host, RequestPart::Host),
+        (with("POST", "/canary?amount=1", "a", "canary"), RequestPart::Path),
+        (with("POST", "/charges?amount=canary", "a", "canary"), RequestPart::Query),
+        (with("POST", "/charges", "a", "a"), RequestPart::Query),
+        (with("POST", "/charges?", "a", "a"), RequestPart::Query),
+        (with("POST", "/charges?amount=1", "canary", "canary"), RequestPart::Headers),
+        (with("POST", "/charges?amount=1", "a", "canary"), RequestPart::Body),
+    ];
+    let (log, mut answers) = (Log::begin(Level::DEBUG), HashSet::new());
+    for (number, (other, part)) in (1..).zip(others) {
+        let answer = lab.send(other).await;
+        answer.assert_refusal(422, "key-reused", false, None);
+        answers.insert(answer.text().to_owned());
+        let seen = operations.mismatched(id("k")).unwrap();
+        assert_eq!((seen.part, seen.requests), (part, number));
+    }
+    // They are alike.
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    let lines: Vec<_> = log.lines().into_iter().filter(|line| line.contains("refused: key-reused")).collect();
+    let names: Vec<_> =
+        lines.iter().map(|line| line.split("differs=\"").nth(1).unwrap().split('"').next().unwrap()).collect();
+    assert_eq!(names, ["method", "host", "path", "query", "query", "query", "headers", "body"]);
+    assert!(!lines.concat().contains("canary"), "{lines:?}");
+    // The owner's retry, and another client's request, are no such request.
+    assert!(lab.send(original()).await.is_replay());
+    let mut stranger = with("POST", "/canary", "a", "a");
+    stranger.headers_mut().insert("authorization", "Bearer other".parse().unwrap());
+    assert_eq!(lab.send(stranger).await.refusal(), (422, "credentials-changed".to_owned()));
+    assert_eq!(operations.mismatched(id("k")).unwrap().requests, 8);
+    // An empty query is another one than none.
+    for (uri, status) in [("/charges", 200), ("/charges?", 422)] {
+        assert_eq!(lab.send(keyed("POST", uri, "empty").body(Body::from("a")).unwrap()).await.status, status);
+    }
+    assert_eq!(operations.mismatched(id("empty")).unwrap().part, RequestPart::Query);
 }
 
 // Row: recorded under another fingerprint version or options → compared by the recorded ones; where that can't be done,

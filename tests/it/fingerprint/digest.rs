@@ -5,7 +5,7 @@ use testkit::lab::time::NOON;
 use testkit::lab::{foreign, id};
 use tower_idempotency::internals::{Cause, ClaimPolicy, Fence, Origin, Owner, Record, State};
 use tower_idempotency::store::InterruptedRun;
-use tower_idempotency::{Fingerprint, FingerprintBuilder, Match, RecordId};
+use tower_idempotency::{Fingerprint, FingerprintBuilder, Match, RecordId, RequestPart};
 
 const ID: RecordId = RecordId::from_bytes([7; 32]);
 
@@ -42,15 +42,15 @@ fn fields_never_run_together() {
     for (number, one) in lists.iter().enumerate() {
         for other in &lists[number + 1..] {
             let (one, other) = (of(one), of(other));
-            assert_eq!(one.compare(&other), Match::Other, "{number}");
+            assert_eq!(one.compare(&other), Match::Other(RequestPart::Body), "{number}");
             assert_ne!(digests(one)[1], digests(other)[1], "{number}");
         }
     }
     // Fields of the operation and other fields never run together either.
     let context = Fingerprint::builder(&ID).context_field("a", b"b");
     let with_context = context.clone().field("c", b"d").finish();
-    assert_eq!(with_context.compare(&of(&[("a", b"b"), ("c", b"d")])), Match::Other);
-    assert_eq!(context.finish().compare(&of(&[("a", b"b")])), Match::Other);
+    assert_eq!(with_context.compare(&of(&[("a", b"b"), ("c", b"d")])), Match::Other(RequestPart::Body));
+    assert_eq!(context.finish().compare(&of(&[("a", b"b")])), Match::Other(RequestPart::Body));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn credentials_are_compared_before_options_and_request() {
     let strangers = request(b"2").credential("authorization", b"bob").finish();
     let by_other_options = |fingerprint| foreign(fingerprint, VERSION, [1; 8]);
     assert_eq!(recorded.compare(&recorded), Match::Same);
-    assert_eq!(recorded.compare(&another), Match::Other);
+    assert_eq!(recorded.compare(&another), Match::Other(RequestPart::Body));
     assert_eq!(recorded.compare(&by_other_options(another)), Match::NotVerifiable);
     for stranger in [retried, without, strangers, by_other_options(strangers)] {
         assert_eq!(recorded.compare(&stranger), Match::OtherCredentials);

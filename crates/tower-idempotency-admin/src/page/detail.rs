@@ -131,6 +131,11 @@ pub(super) fn facts<St: Store>(site: &Site<St>, operation: &OperationRecord) -> 
                 dt { "Owner (digest of the scope)" }
                 dd { a href=(Selection { scope: Some(scope), ..Selection::default() }.link(None)) { code { (hex(&scope)) } } }
             }
+            @if let Some(refused) = site.operations.mismatched(operation.id) {
+                dt { "Other requests with its key" }
+                dd { (refused.requests) " refused by this process, the last " (age(refused.last, now)) " ago: its "
+                    strong { (refused.part.name()) } @if refused.part.name().ends_with('s') { " differ" } @else { " differs" } }
+            }
             @for (step, key) in site.derived_keys(operation) {
                 dt { "Derived key, " (shown(step)) } dd { code { (key) } }
             }

@@ -25,6 +25,22 @@ async fn an_operation_is_found_by_its_key_and_its_owner_and_the_key_is_in_no_url
 }
 
 #[tokio::test]
+async fn an_operation_says_in_which_part_another_request_with_its_key_differs() {
+    let desk = Desk::new();
+    let (id, _) = desk.interrupted("order-17").await;
+    let shown = async || desk.get(&format!("?id={id}")).await.text().to_owned();
+    assert!(!shown().await.contains("Other requests with its key"));
+    for amount in ["canary-1", "canary-2"] {
+        assert_eq!(desk.charge("order-17", amount).await.status, 422);
+    }
+    let page = shown().await;
+    for text in ["Other requests with its key", "2 refused by this process", "<strong>body</strong> differs"] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    assert!(!page.contains("canary"), "{page}");
+}
+
+#[tokio::test]
 async fn what_is_not_found_is_said_without_the_key() {
     let desk = Desk::new();
     desk.interrupted("order-17").await;

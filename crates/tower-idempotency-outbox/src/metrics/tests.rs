@@ -66,3 +66,26 @@ fn destinations_past_the_bound_share_a_label() {
     assert_eq!(value(CALLS, "http://host-0", "waiting"), 2.0);
     assert_eq!((value(TRIES, OTHER, "waiting"), value(TRIES, "http://host-0", "waiting")), (1.0, 1.0));
 }
+
+#[test]
+fn the_guide_the_alerts_and_the_dashboard_name_these_metrics_with_their_labels_and_states() {
+    let names = [TRIES, CALLS, OLDEST];
+    let texts = [
+        include_str!("../../../../docs/running/metrics.md"),
+        include_str!("../../../../ops/alerts.yml"),
+        include_str!("../../../../ops/dashboard.json"),
+    ];
+    for (text, named) in texts.into_iter().zip([&names[..], &names[1..], &names]) {
+        assert!(named.iter().all(|name| text.contains(name)));
+        for (at, _) in text.match_indices("idempotency_outbox_") {
+            let rest = &text[at..];
+            let end = rest.find(|char: char| !char.is_ascii_alphanumeric() && char != '_').unwrap();
+            assert!(names.contains(&&rest[..end]), "{}", &rest[..end]);
+            let states = rest[end..].strip_prefix("{state=~\"").and_then(|rest| rest.split_once('"'));
+            for state in states.into_iter().flat_map(|(states, _)| states.split('|')) {
+                assert!(State::ALL.iter().any(|known| known.as_str() == state), "{state}");
+            }
+        }
+    }
+    assert_eq!(texts[1].matches("{state=~\"").count(), 2, "each alert is for some states");
+}
