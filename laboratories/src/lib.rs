@@ -7,4 +7,6 @@
 pub mod disk;
 pub mod engine;
 #[cfg(target_os = "linux")]
+pub mod small_disk;
+#[cfg(target_os = "linux")]
 pub mod work;

@@ -1,11 +1,9 @@
 //! A disk that is really full: a small file system in memory, filled to the last byte.
 
-use std::path::Path;
-use std::process::{Command, Output};
-
 use laboratories::disk::quick_directory;
 use laboratories::disk::rebuild::read_image;
 use laboratories::engine::{Engine, Settings};
+use laboratories::small_disk::Small;
 use laboratories::work::notes;
 use laboratories::work::notes::{Found, Note, Said};
 use laboratories::work::retry::{judge, judge_image};
@@ -20,27 +18,6 @@ use crate::scenario::{Act, FILLER, plan_in};
 
 /// The space that is left when the store goes on: nothing, less than a block, and more than one.
 const LEFT: [u64; 4] = [0, 1_000, 20_000, 700_000];
-
-/// A mounted file system of 24 MiB. Dropping the value unmounts it.
-struct Small<'a>(&'a Path);
-
-impl<'a> Small<'a> {
-    fn mounted(at: &'a Path) -> Result<Self, String> {
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(at).output();
-        match output {
-            Ok(Output { status, .. }) if status.success() => Ok(Self(at)),
-            Ok(Output { stderr, .. }) => Err(String::from_utf8_lossy(&stderr).into_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-impl Drop for Small<'_> {
-    fn drop(&mut self) {
-        // The unmount is lazy: a process that was killed may not have ended yet.
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
-}
 
 /// The figures of the full disks.
 #[derive(Default)]
@@ -61,7 +38,7 @@ fn fill(engine: Engine, act: fn(u64) -> Act) -> Option<Came> {
     for left in LEFT {
         let directory = quick_directory();
         let plan = plan_in(engine, directory.path(), act(left), 20);
-        let small = match Small::mounted(&plan.data) {
+        let small = match Small::mounted(&plan.data, "24m") {
             Ok(small) => small,
             Err(obstacle) => {
                 skipped("what happens on a full disk", &obstacle);
@@ -130,7 +107,7 @@ async fn runs_that_had_begun_before_there_was_less_left_are_all_recorded() {
 async fn run_below_the_mark(engine: Engine) {
     const RUNS: usize = 64;
     let directory = quick_directory();
-    let small = match Small::mounted(directory.path()) {
+    let small = match Small::mounted(directory.path(), "24m") {
         Ok(small) => small,
         Err(obstacle) => return skipped("that runs under way are recorded below the mark", &obstacle),
     };

@@ -2,13 +2,26 @@
 //! values.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::routing::get;
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::Full;
+use laboratories::small_disk::Small;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use testkit::dice::free_address;
 use testkit::payment_server::{Server, Setup};
 use testkit::postgres::own_server;
 use testkit::process::until;
-use testkit::{Call, Connection};
+use testkit::{Connection, skipped};
+use tower::{BoxError, service_fn};
+use tower_idempotency_outbox::{
+    Call, Metrics as OutboxMetrics, Observer, OpenCalls, Outbox as _, Relay, SledOutbox, State,
+};
 
 use crate::prometheus::{Prometheus, queries};
 
@@ -22,7 +35,7 @@ const NOT_OF_SLED: [&str; 5] = [
 ];
 
 async fn charge(server: &Server, key: &str, source: &str) -> u16 {
-    server.send(&Call::charge(key, source)).await.status.as_u16()
+    server.send(&testkit::Call::charge(key, source)).await.status.as_u16()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +100,7 @@ async fn the_alerts_of_a_database_that_is_away_and_of_a_server_that_stalls_fire(
     let second = Setup::new(&directories[1]).listening(other).with(&store).start();
 
     // The first one stalls in the middle of a charge, and an operator settles it at the second one.
-    let call = Call::charge("stalled", "tok_slow");
+    let call = testkit::Call::charge("stalled", "tok_slow");
     let connection = server.charging_slowly(&call).await;
     server.pause().await;
     until("the operation shows as interrupted", async || !second.interrupted().await.is_empty()).await;
@@ -99,7 +112,7 @@ async fn the_alerts_of_a_database_that_is_away_and_of_a_server_that_stalls_fire(
     // The database goes away in the middle of another charge.
     let mut connection = Connection::http1(address).await.unwrap();
     let begun = server.log.text().matches("a charge begins source=tok_slow").count() + 1;
-    let slow = tokio::spawn(async move { drop(connection.send(&Call::charge("unsaved", "tok_slow")).await) });
+    let slow = tokio::spawn(async move { drop(connection.send(&testkit::Call::charge("unsaved", "tok_slow")).await) });
     server.charge_begun("tok_slow", begun).await;
     // One that hangs would let scrapes hang, which have a fifth of a second here.
     database.kill();
@@ -109,4 +122,115 @@ async fn the_alerts_of_a_database_that_is_away_and_of_a_server_that_stalls_fire(
     let calm = async || !prometheus.firing().await.contains("IdempotencyBreakerOpen");
     until("the database is used again", calm).await;
     tokio::time::timeout(Duration::from_secs(60), second.stop()).await.unwrap();
+}
+
+/// Serves what a scrape of a process reads.
+async fn scraped<F: Future<Output = String> + Send + 'static>(
+    scrape: impl Fn() -> F + Clone + Send + Sync + 'static,
+) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind(free_address()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = Router::new().route("/metrics", get(scrape));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alert_of_a_process_without_gauges_fires() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Arc::new(Setup::new(&directory).start());
+    charge(&server, "first", "tok_visa").await;
+    // As of a process that never calls `metrics::update`.
+    let counters = move || {
+        let server = Arc::clone(&server);
+        async move {
+            let text = server.get("/metrics").await.text().to_owned();
+            text.split_inclusive('\n').filter(|line| !line.contains("idempotency_store_")).collect()
+        }
+    };
+    let Some(prometheus) = Prometheus::of(scraped(counters).await, "that missing gauges are noticed").await else {
+        return;
+    };
+    prometheus.fires(&["IdempotencyGaugesMissing"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alert_of_a_disk_that_fills_up_fires_before_it_is_full() {
+    let promise = "that a disk which fills up is noticed";
+    let directory = tempfile::tempdir().unwrap();
+    let setup = Setup::new(&directory);
+    std::fs::create_dir(&setup.data).unwrap();
+    let _disk = match Small::mounted(&setup.data, "512m") {
+        Ok(disk) => disk,
+        Err(obstacle) => return skipped(promise, &obstacle),
+    };
+    let address = free_address();
+    let server = setup.clone().listening(address).start();
+    let Some(prometheus) = Prometheus::of(address, promise).await else { return };
+    let mut file = std::fs::File::create(setup.data.join("others")).unwrap();
+    until("IdempotencyDiskFillsUp", async || {
+        // Others write, too: some 20 MiB in the time that the alert looks back.
+        std::io::Write::write_all(&mut file, &vec![1; 32 << 10]).unwrap();
+        prometheus.firing().await.contains("IdempotencyDiskFillsUp")
+    })
+    .await;
+    assert_eq!(charge(&server, "room", "tok_visa").await, 200);
+    assert!(!prometheus.firing().await.contains("IdempotencyStoreUnhealthy"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alerts_of_an_outbox_fire() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = SledOutbox::open(directory.path()).await.unwrap();
+    let recorder: &'static PrometheusRecorder = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
+    let handle = recorder.handle();
+    let address = scraped(move || std::future::ready(handle.render())).await;
+    for (number, host) in ["refusing", "failing"].into_iter().enumerate() {
+        let request =
+            http::Request::post(format!("http://{host}.example/")).header("idempotency-key", number.to_string());
+        outbox.put(&Call::new(request.body("").unwrap()).unwrap()).await.unwrap();
+    }
+    let client = service_fn(async |request: http::Request<Full<Bytes>>| {
+        let is_refusing = request.uri().host() == Some("refusing.example");
+        let mut answer = http::Response::new(Full::<Bytes>::default());
+        // No redirect is followed; and 503 asks for another try.
+        *answer.status_mut() = if is_refusing { StatusCode::SEE_OTHER } else { StatusCode::SERVICE_UNAVAILABLE };
+        Ok::<_, BoxError>(answer)
+    });
+    let metrics =
+        ::metrics::with_local_recorder(recorder, || Observed { metrics: Arc::new(OutboxMetrics::new()), recorder });
+    let relay = Relay::new(outbox.clone(), client).observe(metrics.clone());
+    let relay = tokio::spawn(relay.run(std::future::pending()));
+    let Some(prometheus) = Prometheus::of(address, "that calls which wait for an operator are noticed").await else {
+        return;
+    };
+    until("both alerts fire", async || {
+        // A relay counts once a minute.
+        metrics.counted(&outbox.open_calls().await.unwrap());
+        let firing = prometheus.firing().await;
+        ["IdempotencyOutboxCallsGivenUp", "IdempotencyOutboxLate"].iter().all(|alert| firing.contains(*alert))
+    })
+    .await;
+    for (title, query) in queries().into_iter().filter(|(_, query)| query.contains("idempotency_outbox_")) {
+        let result = prometheus.query(&query).await.unwrap();
+        assert!(result[0]["metric"]["destination"].as_str().unwrap().ends_with(".example"), "{title}: {result}");
+    }
+    relay.abort();
+}
+
+/// The metrics of an outbox over a recorder of this test alone.
+#[derive(Clone)]
+struct Observed {
+    metrics: Arc<OutboxMetrics>,
+    recorder: &'static PrometheusRecorder,
+}
+
+impl Observer for Observed {
+    fn tried(&self, destination: &str, state: State) {
+        ::metrics::with_local_recorder(self.recorder, || self.metrics.tried(destination, state));
+    }
+
+    fn counted(&self, open: &[OpenCalls]) {
+        ::metrics::with_local_recorder(self.recorder, || self.metrics.counted(open));
+    }
 }
