@@ -49,6 +49,7 @@ impl<'a, O> From<Option<&'a Record<O>>> for Current<'a, O> {
 /// The change that a store has to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(hidden)]
+#[allow(clippy::large_enum_variant, reason = "nearly each is a record, and a box would cost each request a block")]
 pub enum Change<O> {
     /// The store writes nothing.
     Nothing,

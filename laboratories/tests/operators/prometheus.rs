@@ -1,5 +1,5 @@
-//! Debian's Prometheus, over the alerts and the dashboard of `ops/`. A minute of theirs is a second here, and an hour is
-//! five.
+//! Debian's Prometheus, over the alerts and the dashboard of `ops/`. A minute of theirs is a second here, and an hour
+//! is five.
 
 use std::collections::BTreeSet;
 use std::fs;
