@@ -143,6 +143,7 @@ impl Marks {
     const LENGTH: usize = 2 * MARKS;
 
     /// Adds a value to the mark of its part; the body has none.
+    #[cfg(feature = "server")]
     #[inline]
     fn add(&mut self, part: RequestPart, value: &[u8]) {
         let Some(mark) = self.0.get_mut(part as usize) else { return };

@@ -1,7 +1,8 @@
 //! An operator's evening: traffic, a server that dies in the middle of a charge, the alert, the charge found on the
 //! operators' page and settled there, the client's retry answered, the alert over. A real server and a real browser.
 //!
-//! And what other pages try in the same browser, and what pages of other origins read of the proxy's answers.
+//! The second evening: 300 operations at once. And what other pages try in the same browser, and what pages of other
+//! origins read of the proxy's answers.
 //!
 //! `SCREENSHOTS=DIRECTORY` writes pictures of the page. Those in the guide are made so, and have 16 colours:
 //!
@@ -16,6 +17,7 @@ mod attacks;
 mod browser;
 mod cors;
 mod evening;
+mod many;
 mod pictures;
 
 use browser::{Browser, Manner};
