@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
@@ -126,6 +127,8 @@ where
         },
     };
     let update = if has_succeeded(&entry) { delivered(update) } else { update };
+    let reason = entry.call.as_ref().map_or_else(|| update.reason.clone(), |call| without_path(&update.reason, call));
+    let update = Update { reason, ..update };
     let carried = match update.state {
         State::Waiting => Carried::InVain { reason: update.reason.clone() },
         _ => Carried::Ended,
@@ -146,6 +149,15 @@ where
 pub(crate) fn observed(event: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(event)).is_err() {
         tracing::error!(target: TARGET, "the observer has panicked");
+    }
+}
+
+/// Returns a reason without the path and the query of the call, which a client's error may have, and which may name an
+/// account. Reasons are in the log, and operators see them.
+fn without_path(reason: &str, call: &Call) -> String {
+    match call.uri().path_and_query().map(PathAndQuery::as_str) {
+        Some(target) if target.len() > 1 => reason.replace(target, "/…"),
+        _ => reason.to_owned(),
     }
 }
 

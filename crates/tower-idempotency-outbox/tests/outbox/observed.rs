@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use retry_policies::policies::ExponentialBackoff;
 use testkit::log::Log as Lines;
-use tower_idempotency_outbox::{Observer, OpenCalls, Outbox, State};
+use tower::util::BoxCloneService;
+use tower::{BoxError, service_fn};
+use tower_idempotency_outbox::{Call, Observer, OpenCalls, Outbox, State};
 
 use crate::home::{Home, call, call_to, over_both};
 use crate::server::{answer, entry, relay, run_until, server, server_of};
@@ -12,6 +15,7 @@ use crate::server::{answer, entry, relay, run_until, server, server_of};
 over_both!(
     calls_that_have_not_ended_are_counted_by_state_and_destination,
     an_observer_learns_of_each_try_and_of_what_is_open,
+    neither_a_reason_nor_the_log_has_the_path_that_a_client_s_error_names,
     each_change_of_an_operator_is_in_the_log_without_a_key,
 );
 
@@ -102,6 +106,21 @@ async fn an_observer_learns_of_each_try_and_of_what_is_open(home: impl Home) {
     let (client, _) = server_of(200, &[], "");
     run_until(relay(outbox, &client).observe(noted.clone()), outbox, call(4).key(), State::Damaged).await;
     assert_eq!(noted.tried.lock().unwrap().iter().map(|(_, state)| *state).collect::<Vec<_>>(), [State::Damaged]);
+}
+
+async fn neither_a_reason_nor_the_log_has_the_path_that_a_client_s_error_names(home: impl Home) {
+    let (outbox, log) = (home.outbox(), Lines::begin(tracing::Level::TRACE));
+    let request = http::Request::post("http://api.example/canary/7?token=canary").header("idempotency-key", "order-7");
+    let call = Call::new(request.body("").unwrap()).unwrap();
+    outbox.put(&call).await.unwrap();
+    let client = BoxCloneService::new(service_fn(async |request: http::Request<_>| {
+        Err::<http::Response<_>, BoxError>(format!("no connection for url ({})", request.uri()).into())
+    }));
+    let once = ExponentialBackoff::builder().build_with_max_retries(0);
+    run_until(relay(outbox, &client).backoff(once), outbox, call.key(), State::GivenUp).await;
+    let reason = entry(outbox, call.key()).await.reason.unwrap();
+    assert!(reason.contains("no connection for url (http://api.example/…)"), "{reason}");
+    assert!(!log.lines().concat().contains("canary"), "{:?}", log.lines());
 }
 
 async fn each_change_of_an_operator_is_in_the_log_without_a_key(home: impl Home) {
