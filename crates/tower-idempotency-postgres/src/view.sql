@@ -63,6 +63,8 @@ BEGIN
   -- The digest of the credentials.
   SELECT * INTO n, place FROM idempotency.number_1(head, place);
   place := place + CASE n WHEN 0 THEN 0 WHEN 1 THEN 33 END;
+  -- The marks of the request's parts (10), behind their length.
+  place := place + 11;
   SELECT * INTO attempt, place FROM idempotency.number_1(head, place);
   -- The origin.
   SELECT * INTO n, place FROM idempotency.number_1(head, place);
