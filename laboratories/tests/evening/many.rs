@@ -185,6 +185,7 @@ async fn passes(mut shop: Shop) {
     let answered = settle(&shop).await;
     println!("{stuck} operations, {refunds} of them refunds, over {servers} servers: {answered} had taken effect");
     assert!(shop.interrupted().await.is_empty());
+    assert!(stuck >= UNKNOWN + SLOW + REFUNDS && refunds >= REFUNDS, "{stuck}, {refunds}");
     assert!(answered >= UNKNOWN && answered < stuck - SLOW + 1, "{answered} of {stuck}");
     let mut charges = vec![BASE.div_ceil(servers); servers];
     let mut refunded = 0;

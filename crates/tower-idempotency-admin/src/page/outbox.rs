@@ -42,10 +42,10 @@ pub(super) async fn sections<St: Store>(site: &Site<St>, caller: &Caller, fields
 async fn section(caller: &Caller, at: usize, outbox: &dyn Calls, asked: Option<State>) -> Result<Markup, Problem> {
     let open = outbox.open().await?;
     let mut calls = Vec::new();
+    let asked = asked.filter(|state| !matches!(state, State::GivenUp | State::Damaged));
     for state in [Some(State::GivenUp), Some(State::Damaged), asked].into_iter().flatten() {
         calls.extend(outbox.list(state, None, SHOWN).await?);
     }
-    calls.dedup_by_key(|entry| entry.position);
     Ok(html! {
         @if open.is_empty() { p { "All calls have ended." } } @else {
             table.numbers {

@@ -69,6 +69,8 @@ async fn calls_are_counted_and_an_operator_settles_them_after_reading_what_it_le
         assert!(first.text().contains(text), "{text}: {}", first.text());
     }
     let mut shown = first.text().to_owned();
+    // Each is shown once, also where its state is asked for.
+    assert_eq!(desk.get("?calls=given_up").await.text().matches("given up by a relay").count(), 2);
     // Those that wait are shown where they are asked for.
     assert!(!first.text().contains("Give it up") && desk.get("?calls=waiting").await.text().contains("Give it up"));
     for (number, page, action, consequence, becomes, reason) in [
