@@ -59,11 +59,12 @@ async fn section(caller: &Caller, at: usize, outbox: &dyn Calls, asked: Option<S
                 } } }
             }
         }
-        @if !calls.is_empty() { (table(caller, at, &calls)) }
+        @if !calls.is_empty() { (table(&calls, caller.may(Permission::Outbox).then_some(at))) }
     })
 }
 
-fn table(caller: &Caller, at: usize, calls: &[Entry]) -> Markup {
+/// Returns a table of calls, with the buttons for those of this outbox, if there are to be any.
+fn table(calls: &[Entry], changed_in: Option<usize>) -> Markup {
     html! {
         table.operations {
             caption { "The first " (SHOWN) " in a state, the oldest first" }
@@ -76,7 +77,7 @@ fn table(caller: &Caller, at: usize, calls: &[Entry]) -> Markup {
                 td data-label="Call" { code { (entry.position) } " " (shown(&destination(entry))) }
                 td data-label="For" { span title=(date(time(entry.stored))) { (age(time(entry.stored), now())) } }
                 td data-label="Last try" { (shown(entry.reason.as_deref().unwrap_or("–"))) }
-                td data-label="Action" { @if caller.may(Permission::Outbox) { (buttons(at, entry)) } }
+                td data-label="Action" { @if let Some(at) = changed_in { (buttons(at, entry)) } }
             } } }
         }
     }
@@ -143,7 +144,7 @@ pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: 
     let main = html! {
         @if let Some(entry) = &entry {
             p.consequence { strong { (action.consequence(entry)) } }
-            (table(&Caller { actor: crate::Actor::new("", crate::Access::READ), nonce: None }, at, std::slice::from_ref(entry)))
+            (table(std::slice::from_ref(entry), None))
             form method="post" action="?" {
                 (hidden("change-call", at, entry))
                 input type="hidden" name="action" value=(action.name());
