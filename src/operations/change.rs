@@ -68,7 +68,9 @@ pub enum Applied {
     /// The operation is settled, or forgotten. Of [`Action::Reconcile`]: the application knew the outcome.
     Done,
     /// Nothing was changed: the operation is no longer in the state that the action is for under this fence, or a
-    /// request for it is just being answered. Look at it again.
+    /// request for it is just being answered. Over a shared store also: this process still counts its run as under
+    /// way, where another may list it as interrupted already, because each judges by what it has seen itself. Look at
+    /// it again.
     Stale,
     /// Of [`Action::Reconcile`]: the application does not know. The operation is interrupted under a new fence.
     StillUnknown,

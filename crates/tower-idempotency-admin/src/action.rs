@@ -104,7 +104,7 @@ impl Kind {
             (_, Ok(Applied::RunsAgain)) => "The application says that the next retry may run the handler.".to_owned(),
             (_, Ok(Applied::StillUnknown)) => "Nothing was changed: the application does not know either.".to_owned(),
             (_, Ok(Applied::Stale)) => {
-                "Nothing was changed: it has changed since you looked, or a request for it is just being answered."
+                "Nothing was changed: it has changed since you looked, a request for it is just being answered, or this server still counts its run as under way. Look at it again."
                     .to_owned()
             }
             (_, Ok(_)) => "The result has no name in this version of the page.".to_owned(),

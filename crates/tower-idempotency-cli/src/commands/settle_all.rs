@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tower_idempotency::RecordId;
 use tower_idempotency::operations::{Action, Applied, ChangeError, StateKind};
 use tower_idempotency::store::StoreError;
+use tower_idempotency::{Fence, RecordId};
 
 use super::changes::{self, Numbered};
 use crate::arguments::{Settle, StoreOptions};
@@ -70,14 +70,15 @@ async fn make(
     let (operator, mut results) = (opened.operations.by(actor), Vec::new());
     let mut left = changes.into_iter();
     loop {
-        let numbered = |Numbered { line, change }| ((line, matches!(change.action, Action::Answer(_))), change);
+        let numbered =
+            |Numbered { line, change }| ((line, change.fence, matches!(change.action, Action::Answer(_))), change);
         let (lines, slice): (Vec<_>, Vec<_>) = left.by_ref().take(SLICE).map(numbered).unzip();
         if slice.is_empty() {
             break;
         }
         let mut is_away = false;
-        for ((line, is_answer), (id, result)) in lines.into_iter().zip(operator.apply_all(slice).await) {
-            let result = LineResult::of(opened, id, is_answer, result).await;
+        for ((line, fence, is_answer), (id, result)) in lines.into_iter().zip(operator.apply_all(slice).await) {
+            let result = LineResult::of(opened, id, fence, is_answer, result).await;
             is_away |= matches!(result, LineResult::Away(_) | LineResult::Uncertain(_));
             // The changes go on if the reader of the output has gone: the audit events have them, too.
             let _ = screen.line(format_args!("line {line}  {}  {result}", id.short()));
@@ -112,7 +113,13 @@ enum LineResult {
 }
 
 impl LineResult {
-    async fn of(opened: &Opened, id: RecordId, is_answer: bool, result: Result<Applied, ChangeError>) -> Self {
+    async fn of(
+        opened: &Opened,
+        id: RecordId,
+        fence: Fence,
+        is_answer: bool,
+        result: Result<Applied, ChangeError>,
+    ) -> Self {
         match result {
             Ok(Applied::Done) => Self::Done,
             Ok(_) => match opened.operations.inspect(id).await {
@@ -123,6 +130,10 @@ impl LineResult {
                 Ok(None) => Self::Settled("its key is free".to_owned()),
                 Ok(Some(now)) => match now.state.kind() {
                     state @ (StateKind::Completed | StateKind::Consumed) => Self::Settled(format!("it is {state}")),
+                    // Under another fence, a retry runs it after its key was freed.
+                    StateKind::Running if now.fence == fence => {
+                        Self::Changed(format!("it is running{}", opened.hint()))
+                    }
                     state @ StateKind::Running if !is_answer => Self::Settled(format!("it is {state}")),
                     state => Self::Changed(format!("it is {state}, under the fence {}: look at it again", now.fence)),
                 },

@@ -67,6 +67,14 @@ impl Opened {
         )
     }
 
+    /// Returns what to do about an operation that may only look as if it was running.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self.is_shared && !self.has_waited {
+            true => ", unless its server has died: run the command again with --wait",
+            false => "",
+        }
+    }
+
     /// Returns the time by the store's clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.operations.store().now()

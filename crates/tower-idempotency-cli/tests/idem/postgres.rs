@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json as value;
 use testkit::postgres::{PostgresServer, own_server};
 use testkit::process::until;
 use tower_idempotency::store::Store as _;
@@ -61,6 +62,11 @@ async fn an_operation_is_found_and_settled_while_the_service_runs() {
     let refused = idem(&["settle", &url, &id("k3").to_string(), "--fence", fence, "--release", "--yes"]);
     assert_eq!(refused.stdout, "nothing was changed: it is running, which this change is not for\n");
     assert!(refused.code == 1 && refused.stderr.contains("--wait"), "{refused:?}");
+    let line = value!({ "id": id("k3").to_string(), "fence": fence, "action": "release" });
+    let refused = run(program(&["settle", &url, "--from", "-", "--yes", "--json"]), &format!("{line}\n"));
+    let result = &refused.json()["results"][0];
+    assert_eq!((refused.code, &result["result"]), (1, &"stale".into()), "it is not settled: {refused:?}");
+    assert!(result["detail"].as_str().unwrap().contains("--wait"), "{refused:?}");
     let found = |key: &str| run(program(&["find", &url]), &format!("account 7\n{key}\n")).stderr.contains("--wait");
     assert!(found("k3") && !found("k1"));
     let shown = idem(&["show", &url, &id("k3").to_string()]);
