@@ -177,8 +177,8 @@ async fn settle(shop: &Shop) -> usize {
     answered
 }
 
-/// Makes the changes, each once. A server that had to start over with watching the other sessions, as on a busy machine,
-/// counts their runs as under way: those changes are stale, and are sent again.
+/// Makes the changes, each once. A server that had to start over with watching the other sessions, as on a busy
+/// machine, counts their runs as under way: those changes are stale, and are sent again.
 async fn make(server: &Server, changes: Vec<Value>) {
     let left = Mutex::new(changes);
     until("each change is made", async || {
