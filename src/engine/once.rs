@@ -242,7 +242,17 @@ impl<St: Store, T> Once<St, T> {
     {
         serde_json::from_slice(json).map(|value| Outcome { value, replayed }).map_err(|error| {
             let (line, record_id) = (&self.engine.lines().wrong_type, id.short());
-            once_a_minute!(line, error, record_id, %error, "the outcome of a message is of another type");
+            // The error itself may quote a value of the outcome.
+            let (kind, json_line, column) = (error.classify(), error.line(), error.column());
+            once_a_minute!(
+                line,
+                error,
+                record_id,
+                ?kind,
+                json_line,
+                column,
+                "the outcome of a message is of another type"
+            );
             OnceError::WrongType(error)
         })
     }

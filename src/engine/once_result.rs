@@ -52,7 +52,8 @@ pub enum OnceError<E> {
     NotReplayable,
     /// There is an outcome, and it is of another type. An earlier version of the program or an operator has written it,
     /// or another consumer of the message, if neither has a [`Scope`](crate::Scope) of its own: then the effect has
-    /// **not** taken place. Or JSON does not give the value back as it was. It is logged at ERROR.
+    /// **not** taken place. Or JSON does not give the value back as it was. It is logged at ERROR, without the text of
+    /// this error, which may quote the outcome.
     #[error("the recorded outcome is of another type: {0}")]
     WrongType(serde_json::Error),
     /// The id belongs to another message.
