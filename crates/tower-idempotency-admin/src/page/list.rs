@@ -1,5 +1,7 @@
 //! The list of operations, its filter, and what can be done with several of them.
 
+use std::collections::BTreeMap;
+
 use maud::{Markup, html};
 use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{Listing, OperationRecord, StateKind};
@@ -67,12 +69,12 @@ pub(super) async fn section<St: Store>(
             } @else {
                 form method="post" action="?" {
                     input type="hidden" name="do" value="review";
+                    @if is_long(&listing) { (hint(&listing, kinds.contains(&Kind::Reconcile))) }
                     (table)
                     p #select-all { "With those that are selected, after a page that says what it leads to:" }
                     p.buttons { @for kind in &kinds {
                         button name="action" value=(kind.name()) { (bulk(*kind)) "…" }
                     } }
-                    @if is_long(&listing) { (hint(kinds.contains(&Kind::Reconcile))) }
                     input type="hidden" name="matching" value=(selection.link(None));
                     p { "With all that match this filter, up to " (MAX_ROWS) " at a time, after a page that counts them:" }
                     p.buttons { @for kind in &kinds {
@@ -166,10 +168,20 @@ fn is_long(listing: &Listing) -> bool {
     interrupted >= MANY
 }
 
-/// Says who should settle many.
-fn hint(can_reconcile: bool) -> Markup {
+/// Says which they are, and who should settle many.
+fn hint(listing: &Listing, can_reconcile: bool) -> Markup {
+    let mut kinds = BTreeMap::new();
+    for operation in &listing.operations {
+        if let Some(cause) = operation.state.cause() {
+            *kinds.entry((operation.label().unwrap_or("without a label"), cause.to_string())).or_insert(0) += 1;
+        }
+    }
     html! {
-        p.hint #many { "These are many: "
+        p.hint #many { "Of those listed here, "
+            @for (at, ((label, cause), count)) in kinds.iter().enumerate() {
+                @if at > 0 { ", " } (count) " " (shown(label)) " (" (cause) ")"
+            }
+            ". These are many: "
             @if can_reconcile {
                 "let your reconciler decide. It looks each one up, and settles what it knows: “" (bulk(Kind::Reconcile)) "”, below. "
             } @else {
