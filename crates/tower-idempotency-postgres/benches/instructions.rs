@@ -10,21 +10,27 @@
 //! execution of a prepared statement: not the parsing of its parameters, the commit, or the text of its answer.
 //!
 //! What the process executes for a first request through the layer is shown, and not compared: on a busy machine it
-//! takes more reads for the server's answers.
+//! takes more reads for the server's answers. It is counted in the process alone, and with hyper's server, for a client
+//! in another process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
+use axum::Router;
 use http_body_util::BodyExt as _;
 use testkit::bench::callgrind::{self, Counts, NO_VALGRIND, NoValgrind, collected, counted, skip, valgrind};
-use testkit::bench::exchange::{SMALL, protected, send};
+use testkit::bench::exchange::{KEY, SMALL, bare, protected, send};
 use testkit::bench::load::key;
 use testkit::postgres::{PostgresServer, own_server};
 use testkit::rows::{claim, complete, id, put};
-use tower_idempotency::OnInterrupted;
+use testkit::{Call, Connection};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tower_idempotency::{MemoryStore, OnInterrupted};
 use tower_idempotency_postgres::tokio_postgres::{NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 use tower_idempotency_shared::Write;
@@ -47,11 +53,19 @@ const OUTCOME: &str =
     "text, bytea, uuid, uuid, smallint, bytea, interval, boolean, interval, bytea, timestamptz, timestamptz";
 /// `claim-met` is a claim of a row that is there.
 const WAYS: [&str; 4] = ["by-hand", "claim", "claim-and-outcome", "claim-met"];
+/// A store without a database, for comparison.
+const MEMORY: &str = "memory";
 const COMMAND: &str = "cargo bench -p tower-idempotency-postgres --bench instructions";
 
 fn main() -> ExitCode {
-    if let Some((url, times)) = counted() {
-        send_first_requests(&url, times);
+    if let Some((task, times)) = counted() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (what, of) = task.split_once(' ').unwrap();
+        match what {
+            "sends" => runtime.block_on(send_first_requests(of, times)),
+            "serves" => runtime.block_on(serve_first_requests(of, times)),
+            _ => runtime.block_on(ask(of.parse().unwrap(), times)),
+        }
         return ExitCode::SUCCESS;
     }
     let Some(mut server) = own_server("what a statement costs", &["log_statement=all", "log_line_prefix="]) else {
@@ -60,8 +74,16 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let version = runtime.block_on(write_one(&server.url()));
     drop(runtime);
-    if let Ok(process) = callgrind::instructions(&server.url()) {
-        println!("the process, for a first request {process:.0}");
+    let url = server.url();
+    for (what, task) in [
+        ("the process, for a first request", format!("sends {url}")),
+        ("the same with hyper's server", format!("serves {url}")),
+        ("... over the memory store", format!("serves {MEMORY}")),
+        ("... without a layer", "serves bare".to_owned()),
+    ] {
+        if let Ok(process) = callgrind::instructions(&task) {
+            println!("{what:<33} {process:>8.0}");
+        }
     }
     server.stop();
     let prepared = Prepared::read(&server.log());
@@ -74,21 +96,52 @@ fn main() -> ExitCode {
     Counts::new(format!("PostgreSQL {version}"), counts).compare(&file, COMMAND)
 }
 
+/// The handler behind a layer over a namespace that nothing else uses.
+async fn over_postgres(url: &str, namespace: String) -> Router {
+    let backend = PostgresBackend::from_url(url).unwrap().namespace(namespace).unwrap();
+    let store = PostgresStore::open(backend.open().await.unwrap()).await.unwrap();
+    protected(SMALL, store, OnInterrupted::Refuse)
+}
+
 /// Sends so many first requests, one after the other, in a thread.
-fn send_first_requests(url: &str, times: u64) {
+async fn send_first_requests(url: &str, times: u64) {
     // As many keys in each count, so that making them is no part of the difference.
     let keys: Vec<_> = (0..callgrind::MANY).map(key).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let backend = PostgresBackend::from_url(url).unwrap().namespace(format!("first-{times}")).unwrap();
-        let store = PostgresStore::open(backend.open().await.unwrap()).await.unwrap();
-        let app = protected(SMALL, store, OnInterrupted::Refuse);
-        for key in &keys[..usize::try_from(times).unwrap()] {
-            let response = send(&app, Some(key)).await;
-            assert!(!response.headers().contains_key("idempotent-replayed"), "it is sent for the first time");
-            response.into_body().collect().await.unwrap();
-        }
-    });
+    let app = over_postgres(url, format!("first-{times}")).await;
+    for key in &keys[..usize::try_from(times).unwrap()] {
+        let response = send(&app, Some(key)).await;
+        assert!(!response.headers().contains_key("idempotent-replayed"), "it is sent for the first time");
+        response.into_body().collect().await.unwrap();
+    }
+}
+
+/// Serves so many first requests of another process, which is not counted.
+async fn serve_first_requests(over: &str, times: u64) {
+    let app = match over {
+        MEMORY => protected(SMALL, MemoryStore::new(), OnInterrupted::Refuse),
+        "bare" => bare(SMALL),
+        url => over_postgres(url, format!("served-{times}")).await,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = format!("asks {}", listener.local_addr().unwrap());
+    let mut client = Command::new(std::env::current_exe().unwrap())
+        .args([callgrind::CHILD, &client, &times.to_string()])
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    tokio::select! {
+        ended = client.wait() => assert!(ended.unwrap().success(), "each request is answered"),
+        served = axum::serve(listener, app) => served.unwrap(),
+    }
+}
+
+/// Sends so many first requests over one connection.
+async fn ask(address: SocketAddr, times: u64) {
+    let mut connection = Connection::http1(address).await.unwrap();
+    for number in 0..times {
+        let call = Call::post("/charges", "amount=100&currency=eur&source=tok_visa").header(KEY, &key(number));
+        assert_eq!(connection.send(&call).await.unwrap().status, 200);
+    }
 }
 
 /// Writes a claim and an outcome, and returns the server's version.

@@ -14,7 +14,7 @@ use super::report::{compiler, processor};
 const FEW: u64 = 1_000;
 pub const MANY: u64 = 3_000;
 /// The argument with which a bench starts itself.
-const CHILD: &str = "--counted";
+pub const CHILD: &str = "--counted";
 /// The largest share of an earlier count.
 const MOST: f64 = 1.03;
 
