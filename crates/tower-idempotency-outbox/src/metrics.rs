@@ -1,6 +1,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
@@ -14,51 +14,51 @@ const OTHER: &str = "other";
 const TRIES: &str = "idempotency_outbox_tries_total";
 const CALLS: &str = "idempotency_outbox_calls";
 const OLDEST: &str = "idempotency_outbox_oldest_seconds";
+const COUNTED: &str = "idempotency_outbox_counted_timestamp_seconds";
 
 /// An observer that counts over the recorder of the crate `metrics`, for every exporter that it has. Install the
 /// recorder before you create this.
 ///
 /// | name | type | labels | what it is |
 /// |---|---|---|---|
-/// | `idempotency_outbox_tries_total` | counter | `destination`, `state` | Tries, by the state of the call after them. |
-/// | `idempotency_outbox_calls` | gauge | `destination`, `state` | Calls that have not ended. |
-/// | `idempotency_outbox_oldest_seconds` | gauge | `destination`, `state` | The time since the first of them was put in, or 0. |
+/// | `idempotency_outbox_tries_total` | counter | `outbox`, `destination`, `state` | Tries, by the state of the call after them. |
+/// | `idempotency_outbox_calls` | gauge | `outbox`, `destination`, `state` | Calls that have not ended. |
+/// | `idempotency_outbox_oldest_seconds` | gauge | `outbox`, `destination`, `state` | The time since the first of them was put in, or 0. |
+/// | `idempotency_outbox_counted_timestamp_seconds` | gauge | `outbox` | When they were counted last, in Unix time. |
 ///
-/// A destination is a scheme, a host and a port; after the first 100 of a process, the others are `other`. Each relay
-/// of an outbox sets the gauges once a minute, to the same numbers: take the maximum of them.
+/// A destination is a scheme, a host and a port; after the first 100 of an observer, the others are `other`. Each relay
+/// of an outbox sets the gauges once a minute, to the same numbers: take the maximum of them. Where the last one is of
+/// the past, no relay runs, or its database does not answer, and the others are no longer true.
 ///
 /// ```
 /// # fn relay<C>(outbox: impl tower_idempotency_outbox::Outbox, client: C) {
 /// use tower_idempotency_outbox::{Metrics, Relay};
 ///
 /// // … install the exporter's recorder …
-/// let relay = Relay::new(outbox, client).observe(Metrics::new());
+/// let relay = Relay::new(outbox, client).observe(Metrics::new("payments"));
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct Metrics {
+    outbox: String,
     /// The destinations that have labels, and the states of which each has gauges.
     labels: Mutex<HashMap<String, BTreeSet<&'static str>>>,
 }
 
 impl Metrics {
-    /// Creates the observer, and describes its metrics to the recorder that is installed.
+    /// Creates the observer of an outbox, and describes its metrics to the recorder that is installed. The name is the
+    /// label `outbox`: each outbox of a program has its own.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(outbox: impl Into<String>) -> Self {
         describe_counter!(TRIES, "Tries, by the state of the call after them.");
         describe_gauge!(CALLS, "Calls that have not ended.");
         describe_gauge!(OLDEST, "The time since the first of them was put in, or 0.");
-        Self { labels: Mutex::default() }
+        describe_gauge!(COUNTED, "When they were counted last, in Unix time.");
+        Self { outbox: outbox.into(), labels: Mutex::default() }
     }
 
     fn labels(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<&'static str>>> {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -76,7 +76,8 @@ fn label(labels: &mut HashMap<String, BTreeSet<&'static str>>, destination: &str
 impl Observer for Metrics {
     fn tried(&self, destination: &str, state: State) {
         let label = label(&mut self.labels(), destination);
-        counter!(TRIES, "destination" => label, "state" => state.as_str()).increment(1);
+        let outbox = self.outbox.clone();
+        counter!(TRIES, "outbox" => outbox, "destination" => label, "state" => state.as_str()).increment(1);
     }
 
     fn counted(&self, open: &[OpenCalls]) {
@@ -94,11 +95,13 @@ impl Observer for Metrics {
             for &state in states {
                 // A state of which there are no calls any more has none, and not those of before.
                 let (calls, oldest) = counted.get(&(label.clone(), state)).copied().unwrap_or_default();
-                let of = [("destination", label.clone()), ("state", state.to_owned())];
+                let of = [("outbox", self.outbox.clone()), ("destination", label.clone()), ("state", state.to_owned())];
                 gauge!(CALLS, &of).set(calls as f64);
                 gauge!(OLDEST, &of).set(oldest.as_secs_f64());
             }
         }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        gauge!(COUNTED, "outbox" => self.outbox.clone()).set(now.as_secs_f64());
     }
 }
 

@@ -73,16 +73,26 @@ impl Prometheus {
 
     /// The names of the alerts that fire.
     pub(crate) async fn firing(&self) -> BTreeSet<String> {
-        let data = self.api("/api/v1/alerts").await.unwrap_or_default();
+        let mut data = None;
+        // One that does not answer does not say that none fires.
+        until("Prometheus answers", async || {
+            data = self.api("/api/v1/alerts").await;
+            data.is_some()
+        })
+        .await;
+        let data = data.unwrap_or_default();
         let alerts = data["alerts"].as_array().into_iter().flatten().filter(|alert| alert["state"] == "firing");
         alerts.map(|alert| alert["labels"]["alertname"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Waits until these alerts fire.
+    /// Waits until each of these alerts has fired, in whatever order.
     pub(crate) async fn fires(&self, alerts: &[&str]) {
-        for alert in alerts {
-            until(alert, async || self.firing().await.contains(*alert)).await;
-        }
+        let mut seen = BTreeSet::new();
+        until(&alerts.join(", "), async || {
+            seen.extend(self.firing().await);
+            alerts.iter().all(|alert| seen.contains(*alert))
+        })
+        .await;
     }
 }
 
@@ -98,7 +108,7 @@ fn hastened(alerts: &str) -> String {
         }
     }
     // An age of an hour, in seconds. That of a day stays: a server can have another clock.
-    hastened.replace("> 3600", "> 5")
+    hastened.replace("> 3600", "> 5").replace("> 600", "> 10")
 }
 
 /// The titles and queries of the dashboard's panels, for all jobs and instances.

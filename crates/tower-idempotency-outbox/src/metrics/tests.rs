@@ -16,7 +16,11 @@ fn values(snapshotter: &Snapshotter) -> HashMap<(String, String, String), f64> {
         DebugValue::Histogram(_) => panic!("there is none"),
     };
     let lines = snapshotter.snapshot().into_vec().into_iter().map(|(key, .., of)| {
-        let label = |name| key.key().labels().find(|label| label.key() == name).unwrap().value().to_owned();
+        let label = |name| {
+            let label = key.key().labels().find(|label| label.key() == name);
+            label.map(|label| label.value().to_owned()).unwrap_or_default()
+        };
+        assert_eq!(label("outbox"), "payments");
         ((key.key().name().to_owned(), label("destination"), label("state")), value(of))
     });
     lines.collect()
@@ -26,7 +30,7 @@ fn values(snapshotter: &Snapshotter) -> HashMap<(String, String, String), f64> {
 fn after(calls: impl FnOnce(&Metrics)) -> impl Fn(&str, &str, &str) -> f64 {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
-    metrics::with_local_recorder(&recorder, || calls(&Metrics::new()));
+    metrics::with_local_recorder(&recorder, || calls(&Metrics::new("payments")));
     let values = values(&snapshotter);
     move |name, destination, state| values[&(name.to_owned(), destination.to_owned(), state.to_owned())]
 }
@@ -41,6 +45,7 @@ fn tries_and_open_calls_have_their_labels() {
     assert_eq!(value(TRIES, "http://a", "delivered"), 2.0);
     assert_eq!((value(CALLS, "http://a", "given_up"), value(OLDEST, "http://a", "given_up")), (2.0, 60.0));
     assert_eq!((value(CALLS, "http://b", "waiting"), value(OLDEST, "http://b", "waiting")), (1.0, 5.0));
+    assert!(value(COUNTED, "", "") > 1.7e9, "seconds since 1970");
 }
 
 #[test]
@@ -69,13 +74,13 @@ fn destinations_past_the_bound_share_a_label() {
 
 #[test]
 fn the_guide_the_alerts_and_the_dashboard_name_these_metrics_with_their_labels_and_states() {
-    let names = [TRIES, CALLS, OLDEST];
+    let names = [TRIES, CALLS, OLDEST, COUNTED];
     let texts = [
         include_str!("../../../../docs/running/metrics.md"),
         include_str!("../../../../ops/alerts.yml"),
         include_str!("../../../../ops/dashboard.json"),
     ];
-    for (text, named) in texts.into_iter().zip([&names[..], &names[1..], &names]) {
+    for (text, named) in texts.into_iter().zip([&names[..], &names[1..], &names[..3]]) {
         assert!(named.iter().all(|name| text.contains(name)));
         for (at, _) in text.match_indices("idempotency_outbox_") {
             let rest = &text[at..];
