@@ -42,6 +42,8 @@ mod guard;
 mod health;
 mod latencies;
 mod nonce;
+#[cfg(all(feature = "outbox", not(any(feature = "outbox-postgres", feature = "outbox-sled"))))]
+compile_error!("an outbox needs its database: choose the feature `outbox-postgres` or `outbox-sled`");
 #[cfg(feature = "outbox")]
 mod outbox;
 mod overview;

@@ -1,55 +1,98 @@
 //! Outboxes over any database, and what operators do with their calls.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use tokio::time::timeout;
-use tower_idempotency_outbox::{Entry, OpenCalls, Outbox, OutboxError, State};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tower_idempotency_outbox::{Action, Entry, OpenCalls, Outbox, OutboxError, State};
 
 use crate::problem::{Problem, in_words};
+use crate::timeout::SHOWN_FOR;
 
 /// The longest time for what is only read. A change has the outbox's own time limit.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An outbox over any database.
-pub(crate) trait Calls: Send + Sync {
-    /// Counts the calls that have not ended.
-    fn open(&self) -> BoxFuture<'_, Result<Vec<OpenCalls>, Problem>>;
+/// An outbox, with its name on the page.
+pub(crate) struct Named {
+    pub(crate) name: String,
+    calls: Box<dyn Calls>,
+    /// The counts, and when they were taken.
+    open: Mutex<Option<(Instant, Vec<OpenCalls>)>>,
+}
+
+impl Named {
+    pub(crate) fn new(name: String, outbox: impl Outbox) -> Self {
+        Self { name, calls: Box::new(outbox), open: Mutex::default() }
+    }
+
+    /// Counts the calls that have not ended, which reads each of them. One request counts, and those that come
+    /// meanwhile wait for it.
+    pub(crate) async fn open(&self) -> Result<Vec<OpenCalls>, OutboxError> {
+        let mut kept = self.open.lock().await;
+        if let Some((at, open)) = &*kept
+            && at.elapsed() < SHOWN_FOR
+        {
+            return Ok(open.clone());
+        }
+        let open = self.calls.open().await?;
+        *kept = Some((Instant::now(), open.clone()));
+        Ok(open)
+    }
 
     /// Lists calls in a state.
-    fn list(&self, state: State, after: Option<u64>, limit: u16) -> BoxFuture<'_, Result<Vec<Entry>, Problem>>;
+    pub(crate) async fn list(&self, state: State, after: Option<u64>, limit: u16) -> Result<Vec<Entry>, OutboxError> {
+        self.calls.list(state, after, limit).await
+    }
+
+    /// Returns the call at this position.
+    pub(crate) async fn at(&self, position: u64) -> Result<Option<Entry>, Problem> {
+        in_time(self.calls.at(position)).await
+    }
 
     /// Changes a call. Returns whether it was changed.
-    fn change<'a>(&'a self, actor: &str, entry: &'a Entry, action: CallAction) -> BoxFuture<'a, Result<bool, Problem>>;
+    pub(crate) async fn change(&self, actor: &str, entry: &Entry, action: Action) -> Result<bool, Problem> {
+        let changed = self.calls.change(actor, entry, action).await;
+        *self.open.lock().await = None;
+        changed.map_err(|error| failed("It is not known whether this was done; look at it again", &in_words(&error)))
+    }
 }
+
+/// An outbox over any database.
+trait Calls: Send + Sync {
+    fn open(&self) -> Answered<'_, Vec<OpenCalls>>;
+
+    fn list(&self, state: State, after: Option<u64>, limit: u16) -> Answered<'_, Vec<Entry>>;
+
+    fn at(&self, position: u64) -> Answered<'_, Option<Entry>>;
+
+    fn change<'a>(&'a self, actor: &str, entry: &'a Entry, action: Action) -> Answered<'a, bool>;
+}
+
+type Answered<'a, T> = BoxFuture<'a, Result<T, OutboxError>>;
 
 impl<O: Outbox> Calls for O {
-    fn open(&self) -> BoxFuture<'_, Result<Vec<OpenCalls>, Problem>> {
-        Box::pin(in_time(self.open_calls()))
+    fn open(&self) -> Answered<'_, Vec<OpenCalls>> {
+        Box::pin(self.open_calls())
     }
 
-    fn list(&self, state: State, after: Option<u64>, limit: u16) -> BoxFuture<'_, Result<Vec<Entry>, Problem>> {
-        Box::pin(in_time(Outbox::list(self, state, after, limit)))
+    fn list(&self, state: State, after: Option<u64>, limit: u16) -> Answered<'_, Vec<Entry>> {
+        Box::pin(Outbox::list(self, state, after, limit))
     }
 
-    fn change<'a>(&'a self, actor: &str, entry: &'a Entry, action: CallAction) -> BoxFuture<'a, Result<bool, Problem>> {
+    fn at(&self, position: u64) -> Answered<'_, Option<Entry>> {
+        Box::pin(Outbox::at(self, position))
+    }
+
+    fn change<'a>(&'a self, actor: &str, entry: &'a Entry, action: Action) -> Answered<'a, bool> {
         let operator = self.by(actor);
-        Box::pin(async move {
-            let changed = match action {
-                CallAction::Retry => operator.retry(entry).await,
-                CallAction::GiveUp => operator.give_up(entry).await,
-                CallAction::Done => operator.settle(entry, true).await,
-                CallAction::NotDone => operator.settle(entry, false).await,
-            };
-            changed
-                .map_err(|error| failed("It is not known whether this was done; look at it again", &in_words(&error)))
-        })
+        Box::pin(async move { operator.apply(entry, action).await })
     }
 }
 
-async fn in_time<T>(read: impl Future<Output = Result<T, OutboxError>>) -> Result<T, Problem> {
+/// Returns what was read, if it comes in time.
+pub(crate) async fn in_time<T>(read: impl Future<Output = Result<T, OutboxError>>) -> Result<T, Problem> {
     let unread = |why: &str| failed("The outbox does not answer this", why);
     match timeout(TIMEOUT, read).await {
         Ok(read) => read.map_err(|error| unread(&in_words(&error))),
@@ -61,74 +104,37 @@ fn failed(what: &str, why: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{what}: {why}."))
 }
 
-/// What operators do with a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CallAction {
-    Retry,
-    Done,
-    NotDone,
-    GiveUp,
-}
-
-impl CallAction {
-    pub(crate) const ALL: [Self; 4] = [Self::Retry, Self::Done, Self::NotDone, Self::GiveUp];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Retry => "retry",
-            Self::Done => "done",
-            Self::NotDone => "not-done",
-            Self::GiveUp => "give-up",
-        }
-    }
-
-    /// Returns whether the action is for a call in this state.
-    pub(crate) fn fits(self, state: State) -> bool {
-        match self {
-            Self::Retry => matches!(state, State::Refused | State::GivenUp | State::Damaged),
-            Self::Done | Self::NotDone => matches!(state, State::GivenUp | State::Damaged),
-            Self::GiveUp => state == State::Waiting,
-        }
-    }
-
-    /// Returns the words on its button.
-    pub(crate) const fn button(self) -> &'static str {
-        match self {
-            Self::Retry => "Send it again",
-            Self::Done => "It has taken place",
-            Self::NotDone => "It has not taken place",
-            Self::GiveUp => "Give it up",
-        }
-    }
-
-    /// Returns what the action leads to.
-    pub(crate) fn consequence(self, entry: &Entry) -> &'static str {
-        match self {
-            Self::Retry if entry.may_have_taken_place => {
-                "A relay sends the call again, under the same key. It may have taken place: if the other service has \
-                 forgotten the key, it takes place a second time. Do this only if that service still knows the key, or \
-                 if you have seen that it has not taken place."
-            }
-            Self::Retry => "A relay sends the call again, under the same key. So far, it has not taken place.",
-            Self::Done => {
-                "The call counts as delivered, without an answer, and is not sent again. Later calls in its order go on. \
-                 Do this if you have seen at the other service that it has taken place."
-            }
-            Self::NotDone => {
-                "The call counts as refused, and is not sent again. Later calls in its order go on. Do this if you have \
-                 seen at the other service that it has not taken place, and it is not to take place any more."
-            }
-            Self::GiveUp => {
-                "No relay sends the call any more. Later calls in its order wait until it is settled, or sent again."
-            }
-        }
+/// Returns the words on an action's button; none for one that this version of the page does not know.
+pub(crate) const fn button(action: Action) -> Option<&'static str> {
+    match action {
+        Action::Retry => Some("Send it again"),
+        Action::SettleAsDone => Some("It has taken place"),
+        Action::SettleAsNotDone => Some("It has not taken place"),
+        Action::GiveUp => Some("Give it up"),
+        _ => None,
     }
 }
 
-impl FromStr for CallAction {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL.into_iter().find(|action| action.name() == text).ok_or(())
+/// Returns what an action leads to.
+pub(crate) fn consequence(action: Action, entry: &Entry) -> &'static str {
+    match action {
+        Action::Retry if entry.may_have_taken_place => {
+            "A relay sends the call again, under the same key. It may have taken place: if the other service has \
+             forgotten the key, it takes place a second time. Do this only if that service still knows the key, or \
+             if you have seen that it has not taken place."
+        }
+        Action::Retry => "A relay sends the call again, under the same key. So far, it has not taken place.",
+        Action::SettleAsDone => {
+            "The call counts as delivered, without an answer, and is not sent again. Later calls in its order go on. \
+             Do this if you have seen at the other service that it has taken place."
+        }
+        Action::SettleAsNotDone => {
+            "The call counts as refused, and is not sent again. Later calls in its order go on. Do this if you have \
+             seen at the other service that it has not taken place, and it is not to take place any more."
+        }
+        Action::GiveUp => {
+            "No relay sends the call any more. Later calls in its order wait until it is settled, or sent again."
+        }
+        _ => "",
     }
 }

@@ -82,7 +82,7 @@ impl<St: Store> AdminPage<St> {
     /// Needs the feature `outbox-postgres` or `outbox-sled`.
     #[cfg(feature = "outbox")]
     pub fn outbox(mut self, name: impl Into<String>, outbox: impl tower_idempotency_outbox::Outbox) -> Self {
-        self.0.outboxes.push((name.into(), Box::new(outbox)));
+        self.0.outboxes.push(crate::outbox::Named::new(name.into(), outbox));
         self
     }
 

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::time::Duration;
 
 use axum::response::Response;
 use futures_util::future::BoxFuture;
@@ -17,10 +16,7 @@ use crate::access::Actor;
 use crate::latencies::Latencies;
 use crate::overview::Overview;
 use crate::text::hex;
-use crate::timeout::{Unread, in_time};
-
-/// The longest time for which an overview is shown before the store is asked again, however many look at it.
-const OVERVIEW_EVERY: Duration = Duration::from_secs(5);
+use crate::timeout::{SHOWN_FOR, Unread, in_time};
 
 type Authorize = dyn Fn(Parts) -> BoxFuture<'static, Result<Actor, Response>> + Send + Sync;
 type ScopeFrom = dyn Fn(&[&str]) -> Result<Option<Scope>, NoScope> + Send + Sync;
@@ -35,9 +31,8 @@ pub(crate) struct Site<St> {
     pub(crate) latencies: Option<Latencies>,
     /// The steps for which handlers derive keys.
     pub(crate) steps: Vec<String>,
-    /// Outboxes, with their names.
     #[cfg(feature = "outbox")]
-    pub(crate) outboxes: Vec<(String, Box<dyn crate::outbox::Calls>)>,
+    pub(crate) outboxes: Vec<crate::outbox::Named>,
     /// A text of this process alone: the counts of another one must not be compared with its own.
     pub(crate) instance: String,
     overview: Mutex<Option<(Instant, Overview)>>,
@@ -78,7 +73,7 @@ impl<St: Store> Site<St> {
         in_time(async {
             let mut kept = self.overview.lock().await;
             if let Some((at, overview)) = &*kept
-                && at.elapsed() < OVERVIEW_EVERY
+                && at.elapsed() < SHOWN_FOR
             {
                 return Ok(*overview);
             }

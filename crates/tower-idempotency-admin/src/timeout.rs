@@ -1,11 +1,14 @@
-//! How long a caller waits for the store: the page is there, without some of its parts, while a disk or a database
-//! hangs.
+//! How long counts are kept, and how long a caller waits for the store: the page is there, without some of its parts,
+//! while a disk or a database hangs.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tower_idempotency::store::StoreError;
 
+/// The longest time for which counts are shown before the store or the outbox is asked again, however many look at
+/// them.
+pub(crate) const SHOWN_FOR: Duration = Duration::from_secs(5);
 /// The longest time for what is only read.
 const TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::uri::PathAndQuery;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
@@ -127,8 +126,6 @@ where
         },
     };
     let update = if has_succeeded(&entry) { delivered(update) } else { update };
-    let reason = entry.call.as_ref().map_or_else(|| update.reason.clone(), |call| without_path(&update.reason, call));
-    let update = Update { reason, ..update };
     let carried = match update.state {
         State::Waiting => Carried::InVain { reason: update.reason.clone() },
         _ => Carried::Ended,
@@ -139,8 +136,7 @@ where
     if write(&outbox, &entry, update, until).await
         && let Some(observer) = observer
     {
-        let destination = entry.call.as_ref().map(Call::destination).unwrap_or_default();
-        observed(|| observer.tried(&destination, state));
+        observed(|| observer.tried(&entry.destination, state));
     }
     carried
 }
@@ -149,15 +145,6 @@ where
 pub(crate) fn observed(event: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(event)).is_err() {
         tracing::error!(target: TARGET, "the observer has panicked");
-    }
-}
-
-/// Returns a reason without the path and the query of the call, which a client's error may have, and which may name an
-/// account. Reasons are in the log, and operators see them.
-fn without_path(reason: &str, call: &Call) -> String {
-    match call.uri().path_and_query().map(PathAndQuery::as_str) {
-        Some(target) if target.len() > 1 => reason.replace(target, "/…"),
-        _ => reason.to_owned(),
     }
 }
 
@@ -200,7 +187,7 @@ where
     };
     let (head, mut rest) = match answered {
         Ok(answer) => answer.into_parts(),
-        Err(error) => return unanswered(&error, earlier),
+        Err(error) => return unanswered(&error, call, earlier),
     };
     // The status has come, and counts, even if the body breaks off, or has no end.
     let is_stream =
@@ -259,7 +246,7 @@ async fn write(outbox: &impl Outbox, entry: &Entry, update: Update, until: Insta
 /// Whether the last change of the entry was this one.
 async fn is_written(outbox: &impl Outbox, entry: &Entry, update: &Update) -> bool {
     let Some(call) = &entry.call else { return false };
-    let Ok(Some(now)) = outbox.find(call.key()).await else { return false };
+    let Ok(Some(now)) = outbox.get(call.key()).await else { return false };
     now.fence == entry.fence + 1 && now.state == update.state && now.reason.as_ref() == Some(&update.reason)
 }
 

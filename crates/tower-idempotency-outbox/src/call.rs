@@ -13,6 +13,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 use tower_idempotency_client::{InvalidKey, Key};
 
 /// The most bytes that a partition key may have.
@@ -163,7 +164,8 @@ impl Call {
 
     /// Reads what was stored. An error says what is damaged.
     pub(crate) fn from_json(json: &str) -> Result<Self, String> {
-        let stored: Stored = serde_json::from_str(json).map_err(|error| format!("it is no call: {error}"))?;
+        let stored: Stored =
+            serde_json::from_str(json).map_err(|error| format!("it is no call: {}", unread(&error)))?;
         let damaged = |what: &str, why: &dyn fmt::Display| format!("its {what} is damaged: {why}");
         let mut headers = HeaderMap::new();
         for (name, value) in stored.headers {
@@ -209,6 +211,16 @@ impl Call {
             _ => Ok(self),
         }
     }
+}
+
+/// Returns where a JSON text can't be read. The error itself may quote a value, and reasons are in logs and lists.
+pub(crate) fn unread(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Eof => "it breaks off",
+        Category::Data => "a member is missing, unknown or of another type",
+        Category::Syntax | Category::Io => "it is not JSON",
+    };
+    format!("{what}, at line {}, column {}", error.line(), error.column())
 }
 
 /// Whether a database can keep the authority, and compare it with others as a text.

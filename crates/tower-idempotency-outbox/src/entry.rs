@@ -1,6 +1,7 @@
 //! What an outbox holds: a call, and what has become of it.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -50,6 +51,15 @@ impl State {
     }
 }
 
+impl FromStr for State {
+    type Err = ();
+
+    /// Reads its name, with a hyphen or an underscore.
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.iter().copied().find(|state| state.as_str() == name.replace('-', "_")).ok_or(())
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
@@ -64,7 +74,9 @@ pub struct Entry {
     pub position: u64,
     /// How far it has come.
     pub state: State,
-    /// The call; `None` if it can't be read.
+    /// Scheme, host and port, without a default port; empty if it can't be read.
+    pub destination: String,
+    /// The call; `None` if it can't be read, and in a [list](crate::Outbox::list).
     pub call: Option<Call>,
     /// When it was put in, by the outbox's clock; 1970 if that can't be read.
     pub stored: SystemTime,
@@ -78,7 +90,7 @@ pub struct Entry {
     pub may_have_taken_place: bool,
     /// What the last try has met, or why there is none any more, for people to read.
     pub reason: Option<String>,
-    /// The server's last answer, if there was one.
+    /// The server's last answer, if there was one; `None` in a [list](crate::Outbox::list).
     pub answer: Option<Answer>,
     /// Each change gives the entry another one, so that a change that comes too late does nothing.
     pub(crate) fence: u64,
@@ -199,6 +211,7 @@ pub(crate) mod tests {
             position: 1,
             stored: SystemTime::now(),
             state: State::Sending,
+            destination: String::new(),
             call: None,
             tries,
             first_try: None,

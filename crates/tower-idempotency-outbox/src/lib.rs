@@ -49,7 +49,7 @@
 //! # Look at it
 //! ```
 //! use tower_idempotency_client::Key;
-//! use tower_idempotency_outbox::{Outbox, State};
+//! use tower_idempotency_outbox::{Action, Outbox, State};
 //!
 //! # async fn look(outbox: impl Outbox) -> Result<(), Box<dyn std::error::Error>> {
 //! let Some(entry) = outbox.get(&Key::new("order-17:charge")?).await? else { return Ok(()) };
@@ -62,7 +62,7 @@
 //! // An operator has looked at the payment API, and has found no charge. The server still knows
 //! // the key. Each change is logged with the operator's name.
 //! for entry in outbox.list(State::GivenUp, None, 100).await? {
-//!     outbox.by("alice").retry(&entry).await?;
+//!     outbox.by("alice").apply(&entry, Action::Retry).await?;
 //! }
 //! # Ok(()) }
 //! ```
@@ -91,7 +91,7 @@
 //!
 //! When there is [no time](Relay::give_up_after) for another try, the call is given up, and
 //! [`may_have_taken_place`](Entry::may_have_taken_place) says what is known of it. It can be
-//! [tried again](Operator::retry), or [settled](Operator::settle), as can be done with `idem outbox` and on the
+//! [tried again](Action::Retry), or [settled](Action::SettleAsDone), as can be done with `idem outbox` and on the
 //! operators' page.
 //!
 //! # What it promises
@@ -154,7 +154,7 @@ pub use error::OutboxError;
 #[cfg(feature = "metrics")]
 pub use metrics::Metrics;
 pub use observer::Observer;
-pub use operator::Operator;
+pub use operator::{Action, Operator};
 pub use outbox::Outbox;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresOutbox;

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tower_idempotency_client::{Delivery, Error, Known, Reason, retry_after};
 
 use crate::storage::Update;
-use crate::{Answer, State};
+use crate::{Answer, Call, State};
 
 /// What comes after a try.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ pub(crate) fn answered(head: Parts, body: Bytes, read: Read, earlier: bool) -> N
 }
 
 /// What comes after a try that has got none.
-pub(crate) fn unanswered(error: &Error, earlier: bool) -> Next {
+pub(crate) fn unanswered(error: &Error, call: &Call, earlier: bool) -> Next {
     // An end is one, whatever has come before.
     let has_ended = error.reason() == Reason::NotKept;
     let known = if earlier && !has_ended { error.known().max(Known::Unknown) } else { error.known() };
@@ -76,7 +77,7 @@ pub(crate) fn unanswered(error: &Error, earlier: bool) -> Next {
     let update = |state| Update {
         may_have_taken_place: Some(known >= Known::Unknown),
         answer,
-        ..Update::to(state, describe(error))
+        ..Update::to(state, without_paths(&describe(error), call))
     };
     let is_of_credentials =
         error.response().is_some_and(|answer| is_of_credentials(answer.status(), answer.headers(), answer.body()));
@@ -115,4 +116,59 @@ fn describe(error: &Error) -> String {
         cause = this.source();
     }
     text
+}
+
+/// Returns a reason without the path and the query of the call, and of each URL: a client's error may have them, and
+/// they may name an account. Reasons are in the log, and operators see them.
+fn without_paths(reason: &str, call: &Call) -> String {
+    let target = call.uri().path_and_query().map(PathAndQuery::as_str).filter(|target| target.len() > 1);
+    let reason = target.map_or_else(|| reason.to_owned(), |target| reason.replace(target, HIDDEN));
+    let mut urls = reason.split("://");
+    let mut left = urls.next().unwrap_or_default().to_owned();
+    for url in urls {
+        let end = url.find(|next: char| next.is_whitespace() || "\"'`<>()[]{},".contains(next)).unwrap_or(url.len());
+        let (url, rest) = url.split_at(end);
+        left.push_str("://");
+        match url.find(['/', '?', '#']) {
+            Some(path) => left.extend([&url[..path], HIDDEN]),
+            None => left.push_str(url),
+        }
+        left.push_str(rest);
+    }
+    left
+}
+
+/// What a reason has in place of a path.
+const HIDDEN: &str = "/…";
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn a_reason_has_no_path_of_the_call_and_none_of_any_url() {
+        let call = |uri: &str| Call::new(Request::post(uri).header("idempotency-key", "k").body("").unwrap()).unwrap();
+        let of_account = call("https://api.example/accounts/17/charges?to=18");
+        for (reason, left) in [
+            ("no route to /accounts/17/charges?to=18", "no route to /…"),
+            (
+                "error sending request for url (https://api.example/accounts/17/charges?to=18)",
+                "error sending request for url (https://api.example/…)",
+            ),
+            // As another client writes them.
+            ("GET \"https://api.example:443/accounts/%31%37\": refused", "GET \"https://api.example:443/…\": refused"),
+            (
+                "moved to http://api.example?account=17, then http://other.example#17",
+                "moved to http://api.example/…, then http://other.example/…",
+            ),
+            ("https://api.example is down", "https://api.example is down"),
+            ("connection refused (os error 111)", "connection refused (os error 111)"),
+        ] {
+            assert_eq!(without_paths(reason, &of_account), left);
+        }
+        // A path that is `/` alone is in any text.
+        assert_eq!(without_paths("and/or", &call("https://api.example/")), "and/or");
+    }
 }

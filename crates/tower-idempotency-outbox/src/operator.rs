@@ -1,90 +1,135 @@
 //! What operators change, and the event in the log that each change leaves.
 
 use std::error::Error;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use tracing::Instrument as _;
 
 use crate::storage::{Storage, Update};
 use crate::{Entry, OutboxError, State};
 
-/// Changes calls in an operator's name: [`Outbox::by`](crate::Outbox::by) returns it.
-///
-/// Each method returns whether the call was changed: it is not, if it has changed since `entry` was read, or is in
-/// another state than the method is for.
-///
-/// Each leaves an event in the log, at INFO, or at WARN if it fails, with the target `tower_idempotency::audit`: the
-/// actor, the action, the call's position in the outbox, its fence and the result. It has no key and no body.
-#[derive(Debug, Clone)]
-pub struct Operator<O> {
-    outbox: O,
-    actor: String,
-}
-
-impl<O: Storage + Sync> Operator<O> {
-    pub(crate) fn new(outbox: O, actor: String) -> Self {
-        Self { outbox, actor }
-    }
-
+/// What an operator does with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Action {
     /// Tries a call again that was refused, given up or set aside as damaged, and gives it all of its time anew.
     ///
     /// **If the operation [may have taken place](Entry::may_have_taken_place), first make sure that the server still
     /// remembers its key**, or that it has not taken place: else it may take place a second time.
-    ///
-    /// # Errors
-    /// As those of an [`Outbox`](crate::Outbox).
-    pub async fn retry(&self, entry: &Entry) -> Result<bool, OutboxError> {
-        let update = Update { restarts: true, ..self.update_to(State::Waiting, "retried") };
-        self.change("retry", entry, &[State::Refused, State::GivenUp, State::Damaged], update).await
-    }
-
+    Retry,
     /// Gives a call up that waits for its next try, so that it can be settled.
-    ///
-    /// # Errors
-    /// As those of an [`Outbox`](crate::Outbox).
-    pub async fn give_up(&self, entry: &Entry) -> Result<bool, OutboxError> {
-        self.change("give-up", entry, &[State::Waiting], self.update_to(State::GivenUp, "given up")).await
-    }
+    GiveUp,
+    /// Settles a call that was given up or set aside as damaged: the operator has found out that the operation has
+    /// taken place. It counts as delivered, without an answer. Later calls with its partition key go on.
+    SettleAsDone,
+    /// The same, where the operation has not taken place. It counts as refused.
+    SettleAsNotDone,
+}
 
-    /// Settles a call that was given up or set aside as damaged, as what the operator has found out: the operation has
-    /// taken place, or it has not. Later calls with its partition key go on.
-    ///
-    /// # Errors
-    /// As those of an [`Outbox`](crate::Outbox).
-    pub async fn settle(&self, entry: &Entry, has_taken_place: bool) -> Result<bool, OutboxError> {
-        let (action, state) =
-            if has_taken_place { ("settle-done", State::Delivered) } else { ("settle-not-done", State::Refused) };
-        let update = Update { may_have_taken_place: Some(has_taken_place), ..self.update_to(state, "settled") };
-        self.change(action, entry, &[State::GivenUp, State::Damaged], update).await
-    }
+impl Action {
+    /// All values.
+    pub const ALL: [Self; 4] = [Self::Retry, Self::SettleAsDone, Self::SettleAsNotDone, Self::GiveUp];
 
-    fn update_to(&self, state: State, what: &str) -> Update {
-        Update::to(state, format!("{what} by {}", self.actor))
-    }
-
-    async fn change(
-        &self,
-        action: &'static str,
-        entry: &Entry,
-        states: &[State],
-        update: Update,
-    ) -> Result<bool, OutboxError> {
-        let changed = match states.contains(&entry.state) {
-            true => self.outbox.update(entry, update).await,
-            false => Ok(false),
-        };
-        let (actor, position, fence) = (&*self.actor, entry.position, entry.fence);
-        match &changed {
-            Ok(is_changed) => {
-                let result = if *is_changed { "done" } else { "stale" };
-                tracing::info!(target: AUDIT, actor, action, position, fence, result, "an operator changed a call");
-            }
-            Err(error) => {
-                let error: &dyn Error = error;
-                tracing::warn!(
-                    target: AUDIT, actor, action, position, fence, result = "uncertain", error,
-                    "it is not known what an operator did to a call"
-                );
-            }
+    /// Returns its name, as audit events have it: `retry`, `give-up`, `settle-done` or `settle-not-done`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::GiveUp => "give-up",
+            Self::SettleAsDone => "settle-done",
+            Self::SettleAsNotDone => "settle-not-done",
         }
-        changed
+    }
+
+    /// Returns whether it is for a call in this state.
+    #[must_use]
+    pub const fn is_for(self, state: State) -> bool {
+        match self {
+            Self::Retry => matches!(state, State::Refused | State::GivenUp | State::Damaged),
+            Self::GiveUp => matches!(state, State::Waiting),
+            Self::SettleAsDone | Self::SettleAsNotDone => matches!(state, State::GivenUp | State::Damaged),
+        }
+    }
+
+    fn update(self, actor: &str) -> Update {
+        let update = |state, what| Update::to(state, format!("{what} by {actor}"));
+        let settled =
+            |state, has_taken_place| Update { may_have_taken_place: Some(has_taken_place), ..update(state, "settled") };
+        match self {
+            Self::Retry => Update { restarts: true, ..update(State::Waiting, "retried") },
+            Self::GiveUp => update(State::GivenUp, "given up"),
+            Self::SettleAsDone => settled(State::Delivered, true),
+            Self::SettleAsNotDone => settled(State::Refused, false),
+        }
+    }
+}
+
+impl FromStr for Action {
+    type Err = ();
+
+    /// Reads its [`name`](Self::name).
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|action| action.name() == name).ok_or(())
+    }
+}
+
+/// Changes calls in an operator's name: [`Outbox::by`](crate::Outbox::by) returns it.
+#[derive(Debug, Clone)]
+pub struct Operator<O> {
+    outbox: O,
+    actor: Arc<str>,
+}
+
+impl<O: Storage + Clone + Send + Sync + 'static> Operator<O> {
+    pub(crate) fn new(outbox: O, actor: Arc<str>) -> Self {
+        Self { outbox, actor }
+    }
+
+    /// Changes a call. Returns whether it was changed: it is not, if it has changed since `entry` was read, or is in a
+    /// state that the action [is not for](Action::is_for).
+    ///
+    /// A change leaves an event in the log, at INFO, or at WARN if it fails, with the target
+    /// `tower_idempotency::audit`: the actor, the action, the call's position in the outbox, its fence and the result.
+    /// It has no key and no body.
+    ///
+    /// # Errors
+    /// As those of an [`Outbox`](crate::Outbox): the call may have been changed.
+    ///
+    /// # Cancel safety
+    /// If the future was polled and is dropped, the change is still made, and logged.
+    ///
+    /// # Panics
+    /// Outside a runtime of tokio.
+    pub async fn apply(&self, entry: &Entry, action: Action) -> Result<bool, OutboxError> {
+        let (Self { outbox, actor }, entry) = (self.clone(), entry.clone());
+        let change = async move {
+            let changed = match action.is_for(entry.state) {
+                true => outbox.update(&entry, action.update(&actor)).await,
+                false => Ok(false),
+            };
+            log(&actor, action, &entry, &changed);
+            changed
+        };
+        // The caller may go away, as a browser does.
+        tokio::spawn(change.in_current_span()).await.map_err(OutboxError::database)?
+    }
+}
+
+fn log(actor: &str, action: Action, entry: &Entry, changed: &Result<bool, OutboxError>) {
+    let (action, position, fence) = (action.name(), entry.position, entry.fence);
+    match changed {
+        Ok(is_changed) => {
+            let result = if *is_changed { "done" } else { "stale" };
+            tracing::info!(target: AUDIT, actor, action, position, fence, result, "an operator changed a call");
+        }
+        Err(error) => {
+            let error: &dyn Error = error;
+            tracing::warn!(
+                target: AUDIT, actor, action, position, fence, result = "uncertain", error,
+                "it is not known what an operator did to a call"
+            );
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::sync::Arc;
 
 use tower_idempotency_client::Key;
 
-use crate::storage::Storage;
+use crate::storage::{Storage, Which};
 use crate::{Call, Entry, OpenCalls, Operator, OutboxError, State};
 
 /// Where calls are kept: in a database of the application.
@@ -33,11 +34,16 @@ pub trait Outbox: Storage + Clone + Debug + Send + Sync + 'static {
     ///
     /// Relays delete those that have ended some time ago: see [`Relay::keep_for`](crate::Relay::keep_for).
     fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, OutboxError>> + Send {
-        self.find(key)
+        self.find(Which::Key(key))
+    }
+
+    /// Returns the call at this position.
+    fn at(&self, position: u64) -> impl Future<Output = Result<Option<Entry>, OutboxError>> + Send {
+        self.find(Which::Position(position))
     }
 
     /// Returns up to `limit` calls in this state, in the order in which they were stored; those after the position
-    /// `after`, if that is given.
+    /// `after`, if that is given. They are without their requests and answers: [`at`](Self::at) returns one with both.
     fn list(
         &self,
         state: State,
@@ -61,7 +67,7 @@ pub trait Outbox: Storage + Clone + Debug + Send + Sync + 'static {
     }
 
     /// Returns a handle for changes in the name of an operator, whose name is in the log, and in the call's reason.
-    fn by(&self, actor: impl Into<String>) -> Operator<Self> {
+    fn by(&self, actor: impl Into<Arc<str>>) -> Operator<Self> {
         Operator::new(self.clone(), actor.into())
     }
 }

@@ -172,13 +172,17 @@ impl<O: Outbox, C> Relay<O, C> {
         let (terms, mut calls) = (Arc::new(terms), JoinSet::new());
         let busy = Busy::default();
         let (mut swept, mut counted, mut looked) = (None::<Instant>, None::<Instant>, Instant::now());
+        // Calls do not wait for a count, which reads each of them.
+        let mut counts = JoinSet::new();
         let mut tried = Tried::default();
         loop {
+            while counts.try_join_next().is_some() {}
             if let Some(observer) = &terms.observer
+                && counts.is_empty()
                 && counted.is_none_or(|counted| counted.elapsed() > SWEEP_EVERY)
             {
                 counted = Some(Instant::now());
-                count(&outbox, observer).await;
+                counts.spawn(count(outbox.clone(), Arc::clone(observer)));
             }
             let free = usize::from(concurrency).saturating_sub(calls.len());
             let most = u16::try_from(free).unwrap_or(u16::MAX);
@@ -242,7 +246,7 @@ async fn sweep(outbox: &impl Outbox, keep_for: Duration) -> bool {
 }
 
 /// Says to the observer how many calls have not ended.
-async fn count(outbox: &impl Outbox, observer: &Arc<dyn Observer>) {
+async fn count(outbox: impl Outbox, observer: Arc<dyn Observer>) {
     match outbox.open_calls().await {
         Ok(open) => observed(|| observer.counted(&open)),
         Err(error) => error.log("the calls of the outbox can't be counted"),

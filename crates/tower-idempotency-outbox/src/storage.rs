@@ -97,6 +97,13 @@ impl Room {
     }
 }
 
+/// What an entry is found by.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    Key(&'a Key),
+    Position(u64),
+}
+
 /// A database's part. Other crates can't implement it.
 ///
 /// Rules:
@@ -112,9 +119,9 @@ pub trait Storage {
     fn insert(&self, call: &Call) -> impl Future<Output = Result<(), OutboxError>> + Send;
 
     /// Finds an entry.
-    fn find(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, OutboxError>> + Send;
+    fn find(&self, which: Which<'_>) -> impl Future<Output = Result<Option<Entry>, OutboxError>> + Send;
 
-    /// Lists entries in one state, by their positions.
+    /// Lists entries in one state, by their positions, without their calls and answers.
     fn page(
         &self,
         state: State,

@@ -53,7 +53,8 @@ type Source = Box<dyn Error + Send + Sync>;
 ///
 /// # Example
 /// Rows in the memory of one process, under a lock. [`Write::apply_to`] compares and sets them, for a database that
-/// can't do so in its own language. The page leaves out `list` and `scan`, by which operators find records;
+/// can't do so in its own language. The page leaves out what filters rows: `sessions`, `list`, `scan` and
+/// `delete_expired`;
 /// [the example over SQLite](https://github.com/tower-idempotency/tower-idempotency/blob/main/examples/custom_backend)
 /// has the whole trait.
 ///
@@ -101,13 +102,13 @@ type Source = Box<dyn Error + Send + Sync>;
 ///         })
 ///     }
 ///
-///     async fn sessions(&self, clocks: Clocks) -> Answered<Vec<Row>> {
-///         step(self, clocks, |rows, at| {
-///             let live = rows.values().filter_map(|row| live(row, at));
-///             live.filter(|row| row.kind == Kind::Session).collect()
-///         })
-///     }
-///
+/// #     async fn sessions(&self, clocks: Clocks) -> Answered<Vec<Row>> {
+/// #         step(self, clocks, |rows, at| {
+/// #             let live = rows.values().filter_map(|row| live(row, at));
+/// #             live.filter(|row| row.kind == Kind::Session).collect()
+/// #         })
+/// #     }
+/// #
 /// #     async fn list(
 /// #         &self,
 /// #         clocks: Clocks,
@@ -136,13 +137,13 @@ type Source = Box<dyn Error + Send + Sync>;
 /// #         })
 /// #     }
 /// #
-///     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
-///         let deleted = step(self, clocks, |rows, at| {
-///             rows.extract_if(|_, row| row.is_past_grace(at.earliest)).take(limit).count()
-///         });
-///         Ok(deleted?.rows)
-///     }
-///
+/// #     async fn delete_expired(&self, clocks: Clocks, limit: usize) -> Result<usize, BackendError> {
+/// #         let deleted = step(self, clocks, |rows, at| {
+/// #             rows.extract_if(|_, row| row.is_past_grace(at.earliest)).take(limit).count()
+/// #         });
+/// #         Ok(deleted?.rows)
+/// #     }
+/// #
 ///     async fn guarantee(&self) -> Result<Guarantee, BackendError> {
 ///         Ok(Guarantee { setup: "memory".into(), loses: vec!["all, at a restart".into()] })
 ///     }

@@ -6,13 +6,13 @@ use futures_util::future::join_all;
 use maud::{Markup, html};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Store;
-use tower_idempotency_outbox::{Call, Entry, State};
+use tower_idempotency_outbox::{Action, Entry, OutboxError, State};
 
 use super::frame::framed;
 use crate::access::Permission;
 use crate::fields::{Fields, link};
 use crate::guard::Caller;
-use crate::outbox::{CallAction, Calls};
+use crate::outbox::{Named, button, consequence, in_time};
 use crate::problem::Problem;
 use crate::site::Site;
 use crate::text::{age, date, now, shown, span};
@@ -20,15 +20,37 @@ use crate::text::{age, date, now, shown, span};
 /// The most calls of a state that are shown.
 const SHOWN: u16 = 100;
 
-/// Returns a section for each outbox. The field `calls` of the URL names a state whose calls are shown, too.
+/// The calls that the URL asks for: those in the state `calls` behind the position `after`, of the outbox `outbox`.
+struct Asked {
+    state: State,
+    after: Option<u64>,
+    outbox: Option<usize>,
+}
+
+impl Asked {
+    fn read(fields: &Fields) -> Option<Self> {
+        let state = fields.get("calls")?.parse().ok()?;
+        let number = |name| fields.get(name).and_then(|text| text.parse().ok());
+        Some(Self { state, after: number("after"), outbox: number("outbox").and_then(|at| usize::try_from(at).ok()) })
+    }
+
+    fn link(at: usize, state: State, after: Option<u64>) -> String {
+        let (at, after) = (at.to_string(), after.map(|after| after.to_string()));
+        let after = after.as_deref().map(|after| ("after", after));
+        format!("{}#outbox-{at}", link([("outbox", &*at), ("calls", state.as_str())].into_iter().chain(after)))
+    }
+}
+
+/// Returns a section for each outbox.
 pub(super) async fn sections<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Markup {
-    let asked = fields.get("calls").and_then(|name| State::ALL.iter().copied().find(|state| state.as_str() == name));
-    let sections = site.outboxes.iter().enumerate().map(async |(at, (name, outbox))| {
-        let section = section(caller, at, &**outbox, asked).await;
+    let asked = Asked::read(fields);
+    let sections = site.outboxes.iter().enumerate().map(async |(at, outbox)| {
+        let asked = asked.as_ref().filter(|asked| asked.outbox.is_none_or(|asked| asked == at));
+        let section = in_time(section(caller, at, outbox, asked)).await;
         let id = format!("outbox-{at}");
         html! {
             section aria-labelledby=(id) {
-                h2 id=(id) { "Outbox: " (shown(name)) }
+                h2 id=(id) { "Outbox: " (shown(&outbox.name)) }
                 @match section {
                     Ok(section) => (section),
                     Err(problem) => p.complaint role="alert" { (shown(&problem.detail)) },
@@ -39,12 +61,17 @@ pub(super) async fn sections<St: Store>(site: &Site<St>, caller: &Caller, fields
     html! { @for section in join_all(sections).await { (section) } }
 }
 
-async fn section(caller: &Caller, at: usize, outbox: &dyn Calls, asked: Option<State>) -> Result<Markup, Problem> {
+async fn section(caller: &Caller, at: usize, outbox: &Named, asked: Option<&Asked>) -> Result<Markup, OutboxError> {
     let open = outbox.open().await?;
-    let mut calls = Vec::new();
-    let asked = asked.filter(|state| !matches!(state, State::GivenUp | State::Damaged));
-    for state in [Some(State::GivenUp), Some(State::Damaged), asked].into_iter().flatten() {
-        calls.extend(outbox.list(state, None, SHOWN).await?);
+    let (mut calls, mut more) = (Vec::new(), Vec::new());
+    let asked_for = asked.map(|asked| asked.state).filter(|state| !matches!(state, State::GivenUp | State::Damaged));
+    for state in [Some(State::GivenUp), Some(State::Damaged), asked_for].into_iter().flatten() {
+        let after = asked.filter(|asked| asked.state == state).and_then(|asked| asked.after);
+        let listed = outbox.list(state, after, SHOWN).await?;
+        if let Some(last) = listed.last().filter(|_| listed.len() == usize::from(SHOWN)) {
+            more.push((state, last.position));
+        }
+        calls.extend(listed);
     }
     Ok(html! {
         @if open.is_empty() { p { "All calls have ended." } } @else {
@@ -52,7 +79,7 @@ async fn section(caller: &Caller, at: usize, outbox: &dyn Calls, asked: Option<S
                 caption { "Calls that have not ended" }
                 thead { tr { th scope="col" { "State" } th scope="col" { "Destination" } th scope="col" { "Calls" } th scope="col" { "Oldest" } } }
                 tbody { @for of in &open { tr {
-                    td data-label="State" { a href={ (link([("calls", of.state.as_str())])) "#outbox-" (at) } { (word(of.state)) } }
+                    td data-label="State" { a href=(Asked::link(at, of.state, None)) { (word(of.state)) } }
                     td data-label="Destination" { (shown(&of.destination)) }
                     td data-label="Calls" { (of.calls) }
                     td data-label="Oldest" { (span(of.oldest)) }
@@ -60,6 +87,10 @@ async fn section(caller: &Caller, at: usize, outbox: &dyn Calls, asked: Option<S
             }
         }
         @if !calls.is_empty() { (table(&calls, caller.may(Permission::Outbox).then_some(at))) }
+        p {
+            @for (state, last) in more { a href=(Asked::link(at, state, Some(last))) { "More: " (word(state)) } " " }
+            a href=(Asked::link(at, State::Refused, None)) { "Refused calls" } ", which can be sent again"
+        }
     })
 }
 
@@ -67,14 +98,14 @@ async fn section(caller: &Caller, at: usize, outbox: &dyn Calls, asked: Option<S
 fn table(calls: &[Entry], changed_in: Option<usize>) -> Markup {
     html! {
         table.operations {
-            caption { "The first " (SHOWN) " in a state, the oldest first" }
+            caption { "Up to " (SHOWN) " in a state, the oldest first" }
             thead { tr {
                 th scope="col" { "State" } th scope="col" { "Call" } th scope="col" { "For" }
                 th scope="col" { "Last try" } th scope="col" { "Action" }
             } }
             tbody { @for entry in calls { tr {
                 td data-label="State" { (word(entry.state)) @if entry.may_have_taken_place { ", may have taken place" } }
-                td data-label="Call" { code { (entry.position) } " " (shown(&destination(entry))) }
+                td data-label="Call" { code { (entry.position) } " " (shown(destination(entry))) }
                 td data-label="For" { span title=(date(time(entry.stored))) { (age(time(entry.stored), now())) } }
                 td data-label="Last try" { (shown(entry.reason.as_deref().unwrap_or("–"))) }
                 td data-label="Action" { @if let Some(at) = changed_in { (buttons(at, entry)) } }
@@ -87,8 +118,8 @@ fn buttons(at: usize, entry: &Entry) -> Markup {
     html! {
         form method="post" action="?" {
             (hidden("review-call", at, entry))
-            p.buttons { @for action in CallAction::ALL.into_iter().filter(|action| action.fits(entry.state)) {
-                button name="action" value=(action.name()) { (action.button()) "…" }
+            p.buttons { @for (action, words) in Action::ALL.iter().filter(|action| action.is_for(entry.state)).filter_map(|action| Some((action, button(*action)?))) {
+                button name="action" value=(action.name()) { (words) "…" }
             } }
         }
     }
@@ -100,15 +131,16 @@ fn hidden(form: &str, at: usize, entry: &Entry) -> Markup {
         input type="hidden" name="outbox" value=(at);
         input type="hidden" name="position" value=(entry.position);
         input type="hidden" name="fence" value=(entry.fence());
-        input type="hidden" name="state" value=(entry.state);
     }
 }
 
 /// What a form is for.
 struct Wanted<'a> {
     at: usize,
-    outbox: &'a dyn Calls,
-    action: CallAction,
+    outbox: &'a Named,
+    action: Action,
+    /// The words on its button.
+    words: &'static str,
     /// `None`: it has changed since.
     entry: Option<Entry>,
 }
@@ -121,18 +153,15 @@ impl<'a> Wanted<'a> {
         let number = |name| fields.get(name).and_then(|text| text.parse::<u64>().ok());
         let read = || {
             let at = usize::try_from(number("outbox")?).ok()?;
-            let (_, outbox) = site.outboxes.get(at)?;
-            let state = State::ALL.iter().copied().find(|state| Some(state.as_str()) == fields.get("state"))?;
-            let action: CallAction = fields.get("action")?.parse().ok()?;
-            Some((at, &**outbox, action, state, number("position")?, number("fence")?))
+            let action: Action = fields.get("action")?.parse().ok()?;
+            Some((at, site.outboxes.get(at)?, action, button(action)?, number("position")?, number("fence")?))
         };
-        let Some((at, outbox, action, state, position, fence)) = read() else {
+        let Some((at, outbox, action, words, position, fence)) = read() else {
             return Err(Problem::wrong("This form is not one of this page."));
         };
-        let entry = outbox.list(state, position.checked_sub(1), 1).await?.into_iter().next();
-        let entry =
-            entry.filter(|entry| entry.position == position && entry.fence() == fence && action.fits(entry.state));
-        Ok(Self { at, outbox, action, entry })
+        let entry = outbox.at(position).await?;
+        let entry = entry.filter(|entry| entry.fence() == fence && action.is_for(entry.state));
+        Ok(Self { at, outbox, action, words, entry })
     }
 }
 
@@ -140,16 +169,16 @@ const STALE: &str = "Nothing was changed: it has changed since you looked. Look 
 
 /// Shows what an action leads to, and asks to confirm it.
 pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: &Fields) -> Result<Markup, Problem> {
-    let Wanted { at, action, entry, .. } = Wanted::read(site, caller, fields).await?;
+    let Wanted { at, action, words, entry, .. } = Wanted::read(site, caller, fields).await?;
     let main = html! {
         @if let Some(entry) = &entry {
-            p.consequence { strong { (action.consequence(entry)) } }
+            p.consequence { strong { (consequence(action, entry)) } }
             (table(std::slice::from_ref(entry), None))
             form method="post" action="?" {
                 (hidden("change-call", at, entry))
                 input type="hidden" name="action" value=(action.name());
                 p.buttons {
-                    button.decisive #confirm { "Yes: " (action.button().to_lowercase()) }
+                    button.decisive #confirm { "Yes: " (words.to_lowercase()) }
                     a href="?" { "No, go back" }
                 }
             }
@@ -158,7 +187,7 @@ pub(super) async fn review<St: Store>(site: &Site<St>, caller: &Caller, fields: 
             p { a href="?" { "All operations" } }
         }
     };
-    Ok(framed(caller, &format!("{}?", action.button()), main))
+    Ok(framed(caller, &format!("{words}?"), main))
 }
 
 /// Makes a change, and says what has come of it.
@@ -175,8 +204,8 @@ pub(super) async fn change<St: Store>(site: &Site<St>, caller: &Caller, fields: 
     Ok(framed(caller, "Result", main))
 }
 
-fn destination(entry: &Entry) -> String {
-    entry.call.as_ref().map_or_else(|| "of which the request can't be read".to_owned(), Call::destination)
+fn destination(entry: &Entry) -> &str {
+    if entry.destination.is_empty() { "without a destination that can be read" } else { &entry.destination }
 }
 
 fn time(at: SystemTime) -> Timestamp {

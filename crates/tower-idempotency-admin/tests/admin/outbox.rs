@@ -6,7 +6,7 @@ use testkit::log::Log;
 use testkit::process::until;
 use tower_idempotency::{MemoryStore, SledStore};
 use tower_idempotency_admin::{Access, AdminPage, Permission};
-use tower_idempotency_outbox::{Call, Entry, Outbox as _, SledOutbox, State};
+use tower_idempotency_outbox::{Action, Call, Entry, Outbox as _, SledOutbox, State};
 
 use crate::desk::{Desk, authorize, layer};
 use crate::document::{Form, forms};
@@ -31,7 +31,7 @@ impl Home {
             outbox.put(&call(number)).await.unwrap();
             if number > 1 {
                 let entry = outbox.get(call(number).key()).await.unwrap().unwrap();
-                assert!(outbox.by("a relay").give_up(&entry).await.unwrap());
+                assert!(outbox.by("a relay").apply(&entry, Action::GiveUp).await.unwrap());
             }
         }
         let layer = layer(MemoryStore::new());
@@ -59,7 +59,7 @@ fn call(number: u32) -> Call {
     Call::new(request.unwrap()).unwrap().in_order_of(format!("{CANARY}-customer-{number}")).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn calls_are_counted_and_an_operator_settles_them_after_reading_what_it_leads_to() {
     let log = Log::begin(tracing::Level::TRACE);
     let home = Home::new(Access::ALL).await;
@@ -73,11 +73,11 @@ async fn calls_are_counted_and_an_operator_settles_them_after_reading_what_it_le
     assert_eq!(desk.get("?calls=given_up").await.text().matches("given up by a relay").count(), 2);
     // Those that wait are shown where they are asked for.
     assert!(!first.text().contains("Give it up") && desk.get("?calls=waiting").await.text().contains("Give it up"));
-    for (number, page, action, consequence, becomes, reason) in [
-        (2, "", "retry", "So far, it has not taken place.", State::Waiting, "retried by alice"),
-        (3, "", "not-done", "counts as refused", State::Refused, "settled by alice"),
-        (1, "?calls=waiting", "give-up", "No relay sends the call any more", State::GivenUp, "given up by alice"),
-        (1, "", "done", "counts as delivered", State::Delivered, "settled by alice"),
+    for (number, page, action, consequence, becomes, reason, given_up_after) in [
+        (2, "", "retry", "So far, it has not taken place.", State::Waiting, "retried by alice", "1"),
+        (3, "", "settle-not-done", "counts as refused", State::Refused, "settled by alice", ""),
+        (1, "?calls=waiting", "give-up", "No relay sends the call any more", State::GivenUp, "given up by alice", "1"),
+        (1, "", "settle-done", "counts as delivered", State::Delivered, "settled by alice", ""),
     ] {
         let form = home.form(page, number).await;
         let review = desk.submit(&form, &[("action", action)]).await;
@@ -94,6 +94,11 @@ async fn calls_are_counted_and_an_operator_settles_them_after_reading_what_it_le
             assert!(again.text().contains("it has changed since you looked"), "{action}: {}", again.text());
         }
         assert_eq!(home.entry(number).await.fence(), entry.fence(), "{action}");
+        // The counts are those after the change.
+        let counted = desk.get("").await;
+        let given_up = counted.text().split_once(">given up</a>").map(|(_, row)| row.split("</tr>").next().unwrap());
+        let left = given_up.map_or("", |row| row.split("data-label=\"Calls\">").nth(1).unwrap());
+        assert!(left.starts_with(given_up_after), "{action}: {}", counted.text());
         shown.push_str(review.text());
         shown.push_str(result.text());
     }
@@ -107,11 +112,38 @@ fn state_before(action: &str) -> State {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_calls_than_a_page_shows_have_a_link_and_so_have_refused_ones() {
+    let home = Home::new(Access::ALL).await;
+    let mut last = 0;
+    for number in 4..=102 {
+        home.outbox.put(&call(number)).await.unwrap();
+        last = home.entry(number).await.position;
+        let given_up = home.outbox.by("a relay").apply(&home.entry(number).await, Action::GiveUp).await;
+        assert!(given_up.unwrap());
+    }
+    let hidden = home.entry(102).await.position;
+    let is_shown = |page: &str| page.contains(&format!("<code>{hidden}</code>"));
+    let first = home.desk.get("").await;
+    assert!(last == hidden && !is_shown(first.text()), "{}", first.text());
+    let links: Vec<_> = first.text().split("href=\"").filter_map(|rest| rest.split('"').next()).collect();
+    let link = |what: &str| links.iter().find(|link| link.contains(what)).unwrap().replace("&amp;", "&");
+    assert!(is_shown(home.desk.get(&link("&amp;after=")).await.text()));
+    assert!(!is_shown(home.desk.get(&link("&amp;after=").replace("outbox=0", "outbox=1")).await.text()));
+    let entry = home.entry(2).await;
+    assert!(home.outbox.by("bob").apply(&entry, Action::SettleAsNotDone).await.unwrap());
+    let refused = home.desk.get(&link("calls=refused")).await;
+    assert!(refused.text().contains(&format!("<code>{}</code>", entry.position)), "{}", refused.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_was_tried_and_given_up_since_is_not_settled_by_what_was_seen_before() {
     let home = Home::new(Access::ALL).await;
-    let form = home.form("", 2).await.with("action", "not-done").with("do", "change-call");
+    let form = home.form("", 2).await.with("action", "settle-not-done").with("do", "change-call");
     let bob = home.outbox.by("bob");
-    assert!(bob.retry(&home.entry(2).await).await.unwrap() && bob.give_up(&home.entry(2).await).await.unwrap());
+    assert!(
+        bob.apply(&home.entry(2).await, Action::Retry).await.unwrap()
+            && bob.apply(&home.entry(2).await, Action::GiveUp).await.unwrap()
+    );
     let stale = home.desk.submit(&form, &[]).await;
     assert!(stale.text().contains("it has changed since you looked"), "{}", stale.text());
     assert_eq!(home.entry(2).await.state, State::GivenUp);
@@ -128,7 +160,7 @@ async fn who_may_only_read_sees_calls_and_changes_none() {
         assert!(refused.status == 403 && refused.text().contains("outbox"), "{}", refused.text());
     }
     let home = Home::new(Access::ALL).await;
-    for (name, value) in [("outbox", "1"), ("position", "x"), ("fence", ""), ("state", "lost"), ("action", "x")] {
+    for (name, value) in [("outbox", "1"), ("position", "x"), ("fence", ""), ("action", "x"), ("action", "give_up")] {
         let wrong = home.desk.submit(&form.clone().with(name, value), &[]).await;
         assert_eq!(wrong.status, 400, "{name}: {}", wrong.text());
     }

@@ -1,5 +1,8 @@
 //! The commands that are for an outbox.
 
+use std::fmt;
+use std::str::FromStr;
+
 use clap::{Args, Subcommand};
 use tower_idempotency_outbox::State;
 
@@ -37,11 +40,34 @@ pub(crate) struct OutboxLs {
     #[arg(long, value_name = "STATE", value_parser = state)]
     pub(crate) state: Option<State>,
     /// At most so many.
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub(crate) limit: usize,
-    /// Those after this position, with which an earlier list of the same state has ended.
-    #[arg(long, value_name = "POSITION", requires = "state")]
-    pub(crate) after: Option<u64>,
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) limit: u16,
+    /// Those after this place, with which an earlier list has ended.
+    #[arg(long, value_name = "STATE:POSITION")]
+    pub(crate) after: Option<Place>,
+}
+
+/// Where a list has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) state: State,
+    pub(crate) position: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.state, self.position)
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, position) = text.split_once(':').ok_or("it is a state and a position, such as waiting:17")?;
+        let position = position.parse().map_err(|_| format!("{position} is not the position of a call"))?;
+        Ok(Self { state: state(name)?, position })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +113,5 @@ pub(crate) struct Resolve {
 /// Reads the name of a state.
 fn state(name: &str) -> Result<State, String> {
     let names: Vec<_> = State::ALL.iter().map(|state| state.as_str()).collect();
-    let found = State::ALL.iter().copied().find(|state| state.as_str() == name.replace('-', "_"));
-    found.ok_or_else(|| format!("a state is one of {}", names.join(", ")))
+    name.parse().map_err(|()| format!("a state is one of {}", names.join(", ")))
 }

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use tower_idempotency_client::Key;
-use tower_idempotency_outbox::{Entry, Outbox, State};
+use tower_idempotency_outbox::{Action, Entry, Outbox, State};
 
 use super::change::unchanged;
-use crate::arguments::{OfCall, OutboxCommand, OutboxLs, OutboxShow, StoreOptions};
+use crate::arguments::{OfCall, OutboxCommand, OutboxLs, OutboxShow, Place, Resolve, StoreOptions};
 use crate::consent;
 use crate::failure::{Ended, Failure};
 use crate::input;
@@ -14,8 +14,8 @@ use crate::screen::{self, Screen};
 
 /// What is listed by default: first what waits for an operator.
 const OPEN: [State; 4] = [State::GivenUp, State::Damaged, State::Sending, State::Waiting];
-/// The calls that are read at a time: each has its request and its answer.
-const PAGE: usize = 100;
+/// The calls that are read at a time.
+const PAGE: usize = 500;
 
 pub(crate) async fn run(options: &StoreOptions, command: OutboxCommand, screen: Screen) -> Result<Ended, Failure> {
     let of = match &command {
@@ -38,42 +38,44 @@ async fn act(outbox: &impl Outbox, command: &OutboxCommand, screen: Screen) -> R
     match command {
         OutboxCommand::Ls(ls) => list(outbox, ls, screen).await,
         OutboxCommand::Show(show) => look(outbox, show, screen).await,
-        OutboxCommand::Retry(call) => change(outbox, call, Change::Retry, screen).await,
-        OutboxCommand::GiveUp(call) => change(outbox, call, Change::GiveUp, screen).await,
-        OutboxCommand::Resolve(resolve) => {
-            change(outbox, &resolve.call, Change::Resolve { is_done: resolve.done }, screen).await
+        OutboxCommand::Retry(call) => change(outbox, call, Action::Retry, screen).await,
+        OutboxCommand::GiveUp(call) => change(outbox, call, Action::GiveUp, screen).await,
+        OutboxCommand::Resolve(Resolve { call, done: true, .. }) => {
+            change(outbox, call, Action::SettleAsDone, screen).await
         }
+        OutboxCommand::Resolve(Resolve { call, .. }) => change(outbox, call, Action::SettleAsNotDone, screen).await,
     }
 }
 
 async fn list(outbox: &impl Outbox, ls: &OutboxLs, screen: Screen) -> Result<Ended, Failure> {
-    let (mut entries, mut has_more) = (Vec::new(), false);
-    for &state in ls.state.as_ref().map_or(&OPEN[..], std::slice::from_ref) {
-        let mut after = ls.after;
-        loop {
-            // One more says whether there are more.
-            let most = (ls.limit + 1 - entries.len()).min(PAGE);
-            let page = outbox.list(state, after, most as u16).await.map_err(|error| Failure::of(&error))?;
-            after = page.last().map(|entry| entry.position);
+    let states = ls.state.as_ref().map_or(&OPEN[..], std::slice::from_ref);
+    let after = ls.after;
+    // Earlier lists have shown the states before.
+    let left = states.iter().skip_while(|state| after.is_some_and(|after| after.state != **state));
+    let (limit, mut entries) = (usize::from(ls.limit), Vec::new());
+    for &state in left {
+        let mut position = after.filter(|after| after.state == state).map(|after| after.position);
+        // One more says whether there are more.
+        while entries.len() <= limit {
+            let most = (limit + 1 - entries.len()).min(PAGE);
+            let page = outbox.list(state, position, most as u16).await.map_err(|error| Failure::of(&error))?;
+            position = page.last().map(|entry| entry.position);
             let is_last = page.len() < most;
             entries.extend(page);
-            has_more = entries.len() > ls.limit;
-            if is_last || has_more {
+            if is_last {
                 break;
             }
         }
-        if has_more {
-            entries.truncate(ls.limit);
-            break;
-        }
     }
-    let next = entries.last().filter(|_| has_more).map(|entry| (entry.state, entry.position));
+    let has_more = entries.len() > limit;
+    entries.truncate(limit);
+    let next = entries.last().filter(|_| has_more).map(|last| Place { state: last.state, position: last.position });
     let mut text = screen::calls(&entries);
-    if let Some((state, position)) = next {
-        text.push_str(&format!("\nthere are more: --state {state} --after {position}"));
+    if let Some(next) = next {
+        text.push_str(&format!("\nthere are more: --after {next}"));
     }
     let values: Vec<Value> = entries.iter().map(screen::call_as_json).collect();
-    screen.answer(text, &json!({ "calls": values, "next": next.map(|(_, position)| position.to_string()) }))?;
+    screen.answer(text, &json!({ "calls": values, "next": next.map(|next| next.to_string()) }))?;
     Ok(Ended::Well)
 }
 
@@ -86,7 +88,7 @@ async fn look(outbox: &impl Outbox, show: &OutboxShow, screen: Screen) -> Result
         position => {
             let position = position.parse();
             let position = position.map_err(|_| Failure::Usage("the position of a call is a number".to_owned()))?;
-            at(outbox, position).await?
+            outbox.at(position).await.map_err(|error| Failure::of(&error))?
         }
     };
     let Some(entry) = found else {
@@ -94,6 +96,7 @@ async fn look(outbox: &impl Outbox, show: &OutboxShow, screen: Screen) -> Result
         return Ok(Ended::Badly);
     };
     let (mut text, mut value) = (screen::call(&entry), screen::call_as_json(&entry));
+    value["status"] = entry.answer.as_ref().map(|answer| answer.status.as_u16()).into();
     if show.request {
         let (lines, request) = screen::request(&entry);
         text.push_str(&lines);
@@ -103,72 +106,38 @@ async fn look(outbox: &impl Outbox, show: &OutboxShow, screen: Screen) -> Result
     Ok(Ended::Well)
 }
 
-/// Returns the call at this position.
-async fn at(outbox: &impl Outbox, position: u64) -> Result<Option<Entry>, Failure> {
-    for &state in State::ALL {
-        let page = outbox.list(state, position.checked_sub(1), 1).await.map_err(|error| Failure::of(&error))?;
-        if let Some(entry) = page.into_iter().next().filter(|entry| entry.position == position) {
-            return Ok(Some(entry));
+/// Says what a change leads to.
+fn consequence(action: Action, entry: &Entry) -> &'static str {
+    match action {
+        Action::Retry if entry.may_have_taken_place => {
+            "It is sent again under the same key. The operation MAY HAVE TAKEN PLACE: if the server has forgotten the \
+             key, it takes place a second time."
         }
-    }
-    Ok(None)
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Change {
-    Retry,
-    GiveUp,
-    Resolve { is_done: bool },
-}
-
-impl Change {
-    /// Returns the states of calls for which it is.
-    fn states(self) -> &'static [State] {
-        match self {
-            Self::Retry => &[State::Refused, State::GivenUp, State::Damaged],
-            Self::GiveUp => &[State::Waiting],
-            Self::Resolve { .. } => &[State::GivenUp, State::Damaged],
+        Action::Retry => "It is sent again under the same key. The operation has not taken place so far.",
+        Action::GiveUp => {
+            "No relay sends it any more. Later calls in its order wait until it is resolved, or retried and delivered."
         }
-    }
-
-    /// Says what it leads to.
-    fn consequence(self, entry: &Entry) -> &'static str {
-        match self {
-            Self::Retry if entry.may_have_taken_place => {
-                "It is sent again under the same key. The operation MAY HAVE TAKEN PLACE: if the server has forgotten the \
-                 key, it takes place a second time."
-            }
-            Self::Retry => "It is sent again under the same key. The operation has not taken place so far.",
-            Self::GiveUp => {
-                "No relay sends it any more. Later calls in its order wait until it is resolved, or retried and delivered."
-            }
-            Self::Resolve { is_done: true } => {
-                "It counts as delivered, without an answer. Later calls in its order go on."
-            }
-            Self::Resolve { is_done: false } => "It counts as refused: it is not sent. Later calls in its order go on.",
-        }
+        Action::SettleAsDone => "It counts as delivered, without an answer. Later calls in its order go on.",
+        Action::SettleAsNotDone => "It counts as refused: it is not sent. Later calls in its order go on.",
+        // This command makes no other.
+        _ => "",
     }
 }
 
-async fn change(outbox: &impl Outbox, call: &OfCall, change: Change, screen: Screen) -> Result<Ended, Failure> {
-    let Some(entry) = at(outbox, call.position).await? else {
+async fn change(outbox: &impl Outbox, call: &OfCall, action: Action, screen: Screen) -> Result<Ended, Failure> {
+    let Some(entry) = outbox.at(call.position).await.map_err(|error| Failure::of(&error))? else {
         return unchanged(screen, "no call is at this position");
     };
     if entry.fence() != call.fence {
         let now = format!("its fence is {} now: it has changed since. Look at it again", entry.fence());
         return unchanged(screen, &now);
     }
-    if !change.states().contains(&entry.state) {
+    if !action.is_for(entry.state) {
         return unchanged(screen, &format!("it is {}, which this change is not for", entry.state));
     }
-    let said = format!("{}\n{}", screen::call(&entry), change.consequence(&entry));
+    let said = format!("{}\n{}", screen::call(&entry), consequence(action, &entry));
     let operator = outbox.by(consent::confirm(&call.consent, &said, false)?);
-    let changed = match change {
-        Change::Retry => operator.retry(&entry).await,
-        Change::GiveUp => operator.give_up(&entry).await,
-        Change::Resolve { is_done } => operator.settle(&entry, is_done).await,
-    };
-    match changed.map_err(|error| Failure::of(&error))? {
+    match operator.apply(&entry, action).await.map_err(|error| Failure::of(&error))? {
         true => {
             screen.answer("done", &json!({ "result": "done" }))?;
             Ok(Ended::Well)

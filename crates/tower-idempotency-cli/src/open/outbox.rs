@@ -1,11 +1,9 @@
 //! Opens an outbox.
 
-use std::str::from_utf8;
-
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tower_idempotency::SledStore;
 use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool, tokio_postgres::NoTls};
-use tower_idempotency_outbox::{PostgresOutbox, SledOutbox};
+use tower_idempotency_outbox::{OutboxError, PostgresOutbox, SledOutbox};
 
 use super::{directory, postgres, tls};
 use crate::arguments::{OfOutbox, StoreOptions};
@@ -40,11 +38,12 @@ async fn in_directory(named: &Directory, outbox: &str) -> Result<SledOutbox, Fai
     }
     let opened = tokio::task::block_in_place(|| SledStore::builder().create(false).open(&named.path));
     let store = opened.map_err(|error| Failure::Store(directory::reason(&error)))?;
-    let names = store.db().map_err(|error| Failure::of(&error))?.tree_names();
-    if !names.iter().any(|name| from_utf8(name) == Ok(outbox)) {
-        return Err(Failure::Usage(format!("the store has no outbox of the name {outbox}: give its tree by --outbox")));
-    }
-    SledOutbox::new(&store, outbox).await.map_err(|error| Failure::of(&error))
+    SledOutbox::existing(&store, outbox).await.map_err(|error| match error {
+        OutboxError::Name(_) => {
+            Failure::Usage(format!("the store has no outbox of the name {outbox}: give its tree by --outbox"))
+        }
+        error => Failure::of(&error),
+    })
 }
 
 fn in_postgres(database: &Database, outbox: &str, options: &StoreOptions) -> Result<PostgresOutbox, Failure> {

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency_outbox::{Call, Entry};
+use tower_idempotency_outbox::Entry;
 
 use super::text::{aligned, or_dash, shown};
 use super::time::{ago, time};
@@ -61,7 +61,6 @@ pub(crate) fn call_as_json(entry: &Entry) -> Value {
         "due": time(timestamp(entry.due)),
         "may_have_taken_place": entry.may_have_taken_place,
         "reason": entry.reason,
-        "status": entry.answer.as_ref().map(|answer| answer.status.as_u16()),
         "fence": entry.fence().to_string(),
     })
 }
@@ -80,8 +79,8 @@ pub(crate) fn request(entry: &Entry) -> (String, Value) {
     (format!("\n{text}"), value)
 }
 
-fn destination(entry: &Entry) -> Option<String> {
-    entry.call.as_ref().map(Call::destination)
+fn destination(entry: &Entry) -> Option<&str> {
+    Some(&*entry.destination).filter(|destination| !destination.is_empty())
 }
 
 fn yes_or_no(is: bool) -> &'static str {

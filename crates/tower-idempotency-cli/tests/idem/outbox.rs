@@ -4,8 +4,9 @@ use http::Request;
 use serde_json::Value;
 use testkit::postgres::own_server;
 use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool, tokio_postgres::NoTls};
-use tower_idempotency_outbox::{Call, Outbox, PostgresOutbox, SledOutbox, State};
+use tower_idempotency_outbox::{Action, Call, Outbox, PostgresOutbox, SledOutbox, State};
 
+use crate::postgres::client;
 use crate::program::{Said, idem, program, run};
 
 /// A text that is in keys, paths, bodies and partition keys, and in no answer that was not asked for.
@@ -25,7 +26,7 @@ async fn fill(outbox: &impl Outbox) {
         outbox.put(&call(number)).await.unwrap();
         if number > 1 {
             let entry = outbox.get(call(number).key()).await.unwrap().unwrap();
-            assert!(outbox.by("a relay").give_up(&entry).await.unwrap());
+            assert!(outbox.by("a relay").apply(&entry, Action::GiveUp).await.unwrap());
         }
     }
 }
@@ -55,8 +56,16 @@ fn every_command(store: &str) -> Vec<Said> {
     assert_eq!(states(&calls), ["given_up", "given_up", "waiting"]);
     let [second, third, first] = [0, 1, 2].map(|at| (text(&calls[at], "position"), text(&calls[at], "fence")));
     let first_page = outbox(store, "ls", &["--limit", "1"]);
-    assert!(first_page.last_line().ends_with(&format!("--state given_up --after {}", second.0)), "{first_page:?}");
-    assert_eq!(listed(store, &["--state", "given-up", "--after", second.0]), [calls[1].clone()]);
+    let (after_second, after_third) = (format!("given_up:{}", second.0), format!("given-up:{}", third.0));
+    assert!(first_page.last_line().ends_with(&format!("--after {after_second}")), "{first_page:?}");
+    // It goes on in the state, and then in those after it.
+    assert_eq!(listed(store, &["--after", &after_second]), calls[1..]);
+    assert_eq!(listed(store, &["--after", &after_third, "--limit", "65535"]), calls[2..]);
+    assert_eq!(listed(store, &["--state", "given-up", "--after", &after_second]), [calls[1].clone()]);
+    for wrong in [["--limit", "0"], ["--after", "17"], ["--after", "lost:17"], ["--after", "waiting:x"]] {
+        let refused = outbox(store, "ls", &wrong);
+        assert!(refused.code == 2 && refused.stderr.contains(wrong[0]), "{refused:?}");
+    }
     let unknown = outbox(store, "ls", &["--state", "lost"]);
     assert!(unknown.code == 2 && unknown.stderr.contains("waiting, sending, delivered"), "{unknown:?}");
 
@@ -119,9 +128,17 @@ async fn calls_in_files_are_listed_and_settled_without_a_key_in_any_line() {
     filled.close().await.unwrap();
     let sled = format!("sled:{path}");
     has_no_canary(&every_command(&sled));
-    // None is made, and another engine has none.
-    let none = idem(&["outbox", "ls", &sled]);
-    assert!(none.code == 2 && none.stderr.contains("no outbox of the name outbox"), "{none:?}");
+    // None is made, also where a tree of that name waits for the application's data; and another engine has none.
+    let store = tower_idempotency::SledStore::open(path).unwrap();
+    store.db().unwrap().open_tree("empty").unwrap();
+    store.close().await.unwrap();
+    for name in ["outbox", "empty"] {
+        let none = idem(&["outbox", "ls", &sled, "--outbox", name]);
+        assert!(none.code == 2 && none.stderr.contains(&format!("no outbox of the name {name}")), "{none:?}");
+    }
+    let store = tower_idempotency::SledStore::open(path).unwrap();
+    assert!(store.db().unwrap().open_tree("empty").unwrap().is_empty());
+    store.close().await.unwrap();
     let fjall = idem(&["outbox", "ls", "fjall:x"]);
     assert!(fjall.code == 2 && fjall.stderr.contains("PostgreSQL, or in a store of sled"), "{fjall:?}");
     let missing = idem(&["outbox", "ls", "sled:/nowhere"]);
@@ -137,7 +154,13 @@ async fn calls_in_postgresql_are_listed_and_settled_without_a_key_in_any_line() 
     let filled = PostgresOutbox::new(Pool::builder(manager).build().unwrap(), NAME).unwrap();
     filled.migrate().await.unwrap();
     fill(&filled).await;
-    has_no_canary(&every_command(&server.url()));
+    // The rights that the guide names are enough.
+    let rights = format!(
+        "CREATE ROLE staff LOGIN; GRANT USAGE ON SCHEMA {NAME} TO staff; GRANT SELECT, UPDATE ON {NAME}.call TO staff; \
+         GRANT SELECT ON {NAME}.clock TO staff"
+    );
+    client(&server).await.batch_execute(&rights).await.unwrap();
+    has_no_canary(&every_command(&server.url().replace("postgres@", "staff@")));
     let missing = idem(&["outbox", "ls", &server.url()]);
     assert!(missing.code == 3 && missing.stderr.contains("\"outbox.call\" does not exist"), "{missing:?}");
     let wrong = idem(&["outbox", "ls", &server.url(), "--outbox", "no-name"]);

@@ -5,11 +5,11 @@ use std::task::{Context, Poll};
 
 use testkit::log::Log;
 use tower::Layer as _;
-use tower_idempotency_client::{Key, KeyedRetryLayer};
+use tower_idempotency_client::KeyedRetryLayer;
 
 use super::*;
 use crate::entry::tests::entry;
-use crate::storage::{Room, Storage};
+use crate::storage::{Room, Storage, Which};
 use crate::{OpenCalls, OutboxError};
 
 const fn secs(secs: u64) -> Duration {
@@ -107,7 +107,7 @@ impl Storage for Lossy {
         Ok(())
     }
 
-    async fn find(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
+    async fn find(&self, _: Which<'_>) -> Result<Option<Entry>, OutboxError> {
         Ok(Some(self.entry.lock().unwrap().clone()))
     }
 
@@ -182,7 +182,7 @@ impl Storage for Failing {
         Ok(())
     }
 
-    async fn find(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
+    async fn find(&self, _: Which<'_>) -> Result<Option<Entry>, OutboxError> {
         Ok(None)
     }
 

@@ -7,11 +7,10 @@ use deadpool_postgres::tokio_postgres::types::{ToSql, Type};
 use deadpool_postgres::tokio_postgres::{Error, Row, Transaction};
 use deadpool_postgres::{Object, Pool};
 use tokio::time::{Instant, timeout};
-use tower_idempotency_client::Key;
 
 use super::clock::{Clock, Now};
 use super::statements::Statements;
-use crate::storage::{Age, Leased, Room, Storage, Update};
+use crate::storage::{Age, Leased, Room, Storage, Update, Which};
 use crate::{Answer, Call, Entry, OpenCalls, OutboxError, State};
 
 /// How long a statement may take, the wait for a connection included. The server gives it up before that.
@@ -32,7 +31,7 @@ const DELETED_AT_ONCE: usize = 1_000;
 /// which the table `clock` has; what has ended is deleted by the same rule. So one clock that is wrong costs nothing,
 /// and two that are wrong together, as on a machine with both, delete nothing early. After a time without a relay,
 /// calls whose time has passed meanwhile are not sent, and wait as long again before they are given up:
-/// [`give_up`](crate::Operator::give_up) does so at once.
+/// [`GiveUp`](crate::Action::GiveUp) does so at once.
 ///
 /// A lease is over by the database's clock, which all relays have in common, be it right or wrong. If the wall clocks
 /// of the relay that has it and of the one that looks say that it goes on, it does: so the database's clock may jump
@@ -223,8 +222,12 @@ impl Storage for PostgresOutbox {
         self.query(self.put_sql(), &[(&self.put_parameter(call), Type::TEXT)]).await.map(drop)
     }
 
-    async fn find(&self, key: &Key) -> Result<Option<Entry>, OutboxError> {
-        let rows = self.query(&self.statements.find, &[(&key.as_str(), Type::TEXT)]).await?;
+    async fn find(&self, which: Which<'_>) -> Result<Option<Entry>, OutboxError> {
+        let (key, position) = match which {
+            Which::Key(key) => (Some(key.as_str()), None),
+            Which::Position(position) => (None, Some(i64::try_from(position).unwrap_or(i64::MAX))),
+        };
+        let rows = self.query(&self.statements.find, &[(&key, Type::TEXT), (&position, Type::INT8)]).await?;
         rows.first().map(entry).transpose()
     }
 
@@ -232,7 +235,7 @@ impl Storage for PostgresOutbox {
         let after = after.map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX));
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =
             [(&state.as_str(), Type::TEXT), (&after, Type::INT8), (&i64::from(limit), Type::INT8)];
-        self.query(&self.statements.page, &parameters).await?.iter().map(entry).collect()
+        self.query(&self.statements.page, &parameters).await?.iter().map(listed).collect()
     }
 
     async fn count(&self) -> Result<Vec<OpenCalls>, OutboxError> {
@@ -271,7 +274,7 @@ impl Storage for PostgresOutbox {
             ];
             let rows = self.query(&self.statements.lease, &parameters).await?;
             // The next lease begins where this one has ended, or at the first partition key.
-            let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>(16).ok()?).unwrap_or_default();
+            let next = rows.first().and_then(|row| row.try_get::<_, Option<String>>("next").ok()?).unwrap_or_default();
             *self.after.lock().unwrap_or_else(PoisonError::into_inner) = next;
             if !rows.is_empty() || after.is_empty() {
                 return rows.iter().map(leased).collect();
@@ -331,39 +334,46 @@ fn put_error(error: Error) -> OutboxError {
 
 /// Reads an entry. What can't be read of its call is damaged, and what is none of its columns is an error.
 fn entry(row: &Row) -> Result<Entry, OutboxError> {
+    let mut entry = listed(row)?;
+    let request: String = row.try_get("request").map_err(OutboxError::database)?;
+    let answer: Option<String> = row.try_get("answer").map_err(OutboxError::database)?;
+    entry.answer = answer.as_deref().and_then(Answer::from_json);
+    entry.with_call(Call::from_json(&request));
+    Ok(entry)
+}
+
+/// Reads an entry without its call and its answer.
+fn listed(row: &Row) -> Result<Entry, OutboxError> {
     let columns = || {
-        let request: String = row.try_get(2)?;
-        let (state, answer): (String, Option<String>) = (row.try_get(1)?, row.try_get(8)?);
-        let mut entry = Entry {
-            position: number(row.try_get(0)?),
-            state: read_state(state),
+        Ok(Entry {
+            position: number(row.try_get("position")?),
+            state: read_state(row.try_get("state")?),
+            destination: row.try_get("destination")?,
             call: None,
-            tries: row.try_get::<_, i32>(3)?.unsigned_abs(),
-            first_try: row.try_get(4)?,
-            due: row.try_get(5)?,
-            may_have_taken_place: row.try_get(6)?,
-            reason: row.try_get(7)?,
-            answer: answer.as_deref().and_then(Answer::from_json),
-            fence: number(row.try_get(9)?),
-            stored: row.try_get(10)?,
-        };
-        entry.with_call(Call::from_json(&request));
-        Ok(entry)
+            tries: row.try_get::<_, i32>("tries")?.unsigned_abs(),
+            first_try: row.try_get("first_try")?,
+            due: row.try_get("due")?,
+            may_have_taken_place: row.try_get("may_have_taken_place")?,
+            reason: row.try_get("reason")?,
+            answer: None,
+            fence: number(row.try_get("fence")?),
+            stored: row.try_get("stored")?,
+        })
     };
     columns().map_err(|error: Error| OutboxError::database(error))
 }
 
 /// Reads a state. The table has no other ones.
-fn read_state(name: String) -> State {
-    serde_json::from_value(name.into()).unwrap_or(State::Damaged)
+fn read_state(name: &str) -> State {
+    name.parse().unwrap_or(State::Damaged)
 }
 
 fn leased(row: &Row) -> Result<Leased, OutboxError> {
     let entry = entry(row)?;
-    let before = row.try_get(11).map_err(OutboxError::database)?;
-    let age = |index| row.try_get::<_, f64>(index).map_err(OutboxError::database);
-    let own: Option<f64> = row.try_get(15).map_err(OutboxError::database)?;
-    let tried_for = tried_for(age(12)?, age(13)?, age(14)?, own);
+    let before = row.try_get("before").map_err(OutboxError::database)?;
+    let age = |name| row.try_get::<_, f64>(name).map_err(OutboxError::database);
+    let own: Option<f64> = row.try_get("by_process").map_err(OutboxError::database)?;
+    let tried_for = tried_for(age("by_database")?, age("by_wall")?, age("by_seen")?, own);
     Ok(Leased { entry: Entry { may_have_taken_place: before, ..entry }, tried_for })
 }
 

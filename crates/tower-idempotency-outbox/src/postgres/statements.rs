@@ -17,8 +17,12 @@ const MIDDLE: &str = "greatest(least($1, $2), least(greatest($1, $2), statement_
 /// The earliest of all, and of `$3`, the time that the relays have seen go by. What is over now is so by each clock.
 const EARLIEST: &str = "least(statement_timestamp(), $1, $2, $3)";
 
-const ENTRY: &str = "call.position, call.state, call.request::text, call.tries, call.first_try, call.due, \
-    call.may_have_taken_place, call.reason, call.answer::text, call.fence, call.stored";
+/// An entry without its call and its answer, which may have 16 MiB.
+const LISTED: &str = "call.position, call.state, call.destination, call.tries, call.first_try, call.due, \
+    call.may_have_taken_place, call.reason, call.fence, call.stored";
+
+/// What an entry has besides.
+const CONTENT: &str = "call.request::text AS request, call.answer::text AS answer";
 
 /// The statements of an outbox.
 #[derive(Debug)]
@@ -137,10 +141,10 @@ impl Statements {
                 may_have_taken_place = true, leased = statement_timestamp(), leased_wall = $1,
                 due = statement_timestamp() + make_interval(secs => $4)
             FROM locked WHERE call.position = locked.position
-            RETURNING {ENTRY}, locked.may_have_taken_place,
-                {by_database}, {by_wall}, {by_seen},
-                CASE WHEN call.first_process = $11 THEN $12 - call.first_elapsed END,
-                (SELECT max(partition_key) FROM ready HAVING count(*) = $5)",
+            RETURNING {LISTED}, {CONTENT}, locked.may_have_taken_place AS before,
+                {by_database} AS by_database, {by_wall} AS by_wall, {by_seen} AS by_seen,
+                CASE WHEN call.first_process = $11 THEN $12 - call.first_elapsed END AS by_process,
+                (SELECT max(partition_key) FROM ready HAVING count(*) = $5) AS next",
             by_database = age(&database, "greatest(call.first_try, call.first_seen)"),
             by_wall = age(&wall, "greatest(call.first_wall, call.first_seen)"),
             by_seen = age("$3", "call.first_seen"),
@@ -187,8 +191,8 @@ impl Statements {
         );
         Ok(Self {
             put: format!("SELECT {schema}.put($1)"),
-            find: format!("SELECT {ENTRY} FROM {call} AS call WHERE key = $1"),
-            page: format!("SELECT {ENTRY} FROM {call} AS call WHERE {page}"),
+            find: format!("SELECT {LISTED}, {CONTENT} FROM {call} AS call WHERE key = $1 OR position = $2"),
+            page: format!("SELECT {LISTED} FROM {call} AS call WHERE {page}"),
             count,
             lease,
             update,

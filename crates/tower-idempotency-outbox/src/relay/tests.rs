@@ -2,11 +2,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use testkit::log::Log;
 use tower::service_fn;
-use tower_idempotency_client::Key;
 
 use super::*;
 use crate::entry::tests::entry;
-use crate::storage::{Age, Storage, Update};
+use crate::storage::{Age, Storage, Update, Which};
 use crate::{Entry, OpenCalls, OutboxError, State};
 
 const fn secs(secs: u64) -> Duration {
@@ -54,7 +53,7 @@ impl Storage for Counted {
         Ok(())
     }
 
-    async fn find(&self, _: &Key) -> Result<Option<Entry>, OutboxError> {
+    async fn find(&self, _: Which<'_>) -> Result<Option<Entry>, OutboxError> {
         Ok(None)
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::clock::Now;
+use crate::call::unread;
 use crate::storage::{Age, MAX_WAIT, Update};
 use crate::{Entry, State};
 
@@ -66,7 +67,7 @@ impl Head {
     pub(super) fn of(bytes: &[u8]) -> Self {
         serde_json::from_slice(bytes).unwrap_or_else(|error| Self {
             state: State::Damaged,
-            reason: Some(format!("it is no entry: {error}")),
+            reason: Some(format!("it is no entry: {}", unread(&error))),
             may_have_taken_place: true,
             ..Self::new("", None, String::new(), 0, Now::default())
         })
@@ -141,6 +142,7 @@ impl Head {
             position,
             stored: time(self.stored),
             state: self.state,
+            destination: self.destination,
             call: None,
             tries: self.tries,
             first_try: self.first_try.map(time),

@@ -5,12 +5,11 @@ use std::time::Duration;
 use tower_idempotency::SledStore;
 use tower_idempotency::sled::{self, Tree};
 use tower_idempotency::store::{Abort, CommitError, TransactionError, TransactionTree};
-use tower_idempotency_client::Key;
 
 use super::clock::{Clock, Now};
 use super::head::{Head, is_open};
 use super::tree;
-use crate::storage::{Leased, Room, Storage, Update};
+use crate::storage::{Leased, Room, Storage, Update, Which};
 use crate::{Call, Entry, OpenCalls, OutboxError, State};
 
 /// How many heads of up to 4 KiB are written in one transaction, which has at most 128 KiB.
@@ -28,7 +27,7 @@ const DELETED_AT_ONCE: usize = 16;
 /// What has ended is deleted by the outbox's own, and a lease ends by it: after a restart, the rest of it goes by. So
 /// after a restart with a wall clock that is far ahead, calls that were tried wait, and nothing is deleted early.
 /// After a time without a process, calls whose time has passed meanwhile wait as long again before they are given up:
-/// [`give_up`](crate::Operator::give_up) does so at once. A wall clock that is set back while no process has the outbox
+/// [`GiveUp`](crate::Action::GiveUp) does so at once. A wall clock that is set back while no process has the outbox
 /// can't be noticed.
 ///
 /// ```no_run
@@ -65,14 +64,30 @@ impl SledOutbox {
     /// [`OutboxError::Name`]: the tree has other data. [`OutboxError::Database`]: the store is closed, or can't be
     /// read.
     pub async fn new(store: &SledStore, name: &str) -> Result<Self, OutboxError> {
+        Self::of(store, name, true).await
+    }
+
+    /// Returns the outbox in the tree with this name. None is made.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`OutboxError::Name`] if the store has no such tree, or an empty one.
+    pub async fn existing(store: &SledStore, name: &str) -> Result<Self, OutboxError> {
+        Self::of(store, name, false).await
+    }
+
+    async fn of(store: &SledStore, name: &str, may_be_made: bool) -> Result<Self, OutboxError> {
         let db = store.db().map_err(OutboxError::database)?;
+        if !may_be_made && !db.tree_names().iter().any(|tree| tree == name.as_bytes()) {
+            return Err(OutboxError::Name("that of no tree of the store"));
+        }
         let tree = db.open_tree(name).map_err(OutboxError::database)?;
         let mut this = Self { store: store.clone(), tree, clock: Clock::new(None) };
         let (is_outbox, is_empty) = this.read(|tree| Ok((tree::is_outbox(tree)?, tree.is_empty()))).await?;
         this.clock = Clock::new(this.read(tree::time).await?);
         match (is_outbox, is_empty) {
             (true, _) => Ok(this),
-            (false, true) => this.write(|tree| Ok(tree::found(tree)?)).await.map(|()| this),
+            (false, true) if may_be_made => this.write(|tree| Ok(tree::found(tree)?)).await.map(|()| this),
+            (false, true) => Err(OutboxError::Name("that of an empty tree")),
             (false, false) => Err(OutboxError::Name("that of a tree with other data, or of a later release")),
         }
     }
@@ -164,11 +179,14 @@ impl Storage for SledOutbox {
         self.write(move |tree| this.put_in(tree, &call)).await
     }
 
-    async fn find(&self, key: &Key) -> Result<Option<Entry>, OutboxError> {
-        let key = key.clone();
+    async fn find(&self, which: Which<'_>) -> Result<Option<Entry>, OutboxError> {
+        let (key, position) = match which {
+            Which::Key(key) => (Some(key.clone()), None),
+            Which::Position(position) => (None, Some(position)),
+        };
         self.read(move |tree| {
-            let Some(position) = tree::find(tree, key.as_str())? else { return Ok(None) };
-            tree::entry_at(tree, position)
+            let position = key.map_or(Ok(position), |key| tree::find(tree, key.as_str()))?;
+            Ok(position.map(|position| tree::entry_at(tree, position)).transpose()?.flatten())
         })
         .await
     }
@@ -183,11 +201,9 @@ impl Storage for SledOutbox {
                 if entries.len() == usize::from(limit) {
                     break;
                 }
-                // It may be in another state by now.
-                let is_listed = Head::of(&value).state == state;
-                let position = tree::position_of(&key).filter(|_| is_listed);
-                let entry = position.map(|position| tree::entry_at(tree, position)).transpose()?.flatten();
-                entries.extend(entry.filter(|entry| entry.state == state));
+                let head = Head::of(&value);
+                let position = tree::position_of(&key).filter(|_| head.state == state);
+                entries.extend(position.map(|position| head.entry(position)));
             }
             Ok(entries)
         })

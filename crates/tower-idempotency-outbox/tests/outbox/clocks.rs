@@ -5,7 +5,7 @@ use std::time::Duration;
 use testkit::postgres::PostgresServer;
 use testkit::process::until;
 use testkit::skipped;
-use tower_idempotency_outbox::{Outbox, PostgresOutbox, Relay, State};
+use tower_idempotency_outbox::{Action, Outbox, PostgresOutbox, Relay, State};
 
 use crate::home::{Home, PostgresHome, SledHome, call};
 use crate::server::{Client, Log, Reply, entry, relay, run_until, server as answers, server_of};
@@ -357,7 +357,7 @@ async fn a_time_that_is_over_by_each_clock_is_over() {
         let given_up = run_until(relay(outbox, &well), outbox, call(1).key(), State::GivenUp).await;
         assert!(log.all().is_empty());
         // After a retry, it is over by no clock.
-        assert!(outbox.by("alice").retry(&given_up).await.unwrap());
+        assert!(outbox.by("alice").apply(&given_up, Action::Retry).await.unwrap());
         lose(outbox, 1..2).await;
         run_until(relay(outbox, &well), outbox, call(1).key(), State::Delivered).await;
     }

@@ -14,15 +14,22 @@ use tower_idempotency_outbox::{Call, Entry, Outbox, OutboxError, PostgresOutbox,
 /// Makes a test over each database of one that is written for any.
 macro_rules! over_both {
     ($($name:ident),* $(,)?) => {
+        $crate::home::over_both!(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] $($name),*);
+    };
+    // In one thread, whose log a test can read.
+    (logged: $($name:ident),* $(,)?) => {
+        $crate::home::over_both!(#[tokio::test] $($name),*);
+    };
+    (#[$test:meta] $($name:ident),*) => {
         mod sled {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[$test]
             async fn $name() {
                 super::$name($crate::home::SledHome::new().await).await;
             })*
         }
 
         mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $(#[$test]
             async fn $name() {
                 let Some(home) = $crate::home::PostgresHome::new(stringify!($name)).await else { return };
                 super::$name(home).await;

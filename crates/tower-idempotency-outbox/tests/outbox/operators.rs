@@ -3,7 +3,7 @@
 use tower_idempotency_client::Key;
 use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::Error;
 use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::error::SqlState;
-use tower_idempotency_outbox::{Outbox, State};
+use tower_idempotency_outbox::{Action, Outbox, State};
 
 use crate::home::{Home, PostgresHome, SledHome, call, over_both};
 use crate::server::{answer, entry, relay, run_until, server, server_of};
@@ -25,13 +25,19 @@ async fn what_was_refused_or_given_up_is_listed_and_can_be_tried_again(home: imp
         run_until(relay(outbox, &client), outbox, call(number).key(), state).await;
     }
     let first = outbox.list(State::GivenUp, None, 1).await.unwrap();
-    assert_eq!((first.len(), first[0].call.clone()), (1, Some(call(2))));
+    let position = async |number| entry(outbox, call(number).key()).await.position;
+    assert_eq!((first.len(), first[0].position), (1, position(2).await));
+    // A list has neither the request nor the answer, which may be long.
+    assert!(first[0].call.is_none() && first[0].answer.is_none() && first[0].destination == "http://api.example");
+    let whole = outbox.at(first[0].position).await.unwrap().unwrap();
+    assert!(whole.call == Some(call(2)) && whole.answer.is_some() && whole.fence() == first[0].fence());
+    assert!(outbox.at(u64::MAX).await.unwrap().is_none());
     let second = outbox.list(State::GivenUp, Some(first[0].position), 9).await.unwrap();
-    assert_eq!((second.len(), second[0].call.clone()), (1, Some(call(3))));
+    assert_eq!((second.len(), second[0].position), (1, position(3).await));
     let (client, log) = server_of(200, &[], "");
     for number in 1..=3 {
         let before = entry(outbox, call(number).key()).await;
-        assert!(outbox.by("alice").retry(&before).await.unwrap());
+        assert!(outbox.by("alice").apply(&before, Action::Retry).await.unwrap());
         let after = run_until(relay(outbox, &client), outbox, call(number).key(), State::Delivered).await;
         assert_eq!(after.tries, 1);
     }
@@ -45,23 +51,25 @@ async fn a_change_that_comes_too_late_does_nothing(home: impl Home) {
     let waiting = entry(outbox, call(1).key()).await;
     let given_up = run_until(relay(outbox, &client), outbox, call(1).key(), State::GivenUp).await;
     assert!(
-        !outbox.by("alice").retry(&waiting).await.unwrap() && !outbox.by("alice").settle(&waiting, true).await.unwrap()
+        !outbox.by("alice").apply(&waiting, Action::Retry).await.unwrap()
+            && !outbox.by("alice").apply(&waiting, Action::SettleAsDone).await.unwrap()
     );
-    assert!(outbox.by("alice").settle(&given_up, false).await.unwrap());
+    assert!(outbox.by("alice").apply(&given_up, Action::SettleAsNotDone).await.unwrap());
     // Another operator has looked at it before.
     assert!(
-        !outbox.by("alice").settle(&given_up, true).await.unwrap()
-            && !outbox.by("alice").retry(&given_up).await.unwrap()
+        !outbox.by("alice").apply(&given_up, Action::SettleAsDone).await.unwrap()
+            && !outbox.by("alice").apply(&given_up, Action::Retry).await.unwrap()
     );
     let refused = entry(outbox, call(1).key()).await;
     assert_eq!((refused.state, refused.may_have_taken_place), (State::Refused, false));
     // What has been settled as refused is not settled again, but can be tried.
     assert!(
-        !outbox.by("alice").settle(&refused, true).await.unwrap() && outbox.by("alice").retry(&refused).await.unwrap()
+        !outbox.by("alice").apply(&refused, Action::SettleAsDone).await.unwrap()
+            && outbox.by("alice").apply(&refused, Action::Retry).await.unwrap()
     );
     let (client, _) = server_of(200, &[], "");
     let delivered = run_until(relay(outbox, &client), outbox, call(1).key(), State::Delivered).await;
-    assert!(!outbox.by("alice").retry(&delivered).await.unwrap());
+    assert!(!outbox.by("alice").apply(&delivered, Action::Retry).await.unwrap());
 }
 
 async fn a_call_that_waits_can_be_given_up(home: impl Home) {
@@ -69,13 +77,14 @@ async fn a_call_that_waits_can_be_given_up(home: impl Home) {
     outbox.put(&call(1)).await.unwrap();
     let waiting = entry(outbox, call(1).key()).await;
     assert!(
-        outbox.by("alice").give_up(&waiting).await.unwrap() && !outbox.by("alice").give_up(&waiting).await.unwrap()
+        outbox.by("alice").apply(&waiting, Action::GiveUp).await.unwrap()
+            && !outbox.by("alice").apply(&waiting, Action::GiveUp).await.unwrap()
     );
     let given_up = entry(outbox, call(1).key()).await;
     assert_eq!((given_up.state, given_up.may_have_taken_place), (State::GivenUp, false));
     assert!(
-        !outbox.by("alice").give_up(&given_up).await.unwrap()
-            && outbox.by("alice").settle(&given_up, false).await.unwrap()
+        !outbox.by("alice").apply(&given_up, Action::GiveUp).await.unwrap()
+            && outbox.by("alice").apply(&given_up, Action::SettleAsNotDone).await.unwrap()
     );
 }
 
@@ -97,13 +106,13 @@ async fn a_damaged_entry_is_set_aside_and_the_others_go_on(home: impl Home) {
     assert_eq!((listed.len(), listed[0].position), (1, whole.position));
     // Once it is repaired, it can be tried.
     home.damage(&whole, true).await;
-    assert!(outbox.by("alice").retry(&damaged).await.unwrap());
+    assert!(outbox.by("alice").apply(&damaged, Action::Retry).await.unwrap());
     run_until(relay(outbox, &client), outbox, call(1).key(), State::Delivered).await;
     // What can't be repaired can be settled.
     outbox.put(&call(3)).await.unwrap();
     home.damage(&entry(outbox, call(3).key()).await, false).await;
     let damaged = run_until(relay(outbox, &client), outbox, call(3).key(), State::Damaged).await;
-    assert!(outbox.by("alice").settle(&damaged, false).await.unwrap());
+    assert!(outbox.by("alice").apply(&damaged, Action::SettleAsNotDone).await.unwrap());
     assert_eq!(entry(outbox, call(3).key()).await.state, State::Refused);
 }
 
@@ -122,7 +131,7 @@ async fn an_entry_of_which_nothing_can_be_read_is_listed_and_settled_and_the_oth
     let [damaged] = &outbox.list(State::Damaged, None, 9).await.unwrap()[..] else { panic!("one is damaged") };
     assert_eq!((damaged.position, damaged.call.clone(), damaged.may_have_taken_place), (position, None, true));
     assert!(damaged.reason.as_ref().unwrap().starts_with("it is no entry: "), "{damaged:?}");
-    assert!(outbox.by("alice").settle(damaged, true).await.unwrap());
+    assert!(outbox.by("alice").apply(damaged, Action::SettleAsDone).await.unwrap());
     assert_eq!(entry(outbox, call(1).key()).await.state, State::Delivered);
 }
 
@@ -185,11 +194,11 @@ async fn a_change_waits_for_no_row_that_is_locked() {
     let waiting = entry(home.outbox(), call(1).key()).await;
     let own = home.another_client().await;
     own.batch_execute(&format!("BEGIN; SELECT FROM {}.call FOR UPDATE", home.schema)).await.unwrap();
-    let error = home.outbox().by("alice").give_up(&waiting).await.unwrap_err();
+    let error = home.outbox().by("alice").apply(&waiting, Action::GiveUp).await.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
     assert_eq!(source.code(), Some(&SqlState::LOCK_NOT_AVAILABLE), "{source}");
     own.batch_execute("COMMIT").await.unwrap();
-    assert!(home.outbox().by("alice").give_up(&waiting).await.unwrap());
+    assert!(home.outbox().by("alice").apply(&waiting, Action::GiveUp).await.unwrap());
 }
 
 #[tokio::test]
@@ -211,7 +220,7 @@ async fn an_operator_changes_no_other_call_after_a_restore() {
             outbox.put_parameter(&call(2))
         ))
         .await;
-        assert!(!outbox.by("alice").give_up(&read).await.unwrap(), "{is_damaged}");
+        assert!(!outbox.by("alice").apply(&read, Action::GiveUp).await.unwrap(), "{is_damaged}");
         home.sql("DELETE FROM outbox.call").await;
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testkit::Gate;
 use testkit::process::until;
-use tower_idempotency_outbox::{Call, Outbox, State};
+use tower_idempotency_outbox::{Action, Call, Outbox, State};
 
 use crate::home::{Home, call, over_both};
 use crate::server::{answer, entry, relay, run_until, server};
@@ -62,7 +62,7 @@ async fn a_call_that_was_given_up_holds_later_ones_back_until_it_is_settled(home
     let given_up = run_until(relay(outbox, &client), outbox, call(1).key(), State::GivenUp).await;
     run_until(relay(outbox, &client), outbox, call(3).key(), State::Delivered).await;
     assert!(!log.bodies().contains(&"charge 2".to_owned()));
-    assert!(outbox.by("alice").settle(&given_up, true).await.unwrap());
+    assert!(outbox.by("alice").apply(&given_up, Action::SettleAsDone).await.unwrap());
     run_until(relay(outbox, &client), outbox, call(2).key(), State::Delivered).await;
     assert_eq!(entry(outbox, call(1).key()).await.state, State::Delivered);
 }
@@ -77,7 +77,7 @@ async fn a_damaged_call_holds_later_ones_back_until_it_is_settled(home: impl Hom
     let damaged = run_until(relay(outbox, &client), outbox, call(1).key(), State::Damaged).await;
     run_until(relay(outbox, &client), outbox, call(3).key(), State::Delivered).await;
     assert_eq!(log.bodies(), ["charge 3"]);
-    assert!(outbox.by("alice").settle(&damaged, false).await.unwrap());
+    assert!(outbox.by("alice").apply(&damaged, Action::SettleAsNotDone).await.unwrap());
     run_until(relay(outbox, &client), outbox, call(2).key(), State::Delivered).await;
     assert_eq!(log.bodies(), ["charge 3", "charge 2"]);
 }

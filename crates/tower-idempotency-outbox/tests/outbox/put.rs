@@ -6,7 +6,9 @@ use tower_idempotency::SledStore;
 use tower_idempotency::store::CommitError;
 use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::{Config, Error, NoTls};
 use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool};
-use tower_idempotency_outbox::{Call, InvalidCall, Outbox, OutboxError, PostgresOutbox, PutError, SledOutbox, State};
+use tower_idempotency_outbox::{
+    Action, Call, InvalidCall, Outbox, OutboxError, PostgresOutbox, PutError, SledOutbox, State,
+};
 
 use crate::home::{Home, PostgresHome, SledHome, call, call_to, over_both};
 use crate::server::entry;
@@ -198,7 +200,7 @@ async fn a_connection_goes_back_to_its_pool_after_a_success_and_is_closed_after_
     let first = of().await;
     outbox.migrate().await.unwrap();
     outbox.put(&call(1)).await.unwrap();
-    assert!(outbox.by("alice").give_up(&entry(outbox, call(1).key()).await).await.unwrap());
+    assert!(outbox.by("alice").apply(&entry(outbox, call(1).key()).await, Action::GiveUp).await.unwrap());
     assert_eq!((of().await, home.pool.status().size), (first, 1));
     let error = outbox.put(&call_to("http://elsewhere.example", 1)).await.unwrap_err();
     assert!(matches!(error, OutboxError::KeyReused));

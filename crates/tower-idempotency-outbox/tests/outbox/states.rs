@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tower_idempotency_outbox::{Entry, Outbox, OutboxError, State};
+use tower_idempotency_outbox::{Action, Entry, Outbox, OutboxError, State};
 
 use crate::home::{Home, call, call_to, over_both};
 use crate::server::{entry, relay, run_until, server_of};
@@ -95,36 +95,32 @@ async fn an_operator_changes_what_waits_for_one_and_nothing_else(home: impl Home
     use State::{Damaged, Delivered, GivenUp, Refused, Waiting};
     let (outbox, mut number) = (home.outbox(), 0);
     for state in STATES {
-        for change in ["retry", "give up", "settle as done", "settle as not done"] {
+        for action in Action::ALL {
             outbox.put(&call(number)).await.unwrap();
             home.set(&entry(outbox, call(number).key()).await, state, -HOUR).await;
             let before = entry(outbox, call(number).key()).await;
-            let make = async |entry: &Entry| match change {
-                "retry" => outbox.by("alice").retry(entry).await,
-                "give up" => outbox.by("alice").give_up(entry).await,
-                change => outbox.by("alice").settle(entry, change == "settle as done").await,
-            };
-            let becomes = match (change, state) {
-                ("retry", Refused | GivenUp | Damaged) => Some(Waiting),
-                ("give up", Waiting) => Some(GivenUp),
-                ("settle as done", GivenUp | Damaged) => Some(Delivered),
-                ("settle as not done", GivenUp | Damaged) => Some(Refused),
+            let make = async |entry: &Entry| outbox.by("alice").apply(entry, action).await;
+            let becomes = match (action, state) {
+                (Action::Retry, Refused | GivenUp | Damaged) => Some(Waiting),
+                (Action::GiveUp, Waiting) => Some(GivenUp),
+                (Action::SettleAsDone, GivenUp | Damaged) => Some(Delivered),
+                (Action::SettleAsNotDone, GivenUp | Damaged) => Some(Refused),
                 _ => None,
             };
             let is_made = make(&before).await.unwrap();
             let after = entry(outbox, call(number).key()).await;
-            assert_eq!((is_made, after.state), (becomes.is_some(), becomes.unwrap_or(state)), "{change} {state}");
+            assert_eq!((is_made, after.state), (becomes.is_some(), becomes.unwrap_or(state)), "{action:?} {state}");
             // A settlement says what is known. A retry forgets tries, and not what they may have done.
-            let may_have_taken_place = match change {
+            let may_have_taken_place = match action {
                 _ if !is_made => before.may_have_taken_place,
-                "settle as done" => true,
-                "settle as not done" => false,
+                Action::SettleAsDone => true,
+                Action::SettleAsNotDone => false,
                 _ => before.may_have_taken_place,
             };
-            let tries = if is_made && change == "retry" { 0 } else { before.tries };
-            assert_eq!((after.may_have_taken_place, after.tries), (may_have_taken_place, tries), "{change} {state}");
+            let tries = if is_made && action == Action::Retry { 0 } else { before.tries };
+            assert_eq!((after.may_have_taken_place, after.tries), (may_have_taken_place, tries), "{action:?} {state}");
             // Another operator has read it before.
-            assert!(!make(&before).await.unwrap(), "{change} {state} twice");
+            assert!(!make(&before).await.unwrap(), "{action:?} {state} twice");
             number += 1;
         }
     }

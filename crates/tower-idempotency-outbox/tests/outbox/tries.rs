@@ -10,7 +10,7 @@ use testkit::Gate;
 use testkit::process::until;
 use tower::service_fn;
 use tower::util::BoxCloneService;
-use tower_idempotency_outbox::{Call, Outbox, State};
+use tower_idempotency_outbox::{Action, Call, Outbox, State};
 
 use crate::home::{Home, PostgresHome, call, over_both};
 use crate::server::{Reply, answer, entry, relay, run_until, server, server_at, server_of};
@@ -51,7 +51,7 @@ async fn trap_130_a_relay_that_comes_too_late_gives_a_call_up_without_sending_it
     assert!(log.all().is_empty() && given_up.may_have_taken_place);
     assert!(given_up.reason.unwrap().contains("time was over"));
     // A retry has all of its time anew.
-    assert!(outbox.by("alice").retry(&entry(outbox, call(1).key()).await).await.unwrap());
+    assert!(outbox.by("alice").apply(&entry(outbox, call(1).key()).await, Action::Retry).await.unwrap());
     run_until(relay(outbox, &client), outbox, call(1).key(), State::Delivered).await;
 }
 

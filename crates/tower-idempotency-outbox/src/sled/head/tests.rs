@@ -1,4 +1,5 @@
 use super::*;
+use crate::Call;
 
 const HOUR: u64 = 60 * 60 * 1_000;
 /// Both clocks have begun long ago, at another time.
@@ -76,5 +77,16 @@ fn an_update_keeps_what_it_does_not_change() {
             head.update(&update, answer, NOW);
             assert_eq!((head.tries, head.first_try, head.answer), (tries, first_try, answer.or(Some(1))));
         }
+    }
+}
+
+#[test]
+fn what_can_t_be_read_says_where_and_does_not_quote_it() {
+    let head = Head::of(br#"{"key": "k", "partition_key": null, "destination": "d", "state": "canary"}"#);
+    assert!(head.state == State::Damaged && head.key.is_empty());
+    let call =
+        Call::from_json(r#"{"key": "k", "method": "POST", "uri": "http://a/", "headers": "canary", "body": ""}"#);
+    for reason in [head.reason.unwrap(), call.unwrap_err(), Call::from_json("canary").unwrap_err()] {
+        assert!(reason.contains("line 1, column") && !reason.contains("canary"), "{reason}");
     }
 }
