@@ -245,8 +245,7 @@ async fn write(outbox: &impl Outbox, entry: &Entry, update: Update, until: Insta
 
 /// Whether the last change of the entry was this one.
 async fn is_written(outbox: &impl Outbox, entry: &Entry, update: &Update) -> bool {
-    let Some(call) = &entry.call else { return false };
-    let Ok(Some(now)) = outbox.get(call.key()).await else { return false };
+    let Ok(Some(now)) = outbox.at(entry.position).await else { return false };
     now.fence == entry.fence + 1 && now.state == update.state && now.reason.as_ref() == Some(&update.reason)
 }
 

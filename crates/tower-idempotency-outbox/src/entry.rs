@@ -1,7 +1,6 @@
 //! What an outbox holds: a call, and what has become of it.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -49,14 +48,11 @@ impl State {
             Self::Damaged => "damaged",
         }
     }
-}
 
-impl FromStr for State {
-    type Err = ();
-
-    /// Reads its name, with a hyphen or an underscore.
-    fn from_str(name: &str) -> Result<Self, ()> {
-        Self::ALL.iter().copied().find(|state| state.as_str() == name.replace('-', "_")).ok_or(())
+    /// Returns the one with this name, which may have a hyphen for its underscore.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|state| state.as_str() == name.replace('-', "_"))
     }
 }
 

@@ -27,8 +27,8 @@ const COUNTED: &str = "idempotency_outbox_counted_timestamp_seconds";
 /// | `idempotency_outbox_counted_timestamp_seconds` | gauge | `outbox` | When they were counted last, in Unix time. |
 ///
 /// A destination is a scheme, a host and a port; after the first 100 of an observer, the others are `other`. Each relay
-/// of an outbox sets the gauges once a minute, to the same numbers: take the maximum of them. Where the last one is of
-/// the past, no relay runs, or its database does not answer, and the others are no longer true.
+/// of an outbox sets the gauges once a minute, to the same numbers: take the maximum of them. Where the
+/// last one is minutes old, no relay runs, or its database does not answer, and the others are no longer true.
 ///
 /// ```
 /// # fn relay<C>(outbox: impl tower_idempotency_outbox::Outbox, client: C) {

@@ -121,19 +121,26 @@ fn describe(error: &Error) -> String {
 /// Returns a reason without the path and the query of the call, and of each URL: a client's error may have them, and
 /// they may name an account. Reasons are in the log, and operators see them.
 fn without_paths(reason: &str, call: &Call) -> String {
-    let target = call.uri().path_and_query().map(PathAndQuery::as_str).filter(|target| target.len() > 1);
-    let reason = target.map_or_else(|| reason.to_owned(), |target| reason.replace(target, HIDDEN));
-    let mut urls = reason.split("://");
+    let mut left = reason.to_owned();
+    let target = call.uri().path_and_query();
+    for part in [target.map(PathAndQuery::as_str), target.map(PathAndQuery::path), target.and_then(PathAndQuery::query)]
+    {
+        // A path that is `/` alone is in any text.
+        if let Some(part) = part.filter(|part| part.len() > 1) {
+            left = left.replace(part, HIDDEN);
+        }
+    }
+    let mut urls = left.split("://");
     let mut left = urls.next().unwrap_or_default().to_owned();
     for url in urls {
-        let end = url.find(|next: char| next.is_whitespace() || "\"'`<>()[]{},".contains(next)).unwrap_or(url.len());
+        // It ends with a character that no URI has (RFC 3986, section 2).
+        let end = url.find(|next: char| next.is_whitespace() || "\"<>\\^`{|}".contains(next)).unwrap_or(url.len());
         let (url, rest) = url.split_at(end);
-        left.push_str("://");
-        match url.find(['/', '?', '#']) {
-            Some(path) => left.extend([&url[..path], HIDDEN]),
-            None => left.push_str(url),
-        }
-        left.push_str(rest);
+        let (authority, path) = url.split_at(url.find(['/', '?', '#']).unwrap_or(url.len()));
+        // Before the host there may be a password.
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        let hidden = if path.is_empty() { "" } else { HIDDEN };
+        left.extend(["://", host, hidden, rest]);
     }
     left
 }
@@ -153,16 +160,15 @@ mod tests {
         let of_account = call("https://api.example/accounts/17/charges?to=18");
         for (reason, left) in [
             ("no route to /accounts/17/charges?to=18", "no route to /…"),
-            (
-                "error sending request for url (https://api.example/accounts/17/charges?to=18)",
-                "error sending request for url (https://api.example/…)",
-            ),
+            ("no route to /accounts/17/charges", "no route to /…"),
+            ("the query to=18 is refused", "the query /… is refused"),
+            ("for url (https://api.example/accounts/17/charges?to=18)", "for url (https://api.example/…"),
             // As another client writes them.
             ("GET \"https://api.example:443/accounts/%31%37\": refused", "GET \"https://api.example:443/…\": refused"),
-            (
-                "moved to http://api.example?account=17, then http://other.example#17",
-                "moved to http://api.example/…, then http://other.example/…",
-            ),
+            ("at https://api.example/accounts('17'),b/17", "at https://api.example/…"),
+            ("http://[::1]:80/accounts/17 is down", "http://[::1]:80/… is down"),
+            ("by http://user:secret@proxy:8080", "by http://proxy:8080"),
+            ("to http://api.example?account=17, then http://b#17", "to http://api.example/… then http://b/…"),
             ("https://api.example is down", "https://api.example is down"),
             ("connection refused (os error 111)", "connection refused (os error 111)"),
         ] {

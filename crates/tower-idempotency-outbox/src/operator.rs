@@ -1,7 +1,6 @@
 //! What operators change, and the event in the log that each change leaves.
 
 use std::error::Error;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use tracing::Instrument as _;
@@ -29,7 +28,7 @@ pub enum Action {
 
 impl Action {
     /// All values.
-    pub const ALL: [Self; 4] = [Self::Retry, Self::SettleAsDone, Self::SettleAsNotDone, Self::GiveUp];
+    pub const ALL: &'static [Self] = &[Self::Retry, Self::SettleAsDone, Self::SettleAsNotDone, Self::GiveUp];
 
     /// Returns its name, as audit events have it: `retry`, `give-up`, `settle-done` or `settle-not-done`.
     #[must_use]
@@ -40,6 +39,12 @@ impl Action {
             Self::SettleAsDone => "settle-done",
             Self::SettleAsNotDone => "settle-not-done",
         }
+    }
+
+    /// Returns the one with this [`name`](Self::name).
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|action| action.name() == name)
     }
 
     /// Returns whether it is for a call in this state.
@@ -62,15 +67,6 @@ impl Action {
             Self::SettleAsDone => settled(State::Delivered, true),
             Self::SettleAsNotDone => settled(State::Refused, false),
         }
-    }
-}
-
-impl FromStr for Action {
-    type Err = ();
-
-    /// Reads its [`name`](Self::name).
-    fn from_str(name: &str) -> Result<Self, ()> {
-        Self::ALL.into_iter().find(|action| action.name() == name).ok_or(())
     }
 }
 
@@ -97,7 +93,7 @@ impl<O: Storage + Clone + Send + Sync + 'static> Operator<O> {
     /// As those of an [`Outbox`](crate::Outbox): the call may have been changed.
     ///
     /// # Cancel safety
-    /// If the future was polled and is dropped, the change is still made, and logged.
+    /// If the future was polled and is dropped, the change is still made, and logged, unless the runtime ends.
     ///
     /// # Panics
     /// Outside a runtime of tokio.

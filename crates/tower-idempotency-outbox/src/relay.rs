@@ -20,7 +20,7 @@ use tower_idempotency_client::KeyedRetryLayer;
 
 use crate::attempt::{Carried, Terms, carry, observed};
 use crate::storage::{Leased, Room};
-use crate::{Call, Observer, Outbox, TARGET};
+use crate::{Observer, Outbox, TARGET};
 
 /// How often calls that have ended are looked for, to be deleted, and those that have not are counted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -176,7 +176,9 @@ impl<O: Outbox, C> Relay<O, C> {
         let mut counts = JoinSet::new();
         let mut tried = Tried::default();
         loop {
-            while counts.try_join_next().is_some() {}
+            if let Some(Err(error)) = counts.try_join_next() {
+                tracing::error!(target: TARGET, %error, "the count of calls has panicked");
+            }
             if let Some(observer) = &terms.observer
                 && counts.is_empty()
                 && counted.is_none_or(|counted| counted.elapsed() > SWEEP_EVERY)
@@ -264,7 +266,7 @@ impl Busy {
 
     /// Counts a call until its place is dropped, however that comes about.
     fn place(&self, leased: &Leased) -> Place {
-        let destination = leased.entry.call.as_ref().map(Call::destination).unwrap_or_default();
+        let destination = leased.entry.destination.clone();
         *self.lock().entry(destination.clone()).or_default() += 1;
         Place { busy: self.clone(), destination }
     }

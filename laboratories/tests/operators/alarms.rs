@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use testkit::dice::free_address;
 use testkit::payment_server::{Server, Setup};
 use testkit::postgres::own_server;
-use testkit::process::until;
+use testkit::process::{Process, until};
 use testkit::{Connection, skipped};
 use tower::{BoxError, service_fn};
 use tower_idempotency_outbox::{
@@ -40,7 +41,7 @@ async fn charge(server: &Server, key: &str, source: &str) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_alerts_of_operations_and_handlers_fire_and_the_dashboard_draws() {
-    if let Err(error) = std::process::Command::new("faketime").arg("--version").output() {
+    if let Err(error) = Command::new("faketime").arg("--version").output() {
         return skipped("that alerts fire", &format!("faketime: {error}"));
     }
     let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
@@ -182,6 +183,50 @@ async fn the_alert_of_a_disk_that_fills_up_fires_before_it_is_full() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_alert_of_a_sweep_that_lags_fires_while_the_disk_hangs() {
+    let promise = "that a sweep which lags is noticed";
+    let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
+    let short = ["env", "PAYMENTS_LAYER__RETENTION=1s"].map(OsString::from);
+    let server = Setup::new(&directory).listening(address).under(short).start();
+    let Some(prometheus) = Prometheus::of(address, promise).await else { return };
+    assert_eq!(charge(&server, "first", "tok_visa").await, 200);
+    // The store sweeps, and there is a record that expires next, whenever the disk begins to hang.
+    let first = testkit::Call::charge("first", "tok_visa");
+    until("the first record has expired", async || !server.send(&first).await.is_replay()).await;
+    let charging = tokio::spawn(async move {
+        let Ok(mut connection) = Connection::http1(address).await else { return };
+        for number in 0.. {
+            let call = testkit::Call::charge(&format!("next-{number}"), "tok_visa");
+            if connection.send(&call).await.is_err() {
+                return;
+            }
+        }
+    });
+    let calls = "fsync,fdatasync,msync,sync_file_range";
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-p", &server.id().to_string()]);
+    strace.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:delay_enter=120000000")]);
+    strace.stderr(Stdio::null());
+    let mut hangs = match strace.spawn() {
+        Ok(child) => Process(child),
+        Err(error) => return skipped(promise, &format!("strace: {error}")),
+    };
+    let mut ended = None;
+    until("IdempotencySweepLags", async || {
+        ended = hangs.0.try_wait().unwrap();
+        ended.is_some() || prometheus.firing().await.contains("IdempotencySweepLags")
+    })
+    .await;
+    charging.abort();
+    // The server can't end while a call of it is held.
+    drop(hangs);
+    drop(server);
+    if let Some(ended) = ended {
+        skipped(promise, &format!("strace may not look at another process: {ended}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_alerts_of_an_outbox_fire() {
     let directory = tempfile::tempdir().unwrap();
     let outbox = SledOutbox::open(directory.path()).await.unwrap();
@@ -206,22 +251,32 @@ async fn the_alerts_of_an_outbox_fire() {
     });
     let relay = Relay::new(outbox.clone(), client).observe(metrics.clone());
     let relay = tokio::spawn(relay.run(std::future::pending()));
+    // A relay counts once a minute, which is a second here.
+    let counting = tokio::spawn({
+        let (outbox, metrics) = (outbox.clone(), metrics.clone());
+        async move {
+            loop {
+                metrics.counted(&outbox.open_calls().await.unwrap());
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    });
     let Some(prometheus) = Prometheus::of(address, "that calls which wait for an operator are noticed").await else {
         return;
     };
     until("both alerts fire", async || {
-        // A relay counts once a minute.
-        metrics.counted(&outbox.open_calls().await.unwrap());
         let firing = prometheus.firing().await;
         ["IdempotencyOutboxCallsGivenUp", "IdempotencyOutboxLate"].iter().all(|alert| firing.contains(*alert))
     })
     .await;
+    assert!(!prometheus.firing().await.contains("IdempotencyOutboxNotCounted"));
     for (title, query) in queries().into_iter().filter(|(_, query)| query.contains("idempotency_outbox_")) {
         let result = prometheus.query(&query).await.unwrap();
         assert!(result[0]["metric"]["destination"].as_str().unwrap().ends_with(".example"), "{title}: {result}");
     }
     // No relay counts them any more.
     relay.abort();
+    counting.abort();
     prometheus.fires(&["IdempotencyOutboxNotCounted"]).await;
 }
 

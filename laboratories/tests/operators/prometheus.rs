@@ -102,6 +102,8 @@ fn hastened(alerts: &str) -> String {
     for (before, after) in [("[", "]"), ("for: ", "\n"), ("offset ", ")"), ("offset ", "]"), ("offset ", "\n")] {
         for number in 1..60 {
             for (unit, seconds) in [("m", number), ("h", 5 * number)] {
+                // What lasts for half an hour lasts for longer than ten seconds, too.
+                let seconds = if before == "for: " { seconds.min(10) } else { seconds };
                 hastened =
                     hastened.replace(&format!("{before}{number}{unit}{after}"), &format!("{before}{seconds}s{after}"));
             }

@@ -177,7 +177,7 @@ fn hint(listing: &Listing, can_reconcile: bool) -> Markup {
         }
     }
     html! {
-        p.hint #many { "Of those listed here, "
+        p.hint #many { "Listed here: "
             @for (at, ((label, cause), count)) in kinds.iter().enumerate() {
                 @if at > 0 { ", " } (count) " " (shown(label)) " (" (cause) ")"
             }

@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use maud::{Markup, html};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::store::Store;
-use tower_idempotency_outbox::{Action, Entry, OutboxError, State};
+use tower_idempotency_outbox::{Action, Entry, OpenCalls, OutboxError, State};
 
 use super::frame::framed;
 use crate::access::Permission;
@@ -20,7 +20,8 @@ use crate::text::{age, date, now, shown, span};
 /// The most calls of a state that are shown.
 const SHOWN: u16 = 100;
 
-/// The calls that the URL asks for: those in the state `calls` behind the position `after`, of the outbox `outbox`.
+/// The calls that the URL asks for: those in the state `calls` behind the position `calls_after`, of the outbox
+/// `outbox`.
 struct Asked {
     state: State,
     after: Option<u64>,
@@ -29,14 +30,18 @@ struct Asked {
 
 impl Asked {
     fn read(fields: &Fields) -> Option<Self> {
-        let state = fields.get("calls")?.parse().ok()?;
+        let state = State::from_name(fields.get("calls")?)?;
         let number = |name| fields.get(name).and_then(|text| text.parse().ok());
-        Some(Self { state, after: number("after"), outbox: number("outbox").and_then(|at| usize::try_from(at).ok()) })
+        Some(Self {
+            state,
+            after: number("calls_after"),
+            outbox: number("outbox").and_then(|at| usize::try_from(at).ok()),
+        })
     }
 
     fn link(at: usize, state: State, after: Option<u64>) -> String {
         let (at, after) = (at.to_string(), after.map(|after| after.to_string()));
-        let after = after.as_deref().map(|after| ("after", after));
+        let after = after.as_deref().map(|after| ("calls_after", after));
         format!("{}#outbox-{at}", link([("outbox", &*at), ("calls", state.as_str())].into_iter().chain(after)))
     }
 }
@@ -46,13 +51,17 @@ pub(super) async fn sections<St: Store>(site: &Site<St>, caller: &Caller, fields
     let asked = Asked::read(fields);
     let sections = site.outboxes.iter().enumerate().map(async |(at, outbox)| {
         let asked = asked.as_ref().filter(|asked| asked.outbox.is_none_or(|asked| asked == at));
-        let section = in_time(section(caller, at, outbox, asked)).await;
+        let (open, listed) = join(in_time(outbox.open()), in_time(listed(outbox, asked))).await;
         let id = format!("outbox-{at}");
         html! {
             section aria-labelledby=(id) {
                 h2 id=(id) { "Outbox: " (shown(&outbox.name)) }
-                @match section {
-                    Ok(section) => (section),
+                @match open {
+                    Ok(open) => (counts(at, &open)),
+                    Err(problem) => p.complaint role="alert" { (shown(&problem.detail)) },
+                }
+                @match listed {
+                    Ok(listed) => (listed.section(caller, at)),
                     Err(problem) => p.complaint role="alert" { (shown(&problem.detail)) },
                 }
             }
@@ -61,24 +70,48 @@ pub(super) async fn sections<St: Store>(site: &Site<St>, caller: &Caller, fields
     html! { @for section in join_all(sections).await { (section) } }
 }
 
-async fn section(caller: &Caller, at: usize, outbox: &Named, asked: Option<&Asked>) -> Result<Markup, OutboxError> {
-    let open = outbox.open().await?;
+/// The calls that are shown, and the states of which there are more, with the last one that is shown.
+struct Listed {
+    calls: Vec<Entry>,
+    more: Vec<(State, u64)>,
+}
+
+async fn listed(outbox: &Named, asked: Option<&Asked>) -> Result<Listed, OutboxError> {
     let (mut calls, mut more) = (Vec::new(), Vec::new());
     let asked_for = asked.map(|asked| asked.state).filter(|state| !matches!(state, State::GivenUp | State::Damaged));
     for state in [Some(State::GivenUp), Some(State::Damaged), asked_for].into_iter().flatten() {
         let after = asked.filter(|asked| asked.state == state).and_then(|asked| asked.after);
-        let listed = outbox.list(state, after, SHOWN).await?;
-        if let Some(last) = listed.last().filter(|_| listed.len() == usize::from(SHOWN)) {
-            more.push((state, last.position));
+        // One more says whether there are more.
+        let mut listed = outbox.list(state, after, SHOWN + 1).await?;
+        if listed.len() > usize::from(SHOWN) {
+            listed.truncate(usize::from(SHOWN));
+            more.extend(listed.last().map(|last| (state, last.position)));
         }
         calls.extend(listed);
     }
-    Ok(html! {
+    Ok(Listed { calls, more })
+}
+
+impl Listed {
+    fn section(&self, caller: &Caller, at: usize) -> Markup {
+        let Self { calls, more } = self;
+        html! {
+            @if !calls.is_empty() { (table(calls, caller.may(Permission::Outbox).then_some(at))) }
+            p {
+                @for (state, last) in more { a href=(Asked::link(at, *state, Some(*last))) { "More: " (word(*state)) } " " }
+                a href=(Asked::link(at, State::Refused, None)) { "Refused calls" } ", which can be sent again"
+            }
+        }
+    }
+}
+
+fn counts(at: usize, open: &[OpenCalls]) -> Markup {
+    html! {
         @if open.is_empty() { p { "All calls have ended." } } @else {
             table.numbers {
                 caption { "Calls that have not ended" }
                 thead { tr { th scope="col" { "State" } th scope="col" { "Destination" } th scope="col" { "Calls" } th scope="col" { "Oldest" } } }
-                tbody { @for of in &open { tr {
+                tbody { @for of in open { tr {
                     td data-label="State" { a href=(Asked::link(at, of.state, None)) { (word(of.state)) } }
                     td data-label="Destination" { (shown(&of.destination)) }
                     td data-label="Calls" { (of.calls) }
@@ -86,12 +119,7 @@ async fn section(caller: &Caller, at: usize, outbox: &Named, asked: Option<&Aske
                 } } }
             }
         }
-        @if !calls.is_empty() { (table(&calls, caller.may(Permission::Outbox).then_some(at))) }
-        p {
-            @for (state, last) in more { a href=(Asked::link(at, state, Some(last))) { "More: " (word(state)) } " " }
-            a href=(Asked::link(at, State::Refused, None)) { "Refused calls" } ", which can be sent again"
-        }
-    })
+    }
 }
 
 /// Returns a table of calls, with the buttons for those of this outbox, if there are to be any.
@@ -153,7 +181,7 @@ impl<'a> Wanted<'a> {
         let number = |name| fields.get(name).and_then(|text| text.parse::<u64>().ok());
         let read = || {
             let at = usize::try_from(number("outbox")?).ok()?;
-            let action: Action = fields.get("action")?.parse().ok()?;
+            let action = Action::from_name(fields.get("action")?)?;
             Some((at, site.outboxes.get(at)?, action, button(action)?, number("position")?, number("fence")?))
         };
         let Some((at, outbox, action, words, position, fence)) = read() else {

@@ -184,7 +184,7 @@ async fn a_long_list_says_that_the_reconciler_decides_and_has_the_button() {
     let list = desk.get("").await;
     assert!(list.text().contains("let your reconciler decide"), "{}", list.text());
     // Which they are comes first.
-    let counted = "Of those listed here, 10 without a label (answered).";
+    let counted = "Listed here: 10 without a label (answered).";
     let place = |text: &str| list.text().find(text).unwrap_or_else(|| panic!("{text}: {}", list.text()));
     assert!(place(counted) < place("<caption>10 operations"));
     let ask = form(list.text(), "do", "review");

@@ -113,5 +113,5 @@ pub(crate) struct Resolve {
 /// Reads the name of a state.
 fn state(name: &str) -> Result<State, String> {
     let names: Vec<_> = State::ALL.iter().map(|state| state.as_str()).collect();
-    name.parse().map_err(|()| format!("a state is one of {}", names.join(", ")))
+    State::from_name(name).ok_or_else(|| format!("a state is one of {}", names.join(", ")))
 }

@@ -50,6 +50,11 @@ async fn act(outbox: &impl Outbox, command: &OutboxCommand, screen: Screen) -> R
 async fn list(outbox: &impl Outbox, ls: &OutboxLs, screen: Screen) -> Result<Ended, Failure> {
     let states = ls.state.as_ref().map_or(&OPEN[..], std::slice::from_ref);
     let after = ls.after;
+    if let Some(after) = after
+        && !states.contains(&after.state)
+    {
+        return Err(Failure::Usage(format!("--after {after} is of a list with --state {}", after.state)));
+    }
     // Earlier lists have shown the states before.
     let left = states.iter().skip_while(|state| after.is_some_and(|after| after.state != **state));
     let (limit, mut entries) = (usize::from(ls.limit), Vec::new());

@@ -39,9 +39,10 @@ async fn in_directory(named: &Directory, outbox: &str) -> Result<SledOutbox, Fai
     let opened = tokio::task::block_in_place(|| SledStore::builder().create(false).open(&named.path));
     let store = opened.map_err(|error| Failure::Store(directory::reason(&error)))?;
     SledOutbox::existing(&store, outbox).await.map_err(|error| match error {
-        OutboxError::Name(_) => {
-            Failure::Usage(format!("the store has no outbox of the name {outbox}: give its tree by --outbox"))
-        }
+        OutboxError::Name(what) => Failure::Usage(format!(
+            "the store has no outbox of the name {outbox} that can be read here: the name is {what}; give its tree by \
+             --outbox"
+        )),
         error => Failure::of(&error),
     })
 }

@@ -62,6 +62,8 @@ fn every_command(store: &str) -> Vec<Said> {
     assert_eq!(listed(store, &["--after", &after_second]), calls[1..]);
     assert_eq!(listed(store, &["--after", &after_third, "--limit", "65535"]), calls[2..]);
     assert_eq!(listed(store, &["--state", "given-up", "--after", &after_second]), [calls[1].clone()]);
+    let other = outbox(store, "ls", &["--state", "waiting", "--after", &after_second]);
+    assert!(other.code == 2 && other.stderr.contains("--state given_up"), "{other:?}");
     for wrong in [["--limit", "0"], ["--after", "17"], ["--after", "lost:17"], ["--after", "waiting:x"]] {
         let refused = outbox(store, "ls", &wrong);
         assert!(refused.code == 2 && refused.stderr.contains(wrong[0]), "{refused:?}");

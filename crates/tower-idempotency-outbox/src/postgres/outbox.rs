@@ -365,7 +365,7 @@ fn listed(row: &Row) -> Result<Entry, OutboxError> {
 
 /// Reads a state. The table has no other ones.
 fn read_state(name: &str) -> State {
-    name.parse().unwrap_or(State::Damaged)
+    State::from_name(name).unwrap_or(State::Damaged)
 }
 
 fn leased(row: &Row) -> Result<Leased, OutboxError> {

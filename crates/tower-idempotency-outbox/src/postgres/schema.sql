@@ -8,10 +8,10 @@ CREATE TABLE outbox.call (
     key text NOT NULL GENERATED ALWAYS AS (request ->> 'key') STORED UNIQUE,
     partition_key text COLLATE "C" GENERATED ALWAYS AS (request ->> 'partition_key') STORED
         CHECK (partition_key <> ''),
-    -- Scheme, host and port, without a default port.
-    destination text COLLATE "C" NOT NULL GENERATED ALWAYS AS (regexp_replace(
+    -- Scheme, host and port, without a default port, and without a password that a program may have put before the host.
+    destination text COLLATE "C" NOT NULL GENERATED ALWAYS AS (regexp_replace(regexp_replace(
         lower(coalesce(substring(request ->> 'uri' FROM '^[^:/]+://[^/?#]*'), '') COLLATE "C"),
-        '^(http:.*):80$|^(https:.*):443$', E'\\1\\2')) STORED,
+        '^([^:/]+://).*@', E'\\1'), '^(http:.*):80$|^(https:.*):443$', E'\\1\\2')) STORED,
     -- What a relay reads of it, in bytes.
     size integer NOT NULL GENERATED ALWAYS AS (octet_length(request::text)) STORED
         CONSTRAINT call_is_too_large CHECK (size <= 16777216),

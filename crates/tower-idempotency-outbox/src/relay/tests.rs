@@ -6,7 +6,7 @@ use tower::service_fn;
 use super::*;
 use crate::entry::tests::entry;
 use crate::storage::{Age, Storage, Update, Which};
-use crate::{Entry, OpenCalls, OutboxError, State};
+use crate::{Call, Entry, OpenCalls, OutboxError, State};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -14,8 +14,8 @@ const fn secs(secs: u64) -> Duration {
 
 #[test]
 fn each_call_has_its_place_until_it_has_ended() {
-    let call = Call::new(Request::post("http://api.example/").body("").unwrap()).unwrap();
-    let leased = Leased { entry: Entry { call: Some(call), ..entry(1, true) }, tried_for: Age::default() };
+    let entry = Entry { destination: "http://api.example".to_owned(), ..entry(1, true) };
+    let leased = Leased { entry, tried_for: Age::default() };
     let busy = Busy::default();
     let mut places: Vec<_> = (0..3).map(|_| busy.place(&leased)).collect();
     for taken in [3, 2, 1] {

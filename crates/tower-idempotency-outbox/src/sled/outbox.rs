@@ -67,7 +67,7 @@ impl SledOutbox {
         Self::of(store, name, true).await
     }
 
-    /// Returns the outbox in the tree with this name. None is made.
+    /// Returns the outbox in the tree with this name. None is made. The future may be dropped at any time.
     ///
     /// # Errors
     /// As [`new`](Self::new), and [`OutboxError::Name`] if the store has no such tree, or an empty one.

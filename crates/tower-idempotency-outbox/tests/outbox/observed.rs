@@ -136,7 +136,7 @@ async fn neither_a_reason_nor_the_log_has_the_path_that_a_client_s_error_names(h
     let once = ExponentialBackoff::builder().build_with_max_retries(0);
     run_until(relay(outbox, &client).backoff(once), outbox, call.key(), State::GivenUp).await;
     let reason = entry(outbox, call.key()).await.reason.unwrap();
-    assert!(reason.contains("no connection for url (http://api.example/…)"), "{reason}");
+    assert!(reason.contains("no connection for url (http://api.example/…"), "{reason}");
     assert!(!log.lines().concat().contains("canary"), "{:?}", log.lines());
 }
 

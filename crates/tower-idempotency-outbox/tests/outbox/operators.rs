@@ -224,3 +224,16 @@ async fn an_operator_changes_no_other_call_after_a_restore() {
         home.sql("DELETE FROM outbox.call").await;
     }
 }
+
+// Seeded fault: a list had the password that another program had put into the URI of a call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_has_no_password() {
+    let Some(home) = PostgresHome::new("a destination with a password").await else { return };
+    let request = r#"'{"key": "k", "method": "POST", "uri": "http://user:canary@API.example:80/x@y", "headers": [], "body": ""}'"#;
+    home.sql(&home.outbox().put_sql().replace("$1", request)).await;
+    let (client, log) = server_of(200, &[], "");
+    let found = run_until(relay(home.outbox(), &client), home.outbox(), &Key::new("k").unwrap(), State::Damaged).await;
+    assert!(log.all().is_empty() && found.destination == "http://api.example", "{found:?}");
+    assert_eq!(home.outbox().list(State::Damaged, None, 9).await.unwrap()[0].destination, "http://api.example");
+    assert!(!format!("{:?}", home.outbox().open_calls().await.unwrap()).contains("canary"));
+}

@@ -95,7 +95,7 @@ async fn an_operator_changes_what_waits_for_one_and_nothing_else(home: impl Home
     use State::{Damaged, Delivered, GivenUp, Refused, Waiting};
     let (outbox, mut number) = (home.outbox(), 0);
     for state in STATES {
-        for action in Action::ALL {
+        for &action in Action::ALL {
             outbox.put(&call(number)).await.unwrap();
             home.set(&entry(outbox, call(number).key()).await, state, -HOUR).await;
             let before = entry(outbox, call(number).key()).await;
