@@ -232,11 +232,13 @@ async fn the_alerts_of_an_outbox_fire() {
     let outbox = SledOutbox::open(directory.path()).await.unwrap();
     let recorder: &'static PrometheusRecorder = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
     let handle = recorder.handle();
+    let scraped_by_hand = handle.clone();
     let address = scraped(move || std::future::ready(handle.render())).await;
     for (number, host) in ["refusing", "failing"].into_iter().enumerate() {
-        let request =
-            http::Request::post(format!("http://{host}.example/")).header("idempotency-key", number.to_string());
-        outbox.put(&Call::new(request.body("").unwrap()).unwrap()).await.unwrap();
+        let request = http::Request::post(format!("http://{host}.example/canary"))
+            .header("idempotency-key", format!("canary-{number}"));
+        let call = Call::new(request.body("canary").unwrap()).unwrap().in_order_of(format!("canary-{number}"));
+        outbox.put(&call.unwrap()).await.unwrap();
     }
     let client = service_fn(async |request: http::Request<Full<Bytes>>| {
         let is_refusing = request.uri().host() == Some("refusing.example");
@@ -274,6 +276,8 @@ async fn the_alerts_of_an_outbox_fire() {
         let result = prometheus.query(&query).await.unwrap();
         assert!(result[0]["metric"]["destination"].as_str().unwrap().ends_with(".example"), "{title}: {result}");
     }
+    let scrape = scraped_by_hand.render();
+    assert!(scrape.contains("failing.example") && !scrape.contains("canary"), "{scrape}");
     // No relay counts them any more.
     relay.abort();
     counting.abort();

@@ -8,11 +8,13 @@ use http::StatusCode;
 use testkit::lab::events::Events;
 use testkit::lab::time::SECOND;
 use testkit::lab::{Lab, frames, id, post};
+use testkit::log::Log;
 use tower_idempotency::engine::{Cause, EffectError};
 use tower_idempotency::operations::{Filter, OperationState};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{Fingerprint, IdempotencyLayer, Once, Unsure};
+use tracing::Level;
 
 /// Leaves one operation of each cause that a process can leave while it lives. Its key is the cause's name.
 async fn leave_each(store: &TestStore) {
@@ -31,9 +33,10 @@ async fn leave_each(store: &TestStore) {
 
 #[tokio::test(start_paused = true)]
 async fn each_cause_is_recorded_observed_and_listed() {
-    let (store, events) = (TestStore::new(), Events::default());
+    let (store, events, log) = (TestStore::new(), Events::default(), Log::begin(Level::DEBUG));
     store.observe(events.clone()).unwrap();
     leave_each(&store).await;
+    let lines = log.lines();
     let operations = IdempotencyLayer::<_>::new(store.clone()).operations();
     let observed = events.take();
     for cause in [Cause::Panicked, Cause::MaxRun, Cause::Answered(502), Cause::Broken, Cause::Shutdown, Cause::Failed] {
@@ -42,6 +45,9 @@ async fn each_cause_is_recorded_observed_and_listed() {
             1,
             "{observed:?}"
         );
+        let (named, of) =
+            (format!("cause=\"{}\"", cause.name()), format!("record_id=\"{}\"", id(cause.name()).short()));
+        assert!(lines.iter().any(|line| line.contains(&named) && line.contains(&of)), "{named} {of}: {lines:#?}");
         let listed = operations.list(&Filter::all().caused_by(cause), None, 9).await.unwrap().operations;
         let [operation] = &listed[..] else { panic!("{cause}: {listed:?}") };
         assert_eq!(operation.id, id(cause.name()));

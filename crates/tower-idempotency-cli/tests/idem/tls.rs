@@ -51,6 +51,10 @@ async fn a_server_is_trusted_by_its_certificate_and_nothing_is_sent_in_plain() {
     let [ca, other] = ["ca.pem", "other.pem"].map(|name| directory.path().join(name).to_str().unwrap().to_owned());
     let plain = idem(&["ls", &tls, "--ca", &ca]);
     assert!(plain.code == 3 && plain.stderr.contains("TLS"), "{plain:?}");
+    // As in libpq, these take what the server has.
+    let either = ["prefer", "allow"].map(|mode| format!("{url}&sslmode={mode}"));
+    let take_it = || either.iter().all(|url| idem(&["ls", url, "--ca", &ca]).code == 0);
+    assert!(take_it());
 
     let client = client(&server).await;
     let data: String = client.query_one("SHOW data_directory", &[]).await.unwrap().get(0);
@@ -64,6 +68,7 @@ async fn a_server_is_trusted_by_its_certificate_and_nothing_is_sent_in_plain() {
     client.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     until("encryption", async || idem(&["ls", &tls, "--ca", &ca]).code == 0).await;
+    assert!(take_it());
     assert_eq!(idem(&["doctor", &tls, "--ca", &ca]).code, 0);
     for stranger in [&["ls", &tls, "--ca", &other][..], &["ls", &tls]] {
         let refused = idem(stranger);

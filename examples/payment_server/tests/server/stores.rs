@@ -52,11 +52,31 @@ async fn settings_of_a_store_that_is_not_opened_are_refused() {
     let settings = directory.path().join("settings.toml");
     let stores: Vec<_> = ENGINES.iter().chain(&["memory"]).collect();
     let others = stores.iter().cycle().skip(1);
-    for (store, other) in stores.iter().zip(others) {
+    for (store, other) in stores.iter().zip(others).chain(stores.iter().map(|store| (store, &&"postgres"))) {
         let config = format!("--store {store} --config {}", settings.display());
-        std::fs::write(&settings, format!("[{store}]\n[{other}]\nmax_bytes = 1\n")).unwrap();
+        std::fs::write(
+            &settings,
+            format!(
+                "[{store}]\n[{other}]\n{}",
+                if **other == "postgres" { "connections = 2\n" } else { "max_bytes = 1\n" }
+            ),
+        )
+        .unwrap();
         let said = refusal(&Setup::new(&directory).with(&config), 1).await;
         assert!(said.contains(&format!("a section [{other}]")), "{said}");
+    }
+    assert!(!directory.path().join("data").exists(), "nothing was opened");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_is_wrong_is_named_with_its_line_and_the_forms_that_are_allowed() {
+    let directory = tempdir().unwrap();
+    let settings = directory.path().join("settings.toml");
+    std::fs::write(&settings, "[layer]\n# in hours?\nretention = 48\n").unwrap();
+    let setup = Setup::new(&directory).with(&format!("--config {}", settings.display()));
+    let said = refusal(&setup, 1).await;
+    for part in ["line 3", "retention = 48", "expected a duration: write it as \"24h\""] {
+        assert!(said.contains(part), "{part}: {said}");
     }
     assert!(!directory.path().join("data").exists(), "nothing was opened");
 }
