@@ -76,5 +76,6 @@
 //! Status 503 if the store failed while the operation was being committed. Try again later with the same key.
 //!
 //! ## custom
-//! The application's own rejection, from the function that says whose a key is (`scope`). It has the status, title and
-//! detail that the application gave it: 401, say, for a request that names no account.
+//! The application's own rejection, from the function that says whose a key is (`scope`), or from the one that is asked
+//! before a replay (`on_replay`). It has the status, title and detail that the application gave it: 401, say, for a
+//! request that names no account. If it has `original_status`, the operation **has ended**, with that status.

@@ -99,7 +99,9 @@ impl<St: Store> Engine<St> {
             if let Some(part) = verdict.differs() {
                 self.store.slots().mismatches.note(operation.id, part, self.store.now());
             }
-            if let Verdict::End { end: End::Outcome(_), is_own: false, .. } = verdict {
+            if let Verdict::End { end: End::Outcome(_), is_own: false, .. } = verdict
+                && !self.policy.asks_before_replay
+            {
                 self.telemetry().happened(Event::Replayed(began));
             }
             (verdict, waited)

@@ -77,6 +77,8 @@ pub(crate) struct Policy {
     pub(crate) max_runs: usize,
     /// Lets handlers run unprotected while the store is away. A consumer can't set it.
     pub(crate) fail_open: bool,
+    /// Whether the caller asks the application before a replay. Then it counts the replay, if that is given.
+    pub(crate) asks_before_replay: bool,
     /// The levels of the events of requests. A consumer has the defaults.
     pub(crate) levels: Levels,
 }
@@ -93,6 +95,7 @@ impl Default for Policy {
             max_run: Duration::from_secs(600),
             max_runs: 16_384,
             fail_open: false,
+            asks_before_replay: false,
             levels: Levels::default(),
         }
     }

@@ -16,6 +16,7 @@ use super::answer::snapshot::{Recorder, outcome_of_answer};
 use super::bodies::body::{AnyBody, SendBody};
 use super::fingerprint::identify::FingerprintBody;
 use super::layer::IdempotencyLayer;
+use super::on_replay::Replay;
 use super::options::Hook;
 use super::reject::rejection::Rejection;
 use super::scope::IntoScope;
@@ -181,6 +182,36 @@ impl<St, M> IdempotencyLayer<St, M> {
             };
             options.reconcile = Some(Hook(Arc::new(recording)));
         })
+    }
+
+    /// Sets the function that is asked before a recorded answer is given again: to a retry, and to a request that has
+    /// waited for the run of another one. It has the head of that request, and the recorded answer, whose trailers it
+    /// does not see. It returns what the request gets; the record stays. If it panics, or takes longer than 5 seconds,
+    /// the request is refused with 503, and may be sent again. A request that goes away ends the question. Default:
+    /// none; each replay is given.
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use http::StatusCode;
+    /// use tower_idempotency::server::Replay;
+    /// use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection};
+    /// # async fn may_read(account: Option<&http::HeaderValue>) -> bool { account.is_some() }
+    ///
+    /// let layer = IdempotencyLayer::new(MemoryStore::new()).on_replay(|parts, _stored| async move {
+    ///     // The grant may have been revoked since the first request.
+    ///     match may_read(parts.headers.get("authorization")).await {
+    ///         true => Replay::Give,
+    ///         false => Replay::Refuse(Rejection::from(StatusCode::FORBIDDEN)),
+    ///     }
+    /// });
+    /// # let _ = layer;
+    /// # }
+    /// ```
+    pub fn on_replay<F>(self, ask: impl Fn(Parts, Response<Bytes>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Replay> + Send + 'static,
+    {
+        self.with(|options| options.on_replay = Some(Hook(Arc::new(move |parts, stored| Box::pin(ask(parts, stored))))))
     }
 
     /// Sets the function that decides what an unmarked answer means, and what an error of the inner service means: that

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};
 
 use bytes::Bytes;
-use http::Response;
 use http::header::HeaderValue;
 use http::response::Parts;
+use http::{HeaderMap, Response};
 use tracing::Span;
 
 use super::answer::marks::Unsure;
@@ -135,7 +135,7 @@ impl<St: Store> LayerState<St> {
         outcome: &Bytes,
         replay: Option<Facts<'_>>,
     ) -> Response<Through<M, B>> {
-        let Some((mut answer, trailers)) = snapshot::decode(outcome) else {
+        let Some((answer, trailers)) = snapshot::decode(outcome) else {
             // The digest of the record was right, so another program or a later release wrote these bytes.
             self.engine.store.slots().telemetry.counters.corrupt.fetch_add(1, Ordering::Relaxed);
             let rejection = reasons::of_refusal(Refusal::Corrupt, id);
@@ -145,19 +145,41 @@ impl<St: Store> LayerState<St> {
                 None => self.answer_rejection::<M, B>(connection, rejection),
             };
         };
-        if let Some(facts) = replay {
-            self.engine.report(span, REPLAYED, facts);
-            let marker = self.options.recorder.replay_header_name.clone();
-            answer.headers_mut().insert(marker, HeaderValue::from_static("true"));
-            self.options.say_retry(answer.status(), answer.headers_mut(), false);
+        match replay {
+            Some(facts) => self.replayed::<M, B>(span, answer, trailers, facts),
+            None => self.named::<M, B>(answer, trailers, RAN),
         }
+    }
+
+    /// Returns an answer as a replay: it is marked as one, and reported.
+    pub(super) fn replayed<M: BodyMode<B>, B: SendBody>(
+        &self,
+        span: &Span,
+        mut answer: Response<Bytes>,
+        trailers: Option<HeaderMap>,
+        facts: Facts<'_>,
+    ) -> Response<Through<M, B>> {
+        self.engine.report(span, REPLAYED, facts);
+        let marker = self.options.recorder.replay_header_name.clone();
+        answer.headers_mut().insert(marker, HeaderValue::from_static("true"));
+        self.options.say_retry(answer.status(), answer.headers_mut(), false);
+        self.named::<M, B>(answer, trailers, REPLAYED)
+    }
+
+    /// Returns the answer of an outcome, which says so if it does not say what became of the operation.
+    fn named<M: BodyMode<B>, B: SendBody>(
+        &self,
+        answer: Response<Bytes>,
+        trailers: Option<HeaderMap>,
+        outcome: &'static str,
+    ) -> Response<Through<M, B>> {
         let (mut parts, data) = answer.into_parts();
         if !is_final(&parts, trailers.as_ref(), Some(&data)) {
             Effect::Unknown.say(&mut parts.headers, Some(false), None);
         }
         let answer = Response::from_parts(parts, data);
         let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
-        self.options.name_outcome(&mut response, if replay.is_some() { REPLAYED } else { RAN });
+        self.options.name_outcome(&mut response, outcome);
         response
     }
 }

@@ -22,6 +22,7 @@
 //! | `account.rs` | a scope of a request's credentials |
 //! | `committed.rs` | what a handler returns that has committed its effect and its answer in one transaction |
 //! | `effect.rs` | what an answer that is no outcome says about the operation |
+//! | `on_replay.rs` | asks the application before a recorded answer is given again |
 //! | `not_applied.rs` | the statuses that say that nothing was done |
 //! | `warnings.rs` | warns of options that switch the protection off |
 //! | `drain.rs` | drain, and the counts |
@@ -49,6 +50,7 @@ pub(crate) mod header;
 pub mod health;
 mod layer_state;
 mod not_applied;
+mod on_replay;
 #[cfg(feature = "utoipa")]
 mod openapi;
 mod options;
@@ -76,6 +78,7 @@ pub use effect::Effect;
 pub use fingerprint::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 pub use fingerprint::identify::CustomBody;
 pub use future::ResponseFuture;
+pub use on_replay::Replay;
 pub use profile::{Envelope, Profile};
 pub use scope::IntoScope;
 pub use service::IdempotencyService;

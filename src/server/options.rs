@@ -15,6 +15,7 @@ use super::answer::snapshot::Recorder;
 use super::fingerprint::identify::Sameness;
 use super::fingerprint::target::Target;
 use super::header::lines;
+use super::on_replay::OnReplay;
 use super::profile::Profile;
 use super::reject::rejection::Rejection;
 use crate::engine::{Policy, Reconciler, WrapRun};
@@ -52,6 +53,8 @@ pub(super) struct Options {
     pub(super) policy: Policy,
     /// Makes the policy's reconciler, whose answers are recorded as these options say: `reconcile_with`.
     pub(super) reconcile: Option<Hook<Reconcile>>,
+    /// `None`: each replay is given.
+    pub(super) on_replay: Option<Hook<OnReplay>>,
     /// `None`: `Meaning` has the defaults.
     pub(super) classify: Option<Hook<Arc<dyn Classify>>>,
     /// The rule by which two requests are the same: `fingerprint_headers`, `fingerprint_body`, `credential_headers`
@@ -89,6 +92,7 @@ impl Default for Options {
             label: None,
             policy: Policy::default(),
             reconcile: None,
+            on_replay: None,
             classify: None,
             sameness: Sameness::default(),
             max_request_body: MIB,
@@ -108,6 +112,7 @@ impl Options {
     /// Returns the policy, with its reconciler, if there is one.
     pub(super) fn policy(&self) -> Policy {
         let mut policy = self.policy.clone();
+        policy.asks_before_replay = self.on_replay.is_some();
         if let Some(reconcile) = &self.reconcile {
             policy.reconcile_with(reconcile(&self.recorder));
         }

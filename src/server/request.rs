@@ -11,11 +11,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response, Version, response};
+use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
 
 use super::answer::marks::{self, Unsure};
 use super::answer::meaning::Judged;
+use super::answer::snapshot;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::budget::Share;
 use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit};
@@ -24,13 +26,15 @@ use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
 use super::layer_state::LayerState;
 use super::not_applied;
-use super::options::Options;
+use super::on_replay::{self, OnReplay, Replay};
+use super::options::{Hook, Options};
 use super::origin::origin;
 use super::read_on::Connection;
 use super::reject::reasons;
-use crate::engine::{self, Caller, End, Facts, RAN, RunContext, Verdict, Work};
+use crate::engine::{self, Caller, End, Engine, Facts, RAN, RunContext, Verdict, Work};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::{Operation, Origin};
+use crate::slots::Event;
 use crate::store::Store;
 
 /// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
@@ -74,8 +78,15 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         let id = operation.id;
         // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
         let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
+        let asking = layer.options.on_replay.as_ref().map(|Hook(hook)| {
+            Box::new(Asking { hook: Arc::clone(hook), parts: exchange.parts.clone(), began: Instant::now() })
+        });
         let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
-        let mut answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited);
+        let instead = match asking.zip(verdict.replay()) {
+            Some((asking, outcome)) => Box::pin(asking.about(outcome, &layer.engine)).await,
+            None => None,
+        };
+        let mut answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead);
         if is_sub_request && let Ok(answer) = &mut answer {
             marks::remove(answer.extensions_mut());
             let effect = answer.headers_mut().remove(Effect::HEADER);
@@ -244,7 +255,27 @@ async fn let_go_if_reset(version: Version) {
     }
 }
 
-/// Turns a verdict into the request's answer.
+/// What it takes to ask the application before a replay. The request itself is gone by then.
+struct Asking {
+    hook: OnReplay,
+    parts: Parts,
+    began: Instant,
+}
+
+impl Asking {
+    /// Asks what the request gets in place of the replay of this outcome. Counts what is no refusal.
+    async fn about<St: Store>(self, outcome: Bytes, engine: &Engine<St>) -> Option<Box<Replay>> {
+        // What can't be read is refused anyway.
+        let (stored, trailers) = snapshot::decode(&outcome)?;
+        let replay = on_replay::ask(self.hook, self.parts, stored, trailers).await;
+        if !matches!(replay, Replay::Refuse(_)) {
+            engine.store.slots().telemetry.happened(Event::Replayed(self.began));
+        }
+        Some(Box::new(replay))
+    }
+}
+
+/// Turns a verdict into the request's answer. `instead` is what the application has said of a replay, if it was asked.
 fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     layer: &LayerState<St>,
     connection: Connection,
@@ -252,6 +283,7 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     id: &RecordId,
     verdict: Verdict<RunAnswer<M, R, E>>,
     waited: Option<Duration>,
+    instead: Option<Box<Replay>>,
 ) -> RunAnswer<M, R, E> {
     let policy = &layer.engine.policy;
     let is_of_own_run = verdict.is_of_own_run();
@@ -266,11 +298,15 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
         }
         Verdict::Mismatch(found) => reasons::of_mismatch(found, id),
         Verdict::End { end, attempt, is_own } => match end {
-            End::Outcome(outcome) => {
+            End::Outcome(outcome) => match instead.map(|instead| *instead) {
+                Some(Replay::Refuse(rejection)) => rejection,
+                Some(Replay::Replace(answer)) => return Ok(layer.replayed::<M, R>(span, answer, None, facts)),
                 // The last argument is given for a replay.
-                let facts = (!is_own).then_some(facts);
-                return Ok(layer.recorded_answer::<M, R>(connection, span, id, &outcome, facts));
-            }
+                Some(Replay::Give) | None => {
+                    let facts = (!is_own).then_some(facts);
+                    return Ok(layer.recorded_answer::<M, R>(connection, span, id, &outcome, facts));
+                }
+            },
             End::Refused(refusal) => reasons::of_refusal(refusal, id),
             End::Consumed { status } => reasons::not_replayable(status),
             End::Interrupted { .. } if is_own => reasons::interrupted_run(policy, id).of(attempt.origin),

@@ -30,7 +30,7 @@ macro_rules! kinds {
         #[allow(missing_docs, reason = "each is described, once, in the module `problem`")]
         pub enum RejectionKind {
             $($kind,)*
-            /// The application's own, from its `scope` function.
+            /// The application's own, from its function `scope` or `on_replay`.
             Custom,
         }
 
@@ -168,7 +168,8 @@ impl Rejection {
     }
 
     /// A rejection of the application's own, for its `scope` function: 401 for a request that names no account, say. It
-    /// says that nothing was done; set [`effect`](Self::effect) where that is not so.
+    /// says that nothing was done; set [`effect`](Self::effect) where that is not so. Of one for
+    /// [`on_replay`](crate::IdempotencyLayer::on_replay), the layer says that the operation was done.
     #[must_use]
     pub fn custom(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status, title, ..Self::new(RejectionKind::Custom, detail) }

@@ -3,6 +3,7 @@
 mod classified;
 mod not_applied;
 mod not_storable;
+mod on_replay;
 mod recording;
 mod replay;
 mod retention;

@@ -1,0 +1,78 @@
+//! Asks the application before a recorded answer is given again.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use tokio::time::timeout;
+
+use super::answer::meaning::is_final;
+use super::effect::Effect;
+use super::reject::rejection::Rejection;
+use crate::panics::panic_message;
+use crate::slots::{LogThrottle, once_a_minute};
+
+/// How long the application may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Limits the log lines of hooks that fail, for all layers of the process together.
+static FAILED: LogThrottle = LogThrottle::new();
+
+/// What a retry gets in place of a plain replay: the function of
+/// [`on_replay`](crate::IdempotencyLayer::on_replay) returns it. The record stays as it is.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Replay {
+    /// The recorded answer.
+    Give,
+    /// A refusal. Its `Idempotency-Effect` is `done`, with the status of the recorded answer, whatever the rejection
+    /// says: without that, a client would take a 403 for one before the effect, and might use a new key. It is
+    /// `unknown` if the recorded answer says so, or if the request may be sent again
+    /// ([`retry_with_same_key`](Rejection::retry_with_same_key)).
+    Refuse(Rejection),
+    /// This answer. It is marked as a replay, as the recorded one would be.
+    Replace(Response<Bytes>),
+}
+
+pub(super) type OnReplay = Arc<dyn Fn(Parts, Response<Bytes>) -> BoxFuture<'static, Replay> + Send + Sync>;
+
+/// Asks what a request gets in place of this answer. A function that panics or takes too long refuses it.
+pub(super) async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, trailers: Option<HeaderMap>) -> Replay {
+    let (head, body) = stored.into_parts();
+    let (status, is_final) = (head.status, is_final(&head, trailers.as_ref(), Some(&body)));
+    let stored = Response::from_parts(head, body);
+    let asked = AssertUnwindSafe(async move { hook(parts, stored).await }).catch_unwind();
+    let replay = match timeout(ASK_TIMEOUT, asked).await {
+        Ok(Ok(replay)) => replay,
+        Ok(Err(panic)) => {
+            let panic = panic_message(&*panic);
+            once_a_minute!(FAILED, error, panic, "the function of `on_replay` panicked");
+            Replay::Refuse(not_asked())
+        }
+        Err(_) => {
+            once_a_minute!(FAILED, error, "the function of `on_replay` took longer than 5 seconds");
+            Replay::Refuse(not_asked())
+        }
+    };
+    match replay {
+        Replay::Refuse(rejection) => {
+            // After `done`, no client sends the request again.
+            let is_done = is_final && !rejection.retry_with_same_key;
+            let effect = if is_done { Effect::Done } else { Effect::Unknown };
+            Replay::Refuse(Rejection { effect, original_status: Some(status), ..rejection })
+        }
+        replay => replay,
+    }
+}
+
+/// Refuses a replay about which the application has not decided.
+fn not_asked() -> Rejection {
+    let detail =
+        "The operation has ended, and its answer can't be given now. Send the request again with the same key.";
+    Rejection::custom(StatusCode::SERVICE_UNAVAILABLE, "The answer can't be given now", detail).after(1)
+}
