@@ -112,7 +112,7 @@ pub use observer::Observer;
 pub use record::Fence;
 #[cfg(feature = "server")]
 #[doc(inline)]
-pub use server::answer::marks::{Invalid, Keep, Release, Unsure};
+pub use server::answer::marks::{Invalid, Keep, Release, Secret, Unsure};
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::answer::meaning::Meaning;

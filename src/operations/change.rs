@@ -116,8 +116,8 @@ pub enum ChangeError {
     /// The answer is not JSON of the type that the consumer records.
     #[error("the consumer can't read this outcome: {0}; give it as JSON of the type that its effects return")]
     WrongType(serde_json::Error),
-    /// The answer is longer than the layer's `max_response_body`.
-    #[error("the answer is longer than `max_response_body`")]
+    /// The answer is longer than the layer's `max_response_body`, or has the mark [`Secret`](crate::Secret).
+    #[error("the answer is longer than `max_response_body`, or is marked as one that is not stored")]
     TooLong,
     /// The store failed. [`Uncertain`](StoreError::Uncertain): there is no answer after 5 seconds (of
     /// [`Action::Reconcile`]: 15 seconds and the reconciler's own limit), and the change may still be made. The audit

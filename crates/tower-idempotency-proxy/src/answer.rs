@@ -11,7 +11,7 @@ use http::{Extensions, StatusCode, Version};
 use hyper::body::Incoming;
 use tower_idempotency::engine::{Cause, Rerun};
 use tower_idempotency::server::{Effect, Envelope};
-use tower_idempotency::{Invalid, Keep, Meaning, Rejection, Release, Unsure};
+use tower_idempotency::{Invalid, Keep, Meaning, Rejection, Release, Secret, Unsure};
 
 use crate::body::Held;
 use crate::head;
@@ -65,6 +65,8 @@ pub(crate) fn of_service(
         ([], [effect]) if is_none(effect) => drop(parts.extensions.insert(Release)),
         ([mark], _) if mark == "release" => drop(parts.extensions.insert(Release)),
         ([mark], _) if mark == "keep" && has_end => drop(parts.extensions.insert(Keep)),
+        // The head says that it took place. The answer is not stored, whether it is whole or not.
+        ([mark], _) if mark == "secret" => drop(parts.extensions.insert(Secret)),
         ([mark], _) if mark == "invalid" && has_end => drop(parts.extensions.insert(Invalid)),
         // Nothing was done, and what may be a half is not kept.
         ([mark], _) if mark == "invalid" => drop(parts.extensions.insert(Release)),

@@ -45,10 +45,25 @@ pub struct Unsure;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invalid;
 
+/// Marks an answer as final, and as one that shows a secret once: a new API key, a card number, a one-time link. **It
+/// is never stored**: only the fact that the operation has ended, with this status. The client gets the whole answer. A
+/// retry, and a request that waits for the run, gets 409 `not-replayable` with `original_status`: the layer does not
+/// read the answer, so that there is none to give. Put the mark into the answer's extensions, or, in axum, into what
+/// the handler returns: `(StatusCode::CREATED, Secret, Json(key))`. Alone it is an answer too: 200.
+///
+/// A client that has lost the answer has to get another secret, and the one that was not seen has to be revoked: say in
+/// your API's documentation how.
+///
+/// An answer that is committed with its effect is stored by the transaction. One with this mark is refused there:
+/// [`TransactionError::Unrecordable`](crate::store::TransactionError::Unrecordable).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Secret;
+
 /// Removes the marks from an answer.
 pub(crate) fn remove(extensions: &mut Extensions) {
     extensions.remove::<Invalid>();
     extensions.remove::<Unsure>();
+    extensions.remove::<Secret>();
     extensions.remove::<Keep>();
     extensions.remove::<Release>();
 }
@@ -82,7 +97,7 @@ mod parts {
     use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
     use http::StatusCode;
 
-    use super::{Invalid, Keep, Release, Unsure};
+    use super::{Invalid, Keep, Release, Secret, Unsure};
 
     /// Lets a handler return a mark as a part of its answer, or alone, with this status.
     macro_rules! mark {
@@ -106,6 +121,7 @@ mod parts {
 
     mark!(Release, StatusCode::SERVICE_UNAVAILABLE);
     mark!(Keep, StatusCode::OK);
+    mark!(Secret, StatusCode::OK);
     mark!(Unsure, StatusCode::GATEWAY_TIMEOUT);
     mark!(Invalid, StatusCode::BAD_REQUEST);
 }

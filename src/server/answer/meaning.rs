@@ -1,14 +1,14 @@
 //! The meaning of a handler's answer, or of its error, for the key: the one place that decides it.
 //!
 //! The rules, which [`Judge`] keeps:
-//! 1. The handler's mark wins: [`Unsure`], [`Keep`], [`Release`], and [`Invalid`] where the profile gives it a meaning.
-//!    Of several marks the first in this order counts, so that there is no second effect.
+//! 1. The handler's mark wins: [`Unsure`], [`Secret`], [`Keep`], [`Release`], and [`Invalid`] where the profile gives
+//!    it a meaning. Of several marks the first in this order counts, so that there is no second effect.
 //! 2. An answer without a mark is left to [`Classify`], which sees the head and the trailers. An answer that is passed
 //!    on before it is complete is judged by its head.
 //! 3. If that does not say that nothing was done, an answer is unknown if its body failed, if it is shorter than its
 //!    head says, or if it is gRPC's and has no status.
 //! 4. Only a final answer that was read to its end is recorded. Any other final answer is consumed: the request never
-//!    runs again, and the answer is not replayed.
+//!    runs again, and the answer is not replayed. So is one with a [`Secret`], of which nothing is read.
 //! 5. The answer to a request that a handler sends says nothing of that handler's own effect. So what another layer
 //!    refuses, and the handler passes on, is unknown, and `request.rs` takes the marks out of an answer that another
 //!    exchange encloses.
@@ -21,7 +21,7 @@ use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use http_body::Body;
 
-use super::marks::{Invalid, Keep, Release, Unsure};
+use super::marks::{Invalid, Keep, Release, Secret, Unsure};
 use super::snapshot::Recorder;
 use crate::engine::{Cause, End, OnInterrupted};
 use crate::server::bodies::collect::{Collected, is_shorter};
@@ -154,7 +154,7 @@ impl Meaning {
             None
         } else if marks.get::<Unsure>().is_some() {
             Some(Self::Unknown)
-        } else if marks.get::<Keep>().is_some() {
+        } else if marks.get::<Secret>().is_some() || marks.get::<Keep>().is_some() {
             Some(Self::Final)
         } else if marks.get::<Release>().is_some() {
             Some(Self::NotStarted)
@@ -246,7 +246,9 @@ impl Judge<'_> {
     /// Returns whether an answer is judged by its head alone, so that its body need not be read: it is marked as one
     /// that is not recorded, or is a stream.
     pub(crate) fn needs_no_body(&self, parts: &Parts) -> bool {
-        matches!(self.of_marks(parts), Some(Meaning::NotStarted | Meaning::Unknown)) || is_stream(parts)
+        matches!(self.of_marks(parts), Some(Meaning::NotStarted | Meaning::Unknown))
+            || is_stream(parts)
+            || parts.extensions.get::<Secret>().is_some()
     }
 
     /// Returns what an answer without a mark means, and whether the default says so, because the application's

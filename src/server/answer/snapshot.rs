@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::kept_headers::KeptHeaders;
+use super::marks::Secret;
 use crate::digest::Prefix;
 use crate::server::bodies::body::SendBody;
 use crate::server::bodies::collect::{Bounds, Collected, collect};
@@ -44,9 +45,9 @@ impl Default for Recorder {
 
 impl Recorder {
     /// Returns the outcome of an answer that no handler returned: an operator's, or one that is committed with its
-    /// effect. Returns `None` if it is too long.
+    /// effect. Returns `None` if it is too long, or shows a secret.
     pub(crate) fn record(&self, answer: &Response<Bytes>) -> Option<Bytes> {
-        let fits = answer.body().len() <= self.max_response_body;
+        let fits = answer.body().len() <= self.max_response_body && answer.extensions().get::<Secret>().is_none();
         fits.then(|| self.encode(answer.status(), answer.headers(), answer.body(), None))
     }
 
@@ -112,9 +113,12 @@ fn write_fields<'a>(bytes: &mut Vec<u8>, size: &Size, fields: impl Iterator<Item
     }
 }
 
-/// Returns the outcome of a reconciler's answer, or `None` if its body fails, or is too long.
+/// Returns the outcome of a reconciler's answer, or `None` if its body fails, is too long, or shows a secret.
 pub(crate) async fn outcome_of_answer<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
     let (parts, body) = answer.into_parts();
+    if parts.extensions.get::<Secret>().is_some() {
+        return None;
+    }
     let mut bounds = Bounds { bytes: recorder.max_response_body, ..Bounds::default() };
     match collect(Box::pin(body), &mut bounds).await {
         Collected::Whole { data, trailers } => {

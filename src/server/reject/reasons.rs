@@ -128,8 +128,9 @@ pub(crate) fn not_replayable(status: u16) -> Rejection {
     let original_status = StatusCode::from_u16(status).ok();
     let with = original_status.map(|status| format!(" with status {}", status.as_u16())).unwrap_or_default();
     let detail = format!(
-        "The request with this key was answered{with}, and that answer was too large, too slow or a stream, so that it \
-         was not stored. It is not run again; a new key would run it again."
+        "The request with this key was answered{with}, and that answer was not stored: it showed a secret once, or was \
+         too large, too slow or a stream. It is not run again; a new key would run it again. If you have lost a secret, \
+         have it revoked, and ask for another one."
     );
     // One whose status says that nothing was done is final because the application says so. Without a status, it is not
     // known whether it was a success.

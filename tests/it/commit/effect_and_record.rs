@@ -20,8 +20,8 @@ use testkit::lab::{post, settle};
 use testkit::{Gate, on_both};
 use tower_idempotency::engine::{EffectError, OnceContext, Reconciled, Rerun};
 use tower_idempotency::store::Abort;
-use tower_idempotency::store::CommitError;
-use tower_idempotency::{OnInterrupted, Once, Release};
+use tower_idempotency::store::{CommitError, TransactionError};
+use tower_idempotency::{OnInterrupted, Once, Release, Secret};
 
 on_both!(effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the_marked_replay);
 async fn effect_and_answer_are_both_there_after_reopening_and_every_retry_is_the_marked_replay<D: Disk>() {
@@ -82,6 +82,24 @@ async fn an_answer_of_a_hundred_kilobytes_is_committed_with_its_effect<D: Disk>(
     let retry = replaying(&home.store, OnInterrupted::Rerun).post("k", "a").await;
     assert!(retry.is_replay());
     assert_eq!((unmarked(retry), home.charged("k")), (first, 1));
+}
+
+on_both!(an_answer_that_shows_a_secret_is_not_committed);
+async fn an_answer_that_shows_a_secret_is_not_committed<D: Disk>() {
+    let home = Home::<D>::new();
+    let store = home.store.clone();
+    let lab = serve(layer(store.clone(), OnInterrupted::Rerun), move |context| {
+        let committed = store.complete_in(&context, [&table_of(&store)], move |[charges]| {
+            charge(&charges, "k")?;
+            let mut answer = receipt("k");
+            answer.extensions_mut().insert(Secret);
+            Ok::<_, Abort<&str>>(answer)
+        });
+        async move { matches!(committed.await, Err(CommitError::Refused(TransactionError::Unrecordable))).to_string() }
+    });
+    assert_eq!(lab.post("k", "a").await.text(), "true");
+    drop(lab);
+    assert_eq!(home.dropped().await.charged("k"), 0);
 }
 
 on_both!(a_run_that_takes_over_one_that_was_interrupted_commits_like_any_other);

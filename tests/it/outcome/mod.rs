@@ -7,5 +7,6 @@ mod on_replay;
 mod recording;
 mod replay;
 mod retention;
+mod secret;
 mod unknown;
 mod validation;

@@ -13,6 +13,8 @@ async fn each_mark_means_what_it_means_in_rust_and_no_client_sees_it() {
     for (body, retry, runs) in [
         ("503 release", "runs", 2),
         ("502 keep", "replay", 1),
+        ("201 secret", "not-replayable", 1),
+        ("201 secret unsure", "outcome-unknown", 1),
         ("200 unsure", "outcome-unknown", 1),
         ("200 a-word-that-is-not-known", "outcome-unknown", 1),
         ("503 release unsure", "outcome-unknown", 1),

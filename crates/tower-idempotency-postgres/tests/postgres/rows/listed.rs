@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::response::IntoResponse as _;
 use http::StatusCode;
 use http::request::Parts;
 use testkit::Gate;
@@ -9,7 +10,7 @@ use testkit::lab::{Lab as Requests, id, keyed, post};
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::engine::Cause;
 use tower_idempotency::operations::{Action, Answer, Applied, Change, Filter, OperationState, StateKind};
-use tower_idempotency::{IdempotencyLayer, Scope};
+use tower_idempotency::{IdempotencyLayer, Scope, Secret};
 use tower_idempotency_postgres::PostgresStore;
 use tower_idempotency_shared::{Backend as _, Clocks};
 
@@ -135,4 +136,38 @@ async fn operations_are_selected_by_label_cause_scope_and_time() {
     ] {
         assert_eq!(listed(&filter).await, expected, "{filter:?}");
     }
+}
+
+#[tokio::test]
+async fn no_row_has_a_secret() {
+    const CANARY: &str = "canary-5e7c-sk-live";
+    let Some(lab) = lab("that a secret is not stored").await else { return };
+    let layer = IdempotencyLayer::new(PostgresStore::open(lab.another().await).await.unwrap());
+    let gate = Gate::default();
+    let requests = Requests::new(layer, {
+        let gate = gate.clone();
+        move |number| {
+            let gate = gate.clone();
+            async move {
+                gate.pass().await;
+                let answer = (StatusCode::CREATED, [("location", CANARY)], CANARY);
+                if number == 1 { (Secret, answer).into_response() } else { answer.into_response() }
+            }
+        }
+    });
+    let has_it = async |key: &str| {
+        let rows = lab.backend.get(Clocks::default(), &[id(key)]).await.unwrap().rows;
+        let state = rows[0].as_ref().unwrap().state.clone();
+        state.windows(CANARY.len()).any(|bytes| bytes == CANARY.as_bytes())
+    };
+    let run = requests.spawn(post("secret", "a"));
+    gate.arrival().await;
+    assert!(!has_it("secret").await, "the run has claimed, and not ended");
+    gate.open();
+    assert_eq!(run.await.unwrap().text(), CANARY);
+    assert!(!has_it("secret").await);
+    // Without the mark a row has it.
+    requests.post("plain", "a").await;
+    assert!(has_it("plain").await);
+    requests.post("secret", "a").await.assert_refusal(409, "not-replayable", false, None);
 }
