@@ -27,7 +27,7 @@ use super::fingerprint::target::seen_uri;
 use super::layer_state::LayerState;
 use super::not_applied;
 use super::on_replay::{self, OnReplay, Replay};
-use super::options::{Hook, Options};
+use super::options::Options;
 use super::origin::origin;
 use super::read_on::Connection;
 use super::reject::reasons;
@@ -76,28 +76,39 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             Err(rejection) => return Ok(rejection),
         };
         let id = operation.id;
-        // The answer to a sub-request is for the handler that sent it. Its marks are not that handler's own.
+        // The answer to a sub-request is for the handler that sent it.
         let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
-        let asking = layer.options.on_replay.as_ref().map(|Hook(hook)| {
-            Box::new(Asking { hook: Arc::clone(hook), parts: exchange.parts.clone(), began: Instant::now() })
-        });
         let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
-        let instead = match asking.zip(verdict.replay()) {
-            Some((asking, outcome)) => Box::pin(asking.about(outcome, &layer.engine)).await,
+        let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, None);
+        if is_sub_request { as_of_sub_request(answer) } else { answer }
+    }
+
+    /// The same, where the application is asked before a replay. Apart from it, because its future is longer.
+    pub(super) async fn answer_if_asked<R, E>(self: Box<Self>, hook: OnReplay, body: B) -> RunAnswer<M, R, E>
+    where
+        M: BodyMode<B> + BodyMode<R>,
+        S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
+        E: Send + 'static,
+        R: SendBody,
+    {
+        let layer = Arc::clone(&self.layer);
+        let span = engine::span();
+        let connection = Connection::of(&self.parts);
+        let (exchange, operation, caller) = match self.identify::<R>(&layer, connection, &span, body).await {
+            Ok(identified) => identified,
+            Err(rejection) => return Ok(rejection),
+        };
+        let id = operation.id;
+        let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
+        let asking = Asking { hook, parts: exchange.parts.clone(), began: Instant::now() };
+        let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
+        let replay = verdict.replay();
+        let instead = match replay {
+            Some(outcome) => asking.about(outcome, &layer.engine).await,
             None => None,
         };
-        let mut answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead);
-        if is_sub_request && let Ok(answer) = &mut answer {
-            marks::remove(answer.extensions_mut());
-            let effect = answer.headers_mut().remove(Effect::HEADER);
-            // Passed on, it would say that nothing was done, although the application has had it recorded.
-            if effect.is_some_and(|effect| effect.as_bytes().starts_with(b"unknown"))
-                && not_applied::by_status(answer.status())
-            {
-                answer.extensions_mut().insert(Unsure);
-            }
-        }
-        answer
+        let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead);
+        if is_sub_request { as_of_sub_request(answer) } else { answer }
     }
 
     /// Takes the first three steps: finds out what the request is. Returns the answer to a request that is rejected.
@@ -273,6 +284,19 @@ impl Asking {
         }
         Some(Box::new(replay))
     }
+}
+
+/// Returns the answer to a request that a handler has sent to its own server: its marks are not that handler's own.
+fn as_of_sub_request<T, E>(answer: Result<Response<T>, E>) -> Result<Response<T>, E> {
+    let mut answer = answer?;
+    marks::remove(answer.extensions_mut());
+    let effect = answer.headers_mut().remove(Effect::HEADER);
+    // Passed on, it would say that nothing was done, although the application has had it recorded.
+    if effect.is_some_and(|effect| effect.as_bytes().starts_with(b"unknown")) && not_applied::by_status(answer.status())
+    {
+        answer.extensions_mut().insert(Unsure);
+    }
+    Ok(answer)
 }
 
 /// Turns a verdict into the request's answer. `instead` is what the application has said of a replay, if it was asked.

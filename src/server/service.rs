@@ -15,6 +15,7 @@ use super::context::IdempotencyContext;
 use super::fingerprint::target::Target;
 use super::future::ResponseFuture;
 use super::layer_state::LayerState;
+use super::options::Hook;
 use super::read_on::Connection;
 use super::request::Exchange;
 use super::way::Way;
@@ -108,6 +109,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 // The body is handed to `answer`, which reads it and then puts it here.
                 let unread = Passage::Whole { data: Bytes::new(), trailers: None };
                 let layer = Arc::clone(&self.layer);
+                let ask = layer.options.on_replay.clone();
                 let exchange = Box::new(Exchange {
                     layer,
                     key,
@@ -119,7 +121,12 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                     share: None,
                     mode: self.mode,
                 });
-                ResponseFuture::boxed(Box::pin(exchange.answer::<R, S::Error>(body)), echo)
+                match ask {
+                    None => ResponseFuture::boxed(Box::pin(exchange.answer::<R, S::Error>(body)), echo),
+                    Some(Hook(ask)) => {
+                        ResponseFuture::boxed(Box::pin(exchange.answer_if_asked::<R, S::Error>(ask, body)), echo)
+                    }
+                }
             }
         }
     }

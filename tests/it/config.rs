@@ -117,8 +117,8 @@ fn each_setting_of_a_layer_sets_its_option() {
 }
 
 /// Those that are functions, or types.
-const NOT_IN_A_FILE: [&str; 8] =
-    ["covers", "scope", "label", "reconcile_with", "classify", "render_rejection", "wrap_run", "any_body"];
+const NOT_IN_A_FILE: [&str; 9] =
+    ["covers", "scope", "label", "reconcile_with", "classify", "on_replay", "render_rejection", "wrap_run", "any_body"];
 
 #[test]
 fn each_option_of_a_layer_that_is_no_function_has_a_setting() {
