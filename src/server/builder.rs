@@ -216,9 +216,9 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// Sets the function that decides what an unmarked answer means, and what an error of the inner service means: that
     /// it is a final outcome, that nothing happened, or that the effect is unknown. An answer is unmarked if the
-    /// handler has not marked it as [`Keep`](crate::Keep), [`Release`](crate::Release) or [`Unsure`](crate::Unsure). A
-    /// closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns an `Option` of a
-    /// [`Meaning`](crate::Meaning) is enough; `None` leaves the answer to the default. Default: what the
+    /// handler has not marked it as [`Keep`](crate::Keep), [`Release`](crate::Release), [`Secret`](crate::Secret) or
+    /// [`Unsure`](crate::Unsure). A closure `|parts: &Parts, trailers: Option<&HeaderMap>|` that returns an `Option` of
+    /// a [`Meaning`](crate::Meaning) is enough; `None` leaves the answer to the default. Default: what the
     /// [`profile`](Self::profile) says of a 5xx, else [`Meaning::of_answer`](crate::Meaning::of_answer), and under
     /// [`OnInterrupted::Rerun`] [`Meaning::of_answer_under_rerun`](crate::Meaning::of_answer_under_rerun); errors are
     /// unknown.

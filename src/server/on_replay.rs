@@ -35,16 +35,20 @@ pub enum Replay {
     /// `unknown` if the recorded answer says so, or if the request may be sent again
     /// ([`retry_with_same_key`](Rejection::retry_with_same_key)).
     Refuse(Rejection),
-    /// This answer. It is marked as a replay, as the recorded one would be.
+    /// This answer, with the recorded trailers. It is marked as a replay, as the recorded one would be; its extensions
+    /// and an `Idempotency-Effect` are left out.
     Replace(Response<Bytes>),
 }
+
+/// What a client reads where a rejection without words of its own would say that nothing was done.
+const DONE: &str = "The operation was done before, and its answer is not given.";
 
 pub(super) type OnReplay = Arc<dyn Fn(Parts, Response<Bytes>) -> BoxFuture<'static, Replay> + Send + Sync>;
 
 /// Asks what a request gets in place of this answer. A function that panics or takes too long refuses it.
-pub(super) async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, trailers: Option<HeaderMap>) -> Replay {
+pub(super) async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, trailers: Option<&HeaderMap>) -> Replay {
     let (head, body) = stored.into_parts();
-    let (status, is_final) = (head.status, is_final(&head, trailers.as_ref(), Some(&body)));
+    let (status, is_final) = (head.status, is_final(&head, trailers, Some(&body)));
     let stored = Response::from_parts(head, body);
     let asked = AssertUnwindSafe(async move { hook(parts, stored).await }).catch_unwind();
     let replay = match timeout(ASK_TIMEOUT, asked).await {
@@ -64,7 +68,15 @@ pub(super) async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, t
             // After `done`, no client sends the request again.
             let is_done = is_final && !rejection.retry_with_same_key;
             let effect = if is_done { Effect::Done } else { Effect::Unknown };
-            Replay::Refuse(Rejection { effect, original_status: Some(status), ..rejection })
+            let is_wrong = rejection.detail == Rejection::NOTHING_WAS_DONE;
+            let detail = if is_wrong { DONE.to_owned() } else { rejection.detail };
+            Replay::Refuse(Rejection { effect, detail, original_status: Some(status), ..rejection })
+        }
+        Replay::Replace(mut answer) => {
+            // They would be read as what another layer says of another operation.
+            answer.headers_mut().remove(Effect::HEADER);
+            answer.extensions_mut().clear();
+            Replay::Replace(answer)
         }
         replay => replay,
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{Request, Response, Version, response};
+use http::{HeaderMap, Request, Response, Version, response};
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
@@ -266,6 +266,9 @@ async fn let_go_if_reset(version: Version) {
     }
 }
 
+/// What the application has said of a replay, and the recorded trailers.
+type Instead = Box<(Replay, Option<HeaderMap>)>;
+
 /// What it takes to ask the application before a replay. The request itself is gone by then.
 struct Asking {
     hook: OnReplay,
@@ -275,14 +278,14 @@ struct Asking {
 
 impl Asking {
     /// Asks what the request gets in place of the replay of this outcome. Counts what is no refusal.
-    async fn about<St: Store>(self, outcome: Bytes, engine: &Engine<St>) -> Option<Box<Replay>> {
+    async fn about<St: Store>(self, outcome: Bytes, engine: &Engine<St>) -> Option<Instead> {
         // What can't be read is refused anyway.
         let (stored, trailers) = snapshot::decode(&outcome)?;
-        let replay = on_replay::ask(self.hook, self.parts, stored, trailers).await;
+        let replay = on_replay::ask(self.hook, self.parts, stored, trailers.as_ref()).await;
         if !matches!(replay, Replay::Refuse(_)) {
             engine.store.slots().telemetry.happened(Event::Replayed(self.began));
         }
-        Some(Box::new(replay))
+        Some(Box::new((replay, trailers)))
     }
 }
 
@@ -307,7 +310,7 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     id: &RecordId,
     verdict: Verdict<RunAnswer<M, R, E>>,
     waited: Option<Duration>,
-    instead: Option<Box<Replay>>,
+    instead: Option<Instead>,
 ) -> RunAnswer<M, R, E> {
     let policy = &layer.engine.policy;
     let is_of_own_run = verdict.is_of_own_run();
@@ -323,10 +326,12 @@ fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
         Verdict::Mismatch(found) => reasons::of_mismatch(found, id),
         Verdict::End { end, attempt, is_own } => match end {
             End::Outcome(outcome) => match instead.map(|instead| *instead) {
-                Some(Replay::Refuse(rejection)) => rejection,
-                Some(Replay::Replace(answer)) => return Ok(layer.replayed::<M, R>(span, answer, None, facts)),
+                Some((Replay::Refuse(rejection), _)) => rejection,
+                Some((Replay::Replace(answer), trailers)) => {
+                    return Ok(layer.replayed::<M, R>(span, answer, trailers, facts));
+                }
                 // The last argument is given for a replay.
-                Some(Replay::Give) | None => {
+                Some((Replay::Give, _)) | None => {
                     let facts = (!is_own).then_some(facts);
                     return Ok(layer.recorded_answer::<M, R>(connection, span, id, &outcome, facts));
                 }

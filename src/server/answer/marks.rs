@@ -59,11 +59,23 @@ pub struct Invalid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Secret;
 
+/// Marks an answer that was [`Secret`] in another exchange: it says nothing of this operation, and is not stored.
+#[derive(Debug, Clone, Copy)]
+struct NotStored;
+
+/// Returns whether an answer may not be stored.
+pub(crate) fn is_secret(extensions: &Extensions) -> bool {
+    !extensions.is_empty() && (extensions.get::<Secret>().is_some() || extensions.get::<NotStored>().is_some())
+}
+
 /// Removes the marks from an answer.
 pub(crate) fn remove(extensions: &mut Extensions) {
     extensions.remove::<Invalid>();
     extensions.remove::<Unsure>();
-    extensions.remove::<Secret>();
+    // What it says of the answer's bytes holds for each exchange that passes them on.
+    if extensions.remove::<Secret>().is_some() {
+        extensions.insert(NotStored);
+    }
     extensions.remove::<Keep>();
     extensions.remove::<Release>();
 }

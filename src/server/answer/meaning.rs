@@ -21,7 +21,7 @@ use http::response::Parts;
 use http::{Extensions, HeaderMap, StatusCode};
 use http_body::Body;
 
-use super::marks::{Invalid, Keep, Release, Secret, Unsure};
+use super::marks::{Invalid, Keep, Release, Secret, Unsure, is_secret};
 use super::snapshot::Recorder;
 use crate::engine::{Cause, End, OnInterrupted};
 use crate::server::bodies::collect::{Collected, is_shorter};
@@ -248,7 +248,7 @@ impl Judge<'_> {
     pub(crate) fn needs_no_body(&self, parts: &Parts) -> bool {
         matches!(self.of_marks(parts), Some(Meaning::NotStarted | Meaning::Unknown))
             || is_stream(parts)
-            || parts.extensions.get::<Secret>().is_some()
+            || is_secret(&parts.extensions)
     }
 
     /// Returns what an answer without a mark means, and whether the default says so, because the application's

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::kept_headers::KeptHeaders;
-use super::marks::Secret;
+use super::marks::is_secret;
 use crate::digest::Prefix;
 use crate::server::bodies::body::SendBody;
 use crate::server::bodies::collect::{Bounds, Collected, collect};
@@ -47,7 +47,7 @@ impl Recorder {
     /// Returns the outcome of an answer that no handler returned: an operator's, or one that is committed with its
     /// effect. Returns `None` if it is too long, or shows a secret.
     pub(crate) fn record(&self, answer: &Response<Bytes>) -> Option<Bytes> {
-        let fits = answer.body().len() <= self.max_response_body && answer.extensions().get::<Secret>().is_none();
+        let fits = answer.body().len() <= self.max_response_body && !is_secret(answer.extensions());
         fits.then(|| self.encode(answer.status(), answer.headers(), answer.body(), None))
     }
 
@@ -116,7 +116,7 @@ fn write_fields<'a>(bytes: &mut Vec<u8>, size: &Size, fields: impl Iterator<Item
 /// Returns the outcome of a reconciler's answer, or `None` if its body fails, is too long, or shows a secret.
 pub(crate) async fn outcome_of_answer<B: SendBody>(recorder: Arc<Recorder>, answer: Response<B>) -> Option<Bytes> {
     let (parts, body) = answer.into_parts();
-    if parts.extensions.get::<Secret>().is_some() {
+    if is_secret(&parts.extensions) {
         return None;
     }
     let mut bounds = Bounds { bytes: recorder.max_response_body, ..Bounds::default() };

@@ -148,6 +148,9 @@ impl Rejection {
     pub const PROBLEM_BASE: &'static str =
         "https://docs.rs/tower-idempotency/latest/tower_idempotency/problem/index.html#";
 
+    /// What a rejection says that has no words of its own.
+    pub(crate) const NOTHING_WAS_DONE: &'static str = "Nothing was done.";
+
     /// Creates a rejection after which a retry with the same key is of no use; the methods below change that.
     pub(crate) fn new(kind: RejectionKind, detail: impl Into<String>) -> Self {
         let (_, status, effect, title) = kind.row();
@@ -288,7 +291,7 @@ impl Rejection {
 impl From<StatusCode> for Rejection {
     fn from(status: StatusCode) -> Self {
         let title = status.canonical_reason().unwrap_or("The request is rejected");
-        Self::custom(status, title, "Nothing was done.")
+        Self::custom(status, title, Self::NOTHING_WAS_DONE)
     }
 }
 

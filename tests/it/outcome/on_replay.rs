@@ -15,7 +15,7 @@ use testkit::on_both;
 use tower_idempotency::server::Replay;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, RejectionKind};
+use tower_idempotency::{IdempotencyLayer, MemoryStore, Rejection, RejectionKind, Release};
 use tracing::Level;
 
 /// A charge, by a client whose grant may have been revoked since.
@@ -32,7 +32,11 @@ async fn decide(parts: Parts, stored: Response<Bytes>) -> Replay {
     match parts.headers.contains_key("x-revoked") {
         true => Replay::Refuse(Rejection::from(StatusCode::FORBIDDEN)),
         false if stored.headers().contains_key("x-link") => {
-            Replay::Replace(stored.map(|_| Bytes::from("a fresh link")))
+            let mut fresh = stored.map(|_| Bytes::from("a fresh link"));
+            // As of an answer that the application has got from another layered service.
+            fresh.headers_mut().insert("idempotency-effect", "none".parse().unwrap());
+            fresh.extensions_mut().insert(Release);
+            Replay::Replace(fresh)
         }
         false => Replay::Give,
     }
@@ -43,6 +47,7 @@ fn assert_refused(answer: &Answer) {
     // Without it, a client would take a 403 for one before the effect.
     assert_eq!(answer.header("idempotency-effect"), Some("done;status=200;retry=?0"));
     assert_eq!((answer.json()["original_status"].as_u64(), answer.is_replay()), (Some(200), false));
+    assert!(!answer.text().contains("Nothing was done"), "{}", answer.text());
 }
 
 on_both!(a_replay_is_given_refused_or_replaced_and_the_record_stays);
@@ -65,6 +70,7 @@ async fn each_decision<St: Store + Clone>(store: St) {
     assert_refused(&lab.send(charge(true)).await);
     let replaced = lab.send(charge(false)).await;
     assert_eq!((replaced.status.as_u16(), replaced.text(), replaced.is_replay()), (200, "a fresh link", true));
+    assert_eq!(replaced.header("idempotency-effect"), None, "nothing says that nothing was done");
     assert_refused(&lab.send(charge(true)).await);
     let stats = layer.stats();
     assert_eq!((lab.effects(), stats.replays, stats.refused(RejectionKind::Custom)), (1, 1, 2));

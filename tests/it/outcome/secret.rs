@@ -2,13 +2,19 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::post as route;
 use http::StatusCode;
 use testkit::lab::disk::Disk;
 use testkit::lab::{Lab, at_once, layer, on_disk, post};
 use testkit::log::Log;
 use testkit::{Gate, on_both};
+use tower::ServiceExt as _;
 use tower_idempotency::{IdempotencyLayer, Keep, MemoryStore, Secret, Unsure};
 use tracing::Level;
 
@@ -114,5 +120,30 @@ async fn no_file_of_a_store_has_a_secret<D: Disk>() {
         drop(lab);
         store.close().await.unwrap();
         assert_eq!(is_in_a_file(directory.path()), !is_marked, "after the store was closed");
+    }
+}
+
+// Seeded fault: the mark was removed with the others, and the outer exchange stored the secret.
+#[tokio::test]
+async fn a_secret_that_a_handler_passes_on_is_not_stored_either() {
+    let app = Arc::new(Mutex::new(None::<Router>));
+    let of_handler = Arc::clone(&app);
+    let outer = move |request: Request| {
+        let app = of_handler.lock().unwrap().clone().unwrap();
+        async move {
+            let (mut parts, _) = request.into_parts();
+            parts.uri = "/keys".parse().unwrap();
+            parts.headers.insert("idempotency-key", "inner".parse().unwrap());
+            app.oneshot(Request::from_parts(parts, Body::from("a"))).await.unwrap()
+        }
+    };
+    let inner = || async { new_key(true) };
+    let router = Router::new().route("/charges", route(outer)).route("/keys", route(inner)).layer(layer());
+    *app.lock().unwrap() = Some(router.clone());
+    let lab = Lab::of(router);
+    assert_eq!(lab.post("k", "a").await.text(), CANARY);
+    for _ in 0..2 {
+        let retry = lab.post("k", "a").await;
+        assert!(retry.problem() == "not-replayable" && !retry.text().contains("canary"), "{retry:?}");
     }
 }
