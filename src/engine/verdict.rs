@@ -1,7 +1,5 @@
 //! The answer that one request gets.
 
-use bytes::Bytes;
-
 use super::event::{RAN, REPLAYED};
 use crate::fingerprint::{Match, RequestPart};
 use crate::slots::{Attempt, End, Refusal};
@@ -38,15 +36,6 @@ impl<T> Verdict<T> {
     /// Returns whether the request got neither its own run's product nor an outcome.
     pub(crate) fn is_rejection(&self) -> bool {
         !matches!(self, Self::Own(_) | Self::End { end: End::Outcome(_), .. })
-    }
-
-    /// Returns the outcome that the request gets as a replay, if it does.
-    pub(crate) fn replay(&self) -> Option<Bytes> {
-        if let Self::End { end: End::Outcome(outcome), is_own: false, .. } = self {
-            Some(outcome.clone())
-        } else {
-            None
-        }
     }
 
     /// Returns the attempt that the verdict is about, if it is another one than the request's own.

@@ -102,8 +102,12 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
         let asking = Asking { hook, parts: exchange.parts.clone(), began: Instant::now() };
         let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
-        let replay = verdict.replay();
-        let instead = match replay {
+        // It must not borrow the verdict while it is asked.
+        let outcome = match &verdict {
+            Verdict::End { end: End::Outcome(outcome), is_own: false, .. } => Some(outcome.clone()),
+            _ => None,
+        };
+        let instead = match outcome {
             Some(outcome) => asking.about(outcome, &layer.engine).await,
             None => None,
         };
