@@ -75,9 +75,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             Ok(identified) => identified,
             Err(rejection) => return Ok(rejection),
         };
-        let id = operation.id;
-        // The answer to a sub-request is for the handler that sent it.
-        let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
+        let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
         let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
         let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, None);
         if is_sub_request { as_of_sub_request(answer) } else { answer }
@@ -98,8 +96,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             Ok(identified) => identified,
             Err(rejection) => return Ok(rejection),
         };
-        let id = operation.id;
-        let is_sub_request = exchange.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&exchange.key));
+        let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
         let asking = Asking { hook, parts: exchange.parts.clone(), began: Instant::now() };
         let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
         // It must not borrow the verdict while it is asked.
@@ -198,6 +195,11 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         let client = (!is_within).then_some(client);
         // The origin is found out once the request runs: see `Work::origin`.
         Ok((self, Operation { id, fingerprint, origin: Origin::default() }, Caller { client, is_within }))
+    }
+
+    /// Returns whether the answer is for a handler that has sent this request to its own server.
+    fn is_sub_request(&self) -> bool {
+        self.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key))
     }
 
     /// Returns the exchange whose handler has sent this request.
