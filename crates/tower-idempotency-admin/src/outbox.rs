@@ -1,44 +1,28 @@
 //! Outboxes over any database, and what operators do with their calls.
 
-use std::time::Duration;
-
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tower_idempotency_outbox::{Action, Entry, OpenCalls, Outbox, OutboxError, State};
 
 use crate::problem::{Problem, in_words};
-use crate::timeout::SHOWN_FOR;
-
-/// The longest time for what is only read. A change has the outbox's own time limit.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use crate::timeout::{Kept, TIMEOUT};
 
 /// An outbox, with its name on the page.
 pub(crate) struct Named {
     pub(crate) name: String,
     calls: Box<dyn Calls>,
-    /// The counts, and when they were taken.
-    open: Mutex<Option<(Instant, Vec<OpenCalls>)>>,
+    open: Kept<Vec<OpenCalls>>,
 }
 
 impl Named {
     pub(crate) fn new(name: String, outbox: impl Outbox) -> Self {
-        Self { name, calls: Box::new(outbox), open: Mutex::default() }
+        Self { name, calls: Box::new(outbox), open: Kept::new() }
     }
 
-    /// Counts the calls that have not ended, which reads each of them. One request counts, and those that come
-    /// meanwhile wait for it.
+    /// Counts the calls that have not ended, which reads each of them.
     pub(crate) async fn open(&self) -> Result<Vec<OpenCalls>, OutboxError> {
-        let mut kept = self.open.lock().await;
-        if let Some((at, open)) = &*kept
-            && at.elapsed() < SHOWN_FOR
-        {
-            return Ok(open.clone());
-        }
-        let open = self.calls.open().await?;
-        *kept = Some((Instant::now(), open.clone()));
-        Ok(open)
+        self.open.or(self.calls.open()).await
     }
 
     /// Lists calls in a state.
@@ -54,7 +38,7 @@ impl Named {
     /// Changes a call. Returns whether it was changed.
     pub(crate) async fn change(&self, actor: &str, entry: &Entry, action: Action) -> Result<bool, Problem> {
         let changed = self.calls.change(actor, entry, action).await;
-        *self.open.lock().await = None;
+        self.open.forget().await;
         changed.map_err(|error| failed("It is not known whether this was done; look at it again", &in_words(&error)))
     }
 }
@@ -91,7 +75,7 @@ impl<O: Outbox> Calls for O {
     }
 }
 
-/// Returns what was read, if it comes in time.
+/// Returns what was read, if it comes in time. A change has the outbox's own time limit.
 pub(crate) async fn in_time<T>(read: impl Future<Output = Result<T, OutboxError>>) -> Result<T, Problem> {
     let unread = |why: &str| failed("The outbox does not answer this", why);
     match timeout(TIMEOUT, read).await {

@@ -6,8 +6,6 @@ use std::fmt;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 use tower_idempotency::Scope;
 use tower_idempotency::operations::{OperationRecord, Operations};
 use tower_idempotency::store::Store;
@@ -16,7 +14,7 @@ use crate::access::Actor;
 use crate::latencies::Latencies;
 use crate::overview::Overview;
 use crate::text::hex;
-use crate::timeout::{SHOWN_FOR, Unread, in_time};
+use crate::timeout::{Kept, Unread, in_time};
 
 type Authorize = dyn Fn(Parts) -> BoxFuture<'static, Result<Actor, Response>> + Send + Sync;
 type ScopeFrom = dyn Fn(&[&str]) -> Result<Option<Scope>, NoScope> + Send + Sync;
@@ -35,7 +33,7 @@ pub(crate) struct Site<St> {
     pub(crate) outboxes: Vec<crate::outbox::Named>,
     /// A text of this process alone: the counts of another one must not be compared with its own.
     pub(crate) instance: String,
-    overview: Mutex<Option<(Instant, Overview)>>,
+    overview: Kept<Overview>,
 }
 
 impl<St: Store> Site<St> {
@@ -52,7 +50,7 @@ impl<St: Store> Site<St> {
             #[cfg(feature = "outbox")]
             outboxes: Vec::new(),
             instance: hex(&instance),
-            overview: Mutex::new(None),
+            overview: Kept::new(),
         }
     }
 
@@ -70,23 +68,12 @@ impl<St: Store> Site<St> {
 
     /// Returns how many operations there are. One request asks the store, and those that come meanwhile wait for it.
     pub(crate) async fn overview(&self) -> Result<Overview, Unread> {
-        in_time(async {
-            let mut kept = self.overview.lock().await;
-            if let Some((at, overview)) = &*kept
-                && at.elapsed() < SHOWN_FOR
-            {
-                return Ok(*overview);
-            }
-            let overview = Overview::of(&self.operations).await?;
-            *kept = Some((Instant::now(), overview));
-            Ok(overview)
-        })
-        .await
+        in_time(self.overview.or(Overview::of(&self.operations))).await
     }
 
     /// Forgets the overview, after a change.
     pub(crate) async fn look_again(&self) {
-        *self.overview.lock().await = None;
+        self.overview.forget().await;
     }
 }
 
