@@ -125,6 +125,12 @@ struct Inner {
 pub(crate) struct Story(Arc<Inner>);
 
 impl Story {
+    /// How many payments a side has acknowledged.
+    pub(crate) fn acknowledged(&self, side: Side) -> usize {
+        let beliefs = locked(&self.0.beliefs[side as usize]);
+        beliefs.values().filter(|belief| matches!(belief, Belief::Acknowledged(_))).count()
+    }
+
     pub(crate) fn new(seed: u64) -> Self {
         Self(Arc::new(Inner {
             seed,
