@@ -1,8 +1,9 @@
 //! Metrics over the facade of the crate `metrics`, for every exporter that it has.
 //!
 //! [`Metrics`] is an [`Observer`]: it counts and times what happens. [`update`] sets the gauges that no event sets:
-//! call it before each scrape. [`ALL`] is the list of what there is, with one help text for each name.
+//! call it before each scrape, or [`update_by_label`]. [`ALL`] is the list of what there is, with one help text for each name.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use ::metrics::{
@@ -11,6 +12,8 @@ use ::metrics::{
 
 use crate::engine::Cause;
 use crate::observer::{LeaseChange, Observer, RunEnd, SettledBy};
+use crate::record::{Record, State};
+use crate::store::listed::ListedRecord;
 use crate::store::page::List;
 use crate::store::{Gauges, Health, Store, StoreError};
 
@@ -78,6 +81,7 @@ metrics! {
     WAITERS: Gauge "idempotency_waiters" [] "Duplicates that wait for a run.";
     UNSAVED_ENDS: Gauge "idempotency_unsaved_ends" [] "Ends of runs that only this process knows.";
     OPEN: Gauge "idempotency_interrupted_operations" [] "Interrupted operations that wait to be settled, 1,000 at most.";
+    OPEN_BY: Gauge "idempotency_interrupted_by_label" ["cause", "label"] "Of these, those with this cause and this beginning of their label. The labels are those that `update_by_label` names.";
     OLDEST: Gauge "idempotency_interrupted_oldest_seconds" [] "The age of the one that was interrupted first, or 0.";
     HEALTHY: Gauge "idempotency_store_healthy" [] "1 if the store works and takes new keys, else 0.";
     RECORDS: Gauge "idempotency_store_records" [] "Records in the store, with expired ones that are not deleted yet.";
@@ -243,6 +247,20 @@ impl Observer for Metrics {
 /// # Cancel safety
 /// This function only reads.
 pub async fn update(store: &impl Store) -> Result<(), StoreError> {
+    update_by_label(store, &[]).await
+}
+
+/// Sets the gauges as [`update`] does, and `idempotency_interrupted_by_label`, for each cause, for each text of
+/// `labels`. An operation counts at the first text that its [label](crate::store::InterruptedRun::label) begins with,
+/// or at `other`. Name your routes here, if labels begin with them: the labels themselves are texts of the application,
+/// and a metric with each would grow without bound. Without `labels`, this is [`update`].
+///
+/// # Errors
+/// As of [`update`].
+///
+/// # Cancel safety
+/// This function only reads.
+pub async fn update_by_label(store: &impl Store, labels: &[&'static str]) -> Result<(), StoreError> {
     let slots = store.slots();
     gauge!(LIVE).set(slots.live() as f64);
     gauge!(WAITERS).set(slots.waiters() as f64);
@@ -268,5 +286,28 @@ pub async fn update(store: &impl Store) -> Result<(), StoreError> {
     let age = oldest.and_then(|since| SystemTime::now().duration_since(since).ok()).unwrap_or_default();
     gauge!(OPEN).set(listed.len() as f64);
     gauge!(OLDEST).set(age.as_secs_f64());
+    if !labels.is_empty() {
+        set_by_label(&listed, labels);
+    }
     Ok(())
+}
+
+/// Sets a gauge for each cause and label, those that are 0 too. A damaged record has no label, and no cause that is known.
+fn set_by_label(listed: &[ListedRecord], labels: &[&'static str]) {
+    const OTHER: &str = "other";
+    let mut counts = HashMap::<_, u32>::new();
+    for listed in listed {
+        let (cause, label) = match &listed.record {
+            Ok(Record { state: State::Interrupted { cause, .. }, origin, .. }) => (*cause, origin.label()),
+            _ => (Cause::Unknown, None),
+        };
+        let label = label.and_then(|label| labels.iter().find(|prefix| label.starts_with(**prefix)));
+        *counts.entry((cause.name(), *label.unwrap_or(&OTHER))).or_default() += 1;
+    }
+    for cause in Cause::ALL.into_iter().map(Cause::name) {
+        for label in labels.iter().copied().chain([OTHER]) {
+            let count = counts.get(&(cause, label)).copied().unwrap_or_default();
+            gauge!(OPEN_BY, "cause" => cause, "label" => label).set(count);
+        }
+    }
 }

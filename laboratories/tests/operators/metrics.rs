@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use ::metrics::{LocalRecorderGuard, set_default_local_recorder};
 use http::StatusCode;
+use http::request::Parts;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use testkit::lab::operator::{Operated as _, answer};
-use testkit::lab::{Lab, id, post};
+use testkit::lab::{Lab, id, keyed, post};
 use tower_idempotency::IdempotencyLayer;
-use tower_idempotency::metrics::{ALL, BUCKETS, Metrics, update};
+use tower_idempotency::metrics::{ALL, BUCKETS, Metrics, update, update_by_label};
 use tower_idempotency::store::Store as _;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 
@@ -73,6 +74,40 @@ async fn an_interrupted_charge_is_seen_in_the_metrics_until_it_is_settled() {
     assert_eq!(seen["idempotency_interrupted_operations"], 0.0);
     assert_eq!(seen["idempotency_interrupted_oldest_seconds"], 0.0);
     assert_eq!(seen["idempotency_settled_total{by=\"operator\"}"], 1.0);
+}
+
+#[tokio::test]
+async fn interrupted_operations_are_counted_by_cause_and_by_the_beginning_of_their_label() {
+    let recorder = recorder();
+    let (_local, scrape, store) = observed(&recorder);
+    let layer = IdempotencyLayer::new(store.clone()).label(|parts: &Parts| parts.uri.path().to_owned());
+    let lab = Lab::new(layer.clone(), |_| async { StatusCode::BAD_GATEWAY });
+    let paths = ["/charges/1", "/charges/2", "/refunds", "/charge"];
+    for path in paths {
+        lab.send(keyed("POST", path, path).body("a".into()).unwrap()).await;
+    }
+    let unnamed = IdempotencyLayer::new(store.clone());
+    Lab::new(unnamed, |_| async { StatusCode::OK }).post("k", "a").await;
+    let by =
+        |cause: &str, label: &str| format!("idempotency_interrupted_by_label{{cause=\"{cause}\",label=\"{label}\"}}");
+
+    update(&store).await.unwrap();
+    assert!(!scrape.render().contains("by_label"), "without texts, there is no such metric");
+
+    update_by_label(&store, &["/charges", "/refunds"]).await.unwrap();
+    let seen = values(&scrape);
+    for (label, count) in [("/charges", 2.0), ("/refunds", 1.0), ("other", 1.0)] {
+        assert_eq!((seen[&by("answered", label)], seen[&by("panicked", label)]), (count, 0.0), "{label}");
+    }
+    assert_eq!(seen["idempotency_interrupted_operations"], 4.0);
+    let text = scrape.render();
+    assert!(!text.contains("/charges/1") && !text.contains("/charge\""), "no label is a metric's as it is: {text}");
+
+    for run in layer.interrupted(9).await.unwrap() {
+        let _settled = layer.resolve(run.id, run.fence, answer("done")).await.unwrap();
+    }
+    update_by_label(&store, &["/charges", "/refunds"]).await.unwrap();
+    assert_eq!(values(&scrape)[&by("answered", "/charges")], 0.0, "none is left");
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,8 +25,8 @@ fn the_page_has_a_row_for_each_metric_and_no_other() {
         assert_eq!(row[..2], [&format!("`{}`", metric.name), kind]);
         assert_eq!(row[3], metric.help, "{}", metric.name);
         let labels: BTreeSet<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        let named = row[2].split(':').next().filter(|label| !label.is_empty()).map(str::to_owned);
-        assert_eq!(labels, named.into_iter().collect(), "{}", metric.name);
+        let named = row[2].split("; ").filter_map(|label| label.split(':').next());
+        assert_eq!(labels, named.filter(|label| !label.is_empty()).map(str::to_owned).collect(), "{}", metric.name);
         // Prometheus wants a counter's name to end so.
         assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
         assert!(metric.kind != Kind::Histogram || metric.name.ends_with("_seconds"), "{}", metric.name);

@@ -5,9 +5,11 @@ use std::time::Duration;
 use axum::extract::State;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tower_idempotency::AnyStore;
-use tower_idempotency::metrics::{BUCKETS, Metrics, update};
+use tower_idempotency::metrics::{BUCKETS, Metrics, update_by_label};
 use tower_idempotency::store::Store as _;
 use tower_idempotency_admin::Latencies;
+
+use super::routes::COVERED;
 
 /// The recorder keeps each duration until then.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -39,7 +41,7 @@ impl Scraped {
 
 /// `GET /metrics`
 pub(crate) async fn get(State(scraped): State<Scraped>) -> String {
-    if let Err(error) = update(&scraped.store).await {
+    if let Err(error) = update_by_label(&scraped.store, &COVERED).await {
         tracing::warn!("interrupted operations can't be counted: {error}");
     }
     scraped.recorder.render()

@@ -24,6 +24,9 @@ use crate::args::{Args, InFlight, Interrupted};
 use crate::ledger::Ledger;
 use crate::{names, reconcile};
 
+/// The routes that the layer covers. The label of an operation begins with its route.
+pub(crate) const COVERED: [&str; 2] = ["/v1/charges", "/v1/refunds"];
+
 pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> IdempotencyLayer<AnyStore> {
     // A single transaction leaves nothing half done: an operation without a record did not take place.
     let default = if args.atomic { Interrupted::Rerun } else { Interrupted::Refuse };
@@ -37,7 +40,7 @@ pub(crate) fn layer(store: AnyStore, ledger: &Arc<Ledger>, args: &Args) -> Idemp
     let retention = retention(args);
     let layer = IdempotencyLayer::new(store)
         .profile(profile)
-        .discoverable(["/v1/charges", "/v1/refunds"])
+        .discoverable(COVERED)
         .scope(|parts| Ok(Account::of(&parts.headers)?.scope()?))
         .label(label)
         .on_in_flight(on_in_flight)
