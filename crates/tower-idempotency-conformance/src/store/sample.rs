@@ -13,9 +13,9 @@ pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 /// The shortest time for which every store keeps a record.
 pub(super) const SHORT: Duration = Duration::from_secs(1);
 
-/// The origin of the operations, which lists show too.
+/// The origin of the operations. Lists show it, and filters look at it.
 fn origin() -> Origin {
-    Origin::of(Described { label: Some("a sample".to_owned()), ..Described::default() })
+    Origin::of(Described { scope: Some([7; 32]), label: Some("a sample".to_owned()), trace: Some([9; 16]) })
 }
 
 /// The operation that is tried.
