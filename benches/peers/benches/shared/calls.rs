@@ -1,12 +1,13 @@
 //! How many calls with writes are right at once, over a link that delays each answer.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use testkit::bench::cpu::cpu_time_with_children;
 use testkit::bench::estimate::{Pairs, pairs};
 use testkit::bench::exchange::{SMALL, protected};
 use testkit::bench::load::round;
 use testkit::bench::report::Report;
+use testkit::postgres::PostgresServer;
 use testkit::proxy::{Fate, Pass, Proxy, Way};
 use tokio::time::sleep;
 use tower_idempotency::OnInterrupted;
@@ -17,33 +18,46 @@ use super::contenders::{CONNECTIONS, store_of};
 const LINKS: [(u64, usize); 3] = [(0, 30), (1, 30), (5, 15)];
 const CLIENTS: [usize; 3] = [1, 8, 64];
 /// The most calls of the other stores.
-const CALLS: [usize; 2] = [1, 2];
+const CALLS: [usize; 3] = [1, 2, 8];
 
-pub(crate) async fn measure(report: &mut Report, server: SocketAddr) {
+/// What a round took: its throughput, and the server's CPU time for each request.
+struct Took {
+    throughput: f64,
+    server: f64,
+}
+
+pub(crate) async fn measure(report: &mut Report, server: &PostgresServer) {
     let mut serial = 1 << 48;
     for (delay, requests) in LINKS {
-        let link = Proxy::to(server, move |_| Some(Delay(Duration::from_millis(delay)))).await;
+        let link = Proxy::to(server.address(), move |_| Some(Delay(Duration::from_millis(delay)))).await;
         let mut apps = Vec::new();
         for calls in [CONNECTIONS].into_iter().chain(CALLS) {
             apps.push(protected(SMALL, store_of(&link.url(), calls).await, OnInterrupted::Refuse));
         }
         for clients in CLIENTS {
-            let mut rates = vec![Vec::new(); apps.len()];
+            let mut rounds: Vec<Vec<Took>> = apps.iter().map(|_| Vec::new()).collect();
+            let requests = clients * requests;
             for turn in 0..=pairs() {
                 for place in 0..apps.len() {
                     let place = (place + turn) % apps.len();
-                    let round = round(&apps[place], clients, clients * requests, &mut serial).await;
+                    let before = cpu_time_with_children(server.pid());
+                    let throughput = round(&apps[place], clients, requests, &mut serial).await.throughput;
+                    let server = (cpu_time_with_children(server.pid()) - before) / requests as f64;
                     // The first turn warms up.
                     if turn > 0 {
-                        rates[place].push(round.throughput);
+                        rounds[place].push(Took { throughput, server });
                     }
                 }
             }
             let group = format!("calls, {clients} clients, a link of {delay} ms");
-            for (calls, theirs) in CALLS.into_iter().zip(&rates[1..]) {
-                let pairs = Pairs { ours: rates[0].clone(), theirs: theirs.clone() };
-                let name = format!("throughput, up to {CONNECTIONS} calls over up to {calls}");
-                report.row(&group, &name, "×", pairs.ratio());
+            for (calls, theirs) in CALLS.into_iter().zip(&rounds[1..]) {
+                let figures: [(&str, fn(&Took) -> f64); 2] =
+                    [("throughput", |took| took.throughput), ("CPU, server", |took| took.server)];
+                for (figure, what) in figures {
+                    let [ours, theirs] = [&rounds[0], theirs].map(|rounds| rounds.iter().map(what).collect());
+                    let name = format!("{figure}, up to {CONNECTIONS} calls over up to {calls}");
+                    report.row(&group, &name, "×", Pairs { ours, theirs }.ratio());
+                }
             }
         }
     }

@@ -78,11 +78,15 @@ pub(crate) async fn store(url: &str) -> PostgresStore {
 /// The same, with at most this many calls with writes at once.
 pub(crate) async fn store_of(url: &str, calls: usize) -> PostgresStore {
     let builder = PostgresStore::builder().lease(LEASE).calls(calls);
-    builder.open(backend(url).await).await.expect("the database answers")
+    builder.open(connected(url, calls.max(CONNECTIONS)).await).await.expect("the database answers")
 }
 
 pub(crate) async fn backend(url: &str) -> PostgresBackend {
-    let builder = PostgresBackend::from_url(url).expect("a URL").connections(CONNECTIONS);
+    connected(url, CONNECTIONS).await
+}
+
+async fn connected(url: &str, connections: usize) -> PostgresBackend {
+    let builder = PostgresBackend::from_url(url).expect("a URL").connections(connections);
     builder.migrate().await.expect("the database takes tables");
     builder.open().await.expect("the database answers")
 }

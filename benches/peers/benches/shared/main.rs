@@ -46,15 +46,17 @@ fn main() {
     let mut report = Report::new("shared", "cargo bench -p peers --bench shared", question);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        disk::measure(&mut report);
+        let mut disk = disk::measure(&mut report);
         if wants("trips") {
             trips::measure(&mut report, server.address()).await;
         }
         if wants("first") {
             first::measure(&mut report, &server).await;
+            disk = disk::measure_after(&mut report, "first", disk);
         }
         if wants("sockets") {
             sockets::measure(&mut report, &server).await;
+            disk::measure_after(&mut report, "sockets", disk);
         }
         if wants("waiting") {
             waiting::measure(&mut report, &url).await;
@@ -63,7 +65,7 @@ fn main() {
             puts::measure(&mut report, &url).await;
         }
         if wants("calls") {
-            calls::measure(&mut report, server.address()).await;
+            calls::measure(&mut report, &server).await;
         }
         if wants("growth") {
             growth::measure(&mut report, &url).await;
