@@ -158,7 +158,21 @@
 //! | clock jump | the bound is by the monotonic clock | `a_question_that_panics_or_hangs_refuses_and_the_next_retry_may_get_the_answer` |
 //! | duplicate | each is asked about, those that waited for the run too | `a_request_that_waits_for_a_run_is_asked_about_too` |
 //!
-//! # 11. The application is asked about a run that was interrupted
+//! # 11. A client looks what became of its request, with a probe
+//! | fault | what happens | test |
+//! |---|---|---|
+//! | message lost | nothing was done; the client looks again | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |
+//! | answer lost | nothing was changed; the client looks again | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |
+//! | process killed | nothing was changed | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |
+//! | thread paused | the probe is refused after 5 s, and holds up no request | `a_probe_blocks_no_request_and_takes_no_place_of_a_run` |
+//! | disk full | nothing is written | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |
+//! | disk error | nothing is written; what can't be read is refused | `a_probe_that_the_store_does_not_answer_says_nothing_of_the_operation` |
+//! | power cut | nothing was changed | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |
+//! | store away | 503, which says nothing of the operation | `a_probe_that_the_store_does_not_answer_says_nothing_of_the_operation` |
+//! | clock jump | expiry is measured by the steady clock | `trap_75_a_wall_clock_that_jumps_neither_expires_nor_prolongs_a_record` |
+//! | duplicate | a probe and a request meet at the slot: the probe gets 409 `in-flight` at once | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |
+//!
+//! # 12. The application is asked about a run that was interrupted
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | without a new fence the request is refused, and the application is asked at the next retry | `a_question_that_the_store_fails_before_is_not_asked_and_a_later_retry_asks_it` |
@@ -172,7 +186,7 @@
 //! | clock jump | a question does not prolong the time that the record is kept | `questions_neither_prolong_the_time_an_operation_is_kept_nor_hide_when_it_was_interrupted` |
 //! | duplicate | duplicates share one question | `trap_74_concurrent_retries_share_one_question_and_its_verdict` |
 //!
-//! # 12. Sweeping
+//! # 13. Sweeping
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | the sweep sends no message, so nothing can be lost | *gap*: there is nothing to test |
@@ -186,7 +200,7 @@
 //! | clock jump | the sweep uses the steady clock | `trap_75_a_wall_clock_that_jumps_neither_expires_nor_prolongs_a_record` |
 //! | duplicate | if a key was claimed again, the expiry of its old record does not sweep the new one | `trap_72_the_old_expiry_of_a_key_claimed_again_does_not_sweep_the_new_record` |
 //!
-//! # 13. The process starts and opens its store
+//! # 14. The process starts and opens its store
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | opening sends no message, so nothing can be lost | *gap*: there is nothing to test |
@@ -200,7 +214,7 @@
 //! | clock jump | the store's time is never earlier than the latest that was seen; if the clock is set forward, records expire early | `trap_75_a_clock_that_was_set_back_across_a_restart_does_not_turn_time_back` |
 //! | duplicate | the second opening returns an error | `trap_60_a_second_server_on_the_same_data_says_why_it_will_not_start` |
 //!
-//! # 14. An operator settles an interrupted operation
+//! # 15. An operator settles an interrupted operation
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | nothing was done; the operation is still listed | `what_was_interrupted_is_settled_by_who_knows` |
@@ -214,7 +228,7 @@
 //! | clock jump | retention starts at the present time of the steady clock | `trap_75_a_wall_clock_that_jumps_neither_expires_nor_prolongs_a_record` |
 //! | duplicate | the fence in the list decides: the second attempt changes nothing; a sweep in the same batch leaves the operator's outcome whole | `what_was_interrupted_is_settled_by_who_knows`, `trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole` |
 //!
-//! # 15. The process shuts down: drain, close
+//! # 16. The process shuts down: drain, close
 //! | fault | what happens | test |
 //! |---|---|---|
 //! | message lost | new keys are refused; keys that have a record are answered | `drain_refuses_new_ids_gives_outcomes_and_says_how_many_runs_are_left`, `under_load_all_that_was_answered_is_recorded_and_no_run_is_cut` |

@@ -4,6 +4,7 @@
 //! `docs/design.md` has the rules. The ways in which an operation can end are listed in one place, `slots::End`.
 //!
 //! The files that the journey does not name:
+//! - `look.rs`: what an operation is, for a request that must not run.
 //! - `late.rs`: a run whose claim the store has not answered in time.
 //! - `engine.rs`: a store and the policy it is used with; how a fault of the store becomes a refusal.
 //! - `policy.rs`, `reconciler.rs`: the choices of the application, and the question to it; `warnings.rs`: those that
@@ -27,6 +28,7 @@ mod engine;
 mod event;
 mod exchange;
 mod late;
+mod look;
 mod met;
 pub(crate) mod once;
 mod once_context;

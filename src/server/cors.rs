@@ -6,13 +6,15 @@ use http::header::{LINK, RETRY_AFTER};
 use super::effect::Effect;
 use super::layer::IdempotencyLayer;
 use super::options::Options;
+use super::probe;
 
 /// The headers of a layer, as its options name them, for a CORS layer outside (Fetch standard, section "CORS
 /// protocol").
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CorsHeaders {
-    /// The request headers that a script has to be allowed to send (`Access-Control-Allow-Headers`): the key's.
+    /// The request headers that a script has to be allowed to send (`Access-Control-Allow-Headers`): the key's, and
+    /// `Idempotency-Probe`.
     pub allow: Vec<HeaderName>,
     /// The response headers that a script has to be allowed to read (`Access-Control-Expose-Headers`): the marker of a
     /// replay, `Idempotency-Effect`, `Retry-After` and `Link`, the one that `outcome_header_name` names, and those of
@@ -27,7 +29,7 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// ```
     /// # use tower_idempotency::{IdempotencyLayer, MemoryStore};
     /// let headers = IdempotencyLayer::new(MemoryStore::new()).cors_headers();
-    /// assert_eq!(headers.allow, ["idempotency-key"]);
+    /// assert_eq!(headers.allow, ["idempotency-key", "idempotency-probe"]);
     /// assert_eq!(headers.expose, ["idempotent-replayed", "idempotency-effect", "retry-after", "link"]);
     /// ```
     #[must_use]
@@ -37,6 +39,6 @@ impl<St, M> IdempotencyLayer<St, M> {
         expose.extend(outcome_header_name.clone());
         expose.extend(profile.retry_header.clone());
         expose.extend(profile.echo_key.then(|| header_name.clone()));
-        CorsHeaders { allow: vec![header_name.clone()], expose }
+        CorsHeaders { allow: vec![header_name.clone(), probe::HEADER], expose }
     }
 }

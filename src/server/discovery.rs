@@ -12,6 +12,7 @@ use super::header::lines;
 use super::layer::IdempotencyLayer;
 use super::layer_state::LayerState;
 use super::options::Options;
+use super::probe;
 use super::profile::{Envelope, Profile};
 use super::reject::rejection::{Rejection, RejectionKind};
 use crate::engine::{OnInFlight, OnInterrupted, Policy};
@@ -148,6 +149,7 @@ impl<St> LayerState<St> {
             "key_max_bytes": Key::MAX_BYTES,
             "key_per_path": profile.key_per_path,
             "retention_seconds": policy.retention.as_secs(),
+            "probe_header": probe::HEADER.as_str(),
             "replay_header": recorder.replay_header_name.as_str(),
             "retry": retry,
         })

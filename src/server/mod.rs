@@ -23,6 +23,7 @@
 //! | `committed.rs` | what a handler returns that has committed its effect and its answer in one transaction |
 //! | `effect.rs` | what an answer that is no outcome says about the operation |
 //! | `on_replay.rs` | asks the application before a recorded answer is given again |
+//! | `probe.rs` | a request that asks what a retry would get, and that never runs |
 //! | `not_applied.rs` | the statuses that say that nothing was done |
 //! | `warnings.rs` | warns of options that switch the protection off |
 //! | `drain.rs` | drain, and the counts |
@@ -55,6 +56,7 @@ mod on_replay;
 mod openapi;
 mod options;
 mod origin;
+mod probe;
 mod profile;
 mod read_on;
 pub(crate) mod reject;

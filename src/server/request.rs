@@ -27,8 +27,9 @@ use super::fingerprint::target::seen_uri;
 use super::layer_state::LayerState;
 use super::not_applied;
 use super::on_replay::{self, OnReplay, Replay};
-use super::options::Options;
+use super::options::{Hook, Options};
 use super::origin::origin;
+use super::probe;
 use super::read_on::Connection;
 use super::reject::reasons;
 use crate::engine::{self, Caller, End, Engine, Facts, RAN, RunContext, Verdict, Work};
@@ -100,15 +101,46 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         let asking = Asking { hook, parts: exchange.parts.clone(), began: Instant::now() };
         let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
         // It must not borrow the verdict while it is asked.
-        let outcome = match &verdict {
-            Verdict::End { end: End::Outcome(outcome), is_own: false, .. } => Some(outcome.clone()),
-            _ => None,
-        };
-        let instead = match outcome {
+        let instead = match recorded(&verdict) {
             Some(outcome) => asking.about(outcome, &layer.engine).await,
             None => None,
         };
         let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead);
+        if is_sub_request { as_of_sub_request(answer) } else { answer }
+    }
+
+    /// Answers a probe with what a retry would get, and calls no service.
+    pub(super) async fn look<R, E>(self: Box<Self>, body: B) -> RunAnswer<M, R, E>
+    where
+        M: BodyMode<R>,
+        R: SendBody,
+    {
+        let layer = Arc::clone(&self.layer);
+        let span = engine::span();
+        let connection = Connection::of(&self.parts);
+        let (exchange, operation, _) = match self.identify::<R>(&layer, connection, &span, body).await {
+            Ok(identified) => identified,
+            Err(rejection) => return Ok(rejection),
+        };
+        let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
+        // The service is free for others.
+        let Self { parts, scope, .. } = *exchange;
+        let began = Instant::now();
+        let found = layer.engine.look(&operation).await;
+        // A key belongs to its scope. Where there is none, the credentials say whose it is.
+        let Some(verdict) = found.filter(|verdict| scope.is_some() || probe::is_of_client(verdict)) else {
+            let facts = Facts { id: Some(&id), ..Facts::default() };
+            return Ok(layer.reject::<M, R>(connection, &span, facts, reasons::not_found()));
+        };
+        let instead = match (recorded(&verdict), layer.options.on_replay.clone()) {
+            (Some(outcome), Some(Hook(hook))) => Asking { hook, parts, began }.about(outcome, &layer.engine).await,
+            (Some(_), None) => {
+                layer.engine.store.slots().telemetry.happened(Event::Replayed(began));
+                None
+            }
+            (None, _) => None,
+        };
+        let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, None, instead);
         if is_sub_request { as_of_sub_request(answer) } else { answer }
     }
 
@@ -292,6 +324,14 @@ impl Asking {
             engine.store.slots().telemetry.happened(Event::Replayed(self.began));
         }
         Some(Box::new((replay, trailers)))
+    }
+}
+
+/// Returns the outcome that a request has met.
+fn recorded<T>(verdict: &Verdict<T>) -> Option<Bytes> {
+    match verdict {
+        Verdict::End { end: End::Outcome(outcome), is_own: false, .. } => Some(outcome.clone()),
+        _ => None,
     }
 }
 

@@ -104,7 +104,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 let answer = async move { Ok(connection.read_on(pin!(body), rejection).await) };
                 ResponseFuture::boxed(Box::pin(answer), echo)
             }
-            Way::Exchange(key) => {
+            Way::Exchange { key, is_probe } => {
                 let service = self.take_ready();
                 // The body is handed to `answer`, which reads it and then puts it here.
                 let unread = Passage::Whole { data: Bytes::new(), trailers: None };
@@ -122,6 +122,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                     mode: self.mode,
                 });
                 match ask {
+                    _ if is_probe => ResponseFuture::boxed(Box::pin(exchange.look::<R, S::Error>(body)), echo),
                     None => ResponseFuture::boxed(Box::pin(exchange.answer::<R, S::Error>(body)), echo),
                     Some(Hook(ask)) => {
                         ResponseFuture::boxed(Box::pin(exchange.answer_if_asked::<R, S::Error>(ask, body)), echo)

@@ -7,6 +7,7 @@ use super::context::IdempotencyContext;
 use super::header;
 use super::layer_state::LayerState;
 use super::options::Options;
+use super::probe;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
 use crate::key::Key;
@@ -19,33 +20,45 @@ const FEW_HEADERS: usize = 8;
 pub(super) enum Way {
     /// The inner service gets it untouched: it is not covered, or it is within an exchange of its own operation.
     Pass,
-    /// It has this key, and `request.rs` answers it.
-    Exchange(Key),
+    /// It has this key, and `request.rs` answers it. A probe never runs.
+    Exchange { key: Key, is_probe: bool },
     /// Its key is missing or malformed.
     Reject(Rejection),
 }
 
 impl<St: Store> LayerState<St> {
     /// Returns whether a request passes because its method is not covered, or because it has no key and needs none.
-    /// Most requests do. The head alone says so, without an allocation.
+    /// Most requests do. The head alone says so, without an allocation. A probe passes only with a safe method (RFC
+    /// 9110, section 9.2.1): it must not run.
     pub(super) fn passes<B>(&self, request: &Request<B>) -> bool {
         let options = &self.options;
         let is_covered = options.methods.iter().any(|covered| covered == request.method());
-        !is_covered || !(options.require_key || has(request.headers(), &options.header_name))
+        match is_covered {
+            true => !options.require_key && !has_either(request.headers(), &options.header_name),
+            false => request.method().is_safe() || !has_either(request.headers(), &probe::HEADER),
+        }
     }
 
     /// Returns the next step for a request that does not simply [pass](Self::passes). A request that is not covered
     /// loses a context that was copied into it.
     pub(super) fn way(&self, parts: &mut Parts) -> Way {
-        if self.options.covers.as_ref().is_some_and(|covers| !covers(parts)) {
+        let is_probe = probe::is_probe(&parts.headers);
+        let is_covered = self.options.methods.contains(&parts.method)
+            && self.options.covers.as_ref().is_none_or(|covers| covers(parts));
+        if !is_covered {
+            // Such a request has no record.
+            if is_probe {
+                return Way::Reject(reasons::not_found());
+            }
             IdempotencyContext::remove_copy(&mut parts.extensions);
             return Way::Pass;
         }
         let name = &self.options.header_name;
         match header::read_key(&parts.headers, name, self.options.strict_keys) {
-            Ok(Some(key)) if self.is_enclosed(parts, &key) => Way::Pass,
-            Ok(Some(key)) => Way::Exchange(key),
-            Ok(None) => Way::Reject(reasons::key_missing(name)),
+            Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
+            Ok(Some(key)) => Way::Exchange { key, is_probe },
+            Ok(None) if is_probe || self.options.require_key => Way::Reject(reasons::key_missing(name)),
+            Ok(None) => Way::Pass,
             Err(error) => Way::Reject(reasons::key_malformed(&error)),
         }
     }
@@ -72,12 +85,12 @@ impl<St: Store> LayerState<St> {
     }
 }
 
-/// Returns whether there is a header field with this name.
+/// Returns whether there is a header field with this name, or that of a probe.
 #[inline]
-fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+fn has_either(headers: &HeaderMap, name: &HeaderName) -> bool {
     if headers.keys_len() <= FEW_HEADERS {
-        headers.keys().any(|other| other == name)
+        headers.keys().any(|other| other == name || *other == probe::HEADER)
     } else {
-        headers.contains_key(name)
+        headers.contains_key(name) || headers.contains_key(probe::HEADER)
     }
 }

@@ -34,6 +34,9 @@ async fn rejections() -> Vec<Answer> {
     told.push(strict.post("k", "too long").await);
     told.push(strict.send(post("k", frames([Ok("a"), Err("broken off")]))).await);
     told.push(strict.send(keyed("POST", "/", "k").header("x-stranger", "1").body(Body::empty()).unwrap()).await);
+    told.push(
+        strict.send(keyed("POST", "/", "k").header("idempotency-probe", "?1").body(Body::empty()).unwrap()).await,
+    );
     store.fail_next(StoreCall::Claim);
     told.push(strict.post("k", "a").await);
     let full = Lab::counting(IdempotencyLayer::new(MemoryStore::builder().max_records(1).build()));

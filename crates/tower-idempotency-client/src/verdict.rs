@@ -235,7 +235,7 @@ fn known_of_problem(name: &str, has_retry_after: bool) -> Option<Known> {
         "overloaded" | "shutting-down" | "store-full" => Known::Refused,
         // Without a time to come back, the key's record is damaged.
         "store-unavailable" if has_retry_after => Known::Refused,
-        "store-unavailable" | "in-flight" | "outcome-unknown" | "not-verifiable" => Known::Unknown,
+        "store-unavailable" | "not-found" | "in-flight" | "outcome-unknown" | "not-verifiable" => Known::Unknown,
         // The other request may be an earlier attempt of this one.
         "key-reused" | "credentials-changed" => Known::Unknown,
         _ => return None,

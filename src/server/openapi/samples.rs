@@ -25,6 +25,7 @@ pub(super) fn rejections(options: &Options) -> Vec<Rejection> {
         reasons::body_incomplete(),
         reasons::body_late(),
         reasons::body_too_large(*max_request_body),
+        reasons::not_found(),
         reasons::in_flight(),
         reasons::not_replayable(StatusCode::OK.as_u16()),
         reasons::outcome_unknown(policy, &id),

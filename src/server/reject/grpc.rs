@@ -65,6 +65,7 @@ fn code(rejection: &Rejection) -> u16 {
         | RejectionKind::ShuttingDown
         | RejectionKind::BodyIncomplete => UNAVAILABLE,
         RejectionKind::InFlight => ABORTED,
+        RejectionKind::NotFound => NOT_FOUND,
         RejectionKind::OutcomeUnknown => UNKNOWN,
         RejectionKind::KeyReused
         | RejectionKind::CredentialsChanged

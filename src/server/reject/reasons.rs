@@ -116,6 +116,13 @@ pub(crate) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
     }
 }
 
+/// Rejects a probe whose operation has no record that its client may see.
+pub(crate) fn not_found() -> Rejection {
+    let detail = "No request with this key is known here, as far as these credentials may see. One that is still on its \
+        way may arrive later, so this does not say that nothing was done: send the request again with the same key.";
+    Rejection::new(RejectionKind::NotFound, detail).same_key()
+}
+
 /// Rejects a duplicate while its operation goes on, or if the key was freed while it waited.
 pub(crate) fn in_flight() -> Rejection {
     let detail = "A request with this key is being processed. Try again with the same key.";

@@ -62,6 +62,7 @@ kinds! {
     KeyReused, "key-reused", UNPROCESSABLE_ENTITY, Unknown, "The idempotency key was used before";
     CredentialsChanged, "credentials-changed", UNPROCESSABLE_ENTITY, Unknown, "The idempotency key was used with other credentials";
     NotVerifiable, "not-verifiable", CONFLICT, Unknown, "The request can't be compared with the recorded one";
+    NotFound, "not-found", NOT_FOUND, Unknown, "The idempotency key is not known";
     InFlight, "in-flight", CONFLICT, Pending, "The request is in flight";
     NotReplayable, "not-replayable", CONFLICT, Done, "The answer can't be replayed";
     OutcomeUnknown, "outcome-unknown", CONFLICT, Unknown, "The outcome is unknown";

@@ -49,6 +49,7 @@ async fn the_well_known_route_says_what_a_retry_can_expect() {
         "key_max_bytes": 255,
         "key_per_path": false,
         "retention_seconds": 86_400,
+        "probe_header": "idempotency-probe",
         "replay_header": "idempotent-replayed",
         "retry": {
             "completed": "replay",

@@ -31,7 +31,7 @@ fn trap_61_problem_types_are_distinct_stable_and_described() {
     let slugs: Vec<_> = RejectionKind::ALL.iter().map(|kind| kind.slug()).collect();
     let promised = [
         "key-missing", "key-malformed", "body-too-large", "body-incomplete", "store-unavailable", "store-full",
-        "overloaded", "shutting-down", "key-reused", "credentials-changed", "not-verifiable", "in-flight",
+        "overloaded", "shutting-down", "key-reused", "credentials-changed", "not-verifiable", "not-found", "in-flight",
         "not-replayable", "outcome-unknown",
     ];
     assert_eq!(slugs, promised);
@@ -78,7 +78,7 @@ async fn trap_63_with_cors_outside_a_browser_sends_the_key_and_reads_the_marker(
         .header("access-control-request-method", "POST")
         .header("access-control-request-headers", "idempotency-key");
     let preflight = lab.send(preflight.body(Body::empty()).unwrap()).await;
-    assert_eq!(preflight.headers["access-control-allow-headers"], "idempotency-key");
+    assert_eq!(preflight.headers["access-control-allow-headers"], "idempotency-key,idempotency-probe");
     assert_eq!((preflight.status, lab.effects()), (StatusCode::OK, 0), "a preflight has no key and needs none");
 
     let first = lab.send(from_origin(origins[0], "k")).await;

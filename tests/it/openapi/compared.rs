@@ -130,7 +130,7 @@ async fn the_document_says_what_a_layer_without_options_does() {
     let driven = Driven { layer: IdempotencyLayer::new, header: "idempotency-key", is_quoted: false, limit: 1 << 20 };
     let seen = compare(&driven, &[]).await;
     let statuses: BTreeSet<_> = seen.kinds.iter().map(|(status, _)| status.as_str()).collect();
-    assert_eq!(statuses, BTreeSet::from(["400", "408", "409", "413", "422", "500", "503"]));
+    assert_eq!(statuses, BTreeSet::from(["400", "404", "408", "409", "413", "422", "500", "503"]));
     assert!(!seen.kinds.iter().any(|(_, kind)| kind == "key-missing"), "no key is required");
     assert_eq!(seen.members.len(), 8);
 }

@@ -50,6 +50,13 @@ impl Driven {
         self.with_key(if self.is_quoted { "\"k\"" } else { "k" }, body)
     }
 
+    /// A request that asks what a retry would get.
+    fn probe(&self) -> Request<Body> {
+        let mut probe = self.post("a");
+        probe.headers_mut().insert("idempotency-probe", HeaderValue::from_static("?1"));
+        probe
+    }
+
     pub(super) fn with_key(&self, value: &str, body: impl Into<Body>) -> Request<Body> {
         let mut request = Self::without_key(body);
         let name = HeaderName::from_static(self.header);
@@ -78,6 +85,7 @@ impl Driven {
         let requests = [
             Self::without_key("a"),
             self.with_key("", "a"),
+            self.probe(),
             self.post(vec![b'x'; self.limit + 1]),
             self.post(frames([Ok("a"), Err("it breaks off")])),
             self.post(late),

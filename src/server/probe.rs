@@ -1,0 +1,26 @@
+//! A probe: a request that asks what a retry would get, and that never runs.
+
+use http::{HeaderMap, HeaderName};
+
+use super::header::lines;
+use crate::engine::{End, Verdict};
+use crate::fingerprint::Match;
+use crate::slots::Refusal;
+
+/// The header that makes a request a probe. Its value is a Boolean of structured fields (RFC 9651, section 3.3.6).
+pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-probe");
+
+/// Returns whether the request must not run. Only `?0` says that it may: a value that can't be read is taken for `?1`.
+pub(super) fn is_probe(headers: &HeaderMap) -> bool {
+    lines(headers, HEADER).any(|value| value.as_bytes() != b"?0")
+}
+
+/// Returns whether a client may learn of the verdict whose key belongs to no scope: whether it is the one that has used
+/// the key. Any other client gets what it would get of a key that has not been used.
+pub(super) fn is_of_client<T>(verdict: &Verdict<T>) -> bool {
+    !matches!(
+        verdict,
+        Verdict::Mismatch(Match::OtherCredentials | Match::NotVerifiable)
+            | Verdict::End { end: End::Refused(Refusal::Corrupt), .. }
+    )
+}

@@ -1,0 +1,204 @@
+//! A client may look: a probe gets what a retry would get, and never runs, whatever it meets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::any;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use testkit::client::Answer;
+use testkit::lab::disk::Disk;
+use testkit::lab::{Lab, at_once, effect, layer, on_disk, post};
+use testkit::on_both;
+use tower_idempotency::engine::{Reconciled, Reconciler};
+use tower_idempotency::server::Replay;
+use tower_idempotency::store::Store;
+use tower_idempotency::test_util::{StoreCall, TestStore};
+use tower_idempotency::{
+    IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Rejection, RejectionKind, Scope,
+};
+
+/// The request, as a probe with this value.
+fn probe_as(value: &str, mut request: Request<Body>) -> Request<Body> {
+    request.headers_mut().insert("idempotency-probe", value.parse().unwrap());
+    request
+}
+
+fn probe(request: Request<Body>) -> Request<Body> {
+    probe_as("?1", request)
+}
+
+/// The request, with these credentials.
+fn by(client: &str, mut request: Request<Body>) -> Request<Body> {
+    request.headers_mut().insert("authorization", client.parse().unwrap());
+    request
+}
+
+fn assert_not_found(answer: &Answer) {
+    answer.assert_refusal(404, "not-found", true, None);
+    // A request that is still on its way may arrive later.
+    assert_eq!(answer.header("idempotency-effect"), Some("unknown;retry"));
+}
+
+on_both!(a_probe_gets_what_a_retry_would_get_and_never_runs);
+
+async fn a_probe_gets_what_a_retry_would_get_and_never_runs<D: Disk>() {
+    let (_directory, store) = on_disk(D::builder());
+    each_state(store).await;
+}
+
+#[tokio::test]
+async fn a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs() {
+    each_state(MemoryStore::new()).await;
+}
+
+async fn each_state<St: Store + Clone>(store: St) {
+    let layer = IdempotencyLayer::new(store);
+    let (lab, gate) = Lab::gated(layer.clone());
+    assert_not_found(&lab.send(probe(post("k", "a"))).await);
+    let first = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    lab.send(probe(post("k", "a"))).await.assert_refusal(409, "in-flight", true, Some("1"));
+    lab.send(probe(post("k", "b"))).await.assert_refusal(422, "key-reused", false, None);
+    gate.open();
+    let first = first.await.unwrap();
+    let replay = lab.send(probe(post("k", "a"))).await;
+    assert_eq!((replay.text(), replay.is_replay(), replay.status), (first.text(), true, first.status));
+    lab.send(probe(post("k", "b"))).await.assert_refusal(422, "key-reused", false, None);
+
+    let broken = lab.behind(layer.clone(), |_| async { StatusCode::BAD_GATEWAY });
+    broken.post("cut", "a").await;
+    broken.send(probe(post("cut", "a"))).await.assert_refusal(409, "outcome-unknown", false, None);
+    let long = lab.behind(layer.clone(), |_| async { (StatusCode::CREATED, "a".repeat(2 << 20)) });
+    long.post("long", "a").await;
+    long.send(probe(post("long", "a"))).await.assert_refusal(409, "not-replayable", false, None);
+    assert_eq!((lab.effects(), layer.stats().replays), (3, 1), "one run for each key");
+    assert_not_found(&lab.send(probe(post("new", "a"))).await);
+    assert_eq!(layer.stats().refused(RejectionKind::NotFound), 2);
+    assert_eq!(lab.post("new", "a").await.text(), "effect 4", "the probe has left nothing behind");
+}
+
+#[tokio::test]
+async fn a_probe_of_an_interrupted_operation_takes_no_step_that_a_retry_would_take() {
+    let store = TestStore::new();
+    let (lab, gate) = Lab::gated(IdempotencyLayer::new(store.clone()));
+    let _cut = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    let store = store.reopen();
+    let again = lab.behind(IdempotencyLayer::new(store.clone()).on_interrupted(OnInterrupted::Rerun), effect);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asks = Arc::clone(&asked);
+    let reconciler = Reconciler::<Response<Body>>::new(move |_| {
+        asks.fetch_add(1, Ordering::SeqCst);
+        async { Reconciled::RunAgain }
+    });
+    let asking = lab.behind(IdempotencyLayer::new(store).reconcile_with(reconciler), effect);
+    for lab in [&again, &asking, &asking] {
+        let unknown = lab.send(probe(post("k", "a"))).await;
+        assert_eq!(unknown.refusal(), (409, "outcome-unknown".to_owned()), "{}", unknown.text());
+        assert_eq!((lab.effects(), asked.load(Ordering::SeqCst)), (1, 0));
+    }
+    assert_eq!(asking.post("k", "a").await.text(), "effect 2", "a retry runs");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_stranger_gets_the_same_answer_whether_the_key_was_used_or_not() {
+    let scoped = IdempotencyLayer::new(MemoryStore::new())
+        .scope(|parts: &Parts| Scope::new(parts.headers["authorization"].as_bytes()).unwrap());
+    for layer in [layer(), scoped] {
+        let (lab, gate) = Lab::gated(layer);
+        let own = lab.spawn(by("alice", post("k", "a")));
+        gate.arrival().await;
+        let unused = lab.send(probe(by("bob", post("unused", "a")))).await;
+        assert_not_found(&unused);
+        let while_it_runs = lab.send(probe(by("bob", post("k", "a")))).await;
+        gate.open();
+        own.await.unwrap();
+        let once_it_is_done = lab.send(probe(by("bob", post("k", "a")))).await;
+        let of_another_request = lab.send(probe(by("bob", post("k", "other")))).await;
+        for seen in [while_it_runs, once_it_is_done, of_another_request] {
+            assert_eq!((seen.status, seen.text()), (unused.status, unused.text()));
+            let heads = [&seen, &unused].map(|answer| answer.header("idempotency-effect").map(str::to_owned));
+            assert_eq!(heads[0], heads[1]);
+        }
+        assert_eq!(lab.send(probe(by("alice", post("k", "a")))).await.text(), "effect 1");
+        assert_eq!(lab.effects(), 1);
+    }
+}
+
+#[tokio::test]
+async fn no_request_with_the_header_runs_that_has_no_key_or_is_not_covered() {
+    let layer = layer().covers(|parts: &Parts| parts.uri.path() != "/free");
+    let lab = Lab::counting(layer.clone());
+    let keyless =
+        |method: Method, path: &str| Request::builder().method(method).uri(path).body(Body::from("a")).unwrap();
+    lab.send(probe(keyless(Method::POST, "/charges"))).await.assert_refusal(400, "key-missing", false, None);
+    assert_not_found(&lab.send(probe(keyless(Method::POST, "/free"))).await);
+    assert_not_found(&lab.send(probe(keyless(Method::DELETE, "/charges"))).await);
+    let mut keyed = keyless(Method::PUT, "/charges");
+    keyed.headers_mut().insert("idempotency-key", "k".parse().unwrap());
+    assert_not_found(&lab.send(probe(keyed)).await);
+    for value in ["?2", "1", "true", ""] {
+        assert_not_found(&lab.send(probe_as(value, post("k", "a"))).await);
+    }
+    assert_eq!(lab.effects(), 0);
+    // A safe method changes nothing, and says itself what it does with the header; `?0` says that it is none.
+    lab.send(probe(keyless(Method::GET, "/charges"))).await;
+    lab.send(probe_as("?0", keyless(Method::POST, "/charges"))).await;
+    lab.send(probe_as("?0", post("k", "a"))).await;
+    assert_eq!(lab.effects(), 3);
+}
+
+#[tokio::test]
+async fn a_handler_that_passes_its_head_on_with_the_header_does_not_run_again() {
+    // The inner layer meets a probe within the exchange of the same operation.
+    let store = MemoryStore::new();
+    let inner = Lab::counting(IdempotencyLayer::new(store.clone()));
+    let sends = inner.clone();
+    let handler = move |request: Request<Body>| async move {
+        let mut again = probe(post("k", "a"));
+        again.extensions_mut().insert(request.extensions().get::<IdempotencyContext>().unwrap().clone());
+        sends.send(again).await.status
+    };
+    let outer = Lab::of(Router::new().fallback(any(handler)).layer(IdempotencyLayer::new(store)));
+    let answer = outer.send(post("k", "a")).await;
+    assert_eq!((answer.status.as_u16(), inner.effects()), (409, 0), "it is in flight: {}", answer.text());
+}
+
+#[tokio::test]
+async fn the_application_is_asked_before_a_probe_gets_a_replay() {
+    let revoked = |_, _: Response<Bytes>| async { Replay::Refuse(Rejection::from(StatusCode::FORBIDDEN)) };
+    let lab = Lab::counting(layer().on_replay(revoked));
+    lab.post("k", "a").await;
+    let refused = lab.send(probe(post("k", "a"))).await;
+    assert_eq!((refused.status.as_u16(), lab.effects()), (403, 1));
+    assert_eq!(refused.header("idempotency-effect"), Some("done;status=200;retry=?0"));
+}
+
+#[tokio::test]
+async fn a_probe_blocks_no_request_and_takes_no_place_of_a_run() {
+    let store = TestStore::new();
+    let layer = IdempotencyLayer::new(store.clone()).max_runs(1);
+    let lab = Lab::counting(layer.clone());
+    let stall = store.stall(StoreCall::Load);
+    let mut looks = Box::pin(lab.send(probe(post("k", "a"))));
+    assert!(at_once(&mut looks).is_none(), "it waits for the store");
+    assert_eq!(layer.stats().live, 0, "it is no run");
+    stall.release();
+    assert_not_found(&looks.await);
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+}
+
+#[tokio::test]
+async fn a_probe_that_the_store_does_not_answer_says_nothing_of_the_operation() {
+    let store = TestStore::new();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+    lab.post("k", "a").await;
+    store.fail_next(StoreCall::Load);
+    lab.send(probe(post("k", "a"))).await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_eq!(lab.send(probe(post("k", "a"))).await.text(), "effect 1");
+}
