@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http_body::Body;
 use retry_policies::RetryDecision;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -19,6 +19,11 @@ use crate::{BoxError, CallEnd, Delivery, Error, Key, Known, Reason, ResponseBody
 
 /// How much of a rejection is read at least.
 const MAX_REJECTION: usize = 64 << 10;
+/// The longest time that a probe may take.
+const LOOK: Duration = Duration::from_secs(5);
+/// Asks what a retry would get. A server that knows it does not run the request.
+pub(crate) const PROBE: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("idempotency-probe"), HeaderValue::from_static("?1"));
 /// What a time that no clock can represent is taken for.
 const AGES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
@@ -26,8 +31,8 @@ const AGES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 pub(crate) trait Attempts: Send {
     type Body: Body<Error: Into<BoxError>> + Unpin + Send;
 
-    /// Sends the request. It is called again only if [`can_repeat`](Self::can_repeat) says so.
-    fn send(&mut self) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send;
+    /// Sends the request, or a probe of it. It is called again only if [`can_repeat`](Self::can_repeat) says so.
+    fn send(&mut self, is_probe: bool) -> impl Future<Output = Result<Response<Self::Body>, Failure>> + Send;
 
     /// Describes the use of this key for the request, if there is still a request.
     fn describe(&self, uses: &Uses, key: &Key) -> Option<Use>;
@@ -121,7 +126,8 @@ impl<A: Attempts> Call<A> {
             if let Some(observer) = &self.options.observer {
                 observer.attempt(self.made);
             }
-            let miss = match self.attempt(now).await {
+            let until = after(now, self.options.attempt_timeout).min(self.deadline());
+            let miss = match self.attempt(until, false).await {
                 Ok(answer) => return Ok(answer),
                 Err(miss) => miss,
             };
@@ -136,16 +142,43 @@ impl<A: Attempts> Call<A> {
             };
             match next {
                 Ok(at) => sleep_until(at).await,
-                Err(reason) => return Err(self.error(reason, miss.source, miss.response)),
+                Err(reason) => {
+                    let error = self.error(reason, miss.source, miss.response);
+                    return if self.may_look(miss.last) { Box::pin(self.look(error)).await } else { Err(error) };
+                }
             }
             now = Instant::now();
         }
     }
 
-    /// Makes one attempt, and reads its answer.
-    async fn attempt(&mut self, now: Instant) -> Result<Response<ResponseBody<A::Body>>, Box<Miss>> {
-        let until = after(now, self.options.attempt_timeout).min(self.deadline());
-        let sent = timeout_at(until, self.attempts.send()).await;
+    /// Whether a probe may say more than is known once there can be no further attempt. `last` is why the attempt itself
+    /// says so, if it does.
+    fn may_look(&self, last: Option<Reason>) -> bool {
+        let is_unknown = self.known == Known::Unknown && last.is_none();
+        self.options.has_probes && is_unknown && self.attempts.can_repeat() && !self.attempts.has_redirects()
+    }
+
+    /// Asks once what has become of the operation. If that does not say more, the call ends with this error.
+    async fn look(&mut self, error: Error) -> Result<Response<ResponseBody<A::Body>>, Error> {
+        let until = Instant::now() + self.options.attempt_timeout.min(LOOK);
+        match self.attempt(until, true).await {
+            Ok(answer) if self.options.is_replay(answer.headers()) || answer.status().is_success() => Ok(answer),
+            Err(miss) => match miss.last {
+                Some(reason @ Reason::NotKept) => {
+                    self.known = miss.known;
+                    Err(self.error(reason, miss.source, miss.response))
+                }
+                // Its operator knows more by the record's id.
+                Some(reason @ Reason::Rejected) => Err(self.error(reason, miss.source, miss.response)),
+                _ => Err(error),
+            },
+            Ok(_) => Err(error),
+        }
+    }
+
+    /// Makes one attempt, or sends a probe, and reads its answer.
+    async fn attempt(&mut self, until: Instant, is_probe: bool) -> Result<Response<ResponseBody<A::Body>>, Box<Miss>> {
+        let sent = timeout_at(until, self.attempts.send(is_probe)).await;
         let mut answer = match sent.unwrap_or_else(|elapsed| Err(Failure::lost(elapsed.into()))) {
             Ok(answer) => answer.map(ResponseBody::untouched),
             Err(failure) => return Err(self.lost(failure, None)),

@@ -42,6 +42,7 @@ impl KeyedRetryLayer {
                 budget: Arc::new(TpsBudget::default()),
                 max_answer: 1 << 20,
                 has_redirects: true,
+                has_probes: false,
                 uses: Arc::new(Uses::new()),
                 observer: None,
             }),
@@ -130,6 +131,18 @@ impl KeyedRetryLayer {
     #[must_use]
     pub fn without_redirects(self) -> Self {
         self.with(|options| options.has_redirects = false)
+    }
+
+    /// Promises that the API answers probes: it never runs a request with `Idempotency-Probe: ?1`, and answers it with
+    /// what a retry would get. A server with tower-idempotency does, and names the header as `probe_header` in its
+    /// `/.well-known/idempotency`. The default is that it may not.
+    ///
+    /// With this promise, a call that would end as [`Unknown`](crate::Known::Unknown), because there may be no further
+    /// attempt, sends one probe before, also after the deadline. It waits for at most 5 s, or for `attempt_timeout`. If
+    /// the operation has been answered by now, that is the answer.
+    #[must_use]
+    pub fn with_probes(self) -> Self {
+        self.with(|options| options.has_probes = true)
     }
 
     /// Sets what learns how calls go: see [`Observer`]. The default is nothing.

@@ -30,6 +30,7 @@ pub(crate) struct Options {
     pub(crate) budget: Arc<dyn Budget + Send + Sync>,
     pub(crate) max_answer: usize,
     pub(crate) has_redirects: bool,
+    pub(crate) has_probes: bool,
     pub(crate) uses: Arc<Uses>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::Service;
 
-use crate::attempts::{Attempts, Call};
+use crate::attempts::{Attempts, Call, PROBE};
 use crate::options::Options;
 use crate::transport::Failure;
 use crate::uses::{Use, Uses};
@@ -97,7 +97,7 @@ where
 {
     type Body = A;
 
-    async fn send(&mut self) -> Result<Response<A>, Failure> {
+    async fn send(&mut self, is_probe: bool) -> Result<Response<A>, Failure> {
         if !std::mem::take(&mut self.is_ready) {
             let ready = std::future::poll_fn(|cx| self.inner.poll_ready(cx)).await;
             // Such a service is not to be asked again.
@@ -107,7 +107,8 @@ where
         let Some(body) = copy.or_else(|| self.body.take()) else {
             return Err(Failure::unsendable("the body was sent already".into()));
         };
-        let request = Request::from_parts(self.head.clone(), body);
+        let mut request = Request::from_parts(self.head.clone(), body);
+        request.headers_mut().extend(is_probe.then_some(PROBE));
         self.inner.call(request).await.map_err(|error| Failure::of(error.into()))
     }
 

@@ -5,7 +5,7 @@ use http::{Extensions, Response};
 use http_body_util::Full;
 use reqwest::{Body, Request, ResponseBuilderExt as _, Url};
 
-use crate::attempts::{Attempts, Call};
+use crate::attempts::{Attempts, Call, PROBE};
 use crate::options::Options;
 use crate::service::invalid_key;
 use crate::transport::Failure;
@@ -50,11 +50,12 @@ struct Calls<C> {
 impl<C: Client> Attempts for Calls<C> {
     type Body = Body;
 
-    async fn send(&mut self) -> Result<Response<Body>, Failure> {
+    async fn send(&mut self, is_probe: bool) -> Result<Response<Body>, Failure> {
         let copy = self.request.as_ref().and_then(Request::try_clone);
-        let Some(request) = copy.or_else(|| self.request.take()) else {
+        let Some(mut request) = copy.or_else(|| self.request.take()) else {
             return Err(Failure::unsendable("the body was sent already".into()));
         };
+        request.headers_mut().extend(is_probe.then_some(PROBE));
         let answer = self.client.send(request).await.map_err(|error| failure(error, &self.url))?;
         let url = answer.url().clone();
         // An answer that a service in process has made has no URL of its own.

@@ -7,6 +7,7 @@ mod keys;
 mod meanings;
 mod observed;
 mod passed_through;
+mod probes;
 mod reqwest;
 mod reqwest_retry;
 mod retries;
