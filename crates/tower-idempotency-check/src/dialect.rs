@@ -23,6 +23,8 @@ pub(crate) enum Rule {
     Echo,
     /// How an answer says that it is a replay.
     Marker,
+    /// How a client looks without running anything.
+    Probe,
     /// The rules of HTTP, which hold in each profile: what a request is for; what a connection carries; fields.
     Target,
     Connection,
@@ -147,6 +149,9 @@ impl Dialect {
         match rule {
             Rule::Marker => {
                 "no document asks for it; `Idempotent-Replayed: true` is Stripe's header, and the commonest".to_owned()
+            }
+            Rule::Probe => {
+                "no document asks for it; the server's own description says that it answers probes".to_owned()
             }
             Rule::Target => {
                 "RFC 9110, sections 7.1 and 9.1: method and target, its query included, say what is asked".to_owned()

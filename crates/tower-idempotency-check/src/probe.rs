@@ -368,7 +368,7 @@ impl<'a> Probe<'a> {
     }
 
     /// A request without a body, with the endpoint's headers.
-    fn bare(&self, method: &Method, target: &str) -> Message {
+    pub(crate) fn bare(&self, method: &Method, target: &str) -> Message {
         let headers = self.endpoint.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
         let (method, target) = (method.clone(), target.to_owned());
         Message { method, target, headers: headers.cloned().collect(), body: bytes::Bytes::new() }

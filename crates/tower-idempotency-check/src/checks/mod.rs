@@ -36,6 +36,7 @@ checks! {
     "works", "Does a request with a key succeed, and have one effect?", repeats::works;
     "same-key-again", "Does a retry get the first answer, without an effect of its own?", repeats::same_key_again;
     "new-key", "Is the same request with another key another operation?", repeats::another_key;
+    "probe", "Does a probe get what a retry would get, and never run?", repeats::look;
     "at-once", "Do a hundred copies at once have one effect?", repeats::at_once;
     "keys-at-once", "Does each of many keys at once get its own answer, and its retry too?", crowds::keys_at_once;
     "after-many-keys", "Is an answer still there after 300 other keys?", crowds::after_many_keys;

@@ -1,5 +1,7 @@
 //! The same request again, and many times at once.
 
+use http::Method;
+
 use crate::dialect::{Dialect, Rule};
 use crate::effects::inferred;
 use crate::finding::Severity;
@@ -8,6 +10,8 @@ use crate::probe::{Probe, Stop, new_key};
 
 use super::answers::{compare, headers, is_marked, note_if_marked, note_if_stuck};
 
+/// Where a server says what clients can expect of its keys.
+const DESCRIPTION: &str = "/.well-known/idempotency";
 /// How many copies come at once.
 const COPIES: usize = 100;
 /// How often they come.
@@ -134,6 +138,40 @@ pub(super) async fn another_key(probe: &Probe<'_>) -> Result<(), Stop> {
     if probe.can_count() && probe.effects(&before, [&first, &other]).await? < 2 {
         let what = "two orders with two keys are taken for one: the second is lost";
         probe.counted(Severity::Dangerous, Rule::Retry, what);
+    }
+    Ok(())
+}
+
+/// Looks at a key before and after its request, in the way that tower-idempotency has, if the server says that it has it.
+pub(super) async fn look(probe: &Probe<'_>) -> Result<(), Stop> {
+    let described = probe.send("what the server says of its keys", &probe.bare(&Method::GET, DESCRIPTION)).await?;
+    let says: serde_json::Value = serde_json::from_slice(&described.body).unwrap_or_default();
+    let Some(header) = says["probe_header"].as_str().filter(|_| described.status.is_success()) else {
+        return Err(Stop::Skip("no `probe_header` in `/.well-known/idempotency` says that the server answers probes"));
+    };
+    let (key, before) = (new_key(), probe.before().await?);
+    let looks = probe.keyed(&key).with(header, "?1".to_owned());
+    let unknown = probe.send("a probe of a new key", &looks).await?;
+    if unknown.status.is_success() || probe.effects(&before, [&unknown]).await? > 0 {
+        let what = format!("a probe of a new key runs: it gets {}", unknown.summary());
+        probe.found(Severity::Dangerous, Rule::Probe, what);
+        return Ok(());
+    }
+    if unknown.status.as_u16() != 404 {
+        let what = format!("a probe of a new key gets {}, and not 404", unknown.summary());
+        probe.found(Severity::Wrong, Rule::Probe, what);
+    }
+    let first = probe.first(&key).await?;
+    let replay = probe.send("a probe after the request", &looks).await?;
+    compare(probe, &first, &replay);
+    if probe.effects(&before, [&first, &replay]).await? > 1 {
+        probe.counted(Severity::Dangerous, Rule::Probe, "a probe after the request runs");
+    }
+    let Some((name, value)) = &probe.endpoint.other_account else { return Ok(()) };
+    let other = probe.send("another account's probe", &looks.set(name, value)).await?;
+    if other.status != unknown.status {
+        let what = format!("another account's probe gets {}: it learns that the key was used", other.summary());
+        probe.found(Severity::Dangerous, Rule::Scope, what);
     }
     Ok(())
 }

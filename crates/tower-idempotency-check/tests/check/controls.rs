@@ -70,6 +70,7 @@ macro_rules! controls {
 }
 
 controls! {
+    RunsProbes, "draft": "probe", "a probe runs, although the server says that it has them";
     NoKeys, "draft": "same-key-again", "keys are not looked at";
     RecordsLate, "draft": "at-once", "the key is recorded after the effect only";
     SecondCopyRuns, "draft": "at-once", "2 of 100 copies at once run";
@@ -318,7 +319,7 @@ async fn a_server_without_a_fault_keeps_every_check() {
         );
         let skipped = report.checks.iter().filter(|check| matches!(check.outcome, Outcome::Skipped(_)));
         let skipped: Vec<_> = skipped.map(|check| check.name).collect();
-        let skips = ["other-query", "retention", if fault == Fault::OnlyUuids { "key-case" } else { "" }];
+        let skips = ["probe", "other-query", "retention", if fault == Fault::OnlyUuids { "key-case" } else { "" }];
         assert!(skipped.iter().all(|name| skips.contains(name)), "{skipped:?}");
     });
     futures_util::future::join_all(checked).await;

@@ -13,6 +13,8 @@ pub(crate) enum Fault {
     OnlyQuoted,
     /// None either: a key in quotes is ignored.
     OnlyBare,
+    /// It is said to answer probes, and does not know them.
+    RunsProbes,
     /// Keys are not looked at.
     NoKeys,
     /// The key is recorded after the effect.

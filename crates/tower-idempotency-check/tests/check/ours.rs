@@ -58,7 +58,8 @@ async fn start(profile: Profile) -> SocketAddr {
     let layer = layer.retention(Duration::from_secs(retention));
     let layer = layer.on_in_flight(OnInFlight::Reject);
     let route = || post(charge).get(list);
-    let app = Router::new().route("/charges", route()).route("/refunds", route()).layer(layer);
+    let well_known = layer.well_known();
+    let app = Router::new().route("/charges", route()).route("/refunds", route()).layer(layer).merge(well_known);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app.with_state(Charges::default())).await.unwrap() });

@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use tokio::sync::watch;
 
 use super::fault::{Fault, are_one, compared, damage};
@@ -71,6 +71,9 @@ pub(crate) async fn start(fault: Fault, is_acp: bool, restarted: PathBuf) -> Soc
     let charges = || post(charge).put(charge).get(list);
     let app = Router::new().route("/charges", charges()).route("/refunds", charges());
     let app = match fault {
+        Fault::RunsProbes => {
+            app.route("/.well-known/idempotency", get(|| async { "{\"probe_header\":\"idempotency-probe\"}" }))
+        }
         Fault::Twisted(by) => {
             let twisted = Twisted { twist: by, server: Arc::clone(&server), seen: Arc::default() };
             app.layer(axum::middleware::from_fn_with_state(twisted, twist))
