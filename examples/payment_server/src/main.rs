@@ -74,11 +74,6 @@
 //! /docs/clients` for those who write clients.
 //! `RUST_LOG=payment_server=debug` shows the settings of the layer.
 
-// A run is a task of its own: much of what one thread allocates is freed by another.
-#[cfg(feature = "jemalloc")]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 #[tokio::main]
 async fn main() {
     payment_server::main().await;

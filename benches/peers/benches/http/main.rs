@@ -4,8 +4,8 @@
 //! load each run in a process of their own, over HTTP/1.1 with keep-alive on loopback. Both sides of a ratio take
 //! turns, in one run.
 //!
-//! `cargo bench -p peers --bench http -- cpu` measures the CPU time beyond the bare server's alone; with the feature
-//! `jemalloc` or `mimalloc`, all servers have that allocator.
+//! `cargo bench -p peers --bench http -- cpu` measures the CPU time beyond the bare server's alone. With
+//! `LD_PRELOAD=libjemalloc.so.2` or `libmimalloc.so.2.0`, all servers have that allocator.
 
 mod beyond;
 mod contenders;
@@ -20,14 +20,6 @@ use testkit::bench::wanted;
 
 use peers::load::{self, Plan};
 use peers::process::{self, Server};
-
-#[cfg(feature = "jemalloc")]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-#[cfg(all(feature = "mimalloc", not(feature = "jemalloc")))]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LEAST_NO_KEY: f64 = 0.98;
 const LEAST_REPLAY: f64 = 0.8;
