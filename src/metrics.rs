@@ -1,7 +1,8 @@
 //! Metrics over the facade of the crate `metrics`, for every exporter that it has.
 //!
 //! [`Metrics`] is an [`Observer`]: it counts and times what happens. [`update`] sets the gauges that no event sets:
-//! call it before each scrape, or [`update_by_label`]. [`ALL`] is the list of what there is, with one help text for each name.
+//! call it, or [`update_by_label`], before each scrape. [`ALL`] is the list of what there is, with one help text for
+//! each name.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -292,7 +293,7 @@ pub async fn update_by_label(store: &impl Store, labels: &[&'static str]) -> Res
     Ok(())
 }
 
-/// Sets a gauge for each cause and label, those that are 0 too. A damaged record has no label, and no cause that is known.
+/// Sets a gauge for each cause and label, those that are 0 too. A damaged record has no label and no known cause.
 fn set_by_label(listed: &[ListedRecord], labels: &[&'static str]) {
     const OTHER: &str = "other";
     let mut counts = HashMap::<_, u32>::new();

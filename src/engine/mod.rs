@@ -28,6 +28,7 @@ mod engine;
 mod event;
 mod exchange;
 mod late;
+#[cfg(feature = "server")]
 mod look;
 mod met;
 pub(crate) mod once;

@@ -151,8 +151,8 @@ impl<A: Attempts> Call<A> {
         }
     }
 
-    /// Whether a probe may say more than is known once there can be no further attempt. `last` is why the attempt itself
-    /// says so, if it does.
+    /// Whether a probe may say more than is known once there can be no further attempt. `last` is the reason that the
+    /// last one itself gives, if it does.
     fn may_look(&self, last: Option<Reason>) -> bool {
         let is_unknown = self.known == Known::Unknown && last.is_none();
         self.options.has_probes && is_unknown && self.attempts.can_repeat() && !self.attempts.has_redirects()

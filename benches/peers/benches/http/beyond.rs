@@ -20,7 +20,7 @@ const MOST_REPLAY: f64 = 1.0;
 const MOST_FIRST: f64 = 1.1;
 const MOST_FIRST_GLIBC: f64 = 1.3;
 
-/// The allocator that is loaded before the program: its name, the report, the command, and the most for a first request.
+/// The allocator that is loaded before the program: its name, the report, the command, the most for a first request.
 fn allocator() -> (&'static str, &'static str, &'static str, f64) {
     let loaded = std::env::var("LD_PRELOAD").unwrap_or_default();
     match loaded {

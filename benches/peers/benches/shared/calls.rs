@@ -26,6 +26,11 @@ struct Took {
     server: f64,
 }
 
+/// A figure: its name, and what it is of a round.
+type Figure = (&'static str, fn(&Took) -> f64);
+
+const FIGURES: [Figure; 2] = [("throughput", |took| took.throughput), ("CPU, server", |took| took.server)];
+
 pub(crate) async fn measure(report: &mut Report, server: &PostgresServer) {
     let mut serial = 1 << 48;
     for (delay, requests) in LINKS {
@@ -51,9 +56,7 @@ pub(crate) async fn measure(report: &mut Report, server: &PostgresServer) {
             }
             let group = format!("calls, {clients} clients, a link of {delay} ms");
             for (calls, theirs) in CALLS.into_iter().zip(&rounds[1..]) {
-                let figures: [(&str, fn(&Took) -> f64); 2] =
-                    [("throughput", |took| took.throughput), ("CPU, server", |took| took.server)];
-                for (figure, what) in figures {
+                for (figure, what) in FIGURES {
                     let [ours, theirs] = [&rounds[0], theirs].map(|rounds| rounds.iter().map(what).collect());
                     let name = format!("{figure}, up to {CONNECTIONS} calls over up to {calls}");
                     report.row(&group, &name, "×", Pairs { ours, theirs }.ratio());

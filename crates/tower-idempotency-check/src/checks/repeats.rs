@@ -142,7 +142,7 @@ pub(super) async fn another_key(probe: &Probe<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Looks at a key before and after its request, in the way that tower-idempotency has, if the server says that it has it.
+/// Looks at a key before and after its request, in the way of tower-idempotency, if the server says that it has it.
 pub(super) async fn look(probe: &Probe<'_>) -> Result<(), Stop> {
     let described = probe.send("what the server says of its keys", &probe.bare(&Method::GET, DESCRIPTION)).await?;
     let says: serde_json::Value = serde_json::from_slice(&described.body).unwrap_or_default();
