@@ -164,7 +164,7 @@
 //! | message lost | nothing was done; the client looks again | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |
 //! | answer lost | nothing was changed; the client looks again | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |
 //! | process killed | nothing was changed | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |
-//! | thread paused | the probe is refused after 5 s, and holds up no request | `a_probe_blocks_no_request_and_takes_no_place_of_a_run` |
+//! | thread paused | the probe is refused after 5 s, and keeps neither the service nor a place of a run | `a_probe_blocks_no_request_and_takes_no_place_of_a_run` |
 //! | disk full | nothing is written | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |
 //! | disk error | nothing is written; what can't be read is refused | `a_probe_that_the_store_does_not_answer_says_nothing_of_the_operation` |
 //! | power cut | nothing was changed | `a_probe_in_memory_gets_what_a_retry_would_get_and_never_runs` |

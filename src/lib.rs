@@ -48,8 +48,9 @@ pub use sled;
 pub use fjall;
 
 /// The internals that the packages of this repository need: the stores in crates of their own, the tests, the
-/// laboratories, the model. They belong to no release: they change without notice. So a published crate that uses them
-/// names this crate's exact version (`=`), and `.ci/separations` fails if one does not.
+/// laboratories, the model. So are the hidden methods of what has a public name, such as `Completable::run`. They
+/// belong to no release: they change without notice. So a published crate that uses them names this crate's exact
+/// version (`=`), and `.ci/separations` fails if one does not.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::engine::commitment::{Commitment, PendingCommit};

@@ -62,8 +62,9 @@
 //! ## not-found
 //! Status 404, for a request with `Idempotency-Probe: ?1` alone. The server has no record of the key that these
 //! credentials may see. **It does not say that nothing was done**: a request that is still on its way may arrive later,
-//! and a record may have expired. Send the request with the same key, without the header: if it has taken place since,
-//! the answer is its replay.
+//! and a record ends with its retention. For as long as the server remembers keys, send the request with the same key,
+//! without the header: if it has taken place since, the answer is its replay. Without `retry_with_same_key`, the server
+//! keeps no records of such requests.
 //!
 //! ## in-flight
 //! Status 409, with `Retry-After`. A request with this key is being processed, or it has just ended without an effect.

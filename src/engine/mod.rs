@@ -67,6 +67,7 @@ pub(crate) use {
     engine::{Caller, WrapRun},
     event::{Facts, RAN, REPLAYED},
     exchange::span,
+    look::Looked,
     policy::{OnInFlight, OnInterrupted},
     run::Work,
     verdict::Verdict,

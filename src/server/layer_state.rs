@@ -119,6 +119,7 @@ impl<St: Store> LayerState<St> {
         connection: Connection,
         rejection: Rejection,
     ) -> Response<Through<M, B>> {
+        let rejection = if connection.is_probe { rejection.of_probe() } else { rejection };
         let refused = Event::Refused(rejection.kind.index(), rejection.kind.slug());
         self.engine.store.slots().telemetry.happened(refused);
         let answer = rejected::answer(&self.options, rejection, connection.is_grpc);

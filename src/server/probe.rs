@@ -5,7 +5,6 @@ use http::{HeaderMap, HeaderName};
 use super::header::lines;
 use crate::engine::{End, Verdict};
 use crate::fingerprint::Match;
-use crate::slots::Refusal;
 
 /// The header that makes a request a probe. Its value is a Boolean of structured fields (RFC 9651, section 3.3.6).
 pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-probe");
@@ -16,11 +15,11 @@ pub(super) fn is_probe(headers: &HeaderMap) -> bool {
 }
 
 /// Returns whether a client may learn of the verdict whose key belongs to no scope: whether it is the one that has used
-/// the key. Any other client gets what it would get of a key that has not been used.
+/// the key. Any other client gets what it would get of a key that has not been used. A refusal is of the store, or of a
+/// damaged record, and may come of a used key alone.
 pub(super) fn is_of_client<T>(verdict: &Verdict<T>) -> bool {
     !matches!(
         verdict,
-        Verdict::Mismatch(Match::OtherCredentials | Match::NotVerifiable)
-            | Verdict::End { end: End::Refused(Refusal::Corrupt), .. }
+        Verdict::Mismatch(Match::OtherCredentials | Match::NotVerifiable) | Verdict::End { end: End::Refused(_), .. }
     )
 }

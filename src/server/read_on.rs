@@ -19,6 +19,7 @@ use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
 use super::header::lines;
+use super::probe;
 use super::reject::grpc;
 use crate::timeouts::within;
 
@@ -32,6 +33,8 @@ const READ_ON_FOR: Duration = Duration::from_secs(1);
 pub(super) struct Connection {
     /// `true` if the request is a gRPC call.
     pub(super) is_grpc: bool,
+    /// `true` if the request is a probe.
+    pub(super) is_probe: bool,
     // `true` if the connection closes after an answer that came before its request was read.
     closes: bool,
     // `true` if the client waits until it is asked for the body.
@@ -43,7 +46,9 @@ impl Connection {
         let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         // HTTP/1.0 has no such expectation.
         let waits = parts.version > Version::HTTP_10 && lines(&parts.headers, EXPECT).any(expects);
-        Self { is_grpc: grpc::is_call(&parts.headers), closes: parts.version <= Version::HTTP_11, waits }
+        let is_grpc = grpc::is_call(&parts.headers);
+        let is_probe = probe::is_probe(&parts.headers);
+        Self { is_grpc, is_probe, closes: parts.version <= Version::HTTP_11, waits }
     }
 
     /// Returns the same facts, after the client was asked for its body.

@@ -32,7 +32,7 @@ use super::origin::origin;
 use super::probe;
 use super::read_on::Connection;
 use super::reject::reasons;
-use crate::engine::{self, Caller, End, Engine, Facts, RAN, RunContext, Verdict, Work};
+use crate::engine::{self, Caller, End, Engine, Facts, Looked, RAN, RunContext, Verdict, Work};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::{Operation, Origin};
 use crate::slots::Event;
@@ -123,14 +123,25 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             Err(rejection) => return Ok(rejection),
         };
         let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
-        // The service is free for others.
-        let Self { parts, scope, .. } = *exchange;
+        // The service, the body and its share of the budget are free for others from here on.
+        let (parts, scope) = {
+            let exchange = exchange;
+            let Self { parts, scope, .. } = *exchange;
+            (parts, scope)
+        };
         let began = Instant::now();
         let found = layer.engine.look(&operation).await;
         // A key belongs to its scope. Where there is none, the credentials say whose it is.
-        let Some(verdict) = found.filter(|verdict| scope.is_some() || probe::is_of_client(verdict)) else {
-            let facts = Facts { id: Some(&id), ..Facts::default() };
-            return Ok(layer.reject::<M, R>(connection, &span, facts, reasons::not_found()));
+        let found = found.filter(|found| scope.is_some() || probe::is_of_client(&found.verdict));
+        let facts = Facts { id: Some(&id), ..Facts::default() };
+        let verdict = match found {
+            Some(Looked { verdict, runs_again: false }) => verdict,
+            Some(Looked { verdict, .. }) => {
+                let origin = verdict.attempt().map(|attempt| attempt.origin.clone()).unwrap_or_default();
+                let rejection = reasons::would_run_again(&id).of(origin);
+                return Ok(layer.reject::<M, R>(connection, &span, facts, rejection));
+            }
+            None => return Ok(layer.reject::<M, R>(connection, &span, facts, reasons::not_found())),
         };
         let instead = match (recorded(&verdict), layer.options.on_replay.clone()) {
             (Some(outcome), Some(Hook(hook))) => Asking { hook, parts, began }.about(outcome, &layer.engine).await,

@@ -48,7 +48,7 @@ impl<St: Store> LayerState<St> {
         if !is_covered {
             // Such a request has no record.
             if is_probe {
-                return Way::Reject(reasons::not_found());
+                return Way::Reject(reasons::no_record());
             }
             IdempotencyContext::remove_copy(&mut parts.extensions);
             return Way::Pass;
@@ -58,7 +58,10 @@ impl<St: Store> LayerState<St> {
             Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
             Ok(Some(key)) => Way::Exchange { key, is_probe },
             Ok(None) if is_probe || self.options.require_key => Way::Reject(reasons::key_missing(name)),
-            Ok(None) => Way::Pass,
+            Ok(None) => {
+                IdempotencyContext::remove_copy(&mut parts.extensions);
+                Way::Pass
+            }
             Err(error) => Way::Reject(reasons::key_malformed(&error)),
         }
     }

@@ -31,6 +31,15 @@ impl Phase {
             Self::Ended(ended) => ended.result_for(presented),
         }
     }
+
+    /// Returns the same, if the fingerprint of the operation's own request is known.
+    #[cfg(feature = "server")]
+    pub(super) fn known_for(&self, presented: &Fingerprint) -> Option<Result<(End, Attempt), Match>> {
+        match self {
+            Self::Claiming | Self::Stalled | Self::Ended(Ended { fingerprint: None, .. }) => None,
+            Self::Running(_) | Self::Ended(_) => Some(self.clone().result_for(presented)),
+        }
+    }
 }
 
 /// The end of an operation, as far as this process has learnt it.

@@ -29,6 +29,13 @@ impl Waiter {
         Self { phase, all }
     }
 
+    /// Returns what a request with this fingerprint meets now; `None` if the fingerprint of the run's own request is
+    /// not known.
+    #[cfg(feature = "server")]
+    pub(crate) fn glance(self, presented: &Fingerprint) -> Option<Result<(End, Attempt), Match>> {
+        self.phase.read(|phase| phase.known_for(presented))
+    }
+
     /// Waits for the run's end, for at most `timeout`, and then returns [`End::InFlight`]. Before it waits, it
     /// compares the fingerprint of the run's request.
     ///

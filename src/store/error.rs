@@ -16,7 +16,7 @@ pub(crate) type Source = Box<dyn Error + Send + Sync>;
 #[non_exhaustive]
 pub enum StoreError {
     /// A limit that the operator set is reached; claims are refused. Nothing was done.
-    #[error("the store is full: {limit} reached; raise the limit, or shorten the retention")]
+    #[error("the store is full: {limit} reached; raise the limit, or purge old records")]
     Full {
         /// The limit that is reached.
         limit: &'static str,

@@ -144,23 +144,28 @@ impl<A: Attempts> Call<A> {
                 Ok(at) => sleep_until(at).await,
                 Err(reason) => {
                     let error = self.error(reason, miss.source, miss.response);
-                    return if self.may_look(miss.last) { Box::pin(self.look(error)).await } else { Err(error) };
+                    return if self.may_look(reason, miss.last) {
+                        Box::pin(self.look(error)).await
+                    } else {
+                        Err(error)
+                    };
                 }
             }
             now = Instant::now();
         }
     }
 
-    /// Whether a probe may say more than is known once there can be no further attempt. `last` is the reason that the
-    /// last one itself gives, if it does.
-    fn may_look(&self, last: Option<Reason>) -> bool {
-        let is_unknown = self.known == Known::Unknown && last.is_none();
+    /// Whether a probe may say more than is known once there can be no further attempt, for this reason. `last` is the
+    /// one that the last attempt itself gives, if it does. Where the budget is used up, the server is not asked more.
+    fn may_look(&self, reason: Reason, last: Option<Reason>) -> bool {
+        let is_unknown = self.known == Known::Unknown && last.is_none() && reason != Reason::Budget;
         self.options.has_probes && is_unknown && self.attempts.can_repeat() && !self.attempts.has_redirects()
     }
 
     /// Asks once what has become of the operation. If that does not say more, the call ends with this error.
     async fn look(&mut self, error: Error) -> Result<Response<ResponseBody<A::Body>>, Error> {
-        let until = Instant::now() + self.options.attempt_timeout.min(LOOK);
+        let longest = LOOK.min(self.options.attempt_timeout).min(self.options.deadline / 4);
+        let until = Instant::now() + longest;
         match self.attempt(until, true).await {
             Ok(answer) if self.options.is_replay(answer.headers()) || answer.status().is_success() => Ok(answer),
             Err(miss) => match miss.last {

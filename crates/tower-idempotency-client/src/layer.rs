@@ -138,8 +138,9 @@ impl KeyedRetryLayer {
     /// `/.well-known/idempotency`. The default is that it may not.
     ///
     /// With this promise, a call that would end as [`Unknown`](crate::Known::Unknown), because there may be no further
-    /// attempt, sends one probe before, also after the deadline. It waits for at most 5 s, or for `attempt_timeout`. If
-    /// the operation has been answered by now, that is the answer.
+    /// attempt, sends one probe before, also after the deadline: for at most 5 s, `attempt_timeout`, or a quarter of
+    /// the deadline. If the operation has been answered by now, that is the answer. Where the budget for retries is
+    /// used up, there is no probe. The API's `routes` alone answer probes: on another one, it runs as a retry would.
     #[must_use]
     pub fn with_probes(self) -> Self {
         self.with(|options| options.has_probes = true)

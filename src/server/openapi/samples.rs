@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use crate::engine::OnInterrupted;
 use crate::fingerprint::{Match, RequestPart};
 use crate::key::RecordId;
 use crate::server::header::HeaderError;
@@ -26,12 +27,16 @@ pub(super) fn rejections(options: &Options) -> Vec<Rejection> {
         reasons::body_late(),
         reasons::body_too_large(*max_request_body),
         reasons::not_found(),
+        reasons::no_record(),
         reasons::in_flight(),
         reasons::not_replayable(StatusCode::OK.as_u16()),
         reasons::outcome_unknown(policy, &id),
         reasons::interrupted_run(policy, &id),
         reasons::in_doubt(&id),
     ];
+    if policy.on_interrupted == OnInterrupted::Rerun {
+        rejections.push(reasons::would_run_again(&id));
+    }
     if *require_key {
         rejections.push(reasons::key_missing(header_name));
     }
@@ -48,7 +53,7 @@ mod tests {
     use testkit::meanings;
 
     use super::*;
-    use crate::engine::{OnInterrupted, Reconciled, Reconciler};
+    use crate::engine::{Reconciled, Reconciler};
     use crate::server::effect::Effect;
     use crate::server::profile::Profile;
     use crate::server::rejected;

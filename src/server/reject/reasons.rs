@@ -119,8 +119,23 @@ pub(crate) fn of_mismatch(found: Match, id: &RecordId) -> Rejection {
 /// Rejects a probe whose operation has no record that its client may see.
 pub(crate) fn not_found() -> Rejection {
     let detail = "No request with this key is known here, as far as these credentials may see. One that is still on its \
-        way may arrive later, so this does not say that nothing was done: send the request again with the same key.";
+        way may arrive later, so this does not say that nothing was done. For as long as keys are remembered here, send \
+        the request again with the same key.";
     Rejection::new(RejectionKind::NotFound, detail).same_key()
+}
+
+/// Rejects a probe of a request that is not covered.
+pub(crate) fn no_record() -> Rejection {
+    let detail = "Requests like this one have no record here, and a key does not protect them. What became of it is not \
+        known here.";
+    Rejection::new(RejectionKind::NotFound, detail)
+}
+
+/// Rejects a probe of an interrupted operation that a retry would run again.
+pub(crate) fn would_run_again(id: &RecordId) -> Rejection {
+    let detail = "It is unknown whether the request with this key took effect. The same request with the same key runs \
+        again.";
+    Rejection::new(RejectionKind::OutcomeUnknown, detail).for_the_operator(id).same_key()
 }
 
 /// Rejects a duplicate while its operation goes on, or if the key was freed while it waited.

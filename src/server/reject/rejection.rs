@@ -191,6 +191,16 @@ impl Rejection {
         self
     }
 
+    /// Returns the same rejection, of a probe. That nothing was done for the probe says nothing of the operation.
+    pub(crate) fn of_probe(self) -> Self {
+        if self.effect != Effect::None {
+            return self;
+        }
+        let detail = self.detail.replace("Nothing was done; try", "Try").replace(Self::NOTHING_WAS_DONE, "");
+        let detail = format!("{} This does not say what became of the operation.", detail.trim());
+        Self { effect: Effect::Unknown, detail: detail.trim_start().to_owned(), ..self }
+    }
+
     /// Names the operation, which only an operator can settle. This is for a request that is known to be the
     /// operation's own, or whose answer is the same for every request with its key.
     pub(crate) fn for_the_operator(mut self, id: &RecordId) -> Self {

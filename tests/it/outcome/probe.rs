@@ -1,5 +1,6 @@
 //! A client may look: a probe gets what a retry would get, and never runs, whatever it meets.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,9 +12,14 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use testkit::client::Answer;
 use testkit::lab::disk::Disk;
-use testkit::lab::{Lab, at_once, effect, layer, on_disk, post};
+use testkit::lab::steps::{Claimed, Steps as _, Wish};
+use testkit::lab::{Lab, at_once, effect, id, layer, on_disk, post, settle};
 use testkit::on_both;
-use tower_idempotency::engine::{Reconciled, Reconciler};
+use tokio::sync::Semaphore;
+use tower::limit::ConcurrencyLimitLayer;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_idempotency::engine::{ClaimPolicy, Reconciled, Reconciler};
+use tower_idempotency::internals::Records as _;
 use tower_idempotency::server::Replay;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{StoreCall, TestStore};
@@ -106,6 +112,36 @@ async fn a_probe_of_an_interrupted_operation_takes_no_step_that_a_retry_would_ta
 }
 
 #[tokio::test]
+async fn a_probe_of_what_a_retry_would_run_again_says_so_and_does_not_run_it() {
+    // As a server of a shared store leaves it that has died under `Rerun`.
+    let first = TestStore::new();
+    Lab::counting(IdempotencyLayer::new(first.clone())).post("k", "a").await;
+    let fingerprint = first.load(id("k")).await.unwrap().unwrap().fingerprint;
+    let store = MemoryStore::new();
+    let wish = Wish { policy: ClaimPolicy::Rerun, ..Wish::new(id("k"), fingerprint) };
+    let Claimed::Fresh(hold) = store.claim(wish).await.unwrap() else { panic!("it is new") };
+    store.interrupt(hold.id, hold.fence).await.unwrap();
+    let lab = Lab::counting(IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun));
+    let unknown = lab.send(probe(post("k", "a"))).await;
+    unknown.assert_refusal(409, "outcome-unknown", true, None);
+    assert_eq!((unknown.header("idempotency-effect"), lab.effects()), (Some("unknown;retry"), 0));
+    assert_eq!(lab.post("k", "a").await.text(), "effect 1");
+}
+
+#[tokio::test]
+async fn a_run_that_has_left_its_record_as_running_is_no_request_in_flight() {
+    let first = TestStore::new();
+    Lab::counting(IdempotencyLayer::new(first.clone())).post("k", "a").await;
+    let fingerprint = first.load(id("k")).await.unwrap().unwrap().fingerprint;
+    let store = MemoryStore::new();
+    let _left = store.claim(Wish::new(id("k"), fingerprint)).await.unwrap();
+    let lab = Lab::counting(IdempotencyLayer::new(store));
+    let unknown = lab.send(probe(post("k", "a"))).await;
+    assert_eq!((unknown.refusal(), lab.effects()), ((409, "outcome-unknown".to_owned()), 0));
+    assert_eq!(lab.post("k", "a").await.refusal(), (409, "outcome-unknown".to_owned()), "as a retry says");
+}
+
+#[tokio::test]
 async fn a_stranger_gets_the_same_answer_whether_the_key_was_used_or_not() {
     let scoped = IdempotencyLayer::new(MemoryStore::new())
         .scope(|parts: &Parts| Scope::new(parts.headers["authorization"].as_bytes()).unwrap());
@@ -131,17 +167,41 @@ async fn a_stranger_gets_the_same_answer_whether_the_key_was_used_or_not() {
 }
 
 #[tokio::test]
+async fn a_stranger_sees_no_claim_that_hangs_and_no_refusal_of_another_ones() {
+    let store = TestStore::new();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
+    let stall = store.stall(StoreCall::Claim);
+    let own = lab.spawn(by("alice", post("k", "a")));
+    settle().await;
+    let mut looks = Box::pin(lab.send(probe(by("bob", post("k", "a")))));
+    assert_not_found(&at_once(&mut looks).expect("it does not wait for the claim"));
+    stall.release();
+    own.await.unwrap();
+    store.fail_next(StoreCall::Load);
+    assert_not_found(&lab.send(probe(by("bob", post("k", "a")))).await);
+}
+
+#[tokio::test]
 async fn no_request_with_the_header_runs_that_has_no_key_or_is_not_covered() {
     let layer = layer().covers(|parts: &Parts| parts.uri.path() != "/free");
     let lab = Lab::counting(layer.clone());
     let keyless =
         |method: Method, path: &str| Request::builder().method(method).uri(path).body(Body::from("a")).unwrap();
-    lab.send(probe(keyless(Method::POST, "/charges"))).await.assert_refusal(400, "key-missing", false, None);
-    assert_not_found(&lab.send(probe(keyless(Method::POST, "/free"))).await);
-    assert_not_found(&lab.send(probe(keyless(Method::DELETE, "/charges"))).await);
-    let mut keyed = keyless(Method::PUT, "/charges");
-    keyed.headers_mut().insert("idempotency-key", "k".parse().unwrap());
-    assert_not_found(&lab.send(probe(keyed)).await);
+    let keyed = |method: Method, path: &str| {
+        let mut request = keyless(method, path);
+        request.headers_mut().insert("idempotency-key", "k".parse().unwrap());
+        request
+    };
+    let missing = lab.send(probe(keyless(Method::POST, "/charges"))).await;
+    missing.assert_refusal(400, "key-missing", false, None);
+    assert_eq!(missing.header("idempotency-effect"), Some("unknown;retry=?0"));
+    // A key does not protect them, so no answer says to send the request again.
+    let uncovered = [keyless(Method::POST, "/free"), keyed(Method::POST, "/free"), keyless(Method::DELETE, "/charges")];
+    for request in uncovered.into_iter().chain([keyed(Method::PUT, "/charges")]) {
+        let answer = lab.send(probe(request)).await;
+        answer.assert_refusal(404, "not-found", false, None);
+        assert_eq!(answer.header("idempotency-effect"), Some("unknown;retry=?0"));
+    }
     for value in ["?2", "1", "true", ""] {
         assert_not_found(&lab.send(probe_as(value, post("k", "a"))).await);
     }
@@ -196,9 +256,56 @@ async fn a_probe_blocks_no_request_and_takes_no_place_of_a_run() {
 #[tokio::test]
 async fn a_probe_that_the_store_does_not_answer_says_nothing_of_the_operation() {
     let store = TestStore::new();
-    let lab = Lab::counting(IdempotencyLayer::new(store.clone()));
-    lab.post("k", "a").await;
+    let scope = |parts: &Parts| Scope::new(parts.headers["authorization"].as_bytes()).unwrap();
+    let lab = Lab::counting(IdempotencyLayer::new(store.clone()).scope(scope));
+    let request = || by("alice", post("k", "a"));
+    lab.send(request()).await;
     store.fail_next(StoreCall::Load);
-    lab.send(probe(post("k", "a"))).await.assert_refusal(503, "store-unavailable", true, Some("1"));
-    assert_eq!(lab.send(probe(post("k", "a"))).await.text(), "effect 1");
+    let refused = lab.send(probe(request())).await;
+    refused.assert_refusal(503, "store-unavailable", true, Some("1"));
+    // For a request, it is `none`: nothing was done for it. A client would take that for its charge.
+    assert_eq!(refused.header("idempotency-effect"), Some("unknown;retry"));
+    assert!(!refused.text().contains("Nothing was done"), "{}", refused.text());
+    assert_eq!(lab.send(probe(request())).await.text(), "effect 1");
+}
+
+#[tokio::test]
+async fn a_probe_keeps_no_place_of_the_service_while_the_application_is_asked() {
+    let asks = Arc::new(Semaphore::new(0));
+    let asked = Arc::clone(&asks);
+    let layer = layer().on_replay(move |_, _| {
+        let asks = Arc::clone(&asks);
+        async move {
+            asks.acquire().await.unwrap().forget();
+            Replay::Give
+        }
+    });
+    let charge = |_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::from("charged"))) };
+    let service = layer.layer(ConcurrencyLimitLayer::new(1).layer(service_fn(charge)));
+    service.clone().oneshot(post("k", "a")).await.unwrap();
+    let mut looks = Box::pin(service.clone().oneshot(probe(post("k", "a"))));
+    assert!(at_once(&mut looks).is_none(), "the application is asked");
+    let other = service.oneshot(post("other", "a")).await.unwrap();
+    assert_eq!(other.status(), StatusCode::OK);
+    asked.add_permits(1);
+    assert_eq!(looks.await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_request_that_says_that_it_is_no_probe_loses_a_context_that_was_copied() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&seen);
+    let handler = move |request: Request<Body>| async move {
+        let has_context = request.extensions().get::<IdempotencyContext>().is_some();
+        counts.fetch_add(usize::from(has_context), Ordering::SeqCst);
+    };
+    let inner = Lab::of(Router::new().fallback(any(handler)).layer(layer()));
+    let outer = move |request: Request<Body>| async move {
+        let mut copy = Request::post("/charges").body(Body::from("a")).unwrap();
+        copy.extensions_mut().insert(request.extensions().get::<IdempotencyContext>().unwrap().clone());
+        inner.send(probe_as("?0", copy)).await.status
+    };
+    let outer = Lab::of(Router::new().fallback(any(outer)).layer(layer()));
+    assert_eq!(outer.send(post("k", "a")).await.status, StatusCode::OK);
+    assert_eq!(seen.load(Ordering::SeqCst), 0);
 }
