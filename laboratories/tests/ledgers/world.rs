@@ -19,8 +19,10 @@ use crate::cut::byte_of;
 use crate::front::{LISTEN, RECORDS, UPSTREAM};
 use crate::shop::{CALLS, CHARGES, PLACE, Place, SHOP, SHOPS};
 
-/// The most time between two kills.
+/// The most time between two kills, where the machine is fast.
 const MOST_TIME: Duration = Duration::from_millis(600);
+/// How many connections there are between two kills: a slow machine has done something, too.
+const BETWEEN_KILLS: usize = 6;
 /// How long a run may take for each call, and besides.
 const FOR_EACH: Duration = Duration::from_millis(200);
 const BESIDES: Duration = Duration::from_secs(120);
@@ -42,6 +44,8 @@ pub(crate) struct World {
     front: Option<Front>,
     network: Proxy,
     cuts: Arc<AtomicUsize>,
+    /// How many connections there were.
+    connections: Arc<AtomicUsize>,
     directory: TempDir,
 }
 
@@ -61,10 +65,14 @@ impl World {
         let listen = free_address();
         let setup = Setup::new(directory.path()).listening(listen).with("--atomic --on-interrupted rerun");
         let server = setup.start();
-        let cuts = Arc::new(AtomicUsize::new(0));
+        let [cuts, connections] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
         let network = async |to| {
-            let counted = Arc::clone(&cuts);
-            Proxy::to(to, move |number| Some(Cut::new(byte_of(number), &counted))).await
+            let (counted, made) = (Arc::clone(&cuts), Arc::clone(&connections));
+            let fate = move |number| {
+                made.fetch_add(1, Ordering::SeqCst);
+                Some(Cut::new(byte_of(number), &counted))
+            };
+            Proxy::to(to, fate).await
         };
         let front = match has_front {
             true => Some(Front { listen: free_address(), behind: network(listen).await, process: None }),
@@ -81,6 +89,7 @@ impl World {
             front,
             network,
             cuts,
+            connections,
             directory,
         };
         world.start_front();
@@ -119,7 +128,7 @@ impl World {
     pub(crate) async fn kill_until_all_is_done(&mut self) -> Kills {
         let (mut kills, began) = (Kills::default(), Instant::now());
         let bound = BESIDES + FOR_EACH * self.calls;
-        let shops = self.shops.len();
+        let (shops, mut before) = (self.shops.len(), 0);
         while self.shops.iter().any(Option::is_some) {
             assert!(began.elapsed() < bound, "the calls have no end: {kills:?}");
             sleep(time_below(MOST_TIME)).await;
@@ -129,6 +138,11 @@ impl World {
                     *shop = None;
                 }
             }
+            let made = self.connections.load(Ordering::SeqCst);
+            if made < before + BETWEEN_KILLS {
+                continue;
+            }
+            before = made;
             let victim = below(shops + 1 + usize::from(self.front.is_some()));
             if victim > shops {
                 self.start_front();
