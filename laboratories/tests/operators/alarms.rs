@@ -16,7 +16,7 @@ use laboratories::small_disk::Small;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use testkit::dice::free_address;
 use testkit::payment_server::{Server, Setup};
-use testkit::postgres::own_server;
+use testkit::postgres::{FakeClock, own_server};
 use testkit::process::{Process, until};
 use testkit::{Connection, skipped};
 use tower::{BoxError, service_fn};
@@ -41,10 +41,11 @@ async fn charge(server: &Server, key: &str, source: &str) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_alerts_of_operations_and_handlers_fire_and_the_dashboard_draws() {
-    if let Err(error) = Command::new("faketime").arg("--version").output() {
-        return skipped("that alerts fire", &format!("faketime: {error}"));
-    }
     let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
+    let clock = match FakeClock::new(directory.path()) {
+        Ok(clock) => clock,
+        Err(error) => return skipped("that alerts fire", &error),
+    };
     let setup = Setup::new(&directory).listening(address);
     let mut server = setup.start();
     let Some(prometheus) = Prometheus::of(address, "that alerts fire").await else { return };
@@ -69,7 +70,8 @@ async fn the_alerts_of_operations_and_handlers_fire_and_the_dashboard_draws() {
     // A day later, none is settled.
     server.kill();
     prometheus.fires(&["IdempotencyMetricsMissing"]).await;
-    let later = setup.under(["faketime", "-f", "+25h"].map(OsString::from)).start();
+    clock.set(25 * 60 * 60);
+    let later = setup.under(clock.wrapper()).start();
     prometheus.fires(&["IdempotencyInterruptedForADay"]).await;
     until("the metrics are there again", async || !prometheus.firing().await.contains("IdempotencyMetricsMissing"))
         .await;
