@@ -68,3 +68,20 @@ fn each_store_is_named_where_one_is_taken() {
     }
     assert!(help(&["copy"]).contains("may be run again"));
 }
+
+#[test]
+fn the_commands_of_the_readme_are_understood() {
+    let readme = include_str!("../../README.md");
+    let commands: Vec<_> = readme.lines().filter_map(|line| line.strip_prefix("$ idem ")).collect();
+    assert!(commands.len() >= 3, "{commands:?}");
+    for command in commands {
+        let words = command.split('#').next().unwrap_or_default().split_whitespace().map(|word| match word {
+            word if word.starts_with("sled:") => "sled:/nowhere",
+            word if word.starts_with("postgres:") => "postgres://127.0.0.1:1/nowhere",
+            word => word,
+        });
+        let said = idem(&words.collect::<Vec<_>>());
+        // There is no such store. What clap does not understand has a line on its usage.
+        assert!(said.code != 0 && !said.stderr.contains("Usage"), "{command}: {said:?}");
+    }
+}
