@@ -51,8 +51,9 @@ impl Driven {
     }
 
     /// A request that asks what a retry would get.
-    fn probe(&self) -> Request<Body> {
+    fn probe(&self, method: http::Method) -> Request<Body> {
         let mut probe = self.post("a");
+        *probe.method_mut() = method;
         probe.headers_mut().insert("idempotency-probe", HeaderValue::from_static("?1"));
         probe
     }
@@ -85,7 +86,9 @@ impl Driven {
         let requests = [
             Self::without_key("a"),
             self.with_key("", "a"),
-            self.probe(),
+            self.probe(http::Method::POST),
+            // It is not covered.
+            self.probe(http::Method::DELETE),
             self.post(vec![b'x'; self.limit + 1]),
             self.post(frames([Ok("a"), Err("it breaks off")])),
             self.post(late),
