@@ -11,7 +11,7 @@ use testkit::process::{finished, until};
 use tokio::net::TcpStream;
 
 /// The time after which a run of `idem` is killed.
-const BOUND: Duration = Duration::from_secs(120);
+const BOUND: Duration = Duration::from_secs(300);
 
 /// What a run of `idem` has said.
 #[derive(Debug)]
