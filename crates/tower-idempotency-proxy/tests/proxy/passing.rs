@@ -292,6 +292,6 @@ async fn a_proxy_that_answers_cors_does_so_for_first_answers_replays_refusals_an
     let preflight = preflight.header("access-control-request-method", "POST");
     let preflight = send_call(proxy, &preflight.header("access-control-request-headers", "idempotency-key")).await;
     assert_eq!((preflight.status.as_u16(), allowed(&preflight)), (200, (Some(SHOP), Some("true"))));
-    assert_eq!(preflight.header("access-control-allow-headers"), Some("idempotency-key"));
+    assert_eq!(preflight.header("access-control-allow-headers"), Some("idempotency-key,idempotency-probe"));
     assert_eq!(service.keys().len(), runs, "the service is not asked");
 }
