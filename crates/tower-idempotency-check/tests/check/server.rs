@@ -1,5 +1,6 @@
 //! A server that keeps what a key promises, unless it has a fault.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -260,20 +261,27 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         Fault::JoinsAccounts => Some(format!("{bare} {fingerprint}")),
         _ => None,
     };
-    let running = shared.as_ref().and_then(|name| server.running.lock().unwrap().get(name).cloned());
-    if let Some(mut running) = running {
+    let (ended, running) = watch::channel(None);
+    // Of two that come at once, one joins the other.
+    let joined = shared.as_ref().and_then(|name| match server.running.lock().unwrap().entry(name.clone()) {
+        Entry::Occupied(entry) => Some(entry.get().clone()),
+        Entry::Vacant(entry) => {
+            entry.insert(running);
+            None
+        }
+    });
+    if let Some(mut running) = joined {
         let (status, text, date) = running.wait_for(Option::is_some).await.unwrap().clone().unwrap();
         return respond(status, text, date);
     }
     if let Some(known) = known(server, &key, &fingerprint) {
+        if let Some(name) = &shared {
+            server.running.lock().unwrap().remove(name);
+        }
         if fault == Fault::RunsReplays && known.headers().contains_key("idempotent-replayed") {
             run(server, &body).await;
         }
         return known;
-    }
-    let (ended, running) = watch::channel(None);
-    if let Some(name) = &shared {
-        server.running.lock().unwrap().insert(name.clone(), running);
     }
     if fault == Fault::RecordsLate {
         server.records.lock().unwrap().remove(&key);
