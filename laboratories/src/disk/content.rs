@@ -10,6 +10,8 @@ use std::sync::Arc;
 /// The size of a block.
 const BLOCK: usize = 4096;
 
+const ZEROS: [u8; BLOCK] = [0; BLOCK];
+
 /// The bytes of a file, in blocks. A block of zeros takes no memory and no space, and copies share their blocks:
 /// engines make files long before they write to them, and a laboratory has thousands of copies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,7 +73,7 @@ impl Content {
             let beyond = self.length - length;
             drop(self.blocks.split_off(&length.div_ceil(BLOCK)));
             if !length.is_multiple_of(BLOCK) {
-                self.put(length / BLOCK, length % BLOCK, &[0; BLOCK][..beyond.min(BLOCK - length % BLOCK)]);
+                self.put(length / BLOCK, length % BLOCK, &ZEROS[..beyond.min(BLOCK - length % BLOCK)]);
             }
         }
         self.length = length;
@@ -90,13 +92,13 @@ impl Content {
 
     /// Writes `data` into one block.
     fn put(&mut self, index: usize, at: usize, data: &[u8]) {
-        let are_zeros = data.iter().all(|byte| *byte == 0);
+        let are_zeros = data == &ZEROS[..data.len()];
         if are_zeros && !self.blocks.contains_key(&index) {
             return;
         }
         let block = Arc::make_mut(self.blocks.entry(index).or_insert_with(|| Arc::new([0; BLOCK])));
         block[at..at + data.len()].copy_from_slice(data);
-        if are_zeros && block.iter().all(|byte| *byte == 0) {
+        if are_zeros && *block == ZEROS {
             self.blocks.remove(&index);
         }
     }

@@ -80,11 +80,16 @@ enum Change {
     Truncate(usize),
 }
 
+/// Returns whether a write has data: when sled opens, it overwrites free space with equal bytes.
+pub fn says_something(data: &[u8]) -> bool {
+    data.get(1..).is_some_and(|later| later != &data[..later.len()])
+}
+
 impl Change {
-    /// The number of bytes that matter. sled overwrites free space when it opens, which does not matter.
+    /// The number of bytes that matter.
     fn bytes(&self) -> usize {
         match self {
-            Self::Write { data, .. } if data.windows(2).any(|pair| pair[0] != pair[1]) => data.len(),
+            Self::Write { data, .. } if says_something(data) => data.len(),
             Self::Write { .. } | Self::Truncate(_) => 0,
         }
     }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use laboratories::disk::log::Event;
+use laboratories::disk::rebuild::says_something;
 
 /// sled's unit of space.
 const SEGMENT: u64 = 8 * 1024 * 1024;
@@ -86,11 +87,6 @@ impl Order {
 
 fn is_database(path: &str) -> bool {
     path.ends_with("/db")
-}
-
-/// Returns whether the write has data: when sled opens, it overwrites free space with equal bytes.
-fn says_something(data: &[u8]) -> bool {
-    data.windows(2).any(|pair| pair[0] != pair[1])
 }
 
 #[test]

@@ -24,7 +24,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -108,7 +108,7 @@ pub(super) fn examine(path: &Path) -> io::Result<(Option<Damage>, BTreeSet<u64>)
 /// tables of the store's keyspace, and `last` the highest sequence number there: fjall leaves out the batches up to it.
 pub(super) fn gap(path: &Path, store: u64, last: Option<u64>, mut step: u64) -> io::Result<Option<(u64, u64)>> {
     for (_, file) in files(path)? {
-        let bytes = fs::read(file)?;
+        let bytes = read(&file)?;
         let mut rest = &bytes[..];
         while let Some(batch) = Batch::read(rest, store) {
             rest = &rest[batch.length..];
@@ -129,7 +129,7 @@ pub(super) fn cut_off(path: &Path) -> io::Result<()> {
     let Journals { files, broken, .. } = Journals::read(path)?;
     let Some(Break { file, length, what, .. }) = broken else { return Ok(()) };
     for (_, name) in files[file + 1..].iter().rev() {
-        if without_zeros(&fs::read(name)?) == 0 {
+        if read(name)?.is_empty() {
             fs::remove_file(name)?;
             continue;
         }
@@ -157,7 +157,7 @@ impl Journals {
         // The last sequence number in each keyspace.
         let mut numbers = HashMap::new();
         for (index, (number, file)) in journals.files.iter().enumerate() {
-            let bytes = fs::read(file)?;
+            let bytes = read(file)?;
             let (mut length, mut is_wrong) = (0, false);
             while let Some(batch) = Batch::read(&bytes[length..], store) {
                 is_wrong = !batch.rises(&mut numbers);
@@ -169,12 +169,11 @@ impl Journals {
                 journals.keyspaces.extend(batch.keyspaces);
             }
             let next = journals.files.get(index + 1).map(|(next, _)| *next);
-            let end = without_zeros(&bytes);
-            let (what, is_certain) = if length < end {
-                let mut later = (length + 1..end).filter_map(|at| Batch::read(&bytes[at..], store)).peekable();
+            let (what, is_certain) = if length < bytes.len() {
+                let mut later = (length + 1..bytes.len()).filter_map(|at| Batch::read(&bytes[at..], store)).peekable();
                 let mut goes_on = false;
                 for (_, later) in &journals.files[index + 1..] {
-                    goes_on |= without_zeros(&fs::read(later)?) > 0;
+                    goes_on |= !read(later)?.is_empty();
                 }
                 let is_followed = later.peek().is_some();
                 let behind = match (is_wrong, goes_on || is_followed) {
@@ -281,12 +280,26 @@ fn split<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Returns the length of `bytes` without the zeros at their end. A journal ends with up to 64 MiB of them.
-fn without_zeros(bytes: &[u8]) -> usize {
-    const ZEROS: [u8; 4_096] = [0; 4_096];
-    let is_zero = |chunk: &&[u8]| **chunk == ZEROS[..chunk.len()];
-    let zeros: usize = bytes.rchunks(ZEROS.len()).take_while(is_zero).map(<[u8]>::len).sum();
-    bytes[..bytes.len() - zeros].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+/// Reads a journal up to its last byte that is not zero. fjall makes it 64 MiB long before it writes to it, so what is
+/// read and found empty takes no memory.
+fn read(journal: &Path) -> io::Result<Vec<u8>> {
+    const ZEROS: [u8; 65_536] = [0; 65_536];
+    let (mut file, mut chunk, mut bytes, mut length) = (File::open(journal)?, ZEROS.to_vec(), Vec::new(), 0);
+    loop {
+        let read = match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if chunk[..read] != ZEROS[..read] {
+            bytes.resize(length, 0);
+            bytes.extend_from_slice(&chunk[..read]);
+        }
+        length += read;
+    }
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    Ok(bytes)
 }
 
 /// Returns the journals in `path`, with their numbers.

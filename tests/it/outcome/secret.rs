@@ -10,7 +10,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post as route;
 use http::StatusCode;
-use testkit::lab::disk::Disk;
+use testkit::lab::disk::{Disk, written};
 use testkit::lab::{Lab, at_once, layer, on_disk, post};
 use testkit::log::Log;
 use testkit::{Gate, on_both};
@@ -89,7 +89,7 @@ fn is_in_a_file(directory: &Path) -> bool {
     fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).any(|path| match path.is_dir() {
         true => is_in_a_file(&path),
         // One that the store has just removed has nothing.
-        false => fs::read(&path).unwrap_or_default().windows(CANARY.len()).any(|bytes| bytes == CANARY.as_bytes()),
+        false => written(&path).unwrap_or_default().windows(CANARY.len()).any(|bytes| bytes == CANARY.as_bytes()),
     })
 }
 

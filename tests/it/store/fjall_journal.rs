@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use testkit::lab::disk::Disk as _;
+use testkit::lab::disk::{Disk as _, written};
 use testkit::lab::steps::Steps as _;
 use testkit::lab::time::DAY;
 use testkit::lab::{done, hold, id};
@@ -27,8 +27,7 @@ pub(super) fn journal(path: &Path, number: usize) -> PathBuf {
 /// Returns the batches of the only journal.
 pub(super) fn batches(path: &Path) -> Vec<Vec<u8>> {
     const END: &[u8] = b"FJL\x03";
-    let (journal, mut batches, mut from) = (fs::read(journal(path, 0)).unwrap(), Vec::new(), 0);
-    // Zeros may follow the last batch.
+    let (journal, mut batches, mut from) = (written(&journal(path, 0)).unwrap(), Vec::new(), 0);
     for at in 0..journal.len() {
         if journal[at..].starts_with(END) {
             batches.push(journal[from..at + END.len()].to_vec());
