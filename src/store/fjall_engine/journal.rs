@@ -283,7 +283,7 @@ fn split<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 /// Reads a journal up to its last byte that is not zero. fjall makes it 64 MiB long before it writes to it, so what is
 /// read and found empty takes no memory.
 fn read(journal: &Path) -> io::Result<Vec<u8>> {
-    const ZEROS: [u8; 65_536] = [0; 65_536];
+    static ZEROS: [u8; 65_536] = [0; 65_536];
     let (mut file, mut chunk, mut bytes, mut length) = (File::open(journal)?, ZEROS.to_vec(), Vec::new(), 0);
     loop {
         let read = match file.read(&mut chunk) {
