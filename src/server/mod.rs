@@ -23,7 +23,7 @@
 //! | `committed.rs` | what a handler returns that has committed its effect and its answer in one transaction |
 //! | `effect.rs` | what an answer that is no outcome says about the operation |
 //! | `on_replay.rs` | asks the application before a recorded answer is given again |
-//! | `probe.rs` | a request that asks what a retry would get, and that never runs |
+//! | `probe.rs`, `look.rs` | a request that asks what a retry would get, and that never runs; its answer |
 //! | `not_applied.rs` | the statuses that say that nothing was done |
 //! | `warnings.rs` | warns of options that switch the protection off |
 //! | `drain.rs` | drain, and the counts |
@@ -50,6 +50,7 @@ mod future;
 pub(crate) mod header;
 pub mod health;
 mod layer_state;
+mod look;
 mod not_applied;
 mod on_replay;
 #[cfg(feature = "utoipa")]

@@ -9,13 +9,16 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answer::meaning::is_final;
+use super::answer::snapshot;
 use super::effect::Effect;
 use super::reject::rejection::Rejection;
+use crate::engine::{End, Engine, Verdict};
 use crate::panics::panic_message;
-use crate::slots::{LogThrottle, once_a_minute};
+use crate::slots::{Event, LogThrottle, once_a_minute};
+use crate::store::Store;
 
 /// How long the application may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,8 +48,39 @@ const DONE: &str = "The operation was done before, and its answer is not given."
 
 pub(super) type OnReplay = Arc<dyn Fn(Parts, Response<Bytes>) -> BoxFuture<'static, Replay> + Send + Sync>;
 
+/// What the application has said of a replay, and the recorded trailers.
+pub(super) type Instead = Box<(Replay, Option<HeaderMap>)>;
+
+/// What it takes to ask the application before a replay. The request itself is gone by then.
+pub(super) struct Asking {
+    pub(super) hook: OnReplay,
+    pub(super) parts: Parts,
+    pub(super) began: Instant,
+}
+
+impl Asking {
+    /// Asks what the request gets in place of the replay of this outcome. Counts what is no refusal.
+    pub(super) async fn about<St: Store>(self, outcome: Bytes, engine: &Engine<St>) -> Option<Instead> {
+        // What can't be read is refused anyway.
+        let (stored, trailers) = snapshot::decode(&outcome)?;
+        let replay = ask(self.hook, self.parts, stored, trailers.as_ref()).await;
+        if !matches!(replay, Replay::Refuse(_)) {
+            engine.store.slots().telemetry.happened(Event::Replayed(self.began));
+        }
+        Some(Box::new((replay, trailers)))
+    }
+}
+
+/// Returns the outcome that a request has met.
+pub(super) fn recorded<T>(verdict: &Verdict<T>) -> Option<Bytes> {
+    match verdict {
+        Verdict::End { end: End::Outcome(outcome), is_own: false, .. } => Some(outcome.clone()),
+        _ => None,
+    }
+}
+
 /// Asks what a request gets in place of this answer. A function that panics or takes too long refuses it.
-pub(super) async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, trailers: Option<&HeaderMap>) -> Replay {
+async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, trailers: Option<&HeaderMap>) -> Replay {
     let (head, body) = stored.into_parts();
     let (status, is_final) = (head.status, is_final(&head, trailers, Some(&body)));
     let stored = Response::from_parts(head, body);

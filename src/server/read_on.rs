@@ -19,7 +19,6 @@ use http_body_util::{BodyExt as _, Limited};
 use tokio::time::Instant;
 
 use super::header::lines;
-use super::probe;
 use super::reject::grpc;
 use crate::timeouts::within;
 
@@ -42,12 +41,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn of(parts: &Parts) -> Self {
+    pub(super) fn of(parts: &Parts, is_probe: bool) -> Self {
         let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         // HTTP/1.0 has no such expectation.
         let waits = parts.version > Version::HTTP_10 && lines(&parts.headers, EXPECT).any(expects);
         let is_grpc = grpc::is_call(&parts.headers);
-        let is_probe = probe::is_probe(&parts.headers);
         Self { is_grpc, is_probe, closes: parts.version <= Version::HTTP_11, waits }
     }
 

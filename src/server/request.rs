@@ -10,14 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, Version, response};
+use http::{Request, Response, Version, response};
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
 
 use super::answer::marks::{self, Unsure};
 use super::answer::meaning::Judged;
-use super::answer::snapshot;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::budget::Share;
 use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit};
@@ -26,16 +25,14 @@ use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
 use super::layer_state::LayerState;
 use super::not_applied;
-use super::on_replay::{self, OnReplay, Replay};
-use super::options::{Hook, Options};
+use super::on_replay::{Asking, Instead, OnReplay, Replay, recorded};
+use super::options::Options;
 use super::origin::origin;
-use super::probe;
 use super::read_on::Connection;
 use super::reject::reasons;
-use crate::engine::{self, Caller, End, Engine, Facts, Looked, RAN, RunContext, Verdict, Work};
+use crate::engine::{self, Caller, End, Facts, RAN, RunContext, Verdict, Work};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::{Operation, Origin};
-use crate::slots::Event;
 use crate::store::Store;
 
 /// A request with a key, and what is needed to run it. It is boxed, because it moves from future to future.
@@ -58,7 +55,7 @@ pub(super) struct Exchange<S, St, B: SendBody, M> {
 }
 
 /// The answer of a run to its requester.
-type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
+pub(super) type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
 impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
     /// Takes the request through the steps at the top of this file. `body` is its body, which was not polled yet.
@@ -71,7 +68,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
     {
         let layer = Arc::clone(&self.layer);
         let span = engine::span();
-        let connection = Connection::of(&self.parts);
+        let connection = Connection::of(&self.parts, false);
         let (exchange, operation, caller) = match self.identify::<R>(&layer, connection, &span, body).await {
             Ok(identified) => identified,
             Err(rejection) => return Ok(rejection),
@@ -92,7 +89,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
     {
         let layer = Arc::clone(&self.layer);
         let span = engine::span();
-        let connection = Connection::of(&self.parts);
+        let connection = Connection::of(&self.parts, false);
         let (exchange, operation, caller) = match self.identify::<R>(&layer, connection, &span, body).await {
             Ok(identified) => identified,
             Err(rejection) => return Ok(rejection),
@@ -109,54 +106,8 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         if is_sub_request { as_of_sub_request(answer) } else { answer }
     }
 
-    /// Answers a probe with what a retry would get, and calls no service.
-    pub(super) async fn look<R, E>(self: Box<Self>, body: B) -> RunAnswer<M, R, E>
-    where
-        M: BodyMode<R>,
-        R: SendBody,
-    {
-        let layer = Arc::clone(&self.layer);
-        let span = engine::span();
-        let connection = Connection::of(&self.parts);
-        let (exchange, operation, _) = match self.identify::<R>(&layer, connection, &span, body).await {
-            Ok(identified) => identified,
-            Err(rejection) => return Ok(rejection),
-        };
-        let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
-        // The service, the body and its share of the budget are free for others from here on.
-        let (parts, scope) = {
-            let exchange = exchange;
-            let Self { parts, scope, .. } = *exchange;
-            (parts, scope)
-        };
-        let began = Instant::now();
-        let found = layer.engine.look(&operation).await;
-        // A key belongs to its scope. Where there is none, the credentials say whose it is.
-        let found = found.filter(|found| scope.is_some() || probe::is_of_client(&found.verdict));
-        let facts = Facts { id: Some(&id), ..Facts::default() };
-        let verdict = match found {
-            Some(Looked { verdict, runs_again: false }) => verdict,
-            Some(Looked { verdict, .. }) => {
-                let origin = verdict.attempt().map(|attempt| attempt.origin.clone()).unwrap_or_default();
-                let rejection = reasons::would_run_again(&id).of(origin);
-                return Ok(layer.reject::<M, R>(connection, &span, facts, rejection));
-            }
-            None => return Ok(layer.reject::<M, R>(connection, &span, facts, reasons::not_found())),
-        };
-        let instead = match (recorded(&verdict), layer.options.on_replay.clone()) {
-            (Some(outcome), Some(Hook(hook))) => Asking { hook, parts, began }.about(outcome, &layer.engine).await,
-            (Some(_), None) => {
-                layer.engine.store.slots().telemetry.happened(Event::Replayed(began));
-                None
-            }
-            (None, _) => None,
-        };
-        let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, None, instead);
-        if is_sub_request { as_of_sub_request(answer) } else { answer }
-    }
-
     /// Takes the first three steps: finds out what the request is. Returns the answer to a request that is rejected.
-    async fn identify<R: SendBody>(
+    pub(super) async fn identify<R: SendBody>(
         mut self: Box<Self>,
         layer: &LayerState<St>,
         connection: Connection,
@@ -241,7 +192,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
     }
 
     /// Returns whether the answer is for a handler that has sent this request to its own server.
-    fn is_sub_request(&self) -> bool {
+    pub(super) fn is_sub_request(&self) -> bool {
         self.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key))
     }
 
@@ -315,39 +266,8 @@ async fn let_go_if_reset(version: Version) {
     }
 }
 
-/// What the application has said of a replay, and the recorded trailers.
-type Instead = Box<(Replay, Option<HeaderMap>)>;
-
-/// What it takes to ask the application before a replay. The request itself is gone by then.
-struct Asking {
-    hook: OnReplay,
-    parts: Parts,
-    began: Instant,
-}
-
-impl Asking {
-    /// Asks what the request gets in place of the replay of this outcome. Counts what is no refusal.
-    async fn about<St: Store>(self, outcome: Bytes, engine: &Engine<St>) -> Option<Instead> {
-        // What can't be read is refused anyway.
-        let (stored, trailers) = snapshot::decode(&outcome)?;
-        let replay = on_replay::ask(self.hook, self.parts, stored, trailers.as_ref()).await;
-        if !matches!(replay, Replay::Refuse(_)) {
-            engine.store.slots().telemetry.happened(Event::Replayed(self.began));
-        }
-        Some(Box::new((replay, trailers)))
-    }
-}
-
-/// Returns the outcome that a request has met.
-fn recorded<T>(verdict: &Verdict<T>) -> Option<Bytes> {
-    match verdict {
-        Verdict::End { end: End::Outcome(outcome), is_own: false, .. } => Some(outcome.clone()),
-        _ => None,
-    }
-}
-
 /// Returns the answer to a request that a handler has sent to its own server: its marks are not that handler's own.
-fn as_of_sub_request<T, E>(answer: Result<Response<T>, E>) -> Result<Response<T>, E> {
+pub(super) fn as_of_sub_request<T, E>(answer: Result<Response<T>, E>) -> Result<Response<T>, E> {
     let mut answer = answer?;
     marks::remove(answer.extensions_mut());
     let effect = answer.headers_mut().remove(Effect::HEADER);
@@ -360,7 +280,7 @@ fn as_of_sub_request<T, E>(answer: Result<Response<T>, E>) -> Result<Response<T>
 }
 
 /// Turns a verdict into the request's answer. `instead` is what the application has said of a replay, if it was asked.
-fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
+pub(super) fn answer_of<M: BodyMode<R>, R: SendBody, E, St: Store>(
     layer: &LayerState<St>,
     connection: Connection,
     span: &Span,

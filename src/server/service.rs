@@ -16,6 +16,7 @@ use super::fingerprint::target::Target;
 use super::future::ResponseFuture;
 use super::layer_state::LayerState;
 use super::options::Hook;
+use super::probe;
 use super::read_on::Connection;
 use super::request::Exchange;
 use super::way::Way;
@@ -95,16 +96,17 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
     {
         let (mut parts, body) = request.into_parts();
         let echo = self.layer.options.echo(&parts.headers);
-        match self.layer.way(&mut parts) {
+        let is_probe = probe::is_probe(&parts.headers);
+        match self.layer.way(&mut parts, is_probe) {
             Way::Pass => ResponseFuture::passing(self.inner.call(untouched::<M, B>(Request::from_parts(parts, body)))),
             Way::Reject(rejection) => {
                 // Without a valid key there is no record id, so the log line has none.
-                let connection = Connection::of(&parts);
+                let connection = Connection::of(&parts, is_probe);
                 let rejection = self.layer.reject::<M, R>(connection, &engine::span(), Facts::default(), rejection);
                 let answer = async move { Ok(connection.read_on(pin!(body), rejection).await) };
                 ResponseFuture::boxed(Box::pin(answer), echo)
             }
-            Way::Exchange { key, is_probe } => {
+            Way::Exchange(key) => {
                 let service = self.take_ready();
                 // The body is handed to `answer`, which reads it and then puts it here.
                 let unread = Passage::Whole { data: Bytes::new(), trailers: None };

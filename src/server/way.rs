@@ -20,8 +20,8 @@ const FEW_HEADERS: usize = 8;
 pub(super) enum Way {
     /// The inner service gets it untouched: it is not covered, or it is within an exchange of its own operation.
     Pass,
-    /// It has this key, and `request.rs` answers it. A probe never runs.
-    Exchange { key: Key, is_probe: bool },
+    /// It has this key. `request.rs` answers it, or `look.rs` if it is a probe.
+    Exchange(Key),
     /// Its key is missing or malformed.
     Reject(Rejection),
 }
@@ -35,14 +35,13 @@ impl<St: Store> LayerState<St> {
         let is_covered = options.methods.iter().any(|covered| covered == request.method());
         match is_covered {
             true => !options.require_key && !has_either(request.headers(), &options.header_name),
-            false => request.method().is_safe() || !has_either(request.headers(), &probe::HEADER),
+            false => request.method().is_safe() || !request.headers().contains_key(probe::HEADER),
         }
     }
 
     /// Returns the next step for a request that does not simply [pass](Self::passes). A request that is not covered
     /// loses a context that was copied into it.
-    pub(super) fn way(&self, parts: &mut Parts) -> Way {
-        let is_probe = probe::is_probe(&parts.headers);
+    pub(super) fn way(&self, parts: &mut Parts, is_probe: bool) -> Way {
         let is_covered = self.options.methods.contains(&parts.method)
             && self.options.covers.as_ref().is_none_or(|covers| covers(parts));
         if !is_covered {
@@ -56,7 +55,7 @@ impl<St: Store> LayerState<St> {
         let name = &self.options.header_name;
         match header::read_key(&parts.headers, name, self.options.strict_keys) {
             Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
-            Ok(Some(key)) => Way::Exchange { key, is_probe },
+            Ok(Some(key)) => Way::Exchange(key),
             Ok(None) if is_probe || self.options.require_key => Way::Reject(reasons::key_missing(name)),
             Ok(None) => {
                 IdempotencyContext::remove_copy(&mut parts.extensions);

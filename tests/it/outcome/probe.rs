@@ -24,7 +24,7 @@ use tower_idempotency::server::Replay;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{
-    IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Rejection, RejectionKind, Scope,
+    Fingerprint, IdempotencyContext, IdempotencyLayer, MemoryStore, OnInterrupted, Rejection, RejectionKind, Scope,
 };
 
 /// The request, as a probe with this value.
@@ -111,14 +111,18 @@ async fn a_probe_of_an_interrupted_operation_takes_no_step_that_a_retry_would_ta
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
+/// The fingerprint of a request with the body `a`.
+async fn fingerprint_of_a() -> Fingerprint {
+    let store = TestStore::new();
+    Lab::counting(IdempotencyLayer::new(store.clone())).post("k", "a").await;
+    store.load(id("k")).await.unwrap().unwrap().fingerprint
+}
+
 #[tokio::test]
 async fn a_probe_of_what_a_retry_would_run_again_says_so_and_does_not_run_it() {
     // As a server of a shared store leaves it that has died under `Rerun`.
-    let first = TestStore::new();
-    Lab::counting(IdempotencyLayer::new(first.clone())).post("k", "a").await;
-    let fingerprint = first.load(id("k")).await.unwrap().unwrap().fingerprint;
     let store = MemoryStore::new();
-    let wish = Wish { policy: ClaimPolicy::Rerun, ..Wish::new(id("k"), fingerprint) };
+    let wish = Wish { policy: ClaimPolicy::Rerun, ..Wish::new(id("k"), fingerprint_of_a().await) };
     let Claimed::Fresh(hold) = store.claim(wish).await.unwrap() else { panic!("it is new") };
     store.interrupt(hold.id, hold.fence).await.unwrap();
     let lab = Lab::counting(IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Rerun));
@@ -130,11 +134,8 @@ async fn a_probe_of_what_a_retry_would_run_again_says_so_and_does_not_run_it() {
 
 #[tokio::test]
 async fn a_run_that_has_left_its_record_as_running_is_no_request_in_flight() {
-    let first = TestStore::new();
-    Lab::counting(IdempotencyLayer::new(first.clone())).post("k", "a").await;
-    let fingerprint = first.load(id("k")).await.unwrap().unwrap().fingerprint;
     let store = MemoryStore::new();
-    let _left = store.claim(Wish::new(id("k"), fingerprint)).await.unwrap();
+    let _left = store.claim(Wish::new(id("k"), fingerprint_of_a().await)).await.unwrap();
     let lab = Lab::counting(IdempotencyLayer::new(store));
     let unknown = lab.send(probe(post("k", "a"))).await;
     assert_eq!((unknown.refusal(), lab.effects()), ((409, "outcome-unknown".to_owned()), 0));
