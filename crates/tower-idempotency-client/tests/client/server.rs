@@ -93,6 +93,31 @@ async fn a_connection_that_breaks_at_any_byte_charges_once() {
     assert!((200..made).contains(&retried), "{retried} of {made}");
 }
 
+// Seeded fault: the layer runs a probe.
+#[tokio::test]
+async fn a_lost_answer_is_found_by_a_probe_and_a_lost_request_stays_unknown() {
+    let (server, charges) = charging().await;
+    let (proxy, cut) = cut(server).await;
+    let client = hyper(&quick().backoff(ExponentialBackoff::builder().build_with_max_retries(0)).with_probes());
+    let (mut made, mut found) = (0, 0);
+    for at in 0..320 {
+        *cut.lock().unwrap() = Some((Way::Response, at));
+        let answer = client.clone().oneshot(charge(proxy.address())).await.unwrap();
+        made += 1;
+        found += usize::from(Delivery::of(&answer).unwrap().is_replay());
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, format!("charge {made}"), "{at}");
+    }
+    // An answer has about 200 bytes: the last cuts hit none.
+    assert!((100..made).contains(&found), "{found} of {made}");
+    for at in 0..100 {
+        *cut.lock().unwrap() = Some((Way::Request, at));
+        let error = client.clone().oneshot(charge(proxy.address())).await.unwrap_err();
+        assert_eq!(error.known(), Known::Unknown, "{at}: {error}");
+    }
+    assert_eq!(charges.load(Ordering::SeqCst), made);
+}
+
 #[tokio::test]
 async fn without_the_layer_a_key_for_each_attempt_charges_twice() {
     let (server, charges) = charging().await;
