@@ -61,7 +61,7 @@ struct Scale {
     generations: usize,
 }
 
-const SHORT: Scale = Scale { size: Size { rounds: 8, keys: 60 }, cuts: 15, generations: 2 };
+const SHORT: Scale = Scale { size: Size { rounds: 8, keys: 60 }, cuts: 8, generations: 2 };
 /// In a chain of three, fjall begins another journal.
 const LONG: Scale = Scale { size: Size { rounds: 16, keys: 90 }, cuts: 30, generations: 3 };
 
@@ -87,7 +87,7 @@ fn what_was_said_before_a_power_cut_holds_after_it() {
     if let Some(plan) = workload::plan() {
         return workload::run(plan);
     }
-    let cuts: usize = number("POWER_CUTS").unwrap_or(60);
+    let cuts: usize = number("POWER_CUTS").unwrap_or(32);
     let seed = number("POWER_CUT_SEED").unwrap_or_else(testkit::dice::seed);
     println!("POWER_CUT_SEED={seed}");
     for engine in Engine::chosen() {
@@ -276,7 +276,7 @@ fn keep(name: &str, image: &Image, text: &str) {
 #[test]
 fn where_fdatasync_does_nothing_a_power_cut_loses_answers() {
     for engine in Engine::chosen() {
-        let violations = violations_with(TEST, &[(ENGINE, engine.name()), (LIE, "fdatasync"), ("POWER_CUTS", "60")]);
+        let violations = violations_with(TEST, &[(ENGINE, engine.name()), (LIE, "fdatasync"), ("POWER_CUTS", "16")]);
         println!("power cut on {engine} where fdatasync does nothing: violations {violations}");
         assert!(violations > 0);
     }
