@@ -115,8 +115,7 @@ async fn nothing_is_sent_to_another_machine_without_yes_and_never_more_than_was_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_t_be_checked_has_its_own_exit_code() {
-    // Of a port that was just free.
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let free = testkit::dice::free_address();
     let said = check(&[&format!("http://{free}/charges"), "--data", "a=1"]).await;
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stdout.contains("there is no connection"), "{said:?}");

@@ -229,6 +229,6 @@ async fn a_clock_that_is_wrong_is_found_out() {
 
 #[test]
 fn a_database_that_is_away_is_not_tested() {
-    let nowhere = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let nowhere = testkit::dice::free_address();
     assert_ends(&idem(&["doctor", &format!("postgres://u@{nowhere}/d")]), 3, "not-tested");
 }

@@ -285,7 +285,7 @@ async fn a_password_comes_from_the_environment() {
 
 #[test]
 fn a_database_that_is_away_or_not_named_says_so() {
-    let nowhere = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let nowhere = testkit::dice::free_address();
     let away = idem(&["ls", &format!("postgres://u@{nowhere}/d")]);
     assert!(away.code == 3 && away.stderr.contains(&nowhere.to_string()), "{away:?}");
     let mut empty = program(&["ls"]);

@@ -1,6 +1,7 @@
 //! The proxy's own answers, and who answers CORS.
 
 use axum::response::Response;
+use testkit::dice::free_address;
 use testkit::meanings::{Row, of_the_proxy};
 use testkit::{Answer, Call};
 use tokio::net::TcpListener;
@@ -27,8 +28,8 @@ fn asks(layer: IdempotencyLayer<AnyStore>) -> IdempotencyLayer<AnyStore> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_answer_of_the_proxy_s_own_says_what_the_page_has_for_it_with_a_key_and_without() {
-    // No listener has the first port any more; the last one does not answer.
-    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // The last one does not answer.
+    let nowhere = free_address();
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let switches = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
     let rows = of_the_proxy();
@@ -89,7 +90,7 @@ async fn each_answer_of_the_proxy_s_own_says_what_the_page_has_for_it_with_a_key
 // ACP's clients read `Retry-After`, and Stripe's a header of its own. Seeded faults: each is left out.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_s_own_answers_say_as_each_profile_does_whether_a_retry_is_of_use() {
-    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nowhere = free_address();
     for (profile, says_retry) in [(Profile::draft(), false), (Profile::acp(), false), (Profile::stripe(), true)] {
         let name = profile.name;
         let upstream = Upstream::new(format!("http://{nowhere}").parse().unwrap()).unwrap().envelope(profile.envelope);

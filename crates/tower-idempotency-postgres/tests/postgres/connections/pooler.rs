@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
+use testkit::dice::free_address;
 use testkit::skipped;
 use tower_idempotency_conformance::backend::BackendSubject;
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
@@ -33,7 +34,7 @@ rm -rf "$DIRECTORY"
 /// A pooler before a server. It ends when this is dropped or the process ends.
 struct Pooler {
     guard: Child,
-    port: u16,
+    address: SocketAddr,
     directory: PathBuf,
 }
 
@@ -47,15 +48,17 @@ impl Pooler {
         let directory = TempDir::with_prefix("pgbouncer").map_err(|error| error.to_string())?.keep();
         // It refuses to run as root.
         let nobody = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0).then_some(65_534);
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let address = free_address();
         let file = directory.join("pgbouncer.ini");
         let path = directory.display();
         let text = format!(
-            "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+            "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr = {}\nlisten_port = {}\n\
              unix_socket_dir =\nauth_type = trust\nauth_file = {path}/users\nlogfile = {path}/log\n\
              pool_mode = transaction\ndefault_pool_size = 8\nmax_client_conn = 500\n{settings}\n",
             server.ip(),
-            server.port()
+            server.port(),
+            address.ip(),
+            address.port()
         );
         fs::write(&file, text).unwrap();
         fs::write(directory.join("users"), "\"postgres\" \"\"\n").unwrap();
@@ -72,9 +75,9 @@ impl Pooler {
         let mut guard = command.spawn().expect("a shell is there");
         let mut first = String::new();
         BufReader::new(guard.stdout.take().unwrap()).read_line(&mut first).unwrap();
-        let pooler = Self { guard, port, directory };
+        let pooler = Self { guard, address, directory };
         let begin = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(address).is_err() {
             assert!(begin.elapsed() < Duration::from_secs(60), "the pooler does not start: {}", pooler.log());
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -86,7 +89,7 @@ impl Pooler {
     }
 
     fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://postgres@{}/postgres", self.address)
     }
 }
 

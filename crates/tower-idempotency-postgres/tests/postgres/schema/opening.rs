@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use testkit::dice::{free_address, loopback};
 use testkit::proxy::Proxy;
 use tower_idempotency_postgres::{PostgresBackend, PostgresError};
 use tower_idempotency_shared::{Backend as _, Clocks};
@@ -15,19 +16,19 @@ const SECRET: &str = "s3cr3t";
 
 #[tokio::test]
 async fn a_database_that_is_away_is_tried_for_a_while_and_then_said_to_be() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let url = format!("postgres://u:{SECRET}@127.0.0.1:{port}/d");
+    let listener = TcpListener::bind((loopback(), 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let url = format!("postgres://u:{SECRET}@{address}/d");
     let open = || PostgresBackend::from_url(&url).unwrap().open_within(Duration::from_millis(300)).open();
     // It accepts, and never answers.
     let error = open().await.unwrap_err();
     assert!(matches!(error, PostgresError::Away { .. }), "{error:?}");
-    assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
     // Nothing listens there.
     drop(listener);
     let error = open().await.unwrap_err();
     assert!(matches!(error, PostgresError::Away { .. }), "{error:?}");
-    assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
     assert_eq!(format!("{error:?}"), format!("PostgresError({error})"), "as `main` prints it");
     assert!(error.to_string().contains("away") && !format!("{error} {error:?}").contains(SECRET));
 }
@@ -131,7 +132,7 @@ async fn a_refusal_that_is_final_is_told_at_once() {
 #[tokio::test]
 async fn a_host_that_refuses_does_not_end_the_tries_for_one_that_is_away() {
     let Some(server) = own_server("that a host that is away is waited for", &[]) else { return };
-    let away = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let away = free_address();
     for hosts in [format!("{away},{}", server.address()), format!("{},{away}", server.address())] {
         let url = format!("postgres://nobody@{hosts}/postgres");
         let open = PostgresBackend::from_url(&url).unwrap().open_within(Duration::from_millis(500)).open();
