@@ -3,6 +3,7 @@
 mod fake_clock;
 mod server;
 mod shared;
+mod template;
 
 pub use fake_clock::FakeClock;
 pub use server::PostgresServer;

@@ -7,11 +7,13 @@ use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::fake_clock::FakeClock;
+use super::template::Template;
 use crate::dice::loopback;
 use crate::process::state;
 
@@ -101,11 +103,11 @@ impl PostgresServer {
         let user = unprivileged()?;
         // The guard deletes it: it outlives this process.
         let directory = TempDir::with_prefix("postgres").map_err(|error| error.to_string())?.keep();
-        if let Some(user) = user {
-            chown(&directory, Some(user.uid), Some(user.gid)).map_err(|error| error.to_string())?;
-        }
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        Ok(Self { directory, programs, user, address: loopback(), port: 0, settings, clock: None, running: None })
+        let this =
+            Self { directory, programs, user, address: loopback(), port: 0, settings, clock: None, running: None };
+        this.give_away(&this.directory).map_err(|error| error.to_string())?;
+        Ok(this)
     }
 
     fn launch_anywhere(&mut self) {
@@ -117,10 +119,18 @@ impl PostgresServer {
         assert!(started, "the server does not start: {}", self.log());
     }
 
+    /// Takes a copy of the cluster that this process has made for its first server. All of them have one system
+    /// identifier.
     fn initialize(&self) {
-        let mut initdb = self.program("initdb");
-        initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]);
-        run(initdb.arg("-D").arg(self.data()));
+        static TEMPLATE: OnceLock<Template> = OnceLock::new();
+        let fill = |directory: &Path| {
+            self.give_away(directory).expect("it is the server's, as its own is");
+            let mut initdb = self.program("initdb");
+            initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]);
+            run(initdb.arg("-D").arg(directory.join("data")));
+        };
+        // With the owner and the rights of each file.
+        run(Command::new("cp").arg("-a").arg(TEMPLATE.get_or_init(|| Template::new(fill)).data()).arg(self.data()));
         self.append("pg_hba.conf", "host all all 127.0.0.0/8 trust\nhost replication all 127.0.0.0/8 trust\n");
     }
 
@@ -140,9 +150,12 @@ impl PostgresServer {
         let path = self.data().join(name);
         let mut file = fs::OpenOptions::new().create(true).append(true).open(&path).expect("it can be opened");
         file.write_all(text.as_bytes()).expect("it can be written");
-        if let Some(user) = &self.user {
-            chown(&path, Some(user.uid), Some(user.gid)).expect("it can be given away");
-        }
+        self.give_away(&path).expect("it can be given away");
+    }
+
+    /// Makes the server's user the owner.
+    fn give_away(&self, path: &Path) -> std::io::Result<()> {
+        self.user.map_or(Ok(()), |User { uid, gid }| chown(path, Some(uid), Some(gid)))
     }
 
     /// Returns whether the server accepts connections now.
@@ -180,10 +193,13 @@ impl PostgresServer {
         }
     }
 
+    /// Returns whether the server has written to its lock file that it accepts connections.
     fn is_ready(&self) -> bool {
-        let mut command = self.program("pg_isready");
-        command.args(["-q", "-h", &self.address.to_string(), "-t", "1", "-p", &self.port.to_string()]);
-        command.status().is_ok_and(|status| status.success())
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+        let mut lines = file.lines().map(str::trim);
+        // The file of a server that was killed stays.
+        let is_its_own = lines.next() == Some(&self.pid().to_string());
+        is_its_own && lines.nth(6) == Some("ready")
     }
 
     /// Returns whether the process is gone, or is dead and waits for its guard.
@@ -364,8 +380,9 @@ fn programs() -> Result<PathBuf, String> {
         .collect();
     versions.sort();
     places.extend(versions.into_iter().rev().map(|(_, place)| place));
-    let complete =
-        |place: &&PathBuf| ["initdb", "postgres", "pg_isready"].iter().all(|name| place.join(name).is_file());
+    // Some systems have links to a few of them alone on the path.
+    let programs = ["initdb", "postgres", "pg_ctl", "pg_basebackup"];
+    let complete = |place: &&PathBuf| programs.iter().all(|name| place.join(name).is_file());
     places.iter().find(complete).cloned().ok_or_else(|| "the programs of a PostgreSQL server are missing".to_owned())
 }
 
