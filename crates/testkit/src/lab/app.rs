@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request};
 use tower::load_shed::error::Overloaded;
 use tower::util::BoxCloneSyncService;
@@ -41,8 +42,8 @@ impl Lab {
     where
         St: Store,
         F: Fn(usize) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = R> + Send,
-        R: IntoResponse,
+        Fut: Future<Output = R> + Send + 'static,
+        R: IntoResponse + 'static,
     {
         Self::sharing(Arc::default(), layer, answer)
     }
@@ -51,16 +52,14 @@ impl Lab {
     where
         St: Store,
         F: Fn(usize) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = R> + Send,
-        R: IntoResponse,
+        Fut: Future<Output = R> + Send + 'static,
+        R: IntoResponse + 'static,
     {
-        let counted = Arc::clone(&effects);
-        let handler = move || {
-            let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        let answer = move |number| -> BoxFuture<'static, Response> {
             let answer = answer.clone();
-            async move { answer(number).await.into_response() }
+            Box::pin(async move { answer(number).await.into_response() })
         };
-        Self { app: Router::new().fallback(any(handler)).layer(layer), effects }
+        Self { app: counting(Arc::clone(&effects), Arc::new(answer)).layer(layer), effects }
     }
 
     /// Like [`new`](Self::new), with a handler that answers `effect N`.
@@ -98,8 +97,8 @@ impl Lab {
     where
         St: Store,
         F: Fn(usize) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = R> + Send,
-        R: IntoResponse,
+        Fut: Future<Output = R> + Send + 'static,
+        R: IntoResponse + 'static,
     {
         Self::sharing(Arc::clone(&self.effects), layer, answer)
     }
@@ -132,6 +131,16 @@ impl Lab {
         let lab = self.clone();
         tokio::spawn(async move { lab.send(request).await })
     }
+}
+
+/// A router with one handler. It is no part of a generic function: what axum makes of a handler is much code, which the
+/// compiler would make anew for each of some hundred handlers.
+fn counting(
+    effects: Arc<AtomicUsize>,
+    answer: Arc<dyn Fn(usize) -> BoxFuture<'static, Response> + Send + Sync>,
+) -> Router {
+    let handler = move || answer(effects.fetch_add(1, Ordering::SeqCst) + 1);
+    Router::new().fallback(any(handler))
 }
 
 /// The answer of a handler that counts.
