@@ -82,7 +82,7 @@ impl World {
             }
         }
         let record = self.present(protocol, at.process, &row);
-        debug_assert!(put.key == Some(at.key));
+        assert!(put.key == Some(at.key));
         self.end(protocol, at, job, Reply::Taken, record);
     }
 

@@ -16,6 +16,9 @@ mod api;
 mod atomic;
 mod clients;
 mod crash;
+// Its tests are in the file. Here they cost no second build of the whole server.
+#[path = "../../src/evidence.rs"]
+mod evidence;
 mod levers;
 mod look_up;
 mod operation;
