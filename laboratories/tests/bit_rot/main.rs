@@ -46,7 +46,7 @@ const WITHOUT_MARK: &str = "BIT_ROT_WITHOUT_MARK";
 const PART: &str = "BIT_ROT_PART";
 const PART_FILE: &str = "part";
 /// The number of places that are damaged in the files of each kind of one source.
-const PER_SOURCE: usize = 4;
+const PER_SOURCE: usize = 8;
 /// The number of processes at a time.
 const PROCESSES: usize = 2;
 const SHOWN: usize = 20;

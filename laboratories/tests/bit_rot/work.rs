@@ -34,6 +34,9 @@ const ALL: Duration = Duration::from_millis(6_500);
 /// The number of requests at a time.
 const CLIENTS: usize = 16;
 const KEYS: u64 = 48;
+/// The pause after these keys. Several hundred a second are more than are asked for; the rest would only make the files
+/// longer that each place of damage copies.
+const PAUSE: Duration = Duration::from_millis(50);
 /// The time that a process may take on a busy machine.
 const BOUND: Duration = Duration::from_secs(180);
 /// The time before a kill in which a key's answer may be given if the key runs again: the second between two
@@ -127,6 +130,7 @@ async fn work(plan: Plan) {
             });
             asked.buffer_unordered(CLIENTS).collect::<Vec<()>>().await;
             next += KEYS;
+            tokio::time::sleep(PAUSE).await;
             let later = START + FASTER * u64::try_from(began.elapsed().as_millis()).expect("it fits");
             note(&told, &Line::Clock(later));
             clock.advance(Duration::from_millis(later - now));

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use counts::Counts;
 use laboratories::engine::Engine;
 use lane::Lane;
-use tempfile::tempdir;
+use tempfile::tempdir_in;
 use testkit::control;
 use testkit::dice::number;
 use tokio::task::JoinSet;
@@ -44,7 +44,8 @@ async fn a_server_that_is_killed_at_random_keeps_its_word() {
 async fn kill_often(engine: Engine, kills: usize) {
     let taken = policies::taken();
     let names: Vec<_> = taken.iter().map(|policy| policy.name).collect();
-    let directory = tempdir().unwrap();
+    // A kill has to hit writes that are under way: on a disk, they take their time.
+    let directory = tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let counts = Arc::new(Counts::default());
     let mut lanes = JoinSet::new();
     for policy in &taken {

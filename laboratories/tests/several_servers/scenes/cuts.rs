@@ -105,7 +105,7 @@ impl Scene {
 async fn a_connection_that_is_cut_at_any_byte_of_a_put_makes_no_second_effect() {
     let name = "cut at every byte of a put";
     let Some(database) = database(name, &[]).await else { return };
-    let step = number("CUT_EVERY").unwrap_or(29);
+    let step = number("CUT_EVERY").unwrap_or(43);
     let mut report = Report::default();
     for policy in ["refuse", "rerun"] {
         report.add(Scene::start(&database, policy, policy).await.at_every_byte(step).await);
@@ -117,7 +117,7 @@ async fn a_connection_that_is_cut_at_any_byte_of_a_put_makes_no_second_effect() 
 async fn connections_that_are_cut_all_the_time_make_no_second_effect() {
     let name = "cut at random";
     let Some(database) = database(name, &[]).await else { return };
-    let cuts = number("CUTS").unwrap_or(150);
+    let cuts = number("CUTS").unwrap_or(100);
     let mut report = Report::default();
     for policy in ["refuse", "rerun"] {
         report.add(Scene::start(&database, policy, policy).await.at_random(cuts).await);
