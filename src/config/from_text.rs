@@ -105,7 +105,7 @@ mod server {
     use serde::{Deserialize as _, Deserializer};
 
     use super::{Duration, FromText, Setting, setting};
-    use crate::server::{KeptHeaders, KeyFrom, Profile};
+    use crate::server::{KeptHeaders, Profile};
     use crate::{FingerprintBody, OnInFlight, OnInterrupted};
 
     /// The headers to keep, or to leave out, besides what the layer does by itself.
@@ -140,14 +140,6 @@ mod server {
         fn from_text(text: &str) -> Option<Self> {
             // Methods are case-sensitive (RFC 9110, section 9.1), so `post` would cover nothing.
             text.parse().ok().filter(|_| !text.bytes().any(|byte| byte.is_ascii_lowercase()))
-        }
-    }
-
-    impl FromText for KeyFrom {
-        const FORM: &'static str = "the place of a key, such as \"json:/params/key\" or \"form:key\"";
-
-        fn from_text(text: &str) -> Option<Self> {
-            text.parse().ok()
         }
     }
 

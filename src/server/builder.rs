@@ -15,7 +15,6 @@ use super::answer::meaning::Classify;
 use super::answer::snapshot::{Recorder, outcome_of_answer};
 use super::bodies::body::{AnyBody, SendBody};
 use super::fingerprint::identify::FingerprintBody;
-use super::key_from::KeyFrom;
 use super::layer::IdempotencyLayer;
 use super::on_replay::Replay;
 use super::options::Hook;
@@ -60,31 +59,6 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the header that carries the key. Default: `Idempotency-Key`.
     pub fn header_name(self, name: HeaderName) -> Self {
         self.with(|options| options.header_name = name)
-    }
-
-    /// Sets where the body of a request may have its key: for JSON-RPC, for a `request_id` in the request, and for
-    /// forms of a browser. A request without the header has the key that is found there, and one with both has to have
-    /// the same key twice (422 `key-malformed`).
-    ///
-    /// The body of each covered request is read before the application has it, within
-    /// [`max_request_body`](Self::max_request_body) and [`max_buffered`](Self::max_buffered), for only the body says
-    /// whether there is a key. One that is too long is refused (413 `body-too-large`). Clients of this crate send the
-    /// header. Default: none; only the header has the key.
-    /// ```
-    /// use tower_idempotency::server::KeyFrom;
-    /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
-    ///
-    /// let layer = IdempotencyLayer::new(MemoryStore::new())
-    ///     .key_from(KeyFrom::json_pointer("/params/_meta/key")?)
-    ///     .require_key(true);
-    /// # let _ = layer;
-    /// # Ok::<(), tower_idempotency::server::NotAPlace>(())
-    /// ```
-    pub fn key_from(self, place: KeyFrom) -> Self {
-        self.with(|options| {
-            options.sameness.without_key(place.is_left_out());
-            options.key_from = Some(place);
-        })
     }
 
     /// Sets the header that marks a replay. Its value is `true`. Default: `Idempotent-Replayed`.

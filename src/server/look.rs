@@ -27,11 +27,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         let connection = Connection::of(&self.parts, true);
         let (exchange, operation, _) = match self.identify::<R>(&layer, connection, &span, body).await {
             Ok(identified) => identified,
-            // It must not run.
-            Err(unidentified) => {
-                let reject = |rejection| layer.reject::<M, R>(connection, &span, Facts::default(), rejection);
-                return Ok(unidentified.rejected(reject, &layer.options.header_name));
-            }
+            Err(rejection) => return Ok(rejection),
         };
         let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
         // The service, the body and its share of the budget are free for others from here on.

@@ -9,7 +9,6 @@
 //! | `builder.rs` | the methods that set its options |
 //! | `way.rs` | whether a request is passed on, rejected, or an exchange |
 //! | `header.rs` | reads the header `Idempotency-Key` |
-//! | `key_from.rs` | a key in the body |
 //! | `future.rs` | the future that the service returns |
 //! | `read_on.rs` | reads on the body of a rejected request, so that its connection stays usable |
 //! | `visibility.rs` | the options that decide what operators see |
@@ -50,7 +49,6 @@ pub(crate) mod fingerprint;
 mod future;
 pub(crate) mod header;
 pub mod health;
-mod key_from;
 mod layer_state;
 mod look;
 mod not_applied;
@@ -83,7 +81,6 @@ pub use effect::Effect;
 pub use fingerprint::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 pub use fingerprint::identify::CustomBody;
 pub use future::ResponseFuture;
-pub use key_from::{KeyFrom, NotAPlace};
 pub use on_replay::Replay;
 pub use profile::{Envelope, Profile};
 pub use scope::IntoScope;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderName, Request, Response, Version, response};
+use http::{Request, Response, Version, response};
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
@@ -23,7 +23,6 @@ use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, e
 use super::context::IdempotencyContext;
 use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
-use super::key_from::BadKey;
 use super::layer_state::LayerState;
 use super::not_applied;
 use super::on_replay::{Asking, Instead, OnReplay, Replay, recorded};
@@ -31,7 +30,6 @@ use super::options::Options;
 use super::origin::origin;
 use super::read_on::Connection;
 use super::reject::reasons;
-use super::reject::rejection::Rejection;
 use crate::engine::{self, Caller, End, Facts, RAN, RunContext, Verdict, Work};
 use crate::key::{Key, RecordId, Scope};
 use crate::record::{Operation, Origin};
@@ -41,8 +39,7 @@ use crate::store::Store;
 /// `M` is the mode of the layer's bodies.
 pub(super) struct Exchange<S, St, B: SendBody, M> {
     pub(super) layer: Arc<LayerState<St>>,
-    /// The key, unless only the body has it and was not read yet.
-    pub(super) key: Option<Key>,
+    pub(super) key: Key,
     /// The inner service, which was polled ready. If the request does not run, it is dropped without a call.
     pub(super) service: S,
     pub(super) parts: Parts,
@@ -55,34 +52,6 @@ pub(super) struct Exchange<S, St, B: SendBody, M> {
     /// The body's share of the budget for bodies, until the run takes the body over.
     pub(super) share: Option<Share>,
     pub(super) mode: PhantomData<fn() -> M>,
-}
-
-/// What a body says of its request's key.
-enum InBody {
-    /// The operation, the key unless the header has it, too, and the bytes by which the body is compared.
-    Keyed(RecordId, Option<Key>, Bytes),
-    /// The request is within an exchange of its own operation.
-    Enclosed,
-    /// There is no key.
-    Keyless,
-}
-
-/// A request that is no operation. `X` is the exchange, and `A` an answer.
-pub(super) enum Unidentified<X, A> {
-    /// It is rejected.
-    Rejected(A),
-    /// It has no key, or is within an exchange of its own operation. Its body was read.
-    Keyless(Box<X>),
-}
-
-impl<X, A> Unidentified<X, A> {
-    /// Returns the answer where a request without a key is rejected, by `reject`.
-    pub(super) fn rejected(self, reject: impl FnOnce(Rejection) -> A, header_name: &HeaderName) -> A {
-        match self {
-            Self::Rejected(answer) => answer,
-            Self::Keyless(_) => reject(reasons::key_missing(header_name)),
-        }
-    }
 }
 
 /// The answer of a run to its requester.
@@ -102,10 +71,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         let connection = Connection::of(&self.parts, false);
         let (exchange, operation, caller) = match self.identify::<R>(&layer, connection, &span, body).await {
             Ok(identified) => identified,
-            Err(unidentified) => {
-                let reject = |rejection| layer.reject::<M, R>(connection, &span, Facts::default(), rejection);
-                return Ok(unidentified.rejected(reject, &layer.options.header_name));
-            }
+            Err(rejection) => return Ok(rejection),
         };
         let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
         let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
@@ -113,9 +79,8 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         if is_sub_request { as_of_sub_request(answer) } else { answer }
     }
 
-    /// The same, where the application is asked before a replay, or the key may be in the body. Apart from it, because
-    /// its future is longer.
-    pub(super) async fn answer_with_hooks<R, E>(self: Box<Self>, hook: Option<OnReplay>, body: B) -> RunAnswer<M, R, E>
+    /// The same, where the application is asked before a replay. Apart from it, because its future is longer.
+    pub(super) async fn answer_if_asked<R, E>(self: Box<Self>, hook: OnReplay, body: B) -> RunAnswer<M, R, E>
     where
         M: BodyMode<B> + BodyMode<R>,
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
@@ -127,44 +92,28 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         let connection = Connection::of(&self.parts, false);
         let (exchange, operation, caller) = match self.identify::<R>(&layer, connection, &span, body).await {
             Ok(identified) => identified,
-            Err(Unidentified::Keyless(exchange)) => return exchange.pass_on().await,
-            Err(Unidentified::Rejected(rejection)) => return Ok(rejection),
+            Err(rejection) => return Ok(rejection),
         };
         let (id, is_sub_request) = (operation.id, exchange.is_sub_request());
-        let asking = hook.map(|hook| Asking { hook, parts: exchange.parts.clone(), began: Instant::now() });
+        let asking = Asking { hook, parts: exchange.parts.clone(), began: Instant::now() };
         let (verdict, waited) = layer.engine.exchange(&span, operation, caller, exchange).await;
         // It must not borrow the verdict while it is asked.
-        let instead = match (recorded(&verdict), asking) {
-            (Some(outcome), Some(asking)) => asking.about(outcome, &layer.engine).await,
-            _ => None,
+        let instead = match recorded(&verdict) {
+            Some(outcome) => asking.about(outcome, &layer.engine).await,
+            None => None,
         };
         let answer = answer_of::<M, R, E, St>(&layer, connection, &span, &id, verdict, waited, instead);
         if is_sub_request { as_of_sub_request(answer) } else { answer }
     }
 
-    /// Passes a request on that has no key of its own in its body either.
-    fn pass_on<R, E>(self) -> BoxFuture<'static, RunAnswer<M, R, E>>
-    where
-        M: BodyMode<B> + BodyMode<R>,
-        S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
-        E: Send + 'static,
-        R: SendBody,
-    {
-        let Self { mut service, parts, body, .. } = self;
-        Box::pin(async move {
-            let answer = service.call(Request::from_parts(parts, body.into())).await?;
-            Ok(answer.map(|body| Passage::Untouched(body).into()))
-        })
-    }
-
-    /// Takes the first three steps: finds out what the request is.
+    /// Takes the first three steps: finds out what the request is. Returns the answer to a request that is rejected.
     pub(super) async fn identify<R: SendBody>(
         mut self: Box<Self>,
         layer: &LayerState<St>,
         connection: Connection,
         span: &Span,
         body: B,
-    ) -> Result<(Box<Self>, Operation, Caller), Unidentified<Self, Response<Through<M, R>>>>
+    ) -> Result<(Box<Self>, Operation, Caller), Response<Through<M, R>>>
     where
         M: BodyMode<R>,
     {
@@ -172,7 +121,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         // This calls the application's scope function, which may reject the request.
         let found = layer.options.scope_of(&self.parts).and_then(|scope| {
             self.path = layer.options.path_of_id(&self.parts);
-            Ok((self.id(scope.as_ref())?, scope))
+            Ok((Options::record_id(scope.as_ref(), &self.key, self.path.as_deref())?, scope))
         });
         let (id, scope) = match found {
             Ok(found) => found,
@@ -180,7 +129,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
                 // No request waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
                 let rejection = layer.reject::<M, R>(connection, span, Facts::default(), rejection);
-                return Err(Unidentified::Rejected(Box::pin(connection.read_on(body, rejection)).await));
+                return Err(Box::pin(connection.read_on(body, rejection)).await);
             }
         };
         let limit = layer.options.max_request_body;
@@ -192,10 +141,8 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
         // A layer outside may hide from the body's own hint what the head declares.
         let declared = declared_length(&self.parts.headers);
-        let reject = |rejection| {
-            let facts = Facts { id: id.as_ref(), ..Facts::default() };
-            layer.reject::<M, R>(connection, span, facts, rejection)
-        };
+        let reject =
+            |rejection| layer.reject::<M, R>(connection, span, Facts { id: Some(&id), ..Facts::default() }, rejection);
         let collected = if declared.is_some_and(|declared| declared > limit as u64) {
             Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: body }
         } else {
@@ -204,7 +151,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         let (data, trailers) = match collected {
             Collected::Whole { data, .. } if declared.is_some_and(|declared| declared > data.len() as u64) => {
                 // The body has ended, so there is nothing to read on.
-                return Err(Unidentified::Rejected(reject(reasons::body_incomplete())));
+                return Err(reject(reasons::body_incomplete()));
             }
             Collected::Whole { data, trailers } => (data, trailers),
             Collected::Over { why, head, rest } => {
@@ -214,47 +161,25 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
                     Why::TooLong => reasons::body_too_large(limit),
                     Why::OverBudget => reasons::overloaded(),
                     // A body that came too slowly is not waited for once more.
-                    Why::TooSlow => {
-                        return Err(Unidentified::Rejected(connection.close(reject(reasons::body_late()))));
-                    }
+                    Why::TooSlow => return Err(connection.close(reject(reasons::body_late()))),
                 };
                 // A body that declares more than the limit was not polled. Any other was, which asks a waiting client
                 // for it.
                 let is_asked = why != Why::TooLong || !head.is_empty();
                 let connection = if is_asked { connection.after_body_was_asked_for() } else { connection };
-                return Err(Unidentified::Rejected(Box::pin(connection.read_on(rest, reject(rejection))).await));
+                return Err(Box::pin(connection.read_on(rest, reject(rejection))).await);
             }
             // What is left of a body that failed can't be read.
             Collected::Failed { error, .. } => {
                 let is_over = exceeds_limit(&error);
                 let rejection = if is_over { reasons::body_over_outer_limit() } else { reasons::body_incomplete() };
-                return Err(Unidentified::Rejected(connection.close(reject(rejection))));
+                return Err(connection.close(reject(rejection)));
             }
         };
         if declared.is_none() {
             let_go_if_reset(self.parts.version).await;
         }
-        let (mut id, mut compared, mut is_enclosed) = (id, None, false);
-        if layer.options.key_from.is_some() {
-            match self.in_body(layer, connection.is_probe, id, scope.as_ref(), &data) {
-                Ok(InBody::Keyed(of_body, found, bytes)) => {
-                    (id, compared) = (Some(of_body), Some(bytes));
-                    self.key = self.key.take().or(found);
-                }
-                Ok(InBody::Enclosed) => is_enclosed = true,
-                Ok(InBody::Keyless) => {}
-                Err(rejection) => return Err(Unidentified::Rejected(reject(rejection))),
-            }
-        }
-        let Some(id) = id else {
-            if !is_enclosed {
-                IdempotencyContext::remove_copy(&mut self.parts.extensions);
-            }
-            self.body = Passage::Whole { data, trailers };
-            return Err(Unidentified::Keyless(self));
-        };
-        let compared = compared.as_ref().unwrap_or(&data);
-        let fingerprint = sameness.fingerprint(&id, &self.parts, compared, credentials.as_deref());
+        let fingerprint = sameness.fingerprint(&id, &self.parts, &data, credentials.as_deref());
         self.body = Passage::Whole { data, trailers };
         (self.share, self.scope) = (bounds.share, scope);
         let slots = layer.engine.store.slots();
@@ -266,46 +191,9 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         Ok((self, Operation { id, fingerprint, origin: Origin::default() }, Caller { client, is_within }))
     }
 
-    /// Returns the id of the operation, if its key is known.
-    fn id(&self, scope: Option<&Scope>) -> Result<Option<RecordId>, Rejection> {
-        self.key.as_ref().map(|key| Options::record_id(scope, key, self.path.as_deref())).transpose()
-    }
-
-    /// Finds the key in the body. `id` is the operation of the key in the header, if there is one.
-    #[inline(never)]
-    fn in_body(
-        &self,
-        layer: &LayerState<St>,
-        is_probe: bool,
-        id: Option<RecordId>,
-        scope: Option<&Scope>,
-        data: &Bytes,
-    ) -> Result<InBody, Rejection> {
-        let options = &layer.options;
-        let found = options.key_from.as_ref().map(|place| Ok((place, place.find(&self.parts, data)?))).transpose();
-        let found = found.map_err(|error: BadKey| reasons::key_in_body_malformed(&error))?;
-        match (&self.key, id, found) {
-            (Some(of_header), Some(id), Some((place, Some((key, at))))) => match *of_header == key {
-                true => Ok(InBody::Keyed(id, None, place.compared(data, at))),
-                false => Err(reasons::keys_differ(&options.header_name)),
-            },
-            (_, Some(id), _) => Ok(InBody::Keyed(id, None, data.clone())),
-            (_, None, Some((_, Some((key, _))))) if !is_probe && layer.is_enclosed(&self.parts, &key) => {
-                Ok(InBody::Enclosed)
-            }
-            (_, None, Some((place, Some((key, at))))) => {
-                let id = Options::record_id(scope, &key, self.path.as_deref())?;
-                Ok(InBody::Keyed(id, Some(key), place.compared(data, at)))
-            }
-            (_, None, _) if options.require_key => Err(reasons::key_missing(&options.header_name)),
-            (_, None, _) => Ok(InBody::Keyless),
-        }
-    }
-
     /// Returns whether the answer is for a handler that has sent this request to its own server.
     pub(super) fn is_sub_request(&self) -> bool {
-        let key = self.key.as_ref();
-        self.enclosing().zip(key).is_some_and(|(enclosing, key)| enclosing.is_of_sub_request(key))
+        self.enclosing().is_some_and(|enclosing| enclosing.is_of_sub_request(&self.key))
     }
 
     /// Returns the exchange whose handler has sent this request.
@@ -328,10 +216,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
             let slots = Arc::clone(layer.engine.store.slots());
             let (seen, recorder) = (seen_uri(&parts).clone(), Arc::clone(&layer.options.recorder));
             let answers_retries = layer.engine.policy.answers_retries();
-            // What runs has a key.
-            if let Some(key) = key {
-                IdempotencyContext::replace(&mut parts, key, context, slots, (seen, path), recorder, answers_retries);
-            }
+            IdempotencyContext::replace(&mut parts, key, context, slots, (seen, path), recorder, answers_retries);
             let answering = service.call(Request::from_parts(parts, body.into()));
             (layer, service, answering)
         };

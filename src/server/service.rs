@@ -111,8 +111,7 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 // The body is handed to `answer`, which reads it and then puts it here.
                 let unread = Passage::Whole { data: Bytes::new(), trailers: None };
                 let layer = Arc::clone(&self.layer);
-                let ask = layer.options.on_replay.clone().map(|Hook(ask)| ask);
-                let is_plain = ask.is_none() && layer.options.key_from.is_none();
+                let ask = layer.options.on_replay.clone();
                 let exchange = Box::new(Exchange {
                     layer,
                     key,
@@ -124,11 +123,11 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                     share: None,
                     mode: self.mode,
                 });
-                match is_plain {
+                match ask {
                     _ if is_probe => ResponseFuture::boxed(Box::pin(exchange.look::<R, S::Error>(body)), echo),
-                    true => ResponseFuture::boxed(Box::pin(exchange.answer::<R, S::Error>(body)), echo),
-                    false => {
-                        ResponseFuture::boxed(Box::pin(exchange.answer_with_hooks::<R, S::Error>(ask, body)), echo)
+                    None => ResponseFuture::boxed(Box::pin(exchange.answer::<R, S::Error>(body)), echo),
+                    Some(Hook(ask)) => {
+                        ResponseFuture::boxed(Box::pin(exchange.answer_if_asked::<R, S::Error>(ask, body)), echo)
                     }
                 }
             }

@@ -20,9 +20,8 @@ const FEW_HEADERS: usize = 8;
 pub(super) enum Way {
     /// The inner service gets it untouched: it is not covered, or it is within an exchange of its own operation.
     Pass,
-    /// It has this key in its header, or none there, and may have one in its body. `request.rs` answers it, or
-    /// `look.rs` if it is a probe.
-    Exchange(Option<Key>),
+    /// It has this key. `request.rs` answers it, or `look.rs` if it is a probe.
+    Exchange(Key),
     /// Its key is missing or malformed.
     Reject(Rejection),
 }
@@ -35,11 +34,7 @@ impl<St: Store> LayerState<St> {
         let options = &self.options;
         let is_covered = options.methods.iter().any(|covered| covered == request.method());
         match is_covered {
-            true => {
-                !options.require_key
-                    && options.key_from.is_none()
-                    && !has_either(request.headers(), &options.header_name)
-            }
+            true => !options.require_key && !has_either(request.headers(), &options.header_name),
             false => request.method().is_safe() || !request.headers().contains_key(probe::HEADER),
         }
     }
@@ -60,8 +55,7 @@ impl<St: Store> LayerState<St> {
         let name = &self.options.header_name;
         match header::read_key(&parts.headers, name, self.options.strict_keys) {
             Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
-            Ok(Some(key)) => Way::Exchange(Some(key)),
-            Ok(None) if self.options.key_from.is_some() => Way::Exchange(None),
+            Ok(Some(key)) => Way::Exchange(key),
             Ok(None) if is_probe || self.options.require_key => Way::Reject(reasons::key_missing(name)),
             Ok(None) => {
                 IdempotencyContext::remove_copy(&mut parts.extensions);
@@ -74,7 +68,7 @@ impl<St: Store> LayerState<St> {
     /// Returns whether the request is within an exchange over this store for the same operation. It is when there is a
     /// layer on a nested router and another one on the outer router. When a handler sends a request that belongs to
     /// another operation, that request is an exchange of its own, even if its head is a copy of the handler's.
-    pub(super) fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
+    fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
         let Some(enclosing) = parts.extensions.get::<IdempotencyContext>() else { return false };
         let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
         if going_on.peek().is_none() {

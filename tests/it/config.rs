@@ -12,7 +12,7 @@ use tower::Layer as _;
 #[cfg(feature = "fjall")]
 use tower_idempotency::config::FjallConfig;
 use tower_idempotency::config::{LayerConfig, MemoryConfig, SledConfig};
-use tower_idempotency::server::{KeptHeaders, KeyFrom, Profile};
+use tower_idempotency::server::{KeptHeaders, Profile};
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, SledStore};
 use tracing::Level;
@@ -29,7 +29,6 @@ outcome_header_name = "x-outcome"
 methods = ["POST", "DELETE"]
 require_key = true
 strict_keys = true
-key_from = "json:/params/key"
 credential_headers = ["x-customer"]
 credential_cookies = ["session"]
 on_in_flight = "500ms"
@@ -84,7 +83,6 @@ fn each_setting_of_a_layer_sets_its_option() {
         .methods([Method::POST, Method::DELETE])
         .require_key(true)
         .strict_keys(true)
-        .key_from(KeyFrom::json_pointer("/params/key").unwrap())
         .credential_headers([name("x-customer")])
         .credential_cookies(["session"])
         .on_in_flight(OnInFlight::Wait(SECOND / 2))
@@ -154,7 +152,6 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "layer": { "methods": ["post"] } }"#, "\"post\" is not an HTTP method in capital letters"),
         (r#"{ "layer": { "header_name": "a b" } }"#, "\"a b\" is not the name of a header"),
         (r#"{ "layer": { "run_level": "3" } }"#, "\"3\" is not a level"),
-        (r#"{ "layer": { "key_from": "/key" } }"#, "\"/key\" is not the place of a key, such as \"json:/params/key\""),
     ] {
         let error = serde_json::from_str::<Sections>(json).unwrap_err().to_string();
         assert!(error.contains(part), "{json}: {error}");

@@ -19,7 +19,6 @@ mod health;
 mod http;
 mod in_flight;
 mod key;
-mod key_from;
 mod limits;
 mod messages;
 mod observer;

@@ -100,8 +100,6 @@ pub(crate) struct Sameness {
     /// The headers that must be equal in a retry, by their names in order.
     headers: Vec<HeaderName>,
     body: FingerprintBody,
-    /// Whether bodies are compared without the key.
-    is_without_key: bool,
     // It is stored with each fingerprint, so that fingerprints made under different options are never compared.
     digest: [u8; 8],
     /// The options that say who asks. They are not in the digest: see there.
@@ -122,11 +120,6 @@ impl Sameness {
         self.digest = self.digested();
     }
 
-    pub(crate) fn without_key(&mut self, is_without_key: bool) {
-        self.is_without_key = is_without_key;
-        self.digest = self.digested();
-    }
-
     /// Returns whether bodies are compared in this way.
     pub(crate) fn has_body(&self, body: &FingerprintBody) -> bool {
         self.body.name() == body.name()
@@ -135,13 +128,11 @@ impl Sameness {
     /// Returns the digest of these options: zeros for the defaults, as `Fingerprint::builder` has it.
     fn digested(&self) -> [u8; 8] {
         let mut digest = [0; 8];
-        if self.headers.is_empty() && matches!(self.body, FingerprintBody::Bytes) && !self.is_without_key {
+        if self.headers.is_empty() && matches!(self.body, FingerprintBody::Bytes) {
             return digest;
         }
         let mut digester = Digester::new(&OPTIONS);
-        // No header has a name with blanks.
-        let without_key = self.is_without_key.then_some("without the key");
-        for part in self.headers.iter().map(HeaderName::as_str).chain([&*self.body.name()]).chain(without_key) {
+        for part in self.headers.iter().map(HeaderName::as_str).chain([&*self.body.name()]) {
             digester.part(part.as_bytes());
         }
         digest.copy_from_slice(&digester.finish()[..8]);

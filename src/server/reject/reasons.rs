@@ -6,8 +6,6 @@
 //! The calls at the end of a rejection: `same_key` says that a retry with the same key may be answered otherwise.
 //! `after` says so too, and sets `Retry-After` in seconds. `for_the_operator` puts the record id into the answer.
 
-use std::error::Error;
-
 use http::{HeaderName, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
@@ -28,20 +26,6 @@ pub(crate) fn key_missing(name: &HeaderName) -> Rejection {
 /// Rejects a key that `header::read_key` does not take. The error names the header and what is wrong.
 pub(crate) fn key_malformed(error: &HeaderError) -> Rejection {
     Rejection::new(RejectionKind::KeyMalformed, error.to_string())
-}
-
-/// Rejects what a body has in the place of a key.
-pub(crate) fn key_in_body_malformed(error: &dyn Error) -> Rejection {
-    Rejection::new(RejectionKind::KeyMalformed, format!("The body has no key that is accepted: {error}."))
-}
-
-/// Rejects a request whose header has another key than its body.
-pub(crate) fn keys_differ(name: &HeaderName) -> Rejection {
-    let detail = format!(
-        "The {name} header has another key than the body, and nothing was done. Send one key, in one of them or in both."
-    );
-    let differ = Rejection::new(RejectionKind::KeyMalformed, detail);
-    Rejection { status: StatusCode::UNPROCESSABLE_ENTITY, ..differ }
 }
 
 /// Rejects a body that is longer than `max_request_body`.
