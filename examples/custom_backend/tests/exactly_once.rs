@@ -29,7 +29,7 @@ const CHILD: &str = "CUSTOM_BACKEND_CHILD";
 
 async fn open(file: &Path) -> Store {
     Connection::open(file).unwrap().execute_batch("CREATE TABLE IF NOT EXISTS charge (key TEXT)").unwrap();
-    let short = Store::builder().call_timeout(Duration::from_millis(500)).lease(Duration::from_secs(3));
+    let short = Store::builder().call_timeout(Duration::from_secs(1)).lease(Duration::from_secs(6));
     short.open(SqliteBackend::open(file).unwrap()).await.unwrap()
 }
 

@@ -43,7 +43,7 @@ async fn an_evening_over_postgresql() {
     let manner = Manner { has_no_javascript: true, ..Manner::default() };
     let Some(browser) = Browser::start(promise, manner).await else { return };
     let directory = tempdir().unwrap();
-    let setup = Setup::new(&directory).with(&format!("--store {} --namespace evening --lease 10", database.url()));
+    let setup = Setup::new(&directory).with(&format!("--store {} --namespace evening --lease 12", database.url()));
     let evening = Evening { setup, browser, pictures: Pictures::none(), hands: Hands::Keyboard };
     evening.pass().await;
 }

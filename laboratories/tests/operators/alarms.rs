@@ -99,7 +99,7 @@ async fn the_alerts_of_a_database_that_is_away_and_of_a_server_that_stalls_fire(
     let promise = "that a database which is away is noticed";
     let Some(mut database) = own_server(promise, &[]) else { return };
     let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let store = format!("--store {} --namespace alarms --lease 5", database.url());
+    let store = format!("--store {} --namespace alarms --lease 12", database.url());
     let (address, other) = (free_address(), free_address());
     let server = Setup::new(&directories[0]).listening(address).with(&store).start();
     let Some(prometheus) = Prometheus::of(address, promise).await else { return };

@@ -40,8 +40,10 @@ impl Answer {
         if !is_problem {
             return String::new();
         }
-        let uri = self.json()["type"].as_str().expect("a problem has a type").to_owned();
-        uri.rsplit_once('#').map_or(uri.clone(), |(_, slug)| slug.to_owned())
+        let json = self.json();
+        // RFC 9457, section 3.1.1.
+        let uri = json["type"].as_str().unwrap_or("about:blank");
+        uri.rsplit_once('#').map_or(uri, |(_, slug)| slug).to_owned()
     }
 
     pub fn json(&self) -> serde_json::Value {

@@ -135,7 +135,7 @@ async fn a_namespace_that_no_service_uses_is_no_empty_list() {
     store.close().await.unwrap();
 }
 
-/// The URL of the rows of a service that has died in a run with the key `k1`. Its lease is of three seconds.
+/// The URL of the rows of a service that has died in a run with the key `k1`. Its lease is of six seconds.
 pub(crate) fn died_in_a_run(server: &PostgresServer) -> String {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let url = runtime.block_on(async {
@@ -143,7 +143,7 @@ pub(crate) fn died_in_a_run(server: &PostgresServer) -> String {
         first.close().await.unwrap();
         let backend = PostgresBackend::from_url(&server.url()).unwrap().namespace(NAMESPACE).unwrap();
         let builder = SharedStore::<PostgresBackend>::builder();
-        let builder = builder.call_timeout(Duration::from_millis(500)).lease(Duration::from_secs(3));
+        let builder = builder.call_timeout(Duration::from_secs(1)).lease(Duration::from_secs(6));
         let store = builder.open(backend.open().await.unwrap()).await.unwrap();
         let service = Service::over(store);
         let gate = service.gate.clone();
@@ -162,10 +162,10 @@ fn a_run_whose_server_has_died_shows_as_interrupted_and_can_be_settled() {
     let Some(server) = own_server("that the death of a server is noticed", &[]) else { return };
     let url = died_in_a_run(&server);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let seen = || json(0, &["show", &url, &id("k1").to_string(), "--wait=6s"]);
+    let seen = || json(0, &["show", &url, &id("k1").to_string(), "--wait=12s"]);
     runtime.block_on(until("an interrupted operation", async || seen()["state"] == "interrupted"));
     let fence = seen()["fence"].as_str().unwrap().to_owned();
-    let settled = idem(&["settle", &url, &id("k1").to_string(), "--fence", &fence, "--release", "--yes", "--wait=6s"]);
+    let settled = idem(&["settle", &url, &id("k1").to_string(), "--fence", &fence, "--release", "--yes", "--wait=12s"]);
     assert_eq!(settled.code, 0, "{settled:?}");
     assert_eq!(idem(&["show", &url, &id("k1").to_string()]).code, 1);
 }

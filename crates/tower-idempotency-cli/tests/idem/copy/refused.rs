@@ -174,7 +174,7 @@ fn a_run_whose_server_has_died_is_copied_as_interrupted_after_a_wait() {
     let Some(server) = own_server("that a copy waits for the death of a server", &[]) else { return };
     let (url, to) = (died_in_a_run(&server), Place::of("sled"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let copied = async || idem(&["copy", &url, &to.name(), "--wait=6s"]).code == 0;
+    let copied = async || idem(&["copy", &url, &to.name(), "--wait=12s"]).code == 0;
     runtime.block_on(until("a copy", copied));
     let [operation] = listed(&to.name()).try_into().unwrap();
     assert_eq!((&operation["id"], &operation["state"]), (&id("k1").to_string().into(), &"interrupted".into()));
