@@ -200,11 +200,15 @@ pub(crate) async fn says(answer: &'static str) -> (SocketAddr, Arc<AtomicUsize>)
     let ends = answer.starts_with("HTTP/1.1 ") && answer.contains("content-length") && !answer.contains("connection:");
     let answer = if ends { answer.replacen("\r\n", "\r\nconnection: close\r\n", 1) } else { answer.to_owned() };
     tokio::spawn(async move {
+        // Once the answer is written, they are half closed: a close before the whole request has come is a reset.
+        let mut answered = Vec::new();
         loop {
             let mut stream = listener.accept().await.unwrap().0;
             if matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {
                 counted.fetch_add(1, Ordering::SeqCst);
                 stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+                answered.push(stream);
             }
         }
     });

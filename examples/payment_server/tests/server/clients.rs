@@ -160,11 +160,15 @@ async fn ends_with(program: Program, answer: &'static str) -> Option<(bool, usiz
     let sent = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&sent);
     let service = tokio::spawn(async move {
+        // Once the answer is written, they are half closed: a close before the whole request has come is a reset.
+        let mut answered = Vec::new();
         loop {
             let mut stream = listener.accept().await.unwrap().0;
             if matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {
                 counted.fetch_add(1, Ordering::SeqCst);
                 stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+                answered.push(stream);
             }
         }
     });
