@@ -53,8 +53,15 @@ impl<St: Store> Operations<St> {
     /// [`Answer::Http`].
     #[must_use]
     pub fn over(store: St, retention: Duration) -> Self {
+        Self::over_shared(Arc::new(store), retention)
+    }
+
+    // For rules that use the store, too.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn over_shared(store: Arc<St>, retention: Duration) -> Self {
         let policy = Policy { retention, ..Policy::default() };
-        let engine = Engine { store: Arc::new(store), policy, wrap_run: None };
+        let engine = Engine { store, policy, wrap_run: None };
         Self::new(Arc::new(engine), Encoding::any())
     }
 

@@ -112,6 +112,20 @@ pub(super) fn forget(fence: Fence) -> Transition {
     Transition::Resolve(fence, Resolution::Forget, HOUR)
 }
 
+/// The same claim or end of a run, of an operation with this label and scope.
+pub(super) fn described(transition: Transition, label: &str, scope: [u8; 32]) -> Transition {
+    let origin = Origin::of(Described { scope: Some(scope), label: Some(label.to_owned()), trace: None });
+    match transition {
+        Transition::Claim(claim) => {
+            Transition::Claim(Claim { operation: Operation { origin, ..claim.operation }, ..claim })
+        }
+        Transition::Complete(completion) => {
+            Transition::Complete(Completion { operation: Operation { origin, ..completion.operation }, ..completion })
+        }
+        other => other,
+    }
+}
+
 /// The same transition, whose record is kept for [`SHORT`].
 pub(super) fn shortly(transition: Transition) -> Transition {
     match transition {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -11,7 +12,7 @@ use tower_idempotency::store::Store;
 ///
 /// Only the store is needed. Each thing more lets the suite see more.
 pub struct StoreSubject<St> {
-    pub(super) store: St,
+    pub(super) store: Arc<St>,
     pub(super) another_process: Option<St>,
     pub(super) clock: Option<Box<dyn Fn(Duration) + Send + Sync>>,
     pub(super) reopen: Option<Reopen<St>>,
@@ -31,7 +32,15 @@ impl<St: Store> StoreSubject<St> {
     #[must_use]
     pub fn new(store: St) -> Self {
         let (another_process, clock, reopen, most_records) = (None, None, None, None);
-        Self { store, another_process, clock, reopen, most_records, longest_outcome: USUAL, kept: Vec::new() }
+        Self {
+            store: Arc::new(store),
+            another_process,
+            clock,
+            reopen,
+            most_records,
+            longest_outcome: USUAL,
+            kept: Vec::new(),
+        }
     }
 
     /// The same records, as another process has them open.

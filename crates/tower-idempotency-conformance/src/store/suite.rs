@@ -43,7 +43,8 @@ macro_rules! __store_rules {
             listing:
                 interrupted_operations_are_listed_until_they_are_settled
                 the_list_is_paged_without_gaps_or_repeats
-                a_scan_has_each_record_once_in_the_order_of_ids;
+                a_scan_has_each_record_once_in_the_order_of_ids
+                filters_select_by_what_records_say;
             owners:
                 a_process_has_its_own_runs_however_long_they_take
                 nobody_takes_the_run_of_a_living_process

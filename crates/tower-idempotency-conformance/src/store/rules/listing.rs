@@ -1,18 +1,21 @@
-//! The list of the interrupted operations.
+//! The lists, and what operators select of them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tower_idempotency::RecordId;
-use tower_idempotency::internals::{Fence, List, ListedRecord, Owner, Transition};
+use tower_idempotency::clock::Timestamp;
+use tower_idempotency::internals::{Cause, Fence, List, ListedRecord, Owner, Transition};
+use tower_idempotency::operations::{Filter, Operations, StateKind};
 use tower_idempotency::store::InterruptedRun;
 use tower_idempotency::store::Store;
 
 use crate::fresh::{fresh_id, fresh_ids};
 use crate::store::rule::Rule;
 use crate::store::sample::{
-    Ending, Hold, SHORT, answer, claim, complete, consume, forget, free, hold, inquire, interrupt, reclaim, settle,
-    shortly,
+    Ending, HOUR, Hold, SHORT, answer, claim, complete, consume, described, forget, free, hold, inquire, interrupt,
+    reclaim, settle, shortly,
 };
 use crate::store::subject::StoreSubject;
 
@@ -156,4 +159,65 @@ pub(crate) async fn a_scan_has_each_record_once_in_the_order_of_ids<St: Store>(s
     let sessions: HashSet<_> = running.iter().filter(is_here).map(|run| run.session).collect();
     let is_one = sessions.len() == 1 && (!subject.store.is_exclusive() || sessions.contains(&None));
     rule.check(is_one, || format!("the runs of one process are listed with the sessions {sessions:?}"));
+}
+
+/// Operations of two scopes and labels, which ended in different ways: each filter of operators selects those whose
+/// records have what it says, on pages of any size.
+pub(crate) async fn filters_select_by_what_records_say<St: Store>(subject: &StoreSubject<St>) {
+    let advice = "list the origin, the state and the times of each record as they were written";
+    let rule = Rule::new(subject, "filters_select_by_what_records_say", advice);
+    let cases: [(&str, u8, Ending); 4] = [
+        ("charge 1", 1, |hold| complete(hold, "done")),
+        ("charge 2", 2, |hold| answer(hold.fence, 504)),
+        ("refund 1", 1, |hold| interrupt(hold.fence)),
+        ("refund 2", 2, |hold| consume(hold, 201)),
+    ];
+    let mut ids = Vec::new();
+    for (label, scope, ending) in cases {
+        let id = fresh_id();
+        let of = |transition| described(transition, label, [scope; 32]);
+        let run = rule.made(id, &of(claim())).await;
+        rule.taken(id, &of(ending(hold(id, &run)))).await;
+        ids.push((id, label));
+    }
+    let operations = Operations::over_shared(Arc::clone(&subject.store), HOUR);
+    let all = Filter::all;
+    let any = all();
+    let now = rule.read(|| operations.list(&any, None, 1)).await.now;
+    let (past, future) = (Timestamp::from_millis(now.as_millis() - 3_600_000), now.plus(HOUR));
+    let filters: [(Filter, &[&str]); 17] = [
+        (all(), &["charge 1", "charge 2", "refund 1", "refund 2"]),
+        (all().in_state(StateKind::Completed), &["charge 1"]),
+        (all().in_state(StateKind::Interrupted), &["charge 2", "refund 1"]),
+        (all().in_state(StateKind::Consumed), &["refund 2"]),
+        (all().in_state(StateKind::Running), &[]),
+        (all().caused_by(Cause::Unknown), &["refund 1"]),
+        (all().caused_by(Cause::Answered(0)), &["charge 2"]),
+        (all().caused_by(Cause::Panicked), &[]),
+        (all().answered_with(504), &["charge 2"]),
+        (all().answered_with(201), &["refund 2"]),
+        (all().labelled("charge"), &["charge 1", "charge 2"]),
+        (all().labelled("harge"), &[]),
+        (all().of_scope([2; 32]), &["charge 2", "refund 2"]),
+        (all().since(past).before(future).labelled("refund"), &["refund 1", "refund 2"]),
+        (all().since(future), &[]),
+        (all().before(past), &[]),
+        (all().in_state(StateKind::Interrupted).labelled("refund").of_scope([1; 32]), &["refund 1"]),
+    ];
+    for (filter, expected) in filters {
+        for limit in [1, 100] {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let listing = rule.read(|| operations.list(&filter, after.as_ref(), limit)).await;
+                let label = |id| ids.iter().find(|(one, _)| *one == id).map(|(_, label)| *label);
+                found.extend(listing.operations.iter().filter_map(|one| label(one.id)));
+                after = listing.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            found.sort_unstable();
+            rule.check(found == expected, || format!("{filter:?} selects {found:?}, not {expected:?}"));
+        }
+    }
 }

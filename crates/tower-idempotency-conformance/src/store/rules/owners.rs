@@ -138,7 +138,7 @@ pub(crate) async fn processes_see_each_others_steps<St: Store>(subject: &StoreSu
     let id = fresh_id();
     let mut last = None;
     for round in 0..12 {
-        let (store, other) = if round % 2 == 0 { (&subject.store, another) } else { (another, &subject.store) };
+        let (store, other) = if round % 2 == 0 { (&*subject.store, another) } else { (another, &*subject.store) };
         let run = rule.made_by(store, id, &claim()).await;
         rule.check(last < Some(run.fence), || format!("fence {} was given after {last:?}", run.fence));
         let seen = rule.load_by(other, id).await.map(|record| (record.fence, record.owner));

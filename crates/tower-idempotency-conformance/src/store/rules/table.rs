@@ -178,7 +178,7 @@ pub(crate) async fn each_transition_does_what_the_protocol_says<St: Store>(subje
                   write the whole draft";
     let rule = Rule::new(subject, "each_transition_does_what_the_protocol_says", advice);
     for trial in trials(&rule).await {
-        let (change, reply) = trial.should(&subject.store);
+        let (change, reply) = trial.should(&*subject.store);
         let Applied { reply: was, record } = &trial.applied;
         rule.check(*was == reply, || format!("{was:?}, and {reply:?} is right, was answered {}", trial.words()));
         rule.check(*record == trial.after, || {
@@ -216,7 +216,7 @@ pub(crate) async fn a_refused_transition_changes_nothing<St: Store>(subject: &St
     let rule = Rule::new(subject, "a_refused_transition_changes_nothing", advice);
     let mut count = 0;
     for trial in trials(&rule).await {
-        let (change, _) = trial.should(&subject.store);
+        let (change, _) = trial.should(&*subject.store);
         if change != Change::Nothing {
             continue;
         }

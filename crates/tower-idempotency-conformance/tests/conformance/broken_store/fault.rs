@@ -39,6 +39,7 @@ faults! {
     "interrupted_operations_are_listed_until_they_are_settled": ListsNoQuestions,;
     "the_list_is_paged_without_gaps_or_repeats": BeginsThePageAtThePlace, LeavesOutTies, ListsTheNewestFirst, ListsAllAtOnce,;
     "a_scan_has_each_record_once_in_the_order_of_ids": ScansFromTheStart, LeavesTheLastOut, ListsNoRuns, NamesASession,;
+    "filters_select_by_what_records_say": ListsNoOrigins,;
     "a_process_has_its_own_runs_however_long_they_take": InterruptsItsOwnSlowRuns,;
     "nobody_takes_the_run_of_a_living_process": TakesOthersForDead, OwnsQuestionsThatAreOver,;
     "the_runs_of_a_process_that_is_gone_are_interrupted": TakesTheDeadForAlive,;

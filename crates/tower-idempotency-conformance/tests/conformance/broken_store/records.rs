@@ -14,7 +14,7 @@ use tower_idempotency::MemoryStore;
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency::internals::Resolution;
 use tower_idempotency::internals::{
-    Applied, Cause, Cursor, List, ListedRecord, Page, Record, Records, Reply, Sealed, Slots, State, Transition,
+    Applied, Cause, Cursor, List, ListedRecord, Origin, Page, Record, Records, Reply, Sealed, Slots, State, Transition,
 };
 use tower_idempotency::store::{Gauges, Health, Store, StoreError};
 use tower_idempotency::test_util::TestStore;
@@ -253,6 +253,12 @@ impl<St: Store + Clone> Records for Broken<St> {
                 let mut page = self.inner.list(list, after, limit).await?;
                 if self.fault == Fault::LeavesTheLastOut {
                     page.records.pop();
+                }
+                if self.fault == Fault::ListsNoOrigins {
+                    page.records
+                        .iter_mut()
+                        .flat_map(|one| &mut one.record)
+                        .for_each(|it| it.origin = Origin::default());
                 }
                 page
             }

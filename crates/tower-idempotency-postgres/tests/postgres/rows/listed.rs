@@ -1,16 +1,11 @@
 //! Rows as operators see them: the beginning of a large one is enough, and a damaged one is settled by its columns.
 
-use std::time::Duration;
-
 use axum::response::IntoResponse as _;
 use http::StatusCode;
-use http::request::Parts;
 use testkit::Gate;
-use testkit::lab::{Lab as Requests, id, keyed, post};
-use tower_idempotency::clock::Timestamp;
-use tower_idempotency::engine::Cause;
+use testkit::lab::{Lab as Requests, id, post};
 use tower_idempotency::operations::{Action, Answer, Applied, Change, Filter, OperationState, StateKind};
-use tower_idempotency::{IdempotencyLayer, Scope, Secret};
+use tower_idempotency::{IdempotencyLayer, Secret};
 use tower_idempotency_postgres::PostgresStore;
 use tower_idempotency_shared::{Backend as _, Clocks};
 
@@ -94,48 +89,6 @@ async fn a_large_answer_is_listed_by_its_first_kilobyte_and_a_damaged_row_is_set
     let release = Change::new(damaged.id, damaged.fence, Action::Release);
     assert_eq!(operations.by("alice").apply(release).await.unwrap(), Applied::Done);
     assert_eq!(operations.list(&Filter::all(), None, 9).await.unwrap().operations.len(), 1);
-}
-
-#[tokio::test]
-async fn operations_are_selected_by_label_cause_scope_and_time() {
-    let Some(lab) = lab("how operations are selected").await else { return };
-    let store = PostgresStore::open(lab.another().await).await.unwrap();
-    let layer = IdempotencyLayer::new(store)
-        .scope(|parts: &Parts| Scope::new(parts.headers["account"].to_str().unwrap()).unwrap())
-        .label(|parts: &Parts| parts.uri.path().to_owned());
-    let requests = Requests::new(layer.clone(), |number| async move {
-        match number {
-            1 => (StatusCode::GATEWAY_TIMEOUT, "unknown"),
-            2 => panic!("half-way"),
-            _ => (StatusCode::OK, "done"),
-        }
-    });
-    for (path, account) in [("/charges/1", "one"), ("/refunds/2", "one"), ("/charges/3", "other")] {
-        let request = keyed("POST", path, path).header("account", account).body("a".into()).unwrap();
-        requests.send(request).await;
-    }
-    let operations = layer.operations();
-    let listed = async |filter: &Filter| {
-        let listing = operations.list(filter, None, 9).await.unwrap();
-        let mut labels: Vec<_> = listing.operations.iter().map(|one| one.label().unwrap().to_owned()).collect();
-        labels.sort();
-        labels
-    };
-    let now = operations.list(&Filter::all(), None, 9).await.unwrap().now;
-    let (before, after) = (Timestamp::from_millis(now.as_millis() - 600_000), now.plus(Duration::from_secs(600)));
-    for (filter, expected) in [
-        (Filter::all().labelled("/charges"), &["/charges/1", "/charges/3"][..]),
-        (Filter::all().labelled("charges"), &[]),
-        (Filter::all().caused_by(Cause::Panicked), &["/refunds/2"]),
-        (Filter::all().caused_by(Cause::Answered(0)), &["/charges/1"]),
-        (Filter::all().of_scope(Scope::new("one").unwrap().digest()), &["/charges/1", "/refunds/2"]),
-        (Filter::all().since(before).before(after).labelled("/r"), &["/refunds/2"]),
-        (Filter::all().before(before), &[]),
-        (Filter::all().since(after), &[]),
-        (Filter::all().in_state(StateKind::Interrupted).labelled("/charges"), &["/charges/1"]),
-    ] {
-        assert_eq!(listed(&filter).await, expected, "{filter:?}");
-    }
 }
 
 #[tokio::test]
