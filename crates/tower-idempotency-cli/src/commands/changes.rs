@@ -92,7 +92,7 @@ pub(super) fn read(text: &[u8]) -> Result<Read, String> {
 }
 
 fn parse(line: &[u8]) -> Result<(RecordId, Option<Change>), String> {
-    let Line { id, fence, action, answer, known } = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let Line { id, fence, action, answer, known } = serde_json::from_slice(line).map_err(|error| unread(&error))?;
     if let Some(unknown) = known.keys().find(|name| !KNOWN.contains(&name.as_str())) {
         return Err(format!("there is no field `{unknown}`; what is to be done are `action` and `answer`"));
     }
@@ -109,6 +109,15 @@ fn parse(line: &[u8]) -> Result<(RecordId, Option<Change>), String> {
     };
     let fence = fence.ok_or("a change needs the `fence`")?;
     Ok((id, Some(Change::new(id, fence, action))))
+}
+
+/// Returns what is wrong with a line, without a value of it, which may be a secret.
+fn unread(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    match said.rsplit_once(", expected ") {
+        Some((_, expected)) if error.is_data() && !said.starts_with("unknown field") => format!("expected {expected}"),
+        _ => said,
+    }
 }
 
 impl Given {

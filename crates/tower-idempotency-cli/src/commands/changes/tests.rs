@@ -67,10 +67,13 @@ fn what_is_not_understood_is_refused_with_its_line() {
         (line("").replace("\"5\"", "\"five\""), "`fence` is a number"),
         (line("").replace("\"5\"", "5"), "expected a string"),
         ("release".to_owned(), "expected value"),
+        (line(r#","action":"answer","answer":{"status":"canary, expected"}"#), "line 2: expected u16"),
+        (line(r#","action":"answer","answer":{"status":200,"encoding":"canary"}"#), "line 2: expected `utf-8`"),
     ] {
         let other = line("").replace("7e", "8f");
         let error = read(format!("{other}\n{wrong}").as_bytes()).err().unwrap_or_else(|| panic!("{wrong} is taken"));
         assert!(error.starts_with("line 2: ") && error.contains(said), "{wrong}: {error}");
+        assert!(!error.contains("canary"), "{error}");
     }
     let twice = read(format!("{}\n\n{}", line(""), line(r#","action":"release""#)).as_bytes()).err();
     assert_eq!(twice.as_deref(), Some("lines 1 and 3 are for one operation"));
