@@ -14,6 +14,7 @@ use http::StatusCode;
 use http_body_util::Full;
 use laboratories::small_disk::Small;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use serde_json::json;
 use testkit::dice::free_address;
 use testkit::payment_server::{Server, Setup};
 use testkit::postgres::{FakeClock, own_server};
@@ -24,7 +25,7 @@ use tower_idempotency_outbox::{
     Call, Metrics as OutboxMetrics, Observer, OpenCalls, Outbox as _, Relay, SledOutbox, State,
 };
 
-use crate::prometheus::{Prometheus, queries};
+use crate::prometheus::{Prometheus, queries, variables};
 
 /// What an outbox has, and what stores of other kinds have.
 const NOT_OF_SLED: [&str; 5] = [
@@ -67,6 +68,14 @@ async fn the_alerts_of_operations_and_handlers_fire_and_the_dashboard_draws() {
         let is_of_sled = !NOT_OF_SLED.iter().any(|name| query.contains(name));
         assert_eq!(!result.as_array().unwrap().is_empty(), is_of_sled, "{title}: {query}: {result}");
     }
+    // The variables find the server.
+    let mut values = Vec::new();
+    for variable in variables() {
+        let found = prometheus.values(&variable).await.unwrap_or_else(|| panic!("{}", variable.name));
+        values.push((variable.name, found));
+    }
+    let expected = [("job", json!(["pay"])), ("instance", json!([address.to_string()]))];
+    assert_eq!(values, expected.map(|(name, found)| (name.to_owned(), found)));
     // A day later, none is settled.
     server.kill();
     prometheus.fires(&["IdempotencyMetricsMissing"]).await;

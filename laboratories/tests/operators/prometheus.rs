@@ -67,8 +67,12 @@ impl Prometheus {
 
     /// Returns the result of a query now.
     pub(crate) async fn query(&self, expression: &str) -> Option<Value> {
-        let escaped: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        Some(self.api(&format!("/api/v1/query?query={escaped}")).await?["result"].clone())
+        Some(self.api(&format!("/api/v1/query?query={}", escaped(expression))).await?["result"].clone())
+    }
+
+    /// Returns the values that a variable of the dashboard has.
+    pub(crate) async fn values(&self, Variable { label, series, .. }: &Variable) -> Option<Value> {
+        self.api(&format!("/api/v1/label/{label}/values?match%5B%5D={}", escaped(series))).await
     }
 
     /// The names of the alerts that fire.
@@ -113,16 +117,65 @@ fn hastened(alerts: &str) -> String {
     hastened.replace("> 3600", "> 5").replace("> 600", "> 10")
 }
 
-/// The titles and queries of the dashboard's panels, for all jobs and instances.
+/// Writes a text so that it can be a part of a URL.
+fn escaped(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+/// A variable of the dashboard whose values Prometheus has: those of a label of some series.
+pub(crate) struct Variable {
+    pub(crate) name: String,
+    label: String,
+    series: String,
+}
+
+/// The variables of this type, as the dashboard has them.
+fn variables_of(kind: &str) -> Vec<Value> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+    variables.filter(|variable| variable["type"] == kind).cloned().collect()
+}
+
+/// The variables that are looked up, for all jobs.
+pub(crate) fn variables() -> Vec<Variable> {
+    let read = |variable: Value| {
+        let query = for_all(variable["query"].as_str().unwrap());
+        let values = query.strip_prefix("label_values(").and_then(|values| values.strip_suffix(')')).unwrap();
+        let (series, label) = values.rsplit_once(", ").unwrap();
+        let name = variable["name"].as_str().unwrap().to_owned();
+        Variable { name, label: label.to_owned(), series: series.to_owned() }
+    };
+    variables_of("query").into_iter().map(read).collect()
+}
+
+/// The values that a person chooses from for `$stores`.
+fn choices_of_stores() -> Vec<String> {
+    let [stores] = &variables_of("custom")[..] else { panic!("there is one choice") };
+    assert_eq!(stores["name"], "stores");
+    let choices = stores["query"].as_str().unwrap().split(", ");
+    choices.map(|choice| choice.rsplit_once(" : ").unwrap().1.to_owned()).collect()
+}
+
+/// A query for all jobs and instances.
+fn for_all(query: &str) -> String {
+    query.replace("$job", ".+").replace("$instance", ".+")
+}
+
+/// The titles and queries of the dashboard's panels, for all jobs and instances, and for each choice that there is.
 pub(crate) fn queries() -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
-    let mut queries = Vec::new();
+    let (mut queries, stores) = (Vec::new(), choices_of_stores());
+    assert_eq!(stores, ["max", "sum"]);
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().unwrap() {
-            let query = target["expr"].as_str().unwrap().replace("$job", ".*").replace("$instance", ".*");
-            let query = query.replace("$__rate_interval", "10s").replace("$stores", "max").replace("[10m]", "[10s]");
-            assert!(!query.contains('$'), "{query}");
-            queries.push((panel["title"].as_str().unwrap().to_owned(), query));
+            let query = for_all(target["expr"].as_str().unwrap());
+            let query = query.replace("$__rate_interval", "10s").replace("[10m]", "[10s]");
+            let choices = if query.contains("$stores") { &stores[..] } else { &stores[..1] };
+            for choice in choices {
+                let query = query.replace("$stores", choice);
+                assert!(!query.contains('$'), "{query}");
+                queries.push((panel["title"].as_str().unwrap().to_owned(), query));
+            }
         }
     }
     queries

@@ -26,13 +26,14 @@ pub(super) fn plain_name(operation: &OperationRecord) -> String {
     }
 }
 
-/// Returns the state, with the status that the client got, or the reason why it is unknown whether it took effect.
+/// Returns the state, with the reason why it is unknown whether it took effect, and the status that the client got.
 pub(super) fn state(operation: &OperationRecord) -> Markup {
     let state = &operation.state;
     html! {
         span class={ "state " (state.kind()) } { (word(state)) }
-        @if let Some(status) = state.status() { " " span.status { (status) } }
-        @else if let Some(cause) = state.cause().filter(|cause| *cause != Cause::Unknown) { " " span.cause { (cause) } }
+        @if let Some(cause) = state.cause().filter(|cause| *cause != Cause::Unknown) {
+            " " span.cause { (cause) @if let Some(status) = state.status() { " " (status) } }
+        } @else if let Some(status) = state.status() { " " span.status { (status) } }
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) async fn authorize(parts: Parts, access: Access) -> Result<Actor, Res
 async fn handler(body: String) -> Response {
     match body.as_str() {
         "unknown" => (Unsure, StatusCode::GATEWAY_TIMEOUT).into_response(),
+        "panic" => panic!("on purpose"),
         body => format!("charged {body}").into_response(),
     }
 }

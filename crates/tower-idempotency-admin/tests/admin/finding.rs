@@ -17,7 +17,13 @@ async fn an_operation_is_found_by_its_key_and_its_owner_and_the_key_is_in_no_url
     let found = desk.submit(&find, &[("key", "order-17"), ("owner", "acme")]).await;
     assert_eq!((found.status.as_u16(), found.header("location")), (303, Some(format!("?id={id}").as_str())));
     let page = desk.get(found.header("location").unwrap()).await;
-    assert!(page.text().contains(&id), "{}", page.text());
+    let state = "<span class=\"state interrupted\">interrupted</span> <span class=\"cause\">answered 504</span>";
+    let cause = "<dt>Cause</dt><dd>answered: the handler answered that it is unknown</dd>";
+    for part in [&*id, &format!("<dt>State</dt><dd>{state}</dd>"), cause] {
+        assert!(page.text().contains(part), "{part}: {}", page.text());
+    }
+    let list = desk.get("").await;
+    assert!(list.text().contains(&format!("<td data-label=\"State\">{state}</td>")), "{}", list.text());
     // A client may have sent it as a structured field.
     for (key, owner) in [("\"order-17\"", " acme \r\n"), (" order-17 ", "\r\nacme")] {
         assert_eq!(desk.submit(&find, &[("key", key), ("owner", owner)]).await.status, 303, "{key}");
@@ -110,33 +116,48 @@ async fn an_owner_is_what_the_application_makes_of_it() {
 async fn filters_are_in_the_url_and_select() {
     let desk = Desk::new();
     desk.interrupted("open").await;
+    desk.charge("panicked", "panic").await;
     desk.charge("done", "17").await;
     let digest = |name: &str| {
         let digest = Scope::new(name).unwrap().digest();
         digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     };
     let cases = [
-        ("", 1),
-        ("?state=any", 2),
+        ("", 2),
+        ("?state=any", 3),
         ("?state=completed", 1),
         ("?state=running", 0),
         ("?status=504", 1),
         ("?status=502", 0),
         ("?status=100", 0),
         ("?status=999", 0),
+        ("?cause=answered", 1),
+        ("?cause=panicked", 1),
+        ("?state=any&cause=panicked", 1),
+        ("?state=any&cause=any", 3),
+        ("?cause=lease", 0),
+        ("?state=any&since=2026-01-01T00:00:00Z", 3),
+        ("?state=any&since=9999-01-01T00:00:00Z", 0),
+        ("?state=any&before=2026-01-01+00:00:00", 0),
+        ("?state=any&before=9999-01-01+00:00:00", 3),
         ("?state=any&older_than=1h", 0),
-        ("?state=any&older_than=", 2),
-        (&format!("?state=any&scope={}", digest("acme")), 2),
+        ("?state=any&older_than=", 3),
+        (&format!("?state=any&scope={}", digest("acme")), 3),
         (&format!("?state=any&scope={}", digest("other")), 0),
     ];
     for (query, count) in cases {
         let page = desk.get(query).await;
         let rows = page.text().matches("data-label=\"Attempt\"").count();
         assert_eq!((page.status.as_u16(), rows), (200, count), "{query}");
+        // The page begins with what is interrupted, and the API with all.
+        let query = if query.is_empty() { "?state=interrupted" } else { query };
+        let listed = desk.get(&format!("/api/operations{query}")).await.json();
+        assert_eq!(listed["operations"].as_array().unwrap().len(), count, "{query}: {listed:#}");
     }
-    for wrong in
-        ["?state=open", "?older_than=soon", "?status=99", "?status=1000", "?status=99999", "?scope=acme", "?after=x"]
-    {
+    for wrong in [
+        "?state=open", "?cause=moon", "?since=soon", "?before=2026-13-01T00:00:00Z", "?older_than=soon", "?status=99",
+        "?status=1000", "?status=99999", "?scope=acme", "?after=x",
+    ] {
         let page = desk.get(wrong).await;
         assert!(page.status == 400 && page.text().contains("role=\"alert\""), "{wrong}");
         assert_eq!(desk.get(&format!("/api/operations{wrong}")).await.status, 400, "{wrong}");

@@ -1,12 +1,20 @@
-//! The calls of an outbox: counted, listed, and settled by an operator who may.
+//! The calls of an outbox: counted, listed, and settled by an operator who may. Each over sled and over PostgreSQL.
 
+#![allow(clippy::future_not_send, reason = "a test stays on its thread")]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::future::BoxFuture;
 use http::Request;
 use tempfile::TempDir;
 use testkit::log::Log;
+use testkit::postgres::shared_server;
 use testkit::process::until;
 use tower_idempotency::{MemoryStore, SledStore};
 use tower_idempotency_admin::{Access, AdminPage, Permission};
-use tower_idempotency_outbox::{Action, Call, Entry, Outbox as _, SledOutbox, State};
+use tower_idempotency_outbox::deadpool_postgres::tokio_postgres::NoTls;
+use tower_idempotency_outbox::deadpool_postgres::{Manager, Pool};
+use tower_idempotency_outbox::{Action, Call, Entry, Outbox, PostgresOutbox, SledOutbox, State};
 
 use crate::desk::{Desk, authorize, layer};
 use crate::document::{Form, forms};
@@ -14,19 +22,117 @@ use crate::document::{Form, forms};
 /// A text that is in each key, path, partition key and body, and on no page.
 const CANARY: &str = "canary-5e7c";
 
-struct Home {
-    desk: Desk,
+/// Makes a test over each database of one that is written for any.
+macro_rules! over_both {
+    ($(#[$test:meta] $name:ident),* $(,)?) => {
+        mod sled {
+            $(#[$test]
+            async fn $name() {
+                super::$name::<super::Sled>().await;
+            })*
+        }
+
+        mod postgres {
+            $(#[$test]
+            async fn $name() {
+                super::$name::<super::Postgres>().await;
+            })*
+        }
+    };
+}
+
+over_both!(
+    // Its log is that of one thread.
+    #[tokio::test]
+    calls_are_counted_and_an_operator_settles_them_after_reading_what_it_leads_to,
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    more_calls_than_a_page_shows_have_a_link_and_so_have_refused_ones,
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    a_call_that_was_tried_and_given_up_since_is_not_settled_by_what_was_seen_before,
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    who_may_only_read_sees_calls_and_changes_none,
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    an_outbox_that_fails_leaves_the_rest_of_the_page,
+);
+
+/// A database with an outbox.
+trait Database: Sized {
+    type Outbox: Outbox;
+
+    /// One whose outbox is empty; `None` if there is no server here.
+    async fn new() -> Option<Self>;
+
+    fn outbox(&self) -> &Self::Outbox;
+
+    /// Closes it. The outbox fails from then on.
+    fn close(&self) -> BoxFuture<'static, ()>;
+}
+
+struct Sled {
     outbox: SledOutbox,
     store: SledStore,
     _directory: TempDir,
 }
 
-impl Home {
-    /// Three calls: the first waits, and the others are given up.
-    async fn new(access: Access) -> Self {
+impl Database for Sled {
+    type Outbox = SledOutbox;
+
+    async fn new() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let store = SledStore::open(directory.path()).unwrap();
         let outbox = SledOutbox::new(&store, "outbox").await.unwrap();
+        Some(Self { outbox, store, _directory: directory })
+    }
+
+    fn outbox(&self) -> &SledOutbox {
+        &self.outbox
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        // It waits for the handle that the outbox has.
+        let store = self.store.clone();
+        Box::pin(async move { drop(store.close().await) })
+    }
+}
+
+struct Postgres {
+    outbox: PostgresOutbox,
+    pool: Pool,
+}
+
+impl Database for Postgres {
+    type Outbox = PostgresOutbox;
+
+    async fn new() -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let server = shared_server("the calls of an outbox in PostgreSQL")?;
+        let pool = Pool::builder(Manager::new(server.url().parse().unwrap(), NoTls)).build().unwrap();
+        let schema = format!("outbox_{}", NUMBER.fetch_add(1, Ordering::SeqCst));
+        let outbox = PostgresOutbox::new(pool.clone(), &schema).unwrap();
+        outbox.migrate().await.unwrap();
+        Some(Self { outbox, pool })
+    }
+
+    fn outbox(&self) -> &PostgresOutbox {
+        &self.outbox
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        let pool = self.pool.clone();
+        Box::pin(async move { pool.close() })
+    }
+}
+
+struct Home<D> {
+    desk: Desk,
+    database: D,
+}
+
+impl<D: Database> Home<D> {
+    /// Three calls: the first waits, and the others are given up.
+    async fn new(access: Access) -> Option<Self> {
+        let database = D::new().await?;
+        let outbox = database.outbox();
         for number in 1..=3 {
             outbox.put(&call(number)).await.unwrap();
             if number > 1 {
@@ -37,11 +143,15 @@ impl Home {
         let layer = layer(MemoryStore::new());
         let page = AdminPage::new(layer.operations(), move |parts| authorize(parts, access));
         let desk = Desk::of(layer, page.outbox("payments", outbox.clone()));
-        Self { desk, outbox, store, _directory: directory }
+        Some(Self { desk, database })
+    }
+
+    fn outbox(&self) -> &D::Outbox {
+        self.database.outbox()
     }
 
     async fn entry(&self, number: u32) -> Entry {
-        self.outbox.get(call(number).key()).await.unwrap().unwrap()
+        self.outbox().get(call(number).key()).await.unwrap().unwrap()
     }
 
     /// The form of a page with the buttons of this call.
@@ -59,10 +169,9 @@ fn call(number: u32) -> Call {
     Call::new(request.unwrap()).unwrap().in_order_of(format!("{CANARY}-customer-{number}")).unwrap()
 }
 
-#[tokio::test]
-async fn calls_are_counted_and_an_operator_settles_them_after_reading_what_it_leads_to() {
+async fn calls_are_counted_and_an_operator_settles_them_after_reading_what_it_leads_to<D: Database>() {
     let log = Log::begin(tracing::Level::TRACE);
-    let home = Home::new(Access::ALL).await;
+    let Some(home) = Home::<D>::new(Access::ALL).await else { return };
     let desk = &home.desk;
     let first = desk.get("").await;
     for text in ["Outbox: payments", "given up", "waiting", "https://api.example", "given up by a relay"] {
@@ -119,14 +228,13 @@ fn state_before(action: &str) -> State {
     if action == "give-up" { State::Waiting } else { State::GivenUp }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_calls_than_a_page_shows_have_a_link_and_so_have_refused_ones() {
-    let home = Home::new(Access::ALL).await;
+async fn more_calls_than_a_page_shows_have_a_link_and_so_have_refused_ones<D: Database>() {
+    let Some(home) = Home::<D>::new(Access::ALL).await else { return };
     let mut last = 0;
     for number in 4..=102 {
-        home.outbox.put(&call(number)).await.unwrap();
+        home.outbox().put(&call(number)).await.unwrap();
         last = home.entry(number).await.position;
-        let given_up = home.outbox.by("a relay").apply(&home.entry(number).await, Action::GiveUp).await;
+        let given_up = home.outbox().by("a relay").apply(&home.entry(number).await, Action::GiveUp).await;
         assert!(given_up.unwrap());
     }
     let hidden = home.entry(102).await.position;
@@ -140,16 +248,15 @@ async fn more_calls_than_a_page_shows_have_a_link_and_so_have_refused_ones() {
     assert!(!more.text().contains("calls_after="), "there are no more");
     assert!(!is_shown(home.desk.get(&link("&amp;calls_after=").replace("outbox=0", "outbox=1")).await.text()));
     let entry = home.entry(2).await;
-    assert!(home.outbox.by("bob").apply(&entry, Action::SettleAsNotDone).await.unwrap());
+    assert!(home.outbox().by("bob").apply(&entry, Action::SettleAsNotDone).await.unwrap());
     let refused = home.desk.get(&link("calls=refused")).await;
     assert!(refused.text().contains(&format!("<code>{}</code>", entry.position)), "{}", refused.text());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_was_tried_and_given_up_since_is_not_settled_by_what_was_seen_before() {
-    let home = Home::new(Access::ALL).await;
+async fn a_call_that_was_tried_and_given_up_since_is_not_settled_by_what_was_seen_before<D: Database>() {
+    let Some(home) = Home::<D>::new(Access::ALL).await else { return };
     let form = home.form("", 2).await.with("action", "settle-not-done").with("do", "change-call");
-    let bob = home.outbox.by("bob");
+    let bob = home.outbox().by("bob");
     assert!(
         bob.apply(&home.entry(2).await, Action::Retry).await.unwrap()
             && bob.apply(&home.entry(2).await, Action::GiveUp).await.unwrap()
@@ -159,17 +266,16 @@ async fn a_call_that_was_tried_and_given_up_since_is_not_settled_by_what_was_see
     assert_eq!(home.entry(2).await.state, State::GivenUp);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_only_read_sees_calls_and_changes_none() {
-    let form = Home::new(Access::ALL).await.form("", 2).await.with("action", "retry");
-    let reader = Home::new(Access::READ.and(Permission::Release)).await;
+async fn who_may_only_read_sees_calls_and_changes_none<D: Database>() {
+    let Some(home) = Home::<D>::new(Access::ALL).await else { return };
+    let form = home.form("", 2).await.with("action", "retry");
+    let Some(reader) = Home::<D>::new(Access::READ.and(Permission::Release)).await else { return };
     let page = reader.desk.get("").await;
     assert!(page.text().contains("given up by a relay") && !page.text().contains("Send it again"));
     for sent in [form.clone(), form.clone().with("do", "change-call")] {
         let refused = reader.desk.submit(&sent, &[]).await;
         assert!(refused.status == 403 && refused.text().contains("outbox"), "{}", refused.text());
     }
-    let home = Home::new(Access::ALL).await;
     for (name, value) in [("outbox", "1"), ("position", "x"), ("fence", ""), ("action", "x"), ("action", "give_up")] {
         let wrong = home.desk.submit(&form.clone().with(name, value), &[]).await;
         assert_eq!(wrong.status, 400, "{name}: {}", wrong.text());
@@ -177,15 +283,12 @@ async fn who_may_only_read_sees_calls_and_changes_none() {
     assert_eq!(home.entry(2).await.state, State::GivenUp);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outbox_that_fails_leaves_the_rest_of_the_page() {
-    let home = Home::new(Access::ALL).await;
+async fn an_outbox_that_fails_leaves_the_rest_of_the_page<D: Database>() {
+    let Some(home) = Home::<D>::new(Access::ALL).await else { return };
     let form = home.form("", 2).await.with("action", "retry").with("do", "change-call");
-    // It waits for the handle that the outbox has.
-    let store = home.store.clone();
-    let closing = tokio::spawn(async move { store.close().await });
+    let closing = tokio::spawn(home.database.close());
     let fails = async || home.desk.get("").await.text().contains("The outbox does not answer this");
-    until("the store is closed", fails).await;
+    until("the outbox fails", fails).await;
     let page = home.desk.get("").await;
     assert_eq!(page.status, 200);
     assert!(page.text().contains("Operations that are not over"), "{}", page.text());

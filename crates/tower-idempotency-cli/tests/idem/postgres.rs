@@ -163,9 +163,14 @@ fn a_run_whose_server_has_died_shows_as_interrupted_and_can_be_settled() {
     let url = died_in_a_run(&server);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let seen = || json(0, &["show", &url, &id("k1").to_string(), "--wait=12s"]);
-    runtime.block_on(until("an interrupted operation", async || seen()["state"] == "interrupted"));
-    let fence = seen()["fence"].as_str().unwrap().to_owned();
-    let settled = idem(&["settle", &url, &id("k1").to_string(), "--fence", &fence, "--release", "--yes", "--wait=12s"]);
+    let mut shown = serde_json::Value::Null;
+    runtime.block_on(until("an interrupted operation", async || {
+        shown = seen();
+        shown["state"] == "interrupted"
+    }));
+    assert_eq!(shown["cause"], "lease", "{shown:#}");
+    let fence = shown["fence"].as_str().unwrap();
+    let settled = idem(&["settle", &url, &id("k1").to_string(), "--fence", fence, "--release", "--yes", "--wait=12s"]);
     assert_eq!(settled.code, 0, "{settled:?}");
     assert_eq!(idem(&["show", &url, &id("k1").to_string()]).code, 1);
 }

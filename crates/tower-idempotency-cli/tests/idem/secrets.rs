@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 
+use serde_json::{Value, json};
 use testkit::postgres::own_server;
 use testkit::process::until;
 use tower_idempotency::store::Store as _;
@@ -35,9 +36,19 @@ fn every_command(store: &str) -> Vec<Said> {
     assert_eq!(found.code, 0, "{found:?}");
     let not_found = run(program(&["find", store]), &format!("{CANARY}-a-1\n{CANARY}-k-2\n"));
     let wrong = run(program(&["find", store]), &format!("{CANARY}-a-1\n{CANARY}\u{e9}\n"));
+    let exported = idem(&["export", store, "--step", "charge"]);
+    assert_eq!(exported.stdout.lines().count(), 1 + OPERATIONS / 10, "{}", exported.stderr);
     let settle = ["settle", store, &own, "--fence", &fence, "--answer", "-", "--yes"];
     let settled = run(program(&settle), CANARY);
     assert_eq!(settled.code, 0, "{settled:?}");
+    let file = decided(exported.stdout.lines().filter(|line| !line.contains(&own)));
+    let many = ["settle", store, "--from", "-"];
+    let unasked = run(program(&many), &file);
+    assert_eq!(unasked.code, 2, "{unasked:?}");
+    let many_settled = run(program(&[&many[..], &["--yes", "--json"]].concat()), &file);
+    assert_eq!((many_settled.code, &many_settled.json()["done"]), (0, &(OPERATIONS / 10).into()), "{many_settled:?}");
+    let again = run(program(&[&many[..], &["--yes"]].concat()), &file);
+    assert_eq!(again.code, 0, "{again:?}");
     let fence = idem(&["show", store, &own, "--json"]).json()["fence"].as_str().unwrap().to_owned();
     let forgotten = idem(&["forget", store, &own, "--fence", &fence, "--yes"]);
     assert_eq!(forgotten.code, 0, "{forgotten:?}");
@@ -46,7 +57,22 @@ fn every_command(store: &str) -> Vec<Said> {
     let verified = idem(&["verify", store]);
     assert_eq!(verified.code, 0, "{verified:?}");
     let listed_as_json = idem(&["ls", store, "--limit", &limit, "--json"]);
-    vec![shown, found, not_found, wrong, settled, forgotten, listed, verified, listed_as_json, idem(&["doctor", store])]
+    let tested = idem(&["doctor", store]);
+    vec![
+        shown, found, not_found, wrong, exported, settled, unasked, many_settled, again, forgotten, listed, verified,
+        listed_as_json, tested,
+    ]
+}
+
+/// The lines of an export, each with an answer that is a secret.
+fn decided<'a>(exported: impl Iterator<Item = &'a str>) -> String {
+    let decide = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line["action"] = "answer".into();
+        line["answer"] = json!({ "status": 201, "headers": [["location", CANARY]], "body": CANARY });
+        format!("{line}\n")
+    };
+    exported.map(decide).collect()
 }
 
 fn has_no_canary(said: &[Said]) {

@@ -58,6 +58,15 @@ async fn a_list_has_the_operations_that_were_asked_for() {
             && !text.stdout.contains(&id("k1").to_string()),
         "{text:?}"
     );
+    // The head is the first line.
+    let place = text.stdout.find("CAUSE").unwrap();
+    let listed = json(0, &["ls", &store]);
+    for (key, cause) in [("k2", Some("answered")), ("k1", None)] {
+        let row = text.stdout.lines().find(|row| row.starts_with(&id(key).short())).unwrap();
+        assert_eq!(row[place..].split_whitespace().next(), cause.or(Some("-")), "{text:?}");
+        let listed = listed["operations"].as_array().unwrap().iter().find(|one| one["id"] == id(key).to_string());
+        assert_eq!(listed.unwrap()["cause"].as_str(), cause, "{key}");
+    }
 
     let (mut found, mut after, mut pages) = (Vec::new(), None::<String>, 0);
     loop {

@@ -25,6 +25,10 @@ async fn interrupted(directory: &tempfile::TempDir) -> Server {
     server.kill();
     let server = setup.start();
     assert_eq!((server.charges().await.len(), server.interrupted().await.len()), (3, 5));
+    // The process before has counted the others.
+    let (metrics, found) = (server.get("/metrics").await, NOT_CHARGED.len());
+    let counter = format!("idempotency_interrupted_total{{cause=\"process-ended\"}} {found}\n");
+    assert!(metrics.text().contains(&counter), "{}", metrics.text());
     server
 }
 

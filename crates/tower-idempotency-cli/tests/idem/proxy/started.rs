@@ -66,10 +66,12 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     let text = "[cors]\norigins = [\"https://a.example\"]\nmethods = [\"*\"]\ncredentials = true\n";
     let methods = &*written("methods.toml", text);
     let other = &*written("other.toml", "[fjall]\nmax_records = 5\n");
+    let postgres = &*written("postgres.toml", "[postgres]\nconnections = 5\n");
     let short = &*written("short", "fifteen-letters\n");
     for (arguments, wrong) in [
         (&["--upstream", "http://127.0.0.1:1/api"][..], "without a path"),
         (&["--upstream", "http://127.0.0.1:1", "--config", other], "a section [fjall]"),
+        (&["--upstream", "http://127.0.0.1:1", "--config", postgres], "a section [postgres]"),
         (&["--upstream", "127.0.0.1:1"], "http://127.0.0.1:3000"),
         (&["--upstream", "http://127.0.0.1:1", "--profile", "strip"], "\"draft\", \"stripe\" or \"acp\""),
         (&["--upstream", "http://127.0.0.1:1", "--config", file], "unknown field `require_keys`"),
