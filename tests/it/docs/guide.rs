@@ -44,6 +44,16 @@ fn prose(page: &Path) -> String {
     text.split("```").step_by(2).collect()
 }
 
+/// Returns whether a page has a heading with this anchor.
+pub(super) fn has_heading(page: &Path, anchor: &str) -> bool {
+    let is_kept = |letter: &char| letter.is_alphanumeric() || ['-', '_', ' '].contains(letter);
+    let anchor_of = |heading: &str| {
+        let words = heading.trim_start_matches('#').trim().to_lowercase();
+        words.chars().filter(is_kept).collect::<String>().replace(' ', "-")
+    };
+    prose(page).lines().filter(|line| line.starts_with('#')).any(|heading| anchor_of(heading) == anchor)
+}
+
 /// The definitions of links: `[label]: target`.
 fn definitions(text: &str) -> BTreeMap<&str, &str> {
     text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ")).collect()
@@ -113,18 +123,21 @@ fn every_page_of_the_guide_is_in_the_api_docs() {
 }
 
 #[test]
-fn every_link_into_the_repository_leads_to_a_file() {
+fn every_link_into_the_repository_leads_to_a_file_and_a_heading() {
     let heads = ["crates", "examples", "laboratories"].map(|name| root().join(name).join("README.md"));
     for page in pages().into_iter().chain(readmes()).chain(heads) {
         let text = prose(&page);
         let inline = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         for target in inline.chain(definitions(&text).into_values()) {
-            let (directory, target) = match target.strip_prefix(REPOSITORY) {
-                Some(path) => (root(), path),
-                None if is_relative(target) => (page.parent().unwrap(), target),
+            let (target, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = match target.strip_prefix(REPOSITORY) {
+                Some(path) => root().join(path),
+                None if target.is_empty() => page.clone(),
+                None if is_relative(target) => page.parent().unwrap().join(target),
                 None => continue,
             };
-            assert!(directory.join(target.split('#').next().unwrap()).exists(), "{}: {target}", page.display());
+            assert!(file.exists(), "{}: {target}", page.display());
+            assert!(anchor.is_empty() || has_heading(&file, anchor), "{}: {target}#{anchor}", page.display());
         }
     }
 }

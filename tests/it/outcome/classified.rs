@@ -118,6 +118,7 @@ async fn trap_50_a_503_of_one_bad_minute_is_not_replayed_where_the_handler_says_
     let lab = Lab::new(layer(), answer);
     let first = lab.post("k", "a").await;
     assert_eq!((first.status.as_u16(), first.header("retry-after"), first.text()), (503, Some("1"), "busy"));
+    assert_eq!(first.header("idempotency-effect"), Some("none"));
     let second = lab.post("k", "a").await;
     assert_eq!((second.text(), second.is_replay()), ("charged", false));
     assert!(lab.post("k", "a").await.is_replay());
