@@ -3,6 +3,7 @@
 //! `cargo bench --features fjall --bench first`, or with `-- fjall` for the groups with such a name. It measures
 //! claim, run and record in process, per store and policy, and compares them with as many durable writes by hand
 //! (`testkit::bench::minimum`), and the embedded stores with each other. All sides of a group take turns, in one run.
+//! Goals on a disk that becomes another one meanwhile are void.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 use std::path::Path;
@@ -16,8 +17,10 @@ use testkit::bench::exchange::{SMALL, protected};
 use testkit::bench::load::{Round, round};
 use testkit::bench::minimum::{Engine, Minimum, Writes, durable, volatile};
 use testkit::bench::report::Report;
+use testkit::bench::sync::SyncedDisk;
 use testkit::bench::wanted;
 use testkit::lab::disk::Disk;
+use tower_idempotency::store::Gauges;
 use tower_idempotency::{FjallStore, MemoryStore, OnInterrupted, SledStore};
 
 /// The numbers of requests at once, each with the number of requests in a round.
@@ -33,6 +36,7 @@ const LEAST_THROUGHPUT: [(&str, f64); 4] =
     [("sled, rerun", 0.88), ("sled, refuse", 0.92), ("fjall, rerun", 0.85), ("fjall, refuse", 0.88)];
 /// By policy, of the store on sled, at 64.
 const LEAST_OVER_SLED: [(&str, f64); 2] = [("fjall, rerun", 1.35), ("fjall, refuse", 1.5)];
+const MOST_P99_OVER_SLED: f64 = 1.2;
 const MOST_P50: f64 = 1.1;
 const MOST_P99: f64 = 1.5;
 const MOST_SYNCS: f64 = 0.1;
@@ -42,6 +46,8 @@ struct Pair {
     name: String,
     ours: Router,
     theirs: Router,
+    /// The numbers of our store.
+    gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
     _directories: Vec<TempDir>,
 }
 
@@ -67,14 +73,23 @@ fn main() {
         if !pairs.iter().any(|pair| wanted.as_ref().is_none_or(|wanted| pair.name.contains(wanted))) {
             continue;
         }
+        let policy = pairs[0].name.split_once(", ").map(|(_, policy)| policy);
+        let mut disk = policy.map(|policy| SyncedDisk::measured(&mut report, target(), policy));
         for (clients, requests) in LOADS {
+            let before: Vec<_> = pairs.iter().map(|pair| (pair.gauges)()).collect();
             let turns = runtime.block_on(measure(&pairs, clients, requests));
             for (place, pair) in pairs.iter().enumerate() {
                 let rounds: Vec<_> = turns.iter().map(|turn| turn[place]).collect();
                 tell(&mut report, &pair.name, clients, &rounds);
+                if clients == COUNTED {
+                    tell_volume(&mut report, &pair.name, requests, [before[place], (pair.gauges)()]);
+                }
             }
             if let [sled, fjall] = &*pairs {
                 compare(&mut report, [&sled.name, &fjall.name], clients, &turns);
+            }
+            if let (Some(disk), Some(policy)) = (&mut disk, policy) {
+                disk.measure_after(&mut report, &format!("{policy}/{clients}"));
             }
         }
         pairs.iter().filter(|pair| pair.name != MEMORY).for_each(|pair| count_syncs(&mut report, &pair.name));
@@ -87,7 +102,8 @@ const MEMORY: &str = "memory";
 fn in_memory() -> Pair {
     let store = MemoryStore::builder().max_records(10_000_000).max_bytes(8 << 30).build();
     let ours = protected(SMALL, store, OnInterrupted::Rerun);
-    Pair { name: MEMORY.to_owned(), ours, theirs: volatile(SMALL), _directories: Vec::new() }
+    let gauges = Box::new(Gauges::default);
+    Pair { name: MEMORY.to_owned(), ours, theirs: volatile(SMALL), gauges, _directories: Vec::new() }
 }
 
 /// The stores on sled and on fjall, in this order.
@@ -101,17 +117,23 @@ fn on_disk<D: Disk>(engine: Engine, policy: OnInterrupted) -> Pair {
         OnInterrupted::Rerun => ("rerun", Writes::One),
         _ => ("refuse", Writes::Two),
     };
+    let store = D::open(ours.path()).unwrap();
     Pair {
         name: format!("{}, {name}", D::NAME),
-        ours: protected(SMALL, D::open(ours.path()).unwrap(), policy),
+        ours: protected(SMALL, store.clone(), policy),
         theirs: durable(SMALL, Arc::new(Minimum::open(engine, theirs.path())), writes),
+        gauges: Box::new(move || store.gauges()),
         _directories: vec![ours, theirs],
     }
 }
 
-/// Returns a directory on the disk of the target directory: temporary files may not be on a disk.
+/// Returns a place on the disk of the target directory: temporary files may not be on a disk.
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
 fn directory() -> TempDir {
-    tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap()
+    tempfile::tempdir_in(target()).unwrap()
 }
 
 /// Measures rounds of all sides in turns. The side that begins changes.
@@ -159,11 +181,29 @@ fn tell(report: &mut Report, name: &str, clients: usize, rounds: &[[Round; 2]]) 
 
 /// Compares ours on fjall with ours on sled.
 fn compare(report: &mut Report, [sled, fjall]: [&str; 2], clients: usize, turns: &[Turn]) {
-    let ours = |place: usize| turns.iter().map(|turn| turn[place][0].throughput).collect();
-    let ratio = Pairs { ours: ours(1), theirs: ours(0) }.ratio();
-    report.row(&format!("{fjall}, {clients} at once"), &format!("throughput, over {sled}"), "×", ratio);
+    let ratio = |what: fn(&Round) -> f64| {
+        let ours = |place: usize| turns.iter().map(|turn| what(&turn[place][0])).collect();
+        Pairs { ours: ours(1), theirs: ours(0) }.ratio()
+    };
+    let (throughput, p99) = (ratio(|round| round.throughput), ratio(|round| round.p99));
+    let group = format!("{fjall}, {clients} at once");
+    report.row(&group, &format!("throughput, over {sled}"), "×", throughput);
+    report.row(&group, &format!("p99, over {sled}"), "×", p99);
     if let (Some((_, least)), COUNTED) = (LEAST_OVER_SLED.iter().find(|(of, _)| *of == fjall), clients) {
-        report.at_least(&format!("{fjall}/{clients}/over {sled}"), ratio, *least);
+        report.at_least(&format!("{fjall}/{clients}/over {sled}"), throughput, *least);
+        report.at_most(&format!("{fjall}/{clients}/p99, over {sled}"), p99, MOST_P99_OVER_SLED);
+    }
+}
+
+/// Says what our store has written for each request of a load, those of the first turn included. fjall counts it.
+fn tell_volume(report: &mut Report, name: &str, requests: usize, [before, after]: [Gauges; 2]) {
+    let count = (requests * (pairs() + 1)) as f64;
+    let each = |of: fn(&Gauges) -> Option<u64>| Some((of(&after)? - of(&before)?) as f64 / count);
+    for (what, each) in [("written", each(|gauges| gauges.written)), ("merged", each(|gauges| gauges.merged))] {
+        if let Some(each) = each {
+            let name = format!("{name}, {COUNTED} at once");
+            report.row(&name, &format!("bytes {what}, ours"), "B/request", Estimate::exact(each));
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Measures the costs in a store that has grown.
 //!
 //! `cargo bench --features fjall --bench growth`, or with `-- fjall` for one engine: 10 k, 100 k and 1 M records;
-//! `GROWTH=5000000` adds as many more. `-- lists` measures the first page of each list among 1 M records, alone. It
-//! measures claims, replays of recent and of old keys, and opening again, by the number of records, and memory, in a
-//! process for each number. Then it measures the disk under the churn of three days, and requests while expired records
-//! are swept; the bench sets the clock.
+//! `GROWTH=5000000` adds as many more. `-- lists` measures the first page of each list among 1 M records, alone, in a
+//! report of its own. It measures claims, replays of recent and of old keys, and opening again, by the number of
+//! records, and memory, in a process for each number. Then it measures the disk under the churn of three days, and
+//! requests while expired records are swept; the bench sets the clock.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 mod churn;
@@ -41,20 +41,30 @@ fn main() {
         };
     }
     let wanted = wanted();
-    let is_wanted = |name| wanted.as_ref().is_none_or(|wanted| wanted == name);
+    let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
+    if wanted.as_deref() != Some("lists") {
+        costs(&runtime, is_wanted);
+    }
+    if is_wanted("lists") {
+        let question = "How long does the first page of each list take?";
+        let mut report = Report::new("lists", "cargo bench --features fjall --bench growth -- lists", question);
+        runtime.block_on(first_pages::<SledStore>(&mut report));
+        runtime.block_on(first_pages::<FjallStore>(&mut report));
+        report.finish();
+    }
+}
+
+/// Measures everything but the lists, on each engine that is wanted.
+fn costs(runtime: &Runtime, is_wanted: impl Fn(&str) -> bool) {
     let question = "What becomes of all this when the store has grown?";
     let mut report = Report::new("growth", "cargo bench --features fjall --bench growth", question);
     let more = std::env::var("GROWTH").map(|records| records.parse().expect("GROWTH is a number"));
     let sizes: Vec<_> = SIZES.into_iter().chain(more.ok()).collect();
     if is_wanted(SledStore::NAME) {
-        measure::<SledStore>(&runtime, &mut report, &sizes);
+        measure::<SledStore>(runtime, &mut report, &sizes);
     }
     if is_wanted(FjallStore::NAME) {
-        measure::<FjallStore>(&runtime, &mut report, &sizes);
-    }
-    if is_wanted("lists") {
-        runtime.block_on(first_pages::<SledStore>(&mut report));
-        runtime.block_on(first_pages::<FjallStore>(&mut report));
+        measure::<FjallStore>(runtime, &mut report, &sizes);
     }
     report.finish();
 }

@@ -17,9 +17,9 @@ use testkit::bench::report::directory;
 use report::Report;
 
 /// The benches, in the order of their tables.
-const BENCHES: [&str; 13] = [
-    "passthrough", "replay", "first", "http", "cpu-glibc", "cpu-jemalloc", "cpu-mimalloc", "growth", "contention",
-    "fingerprint", "client", "shared", "soak-fjall",
+const BENCHES: [&str; 14] = [
+    "passthrough", "replay", "first", "http", "cpu-glibc", "cpu-jemalloc", "cpu-mimalloc", "growth", "lists",
+    "contention", "fingerprint", "client", "shared", "soak-fjall",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

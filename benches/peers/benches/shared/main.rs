@@ -8,7 +8,6 @@
 mod by_hand;
 mod calls;
 mod contenders;
-mod disk;
 mod first;
 mod growth;
 mod proxy;
@@ -20,6 +19,7 @@ mod waiting;
 use peers::{load, process};
 use testkit::bench::callgrind::skip;
 use testkit::bench::report::Report;
+use testkit::bench::sync::SyncedDisk;
 use testkit::postgres::PostgresServer;
 
 /// The settings of memory and log for a server of this size. The settings for durability are PostgreSQL's defaults:
@@ -46,17 +46,17 @@ fn main() {
     let mut report = Report::new("shared", "cargo bench -p peers --bench shared", question);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut disk = disk::measure(&mut report);
+        let mut disk = SyncedDisk::measured(&mut report, &std::env::temp_dir(), "all");
         if wants("trips") {
             trips::measure(&mut report, server.address()).await;
         }
         if wants("first") {
             first::measure(&mut report, &server).await;
-            disk = disk::measure_after(&mut report, "first", disk);
+            disk.measure_after(&mut report, "first");
         }
         if wants("sockets") {
             sockets::measure(&mut report, &server).await;
-            disk::measure_after(&mut report, "sockets", disk);
+            disk.measure_after(&mut report, "sockets");
         }
         if wants("waiting") {
             waiting::measure(&mut report, &url).await;

@@ -9,6 +9,7 @@ pub mod lists;
 pub mod load;
 pub mod minimum;
 pub mod report;
+pub mod sync;
 
 /// Returns the argument that says what of a bench is wanted. Cargo's own argument is one of them, and names nothing.
 pub fn wanted() -> Option<String> {
