@@ -1,18 +1,19 @@
 //! The second evening: servers die under load and leave some 300 operations of two routes, of which about a third has
 //! taken effect. The ledgers decide, as "Settling many" in the guide has it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use testkit::payment_server::{Server, Setup};
 use testkit::postgres::shared_server;
 use testkit::process::until;
 use testkit::{Call, Connection};
+use tokio::process::Command;
 
 /// How many charges are made before, to be refunded. Each takes six refunds.
 const BASE: usize = 400;
@@ -162,38 +163,66 @@ fn is_refund(line: &Value) -> bool {
     line["label"].as_str().unwrap().contains("refunds")
 }
 
-/// Settles all of them by the ledgers, the one server's after the other's, and returns how many got an answer.
-async fn settle(shop: &Shop) -> usize {
-    let mut answered = 0;
-    for (at, server) in shop.servers.iter().enumerate() {
-        let listed = json!({ "operations": shop.interrupted().await });
-        let is_last = at + 1 == shop.servers.len();
-        let path = if is_last { "/admin/ledger?otherwise=release" } else { "/admin/ledger" };
-        let changes = server.send(&Call::operator_post(path, &listed)).await.json();
-        let count = |action: &str| {
-            changes["changes"].as_array().unwrap().iter().filter(|line| line["action"] == action).count()
-        };
-        answered += count("answer");
-        make(server, changes["changes"].as_array().unwrap().clone()).await;
-    }
-    answered
+/// The commands of the guide that settle by the ledgers: definitions, those for another server, those for the last one.
+fn commands() -> [Vec<String>; 3] {
+    let page = include_str!("../../../docs/running/operators.md");
+    let mut blocks = page.split("```text").filter_map(|rest| rest.split("```").next());
+    let block = blocks.find(|block| block.contains("?otherwise=release")).expect("the guide has them");
+    let mut definitions: Vec<_> = block.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned).collect();
+    let defined = definitions.iter().rposition(|line| line.contains("() {")).expect("it defines what it uses") + 1;
+    let mut others = definitions.split_off(defined);
+    let last = others.iter().position(|line| line.contains("?otherwise=release")).unwrap();
+    let last = others.split_off(last);
+    [definitions, others, last]
 }
 
-/// Makes the changes, each once. A server that had to start over with watching the other sessions, as on a busy
-/// machine, counts their runs as under way: those changes are stale, and are sent again.
-async fn make(server: &Server, changes: Vec<Value>) {
-    let left = Mutex::new(changes);
-    until("each change is made", async || {
-        let sent = left.lock().unwrap().clone();
-        let made = server.send(&Call::operator_post("/admin/api/changes", &json!({ "changes": sent }))).await.json();
-        let results = made["results"].as_array().unwrap();
-        let is = |result: &Value, what: &str| result["result"] == what;
-        assert!(results.iter().all(|result| is(result, "done") || is(result, "stale")), "{made}");
-        let stale = sent.into_iter().zip(results).filter(|(_, result)| is(result, "stale")).map(|(change, _)| change);
-        *left.lock().unwrap() = stale.collect();
-        left.lock().unwrap().is_empty()
+/// Settles all of them by the ledgers, with the commands of the guide, and returns how many got an answer.
+async fn settle(shop: &Shop) -> usize {
+    let [mut definitions, others, last] = commands();
+    let address = |server: Option<&Arc<Server>>| server.expect("there is one").address;
+    definitions[0] = format!(
+        "one=http://{}/admin last=http://{}/admin",
+        address(shop.servers.first()),
+        address(shop.servers.last())
+    );
+    let directory = tempdir().unwrap();
+    let run = async |commands: &[String]| {
+        let script = [&definitions[..], commands].concat().join("\n");
+        let output = Command::new("bash").args(["-c", &script]).current_dir(&directory).output().await.unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let count = |said: &str, what: &str| -> usize {
+        said.lines()
+            .filter_map(|line| line.trim().split_once(' '))
+            .filter(|(_, named)| *named == what)
+            .map(number)
+            .sum()
+    };
+    let answered = AtomicUsize::new(0);
+    if shop.servers.len() > 1 {
+        // A server that had to start over with watching the other sessions, as on a busy machine, counts their runs as
+        // under way: those changes are stale.
+        until("the answers of the other ledger are made", async || {
+            let said = run(&others).await;
+            answered.fetch_add(count(&said, r#""result":"done""#), Ordering::SeqCst);
+            !said.contains("stale")
+        })
+        .await;
+    }
+    let first = AtomicBool::new(true);
+    until("all are settled", async || {
+        let said = run(&last).await;
+        if first.swap(false, Ordering::SeqCst) {
+            answered.fetch_add(count(&said, r#""action":"answer""#), Ordering::SeqCst);
+        }
+        shop.interrupted().await.is_empty()
     })
     .await;
+    answered.into_inner()
+}
+
+fn number((number, _): (&str, &str)) -> usize {
+    number.parse().expect("uniq counts")
 }
 
 /// Each key that was sent is one charge or one refund, after all clients have come back.

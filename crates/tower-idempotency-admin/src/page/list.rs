@@ -185,7 +185,7 @@ fn hint(listing: &Listing, can_reconcile: bool) -> Markup {
             @if can_reconcile {
                 "let your reconciler decide. It looks each one up, and settles what it knows: “" (bulk(Kind::Reconcile)) "”, below. "
             } @else {
-                "let a reconciler decide, which your application sets with " code { "reconcile_with" } ", or settle them from a file. "
+                "let a reconciler decide, which your application sets with " code { "reconcile_with" } ", or join the list with your ledger, and settle it from a file. "
             }
             a href=(GUIDE) { "How to settle many" }
         }
