@@ -114,7 +114,11 @@ pub enum ChangeError {
     )]
     WrongForm,
     /// The answer is not JSON of the type that the consumer records.
-    #[error("the consumer can't read this outcome: {0}; give it as JSON of the type that its effects return")]
+    // The error itself may quote a value, and this is in the log and on the page.
+    #[error(
+        "the consumer can't read this outcome, at line {}, column {}; give it as JSON of the type that its effects return",
+        .0.line(), .0.column()
+    )]
     WrongType(serde_json::Error),
     /// The answer is longer than the layer's `max_response_body`, or has the mark [`Secret`](crate::Secret).
     #[error("the answer is longer than `max_response_body`, or is marked as one that is not stored")]

@@ -56,7 +56,7 @@ impl<St: Store> Operations<St> {
         Self::over_shared(Arc::new(store), retention)
     }
 
-    // For rules that use the store, too.
+    // The rules of conformance keep the store, too.
     #[doc(hidden)]
     #[must_use]
     pub fn over_shared(store: Arc<St>, retention: Duration) -> Self {

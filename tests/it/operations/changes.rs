@@ -345,9 +345,11 @@ async fn a_consumers_operation_is_settled_with_json_that_the_consumer_can_read()
     let operations = once.operations();
     let seen = operations.inspect(id("m")).await.unwrap().unwrap();
     assert!(matches!(change(&operations, &seen, answer("x")).await, Err(ChangeError::WrongForm)));
-    for wrong in ["sent", "\"sent\"", "[\"sent\"]"] {
+    for wrong in ["sent", "\"canary\"", "[\"sent\"]", "[\"sent\",\"canary\"]"] {
         let refused = change(&operations, &seen, Action::Answer(Answer::Bytes(Bytes::from(wrong)))).await;
         assert!(matches!(refused, Err(ChangeError::WrongType(_))), "{wrong}: {refused:?}");
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("line 1, column ") && !said.contains("canary"), "{said}");
     }
     let again = || once.run(id("m"), Fingerprint::of(b"m"), |_| async { Ok::<_, EffectError<()>>(Default::default()) });
     assert!(matches!(again().await, Err(OnceError::OutcomeUnknown)), "nothing was changed");

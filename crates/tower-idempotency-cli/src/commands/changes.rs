@@ -105,7 +105,7 @@ fn parse(line: &[u8]) -> Result<(RecordId, Option<Change>), String> {
         (Some("answer"), Some(given)) => Action::Answer(given.answer()?),
         (Some("answer"), None) => return Err("the action `answer` needs an `answer`".to_owned()),
         (Some("release") | None, Some(_)) => return Err("an `answer` needs the action `answer`".to_owned()),
-        (Some(other), _) => return Err(format!("the action is `answer` or `release`, not `{other}`")),
+        (Some(_), _) => return Err("the action is `answer` or `release`".to_owned()),
     };
     let fence = fence.ok_or("a change needs the `fence`")?;
     Ok((id, Some(Change::new(id, fence, action))))

@@ -43,7 +43,7 @@ fn a_line_says_what_is_to_be_done_or_is_left() {
 fn what_is_not_understood_is_refused_with_its_line() {
     for (wrong, said) in [
         (line(r#","acton":"release""#), "there is no field `acton`"),
-        (line(r#","action":"forget""#), "`answer` or `release`, not `forget`"),
+        (line(r#","action":"canary""#), "`answer` or `release`"),
         (line(r#","action":"answer""#), "needs an `answer`"),
         (line(r#","answer":{"status":201}"#), "needs the action `answer`"),
         (line(r#","action":"release","answer":{"status":201}"#), "needs the action `answer`"),
