@@ -166,12 +166,21 @@ impl Server {
         self.send(&Call::get(path)).await
     }
 
-    /// Sends a request until it is no longer in flight, as clients do. On a busy machine, the database may be late.
+    /// Sends a request until it is no longer in flight.
     pub async fn send_until_settled(&self, call: &Call) -> Answer {
+        self.send_while(call, |answer| answer.problem() == "in-flight").await
+    }
+
+    /// Sends a request over a database until it is no longer in flight. On a busy machine, the database may be late.
+    pub async fn send_until_taken(&self, call: &Call) -> Answer {
+        self.send_while(call, |answer| answer.status == 503 || answer.problem() == "in-flight").await
+    }
+
+    async fn send_while(&self, call: &Call, comes_again: impl Fn(&Answer) -> bool) -> Answer {
         let began = Instant::now();
         loop {
             let answer = self.send(call).await;
-            if answer.status != 503 && answer.problem() != "in-flight" {
+            if !comes_again(&answer) {
                 return answer;
             }
             assert!(began.elapsed() < GIVE_UP, "{}", answer.text());

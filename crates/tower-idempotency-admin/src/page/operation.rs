@@ -32,7 +32,7 @@ pub(super) fn state(operation: &OperationRecord) -> Markup {
     html! {
         span class={ "state " (state.kind()) } { (word(state)) }
         @if let Some(cause) = state.cause().filter(|cause| *cause != Cause::Unknown) {
-            " " span.cause { (cause) @if let Some(status) = state.status() { " " (status) } }
+            " " span.cause { (cause) @if let Some(status) = state.status() { " " span.status { (status) } } }
         } @else if let Some(status) = state.status() { " " span.status { (status) } }
     }
 }

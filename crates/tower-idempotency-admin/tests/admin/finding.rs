@@ -17,7 +17,7 @@ async fn an_operation_is_found_by_its_key_and_its_owner_and_the_key_is_in_no_url
     let found = desk.submit(&find, &[("key", "order-17"), ("owner", "acme")]).await;
     assert_eq!((found.status.as_u16(), found.header("location")), (303, Some(format!("?id={id}").as_str())));
     let page = desk.get(found.header("location").unwrap()).await;
-    let state = "<span class=\"state interrupted\">interrupted</span> <span class=\"cause\">answered 504</span>";
+    let state = "<span class=\"state interrupted\">interrupted</span> <span class=\"cause\">answered <span class=\"status\">504</span></span>";
     let cause = "<dt>Cause</dt><dd>answered: the handler answered that it is unknown</dd>";
     for part in [&*id, &format!("<dt>State</dt><dd>{state}</dd>"), cause] {
         assert!(page.text().contains(part), "{part}: {}", page.text());

@@ -97,7 +97,7 @@ async fn a_server_that_is_killed_between_charges_and_their_records_leaves_neithe
     const KEYS: usize = 4;
     let Some(database) = own_server("a server killed in mid-charge", &[]) else { return };
     let directory = tempdir().unwrap();
-    let setups = two(&directory, &database, "--atomic --lease 10");
+    let setups = two(&directory, &database, "--atomic --lease 12");
     // Both start at once: each finds no tables.
     let [one, other] = setups.each_ref().map(|setup| setup.launch());
     let (one, other) = tokio::join!(one.listening(), other.listening());

@@ -99,7 +99,7 @@ async fn under_reconcile_a_ledger_answers_for_what_is_in_it_and_not_for_what_oth
     let Some(database) = shared_server("reconcile with several ledgers") else { return };
     let directory = tempdir().unwrap();
     // Duplicates do not wait: a waiter would get the run's end, and the ledger would not be asked.
-    let arguments = "--namespace reconcile --lease 10 --on-interrupted reconcile --on-in-flight reject";
+    let arguments = "--namespace reconcile --lease 12 --on-interrupted reconcile --on-in-flight reject";
     let [setup, other] = two(&directory, database, arguments);
     let (mut one, other) = (setup.start(), other.start());
     let call = Call::charge("crash", "tok_crash");
@@ -121,7 +121,7 @@ async fn under_reconcile_a_ledger_answers_for_what_is_in_it_and_not_for_what_oth
 async fn a_charge_that_ends_after_an_operator_freed_its_key_is_listed_as_disputed() {
     let Some(database) = shared_server("disputed charges") else { return };
     let directory = tempdir().unwrap();
-    let [one, other] = two(&directory, database, "--namespace disputed --lease 10").map(|setup| setup.start());
+    let [one, other] = two(&directory, database, "--namespace disputed --lease 12").map(|setup| setup.start());
     let call = Call::charge("disputed", "tok_slow");
     let mut charging = Box::pin(one.send(&call));
     tokio::select! {
@@ -167,7 +167,7 @@ async fn health_says_while_the_database_is_away_and_no_server_has_to_be_started_
     assert!(known.is_replay(), "it is known here, and was answered {known:?}: {}", server.log.text());
     database.start_again();
     until("the database is back", async || health(200).await).await;
-    let charged = server.send_until_settled(&Call::charge("new", "tok_visa")).await;
+    let charged = server.send_until_taken(&Call::charge("new", "tok_visa")).await;
     assert_eq!(charged.status, 200, "{}", charged.text());
     assert!(!charged.is_replay());
     assert_eq!(server.charges().await.len(), 2);

@@ -184,7 +184,7 @@ pub(crate) async fn filters_select_by_what_records_say<St: Store>(subject: &Stor
     let all = Filter::all;
     let any = all();
     let now = rule.read(|| operations.list(&any, None, 1)).await.now;
-    let (past, future) = (Timestamp::from_millis(now.as_millis() - 3_600_000), now.plus(HOUR));
+    let (past, future) = (Timestamp::from_millis(now.as_millis().saturating_sub(3_600_000)), now.plus(HOUR));
     let filters: [(Filter, &[&str]); 17] = [
         (all(), &["charge 1", "charge 2", "refund 1", "refund 2"]),
         (all().in_state(StateKind::Completed), &["charge 1"]),
