@@ -44,6 +44,7 @@ pub trait Outbox: Storage + Clone + Debug + Send + Sync + 'static {
 
     /// Returns up to `limit` calls in this state, in the order in which they were stored; those after the position
     /// `after`, if that is given. They are without their requests and answers: [`at`](Self::at) returns one with both.
+    /// A call has a position, and not the id and the times of a record, which the pages of a store are ordered by.
     fn list(
         &self,
         state: State,

@@ -27,14 +27,10 @@ use tower_idempotency_outbox::{
 
 use crate::prometheus::{Prometheus, queries, variables};
 
-/// What an outbox has, and what stores of other kinds have.
-const NOT_OF_SLED: [&str; 5] = [
-    "idempotency_outbox_",
-    "idempotency_store_lease_seconds",
-    "idempotency_store_connections",
-    "idempotency_store_written_bytes_total",
-    "idempotency_store_merged_bytes_total",
-];
+/// What an outbox has, a shared store, and fjall.
+const OF_OUTBOX: [&str; 1] = ["idempotency_outbox_"];
+const OF_SHARED: [&str; 2] = ["idempotency_store_lease_seconds", "idempotency_store_connections"];
+const OF_FJALL: [&str; 2] = ["idempotency_store_written_bytes_total", "idempotency_store_merged_bytes_total"];
 
 async fn charge(server: &Server, key: &str, source: &str) -> u16 {
     server.send(&testkit::Call::charge(key, source)).await.status.as_u16()
@@ -65,7 +61,7 @@ async fn the_alerts_of_operations_and_handlers_fire_and_the_dashboard_draws() {
     // Each query is understood, and shows the evening.
     for (title, query) in queries() {
         let result = prometheus.query(&query).await.unwrap_or_else(|| panic!("{title}: {query}"));
-        let is_of_sled = !NOT_OF_SLED.iter().any(|name| query.contains(name));
+        let is_of_sled = ![&OF_OUTBOX[..], &OF_SHARED, &OF_FJALL].concat().iter().any(|name| query.contains(name));
         assert_eq!(!result.as_array().unwrap().is_empty(), is_of_sled, "{title}: {query}: {result}");
     }
     // The variables find the server.
@@ -104,6 +100,15 @@ async fn the_alerts_of_a_full_store_fire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_draws_what_fjall_writes() {
+    let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
+    let server = Setup::new(&directory).listening(address).with("--store fjall").start();
+    let Some(prometheus) = Prometheus::of(address, "that the dashboard shows what fjall writes").await else { return };
+    assert_eq!(charge(&server, "first", "tok_visa").await, 200);
+    prometheus.draws(&OF_FJALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_alerts_of_a_database_that_is_away_and_of_a_server_that_stalls_fire() {
     let promise = "that a database which is away is noticed";
     let Some(mut database) = own_server(promise, &[]) else { return };
@@ -123,6 +128,7 @@ async fn the_alerts_of_a_database_that_is_away_and_of_a_server_that_stalls_fire(
     server.resume();
     prometheus.fires(&["IdempotencyLeaseLost", "IdempotencyDisputed"]).await;
     drop(connection);
+    prometheus.draws(&OF_SHARED).await;
 
     // The database goes away in the middle of another charge.
     let mut connection = Connection::http1(address).await.unwrap();

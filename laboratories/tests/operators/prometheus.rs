@@ -89,6 +89,21 @@ impl Prometheus {
         alerts.map(|alert| alert["labels"]["alertname"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Waits until each query of the dashboard over one of these metrics shows something.
+    pub(crate) async fn draws(&self, metrics: &[&str]) {
+        for metric in metrics {
+            let about = queries().into_iter().filter(|(_, query)| query.contains(metric)).collect::<Vec<_>>();
+            assert!(!about.is_empty(), "the dashboard does not show {metric}");
+            for (title, query) in about {
+                until(&format!("{title}: {query}"), async || {
+                    let result = self.query(&query).await;
+                    result.is_some_and(|result| !result.as_array().unwrap().is_empty())
+                })
+                .await;
+            }
+        }
+    }
+
     /// Waits until each of these alerts has fired, in whatever order.
     pub(crate) async fn fires(&self, alerts: &[&str]) {
         let mut seen = BTreeSet::new();
