@@ -53,13 +53,13 @@ impl<St: Store> Operations<St> {
     /// [`Answer::Http`].
     #[must_use]
     pub fn over(store: St, retention: Duration) -> Self {
-        Self::over_shared(Arc::new(store), retention)
+        Self::over_arc(Arc::new(store), retention)
     }
 
     // The rules of conformance keep the store, too.
     #[doc(hidden)]
     #[must_use]
-    pub fn over_shared(store: Arc<St>, retention: Duration) -> Self {
+    pub fn over_arc(store: Arc<St>, retention: Duration) -> Self {
         let policy = Policy { retention, ..Policy::default() };
         let engine = Engine { store, policy, wrap_run: None };
         Self::new(Arc::new(engine), Encoding::any())

@@ -180,7 +180,7 @@ pub(crate) async fn filters_select_by_what_records_say<St: Store>(subject: &Stor
         rule.taken(id, &of(ending(hold(id, &run)))).await;
         ids.push((id, label));
     }
-    let operations = Operations::over_shared(Arc::clone(&subject.store), HOUR);
+    let operations = Operations::over_arc(Arc::clone(&subject.store), HOUR);
     let all = Filter::all;
     let any = all();
     let now = rule.read(|| operations.list(&any, None, 1)).await.now;
