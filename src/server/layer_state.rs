@@ -148,7 +148,7 @@ impl<St: Store> LayerState<St> {
         };
         match replay {
             Some(facts) => self.replayed::<M, B>(span, answer, trailers, facts),
-            None => self.named::<M, B>(answer, trailers, RAN),
+            None => self.named::<M, B>(answer.into_parts(), trailers, RAN),
         }
     }
 
@@ -156,30 +156,30 @@ impl<St: Store> LayerState<St> {
     pub(super) fn replayed<M: BodyMode<B>, B: SendBody>(
         &self,
         span: &Span,
-        mut answer: Response<Bytes>,
+        answer: Response<Bytes>,
         trailers: Option<HeaderMap>,
         facts: Facts<'_>,
     ) -> Response<Through<M, B>> {
         self.engine.report(span, REPLAYED, facts);
+        let (mut parts, data) = answer.into_parts();
         let marker = self.options.recorder.replay_header_name.clone();
-        answer.headers_mut().insert(marker, HeaderValue::from_static("true"));
-        self.options.say_retry(answer.status(), answer.headers_mut(), false);
-        self.named::<M, B>(answer, trailers, REPLAYED)
+        parts.headers.insert(marker, HeaderValue::from_static("true"));
+        self.options.say_retry(parts.status, &mut parts.headers, false);
+        self.named::<M, B>((parts, data), trailers, REPLAYED)
     }
 
     /// Returns the answer of an outcome, which says so if it does not say what became of the operation.
+    #[inline]
     fn named<M: BodyMode<B>, B: SendBody>(
         &self,
-        answer: Response<Bytes>,
+        (mut parts, data): (Parts, Bytes),
         trailers: Option<HeaderMap>,
         outcome: &'static str,
     ) -> Response<Through<M, B>> {
-        let (mut parts, data) = answer.into_parts();
         if !is_final(&parts, trailers.as_ref(), Some(&data)) {
             Effect::Unknown.say(&mut parts.headers, Some(false), None);
         }
-        let answer = Response::from_parts(parts, data);
-        let mut response = answer.map(|data| Passage::<B>::Whole { data, trailers }.into());
+        let mut response = Response::from_parts(parts, Passage::<B>::Whole { data, trailers }.into());
         self.options.name_outcome(&mut response, outcome);
         response
     }
