@@ -30,7 +30,7 @@
 //! | power cut | the same as *process killed* | `what_was_said_before_a_power_cut_holds_after_it` |
 //! | store away | the store is not asked before the whole body has arrived | `trap_36_an_endless_body_is_refused_at_the_limit_before_any_claim` |
 //! | clock jump | no clock is read | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart` |
-//! | duplicate | each request reads its own body, and all bodies together stay within `max_buffered`; the requests meet at the slot | `two_hundred_copies_at_once_charge_once`, `bodies_that_are_read_are_bounded_in_sum_with_a_quarter_for_small_ones` |
+//! | duplicate | each request reads its own body, and all bodies together stay within `max_buffered`; the requests meet at the slot, whether header or body has the key | `two_hundred_copies_at_once_charge_once`, `bodies_that_are_read_are_bounded_in_sum_with_a_quarter_for_small_ones`, `a_duplicate_waits_for_the_run_of_the_same_call`, `keys_of_header_and_body_that_differ_are_refused`, `a_body_in_which_a_key_cannot_be_looked_for_is_refused` |
 //!
 //! # 2. The key is looked up: slot, record, slot
 //! | fault | what happens | test |

@@ -105,7 +105,7 @@ mod server {
     use serde::{Deserialize as _, Deserializer};
 
     use super::{Duration, FromText, Setting, setting};
-    use crate::server::{KeptHeaders, Profile};
+    use crate::server::{KeptHeaders, KeyFrom, Profile};
     use crate::{FingerprintBody, OnInFlight, OnInterrupted};
 
     /// The headers to keep, or to leave out, besides what the layer does by itself.
@@ -143,6 +143,14 @@ mod server {
         }
     }
 
+    impl FromText for KeyFrom {
+        const FORM: &'static str = "the place of a key, such as \"json:/params/key\" or \"form:key\"";
+
+        fn from_text(text: &str) -> Option<Self> {
+            text.parse().ok()
+        }
+    }
+
     impl FromText for Profile {
         const FORM: &'static str = "\"draft\", \"stripe\" or \"acp\"";
 
@@ -172,13 +180,14 @@ mod server {
     }
 
     impl FromText for FingerprintBody {
-        const FORM: &'static str = "\"bytes\" or \"canonical-json\"";
+        const FORM: &'static str =
+            "\"bytes\" or \"canonical-json\", or \"canonical-json without /id\" with one JSON pointer or several";
 
         fn from_text(text: &str) -> Option<Self> {
             match text {
                 "bytes" => Some(Self::Bytes),
                 "canonical-json" => Some(Self::CanonicalJson),
-                _ => None,
+                _ => Self::json_without(text.strip_prefix("canonical-json without ")?.split(' ')).ok(),
             }
         }
     }

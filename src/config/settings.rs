@@ -7,7 +7,7 @@ use std::time::Duration;
 use {super::from_text::setting, serde::Deserialize};
 #[cfg(feature = "server")]
 use {
-    crate::server::{KeptHeaders, Profile},
+    crate::server::{KeptHeaders, KeyFrom, Profile},
     crate::store::Store,
     crate::{FingerprintBody, IdempotencyLayer, OnInFlight, OnInterrupted},
     http::{HeaderName, Method},
@@ -64,6 +64,7 @@ settings! {
     methods: Vec<Method>,
     require_key: bool,
     strict_keys: bool,
+    key_from: KeyFrom,
     credential_headers: Vec<HeaderName>,
     credential_cookies: Vec<String>,
     on_in_flight: OnInFlight,

@@ -15,6 +15,7 @@ use super::answer::meaning::Classify;
 use super::answer::snapshot::{Recorder, outcome_of_answer};
 use super::bodies::body::{AnyBody, SendBody};
 use super::fingerprint::identify::FingerprintBody;
+use super::key_from::KeyFrom;
 use super::layer::IdempotencyLayer;
 use super::on_replay::Replay;
 use super::options::Hook;
@@ -59,6 +60,30 @@ impl<St, M> IdempotencyLayer<St, M> {
     /// Sets the header that carries the key. Default: `Idempotency-Key`.
     pub fn header_name(self, name: HeaderName) -> Self {
         self.with(|options| options.header_name = name)
+    }
+
+    /// Sets where the body of a request may have its key: for AdCP, AIP-155, JSON-RPC, MCP, and forms of a browser. A
+    /// request without the header has the key that is found there. One with both has to have the same key in both (422
+    /// `key-malformed`). A retry has to be the same request, as with a key in the header: see
+    /// [`FingerprintBody::json_without`] for members that each try has anew.
+    ///
+    /// The body of each [covered](Self::covers) request is read before the application has it, within
+    /// [`max_request_body`](Self::max_request_body) and [`max_buffered`](Self::max_buffered), for only the body says
+    /// whether there is a key. One that is too long is refused (413 `body-too-large`), and so is one in which a key
+    /// can't be looked for (400 `key-malformed`). So put the layer around the routes of that protocol alone, and set
+    /// [`require_key`](Self::require_key) if each of its calls has a key. Default: none; only the header has the key.
+    /// ```
+    /// use tower_idempotency::server::KeyFrom;
+    /// use tower_idempotency::{IdempotencyLayer, MemoryStore};
+    ///
+    /// let layer = IdempotencyLayer::new(MemoryStore::new())
+    ///     .key_from(KeyFrom::json_pointer("/params/_meta/key")?)
+    ///     .require_key(true);
+    /// # let _ = layer;
+    /// # Ok::<(), tower_idempotency::server::NotAPlace>(())
+    /// ```
+    pub fn key_from(self, place: KeyFrom) -> Self {
+        self.with(|options| options.key_from = Some(place))
     }
 
     /// Sets the header that marks a replay. Its value is `true`. Default: `Idempotent-Replayed`.

@@ -17,7 +17,7 @@ use crate::store::Store;
 
 impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
     /// Answers a probe with what a retry would get, and calls no service.
-    pub(super) async fn look<R, E>(self: Box<Self>, body: B) -> RunAnswer<M, R, E>
+    pub(super) async fn look<R, E>(self: Box<Self>, body: Option<B>) -> RunAnswer<M, R, E>
     where
         M: BodyMode<R>,
         R: SendBody,

@@ -9,6 +9,9 @@
 //! | `builder.rs` | the methods that set its options |
 //! | `way.rs` | whether a request is passed on, rejected, or an exchange |
 //! | `header.rs` | reads the header `Idempotency-Key` |
+//! | `key_from.rs`, `pointer.rs` | a key in the body |
+//! | `in_body.rs` | answers a request that may have one |
+//! | `read.rs` | reads the body of a request |
 //! | `future.rs` | the future that the service returns |
 //! | `read_on.rs` | reads on the body of a rejected request, so that its connection stays usable |
 //! | `visibility.rs` | the options that decide what operators see |
@@ -49,6 +52,8 @@ pub(crate) mod fingerprint;
 mod future;
 pub(crate) mod header;
 pub mod health;
+mod in_body;
+mod key_from;
 mod layer_state;
 mod look;
 mod not_applied;
@@ -57,8 +62,10 @@ mod on_replay;
 mod openapi;
 mod options;
 mod origin;
+mod pointer;
 mod probe;
 mod profile;
+mod read;
 mod read_on;
 pub(crate) mod reject;
 mod rejected;
@@ -79,9 +86,11 @@ pub use committed::Committed;
 pub use cors::CorsHeaders;
 pub use effect::Effect;
 pub use fingerprint::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
-pub use fingerprint::identify::CustomBody;
+pub use fingerprint::identify::{CustomBody, LeftOut};
 pub use future::ResponseFuture;
+pub use key_from::KeyFrom;
 pub use on_replay::Replay;
+pub use pointer::NotAPlace;
 pub use profile::{Envelope, Profile};
 pub use scope::IntoScope;
 pub use service::IdempotencyService;

@@ -15,6 +15,7 @@ use super::answer::snapshot::Recorder;
 use super::fingerprint::identify::Sameness;
 use super::fingerprint::target::Target;
 use super::header::lines;
+use super::key_from::KeyFrom;
 use super::on_replay::OnReplay;
 use super::profile::Profile;
 use super::reject::rejection::Rejection;
@@ -45,6 +46,8 @@ pub(super) struct Options {
     pub(super) covers: Option<Hook<Covers>>,
     pub(super) require_key: bool,
     pub(super) strict_keys: bool,
+    /// `None`: only the header has the key.
+    pub(super) key_from: Option<KeyFrom>,
     /// `None`: a request's credentials say whose its key is.
     pub(super) scope: Option<Hook<ScopeOf>>,
     pub(super) label: Option<Hook<LabelOf>>,
@@ -88,6 +91,7 @@ impl Default for Options {
             covers: None,
             require_key: false,
             strict_keys: false,
+            key_from: None,
             scope: None,
             label: None,
             policy: Policy::default(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
-use http::{Request, Response, Version, response};
+use http::{Request, Response, response};
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
@@ -19,15 +19,16 @@ use super::answer::marks::{self, Unsure};
 use super::answer::meaning::Judged;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::budget::Share;
-use super::bodies::collect::{Bounds, Collected, Why, collect, declared_length, exceeds_limit};
+use super::bodies::collect::{Bounds, collect};
 use super::context::IdempotencyContext;
 use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
 use super::layer_state::LayerState;
 use super::not_applied;
 use super::on_replay::{Asking, Instead, OnReplay, Replay, recorded};
-use super::options::Options;
+use super::options::{Hook, Options};
 use super::origin::origin;
+use super::read::{let_go_if_reset, whole, within};
 use super::read_on::Connection;
 use super::reject::reasons;
 use crate::engine::{self, Caller, End, Facts, RAN, RunContext, Verdict, Work};
@@ -58,8 +59,29 @@ pub(super) struct Exchange<S, St, B: SendBody, M> {
 pub(super) type RunAnswer<M, R, E> = Result<Response<Through<M, R>>, E>;
 
 impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
-    /// Takes the request through the steps at the top of this file. `body` is its body, which was not polled yet.
-    pub(super) async fn answer<R, E>(self: Box<Self>, body: B) -> RunAnswer<M, R, E>
+    /// Begins an exchange. `body` is the request's body, which was not polled yet, or `None` if it was read before.
+    pub(super) fn begin<R, E>(
+        self: Box<Self>,
+        body: Option<B>,
+        is_probe: bool,
+    ) -> BoxFuture<'static, RunAnswer<M, R, E>>
+    where
+        M: BodyMode<B> + BodyMode<R>,
+        S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
+        E: Send + 'static,
+        R: SendBody,
+    {
+        if is_probe {
+            return Box::pin(self.look::<R, E>(body));
+        }
+        match self.layer.options.on_replay.clone() {
+            None => Box::pin(self.answer::<R, E>(body)),
+            Some(Hook(ask)) => Box::pin(self.answer_if_asked::<R, E>(ask, body)),
+        }
+    }
+
+    /// Takes the request through the steps at the top of this file.
+    async fn answer<R, E>(self: Box<Self>, body: Option<B>) -> RunAnswer<M, R, E>
     where
         M: BodyMode<B> + BodyMode<R>,
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
@@ -80,7 +102,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
     }
 
     /// The same, where the application is asked before a replay. Apart from it, because its future is longer.
-    pub(super) async fn answer_if_asked<R, E>(self: Box<Self>, hook: OnReplay, body: B) -> RunAnswer<M, R, E>
+    async fn answer_if_asked<R, E>(self: Box<Self>, hook: OnReplay, body: Option<B>) -> RunAnswer<M, R, E>
     where
         M: BodyMode<B> + BodyMode<R>,
         S: Service<Request<Through<M, B>>, Response = Response<R>, Error = E, Future: Send> + Send + 'static,
@@ -112,7 +134,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         layer: &LayerState<St>,
         connection: Connection,
         span: &Span,
-        body: B,
+        body: Option<B>,
     ) -> Result<(Box<Self>, Operation, Caller), Response<Through<M, R>>>
     where
         M: BodyMode<R>,
@@ -129,59 +151,40 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
                 // No request waits while the service holds something, such as the permit of an inner concurrency limit.
                 drop(self);
                 let rejection = layer.reject::<M, R>(connection, span, Facts::default(), rejection);
-                return Err(Box::pin(connection.read_on(body, rejection)).await);
+                return Err(match body.as_pin_mut() {
+                    Some(body) => Box::pin(connection.read_on(body, rejection)).await,
+                    None => rejection,
+                });
             }
         };
-        let limit = layer.options.max_request_body;
-        let Options { sameness, header_name, .. } = &*layer.options;
+        let Options { sameness, header_name, max_request_body, .. } = &*layer.options;
         // Where no scope says who asks, the credentials do.
         let credentials = scope.is_none().then(|| sameness.credentials.names(&self.parts, header_name));
         let client = sameness.client(&self.parts, scope.as_ref(), credentials.as_deref());
-        let share = Some(Share::new(&layer.budget, client));
-        let mut bounds = Bounds { bytes: limit, share, ..Bounds::default() };
-        // A layer outside may hide from the body's own hint what the head declares.
-        let declared = declared_length(&self.parts.headers);
-        let reject =
-            |rejection| layer.reject::<M, R>(connection, span, Facts { id: Some(&id), ..Facts::default() }, rejection);
-        let collected = if declared.is_some_and(|declared| declared > limit as u64) {
-            Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: body }
-        } else {
-            collect(body, &mut bounds).await
-        };
-        let (data, trailers) = match collected {
-            Collected::Whole { data, .. } if declared.is_some_and(|declared| declared > data.len() as u64) => {
-                // The body has ended, so there is nothing to read on.
-                return Err(reject(reasons::body_incomplete()));
+        if let Some(body) = body.as_pin_mut() {
+            let share = Some(Share::new(&layer.budget, client));
+            let mut bounds = Bounds { bytes: *max_request_body, share, ..Bounds::default() };
+            let collected = match within(body, &self.parts, &bounds) {
+                Ok(body) => collect(body, &mut bounds).await,
+                Err(too_long) => too_long,
+            };
+            match whole(collected, &self.parts, &bounds) {
+                Ok((data, trailers)) => self.body = Passage::Whole { data, trailers },
+                Err(unread) => {
+                    // The inner service and the budget for bodies are free for others while the rest is read on.
+                    drop((self, bounds));
+                    let facts = Facts { id: Some(&id), ..Facts::default() };
+                    let reject = |rejection| layer.reject::<M, R>(connection, span, facts, rejection);
+                    return Err(Box::pin(unread.refused(connection, reject)).await);
+                }
             }
-            Collected::Whole { data, trailers } => (data, trailers),
-            Collected::Over { why, head, rest } => {
-                // The inner service and the budget for bodies are free for others while the rest is read on.
-                drop((self, bounds));
-                let rejection = match why {
-                    Why::TooLong => reasons::body_too_large(limit),
-                    Why::OverBudget => reasons::overloaded(),
-                    // A body that came too slowly is not waited for once more.
-                    Why::TooSlow => return Err(connection.close(reject(reasons::body_late()))),
-                };
-                // A body that declares more than the limit was not polled. Any other was, which asks a waiting client
-                // for it.
-                let is_asked = why != Why::TooLong || !head.is_empty();
-                let connection = if is_asked { connection.after_body_was_asked_for() } else { connection };
-                return Err(Box::pin(connection.read_on(rest, reject(rejection))).await);
-            }
-            // What is left of a body that failed can't be read.
-            Collected::Failed { error, .. } => {
-                let is_over = exceeds_limit(&error);
-                let rejection = if is_over { reasons::body_over_outer_limit() } else { reasons::body_incomplete() };
-                return Err(connection.close(reject(rejection)));
-            }
-        };
-        if declared.is_none() {
-            let_go_if_reset(self.parts.version).await;
+            self.share = bounds.share;
+            let_go_if_reset(&self.parts).await;
         }
-        let fingerprint = sameness.fingerprint(&id, &self.parts, &data, credentials.as_deref());
-        self.body = Passage::Whole { data, trailers };
-        (self.share, self.scope) = (bounds.share, scope);
+        // It was read by now.
+        let data = if let Passage::Whole { data, .. } = &self.body { data } else { &Bytes::new() };
+        let fingerprint = sameness.fingerprint(&id, &self.parts, data, credentials.as_deref());
+        self.scope = scope;
         let slots = layer.engine.store.slots();
         // `true` if a run that is still under way has sent this request, by itself or through what it calls.
         let is_within = self.enclosing().is_some_and(|enclosing| enclosing.goes_on_in(slots).next().is_some());
@@ -251,18 +254,6 @@ where
 
     fn start(self: Box<Self>, context: RunContext) -> BoxFuture<'static, (RunAnswer<M, R, E>, End)> {
         Box::pin(async move { self.run::<R>(context).await })
-    }
-}
-
-/// Yields once over HTTP/2, after a body that declared no length, so that hyper can drop the request if its stream was
-/// reset.
-///
-/// hyper reports a stream that is reset without an error as one that has ended. `is_end_stream` could distinguish them,
-/// but many bodies that a layer outside has made don't implement it, and can't be rejected for that. hyper looks for a
-/// reset whenever this future is not ready, and drops this future if there was one.
-async fn let_go_if_reset(version: Version) {
-    if version >= Version::HTTP_2 {
-        tokio::task::yield_now().await;
     }
 }
 

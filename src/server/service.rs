@@ -14,8 +14,8 @@ use super::bodies::body::{BodyMode, KeepBody, Passage, SendBody, Through};
 use super::context::IdempotencyContext;
 use super::fingerprint::target::Target;
 use super::future::ResponseFuture;
+use super::in_body::Keyed;
 use super::layer_state::LayerState;
-use super::options::Hook;
 use super::probe;
 use super::read_on::Connection;
 use super::request::Exchange;
@@ -106,30 +106,26 @@ impl<S, St: Store, M> IdempotencyService<S, St, M> {
                 let answer = async move { Ok(connection.read_on(pin!(body), rejection).await) };
                 ResponseFuture::boxed(Box::pin(answer), echo)
             }
+            Way::Body(key_from, of_header) => {
+                let (layer, service) = (Arc::clone(&self.layer), self.take_ready());
+                let keyed = Keyed { layer, key_from, of_header, service, parts, is_probe };
+                ResponseFuture::boxed(Box::pin(keyed.answer::<B, M, R, S::Error>(body)), echo)
+            }
             Way::Exchange(key) => {
                 let service = self.take_ready();
-                // The body is handed to `answer`, which reads it and then puts it here.
-                let unread = Passage::Whole { data: Bytes::new(), trailers: None };
-                let layer = Arc::clone(&self.layer);
-                let ask = layer.options.on_replay.clone();
                 let exchange = Box::new(Exchange {
-                    layer,
+                    layer: Arc::clone(&self.layer),
                     key,
                     service,
                     parts,
-                    body: unread,
+                    // It is read by the exchange, which then puts it here.
+                    body: Passage::Whole { data: Bytes::new(), trailers: None },
                     scope: None,
                     path: None,
                     share: None,
                     mode: self.mode,
                 });
-                match ask {
-                    _ if is_probe => ResponseFuture::boxed(Box::pin(exchange.look::<R, S::Error>(body)), echo),
-                    None => ResponseFuture::boxed(Box::pin(exchange.answer::<R, S::Error>(body)), echo),
-                    Some(Hook(ask)) => {
-                        ResponseFuture::boxed(Box::pin(exchange.answer_if_asked::<R, S::Error>(ask, body)), echo)
-                    }
-                }
+                ResponseFuture::boxed(exchange.begin::<R, S::Error>(Some(body), is_probe), echo)
             }
         }
     }

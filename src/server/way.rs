@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, Request};
 
 use super::context::IdempotencyContext;
 use super::header;
+use super::key_from::KeyFrom;
 use super::layer_state::LayerState;
 use super::options::Options;
 use super::probe;
@@ -22,6 +23,8 @@ pub(super) enum Way {
     Pass,
     /// It has this key. `request.rs` answers it, or `look.rs` if it is a probe.
     Exchange(Key),
+    /// Its body may have a key here, and its header has this one, if it has one. `in_body.rs` reads the body.
+    Body(KeyFrom, Option<Key>),
     /// Its key is missing or malformed.
     Reject(Rejection),
 }
@@ -34,7 +37,11 @@ impl<St: Store> LayerState<St> {
         let options = &self.options;
         let is_covered = options.methods.iter().any(|covered| covered == request.method());
         match is_covered {
-            true => !options.require_key && !has_either(request.headers(), &options.header_name),
+            true => {
+                !options.require_key
+                    && options.key_from.is_none()
+                    && !has_either(request.headers(), &options.header_name)
+            }
             false => request.method().is_safe() || !request.headers().contains_key(probe::HEADER),
         }
     }
@@ -54,6 +61,7 @@ impl<St: Store> LayerState<St> {
         }
         let name = &self.options.header_name;
         match header::read_key(&parts.headers, name, self.options.strict_keys) {
+            Ok(key) if let Some(key_from) = &self.options.key_from => Way::Body(key_from.clone(), key),
             Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
             Ok(Some(key)) => Way::Exchange(key),
             Ok(None) if is_probe || self.options.require_key => Way::Reject(reasons::key_missing(name)),
@@ -68,7 +76,7 @@ impl<St: Store> LayerState<St> {
     /// Returns whether the request is within an exchange over this store for the same operation. It is when there is a
     /// layer on a nested router and another one on the outer router. When a handler sends a request that belongs to
     /// another operation, that request is an exchange of its own, even if its head is a copy of the handler's.
-    fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
+    pub(super) fn is_enclosed(&self, parts: &Parts, key: &Key) -> bool {
         let Some(enclosing) = parts.extensions.get::<IdempotencyContext>() else { return false };
         let mut going_on = enclosing.goes_on_in(self.engine.store.slots()).peekable();
         if going_on.peek().is_none() {

@@ -12,7 +12,7 @@ use tower::Layer as _;
 #[cfg(feature = "fjall")]
 use tower_idempotency::config::FjallConfig;
 use tower_idempotency::config::{LayerConfig, MemoryConfig, SledConfig};
-use tower_idempotency::server::{KeptHeaders, Profile};
+use tower_idempotency::server::{KeptHeaders, KeyFrom, Profile};
 use tower_idempotency::store::OpenError;
 use tower_idempotency::{FingerprintBody, IdempotencyLayer, MemoryStore, OnInFlight, OnInterrupted, Once, SledStore};
 use tracing::Level;
@@ -29,12 +29,13 @@ outcome_header_name = "x-outcome"
 methods = ["POST", "DELETE"]
 require_key = true
 strict_keys = true
+key_from = "json:/params/key"
 credential_headers = ["x-customer"]
 credential_cookies = ["session"]
 on_in_flight = "500ms"
 on_interrupted = "rerun"
 fingerprint_headers = ["x-tenant"]
-fingerprint_body = "canonical-json"
+fingerprint_body = "canonical-json without /id /params/time"
 retention = "48h"
 interrupted_retention = "60days"
 max_run = "1m 30s"
@@ -83,12 +84,13 @@ fn each_setting_of_a_layer_sets_its_option() {
         .methods([Method::POST, Method::DELETE])
         .require_key(true)
         .strict_keys(true)
+        .key_from(KeyFrom::json_pointer("/params/key").unwrap())
         .credential_headers([name("x-customer")])
         .credential_cookies(["session"])
         .on_in_flight(OnInFlight::Wait(SECOND / 2))
         .on_interrupted(OnInterrupted::Rerun)
         .fingerprint_headers([name("x-tenant")])
-        .fingerprint_body(FingerprintBody::CanonicalJson)
+        .fingerprint_body(FingerprintBody::json_without(["/id", "/params/time"]).unwrap())
         .retention(HOUR * 48)
         .interrupted_retention(DAY * 60)
         .max_run(SECOND * 90)
@@ -152,9 +154,28 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "layer": { "methods": ["post"] } }"#, "\"post\" is not an HTTP method in capital letters"),
         (r#"{ "layer": { "header_name": "a b" } }"#, "\"a b\" is not the name of a header"),
         (r#"{ "layer": { "run_level": "3" } }"#, "\"3\" is not a level"),
+        (r#"{ "layer": { "key_from": "/key" } }"#, "\"/key\" is not the place of a key, such as \"json:/params/key\""),
+        (
+            r#"{ "layer": { "fingerprint_body": "canonical-json without id" } }"#,
+            "is not \"bytes\" or \"canonical-json\"",
+        ),
     ] {
         let error = serde_json::from_str::<Sections>(json).unwrap_err().to_string();
         assert!(error.contains(part), "{json}: {error}");
+    }
+}
+
+#[test]
+fn each_way_to_compare_bodies_has_a_text() {
+    let without = FingerprintBody::json_without(["/id"]).unwrap();
+    for (text, body) in [
+        ("bytes", FingerprintBody::Bytes),
+        ("canonical-json", FingerprintBody::CanonicalJson),
+        ("canonical-json without /id", without),
+    ] {
+        let settings: Sections =
+            serde_json::from_value(serde_json::json!({ "layer": { "fingerprint_body": text } })).unwrap();
+        assert_eq!(made(settings), format!("{:?}", layer().fingerprint_body(body)), "{text}");
     }
 }
 

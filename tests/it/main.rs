@@ -19,6 +19,7 @@ mod health;
 mod http;
 mod in_flight;
 mod key;
+mod key_from;
 mod limits;
 mod messages;
 mod observer;

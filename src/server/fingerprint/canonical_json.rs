@@ -14,17 +14,20 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::server::pointer::Pointer;
+
 /// The name of a number's only member, if the feature `arbitrary_precision` of `serde_json` is on.
 const NUMBER: &str = "$serde_json::private::Number";
 
-/// Returns the canonical form of `body`, or `None` if no form is this value's alone: the body is not JSON, an object
-/// has a member twice, or no double holds the value of a number.
-pub(crate) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
+/// Returns the canonical form of `body` without these members, or `None` if no form is this value's alone: the body is
+/// not JSON, an object has a member twice, or no double holds the value of a number.
+pub(crate) fn canonical(body: &[u8], left_out: &[Pointer]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let json = Reader { rest: text }.deserialize(&mut deserializer).ok()?;
+    let mut json = Reader { rest: text }.deserialize(&mut deserializer).ok()?;
     // Only white space may follow.
     deserializer.end().ok()?;
+    left_out.iter().for_each(|pointer| json.leave_out(pointer.tokens()));
     serde_json_canonicalizer::to_vec(&json).ok()
 }
 
@@ -38,6 +41,24 @@ enum Json {
     String(String),
     Array(Vec<Self>),
     Object(HashMap<String, Self>),
+}
+
+impl Json {
+    /// Removes the member to which these tokens lead, if it is there. What holds it stays, and so does an element of an
+    /// array, for others would take its place.
+    fn leave_out(&mut self, tokens: &[String]) {
+        match (self, tokens) {
+            (Self::Object(members), [name]) => _ = members.remove(name),
+            (Self::Object(members), [name, inside @ ..]) => {
+                members.get_mut(name).into_iter().for_each(|member| member.leave_out(inside));
+            }
+            (Self::Array(elements), [index, inside @ ..]) if !inside.is_empty() => {
+                let element = index.parse().ok().and_then(|index: usize| elements.get_mut(index));
+                element.into_iter().for_each(|element| element.leave_out(inside));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Reads JSON in which no object has a member twice and a double holds each number.
@@ -183,7 +204,7 @@ mod tests {
     use super::*;
 
     fn form(text: &str) -> Option<String> {
-        canonical(text.as_bytes()).map(|form| String::from_utf8(form).unwrap())
+        canonical(text.as_bytes(), &[]).map(|form| String::from_utf8(form).unwrap())
     }
 
     #[test]
@@ -198,6 +219,20 @@ mod tests {
         for (text, expected) in same {
             assert_eq!(form(text).as_deref(), Some(expected));
         }
+    }
+
+    #[test]
+    fn members_are_left_out_where_they_are() {
+        let without = |pointers: &[&str], text: &str| {
+            let pointers: Vec<_> = pointers.iter().map(|text| Pointer::new(text).unwrap()).collect();
+            String::from_utf8(canonical(text.as_bytes(), &pointers).unwrap()).unwrap()
+        };
+        let call = r#"{"id":7,"params":{"_meta":{"key":"k"},"amount":5,"id":1},"list":[{"id":1,"a":2},3]}"#;
+        assert_eq!(
+            without(&["/id", "/params/_meta/key", "/list/0/id", "/list/1", "/none/of/these", "/id/x"], call),
+            r#"{"list":[{"a":2},3],"params":{"_meta":{},"amount":5,"id":1}}"#
+        );
+        assert_eq!(without(&["/id"], "[1]"), "[1]");
     }
 
     #[test]
@@ -227,7 +262,7 @@ mod tests {
         for text in without {
             assert_eq!(form(text), None, "{text}");
         }
-        assert_eq!(canonical(b"\"\xff\""), None);
+        assert_eq!(canonical(b"\"\xff\"", &[]), None);
         assert_eq!(form(&format!("{}{}", "[".repeat(200), "]".repeat(200))), None, "too deep to be read");
     }
 

@@ -19,6 +19,7 @@ use crate::digest::{DigestKey, Digester, purpose};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder, RequestPart};
 use crate::key::{RecordId, Scope};
 use crate::server::header::lines;
+use crate::server::pointer::{NotAPlace, Pointer};
 use crate::slots::Client;
 
 /// The purpose of the digest of the options. With another text, records made under options could not be compared any
@@ -39,9 +40,15 @@ pub enum FingerprintBody {
     /// which numbers are written make no difference. A body is compared by its bytes if it is not JSON, if an object in
     /// it has a member twice, or if a double doesn't hold the value of a number in it.
     CanonicalJson,
+    /// Its canonical form without some members: see [`json_without`](Self::json_without).
+    JsonWithout(LeftOut),
     /// The bytes that a function of the application makes of it: see [`custom`](Self::custom).
     Custom(CustomBody),
 }
+
+/// The members that [`FingerprintBody::json_without`] leaves out.
+#[derive(Clone)]
+pub struct LeftOut(Arc<[Pointer]>);
 
 /// Returns the bytes by which a body is compared, or `None` for the body's own.
 type Digest = dyn Fn(&Parts, &Bytes) -> Option<Bytes> + Send + Sync;
@@ -72,11 +79,34 @@ impl FingerprintBody {
         Self::Custom(CustomBody { version: version.into(), digest })
     }
 
+    /// Compares JSON as [`CanonicalJson`](Self::CanonicalJson) does, without the members to which these JSON pointers
+    /// (RFC 6901) lead: those that each try has anew, such as the `/id` of JSON-RPC or a time, and the key's own, so
+    /// that a client may move it between header and body. What holds such a member is compared without it, and is not
+    /// left out if it is empty then.
+    ///
+    /// **Two requests that differ in these members alone are one operation**: the second gets the recorded answer.
+    ///
+    /// # Errors
+    /// [`NotAPlace`] for a text that is no JSON pointer, or leads to the whole body.
+    pub fn json_without<'a>(pointers: impl IntoIterator<Item = &'a str>) -> Result<Self, NotAPlace> {
+        Ok(Self::JsonWithout(LeftOut(pointers.into_iter().map(Pointer::new).collect::<Result<_, _>>()?)))
+    }
+
+    /// The members that are left out of a canonical form, if bodies are compared by that.
+    fn canonical_without(&self) -> Option<&[Pointer]> {
+        match self {
+            Self::CanonicalJson => Some(&[]),
+            Self::JsonWithout(LeftOut(pointers)) => Some(pointers),
+            Self::Bytes | Self::Custom(_) => None,
+        }
+    }
+
     /// Its name among the options, which is digested with them.
     fn name(&self) -> Cow<'static, str> {
         match self {
             Self::Bytes => "bytes".into(),
             Self::CanonicalJson => "canonical JSON".into(),
+            Self::JsonWithout(LeftOut(pointers)) => format!("canonical JSON without {pointers:?}").into(),
             Self::Custom(custom) => format!("custom {}", custom.version).into(),
         }
     }
@@ -85,6 +115,12 @@ impl FingerprintBody {
 impl fmt::Debug for FingerprintBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())
+    }
+}
+
+impl fmt::Debug for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -176,7 +212,7 @@ impl Sameness {
     fn add_content(&self, builder: &mut FingerprintBuilder, parts: &Parts, body: &Bytes) {
         let custom = match &self.body {
             FingerprintBody::Custom(custom) => (custom.digest)(parts, body),
-            FingerprintBody::Bytes | FingerprintBody::CanonicalJson => None,
+            _ => None,
         };
         let mut first_two = lines(&parts.headers, CONTENT_TYPE);
         // The only content type, or `None` if there are several or none.
@@ -211,8 +247,8 @@ impl Sameness {
         if let Some(custom) = custom {
             return builder.add_field("custom", custom);
         }
-        let is_canonical = is_json && matches!(self.body, FingerprintBody::CanonicalJson);
-        match is_canonical.then(|| canonical_json::canonical(body)).flatten() {
+        let without = self.body.canonical_without().filter(|_| is_json);
+        match without.and_then(|left_out| canonical_json::canonical(body, left_out)) {
             Some(canonical) => builder.add_field("json", &canonical),
             None => builder.add_field("body", body),
         }

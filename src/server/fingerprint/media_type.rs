@@ -52,8 +52,12 @@ impl<'a> MediaType<'a> {
         matches!(&*self.essence, "application/json" | "text/json") || self.essence.ends_with("+json")
     }
 
+    pub(crate) fn is_url_encoded(&self) -> bool {
+        self.essence == "application/x-www-form-urlencoded"
+    }
+
     fn is_form(&self) -> bool {
-        matches!(&*self.essence, "application/x-www-form-urlencoded" | "multipart/form-data")
+        self.is_url_encoded() || self.essence == "multipart/form-data"
     }
 
     /// Returns the boundary between the parts of a form.

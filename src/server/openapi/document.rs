@@ -17,7 +17,8 @@ const FERN_HEADERS: &str = "x-fern-idempotency-headers";
 impl<St, M> IdempotencyLayer<St, M> {
     /// Adds what this layer does to an OpenAPI document: to all operations with a method that it covers.
     ///
-    /// - The parameter of the key, required if [`require_key`](Self::require_key) is set.
+    /// - The parameter of the key, required if [`require_key`](Self::require_key) is set and
+    ///   [`key_from`](Self::key_from) is not.
     /// - A response for each status with which the layer rejects requests, with an example of each kind: 400, 408, 409,
     ///   413, 422, 500 and 503 by default. They are made by calling the function of
     ///   [`render_rejection`](Self::render_rejection), if there is one. The statuses of your own rejections, from

@@ -44,11 +44,13 @@ pub(super) fn key(options: &Options) -> Parameter {
          done again. Choose a value that is unique to the operation, such as a UUID (version 4), save it before the first \
          attempt, and send it with every attempt, together with the same request.{form}"
     );
+    // The body may have it instead.
+    let needs_header = options.require_key && options.key_from.is_none();
     let example = if options.strict_keys { format!("\"{EXAMPLE}\"") } else { EXAMPLE.to_owned() };
     ParameterBuilder::new()
         .name(written(&options.header_name))
         .parameter_in(ParameterIn::Header)
-        .required(if options.require_key { Required::True } else { Required::False })
+        .required(if needs_header { Required::True } else { Required::False })
         .description(Some(description))
         .schema(Some(schema))
         .example(Some(Value::String(example)))

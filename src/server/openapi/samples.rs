@@ -6,6 +6,7 @@ use crate::engine::OnInterrupted;
 use crate::fingerprint::{Match, RequestPart};
 use crate::key::RecordId;
 use crate::server::header::HeaderError;
+use crate::server::key_from::BadKey;
 use crate::server::options::Options;
 use crate::server::reject::reasons;
 use crate::server::reject::rejection::Rejection;
@@ -40,6 +41,9 @@ pub(super) fn rejections(options: &Options) -> Vec<Rejection> {
     if *require_key {
         rejections.push(reasons::key_missing(header_name));
     }
+    if options.key_from.is_some() {
+        rejections.extend([reasons::key_in_body_malformed(&BadKey::Repeated), reasons::keys_differ(header_name)]);
+    }
     rejections.extend(refusals.map(|refusal| reasons::of_refusal(refusal, &id)));
     rejections.extend(mismatches.map(|found| reasons::of_mismatch(found, &id)));
     rejections
@@ -55,6 +59,7 @@ mod tests {
     use super::*;
     use crate::engine::{Reconciled, Reconciler};
     use crate::server::effect::Effect;
+    use crate::server::key_from::KeyFrom;
     use crate::server::profile::Profile;
     use crate::server::rejected;
     use crate::{Rejection, RejectionKind};
@@ -70,7 +75,8 @@ mod tests {
 
     /// Status, and what it says, of each rejection of a layer under this policy.
     fn said(policy: &str, profile: Profile) -> BTreeSet<(&'static str, u16, String)> {
-        let mut options = Options { require_key: true, profile: Arc::new(profile), ..Options::default() };
+        let key_from = Some(KeyFrom::form_field("key"));
+        let mut options = Options { require_key: true, key_from, profile: Arc::new(profile), ..Options::default() };
         match policy {
             "rerun" => options.policy.set_on_interrupted(OnInterrupted::Rerun),
             "ask" => options.policy.reconcile_with(Reconciler::new(|_| async { Reconciled::StillUnknown })),

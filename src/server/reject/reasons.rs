@@ -6,6 +6,8 @@
 //! The calls at the end of a rejection: `same_key` says that a retry with the same key may be answered otherwise.
 //! `after` says so too, and sets `Retry-After` in seconds. `for_the_operator` puts the record id into the answer.
 
+use std::error::Error;
+
 use http::{HeaderName, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
@@ -26,6 +28,22 @@ pub(crate) fn key_missing(name: &HeaderName) -> Rejection {
 /// Rejects a key that `header::read_key` does not take. The error names the header and what is wrong.
 pub(crate) fn key_malformed(error: &HeaderError) -> Rejection {
     Rejection::new(RejectionKind::KeyMalformed, error.to_string())
+}
+
+/// Rejects a body in which the key can't be found.
+pub(crate) fn key_in_body_malformed(error: &dyn Error) -> Rejection {
+    let detail = format!("The key in the body can't be read: {error}. {}", Rejection::NOTHING_WAS_DONE);
+    Rejection::new(RejectionKind::KeyMalformed, detail)
+}
+
+/// Rejects a request whose header has another key than its body. One with the body's key may have run before.
+pub(crate) fn keys_differ(name: &HeaderName) -> Rejection {
+    let detail = format!(
+        "The {name} header has another key than the body, so this request was not run. Send one key, in one of them or \
+         in both. If a request with either key was sent before, send that one again to learn what became of it."
+    );
+    let differ = Rejection::new(RejectionKind::KeyMalformed, detail);
+    Rejection { status: StatusCode::UNPROCESSABLE_ENTITY, effect: Effect::Unknown, ..differ }
 }
 
 /// Rejects a body that is longer than `max_request_body`.

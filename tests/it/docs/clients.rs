@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 use testkit::lab::layer;
 use tower_idempotency::RejectionKind;
+use tower_idempotency::server::KeyFrom;
 
 const PAGE: &str = include_str!("../../../docs/clients.md");
 
@@ -23,7 +24,7 @@ fn documented() -> BTreeMap<String, BTreeMap<String, BTreeSet<bool>>> {
         "paths": { "/charges": { "post": { "responses": {} } } },
     });
     let mut api = serde_json::from_value(api).unwrap();
-    layer().require_key(true).document(&mut api);
+    layer().require_key(true).key_from(KeyFrom::form_field("key")).document(&mut api);
     let api = serde_json::to_value(api).unwrap();
     let mut kinds = BTreeMap::<_, BTreeMap<_, BTreeSet<_>>>::new();
     for (status, response) in api["paths"]["/charges"]["post"]["responses"].as_object().unwrap() {

@@ -165,6 +165,28 @@ async fn the_service_gets_its_key_in_the_header_of_the_settings() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_found_in_the_body_where_the_settings_say_so() {
+    let directory = tempdir().unwrap();
+    let parts = Parts::new(Language::Python, directory.path());
+    let effects = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let charge = async move |body: String| {
+        let number = effects.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+        (http::StatusCode::CREATED, format!("{number}: {body}"))
+    };
+    let app = axum::Router::new().route("/rpc", axum::routing::post(charge));
+    let listener = tokio::net::TcpListener::bind(parts.service).await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let file = directory.path().join("proxy.toml");
+    std::fs::write(&file, "[layer]\nkey_from = \"json:/params/_meta/key\"\n").unwrap();
+    let _proxy = parts.start_proxy(&["--config", file.to_str().unwrap()]).await;
+    let body = r#"{"method":"charge","params":{"_meta":{"key":"k"}}}"#;
+    for is_replay in [false, true] {
+        let answer = Connection::http1(parts.proxy).await.unwrap().send(&Call::post("/rpc", body)).await.unwrap();
+        assert_eq!((answer.text(), answer.is_replay()), (&*format!("1: {body}"), is_replay));
+    }
+}
+
 #[test]
 fn the_proxy_starts_only_with_a_choice_whose_a_key_is() {
     let said =

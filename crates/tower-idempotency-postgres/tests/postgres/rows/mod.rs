@@ -3,6 +3,7 @@
 pub(crate) mod compare_and_set;
 pub(crate) mod expiry;
 pub(crate) mod full;
+pub(crate) mod in_body;
 pub(crate) mod limits;
 pub(crate) mod listed;
 pub(crate) mod locks;

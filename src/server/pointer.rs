@@ -1,0 +1,54 @@
+//! A JSON pointer (RFC 6901) to a member of a body.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The way to a member.
+#[derive(Clone)]
+pub(super) struct Pointer {
+    /// As it was written.
+    text: Arc<str>,
+    tokens: Arc<[String]>,
+}
+
+/// The text names no place in a body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} names no place in a body: write a JSON pointer as \"json:/params/key\", or a form's field as \"form:key\""
+)]
+pub struct NotAPlace(String);
+
+impl NotAPlace {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl Pointer {
+    /// Reads a pointer that leads to a part of the body.
+    pub(super) fn new(text: &str) -> Result<Self, NotAPlace> {
+        // Section 3: `~` is followed by `0` or `1`.
+        let is_bad = |token: &str| token.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1']));
+        let tokens = text.strip_prefix('/').filter(|tokens| !is_bad(tokens)).ok_or_else(|| NotAPlace::new(text))?;
+        // Section 4: in this order, so that `~01` is `~1`.
+        let tokens = tokens.split('/').map(|token| token.replace("~1", "/").replace("~0", "~"));
+        Ok(Self { text: text.into(), tokens: tokens.collect() })
+    }
+
+    /// The names of the members and the indexes on the way.
+    pub(super) fn tokens(&self) -> &[String] {
+        &self.tokens
+    }
+}
+
+impl fmt::Debug for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
