@@ -61,6 +61,13 @@ impl Key {
         }
     }
 
+    /// Returns the same key in small letters.
+    #[cfg(feature = "server")]
+    pub(crate) fn in_lower_case(mut self) -> Self {
+        self.0.make_ascii_lowercase();
+        self
+    }
+
     /// The key's text: a secret, not for logs.
     #[must_use]
     pub fn as_str(&self) -> &str {

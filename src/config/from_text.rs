@@ -152,10 +152,11 @@ mod server {
     }
 
     impl FromText for Profile {
-        const FORM: &'static str = "\"draft\", \"stripe\" or \"acp\"";
+        const FORM: &'static str = "\"draft\", \"stripe\", \"acp\" or \"iceberg\"";
 
         fn from_text(text: &str) -> Option<Self> {
-            [Self::draft(), Self::stripe(), Self::acp()].into_iter().find(|profile| profile.name == text)
+            let all = [Self::draft(), Self::stripe(), Self::acp(), Self::iceberg()];
+            all.into_iter().find(|profile| profile.name == text)
         }
     }
 

@@ -16,7 +16,6 @@ use super::probe;
 use super::profile::{Envelope, Profile};
 use super::reject::rejection::{Rejection, RejectionKind};
 use crate::engine::{OnInFlight, OnInterrupted, Policy};
-use crate::key::Key;
 use crate::store::Store;
 
 /// # What clients expect
@@ -139,20 +138,24 @@ impl<St> LayerState<St> {
             retry["server_error"] = server_error(policy, profile.server_error).into();
             retry["rate_limited"] = "run".into();
         }
-        json!({
+        let mut discovery = json!({
             "profile": profile.name,
             "routes": *options.routes,
             "methods": options.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
             "header": options.header_name.as_str(),
             "key_required": options.require_key,
             "key_quoted": options.strict_keys,
-            "key_max_bytes": Key::MAX_BYTES,
+            "key_max_bytes": profile.key_form.max_bytes(),
             "key_per_path": profile.key_per_path,
             "retention_seconds": policy.retention.as_secs(),
             "probe_header": probe::HEADER.as_str(),
             "replay_header": recorder.replay_header_name.as_str(),
             "retry": retry,
-        })
+        });
+        if let Some(form) = profile.key_form.name() {
+            discovery["key_form"] = form.into();
+        }
+        discovery
     }
 }
 

@@ -7,6 +7,7 @@
 //!    `"abc"` and `abc` are one key. In strict mode a bare key is refused.
 //! 3. More than one field line is refused *before* parsing, because a structured-field parser would join them.
 //! 4. A key has 1 to 255 bytes and is not blank.
+//! 5. Where the profile asks for a [`KeyForm`], a key of another form is refused.
 
 use std::borrow::Borrow;
 use std::convert::Infallible;
@@ -36,6 +37,12 @@ pub enum HeaderError {
     /// The value is bare, but a structured-field String is required.
     #[error("the {0} header must be a structured-field String, in double quotes")]
     NotQuoted(HeaderName),
+    /// The key is no UUID of version 7, and the profile asks for one.
+    #[error(
+        "the {0} header must be a UUID of version 7 in its 36 characters (RFC 9562), such as \
+         017f22e2-79b0-7cc3-98c4-dc0c0c07398f; make the key in that form"
+    )]
+    NotUuidV7(HeaderName),
     /// The value is not a valid key.
     #[error("the {name} header is not accepted: {source}")]
     Key {
@@ -44,6 +51,55 @@ pub enum HeaderError {
         /// The reason.
         source: KeyError,
     },
+}
+
+/// The characters of a UUID.
+const UUID_BYTES: usize = 36;
+
+/// The form that a profile asks of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyForm {
+    /// Any key.
+    Any,
+    /// A UUID of version 7 in its 36 characters (RFC 9562, sections 4 and 5.7). In capitals it is the same key: records,
+    /// and an operator who looks for one, have it in small letters.
+    UuidV7,
+}
+
+impl KeyForm {
+    /// Returns the key as this form has it. `name` is the header that it comes from.
+    pub(crate) fn of(self, key: Option<Key>, name: &HeaderName) -> Result<Option<Key>, HeaderError> {
+        match (self, key) {
+            (Self::UuidV7, Some(key)) if !is_uuid_v7(key.as_str()) => Err(HeaderError::NotUuidV7(name.clone())),
+            (Self::UuidV7, key) => Ok(key.map(Key::in_lower_case)),
+            (Self::Any, key) => Ok(key),
+        }
+    }
+
+    /// Returns the most bytes of a key.
+    pub(crate) fn max_bytes(self) -> usize {
+        match self {
+            Self::Any => Key::MAX_BYTES,
+            Self::UuidV7 => UUID_BYTES,
+        }
+    }
+
+    /// Returns what clients are shown of it, if it asks for something.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        (self == Self::UuidV7).then_some("uuid-v7")
+    }
+}
+
+/// Returns whether a text is a UUID of version 7, with the variant of RFC 9562, section 4.1.
+fn is_uuid_v7(text: &str) -> bool {
+    text.len() == UUID_BYTES
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            14 => byte == b'7',
+            19 => matches!(byte.to_ascii_lowercase(), b'8' | b'9' | b'a' | b'b'),
+            _ => byte.is_ascii_hexdigit(),
+        })
 }
 
 /// Returns the values of all lines of the field `name`, in their order. Most messages have so few fields that comparing

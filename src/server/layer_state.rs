@@ -66,6 +66,7 @@ impl<St: Store> LayerState<St> {
             recorder: &self.options.recorder,
             invalid: self.options.profile.invalid,
             server_error: self.options.profile.server_error,
+            frees: self.options.profile.frees,
         }
     }
 

@@ -88,6 +88,7 @@ pub use effect::Effect;
 pub use fingerprint::credential_lists::{CREDENTIAL_HEADERS, EXEMPT_HEADERS, IGNORED_COOKIES};
 pub use fingerprint::identify::{CustomBody, LeftOut};
 pub use future::ResponseFuture;
+pub use header::KeyForm;
 pub use key_from::KeyFrom;
 pub use on_replay::Replay;
 pub use pointer::NotAPlace;

@@ -9,14 +9,15 @@ use http::{Response, StatusCode};
 
 use super::answer::meaning::Meaning;
 use super::fingerprint::identify::FingerprintBody;
+use super::header::KeyForm;
 use super::reject::envelope;
-use super::reject::rejection::{Rejection, RejectionKind};
+use super::reject::rejection::{Rejection, RejectionKind, Row};
 
 /// What the clients of an API expect of its idempotency keys: statuses, codes, headers, and which requests are the
 /// same.
 ///
-/// [`draft`](Self::draft) is the default, [`stripe`](Self::stripe) and [`acp`](Self::acp) are those of two widespread
-/// APIs. Change the fields of one of them for a dialect of your own:
+/// [`draft`](Self::draft) is the default, [`stripe`](Self::stripe), [`acp`](Self::acp) and [`iceberg`](Self::iceberg)
+/// are those of widespread APIs. Change the fields of one of them for a dialect of your own:
 /// ```
 /// use http::{HeaderName, StatusCode};
 /// use tower_idempotency::server::Profile;
@@ -28,7 +29,7 @@ use super::reject::rejection::{Rejection, RejectionKind};
 /// acme.codes = &[(RejectionKind::KeyReused, StatusCode::CONFLICT, "duplicate_request")];
 /// let layer = IdempotencyLayer::new(MemoryStore::new()).profile(acme);
 /// ```
-/// [`guide::profiles`](mod@crate::guide::profiles) compares the three.
+/// [`guide::profiles`](mod@crate::guide::profiles) compares the four.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Profile {
@@ -61,6 +62,14 @@ pub struct Profile {
     /// [`classify`](crate::IdempotencyLayer::classify) returns `None`, unless the policy is
     /// [`Rerun`](crate::OnInterrupted::Rerun). `None`: what [`Meaning::of_answer`] says.
     pub server_error: Option<Meaning>,
+    /// The statuses of an unmarked answer by which the clients know that nothing was done, besides those that
+    /// [say so everywhere](mod@crate::guide::meanings#what-a-status-means): they free the key, unless
+    /// [`classify`](crate::IdempotencyLayer::classify) says otherwise. Those that are unknown there, such as 502, stay
+    /// unknown.
+    pub frees: &'static [u16],
+    /// The form of keys. A key of another form is refused. **A change of this may make other records**: a retry of a
+    /// request from before the change may run again.
+    pub key_form: KeyForm,
     /// What an answer means that is marked as [`Invalid`](crate::Invalid). [`Meaning::NotStarted`] frees the key for
     /// the corrected request. `None`: what it means without the mark.
     pub invalid: Option<Meaning>,
@@ -72,6 +81,22 @@ pub struct Profile {
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A 503 and a 500 leave an Iceberg client's commit unknown, and a 503 with `Retry-After` has it try again by itself.
+const ICEBERG_CODES: &[Row] = &[
+    (RejectionKind::KeyMissing, StatusCode::BAD_REQUEST, "BadRequestException"),
+    (RejectionKind::KeyMalformed, StatusCode::BAD_REQUEST, "BadRequestException"),
+    (RejectionKind::KeyReused, StatusCode::UNPROCESSABLE_ENTITY, "IdempotencyKeyReusedException"),
+    (RejectionKind::CredentialsChanged, StatusCode::UNPROCESSABLE_ENTITY, "IdempotencyCredentialsChangedException"),
+    (RejectionKind::InFlight, StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
+    (RejectionKind::StoreUnavailable, StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
+    (RejectionKind::StoreFull, StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
+    (RejectionKind::Overloaded, StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
+    (RejectionKind::ShuttingDown, StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
+    (RejectionKind::OutcomeUnknown, StatusCode::INTERNAL_SERVER_ERROR, "CommitStateUnknownException"),
+    (RejectionKind::NotReplayable, StatusCode::INTERNAL_SERVER_ERROR, "CommitStateUnknownException"),
+    (RejectionKind::NotVerifiable, StatusCode::INTERNAL_SERVER_ERROR, "CommitStateUnknownException"),
+];
 
 impl Profile {
     /// The default: draft-ietf-httpapi-idempotency-key-header, with rejections as problem details (RFC 9457).
@@ -88,6 +113,8 @@ impl Profile {
             replay_header: REPLAYED,
             retry_header: None,
             server_error: None,
+            frees: &[],
+            key_form: KeyForm::Any,
             invalid: None,
             min_retention: Duration::ZERO,
         }
@@ -143,6 +170,27 @@ impl Profile {
         }
     }
 
+    /// That of Apache Iceberg's REST catalog: parameter `idempotency-key` of its OpenAPI document.
+    ///
+    /// Keys are UUIDs of version 7. No 5xx is replayed, and a 419 frees the key. No refusal is a 409: a client takes it
+    /// for a failed commit, and deletes the files of one that may still take place.
+    ///
+    /// **It deviates in one rule.** A 5xx without a mark is unknown, where the specification lets the retry run.
+    /// [`guide::profiles`](mod@crate::guide::profiles#apache-iceberg-s-rest-catalog) says why, which
+    /// [`methods`](crate::IdempotencyLayer::methods) to cover, and how the config answer says the retention.
+    #[must_use]
+    pub fn iceberg() -> Self {
+        Self {
+            name: "iceberg",
+            codes: ICEBERG_CODES,
+            envelope: Envelope::Iceberg,
+            server_error: Some(Meaning::Unknown),
+            frees: &[419],
+            key_form: KeyForm::UuidV7,
+            ..Self::draft()
+        }
+    }
+
     /// Gives a rejection the status and the code that the profile has for its kind.
     pub(super) fn name(&self, rejection: &mut Rejection) {
         rejection.row = self.codes.iter().find(|(kind, ..)| *kind == rejection.kind);
@@ -166,6 +214,8 @@ pub enum Envelope {
     Stripe,
     /// An object with `type`, `code` and `message`, as the Agentic Commerce Protocol has it.
     Flat,
+    /// An object `error` with `message`, `type` and `code`, which is the status, as Apache Iceberg's REST catalog has it.
+    Iceberg,
     /// What a function makes of the rejection, with `Retry-After` and `Idempotency-Effect` in the head.
     Custom(fn(&Rejection) -> Response<Bytes>),
 }
@@ -179,6 +229,7 @@ impl Envelope {
             Self::Problem => rejection.render(),
             Self::Stripe => envelope::stripe(rejection),
             Self::Flat => envelope::flat(rejection),
+            Self::Iceberg => envelope::iceberg(rejection),
             Self::Custom(render) => {
                 let mut response = render(rejection);
                 rejection.say(response.headers_mut());
@@ -194,6 +245,7 @@ impl fmt::Debug for Envelope {
             Self::Problem => "Problem",
             Self::Stripe => "Stripe",
             Self::Flat => "Flat",
+            Self::Iceberg => "Iceberg",
             Self::Custom(_) => "Custom",
         })
     }

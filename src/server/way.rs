@@ -60,7 +60,8 @@ impl<St: Store> LayerState<St> {
             return Way::Pass;
         }
         let name = &self.options.header_name;
-        match header::read_key(&parts.headers, name, self.options.strict_keys) {
+        let key = header::read_key(&parts.headers, name, self.options.strict_keys);
+        match key.and_then(|key| self.options.profile.key_form.of(key, name)) {
             Ok(key) if let Some(key_from) = &self.options.key_from => Way::Body(key_from.clone(), key),
             Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
             Ok(Some(key)) => Way::Exchange(key),

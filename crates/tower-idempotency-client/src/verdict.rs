@@ -21,6 +21,11 @@ const SHOULD_RETRY: [HeaderName; 2] =
 /// Codes of rejections that no retry changes.
 const OWN_CODES: [&str; 4] = ["outcome_unknown", "not_verifiable", "credentials_changed", "not_replayable"];
 
+/// Names of the refusal of a key that was used for another request, or with other credentials: of the Agentic Commerce
+/// Protocol, and of tower-idempotency for Apache Iceberg's REST catalog.
+const REUSED: [&str; 3] =
+    ["idempotency_conflict", "IdempotencyKeyReusedException", "IdempotencyCredentialsChangedException"];
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It is the operation's own answer, or the API's. If it is no success, this is known of the operation.
@@ -189,7 +194,7 @@ fn judge_rejection(
     let texts = [Some(kind), rejection["code"].as_str(), error["type"].as_str(), error["code"].as_str()];
     let says = |name| texts.contains(&Some(name));
     // The key was used for another request, as `idempotency_error` says below.
-    if says("idempotency_conflict") {
+    if REUSED.into_iter().any(says) {
         return Some(Verdict::Rejected(Known::Unknown));
     }
     // Those in the protocol's envelope, where only `Retry-After` says that a retry is of use.

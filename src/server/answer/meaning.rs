@@ -182,6 +182,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) invalid: Option<Meaning>,
     /// What a 5xx without a mark means, if it is not what [`Meaning::of_answer`] says.
     pub(crate) server_error: Option<Meaning>,
+    /// The statuses that free the key and would be final by [`Meaning::of_answer`].
+    pub(crate) frees: &'static [u16],
 }
 
 impl Judge<'_> {
@@ -264,6 +266,7 @@ impl Judge<'_> {
         let is_refusing = self.on_interrupted == OnInterrupted::Refuse;
         let meaning = match (meaning, self.server_error) {
             (Meaning::Final, _) if not_applied::asks_for_nonce(parts, whole) => Meaning::NotStarted,
+            (Meaning::Final, _) if self.frees.contains(&parts.status.as_u16()) => Meaning::NotStarted,
             (Meaning::NotStarted, _) => meaning,
             (_, Some(server_error)) if parts.status.is_server_error() && is_refusing => server_error,
             _ => meaning,

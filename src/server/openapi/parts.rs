@@ -8,8 +8,8 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Required};
 
-use crate::key::Key;
 use crate::server::effect::Effect;
+use crate::server::header::KeyForm;
 use crate::server::options::Options;
 
 /// The name of the problem's schema among the document's components.
@@ -17,6 +17,10 @@ pub(super) const PROBLEM: &str = "IdempotencyProblem";
 
 /// A UUID of version 4.
 const EXAMPLE: &str = "4d5a7f0e-6f0c-4b8e-9c8e-0f6b1d2a3c4e";
+
+/// A UUID of version 7, and the form of one.
+const EXAMPLE_V7: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
+const UUID_V7: &str = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-7[0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}";
 
 /// Returns a header's name as people write it. The case does not count.
 pub(super) fn written(name: &HeaderName) -> String {
@@ -34,26 +38,32 @@ pub(super) fn written(name: &HeaderName) -> String {
 pub(super) fn key(options: &Options) -> Parameter {
     const QUOTES: usize = 2;
     let quotes = if options.strict_keys { QUOTES } else { 0 };
+    let key_form = options.profile.key_form;
+    let (least, choice, example, pattern) = match key_form {
+        KeyForm::Any => (1, "a value that is unique to the operation, such as a UUID (version 4)", EXAMPLE, None),
+        KeyForm::UuidV7 => (key_form.max_bytes(), "a new UUID (version 7)", EXAMPLE_V7, Some(UUID_V7)),
+    };
+    let quoted = |text: &str| if options.strict_keys { format!("\"{text}\"") } else { text.to_owned() };
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)
-        .min_length(Some(1 + quotes))
-        .max_length(Some(Key::MAX_BYTES + quotes));
+        .min_length(Some(least + quotes))
+        .max_length(Some(key_form.max_bytes() + quotes))
+        .pattern(pattern.map(|pattern| format!("^{}$", quoted(pattern))));
     let form = if options.strict_keys { " The value is in double quotes." } else { "" };
     let description = format!(
         "Makes the request safe to repeat: once it is answered, each repetition gets the same answer, and nothing is \
-         done again. Choose a value that is unique to the operation, such as a UUID (version 4), save it before the first \
-         attempt, and send it with every attempt, together with the same request.{form}"
+         done again. Choose {choice}, save it before the first attempt, and send it with every attempt, together with \
+         the same request.{form}"
     );
     // The body may have it instead.
     let needs_header = options.require_key && options.key_from.is_none();
-    let example = if options.strict_keys { format!("\"{EXAMPLE}\"") } else { EXAMPLE.to_owned() };
     ParameterBuilder::new()
         .name(written(&options.header_name))
         .parameter_in(ParameterIn::Header)
         .required(if needs_header { Required::True } else { Required::False })
         .description(Some(description))
         .schema(Some(schema))
-        .example(Some(Value::String(example)))
+        .example(Some(Value::String(quoted(example))))
         .build()
 }
 

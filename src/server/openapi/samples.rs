@@ -102,7 +102,7 @@ mod tests {
             let rows: BTreeSet<_> =
                 rows.map(|row| (row.get("problem"), row.statuses()[0], row.get("says").to_owned())).collect();
             assert_eq!(said(policy, Profile::draft()), rows, "{policy}");
-            for profile in [Profile::stripe(), Profile::acp()] {
+            for profile in [Profile::stripe(), Profile::acp(), Profile::iceberg()] {
                 let without_status = |said: BTreeSet<(&'static str, u16, String)>| {
                     said.into_iter().map(|(kind, _, says)| (kind, says)).collect::<BTreeSet<_>>()
                 };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::rejection::{Rejection, RejectionKind};
 
@@ -36,7 +36,17 @@ pub(crate) fn flat(rejection: &Rejection) -> Response<Bytes> {
         status if status.is_server_error() => "processing_error",
         _ => "invalid_request",
     };
-    let body = json!({ "type": kind, "code": rejection.code(), "message": rejection.detail });
+    plain(rejection, &json!({ "type": kind, "code": rejection.code(), "message": rejection.detail }))
+}
+
+/// Returns the error of Apache Iceberg's REST catalog, which permits no member but `error` (`IcebergErrorResponse`).
+pub(crate) fn iceberg(rejection: &Rejection) -> Response<Bytes> {
+    let code = rejection.status.as_u16();
+    plain(rejection, &json!({ "error": { "message": rejection.detail, "type": rejection.code(), "code": code } }))
+}
+
+/// Returns an answer with this body, in whose form `Retry-After` alone says that a retry is of use.
+fn plain(rejection: &Rejection, body: &Value) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
     *response.status_mut() = rejection.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

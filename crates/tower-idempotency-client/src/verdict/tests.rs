@@ -186,6 +186,10 @@ fn a_key_of_another_request_is_refused_in_each_dialect() {
     assert_eq!(json(400, stripe), Verdict::Rejected(Known::Unknown));
     let acp = r#"{"type":"invalid_request","code":"idempotency_conflict","message":"other body"}"#;
     assert_eq!(json(422, acp), Verdict::Rejected(Known::Unknown));
+    for kind in ["IdempotencyKeyReusedException", "IdempotencyCredentialsChangedException"] {
+        let iceberg = format!(r#"{{"error":{{"message":"no","type":"{kind}","code":422}}}}"#);
+        assert_eq!(json(422, &iceberg), Verdict::Rejected(Known::Unknown), "{kind}");
+    }
 }
 
 #[test]
