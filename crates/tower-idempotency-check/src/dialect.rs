@@ -39,14 +39,20 @@ pub(crate) struct Dialect {
     pub(crate) does_echo: bool,
     /// Whether the same key on another path is another operation.
     pub(crate) is_key_per_path: bool,
+    /// Whether keys are UUIDs of version 7, in either case.
+    pub(crate) are_keys_uuids: bool,
     /// Whether a replay has the headers of the first answer, besides status and body.
     pub(crate) replays_headers: bool,
+    /// Whether a replay's body may show what has changed since.
+    pub(crate) may_show_newer: bool,
     /// Whether JSON is compared by its meaning.
     pub(crate) compares_meaning: bool,
     /// The statuses of a key that belongs to another request.
     pub(crate) reused: &'static [u16],
     /// The code that a body says then.
     pub(crate) reused_code: Option<&'static str>,
+    /// The status of a request whose first copy still runs.
+    pub(crate) in_flight: u16,
     pub(crate) in_flight_code: Option<&'static str>,
     pub(crate) missing_code: Option<&'static str>,
     /// Whether a 500 is an outcome, which is replayed.
@@ -61,10 +67,13 @@ const DRAFT: Dialect = Dialect {
     is_key_required: false,
     does_echo: false,
     is_key_per_path: false,
+    are_keys_uuids: false,
     replays_headers: true,
+    may_show_newer: false,
     compares_meaning: false,
     reused: &[422],
     reused_code: None,
+    in_flight: 409,
     in_flight_code: None,
     missing_code: None,
     replays_500: None,
@@ -136,9 +145,47 @@ const ACP: Dialect = Dialect {
     ..DRAFT
 };
 
+const ICEBERG: Dialect = Dialect {
+    name: "iceberg",
+    are_keys_uuids: true,
+    replays_headers: false,
+    may_show_newer: true,
+    in_flight: 503,
+    replays_500: Some(false),
+    document: "Apache Iceberg, REST catalog, OpenAPI document",
+    paragraphs: |rule| match rule {
+        Rule::Retry => {
+            "parameter idempotency-key: no additional effects, and an equivalent final response, whose body may reflect \
+             a newer state"
+        }
+        Rule::InFlight => {
+            "operation updateTable and response ServiceUnavailableResponse: a 409 is a failed commit, and a 503 is \
+             repeated only with Retry-After"
+        }
+        Rule::Reused => "parameter idempotency-key: no reuse across different operations",
+        Rule::Scope => "parameter idempotency-key: keys are globally unique",
+        Rule::Missing => "parameter idempotency-key: a key is not required",
+        Rule::Syntax => "parameter idempotency-key: a UUIDv7 in string form (RFC 9562), which has no case (section 4)",
+        Rule::Errors => {
+            "parameter idempotency-key: 200, 201, 204 and deterministic terminal 4xx are replayed, and no 5xx is"
+        }
+        Rule::Retention => {
+            "schema CatalogConfig, idempotency-key-lifetime: retries are accepted for at least this time"
+        }
+        _ => "answers repeat the key",
+    },
+    ..DRAFT
+};
+
 impl Dialect {
-    /// The names of the profiles.
-    pub(crate) const ALL: [Self; 3] = [DRAFT, STRIPE, ACP];
+    /// The profiles.
+    pub(crate) const ALL: [Self; 4] = [DRAFT, STRIPE, ACP, ICEBERG];
+
+    /// A key that was never used.
+    pub(crate) fn new_key(&self) -> String {
+        let uuid = if self.are_keys_uuids { uuid::Uuid::now_v7() } else { uuid::Uuid::new_v4() };
+        uuid.to_string()
+    }
 
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dialect| dialect.name == name)

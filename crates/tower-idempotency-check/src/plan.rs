@@ -90,7 +90,7 @@ pub enum PlanError {
 pub struct Settings {
     /// The URL that is examined.
     pub url: Option<String>,
-    /// `draft`, `stripe` or `acp`.
+    /// `draft`, `stripe`, `acp` or `iceberg`.
     pub profile: Option<String>,
     /// The name of the key's header. Default: `Idempotency-Key`.
     pub key_header: Option<String>,
@@ -251,7 +251,7 @@ impl Endpoint {
         let dialect = Dialect::named(&profile).ok_or(PlanError::Field {
             field: "profile",
             value: profile,
-            form: "draft, stripe or acp",
+            form: "draft, stripe, acp or iceberg",
         })?;
         let body = settings.data.unwrap_or_default();
         let mut headers = settings.headers.iter().map(|line| header("headers", line)).collect::<Result<Vec<_>, _>>()?;

@@ -16,11 +16,6 @@ use crate::http::failure::Failure;
 use crate::http::message::{Answer, Message};
 use crate::plan::{Endpoint, Plan};
 
-/// A key that was never used.
-pub(crate) fn new_key() -> String {
-    uuid::Uuid::new_v4().to_string()
-}
-
 /// How long a check waits for a run that is under way.
 pub(crate) const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The first pause between two of its requests, and the longest.
@@ -127,6 +122,11 @@ impl<'a> Probe<'a> {
 
     pub(crate) fn dialect(&self) -> &Dialect {
         &self.endpoint.dialect
+    }
+
+    /// A key that was never used, in the form that the profile asks for.
+    pub(crate) fn new_key(&self) -> String {
+        self.dialect().new_key()
     }
 
     /// What was found, and what was sent.
@@ -414,8 +414,8 @@ impl<'a> Probe<'a> {
     /// Whether new effects still show where the plan counts them. A list may show the oldest alone.
     pub(crate) async fn still_counts(&self) -> Result<bool, Stop> {
         let before = self.before().await?;
-        let one = self.first(&new_key()).await?;
-        let other = self.first(&new_key()).await?;
+        let one = self.first(&self.new_key()).await?;
+        let other = self.first(&self.new_key()).await?;
         // Equal answers say nothing of the list.
         Ok(one.body == other.body || self.effects(&before, [&one, &other]).await? == 2)
     }

@@ -14,7 +14,8 @@ pub(super) fn compare(probe: &Probe<'_>, first: &Answer, again: &Answer) {
     } else if !again.is_same(first) {
         let how = if again.says_same(first) { "the same JSON, written in another way" } else { "another body" };
         let what = format!("a retry gets {how}: {}, and not {}", again.summary(), first.summary());
-        probe.differs(Severity::Wrong, Rule::Retry, "body", what);
+        let severity = if probe.dialect().may_show_newer { Severity::Note } else { Severity::Wrong };
+        probe.differs(severity, Rule::Retry, "body", what);
     }
     for difference in headers(first, again).into_iter().filter(|difference| !probe.is_anew(&difference.name)) {
         let (severity, what) = of_header(probe.dialect(), &difference);
@@ -105,15 +106,15 @@ mod tests {
     #[test]
     fn a_header_that_a_replay_changes_is_wrong_unless_the_profile_or_http_permits_it() {
         for (name, first, again, expected) in [
-            ("location", &["/1"][..], &[][..], [Wrong, Note, Wrong]),
-            ("location", &["/1"], &["/2"], [Wrong, Note, Wrong]),
-            ("location", &[], &["/1"], [Wrong, Note, Wrong]),
-            ("x-order", &["1"], &[], [Wrong, Note, Wrong]),
-            ("x-order", &["1"], &["2"], [Wrong, Note, Wrong]),
-            ("x-order", &[], &["1"], [Note; 3]),
-            ("vary", &["a", "b"], &["a, b"], [Note; 3]),
-            ("vary", &["a", "b"], &["b, a"], [Wrong, Note, Wrong]),
-            ("last-modified", &["Mon, 21"], &["Mon", "21"], [Wrong, Note, Wrong]),
+            ("location", &["/1"][..], &[][..], [Wrong, Note, Wrong, Note]),
+            ("location", &["/1"], &["/2"], [Wrong, Note, Wrong, Note]),
+            ("location", &[], &["/1"], [Wrong, Note, Wrong, Note]),
+            ("x-order", &["1"], &[], [Wrong, Note, Wrong, Note]),
+            ("x-order", &["1"], &["2"], [Wrong, Note, Wrong, Note]),
+            ("x-order", &[], &["1"], [Note; 4]),
+            ("vary", &["a", "b"], &["a, b"], [Note; 4]),
+            ("vary", &["a", "b"], &["b, a"], [Wrong, Note, Wrong, Note]),
+            ("last-modified", &["Mon, 21"], &["Mon", "21"], [Wrong, Note, Wrong, Note]),
         ] {
             let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
             let difference = Difference { name: name.to_owned(), first: lines(first), again: lines(again) };

@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::connection::HangUp;
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 use super::answers::is_marked;
 
 /// Sends a request with this body, hangs up, and sends it again.
 async fn again_after(probe: &Probe<'_>, label: &str, body: &str, when: HangUp) -> Result<(), Stop> {
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let message = probe.keyed(&key).with_body(body.to_owned());
     probe.hang_up(label, &message, when).await?;
     let again = probe.settled("the same request again", &message).await?;
@@ -50,7 +50,7 @@ pub(super) async fn truncated(probe: &Probe<'_>) -> Result<(), Stop> {
     if probe.endpoint.body.len() < 2 {
         return Err(Stop::Skip("the request has no body"));
     }
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     probe.hang_up("half a body", &probe.keyed(&key), HangUp::InTheBody).await?;
     let whole = probe.settled("the whole request", &probe.keyed(&key)).await?;
     let effects = probe.effects(&before, [&whole]).await?;

@@ -6,7 +6,7 @@ use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::connection::Connection;
 use crate::http::message::Answer;
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 use super::differences::NO_OTHER_BODY;
 
@@ -14,7 +14,7 @@ use super::differences::NO_OTHER_BODY;
 const LONG: usize = 32 * 1024;
 
 pub(super) async fn after_rejection(probe: &Probe<'_>) -> Result<(), Stop> {
-    let key = new_key();
+    let key = probe.new_key();
     let first = probe.first(&key).await?;
     let mut connection = probe.connection().await?;
     // Another body, longer than the first: it is refused before it need be read.
@@ -39,7 +39,7 @@ pub(super) async fn after_rejection(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn after_replay(probe: &Probe<'_>) -> Result<(), Stop> {
-    let key = new_key();
+    let key = probe.new_key();
     let first = probe.first(&key).await?;
     let mut connection = probe.connection().await?;
     let Ok(replay) = probe.send_over(&mut connection, "a retry", &probe.keyed(&key)).await? else {

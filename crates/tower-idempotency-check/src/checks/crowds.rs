@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::message::{Answer, Message};
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 use super::answers::{compare, still_there};
 
@@ -19,7 +19,7 @@ const CROWDS: usize = 6;
 
 /// A request with a key of its own each.
 fn crowd(probe: &Probe<'_>) -> Vec<Message> {
-    (0..KEYS).map(|_| probe.keyed(&new_key())).collect()
+    (0..KEYS).map(|_| probe.keyed(&probe.new_key())).collect()
 }
 
 /// What an operation is called in its answer: `Location`, and the members of the JSON whose names end in `id`. A time,
@@ -46,7 +46,7 @@ fn named(answer: &Answer) -> Vec<String> {
 
 pub(super) async fn keys_at_once(probe: &Probe<'_>) -> Result<(), Stop> {
     // Names tell operations apart if they do so for two that come one after the other.
-    let are_named = named(&probe.first(&new_key()).await?) != named(&probe.first(&new_key()).await?);
+    let are_named = named(&probe.first(&probe.new_key()).await?) != named(&probe.first(&probe.new_key()).await?);
     let (messages, before) = (crowd(probe), probe.before().await?);
     let first = probe.at_once("requests with a key of their own", &messages).await?;
     let again = probe.at_once("the same again", &messages).await?;
@@ -78,7 +78,7 @@ pub(super) async fn keys_at_once(probe: &Probe<'_>) -> Result<(), Stop> {
 
 /// A store may know the last keys only.
 pub(super) async fn after_many_keys(probe: &Probe<'_>) -> Result<(), Stop> {
-    let (key, began) = (new_key(), Instant::now());
+    let (key, began) = (probe.new_key(), Instant::now());
     let first = probe.first(&key).await?;
     let mut done = 0;
     for _ in 0..CROWDS {

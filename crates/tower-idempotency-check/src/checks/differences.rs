@@ -8,7 +8,7 @@ use http::Method;
 use crate::dialect::{Dialect, Rule};
 use crate::finding::Severity;
 use crate::http::message::{Answer, Message};
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 use super::answers::{compare, still_there};
 
@@ -18,7 +18,7 @@ pub(super) const NO_OTHER_BODY: &str =
 
 /// Sends another request with a key that was used, and notes what is wrong with its answer and with what follows.
 async fn refused(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) -> Message) -> Result<(), Stop> {
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let first = probe.first(&key).await?;
     let other = probe.send(label, &change(probe.keyed(&key))).await?;
     expect_reused(probe, label, &first, &other);
@@ -69,7 +69,7 @@ pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
     if details.is_empty() {
         return Err(Stop::Skip("the body is no JSON object or list with a value in it"));
     }
-    let (key, before, began) = (new_key(), probe.before().await?, Instant::now());
+    let (key, before, began) = (probe.new_key(), probe.before().await?, Instant::now());
     let first = probe.first(&key).await?;
     for (label, body) in details {
         probe.is_kept(began)?;
@@ -89,7 +89,7 @@ pub(super) async fn other_detail(probe: &Probe<'_>) -> Result<(), Stop> {
         if seen.contains(label) {
             continue;
         }
-        let message = probe.keyed(&new_key());
+        let message = probe.keyed(&probe.new_key());
         let first = probe.send(&format!("the first of two, for {label}"), &message.clone().with_body(body)).await?;
         if !first.status.is_success() {
             continue;
@@ -122,7 +122,7 @@ pub(super) async fn other_query(probe: &Probe<'_>) -> Result<(), Stop> {
 /// The draft speaks of the payload alone: another query or path may also be an operation of its own. It must not get
 /// the first answer, though.
 async fn elsewhere(probe: &Probe<'_>, label: &str, change: impl FnOnce(Message) -> Message) -> Result<(), Stop> {
-    let key = new_key();
+    let key = probe.new_key();
     let first = probe.first(&key).await?;
     let before = probe.before().await?;
     let other = probe.settled(label, &change(probe.keyed(&key))).await?;
@@ -138,7 +138,7 @@ pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
         return Err(Stop::Skip("it needs `--other-path`, or `other_path` in a plan"));
     };
     let change = |message| Message { target: path.clone(), ..message };
-    let alone = probe.send("another path, with a key of its own", &change(probe.keyed(&new_key()))).await?;
+    let alone = probe.send("another path, with a key of its own", &change(probe.keyed(&probe.new_key()))).await?;
     if !alone.status.is_success() {
         return Err(Stop::Other(format!("{path} has to take the same body, and gets {}", alone.summary())));
     }
@@ -148,7 +148,7 @@ pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
             None => elsewhere(probe, "another path", change).await,
         };
     }
-    let key = new_key();
+    let key = probe.new_key();
     let first = probe.first(&key).await?;
     let before = probe.before().await?;
     let other = probe.send("another path", &change(probe.keyed(&key))).await?;
@@ -162,7 +162,7 @@ pub(super) async fn other_path(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn other_method(probe: &Probe<'_>) -> Result<(), Stop> {
-    let key = new_key();
+    let key = probe.new_key();
     let method = if probe.endpoint.method == Method::PUT { Method::POST } else { Method::PUT };
     let first = probe.first(&key).await?;
     let before = probe.before().await?;
@@ -179,11 +179,12 @@ pub(super) async fn other_account(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some((name, value)) = &probe.endpoint.other_account else {
         return Err(Stop::Skip("it needs `--other-account`, or `other_account` in a plan"));
     };
-    let alone = probe.send("another account, with a key of its own", &probe.keyed(&new_key()).set(name, value)).await?;
+    let alone =
+        probe.send("another account, with a key of its own", &probe.keyed(&probe.new_key()).set(name, value)).await?;
     if !alone.status.is_success() {
         return Err(Stop::Other(format!("the other account's own request gets {}", alone.summary())));
     }
-    let key = new_key();
+    let key = probe.new_key();
     let first = probe.first(&key).await?;
     let before = probe.before().await?;
     let other = probe.settled("another account, the same key", &probe.keyed(&key).set(name, value)).await?;
@@ -204,7 +205,7 @@ pub(super) async fn same_meaning(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(body) = body.filter(serde_json::Value::is_object) else {
         return Err(Stop::Skip("the body is no JSON object"));
     };
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let first = probe.first(&key).await?;
     let written = format!("{body:#}\n");
     let other = probe.settled("the same JSON, written in another way", &probe.keyed(&key).with_body(written)).await?;
@@ -234,15 +235,15 @@ mod tests {
         let first = Answer::of(201, "1");
         let (stripe, acp) = ("idempotency_error", "idempotency_conflict");
         for (status, body, expected) in [
-            (201, "1", [Some(Dangerous); 3]),
-            (201, "2", [Some(Dangerous); 3]),
-            (422, "", [None, Some(Wrong), Some(Wrong)]),
-            (422, acp, [None, Some(Wrong), None]),
-            (400, "", [Some(Note), Some(Wrong), Some(Wrong)]),
-            (400, stripe, [Some(Note), None, Some(Wrong)]),
-            (409, stripe, [Some(Wrong); 3]),
-            (429, acp, [Some(Wrong); 3]),
-            (500, acp, [Some(Wrong); 3]),
+            (201, "1", [Some(Dangerous); 4]),
+            (201, "2", [Some(Dangerous); 4]),
+            (422, "", [None, Some(Wrong), Some(Wrong), None]),
+            (422, acp, [None, Some(Wrong), None, None]),
+            (400, "", [Some(Note), Some(Wrong), Some(Wrong), Some(Note)]),
+            (400, stripe, [Some(Note), None, Some(Wrong), Some(Note)]),
+            (409, stripe, [Some(Wrong); 4]),
+            (429, acp, [Some(Wrong); 4]),
+            (500, acp, [Some(Wrong); 4]),
         ] {
             let found = Dialect::ALL.map(|dialect| of_reused(&dialect, "it", &first, &Answer::of(status, body)));
             assert_eq!(found.map(|found| found.map(|(severity, _)| severity)), expected, "{status} {body}");

@@ -3,7 +3,7 @@
 use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::message::{Answer, Message};
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 use super::answers::compare;
 
@@ -68,21 +68,24 @@ pub(super) async fn empty(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 pub(super) async fn doubled(probe: &Probe<'_>) -> Result<(), Stop> {
-    let (name, keys) = (&probe.endpoint.key_header, [new_key(), new_key()]);
+    let (name, keys) = (&probe.endpoint.key_header, [probe.new_key(), probe.new_key()]);
     invalid(probe, "two different keys", |message| message.with(name, &keys[0]).with(name, &keys[1])).await
 }
 
 pub(super) async fn malformed(probe: &Probe<'_>) -> Result<(), Stop> {
     let name = &probe.endpoint.key_header;
-    let unterminated = format!("\"{}", new_key());
+    let unterminated = format!("\"{}", probe.new_key());
     invalid(probe, "a key whose quotes do not end", |message| message.with(name, &unterminated)).await
 }
 
 pub(super) async fn long(probe: &Probe<'_>) -> Result<(), Stop> {
     const LONGEST: usize = 255;
+    if probe.dialect().are_keys_uuids {
+        return other_form(probe, LONGEST).await;
+    }
     let before = probe.before().await?;
     // The quotes count, for a server that knows of none.
-    let key = padded(&new_key(), if probe.is_quoted() { LONGEST - 2 } else { LONGEST });
+    let key = padded(&probe.new_key(), if probe.is_quoted() { LONGEST - 2 } else { LONGEST });
     let first = probe.send("a key of 255 characters", &probe.keyed(&key)).await?;
     if !first.status.is_success() {
         let what = format!("a key of {LONGEST} characters is refused: {}", first.summary());
@@ -112,9 +115,37 @@ pub(super) async fn long(probe: &Probe<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
+/// Sends keys that are not of the form that the profile asks for.
+async fn other_form(probe: &Probe<'_>, longest: usize) -> Result<(), Stop> {
+    let name = &probe.endpoint.key_header;
+    let long = padded(&probe.new_key(), longest);
+    invalid(probe, "a key of 255 characters", |message| message.with(name, &long)).await?;
+    // With the digit of version 4.
+    let mut other = probe.new_key();
+    other.replace_range(14..15, "4");
+    invalid(probe, "a UUID of version 4", |message| message.with(name, &other)).await
+}
+
+/// Sends a UUID in small letters, and then in capitals: it is the same key (RFC 9562, section 4).
+async fn case_of_uuid(probe: &Probe<'_>) -> Result<(), Stop> {
+    let (key, before) = (probe.new_key(), probe.before().await?);
+    let first = probe.first(&key.to_lowercase()).await?;
+    let other = probe.settled("the same UUID in capitals", &probe.keyed(&key.to_uppercase())).await?;
+    if !other.status.is_success() {
+        let what = format!("a UUID in capitals is refused: {}", other.summary());
+        probe.found(Severity::Wrong, Rule::Syntax, what);
+    } else if probe.effects(&before, [&first, &other]).await? > 1 {
+        probe.counted(Severity::Wrong, Rule::Syntax, "a UUID in capitals is another key: both requests run");
+    }
+    Ok(())
+}
+
 pub(super) async fn case(probe: &Probe<'_>) -> Result<(), Stop> {
+    if probe.dialect().are_keys_uuids {
+        return case_of_uuid(probe).await;
+    }
     // A UUID in capitals may be the same UUID (RFC 9562, section 4), so this is none.
-    let key = format!("{}-a", new_key().to_lowercase());
+    let key = format!("{}-a", probe.new_key().to_lowercase());
     let first = probe.send("a key in small letters", &probe.keyed(&key)).await?;
     if !first.status.is_success() {
         return Err(Stop::Skip("the server refuses a key that is no UUID, and a UUID may be written in either case"));
@@ -133,7 +164,7 @@ fn padded(key: &str, length: usize) -> String {
 }
 
 pub(super) async fn quoted(probe: &Probe<'_>) -> Result<(), Stop> {
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let first = probe.first(&key).await?;
     let form = if probe.is_quoted() { "the same key without quotes" } else { "the same key in quotes" };
     let other = probe.settled(form, &probe.keyed_as(&key, !probe.is_quoted())).await?;

@@ -3,10 +3,10 @@
 use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::message::Answer;
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 pub(super) async fn replayed_headers(probe: &Probe<'_>) -> Result<(), Stop> {
-    let key = new_key();
+    let key = probe.new_key();
     let first = probe.first(&key).await?;
     // `Date` has whole seconds.
     tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;

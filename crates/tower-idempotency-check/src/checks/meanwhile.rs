@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::dialect::Rule;
 use crate::finding::Severity;
 use crate::http::message::{Answer, Message};
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 use super::answers::compare;
 use super::repeats::wrong_in_flight;
@@ -38,7 +38,7 @@ fn ran_on(took: Duration, sent: Option<Duration>) -> Result<(), Stop> {
 /// Sends the slow request, and again and again until it ends: what keeps its copies away may end before it.
 pub(super) async fn in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(slow) = &probe.endpoint.slow else { return Err(Stop::Skip(NO_SLOW)) };
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let message = probe.keyed(&key).with_body(slow.clone());
     let (began, has_ended) = (Instant::now(), AtomicBool::new(false));
     let first = async {
@@ -81,7 +81,7 @@ pub(super) async fn others_in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
     if other_body.is_none() && other_account.is_none() {
         return Err(Stop::Skip("it needs `--other-account`, or a number in the body of `--slow`"));
     }
-    let key = new_key();
+    let key = probe.new_key();
     let message = probe.keyed(&key).with_body(slow.clone());
     if let Some(body) = other_body {
         let other = message.clone().with_body(body);
@@ -95,7 +95,7 @@ pub(super) async fn others_in_flight(probe: &Probe<'_>) -> Result<(), Stop> {
         }
     }
     if let Some((name, value)) = other_account {
-        let message = probe.keyed(&new_key()).with_body(slow.clone());
+        let message = probe.keyed(&probe.new_key()).with_body(slow.clone());
         let other = message.clone().set(name, value);
         if while_it_runs(probe, "another account", &message, &other).await?.0 {
             let what = "another account, whose request comes while the first one runs, gets the answer of that one";
@@ -132,14 +132,15 @@ async fn while_it_runs(
 /// Notes what is wrong with the answer to a retry while the first request runs.
 fn judge(probe: &Probe<'_>, first: &Answer, retry: &Answer) {
     let what = format!("a retry while the first request runs gets {}", retry.summary());
+    let wanted = probe.dialect().in_flight;
     match retry.status.as_u16() {
-        409 => {
+        status if status == 409 || status == wanted => {
             if let Some(what) = wrong_in_flight(probe.dialect(), retry) {
                 probe.found(Severity::Wrong, Rule::InFlight, what);
             }
         }
         _ if retry.status.is_success() => compare(probe, first, retry),
-        _ if retry.says_wait() => probe.found(Severity::Note, Rule::InFlight, format!("{what}, and not 409")),
+        _ if retry.says_wait() => probe.found(Severity::Note, Rule::InFlight, format!("{what}, and not {wanted}")),
         _ => probe.found(Severity::Wrong, Rule::InFlight, what),
     }
 }

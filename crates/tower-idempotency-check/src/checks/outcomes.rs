@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::dialect::{Dialect, Rule};
 use crate::finding::Severity;
 use crate::http::message::Answer;
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 use super::answers::{compare, is_marked, note_if_stuck};
 
@@ -13,7 +13,7 @@ pub(super) async fn declined(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(body) = &probe.endpoint.declined else {
         return Err(Stop::Skip("it needs `--declined`, or `declined` in a plan"));
     };
-    let key = new_key();
+    let key = probe.new_key();
     let message = probe.keyed(&key).with_body(body.clone());
     let first = probe.send("a request that is declined", &message).await?;
     if !first.status.is_client_error() {
@@ -28,7 +28,7 @@ pub(super) async fn server_error(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(body) = &probe.endpoint.server_error else {
         return Err(Stop::Skip("it needs `--server-error`, or `server_error` in a plan"));
     };
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let message = probe.keyed(&key).with_body(body.clone());
     let first = probe.send("a request that fails", &message).await?;
     if !first.status.is_server_error() {
@@ -57,8 +57,8 @@ fn of_failure(
     let mut found = Vec::new();
     if effects > 1 {
         let what = format!("a request that has failed after its effect runs again: {effects} effects");
-        // This profile wants it so.
-        let severity = if dialect.replays_500 == Some(false) { Severity::Note } else { Severity::Dangerous };
+        // ACP wants it so.
+        let severity = if dialect.name == "acp" { Severity::Note } else { Severity::Dangerous };
         found.push((severity, true, what));
     }
     if again.status.is_success() && effects != 1 && can_count {
@@ -89,12 +89,12 @@ pub(super) async fn rate_limited(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(body) = &probe.endpoint.rate_limited else {
         return Err(Stop::Skip("it needs `--rate-limited`, or `rate_limited` in a plan"));
     };
-    let key = new_key();
+    let key = probe.new_key();
     let first = probe.first(&key).await?;
     if is_marked(&first) || !is_marked(&probe.settled("the same again", &probe.keyed(&key)).await?) {
         return Err(Stop::Skip("the server does not mark replays alone, so that a replayed 429 can't be seen"));
     }
-    let message = probe.keyed(&new_key()).with_body(body.clone());
+    let message = probe.keyed(&probe.new_key()).with_body(body.clone());
     let first = probe.send("a request that is limited", &message).await?;
     if first.status.as_u16() != 429 {
         return Err(Stop::Other(format!("the `rate_limited` request gets {}", first.summary())));
@@ -111,7 +111,7 @@ pub(super) async fn retention(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(retention) = probe.endpoint.retention else {
         return Err(Stop::Skip("it needs `--retention`, or `retention` in a plan"));
     };
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let first = probe.first(&key).await?;
     tokio::time::sleep(retention / 2).await;
     let again = probe.settled("after half of the retention", &probe.keyed(&key)).await?;
@@ -154,22 +154,22 @@ mod tests {
                 found.into_iter().map(|(severity, ..)| severity).collect::<Vec<_>>()
             })
         };
-        let none = Vec::new;
+        let (none, danger, twice) = (Vec::new, || vec![Dangerous], || vec![Dangerous; 2]);
         for (again, is_marked, effects, can_count, expected) in [
-            (&first, false, 0, true, [none(), none(), none()]),
-            (&first, false, 1, true, [none(), none(), none()]),
-            (&first, true, 1, true, [none(), none(), vec![Wrong]]),
-            (&first, true, 1, false, [none(), none(), vec![Wrong]]),
-            (&first, false, 2, true, [vec![Dangerous], vec![Dangerous], vec![Note]]),
-            (&first, true, 2, true, [vec![Dangerous], vec![Dangerous], vec![Note, Wrong]]),
-            (&another, false, 1, true, [none(), vec![Note], none()]),
-            (&another, true, 1, true, [none(), vec![Note], none()]),
-            (&another, false, 2, false, [vec![Dangerous], vec![Dangerous, Note], vec![Note]]),
-            (&success, false, 0, true, [vec![Dangerous], vec![Dangerous, Note], vec![Dangerous]]),
-            (&success, true, 0, false, [none(), vec![Note], none()]),
-            (&success, false, 1, true, [none(), vec![Note], none()]),
-            (&success, false, 2, true, [vec![Dangerous; 2], vec![Dangerous, Dangerous, Note], vec![Note, Dangerous]]),
-            (&success, false, 2, false, [vec![Dangerous], vec![Dangerous, Note], vec![Note]]),
+            (&first, false, 0, true, [none(), none(), none(), none()]),
+            (&first, false, 1, true, [none(), none(), none(), none()]),
+            (&first, true, 1, true, [none(), none(), vec![Wrong], vec![Wrong]]),
+            (&first, true, 1, false, [none(), none(), vec![Wrong], vec![Wrong]]),
+            (&first, false, 2, true, [danger(), danger(), vec![Note], danger()]),
+            (&first, true, 2, true, [danger(), danger(), vec![Note, Wrong], vec![Dangerous, Wrong]]),
+            (&another, false, 1, true, [none(), vec![Note], none(), none()]),
+            (&another, true, 1, true, [none(), vec![Note], none(), none()]),
+            (&another, false, 2, false, [danger(), vec![Dangerous, Note], vec![Note], danger()]),
+            (&success, false, 0, true, [danger(), vec![Dangerous, Note], danger(), danger()]),
+            (&success, true, 0, false, [none(), vec![Note], none(), none()]),
+            (&success, false, 1, true, [none(), vec![Note], none(), none()]),
+            (&success, false, 2, true, [twice(), vec![Dangerous, Dangerous, Note], vec![Note, Dangerous], twice()]),
+            (&success, false, 2, false, [danger(), vec![Dangerous, Note], vec![Note], danger()]),
         ] {
             let found = severities(&marked(again, is_marked), effects, can_count);
             assert_eq!(found, expected, "{} {is_marked} {effects} {can_count}", again.status);
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_replayed_429_is_seen_by_its_mark_and_is_wrong_where_the_profile_says_so() {
         let limited = Answer::of(429, "");
-        for (is_marked, expected) in [(false, [None; 3]), (true, [Some(Note), Some(Wrong), Some(Note)])] {
+        for (is_marked, expected) in [(false, [None; 4]), (true, [Some(Note), Some(Wrong), Some(Note), Some(Note)])] {
             let again = marked(&limited, is_marked);
             assert_eq!(Dialect::ALL.map(|dialect| of_limited(&dialect, &again)), expected);
         }

@@ -1,8 +1,8 @@
 //! Pairs of keys that are nearly equal, and are two keys.
 
-use crate::dialect::Rule;
+use crate::dialect::{Dialect, Rule};
 use crate::finding::Severity;
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 /// Lengths after which keys are cut: by columns of databases, by forms of ids, and by limits of APIs.
 const CUTS: [usize; 10] = [32, 36, 40, 50, 64, 100, 128, 191, 254, 255];
@@ -17,8 +17,8 @@ struct Pair {
 }
 
 /// The pairs. The characters of the first ones are such that the keys have the form of a UUID, where that can be.
-fn pairs(is_quoted: bool) -> Vec<Pair> {
-    let mut pairs = Vec::new();
+fn pairs(dialect: &Dialect, is_quoted: bool) -> Vec<Pair> {
+    let (mut pairs, new_key) = (Vec::new(), || dialect.new_key());
     for (class, one, other) in
         [("lower", 'a', 'b'), ("upper", 'A', 'B'), ("digit", '1', '2'), ("punctuation", '-', '_')]
     {
@@ -51,7 +51,7 @@ fn pairs(is_quoted: bool) -> Vec<Pair> {
 
 pub(super) async fn pairs_of_keys(probe: &Probe<'_>) -> Result<(), Stop> {
     let (mut are_one, mut failed, mut did_run) = (Vec::new(), None, false);
-    for Pair { differ, keys: [one, other] } in pairs(probe.is_quoted()) {
+    for Pair { differ, keys: [one, other] } in pairs(probe.dialect(), probe.is_quoted()) {
         let first = probe.send(&format!("one of two keys that differ {differ}"), &probe.keyed(&one)).await?;
         let mut answers = vec![first.clone()];
         if first.status.is_success() {
@@ -92,8 +92,8 @@ mod tests {
 
     #[test]
     fn two_keys_of_a_pair_differ_in_one_character_or_in_length() {
-        for is_quoted in [false, true] {
-            let pairs = pairs(is_quoted);
+        for (dialect, is_quoted) in Dialect::ALL.iter().flat_map(|dialect| [(dialect, false), (dialect, true)]) {
+            let pairs = pairs(dialect, is_quoted);
             assert_eq!(pairs.len(), 8 + 1 + usize::from(is_quoted) + CUTS.len());
             for Pair { differ, keys: [one, other] } in pairs {
                 let characters = one.chars().zip(other.chars()).filter(|(one, other)| one != other).count();

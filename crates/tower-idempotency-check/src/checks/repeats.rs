@@ -6,7 +6,7 @@ use crate::dialect::{Dialect, Rule};
 use crate::effects::inferred;
 use crate::finding::Severity;
 use crate::http::message::Answer;
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 use super::answers::{compare, headers, is_marked, note_if_marked, note_if_stuck};
 
@@ -26,7 +26,7 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
     let mut refused = None;
     for is_quoted in forms {
         let form = if *is_quoted { "a request with a key in quotes" } else { "a request with a bare key" };
-        let (message, before) = (probe.keyed_as(&new_key(), *is_quoted), probe.before().await?);
+        let (message, before) = (probe.keyed_as(&probe.new_key(), *is_quoted), probe.before().await?);
         let first = probe.send(form, &message).await?;
         if !first.status.is_success() {
             refused.get_or_insert(first);
@@ -66,7 +66,7 @@ pub(super) async fn works(probe: &Probe<'_>) -> Result<(), Stop> {
 
 /// Finds out whether two operations get equal answers, such as 204. Then only a count tells them apart.
 async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let another = probe.first(&key).await?;
     // A server that takes both for one operation is for the check `new-key` to find.
     let is_counted = probe.can_count() && probe.effects(&before, [&another]).await? == 1;
@@ -86,7 +86,7 @@ async fn tell_apart(probe: &Probe<'_>, worked: &Answer) -> Result<(), Stop> {
 }
 
 pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let first = probe.first(&key).await?;
     let again = probe.settled("the same request again", &probe.keyed(&key)).await?;
     let third = probe.settled("and again", &probe.keyed(&key)).await?;
@@ -128,8 +128,8 @@ pub(super) async fn same_key_again(probe: &Probe<'_>) -> Result<(), Stop> {
 
 pub(super) async fn another_key(probe: &Probe<'_>) -> Result<(), Stop> {
     let before = probe.before().await?;
-    let first = probe.first(&new_key()).await?;
-    let other = probe.send("the same with another key", &probe.keyed(&new_key())).await?;
+    let first = probe.first(&probe.new_key()).await?;
+    let other = probe.send("the same with another key", &probe.keyed(&probe.new_key())).await?;
     if !other.status.is_success() {
         let what = format!("the same request with a new key is refused: {}", other.summary());
         probe.found(Severity::Wrong, Rule::Retry, what);
@@ -149,7 +149,7 @@ pub(super) async fn look(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(header) = says["probe_header"].as_str().filter(|_| described.status.is_success()) else {
         return Err(Stop::Skip("no `probe_header` in `/.well-known/idempotency` says that the server answers probes"));
     };
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let looks = probe.keyed(&key).with(header, "?1".to_owned());
     let unknown = probe.send("a probe of a new key", &looks).await?;
     if unknown.status.is_success() || probe.effects(&before, [&unknown]).await? > 0 {
@@ -191,7 +191,7 @@ pub(super) async fn at_once(probe: &Probe<'_>) -> Result<(), Stop> {
 }
 
 async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
-    let (key, before) = (new_key(), probe.before().await?);
+    let (key, before) = (probe.new_key(), probe.before().await?);
     let message = probe.keyed(&key).with_body(body.to_owned());
     let answers = probe.at_once("copies of the request", &vec![message.clone(); COPIES]).await?;
     let came: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
@@ -225,7 +225,8 @@ async fn burst(probe: &Probe<'_>, body: &str) -> Result<(), Stop> {
         let what = format!("a copy gets {}, which no client takes for \"wait\"", strange.summary());
         probe.found(Severity::Wrong, Rule::InFlight, what);
     }
-    let mut refused = came.iter().filter(|answer| answer.status.as_u16() == 409);
+    let in_flight = [409, probe.dialect().in_flight];
+    let mut refused = came.iter().filter(|answer| in_flight.contains(&answer.status.as_u16()));
     if let Some(what) = refused.find_map(|refused| wrong_in_flight(probe.dialect(), refused)) {
         probe.found(Severity::Wrong, Rule::InFlight, what);
     }
@@ -239,13 +240,17 @@ pub(super) fn wrong_in_flight(dialect: &Dialect, refused: &Answer) -> Option<Str
     let after = refused.header("retry-after");
     let is_number = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty();
     match (code, after) {
+        _ if refused.status.as_u16() != dialect.in_flight => {
+            let wanted = dialect.in_flight;
+            Some(format!("a request in flight is refused, and not with {wanted}: {}", refused.summary()))
+        }
         (Some(code), _) => {
             Some(format!("a request in flight is refused without the code {code}: {}", refused.summary()))
         }
         (None, Some(after)) if !is_number(after) && httpdate::parse_http_date(after).is_err() => {
             Some(format!("Retry-After is neither seconds nor a date: {after:?}"))
         }
-        (None, None) if dialect.name == "acp" => {
+        (None, None) if matches!(dialect.name, "acp" | "iceberg") => {
             Some(format!("a request in flight is refused without Retry-After: {}", refused.summary()))
         }
         _ => None,
@@ -261,24 +266,27 @@ mod tests {
     fn a_refusal_in_flight_has_the_code_and_the_time_that_the_profile_asks_for() {
         let date = "Mon, 21 Oct 2030 07:28:00 GMT";
         let (stripe, acp) = ("idempotency_key_in_use", "idempotency_in_flight");
-        for (code, after, is_wrong) in [
-            ("", None, [false, true, true]),
-            ("", Some("1"), [false, true, true]),
-            (stripe, None, [false, false, true]),
-            (stripe, Some("1"), [false, false, true]),
-            (stripe, Some("soon"), [true; 3]),
-            (acp, None, [false, true, true]),
-            (acp, Some("1"), [false, true, false]),
-            (acp, Some(date), [false, true, false]),
-            (acp, Some(""), [true; 3]),
-            (acp, Some("-1"), [true; 3]),
+        for (status, code, after, is_wrong) in [
+            (409, "", None, [false, true, true, true]),
+            (409, "", Some("1"), [false, true, true, true]),
+            (409, stripe, None, [false, false, true, true]),
+            (409, stripe, Some("1"), [false, false, true, true]),
+            (409, stripe, Some("soon"), [true; 4]),
+            (409, acp, None, [false, true, true, true]),
+            (409, acp, Some("1"), [false, true, false, true]),
+            (409, acp, Some(date), [false, true, false, true]),
+            (409, acp, Some(""), [true; 4]),
+            (409, acp, Some("-1"), [true; 4]),
+            (503, "", None, [true; 4]),
+            (503, "", Some("1"), [true, true, true, false]),
+            (503, "", Some("soon"), [true; 4]),
         ] {
-            let mut refused = Answer::of(409, code);
+            let mut refused = Answer::of(status, code);
             if let Some(after) = after {
                 refused.headers.insert("retry-after", after.parse().unwrap());
             }
             let found = Dialect::ALL.map(|dialect| wrong_in_flight(&dialect, &refused).is_some());
-            assert_eq!(found, is_wrong, "{code} {after:?}");
+            assert_eq!(found, is_wrong, "{status} {code} {after:?}");
         }
     }
 }

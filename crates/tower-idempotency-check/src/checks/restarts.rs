@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::dialect::Rule;
 use crate::finding::Severity;
-use crate::probe::{Probe, Stop, new_key};
+use crate::probe::{Probe, Stop};
 
 use super::answers::{compare, note_if_stuck, still_there};
 
@@ -48,7 +48,7 @@ pub(super) async fn restart(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(command) = &probe.endpoint.restart else {
         return Err(Stop::Skip("it needs `--restart`, or `restart` in a plan"));
     };
-    let key = new_key();
+    let key = probe.new_key();
     let first = probe.first(&key).await?;
     let before = probe.before().await?;
     run(command).await?;
@@ -61,7 +61,7 @@ pub(super) async fn restart(probe: &Probe<'_>) -> Result<(), Stop> {
 
 pub(super) async fn kill(probe: &Probe<'_>) -> Result<(), Stop> {
     let Some(command) = &probe.endpoint.kill else { return Err(Stop::Skip("it needs `--kill`, or `kill` in a plan")) };
-    let (answered, key) = (new_key(), new_key());
+    let (answered, key) = (probe.new_key(), probe.new_key());
     let first = probe.first(&answered).await?;
     let before = probe.before().await?;
     let body = probe.endpoint.slow.clone().unwrap_or_else(|| probe.endpoint.body.clone());

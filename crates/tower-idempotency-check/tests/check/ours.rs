@@ -68,7 +68,7 @@ async fn start(profile: Profile) -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn our_layer_keeps_every_check_in_each_profile() {
-    for profile in [Profile::draft(), Profile::stripe(), Profile::acp()] {
+    for profile in [Profile::draft(), Profile::stripe(), Profile::acp(), Profile::iceberg()] {
         let name = profile.name;
         let address = start(profile).await;
         let plan = format!(

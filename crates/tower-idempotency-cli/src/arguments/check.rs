@@ -18,7 +18,7 @@ pub(crate) struct Check {
     /// Another body that would succeed. By default it is `--data` with its first number raised by one, if it has one.
     #[arg(long, value_name = "BODY")]
     pub(crate) other_data: Option<String>,
-    /// The profile by which the server is judged: `draft`, `stripe` or `acp`. By default `draft`.
+    /// The profile by which the server is judged: `draft`, `stripe`, `acp` or `iceberg`. By default `draft`.
     #[arg(long)]
     pub(crate) profile: Option<String>,
     /// How to count effects: a request whose answer is a list of them, or their number, such as `GET /v1/charges`.

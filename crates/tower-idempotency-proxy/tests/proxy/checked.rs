@@ -10,7 +10,7 @@ use crate::service::{Service, layer, proxied};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_keeps_every_check_in_each_profile() {
-    for profile in [Profile::draft(), Profile::stripe(), Profile::acp()] {
+    for profile in [Profile::draft(), Profile::stripe(), Profile::acp(), Profile::iceberg()] {
         let (name, envelope) = (profile.name, profile.envelope);
         let service = Service::default().start().await;
         let upstream = Upstream::new(format!("http://{service}").parse().unwrap()).unwrap().envelope(envelope);

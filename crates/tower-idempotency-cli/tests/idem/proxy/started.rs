@@ -73,7 +73,7 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
         (&["--upstream", "http://127.0.0.1:1", "--config", other], "a section [fjall]"),
         (&["--upstream", "http://127.0.0.1:1", "--config", postgres], "a section [postgres]"),
         (&["--upstream", "127.0.0.1:1"], "http://127.0.0.1:3000"),
-        (&["--upstream", "http://127.0.0.1:1", "--profile", "strip"], "\"draft\", \"stripe\" or \"acp\""),
+        (&["--upstream", "http://127.0.0.1:1", "--profile", "strip"], "\"draft\", \"stripe\", \"acp\" or \"iceberg\""),
         (&["--upstream", "http://127.0.0.1:1", "--config", file], "unknown field `require_keys`"),
         (&["--upstream", "http://127.0.0.1:1", "--config", "no-such-file"], "no-such-file"),
         (&["--upstream", "http://127.0.0.1:1", "--listen", "192.0.2.1:80"], "--listen 192.0.2.1:80"),
