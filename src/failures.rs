@@ -66,7 +66,7 @@
 //! | message lost | there is no message: waiters get a notification within this process | `in_every_order_there_is_one_run_and_nobody_waits_for_ever` |
 //! | answer lost | the waiter's client retries; the run is not affected | `trap_07_a_waiter_that_gives_up_leaves_the_claim_alone` |
 //! | process killed | the same as for the run itself | `a_server_that_is_killed_at_random_keeps_its_word` |
-//! | thread paused | the waiter gets `in-flight` when its timeout of 2 s is over | `a_duplicate_that_waited_two_seconds_is_told_in_flight` |
+//! | thread paused | the waiter gets `in-flight` when its timeout of 2 s is over: with 503 in Iceberg's profile, whose clients take a 409 for a failed commit | `a_duplicate_that_waited_two_seconds_is_told_in_flight`, `no_refusal_of_an_iceberg_commit_is_a_409` |
 //! | disk full | the waiter gets the same answer as the client whose request runs | `trap_73_waiters_of_a_run_without_an_outcome_do_not_run_one_after_the_other` |
 //! | disk error | the waiter gets the same answer as the client whose request runs | `trap_73_waiters_of_a_run_without_an_outcome_do_not_run_one_after_the_other` |
 //! | power cut | waiters are answered only with what is durable | `trap_71_no_duplicate_is_answered_before_the_record_is_durable` |

@@ -136,6 +136,15 @@ fn each_option_of_a_layer_that_is_no_function_has_a_setting() {
 }
 
 #[test]
+fn each_profile_has_its_name_in_a_file() {
+    for profile in [Profile::draft(), Profile::stripe(), Profile::acp(), Profile::iceberg()] {
+        let json = format!(r#"{{ "layer": {{ "profile": "{}" }} }}"#, profile.name);
+        let expected = format!("{:?}", layer().profile(profile));
+        assert_eq!(made(serde_json::from_str(&json).unwrap()), expected, "{json}");
+    }
+}
+
+#[test]
 fn what_is_unknown_or_malformed_is_named() {
     for (json, part) in [
         (r#"{ "layr": {} }"#, "unknown field `layr`"),
@@ -148,7 +157,7 @@ fn what_is_unknown_or_malformed_is_named() {
         (r#"{ "layer": { "retention": "a day" } }"#, "\"a day\" is not a duration: write it as \"24h\""),
         (r#"{ "layer": { "retention": 24 } }"#, "invalid type: integer `24`, expected a duration: write it as \"24h\""),
         (r#"{ "layer": { "on_in_flight": "wait" } }"#, "\"wait\" is not \"reject\", or how long to wait"),
-        (r#"{ "layer": { "profile": "paypal" } }"#, "\"paypal\" is not \"draft\", \"stripe\" or \"acp\""),
+        (r#"{ "layer": { "profile": "paypal" } }"#, "\"paypal\" is not \"draft\", \"stripe\", \"acp\" or \"iceberg\""),
         (r#"{ "layer": { "on_interrupted": "ask" } }"#, "\"ask\" is not \"refuse\" or \"rerun\""),
         (r#"{ "layer": { "methods": [1] } }"#, "invalid type: integer `1`, expected an HTTP method in capital letters"),
         (r#"{ "layer": { "methods": ["post"] } }"#, "\"post\" is not an HTTP method in capital letters"),

@@ -112,6 +112,19 @@ mod tests {
         }
     }
 
+    // A client takes a 409 for a commit that has failed, and deletes its files.
+    #[test]
+    fn no_rejection_is_a_409_in_iceberg_s_profile_and_what_may_be_done_is_a_5xx_but_for_a_reused_key() {
+        for policy in ["refuse", "ask", "rerun"] {
+            for (kind, status, says) in said(policy, Profile::iceberg()) {
+                assert_ne!(status, 409, "{kind} {says}");
+                // Probes alone get 404.
+                let may_be_done = !says.starts_with("none") && !matches!(status, 404 | 422);
+                assert!(!may_be_done || status >= 500, "{kind} {status} {says}");
+            }
+        }
+    }
+
     #[test]
     fn an_answer_that_was_not_kept_is_named_by_its_status() {
         for status in [201, 402, 500] {

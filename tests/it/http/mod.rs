@@ -4,6 +4,7 @@ mod any_body;
 mod body_types;
 mod discovery;
 mod firefox;
+mod iceberg;
 mod layers;
 mod problems;
 mod profiles;

@@ -1,7 +1,8 @@
 //! The parameter of the key says what the layer takes.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::lab::Lab;
+use tower_idempotency::server::Profile;
 use tower_idempotency::{IdempotencyLayer, MemoryStore};
 
 use super::documented;
@@ -52,4 +53,22 @@ async fn the_parameter_says_that_a_key_is_required_and_quoted() {
     let driven = Driven { layer, header: "x-request-key", is_quoted: true, limit: 1 };
     assert_takes_what_it_says(&driven).await;
     assert_eq!(parameter(&driven)["name"], "X-Request-Key");
+}
+
+#[tokio::test]
+async fn the_parameter_says_that_a_key_is_a_uuid_of_version_7() {
+    const FORM: &str = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-7[0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}";
+    let bare = |store| IdempotencyLayer::new(store).profile(Profile::iceberg());
+    let bare = Driven { layer: bare, header: "idempotency-key", is_quoted: false, limit: 1 };
+    let quoted = |store| IdempotencyLayer::new(store).profile(Profile::iceberg()).strict_keys(true);
+    let quoted = Driven { layer: quoted, header: "idempotency-key", is_quoted: true, limit: 1 };
+    for (driven, quote, length) in [(bare, "", json!(36)), (quoted, "\"", json!(38))] {
+        let parameter = parameter(&driven);
+        let schema = &parameter["schema"];
+        assert_eq!((&schema["minLength"], &schema["maxLength"]), (&length, &length));
+        assert_eq!(schema["pattern"], format!("^{quote}{FORM}{quote}$"));
+        let lab = Lab::counting(driven.over(MemoryStore::new()));
+        let example = parameter["example"].as_str().unwrap();
+        assert_eq!(lab.send(driven.with_key(example, "a")).await.status, 200, "{example}");
+    }
 }
