@@ -52,7 +52,8 @@ pages! {
     #[cfg(any(not(doctest), all(feature = "server", feature = "memory")))]
     options: "options.md",
 
-    /// What clients of an API expect of its keys: those of the draft, of Stripe, of the Agentic Commerce Protocol.
+    /// What clients of an API expect of its keys: those of the draft, of Stripe, of the Agentic Commerce Protocol, of
+    /// Apache Iceberg.
     #[cfg(any(not(doctest), all(feature = "axum", feature = "memory")))]
     profiles: "profiles.md",
 

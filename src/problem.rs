@@ -12,7 +12,8 @@
 //!
 //! ## key-malformed
 //! Status 400. The key has more than one field line, is a quoted value that is not a structured-field String (RFC
-//! 9651), is empty or blank, is longer than 255 bytes, or has a byte that is not accepted. Send one valid key.
+//! 9651), is empty or blank, is longer than 255 bytes, has a byte that is not accepted, or is no UUID of version 7
+//! where the server asks for one. Send one valid key.
 //!
 //! ## body-too-large
 //! Status 413. The server reads a request with a key as a whole, up to a limit, and this body is longer. Make the

@@ -62,8 +62,8 @@ const UUID_BYTES: usize = 36;
 pub enum KeyForm {
     /// Any key.
     Any,
-    /// A UUID of version 7 in its 36 characters (RFC 9562, sections 4 and 5.7). In capitals it is the same key: records,
-    /// and an operator who looks for one, have it in small letters.
+    /// A UUID of version 7 in its 36 characters (RFC 9562, sections 4 and 5.7). In capitals it is the same key: the
+    /// layer takes each in small letters, and so does an operator who looks for one.
     UuidV7,
 }
 

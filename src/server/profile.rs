@@ -176,7 +176,7 @@ impl Profile {
     /// for a failed commit, and deletes the files of one that may still take place.
     ///
     /// **It deviates in one rule.** A 5xx without a mark is unknown, where the specification lets the retry run.
-    /// [`guide::profiles`](mod@crate::guide::profiles#apache-iceberg-s-rest-catalog) says why, which
+    /// [`guide::profiles`](mod@crate::guide::profiles#the-rest-catalog-of-apache-iceberg) says why, which
     /// [`methods`](crate::IdempotencyLayer::methods) to cover, and how the config answer says the retention.
     #[must_use]
     pub fn iceberg() -> Self {
@@ -214,7 +214,7 @@ pub enum Envelope {
     Stripe,
     /// An object with `type`, `code` and `message`, as the Agentic Commerce Protocol has it.
     Flat,
-    /// An object `error` with `message`, `type` and `code`, which is the status, as Apache Iceberg's REST catalog has it.
+    /// An object `error` with `message`, `type` and, as `code`, the status, as Apache Iceberg's REST catalog has it.
     Iceberg,
     /// What a function makes of the rejection, with `Retry-After` and `Idempotency-Effect` in the head.
     Custom(fn(&Rejection) -> Response<Bytes>),

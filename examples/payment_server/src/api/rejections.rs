@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 use tower_idempotency::server::{Envelope, Profile};
 use tower_idempotency::{Meaning, Rejection};
 
-/// The profile, unless the settings name one: `PAYMENTS_LAYER__PROFILE=stripe`, or `acp`.
+/// The profile, unless the settings name one: `PAYMENTS_LAYER__PROFILE=stripe`, `acp` or `iceberg`.
 pub(crate) fn profile() -> Profile {
     let mut profile = Profile::draft();
     profile.name = "payments";
