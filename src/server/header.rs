@@ -68,12 +68,11 @@ pub enum KeyForm {
 }
 
 impl KeyForm {
-    /// Returns the key as this form has it. `name` is the header that it comes from.
-    pub(crate) fn of(self, key: Option<Key>, name: &HeaderName) -> Result<Option<Key>, HeaderError> {
-        match (self, key) {
-            (Self::UuidV7, Some(key)) if !is_uuid_v7(key.as_str()) => Err(HeaderError::NotUuidV7(name.clone())),
-            (Self::UuidV7, key) => Ok(key.map(Key::in_lower_case)),
-            (Self::Any, key) => Ok(key),
+    /// Returns the key as this form has it, or `None` if it is of another form.
+    pub(crate) fn of(self, key: Key) -> Option<Key> {
+        match self {
+            Self::Any => Some(key),
+            Self::UuidV7 => is_uuid_v7(key.as_str()).then(|| key.in_lower_case()),
         }
     }
 

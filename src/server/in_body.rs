@@ -47,7 +47,7 @@ impl<S, St: Store> Keyed<S, St> {
         E: Send + 'static,
     {
         let Self { layer, key_from, of_header, mut service, mut parts, is_probe } = self;
-        let Options { sameness, header_name, max_request_body, require_key, .. } = &*layer.options;
+        let Options { sameness, header_name, max_request_body, require_key, profile, .. } = &*layer.options;
         let connection = Connection::of(&parts, is_probe);
         let reject =
             |rejection: Rejection| layer.reject::<M, R>(connection, &engine::span(), Facts::default(), rejection);
@@ -70,7 +70,7 @@ impl<S, St: Store> Keyed<S, St> {
             }
         };
         let_go_if_reset(&parts).await;
-        let key = match key_from.find(&parts, &data) {
+        let key = match key_from.find(&parts, &data, profile.key_form) {
             Ok(of_body) => match (of_header, of_body) {
                 (Some(of_header), Some(of_body)) if of_header != of_body => {
                     return Ok(reject(reasons::keys_differ(header_name)));

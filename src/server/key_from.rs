@@ -15,7 +15,7 @@ use percent_encoding::percent_decode;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::fingerprint::media_type::MediaType;
-use super::header::lines;
+use super::header::{KeyForm, lines};
 use super::pointer::{NotAPlace, Pointer};
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
@@ -51,6 +51,8 @@ pub(crate) enum BadKey {
     Repeated,
     #[error("it has no text in the place of the key; send a JSON string")]
     NotText,
+    #[error("it is no UUID of version 7 in its 36 characters (RFC 9562)")]
+    NotUuidV7,
     #[error(transparent)]
     Key(#[from] KeyError),
 }
@@ -84,16 +86,18 @@ impl KeyFrom {
         Self(Place::Function(Arc::new(find)))
     }
 
-    /// Finds the key of a request.
-    pub(super) fn find(&self, parts: &Parts, body: &Bytes) -> Result<Option<Key>, Rejection> {
+    /// Finds the key of a request, which has to have this form.
+    pub(super) fn find(&self, parts: &Parts, body: &Bytes, form: KeyForm) -> Result<Option<Key>, Rejection> {
         let found = match &self.0 {
-            Place::Function(find) => return find(parts, body),
-            _ if body.trim_ascii().is_empty() => return Ok(None),
+            Place::Function(find) => Ok(find(parts, body)?),
+            _ if body.trim_ascii().is_empty() => Ok(None),
             _ if is_encoded(parts) => Err(BadKey::Encoded),
             Place::Member(pointer) => member(body, pointer.tokens()),
             Place::Field(name) if is_form(parts) => field(body, name),
             Place::Field(_) => Err(BadKey::NotAForm),
         };
+        let in_form = |key| form.of(key).ok_or(BadKey::NotUuidV7);
+        let found = found.and_then(|key| key.map(in_form).transpose());
         found.map_err(|error| reasons::key_in_body_malformed(&error))
     }
 }

@@ -4,7 +4,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Request};
 
 use super::context::IdempotencyContext;
-use super::header;
+use super::header::{self, HeaderError::NotUuidV7};
 use super::key_from::KeyFrom;
 use super::layer_state::LayerState;
 use super::options::Options;
@@ -60,8 +60,11 @@ impl<St: Store> LayerState<St> {
             return Way::Pass;
         }
         let name = &self.options.header_name;
-        let key = header::read_key(&parts.headers, name, self.options.strict_keys);
-        match key.and_then(|key| self.options.profile.key_form.of(key, name)) {
+        let key = match header::read_key(&parts.headers, name, self.options.strict_keys) {
+            Ok(Some(key)) => self.options.profile.key_form.of(key).map(Some).ok_or_else(|| NotUuidV7(name.clone())),
+            other => other,
+        };
+        match key {
             Ok(key) if let Some(key_from) = &self.options.key_from => Way::Body(key_from.clone(), key),
             Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
             Ok(Some(key)) => Way::Exchange(key),

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use testkit::lab::time::{SECOND, clock};
 use testkit::lab::{Lab, gated, keyed, layer, on_disk};
 use testkit::{Answer, Gate};
-use tower_idempotency::server::{Profile, Replay};
+use tower_idempotency::server::{KeyFrom, Profile, Replay};
 use tower_idempotency::test_util::TestStore;
 use tower_idempotency::{AnyStore, IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Secret, SledStore};
 
@@ -119,6 +119,22 @@ async fn an_upper_case_uuid_is_the_same_key() {
     let lab = Lab::counting(layer());
     lab.send(commit(KEY, "{}")).await;
     assert_eq!(lab.send(commit(&KEY.to_uppercase(), "{}")).await.text(), "effect 2");
+}
+
+// Seeded fault: the key of a body is used as it was sent.
+#[tokio::test]
+async fn a_key_in_the_body_has_the_form_of_the_profile() {
+    let layer = layer().profile(Profile::iceberg()).key_from(KeyFrom::json_pointer("/key").unwrap());
+    let lab = Lab::counting(layer);
+    let commit = |key: &str| {
+        let request = Request::post("/v1/namespaces/a/tables/t");
+        request.body(Body::from(format!(r#"{{"key":"{key}"}}"#))).unwrap()
+    };
+    assert_eq!(error(&lab.send(commit("k")).await), wrong());
+    assert_eq!(lab.send(commit(&KEY.to_uppercase())).await.text(), "effect 1");
+    // It is the same operation, and the body is another.
+    assert_eq!(lab.send(commit(KEY)).await.status, 422);
+    assert_eq!(lab.effects(), 1);
 }
 
 // Seeded fault: the profile says nothing of a 5xx.
