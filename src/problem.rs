@@ -41,7 +41,7 @@
 //!
 //! ## key-reused
 //! Status 422. The key belongs to another request: the method, host, path, query, content type, body, or a header that
-//! the server compares is different. Nothing was done for this request.
+//! the server compares is different. Or its header has another key than its body. Nothing was done for this request.
 //!
 //! The other request may be an earlier attempt of this one that was sent in another way: to another host name, to the
 //! address to which a redirect led, or with another spelling of the same JSON. It may have been done. Send the request

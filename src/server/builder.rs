@@ -64,7 +64,7 @@ impl<St, M> IdempotencyLayer<St, M> {
 
     /// Sets where the body of a request may have its key: for AdCP, AIP-155, JSON-RPC, MCP, and forms of a browser. A
     /// request without the header has the key that is found there. One with both has to have the same key in both (422
-    /// `key-malformed`). A retry has to be the same request, as with a key in the header: see
+    /// `key-reused`). A retry has to be the same request, as with a key in the header: see
     /// [`FingerprintBody::json_without`] for members that each try has anew.
     ///
     /// The body of each [covered](Self::covers) request is read before the application has it, within

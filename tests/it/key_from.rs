@@ -74,12 +74,12 @@ async fn keys_of_header_and_body_that_differ_are_refused() {
     let lab = Lab::counting(layer.clone());
     for (header, body) in [("a", "b"), ("b", "a")] {
         let differ = lab.send(call(Some(header), Some(body), 5)).await;
-        differ.assert_refusal(422, "key-malformed", false, None);
+        differ.assert_refusal(422, "key-reused", false, None);
         assert!(differ.text().contains("was not run"), "{}", differ.text());
         // An earlier request with the body's key alone may have run.
         assert_eq!(differ.header("idempotency-effect"), Some("unknown;retry=?0"));
     }
-    assert_eq!((lab.effects(), layer.stats().refused(RejectionKind::KeyMalformed)), (0, 2));
+    assert_eq!((lab.effects(), layer.stats().refused(RejectionKind::KeyReused)), (0, 2));
 }
 
 #[tokio::test]

@@ -42,8 +42,7 @@ pub(crate) fn keys_differ(name: &HeaderName) -> Rejection {
         "The {name} header has another key than the body, so this request was not run. Send one key, in one of them or \
          in both. If a request with either key was sent before, send that one again to learn what became of it."
     );
-    let differ = Rejection::new(RejectionKind::KeyMalformed, detail);
-    Rejection { status: StatusCode::UNPROCESSABLE_ENTITY, effect: Effect::Unknown, ..differ }
+    Rejection::new(RejectionKind::KeyReused, detail)
 }
 
 /// Rejects a body that is longer than `max_request_body`.
