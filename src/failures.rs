@@ -226,7 +226,7 @@
 //! | power cut | the operation is settled, or still listed | `what_was_said_before_a_power_cut_holds_after_it` |
 //! | store away | the operator gets an error, and nothing is done; if only this process knows how the operation ended, the error says so | `after_close_everything_is_refused_and_the_directory_can_be_opened_again`, `settling_by_hand_what_this_process_knows_says_so` |
 //! | clock jump | retention starts at the present time of the steady clock | `trap_75_a_wall_clock_that_jumps_neither_expires_nor_prolongs_a_record` |
-//! | duplicate | the fence in the list decides: the second attempt changes nothing; a sweep in the same batch leaves the operator's outcome whole | `what_was_interrupted_is_settled_by_who_knows`, `trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole` |
+//! | duplicate | the fence in the list decides: the second attempt changes nothing; a sweep in the same batch leaves the operator's outcome whole. An answer that was forgotten stays so: a late copy of its run's end changes nothing | `what_was_interrupted_is_settled_by_who_knows`, `trap_87_a_sweep_in_one_batch_with_an_operators_answer_leaves_the_answer_whole`, `the_answer_of_a_completed_operation_is_forgotten_and_the_fact_is_not` |
 //!
 //! # 16. The process shuts down: drain, close
 //! | fault | what happens | test |

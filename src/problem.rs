@@ -73,8 +73,9 @@
 //!
 //! ## not-replayable
 //! Status 409. The operation **has ended**, with the status in `original_status`. Its answer was not stored, because
-//! it was too large or too slow, was a stream, or broke off, or because it showed a secret once, such as a new API key.
-//! The operation is not run again. Have a secret that you have lost revoked, and ask for another one.
+//! it was too large or too slow, was a stream, or broke off, or because it showed a secret once, such as a new API key;
+//! or it is not kept any longer. The operation is not run again. Have a secret that you have lost revoked, and ask for
+//! another one.
 //!
 //! ## outcome-unknown
 //! Status 409, or 500 for the request whose own run it was. The operation **may have taken place**: its run was

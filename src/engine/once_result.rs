@@ -47,8 +47,8 @@ pub enum OnceError<E> {
     /// The effect is running now; come again later.
     #[error("the effect is running; try again later")]
     InFlight,
-    /// The effect took place, but its outcome could not be stored.
-    #[error("the effect took place, but its outcome was not stored")]
+    /// The effect took place, but its outcome could not be stored, or is not kept any longer.
+    #[error("the effect took place, but its outcome is not stored")]
     NotReplayable,
     /// There is an outcome, and it is of another type. An earlier version of the program or an operator has written it,
     /// or another consumer of the message, if neither has a [`Scope`](crate::Scope) of its own: then the effect has

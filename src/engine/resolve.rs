@@ -18,7 +18,7 @@ use crate::timeouts::STORE_TIMEOUT;
 /// The result of a resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resolved {
-    /// The operation is settled, or forgotten.
+    /// The operation is settled, or it or its answer is forgotten.
     Settled,
     /// Nothing was changed.
     Stale,
@@ -37,7 +37,7 @@ pub(crate) async fn resolve<St: Store>(
         // The slot is taken: by an end that the store does not know, or else by a run or by another settlement.
         return if engine.store.slots().unsaved.get(&id).is_some() { Err(held_here()) } else { Ok(Resolved::Stale) };
     };
-    let is_settlement = !matches!(resolution, Resolution::Forget);
+    let is_settlement = !matches!(resolution, Resolution::Forget | Resolution::ForgetAnswer { .. });
     let (settled, _) = settle_interrupted(engine, slot, fence, resolution).await;
     match settled? {
         Reply::Taken => {

@@ -43,18 +43,25 @@ pub enum Action {
     /// If it has run again, a failover may list the forgotten outcome as disputed, or put it back once the row of
     /// the later run is gone.
     Forget,
+    /// Deletes the answer of a completed operation, and keeps the fact that it took place for as long as it would be
+    /// kept: a retry is refused as `not-replayable` with the answer's status, a consumer's message gets
+    /// [`NotReplayable`](crate::engine::OnceError::NotReplayable), and nothing runs again. The fence stays. Another
+    /// process that has the answer in its cache goes on replaying it until it is asked about the operation, by
+    /// [`inspect`](super::Operations::inspect) for example, or until its copy expires.
+    ForgetAnswer,
     /// Asks the reconciler about an interrupted operation now.
     Reconcile,
 }
 
 impl Action {
-    /// Returns the action's name: `answer`, `release`, `forget` or `reconcile`.
+    /// Returns the action's name: `answer`, `release`, `forget`, `forget-answer` or `reconcile`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Answer(_) => "answer",
             Self::Release => "release",
             Self::Forget => "forget",
+            Self::ForgetAnswer => "forget-answer",
             Self::Reconcile => "reconcile",
         }
     }
@@ -65,7 +72,8 @@ impl Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Applied {
-    /// The operation is settled, or forgotten. Of [`Action::Reconcile`]: the application knew the outcome.
+    /// The operation is settled, or it or its answer is forgotten. Of [`Action::Reconcile`]: the application knew the
+    /// outcome.
     Done,
     /// Nothing was changed: the operation is no longer in the state that the action is for under this fence, or a
     /// request for it is just being answered. Over a shared store also: this process still counts its run as under
@@ -130,12 +138,12 @@ pub enum ChangeError {
     Store(#[from] StoreError),
 }
 
-/// What became of the operations that were to be forgotten.
+/// What became of the operations that were to be forgotten, or whose answers were.
 #[must_use = "there may be more to forget"]
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Purged {
-    /// The number of operations that are forgotten.
+    /// The number of operations that are forgotten, or whose answers are.
     pub forgotten: usize,
     /// Those that were selected and are not forgotten: they changed meanwhile, or the store failed.
     pub left: Vec<(RecordId, Result<Applied, ChangeError>)>,

@@ -62,7 +62,7 @@ impl<St: Store> Operator<St> {
     async fn make(&self, change: Change, seen: Option<Fence>) -> Result<Applied, ChangeError> {
         let limit = self.limit(&change.action);
         let (operator, (reply, applied)) = (self.clone(), oneshot::channel());
-        // A drain waits until the event is logged.
+        // A drain waits until the event is logged, also if the operation's slot is not taken yet.
         let under_way = self.operations.engine.store.slots().retrying();
         let is_question = matches!(change.action, Action::Reconcile);
         let mut changing = async move {
@@ -157,12 +157,45 @@ impl<St: Store> Operator<St> {
     /// # Cancel safety
     /// If the future is dropped, operations may be forgotten that were selected before.
     pub async fn purge(&self, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<Purged, StoreError> {
+        self.forget_page(filter, after, limit, Action::Forget).await
+    }
+
+    /// Deletes the answers of the completed operations of one page of the list that `filter` selects: at most `limit`
+    /// (1 to 1,000), from `after` on; see [`Action::ForgetAnswer`]. The keys stay used. An operation in any other state
+    /// stays as it is, whatever the filter says, and so do [disputed](Operations::disputed) outcomes, which expire
+    /// after 30 days.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the records cannot be listed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, answers may be deleted that were selected before.
+    pub async fn forget_answers(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Purged, StoreError> {
+        self.forget_page(filter, after, limit, Action::ForgetAnswer).await
+    }
+
+    /// Takes this action on each operation of a page that has an answer or a record to forget.
+    async fn forget_page(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: usize,
+        action: Action,
+    ) -> Result<Purged, StoreError> {
         let listing = self.operations.list(filter, after, limit).await?;
-        let is_done = |operation: &OperationRecord| {
-            matches!(operation.state, OperationState::Completed { .. } | OperationState::Consumed { .. })
+        let is_meant = |operation: &&OperationRecord| match operation.state {
+            OperationState::Completed { .. } => true,
+            // It has no answer.
+            OperationState::Consumed { .. } => matches!(action, Action::Forget),
+            _ => false,
         };
-        let done = listing.operations.iter().filter(|operation| is_done(operation));
-        let changes = done.map(|operation| Change::new(operation.id, operation.fence, Action::Forget)).collect();
+        let meant = listing.operations.iter().filter(is_meant);
+        let changes = meant.map(|operation| Change::new(operation.id, operation.fence, action.clone())).collect();
         let mut results = self.apply_all(changes).await;
         let before = results.len();
         results.retain(|(_, result)| !matches!(result, Ok(Applied::Done)));
@@ -181,6 +214,13 @@ impl<St: Store> Operator<St> {
             Action::Answer(answer) => Resolution::Outcome(encoding.outcome(answer)?),
             Action::Release => Resolution::Release,
             Action::Forget => Resolution::Forget,
+            // The drain waits for this read, too: see `make`.
+            Action::ForgetAnswer => match self.operations.inspect(id).await? {
+                Some(operation) if operation.fence == fence => {
+                    Resolution::ForgetAnswer { status: operation.state.status().unwrap_or(0) }
+                }
+                _ => return Ok(Applied::Stale),
+            },
             Action::Reconcile => {
                 let reconciler = engine.policy.reconciler.as_ref().ok_or(ChangeError::NoReconciler)?;
                 return Ok(match reconcile_one(engine, reconciler, id, seen).await? {

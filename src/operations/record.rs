@@ -58,7 +58,7 @@ pub enum OperationState {
         /// The length of the recorded outcome, in bytes.
         bytes: u64,
     },
-    /// It is done, and its outcome could not be stored.
+    /// It is done, and its outcome could not be stored, or is not kept any longer.
     Consumed {
         /// The outcome's HTTP status; 0 if it is not known.
         status: u16,

@@ -87,7 +87,8 @@ pub struct Draft<O> {
 pub enum Expiry {
     /// Until the record enters another state.
     Never,
-    /// For as long as without the change, and at least for this long from now.
+    /// For as long as without the change, and at least for this long from now. What is known of the operation stays,
+    /// so the record also keeps the time of its state.
     AtLeast(Duration),
     /// For this long from now.
     In(Duration),
@@ -189,6 +190,12 @@ pub fn next<O>(current: Current<'_, O>, transition: Transition<O>) -> (Change<O>
                 | (State::Completed { .. } | State::Consumed { .. }, Resolution::Forget) => {
                     (Change::Release, Reply::Taken)
                 }
+                (State::Completed { .. }, Resolution::ForgetAnswer { status }) => {
+                    // The fence stays: a late copy of the run's end must still find it taken. Refused, a shared store
+                    // would keep the deleted outcome as disputed.
+                    let ended = Draft::ended(record, Some(fence), Duration::ZERO, State::Consumed { status });
+                    put(Draft { expiry: Expiry::AtLeast(Duration::ZERO), ..ended })
+                }
                 // It was settled, has run again, or was asked about since; or the resolution is for another state.
                 _ => refused(),
             }
@@ -275,9 +282,10 @@ impl<O> Draft<O> {
     #[must_use]
     pub fn stamp(self, current: Option<&Record<O>>, fresh: Fence, began: Timestamp, now: Timestamp) -> Record<O> {
         let Self { fence, expiry, owned, fingerprint, attempt, origin, state, times } = self;
-        // Only a question asks for `AtLeast`. The operation stays in its state, so `since` stays too.
-        let is_question = matches!(expiry, Expiry::AtLeast(_));
-        let before = current.filter(|_| is_question);
+        // A question asks for `AtLeast`, and so does an answer that is forgotten. What is known of the operation stays,
+        // so `since` stays too.
+        let stays = matches!(expiry, Expiry::AtLeast(_));
+        let before = current.filter(|_| stays);
         let stamped = || (current.map_or(began, |current| current.began), before.map_or(now, |before| before.since));
         let (began, since) = times.unwrap_or_else(stamped);
         Record {

@@ -34,7 +34,7 @@ pub struct Record<O = Bytes> {
     pub fence: Fence,
     /// The time at which the first attempt of the operation began.
     pub began: Timestamp,
-    /// The time at which the operation entered its state.
+    /// The time at which the operation entered its state; of a done one, when it was done.
     pub since: Timestamp,
     /// The time at which the record expires; `None` while the operation is running.
     pub expires: Option<Timestamp>,
@@ -145,7 +145,8 @@ pub enum State<O = Bytes> {
         /// The outcome that the run produced.
         outcome: O,
     },
-    /// The operation is done, but its outcome could not be stored: it does not run again, and it cannot be replayed.
+    /// The operation is done, but its outcome could not be stored, or is not kept any longer: it does not run again, and
+    /// it cannot be replayed.
     Consumed {
         /// The status, which is all that remains of the outcome.
         status: u16,

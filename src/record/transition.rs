@@ -136,6 +136,12 @@ pub enum Resolution<O = Bytes> {
     /// The record of a done operation is deleted before its retention is over. **The key is free: a retry that still
     /// comes is a second effect.**
     Forget,
+    /// The answer of a completed operation is deleted, and the fact is kept for as long as it would be: retries get
+    /// this status, and do not run.
+    ForgetAnswer {
+        /// The status of the answer; 0 if it is not known.
+        status: u16,
+    },
 }
 
 impl<O> Transition<O> {
@@ -171,6 +177,7 @@ impl<O> Transition<O> {
                     Resolution::Outcome(outcome) => Resolution::Outcome(form(outcome)),
                     Resolution::Release => Resolution::Release,
                     Resolution::Forget => Resolution::Forget,
+                    Resolution::ForgetAnswer { status } => Resolution::ForgetAnswer { status },
                 };
                 Transition::Resolve(fence, resolution, retention)
             }

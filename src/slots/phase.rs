@@ -47,7 +47,7 @@ impl Phase {
 pub enum End {
     /// It ended with an outcome that is replayed from now on.
     Outcome(Bytes),
-    /// It ended with an outcome that cannot be stored.
+    /// It ended with an outcome that cannot be stored, or is not kept any longer.
     Consumed {
         /// The status, which is all that remains of the outcome.
         status: u16,

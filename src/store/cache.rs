@@ -1,11 +1,11 @@
 //! Recent outcomes, in front of a database.
 //!
 //! A shared store puts in what is completed and durable, which does not change before it expires, unless a failover
-//! loses it, or an operator has it forgotten. Then a tombstone takes its place, so that a task that read the record
-//! before can't put it back. In an embedded store, only the writer fills and empties it: it takes a record out before
-//! it writes the batch that changes the record, and puts one in after the batch that wrote it is durable. So the cache
-//! of an embedded store never holds anything that is false or that a power cut could undo, and no reader can put back
-//! what was taken out.
+//! loses it, or an operator has it or its answer forgotten. Then a tombstone takes its place, so that a task that read
+//! the record before can't put it back. In an embedded store, only the writer fills and empties it: it takes a record
+//! out before it writes the batch that changes the record, and puts one in after the batch that wrote it is durable. So
+//! the cache of an embedded store never holds anything that is false or that a power cut could undo, and no reader can
+//! put back what was taken out.
 
 use std::sync::Arc;
 

@@ -80,6 +80,10 @@ fn forget(fence: u64) -> Transition<&'static str> {
     Transition::Resolve(Fence(fence), Resolution::Forget, DAY)
 }
 
+fn forget_answer(fence: u64) -> Transition<&'static str> {
+    Transition::Resolve(Fence(fence), Resolution::ForgetAnswer { status: 201 }, DAY)
+}
+
 fn running() -> Held {
     taken(&None, 1, Transition::Claim(claim()))
 }
@@ -276,5 +280,26 @@ fn a_record_keeps_the_policy_of_its_latest_claim() {
             assert_eq!(policy_of(&taken(&cut, 2, inquire(1))), policy, "a question is no claim");
         }
         assert_eq!(policy_of(&run.map(|run| run.lapse(NOW, Cause::ProcessEnded))), policy);
+    }
+}
+
+// Seeded faults: the record gets a new fence, so that the late copy is refused; it gets a new time, or a new expiry.
+#[test]
+fn the_answer_of_a_completed_operation_is_forgotten_and_the_fact_is_not() {
+    let done = taken(&running(), 0, complete(1));
+    let (change, reply) = next(Current::from(done.as_ref()), forget_answer(1));
+    let (Change::Put(draft), Reply::Taken) = (change, reply) else { panic!("it is to be forgotten") };
+    let later = NOW.plus(DAY / 2);
+    let forgotten = Some(draft.stamp(done.as_ref(), Fence(9), later, later));
+    let fact = done.clone().map(|done| Record { state: State::Consumed { status: 201 }, ..done });
+    assert_eq!(forgotten, fact);
+    // A late copy of the run's end.
+    assert_eq!(taken(&fact, 0, complete(1)), fact);
+    refused(&fact, forget_answer(1));
+    refused(&fact, Transition::Claim(claim()));
+    assert_eq!(taken(&fact, 0, forget(1)), None);
+    refused(&done, forget_answer(2));
+    for held in [None, running(), interrupted()] {
+        refused(&held, forget_answer(1));
     }
 }

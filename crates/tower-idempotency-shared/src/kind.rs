@@ -11,7 +11,7 @@ pub enum Kind {
     Interrupted,
     /// 3: it has an outcome.
     Completed,
-    /// 4: it is done, and its outcome could not be stored.
+    /// 4: it is done, and its outcome could not be stored, or is not kept any longer.
     Consumed,
     /// 5: the tombstone of an operation that was released or forgotten, and of a session that has ended. It is kept for
     /// as long as a late write may still arrive.

@@ -115,7 +115,7 @@ pub(super) fn problem() -> RefOr<Schema> {
         )
         .property(
             "original_status",
-            status().description(Some("`not-replayable`: the status of the answer that was not stored.")),
+            status().description(Some("`not-replayable`: the status of the answer that is not stored.")),
         )
         .property(
             "record_id",

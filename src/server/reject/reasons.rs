@@ -161,15 +161,15 @@ pub(crate) fn in_flight() -> Rejection {
     Rejection::new(RejectionKind::InFlight, detail).after(1)
 }
 
-/// Rejects a retry of a request that took place and whose answer was not recorded.
+/// Rejects a retry of a request that took place and whose answer is not stored.
 pub(crate) fn not_replayable(status: u16) -> Rejection {
     // The status is 0 if the database of a shared store did not take the outcome.
     let original_status = StatusCode::from_u16(status).ok();
     let with = original_status.map(|status| format!(" with status {}", status.as_u16())).unwrap_or_default();
     let detail = format!(
-        "The request with this key was answered{with}, and that answer was not stored: it showed a secret once, or was \
-         too large, too slow or a stream. It is not run again; a new key would run it again. If you have lost a secret, \
-         have it revoked, and ask for another one."
+        "The request with this key was answered{with}, and that answer is not stored: it showed a secret once, was too \
+         large, too slow or a stream, or was deleted since. It is not run again; a new key would run it again. If you \
+         have lost a secret, have it revoked, and ask for another one."
     );
     // One whose status says that nothing was done is final because the application says so. Without a status, it is not
     // known whether it was a success.

@@ -115,7 +115,7 @@ pub struct Rejection {
     pub retry_with_same_key: bool,
     /// After which time to try again. `Retry-After` says it in whole seconds, rounded up, and at least 1.
     pub retry_after: Option<Duration>,
-    /// The status of the answer that could not be stored.
+    /// The status of the answer that could not be stored, or is not kept any longer.
     pub original_status: Option<StatusCode>,
     /// The operation, if an operator can settle it. The answer has its [first eight hex digits](RecordId::short), as
     /// logs do, so that a client's ticket can be matched with them.

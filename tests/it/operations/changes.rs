@@ -10,9 +10,11 @@ use testkit::lab::time::{DAY, SECOND};
 use testkit::lab::{Lab, at_once, done, hold, id, on_disk, settle};
 use testkit::log::Log;
 use testkit::on_both;
-use tower_idempotency::engine::{EffectError, OnceError, Reconciled, Reconciler};
+use tower_idempotency::engine::{Advice, EffectError, OnceError, Reconciled, Reconciler};
 use tower_idempotency::internals::{Completion, Reply, RunResult};
-use tower_idempotency::operations::{Action, Answer, Applied, Change, ChangeError, Filter, Operations, StateKind};
+use tower_idempotency::operations::{
+    Action, Answer, Applied, Change, ChangeError, Filter, OperationState, Operations, StateKind,
+};
 use tower_idempotency::store::{Store, StoreError};
 use tower_idempotency::test_util::{StoreCall, TestStore};
 use tower_idempotency::{Fence, Fingerprint, IdempotencyLayer, MemoryStore, Once, SledStore};
@@ -69,6 +71,7 @@ async fn each_action_is_for_its_states<St: Store + Clone>(store: St) {
             (answer("settled"), &[StateKind::Interrupted][..]),
             (Action::Release, &[StateKind::Interrupted]),
             (Action::Forget, &[StateKind::Completed, StateKind::Consumed]),
+            (Action::ForgetAnswer, &[StateKind::Completed]),
         ] {
             for apart in [-1, 1, 0] {
                 let key = format!("{state:?} {} {apart}", action.name());
@@ -251,6 +254,66 @@ async fn a_purge_forgets_what_is_done_and_old_or_of_one_owner_and_nothing_that_i
     assert_eq!((left(StateKind::Completed).await, left(StateKind::Interrupted).await), (3, 10));
 }
 
+// Seeded faults: the record is deleted; the status is not that of the answer; what was forgotten is forgotten again.
+#[tokio::test]
+async fn answers_of_one_owner_are_forgotten_and_their_keys_stay_used() {
+    let layer = layer(MemoryStore::new());
+    let lab = Lab::counting(layer.clone());
+    let post = async |owner: &str| {
+        let request = testkit::lab::keyed("POST", "/charges", "k").header("account", owner);
+        lab.send(request.body("a".into()).unwrap()).await
+    };
+    for owner in ["one", "other"] {
+        post(owner).await;
+    }
+    let operator = layer.operations().by("erasure");
+    let of_one = Filter::all().of_scope(account("one").digest());
+    for expected in [1, 0] {
+        let forgotten = operator.forget_answers(&of_one, None, 1_000).await.unwrap();
+        assert!((forgotten.forgotten, forgotten.left.len(), forgotten.next) == (expected, 0, None));
+        let retry = post("one").await;
+        retry.assert_refusal(409, "not-replayable", false, None);
+        assert_eq!(retry.json()["original_status"], 200);
+    }
+    assert!(post("other").await.is_replay());
+    assert_eq!((lab.effects(), layer.stats().settled), (2, 0), "to forget is no settlement");
+}
+
+// A seeded fault: the record is deleted.
+#[tokio::test]
+async fn a_message_whose_outcome_was_forgotten_is_acknowledged() {
+    let once = Once::new(MemoryStore::new());
+    let deliver = || once.run(id("m"), Fingerprint::of(b"m"), |_| async { Ok::<_, EffectError<()>>(17_u32) });
+    assert_eq!(deliver().await.unwrap().value, 17);
+    let operations = once.operations();
+    let seen = operations.inspect(id("m")).await.unwrap().unwrap();
+    assert_eq!(change(&operations, &seen, Action::ForgetAnswer).await.unwrap(), Applied::Done);
+    let again = deliver().await;
+    assert!(matches!(again, Err(OnceError::NotReplayable)), "{again:?}");
+    assert_eq!(Advice::of(&again), Advice::Acknowledge);
+    let left = operations.inspect(id("m")).await.unwrap().unwrap();
+    assert_eq!((left.state, left.fence), (OperationState::Consumed { status: 0 }, seen.fence));
+}
+
+// A seeded fault: the drain does not wait while the status is looked up.
+#[tokio::test]
+async fn a_drain_waits_for_an_answer_that_is_being_forgotten() {
+    let store = TestStore::new();
+    let layer = IdempotencyLayer::new(store.clone());
+    Lab::counting(layer.clone()).post("k", "a").await;
+    let operations = layer.operations();
+    let seen = operations.inspect(id("k")).await.unwrap().unwrap();
+    let stall = store.stall(StoreCall::Load);
+    let mut changing = Box::pin(change(&operations, &seen, Action::ForgetAnswer));
+    assert!(at_once(&mut changing).is_none());
+    let mut drain = Box::pin(layer.drain(DAY));
+    settle().await;
+    assert!(at_once(&mut drain).is_none(), "the change is under way");
+    stall.release();
+    assert_eq!(changing.await.unwrap(), Applied::Done);
+    assert!(drain.await.is_complete());
+}
+
 #[tokio::test]
 async fn each_change_is_an_event_that_names_its_actor_and_shows_no_secret() {
     let layer = layer(MemoryStore::new());
@@ -261,6 +324,7 @@ async fn each_change_is_an_event_that_names_its_actor_and_shows_no_secret() {
         operations.find(Some(&account("canary-account")), &"canary-key".parse().unwrap()).await.unwrap().unwrap();
     let log = Log::begin(Level::INFO);
     let _ = change(&operations, &seen, Action::Forget).await.unwrap();
+    let _ = change(&operations, &seen, Action::ForgetAnswer).await.unwrap();
     let _ = change(&operations, &seen, Action::Reconcile).await.unwrap_err();
     let _ = change(&operations, &seen, answer("canary-body")).await.unwrap();
     let (id, fence) = (seen.id, seen.fence);
@@ -270,17 +334,19 @@ async fn each_change_is_an_event_that_names_its_actor_and_shows_no_secret() {
         )
     };
     let lines = log.lines();
-    assert_eq!(lines.len(), 3, "{lines:?}");
-    assert_eq!(lines[0], event("INFO", "forget", "an operator changed an operation") + " result=\"stale\"");
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for (line, action) in lines.iter().zip(["forget", "forget-answer"]) {
+        assert_eq!(*line, event("INFO", action, "an operator changed an operation") + " result=\"stale\"");
+    }
     assert!(
-        lines[1].starts_with(&event(
+        lines[2].starts_with(&event(
             "WARN",
             "reconcile",
             "it failed, or is not known, what an operator did to an operation"
         )),
         "{lines:?}"
     );
-    assert_eq!(lines[2], event("INFO", "answer", "an operator changed an operation") + " result=\"done\"");
+    assert_eq!(lines[3], event("INFO", "answer", "an operator changed an operation") + " result=\"done\"");
     assert!(!lines.concat().contains("canary"), "{lines:?}");
 }
 

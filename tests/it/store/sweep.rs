@@ -8,7 +8,7 @@ use testkit::lab::steps::Steps as _;
 use testkit::lab::time::{HOUR, NOON, SECOND, clock};
 use testkit::lab::{Lab, done, hold, id, on_disk};
 use testkit::on_both;
-use tower_idempotency::internals::{Records as _, Reply, State};
+use tower_idempotency::internals::{Records as _, Reply, Resolution, State};
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::ManualClock;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, SledStore};
@@ -116,4 +116,39 @@ async fn trap_72_on_disk_too_the_old_expiry_of_a_key_claimed_again_does_not_swee
     let (_directory, store) = on_disk(D::builder().clock(clock.clone()));
     claimed_again(store.clone(), &clock).await;
     assert_eq!(store.records().count("e"), 1, "the old lists went when their time was over");
+}
+
+// Seeded faults: the deleted outcome stays counted; nothing leads to its chunks; its record is listed no more.
+on_both!(a_forgotten_answer_frees_its_bytes_and_the_record_goes_at_its_expiry);
+async fn a_forgotten_answer_frees_its_bytes_and_the_record_goes_at_its_expiry<D: Disk>() {
+    let clock = clock();
+    let (directory, store) = on_disk(D::builder().clock(clock.clone()));
+    let large: &'static str = String::leak("x".repeat(9_000));
+    let (inline, chunked) = (hold(&store, "inline").await, hold(&store, "chunked").await);
+    for (hold, outcome) in [(inline, "done"), (chunked, large)] {
+        assert_eq!(store.complete(done(hold, outcome, HOUR)).await.unwrap(), Reply::Taken);
+    }
+    assert_eq!(store.gauges().bytes, Some(9_004));
+    for hold in [inline, chunked] {
+        let forget = Resolution::ForgetAnswer { status: 201 };
+        assert_eq!(store.settle(hold.id, hold.fence, forget).await.unwrap(), Reply::Taken);
+    }
+    assert_eq!((store.gauges().records, store.gauges().bytes), (Some(2), Some(0)));
+    store.close().await.unwrap();
+    drop(store);
+    let store = D::builder().clock(clock.clone()).open(directory.path()).unwrap();
+    store.sweep(1_000).await.unwrap();
+    assert_eq!(store.records().count("c"), 0, "no chunk is left");
+    clock.advance(HOUR - SECOND);
+    assert_eq!(store.sweep(1_000).await.unwrap(), 0);
+    for hold in [inline, chunked] {
+        let record = store.load(hold.id).await.unwrap().expect("the fact is there");
+        assert_eq!((record.fence, record.state), (hold.fence, State::Consumed { status: 201 }));
+    }
+    assert_eq!((store.gauges().records, store.gauges().bytes), (Some(2), Some(0)));
+    clock.advance(SECOND);
+    while store.records().count("r") > 0 {
+        store.sweep(1_000).await.unwrap();
+    }
+    assert_eq!((store.gauges().records, store.gauges().bytes), (Some(0), Some(0)));
 }

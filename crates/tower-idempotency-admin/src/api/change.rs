@@ -126,6 +126,7 @@ struct Purge {
     scope: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
+    answers_only: Option<bool>,
 }
 
 /// `POST api/purge`
@@ -135,7 +136,7 @@ pub(super) async fn purge<St: Store>(
     body: Result<Bytes, BytesRejection>,
 ) -> Answered {
     permitted(&caller, Permission::Purge)?;
-    let Purge { state, older_than, status, scope, after, limit } = read(body)?;
+    let Purge { state, older_than, status, scope, after, limit, answers_only } = read(body)?;
     if older_than.is_none() && scope.is_none() {
         return Err(Problem::wrong("Say which records: those older than `older_than`, or those of a `scope`."));
     }
@@ -147,7 +148,11 @@ pub(super) async fn purge<St: Store>(
     let fields = [("state", state), ("older_than", older_than), ("status", status), ("scope", scope), ("after", after)];
     let selection = Selection::read(&Fields::of(fields)).map_err(Problem::wrong)?;
     let operator = site.operations.by(caller.actor.name);
-    let purge = operator.purge(&selection.filter(), selection.after.as_ref(), limit).await;
+    let (filter, after) = (selection.filter(), selection.after.as_ref());
+    let purge = match answers_only {
+        Some(true) => operator.forget_answers(&filter, after, limit).await,
+        _ => operator.purge(&filter, after, limit).await,
+    };
     let purged = purge.map_err(Unread::from)?;
     site.look_again().await;
     let next = purged.next.map(|next| next.to_string());

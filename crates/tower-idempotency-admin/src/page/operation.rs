@@ -79,7 +79,7 @@ pub(super) fn meaning(operation: &OperationRecord) -> &'static str {
         }
         OperationState::Completed { .. } => "Retries get the recorded answer.",
         OperationState::Consumed { .. } => {
-            "The request took effect, and its answer could not be stored. Retries are refused."
+            "The request took effect, and its answer is not stored. Retries are refused."
         }
         OperationState::Damaged { .. } => {
             "Its record can't be read, and retries are refused. If its fence is known, it can be settled: look up what \

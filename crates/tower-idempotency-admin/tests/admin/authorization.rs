@@ -136,3 +136,18 @@ async fn a_purge_says_an_age_or_a_scope_whatever_else_it_says() {
     assert_eq!((purged.status.as_u16(), &purged.json()["forgotten"]), (200, &json!(1)), "{}", purged.text());
     assert!(desk.listed("completed").await.is_empty());
 }
+
+// Seeded faults: the records are deleted; the member needs no permission.
+#[tokio::test]
+async fn answers_only_keeps_the_records() {
+    let desk = Desk::new();
+    desk.charge("k", "17").await;
+    let scope = desk.listed("completed").await[0]["scope"].clone();
+    let body = json!({ "scope": scope, "answers_only": true });
+    let reader = Desk::permitting(Access::READ.and(Permission::Forget));
+    assert_eq!(reader.json("/api/purge", body.clone()).await.status, 403);
+    assert_eq!(desk.json("/api/purge", json!({ "answers_only": true })).await.status, 400);
+    let purged = desk.json("/api/purge", body).await;
+    assert_eq!((purged.status.as_u16(), &purged.json()["forgotten"]), (200, &json!(1)), "{}", purged.text());
+    assert_eq!((desk.listed("completed").await.len(), desk.listed("consumed").await.len()), (0, 1));
+}

@@ -108,7 +108,8 @@ async fn each_answer_is_as_described_and_each_described_answer_is_given() {
     described.post(&desk, "/api/changes", json!({ "changes": changes })).await;
     described.post(&desk, "/api/changes", json!({ "changes": [] })).await;
     let purge = json!({ "older_than": "0s", "state": "completed", "limit": 10 });
-    for body in [purge, json!({}), json!({ "older_than": "0s", "limit": 0 })] {
+    let answers = json!({ "older_than": "0s", "answers_only": true });
+    for body in [answers, purge, json!({}), json!({ "older_than": "0s", "limit": 0 })] {
         described.post(&desk, "/api/purge", body).await;
     }
     for path in ["/api/find", "/api/changes", "/api/purge"] {

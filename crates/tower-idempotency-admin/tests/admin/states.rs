@@ -53,7 +53,7 @@ async fn each_state_is_shown_with_what_it_means() {
     let consumed = hold(&store, "consumed").await;
     let completion = Completion { result: RunResult::Consumed { status: 418 }, ..done(consumed, "", HOUR) };
     store.complete(completion).await.unwrap();
-    let parts = ["The request took effect, and its answer could not be stored. Retries are refused.", ">418</span>"];
+    let parts = ["The request took effect, and its answer is not stored. Retries are refused.", ">418</span>"];
     let members = json!(["consumed", null, null, 418, null, null]);
     is_shown(&desk, consumed, "done, without its answer", &parts, members).await;
 

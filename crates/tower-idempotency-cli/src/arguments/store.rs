@@ -51,7 +51,7 @@ pub(crate) enum StoreCommand {
     Export(Box<Export>),
     /// Settles an interrupted operation, after its effect was looked up; or all those of a file.
     Settle(Box<Settle>),
-    /// Deletes the record of a done operation: a retry that still comes runs again.
+    /// Deletes the record of a done operation: a retry that still comes runs again. With `--answer`, its answer alone.
     Forget(Forget),
     /// Reads every record, and reports what is damaged.
     Verify(OfStore),
@@ -198,6 +198,9 @@ pub(crate) struct Forget {
     /// The fence that the operation had when it was looked at: a number that grows with each of its runs and changes.
     #[arg(long, value_name = "N")]
     pub(crate) fence: u64,
+    /// Deletes the answer alone, with its body. The key stays used: retries get `not-replayable` with the status.
+    #[arg(long)]
+    pub(crate) answer: bool,
     #[command(flatten)]
     pub(crate) consent: Consent,
 }

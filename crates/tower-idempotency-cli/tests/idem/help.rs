@@ -25,7 +25,7 @@ fn the_options_of_every_command_come_after_its_own() {
         ("show", &["--body"]),
         ("settle", &["--fence", "--answer", "--release", "--from"]),
         ("export", &["--state", "--since", "--step"]),
-        ("forget", &["--fence", "--yes"]),
+        ("forget", &["--fence", "--answer", "--yes"]),
     ] {
         let help = help(&[command]);
         let (own_options, common) = help.split_once("Options of every command:").unwrap();
@@ -55,6 +55,7 @@ fn words_of_its_own_are_explained() {
     for command in ["settle", "forget"] {
         assert!(help(&[command]).contains("a number that grows with"), "{command}");
     }
+    assert!(help(&["forget"]).contains("The key stays used: retries get `not-replayable`"));
     assert!(help(&["ls"]).contains("consumed (done, but its answer was not kept)"));
 }
 

@@ -217,6 +217,21 @@ async fn a_released_or_forgotten_operation_runs_again_and_its_consequence_is_sai
     assert_eq!(answers.1, (201, "paid".to_owned(), true));
 }
 
+// A seeded fault: the record goes with its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_whose_answer_is_forgotten_does_not_run_again() {
+    let closed = Closed::after(&REQUESTS).await;
+    let store = closed.name();
+    let (k1, of_k1) = (id("k1").to_string(), fence(&store, "k1"));
+    let forget = ["forget", &store, &k1, "--fence", &of_k1, "--answer", "--yes"];
+    let forgotten = idem(&forget);
+    assert!(forgotten.code == 0 && forgotten.stderr.contains("The key stays used"), "{forgotten:?}");
+    assert_eq!(idem(&forget).code, 1, "it has no answer any more");
+    assert_eq!(json(0, &["show", &store, &k1])["state"], "consumed");
+    let retry = closed.served(async |service, _| service.send("/done", "k1", "paid").await).await;
+    assert_eq!((retry.0, retry.2), (409, false));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_does_not_fit_changes_nothing() {
     let closed = Closed::after(&REQUESTS).await;

@@ -112,6 +112,11 @@ pub(super) fn forget(fence: Fence) -> Transition {
     Transition::Resolve(fence, Resolution::Forget, HOUR)
 }
 
+/// The answer of a completed operation is forgotten.
+pub(super) fn forget_answer(fence: Fence) -> Transition {
+    Transition::Resolve(fence, Resolution::ForgetAnswer { status: 418 }, HOUR)
+}
+
 /// The same claim or end of a run, of an operation with this label and scope.
 pub(super) fn described(transition: Transition, label: &str, scope: [u8; 32]) -> Transition {
     let origin = Origin::of(Described { scope: Some(scope), label: Some(label.to_owned()), trace: None });
@@ -151,6 +156,7 @@ pub(super) fn name_of(transition: &Transition) -> &'static str {
         Transition::Interrupt { .. } => "interrupt",
         Transition::Resolve(_, Resolution::Outcome(_), _) => "settle",
         Transition::Resolve(_, Resolution::Forget, _) => "forget",
+        Transition::Resolve(_, Resolution::ForgetAnswer { .. }, _) => "forget the answer",
         Transition::Resolve(..) => "free",
         Transition::Adopt(_) => "adopt",
     }
@@ -171,5 +177,6 @@ pub(super) fn all_under(id: RecordId, fence: Fence) -> Vec<Transition> {
         settle(fence, "settled"),
         free(fence),
         forget(fence),
+        forget_answer(fence),
     ]
 }

@@ -37,7 +37,8 @@ macro_rules! __store_rules {
                 a_record_past_its_expiry_is_absent
                 retention_counts_from_the_end_of_the_run
                 began_is_of_the_first_attempt_and_since_of_the_state
-                a_record_outlives_the_question_about_it;
+                a_record_outlives_the_question_about_it
+                an_answer_that_is_forgotten_leaves_the_fact;
             sweep:
                 a_sweep_takes_what_is_past_its_expiry_alone;
             listing:

@@ -72,10 +72,16 @@ impl<B: Backend> Protocol<B> {
     }
 
     /// Forgets a record that was forgotten in another process: the row is its tombstone, which has its fence. The
-    /// tombstone of a later run says nothing of the record: a failover may have lost it.
+    /// tombstone of a later run says nothing of the record: a failover may have lost it. A consumed row may be what is
+    /// left of a record whose answer was forgotten there, under the record's fence.
     pub(crate) fn note_tombstone(&self, row: &Row) {
-        if row.kind == Kind::Released {
-            self.forget(row.id, row.fence);
+        match row.kind {
+            Kind::Released => self.forget(row.id, row.fence),
+            Kind::Consumed => {
+                self.large.forget(&row.id);
+                self.cache.remove_record(&row.id, row.fence);
+            }
+            _ => {}
         }
     }
 

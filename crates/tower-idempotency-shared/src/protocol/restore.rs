@@ -3,9 +3,10 @@
 //! A record that a transaction of the application wrote under `Rerun` is not restored: it was lost together with its
 //! effects, so the operation may run again, and this process forgets the record.
 //!
-//! A completed record neither changes nor disappears before it expires, unless an operator has it forgotten, which
-//! leaves a tombstone. So if it is missing in a server that has replaced another one, it was lost. If there is another
-//! record in its place, the operation has run again, and the outcome is disputed.
+//! A completed record neither changes nor disappears before it expires, unless an operator has it or its answer
+//! forgotten, which leaves a tombstone or a consumed row under its fence. So if it is missing in a server that has
+//! replaced another one, it was lost. If there is a record under another fence in its place, the operation has run
+//! again, and the outcome is disputed.
 
 use std::sync::Arc;
 use std::time::Duration;

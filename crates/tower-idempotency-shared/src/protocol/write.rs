@@ -62,6 +62,10 @@ impl<B: Backend> Protocol<B> {
                 let clocks = &self.clocks();
                 let expires = record.and_then(|record| record.expires);
                 let left = |from| expires.map_or(Duration::ZERO, |expires| between(from, expires));
+                if draft.state.is_done() && row.is_some_and(|row| row.until.is_some()) {
+                    // The record goes on expiring before its row.
+                    until = Some(left(clocks.earliest()));
+                }
                 // The new fence comes from the latest clock. The row has to outlive this time, or the next fence would
                 // be smaller.
                 if left(clocks.latest()) >= least && row.map(|row| row.expires) == expires {
@@ -71,8 +75,9 @@ impl<B: Backend> Protocol<B> {
                 }
             }
         };
-        // A question leaves the operation in its state, and so leaves the time of that state.
-        let is_question = matches!(draft.expiry, Expiry::AtLeast(_));
+        // After a question, and after an answer that is forgotten, as much is known of the operation as before, since the
+        // same time.
+        let stays = matches!(draft.expiry, Expiry::AtLeast(_));
         Some(Write {
             id,
             expect: row.map_or(Expect::Absent, |row| Expect::Token(row.token)),
@@ -82,7 +87,7 @@ impl<B: Backend> Protocol<B> {
             session,
             until,
             began: if is_new { Stamp::Now } else { Stamp::Keep },
-            since: if is_question { Stamp::Keep } else { Stamp::Now },
+            since: if stays { Stamp::Keep } else { Stamp::Now },
             expires,
             state: rows::encode(&id, draft)?,
         })

@@ -8,12 +8,13 @@ use testkit::lab::operator::Operated as _;
 use testkit::lab::{id, post};
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::internals::Records as _;
+use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
 use tower_idempotency_conformance::memory_backend::Call;
+use tower_idempotency_shared::Kind;
 
-use crate::world::{DEATH, Effects, row, two};
+use crate::world::{DEATH, Effects, LEASE, disputed, row, two};
 use crate::writes::slow_link::answering;
 
 // Seeded faults: the read puts the record back into the cache, in its own place or over that of the next run.
@@ -48,9 +49,83 @@ async fn what_an_operator_has_forgotten_runs_again_though_it_was_being_read_mean
     }
 }
 
-// A seeded fault: what was under way comes into the cache.
+// A seeded fault: the read puts the answer back into the cache.
 #[tokio::test(start_paused = true)]
-async fn a_large_answer_that_is_seen_to_be_forgotten_on_its_way_is_not_replayed_again() {
+async fn a_forgotten_answer_does_not_come_back_from_a_read_under_way() {
+    let [(_, one), (there, other)] = two().await;
+    let effects = Effects::default();
+    assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
+    let row = row(&there, id("k")).unwrap();
+    // As above.
+    there.database().restart();
+    let barrier = there.hold(Call::Put);
+    let reader = other.clone();
+    let read = tokio::spawn(async move { reader.load(id("k")).await });
+    barrier.wait_until_held(1).await;
+    barrier.drop_held();
+    barrier.release();
+    let layer = IdempotencyLayer::new(other.clone());
+    assert_eq!(layer.resolve(row.id, row.fence, Action::ForgetAnswer).await.unwrap(), Applied::Done);
+    assert!(!read.is_finished());
+    let read = read.await.unwrap().unwrap().unwrap();
+    assert!(matches!(read.state, State::Completed { .. }), "it was there when it was read");
+    let retry = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+    retry.assert_refusal(409, "not-replayable", false, None);
+    assert_eq!((retry.json()["original_status"].as_u64(), effects.count()), (Some(200), 1));
+}
+
+// Seeded faults: the forgotten answer's record has a new fence; the process that has a copy keeps it.
+#[tokio::test(start_paused = true)]
+async fn a_failover_leaves_no_disputed_outcome_of_a_forgotten_answer() {
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    let server = effects.server(&one, OnInterrupted::Refuse);
+    assert_eq!(server.post("k", "a").await.text(), "effect 1");
+    let before = row(&here, id("k")).unwrap();
+    let operator = IdempotencyLayer::new(other.clone());
+    assert_eq!(operator.resolve(before.id, before.fence, Action::ForgetAnswer).await.unwrap(), Applied::Done);
+    assert!(server.post("k", "a").await.is_replay(), "its process has a copy");
+    here.database().fail_over();
+    tokio::time::sleep(LEASE).await;
+    assert!(disputed(&other).await.is_empty());
+    let after = row(&here, id("k")).unwrap();
+    assert_eq!((after.kind, after.fence), (Kind::Consumed, before.fence));
+    server.post("k", "a").await.assert_refusal(409, "not-replayable", false, None);
+    assert_eq!(effects.count(), 1);
+}
+
+// A seeded fault: an answer that is forgotten already is forgotten again.
+#[tokio::test(start_paused = true)]
+async fn two_servers_that_forget_at_once_forget_once() {
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    effects.server(&one, OnInterrupted::Refuse).post("k", "a").await;
+    let row = row(&here, id("k")).unwrap();
+    let [one, other] = [one, other].map(IdempotencyLayer::new);
+    let forget = |layer: IdempotencyLayer<_>| async move {
+        layer.resolve(row.id, row.fence, Action::ForgetAnswer).await.unwrap()
+    };
+    let (first, second) = tokio::join!(forget(one), forget(other));
+    assert!(matches!((first, second), (Applied::Done, Applied::Stale) | (Applied::Stale, Applied::Done)));
+}
+
+// A seeded fault: the process that is asked keeps its copy.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_a_copy_of_a_forgotten_answer_drops_it_when_it_is_asked() {
+    let [(here, one), (_, other)] = two().await;
+    let effects = Effects::default();
+    let server = effects.server(&one, OnInterrupted::Refuse);
+    server.post("k", "a").await;
+    let row = row(&here, id("k")).unwrap();
+    let operator = IdempotencyLayer::new(other);
+    assert_eq!(operator.resolve(row.id, row.fence, Action::ForgetAnswer).await.unwrap(), Applied::Done);
+    assert!(server.post("k", "a").await.is_replay());
+    assert!(IdempotencyLayer::new(one).operations().inspect(id("k")).await.unwrap().is_some());
+    server.post("k", "a").await.assert_refusal(409, "not-replayable", false, None);
+}
+
+async fn large_and_seen_to_be_forgotten(action: Action) {
+    let is_kept = matches!(action, Action::ForgetAnswer);
     let [(_, one), (there, other)] = two().await;
     let server = answering(&other, 1 << 20);
     assert_eq!(answering(&one, 1 << 20).post("k", "a").await.status, 200);
@@ -59,11 +134,19 @@ async fn a_large_answer_that_is_seen_to_be_forgotten_on_its_way_is_not_replayed_
     let retry = server.spawn(post("k", "a"));
     answers.wait_until_held(1).await;
     let layer = IdempotencyLayer::new(one);
-    assert_eq!(layer.resolve(row.id, row.fence, Action::Forget).await.unwrap(), Applied::Done);
-    assert!(IdempotencyLayer::new(other).operations().inspect(id("k")).await.unwrap().is_none());
+    assert_eq!(layer.resolve(row.id, row.fence, action).await.unwrap(), Applied::Done);
+    assert_eq!(IdempotencyLayer::new(other).operations().inspect(id("k")).await.unwrap().is_some(), is_kept);
     answers.release();
     assert!(retry.await.unwrap().is_replay(), "it was there when it was read");
     assert!(!server.post("k", "a").await.is_replay());
+}
+
+// A seeded fault, for each action: what was under way comes into the cache.
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_that_is_seen_to_be_forgotten_on_its_way_is_not_replayed_again() {
+    for action in [Action::Forget, Action::ForgetAnswer] {
+        large_and_seen_to_be_forgotten(action).await;
+    }
 }
 
 // The handler is dropped before the lease ends, and its process records that when the store is back.

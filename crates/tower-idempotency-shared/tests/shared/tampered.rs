@@ -313,7 +313,7 @@ async fn an_outcome_that_is_too_large_for_the_database_is_consumed() {
     assert_eq!(lab.post("k", "a").await.text().len(), 2_000, "the client gets it all the same");
     let retry = lab.post("k", "a").await;
     assert_eq!(retry.problem(), "not-replayable");
-    assert!(retry.text().contains("was answered, and that answer was not stored"), "{}", retry.text());
+    assert!(retry.text().contains("was answered, and that answer is not stored"), "{}", retry.text());
     let counts = layer.stats();
     assert_eq!((counts.consumed, counts.unsaved, counts.runs), (1, 0, 1));
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
-use tower_idempotency::internals::{Fence, Record, State, Transition};
+use tower_idempotency::internals::{Fence, List, Record, State, Transition};
 use tower_idempotency::store::Store;
 
 use crate::fresh::fresh_id;
 use crate::store::rule::Rule;
 use crate::store::sample::{
-    Ending, HOUR, SHORT, claim, complete, consume, hold, inquire, interrupt, reclaim, settle, shortly,
+    Ending, HOUR, SHORT, claim, complete, consume, forget, forget_answer, hold, inquire, interrupt, reclaim, settle,
+    shortly,
 };
 use crate::store::subject::StoreSubject;
 
@@ -168,4 +169,35 @@ pub(crate) async fn a_record_outlives_the_question_about_it<St: Store>(subject: 
     rule.check(kept.expires <= asked.expires, || {
         format!("a short question brought the expiry forward from {:?} to {:?}", kept.expires, asked.expires)
     });
+}
+
+/// An answer that is forgotten leaves the fact, under the fence of its run and for as long as it would be kept. A late
+/// copy of the run's end is taken, and changes nothing: its outcome is neither there again nor disputed.
+pub(crate) async fn an_answer_that_is_forgotten_leaves_the_fact<St: Store>(subject: &StoreSubject<St>) {
+    let advice = "write the whole draft over the completed record: the state is another one, and the fence, the times and the \
+                  expiry stay";
+    let rule = Rule::new(subject, "an_answer_that_is_forgotten_leaves_the_fact", advice);
+    let id = fresh_id();
+    let run = rule.claimed(id).await;
+    // A store may keep a long outcome apart from its record.
+    let end = complete(hold(id, &run), vec![b'x'; 9_000]);
+    let completed = rule.made(id, &end).await;
+    rule.tick().await;
+    let forgotten = rule.made(id, &forget_answer(completed.fence)).await;
+    let expires = forgotten.expires;
+    let is_kept = completed.expires <= expires;
+    let fact = Record { state: State::Consumed { status: 418 }, expires, ..completed };
+    rule.check(is_kept && forgotten == fact, || format!("to forget the answer made {forgotten:?}, and not {fact:?}"));
+    let met = rule.refused(id, &claim()).await;
+    rule.check(met.as_ref() == Some(&fact), || format!("a claim was answered {met:?}, and not {fact:?}"));
+    let late = rule.made(id, &end).await;
+    rule.check(late == fact, || format!("a late copy of the run's end was answered {late:?}"));
+    rule.refused(id, &forget_answer(fact.fence)).await;
+    for (by, found) in [("the store", rule.load(id).await), ("another process", rule.load_by(rule.other(), id).await)] {
+        rule.check(found.as_ref() == Some(&fact), || format!("{by} has {found:?}, and not {fact:?}"));
+    }
+    let is_disputed = rule.all(List::Disputed, 1_000).await.iter().any(|listed| listed.id == id);
+    rule.check(!is_disputed, || "a late copy of the run's end left a disputed outcome".to_owned());
+    let freed = rule.taken(id, &forget(fact.fence)).await;
+    rule.check(freed.is_none(), || format!("it was forgotten, and {freed:?} is left"));
 }

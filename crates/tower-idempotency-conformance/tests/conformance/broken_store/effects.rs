@@ -8,7 +8,7 @@ use tower_idempotency::RecordId;
 use tower_idempotency::clock::Timestamp;
 use tower_idempotency::internals::{
     Applied, Cause, ClaimPolicy, Completion, Cursor, Fence, Hold, ListedRecord, Origin, Owner, Page, Record, Reply,
-    State, Transition,
+    Resolution, State, Transition,
 };
 
 use super::fault::Fault;
@@ -48,6 +48,7 @@ pub(super) fn is_refused(fault: Fault, transition: &Transition, before: Option<&
             matches!((state, before), (Some(State::Interrupted { run, .. }), Some(before)) if *run != before.fence)
         }
         (Fault::NeedsAClaimToComplete, Transition::Complete(_)) => before.is_none(),
+        (Fault::RefusesToForgetAnswers, Transition::Resolve(_, Resolution::ForgetAnswer { .. }, _)) => true,
         _ => false,
     }
 }
@@ -127,6 +128,11 @@ impl Memory {
             (Fault::StampsAtAQuestion, Transition::Inquire { .. }) if is_taken => {
                 self.false_since.insert(id, now);
             }
+            (Fault::StampsWhatIsLeftOfAnswers, Transition::Resolve(_, Resolution::ForgetAnswer { .. }, _))
+                if is_taken =>
+            {
+                self.false_since.insert(id, now);
+            }
             (Fault::LetsAQuestionOutliveItsRecord, Transition::Inquire { .. }) if is_taken => {
                 self.false_expiry.insert(id, before.and_then(|before| before.expires));
             }
@@ -173,7 +179,7 @@ impl Memory {
                 _ => {}
             },
             Fault::BeginsAnewAtEachAttempt if record.attempt > 1 => record.began = record.since,
-            Fault::StampsWhatItRefuses | Fault::StampsAtAQuestion => {
+            Fault::StampsWhatItRefuses | Fault::StampsAtAQuestion | Fault::StampsWhatIsLeftOfAnswers => {
                 record.since = self.false_since.get(&id).copied().unwrap_or(record.since);
             }
             Fault::LetsAQuestionOutliveItsRecord if record.expires.is_some() => {

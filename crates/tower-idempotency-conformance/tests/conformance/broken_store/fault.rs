@@ -35,6 +35,7 @@ faults! {
     "retention_counts_from_the_end_of_the_run": CountsRetentionFromTheClaim,;
     "began_is_of_the_first_attempt_and_since_of_the_state": BeginsAnewAtEachAttempt, StampsAtAQuestion,;
     "a_record_outlives_the_question_about_it": LetsAQuestionOutliveItsRecord,;
+    "an_answer_that_is_forgotten_leaves_the_fact": RefusesToForgetAnswers, StampsWhatIsLeftOfAnswers,;
     "a_sweep_takes_what_is_past_its_expiry_alone": SweepsMoreThanItsLimit, SweepsWhatIsInterrupted,;
     "interrupted_operations_are_listed_until_they_are_settled": ListsNoQuestions,;
     "the_list_is_paged_without_gaps_or_repeats": BeginsThePageAtThePlace, LeavesOutTies, ListsTheNewestFirst, ListsAllAtOnce,;
