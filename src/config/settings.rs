@@ -72,6 +72,7 @@ settings! {
     fingerprint_headers: Vec<HeaderName>,
     fingerprint_body: FingerprintBody,
     retention: Duration,
+    outcome_retention: Duration,
     interrupted_retention: Duration,
     max_run: Duration,
     max_runs: usize,

@@ -111,7 +111,8 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
     fn granted(&mut self, operation: Operation, hold: Hold, session: Option<RecordId>) -> Arc<Commitment> {
         let run = &mut *self.run;
         (run.operation, run.attempt) = (operation, hold.attempt);
-        let Policy { retention, on_interrupted, .. } = run.engine.policy;
+        let Policy { on_interrupted, .. } = run.engine.policy;
+        let retention = run.engine.policy.kept();
         let (slots, operation) = (Arc::clone(run.engine.store.slots()), run.operation.clone());
         let (may_rerun, turn) = (on_interrupted == OnInterrupted::Rerun, run.slot.turn());
         Arc::new(Commitment::new(hold, operation, retention, slots, session, may_rerun, turn))
@@ -126,7 +127,7 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
             return Some((self, Next::Ask(Box::new(question))));
         }
         met.report_not_rerun(engine, id);
-        let ended = met::ended(&engine.policy, fingerprint, record);
+        let ended = met::ended(&engine.policy, fingerprint, engine.presented(record));
         self.over(ended)
     }
 
@@ -183,7 +184,7 @@ impl<St: Store, T: Send + 'static> Driven<St, T> {
             let end = run.end_to_record(end);
             let sent = run.engine.telemetry().start();
             // From here on a dropped slot stays taken: the end may be readable and not durable.
-            run.slot.begin_settling(run.engine.policy.retention);
+            run.slot.begin_settling(run.engine.policy.kept());
             let hold = commitment.hold;
             // This future would keep the holder while it awaits `Holder::record`.
             let ending = Holder { engine: &run.engine, operation: &run.operation, hold }.ending(&end);
@@ -259,7 +260,7 @@ fn superseded<St: Store, T>(
     run.engine.count_interrupted(Cause::Lease);
     let Worked { end, verdict, .. } = run.interrupted(Cause::Lease, ran);
     run.report(&verdict, ran);
-    match record {
+    match record.map(|record| run.engine.presented(record)) {
         Some(record) => run.slot.end(record),
         None => run.end(end),
     }

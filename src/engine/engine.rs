@@ -8,11 +8,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tracing::{Instrument as _, Span};
 
-use super::policy::Policy;
+use super::policy::{Policy, ReadStatus};
 use super::send_end::{self, PendingEnd};
 use crate::key::RecordId;
 use crate::laboratory;
-use crate::record::{Applied, Cause, Transition};
+use crate::record::{Applied, Cause, Record, State, Transition};
 use crate::slots::{Client, Counters, Event, Lines, Refusal, Telemetry, once_a_minute};
 use crate::store::{Store, StoreError};
 use crate::timeouts::STORE_TIMEOUT;
@@ -91,6 +91,21 @@ impl<St: Store> Engine<St> {
         which(&self.telemetry().counters).fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Returns a record that a request has met, as the present policy shows it: an outcome that is not replayed any
+    /// longer is consumed.
+    pub(super) fn presented(&self, record: Record) -> Record {
+        let Policy { outcome_retention: Some(_), retention, status: ReadStatus(status), .. } = self.policy else {
+            return record;
+        };
+        match &record.state {
+            State::Completed { outcome } if record.since.plus(retention) <= self.store.now() => {
+                let status = status(outcome).unwrap_or(0);
+                Record { state: State::Consumed { status }, ..record }
+            }
+            _ => record,
+        }
+    }
+
     /// Returns whether a run may go ahead without the store.
     pub(super) fn fails_open(&self) -> bool {
         // While the process shuts down, no handler begins without a claim.
@@ -109,7 +124,7 @@ impl<St: Store> Engine<St> {
 
     /// Returns for how long this process sends an end that it remembers to the store.
     pub(super) fn retries_for(&self) -> Duration {
-        self.policy.retention.saturating_sub(STORE_TIMEOUT)
+        self.policy.kept().saturating_sub(STORE_TIMEOUT)
     }
 
     /// Passes a future that calls the application through the layer's `wrap_run`.

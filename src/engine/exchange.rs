@@ -138,7 +138,7 @@ impl<St: Store> Engine<St> {
             let known = match loaded {
                 Some(Ok(Some(record))) if Met { policy, fingerprint, record: &record }.is_answer() => {
                     Met { policy, fingerprint, record: &record }.report_not_rerun(self, id);
-                    return Begun::Over(Ended::from(record).result_for(fingerprint).into());
+                    return Begun::Over(Ended::from(self.presented(record)).result_for(fingerprint).into());
                 }
                 Some(Err(error @ StoreError::Corrupt { .. })) => {
                     return Begun::Over(self.log_and_refuse(id, &error).into());

@@ -66,6 +66,6 @@ impl<St: Store> Engine<St> {
 
     fn met<T>(&self, fingerprint: &Fingerprint, record: Record) -> Looked<T> {
         let runs_again = Met { policy: &self.policy, fingerprint, record: &record }.runs_again();
-        Looked { verdict: Ended::from(record).result_for(fingerprint).into(), runs_again }
+        Looked { verdict: Ended::from(self.presented(record)).result_for(fingerprint).into(), runs_again }
     }
 }

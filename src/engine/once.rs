@@ -113,6 +113,17 @@ impl<St: Store, T> Once<St, T> {
         })
     }
 
+    /// Sets how long the id of a done message is remembered, counted from its completion, if that is longer than
+    /// [`retention`](Self::retention). Between the two, a redelivery gets [`OnceError::NotReplayable`], and does not
+    /// run. Set it after `retention`, because a shorter one is logged at WARN. Default: the same as `retention`.
+    #[must_use]
+    pub fn outcome_retention(self, retention: Duration) -> Self {
+        self.with(|with| {
+            with.outcome_retention = Some(retention);
+            with.warn();
+        })
+    }
+
     /// Sets how long an interrupted operation is kept, counted from when the interruption was noticed. After it, a
     /// redelivery runs. Default: 30 days.
     #[must_use]

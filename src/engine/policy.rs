@@ -1,5 +1,6 @@
 //! The application's choices about runs.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,6 +61,17 @@ impl Default for Levels {
     }
 }
 
+/// Reads the HTTP status of a recorded outcome, if it has one.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadStatus(pub(crate) fn(&[u8]) -> Option<u16>);
+
+/// Shows no address, so that equal policies show alike.
+impl fmt::Debug for ReadStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadStatus")
+    }
+}
+
 /// The policy of one layer or consumer.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
@@ -67,8 +79,13 @@ pub(crate) struct Policy {
     pub(crate) on_interrupted: OnInterrupted,
     /// The reconciler that is asked about an interrupted run before a retry is refused.
     pub(crate) reconciler: Option<Reconciler<Bytes>>,
-    /// The time for which an outcome is kept after its run.
+    /// The time for which an outcome is replayed after its run.
     pub(crate) retention: Duration,
+    /// The time for which the record of a done operation is kept, if it is longer than `retention`. Between the two, a
+    /// retry gets the status of the outcome.
+    pub(crate) outcome_retention: Option<Duration>,
+    /// A consumer's outcome has no status.
+    pub(crate) status: ReadStatus,
     /// The time for which an interrupted operation is kept. After it, a retry runs.
     pub(crate) interrupted_retention: Duration,
     /// The time after which a handler is dropped, and its run counts as interrupted.
@@ -91,6 +108,8 @@ impl Default for Policy {
             on_interrupted: OnInterrupted::Refuse,
             reconciler: None,
             retention: HOUR * 24,
+            outcome_retention: None,
+            status: ReadStatus(|_| None),
             interrupted_retention: HOUR * 24 * 30,
             max_run: Duration::from_secs(600),
             max_runs: 16_384,
@@ -110,6 +129,11 @@ impl Policy {
             (OnInterrupted::Refuse, Some(_)) => ClaimPolicy::Ask,
             (OnInterrupted::Refuse, None) => ClaimPolicy::Refuse,
         }
+    }
+
+    /// Returns how long the record of a done operation is kept after its run.
+    pub(crate) fn kept(&self) -> Duration {
+        self.outcome_retention.map_or(self.retention, |longer| longer.max(self.retention))
     }
 
     /// Returns how long a duplicate waits for a run.

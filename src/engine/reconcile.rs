@@ -136,7 +136,7 @@ pub(crate) async fn reconcile_one<St: Store>(
     let is_meant = fence.is_none_or(|fence| fence == record.fence);
     let Some(interrupted) = InterruptedRun::of(id, &record).filter(|_| is_meant) else {
         // Requests that have met the slot are answered from the record.
-        slot.end(record);
+        slot.end(engine.presented(record));
         return Ok(None);
     };
     let question = Question { reconciler: reconciler.clone(), interrupted, fingerprint: record.fingerprint };

@@ -35,7 +35,7 @@ impl<St: Store> Holder<'_, St> {
                 return self.interruption(policy.claim_policy(), Cause::Unknown);
             }
         };
-        let (operation, retention) = (self.operation.clone(), policy.retention);
+        let (operation, retention) = (self.operation.clone(), policy.kept());
         Transition::Complete(Completion { operation, hold: self.hold, result, retention })
     }
 
@@ -71,7 +71,7 @@ impl UnsavedEnd {
     pub(super) fn keep<St: Store>(engine: &Engine<St>, slot: Slot, ended: impl Into<Ended>) -> (Self, bool) {
         let slots = Arc::clone(engine.store.slots());
         let (id, turn, retrying) = (slot.id(), slot.turn(), slots.retrying());
-        let is_whole = slot.remember(ended, engine.policy.retention);
+        let is_whole = slot.remember(ended, engine.policy.kept());
         (Self { slots, id, turn, _retrying: retrying }, is_whole)
     }
 

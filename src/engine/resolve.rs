@@ -60,8 +60,8 @@ pub(super) async fn settle_interrupted<St: Store>(
     resolution: Resolution,
 ) -> (Result<Reply, StoreError>, Ended) {
     // From here on a dropped slot stays taken: the step may be readable and not durable.
-    slot.begin_settling(engine.policy.retention);
-    let transition = Transition::Resolve(fence, resolution, engine.policy.retention);
+    slot.begin_settling(engine.policy.kept());
+    let transition = Transition::Resolve(fence, resolution, engine.policy.kept());
     let recorded = {
         let recording = engine.record(slot.id(), transition);
         tokio::pin!(recording);
@@ -77,7 +77,11 @@ pub(super) async fn settle_interrupted<St: Store>(
     let refused = Ended::from(Refusal::Unavailable);
     let (settled, ended) = match recorded {
         // A request that met the slot meanwhile is answered from the record, or asked to retry.
-        Ok(Applied { reply, record }) => (Ok(reply), record.map_or(refused, Ended::from)),
+        Ok(Applied { reply, record }) => {
+            // What the resolution itself has recorded is as new as a run's own outcome.
+            let shown = |record| if reply == Reply::Taken { record } else { engine.presented(record) };
+            (Ok(reply), record.map_or(refused, |record| shown(record).into()))
+        }
         Err(PendingEnd { error: StoreError::Uncertain { .. }, answer }) => {
             let (unsaved, _) = UnsavedEnd::keep(engine, slot, refused.clone());
             laboratory::spawn(async move {

@@ -3,7 +3,8 @@
 use super::policy::Policy;
 
 impl Policy {
-    /// Logs a WARN for each time that is zero, so that nothing is kept, and if nothing may run.
+    /// Logs a WARN for each time that is zero, so that nothing is kept, for one that changes nothing, and if nothing
+    /// may run.
     pub(crate) fn warn(&self) {
         if self.max_run.is_zero() {
             tracing::warn!(target: "tower_idempotency", "`max_run` is zero: every run is interrupted as it begins");
@@ -13,6 +14,12 @@ impl Policy {
         }
         if self.retention.is_zero() {
             tracing::warn!(target: "tower_idempotency", "`retention` is zero: a retry after the answer runs again");
+        }
+        if self.outcome_retention.is_some_and(|kept| kept < self.retention) {
+            tracing::warn!(
+                target: "tower_idempotency",
+                "`outcome_retention` is shorter than `retention`, and changes nothing: a record is kept for both"
+            );
         }
         if self.interrupted_retention.is_zero() {
             tracing::warn!(

@@ -46,6 +46,7 @@ async fn look_for_end<St: Store>(engine: Arc<Engine<St>>, watch: EndWatch, asked
         }
         match timeout(STORE_TIMEOUT, engine.store.load(watch.id())).await {
             Ok(Ok(Some(record))) => {
+                let record = engine.presented(record);
                 let fingerprint = record.fingerprint;
                 let met = Met { policy: &engine.policy, fingerprint: &fingerprint, record: &record };
                 let is_answer = met.is_answer();

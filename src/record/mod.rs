@@ -27,8 +27,8 @@
 //! 2. Every transition but `Claim` and `Adopt` names a fence. If it is not the fence that the record expects, the
 //!    transition is refused and changes nothing.
 //! 3. A claim, a reclaim, a question and a resolution each take a new fence. So a step of an earlier holder is never
-//!    mistaken for a step of a later one. `ForgetAnswer` alone keeps the fence: a late copy of the run's end has to find
-//!    it taken. Refused, its outcome would be kept as disputed, although it was deleted.
+//!    mistaken for a step of a later one. `ForgetAnswer` alone keeps the fence: a late copy of the run's end has to
+//!    find it taken. Refused, its outcome would be kept as disputed, although it was deleted.
 //! 4. The outcome of a run is not thrown away because the run was thought dead: a completion that names the run's own
 //!    fence is accepted until the operation is taken over or settled. It is accepted even if the claim was lost: if
 //!    there is nothing, or the tombstone of a record with an older fence. So is an interruption that says what to

@@ -145,8 +145,8 @@ pub enum State<O = Bytes> {
         /// The outcome that the run produced.
         outcome: O,
     },
-    /// The operation is done, but its outcome could not be stored, or is not kept any longer: it does not run again, and
-    /// it cannot be replayed.
+    /// The operation is done, but its outcome could not be stored, or is not kept any longer: it does not run again,
+    /// and it cannot be replayed.
     Consumed {
         /// The status, which is all that remains of the outcome.
         status: u16,

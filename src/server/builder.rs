@@ -254,11 +254,21 @@ impl<St, M> IdempotencyLayer<St, M> {
 
 /// # How long and how much
 impl<St, M> IdempotencyLayer<St, M> {
-    /// Sets how long an outcome is replayed, counted from its completion. **A retry that comes later runs again**, so
-    /// this has to be longer than any client goes on retrying; with zero, only duplicates that come during the run get
-    /// its answer. A [`profile`](Self::profile) may have a least one. Default: 24 hours.
+    /// Sets how long an outcome is replayed, counted from its completion. **A retry that comes later runs again**,
+    /// unless [`outcome_retention`](Self::outcome_retention) is longer, so this has to be longer than any client goes
+    /// on retrying; with zero, only duplicates that come during the run get its answer. A [`profile`](Self::profile)
+    /// may have a least one. Default: 24 hours.
     pub fn retention(self, retention: Duration) -> Self {
         self.with(|options| options.policy.retention = retention)
+    }
+
+    /// Sets how long it is remembered that an operation is done, counted from its completion, if that is longer than
+    /// [`retention`](Self::retention). Between the two, a retry gets 409 `not-replayable` with the answer's status, and
+    /// does not run. The layer that meets a record judges by its own present `retention`. The answers leave the store
+    /// when [`forget_answers`](crate::operations::Operator::forget_answers) is called. Default: the same as
+    /// `retention`.
+    pub fn outcome_retention(self, retention: Duration) -> Self {
+        self.with(|options| options.policy.outcome_retention = Some(retention))
     }
 
     /// Sets how long an interrupted operation is kept, from when the interruption was noticed. Default: 30 days.

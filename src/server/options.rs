@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::answer::meaning::Classify;
-use super::answer::snapshot::Recorder;
+use super::answer::snapshot::{self, Recorder};
 use super::fingerprint::identify::Sameness;
 use super::fingerprint::target::Target;
 use super::header::lines;
@@ -19,7 +19,7 @@ use super::key_from::KeyFrom;
 use super::on_replay::OnReplay;
 use super::profile::Profile;
 use super::reject::rejection::Rejection;
-use crate::engine::{Policy, Reconciler, WrapRun};
+use crate::engine::{Policy, ReadStatus, Reconciler, WrapRun};
 use crate::key::{Key, RecordId, Scope};
 
 type Covers = Arc<dyn Fn(&Parts) -> bool + Send + Sync>;
@@ -51,8 +51,9 @@ pub(super) struct Options {
     /// `None`: a request's credentials say whose its key is.
     pub(super) scope: Option<Hook<ScopeOf>>,
     pub(super) label: Option<Hook<LabelOf>>,
-    /// The options of runs: `on_in_flight`, `on_interrupted`, `retention`, `interrupted_retention`, `max_run`,
-    /// `max_runs`, `fail_open` and the levels. `LayerState::new` gives the engine a copy.
+    /// The options of runs: `on_in_flight`, `on_interrupted`, `retention`, `outcome_retention`,
+    /// `interrupted_retention`, `max_run`, `max_runs`, `fail_open` and the levels. `LayerState::new` gives the engine a
+    /// copy.
     pub(super) policy: Policy,
     /// Makes the policy's reconciler, whose answers are recorded as these options say: `reconcile_with`.
     pub(super) reconcile: Option<Hook<Reconcile>>,
@@ -117,6 +118,7 @@ impl Options {
     pub(super) fn policy(&self) -> Policy {
         let mut policy = self.policy.clone();
         policy.asks_before_replay = self.on_replay.is_some();
+        policy.status = ReadStatus(|outcome| snapshot::status(outcome).map(|status| status.as_u16()));
         if let Some(reconcile) = &self.reconcile {
             policy.reconcile_with(reconcile(&self.recorder));
         }

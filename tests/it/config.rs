@@ -37,6 +37,7 @@ on_interrupted = "rerun"
 fingerprint_headers = ["x-tenant"]
 fingerprint_body = "canonical-json without /id /params/time"
 retention = "48h"
+outcome_retention = "72h"
 interrupted_retention = "60days"
 max_run = "1m 30s"
 max_runs = 7
@@ -92,6 +93,7 @@ fn each_setting_of_a_layer_sets_its_option() {
         .fingerprint_headers([name("x-tenant")])
         .fingerprint_body(FingerprintBody::json_without(["/id", "/params/time"]).unwrap())
         .retention(HOUR * 48)
+        .outcome_retention(HOUR * 72)
         .interrupted_retention(DAY * 60)
         .max_run(SECOND * 90)
         .max_runs(7)
@@ -248,6 +250,8 @@ async fn the_settings_of_stores_are_those_of_their_builders() {
 async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
     for (json, warning) in [
         (r#"{ "retention": "0s" }"#, Some("`retention` is zero")),
+        (r#"{ "outcome_retention": "23h" }"#, Some("`outcome_retention` is shorter than `retention`")),
+        (r#"{ "outcome_retention": "24h" }"#, None),
         (r#"{ "interrupted_retention": "0s" }"#, Some("`interrupted_retention` is zero")),
         (r#"{ "max_runs": 0 }"#, Some("`max_runs` is zero")),
         (r#"{ "max_run": "0s" }"#, Some("`max_run` is zero")),

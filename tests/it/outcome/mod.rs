@@ -4,6 +4,7 @@ mod classified;
 mod not_applied;
 mod not_storable;
 mod on_replay;
+mod outcome_retention;
 mod probe;
 mod recording;
 mod replay;

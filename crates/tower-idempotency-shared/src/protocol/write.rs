@@ -75,7 +75,7 @@ impl<B: Backend> Protocol<B> {
                 }
             }
         };
-        // After a question, and after an answer that is forgotten, as much is known of the operation as before, since the
+        // After a question, and after an answer is forgotten, as much is known of the operation as before, since the
         // same time.
         let stays = matches!(draft.expiry, Expiry::AtLeast(_));
         Some(Write {

@@ -12,6 +12,7 @@ mod kept;
 mod observed;
 mod operations;
 mod outages;
+mod outcome_retention;
 mod rounds;
 mod second_process;
 mod sessions;
