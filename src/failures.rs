@@ -141,8 +141,8 @@
 //! | disk error | the store is poisoned: the replay comes from its memory or is refused; the request never runs | `a_poisoned_store_answers_what_memory_knows_and_refuses_the_rest_until_it_is_opened_again` |
 //! | power cut | a damaged record is refused; the request never runs | `trap_59_an_outcome_with_a_part_missing_or_altered_is_refused` |
 //! | store away | the request is refused; `fail_open` never runs an operation that this process remembers | `trap_70_fail_open_opens_nothing_for_a_key_with_a_run_under_way` |
-//! | clock jump | if the clock is set forward across a restart, the record expires early, and the request runs | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart` |
-//! | duplicate | every duplicate is a replay | `two_hundred_copies_that_wait_all_get_the_charge` |
+//! | clock jump | if the clock is set forward across a restart, the record expires early, and the request runs. While a process runs, a jump ends no answer before `retention` | `a_clock_that_jumps_is_noticed_only_forward_and_only_across_a_restart`, `a_wall_clock_that_jumps_ends_no_answer` |
+//! | duplicate | every duplicate is a replay; between `retention` and `outcome_retention` it gets the status alone, and does not run | `two_hundred_copies_that_wait_all_get_the_charge`, `between_the_two_times_a_retry_gets_the_status_and_does_not_run` |
 //!
 //! # 10. The application is asked before a replay
 //! | fault | what happens | test |

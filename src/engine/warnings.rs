@@ -12,7 +12,7 @@ impl Policy {
         if self.max_runs == 0 {
             tracing::warn!(target: "tower_idempotency", "`max_runs` is zero: every new key is refused");
         }
-        if self.retention.is_zero() {
+        if self.kept().is_zero() {
             tracing::warn!(target: "tower_idempotency", "`retention` is zero: a retry after the answer runs again");
         }
         if self.outcome_retention.is_some_and(|kept| kept < self.retention) {

@@ -47,7 +47,8 @@ pub enum Action {
     /// kept: a retry is refused as `not-replayable` with the answer's status, a consumer's message gets
     /// [`NotReplayable`](crate::engine::OnceError::NotReplayable), and nothing runs again. The fence stays. Another
     /// process that has the answer in its cache goes on replaying it until it is asked about the operation, by
-    /// [`inspect`](super::Operations::inspect) for example, or until its copy expires.
+    /// [`inspect`](super::Operations::inspect) for example, or until its copy expires. It puts the answer back after a
+    /// failover that has lost the record and this deletion.
     ForgetAnswer,
     /// Asks the reconciler about an interrupted operation now.
     Reconcile,

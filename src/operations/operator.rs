@@ -96,6 +96,8 @@ impl<St: Store> Operator<St> {
         match (action, &self.operations.engine.policy.reconciler) {
             // The time for a look-up, a new fence, the question and the record.
             (Action::Reconcile, Some(reconciler)) => reconciler.limit().saturating_add(3 * STORE_TIMEOUT),
+            // A look at the status, and the step.
+            (Action::ForgetAnswer, _) => 2 * STORE_TIMEOUT,
             _ => STORE_TIMEOUT,
         }
     }

@@ -155,6 +155,9 @@ impl<St> LayerState<St> {
         if let Some(form) = profile.key_form.name() {
             discovery["key_form"] = form.into();
         }
+        if policy.kept() > policy.retention {
+            discovery["outcome_retention_seconds"] = policy.kept().as_secs().into();
+        }
         discovery
     }
 }

@@ -51,9 +51,12 @@ impl<S, St: Store> Keyed<S, St> {
         let connection = Connection::of(&parts, is_probe);
         let reject =
             |rejection: Rejection| layer.reject::<M, R>(connection, &engine::span(), Facts::default(), rejection);
-        // Whose the key is, if there is one, is asked later. The body takes its part of the credentials' share.
-        let credentials = sameness.credentials.names(&parts, header_name);
-        let client = sameness.client(&parts, None, Some(&credentials));
+        // A request without a key needs no scope. Those for which the application has none are one client to the budget.
+        let asked = layer.options.scope.is_some();
+        let scope = layer.options.scope_of(&parts);
+        let credentials = (!asked).then(|| sameness.credentials.names(&parts, header_name));
+        let known = scope.as_ref().ok().and_then(Option::as_ref);
+        let client = sameness.client(&parts, known, credentials.as_deref());
         let share = Some(Share::new(&layer.budget, client));
         let mut bounds = Bounds { bytes: *max_request_body, share, ..Bounds::default() };
         let body = pin!(body);
@@ -82,7 +85,9 @@ impl<S, St: Store> Keyed<S, St> {
         let body = Passage::Whole { data, trailers };
         let key = match key {
             Some(key) if is_probe || !layer.is_enclosed(&parts, &key) => key,
-            None if is_probe || *require_key => return Ok(reject(reasons::key_missing(header_name))),
+            None if is_probe || *require_key => {
+                return Ok(reject(reasons::key_missing(header_name, profile.key_form, Some(&key_from))));
+            }
             other => {
                 if other.is_none() {
                     IdempotencyContext::remove_copy(&mut parts.extensions);
@@ -93,8 +98,12 @@ impl<S, St: Store> Keyed<S, St> {
                 return Ok(answer.map(|body| Passage::Untouched(body).into()));
             }
         };
+        let scope = match scope {
+            Ok(scope) => scope,
+            Err(rejection) => return Ok(reject(rejection)),
+        };
         let share = bounds.share;
-        let (scope, path, mode) = (None, None, PhantomData::<fn() -> M>);
+        let (path, mode) = (None, PhantomData::<fn() -> M>);
         let layer = Arc::clone(&layer);
         let exchange = Exchange { layer, key, service, parts, body, scope, path, share, mode };
         Box::new(exchange).begin::<R, E>(None, is_probe).await

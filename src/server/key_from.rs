@@ -45,6 +45,8 @@ pub(crate) enum BadKey {
     Batch,
     #[error("its Content-Type is not application/x-www-form-urlencoded")]
     NotAForm,
+    #[error("it has a semicolon, at which some servers divide the fields of a form; write it as %3B")]
+    Semicolon,
     #[error("it has a Content-Encoding; send it without one")]
     Encoded,
     #[error("it has the place of the key twice, so it is not known which one counts; send it once")]
@@ -62,8 +64,9 @@ impl KeyFrom {
     /// to be a string. A request whose body is empty, or has no such member or `null` in it, has no key there.
     ///
     /// Each other body is refused (400 `key-malformed`) if it is not JSON (RFC 8259), names a member on the way twice,
-    /// or is an array, unless the pointer leads into one. The `Content-Type` does not count. Names are compared exactly:
-    /// a service that reads `Key` as `key` should set [`require_key`](crate::IdempotencyLayer::require_key), too.
+    /// or is an array, unless the pointer leads into one. The `Content-Type` does not count. Names are compared
+    /// exactly: a service that reads `Key` as `key` should set
+    /// [`require_key`](crate::IdempotencyLayer::require_key), too.
     ///
     /// # Errors
     /// [`NotAPlace`] for a text that is no JSON pointer, or leads to the whole body.
@@ -73,7 +76,7 @@ impl KeyFrom {
 
     /// The field of this name in a form. A request whose body is empty, or has no such field, has no key there. A body
     /// whose `Content-Type` is not `application/x-www-form-urlencoded` is refused (400 `key-malformed`), and so is one
-    /// that has the field twice.
+    /// that has the field twice, or a `;`, which is `%3B` in such a form (URL Standard, section 5.2).
     #[must_use]
     pub fn form_field(name: &str) -> Self {
         Self(Place::Field(name.into()))
@@ -93,6 +96,7 @@ impl KeyFrom {
             _ if body.trim_ascii().is_empty() => Ok(None),
             _ if is_encoded(parts) => Err(BadKey::Encoded),
             Place::Member(pointer) => member(body, pointer.tokens()),
+            Place::Field(_) if body.contains(&b';') => Err(BadKey::Semicolon),
             Place::Field(name) if is_form(parts) => field(body, name),
             Place::Field(_) => Err(BadKey::NotAForm),
         };
@@ -206,10 +210,7 @@ impl<'de> Visitor<'de> for At<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Found, A::Error> {
-        // RFC 6901, section 4: an index has no leading zeros.
-        let index = self.inside().and_then(|(token, at)| {
-            Some((token.parse::<usize>().ok().filter(|index| index.to_string() == *token)?, at))
-        });
+        let index = self.inside().and_then(|(token, at)| Some((Pointer::index(token)?, at)));
         let mut found = match index {
             Some(_) => Ok(None),
             None if self.is_whole => Err(BadKey::Batch),

@@ -14,7 +14,8 @@ pub(super) struct Pointer {
 /// The text names no place in a body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} names no place in a body: write a JSON pointer as \"json:/params/key\", or a form's field as \"form:key\""
+    "{0:?} names no place in a body: write a JSON pointer such as /params/key; in a setting of `key_from`, json:/params/key, \
+     or form:key for a form's field"
 )]
 pub struct NotAPlace(String);
 
@@ -33,6 +34,16 @@ impl Pointer {
         // Section 4: in this order, so that `~01` is `~1`.
         let tokens = tokens.split('/').map(|token| token.replace("~1", "/").replace("~0", "~"));
         Ok(Self { text: text.into(), tokens: tokens.collect() })
+    }
+
+    /// The pointer as it was written.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns the element of an array that a token names (section 4: without leading zeros).
+    pub(super) fn index(token: &str) -> Option<usize> {
+        token.parse::<usize>().ok().filter(|index| index.to_string() == token)
     }
 
     /// The names of the members and the indexes on the way.

@@ -88,6 +88,8 @@ const ICEBERG_CODES: &[Row] = &[
     (RejectionKind::KeyMalformed, StatusCode::BAD_REQUEST, "BadRequestException"),
     (RejectionKind::KeyReused, StatusCode::UNPROCESSABLE_ENTITY, "IdempotencyKeyReusedException"),
     (RejectionKind::CredentialsChanged, StatusCode::UNPROCESSABLE_ENTITY, "IdempotencyCredentialsChangedException"),
+    // After a 400, a client deletes the files of its commit, of which an earlier try may be under way.
+    (RejectionKind::BodyIncomplete, StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
     (RejectionKind::InFlight, StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
     (RejectionKind::StoreUnavailable, StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),
     (RejectionKind::StoreFull, StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException"),

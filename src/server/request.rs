@@ -140,8 +140,10 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         M: BodyMode<R>,
     {
         let body = pin!(body);
-        // This calls the application's scope function, which may reject the request.
-        let found = layer.options.scope_of(&self.parts).and_then(|scope| {
+        // This calls the application's scope function, which may reject the request. Where the body was read before, it
+        // was called before.
+        let scope = if body.is_some() { layer.options.scope_of(&self.parts) } else { Ok(self.scope.take()) };
+        let found = scope.and_then(|scope| {
             self.path = layer.options.path_of_id(&self.parts);
             Ok((Options::record_id(scope.as_ref(), &self.key, self.path.as_deref())?, scope))
         });

@@ -68,7 +68,9 @@ impl<St: Store> LayerState<St> {
             Ok(key) if let Some(key_from) = &self.options.key_from => Way::Body(key_from.clone(), key),
             Ok(Some(key)) if !is_probe && self.is_enclosed(parts, &key) => Way::Pass,
             Ok(Some(key)) => Way::Exchange(key),
-            Ok(None) if is_probe || self.options.require_key => Way::Reject(reasons::key_missing(name)),
+            Ok(None) if is_probe || self.options.require_key => {
+                Way::Reject(reasons::key_missing(name, self.options.profile.key_form, None))
+            }
             Ok(None) => {
                 IdempotencyContext::remove_copy(&mut parts.extensions);
                 Way::Pass

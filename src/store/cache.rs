@@ -112,11 +112,19 @@ impl Cache {
     }
 
     /// Puts in a record, which a transaction of the application wrote with its effects if `is_of_transaction`. Does
-    /// nothing if this record or a later one of the same id is there, or was forgotten.
-    pub fn put_unless_forgotten(&self, id: RecordId, record: Record, is_of_transaction: bool) {
+    /// nothing if this record or a later one of the same id is there, or was forgotten. What is left of a record whose
+    /// answer was forgotten takes its place, and the record never comes back.
+    pub fn put_unless_forgotten(&self, id: RecordId, record: Record, mut is_of_transaction: bool) {
         let fence = record.fence;
         let replace = |_: &RecordId, entry: &mut Entry| {
-            if entry.fence() < fence { EntryAction::ReplaceWithGuard } else { EntryAction::Retain(()) }
+            let is_replaced = match entry {
+                Entry::Known(known, was_of_transaction) if known.fence == fence => {
+                    is_of_transaction |= *was_of_transaction;
+                    has_answer(known) && !has_answer(&record)
+                }
+                entry => entry.fence() < fence,
+            };
+            if is_replaced { EntryAction::ReplaceWithGuard } else { EntryAction::Retain(()) }
         };
         if let EntryResult::Vacant(place) | EntryResult::Replaced(place, _) = self.0.entry(&id, None, replace) {
             // The place is kept, so this does not fail.
@@ -156,6 +164,10 @@ impl Cache {
     pub fn remove(&self, id: &RecordId) {
         self.0.remove(id);
     }
+}
+
+fn has_answer(record: &Record) -> bool {
+    matches!(record.state, State::Completed { .. })
 }
 
 #[cfg(test)]
@@ -207,6 +219,18 @@ mod tests {
         assert!(cache.is_forgotten(&id(0), Fence(3)) && !cache.is_forgotten(&id(0), Fence(2)));
         cache.put_unless_forgotten(id(1), later, true);
         assert_eq!(cache.all().iter().filter(|(.., is_of_transaction)| *is_of_transaction).count(), 1);
+    }
+
+    // Seeded faults: the answer stays; it comes back; what is left of it is no longer the transaction's.
+    #[test]
+    fn what_is_left_of_a_forgotten_answer_takes_its_place() {
+        let (cache, answer) = (Cache::new(1 << 20), record());
+        let left = Record { state: State::Consumed { status: 201 }, ..record() };
+        cache.put_unless_forgotten(id(0), answer.clone(), true);
+        cache.put_unless_forgotten(id(0), left, false);
+        cache.put_unless_forgotten(id(0), answer, false);
+        let [(_, known, is_of_transaction)] = &cache.all()[..] else { panic!("there is one") };
+        assert_eq!((&known.state, *is_of_transaction), (&State::Consumed { status: 201 }, true));
     }
 
     #[test]

@@ -252,6 +252,7 @@ async fn options_that_switch_the_protection_off_are_named_by_a_warning() {
         (r#"{ "retention": "0s" }"#, Some("`retention` is zero")),
         (r#"{ "outcome_retention": "23h" }"#, Some("`outcome_retention` is shorter than `retention`")),
         (r#"{ "outcome_retention": "24h" }"#, None),
+        (r#"{ "retention": "0s", "outcome_retention": "24h" }"#, None),
         (r#"{ "interrupted_retention": "0s" }"#, Some("`interrupted_retention` is zero")),
         (r#"{ "max_runs": 0 }"#, Some("`max_runs` is zero")),
         (r#"{ "max_run": "0s" }"#, Some("`max_run` is zero")),

@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, StatusCode};
 use testkit::lab::disk::Disk;
 use testkit::lab::{Lab, at_once, layer, on_disk};
 use testkit::on_both;
-use tower_idempotency::server::KeyFrom;
+use tower_idempotency::server::{KeyFrom, Replay};
 use tower_idempotency::store::Store;
 use tower_idempotency::{
     FingerprintBody, IdempotencyContext, IdempotencyLayer, Key, MemoryStore, Rejection, RejectionKind, Scope,
@@ -168,6 +168,8 @@ async fn members_that_are_left_out_make_no_difference() {
     for other in [FingerprintBody::CanonicalJson, FingerprintBody::json_without(["/id"]).unwrap()] {
         over(other).send(call(None, Some("k"), 5)).await.assert_refusal(409, "not-verifiable", false, None);
     }
+    let turned = FingerprintBody::json_without(["/params/_meta/key", "/id", "/id"]).unwrap();
+    assert!(over(turned).send(call(None, Some("k"), 5)).await.is_replay(), "the order of the pointers says nothing");
 }
 
 #[tokio::test]
@@ -178,6 +180,8 @@ async fn a_key_is_found_in_a_form_or_by_a_function() {
     assert_eq!(send(url_encoded, "amount=5&request_id=k").await.text(), "effect 1");
     assert!(send(url_encoded, "amount=5&request_id=k").await.is_replay());
     send(url_encoded, "request_id=a&request_id=b").await.assert_refusal(400, "key-malformed", false, None);
+    // Some servers divide fields there.
+    send(url_encoded, "amount=5;request_id=k").await.assert_refusal(400, "key-malformed", false, None);
     for other in ["text/plain", "multipart/form-data; boundary=b", ""] {
         send(other, "amount=5&request_id=k").await.assert_refusal(400, "key-malformed", false, None);
     }
@@ -223,6 +227,42 @@ async fn a_key_in_a_body_belongs_to_its_scope_and_a_probe_with_it_never_runs() {
     by("a", true, None).await.assert_refusal(400, "key-missing", false, None);
     assert_eq!(by("b", false, Some("k")).await.text(), "effect 2");
     assert_eq!(lab.effects(), 2);
+}
+
+#[tokio::test]
+async fn the_scope_is_asked_once_and_its_rejection_comes_before_a_run() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&asked);
+    let scope = move |parts: &Parts| {
+        counts.fetch_add(1, Ordering::SeqCst);
+        let account = parts.headers.get("x-account").ok_or(StatusCode::UNAUTHORIZED)?;
+        Ok::<_, Rejection>(Scope::new(account.as_bytes())?)
+    };
+    let lab = Lab::counting(layer().scope(scope).key_from(in_meta()));
+    for header in [None, Some("k")] {
+        assert_eq!(lab.send(call(header, Some("k"), 5)).await.status, 401);
+    }
+    let mut with = call(None, Some("k"), 5);
+    with.headers_mut().insert("x-account", HeaderValue::from_static("a"));
+    assert_eq!(lab.send(with).await.text(), "effect 1");
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_replay_of_a_key_in_the_body_is_asked_and_a_request_that_is_not_covered_is_not_read() {
+    let moved_on = |_: Parts, stored: axum::response::Response<Bytes>| async move {
+        Replay::Replace(stored.map(|_| Bytes::from_static(b"moved on")))
+    };
+    let covers = |parts: &Parts| !parts.headers.contains_key("x-stream");
+    let lab = Lab::counting(layer().key_from(in_meta()).covers(covers).on_replay(moved_on));
+    assert_eq!(lab.send(call(None, Some("k"), 5)).await.text(), "effect 1");
+    let replay = lab.send(call(None, Some("k"), 5)).await;
+    assert_eq!((replay.text(), replay.is_replay()), ("moved on", true));
+    let mut stream = request(None, JSON, "no JSON");
+    stream.headers_mut().insert("x-stream", HeaderValue::from_static("1"));
+    assert_eq!(lab.send(stream).await.text(), "effect 2");
+    let missing = Lab::counting(layer().key_from(in_meta()).require_key(true)).send(call(None, None, 5)).await;
+    assert!(missing.text().contains("json:/params/_meta/key"), "{}", missing.text());
 }
 
 /// A charge behind a layer that looks into bodies, behind another layer.

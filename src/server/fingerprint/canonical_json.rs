@@ -44,17 +44,20 @@ enum Json {
 }
 
 impl Json {
-    /// Removes the member to which these tokens lead, if it is there. What holds it stays, and so does an element of an
-    /// array, for others would take its place.
+    /// Removes the member to which these tokens lead, if it is there. What holds it stays. An element of an array
+    /// becomes `null`, for others would take its place.
     fn leave_out(&mut self, tokens: &[String]) {
         match (self, tokens) {
             (Self::Object(members), [name]) => _ = members.remove(name),
             (Self::Object(members), [name, inside @ ..]) => {
                 members.get_mut(name).into_iter().for_each(|member| member.leave_out(inside));
             }
-            (Self::Array(elements), [index, inside @ ..]) if !inside.is_empty() => {
-                let element = index.parse().ok().and_then(|index: usize| elements.get_mut(index));
-                element.into_iter().for_each(|element| element.leave_out(inside));
+            (Self::Array(elements), [index, inside @ ..]) => {
+                let element = Pointer::index(index).and_then(|index| elements.get_mut(index));
+                element.into_iter().for_each(|element| match inside {
+                    [] => *element = Self::Null,
+                    _ => element.leave_out(inside),
+                });
             }
             _ => {}
         }
@@ -229,8 +232,11 @@ mod tests {
         };
         let call = r#"{"id":7,"params":{"_meta":{"key":"k"},"amount":5,"id":1},"list":[{"id":1,"a":2},3]}"#;
         assert_eq!(
-            without(&["/id", "/params/_meta/key", "/list/0/id", "/list/1", "/none/of/these", "/id/x"], call),
-            r#"{"list":[{"a":2},3],"params":{"_meta":{},"amount":5,"id":1}}"#
+            without(
+                &["/id", "/params/_meta/key", "/list/0/id", "/list/1", "/list/00", "/none/of/these", "/id/x"],
+                call
+            ),
+            r#"{"list":[{"a":2},null],"params":{"_meta":{},"amount":5,"id":1}}"#
         );
         assert_eq!(without(&["/id"], "[1]"), "[1]");
     }

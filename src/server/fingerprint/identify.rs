@@ -82,14 +82,19 @@ impl FingerprintBody {
     /// Compares JSON as [`CanonicalJson`](Self::CanonicalJson) does, without the members to which these JSON pointers
     /// (RFC 6901) lead: those that each try has anew, such as the `/id` of JSON-RPC or a time, and the key's own, so
     /// that a client may move it between header and body. What holds such a member is compared without it, and is not
-    /// left out if it is empty then.
+    /// left out if it is empty then; an element of an array is compared as `null`. A body whose `Content-Type` is not
+    /// JSON is compared by its bytes.
     ///
     /// **Two requests that differ in these members alone are one operation**: the second gets the recorded answer.
     ///
     /// # Errors
     /// [`NotAPlace`] for a text that is no JSON pointer, or leads to the whole body.
     pub fn json_without<'a>(pointers: impl IntoIterator<Item = &'a str>) -> Result<Self, NotAPlace> {
-        Ok(Self::JsonWithout(LeftOut(pointers.into_iter().map(Pointer::new).collect::<Result<_, _>>()?)))
+        let mut pointers = pointers.into_iter().map(Pointer::new).collect::<Result<Vec<_>, _>>()?;
+        // Their order says nothing, and is not digested.
+        pointers.sort_by(|one, other| one.text().cmp(other.text()));
+        pointers.dedup_by(|one, other| one.text() == other.text());
+        Ok(Self::JsonWithout(LeftOut(pointers.into())))
     }
 
     /// The members that are left out of a canonical form, if bodies are compared by that.
@@ -106,7 +111,11 @@ impl FingerprintBody {
         match self {
             Self::Bytes => "bytes".into(),
             Self::CanonicalJson => "canonical JSON".into(),
-            Self::JsonWithout(LeftOut(pointers)) => format!("canonical JSON without {pointers:?}").into(),
+            // A pointer begins with `/` and may have blanks: its length keeps two lists apart.
+            Self::JsonWithout(LeftOut(pointers)) => {
+                let without = pointers.iter().map(|pointer| format!(" {}:{pointer}", pointer.text().len()));
+                format!("canonical JSON without{}", without.collect::<String>()).into()
+            }
             Self::Custom(custom) => format!("custom {}", custom.version).into(),
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn rejections(options: &Options) -> Vec<Rejection> {
         rejections.push(reasons::would_run_again(&id));
     }
     if *require_key {
-        rejections.push(reasons::key_missing(header_name));
+        rejections.push(reasons::key_missing(header_name, options.profile.key_form, None));
     }
     if options.key_from.is_some() {
         rejections.extend([reasons::key_in_body_malformed(&BadKey::Repeated), reasons::keys_differ(header_name)]);

@@ -7,6 +7,7 @@
 //! `after` says so too, and sets `Retry-After` in seconds. `for_the_operator` puts the record id into the answer.
 
 use std::error::Error;
+use std::fmt::Debug;
 
 use http::{HeaderName, StatusCode};
 
@@ -15,14 +16,18 @@ use crate::engine::{OnInterrupted, Policy};
 use crate::fingerprint::Match;
 use crate::key::RecordId;
 use crate::server::effect::Effect;
-use crate::server::header::HeaderError;
+use crate::server::header::{HeaderError, KeyForm};
 use crate::server::not_applied;
 use crate::slots::Refusal;
 
-/// Rejects a covered request without a key, where `require_key` is set.
-pub(crate) fn key_missing(name: &HeaderName) -> Rejection {
-    let detail = format!("Send an {name} header with a value unique to this operation, such as a UUID.");
-    Rejection::new(RejectionKind::KeyMissing, detail)
+/// Rejects a covered request without a key, where `require_key` is set. `place` is where a body may have it.
+pub(crate) fn key_missing(name: &HeaderName, form: KeyForm, place: Option<&dyn Debug>) -> Rejection {
+    let value = match form {
+        KeyForm::Any => "a value unique to this operation, such as a UUID",
+        KeyForm::UuidV7 => "a new UUID of version 7",
+    };
+    let place = place.map(|place| format!(", or a key in the body ({place:?})")).unwrap_or_default();
+    Rejection::new(RejectionKind::KeyMissing, format!("Send an {name} header with {value}{place}."))
 }
 
 /// Rejects a key that `header::read_key` does not take. The error names the header and what is wrong.
@@ -47,7 +52,7 @@ pub(crate) fn keys_differ(name: &HeaderName) -> Rejection {
 
 /// Rejects a body that is longer than `max_request_body`.
 pub(crate) fn body_too_large(limit: usize) -> Rejection {
-    let detail = format!("Requests with an idempotency key may have at most {limit} bytes of body. Nothing was done.");
+    let detail = format!("A request may have at most {limit} bytes of body here. Nothing was done.");
     Rejection::new(RejectionKind::BodyTooLarge, detail)
 }
 

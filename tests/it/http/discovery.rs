@@ -6,6 +6,7 @@ use axum::routing::{get, post};
 use http::{Method, Request};
 use serde_json::json;
 use testkit::Answer;
+use testkit::lab::time::{DAY, HOUR};
 use testkit::lab::{Lab, layer};
 use tower_http::cors::CorsLayer;
 use tower_idempotency::server::Profile;
@@ -75,6 +76,11 @@ fn it_follows_the_options_and_the_profile() {
     assert_eq!(acp["retry"]["in_flight"], in_flight);
     assert_eq!(acp["retry"]["interrupted"], json!({ "status": 409, "code": "outcome_unknown" }));
     assert_eq!(acp["retry"]["server_error"], "interrupted");
+    let remembered = layer().retention(HOUR).outcome_retention(DAY).discovery();
+    assert_eq!(
+        (&remembered["retention_seconds"], &remembered["outcome_retention_seconds"]),
+        (&json!(3_600), &json!(86_400))
+    );
     let stripe = layer().profile(Profile::stripe()).on_interrupted(OnInterrupted::Rerun).discovery();
     assert_eq!(stripe["retry"]["other_request"], json!({ "status": 400, "code": "idempotency_key_reused" }));
     let classified =

@@ -250,6 +250,11 @@ async fn no_refusal_of_an_iceberg_commit_is_a_409() {
             assert!(!interrupted.headers.contains_key("retry-after"));
         }
     }
+    // After a 400, a client deletes the files of an earlier try that may be under way.
+    let mut cut = commit(KEY, "{}");
+    cut.headers_mut().insert("content-length", 9.into());
+    let cut = Lab::counting(layer().profile(Profile::iceberg())).send(cut).await;
+    assert_eq!((error(&cut), cut.header("idempotency-effect")), (later(), Some("none;retry")));
     let full = IdempotencyLayer::new(MemoryStore::builder().max_records(0).build()).profile(Profile::iceberg());
     let full = Lab::counting(full).send(commit(KEY, "{}")).await;
     assert_eq!(error(&full), later());

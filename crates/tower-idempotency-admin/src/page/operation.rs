@@ -77,7 +77,7 @@ pub(super) fn meaning(operation: &OperationRecord) -> &'static str {
             "It is unknown whether the request took effect. Retries are refused until this is settled, unless the \
              application lets them run. Look up what became of it, in the ledger or with the provider, and then settle it."
         }
-        OperationState::Completed { .. } => "Retries get the recorded answer.",
+        OperationState::Completed { .. } => "Retries get the recorded answer, for as long as the service replays it.",
         OperationState::Consumed { .. } => {
             "The request took effect, and its answer is not stored. Retries are refused."
         }

@@ -73,13 +73,16 @@ impl<B: Backend> Protocol<B> {
 
     /// Forgets a record that was forgotten in another process: the row is its tombstone, which has its fence. The
     /// tombstone of a later run says nothing of the record: a failover may have lost it. A consumed row may be what is
-    /// left of a record whose answer was forgotten there, under the record's fence.
-    pub(crate) fn note_tombstone(&self, row: &Row) {
+    /// left of a record whose answer was forgotten there: it takes the record's place.
+    pub(crate) fn note_forgotten(&self, row: &Row, earliest: Timestamp) {
         match row.kind {
             Kind::Released => self.forget(row.id, row.fence),
             Kind::Consumed => {
                 self.large.forget(&row.id);
-                self.cache.remove_record(&row.id, row.fence);
+                let has_record = self.cache.get(&row.id).is_some_and(|record| record.fence == row.fence);
+                if let Some(Ok(left)) = self.whole(row, earliest).filter(|_| has_record) {
+                    self.cache.put_unless_forgotten(row.id, left, false);
+                }
             }
             _ => {}
         }
@@ -89,7 +92,7 @@ impl<B: Backend> Protocol<B> {
     pub(crate) async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
         let known = self.read(id).await?;
         let Some(row) = known.row else { return Ok(None) };
-        self.note_tombstone(&row);
+        self.note_forgotten(&row, known.earliest);
         Ok(self.view(known.earliest).of(&row).map(|held| listed(&row, held)))
     }
 

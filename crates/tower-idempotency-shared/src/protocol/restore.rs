@@ -43,8 +43,9 @@ impl<B: Backend> Protocol<B> {
         let complete = || async {
             // A record that has expired need not be restored.
             let Some(completion) = self.completion(id, &record) else { return Ok(()) };
-            if let Some(row) = self.read(id).await?.row {
-                self.note_tombstone(&row);
+            let found = self.read(id).await?;
+            if let Some(row) = &found.row {
+                self.note_forgotten(row, found.earliest);
             }
             if self.cache.is_forgotten(&id, fence) {
                 return Ok(());

@@ -11,7 +11,7 @@ use tower_idempotency::engine::{Reconciled, Reconciler};
 use tower_idempotency::internals::{Records as _, State};
 use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
-use tower_idempotency_conformance::memory_backend::Call;
+use tower_idempotency_conformance::memory_backend::{Call, Replication};
 use tower_idempotency_shared::Kind;
 
 use crate::world::{DEATH, Effects, LEASE, disputed, row, two};
@@ -92,6 +92,33 @@ async fn a_failover_leaves_no_disputed_outcome_of_a_forgotten_answer() {
     assert_eq!((after.kind, after.fence), (Kind::Consumed, before.fence));
     server.post("k", "a").await.assert_refusal(409, "not-replayable", false, None);
     assert_eq!(effects.count(), 1);
+}
+
+// Seeded faults: the process that forgets an answer, or that sees that it was forgotten, keeps nothing of it.
+#[tokio::test(start_paused = true)]
+async fn the_fact_of_a_forgotten_answer_outlives_a_failover_that_loses_both_writes() {
+    for forgets_there in [false, true] {
+        let [(here, one), (_, other)] = two().await;
+        let effects = Effects::default();
+        let server = effects.server(&one, OnInterrupted::Refuse);
+        // The standby gets neither the outcome nor that its answer was forgotten.
+        here.database().replication(Replication::Behind);
+        assert_eq!(server.post("k", "a").await.text(), "effect 1");
+        let before = row(&here, id("k")).unwrap();
+        let operator = IdempotencyLayer::new(if forgets_there { other.clone() } else { one.clone() });
+        assert_eq!(operator.resolve(before.id, before.fence, Action::ForgetAnswer).await.unwrap(), Applied::Done);
+        if forgets_there {
+            assert!(IdempotencyLayer::new(one.clone()).operations().inspect(id("k")).await.unwrap().is_some());
+        }
+        here.database().fail_over();
+        here.database().replication(Replication::InStep);
+        tokio::time::sleep(LEASE).await;
+        let after = row(&here, id("k")).unwrap();
+        assert_eq!((after.kind, after.fence), (Kind::Consumed, before.fence), "{forgets_there}");
+        let retry = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
+        retry.assert_refusal(409, "not-replayable", false, None);
+        assert_eq!(effects.count(), 1);
+    }
 }
 
 // A seeded fault: an answer that is forgotten already is forgotten again.
