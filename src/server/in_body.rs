@@ -51,10 +51,9 @@ impl<S, St: Store> Keyed<S, St> {
         let connection = Connection::of(&parts, is_probe);
         let reject =
             |rejection: Rejection| layer.reject::<M, R>(connection, &engine::span(), Facts::default(), rejection);
-        // A request without a key needs no scope. Those for which the application has none are one client to the budget.
-        let asked = layer.options.scope.is_some();
+        // A request without a key needs no scope. Those that the application rejects are one client to the budget.
         let scope = layer.options.scope_of(&parts);
-        let credentials = (!asked).then(|| sameness.credentials.names(&parts, header_name));
+        let credentials = matches!(scope, Ok(None)).then(|| sameness.credentials.names(&parts, header_name));
         let known = scope.as_ref().ok().and_then(Option::as_ref);
         let client = sameness.client(&parts, known, credentials.as_deref());
         let share = Some(Share::new(&layer.budget, client));
