@@ -73,15 +73,20 @@ impl<B: Backend> Protocol<B> {
 
     /// Forgets a record that was forgotten in another process: the row is its tombstone, which has its fence. The
     /// tombstone of a later run says nothing of the record: a failover may have lost it. A consumed row may be what is
-    /// left of a record whose answer was forgotten there: it takes the record's place.
-    pub(crate) fn note_forgotten(&self, row: &Row, earliest: Timestamp) {
+    /// left of a record whose answer was forgotten there: behind a barrier, it takes the record's place.
+    pub(crate) async fn note_forgotten(&self, known: &RowSnapshot) {
+        let Some(row) = &known.row else { return };
         match row.kind {
             Kind::Released => self.forget(row.id, row.fence),
             Kind::Consumed => {
                 self.large.forget(&row.id);
-                let has_record = self.cache.get(&row.id).is_some_and(|record| record.fence == row.fence);
-                if let Some(Ok(left)) = self.whole(row, earliest).filter(|_| has_record) {
-                    self.cache.put_unless_forgotten(row.id, left, false);
+                let Some(Ok(left)) = self.whole(row, known.earliest) else { return };
+                let is_durable = match known.server {
+                    Some(server) => self.sessions.barrier(server).await.is_ok(),
+                    None => true,
+                };
+                if is_durable {
+                    self.cache.put_unless_forgotten(row.id, left, is_of_transaction(row));
                 }
             }
             _ => {}
@@ -91,8 +96,8 @@ impl<B: Backend> Protocol<B> {
     /// Returns what the database says of `id`, for operators: never from the cache.
     pub(crate) async fn inspect(&self, id: RecordId) -> Result<Option<ListedRecord>, StoreError> {
         let known = self.read(id).await?;
+        self.note_forgotten(&known).await;
         let Some(row) = known.row else { return Ok(None) };
-        self.note_forgotten(&row, known.earliest);
         Ok(self.view(known.earliest).of(&row).map(|held| listed(&row, held)))
     }
 

@@ -43,10 +43,7 @@ impl<B: Backend> Protocol<B> {
         let complete = || async {
             // A record that has expired need not be restored.
             let Some(completion) = self.completion(id, &record) else { return Ok(()) };
-            let found = self.read(id).await?;
-            if let Some(row) = &found.row {
-                self.note_forgotten(row, found.earliest);
-            }
+            self.note_forgotten(&self.read(id).await?).await;
             if self.cache.is_forgotten(&id, fence) {
                 return Ok(());
             }
