@@ -15,7 +15,7 @@ use super::context::IdempotencyContext;
 use super::key_from::KeyFrom;
 use super::layer_state::LayerState;
 use super::options::Options;
-use super::read::{let_go_if_reset, whole, within};
+use super::read::{declares_too_much, let_go_if_reset, too_long, whole};
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
@@ -59,9 +59,9 @@ impl<S, St: Store> Keyed<S, St> {
         let share = Some(Share::new(&layer.budget, client));
         let mut bounds = Bounds { bytes: *max_request_body, share, ..Bounds::default() };
         let body = pin!(body);
-        let collected = match within(body, &parts, &bounds) {
-            Ok(body) => collect(body, &mut bounds).await,
-            Err(too_long) => too_long,
+        let collected = match declares_too_much(&parts, &bounds) {
+            true => too_long(body),
+            false => collect(body, &mut bounds).await,
         };
         let (data, trailers) = match whole(collected, &parts, &bounds) {
             Ok(read) => read,

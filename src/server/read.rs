@@ -41,15 +41,15 @@ impl<B: Body + Unpin> Unread<B> {
     }
 }
 
-/// Returns the body of the request with this head, unless it declares that it is too long. That one is not polled.
-pub(super) fn within<B: Body>(body: B, parts: &Parts, bounds: &Bounds) -> Result<B, Collected<B>> {
+/// Returns whether a head declares that its body is too long. Such a body is not polled.
+pub(super) fn declares_too_much(parts: &Parts, bounds: &Bounds) -> bool {
     // A layer outside may hide from the body's own hint what the head declares.
-    match declared_length(&parts.headers) {
-        Some(declared) if declared > bounds.bytes as u64 => {
-            Err(Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: body })
-        }
-        _ => Ok(body),
-    }
+    declared_length(&parts.headers).is_some_and(|declared| declared > bounds.bytes as u64)
+}
+
+/// Returns a body that is too long, of which nothing was read.
+pub(super) fn too_long<B: Body>(body: B) -> Collected<B> {
+    Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: body }
 }
 
 /// Returns bytes and trailers of a body that was collected, or why its request is refused.

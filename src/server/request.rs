@@ -28,7 +28,7 @@ use super::not_applied;
 use super::on_replay::{Asking, Instead, OnReplay, Replay, recorded};
 use super::options::{Hook, Options};
 use super::origin::origin;
-use super::read::{let_go_if_reset, whole, within};
+use super::read::{declares_too_much, let_go_if_reset, too_long, whole};
 use super::read_on::Connection;
 use super::reject::reasons;
 use crate::engine::{self, Caller, End, Facts, RAN, RunContext, Verdict, Work};
@@ -166,9 +166,9 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         if let Some(body) = body.as_pin_mut() {
             let share = Some(Share::new(&layer.budget, client));
             let mut bounds = Bounds { bytes: *max_request_body, share, ..Bounds::default() };
-            let collected = match within(body, &self.parts, &bounds) {
-                Ok(body) => collect(body, &mut bounds).await,
-                Err(too_long) => too_long,
+            let collected = match declares_too_much(&self.parts, &bounds) {
+                true => too_long(body),
+                false => collect(body, &mut bounds).await,
             };
             match whole(collected, &self.parts, &bounds) {
                 Ok((data, trailers)) => self.body = Passage::Whole { data, trailers },

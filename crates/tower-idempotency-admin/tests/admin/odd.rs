@@ -106,7 +106,11 @@ async fn a_disputed_answer_is_shown_after_the_recorded_one() {
     let places = ["The recorded answer", "the ledger has it", "The disputed answer", "charged &lt;twice&gt;"];
     let places = places.map(|part| page.text().find(part).unwrap_or_else(|| panic!("{part}: {}", page.text())));
     assert!(places.is_sorted(), "{}", page.text());
-    assert!(page.text().contains("<p>Retries get the recorded answer, for as long as the service replays it.</p>"), "{}", page.text());
+    assert!(
+        page.text().contains("<p>Retries get the recorded answer, for as long as the service replays it.</p>"),
+        "{}",
+        page.text()
+    );
 }
 
 #[tokio::test]

@@ -47,7 +47,10 @@ async fn each_state_is_shown_with_what_it_means() {
 
     let completed = hold(&store, "completed").await;
     store.complete(done(completed, b"\x01\xc8\x01\x00\x00recorded".as_slice(), HOUR)).await.unwrap();
-    let parts = ["<p>Retries get the recorded answer, for as long as the service replays it.</p>", "<dt>Recorded answer</dt><dd>13 bytes</dd>"];
+    let parts = [
+        "<p>Retries get the recorded answer, for as long as the service replays it.</p>",
+        "<dt>Recorded answer</dt><dd>13 bytes</dd>",
+    ];
     is_shown(&desk, completed, "completed", &parts, json!(["completed", null, null, 200, "13", null])).await;
 
     let consumed = hold(&store, "consumed").await;
