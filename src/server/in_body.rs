@@ -4,18 +4,19 @@ use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use tower_service::Service;
 
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::budget::Share;
-use super::bodies::collect::{Bounds, collect};
+use super::bodies::collect::{Bounds, collect, declared_length};
 use super::context::IdempotencyContext;
 use super::key_from::KeyFrom;
 use super::layer_state::LayerState;
 use super::options::Options;
-use super::read::{declares_too_much, let_go_if_reset, too_long, whole};
+use super::read::{let_go_if_reset, too_long, whole};
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
@@ -59,11 +60,12 @@ impl<S, St: Store> Keyed<S, St> {
         let share = Some(Share::new(&layer.budget, client));
         let mut bounds = Bounds { bytes: *max_request_body, share, ..Bounds::default() };
         let body = pin!(body);
-        let collected = match declares_too_much(&parts, &bounds) {
-            true => too_long(body),
-            false => collect(body, &mut bounds).await,
+        let declared = declared_length(&parts.headers);
+        let collected = match declared {
+            Some(declared) if declared > *max_request_body as u64 => too_long(body),
+            _ => collect(body, &mut bounds).await,
         };
-        let (data, trailers) = match whole(collected, &parts, &bounds) {
+        let body: Passage<B> = match whole(collected, declared, *max_request_body) {
             Ok(read) => read,
             Err(unread) => {
                 // They are free for others while the rest is read on.
@@ -71,8 +73,10 @@ impl<S, St: Store> Keyed<S, St> {
                 return Ok(unread.refused(connection, reject).await);
             }
         };
-        let_go_if_reset(&parts).await;
-        let key = match key_from.find(&parts, &data, profile.key_form) {
+        let_go_if_reset(parts.version, declared).await;
+        // It was read by now.
+        let data = if let Passage::Whole { data, .. } = &body { data } else { &Bytes::new() };
+        let key = match key_from.find(&parts, data, profile.key_form) {
             Ok(of_body) => match (of_header, of_body) {
                 (Some(of_header), Some(of_body)) if of_header != of_body => {
                     return Ok(reject(reasons::keys_differ(header_name)));
@@ -81,7 +85,6 @@ impl<S, St: Store> Keyed<S, St> {
             },
             Err(rejection) => return Ok(reject(rejection)),
         };
-        let body = Passage::Whole { data, trailers };
         let key = match key {
             Some(key) if is_probe || !layer.is_enclosed(&parts, &key) => key,
             None if is_probe || *require_key => {

@@ -4,11 +4,11 @@
 //! of an exchange too long.
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderMap, Response, Version};
+use http::{Response, Version};
 use http_body::Body;
 
-use super::bodies::collect::{Bounds, Collected, Why, declared_length, exceeds_limit};
+use super::bodies::body::Passage;
+use super::bodies::collect::{Collected, Why, exceeds_limit};
 use super::read_on::Connection;
 use super::reject::reasons;
 use super::reject::rejection::Rejection;
@@ -41,32 +41,27 @@ impl<B: Body + Unpin> Unread<B> {
     }
 }
 
-/// Returns whether a head declares that its body is too long. Such a body is not polled.
-pub(super) fn declares_too_much(parts: &Parts, bounds: &Bounds) -> bool {
-    // A layer outside may hide from the body's own hint what the head declares.
-    declared_length(&parts.headers).is_some_and(|declared| declared > bounds.bytes as u64)
-}
-
 /// Returns a body that is too long, of which nothing was read.
 pub(super) fn too_long<B: Body>(body: B) -> Collected<B> {
     Collected::Over { why: Why::TooLong, head: Bytes::new(), rest: body }
 }
 
-/// Returns bytes and trailers of a body that was collected, or why its request is refused.
-pub(super) fn whole<B: Body<Error: 'static>>(
+/// Returns what was read of a body that was collected, or why its request is refused. `declared` is its length, as
+/// the head says it.
+#[inline]
+pub(super) fn whole<B: Body<Error: 'static>, T: Body>(
     collected: Collected<B>,
-    parts: &Parts,
-    bounds: &Bounds,
-) -> Result<(Bytes, Option<HeaderMap>), Unread<B>> {
-    let declared = declared_length(&parts.headers);
+    declared: Option<u64>,
+    limit: usize,
+) -> Result<Passage<T>, Unread<B>> {
     match collected {
         Collected::Whole { data, .. } if declared.is_some_and(|declared| declared > data.len() as u64) => {
             Err(Unread::Ended(reasons::body_incomplete()))
         }
-        Collected::Whole { data, trailers } => Ok((data, trailers)),
+        Collected::Whole { data, trailers } => Ok(Passage::Whole { data, trailers }),
         Collected::Over { why, head, rest } => {
             let rejection = match why {
-                Why::TooLong => reasons::body_too_large(bounds.bytes),
+                Why::TooLong => reasons::body_too_large(limit),
                 Why::OverBudget => reasons::overloaded(),
                 // A body that came too slowly is not waited for once more.
                 Why::TooSlow => return Err(Unread::Closed(reasons::body_late())),
@@ -91,8 +86,8 @@ pub(super) fn whole<B: Body<Error: 'static>>(
 /// hyper reports a stream that is reset without an error as one that has ended. `is_end_stream` could distinguish them,
 /// but many bodies that a layer outside has made don't implement it, and can't be rejected for that. hyper looks for a
 /// reset whenever this future is not ready, and drops this future if there was one.
-pub(super) async fn let_go_if_reset(parts: &Parts) {
-    if parts.version >= Version::HTTP_2 && declared_length(&parts.headers).is_none() {
+pub(super) async fn let_go_if_reset(version: Version, declared: Option<u64>) {
+    if version >= Version::HTTP_2 && declared.is_none() {
         tokio::task::yield_now().await;
     }
 }

@@ -19,7 +19,7 @@ use super::answer::marks::{self, Unsure};
 use super::answer::meaning::Judged;
 use super::bodies::body::{BodyMode, Passage, SendBody, Through};
 use super::bodies::budget::Share;
-use super::bodies::collect::{Bounds, collect};
+use super::bodies::collect::{Bounds, collect, declared_length};
 use super::context::IdempotencyContext;
 use super::effect::Effect;
 use super::fingerprint::target::seen_uri;
@@ -28,7 +28,7 @@ use super::not_applied;
 use super::on_replay::{Asking, Instead, OnReplay, Replay, recorded};
 use super::options::{Hook, Options};
 use super::origin::origin;
-use super::read::{declares_too_much, let_go_if_reset, too_long, whole};
+use super::read::{let_go_if_reset, too_long, whole};
 use super::read_on::Connection;
 use super::reject::reasons;
 use crate::engine::{self, Caller, End, Facts, RAN, RunContext, Verdict, Work};
@@ -166,12 +166,14 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
         if let Some(body) = body.as_pin_mut() {
             let share = Some(Share::new(&layer.budget, client));
             let mut bounds = Bounds { bytes: *max_request_body, share, ..Bounds::default() };
-            let collected = match declares_too_much(&self.parts, &bounds) {
-                true => too_long(body),
-                false => collect(body, &mut bounds).await,
+            // A layer outside may hide from the body's own hint what the head declares.
+            let declared = declared_length(&self.parts.headers);
+            let collected = match declared {
+                Some(declared) if declared > *max_request_body as u64 => too_long(body),
+                _ => collect(body, &mut bounds).await,
             };
-            match whole(collected, &self.parts, &bounds) {
-                Ok((data, trailers)) => self.body = Passage::Whole { data, trailers },
+            match whole(collected, declared, *max_request_body) {
+                Ok(read) => self.body = read,
                 Err(unread) => {
                     // The inner service and the budget for bodies are free for others while the rest is read on.
                     drop((self, bounds));
@@ -181,7 +183,7 @@ impl<S, St: Store, B: SendBody, M: 'static> Exchange<S, St, B, M> {
                 }
             }
             self.share = bounds.share;
-            let_go_if_reset(&self.parts).await;
+            let_go_if_reset(self.parts.version, declared).await;
         }
         // It was read by now.
         let data = if let Passage::Whole { data, .. } = &self.body { data } else { &Bytes::new() };
