@@ -79,7 +79,6 @@ impl<B: Backend> Protocol<B> {
         match row.kind {
             Kind::Released => self.forget(row.id, row.fence),
             Kind::Consumed => {
-                self.large.forget(&row.id);
                 let Some(Ok(left)) = self.whole(row, known.earliest) else { return };
                 let is_durable = match known.server {
                     Some(server) => self.sessions.barrier(server).await.is_ok(),

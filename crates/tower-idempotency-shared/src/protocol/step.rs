@@ -123,10 +123,9 @@ impl<B: Backend> Protocol<B> {
             };
             // If an earlier answer was lost, another process may have written the row since.
             match transition {
+                // What was read before must not bring the answer back. Of a forgotten answer, what is left takes its
+                // place in the cache, for a failover may lose that, too: see `done`.
                 Transition::Resolve(fence, Resolution::Forget, _) => self.forget(id, *fence),
-                // What was read before must not bring the answer back. What is left takes its place in the cache, for a
-                // failover may lose it, too.
-                Transition::Resolve(_, Resolution::ForgetAnswer { .. }, _) => self.large.forget(&id),
                 // A damaged outcome, of which this process may have a copy.
                 Transition::Resolve(fence, Resolution::Release, _) => self.cache.remove_record(&id, *fence),
                 _ => {}
