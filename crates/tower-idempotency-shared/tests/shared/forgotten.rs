@@ -6,16 +6,29 @@ use axum::response::Response;
 use testkit::Gate;
 use testkit::lab::operator::Operated as _;
 use testkit::lab::{id, post};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower_idempotency::engine::{Reconciled, Reconciler};
-use tower_idempotency::internals::{Records as _, State};
+use tower_idempotency::internals::{Record, Records as _, State};
 use tower_idempotency::operations::{Action, Applied};
 use tower_idempotency::{IdempotencyLayer, OnInFlight, OnInterrupted};
-use tower_idempotency_conformance::memory_backend::{Call, Replication};
+use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend, Replication};
 use tower_idempotency_shared::Kind;
 
-use crate::world::{DEATH, Effects, LEASE, disputed, row, two};
+use crate::world::{DEATH, Effects, LEASE, Store, disputed, row, two};
 use crate::writes::slow_link::answering;
+
+/// Begins to read `k`, of which the row is there, until the barrier behind which it is returned.
+async fn being_read(there: &MemoryBackend, store: Store) -> JoinHandle<Option<Record>> {
+    // A row of a restarted server is returned only behind a barrier, a write. It is lost, and sent again later.
+    there.database().restart();
+    let barrier = there.hold(Call::Put);
+    let read = tokio::spawn(async move { store.load(id("k")).await.unwrap() });
+    barrier.wait_until_held(1).await;
+    barrier.drop_held();
+    barrier.release();
+    read
+}
 
 // Seeded faults: the read puts the record back into the cache, in its own place or over that of the next run.
 async fn forgotten_while_it_is_read(runs_meanwhile: bool) {
@@ -23,14 +36,7 @@ async fn forgotten_while_it_is_read(runs_meanwhile: bool) {
     let effects = Effects::default();
     assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
     let row = row(&there, id("k")).unwrap();
-    // A row of a restarted server is returned only behind a barrier, a write. It is lost, and sent again later.
-    there.database().restart();
-    let barrier = there.hold(Call::Put);
-    let reader = other.clone();
-    let read = tokio::spawn(async move { reader.load(id("k")).await });
-    barrier.wait_until_held(1).await;
-    barrier.drop_held();
-    barrier.release();
+    let read = being_read(&there, other.clone()).await;
     let layer = IdempotencyLayer::new(other.clone());
     assert_eq!(layer.resolve(row.id, row.fence, Action::Forget).await.unwrap(), Applied::Done);
     assert!(!read.is_finished());
@@ -38,7 +44,7 @@ async fn forgotten_while_it_is_read(runs_meanwhile: bool) {
     if runs_meanwhile {
         assert_eq!(server.post("k", "a").await.text(), "effect 2");
     }
-    assert!(read.await.unwrap().unwrap().is_some(), "it was there when it was read");
+    assert!(read.await.unwrap().is_some(), "it was there when it was read");
     assert_eq!(server.post("k", "a").await.text(), "effect 2");
 }
 
@@ -56,18 +62,11 @@ async fn a_forgotten_answer_does_not_come_back_from_a_read_under_way() {
     let effects = Effects::default();
     assert_eq!(effects.server(&one, OnInterrupted::Refuse).post("k", "a").await.text(), "effect 1");
     let row = row(&there, id("k")).unwrap();
-    // As above.
-    there.database().restart();
-    let barrier = there.hold(Call::Put);
-    let reader = other.clone();
-    let read = tokio::spawn(async move { reader.load(id("k")).await });
-    barrier.wait_until_held(1).await;
-    barrier.drop_held();
-    barrier.release();
+    let read = being_read(&there, other.clone()).await;
     let layer = IdempotencyLayer::new(other.clone());
     assert_eq!(layer.resolve(row.id, row.fence, Action::ForgetAnswer).await.unwrap(), Applied::Done);
     assert!(!read.is_finished());
-    let read = read.await.unwrap().unwrap().unwrap();
+    let read = read.await.unwrap().unwrap();
     assert!(matches!(read.state, State::Completed { .. }), "it was there when it was read");
     let retry = effects.server(&other, OnInterrupted::Refuse).post("k", "a").await;
     retry.assert_refusal(409, "not-replayable", false, None);
