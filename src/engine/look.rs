@@ -52,6 +52,10 @@ impl<St: Store> Engine<St> {
                 Some(Err(error)) => return Some(Verdict::from(self.log_and_refuse(id, &error)).into()),
                 None => return Some(Verdict::from(Refusal::Unavailable).into()),
             };
+            // Something holds its slot that is no run: a step of an operator, which may be written and not yet durable.
+            if record.state.is_done() && slots.look(id).is_some() {
+                return Some(Verdict::from(Refusal::Unavailable).into());
+            }
             let is_left = matches!(record.state, State::Running { .. })
                 && record.owner == Owner::Here
                 && slots.look(id).is_none();

@@ -1,5 +1,6 @@
 //! The return value of a handler that has committed its answer.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,11 +13,16 @@ use crate::store::TransactionError;
 use crate::store::contract::Sealed;
 
 /// The answer that was committed with its effect. A handler returns it; the layer answers with its record.
-#[derive(Debug)]
 #[must_use]
 pub struct Committed {
     /// The answer as `Recorder` has encoded it for the store.
     pub(crate) outcome: Bytes,
+}
+
+impl fmt::Debug for Committed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committed").field("bytes", &self.outcome.len()).finish()
+    }
 }
 
 impl Committed {

@@ -1,5 +1,6 @@
 //! Asks the application before a recorded answer is given again.
 
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use http::{HeaderMap, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 
 use super::answer::meaning::is_final;
-use super::answer::snapshot;
+use super::answer::{marks, snapshot};
 use super::effect::Effect;
 use super::reject::rejection::Rejection;
 use crate::engine::{End, Engine, Verdict};
@@ -28,7 +29,6 @@ static FAILED: LogThrottle = LogThrottle::new();
 
 /// What a retry gets in place of a plain replay: the function of
 /// [`on_replay`](crate::IdempotencyLayer::on_replay) returns it. The record stays as it is.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Replay {
     /// The recorded answer.
@@ -39,8 +39,20 @@ pub enum Replay {
     /// ([`retry_with_same_key`](Rejection::retry_with_same_key)).
     Refuse(Rejection),
     /// This answer, with the recorded trailers. It is marked as a replay, as the recorded one would be; its extensions
-    /// and an `Idempotency-Effect` are left out.
+    /// and an `Idempotency-Effect` are left out. An exchange that passes on one that is [`Secret`](crate::Secret) does
+    /// not store it.
     Replace(Response<Bytes>),
+}
+
+// The answer may have personal data, so its body is not shown.
+impl fmt::Debug for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Give => f.write_str("Give"),
+            Self::Refuse(rejection) => f.debug_tuple("Refuse").field(rejection).finish(),
+            Self::Replace(answer) => f.debug_tuple("Replace").field(&answer.status()).finish(),
+        }
+    }
 }
 
 /// What a client reads where a rejection without words of its own would say that nothing was done.
@@ -109,7 +121,7 @@ async fn ask(hook: OnReplay, parts: Parts, stored: Response<Bytes>, trailers: Op
         Replay::Replace(mut answer) => {
             // They would be read as what another layer says of another operation.
             answer.headers_mut().remove(Effect::HEADER);
-            answer.extensions_mut().clear();
+            marks::clear(answer.extensions_mut());
             Replay::Replace(answer)
         }
         replay => replay,

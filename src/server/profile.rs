@@ -195,7 +195,13 @@ impl Profile {
 
     /// Gives a rejection the status and the code that the profile has for its kind.
     pub(super) fn name(&self, rejection: &mut Rejection) {
-        rejection.row = self.codes.iter().find(|(kind, ..)| *kind == rejection.kind);
+        // After a 4xx, an Iceberg client deletes the files of its commit, which took place before this replay.
+        let is_done = rejection.original_status.is_some() && !rejection.retry_with_same_key;
+        let kind = match (&self.envelope, rejection.kind) {
+            (Envelope::Iceberg, RejectionKind::Custom) if is_done => RejectionKind::NotReplayable,
+            (_, kind) => kind,
+        };
+        rejection.row = self.codes.iter().find(|(of, ..)| *of == kind);
         rejection.status = rejection.row.map_or(rejection.status, |(_, status, _)| *status);
     }
 }

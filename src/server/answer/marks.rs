@@ -80,6 +80,15 @@ pub(crate) fn remove(extensions: &mut Extensions) {
     extensions.remove::<Release>();
 }
 
+/// Removes all that an answer says of its own exchange, and so all but that it is not stored.
+pub(crate) fn clear(extensions: &mut Extensions) {
+    let is_secret = is_secret(extensions);
+    extensions.clear();
+    if is_secret {
+        extensions.insert(NotStored);
+    }
+}
+
 /// Answers a panic that tower-http's `CatchPanicLayer::custom` has caught *inside* the idempotency layer. The answer is
 /// a 500 that is marked [`Unsure`], and the panic's message is logged, at most once a minute. Without this function,
 /// the answer of `CatchPanicLayer` would be recorded as the outcome of a handler that was interrupted half-way.

@@ -275,6 +275,17 @@ async fn a_replay_may_show_the_current_state_under_iceberg() {
     }
 }
 
+// A seeded fault: the refusal of a replay has the status that the application gives it.
+#[tokio::test]
+async fn a_replay_that_is_refused_under_iceberg_is_no_4xx() {
+    let revoked = |_: Parts, _| async { Replay::Refuse(Rejection::from(StatusCode::FORBIDDEN)) };
+    let lab = Lab::counting(layer().profile(Profile::iceberg()).on_replay(revoked));
+    lab.send(commit(KEY, "{}")).await;
+    let refused = lab.send(commit(KEY, "{}")).await;
+    assert_eq!(error(&refused), unknown());
+    assert_eq!(refused.header("idempotency-effect"), Some("done;status=200;retry=?0"));
+}
+
 #[tokio::test]
 async fn a_key_lives_as_long_as_the_config_answer_says() {
     let clock = clock();

@@ -133,3 +133,8 @@ async fn neither_a_first_request_nor_another_one_with_the_key_is_asked_about() {
     assert_eq!(lab.post("k", "a").await.text(), "effect 1");
     lab.post("k", "b").await.assert_refusal(422, "key-reused", false, None);
 }
+
+#[test]
+fn a_replacement_is_shown_without_its_body() {
+    assert_eq!(format!("{:?}", Replay::Replace(Response::new(Bytes::from("a fresh link")))), "Replace(200)");
+}

@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use testkit::client::Answer;
 use testkit::lab::disk::Disk;
+use testkit::lab::operator::answer;
 use testkit::lab::steps::{Claimed, Steps as _, Wish};
 use testkit::lab::{Lab, at_once, effect, id, layer, on_disk, post, settle};
 use testkit::on_both;
@@ -20,6 +21,7 @@ use tower::limit::ConcurrencyLimitLayer;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_idempotency::engine::{ClaimPolicy, Reconciled, Reconciler};
 use tower_idempotency::internals::Records as _;
+use tower_idempotency::operations::{Applied, Change};
 use tower_idempotency::server::Replay;
 use tower_idempotency::store::Store;
 use tower_idempotency::test_util::{StoreCall, TestStore};
@@ -109,6 +111,33 @@ async fn a_probe_of_an_interrupted_operation_takes_no_step_that_a_retry_would_ta
     }
     assert_eq!(asking.post("k", "a").await.text(), "effect 2", "a retry runs");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+// A seeded fault: it gets what the store has. A power cut may take that back.
+#[tokio::test]
+async fn a_probe_learns_nothing_of_a_settlement_that_is_not_durable_yet() {
+    let store = TestStore::new();
+    let (lab, gate) = Lab::gated(IdempotencyLayer::new(store.clone()));
+    let _cut = lab.spawn(post("k", "a"));
+    gate.arrival().await;
+    let store = store.reopen();
+    let layer = IdempotencyLayer::new(store.clone());
+    let again = lab.behind(layer.clone(), effect);
+    let seen = layer.operations().inspect(id("k")).await.unwrap().unwrap();
+    // The store has done the step, and has not said so.
+    let held = store.hold_answers(StoreCall::Resolve);
+    let operations = layer.operations();
+    let settling = tokio::spawn(async move {
+        let settled = Change::new(seen.id, seen.fence, answer("settled"));
+        operations.by("alice").apply(settled).await.unwrap()
+    });
+    settle().await;
+    again.send(probe(post("k", "a"))).await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    held.release();
+    assert_eq!(settling.await.unwrap(), Applied::Done);
+    let settled = again.send(probe(post("k", "a"))).await;
+    assert_eq!((settled.text(), settled.is_replay()), ("settled", true));
+    assert_eq!(lab.effects(), 1);
 }
 
 /// The fingerprint of a request with the body `a`.

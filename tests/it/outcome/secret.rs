@@ -8,13 +8,15 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post as route;
+use axum::routing::{any, post as route};
+use bytes::Bytes;
 use http::StatusCode;
 use testkit::lab::disk::{Disk, written};
 use testkit::lab::{Lab, at_once, layer, on_disk, post};
 use testkit::log::Log;
 use testkit::{Gate, on_both};
 use tower::ServiceExt as _;
+use tower_idempotency::server::Replay;
 use tower_idempotency::{IdempotencyLayer, Keep, MemoryStore, Secret, Unsure};
 use tracing::Level;
 
@@ -146,4 +148,20 @@ async fn a_secret_that_a_handler_passes_on_is_not_stored_either() {
         let retry = lab.post("k", "a").await;
         assert!(retry.problem() == "not-replayable" && !retry.text().contains("canary"), "{retry:?}");
     }
+}
+
+// A seeded fault: the mark of a replacement is left out with its other extensions.
+#[tokio::test]
+async fn a_secret_that_replaces_a_replay_is_stored_by_no_layer_outside() {
+    let signed_anew = |_, stored: http::Response<Bytes>| async {
+        let mut fresh = stored.map(|_| Bytes::from_static(CANARY.as_bytes()));
+        fresh.extensions_mut().insert(Secret);
+        Replay::Replace(fresh)
+    };
+    let inner = Router::new().fallback(any(async || "expired")).layer(layer().on_replay(signed_anew));
+    assert_eq!(Lab::of(inner.clone()).post("k", "a").await.text(), "expired");
+    let outer = Lab::of(inner.layer(layer()));
+    assert_eq!(outer.post("k", "a").await.text(), CANARY);
+    let retry = outer.post("k", "a").await;
+    assert!(retry.problem() == "not-replayable" && !retry.text().contains("canary"), "{retry:?}");
 }
