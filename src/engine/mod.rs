@@ -56,7 +56,9 @@ pub(crate) use drain::drain;
 pub(crate) use engine::Engine;
 pub use once_context::OnceContext;
 pub use once_result::{Advice, EffectError, OnceError, Outcome};
-pub(crate) use policy::{Policy, ReadStatus};
+pub(crate) use policy::Policy;
+#[cfg(feature = "server")]
+pub(crate) use policy::ReadStatus;
 pub(crate) use reconcile::reconcile_one;
 pub use reconciler::{Reconciled, Reconciler};
 pub(crate) use resolve::{Resolved, resolve};
