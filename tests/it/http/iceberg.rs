@@ -15,7 +15,9 @@ use testkit::lab::{Lab, gated, keyed, layer, on_disk};
 use testkit::{Answer, Gate};
 use tower_idempotency::server::{KeyFrom, Profile, Replay};
 use tower_idempotency::test_util::TestStore;
-use tower_idempotency::{AnyStore, IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Secret, SledStore};
+use tower_idempotency::{
+    AnyStore, IdempotencyLayer, Keep, MemoryStore, OnInFlight, OnInterrupted, Rejection, Secret, SledStore,
+};
 
 const KEY: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
 
