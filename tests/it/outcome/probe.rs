@@ -132,7 +132,7 @@ async fn a_probe_learns_nothing_of_a_settlement_that_is_not_durable_yet() {
         operations.by("alice").apply(settled).await.unwrap()
     });
     settle().await;
-    again.send(probe(post("k", "a"))).await.assert_refusal(503, "store-unavailable", true, Some("1"));
+    assert_not_found(&again.send(probe(post("k", "a"))).await);
     held.release();
     assert_eq!(settling.await.unwrap(), Applied::Done);
     let settled = again.send(probe(post("k", "a"))).await;
