@@ -36,7 +36,11 @@ type Source = Box<dyn Error + Send + Sync>;
 ///
 /// # Durability
 /// A `put` is answered only once its writes would survive every failure that the database is said to survive
-/// ([`guarantee`](Self::guarantee)).
+/// ([`guarantee`](Self::guarantee)). A row that a call shows is as durable as an answered `put`: in `get`, in a `put`
+/// that was refused, in `sessions`, `list` and `scan`. Otherwise one process replays an outcome that a failover then
+/// loses, and another process runs the operation again. A database that shows rows before they are durable makes each
+/// such call wait behind a barrier of its own, and the call fails if the barrier is not reached. Only rows from before
+/// a start of the server may be less durable: another [`ServerId`] answers from then on.
 ///
 /// # Errors
 /// A [`BackendError`] says whether anything may have been done. A `put` whose error is
@@ -300,14 +304,15 @@ impl Default for Clocks {
 pub struct Answer<T> {
     /// The database's time, read in the same step as the rows.
     pub now: Timestamp,
-    /// The server that has answered. It changes when the server is started again, and when another one takes over.
+    /// The server that has answered.
     pub server: ServerId,
     /// The rows that were read.
     pub rows: T,
 }
 
-/// The number of one start of one server, which differs after each start. It may stay the same if a start never shows
-/// rows that were not durable before it, as with a database in a file.
+/// The number of a server, which changes whenever rows that were shown may be gone: when a server starts, when another
+/// one is promoted, also on a connection that stays, and when the rows are wiped. It may stay the same after a start
+/// that never shows rows that were not durable before it, as with a database in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ServerId(pub u64);
 
@@ -463,8 +468,14 @@ pub enum BackendError {
     /// takes less than a hundred bytes and may not be refused.
     #[error("the database does not take the row: {0}")]
     Never(#[source] Source),
-    /// It may have been done, or may still be: the answer was lost, or did not come in time.
-    #[error("the database's answer was lost: {0}")]
+    /// Nothing was done, nor will be: the database has reached this limit, and has no room for a new row. The database
+    /// can be reached. A claim is refused with [`StoreError::Full`](tower_idempotency::store::StoreError::Full) then,
+    /// unless the key has a row. Ends of runs may not be refused in this way, nor may renewals.
+    #[error("the database is full: {0} reached")]
+    Full(&'static str),
+    /// It may have been done, or may still be: the answer was lost or did not come in time, or it says that the write
+    /// is not as durable as it has to be.
+    #[error("it is not known whether the database did it: {0}")]
     Uncertain(#[source] Source),
 }
 

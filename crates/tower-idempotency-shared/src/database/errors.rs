@@ -17,18 +17,22 @@ pub(crate) fn late() -> StoreError {
 /// Returns the store's error for a call that failed. If this process is crowded, it is `Overloaded`, for which
 /// `fail_open` runs no handler.
 pub(crate) fn away(error: Arc<BackendError>) -> StoreError {
-    if matches!(*error, BackendError::Crowded(_)) {
-        return StoreError::Overloaded { reason: "too many calls of the database are under way" };
+    match *error {
+        BackendError::Crowded(_) => StoreError::Overloaded { reason: "too many calls of the database are under way" },
+        BackendError::Full(limit) => StoreError::Full { limit },
+        _ => {
+            StoreError::Unavailable { reason: "the database does not answer".to_owned(), source: Some(Box::new(error)) }
+        }
     }
-    StoreError::Unavailable { reason: "the database does not answer".to_owned(), source: Some(Box::new(error)) }
 }
 
 /// Returns the store's error for a write that was not done.
 pub(crate) fn not_written(error: WriteError) -> StoreError {
     match error {
-        WriteError::Away(error) | WriteError::Never(error) => {
-            StoreError::Unavailable { reason: error.to_string(), source: None }
-        }
+        WriteError::Away(error) | WriteError::Never(error) => match *error {
+            BackendError::Full(limit) => StoreError::Full { limit },
+            _ => StoreError::Unavailable { reason: error.to_string(), source: None },
+        },
         // Only claims have a deadline.
         WriteError::Late | WriteError::InDoubt => late(),
         WriteError::Gone => internals::uncertain("the store was closed meanwhile"),

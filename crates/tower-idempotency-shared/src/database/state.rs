@@ -245,8 +245,9 @@ impl DatabaseState {
 
     /// Notes a call that failed.
     pub(crate) fn failed(&self, error: &BackendError) {
+        use BackendError::{Busy, Crowded, Full, Never};
         // The database was reached, and a row was refused or locked. Or the database was not called at all.
-        if matches!(error, BackendError::Never(_) | BackendError::Busy(_) | BackendError::Crowded(_)) {
+        if matches!(error, Never(_) | Busy(_) | Full(_) | Crowded(_)) {
             return;
         }
         let mut breaker = self.breaker.lock();

@@ -212,8 +212,8 @@ impl<B: Backend> WriteSender<B> {
                     let _ = put.reply.send(Ok(WriteResult { row, server, earliest, sent }));
                 }
             }
-            // One of the writes was refused, or its row is locked. Each is sent by itself.
-            Err(BackendError::Never(_) | BackendError::Busy(_)) if batch.len() > 1 => {
+            // One of the writes was refused, or its row is locked, or there is no room for it. Each is sent by itself.
+            Err(BackendError::Never(_) | BackendError::Busy(_) | BackendError::Full(_)) if batch.len() > 1 => {
                 join_all(batch.into_iter().map(|put| Box::pin(self.send(vec![put])))).await;
             }
             Err(error) => {
@@ -256,7 +256,7 @@ impl<B: Backend> WriteSender<B> {
     fn failed(self: &Arc<Self>, mut put: PendingWrite, error: &Arc<BackendError>) {
         match **error {
             BackendError::Never(_) => drop(put.reply.send(Err(WriteError::Never(Arc::clone(error))))),
-            BackendError::Nothing(_) if !put.may_be_done => {
+            BackendError::Nothing(_) | BackendError::Full(_) if !put.may_be_done => {
                 let _ = put.reply.send(Err(WriteError::Away(Arc::clone(error))));
             }
             BackendError::Busy(_) if !put.count_lock() => {
@@ -264,7 +264,7 @@ impl<B: Backend> WriteSender<B> {
             }
             // This call has done nothing, so the write is sent again as it is.
             BackendError::Busy(_) | BackendError::Crowded(_) => self.enqueue_later(put),
-            BackendError::Nothing(_) | BackendError::Uncertain(_) => {
+            BackendError::Nothing(_) | BackendError::Full(_) | BackendError::Uncertain(_) => {
                 put.may_be_done = true;
                 self.enqueue_later(put);
             }

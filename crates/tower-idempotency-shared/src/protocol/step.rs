@@ -119,6 +119,14 @@ impl<B: Backend> Protocol<B> {
                     }
                     return Ok(applied);
                 }
+                // There is no room for a new row. A key with a row needs none.
+                Err(WriteError::Away(error)) if known.row.is_none() && matches!(*error, BackendError::Full(_)) => {
+                    known = Box::pin(in_time(answer_by, self.read(id))).await?;
+                    if known.row.is_none() {
+                        return Err(not_written(WriteError::Away(error)));
+                    }
+                    continue;
+                }
                 Err(error) => return Err(not_written(error)),
             };
             // If an earlier answer was lost, another process may have written the row since.

@@ -56,7 +56,8 @@ async fn an_outage_began_with_its_first_failure_and_has_the_reason_of_its_last()
 #[tokio::test(start_paused = true)]
 async fn what_says_that_the_database_was_reached_is_no_failure_and_an_answer_begins_anew() {
     let state = state();
-    for kind in [BackendError::Never as Kind, BackendError::Busy, BackendError::Crowded] {
+    for kind in [BackendError::Never as Kind, BackendError::Busy, BackendError::Crowded, |_| BackendError::Full("room")]
+    {
         fail(&state, 5, kind);
     }
     assert!(!is_away(&state));

@@ -37,6 +37,18 @@ async fn a_write_of_which_nothing_was_done_is_not_sent_again() {
     assert_eq!([script.sizes(), never.sizes()], [[1], [1]]);
 }
 
+// Seeded faults: the writes of a call for which there is no room share its fate; a write that may be done is given up.
+#[tokio::test(start_paused = true)]
+async fn a_write_for_which_there_is_no_room_is_refused_unless_it_may_be_done() {
+    let full = || Reply::Error(BackendError::Full("memory"));
+    let refused = Script::of([full()]);
+    assert!(matches!(put(&refused, write(1, 0)).await, Err(WriteError::Away(_))));
+    assert_eq!(refused.sizes(), [1]);
+    let lost = Script::of([error(BackendError::Uncertain), full(), full()]);
+    assert!(is_done(&put(&lost, write(1, 0)).await, &write(1, 0)));
+    assert_eq!(lost.sizes(), [1, 1, 1, 1]);
+}
+
 // Seeded faults: a write whose answer was lost is given up; it is given up when the database refuses its second copy;
 // the result has the time of the last copy.
 #[tokio::test(start_paused = true)]
