@@ -17,6 +17,7 @@ pub struct BackendSubject<B> {
     pub(super) clock: Option<Box<dyn Fn(Duration) + Send + Sync>>,
     pub(super) hold: Option<Box<dyn Fn() -> Release + Send + Sync>>,
     pub(super) restart: Option<Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>>,
+    pub(super) undurable: Option<Box<dyn Fn(bool) + Send + Sync>>,
     kept: Vec<Box<dyn Any + Send + Sync>>,
 }
 
@@ -34,6 +35,7 @@ impl<B: Backend> BackendSubject<B> {
             clock: None,
             hold: None,
             restart: None,
+            undurable: None,
             kept: Vec::new(),
         }
     }
@@ -80,6 +82,15 @@ impl<B: Backend> BackendSubject<B> {
         F: Future<Output = ()> + Send + 'static,
     {
         self.restart = Some(Box::new(move || Box::pin(restart())));
+        self
+    }
+
+    /// Lets no write become durable from when `undurable(true)` is called until `undurable(false)` is: the standby that
+    /// writes have to reach is stopped, for example. The database can be reached meanwhile. A database that shows no
+    /// row before it is durable, such as PostgreSQL or SQLite, needs no such hook.
+    #[must_use]
+    pub fn undurable_by(mut self, undurable: impl Fn(bool) + Send + Sync + 'static) -> Self {
+        self.undurable = Some(Box::new(undurable));
         self
     }
 

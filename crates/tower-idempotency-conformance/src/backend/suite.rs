@@ -49,6 +49,8 @@ macro_rules! __backend_rules {
                 a_write_held_back_counts_from_when_it_is_done
                 an_earlier_write_sent_again_is_refused
                 a_dropped_call_leaves_the_backend_usable;
+            durable:
+                a_row_that_a_call_shows_is_durable;
             crowd:
                 one_of_a_thousand_claims_is_granted
                 batches_in_opposite_order_both_end

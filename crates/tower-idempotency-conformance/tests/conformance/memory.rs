@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tower_idempotency::clock::{ManualClock, Timestamp};
 use tower_idempotency_conformance::backend::BackendSubject;
-use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend};
+use tower_idempotency_conformance::memory_backend::{Call, MemoryBackend, Replication};
 
 /// A database with all parts that the suite can use.
 pub(crate) fn whole() -> BackendSubject<MemoryBackend> {
     let clock = ManualClock::new(Timestamp::from_millis(1_790_000_000_000));
     let backend = MemoryBackend::with_clock(clock.clone());
     let (held, database) = (backend.clone(), backend.database().clone());
+    let standby = database.clone();
     another_process(backend)
         .clock(move |by: Duration| clock.advance(by))
         .held_back_by(move || {
@@ -20,6 +21,9 @@ pub(crate) fn whole() -> BackendSubject<MemoryBackend> {
         .restarted_by(move || {
             database.restart();
             std::future::ready(())
+        })
+        .undurable_by(move |is_undurable| {
+            standby.replication(if is_undurable { Replication::Awaited } else { Replication::InStep });
         })
 }
 

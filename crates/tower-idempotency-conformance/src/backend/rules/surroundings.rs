@@ -84,8 +84,8 @@ pub(crate) async fn changes_do_not_end<B: Backend>(subject: &BackendSubject<B>) 
 
 /// The server's number is the same in every answer, of every process, until it is started again; rows survive that.
 pub(crate) async fn the_server_is_another_one_after_its_start_only<B: Backend>(subject: &BackendSubject<B>) {
-    let advice = "answer a number that is drawn, or read from the server, once for each of its starts: the time at which it \
-                  started, a run id";
+    let advice = "answer a number that changes whenever rows that were shown may be gone, and only then: at a start of the \
+                  server, a promotion, a wipe. A number of the server's process alone misses the last two";
     let rule = Rule::new(subject, "the_server_is_another_one_after_its_start_only", advice);
     let write = claim(fresh_id());
     let put = rule.put(std::slice::from_ref(&write)).await;

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use tower_idempotency::RecordId;
 use tower_idempotency::clock::{Clock as _, ManualClock, Timestamp};
-use tower_idempotency_conformance::memory_backend::MemoryBackend;
+use tower_idempotency_conformance::memory_backend::{MemoryBackend, Replication};
 use tower_idempotency_shared::{Answer, Backend, BackendError, Clocks, Expect, Guarantee, Row, ServerId, Write};
 
 use super::fault::Fault;
@@ -30,6 +30,7 @@ struct Memory {
     locked: HashSet<RecordId>,
     answers: u64,
     is_stuck: bool,
+    is_undurable: bool,
 }
 
 type Rows = Answer<Vec<Option<Row>>>;
@@ -48,6 +49,14 @@ impl Broken {
             Fault::HasOneNamespace => self.clone(),
             _ => Self { inner: self.inner.namespace("another"), namespace: "another", ..self.clone() },
         }
+    }
+
+    /// Lets no write become durable, or all of them.
+    pub(super) fn set_undurable(&self, is_undurable: bool) {
+        self.remember(|memory| memory.is_undurable = is_undurable);
+        let shows = matches!(self.fault, Fault::ShowsRowsBeforeTheyAreDurable | Fault::AnswersBeforeItIsDurable);
+        let hides = is_undurable && !shows;
+        self.inner.database().replication(if hides { Replication::Awaited } else { Replication::InStep });
     }
 
     fn remember<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
@@ -213,6 +222,12 @@ impl Backend for Broken {
             }
         }
         self.unlock(writes);
+        let was_done =
+            answer.rows.iter().zip(writes).any(|(row, write)| row.as_ref().is_some_and(|row| row.token == write.token));
+        if self.fault == Fault::ShowsRowsBeforeTheyAreDurable && was_done && self.remember(|memory| memory.is_undurable)
+        {
+            return Err(BackendError::Uncertain("the standby does not have it yet".into()));
+        }
         Ok(self.read(answer))
     }
 

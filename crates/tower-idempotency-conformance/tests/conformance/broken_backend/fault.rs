@@ -47,6 +47,7 @@ faults! {
     "a_write_held_back_counts_from_when_it_is_done": CountsFromWhenItWasSent,;
     "an_earlier_write_sent_again_is_refused": KnowsOldTokens,;
     "a_dropped_call_leaves_the_backend_usable": IsStuckByADroppedCall,;
+    "a_row_that_a_call_shows_is_durable": ShowsRowsBeforeTheyAreDurable, AnswersBeforeItIsDurable,;
     "one_of_a_thousand_claims_is_granted": LooksBeforeItClaims,;
     "batches_in_opposite_order_both_end": LocksInTheOrderOfWrites,;
     "fences_grow_through_claims_expiries_and_sweeps": ForgetsTheFenceOfExpiredRows,;

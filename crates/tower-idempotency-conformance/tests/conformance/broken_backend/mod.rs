@@ -29,12 +29,14 @@ fn subject(fault: Fault) -> BackendSubject<Broken> {
         std::future::ready(())
     };
     let pass = move |by: Duration| clock.advance(by);
+    let undurable = backend.clone();
     BackendSubject::new(backend)
         .another_process(other)
         .another_namespace(another)
         .clock(pass)
         .held_back_by(hold)
         .restarted_by(restart)
+        .undurable_by(move |is_undurable| undurable.set_undurable(is_undurable))
 }
 
 /// The failure that a rule reports for a fault; `None` if the rule holds.
