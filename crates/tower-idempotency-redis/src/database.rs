@@ -1,0 +1,189 @@
+//! Calls of the script on the primary, each behind its own barrier.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, Value};
+use tokio::time::timeout;
+use tower_idempotency_shared::{BackendError, Clocks};
+
+use super::connection::pool::{Lent, Pool};
+use super::durability::Durability;
+use super::error::{Extent, MAXMEMORY, uncertain};
+use super::keys::Keys;
+use super::script::{Call, Scripts, Sort};
+use super::wire::row::{Answered, Unreadable};
+
+/// The slowest link for which time limits allow, in bytes a second.
+const SLOWEST: u64 = 64 * 1024;
+/// The limit of a call with a large answer. The store has one of its own, which is shorter.
+const PATIENT: Duration = Duration::from_secs(60);
+
+/// The time that a call may take, and the connection that it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// It has so many bytes there, and a short answer.
+    Bytes(usize),
+    /// It renews the session.
+    Renewal,
+    /// It may have a large answer.
+    Patient,
+}
+
+/// The reasons for which new keys are refused, as `Backend::full` names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Memory = 1,
+    Eviction = 2,
+    Durability = 3,
+}
+
+/// The limit that is reached, if one is.
+#[derive(Debug, Default)]
+pub(crate) struct Fill(AtomicU8);
+
+impl Fill {
+    pub(crate) fn note(&self, reached: Option<Limit>) {
+        let now = reached.map_or(0, |limit| limit as u8);
+        if self.0.swap(now, Ordering::Relaxed) != now {
+            match self.reached() {
+                Some(limit) => tracing::error!(target: "tower_idempotency", limit, "new keys are refused by Redis"),
+                None => tracing::info!(target: "tower_idempotency", "Redis takes new keys again"),
+            }
+        }
+    }
+
+    pub(crate) fn reached(&self) -> Option<&'static str> {
+        match self.0.load(Ordering::Relaxed) {
+            1 => Some(MAXMEMORY),
+            2 => Some("a maxmemory-policy without eviction"),
+            3 => Some("the durability"),
+            _ => None,
+        }
+    }
+}
+
+/// The database, as one process reaches it.
+pub(crate) struct Database {
+    pub(crate) pool: Pool,
+    pub(crate) keys: Keys,
+    pub(crate) durability: Durability,
+    pub(crate) fill: Arc<Fill>,
+    pub(crate) scripts: Scripts,
+    /// The marker of a namespace that has none yet.
+    pub(crate) marker: String,
+    /// The time for an answer, and the time in it for the replicas.
+    pub(crate) response_timeout: Duration,
+    pub(crate) wait_for_replicas: Duration,
+}
+
+/// The answer to one of several calls, or why nothing was done.
+pub(crate) type Outcome = Result<Answered, BackendError>;
+
+impl Database {
+    /// A call of `operation`.
+    pub(crate) fn call(&self, sort: Sort, operation: &str, clocks: Clocks) -> Call {
+        Call::new(sort, operation, &self.keys, clocks, &self.marker)
+    }
+
+    /// Makes one call.
+    pub(crate) async fn ask(&self, call: Call, haste: Haste) -> Result<Answered, BackendError> {
+        let answered = self.ask_all(&[call], haste).await?.pop();
+        answered.unwrap_or_else(|| Err(Unreadable("it is missing").into()))
+    }
+
+    /// Makes several calls in one round trip, with one barrier behind them. The inner errors say that nothing was done
+    /// by that call. The outer one is of all of them.
+    pub(crate) async fn ask_all(&self, calls: &[Call], haste: Haste) -> Result<Vec<Outcome>, BackendError> {
+        let mut lent = self.pool.take(haste == Haste::Renewal).await?;
+        let mut answers = self.send(&mut lent, calls, haste, false).await?;
+        // A server that was just started, or promoted, does not know the script. To send all again is harmless.
+        if answers.iter().any(|answer| extent(answer) == Some(Extent::Unknown)) {
+            answers = self.send(&mut lent, calls, haste, true).await?;
+        }
+        let barrier = if self.durability.barrier(self.wait_for_replicas).is_some() { answers.pop() } else { None };
+        if answers.iter().any(|answer| extent(answer) == Some(Extent::Elsewhere)) {
+            self.pool.drop_all();
+        }
+        let run_id = lent.connection.run_id.clone();
+        lent.give_back();
+        let mut outcomes: Vec<Outcome> = answers.into_iter().map(|answer| self.outcome(answer, &run_id)).collect();
+        // Whatever was done must not be taken for nothing.
+        if let Some(at) = outcomes.iter().position(|outcome| matches!(outcome, Err(BackendError::Uncertain(_))))
+            && let Err(error) = outcomes.swap_remove(at)
+        {
+            return Err(error);
+        }
+        match barrier.filter(|_| outcomes.iter().any(Result::is_ok)) {
+            Some(Value::ServerError(error)) => Err(uncertain(format!("the wait for replicas failed: {error}"))),
+            Some(answer) => match self.durability.shortfall(&answer) {
+                Some(short) => Err(uncertain(short)),
+                None => Ok(outcomes),
+            },
+            None => Ok(outcomes),
+        }
+    }
+
+    /// Sends other commands, whose errors are among the answers.
+    pub(crate) async fn command(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, BackendError> {
+        let mut lent = self.pool.take(false).await?;
+        let answers = self.within(&mut lent, commands, self.response_timeout).await?;
+        lent.give_back();
+        Ok(answers)
+    }
+
+    async fn send(
+        &self,
+        lent: &mut Lent<'_>,
+        calls: &[Call],
+        haste: Haste,
+        with_text: bool,
+    ) -> Result<Vec<Value>, BackendError> {
+        let limit = self.response_timeout + self.wait_for_replicas;
+        let limit = match haste {
+            Haste::Bytes(bytes) => limit + Duration::from_millis((bytes as u64).saturating_mul(1_000) / SLOWEST),
+            Haste::Renewal => limit,
+            Haste::Patient => PATIENT,
+        };
+        let commands = calls.iter().map(|call| call.command(&self.scripts, with_text));
+        let commands = commands.chain(self.durability.barrier(self.wait_for_replicas)).collect();
+        self.within(lent, commands, limit).await
+    }
+
+    /// Sends commands in one round trip. If an answer is lost or late, the caller drops the connection.
+    async fn within(
+        &self,
+        lent: &mut Lent<'_>,
+        commands: Vec<Cmd>,
+        limit: Duration,
+    ) -> Result<Vec<Value>, BackendError> {
+        let (count, mut pipeline) = (commands.len(), Pipeline::with_capacity(commands.len()));
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        let sent = timeout(limit, lent.connection.commands.send_packed_commands(&pipeline, 0, count)).await;
+        let late = || uncertain(format!("there is no answer within {} ms", limit.as_millis()));
+        let answers = sent.map_err(|_| late())?.map_err(|error| uncertain(error.to_string()))?;
+        if answers.len() != count {
+            return Err(Unreadable("it does not have an answer for each command").into());
+        }
+        Ok(answers)
+    }
+
+    fn outcome(&self, answer: Value, run_id: &str) -> Outcome {
+        if let Value::ServerError(error) = &answer {
+            let extent = Extent::of(error);
+            if extent == Extent::Full {
+                self.fill.note(Some(Limit::Memory));
+            }
+            return Err(extent.error(error.to_string()));
+        }
+        Ok(Answered::read(answer, run_id)?)
+    }
+}
+
+/// What an answer that is an error says.
+fn extent(answer: &Value) -> Option<Extent> {
+    if let Value::ServerError(error) = answer { Some(Extent::of(error)) } else { None }
+}
