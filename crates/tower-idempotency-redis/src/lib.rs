@@ -12,8 +12,8 @@
 // - `database.rs`: calls of the script, each behind its own barrier.
 // - `connection/`: the connections that calls share, and which host is the primary.
 // - `script.rs`, `lua/rows.lua`: the script; `wire/`: writes as its arguments, and rows out of its answers.
-// - `durability.rs`: what a write has to reach; `keys.rs`: the names of the keys; `error.rs`: what an error says of what
-//   was done.
+// - `durability.rs`: what a write has to reach; `keys.rs`: the names of the keys; `error.rs`: what an error says of
+//   what was done.
 
 mod backend;
 mod builder;
