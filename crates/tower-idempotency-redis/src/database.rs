@@ -1,6 +1,5 @@
 //! Calls of the script on the primary, each behind its own barrier.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ pub(crate) enum Haste {
     Patient,
 }
 
-/// The reasons for which new keys are refused, as `Backend::full` names them.
+/// The reasons for which new keys are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     Memory = 1,
@@ -45,22 +44,16 @@ pub(crate) struct Fill(AtomicU8);
 
 impl Fill {
     pub(crate) fn note(&self, reached: Option<Limit>) {
-        let now = reached.map_or(0, |limit| limit as u8);
-        if self.0.swap(now, Ordering::Relaxed) != now {
-            match self.reached() {
-                Some(limit) => tracing::error!(target: "tower_idempotency", limit, "new keys are refused by Redis"),
-                None => tracing::info!(target: "tower_idempotency", "Redis takes new keys again"),
-            }
+        let before = self.0.swap(reached.map_or(0, |limit| limit as u8), Ordering::Relaxed);
+        if before != reached.map_or(0, |limit| limit as u8) {
+            tracing::warn!(target: "tower_idempotency", ?reached, "Redis has reached a limit, or not any more");
         }
     }
 
+    /// The limit, as `Backend::full` names it.
     pub(crate) fn reached(&self) -> Option<&'static str> {
-        match self.0.load(Ordering::Relaxed) {
-            1 => Some(MAXMEMORY),
-            2 => Some("a maxmemory-policy without eviction"),
-            3 => Some("the durability"),
-            _ => None,
-        }
+        let names = [None, Some(MAXMEMORY), Some("a policy without eviction"), Some("the durability")];
+        names[usize::from(self.0.load(Ordering::Relaxed)) % names.len()]
     }
 }
 
@@ -69,7 +62,7 @@ pub(crate) struct Database {
     pub(crate) pool: Pool,
     pub(crate) keys: Keys,
     pub(crate) durability: Durability,
-    pub(crate) fill: Arc<Fill>,
+    pub(crate) fill: Fill,
     pub(crate) scripts: Scripts,
     /// The marker of a namespace that has none yet.
     pub(crate) marker: String,
@@ -140,15 +133,16 @@ impl Database {
         haste: Haste,
         with_text: bool,
     ) -> Result<Vec<Value>, BackendError> {
-        let limit = self.response_timeout + self.wait_for_replicas;
+        let barrier = self.durability.barrier(self.wait_for_replicas);
+        let wait = barrier.as_ref().map_or(Duration::ZERO, |_| self.wait_for_replicas);
+        let more = |bytes: usize| Duration::from_millis((bytes as u64).saturating_mul(1_000) / SLOWEST);
         let limit = match haste {
-            Haste::Bytes(bytes) => limit + Duration::from_millis((bytes as u64).saturating_mul(1_000) / SLOWEST),
-            Haste::Renewal => limit,
+            Haste::Bytes(bytes) => self.response_timeout + wait + more(bytes),
+            Haste::Renewal => self.response_timeout + wait,
             Haste::Patient => PATIENT,
         };
         let commands = calls.iter().map(|call| call.command(&self.scripts, with_text));
-        let commands = commands.chain(self.durability.barrier(self.wait_for_replicas)).collect();
-        self.within(lent, commands, limit).await
+        self.within(lent, commands.chain(barrier).collect(), limit).await
     }
 
     /// Sends commands in one round trip. If an answer is lost or late, the caller drops the connection.

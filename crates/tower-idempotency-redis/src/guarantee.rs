@@ -29,15 +29,10 @@ pub(crate) struct Accepted {
 
 impl Setup {
     pub(crate) async fn ask(database: &Database) -> Result<Self, BackendError> {
-        let mut commands: Vec<_> =
-            ["server", "replication", "persistence", "memory"].map(|part| ("INFO", part)).to_vec();
-        commands.push(("CONFIG", "GET"));
-        let commands = commands.into_iter().map(|(name, argument)| {
+        let info = ["server", "replication", "persistence", "memory"].map(|section| ("INFO", vec![section]));
+        let commands = info.into_iter().chain([("CONFIG", vec!["GET", "appendfsync"])]).map(|(name, arguments)| {
             let mut command = cmd(name);
-            command.arg(argument);
-            if name == "CONFIG" {
-                command.arg("appendfsync");
-            }
+            command.arg(arguments);
             command
         });
         let mut answers = database.command(commands.collect()).await?;
@@ -66,66 +61,71 @@ impl Setup {
         self.get("maxmemory_policy")
     }
 
-    /// Returns whether the server may delete keys that have no time to live, as all of this crate have none.
-    fn evicts(&self) -> bool {
-        !(self.policy() == "noeviction" || self.policy().starts_with("volatile-") || self.is_policy_unknown())
+    fn is_appending(&self) -> bool {
+        self.get("aof_enabled") == "1"
     }
 
-    fn is_policy_unknown(&self) -> bool {
-        self.policy() == "unknown"
+    /// Returns whether the server may delete keys that have no time to live, as all of this crate have none.
+    fn evicts(&self) -> bool {
+        !(self.policy() == "noeviction" || self.policy().starts_with("volatile-"))
+    }
+
+    /// The major and the minor version of Redis, or of the Redis that Valkey is compatible with.
+    fn version(&self) -> Option<(u32, u32)> {
+        let mut numbers = self.get("redis_version").split('.').map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
     }
 
     /// What the server lacks of the durability that is asked for, if something.
     fn lacks(&self, durability: Durability, accepted: Accepted) -> Option<String> {
-        let appends = self.get("aof_enabled") == "1";
-        match durability {
-            Durability::LocalAof if !appends => Some("appendonly is off".to_owned()),
-            Durability::LocalAof => match self.appendfsync.as_deref() {
-                Some("always") => None,
-                Some(other) => Some(format!("appendfsync is {other}, and not always")),
-                None if accepted.unknown => None,
-                None => Some("appendfsync is unknown: the user may not call CONFIG GET".to_owned()),
-            },
-            Durability::Replicas { fsync: true, .. } if !appends => Some("appendonly is off".to_owned()),
-            Durability::Memory | Durability::Replicas { .. } => None,
+        let fsync = match durability {
+            Durability::LocalAof => self.appendfsync.as_deref(),
+            Durability::Replicas { fsync: true, .. } if self.version().is_some_and(|version| version < (7, 2)) => {
+                return Some("it is older than Redis 7.2, and knows no WAITAOF".to_owned());
+            }
+            Durability::Replicas { fsync: true, .. } => Some("always"),
+            Durability::Memory | Durability::Replicas { .. } => return None,
+        };
+        match fsync {
+            _ if !self.is_appending() => Some("appendonly is off".to_owned()),
+            Some("always") => None,
+            Some(other) => Some(format!("appendfsync is {other}, and not always")),
+            None if accepted.unknown => None,
+            None => Some("appendfsync is unknown: the user may not call CONFIG GET".to_owned()),
         }
+    }
+
+    /// Returns why the store would not keep what it promises, if it would not.
+    fn fault(&self, durability: Durability, accepted: Accepted) -> Option<(Limit, RedisError)> {
+        let policy = self.policy().to_owned();
+        let is_accepted = if policy == "unknown" { accepted.unknown } else { accepted.eviction };
+        if self.evicts() && !is_accepted {
+            return Some((Limit::Eviction, RedisError::Evicts { policy }));
+        }
+        self.lacks(durability, accepted).map(|reason| (Limit::Durability, RedisError::NotDurable { reason }))
     }
 
     /// Returns why new keys are refused, if they are.
     pub(crate) fn limit(&self, durability: Durability, accepted: Accepted) -> Option<Limit> {
         let bytes = |name| self.get(name).parse::<u64>().unwrap_or(0);
         let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
-        if self.evicts() && !accepted.eviction {
-            Some(Limit::Eviction)
-        } else if self.lacks(durability, accepted).is_some() {
-            Some(Limit::Durability)
-        } else if most > 0 && used / FULL >= most / 100 {
-            Some(Limit::Memory)
-        } else {
-            None
-        }
+        let is_full = most > 0 && used / FULL >= most / 100;
+        self.fault(durability, accepted).map(|(limit, _)| limit).or(is_full.then_some(Limit::Memory))
     }
 
     /// Refuses servers that can't keep what the store promises, each by its name.
     pub(crate) fn check(&self, durability: Durability, accepted: Accepted) -> Result<(), RedisError> {
         let refused = |reason: &str| Err(RedisError::Refused { reason: reason.to_owned() });
         if self.info.contains_key("dragonfly_version") {
-            return refused(
-                "the server is Dragonfly, which has neither WAIT nor an append-only file that can be relied on",
-            );
+            return refused("it is Dragonfly, which has neither WAIT nor an append-only file that can be relied on");
         }
         if self.get("role") == "active-replica" {
-            return refused("the server is an active replica of KeyDB: two servers take writes of the same rows");
+            return refused("it is an active replica of KeyDB: two servers take writes of the same rows");
         }
-        if let Some(major) = self.get("redis_version").split('.').next().and_then(|major| major.parse::<u32>().ok())
-            && major < 7
-        {
-            return refused("the server is older than Redis 7.0, and knows no flags of scripts");
+        if self.version().is_some_and(|version| version < (7, 0)) {
+            return refused("it is older than Redis 7.0, and knows no flags of scripts");
         }
-        if (self.evicts() && !accepted.eviction) || (self.is_policy_unknown() && !accepted.unknown) {
-            return Err(RedisError::Evicts { policy: self.policy().to_owned() });
-        }
-        self.lacks(durability, accepted).map_or(Ok(()), |reason| Err(RedisError::NotDurable { reason }))
+        self.fault(durability, accepted).map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Says what the server is, and what it can lose.
@@ -138,7 +138,7 @@ impl Setup {
             "{name} {version}, {}; durability {durability}, appendonly {}, appendfsync {}, maxmemory-policy {}, \
              {} replicas connected",
             self.get("role"),
-            if self.get("aof_enabled") == "1" { "yes" } else { "no" },
+            if self.is_appending() { "yes" } else { "no" },
             self.appendfsync.as_deref().unwrap_or("unknown"),
             self.policy(),
             self.get("connected_slaves"),
@@ -148,36 +148,21 @@ impl Setup {
             loses.push("It is a replica, and takes no writes.".to_owned());
         }
         if self.evicts() {
-            let policy = self.policy();
-            loses.push(format!("Any record, when the memory is full: maxmemory-policy {policy} deletes keys."));
+            loses.push(format!("Any record, when the memory is full: maxmemory-policy is {}.", self.policy()));
         }
         if let Some(reason) = self.lacks(durability, Accepted::default()) {
             loses.push(format!("What is answered from now on: {reason}."));
         }
+        let last = |why: &str| format!("What was answered last, when {why} (durability {durability}).");
         match durability {
-            Durability::Memory => loses.push(
-                "What was answered last, when the server ends or another one takes over: a write is answered from memory \
-                 (durability memory)."
-                    .to_owned(),
-            ),
-            Durability::LocalAof => loses.push(
-                "What was answered last, when another server takes over or this one's disk is lost: no replica is waited \
-                 for (durability aof)."
-                    .to_owned(),
-            ),
+            Durability::Memory => loses.push(last("the server ends or another one takes over: it is in memory alone")),
+            Durability::LocalAof => loses.push(last("another server takes over or this one's disk is lost")),
             Durability::Replicas { count, fsync } => {
                 if !fsync {
-                    loses.push(
-                        "What was answered last, when the primary and the replicas lose power together: replicas have it \
-                         in memory when it is answered (durability without fsync)."
-                            .to_owned(),
-                    );
+                    loses.push(last("the primary and the replicas lose power together: they have it in memory"));
                 }
                 if self.get("connected_slaves").parse::<u32>().is_ok_and(|connected| connected > count) {
-                    loses.push(format!(
-                        "What was answered last, when a replica takes over that was not waited for: {count} are, and more \
-                         are connected."
-                    ));
+                    loses.push(last("a replica takes over that was not waited for: more are connected"));
                 }
             }
         }
@@ -258,7 +243,7 @@ mod tests {
     #[test]
     fn each_durability_says_what_it_loses() {
         let loses = |durability| setup("connected_slaves:2", None).guarantee(durability).loses.join(" ");
-        assert!(loses(Durability::Memory).contains("from memory"));
+        assert!(loses(Durability::Memory).contains("in memory alone"));
         assert!(loses(Durability::Replicas { count: 1, fsync: false }).contains("not waited for"));
         assert!(
             setup("connected_slaves:2", Some("always"))

@@ -54,7 +54,7 @@ impl RedisBackendBuilder {
             pool: Pool::new(Arc::clone(&connector), self.connections, self.wait_for_connection),
             keys,
             durability: self.durability,
-            fill: Arc::new(Fill::default()),
+            fill: Fill::default(),
             scripts: Scripts::new(),
             marker: format!("{:032x}", u128::from_le_bytes(random()?)),
             response_timeout: self.response_timeout,

@@ -1,9 +1,9 @@
 //! One connection to the primary, for one call at a time.
 
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{Pipeline, RedisConnectionInfo, Value, cmd};
+use redis::{Pipeline, RedisConnectionInfo, Value};
 
-use super::dial::{Dialer, Host, Task};
+use super::dial::{Dialer, Host, Task, in_time};
 use super::place::Place;
 use crate::error::NotConnected;
 use crate::wire::row::text;
@@ -38,42 +38,26 @@ impl Connector {
     /// Connects to the primary, and checks that it is one.
     pub(crate) async fn connect(&self, generation: u64) -> Result<Connection, NotConnected> {
         let host = self.primary().await?;
-        let (mut commands, task) = self.dialer.commands(&host, &self.login).await?;
-        let asked = async {
+        let talk = async {
+            let (mut commands, task) = self.dialer.commands(&host, &self.login).await?;
             let mut pipeline = Pipeline::new();
-            pipeline.add_command(cmd("ROLE"));
-            let mut info = cmd("INFO");
-            info.arg("server");
-            pipeline.add_command(info);
+            pipeline.cmd("ROLE").cmd("INFO").arg("server");
             let answers = commands.send_packed_commands(&pipeline, 0, 2).await;
             let answers = answers.and_then(|answers| Value::Array(answers).extract_error());
-            answers.map_err(|error| NotConnected::of(&host.to_string(), &error))
-        };
-        let answers = self.dialer.in_time(&host, asked).await?;
-        let (role, info) = match answers {
-            Value::Array(answers) => match <[Value; 2]>::try_from(answers) {
-                Ok([Value::Array(role), info]) => (role.into_iter().next().and_then(text), text(info)),
-                _ => (None, None),
-            },
-            _ => (None, None),
-        };
-        match role.as_deref() {
-            Some(b"master") => {}
-            role => {
-                let role = String::from_utf8_lossy(role.unwrap_or(b"unknown")).into_owned();
+            let answers = answers.map_err(|error| NotConnected::of(&host.to_string(), &error))?;
+            let (role, run_id) = role_and_run_id(answers).unwrap_or_default();
+            if role != "master" {
                 return Err(NotConnected::Away(format!("{host} is no primary: its role is {role}")));
             }
-        }
-        let info = String::from_utf8_lossy(&info.unwrap_or_default()).into_owned();
-        let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-        let run_id = run_id.ok_or_else(|| NotConnected::refused(format!("{host} has no run id")))?.trim().to_owned();
-        Ok(Connection { commands, run_id, generation, task })
+            Ok(Connection { commands, run_id, generation, task })
+        };
+        in_time(&host, self.dialer.within, talk).await
     }
 
     /// Connects to hear what is published.
     pub(crate) async fn listen(&self, channel: &str) -> Result<PubSub, NotConnected> {
         let host = self.primary().await?;
-        let listen = async {
+        let talk = async {
             let stream = self.dialer.stream(&host).await?;
             let listening = async {
                 let mut listener = PubSub::new(&self.login, stream).await?;
@@ -82,10 +66,19 @@ impl Connector {
             };
             listening.await.map_err(|error| NotConnected::of(&host.to_string(), &error))
         };
-        self.dialer.in_time(&host, listen).await
+        in_time(&host, self.dialer.within, talk).await
     }
 
     async fn primary(&self) -> Result<Host, NotConnected> {
         self.place.primary(&self.dialer, self.slot, &self.login, &self.sentinels).await
     }
+}
+
+/// The role and the run id, by the answers to `ROLE` and `INFO server`.
+fn role_and_run_id(answers: Value) -> Option<(String, String)> {
+    let Value::Array(answers) = answers else { return None };
+    let [Value::Array(role), info] = <[Value; 2]>::try_from(answers).ok()? else { return None };
+    let info = String::from_utf8(text(info)?).ok()?;
+    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"))?.trim().to_owned();
+    Some((String::from_utf8(text(role.into_iter().next()?)?).ok()?, run_id))
 }

@@ -54,7 +54,7 @@ impl Drop for Task {
 #[derive(Clone)]
 pub(crate) struct Dialer {
     pub(crate) tls: Tls,
-    /// The time for a connection.
+    /// The time for a connection, with the search for its place.
     pub(crate) within: Duration,
 }
 
@@ -90,24 +90,21 @@ impl Dialer {
         host: &Host,
         login: &RedisConnectionInfo,
     ) -> Result<(MultiplexedConnection, Task), NotConnected> {
-        let connect = async {
-            let stream = self.stream(host).await?;
-            // Calls have limits of their own.
-            let config = AsyncConnectionConfig::new().set_response_timeout(None);
-            let connected = MultiplexedConnection::new_with_config(login, stream, config).await;
-            connected.map_err(|error| NotConnected::of(&host.to_string(), &error))
-        };
-        let (connection, driver) = self.in_time(host, connect).await?;
+        let stream = self.stream(host).await?;
+        // Calls have limits of their own.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let connected = MultiplexedConnection::new_with_config(login, stream, config).await;
+        let (connection, driver) = connected.map_err(|error| NotConnected::of(&host.to_string(), &error))?;
         Ok((connection, Task(tokio::spawn(driver))))
     }
+}
 
-    /// Ends what takes too long.
-    pub(crate) async fn in_time<T>(
-        &self,
-        host: &Host,
-        connect: impl Future<Output = Result<T, NotConnected>>,
-    ) -> Result<T, NotConnected> {
-        let late = || NotConnected::Away(format!("{host} does not answer within {} ms", self.within.as_millis()));
-        timeout(self.within, connect).await.unwrap_or_else(|_| Err(late()))
-    }
+/// Ends a talk with a host that takes too long.
+pub(crate) async fn in_time<T>(
+    host: &Host,
+    within: Duration,
+    talk: impl Future<Output = Result<T, NotConnected>>,
+) -> Result<T, NotConnected> {
+    let late = || NotConnected::Away(format!("{host} does not answer within {} ms", within.as_millis()));
+    timeout(within, talk).await.unwrap_or_else(|_| Err(late()))
 }

@@ -2,7 +2,7 @@
 
 use redis::{RedisConnectionInfo, Value, cmd};
 
-use super::dial::{Dialer, Host};
+use super::dial::{Dialer, Host, in_time};
 use crate::error::NotConnected;
 use crate::wire::row::text;
 
@@ -40,13 +40,15 @@ impl Place {
             }
         };
         let mut reasons = Vec::new();
+        // One that does not answer must not keep the others from being asked.
+        let share = dialer.within / u32::try_from(hosts.len() + 1).unwrap_or(u32::MAX);
         for host in hosts {
             let asked = async {
                 let (mut connection, _task) = dialer.commands(host, login).await?;
                 let answer = connection.send_packed_command(&command).await;
                 answer.map_err(|error| NotConnected::of(&host.to_string(), &error))
             };
-            match dialer.in_time(host, asked).await {
+            match in_time(host, share, asked).await {
                 Ok(answer) => {
                     let found = match self {
                         Self::Cluster(_) => primary_of(&answer, slot, dialer.is_encrypted()),

@@ -57,7 +57,7 @@ local function parsed(head)
   if not head or head == '' then return nil end
   if #head < HEADER or sub(head, 1, 1) ~= '1' then return { odd = true } end
   return {
-    token = sub(head, 2, 17), fence = sub(head, 18, 37), kind = sub(head, 38, 43), until_ = sub(head, 77, 96),
+    token = sub(head, 2, 17), session = sub(head, 44, 76), fence = sub(head, 18, 37), kind = sub(head, 38, 43), until_ = sub(head, 77, 96),
     began = sub(head, 97, 116), since = sub(head, 117, 136), expires = sub(head, 137, 156),
   }
 end
@@ -210,14 +210,12 @@ end
 
 function operations.list()
   local alive = {}
-  for a = 8, #ARGV do alive[ARGV[a]] = true end
+  for a = 8, #ARGV do alive['1' .. ARGV[a]] = true end
   walk(O, ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), function(row, member)
     if row.began ~= sub(member, 1, 20) then return false end
-    if row.kind == INTERRUPTED or row.kind == DISPUTED then return true end
-    if row.kind ~= RUNNING then return false end
+    if row.kind ~= RUNNING then return is_open(row.kind) end
     if row.until_ == NONE or row.until_ <= earliest then return true end
-    local head = head_of(prefix .. 'r:' .. sub(member, -32))
-    return sub(head, 44, 44) == '0' or not alive[sub(head, 45, 76)]
+    return not alive[row.session]
   end)
 end
 
