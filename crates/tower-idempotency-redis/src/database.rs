@@ -52,7 +52,7 @@ impl Fill {
 
     /// The limit, as `Backend::full` names it.
     pub(crate) fn reached(&self) -> Option<&'static str> {
-        let names = [None, Some(MAXMEMORY), Some("a policy without eviction"), Some("the durability")];
+        let names = [None, Some(MAXMEMORY), Some("maxmemory-policy"), Some("durability")];
         names[usize::from(self.0.load(Ordering::Relaxed)) % names.len()]
     }
 }
@@ -95,27 +95,28 @@ impl Database {
         if answers.iter().any(|answer| extent(answer) == Some(Extent::Unknown)) {
             answers = self.send(&mut lent, calls, haste, true).await?;
         }
-        let barrier = if self.durability.barrier(self.wait_for_replicas).is_some() { answers.pop() } else { None };
-        if answers.iter().any(|answer| extent(answer) == Some(Extent::Elsewhere)) {
+        let waited = if self.barrier().is_some() { answers.pop() } else { None };
+        let is_elsewhere = answers.iter().any(|answer| extent(answer) == Some(Extent::Elsewhere));
+        let run_id = lent.connection.run_id.clone();
+        let mut outcomes: Vec<Outcome> = answers.into_iter().map(|answer| self.outcome(answer, &run_id)).collect();
+        let waited = waited.filter(|_| outcomes.iter().any(Result::is_ok));
+        let short = waited.and_then(|answer| self.durability.shortfall(&answer));
+        lent.give_back();
+        if is_elsewhere || short.is_some() {
+            // Replicas that are gone may follow another primary by now.
             self.pool.drop_all();
         }
-        let run_id = lent.connection.run_id.clone();
-        lent.give_back();
-        let mut outcomes: Vec<Outcome> = answers.into_iter().map(|answer| self.outcome(answer, &run_id)).collect();
         // Whatever was done must not be taken for nothing.
         if let Some(at) = outcomes.iter().position(|outcome| matches!(outcome, Err(BackendError::Uncertain(_))))
             && let Err(error) = outcomes.swap_remove(at)
         {
             return Err(error);
         }
-        match barrier.filter(|_| outcomes.iter().any(Result::is_ok)) {
-            Some(Value::ServerError(error)) => Err(uncertain(format!("the wait for replicas failed: {error}"))),
-            Some(answer) => match self.durability.shortfall(&answer) {
-                Some(short) => Err(uncertain(short)),
-                None => Ok(outcomes),
-            },
-            None => Ok(outcomes),
-        }
+        short.map_or(Ok(outcomes), |short| Err(uncertain(short)))
+    }
+
+    fn barrier(&self) -> Option<Cmd> {
+        self.durability.barrier(self.wait_for_replicas)
     }
 
     /// Sends other commands, whose errors are among the answers.
@@ -133,7 +134,7 @@ impl Database {
         haste: Haste,
         with_text: bool,
     ) -> Result<Vec<Value>, BackendError> {
-        let barrier = self.durability.barrier(self.wait_for_replicas);
+        let barrier = self.barrier();
         let wait = barrier.as_ref().map_or(Duration::ZERO, |_| self.wait_for_replicas);
         let more = |bytes: usize| Duration::from_millis((bytes as u64).saturating_mul(1_000) / SLOWEST);
         let limit = match haste {

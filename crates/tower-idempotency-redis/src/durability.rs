@@ -79,7 +79,10 @@ impl Durability {
             (Some(1..), Some(replicas)) if replicas >= count => None,
             (Some(0), _) => Some("the primary has not synced its append-only file in time".to_owned()),
             (_, Some(replicas)) => Some(format!("{replicas} of {count} replicas have it")),
-            _ => Some(format!("the server did not say how many replicas have it: {answer:?}")),
+            _ => match answer {
+                Value::ServerError(error) => Some(format!("the wait for replicas failed: {error}")),
+                _ => Some("the server did not say how many replicas have it".to_owned()),
+            },
         }
     }
 }
