@@ -110,7 +110,8 @@ impl RedisServer {
     }
 
     fn is_ready(&self) -> bool {
-        self.ask("PING").is_ok_and(|answer| answer.starts_with("+PONG"))
+        // A server with a password asks for it.
+        self.ask("PING").is_ok_and(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
     }
 
     /// Sends a command, and returns what the server answers, as it is on the wire.

@@ -59,21 +59,14 @@ impl RedisConfig {
         if self.accept_unknown_settings == Some(true) {
             builder = builder.accept_unknown_settings();
         }
-        if let Some(value) = self.connections {
-            builder = builder.connections(value);
+        macro_rules! set {
+            ($($option:ident)*) => {$(
+                if let Some(value) = self.$option {
+                    builder = builder.$option(value);
+                }
+            )*};
         }
-        if let Some(value) = self.response_timeout {
-            builder = builder.response_timeout(value);
-        }
-        if let Some(value) = self.wait_for_connection {
-            builder = builder.wait_for_connection(value);
-        }
-        if let Some(value) = self.wait_for_replicas {
-            builder = builder.wait_for_replicas(value);
-        }
-        if let Some(value) = self.open_within {
-            builder = builder.open_within(value);
-        }
+        set!(connections response_timeout wait_for_connection wait_for_replicas open_within);
         Ok(builder)
     }
 }

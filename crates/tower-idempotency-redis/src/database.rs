@@ -92,11 +92,11 @@ impl Database {
         let mut lent = self.pool.take(haste == Haste::Renewal).await?;
         let mut answers = self.send(&mut lent, calls, haste, false).await?;
         // A server that was just started, or promoted, does not know the script. To send all again is harmless.
-        if answers.iter().any(|answer| extent(answer) == Some(Extent::Unknown)) {
+        if answers.iter().any(|answer| Extent::of(answer) == Some(Extent::Unknown)) {
             answers = self.send(&mut lent, calls, haste, true).await?;
         }
         let waited = if self.barrier().is_some() { answers.pop() } else { None };
-        let is_elsewhere = answers.iter().any(|answer| extent(answer) == Some(Extent::Elsewhere));
+        let is_elsewhere = answers.iter().any(|answer| Extent::of(answer) == Some(Extent::Elsewhere));
         let run_id = lent.connection.run_id.clone();
         let mut outcomes: Vec<Outcome> = answers.into_iter().map(|answer| self.outcome(answer, &run_id)).collect();
         let waited = waited.filter(|_| outcomes.iter().any(Result::is_ok));
@@ -167,18 +167,15 @@ impl Database {
     }
 
     fn outcome(&self, answer: Value, run_id: &str) -> Outcome {
-        if let Value::ServerError(error) = &answer {
-            let extent = Extent::of(error);
-            if extent == Extent::Full {
-                self.fill.note(Some(Limit::Memory));
-            }
-            return Err(extent.error(error.to_string()));
+        let Some(extent) = Extent::of(&answer) else { return Ok(Answered::read(answer, run_id)?) };
+        if extent == Extent::Full {
+            self.fill.note(Some(Limit::Memory));
         }
-        Ok(Answered::read(answer, run_id)?)
+        Err(extent.error(in_words(&answer)))
     }
 }
 
-/// What an answer that is an error says.
-fn extent(answer: &Value) -> Option<Extent> {
-    if let Value::ServerError(error) = answer { Some(Extent::of(error)) } else { None }
+/// An answer that is an error, in words.
+fn in_words(answer: &Value) -> String {
+    if let Value::ServerError(error) = answer { error.to_string() } else { String::new() }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::{ErrorKind, ServerError};
+use redis::Value;
 use tower_idempotency::internals::in_words;
 use tower_idempotency_shared::BackendError;
 
@@ -94,29 +94,23 @@ impl NotConnected {
         Self::ForGood(RedisError::Refused { reason: reason.into() })
     }
 
-    /// The meaning of an error at the server at `place`.
-    pub(crate) fn of(place: &str, error: &redis::RedisError) -> Self {
-        let words = format!("{place}: {error}");
-        let code = error.code().unwrap_or_default();
-        let is_for_good = error.kind() == ErrorKind::AuthenticationFailed
-            || matches!(code, "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED")
-            || is_without_lua(&error.to_string());
+    /// The meaning of an error in words: the password, a right or the engine for scripts is missing, or another try may
+    /// help.
+    pub(crate) fn of(error: impl fmt::Display) -> Self {
+        let words = error.to_string();
+        let any = |parts: &[&str]| parts.iter().any(|part| words.to_ascii_lowercase().contains(part));
+        // Valkey 9.1 made the engine a module.
+        if any(&["scripting engine", "unknown command 'eval"]) {
+            return Self::refused(format!("{words}; the server has no Lua engine: load its module"));
+        }
+        let is_for_good = any(&["noperm", "noauth", "wrongpass", "authentication failed", "password"]);
         if is_for_good { Self::refused(words) } else { Self::Away(words) }
     }
 
-    /// The meaning of an error of a call.
-    pub(crate) fn of_a_call(error: BackendError) -> Self {
-        let words = error.to_string();
-        let is_for_good = words.contains("NOPERM") || is_without_lua(&words);
-        let hint = if is_without_lua(&words) { "; the server has no Lua engine: load its module" } else { "" };
-        if is_for_good { Self::refused(format!("{words}{hint}")) } else { Self::Away(words) }
+    /// The same, of the server at `place`.
+    pub(crate) fn at(place: &impl fmt::Display, error: &redis::RedisError) -> Self {
+        Self::of(format!("{place}: {error}{}", error.code().map_or(String::new(), |code| format!(" ({code})"))))
     }
-}
-
-/// Returns whether the server has no engine for scripts. Valkey 9.1 made it a module.
-fn is_without_lua(words: &str) -> bool {
-    let words = words.to_ascii_lowercase();
-    words.contains("scripting engine") || words.contains("unknown command") && words.contains("eval")
 }
 
 // The next four make the errors of the contract, which say what may have been done.
@@ -161,8 +155,10 @@ pub(crate) enum Extent {
 }
 
 impl Extent {
-    pub(crate) fn of(error: &ServerError) -> Self {
-        Self::of_words(error.code(), error.details().unwrap_or_default())
+    /// What an answer says, if it is an error.
+    pub(crate) fn of(answer: &Value) -> Option<Self> {
+        let Value::ServerError(error) = answer else { return None };
+        Some(Self::of_words(error.code(), error.details().unwrap_or_default()))
     }
 
     /// A server refuses a script as a whole before its first line, with a code of its own. An error from within the

@@ -70,7 +70,7 @@ impl RedisBackendBuilder {
             let attempt = async {
                 // The connection's own errors say more than those of a call.
                 drop(connector.connect(0).await?);
-                let setup = Setup::ask(&backend.database).await.map_err(NotConnected::of_a_call)?;
+                let setup = Setup::ask(&backend.database).await.map_err(NotConnected::of)?;
                 setup.check(self.durability, self.accepted).map_err(NotConnected::ForGood)?;
                 try_out(&backend).await
             };
@@ -103,7 +103,7 @@ async fn try_out(backend: &RedisBackend) -> Result<(), NotConnected> {
     let database = &backend.database;
     let mut publish = cmd("PUBLISH");
     publish.arg(database.keys.channel()).arg("");
-    let published = database.command(vec![publish]).await.map_err(NotConnected::of_a_call)?;
+    let published = database.command(vec![publish]).await.map_err(NotConnected::of)?;
     if let Some(Value::ServerError(error)) = published.first() {
         let pattern = database.keys.pattern();
         return Err(NotConnected::refused(format!(
@@ -130,7 +130,7 @@ async fn try_out(backend: &RedisBackend) -> Result<(), NotConnected> {
     let end = Write { expect, fence: NewFence::Keep, kind: Kind::Released, ..claim(token()?) };
     for (write, is_done) in [(&first, true), (&first, true), (&late, false), (&end, true)] {
         let answer = backend.put(Clocks::default(), std::slice::from_ref(write)).await;
-        let row = answer.map_err(NotConnected::of_a_call)?.rows.pop().flatten();
+        let row = answer.map_err(NotConnected::of)?.rows.pop().flatten();
         if row.is_some_and(|row| row.token == write.token) != is_done {
             return Err(NotConnected::refused("the server does not compare and set rows as its script says"));
         }

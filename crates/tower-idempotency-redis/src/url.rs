@@ -143,7 +143,8 @@ fn host(text: &str, port: u16) -> Result<Host, RedisError> {
 
 fn login(user: &str, database: &str) -> Result<RedisConnectionInfo, RedisError> {
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
-    let mut login = RedisConnectionInfo::default();
+    let name = env!("CARGO_PKG_NAME");
+    let mut login = RedisConnectionInfo::default().set_lib_name(name, env!("CARGO_PKG_VERSION"));
     if !user.is_empty() {
         login = login.set_username(decoded(user)?);
     }

@@ -44,7 +44,7 @@ impl Connector {
             pipeline.cmd("ROLE").cmd("INFO").arg("server");
             let answers = commands.send_packed_commands(&pipeline, 0, 2).await;
             let answers = answers.and_then(|answers| Value::Array(answers).extract_error());
-            let answers = answers.map_err(|error| NotConnected::of(&host.to_string(), &error))?;
+            let answers = answers.map_err(|error| NotConnected::at(&host, &error))?;
             let (role, run_id) = role_and_run_id(answers).unwrap_or_default();
             if role != "master" {
                 return Err(NotConnected::Away(format!("{host} is no primary: its role is {role}")));
@@ -64,7 +64,7 @@ impl Connector {
                 listener.subscribe(channel).await?;
                 Ok(listener)
             };
-            listening.await.map_err(|error| NotConnected::of(&host.to_string(), &error))
+            listening.await.map_err(|error| NotConnected::at(&host, &error))
         };
         in_time(&host, self.dialer.within, talk).await
     }

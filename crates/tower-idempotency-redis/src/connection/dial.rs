@@ -94,7 +94,7 @@ impl Dialer {
         // Calls have limits of their own.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let connected = MultiplexedConnection::new_with_config(login, stream, config).await;
-        let (connection, driver) = connected.map_err(|error| NotConnected::of(&host.to_string(), &error))?;
+        let (connection, driver) = connected.map_err(|error| NotConnected::at(host, &error))?;
         Ok((connection, Task(tokio::spawn(driver))))
     }
 }

@@ -46,7 +46,7 @@ impl Place {
             let asked = async {
                 let (mut connection, _task) = dialer.commands(host, login).await?;
                 let answer = connection.send_packed_command(&command).await;
-                answer.map_err(|error| NotConnected::of(&host.to_string(), &error))
+                answer.map_err(|error| NotConnected::at(host, &error))
             };
             match in_time(host, share, asked).await {
                 Ok(answer) => {

@@ -57,8 +57,8 @@ local function parsed(head)
   if not head or head == '' then return nil end
   if #head < HEADER or sub(head, 1, 1) ~= '1' then return { odd = true } end
   return {
-    token = sub(head, 2, 17), session = sub(head, 44, 76), fence = sub(head, 18, 37), kind = sub(head, 38, 43), until_ = sub(head, 77, 96),
-    began = sub(head, 97, 116), since = sub(head, 117, 136), expires = sub(head, 137, 156),
+    token = sub(head, 2, 17), fence = sub(head, 18, 37), kind = sub(head, 38, 43), session = sub(head, 44, 76),
+    until_ = sub(head, 77, 96), began = sub(head, 97, 116), since = sub(head, 117, 136), expires = sub(head, 137, 156),
   }
 end
 
