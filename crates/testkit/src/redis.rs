@@ -38,6 +38,8 @@ pub struct RedisServer {
     address: Ipv4Addr,
     port: u16,
     settings: Vec<String>,
+    /// It is a sentinel, which keeps what it learns in its own file of settings.
+    is_sentinel: bool,
     running: Option<Running>,
 }
 
@@ -51,11 +53,21 @@ impl RedisServer {
     /// A new server, with settings such as `appendonly yes`. It saves nothing by itself. An error says what is missing
     /// to start one.
     pub fn with(settings: &[&str]) -> Result<Self, String> {
+        Self::start(settings, false)
+    }
+
+    /// A sentinel that watches the server at `primary` under the name `main`. It alone decides.
+    pub fn sentinel_of(primary: SocketAddr) -> Result<Self, String> {
+        Self::start(&[&format!("sentinel monitor main {} {} 1", primary.ip(), primary.port())], true)
+    }
+
+    fn start(settings: &[&str], is_sentinel: bool) -> Result<Self, String> {
         let program = program()?;
         // The guard deletes it: it outlives this process.
         let directory = TempDir::with_prefix("redis").map_err(|error| error.to_string())?.keep();
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut server = Self { directory, program, address: loopback(), port: 0, settings, running: None };
+        let mut server =
+            Self { directory, program, address: loopback(), port: 0, settings, is_sentinel, running: None };
         // Another process may take the port before the server does.
         let started = (0..5).any(|_| {
             server.port = free_port(server.address);
@@ -81,10 +93,20 @@ impl RedisServer {
     fn launch(&mut self) -> bool {
         let mut command = Command::new("sh");
         command.args(["-c", GUARD, "guard"]).env("DIRECTORY", &self.directory).arg(&self.program);
+        if self.is_sentinel {
+            let file = self.directory.join("sentinel.conf");
+            fs::write(&file, self.settings.join("\n")).expect("its directory can be written");
+            command.arg(file).arg("--sentinel");
+        }
         command.args(["--port", &self.port.to_string(), "--bind", &self.address.to_string()]);
-        command.args(["--protected-mode", "no", "--save", "", "--repl-diskless-sync-delay", "0"]).arg("--dir");
-        command.arg(&self.directory);
-        for setting in &self.settings {
+        command.args(["--protected-mode", "no", "--dir"]).arg(&self.directory);
+        if !self.is_sentinel {
+            command.args(["--save", "", "--repl-diskless-sync-delay", "0"]);
+            // Others would take it for the address from which it connects.
+            let own = self.address.to_string();
+            command.args(["--replica-announce-ip", &own, "--cluster-announce-ip", &own]);
+        }
+        for setting in self.settings.iter().filter(|_| !self.is_sentinel) {
             let (name, value) = setting.split_once(' ').expect("a setting has a name and a value");
             command.arg(format!("--{name}")).args(value.split(' '));
         }

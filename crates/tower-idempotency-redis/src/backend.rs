@@ -96,9 +96,7 @@ impl Backend for RedisBackend {
     }
 
     async fn sessions(&self, clocks: Clocks) -> Result<Answer<Vec<Row>>, BackendError> {
-        let call = self.database.call(Sort::Read, "sessions", clocks);
-        let Answered { now, server, values } = self.database.ask(call, Haste::Bytes(0)).await?;
-        Ok(Answer { now, server, rows: values.into_iter().map(listed).collect::<Result<_, _>>()? })
+        self.walk("sessions", clocks, Vec::new(), usize::MAX, &[]).await
     }
 
     async fn list(

@@ -181,14 +181,6 @@ function operations.adopt()
   end
 end
 
-function operations.sessions()
-  for _, id in ipairs(call('ZRANGE', S, 0, -1)) do
-    local value = call('GET', prefix .. 'r:' .. id)
-    local row = parsed(value)
-    if is_live(row) and row.kind == SESSION then add(id .. value) end
-  end
-end
-
 -- Walks over an index after a member, and adds the rows that are meant. The first part of the answer is the member at
 -- which the next call goes on, or an empty text at the end.
 local function walk(index, after, limit, batch, is_meant)
@@ -199,8 +191,8 @@ local function walk(index, after, limit, batch, is_meant)
     local key = prefix .. 'r:' .. sub(member, -32)
     local row = parsed(head_of(key))
     if is_live(row) and is_meant(row, member) then
-      local is_whole = row.kind == RUNNING or row.kind == INTERRUPTED
-      add(sub(member, -32) .. (index == O and is_whole and call('GET', key) or cut(key)))
+      local is_cut = index == I or row.kind == DISPUTED
+      add(sub(member, -32) .. (is_cut and cut(key) or call('GET', key)))
     end
     local is_last = n == #members and n < batch
     answer[place] = is_last and '' or member
@@ -217,6 +209,10 @@ function operations.list()
     if row.until_ == NONE or row.until_ <= earliest then return true end
     return not alive[row.session]
   end)
+end
+
+function operations.sessions()
+  walk(S, ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), function(row) return row.kind == SESSION end)
 end
 
 function operations.scan()

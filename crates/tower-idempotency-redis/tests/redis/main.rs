@@ -10,6 +10,7 @@ mod durable;
 mod lab;
 mod memory;
 mod opening;
+mod places;
 mod rights;
 mod rows;
 mod scripts;
