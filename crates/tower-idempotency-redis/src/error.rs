@@ -144,7 +144,8 @@ pub(crate) enum Extent {
     Nothing,
     /// Nothing was done, because this server is not the primary of the rows, or not yet.
     Elsewhere,
-    /// Nothing was done: another script runs, or the rows are being moved.
+    /// Nothing was done: another script runs, the rows are being moved, or one of them is no row. Each row of the call
+    /// is tried by itself then, so that no other suffers.
     Busy,
     /// Nothing was done: there is no memory for a new row.
     Full,
@@ -169,11 +170,11 @@ impl Extent {
         }
         match code {
             "READONLY" | "MOVED" | "ASK" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" => Self::Elsewhere,
-            "BUSY" | "TRYAGAIN" => Self::Busy,
+            // The last is the script's own, and comes before its first write.
+            "BUSY" | "TRYAGAIN" | "TIROW" => Self::Busy,
             "OOM" => Self::Full,
             "NOSCRIPT" => Self::Unknown,
-            // The last is the script's own: a row that is no row, found before the first write.
-            "NOREPLICAS" | "MISCONF" | "NOPERM" | "NOAUTH" | "CROSSSLOT" | "TIROW" => Self::Nothing,
+            "NOREPLICAS" | "MISCONF" | "NOPERM" | "NOAUTH" | "CROSSSLOT" => Self::Nothing,
             _ => Self::Uncertain,
         }
     }
@@ -201,6 +202,7 @@ mod tests {
         for (code, extent) in [
             ("BUSY", Extent::Busy),
             ("TRYAGAIN", Extent::Busy),
+            ("TIROW", Extent::Busy),
             ("OOM", Extent::Full),
             ("NOSCRIPT", Extent::Unknown),
             ("NOREPLICAS", Extent::Nothing),

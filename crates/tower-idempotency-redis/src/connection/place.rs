@@ -1,6 +1,6 @@
 //! Which host is the primary. It is asked for each new connection.
 
-use redis::{RedisConnectionInfo, Value, cmd};
+use redis::{Cmd, RedisConnectionInfo, Value};
 
 use super::dial::{Dialer, Host, in_time};
 use crate::error::NotConnected;
@@ -29,15 +29,9 @@ impl Place {
         let (hosts, login, command) = match self {
             Self::Server(host) => return Ok(host.clone()),
             Self::Sentinels { hosts, name } => {
-                let mut command = cmd("SENTINEL");
-                command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-                (hosts, sentinels, command)
+                (hosts, sentinels, ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name].to_vec())
             }
-            Self::Cluster(hosts) => {
-                let mut command = cmd("CLUSTER");
-                command.arg("SHARDS");
-                (hosts, login, command)
-            }
+            Self::Cluster(hosts) => (hosts, login, ["CLUSTER", "SHARDS"].to_vec()),
         };
         let mut reasons = Vec::new();
         // One that does not answer must not keep the others from being asked.
@@ -45,7 +39,7 @@ impl Place {
         for host in hosts {
             let asked = async {
                 let (mut connection, _task) = dialer.commands(host, login).await?;
-                let answer = connection.send_packed_command(&command).await;
+                let answer = connection.send_packed_command(Cmd::new().arg(command.as_slice())).await;
                 answer.map_err(|error| NotConnected::at(host, &error))
             };
             match in_time(host, share, asked).await {
@@ -96,14 +90,9 @@ fn primary_of(answer: &Value, slot: u16, is_encrypted: bool) -> Option<Host> {
 
 /// The value of a name, in a map that is a list of names and values.
 fn member<'a>(map: &'a Value, name: &str) -> Option<&'a Value> {
-    match map {
-        Value::Array(parts) => parts.chunks(2).find_map(|pair| match pair {
-            [key, value] if string(key).as_deref() == Some(name) => Some(value),
-            _ => None,
-        }),
-        Value::Map(pairs) => pairs.iter().find(|(key, _)| string(key).as_deref() == Some(name)).map(|(_, value)| value),
-        _ => None,
-    }
+    let Value::Array(parts) = map else { return None };
+    let pair = parts.chunks(2).find(|pair| string(&pair[0]).as_deref() == Some(name))?;
+    pair.get(1)
 }
 
 fn string(value: &Value) -> Option<String> {

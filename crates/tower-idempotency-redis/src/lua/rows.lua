@@ -137,7 +137,8 @@ function operations.get()
   for k = 6, #KEYS do
     local value = call('GET', KEYS[k])
     local row = parsed(value)
-    add((is_live(row) or row and row.odd) and value or false)
+    if row and row.odd then return odd(KEYS[k]) end
+    add(is_live(row) and value or false)
   end
 end
 

@@ -39,7 +39,8 @@ async fn a_write_that_meets_a_script_without_end_is_not_done() {
     assert!(is_done(lab.put(&write).await.unwrap().as_ref(), &write));
 }
 
-/// Another program has made a key of that name. Nothing is written over it, and a put of it is in doubt.
+/// Another program has made a key of that name, or a later release the row. Nothing is written over it, and other rows
+/// are read and written.
 #[tokio::test]
 async fn a_key_that_is_no_row_is_left_alone() {
     let Some(server) = own_server("what a foreign key does", &[]) else { return };
@@ -48,7 +49,11 @@ async fn a_key_that_is_no_row_is_left_alone() {
     let foreign = tower_idempotency::RecordId::from_bytes([7; 32]);
     assert!(server.say(&format!("SET \"{name}\" foreign")).starts_with("+OK"));
     let refused = lab.put(&claim(foreign)).await;
-    assert!(matches!(refused, Err(BackendError::Nothing(_))), "{refused:?}");
+    assert!(matches!(refused, Err(BackendError::Busy(_))), "{refused:?}");
+    let shown = lab.get(foreign).await;
+    assert!(matches!(shown, Err(BackendError::Busy(_))), "{shown:?}");
+    let write = claim(id(1));
+    assert!(is_done(lab.put(&write).await.unwrap().as_ref(), &write));
     server.say(&format!("DEL \"{name}\""));
     assert!(server.say(&format!("SADD \"{name}\" foreign")).starts_with(":1"));
     let refused = lab.put(&claim(foreign)).await;
