@@ -4,13 +4,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use backon::BackoffBuilder as _;
 use futures_util::future::select;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use redis::aio::PubSub;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::{sleep, timeout};
 use tower_idempotency::RecordId;
+use tower_idempotency::internals::pauses;
 
 use super::connection::connect::Connector;
 
@@ -46,10 +47,7 @@ impl ChangeFeed {
 
 /// Listens, and connects again when the connection ends, or when all connections are `dropped`.
 pub(crate) async fn listen(connector: Arc<Connector>, channel: String, changes: Arc<ChangeFeed>, dropped: Arc<Notify>) {
-    let pauses = || {
-        let least = ExponentialBuilder::default().with_jitter().with_min_delay(Duration::from_millis(100));
-        least.with_max_delay(Duration::from_secs(10)).without_max_times().build()
-    };
+    let pauses = || pauses(Duration::from_millis(100), Duration::from_secs(10)).build();
     let mut pause = pauses();
     loop {
         // Asked for before the connection is made, so that no notice is missed.

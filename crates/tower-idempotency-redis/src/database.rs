@@ -1,6 +1,6 @@
 //! Calls of the script on the primary, each behind its own barrier.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
@@ -30,30 +30,20 @@ pub(crate) enum Haste {
     Patient,
 }
 
-/// The reasons for which new keys are refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Limit {
-    Memory = 1,
-    Eviction = 2,
-    Durability = 3,
-}
-
-/// The limit that is reached, if one is.
+/// The limit that is reached, as `Backend::full` names it, if one is: new keys are refused.
 #[derive(Debug, Default)]
-pub(crate) struct Fill(AtomicU8);
+pub(crate) struct Fill(Mutex<Option<&'static str>>);
 
 impl Fill {
-    pub(crate) fn note(&self, reached: Option<Limit>) {
-        let before = self.0.swap(reached.map_or(0, |limit| limit as u8), Ordering::Relaxed);
-        if before != reached.map_or(0, |limit| limit as u8) {
-            tracing::warn!(target: "tower_idempotency", ?reached, "Redis has reached a limit, or not any more");
+    pub(crate) fn note(&self, limit: Option<&'static str>) {
+        let before = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), limit);
+        if before != limit {
+            tracing::warn!(target: "tower_idempotency", ?limit, "Redis has reached a limit, or not any more");
         }
     }
 
-    /// The limit, as `Backend::full` names it.
     pub(crate) fn reached(&self) -> Option<&'static str> {
-        let names = [None, Some(MAXMEMORY), Some("maxmemory-policy"), Some("durability")];
-        names[usize::from(self.0.load(Ordering::Relaxed)) % names.len()]
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,7 +159,7 @@ impl Database {
     fn outcome(&self, answer: Value, run_id: &str) -> Outcome {
         let Some(extent) = Extent::of(&answer) else { return Ok(Answered::read(answer, run_id)?) };
         if extent == Extent::Full {
-            self.fill.note(Some(Limit::Memory));
+            self.fill.note(Some(MAXMEMORY));
         }
         Err(extent.error(in_words(&answer)))
     }

@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use redis::{Value, cmd};
 use tower_idempotency_shared::{BackendError, Guarantee};
 
-use super::database::{Database, Limit};
+use super::database::Database;
 use super::durability::Durability;
-use super::error::RedisError;
+use super::error::{MAXMEMORY, RedisError};
 use super::wire::row::text;
 
 /// The share of the memory from which on new keys are refused, in hundredths.
 const FULL: u64 = 95;
+/// The other limits, as `Backend::full` names them.
+const POLICY: &str = "maxmemory-policy";
+const DURABILITY: &str = "durability";
 
 /// The settings of the server that count, by `INFO` and, where the user may ask, `CONFIG GET`.
 #[derive(Debug, Default)]
@@ -96,21 +99,21 @@ impl Setup {
     }
 
     /// Returns why the store would not keep what it promises, if it would not.
-    fn fault(&self, durability: Durability, accepted: Accepted) -> Option<(Limit, RedisError)> {
+    fn fault(&self, durability: Durability, accepted: Accepted) -> Option<(&'static str, RedisError)> {
         let policy = self.policy().to_owned();
         let is_accepted = if policy == "unknown" { accepted.unknown } else { accepted.eviction };
         if self.evicts() && !is_accepted {
-            return Some((Limit::Eviction, RedisError::Evicts { policy }));
+            return Some((POLICY, RedisError::Evicts { policy }));
         }
-        self.lacks(durability, accepted).map(|reason| (Limit::Durability, RedisError::NotDurable { reason }))
+        self.lacks(durability, accepted).map(|reason| (DURABILITY, RedisError::NotDurable { reason }))
     }
 
     /// Returns why new keys are refused, if they are.
-    pub(crate) fn limit(&self, durability: Durability, accepted: Accepted) -> Option<Limit> {
+    pub(crate) fn limit(&self, durability: Durability, accepted: Accepted) -> Option<&'static str> {
         let bytes = |name| self.get(name).parse::<u64>().unwrap_or(0);
         let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
         let is_full = most > 0 && used / FULL >= most / 100;
-        self.fault(durability, accepted).map(|(limit, _)| limit).or(is_full.then_some(Limit::Memory))
+        self.fault(durability, accepted).map(|(limit, _)| limit).or(is_full.then_some(MAXMEMORY))
     }
 
     /// Refuses servers that can't keep what the store promises, each by its name.
@@ -202,7 +205,7 @@ mod tests {
         assert!(check("unknown", Accepted { unknown: true, ..Accepted::default() }).is_ok());
         assert_eq!(
             setup("maxmemory_policy:allkeys-lfu", None).limit(Durability::Memory, Accepted::default()),
-            Some(Limit::Eviction)
+            Some(POLICY)
         );
     }
 
@@ -226,7 +229,7 @@ mod tests {
             [("aof_enabled:0", Some("always")), ("aof_enabled:1", Some("everysec")), ("aof_enabled:1", None)]
         {
             assert!(matches!(check(info, fsync, Durability::LocalAof), Err(RedisError::NotDurable { .. })));
-            assert_eq!(setup(info, fsync).limit(Durability::LocalAof, Accepted::default()), Some(Limit::Durability));
+            assert_eq!(setup(info, fsync).limit(Durability::LocalAof, Accepted::default()), Some(DURABILITY));
         }
         let synced = Durability::Replicas { count: 1, fsync: true };
         assert!(check("aof_enabled:0", None, synced).is_err() && check("aof_enabled:1", None, synced).is_ok());
@@ -236,7 +239,7 @@ mod tests {
     fn new_keys_are_refused_before_the_memory_is_full() {
         let limit =
             |used: u64| setup(&format!("maxmemory:10000\r\nused_memory:{used}"), None).limit(Durability::Memory, ALL);
-        assert_eq!((limit(9_000), limit(9_600)), (None, Some(Limit::Memory)));
+        assert_eq!((limit(9_000), limit(9_600)), (None, Some(MAXMEMORY)));
         assert_eq!(setup("maxmemory:0\r\nused_memory:9000000", None).limit(Durability::Memory, ALL), None);
     }
 
