@@ -7,6 +7,7 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::time::timeout;
 use tower_idempotency_shared::{BackendError, Clocks};
 
+use super::connection::connect::evicts;
 use super::connection::pool::{Lent, Pool};
 use super::durability::Durability;
 use super::error::{Extent, MAXMEMORY, uncertain};
@@ -18,6 +19,9 @@ use super::wire::row::{Answered, Unreadable};
 const SLOWEST: u64 = 64 * 1024;
 /// The limit of a call with a large answer. The store has one of its own, which is shorter.
 const PATIENT: Duration = Duration::from_secs(60);
+
+/// The limit of a server that may delete records, as `Backend::full` names it.
+pub(crate) const POLICY: &str = "maxmemory-policy";
 
 /// The time that a call may take, and the connection that it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,7 @@ pub(crate) struct Database {
     pub(crate) keys: Keys,
     pub(crate) durability: Durability,
     pub(crate) fill: Fill,
+    pub(crate) accepts_eviction: bool,
     pub(crate) scripts: Scripts,
     /// The marker of a namespace that has none yet.
     pub(crate) marker: String,
@@ -80,6 +85,11 @@ impl Database {
     /// by that call. The outer one is of all of them.
     pub(crate) async fn ask_all(&self, calls: &[Call], haste: Haste) -> Result<Vec<Outcome>, BackendError> {
         let mut lent = self.pool.take(haste == Haste::Renewal).await?;
+        let policy = lent.connection.policy.take();
+        if policy.is_some_and(|policy| evicts(&policy)) && !self.accepts_eviction {
+            // It is another server, or set up otherwise than at the last look.
+            self.fill.note(Some(POLICY));
+        }
         let mut answers = self.send(&mut lent, calls, haste, false).await?;
         // A server that was just started, or promoted, does not know the script. To send all again is harmless.
         if answers.iter().any(|answer| Extent::of(answer) == Some(Extent::Unknown)) {

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use redis::{Value, cmd};
 use tower_idempotency_shared::{BackendError, Guarantee};
 
-use super::database::Database;
+use super::connection::connect::evicts;
+use super::database::{Database, POLICY};
 use super::durability::Durability;
 use super::error::{MAXMEMORY, RedisError};
 use super::wire::row::text;
 
 /// The share of the memory from which on new keys are refused, in hundredths.
 const FULL: u64 = 95;
-/// The other limits, as `Backend::full` names them.
-const POLICY: &str = "maxmemory-policy";
+/// The limit of a server that does not keep what is asked for, as `Backend::full` names it.
 const DURABILITY: &str = "durability";
 
 /// The settings of the server that count, by `INFO` and, where the user may ask, `CONFIG GET`.
@@ -68,11 +68,6 @@ impl Setup {
         self.get("aof_enabled") == "1"
     }
 
-    /// Returns whether the server may delete keys that have no time to live, as all of this crate have none.
-    fn evicts(&self) -> bool {
-        !(self.policy() == "noeviction" || self.policy().starts_with("volatile-"))
-    }
-
     /// The major and the minor version of Redis, or of the Redis that Valkey is compatible with.
     fn version(&self) -> Option<(u32, u32)> {
         let mut numbers = self.get("redis_version").split('.').map(str::parse);
@@ -102,7 +97,7 @@ impl Setup {
     fn fault(&self, durability: Durability, accepted: Accepted) -> Option<(&'static str, RedisError)> {
         let policy = self.policy().to_owned();
         let is_accepted = if policy == "unknown" { accepted.unknown } else { accepted.eviction };
-        if self.evicts() && !is_accepted {
+        if evicts(self.policy()) && !is_accepted {
             return Some((POLICY, RedisError::Evicts { policy }));
         }
         self.lacks(durability, accepted).map(|reason| (DURABILITY, RedisError::NotDurable { reason }))
@@ -150,7 +145,7 @@ impl Setup {
         if self.get("role") != "master" {
             loses.push("It is a replica, and takes no writes.".to_owned());
         }
-        if self.evicts() {
+        if evicts(self.policy()) {
             loses.push(format!("Any record, when the memory is full: maxmemory-policy is {}.", self.policy()));
         }
         if let Some(reason) = self.lacks(durability, Accepted::default()) {

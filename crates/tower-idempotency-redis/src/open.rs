@@ -55,6 +55,7 @@ impl RedisBackendBuilder {
             keys,
             durability: self.durability,
             fill: Fill::default(),
+            accepts_eviction: self.accepted.eviction,
             scripts: Scripts::new(),
             marker: format!("{:032x}", u128::from_le_bytes(random()?)),
             response_timeout: self.response_timeout,

@@ -13,6 +13,8 @@ pub(crate) struct Connection {
     pub(crate) commands: MultiplexedConnection,
     /// The number of the server's start.
     pub(crate) run_id: String,
+    /// The policy by which the server deletes keys when its memory is full, until a call has looked at it.
+    pub(crate) policy: Option<String>,
     /// The generation of the pool in which it was made. One of an earlier generation is not used again.
     pub(crate) generation: u64,
     task: Task,
@@ -41,15 +43,15 @@ impl Connector {
         let talk = async {
             let (mut commands, task) = self.dialer.commands(&host, &self.login).await?;
             let mut pipeline = Pipeline::new();
-            pipeline.cmd("ROLE").cmd("INFO").arg("server");
-            let answers = commands.send_packed_commands(&pipeline, 0, 2).await;
+            pipeline.cmd("ROLE").cmd("INFO").arg("server").cmd("INFO").arg("memory");
+            let answers = commands.send_packed_commands(&pipeline, 0, 3).await;
             let answers = answers.and_then(|answers| Value::Array(answers).extract_error());
             let answers = answers.map_err(|error| NotConnected::at(&host, &error))?;
-            let (role, run_id) = role_and_run_id(answers).unwrap_or_default();
+            let (role, run_id, policy) = read(answers).unwrap_or_default();
             if role != "master" {
                 return Err(NotConnected::Away(format!("{host} is no primary: its role is {role}")));
             }
-            Ok(Connection { commands, run_id, generation, task })
+            Ok(Connection { commands, run_id, policy, generation, task })
         };
         in_time(&host, self.dialer.within, talk).await
     }
@@ -74,11 +76,20 @@ impl Connector {
     }
 }
 
-/// The role and the run id, by the answers to `ROLE` and `INFO server`.
-fn role_and_run_id(answers: Value) -> Option<(String, String)> {
+/// Returns whether a server with this `maxmemory-policy` may delete keys that have no time to live, as all of this crate
+/// have none.
+pub(crate) fn evicts(policy: &str) -> bool {
+    !(policy == "noeviction" || policy.starts_with("volatile-"))
+}
+
+/// The role, the run id and the policy, by the answers to `ROLE`, `INFO server` and `INFO memory`.
+fn read(answers: Value) -> Option<(String, String, Option<String>)> {
     let Value::Array(answers) = answers else { return None };
-    let [Value::Array(role), info] = <[Value; 2]>::try_from(answers).ok()? else { return None };
-    let info = String::from_utf8(text(info)?).ok()?;
-    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"))?.trim().to_owned();
-    Some((String::from_utf8(text(role.into_iter().next()?)?).ok()?, run_id))
+    let [Value::Array(role), server, memory] = <[Value; 3]>::try_from(answers).ok()? else { return None };
+    let line = |section: Value, name: &str| {
+        let section = String::from_utf8(text(section)?).ok()?;
+        section.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    };
+    let role = String::from_utf8(text(role.into_iter().next()?)?).ok()?;
+    Some((role, line(server, "run_id:")?, line(memory, "maxmemory_policy:")))
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use testkit::process::until;
 use tower_idempotency_redis::{Durability, RedisBackend, RedisError};
-use tower_idempotency_shared::Backend as _;
+use tower_idempotency_shared::{Backend as _, Clocks};
 
 use crate::lab::{builder, own_server, pair};
 
@@ -28,6 +29,14 @@ async fn eviction_that_is_turned_on_later_refuses_new_keys() {
     server.say("CONFIG SET maxmemory-policy volatile-ttl");
     backend.guarantee().await.unwrap();
     assert_eq!(backend.full(), None);
+    // A new connection looks, too.
+    server.say("CONFIG SET maxmemory-policy allkeys-lru");
+    server.say("CLIENT KILL TYPE normal");
+    until("a new connection has looked", async || {
+        let _ = backend.get(Clocks::default(), &[]).await;
+        backend.full().is_some()
+    })
+    .await;
 }
 
 #[tokio::test]
