@@ -76,8 +76,7 @@ impl Connector {
     }
 }
 
-/// Returns whether a server with this `maxmemory-policy` may delete keys that have no time to live, as all of this crate
-/// have none.
+/// Returns whether a server with this `maxmemory-policy` may delete keys without a time to live: all of this crate's.
 pub(crate) fn evicts(policy: &str) -> bool {
     !(policy == "noeviction" || policy.starts_with("volatile-"))
 }
