@@ -28,3 +28,29 @@ async fn an_outcome_that_no_replica_has_is_neither_answered_nor_shown() {
     assert!(is_done(get(&other, id(1)).await.unwrap().as_ref(), &outcome));
     assert!(is_done(put(&one, &outcome).await.unwrap().as_ref(), &outcome), "sent again, it is done");
 }
+
+/// The replica is cut off, the primary ends, and the replica is promoted. The control does not wait for it.
+#[tokio::test]
+async fn a_failover_loses_an_answered_write_only_where_no_replica_is_waited_for() {
+    for waits in [true, false] {
+        let Some((mut primary, replica)) = pair("what a failover loses") else { return };
+        let builder_of = if waits { replicated } else { builder };
+        let backend = builder_of(&primary.url(), "n").open().await.unwrap();
+        let before = claim(id(1));
+        assert!(is_done(put(&backend, &before).await.unwrap().as_ref(), &before));
+        // The control's row has to be there: it does not wait for it.
+        let caught_up = async || replica.say("DBSIZE") == primary.say("DBSIZE");
+        testkit::process::until("the replica has the first row", caught_up).await;
+        replica.pause();
+        primary.say("CLIENT KILL TYPE replica");
+        let outcome = complete(id(1), before.token);
+        let was_answered = put(&backend, &outcome).await.is_ok();
+        assert_eq!(was_answered, !waits, "only the control answers");
+        primary.kill();
+        replica.resume();
+        replica.say("REPLICAOF NO ONE");
+        let promoted = builder(&replica.url(), "n").open().await.unwrap();
+        let row = get(&promoted, id(1)).await.unwrap();
+        assert!(is_done(row.as_ref(), &before), "the outcome is lost, answered or not: {row:?}");
+    }
+}
