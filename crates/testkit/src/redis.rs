@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -144,7 +144,9 @@ impl RedisServer {
     fn ask(&self, command: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(self.address())?;
         stream.set_read_timeout(Some(GIVE_UP))?;
-        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
+        stream.write_all(format!("{command}\r\n").as_bytes())?;
+        // The server closes the connection after its answer. A sentinel knows no QUIT.
+        stream.shutdown(Shutdown::Write)?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())

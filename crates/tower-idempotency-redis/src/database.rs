@@ -1,5 +1,6 @@
 //! Calls of the script on the primary, each behind its own barrier.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,8 +60,10 @@ pub(crate) struct Database {
     pub(crate) fill: Fill,
     pub(crate) accepts_eviction: bool,
     pub(crate) scripts: Scripts,
-    /// The marker of a namespace that has none yet.
+    /// The marker of a namespace that has none yet, and the number of the next call, which makes it another one after
+    /// each wipe.
     pub(crate) marker: String,
+    pub(crate) calls: AtomicU64,
     /// The time for an answer, and the time in it for the replicas.
     pub(crate) response_timeout: Duration,
     pub(crate) wait_for_replicas: Duration,
@@ -72,7 +75,8 @@ pub(crate) type Outcome = Result<Answered, BackendError>;
 impl Database {
     /// A call of `operation`.
     pub(crate) fn call(&self, sort: Sort, operation: &str, clocks: Clocks) -> Call {
-        Call::new(sort, operation, &self.keys, clocks, &self.marker)
+        let marker = format!("{}-{}", self.marker, self.calls.fetch_add(1, Ordering::Relaxed));
+        Call::new(sort, operation, &self.keys, clocks, &marker)
     }
 
     /// Makes one call.

@@ -1,6 +1,7 @@
 //! How a builder becomes a backend.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use redis::{Value, cmd};
@@ -58,6 +59,7 @@ impl RedisBackendBuilder {
             accepts_eviction: self.accepted.eviction,
             scripts: Scripts::new(),
             marker: format!("{:032x}", u128::from_le_bytes(random()?)),
+            calls: AtomicU64::new(0),
             response_timeout: self.response_timeout,
             wait_for_replicas: self.wait_for_replicas,
         });
