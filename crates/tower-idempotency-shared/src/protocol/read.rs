@@ -43,7 +43,7 @@ impl<B: Backend> Protocol<B> {
     /// Returns the same, where no bytes of the row were left out.
     pub(crate) async fn durable_filled(&self, id: RecordId, known: RowSnapshot) -> Result<Option<Record>, StoreError> {
         let record = known.row.as_ref().and_then(|row| self.whole(row, known.earliest)).transpose()?;
-        self.durable(id, known, record).await
+        self.durable(id, &known, record).await
     }
 
     /// Returns the whole record of a row that is judged at this earliest time.
@@ -79,13 +79,9 @@ impl<B: Backend> Protocol<B> {
         match row.kind {
             Kind::Released => self.forget(row.id, row.fence),
             Kind::Consumed => {
-                let Some(Ok(left)) = self.whole(row, known.earliest) else { return };
-                let is_durable = match known.server {
-                    Some(server) => self.sessions.barrier(server).await.is_ok(),
-                    None => true,
-                };
-                if is_durable {
-                    self.cache.put_unless_forgotten(row.id, left, is_of_transaction(row));
+                if let Some(Ok(left)) = self.whole(row, known.earliest) {
+                    // Where the barrier is not reached, the record stays.
+                    let _ = self.durable(row.id, known, Some(left)).await;
                 }
             }
             _ => {}
@@ -105,7 +101,7 @@ impl<B: Backend> Protocol<B> {
     pub(crate) async fn durable(
         &self,
         id: RecordId,
-        known: RowSnapshot,
+        known: &RowSnapshot,
         record: Option<Record>,
     ) -> Result<Option<Record>, StoreError> {
         let Some(record) = record else { return Ok(None) };

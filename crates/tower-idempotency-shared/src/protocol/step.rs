@@ -306,7 +306,7 @@ impl<B: Backend> Protocol<B> {
         if let (Reply::Refused, Transition::Complete(completion)) = (reply, transition) {
             self.dispute(completion).await;
         }
-        let record = self.durable(id, known, record).await?;
+        let record = self.durable(id, &known, record).await?;
         Ok(Applied { reply, record })
     }
 
