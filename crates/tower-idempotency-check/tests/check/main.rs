@@ -7,4 +7,5 @@ mod findings;
 mod ours;
 mod plans;
 mod server;
+mod slow;
 mod twist;

@@ -6,20 +6,26 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tower_idempotency::server::Profile;
 use tower_idempotency::{IdempotencyLayer, MemoryStore, OnInFlight, Scope};
 use tower_idempotency_check::{Outcome, Plan, Severity};
 
+use super::slow::Slow;
+
 /// Short enough to wait for, in seconds.
 const RETENTION: u64 = 4;
 
-type Charges = Arc<Mutex<Vec<String>>>;
+#[derive(Clone, Default)]
+struct Charges {
+    made: Arc<Mutex<Vec<String>>>,
+    slow: Slow,
+}
 
-async fn charge(State(charges): State<Charges>, body: String) -> Response {
+async fn charge(State(charges): State<Charges>, headers: HeaderMap, body: String) -> Response {
     if body.contains("declined") {
         return (StatusCode::PAYMENT_REQUIRED, "declined").into_response();
     }
@@ -27,13 +33,13 @@ async fn charge(State(charges): State<Charges>, body: String) -> Response {
         return StatusCode::TOO_MANY_REQUESTS.into_response();
     }
     let id = {
-        let mut charges = charges.lock().unwrap();
+        let mut charges = charges.made.lock().unwrap();
         let id = format!("ch_{}", charges.len() + 1);
         charges.push(id.clone());
         id
     };
     if body.contains("slow") {
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        charges.slow.run(headers["idempotency-key"].as_bytes(), 1).await;
     }
     if body.contains("fails") {
         return (StatusCode::INTERNAL_SERVER_ERROR, id).into_response();
@@ -42,7 +48,7 @@ async fn charge(State(charges): State<Charges>, body: String) -> Response {
 }
 
 async fn list(State(charges): State<Charges>) -> String {
-    let charges = charges.lock().unwrap();
+    let charges = charges.made.lock().unwrap();
     let items: Vec<_> = charges.iter().rev().take(200).map(|id| format!("{{\"id\":\"{id}\"}}")).collect();
     format!("[{}]", items.join(","))
 }
@@ -60,15 +66,17 @@ async fn start(profile: Profile) -> SocketAddr {
     let route = || post(charge).get(list);
     let well_known = layer.well_known();
     let app = Router::new().route("/charges", route()).route("/refunds", route()).layer(layer).merge(well_known);
+    let charges = Charges::default();
+    let app = charges.slow.count(app).with_state(charges.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app.with_state(Charges::default())).await.unwrap() });
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     address
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn our_layer_keeps_every_check_in_each_profile() {
-    for profile in [Profile::draft(), Profile::stripe(), Profile::acp(), Profile::iceberg()] {
+    let checks = [Profile::draft(), Profile::stripe(), Profile::acp(), Profile::iceberg()].map(async |profile| {
         let name = profile.name;
         let address = start(profile).await;
         let plan = format!(
@@ -101,7 +109,8 @@ async fn our_layer_keeps_every_check_in_each_profile() {
         );
         let findings = report.checks.iter().flat_map(|check| &check.findings);
         assert!(findings.clone().all(|finding| finding.severity == Severity::Note), "{}", report.to_text());
-    }
+    });
+    futures_util::future::join_all(checks).await;
 }
 
 // Seeded fault: a 409 in flight without `Retry-After` is passed over where the profile asks for it.
@@ -114,7 +123,8 @@ async fn under_acp_a_request_in_flight_is_told_when_to_come_back() {
         answer.headers_mut().remove("retry-after");
         answer
     });
-    let app = app.layer(without_time).with_state(Charges::default());
+    let charges = Charges::default();
+    let app = charges.slow.count(app.layer(without_time)).with_state(charges.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });

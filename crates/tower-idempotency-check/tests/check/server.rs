@@ -19,6 +19,7 @@ use axum::routing::{get, post};
 use tokio::sync::watch;
 
 use super::fault::{Fault, are_one, compared, damage};
+use super::slow::Slow;
 use super::twist::{Twisted, twist};
 
 /// Status, body and `Date`.
@@ -46,6 +47,7 @@ pub(crate) struct Server {
     left: Mutex<HashSet<SocketAddr>>,
     /// The server has restarted if this file is there.
     restarted: PathBuf,
+    slow: Slow,
 }
 
 pub(crate) type Shared = Arc<Server>;
@@ -67,8 +69,10 @@ impl Server {
 pub(crate) async fn start(fault: Fault, is_acp: bool, restarted: PathBuf) -> SocketAddr {
     let (records, charges, judged, left) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
     let (answers, current, running) = (AtomicUsize::new(0), Mutex::default(), Mutex::default());
+    let slow = Slow::default();
+    let counting = slow.clone();
     let server =
-        Arc::new(Server { fault, is_acp, records, charges, judged, answers, current, running, left, restarted });
+        Arc::new(Server { fault, is_acp, records, charges, judged, answers, current, running, left, restarted, slow });
     let charges = || post(charge).put(charge).get(list);
     let app = Router::new().route("/charges", charges()).route("/refunds", charges());
     let app = match fault {
@@ -81,7 +85,7 @@ pub(crate) async fn start(fault: Fault, is_acp: bool, restarted: PathBuf) -> Soc
         }
         _ => app,
     };
-    let app = app.with_state(server);
+    let app = counting.count(app).with_state(server);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
@@ -191,6 +195,7 @@ async fn read(body: Body, takes_half: bool) -> Option<String> {
 
 async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<String>, body: String) -> Response {
     let fault = server.fault;
+    let sent = keys.first().cloned().unwrap_or_default();
     let key = match (keys.as_slice(), fault) {
         ([], Fault::GuessesKey) => Some(body.clone()),
         ([], Fault::RunsWithoutKey) => None,
@@ -207,7 +212,7 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
         _ => return refuse(StatusCode::BAD_REQUEST, "malformed"),
     };
     let Some(key) = key else {
-        let (status, text, date) = run(server, &body).await;
+        let (status, text, date) = run(server, &sent, &body).await;
         return respond(status, text, date);
     };
     let key = match fault {
@@ -279,14 +284,14 @@ async fn answer(server: &Shared, parts: &axum::http::request::Parts, keys: Vec<S
             server.running.lock().unwrap().remove(name);
         }
         if fault == Fault::RunsReplays && known.headers().contains_key("idempotent-replayed") {
-            run(server, &body).await;
+            run(server, &sent, &body).await;
         }
         return known;
     }
     if fault == Fault::RecordsLate {
         server.records.lock().unwrap().remove(&key);
     }
-    let (status, text, date) = run(server, &body).await;
+    let (status, text, date) = run(server, &sent, &body).await;
     if let Some(name) = &shared {
         server.running.lock().unwrap().remove(name);
         ended.send_replace(Some((status, text.clone(), date.clone())));
@@ -398,10 +403,7 @@ fn known(server: &Server, key: &str, fingerprint: &str) -> Option<Response> {
     let Some((status, text, date)) = record.answer.clone() else {
         return match fault {
             Fault::SecondCopyRuns if record.copies == 1 => None,
-            Fault::LockLapses if record.at.elapsed() > Duration::from_millis(500) => {
-                record.at = Instant::now();
-                None
-            }
+            Fault::LockLapses if record.copies == 3 => None,
             Fault::CopiesDiffer => Some((StatusCode::OK, "{}").into_response()),
             Fault::CopiesFail => Some(StatusCode::INTERNAL_SERVER_ERROR.into_response()),
             Fault::SaysSoon => Some((StatusCode::CONFLICT, [("retry-after", "soon")]).into_response()),
@@ -431,7 +433,7 @@ fn known(server: &Server, key: &str, fingerprint: &str) -> Option<Response> {
 }
 
 /// The operation itself.
-async fn run(server: &Server, body: &str) -> (StatusCode, String, Option<String>) {
+async fn run(server: &Server, key: &str, body: &str) -> (StatusCode, String, Option<String>) {
     let id = {
         let mut charges = server.charges.lock().unwrap();
         let id = format!("ch_{}", charges.len() + 1);
@@ -451,12 +453,14 @@ async fn run(server: &Server, body: &str) -> (StatusCode, String, Option<String>
         server.current.lock().unwrap().clone_from(&id);
         id
     };
-    let takes = match body.contains("slow") {
-        true => 1_500,
-        false if server.fault == Fault::DropsRuns => 500,
-        false => 30,
-    };
-    tokio::time::sleep(Duration::from_millis(takes)).await;
+    if body.contains("slow") {
+        // The third copy runs when a lock has lapsed.
+        let others = if server.fault == Fault::LockLapses { 3 } else { 1 };
+        server.slow.run(key.as_bytes(), others).await;
+    } else {
+        let takes = if server.fault == Fault::DropsRuns { 500 } else { 30 };
+        tokio::time::sleep(Duration::from_millis(takes)).await;
+    }
     if body.contains("fails") {
         return (StatusCode::INTERNAL_SERVER_ERROR, format!("{{\"failed\":\"{id}\"}}"), None);
     }

@@ -10,7 +10,7 @@ use crate::service::{Service, layer, proxied};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_keeps_every_check_in_each_profile() {
-    for profile in [Profile::draft(), Profile::stripe(), Profile::acp(), Profile::iceberg()] {
+    let checks = [Profile::draft(), Profile::stripe(), Profile::acp(), Profile::iceberg()].map(async |profile| {
         let (name, envelope) = (profile.name, profile.envelope);
         let service = Service::default().start().await;
         let upstream = Upstream::new(format!("http://{service}").parse().unwrap()).unwrap().envelope(envelope);
@@ -37,5 +37,6 @@ async fn the_proxy_keeps_every_check_in_each_profile() {
         let skipped: Vec<_> = skipped.map(|check| check.name).collect();
         let skips = ["probe", "other-detail", "other-query", "same-meaning", "retention", "restart", "kill"];
         assert!(skipped.iter().all(|name| skips.contains(name)), "{name}: {skipped:?}");
-    }
+    });
+    futures_util::future::join_all(checks).await;
 }

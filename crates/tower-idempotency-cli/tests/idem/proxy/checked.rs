@@ -20,8 +20,9 @@ async fn service() -> SocketAddr {
     let counted = Arc::clone(&made);
     let order = async move |body: String| {
         let number = made.fetch_add(1, Ordering::SeqCst);
+        // As long as a busy machine may need to send another request meanwhile.
         if body.contains("slow") {
-            tokio::time::sleep(Duration::from_millis(1_200)).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
         }
         (StatusCode::CREATED, format!("order {number}"))
     };
