@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tower_idempotency::OnInterrupted;
 
 /// The numbers of requests at once while a store is filled and while it is measured.
-const FILLERS: usize = 512;
+pub(crate) const FILLERS: usize = 512;
 const CLIENTS: usize = 64;
 /// The number of new keys in a round: so few that a small store stays small.
 const FIRSTS: usize = 320;

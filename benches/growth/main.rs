@@ -5,12 +5,15 @@
 //! report of its own. It measures claims, replays of recent and of old keys, and opening again, by the number of
 //! records, and memory, in a process for each number. Then it measures the disk under the churn of three days, and
 //! requests while expired records are swept; the bench sets the clock.
+//!
+//! `-- volume` prints the bytes that fjall writes for each of the first 300,000 requests to a store, or of `GROWTH`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
 
 mod churn;
 mod filled;
 mod memory;
 mod sweeping;
+mod volume;
 
 use testkit::bench::estimate::{Estimate, Pairs, pairs};
 use testkit::bench::lists;
@@ -41,6 +44,10 @@ fn main() {
         };
     }
     let wanted = wanted();
+    if wanted.as_deref() == Some("volume") {
+        let records = std::env::var("GROWTH").map_or(300_000, |records| records.parse().expect("GROWTH is a number"));
+        return runtime.block_on(volume::say(records));
+    }
     let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
     if wanted.as_deref() != Some("lists") {
         costs(&runtime, is_wanted);
