@@ -12,7 +12,13 @@
 //! What the process executes for a first request through the layer is shown, and not compared: on a busy machine it
 //! takes more reads for the server's answers. It is counted in the process alone, and with hyper's server, for a client
 //! in another process.
+//!
+//! `-- turns` compares the times of a claim by the statement and by a function in PL/pgSQL, both as text. Nothing is
+//! kept of that.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench reports to its terminal")]
+
+mod prepared;
+mod turns;
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -25,6 +31,7 @@ use http_body_util::BodyExt as _;
 use testkit::bench::callgrind::{self, Counts, NO_VALGRIND, NoValgrind, collected, counted, skip, valgrind};
 use testkit::bench::exchange::{KEY, SMALL, bare, protected, send};
 use testkit::bench::load::key;
+use testkit::bench::wanted;
 use testkit::postgres::{PostgresServer, own_server};
 use testkit::rows::{claim, complete, id, put};
 use testkit::{Call, Connection};
@@ -35,24 +42,17 @@ use tower_idempotency_postgres::tokio_postgres::{NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 use tower_idempotency_shared::Write;
 
+use prepared::Prepared;
+
 /// The number of executions: in the first count, and in the second.
 const FEW: u64 = 200;
 const MANY: u64 = 600;
 /// The function that executes a prepared statement.
 const COUNTED: &str = "--toggle-collect=ExecuteQuery";
-/// What `connection/connect.rs` sets for a connection that is used for calls.
-const SETTINGS: [&str; 4] =
-    ["jit = off", "enable_seqscan = off", "plan_cache_mode = force_generic_plan", "search_path = pg_catalog, pg_temp"];
 /// The least that is written by hand: `benches/peers` measures the same.
 const MINIMUM: &str = "CREATE TABLE public.minimum (key text PRIMARY KEY, request bytea NOT NULL, answer bytea)";
-const INSERT: &str = "INSERT INTO public.minimum (key, request) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-const UPDATE: &str = "UPDATE public.minimum SET answer = $2 WHERE key = $1";
-/// The types of the parameters, as in `src/queries.rs`.
-const CLAIM: &str = "text, bytea, uuid, bigint, smallint, bytea, interval, interval, bytea, timestamptz, timestamptz";
-const OUTCOME: &str =
-    "text, bytea, uuid, uuid, smallint, bytea, interval, boolean, interval, bytea, timestamptz, timestamptz";
-/// `claim-met` is a claim of a row that is there.
-const WAYS: [&str; 4] = ["by-hand", "claim", "claim-and-outcome", "claim-met"];
+/// `claim-met` is a claim of a row that is there, and `claim-function` one by a function in PL/pgSQL.
+const WAYS: [&str; 5] = ["by-hand", "claim", "claim-and-outcome", "claim-met", "claim-function"];
 /// A store without a database, for comparison.
 const MEMORY: &str = "memory";
 const COMMAND: &str = "cargo bench -p tower-idempotency-postgres --bench instructions";
@@ -73,8 +73,12 @@ fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let version = runtime.block_on(write_one(&server.url()));
+    let (url, prepared) = (server.url(), Prepared::read(&server.log()));
+    if wanted().as_deref() == Some("turns") {
+        runtime.block_on(turns::say(&url, &prepared));
+        return ExitCode::SUCCESS;
+    }
     drop(runtime);
-    let url = server.url();
     for (what, task) in [
         ("the process, for a first request", format!("sends {url}")),
         ("the same with hyper's server", format!("serves {url}")),
@@ -86,7 +90,6 @@ fn main() -> ExitCode {
         }
     }
     server.stop();
-    let prepared = Prepared::read(&server.log());
     let one = |way: &str| Ok((way.to_owned(), instructions(&server, &prepared, way)?));
     let Ok(counts) = WAYS.into_iter().map(one).collect::<Result<_, NoValgrind>>() else {
         skip(NO_VALGRIND);
@@ -155,84 +158,8 @@ async fn write_one(url: &str) -> String {
     let (client, connection) = connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute(MINIMUM).await.unwrap();
+    client.batch_execute(include_str!("function.sql")).await.unwrap();
     client.query_one("SELECT current_setting('server_version')", &[]).await.unwrap().get(0)
-}
-
-/// The statements of a claim and an outcome, as they were sent.
-struct Prepared {
-    claim: Sent,
-    outcome: Sent,
-}
-
-struct Sent {
-    sql: String,
-    parameters: Vec<String>,
-}
-
-impl Prepared {
-    fn read(log: &str) -> Self {
-        // A statement of several lines has each but the first indented.
-        let log = log.replace("\n\t", " ");
-        let mut sent = log.lines().zip(log.lines().skip(1)).filter_map(|(statement, detail)| {
-            let (_, sql) = statement.strip_prefix("LOG:  execute s")?.split_once(": ")?;
-            let parameters = detail.strip_prefix("DETAIL:  parameters: ")?.split(", $");
-            let parameters: Vec<_> = parameters.map(|one| one.split_once(" = ").unwrap().1.to_owned()).collect();
-            parameters
-                .first()
-                .is_some_and(|namespace| namespace == "'payments'")
-                .then(|| Sent { sql: sql.to_owned(), parameters })
-        });
-        let prepared = Self { claim: sent.next().unwrap(), outcome: sent.next().unwrap() };
-        assert!(sent.next().is_none(), "a claim and an outcome take a statement each");
-        prepared
-    }
-
-    /// The statements of `times` exchanges.
-    fn lines(&self, way: &str, times: u64) -> Vec<String> {
-        let Self { claim, outcome } = self;
-        let mut lines: Vec<_> = SETTINGS.iter().map(|setting| format!("SET {setting}")).collect();
-        lines.push("TRUNCATE idempotency.record, public.minimum".to_owned());
-        if way == "by-hand" {
-            lines.push(format!("PREPARE claim (text, bytea) AS {INSERT}"));
-            lines.push(format!("PREPARE outcome (text, bytea) AS {UPDATE}"));
-        } else {
-            lines.push(format!("PREPARE claim ({CLAIM}) AS {}", claim.sql));
-            lines.push(format!("PREPARE outcome ({OUTCOME}) AS {}", outcome.sql));
-        }
-        for number in 0..times {
-            let id = blake3::hash(&if way == "claim-met" { 0 } else { number }.to_le_bytes());
-            if way == "by-hand" {
-                lines.push(format!("EXECUTE claim ('{}', '\\x{id}')", &id.to_hex()[..16]));
-                lines.push(format!("EXECUTE outcome ('{}', '\\x{}')", &id.to_hex()[..16], "02".repeat(200)));
-                continue;
-            }
-            let id = format!("'\\x{id}'");
-            let [first, second] = [2 * number, 2 * number + 1].map(|number| format!("'{number:032x}'"));
-            lines.push(claim.execute("claim", &[&id, &first]));
-            if way == "claim-and-outcome" {
-                lines.push(outcome.execute("outcome", &[&id, &first, &second]));
-            }
-        }
-        // A statement that does nothing would look cheap.
-        let (done, expected) = match way {
-            "by-hand" => ("public.minimum WHERE answer IS NOT NULL", times),
-            "claim-met" => ("idempotency.record WHERE kind = 1", 1),
-            "claim" => ("idempotency.record WHERE kind = 1", times),
-            _ => ("idempotency.record WHERE kind = 3", times),
-        };
-        lines.push(format!("DO 'BEGIN ASSERT (SELECT count(*) FROM {done}) = {expected}; END'"));
-        lines
-    }
-}
-
-impl Sent {
-    /// With these in place of the second parameter and those that follow it: an id, the token that is expected if
-    /// there is one, and the new one.
-    fn execute(&self, name: &str, ours: &[&str]) -> String {
-        let rest = self.parameters[1 + ours.len()..].iter().map(String::as_str);
-        let all: Vec<_> = [self.parameters[0].as_str()].into_iter().chain(ours.iter().copied()).chain(rest).collect();
-        format!("EXECUTE {name} ({})", all.join(", "))
-    }
 }
 
 /// The instructions of one exchange.
