@@ -6,7 +6,7 @@
 //! - To decide: [`promises`], [`policies`], [`exactly_once`], [`same_request`], [`unknown_answers`], [`handlers`],
 //!   [`comparison`]
 //! - To run: [`operators`], [`page`], [`idem`], [`security`], [`mod@metrics`], [`mod@embedded`], [`mod@sled`],
-//!   [`mod@shared`], [`performance`], [`mod@budget`]
+//!   [`mod@shared`], [`redis`], [`performance`], [`mod@budget`]
 //! - To trust: [`testing`], [`check`], [`laboratories`], [`failures`](mod@crate::failures)
 //!
 //! The pages are the files under `docs/` of the repository.
@@ -129,6 +129,9 @@ pages! {
     // As those of `exactly_once`.
     #[cfg(not(doctest))]
     shared: "running/shared.md",
+
+    /// Several servers over Redis or Valkey: what it loses, and what refuses keys.
+    redis: "running/redis.md",
 
     /// The costs of the layer, measured, and compared with other crates.
     performance: "running/performance.md",

@@ -16,7 +16,7 @@ pub enum ConnectError {
     /// The URL names no store. The operator is at fault.
     #[error(
         "the store's URL can't be read; expected `sled:PATH`, `fjall:PATH` or `memory:`; for `postgres://user:password@host/database` \
-         call `connect` of the crate tower-idempotency-postgres"
+         call `connect` of the crate tower-idempotency-postgres, and for `redis://host` that of tower-idempotency-redis"
     )]
     Url,
     /// The store is not in this build of the program. Its author is at fault.

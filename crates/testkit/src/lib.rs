@@ -1,7 +1,7 @@
 //! Shared by tests, laboratories, benches and the tests of examples. This crate is never published.
 //!
-//! - Processes: [`postgres`] starts servers of one's own, [`payment_server`] the example; [`process`] has what a child
-//!   needs.
+//! - Processes: [`postgres`] and [`redis`] start servers of one's own, [`payment_server`] the example; [`process`] has
+//!   what a child needs.
 //! - The network: [`client`] is the one HTTP client, [`proxy`] the one TCP proxy.
 //! - Order and chance: a [`Gate`] holds something back until the test lets it go on, [`Dice`] are the one generator of
 //!   random numbers.
@@ -32,6 +32,8 @@ pub mod payment_server;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+#[cfg(target_os = "linux")]
+pub mod redis;
 #[cfg(feature = "rows")]
 pub mod rows;
 mod skipped;

@@ -1,0 +1,243 @@
+//! A Redis or Valkey server of one's own: in a temporary directory, on a free port, for as long as it is wanted.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::dice::loopback;
+use crate::process::{signal, state};
+use crate::skipped;
+
+/// The interval of a poll; `GIVE_UP` is its bound.
+const LOOK: Duration = Duration::from_millis(10);
+const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// Runs the server until the standard input ends, which it does when the test's process ends in any way, Ctrl-C
+/// included.
+const GUARD: &str = r#"
+trap '' INT TERM HUP
+"$@" >>"$DIRECTORY/log" 2>&1 & server=$!
+echo $server
+read -r word
+kill -KILL $server 2>/dev/null
+wait $server 2>/dev/null
+[ "$word" = keep ] || rm -rf "$DIRECTORY"
+"#;
+
+/// A server. It ends, and its directory goes, when this is dropped or the process ends.
+#[derive(Debug)]
+pub struct RedisServer {
+    directory: PathBuf,
+    program: PathBuf,
+    address: Ipv4Addr,
+    port: u16,
+    settings: Vec<String>,
+    /// It is a sentinel, which keeps what it learns in its own file of settings.
+    is_sentinel: bool,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    guard: Child,
+    pid: u32,
+}
+
+impl RedisServer {
+    /// A new server, with settings such as `appendonly yes`. It saves nothing by itself. An error says what is missing
+    /// to start one.
+    pub fn with(settings: &[&str]) -> Result<Self, String> {
+        Self::start(settings, false)
+    }
+
+    /// A sentinel that watches the server at `primary` under the name `main`. It alone decides.
+    pub fn sentinel_of(primary: SocketAddr) -> Result<Self, String> {
+        Self::start(&[&format!("sentinel monitor main {} {} 1", primary.ip(), primary.port())], true)
+    }
+
+    fn start(settings: &[&str], is_sentinel: bool) -> Result<Self, String> {
+        let program = program()?;
+        // The guard deletes it: it outlives this process.
+        let directory = TempDir::with_prefix("redis").map_err(|error| error.to_string())?.keep();
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut server =
+            Self { directory, program, address: loopback(), port: 0, settings, is_sentinel, running: None };
+        // Another process may take the port before the server does.
+        let started = (0..5).any(|_| {
+            server.port = free_port(server.address);
+            server.launch()
+        });
+        assert!(started, "the server does not start: {}", server.log());
+        Ok(server)
+    }
+
+    /// A replica of the server at `primary`, which has a copy of it when this returns.
+    pub fn replica_of(primary: SocketAddr, settings: &[&str]) -> Result<Self, String> {
+        let replica = format!("replicaof {} {}", primary.ip(), primary.port());
+        let server = Self::with(&[&[replica.as_str(), "repl-diskless-load on-empty-db"], settings].concat())?;
+        let begin = Instant::now();
+        while !server.say("INFO replication").contains("master_link_status:up") {
+            assert!(begin.elapsed() < GIVE_UP, "the replica does not copy: {}", server.log());
+            std::thread::sleep(LOOK);
+        }
+        Ok(server)
+    }
+
+    /// Returns whether the server accepts connections now.
+    fn launch(&mut self) -> bool {
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "guard"]).env("DIRECTORY", &self.directory).arg(&self.program);
+        if self.is_sentinel {
+            let file = self.directory.join("sentinel.conf");
+            fs::write(&file, self.settings.join("\n")).expect("its directory can be written");
+            command.arg(file).arg("--sentinel");
+        }
+        command.args(["--port", &self.port.to_string(), "--bind", &self.address.to_string()]);
+        command.args(["--protected-mode", "no", "--dir"]).arg(&self.directory);
+        if !self.is_sentinel {
+            command.args(["--save", "", "--repl-diskless-sync-delay", "0"]);
+            // Others would take it for the address from which it connects.
+            let own = self.address.to_string();
+            command.args(["--replica-announce-ip", &own, "--cluster-announce-ip", &own]);
+        }
+        for setting in self.settings.iter().filter(|_| !self.is_sentinel) {
+            let (name, value) = setting.split_once(' ').expect("a setting has a name and a value");
+            command.arg(format!("--{name}")).args(value.split(' '));
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut guard = command.spawn().expect("a shell is there");
+        let mut first = String::new();
+        let stdout = guard.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut first).expect("it is text");
+        let pid = first.trim().parse().expect("the guard says the server's id");
+        self.running = Some(Running { guard, pid });
+        let begin = Instant::now();
+        loop {
+            if self.is_ready() {
+                return true;
+            }
+            if state(pid).is_none_or(|state| state == 'Z') {
+                self.end_guard();
+                return false;
+            }
+            assert!(begin.elapsed() < GIVE_UP, "the server does not start: {}", self.log());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        // A server with a password asks for it.
+        self.ask("PING").is_ok_and(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
+    }
+
+    /// Sends a command, and returns what the server answers, as it is on the wire.
+    pub fn say(&self, command: &str) -> String {
+        self.ask(command).expect("the server answers")
+    }
+
+    fn ask(&self, command: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.address())?;
+        stream.set_read_timeout(Some(GIVE_UP))?;
+        stream.write_all(format!("{command}\r\n").as_bytes())?;
+        // The server closes the connection after its answer. A sentinel knows no QUIT.
+        stream.shutdown(Shutdown::Write)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// Without a password: any user of this machine can connect.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address())
+    }
+
+    /// The address of the server, also while it is down.
+    pub fn address(&self) -> SocketAddr {
+        (self.address, self.port).into()
+    }
+
+    /// The server's log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    fn pid(&self) -> u32 {
+        self.running.as_ref().expect("it runs").pid
+    }
+
+    /// Stops the process where it is.
+    pub fn pause(&self) {
+        signal(self.pid(), "STOP");
+        let begin = Instant::now();
+        while !state(self.pid()).is_none_or(|state| matches!(state, 'T' | 't' | 'Z')) {
+            assert!(begin.elapsed() < GIVE_UP, "the server does not stop");
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        signal(self.pid(), "CONT");
+    }
+
+    /// Ends it at once, as a crash does. What the operating system has is not lost.
+    pub fn kill(&mut self) {
+        self.end_guard();
+    }
+
+    /// Starts it again after [`kill`](Self::kill), on the same port.
+    pub fn start_again(&mut self) {
+        let begin = Instant::now();
+        while !self.launch() {
+            assert!(begin.elapsed() < GIVE_UP, "the server does not start: {}", self.log());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Ends the server and its guard; the directory stays.
+    fn end_guard(&mut self) {
+        let Some(Running { mut guard, .. }) = self.running.take() else { return };
+        let mut stdin = guard.stdin.take().expect("it is piped");
+        // An error: the guard has ended.
+        let _ = stdin.write_all(b"keep\n");
+        drop(stdin);
+        let _ = guard.wait();
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.end_guard();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A server of the test's own.
+pub fn own_server(promise: &str, settings: &[&str]) -> Option<RedisServer> {
+    RedisServer::with(settings).map_err(|obstacle| skipped(promise, &obstacle)).ok()
+}
+
+/// The server that most tests of a program share.
+pub fn shared_server(promise: &str) -> Option<&'static RedisServer> {
+    static SERVER: OnceLock<Result<RedisServer, String>> = OnceLock::new();
+    SERVER.get_or_init(|| RedisServer::with(&[])).as_ref().map_err(|obstacle| skipped(promise, obstacle)).ok()
+}
+
+fn free_port(address: Ipv4Addr) -> u16 {
+    TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).expect("a port is free").port()
+}
+
+/// The server's program, on the path.
+fn program() -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places =
+        std::env::split_paths(&path).flat_map(|place| ["valkey-server", "redis-server"].map(|name| place.join(name)));
+    let found = { places }.find(|program| program.is_file());
+    found.ok_or_else(|| "the program of a Redis or Valkey server is missing".to_owned())
+}

@@ -1,0 +1,86 @@
+//! Hears which rows were written, on a connection of its own. Those who wait for a row read it anyway, if less often.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::BackoffBuilder as _;
+use futures_util::future::select;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use redis::aio::PubSub;
+use tokio::sync::{Notify, broadcast};
+use tokio::time::{sleep, timeout};
+use tower_idempotency::RecordId;
+use tower_idempotency::internals::pauses;
+
+use super::connection::connect::Connector;
+
+/// The number of ids that a listener may be behind.
+const FEED_CAPACITY: usize = 16_384;
+/// The time between two looks whether the connection is still there, and the time for the answer.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The changes, for all listeners.
+#[derive(Debug)]
+pub(crate) struct ChangeFeed(broadcast::Sender<RecordId>);
+
+impl ChangeFeed {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::channel(FEED_CAPACITY).0)
+    }
+
+    /// Returns the changes that come from now on.
+    pub(crate) fn stream(&self) -> BoxStream<'static, RecordId> {
+        let next = async |mut heard: broadcast::Receiver<RecordId>| loop {
+            match heard.recv().await {
+                Ok(id) => return Some((id, heard)),
+                // This listener has missed some ids. Their waiters poll.
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                // The backend is gone.
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        };
+        stream::unfold(self.0.subscribe(), next).boxed()
+    }
+}
+
+/// Listens, and connects again when the connection ends, or when all connections are `dropped`.
+pub(crate) async fn listen(connector: Arc<Connector>, channel: String, changes: Arc<ChangeFeed>, dropped: Arc<Notify>) {
+    let pauses = || pauses(Duration::from_millis(100), Duration::from_secs(10)).build();
+    let mut pause = pauses();
+    loop {
+        // Asked for before the connection is made, so that no notice is missed.
+        let is_dropped = dropped.notified();
+        match connector.listen(&channel).await {
+            Ok(listener) => {
+                pause = pauses();
+                select(pin!(hear(listener, &changes)), pin!(is_dropped)).await;
+            }
+            Err(error) => tracing::debug!(target: "tower_idempotency", %error, "Redis can't be listened to"),
+        }
+        sleep(pause.next().unwrap_or(PING_TIMEOUT)).await;
+    }
+}
+
+/// Passes on what is heard, until the connection ends.
+async fn hear(listener: PubSub, changes: &ChangeFeed) {
+    let (mut sink, mut messages) = listener.split();
+    loop {
+        match timeout(PING_EVERY, messages.next()).await {
+            Ok(Some(message)) => {
+                if let Ok(id) = <[u8; 32]>::try_from(message.get_payload_bytes()) {
+                    // Without a listener, no request waits.
+                    let _ = changes.0.send(RecordId::from_bytes(id));
+                }
+            }
+            Ok(None) => return,
+            Err(_) => {
+                let pinged = timeout(PING_TIMEOUT, sink.ping::<redis::Value>()).await;
+                if !matches!(pinged, Ok(Ok(_))) {
+                    return;
+                }
+            }
+        }
+    }
+}

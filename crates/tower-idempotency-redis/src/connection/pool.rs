@@ -1,0 +1,109 @@
+//! The few connections that calls share. Each is one call's at a time.
+//!
+//! Rules:
+//! 1. A call that has no connection in time is refused as crowded: the database may be well.
+//! 2. The session is renewed on an extra connection, if all are busy: large rows may have them for long.
+//! 3. A connection is used again only after a whole answer. That of a call that was dropped, failed or was late is
+//!    closed: an answer that is on its way would be taken for that of the next call.
+//! 4. When a server is no primary any more, all connections are dropped, and the primary is asked for anew.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+use tower_idempotency_shared::BackendError;
+
+use super::connect::{Connection, Connector};
+use crate::error::{crowded, nothing};
+
+/// Connections, made when they are needed.
+pub(crate) struct Pool {
+    pub(crate) connector: Arc<Connector>,
+    connections: usize,
+    calls: Semaphore,
+    renewals: Semaphore,
+    // The one that was used last is used first: those that aren't needed stay idle.
+    idle: Mutex<Vec<Connection>>,
+    generation: AtomicU64,
+    /// Notified when all connections are dropped. The listener of changes connects anew then.
+    pub(crate) dropped: Arc<Notify>,
+    wait: Duration,
+}
+
+/// A connection that one call has. It is closed when this is dropped.
+pub(crate) struct Lent<'a> {
+    pool: &'a Pool,
+    pub(crate) connection: Connection,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Arc<Connector>, connections: usize, wait: Duration) -> Self {
+        Self {
+            connector,
+            connections,
+            calls: Semaphore::new(connections),
+            renewals: Semaphore::new(1),
+            idle: Mutex::default(),
+            generation: AtomicU64::new(0),
+            dropped: Arc::default(),
+            wait,
+        }
+    }
+
+    /// The number of connections that calls use now, without a renewal of the session.
+    pub(crate) fn in_use(&self) -> usize {
+        self.connections.saturating_sub(self.calls.available_permits())
+    }
+
+    /// Takes a connection for a call, or for a renewal of the session. Nothing was sent where that fails.
+    pub(crate) async fn take(&self, renews: bool) -> Result<Lent<'_>, BackendError> {
+        let permits = if renews { &self.renewals } else { &self.calls };
+        // Less than the time that a call may take: what follows is the database's.
+        let wait = self.wait / 3;
+        let late = || crowded(format!("no connection became free within {} ms", wait.as_millis()));
+        let permit = timeout(wait, permits.acquire()).await.map_err(|_| late())?;
+        let permit = permit.map_err(|_| nothing("the store is closed"))?;
+        let connection = match self.idle() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        Ok(Lent { pool: self, connection, _permit: permit })
+    }
+
+    async fn connect(&self) -> Result<Connection, BackendError> {
+        let generation = self.generation.load(Ordering::SeqCst);
+        let late = || nothing(format!("there is no new connection within {} ms", self.wait.as_millis()));
+        // Boxed, as it is large and rare: what waits for a call is moved about.
+        let connected = timeout(self.wait, Box::pin(self.connector.connect(generation))).await;
+        connected.map_err(|_| late())?.map_err(|error| nothing(error.to_string()))
+    }
+
+    /// One that is free and not known to have ended.
+    fn idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|connection| !connection.has_ended());
+        idle.pop()
+    }
+
+    /// Drops all connections: the server is not the primary of the rows.
+    pub(crate) fn drop_all(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.dropped.notify_waiters();
+    }
+}
+
+impl Lent<'_> {
+    /// Gives the connection back, after a whole answer.
+    pub(crate) fn give_back(self) {
+        let Self { pool, connection, _permit } = self;
+        let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // Compared under the lock: `drop_all` clears what is there afterwards.
+        if connection.generation == pool.generation.load(Ordering::SeqCst) {
+            idle.push(connection);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A database for a test, and writes for it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use testkit::redis::shared_server;
+pub(crate) use testkit::redis::{RedisServer, own_server};
+pub(crate) use testkit::rows::{claim, complete, id, is_done, token};
+use tower_idempotency::RecordId;
+use tower_idempotency_redis::{Durability, RedisBackend, RedisBackendBuilder};
+use tower_idempotency_shared::{Backend as _, BackendError, Clocks, Row, ServerId, Write};
+
+/// A backend with a namespace of its own. `None` if there is no server here.
+pub(crate) async fn lab(promise: &str) -> Option<Lab> {
+    let server = shared_server(promise)?;
+    Some(Lab::new(&server.url()).await)
+}
+
+/// A namespace in a database.
+pub(crate) struct Lab {
+    pub(crate) url: String,
+    pub(crate) namespace: String,
+    pub(crate) backend: RedisBackend,
+}
+
+impl Lab {
+    /// A namespace of which the writes reach the memory of the server at `url`.
+    pub(crate) async fn new(url: &str) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let namespace = format!("n{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let backend = builder(url, &namespace).open().await.unwrap();
+        Self { url: url.to_owned(), namespace, backend }
+    }
+
+    /// Another backend for the same rows, as another process has one.
+    pub(crate) async fn another(&self) -> RedisBackend {
+        builder(&self.url, &self.namespace).open().await.unwrap()
+    }
+
+    pub(crate) async fn put(&self, write: &Write) -> Result<Option<Row>, BackendError> {
+        put(&self.backend, write).await
+    }
+
+    pub(crate) async fn get(&self, id: RecordId) -> Result<Option<Row>, BackendError> {
+        get(&self.backend, id).await
+    }
+
+    /// The number of the server, by an answer of it.
+    pub(crate) async fn server(&self) -> ServerId {
+        self.backend.get(Clocks::default(), &[]).await.unwrap().server
+    }
+}
+
+pub(crate) async fn put(backend: &RedisBackend, write: &Write) -> Result<Option<Row>, BackendError> {
+    let answer = backend.put(Clocks::default(), std::slice::from_ref(write)).await;
+    answer.map(|mut answer| answer.rows.remove(0))
+}
+
+pub(crate) async fn get(backend: &RedisBackend, id: RecordId) -> Result<Option<Row>, BackendError> {
+    backend.get(Clocks::default(), &[id]).await.map(|mut answer| answer.rows.remove(0))
+}
+
+/// Machines under test are slow.
+pub(crate) fn builder(url: &str, namespace: &str) -> RedisBackendBuilder {
+    let builder = RedisBackend::from_url(url).unwrap().namespace(namespace).unwrap();
+    let builder = builder.durability(Durability::Memory).unwrap().response_timeout(Duration::from_secs(10));
+    builder.wait_for_connection(Duration::from_secs(30)).wait_for_replicas(Duration::from_millis(300))
+}
+
+/// The same, for writes that wait for one replica.
+pub(crate) fn replicated(url: &str, namespace: &str) -> RedisBackendBuilder {
+    builder(url, namespace).durability(Durability::Replicas { count: 1, fsync: false }).unwrap()
+}
+
+/// A primary and its replica. `None` if there is no server here.
+pub(crate) fn pair(promise: &str) -> Option<(RedisServer, RedisServer)> {
+    let primary = own_server(promise, &[])?;
+    let replica = RedisServer::replica_of(primary.address(), &[]).unwrap();
+    Some((primary, replica))
+}

@@ -1,0 +1,17 @@
+//! Redis as a backend: the parts that are its own. The conformance suite has what every backend has to do.
+//!
+//! The tests start servers of their own. Most share one, and each has a namespace in it; those that stop, fill or set
+//! up a server have their own.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod contract;
+mod durable;
+mod lab;
+mod memory;
+mod opening;
+mod places;
+mod rights;
+mod rows;
+mod scripts;
+mod servers;

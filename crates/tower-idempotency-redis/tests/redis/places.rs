@@ -1,0 +1,109 @@
+//! The primary of a name: what sentinels say, and the node that has a slot of a cluster.
+
+use testkit::process::until;
+use tower_idempotency_redis::{RedisBackend, RedisBackendBuilder};
+use tower_idempotency_shared::{BackendError, Clocks};
+
+use crate::lab::{RedisServer, builder, claim, complete, get, id, is_done, own_server, pair, put};
+
+/// A call that is made again until the primary is found. Each try has a limit of its own: a Valkey that hands over holds
+/// calls back.
+async fn settled(backend: &RedisBackend, write: &tower_idempotency_shared::Write) {
+    let mut last = None;
+    for _ in 0..100 {
+        let answer = put(backend, write).await;
+        if answer.as_ref().is_ok_and(|row| is_done(row.as_ref(), write)) {
+            return;
+        }
+        last = Some(answer);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the write is not done: {last:?}");
+}
+
+fn at(kind: &str, servers: &[&RedisServer], rest: &str, namespace: &str) -> RedisBackendBuilder {
+    let hosts: Vec<String> = servers.iter().map(|server| server.address().to_string()).collect();
+    builder(&format!("redis+{kind}://{}{rest}", hosts.join(",")), namespace)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "in some runs the first row is absent at the new primary, and the cause is not known yet"]
+async fn a_failover_that_a_sentinel_makes_is_followed() {
+    let Some((primary, replica)) = pair("that a failover is followed") else { return };
+    let sentinel = RedisServer::sentinel_of(primary.address()).unwrap();
+    let mut gone = own_server("a sentinel that is gone", &[]).unwrap();
+    gone.kill();
+    let backend = at("sentinel", &[&gone, &sentinel], "/main", "n").open().await.unwrap();
+    let claimed = claim(id(1));
+    settled(&backend, &claimed).await;
+    until("the sentinel knows the replica", async || {
+        let known = sentinel.say("SENTINEL REPLICAS main");
+        known.contains(&replica.address().port().to_string()) && known.contains("master-link-status\r\n$2\r\nok")
+    })
+    .await;
+    until("the failover begins", async || sentinel.say("SENTINEL FAILOVER main").starts_with("+OK")).await;
+    until("the replica is promoted", async || replica.say("ROLE").contains("master")).await;
+    until("the primary is demoted", async || primary.say("ROLE").contains("slave")).await;
+    let outcome = complete(id(1), claimed.token);
+    settled(&backend, &outcome).await;
+    let there = builder(&replica.url(), "n").open().await.unwrap();
+    assert!(is_done(get(&there, id(1)).await.unwrap().as_ref(), &outcome), "the new primary has it");
+}
+
+/// Two nodes, each with half of the slots, and a namespace in each half.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_is_found_at_the_node_that_has_its_slot() {
+    let Some(one) = own_server("that a slot is found", &["cluster-enabled yes"]) else { return };
+    let other = own_server("that a slot is found", &["cluster-enabled yes"]).unwrap();
+    one.say("CLUSTER ADDSLOTSRANGE 0 8191");
+    other.say("CLUSTER ADDSLOTSRANGE 8192 16383");
+    let (host, port) = (other.address().ip(), other.address().port());
+    one.say(&format!("CLUSTER MEET {host} {port}"));
+    let is_whole = |server: &RedisServer| {
+        let info = server.say("CLUSTER INFO");
+        info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
+    };
+    until("the cluster is whole", async || is_whole(&one) && is_whole(&other)).await;
+    // The slot of `foo` is 12,182; that of `bar` is 5,061.
+    for (namespace, has_it, wrong) in [("foo", &other, &one), ("bar", &one, &other)] {
+        let backend = at("cluster", &[&one, &other], "", namespace).open().await.unwrap();
+        let write = claim(id(1));
+        settled(&backend, &write).await;
+        let there = has_it.say("DBSIZE");
+        assert!(!there.starts_with(":0"), "{namespace}: {there}");
+        // By its address alone, the wrong node refuses.
+        let refused = builder(&wrong.url(), namespace).open_within(std::time::Duration::from_secs(1)).open().await;
+        assert!(refused.unwrap_err().to_string().to_ascii_lowercase().contains("moved"));
+    }
+}
+
+/// The slot is another node's from now on. The first call is refused, and the next one goes there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_has_moved_is_followed() {
+    use tower_idempotency_shared::Backend as _;
+
+    let Some(one) = own_server("that a moved slot is followed", &["cluster-enabled yes"]) else { return };
+    let other = own_server("that a moved slot is followed", &["cluster-enabled yes"]).unwrap();
+    one.say("CLUSTER ADDSLOTSRANGE 0 16383");
+    let (host, port) = (other.address().ip(), other.address().port());
+    one.say(&format!("CLUSTER MEET {host} {port}"));
+    until("the nodes know each other", async || {
+        let info = other.say("CLUSTER INFO");
+        info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
+    })
+    .await;
+    let backend = at("cluster", &[&one], "", "foo").open().await.unwrap();
+    let before = backend.get(Clocks::default(), &[]).await.unwrap().server;
+    let name = other.say("CLUSTER MYID").lines().nth(1).unwrap().to_owned();
+    one.say("FLUSHALL");
+    for node in [&other, &one] {
+        let moved = node.say(&format!("CLUSTER SETSLOT 12182 NODE {name}"));
+        assert!(moved.starts_with("+OK"), "{moved}");
+    }
+    let write = claim(id(1));
+    let refused = put(&backend, &write).await;
+    assert!(matches!(refused, Err(BackendError::Nothing(_))), "{refused:?}");
+    settled(&backend, &write).await;
+    assert_ne!(backend.get(Clocks::default(), &[]).await.unwrap().server, before);
+    assert!(!other.say("DBSIZE").starts_with(":0"));
+}
