@@ -44,10 +44,10 @@ impl World {
                 },
                 Phase::Writing(_) => {}
             }
-            if desk.restores {
+            if desk.restores && self.may_show(protocol, process, key) {
                 events.push(Event::Restore(process, key));
             }
-            if budget.inspects > 0 && self.has_copy(process, key) {
+            if budget.inspects > 0 && self.has_copy(process, key) && self.may_show(protocol, process, key) {
                 events.push(Event::Inspect(process, key));
             }
         }
@@ -99,7 +99,10 @@ impl World {
                 })
             };
             events.extend((0..protocol.processes).find(may_sweep).map(|process| Event::Sweep(process, key)));
-            if budget.by_hand > 0 && self.seen_from_outside(protocol, key).is_some() {
+            let is_listed = |key| {
+                self.may_show(protocol, protocol.processes, key) && self.seen_from_outside(protocol, key).is_some()
+            };
+            if budget.by_hand > 0 && is_listed(key) {
                 events.extend([false, true].map(|release| Event::ByHand { key, release }));
             }
             let is_done = |row: &Row| matches!(row.kept, Kept::Completed(_));
@@ -107,7 +110,8 @@ impl World {
                 let is_free = |process: &usize| {
                     let desk = &self.processes[*process].desks[usize::from(key)];
                     // A process without a copy forgets as the operator's does.
-                    desk.phase == Phase::Idle && (desk.cache.is_some() || *process == protocol.processes)
+                    let is_meant = desk.cache.is_some() || *process == protocol.processes;
+                    desk.phase == Phase::Idle && is_meant && self.may_show(protocol, *process, key)
                 };
                 events.extend((0..=protocol.processes).filter(is_free).map(|process| Event::Forget(process, key)));
             }

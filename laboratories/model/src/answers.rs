@@ -3,15 +3,15 @@
 use crate::database::Put;
 use crate::fault::Fault;
 use crate::process::{At, By, Cached, Job, Phase, Read, Writing};
-use crate::rows::{Given, Kept, Row, Run, TIMEOUT, UNKNOWN, Write};
+use crate::rows::{Kept, READ, Row, Run, TIMEOUT, Write};
 use crate::sights::Sight;
 use crate::step::Known;
 use crate::world::{Protocol, World};
 use tower_idempotency::internals::{Record, Reply, State};
 
 impl World {
-    /// The answer to a write: the current row. `is_done`: the row carries its token, or is known to have.
-    pub(crate) fn answered(&mut self, protocol: &Protocol, put: &Put) {
+    /// The answer to a write: the row after it.
+    pub(crate) fn answered(&mut self, protocol: &Protocol, put: &Put, row: Option<Row>) {
         let process = &mut self.processes[usize::from(put.by)];
         let is_it = |writing: &Writing| writing.put.is(put);
         let orphan = process.orphans.iter().position(is_it);
@@ -35,7 +35,8 @@ impl World {
         };
         let Some(key) = key else { return };
         let at = At { process: usize::from(put.by), key, is_orphan: orphan.is_some() };
-        let row = self.read(protocol, at);
+        let earliest = self.times(protocol, at.process).earliest;
+        let row = row.filter(|row| !row.is_absent(earliest));
         let process = &mut self.processes[at.process];
         let released = protocol.fault == Some(Fault::ReleaseDeletes) && put.write.kept == Kept::Released;
         process.floor = process.floor.max(row.map_or(0, |row| row.fence));
@@ -47,7 +48,14 @@ impl World {
             None if released => self.end(protocol, at, writing.job, Reply::Taken, None),
             row => {
                 self.let_go(at, row.as_ref());
-                self.step(protocol, at, writing.job, Known::Read(row));
+                let job = match writing.job {
+                    // The row may be another one than that for which the process wanted to read.
+                    Job::Reclaim { fence, is_asked, .. } if put.is_read() => {
+                        Job::Reclaim { fence, is_warranted: self.is_over(key, row.as_ref(), fence), is_asked }
+                    }
+                    job => job,
+                };
+                self.step(protocol, at, job, Known::Read(row));
             }
         }
     }
@@ -121,21 +129,14 @@ impl World {
         };
         let server = self.database.server;
         let process = &mut self.processes[at.process];
-        if process.barrier == server || protocol.fault == Some(Fault::ReplayWithoutBarrier) {
+        let has_none = matches!(protocol.fault, Some(Fault::ReplayWithoutBarrier | Fault::DirtyReads));
+        if process.barrier == server || has_none {
             return self.tell(protocol, at, told);
         }
         self.saw(Sight::BarrierNeeded);
         let process = &mut self.processes[at.process];
         process.sent += 1;
-        let write = Write {
-            expect: None,
-            token: 0,
-            fence: Given::Keep,
-            kept: Kept::Released,
-            session: None,
-            expires: None,
-            policy: UNKNOWN,
-        };
+        let write = Write { expect: None, ..READ };
         let (by, number, key) = (at.process as u8, process.sent, None);
         let (span, right) = (process.clocks.span(), process.clocks.right());
         let put = Put { by, number, key, write, ends: None, takes: None, age: 0, span, right };

@@ -35,8 +35,8 @@ impl World {
                 }
                 let deletes = protocol.fault == Some(Fault::ReleaseDeletes) && put.write.kept == Kept::Released;
                 let row = if deletes { None } else { Some(now) };
-                self.database.log(protocol.replication, put.key, row, Some(*put), !is_lost);
-                if protocol.replication == Replication::Awaited {
+                self.database.log(put.key, row, Some(*put), !is_lost);
+                if matches!(protocol.replication, Replication::Awaited | Replication::Applied) {
                     return false;
                 }
                 if protocol.replication == Replication::InStep {
@@ -46,9 +46,37 @@ impl World {
             }
         }
         if !is_lost {
-            self.answered(protocol, put);
+            self.answer_arrived(protocol, put);
         }
         false
+    }
+
+    /// Answers a call with the present row, at once or when the row is durable.
+    fn answer_arrived(&mut self, protocol: &Protocol, put: &Put) {
+        let by = usize::from(put.by);
+        match put.key {
+            Some(key) if !self.may_show(protocol, by, key) => {
+                // An answer that no process expects has no effect.
+                if self.processes[by].writes().any(|own| own.is(put)) {
+                    self.saw(Sight::WaitsUntilDurable);
+                    self.database.wait(put, key);
+                }
+            }
+            key => {
+                let row = key.and_then(|key| self.database.there(key).copied());
+                self.answered(protocol, put, row);
+            }
+        }
+    }
+
+    /// Returns whether a call of this process shows the row of `key` at once.
+    pub(crate) fn may_show(&self, protocol: &Protocol, process: usize, key: u8) -> bool {
+        let is_behind_barrier = || self.processes[process].barrier == self.database.server;
+        match protocol.fault {
+            Some(Fault::DirtyReads) => true,
+            Some(Fault::OneBarrierAStart) if is_behind_barrier() => true,
+            _ => self.database.may_show(key),
+        }
     }
 
     /// The standby gets the next entry of those that were written.
@@ -57,9 +85,9 @@ impl World {
         let Some(Entry { row, is_seen, put: Some(put), is_awaited, .. }) = self.database.replicate() else { return };
         if !is_seen {
             self.shown(&put, before, row);
-            if is_awaited {
-                self.answered(protocol, &put);
-            }
+        }
+        if is_awaited && matches!(protocol.replication, Replication::Awaited | Replication::Applied) {
+            self.answered(protocol, &put, row);
         }
     }
 
@@ -81,22 +109,25 @@ impl World {
             let Some(there) = there.filter(|row| durable.is_none_or(|durable| durable.token != row.token)) else {
                 continue;
             };
-            // A row that a restart showed and that was never durable was never answered.
-            if protocol.replication == Replication::Awaited {
-                self.truth(key).has_vanished = true;
-                continue;
+            let is_shown = self.database.shown(key) != durable.as_ref();
+            match protocol.replication {
+                Replication::Applied if !is_shown => self.saw(Sight::LostBeforeShown),
+                // A row that a restart showed and that was never durable was never answered.
+                Replication::Awaited | Replication::Applied => self.truth(key).has_vanished = true,
+                Replication::InStep | Replication::Behind => {
+                    self.saw(if there.kept == Kept::Running { Sight::LostClaim } else { Sight::LostAnswer });
+                    self.truth(key).is_lost = true;
+                    self.truth(key).kept_until = None;
+                    self.begins_anew(key);
+                }
             }
-            self.saw(if there.kept == Kept::Running { Sight::LostClaim } else { Sight::LostAnswer });
-            self.truth(key).is_lost = true;
-            self.truth(key).kept_until = None;
-            self.begins_anew(key);
         }
         self.tombstones_lost();
         self.database.fail_over();
         self.replaced();
     }
 
-    /// Judges a write that becomes visible, for the runs of its operation. `before` is the row before it.
+    /// Judges a write that calls may show from now on, for the runs of its operation. `before` is the row before it.
     pub(crate) fn shown(&mut self, put: &Put, before: Option<Row>, row: Option<Row>) {
         self.stamped(put, before, row);
         if let (Some(key), Some(run)) = (put.key, put.restores()) {
@@ -150,9 +181,9 @@ impl World {
         }
     }
 
-    /// The row that the database shows by its own clock.
+    /// The row that calls may show, by the database's own clock.
     pub(crate) fn read_now(&self, key: u8) -> Option<Row> {
-        self.database.read(key, self.database.now())
+        self.database.shown(key).copied().filter(|row| !row.is_absent(self.database.now()))
     }
 
     /// A claim, or the end of a run whose claim has expired, is written where no row counts.

@@ -5,10 +5,10 @@ use tower_idempotency_shared::Moment;
 
 use crate::clocks::{self, Span};
 use crate::fault::Fault;
-use crate::rows::{Kept, Row, Run, Token, UNIT, UNKNOWN, Write};
+use crate::rows::{Kept, READ, Row, Run, Token, UNIT, UNKNOWN, Write};
 
 /// The moment at which a write is durable, and what waits for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Replication {
     /// At once.
     InStep,
@@ -17,6 +17,9 @@ pub enum Replication {
     /// Later. A write is neither seen nor answered before that, and its row is locked. A restart shows it all the same,
     /// and a failover loses it then.
     Awaited,
+    /// Later. A write changes its row at once, and other writes build on that. It is answered once it is durable, and
+    /// so is each call that shows the row. A failover loses the row before. A restart lets calls show it all the same.
+    Applied,
 }
 
 /// A write on its way.
@@ -59,18 +62,25 @@ impl Put {
         }
     }
 
+    /// Returns whether it is a read that waits until its row is durable.
+    pub(crate) fn is_read(&self) -> bool {
+        self.key.is_some() && self.write == Write { token: self.write.token, ..READ }
+    }
+
     /// Returns whether it deletes a record that is done, if there is one.
     pub(crate) fn forgets(&self) -> bool {
         self.takes.is_some() && self.write.kept == Kept::Released
     }
 }
 
-/// A write that is not durable yet.
+/// A write that is not durable yet, or a call that waits for those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
+    /// The key whose row it changes. `None`: it changes no row of a key.
     pub(crate) key: Option<u8>,
+    /// The row with which it is answered.
     pub(crate) row: Option<Row>,
-    /// `true` if it can be read.
+    /// `true` if calls may show it.
     pub(crate) is_seen: bool,
     /// The write. `None`: a row was deleted.
     pub(crate) put: Option<Put>,
@@ -80,6 +90,7 @@ pub(crate) struct Entry {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Database {
+    replication: Replication,
     /// The rows of the keys, past their expiry or not.
     rows: Vec<Option<Row>>,
     /// The rows that a failover shows.
@@ -112,9 +123,9 @@ pub(crate) enum Done {
 const BEGINNING: u64 = 1_000 * UNIT.as_millis() as u64;
 
 impl Database {
-    pub(crate) fn new(keys: usize) -> Self {
+    pub(crate) fn new(keys: usize, replication: Replication) -> Self {
         let rows = vec![None; keys];
-        Self { standby: rows.clone(), rows, behind: Vec::new(), server: 1, time: BEGINNING, ahead: 0 }
+        Self { replication, standby: rows.clone(), rows, behind: Vec::new(), server: 1, time: BEGINNING, ahead: 0 }
     }
 
     /// The true time, in milliseconds.
@@ -152,6 +163,23 @@ impl Database {
         self.standby[usize::from(key)].as_ref()
     }
 
+    /// The last row of `key` that calls may show.
+    pub(crate) fn shown(&self, key: u8) -> Option<&Row> {
+        let last = self.behind.iter().rfind(|entry| entry.key == Some(key) && entry.is_seen);
+        last.map_or(self.durable(key), |entry| entry.row.as_ref())
+    }
+
+    /// Returns whether calls may show the row of `key` as it is read now.
+    pub(crate) fn may_show(&self, key: u8) -> bool {
+        let last = self.behind.iter().rfind(|entry| entry.key == Some(key));
+        self.hides() || last.is_none_or(|entry| entry.is_seen)
+    }
+
+    /// Returns whether a row keeps its content, and is locked, until calls may show the new one.
+    fn hides(&self) -> bool {
+        self.replication == Replication::Awaited
+    }
+
     /// Returns whether there is such a row, or may be once the writes are shown or lost.
     pub(crate) fn has(&self, is_such: impl Fn(&Row) -> bool) -> bool {
         let behind = self.behind.iter().map(|entry| &entry.row);
@@ -159,7 +187,7 @@ impl Database {
     }
 
     fn is_locked(&self, key: Option<u8>) -> bool {
-        key.is_some() && self.behind.iter().any(|entry| !entry.is_seen && entry.key == key)
+        self.hides() && key.is_some() && self.behind.iter().any(|entry| !entry.is_seen && entry.key == key)
     }
 
     /// Does a write, if the row is as the write expects, or is already the write's own. Some time passes with each new
@@ -194,19 +222,18 @@ impl Database {
     }
 
     /// Notes a write.
-    pub(crate) fn log(
-        &mut self,
-        replication: Replication,
-        key: Option<u8>,
-        row: Option<Row>,
-        put: Option<Put>,
-        is_awaited: bool,
-    ) {
-        let is_seen = replication != Replication::Awaited || put.is_none();
-        if let (true, Some(key)) = (is_seen, key) {
+    pub(crate) fn log(&mut self, key: Option<u8>, row: Option<Row>, put: Option<Put>, is_awaited: bool) {
+        let is_seen = matches!(self.replication, Replication::InStep | Replication::Behind) || put.is_none();
+        if let (true, Some(key)) = (is_seen || !self.hides(), key) {
             self.rows[usize::from(key)] = row;
         }
         self.behind.push(Entry { key, row, is_seen, put, is_awaited });
+    }
+
+    /// Answers a call with the present row of `key` once that is durable.
+    pub(crate) fn wait(&mut self, put: &Put, key: u8) {
+        let row = self.there(key).copied();
+        self.behind.push(Entry { key: None, row, is_seen: true, put: Some(*put), is_awaited: true });
     }
 
     /// Makes the oldest write that is not durable durable, and returns it.
@@ -217,22 +244,22 @@ impl Database {
         let entry = self.behind.remove(0);
         if let Some(key) = entry.key {
             self.standby[usize::from(key)] = entry.row;
-            if !entry.is_seen {
+            if self.hides() && !entry.is_seen {
                 self.rows[usize::from(key)] = entry.row;
             }
         }
         Some(entry)
     }
 
-    /// A restart: all writes become visible, and none is answered. Returns those that become visible now.
+    /// A restart: calls may show all writes, and none is answered. Returns those that they could not show before.
     pub(crate) fn restart(&mut self) -> Vec<Entry> {
         self.server += 1;
-        let mut shown = Vec::new();
+        let (mut shown, hides) = (Vec::new(), self.hides());
         for entry in &mut self.behind {
             entry.is_awaited = false;
             if !std::mem::replace(&mut entry.is_seen, true) {
                 shown.push(*entry);
-                if let Some(key) = entry.key {
+                if let (true, Some(key)) = (hides, entry.key) {
                     self.rows[usize::from(key)] = entry.row;
                 }
             }

@@ -251,7 +251,7 @@ impl World {
             }
             Event::Sweep(process, key) => {
                 self.swept(process, key);
-                self.database.log(protocol.replication, Some(key), None, None, false);
+                self.database.log(Some(key), None, None, false);
             }
         }
         Some(())

@@ -73,4 +73,8 @@ pub enum Fault {
     LaterTombstoneTaken,
     /// A process that has an operation forgotten keeps its own copy.
     ForgetKeepsTheCopy,
+    /// A call shows a row before it is durable, and a replay has no barrier either.
+    DirtyReads,
+    /// A call shows a row before it is durable, once its process has a barrier since the start of the server.
+    OneBarrierAStart,
 }

@@ -14,8 +14,9 @@
 //!   answer.
 //! - `copies.rs` has the copies of completed records in the memory of processes: after a failover they are put back, as
 //!   in `protocol/restore.rs`, and what an operator has forgotten is dropped.
-//! - `database.rs` has the rows, which of them are durable, and the effects of a failover and a restart. `rows.rs` has
-//!   one row, and the effect of a write on it.
+//! - `database.rs` has the rows, which of them are durable, and the effects of a failover and a restart. A write is
+//!   durable at once, after its answer, before it is seen, or after it changes its row and before a call shows that.
+//!   `rows.rs` has one row, and the effect of a write on it.
 //! - `sessions.rs` has the statements of a session on the runs of its process, with renewals that may arrive late.
 //! - `clocks.rs` has the true time, which the protocol does not know and by which promises are judged, and how far each
 //!   clock is from it.
@@ -60,9 +61,10 @@
 //! barred (here a claim without a waiter is sent until its end is known, and given back); listing; digits, bytes and
 //! SQL; others' earlier reads of a session, which have the effect of a renewal that arrives late; a session's row that
 //! a failover takes back, which adds nothing to the later one. It does not explore an answer that is lost for the whole
-//! retention, or before a failover that loses what was answered after it. Reads are done at once. A write is late by
-//! five minutes at most, and a claim that is answered after its bound is given back. No process is started again under
-//! its name: another one takes its place.
+//! retention, or before a failover that loses what was answered after it. Reads are done at once, or wait until what
+//! they show is durable; the rows of sessions are durable at once. A write is late by five minutes at most, and a claim
+//! that is answered after its bound is given back. No process is started again under its name: another one takes its
+//! place.
 
 mod actions;
 mod answers;

@@ -79,6 +79,8 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         "a forgotten operation runs again after a failover": RunsOnAnotherServer,
         "a copy of what was forgotten is told": CopyTold,
         "a copy of what was forgotten is dropped": CopyDropped,
+        "a call waits until the row that it shows is durable": WaitsUntilDurable,
+        "a failover loses a row before it is shown": LostBeforeShown,
         "what was forgotten is written anew, as the row of a later run has expired": RestoredAfterALaterRun,
         "what was forgotten is disputed, as the operation has run again": DisputedByALaterRun,
         "what was forgotten is disputed, as it was put back and forgotten meanwhile": DisputedByARace,

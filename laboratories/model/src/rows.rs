@@ -74,6 +74,17 @@ pub(crate) struct Write {
     pub(crate) policy: ClaimPolicy,
 }
 
+/// A write that changes no row: it expects a token that no row has. As a call it is a read.
+pub(crate) const READ: Write = Write {
+    expect: Some(0),
+    token: 0,
+    fence: Given::Keep,
+    kept: Kept::Released,
+    session: None,
+    expires: None,
+    policy: UNKNOWN,
+};
+
 /// [`NewFence`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Given {

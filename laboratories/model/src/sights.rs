@@ -52,6 +52,8 @@ pub(crate) enum Sight {
     RunsOnAnotherServer,
     CopyTold,
     CopyDropped,
+    WaitsUntilDurable,
+    LostBeforeShown,
     // Now and then, and better never.
     RestoredAfterALaterRun,
     DisputedByALaterRun,

@@ -5,10 +5,10 @@ use tower_idempotency::Fence;
 use tower_idempotency::internals::{Cause, Change, Current, Draft, Expiry, Origin, Owner, Record, Reply, State, next};
 use tower_idempotency_shared::GRACE;
 
-use crate::database::{Put, Taken};
+use crate::database::{Put, Replication, Taken};
 use crate::fault::Fault;
 use crate::process::{At, By, Effect, Job, Phase, Writing};
-use crate::rows::{FINGERPRINT, Given, Kept, RETENTION, Row, Run, Session, UNKNOWN, Write};
+use crate::rows::{FINGERPRINT, Given, Kept, READ, RETENTION, Row, Run, Session, UNKNOWN, Write};
 use crate::sights::Sight;
 use crate::truth::Forgotten;
 use crate::world::{Policy, Protocol, Status, World};
@@ -37,12 +37,20 @@ impl Known {
 impl World {
     /// Takes a step, beginning with what the process remembers or reads.
     pub(crate) fn take(&mut self, protocol: &Protocol, at: At, job: Job) {
-        let known = match self.processes[at.process].desks[usize::from(at.key)].held {
-            _ if job == Job::Claim => Known::Nothing,
-            Some(row) => Known::Held(row),
-            None => Known::Read(self.read(protocol, at)),
-        };
-        self.step(protocol, at, job, known);
+        match self.processes[at.process].desks[usize::from(at.key)].held {
+            _ if job == Job::Claim => self.step(protocol, at, job, Known::Nothing),
+            Some(row) => self.step(protocol, at, job, Known::Held(row)),
+            None => self.read_and_step(protocol, at, job),
+        }
+    }
+
+    /// Takes a step by the row that is read, once the row may be shown.
+    fn read_and_step(&mut self, protocol: &Protocol, at: At, job: Job) {
+        if !self.may_show(protocol, at.process, at.key) {
+            return self.send(protocol, at, job, READ, None);
+        }
+        let row = self.read(protocol, at);
+        self.step(protocol, at, job, Known::Read(row));
     }
 
     pub(crate) fn step(&mut self, protocol: &Protocol, at: At, job: Job, known: Known) {
@@ -61,7 +69,7 @@ impl World {
             Change::Nothing if reply == Reply::Refused && matches!(known, Known::Held(_)) => {
                 // The process remembers an older row.
                 self.let_go(at, row.as_ref());
-                return self.step(protocol, at, job, Known::Read(self.read(protocol, at)));
+                return self.read_and_step(protocol, at, job);
             }
             Change::Nothing => return self.unchanged(protocol, at, job, known, reply, record),
             Change::Release => Write {
@@ -205,7 +213,9 @@ impl World {
         match (job, reply) {
             _ if at.is_orphan => {}
             (Job::Claim | Job::Reclaim { .. }, Reply::Taken) => {
-                if matches!(job, Job::Reclaim { is_warranted: true, is_asked: false, .. }) {
+                // A failover that loses what was never shown excuses no run after an answer.
+                let is_told = protocol.replication == Replication::Applied && self.truth(at.key).told.is_some();
+                if matches!(job, Job::Reclaim { is_warranted: true, is_asked: false, .. }) && !is_told {
                     self.allow(at.key);
                 }
                 if matches!(job, Job::Reclaim { .. }) {
@@ -256,7 +266,7 @@ impl World {
             State::Interrupted { .. } if record.is_interrupted() => match protocol.policy_of(at.process) {
                 Policy::Refuse => {}
                 Policy::Rerun => {
-                    let is_warranted = self.is_over(at, fence);
+                    let is_warranted = self.is_over(at.key, self.database.there(at.key), fence);
                     self.take(protocol, at, Job::Reclaim { fence, is_warranted, is_asked: false });
                 }
                 Policy::Ask => self.take(protocol, at, Job::Ask { fence }),

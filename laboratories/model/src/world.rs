@@ -139,8 +139,8 @@ impl Protocol {
 
 impl World {
     pub(crate) fn new(protocol: &Protocol) -> Self {
-        let Protocol { processes, keys, budget, .. } = *protocol;
-        let database = Database::new(keys);
+        let Protocol { processes, keys, replication, budget, .. } = *protocol;
+        let database = Database::new(keys, replication);
         Self {
             processes: vec![Process::new(keys, database.floor()); processes + 1],
             sessions: vec![vec![Status::Alive]; processes + 1],
@@ -203,10 +203,10 @@ impl World {
         self.may_judge_by(process) >= self.truths[usize::from(key)].bound
     }
 
-    /// Returns whether the run of this fence has ended without an end, or as unknown, and may be repeated.
-    pub(crate) fn is_over(&self, at: At, fence: u64) -> bool {
-        let is_repeatable = self.truths[usize::from(at.key)].policy == Some(ClaimPolicy::Rerun);
-        let row = self.database.there(at.key).filter(|row| row.fence == fence && is_repeatable);
+    /// Returns whether the run of this fence has ended without an end, or as unknown, by this row, and may run again.
+    pub(crate) fn is_over(&self, key: u8, row: Option<&Row>, fence: u64) -> bool {
+        let is_repeatable = self.truths[usize::from(key)].policy == Some(ClaimPolicy::Rerun);
+        let row = row.filter(|row| row.fence == fence && is_repeatable);
         row.is_some_and(|row| match (row.kept, row.session) {
             (Kept::Running, Some(session)) => matches!(self.status_of(session), Status::Lapsed | Status::Dead),
             (kept, _) => matches!(kept, Kept::Interrupted { .. }),
@@ -249,7 +249,7 @@ impl World {
         let is_told = |row: &Row| row.kept == Kept::Completed(run);
         let stored = match protocol.replication {
             Replication::Behind => self.database.there(key),
-            Replication::InStep | Replication::Awaited => self.database.durable(key),
+            Replication::InStep | Replication::Awaited | Replication::Applied => self.database.durable(key),
         };
         if !stored.is_some_and(is_told) {
             self.saw(Sight::SaidBeforeDurable);

@@ -62,6 +62,10 @@ pub(crate) const GOALS_OF_BOUNDS: &[&str] = &[
     "an outcome is disputed",
 ];
 
+/// The sights of the scenes in which rows change before they are durable.
+pub(crate) const GOALS_OF_APPLIED: &[&str] =
+    &["a call waits until the row that it shows is durable", "a failover loses a row before it is shown"];
+
 pub(crate) const LOST_AND_LATE_WRITES: Scene = Scene {
     name: "answers are lost, writes arrive again",
     protocol: Protocol { budget: Budget { lost: 1, late: 1, lapses: 1, ..TWO_REQUESTS }, ..TWO_PROCESSES },
@@ -174,6 +178,45 @@ pub(crate) const LOST_WHILE_STANDING_STILL: Scene = Scene {
     goals: &["a failover loses a claim", "a failover loses an answer", "a session is renewed late"],
     goals_of_takeover: &["a run is taken over", "a handler is dropped"],
     goals_of_asking: &[],
+};
+pub(crate) const APPLIED: Scene = Scene {
+    name: "rows change before they are durable, failover, answers are lost",
+    protocol: Protocol {
+        replication: Replication::Applied,
+        budget: Budget { failovers: 1, lost: 1, ..TWO_REQUESTS },
+        ..TWO_PROCESSES
+    },
+    goals: GOALS_OF_APPLIED,
+    goals_of_takeover: &[],
+    goals_of_asking: &[],
+};
+pub(crate) const APPLIED_AND_RESTART: Scene = Scene {
+    name: "rows change before they are durable, restart and failover",
+    protocol: Protocol { budget: Budget { restarts: 1, failovers: 1, ..TWO_REQUESTS }, ..APPLIED.protocol },
+    goals: &["a barrier is needed", "a restart shows what is not durable"],
+    ..APPLIED
+};
+pub(crate) const APPLIED_AND_SETTLED: Scene = Scene {
+    name: "rows change before they are durable, failover, an operator settles, processes stand still",
+    protocol: Protocol { budget: Budget { failovers: 1, by_hand: 1, lapses: 1, ..TWO_REQUESTS }, ..APPLIED.protocol },
+    goals: &["an operator settles it", "an outcome is disputed", "a late completion wins"],
+    ..APPLIED
+};
+pub(crate) const APPLIED_WHILE_STANDING_STILL: Scene = Scene {
+    name: "rows change before they are durable, failover, processes stand still",
+    protocol: Protocol { budget: Budget { failovers: 1, lapses: 1, ..TWO_REQUESTS }, ..APPLIED.protocol },
+    goals_of_takeover: &["a run is taken over", "an outcome is disputed"],
+    ..APPLIED
+};
+pub(crate) const APPLIED_BY_THREE: Scene = Scene {
+    name: "three processes, rows change before they are durable, failover, processes die",
+    protocol: Protocol {
+        processes: 3,
+        budget: Budget { requests: 3, crashes: 1, failovers: 1, ..NOTHING },
+        ..APPLIED.protocol
+    },
+    goals_of_takeover: &["a run is taken over"],
+    ..APPLIED
 };
 pub(crate) const TIME: Scene = Scene {
     name: "time passes, writes arrive again",
