@@ -8,6 +8,7 @@
 
 mod explore;
 mod scenes;
+mod schedules;
 
 use explore::{is_seen_to_break, keeps_its_promises};
 use model::{Fault, Policy, Protocol};
@@ -18,6 +19,7 @@ use scenes::{
     LOST_BY_A_FAILOVER, LOST_WHILE_STANDING_STILL, POLICIES, SETTLED_BY_HAND, SLOW, SYNCHRONOUS, Scene,
     THREE_PROCESSES, TIME, TWO_KEYS, TWO_PROCESSES, USED_AGAIN, WALL_CLOCKS, WRONG_TOGETHER,
 };
+use schedules::{ANSWERED_ANEW, REPLAYED_AND_LOST, broken_by};
 use stateright::{Expectation, Model};
 
 fn is_played(scene: Scene) {
@@ -80,6 +82,19 @@ fn a_row_that_changes_before_it_is_durable_breaks_nothing_if_no_call_shows_it_be
     is_played(APPLIED_WHILE_STANDING_STILL);
     is_played_under(Policy::Refuse, APPLIED_AND_SETTLED);
     is_played_under(Policy::Refuse, APPLIED_AND_RESTART);
+}
+
+/// A dirty read: an outcome is replayed, and lost by a failover, and another process runs the operation again.
+#[test]
+fn an_outcome_that_a_failover_loses_was_answered_only_if_a_call_showed_it_too_early() {
+    let protocol = Protocol { policy: Policy::Rerun, ..APPLIED_BY_THREE.protocol };
+    for fault in [Fault::DirtyReads, Fault::OneBarrierAStart] {
+        let broken = broken_by(Protocol { fault: Some(fault), ..protocol }, REPLAYED_AND_LOST);
+        let promises = ["nothing is said before it is durable", "one effect per key", "the same answer"];
+        assert_eq!(broken, promises, "{fault:?}");
+    }
+    let broken = broken_by(protocol, ANSWERED_ANEW);
+    assert!(broken.is_empty(), "{broken:?}");
 }
 
 #[test]
