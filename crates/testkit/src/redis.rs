@@ -1,18 +1,23 @@
 //! A Redis or Valkey server of one's own: in a temporary directory, on a free port, for as long as it is wanted.
 
+mod clock;
+mod found;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::dice::loopback;
+use crate::postgres::FakeClock;
 use crate::process::{signal, state};
-use crate::skipped;
+
+use found::program;
+pub use found::{own_server, server_where, shared_server};
 
 /// The interval of a poll; `GIVE_UP` is its bound.
 const LOOK: Duration = Duration::from_millis(10);
@@ -40,6 +45,8 @@ pub struct RedisServer {
     settings: Vec<String>,
     /// It is a sentinel, which keeps what it learns in its own file of settings.
     is_sentinel: bool,
+    /// The clock of its process, if it has one of its own.
+    clock: Option<FakeClock>,
     running: Option<Running>,
 }
 
@@ -53,34 +60,45 @@ impl RedisServer {
     /// A new server, with settings such as `appendonly yes`. It saves nothing by itself. An error says what is missing
     /// to start one.
     pub fn with(settings: &[&str]) -> Result<Self, String> {
-        Self::start(settings, false)
+        Self::of(program()?, settings)
     }
 
     /// A sentinel that watches the server at `primary` under the name `main`. It alone decides.
     pub fn sentinel_of(primary: SocketAddr) -> Result<Self, String> {
-        Self::start(&[&format!("sentinel monitor main {} {} 1", primary.ip(), primary.port())], true)
+        Self::sentinel_with(primary, &[])
     }
 
-    fn start(settings: &[&str], is_sentinel: bool) -> Result<Self, String> {
-        let program = program()?;
-        // The guard deletes it: it outlives this process.
-        let directory = TempDir::with_prefix("redis").map_err(|error| error.to_string())?.keep();
-        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut server =
-            Self { directory, program, address: loopback(), port: 0, settings, is_sentinel, running: None };
-        // Another process may take the port before the server does.
-        let started = (0..5).any(|_| {
-            server.port = free_port(server.address);
-            server.launch()
-        });
-        assert!(started, "the server does not start: {}", server.log());
-        Ok(server)
+    /// The same, with further lines in its file of settings.
+    pub fn sentinel_with(primary: SocketAddr, lines: &[&str]) -> Result<Self, String> {
+        let monitor = format!("sentinel monitor main {} {} 1", primary.ip(), primary.port());
+        let mut settings = vec![monitor.as_str()];
+        settings.extend(lines);
+        let mut sentinel = Self::prepared(program()?, &settings)?;
+        sentinel.is_sentinel = true;
+        sentinel.launch_anywhere();
+        Ok(sentinel)
     }
 
     /// A replica of the server at `primary`, which has a copy of it when this returns.
     pub fn replica_of(primary: SocketAddr, settings: &[&str]) -> Result<Self, String> {
+        Self::copy_of(primary, program()?, settings)
+    }
+
+    /// A replica of this server, by the same program.
+    pub fn replica(&self, settings: &[&str]) -> Self {
+        Self::copy_of(self.address(), self.program.clone(), settings).expect("a second server can be started")
+    }
+
+    /// Another server by the same program, which knows nothing of this one.
+    pub fn another(&self, settings: &[&str]) -> Self {
+        Self::of(self.program.clone(), settings).expect("a second server can be started")
+    }
+
+    fn copy_of(primary: SocketAddr, program: PathBuf, settings: &[&str]) -> Result<Self, String> {
         let replica = format!("replicaof {} {}", primary.ip(), primary.port());
-        let server = Self::with(&[&[replica.as_str(), "repl-diskless-load on-empty-db"], settings].concat())?;
+        let mut all = vec![replica.as_str(), "repl-diskless-load on-empty-db"];
+        all.extend(settings);
+        let server = Self::of(program, &all)?;
         let begin = Instant::now();
         while !server.say("INFO replication").contains("master_link_status:up") {
             assert!(begin.elapsed() < GIVE_UP, "the replica does not copy: {}", server.log());
@@ -89,10 +107,35 @@ impl RedisServer {
         Ok(server)
     }
 
+    fn of(program: PathBuf, settings: &[&str]) -> Result<Self, String> {
+        let mut server = Self::prepared(program, settings)?;
+        server.launch_anywhere();
+        Ok(server)
+    }
+
+    /// A server that does not run yet.
+    fn prepared(program: PathBuf, settings: &[&str]) -> Result<Self, String> {
+        // The guard deletes it: it outlives this process.
+        let directory = TempDir::with_prefix("redis").map_err(|error| error.to_string())?.keep();
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let (address, is_sentinel) = (loopback(), false);
+        Ok(Self { directory, program, address, port: 0, settings, is_sentinel, clock: None, running: None })
+    }
+
+    fn launch_anywhere(&mut self) {
+        // Another process may take the port before the server does.
+        let started = (0..5).any(|_| {
+            self.port = free_port(self.address);
+            self.launch()
+        });
+        assert!(started, "the server does not start: {}", self.log());
+    }
+
     /// Returns whether the server accepts connections now.
     fn launch(&mut self) -> bool {
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "guard"]).env("DIRECTORY", &self.directory).arg(&self.program);
+        command.args(["-c", GUARD, "guard"]).env("DIRECTORY", &self.directory);
+        command.args(self.wrapper()).arg(&self.program);
         if self.is_sentinel {
             let file = self.directory.join("sentinel.conf");
             fs::write(&file, self.settings.join("\n")).expect("its directory can be written");
@@ -162,6 +205,11 @@ impl RedisServer {
         (self.address, self.port).into()
     }
 
+    /// The directory in which it keeps its files.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The server's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
@@ -218,26 +266,6 @@ impl Drop for RedisServer {
     }
 }
 
-/// A server of the test's own.
-pub fn own_server(promise: &str, settings: &[&str]) -> Option<RedisServer> {
-    RedisServer::with(settings).map_err(|obstacle| skipped(promise, &obstacle)).ok()
-}
-
-/// The server that most tests of a program share.
-pub fn shared_server(promise: &str) -> Option<&'static RedisServer> {
-    static SERVER: OnceLock<Result<RedisServer, String>> = OnceLock::new();
-    SERVER.get_or_init(|| RedisServer::with(&[])).as_ref().map_err(|obstacle| skipped(promise, obstacle)).ok()
-}
-
 fn free_port(address: Ipv4Addr) -> u16 {
     TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).expect("a port is free").port()
-}
-
-/// The server's program, on the path.
-fn program() -> Result<PathBuf, String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places =
-        std::env::split_paths(&path).flat_map(|place| ["valkey-server", "redis-server"].map(|name| place.join(name)));
-    let found = { places }.find(|program| program.is_file());
-    found.ok_or_else(|| "the program of a Redis or Valkey server is missing".to_owned())
 }
