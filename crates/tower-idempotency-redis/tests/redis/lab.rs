@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client};
 use testkit::redis::shared_server;
-pub(crate) use testkit::redis::{RedisServer, own_server};
+pub(crate) use testkit::redis::{RedisServer, own_server, server_where};
 pub(crate) use testkit::rows::{claim, complete, id, is_done, token};
 use tower_idempotency::RecordId;
 use tower_idempotency_redis::{Durability, RedisBackend, RedisBackendBuilder};
@@ -70,6 +72,19 @@ pub(crate) fn builder(url: &str, namespace: &str) -> RedisBackendBuilder {
 /// The same, for writes that wait for one replica.
 pub(crate) fn replicated(url: &str, namespace: &str) -> RedisBackendBuilder {
     builder(url, namespace).durability(Durability::Replicas { count: 1, fsync: false }).unwrap()
+}
+
+/// The database that these sentinels or nodes know.
+pub(crate) fn at(kind: &str, servers: &[&RedisServer], rest: &str, namespace: &str) -> RedisBackendBuilder {
+    let hosts: Vec<String> = servers.iter().map(|server| server.address().to_string()).collect();
+    builder(&format!("redis+{kind}://{}{rest}", hosts.join(",")), namespace)
+}
+
+/// A connection of the test's own, for commands that [`RedisServer::say`] can't send: those with any bytes, or many.
+pub(crate) async fn client(server: &RedisServer) -> MultiplexedConnection {
+    let patient = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+    let client = Client::open(server.url()).unwrap();
+    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }
 
 /// A primary and its replica. `None` if there is no server here.

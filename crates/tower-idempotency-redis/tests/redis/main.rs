@@ -7,11 +7,14 @@
 
 mod contract;
 mod durable;
+mod killed;
 mod lab;
 mod memory;
+mod moves;
 mod opening;
 mod places;
 mod rights;
 mod rows;
 mod scripts;
 mod servers;
+mod writers;

@@ -1,10 +1,10 @@
 //! The primary of a name: what sentinels say, and the node that has a slot of a cluster.
 
 use testkit::process::until;
-use tower_idempotency_redis::{RedisBackend, RedisBackendBuilder};
+use tower_idempotency_redis::RedisBackend;
 use tower_idempotency_shared::{BackendError, Clocks};
 
-use crate::lab::{RedisServer, builder, claim, complete, get, id, is_done, own_server, pair, put};
+use crate::lab::{RedisServer, at, builder, claim, complete, get, id, is_done, own_server, pair, put};
 
 /// A call that is made again until the primary is found. Each try has a limit of its own: a Valkey that hands over holds
 /// calls back.
@@ -19,11 +19,6 @@ async fn settled(backend: &RedisBackend, write: &tower_idempotency_shared::Write
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("the write is not done: {last:?}");
-}
-
-fn at(kind: &str, servers: &[&RedisServer], rest: &str, namespace: &str) -> RedisBackendBuilder {
-    let hosts: Vec<String> = servers.iter().map(|server| server.address().to_string()).collect();
-    builder(&format!("redis+{kind}://{}{rest}", hosts.join(",")), namespace)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
