@@ -8,6 +8,7 @@
 mod clock;
 mod contract;
 mod durable;
+mod eviction;
 mod killed;
 mod lab;
 mod memory;
