@@ -15,6 +15,7 @@ mod memory;
 mod moves;
 mod opening;
 mod places;
+mod refusals;
 mod rights;
 mod rows;
 mod scripts;

@@ -1,0 +1,83 @@
+//! A server that refuses scripts as a whole. Nothing was done then, and a row that is there is never shown as absent.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use testkit::process::until;
+use tower_idempotency_shared::{Backend as _, BackendError, Clocks, Row, Write};
+
+use crate::lab::{Lab, claim, complete, id, is_done, own_server};
+
+/// A call was refused with this text, and has done nothing.
+fn assert_nothing(answer: &Result<Option<Row>, BackendError>, says: &str) {
+    let is_so = matches!(answer, Err(error @ BackendError::Nothing(_)) if error.to_string().contains(says));
+    assert!(is_so, "{says}: {answer:?}");
+}
+
+/// A new claim, the end of a run and a read are refused with this text.
+async fn all_is_refused(lab: &Lab, run: &Write, says: &str) {
+    for write in [claim(id(1_000)), complete(run.id, run.token)] {
+        assert_nothing(&lab.put(&write).await, says);
+    }
+    assert_nothing(&lab.get(run.id).await, says);
+}
+
+/// Nothing of what was refused was done, and now it is.
+async fn all_is_done(lab: &Lab, run: &Write) {
+    assert!(is_done(lab.get(run.id).await.unwrap().as_ref(), run));
+    assert_eq!(lab.get(id(1_000)).await.unwrap(), None);
+    for write in [claim(id(1_000)), complete(run.id, run.token)] {
+        assert!(is_done(lab.put(&write).await.unwrap().as_ref(), &write));
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_enough_replicas_does_nothing() {
+    let Some(server) = own_server("what NOREPLICAS means", &[]) else { return };
+    let (lab, run) = (Lab::new(&server.url()).await, claim(id(1)));
+    lab.put(&run).await.unwrap();
+    server.say("CONFIG SET min-replicas-to-write 1");
+    all_is_refused(&lab, &run, "Not enough good replicas").await;
+    server.say("CONFIG SET min-replicas-to-write 0");
+    all_is_done(&lab, &run).await;
+}
+
+#[tokio::test]
+async fn a_server_that_can_t_save_its_data_does_nothing() {
+    let Some(server) = own_server("what MISCONF means", &[]) else { return };
+    let (lab, run) = (Lab::new(&server.url()).await, claim(id(1)));
+    lab.put(&run).await.unwrap();
+    server.say("CONFIG SET save \"3600 1\"");
+    // The file to which it saves is renamed to this name in the end.
+    fs::create_dir(server.directory().join("dump.rdb")).unwrap();
+    server.say("BGSAVE");
+    let has_failed = async || server.say("INFO persistence").contains("rdb_last_bgsave_status:err");
+    until("it could not save", has_failed).await;
+    all_is_refused(&lab, &run, "unable to persist to disk").await;
+    server.say("CONFIG SET stop-writes-on-bgsave-error no");
+    all_is_done(&lab, &run).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_loading_its_data_shows_no_row_as_absent() {
+    let Some(server) = own_server("what LOADING means", &["enable-debug-command yes"]) else { return };
+    let (lab, run) = (Lab::new(&server.url()).await, claim(id(1)));
+    lab.put(&run).await.unwrap();
+    let others: Vec<Write> = (10..210).map(|number| claim(id(number))).collect();
+    lab.backend.put(Clocks::default(), &others).await.unwrap();
+    // So many microseconds for a key, and a look at connections for so many bytes.
+    server.say("CONFIG SET key-load-delay 50000");
+    server.say("CONFIG SET loading-process-events-interval-bytes 1024");
+    let mut reload = TcpStream::connect(server.address()).unwrap();
+    reload.write_all(b"DEBUG RELOAD\r\n").unwrap();
+    until("it is loading", async || server.say("PING").starts_with("-LOADING")).await;
+    all_is_refused(&lab, &run, "loading the dataset").await;
+    server.say("CONFIG SET key-load-delay 0");
+    reload.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut answer = [0; 3];
+    reload.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"+OK", "it has loaded");
+    all_is_done(&lab, &run).await;
+}
