@@ -20,4 +20,5 @@ mod rights;
 mod rows;
 mod scripts;
 mod servers;
+mod synced;
 mod writers;
