@@ -19,6 +19,7 @@ mod refusals;
 mod rights;
 mod rows;
 mod scripts;
+mod sentinels;
 mod servers;
 mod synced;
 mod writers;
