@@ -6,7 +6,7 @@ use testkit::process::until;
 use tower_idempotency_redis::{Durability, RedisBackend, RedisError};
 use tower_idempotency_shared::{Backend as _, Clocks};
 
-use crate::lab::{builder, own_server, pair};
+use crate::lab::{RedisServer, builder, own_server, pair, server_where};
 
 #[tokio::test]
 async fn a_server_that_deletes_keys_is_refused_unless_that_is_accepted() {
@@ -70,4 +70,18 @@ async fn a_wrong_password_is_refused_at_once_and_not_shown() {
     assert!(!format!("{refused} {refused:?}").contains("s3cr3t"), "{refused}");
     let encrypted = RedisBackend::from_url("rediss://localhost").unwrap().open().await;
     assert!(matches!(encrypted, Err(RedisError::Option { .. })), "{encrypted:?}");
+}
+
+/// Valkey 9.1 made the engine a module. Some services take the commands away.
+#[tokio::test]
+async fn a_server_without_a_lua_engine_is_refused_by_name() {
+    let unloaded = |server: &RedisServer| server.say("MODULE UNLOAD lua").starts_with("+OK");
+    let (promise, settings) = ("that a server without Lua is refused", ["enable-module-command yes"]);
+    let without = server_where(promise, &settings, "a server that can be without its Lua engine", unloaded);
+    let taken_away = own_server(promise, &["rename-command EVAL ", "rename-command EVALSHA "]);
+    for server in [without, taken_away].into_iter().flatten() {
+        let refused = builder(&server.url(), "n").open().await;
+        let is_so = matches!(&refused, Err(RedisError::Refused { reason }) if reason.contains("no Lua engine"));
+        assert!(is_so, "{refused:?}");
+    }
 }
