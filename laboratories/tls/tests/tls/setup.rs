@@ -12,7 +12,7 @@ use testkit::rows::{claim, id};
 use testkit::skipped;
 use tower_idempotency_postgres::tokio_postgres::{Client, NoTls, connect};
 use tower_idempotency_postgres::{PostgresBackend, PostgresBackendBuilder};
-use tower_idempotency_shared::{Backend as _, Clocks, Kind, Write};
+use tower_idempotency_shared::{Backend, Clocks, Kind, Write};
 
 use super::certificates::{Authority, Certificates};
 
@@ -66,7 +66,7 @@ pub(crate) fn with(url: &str) -> PostgresBackendBuilder {
 }
 
 /// Waits until `hears` gets a notification of a write of `tells`.
-pub(crate) async fn until_heard(hears: &PostgresBackend, tells: &PostgresBackend) {
+pub(crate) async fn until_heard(hears: &impl Backend, tells: &impl Backend) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut changes = hears.changes();
     until("a notification", async || {
