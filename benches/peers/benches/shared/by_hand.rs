@@ -9,14 +9,10 @@ use axum::routing::post;
 use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use peers::minimum::{DIGEST, HEAD};
 use sqlx::PgPool;
 use testkit::bench::exchange::KEY;
 use tower_idempotency_postgres::tokio_postgres::{Client, Config, NoTls, connect};
-
-/// The digest of a request, which a claim contains.
-const DIGEST: [u8; 32] = [1; 32];
-/// The size of an outcome's record without the answer: its status and headers.
-const HEAD: [u8; 100] = [2; 100];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS minimum (key text PRIMARY KEY, request bytea NOT NULL, answer bytea)";
 const CLAIM: &str = "INSERT INTO minimum (key, request) VALUES ($1, $2) ON CONFLICT DO NOTHING";

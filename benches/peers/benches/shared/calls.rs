@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use peers::stores::{CONNECTIONS, postgres_of};
 use testkit::bench::cpu::cpu_time_with_children;
 use testkit::bench::estimate::{Pairs, pairs};
 use testkit::bench::exchange::{SMALL, protected};
@@ -11,8 +12,6 @@ use testkit::postgres::PostgresServer;
 use testkit::proxy::{Fate, Pass, Proxy, Way};
 use tokio::time::sleep;
 use tower_idempotency::OnInterrupted;
-
-use super::contenders::{CONNECTIONS, store_of};
 
 /// The delays, in milliseconds, and how many requests there are for each client in a round.
 const LINKS: [(u64, usize); 3] = [(0, 30), (1, 30), (5, 15)];
@@ -37,7 +36,7 @@ pub(crate) async fn measure(report: &mut Report, server: &PostgresServer) {
         let link = Proxy::to(server.address(), move |_| Some(Delay(Duration::from_millis(delay)))).await;
         let mut apps = Vec::new();
         for calls in [CONNECTIONS].into_iter().chain(CALLS) {
-            apps.push(protected(SMALL, store_of(&link.url(), calls).await, OnInterrupted::Refuse));
+            apps.push(protected(SMALL, postgres_of(&link.url(), calls).await, OnInterrupted::Refuse));
         }
         for clients in CLIENTS {
             let mut rounds: Vec<Vec<Took>> = apps.iter().map(|_| Vec::new()).collect();

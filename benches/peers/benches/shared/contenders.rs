@@ -6,18 +6,14 @@ use std::time::Duration;
 use axum::Router;
 use cratestack_sqlx::SqlxIdempotencyStore;
 use peers::process;
+use peers::stores::{CONNECTIONS, postgres};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use testkit::bench::exchange::{SMALL, bare, protected};
 use tower_idempotency::OnInterrupted;
-use tower_idempotency_postgres::{PostgresBackend, PostgresStore};
 
 use crate::by_hand;
 
-/// The number of connections of a contender: the store's default.
-pub(crate) const CONNECTIONS: usize = 4;
-/// A lease longer than any run here, so that no session is renewed in it.
-const LEASE: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +51,7 @@ impl Contender {
     /// Returns the handler behind the contender, over the database of `url`.
     pub(crate) async fn app(self, url: &str) -> Router {
         match self {
-            Self::Ours => protected(SMALL, store(url).await, OnInterrupted::Refuse),
+            Self::Ours => protected(SMALL, postgres(url).await, OnInterrupted::Refuse),
             Self::ByHand => by_hand::minimum(SMALL, url, CONNECTIONS).await,
             Self::ByHandWithMany => by_hand::minimum(SMALL, url, 64).await,
             Self::Sqlx => by_hand::middleware(bare(SMALL), sqlx_pool(url).await).await,
@@ -68,27 +64,6 @@ impl Contender {
             }
         }
     }
-}
-
-/// Opens a store like one in a process of its own.
-pub(crate) async fn store(url: &str) -> PostgresStore {
-    store_of(url, CONNECTIONS).await
-}
-
-/// The same, with at most this many calls with writes at once.
-pub(crate) async fn store_of(url: &str, calls: usize) -> PostgresStore {
-    let builder = PostgresStore::builder().lease(LEASE).calls(calls);
-    builder.open(connected(url, calls.max(CONNECTIONS)).await).await.expect("the database answers")
-}
-
-pub(crate) async fn backend(url: &str) -> PostgresBackend {
-    connected(url, CONNECTIONS).await
-}
-
-async fn connected(url: &str, connections: usize) -> PostgresBackend {
-    let builder = PostgresBackend::from_url(url).expect("a URL").connections(connections);
-    builder.migrate().await.expect("the database takes tables");
-    builder.open().await.expect("the database answers")
 }
 
 /// Returns a pool in its fastest setting: it does not test a connection before use.

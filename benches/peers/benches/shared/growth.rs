@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::routing::post;
+use peers::stores::postgres;
 use testkit::bench::estimate::{Pairs, micros, pairs};
 use testkit::bench::exchange::{layer, send};
 use testkit::bench::lists;
@@ -15,7 +16,6 @@ use tower_idempotency::OnInterrupted;
 use tower_idempotency_postgres::PostgresStore;
 
 use super::by_hand::client;
-use super::contenders::store;
 
 const FEW: i64 = 10_000;
 const MANY: i64 = 1_000_000;
@@ -73,7 +73,7 @@ impl Filled {
         client(url).await.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a superuser");
         let (server, _) = url.rsplit_once('/').expect("a URL with a database");
         let url = format!("{server}/{name}");
-        let store = store(&url).await;
+        let store = postgres(&url).await;
         let entered = Arc::new(Mutex::new(Instant::now()));
         let noted = Arc::clone(&entered);
         let charge = async move || {

@@ -11,33 +11,23 @@ mod contenders;
 mod first;
 mod growth;
 mod proxy;
-mod puts;
 mod sockets;
 mod trips;
-mod waiting;
 
-use peers::{load, process};
+use peers::parts::Parts;
+use peers::stores::{CONNECTIONS, SETTINGS, postgres, postgres_backend};
+use peers::{puts, waiting};
 use testkit::bench::callgrind::skip;
+use testkit::bench::cpu::cpu_time_with_children;
 use testkit::bench::report::Report;
 use testkit::bench::sync::SyncedDisk;
 use testkit::postgres::PostgresServer;
 
-/// The settings of memory and log for a server of this size. The settings for durability are PostgreSQL's defaults:
-/// `fsync`, `synchronous_commit` and `full_page_writes` are on.
-const SETTINGS: [&str; 3] = ["shared_buffers=512MB", "max_wal_size=4GB", "max_connections=200"];
+use contenders::Contender;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let Some(place) = arguments.iter().position(|argument| argument == process::SERVE) {
-        return contenders::serve(&arguments[place + 1], &arguments[place + 2]);
-    }
-    if let Some(place) = arguments.iter().position(|argument| argument == process::LOAD) {
-        return load::generate(&serde_json::from_str(&arguments[place + 1]).expect("a plan"));
-    }
+    let Some(parts) = Parts::wanted(contenders::serve) else { return };
     let question = "What does a shared store cost over PostgreSQL, next to what one would write by hand?";
-    // Cargo's own argument is one of them, and names no part.
-    let wanted: Vec<_> = arguments[1..].iter().filter(|argument| !argument.starts_with("--")).collect();
-    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| *wanted == part);
     let server = match PostgresServer::with(&SETTINGS) {
         Ok(server) => server,
         Err(obstacle) => return skip(&obstacle),
@@ -47,33 +37,31 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut disk = SyncedDisk::measured(&mut report, &std::env::temp_dir(), "all");
-        if wants("trips") {
+        if parts.has("trips") {
             trips::measure(&mut report, server.address()).await;
         }
-        if wants("first") {
+        if parts.has("first") {
             first::measure(&mut report, &server).await;
             disk.measure_after(&mut report, "first");
         }
-        if wants("sockets") {
+        if parts.has("sockets") {
             sockets::measure(&mut report, &server).await;
             disk.measure_after(&mut report, "sockets");
         }
-        if wants("waiting") {
-            waiting::measure(&mut report, &url).await;
+        if parts.has("waiting") {
+            let stores = [postgres(&url).await, postgres(&url).await];
+            waiting::measure(&mut report, &stores, Contender::Ours.app(&url).await).await;
         }
-        if wants("puts") {
-            puts::measure(&mut report, &url).await;
+        if parts.has("puts") {
+            let cpu = || cpu_time_with_children(server.pid());
+            puts::measure(&mut report, &postgres_backend(&url).await, CONNECTIONS as u64, 1, cpu).await;
         }
-        if wants("calls") {
+        if parts.has("calls") {
             calls::measure(&mut report, &server).await;
         }
-        if wants("growth") {
+        if parts.has("growth") {
             growth::measure(&mut report, &url).await;
         }
     });
-    if wanted.is_empty() {
-        report.finish();
-    } else {
-        report.say();
-    }
+    parts.finish(report);
 }

@@ -1,13 +1,14 @@
 //! First requests over sockets: the CPU time of the process is the service's alone, because each contender and the load
 //! have a process of their own.
 
-use peers::load::Plan;
-use peers::process::{self, Server};
+use peers::process::Server;
+use peers::turns::{of, over_sockets, tell};
+use testkit::bench::cpu::cpu_time_with_children;
 use testkit::bench::report::Report;
 use testkit::postgres::PostgresServer;
 
 use super::contenders::Contender;
-use super::first::{MOST_OF_PROCESS, of, rounds, tell};
+use super::first::MOST_OF_PROCESS;
 
 /// The numbers of connections, each with the number of requests in a round, and the contenders.
 const LOADS: [(usize, usize, &[Contender]); 2] = [
@@ -18,20 +19,11 @@ const LOADS: [(usize, usize, &[Contender]); 2] = [
 const MOST_ALONE: f64 = 1.2;
 
 pub(crate) async fn measure(report: &mut Report, server: &PostgresServer) {
-    let mut first = 1_u64 << 56;
     for (connections, requests, contenders) in LOADS {
-        let servers: Vec<_> =
-            contenders.iter().map(|contender| Server::over(contender.name(), &server.url())).collect();
-        let rounds = rounds(server, contenders, requests, async |place| {
-            let Server { address, .. } = servers[place];
-            let keys = "new".to_owned();
-            let plan = Plan { address, connections, requests, keys, first, session: false, marks_replays: false };
-            first += requests as u64;
-            let before = servers[place].cpu_time();
-            (process::load(&plan), servers[place].cpu_time() - before)
-        });
-        let rounds = rounds.await;
-        tell(report, &format!("first over sockets, {connections} at once"), contenders, &rounds);
+        let names: Vec<_> = contenders.iter().map(|contender| contender.name()).collect();
+        let servers: Vec<_> = names.iter().map(|&name| Server::over(name, &server.url())).collect();
+        let rounds = over_sockets(&servers, connections, requests, |_| cpu_time_with_children(server.pid())).await;
+        tell(report, &format!("first over sockets, {connections} at once"), &names, &rounds);
         if connections == 1 {
             let goal = format!("sockets/1/{}", Contender::ByHand.name());
             report.at_most(&format!("{goal}/p50"), of(&rounds, 1, |of| of.round.p50).ratio(), MOST_ALONE);

@@ -3,25 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
+use peers::stores::postgres;
+use peers::trips::{MOST_FIRST, MOST_KNOWN, MOST_REPLAY, TOGETHER, counted, exchanges};
+use peers::waiting::Charge;
 use testkit::bench::estimate::{Estimate, pairs};
-use testkit::bench::exchange::send;
-use testkit::bench::load::key;
 use testkit::bench::report::Report;
 use tokio::time::sleep;
 
 use super::contenders::Contender;
 use super::proxy::Proxy;
-use super::waiting::Charge;
 
-const MOST_FIRST: f64 = 2.0;
-const MOST_REPLAY: f64 = 1.0;
-const MOST_KNOWN: f64 = 0.0;
 const MOST_DUPLICATE: f64 = 1.0;
 const MOST_TOLD: f64 = 1.0;
 
-/// The number of exchanges that are counted together.
-const TOGETHER: u64 = 10;
 /// A time within which a duplicate has asked for the owner of the run, and has not begun to look for the run's end.
 const MOMENT: Duration = Duration::from_millis(15);
 
@@ -38,11 +32,11 @@ pub(crate) async fn measure(report: &mut Report, server: SocketAddr) {
         let (mut first, mut replay, mut known, mut aside) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..pairs() {
             let before = here.aside();
-            first.push(counted(&here, exchanges(&app, serial)).await);
+            first.push(counted(|| here.trips(), exchanges(&app, serial)).await);
             aside.push((here.aside() - before) as f64 / TOGETHER as f64);
             if contender != Contender::ByHand {
-                replay.push(counted(&there, exchanges(&other, serial)).await);
-                known.push(counted(&there, exchanges(&other, serial)).await);
+                replay.push(counted(|| there.trips(), exchanges(&other, serial)).await);
+                known.push(counted(|| there.trips(), exchanges(&other, serial)).await);
             }
             serial += TOGETHER;
         }
@@ -65,22 +59,9 @@ pub(crate) async fn measure(report: &mut Report, server: SocketAddr) {
     }
 }
 
-/// Returns the round trips of each of [`TOGETHER`] exchanges.
-async fn counted(proxy: &Proxy, exchanges: impl Future<Output = ()>) -> f64 {
-    let before = proxy.trips();
-    exchanges.await;
-    (proxy.trips() - before) as f64 / TOGETHER as f64
-}
-
-async fn exchanges(app: &Router, first: u64) {
-    for number in first..first + TOGETHER {
-        send(app, Some(&key(number))).await;
-    }
-}
-
 /// Counts the queries of a duplicate of a run elsewhere: those when it comes, and those when the run has ended.
 async fn duplicates(report: &mut Report, [here, there]: [&Proxy; 2], serial: &mut u64) {
-    let stores = [super::contenders::store(&here.url()).await, super::contenders::store(&there.url()).await];
+    let stores = [postgres(&here.url()).await, postgres(&there.url()).await];
     let (mut asked, mut told) = (Vec::new(), Vec::new());
     for turn in 0..=pairs() {
         *serial += 1;

@@ -12,9 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower_idempotency::OnInterrupted;
-use tower_idempotency_postgres::PostgresStore;
-
-use super::contenders::{Contender, store};
+use tower_idempotency::store::Store;
 
 const MOST_P50: f64 = 15.0;
 const MOST_P99: f64 = 50.0;
@@ -28,7 +26,7 @@ const MORE: u64 = 30;
 const OTHERS: usize = 16;
 
 /// A run that waits at a gate.
-pub(crate) struct Charge {
+pub struct Charge {
     key: String,
     gate: watch::Sender<bool>,
     began: watch::Receiver<bool>,
@@ -37,7 +35,7 @@ pub(crate) struct Charge {
 
 impl Charge {
     /// Begins a run, and returns once its handler runs.
-    pub(crate) async fn begin(store: &PostgresStore, number: u64) -> Self {
+    pub async fn begin(store: &(impl Store + Clone), number: u64) -> Self {
         let ((gate, opened), (begins, mut began)) = (watch::channel(false), watch::channel(false));
         let charge = async move || {
             begins.send_replace(true);
@@ -51,13 +49,13 @@ impl Charge {
     }
 
     /// Sends the same request to another server. Returns the time of its answer.
-    pub(crate) fn duplicate(&self, store: &PostgresStore) -> JoinHandle<Instant> {
+    pub fn duplicate(&self, store: &(impl Store + Clone)) -> JoinHandle<Instant> {
         let never = async || -> &'static str { panic!("it runs elsewhere") };
         answered(&behind(store, Router::new().route("/charges", post(never))), self.key.clone())
     }
 
     /// Ends the run. Returns the time of its answer.
-    pub(crate) async fn end(self) -> Instant {
+    pub async fn end(self) -> Instant {
         self.gate.send_replace(true);
         let answered = self.owner.await.expect("it is answered");
         drop(self.began);
@@ -65,7 +63,7 @@ impl Charge {
     }
 }
 
-fn behind(store: &PostgresStore, app: Router) -> Router {
+fn behind(store: &(impl Store + Clone), app: Router) -> Router {
     app.layer(layer(store.clone(), OnInterrupted::Refuse)).with_state(())
 }
 
@@ -77,22 +75,21 @@ fn answered(app: &Router, key: String) -> JoinHandle<Instant> {
     })
 }
 
-pub(crate) async fn measure(report: &mut Report, url: &str) {
-    let stores = [store(url).await, store(url).await];
+/// Measures it with two stores over one database: when it is idle, and while `busy` serves others over it.
+pub async fn measure<St: Store + Clone>(report: &mut Report, stores: &[St; 2], busy: Router) {
     let mut serial = 1 << 51;
-    let (quiet, all) = delays(&stores, &mut serial).await;
+    let (quiet, all) = delays(stores, &mut serial).await;
     tell(report, "waiting elsewhere", quiet, &all);
     report.at_most("waiting elsewhere/p50", quiet, MOST_P50);
     report.at_most("waiting elsewhere/p99", Estimate::exact(p99(&all)), MOST_P99);
 
-    let busy = Contender::Ours.app(url).await;
     let others = tokio::spawn(async move {
         let mut serial = 1 << 52;
         loop {
             round(&busy, OTHERS, OTHERS * 8, &mut serial).await;
         }
     });
-    let (busy, all) = delays(&stores, &mut serial).await;
+    let (busy, all) = delays(stores, &mut serial).await;
     others.abort();
     tell(report, &format!("waiting elsewhere, {OTHERS} others"), busy, &all);
 }
@@ -107,7 +104,7 @@ fn p99(sorted: &[Duration]) -> f64 {
 }
 
 /// Returns the medians of rounds, in ms, and all delays together, sorted.
-async fn delays([here, there]: &[PostgresStore; 2], serial: &mut u64) -> (Estimate, Vec<Duration>) {
+async fn delays<St: Store + Clone>([here, there]: &[St; 2], serial: &mut u64) -> (Estimate, Vec<Duration>) {
     let (mut medians, mut all) = (Vec::new(), Vec::new());
     for turn in 0..=pairs() {
         let mut times = Vec::new();
