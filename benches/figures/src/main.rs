@@ -17,9 +17,9 @@ use testkit::bench::report::directory;
 use report::Report;
 
 /// The benches, in the order of their tables.
-const BENCHES: [&str; 14] = [
+const BENCHES: [&str; 15] = [
     "passthrough", "replay", "first", "http", "cpu-glibc", "cpu-jemalloc", "cpu-mimalloc", "growth", "lists",
-    "contention", "fingerprint", "client", "shared", "soak-fjall",
+    "contention", "fingerprint", "client", "shared", "redis", "soak-fjall",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

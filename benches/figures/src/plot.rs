@@ -37,7 +37,7 @@ const fn plot(bench: &'static str, file: &'static str, title: &'static str, unit
     Plot { bench, file, title, unit, group: "", name: "", is_log: false, is_line: false }
 }
 
-const PLOTS: [Plot; 11] = [
+const PLOTS: [Plot; 12] = [
     plot("passthrough", "passthrough.svg", "Instructions of a request that passes", "instructions"),
     Plot { is_log: true, ..plot("replay", "replay.svg", "A replay, in µs (logarithmic)", "µs") },
     Plot {
@@ -62,6 +62,11 @@ const PLOTS: [Plot; 11] = [
         group: "64 at once",
         name: "throughput",
         ..plot("shared", "shared.svg", "First requests a second over PostgreSQL, 64 at once", "requests/s")
+    },
+    Plot {
+        group: "64 at once",
+        name: "throughput",
+        ..plot("redis", "redis.svg", "First requests a second over Redis, 64 at once", "requests/s")
     },
     Plot {
         is_log: true,
