@@ -22,10 +22,11 @@ pub(crate) struct Args {
     /// With `--atomic` and PostgreSQL, charges are in the database, and this directory is not used.
     #[arg(long, default_value = "./payment-data")]
     pub(crate) data: PathBuf,
-    /// The place of the idempotency records: `sled`, `sled:PATH`, `fjall`, `fjall:PATH`, `memory` or
-    /// `postgres://USER@HOST/DATABASE`. fjall and PostgreSQL are features of the program.
+    /// The place of the idempotency records: `sled`, `sled:PATH`, `fjall`, `fjall:PATH`, `memory`,
+    /// `postgres://USER@HOST/DATABASE` or `redis://HOST`. fjall, PostgreSQL and Redis are features of the program.
     ///
-    /// Servers share a PostgreSQL database. `memory` forgets everything, charges included, when the server ends.
+    /// Servers share a database of PostgreSQL or Redis. `memory` forgets everything, charges included, when the server
+    /// ends.
     #[arg(long, value_name = "URL", default_value = "sled")]
     pub(crate) store: Place,
     /// Makes no new directories: a server whose volume is not mounted then does not start, and forgets no key.
@@ -78,6 +79,7 @@ pub(crate) enum Place {
     Embedded(Engine, Option<PathBuf>),
     Memory,
     Postgres(String),
+    Redis(String),
     /// A value that is not understood. The error does not repeat it, because it may be a URL with a password.
     Unknown,
 }
@@ -92,7 +94,7 @@ pub(crate) enum Engine {
 impl Place {
     /// Returns whether several servers may have their records there.
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self, Self::Postgres(_))
+        matches!(self, Self::Postgres(_) | Self::Redis(_))
     }
 }
 
@@ -109,6 +111,9 @@ impl FromStr for Place {
             ("fjall", _) => embedded(Engine::Fjall),
             ("memory", "") => Self::Memory,
             ("postgres" | "postgresql", rest) if rest.starts_with("//") => Self::Postgres(text.to_owned()),
+            ("redis" | "redis+sentinel" | "redis+cluster", rest) if rest.starts_with("//") => {
+                Self::Redis(text.to_owned())
+            }
             _ => Self::Unknown,
         })
     }

@@ -12,7 +12,7 @@ mod names;
 mod reconcile;
 mod server;
 mod settings;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod shared;
 mod stop;
 mod stores;

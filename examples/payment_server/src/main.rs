@@ -5,12 +5,12 @@
 //! ```text
 //! cargo run -p payment_server -- [--listen 127.0.0.1:4242] [--data ./payment-data] [--retention SECONDS]
 //!     [--on-interrupted refuse|rerun|reconcile] [--atomic] [--on-in-flight reject|wait:SECONDS]
-//!     [--store sled|sled:PATH|memory|fjall|fjall:PATH|postgres://USER@HOST/DATABASE] [--lease SECONDS]
-//!     [--namespace NAME] [--config FILE]
+//!     [--store sled|sled:PATH|memory|fjall|fjall:PATH|postgres://USER@HOST/DATABASE|redis://HOST]
+//!     [--lease SECONDS] [--namespace NAME] [--config FILE]
 //! ```
 //!
-//! `--store fjall` and `--store postgres://…` need the feature of that name: `cargo run -p payment_server --features
-//! postgres -- --store …`.
+//! `--store fjall`, `--store postgres://…` and `--store redis://…` need the feature of that name: `cargo run -p
+//! payment_server --features postgres -- --store …`.
 //!
 //! It prints its address, and two lines to try. Its behaviour:
 //!

@@ -11,11 +11,15 @@ use tower_idempotency::config::FjallConfig;
 use tower_idempotency::config::{LayerConfig, MemoryConfig, SledConfig};
 #[cfg(feature = "postgres")]
 use tower_idempotency_postgres::{PostgresConfig, SharedConfig};
+#[cfg(feature = "redis")]
+use tower_idempotency_redis::RedisConfig;
+#[cfg(all(feature = "redis", not(feature = "postgres")))]
+use tower_idempotency_redis::SharedConfig;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// The sections `layer`, `memory` and `sled`, and those of the stores that are features: `fjall`; `shared` and
-/// `postgres`.
+/// The sections `layer`, `memory` and `sled`, and those of the stores that are features: `fjall`; `shared`,
+/// `postgres` and `redis`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
@@ -24,10 +28,12 @@ pub(crate) struct Settings {
     pub(crate) sled: SledConfig,
     #[cfg(feature = "fjall")]
     pub(crate) fjall: FjallConfig,
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) shared: SharedConfig,
     #[cfg(feature = "postgres")]
     pub(crate) postgres: PostgresConfig,
+    #[cfg(feature = "redis")]
+    pub(crate) redis: RedisConfig,
 }
 
 impl Settings {
@@ -38,10 +44,12 @@ impl Settings {
             ("sled", self.sled.is_set()),
             #[cfg(feature = "fjall")]
             ("fjall", self.fjall.is_set()),
-            #[cfg(feature = "postgres")]
+            #[cfg(any(feature = "postgres", feature = "redis"))]
             ("shared", self.shared.is_set()),
             #[cfg(feature = "postgres")]
             ("postgres", self.postgres != PostgresConfig::default()),
+            #[cfg(feature = "redis")]
+            ("redis", self.redis != RedisConfig::default()),
         ];
         match sections.into_iter().find(|(section, is_set)| *is_set && !used.contains(section)) {
             Some((section, _)) => {

@@ -11,7 +11,7 @@ use tower_idempotency::{AnyStore, MemoryStore, SledStore};
 
 use crate::args::{Args, Engine, Place};
 use crate::ledger::{Database, Ledger};
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::shared;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -28,7 +28,7 @@ pub(crate) struct Stores {
 pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
     for (option, is_given) in [("--lease", args.lease.is_some()), ("--namespace", args.namespace.is_some())] {
         if is_given && !args.store.is_shared() {
-            return Err(format!("{option} is for a store that servers share: --store postgres://…").into());
+            return Err(format!("{option} is for a store that servers share: --store postgres://… or redis://…").into());
         }
     }
     let place = match &args.store {
@@ -44,6 +44,7 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
         // The charges are in a sled store.
         Place::Embedded(Engine::Fjall, Some(_)) => &["fjall", "sled"],
         Place::Postgres(_) => &["shared", "postgres", "sled"],
+        Place::Redis(_) => &["shared", "redis", "sled"],
         Place::Memory | Place::Unknown => &["memory"],
     })?;
     match place {
@@ -61,8 +62,10 @@ pub(crate) async fn open(args: &Args) -> Result<Stores, Failure> {
             Ok(Stores { directory: Some(directory), ..stores })
         }
         Place::Postgres(url) => postgres(url, args).await,
+        Place::Redis(url) => redis(url, args).await,
         Place::Unknown => {
-            Err("--store is not understood; give sled, sled:PATH, fjall, fjall:PATH, memory or postgres://…".into())
+            let known = "sled, sled:PATH, fjall, fjall:PATH, memory, postgres://… or redis://…";
+            Err(format!("--store is not understood; give {known}").into())
         }
     }
 }
@@ -112,7 +115,7 @@ fn apart(records: AnyStore, database: SledStore) -> Result<Stores, Failure> {
 }
 
 /// Returns the error of a store for which this program has to be built with a feature.
-#[cfg(not(all(feature = "fjall", feature = "postgres")))]
+#[cfg(not(all(feature = "fjall", feature = "postgres", feature = "redis")))]
 fn without(feature: &str) -> Failure {
     let build = format!("cargo run -p payment_server --features {feature} -- --store …");
     format!("this server was built without the feature {feature}, which this --store needs: {build}").into()
@@ -133,5 +136,17 @@ async fn postgres(url: &str, args: &Args) -> Result<Stores, Failure> {
         return Ok(Stores { records, ledger, database, directory: None });
     }
     // Each server has charges of its own, so that the effects of all servers can be counted.
+    apart(records, sled(args, &args.data)?)
+}
+
+#[cfg(not(feature = "redis"))]
+async fn redis(_: &str, _: &Args) -> Result<Stores, Failure> {
+    Err(without("redis"))
+}
+
+#[cfg(feature = "redis")]
+async fn redis(url: &str, args: &Args) -> Result<Stores, Failure> {
+    let records = AnyStore::new(shared::open_redis(url, args).await?);
+    // Each server has charges of its own here, too.
     apart(records, sled(args, &args.data)?)
 }
