@@ -1,6 +1,7 @@
 //! A way to a server.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -14,6 +15,8 @@ use crate::dice::loopback;
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    /// The server to which new connections lead.
+    server: Arc<Mutex<SocketAddr>>,
     state: watch::Sender<State>,
     task: AbortHandle,
 }
@@ -25,6 +28,8 @@ impl Proxy {
         let listener = TcpListener::bind((loopback(), 0)).await.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let (state, watched) = watch::channel(State::default());
+        let place = Arc::new(Mutex::new(server));
+        let server = Arc::clone(&place);
         let task = tokio::spawn(async move {
             // What is in it ends with it.
             let mut ways = JoinSet::new();
@@ -34,13 +39,14 @@ impl Proxy {
                     continue;
                 }
                 if let Some(fate) = fate(number) {
+                    let server = *server.lock().expect("nothing panics with it");
                     ways.spawn(carry(client, server, fate, watched.clone()));
                 }
                 number += 1;
                 while ways.try_join_next().is_some() {}
             }
         });
-        Self { address, state, task: task.abort_handle() }
+        Self { address, server: place, state, task: task.abort_handle() }
     }
 
     /// The end at which it begins.
@@ -51,6 +57,11 @@ impl Proxy {
     /// The same, where the server is one of [`postgres`](crate::postgres).
     pub fn url(&self) -> String {
         format!("postgres://postgres@{}/postgres", self.address)
+    }
+
+    /// Leads new connections to another server, as a name does that moves. Those that are there stay.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *self.server.lock().expect("nothing panics with it") = server;
     }
 
     /// Ends all connections, new ones included.
