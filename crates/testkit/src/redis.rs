@@ -79,7 +79,7 @@ impl RedisServer {
         Ok(sentinel)
     }
 
-    /// A replica of the server at `primary`, which has a copy of it when this returns.
+    /// A replica of the server at `primary`. When this returns, it has a copy, and gets what is written from then on.
     pub fn replica_of(primary: SocketAddr, settings: &[&str]) -> Result<Self, String> {
         Self::copy_of(primary, program()?, settings)
     }
@@ -99,12 +99,34 @@ impl RedisServer {
         let mut all = vec![replica.as_str(), "repl-diskless-load on-empty-db"];
         all.extend(settings);
         let server = Self::of(program, &all)?;
+        server.until_it_follows(primary);
+        Ok(server)
+    }
+
+    /// Makes it a replica of the server at `primary`, without the data it has. When this returns, it has a copy, and gets
+    /// what is written from then on.
+    pub fn follow(&self, primary: SocketAddr) {
+        let answer = self.say(&format!("REPLICAOF {} {}", primary.ip(), primary.port()));
+        assert!(answer.starts_with("+OK"), "{answer}");
+        self.until_it_follows(primary);
+    }
+
+    /// Its link is up and the primary calls it online once it has a copy. But the primary keeps what is written back
+    /// until the first sign of the replica, up to a second later. A failover in that second loses all of it.
+    fn until_it_follows(&self, primary: SocketAddr) {
         let begin = Instant::now();
-        while !server.say("INFO replication").contains("master_link_status:up") {
-            assert!(begin.elapsed() < GIVE_UP, "the replica does not copy: {}", server.log());
+        let follows = || {
+            // It changes no key, and has to reach the replica.
+            ask(primary, "PUBLISH testkit replica")?;
+            let [its, own] = [ask(primary, "INFO replication")?, ask(self.address(), "INFO replication")?];
+            let (its, has) = (number(&its, "master_repl_offset:"), number(&own, "slave_repl_offset:"));
+            std::io::Result::Ok(own.contains("master_link_status:up") && has > 0 && has >= its)
+        };
+        // An error: one of them does not answer yet.
+        while !follows().unwrap_or(false) {
+            assert!(begin.elapsed() < GIVE_UP, "the replica does not follow: {}", self.log());
             std::thread::sleep(LOOK);
         }
-        Ok(server)
     }
 
     fn of(program: PathBuf, settings: &[&str]) -> Result<Self, String> {
@@ -176,23 +198,12 @@ impl RedisServer {
 
     fn is_ready(&self) -> bool {
         // A server with a password asks for it.
-        self.ask("PING").is_ok_and(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
+        ask(self.address(), "PING").is_ok_and(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
     }
 
     /// Sends a command, and returns what the server answers, as it is on the wire.
     pub fn say(&self, command: &str) -> String {
-        self.ask(command).expect("the server answers")
-    }
-
-    fn ask(&self, command: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(self.address())?;
-        stream.set_read_timeout(Some(GIVE_UP))?;
-        stream.write_all(format!("{command}\r\n").as_bytes())?;
-        // The server closes the connection after its answer. A sentinel knows no QUIT.
-        stream.shutdown(Shutdown::Write)?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        ask(self.address(), command).expect("the server answers")
     }
 
     /// Without a password: any user of this machine can connect.
@@ -264,6 +275,23 @@ impl Drop for RedisServer {
         self.end_guard();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Sends a command, and returns what the server answers, as it is on the wire.
+fn ask(server: SocketAddr, command: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(server)?;
+    stream.set_read_timeout(Some(GIVE_UP))?;
+    stream.write_all(format!("{command}\r\n").as_bytes())?;
+    // The server closes the connection after its answer. A sentinel knows no QUIT.
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// The number of this name in an answer to `INFO`, or 0.
+fn number(info: &str, name: &str) -> u64 {
+    info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
 }
 
 fn free_port(address: Ipv4Addr) -> u16 {
