@@ -1,5 +1,6 @@
-//! Three payment servers over one PostgreSQL, behind a balancer that sends each request to any of them. Each key is
-//! charged once and answered the same, whatever happens to the servers, to the database, and to the links between them.
+//! Three payment servers over one database, PostgreSQL or Redis, behind a balancer that sends each request to any of
+//! them. Each key is charged once and answered the same, whatever happens to the servers, to the database, and to the
+//! links between them.
 //!
 //! The processes, the sockets and the database are real; this program starts the database for itself. Each server has a
 //! ledger of its own. The effects are counted over all of them, and `testkit::history` compares them with the answers
@@ -11,12 +12,14 @@
 //! - [`failover`]: the primary is lost, and its standby is promoted.
 //! - [`rolling`]: the servers are replaced, one after the other.
 //! - [`clocks`]: the database's clock, or a server's, is hours or days wrong.
-//! - [`mixed`]: rows that a later release has written.
+//! - [`mixed`]: rows that a later release has written; over PostgreSQL alone.
 //! - [`chaos`]: all faults, at random and at once.
 //!
+//! Each run is a test over PostgreSQL and a test over Redis, with `over_postgres` or `over_redis` in its name. The
+//! program of Redis is the first `valkey-server` or `redis-server` on the path.
+//!
 //! Each run has a control, in the same file: the same run with something broken, which must show violations. The broken
-//! part is the set-up of the servers, the way in which they end, or the SQL by which the database compares and sets
-//! (`database.rs`).
+//! part is the set-up of the servers, the way in which they end, or the database (`database/fault.rs`).
 //!
 //! The long forms; the last line of each run has the figures:
 //!

@@ -1,8 +1,13 @@
-//! The messages to PostgreSQL that put one row, as far as this program reads them.
+//! The messages that put one row, as far as this program reads them: those to PostgreSQL, and those to Redis.
 
-/// The numbers of parameters of the statements that put one row, and the index of the row's kind: a claim, an outcome,
-/// and `put_one_1`.
+/// The numbers of parameters of PostgreSQL's statements that put one row, and the index of the row's kind: a claim, an
+/// outcome, and `put_one_1`.
 const STATEMENTS: [(u16, usize); 3] = [(11, 4), (12, 4), (15, 6)];
+/// The parts of a call of the script over Redis that say what it does, by their places: the number of its keys, with
+/// one row; its operation; the row's kind.
+const KEYS: usize = 2;
+const OPERATION: usize = 9;
+const KIND: usize = 17;
 
 /// The kinds of rows, as in `schema.sql`.
 pub(crate) const RUNNING: i16 = 1;
@@ -15,8 +20,13 @@ pub(crate) struct Put {
 }
 
 impl Put {
-    /// Reads the put that these bytes begin with: a Bind with the parameters of one of these statements.
+    /// Reads the put that these bytes begin with. The first byte says to which system they go.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        Self::of_postgres(bytes).or_else(|| Self::of_redis(bytes))
+    }
+
+    /// A Bind with the parameters of one of these statements.
+    fn of_postgres(bytes: &[u8]) -> Option<Self> {
         let rest = bytes.strip_prefix(b"B")?.get(4..)?;
         let (_portal, rest) = text(rest)?;
         let (_statement, rest) = text(rest)?;
@@ -31,11 +41,55 @@ impl Put {
         // A put of several rows has an array here.
         Some(Self { kind: i16::from_be_bytes(kind.try_into().ok()?) })
     }
+
+    /// An EVALSHA or EVAL with five keys and that of a row.
+    fn of_redis(bytes: &[u8]) -> Option<Self> {
+        let (count, mut rest) = line(bytes.strip_prefix(b"*")?)?;
+        let mut parts = Vec::new();
+        for _ in 0..count {
+            let (part, after) = bulk(rest.strip_prefix(b"$")?)?;
+            parts.push(part);
+            rest = after;
+        }
+        let is_put = *parts.get(KEYS)? == b"6" && *parts.get(OPERATION)? == b"put";
+        let kind = str::from_utf8(parts.get(KIND)?).ok()?.parse().ok()?;
+        is_put.then_some(Self { kind })
+    }
 }
 
-/// Returns whether the server is ready for the next query after these bytes.
+/// Returns whether nothing of the answer is missing after these bytes: PostgreSQL is ready for the next query, or Redis
+/// has answered all that was asked.
 pub(crate) fn is_answered(bytes: &[u8]) -> bool {
-    bytes.len() >= 6 && bytes[..bytes.len() - 1].ends_with(b"Z\0\0\0\x05")
+    let is_ready = bytes.len() >= 6 && bytes[..bytes.len() - 1].ends_with(b"Z\0\0\0\x05");
+    is_ready || after_answer(bytes).is_some_and(<[u8]>::is_empty)
+}
+
+/// Returns what follows an answer of Redis, if that is whole.
+fn after_answer(bytes: &[u8]) -> Option<&[u8]> {
+    let (sort, rest) = bytes.split_first()?;
+    match sort {
+        b'+' | b'-' | b':' => Some(&rest[rest.windows(2).position(|two| two == b"\r\n")? + 2..]),
+        // One that is nil has no bytes.
+        b'$' if rest.starts_with(b"-1") => rest.get(4..),
+        b'$' => bulk(rest).map(|(_, rest)| rest),
+        b'*' => {
+            let (count, rest) = line(rest)?;
+            (0..count).try_fold(rest, |rest, _| after_answer(rest))
+        }
+        _ => None,
+    }
+}
+
+/// Reads a length, and the end of its line.
+fn line(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+    Some((str::from_utf8(&bytes[..end]).ok()?.parse().ok()?, &bytes[end + 2..]))
+}
+
+/// Reads a length, and so many bytes.
+fn bulk(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = line(bytes)?;
+    Some((rest.get(..length)?, rest.get(length + 2..)?))
 }
 
 fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

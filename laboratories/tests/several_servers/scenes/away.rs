@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::outages::{judge, memory_is_bounded, probe, recover};
 use crate::client::{Clients, SLOW};
-use crate::database::{PostgresServer, database};
+use crate::database::{Database, System, over_each_database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::Load;
 use crate::report::Report;
@@ -33,11 +33,11 @@ struct Scene {
 }
 
 impl Scene {
-    async fn start(database: &PostgresServer, policy: &'static str, lease: Duration) -> Self {
+    async fn start(database: &Database, policy: &'static str, lease: Duration) -> Self {
         let lease = lease.as_secs();
         let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
         let arguments = |number: usize| {
-            let url = wires[number].url();
+            let url = database.url_at(wires[number].address());
             format!("--store {url} --namespace {policy} --lease {lease} --on-interrupted {policy}")
         };
         let fleet = Fleet::start(arguments).await;
@@ -97,7 +97,7 @@ impl Scene {
 }
 
 /// Plays the scenes. Server 0 comes back later than the others by `later` of its lease.
-async fn away(database: &mut PostgresServer, time: Duration, later: f64) -> Report {
+async fn away(database: &mut Database, time: Duration, later: f64) -> Report {
     let lease = (time / 2).max(LEAST_LEASE);
     let mut report = Report::default();
     let mut scenes = [Scene::start(database, "refuse", lease).await, Scene::start(database, "rerun", lease).await];
@@ -127,17 +127,22 @@ fn time() -> Duration {
     Duration::from_secs(number("AWAY").unwrap_or(24))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_away_for_twice_the_lease_costs_no_living_process_its_runs() {
-    let name = "database away";
-    let Some(mut database) = database(name, &[]).await else { return };
+async fn a_database_that_is_away_for_twice_the_lease_costs_no_living_process_its_runs(system: System) {
+    let name = &format!("database away, {system}");
+    let Some(mut database) = Database::start(system, name).await else { return };
     // The other servers trust the lease that they read only after a whole lease of their own.
     away(&mut database, time(), 1.0 / 12.0).await.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn control_where_a_server_is_away_for_longer_than_its_lease_when_the_database_is_back_its_runs_are_taken_over() {
-    let name = "database away, and a server for longer";
-    let Some(mut database) = database(name, &[]).await else { return };
+async fn control_where_a_server_is_away_for_longer_than_its_lease_when_the_database_is_back_its_runs_are_taken_over(
+    system: System,
+) {
+    let name = &format!("database away, and a server for longer, {system}");
+    let Some(mut database) = Database::start(system, name).await else { return };
     away(&mut database, LEAST_LEASE, 1.5).await.assert_seen(name, "was taken for dead");
+}
+
+over_each_database! {
+    a_database_that_is_away_for_twice_the_lease_costs_no_living_process_its_runs
+    control_where_a_server_is_away_for_longer_than_its_lease_when_the_database_is_back_its_runs_are_taken_over
 }

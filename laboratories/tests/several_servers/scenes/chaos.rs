@@ -9,7 +9,7 @@ use testkit::dice::{below, number, time_below};
 use testkit::history::{History, Policy};
 
 use crate::client::Clients;
-use crate::database::{Fault, PostgresServer, database_with_a_clock};
+use crate::database::{Database, Fault, System, over_each_database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::{Load, ask_for};
 use crate::report::Report;
@@ -51,7 +51,7 @@ const STRIKES: [Strike; 8] = [
 ];
 
 struct Scene {
-    database: PostgresServer,
+    database: Database,
     wires: Vec<Wire>,
     fleet: Fleet,
     /// The servers that stall, and the end of each stall.
@@ -62,10 +62,10 @@ struct Scene {
 }
 
 impl Scene {
-    async fn start(database: PostgresServer) -> Self {
+    async fn start(database: Database) -> Self {
         let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
         let arguments = |number: usize| {
-            let url = wires[number].url();
+            let url = database.url_at(wires[number].address());
             format!("--store {url} --lease {} --on-interrupted refuse", LEASE.as_secs())
         };
         let fleet = Fleet::start(arguments).await;
@@ -155,7 +155,7 @@ impl Scene {
     }
 }
 
-async fn run(database: PostgresServer, faults: usize) -> Report {
+async fn run(database: Database, faults: usize) -> Report {
     let mut scene = Scene::start(database).await;
     let clients = Clients::new(&scene.fleet.balancer, &History::new(Policy::Refuse));
     let load = Load::in_haste(&clients);
@@ -192,16 +192,19 @@ async fn run(database: PostgresServer, faults: usize) -> Report {
     report
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_fails_at_once_each_key_is_charged_at_most_once_and_answered_the_same() {
-    let name = "all at once";
-    let Some(database) = database_with_a_clock(name, None).await else { return };
+async fn whatever_fails_at_once_each_key_is_charged_at_most_once_and_answered_the_same(system: System) {
+    let name = &format!("all at once, {system}");
+    let Some(database) = Database::with_a_clock(system, name, None).await else { return };
     run(database, number("FAULTS").unwrap_or(8)).await.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn control_where_the_database_compares_nothing_whatever_fails_charges_twice() {
-    let name = "all at once, in a database that compares nothing";
-    let Some(database) = database_with_a_clock(name, Some(Fault::NoCompare)).await else { return };
+async fn control_where_the_database_compares_nothing_whatever_fails_charges_twice(system: System) {
+    let name = &format!("all at once, in a database that compares nothing, {system}");
+    let Some(database) = Database::with_a_clock(system, name, Some(Fault::NoCompare)).await else { return };
     run(database, 1).await.assert_seen(name, "effects under");
+}
+
+over_each_database! {
+    whatever_fails_at_once_each_key_is_charged_at_most_once_and_answered_the_same
+    control_where_the_database_compares_nothing_whatever_fails_charges_twice
 }

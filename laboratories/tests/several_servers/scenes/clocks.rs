@@ -7,7 +7,7 @@ use testkit::history::{History, Policy};
 
 use super::outages::judge;
 use crate::client::Clients;
-use crate::database::{Fault, PostgresServer, database_with_a_clock};
+use crate::database::{Database, Fault, System, over_each_database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::{Load, ask_for};
 use crate::report::Report;
@@ -30,14 +30,14 @@ enum Of {
     Server(usize),
 }
 
-fn set(database: &PostgresServer, fleet: &Fleet, of: Of, ahead: i64) {
+fn set(database: &Database, fleet: &Fleet, of: Of, ahead: i64) {
     match of {
         Of::Database => database.set_clock(ahead),
         Of::Server(number) => fleet.set_clock(number, ahead),
     }
 }
 
-async fn run(database: &PostgresServer, rounds: usize) -> Report {
+async fn run(database: &Database, rounds: usize) -> Report {
     let arguments = format!("--store {} --lease 12 --on-interrupted refuse", database.url());
     let mut fleet = Fleet::with_clocks(|_| arguments.clone()).await;
     let clients = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
@@ -62,16 +62,19 @@ async fn run(database: &PostgresServer, rounds: usize) -> Report {
     report
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whichever_clock_is_days_wrong_each_key_is_charged_once_and_answered_the_same() {
-    let name = "a clock that is wrong";
-    let Some(database) = database_with_a_clock(name, None).await else { return };
+async fn whichever_clock_is_days_wrong_each_key_is_charged_once_and_answered_the_same(system: System) {
+    let name = &format!("a clock that is wrong, {system}");
+    let Some(database) = Database::with_a_clock(system, name, None).await else { return };
     run(&database, number("CLOCKS").unwrap_or(2 * AHEAD.len())).await.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn control_where_the_database_s_clock_decides_alone_keys_are_charged_twice() {
-    let name = "a clock that is wrong, in a database that looks at no other";
-    let Some(database) = database_with_a_clock(name, Some(Fault::OneClock)).await else { return };
+async fn control_where_the_database_s_clock_decides_alone_keys_are_charged_twice(system: System) {
+    let name = &format!("a clock that is wrong, in a database that looks at no other, {system}");
+    let Some(database) = Database::with_a_clock(system, name, Some(Fault::OneClock)).await else { return };
     run(&database, 1).await.assert_seen(name, "effects under");
+}
+
+over_each_database! {
+    whichever_clock_is_days_wrong_each_key_is_charged_once_and_answered_the_same
+    control_where_the_database_s_clock_decides_alone_keys_are_charged_twice
 }

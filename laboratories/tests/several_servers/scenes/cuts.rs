@@ -10,7 +10,7 @@ use testkit::proxy::{End, Way};
 
 use super::outages::judge;
 use crate::client::{Clients, VISA};
-use crate::database::{Fault, PostgresServer, broken_database, database};
+use crate::database::{Database, Fault, System, over_each_database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::Load;
 use crate::put::{COMPLETED, RUNNING};
@@ -30,10 +30,10 @@ struct Scene {
 }
 
 impl Scene {
-    async fn start(database: &PostgresServer, namespace: &str, policy: &str) -> Self {
+    async fn start(database: &Database, namespace: &str, policy: &str) -> Self {
         let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
         let arguments = |number: usize| {
-            let url = wires[number].url();
+            let url = database.url_at(wires[number].address());
             format!("--store {url} --namespace {namespace} --lease 12 --on-interrupted {policy}")
         };
         let fleet = Fleet::start(arguments).await;
@@ -101,10 +101,9 @@ impl Scene {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_cut_at_any_byte_of_a_put_makes_no_second_effect() {
-    let name = "cut at every byte of a put";
-    let Some(database) = database(name, &[]).await else { return };
+async fn a_connection_that_is_cut_at_any_byte_of_a_put_makes_no_second_effect(system: System) {
+    let name = &format!("cut at every byte of a put, {system}");
+    let Some(database) = Database::start(system, name).await else { return };
     let step = number("CUT_EVERY").unwrap_or(43);
     let mut report = Report::default();
     for policy in ["refuse", "rerun"] {
@@ -113,10 +112,9 @@ async fn a_connection_that_is_cut_at_any_byte_of_a_put_makes_no_second_effect() 
     report.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_that_are_cut_all_the_time_make_no_second_effect() {
-    let name = "cut at random";
-    let Some(database) = database(name, &[]).await else { return };
+async fn connections_that_are_cut_all_the_time_make_no_second_effect(system: System) {
+    let name = &format!("cut at random, {system}");
+    let Some(database) = Database::start(system, name).await else { return };
     let cuts = number("CUTS").unwrap_or(100);
     let mut report = Report::default();
     for policy in ["refuse", "rerun"] {
@@ -125,11 +123,17 @@ async fn connections_that_are_cut_all_the_time_make_no_second_effect() {
     report.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn control_where_the_database_compares_nothing_a_cut_makes_second_effects() {
-    let name = "cut at every byte of a put, in a database that compares nothing";
-    let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
-    // The functions are broken, and they are the second to be asked, so the test skips one put.
-    let scene = Scene { skipped: 1, ..Scene::start(&database, "broken", "refuse").await };
+async fn control_where_the_database_compares_nothing_a_cut_makes_second_effects(system: System) {
+    let name = &format!("cut at every byte of a put, in a database that compares nothing, {system}");
+    let Some(database) = Database::broken(system, name, Fault::NoCompare).await else { return };
+    // PostgreSQL's functions are broken, and they are the second to be asked, so the test skips one put.
+    let skipped = usize::from(system == System::Postgres);
+    let scene = Scene { skipped, ..Scene::start(&database, "broken", "refuse").await };
     scene.at_every_byte(200).await.assert_seen(name, "effects under");
+}
+
+over_each_database! {
+    a_connection_that_is_cut_at_any_byte_of_a_put_makes_no_second_effect
+    connections_that_are_cut_all_the_time_make_no_second_effect
+    control_where_the_database_compares_nothing_a_cut_makes_second_effects
 }

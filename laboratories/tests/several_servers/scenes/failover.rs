@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use testkit::dice::number;
 use testkit::history::{History, Policy};
+use testkit::proxy::Proxy;
+use tokio::join;
 
 use super::outages::recover;
 use crate::client::Clients;
-use crate::database::{PostgresServer, database, sql, until};
+use crate::database::{Database, System, over_each_database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::{Load, ask_for};
 use crate::report::Report;
@@ -23,10 +25,12 @@ const AHEAD: Duration = Duration::from_millis(1_000);
 
 /// A primary and its standby.
 struct Pair {
-    primary: PostgresServer,
-    standby: PostgresServer,
+    primary: Database,
+    standby: Database,
     /// The link over which the standby streams.
     wire: Wire,
+    /// The name that leads to the primary. Clients of PostgreSQL look for it themselves.
+    name: Option<Proxy>,
     is_synchronous: bool,
 }
 
@@ -45,51 +49,38 @@ enum Loss {
 }
 
 impl Pair {
-    async fn start(promise: &str, is_synchronous: bool) -> Option<Self> {
-        let primary = database(promise, &[]).await?;
+    async fn start(system: System, promise: &str, is_synchronous: bool) -> Option<Self> {
+        let primary = Database::primary(system, promise, is_synchronous).await?;
         let wire = Wire::to(primary.address()).await;
-        let standby = PostgresServer::standby_of(wire.address()).expect("the programs are there");
-        let pair = Self { primary, standby, wire, is_synchronous };
+        let standby = primary.standby(wire.address());
+        let name = match system {
+            System::Postgres => None,
+            System::Redis => Some(Proxy::to(primary.address(), |_| Some(())).await),
+        };
+        let pair = Self { primary, standby, wire, name, is_synchronous };
         pair.join().await;
         Some(pair)
     }
 
     fn url(&self) -> String {
-        format!("postgres://postgres@{},{}/postgres", self.primary.address(), self.standby.address())
+        match &self.name {
+            Some(name) => self.primary.url_at(name.address()),
+            None => format!("postgres://postgres@{},{}/postgres", self.primary.address(), self.standby.address()),
+        }
     }
 
-    /// Waits until the standby streams. From then on commits wait for it.
     async fn join(&self) {
-        let sql = sql(&self.primary).await;
-        until(&sql, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')").await;
-        if !self.is_synchronous {
-            return;
-        }
-        sql.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.expect("it has the right");
-        sql.batch_execute("SELECT pg_reload_conf()").await.expect("it has the right");
-        // The setting gets to one process after the other. Once the first commit waits, all do.
-        self.standby.pause();
-        let prober = crate::database::sql(&self.primary).await;
-        let probing = tokio::spawn(async move {
-            prober.batch_execute("SET synchronous_commit = on").await.expect("sound SQL");
-            while prober.batch_execute("UPDATE idempotency.version SET since = since").await.is_ok() {}
-        });
-        until(&sql, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')").await;
-        self.standby.resume();
-        probing.abort();
-        until(&sql, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await;
+        self.primary.join(&self.standby, self.is_synchronous).await;
     }
 
     /// Loses the primary, and promotes its standby. Returns how many bytes of the log the standby lacked, as far as the
     /// primary knew.
     async fn fail_over(&mut self, loss: Loss) -> i64 {
-        let sql = sql(&self.primary).await;
         if matches!(loss, Loss::KilledAhead | Loss::AllKilledAhead) {
             self.wire.stall();
             tokio::time::sleep(AHEAD).await;
         }
-        let lag = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)::bigint FROM pg_stat_replication";
-        let behind = sql.query_one(lag, &[]).await.expect("there is one standby").get(0);
+        let behind = self.primary.behind().await;
         match loss {
             Loss::Killed | Loss::KilledAhead | Loss::AllKilledAhead => self.primary.kill(),
             Loss::Hangs => self.primary.pause(),
@@ -97,6 +88,9 @@ impl Pair {
         self.wire.close();
         self.standby.promote();
         std::mem::swap(&mut self.primary, &mut self.standby);
+        if let Some(name) = &self.name {
+            name.lead_to(self.primary.address());
+        }
         behind
     }
 
@@ -127,8 +121,9 @@ async fn fail_over(mut pair: Pair, rounds: usize, losses: &[Loss]) -> (Report, u
             (0..SERVERS).for_each(|number| fleet.kill(number));
             fleet.start_all().await;
         }
-        recover(&clients, &format!("round-{round}")).await;
-        pair.rejoin(loss).await;
+        // The servers over Redis say how many replicas a write waits for, so they recover with the standby.
+        let name = format!("round-{round}");
+        join!(recover(&clients, &name), pair.rejoin(loss));
     }
     let keys = load.end().await;
     // The servers forget what they remember: the answers must come from the database.
@@ -157,31 +152,35 @@ async fn fail_over(mut pair: Pair, rounds: usize, losses: &[Loss]) -> (Report, u
     (report, twice + lost)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failover_to_a_synchronous_standby_loses_nothing_and_charges_nothing_twice() {
-    let name = "failover, synchronous";
-    let Some(pair) = Pair::start(name, true).await else { return };
+async fn a_failover_to_a_synchronous_standby_loses_nothing_and_charges_nothing_twice(system: System) {
+    let name = &format!("failover, synchronous, {system}");
+    let Some(pair) = Pair::start(system, name, true).await else { return };
     let losses = [Loss::Killed, Loss::KilledAhead, Loss::Hangs];
     fail_over(pair, number("ROUNDS").unwrap_or(3), &losses).await.0.assert_kept(name);
 }
 
 /// Measures the losses. They are in the figures, and no number of them fails the test.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_failover_to_an_asynchronous_standby_loses_is_measured() {
-    for (name, loss) in
+async fn what_a_failover_to_an_asynchronous_standby_loses_is_measured(system: System) {
+    for (what, loss) in
         [("failover, asynchronous", Loss::Killed), ("failover, asynchronous, one second behind", Loss::KilledAhead)]
     {
-        let Some(pair) = Pair::start(name, false).await else { return };
+        let name = &format!("{what}, {system}");
+        let Some(pair) = Pair::start(system, name, false).await else { return };
         fail_over(pair, number("ROUNDS").unwrap_or(1), &[loss]).await.0.print(name, 5);
     }
 }
 
 // A living server puts back what it remembers, so the control kills all servers.
-#[tokio::test(flavor = "multi_thread")]
-async fn control_where_the_standby_is_behind_and_nobody_waits_for_it_outcomes_are_lost() {
-    let name = "failover, asynchronous, one second behind, all servers killed";
-    let Some(pair) = Pair::start(name, false).await else { return };
+async fn control_where_the_standby_is_behind_and_no_server_waits_for_it_outcomes_are_lost(system: System) {
+    let name = &format!("failover, asynchronous, one second behind, all servers killed, {system}");
+    let Some(pair) = Pair::start(system, name, false).await else { return };
     let (report, lost) = fail_over(pair, number("ROUNDS").unwrap_or(1), &[Loss::AllKilledAhead]).await;
     report.assert_seen(name, "two outcomes");
     assert!(lost > 0, "{name}: nothing was lost");
+}
+
+over_each_database! {
+    a_failover_to_a_synchronous_standby_loses_nothing_and_charges_nothing_twice
+    what_a_failover_to_an_asynchronous_standby_loses_is_measured
+    control_where_the_standby_is_behind_and_no_server_waits_for_it_outcomes_are_lost
 }

@@ -7,7 +7,7 @@ use testkit::history::{ClientAnswer, History, Policy};
 use testkit::process::eventually;
 
 use crate::client::{Clients, SLOW};
-use crate::database::{Fault, PostgresServer, alive, broken_database, database, sql, until};
+use crate::database::{Database, Fault, System, over_each_database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::operator::{release, settle};
 use crate::report::{Report, in_time};
@@ -27,29 +27,24 @@ struct Scene {
 }
 
 impl Scene {
-    async fn play(database: &PostgresServer) -> Self {
+    async fn play(database: &Database) -> Self {
         in_time(async |number| Self::play_once(database, number).await).await
     }
 
     /// Plays the scene once. Returns `None` if a charge was over before its server was killed.
-    async fn play_once(database: &PostgresServer, number: usize) -> Option<Self> {
+    async fn play_once(database: &Database, number: usize) -> Option<Self> {
         let namespace = format!("refuse-{number}");
         let wires = join_all((0..SERVERS).map(|_| Wire::to(database.address()))).await;
         let arguments = |number: usize| {
-            let url = wires[number].url();
+            let url = database.url_at(wires[number].address());
             format!("--store {url} --namespace {namespace} {LEASE} --on-interrupted refuse")
         };
         let mut fleet = Fleet::start(arguments).await;
         let clients = Clients::new(&fleet.balancer, &History::new(Policy::Refuse));
         let mut report = Report::default();
         // A server that has been open for less than 5/4 of a lease takes all others for alive.
-        let sql = sql(database).await;
-        let trusted = format!(
-            "SELECT count(*) = {SERVERS} FROM idempotency.record \
-             WHERE namespace = '{namespace}' AND kind IN (5, 6) AND until > clock_timestamp() \
-             AND clock_timestamp() > began + interval '18 s'"
-        );
-        until(&sql, &trusted).await;
+        let look = database.look().await;
+        look.until_open_for(&namespace, 18, SERVERS).await;
 
         let first = clients.begin(&fleet, 0, UNCHARGED, 1).await;
         let second = clients.begin(&fleet, 1, CHARGED, 1).await;
@@ -62,7 +57,7 @@ impl Scene {
         let log = fleet.server(1).log.clone();
         eventually("the charge", || log.text().contains("charged id=").then_some(())).await;
         fleet.kill(1);
-        if alive(&sql, &namespace).await < 2 {
+        if look.alive(&namespace).await < 2 {
             return None;
         }
         wires[1].open();
@@ -75,7 +70,7 @@ impl Scene {
         let mut asked = 0;
         loop {
             let told = [clients.send_to(2, UNCHARGED, SLOW).await, clients.send_to(2, CHARGED, SLOW).await];
-            if alive(&sql, &namespace).await < 2 {
+            if look.alive(&namespace).await < 2 {
                 break;
             }
             for told in told {
@@ -141,7 +136,7 @@ impl Scene {
     }
 }
 
-async fn run(database: &PostgresServer) -> Report {
+async fn run(database: &Database) -> Report {
     let mut scene = Scene::play(database).await;
     scene.ends(2, UNCHARGED, false).await;
     scene.ends(2, CHARGED, false).await;
@@ -157,16 +152,21 @@ async fn run(database: &PostgresServer) -> Report {
     scene.end().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_whose_server_is_killed_is_in_flight_until_the_lapse_and_then_unknown_until_it_is_settled() {
-    let name = "killed in mid-charge";
-    let Some(database) = database(name, &[]).await else { return };
+async fn a_key_whose_server_is_killed_is_in_flight_until_the_lapse_and_then_unknown_until_it_is_settled(
+    system: System,
+) {
+    let name = &format!("killed in mid-charge, {system}");
+    let Some(database) = Database::start(system, name).await else { return };
     run(&database).await.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn control_where_leases_look_over_a_key_is_not_in_flight_before_the_lapse() {
-    let name = "killed in mid-charge, where leases look over";
-    let Some(database) = broken_database(name, &[], Fault::LeasesLookOver).await else { return };
+async fn control_where_leases_look_over_a_key_is_not_in_flight_before_the_lapse(system: System) {
+    let name = &format!("killed in mid-charge, where leases look over, {system}");
+    let Some(database) = Database::broken(system, name, Fault::LeasesLookOver).await else { return };
     run(&database).await.assert_seen(name, "before the lapse");
+}
+
+over_each_database! {
+    a_key_whose_server_is_killed_is_in_flight_until_the_lapse_and_then_unknown_until_it_is_settled
+    control_where_leases_look_over_a_key_is_not_in_flight_before_the_lapse
 }

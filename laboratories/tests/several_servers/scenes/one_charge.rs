@@ -11,7 +11,7 @@ use testkit::history::{History, Policy};
 use tokio::time::MissedTickBehavior;
 
 use crate::client::Clients;
-use crate::database::{Fault, broken_database, database};
+use crate::database::{Database, Fault, System, over_each_database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::report::Report;
 
@@ -87,26 +87,23 @@ async fn run(charges: usize, arguments: &str, history: History, kills: bool) -> 
     report
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_key_is_charged_once_whichever_servers_its_copies_reach() {
-    let name = "one charge per key";
-    let Some(database) = database(name, &[]).await else { return };
+async fn each_key_is_charged_once_whichever_servers_its_copies_reach(system: System) {
+    let name = &format!("one charge per key, {system}");
+    let Some(database) = Database::start(system, name).await else { return };
     let arguments = format!("--store {} {LEASE}", database.url());
     run(charges(), &arguments, History::new(Policy::Refuse), false).await.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_key_is_charged_at_most_once_while_a_server_is_killed_every_second() {
-    let name = "one charge per key, with kills";
-    let Some(database) = database(name, &[]).await else { return };
+async fn each_key_is_charged_at_most_once_while_a_server_is_killed_every_second(system: System) {
+    let name = &format!("one charge per key, with kills, {system}");
+    let Some(database) = Database::start(system, name).await else { return };
     let arguments = format!("--store {} {LEASE} --on-interrupted refuse", database.url());
     run(charges(), &arguments, History::new(Policy::Refuse), true).await.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn under_rerun_each_key_is_charged_and_answered_the_same_while_a_server_is_killed_every_second() {
-    let name = "one answer per key under rerun, with kills";
-    let Some(database) = database(name, &[]).await else { return };
+async fn under_rerun_each_key_is_charged_and_answered_the_same_while_a_server_is_killed_every_second(system: System) {
+    let name = &format!("one answer per key under rerun, with kills, {system}");
+    let Some(database) = Database::start(system, name).await else { return };
     let arguments = format!("--store {} {LEASE} --on-interrupted rerun", database.url());
     let history = History::new(Policy::Rerun);
     let mut report = run(charges().div_ceil(2), &arguments, history.clone(), true).await;
@@ -114,10 +111,9 @@ async fn under_rerun_each_key_is_charged_and_answered_the_same_while_a_server_is
     report.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn control_where_the_database_compares_nothing_keys_are_charged_twice() {
-    let name = "one charge per key, in a database that compares nothing";
-    let Some(database) = broken_database(name, &[], Fault::NoCompare).await else { return };
+async fn control_where_the_database_compares_nothing_keys_are_charged_twice(system: System) {
+    let name = &format!("one charge per key, in a database that compares nothing, {system}");
+    let Some(database) = Database::broken(system, name, Fault::NoCompare).await else { return };
     let arguments = format!("--store {} {LEASE}", database.url());
     run(100, &arguments, History::new(Policy::Refuse), false).await.assert_seen(name, "effects under");
 }
@@ -126,8 +122,15 @@ async fn control_where_the_database_compares_nothing_keys_are_charged_twice() {
 async fn control_where_each_server_has_records_of_its_own_keys_are_charged_twice() {
     let name = "one charge per key, with a store of each server's own";
     // Like the runs that share a database, this one is not shown if the database cannot be started here.
-    if database(name, &[]).await.is_none() {
+    if Database::start(System::Postgres, name).await.is_none() {
         return;
     }
     run(300, "--store sled", History::new(Policy::Refuse), true).await.assert_seen(name, "effects under");
+}
+
+over_each_database! {
+    each_key_is_charged_once_whichever_servers_its_copies_reach
+    each_key_is_charged_at_most_once_while_a_server_is_killed_every_second
+    under_rerun_each_key_is_charged_and_answered_the_same_while_a_server_is_killed_every_second
+    control_where_the_database_compares_nothing_keys_are_charged_twice
 }

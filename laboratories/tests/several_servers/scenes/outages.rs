@@ -8,7 +8,7 @@ use testkit::dice::number;
 use testkit::history::{ClientAnswer, History, Policy};
 
 use crate::client::{Clients, VISA};
-use crate::database::{Fault, PostgresServer, broken_database, database};
+use crate::database::{Database, Fault, System, over_each_database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::load::{Load, ask_for};
 use crate::report::Report;
@@ -44,7 +44,7 @@ pub(crate) async fn judge(fleet: &mut Fleet, clients: &Clients, report: &mut Rep
 }
 
 /// Kills the database under load, or makes it stall, and brings it back.
-async fn gone(database: &mut PostgresServer, rounds: usize, how: How) -> Report {
+async fn gone(database: &mut Database, rounds: usize, how: How) -> Report {
     let arguments = format!("--store {} --lease 12 --on-interrupted {}", database.url(), how.policy());
     let mut fleet = Fleet::start(|_| arguments.clone()).await;
     // No policy allows a second effect, because no server dies.
@@ -118,29 +118,25 @@ impl How {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_killed_and_started_again_makes_no_second_effect_and_no_server_has_to_be_started_again() {
-    let name = "database killed";
-    let Some(mut database) = database(name, &[]).await else { return };
+async fn a_database_that_is_killed_and_started_again_makes_no_second_effect_and_no_server_has_to_be_started_again(
+    system: System,
+) {
+    let name = &format!("database killed, {system}");
+    let Some(mut database) = Database::start(system, name).await else { return };
     gone(&mut database, number("OUTAGES").unwrap_or(4), How::Killed).await.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_stands_still_for_ten_seconds_makes_no_second_effect() {
-    let name = "database paused";
-    let Some(mut database) = database(name, &[]).await else { return };
+async fn a_database_that_stands_still_for_ten_seconds_makes_no_second_effect(system: System) {
+    let name = &format!("database paused, {system}");
+    let Some(mut database) = Database::start(system, name).await else { return };
     let how = How::Paused(Duration::from_secs(10));
     gone(&mut database, number("OUTAGES").unwrap_or(2_usize).div_ceil(2), how).await.assert_kept(name);
 }
 
 // A living server puts back what it remembers, so the control kills all servers.
-#[tokio::test(flavor = "multi_thread")]
-async fn control_where_commits_are_answered_before_they_are_durable_outcomes_are_lost() {
-    let name = "database killed, which answers before it is durable";
-    // The server rarely writes its log's buffers.
-    let Some(mut database) = broken_database(name, &["wal_writer_delay=10s"], Fault::AnsweredEarly).await else {
-        return;
-    };
+async fn control_where_writes_are_answered_before_they_are_durable_outcomes_are_lost(system: System) {
+    let name = &format!("database killed, which answers before it is durable, {system}");
+    let Some(mut database) = Database::broken(system, name, Fault::AnsweredEarly).await else { return };
     let (mut report, twice) = (Report::default(), "were charged twice");
     // A kill may come when the database has just written all that it has answered.
     for _ in 0..4 {
@@ -150,4 +146,10 @@ async fn control_where_commits_are_answered_before_they_are_durable_outcomes_are
         }
     }
     report.assert_seen(name, twice);
+}
+
+over_each_database! {
+    a_database_that_is_killed_and_started_again_makes_no_second_effect_and_no_server_has_to_be_started_again
+    a_database_that_stands_still_for_ten_seconds_makes_no_second_effect
+    control_where_writes_are_answered_before_they_are_durable_outcomes_are_lost
 }

@@ -13,7 +13,7 @@ use testkit::process::eventually;
 use tokio::task::JoinSet;
 
 use crate::client::{Clients, SLOW, VISA};
-use crate::database::{PostgresServer, database, is, sql};
+use crate::database::{Database, System, over_each_database};
 use crate::fleet::{Fleet, SERVERS};
 use crate::report::{Report, in_time};
 
@@ -22,7 +22,8 @@ const LEASE: &str = "--lease 60 --on-interrupted refuse";
 const CLIENTS: usize = 24;
 /// The number of requests that are answered between two replacements.
 const BETWEEN: usize = 100;
-/// The milliseconds from which on a stall of the machine is long: two thirds of the time that a statement may take.
+/// The milliseconds from which on a stall of the machine is long: two thirds of the time that a call of the database
+/// may take.
 const STILL: u64 = 1_000;
 
 /// The way in which a server ends.
@@ -65,9 +66,9 @@ fn watch() -> (JoinSet<()>, Arc<AtomicU64>) {
 
 /// Replaces the servers under load. Duplicates wait for `timeout` seconds.
 ///
-/// Returns `None` if something failed and the machine stalled for so long that the database ends statements which take
-/// a moment. Such a request gets `store-unavailable`, and has no effect.
-async fn deploy(database: &PostgresServer, namespace: &str, rounds: usize, end: End, timeout: usize) -> Option<Report> {
+/// Returns `None` if something failed and the machine stalled for so long that the servers give up calls to the
+/// database which take a moment. Such a request gets `store-unavailable`, and has no effect.
+async fn deploy(database: &Database, namespace: &str, rounds: usize, end: End, timeout: usize) -> Option<Report> {
     let store = database.url();
     let arguments = format!("--store {store} --namespace {namespace} {LEASE} --on-in-flight wait:{timeout}");
     let (_watching, longest) = watch();
@@ -78,12 +79,7 @@ async fn deploy(database: &PostgresServer, namespace: &str, rounds: usize, end: 
     for name in 0..CLIENTS {
         sending.spawn(load(clients.clone(), name, Arc::clone(&enough), Arc::clone(&failed)));
     }
-    let (mut report, sql, mut replaced) = (Report::default(), sql(database).await, 0);
-    // The row of a session whose process has ended no longer counts as a session.
-    let sessions = format!(
-        "SELECT count(*) = {} FROM idempotency.record WHERE kind = 6 AND namespace = '{namespace}'",
-        SERVERS - 1
-    );
+    let (mut report, look, mut replaced) = (Report::default(), database.look().await, 0);
     for number in (0..SERVERS).cycle().take(rounds * SERVERS) {
         let until = clients.balancer.requests() + BETWEEN;
         eventually("requests", || (clients.balancer.requests() >= until).then_some(())).await;
@@ -94,7 +90,8 @@ async fn deploy(database: &PostgresServer, namespace: &str, rounds: usize, end: 
                 clients.history.crashed();
             }
         }
-        report.expect(is(&sql, &sessions).await, || format!("server {number} has ended, and its session has not"));
+        let sessions = look.sessions(namespace).await;
+        report.expect(sessions == SERVERS - 1, || format!("server {number} has ended, and its session has not"));
         fleet.start_again(number).await;
         replaced += 1;
     }
@@ -119,19 +116,22 @@ async fn deploy(database: &PostgresServer, namespace: &str, rounds: usize, end: 
     if end == End::Asked && report.is_wrong() && stood_still { None } else { Some(report) }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_request_with_a_key_fails_while_server_after_server_is_replaced() {
-    let name = "rolling deploy";
-    let Some(database) = database(name, &[]).await else { return };
+async fn no_request_with_a_key_fails_while_server_after_server_is_replaced(system: System) {
+    let name = &format!("rolling deploy, {system}");
+    let Some(database) = Database::start(system, name).await else { return };
     let rounds = number("DEPLOYS").unwrap_or(2);
     let play = async |number| deploy(&database, &format!("rolling-{number}"), rounds, End::Asked, 20).await;
     in_time(play).await.assert_kept(name);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn control_where_servers_are_killed_to_replace_them_requests_fail() {
-    let name = "rolling deploy with SIGKILL";
-    let Some(database) = database(name, &[]).await else { return };
+async fn control_where_servers_are_killed_to_replace_them_requests_fail(system: System) {
+    let name = &format!("rolling deploy with SIGKILL, {system}");
+    let Some(database) = Database::start(system, name).await else { return };
     let report = deploy(&database, "rolling", 1, End::Killed, 3).await.expect("servers were killed");
     report.assert_seen(name, "requests with a key failed");
+}
+
+over_each_database! {
+    no_request_with_a_key_fails_while_server_after_server_is_replaced
+    control_where_servers_are_killed_to_replace_them_requests_fail
 }
